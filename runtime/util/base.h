@@ -1,0 +1,17 @@
+// Small helpers without state: rounding, minima, checked size arithmetic.
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define GYRE_COUNT(array) (sizeof(array) / sizeof((array)[0]))
+#define GYRE_MIN(a, b) ((a) < (b) ? (a) : (b))
+#define GYRE_MAX(a, b) ((a) > (b) ? (a) : (b))
+
+// Smallest multiple of `align` (any positive number) that is not below `n`.
+static inline uint64_t gyre_round_up(uint64_t n, uint64_t align) { return (n + align - 1) / align * align; }
+static inline uint64_t gyre_div_up(uint64_t n, uint64_t d) { return (n + d - 1) / d; }
+
+// a*b and a+b into *out; false on overflow (then *out is undefined).
+static inline bool gyre_mul_u64(uint64_t a, uint64_t b, uint64_t *out) { return !__builtin_mul_overflow(a, b, out); }
+static inline bool gyre_add_u64(uint64_t a, uint64_t b, uint64_t *out) { return !__builtin_add_overflow(a, b, out); }
