@@ -1,0 +1,138 @@
+/* One kernel source, two languages. At build time the system's C preprocessor turns dialect.h + params.h + a .k
+   file into GLSL for Vulkan; with GYRE_CL defined the same text is OpenCL C 1.2, compiled by the driver.
+
+   Rules that keep both compilers content (each one was paid for):
+   - output bindings first; 4-byte scalars and their vectors only, never 8- or 16-bit buffers; no pointers, no casts
+     of buffers: bind the same memory twice instead
+   - F(x) I(x) U(x) convert, V4F(..) constructs; uint never becomes int by itself
+   - no early return before a barrier (Mali-G76 hangs); no #if on a SPEC name (silently false in GLSL): use C `if`
+   - helper functions take and return values; helpers that touch buffers or shared memory are macros
+   - no words that one side reserves: sample input output filter buffer shared active common half kernel global local
+   - what changes from token to token lives in a buffer, never in pc: recordings are replayed
+   Workgroup size is WGX, WGY, WGZ (constant ids 0, 1, 2); a kernel's own constants start at id 3.            */
+#ifdef GYRE_CL
+/* ------------------------------------------------------------------------------------------------ OpenCL C */
+#define BUF_R(b, T, n)  const __global T *restrict n
+#define BUF_W(b, T, n)  __global T *restrict n
+#define BUF_RW(b, T, n) __global T *n
+#define SPEC(id, n, def) /* arrives as -Dn=value */
+#define GYRE_FIELD_I(n) int n;
+#define GYRE_FIELD_F(n) float n;
+#define PARAMS(op) typedef struct { GYRE_PARAMS_##op(GYRE_FIELD_I, GYRE_FIELD_F) } gyre_pc_t;
+#define SHARED(T, n, count) __local T n[count];
+#define GYRE_ATTR __attribute__((reqd_work_group_size(WGX, WGY, WGZ)))
+#define GYRE_HEAD(nm) __kernel GYRE_ATTR void nm
+#define KERNEL2(nm, SH, a, b) GYRE_HEAD(nm)(a, b, const gyre_pc_t pc) { SH
+#define KERNEL3(nm, SH, a, b, c) GYRE_HEAD(nm)(a, b, c, const gyre_pc_t pc) { SH
+#define KERNEL4(nm, SH, a, b, c, d) GYRE_HEAD(nm)(a, b, c, d, const gyre_pc_t pc) { SH
+#define KERNEL5(nm, SH, a, b, c, d, e) GYRE_HEAD(nm)(a, b, c, d, e, const gyre_pc_t pc) { SH
+#define KERNEL6(nm, SH, a, b, c, d, e, f) GYRE_HEAD(nm)(a, b, c, d, e, f, const gyre_pc_t pc) { SH
+#define KERNEL7(nm, SH, a, b, c, d, e, f, g) GYRE_HEAD(nm)(a, b, c, d, e, f, g, const gyre_pc_t pc) { SH
+#define KERNEL8(nm, SH, a, b, c, d, e, f, g, h) GYRE_HEAD(nm)(a, b, c, d, e, f, g, h, const gyre_pc_t pc) { SH
+#define KERNEL9(nm, SH, a, b, c, d, e, f, g, h, i) GYRE_HEAD(nm)(a, b, c, d, e, f, g, h, i, const gyre_pc_t pc) { SH
+#define KERNEL10(nm, SH, a, b, c, d, e, f, g, h, i, j) GYRE_HEAD(nm)(a, b, c, d, e, f, g, h, i, j, const gyre_pc_t pc) { SH
+#define KERNEL11(nm, SH, a, b, c, d, e, f, g, h, i, j, k) GYRE_HEAD(nm)(a, b, c, d, e, f, g, h, i, j, k, const gyre_pc_t pc) { SH
+#define KERNEL12(nm, SH, a, b, c, d, e, f, g, h, i, j, k, l) GYRE_HEAD(nm)(a, b, c, d, e, f, g, h, i, j, k, l, const gyre_pc_t pc) { SH
+#define END_KERNEL }
+#define FN static inline
+#define WG_X ((int)get_group_id(0))
+#define WG_Y ((int)get_group_id(1))
+#define WG_Z ((int)get_group_id(2))
+#define GYRE_LI(d) ((int)get_local_id(d))
+#define BARRIER_L() barrier(CLK_LOCAL_MEM_FENCE)
+#define BARRIER_G() barrier(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE)
+#define I(x) ((int)(x))
+#define U(x) ((uint)(x))
+#define F(x) ((float)(x))
+#define V2F(a, b) ((float2)(a, b))
+#define V4F(a, b, c, d) ((float4)(a, b, c, d))
+#define V2U(a, b) ((uint2)(a, b))
+#define V4U(a, b, c, d) ((uint4)(a, b, c, d))
+#define V4I(a, b, c, d) ((int4)(a, b, c, d))
+#define ABSF(x) fabs(x)
+#define ROUNDE(x) rint(x)
+#define RSQRT(x) rsqrt(x)
+#define TANHF(x) tanh(x)
+#define BITS_U(x) as_uint(x)
+#define BITS_I(x) as_int(x)
+#define BITS_F(x) as_float(x)
+#define UNROLL __attribute__((opencl_unroll_hint))
+/* two halves in one uint word */
+#define UNPACK_H2(u) vload_half2(0, (const __private half *)&(uint){u})
+#define PACK_H2(v) gyre_pack_h2(v)
+static inline uint gyre_pack_h2(float2 v) { uint u; vstore_half2_rte(v, 0, (__private half *)&u); return u; }
+#if defined(__opencl_c_integer_dot_product_input_4x8bit_packed) && defined(GYRE_INT_DOT)
+#define DOT4_SS(a, b, c) ((c) + dot_4x8packed_ss_int((a), (b)))
+#endif
+#else
+/* -------------------------------------------------------------------------------------------- GLSL (Vulkan) */
+#define int2 ivec2
+#define int4 ivec4
+#define uint2 uvec2
+#define uint4 uvec4
+#define float2 vec2
+#define float4 vec4
+#define BUF_R(b, T, n)  layout(set = 0, binding = b, std430) restrict readonly buffer B_##n { T n[]; };
+#define BUF_W(b, T, n)  layout(set = 0, binding = b, std430) restrict writeonly buffer B_##n { T n[]; };
+#define BUF_RW(b, T, n) layout(set = 0, binding = b, std430) buffer B_##n { T n[]; };
+#define SPEC(id, n, def) layout(constant_id = id) const int n = def;
+#define GYRE_FIELD_I(n) int n;
+#define GYRE_FIELD_F(n) float n;
+#define PARAMS(op) layout(push_constant, std430) uniform gyre_pc_t { GYRE_PARAMS_##op(GYRE_FIELD_I, GYRE_FIELD_F) } pc;
+#define SHARED(T, n, count) shared T n[count];
+#define GYRE_HEAD layout(local_size_x_id = 0, local_size_y_id = 1, local_size_z_id = 2) in; void main() {
+#define KERNEL2(nm, SH, a, b) a b SH GYRE_HEAD
+#define KERNEL3(nm, SH, a, b, c) a b c SH GYRE_HEAD
+#define KERNEL4(nm, SH, a, b, c, d) a b c d SH GYRE_HEAD
+#define KERNEL5(nm, SH, a, b, c, d, e) a b c d e SH GYRE_HEAD
+#define KERNEL6(nm, SH, a, b, c, d, e, f) a b c d e f SH GYRE_HEAD
+#define KERNEL7(nm, SH, a, b, c, d, e, f, g) a b c d e f g SH GYRE_HEAD
+#define KERNEL8(nm, SH, a, b, c, d, e, f, g, h) a b c d e f g h SH GYRE_HEAD
+#define KERNEL9(nm, SH, a, b, c, d, e, f, g, h, i) a b c d e f g h i SH GYRE_HEAD
+#define KERNEL10(nm, SH, a, b, c, d, e, f, g, h, i, j) a b c d e f g h i j SH GYRE_HEAD
+#define KERNEL11(nm, SH, a, b, c, d, e, f, g, h, i, j, k) a b c d e f g h i j k SH GYRE_HEAD
+#define KERNEL12(nm, SH, a, b, c, d, e, f, g, h, i, j, k, l) a b c d e f g h i j k l SH GYRE_HEAD
+#define END_KERNEL }
+#define FN
+layout(constant_id = 0) const int WGX = 1;
+layout(constant_id = 1) const int WGY = 1;
+layout(constant_id = 2) const int WGZ = 1;
+#define WG_X int(gl_WorkGroupID.x)
+#define WG_Y int(gl_WorkGroupID.y)
+#define WG_Z int(gl_WorkGroupID.z)
+#define GYRE_LI(d) int(gl_LocalInvocationID[d])
+#define BARRIER_L() barrier()
+#define BARRIER_G() memoryBarrierBuffer(); barrier()
+#define I(x) int(x)
+#define U(x) uint(x)
+#define F(x) float(x)
+#define V2F(a, b) vec2(a, b)
+#define V4F(a, b, c, d) vec4(a, b, c, d)
+#define V2U(a, b) uvec2(a, b)
+#define V4U(a, b, c, d) uvec4(a, b, c, d)
+#define V4I(a, b, c, d) ivec4(a, b, c, d)
+#define ABSF(x) abs(x)
+#define ROUNDE(x) roundEven(x)
+#define RSQRT(x) inversesqrt(x)
+#define TANHF(x) tanh(x)
+#define BITS_U(x) floatBitsToUint(x)
+#define BITS_I(x) floatBitsToInt(x)
+#define BITS_F(x) uintBitsToFloat(x)
+#define UNROLL [[unroll]]
+#define UNPACK_H2(u) unpackHalf2x16(u)
+#define PACK_H2(v) packHalf2x16(v)
+#ifdef GYRE_INT_DOT
+#define DOT4_SS(a, b, c) ((c) + gyre_sdot(U(a), U(b), 0))
+#endif
+#endif
+/* ------------------------------------------------------------------------------------------------ both sides */
+#define NOSHARED
+/* local ids that fold to 0 when the workgroup has no extent there, so that compilers see uniform addresses */
+#define LI_X (WGX > 1 ? GYRE_LI(0) : 0)
+#define LI_Y (WGY > 1 ? GYRE_LI(1) : 0)
+/* signed byte k (0..3) of a word */
+#define BYTE_S(w, k) (I(U(w) << U(24 - 8 * (k))) >> 24)
+/* c + sum over four packed signed bytes; the accelerated form gives the same bits */
+#ifndef DOT4_SS
+#define DOT4_SS(a, b, c) ((c) + BYTE_S(a, 0) * BYTE_S(b, 0) + BYTE_S(a, 1) * BYTE_S(b, 1) + BYTE_S(a, 2) * BYTE_S(b, 2) + BYTE_S(a, 3) * BYTE_S(b, 3))
+#endif

@@ -1,0 +1,67 @@
+/* The parameters of every op, once, for C, GLSL and OpenCL C. GYRE_PARAMS_<op>(I, F) lists the fields: I = int32,
+   F = float, nothing else. In C this gives struct gyre_<op>_params; in a kernel PARAMS(op) declares `pc`.
+
+   Letters: R rows of a step, D model width, N outputs, K inputs, F ffn width, H heads, G kv heads, hd head size,
+   V vocabulary. "words" are uint32. All tensors are row-major, the last letter contiguous.
+
+   Shared pieces
+   rows    int4[R]   {token, sequence, position, flags}; flags bit 0: the row is live, bit 1: it wants logits.
+                     A row that is not live writes no KV and its outputs mean nothing.
+   quant   a quantized activation is two buffers: codes (four per word along K, each a signed byte; A4 codes are 0..15)
+           and meta uint2[R] {bits of f32 scale, int32 zero point}; value = scale * (code - zero). A8 has zero 0.
+   weight  a device weight (or one N-range of it, N counted from n0) has N padded to 8, n_pad = round_up(N, 8):
+           w4   uint4[K/4][n_pad/8]: byte b of word j holds codes+8 of (K=b; N=2j low, 2j+1 high nibble)
+           w8   uint [K/4][n_pad]: four signed bytes along K
+           f16  uint [K][n_pad/2]: two halves along N          f32  float[K][n_pad]
+           scale uint[K/group][n_pad/2]: two f16 along N; group = K when per channel.  sums int[K/group][n_pad]:
+           sum of the codes of that group and column (for the zero point). f16 and f32 weights bind any buffer there.
+   kv      per layer a K and a V pool: codes words[page][G][32][hd*bits/32], packed along hd; and meta
+           uint[page][G][32]: f16 scale in the low half, f16-exact integer zero point in the high half (as f16);
+           value = scale * (code - zero), codes 0..255 or 0..15. bits 16: two halves a word, meta unused but bound.
+   pages   int[sequence][page_stride]: page number of position/32.
+   had     a Hadamard transform of n = k1*k2*k3*2^p along each of `segs` consecutive segments of a row:
+           y = x (H_k1 (x) H_k2 (x) H_k3 (x) H_2^p) / sqrt(n), or with the transposed matrix when had_t != 0.
+           k's are 1 when absent. base words: for k1, k2, k3 in turn (absent ones take no words) k rows of
+           ceil(k/32) words, bit j of row i set = entry (i, j) is -1.                                             */
+#pragma once
+#define GYRE_PARAMS_HAD(I, F) I(n) I(segs) I(k1) I(k2) I(k3) I(p) I(had_t)
+
+#define GYRE_PARAMS_embed(I, F) I(rows) I(width) I(n0) I(n) I(n_pad) I(group)
+#define GYRE_PARAMS_rms_norm(I, F) I(rows) I(width) F(eps) I(bits) F(clip)
+#define GYRE_PARAMS_quantize(I, F) I(rows) I(width) I(bits) F(clip)
+#define GYRE_PARAMS_matmul(I, F) I(rows) I(k) I(n) I(n_pad) I(group) I(ldy) I(n0) I(add)
+#define GYRE_PARAMS_add(I, F) I(count)
+#define GYRE_PARAMS_hadamard(I, F) GYRE_PARAMS_HAD(I, F) I(rows) I(width) I(scaled)
+#define GYRE_PARAMS_act_mul(I, F) I(rows) I(width) I(act) I(bits) F(clip) GYRE_PARAMS_HAD(I, F)
+#define GYRE_PARAMS_rope(I, F) I(rows) I(heads) I(kv_heads) I(hd) I(interleaved) F(mscale)
+#define GYRE_PARAMS_kv_write(I, F) I(rows) I(heads) I(kv_heads) I(hd) I(page_stride) F(clip)
+#define GYRE_PARAMS_rope_kv(I, F) I(rows) I(heads) I(kv_heads) I(hd) I(interleaved) F(mscale) I(page_stride) F(clip) GYRE_PARAMS_HAD(I, F)
+#define GYRE_PARAMS_attn(I, F) I(rows) I(heads) I(kv_heads) I(hd) I(ldq) I(page_stride) F(scale)
+#define GYRE_PARAMS_topk(I, F) I(rows) I(width) I(k)
+#define GYRE_PARAMS_sample(I, F) I(rows) I(k) I(history)
+#define GYRE_PARAMS_loglik(I, F) I(rows) I(width)
+#define GYRE_PARAMS_kl(I, F) I(rows) I(width)
+#define GYRE_PARAMS_repack(I, F) I(n) I(k) I(group) I(n_pad) I(first)
+
+#if !defined(GYRE_CL) && !defined(GYRE_GLSL)
+#include <stdint.h>
+#define GYRE_C_FIELD_I(name) int32_t name;
+#define GYRE_C_FIELD_F(name) float name;
+#define GYRE_C_PARAMS(op) struct gyre_##op##_params { GYRE_PARAMS_##op(GYRE_C_FIELD_I, GYRE_C_FIELD_F) };
+GYRE_C_PARAMS(embed)
+GYRE_C_PARAMS(rms_norm)
+GYRE_C_PARAMS(quantize)
+GYRE_C_PARAMS(matmul)
+GYRE_C_PARAMS(add)
+GYRE_C_PARAMS(hadamard)
+GYRE_C_PARAMS(act_mul)
+GYRE_C_PARAMS(rope)
+GYRE_C_PARAMS(kv_write)
+GYRE_C_PARAMS(rope_kv)
+GYRE_C_PARAMS(attn)
+GYRE_C_PARAMS(topk)
+GYRE_C_PARAMS(sample)
+GYRE_C_PARAMS(loglik)
+GYRE_C_PARAMS(kl)
+GYRE_C_PARAMS(repack)
+#endif
