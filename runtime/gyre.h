@@ -1,0 +1,141 @@
+// gyre: run large language models with rotated int4 weights on any GPU with a Vulkan or OpenCL driver.
+//
+// An ENGINE is a device plus an immutable model loaded on it. A SESSION is one timeline of tokens with its KV cache.
+// An engine and its sessions belong to one thread at a time. Nothing here prints, exits or keeps global state.
+// All paths and texts are UTF-8. Every function that can fail returns a gyre_status and fills an optional gyre_error.
+#pragma once
+#include "runtime/util/log.h"
+#include "runtime/util/status.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define GYRE_VERSION "0.1.0"
+
+// ---- devices ----------------------------------------------------------------------------------------
+
+typedef struct gyre_device_facts {
+    char id[32], name[128], driver[128];
+    bool software, f16;
+    uint64_t memory_bytes;
+    uint32_t subgroup_sizes[4]; // zeros at the end
+    const char *int8_dot;       // "none", "emulated", "accelerated"
+    char cooperative_matrix[4][32];
+} gyre_device_facts;
+typedef struct gyre_device_missing { char backend[16], why[160]; } gyre_device_missing;
+
+// Lists what exists (hardware first, `cpu` last); returns the number of devices, filling at most cap.
+int gyre_list_devices(gyre_device_facts *out, int cap, gyre_device_missing *missing, int cap_missing, int *n_missing);
+
+// ---- engine -----------------------------------------------------------------------------------------
+
+typedef struct gyre_engine gyre_engine;
+
+typedef struct gyre_engine_params {
+    const char *device;    // "vulkan:0", ...; NULL: the best there is
+    uint32_t act, kv;      // 16, 8 or 4; 0: the file's default
+    uint32_t context;      // longest sequence; 0: the model's, at most 4096
+    uint32_t max_rows;     // rows of the largest step (prefill chunk); 0: 512
+    uint32_t sequences;    // sequences that may be alive at once; 0: 1
+    const char *cache_dir; // kernel caches; NULL: $XDG_CACHE_HOME/gyre or ~/.cache/gyre; "": none
+    bool validate;         // Vulkan validation layers
+    uint64_t limit_binding, limit_buffer; // tests: pretend tiny device limits; 0: the device's
+    gyre_log log;
+    // Called while loading with 0..1; a non-zero return cancels (GYRE_E_CANCELLED). May be NULL.
+    int (*progress)(void *user, double fraction, const char *what);
+    void *user;
+} gyre_engine_params;
+
+gyre_status gyre_engine_open(const char *model_path, const gyre_engine_params *params, gyre_engine **out, gyre_error *err) GYRE_MUST_USE;
+// A second model on the first one's device (eval --reference); `params->device` is ignored. Close it before `first`.
+gyre_status gyre_engine_open_beside(gyre_engine *first, const char *model_path, const gyre_engine_params *params, gyre_engine **out, gyre_error *err) GYRE_MUST_USE;
+void gyre_engine_close(gyre_engine *engine);
+
+typedef struct gyre_engine_info {
+    char device[32], device_name[128], arch[32];
+    uint32_t act, kv, context, vocab, layers, width, heads, kv_heads, head_dim, ffn, wgroup;
+    uint64_t weight_bytes;        // on the device
+    uint64_t weight_bytes_per_token; // read by one decode step: everything but the embedding table's untouched rows
+    uint64_t kv_bytes, scratch_bytes;
+    bool r3, r4, head_rotation;
+} gyre_engine_info;
+void gyre_engine_describe(const gyre_engine *engine, gyre_engine_info *out);
+
+// Graphviz text of the decode graph after fusion; malloc'd in *out.
+gyre_status gyre_engine_dot(const gyre_engine *engine, char **out, gyre_error *err) GYRE_MUST_USE;
+
+// ---- text -------------------------------------------------------------------------------------------
+
+// *tokens is malloc'd.
+gyre_status gyre_tokenize(const gyre_engine *engine, const char *text, size_t bytes, bool special, uint32_t **tokens, size_t *n, gyre_error *err) GYRE_MUST_USE;
+// Tokenizing needs no device: reads only the model's metadata.
+gyre_status gyre_tokenize_with(const char *model_path, const char *text, size_t bytes, bool special, uint32_t **tokens, size_t *n, gyre_error *err) GYRE_MUST_USE;
+bool gyre_token_is_end(const gyre_engine *engine, uint32_t token);
+bool gyre_token_is_special(const gyre_engine *engine, uint32_t token);
+// Feeds one token to a UTF-8 stream; writes complete characters to out[cap >= 1024] and returns their number of bytes.
+// With flush, what is incomplete is released as U+FFFD. State: zero-initialise, one per text.
+typedef struct gyre_text_stream { unsigned char pending[4]; uint32_t n; } gyre_text_stream;
+size_t gyre_text_push(const gyre_engine *engine, gyre_text_stream *stream, uint32_t token, bool special, char *out, size_t cap);
+size_t gyre_text_flush(gyre_text_stream *stream, char *out, size_t cap);
+
+// ---- sessions ---------------------------------------------------------------------------------------
+
+typedef struct gyre_session gyre_session;
+gyre_status gyre_session_create(gyre_engine *engine, gyre_session **out, gyre_error *err) GYRE_MUST_USE;
+void gyre_session_destroy(gyre_session *session);
+
+typedef struct gyre_sampling { float temperature; uint32_t top_k; float top_p; uint32_t seed; } gyre_sampling; // zeros: greedy
+
+// Makes the session hold exactly `tokens` (reusing the longest common prefix) and samples the token that follows.
+// n must be 1..context-1. *next receives it.
+gyre_status gyre_session_sync(gyre_session *session, const uint32_t *tokens, size_t n, const gyre_sampling *sampling, uint32_t *next, gyre_error *err) GYRE_MUST_USE;
+// Appends `token` (normally the last *next) and samples again: one recorded replay, no allocation.
+gyre_status gyre_session_decode(gyre_session *session, uint32_t token, uint32_t *next, gyre_error *err) GYRE_MUST_USE;
+size_t gyre_session_length(const gyre_session *session);
+
+typedef struct gyre_timings { uint64_t prefill_tokens, prefill_ns, decode_tokens, decode_ns, decode_host_ns; } gyre_timings;
+gyre_timings gyre_session_timings(const gyre_session *session); // decode_host_ns: time not spent waiting for the device
+
+// Steps several sessions of one engine in one recorded graph (a server's unit of work). Each part appends n tokens.
+typedef struct gyre_step_part { gyre_session *session; const uint32_t *tokens; uint32_t n; uint32_t next; } gyre_step_part;
+gyre_status gyre_step(gyre_engine *engine, gyre_step_part *parts, size_t n_parts, gyre_error *err) GYRE_MUST_USE;
+
+// Logits of the position after `tokens` (tests, golden data): logits[vocab].
+gyre_status gyre_logits(gyre_engine *engine, const uint32_t *tokens, size_t n, float *logits, gyre_error *err) GYRE_MUST_USE;
+
+// ---- evaluation -------------------------------------------------------------------------------------
+
+typedef struct gyre_eval_result {
+    uint64_t tokens;             // predicted
+    double nll, ppl, ppl_stderr; // nats per predicted token; standard error of ppl from the per-token spread
+    bool has_reference;
+    double kl, top1_agreement;   // to the reference model
+    double seconds;
+} gyre_eval_result;
+
+// Windows are consecutive runs of ctx tokens without overlap, no BOS; each predicts its last ctx-1 tokens.
+// n_tokens >= 2; ctx 2..context; windows 0: as many as there are. progress gets finished fraction and running ppl.
+gyre_status gyre_eval(gyre_engine *engine, gyre_engine *reference /* may be NULL */, const uint32_t *tokens, size_t n_tokens, uint32_t ctx, uint32_t windows,
+                      int (*progress)(void *user, double fraction, double ppl), void *user, gyre_eval_result *out, gyre_error *err) GYRE_MUST_USE;
+
+// ---- benchmark --------------------------------------------------------------------------------------
+
+typedef struct gyre_roofs { double read_gbps, int8_gops, f32_gflops, dispatch_us, round_trip_us; } gyre_roofs;
+gyre_status gyre_measure_roofs(const char *device, const gyre_log *log, gyre_roofs *out, char device_name[128], gyre_error *err) GYRE_MUST_USE;
+
+typedef struct gyre_profile_row { char op[32]; uint32_t dispatches; double ms; } gyre_profile_row;
+// Per-kernel device time of one decode step at the session's position; returns rows in *n (cap rows at most).
+gyre_status gyre_session_profile(gyre_session *session, gyre_profile_row *rows, size_t cap, size_t *n, gyre_error *err) GYRE_MUST_USE;
+
+// Device work done so far: a test asserts that decoding records and allocates nothing.
+typedef struct gyre_engine_counters { uint64_t recordings, submissions, dispatches, buffers, host_allocations; } gyre_engine_counters;
+gyre_engine_counters gyre_engine_count(const gyre_engine *engine);
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,0 +1,34 @@
+// One transformer block, built and run alone on a device: what calibration, GPTQ and learned rotations stand on.
+#pragma once
+#include "backends/backend.h"
+#include "runtime/model/hparams.h"
+
+typedef struct gyre_block gyre_block;
+
+// Weights of one block in host memory, named as in GGUF. A linear [out, in] is given as exactly one of:
+//   f32 (row-major)     or     codes (int8 in -8..7 / -128..127, row-major) + scales (f16 bits, [out][in/group]).
+struct gyre_block_linear {
+    const float *f32;
+    const int8_t *codes;
+    const uint16_t *scales;
+    uint32_t bits, group; // 4 or 8; group = in when per channel
+};
+struct gyre_block_weights {
+    struct gyre_block_linear q, k, v, o, gate, up, down;
+    const float *attn_norm, *ffn_norm; // [D]
+};
+
+struct gyre_block_options {
+    uint32_t act_bits, kv_bits, max_rows; // 16 | 8 | 4; rows per call
+    float act_clip, kv_clip;              // 1 when unsure
+};
+
+// `hp` gives shapes, RoPE and the online rotations (hp->rot) that the weights expect; it is copied as needed.
+gyre_status gyre_block_create(gyre_device *device, const struct gyre_hparams *hp, const struct gyre_block_options *options, gyre_block **out, gyre_error *err) GYRE_MUST_USE;
+void gyre_block_destroy(gyre_block *block);
+
+// Uploads weights; may be called again for the next layer (same shapes and kinds reuse all memory).
+gyre_status gyre_block_load(gyre_block *block, const struct gyre_block_weights *weights, gyre_error *err) GYRE_MUST_USE;
+
+// y = block(x) for one sequence of `rows` positions starting at 0; x and y are f32 [rows, D] in host memory.
+gyre_status gyre_block_run(gyre_block *block, const float *x, uint32_t rows, float *y, gyre_error *err) GYRE_MUST_USE;
