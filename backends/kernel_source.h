@@ -13,11 +13,11 @@ struct gyre_kernel_source {
     uint32_t spec_defaults[16];
     const uint32_t *spirv, *spirv_dot;  // without and with the SPV_KHR_integer_dot_product form; NULL: not built
     size_t spirv_bytes, spirv_dot_bytes;
-    const char *opencl;                 // complete OpenCL C text; specialization constants arrive as -DNAME=value
-    uint64_t hash;                      // of the source text and everything it includes: the cache key
+    const char *opencl;                 // complete OpenCL C text; its function is gyre_<name>, constants arrive as -DNAME=value
+    uint64_t hash;                      // of the source text without comments and all it includes: the cache key
 };
 
-extern const struct gyre_kernel_source gyre_kernel_sources[];
+extern const struct gyre_kernel_source *const gyre_kernel_sources[];
 extern const uint32_t gyre_kernel_source_count;
 
 // NULL if there is no such kernel.

@@ -9,19 +9,21 @@
    - helper functions take and return values; helpers that touch buffers or shared memory are macros
    - no words that one side reserves: sample input output filter buffer shared active common half kernel global local
    - what changes from token to token lives in a buffer, never in pc: recordings are replayed
-   Workgroup size is WGX, WGY, WGZ (constant ids 0, 1, 2); a kernel's own constants start at id 3.            */
+   Workgroup size is WGX, WGY, WGZ (constant ids 0, 1, 2; WORKGROUP(x, y, z) states their defaults); a kernel's own
+   constants start at id 3. A kernel may #include "name.k.h" from this folder.                                  */
 #ifdef GYRE_CL
 /* ------------------------------------------------------------------------------------------------ OpenCL C */
 #define BUF_R(b, T, n)  const __global T *restrict n
 #define BUF_W(b, T, n)  __global T *restrict n
 #define BUF_RW(b, T, n) __global T *n
 #define SPEC(id, n, def) /* arrives as -Dn=value */
+#define WORKGROUP(x, y, z) /* arrives as -DWGX=x -DWGY=y -DWGZ=z */
 #define GYRE_FIELD_I(n) int n;
 #define GYRE_FIELD_F(n) float n;
 #define PARAMS(op) typedef struct { GYRE_PARAMS_##op(GYRE_FIELD_I, GYRE_FIELD_F) } gyre_pc_t;
 #define SHARED(T, n, count) __local T n[count];
 #define GYRE_ATTR __attribute__((reqd_work_group_size(WGX, WGY, WGZ)))
-#define GYRE_HEAD(nm) __kernel GYRE_ATTR void nm
+#define GYRE_HEAD(nm) __kernel GYRE_ATTR void GYRE_ENTRY
 #define KERNEL2(nm, SH, a, b) GYRE_HEAD(nm)(a, b, const gyre_pc_t pc) { SH
 #define KERNEL3(nm, SH, a, b, c) GYRE_HEAD(nm)(a, b, c, const gyre_pc_t pc) { SH
 #define KERNEL4(nm, SH, a, b, c, d) GYRE_HEAD(nm)(a, b, c, d, const gyre_pc_t pc) { SH
@@ -58,14 +60,24 @@
 #define BITS_F(x) as_float(x)
 #define UNROLL __attribute__((opencl_unroll_hint))
 /* two halves in one uint word */
-#define UNPACK_H2(u) vload_half2(0, (const __private half *)&(uint){u})
+#define UNPACK_H2(u) gyre_unpack_h2(u)
 #define PACK_H2(v) gyre_pack_h2(v)
+static inline float2 gyre_unpack_h2(uint u) { return vload_half2(0, (const __private half *)&u); }
 static inline uint gyre_pack_h2(float2 v) { uint u; vstore_half2_rte(v, 0, (__private half *)&u); return u; }
 #if defined(__opencl_c_integer_dot_product_input_4x8bit_packed) && defined(GYRE_INT_DOT)
 #define DOT4_SS(a, b, c) ((c) + dot_4x8packed_ss_int((a), (b)))
 #endif
 #else
 /* -------------------------------------------------------------------------------------------- GLSL (Vulkan) */
+#define GYRE_HASH # /* directives of GLSL, not of this preprocessor */
+GYRE_HASH version 450
+GYRE_HASH extension GL_EXT_control_flow_attributes : require
+#ifdef GYRE_INT_DOT
+GYRE_HASH extension GL_EXT_spirv_intrinsics : require
+/* OpSDot with both packed capabilities: DotProductKHR, DotProductInput4x8BitPackedKHR; format 0 = packed 4x8 */
+spirv_instruction(extensions = ["SPV_KHR_integer_dot_product"], capabilities = [6019, 6018], id = 4450)
+int gyre_sdot(uint a, uint b, spirv_literal int format);
+#endif
 #define int2 ivec2
 #define int4 ivec4
 #define uint2 uvec2
@@ -76,6 +88,7 @@ static inline uint gyre_pack_h2(float2 v) { uint u; vstore_half2_rte(v, 0, (__pr
 #define BUF_W(b, T, n)  layout(set = 0, binding = b, std430) restrict writeonly buffer B_##n { T n[]; };
 #define BUF_RW(b, T, n) layout(set = 0, binding = b, std430) buffer B_##n { T n[]; };
 #define SPEC(id, n, def) layout(constant_id = id) const int n = def;
+#define WORKGROUP(x, y, z) const ivec3 gyre_workgroup = ivec3(x, y, z);
 #define GYRE_FIELD_I(n) int n;
 #define GYRE_FIELD_F(n) float n;
 #define PARAMS(op) layout(push_constant, std430) uniform gyre_pc_t { GYRE_PARAMS_##op(GYRE_FIELD_I, GYRE_FIELD_F) } pc;

@@ -1,0 +1,73 @@
+# Builds every row of shaders/kernels.def into one C file, and the table of them: target gyre_kernels.
+#
+# A row: C preprocessor -> GLSL -> glslang -> SPIR-V, without and with hardware int8 dot products, and the OpenCL C
+# text; shaders/embed.c (a host tool) puts the three into a struct gyre_kernel_source.
+
+set(kernel_dir ${CMAKE_CURRENT_LIST_DIR})
+set(kernel_out ${CMAKE_BINARY_DIR}/kernels)
+file(MAKE_DIRECTORY ${kernel_out})
+
+add_executable(gyre_embed ${kernel_dir}/embed.c)
+find_program(GLSLANG_VALIDATOR glslangValidator)
+find_program(SPIRV_VAL spirv-val)
+if(NOT GLSLANG_VALIDATOR AND NOT GYRE_VULKAN STREQUAL OFF)
+  message(FATAL_ERROR "glslangValidator not found: install glslang-tools, or configure with -DGYRE_VULKAN=OFF")
+endif()
+
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${kernel_dir}/kernels.def)
+file(GLOB kernel_files CONFIGURE_DEPENDS ${kernel_dir}/*.k)
+file(STRINGS ${kernel_dir}/kernels.def kernel_rows REGEX "^KERNEL\\(")
+
+# One row. GLSL is written by `cpp -D`, so that a kernel's own #if see the row's defines; the depfile names its includes.
+function(gyre_kernel name source defines params writes bindings op)
+  separate_arguments(define_list UNIX_COMMAND "${defines}")
+  set(base ${kernel_out}/${name})
+  set(file ${kernel_dir}/${source}.k)
+  set(cpp ${CMAKE_C_COMPILER} -E -P -undef -nostdinc -x c -DGYRE_GLSL ${define_list}
+    -I${kernel_dir} -include ${kernel_dir}/dialect.h -include ${kernel_dir}/params.h ${file})
+  set(commands COMMAND ${cpp} -MD -MF ${base}.d -MT ${base}.c -o ${base}.comp)
+  set(spirv - -)
+  if(GLSLANG_VALIDATOR)
+    list(APPEND commands COMMAND ${cpp} -DGYRE_INT_DOT -o ${base}.dot.comp)
+    set(spirv ${base}.spv ${base}.dot.spv)
+    foreach(form "" .dot)
+      list(APPEND commands
+        COMMAND ${GLSLANG_VALIDATOR} --quiet -V --target-env vulkan1.1 -S comp -o ${base}${form}.spv ${base}${form}.comp)
+      if(SPIRV_VAL)
+        list(APPEND commands COMMAND ${SPIRV_VAL} --target-env vulkan1.1 ${base}${form}.spv)
+      endif()
+    endforeach()
+  endif()
+  add_custom_command(OUTPUT ${base}.c ${commands}
+    COMMAND gyre_embed kernel ${base}.c ${name} ${op} ${params} ${writes} ${bindings} "${defines}" ${base}.comp ${spirv}
+      ${kernel_dir} ${file}
+    DEPENDS gyre_embed ${file} ${kernel_dir}/dialect.h ${kernel_dir}/params.h
+    DEPFILE ${base}.d COMMENT "Kernel ${name}" VERBATIM)
+endfunction()
+
+set(kernel_names)
+set(kernel_missing)
+foreach(row ${kernel_rows})
+  if(NOT row MATCHES "^KERNEL\\(([a-z0-9_]+), *([a-z0-9_]+), *\"([^\"]*)\", *([a-z0-9_]+), *([0-9]+), *([0-9]+), *([a-z0-9_]+)\\)")
+    message(FATAL_ERROR "shaders/kernels.def: not a row: ${row}")
+  endif()
+  set(name ${CMAKE_MATCH_1})
+  set(source ${CMAKE_MATCH_2})
+  if(EXISTS ${kernel_dir}/${source}.k)
+    gyre_kernel(${name} ${source} "${CMAKE_MATCH_3}" ${CMAKE_MATCH_4} ${CMAKE_MATCH_5} ${CMAKE_MATCH_6} ${CMAKE_MATCH_7})
+    list(APPEND kernel_names ${name})
+  else()
+    list(APPEND kernel_missing ${name})
+  endif()
+endforeach()
+if(kernel_missing)
+  message(STATUS "gyre kernels without a source yet: ${kernel_missing}")
+endif()
+
+list(TRANSFORM kernel_names PREPEND ${kernel_out}/ OUTPUT_VARIABLE kernel_c)
+list(TRANSFORM kernel_c APPEND .c)
+add_custom_command(OUTPUT ${kernel_out}/table.c
+  COMMAND gyre_embed table ${kernel_out}/table.c ${kernel_names}
+  DEPENDS gyre_embed ${kernel_dir}/kernels.def COMMENT "Kernel table" VERBATIM)
+add_library(gyre_kernels STATIC ${kernel_c} ${kernel_out}/table.c)
+target_compile_options(gyre_kernels PRIVATE -Wno-overlength-strings)
