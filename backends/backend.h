@@ -50,6 +50,7 @@ struct gyre_device_options {
     bool validate;              // Vulkan: validation layers with synchronization validation
     uint64_t limit_binding;     // test hooks: pretend a smaller max_binding / max_buffer; 0: the device's
     uint64_t limit_buffer;
+    uint64_t fail_call;         // test hook: the n-th fallible call on this device (1: the first) fails; 0: none
 };
 
 typedef struct gyre_device gyre_device;
@@ -87,9 +88,11 @@ struct gyre_absent { const char *backend; char why[160]; };
 // gets the backends without a device; *n_absent their number.
 int gyre_devices_list(struct gyre_device_info *out, int cap, struct gyre_absent *absent, int cap_absent, int *n_absent);
 
-// Opens "vulkan:0", "opencl:1", "cpu", "null"; NULL or "auto" takes the first of gyre_devices_list.
-// GYRE_E_NO_DEVICE if there is none of that name.
+// Opens "vulkan:0", "opencl:1", "cpu", "null"; "vulkan" is short for "vulkan:0"; NULL or "auto" takes the
+// first of gyre_devices_list. GYRE_E_NO_DEVICE, with a list of what exists, if there is none of that name.
+// `options` may be NULL and is copied, except what it points to.
 gyre_status gyre_device_open(const char *id, const struct gyre_device_options *options, gyre_device **out, gyre_error *err) GYRE_MUST_USE;
+// Objects that are still alive are a bug of the caller: each one is named in the log.
 void gyre_device_close(gyre_device *device);
 const struct gyre_device_info *gyre_device_info(const gyre_device *device);
 
@@ -108,6 +111,7 @@ gyre_status gyre_buffer_read(gyre_device *device, gyre_buffer *buffer, uint64_t 
 // ---- kernels ----------------------------------------------------------------------------------------
 
 // Compiles (or fetches from the cache) a kernel for the given constants. Equal requests share one object.
+// n_spec is at least 3 (the workgroup size); constants that are not given take the kernel's defaults.
 gyre_status gyre_kernel_create(gyre_device *device, const struct gyre_kernel_params *params, gyre_kernel **out, gyre_error *err) GYRE_MUST_USE;
 void gyre_kernel_destroy(gyre_device *device, gyre_kernel *kernel);
 
@@ -129,31 +133,48 @@ gyre_status gyre_profile(gyre_device *device, gyre_recording *recording, uint64_
 gyre_status gyre_run_once(gyre_device *device, const struct gyre_dispatch *dispatches, uint32_t n, gyre_error *err) GYRE_MUST_USE;
 
 // Counters of one device since it was opened; tests assert that decoding records and allocates nothing.
-struct gyre_device_counters { uint64_t recordings, submissions, dispatches, buffers, kernels, bytes_live, live_objects; };
+struct gyre_device_counters {
+    uint64_t recordings, buffers, kernels; // made (a shared kernel counts once)
+    uint64_t submissions, dispatches;      // replays, and the dispatches in them
+    uint64_t bytes_live, live_objects;     // of buffers; buffers, kernels and recordings not yet destroyed
+    uint64_t calls;                        // fallible calls: what fail_call counts
+};
 struct gyre_device_counters gyre_device_counters(const gyre_device *device);
 
 // ---- what a backend implements ------------------------------------------------------------------------
 
-// Every object begins with its public part; a backend derives its own struct from it.
+// Every object begins with its public part; a backend derives its own struct from it and allocates it
+// zeroed. backend.c fills the public part after the backend's function has succeeded (info is the
+// backend's, its id is not).
 struct gyre_device {
     const struct gyre_backend *backend;
     struct gyre_device_info info;
     struct gyre_device_options options;
     struct gyre_device_counters counters;
-    struct gyre_kernel *kernels; // linked list, kept by backend.c
+    struct gyre_buffer *buffers;    // all that are alive
+    struct gyre_kernel *kernels;    // likewise
 };
-struct gyre_buffer { uint64_t size; char label[48]; };
+struct gyre_buffer {
+    const struct gyre_device *device;
+    uint64_t size;
+    char label[48];
+    struct gyre_buffer *previous, *next;
+};
 struct gyre_kernel {
+    const struct gyre_device *device;
     const struct gyre_kernel_source *source; // name, number of bindings and writes, params_size
-    struct gyre_kernel_params params;
+    struct gyre_kernel_params params;        // completed: n_spec is source->n_spec
     uint32_t references;
     struct gyre_kernel *next;
 };
-struct gyre_recording { uint32_t n_dispatches; };
+struct gyre_recording {
+    const struct gyre_device *device;
+    uint32_t n_dispatches;
+};
 
 struct gyre_backend {
     const char *name;
-    // Number of devices, filling at most `cap`; 0 with a reason in `why` when there is none.
+    // Number of devices, filling at most `cap` (ids excepted); 0 with a reason in `why` when there is none.
     int (*probe)(struct gyre_device_info *out, int cap, char why[160]);
     gyre_status (*open)(int index, const struct gyre_device_options *, gyre_device **, gyre_error *);
     void (*close)(gyre_device *);
@@ -161,6 +182,7 @@ struct gyre_backend {
     void (*buffer_destroy)(gyre_device *, gyre_buffer *);
     gyre_status (*buffer_write)(gyre_device *, gyre_buffer *, uint64_t offset, const void *, uint64_t size, gyre_error *);
     gyre_status (*buffer_read)(gyre_device *, gyre_buffer *, uint64_t offset, void *, uint64_t size, gyre_error *);
+    // The constants are complete: n_spec is the source's.
     gyre_status (*kernel_create)(gyre_device *, const struct gyre_kernel_source *, const struct gyre_kernel_params *, gyre_kernel **, gyre_error *);
     void (*kernel_destroy)(gyre_device *, gyre_kernel *);
     gyre_status (*record)(gyre_device *, const struct gyre_dispatch *, uint32_t n, gyre_recording **, gyre_error *);

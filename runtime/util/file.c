@@ -1,0 +1,202 @@
+// See file.h. The atomic replacement is the usual one: write beside the target, fsync, rename, fsync the
+// directory (rename(2), POSIX.1-2017: the target always names the old or the new file).
+#include "runtime/util/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+static gyre_status fail_io(gyre_error *err, const char *what, const char *path)
+{
+    return gyre_fail(err, GYRE_E_IO, "cannot %s (%s): %s", what, path, strerror(errno));
+}
+
+static gyre_status open_regular(const char *path, int *fd, uint64_t *size, gyre_error *err)
+{
+    struct stat info;
+    // O_NONBLOCK: opening a FIFO must not wait for its writer; regular files do not care.
+    *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (*fd < 0) return fail_io(err, "open file", path);
+    if (fstat(*fd, &info)) {
+        gyre_status st = fail_io(err, "inspect file", path);
+        close(*fd);
+        return st;
+    }
+    if (!S_ISREG(info.st_mode)) {
+        close(*fd);
+        return gyre_fail(err, GYRE_E_IO, "cannot open file (%s): it is %s, not a file", path,
+                         S_ISDIR(info.st_mode) ? "a directory" : "a device or pipe");
+    }
+    *size = (uint64_t)info.st_size;
+    return GYRE_OK;
+}
+
+gyre_status gyre_file_map(const char *path, struct gyre_file_map *out, gyre_error *err)
+{
+    int fd;
+    uint64_t size = 0;
+    *out = (struct gyre_file_map){0};
+    GYRE_TRY(open_regular(path, &fd, &size, err));
+    const void *data = "";
+    if (size) data = mmap(NULL, (size_t)size, PROT_READ, MAP_PRIVATE, fd, 0);
+    gyre_status st = data == MAP_FAILED ? fail_io(err, "map file", path) : GYRE_OK;
+    close(fd);
+    if (st == GYRE_OK) *out = (struct gyre_file_map){data, size};
+    return st;
+}
+
+void gyre_file_unmap(struct gyre_file_map *map)
+{
+    if (map->size) munmap((void *)(uintptr_t)map->data, (size_t)map->size);
+    *map = (struct gyre_file_map){0};
+}
+
+gyre_status gyre_file_read(const char *path, uint64_t max, char **out, uint64_t *size, gyre_error *err)
+{
+    gyre_status st = GYRE_OK;
+    int fd;
+    uint64_t expected = 0, got = 0;
+    char *data = NULL;
+    *out = NULL;
+    GYRE_TRY(open_regular(path, &fd, &expected, err));
+    if (expected > max) {
+        st = gyre_fail(err, GYRE_E_FORMAT, "cannot read file (%s): it has %llu bytes, more than the %llu expected at most",
+                       path, (unsigned long long)expected, (unsigned long long)max);
+        goto done;
+    }
+    data = malloc((size_t)expected + 1);
+    if (!data) {
+        st = gyre_fail(err, GYRE_E_NOMEM, "cannot read file (%s): out of memory for %llu bytes", path,
+                       (unsigned long long)expected);
+        goto done;
+    }
+    while (got < expected) {
+        const ssize_t n = read(fd, data + got, (size_t)(expected - got));
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) {
+            st = fail_io(err, "read file", path);
+            goto done;
+        }
+        if (n == 0) break; // somebody shortened it: what is left is the file
+        got += (uint64_t)n;
+    }
+    data[got] = 0;
+    if (size) *size = got;
+    *out = data;
+    data = NULL;
+done:
+    free(data);
+    close(fd);
+    return st;
+}
+
+// Renames are durable once their directory is. Some file systems cannot sync a directory: not an error.
+static void sync_parent(const char *path)
+{
+    char parent[PATH_MAX];
+    const char *slash = strrchr(path, '/');
+    const size_t n = slash ? (size_t)(slash - path) : 0;
+    if (n >= sizeof parent) return;
+    memcpy(parent, path, n);
+    parent[n] = 0;
+    const int fd = open(n ? parent : slash ? "/" : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return;
+    fsync(fd);
+    close(fd);
+}
+
+gyre_status gyre_file_commit(const char *temp, const char *path, gyre_error *err)
+{
+    gyre_status st = GYRE_OK;
+    const int fd = open(temp, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        st = fail_io(err, "open file", temp);
+    } else {
+        if (fsync(fd)) st = fail_io(err, "write file", temp);
+        close(fd);
+    }
+    if (st == GYRE_OK && rename(temp, path)) st = fail_io(err, "write file", path);
+    if (st == GYRE_OK) sync_parent(path);
+    else unlink(temp);
+    return st;
+}
+
+static gyre_status write_all(int fd, const char *path, const unsigned char *data, uint64_t size, gyre_error *err)
+{
+    while (size) {
+        const ssize_t n = write(fd, data, (size_t)(size < 1u << 30 ? size : 1u << 30));
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return fail_io(err, "write file", path);
+        data += n;
+        size -= (uint64_t)n;
+    }
+    return GYRE_OK;
+}
+
+gyre_status gyre_file_write(const char *path, const void *data, uint64_t size, gyre_error *err)
+{
+    char temp[PATH_MAX];
+    const int length = snprintf(temp, sizeof temp, "%s.tmp-%ld", path, (long)getpid());
+    if (length < 0 || (size_t)length >= sizeof temp) {
+        errno = ENAMETOOLONG;
+        return fail_io(err, "write file", path);
+    }
+    const int fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (fd < 0) return fail_io(err, "write file", path);
+    gyre_status st = write_all(fd, path, data, size, err);
+    if (close(fd) && st == GYRE_OK) st = fail_io(err, "write file", path);
+    if (st != GYRE_OK) {
+        unlink(temp);
+        return st;
+    }
+    return gyre_file_commit(temp, path, err);
+}
+
+bool gyre_file_exists(const char *path) { return access(path, F_OK) == 0; }
+
+gyre_status gyre_disk_free(const char *path, uint64_t *bytes, gyre_error *err)
+{
+    char at[PATH_MAX];
+    struct statvfs info;
+    if ((size_t)snprintf(at, sizeof at, "%s", path) >= sizeof at) {
+        errno = ENAMETOOLONG;
+        return fail_io(err, "find free space", path);
+    }
+    // The nearest ancestor that exists lies on the same file system.
+    while (statvfs(at, &info)) {
+        if (errno != ENOENT && errno != ENOTDIR) return fail_io(err, "find free space", path);
+        char *slash = strrchr(at, '/');
+        if (!slash) strcpy(at, ".");
+        else if (slash == at) strcpy(at, "/");
+        else *slash = 0;
+    }
+    *bytes = (uint64_t)info.f_bavail * info.f_frsize;
+    return GYRE_OK;
+}
+
+gyre_status gyre_make_dirs(const char *path, gyre_error *err)
+{
+    char at[PATH_MAX];
+    struct stat info;
+    if ((size_t)snprintf(at, sizeof at, "%s", path) >= sizeof at) {
+        errno = ENAMETOOLONG;
+        return fail_io(err, "create directory", path);
+    }
+    for (char *p = at; *p; p++) {
+        if (*p != '/' || p == at) continue;
+        *p = 0;
+        if (mkdir(at, 0777) && errno != EEXIST) return fail_io(err, "create directory", at);
+        *p = '/';
+    }
+    if (mkdir(at, 0777) && errno != EEXIST) return fail_io(err, "create directory", at);
+    if (stat(at, &info)) return fail_io(err, "create directory", at);
+    errno = ENOTDIR;
+    return S_ISDIR(info.st_mode) ? GYRE_OK : fail_io(err, "create directory", at);
+}

@@ -1,0 +1,35 @@
+// Files as wholes: map, read, replace atomically; directories and free space. POSIX.
+//
+// Every failure is GYRE_E_IO (GYRE_E_NOMEM where memory ran out) with a message that names the path
+// and the system's reason.
+#pragma once
+#include "runtime/util/status.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+// A regular file's bytes, read-only, valid until gyre_file_unmap. An empty file has size 0 and a
+// non-NULL data. A file that another program shortens meanwhile faults on access, as with any mmap.
+struct gyre_file_map { const unsigned char *data; uint64_t size; };
+gyre_status gyre_file_map(const char *path, struct gyre_file_map *out, gyre_error *err) GYRE_MUST_USE;
+void gyre_file_unmap(struct gyre_file_map *map); // accepts a zeroed map; zeroes it
+
+// The whole file with a NUL after it, in memory that the caller frees; `size` (may be NULL) is without
+// that NUL. A file above `max` bytes is refused with GYRE_E_FORMAT before memory is taken.
+gyre_status gyre_file_read(const char *path, uint64_t max, char **out, uint64_t *size, gyre_error *err) GYRE_MUST_USE;
+
+// Replaces `path` by `size` bytes: a reader sees the old file or the new one, never a part. The bytes go
+// to "PATH.tmp-PID" first; it is removed on failure.
+gyre_status gyre_file_write(const char *path, const void *data, uint64_t size, gyre_error *err) GYRE_MUST_USE;
+
+// The last step of a file that was written in pieces: makes `temp` durable and renames it to `path` (same
+// directory). Removes `temp` on failure.
+gyre_status gyre_file_commit(const char *temp, const char *path, gyre_error *err) GYRE_MUST_USE;
+
+bool gyre_file_exists(const char *path);
+
+// Bytes that an unprivileged process may still write where `path` lies; `path` itself need not exist yet.
+gyre_status gyre_disk_free(const char *path, uint64_t *bytes, gyre_error *err) GYRE_MUST_USE;
+
+// Creates a directory and its missing parents; one that exists is fine.
+gyre_status gyre_make_dirs(const char *path, gyre_error *err) GYRE_MUST_USE;
