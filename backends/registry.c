@@ -55,11 +55,11 @@ int gyre_devices_list(struct gyre_device_info *out, int cap, struct gyre_absent 
 static gyre_status fail_no_device(const char *id, gyre_error *err)
 {
     struct gyre_device_info list[MAX_DEVICES];
-    char names[256] = "";
+    char names[MAX_DEVICES * 26 + 1] = "";
     const int n = GYRE_MIN(gyre_devices_list(list, MAX_DEVICES, NULL, 0, NULL), (int)MAX_DEVICES);
     for (int i = 0; i < n; i++) {
         const size_t used = strlen(names);
-        snprintf(names + used, sizeof names - used, "%s%s", i ? ", " : "", list[i].id);
+        snprintf(names + used, sizeof names - used, "%s%.24s", i ? ", " : "", list[i].id);
     }
     return gyre_fail(err, GYRE_E_NO_DEVICE, "no such device (%.60s): there are %s; choose one of them", id, names);
 }

@@ -1,6 +1,7 @@
 // See null.h.
 #include "backends/null/null.h"
 #include "backends/host.h"
+#include "backends/kernel_source.h"
 
 #include <stdlib.h>
 #include <string.h>
