@@ -1,0 +1,194 @@
+// Record, replay, profile. A recording is a list of kernel objects with every argument set: a replay is one enqueue
+// per dispatch and no host work besides. The queue is in order, so dependencies need no barriers here.
+#include "backends/opencl/ocl.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static int compare_bindings(const void *left, const void *right)
+{
+    const struct gyre_binding *const a = left, *const b = right;
+    if (a->buffer != b->buffer) return (uintptr_t)a->buffer < (uintptr_t)b->buffer ? -1 : 1;
+    if (a->offset != b->offset) return a->offset < b->offset ? -1 : 1;
+    return (a->size > b->size) - (a->size < b->size);
+}
+
+// The distinct bindings of all dispatches, sorted; *n gets their number. NULL: out of memory.
+static struct gyre_binding *list_bindings(const struct gyre_dispatch *dispatches, uint32_t n_dispatches, uint32_t *n)
+{
+    struct gyre_binding *const all = malloc((size_t)n_dispatches * GYRE_MAX_BINDINGS * sizeof *all + 1);
+    if (!all) return NULL;
+    uint32_t count = 0, kept = 0;
+    for (uint32_t i = 0; i < n_dispatches; i++)
+        for (uint32_t b = 0; b < dispatches[i].kernel->source->n_bindings; b++)
+            all[count++] = dispatches[i].bind[b];
+    qsort(all, count, sizeof *all, compare_bindings);
+    for (uint32_t i = 0; i < count; i++)
+        if (!i || compare_bindings(&all[kept - 1], &all[i])) all[kept++] = all[i];
+    *n = kept;
+    return all;
+}
+
+static cl_mem make_view(const struct gyre_binding *binding, cl_int *code)
+{
+    struct ocl_buffer *const b = ocl_buffer_of(binding->buffer);
+    if (binding->offset == 0 && binding->size == b->base.size) {
+        *code = ocl.RetainMemObject(b->memory);
+        return b->memory;
+    }
+    const cl_buffer_region region = {binding->offset, binding->size};
+    return ocl.CreateSubBuffer(b->memory, CL_MEM_READ_WRITE, CL_BUFFER_CREATE_TYPE_REGION, &region, code);
+}
+
+// Makes the kernel object of one dispatch. `bindings` (sorted) and r->views run in parallel.
+static cl_int make_launch(struct ocl_launch *launch, const struct gyre_dispatch *dispatch,
+                          const struct gyre_binding *bindings, const struct ocl_recording *r)
+{
+    const struct ocl_kernel *const k = ocl_kernel_of(dispatch->kernel);
+    const struct gyre_kernel_source *const source = k->base.source;
+    cl_int code;
+    launch->kernel = ocl.CreateKernel(k->program, k->entry, &code);
+    for (uint32_t b = 0; b < source->n_bindings && code == CL_SUCCESS; b++) {
+        const struct gyre_binding *const found =
+            bsearch(&dispatch->bind[b], bindings, r->n_views, sizeof *bindings, compare_bindings);
+        code = ocl.SetKernelArg(launch->kernel, b, sizeof(cl_mem), &r->views[found - bindings]);
+    }
+    if (code == CL_SUCCESS)
+        code = ocl.SetKernelArg(launch->kernel, source->n_bindings, source->params_size, dispatch->params);
+    for (uint32_t i = 0; i < 3; i++) {
+        launch->local[i] = i < k->base.params.n_spec ? k->base.params.spec[i] : source->spec_defaults[i];
+        launch->global[i] = launch->local[i] * dispatch->groups[i];
+    }
+    return code;
+}
+
+// Hands the list to the driver. A driver that refuses keeps us on plain enqueues: both mean the same.
+static void make_commands(struct ocl_device *d, struct ocl_recording *r)
+{
+    const cl_command_buffer_properties_khr properties[] = {CL_COMMAND_BUFFER_FLAGS_KHR,
+                                                           CL_COMMAND_BUFFER_SIMULTANEOUS_USE_KHR, 0};
+    cl_int code;
+    cl_command_buffer_khr commands = d->commands.create(1, &d->queue, properties, &code);
+    for (uint32_t i = 0; i < r->base.n_dispatches && code == CL_SUCCESS; i++) {
+        const struct ocl_launch *const l = &r->launches[i];
+        code = d->commands.launch(commands, NULL, NULL, l->kernel, 3, NULL, l->global, l->local, 0, NULL, NULL, NULL);
+    }
+    if (code == CL_SUCCESS) code = d->commands.finalize(commands);
+    if (code == CL_SUCCESS) {
+        r->commands = commands;
+        return;
+    }
+    if (commands) (void)d->commands.release(commands);
+    gyre_logf(d->base.options.log, GYRE_LOG_INFO, "opencl: no command buffer for a recording of %u: %s",
+              r->base.n_dispatches, ocl_error_name(code));
+}
+
+gyre_status ocl_record(gyre_device *device, const struct gyre_dispatch *dispatches, uint32_t n, gyre_recording **out,
+                       gyre_error *err)
+{
+    struct ocl_device *const d = ocl_device_of(device);
+    gyre_status st = GYRE_OK;
+    uint32_t n_bindings = 0;
+    struct gyre_binding *const bindings = list_bindings(dispatches, n, &n_bindings);
+    struct ocl_recording *const r = calloc(1, sizeof *r);
+    if (r) {
+        r->base.n_dispatches = n;
+        r->launches = calloc((size_t)n + 1, sizeof *r->launches);
+        r->views = calloc((size_t)n_bindings + 1, sizeof *r->views);
+    }
+    if (!bindings || !r || !r->launches || !r->views) {
+        st = gyre_fail(err, GYRE_E_NOMEM, "cannot record %u dispatches (%s): out of host memory", n, device->info.id);
+        goto done;
+    }
+    cl_int code = CL_SUCCESS;
+    for (uint32_t i = 0; i < n_bindings && code == CL_SUCCESS; i++) {
+        r->views[i] = make_view(&bindings[i], &code);
+        r->n_views = i + 1;
+        if (code != CL_SUCCESS)
+            st = ocl_fail(err, code, "cannot bind part of a buffer (%s, %llu bytes at %llu)", bindings[i].buffer->label,
+                          (unsigned long long)bindings[i].size, (unsigned long long)bindings[i].offset);
+    }
+    for (uint32_t i = 0; i < n && code == CL_SUCCESS; i++) {
+        code = make_launch(&r->launches[i], &dispatches[i], bindings, r);
+        if (code != CL_SUCCESS)
+            st = ocl_fail(err, code, "cannot record kernel (%s)", dispatches[i].kernel->source->name);
+    }
+    if (st == GYRE_OK && d->use_commands && d->commands.create && n) make_commands(d, r);
+done:
+    free(bindings);
+    if (st == GYRE_OK) *out = &r->base;
+    else ocl_recording_destroy(device, r ? &r->base : NULL);
+    return st;
+}
+
+void ocl_recording_destroy(gyre_device *device, gyre_recording *recording)
+{
+    struct ocl_recording *const r = ocl_recording_of(recording);
+    if (!r) return;
+    if (r->commands) {
+        (void)ocl.Finish(ocl_device_of(device)->queue); // the extension does not say that a queued one is kept
+        (void)ocl_device_of(device)->commands.release(r->commands);
+    }
+    for (uint32_t i = 0; r->launches && i < r->base.n_dispatches; i++)
+        if (r->launches[i].kernel) (void)ocl.ReleaseKernel(r->launches[i].kernel);
+    for (uint32_t i = 0; i < r->n_views; i++)
+        if (r->views[i]) (void)ocl.ReleaseMemObject(r->views[i]);
+    free(r->launches);
+    free(r->views);
+    free(r);
+}
+
+// Queues the list; `events`, when given, gets one event per dispatch.
+static cl_int enqueue(cl_command_queue queue, const struct ocl_recording *r, cl_event *events)
+{
+    for (uint32_t i = 0; i < r->base.n_dispatches; i++) {
+        const struct ocl_launch *const l = &r->launches[i];
+        const cl_int code = ocl.EnqueueNDRangeKernel(queue, l->kernel, 3, NULL, l->global, l->local, 0, NULL,
+                                                     events ? &events[i] : NULL);
+        if (code != CL_SUCCESS) return code;
+    }
+    return CL_SUCCESS;
+}
+
+// Timestamps slow some drivers down, so they have a queue of their own that exists only for whoever asks.
+static gyre_status profile(struct ocl_device *d, const struct ocl_recording *r, uint64_t *ns, gyre_error *err)
+{
+    cl_int code = CL_SUCCESS;
+    if (!d->profile_queue)
+        d->profile_queue = ocl.CreateCommandQueue(d->context, d->id, CL_QUEUE_PROFILING_ENABLE, &code);
+    if (code != CL_SUCCESS) return ocl_fail(err, code, "cannot profile (%s)", d->base.info.id);
+    cl_event *const events = calloc((size_t)r->base.n_dispatches + 1, sizeof *events);
+    if (!events) return gyre_fail(err, GYRE_E_NOMEM, "cannot profile (%s): out of host memory", d->base.info.id);
+    code = ocl.Finish(d->queue);
+    if (code == CL_SUCCESS) code = enqueue(d->profile_queue, r, events);
+    const cl_int finished = ocl.Finish(d->profile_queue);
+    if (code == CL_SUCCESS) code = finished;
+    for (uint32_t i = 0; i < r->base.n_dispatches; i++) {
+        cl_ulong begin = 0, end = 0;
+        ns[i] = 0;
+        if (!events[i]) continue;
+        if (ocl.GetEventProfilingInfo(events[i], CL_PROFILING_COMMAND_START, sizeof begin, &begin, NULL) == CL_SUCCESS &&
+            ocl.GetEventProfilingInfo(events[i], CL_PROFILING_COMMAND_END, sizeof end, &end, NULL) == CL_SUCCESS)
+            ns[i] = end - begin;
+        (void)ocl.ReleaseEvent(events[i]);
+    }
+    free(events);
+    return code == CL_SUCCESS ? GYRE_OK : ocl_fail(err, code, "cannot profile (%s)", d->base.info.id);
+}
+
+gyre_status ocl_submit(gyre_device *device, gyre_recording *recording, uint64_t *ns, gyre_error *err)
+{
+    struct ocl_device *const d = ocl_device_of(device);
+    struct ocl_recording *const r = ocl_recording_of(recording);
+    if (ns) return profile(d, r, ns, err);
+    cl_int code = r->commands ? d->commands.enqueue(0, NULL, r->commands, 0, NULL, NULL) : enqueue(d->queue, r, NULL);
+    if (code == CL_SUCCESS) code = ocl.Flush(d->queue);
+    if (code == CL_SUCCESS) return GYRE_OK;
+    return ocl_fail(err, code, "cannot run %u dispatches (%s)", r->base.n_dispatches, device->info.id);
+}
+
+gyre_status ocl_wait(gyre_device *device, gyre_error *err)
+{
+    const cl_int code = ocl.Finish(ocl_device_of(device)->queue);
+    return code == CL_SUCCESS ? GYRE_OK : ocl_fail(err, code, "cannot finish queued work (%s)", device->info.id);
+}
