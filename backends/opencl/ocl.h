@@ -75,7 +75,7 @@ struct ocl_buffer {
 struct ocl_kernel {
     struct gyre_kernel base;
     cl_program program;
-    char entry[64]; // name of the one kernel function in the program
+    char entry[72]; // name of the kernel function in the program
 };
 
 // One dispatch: a kernel object of its own, arguments set, so that a replay sets nothing.

@@ -151,7 +151,6 @@ static gyre_status describe(const struct candidate *c, int index, struct gyre_de
     (void)ocl.GetDeviceInfo(c->id, CL_DEVICE_MAX_WORK_ITEM_SIZES, sizeof sizes, sizes, NULL);
     for (int i = 0; i < 3; i++)
         info->max_group_size[i] = (uint32_t)GYRE_MIN(sizes[i], (size_t)UINT32_MAX);
-    snprintf(info->id, sizeof info->id, "opencl:%d", index);
     snprintf(info->name, sizeof info->name, "%s", name);
     snprintf(info->driver, sizeof info->driver, "%s %s", platform, version);
     get_subgroups(c->id, extensions, info);
@@ -213,6 +212,7 @@ static void close_device(gyre_device *device)
 
 static gyre_status open_device(int index, const struct gyre_device_options *options, gyre_device **out, gyre_error *err)
 {
+    (void)options; // the front keeps them in the device
     struct candidate found[MAX_DEVICES];
     char why[160];
     const int n = list_candidates(found, MAX_DEVICES, why);
@@ -225,8 +225,6 @@ static gyre_status open_device(int index, const struct gyre_device_options *opti
     d->id = found[index].id;
     gyre_status st = describe(&found[index], index, &d->base.info, err);
     if (st != GYRE_OK) goto fail;
-    d->base.backend = &gyre_backend_opencl;
-    if (options) d->base.options = *options;
     d->language = d->base.info.int_dot == GYRE_INT_DOT_ACCELERATED ? "-cl-std=CL3.0" : "-cl-std=CL1.2";
 
     char *const version = get_text(NULL, d->id, CL_DEVICE_VERSION);

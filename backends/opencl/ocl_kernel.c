@@ -2,7 +2,6 @@
 // The key of a cached program is (device, driver, platform, options, hash of the text).
 #include "backends/cache.h"
 #include "backends/opencl/ocl.h"
-#include "runtime/util/base.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,22 +9,14 @@
 
 enum { OPTIONS_BYTES = 2048 };
 
-static uint32_t spec_value(const struct gyre_kernel_source *source, const struct gyre_kernel_params *params, uint32_t i)
-{
-    return i < params->n_spec ? params->spec[i] : source->spec_defaults[i];
-}
-
 // Every constant by name. -cl-mad-enable is the only freedom given: relaxed maths breaks exp and NaN on some drivers.
 static bool write_options(char *out, const struct ocl_device *d, const struct gyre_kernel_source *source,
                           const struct gyre_kernel_params *params)
 {
     int at = snprintf(out, OPTIONS_BYTES, "%s -cl-mad-enable%s", d->language,
                       d->base.info.int_dot == GYRE_INT_DOT_ACCELERATED ? " -DGYRE_INT_DOT" : "");
-    for (uint32_t i = 0; i < source->n_spec && at < OPTIONS_BYTES; i++) {
-        if (!source->spec_names[i]) continue;
-        at += snprintf(out + at, (size_t)(OPTIONS_BYTES - at), " -D%s=%d", source->spec_names[i],
-                       (int32_t)spec_value(source, params, i));
-    }
+    for (uint32_t i = 0; i < source->n_spec && at < OPTIONS_BYTES; i++)
+        at += snprintf(out + at, (size_t)(OPTIONS_BYTES - at), " -D%s=%d", source->spec_names[i], (int32_t)params->spec[i]);
     return at < OPTIONS_BYTES;
 }
 
@@ -77,12 +68,12 @@ static cl_program build_from_source(struct ocl_device *d, const struct gyre_kern
     return NULL;
 }
 
-static cl_program build_from_cache(struct ocl_device *d, const uint8_t *key, const char *options)
+static cl_program build_from_cache(struct ocl_device *d, const char *key, const char *options)
 {
-    void *binary;
     size_t size;
     cl_int code, usable;
-    if (!gyre_cache_load(d->base.options.cache_dir, "opencl", key, &binary, &size)) return NULL;
+    void *const binary = gyre_cache_load(d->base.options.cache_dir, "opencl", key, &size);
+    if (!binary) return NULL;
     cl_program program = ocl.CreateProgramWithBinary(d->context, 1, &d->id, &size,
                                                      (const unsigned char *[]){binary}, &usable, &code);
     free(binary);
@@ -92,7 +83,7 @@ static cl_program build_from_cache(struct ocl_device *d, const uint8_t *key, con
     return NULL;
 }
 
-static void store_in_cache(struct ocl_device *d, const uint8_t *key, cl_program program)
+static void store_in_cache(struct ocl_device *d, const char *key, cl_program program)
 {
     size_t size = 0;
     if (!d->base.options.cache_dir) return;
@@ -103,30 +94,27 @@ static void store_in_cache(struct ocl_device *d, const uint8_t *key, cl_program 
     free(binary);
 }
 
-// Finds the program's one function and checks that the device can run a workgroup of the wanted size.
-static gyre_status check_program(struct ocl_device *d, struct ocl_kernel *k, gyre_error *err)
+// Checks that the program holds its function and that the device can run a workgroup of the wanted size.
+static gyre_status check_program(struct ocl_device *d, const struct ocl_kernel *k, const char *name,
+                                 const uint32_t spec[3], gyre_error *err)
 {
-    const char *const name = k->base.source->name;
-    cl_int code = ocl.GetProgramInfo(k->program, CL_PROGRAM_KERNEL_NAMES, sizeof k->entry, k->entry, NULL);
-    if (code != CL_SUCCESS || strchr(k->entry, ';'))
-        return gyre_fail(err, GYRE_E_DEVICE, "cannot use kernel (%s): its program must hold one function", name);
+    size_t most = 0;
+    const size_t wanted = (size_t)spec[0] * spec[1] * spec[2];
+    cl_ulong shared = 0;
+    cl_int code;
     cl_kernel kernel = ocl.CreateKernel(k->program, k->entry, &code);
     if (code != CL_SUCCESS) return ocl_fail(err, code, "cannot create kernel (%s)", name);
-    size_t most = 0, wanted = 1;
-    for (uint32_t i = 0; i < 3; i++)
-        wanted *= spec_value(k->base.source, &k->base.params, i);
-    cl_ulong shared = 0;
     code = ocl.GetKernelWorkGroupInfo(kernel, d->id, CL_KERNEL_WORK_GROUP_SIZE, sizeof most, &most, NULL);
     if (code == CL_SUCCESS)
         code = ocl.GetKernelWorkGroupInfo(kernel, d->id, CL_KERNEL_LOCAL_MEM_SIZE, sizeof shared, &shared, NULL);
     (void)ocl.ReleaseKernel(kernel);
     if (code != CL_SUCCESS) return ocl_fail(err, code, "cannot describe kernel (%s)", name);
     if (wanted > most)
-        return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot run kernel (%s): it wants workgroups of %zu, the device has "
-                         "room for %zu; use a smaller workgroup", name, wanted, most);
+        return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot create kernel (%s): workgroups of %zu, but %s can run %zu of "
+                         "this kernel; use a smaller workgroup", name, wanted, d->base.info.id, most);
     if (shared > d->base.info.shared_bytes)
-        return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot run kernel (%s): it wants %llu bytes of shared memory, the "
-                         "device has %u; use a smaller tile", name, (unsigned long long)shared,
+        return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot create kernel (%s): %llu bytes of shared memory, but %s has "
+                         "%u; use a smaller tile", name, (unsigned long long)shared, d->base.info.id,
                          d->base.info.shared_bytes);
     return GYRE_OK;
 }
@@ -135,8 +123,7 @@ gyre_status ocl_kernel_create(gyre_device *device, const struct gyre_kernel_sour
                               const struct gyre_kernel_params *params, gyre_kernel **out, gyre_error *err)
 {
     struct ocl_device *const d = ocl_device_of(device);
-    char options[OPTIONS_BYTES], hash[24];
-    uint8_t key[GYRE_CACHE_KEY_BYTES];
+    char options[OPTIONS_BYTES], hash[24], key[GYRE_SHA256_HEX];
     gyre_status st = GYRE_OK;
     if (!source->opencl)
         return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot build kernel (%s): it exists for Vulkan only", source->name);
@@ -144,24 +131,20 @@ gyre_status ocl_kernel_create(gyre_device *device, const struct gyre_kernel_sour
         return gyre_fail(err, GYRE_E_INVALID, "cannot build kernel (%s): too many constants", source->name);
     struct ocl_kernel *const k = calloc(1, sizeof *k);
     if (!k) return gyre_fail(err, GYRE_E_NOMEM, "cannot build kernel (%s): out of host memory", source->name);
-    k->base.source = source;
-    k->base.params = *params;
-
+    snprintf(k->entry, sizeof k->entry, "gyre_%s", source->name); // GYRE_ENTRY of shaders/dialect.h
     snprintf(hash, sizeof hash, "%016llx", (unsigned long long)source->hash);
     gyre_cache_key(key, (const char *[]){d->identity, options, hash}, 3);
     k->program = build_from_cache(d, key, options);
     const bool cached = k->program != NULL;
     if (!cached) k->program = build_from_source(d, source, options, &st, err);
-    if (!k->program) goto fail;
-    GYRE_GO(check_program(d, k, err));
+    if (!k->program) goto done;
+    GYRE_GO(check_program(d, k, source->name, params->spec, err));
     if (!cached) store_in_cache(d, key, k->program);
     gyre_logf(d->base.options.log, GYRE_LOG_DEBUG, "opencl: kernel %s %s (%s)", source->name, options,
               cached ? "from the cache" : "built");
     *out = &k->base;
-    return GYRE_OK;
 done:
-fail:
-    ocl_kernel_destroy(device, &k->base);
+    if (st != GYRE_OK) ocl_kernel_destroy(device, &k->base);
     return st;
 }
 

@@ -16,7 +16,7 @@ static int compare_bindings(const void *left, const void *right)
 // The distinct bindings of all dispatches, sorted; *n gets their number. NULL: out of memory.
 static struct gyre_binding *list_bindings(const struct gyre_dispatch *dispatches, uint32_t n_dispatches, uint32_t *n)
 {
-    struct gyre_binding *const all = malloc((size_t)n_dispatches * GYRE_MAX_BINDINGS * sizeof *all + 1);
+    struct gyre_binding *const all = malloc((size_t)n_dispatches * GYRE_MAX_BINDINGS * sizeof *all);
     if (!all) return NULL;
     uint32_t count = 0, kept = 0;
     for (uint32_t i = 0; i < n_dispatches; i++)
@@ -56,7 +56,7 @@ static cl_int make_launch(struct ocl_launch *launch, const struct gyre_dispatch 
     if (code == CL_SUCCESS)
         code = ocl.SetKernelArg(launch->kernel, source->n_bindings, source->params_size, dispatch->params);
     for (uint32_t i = 0; i < 3; i++) {
-        launch->local[i] = i < k->base.params.n_spec ? k->base.params.spec[i] : source->spec_defaults[i];
+        launch->local[i] = k->base.params.spec[i];
         launch->global[i] = launch->local[i] * dispatch->groups[i];
     }
     return code;
@@ -93,8 +93,8 @@ gyre_status ocl_record(gyre_device *device, const struct gyre_dispatch *dispatch
     struct ocl_recording *const r = calloc(1, sizeof *r);
     if (r) {
         r->base.n_dispatches = n;
-        r->launches = calloc((size_t)n + 1, sizeof *r->launches);
-        r->views = calloc((size_t)n_bindings + 1, sizeof *r->views);
+        r->launches = calloc(n, sizeof *r->launches);
+        r->views = calloc(n_bindings, sizeof *r->views);
     }
     if (!bindings || !r || !r->launches || !r->views) {
         st = gyre_fail(err, GYRE_E_NOMEM, "cannot record %u dispatches (%s): out of host memory", n, device->info.id);
@@ -113,7 +113,7 @@ gyre_status ocl_record(gyre_device *device, const struct gyre_dispatch *dispatch
         if (code != CL_SUCCESS)
             st = ocl_fail(err, code, "cannot record kernel (%s)", dispatches[i].kernel->source->name);
     }
-    if (st == GYRE_OK && d->use_commands && d->commands.create && n) make_commands(d, r);
+    if (st == GYRE_OK && d->use_commands && d->commands.create) make_commands(d, r);
 done:
     free(bindings);
     if (st == GYRE_OK) *out = &r->base;
@@ -157,7 +157,7 @@ static gyre_status profile(struct ocl_device *d, const struct ocl_recording *r, 
     if (!d->profile_queue)
         d->profile_queue = ocl.CreateCommandQueue(d->context, d->id, CL_QUEUE_PROFILING_ENABLE, &code);
     if (code != CL_SUCCESS) return ocl_fail(err, code, "cannot profile (%s)", d->base.info.id);
-    cl_event *const events = calloc((size_t)r->base.n_dispatches + 1, sizeof *events);
+    cl_event *const events = calloc(r->base.n_dispatches, sizeof *events);
     if (!events) return gyre_fail(err, GYRE_E_NOMEM, "cannot profile (%s): out of host memory", d->base.info.id);
     code = ocl.Finish(d->queue);
     if (code == CL_SUCCESS) code = enqueue(d->profile_queue, r, events);
