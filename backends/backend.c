@@ -139,14 +139,13 @@ gyre_status gyre_kernel_create(gyre_device *device, const struct gyre_kernel_par
     gyre_kernel *kernel = NULL;
     *out = NULL;
     if (!source) return gyre_fail(err, GYRE_E_INVALID, "cannot create kernel (%s): shaders/kernels.def has no such row", name);
-    if (params->n_spec < 3 || params->n_spec > source->n_spec)
-        return gyre_fail(err, GYRE_E_INVALID, "cannot create kernel (%s): %u constants given, it takes 3 to %u", name,
+    if ((params->n_spec && params->n_spec < 3) || params->n_spec > source->n_spec)
+        return gyre_fail(err, GYRE_E_INVALID, "cannot create kernel (%s): %u constants given, it takes none or 3 to %u", name,
                          params->n_spec, source->n_spec);
-    GYRE_TRY(check_workgroup(device, name, params->spec, err));
-
     struct gyre_kernel_params full = {.name = source->name, .n_spec = source->n_spec};
     memcpy(full.spec, source->spec_defaults, source->n_spec * sizeof full.spec[0]);
     memcpy(full.spec, params->spec, params->n_spec * sizeof full.spec[0]);
+    GYRE_TRY(check_workgroup(device, name, full.spec, err));
     GYRE_TRY(count_call(device, "create kernel", err));
     for (kernel = device->kernels; kernel; kernel = kernel->next)
         if (kernel->source == source && !memcmp(kernel->params.spec, full.spec, sizeof full.spec)) break;

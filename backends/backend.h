@@ -7,6 +7,7 @@
 // Threads: a device and everything made from it belong to one thread at a time.
 // Ownership: whoever creates an object destroys it; destroy accepts NULL. Buffers and kernels must
 // outlive the recordings that name them; all of them must be destroyed before their device is closed.
+// Destroying what queued work still uses is allowed: the work happens first.
 #pragma once
 #include "runtime/util/log.h"
 #include "runtime/util/status.h"
@@ -111,7 +112,7 @@ gyre_status gyre_buffer_read(gyre_device *device, gyre_buffer *buffer, uint64_t 
 // ---- kernels ----------------------------------------------------------------------------------------
 
 // Compiles (or fetches from the cache) a kernel for the given constants. Equal requests share one object.
-// n_spec is at least 3 (the workgroup size); constants that are not given take the kernel's defaults.
+// Constants that are not given take the kernel's defaults; of the workgroup size all three or none.
 gyre_status gyre_kernel_create(gyre_device *device, const struct gyre_kernel_params *params, gyre_kernel **out, gyre_error *err) GYRE_MUST_USE;
 void gyre_kernel_destroy(gyre_device *device, gyre_kernel *kernel);
 
