@@ -195,6 +195,7 @@ static void find_commands(struct ocl_device *d)
     memcpy(&d->commands.finalize, &found[2], sizeof found[2]);
     memcpy(&d->commands.enqueue, &found[3], sizeof found[3]);
     memcpy(&d->commands.release, &found[4], sizeof found[4]);
+    d->use_commands = !d->base.info.software; // PoCL 3.1 replays 300 launches in 1.8 us each with it, in 1.3 without
 }
 
 static void close_device(gyre_device *device)
