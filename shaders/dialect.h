@@ -4,7 +4,8 @@
    Rules that keep both compilers content (each one was paid for):
    - output bindings first; 4-byte scalars and their vectors only, never 8- or 16-bit buffers; no pointers, no casts
      of buffers: bind the same memory twice instead
-   - F(x) I(x) U(x) convert, V4F(..) constructs; uint never becomes int by itself
+   - F(x) I(x) U(x) convert, V4F(..) constructs; uint never becomes int by itself. I4(u) takes the bits of a uint4 as
+     signed, F4(i) converts an int4
    - no early return before a barrier (Mali-G76 hangs); no #if on a SPEC name (silently false in GLSL): use C `if`
    - helper functions take and return values; helpers that touch buffers or shared memory are macros
    - no words that one side reserves: sample input output filter buffer shared active common half kernel global local
@@ -58,6 +59,8 @@
 #define BITS_U(x) as_uint(x)
 #define BITS_I(x) as_int(x)
 #define BITS_F(x) as_float(x)
+#define I4(x) as_int4(x)
+#define F4(x) convert_float4(x)
 #define UNROLL __attribute__((opencl_unroll_hint))
 /* two halves in one uint word */
 #define UNPACK_H2(u) gyre_unpack_h2(u)
@@ -131,6 +134,8 @@ layout(constant_id = 2) const int WGZ = 1;
 #define BITS_U(x) floatBitsToUint(x)
 #define BITS_I(x) floatBitsToInt(x)
 #define BITS_F(x) uintBitsToFloat(x)
+#define I4(x) ivec4(x)
+#define F4(x) vec4(x)
 #define UNROLL [[unroll]]
 #define UNPACK_H2(u) unpackHalf2x16(u)
 #define PACK_H2(v) packHalf2x16(v)
@@ -145,7 +150,9 @@ layout(constant_id = 2) const int WGZ = 1;
 #define LI_Y (WGY > 1 ? GYRE_LI(1) : 0)
 /* signed byte k (0..3) of a word */
 #define BYTE_S(w, k) (I(U(w) << U(24 - 8 * (k))) >> 24)
-/* c + sum over four packed signed bytes; the accelerated form gives the same bits */
-#ifndef DOT4_SS
+/* c + sum over four packed signed bytes; the accelerated form (DOT4_FAST) gives the same bits */
+#ifdef DOT4_SS
+#define DOT4_FAST 1
+#else
 #define DOT4_SS(a, b, c) ((c) + BYTE_S(a, 0) * BYTE_S(b, 0) + BYTE_S(a, 1) * BYTE_S(b, 1) + BYTE_S(a, 2) * BYTE_S(b, 2) + BYTE_S(a, 3) * BYTE_S(b, 3))
 #endif
