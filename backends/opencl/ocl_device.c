@@ -181,10 +181,11 @@ static int probe(struct gyre_device_info *out, int cap, char why[160])
 static void find_commands(struct ocl_device *d)
 {
     char *const extensions = get_text(NULL, d->id, CL_DEVICE_EXTENSIONS);
-    const uint64_t can = get_number(d->id, CL_DEVICE_COMMAND_BUFFER_CAPABILITIES_KHR);
     const bool offered = has_extension(extensions, CL_KHR_COMMAND_BUFFER_EXTENSION_NAME);
     free(extensions);
-    if (!offered || !(can & CL_COMMAND_BUFFER_CAPABILITY_SIMULTANEOUS_USE_KHR)) return;
+    if (!offered) return;
+    const uint64_t can = get_number(d->id, CL_DEVICE_COMMAND_BUFFER_CAPABILITIES_KHR);
+    if (!(can & CL_COMMAND_BUFFER_CAPABILITY_SIMULTANEOUS_USE_KHR)) return;
     const char *const names[] = {"clCreateCommandBufferKHR", "clCommandNDRangeKernelKHR", "clFinalizeCommandBufferKHR",
                                  "clEnqueueCommandBufferKHR", "clReleaseCommandBufferKHR"};
     void *found[GYRE_COUNT(names)];

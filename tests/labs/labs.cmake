@@ -1,0 +1,16 @@
+# Labs: tools that find what a passing test cannot see. Each lab first shows that it can see a fault made on purpose.
+function(gyre_oclgrind name expect)
+  add_test(NAME labs.oclgrind.${name} COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/labs/oclgrind.sh ${expect} ${ARGN}
+    WORKING_DIRECTORY ${CMAKE_BINARY_DIR})
+  set_tests_properties(labs.oclgrind.${name} PROPERTIES LABELS labs TIMEOUT 900 SKIP_RETURN_CODE 77)
+endfunction()
+
+if(have_OPENCL AND NOT GYRE_SANITIZE) # the simulator is preloaded, which sanitizers do not like
+  add_executable(lab_faulty labs/faulty.c)
+  target_link_libraries(lab_faulty PRIVATE gyre_backends)
+  gyre_oclgrind(sees_races "data race" $<TARGET_FILE:lab_faulty> race)
+  gyre_oclgrind(sees_bounds "Invalid write" $<TARGET_FILE:lab_faulty> bounds)
+  gyre_oclgrind(sees_uninitialised "Uninitialized value" $<TARGET_FILE:lab_faulty> uninitialised)
+  gyre_oclgrind(sees_wrong_calls "CL_INVALID_VALUE" $<TARGET_FILE:lab_faulty> api)
+  gyre_oclgrind(sees_nothing clean $<TARGET_FILE:lab_faulty> none)
+endif()
