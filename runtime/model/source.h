@@ -42,6 +42,7 @@ void gyre_tensor_rows_f32(const struct gyre_tensor *tensor, uint64_t first, uint
 void gyre_tensor_rows_f64(const struct gyre_tensor *tensor, uint64_t first, uint64_t n, double *out);
 
 // ---- metadata: GGUF keys; the HF reader gives the same keys made from config.json (under "llama." and "general.").
+bool gyre_source_has(const gyre_source *source, const char *key);                  // of any type
 bool gyre_source_u64(const gyre_source *source, const char *key, uint64_t *out);   // any integer type, non-negative
 bool gyre_source_f64(const gyre_source *source, const char *key, double *out);     // any numeric type
 bool gyre_source_bool(const gyre_source *source, const char *key, bool *out);
@@ -56,7 +57,7 @@ struct gyre_meta {
     const char *key;
     gyre_meta_type type, element;  // element: of arrays
     uint64_t count;                // of array elements; 1 otherwise
-    const void *raw;               // GGUF: the value's encoded bytes (after the type); HF: NULL
+    const void *raw;               // the value's encoded bytes as in GGUF, after the type; also for HF
     uint64_t raw_bytes;
 };
 uint64_t gyre_source_meta_count(const gyre_source *source);

@@ -1,0 +1,207 @@
+// Reads and checks the hyper-parameters of a Llama-architecture model. Every number is range-checked here, so that
+// the graph and the loader may trust them; what the graph cannot do is refused by name.
+// The rotations of gyre-llama files are read by rotations.c.
+#include "runtime/model/hparams_impl.h"
+
+#include "runtime/util/base.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+void gyre_hparam_key(const struct gyre_hparams *hp, const char *name, char key[96]) { snprintf(key, 96, "%s.%s", hp->arch, name); }
+
+gyre_status gyre_hparam_u32(const gyre_source *source, const char *key, bool optional, uint32_t min, uint32_t max, uint32_t *out, gyre_error *err)
+{
+    uint64_t value;
+    const char *path = gyre_source_path(source);
+    if (!gyre_source_u64(source, key, &value)) {
+        const bool present = gyre_source_has(source, key);
+        if (optional && !present) return GYRE_OK;
+        return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): %s is %s", path, key, present ? "not a whole number" : "missing");
+    }
+    if (value < min || value > max)
+        return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot use model (%s): %s is %llu; gyre supports %u to %u", path, key, (unsigned long long)value, min, max);
+    *out = (uint32_t)value;
+    return GYRE_OK;
+}
+
+gyre_status gyre_hparam_f64(const gyre_source *source, const char *key, bool optional, double min, double max, double *out, gyre_error *err)
+{
+    double value;
+    const char *path = gyre_source_path(source);
+    if (!gyre_source_f64(source, key, &value)) {
+        const bool present = gyre_source_has(source, key);
+        if (optional && !present) return GYRE_OK;
+        return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): %s is %s", path, key, present ? "not a number" : "missing");
+    }
+    if (!(value >= min && value <= max)) // also catches NaN
+        return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot use model (%s): %s is %g; gyre supports %g to %g", path, key, value, min, max);
+    *out = value;
+    return GYRE_OK;
+}
+
+static gyre_status read_arch(const gyre_source *source, struct gyre_hparams *hp, gyre_error *err)
+{
+    const char *arch = gyre_source_string(source, "general.architecture");
+    if (!arch) return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): general.architecture is missing", gyre_source_path(source));
+    if (strcmp(arch, "llama") && strcmp(arch, "gyre-llama"))
+        return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot use model (%s): architecture \"%s\"; gyre runs llama and gyre-llama", gyre_source_path(source),
+                         gyre_show(arch, strlen(arch)).text);
+    strcpy(hp->arch, arch);
+    return GYRE_OK;
+}
+
+// A key with a whole number that must be `neutral` (or absent), since gyre does not implement what it switches on.
+static gyre_status refuse_unless(const gyre_source *source, const struct gyre_hparams *hp, const char *name, uint64_t neutral, const char *what, gyre_error *err)
+{
+    char key[96];
+    uint64_t value = neutral;
+    gyre_hparam_key(hp, name, key);
+    if (!gyre_source_u64(source, key, &value) || value == neutral) return GYRE_OK;
+    return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot use model (%s): %s is %llu; gyre does not do %s", gyre_source_path(source), key, (unsigned long long)value, what);
+}
+
+static gyre_status read_shapes(const gyre_source *source, struct gyre_hparams *hp, gyre_error *err)
+{
+    char key[96];
+    const char *path = gyre_source_path(source);
+    uint64_t rope_dims;
+    struct gyre_meta tokens;
+#define U32(name, optional, min, max, field)                                                                 \
+    gyre_hparam_key(hp, name, key);                                                                          \
+    GYRE_TRY(gyre_hparam_u32(source, key, optional, min, max, field, err))
+    U32("block_count", false, 1, GYRE_MAX_LAYERS, &hp->n_layers);
+    U32("embedding_length", false, 8, 1 << 16, &hp->width);
+    U32("attention.head_count", false, 1, 1024, &hp->heads);
+    hp->kv_heads = hp->heads;
+    U32("attention.head_count_kv", true, 1, 1024, &hp->kv_heads);
+    hp->head_dim = hp->width / hp->heads;
+    U32("attention.key_length", true, 8, 256, &hp->head_dim);
+    uint32_t value_dim = hp->head_dim;
+    U32("attention.value_length", true, 8, 256, &value_dim);
+    U32("feed_forward_length", false, 8, 1 << 20, &hp->ffn);
+    U32("context_length", false, 1, 1 << 26, &hp->context);
+    if (gyre_source_array(source, "tokenizer.ggml.tokens", &tokens) && tokens.count <= 1 << 24) hp->vocab = (uint32_t)tokens.count;
+    else U32("vocab_size", false, 1, 1 << 24, &hp->vocab);
+#undef U32
+    if (hp->heads % hp->kv_heads)
+        return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): %u attention heads are not a multiple of %u key/value heads", path, hp->heads, hp->kv_heads);
+    if (hp->head_dim % 8 || hp->head_dim < 8 || hp->head_dim > 256 || value_dim != hp->head_dim)
+        return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot use model (%s): head size %u (values %u); gyre supports equal multiples of 8 up to 256", path, hp->head_dim, value_dim);
+    if (hp->width % 8 || hp->ffn % 8)
+        return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot use model (%s): width %u and feed-forward width %u; gyre supports multiples of 8", path, hp->width, hp->ffn);
+    if (hp->vocab == 0) return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): the vocabulary is empty", path);
+    gyre_hparam_key(hp, "rope.dimension_count", key);
+    if (gyre_source_u64(source, key, &rope_dims) && rope_dims != hp->head_dim)
+        return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot use model (%s): %s is %llu, the head size %u; gyre rotates whole heads only", path, key, (unsigned long long)rope_dims, hp->head_dim);
+    GYRE_TRY(refuse_unless(source, hp, "expert_count", 0, "mixtures of experts", err));
+    return refuse_unless(source, hp, "attention.sliding_window", 0, "sliding windows", err);
+}
+
+static gyre_status read_scaling(const gyre_source *source, struct gyre_hparams *hp, gyre_error *err)
+{
+    char key[96], legacy[96];
+    double linear = 1;
+    hp->rope_factor = hp->rope_low_freq = hp->rope_high_freq = 1;
+    hp->has_rope_freqs = gyre_source_tensor(source, "rope_freqs.weight") != NULL;
+    gyre_hparam_key(hp, "rope.scaling.type", key);
+    gyre_hparam_key(hp, "rope.scale_linear", legacy);
+    const char *type = gyre_source_string(source, key);
+    if (!type) {
+        GYRE_TRY(gyre_hparam_f64(source, legacy, true, 1e-3, 1e6, &linear, err));
+        type = linear == 1 ? "none" : "linear";
+        hp->rope_factor = linear;
+    }
+    if (!strcmp(type, "none")) return GYRE_OK;
+    if (!strcmp(type, "linear")) hp->rope_scaling = GYRE_ROPE_LINEAR;
+    else if (!strcmp(type, "llama3")) hp->rope_scaling = GYRE_ROPE_LLAMA3;
+    else
+        return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot use model (%s): %s is \"%s\"; gyre does none, linear and llama3", gyre_source_path(source), key,
+                         gyre_show(type, strlen(type)).text);
+    gyre_hparam_key(hp, "rope.scaling.factor", key);
+    GYRE_TRY(gyre_hparam_f64(source, key, hp->rope_factor != 1, 1e-3, 1e6, &hp->rope_factor, err));
+    if (hp->rope_scaling != GYRE_ROPE_LLAMA3) return GYRE_OK;
+    if (hp->has_rope_freqs)
+        return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): both llama3 scaling keys and a rope_freqs.weight tensor", gyre_source_path(source));
+    gyre_hparam_key(hp, "rope.scaling.low_freq_factor", key);
+    GYRE_TRY(gyre_hparam_f64(source, key, false, 1e-3, 1e6, &hp->rope_low_freq, err));
+    gyre_hparam_key(hp, "rope.scaling.high_freq_factor", key);
+    GYRE_TRY(gyre_hparam_f64(source, key, false, 1e-3, 1e6, &hp->rope_high_freq, err));
+    if (hp->rope_high_freq <= hp->rope_low_freq)
+        return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): %s is %g, not above the low factor %g", gyre_source_path(source), key, hp->rope_high_freq, hp->rope_low_freq);
+    gyre_hparam_key(hp, "rope.scaling.original_context_length", key);
+    return gyre_hparam_f64(source, key, false, 1, 1e9, &hp->rope_original_context, err);
+}
+
+// What gyre's own files add, in both profiles.
+static gyre_status read_gyre_keys(const gyre_source *source, struct gyre_hparams *hp, gyre_error *err)
+{
+    double act_clip = 1, kv_clip = 1;
+    const char *path = gyre_source_path(source);
+    hp->act_bits = hp->kv_bits = 16;
+    GYRE_TRY(gyre_hparam_u32(source, "gyre.act_bits", true, 4, 16, &hp->act_bits, err));
+    GYRE_TRY(gyre_hparam_u32(source, "gyre.kv_bits", true, 4, 16, &hp->kv_bits, err));
+    const uint32_t bits[] = {hp->act_bits, hp->kv_bits};
+    for (int i = 0; i < 2; i++)
+        if (bits[i] != 4 && bits[i] != 8 && bits[i] != 16)
+            return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot use model (%s): gyre.%s_bits is %u; gyre supports 4, 8 and 16", path, i ? "kv" : "act", bits[i]);
+    GYRE_TRY(gyre_hparam_f64(source, "gyre.act_clip", true, 0.05, 1, &act_clip, err));
+    GYRE_TRY(gyre_hparam_f64(source, "gyre.kv_clip", true, 0.05, 1, &kv_clip, err));
+    hp->act_clip = (float)act_clip;
+    hp->kv_clip = (float)kv_clip;
+    hp->wgroup_declared = gyre_source_has(source, "gyre.wgroup");
+    GYRE_TRY(gyre_hparam_u32(source, "gyre.wgroup", true, 0, 128, &hp->wgroup, err));
+    const uint32_t g = hp->wgroup;
+    if (g != 0 && g != 32 && g != 64 && g != 128)
+        return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot use model (%s): gyre.wgroup is %u; gyre supports 0, 32, 64 and 128", path, g);
+    if (g && (hp->width % g || hp->ffn % g || hp->heads * hp->head_dim % g))
+        return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): groups of %u do not divide its widths %u and %u", path, g, hp->width, hp->ffn);
+    if (strcmp(hp->arch, "gyre-llama")) return GYRE_OK;
+    uint32_t version;
+    GYRE_TRY(gyre_hparam_u32(source, "gyre.version", false, 1, 1, &version, err));
+    if (!gyre_source_bool(source, "gyre.rope_interleaved", &hp->rope_interleaved))
+        return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): gyre.rope_interleaved is missing", path);
+    return gyre_rotations_read(source, hp, err);
+}
+
+gyre_status gyre_hparams_read(const gyre_source *source, struct gyre_hparams *hp, gyre_error *err)
+{
+    gyre_status st = GYRE_OK;
+    char key[96];
+    double eps = 0;
+    *hp = (struct gyre_hparams){0};
+    GYRE_GO(read_arch(source, hp, err));
+    GYRE_GO(read_shapes(source, hp, err));
+    gyre_hparam_key(hp, "attention.layer_norm_rms_epsilon", key);
+    GYRE_GO(gyre_hparam_f64(source, key, false, 0, 1, &eps, err));
+    hp->norm_eps = (float)eps;
+    hp->rope_base = 10000;
+    gyre_hparam_key(hp, "rope.freq_base", key);
+    GYRE_GO(gyre_hparam_f64(source, key, true, 1, 1e12, &hp->rope_base, err));
+    GYRE_GO(read_scaling(source, hp, err));
+    hp->rope_interleaved = gyre_source_container(source) == GYRE_CONTAINER_GGUF;
+    hp->tied = gyre_source_tensor(source, "output.weight") == NULL;
+    GYRE_GO(read_gyre_keys(source, hp, err));
+done:
+    if (st != GYRE_OK) gyre_hparams_free(hp);
+    return st;
+}
+
+void gyre_rope_freqs(const struct gyre_hparams *hp, const float *divisors, float *out)
+{
+    const uint32_t n = hp->head_dim / 2;
+    const double two_pi = 6.28318530717958647692;
+    for (uint32_t i = 0; i < n; i++) {
+        double f = pow(hp->rope_base, -2.0 * i / hp->head_dim);
+        if (hp->rope_scaling == GYRE_ROPE_LINEAR) f /= hp->rope_factor;
+        if (hp->rope_scaling == GYRE_ROPE_LLAMA3) {
+            // Long waves are stretched, short ones kept, those between blended.
+            const double turns = hp->rope_original_context * f / two_pi;
+            double keep = (turns - hp->rope_low_freq) / (hp->rope_high_freq - hp->rope_low_freq);
+            keep = GYRE_MAX(0.0, GYRE_MIN(1.0, keep));
+            f = keep * f + (1 - keep) * f / hp->rope_factor;
+        }
+        out[i] = (float)(divisors ? f / divisors[i] : f);
+    }
+}
