@@ -209,7 +209,7 @@ int main(void)
         return 77;
     }
     gyre_device_close(device);
-    snprintf(cache_dir, sizeof cache_dir, "/tmp/gyre-test-programs-%ld", (long)getpid());
+    snprintf(cache_dir, sizeof cache_dir, "gyre-test-programs-%ld", (long)getpid());
     if (gyre_make_dirs(cache_dir, &err) != GYRE_OK) return 1;
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     each_file(drop);

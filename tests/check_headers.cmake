@@ -1,0 +1,36 @@
+# cmake -DCC=cc [-DCXX=c++] [-DFLAGS="-I.. ..."] [-DSKIP=regex] -P tests/check_headers.cmake: fails if a header does not
+# compile alone in C17, or the public one not in C++ either. SKIP: headers of backends that are not built.
+cmake_minimum_required(VERSION 3.20)
+get_filename_component(root ${CMAKE_CURRENT_LIST_DIR}/.. ABSOLUTE)
+separate_arguments(flags UNIX_COMMAND "${FLAGS}")
+set(headers)
+foreach(folder runtime backends quantizer cli tests)
+  file(GLOB_RECURSE found RELATIVE ${root} ${root}/${folder}/*.h)
+  list(APPEND headers ${found})
+endforeach()
+list(FILTER headers EXCLUDE REGEX "^shaders/") # the language of the kernels, except
+list(APPEND headers shaders/params.h)
+set(n 0)
+foreach(header ${headers})
+  if(SKIP AND header MATCHES "${SKIP}")
+    continue()
+  endif()
+  math(EXPR n "${n} + 1")
+  execute_process(COMMAND ${CC} -std=c17 -fsyntax-only -Wall -Wextra -Wpedantic -Werror -fmax-errors=3 -fmax-include-depth=30
+      -I${root} ${flags} -include ${root}/${header} -x c /dev/null
+    RESULT_VARIABLE failed ERROR_VARIABLE why)
+  if(failed)
+    message(SEND_ERROR "${header} does not compile alone:\n${why}")
+  endif()
+endforeach()
+if(CXX AND EXISTS ${root}/runtime/gyre.h)
+  execute_process(COMMAND ${CXX} -std=c++11 -fsyntax-only -Wall -Wextra -Werror -I${root} -include ${root}/runtime/gyre.h
+    -x c++ /dev/null RESULT_VARIABLE failed ERROR_VARIABLE why)
+  if(failed)
+    message(SEND_ERROR "runtime/gyre.h is not C++:\n${why}")
+  endif()
+endif()
+if(n LESS 10)
+  message(FATAL_ERROR "only ${n} headers found: this check looks in the wrong place")
+endif()
+message(STATUS "${n} headers checked")

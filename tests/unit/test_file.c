@@ -1,0 +1,195 @@
+// Files: map, read, atomic replacement and its failures, directories. Runs in a fresh folder below the
+// working directory.
+#include "runtime/util/file.h"
+
+#include <dirent.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+static void ok(gyre_status st, const gyre_error *err)
+{
+    if (st != GYRE_OK) fail_msg("%s", err->message);
+}
+
+static void refused(gyre_status st, gyre_status want, const gyre_error *err, const char *path)
+{
+    assert_int_equal(st, want);
+    assert_non_null(strstr(err->message, path));
+    assert_null(strchr(err->message, '\n'));
+}
+
+static int entries(const char *folder)
+{
+    int n = 0;
+    DIR *dir = opendir(folder);
+    assert_non_null(dir);
+    for (const struct dirent *e; (e = readdir(dir));) n += e->d_name[0] != '.';
+    closedir(dir);
+    return n;
+}
+
+static void expect_content(const char *path, const char *content)
+{
+    gyre_error err = {0};
+    char *text;
+    uint64_t size;
+    ok(gyre_file_read(path, 1 << 20, &text, &size, &err), &err);
+    assert_int_equal(size, strlen(content));
+    assert_string_equal(text, content);
+    free(text);
+}
+
+static void writes_and_replaces(void **state)
+{
+    (void)state;
+    gyre_error err = {0};
+    ok(gyre_file_write("a", "first", 5, &err), &err);
+    expect_content("a", "first");
+    ok(gyre_file_write("a", "2nd", 3, &err), &err);
+    expect_content("a", "2nd");
+    ok(gyre_file_write("empty", NULL, 0, &err), &err);
+    expect_content("empty", "");
+    assert_true(gyre_file_exists("empty"));
+    assert_false(gyre_file_exists("missing"));
+    assert_int_equal(entries("."), 2);
+    unlink("a");
+    unlink("empty");
+}
+
+static void failed_writes_leave_the_old_file(void **state)
+{
+    (void)state;
+    gyre_error err = {0};
+    static char big[100000];
+    const struct rlimit small = {4096, RLIM_INFINITY};
+    struct rlimit before;
+    ok(gyre_file_write("a", "old", 3, &err), &err);
+    // A limit of the file size stands for a full disk: some bytes are written, then write(2) fails.
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    const gyre_status st = gyre_file_write("a", big, sizeof big, &err);
+    const int n = entries(".");
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &(struct rlimit){before.rlim_cur, RLIM_INFINITY}), 0);
+    refused(st, GYRE_E_IO, &err, "(a)");
+    assert_int_equal(n, 1);
+    expect_content("a", "old");
+
+    refused(gyre_file_write("no/such/folder/a", "x", 1, &err), GYRE_E_IO, &err, "no/such/folder/a");
+    assert_int_equal(mkdir("folder", 0777), 0);
+    refused(gyre_file_write("folder", "x", 1, &err), GYRE_E_IO, &err, "folder"); // rename fails
+    assert_int_equal(entries("."), 2);
+    char name[6000];
+    memset(name, 'n', sizeof name - 1);
+    name[sizeof name - 1] = 0;
+    assert_int_equal(gyre_file_write(name, "x", 1, &err), GYRE_E_IO);
+    rmdir("folder");
+    unlink("a");
+}
+
+static void commit_renames_or_removes(void **state)
+{
+    (void)state;
+    gyre_error err = {0};
+    ok(gyre_file_write("a.part", "whole", 5, &err), &err);
+    ok(gyre_file_commit("a.part", "a", &err), &err);
+    expect_content("a", "whole");
+    assert_false(gyre_file_exists("a.part"));
+    refused(gyre_file_commit("a.part", "a", &err), GYRE_E_IO, &err, "a.part"); // there is none
+    expect_content("a", "whole");
+    ok(gyre_file_write("b.part", "x", 1, &err), &err);
+    refused(gyre_file_commit("b.part", "no/folder/b", &err), GYRE_E_IO, &err, "no/folder/b");
+    assert_int_equal(entries("."), 1);
+    unlink("a");
+}
+
+static void maps(void **state)
+{
+    (void)state;
+    gyre_error err = {0};
+    struct gyre_file_map map;
+    ok(gyre_file_write("a", "\0\1\2 odd", 7, &err), &err);
+    ok(gyre_file_map("a", &map, &err), &err);
+    assert_int_equal(map.size, 7);
+    assert_memory_equal(map.data, "\0\1\2 odd", 7);
+    gyre_file_unmap(&map);
+    assert_null(map.data);
+    gyre_file_unmap(&map);
+    ok(gyre_file_write("a", "", 0, &err), &err);
+    ok(gyre_file_map("a", &map, &err), &err);
+    assert_true(map.size == 0 && map.data);
+    gyre_file_unmap(&map);
+    unlink("a");
+    refused(gyre_file_map("missing", &map, &err), GYRE_E_IO, &err, "missing");
+    assert_null(map.data);
+    refused(gyre_file_map(".", &map, &err), GYRE_E_IO, &err, "directory");
+    assert_int_equal(mkfifo("pipe", 0666), 0);
+    refused(gyre_file_map("pipe", &map, &err), GYRE_E_IO, &err, "pipe"); // and does not wait for a writer
+    unlink("pipe");
+}
+
+static void reads_are_bounded(void **state)
+{
+    (void)state;
+    gyre_error err = {0};
+    char *text;
+    ok(gyre_file_write("a", "12345", 5, &err), &err);
+    ok(gyre_file_read("a", 5, &text, NULL, &err), &err);
+    assert_string_equal(text, "12345");
+    free(text);
+    refused(gyre_file_read("a", 4, &text, NULL, &err), GYRE_E_FORMAT, &err, "(a)");
+    assert_null(text);
+    unlink("a");
+    refused(gyre_file_read("a", 4, &text, NULL, &err), GYRE_E_IO, &err, "(a)");
+    refused(gyre_file_read(".", 4, &text, NULL, &err), GYRE_E_IO, &err, "directory");
+}
+
+static void makes_folders(void **state)
+{
+    (void)state;
+    gyre_error err = {0};
+    ok(gyre_make_dirs("x/y//z/", &err), &err);
+    ok(gyre_make_dirs("x/y/z", &err), &err);
+    assert_int_equal(entries("x/y"), 1);
+    ok(gyre_file_write("x/file", "", 0, &err), &err);
+    refused(gyre_make_dirs("x/file", &err), GYRE_E_IO, &err, "x/file");
+    refused(gyre_make_dirs("x/file/more", &err), GYRE_E_IO, &err, "x/file");
+    refused(gyre_make_dirs("", &err), GYRE_E_IO, &err, "()");
+    unlink("x/file");
+    rmdir("x/y/z"), rmdir("x/y"), rmdir("x");
+}
+
+static void free_space(void **state)
+{
+    (void)state;
+    gyre_error err = {0};
+    uint64_t here, there;
+    ok(gyre_disk_free(".", &here, &err), &err);
+    ok(gyre_disk_free("not/yet/there.gguf", &there, &err), &err);
+    assert_true(here > 0 && there > 0);
+    ok(gyre_disk_free("/not/yet/there.gguf", &there, &err), &err);
+}
+
+int main(void)
+{
+    char folder[] = "test-file-XXXXXX";
+    if (!mkdtemp(folder) || chdir(folder)) return 1;
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(writes_and_replaces),       cmocka_unit_test(failed_writes_leave_the_old_file),
+        cmocka_unit_test(commit_renames_or_removes), cmocka_unit_test(maps),
+        cmocka_unit_test(reads_are_bounded),         cmocka_unit_test(makes_folders),
+        cmocka_unit_test(free_space),
+    };
+    const int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    if (chdir("..") || rmdir(folder)) return 1;
+    return failed;
+}
