@@ -69,8 +69,10 @@ static gyre_status read_shapes(const gyre_source *source, struct gyre_hparams *h
     uint64_t rope_dims;
     struct gyre_meta tokens;
 #define U32(name, optional, min, max, field)                                                                 \
-    gyre_hparam_key(hp, name, key);                                                                          \
-    GYRE_TRY(gyre_hparam_u32(source, key, optional, min, max, field, err))
+    do {                                                                                                     \
+        gyre_hparam_key(hp, name, key);                                                                      \
+        GYRE_TRY(gyre_hparam_u32(source, key, optional, min, max, field, err));                              \
+    } while (0)
     U32("block_count", false, 1, GYRE_MAX_LAYERS, &hp->n_layers);
     U32("embedding_length", false, 8, 1 << 16, &hp->width);
     U32("attention.head_count", false, 1, 1024, &hp->heads);
