@@ -1,0 +1,145 @@
+// See rtn.h. The exponent 2.4 and the idea of the grid are GPTQ's and QuaRot's weight quantizers'; rounding the scale first
+// and the least-squares refit are ours. The search is the quantizer's hot loop, so its power function is a cheap one.
+#include "quantizer/rtn.h"
+#include "runtime/util/base.h"
+#include "runtime/util/half.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { LANES = 16 };
+
+// |d|^2.4 within 0.5 %, monotone, without a call: log2 and exp2 by quadratics that meet at powers of two.
+static inline float power_2_4(float d)
+{
+    const uint32_t u = gyre_f32_bits(d);
+    const float m = gyre_f32_from_bits((u & 0x7FFFFFu) | 0x3F800000u);
+    const float log2 = (float)((int32_t)(u >> 23) - 127) + (2.0f - m * (1.0f / 3.0f)) * m - 5.0f / 3.0f;
+    const float y = 0.4f * log2 + 127.0f; // positive: d = 0 gives 76
+    const int32_t whole = (int32_t)y;
+    const float f = y - (float)whole;
+    return d * d * gyre_f32_from_bits((uint32_t)whole << 23) * (1.0f + f * (0.6565f + 0.3435f * f));
+}
+
+// Sum of |error / s|^2.4 over n elements in LANES partial sums, so that it vectorises without reordering anything.
+static float distortion(const float *w, uint64_t n, float s, float lo, float hi)
+{
+    const float inverse = 1.0f / s, magic = 0x1.8p23f; // adding and subtracting 1.5 * 2^23 rounds half to even
+    float sum[LANES] = {0};
+    uint64_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (uint64_t l = 0; l < LANES; l++) {
+            const float t = w[i + l] * inverse;
+            const float low = t < lo ? lo : t, c = low > hi ? hi : low;
+            sum[l] += power_2_4(fabsf(t - ((c + magic) - magic)));
+        }
+    for (uint64_t l = 0; i < n; i++, l++) {
+        const float t = w[i] * inverse;
+        sum[l] += power_2_4(fabsf(t - ((fminf(fmaxf(t, lo), hi) + magic) - magic)));
+    }
+    float total = 0;
+    for (int l = 0; l < LANES; l++) total += sum[l];
+    return total;
+}
+
+static void round_group(const float *w, uint64_t n, float s, float lo, float hi, int8_t *code)
+{
+    const float inverse = s > 0 ? 1.0f / s : 0, magic = 0x1.8p23f;
+    for (uint64_t i = 0; i < n; i++) {
+        const float t = w[i] * inverse, low = t < lo ? lo : t, c = low > hi ? hi : low;
+        code[i] = (int8_t)((c + magic) - magic);
+    }
+}
+
+static float least_squares_scale(const float *w, const int8_t *code, uint64_t n)
+{
+    double wq = 0, qq = 0;
+    for (uint64_t i = 0; i < n; i++) {
+        wq += (double)w[i] * code[i];
+        qq += (double)code[i] * code[i];
+    }
+    return qq > 0 ? (float)(wq / qq) : 0;
+}
+
+// Scale and codes of one group; false if a weight is not finite or no scale is.
+static bool round_one(const float *w, uint64_t n, uint32_t bits, int8_t *code, uint16_t *scale)
+{
+    const float hi = (float)((1 << (bits - 1)) - 1), lo = -hi - 1;
+    const int tries = bits == 4 ? 30 : 5; // p = 1, 0.98, ... : at 8 bits hardly anything is worth clipping
+    float max = 0;
+    bool finite = true;
+    for (uint64_t i = 0; i < n; i++) {
+        const float a = fabsf(w[i]);
+        finite &= a <= 3.4e38f;
+        max = a > max ? a : max;
+    }
+    if (!finite) return false;
+    float best = INFINITY, best_scale = 0, last = -1;
+    for (int i = 0; i < tries; i++) {
+        const float s = gyre_round_to_f16(max * (1.0f - (float)i * 0.02f) / hi);
+        if (isinf(s) || s == last) continue;
+        if (s == 0) break;
+        last = s;
+        const float e = power_2_4(s) * distortion(w, n, s, lo, hi);
+        if (e < best) {
+            best = e;
+            best_scale = s;
+        }
+    }
+    if (max > 0 && best_scale == 0 && gyre_round_to_f16(max / hi) > 0) return false; // every scale overflowed
+    round_group(w, n, best_scale, lo, hi, code);
+    const float refit = gyre_round_to_f16(least_squares_scale(w, code, n));
+    if (best_scale > 0 && refit > 0 && refit != best_scale && !isinf(refit) && power_2_4(refit) * distortion(w, n, refit, lo, hi) < best) {
+        best_scale = refit;
+        round_group(w, n, best_scale, lo, hi, code);
+    }
+    *scale = gyre_f16_from_f32(best_scale);
+    return true;
+}
+
+gyre_status gyre_rtn(const float *w, uint64_t rows, uint64_t cols, struct gyre_codes *out, gyre_error *err)
+{
+    if ((out->bits != 4 && out->bits != 8) || out->group == 0 || cols % out->group)
+        return gyre_fail(err, GYRE_E_INVALID, "cannot round to %u bits in groups of %u: %llu columns", out->bits, out->group, (unsigned long long)cols);
+    const int64_t groups = (int64_t)(rows * (cols / out->group));
+    int64_t bad = INT64_MAX;
+#pragma omp parallel for schedule(static) reduction(min : bad)
+    for (int64_t g = 0; g < groups; g++) {
+        const uint64_t at = (uint64_t)g * out->group;
+        if (!round_one(w + at, out->group, out->bits, out->code + at, out->scale + g)) bad = GYRE_MIN(bad, g);
+    }
+    if (bad == INT64_MAX) return GYRE_OK;
+    const uint64_t at = (uint64_t)bad * out->group;
+    uint64_t worst = at;
+    for (uint64_t i = at; i < at + out->group && isfinite(w[worst]); i++)
+        if (!isfinite(w[i]) || fabsf(w[i]) > fabsf(w[worst])) worst = i;
+    return gyre_fail(err, GYRE_E_FORMAT, "row %llu, column %llu: weight %g is not finite or too large for an f16 scale", (unsigned long long)(worst / cols), (unsigned long long)(worst % cols), (double)w[worst]);
+}
+
+void gyre_codes_expand(const struct gyre_codes *codes, uint64_t rows, uint64_t cols, float *out)
+{
+    const int64_t groups = (int64_t)(rows * (cols / codes->group));
+#pragma omp parallel for schedule(static)
+    for (int64_t g = 0; g < groups; g++) {
+        const float s = gyre_f32_from_f16(codes->scale[g]);
+        const uint64_t at = (uint64_t)g * codes->group;
+        for (uint64_t i = at; i < at + codes->group; i++) out[i] = s * (float)codes->code[i];
+    }
+}
+
+double gyre_relative_error(const float *w, const float *v, uint64_t rows, uint64_t cols)
+{
+    double error = 0, norm = 0;
+    for (uint64_t r = 0; r < rows; r++) {
+        double e = 0, n = 0;
+        for (uint64_t c = 0; c < cols; c++) {
+            const double a = w[r * cols + c], d = a - v[r * cols + c];
+            e += d * d;
+            n += a * a;
+        }
+        error += e;
+        norm += n;
+    }
+    return norm > 0 ? error / norm : 0;
+}
