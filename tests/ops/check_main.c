@@ -1,0 +1,75 @@
+// The two op-test programs as one function: every op is a cmocka test over its cases.
+#include "tests/ops/check.h"
+
+#include <setjmp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+static struct check check;
+static int validation_messages;
+
+static void keep_line(void *user, gyre_log_level level, const char *line)
+{
+    (void)user;
+    if (!strncmp(line, "vulkan validation:", 18)) validation_messages++;
+    if (level <= GYRE_LOG_WARN || !strncmp(line, "vulkan validation:", 18)) fprintf(stderr, "%s\n", line);
+}
+
+static void run_cases(const char *op, void (*cases)(struct check *))
+{
+    check.op = op;
+    check.cases = check.failed = 0;
+    check.random = 1;
+    validation_messages = 0;
+    cases(&check);
+    check_release(&check);
+    if (check.failed) fail_msg("%s: %u of %u cases failed", op, check.failed, check.cases);
+    assert_true(check.cases > 0);
+    assert_int_equal(validation_messages, 0);
+    assert_int_equal(gyre_device_counters(check.device).live_objects, 0);
+}
+
+#define OP(name, outputs, inputs, lower)                                                                     \
+    static void test_##name(void **state)                                                                    \
+    {                                                                                                        \
+        (void)state;                                                                                         \
+        if (!cases_##name) skip();                                                                           \
+        run_cases(#name, cases_##name);                                                                      \
+    }
+#include "runtime/core/ops.def"
+#undef OP
+
+static const struct CMUnitTest tests[] = {
+#define OP(name, outputs, inputs, lower) {#name, test_##name, NULL, NULL, NULL},
+#include "runtime/core/ops.def"
+#undef OP
+};
+
+int check_main(const char *backend, int argc, char **argv)
+{
+    char id[32], filter[64];
+    gyre_error err = {0};
+    const gyre_log log = {.write = keep_line, .level = GYRE_LOG_WARN};
+    const struct gyre_device_options options = {.log = &log, .validate = true};
+    snprintf(id, sizeof id, "%s:0", backend);
+    if (gyre_device_open(id, &options, &check.device, &err) != GYRE_OK) {
+        const char *required = getenv("GYRE_TEST_REQUIRE");
+        fprintf(stderr, "skipped: %s\n", err.message);
+        return required && strstr(required, backend) ? 1 : 77;
+    }
+    if (gyre_device_open("cpu", NULL, &check.reference, &err) != GYRE_OK) {
+        fprintf(stderr, "%s\n", err.message);
+        gyre_device_close(check.device);
+        return 1;
+    }
+    if (argc > 1) {
+        snprintf(filter, sizeof filter, "*%s*", argv[1]);
+        cmocka_set_test_filter(filter);
+    }
+    const int failed = cmocka_run_group_tests_name(backend, tests, NULL, NULL);
+    gyre_device_close(check.reference);
+    gyre_device_close(check.device);
+    return failed ? 1 : 0;
+}
