@@ -293,7 +293,8 @@ int contract_main(const char *backend)
     find_device(backend);
     contract.log = (gyre_log){keep_line, &contract, GYRE_LOG_WARN};
     contract.computes = strcmp(backend, "null") != 0;
-    contract.options = (struct gyre_device_options){.log = &contract.log, .validate = true};
+    contract.options.log = &contract.log;
+    contract.options.validate = true;
     if (gyre_device_open(contract.id, &contract.options, &contract.device, &err) != GYRE_OK) {
         fprintf(stderr, "cannot open %s: %s\n", contract.id, err.message);
         return 1;

@@ -8,8 +8,9 @@
 #include <stddef.h>
 #include <cmocka.h>
 
-// Runs the suite on the first device of that backend. Exit status 77 (skipped), with the reason, where the
-// backend is not compiled in or offers no device, unless the environment's GYRE_TEST_REQUIRE names it.
+// Runs the suite on the first device of that backend, opened with contract.options and a log. Exit status
+// 77 (skipped), with the reason, where the backend is not compiled in or offers no device, unless the
+// environment's GYRE_TEST_REQUIRE names it.
 int contract_main(const char *backend);
 
 extern const struct CMUnitTest contract_memory_tests[], contract_work_tests[];
@@ -20,7 +21,7 @@ struct contract {
     gyre_device *device;
     char id[32];
     bool computes;
-    struct gyre_device_options options; // what `device` was opened with
+    struct gyre_device_options options; // what `device` is opened with; a main() may set test hooks
     gyre_log log;
     int n_errors;        // log lines of level ERROR
     int n_validation;    // log lines of the Vulkan validation layers
