@@ -11,6 +11,7 @@
 #define VK_NO_PROTOTYPES
 #include "backends/backend.h"
 #include "backends/kernel_source.h"
+#include "runtime/util/sha256.h"
 
 #include <vulkan/vulkan.h>
 
@@ -127,7 +128,7 @@ struct vk_device {
     VkDescriptorSetLayout set_layouts[GYRE_MAX_BINDINGS + 1]; // by number of bindings, made on demand
     VkPipelineLayout layouts[GYRE_MAX_BINDINGS + 1];
     VkPipelineCache cache;
-    char cache_hash[65]; // of the cache's bytes as loaded
+    char cache_hash[GYRE_SHA256_HEX]; // of the cache's bytes as loaded
 };
 
 struct vk_buffer { gyre_buffer base; VkBuffer handle; struct vk_range *range; };

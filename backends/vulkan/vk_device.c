@@ -221,7 +221,7 @@ static void vk_close(gyre_device *device)
     struct vk_device *d = (struct vk_device *)device;
     if (d->handle) {
         if (d->f.DeviceWaitIdle) d->f.DeviceWaitIdle(d->handle);
-        if (d->cache) vk_cache_save(d);
+        vk_cache_save(d);
         vk_staging_free(d);
         vk_queue_free(d);
         vk_heap_free(d);
