@@ -27,11 +27,7 @@ gyre_status gyre_source_open(const char *path, gyre_source **out, gyre_error *er
     }
     const bool directory = stat(path, &info) == 0 && S_ISDIR(info.st_mode);
     source->container = directory ? GYRE_CONTAINER_HF : GYRE_CONTAINER_GGUF;
-    if (directory) {
-        st = gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot read model (%s): it is a directory; give a .gguf file", path);
-        goto done;
-    }
-    GYRE_GO(gyre_gguf_read(source, err));
+    GYRE_GO(directory ? gyre_hf_read(source, err) : gyre_gguf_read(source, err));
     *out = source;
     source = NULL;
 done:

@@ -26,12 +26,15 @@ struct gyre_source {
     struct gyre_strmap meta_index, tensor_index;
     const char *tokenizer_json; // inside one of the maps
     uint64_t tokenizer_json_bytes;
+    bool hf_tied; // config.json ties the head to the embedding
 };
 
 gyre_status gyre_gguf_read(gyre_source *source, gyre_error *err) GYRE_MUST_USE;
 gyre_status gyre_hf_read(gyre_source *source, gyre_error *err) GYRE_MUST_USE;
-// Adds the tensors of one safetensors file of an HF directory, under their translated names.
+// Adds the tensors of one safetensors file of an HF directory.
 gyre_status gyre_safetensors_read(gyre_source *source, const char *path, gyre_error *err) GYRE_MUST_USE;
+// Adds a tensor under its GGUF name; FORMAT unless it has `bytes` bytes. Names without a GGUF counterpart stay.
+gyre_status gyre_hf_add_tensor(gyre_source *source, const struct gyre_tensor *tensor, const char *name, uint64_t bytes, const char *path, gyre_error *err) GYRE_MUST_USE;
 
 gyre_status gyre_source_map(gyre_source *source, const char *path, struct gyre_file_map *out, gyre_error *err) GYRE_MUST_USE;
 
