@@ -7,7 +7,6 @@
 #include "runtime/util/base.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define ULL(x) ((unsigned long long)(x))
@@ -41,7 +40,8 @@ struct gyre_device_counters gyre_device_counters(const gyre_device *device) { re
 
 // ---- memory -----------------------------------------------------------------------------------------
 
-gyre_status gyre_buffer_create(gyre_device *device, uint64_t size, const char *label, gyre_buffer **out, gyre_error *err)
+gyre_status gyre_buffer_create(gyre_device *device, uint64_t size, const char *label, gyre_buffer **out,
+                               gyre_error *err)
 {
     gyre_buffer *buffer = NULL;
     *out = NULL;
@@ -84,15 +84,16 @@ static gyre_status check_range(const gyre_device *device, const gyre_buffer *buf
 {
     if (!buffer) return gyre_fail(err, GYRE_E_INVALID, "cannot %s buffer: it is NULL", what);
     if (buffer->device != device)
-        return gyre_fail(err, GYRE_E_INVALID, "cannot %s buffer (%s): it belongs to another device", what, buffer->label);
+        return gyre_fail(err, GYRE_E_INVALID, "cannot %s buffer (%s): it belongs to another device", what,
+                         buffer->label);
     if (offset > buffer->size || size > buffer->size - offset)
         return gyre_fail(err, GYRE_E_INVALID, "cannot %s buffer (%s): %llu bytes at %llu of %llu", what, buffer->label,
                          ULL(size), ULL(offset), ULL(buffer->size));
     return GYRE_OK;
 }
 
-gyre_status gyre_buffer_write(gyre_device *device, gyre_buffer *buffer, uint64_t offset, const void *source, uint64_t size,
-                              gyre_error *err)
+gyre_status gyre_buffer_write(gyre_device *device, gyre_buffer *buffer, uint64_t offset, const void *source,
+                              uint64_t size, gyre_error *err)
 {
     GYRE_TRY(check_range(device, buffer, offset, size, "write", err));
     if (!size) return GYRE_OK;
@@ -118,30 +119,34 @@ static gyre_status check_workgroup(const gyre_device *device, const char *name, 
     const struct gyre_device_info *info = &device->info;
     uint64_t invocations = 1;
     for (int d = 0; d < 3; d++) {
-        if (!wg[d]) return gyre_fail(err, GYRE_E_INVALID, "cannot create kernel (%s): workgroup size %ux%ux%u", name, wg[0], wg[1], wg[2]);
+        if (!wg[d])
+            return gyre_fail(err, GYRE_E_INVALID, "cannot create kernel (%s): workgroup size %ux%ux%u", name, wg[0],
+                             wg[1], wg[2]);
         if (wg[d] > info->max_group_size[d])
             return gyre_fail(err, GYRE_E_UNSUPPORTED,
-                             "cannot create kernel (%s): workgroup size %ux%ux%u, but %s allows %u in dimension %d", name,
-                             wg[0], wg[1], wg[2], info->id, info->max_group_size[d], d);
+                             "cannot create kernel (%s): workgroup size %ux%ux%u, but %s allows %u in dimension %d",
+                             name, wg[0], wg[1], wg[2], info->id, info->max_group_size[d], d);
         invocations *= wg[d]; // each factor was checked, so three of them cannot overflow unless limits are absurd
         if (invocations > info->max_workgroup)
             return gyre_fail(err, GYRE_E_UNSUPPORTED,
-                             "cannot create kernel (%s): workgroup size %ux%ux%u, but %s allows %u invocations", name, wg[0],
-                             wg[1], wg[2], info->id, info->max_workgroup);
+                             "cannot create kernel (%s): workgroup size %ux%ux%u, but %s allows %u invocations", name,
+                             wg[0], wg[1], wg[2], info->id, info->max_workgroup);
     }
     return GYRE_OK;
 }
 
-gyre_status gyre_kernel_create(gyre_device *device, const struct gyre_kernel_params *params, gyre_kernel **out, gyre_error *err)
+gyre_status gyre_kernel_create(gyre_device *device, const struct gyre_kernel_params *params, gyre_kernel **out,
+                               gyre_error *err)
 {
     const char *name = params->name ? params->name : "";
     const struct gyre_kernel_source *source = gyre_kernel_source_find(name);
     gyre_kernel *kernel = NULL;
     *out = NULL;
-    if (!source) return gyre_fail(err, GYRE_E_INVALID, "cannot create kernel (%s): shaders/kernels.def has no such row", name);
+    if (!source)
+        return gyre_fail(err, GYRE_E_INVALID, "cannot create kernel (%s): shaders/kernels.def has no such row", name);
     if ((params->n_spec && params->n_spec < 3) || params->n_spec > source->n_spec)
-        return gyre_fail(err, GYRE_E_INVALID, "cannot create kernel (%s): %u constants given, it takes none or 3 to %u", name,
-                         params->n_spec, source->n_spec);
+        return gyre_fail(err, GYRE_E_INVALID, "cannot create kernel (%s): %u constants given, it takes none or 3 to %u",
+                         name, params->n_spec, source->n_spec);
     struct gyre_kernel_params full = {.name = source->name, .n_spec = source->n_spec};
     memcpy(full.spec, source->spec_defaults, source->n_spec * sizeof full.spec[0]);
     memcpy(full.spec, params->spec, params->n_spec * sizeof full.spec[0]);
@@ -191,16 +196,19 @@ static gyre_status check_binding(const gyre_device *device, const struct gyre_di
                          b->buffer ? "belongs to another device" : "is empty");
     const char *label = b->buffer->label;
     if (b->offset % GYRE_BIND_ALIGN || b->size % 4 || !b->size)
-        return gyre_fail(err, GYRE_E_INVALID,
-                         "cannot record dispatch (%s): binding %u (%s) has offset %llu and size %llu; offsets are multiples "
-                         "of %d, sizes positive multiples of 4", name, i, label, ULL(b->offset), ULL(b->size), GYRE_BIND_ALIGN);
+        return gyre_fail(
+            err, GYRE_E_INVALID,
+            "cannot record dispatch (%s): binding %u (%s) has offset %llu and size %llu; offsets are multiples "
+            "of %d, sizes positive multiples of 4",
+            name, i, label, ULL(b->offset), ULL(b->size), GYRE_BIND_ALIGN);
     if (b->offset > b->buffer->size || b->size > b->buffer->size - b->offset)
-        return gyre_fail(err, GYRE_E_INVALID, "cannot record dispatch (%s): binding %u spans %llu bytes at %llu of %s, which has %llu",
-                         name, i, ULL(b->size), ULL(b->offset), label, ULL(b->buffer->size));
+        return gyre_fail(err, GYRE_E_INVALID,
+                         "cannot record dispatch (%s): binding %u spans %llu bytes at %llu of %s, which has %llu", name,
+                         i, ULL(b->size), ULL(b->offset), label, ULL(b->buffer->size));
     if (b->size > device->info.max_binding)
         return gyre_fail(err, GYRE_E_UNSUPPORTED,
-                         "cannot record dispatch (%s): binding %u (%s) spans %llu bytes, but %s allows %llu; split it", name, i,
-                         label, ULL(b->size), device->info.id, ULL(device->info.max_binding));
+                         "cannot record dispatch (%s): binding %u (%s) spans %llu bytes, but %s allows %llu; split it",
+                         name, i, label, ULL(b->size), device->info.id, ULL(device->info.max_binding));
     return GYRE_OK;
 }
 
@@ -224,13 +232,14 @@ static gyre_status check_dispatch(const gyre_device *device, const struct gyre_d
     for (uint32_t w = 0; w < source->n_writes; w++)
         for (uint32_t i = w + 1; i < source->n_bindings; i++)
             if (overlap(&d->bind[w], &d->bind[i]))
-                return gyre_fail(err, GYRE_E_INVALID, "cannot record dispatch (%s): binding %u, which is written, overlaps binding %u in %s",
+                return gyre_fail(err, GYRE_E_INVALID,
+                                 "cannot record dispatch (%s): binding %u, which is written, overlaps binding %u in %s",
                                  source->name, w, i, d->bind[w].buffer->label);
     return GYRE_OK;
 }
 
-gyre_status gyre_recording_create(gyre_device *device, const struct gyre_dispatch *dispatches, uint32_t n, gyre_recording **out,
-                                  gyre_error *err)
+gyre_status gyre_recording_create(gyre_device *device, const struct gyre_dispatch *dispatches, uint32_t n,
+                                  gyre_recording **out, gyre_error *err)
 {
     *out = NULL;
     if (!n) return gyre_fail(err, GYRE_E_INVALID, "cannot record: there are no dispatches");
@@ -254,7 +263,8 @@ void gyre_recording_destroy(gyre_device *device, gyre_recording *recording)
 static gyre_status submit(gyre_device *device, gyre_recording *recording, uint64_t *ns, gyre_error *err)
 {
     if (!recording || recording->device != device)
-        return gyre_fail(err, GYRE_E_INVALID, "cannot submit: the recording %s", recording ? "belongs to another device" : "is NULL");
+        return gyre_fail(err, GYRE_E_INVALID, "cannot submit: the recording %s",
+                         recording ? "belongs to another device" : "is NULL");
     GYRE_TRY(count_call(device, "submit", err));
     GYRE_TRY(device->backend->submit(device, recording, ns, err));
     device->counters.submissions++;
@@ -262,7 +272,10 @@ static gyre_status submit(gyre_device *device, gyre_recording *recording, uint64
     return GYRE_OK;
 }
 
-gyre_status gyre_submit(gyre_device *device, gyre_recording *recording, gyre_error *err) { return submit(device, recording, NULL, err); }
+gyre_status gyre_submit(gyre_device *device, gyre_recording *recording, gyre_error *err)
+{
+    return submit(device, recording, NULL, err);
+}
 
 gyre_status gyre_profile(gyre_device *device, gyre_recording *recording, uint64_t *ns, gyre_error *err)
 {

@@ -37,7 +37,8 @@ gyre_status gyre_host_open(const char *name, gyre_device **out, gyre_error *err)
 
 void gyre_host_close(gyre_device *device) { free(device); }
 
-gyre_status gyre_host_buffer_create(gyre_device *device, uint64_t size, const char *label, gyre_buffer **out, gyre_error *err)
+gyre_status gyre_host_buffer_create(gyre_device *device, uint64_t size, const char *label, gyre_buffer **out,
+                                    gyre_error *err)
 {
     (void)device;
     struct host_buffer *buffer = calloc(1, sizeof *buffer);
@@ -58,24 +59,24 @@ void gyre_host_buffer_destroy(gyre_device *device, gyre_buffer *buffer)
     free(buffer);
 }
 
-gyre_status gyre_host_buffer_write(gyre_device *device, gyre_buffer *buffer, uint64_t offset, const void *source, uint64_t size,
-                                   gyre_error *err)
+gyre_status gyre_host_buffer_write(gyre_device *device, gyre_buffer *buffer, uint64_t offset, const void *source,
+                                   uint64_t size, gyre_error *err)
 {
     (void)device, (void)err;
     memcpy(((struct host_buffer *)buffer)->data + offset, source, size);
     return GYRE_OK;
 }
 
-gyre_status gyre_host_buffer_read(gyre_device *device, gyre_buffer *buffer, uint64_t offset, void *target, uint64_t size,
-                                  gyre_error *err)
+gyre_status gyre_host_buffer_read(gyre_device *device, gyre_buffer *buffer, uint64_t offset, void *target,
+                                  uint64_t size, gyre_error *err)
 {
     (void)device, (void)err;
     memcpy(target, ((struct host_buffer *)buffer)->data + offset, size);
     return GYRE_OK;
 }
 
-gyre_status gyre_host_record(gyre_device *device, const struct gyre_dispatch *dispatches, uint32_t n, gyre_recording **out,
-                             gyre_error *err)
+gyre_status gyre_host_record(gyre_device *device, const struct gyre_dispatch *dispatches, uint32_t n,
+                             gyre_recording **out, gyre_error *err)
 {
     (void)device;
     struct host_recording *recording = malloc(sizeof *recording + n * sizeof *dispatches);

@@ -23,7 +23,8 @@ enum { N_LISTED = GYRE_COUNT(backends) - 1 };
 
 static void set_id(struct gyre_device_info *info, const struct gyre_backend *backend, int index)
 {
-    if (backend == &gyre_backend_cpu || backend == &gyre_backend_null) snprintf(info->id, sizeof info->id, "%s", backend->name);
+    if (backend == &gyre_backend_cpu || backend == &gyre_backend_null)
+        snprintf(info->id, sizeof info->id, "%s", backend->name);
     else snprintf(info->id, sizeof info->id, "%s:%d", backend->name, index);
 }
 
@@ -82,7 +83,8 @@ static bool parse_id(const char *id, const struct gyre_backend **backend, int *i
     return false;
 }
 
-gyre_status gyre_device_open(const char *id, const struct gyre_device_options *options, gyre_device **out, gyre_error *err)
+gyre_status gyre_device_open(const char *id, const struct gyre_device_options *options, gyre_device **out,
+                             gyre_error *err)
 {
     static const struct gyre_device_options no_options;
     const struct gyre_backend *backend;
@@ -95,7 +97,8 @@ gyre_status gyre_device_open(const char *id, const struct gyre_device_options *o
         gyre_devices_list(&first, 1, NULL, 0, NULL); // never empty: the cpu is always there
         id = first.id;
     }
-    if (!parse_id(id, &backend, &index) || index >= backend->probe(probed, MAX_DEVICES, why)) return fail_no_device(id, err);
+    if (!parse_id(id, &backend, &index) || index >= backend->probe(probed, MAX_DEVICES, why))
+        return fail_no_device(id, err);
 
     gyre_device *device;
     GYRE_TRY(backend->open(index, options, &device, err));

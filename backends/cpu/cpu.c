@@ -15,7 +15,10 @@ static reference *const references[GYRE_OP_COUNT] = {
 #undef OP
 };
 
-struct cpu_kernel { gyre_kernel base; reference *run; };
+struct cpu_kernel {
+    gyre_kernel base;
+    reference *run;
+};
 
 static const char device_name[] = "C references in double precision";
 
@@ -38,7 +41,8 @@ static gyre_status cpu_kernel_create(gyre_device *device, const struct gyre_kern
     (void)device, (void)params;
     const gyre_op op = gyre_op_find(source->op);
     if (op == GYRE_OP_COUNT)
-        return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot create kernel (%s): the cpu has no op called %s", source->name, source->op);
+        return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot create kernel (%s): the cpu has no op called %s",
+                         source->name, source->op);
     struct cpu_kernel *kernel = calloc(1, sizeof *kernel);
     if (!kernel) return gyre_fail(err, GYRE_E_NOMEM, "cannot create kernel (%s): out of memory", source->name);
     kernel->run = references[op];

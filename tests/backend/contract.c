@@ -35,7 +35,8 @@ void contract_ok(gyre_status status, const gyre_error *err)
 
 void contract_refused(gyre_status status, gyre_status want, const gyre_error *err)
 {
-    if (status != want) fail_msg("expected \"%s\", got \"%s\": %s", gyre_status_text(want), gyre_status_text(status), err->message);
+    if (status != want)
+        fail_msg("expected \"%s\", got \"%s\": %s", gyre_status_text(want), gyre_status_text(status), err->message);
     const size_t n = strlen(err->message);
     assert_int_equal(err->code, want);
     assert_true(n > 10 && n + 1 < sizeof err->message);
@@ -81,8 +82,8 @@ gyre_kernel *contract_add_kernel(gyre_device *device)
     return kernel;
 }
 
-struct gyre_dispatch contract_add(gyre_kernel *kernel, struct contract_span y, struct contract_span a, struct contract_span b,
-                                  uint32_t count)
+struct gyre_dispatch contract_add(gyre_kernel *kernel, struct contract_span y, struct contract_span a,
+                                  struct contract_span b, uint32_t count)
 {
     const uint64_t size = 4 * (uint64_t)count;
     const struct gyre_add_params params = {.count = (int32_t)count};
@@ -136,8 +137,9 @@ static void tiny_limits_are_honoured(void **state)
     assert_null(buffer);
     buffer = contract_buffer(device, 8192);
     gyre_kernel *kernel = contract_add_kernel(device);
-    struct gyre_dispatch d = contract_add(kernel, (struct contract_span){buffer, 0}, (struct contract_span){buffer, 2048},
-                                          (struct contract_span){buffer, 4096}, 257);
+    struct gyre_dispatch d =
+        contract_add(kernel, (struct contract_span){buffer, 0}, (struct contract_span){buffer, 2048},
+                     (struct contract_span){buffer, 4096}, 257);
     contract_refused(gyre_recording_create(device, &d, 1, &recording, &err), GYRE_E_UNSUPPORTED, &err);
     assert_null(recording);
     d = contract_add(kernel, (struct contract_span){buffer, 0}, (struct contract_span){buffer, 2048},
@@ -203,8 +205,9 @@ static gyre_status use_everything(gyre_device *device, gyre_error *err)
     GYRE_GO(gyre_buffer_create(device, 1024, "faulty", &buffer, err));
     GYRE_GO(gyre_buffer_write(device, buffer, 512, x, sizeof x, err));
     GYRE_GO(gyre_kernel_create(device, &params, &kernel, err));
-    const struct gyre_dispatch d = contract_add(kernel, (struct contract_span){buffer, 0}, (struct contract_span){buffer, 512},
-                                                (struct contract_span){buffer, 512}, 65);
+    const struct gyre_dispatch d =
+        contract_add(kernel, (struct contract_span){buffer, 0}, (struct contract_span){buffer, 512},
+                     (struct contract_span){buffer, 512}, 65);
     GYRE_GO(gyre_recording_create(device, &d, 1, &recording, err));
     GYRE_GO(gyre_submit(device, recording, err));
     GYRE_GO(gyre_wait(device, err));
@@ -305,6 +308,7 @@ int contract_main(const char *backend)
     const int failed = _cmocka_run_group_tests(backend, tests, n, NULL, NULL);
     gyre_device_close(contract.device); // reports what tests left behind, and lets validation have its last word
     if (contract.n_errors || contract.n_validation)
-        fprintf(stderr, "failed: %d errors, %d validation messages in the log\n", contract.n_errors, contract.n_validation);
+        fprintf(stderr, "failed: %d errors, %d validation messages in the log\n", contract.n_errors,
+                contract.n_validation);
     return failed || contract.n_errors || contract.n_validation;
 }

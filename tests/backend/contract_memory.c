@@ -24,7 +24,8 @@ static void odd_sizes_and_offsets(void **state)
     static const uint64_t sizes[] = {1, 2, 3, 4, 5, 255, 256, 257, 4095, 65537, (1 << 20) + 13};
     static const uint64_t offsets[] = {0, 1, 2, 3, 7, 255, 257};
     const uint64_t total = (1 << 20) + 1024 + 3;
-    unsigned char *background = random_bytes(total, 1), *data = random_bytes(total, 2), *expected = malloc(total), *got = malloc(total);
+    unsigned char *background = random_bytes(total, 1), *data = random_bytes(total, 2), *expected = malloc(total),
+                  *got = malloc(total);
     assert_true(expected && got);
     gyre_buffer *buffer = contract_buffer(contract.device, total);
     for (size_t i = 0; i < GYRE_COUNT(sizes); i++) {
@@ -141,7 +142,8 @@ static void buffer_refusals(void **state)
     contract_refused(gyre_buffer_create(d, 0, "empty", &none, &err), GYRE_E_INVALID, &err);
     assert_null(none);
     contract_refused(gyre_buffer_create(d, UINT64_MAX, "huge", &none, &err), GYRE_E_DEVICE_MEM, &err);
-    contract_refused(gyre_buffer_create(d, gyre_device_info(d)->max_buffer + 1, NULL, &none, &err), GYRE_E_DEVICE_MEM, &err);
+    contract_refused(gyre_buffer_create(d, gyre_device_info(d)->max_buffer + 1, NULL, &none, &err), GYRE_E_DEVICE_MEM,
+                     &err);
     assert_null(none);
 
     contract_refused(gyre_buffer_write(d, NULL, 0, x, 1, &err), GYRE_E_INVALID, &err);
@@ -176,8 +178,11 @@ static void buffer_of_another_device(void **state)
 }
 
 const struct CMUnitTest contract_memory_tests[] = {
-    cmocka_unit_test(odd_sizes_and_offsets), cmocka_unit_test(larger_than_staging),
-    cmocka_unit_test(overlapping_writes_in_order), cmocka_unit_test(many_small_buffers),
-    cmocka_unit_test(buffer_refusals), cmocka_unit_test(buffer_of_another_device),
+    cmocka_unit_test(odd_sizes_and_offsets),
+    cmocka_unit_test(larger_than_staging),
+    cmocka_unit_test(overlapping_writes_in_order),
+    cmocka_unit_test(many_small_buffers),
+    cmocka_unit_test(buffer_refusals),
+    cmocka_unit_test(buffer_of_another_device),
 };
 const size_t contract_memory_count = GYRE_COUNT(contract_memory_tests);

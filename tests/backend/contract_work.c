@@ -67,7 +67,10 @@ static void kernel_refusals(void **state)
 {
     (void)state;
     const struct gyre_device_info *info = gyre_device_info(contract.device);
-    const struct { struct gyre_kernel_params params; gyre_status status; } cases[] = {
+    const struct {
+        struct gyre_kernel_params params;
+        gyre_status status;
+    } cases[] = {
         {{.name = "no_such_kernel", .n_spec = 3, .spec = {64, 1, 1}}, GYRE_E_INVALID},
         {{.name = NULL, .n_spec = 3, .spec = {64, 1, 1}}, GYRE_E_INVALID},
         {{.name = "add", .n_spec = 1, .spec = {64}}, GYRE_E_INVALID},
@@ -77,7 +80,8 @@ static void kernel_refusals(void **state)
         {{.name = "add", .n_spec = 3, .spec = {64, 0, 1}}, GYRE_E_INVALID},
         {{.name = "add", .n_spec = 3, .spec = {info->max_group_size[0] + 1, 1, 1}}, GYRE_E_UNSUPPORTED},
         {{.name = "add", .n_spec = 3, .spec = {1, 1, UINT32_MAX}}, GYRE_E_UNSUPPORTED},
-        {{.name = "add", .n_spec = 3, .spec = {info->max_group_size[0], info->max_group_size[1], 1}}, GYRE_E_UNSUPPORTED},
+        {{.name = "add", .n_spec = 3, .spec = {info->max_group_size[0], info->max_group_size[1], 1}},
+         GYRE_E_UNSUPPORTED},
     };
     for (size_t i = 0; i < GYRE_COUNT(cases); i++) {
         gyre_error err = {0};
@@ -122,7 +126,8 @@ static void odd_counts_at_offsets(void **state)
         for (int i = 0; i < WORDS; i++) data[i] = (float)(i % 511 - 100);
         contract_write(buffer, 0, data, sizeof data);
         // y in the middle, so that a write beyond its binding is seen.
-        const struct gyre_dispatch d = contract_add(kernel, AT(buffer, SPAN), AT(buffer, 0), AT(buffer, 2 * SPAN + SHIFT), n);
+        const struct gyre_dispatch d =
+            contract_add(kernel, AT(buffer, SPAN), AT(buffer, 0), AT(buffer, 2 * SPAN + SHIFT), n);
         run(&d, 1);
         contract_read(buffer, 0, got, sizeof got);
         for (uint32_t i = 0; i < n; i++) data[SPAN / 4 + i] = data[i] + data[(2 * SPAN + SHIFT) / 4 + i];
@@ -172,7 +177,8 @@ static void dispatch_refusals(void **state)
     d = good, d.bind[2].offset = 768, refuse(d, GYRE_E_INVALID);
     for (int i = 0; i < 3; i++) {
         d = good, d.groups[i] = 0, refuse(d, GYRE_E_INVALID);
-        if (info->max_groups[i] < UINT32_MAX) d = good, d.groups[i] = info->max_groups[i] + 1, refuse(d, GYRE_E_UNSUPPORTED);
+        if (info->max_groups[i] < UINT32_MAX)
+            d = good, d.groups[i] = info->max_groups[i] + 1, refuse(d, GYRE_E_UNSUPPORTED);
     }
     // Nothing is half done where the second of two dispatches is wrong.
     struct gyre_dispatch two[2] = {good, good};
@@ -254,16 +260,21 @@ static void hazards_in_parts_of_a_buffer(void **state)
     gyre_kernel *kernel = contract_add_kernel(contract.device);
     gyre_buffer *x = filled(4 * COUNT, 1), *one = filled(COUNT, 1);
     const struct gyre_dispatch d[] = {
-        contract_add(kernel, AT(x, 4 * 2 * COUNT), AT(x, 0), AT(one, 0), COUNT),         // [2C, 3C) = 2
+        contract_add(kernel, AT(x, 4 * 2 * COUNT), AT(x, 0), AT(one, 0), COUNT),          // [2C, 3C) = 2
         contract_add(kernel, AT(x, 4 * STEP), AT(x, 4 * (2 * COUNT)), AT(one, 0), COUNT), // [S, S+C) = 3
-        contract_add(kernel, AT(x, 4 * 3 * COUNT), AT(x, 0), AT(one, 0), COUNT),         // [3C, 4C) = 2, then 4
+        contract_add(kernel, AT(x, 4 * 3 * COUNT), AT(x, 0), AT(one, 0), COUNT),          // [3C, 4C) = 2, then 4
     };
     float *got = malloc(16 * COUNT);
     assert_non_null(got);
     run(d, 3);
     contract_read(x, 0, got, 16 * COUNT);
     for (int i = 0; contract.computes && i < 4 * COUNT; i++) {
-        const float y = i < STEP ? 1 : i < STEP + COUNT ? 3 : i < 2 * COUNT ? 1 : i < 3 * COUNT ? 2 : i < 3 * COUNT + STEP ? 2 : 4;
+        const float y = i < STEP               ? 1
+                        : i < STEP + COUNT     ? 3
+                        : i < 2 * COUNT        ? 1
+                        : i < 3 * COUNT        ? 2
+                        : i < 3 * COUNT + STEP ? 2
+                                               : 4;
         if (got[i] != y) fail_msg("element %d is %g, not %g", i, (double)got[i], (double)y);
     }
     free(got);
@@ -373,11 +384,16 @@ static void profile_reports_times(void **state)
 }
 
 const struct CMUnitTest contract_work_tests[] = {
-    cmocka_unit_test(kernel_refusals),        cmocka_unit_test(equal_kernels_are_shared),
-    cmocka_unit_test(odd_counts_at_offsets),  cmocka_unit_test(dispatch_refusals),
-    cmocka_unit_test(chains_of_hazards),      cmocka_unit_test(single_hazards),
-    cmocka_unit_test(hazards_in_parts_of_a_buffer), cmocka_unit_test(replays_see_new_inputs),
-    cmocka_unit_test(several_recordings_interleave), cmocka_unit_test(destroying_queued_work),
+    cmocka_unit_test(kernel_refusals),
+    cmocka_unit_test(equal_kernels_are_shared),
+    cmocka_unit_test(odd_counts_at_offsets),
+    cmocka_unit_test(dispatch_refusals),
+    cmocka_unit_test(chains_of_hazards),
+    cmocka_unit_test(single_hazards),
+    cmocka_unit_test(hazards_in_parts_of_a_buffer),
+    cmocka_unit_test(replays_see_new_inputs),
+    cmocka_unit_test(several_recordings_interleave),
+    cmocka_unit_test(destroying_queued_work),
     cmocka_unit_test(profile_reports_times),
 };
 const size_t contract_work_count = GYRE_COUNT(contract_work_tests);

@@ -84,9 +84,24 @@ static void null_opens(void **state)
 static void unknown_names_are_refused(void **state)
 {
     (void)state;
-    static const char *const names[] = {"", ":", ":0", "foo", "cpu:1", "cpu:", "cpu:0x", "cpu:-1", "cp", "cpuu", "CPU", "Auto",
-                                        "vulkan:99", "opencl:99", "vulkan:9999999999", "null:1",
-                                        "a name that is much longer than any that a person would type, to see what the message does"};
+    static const char *const names[] = {
+        "",
+        ":",
+        ":0",
+        "foo",
+        "cpu:1",
+        "cpu:",
+        "cpu:0x",
+        "cpu:-1",
+        "cp",
+        "cpuu",
+        "CPU",
+        "Auto",
+        "vulkan:99",
+        "opencl:99",
+        "vulkan:9999999999",
+        "null:1",
+        "a name that is much longer than any that a person would type, to see what the message does"};
     for (size_t i = 0; i < GYRE_COUNT(names); i++) {
         gyre_error err = {0};
         gyre_device *device = (gyre_device *)&err;
@@ -100,9 +115,12 @@ static void unknown_names_are_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(hardware_first_and_cpu_last), cmocka_unit_test(counts_without_room),
-        cmocka_unit_test(every_listed_device_opens),   cmocka_unit_test(auto_is_the_first),
-        cmocka_unit_test(null_opens),                  cmocka_unit_test(unknown_names_are_refused),
+        cmocka_unit_test(hardware_first_and_cpu_last),
+        cmocka_unit_test(counts_without_room),
+        cmocka_unit_test(every_listed_device_opens),
+        cmocka_unit_test(auto_is_the_first),
+        cmocka_unit_test(null_opens),
+        cmocka_unit_test(unknown_names_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
