@@ -13,4 +13,10 @@ if(have_OPENCL AND NOT GYRE_SANITIZE) # the simulator is preloaded, which saniti
   gyre_oclgrind(sees_uninitialised "Uninitialized value" $<TARGET_FILE:lab_faulty> uninitialised)
   gyre_oclgrind(sees_wrong_calls "CL_INVALID_VALUE" $<TARGET_FILE:lab_faulty> api)
   gyre_oclgrind(sees_nothing clean $<TARGET_FILE:lab_faulty> none)
+  gyre_oclgrind(ops clean $<TARGET_FILE:test_ops_opencl>) # every kernel, through the cases of its op
 endif()
+
+add_executable(lab_kernel_texts labs/kernel_texts.c)
+target_link_libraries(lab_kernel_texts PRIVATE gyre_kernels)
+add_test(NAME labs.ocloc COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/labs/ocloc.sh $<TARGET_FILE:lab_kernel_texts>)
+set_tests_properties(labs.ocloc PROPERTIES LABELS labs TIMEOUT 900 SKIP_RETURN_CODE 77)
