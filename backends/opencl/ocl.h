@@ -5,7 +5,6 @@
 #define CL_USE_DEPRECATED_OPENCL_1_2_APIS // clCreateCommandQueue: the one form that every version has
 #include "backends/backend.h"
 #include "backends/kernel_source.h"
-#include "runtime/util/sha256.h"
 
 #include <CL/cl.h>
 #include <CL/cl_ext.h>
@@ -97,15 +96,6 @@ static inline struct ocl_device *ocl_device_of(gyre_device *d) { return (struct 
 static inline struct ocl_buffer *ocl_buffer_of(gyre_buffer *b) { return (struct ocl_buffer *)b; }
 static inline struct ocl_kernel *ocl_kernel_of(gyre_kernel *k) { return (struct ocl_kernel *)k; }
 static inline struct ocl_recording *ocl_recording_of(gyre_recording *r) { return (struct ocl_recording *)r; }
-
-// SHA-256 over `n` texts with their ends, so that {"ab", "c"} and {"a", "bc"} differ.
-void ocl_cache_key(char key[GYRE_SHA256_HEX], const char *const *texts, size_t n);
-// What was stored in `dir` under `key`; the caller frees it. NULL when there is nothing to trust: absent, foreign or
-// damaged, or `dir` is NULL.
-void *ocl_cache_load(const char *dir, const char key[GYRE_SHA256_HEX], size_t *size);
-// Stores a program atomically, creating `dir` when needed. A cache that cannot be written costs time, never a result:
-// failures are only logged. Does nothing when `dir` is NULL.
-void ocl_cache_store(const char *dir, const char key[GYRE_SHA256_HEX], const void *data, size_t size, const gyre_log *log);
 
 // The functions of struct gyre_backend, by file.
 gyre_status ocl_buffer_create(gyre_device *, uint64_t size, const char *label, gyre_buffer **, gyre_error *);

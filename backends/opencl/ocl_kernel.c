@@ -1,5 +1,6 @@
 // Turns a kernel's text and constants into a program, by the driver or from the cache on disk.
 // The key of a cached program is (device, driver, platform, options, hash of the text).
+#include "backends/cache.h"
 #include "backends/opencl/ocl.h"
 
 #include <stdio.h>
@@ -71,7 +72,7 @@ static cl_program build_from_cache(struct ocl_device *d, const char *key, const 
 {
     size_t size;
     cl_int code, usable;
-    void *const binary = ocl_cache_load(d->base.options.cache_dir, key, &size);
+    void *const binary = gyre_cache_load(d->base.options.cache_dir, "opencl", key, &size);
     if (!binary) return NULL;
     cl_program program = ocl.CreateProgramWithBinary(d->context, 1, &d->id, &size,
                                                      (const unsigned char *[]){binary}, &usable, &code);
@@ -89,7 +90,7 @@ static void store_in_cache(struct ocl_device *d, const char *key, cl_program pro
     if (ocl.GetProgramInfo(program, CL_PROGRAM_BINARY_SIZES, sizeof size, &size, NULL) != CL_SUCCESS || !size) return;
     unsigned char *binary = malloc(size);
     if (binary && ocl.GetProgramInfo(program, CL_PROGRAM_BINARIES, sizeof binary, &binary, NULL) == CL_SUCCESS)
-        ocl_cache_store(d->base.options.cache_dir, key, binary, size, d->base.options.log);
+        gyre_cache_store(d->base.options.cache_dir, "opencl", key, binary, size, d->base.options.log);
     free(binary);
 }
 
@@ -132,7 +133,7 @@ gyre_status ocl_kernel_create(gyre_device *device, const struct gyre_kernel_sour
     if (!k) return gyre_fail(err, GYRE_E_NOMEM, "cannot build kernel (%s): out of host memory", source->name);
     snprintf(k->entry, sizeof k->entry, "gyre_%s", source->name); // GYRE_ENTRY of shaders/dialect.h
     snprintf(hash, sizeof hash, "%016llx", (unsigned long long)source->hash);
-    ocl_cache_key(key, (const char *[]){d->identity, options, hash}, 3);
+    gyre_cache_key(key, (const char *[]){d->identity, options, hash}, 3);
     k->program = build_from_cache(d, key, options);
     const bool cached = k->program != NULL;
     if (!cached) k->program = build_from_source(d, source, options, &st, err);

@@ -1,4 +1,5 @@
 // How the OpenCL backend builds programs: constants by name, the cache on disk and its distrust, build errors.
+#include "backends/cache.h"
 #include "backends/opencl/ocl.h"
 #include "runtime/util/file.h"
 
@@ -153,10 +154,10 @@ static void foreign_binary_is_ignored(void **state)
     char options[200];
     snprintf(options, sizeof options, "%s -cl-mad-enable%s -DWGX=8 -DWGY=1 -DWGZ=1 -DKEY=5", d->language,
              device->info.int_dot == GYRE_INT_DOT_ACCELERATED ? " -DGYRE_INT_DOT" : "");
-    ocl_cache_key(key, (const char *[]){d->identity, options, "0000000000005103"}, 3);
+    gyre_cache_key(key, (const char *[]){d->identity, options, "0000000000005103"}, 3);
     gyre_device_close(device);
     each_file(drop);
-    ocl_cache_store(cache_dir, key, "no program", 10, NULL);
+    gyre_cache_store(cache_dir, "opencl", key, "no program", 10, NULL);
     build_and_run(5);
     assert_int_equal(seen.built, 1);
     assert_int_equal(each_file(keep), 1); // under the same name: the key above is the backend's

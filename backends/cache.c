@@ -1,7 +1,5 @@
-// The program cache on disk: one file per program under options.cache_dir. Anyone may delete, damage or copy these
-// files at any time: one counts only when its header names the wanted key and its payload hashes to the stored value.
-// File: magic, key, SHA-256 of the payload (both as hex), then the payload up to the end.
-#include "backends/opencl/ocl.h"
+// See cache.h. File: magic, key, SHA-256 of the payload (both as hex), then the payload up to the end.
+#include "backends/cache.h"
 #include "runtime/util/file.h"
 
 #include <stdio.h>
@@ -13,10 +11,10 @@ struct header {
     char key[GYRE_SHA256_HEX], payload[GYRE_SHA256_HEX];
 };
 
-static const char magic[8] = "gyre ocl";
-enum { MAX_PROGRAM = 256 << 20, MAX_PATH_BYTES = 1024 };
+static const char magic[8] = "gyreblob";
+enum { MAX_BLOB = 256 << 20, MAX_PATH_BYTES = 1024 };
 
-void ocl_cache_key(char key[GYRE_SHA256_HEX], const char *const *texts, size_t n)
+void gyre_cache_key(char key[GYRE_SHA256_HEX], const char *const *texts, size_t n)
 {
     struct gyre_sha256 sha;
     gyre_sha256_init(&sha);
@@ -25,18 +23,18 @@ void ocl_cache_key(char key[GYRE_SHA256_HEX], const char *const *texts, size_t n
 }
 
 // Half of the key is name enough: the header holds all of it. False if the path does not fit.
-static bool make_path(char out[MAX_PATH_BYTES], const char *dir, const char *key)
+static bool make_path(char out[MAX_PATH_BYTES], const char *dir, const char *kind, const char *key)
 {
-    return snprintf(out, MAX_PATH_BYTES, "%s/opencl-%.32s.cache", dir, key) < MAX_PATH_BYTES;
+    return snprintf(out, MAX_PATH_BYTES, "%s/%s-%.32s", dir, kind, key) < MAX_PATH_BYTES;
 }
 
-void *ocl_cache_load(const char *dir, const char key[GYRE_SHA256_HEX], size_t *size)
+void *gyre_cache_load(const char *dir, const char *kind, const char key[GYRE_SHA256_HEX], size_t *size)
 {
     char path[MAX_PATH_BYTES], *file;
     uint64_t bytes;
     struct header head, want = {0};
-    if (!dir || !make_path(path, dir, key) || !gyre_file_exists(path)) return NULL;
-    if (gyre_file_read(path, MAX_PROGRAM, &file, &bytes, NULL) != GYRE_OK) return NULL;
+    if (!dir || !make_path(path, dir, kind, key) || !gyre_file_exists(path)) return NULL;
+    if (gyre_file_read(path, MAX_BLOB, &file, &bytes, NULL) != GYRE_OK) return NULL;
     if (bytes > sizeof head) {
         memcpy(&head, file, sizeof head);
         memcpy(want.magic, magic, sizeof magic);
@@ -52,14 +50,15 @@ void *ocl_cache_load(const char *dir, const char key[GYRE_SHA256_HEX], size_t *s
     return NULL;
 }
 
-void ocl_cache_store(const char *dir, const char key[GYRE_SHA256_HEX], const void *data, size_t size, const gyre_log *log)
+void gyre_cache_store(const char *dir, const char *kind, const char key[GYRE_SHA256_HEX], const void *data, size_t size,
+                      const gyre_log *log)
 {
     char path[MAX_PATH_BYTES];
     gyre_error why = {.message = "its path is too long"};
     struct header *file = NULL;
     gyre_status st = GYRE_E_INVALID;
     if (!dir || !size) return;
-    if (!make_path(path, dir, key)) goto done;
+    if (!make_path(path, dir, kind, key)) goto done;
     GYRE_GO(gyre_make_dirs(dir, &why));
     file = calloc(1, sizeof *file + size);
     if (!file) {
@@ -72,6 +71,6 @@ void ocl_cache_store(const char *dir, const char key[GYRE_SHA256_HEX], const voi
     memcpy(file + 1, data, size);
     st = gyre_file_write(path, file, sizeof *file + size, &why);
 done:
-    if (st != GYRE_OK) gyre_logf(log, GYRE_LOG_WARN, "opencl: cannot store a program (%s): %s", dir, why.message);
+    if (st != GYRE_OK) gyre_logf(log, GYRE_LOG_WARN, "cache: cannot store a blob in %s: %s", dir, why.message);
     free(file);
 }
