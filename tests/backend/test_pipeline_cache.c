@@ -161,7 +161,7 @@ int main(void)
         return 77;
     }
     gyre_device_close(device);
-    strcpy(root, "/tmp/gyre-test-XXXXXX");
+    strcpy(root, "test-pipeline-cache-XXXXXX");
     if (!mkdtemp(root)) return 1;
     snprintf(dir, sizeof dir, "%s/made/by/gyre", root); // missing parents are made
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
