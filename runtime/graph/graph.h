@@ -8,6 +8,9 @@
 // codes and meta (shaders/params.h). Ops never change an input; the KV write and `sample` are declared exceptions: their
 // outputs are external values. A graph belongs to one device and one number of rows.
 //
+// Weights and factors are named by pointer and binding: they must outlive the graph. Passes see a graph through
+// runtime/graph/node.h.
+//
 // Errors: constructors return GYRE_NONE after an error and remember the first one; gyre_graph_compile reports it, so
 // building code needs no checks in between.
 #pragma once
@@ -23,71 +26,94 @@ typedef uint32_t gyre_value; // index of a value
 typedef enum gyre_weight_kind { GYRE_WEIGHT_F32, GYRE_WEIGHT_F16, GYRE_WEIGHT_W8, GYRE_WEIGHT_W4 } gyre_weight_kind;
 
 // A device weight [N, K] as a list of N-ranges, so that no buffer limit binds. Layouts: shaders/params.h.
-struct gyre_weight_range { uint32_t n0, n, n_pad; struct gyre_binding weight, scale, sums; }; // f16/f32: scale and sums = weight
+struct gyre_weight_range {
+    uint32_t n0, n, n_pad;
+    struct gyre_binding weight, scale, sums; // f16/f32: scale and sums = weight
+};
 struct gyre_weight {
     gyre_weight_kind kind;
-    uint32_t n, k, group;           // group = k when per channel or not quantized
+    uint32_t n, k, group; // group = k when per channel or not quantized
     uint32_t n_ranges;
     struct gyre_weight_range *range; // owned by the model
 };
 
 // One layer's KV pools. bits 16, 8 or 4.
-struct gyre_kv_pool { struct gyre_binding k, k_meta, v, v_meta; uint32_t bits; float clip; };
+struct gyre_kv_pool {
+    struct gyre_binding k, k_meta, v, v_meta;
+    uint32_t bits;
+    float clip;
+};
 
 // An online Hadamard: factors as in shaders/params.h and the bit-mask words of its base matrices.
-struct gyre_had_desc { uint32_t n, k1, k2, k3, p; struct gyre_binding base; };
+struct gyre_had_desc {
+    uint32_t n, k1, k2, k3, p;
+    struct gyre_binding base;
+};
 
 // Device buffers that a step updates between replays; what the row-wise ops read.
 struct gyre_batch {
-    struct gyre_binding rows;   // int4[R]
-    struct gyre_binding pages;  // int[sequences][page_stride]
+    struct gyre_binding rows;  // int4[R]
+    struct gyre_binding pages; // int[sequences][page_stride]
     uint32_t page_stride;
 };
 
-struct gyre_attn_shape { uint32_t heads, kv_heads, head_dim; bool interleaved; float mscale; struct gyre_binding freqs; };
+struct gyre_attn_shape {
+    uint32_t heads, kv_heads, head_dim;
+    bool interleaved;
+    float mscale;
+    struct gyre_binding freqs;
+};
 
 // ---- building -----------------------------------------------------------------------------------------
 
-gyre_status gyre_graph_create(gyre_device *device, uint32_t rows, const struct gyre_batch *batch, gyre_graph **out, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_graph_create(gyre_device *device, uint32_t rows, const struct gyre_batch *batch, gyre_graph **out,
+                              gyre_error *err) GYRE_MUST_USE;
 void gyre_graph_destroy(gyre_graph *graph);
 
 // An external f32 value [rows, width]; rows may differ from the graph's (a chunk of the head, a single row).
 gyre_value gyre_g_external(gyre_graph *g, const char *name, uint32_t rows, uint32_t width, struct gyre_binding at);
 
-gyre_value gyre_g_embed(gyre_graph *g, const struct gyre_weight *table);                             // [R, D]
-gyre_value gyre_g_rms_norm(gyre_graph *g, gyre_value x, struct gyre_binding gain, float eps);         // gain f32[D]
-gyre_value gyre_g_quantize(gyre_graph *g, gyre_value x, uint32_t bits, float clip);                   // bits 16: returns x
-gyre_value gyre_g_matmul(gyre_graph *g, gyre_value x, const struct gyre_weight *w);                   // x f32 or quantized
+gyre_value gyre_g_embed(gyre_graph *g, const struct gyre_weight *table);                      // [R, D]
+gyre_value gyre_g_rms_norm(gyre_graph *g, gyre_value x, struct gyre_binding gain, float eps); // gain f32[D]
+gyre_value gyre_g_quantize(gyre_graph *g, gyre_value x, uint32_t bits, float clip);           // bits 16: returns x
+gyre_value gyre_g_matmul(gyre_graph *g, gyre_value x, const struct gyre_weight *w);           // x f32 or quantized
 gyre_value gyre_g_add(gyre_graph *g, gyre_value a, gyre_value b);
 // had == NULL or had->n == 0: returns x. segs: transformed segments, from column 0; scale (f32 per column, .buffer NULL: none) is applied first.
-gyre_value gyre_g_hadamard(gyre_graph *g, gyre_value x, const struct gyre_had_desc *had, uint32_t segs, bool transposed, struct gyre_binding scale);
-gyre_value gyre_g_act_mul(gyre_graph *g, gyre_value gate_up, uint32_t act);                           // [R, 2F] -> [R, F]
-gyre_value gyre_g_rope(gyre_graph *g, gyre_value qkv, const struct gyre_attn_shape *s);               // same shape
-void       gyre_g_kv_write(gyre_graph *g, gyre_value qkv, const struct gyre_attn_shape *s, const struct gyre_kv_pool *kv);
+gyre_value gyre_g_hadamard(gyre_graph *g, gyre_value x, const struct gyre_had_desc *had, uint32_t segs, bool transposed,
+                           struct gyre_binding scale);
+gyre_value gyre_g_act_mul(gyre_graph *g, gyre_value gate_up, uint32_t act);             // [R, 2F] -> [R, F]
+gyre_value gyre_g_rope(gyre_graph *g, gyre_value qkv, const struct gyre_attn_shape *s); // same shape
+void gyre_g_kv_write(gyre_graph *g, gyre_value qkv, const struct gyre_attn_shape *s, const struct gyre_kv_pool *kv);
 // q: [R, >= heads*head_dim], heads first. Ordered after the kv_write to the same pool.
 gyre_value gyre_g_attn(gyre_graph *g, gyre_value q, const struct gyre_attn_shape *s, const struct gyre_kv_pool *kv);
-// Rows of x as a value of its own, without copying: rows first..first+n-1.
+// Rows of x as a value of its own, without copying: rows first..first+n-1. first*width*4 must be a multiple of
+// GYRE_BIND_ALIGN (any multiple of 64 rows, any row where the width is a multiple of 64).
 gyre_value gyre_g_rows(gyre_graph *g, gyre_value x, uint32_t first, uint32_t n);
-void       gyre_g_topk(gyre_graph *g, gyre_value x, uint32_t k, gyre_value *vals, gyre_value *ids);   // k 1: argmax
+void gyre_g_topk(gyre_graph *g, gyre_value x, uint32_t k, gyre_value *vals, gyre_value *ids); // k 1: argmax
 // Bindings: rows int4[R] (updated), history u32[R][history_len], state uint4[R].
-void       gyre_g_sample(gyre_graph *g, gyre_value vals, gyre_value ids, uint32_t k, struct gyre_binding rows, struct gyre_binding history, uint32_t history_len, struct gyre_binding state);
-gyre_value gyre_g_loglik(gyre_graph *g, gyre_value logits, struct gyre_binding targets);              // [rows, 4]
-gyre_value gyre_g_kl(gyre_graph *g, gyre_value p_logits, gyre_value q_logits);                        // [rows, 4]
-// Makes a value live to the end and lands it in the caller's buffer.
-void       gyre_g_output(gyre_graph *g, gyre_value value, struct gyre_binding to);
+void gyre_g_sample(gyre_graph *g, gyre_value vals, gyre_value ids, uint32_t k, struct gyre_binding rows,
+                   struct gyre_binding history, uint32_t history_len, struct gyre_binding state);
+gyre_value gyre_g_loglik(gyre_graph *g, gyre_value logits, struct gyre_binding targets); // [rows, 4]
+gyre_value gyre_g_kl(gyre_graph *g, gyre_value p_logits, gyre_value q_logits);           // [rows, 4]
+// Makes a value live to the end and lands it in the caller's buffer, which no other operand of its node may touch. The
+// value is one that a node computes, not an external, a view or a quantized one.
+void gyre_g_output(gyre_graph *g, gyre_value value, struct gyre_binding to);
 
 // ---- compiling and running ----------------------------------------------------------------------------
 
 struct gyre_graph_options {
-    bool no_fuse;                 // tests compare fused with unfused
-    gyre_buffer *scratch;         // shared scratch; NULL: the graph makes its own
-    uint64_t scratch_bytes;
+    bool no_fuse;         // tests compare fused with unfused
+    gyre_buffer *scratch; // shared scratch; NULL: the graph makes its own
+    uint64_t scratch_bytes; // of `scratch` that may be used; 0: all
 };
 
-// Bytes of scratch the plan needs; valid after gyre_graph_plan. Planning before compiling lets graphs share one scratch.
-gyre_status gyre_graph_plan(gyre_graph *g, const struct gyre_graph_options *options, uint64_t *scratch_bytes, gyre_error *err) GYRE_MUST_USE;
-gyre_status gyre_graph_compile(gyre_graph *g, const struct gyre_graph_options *options, gyre_error *err) GYRE_MUST_USE; // plans if needed, lowers, records
-gyre_status gyre_graph_submit(gyre_graph *g, gyre_error *err) GYRE_MUST_USE;   // one replay, queued
+// Verifies, fuses, plans. scratch_bytes (may be NULL): what a shared scratch needs at least; memory that one buffer of
+// this device cannot hold is the graph's own. Planning before compiling lets graphs share one scratch.
+gyre_status gyre_graph_plan(gyre_graph *g, const struct gyre_graph_options *options, uint64_t *scratch_bytes,
+                            gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_graph_compile(gyre_graph *g, const struct gyre_graph_options *options,
+                               gyre_error *err) GYRE_MUST_USE;               // plans if needed, lowers, records
+gyre_status gyre_graph_submit(gyre_graph *g, gyre_error *err) GYRE_MUST_USE; // one replay, queued
 
 // ---- looking at it ------------------------------------------------------------------------------------
 
@@ -96,5 +122,5 @@ uint32_t gyre_graph_dispatch_count(const gyre_graph *g);
 const char *gyre_graph_dispatch_kernel(const gyre_graph *g, uint32_t index);
 const char *gyre_graph_dispatch_op(const gyre_graph *g, uint32_t index);
 const struct gyre_dispatch *gyre_graph_dispatches(const gyre_graph *g);
-gyre_status gyre_graph_profile(gyre_graph *g, uint64_t *ns, gyre_error *err) GYRE_MUST_USE; // ns[dispatch_count]
+gyre_status gyre_graph_profile(gyre_graph *g, uint64_t *ns, gyre_error *err) GYRE_MUST_USE;  // ns[dispatch_count]
 gyre_status gyre_graph_dot(const gyre_graph *g, char **text, gyre_error *err) GYRE_MUST_USE; // Graphviz; malloc'd

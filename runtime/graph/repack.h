@@ -23,7 +23,8 @@ void gyre_weight_plane_bytes(gyre_weight_kind kind, uint32_t n, uint32_t k, uint
 
 // The most columns (a multiple of 8) one range may have on this device, so that no plane exceeds its limits; at least 8
 // unless even that does not fit, then 0.
-uint32_t gyre_weight_max_columns(const struct gyre_device_info *info, gyre_weight_kind kind, uint32_t k, uint32_t group);
+uint32_t gyre_weight_max_columns(const struct gyre_device_info *info, gyre_weight_kind kind, uint32_t k,
+                                 uint32_t group);
 
 // Holds the staging buffer and the kernels of a series of uploads. One device, one thread.
 typedef struct gyre_repacker gyre_repacker;
@@ -34,6 +35,6 @@ void gyre_repacker_destroy(gyre_repacker *repacker);
 // up to the next multiple of 8. n_dst0 is a multiple of 8, and n too unless these are the last columns of the range.
 // scales: f16 [n][k/group] for I4 and I8, else NULL. group divides k: k when per channel, 32 for Q4_0 and Q8_0, ignored
 // for floats. k is a multiple of 8 (I4), 4 (I8), 32 (Q4_0, Q8_0), 2 (F16). Returns when the source may be reused.
-gyre_status gyre_repack_upload(gyre_repacker *repacker, gyre_repack_format format, const void *rows, const uint16_t *scales,
-                               uint32_t n, uint32_t k, uint32_t group, uint32_t n_dst0, const struct gyre_weight_range *dst,
-                               gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_repack_upload(gyre_repacker *repacker, gyre_repack_format format, const void *rows,
+                               const uint16_t *scales, uint32_t n, uint32_t k, uint32_t group, uint32_t n_dst0,
+                               const struct gyre_weight_range *dst, gyre_error *err) GYRE_MUST_USE;

@@ -1,0 +1,111 @@
+// The life of a compiled graph: plan, scratch buffers, recording, replays, and its end.
+#include "runtime/graph/node.h"
+#include "runtime/graph/tune.h"
+#include "runtime/util/base.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+void gyre_graph_destroy(gyre_graph *g)
+{
+    if (!g) return;
+    if (g->recording) gyre_recording_destroy(g->device, g->recording);
+    for (uint32_t i = 0; i < g->n_dispatches; i++) gyre_kernel_destroy(g->device, g->dispatches[i].kernel);
+    for (uint32_t i = g->first_own_chunk; g->chunks && i < g->n_chunks; i++)
+        gyre_buffer_destroy(g->device, g->chunks[i]);
+    free(g->dispatches);
+    free(g->dispatch_node);
+    free(g->chunks);
+    free(g->chunk_bytes);
+    free(g->nodes);
+    free(g->values);
+    free(g);
+}
+
+// Some kernels work in memory beside their outputs: a value of their own for one node.
+static gyre_status add_temps(gyre_graph *g, gyre_error *err)
+{
+    for (uint32_t i = 0; i < g->n_nodes; i++) {
+        const uint64_t floats = gyre_tune_temp(g, &g->nodes[i]);
+        if (!floats) continue;
+        const uint32_t rows = g->values[g->nodes[i].out[0]].rows;
+        const gyre_value temp = gyre_graph_new_value(g, GYRE_VALUE_F32, rows, (uint32_t)(floats / rows), 0);
+        if (!temp) return gyre_fail(err, g->error.code, "%s", g->error.message);
+        g->nodes[i].temp = temp;
+    }
+    return GYRE_OK;
+}
+
+gyre_status gyre_graph_plan(gyre_graph *g, const struct gyre_graph_options *options, uint64_t *scratch_bytes,
+                            gyre_error *err)
+{
+    if (g->error.code) return gyre_fail(err, g->error.code, "%s", g->error.message);
+    if (g->stage == GYRE_STAGE_BUILD) {
+        if (!g->n_nodes) return gyre_fail(err, GYRE_E_INVALID, "cannot plan the graph: it has no nodes");
+        GYRE_TRY(gyre_graph_verify(g, err));
+        if (!options || !options->no_fuse) {
+            GYRE_TRY(gyre_graph_fuse(g, err));
+            GYRE_TRY(gyre_graph_verify(g, err));
+        }
+        GYRE_TRY(add_temps(g, err));
+        GYRE_TRY(gyre_graph_layout(g, err));
+        g->stage = GYRE_STAGE_PLANNED;
+        GYRE_TRY(gyre_graph_verify(g, err));
+    }
+    if (scratch_bytes) *scratch_bytes = g->n_chunks ? g->chunk_bytes[0] : 0;
+    return GYRE_OK;
+}
+
+// Buffers for the chunks (the first may be the caller's), and every internal plane's place in them.
+static gyre_status make_scratch(gyre_graph *g, const struct gyre_graph_options *options, gyre_error *err)
+{
+    if (!g->n_chunks) return GYRE_OK;
+    g->chunks = calloc(g->n_chunks, sizeof *g->chunks);
+    if (!g->chunks) return gyre_fail(err, GYRE_E_NOMEM, "cannot compile the graph: out of host memory");
+    if (options && options->scratch) {
+        const uint64_t have = options->scratch_bytes ? options->scratch_bytes : gyre_buffer_size(options->scratch);
+        if (have < g->chunk_bytes[0])
+            return gyre_fail(err, GYRE_E_INVALID,
+                             "cannot compile the graph: the scratch buffer has %llu bytes, the plan needs %llu",
+                             (unsigned long long)have, (unsigned long long)g->chunk_bytes[0]);
+        g->chunks[0] = options->scratch;
+        g->first_own_chunk = 1;
+    }
+    for (uint32_t i = g->first_own_chunk; i < g->n_chunks; i++)
+        GYRE_TRY(gyre_buffer_create(g->device, g->chunk_bytes[i], "graph scratch", &g->chunks[i], err));
+    for (gyre_value v = 1; v < g->n_values; v++) {
+        struct gyre_value_info *info = &g->values[v];
+        for (uint32_t p = 0; !info->external && !info->root && p < info->n_planes; p++)
+            info->plane[p].at =
+                (struct gyre_binding){g->chunks[info->plane[p].chunk], info->plane[p].offset, info->plane[p].bytes};
+    }
+    return GYRE_OK;
+}
+
+gyre_status gyre_graph_compile(gyre_graph *g, const struct gyre_graph_options *options, gyre_error *err)
+{
+    if (g->stage == GYRE_STAGE_COMPILED)
+        return gyre_fail(err, GYRE_E_INVALID, "cannot compile the graph: it is compiled already");
+    GYRE_TRY(gyre_graph_plan(g, options, NULL, err));
+    if (g->dispatches || g->chunks)
+        return gyre_fail(err, GYRE_E_INVALID, "cannot compile the graph: an earlier attempt failed; build it again");
+    GYRE_TRY(make_scratch(g, options, err));
+    GYRE_TRY(gyre_graph_lower(g, err));
+    GYRE_TRY(gyre_recording_create(g->device, g->dispatches, g->n_dispatches, &g->recording, err));
+    g->stage = GYRE_STAGE_COMPILED;
+    return GYRE_OK;
+}
+
+gyre_status gyre_graph_submit(gyre_graph *g, gyre_error *err)
+{
+    if (g->stage != GYRE_STAGE_COMPILED)
+        return gyre_fail(err, GYRE_E_INVALID, "cannot submit the graph: it is not compiled");
+    return gyre_submit(g->device, g->recording, err);
+}
+
+gyre_status gyre_graph_profile(gyre_graph *g, uint64_t *ns, gyre_error *err)
+{
+    if (g->stage != GYRE_STAGE_COMPILED)
+        return gyre_fail(err, GYRE_E_INVALID, "cannot profile the graph: it is not compiled");
+    return gyre_profile(g->device, g->recording, ns, err);
+}

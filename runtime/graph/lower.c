@@ -1,0 +1,181 @@
+// Nodes to dispatches. One function per lowering family of ops.def; a family says what its kernels bind and how far
+// their grid extends. Which kernel and which constants: tune.c.
+#include "backends/kernel_source.h"
+#include "runtime/graph/tune.h"
+#include "runtime/util/base.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct lowering {
+    gyre_graph *g;
+    const struct gyre_node *node;
+    uint32_t index;
+    gyre_error *err;
+};
+
+// Adds one dispatch; the grid covers `extent` in tiles of the launch.
+static gyre_status emit(const struct lowering *l, const struct gyre_launch *launch, const struct gyre_binding *bind,
+                        uint32_t n_bind, const void *params, const uint64_t extent[3])
+{
+    gyre_graph *g = l->g;
+    const struct gyre_device_info *info = gyre_device_info(g->device);
+    if (g->n_dispatches == g->cap_dispatches) {
+        const uint32_t cap = g->cap_dispatches ? 2 * g->cap_dispatches : 64;
+        struct gyre_dispatch *dispatches = realloc(g->dispatches, cap * sizeof *dispatches);
+        if (dispatches) g->dispatches = dispatches;
+        uint32_t *nodes = realloc(g->dispatch_node, cap * sizeof *nodes);
+        if (nodes) g->dispatch_node = nodes;
+        if (!dispatches || !nodes) return gyre_fail(l->err, GYRE_E_NOMEM, "cannot lower the graph: out of host memory");
+        g->cap_dispatches = cap;
+    }
+    struct gyre_dispatch *d = &g->dispatches[g->n_dispatches];
+    *d = (struct gyre_dispatch){0};
+    for (int k = 0; k < 3; k++) {
+        const uint64_t groups = gyre_div_up(extent[k], launch->tile[k]);
+        if (groups > info->max_groups[k])
+            return gyre_fail(l->err, GYRE_E_UNSUPPORTED,
+                             "cannot lower %s: its grid needs %llu workgroups in one dimension, %s has at most %u; use "
+                             "fewer rows at once",
+                             launch->kernel.name, (unsigned long long)groups, info->id, info->max_groups[k]);
+        d->groups[k] = (uint32_t)groups;
+    }
+    const struct gyre_kernel_source *source = gyre_kernel_source_find(launch->kernel.name);
+    if (!source || source->n_bindings != n_bind || source->params_size > GYRE_MAX_PARAMS)
+        return gyre_fail(l->err, GYRE_E_INVALID, "cannot lower %s: %s", launch->kernel.name,
+                         source ? "its bindings are not those of its op" : "there is no such kernel");
+    memcpy(d->bind, bind, n_bind * sizeof *bind);
+    memcpy(d->params, params, source->params_size);
+    GYRE_TRY(gyre_kernel_create(g->device, &launch->kernel, &d->kernel, l->err));
+    g->dispatch_node[g->n_dispatches++] = l->index;
+    return GYRE_OK;
+}
+
+// All planes of all operands in order, outputs first; what is absent is bound to the first input, which kernels then do
+// not read.
+static uint32_t bind_all(const struct lowering *l, struct gyre_binding *bind)
+{
+    const struct gyre_graph *g = l->g;
+    const struct gyre_signature *sig = &gyre_signatures[l->node->op];
+    uint32_t n = 0;
+    for (size_t i = 0; i < strlen(sig->out); i++)
+        for (uint32_t p = 0; p < g->values[l->node->out[i]].n_planes; p++)
+            bind[n++] = gyre_graph_at(g, l->node->out[i], p);
+    if (l->node->temp) bind[n++] = gyre_graph_at(g, l->node->temp, 0);
+    for (size_t i = 0; i < strlen(sig->in); i++) {
+        const gyre_value v = l->node->in[i] ? l->node->in[i] : l->node->in[0];
+        const uint32_t planes = l->node->in[i] ? g->values[v].n_planes : 1;
+        for (uint32_t p = 0; p < planes; p++) bind[n++] = gyre_graph_at(g, v, p);
+    }
+    return n;
+}
+
+static gyre_status emit_plain(const struct lowering *l, uint64_t x, uint64_t y)
+{
+    struct gyre_binding bind[GYRE_MAX_BINDINGS];
+    struct gyre_launch launch;
+    GYRE_TRY(gyre_tune(l->g, l->node, &launch, l->err));
+    const uint32_t n = bind_all(l, bind);
+    return emit(l, &launch, bind, n, &l->node->params, (const uint64_t[3]){x, y, 1});
+}
+
+// ---- the families ---------------------------------------------------------------------------------------
+
+// y | rows, table, scale: one dispatch per range of the table, each writing the rows whose token it holds.
+static gyre_status lower_embed(const struct lowering *l)
+{
+    const struct gyre_weight *w = l->g->values[l->node->in[1]].weight;
+    struct gyre_launch launch;
+    GYRE_TRY(gyre_tune(l->g, l->node, &launch, l->err));
+    for (uint32_t i = 0; i < w->n_ranges; i++) {
+        const struct gyre_weight_range *r = &w->range[i];
+        struct gyre_embed_params p = l->node->params.embed;
+        p.n0 = (int32_t)r->n0, p.n = (int32_t)r->n, p.n_pad = (int32_t)r->n_pad;
+        const struct gyre_binding bind[] = {gyre_graph_at(l->g, l->node->out[0], 0),
+                                            gyre_graph_at(l->g, l->node->in[0], 0), r->weight, r->scale};
+        GYRE_TRY(emit(l, &launch, bind, GYRE_COUNT(bind), &p, (const uint64_t[3]){(uint64_t)p.rows, 1, 1}));
+    }
+    return GYRE_OK;
+}
+
+// y | x, meta, weight, scale, sums, addend: one dispatch per range of columns.
+static gyre_status lower_matmul(const struct lowering *l)
+{
+    const struct gyre_graph *g = l->g;
+    const struct gyre_weight *w = g->values[l->node->in[1]].weight;
+    const gyre_value x = l->node->in[0], add = l->node->in[2];
+    const struct gyre_binding codes = gyre_graph_at(g, x, 0),
+                              meta = g->values[x].kind == GYRE_VALUE_QUANT ? gyre_graph_at(g, x, 1) : codes;
+    struct gyre_launch launch;
+    GYRE_TRY(gyre_tune(g, l->node, &launch, l->err));
+    for (uint32_t i = 0; i < w->n_ranges; i++) {
+        const struct gyre_weight_range *r = &w->range[i];
+        struct gyre_matmul_params p = l->node->params.matmul;
+        p.n0 = (int32_t)r->n0, p.n = (int32_t)r->n, p.n_pad = (int32_t)r->n_pad;
+        const struct gyre_binding bind[] = {
+            gyre_graph_at(g, l->node->out[0], 0),  codes, meta, r->weight, r->scale, r->sums,
+            add ? gyre_graph_at(g, add, 0) : codes};
+        GYRE_TRY(emit(l, &launch, bind, GYRE_COUNT(bind), &p, (const uint64_t[3]){r->n_pad, (uint64_t)p.rows, 1}));
+    }
+    return GYRE_OK;
+}
+
+// y | a, b in pieces that the grid can hold.
+static gyre_status lower_add(const struct lowering *l)
+{
+    struct gyre_binding bind[3];
+    struct gyre_launch launch;
+    GYRE_TRY(gyre_tune(l->g, l->node, &launch, l->err));
+    (void)bind_all(l, bind);
+    const uint64_t count = (uint64_t)l->node->params.add.count, align = GYRE_BIND_ALIGN / 4;
+    const uint64_t most = (uint64_t)gyre_device_info(l->g->device)->max_groups[0] * launch.tile[0] / align * align;
+    for (uint64_t done = 0; done < count; done += most) {
+        const uint64_t n = GYRE_MIN(most, count - done);
+        const struct gyre_add_params p = {.count = (int32_t)n};
+        struct gyre_binding piece[3];
+        for (int b = 0; b < 3; b++) piece[b] = (struct gyre_binding){bind[b].buffer, bind[b].offset + 4 * done, 4 * n};
+        GYRE_TRY(emit(l, &launch, piece, 3, &p, (const uint64_t[3]){n, 1, 1}));
+    }
+    return GYRE_OK;
+}
+
+// Row by row: norms, quantizers, activations, Hadamard transforms.
+static gyre_status lower_rows(const struct lowering *l)
+{
+    if (l->node->op == GYRE_OP_add) return lower_add(l);
+    return emit_plain(l, l->g->values[l->node->out[0]].rows, 1);
+}
+
+// By heads and rows.
+static gyre_status lower_attn(const struct lowering *l)
+{
+    const union gyre_params *p = &l->node->params;
+    switch (l->node->op) {
+    case GYRE_OP_rope:
+        return emit_plain(l, (uint64_t)p->rope.heads + 2 * (uint64_t)p->rope.kv_heads, (uint64_t)p->rope.rows);
+    case GYRE_OP_kv_write:
+        return emit_plain(l, 2 * (uint64_t)p->kv_write.kv_heads, (uint64_t)p->kv_write.rows);
+    case GYRE_OP_attn:
+        return emit_plain(l, (uint64_t)p->attn.heads, (uint64_t)p->attn.rows);
+    default:
+        return emit_plain(l, (uint64_t)p->rope_kv.heads + 2 * (uint64_t)p->rope_kv.kv_heads, (uint64_t)p->rope_kv.rows);
+    }
+}
+
+// One workgroup per row of logits.
+static gyre_status lower_head(const struct lowering *l) { return emit_plain(l, l->g->values[l->node->in[0]].rows, 1); }
+
+static gyre_status (*const lower[GYRE_OP_COUNT])(const struct lowering *) = {
+#define OP(name, outputs, inputs, family) [GYRE_OP_##name] = lower_##family,
+#include "runtime/core/ops.def"
+#undef OP
+};
+
+gyre_status gyre_graph_lower(gyre_graph *g, gyre_error *err)
+{
+    for (uint32_t i = 0; i < g->n_nodes; i++) {
+        const struct lowering l = {g, &g->nodes[i], i, err};
+        GYRE_TRY(lower[g->nodes[i].op](&l));
+    }
+    return GYRE_OK;
+}

@@ -1,0 +1,157 @@
+// See repack.h. Pieces of at most STAGING bytes go to a staging buffer, then a repack kernel spreads them into the weight.
+#include "runtime/graph/repack.h"
+#include "runtime/graph/tune.h"
+#include "runtime/util/base.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { STAGING = 16 << 20, N_KERNELS = 7 };
+
+// X(format, kernel, weight kind, bits per source element (times 32), fixed group or 0, multiple of k)
+static const struct format {
+    const char *kernel;
+    gyre_weight_kind kind;
+    uint32_t bytes_per_32, group, k_align;
+    bool sums, scale;
+} formats[] = {
+    [GYRE_REPACK_I4] = {"repack_i4", GYRE_WEIGHT_W4, 16, 0, 8, true, false},
+    [GYRE_REPACK_I8] = {"repack_i8", GYRE_WEIGHT_W8, 32, 0, 4, true, false},
+    [GYRE_REPACK_Q4_0] = {"repack_q4_0", GYRE_WEIGHT_W4, 18, 32, 32, true, true},
+    [GYRE_REPACK_Q8_0] = {"repack_q8_0", GYRE_WEIGHT_W8, 34, 32, 32, true, true},
+    [GYRE_REPACK_F16] = {"repack_f16", GYRE_WEIGHT_F16, 64, 0, 2, false, false},
+    [GYRE_REPACK_F32] = {"repack_f32", GYRE_WEIGHT_F32, 128, 0, 1, false, false},
+};
+
+struct gyre_repacker {
+    gyre_device *device;
+    gyre_buffer *staging;
+    uint64_t staging_bytes;
+    gyre_kernel *kernel[N_KERNELS]; // made when first needed; the last one spreads scales
+    struct gyre_launch launch[N_KERNELS];
+};
+
+gyre_weight_kind gyre_repack_kind(gyre_repack_format format) { return formats[format].kind; }
+
+void gyre_weight_plane_bytes(gyre_weight_kind kind, uint32_t n, uint32_t k, uint32_t group, uint64_t bytes[3])
+{
+    static const uint32_t half_bytes[] = {
+        [GYRE_WEIGHT_F32] = 8, [GYRE_WEIGHT_F16] = 4, [GYRE_WEIGHT_W8] = 2, [GYRE_WEIGHT_W4] = 1};
+    const bool coded = kind == GYRE_WEIGHT_W8 || kind == GYRE_WEIGHT_W4;
+    const uint64_t n_pad = gyre_round_up(n, 8), groups = coded && group ? k / group : 0,
+                   rows = coded ? gyre_round_up(k, 4) : k;
+    bytes[0] = n_pad * rows * half_bytes[kind] / 2;
+    bytes[1] = n_pad * groups * 2;
+    bytes[2] = n_pad * groups * 4;
+}
+
+uint32_t gyre_weight_max_columns(const struct gyre_device_info *info, gyre_weight_kind kind, uint32_t k, uint32_t group)
+{
+    uint64_t bytes[3];
+    gyre_weight_plane_bytes(kind, 8, k, group, bytes);
+    const uint64_t eight = GYRE_MAX(bytes[0], GYRE_MAX(bytes[1], bytes[2])),
+                   limit = GYRE_MIN(info->max_binding, info->max_buffer);
+    const uint64_t columns = eight ? limit / eight * 8 : 0;
+    return (uint32_t)GYRE_MIN(columns, UINT32_MAX / 8 * 8);
+}
+
+gyre_status gyre_repacker_create(gyre_device *device, gyre_repacker **out, gyre_error *err)
+{
+    const struct gyre_device_info *info = gyre_device_info(device);
+    *out = NULL;
+    gyre_repacker *r = calloc(1, sizeof *r);
+    if (!r) return gyre_fail(err, GYRE_E_NOMEM, "cannot prepare uploads: out of host memory");
+    r->device = device;
+    r->staging_bytes = GYRE_MIN((uint64_t)STAGING, GYRE_MIN(info->max_buffer, info->max_binding)) / 4 * 4;
+    const gyre_status st = gyre_buffer_create(device, r->staging_bytes, "weight staging", &r->staging, err);
+    if (st) {
+        free(r);
+        return st;
+    }
+    *out = r;
+    return GYRE_OK;
+}
+
+void gyre_repacker_destroy(gyre_repacker *r)
+{
+    if (!r) return;
+    for (int i = 0; i < N_KERNELS; i++) gyre_kernel_destroy(r->device, r->kernel[i]);
+    gyre_buffer_destroy(r->device, r->staging);
+    free(r);
+}
+
+// One job: rows of `row_bytes` spread by one kernel into `planes`.
+struct spread {
+    int kernel;
+    const char *name;
+    const uint8_t *rows;
+    uint64_t row_bytes;
+    struct gyre_binding plane[3];
+    uint32_t n_planes;
+};
+
+static gyre_status spread(gyre_repacker *r, const struct spread *s, uint32_t n, uint32_t k, uint32_t group,
+                          uint32_t n_pad, uint32_t first, gyre_error *err)
+{
+    const uint32_t per_piece = (uint32_t)GYRE_MIN(r->staging_bytes / s->row_bytes / 8 * 8, gyre_round_up(n, 8));
+    if (!per_piece)
+        return gyre_fail(err, GYRE_E_UNSUPPORTED,
+                         "cannot upload a weight: 8 rows of %llu bytes exceed the staging buffer",
+                         (unsigned long long)s->row_bytes);
+    if (!r->kernel[s->kernel]) {
+        GYRE_TRY(gyre_tune_repack(gyre_device_info(r->device), s->name, &r->launch[s->kernel], err));
+        GYRE_TRY(gyre_kernel_create(r->device, &r->launch[s->kernel].kernel, &r->kernel[s->kernel], err));
+    }
+    const struct gyre_launch *launch = &r->launch[s->kernel];
+    for (uint32_t done = 0; done < n; done += per_piece) {
+        const uint32_t count = GYRE_MIN(per_piece, n - done);
+        const uint64_t bytes = count * s->row_bytes;
+        const struct gyre_repack_params p = {.n = (int32_t)count,
+                                             .k = (int32_t)k,
+                                             .group = (int32_t)group,
+                                             .n_pad = (int32_t)n_pad,
+                                             .first = (int32_t)(first + done)};
+        struct gyre_dispatch d = {.kernel = r->kernel[s->kernel]};
+        d.groups[0] = (uint32_t)gyre_div_up(gyre_round_up(count, 8), launch->tile[0]);
+        d.groups[1] = (uint32_t)gyre_div_up(k, launch->tile[1]);
+        d.groups[2] = 1;
+        for (uint32_t i = 0; i < s->n_planes; i++) d.bind[i] = s->plane[i];
+        d.bind[s->n_planes] = (struct gyre_binding){r->staging, 0, gyre_round_up(bytes, 4)};
+        memcpy(d.params, &p, sizeof p);
+        GYRE_TRY(gyre_buffer_write(r->device, r->staging, 0, s->rows + done * s->row_bytes, bytes, err));
+        GYRE_TRY(gyre_run_once(r->device, &d, 1, err));
+    }
+    return GYRE_OK;
+}
+
+gyre_status gyre_repack_upload(gyre_repacker *r, gyre_repack_format format, const void *rows, const uint16_t *scales,
+                               uint32_t n, uint32_t k, uint32_t group, uint32_t n_dst0,
+                               const struct gyre_weight_range *dst, gyre_error *err)
+{
+    if ((unsigned)format >= GYRE_COUNT(formats) || !rows || !n || !k)
+        return gyre_fail(err, GYRE_E_INVALID, "cannot upload a weight: there is nothing to upload");
+    const struct format *f = &formats[format];
+    const uint32_t used_group = f->group ? f->group : f->sums ? group : k;
+    if (k % f->k_align || !used_group || k % used_group || (f->group && group && group != f->group))
+        return gyre_fail(err, GYRE_E_UNSUPPORTED,
+                         "cannot upload a weight (%u x %u): K must be a multiple of %u and of its group (%u)", n, k,
+                         f->k_align, used_group);
+    if (n_dst0 % 8 || (uint64_t)n_dst0 + n > dst->n || (n % 8 && n_dst0 + n != dst->n))
+        return gyre_fail(
+            err, GYRE_E_UNSUPPORTED,
+            "cannot place %u columns at %u of %u: tensors that share a weight begin and end at multiples of 8", n,
+            n_dst0, dst->n);
+    if ((f->sums && !f->scale) != (scales != NULL))
+        return gyre_fail(err, GYRE_E_INVALID, "cannot upload a weight: %s",
+                         scales ? "this format has no separate scales" : "its scales are missing");
+    struct spread s = {
+        .kernel = (int)format, .name = f->kernel, .rows = rows, .row_bytes = (uint64_t)k * f->bytes_per_32 / 32};
+    s.plane[s.n_planes++] = dst->weight;
+    if (f->scale) s.plane[s.n_planes++] = dst->scale;
+    if (f->sums) s.plane[s.n_planes++] = dst->sums;
+    GYRE_TRY(spread(r, &s, n, k, used_group, dst->n_pad, n_dst0, err));
+    if (!scales) return GYRE_OK;
+    s = (struct spread){
+        N_KERNELS - 1, "repack_scale", (const uint8_t *)scales, 2 * (uint64_t)(k / used_group), {dst->scale}, 1};
+    return spread(r, &s, n, k, used_group, dst->n_pad, n_dst0, err);
+}

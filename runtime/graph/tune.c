@@ -1,0 +1,187 @@
+// See tune.h. The conventions of each kernel (what a workgroup covers, limits of its constants) stand in the comment that
+// opens its .k file; this file follows them.
+#include "runtime/graph/tune.h"
+#include "backends/kernel_source.h"
+#include "runtime/util/base.h"
+
+#include <stdio.h>
+#include <string.h>
+
+// Three classes of devices that want different workgroups. A software device runs a workgroup on one CPU thread:
+// lavapipe fills SIMD lanes with invocations (8 floats of AVX2), PoCL vectorizes the loop over them and pays for
+// barriers.
+enum device_class { LAVAPIPE, POCL, HARDWARE };
+
+static enum device_class class_of(const struct gyre_device_info *info)
+{
+    if (!info->software) return HARDWARE;
+    return strncmp(info->id, "opencl", 6) ? LAVAPIPE : POCL;
+}
+
+// The largest power of two that is neither above `useful` (but at least 8) nor above what the device allows.
+static uint32_t lanes(const struct gyre_device_info *info, uint32_t useful)
+{
+    const uint32_t most = class_of(info) == HARDWARE ? 256 : 8;
+    uint32_t n = 8;
+    while (2 * n <= useful && 2 * n <= most && 2 * n <= info->max_workgroup && 2 * n <= info->max_group_size[0]) n *= 2;
+    return n;
+}
+
+// The kernel with its default constants, a workgroup of wgx x wgy, one unit per group in every dimension.
+static gyre_status start(struct gyre_launch *out, const char *name, uint32_t wgx, uint32_t wgy, gyre_error *err)
+{
+    const struct gyre_kernel_source *source = gyre_kernel_source_find(name);
+    if (!source)
+        return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot choose a kernel: %s is not built into this program", name);
+    *out = (struct gyre_launch){.kernel = {.name = source->name, .n_spec = source->n_spec}, .tile = {1, 1, 1}};
+    memcpy(out->kernel.spec, source->spec_defaults, sizeof out->kernel.spec);
+    out->kernel.spec[0] = wgx;
+    out->kernel.spec[1] = wgy;
+    out->kernel.spec[2] = 1;
+    return GYRE_OK;
+}
+
+// Sets a constant by its name in the kernel; one that the kernel does not have is ignored.
+static void set(struct gyre_launch *launch, const char *name, uint32_t value)
+{
+    const struct gyre_kernel_source *source = gyre_kernel_source_find(launch->kernel.name);
+    for (uint32_t i = 3; source && i < source->n_spec; i++)
+        if (!strcmp(source->spec_names[i], name)) launch->kernel.spec[i] = value;
+}
+
+static const char *const weight_names[] = {
+    [GYRE_WEIGHT_F32] = "f32", [GYRE_WEIGHT_F16] = "f16", [GYRE_WEIGHT_W8] = "w8", [GYRE_WEIGHT_W4] = "w4"};
+
+// ---- Hadamard transforms --------------------------------------------------------------------------------
+
+struct had {
+    uint32_t length, most_k;
+}; // floats of a row that are transformed; the largest dense factor
+
+static struct had had_of(const struct gyre_node *node)
+{
+    if (node->op == GYRE_OP_hadamard) {
+        const struct gyre_hadamard_params *p = &node->params.hadamard;
+        return (struct had){(uint32_t)(p->n * p->segs), (uint32_t)GYRE_MAX(p->k1, GYRE_MAX(p->k2, p->k3))};
+    }
+    const struct gyre_act_mul_params *p = &node->params.act_mul;
+    return (struct had){(uint32_t)(p->n * p->segs), (uint32_t)GYRE_MAX(p->k1, GYRE_MAX(p->k2, p->k3))};
+}
+
+static uint32_t had_lanes(const struct gyre_device_info *info, struct had had)
+{
+    uint32_t n = lanes(info, had.length / 16);
+    while (n * 16 < had.most_k) n *= 2; // hadamard.k.h: a dense axis takes 16 outputs per invocation
+    return n;
+}
+
+// Whether the row and the reductions beside it fit shared memory.
+static bool had_is_shared(const struct gyre_device_info *info, struct had had)
+{
+    return 4 * (uint64_t)had.length + 8 * (uint64_t)had_lanes(info, had) + 64 <= info->shared_bytes;
+}
+
+static gyre_status tune_had(const struct gyre_device_info *info, const struct gyre_node *node, struct gyre_launch *out,
+                            gyre_error *err)
+{
+    const struct had had = had_of(node);
+    char name[64];
+    snprintf(name, sizeof name, "%s%s", gyre_ops[node->op].name, had_is_shared(info, had) ? "" : "_global");
+    GYRE_TRY(start(out, name, had_lanes(info, had), 1, err));
+    set(out, "SHARED_N", had_is_shared(info, had) ? had.length : 1);
+    return GYRE_OK;
+}
+
+uint64_t gyre_tune_temp(const gyre_graph *g, const struct gyre_node *node)
+{
+    if (node->op != GYRE_OP_act_mul_had_quant || had_is_shared(gyre_device_info(g->device), had_of(node))) return 0;
+    return (uint64_t)node->params.act_mul.rows * (uint64_t)node->params.act_mul.width;
+}
+
+// ---- matrix products ------------------------------------------------------------------------------------
+
+static gyre_status tune_matmul(const gyre_graph *g, const struct gyre_node *node, struct gyre_launch *out,
+                               gyre_error *err)
+{
+    const struct gyre_device_info *info = gyre_device_info(g->device);
+    const struct gyre_weight *w = g->values[node->in[1]].weight;
+    const bool quant = g->values[node->in[0]].kind == GYRE_VALUE_QUANT, few = node->params.matmul.rows < 4;
+    char name[64];
+    snprintf(name, sizeof name, "matmul_%s_%s_%s", weight_names[w->kind], quant ? "q" : "f", few ? "v" : "m");
+    return start(out, name, lanes(info, 64), 1, err);
+}
+
+// ---- attention and heads --------------------------------------------------------------------------------
+
+static gyre_status tune_heads(const gyre_graph *g, const struct gyre_node *node, struct gyre_launch *out,
+                              gyre_error *err)
+{
+    const struct gyre_device_info *info = gyre_device_info(g->device);
+    const uint32_t hd = (uint32_t)(node->op == GYRE_OP_rope       ? node->params.rope.hd
+                                   : node->op == GYRE_OP_kv_write ? node->params.kv_write.hd
+                                                                  : node->params.rope_kv.hd);
+    GYRE_TRY(start(out, gyre_ops[node->op].name, lanes(info, GYRE_MAX(hd / 2, 32)), 1, err));
+    if (node->op != GYRE_OP_rope) set(out, "KVBITS", g->values[node->out[node->op == GYRE_OP_kv_write ? 0 : 1]].bits);
+    set(out, "HD", hd);
+    return GYRE_OK;
+}
+
+static gyre_status tune_attn(const gyre_graph *g, const struct gyre_node *node, struct gyre_launch *out,
+                             gyre_error *err)
+{
+    const struct gyre_device_info *info = gyre_device_info(g->device);
+    GYRE_TRY(start(out, "attn_v", lanes(info, 64), 1, err));
+    set(out, "KVBITS", g->values[node->in[1]].bits);
+    set(out, "HD", (uint32_t)node->params.attn.hd);
+    return GYRE_OK;
+}
+
+// ---- all ops --------------------------------------------------------------------------------------------
+
+gyre_status gyre_tune(const gyre_graph *g, const struct gyre_node *node, struct gyre_launch *out, gyre_error *err)
+{
+    const struct gyre_device_info *info = gyre_device_info(g->device);
+    const uint32_t width = g->values[node->out[0]].width;
+    char name[64];
+    switch (node->op) {
+    case GYRE_OP_matmul:
+        return tune_matmul(g, node, out, err);
+    case GYRE_OP_rope:
+    case GYRE_OP_kv_write:
+    case GYRE_OP_rope_kv:
+    case GYRE_OP_rope_had_kv:
+        return tune_heads(g, node, out, err);
+    case GYRE_OP_attn:
+        return tune_attn(g, node, out, err);
+    case GYRE_OP_hadamard:
+    case GYRE_OP_act_mul_had:
+    case GYRE_OP_act_mul_had_quant:
+        return tune_had(info, node, out, err);
+    case GYRE_OP_embed:
+        snprintf(name, sizeof name, "embed_%s", weight_names[g->values[node->in[1]].weight->kind]);
+        return start(out, name, lanes(info, width / 4), 1, err);
+    case GYRE_OP_add:
+        GYRE_TRY(start(out, "add", lanes(info, 256), 1, err));
+        out->tile[0] = out->kernel.spec[0];
+        return GYRE_OK;
+    case GYRE_OP_sample:
+        GYRE_TRY(start(out, "sample", 8, 1, err));
+        out->tile[0] = 8;
+        return GYRE_OK;
+    case GYRE_OP_argmax:
+    case GYRE_OP_topk:
+    case GYRE_OP_loglik:
+    case GYRE_OP_kl:
+        return start(out, gyre_ops[node->op].name, lanes(info, 256), 1, err);
+    default:
+        return start(out, gyre_ops[node->op].name, lanes(info, width / 4), 1, err); // a workgroup per row
+    }
+}
+
+gyre_status gyre_tune_repack(const struct gyre_device_info *info, const char *name, struct gyre_launch *out,
+                             gyre_error *err)
+{
+    GYRE_TRY(start(out, name, lanes(info, 64), 1, err));
+    out->tile[0] = out->kernel.spec[0];
+    return GYRE_OK;
+}

@@ -1,0 +1,24 @@
+// Which kernel runs a node on this device, with which workgroup and constants: the only place that decides it.
+//
+// A choice depends on gyre_device_info and on shapes, never on a vendor's name. It is a rule today. Choices that only a
+// measurement can make (float or int8 products in decode, tile sizes) belong behind gyre_tune as well: measured at first
+// use, kept per (device, driver, hash of the kernel); callers will not notice.
+#pragma once
+#include "runtime/graph/node.h"
+
+// A kernel with its constants; a workgroup covers tile[0] x tile[1] x tile[2] units of the extents that the lowering gives.
+struct gyre_launch {
+    struct gyre_kernel_params kernel;
+    uint32_t tile[3];
+};
+
+// The launch of a node (op, shapes and operands are read from it). GYRE_E_UNSUPPORTED if no kernel can run it here.
+gyre_status gyre_tune(const gyre_graph *g, const struct gyre_node *node, struct gyre_launch *out,
+                      gyre_error *err) GYRE_MUST_USE;
+
+// Floats of memory that the chosen kernel needs beside its outputs; 0: none. Asked before the graph is planned.
+uint64_t gyre_tune_temp(const gyre_graph *g, const struct gyre_node *node);
+
+// The launch of a repack kernel.
+gyre_status gyre_tune_repack(const struct gyre_device_info *info, const char *name, struct gyre_launch *out,
+                             gyre_error *err) GYRE_MUST_USE;

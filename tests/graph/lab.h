@@ -1,0 +1,43 @@
+// A device, seeded data on it, and one transformer block as a graph: what the tests of this area share.
+// The same seed gives the same bytes on every device. Everything lives until lab_close.
+#pragma once
+#include "runtime/graph/node.h"
+
+#include <stdbool.h>
+
+struct lab {
+    gyre_device *device;
+    gyre_buffer *buffers[512];
+    struct gyre_weight_range *ranges[64];
+    uint32_t n_buffers, n_ranges;
+    uint64_t random;
+};
+
+bool lab_open(struct lab *lab, const char *id, const struct gyre_device_options *options); // false: no such device
+void lab_close(struct lab *lab);
+
+uint32_t lab_random(struct lab *lab, uint32_t below);
+struct gyre_binding lab_bytes(struct lab *lab, const void *data, uint64_t bytes); // data NULL: zeros
+struct gyre_binding lab_floats(struct lab *lab, uint64_t n, float mean, float deviation);
+void lab_read(struct lab *lab, struct gyre_binding from, void *to);
+struct gyre_weight lab_weight(struct lab *lab, gyre_weight_kind kind, uint32_t n, uint32_t k, uint32_t group,
+                              uint32_t n_ranges);
+
+// One block of width 64, 4 heads and 2 kv heads of 32, ffn 96 = 12 x 8 unless the shape says otherwise.
+struct block_shape {
+    uint32_t rows, act_bits, kv_bits, group;
+    gyre_weight_kind kind;
+    bool r3, r4;
+    uint32_t width, heads, kv_heads, head_dim, ffn;
+};
+struct block {
+    struct block_shape s;
+    struct gyre_weight qkv, o, gate_up, down;
+    struct gyre_binding x, y, attn_gain, ffn_gain;
+    struct gyre_attn_shape attn;
+    struct gyre_kv_pool kv;
+    struct gyre_had_desc had3, had4;
+    struct gyre_batch batch;
+};
+void lab_block(struct lab *lab, struct block_shape shape, struct block *out);
+gyre_graph *lab_block_graph(struct lab *lab, const struct block *b); // built, not compiled
