@@ -1,0 +1,293 @@
+// See weights.h. File rows travel in bounded pieces: decoded or re-packed on the host where the file's type has no
+// device form, then turned into the device layout by the repack kernels (runtime/graph/repack.h).
+#include "runtime/model/weights.h"
+
+#include "runtime/core/codec.h"
+#include "runtime/graph/repack.h"
+#include "runtime/util/base.h"
+#include "runtime/util/half.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { PIECE_BYTES = 8 << 20 }; // of decoded rows on the host at a time
+
+static gyre_status plane_create(gyre_device *device, uint64_t bytes, const char *label, struct gyre_binding *out, gyre_error *err)
+{
+    *out = (struct gyre_binding){.size = bytes};
+    return gyre_buffer_create(device, bytes, label, &out->buffer, err);
+}
+
+gyre_status gyre_weight_create(gyre_device *device, gyre_weight_kind kind, uint32_t n, uint32_t k, uint32_t group, const char *label, struct gyre_weight *out, gyre_error *err)
+{
+    const uint32_t most = gyre_weight_max_columns(gyre_device_info(device), kind, k, group); // of one range
+    *out = (struct gyre_weight){.kind = kind, .n = n, .k = k, .group = group};
+    if (most == 0) {
+        return gyre_fail(err, GYRE_E_DEVICE_MEM, "cannot place weight (%s): 8 columns of %u inputs exceed one binding of %s; use another device", label, k, gyre_device_info(device)->id);
+    }
+    out->n_ranges = (uint32_t)gyre_div_up(n, most);
+    out->range = calloc(out->n_ranges, sizeof *out->range);
+    if (!out->range) return gyre_fail(err, GYRE_E_NOMEM, "cannot place weight (%s): out of memory", label);
+    gyre_status st = GYRE_OK;
+    for (uint32_t i = 0; i < out->n_ranges; i++) {
+        struct gyre_weight_range *r = &out->range[i];
+        r->n0 = i * most;
+        r->n = GYRE_MIN(most, n - r->n0);
+        r->n_pad = (uint32_t)gyre_round_up(r->n, 8);
+        uint64_t bytes[3];
+        gyre_weight_plane_bytes(kind, r->n, k, group, bytes);
+        GYRE_GO(plane_create(device, bytes[0], label, &r->weight, err));
+        r->scale = r->sums = r->weight;
+        if (bytes[1]) {
+            r->scale.buffer = r->sums.buffer = NULL;
+            GYRE_GO(plane_create(device, bytes[1], label, &r->scale, err));
+            GYRE_GO(plane_create(device, bytes[2], label, &r->sums, err));
+        }
+    }
+done:
+    if (st != GYRE_OK) gyre_weight_destroy(device, out);
+    return st;
+}
+
+void gyre_weight_destroy(gyre_device *device, struct gyre_weight *weight)
+{
+    for (uint32_t i = 0; weight->range && i < weight->n_ranges; i++) {
+        struct gyre_weight_range *r = &weight->range[i];
+        if (r->scale.buffer != r->weight.buffer) {
+            gyre_buffer_destroy(device, r->scale.buffer);
+            gyre_buffer_destroy(device, r->sums.buffer);
+        }
+        gyre_buffer_destroy(device, r->weight.buffer);
+    }
+    free(weight->range);
+    *weight = (struct gyre_weight){0};
+}
+
+uint64_t gyre_weight_bytes(const struct gyre_weight *weight)
+{
+    uint64_t total = 0;
+    for (uint32_t i = 0; i < weight->n_ranges; i++) {
+        uint64_t bytes[3];
+        gyre_weight_plane_bytes(weight->kind, weight->range[i].n, weight->k, weight->group, bytes);
+        total += bytes[0] + bytes[1] + bytes[2];
+    }
+    return total;
+}
+
+// ---- filling ------------------------------------------------------------------------------------------
+
+// Rows in file layout `format` go to columns n0.. of the weight, range by range.
+static gyre_status fill_rows(gyre_repacker *repacker, const struct gyre_weight *w, gyre_repack_format format, const unsigned char *rows, uint64_t row_bytes, const uint16_t *scales, uint32_t n0, uint32_t n, gyre_error *err)
+{
+    const uint32_t groups = w->k / w->group;
+    for (uint32_t i = 0; i < w->n_ranges; i++) {
+        const struct gyre_weight_range *r = &w->range[i];
+        const uint32_t first = GYRE_MAX(n0, r->n0), end = GYRE_MIN(n0 + n, r->n0 + r->n);
+        if (first >= end) continue;
+        const uint64_t skip = first - n0;
+        GYRE_TRY(gyre_repack_upload(repacker, format, rows + skip * row_bytes, scales ? scales + skip * groups : NULL, end - first, w->k, w->group, first - r->n0, r, err));
+    }
+    return GYRE_OK;
+}
+
+// Codes (int8) to the packed form that the repack kernel reads.
+static gyre_status fill_codes(gyre_repacker *repacker, const struct gyre_weight *w, uint32_t n0, uint32_t n, const int8_t *codes, const uint16_t *scales, gyre_error *err)
+{
+    if (w->kind == GYRE_WEIGHT_W8) return fill_rows(repacker, w, GYRE_REPACK_I8, (const unsigned char *)codes, w->k, scales, n0, n, err);
+    const uint64_t row_bytes = w->k / 2;
+    unsigned char *packed = malloc(n * row_bytes);
+    if (!packed) return gyre_fail(err, GYRE_E_NOMEM, "cannot pack weights: out of memory");
+    for (uint64_t i = 0; i < n; i++) gyre_pack_i4(codes + i * w->k, w->k, packed + i * row_bytes);
+    const gyre_status st = fill_rows(repacker, w, GYRE_REPACK_I4, packed, row_bytes, scales, n0, n, err);
+    free(packed);
+    return st;
+}
+
+gyre_status gyre_weight_fill(gyre_repacker *repacker, const struct gyre_weight *w, uint32_t n0, uint32_t n, const float *f32, const int8_t *codes, const uint16_t *scales, gyre_error *err)
+{
+    if (w->kind == GYRE_WEIGHT_F32 && f32) return fill_rows(repacker, w, GYRE_REPACK_F32, (const unsigned char *)f32, (uint64_t)w->k * 4, NULL, n0, n, err);
+    if (w->kind == GYRE_WEIGHT_F16 && f32) {
+        uint16_t *half = malloc((size_t)n * w->k * 2);
+        if (!half) return gyre_fail(err, GYRE_E_NOMEM, "cannot convert weights: out of memory");
+        for (uint64_t i = 0; i < (uint64_t)n * w->k; i++) half[i] = gyre_f16_from_f32(f32[i]);
+        const gyre_status st = fill_rows(repacker, w, GYRE_REPACK_F16, (const unsigned char *)half, (uint64_t)w->k * 2, NULL, n0, n, err);
+        free(half);
+        return st;
+    }
+    if (!codes || !scales) return gyre_fail(err, GYRE_E_INVALID, "cannot fill weight: the kind asks for codes and scales");
+    return fill_codes(repacker, w, n0, n, codes, scales, err);
+}
+
+// ---- from a file --------------------------------------------------------------------------------------
+
+// The device form that one part asks for.
+static gyre_weight_kind part_kind(const struct gyre_weight_part *p)
+{
+    switch (p->weight->type) {
+    case GYRE_DTYPE_I8: return p->weight->cols * 2 == p->k ? GYRE_WEIGHT_W4 : GYRE_WEIGHT_W8;
+    case GYRE_DTYPE_Q4_0: return GYRE_WEIGHT_W4;
+    case GYRE_DTYPE_Q8_0: return GYRE_WEIGHT_W8;
+    case GYRE_DTYPE_F32: return GYRE_WEIGHT_F32;
+    default: return GYRE_WEIGHT_F16;
+    }
+}
+
+static uint32_t part_group(const struct gyre_weight_part *p, uint32_t portable_group)
+{
+    if (p->weight->type == GYRE_DTYPE_I8) return (uint32_t)(p->k / p->scale->cols);
+    if (p->weight->type == GYRE_DTYPE_Q4_0) return portable_group ? portable_group : p->k;
+    return p->weight->type == GYRE_DTYPE_Q8_0 ? 32 : p->k;
+}
+
+// Bfloat16 has f32's range: does every value fit a half without overflow?
+static bool bf16_fits_f16(const struct gyre_tensor *t)
+{
+    const unsigned char *bytes = t->data;
+    for (uint64_t i = 0; i < t->rows * t->cols; i++) {
+        uint16_t h;
+        memcpy(&h, bytes + 2 * i, 2);
+        if (fabsf(gyre_f32_from_bf16(h)) > 65504.0f) return false;
+    }
+    return true;
+}
+
+static gyre_weight_kind choose_kind(const struct gyre_weight_part *parts, uint32_t n_parts, uint32_t portable_group, uint32_t *group)
+{
+    gyre_weight_kind kind = part_kind(&parts[0]);
+    *group = part_group(&parts[0], portable_group);
+    bool same = true;
+    for (uint32_t i = 1; i < n_parts; i++) {
+        same = same && part_kind(&parts[i]) == kind && part_group(&parts[i], portable_group) == *group;
+    }
+    if (!same) kind = GYRE_WEIGHT_F16;
+    if (kind == GYRE_WEIGHT_F16) {
+        for (uint32_t i = 0; i < n_parts; i++) {
+            const struct gyre_tensor *t = parts[i].weight;
+            if (t->type == GYRE_DTYPE_F32 || (t->type == GYRE_DTYPE_BF16 && !bf16_fits_f16(t))) kind = GYRE_WEIGHT_F32;
+        }
+    }
+    if (kind == GYRE_WEIGHT_F16 || kind == GYRE_WEIGHT_F32) *group = parts[0].k;
+    return kind;
+}
+
+// Rows of any readable type as f32, gyre's own scaled integers included.
+static void part_rows_f32(const struct gyre_weight_part *p, uint64_t first, uint64_t n, float *out)
+{
+    if (p->weight->type != GYRE_DTYPE_I8) {
+        gyre_tensor_rows_f32(p->weight, first, n, out);
+        return;
+    }
+    const uint64_t group = p->k / p->scale->cols;
+    for (uint64_t i = 0; i < n; i++) {
+        const uint8_t *row = (const uint8_t *)p->weight->data + (first + i) * p->weight->cols;
+        const unsigned char *scales = (const unsigned char *)p->scale->data + (first + i) * p->scale->cols * 2;
+        for (uint64_t j = 0; j < p->k; j++) {
+            uint16_t s;
+            memcpy(&s, scales + j / group * 2, 2);
+            const int code = p->weight->cols == p->k ? (int8_t)row[j] : ((row[j / 2] >> (j % 2 * 4)) & 15) - 8;
+            out[i * p->k + j] = (float)code * gyre_f32_from_f16(s);
+        }
+    }
+}
+
+static gyre_status load_expanded(gyre_repacker *repacker, const struct gyre_weight *w, const struct gyre_weight_part *p, uint32_t n0, gyre_error *err)
+{
+    const uint64_t piece = GYRE_MAX(8, PIECE_BYTES / ((uint64_t)p->k * 4) / 8 * 8);
+    float *rows = malloc(GYRE_MIN(piece, p->n) * p->k * sizeof *rows);
+    if (!rows) return gyre_fail(err, GYRE_E_NOMEM, "cannot load tensor (%s): out of memory", p->weight->name);
+    gyre_status st = GYRE_OK;
+    for (uint64_t first = 0; first < p->n; first += piece) {
+        const uint64_t n = GYRE_MIN(piece, p->n - first);
+#pragma omp parallel for schedule(static)
+        for (uint64_t i = 0; i < n; i++) part_rows_f32(p, first + i, 1, rows + i * p->k);
+        GYRE_GO(gyre_weight_fill(repacker, w, n0 + (uint32_t)first, (uint32_t)n, rows, NULL, NULL, err));
+    }
+done:
+    free(rows);
+    return st;
+}
+
+// Portable Q4_0 with one scale per row or per large group: the scale is kept once, after a bitwise check.
+static gyre_status load_repeated_q4_0(gyre_repacker *repacker, const struct gyre_weight *w, const struct gyre_weight_part *p, uint32_t n0, gyre_error *err)
+{
+    const uint32_t blocks = p->k / 32, groups = p->k / w->group, per_group = w->group / 32;
+    const uint64_t row_bytes = (uint64_t)blocks * 18;
+    int8_t *codes = malloc((size_t)p->n * p->k);
+    uint16_t *scales = malloc((size_t)p->n * groups * 2);
+    gyre_status st = GYRE_OK;
+    if (!codes || !scales) {
+        st = gyre_fail(err, GYRE_E_NOMEM, "cannot load tensor (%s): out of memory", p->weight->name);
+        goto done;
+    }
+    for (uint64_t i = 0; i < p->n; i++) {
+        const unsigned char *row = (const unsigned char *)p->weight->data + i * row_bytes;
+        for (uint32_t b = 0; b < blocks; b++) {
+            const unsigned char *block = row + b * 18;
+            if (memcmp(block, row + b / per_group * per_group * 18, 2) != 0) {
+                st = gyre_fail(err, GYRE_E_FORMAT, "cannot load tensor (%s): row %llu has different scales inside a group of %u although gyre.wgroup declares one; quantize the model again", p->weight->name, (unsigned long long)i, w->group);
+                goto done;
+            }
+            memcpy(&scales[i * groups + b / per_group], block, 2);
+            for (uint32_t j = 0; j < 16; j++) {
+                codes[i * p->k + b * 32 + j] = (int8_t)((block[2 + j] & 15) - 8);
+                codes[i * p->k + b * 32 + j + 16] = (int8_t)((block[2 + j] >> 4) - 8);
+            }
+        }
+    }
+    st = fill_codes(repacker, w, n0, p->n, codes, scales, err);
+done:
+    free(scales);
+    free(codes);
+    return st;
+}
+
+static gyre_status load_part(gyre_repacker *repacker, const struct gyre_weight *w, const struct gyre_weight_part *p, uint32_t n0, gyre_error *err)
+{
+    const struct gyre_tensor *t = p->weight;
+    uint64_t row_bytes = 0;
+    if (!gyre_dtype_row_bytes(t->type, t->cols, &row_bytes)) return gyre_fail(err, GYRE_E_FORMAT, "cannot load tensor (%s): rows of %llu elements are not whole %s blocks", t->name, (unsigned long long)t->cols, gyre_dtype_info(t->type)->name);
+    if (t->type == GYRE_DTYPE_I8 && (w->kind == GYRE_WEIGHT_W4 || w->kind == GYRE_WEIGHT_W8)) {
+        uint16_t *scales = malloc(p->scale->bytes); // a mapped tensor may be unaligned
+        if (!scales) return gyre_fail(err, GYRE_E_NOMEM, "cannot load tensor (%s): out of memory", t->name);
+        memcpy(scales, p->scale->data, p->scale->bytes);
+        const gyre_status st = fill_rows(repacker, w, w->kind == GYRE_WEIGHT_W4 ? GYRE_REPACK_I4 : GYRE_REPACK_I8, t->data, row_bytes, scales, n0, p->n, err);
+        free(scales);
+        return st;
+    }
+    if (t->type == GYRE_DTYPE_Q4_0 && w->kind == GYRE_WEIGHT_W4) {
+        if (w->group != 32) return load_repeated_q4_0(repacker, w, p, n0, err);
+        return fill_rows(repacker, w, GYRE_REPACK_Q4_0, t->data, row_bytes, NULL, n0, p->n, err);
+    }
+    if (t->type == GYRE_DTYPE_Q8_0 && w->kind == GYRE_WEIGHT_W8) return fill_rows(repacker, w, GYRE_REPACK_Q8_0, t->data, row_bytes, NULL, n0, p->n, err);
+    return load_expanded(repacker, w, p, n0, err);
+}
+
+gyre_status gyre_weight_load(gyre_device *device, gyre_repacker *repacker, const struct gyre_weight_part *parts, uint32_t n_parts, uint32_t portable_group, const char *label, struct gyre_weight *out, gyre_error *err)
+{
+    uint32_t n = 0, group = 0;
+    for (uint32_t i = 0; i < n_parts; i++) n += parts[i].n;
+    const gyre_weight_kind kind = choose_kind(parts, n_parts, portable_group, &group);
+    GYRE_TRY(gyre_weight_create(device, kind, n, parts[0].k, group, label, out, err));
+    uint32_t n0 = 0;
+    for (uint32_t i = 0; i < n_parts; n0 += parts[i].n, i++) {
+        const gyre_status st = load_part(repacker, out, &parts[i], n0, err);
+        if (st != GYRE_OK) {
+            gyre_weight_destroy(device, out);
+            return st;
+        }
+    }
+    return GYRE_OK;
+}
+
+gyre_status gyre_upload(gyre_device *device, const void *data, uint64_t bytes, const char *label, struct gyre_binding *out, gyre_error *err)
+{
+    GYRE_TRY(plane_create(device, gyre_round_up(bytes, 4), label, out, err));
+    const gyre_status st = gyre_buffer_write(device, out->buffer, 0, data, bytes, err);
+    if (st != GYRE_OK) {
+        gyre_buffer_destroy(device, out->buffer);
+        *out = (struct gyre_binding){0};
+    }
+    return st;
+}
