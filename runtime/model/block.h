@@ -21,6 +21,7 @@ struct gyre_block_weights {
 struct gyre_block_options {
     uint32_t act_bits, kv_bits, max_rows; // 16 | 8 | 4; rows per call
     float act_clip, kv_clip;              // 1 when unsure
+    const float *rope_divisors;           // rope_freqs.weight [hd/2], or NULL; read at creation only
 };
 
 // `hp` gives shapes, RoPE and the online rotations (hp->rot) that the weights expect; it is copied as needed.

@@ -1,0 +1,157 @@
+// See block.h. The block is the architecture's own graph over external rows; one graph per number of rows is kept.
+#include "runtime/model/block.h"
+
+#include "runtime/model/kv.h"
+#include "runtime/model/llama.h"
+#include "runtime/util/base.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct gyre_block {
+    gyre_device *device;
+    gyre_repacker *repacker;
+    struct gyre_hparams hp;          // a copy; rot's pointers are not used after creation
+    struct gyre_block_options options;
+    struct gyre_llama_shared shared;
+    struct gyre_llama_layer layer;
+    struct gyre_kv kv;
+    struct gyre_binding rows, x, y;
+    int32_t *row_data;
+    gyre_graph *graph;
+    uint32_t graph_rows;
+};
+
+gyre_status gyre_block_create(gyre_device *device, const struct gyre_hparams *hp, const struct gyre_block_options *options, gyre_block **out, gyre_error *err)
+{
+    gyre_block *b = calloc(1, sizeof *b);
+    if (!b) return gyre_fail(err, GYRE_E_NOMEM, "cannot make a block: out of memory");
+    b->device = device;
+    b->hp = *hp;
+    b->hp.n_layers = 1;
+    b->options = *options;
+    const uint64_t bytes = (uint64_t)options->max_rows * hp->width * sizeof(float);
+    gyre_status st = GYRE_OK;
+    b->row_data = calloc(options->max_rows, 16);
+    if (!b->row_data) {
+        st = gyre_fail(err, GYRE_E_NOMEM, "cannot make a block: out of memory");
+        goto done;
+    }
+    GYRE_GO(gyre_repacker_create(device, &b->repacker, err));
+    GYRE_GO(gyre_llama_shared_create(device, hp, options->rope_divisors, &b->shared, err));
+    GYRE_GO(gyre_kv_create(device, &b->hp, options->kv_bits, options->kv_clip, 1, options->max_rows, &b->kv, err));
+    GYRE_GO(gyre_kv_reserve(&b->kv, 0, options->max_rows, err));
+    b->rows.size = (uint64_t)options->max_rows * 16;
+    b->x.size = b->y.size = bytes;
+    GYRE_GO(gyre_buffer_create(device, b->rows.size, "block rows", &b->rows.buffer, err));
+    GYRE_GO(gyre_buffer_create(device, bytes, "block in", &b->x.buffer, err));
+    GYRE_GO(gyre_buffer_create(device, bytes, "block out", &b->y.buffer, err));
+done:
+    if (st != GYRE_OK) {
+        gyre_block_destroy(b);
+        b = NULL;
+    }
+    *out = b;
+    return st;
+}
+
+void gyre_block_destroy(gyre_block *b)
+{
+    if (!b) return;
+    gyre_graph_destroy(b->graph);
+    gyre_weight_destroy(b->device, &b->layer.qkv);
+    gyre_weight_destroy(b->device, &b->layer.o);
+    gyre_weight_destroy(b->device, &b->layer.gate_up);
+    gyre_weight_destroy(b->device, &b->layer.down);
+    gyre_buffer_destroy(b->device, b->layer.attn_norm.buffer);
+    gyre_buffer_destroy(b->device, b->layer.ffn_norm.buffer);
+    gyre_buffer_destroy(b->device, b->rows.buffer);
+    gyre_buffer_destroy(b->device, b->x.buffer);
+    gyre_buffer_destroy(b->device, b->y.buffer);
+    gyre_kv_free(&b->kv);
+    gyre_llama_shared_free(b->device, &b->shared);
+    gyre_repacker_destroy(b->repacker);
+    free(b->row_data);
+    free(b);
+}
+
+static gyre_weight_kind linear_kind(const struct gyre_block_linear *l)
+{
+    return l->f32 ? GYRE_WEIGHT_F32 : l->bits == 8 ? GYRE_WEIGHT_W8 : GYRE_WEIGHT_W4;
+}
+
+// Fills `w` with the parts side by side; makes (or remakes) its memory when the kind or group changed.
+static gyre_status load_linear(gyre_block *b, const struct gyre_block_linear *const *parts, const uint32_t *n, uint32_t n_parts, uint32_t k, const char *label, struct gyre_weight *w, gyre_error *err)
+{
+    const gyre_weight_kind kind = linear_kind(parts[0]);
+    const uint32_t group = parts[0]->f32 || !parts[0]->group ? k : parts[0]->group;
+    uint32_t total = 0, n0 = 0;
+    for (uint32_t i = 0; i < n_parts; i++) {
+        total += n[i];
+        if (linear_kind(parts[i]) != kind) return gyre_fail(err, GYRE_E_INVALID, "cannot load a block: %s mixes kinds of weights", label);
+    }
+    if (w->n_ranges && (w->kind != kind || w->group != group)) {
+        gyre_graph_destroy(b->graph); // it was recorded for the old memory
+        b->graph = NULL;
+        gyre_weight_destroy(b->device, w);
+    }
+    if (!w->n_ranges) GYRE_TRY(gyre_weight_create(b->device, kind, total, k, group, label, w, err));
+    for (uint32_t i = 0; i < n_parts; n0 += n[i], i++) {
+        GYRE_TRY(gyre_weight_fill(b->repacker, w, n0, n[i], parts[i]->f32, parts[i]->codes, parts[i]->scales, err));
+    }
+    return GYRE_OK;
+}
+
+static gyre_status load_gain(gyre_block *b, const float *gain, const char *label, struct gyre_binding *out, gyre_error *err)
+{
+    const uint64_t bytes = b->hp.width * sizeof *gain;
+    if (!out->buffer) return gyre_upload(b->device, gain, bytes, label, out, err);
+    return gyre_buffer_write(b->device, out->buffer, 0, gain, bytes, err);
+}
+
+gyre_status gyre_block_load(gyre_block *b, const struct gyre_block_weights *w, gyre_error *err)
+{
+    const struct gyre_hparams *hp = &b->hp;
+    const uint32_t q = hp->heads * hp->head_dim, kv = hp->kv_heads * hp->head_dim;
+    GYRE_TRY(load_linear(b, (const struct gyre_block_linear *const[]){&w->q, &w->k, &w->v}, (const uint32_t[]){q, kv, kv}, 3, hp->width, "qkv", &b->layer.qkv, err));
+    GYRE_TRY(load_linear(b, (const struct gyre_block_linear *const[]){&w->o}, (const uint32_t[]){hp->width}, 1, q, "o", &b->layer.o, err));
+    GYRE_TRY(load_linear(b, (const struct gyre_block_linear *const[]){&w->gate, &w->up}, (const uint32_t[]){hp->ffn, hp->ffn}, 2, hp->width, "gate_up", &b->layer.gate_up, err));
+    GYRE_TRY(load_linear(b, (const struct gyre_block_linear *const[]){&w->down}, (const uint32_t[]){hp->width}, 1, hp->ffn, "down", &b->layer.down, err));
+    GYRE_TRY(load_gain(b, w->attn_norm, "attn_norm", &b->layer.attn_norm, err));
+    return load_gain(b, w->ffn_norm, "ffn_norm", &b->layer.ffn_norm, err);
+}
+
+static gyre_status build(gyre_block *b, uint32_t rows, gyre_error *err)
+{
+    gyre_graph_destroy(b->graph);
+    b->graph = NULL;
+    const uint64_t bytes = (uint64_t)rows * b->hp.width * sizeof(float);
+    struct gyre_binding at_rows = b->rows, at_x = b->x, at_y = b->y;
+    at_rows.size = (uint64_t)rows * 16;
+    at_x.size = at_y.size = bytes;
+    const struct gyre_batch batch = gyre_kv_batch(&b->kv, at_rows);
+    const struct gyre_precision precision = {b->options.act_bits, b->options.kv_bits, b->options.act_clip, b->options.kv_clip};
+    GYRE_TRY(gyre_graph_create(b->device, rows, &batch, &b->graph, err));
+    const gyre_value x = gyre_g_external(b->graph, "x", rows, b->hp.width, at_x);
+    gyre_g_output(b->graph, gyre_llama_block(b->graph, x, &b->hp, &b->shared, &b->layer, &b->kv.pool[0], &precision), at_y);
+    const gyre_status st = gyre_graph_compile(b->graph, NULL, err);
+    if (st != GYRE_OK) {
+        gyre_graph_destroy(b->graph);
+        b->graph = NULL;
+        return st;
+    }
+    b->graph_rows = rows;
+    for (uint32_t i = 0; i < rows; i++) memcpy(b->row_data + 4 * (size_t)i, (int32_t[]){0, 0, (int32_t)i, 1}, 16);
+    return gyre_buffer_write(b->device, b->rows.buffer, 0, b->row_data, (uint64_t)rows * 16, err);
+}
+
+gyre_status gyre_block_run(gyre_block *b, const float *x, uint32_t rows, float *y, gyre_error *err)
+{
+    if (rows == 0 || rows > b->options.max_rows) return gyre_fail(err, GYRE_E_INVALID, "cannot run a block: %u rows, it was made for 1..%u", rows, b->options.max_rows);
+    if (!b->layer.down.n_ranges) return gyre_fail(err, GYRE_E_INVALID, "cannot run a block: no weights are loaded");
+    if (!b->graph || b->graph_rows != rows) GYRE_TRY(build(b, rows, err));
+    const uint64_t bytes = (uint64_t)rows * b->hp.width * sizeof *x;
+    GYRE_TRY(gyre_buffer_write(b->device, b->x.buffer, 0, x, bytes, err));
+    GYRE_TRY(gyre_graph_submit(b->graph, err));
+    return gyre_buffer_read(b->device, b->y.buffer, 0, y, bytes, err);
+}
