@@ -1,0 +1,203 @@
+// Opening and closing an engine: device, model, tokenizer, KV cache and the buffers that steps update.
+#include "runtime/engine.h"
+
+#include "runtime/util/base.h"
+#include "runtime/util/file.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { DEFAULT_CONTEXT = 4096, DEFAULT_ROWS = 512 };
+
+static bool bits_ok(uint32_t bits) { return bits == 16 || bits == 8 || bits == 4; }
+
+// $XDG_CACHE_HOME/gyre or ~/.cache/gyre; NULL when neither can be made.
+static const char *default_cache_dir(char *out, size_t cap)
+{
+    const char *base = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    int n = -1;
+    if (base && *base) n = snprintf(out, cap, "%s/gyre", base);
+    else if (home && *home) n = snprintf(out, cap, "%s/.cache/gyre", home);
+    return n > 0 && (size_t)n < cap && gyre_make_dirs(out, NULL) == GYRE_OK ? out : NULL;
+}
+
+struct load_progress { const gyre_engine_params *params; };
+
+static int on_load(void *user, double fraction)
+{
+    const struct load_progress *p = user;
+    return p->params->progress ? p->params->progress(p->params->user, fraction, "loading") : 0;
+}
+
+static gyre_status binding(gyre_engine *e, uint64_t bytes, const char *label, struct gyre_binding *out, gyre_error *err)
+{
+    *out = (struct gyre_binding){.size = gyre_round_up(bytes, 4)};
+    return gyre_buffer_create(e->device, out->size, label, &out->buffer, err);
+}
+
+static gyre_status step_buffers(gyre_engine *e, gyre_error *err)
+{
+    const uint64_t logits = (uint64_t)e->sequences * e->model.hp.vocab * sizeof(float);
+    e->row_data = calloc(e->max_rows, 16);
+    e->state_data = calloc(e->sequences, 16);
+    e->sequence_used = calloc(e->sequences, sizeof *e->sequence_used);
+    if (!e->row_data || !e->state_data || !e->sequence_used) return gyre_fail(err, GYRE_E_NOMEM, "cannot open engine: out of memory");
+    if (logits > gyre_device_info(e->device)->max_binding) {
+        return gyre_fail(err, GYRE_E_DEVICE_MEM, "cannot open engine (%s): the logits of %u sequences exceed one binding; use fewer sequences", gyre_device_info(e->device)->id, e->sequences);
+    }
+    GYRE_TRY(binding(e, (uint64_t)e->max_rows * 16, "rows", &e->rows, err));
+    GYRE_TRY(binding(e, (uint64_t)e->sequences * 16, "sampling state", &e->state, err));
+    GYRE_TRY(binding(e, (uint64_t)e->sequences * GYRE_HISTORY * 4, "history", &e->history, err));
+    GYRE_TRY(binding(e, logits, "logits", &e->logits, err));
+    return gyre_buffer_write(e->device, e->state.buffer, 0, e->state_data, (uint64_t)e->sequences * 16, err);
+}
+
+static gyre_status open_on(gyre_device *device, const char *path, const gyre_engine_params *p, gyre_engine *e, gyre_error *err)
+{
+    e->device = device;
+    e->log = p->log;
+    GYRE_TRY(gyre_source_open(path, &e->source, err));
+    GYRE_TRY(gyre_tokenizer_create(e->source, &e->tokenizer, err));
+    struct load_progress progress = {p};
+    GYRE_TRY(gyre_llama_load(device, e->source, on_load, &progress, &e->model, err));
+    const struct gyre_hparams *hp = &e->model.hp;
+    e->precision = (struct gyre_precision){p->act ? p->act : hp->act_bits, p->kv ? p->kv : hp->kv_bits, hp->act_clip, hp->kv_clip};
+    if (!bits_ok(e->precision.act) || !bits_ok(e->precision.kv)) return gyre_fail(err, GYRE_E_INVALID, "cannot open engine (%s): activations and KV have 16, 8 or 4 bits, not %u and %u", path, e->precision.act, e->precision.kv);
+    if (p->context > hp->context) return gyre_fail(err, GYRE_E_INVALID, "cannot open engine (%s): a context of %u tokens was asked for and the model's is %u; ask for less", path, p->context, hp->context);
+    e->context = p->context ? p->context : GYRE_MIN(hp->context, (uint32_t)DEFAULT_CONTEXT);
+    e->sequences = p->sequences ? p->sequences : 1;
+    e->max_rows = GYRE_MIN(p->max_rows ? p->max_rows : DEFAULT_ROWS, 1u << (GYRE_BUCKETS - 1));
+    GYRE_TRY(gyre_kv_create(device, hp, e->precision.kv, e->precision.kv_clip, e->sequences, e->context, &e->kv, err));
+    GYRE_TRY(step_buffers(e, err));
+    const struct gyre_device_info *info = gyre_device_info(device);
+    gyre_logf(&e->log, GYRE_LOG_INFO, "engine: %s on %s (%s), act %u, kv %u, context %u, weights %.1f MiB, kv %.1f MiB", hp->arch, info->id, info->name, e->precision.act, e->precision.kv, e->context, (double)e->model.weight_bytes / 1048576.0, (double)e->kv.bytes / 1048576.0);
+    return GYRE_OK;
+}
+
+gyre_status gyre_engine_open(const char *model_path, const gyre_engine_params *params, gyre_engine **out, gyre_error *err)
+{
+    *out = NULL;
+    gyre_engine *e = calloc(1, sizeof *e);
+    if (!e) return gyre_fail(err, GYRE_E_NOMEM, "cannot open engine: out of memory");
+    e->log = params->log;
+    e->owns_device = true;
+    char cache[1024];
+    const struct gyre_device_options options = {
+        .log = &e->log,
+        .cache_dir = !params->cache_dir ? default_cache_dir(cache, sizeof cache) : *params->cache_dir ? params->cache_dir : NULL,
+        .validate = params->validate,
+        .limit_binding = params->limit_binding,
+        .limit_buffer = params->limit_buffer,
+    };
+    gyre_device *device = NULL;
+    gyre_status st = gyre_device_open(params->device, &options, &device, err);
+    if (st == GYRE_OK) st = open_on(device, model_path, params, e, err);
+    if (st != GYRE_OK) {
+        gyre_engine_close(e);
+        return st;
+    }
+    *out = e;
+    return GYRE_OK;
+}
+
+gyre_status gyre_engine_open_beside(gyre_engine *first, const char *model_path, const gyre_engine_params *params, gyre_engine **out, gyre_error *err)
+{
+    *out = NULL;
+    gyre_engine *e = calloc(1, sizeof *e);
+    if (!e) return gyre_fail(err, GYRE_E_NOMEM, "cannot open engine: out of memory");
+    const gyre_status st = open_on(first->device, model_path, params, e, err);
+    if (st != GYRE_OK) {
+        gyre_engine_close(e);
+        return st;
+    }
+    *out = e;
+    return GYRE_OK;
+}
+
+void gyre_engine_close(gyre_engine *e)
+{
+    if (!e) return;
+    if (e->device) {
+        for (uint32_t i = 0; i < e->n_steps; i++) gyre_graph_destroy(e->steps[i].graph);
+        gyre_buffer_destroy(e->device, e->rows.buffer);
+        gyre_buffer_destroy(e->device, e->state.buffer);
+        gyre_buffer_destroy(e->device, e->history.buffer);
+        gyre_buffer_destroy(e->device, e->logits.buffer);
+        if (e->kv.device) gyre_kv_free(&e->kv);
+        if (e->model.device) gyre_llama_free(&e->model);
+        if (e->owns_device) gyre_device_close(e->device);
+    }
+    gyre_tokenizer_destroy(e->tokenizer);
+    gyre_source_close(e->source);
+    free(e->steps);
+    free(e->row_data);
+    free(e->state_data);
+    free(e->sequence_used);
+    free(e);
+}
+
+void gyre_engine_describe(const gyre_engine *e, gyre_engine_info *out)
+{
+    const struct gyre_hparams *hp = &e->model.hp;
+    const struct gyre_device_info *info = gyre_device_info(e->device);
+    *out = (gyre_engine_info){
+        .act = e->precision.act, .kv = e->precision.kv, .context = e->context, .vocab = hp->vocab, .layers = hp->n_layers, .width = hp->width,
+        .heads = hp->heads, .kv_heads = hp->kv_heads, .head_dim = hp->head_dim, .ffn = hp->ffn, .wgroup = hp->wgroup,
+        .weight_bytes = e->model.weight_bytes, .kv_bytes = e->kv.bytes, .r3 = hp->rot.r3, .r4 = hp->rot.r4.n != 0, .head_rotation = hp->rot.head.n != 0,
+    };
+    snprintf(out->device, sizeof out->device, "%s", info->id);
+    snprintf(out->device_name, sizeof out->device_name, "%s", info->name);
+    snprintf(out->arch, sizeof out->arch, "%s", hp->arch);
+    // An untied model reads one row of its table per token; a tied one reads it all, as the head.
+    out->weight_bytes_per_token = e->model.weight_bytes - (hp->tied ? 0 : gyre_weight_bytes(&e->model.table));
+}
+
+gyre_status gyre_sequence_take(gyre_engine *e, uint32_t *slot, gyre_error *err)
+{
+    for (uint32_t i = 0; i < e->sequences; i++) {
+        if (e->sequence_used[i]) continue;
+        e->sequence_used[i] = true;
+        *slot = i;
+        return GYRE_OK;
+    }
+    return gyre_fail(err, GYRE_E_INVALID, "cannot start a session: all %u sequences of the engine are in use; open it with more", e->sequences);
+}
+
+void gyre_sequence_release(gyre_engine *e, uint32_t slot)
+{
+    gyre_kv_trim(&e->kv, slot, 0);
+    e->sequence_used[slot] = false;
+}
+
+gyre_engine_counters gyre_engine_count(const gyre_engine *e)
+{
+    const struct gyre_device_counters c = gyre_device_counters(e->device);
+    return (gyre_engine_counters){c.recordings, c.submissions, c.dispatches, c.buffers, e->host_allocations};
+}
+
+int gyre_list_devices(gyre_device_facts *out, int cap, gyre_device_missing *missing, int cap_missing, int *n_missing)
+{
+    enum { MOST = 32 };
+    struct gyre_device_info info[MOST];
+    struct gyre_absent absent[MOST];
+    int n_absent = 0;
+    const int n = gyre_devices_list(info, MOST, absent, MOST, &n_absent);
+    static const char *const dot[] = {"none", "emulated", "accelerated"};
+    for (int i = 0; i < GYRE_MIN(GYRE_MIN(n, MOST), cap); i++) {
+        gyre_device_facts *f = &out[i];
+        *f = (gyre_device_facts){.software = info[i].software, .f16 = info[i].f16, .memory_bytes = info[i].memory_bytes, .int8_dot = dot[info[i].int_dot]};
+        snprintf(f->id, sizeof f->id, "%s", info[i].id);
+        snprintf(f->name, sizeof f->name, "%s", info[i].name);
+        snprintf(f->driver, sizeof f->driver, "%s", info[i].driver);
+        memcpy(f->cooperative_matrix, info[i].cooperative_matrix, sizeof f->cooperative_matrix);
+        uint32_t n_sizes = 0;
+        for (uint32_t s = info[i].subgroup_min; s && s <= info[i].subgroup_max && n_sizes < 4; s *= 2) f->subgroup_sizes[n_sizes++] = s;
+    }
+    *n_missing = n_absent;
+    for (int i = 0; missing && i < GYRE_MIN(n_absent, cap_missing); i++) {
+        snprintf(missing[i].backend, sizeof missing[i].backend, "%s", absent[i].backend);
+        snprintf(missing[i].why, sizeof missing[i].why, "%s", absent[i].why);
+    }
+    return n;
+}

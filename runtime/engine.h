@@ -1,0 +1,51 @@
+// Inside of the engine, shared by the files of this folder; the public face is gyre.h.
+#pragma once
+#include "runtime/gyre.h"
+#include "runtime/model/kv.h"
+#include "runtime/model/llama.h"
+#include "runtime/model/tokenizer.h"
+
+enum { GYRE_BUCKETS = 10, GYRE_HISTORY = 64, GYRE_MAX_TOP_K = 256 };
+
+// A recorded step for `rows` rows whose first `wanting` rows get logits and a sample from the k best.
+struct gyre_step_graph { uint32_t rows, wanting, k; gyre_graph *graph; };
+
+struct gyre_engine {
+    gyre_device *device;
+    bool owns_device;
+    gyre_log log;
+    gyre_source *source;
+    gyre_tokenizer *tokenizer;
+    struct gyre_llama model;
+    struct gyre_kv kv;
+    struct gyre_precision precision;
+    uint32_t context, max_rows, sequences;
+    bool *sequence_used;                     // [sequences]
+
+    // What a step updates between replays; see shaders/params.h for rows and kernels.def for the sampling state.
+    struct gyre_binding rows, state, history, logits;
+    int32_t *row_data;                       // [max_rows][4]
+    uint32_t *state_data;                    // [sequences][4], what the device holds
+    bool resident;                           // device row 0 is {next token, sequence, position} of the last sample
+    int32_t resident_row[4];
+
+    struct gyre_step_graph *steps;
+    uint32_t n_steps;
+    uint64_t host_allocations;               // made while stepping; a test asserts that decoding makes none
+};
+
+// One row of a step. A row that wants a sample gets it in *next.
+struct gyre_step_row { uint32_t token, sequence, position; uint32_t *next; const gyre_sampling *sampling; };
+
+// Runs rows in order of the list, in chunks of at most max_rows; pages must be reserved. Returns after the samples are
+// read when any row wants one. `wait_ns` (may be NULL) receives the time spent waiting for the device.
+gyre_status gyre_engine_step(gyre_engine *engine, const struct gyre_step_row *rows, size_t n, uint64_t *wait_ns, gyre_error *err) GYRE_MUST_USE;
+
+// The smallest recorded size for n rows, not above max_rows.
+uint32_t gyre_engine_bucket(const gyre_engine *engine, uint32_t n);
+
+// The body of a step without a head: embedding and all blocks; the residual stream.
+gyre_value gyre_engine_body(gyre_engine *engine, gyre_graph *graph);
+
+gyre_status gyre_sequence_take(gyre_engine *engine, uint32_t *slot, gyre_error *err) GYRE_MUST_USE;
+void gyre_sequence_release(gyre_engine *engine, uint32_t slot);

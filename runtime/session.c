@@ -1,0 +1,133 @@
+// One timeline of tokens: what its KV cache holds, and the verbs on it.
+#include "runtime/engine.h"
+
+#include "runtime/util/base.h"
+#include "runtime/util/clock.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct gyre_session {
+    gyre_engine *engine;
+    uint32_t slot, length;       // positions 0..length-1 are in the cache
+    uint32_t *tokens;            // [context]
+    struct gyre_step_row *rows;  // [context], reused by every sync
+    gyre_sampling sampling;
+    gyre_timings timings;
+};
+
+gyre_status gyre_session_create(gyre_engine *engine, gyre_session **out, gyre_error *err)
+{
+    *out = NULL;
+    gyre_session *s = calloc(1, sizeof *s);
+    if (!s) return gyre_fail(err, GYRE_E_NOMEM, "cannot start a session: out of memory");
+    s->tokens = malloc(engine->context * sizeof *s->tokens);
+    s->rows = malloc(engine->context * sizeof *s->rows);
+    gyre_status st = s->tokens && s->rows ? GYRE_OK : gyre_fail(err, GYRE_E_NOMEM, "cannot start a session: out of memory");
+    if (st == GYRE_OK) st = gyre_sequence_take(engine, &s->slot, err);
+    if (st != GYRE_OK) {
+        free(s->tokens);
+        free(s->rows);
+        free(s);
+        return st;
+    }
+    s->engine = engine;
+    *out = s;
+    return GYRE_OK;
+}
+
+void gyre_session_destroy(gyre_session *s)
+{
+    if (!s) return;
+    gyre_sequence_release(s->engine, s->slot);
+    free(s->tokens);
+    free(s->rows);
+    free(s);
+}
+
+size_t gyre_session_length(const gyre_session *s) { return s->length; }
+gyre_timings gyre_session_timings(const gyre_session *s) { return s->timings; }
+
+// Checks and appends n tokens as rows; the last one wants a sample. `out` has room for n.
+static gyre_status append(gyre_session *s, const uint32_t *tokens, size_t n, uint32_t *next, struct gyre_step_row *out, gyre_error *err)
+{
+    gyre_engine *e = s->engine;
+    if (n == 0) return gyre_fail(err, GYRE_E_INVALID, "cannot extend a session: there are no tokens");
+    if (s->length + n > e->context) return gyre_fail(err, GYRE_E_INVALID, "cannot extend a session: %zu tokens do not fit the context of %u; shorten the text or open the model with a longer context", s->length + n, e->context);
+    for (size_t i = 0; i < n; i++) {
+        if (tokens[i] >= e->model.hp.vocab) return gyre_fail(err, GYRE_E_INVALID, "cannot extend a session: token %u is outside the vocabulary of %u", tokens[i], e->model.hp.vocab);
+    }
+    GYRE_TRY(gyre_kv_reserve(&e->kv, s->slot, s->length + (uint32_t)n, err));
+    for (size_t i = 0; i < n; i++) {
+        s->tokens[s->length] = tokens[i];
+        out[i] = (struct gyre_step_row){tokens[i], s->slot, s->length++, i + 1 == n ? next : NULL, &s->sampling};
+    }
+    return GYRE_OK;
+}
+
+gyre_status gyre_session_sync(gyre_session *s, const uint32_t *tokens, size_t n, const gyre_sampling *sampling, uint32_t *next, gyre_error *err)
+{
+    const uint64_t start = gyre_clock_ns();
+    if (n == 0) return gyre_fail(err, GYRE_E_INVALID, "cannot extend a session: the prompt is empty; give at least one token");
+    s->sampling = sampling ? *sampling : (gyre_sampling){0};
+    uint32_t common = 0;
+    while (common < s->length && common + 1 < n && s->tokens[common] == tokens[common]) common++;
+    s->length = common;
+    gyre_kv_trim(&s->engine->kv, s->slot, common);
+    GYRE_TRY(append(s, tokens + common, n - common, next, s->rows, err));
+    const gyre_status st = gyre_engine_step(s->engine, s->rows, n - common, NULL, err);
+    if (st != GYRE_OK) {
+        s->length = common; // what a failed step wrote is not relied on
+        return st;
+    }
+    s->timings.prefill_tokens += n - common;
+    s->timings.prefill_ns += gyre_clock_ns() - start;
+    return GYRE_OK;
+}
+
+gyre_status gyre_session_decode(gyre_session *s, uint32_t token, uint32_t *next, gyre_error *err)
+{
+    const uint64_t start = gyre_clock_ns();
+    struct gyre_step_row row;
+    uint64_t waited = 0;
+    GYRE_TRY(append(s, &token, 1, next, &row, err));
+    GYRE_TRY(gyre_engine_step(s->engine, &row, 1, &waited, err));
+    const uint64_t total = gyre_clock_ns() - start;
+    s->timings.decode_tokens++;
+    s->timings.decode_ns += total;
+    s->timings.decode_host_ns += total - waited;
+    return GYRE_OK;
+}
+
+gyre_status gyre_step(gyre_engine *e, gyre_step_part *parts, size_t n_parts, gyre_error *err)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < n_parts; i++) n += parts[i].n;
+    struct gyre_step_row *rows = malloc(GYRE_MAX(n, 1) * sizeof *rows);
+    if (!rows) return gyre_fail(err, GYRE_E_NOMEM, "cannot step: out of memory");
+    e->host_allocations++;
+    gyre_status st = GYRE_OK;
+    size_t at = 0;
+    for (size_t i = 0; i < n_parts; at += parts[i].n, i++) {
+        if (parts[i].session->engine != e) {
+            st = gyre_fail(err, GYRE_E_INVALID, "cannot step: session %zu belongs to another engine", i);
+            goto done;
+        }
+        GYRE_GO(append(parts[i].session, parts[i].tokens, parts[i].n, &parts[i].next, rows + at, err));
+    }
+    st = gyre_engine_step(e, rows, n, NULL, err);
+done:
+    free(rows);
+    return st;
+}
+
+gyre_status gyre_logits(gyre_engine *e, const uint32_t *tokens, size_t n, float *logits, gyre_error *err)
+{
+    gyre_session *s = NULL;
+    uint32_t next;
+    GYRE_TRY(gyre_session_create(e, &s, err));
+    gyre_status st = gyre_session_sync(s, tokens, n, NULL, &next, err);
+    if (st == GYRE_OK) st = gyre_buffer_read(e->device, e->logits.buffer, 0, logits, (uint64_t)e->model.hp.vocab * sizeof *logits, err);
+    gyre_session_destroy(s);
+    return st;
+}

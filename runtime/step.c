@@ -1,0 +1,160 @@
+// Steps: rows of tokens through recorded graphs. A graph is recorded per bucket of rows at its first use and replayed;
+// everything that changes between replays lies in device buffers.
+#include "runtime/engine.h"
+
+#include "runtime/util/base.h"
+#include "runtime/util/clock.h"
+#include "runtime/util/half.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { ROW_LIVE = 1, ROW_WANTS_LOGITS = 2 };
+
+uint32_t gyre_engine_bucket(const gyre_engine *e, uint32_t n)
+{
+    uint32_t bucket = 1;
+    while (bucket < n) bucket *= 2;
+    return GYRE_MIN(bucket, e->max_rows);
+}
+
+gyre_value gyre_engine_body(gyre_engine *e, gyre_graph *g)
+{
+    gyre_value x = gyre_g_embed(g, &e->model.table);
+    for (uint32_t i = 0; i < e->model.hp.n_layers; i++) {
+        x = gyre_llama_block(g, x, &e->model.hp, &e->model.shared, &e->model.layer[i], &e->kv.pool[i], &e->precision);
+    }
+    return x;
+}
+
+static gyre_status build(gyre_engine *e, uint32_t rows, uint32_t wanting, uint32_t k, gyre_graph **out, gyre_error *err)
+{
+    struct gyre_binding at = e->rows, logits_at = e->logits;
+    at.size = (uint64_t)rows * 16;
+    logits_at.size = (uint64_t)wanting * e->model.hp.vocab * sizeof(float);
+    const struct gyre_batch batch = gyre_kv_batch(&e->kv, at);
+    gyre_graph *g = NULL;
+    GYRE_TRY(gyre_graph_create(e->device, rows, &batch, &g, err));
+    const gyre_value last = gyre_g_rows(g, gyre_engine_body(e, g), 0, wanting);
+    const gyre_value logits = gyre_llama_head(g, last, &e->model);
+    gyre_value vals, ids;
+    gyre_g_topk(g, logits, k, &vals, &ids);
+    gyre_g_sample(g, vals, ids, k, at, e->history, GYRE_HISTORY, e->state);
+    gyre_g_output(g, logits, logits_at);
+    const gyre_status st = gyre_graph_compile(g, NULL, err);
+    if (st != GYRE_OK) {
+        gyre_graph_destroy(g);
+        return st;
+    }
+    *out = g;
+    return GYRE_OK;
+}
+
+static gyre_status step_graph(gyre_engine *e, uint32_t rows, uint32_t k, struct gyre_step_graph **out, gyre_error *err)
+{
+    for (uint32_t i = 0; i < e->n_steps; i++) {
+        if (e->steps[i].rows == rows && e->steps[i].k == k) {
+            *out = &e->steps[i];
+            return GYRE_OK;
+        }
+    }
+    e->host_allocations++;
+    struct gyre_step_graph *grown = realloc(e->steps, (e->n_steps + 1) * sizeof *grown);
+    if (!grown) return gyre_fail(err, GYRE_E_NOMEM, "cannot record a step: out of memory");
+    e->steps = grown;
+    struct gyre_step_graph *s = &e->steps[e->n_steps];
+    *s = (struct gyre_step_graph){rows, GYRE_MIN(rows, e->sequences), k, NULL};
+    GYRE_TRY(build(e, rows, s->wanting, k, &s->graph, err));
+    e->n_steps++;
+    *out = s;
+    return GYRE_OK;
+}
+
+// How many candidates a row's sampling needs from the device.
+static uint32_t candidates(const gyre_sampling *s, uint32_t vocab)
+{
+    if (!s || s->temperature <= 0.0f) return 1;
+    const uint32_t k = s->top_k ? s->top_k : GYRE_MAX_TOP_K;
+    return GYRE_MIN(GYRE_MIN(k, (uint32_t)GYRE_MAX_TOP_K), vocab);
+}
+
+// Brings the device's sampling state for row `i` up to date; writes only when it changes.
+static gyre_status set_state(gyre_engine *e, uint32_t i, const gyre_sampling *s, gyre_error *err)
+{
+    const float top_p = s && s->top_p > 0.0f ? s->top_p : 1.0f;
+    const uint32_t want[4] = {s ? gyre_f32_bits(s->temperature) : 0, gyre_f32_bits(top_p), s ? s->seed : 0, 0};
+    if (memcmp(e->state_data + 4 * (size_t)i, want, sizeof want) == 0) return GYRE_OK;
+    memcpy(e->state_data + 4 * (size_t)i, want, sizeof want);
+    return gyre_buffer_write(e->device, e->state.buffer, (uint64_t)i * 16, want, sizeof want, err);
+}
+
+// One chunk: `n` rows, those that want a sample first (`order` maps graph rows to list rows).
+static gyre_status run_chunk(gyre_engine *e, const struct gyre_step_row *rows, uint32_t n, uint64_t *wait_ns, gyre_error *err)
+{
+    uint32_t wanting = 0, k = 1, at = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        if (!rows[i].next) continue;
+        wanting++;
+        k = GYRE_MAX(k, candidates(rows[i].sampling, e->model.hp.vocab));
+    }
+    const uint32_t bucket = gyre_engine_bucket(e, n);
+    struct gyre_step_graph *step = NULL;
+    GYRE_TRY(step_graph(e, bucket, k, &step, err));
+    memset(e->row_data, 0, (size_t)bucket * 16);
+    for (int pass = 0; pass < 2; pass++) { // samples come from the first rows of a graph
+        for (uint32_t i = 0; i < n; i++) {
+            if ((rows[i].next != NULL) != (pass == 0)) continue;
+            const int32_t row[4] = {(int32_t)rows[i].token, (int32_t)rows[i].sequence, (int32_t)rows[i].position, ROW_LIVE | (pass == 0 ? ROW_WANTS_LOGITS : 0)};
+            memcpy(e->row_data + 4 * (size_t)at, row, sizeof row);
+            if (pass == 0) GYRE_TRY(set_state(e, at, rows[i].sampling, err));
+            at++;
+        }
+    }
+    const bool same = e->resident && bucket == 1 && memcmp(e->resident_row, e->row_data, sizeof e->resident_row) == 0;
+    e->resident = false;
+    if (!same) GYRE_TRY(gyre_buffer_write(e->device, e->rows.buffer, 0, e->row_data, (uint64_t)bucket * 16, err));
+    GYRE_TRY(gyre_graph_submit(step->graph, err));
+    if (!wanting) return GYRE_OK;
+
+    const uint64_t before = gyre_clock_ns();
+    GYRE_TRY(gyre_wait(e->device, err));
+    if (wait_ns) *wait_ns += gyre_clock_ns() - before;
+    GYRE_TRY(gyre_buffer_read(e->device, e->rows.buffer, 0, e->row_data, (uint64_t)wanting * 16, err));
+    memcpy(e->resident_row, e->row_data, sizeof e->resident_row);
+    e->resident = true;
+    at = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        if (rows[i].next) *rows[i].next = (uint32_t)e->row_data[4 * (size_t)at++];
+    }
+    return GYRE_OK;
+}
+
+// A chunk takes a whole bucket where that wastes no more than a quarter of it, else the next smaller one.
+static uint32_t chunk_size(const gyre_engine *e, size_t left)
+{
+    if (left >= e->max_rows) return e->max_rows;
+    const uint32_t n = (uint32_t)left, bucket = gyre_engine_bucket(e, n);
+    return bucket - n <= bucket / 4 || bucket <= 4 ? n : bucket / 2;
+}
+
+gyre_status gyre_engine_step(gyre_engine *e, const struct gyre_step_row *rows, size_t n, uint64_t *wait_ns, gyre_error *err)
+{
+    for (size_t at = 0; at < n;) {
+        uint32_t chunk = chunk_size(e, n - at), wanting = 0;
+        for (uint32_t i = 0; i < chunk; i++) { // no more samples than a graph of that size has places for
+            wanting += rows[at + i].next != NULL;
+            if (wanting > GYRE_MIN(gyre_engine_bucket(e, chunk), e->sequences)) chunk = i;
+        }
+        GYRE_TRY(run_chunk(e, rows + at, chunk, wait_ns, err));
+        at += chunk;
+    }
+    return GYRE_OK;
+}
+
+gyre_status gyre_engine_dot(const gyre_engine *engine, char **out, gyre_error *err)
+{
+    gyre_engine *e = (gyre_engine *)(uintptr_t)engine; // recording a graph on demand does not change what the engine is
+    struct gyre_step_graph *step = NULL;
+    GYRE_TRY(step_graph(e, 1, 1, &step, err));
+    return gyre_graph_dot(step->graph, out, err);
+}

@@ -1,0 +1,56 @@
+// The public text verbs: thin over the tokenizer of the model layer.
+#include "runtime/engine.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+gyre_status gyre_tokenize(const gyre_engine *engine, const char *text, size_t bytes, bool special, uint32_t **tokens, size_t *n, gyre_error *err)
+{
+    uint64_t count = 0;
+    const gyre_status st = gyre_tokenizer_encode(engine->tokenizer, text, bytes, special, tokens, &count, err);
+    *n = count;
+    return st;
+}
+
+gyre_status gyre_tokenize_with(const char *model_path, const char *text, size_t bytes, bool special, uint32_t **tokens, size_t *n, gyre_error *err)
+{
+    gyre_source *source = NULL;
+    gyre_tokenizer *tokenizer = NULL;
+    uint64_t count = 0;
+    gyre_status st = GYRE_OK;
+    GYRE_GO(gyre_source_open(model_path, &source, err));
+    GYRE_GO(gyre_tokenizer_create(source, &tokenizer, err));
+    GYRE_GO(gyre_tokenizer_encode(tokenizer, text, bytes, special, tokens, &count, err));
+    *n = count;
+done:
+    gyre_tokenizer_destroy(tokenizer);
+    gyre_source_close(source);
+    return st;
+}
+
+bool gyre_token_is_end(const gyre_engine *engine, uint32_t token) { return gyre_tokenizer_is_end(engine->tokenizer, token); }
+bool gyre_token_is_special(const gyre_engine *engine, uint32_t token) { return gyre_tokenizer_is_special(engine->tokenizer, token); }
+
+size_t gyre_text_push(const gyre_engine *engine, gyre_text_stream *stream, uint32_t token, bool special, char *out, size_t cap)
+{
+    uint32_t n = 0;
+    const char *bytes = gyre_tokenizer_bytes(engine->tokenizer, token, &n);
+    if (!bytes || (!special && gyre_tokenizer_is_special(engine->tokenizer, token))) return 0;
+    if (cap < 16) return 0;
+    n = n > (cap - 16) / 3 ? (uint32_t)((cap - 16) / 3) : n; // longer than any token: cut rather than overrun
+    struct gyre_utf8_stream s;
+    memcpy(s.pending, stream->pending, sizeof s.pending);
+    s.n = stream->n;
+    const size_t written = gyre_utf8_stream_push(&s, bytes, n, out);
+    memcpy(stream->pending, s.pending, sizeof s.pending);
+    stream->n = s.n;
+    return written;
+}
+
+size_t gyre_text_flush(gyre_text_stream *stream, char *out, size_t cap)
+{
+    struct gyre_utf8_stream s = {.n = stream->n};
+    memcpy(s.pending, stream->pending, sizeof s.pending);
+    stream->n = 0;
+    return cap < 16 ? 0 : gyre_utf8_stream_flush(&s, out);
+}
