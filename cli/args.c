@@ -1,0 +1,124 @@
+// See args.h.
+#include "cli/args.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+int cli_usage(const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    fputs("gyre: ", stderr);
+    vfprintf(stderr, format, args);
+    fputc('\n', stderr);
+    va_end(args);
+    return 2;
+}
+
+static void print_help(const struct cli_command *c, const struct cli_option *options, int n)
+{
+    printf("usage: gyre %s%s%s [OPTION]...\n\n%s.\n\n", c->name, *c->arguments ? " " : "", c->arguments, c->about);
+    for (int i = 0; i < n; i++) {
+        char left[64];
+        snprintf(left, sizeof left, "%s%s%s", options[i].name, options[i].value ? " " : "", options[i].value ? options[i].value : "");
+        printf("  %-22s %s\n", left, options[i].help);
+    }
+    printf("  %-22s %s\n", "--help", "this text");
+}
+
+static bool listed(const char *list, const char *value)
+{
+    const size_t n = strlen(value);
+    for (const char *p = list; n && p; p = strchr(p, ',') ? strchr(p, ',') + 1 : NULL) {
+        if (strncmp(p, value, n) == 0 && (p[n] == ',' || p[n] == 0)) return true;
+    }
+    return false;
+}
+
+static bool store_number(const struct cli_option *o, const char *value)
+{
+    char *end = NULL;
+    errno = 0;
+    if (o->kind == CLI_F32) {
+        const double v = strtod(value, &end);
+        if (end == value || *end || !isfinite(v) || v < o->min || v > o->max) return false;
+        *(float *)o->out = (float)v;
+        return true;
+    }
+    const unsigned long long v = strtoull(value, &end, 10);
+    if (*value < '0' || *value > '9' || *end || errno) return false;
+    if (!o->only && ((double)v < o->min || (double)v > o->max)) return false;
+    if (o->kind == CLI_U64) {
+        *(uint64_t *)o->out = v;
+        return true;
+    }
+    *(uint32_t *)o->out = (uint32_t)v;
+    return v <= UINT32_MAX;
+}
+
+// Stores a value; false if it is none that the option takes.
+static bool store(const struct cli_option *o, const char *value)
+{
+    if (o->only && !listed(o->only, value)) return false;
+    switch (o->kind) {
+    case CLI_FLAG: *(bool *)o->out = true; return true;
+    case CLI_TEXT: *(const char **)o->out = value; return true;
+    default: return store_number(o, value);
+    }
+}
+
+static void allowed(const struct cli_option *o, char *out, size_t cap)
+{
+    if (o->only) snprintf(out, cap, "one of %s", o->only);
+    else if (o->kind == CLI_F32) snprintf(out, cap, "a number from %g to %g", o->min, o->max);
+    else snprintf(out, cap, "a whole number from %.0f to %.0f", o->min, o->max);
+}
+
+// The option at argv[*i], with its value behind '=' or in the next argument.
+static int take_option(const struct cli_command *c, const struct cli_option *options, int n_options, int argc, char **argv, int *i)
+{
+    const char *arg = argv[*i], *equals = arg[1] == '-' ? strchr(arg, '=') : NULL;
+    const size_t length = equals ? (size_t)(equals - arg) : strlen(arg);
+    const struct cli_option *o = NULL;
+    for (int k = 0; k < n_options; k++) {
+        if (strncmp(options[k].name, arg, length) == 0 && options[k].name[length] == 0) o = &options[k];
+    }
+    if (!o) return cli_usage("unknown option (%.*s): gyre %s does not have it; see gyre %s --help", (int)length, arg, c->name, c->name);
+    const char *value = equals ? equals + 1 : NULL;
+    if (o->kind == CLI_FLAG && value) return cli_usage("unusable option (%s): it takes no value; leave the value out", o->name);
+    if (o->kind != CLI_FLAG && !value) {
+        if (*i + 1 >= argc) return cli_usage("incomplete option (%s): its value %s is missing; see gyre %s --help", o->name, o->value, c->name);
+        value = argv[++*i];
+    }
+    if (store(o, value ? value : "")) return -1;
+    char what[160];
+    allowed(o, what, sizeof what);
+    return cli_usage("unusable option (%s %s): it takes %s; see gyre %s --help", o->name, value, what, c->name);
+}
+
+int cli_parse(const struct cli_command *c, const struct cli_option *options, int n_options, int argc, char **argv, const char **positional)
+{
+    int n = 0;
+    bool only_positional = false;
+    for (int i = 0; i < argc; i++) {
+        const char *arg = argv[i];
+        if (!only_positional && strcmp(arg, "--") == 0) {
+            only_positional = true;
+        } else if (only_positional || arg[0] != '-' || arg[1] == 0) {
+            if (n >= c->needs) return cli_usage("too many arguments (%s): gyre %s takes %s; see gyre %s --help", arg, c->name, c->needs ? c->arguments : "none", c->name);
+            positional[n++] = arg;
+        } else if (strcmp(arg, "--help") == 0 || strcmp(arg, "-h") == 0) {
+            print_help(c, options, n_options);
+            return 0;
+        } else {
+            const int status = take_option(c, options, n_options, argc, argv, &i);
+            if (status >= 0) return status;
+        }
+    }
+    if (n < c->needs && !(n == 0 && c->optional)) return cli_usage("missing argument (%s): gyre %s needs it; see gyre %s --help", c->arguments, c->name, c->name);
+    return -1;
+}

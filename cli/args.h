@@ -1,0 +1,32 @@
+// Options as tables: parsing, checking and help come from the same rows.
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+
+enum cli_kind { CLI_FLAG, CLI_TEXT, CLI_U32, CLI_U64, CLI_F32 };
+
+// One option. `out` points to bool, const char *, uint32_t, uint64_t or float by kind. Numbers lie in min..max, or, where
+// `only` is given, are one of its comma-separated values; texts too.
+struct cli_option {
+    const char *name;   // "--act"; "-p" and the like for short ones
+    const char *value;  // "BITS" in help; NULL for flags
+    const char *help;
+    enum cli_kind kind;
+    void *out;
+    double min, max;
+    const char *only;
+};
+
+struct cli_command {
+    const char *name, *arguments, *about; // "run", "MODEL", one line
+    int (*run)(int argc, char **argv);    // arguments after the command's name; returns the exit status
+    int needs;                            // positional arguments: exactly this many, or
+    bool optional;                        // ... none, too
+};
+
+// Fills the options' targets and positional[needs]. Returns -1 to go on; else the exit status: 0 after --help, 2 after a
+// line on stderr that says what is wrong.
+int cli_parse(const struct cli_command *command, const struct cli_option *options, int n_options, int argc, char **argv, const char **positional);
+
+// Says what is wrong with the usage, in one line "gyre: ..."; returns 2.
+int cli_usage(const char *format, ...) __attribute__((format(printf, 1, 2)));

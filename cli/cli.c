@@ -1,0 +1,113 @@
+// See cli.h.
+#include "cli/cli.h"
+
+#include "runtime/util/file.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static volatile sig_atomic_t interrupted;
+static struct { bool open; int tenth; } line; // the progress line on stderr
+
+static void on_signal(int number)
+{
+    (void)number;
+    if (interrupted) _exit(130); // the second time the user means it
+    interrupted = 1;
+}
+
+void cli_catch_signals(void)
+{
+    struct sigaction action = {.sa_handler = on_signal};
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    action.sa_handler = SIG_IGN; // a closed pipe and a full disk are errors of the write, not deaths
+    sigaction(SIGPIPE, &action, NULL);
+    sigaction(SIGXFSZ, &action, NULL);
+}
+
+bool cli_interrupted(void) { return interrupted != 0; }
+
+void cli_progress_end(void)
+{
+    if (line.open && isatty(2)) fputc('\n', stderr);
+    line.open = false;
+}
+
+void cli_progress(double fraction, double eta, const char *what)
+{
+    char left[32] = "";
+    if (eta >= 0) snprintf(left, sizeof left, ", %d:%02d left", (int)eta / 60, (int)eta % 60);
+    if (isatty(2)) {
+        fprintf(stderr, "\r\033[K%3.0f %% %s%s", 100 * fraction, what, left);
+        fflush(stderr);
+        line.open = true;
+        return;
+    }
+    const int tenth = (int)(10 * fraction);
+    if (line.open && tenth == line.tenth) return;
+    fprintf(stderr, "%3.0f %% %s%s\n", 100 * fraction, what, left);
+    line.open = true;
+    line.tenth = tenth;
+}
+
+int cli_fail(const gyre_error *err)
+{
+    cli_progress_end();
+    fflush(stdout);
+    fprintf(stderr, "gyre: %s\n", err->message[0] ? err->message : gyre_status_text(err->code));
+    return err->code == GYRE_E_NO_DEVICE ? 3 : err->code == GYRE_E_CANCELLED ? 130 : 1;
+}
+
+static void write_log(void *user, gyre_log_level level, const char *text)
+{
+    (void)user;
+    (void)level;
+    cli_progress_end();
+    fprintf(stderr, "%s\n", text);
+}
+
+gyre_log cli_log(bool quiet) { return (gyre_log){write_log, NULL, quiet ? GYRE_LOG_WARN : GYRE_LOG_INFO}; }
+
+gyre_status cli_read(const char *path, char **text, size_t *bytes, gyre_error *err)
+{
+    uint64_t size = 0;
+    const gyre_status st = gyre_file_read(path, (uint64_t)1 << 32, text, &size, err);
+    *bytes = size;
+    return st;
+}
+
+static int on_load(void *user, double fraction, const char *what)
+{
+    (void)user;
+    if (isatty(2)) cli_progress(fraction, -1, what);
+    return cli_interrupted();
+}
+
+gyre_status cli_open(const char *model, const struct cli_engine *options, bool quiet, gyre_engine **out, gyre_error *err)
+{
+    const gyre_engine_params params = {.device = options->device, .act = options->act, .kv = options->kv, .context = options->context,
+                                       .log = cli_log(quiet), .progress = quiet ? NULL : on_load};
+    const gyre_status st = gyre_engine_open(model, &params, out, err);
+    cli_progress_end();
+    return st;
+}
+
+int cli_print_json(json_t *value)
+{
+    if (!value) {
+        fputs("gyre: cannot write JSON: out of memory\n", stderr);
+        return 1;
+    }
+    const int failed = json_dumpf(value, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(12)) != 0;
+    fputc('\n', stdout);
+    json_decref(value);
+    if (failed || fflush(stdout) != 0) {
+        fputs("gyre: cannot write JSON (standard output): the text is not valid UTF-8 or the pipe is closed\n", stderr);
+        return 1;
+    }
+    return 0;
+}

@@ -1,0 +1,78 @@
+// gyre quantize: an ordinary model in, rotated int4 weights out, with plain rounding measured beside it.
+#include "cli/cli.h"
+#include "quantizer/quantizer.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+static int on_progress(void *user, double fraction, double eta, const char *what)
+{
+    (void)user;
+    cli_progress(fraction, eta, what);
+    return cli_interrupted();
+}
+
+static void print_summary(const gyre_quantize_params *p, const gyre_quantize_summary *s)
+{
+    const char *recipe = p->recipe ? p->recipe : "quarot-rtn";
+    cli_progress_end();
+    fprintf(stderr, "\nerror of each block's output against the float model (squared, relative), %u tokens\n\n  layer  %12s  %12s\n", s->summary_tokens, "rtn", recipe);
+    for (uint32_t i = 0; i < s->layers; i++) {
+        if (s->layers > 12 && i >= 4 && i + 4 < s->layers) {
+            if (i == 4) fprintf(stderr, "    ...\n");
+            continue;
+        }
+        fprintf(stderr, "  %5u  %12.6f  %12.6f\n", i, s->layer[i].rtn_error, s->layer[i].recipe_error);
+    }
+    fprintf(stderr, "\n  weight error   %10.6f  %12.6f\n", s->rtn_weight_error, s->recipe_weight_error);
+    if (isfinite(s->recipe_kl)) {
+        fprintf(stderr, "  KL to float    %10.4f  %12.4f   nats per token\n", s->rtn_kl, s->recipe_kl);
+        if (s->recipe_kl > s->rtn_kl * 1.02) fprintf(stderr, "\nnote: on this model and setting %s is worse than plain rounding (rtn); see docs/numerics.md\n", recipe);
+    }
+    fprintf(stderr, "\n%s: %.1f MiB from %.1f MiB, %.2f bits a weight in the blocks, %.1f s%s\n", p->output, (double)s->output_bytes / 1048576.0, (double)s->source_bytes / 1048576.0, s->bits_per_weight, s->seconds, s->resumed_layers ? " (resumed)" : "");
+}
+
+static bool recipe_known(const char *name)
+{
+    struct stat st;
+    for (uint32_t i = 0; gyre_recipe_name(i); i++) {
+        if (strcmp(gyre_recipe_name(i), name) == 0) return true;
+    }
+    return strchr(name, '/') && stat(name, &st) == 0;
+}
+
+static int run(int argc, char **argv)
+{
+    gyre_quantize_params p = {.progress = on_progress, .log = cli_log(false)};
+    uint32_t wgroup = UINT32_MAX;
+    const struct cli_option options[] = {
+        {"-o", "OUT", "the file to write (required)", CLI_TEXT, &p.output, 0, 0, NULL},
+        {"--recipe", "NAME", "rtn, quarot-rtn (quarot-rtn)", CLI_TEXT, &p.recipe, 0, 0, NULL},
+        {"--wgroup", "N", "weights that share a scale: 0 (a whole row), 32, 64, 128 (32)", CLI_U32, &wgroup, 0, 0, "0,32,64,128"},
+        {"--wbits", "BITS", "4 or 8; 16 and 32 write the rotated float model (4)", CLI_U32, &p.wbits, 0, 0, "4,8,16,32"},
+        {"--act", "BITS", "activations the file is made for: 16, 8, 4 (8)", CLI_U32, &p.act, 0, 0, "16,8,4"},
+        {"--kv", "BITS", "KV cache the file is made for: 16, 8, 4 (8)", CLI_U32, &p.kv, 0, 0, "16,8,4"},
+        {"--profile", "NAME", "full, or portable for files that other tools load (full)", CLI_TEXT, &p.profile, 0, 0, "full,portable"},
+        {"--calib", "FILE", "text for the closing summary; default: a bundled one", CLI_TEXT, &p.calib, 0, 0, NULL},
+        {"--seed", "N", "seed of the random rotations (0)", CLI_U64, &p.seed, 0, 9007199254740992.0, NULL},
+        {"--device", "ID", "device for the closing summary; default: the best there is", CLI_TEXT, &p.device, 0, 0, NULL},
+        {"--report", "DIR", "also write report.md there", CLI_TEXT, &p.report_dir, 0, 0, NULL},
+        {"--resume", NULL, "go on where an interrupted run stopped", CLI_FLAG, &p.resume, 0, 0, NULL},
+        {"--force", NULL, "replace an existing OUT", CLI_FLAG, &p.force, 0, 0, NULL},
+    };
+    const int stop = cli_parse(&cli_quantize, options, sizeof options / sizeof *options, argc, argv, &p.source);
+    if (stop >= 0) return stop;
+    if (!p.output) return cli_usage("missing option (-o OUT): gyre quantize needs a file to write; see gyre quantize --help");
+    if (p.recipe && !recipe_known(p.recipe)) return cli_usage("unknown recipe (%s): gyre has rtn and quarot-rtn; see gyre quantize --help", p.recipe);
+    p.wgroup = wgroup == UINT32_MAX ? -1 : (int32_t)wgroup;
+    gyre_error err = {0};
+    gyre_quantize_summary summary = {0};
+    if (gyre_quantize(&p, &summary, &err) != GYRE_OK) return cli_fail(&err);
+    print_summary(&p, &summary);
+    gyre_quantize_summary_free(&summary);
+    return 0;
+}
+
+const struct cli_command cli_quantize = {"quantize", "SRC", "Make rotated int4 weights from a model", run, 1, false};

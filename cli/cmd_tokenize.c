@@ -1,0 +1,42 @@
+// gyre tokenize: a text's token ids, by the model's own tokenizer. Needs no device.
+#include "cli/cli.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int run(int argc, char **argv)
+{
+    const char *model = NULL, *prompt = NULL, *path = NULL;
+    bool json = false;
+    const struct cli_option options[] = {
+        {"-p", "TEXT", "the text itself", CLI_TEXT, &prompt, 0, 0, NULL},
+        {"--text", "FILE", "a file with the text", CLI_TEXT, &path, 0, 0, NULL},
+        {"--json", NULL, "machine-readable output", CLI_FLAG, &json, 0, 0, NULL},
+    };
+    const int stop = cli_parse(&cli_tokenize, options, sizeof options / sizeof *options, argc, argv, &model);
+    if (stop >= 0) return stop;
+    if (!prompt == !path) return cli_usage("missing option (-p TEXT or --text FILE): gyre tokenize needs one of them; see gyre tokenize --help");
+    gyre_error err = {0};
+    char *text = NULL;
+    uint32_t *tokens = NULL;
+    size_t bytes = 0, n = 0;
+    gyre_status st = GYRE_OK;
+    if (path) GYRE_GO(cli_read(path, &text, &bytes, &err));
+    GYRE_GO(gyre_tokenize_with(model, path ? text : prompt, path ? bytes : strlen(prompt), true, &tokens, &n, &err));
+done:
+    free(text);
+    if (st != GYRE_OK) return cli_fail(&err);
+    int status = 0;
+    if (json) {
+        json_t *ids = json_array();
+        for (size_t i = 0; i < n; i++) json_array_append_new(ids, json_integer(tokens[i]));
+        status = cli_print_json(json_pack("{s:o}", "tokens", ids));
+    } else {
+        for (size_t i = 0; i < n; i++) printf("%u%c", tokens[i], i + 1 == n ? '\n' : ' ');
+    }
+    free(tokens);
+    return status;
+}
+
+const struct cli_command cli_tokenize = {"tokenize", "MODEL", "Turn text into token ids", run, 1, false};

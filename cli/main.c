@@ -1,0 +1,38 @@
+// The program: picks a command. Exit status: 0 done, 1 failed (one line on stderr), 2 wrong usage, 3 no usable device,
+// 130 interrupted.
+#include "cli/cli.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const struct cli_command *const commands[] = {&cli_devices, &cli_quantize, &cli_run, &cli_eval, &cli_bench, &cli_inspect, &cli_tokenize};
+enum { COMMANDS = sizeof commands / sizeof *commands };
+
+static void usage(FILE *to)
+{
+    fputs("usage: gyre COMMAND [ARGUMENT]... [OPTION]...\n\nRuns and makes language models with rotated int4 weights on Vulkan and OpenCL devices.\n\n", to);
+    for (int i = 0; i < COMMANDS; i++) fprintf(to, "  %-10s %s\n", commands[i]->name, commands[i]->about);
+    fputs("\ngyre COMMAND --help tells a command's options.\n", to);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 2) {
+        cli_usage("no command: one of devices, quantize, run, eval, bench, inspect, tokenize is needed; see gyre --help");
+        usage(stderr);
+        return 2;
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
+        usage(stdout);
+        return 0;
+    }
+    if (strcmp(argv[1], "--version") == 0) {
+        puts("gyre " GYRE_VERSION);
+        return 0;
+    }
+    cli_catch_signals();
+    for (int i = 0; i < COMMANDS; i++) {
+        if (strcmp(argv[1], commands[i]->name) == 0) return commands[i]->run(argc - 2, argv + 2);
+    }
+    return cli_usage("unknown command (%s): there is none of that name; see gyre --help", argv[1]);
+}
