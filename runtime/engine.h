@@ -47,5 +47,10 @@ uint32_t gyre_engine_bucket(const gyre_engine *engine, uint32_t n);
 // The body of a step without a head: embedding and all blocks; the residual stream.
 gyre_value gyre_engine_body(gyre_engine *engine, gyre_graph *graph);
 
+// The recorded step of a bucket (made at its first use).
+gyre_status gyre_engine_step_graph(gyre_engine *engine, uint32_t rows, uint32_t k, gyre_graph **out, gyre_error *err) GYRE_MUST_USE;
+// Device time by kernel of one replay of `graph`.
+gyre_status gyre_engine_profile(gyre_engine *engine, gyre_graph *graph, gyre_profile_row *rows, size_t cap, size_t *n, gyre_error *err) GYRE_MUST_USE;
+
 gyre_status gyre_sequence_take(gyre_engine *engine, uint32_t *slot, gyre_error *err) GYRE_MUST_USE;
 void gyre_sequence_release(gyre_engine *engine, uint32_t slot);

@@ -69,6 +69,11 @@ void gyre_engine_describe(const gyre_engine *engine, gyre_engine_info *out);
 // Graphviz text of the decode graph after fusion; malloc'd in *out.
 gyre_status gyre_engine_dot(const gyre_engine *engine, char **out, gyre_error *err) GYRE_MUST_USE;
 
+// What a model file holds, without a device: JSON text, malloc'd. Keys: path, container, bytes, metadata (arrays are given
+// by their length), tensors [{name, type, shape, bytes}], model {arch, layers, ...}, rotations {r3, r4, head}, memory
+// {weights_bytes, kv_bytes_per_token, table_bytes}.
+gyre_status gyre_inspect(const char *path, char **json, gyre_error *err) GYRE_MUST_USE;
+
 // ---- text -------------------------------------------------------------------------------------------
 
 // *tokens is malloc'd.
@@ -125,8 +130,9 @@ gyre_status gyre_eval(gyre_engine *engine, gyre_engine *reference /* may be NULL
 
 // ---- benchmark --------------------------------------------------------------------------------------
 
-typedef struct gyre_roofs { double read_gbps, int8_gops, f32_gflops, dispatch_us, round_trip_us; } gyre_roofs;
-gyre_status gyre_measure_roofs(const char *device, const gyre_log *log, gyre_roofs *out, char device_name[128], gyre_error *err) GYRE_MUST_USE;
+typedef struct gyre_roofs { char device[32], name[128]; double read_gbps, int8_gops, f32_gflops, dispatch_us, round_trip_us; } gyre_roofs;
+// device NULL: the best there is.
+gyre_status gyre_measure_roofs(const char *device, const gyre_log *log, gyre_roofs *out, gyre_error *err) GYRE_MUST_USE;
 
 typedef struct gyre_profile_row { char op[32]; uint32_t dispatches; double ms; } gyre_profile_row;
 // Per-kernel device time of one decode step at the session's position; returns rows in *n (cap rows at most).

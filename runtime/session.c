@@ -131,3 +131,10 @@ gyre_status gyre_logits(gyre_engine *e, const uint32_t *tokens, size_t n, float 
     gyre_session_destroy(s);
     return st;
 }
+
+gyre_status gyre_session_profile(gyre_session *s, gyre_profile_row *rows, size_t cap, size_t *n, gyre_error *err)
+{
+    gyre_graph *graph = NULL;
+    GYRE_TRY(gyre_engine_step_graph(s->engine, 1, 1, &graph, err));
+    return gyre_engine_profile(s->engine, graph, rows, cap, n, err);
+}

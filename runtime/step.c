@@ -50,11 +50,11 @@ static gyre_status build(gyre_engine *e, uint32_t rows, uint32_t wanting, uint32
     return GYRE_OK;
 }
 
-static gyre_status step_graph(gyre_engine *e, uint32_t rows, uint32_t k, struct gyre_step_graph **out, gyre_error *err)
+gyre_status gyre_engine_step_graph(gyre_engine *e, uint32_t rows, uint32_t k, gyre_graph **out, gyre_error *err)
 {
     for (uint32_t i = 0; i < e->n_steps; i++) {
         if (e->steps[i].rows == rows && e->steps[i].k == k) {
-            *out = &e->steps[i];
+            *out = e->steps[i].graph;
             return GYRE_OK;
         }
     }
@@ -66,7 +66,7 @@ static gyre_status step_graph(gyre_engine *e, uint32_t rows, uint32_t k, struct 
     *s = (struct gyre_step_graph){rows, GYRE_MIN(rows, e->sequences), k, NULL};
     GYRE_TRY(build(e, rows, s->wanting, k, &s->graph, err));
     e->n_steps++;
-    *out = s;
+    *out = s->graph;
     return GYRE_OK;
 }
 
@@ -98,8 +98,8 @@ static gyre_status run_chunk(gyre_engine *e, const struct gyre_step_row *rows, u
         k = GYRE_MAX(k, candidates(rows[i].sampling, e->model.hp.vocab));
     }
     const uint32_t bucket = gyre_engine_bucket(e, n);
-    struct gyre_step_graph *step = NULL;
-    GYRE_TRY(step_graph(e, bucket, k, &step, err));
+    gyre_graph *step = NULL;
+    GYRE_TRY(gyre_engine_step_graph(e, bucket, k, &step, err));
     memset(e->row_data, 0, (size_t)bucket * 16);
     for (int pass = 0; pass < 2; pass++) { // samples come from the first rows of a graph
         for (uint32_t i = 0; i < n; i++) {
@@ -113,7 +113,7 @@ static gyre_status run_chunk(gyre_engine *e, const struct gyre_step_row *rows, u
     const bool same = e->resident && bucket == 1 && memcmp(e->resident_row, e->row_data, sizeof e->resident_row) == 0;
     e->resident = false;
     if (!same) GYRE_TRY(gyre_buffer_write(e->device, e->rows.buffer, 0, e->row_data, (uint64_t)bucket * 16, err));
-    GYRE_TRY(gyre_graph_submit(step->graph, err));
+    GYRE_TRY(gyre_graph_submit(step, err));
     if (!wanting) return GYRE_OK;
 
     const uint64_t before = gyre_clock_ns();
@@ -154,7 +154,7 @@ gyre_status gyre_engine_step(gyre_engine *e, const struct gyre_step_row *rows, s
 gyre_status gyre_engine_dot(const gyre_engine *engine, char **out, gyre_error *err)
 {
     gyre_engine *e = (gyre_engine *)(uintptr_t)engine; // recording a graph on demand does not change what the engine is
-    struct gyre_step_graph *step = NULL;
-    GYRE_TRY(step_graph(e, 1, 1, &step, err));
-    return gyre_graph_dot(step->graph, out, err);
+    gyre_graph *step = NULL;
+    GYRE_TRY(gyre_engine_step_graph(e, 1, 1, &step, err));
+    return gyre_graph_dot(step, out, err);
 }

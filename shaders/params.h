@@ -42,6 +42,7 @@
 #define GYRE_PARAMS_loglik(I, F) I(rows) I(width)
 #define GYRE_PARAMS_kl(I, F) I(rows) I(width)
 #define GYRE_PARAMS_repack(I, F) I(n) I(k) I(group) I(n_pad) I(first)
+#define GYRE_PARAMS_roof(I, F) I(threads) I(count) I(loops)
 
 #if !defined(GYRE_CL) && !defined(GYRE_GLSL)
 #include <stdint.h>
@@ -64,4 +65,5 @@ GYRE_C_PARAMS(sample)
 GYRE_C_PARAMS(loglik)
 GYRE_C_PARAMS(kl)
 GYRE_C_PARAMS(repack)
+GYRE_C_PARAMS(roof)
 #endif

@@ -1,0 +1,56 @@
+// References of the benchmark ceilings (shaders/roof.k): here they only define the results; the cpu device's own ceiling
+// is whatever these loops reach.
+#include "backends/cpu/ref.h"
+#include "runtime/util/half.h"
+#include "shaders/params.h"
+
+void ref_roof_read(const struct gyre_ref_args *args)
+{
+    const struct gyre_roof_params *p = args->params;
+    uint32_t *y = args->bind[0];
+    const uint32_t *data = args->bind[1];
+#pragma omp parallel for schedule(static)
+    for (int32_t t = 0; t < p->threads; t++) {
+        uint32_t acc = 0;
+        for (int64_t i = t; i < p->count; i += p->threads) acc ^= data[4 * i] ^ data[4 * i + 1] ^ data[4 * i + 2] ^ data[4 * i + 3];
+        y[t] = acc;
+    }
+}
+
+static uint32_t dot4(uint32_t a, uint32_t b, uint32_t c)
+{
+    for (int k = 0; k < 4; k++) c += (uint32_t)((int8_t)(a >> 8 * k) * (int8_t)(b >> 8 * k));
+    return c;
+}
+
+void ref_roof_int8(const struct gyre_ref_args *args)
+{
+    const struct gyre_roof_params *p = args->params;
+    uint32_t *y = args->bind[0];
+#pragma omp parallel for schedule(static)
+    for (int32_t t = 0; t < p->threads; t++) {
+        const uint32_t *x = (const uint32_t *)args->bind[1] + 4 * (int64_t)(t % p->count);
+        uint32_t v[4] = {0, 1, 2, 3};
+        for (int32_t i = 0; i < p->loops; i++) {
+            for (int k = 0; k < 4; k++) v[k] = dot4(v[k] ^ x[k], x[(k + 1) % 4], v[k]);
+        }
+        y[t] = v[0] ^ v[1] ^ v[2] ^ v[3];
+    }
+}
+
+void ref_roof_f32(const struct gyre_ref_args *args)
+{
+    const struct gyre_roof_params *p = args->params;
+    uint32_t *y = args->bind[0];
+#pragma omp parallel for schedule(static)
+    for (int32_t t = 0; t < p->threads; t++) {
+        const uint32_t *x = (const uint32_t *)args->bind[1] + 4 * (int64_t)(t % p->count);
+        const float k = 1.0f - (float)(x[0] & 1u) * 0.5f;
+        float v[4] = {k, 2 * k, 4 * k, 8 * k};
+        for (int32_t i = 0; i < p->loops; i++) {
+            for (int j = 0; j < 4; j++) v[j] = v[j] * k + k;
+        }
+        const float sum = v[0] + (v[1] + v[2] + v[3]);
+        y[t] = gyre_f32_bits(sum + sum + sum + sum);
+    }
+}
