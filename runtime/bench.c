@@ -87,7 +87,7 @@ gyre_status gyre_measure_roofs(const char *device, const gyre_log *log, gyre_roo
     struct roof r = {0};
     *out = (gyre_roofs){0};
     gyre_status st = GYRE_OK;
-    double s, many;
+    double s = 0, many = 0;
     GYRE_GO(gyre_device_open(device, &options, &r.device, err));
     snprintf(out->device, sizeof out->device, "%s", gyre_device_info(r.device)->id);
     snprintf(out->name, sizeof out->name, "%s", gyre_device_info(r.device)->name);

@@ -187,17 +187,17 @@ int gyre_list_devices(gyre_device_facts *out, int cap, gyre_device_missing *miss
     for (int i = 0; i < GYRE_MIN(GYRE_MIN(n, MOST), cap); i++) {
         gyre_device_facts *f = &out[i];
         *f = (gyre_device_facts){.software = info[i].software, .f16 = info[i].f16, .memory_bytes = info[i].memory_bytes, .int8_dot = dot[info[i].int_dot]};
-        snprintf(f->id, sizeof f->id, "%s", info[i].id);
-        snprintf(f->name, sizeof f->name, "%s", info[i].name);
-        snprintf(f->driver, sizeof f->driver, "%s", info[i].driver);
+        memcpy(f->id, info[i].id, sizeof f->id);
+        memcpy(f->name, info[i].name, sizeof f->name);
+        memcpy(f->driver, info[i].driver, sizeof f->driver);
         memcpy(f->cooperative_matrix, info[i].cooperative_matrix, sizeof f->cooperative_matrix);
         uint32_t n_sizes = 0;
         for (uint32_t s = info[i].subgroup_min; s && s <= info[i].subgroup_max && n_sizes < 4; s *= 2) f->subgroup_sizes[n_sizes++] = s;
     }
     *n_missing = n_absent;
     for (int i = 0; missing && i < GYRE_MIN(n_absent, cap_missing); i++) {
-        snprintf(missing[i].backend, sizeof missing[i].backend, "%s", absent[i].backend);
-        snprintf(missing[i].why, sizeof missing[i].why, "%s", absent[i].why);
+        snprintf(missing[i].backend, sizeof missing[i].backend, "%.15s", absent[i].backend);
+        memcpy(missing[i].why, absent[i].why, sizeof missing[i].why);
     }
     return n;
 }
