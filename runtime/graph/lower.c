@@ -165,6 +165,12 @@ static gyre_status lower_attn(const struct lowering *l)
 // One workgroup per row of logits.
 static gyre_status lower_head(const struct lowering *l) { return emit_plain(l, l->g->values[l->node->in[0]].rows, 1); }
 
+// Ops that run outside graphs: repacking at load, the ceilings of `bench`.
+static gyre_status lower_none(const struct lowering *l)
+{
+    return gyre_fail(l->err, GYRE_E_INVALID, "cannot lower a graph: %s is no op of a graph", gyre_ops[l->node->op].name);
+}
+
 static gyre_status (*const lower[GYRE_OP_COUNT])(const struct lowering *) = {
 #define OP(name, outputs, inputs, family) [GYRE_OP_##name] = lower_##family,
 #include "runtime/core/ops.def"
