@@ -16,7 +16,18 @@ if(have_OPENCL AND NOT GYRE_SANITIZE) # the simulator is preloaded, which saniti
   gyre_oclgrind(ops clean $<TARGET_FILE:test_ops_opencl>) # every kernel, through the cases of its op
 endif()
 
+# Intel's chips without one: ocloc, the compiler of Intel's OpenCL driver as a program.
 add_executable(lab_kernel_texts labs/kernel_texts.c)
 target_link_libraries(lab_kernel_texts PRIVATE gyre_kernels)
 add_test(NAME labs.ocloc COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/labs/ocloc.sh $<TARGET_FILE:lab_kernel_texts>)
 set_tests_properties(labs.ocloc PROPERTIES LABELS labs TIMEOUT 900 SKIP_RETURN_CODE 77)
+
+# AMD's chips without one: RADV compiles for them. `ninja radv_stats` writes the table anew.
+if(have_VULKAN)
+  add_executable(lab_radv labs/radv.c)
+  target_link_libraries(lab_radv PRIVATE gyre_backends)
+  set(radv_table ${CMAKE_CURRENT_SOURCE_DIR}/labs/radv_stats.txt)
+  add_custom_target(radv_stats COMMAND lab_radv write ${radv_table} USES_TERMINAL)
+  add_test(NAME labs.radv COMMAND lab_radv check ${radv_table})
+  set_tests_properties(labs.radv PROPERTIES LABELS labs TIMEOUT 600 SKIP_RETURN_CODE 77)
+endif()

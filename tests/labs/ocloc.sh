@@ -4,33 +4,47 @@
 #   ocloc.sh KERNEL_TEXTS_PROGRAM
 #
 # Gen9 (skl), Xe-LP (tgllp) and Xe-HPG (dg2); kernels with int8 dot products also in their accelerated form, which the
-# last two have. Ends with 77 (skipped) where ocloc is not installed.
+# last two have. The zebin format says in plain text what memory a thread needs beside its registers: spills, and arrays
+# that did not fit. Ends with 77 (skipped) where ocloc is not installed.
 set -u
 command -v ocloc >/dev/null || { echo "skipped: ocloc is not installed"; exit 77; }
 dir=$(mktemp -d) || exit 1
 trap 'rm -rf "$dir"' EXIT
 bad=0
 
-# compile FILE DEVICE OPTIONS: 0 when it compiles without a complaint about spills
+# compile FILE DEVICE OPTIONS: 0 when it compiles and lives in registers. What a driver tells its compiler about the
+# extension must be told here.
 compile() {
-  ocloc compile -file "$dir/$1.cl" -device "$2" -options "$3" -output_no_suffix -output out -out_dir "$dir" >"$dir/log" 2>&1 &&
-    ! grep -q "spilled" "$dir/log"
+  rm -f "$dir/out"*
+  ocloc compile -q -file "$dir/$1.cl" -device "$2" -options "$3" -output_no_suffix -output out -out_dir "$dir" \
+    -internal_options "-cl-intel-allow-zebin $features" >"$dir/log" 2>&1 || return 1
+  grep -qa "execution_env" "$dir/out.bin" || { echo "no statistics in the binary" >"$dir/log"; return 1; }
+  grep -a -A4 "per_thread_memory_buffers" "$dir/out.bin" | grep -aoE "(usage|size): *[a-z0-9_]+" >"$dir/log" && return 1
+  return 0
 }
 
-# The lab must be able to see: a kernel with a spill, and one that does not compile.
+# The lab must be able to see: a kernel that spills, one that does not compile, one that misses its extension.
 cat >"$dir/spills.cl" <<'CL'
-__kernel __attribute__((reqd_work_group_size(16, 1, 1))) void spills(__global float *y, __global const float *x) {
-  float a[160], s = 0; int i = get_global_id(0);
-  for (int k = 0; k < 160; k++) a[k] = x[i + 64 * k];
-  for (int j = 0; j < 20; j++)
-    __attribute__((opencl_unroll_hint)) for (int k = 0; k < 160; k++) a[k] = a[k] * a[(7 * k + 3) % 160] + x[i + j];
-  __attribute__((opencl_unroll_hint)) for (int k = 0; k < 160; k++) s += a[k] * a[k];
-  y[i] = s;
+__kernel __attribute__((reqd_work_group_size(32, 1, 1))) void spills(__global float *y, int n)
+{
+  float a[800];
+  for (int i = 0; i < 800; i++) a[i] = y[i * n + get_global_id(0)];
+  for (int k = 0; k < n; k++)
+    for (int i = 0; i < 800; i++) a[i] = a[i] * a[(i + 1) % 800] + a[(i + 7) % 800];
+  for (int i = 0; i < 800; i++) y[i * n + get_global_id(0)] = a[i];
 }
 CL
 echo "__kernel void broken(__global float *y) { y[0] = nothing; }" >"$dir/broken.cl"
-compile spills dg2 "" && { echo "the lab does not see spills"; exit 1; }
+echo "__kernel void dot4(__global int *y) { y[0] = dot_4x8packed_ss_int(y[1], y[2]); }" >"$dir/dot4.cl"
+dot_features="-cl-ext=+cl_khr_integer_dot_product,+__opencl_c_integer_dot_product_input_4x8bit_packed"
+features=""
 compile broken skl "" && { echo "the lab does not see errors"; exit 1; }
+for device in skl tgllp dg2; do
+  compile spills $device "" && { echo "the lab does not see spills on $device"; exit 1; }
+  grep -q "size" "$dir/log" || { echo "the lab's example of spills does not compile for $device"; exit 1; }
+done
+features=$dot_features
+compile dot4 dg2 "-cl-std=CL3.0" || { echo "no int8 dot products for dg2:"; cat "$dir/log"; exit 1; }
 
 "$1" "$dir" >"$dir/list" || exit 1
 n=0
@@ -40,6 +54,8 @@ while read -r name dot; do
     [ -n "$dot" ] && [ $device != skl ] && forms="$forms -cl-std=CL3.0:-DGYRE_INT_DOT"
     for form in $forms; do
       n=$((n + 1))
+      features=""
+      [ "$form" = -cl-std=CL1.2 ] || features=$dot_features
       compile "$name" $device "$(echo "$form" | tr : ' ') -cl-mad-enable" && continue
       bad=$((bad + 1))
       echo "$name for $device ($form):"
