@@ -6,6 +6,7 @@
 #pragma once
 #include "runtime/util/log.h"
 #include "runtime/util/status.h"
+#include "runtime/util/version.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -14,8 +15,6 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
-
-#define GYRE_VERSION "0.1.0"
 
 // ---- devices ----------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 #pragma once
 #include "runtime/model/source.h"
 
-enum { GYRE_MAX_LAYERS = 512, GYRE_MAX_HAD_ORDER = 400 };
+enum { GYRE_MAX_LAYERS = 512, GYRE_MAX_HAD_ORDER = 400, GYRE_MAX_HEAD_DIM = 256 };
 
 // y = x (H_k1 (x) H_k2 (x) H_k3 (x) H_2^p) / sqrt(n) on each of the consecutive segments of n columns.
 // The k's are 1 when absent; base[i] is the k_i x k_i matrix of +1/-1, row-major, owned by the struct's holder.

@@ -1,0 +1,306 @@
+// See layer.h. Everything before rounding is fp64; rounding and what follows see fp32.
+#include "quantizer/layer.h"
+#include "runtime/core/codec.h"
+#include "runtime/util/base.h"
+#include "runtime/util/half.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+// ---- memory -----------------------------------------------------------------------------------------------
+
+static bool alloc_rounded(const struct gyre_settings *set, uint64_t rows, uint64_t cols, struct gyre_rounded *out)
+{
+    if (set->wbits >= 16) return (out->f32 = malloc(rows * cols * sizeof(float))) != NULL;
+    const uint32_t group = set->wgroup ? set->wgroup : (uint32_t)cols;
+    out->codes = (struct gyre_codes){.bits = set->wbits, .group = group, .code = malloc(rows * cols), .scale = malloc(rows * (cols / group) * sizeof(uint16_t))};
+    return out->codes.code && out->codes.scale;
+}
+
+gyre_status gyre_layer_create(const struct gyre_plan *p, struct gyre_layer *out, gyre_error *err)
+{
+    uint64_t largest = 0;
+    bool good = true;
+    *out = (struct gyre_layer){0};
+    for (int s = 0; s < GYRE_SITES; s++) {
+        uint64_t rows, cols;
+        gyre_site_shape((gyre_site)s, &p->hp, &rows, &cols);
+        largest = GYRE_MAX(largest, rows * cols);
+        good &= (out->original[s] = malloc(rows * cols * sizeof(float))) != NULL;
+        good &= alloc_rounded(&p->set, rows, cols, &out->recipe[s]);
+        if (p->set.recipe->rotate) good &= alloc_rounded(&p->set, rows, cols, &out->plain[s]);
+    }
+    good &= (out->attn_norm = malloc(p->hp.width * sizeof(float))) != NULL;
+    good &= (out->ffn_norm = malloc(p->hp.width * sizeof(float))) != NULL;
+    good &= (out->wide = malloc(largest * sizeof(double))) != NULL;
+    good &= (out->narrow = malloc(largest * sizeof(float))) != NULL;
+    good &= (out->expanded = malloc(largest * sizeof(float))) != NULL;
+    good &= (out->encoded = malloc(largest * sizeof(float))) != NULL;
+    if (good) return GYRE_OK;
+    gyre_layer_free(out);
+    return gyre_fail(err, GYRE_E_NOMEM, "out of memory for one block of the model (%llu MB)", (unsigned long long)(largest * 40 >> 20));
+}
+
+static void free_rounded(struct gyre_rounded *r)
+{
+    free(r->codes.code);
+    free(r->codes.scale);
+    free(r->f32);
+}
+
+void gyre_layer_free(struct gyre_layer *layer)
+{
+    for (int s = 0; s < GYRE_SITES; s++) {
+        free(layer->original[s]);
+        free_rounded(&layer->recipe[s]);
+        free_rounded(&layer->plain[s]);
+    }
+    free(layer->attn_norm);
+    free(layer->ffn_norm);
+    free(layer->wide);
+    free(layer->narrow);
+    free(layer->expanded);
+    free(layer->encoded);
+    *layer = (struct gyre_layer){0};
+}
+
+const struct gyre_rounded *gyre_layer_plain(const struct gyre_layer *layer, const struct gyre_plan *p, gyre_site site)
+{
+    return p->set.recipe->rotate ? &layer->plain[site] : &layer->recipe[site];
+}
+
+// ---- rounding and encoding --------------------------------------------------------------------------------
+
+static gyre_status round_linear(struct gyre_layer *l, const struct gyre_settings *set, const char *name, const float *w, uint64_t rows, uint64_t cols, struct gyre_rounded *out, gyre_error *err)
+{
+    gyre_error why = {0};
+    if (set->wbits < 16) {
+        const gyre_status st = gyre_rtn(w, rows, cols, &out->codes, &why);
+        if (st != GYRE_OK) return gyre_fail(err, st, "cannot round tensor %s: %s", name, why.message);
+        gyre_codes_expand(&out->codes, rows, cols, l->expanded);
+        out->error = gyre_relative_error(w, l->expanded, rows, cols);
+        return GYRE_OK;
+    }
+    for (uint64_t i = 0; i < rows * cols; i++) {
+        out->f32[i] = set->wbits == 16 ? gyre_round_to_f16(w[i]) : w[i];
+        if (!isfinite(out->f32[i]))
+            return gyre_fail(err, GYRE_E_FORMAT, "cannot write tensor %s: weight %g of row %llu, column %llu is not finite%s", name, (double)w[i], (unsigned long long)(i / cols), (unsigned long long)(i % cols),
+                             isfinite(w[i]) ? " in f16; use --wbits 32" : "");
+    }
+    out->error = gyre_relative_error(w, out->f32, rows, cols);
+    return GYRE_OK;
+}
+
+static void encode_floats(const float *x, uint64_t n, gyre_dtype type, void *out)
+{
+    if (type == GYRE_DTYPE_F32) memcpy(out, x, n * sizeof *x);
+    else if (type == GYRE_DTYPE_F16)
+        for (uint64_t i = 0; i < n; i++) ((uint16_t *)out)[i] = gyre_f16_from_f32(x[i]);
+    else gyre_quantize_q8_0(x, n, out);
+}
+
+// Q4_0 or Q8_0 blocks, the scale of a group repeated in each block of 32.
+static void encode_blocks(const struct gyre_codes *c, uint64_t n, gyre_dtype type, unsigned char *out)
+{
+    const uint64_t bytes = gyre_dtype_info(type)->block_bytes;
+    for (uint64_t at = 0; at < n; at += 32, out += bytes) {
+        if (type == GYRE_DTYPE_Q4_0) gyre_encode_q4_0(c->code + at, &c->scale[at / c->group], 32, out);
+        else gyre_encode_q8_0(c->code + at, &c->scale[at / c->group], 32, out);
+    }
+}
+
+static gyre_status write_linear(struct gyre_layer *l, const struct gyre_plan *p, const char *name, const struct gyre_rounded *r, uint64_t rows, uint64_t cols, struct gyre_output *out, gyre_error *err)
+{
+    const uint64_t n = rows * cols, bytes = p->gguf.tensors[out->next].bytes;
+    const gyre_dtype type = p->gguf.tensors[out->next].type;
+    char scale[80];
+    if (p->set.wbits >= 16) {
+        encode_floats(r->f32, n, type, l->encoded);
+        return gyre_output_write(out, name, l->encoded, bytes, r->error, err);
+    }
+    if (!p->set.full) {
+        encode_blocks(&r->codes, n, type, l->encoded);
+        return gyre_output_write(out, name, l->encoded, bytes, r->error, err);
+    }
+    if (p->set.wbits == 4) gyre_pack_i4(r->codes.code, n, l->encoded);
+    GYRE_TRY(gyre_output_write(out, name, p->set.wbits == 4 ? l->encoded : r->codes.code, bytes, r->error, err));
+    snprintf(scale, sizeof scale, "%s.scale", name);
+    return gyre_output_write(out, scale, r->codes.scale, rows * (cols / r->codes.group) * sizeof(uint16_t), NAN, err);
+}
+
+// ---- one block --------------------------------------------------------------------------------------------
+
+// Row r of the output is this row of the source: (head, i, j) of GGUF's interleaved order is (head, j, i) of half-split.
+static uint64_t source_row(const struct gyre_plan *p, gyre_site site, uint64_t r)
+{
+    if (!p->permute_qk || (site != GYRE_SITE_Q && site != GYRE_SITE_K)) return r;
+    const uint64_t hd = p->hp.head_dim, in_head = r % hd;
+    return r - in_head + (in_head % 2) * (hd / 2) + in_head / 2;
+}
+
+static void narrowed(const double *wide, uint64_t n, float *out)
+{
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < (int64_t)n; i++) out[i] = (float)wide[i];
+}
+
+static gyre_status make_linear(struct gyre_layer *l, const struct gyre_plan *p, gyre_site site, struct gyre_output *out, gyre_error *err)
+{
+    char name[64], norm[64];
+    uint64_t rows, cols;
+    double *gain = NULL;
+    gyre_status st = GYRE_OK;
+    gyre_site_name(site, l->index, name);
+    gyre_site_shape(site, &p->hp, &rows, &cols);
+    const struct gyre_tensor *t = gyre_source_tensor(p->source, name);
+    GYRE_TRY(gyre_output_source(out, t, err));
+#pragma omp parallel for schedule(static)
+    for (int64_t r = 0; r < (int64_t)rows; r++) gyre_tensor_rows_f64(t, source_row(p, site, (uint64_t)r), 1, l->wide + (uint64_t)r * cols);
+    narrowed(l->wide, rows * cols, l->original[site]);
+    if (!p->set.recipe->rotate) {
+        GYRE_TRY(round_linear(l, &p->set, name, l->original[site], rows, cols, &l->recipe[site], err));
+        return write_linear(l, p, name, &l->recipe[site], rows, cols, out, err);
+    }
+    GYRE_TRY(round_linear(l, &p->set, name, l->original[site], rows, cols, &l->plain[site], err));
+    if (gyre_site_norm_name(site, l->index, norm)) {
+        gain = malloc(cols * sizeof *gain);
+        if (!gain) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for tensor %s", norm);
+        gyre_tensor_rows_f64(gyre_source_tensor(p->source, norm), 0, 1, gain);
+    }
+    GYRE_GO(gyre_rotate_linear(&p->rotator, site, l->index, gain, l->wide, err));
+    narrowed(l->wide, rows * cols, l->narrow);
+    GYRE_GO(round_linear(l, &p->set, name, l->narrow, rows, cols, &l->recipe[site], err));
+    GYRE_GO(write_linear(l, p, name, &l->recipe[site], rows, cols, out, err));
+done:
+    free(gain);
+    return st;
+}
+
+// A norm's gain: as it is, or ones where it was folded into its readers. `gain` gets the source's.
+static gyre_status write_norm(const struct gyre_plan *p, const char *name, bool folded, float *gain, struct gyre_output *out, gyre_error *err)
+{
+    const uint32_t n = p->hp.width;
+    const struct gyre_tensor *t = gyre_source_tensor(p->source, name);
+    float *ones = malloc(n * sizeof *ones);
+    if (!ones) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for tensor %s", name);
+    for (uint32_t i = 0; i < n; i++) ones[i] = 1;
+    gyre_tensor_rows_f32(t, 0, 1, gain);
+    gyre_status st = gyre_output_source(out, t, err);
+    if (st == GYRE_OK) st = gyre_output_write(out, name, folded ? ones : gain, n * sizeof *gain, NAN, err);
+    free(ones);
+    return st;
+}
+
+gyre_status gyre_layer_make(struct gyre_layer *l, const struct gyre_plan *p, uint32_t index, struct gyre_output *out,
+                            gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user, gyre_error *err)
+{
+    char name[64];
+    l->index = index;
+    for (int s = 0; s < GYRE_SITES; s++) {
+        const gyre_site site = (gyre_site)s;
+        uint64_t rows, cols;
+        gyre_site_shape(site, &p->hp, &rows, &cols);
+        if ((site == GYRE_SITE_Q || site == GYRE_SITE_GATE) && gyre_site_norm_name(site, index, name))
+            GYRE_TRY(write_norm(p, name, p->rotator.fold, site == GYRE_SITE_Q ? l->attn_norm : l->ffn_norm, out, err));
+        GYRE_TRY(make_linear(l, p, site, out, err));
+        if (tick) GYRE_TRY(tick(user, rows * cols, err));
+    }
+    return GYRE_OK;
+}
+
+// ---- outside the blocks -----------------------------------------------------------------------------------
+
+// A table, some megabytes at a time. `gain` (may be NULL) is folded in where the rotator folds.
+static gyre_status write_table(const struct gyre_plan *p, const char *name, const struct gyre_tensor *t, const double *gain, struct gyre_output *out, gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user,
+                               gyre_error *err)
+{
+    const uint64_t cols = t->cols, chunk = GYRE_MAX((uint64_t)1, ((uint64_t)4 << 20) / cols);
+    gyre_status st = GYRE_OK;
+    if (t->type == p->table_type && !p->set.recipe->rotate) { // kept bit for bit
+        GYRE_TRY(gyre_output_write(out, name, t->data, t->bytes, 0, err));
+        return tick ? tick(user, t->rows * cols, err) : GYRE_OK;
+    }
+    double *wide = malloc(chunk * cols * sizeof *wide), error = 0, norm = 0;
+    float *narrow = malloc(chunk * cols * sizeof *narrow), *back = malloc(cols * sizeof *back);
+    unsigned char *encoded = malloc(chunk * cols * sizeof(float));
+    uint64_t row_bytes = 0;
+    if (!wide || !narrow || !back || !encoded || !gyre_dtype_row_bytes(p->table_type, cols, &row_bytes)) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for tensor %s", name));
+    for (uint64_t first = 0; first < t->rows; first += chunk) {
+        const uint64_t n = GYRE_MIN(chunk, t->rows - first);
+        gyre_tensor_rows_f64(t, first, n, wide);
+        GYRE_GO(gyre_rotate_rows(&p->rotator, gain, wide, n, err));
+        narrowed(wide, n * cols, narrow);
+        for (uint64_t i = 0; i < n * cols; i++)
+            if (!isfinite(narrow[i])) GYRE_GO(gyre_fail(err, GYRE_E_FORMAT, "cannot round tensor %s: weight %g of row %llu, column %llu is not finite", name, (double)narrow[i], (unsigned long long)(first + i / cols), (unsigned long long)(i % cols)));
+        for (uint64_t r = 0; r < n; r++) {
+            encode_floats(narrow + r * cols, cols, p->table_type, encoded + r * row_bytes);
+            gyre_decode_row(p->table_type, encoded + r * row_bytes, cols, back);
+            for (uint64_t i = 0; i < cols; i++) {
+                const double w = narrow[r * cols + i], d = w - back[i];
+                error += d * d;
+                norm += w * w;
+            }
+        }
+        GYRE_GO(gyre_output_write(out, name, encoded, n * row_bytes, norm > 0 ? error / norm : 0, err));
+        if (tick) GYRE_GO(tick(user, n * cols, err));
+    }
+done:
+    free(wide);
+    free(narrow);
+    free(back);
+    free(encoded);
+    return st;
+}
+
+static gyre_status write_bases(const char *which, const struct gyre_hadamard *h, struct gyre_output *out, gyre_error *err)
+{
+    char name[64];
+    for (int i = 0; h->n && i < 3; i++) {
+        snprintf(name, sizeof name, "gyre.%s.base.%d", which, i);
+        if (h->k[i] > 1) GYRE_TRY(gyre_output_write(out, name, h->base[i], (uint64_t)h->k[i] * h->k[i], NAN, err));
+    }
+    return GYRE_OK;
+}
+
+// Divisors of the inverse frequencies: the source's tensor, or what llama3 scaling amounts to.
+static gyre_status write_rope_divisors(const struct gyre_plan *p, struct gyre_output *out, gyre_error *err)
+{
+    const uint32_t n = p->hp.head_dim / 2;
+    const struct gyre_tensor *t = gyre_source_tensor(p->source, "rope_freqs.weight");
+    float divisor[GYRE_MAX_HEAD_DIM / 2];
+    if (t) {
+        GYRE_TRY(gyre_output_source(out, t, err));
+        gyre_tensor_rows_f32(t, 0, 1, divisor);
+    } else {
+        gyre_rope_freqs(&p->hp, NULL, divisor);
+        for (uint32_t i = 0; i < n; i++) divisor[i] = (float)(pow(p->hp.rope_base, -2.0 * i / p->hp.head_dim) / divisor[i]);
+    }
+    return gyre_output_write(out, "rope_freqs.weight", divisor, n * sizeof *divisor, NAN, err);
+}
+
+gyre_status gyre_write_globals(const struct gyre_plan *p, struct gyre_output *out, gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user, gyre_error *err)
+{
+    const uint32_t D = p->hp.width;
+    const struct gyre_tensor *embedding = gyre_source_tensor(p->source, "token_embd.weight"), *head = gyre_source_tensor(p->source, "output.weight");
+    gyre_status st = GYRE_OK;
+    double *gain = malloc(D * sizeof *gain);
+    float *unused = malloc(D * sizeof *unused);
+    if (!gain || !unused) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for the final norm"));
+    for (uint32_t i = 0; i < D; i++) gain[i] = p->final_gain[i];
+    GYRE_GO(gyre_output_source(out, embedding, err));
+    if (head) GYRE_GO(gyre_output_source(out, head, err));
+    GYRE_GO(write_table(p, "token_embd.weight", embedding, NULL, out, tick, user, err));
+    if (p->write_head) GYRE_GO(write_table(p, "output.weight", head ? head : embedding, p->fold_head ? gain : NULL, out, tick, user, err));
+    GYRE_GO(write_norm(p, "output_norm.weight", p->fold_head || p->online.head.n, unused, out, err));
+    if (p->online.head.n) GYRE_GO(gyre_output_write(out, "gyre.head_gain", p->final_gain, D * sizeof *p->final_gain, NAN, err));
+    if (!strcmp(p->gguf.tensors[out->next].name, "rope_freqs.weight")) GYRE_GO(write_rope_divisors(p, out, err));
+    GYRE_GO(write_bases("r3", &p->online.r3_had, out, err));
+    GYRE_GO(write_bases("r4", &p->online.r4, out, err));
+    GYRE_GO(write_bases("head", &p->online.head, out, err));
+done:
+    free(gain);
+    free(unused);
+    return st;
+}

@@ -1,0 +1,150 @@
+// The public entry: plan, then step by step through the model, then the names. See quantizer.h.
+// What is rounded how is layer.c's, what lies where plan.c's, what survives a kill output.c's.
+#include "quantizer/layer.h"
+#include "quantizer/manifest.h"
+#include "runtime/util/base.h"
+#include "runtime/util/clock.h"
+#include "runtime/util/file.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+// ---- progress ---------------------------------------------------------------------------------------------
+
+struct run {
+    const gyre_quantize_params *params;
+    struct gyre_plan plan;
+    struct gyre_output out;
+    struct gyre_layer layer;
+    uint64_t started, total, done, resumed; // ns; weights
+    char what[48];
+};
+
+static gyre_status tick(void *user, uint64_t weights, gyre_error *err)
+{
+    struct run *r = user;
+    r->done += weights;
+    if (!r->params->progress) return GYRE_OK;
+    const double seconds = 1e-9 * (double)(gyre_clock_ns() - r->started), mine = (double)(r->done - r->resumed), left = (double)(r->total - r->done);
+    if (!r->params->progress(r->params->user, (double)r->done / (double)r->total, mine > 0 ? seconds / mine * left : -1, r->what)) return GYRE_OK;
+    return gyre_fail(err, GYRE_E_CANCELLED, "quantizing stopped (%s): %u of %u blocks are kept; continue with --resume", r->params->output, r->out.steps ? r->out.steps - 1 : 0, r->plan.hp.n_layers);
+}
+
+static uint64_t block_weights(const struct gyre_hparams *hp)
+{
+    uint64_t n = 0, rows, cols;
+    for (int s = 0; s < GYRE_SITES; s++) {
+        gyre_site_shape((gyre_site)s, hp, &rows, &cols);
+        n += rows * cols;
+    }
+    return n;
+}
+
+static void count_work(struct run *r)
+{
+    const struct gyre_hparams *hp = &r->plan.hp;
+    const uint64_t tables = (uint64_t)hp->vocab * hp->width * (r->plan.write_head ? 2 : 1), block = block_weights(hp);
+    r->total = tables + block * hp->n_layers;
+    if (r->out.steps) r->done = r->resumed = tables + block * (r->out.steps - 1);
+}
+
+// ---- steps ------------------------------------------------------------------------------------------------
+
+static double mean_error(const struct run *r, bool plain)
+{
+    double sum = 0;
+    for (int s = 0; s < GYRE_SITES; s++) sum += plain ? gyre_layer_plain(&r->layer, &r->plan, (gyre_site)s)->error : r->layer.recipe[s].error;
+    return sum / GYRE_SITES;
+}
+
+static gyre_status make_steps(struct run *r, gyre_error *err)
+{
+    if (r->out.steps == 0) {
+        snprintf(r->what, sizeof r->what, "embedding");
+        GYRE_TRY(gyre_write_globals(&r->plan, &r->out, tick, r, err));
+        GYRE_TRY(gyre_output_step(&r->out, NULL, NULL, 0, err));
+    }
+    GYRE_TRY(gyre_layer_create(&r->plan, &r->layer, err));
+    for (uint32_t l = r->out.steps - 1; l < r->plan.hp.n_layers; l++) {
+        snprintf(r->what, sizeof r->what, "block %u of %u", l + 1, r->plan.hp.n_layers);
+        GYRE_TRY(gyre_layer_make(&r->layer, &r->plan, l, &r->out, tick, r, err));
+        json_t *note = json_pack("{s:f, s:f}", "rtn_weights", mean_error(r, true), "recipe_weights", mean_error(r, false));
+        GYRE_TRY(gyre_output_step(&r->out, note, NULL, 0, err));
+    }
+    return GYRE_OK;
+}
+
+// ---- the summary ------------------------------------------------------------------------------------------
+
+static uint64_t source_size(const gyre_source *source)
+{
+    struct stat info;
+    uint64_t bytes = 0;
+    if (gyre_source_container(source) == GYRE_CONTAINER_GGUF && !stat(gyre_source_path(source), &info)) return (uint64_t)info.st_size;
+    for (uint64_t i = 0; i < gyre_source_tensor_count(source); i++) bytes += gyre_source_tensor_at(source, i)->bytes;
+    return bytes;
+}
+
+static gyre_status fill_summary(const struct run *r, gyre_quantize_summary *s, gyre_error *err)
+{
+    const struct gyre_plan *p = &r->plan;
+    const uint32_t layers = p->hp.n_layers;
+    uint64_t bytes = 0;
+    *s = (gyre_quantize_summary){.layers = layers, .rtn_kl = NAN, .recipe_kl = NAN, .resumed_layers = r->out.resumed_steps ? r->out.resumed_steps - 1 : 0};
+    s->layer = calloc(layers, sizeof *s->layer);
+    if (!s->layer) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the summary");
+    for (uint32_t l = 0; l < layers; l++) {
+        const json_t *note = gyre_output_note(&r->out, l + 1);
+        s->rtn_weight_error += json_real_value(json_object_get(note, "rtn_weights")) / layers;
+        s->recipe_weight_error += json_real_value(json_object_get(note, "recipe_weights")) / layers;
+        s->layer[l] = (gyre_quantize_layer){NAN, NAN};
+    }
+    for (uint64_t i = p->globals; i < p->gguf.n_tensors; i++)
+        if (p->gguf.tensors[i].n_dims == 2) bytes += p->gguf.tensors[i].bytes;
+    s->bits_per_weight = 8.0 * (double)bytes / (double)(block_weights(&p->hp) * layers);
+    s->source_bytes = source_size(p->source);
+    s->output_bytes = p->file_bytes;
+    return GYRE_OK;
+}
+
+void gyre_quantize_summary_free(gyre_quantize_summary *summary)
+{
+    free(summary->layer);
+    summary->layer = NULL;
+}
+
+// ---- entry ------------------------------------------------------------------------------------------------
+
+gyre_status gyre_quantize(const gyre_quantize_params *params, gyre_quantize_summary *summary, gyre_error *err)
+{
+    gyre_status st = GYRE_OK;
+    struct run r = {.params = params, .started = gyre_clock_ns(), .out.fd = -1};
+    gyre_source *source = NULL;
+    json_t *run = NULL;
+    char *manifest = NULL;
+    if (summary) *summary = (gyre_quantize_summary){0};
+    GYRE_GO(gyre_output_check(params, err));
+    GYRE_GO(gyre_source_open(params->source, &source, err));
+    GYRE_GO(gyre_plan_make(params, source, &r.plan, err));
+    GYRE_GO(gyre_run_identity(&r.plan, &run, err));
+    GYRE_GO(gyre_output_open(params, &r.plan, run, &r.out, err));
+    if (r.out.resumed_steps) gyre_logf(&params->log, GYRE_LOG_INFO, "quantize: resuming after block %u of %u", r.out.resumed_steps - 1, r.plan.hp.n_layers);
+    count_work(&r);
+    GYRE_GO(make_steps(&r, err));
+    if (summary) GYRE_GO(fill_summary(&r, summary, err));
+    GYRE_GO(gyre_manifest_text(&r.out, &manifest, err));
+    GYRE_GO(gyre_output_finish(&r.out, manifest, strlen(manifest), err));
+    if (summary) summary->seconds = 1e-9 * (double)(gyre_clock_ns() - r.started);
+done:
+    if (st != GYRE_OK && summary) gyre_quantize_summary_free(summary);
+    free(manifest);
+    gyre_layer_free(&r.layer);
+    gyre_output_close(&r.out);
+    json_decref(run);
+    gyre_plan_release(&r.plan);
+    gyre_source_close(source);
+    return st;
+}
