@@ -68,6 +68,9 @@ uint32_t *check_had_base(struct check *check, const int k[3], size_t *words);
 #include "runtime/core/ops.def"
 #undef OP
 
+// Set before check_main: only ops with an int8 dot form, and that form, whether or not the device has it in hardware.
+extern bool check_dot_form;
+
 // Runs the cases of every op, or of those whose name contains argv[1], on the first device of `backend`. Returns the exit
 // status: 77 (skipped) where there is no such device, unless the environment's GYRE_TEST_REQUIRE names it.
 int check_main(const char *backend, int argc, char **argv);
