@@ -1,0 +1,12 @@
+// UTF-8, one character at a time, without trusting the input.
+#pragma once
+#include <stdint.h>
+
+// Looks at the character that begins at p (n >= 1 bytes left).
+//   > 0: it is valid and has that many bytes; *code is its code point
+//     0: what is there could be the beginning of a character
+//   < 0: that many bytes (negated) are invalid: the longest beginning of a character, at least one byte
+int gyre_utf8_look(const char *p, uint64_t n, uint32_t *code);
+
+// The code point that ends right before p + n; 0 and *bytes = 0 where there is no valid one.
+uint32_t gyre_utf8_last(const char *p, uint64_t n, uint32_t *bytes);
