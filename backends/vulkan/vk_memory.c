@@ -114,8 +114,10 @@ gyre_status vk_range_alloc(struct vk_device *d, uint64_t size, const char *label
             if (!r->used && r->size >= size) found = r;
     if (!found) {
         struct vk_block *block = NULL;
-        // Half a block or more gets a block of its own, so that no tail is lost.
-        GYRE_TRY(block_create(d, size > d->heap.block_bytes / 2 ? size : d->heap.block_bytes, label, &block, err));
+        // Half a block or more gets a block of its own, so that no tail is lost; so does what fits when a block does not.
+        const bool own = size > d->heap.block_bytes / 2;
+        if (own || block_create(d, d->heap.block_bytes, label, &block, NULL) != GYRE_OK)
+            GYRE_TRY(block_create(d, size, label, &block, err));
         found = block->ranges;
     }
     GYRE_TRY(split(found, size, label, err));
