@@ -22,7 +22,10 @@ static void die(const char *what, const char *where)
     exit(1);
 }
 
-struct text { char *data; size_t size, cap; };
+struct text {
+    char *data;
+    size_t size, cap;
+};
 
 static void append(struct text *t, const char *data, size_t size)
 {
@@ -140,7 +143,11 @@ static struct text opencl_text(const char *name, const char *defines, const char
 
 // ---- constants ----------------------------------------------------------------------------------------
 
-struct spec { uint32_t count; char name[MAX_SPEC][64]; int value[MAX_SPEC]; };
+struct spec {
+    uint32_t count;
+    char name[MAX_SPEC][64];
+    int value[MAX_SPEC];
+};
 
 // Finds what SPEC and WORKGROUP expand to in the preprocessed GLSL, so that #if in a kernel has its say.
 static struct spec parse_spec(const char *glsl, const char *path)
@@ -160,7 +167,8 @@ static struct spec parse_spec(const char *glsl, const char *path)
     for (uint32_t i = 0; i < spec.count; i++)
         if (!spec.name[i][0]) die("SPEC ids with a gap", path);
     const char *group = strstr(glsl, "gyre_workgroup = ivec3(");
-    if (group && sscanf(group, "gyre_workgroup = ivec3(%d, %d, %d)", &spec.value[0], &spec.value[1], &spec.value[2]) != 3)
+    if (group &&
+        sscanf(group, "gyre_workgroup = ivec3(%d, %d, %d)", &spec.value[0], &spec.value[1], &spec.value[2]) != 3)
         die("WORKGROUP takes three integers", path);
     return spec;
 }
@@ -241,7 +249,8 @@ static void write_kernel(char **arg)
     fprintf(f, "extern const struct gyre_kernel_source gyre_kernel_%s;\n", name);
     fprintf(f, "const struct gyre_kernel_source gyre_kernel_%s = {\n", name);
     fprintf(f, "    .name = \"%s\", .op = \"%s\", .n_writes = %s, .n_bindings = %s,\n", name, op, writes, bindings);
-    fprintf(f, "    .params_size = sizeof(struct gyre_%s_params), .n_spec = %u,\n    .spec_names = {", params, spec.count);
+    fprintf(f, "    .params_size = sizeof(struct gyre_%s_params), .n_spec = %u,\n    .spec_names = {", params,
+            spec.count);
     for (uint32_t i = 0; i < spec.count; i++) fprintf(f, "\"%s\", ", spec.name[i]);
     fprintf(f, "},\n    .spec_defaults = {");
     for (uint32_t i = 0; i < spec.count; i++) fprintf(f, "%uu, ", (unsigned)spec.value[i]);

@@ -137,7 +137,8 @@ struct vk_kernel { gyre_kernel base; VkPipeline pipeline; };
 // ---- vk_load.c ----------------------------------------------------------------------------------------
 
 // GYRE_E_NO_DEVICE where there is no library or no driver. Destroy accepts a half-made instance.
-gyre_status vk_instance_create(struct vk_instance *instance, const struct gyre_device_options *options, gyre_error *err);
+gyre_status vk_instance_create(struct vk_instance *instance, const struct gyre_device_options *options,
+                               gyre_error *err);
 void vk_instance_destroy(struct vk_instance *instance);
 
 // ---- vk_memory.c --------------------------------------------------------------------------------------
@@ -145,7 +146,8 @@ void vk_instance_destroy(struct vk_instance *instance);
 gyre_status vk_heap_init(struct vk_device *device, gyre_error *err);
 void vk_heap_free(struct vk_device *device);
 // Memory for a buffer of at least `size` bytes; `label` is for messages.
-gyre_status vk_range_alloc(struct vk_device *device, uint64_t size, const char *label, struct vk_range **out, gyre_error *err);
+gyre_status vk_range_alloc(struct vk_device *device, uint64_t size, const char *label, struct vk_range **out,
+                           gyre_error *err);
 void vk_range_free(struct vk_device *device, struct vk_range *range);
 
 // ---- vk_buffer.c --------------------------------------------------------------------------------------
@@ -154,12 +156,15 @@ gyre_status vk_staging_init(struct vk_device *device, gyre_error *err);
 void vk_staging_free(struct vk_device *device);
 gyre_status vk_buffer_create(gyre_device *device, uint64_t size, const char *label, gyre_buffer **out, gyre_error *err);
 void vk_buffer_destroy(gyre_device *device, gyre_buffer *buffer);
-gyre_status vk_buffer_write(gyre_device *device, gyre_buffer *buffer, uint64_t offset, const void *source, uint64_t size, gyre_error *err);
-gyre_status vk_buffer_read(gyre_device *device, gyre_buffer *buffer, uint64_t offset, void *target, uint64_t size, gyre_error *err);
+gyre_status vk_buffer_write(gyre_device *device, gyre_buffer *buffer, uint64_t offset, const void *source,
+                            uint64_t size, gyre_error *err);
+gyre_status vk_buffer_read(gyre_device *device, gyre_buffer *buffer, uint64_t offset, void *target, uint64_t size,
+                           gyre_error *err);
 
 // ---- vk_kernel.c, vk_cache.c --------------------------------------------------------------------------
 
-gyre_status vk_kernel_create(gyre_device *device, const struct gyre_kernel_source *source, const struct gyre_kernel_params *params,
+gyre_status vk_kernel_create(gyre_device *device, const struct gyre_kernel_source *source,
+                             const struct gyre_kernel_params *params,
                              gyre_kernel **out, gyre_error *err);
 void vk_kernel_destroy(gyre_device *device, gyre_kernel *kernel);
 // A cache that is absent, damaged or another device's is an empty one; saving failures are only logged.
@@ -179,7 +184,8 @@ void vk_barrier(const struct vk_device *device, VkCommandBuffer commands, VkPipe
 
 // ---- vk_record.c --------------------------------------------------------------------------------------
 
-gyre_status vk_record(gyre_device *device, const struct gyre_dispatch *dispatches, uint32_t n, gyre_recording **out, gyre_error *err);
+gyre_status vk_record(gyre_device *device, const struct gyre_dispatch *dispatches, uint32_t n, gyre_recording **out,
+                      gyre_error *err);
 void vk_recording_destroy(gyre_device *device, gyre_recording *recording);
 gyre_status vk_submit(gyre_device *device, gyre_recording *recording, uint64_t *ns, gyre_error *err);
 gyre_status vk_wait(gyre_device *device, gyre_error *err);

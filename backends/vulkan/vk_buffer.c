@@ -33,20 +33,26 @@ gyre_status vk_staging_init(struct vk_device *d, gyre_error *err)
     struct vk_staging *s = &d->staging;
     const char *where = d->base.info.name;
     VkMemoryRequirements need;
-    const VkBufferCreateInfo buffer = {.sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO, .size = (VkDeviceSize)VK_SLOTS * VK_SLOT_BYTES,
-        .usage = VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_TRANSFER_DST_BIT};
+    const VkBufferCreateInfo buffer = {.sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO,
+                                       .size = (VkDeviceSize)VK_SLOTS * VK_SLOT_BYTES,
+                                       .usage = VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_TRANSFER_DST_BIT};
     VK_GO(d->f.CreateBuffer(d->handle, &buffer, NULL, &s->buffer), what, where);
     d->f.GetBufferMemoryRequirements(d->handle, s->buffer, &need);
-    const VkMemoryAllocateInfo memory = {.sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO, .allocationSize = need.size,
-        .memoryTypeIndex = staging_type(d, need.memoryTypeBits)};
+    const VkMemoryAllocateInfo memory = {.sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO,
+                                         .allocationSize = need.size,
+                                         .memoryTypeIndex = staging_type(d, need.memoryTypeBits)};
     VK_GO(d->f.AllocateMemory(d->handle, &memory, NULL, &s->memory), what, where);
     VK_GO(d->f.BindBufferMemory(d->handle, s->buffer, s->memory, 0), what, where);
     VK_GO(d->f.MapMemory(d->handle, s->memory, 0, VK_WHOLE_SIZE, 0, (void **)&s->mapped), what, where);
     const VkCommandPoolCreateInfo pool = {.sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO,
-        .flags = VK_COMMAND_POOL_CREATE_RESET_COMMAND_BUFFER_BIT | VK_COMMAND_POOL_CREATE_TRANSIENT_BIT, .queueFamilyIndex = d->facts.family};
+                                          .flags = VK_COMMAND_POOL_CREATE_RESET_COMMAND_BUFFER_BIT |
+                                                   VK_COMMAND_POOL_CREATE_TRANSIENT_BIT,
+                                          .queueFamilyIndex = d->facts.family};
     VK_GO(d->f.CreateCommandPool(d->handle, &pool, NULL, &s->pool), what, where);
-    const VkCommandBufferAllocateInfo commands = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO, .commandPool = s->pool,
-        .level = VK_COMMAND_BUFFER_LEVEL_PRIMARY, .commandBufferCount = VK_SLOTS};
+    const VkCommandBufferAllocateInfo commands = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO,
+                                                  .commandPool = s->pool,
+                                                  .level = VK_COMMAND_BUFFER_LEVEL_PRIMARY,
+                                                  .commandBufferCount = VK_SLOTS};
     VK_GO(d->f.AllocateCommandBuffers(d->handle, &commands, s->commands), what, where);
     vk_name(d, VK_OBJECT_TYPE_BUFFER, (uint64_t)s->buffer, "staging ring");
 done:
@@ -69,15 +75,17 @@ static gyre_status take_slot(struct vk_device *d, uint32_t *slot, gyre_error *er
 }
 
 // Queues a copy between a slot's beginning and a buffer's range.
-static gyre_status copy(struct vk_device *d, uint32_t slot, const struct vk_buffer *b, uint64_t offset, uint64_t size, bool to_device,
-                        gyre_error *err)
+static gyre_status copy(struct vk_device *d, uint32_t slot, const struct vk_buffer *b, uint64_t offset, uint64_t size,
+                        bool to_device, gyre_error *err)
 {
     gyre_status st = GYRE_OK;
     struct vk_staging *s = &d->staging;
     const VkCommandBuffer commands = s->commands[slot];
-    const VkCommandBufferBeginInfo begin = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO, .flags = VK_COMMAND_BUFFER_USAGE_ONE_TIME_SUBMIT_BIT};
+    const VkCommandBufferBeginInfo begin = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO,
+                                            .flags = VK_COMMAND_BUFFER_USAGE_ONE_TIME_SUBMIT_BIT};
     const uint64_t at = (uint64_t)slot * VK_SLOT_BYTES;
-    const VkBufferCopy region = {.srcOffset = to_device ? at : offset, .dstOffset = to_device ? offset : at, .size = size};
+    const VkBufferCopy region = {
+        .srcOffset = to_device ? at : offset, .dstOffset = to_device ? offset : at, .size = size};
     VK_GO(d->f.BeginCommandBuffer(commands, &begin), "copy buffer", b->base.label);
     vk_barrier(d, commands, ANY_STAGE, VK_PIPELINE_STAGE_TRANSFER_BIT);
     d->f.CmdCopyBuffer(commands, to_device ? s->buffer : b->handle, to_device ? b->handle : s->buffer, 1, &region);
@@ -108,12 +116,15 @@ gyre_status vk_buffer_create(gyre_device *device, uint64_t size, const char *lab
     struct vk_buffer *b = calloc(1, sizeof *b);
     if (!b) return gyre_fail(err, GYRE_E_NOMEM, "cannot create buffer (%s): out of host memory", label);
     VkMemoryRequirements need;
-    const VkBufferCreateInfo info = {.sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO, .size = gyre_round_up(size, 4),
-        .usage = VK_BUFFER_USAGE_STORAGE_BUFFER_BIT | VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_TRANSFER_DST_BIT};
+    const VkBufferCreateInfo info = {.sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO,
+                                     .size = gyre_round_up(size, 4),
+                                     .usage = VK_BUFFER_USAGE_STORAGE_BUFFER_BIT | VK_BUFFER_USAGE_TRANSFER_SRC_BIT |
+                                              VK_BUFFER_USAGE_TRANSFER_DST_BIT};
     VK_GO(d->f.CreateBuffer(d->handle, &info, NULL, &b->handle), "create buffer", label);
     d->f.GetBufferMemoryRequirements(d->handle, b->handle, &need);
     GYRE_GO(vk_range_alloc(d, need.size, label, &b->range, err));
-    VK_GO(d->f.BindBufferMemory(d->handle, b->handle, b->range->block->memory, b->range->offset), "create buffer", label);
+    VK_GO(d->f.BindBufferMemory(d->handle, b->handle, b->range->block->memory, b->range->offset), "create buffer",
+          label);
     vk_name(d, VK_OBJECT_TYPE_BUFFER, (uint64_t)b->handle, label);
     *out = &b->base;
     b = NULL;
@@ -127,7 +138,8 @@ static unsigned char *direct(const struct vk_buffer *b)
     return b->range->block->mapped ? b->range->block->mapped + b->range->offset : NULL;
 }
 
-gyre_status vk_buffer_write(gyre_device *device, gyre_buffer *buffer, uint64_t offset, const void *source, uint64_t size, gyre_error *err)
+gyre_status vk_buffer_write(gyre_device *device, gyre_buffer *buffer, uint64_t offset, const void *source,
+                            uint64_t size, gyre_error *err)
 {
     struct vk_device *d = (struct vk_device *)device;
     struct vk_buffer *b = (struct vk_buffer *)buffer;
@@ -146,7 +158,8 @@ gyre_status vk_buffer_write(gyre_device *device, gyre_buffer *buffer, uint64_t o
     return GYRE_OK;
 }
 
-gyre_status vk_buffer_read(gyre_device *device, gyre_buffer *buffer, uint64_t offset, void *target, uint64_t size, gyre_error *err)
+gyre_status vk_buffer_read(gyre_device *device, gyre_buffer *buffer, uint64_t offset, void *target, uint64_t size,
+                           gyre_error *err)
 {
     struct vk_device *d = (struct vk_device *)device;
     const struct vk_buffer *b = (const struct vk_buffer *)buffer;

@@ -23,9 +23,11 @@ void vk_cache_load(struct vk_device *d)
     size_t size = 0;
     make_key(d, key);
     void *data = gyre_cache_load(d->base.options.cache_dir, "vulkan", key, &size);
-    const VkPipelineCacheCreateInfo info = {
-        .sType = VK_STRUCTURE_TYPE_PIPELINE_CACHE_CREATE_INFO, .initialDataSize = data ? size : 0, .pInitialData = data};
-    if (d->f.CreatePipelineCache(d->handle, &info, NULL, &d->cache) != VK_SUCCESS) d->cache = VK_NULL_HANDLE; // works without
+    const VkPipelineCacheCreateInfo info = {.sType = VK_STRUCTURE_TYPE_PIPELINE_CACHE_CREATE_INFO,
+                                            .initialDataSize = data ? size : 0,
+                                            .pInitialData = data};
+    if (d->f.CreatePipelineCache(d->handle, &info, NULL, &d->cache) != VK_SUCCESS)
+        d->cache = VK_NULL_HANDLE; // works without
     if (data) {
         gyre_sha256_of(data, size, d->cache_hash);
         gyre_logf(d->base.options.log, GYRE_LOG_DEBUG, "vulkan: pipeline cache loaded: %zu bytes", size);

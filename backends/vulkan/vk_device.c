@@ -7,7 +7,10 @@
 #include <string.h>
 #include <unistd.h>
 
-struct extensions { VkExtensionProperties list[512]; uint32_t n; };
+struct extensions {
+    VkExtensionProperties list[512];
+    uint32_t n;
+};
 
 static bool has(const struct extensions *extensions, const char *name)
 {
@@ -44,23 +47,28 @@ static uint64_t memory_bytes(const struct vk_facts *facts)
     return bytes;
 }
 
-static void cooperative_matrix_facts(const struct vk_instance *instance, const struct extensions *extensions, struct vk_facts *facts)
+static void cooperative_matrix_facts(const struct vk_instance *instance, const struct extensions *extensions,
+                                     struct vk_facts *facts)
 {
 #ifdef VK_KHR_cooperative_matrix
     static const char *const types[] = {"f16", "f32", "f64", "s8", "s16", "s32", "s64", "u8", "u16", "u32", "u64"};
     VkCooperativeMatrixPropertiesKHR shapes[64];
     uint32_t n = GYRE_COUNT(shapes), kept = 0;
-    if (!has(extensions, VK_KHR_COOPERATIVE_MATRIX_EXTENSION_NAME) || !instance->f.GetPhysicalDeviceCooperativeMatrixPropertiesKHR) return;
-    for (uint32_t i = 0; i < n; i++) shapes[i] = (VkCooperativeMatrixPropertiesKHR){.sType = VK_STRUCTURE_TYPE_COOPERATIVE_MATRIX_PROPERTIES_KHR};
+    if (!has(extensions, VK_KHR_COOPERATIVE_MATRIX_EXTENSION_NAME) ||
+        !instance->f.GetPhysicalDeviceCooperativeMatrixPropertiesKHR)
+        return;
+    for (uint32_t i = 0; i < n; i++)
+        shapes[i] = (VkCooperativeMatrixPropertiesKHR){.sType = VK_STRUCTURE_TYPE_COOPERATIVE_MATRIX_PROPERTIES_KHR};
     if (instance->f.GetPhysicalDeviceCooperativeMatrixPropertiesKHR(facts->handle, &n, shapes) < 0) return;
     for (uint32_t i = 0; i < n && kept < GYRE_COUNT(facts->info.cooperative_matrix); i++) {
         const VkCooperativeMatrixPropertiesKHR *s = &shapes[i];
         const bool integer = s->AType == VK_COMPONENT_TYPE_SINT8_KHR && s->ResultType == VK_COMPONENT_TYPE_SINT32_KHR;
         const bool floating = s->AType == VK_COMPONENT_TYPE_FLOAT16_KHR;
-        if (s->scope != VK_SCOPE_SUBGROUP_KHR || s->BType != s->AType || (!integer && !floating) || s->saturatingAccumulation ||
-            (uint32_t)s->ResultType >= GYRE_COUNT(types)) continue;
-        snprintf(facts->info.cooperative_matrix[kept++], 32, "%ux%ux%u %s%s%s", s->MSize, s->NSize, s->KSize, types[s->AType],
-                 types[s->BType], types[s->ResultType]);
+        if (s->scope != VK_SCOPE_SUBGROUP_KHR || s->BType != s->AType || (!integer && !floating) ||
+            s->saturatingAccumulation || (uint32_t)s->ResultType >= GYRE_COUNT(types))
+            continue;
+        snprintf(facts->info.cooperative_matrix[kept++], 32, "%ux%ux%u %s%s%s", s->MSize, s->NSize, s->KSize,
+                 types[s->AType], types[s->BType], types[s->ResultType]);
     }
 #else
     (void)instance, (void)extensions, (void)facts;
@@ -68,22 +76,31 @@ static void cooperative_matrix_facts(const struct vk_instance *instance, const s
 }
 
 // Chains what the device knows beyond Vulkan 1.1, asks, and copies the answers into facts->info.
-static void extended_facts(const struct vk_instance *instance, const struct extensions *extensions, struct vk_facts *facts)
+static void extended_facts(const struct vk_instance *instance, const struct extensions *extensions,
+                           struct vk_facts *facts)
 {
     const uint32_t version = facts->properties.apiVersion;
     const bool v12 = version >= VK_API_VERSION_1_2, v13 = version >= VK_API_VERSION_1_3;
-    VkPhysicalDeviceShaderIntegerDotProductFeatures dot = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_FEATURES};
-    VkPhysicalDeviceShaderFloat16Int8Features f16 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_FLOAT16_INT8_FEATURES};
+    VkPhysicalDeviceShaderIntegerDotProductFeatures dot = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_FEATURES};
+    VkPhysicalDeviceShaderFloat16Int8Features f16 = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_FLOAT16_INT8_FEATURES};
     VkPhysicalDeviceFeatures2 features = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2};
     VkPhysicalDeviceSubgroupProperties subgroup = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_PROPERTIES};
-    VkPhysicalDeviceMaintenance3Properties limits = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_3_PROPERTIES, .pNext = &subgroup};
-    VkPhysicalDeviceProperties2 properties = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, .pNext = &limits};
-    VkPhysicalDeviceMaintenance4Properties buffers = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_4_PROPERTIES};
-    VkPhysicalDeviceShaderIntegerDotProductProperties dot_facts = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_PROPERTIES};
-    VkPhysicalDeviceSubgroupSizeControlProperties sizes = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_PROPERTIES};
+    VkPhysicalDeviceMaintenance3Properties limits = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_3_PROPERTIES, .pNext = &subgroup};
+    VkPhysicalDeviceProperties2 properties = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2,
+                                              .pNext = &limits};
+    VkPhysicalDeviceMaintenance4Properties buffers = {.sType =
+                                                          VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_4_PROPERTIES};
+    VkPhysicalDeviceShaderIntegerDotProductProperties dot_facts = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_PROPERTIES};
+    VkPhysicalDeviceSubgroupSizeControlProperties sizes = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_PROPERTIES};
     VkPhysicalDeviceDriverProperties driver = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_DRIVER_PROPERTIES};
 #define CHAIN(head, item) ((item).pNext = (head).pNext, (head).pNext = &(item))
-    if (v13 || has(extensions, VK_KHR_SHADER_INTEGER_DOT_PRODUCT_EXTENSION_NAME)) CHAIN(features, dot), CHAIN(properties, dot_facts);
+    if (v13 || has(extensions, VK_KHR_SHADER_INTEGER_DOT_PRODUCT_EXTENSION_NAME))
+        CHAIN(features, dot), CHAIN(properties, dot_facts);
     if (v12 || has(extensions, VK_KHR_SHADER_FLOAT16_INT8_EXTENSION_NAME)) CHAIN(features, f16);
     if (v13 || has(extensions, VK_KHR_MAINTENANCE_4_EXTENSION_NAME)) CHAIN(properties, buffers);
     if (v13 || has(extensions, VK_EXT_SUBGROUP_SIZE_CONTROL_EXTENSION_NAME)) CHAIN(properties, sizes);
@@ -94,7 +111,8 @@ static void extended_facts(const struct vk_instance *instance, const struct exte
 
     struct gyre_device_info *info = &facts->info;
     const uint32_t driver_version = facts->properties.driverVersion;
-    if (driver.driverName[0]) snprintf(info->driver, sizeof info->driver, "%.60s %.60s", driver.driverName, driver.driverInfo);
+    if (driver.driverName[0])
+        snprintf(info->driver, sizeof info->driver, "%.60s %.60s", driver.driverName, driver.driverInfo);
     else snprintf(info->driver, sizeof info->driver, "version 0x%08x", driver_version);
     info->subgroup_min = sizes.minSubgroupSize ? sizes.minSubgroupSize : subgroup.subgroupSize;
     info->subgroup_max = sizes.maxSubgroupSize ? sizes.maxSubgroupSize : subgroup.subgroupSize;
@@ -103,28 +121,32 @@ static void extended_facts(const struct vk_instance *instance, const struct exte
     info->f16 = facts->float16 = f16.shaderFloat16;
     facts->int_dot = dot.shaderIntegerDotProduct;
     if (facts->int_dot)
-        info->int_dot = dot_facts.integerDotProduct4x8BitPackedSignedAccelerated ? GYRE_INT_DOT_ACCELERATED : GYRE_INT_DOT_EMULATED;
+        info->int_dot =
+            dot_facts.integerDotProduct4x8BitPackedSignedAccelerated ? GYRE_INT_DOT_ACCELERATED : GYRE_INT_DOT_EMULATED;
 }
 
 // False, with a reason, for a device that gyre cannot use.
-static bool describe(const struct vk_instance *instance, VkPhysicalDevice device, struct extensions *extensions, struct vk_facts *facts,
-                     char why[160])
+static bool describe(const struct vk_instance *instance, VkPhysicalDevice device, struct extensions *extensions,
+                     struct vk_facts *facts, char why[160])
 {
     *facts = (struct vk_facts){.handle = device};
     const VkPhysicalDeviceProperties *p = &facts->properties;
     instance->f.GetPhysicalDeviceProperties(device, &facts->properties);
     instance->f.GetPhysicalDeviceMemoryProperties(device, &facts->memory);
     extensions->n = GYRE_COUNT(extensions->list);
-    if (instance->f.EnumerateDeviceExtensionProperties(device, NULL, &extensions->n, extensions->list) < 0) extensions->n = 0;
+    if (instance->f.EnumerateDeviceExtensionProperties(device, NULL, &extensions->n, extensions->list) < 0)
+        extensions->n = 0;
     const int family = choose_family(instance, device, &facts->timestamp_bits);
     if (family < 0 || p->apiVersion < VK_API_VERSION_1_1) {
         snprintf(why, 160, "%.100s has %s", p->deviceName, family < 0 ? "no compute queue" : "no Vulkan 1.1");
         return false;
     }
-    if (p->limits.maxPerStageDescriptorStorageBuffers < GYRE_MAX_BINDINGS || p->limits.maxPushConstantsSize < GYRE_MAX_PARAMS ||
+    if (p->limits.maxPerStageDescriptorStorageBuffers < GYRE_MAX_BINDINGS ||
+        p->limits.maxPushConstantsSize < GYRE_MAX_PARAMS ||
         p->limits.minStorageBufferOffsetAlignment > GYRE_BIND_ALIGN) {
-        snprintf(why, 160, "%.60s has %u storage buffers a kernel and %u bytes of parameters; %d and %d are needed", p->deviceName,
-                 p->limits.maxPerStageDescriptorStorageBuffers, p->limits.maxPushConstantsSize, GYRE_MAX_BINDINGS, GYRE_MAX_PARAMS);
+        snprintf(why, 160, "%.60s has %u storage buffers a kernel and %u bytes of parameters; %d and %d are needed",
+                 p->deviceName, p->limits.maxPerStageDescriptorStorageBuffers, p->limits.maxPushConstantsSize,
+                 GYRE_MAX_BINDINGS, GYRE_MAX_PARAMS);
         return false;
     }
     struct gyre_device_info *info = &facts->info;
@@ -145,7 +167,8 @@ static bool describe(const struct vk_instance *instance, VkPhysicalDevice device
 }
 
 // All usable devices in the driver's order; `why` gets the reason for the last one that is left out.
-static gyre_status find(const struct vk_instance *instance, struct vk_facts *out, int *n, char why[160], gyre_error *err)
+static gyre_status find(const struct vk_instance *instance, struct vk_facts *out, int *n, char why[160],
+                        gyre_error *err)
 {
     VkPhysicalDevice devices[VK_MAX_DEVICES];
     uint32_t count = VK_MAX_DEVICES;
@@ -188,7 +211,8 @@ static gyre_status create_device(struct vk_device *d, gyre_error *err)
     const char *names[4];
     uint32_t n = 0;
     VkPhysicalDeviceShaderIntegerDotProductFeatures dot = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_FEATURES, .shaderIntegerDotProduct = VK_TRUE};
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_FEATURES,
+        .shaderIntegerDotProduct = VK_TRUE};
     VkPhysicalDeviceFeatures2 features = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2};
     if (facts->int_dot) {
         features.pNext = &dot;
@@ -208,8 +232,8 @@ static gyre_status create_device(struct vk_device *d, gyre_error *err)
                                      .ppEnabledExtensionNames = names};
     const VkResult result = d->instance.f.CreateDevice(facts->handle, &info, NULL, &d->handle);
     if (result != VK_SUCCESS) return vk_fail(err, result, "open device", who);
-#define X(name)                                                                                              \
-    d->f.name = (PFN_vk##name)d->instance.f.GetDeviceProcAddr(d->handle, "vk" #name);                        \
+#define X(name)                                                                                                        \
+    d->f.name = (PFN_vk##name)d->instance.f.GetDeviceProcAddr(d->handle, "vk" #name);                                  \
     if (!d->f.name) return gyre_fail(err, GYRE_E_DEVICE, "cannot open device (%s): its driver lacks vk" #name, who);
     VK_DEVICE_FUNCTIONS(X)
 #undef X
@@ -262,8 +286,8 @@ static gyre_status vk_open(int index, const struct gyre_device_options *options,
     GYRE_GO(vk_heap_init(d, err));
     GYRE_GO(vk_staging_init(d, err));
     vk_cache_load(d);
-    gyre_logf(options->log, GYRE_LOG_DEBUG, "vulkan: opened %s, driver %s, %s memory", d->base.info.name, d->base.info.driver,
-              d->heap.map ? "shared" : "separate");
+    gyre_logf(options->log, GYRE_LOG_DEBUG, "vulkan: opened %s, driver %s, %s memory", d->base.info.name,
+              d->base.info.driver, d->heap.map ? "shared" : "separate");
     *out = &d->base;
     d = NULL;
 done:

@@ -16,7 +16,8 @@ static gyre_status open_library(struct vk_instance *instance, gyre_error *err)
         instance->library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
     if (!instance->library) return gyre_fail(err, GYRE_E_NO_DEVICE, "%s not found; install a Vulkan loader", names[0]);
     *(void **)&instance->f.GetInstanceProcAddr = dlsym(instance->library, "vkGetInstanceProcAddr");
-    if (!instance->f.GetInstanceProcAddr) return gyre_fail(err, GYRE_E_NO_DEVICE, "%s lacks vkGetInstanceProcAddr", names[0]);
+    if (!instance->f.GetInstanceProcAddr)
+        return gyre_fail(err, GYRE_E_NO_DEVICE, "%s lacks vkGetInstanceProcAddr", names[0]);
     return GYRE_OK;
 }
 
@@ -63,7 +64,9 @@ static gyre_status create(struct vk_instance *instance, bool validate, gyre_erro
         .sType = VK_STRUCTURE_TYPE_APPLICATION_INFO, .pEngineName = "gyre", .apiVersion = VK_API_VERSION_1_3};
     const char *const layers[] = {validation_layer};
     const VkInstanceCreateInfo info = {.sType = VK_STRUCTURE_TYPE_INSTANCE_CREATE_INFO,
-                                       .pNext = validate ? (const void *)&features : debug ? (const void *)&messenger : NULL,
+                                       .pNext = validate ? (const void *)&features
+                                                : debug  ? (const void *)&messenger
+                                                         : NULL,
                                        .flags = flags,
                                        .pApplicationInfo = &application,
                                        .enabledLayerCount = validate,
@@ -71,7 +74,8 @@ static gyre_status create(struct vk_instance *instance, bool validate, gyre_erro
                                        .enabledExtensionCount = n_extensions,
                                        .ppEnabledExtensionNames = extensions};
     const VkResult result = instance->f.CreateInstance(&info, NULL, &instance->handle);
-    if (result == VK_ERROR_INCOMPATIBLE_DRIVER) return gyre_fail(err, GYRE_E_NO_DEVICE, "no Vulkan driver is installed");
+    if (result == VK_ERROR_INCOMPATIBLE_DRIVER)
+        return gyre_fail(err, GYRE_E_NO_DEVICE, "no Vulkan driver is installed");
     if (result != VK_SUCCESS) return vk_fail(err, result, "create instance", "vulkan");
     return GYRE_OK;
 }
@@ -93,15 +97,18 @@ gyre_status vk_instance_create(struct vk_instance *instance, const struct gyre_d
         gyre_logf(options->log, GYRE_LOG_WARN, "vulkan: no validation: layer %s is not installed", validation_layer);
     GYRE_TRY(create(instance, validate, err));
 #define X(name) f->name = (PFN_vk##name)f->GetInstanceProcAddr(instance->handle, "vk" #name);
-    VK_INSTANCE_FUNCTIONS(X) VK_OPTIONAL_FUNCTIONS(X)
+    VK_INSTANCE_FUNCTIONS(X)
+    VK_OPTIONAL_FUNCTIONS(X)
 #ifdef VK_KHR_cooperative_matrix
-    X(GetPhysicalDeviceCooperativeMatrixPropertiesKHR)
+        X(GetPhysicalDeviceCooperativeMatrixPropertiesKHR)
 #endif
 #undef X
-#define X(name) if (!f->name) return gyre_fail(err, GYRE_E_NO_DEVICE, "the Vulkan loader lacks vk" #name);
-    VK_INSTANCE_FUNCTIONS(X)
+#define X(name)                                                                                                        \
+    if (!f->name) return gyre_fail(err, GYRE_E_NO_DEVICE, "the Vulkan loader lacks vk" #name);
+            VK_INSTANCE_FUNCTIONS(X)
 #undef X
-    if (f->CreateDebugUtilsMessengerEXT) {
+                if (f->CreateDebugUtilsMessengerEXT)
+    {
         const VkDebugUtilsMessengerCreateInfoEXT info = vk_messenger_info(instance);
         const VkResult result = f->CreateDebugUtilsMessengerEXT(instance->handle, &info, NULL, &instance->messenger);
         if (result != VK_SUCCESS) return vk_fail(err, result, "create debug messenger", "vulkan");

@@ -10,22 +10,26 @@ enum { MAX_BLOCK = 256 << 20 };
 // Types in the driver's order, which is by speed; `want` must be there, exotic ones need features that are not enabled.
 static void add_types(struct vk_device *d, uint32_t allowed, VkMemoryPropertyFlags want)
 {
-    const VkMemoryPropertyFlags exotic = ~(VkMemoryPropertyFlags)(VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT | VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT |
-        VK_MEMORY_PROPERTY_HOST_COHERENT_BIT | VK_MEMORY_PROPERTY_HOST_CACHED_BIT);
+    const VkMemoryPropertyFlags exotic =
+        ~(VkMemoryPropertyFlags)(VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT | VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT |
+                                 VK_MEMORY_PROPERTY_HOST_COHERENT_BIT | VK_MEMORY_PROPERTY_HOST_CACHED_BIT);
     struct vk_heap *heap = &d->heap;
     for (uint32_t t = 0; t < d->facts.memory.memoryTypeCount; t++) {
         const VkMemoryPropertyFlags flags = d->facts.memory.memoryTypes[t].propertyFlags;
         bool known = false;
         for (uint32_t i = 0; i < heap->n_types; i++) known |= heap->types[i] == t;
-        if (!known && (allowed >> t & 1) && (flags & want) == want && !(flags & exotic)) heap->types[heap->n_types++] = t;
+        if (!known && (allowed >> t & 1) && (flags & want) == want && !(flags & exotic))
+            heap->types[heap->n_types++] = t;
     }
 }
 
 gyre_status vk_heap_init(struct vk_device *d, gyre_error *err)
 {
     // What any storage buffer needs is asked of a small one.
-    const VkBufferCreateInfo info = {.sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO, .size = 4096,
-        .usage = VK_BUFFER_USAGE_STORAGE_BUFFER_BIT | VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_TRANSFER_DST_BIT};
+    const VkBufferCreateInfo info = {.sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO,
+                                     .size = 4096,
+                                     .usage = VK_BUFFER_USAGE_STORAGE_BUFFER_BIT | VK_BUFFER_USAGE_TRANSFER_SRC_BIT |
+                                              VK_BUFFER_USAGE_TRANSFER_DST_BIT};
     VkBuffer buffer;
     VkMemoryRequirements need;
     const VkResult result = d->f.CreateBuffer(d->handle, &info, NULL, &buffer);
@@ -37,10 +41,13 @@ gyre_status vk_heap_init(struct vk_device *d, gyre_error *err)
     d->heap.map = d->base.info.unified;
     add_types(d, need.memoryTypeBits, VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT | (d->heap.map ? host : 0));
     if (d->heap.map) add_types(d, need.memoryTypeBits, host);
-    if (!d->heap.n_types) return gyre_fail(err, GYRE_E_DEVICE, "cannot open device (%s): it has no memory for buffers", d->base.info.name);
+    if (!d->heap.n_types)
+        return gyre_fail(err, GYRE_E_DEVICE, "cannot open device (%s): it has no memory for buffers",
+                         d->base.info.name);
     const uint32_t first = d->facts.memory.memoryTypes[d->heap.types[0]].heapIndex;
     d->heap.granule = GYRE_MAX(need.alignment, (uint64_t)GYRE_BIND_ALIGN);
-    d->heap.block_bytes = gyre_round_up(GYRE_MIN((uint64_t)MAX_BLOCK, d->facts.memory.memoryHeaps[first].size / 8), d->heap.granule);
+    d->heap.block_bytes =
+        gyre_round_up(GYRE_MIN((uint64_t)MAX_BLOCK, d->facts.memory.memoryHeaps[first].size / 8), d->heap.granule);
     return GYRE_OK;
 }
 
@@ -63,7 +70,8 @@ void vk_heap_free(struct vk_device *d)
     d->heap.blocks = NULL;
 }
 
-static gyre_status block_create(struct vk_device *d, uint64_t size, const char *label, struct vk_block **out, gyre_error *err)
+static gyre_status block_create(struct vk_device *d, uint64_t size, const char *label, struct vk_block **out,
+                                gyre_error *err)
 {
     gyre_status st = GYRE_OK;
     VkResult result = VK_ERROR_OUT_OF_DEVICE_MEMORY;
@@ -74,12 +82,17 @@ static gyre_status block_create(struct vk_device *d, uint64_t size, const char *
     }
     *block->ranges = (struct vk_range){.block = block, .size = size};
     for (uint32_t i = 0; i < d->heap.n_types && result == VK_ERROR_OUT_OF_DEVICE_MEMORY; i++) {
-        const VkMemoryAllocateInfo info = {.sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO, .allocationSize = size, .memoryTypeIndex = d->heap.types[i]};
+        const VkMemoryAllocateInfo info = {.sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO,
+                                           .allocationSize = size,
+                                           .memoryTypeIndex = d->heap.types[i]};
         result = d->f.AllocateMemory(d->handle, &info, NULL, &block->memory);
-        block->cached = d->facts.memory.memoryTypes[d->heap.types[i]].propertyFlags & VK_MEMORY_PROPERTY_HOST_CACHED_BIT;
+        block->cached =
+            d->facts.memory.memoryTypes[d->heap.types[i]].propertyFlags & VK_MEMORY_PROPERTY_HOST_CACHED_BIT;
     }
     VK_GO(result, "create buffer", label);
-    if (d->heap.map) VK_GO(d->f.MapMemory(d->handle, block->memory, 0, VK_WHOLE_SIZE, 0, (void **)&block->mapped), "map buffer", label);
+    if (d->heap.map)
+        VK_GO(d->f.MapMemory(d->handle, block->memory, 0, VK_WHOLE_SIZE, 0, (void **)&block->mapped), "map buffer",
+              label);
     block->next = d->heap.blocks;
     d->heap.blocks = block;
     *out = block;
@@ -95,8 +108,11 @@ static gyre_status split(struct vk_range *range, uint64_t size, const char *labe
     if (range->size > size) {
         struct vk_range *rest = malloc(sizeof *rest);
         if (!rest) return gyre_fail(err, GYRE_E_NOMEM, "cannot create buffer (%s): out of host memory", label);
-        *rest = (struct vk_range){.block = range->block, .offset = range->offset + size, .size = range->size - size,
-                                  .previous = range, .next = range->next};
+        *rest = (struct vk_range){.block = range->block,
+                                  .offset = range->offset + size,
+                                  .size = range->size - size,
+                                  .previous = range,
+                                  .next = range->next};
         if (rest->next) rest->next->previous = rest;
         range->next = rest;
         range->size = size;
@@ -105,7 +121,8 @@ static gyre_status split(struct vk_range *range, uint64_t size, const char *labe
     return GYRE_OK;
 }
 
-gyre_status vk_range_alloc(struct vk_device *d, uint64_t size, const char *label, struct vk_range **out, gyre_error *err)
+gyre_status vk_range_alloc(struct vk_device *d, uint64_t size, const char *label, struct vk_range **out,
+                           gyre_error *err)
 {
     size = gyre_round_up(size, d->heap.granule);
     struct vk_range *found = NULL;
@@ -114,7 +131,8 @@ gyre_status vk_range_alloc(struct vk_device *d, uint64_t size, const char *label
             if (!r->used && r->size >= size) found = r;
     if (!found) {
         struct vk_block *block = NULL;
-        // Half a block or more gets a block of its own, so that no tail is lost; so does what fits when a block does not.
+        // Half a block or more gets a block of its own, so that no tail is lost. So does what fits where a whole block
+        // does not.
         const bool own = size > d->heap.block_bytes / 2;
         if (own || block_create(d, d->heap.block_bytes, label, &block, NULL) != GYRE_OK)
             GYRE_TRY(block_create(d, size, label, &block, err));

@@ -45,7 +45,8 @@ gyre_status vk_queue_submit(struct vk_device *d, VkCommandBuffer commands, const
     struct vk_queue *queue = &d->queue;
     const uint64_t serial = queue->submitted + 1;
     const VkFence fence = queue->fences[serial % VK_FENCES];
-    const VkSubmitInfo info = {.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO, .commandBufferCount = 1, .pCommandBuffers = &commands};
+    const VkSubmitInfo info = {
+        .sType = VK_STRUCTURE_TYPE_SUBMIT_INFO, .commandBufferCount = 1, .pCommandBuffers = &commands};
     if (serial > VK_FENCES) {
         GYRE_TRY(vk_queue_wait(d, serial - VK_FENCES, err));
         VK_GO(d->f.ResetFences(d->handle, 1, &fence), what, d->base.info.name);
@@ -61,8 +62,10 @@ void vk_barrier(const struct vk_device *d, VkCommandBuffer commands, VkPipelineS
     VkMemoryBarrier barrier = {.sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER};
     if (from & VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT) barrier.srcAccessMask |= VK_ACCESS_SHADER_WRITE_BIT;
     if (from & VK_PIPELINE_STAGE_TRANSFER_BIT) barrier.srcAccessMask |= VK_ACCESS_TRANSFER_WRITE_BIT;
-    if (to & VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT) barrier.dstAccessMask |= VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_SHADER_WRITE_BIT;
-    if (to & VK_PIPELINE_STAGE_TRANSFER_BIT) barrier.dstAccessMask |= VK_ACCESS_TRANSFER_READ_BIT | VK_ACCESS_TRANSFER_WRITE_BIT;
+    if (to & VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT)
+        barrier.dstAccessMask |= VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_SHADER_WRITE_BIT;
+    if (to & VK_PIPELINE_STAGE_TRANSFER_BIT)
+        barrier.dstAccessMask |= VK_ACCESS_TRANSFER_READ_BIT | VK_ACCESS_TRANSFER_WRITE_BIT;
     if (to & VK_PIPELINE_STAGE_HOST_BIT) barrier.dstAccessMask |= VK_ACCESS_HOST_READ_BIT | VK_ACCESS_HOST_WRITE_BIT;
     d->f.CmdPipelineBarrier(commands, from, to, 0, 1, &barrier, 0, NULL, 0, NULL);
 }

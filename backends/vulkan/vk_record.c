@@ -31,8 +31,15 @@ struct vk_recording {
 // ---- hazards ------------------------------------------------------------------------------------------
 
 // What has been touched since the last barrier.
-struct access { const gyre_buffer *buffer; uint64_t begin, end; bool write; };
-struct window { struct access list[256]; uint32_t n; };
+struct access {
+    const gyre_buffer *buffer;
+    uint64_t begin, end;
+    bool write;
+};
+struct window {
+    struct access list[256];
+    uint32_t n;
+};
 
 static bool conflicts(const struct window *window, const struct access *a)
 {
@@ -62,27 +69,36 @@ static bool needs_barrier(struct window *window, const struct gyre_dispatch *dis
 
 // ---- recording ----------------------------------------------------------------------------------------
 
-static gyre_status make_sets(struct vk_device *d, struct vk_recording *r, const struct gyre_dispatch *dispatches, gyre_error *err)
+static gyre_status make_sets(struct vk_device *d, struct vk_recording *r, const struct gyre_dispatch *dispatches,
+                             gyre_error *err)
 {
     gyre_status st = GYRE_OK;
     uint32_t total = 0;
     for (uint32_t i = 0; i < r->n; i++) total += dispatches[i].kernel->source->n_bindings;
     const VkDescriptorPoolSize size = {.type = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER, .descriptorCount = total};
-    const VkDescriptorPoolCreateInfo pool = {
-        .sType = VK_STRUCTURE_TYPE_DESCRIPTOR_POOL_CREATE_INFO, .maxSets = r->n, .poolSizeCount = 1, .pPoolSizes = &size};
+    const VkDescriptorPoolCreateInfo pool = {.sType = VK_STRUCTURE_TYPE_DESCRIPTOR_POOL_CREATE_INFO,
+                                             .maxSets = r->n,
+                                             .poolSizeCount = 1,
+                                             .pPoolSizes = &size};
     VK_GO(d->f.CreateDescriptorPool(d->handle, &pool, NULL, &r->descriptors), "record", "descriptor pool");
     for (uint32_t i = 0; i < r->n; i++) {
         const struct gyre_kernel_source *source = dispatches[i].kernel->source;
         VkDescriptorBufferInfo buffers[GYRE_MAX_BINDINGS];
-        const VkDescriptorSetAllocateInfo set = {.sType = VK_STRUCTURE_TYPE_DESCRIPTOR_SET_ALLOCATE_INFO, .descriptorPool = r->descriptors,
-            .descriptorSetCount = 1, .pSetLayouts = &d->set_layouts[source->n_bindings]};
+        const VkDescriptorSetAllocateInfo set = {.sType = VK_STRUCTURE_TYPE_DESCRIPTOR_SET_ALLOCATE_INFO,
+                                                 .descriptorPool = r->descriptors,
+                                                 .descriptorSetCount = 1,
+                                                 .pSetLayouts = &d->set_layouts[source->n_bindings]};
         VK_GO(d->f.AllocateDescriptorSets(d->handle, &set, &r->commands[i].set), "record", source->name);
         for (uint32_t b = 0; b < source->n_bindings; b++) {
             const struct gyre_binding *bind = &dispatches[i].bind[b];
-            buffers[b] = (VkDescriptorBufferInfo){((const struct vk_buffer *)bind->buffer)->handle, bind->offset, bind->size};
+            buffers[b] =
+                (VkDescriptorBufferInfo){((const struct vk_buffer *)bind->buffer)->handle, bind->offset, bind->size};
         }
-        const VkWriteDescriptorSet write = {.sType = VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET, .dstSet = r->commands[i].set,
-            .descriptorCount = source->n_bindings, .descriptorType = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER, .pBufferInfo = buffers};
+        const VkWriteDescriptorSet write = {.sType = VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET,
+                                            .dstSet = r->commands[i].set,
+                                            .descriptorCount = source->n_bindings,
+                                            .descriptorType = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER,
+                                            .pBufferInfo = buffers};
         d->f.UpdateDescriptorSets(d->handle, 1, &write, 0, NULL);
     }
 done:
@@ -91,13 +107,14 @@ done:
 
 // Encodes commands first..end-1 as one segment. With `queries`, a time stamp stands before the first command of
 // all and after each one, and nothing overlaps.
-static gyre_status encode(const struct vk_device *d, const struct vk_recording *r, VkCommandBuffer commands, uint32_t first,
-                          VkQueryPool queries, gyre_error *err)
+static gyre_status encode(const struct vk_device *d, const struct vk_recording *r, VkCommandBuffer commands,
+                          uint32_t first, VkQueryPool queries, gyre_error *err)
 {
     gyre_status st = GYRE_OK;
     const uint32_t end = GYRE_MIN(first + VK_SEGMENT, r->n);
     const VkCommandBufferBeginInfo begin = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO,
-        .flags = queries ? VK_COMMAND_BUFFER_USAGE_ONE_TIME_SUBMIT_BIT : VK_COMMAND_BUFFER_USAGE_SIMULTANEOUS_USE_BIT};
+                                            .flags = queries ? VK_COMMAND_BUFFER_USAGE_ONE_TIME_SUBMIT_BIT
+                                                             : VK_COMMAND_BUFFER_USAGE_SIMULTANEOUS_USE_BIT};
     const VkPipelineStageFlags compute = VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT;
     VK_GO(d->f.BeginCommandBuffer(commands, &begin), "record", "command buffer");
     if (queries && !first) d->f.CmdResetQueryPool(commands, queries, 0, r->n + 1);
@@ -122,13 +139,17 @@ done:
     return st;
 }
 
-static gyre_status make_segments(struct vk_device *d, VkCommandPool *pool, VkCommandBuffer *segments, uint32_t n, gyre_error *err)
+static gyre_status make_segments(struct vk_device *d, VkCommandPool *pool, VkCommandBuffer *segments, uint32_t n,
+                                 gyre_error *err)
 {
     gyre_status st = GYRE_OK;
-    const VkCommandPoolCreateInfo info = {.sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO, .queueFamilyIndex = d->facts.family};
+    const VkCommandPoolCreateInfo info = {.sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO,
+                                          .queueFamilyIndex = d->facts.family};
     VK_GO(d->f.CreateCommandPool(d->handle, &info, NULL, pool), "record", "command pool");
-    const VkCommandBufferAllocateInfo allocate = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO, .commandPool = *pool,
-        .level = VK_COMMAND_BUFFER_LEVEL_PRIMARY, .commandBufferCount = n};
+    const VkCommandBufferAllocateInfo allocate = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO,
+                                                  .commandPool = *pool,
+                                                  .level = VK_COMMAND_BUFFER_LEVEL_PRIMARY,
+                                                  .commandBufferCount = n};
     VK_GO(d->f.AllocateCommandBuffers(d->handle, &allocate, segments), "record", "command buffers");
 done:
     return st;
@@ -145,7 +166,8 @@ void vk_recording_destroy(gyre_device *device, gyre_recording *recording)
     free(r);
 }
 
-gyre_status vk_record(gyre_device *device, const struct gyre_dispatch *dispatches, uint32_t n, gyre_recording **out, gyre_error *err)
+gyre_status vk_record(gyre_device *device, const struct gyre_dispatch *dispatches, uint32_t n, gyre_recording **out,
+                      gyre_error *err)
 {
     gyre_status st = GYRE_OK;
     struct vk_device *d = (struct vk_device *)device;
@@ -171,7 +193,8 @@ gyre_status vk_record(gyre_device *device, const struct gyre_dispatch *dispatche
     }
     GYRE_GO(make_sets(d, r, dispatches, err));
     GYRE_GO(make_segments(d, &r->pool, r->segments, r->n_segments, err));
-    for (uint32_t s = 0; s < r->n_segments; s++) GYRE_GO(encode(d, r, r->segments[s], s * VK_SEGMENT, VK_NULL_HANDLE, err));
+    for (uint32_t s = 0; s < r->n_segments; s++)
+        GYRE_GO(encode(d, r, r->segments[s], s * VK_SEGMENT, VK_NULL_HANDLE, err));
     *out = &r->base;
     r = NULL;
 done:
@@ -201,15 +224,17 @@ static gyre_status profile(struct vk_device *d, const struct vk_recording *r, ui
         st = gyre_fail(err, GYRE_E_NOMEM, "cannot profile (%s): out of host memory", d->base.info.id);
         goto done;
     }
-    const VkQueryPoolCreateInfo info = {
-        .sType = VK_STRUCTURE_TYPE_QUERY_POOL_CREATE_INFO, .queryType = VK_QUERY_TYPE_TIMESTAMP, .queryCount = r->n + 1};
+    const VkQueryPoolCreateInfo info = {.sType = VK_STRUCTURE_TYPE_QUERY_POOL_CREATE_INFO,
+                                        .queryType = VK_QUERY_TYPE_TIMESTAMP,
+                                        .queryCount = r->n + 1};
     VK_GO(d->f.CreateQueryPool(d->handle, &info, NULL, &queries), "profile", d->base.info.id);
     GYRE_GO(make_segments(d, &pool, segments, r->n_segments, err));
     for (uint32_t s = 0; s < r->n_segments; s++) GYRE_GO(encode(d, r, segments[s], s * VK_SEGMENT, queries, err));
     for (uint32_t s = 0; s < r->n_segments; s++) GYRE_GO(vk_queue_submit(d, segments[s], "profile", err));
     GYRE_GO(vk_queue_wait(d, d->queue.submitted, err));
-    VK_GO(d->f.GetQueryPoolResults(d->handle, queries, 0, r->n + 1, ((size_t)r->n + 1) * sizeof *stamps, stamps, sizeof *stamps,
-                                   VK_QUERY_RESULT_64_BIT | VK_QUERY_RESULT_WAIT_BIT), "profile", d->base.info.id);
+    VK_GO(d->f.GetQueryPoolResults(d->handle, queries, 0, r->n + 1, ((size_t)r->n + 1) * sizeof *stamps, stamps,
+                                   sizeof *stamps, VK_QUERY_RESULT_64_BIT | VK_QUERY_RESULT_WAIT_BIT),
+          "profile", d->base.info.id);
     spans(d, stamps, r->n, ns);
 done:
     if (!vk_queue_idle(d)) (void)vk_queue_wait(d, d->queue.submitted, NULL); // after a failure half-way

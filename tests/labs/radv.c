@@ -42,7 +42,8 @@ struct chip {
 
 static bool use_radv(void)
 {
-    static const char *const patterns[] = {"/usr/share/vulkan/icd.d/radeon_icd*.json", "/usr/local/share/vulkan/icd.d/radeon_icd*.json",
+    static const char *const patterns[] = {"/usr/share/vulkan/icd.d/radeon_icd*.json",
+                                           "/usr/local/share/vulkan/icd.d/radeon_icd*.json",
                                            "/etc/vulkan/icd.d/radeon_icd*.json"};
     for (size_t i = 0; i < GYRE_COUNT(patterns); i++) {
         glob_t found = {0};
@@ -73,7 +74,8 @@ static bool open_chip(struct chip *c, const char *name, const char **why)
     *c = (struct chip){0};
     setenv("RADV_FORCE_FAMILY", name, 1);
     if (vk_instance_create(&c->instance, &options, &err)) return *why = err.message, false;
-    if (c->instance.f.EnumeratePhysicalDevices(c->instance.handle, &n, &c->physical) < 0 || !n) return *why = "the driver offers no such chip", false;
+    if (c->instance.f.EnumeratePhysicalDevices(c->instance.handle, &n, &c->physical) < 0 || !n)
+        return *why = "the driver offers no such chip", false;
 
     VkPhysicalDeviceDriverProperties driver = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_DRIVER_PROPERTIES};
     VkPhysicalDeviceShaderIntegerDotProductProperties dot = {
@@ -93,15 +95,22 @@ static bool open_chip(struct chip *c, const char *name, const char **why)
 
     const char *const extensions[] = {VK_KHR_PIPELINE_EXECUTABLE_PROPERTIES_EXTENSION_NAME};
     const float priority = 1.0f;
-    const VkDeviceQueueCreateInfo queue = {.sType = VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO, .queueCount = 1, .pQueuePriorities = &priority};
+    const VkDeviceQueueCreateInfo queue = {
+        .sType = VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO, .queueCount = 1, .pQueuePriorities = &priority};
     features.features = (VkPhysicalDeviceFeatures){0};
-    const VkDeviceCreateInfo info = {.sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO, .pNext = &features, .queueCreateInfoCount = 1,
-        .pQueueCreateInfos = &queue, .enabledExtensionCount = 1, .ppEnabledExtensionNames = extensions};
-    if (c->instance.f.CreateDevice(c->physical, &info, NULL, &c->device)) return *why = "the driver opens no device", false;
+    const VkDeviceCreateInfo info = {.sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,
+                                     .pNext = &features,
+                                     .queueCreateInfoCount = 1,
+                                     .pQueueCreateInfos = &queue,
+                                     .enabledExtensionCount = 1,
+                                     .ppEnabledExtensionNames = extensions};
+    if (c->instance.f.CreateDevice(c->physical, &info, NULL, &c->device))
+        return *why = "the driver opens no device", false;
 #define X(name) c->f.name = (PFN_vk##name)c->instance.f.GetDeviceProcAddr(c->device, "vk" #name);
     VK_DEVICE_FUNCTIONS(X)
 #undef X
-    c->statistics = (PFN_vkGetPipelineExecutableStatisticsKHR)c->instance.f.GetDeviceProcAddr(c->device, "vkGetPipelineExecutableStatisticsKHR");
+    c->statistics = (PFN_vkGetPipelineExecutableStatisticsKHR)c->instance.f.GetDeviceProcAddr(
+        c->device, "vkGetPipelineExecutableStatisticsKHR");
     return true;
 }
 
@@ -111,8 +120,10 @@ static void read_statistics(const struct chip *c, VkPipeline pipeline, struct ro
 {
     VkPipelineExecutableStatisticKHR stats[MAX_STATS];
     uint32_t n = MAX_STATS;
-    for (uint32_t i = 0; i < n; i++) stats[i] = (VkPipelineExecutableStatisticKHR){.sType = VK_STRUCTURE_TYPE_PIPELINE_EXECUTABLE_STATISTIC_KHR};
-    const VkPipelineExecutableInfoKHR which = {.sType = VK_STRUCTURE_TYPE_PIPELINE_EXECUTABLE_INFO_KHR, .pipeline = pipeline};
+    for (uint32_t i = 0; i < n; i++)
+        stats[i] = (VkPipelineExecutableStatisticKHR){.sType = VK_STRUCTURE_TYPE_PIPELINE_EXECUTABLE_STATISTIC_KHR};
+    const VkPipelineExecutableInfoKHR which = {.sType = VK_STRUCTURE_TYPE_PIPELINE_EXECUTABLE_INFO_KHR,
+                                               .pipeline = pipeline};
     if (c->statistics(c->device, &which, &n, stats) < 0) n = 0;
     for (uint32_t i = 0; i < n; i++) {
         const unsigned value = (unsigned)stats[i].value.u64;
@@ -134,24 +145,33 @@ static bool compile(const struct chip *c, const struct gyre_kernel_source *sourc
     VkShaderModule module = VK_NULL_HANDLE;
     VkPipeline pipeline = VK_NULL_HANDLE;
     for (uint32_t i = 0; i < source->n_bindings; i++)
-        bindings[i] = (VkDescriptorSetLayoutBinding){i, VK_DESCRIPTOR_TYPE_STORAGE_BUFFER, 1, VK_SHADER_STAGE_COMPUTE_BIT, NULL};
+        bindings[i] =
+            (VkDescriptorSetLayoutBinding){i, VK_DESCRIPTOR_TYPE_STORAGE_BUFFER, 1, VK_SHADER_STAGE_COMPUTE_BIT, NULL};
     for (uint32_t i = 0; i < source->n_spec; i++) entries[i] = (VkSpecializationMapEntry){i, 4 * i, 4};
     const VkDescriptorSetLayoutCreateInfo set_info = {.sType = VK_STRUCTURE_TYPE_DESCRIPTOR_SET_LAYOUT_CREATE_INFO,
-        .bindingCount = source->n_bindings, .pBindings = bindings};
+                                                      .bindingCount = source->n_bindings,
+                                                      .pBindings = bindings};
     c->f.CreateDescriptorSetLayout(c->device, &set_info, NULL, &set_layout);
     const VkPushConstantRange range = {VK_SHADER_STAGE_COMPUTE_BIT, 0, GYRE_MAX_PARAMS};
-    const VkPipelineLayoutCreateInfo layout_info = {.sType = VK_STRUCTURE_TYPE_PIPELINE_LAYOUT_CREATE_INFO, .setLayoutCount = 1,
-        .pSetLayouts = &set_layout, .pushConstantRangeCount = 1, .pPushConstantRanges = &range};
+    const VkPipelineLayoutCreateInfo layout_info = {.sType = VK_STRUCTURE_TYPE_PIPELINE_LAYOUT_CREATE_INFO,
+                                                    .setLayoutCount = 1,
+                                                    .pSetLayouts = &set_layout,
+                                                    .pushConstantRangeCount = 1,
+                                                    .pPushConstantRanges = &range};
     c->f.CreatePipelineLayout(c->device, &layout_info, NULL, &layout);
     const VkShaderModuleCreateInfo code = {.sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO,
-        .codeSize = dot ? source->spirv_dot_bytes : source->spirv_bytes, .pCode = dot ? source->spirv_dot : source->spirv};
+                                           .codeSize = dot ? source->spirv_dot_bytes : source->spirv_bytes,
+                                           .pCode = dot ? source->spirv_dot : source->spirv};
     c->f.CreateShaderModule(c->device, &code, NULL, &module);
     const VkSpecializationInfo constants = {source->n_spec, entries, 4 * (size_t)source->n_spec, source->spec_defaults};
     const VkComputePipelineCreateInfo info = {.sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
-        .flags = VK_PIPELINE_CREATE_CAPTURE_STATISTICS_BIT_KHR,
-        .stage = {.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO, .stage = VK_SHADER_STAGE_COMPUTE_BIT, .module = module,
-                  .pName = "main", .pSpecializationInfo = &constants},
-        .layout = layout};
+                                              .flags = VK_PIPELINE_CREATE_CAPTURE_STATISTICS_BIT_KHR,
+                                              .stage = {.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
+                                                        .stage = VK_SHADER_STAGE_COMPUTE_BIT,
+                                                        .module = module,
+                                                        .pName = "main",
+                                                        .pSpecializationInfo = &constants},
+                                              .layout = layout};
     const bool ok = c->f.CreateComputePipelines(c->device, VK_NULL_HANDLE, 1, &info, NULL, &pipeline) == VK_SUCCESS;
     if (ok) read_statistics(c, pipeline, row);
     c->f.DestroyPipeline(c->device, pipeline, NULL);
@@ -185,11 +205,13 @@ static bool write_table(const char *path, const struct table *t)
 {
     FILE *f = fopen(path, "w");
     if (!f) return perror(path), false;
-    fprintf(f, "# What RADV's compiler makes of every kernel with its default constants; `ninja radv_stats` writes this file.\n");
+    fprintf(f, "# What RADV's compiler makes of every kernel with its default constants; `ninja radv_stats` writes "
+               "this file.\n");
     fprintf(f, "driver %s\n# chip kernel form vgprs spills scratch lds instructions\n", t->driver);
     for (int i = 0; i < t->n; i++) {
         const struct row *r = &t->rows[i];
-        fprintf(f, "%s %s %s %u %u %u %u %u\n", r->chip, r->kernel, r->form, r->vgprs, r->spills, r->scratch, r->lds, r->instructions);
+        fprintf(f, "%s %s %s %u %u %u %u %u\n", r->chip, r->kernel, r->form, r->vgprs, r->spills, r->scratch, r->lds,
+                r->instructions);
     }
     return fclose(f) == 0;
 }
@@ -203,8 +225,9 @@ static bool read_table(const char *path, struct table *t)
     while (fgets(line, sizeof line, f) && t->n < MAX_ROWS) {
         struct row *r = &t->rows[t->n];
         if (sscanf(line, "driver %63[^\n]", t->driver) == 1 || line[0] == '#') continue;
-        if (sscanf(line, "%15s %47s %7s %u %u %u %u %u", r->chip, r->kernel, r->form, &r->vgprs, &r->spills, &r->scratch, &r->lds,
-                   &r->instructions) == 8) t->n++;
+        if (sscanf(line, "%15s %47s %7s %u %u %u %u %u", r->chip, r->kernel, r->form, &r->vgprs, &r->spills,
+                   &r->scratch, &r->lds, &r->instructions) == 8)
+            t->n++;
     }
     fclose(f);
     return true;
@@ -222,7 +245,8 @@ static bool judge(const struct row *now, const struct row *was, bool counts)
     bool ok = now->vgprs && now->instructions;
     if (!ok) fprintf(stderr, "%s on %s: the driver reported no statistics\n", now->kernel, now->chip);
     if (now->spills || now->scratch) {
-        fprintf(stderr, "%s on %s spills %u registers and uses %u bytes of scratch memory\n", now->kernel, now->chip, now->spills, now->scratch);
+        fprintf(stderr, "%s on %s spills %u registers and uses %u bytes of scratch memory\n", now->kernel, now->chip,
+                now->spills, now->scratch);
         ok = false;
     }
     if (!counts) return ok;
@@ -232,7 +256,9 @@ static bool judge(const struct row *now, const struct row *was, bool counts)
     }
     // An edit may cost a little; a tenth more (and 16 instructions, for the smallest) wants to be looked at.
     if (now->instructions > was->instructions + was->instructions / 10 + 16) {
-        fprintf(stderr, "%s on %s grew from %u to %u instructions; make it smaller, or run `ninja radv_stats` and say why in the commit\n",
+        fprintf(stderr,
+                "%s on %s grew from %u to %u instructions; make it smaller, or run `ninja radv_stats` and say why in "
+                "the commit\n",
                 now->kernel, now->chip, was->instructions, now->instructions);
         ok = false;
     }
@@ -245,7 +271,8 @@ int main(int argc, char **argv)
     static struct table now, was;
     int failed = 0, opened = 0;
     const bool writing = argc == 3 && !strcmp(argv[1], "write");
-    if (!writing && (argc != 3 || strcmp(argv[1], "check"))) return fprintf(stderr, "usage: lab_radv check|write TABLE\n"), 2;
+    if (!writing && (argc != 3 || strcmp(argv[1], "check")))
+        return fprintf(stderr, "usage: lab_radv check|write TABLE\n"), 2;
     if (!use_radv()) return fprintf(stderr, "skipped: RADV is not installed\n"), 77;
     for (size_t i = 0; i < GYRE_COUNT(chips); i++) {
         struct chip chip;
@@ -263,7 +290,8 @@ int main(int argc, char **argv)
 
     if (!read_table(argv[2], &was)) return 1;
     const bool counts = !strcmp(now.driver, was.driver);
-    if (!counts) fprintf(stderr, "the table is of %s, this driver is %s: counts are not compared\n", was.driver, now.driver);
+    if (!counts)
+        fprintf(stderr, "the table is of %s, this driver is %s: counts are not compared\n", was.driver, now.driver);
     for (int i = 0; i < now.n; i++) failed += !judge(&now.rows[i], find_row(&was, &now.rows[i]), counts);
     printf("%d pipelines on %d chips, %d complaints\n", now.n, opened, failed);
     return failed != 0;
