@@ -74,18 +74,41 @@ void gyre_decode_row(gyre_dtype type, const void *blocks, uint64_t n, float *out
 {
     const uint8_t *p = blocks;
     switch (type) {
-    case GYRE_DTYPE_F32: memcpy(out, p, n * 4); return;
-    case GYRE_DTYPE_F16: decode_f16(p, n, out); return;
-    case GYRE_DTYPE_BF16: decode_bf16(p, n, out); return;
-    case GYRE_DTYPE_I8: decode_i8(p, n, out); return;
-    case GYRE_DTYPE_Q4_0: decode_q4_0(p, n / 32, out); return;
-    case GYRE_DTYPE_Q4_1: decode_q4_1(p, n / 32, out); return;
-    case GYRE_DTYPE_Q5_0: decode_q5_0(p, n / 32, out); return;
-    case GYRE_DTYPE_Q8_0: decode_q8_0(p, n / 32, out); return;
-    case GYRE_DTYPE_Q4_K: gyre_decode_q4_k(p, n / 256, out); return;
-    case GYRE_DTYPE_Q5_K: gyre_decode_q5_k(p, n / 256, out); return;
-    case GYRE_DTYPE_Q6_K: gyre_decode_q6_k(p, n / 256, out); return;
-    case GYRE_DTYPE_COUNT: return;
+    case GYRE_DTYPE_F32:
+        memcpy(out, p, n * 4);
+        return;
+    case GYRE_DTYPE_F16:
+        decode_f16(p, n, out);
+        return;
+    case GYRE_DTYPE_BF16:
+        decode_bf16(p, n, out);
+        return;
+    case GYRE_DTYPE_I8:
+        decode_i8(p, n, out);
+        return;
+    case GYRE_DTYPE_Q4_0:
+        decode_q4_0(p, n / 32, out);
+        return;
+    case GYRE_DTYPE_Q4_1:
+        decode_q4_1(p, n / 32, out);
+        return;
+    case GYRE_DTYPE_Q5_0:
+        decode_q5_0(p, n / 32, out);
+        return;
+    case GYRE_DTYPE_Q8_0:
+        decode_q8_0(p, n / 32, out);
+        return;
+    case GYRE_DTYPE_Q4_K:
+        gyre_decode_q4_k(p, n / 256, out);
+        return;
+    case GYRE_DTYPE_Q5_K:
+        gyre_decode_q5_k(p, n / 256, out);
+        return;
+    case GYRE_DTYPE_Q6_K:
+        gyre_decode_q6_k(p, n / 256, out);
+        return;
+    case GYRE_DTYPE_COUNT:
+        return;
     }
 }
 

@@ -28,10 +28,10 @@ const char *gyre_gguf_type_name(uint32_t id)
 {
     // Every id that was ever given out, whether gyre reads it or not; NULL marks retired ids.
     static const char *const names[] = {
-        "F32",     "F16",   "Q4_0",   "Q4_1",  NULL,     NULL,    "Q5_0",  "Q5_1",  "Q8_0",  "Q8_1",  "Q2_K",
-        "Q3_K",    "Q4_K",  "Q5_K",   "Q6_K",  "Q8_K",   "IQ2_XXS", "IQ2_XS", "IQ3_XXS", "IQ1_S", "IQ4_NL", "IQ3_S",
-        "IQ2_S",   "IQ4_XS", "I8",    "I16",   "I32",    "I64",   "F64",   "IQ1_M", "BF16",  NULL,    NULL,
-        NULL,      "TQ1_0", "TQ2_0",  NULL,    NULL,     NULL,    "MXFP4", "NVFP4", "Q1_0",  "Q2_0",
+        "F32",   "F16",    "Q4_0",  "Q4_1", NULL,   NULL,      "Q5_0",   "Q5_1",    "Q8_0",  "Q8_1",   "Q2_K",
+        "Q3_K",  "Q4_K",   "Q5_K",  "Q6_K", "Q8_K", "IQ2_XXS", "IQ2_XS", "IQ3_XXS", "IQ1_S", "IQ4_NL", "IQ3_S",
+        "IQ2_S", "IQ4_XS", "I8",    "I16",  "I32",  "I64",     "F64",    "IQ1_M",   "BF16",  NULL,     NULL,
+        NULL,    "TQ1_0",  "TQ2_0", NULL,   NULL,   NULL,      "MXFP4",  "NVFP4",   "Q1_0",  "Q2_0",
     };
     return id < GYRE_COUNT(names) ? names[id] : NULL;
 }

@@ -43,8 +43,8 @@ void gyre_added_free(struct added_set *set)
 // Unicode's White_Space.
 static bool is_space(uint32_t c)
 {
-    return (c >= 9 && c <= 13) || c == 0x20 || c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 ||
-           c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
+    return (c >= 9 && c <= 13) || c == 0x20 || c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) ||
+           c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
 }
 
 // A character of \w (UTS 18): letters, marks, decimal digits, letter numbers, connectors, joiners.
@@ -62,25 +62,33 @@ static bool is_word(uint32_t c)
     case UTF8PROC_CATEGORY_ME:
     case UTF8PROC_CATEGORY_ND:
     case UTF8PROC_CATEGORY_NL:
-    case UTF8PROC_CATEGORY_PC: return true;
-    default: return false;
+    case UTF8PROC_CATEGORY_PC:
+        return true;
+    default:
+        return false;
     }
 }
 
 // The bounds that a token's flags give a match of [begin, end); false where it has no word borders but needs them.
-static bool adjust(const struct added_token *token, const char *text, uint64_t bytes, uint64_t from, struct added_match *m)
+static bool adjust(const struct added_token *token, const char *text, uint64_t bytes, uint64_t from,
+                   struct added_match *m)
 {
     uint32_t n, code;
     if (token->single_word) {
         if (m->begin && is_word(gyre_utf8_last(text, m->begin, &n)) && n) return false;
         if (m->end < bytes && gyre_utf8_look(text + m->end, bytes - m->end, &code) > 0 && is_word(code)) return false;
     }
-    while (token->lstrip && m->begin > from && is_space(gyre_utf8_last(text, m->begin, &n)) && n && n <= m->begin - from) m->begin -= n;
-    for (int k; token->rstrip && m->end < bytes && (k = gyre_utf8_look(text + m->end, bytes - m->end, &code)) > 0 && is_space(code);) m->end += (uint64_t)k;
+    while (token->lstrip && m->begin > from && is_space(gyre_utf8_last(text, m->begin, &n)) && n &&
+           n <= m->begin - from)
+        m->begin -= n;
+    for (int k; token->rstrip && m->end < bytes && (k = gyre_utf8_look(text + m->end, bytes - m->end, &code)) > 0 &&
+                is_space(code);)
+        m->end += (uint64_t)k;
     return true;
 }
 
-bool gyre_added_find(const struct added_set *set, const char *text, uint64_t bytes, uint64_t from, bool special, struct added_match *out)
+bool gyre_added_find(const struct added_set *set, const char *text, uint64_t bytes, uint64_t from, bool special,
+                     struct added_match *out)
 {
     for (uint64_t at = from; at < bytes; at++) {
         const unsigned char b = (unsigned char)text[at];

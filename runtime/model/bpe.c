@@ -5,8 +5,12 @@
 
 #include <stdlib.h>
 
-struct bpe_symbol { uint32_t token, previous, next; }; // indices; NO_TOKEN at the ends, and as token of a dead symbol
-struct bpe_candidate { uint32_t rank, at, left, right, token; };
+struct bpe_symbol {
+    uint32_t token, previous, next;
+}; // indices; NO_TOKEN at the ends, and as token of a dead symbol
+struct bpe_candidate {
+    uint32_t rank, at, left, right, token;
+};
 
 static uint64_t slot_of(const struct merge_table *table, uint32_t left, uint32_t right)
 {
@@ -28,7 +32,10 @@ bool gyre_merges_init(struct merge_table *table, uint64_t n)
     return true;
 }
 
-void gyre_merges_put(struct merge_table *table, struct merge merge) { table->slots[slot_of(table, merge.left, merge.right)] = merge; }
+void gyre_merges_put(struct merge_table *table, struct merge merge)
+{
+    table->slots[slot_of(table, merge.left, merge.right)] = merge;
+}
 
 // An array with room for `n`, or NULL: out of memory, and the old one stays.
 static void *reserve(void *array, uint64_t n, uint64_t *cap, size_t size)

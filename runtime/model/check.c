@@ -18,14 +18,17 @@ struct checker {
 
 static gyre_status wrong_shape(const struct checker *c, const struct gyre_tensor *t, uint64_t rows, uint64_t cols)
 {
-    return gyre_fail(c->err, GYRE_E_FORMAT, "cannot use model (%s): tensor %s has shape %llu x %llu; %llu x %llu is due", c->source->path,
-                     t->name, (unsigned long long)t->rows, (unsigned long long)t->cols, (unsigned long long)rows, (unsigned long long)cols);
+    return gyre_fail(c->err, GYRE_E_FORMAT,
+                     "cannot use model (%s): tensor %s has shape %llu x %llu; %llu x %llu is due", c->source->path,
+                     t->name, (unsigned long long)t->rows, (unsigned long long)t->cols, (unsigned long long)rows,
+                     (unsigned long long)cols);
 }
 
 static gyre_status need(struct checker *c, const char *name, const struct gyre_tensor **out)
 {
     *out = gyre_source_tensor(c->source, name);
-    if (!*out) return gyre_fail(c->err, GYRE_E_FORMAT, "cannot use model (%s): tensor %s is missing", c->source->path, name);
+    if (!*out)
+        return gyre_fail(c->err, GYRE_E_FORMAT, "cannot use model (%s): tensor %s is missing", c->source->path, name);
     c->known[*out - c->source->tensors] = true;
     return GYRE_OK;
 }
@@ -36,8 +39,9 @@ static gyre_status check_vector(struct checker *c, const char *name, uint64_t n)
     GYRE_TRY(need(c, name, &t));
     if (t->n_dims != 1 || t->cols != n) return wrong_shape(c, t, 1, n);
     if (t->type != GYRE_DTYPE_F32 && t->type != GYRE_DTYPE_F16 && t->type != GYRE_DTYPE_BF16)
-        return gyre_fail(c->err, GYRE_E_UNSUPPORTED, "cannot use model (%s): tensor %s has type %s; gyre reads vectors of floats", c->source->path, name,
-                         gyre_dtype_info(t->type)->name);
+        return gyre_fail(c->err, GYRE_E_UNSUPPORTED,
+                         "cannot use model (%s): tensor %s has type %s; gyre reads vectors of floats", c->source->path,
+                         name, gyre_dtype_info(t->type)->name);
     return GYRE_OK;
 }
 
@@ -47,25 +51,35 @@ static gyre_status check_matrix(struct checker *c, const char *name, uint64_t ro
     const struct gyre_tensor *t, *s;
     char scale[96];
     GYRE_TRY(need(c, name, &t));
-    if (t->type != GYRE_DTYPE_I8) return t->n_dims == 2 && t->rows == rows && t->cols == cols ? GYRE_OK : wrong_shape(c, t, rows, cols);
+    if (t->type != GYRE_DTYPE_I8)
+        return t->n_dims == 2 && t->rows == rows && t->cols == cols ? GYRE_OK : wrong_shape(c, t, rows, cols);
     if (!linear || strcmp(c->hp->arch, "gyre-llama"))
-        return gyre_fail(c->err, GYRE_E_UNSUPPORTED, "cannot use model (%s): tensor %s has type I8, which has no scale there", c->source->path, name);
-    if (t->n_dims != 2 || t->rows != rows || (t->cols != cols && 2 * t->cols != cols)) return wrong_shape(c, t, rows, cols);
+        return gyre_fail(c->err, GYRE_E_UNSUPPORTED,
+                         "cannot use model (%s): tensor %s has type I8, which has no scale there", c->source->path,
+                         name);
+    if (t->n_dims != 2 || t->rows != rows || (t->cols != cols && 2 * t->cols != cols))
+        return wrong_shape(c, t, rows, cols);
     snprintf(scale, sizeof scale, "%s.scale", name);
     GYRE_TRY(need(c, scale, &s));
     const uint64_t groups = c->hp->wgroup ? cols / c->hp->wgroup : 1;
     if (s->n_dims != 2 || s->rows != rows || s->cols != groups) return wrong_shape(c, s, rows, groups);
     if (s->type != GYRE_DTYPE_F16)
-        return gyre_fail(c->err, GYRE_E_FORMAT, "cannot use model (%s): tensor %s has type %s; F16 is due", c->source->path, scale, gyre_dtype_info(s->type)->name);
+        return gyre_fail(c->err, GYRE_E_FORMAT, "cannot use model (%s): tensor %s has type %s; F16 is due",
+                         c->source->path, scale, gyre_dtype_info(s->type)->name);
     return GYRE_OK;
 }
 
 static gyre_status check_block(struct checker *c, uint32_t layer)
 {
     const struct gyre_hparams *hp = c->hp;
-    const uint64_t d = hp->width, q = (uint64_t)hp->heads * hp->head_dim, kv = (uint64_t)hp->kv_heads * hp->head_dim, f = hp->ffn;
-    const struct { const char *name; uint64_t rows, cols; } matrices[] = {
-        {"attn_q", q, d}, {"attn_k", kv, d}, {"attn_v", kv, d}, {"attn_output", d, q}, {"ffn_gate", f, d}, {"ffn_up", f, d}, {"ffn_down", d, f},
+    const uint64_t d = hp->width, q = (uint64_t)hp->heads * hp->head_dim, kv = (uint64_t)hp->kv_heads * hp->head_dim,
+                   f = hp->ffn;
+    const struct {
+        const char *name;
+        uint64_t rows, cols;
+    } matrices[] = {
+        {"attn_q", q, d},   {"attn_k", kv, d}, {"attn_v", kv, d},  {"attn_output", d, q},
+        {"ffn_gate", f, d}, {"ffn_up", f, d},  {"ffn_down", d, f},
     };
     static const char *const norms[] = {"attn_norm", "ffn_norm"};
     char name[64];
@@ -108,17 +122,23 @@ static bool holds_nan(const struct gyre_tensor *t)
             odd |= (v & 0x7F800000u) == 0x7F800000u;
         }
         return odd;
-    case GYRE_DTYPE_BF16: return odd_halves(p, blocks, 2, 0x7F80);
-    case GYRE_DTYPE_F16: return odd_halves(p, blocks, 2, half);
+    case GYRE_DTYPE_BF16:
+        return odd_halves(p, blocks, 2, 0x7F80);
+    case GYRE_DTYPE_F16:
+        return odd_halves(p, blocks, 2, half);
     case GYRE_DTYPE_Q4_0:
     case GYRE_DTYPE_Q5_0:
-    case GYRE_DTYPE_Q8_0: return odd_halves(p, blocks, info->block_bytes, half);
+    case GYRE_DTYPE_Q8_0:
+        return odd_halves(p, blocks, info->block_bytes, half);
     case GYRE_DTYPE_Q4_1:
     case GYRE_DTYPE_Q4_K:
-    case GYRE_DTYPE_Q5_K: return odd_halves(p, blocks, info->block_bytes, half) || odd_halves(p + 2, blocks, info->block_bytes, half);
-    case GYRE_DTYPE_Q6_K: return odd_halves(p + 208, blocks, info->block_bytes, half);
+    case GYRE_DTYPE_Q5_K:
+        return odd_halves(p, blocks, info->block_bytes, half) || odd_halves(p + 2, blocks, info->block_bytes, half);
+    case GYRE_DTYPE_Q6_K:
+        return odd_halves(p + 208, blocks, info->block_bytes, half);
     case GYRE_DTYPE_I8:
-    case GYRE_DTYPE_COUNT: break;
+    case GYRE_DTYPE_COUNT:
+        break;
     }
     return false;
 }
@@ -131,7 +151,9 @@ static gyre_status check_values(const struct checker *c)
     for (int64_t i = 0; i < n; i++)
         if (holds_nan(&c->source->tensors[i])) first = GYRE_MIN(first, i);
     if (first == n) return GYRE_OK;
-    return gyre_fail(c->err, GYRE_E_FORMAT, "cannot use model (%s): tensor %s holds NaN or infinity; the file is damaged", c->source->path, c->source->tensors[first].name);
+    return gyre_fail(c->err, GYRE_E_FORMAT,
+                     "cannot use model (%s): tensor %s holds NaN or infinity; the file is damaged", c->source->path,
+                     c->source->tensors[first].name);
 }
 
 gyre_status gyre_model_check(const gyre_source *source, const struct gyre_hparams *hp, gyre_error *err)
@@ -149,7 +171,8 @@ gyre_status gyre_model_check(const gyre_source *source, const struct gyre_hparam
     for (uint32_t i = 0; i < hp->n_layers; i++) GYRE_GO(check_block(&c, i));
     for (uint64_t i = 0; i < source->n_tensors; i++) {
         if (c.known[i] || !strncmp(source->tensors[i].name, "gyre.", 5)) continue;
-        st = gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot use model (%s): tensor %s has no place in a llama model of %u layers", source->path,
+        st = gyre_fail(err, GYRE_E_UNSUPPORTED,
+                       "cannot use model (%s): tensor %s has no place in a llama model of %u layers", source->path,
                        gyre_show(source->tensors[i].name, strlen(source->tensors[i].name)).text, hp->n_layers);
         goto done;
     }

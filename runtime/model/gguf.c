@@ -19,8 +19,10 @@ struct cursor {
 
 static gyre_status cut_short(const struct cursor *c, const char *what)
 {
-    return gyre_fail(c->err, GYRE_E_FORMAT, "cannot read model (%s): %s at byte %llu reach past the end (%llu bytes); the file is cut short or damaged",
-                     c->source->path, what, (unsigned long long)c->at, (unsigned long long)c->size);
+    return gyre_fail(
+        c->err, GYRE_E_FORMAT,
+        "cannot read model (%s): %s at byte %llu reach past the end (%llu bytes); the file is cut short or damaged",
+        c->source->path, what, (unsigned long long)c->at, (unsigned long long)c->size);
 }
 
 static gyre_status take(struct cursor *c, uint64_t n, const char *what, const unsigned char **out)
@@ -68,8 +70,8 @@ static gyre_status take_array(struct cursor *c, struct gyre_string key, struct g
     GYRE_TRY(take_u64(c, "metadata", &meta->count));
     if (element > GYRE_META_F64 || element == GYRE_META_ARRAY)
         return gyre_fail(c->err, element == GYRE_META_ARRAY ? GYRE_E_UNSUPPORTED : GYRE_E_FORMAT,
-                         "cannot read model (%s): metadata \"%s\" is an array of type %u, which gyre does not read", c->source->path,
-                         gyre_show(key.data, key.length).text, element);
+                         "cannot read model (%s): metadata \"%s\" is an array of type %u, which gyre does not read",
+                         c->source->path, gyre_show(key.data, key.length).text, element);
     meta->element = (gyre_meta_type)element;
     if (meta->element == GYRE_META_STRING) {
         if (meta->count > (c->size - c->at) / 8) return cut_short(c, "metadata");
@@ -90,7 +92,8 @@ static gyre_status read_meta(struct cursor *c, gyre_source *source)
     GYRE_TRY(take_string(c, "metadata", &key));
     GYRE_TRY(take_u32(c, "metadata", &type));
     if (type > GYRE_META_F64)
-        return gyre_fail(c->err, GYRE_E_FORMAT, "cannot read model (%s): metadata \"%s\" has the unknown type %u; the file is damaged",
+        return gyre_fail(c->err, GYRE_E_FORMAT,
+                         "cannot read model (%s): metadata \"%s\" has the unknown type %u; the file is damaged",
                          source->path, gyre_show(key.data, key.length).text, type);
     struct gyre_meta meta = {.type = (gyre_meta_type)type, .count = 1, .raw = c->data + c->at};
     const uint64_t start = c->at;
@@ -112,7 +115,8 @@ static gyre_status read_tensor_info(struct cursor *c, gyre_source *source, uint6
     GYRE_TRY(take_u32(c, "tensor descriptions", &tensor.n_dims));
     const struct gyre_shown shown = gyre_show(name.data, name.length);
     if (tensor.n_dims == 0 || tensor.n_dims > MAX_DIMS)
-        return gyre_fail(c->err, GYRE_E_FORMAT, "cannot read model (%s): tensor \"%s\" has %u dimensions; the file is damaged", source->path,
+        return gyre_fail(c->err, GYRE_E_FORMAT,
+                         "cannot read model (%s): tensor \"%s\" has %u dimensions; the file is damaged", source->path,
                          shown.text, tensor.n_dims);
     for (uint32_t i = 0; i < tensor.n_dims; i++) GYRE_TRY(take_u64(c, "tensor descriptions", &ne[i]));
     for (uint32_t i = 0; i < tensor.n_dims; i++) tensor.dims[i] = ne[tensor.n_dims - 1 - i];
@@ -120,15 +124,20 @@ static gyre_status read_tensor_info(struct cursor *c, gyre_source *source, uint6
     GYRE_TRY(take_u64(c, "tensor descriptions", &offset));
     if (!gyre_dtype_from_gguf(type, &tensor.type)) {
         const char *type_name = gyre_gguf_type_name(type);
-        return gyre_fail(c->err, GYRE_E_UNSUPPORTED, "cannot read model (%s): tensor \"%s\" has type %s (%u), which gyre does not read; use a file of another quantization",
+        return gyre_fail(c->err, GYRE_E_UNSUPPORTED,
+                         "cannot read model (%s): tensor \"%s\" has type %s (%u), which gyre does not read; use a file "
+                         "of another quantization",
                          source->path, shown.text, type_name ? type_name : "unknown", type);
     }
     GYRE_TRY(gyre_source_add_tensor(source, &tensor, name, c->err));
     if (offset != *expected)
-        return gyre_fail(c->err, GYRE_E_FORMAT, "cannot read model (%s): tensor \"%s\" lies at offset %llu where %llu is due; the file is damaged",
-                         source->path, shown.text, (unsigned long long)offset, (unsigned long long)*expected);
+        return gyre_fail(
+            c->err, GYRE_E_FORMAT,
+            "cannot read model (%s): tensor \"%s\" lies at offset %llu where %llu is due; the file is damaged",
+            source->path, shown.text, (unsigned long long)offset, (unsigned long long)*expected);
     const uint64_t bytes = source->tensors[source->n_tensors - 1].bytes;
-    if (bytes > c->size || offset > c->size) return cut_short(c, "tensor descriptions"); // also keeps the sums below small
+    if (bytes > c->size || offset > c->size)
+        return cut_short(c, "tensor descriptions"); // also keeps the sums below small
     *expected = gyre_round_up(offset + bytes, alignment);
     return GYRE_OK;
 }
@@ -139,18 +148,25 @@ static gyre_status read_header(struct cursor *c, uint64_t *n_tensors, uint64_t *
     const unsigned char *magic;
     uint32_t version;
     if (c->size < 4 || memcmp(c->data, "GGUF", 4))
-        return gyre_fail(c->err, GYRE_E_FORMAT, "cannot read model (%s): it does not begin like a GGUF file; give a .gguf file or a Hugging Face directory", path);
+        return gyre_fail(
+            c->err, GYRE_E_FORMAT,
+            "cannot read model (%s): it does not begin like a GGUF file; give a .gguf file or a Hugging Face directory",
+            path);
     GYRE_TRY(take(c, 4, "header", &magic));
     GYRE_TRY(take_u32(c, "header", &version));
     if (version != 2 && version != 3)
-        return gyre_fail(c->err, GYRE_E_UNSUPPORTED, "cannot read model (%s): GGUF version %u%s; gyre reads versions 2 and 3", path, version,
+        return gyre_fail(c->err, GYRE_E_UNSUPPORTED,
+                         "cannot read model (%s): GGUF version %u%s; gyre reads versions 2 and 3", path, version,
                          version == 3u << 24 ? " (a big-endian file)" : "");
     GYRE_TRY(take_u64(c, "header", n_tensors));
     GYRE_TRY(take_u64(c, "header", n_meta));
     const uint64_t left = c->size - c->at;
     if (*n_meta > left / MIN_ENTRY_BYTES || *n_tensors > left / MIN_TENSOR_BYTES)
-        return gyre_fail(c->err, GYRE_E_FORMAT, "cannot read model (%s): %llu metadata entries and %llu tensors cannot fit into %llu bytes; the file is cut short or damaged",
-                         path, (unsigned long long)*n_meta, (unsigned long long)*n_tensors, (unsigned long long)c->size);
+        return gyre_fail(c->err, GYRE_E_FORMAT,
+                         "cannot read model (%s): %llu metadata entries and %llu tensors cannot fit into %llu bytes; "
+                         "the file is cut short or damaged",
+                         path, (unsigned long long)*n_meta, (unsigned long long)*n_tensors,
+                         (unsigned long long)c->size);
     return GYRE_OK;
 }
 
@@ -163,8 +179,11 @@ gyre_status gyre_gguf_read(gyre_source *source, gyre_error *err)
     GYRE_TRY(read_header(&c, &n_tensors, &n_meta));
     for (uint64_t i = 0; i < n_meta; i++) GYRE_TRY(read_meta(&c, source));
     if (gyre_source_has(source, "general.alignment") &&
-        (!gyre_source_u64(source, "general.alignment", &alignment) || alignment == 0 || alignment > 1u << 30 || (alignment & (alignment - 1))))
-        return gyre_fail(err, GYRE_E_FORMAT, "cannot read model (%s): general.alignment is not a power of two; the file is damaged", source->path);
+        (!gyre_source_u64(source, "general.alignment", &alignment) || alignment == 0 || alignment > 1u << 30 ||
+         (alignment & (alignment - 1))))
+        return gyre_fail(err, GYRE_E_FORMAT,
+                         "cannot read model (%s): general.alignment is not a power of two; the file is damaged",
+                         source->path);
     for (uint64_t i = 0; i < n_tensors; i++) GYRE_TRY(read_tensor_info(&c, source, alignment, &expected));
 
     const uint64_t data_start = gyre_round_up(c.at, alignment);
@@ -172,9 +191,10 @@ gyre_status gyre_gguf_read(gyre_source *source, gyre_error *err)
     for (uint64_t i = 0; i < n_tensors; i++) {
         struct gyre_tensor *tensor = &source->tensors[i];
         if (data_start + offset > c.size || tensor->bytes > c.size - data_start - offset)
-            return gyre_fail(err, GYRE_E_FORMAT, "cannot read model (%s): tensor \"%s\" ends at byte %llu of %llu; the file is cut short", source->path,
-                             gyre_show(tensor->name, strlen(tensor->name)).text, (unsigned long long)(data_start + offset + tensor->bytes),
-                             (unsigned long long)c.size);
+            return gyre_fail(err, GYRE_E_FORMAT,
+                             "cannot read model (%s): tensor \"%s\" ends at byte %llu of %llu; the file is cut short",
+                             source->path, gyre_show(tensor->name, strlen(tensor->name)).text,
+                             (unsigned long long)(data_start + offset + tensor->bytes), (unsigned long long)c.size);
         tensor->data = c.data + data_start + offset;
         offset = gyre_round_up(offset + tensor->bytes, alignment);
     }

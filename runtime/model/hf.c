@@ -48,7 +48,8 @@ static gyre_status put_count(struct hf *hf, const char *field, const char *key)
     if (!value || json_is_null(value)) return GYRE_OK;
     const json_int_t number = json_integer_value(value);
     if (!json_is_integer(value) || number < 0 || number > UINT32_MAX)
-        return gyre_fail(hf->err, GYRE_E_FORMAT, "cannot read model (%s/config.json): %s is no whole number below 2^32", hf->source->path, field);
+        return gyre_fail(hf->err, GYRE_E_FORMAT, "cannot read model (%s/config.json): %s is no whole number below 2^32",
+                         hf->source->path, field);
     const uint32_t v = (uint32_t)number;
     return put(hf, key, GYRE_META_U32, &v, 4);
 }
@@ -58,7 +59,8 @@ static gyre_status put_real(struct hf *hf, const json_t *object, const char *fie
     const json_t *value = json_object_get(object, field);
     if (!value || json_is_null(value)) return GYRE_OK;
     if (!json_is_number(value))
-        return gyre_fail(hf->err, GYRE_E_FORMAT, "cannot read model (%s/config.json): %s is no number", hf->source->path, field);
+        return gyre_fail(hf->err, GYRE_E_FORMAT, "cannot read model (%s/config.json): %s is no number",
+                         hf->source->path, field);
     const float v = (float)json_number_value(value);
     if (found) *found = true;
     return put(hf, key, GYRE_META_F32, &v, 4);
@@ -66,8 +68,8 @@ static gyre_status put_real(struct hf *hf, const json_t *object, const char *fie
 
 static gyre_status refuse(struct hf *hf, const char *field, const char *value, const char *supported)
 {
-    return gyre_fail(hf->err, GYRE_E_UNSUPPORTED, "cannot use model (%s/config.json): %s is %s; gyre supports %s", hf->source->path, field,
-                     gyre_show(value, strlen(value)).text, supported);
+    return gyre_fail(hf->err, GYRE_E_UNSUPPORTED, "cannot use model (%s/config.json): %s is %s; gyre supports %s",
+                     hf->source->path, field, gyre_show(value, strlen(value)).text, supported);
 }
 
 static gyre_status check_features(struct hf *hf)
@@ -76,13 +78,17 @@ static gyre_status check_features(struct hf *hf)
     const char *act = json_string_value(json_object_get(hf->config, "hidden_act"));
     const json_t *quantized = json_object_get(hf->config, "quantization_config");
     const json_t *partial = json_object_get(hf->config, "partial_rotary_factor");
-    if (!type) return gyre_fail(hf->err, GYRE_E_FORMAT, "cannot read model (%s/config.json): model_type is missing", hf->source->path);
+    if (!type)
+        return gyre_fail(hf->err, GYRE_E_FORMAT, "cannot read model (%s/config.json): model_type is missing",
+                         hf->source->path);
     if (strcmp(type, "llama")) return refuse(hf, "model_type", type, "llama");
     if (act && strcmp(act, "silu")) return refuse(hf, "hidden_act", act, "silu");
-    if (json_is_true(json_object_get(hf->config, "attention_bias"))) return refuse(hf, "attention_bias", "true", "false");
+    if (json_is_true(json_object_get(hf->config, "attention_bias")))
+        return refuse(hf, "attention_bias", "true", "false");
     if (json_is_true(json_object_get(hf->config, "mlp_bias"))) return refuse(hf, "mlp_bias", "true", "false");
     if (quantized && !json_is_null(quantized)) return refuse(hf, "quantization_config", "set", "checkpoints of floats");
-    if (json_is_number(partial) && json_number_value(partial) != 1) return refuse(hf, "partial_rotary_factor", "not 1", "1");
+    if (json_is_number(partial) && json_number_value(partial) != 1)
+        return refuse(hf, "partial_rotary_factor", "not 1", "1");
     return GYRE_OK;
 }
 
@@ -93,17 +99,20 @@ static gyre_status put_rope(struct hf *hf)
     bool base = false;
     if (!rope || json_is_null(rope)) rope = json_object_get(hf->config, "rope_scaling");
     if (rope && !json_is_null(rope) && !json_is_object(rope))
-        return gyre_fail(hf->err, GYRE_E_FORMAT, "cannot read model (%s/config.json): the rope parameters are no object", hf->source->path);
+        return gyre_fail(hf->err, GYRE_E_FORMAT,
+                         "cannot read model (%s/config.json): the rope parameters are no object", hf->source->path);
     GYRE_TRY(put_real(hf, rope, "rope_theta", "llama.rope.freq_base", &base));
     if (!base) GYRE_TRY(put_real(hf, hf->config, "rope_theta", "llama.rope.freq_base", &base));
     const json_t *type = json_object_get(rope, "rope_type");
     if (!type) type = json_object_get(rope, "type");
     if (!type || json_is_null(type)) return GYRE_OK;
     if (!json_is_string(type))
-        return gyre_fail(hf->err, GYRE_E_FORMAT, "cannot read model (%s/config.json): the rope type is no string", hf->source->path);
+        return gyre_fail(hf->err, GYRE_E_FORMAT, "cannot read model (%s/config.json): the rope type is no string",
+                         hf->source->path);
     const char *name = json_string_value(type);
     if (!strcmp(name, "default")) return GYRE_OK;
-    if (strcmp(name, "linear") && strcmp(name, "llama3")) return refuse(hf, "rope type", name, "default, linear and llama3");
+    if (strcmp(name, "linear") && strcmp(name, "llama3"))
+        return refuse(hf, "rope type", name, "default, linear and llama3");
     GYRE_TRY(put_string(hf, "llama.rope.scaling.type", name));
     GYRE_TRY(put_real(hf, rope, "factor", "llama.rope.scaling.factor", NULL));
     GYRE_TRY(put_real(hf, rope, "low_freq_factor", "llama.rope.scaling.low_freq_factor", NULL));
@@ -127,7 +136,11 @@ static void collect_ids(const json_t *value, uint32_t ids[MAX_END_TOKENS], uint3
 // The tokens that end a text: the union of config.json and generation_config.json.
 static gyre_status put_special_ids(struct hf *hf)
 {
-    struct { uint32_t element; uint32_t count_low, count_high; uint32_t ids[MAX_END_TOKENS]; } ends = {.element = GYRE_META_U32};
+    struct {
+        uint32_t element;
+        uint32_t count_low, count_high;
+        uint32_t ids[MAX_END_TOKENS];
+    } ends = {.element = GYRE_META_U32};
     GYRE_TRY(put_count(hf, "bos_token_id", "tokenizer.ggml.bos_token_id"));
     collect_ids(json_object_get(hf->config, "eos_token_id"), ends.ids, &ends.count_low);
     collect_ids(json_object_get(hf->generation, "eos_token_id"), ends.ids, &ends.count_low);
@@ -137,13 +150,19 @@ static gyre_status put_special_ids(struct hf *hf)
     if (!raw) return gyre_fail(hf->err, GYRE_E_NOMEM, "cannot read model (%s): out of memory", hf->source->path);
     memcpy(raw, &ends, sizeof ends);
     static const char key[] = "tokenizer.ggml.end_token_ids";
-    const struct gyre_meta meta = {.type = GYRE_META_ARRAY, .element = GYRE_META_U32, .count = ends.count_low, .raw = raw, .raw_bytes = 12 + 4ull * ends.count_low};
+    const struct gyre_meta meta = {.type = GYRE_META_ARRAY,
+                                   .element = GYRE_META_U32,
+                                   .count = ends.count_low,
+                                   .raw = raw,
+                                   .raw_bytes = 12 + 4ull * ends.count_low};
     return gyre_source_add_meta(hf->source, &meta, (struct gyre_string){key, sizeof key - 1}, hf->err);
 }
 
 static gyre_status put_metadata(struct hf *hf)
 {
-    static const struct { const char *field, *key; } counts[] = {
+    static const struct {
+        const char *field, *key;
+    } counts[] = {
         {"num_hidden_layers", "llama.block_count"},
         {"hidden_size", "llama.embedding_length"},
         {"intermediate_size", "llama.feed_forward_length"},
@@ -168,15 +187,19 @@ static gyre_status put_metadata(struct hf *hf)
 // "model.layers.7.self_attn.q_proj.weight" -> "blk.7.attn_q.weight"; false: no counterpart.
 static bool translate(const char *name, char out[96])
 {
-    static const struct { const char *hf, *gguf; } whole[] = {
+    static const struct {
+        const char *hf, *gguf;
+    } whole[] = {
         {"model.embed_tokens.weight", "token_embd.weight"},
         {"model.norm.weight", "output_norm.weight"},
         {"lm_head.weight", "output.weight"},
     };
-    static const struct { const char *hf, *gguf; } parts[] = {
-        {"input_layernorm", "attn_norm"},  {"self_attn.q_proj", "attn_q"},      {"self_attn.k_proj", "attn_k"},
-        {"self_attn.v_proj", "attn_v"},    {"self_attn.o_proj", "attn_output"}, {"post_attention_layernorm", "ffn_norm"},
-        {"mlp.gate_proj", "ffn_gate"},     {"mlp.up_proj", "ffn_up"},           {"mlp.down_proj", "ffn_down"},
+    static const struct {
+        const char *hf, *gguf;
+    } parts[] = {
+        {"input_layernorm", "attn_norm"}, {"self_attn.q_proj", "attn_q"},      {"self_attn.k_proj", "attn_k"},
+        {"self_attn.v_proj", "attn_v"},   {"self_attn.o_proj", "attn_output"}, {"post_attention_layernorm", "ffn_norm"},
+        {"mlp.gate_proj", "ffn_gate"},    {"mlp.up_proj", "ffn_up"},           {"mlp.down_proj", "ffn_down"},
     };
     for (size_t i = 0; i < GYRE_COUNT(whole); i++)
         if (!strcmp(name, whole[i].hf)) return snprintf(out, 96, "%s", whole[i].gguf) > 0;
@@ -199,7 +222,8 @@ static bool is_ignored(const gyre_source *source, const char *name)
     return (n > m && !strcmp(name + n - m, tail)) || (source->hf_tied && !strcmp(name, "lm_head.weight"));
 }
 
-gyre_status gyre_hf_add_tensor(gyre_source *source, const struct gyre_tensor *tensor, const char *name, uint64_t bytes, const char *path, gyre_error *err)
+gyre_status gyre_hf_add_tensor(gyre_source *source, const struct gyre_tensor *tensor, const char *name, uint64_t bytes,
+                               const char *path, gyre_error *err)
 {
     char translated[96];
     if (is_ignored(source, name)) return GYRE_OK;
@@ -207,8 +231,10 @@ gyre_status gyre_hf_add_tensor(gyre_source *source, const struct gyre_tensor *te
     GYRE_TRY(gyre_source_add_tensor(source, tensor, (struct gyre_string){use, strlen(use)}, err));
     const uint64_t due = source->tensors[source->n_tensors - 1].bytes;
     if (due == bytes) return GYRE_OK;
-    return gyre_fail(err, GYRE_E_FORMAT, "cannot read model (%s): tensor \"%s\" has %llu bytes where its shape needs %llu; the file is damaged", path,
-                     gyre_show(name, strlen(name)).text, (unsigned long long)bytes, (unsigned long long)due);
+    return gyre_fail(
+        err, GYRE_E_FORMAT,
+        "cannot read model (%s): tensor \"%s\" has %llu bytes where its shape needs %llu; the file is damaged", path,
+        gyre_show(name, strlen(name)).text, (unsigned long long)bytes, (unsigned long long)due);
 }
 
 static gyre_status join(struct hf *hf, const char *name, char out[PATH_MAX])
@@ -228,7 +254,8 @@ static gyre_status load_json(struct hf *hf, const char *name, bool optional, jso
     GYRE_TRY(gyre_file_read(path, MAX_JSON, &text, &bytes, hf->err));
     gyre_status st = gyre_json_parse(path, text, bytes, out, hf->err);
     free(text);
-    if (st == GYRE_OK && !json_is_object(*out)) st = gyre_fail(hf->err, GYRE_E_FORMAT, "cannot read model (%s): it holds no JSON object", path);
+    if (st == GYRE_OK && !json_is_object(*out))
+        st = gyre_fail(hf->err, GYRE_E_FORMAT, "cannot read model (%s): it holds no JSON object", path);
     return st;
 }
 
@@ -241,14 +268,17 @@ static gyre_status read_shards(struct hf *hf)
     const char *tensor;
     json_t *shard;
     json_t *map = json_object_get(hf->index, "weight_map");
-    if (!json_is_object(map)) return gyre_fail(hf->err, GYRE_E_FORMAT, "cannot read model (%s): the safetensors index has no weight_map", hf->source->path);
+    if (!json_is_object(map))
+        return gyre_fail(hf->err, GYRE_E_FORMAT, "cannot read model (%s): the safetensors index has no weight_map",
+                         hf->source->path);
     json_object_foreach(map, tensor, shard)
     {
         const char *name = json_string_value(shard);
         bool added;
         if (!name || !*name || *name == '.' || strchr(name, '/')) {
-            st = gyre_fail(hf->err, GYRE_E_FORMAT, "cannot read model (%s): the safetensors index names an impossible file for \"%s\"", hf->source->path,
-                           gyre_show(tensor, strlen(tensor)).text);
+            st = gyre_fail(hf->err, GYRE_E_FORMAT,
+                           "cannot read model (%s): the safetensors index names an impossible file for \"%s\"",
+                           hf->source->path, gyre_show(tensor, strlen(tensor)).text);
             goto done;
         }
         if (!gyre_strmap_add(&seen, name, (uint32_t)strlen(name), 0, &added)) {
@@ -263,8 +293,9 @@ static gyre_status read_shards(struct hf *hf)
     {
         const char *name = translate(tensor, translated) ? translated : tensor;
         if (is_ignored(hf->source, tensor) || gyre_source_tensor(hf->source, name)) continue;
-        st = gyre_fail(hf->err, GYRE_E_FORMAT, "cannot read model (%s): tensor \"%s\" of the safetensors index is in no shard", hf->source->path,
-                       gyre_show(tensor, strlen(tensor)).text);
+        st = gyre_fail(hf->err, GYRE_E_FORMAT,
+                       "cannot read model (%s): tensor \"%s\" of the safetensors index is in no shard",
+                       hf->source->path, gyre_show(tensor, strlen(tensor)).text);
         goto done;
     }
 done:
@@ -281,8 +312,12 @@ static gyre_status read_tensors(struct hf *hf)
         GYRE_TRY(join(hf, "model.safetensors", path));
         GYRE_TRY(gyre_safetensors_read(hf->source, path, hf->err));
     }
-    if (json_is_false(json_object_get(hf->config, "tie_word_embeddings")) && !gyre_source_tensor(hf->source, "output.weight"))
-        return gyre_fail(hf->err, GYRE_E_FORMAT, "cannot use model (%s): tensor lm_head.weight is missing, and config.json says that it is not tied", hf->source->path);
+    if (json_is_false(json_object_get(hf->config, "tie_word_embeddings")) &&
+        !gyre_source_tensor(hf->source, "output.weight"))
+        return gyre_fail(
+            hf->err, GYRE_E_FORMAT,
+            "cannot use model (%s): tensor lm_head.weight is missing, and config.json says that it is not tied",
+            hf->source->path);
     return GYRE_OK;
 }
 

@@ -9,34 +9,43 @@
 #include <stdio.h>
 #include <string.h>
 
-void gyre_hparam_key(const struct gyre_hparams *hp, const char *name, char key[96]) { snprintf(key, 96, "%s.%s", hp->arch, name); }
+void gyre_hparam_key(const struct gyre_hparams *hp, const char *name, char key[96])
+{
+    snprintf(key, 96, "%s.%s", hp->arch, name);
+}
 
-gyre_status gyre_hparam_u32(const gyre_source *source, const char *key, bool optional, uint32_t min, uint32_t max, uint32_t *out, gyre_error *err)
+gyre_status gyre_hparam_u32(const gyre_source *source, const char *key, bool optional, uint32_t min, uint32_t max,
+                            uint32_t *out, gyre_error *err)
 {
     uint64_t value;
     const char *path = gyre_source_path(source);
     if (!gyre_source_u64(source, key, &value)) {
         const bool present = gyre_source_has(source, key);
         if (optional && !present) return GYRE_OK;
-        return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): %s is %s", path, key, present ? "not a whole number" : "missing");
+        return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): %s is %s", path, key,
+                         present ? "not a whole number" : "missing");
     }
     if (value < min || value > max)
-        return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot use model (%s): %s is %llu; gyre supports %u to %u", path, key, (unsigned long long)value, min, max);
+        return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot use model (%s): %s is %llu; gyre supports %u to %u", path,
+                         key, (unsigned long long)value, min, max);
     *out = (uint32_t)value;
     return GYRE_OK;
 }
 
-gyre_status gyre_hparam_f64(const gyre_source *source, const char *key, bool optional, double min, double max, double *out, gyre_error *err)
+gyre_status gyre_hparam_f64(const gyre_source *source, const char *key, bool optional, double min, double max,
+                            double *out, gyre_error *err)
 {
     double value;
     const char *path = gyre_source_path(source);
     if (!gyre_source_f64(source, key, &value)) {
         const bool present = gyre_source_has(source, key);
         if (optional && !present) return GYRE_OK;
-        return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): %s is %s", path, key, present ? "not a number" : "missing");
+        return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): %s is %s", path, key,
+                         present ? "not a number" : "missing");
     }
     if (!(value >= min && value <= max)) // also catches NaN
-        return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot use model (%s): %s is %g; gyre supports %g to %g", path, key, value, min, max);
+        return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot use model (%s): %s is %g; gyre supports %g to %g", path, key,
+                         value, min, max);
     *out = value;
     return GYRE_OK;
 }
@@ -44,22 +53,27 @@ gyre_status gyre_hparam_f64(const gyre_source *source, const char *key, bool opt
 static gyre_status read_arch(const gyre_source *source, struct gyre_hparams *hp, gyre_error *err)
 {
     const char *arch = gyre_source_string(source, "general.architecture");
-    if (!arch) return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): general.architecture is missing", gyre_source_path(source));
+    if (!arch)
+        return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): general.architecture is missing",
+                         gyre_source_path(source));
     if (strcmp(arch, "llama") && strcmp(arch, "gyre-llama"))
-        return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot use model (%s): architecture \"%s\"; gyre runs llama and gyre-llama", gyre_source_path(source),
-                         gyre_show(arch, strlen(arch)).text);
+        return gyre_fail(err, GYRE_E_UNSUPPORTED,
+                         "cannot use model (%s): architecture \"%s\"; gyre runs llama and gyre-llama",
+                         gyre_source_path(source), gyre_show(arch, strlen(arch)).text);
     strcpy(hp->arch, arch);
     return GYRE_OK;
 }
 
 // A key with a whole number that must be `neutral` (or absent), since gyre does not implement what it switches on.
-static gyre_status refuse_unless(const gyre_source *source, const struct gyre_hparams *hp, const char *name, uint64_t neutral, const char *what, gyre_error *err)
+static gyre_status refuse_unless(const gyre_source *source, const struct gyre_hparams *hp, const char *name,
+                                 uint64_t neutral, const char *what, gyre_error *err)
 {
     char key[96];
     uint64_t value = neutral;
     gyre_hparam_key(hp, name, key);
     if (!gyre_source_u64(source, key, &value) || value == neutral) return GYRE_OK;
-    return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot use model (%s): %s is %llu; gyre does not do %s", gyre_source_path(source), key, (unsigned long long)value, what);
+    return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot use model (%s): %s is %llu; gyre does not do %s",
+                     gyre_source_path(source), key, (unsigned long long)value, what);
 }
 
 static gyre_status read_shapes(const gyre_source *source, struct gyre_hparams *hp, gyre_error *err)
@@ -68,10 +82,10 @@ static gyre_status read_shapes(const gyre_source *source, struct gyre_hparams *h
     const char *path = gyre_source_path(source);
     uint64_t rope_dims;
     struct gyre_meta tokens;
-#define U32(name, optional, min, max, field)                                                                 \
-    do {                                                                                                     \
-        gyre_hparam_key(hp, name, key);                                                                      \
-        GYRE_TRY(gyre_hparam_u32(source, key, optional, min, max, field, err));                              \
+#define U32(name, optional, min, max, field)                                                                           \
+    do {                                                                                                               \
+        gyre_hparam_key(hp, name, key);                                                                                \
+        GYRE_TRY(gyre_hparam_u32(source, key, optional, min, max, field, err));                                        \
     } while (0)
     U32("block_count", false, 1, GYRE_MAX_LAYERS, &hp->n_layers);
     U32("embedding_length", false, 8, 1 << 16, &hp->width);
@@ -84,19 +98,29 @@ static gyre_status read_shapes(const gyre_source *source, struct gyre_hparams *h
     U32("attention.value_length", true, 8, 256, &value_dim);
     U32("feed_forward_length", false, 8, 1 << 20, &hp->ffn);
     U32("context_length", false, 1, 1 << 26, &hp->context);
-    if (gyre_source_array(source, "tokenizer.ggml.tokens", &tokens) && tokens.count <= 1 << 24) hp->vocab = (uint32_t)tokens.count;
+    if (gyre_source_array(source, "tokenizer.ggml.tokens", &tokens) && tokens.count <= 1 << 24)
+        hp->vocab = (uint32_t)tokens.count;
     else U32("vocab_size", false, 1, 1 << 24, &hp->vocab);
 #undef U32
     if (hp->heads % hp->kv_heads)
-        return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): %u attention heads are not a multiple of %u key/value heads", path, hp->heads, hp->kv_heads);
+        return gyre_fail(err, GYRE_E_FORMAT,
+                         "cannot use model (%s): %u attention heads are not a multiple of %u key/value heads", path,
+                         hp->heads, hp->kv_heads);
     if (hp->head_dim % 8 || hp->head_dim < 8 || hp->head_dim > 256 || value_dim != hp->head_dim)
-        return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot use model (%s): head size %u (values %u); gyre supports equal multiples of 8 up to 256", path, hp->head_dim, value_dim);
+        return gyre_fail(
+            err, GYRE_E_UNSUPPORTED,
+            "cannot use model (%s): head size %u (values %u); gyre supports equal multiples of 8 up to 256", path,
+            hp->head_dim, value_dim);
     if (hp->width % 8 || hp->ffn % 8)
-        return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot use model (%s): width %u and feed-forward width %u; gyre supports multiples of 8", path, hp->width, hp->ffn);
+        return gyre_fail(err, GYRE_E_UNSUPPORTED,
+                         "cannot use model (%s): width %u and feed-forward width %u; gyre supports multiples of 8",
+                         path, hp->width, hp->ffn);
     if (hp->vocab == 0) return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): the vocabulary is empty", path);
     gyre_hparam_key(hp, "rope.dimension_count", key);
     if (gyre_source_u64(source, key, &rope_dims) && rope_dims != hp->head_dim)
-        return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot use model (%s): %s is %llu, the head size %u; gyre rotates whole heads only", path, key, (unsigned long long)rope_dims, hp->head_dim);
+        return gyre_fail(err, GYRE_E_UNSUPPORTED,
+                         "cannot use model (%s): %s is %llu, the head size %u; gyre rotates whole heads only", path,
+                         key, (unsigned long long)rope_dims, hp->head_dim);
     GYRE_TRY(refuse_unless(source, hp, "expert_count", 0, "mixtures of experts", err));
     return refuse_unless(source, hp, "attention.sliding_window", 0, "sliding windows", err);
 }
@@ -119,19 +143,23 @@ static gyre_status read_scaling(const gyre_source *source, struct gyre_hparams *
     if (!strcmp(type, "linear")) hp->rope_scaling = GYRE_ROPE_LINEAR;
     else if (!strcmp(type, "llama3")) hp->rope_scaling = GYRE_ROPE_LLAMA3;
     else
-        return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot use model (%s): %s is \"%s\"; gyre does none, linear and llama3", gyre_source_path(source), key,
-                         gyre_show(type, strlen(type)).text);
+        return gyre_fail(err, GYRE_E_UNSUPPORTED,
+                         "cannot use model (%s): %s is \"%s\"; gyre does none, linear and llama3",
+                         gyre_source_path(source), key, gyre_show(type, strlen(type)).text);
     gyre_hparam_key(hp, "rope.scaling.factor", key);
     GYRE_TRY(gyre_hparam_f64(source, key, hp->rope_factor != 1, 1e-3, 1e6, &hp->rope_factor, err));
     if (hp->rope_scaling != GYRE_ROPE_LLAMA3) return GYRE_OK;
     if (hp->has_rope_freqs)
-        return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): both llama3 scaling keys and a rope_freqs.weight tensor", gyre_source_path(source));
+        return gyre_fail(err, GYRE_E_FORMAT,
+                         "cannot use model (%s): both llama3 scaling keys and a rope_freqs.weight tensor",
+                         gyre_source_path(source));
     gyre_hparam_key(hp, "rope.scaling.low_freq_factor", key);
     GYRE_TRY(gyre_hparam_f64(source, key, false, 1e-3, 1e6, &hp->rope_low_freq, err));
     gyre_hparam_key(hp, "rope.scaling.high_freq_factor", key);
     GYRE_TRY(gyre_hparam_f64(source, key, false, 1e-3, 1e6, &hp->rope_high_freq, err));
     if (hp->rope_high_freq <= hp->rope_low_freq)
-        return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): %s is %g, not above the low factor %g", gyre_source_path(source), key, hp->rope_high_freq, hp->rope_low_freq);
+        return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): %s is %g, not above the low factor %g",
+                         gyre_source_path(source), key, hp->rope_high_freq, hp->rope_low_freq);
     gyre_hparam_key(hp, "rope.scaling.original_context_length", key);
     return gyre_hparam_f64(source, key, false, 1, 1e9, &hp->rope_original_context, err);
 }
@@ -147,7 +175,9 @@ static gyre_status read_gyre_keys(const gyre_source *source, struct gyre_hparams
     const uint32_t bits[] = {hp->act_bits, hp->kv_bits};
     for (int i = 0; i < 2; i++)
         if (bits[i] != 4 && bits[i] != 8 && bits[i] != 16)
-            return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot use model (%s): gyre.%s_bits is %u; gyre supports 4, 8 and 16", path, i ? "kv" : "act", bits[i]);
+            return gyre_fail(err, GYRE_E_UNSUPPORTED,
+                             "cannot use model (%s): gyre.%s_bits is %u; gyre supports 4, 8 and 16", path,
+                             i ? "kv" : "act", bits[i]);
     GYRE_TRY(gyre_hparam_f64(source, "gyre.act_clip", true, 0.05, 1, &act_clip, err));
     GYRE_TRY(gyre_hparam_f64(source, "gyre.kv_clip", true, 0.05, 1, &kv_clip, err));
     hp->act_clip = (float)act_clip;
@@ -156,9 +186,11 @@ static gyre_status read_gyre_keys(const gyre_source *source, struct gyre_hparams
     GYRE_TRY(gyre_hparam_u32(source, "gyre.wgroup", true, 0, 128, &hp->wgroup, err));
     const uint32_t g = hp->wgroup;
     if (g != 0 && g != 32 && g != 64 && g != 128)
-        return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot use model (%s): gyre.wgroup is %u; gyre supports 0, 32, 64 and 128", path, g);
+        return gyre_fail(err, GYRE_E_UNSUPPORTED,
+                         "cannot use model (%s): gyre.wgroup is %u; gyre supports 0, 32, 64 and 128", path, g);
     if (g && (hp->width % g || hp->ffn % g || hp->heads * hp->head_dim % g))
-        return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): groups of %u do not divide its widths %u and %u", path, g, hp->width, hp->ffn);
+        return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): groups of %u do not divide its widths %u and %u",
+                         path, g, hp->width, hp->ffn);
     if (strcmp(hp->arch, "gyre-llama")) return GYRE_OK;
     uint32_t version;
     GYRE_TRY(gyre_hparam_u32(source, "gyre.version", false, 1, 1, &version, err));

@@ -6,7 +6,9 @@
 // "ARCH.name" into key.
 void gyre_hparam_key(const struct gyre_hparams *hp, const char *name, char key[96]);
 // Leaves *out alone where the key is absent and optional. FORMAT: missing or of another kind; UNSUPPORTED: out of range.
-gyre_status gyre_hparam_u32(const gyre_source *source, const char *key, bool optional, uint32_t min, uint32_t max, uint32_t *out, gyre_error *err) GYRE_MUST_USE;
-gyre_status gyre_hparam_f64(const gyre_source *source, const char *key, bool optional, double min, double max, double *out, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_hparam_u32(const gyre_source *source, const char *key, bool optional, uint32_t min, uint32_t max,
+                            uint32_t *out, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_hparam_f64(const gyre_source *source, const char *key, bool optional, double min, double max,
+                            double *out, gyre_error *err) GYRE_MUST_USE;
 
 gyre_status gyre_rotations_read(const gyre_source *source, struct gyre_hparams *hp, gyre_error *err) GYRE_MUST_USE;

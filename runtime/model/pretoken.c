@@ -25,13 +25,19 @@ const char gyre_pre_digit[] = "\\p{N}", gyre_pre_digits[] = "\\p{N}+";
 static const struct pre_preset presets[] = {
     {{"gpt-2", "default", "phi-2", "mpt", "olmo"}, {gyre_pre_gpt2}, false, false, false},
     {{"smollm", "starcoder", "refact", "command-r", "codeshell"}, {gyre_pre_digit, gyre_pre_gpt2}, false, false, false},
-    {{"llama-bpe", "llama3", "llama-v3", "smaug-bpe"}, {CONTRACTIONS LETTERS "\\p{N}{1,3}|" SIGNS SPACES}, false, true, true},
+    {{"llama-bpe", "llama3", "llama-v3", "smaug-bpe"},
+     {CONTRACTIONS LETTERS "\\p{N}{1,3}|" SIGNS SPACES},
+     false,
+     true,
+     true},
     {{"qwen2", "deepseek-r1-qwen"}, {CONTRACTIONS LETTERS "\\p{N}|" SIGNS SPACES}, true, false, false},
     {{"tekken"},
      {"[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+|"
       "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*|\\p{N}|"
       " ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|" SPACES},
-     false, true, true},
+     false,
+     true,
+     true},
 };
 
 const struct pre_preset *gyre_pre_preset(const char *name)
@@ -42,19 +48,23 @@ const struct pre_preset *gyre_pre_preset(const char *name)
     return NULL;
 }
 
-gyre_status gyre_pre_add(struct pretokenizer *pre, const char *pattern, bool literal, enum pre_keep keep, gyre_error *err)
+gyre_status gyre_pre_add(struct pretokenizer *pre, const char *pattern, bool literal, enum pre_keep keep,
+                         gyre_error *err)
 {
     int code;
     PCRE2_SIZE at;
     const size_t length = strlen(pattern);
     if (pre->n == MAX_PRE_STEPS || length > MAX_PATTERN)
-        return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot use tokenizer: its pre-tokenizer has too many steps or too long a pattern");
+        return gyre_fail(err, GYRE_E_UNSUPPORTED,
+                         "cannot use tokenizer: its pre-tokenizer has too many steps or too long a pattern");
     const uint32_t flags = PCRE2_UTF | (literal ? PCRE2_LITERAL : PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C);
     pcre2_code *compiled = pcre2_compile((PCRE2_SPTR)pattern, length, flags, &code, &at, NULL);
     if (!compiled) {
         PCRE2_UCHAR why[128];
         pcre2_get_error_message(code, why, sizeof why);
-        return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot use tokenizer: its pattern is not accepted at character %zu: %s", (size_t)at, (const char *)why);
+        return gyre_fail(err, GYRE_E_UNSUPPORTED,
+                         "cannot use tokenizer: its pattern is not accepted at character %zu: %s", (size_t)at,
+                         (const char *)why);
     }
     pcre2_jit_compile(compiled, PCRE2_JIT_COMPLETE); // where it fails, the interpreter matches
     pre->steps[pre->n++] = (struct pre_step){compiled, keep};
@@ -90,7 +100,8 @@ static int find(const struct splitter *s, uint32_t step, uint64_t begin, uint64_
 static gyre_status split_step(const struct splitter *s, uint32_t step, uint64_t begin, uint64_t end);
 
 // Hands a piece to the next step unless it is empty or of the kind that this step drops.
-static gyre_status piece(const struct splitter *s, uint32_t step, enum pre_keep dropped_by, uint64_t begin, uint64_t end)
+static gyre_status piece(const struct splitter *s, uint32_t step, enum pre_keep dropped_by, uint64_t begin,
+                         uint64_t end)
 {
     if (begin == end || s->pre->steps[step].keep == dropped_by) return GYRE_OK;
     return split_step(s, step + 1, begin, end);
@@ -105,7 +116,9 @@ static gyre_status split_step(const struct splitter *s, uint32_t step, uint64_t 
         const int found = find(s, step, begin, length, from);
         if (found == PCRE2_ERROR_NOMATCH) break;
         if (found == PCRE2_ERROR_NOMEMORY) return gyre_fail(s->err, GYRE_E_NOMEM, "cannot tokenize: out of memory");
-        if (found < 0) return gyre_fail(s->err, GYRE_E_UNSUPPORTED, "cannot tokenize: the tokenizer's pattern is too expensive for this text");
+        if (found < 0)
+            return gyre_fail(s->err, GYRE_E_UNSUPPORTED,
+                             "cannot tokenize: the tokenizer's pattern is too expensive for this text");
         const PCRE2_SIZE *bounds = pcre2_get_ovector_pointer(s->match[step]);
         const uint64_t first = bounds[0], last = bounds[1];
         if (last <= first || first < done) { // an empty match cuts nothing
@@ -131,7 +144,8 @@ static uint64_t find_u180e(const char *text, uint64_t bytes, uint64_t from)
     return bytes;
 }
 
-gyre_status gyre_pre_split(const struct pretokenizer *pre, const char *text, uint64_t bytes, pre_word word, void *user, gyre_error *err)
+gyre_status gyre_pre_split(const struct pretokenizer *pre, const char *text, uint64_t bytes, pre_word word, void *user,
+                           gyre_error *err)
 {
     gyre_status st = GYRE_OK;
     char *copy = NULL;
@@ -143,7 +157,8 @@ gyre_status gyre_pre_split(const struct pretokenizer *pre, const char *text, uin
     if (odd < bytes && good) {
         good = (copy = malloc(bytes)) != NULL;
         if (good) memcpy(copy, text, bytes);
-        for (uint64_t at = good ? odd : bytes; at < bytes; at = find_u180e(copy, bytes, at)) memcpy(copy + at, "\xE2\x80\x8B", 3);
+        for (uint64_t at = good ? odd : bytes; at < bytes; at = find_u180e(copy, bytes, at))
+            memcpy(copy + at, "\xE2\x80\x8B", 3);
         s.shadow = copy;
     }
     if (!good) {

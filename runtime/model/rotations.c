@@ -24,24 +24,29 @@ static bool is_hadamard(const int8_t *h, uint32_t k)
     return true;
 }
 
-static gyre_status read_base(const gyre_source *source, const char *which, uint32_t index, uint32_t k, const int8_t **out, gyre_error *err)
+static gyre_status read_base(const gyre_source *source, const char *which, uint32_t index, uint32_t k,
+                             const int8_t **out, gyre_error *err)
 {
     char name[48];
     const char *path = gyre_source_path(source);
     snprintf(name, sizeof name, "gyre.%s.base.%u", which, index);
     const struct gyre_tensor *tensor = gyre_source_tensor(source, name);
     if (!tensor || tensor->type != GYRE_DTYPE_I8 || tensor->n_dims != 2 || tensor->rows != k || tensor->cols != k)
-        return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): tensor %s is %s; an I8 matrix of %u x %u is due", path, name, tensor ? "of another shape or type" : "missing", k, k);
+        return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): tensor %s is %s; an I8 matrix of %u x %u is due",
+                         path, name, tensor ? "of another shape or type" : "missing", k, k);
     int8_t *base = malloc(tensor->bytes);
     if (!base) return gyre_fail(err, GYRE_E_NOMEM, "cannot use model (%s): out of memory", path);
     memcpy(base, tensor->data, tensor->bytes);
     *out = base;
-    if (!is_hadamard(base, k)) return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): tensor %s is not a Hadamard matrix; the file is damaged", path, name);
+    if (!is_hadamard(base, k))
+        return gyre_fail(err, GYRE_E_FORMAT,
+                         "cannot use model (%s): tensor %s is not a Hadamard matrix; the file is damaged", path, name);
     return GYRE_OK;
 }
 
 // Reads gyre.WHICH.factors (n, k1, k2, k3, p) and the bases; n must divide `width`.
-static gyre_status read_hadamard(const gyre_source *source, const char *which, uint32_t width, struct gyre_hadamard *had, gyre_error *err)
+static gyre_status read_hadamard(const gyre_source *source, const char *which, uint32_t width,
+                                 struct gyre_hadamard *had, gyre_error *err)
 {
     char key[48];
     const char *path = gyre_source_path(source);
@@ -54,11 +59,16 @@ static gyre_status read_hadamard(const gyre_source *source, const char *which, u
         good = f[i] >= 1 && f[i] <= GYRE_MAX_HAD_ORDER;
         if (good) product *= (uint64_t)f[i];
     }
-    good = good && f[4] >= 0 && f[4] <= 24 && f[0] >= 1 && (uint64_t)f[0] == product << f[4] && width % (uint64_t)f[0] == 0;
-    if (good) *had = (struct gyre_hadamard){.n = (uint32_t)f[0], .k = {(uint32_t)f[1], (uint32_t)f[2], (uint32_t)f[3]}, .p = (uint32_t)f[4]};
+    good = good && f[4] >= 0 && f[4] <= 24 && f[0] >= 1 && (uint64_t)f[0] == product << f[4] &&
+           width % (uint64_t)f[0] == 0;
+    if (good)
+        *had = (struct gyre_hadamard){
+            .n = (uint32_t)f[0], .k = {(uint32_t)f[1], (uint32_t)f[2], (uint32_t)f[3]}, .p = (uint32_t)f[4]};
     free(f);
     if (!good)
-        return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): %s does not describe a transform of a width that divides %u", path, key, width);
+        return gyre_fail(err, GYRE_E_FORMAT,
+                         "cannot use model (%s): %s does not describe a transform of a width that divides %u", path,
+                         key, width);
     for (uint32_t i = 0; i < 3; i++)
         if (had->k[i] > 1) GYRE_TRY(read_base(source, which, i, had->k[i], &had->base[i], err));
     return GYRE_OK;
@@ -69,13 +79,17 @@ static gyre_status read_gain(const gyre_source *source, struct gyre_hparams *hp,
     const char *path = gyre_source_path(source);
     const struct gyre_tensor *tensor = gyre_source_tensor(source, "gyre.head_gain");
     if (!tensor || tensor->type != GYRE_DTYPE_F32 || tensor->n_dims != 1 || tensor->cols != hp->width)
-        return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): tensor gyre.head_gain is %s; %u F32 values are due", path, tensor ? "of another shape or type" : "missing", hp->width);
+        return gyre_fail(err, GYRE_E_FORMAT,
+                         "cannot use model (%s): tensor gyre.head_gain is %s; %u F32 values are due", path,
+                         tensor ? "of another shape or type" : "missing", hp->width);
     float *gain = malloc(tensor->bytes);
     if (!gain) return gyre_fail(err, GYRE_E_NOMEM, "cannot use model (%s): out of memory", path);
     gyre_tensor_rows_f32(tensor, 0, 1, gain);
     hp->rot.head_gain = gain;
     for (uint32_t i = 0; i < hp->width; i++)
-        if (!isfinite(gain[i])) return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): tensor gyre.head_gain holds NaN or infinity", path);
+        if (!isfinite(gain[i]))
+            return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): tensor gyre.head_gain holds NaN or infinity",
+                             path);
     return GYRE_OK;
 }
 
@@ -85,15 +99,21 @@ gyre_status gyre_rotations_read(const gyre_source *source, struct gyre_hparams *
     bool on[3];
     for (int i = 0; i < 3; i++)
         if (!gyre_source_bool(source, keys[i], &on[i]))
-            return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): %s is missing or no bool", gyre_source_path(source), keys[i]);
+            return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): %s is missing or no bool",
+                             gyre_source_path(source), keys[i]);
     hp->rot.r3 = on[0];
     if (on[0]) GYRE_TRY(read_hadamard(source, "r3", hp->head_dim, &hp->rot.r3_had, err));
     if (on[0] && hp->rot.r3_had.n != hp->head_dim)
-        return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot use model (%s): gyre.r3.factors transform %u values; gyre transforms whole heads of %u", gyre_source_path(source), hp->rot.r3_had.n, hp->head_dim);
+        return gyre_fail(
+            err, GYRE_E_UNSUPPORTED,
+            "cannot use model (%s): gyre.r3.factors transform %u values; gyre transforms whole heads of %u",
+            gyre_source_path(source), hp->rot.r3_had.n, hp->head_dim);
     if (on[1]) GYRE_TRY(read_hadamard(source, "r4", hp->ffn, &hp->rot.r4, err));
     if (!on[2]) return GYRE_OK;
     if (!hp->tied)
-        return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): gyre.head_rotation beside an output.weight of its own", gyre_source_path(source));
+        return gyre_fail(err, GYRE_E_FORMAT,
+                         "cannot use model (%s): gyre.head_rotation beside an output.weight of its own",
+                         gyre_source_path(source));
     GYRE_TRY(read_hadamard(source, "head", hp->width, &hp->rot.head, err));
     return read_gain(source, hp, err);
 }

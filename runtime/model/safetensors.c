@@ -12,7 +12,11 @@
 
 static const uint64_t MAX_HEADER = 100000000; // the reference reader's limit
 
-struct entry { const char *name; json_t *info; uint64_t begin, end; };
+struct entry {
+    const char *name;
+    json_t *info;
+    uint64_t begin, end;
+};
 
 static int by_offset(const void *a, const void *b)
 {
@@ -30,10 +34,12 @@ static bool whole_number(const json_t *value, uint64_t *out)
 
 static gyre_status damaged(const char *path, const char *name, const char *why, gyre_error *err)
 {
-    return gyre_fail(err, GYRE_E_FORMAT, "cannot read model (%s): tensor \"%s\" %s; the file is damaged", path, gyre_show(name, strlen(name)).text, why);
+    return gyre_fail(err, GYRE_E_FORMAT, "cannot read model (%s): tensor \"%s\" %s; the file is damaged", path,
+                     gyre_show(name, strlen(name)).text, why);
 }
 
-static gyre_status read_type_and_shape(const char *path, const struct entry *e, struct gyre_tensor *tensor, gyre_error *err)
+static gyre_status read_type_and_shape(const char *path, const struct entry *e, struct gyre_tensor *tensor,
+                                       gyre_error *err)
 {
     static const gyre_dtype readable[] = {GYRE_DTYPE_F32, GYRE_DTYPE_F16, GYRE_DTYPE_BF16, GYRE_DTYPE_I8};
     const char *type = json_string_value(json_object_get(e->info, "dtype"));
@@ -42,14 +48,17 @@ static gyre_status read_type_and_shape(const char *path, const struct entry *e, 
     size_t i = 0;
     while (i < GYRE_COUNT(readable) && strcmp(type, gyre_dtype_info(readable[i])->name)) i++;
     if (i == GYRE_COUNT(readable))
-        return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot read model (%s): tensor \"%s\" has type %s; gyre reads F32, F16, BF16 and I8", path,
+        return gyre_fail(err, GYRE_E_UNSUPPORTED,
+                         "cannot read model (%s): tensor \"%s\" has type %s; gyre reads F32, F16, BF16 and I8", path,
                          gyre_show(e->name, strlen(e->name)).text, gyre_show(type, strlen(type)).text);
     tensor->type = readable[i];
     if (json_array_size(shape) > 4)
-        return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot read model (%s): tensor \"%s\" has more than 4 dimensions", path, gyre_show(e->name, strlen(e->name)).text);
+        return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot read model (%s): tensor \"%s\" has more than 4 dimensions",
+                         path, gyre_show(e->name, strlen(e->name)).text);
     tensor->n_dims = (uint32_t)json_array_size(shape);
     for (uint32_t d = 0; d < tensor->n_dims; d++)
-        if (!whole_number(json_array_get(shape, d), &tensor->dims[d])) return damaged(path, e->name, "has an impossible shape", err);
+        if (!whole_number(json_array_get(shape, d), &tensor->dims[d]))
+            return damaged(path, e->name, "has an impossible shape", err);
     return GYRE_OK;
 }
 
@@ -87,7 +96,9 @@ gyre_status gyre_safetensors_read(gyre_source *source, const char *path, gyre_er
     GYRE_GO(gyre_source_map(source, path, &map, err));
     if (map.size >= 8) memcpy(&length, map.data, 8);
     if (map.size < 8 || length > MAX_HEADER || length > map.size - 8 || length == 0 || map.data[8] != '{') {
-        st = gyre_fail(err, GYRE_E_FORMAT, "cannot read model (%s): its header of %llu bytes does not fit or is no JSON object; the file is cut short or no safetensors file",
+        st = gyre_fail(err, GYRE_E_FORMAT,
+                       "cannot read model (%s): its header of %llu bytes does not fit or is no JSON object; the file "
+                       "is cut short or no safetensors file",
                        path, (unsigned long long)length);
         goto done;
     }
@@ -98,7 +109,9 @@ gyre_status gyre_safetensors_read(gyre_source *source, const char *path, gyre_er
         const struct entry *e = &entries[i];
         struct gyre_tensor tensor = {.data = map.data + 8 + length + e->begin};
         if (e->begin != expected || e->end > data_bytes) {
-            st = damaged(path, e->name, e->end > data_bytes ? "reaches past the end of the file" : "overlaps another or leaves a hole", err);
+            st = damaged(path, e->name,
+                         e->end > data_bytes ? "reaches past the end of the file" : "overlaps another or leaves a hole",
+                         err);
             goto done;
         }
         expected = e->end;
@@ -106,7 +119,9 @@ gyre_status gyre_safetensors_read(gyre_source *source, const char *path, gyre_er
         GYRE_GO(gyre_hf_add_tensor(source, &tensor, e->name, e->end - e->begin, path, err));
     }
     if (expected != data_bytes)
-        st = gyre_fail(err, GYRE_E_FORMAT, "cannot read model (%s): %llu bytes after the last tensor; the file is damaged", path, (unsigned long long)(data_bytes - expected));
+        st = gyre_fail(err, GYRE_E_FORMAT,
+                       "cannot read model (%s): %llu bytes after the last tensor; the file is damaged", path,
+                       (unsigned long long)(data_bytes - expected));
 done:
     free(entries);
     json_decref(header);

@@ -80,13 +80,16 @@ static gyre_status add_name(gyre_source *source, struct gyre_strmap *index, cons
     bool odd = name.length == 0 || name.length > 65535, added = false;
     for (uint64_t i = 0; i < name.length && !odd; i++) odd = (unsigned char)name.data[i] < 32 || name.data[i] == 127;
     if (odd)
-        return gyre_fail(err, GYRE_E_FORMAT, "cannot read model (%s): impossible %s name \"%s\"; the file is damaged", source->path, kind, shown.text);
+        return gyre_fail(err, GYRE_E_FORMAT, "cannot read model (%s): impossible %s name \"%s\"; the file is damaged",
+                         source->path, kind, shown.text);
     char *text = gyre_arena_alloc(&source->arena, name.length + 1);
     if (text) memcpy(text, name.data, name.length);
     if (!text || !gyre_strmap_add(index, text, (uint32_t)name.length, (uint32_t)value, &added))
         return gyre_fail(err, GYRE_E_NOMEM, "cannot read model (%s): out of memory", source->path);
     if (!added)
-        return gyre_fail(err, GYRE_E_FORMAT, "cannot read model (%s): two %s entries are named \"%s\"; the file is damaged", source->path, kind, shown.text);
+        return gyre_fail(err, GYRE_E_FORMAT,
+                         "cannot read model (%s): two %s entries are named \"%s\"; the file is damaged", source->path,
+                         kind, shown.text);
     *copy = text;
     return GYRE_OK;
 }
@@ -101,7 +104,8 @@ static void *grow(void *array, uint64_t n, uint64_t *cap, size_t size)
     return larger;
 }
 
-gyre_status gyre_source_add_meta(gyre_source *source, const struct gyre_meta *meta, struct gyre_string key, gyre_error *err)
+gyre_status gyre_source_add_meta(gyre_source *source, const struct gyre_meta *meta, struct gyre_string key,
+                                 gyre_error *err)
 {
     struct source_meta *metas = grow(source->metas, source->n_metas, &source->cap_metas, sizeof *metas);
     if (!metas) return gyre_fail(err, GYRE_E_NOMEM, "cannot read model (%s): out of memory", source->path);
@@ -119,7 +123,8 @@ gyre_status gyre_source_add_meta(gyre_source *source, const struct gyre_meta *me
     return GYRE_OK;
 }
 
-gyre_status gyre_source_add_tensor(gyre_source *source, const struct gyre_tensor *tensor, struct gyre_string name, gyre_error *err)
+gyre_status gyre_source_add_tensor(gyre_source *source, const struct gyre_tensor *tensor, struct gyre_string name,
+                                   gyre_error *err)
 {
     struct gyre_tensor *tensors = grow(source->tensors, source->n_tensors, &source->cap_tensors, sizeof *tensors);
     if (!tensors) return gyre_fail(err, GYRE_E_NOMEM, "cannot read model (%s): out of memory", source->path);
@@ -135,10 +140,13 @@ gyre_status gyre_source_add_tensor(gyre_source *source, const struct gyre_tensor
     uint64_t row = 0, elements = 0;
     fits = fits && gyre_mul_u64(entry->rows, entry->cols, &elements) && elements <= INT64_MAX;
     if (!fits)
-        return gyre_fail(err, GYRE_E_FORMAT, "cannot read model (%s): tensor \"%s\" has an impossible shape; the file is damaged", source->path, entry->name);
+        return gyre_fail(err, GYRE_E_FORMAT,
+                         "cannot read model (%s): tensor \"%s\" has an impossible shape; the file is damaged",
+                         source->path, entry->name);
     const struct gyre_dtype_info *info = gyre_dtype_info(entry->type);
     if (!gyre_dtype_row_bytes(entry->type, entry->cols, &row) || !gyre_mul_u64(row, entry->rows, &entry->bytes))
-        return gyre_fail(err, GYRE_E_FORMAT, "cannot read model (%s): tensor \"%s\" has rows of %llu elements, not whole %s blocks of %u",
+        return gyre_fail(err, GYRE_E_FORMAT,
+                         "cannot read model (%s): tensor \"%s\" has rows of %llu elements, not whole %s blocks of %u",
                          source->path, entry->name, (unsigned long long)entry->cols, info->name, info->block_elements);
     source->n_tensors++;
     return GYRE_OK;
@@ -158,7 +166,8 @@ const struct gyre_tensor *gyre_source_tensor_at(const gyre_source *source, uint6
 const struct gyre_tensor *gyre_source_tensor(const gyre_source *source, const char *name)
 {
     uint32_t index;
-    return gyre_strmap_get(&source->tensor_index, name, (uint32_t)strlen(name), &index) ? &source->tensors[index] : NULL;
+    return gyre_strmap_get(&source->tensor_index, name, (uint32_t)strlen(name), &index) ? &source->tensors[index]
+                                                                                        : NULL;
 }
 
 void gyre_tensor_rows_f32(const struct gyre_tensor *tensor, uint64_t first, uint64_t n, float *out)
@@ -195,12 +204,12 @@ static bool integer_at(gyre_meta_type type, const void *raw, uint64_t i, int64_t
 {
     const char *p = (const char *)raw + i * gyre_meta_type_bytes(type);
     switch (type) {
-#define CASE(id, ctype)                                                                                      \
-    case id: {                                                                                               \
-        ctype v;                                                                                             \
-        memcpy(&v, p, sizeof v);                                                                             \
-        *out = (int64_t)v;                                                                                   \
-        return true;                                                                                         \
+#define CASE(id, ctype)                                                                                                \
+    case id: {                                                                                                         \
+        ctype v;                                                                                                       \
+        memcpy(&v, p, sizeof v);                                                                                       \
+        *out = (int64_t)v;                                                                                             \
+        return true;                                                                                                   \
     }
         CASE(GYRE_META_U8, uint8_t)
         CASE(GYRE_META_I8, int8_t)
@@ -216,7 +225,8 @@ static bool integer_at(gyre_meta_type type, const void *raw, uint64_t i, int64_t
         *out = (int64_t)v;
         return v <= INT64_MAX;
     }
-    default: return false;
+    default:
+        return false;
     }
 }
 

@@ -34,19 +34,25 @@ gyre_status gyre_hf_read(gyre_source *source, gyre_error *err) GYRE_MUST_USE;
 // Adds the tensors of one safetensors file of an HF directory.
 gyre_status gyre_safetensors_read(gyre_source *source, const char *path, gyre_error *err) GYRE_MUST_USE;
 // Adds a tensor under its GGUF name; FORMAT unless it has `bytes` bytes. Names without a GGUF counterpart stay.
-gyre_status gyre_hf_add_tensor(gyre_source *source, const struct gyre_tensor *tensor, const char *name, uint64_t bytes, const char *path, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_hf_add_tensor(gyre_source *source, const struct gyre_tensor *tensor, const char *name, uint64_t bytes,
+                               const char *path, gyre_error *err) GYRE_MUST_USE;
 
-gyre_status gyre_source_map(gyre_source *source, const char *path, struct gyre_file_map *out, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_source_map(gyre_source *source, const char *path, struct gyre_file_map *out,
+                            gyre_error *err) GYRE_MUST_USE;
 
 // `meta->raw` must stay valid; the key is copied. FORMAT on an empty, odd or known key.
-gyre_status gyre_source_add_meta(gyre_source *source, const struct gyre_meta *meta, struct gyre_string key, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_source_add_meta(gyre_source *source, const struct gyre_meta *meta, struct gyre_string key,
+                                 gyre_error *err) GYRE_MUST_USE;
 // Takes type, n_dims, dims and (once known) data; fills rows, cols and bytes. The name is copied. FORMAT on an empty,
 // odd or known name, a zero dimension, a size that overflows, or a row that is no whole number of blocks.
-gyre_status gyre_source_add_tensor(gyre_source *source, const struct gyre_tensor *tensor, struct gyre_string name, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_source_add_tensor(gyre_source *source, const struct gyre_tensor *tensor, struct gyre_string name,
+                                   gyre_error *err) GYRE_MUST_USE;
 
 // Bytes of one value of a metadata type; 0 for strings and arrays.
 uint64_t gyre_meta_type_bytes(gyre_meta_type type);
 
 // Any bytes as text for a message: at most 60 bytes, control characters replaced.
-struct gyre_shown { char text[64]; };
+struct gyre_shown {
+    char text[64];
+};
 struct gyre_shown gyre_show(const char *data, uint64_t length);

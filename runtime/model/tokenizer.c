@@ -18,8 +18,9 @@ gyre_status gyre_tokenizer_create(const gyre_source *source, gyre_tokenizer **ou
     if (!tokenizer) return gyre_fail(err, GYRE_E_NOMEM, "cannot use tokenizer: out of memory");
     tokenizer->bos = -1;
     tokenizer->unknown = NO_TOKEN;
-    gyre_status st = gyre_source_container(source) == GYRE_CONTAINER_GGUF ? gyre_tokenizer_from_gguf(source, tokenizer, err)
-                                                                          : gyre_tokenizer_from_json(source, tokenizer, err);
+    gyre_status st = gyre_source_container(source) == GYRE_CONTAINER_GGUF
+                         ? gyre_tokenizer_from_gguf(source, tokenizer, err)
+                         : gyre_tokenizer_from_json(source, tokenizer, err);
     if (st == GYRE_OK) *out = tokenizer;
     else gyre_tokenizer_destroy(tokenizer);
     return st;
@@ -97,12 +98,14 @@ static bool add_tokens(gyre_tokenizer *t, const struct tokenizer_parts *parts)
     for (int b = 0; b < 256; b++) {
         const char two[2] = {(char)(0xC0 | code_of[b] >> 6), (char)(0x80 | (code_of[b] & 63))}, one = (char)b;
         const bool ascii = code_of[b] < 128;
-        if (!gyre_strmap_get(&t->vocab, ascii ? &one : two, ascii ? 1 : 2, &t->byte_token[b])) t->byte_token[b] = NO_TOKEN;
+        if (!gyre_strmap_get(&t->vocab, ascii ? &one : two, ascii ? 1 : 2, &t->byte_token[b]))
+            t->byte_token[b] = NO_TOKEN;
     }
     return true;
 }
 
-static gyre_status add_merges(gyre_tokenizer *t, const struct tokenizer_parts *parts, const char *where, gyre_error *err)
+static gyre_status add_merges(gyre_tokenizer *t, const struct tokenizer_parts *parts, const char *where,
+                              gyre_error *err)
 {
     char *joined = NULL;
     uint64_t cap = 0;
@@ -118,10 +121,14 @@ static gyre_status add_merges(gyre_tokenizer *t, const struct tokenizer_parts *p
         }
         memcpy(joined, left.data, left.length);
         memcpy(joined + left.length, right.data, right.length);
-        if (!gyre_strmap_get(&t->vocab, left.data, (uint32_t)left.length, &m.left) || !gyre_strmap_get(&t->vocab, right.data, (uint32_t)right.length, &m.right) ||
+        if (!gyre_strmap_get(&t->vocab, left.data, (uint32_t)left.length, &m.left) ||
+            !gyre_strmap_get(&t->vocab, right.data, (uint32_t)right.length, &m.right) ||
             !gyre_strmap_get(&t->vocab, joined, (uint32_t)(left.length + right.length), &m.token)) {
-            st = gyre_fail(err, GYRE_E_FORMAT, "cannot use tokenizer (%s): merge %llu (\"%s\" + \"%s\") is not made of tokens of the vocabulary", where,
-                           (unsigned long long)i, gyre_show(left.data, left.length).text, gyre_show(right.data, right.length).text);
+            st = gyre_fail(
+                err, GYRE_E_FORMAT,
+                "cannot use tokenizer (%s): merge %llu (\"%s\" + \"%s\") is not made of tokens of the vocabulary",
+                where, (unsigned long long)i, gyre_show(left.data, left.length).text,
+                gyre_show(right.data, right.length).text);
             goto done;
         }
         gyre_merges_put(&t->merges, m);
@@ -138,7 +145,8 @@ done:
 static gyre_status normalize(const char *text, uint64_t bytes, char **out, uint64_t *n, gyre_error *err)
 {
     utf8proc_uint8_t *made = NULL;
-    const utf8proc_ssize_t length = utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)bytes, &made, UTF8PROC_STABLE | UTF8PROC_COMPOSE);
+    const utf8proc_ssize_t length = utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)bytes, &made,
+                                                 UTF8PROC_STABLE | UTF8PROC_COMPOSE);
     if (length < 0) return gyre_fail(err, GYRE_E_NOMEM, "cannot tokenize: %s", utf8proc_errmsg(length));
     *out = (char *)made;
     *n = (uint64_t)length;
@@ -171,16 +179,19 @@ static gyre_status add_added(gyre_tokenizer *t, const struct tokenizer_parts *pa
 // Ids that the metadata names as ends, and special tokens that end a text or a turn in the model families.
 static void mark_ends(gyre_tokenizer *t, const struct tokenizer_parts *parts)
 {
-    static const char *const names[] = {"<|endoftext|>", "<|end_of_text|>", "<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "</s>"};
+    static const char *const names[] = {"<|endoftext|>", "<|end_of_text|>", "<|eot_id|>",    "<|eom_id|>",
+                                        "<|im_end|>",    "<|end|>",         "<end_of_turn>", "</s>"};
     for (uint32_t i = 0; i < parts->n_ends; i++)
         if (parts->ends[i] < t->n_tokens) t->ends[parts->ends[i]] = true;
     for (size_t i = 0; i < GYRE_COUNT(names); i++) {
         uint32_t id;
-        if (gyre_strmap_get(&t->vocab, names[i], (uint32_t)strlen(names[i]), &id) && t->kinds[id] == TOKEN_SPECIAL) t->ends[id] = true;
+        if (gyre_strmap_get(&t->vocab, names[i], (uint32_t)strlen(names[i]), &id) && t->kinds[id] == TOKEN_SPECIAL)
+            t->ends[id] = true;
     }
 }
 
-gyre_status gyre_tokenizer_build(gyre_tokenizer *t, const struct tokenizer_parts *parts, const char *where, gyre_error *err)
+gyre_status gyre_tokenizer_build(gyre_tokenizer *t, const struct tokenizer_parts *parts, const char *where,
+                                 gyre_error *err)
 {
     if (!add_tokens(t, parts)) return gyre_fail(err, GYRE_E_NOMEM, "cannot use tokenizer (%s): out of memory", where);
     GYRE_TRY(add_merges(t, parts, where, err));
@@ -197,7 +208,10 @@ uint32_t gyre_tokenizer_vocab(const gyre_tokenizer *tokenizer) { return tokenize
 int32_t gyre_tokenizer_bos(const gyre_tokenizer *tokenizer) { return tokenizer->bos; }
 bool gyre_tokenizer_adds_bos(const gyre_tokenizer *tokenizer) { return tokenizer->adds_bos; }
 
-bool gyre_tokenizer_is_end(const gyre_tokenizer *tokenizer, uint32_t token) { return token < tokenizer->n_tokens && tokenizer->ends[token]; }
+bool gyre_tokenizer_is_end(const gyre_tokenizer *tokenizer, uint32_t token)
+{
+    return token < tokenizer->n_tokens && tokenizer->ends[token];
+}
 
 bool gyre_tokenizer_is_special(const gyre_tokenizer *tokenizer, uint32_t token)
 {
@@ -223,7 +237,10 @@ struct encoder {
     gyre_error *err;
 };
 
-static gyre_status no_memory(const struct encoder *e) { return gyre_fail(e->err, GYRE_E_NOMEM, "cannot tokenize: out of memory"); }
+static gyre_status no_memory(const struct encoder *e)
+{
+    return gyre_fail(e->err, GYRE_E_NOMEM, "cannot tokenize: out of memory");
+}
 
 // The token that is exactly this word, if any. Sets *good = false when memory runs out.
 static uint32_t whole_word(struct encoder *e, const char *word, uint64_t bytes, bool *good)
@@ -258,7 +275,8 @@ static gyre_status encode_word(void *user, const char *word, uint64_t bytes)
 }
 
 // Calls `plain` for what lies between the added tokens of a set, and emits those.
-static gyre_status cut_added(struct encoder *e, const struct added_set *set, const char *text, uint64_t bytes, gyre_status (*plain)(struct encoder *, const char *, uint64_t))
+static gyre_status cut_added(struct encoder *e, const struct added_set *set, const char *text, uint64_t bytes,
+                             gyre_status (*plain)(struct encoder *, const char *, uint64_t))
 {
     uint64_t done = 0;
     struct added_match m;
@@ -297,7 +315,8 @@ static gyre_status encode_plain(struct encoder *e, const char *text, uint64_t by
         const int k = at < bytes ? gyre_utf8_look(text + at, bytes - at, &code) : 0;
         const uint64_t step = k > 0 ? (uint64_t)k : k < 0 ? (uint64_t)-k : bytes - at; // 0: cut off at the end
         if (at == bytes || (k > 0) != valid) {
-            if (at > begin) GYRE_TRY(valid ? encode_valid(e, text + begin, at - begin) : encode_word(e, text + begin, at - begin));
+            if (at > begin)
+                GYRE_TRY(valid ? encode_valid(e, text + begin, at - begin) : encode_word(e, text + begin, at - begin));
             begin = at;
             valid = k > 0;
         }
@@ -306,12 +325,15 @@ static gyre_status encode_plain(struct encoder *e, const char *text, uint64_t by
     return GYRE_OK;
 }
 
-gyre_status gyre_tokenizer_encode(const gyre_tokenizer *tokenizer, const char *text, uint64_t bytes, bool special, uint32_t **out, uint64_t *n, gyre_error *err)
+gyre_status gyre_tokenizer_encode(const gyre_tokenizer *tokenizer, const char *text, uint64_t bytes, bool special,
+                                  uint32_t **out, uint64_t *n, gyre_error *err)
 {
     struct encoder e = {.tokenizer = tokenizer, .special = special, .err = err};
     *out = NULL;
     *n = 0;
-    if (bytes > UINT32_MAX / 4) return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot tokenize: a text of %llu bytes; gyre takes 1 GiB at a time", (unsigned long long)bytes);
+    if (bytes > UINT32_MAX / 4)
+        return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot tokenize: a text of %llu bytes; gyre takes 1 GiB at a time",
+                         (unsigned long long)bytes);
     gyre_status st = cut_added(&e, &tokenizer->raw, text, bytes, encode_plain);
     if (st == GYRE_OK && !e.work.out && !(e.work.out = calloc(1, sizeof *e.work.out))) st = no_memory(&e);
     gyre_bpe_free(&e.work);

@@ -26,7 +26,8 @@ struct reader {
 
 static gyre_status refuse(const struct reader *r, const char *what, const char *name)
 {
-    return gyre_fail(r->err, GYRE_E_UNSUPPORTED, "cannot use tokenizer (%s): %s \"%s\"; gyre does byte-level BPE without it", r->path, what,
+    return gyre_fail(r->err, GYRE_E_UNSUPPORTED,
+                     "cannot use tokenizer (%s): %s \"%s\"; gyre does byte-level BPE without it", r->path, what,
                      gyre_show(name ? name : "?", name ? strlen(name) : 1).text);
 }
 
@@ -35,16 +36,23 @@ static gyre_status malformed(const struct reader *r, const char *what)
     return gyre_fail(r->err, GYRE_E_FORMAT, "cannot use tokenizer (%s): %s is missing or malformed", r->path, what);
 }
 
-static gyre_status no_memory(const struct reader *r) { return gyre_fail(r->err, GYRE_E_NOMEM, "cannot use tokenizer (%s): out of memory", r->path); }
+static gyre_status no_memory(const struct reader *r)
+{
+    return gyre_fail(r->err, GYRE_E_NOMEM, "cannot use tokenizer (%s): out of memory", r->path);
+}
 
 static bool absent(const json_t *value) { return !value || json_is_null(value); }
 static const char *type_of(const json_t *object) { return json_string_value(json_object_get(object, "type")); }
-static bool is_type(const json_t *object, const char *type) { return type_of(object) && !strcmp(type_of(object), type); }
+static bool is_type(const json_t *object, const char *type)
+{
+    return type_of(object) && !strcmp(type_of(object), type);
+}
 static bool flag(const json_t *object, const char *name) { return json_is_true(json_object_get(object, name)); }
 
 static struct gyre_string string_of(const json_t *value)
 {
-    return json_is_string(value) ? (struct gyre_string){json_string_value(value), json_string_length(value)} : (struct gyre_string){0};
+    return json_is_string(value) ? (struct gyre_string){json_string_value(value), json_string_length(value)}
+                                 : (struct gyre_string){0};
 }
 
 // ---- normalizer, pre-tokenizer, post-processor --------------------------------------------------------
@@ -68,7 +76,8 @@ static gyre_status read_normalizer(struct reader *r, const json_t *normalizer)
 static gyre_status read_split(struct reader *r, const json_t *split)
 {
     const json_t *pattern = json_object_get(split, "pattern");
-    const char *regex = json_string_value(json_object_get(pattern, "Regex")), *literal = json_string_value(json_object_get(pattern, "String"));
+    const char *regex = json_string_value(json_object_get(pattern, "Regex")),
+               *literal = json_string_value(json_object_get(pattern, "String"));
     const char *behavior = json_string_value(json_object_get(split, "behavior"));
     enum pre_keep keep = KEEP_ALL;
     if ((!regex && !literal) || !behavior) return malformed(r, "the pattern or behavior of a Split");
@@ -81,12 +90,15 @@ static gyre_status read_pre_tokenizer(struct reader *r, const json_t *pre)
 {
     if (r->byte_level) return refuse(r, "a pre-tokenizer after ByteLevel:", type_of(pre));
     if (is_type(pre, "Split")) return read_split(r, pre);
-    if (is_type(pre, "Digits")) return gyre_pre_add(&r->tokenizer->pre, flag(pre, "individual_digits") ? gyre_pre_digit : gyre_pre_digits, false, KEEP_ALL, r->err);
+    if (is_type(pre, "Digits"))
+        return gyre_pre_add(&r->tokenizer->pre, flag(pre, "individual_digits") ? gyre_pre_digit : gyre_pre_digits,
+                            false, KEEP_ALL, r->err);
     if (!is_type(pre, "ByteLevel")) return refuse(r, "pre-tokenizer", type_of(pre));
     if (flag(pre, "add_prefix_space")) return refuse(r, "ByteLevel with", "add_prefix_space");
     r->byte_level = true;
     const json_t *use = json_object_get(pre, "use_regex"); // on unless said otherwise
-    return use && json_is_false(use) ? GYRE_OK : gyre_pre_add(&r->tokenizer->pre, gyre_pre_gpt2, false, KEEP_ALL, r->err);
+    return use && json_is_false(use) ? GYRE_OK
+                                     : gyre_pre_add(&r->tokenizer->pre, gyre_pre_gpt2, false, KEEP_ALL, r->err);
 }
 
 static gyre_status read_pre_tokenizers(struct reader *r)
@@ -119,8 +131,10 @@ static gyre_status read_post_processor(struct reader *r, const json_t *post)
     const json_t *first = json_array_get(json_object_get(post, "single"), 0);
     const char *name = json_string_value(json_object_get(json_object_get(first, "SpecialToken"), "id"));
     if (!name) return GYRE_OK;
-    const json_t *id = json_array_get(json_object_get(json_object_get(json_object_get(post, "special_tokens"), name), "ids"), 0);
-    if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) > INT32_MAX) return malformed(r, "the template's special token");
+    const json_t *id =
+        json_array_get(json_object_get(json_object_get(json_object_get(post, "special_tokens"), name), "ids"), 0);
+    if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) > INT32_MAX)
+        return malformed(r, "the template's special token");
     r->tokenizer->bos = (int32_t)json_integer_value(id);
     r->tokenizer->adds_bos = true;
     return GYRE_OK;
@@ -160,7 +174,8 @@ static gyre_status count_tokens(struct reader *r, json_t *vocab, const json_t *a
         good = good && json_is_integer(id) && json_integer_value(id) >= 0;
         largest = GYRE_MAX(largest, json_integer_value(id));
     }
-    if (!good || largest < 0 || (uint64_t)largest > 2 * entries + 65536) return malformed(r, "the vocabulary, or an id in it,");
+    if (!good || largest < 0 || (uint64_t)largest > 2 * entries + 65536)
+        return malformed(r, "the vocabulary, or an id in it,");
     r->parts.n_tokens = (uint32_t)largest + 1;
     return GYRE_OK;
 }
@@ -183,8 +198,12 @@ static gyre_status read_tokens(struct reader *r, const json_t *model)
     for (size_t i = 0; i < json_array_size(added); i++) {
         const json_t *item = json_array_get(added, i), *normalized = json_object_get(item, "normalized");
         struct added_token *t = &r->added[r->parts.n_added++];
-        *t = (struct added_token){.text = string_of(json_object_get(item, "content")), .id = (uint32_t)json_integer_value(json_object_get(item, "id")),
-                                  .special = flag(item, "special"), .lstrip = flag(item, "lstrip"), .rstrip = flag(item, "rstrip"), .single_word = flag(item, "single_word")};
+        *t = (struct added_token){.text = string_of(json_object_get(item, "content")),
+                                  .id = (uint32_t)json_integer_value(json_object_get(item, "id")),
+                                  .special = flag(item, "special"),
+                                  .lstrip = flag(item, "lstrip"),
+                                  .rstrip = flag(item, "rstrip"),
+                                  .single_word = flag(item, "single_word")};
         if (!t->text.data) return malformed(r, "the content of an added token");
         t->normalized = normalized ? json_is_true(normalized) : !t->special;
         r->kinds[t->id] = t->special ? TOKEN_SPECIAL : TOKEN_ADDED;

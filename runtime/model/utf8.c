@@ -15,7 +15,12 @@ int gyre_utf8_look(const char *text, uint64_t n, uint32_t *code)
     const int length = lead < 0xC2 ? 0 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : lead < 0xF5 ? 4 : 0;
     if (!length) return -1;
     // The second byte excludes overlong forms, surrogates and what lies above U+10FFFF.
-    const unsigned char low = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80, high = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
+    const unsigned char low = lead == 0xE0   ? 0xA0
+                              : lead == 0xF0 ? 0x90
+                                             : 0x80,
+                        high = lead == 0xED   ? 0x9F
+                               : lead == 0xF4 ? 0x8F
+                                              : 0xBF;
     uint32_t value = lead & (0x7Fu >> length);
     for (int i = 1; i < length; i++) {
         if ((uint64_t)i == n) return 0;

@@ -1,0 +1,117 @@
+// The tiny models themselves: every type and option opens, passes the model check, and says the same in both containers.
+#include "tests/model/make_tiny.h"
+
+#include "runtime/util/base.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static gyre_source *open_checked(const char *path, struct gyre_hparams *hp)
+{
+    gyre_error err = {0};
+    gyre_source *source = NULL;
+    gyre_status st = gyre_source_open(path, &source, &err);
+    if (st == GYRE_OK) st = gyre_hparams_read(source, hp, &err);
+    if (st == GYRE_OK) st = gyre_model_check(source, hp, &err);
+    if (st != GYRE_OK) fail_msg("%s: %s", path, err.message);
+    return source;
+}
+
+static void every_type_opens(void **state)
+{
+    (void)state;
+    for (int type = 0; type < GYRE_DTYPE_I8; type++) {
+        struct tiny_options o = tiny_defaults();
+        struct gyre_hparams hp;
+        o.type = (gyre_dtype)type;
+        o.tied = type % 2;
+        if (gyre_dtype_info(o.type)->block_elements == 256) o.width = 256, o.head_dim = 64, o.ffn = 512;
+        assert_int_equal(tiny_write_gguf("tiny_type.gguf", &o), 0);
+        gyre_source *source = open_checked("tiny_type.gguf", &hp);
+        assert_int_equal(gyre_source_tensor(source, "blk.1.ffn_down.weight")->type, type);
+        assert_int_equal(hp.tied, o.tied);
+        assert_true(hp.rope_interleaved);
+        float row[512], largest = 0;
+        gyre_tensor_rows_f32(gyre_source_tensor(source, "blk.1.ffn_up.weight"), 3, 1, row);
+        for (uint32_t i = 0; i < o.width; i++) largest = GYRE_MAX(largest, row[i] < 0 ? -row[i] : row[i]);
+        assert_true(largest > 0.05f && largest < 1.5f);
+        gyre_hparams_free(&hp);
+        gyre_source_close(source);
+    }
+    remove("tiny_type.gguf");
+}
+
+// Tensor by tensor: the same numbers, q and k in GGUF's row order.
+static void same_tensors(const gyre_source *gguf, const gyre_source *hf, const struct tiny_options *o)
+{
+    assert_int_equal(gyre_source_tensor_count(gguf), gyre_source_tensor_count(hf));
+    for (uint64_t i = 0; i < gyre_source_tensor_count(gguf); i++) {
+        const struct gyre_tensor *a = gyre_source_tensor_at(gguf, i), *b = gyre_source_tensor(hf, a->name);
+        assert_non_null(b);
+        assert_int_equal(a->bytes, b->bytes);
+        const bool permuted = strstr(a->name, "attn_q.") || strstr(a->name, "attn_k.");
+        const uint64_t row = a->bytes / a->rows, half = o->head_dim / 2;
+        for (uint64_t r = 0; r < a->rows; r++) {
+            const uint64_t j = r % o->head_dim, from = permuted ? r - j + j / 2 + (j % 2) * half : r;
+            assert_memory_equal((const char *)a->data + r * row, (const char *)b->data + from * row, row);
+        }
+    }
+}
+
+static void both_containers_agree(void **state)
+{
+    (void)state;
+    for (int variant = 0; variant < 6; variant++) {
+        struct tiny_options o = tiny_defaults();
+        struct gyre_hparams a, b;
+        o.seed = 7 + (uint64_t)variant;
+        o.layers = 3;
+        o.ffn = 160;
+        o.type = (gyre_dtype[]){GYRE_DTYPE_F32, GYRE_DTYPE_F16, GYRE_DTYPE_BF16}[variant % 3];
+        o.tied = variant % 2;
+        o.scaling = (gyre_rope_scaling)(variant % 3);
+        o.shards = (uint32_t)variant % 4;
+        o.rope_base = 50000;
+        assert_int_equal(tiny_write_gguf("tiny_both.gguf", &o), 0);
+        assert_int_equal(tiny_write_hf("tiny_both", &o), 0);
+        gyre_source *gguf = open_checked("tiny_both.gguf", &a), *hf = open_checked("tiny_both", &b);
+        same_tensors(gguf, hf, &o);
+        assert_int_equal(a.n_layers, b.n_layers);
+        assert_int_equal(a.width, b.width);
+        assert_int_equal(a.heads, b.heads);
+        assert_int_equal(a.kv_heads, b.kv_heads);
+        assert_int_equal(a.head_dim, b.head_dim);
+        assert_int_equal(a.ffn, b.ffn);
+        assert_int_equal(a.vocab, b.vocab);
+        assert_int_equal(a.context, b.context);
+        assert_int_equal(a.tied, b.tied);
+        assert_true(a.norm_eps == b.norm_eps);
+        assert_true(a.rope_interleaved && !b.rope_interleaved);
+        float fa[8], fb[8];
+        gyre_rope_freqs(&a, NULL, fa);
+        gyre_rope_freqs(&b, NULL, fb);
+        assert_memory_equal(fa, fb, sizeof fa);
+        assert_true(fa[1] < 1 && fa[1] > 0.01f);
+        gyre_hparams_free(&a);
+        gyre_hparams_free(&b);
+        gyre_source_close(gguf);
+        gyre_source_close(hf);
+        char command[] = "rm -r tiny_both";
+        assert_int_equal(system(command), 0);
+    }
+    remove("tiny_both.gguf");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_type_opens),
+        cmocka_unit_test(both_containers_agree),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
