@@ -180,7 +180,8 @@ gyre_status vk_queue_submit(struct vk_device *device, VkCommandBuffer commands, 
 gyre_status vk_queue_wait(struct vk_device *device, uint64_t serial, gyre_error *err);
 bool vk_queue_idle(struct vk_device *device);
 // Orders everything queued before against what follows, memory included.
-void vk_barrier(const struct vk_device *device, VkCommandBuffer commands, VkPipelineStageFlags from, VkPipelineStageFlags to);
+void vk_barrier(const struct vk_device *device, VkCommandBuffer commands, VkPipelineStageFlags from,
+                VkPipelineStageFlags to);
 
 // ---- vk_record.c --------------------------------------------------------------------------------------
 
