@@ -174,6 +174,8 @@ static gyre_status find(const struct vk_instance *instance, struct vk_facts *out
     uint32_t count = VK_MAX_DEVICES;
     *n = 0;
     const VkResult result = instance->f.EnumeratePhysicalDevices(instance->handle, &count, devices);
+    if (result == VK_ERROR_INITIALIZATION_FAILED)
+        return gyre_fail(err, GYRE_E_NO_DEVICE, "no Vulkan driver found a device");
     if (result < 0) return vk_fail(err, result, "list devices", "vulkan");
     struct extensions *extensions = malloc(sizeof *extensions);
     if (!extensions) return gyre_fail(err, GYRE_E_NOMEM, "cannot list devices (vulkan): out of memory");
@@ -244,7 +246,7 @@ static void vk_close(gyre_device *device)
 {
     struct vk_device *d = (struct vk_device *)device;
     if (d->handle) {
-        if (d->f.DeviceWaitIdle) d->f.DeviceWaitIdle(d->handle);
+        if (!vk_queue_idle(d)) (void)vk_queue_wait(d, d->queue.submitted, NULL);
         vk_cache_save(d);
         vk_staging_free(d);
         vk_queue_free(d);
