@@ -88,7 +88,7 @@ gyre_value gyre_graph_new_value(gyre_graph *g, gyre_value_kind kind, uint32_t ro
             return GYRE_NONE;
         }
         info.n_planes = 2;
-        info.plane[0].bytes = count;
+        info.plane[0].bytes = gyre_round_up(count, 16); // kernels read 16 at a time
         info.plane[1].bytes = 8 * (uint64_t)rows;
     }
     return new_value(g, &info);

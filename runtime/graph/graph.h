@@ -102,8 +102,8 @@ void gyre_g_output(gyre_graph *g, gyre_value value, struct gyre_binding to);
 // ---- compiling and running ----------------------------------------------------------------------------
 
 struct gyre_graph_options {
-    bool no_fuse;         // tests compare fused with unfused
-    gyre_buffer *scratch; // shared scratch; NULL: the graph makes its own
+    bool no_fuse;           // tests compare fused with unfused
+    gyre_buffer *scratch;   // shared scratch; NULL: the graph makes its own
     uint64_t scratch_bytes; // of `scratch` that may be used; 0: all
 };
 

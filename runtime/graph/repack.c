@@ -8,19 +8,19 @@
 
 enum { STAGING = 16 << 20, N_KERNELS = 7 };
 
-// X(format, kernel, weight kind, bits per source element (times 32), fixed group or 0, multiple of k)
 static const struct format {
     const char *kernel;
     gyre_weight_kind kind;
-    uint32_t bytes_per_32, group, k_align;
-    bool sums, scale;
+    uint32_t bytes_per_32; // bytes of 32 source elements
+    uint32_t k_align;      // K and, where there is one, the group are multiples of it
+    bool coded, scale;     // has groups and sums; brings its scales inside the blocks
 } formats[] = {
-    [GYRE_REPACK_I4] = {"repack_i4", GYRE_WEIGHT_W4, 16, 0, 8, true, false},
-    [GYRE_REPACK_I8] = {"repack_i8", GYRE_WEIGHT_W8, 32, 0, 4, true, false},
-    [GYRE_REPACK_Q4_0] = {"repack_q4_0", GYRE_WEIGHT_W4, 18, 32, 32, true, true},
-    [GYRE_REPACK_Q8_0] = {"repack_q8_0", GYRE_WEIGHT_W8, 34, 32, 32, true, true},
-    [GYRE_REPACK_F16] = {"repack_f16", GYRE_WEIGHT_F16, 64, 0, 2, false, false},
-    [GYRE_REPACK_F32] = {"repack_f32", GYRE_WEIGHT_F32, 128, 0, 1, false, false},
+    [GYRE_REPACK_I4] = {"repack_i4", GYRE_WEIGHT_W4, 16, 8, true, false},
+    [GYRE_REPACK_I8] = {"repack_i8", GYRE_WEIGHT_W8, 32, 4, true, false},
+    [GYRE_REPACK_Q4_0] = {"repack_q4_0", GYRE_WEIGHT_W4, 18, 32, true, true},
+    [GYRE_REPACK_Q8_0] = {"repack_q8_0", GYRE_WEIGHT_W8, 34, 32, true, true},
+    [GYRE_REPACK_F16] = {"repack_f16", GYRE_WEIGHT_F16, 64, 1, false, false},
+    [GYRE_REPACK_F32] = {"repack_f32", GYRE_WEIGHT_F32, 128, 1, false, false},
 };
 
 struct gyre_repacker {
@@ -80,20 +80,20 @@ void gyre_repacker_destroy(gyre_repacker *r)
     free(r);
 }
 
-// One job: rows of `row_bytes` spread by one kernel into `planes`.
+// One job: rows of `row_bytes` spread by one kernel into `planes`, which cut K into `steps`.
 struct spread {
     int kernel;
     const char *name;
     const uint8_t *rows;
     uint64_t row_bytes;
+    uint32_t n, k, group, steps, n_pad, first;
     struct gyre_binding plane[3];
     uint32_t n_planes;
 };
 
-static gyre_status spread(gyre_repacker *r, const struct spread *s, uint32_t n, uint32_t k, uint32_t group,
-                          uint32_t n_pad, uint32_t first, gyre_error *err)
+static gyre_status spread(gyre_repacker *r, const struct spread *s, gyre_error *err)
 {
-    const uint32_t per_piece = (uint32_t)GYRE_MIN(r->staging_bytes / s->row_bytes / 8 * 8, gyre_round_up(n, 8));
+    const uint32_t per_piece = (uint32_t)GYRE_MIN(r->staging_bytes / s->row_bytes / 8 * 8, gyre_round_up(s->n, 8));
     if (!per_piece)
         return gyre_fail(err, GYRE_E_UNSUPPORTED,
                          "cannot upload a weight: 8 rows of %llu bytes exceed the staging buffer",
@@ -103,17 +103,17 @@ static gyre_status spread(gyre_repacker *r, const struct spread *s, uint32_t n, 
         GYRE_TRY(gyre_kernel_create(r->device, &r->launch[s->kernel].kernel, &r->kernel[s->kernel], err));
     }
     const struct gyre_launch *launch = &r->launch[s->kernel];
-    for (uint32_t done = 0; done < n; done += per_piece) {
-        const uint32_t count = GYRE_MIN(per_piece, n - done);
+    for (uint32_t done = 0; done < s->n; done += per_piece) {
+        const uint32_t count = GYRE_MIN(per_piece, s->n - done);
         const uint64_t bytes = count * s->row_bytes;
         const struct gyre_repack_params p = {.n = (int32_t)count,
-                                             .k = (int32_t)k,
-                                             .group = (int32_t)group,
-                                             .n_pad = (int32_t)n_pad,
-                                             .first = (int32_t)(first + done)};
+                                             .k = (int32_t)s->k,
+                                             .group = (int32_t)s->group,
+                                             .n_pad = (int32_t)s->n_pad,
+                                             .first = (int32_t)(s->first + done)};
         struct gyre_dispatch d = {.kernel = r->kernel[s->kernel]};
         d.groups[0] = (uint32_t)gyre_div_up(gyre_round_up(count, 8), launch->tile[0]);
-        d.groups[1] = (uint32_t)gyre_div_up(k, launch->tile[1]);
+        d.groups[1] = s->steps;
         d.groups[2] = 1;
         for (uint32_t i = 0; i < s->n_planes; i++) d.bind[i] = s->plane[i];
         d.bind[s->n_planes] = (struct gyre_binding){r->staging, 0, gyre_round_up(bytes, 4)};
@@ -131,27 +131,31 @@ gyre_status gyre_repack_upload(gyre_repacker *r, gyre_repack_format format, cons
     if ((unsigned)format >= GYRE_COUNT(formats) || !rows || !n || !k)
         return gyre_fail(err, GYRE_E_INVALID, "cannot upload a weight: there is nothing to upload");
     const struct format *f = &formats[format];
-    const uint32_t used_group = f->group ? f->group : f->sums ? group : k;
-    if (k % f->k_align || !used_group || k % used_group || (f->group && group && group != f->group))
+    if (!f->coded) group = k;
+    if (k % f->k_align || !group || k % group || group % f->k_align)
         return gyre_fail(err, GYRE_E_UNSUPPORTED,
-                         "cannot upload a weight (%u x %u): K must be a multiple of %u and of its group (%u)", n, k,
-                         f->k_align, used_group);
+                         "cannot upload a weight (%u x %u): K and its group (%u) must be multiples of %u, and the "
+                         "group must divide K",
+                         n, k, group, f->k_align);
     if (n_dst0 % 8 || (uint64_t)n_dst0 + n > dst->n || (n % 8 && n_dst0 + n != dst->n))
         return gyre_fail(
             err, GYRE_E_UNSUPPORTED,
             "cannot place %u columns at %u of %u: tensors that share a weight begin and end at multiples of 8", n,
             n_dst0, dst->n);
-    if ((f->sums && !f->scale) != (scales != NULL))
+    if ((f->coded && !f->scale) != (scales != NULL))
         return gyre_fail(err, GYRE_E_INVALID, "cannot upload a weight: %s",
                          scales ? "this format has no separate scales" : "its scales are missing");
     struct spread s = {
         .kernel = (int)format, .name = f->kernel, .rows = rows, .row_bytes = (uint64_t)k * f->bytes_per_32 / 32};
+    s.n = n, s.k = k, s.group = group, s.n_pad = dst->n_pad, s.first = n_dst0;
+    s.steps = f->coded ? k / group : k;
     s.plane[s.n_planes++] = dst->weight;
     if (f->scale) s.plane[s.n_planes++] = dst->scale;
-    if (f->sums) s.plane[s.n_planes++] = dst->sums;
-    GYRE_TRY(spread(r, &s, n, k, used_group, dst->n_pad, n_dst0, err));
+    if (f->coded) s.plane[s.n_planes++] = dst->sums;
+    GYRE_TRY(spread(r, &s, err));
     if (!scales) return GYRE_OK;
-    s = (struct spread){
-        N_KERNELS - 1, "repack_scale", (const uint8_t *)scales, 2 * (uint64_t)(k / used_group), {dst->scale}, 1};
-    return spread(r, &s, n, k, used_group, dst->n_pad, n_dst0, err);
+    s.kernel = N_KERNELS - 1, s.name = "repack_scale";
+    s.rows = (const uint8_t *)scales, s.row_bytes = 2 * (uint64_t)(k / group);
+    s.plane[0] = dst->scale, s.n_planes = 1;
+    return spread(r, &s, err);
 }

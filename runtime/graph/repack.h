@@ -9,8 +9,8 @@
 typedef enum gyre_repack_format {
     GYRE_REPACK_I4,   // -> W4: nibbles, element j of a row in bits 4(j%2) of byte j/2, code + 8; scales separate
     GYRE_REPACK_I8,   // -> W8: signed bytes; scales separate
-    GYRE_REPACK_Q4_0, // -> W4, group 32: GGUF blocks of 18 bytes
-    GYRE_REPACK_Q8_0, // -> W8, group 32: GGUF blocks of 34 bytes
+    GYRE_REPACK_Q4_0, // -> W4: GGUF blocks of 18 bytes
+    GYRE_REPACK_Q8_0, // -> W8: GGUF blocks of 34 bytes
     GYRE_REPACK_F16,  // -> F16
     GYRE_REPACK_F32,  // -> F32
 } gyre_repack_format;
@@ -33,8 +33,9 @@ void gyre_repacker_destroy(gyre_repacker *repacker);
 
 // Fills columns n_dst0 .. n_dst0+n-1 of `dst` (counted within the range) from n source rows of k elements, and the padding
 // up to the next multiple of 8. n_dst0 is a multiple of 8, and n too unless these are the last columns of the range.
-// scales: f16 [n][k/group] for I4 and I8, else NULL. group divides k: k when per channel, 32 for Q4_0 and Q8_0, ignored
-// for floats. k is a multiple of 8 (I4), 4 (I8), 32 (Q4_0, Q8_0), 2 (F16). Returns when the source may be reused.
+// scales: f16 [n][k/group] for I4 and I8, else NULL. group divides k (k: per channel) and is a multiple of 8 (I4), 4 (I8)
+// or 32 (Q4_0, Q8_0: above 32 only where the blocks of a group repeat one scale; the first is taken); ignored for floats.
+// Returns when the source may be reused.
 gyre_status gyre_repack_upload(gyre_repacker *repacker, gyre_repack_format format, const void *rows,
                                const uint16_t *scales, uint32_t n, uint32_t k, uint32_t group, uint32_t n_dst0,
                                const struct gyre_weight_range *dst, gyre_error *err) GYRE_MUST_USE;

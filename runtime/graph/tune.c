@@ -100,15 +100,37 @@ uint64_t gyre_tune_temp(const gyre_graph *g, const struct gyre_node *node)
 
 // ---- matrix products ------------------------------------------------------------------------------------
 
+// matmul_float.k and matmul_int.k: an invocation computes TR rows x TC blocks of 8 columns. For few rows (_v) all rows
+// share one pass over the weights, and hardware splits K over WGY invocations; for many (_m) WGY takes further rows.
 static gyre_status tune_matmul(const gyre_graph *g, const struct gyre_node *node, struct gyre_launch *out,
                                gyre_error *err)
 {
     const struct gyre_device_info *info = gyre_device_info(g->device);
     const struct gyre_weight *w = g->values[node->in[1]].weight;
-    const bool quant = g->values[node->in[0]].kind == GYRE_VALUE_QUANT, few = node->params.matmul.rows < 4;
+    const bool quant = g->values[node->in[0]].kind == GYRE_VALUE_QUANT;
+    const uint32_t rows = (uint32_t)node->params.matmul.rows;
+    const bool few = rows <= 4;
+    uint32_t wgx = 8, wgy = 1, tr = few ? rows : 4, tc = 2;
+    switch (class_of(info)) {
+    case LAVAPIPE:
+        break;
+    case POCL:
+        wgx = 4;
+        break;
+    case HARDWARE:
+        wgx = few && w->n <= 2048 ? 4 : 16; // a small N still makes enough workgroups
+        wgy = few ? (w->n <= 2048 ? 32 : 8) : 4;
+        tc = 1;
+    }
     char name[64];
     snprintf(name, sizeof name, "matmul_%s_%s_%s", weight_names[w->kind], quant ? "q" : "f", few ? "v" : "m");
-    return start(out, name, lanes(info, 64), 1, err);
+    GYRE_TRY(start(out, name, wgx, wgy, err));
+    set(out, "TR", tr);
+    set(out, "TC", tc);
+    set(out, "K16", w->k % 16 == 0 && w->group % 16 == 0);
+    out->tile[0] = 8 * wgx * tc;
+    out->tile[1] = few ? tr : tr * wgy;
+    return GYRE_OK;
 }
 
 // ---- attention and heads --------------------------------------------------------------------------------
@@ -126,13 +148,33 @@ static gyre_status tune_heads(const gyre_graph *g, const struct gyre_node *node,
     return GYRE_OK;
 }
 
+// attn.k: a workgroup answers RT rows x GT query heads of one kv head, so a cached vector is read once for all of them.
 static gyre_status tune_attn(const gyre_graph *g, const struct gyre_node *node, struct gyre_launch *out,
                              gyre_error *err)
 {
     const struct gyre_device_info *info = gyre_device_info(g->device);
-    GYRE_TRY(start(out, "attn_v", lanes(info, 64), 1, err));
+    const struct gyre_attn_params *p = &node->params.attn;
+    const bool hardware = class_of(info) == HARDWARE, many = p->rows >= 8;
+    const uint32_t sharing = (uint32_t)(p->heads / p->kv_heads), hd = (uint32_t)p->hd; // query heads per kv head
+    const uint32_t wgx = hardware ? 64 : 8, pt = hardware ? 1 : 4, queries = hardware ? 8 : 16, rt = many ? 4 : 1;
+    uint32_t gt = sharing;
+    while (gt > 1 && (sharing % gt || gt * rt > queries)) gt--;
+    for (;; gt--) { // shared memory as in the kernel's comment
+        const uint32_t q4 = (rt * gt + 3) / 4;
+        if (sharing % gt == 0 && 16 * q4 * (hd + wgx * pt + wgx) + 80 * rt * gt + 64 <= info->shared_bytes) break;
+        if (gt == 1)
+            return gyre_fail(err, GYRE_E_UNSUPPORTED,
+                             "cannot run attention on %s: heads of %u need more than its %u bytes of shared memory",
+                             info->id, hd, info->shared_bytes);
+    }
+    GYRE_TRY(start(out, many ? "attn_m" : "attn_v", wgx, 1, err));
     set(out, "KVBITS", g->values[node->in[1]].bits);
-    set(out, "HD", (uint32_t)node->params.attn.hd);
+    set(out, "HD", hd);
+    set(out, "RT", rt);
+    set(out, "GT", gt);
+    set(out, "PT", pt);
+    out->tile[0] = gt;
+    out->tile[1] = rt;
     return GYRE_OK;
 }
 
@@ -182,6 +224,6 @@ gyre_status gyre_tune_repack(const struct gyre_device_info *info, const char *na
                              gyre_error *err)
 {
     GYRE_TRY(start(out, name, lanes(info, 64), 1, err));
-    out->tile[0] = out->kernel.spec[0];
+    out->tile[0] = 8 * out->kernel.spec[0]; // an invocation takes 8 columns
     return GYRE_OK;
 }
