@@ -1,0 +1,326 @@
+// Graphs that compute: one block fused and not, a head with its embedding, uploads; on the cpu device, and on Vulkan and
+// OpenCL against it. Where a device is missing its tests are skipped, unless GYRE_TEST_REQUIRE names its backend.
+#include "tests/graph/lab.h"
+#include "runtime/graph/repack.h"
+#include "runtime/util/base.h"
+#include "runtime/util/half.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <setjmp.h>
+#include <cmocka.h>
+
+static bool open_or_skip(struct lab *lab, const char *id)
+{
+    if (lab_open(lab, id, NULL)) return true;
+    const char *required = getenv("GYRE_TEST_REQUIRE");
+    char backend[16] = "";
+    snprintf(backend, sizeof backend, "%.*s", (int)strcspn(id, ":"), id);
+    if (required && strstr(required, backend)) fail_msg("there is no %s, but GYRE_TEST_REQUIRE names it", id);
+    return false;
+}
+
+static void run(gyre_graph *g, const struct gyre_graph_options *options)
+{
+    gyre_error err = {0};
+    if (gyre_graph_compile(g, options, &err)) fail_msg("%s", err.message);
+    if (gyre_graph_submit(g, &err)) fail_msg("%s", err.message);
+}
+
+static double nmse(const float *a, const float *b, size_t n)
+{
+    double error = 0, power = 0;
+    for (size_t i = 0; i < n; i++) error += pow(a[i] - b[i], 2), power += pow(b[i], 2);
+    return isfinite(error) && power > 0 ? error / power : 1;
+}
+
+// ---- a block ----------------------------------------------------------------------------------------------
+
+// The block's output on a device; NULL if there is no such device.
+static float *block_output(const char *id, struct block_shape shape, bool no_fuse)
+{
+    struct lab lab;
+    struct block b;
+    if (!open_or_skip(&lab, id)) return NULL;
+    lab_block(&lab, shape, &b);
+    gyre_graph *g = lab_block_graph(&lab, &b);
+    run(g, &(struct gyre_graph_options){.no_fuse = no_fuse});
+    float *y = calloc(1, b.y.size), *again = calloc(1, b.y.size);
+    assert_true(y && again);
+    lab_read(&lab, b.y, y);
+    assert_int_equal(gyre_graph_submit(g, NULL), GYRE_OK); // a replay writes the same bits
+    lab_read(&lab, b.y, again);
+    assert_memory_equal(y, again, b.y.size);
+    free(again);
+    gyre_graph_destroy(g);
+    lab_close(&lab);
+    return y;
+}
+
+static const struct block_shape shapes[] = {
+    {.rows = 1, .act_bits = 16, .kv_bits = 16, .group = 0, .kind = GYRE_WEIGHT_W4},
+    {.rows = 5, .act_bits = 16, .kv_bits = 8, .group = 32, .kind = GYRE_WEIGHT_W4, .r3 = true, .r4 = true},
+    {.rows = 3, .act_bits = 8, .kv_bits = 8, .group = 32, .kind = GYRE_WEIGHT_W4, .r3 = true, .r4 = true},
+    {.rows = 11, .act_bits = 8, .kv_bits = 16, .group = 0, .kind = GYRE_WEIGHT_W4, .r4 = true},
+    {.rows = 9, .act_bits = 4, .kv_bits = 4, .group = 32, .kind = GYRE_WEIGHT_W4, .r3 = true, .r4 = true},
+    {.rows = 2, .act_bits = 4, .kv_bits = 8, .group = 0, .kind = GYRE_WEIGHT_W8},
+    {.rows = 4, .act_bits = 8, .kv_bits = 4, .group = 0, .kind = GYRE_WEIGHT_F16, .r3 = true},
+    {.rows = 17, .act_bits = 16, .kv_bits = 16, .group = 0, .kind = GYRE_WEIGHT_F32, .r4 = true},
+};
+
+// Quantizers see inputs that differ in the last bit; a code at a tie may then differ by one.
+static double bound(const struct block_shape *s)
+{
+    const uint32_t bits = GYRE_MIN(s->act_bits, s->kv_bits);
+    return bits == 16 ? 1e-6 : bits == 8 ? 1e-3 : 1e-2;
+}
+
+static void compare(const char *id, bool no_fuse, const char *other, bool other_no_fuse)
+{
+    bool any = false;
+    for (size_t i = 0; i < GYRE_COUNT(shapes); i++) {
+        float *y = block_output(id, shapes[i], no_fuse);
+        if (!y) continue;
+        float *want = block_output(other, shapes[i], other_no_fuse);
+        assert_non_null(want);
+        any = true;
+        const double e = nmse(y, want, (size_t)shapes[i].rows * 64);
+        if (!(e <= bound(&shapes[i]))) fail_msg("shape %zu: %s and %s differ by an NMSE of %g", i, id, other, e);
+        free(y);
+        free(want);
+    }
+    if (!any) skip();
+}
+
+static void fused_equals_unfused(void **state) { compare(*state, false, *state, true); }
+static void fused_equals_the_references(void **state) { compare(*state, false, "cpu", true); }
+
+// ---- embedding and head -------------------------------------------------------------------------------------
+
+enum { ROWS = 3, WIDTH = 64, VOCAB = 501, TOP = 7 };
+struct head {
+    float logits[ROWS][VOCAB], vals[ROWS][TOP], best[ROWS], loglik[ROWS][4], kl[ROWS][4];
+    uint32_t ids[ROWS][TOP], first[ROWS];
+    int32_t rows[ROWS][4];
+    uint32_t history[ROWS][5];
+};
+
+static bool head_output(const char *id, gyre_weight_kind kind, struct head *out)
+{
+    struct lab lab;
+    if (!open_or_skip(&lab, id)) return false;
+    const int32_t rows[ROWS][4] = {{0, 0, 4, 3}, {250, 0, 5, 3}, {500, 1, 9, 3}}; // a token of each range, and the last
+    const uint32_t targets[ROWS] = {1, 500, 17}, state[ROWS][4] = {{0}};
+    const struct gyre_batch batch = {lab_bytes(&lab, rows, sizeof rows), lab_bytes(&lab, NULL, 64), 1};
+    const struct gyre_weight table = lab_weight(&lab, kind, VOCAB, WIDTH, 32, 3);
+    const struct gyre_binding gain = lab_floats(&lab, WIDTH, 1, 0.1f), other = lab_floats(&lab, ROWS * VOCAB, 0, 1);
+    const struct gyre_binding logits = lab_bytes(&lab, NULL, sizeof out->logits),
+                              vals = lab_bytes(&lab, NULL, sizeof out->vals),
+                              ids = lab_bytes(&lab, NULL, sizeof out->ids),
+                              best = lab_bytes(&lab, NULL, sizeof out->best),
+                              first = lab_bytes(&lab, NULL, sizeof out->first),
+                              loglik = lab_bytes(&lab, NULL, sizeof out->loglik),
+                              kl = lab_bytes(&lab, NULL, sizeof out->kl),
+                              history = lab_bytes(&lab, NULL, sizeof out->history);
+    gyre_graph *g = NULL;
+    assert_int_equal(gyre_graph_create(lab.device, ROWS, &batch, &g, NULL), GYRE_OK);
+    gyre_value v, i, n = gyre_g_matmul(g, gyre_g_rms_norm(g, gyre_g_embed(g, &table), gain, 1e-5f), &table);
+    gyre_g_topk(g, n, TOP, &v, &i);
+    gyre_g_output(g, v, vals);
+    gyre_g_output(g, i, ids);
+    gyre_g_sample(g, v, i, TOP, batch.rows, history, 5, lab_bytes(&lab, state, sizeof state));
+    gyre_g_topk(g, n, 1, &v, &i);
+    gyre_g_output(g, v, best);
+    gyre_g_output(g, i, first);
+    gyre_g_output(g, gyre_g_loglik(g, n, lab_bytes(&lab, targets, sizeof targets)), loglik);
+    gyre_g_output(g, gyre_g_kl(g, gyre_g_external(g, "p", ROWS, VOCAB, other), n), kl);
+    gyre_g_output(g, n, logits);
+    run(g, NULL);
+    lab_read(&lab, logits, out->logits), lab_read(&lab, vals, out->vals), lab_read(&lab, ids, out->ids),
+        lab_read(&lab, best, out->best);
+    lab_read(&lab, first, out->first), lab_read(&lab, loglik, out->loglik), lab_read(&lab, kl, out->kl),
+        lab_read(&lab, batch.rows, out->rows);
+    lab_read(&lab, history, out->history);
+    gyre_graph_destroy(g);
+    lab_close(&lab);
+    return true;
+}
+
+static void embedding_and_head(void **state)
+{
+    static struct head got, want;
+    for (int kind = GYRE_WEIGHT_F32; kind <= GYRE_WEIGHT_W4; kind++) {
+        if (!head_output(*state, (gyre_weight_kind)kind, &got)) skip();
+        assert_true(head_output("cpu", (gyre_weight_kind)kind, &want));
+        assert_true(nmse(&got.logits[0][0], &want.logits[0][0], ROWS * VOCAB) < 1e-9);
+        assert_true(nmse(&got.loglik[0][0], &want.loglik[0][0], ROWS * 4) < 1e-6);
+        assert_true(nmse(&got.kl[0][0], &want.kl[0][0], ROWS * 4) < 1e-6);
+        for (int r = 0; r < ROWS; r++) { // seen from the logits themselves
+            uint32_t top = 0;
+            for (uint32_t j = 0; j < VOCAB; j++)
+                if (got.logits[r][j] > got.logits[r][top]) top = j;
+            assert_int_equal(got.first[r], top);
+            assert_int_equal(got.ids[r][0], top);
+            assert_true(got.vals[r][0] == got.logits[r][top] && got.best[r] == got.logits[r][top]);
+            for (int j = 1; j < TOP; j++)
+                assert_true(got.vals[r][j] <= got.vals[r][j - 1] && got.vals[r][j] == got.logits[r][got.ids[r][j]]);
+            const int position = r == 2 ? 9 : 4 + r;
+            assert_int_equal(got.rows[r][0], top);
+            assert_int_equal(got.rows[r][2], position + 1);
+            assert_int_equal(got.history[r][position % 5], top);
+        }
+    }
+}
+
+// ---- uploads ------------------------------------------------------------------------------------------------
+
+enum { UP_K = 96, UP_A = 24, UP_B = 40, UP_C = 13, UP_N = UP_A + UP_B + UP_C };
+
+static int upload_code(uint32_t n, uint32_t k, int bits)
+{
+    return (int)((n * 31 + k * 7 + n * k) % (1u << bits)) - (1 << (bits - 1));
+}
+static uint16_t upload_scale(uint32_t n, uint32_t g)
+{
+    return gyre_f16_from_f32(0.5f + 0.01f * (float)n + 0.25f * (float)g);
+}
+
+// One file row of the format; returns its bytes. Scales go into the blocks or to `scales`.
+static size_t file_row(gyre_repack_format format, uint32_t n, uint32_t group, uint8_t *row, uint16_t *scales)
+{
+    memset(row, 0, 4 * UP_K);
+    for (uint32_t k = 0; k < UP_K; k++) {
+        const uint16_t s = upload_scale(n, k / group);
+        const int c4 = upload_code(n, k, 4), c8 = upload_code(n, k, 8);
+        const float f = gyre_f32_from_f16(s) * (float)c8;
+        const uint16_t h = gyre_f16_from_f32(f);
+        scales[k / group] = s;
+        switch (format) {
+        case GYRE_REPACK_I4:
+            row[k / 2] |= (uint8_t)((c4 + 8) << (k % 2 * 4));
+            break;
+        case GYRE_REPACK_I8:
+            row[k] = (uint8_t)c8;
+            break;
+        case GYRE_REPACK_Q4_0:
+            row[k / 32 * 18 + 2 + k % 16] |= (uint8_t)((c4 + 8) << (k % 32 / 16 * 4)), memcpy(row + k / 32 * 18, &s, 2);
+            break;
+        case GYRE_REPACK_Q8_0:
+            row[k / 32 * 34 + 2 + k % 32] = (uint8_t)c8, memcpy(row + k / 32 * 34, &s, 2);
+            break;
+        case GYRE_REPACK_F16:
+            memcpy(row + 2 * k, &h, 2);
+            break;
+        default:
+            memcpy(row + 4 * k, &f, 4);
+        }
+    }
+    static const size_t bytes[] = {UP_K / 2, UP_K, UP_K / 32 * 18, UP_K / 32 * 34, 2 * UP_K, 4 * UP_K};
+    return bytes[format];
+}
+
+// Three tensors side by side in one weight, multiplied by the unit matrix: the product is the weight itself.
+static void upload_and_read_back(struct lab *lab, gyre_repack_format format, uint32_t group)
+{
+    gyre_error err = {0};
+    uint64_t bytes[3];
+    const gyre_weight_kind kind = gyre_repack_kind(format);
+    gyre_weight_plane_bytes(kind, UP_N, UP_K, group, bytes);
+    struct gyre_weight_range range = {.n = UP_N, .n_pad = (UP_N + 7) / 8 * 8, .weight = lab_bytes(lab, NULL, bytes[0])};
+    range.scale = bytes[1] ? lab_bytes(lab, NULL, bytes[1]) : range.weight;
+    range.sums = bytes[2] ? lab_bytes(lab, NULL, bytes[2]) : range.weight;
+    const struct gyre_weight w = {
+        .kind = kind, .n = UP_N, .k = UP_K, .group = bytes[1] ? group : UP_K, .n_ranges = 1, .range = &range};
+
+    static uint8_t rows[UP_N * 4 * UP_K];
+    static uint16_t scales[UP_N * UP_K];
+    size_t row_bytes = 0;
+    const bool separate = format == GYRE_REPACK_I4 || format == GYRE_REPACK_I8;
+    for (uint32_t n = 0; n < UP_N; n++) {
+        uint8_t row[4 * UP_K];
+        row_bytes = file_row(format, n, group, row, scales + n * (UP_K / group));
+        memcpy(rows + n * row_bytes, row, row_bytes);
+    }
+    gyre_repacker *r = NULL;
+    assert_int_equal(gyre_repacker_create(lab->device, &r, &err), GYRE_OK);
+    static const uint32_t order[3][2] = {
+        {UP_A, UP_B}, {UP_A + UP_B, UP_C}, {0, UP_A}}; // what is there already must stay
+    for (int i = 0; i < 3; i++)
+        if (gyre_repack_upload(r, format, rows + order[i][0] * row_bytes,
+                               separate ? scales + order[i][0] * (UP_K / group) : NULL, order[i][1], UP_K, group,
+                               order[i][0], &range, &err))
+            fail_msg("%s", err.message);
+    assert_int_equal(gyre_repack_upload(r, format, rows, separate ? scales : NULL, 8, UP_K, group, 4, &range, &err),
+                     GYRE_E_UNSUPPORTED);
+    assert_int_equal(gyre_repack_upload(r, format, rows, separate ? scales : NULL, 9, UP_K, group, 0, &range, &err),
+                     GYRE_E_UNSUPPORTED);
+    assert_int_equal(gyre_repack_upload(r, format, rows, separate ? NULL : scales, 8, UP_K, group, 0, &range, &err),
+                     GYRE_E_INVALID);
+    gyre_repacker_destroy(r);
+
+    static float unit[UP_K][UP_K], y[UP_K][UP_N];
+    for (uint32_t k = 0; k < UP_K; k++) unit[k][k] = 1;
+    const struct gyre_binding to = lab_bytes(lab, NULL, sizeof y);
+    gyre_graph *g = NULL;
+    assert_int_equal(gyre_graph_create(lab->device, UP_K, NULL, &g, NULL), GYRE_OK);
+    gyre_g_output(g, gyre_g_matmul(g, gyre_g_external(g, "unit", UP_K, UP_K, lab_bytes(lab, unit, sizeof unit)), &w),
+                  to);
+    run(g, NULL);
+    lab_read(lab, to, y);
+    gyre_graph_destroy(g);
+    for (uint32_t n = 0; n < UP_N; n++)
+        for (uint32_t k = 0; k < UP_K; k++) {
+            const float s = gyre_f32_from_f16(upload_scale(n, k / group));
+            float want = s * (float)upload_code(n, k, kind == GYRE_WEIGHT_W4 ? 4 : 8);
+            if (kind == GYRE_WEIGHT_F16) want = gyre_round_to_f16(want);
+            if (fabsf(y[k][n] - want) > 1e-4f * fabsf(want) + 1e-4f * s)
+                fail_msg("format %d: column %u, k %u: %g instead of %g", (int)format, n, k, (double)y[k][n],
+                         (double)want);
+        }
+    if (bytes[2]) { // the sums that no float product reads
+        static int32_t sums[(UP_N + 7) / 8 * 8 * UP_K];
+        lab_read(lab, range.sums, sums);
+        for (uint32_t n = 0; n < range.n_pad; n++)
+            for (uint32_t q = 0; q < UP_K / group; q++) {
+                int sum = 0;
+                for (uint32_t k = q * group; n < UP_N && k < (q + 1) * group; k++)
+                    sum += upload_code(n, k, kind == GYRE_WEIGHT_W4 ? 4 : 8);
+                assert_int_equal(sums[q * range.n_pad + n], sum);
+            }
+    }
+}
+
+static void uploads(void **state)
+{
+    struct lab lab;
+    if (!open_or_skip(&lab, *state)) skip();
+    for (int format = GYRE_REPACK_I4; format <= GYRE_REPACK_F32; format++) {
+        upload_and_read_back(&lab, (gyre_repack_format)format, 32);
+        if (format < GYRE_REPACK_Q4_0) upload_and_read_back(&lab, (gyre_repack_format)format, UP_K);
+    }
+    lab_close(&lab);
+}
+
+#define ON(test, id)                                                                                                   \
+    {                                                                                                                  \
+#test " on " id, test, NULL, NULL, id                                                                          \
+    }
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        ON(fused_equals_unfused, "cpu"),
+        ON(embedding_and_head, "cpu"),
+        ON(uploads, "cpu"),
+        ON(fused_equals_the_references, "vulkan:0"),
+        ON(embedding_and_head, "vulkan:0"),
+        ON(uploads, "vulkan:0"),
+        ON(fused_equals_the_references, "opencl:0"),
+        ON(embedding_and_head, "opencl:0"),
+        ON(uploads, "opencl:0"),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

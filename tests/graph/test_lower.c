@@ -1,0 +1,167 @@
+// The dispatches of lowered graphs as data, on a device that computes nothing.
+#include "tests/graph/lab.h"
+#include "backends/kernel_source.h"
+#include "runtime/util/base.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include <setjmp.h>
+#include <cmocka.h>
+
+static struct lab lab;
+
+static int open_lab(void **state)
+{
+    (void)state;
+    return lab_open(&lab, "null", NULL) ? 0 : 1;
+}
+static int close_lab(void **state)
+{
+    (void)state;
+    lab_close(&lab);
+    return 0;
+}
+
+static gyre_graph *compile(const struct block *b, bool no_fuse)
+{
+    gyre_graph *g = lab_block_graph(&lab, b);
+    gyre_error err = {0};
+    if (gyre_graph_compile(g, &(struct gyre_graph_options){.no_fuse = no_fuse}, &err)) fail_msg("%s", err.message);
+    return g;
+}
+
+// "A8" and "A4" mean it: no product of dequantized codes.
+static void quantized_activations_meet_integer_products_only(void **state)
+{
+    (void)state;
+    for (uint32_t bits = 4; bits <= 8; bits += 4)
+        for (uint32_t rows = 1; rows <= 32; rows += 31) {
+            struct block b;
+            lab_block(&lab,
+                      (struct block_shape){.rows = rows,
+                                           .act_bits = bits,
+                                           .kv_bits = 8,
+                                           .group = 32,
+                                           .kind = GYRE_WEIGHT_W4,
+                                           .r3 = true,
+                                           .r4 = true},
+                      &b);
+            gyre_graph *g = compile(&b, false);
+            uint32_t products = 0;
+            for (uint32_t i = 0; i < gyre_graph_dispatch_count(g); i++) {
+                const char *kernel = gyre_graph_dispatch_kernel(g, i);
+                if (strcmp(gyre_graph_dispatch_op(g, i), "matmul")) continue;
+                products++;
+                assert_int_equal(strncmp(kernel, "matmul_w4_q_", 12), 0);
+            }
+            assert_int_equal(products, 5); // qkv, o, gate and up in two ranges, down
+            gyre_graph_destroy(g);
+        }
+}
+
+// A weight of two ranges: columns n0.. of one output.
+static void ranges_of_a_weight(void **state)
+{
+    (void)state;
+    struct block b;
+    lab_block(&lab, (struct block_shape){.rows = 2, .act_bits = 16, .kv_bits = 16, .kind = GYRE_WEIGHT_W8}, &b);
+    gyre_graph *g = compile(&b, false);
+    const struct gyre_dispatch *part[2];
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < gyre_graph_dispatch_count(g); i++) {
+        struct gyre_matmul_params p;
+        const struct gyre_dispatch *d = &gyre_graph_dispatches(g)[i];
+        memcpy(&p, d->params, sizeof p);
+        if (strcmp(gyre_graph_dispatch_op(g, i), "matmul") || p.ldy != 192) continue;
+        assert_true(n < 2);
+        assert_int_equal(p.n0, b.gate_up.range[n].n0);
+        assert_int_equal(p.n, b.gate_up.range[n].n);
+        assert_ptr_equal(d->bind[3].buffer, b.gate_up.range[n].weight.buffer);
+        assert_true((uint64_t)d->groups[0] * 8 >= 1 && d->groups[1] >= 1);
+        part[n++] = d;
+    }
+    assert_int_equal(n, 2);
+    assert_ptr_equal(part[0]->bind[0].buffer, part[1]->bind[0].buffer);
+    assert_int_equal(part[0]->bind[0].offset, part[1]->bind[0].offset);
+    gyre_graph_destroy(g);
+}
+
+// Replaying records, compiles and allocates nothing; destroying gives everything back (lab_close counts).
+static void replays_cost_nothing(void **state)
+{
+    (void)state;
+    struct block b;
+    lab_block(
+        &lab,
+        (struct block_shape){.rows = 1, .act_bits = 8, .kv_bits = 4, .kind = GYRE_WEIGHT_W4, .r3 = true, .r4 = true},
+        &b);
+    gyre_graph *g = compile(&b, false), *plain = compile(&b, true);
+    assert_int_equal(gyre_graph_dispatch_count(g), 11);
+    assert_true(gyre_graph_dispatch_count(plain) > 11);
+    const struct gyre_device_counters before = gyre_device_counters(lab.device);
+    for (int i = 0; i < 3; i++) assert_int_equal(gyre_graph_submit(g, NULL), GYRE_OK);
+    const struct gyre_device_counters after = gyre_device_counters(lab.device);
+    assert_int_equal(after.recordings, before.recordings);
+    assert_int_equal(after.buffers, before.buffers);
+    assert_int_equal(after.kernels, before.kernels);
+    assert_int_equal(after.submissions, before.submissions + 3);
+    gyre_graph_destroy(g);
+    gyre_graph_destroy(plain);
+}
+
+// A row too long for shared memory takes the kernels that work in buffers; the quantizing one gets memory of its own.
+static void long_rows_leave_shared_memory(void **state)
+{
+    (void)state;
+    struct block b;
+    lab_block(&lab,
+              (struct block_shape){.rows = 1,
+                                   .act_bits = 8,
+                                   .kv_bits = 16,
+                                   .kind = GYRE_WEIGHT_W4,
+                                   .r4 = true,
+                                   .width = 64,
+                                   .heads = 2,
+                                   .kv_heads = 1,
+                                   .head_dim = 32,
+                                   .ffn = 12 << 11},
+              &b);
+    gyre_graph *g = compile(&b, false);
+    bool found = false;
+    for (uint32_t i = 0; i < gyre_graph_dispatch_count(g); i++)
+        found = found || !strcmp(gyre_graph_dispatch_kernel(g, i), "act_mul_had_quant_global");
+    assert_true(found);
+    gyre_graph_destroy(g);
+}
+
+static void a_picture_names_nodes_and_kernels(void **state)
+{
+    (void)state;
+    struct block b;
+    lab_block(
+        &lab,
+        (struct block_shape){.rows = 1, .act_bits = 8, .kv_bits = 8, .kind = GYRE_WEIGHT_W4, .r3 = true, .r4 = true},
+        &b);
+    gyre_graph *g = compile(&b, false);
+    char *text = NULL;
+    assert_int_equal(gyre_graph_dot(g, &text, NULL), GYRE_OK);
+    assert_non_null(strstr(text, "digraph"));
+    assert_non_null(strstr(text, "rope_had_kv"));
+    assert_non_null(strstr(text, "matmul_w4_q_v"));
+    assert_non_null(strstr(text, "q8 1x64"));
+    free(text);
+    gyre_graph_destroy(g);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(quantized_activations_meet_integer_products_only),
+        cmocka_unit_test(ranges_of_a_weight),
+        cmocka_unit_test(replays_cost_nothing),
+        cmocka_unit_test(long_rows_leave_shared_memory),
+        cmocka_unit_test(a_picture_names_nodes_and_kernels),
+    };
+    return cmocka_run_group_tests(tests, open_lab, close_lab);
+}
