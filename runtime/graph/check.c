@@ -97,7 +97,8 @@ static gyre_status check_matmul(const gyre_graph *g, const struct gyre_node *nod
     const struct gyre_weight *w = g->values[node->in[1]].weight;
     if (!weight_fits(w))
         return bad(node, err, "the weight's ranges do not cover its columns, or its group does not divide K");
-    if (x->width != w->k) return bad(node, err, "the input is not as wide as the weight's K");
+    if (x->width != w->k || w->k % 4 || w->group % 4)
+        return bad(node, err, "the input is not as wide as the weight's K, or K or the group is no multiple of 4");
     if (!shape_is(y, x->rows, w->n) || p->rows != (int64_t)x->rows || p->k != (int64_t)w->k || p->n != (int64_t)w->n ||
         p->ldy != (int64_t)w->n || p->group != (int64_t)w->group)
         return bad(node, err, "shapes and parameters do not agree");
@@ -269,12 +270,34 @@ static gyre_status check_embed(const gyre_graph *g, const struct gyre_node *node
     return GYRE_OK;
 }
 
+// Kernels read rows four floats at a time.
+static bool by_fours(const struct gyre_node *node)
+{
+    switch (node->op) {
+    case GYRE_OP_embed:
+        return node->params.embed.width % 4 == 0;
+    case GYRE_OP_rms_norm:
+    case GYRE_OP_rms_norm_quant:
+        return node->params.rms_norm.width % 4 == 0;
+    case GYRE_OP_quantize:
+        return node->params.quantize.width % 4 == 0;
+    case GYRE_OP_act_mul:
+    case GYRE_OP_act_mul_quant:
+    case GYRE_OP_act_mul_had:
+    case GYRE_OP_act_mul_had_quant:
+        return node->params.act_mul.width % 4 == 0;
+    default:
+        return true;
+    }
+}
+
 gyre_status gyre_node_check(const gyre_graph *g, const struct gyre_node *node, gyre_error *err)
 {
     if (node->op >= GYRE_OP_COUNT || !gyre_signatures[node->op].out)
         return gyre_fail(err, GYRE_E_INVALID, "bad node: op %d cannot be in a graph", (int)node->op);
     GYRE_TRY(operands(g, node, gyre_signatures[node->op].out, node->out, GYRE_MAX_OUTS, err));
     GYRE_TRY(operands(g, node, gyre_signatures[node->op].in, node->in, GYRE_MAX_INS, err));
+    if (!by_fours(node)) return bad(node, err, "its width is no multiple of 4");
     switch (node->op) {
     case GYRE_OP_embed:
         return check_embed(g, node, err);

@@ -1,5 +1,5 @@
-// Fusion: chains of nodes that one kernel computes at once, as a table. A value inside a chain must have no other reader
-// (the RoPE chains allow attention to read q beside the KV write) and must not leave the graph.
+// Fusion: chains of nodes that one kernel computes at once, as a table. A value inside a chain must have no other
+// reader (the RoPE chains allow attention to read q beside the KV write) and must not leave the graph.
 #include "runtime/graph/node.h"
 #include "runtime/util/base.h"
 
@@ -99,7 +99,8 @@ static const struct pattern patterns[] = {
     {{GYRE_OP_rope, GYRE_OP_kv_write}, 2, GYRE_OP_rope_kv, true, merge_rope},
 };
 
-// The node of op `op` that reads `v`, if all readers are that node and, where allowed, attention after it. n_nodes: none.
+// The node of op `op` that reads `v`, if all readers are that node and, where allowed, attention after it. n_nodes:
+// none.
 static uint32_t next_in_chain(const gyre_graph *g, gyre_value v, gyre_op op, bool q_readers)
 {
     uint32_t at = g->n_nodes, readers = 0;

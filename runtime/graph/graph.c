@@ -1,7 +1,8 @@
-// Values, nodes and the typed constructors. Knows shapes and operands (with check.c); nothing of kernels or memory plans.
+// Values, nodes and the typed constructors. Knows shapes and operands (with check.c); nothing of kernels or memory
+// plans.
 //
-// A constructor that fails returns GYRE_NONE and leaves its message in the graph; operands that are GYRE_NONE because an
-// earlier constructor failed pass through silently.
+// A constructor that fails returns GYRE_NONE and leaves its message in the graph; operands that are GYRE_NONE because
+// an earlier constructor failed pass through silently.
 #include "runtime/graph/node.h"
 #include "runtime/util/base.h"
 

@@ -4,9 +4,9 @@
 //   build (constructors) -> verify -> fuse -> verify -> plan -> lower -> record
 //
 // A value is either external (a region of a buffer that the caller owns: weights, KV pools, row data) or internal (the
-// planner gives it an offset in one scratch buffer by its lifetime). A quantized activation is ONE value with two planes,
-// codes and meta (shaders/params.h). Ops never change an input; the KV write and `sample` are declared exceptions: their
-// outputs are external values. A graph belongs to one device and one number of rows.
+// planner gives it an offset in one scratch buffer by its lifetime). A quantized activation is ONE value with two
+// planes, codes and meta (shaders/params.h). Ops never change an input; the KV write and `sample` are declared
+// exceptions: their outputs are external values. A graph belongs to one device and one number of rows.
 //
 // Weights and factors are named by pointer and binding: they must outlive the graph. Passes see a graph through
 // runtime/graph/node.h.
@@ -78,7 +78,8 @@ gyre_value gyre_g_rms_norm(gyre_graph *g, gyre_value x, struct gyre_binding gain
 gyre_value gyre_g_quantize(gyre_graph *g, gyre_value x, uint32_t bits, float clip);           // bits 16: returns x
 gyre_value gyre_g_matmul(gyre_graph *g, gyre_value x, const struct gyre_weight *w);           // x f32 or quantized
 gyre_value gyre_g_add(gyre_graph *g, gyre_value a, gyre_value b);
-// had == NULL or had->n == 0: returns x. segs: transformed segments, from column 0; scale (f32 per column, .buffer NULL: none) is applied first.
+// had == NULL or had->n == 0: returns x. segs: transformed segments, from column 0; scale (f32 per column, .buffer
+// NULL: none) is applied first.
 gyre_value gyre_g_hadamard(gyre_graph *g, gyre_value x, const struct gyre_had_desc *had, uint32_t segs, bool transposed,
                            struct gyre_binding scale);
 gyre_value gyre_g_act_mul(gyre_graph *g, gyre_value gate_up, uint32_t act);             // [R, 2F] -> [R, F]

@@ -93,7 +93,8 @@ static gyre_status lower_embed(const struct lowering *l)
         p.n0 = (int32_t)r->n0, p.n = (int32_t)r->n, p.n_pad = (int32_t)r->n_pad;
         const struct gyre_binding bind[] = {gyre_graph_at(l->g, l->node->out[0], 0),
                                             gyre_graph_at(l->g, l->node->in[0], 0), r->weight, r->scale};
-        GYRE_TRY(emit(l, &launch, bind, GYRE_COUNT(bind), &p, (const uint64_t[3]){(uint64_t)p.rows, 1, 1}));
+        GYRE_TRY(emit(l, &launch, bind, GYRE_COUNT(bind), &p,
+                      (const uint64_t[3]){(uint64_t)p.width / 4, (uint64_t)p.rows, 1}));
     }
     return GYRE_OK;
 }
@@ -168,7 +169,8 @@ static gyre_status lower_head(const struct lowering *l) { return emit_plain(l, l
 // Ops that run outside graphs: repacking at load, the ceilings of `bench`.
 static gyre_status lower_none(const struct lowering *l)
 {
-    return gyre_fail(l->err, GYRE_E_INVALID, "cannot lower a graph: %s is no op of a graph", gyre_ops[l->node->op].name);
+    return gyre_fail(l->err, GYRE_E_INVALID, "cannot lower a graph: %s is no op of a graph",
+                     gyre_ops[l->node->op].name);
 }
 
 static gyre_status (*const lower[GYRE_OP_COUNT])(const struct lowering *) = {

@@ -1,5 +1,6 @@
-// Memory: lifetimes of internal values -> aligned offsets in scratch chunks. Nodes run in order, so a value lives from the
-// node that writes it to the last one that reads it, both included: no output shares memory with an input of its node.
+// Memory: lifetimes of internal values -> aligned offsets in scratch chunks. Nodes run in order, so a value lives from
+// the node that writes it to the last one that reads it, both included: no output shares memory with an input of its
+// node.
 //
 // Placement is greedy by size: the largest plane first, each at the lowest free offset of the first chunk that has room
 // under the device's buffer limit. Knows nothing of kernels.

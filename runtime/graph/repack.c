@@ -1,4 +1,5 @@
-// See repack.h. Pieces of at most STAGING bytes go to a staging buffer, then a repack kernel spreads them into the weight.
+// See repack.h. Pieces of at most STAGING bytes go to a staging buffer, then a repack kernel spreads them into the
+// weight.
 #include "runtime/graph/repack.h"
 #include "runtime/graph/tune.h"
 #include "runtime/util/base.h"

@@ -1,7 +1,7 @@
 // Weights from file layout to device layout: the repack_* kernels, run at load time in bounded pieces.
 //
-// A weight range may hold several tensors side by side (q, k, v; gate, up): each is uploaded to its own columns. Layouts:
-// shaders/params.h. The caller owns the range's buffers; what to allocate: gyre_weight_plane_bytes.
+// A weight range may hold several tensors side by side (q, k, v; gate, up): each is uploaded to its own columns.
+// Layouts: shaders/params.h. The caller owns the range's buffers; what to allocate: gyre_weight_plane_bytes.
 #pragma once
 #include "runtime/graph/graph.h"
 
@@ -31,11 +31,11 @@ typedef struct gyre_repacker gyre_repacker;
 gyre_status gyre_repacker_create(gyre_device *device, gyre_repacker **out, gyre_error *err) GYRE_MUST_USE;
 void gyre_repacker_destroy(gyre_repacker *repacker);
 
-// Fills columns n_dst0 .. n_dst0+n-1 of `dst` (counted within the range) from n source rows of k elements, and the padding
-// up to the next multiple of 8. n_dst0 is a multiple of 8, and n too unless these are the last columns of the range.
-// scales: f16 [n][k/group] for I4 and I8, else NULL. group divides k (k: per channel) and is a multiple of 8 (I4), 4 (I8)
-// or 32 (Q4_0, Q8_0: above 32 only where the blocks of a group repeat one scale; the first is taken); ignored for floats.
-// Returns when the source may be reused.
+// Fills columns n_dst0 .. n_dst0+n-1 of `dst` (counted within the range) from n source rows of k elements, and the
+// padding up to the next multiple of 8. n_dst0 is a multiple of 8, and n too unless these are the last columns of the
+// range. scales: f16 [n][k/group] for I4 and I8, else NULL. group divides k (k: per channel) and is a multiple of 8
+// (I4), 4 (I8) or 32 (Q4_0, Q8_0: above 32 only where the blocks of a group repeat one scale; the first is taken);
+// ignored for floats. Returns when the source may be reused.
 gyre_status gyre_repack_upload(gyre_repacker *repacker, gyre_repack_format format, const void *rows,
                                const uint16_t *scales, uint32_t n, uint32_t k, uint32_t group, uint32_t n_dst0,
                                const struct gyre_weight_range *dst, gyre_error *err) GYRE_MUST_USE;

@@ -1,5 +1,5 @@
-// See tune.h. The conventions of each kernel (what a workgroup covers, limits of its constants) stand in the comment that
-// opens its .k file; this file follows them.
+// See tune.h. The conventions of each kernel (what a workgroup covers, limits of its constants) stand in the comment
+// that opens its .k file; this file follows them.
 #include "runtime/graph/tune.h"
 #include "backends/kernel_source.h"
 #include "runtime/util/base.h"
@@ -201,7 +201,9 @@ gyre_status gyre_tune(const gyre_graph *g, const struct gyre_node *node, struct 
         return tune_had(info, node, out, err);
     case GYRE_OP_embed:
         snprintf(name, sizeof name, "embed_%s", weight_names[g->values[node->in[1]].weight->kind]);
-        return start(out, name, lanes(info, width / 4), 1, err);
+        GYRE_TRY(start(out, name, lanes(info, 64), 1, err));
+        out->tile[0] = out->kernel.spec[0]; // of 4 elements each
+        return GYRE_OK;
     case GYRE_OP_add:
         GYRE_TRY(start(out, "add", lanes(info, 256), 1, err));
         out->tile[0] = out->kernel.spec[0];

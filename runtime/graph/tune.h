@@ -1,12 +1,13 @@
 // Which kernel runs a node on this device, with which workgroup and constants: the only place that decides it.
 //
 // A choice depends on gyre_device_info and on shapes, never on a vendor's name. It is a rule today. Choices that only a
-// measurement can make (float or int8 products in decode, tile sizes) belong behind gyre_tune as well: measured at first
-// use, kept per (device, driver, hash of the kernel); callers will not notice.
+// measurement can make (float or int8 products in decode, tile sizes) belong behind gyre_tune as well: measured at
+// first use, kept per (device, driver, hash of the kernel); callers will not notice.
 #pragma once
 #include "runtime/graph/node.h"
 
-// A kernel with its constants; a workgroup covers tile[0] x tile[1] x tile[2] units of the extents that the lowering gives.
+// A kernel with its constants; a workgroup covers tile[0] x tile[1] x tile[2] units of the extents that the lowering
+// gives.
 struct gyre_launch {
     struct gyre_kernel_params kernel;
     uint32_t tile[3];

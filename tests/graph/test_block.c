@@ -1,5 +1,5 @@
-// Graphs that compute: one block fused and not, a head with its embedding, uploads; on the cpu device, and on Vulkan and
-// OpenCL against it. Where a device is missing its tests are skipped, unless GYRE_TEST_REQUIRE names its backend.
+// Graphs that compute: one block fused and not, a head with its embedding, uploads; on the cpu device, and on Vulkan
+// and OpenCL against it. Where a device is missing its tests are skipped, unless GYRE_TEST_REQUIRE names its backend.
 #include "tests/graph/lab.h"
 #include "runtime/graph/repack.h"
 #include "runtime/util/base.h"

@@ -1,4 +1,5 @@
-// The memory plan of random graphs: aligned, disjoint while alive, inside the device's limits, and smaller than the sum.
+// The memory plan of random graphs: aligned, disjoint while alive, inside the device's limits, and smaller than the
+// sum.
 #include "tests/graph/lab.h"
 #include "runtime/util/base.h"
 
