@@ -16,7 +16,7 @@ foreach(header ${headers})
     continue()
   endif()
   math(EXPR n "${n} + 1")
-  execute_process(COMMAND ${CC} -std=c17 -fsyntax-only -Wall -Wextra -Wpedantic -Werror -fmax-errors=3 -fmax-include-depth=30
+  execute_process(COMMAND ${CC} -std=c17 -fsyntax-only -Wall -Wextra -Werror -fmax-errors=3 -fmax-include-depth=30
       -I${root} ${flags} -include ${root}/${header} -x c /dev/null
     RESULT_VARIABLE failed ERROR_VARIABLE why)
   if(failed)
