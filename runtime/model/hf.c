@@ -141,7 +141,6 @@ static gyre_status put_special_ids(struct hf *hf)
         uint32_t count_low, count_high;
         uint32_t ids[MAX_END_TOKENS];
     } ends = {.element = GYRE_META_U32};
-    GYRE_TRY(put_count(hf, "bos_token_id", "tokenizer.ggml.bos_token_id"));
     collect_ids(json_object_get(hf->config, "eos_token_id"), ends.ids, &ends.count_low);
     collect_ids(json_object_get(hf->generation, "eos_token_id"), ends.ids, &ends.count_low);
     if (ends.count_low == 0) return GYRE_OK;
@@ -327,6 +326,7 @@ gyre_status gyre_hf_read(gyre_source *source, gyre_error *err)
     struct hf hf = {.source = source, .err = err};
     struct gyre_file_map map;
     char path[PATH_MAX];
+    uint64_t vocab = 0;
     GYRE_GO(load_json(&hf, "config.json", false, &hf.config));
     GYRE_GO(load_json(&hf, "generation_config.json", true, &hf.generation));
     GYRE_GO(load_json(&hf, "model.safetensors.index.json", true, &hf.index));
@@ -335,8 +335,11 @@ gyre_status gyre_hf_read(gyre_source *source, gyre_error *err)
     GYRE_GO(join(&hf, "tokenizer.json", path));
     if (!gyre_file_exists(path)) goto done;
     GYRE_GO(gyre_source_map(source, path, &map, err));
-    source->tokenizer_json = (const char *)map.data;
-    source->tokenizer_json_bytes = map.size;
+    gyre_source_u64(source, "llama.vocab_size", &vocab);
+    const json_t *bos = json_object_get(hf.config, "bos_token_id");
+    const bool has_bos = json_is_integer(bos) && json_integer_value(bos) >= 0 && json_integer_value(bos) <= INT32_MAX;
+    GYRE_GO(gyre_hf_add_tokenizer(source, path, (const char *)map.data, map.size, vocab,
+                                  has_bos ? (int32_t)json_integer_value(bos) : -1, err));
 done:
     json_decref(hf.config);
     json_decref(hf.generation);

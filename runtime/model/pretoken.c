@@ -48,6 +48,19 @@ const struct pre_preset *gyre_pre_preset(const char *name)
     return NULL;
 }
 
+const char *gyre_pre_name(const struct pretokenizer *pre, bool nfc, bool ignore_merges)
+{
+    for (size_t i = 0; i < GYRE_COUNT(presets); i++) {
+        const struct pre_preset *p = &presets[i];
+        bool same = p->nfc == nfc && p->ignore_merges == ignore_merges;
+        uint32_t n = 0;
+        for (; n < GYRE_COUNT(p->patterns) && p->patterns[n] && same; n++)
+            same = n < pre->n && pre->steps[n].keep == KEEP_ALL && !strcmp(pre->steps[n].pattern, p->patterns[n]);
+        if (same && n == pre->n) return p->names[0];
+    }
+    return NULL;
+}
+
 gyre_status gyre_pre_add(struct pretokenizer *pre, const char *pattern, bool literal, enum pre_keep keep,
                          gyre_error *err)
 {
@@ -58,22 +71,28 @@ gyre_status gyre_pre_add(struct pretokenizer *pre, const char *pattern, bool lit
         return gyre_fail(err, GYRE_E_UNSUPPORTED,
                          "cannot use tokenizer: its pre-tokenizer has too many steps or too long a pattern");
     const uint32_t flags = PCRE2_UTF | (literal ? PCRE2_LITERAL : PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C);
+    char *text = strdup(pattern);
+    if (!text) return gyre_fail(err, GYRE_E_NOMEM, "cannot use tokenizer: out of memory");
     pcre2_code *compiled = pcre2_compile((PCRE2_SPTR)pattern, length, flags, &code, &at, NULL);
     if (!compiled) {
         PCRE2_UCHAR why[128];
+        free(text);
         pcre2_get_error_message(code, why, sizeof why);
         return gyre_fail(err, GYRE_E_UNSUPPORTED,
                          "cannot use tokenizer: its pattern is not accepted at character %zu: %s", (size_t)at,
                          (const char *)why);
     }
     pcre2_jit_compile(compiled, PCRE2_JIT_COMPLETE); // where it fails, the interpreter matches
-    pre->steps[pre->n++] = (struct pre_step){compiled, keep};
+    pre->steps[pre->n++] = (struct pre_step){compiled, text, keep};
     return GYRE_OK;
 }
 
 void gyre_pre_free(struct pretokenizer *pre)
 {
-    for (uint32_t i = 0; i < pre->n; i++) pcre2_code_free(pre->steps[i].code);
+    for (uint32_t i = 0; i < pre->n; i++) {
+        pcre2_code_free(pre->steps[i].code);
+        free(pre->steps[i].pattern);
+    }
     *pre = (struct pretokenizer){0};
 }
 

@@ -334,6 +334,8 @@ bool gyre_source_array_i64(const gyre_source *source, const char *key, int64_t *
 
 const char *gyre_source_tokenizer_json(const gyre_source *source, uint64_t *bytes)
 {
-    *bytes = source->tokenizer_json_bytes;
-    return source->tokenizer_json;
+    const struct source_meta *entry = find_meta(source, "tokenizer.huggingface.json");
+    const bool needed = entry && entry->text && !find_meta(source, "tokenizer.ggml.model");
+    *bytes = needed ? entry->meta.raw_bytes - 8 : 0;
+    return needed ? entry->text : NULL;
 }

@@ -67,5 +67,6 @@ bool gyre_source_array(const gyre_source *source, const char *key, struct gyre_m
 bool gyre_source_array_strings(const gyre_source *source, const char *key, struct gyre_string **out, uint64_t *n); // malloc'd; free() it
 bool gyre_source_array_i64(const gyre_source *source, const char *key, int64_t **out, uint64_t *n);                // malloc'd; free() it
 
-// HF only: the tokenizer.json next to the weights, mapped; NULL for GGUF.
+// The text of a tokenizer.json where GGUF's tokenizer keys cannot say the same (an HF directory's own, or the key
+// tokenizer.huggingface.json that a file made from one carries); else NULL, and the tokenizer.ggml.* keys are there.
 const char *gyre_source_tokenizer_json(const gyre_source *source, uint64_t *bytes);

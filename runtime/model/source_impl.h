@@ -24,8 +24,6 @@ struct gyre_source {
     struct gyre_tensor *tensors;
     uint64_t n_tensors, cap_tensors;
     struct gyre_strmap meta_index, tensor_index;
-    const char *tokenizer_json; // inside one of the maps
-    uint64_t tokenizer_json_bytes;
     bool hf_tied; // config.json ties the head to the embedding
 };
 
@@ -36,6 +34,12 @@ gyre_status gyre_safetensors_read(gyre_source *source, const char *path, gyre_er
 // Adds a tensor under its GGUF name; FORMAT unless it has `bytes` bytes. Names without a GGUF counterpart stay.
 gyre_status gyre_hf_add_tensor(gyre_source *source, const struct gyre_tensor *tensor, const char *name, uint64_t bytes,
                                const char *path, gyre_error *err) GYRE_MUST_USE;
+
+// Adds a tokenizer.json as tokenizer.ggml.* metadata, or as tokenizer.huggingface.json where those keys cannot say the
+// same or gyre does not understand it (tokenizer.c then says why). `vocab` pads the token list to the model's rows;
+// `bos` is config.json's (-1: none), which a template of the tokenizer overrules.
+gyre_status gyre_hf_add_tokenizer(gyre_source *source, const char *path, const char *text, uint64_t bytes,
+                                  uint64_t vocab, int32_t bos, gyre_error *err) GYRE_MUST_USE;
 
 gyre_status gyre_source_map(gyre_source *source, const char *path, struct gyre_file_map *out,
                             gyre_error *err) GYRE_MUST_USE;

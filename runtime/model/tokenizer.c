@@ -18,9 +18,11 @@ gyre_status gyre_tokenizer_create(const gyre_source *source, gyre_tokenizer **ou
     if (!tokenizer) return gyre_fail(err, GYRE_E_NOMEM, "cannot use tokenizer: out of memory");
     tokenizer->bos = -1;
     tokenizer->unknown = NO_TOKEN;
-    gyre_status st = gyre_source_container(source) == GYRE_CONTAINER_GGUF
-                         ? gyre_tokenizer_from_gguf(source, tokenizer, err)
-                         : gyre_tokenizer_from_json(source, tokenizer, err);
+    uint64_t bytes;
+    const char *json = gyre_source_tokenizer_json(source, &bytes);
+    gyre_status st = json
+                         ? gyre_tokenizer_from_json(source, gyre_source_path(source), json, bytes, tokenizer, NULL, err)
+                         : gyre_tokenizer_from_gguf(source, tokenizer, err);
     if (st == GYRE_OK) *out = tokenizer;
     else gyre_tokenizer_destroy(tokenizer);
     return st;

@@ -27,7 +27,9 @@ static gyre_status check_model(struct reader *r, gyre_tokenizer *tokenizer)
     const char *model = gyre_source_string(r->source, "tokenizer.ggml.model"),
                *pre = gyre_source_string(r->source, "tokenizer.ggml.pre");
     if (!model)
-        return gyre_fail(r->err, GYRE_E_FORMAT, "cannot use tokenizer (%s): tokenizer.ggml.model is missing", r->path);
+        return gyre_fail(r->err, GYRE_E_FORMAT,
+                         "cannot use tokenizer (%s): there is none (no tokenizer.ggml.model, no tokenizer.json)",
+                         r->path);
     if (strcmp(model, "gpt2"))
         return gyre_fail(r->err, GYRE_E_UNSUPPORTED,
                          "cannot use tokenizer (%s): its model is \"%s\"%s; gyre does byte-level BPE (\"gpt2\")",

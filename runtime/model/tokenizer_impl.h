@@ -43,9 +43,10 @@ bool gyre_bpe_word(const gyre_tokenizer *tokenizer, struct bpe_work *work, const
 
 enum pre_keep { KEEP_ALL, KEEP_MATCHES, KEEP_GAPS }; // which pieces of a split survive
 struct pre_step {
-    void *code;
+    void *code;    // pcre2_code
+    char *pattern; // its text
     enum pre_keep keep;
-}; // code: pcre2_code
+};
 
 struct pretokenizer {
     struct pre_step steps[MAX_PRE_STEPS];
@@ -58,7 +59,9 @@ struct pre_preset {
     const char *patterns[2];
     bool nfc, ignore_merges, adds_bos;
 };
-const struct pre_preset *gyre_pre_preset(const char *name);             // NULL: unknown
+const struct pre_preset *gyre_pre_preset(const char *name); // NULL: unknown
+// The first name of the preset that does exactly what these steps and flags do; NULL: none does.
+const char *gyre_pre_name(const struct pretokenizer *pre, bool nfc, bool ignore_merges);
 extern const char gyre_pre_gpt2[], gyre_pre_digit[], gyre_pre_digits[]; // the patterns of ByteLevel and Digits
 
 // `literal`: the pattern is plain text. UNSUPPORTED where PCRE2 does not take it.
@@ -140,5 +143,6 @@ void gyre_tokenizer_end_ids(const gyre_source *source, uint32_t ends[32], uint32
 
 gyre_status gyre_tokenizer_from_gguf(const gyre_source *source, gyre_tokenizer *tokenizer,
                                      gyre_error *err) GYRE_MUST_USE;
-gyre_status gyre_tokenizer_from_json(const gyre_source *source, gyre_tokenizer *tokenizer,
-                                     gyre_error *err) GYRE_MUST_USE;
+// `text` is a tokenizer.json, `path` names it in messages. `plain` (may be NULL) tells whether GGUF's keys can say all of it.
+gyre_status gyre_tokenizer_from_json(const gyre_source *source, const char *path, const char *text, uint64_t bytes,
+                                     gyre_tokenizer *tokenizer, bool *plain, gyre_error *err) GYRE_MUST_USE;

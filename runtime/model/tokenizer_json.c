@@ -6,8 +6,6 @@
 #include "runtime/model/source_impl.h"
 #include "runtime/util/base.h"
 
-#include <limits.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -245,15 +243,20 @@ static gyre_status read_merges(struct reader *r, const json_t *model)
     return GYRE_OK;
 }
 
-gyre_status gyre_tokenizer_from_json(const gyre_source *source, gyre_tokenizer *tokenizer, gyre_error *err)
+// Flags that GGUF has no place for.
+static bool is_plain(const struct reader *r)
+{
+    for (uint32_t i = 0; i < r->parts.n_added; i++)
+        if (r->added[i].lstrip || r->added[i].rstrip || r->added[i].single_word) return false;
+    return r->tokenizer->unknown == NO_TOKEN;
+}
+
+gyre_status gyre_tokenizer_from_json(const gyre_source *source, const char *path, const char *text, uint64_t bytes,
+                                     gyre_tokenizer *tokenizer, bool *plain, gyre_error *err)
 {
     gyre_status st = GYRE_OK;
-    char path[PATH_MAX];
-    uint64_t bytes, bos;
+    uint64_t bos;
     struct reader r = {.path = path, .tokenizer = tokenizer, .err = err};
-    const char *text = gyre_source_tokenizer_json(source, &bytes);
-    snprintf(path, sizeof path, "%s/tokenizer.json", gyre_source_path(source));
-    if (!text) return gyre_fail(err, GYRE_E_IO, "cannot use tokenizer (%s): there is no such file", path);
     GYRE_GO(gyre_json_parse(path, text, bytes, &r.root, err));
     const json_t *model = json_object_get(r.root, "model");
     if (gyre_source_u64(source, "tokenizer.ggml.bos_token_id", &bos) && bos <= INT32_MAX) tokenizer->bos = (int32_t)bos;
@@ -265,6 +268,7 @@ gyre_status gyre_tokenizer_from_json(const gyre_source *source, gyre_tokenizer *
     GYRE_GO(read_merges(&r, model));
     gyre_tokenizer_end_ids(source, r.ends, &r.parts.n_ends);
     r.parts.ends = r.ends;
+    if (plain) *plain = is_plain(&r);
     st = gyre_tokenizer_build(tokenizer, &r.parts, path, err);
 done:
     json_decref(r.root);
