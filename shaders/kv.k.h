@@ -1,0 +1,59 @@
+/* The KV cache: where a head of a position lies, and one head vector from shared memory into it.
+
+   A token's K (or V) of one kv head becomes codes = clamp(round(x / scale) + zero), one scale and zero per vector:
+   lo = clip min(0, min x), hi = clip max(0, max x), scale = f16((hi - lo) / qmax), zero = round(-lo / scale).
+   The scale is rounded to f16 before the codes are made, so that what is read is what was meant.
+   KVBITS 16 stores halves (values beyond the largest half become it), no scale.                                */
+
+/* bits of the half nearest to v (ties to even), beyond the largest half that one; packHalf2x16 may round otherwise */
+FN uint f16_nearest(float v)
+{
+  const uint bits = BITS_U(v);
+  const uint sign = (bits >> 16) & 0x8000u;
+  const uint a = bits & 0x7FFFFFFFu;
+  const uint norm = (a - 0x38000000u + 0xFFFu + ((a >> 13) & 1u)) >> 13;
+  const uint sub = BITS_U(BITS_F(a) + 0.5f) - 0x3F000000u; /* 0.5 has the unit 2^-24 of subnormal halves */
+  const uint h = a > 0x7F800000u ? 0x7E00u : a >= 0x477FE000u ? 0x7BFFu : a >= 0x38800000u ? norm : sub;
+  return sign | h;
+}
+
+/* Vectors lie at slot * words per vector; slot counts [page][kv head][position in page]. */
+#define KV_SLOT(page, heads, head, position) (((page) * (heads) + (head)) * 32 + ((position) & 31))
+#define KV_CODE(i) U(I(clamp(ROUNDE(v[i] / scale) + zero, 0.0f, qmax)))
+#define KV_PUT(at, word) { if (to_k) kpool[at] = (word); if (to_v) vpool[at] = (word); }
+
+/* Writes v[0..hd) of shared memory to the K pool if to_k, to the V pool if to_v. Call it with v complete (after a
+   barrier) and in uniform control flow; red is float2[WGX] of shared memory. There is one copy of the work for K and V,
+   since devices that mask instead of branching would do both. */
+#define KV_STORE(slot, hd, clip, to_k, to_v)                                                    \
+  const int words = (hd) * KVBITS / 32;                                                         \
+  if (KVBITS == 16) {                                                                           \
+    for (int w = LI_X; w < words; w += WGX) {                                                   \
+      const uint word = f16_nearest(v[2 * w]) | f16_nearest(v[2 * w + 1]) << 16;                \
+      KV_PUT((slot) * words + w, word)                                                          \
+    }                                                                                           \
+  } else {                                                                                      \
+    float lo = 0.0f;                                                                            \
+    float hi = 0.0f;                                                                            \
+    for (int i = LI_X; i < (hd); i += WGX) { lo = min(lo, v[i]); hi = max(hi, v[i]); }          \
+    red[LI_X] = V2F(lo, hi);                                                                    \
+    BARRIER_L();                                                                                \
+    for (int i = 0; i < WGX; i++) { lo = min(lo, red[i].x); hi = max(hi, red[i].y); }           \
+    const float qmax = KVBITS == 8 ? 255.0f : 15.0f;                                            \
+    const uint scale_bits = f16_nearest((hi - lo) * (clip) / qmax);                             \
+    const float stored = UNPACK_H2(scale_bits).x;                                               \
+    const float scale = stored > 0.0f ? stored : 3.0e38f; /* a zero vector: every code is 0 */  \
+    const float zero = clamp(ROUNDE((0.0f - lo) * (clip) / scale), 0.0f, qmax);                 \
+    for (int w = LI_X; w < words; w += WGX) {                                                   \
+      uint word = 0u;                                                                           \
+      if (KVBITS == 8) {                                                                        \
+        for (int j = 0; j < 4; j++) word |= KV_CODE(4 * w + j) << U(8 * j);                     \
+      } else {                                                                                  \
+        for (int j = 0; j < 8; j++) word |= KV_CODE(8 * w + j) << U(4 * j);                     \
+      }                                                                                         \
+      KV_PUT((slot) * words + w, word)                                                          \
+    }                                                                                           \
+    const uint meta = scale_bits | f16_nearest(zero) << 16;                                     \
+    if (to_k && LI_X == 0) kmeta[slot] = meta;                                                  \
+    if (to_v && LI_X == 0) vmeta[slot] = meta;                                                  \
+  }
