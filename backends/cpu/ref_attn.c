@@ -1,0 +1,102 @@
+// Reference of attn: for every sequence in the batch and every kv head the cache is expanded once, in double, then each
+// row of that sequence takes its softmax over its own prefix.
+#include "backends/cpu/ref.h"
+#include "runtime/util/half.h"
+#include "shaders/params.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct cache { // one kv head of one sequence: positions 0..length-1
+    double *k, *v; // k [hd][length], so that the loop over positions is the inner one; v [length][hd]
+    int length, hd;
+};
+
+static double element(const uint32_t *words, uint32_t meta, int i, int bits)
+{
+    const uint32_t code = words[i * bits / 32] >> i * bits % 32;
+    if (bits == 16) return (double)gyre_f32_from_f16((uint16_t)code);
+    const double scale = (double)gyre_f32_from_f16((uint16_t)meta), zero = (double)gyre_f32_from_f16((uint16_t)(meta >> 16));
+    return scale * ((double)(code & ((1u << bits) - 1)) - zero);
+}
+
+static void expand(struct cache *c, const struct gyre_ref_args *args, int sequence, int kv_head)
+{
+    const struct gyre_attn_params *p = args->params;
+    const int bits = (int)args->spec[3], words = p->hd * bits / 32;
+    const int32_t *pages = (const int32_t *)args->bind[7] + sequence * p->page_stride;
+    const uint32_t *k = args->bind[2], *k_meta = args->bind[3], *v = args->bind[4], *v_meta = args->bind[5];
+    for (int t = 0; t < c->length; t++) {
+        const size_t slot = (size_t)((pages[t / 32] * p->kv_heads + kv_head) * 32 + t % 32), at = slot * (size_t)words;
+        const uint32_t km = bits < 16 ? k_meta[slot] : 0, vm = bits < 16 ? v_meta[slot] : 0;
+        for (int i = 0; i < c->hd; i++) {
+            c->k[i * c->length + t] = element(k + at, km, i, bits);
+            c->v[t * c->hd + i] = element(v + at, vm, i, bits);
+        }
+    }
+}
+
+// o[hd] = softmax(scale q k) v over positions 0..n-1; s[n] and sum[hd] are scratch.
+static void attend(const struct cache *c, const float *q, double scale, int n, double *s, double *sum, float *o)
+{
+    for (int t = 0; t < n; t++) s[t] = 0;
+    for (int i = 0; i < c->hd; i++) {
+        const double qi = scale * (double)q[i], *k = c->k + i * c->length;
+        for (int t = 0; t < n; t++) s[t] += qi * k[t];
+    }
+    double top = s[0], total = 0;
+    for (int t = 1; t < n; t++) top = fmax(top, s[t]);
+    for (int i = 0; i < c->hd; i++) sum[i] = 0;
+    for (int t = 0; t < n; t++) {
+        const double e = exp(s[t] - top), *v = c->v + t * c->hd;
+        total += e;
+        for (int i = 0; i < c->hd; i++) sum[i] += e * v[i];
+    }
+    for (int i = 0; i < c->hd; i++) o[i] = (float)(sum[i] / total);
+}
+
+// All live rows of `sequence`. Without memory the output keeps the NaN that the caller wrote.
+static void attend_sequence(const struct gyre_ref_args *args, int sequence, int length)
+{
+    const struct gyre_attn_params *p = args->params;
+    const int32_t(*rows)[4] = args->bind[6];
+    const int per_kv = p->heads / p->kv_heads, hd = p->hd;
+    const size_t n = (size_t)length * (size_t)hd;
+    double *memory = malloc(2 * n * sizeof *memory);
+    if (!memory) return;
+    struct cache c = {memory, memory + n, length, hd};
+    for (int kv_head = 0; kv_head < p->kv_heads; kv_head++) {
+        expand(&c, args, sequence, kv_head);
+#pragma omp parallel for schedule(dynamic)
+        for (int r = 0; r < p->rows; r++) {
+            if (!(rows[r][3] & 1) || rows[r][1] != sequence) continue;
+            double *s = malloc((size_t)(length + hd) * sizeof *s);
+            for (int h = kv_head * per_kv; s && h < (kv_head + 1) * per_kv; h++)
+                attend(&c, (const float *)args->bind[1] + (size_t)r * (size_t)p->ldq + h * hd, (double)p->scale, rows[r][2] + 1, s,
+                       s + length, (float *)args->bind[0] + ((size_t)r * (size_t)p->heads + (size_t)h) * (size_t)hd);
+            free(s);
+        }
+    }
+    free(memory);
+}
+
+void ref_attn(const struct gyre_ref_args *args)
+{
+    const struct gyre_attn_params *p = args->params;
+    const int32_t(*rows)[4] = args->bind[6];
+    const size_t row_bytes = (size_t)(p->heads * p->hd) * sizeof(float);
+    for (int r = 0; r < p->rows; r++) { // dead rows are zero
+        memset((char *)args->bind[0] + (size_t)r * row_bytes, rows[r][3] & 1 ? 0xFF : 0, row_bytes);
+    }
+    for (int r = 0; r < p->rows; r++) { // the first live row of each sequence stands for it
+        int length = 0;
+        bool first = rows[r][3] & 1;
+        for (int i = 0; i < p->rows; i++) {
+            if (!(rows[i][3] & 1) || rows[i][1] != rows[r][1]) continue;
+            if (i < r) first = false;
+            if (rows[i][2] >= length) length = rows[i][2] + 1;
+        }
+        if (first) attend_sequence(args, rows[r][1], length);
+    }
+}

@@ -1,0 +1,137 @@
+// References of what happens to logits: the largest, the choice of a token, likelihoods and divergences.
+#include "backends/cpu/ref.h"
+#include "runtime/util/half.h"
+#include "shaders/params.h"
+
+#include <math.h>
+
+// Does (a, i) come before (b, j)? Larger values first, then smaller columns; NaN is the smallest value.
+static bool before(float a, int i, float b, int j)
+{
+    if (isnan(a) || isnan(b)) return isnan(a) == isnan(b) ? i < j : isnan(b);
+    return a > b || (a == b && i < j);
+}
+
+// The k best columns of x[0..n), by insertion; columns beyond n repeat the last column as minus infinity.
+static void best_columns(const float *x, int n, int k, float *vals, uint32_t *ids)
+{
+    int have = 0;
+    for (int i = 0; i < n; i++) {
+        int at = have;
+        while (at > 0 && before(x[i], i, x[ids[at - 1]], (int)ids[at - 1])) at--;
+        if (at >= k) continue;
+        have = have < k ? have + 1 : k;
+        for (int j = have - 1; j > at; j--) ids[j] = ids[j - 1];
+        ids[at] = (uint32_t)i;
+    }
+    for (int j = 0; j < k; j++) {
+        if (j >= have) ids[j] = (uint32_t)(n - 1);
+        vals[j] = j >= have || isnan(x[ids[j]]) ? -INFINITY : x[ids[j]] + 0.0f; // -0 becomes 0
+    }
+}
+
+void ref_topk(const struct gyre_ref_args *args)
+{
+    const struct gyre_topk_params *p = args->params;
+    const float *x = args->bind[2];
+    for (int32_t r = 0; r < p->rows; r++)
+        best_columns(x + (size_t)r * (size_t)p->width, p->width, p->k, (float *)args->bind[0] + r * p->k, (uint32_t *)args->bind[1] + r * p->k);
+}
+
+void ref_argmax(const struct gyre_ref_args *args) { ref_topk(args); }
+
+// ---- sampling -----------------------------------------------------------------------------------------
+
+static uint32_t mix(uint32_t x)
+{
+    x = (x ^ x >> 16) * 0x7FEB352Du;
+    x = (x ^ x >> 15) * 0x846CA68Bu;
+    return x ^ x >> 16;
+}
+
+// The place among k descending candidates: those of the nucleus (top_p), drawn by their share at u in [0, 1).
+static int draw(const float *vals, int k, double temperature, double top_p, double u)
+{
+    double sum = 0, kept = 0, passed = 0;
+    int count = 0, j = 0;
+    if (!(temperature > 0)) return 0;
+    for (int i = 0; i < k; i++) sum += exp(((double)vals[i] - (double)vals[0]) / temperature);
+    for (; count < k && (count == 0 || top_p >= 1 || kept < top_p * sum); count++)
+        kept += exp(((double)vals[count] - (double)vals[0]) / temperature);
+    for (; j + 1 < count; j++) {
+        passed += exp(((double)vals[j] - (double)vals[0]) / temperature);
+        if (passed > u * kept) break;
+    }
+    return j;
+}
+
+void ref_sample(const struct gyre_ref_args *args)
+{
+    const struct gyre_sample_params *p = args->params;
+    int32_t(*rows)[4] = args->bind[0];
+    uint32_t *history = args->bind[1], (*state)[4] = args->bind[2];
+    const float *vals = args->bind[3];
+    const uint32_t *ids = args->bind[4];
+    for (int32_t r = 0; r < p->rows; r++) {
+        if (!(rows[r][3] & 2)) continue;
+        const uint32_t hash = mix(state[r][2] ^ mix((uint32_t)rows[r][2] + 0x9E3779B9u));
+        const int j = draw(vals + r * p->k, p->k, (double)gyre_f32_from_bits(state[r][0]), (double)gyre_f32_from_bits(state[r][1]),
+                           (hash >> 8) * 0x1p-24);
+        const uint32_t token = ids[r * p->k + j];
+        history[r * p->history + rows[r][2] % p->history] = token;
+        rows[r][0] = (int32_t)token;
+        rows[r][2]++;
+    }
+}
+
+// ---- likelihoods --------------------------------------------------------------------------------------
+
+struct total { double top, log_sum; int top_at; }; // maximum and its column; log sum exp(x - top)
+
+static struct total total_of(const float *x, int n)
+{
+    struct total t = {.top = -INFINITY};
+    double sum = 0;
+    for (int i = 0; i < n; i++)
+        if ((double)x[i] > t.top) t.top = (double)x[i], t.top_at = i;
+    for (int i = 0; i < n; i++) sum += exp((double)x[i] - t.top);
+    t.log_sum = log(sum);
+    return t;
+}
+
+void ref_loglik(const struct gyre_ref_args *args)
+{
+    const struct gyre_loglik_params *p = args->params;
+    float(*out)[4] = args->bind[0];
+    const uint32_t *targets = args->bind[2];
+#pragma omp parallel for
+    for (int32_t r = 0; r < p->rows; r++) {
+        const float *x = (const float *)args->bind[1] + (size_t)r * (size_t)p->width;
+        const struct total t = total_of(x, p->width);
+        const float target = x[targets[r] < (uint32_t)p->width ? targets[r] : (uint32_t)p->width - 1];
+        out[r][0] = (float)(t.top - (double)target + t.log_sum);
+        out[r][1] = (float)(t.top + t.log_sum);
+        out[r][2] = gyre_f32_from_bits((uint32_t)t.top_at);
+        out[r][3] = target;
+    }
+}
+
+void ref_kl(const struct gyre_ref_args *args)
+{
+    const struct gyre_kl_params *p = args->params;
+    float(*out)[4] = args->bind[0];
+#pragma omp parallel for
+    for (int32_t r = 0; r < p->rows; r++) {
+        const float *x = (const float *)args->bind[1] + (size_t)r * (size_t)p->width;
+        const float *y = (const float *)args->bind[2] + (size_t)r * (size_t)p->width;
+        const struct total a = total_of(x, p->width), b = total_of(y, p->width);
+        double kl = 0;
+        for (int i = 0; i < p->width; i++) {
+            const double lp = (double)x[i] - a.top - a.log_sum, lq = (double)y[i] - b.top - b.log_sum;
+            kl += exp(lp) > 0 ? exp(lp) * (lp - lq) : 0;
+        }
+        out[r][0] = (float)kl;
+        out[r][1] = a.top_at == b.top_at;
+        out[r][2] = out[r][3] = 0;
+    }
+}

@@ -1,0 +1,120 @@
+// References of rope, kv_write and the two kernels that fuse them (with the Hadamard transform between, for R3).
+// The fused ones are made of the references of their parts. Codes and scales of the cache are computed in f32, as the
+// kernels do: there rounding is the definition.
+#include "backends/cpu/ref.h"
+#include "runtime/util/half.h"
+#include "shaders/params.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+// One row's `heads` heads of size hd, in place: (a, b) -> mscale (a cos t - b sin t, a sin t + b cos t).
+static void rope_row(float *x, int heads, int hd, int interleaved, double mscale, int position, const float *freqs)
+{
+    for (int head = 0; head < heads; head++, x += hd)
+        for (int i = 0; i < hd / 2; i++) {
+            const int at = interleaved ? 2 * i : i, to = interleaved ? 2 * i + 1 : i + hd / 2;
+            const double t = (double)position * (double)freqs[i], a = (double)x[at], b = (double)x[to];
+            x[at] = (float)(mscale * (a * cos(t) - b * sin(t)));
+            x[to] = (float)(mscale * (a * sin(t) + b * cos(t)));
+        }
+}
+
+void ref_rope(const struct gyre_ref_args *args)
+{
+    const struct gyre_rope_params *p = args->params;
+    float *y = args->bind[0];
+    const float *x = args->bind[1], *freqs = args->bind[3];
+    const int32_t(*rows)[4] = args->bind[2];
+    const size_t width = (size_t)(p->heads + 2 * p->kv_heads) * (size_t)p->hd;
+    for (int32_t r = 0; r < p->rows; r++) {
+        memcpy(y + (size_t)r * width, x + (size_t)r * width, width * sizeof *y);
+        rope_row(y + (size_t)r * width, p->heads + p->kv_heads, p->hd, p->interleaved, (double)p->mscale, rows[r][2], freqs);
+    }
+}
+
+// ---- the cache ----------------------------------------------------------------------------------------
+
+static uint32_t f16_clamped(float x)
+{
+    return gyre_f16_from_f32(x > 65504.0f ? 65504.0f : x < -65504.0f ? -65504.0f : x);
+}
+
+// One head vector as `bits`-bit words and its meta word {f16 scale, f16 zero}.
+static void quantize_vector(const float *x, int hd, int bits, float clip, uint32_t *words, uint32_t *meta)
+{
+    memset(words, 0, (size_t)(hd * bits / 8));
+    if (bits == 16) {
+        for (int i = 0; i < hd; i++) words[i / 2] |= f16_clamped(x[i]) << 16 * (i % 2);
+        return;
+    }
+    float lo = 0, hi = 0;
+    for (int i = 0; i < hd; i++) lo = fminf(lo, x[i]), hi = fmaxf(hi, x[i]);
+    const float qmax = bits == 8 ? 255.0f : 15.0f;
+    const uint32_t scale_bits = f16_clamped((hi - lo) * clip / qmax);
+    const float scale = gyre_f32_from_f16((uint16_t)scale_bits);
+    const float zero = scale > 0 ? fminf(rintf((0.0f - lo) * clip / scale), qmax) : 0.0f;
+    for (int i = 0; i < hd && scale > 0; i++) {
+        const float code = fminf(fmaxf(rintf(x[i] / scale) + zero, 0), qmax);
+        words[i * bits / 32] |= (uint32_t)code << i * bits % 32;
+    }
+    *meta = scale_bits | f16_clamped(zero) << 16;
+}
+
+void ref_kv_write(const struct gyre_ref_args *args)
+{
+    const struct gyre_kv_write_params *p = args->params;
+    const int bits = (int)args->spec[3];
+    const float *x = args->bind[4];
+    const int32_t(*rows)[4] = args->bind[5], *pages = args->bind[6];
+    const int32_t G = p->kv_heads, words = p->hd * bits / 32;
+    for (int32_t r = 0; r < p->rows; r++, x += (p->heads + 2 * G) * p->hd) {
+        if (!(rows[r][3] & 1)) continue;
+        const int32_t page = pages[rows[r][1] * p->page_stride + rows[r][2] / 32];
+        for (int32_t head = 0; head < 2 * G; head++) {
+            uint32_t *pool = args->bind[head < G ? 0 : 2], *meta = args->bind[head < G ? 1 : 3];
+            const size_t slot = (size_t)((page * G + head % G) * 32 + rows[r][2] % 32);
+            quantize_vector(x + (p->heads + head) * p->hd, p->hd, bits, p->clip, pool + slot * (size_t)words, meta + slot);
+        }
+    }
+}
+
+// ---- fused --------------------------------------------------------------------------------------------
+
+static void fused(const struct gyre_ref_args *args, bool with_had)
+{
+    const struct gyre_rope_kv_params *p = args->params;
+    const size_t width = (size_t)(p->heads + 2 * p->kv_heads) * (size_t)p->hd, n_q = (size_t)(p->heads * p->hd);
+    const size_t bytes = (size_t)p->rows * width * sizeof(float);
+    float *roped = malloc(bytes), *turned = malloc(bytes);
+    if (!roped || !turned) {
+        memset(args->bind[0], 0xFF, args->size[0]); // NaN: a reference has no way to fail
+        goto done;
+    }
+    struct gyre_ref_args part = *args;
+    const struct gyre_rope_params rope = {p->rows, p->heads, p->kv_heads, p->hd, p->interleaved, p->mscale};
+    part.params = &rope;
+    part.bind[0] = roped, part.bind[1] = args->bind[5], part.bind[2] = args->bind[6], part.bind[3] = args->bind[8];
+    ref_rope(&part);
+    if (with_had) {
+        const struct gyre_hadamard_params had = {.n = p->n, .segs = p->heads + p->kv_heads, .k1 = p->k1, .k2 = p->k2,
+                                                 .k3 = p->k3, .p = p->p, .had_t = p->had_t, .rows = p->rows, .width = (int32_t)width};
+        part.params = &had;
+        part.bind[0] = turned, part.bind[1] = roped, part.bind[2] = args->bind[9], part.bind[3] = args->bind[9];
+        ref_hadamard(&part);
+    }
+    float *const x = with_had ? turned : roped;
+    for (int32_t r = 0; r < p->rows; r++) memcpy((float *)args->bind[0] + (size_t)r * n_q, x + (size_t)r * width, n_q * sizeof *x);
+    const struct gyre_kv_write_params kv = {p->rows, p->heads, p->kv_heads, p->hd, p->page_stride, p->clip};
+    part.params = &kv;
+    for (int i = 0; i < 4; i++) part.bind[i] = args->bind[i + 1];
+    part.bind[4] = x, part.bind[5] = args->bind[6], part.bind[6] = args->bind[7];
+    ref_kv_write(&part);
+done:
+    free(roped);
+    free(turned);
+}
+
+void ref_rope_kv(const struct gyre_ref_args *args) { fused(args, false); }
+void ref_rope_had_kv(const struct gyre_ref_args *args) { fused(args, true); }

@@ -1,0 +1,141 @@
+// Cases of rope, kv_write and their fused forms.
+#include "tests/ops/batch.h"
+
+#include <math.h>
+
+static const struct batch_run mixed[] = {{2, 40, 1}, {-1, 3, 1}, {0, 30, 4}, {1, 63, 2}, {-1, 0, 1}, {2, 0, 1}};
+enum { MIXED = sizeof mixed / sizeof *mixed };
+
+static float *make_freqs(struct check *check, int hd, double base)
+{
+    float *freqs = check_alloc(check, (size_t)hd / 2 * sizeof *freqs);
+    for (int i = 0; i < hd / 2; i++) freqs[i] = (float)pow(base, -2.0 * i / hd);
+    return freqs;
+}
+
+static void rope_case(struct check *check, int heads, int kv_heads, int hd, bool interleaved, int position, uint32_t wg, double bound)
+{
+    const struct batch_run runs[] = {{0, position, 2}, {-1, 7, 1}, {1, 1, 1}};
+    const struct batch b = batch_make(check, runs, 3);
+    const struct gyre_rope_params p = {b.rows, heads, kv_heads, hd, interleaved, 1.1f};
+    const size_t n = (size_t)(b.rows * (heads + 2 * kv_heads) * hd);
+    const struct check_case c = {
+        .kernel = "rope",
+        .params = &p,
+        .n_spec = 3,
+        .spec = {wg, 1, 1},
+        .groups = {(uint32_t)(heads + 2 * kv_heads), (uint32_t)b.rows},
+        .bind = {{.size = 4 * n, .bound = bound},
+                 {.data = check_normal(check, n, 2), .size = 4 * n},
+                 {.data = b.row, .size = b.rows_bytes},
+                 {.data = make_freqs(check, hd, 10000), .size = 2 * (size_t)hd}},
+    };
+    check_run(check, &c, "heads %d/%d of %d, interleaved %d, position %d, workgroup %u", heads, kv_heads, hd, interleaved, position, wg);
+}
+
+void cases_rope(struct check *check)
+{
+    rope_case(check, 9, 3, 64, false, 33, 8, 1e-13);
+    rope_case(check, 9, 3, 64, true, 1023, 32, 1e-13);
+    rope_case(check, 4, 4, 80, false, 5000, 8, 1e-12);
+    rope_case(check, 8, 1, 24, true, 100000, 7, 1e-10);
+    rope_case(check, 1, 1, 256, false, 131071, 64, 1e-10);
+    rope_case(check, 2, 1, 8, false, 0, 8, 1e-13);
+}
+
+// ---- the cache ----------------------------------------------------------------------------------------
+
+struct pools { size_t pool_bytes, meta_bytes; struct check_bind pool, meta; };
+
+static struct pools make_pools(const struct batch *b, int kv_heads, int hd, uint32_t bits)
+{
+    const size_t slots = (size_t)(b->pages_used * kv_heads * 32);
+    struct pools s = {.pool_bytes = slots * (size_t)hd * bits / 8, .meta_bytes = 4 * slots};
+    s.pool = (struct check_bind){.size = s.pool_bytes, .compare = bits == 16 ? batch_same_halves : bits == 8 ? batch_same_cache8 : batch_same_cache4};
+    s.meta = (struct check_bind){.size = s.meta_bytes, .compare = batch_same_meta};
+    return s;
+}
+
+static void kv_case(struct check *check, int heads, int kv_heads, int hd, uint32_t bits, float clip, uint32_t wg)
+{
+    const struct batch b = batch_make(check, mixed, MIXED);
+    const struct pools s = make_pools(&b, kv_heads, hd, bits);
+    const struct gyre_kv_write_params p = {b.rows, heads, kv_heads, hd, b.page_stride, clip};
+    const size_t width = (size_t)((heads + 2 * kv_heads) * hd), n = (size_t)b.rows * width;
+    float *x = check_normal(check, n, 1.5);
+    for (int i = 0; i < hd; i++) { // a zero vector, one without negative values, one of large and one of tiny values
+        x[(size_t)(heads * hd + i)] = 0;
+        x[width * 2 + (size_t)(heads * hd + i)] = fabsf(x[width * 2 + (size_t)(heads * hd + i)]) + 3;
+        x[width * 3 + (size_t)(heads * hd + i)] *= 3e5f;
+        x[width * 4 + (size_t)(heads * hd + i)] *= 1e-6f;
+    }
+    const struct check_case c = {
+        .kernel = "kv_write",
+        .params = &p,
+        .n_spec = 4,
+        .spec = {wg, 1, 1, bits},
+        .groups = {(uint32_t)(2 * kv_heads), (uint32_t)b.rows},
+        .bind = {s.pool, s.meta, s.pool, s.meta,
+                 {.data = x, .size = 4 * n},
+                 {.data = b.row, .size = b.rows_bytes},
+                 {.data = b.table, .size = b.table_bytes}},
+    };
+    check_run(check, &c, "heads %d/%d of %d, %u bits, clip %g, workgroup %u", heads, kv_heads, hd, bits, (double)clip, wg);
+}
+
+void cases_kv_write(struct check *check)
+{
+    const int hds[] = {8, 24, 64, 80, 128, 256};
+    for (uint32_t bits = 4; bits <= 16; bits *= 2)
+        for (int i = 0; i < 6; i++) kv_case(check, i % 2 ? 4 : 9, i % 2 ? 4 : 3, hds[i], bits, i % 3 ? 1.0f : 0.95f, i % 2 ? 8 : 32);
+    kv_case(check, 8, 1, 64, 8, 1, 5);
+}
+
+static void fused_case(struct check *check, const char *kernel, int heads, int kv_heads, int hd, uint32_t bits, bool interleaved,
+                       const int had[4], uint32_t wg)
+{
+    const struct batch b = batch_make(check, mixed, MIXED);
+    const struct pools s = make_pools(&b, kv_heads, hd, bits);
+    struct gyre_rope_kv_params p = {.rows = b.rows, .heads = heads, .kv_heads = kv_heads, .hd = hd, .interleaved = interleaved,
+                                    .mscale = 0.9f, .page_stride = b.page_stride, .clip = 0.97f};
+    size_t words = 1;
+    uint32_t *base = check_alloc(check, sizeof *base);
+    if (had) {
+        p.n = hd, p.segs = 1, p.k1 = had[0], p.k2 = had[1], p.k3 = had[2], p.p = had[3];
+        base = check_had_base(check, had, &words);
+    }
+    const size_t n = (size_t)(b.rows * (heads + 2 * kv_heads) * hd);
+    const struct check_case c = {
+        .kernel = kernel,
+        .params = &p,
+        .n_spec = 5,
+        .spec = {wg, 1, 1, bits, (uint32_t)hd},
+        .groups = {(uint32_t)(heads + 2 * kv_heads), (uint32_t)b.rows},
+        .bind = {{.size = 4 * (size_t)(b.rows * heads * hd), .bound = 1e-12}, s.pool, s.meta, s.pool, s.meta,
+                 {.data = check_normal(check, n, 1.5), .size = 4 * n},
+                 {.data = b.row, .size = b.rows_bytes},
+                 {.data = b.table, .size = b.table_bytes},
+                 {.data = make_freqs(check, hd, 100000), .size = 2 * (size_t)hd},
+                 {.data = base, .size = 4 * words}},
+    };
+    check_run(check, &c, "heads %d/%d of %d, %u bits, interleaved %d, workgroup %u", heads, kv_heads, hd, bits, interleaved, wg);
+}
+
+void cases_rope_kv(struct check *check)
+{
+    fused_case(check, "rope_kv", 9, 3, 64, 16, false, NULL, 8);
+    fused_case(check, "rope_kv", 9, 3, 64, 8, true, NULL, 32);
+    fused_case(check, "rope_kv", 4, 4, 24, 4, false, NULL, 8);
+    fused_case(check, "rope_kv", 8, 1, 8, 8, true, NULL, 3);
+    fused_case(check, "rope_kv", 2, 1, 256, 4, false, NULL, 64);
+}
+
+void cases_rope_had_kv(struct check *check)
+{
+    fused_case(check, "rope_had_kv", 9, 3, 64, 8, false, (const int[]){1, 1, 1, 6}, 8);
+    fused_case(check, "rope_had_kv", 9, 3, 64, 4, true, (const int[]){1, 1, 1, 6}, 32);
+    fused_case(check, "rope_had_kv", 4, 4, 80, 8, false, (const int[]){20, 1, 1, 2}, 8);
+    fused_case(check, "rope_had_kv", 8, 1, 24, 16, true, (const int[]){12, 1, 1, 1}, 4);
+    fused_case(check, "rope_had_kv", 2, 1, 256, 4, false, (const int[]){1, 1, 1, 8}, 16);
+    fused_case(check, "rope_had_kv", 2, 2, 8, 8, false, (const int[]){1, 1, 1, 3}, 8);
+}
