@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct cache { // one kv head of one sequence: positions 0..length-1
+struct cache {     // one kv head of one sequence: positions 0..length-1
     double *k, *v; // k [hd][length], so that the loop over positions is the inner one; v [length][hd]
     int length, hd;
 };
@@ -17,7 +17,8 @@ static double element(const uint32_t *words, uint32_t meta, int i, int bits)
 {
     const uint32_t code = words[i * bits / 32] >> i * bits % 32;
     if (bits == 16) return (double)gyre_f32_from_f16((uint16_t)code);
-    const double scale = (double)gyre_f32_from_f16((uint16_t)meta), zero = (double)gyre_f32_from_f16((uint16_t)(meta >> 16));
+    const double scale = (double)gyre_f32_from_f16((uint16_t)meta),
+                 zero = (double)gyre_f32_from_f16((uint16_t)(meta >> 16));
     return scale * ((double)(code & ((1u << bits) - 1)) - zero);
 }
 
@@ -73,8 +74,9 @@ static void attend_sequence(const struct gyre_ref_args *args, int sequence, int 
             if (!(rows[r][3] & 1) || rows[r][1] != sequence) continue;
             double *s = malloc((size_t)(length + hd) * sizeof *s);
             for (int h = kv_head * per_kv; s && h < (kv_head + 1) * per_kv; h++)
-                attend(&c, (const float *)args->bind[1] + (size_t)r * (size_t)p->ldq + h * hd, (double)p->scale, rows[r][2] + 1, s,
-                       s + length, (float *)args->bind[0] + ((size_t)r * (size_t)p->heads + (size_t)h) * (size_t)hd);
+                attend(&c, (const float *)args->bind[1] + (size_t)r * (size_t)p->ldq + h * hd, (double)p->scale,
+                       rows[r][2] + 1, s, s + length,
+                       (float *)args->bind[0] + ((size_t)r * (size_t)p->heads + (size_t)h) * (size_t)hd);
             free(s);
         }
     }

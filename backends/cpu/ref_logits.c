@@ -35,7 +35,8 @@ void ref_topk(const struct gyre_ref_args *args)
     const struct gyre_topk_params *p = args->params;
     const float *x = args->bind[2];
     for (int32_t r = 0; r < p->rows; r++)
-        best_columns(x + (size_t)r * (size_t)p->width, p->width, p->k, (float *)args->bind[0] + r * p->k, (uint32_t *)args->bind[1] + r * p->k);
+        best_columns(x + (size_t)r * (size_t)p->width, p->width, p->k, (float *)args->bind[0] + r * p->k,
+                     (uint32_t *)args->bind[1] + r * p->k);
 }
 
 void ref_argmax(const struct gyre_ref_args *args) { ref_topk(args); }
@@ -75,8 +76,8 @@ void ref_sample(const struct gyre_ref_args *args)
     for (int32_t r = 0; r < p->rows; r++) {
         if (!(rows[r][3] & 2)) continue;
         const uint32_t hash = mix(state[r][2] ^ mix((uint32_t)rows[r][2] + 0x9E3779B9u));
-        const int j = draw(vals + r * p->k, p->k, (double)gyre_f32_from_bits(state[r][0]), (double)gyre_f32_from_bits(state[r][1]),
-                           (hash >> 8) * 0x1p-24);
+        const int j = draw(vals + r * p->k, p->k, (double)gyre_f32_from_bits(state[r][0]),
+                           (double)gyre_f32_from_bits(state[r][1]), (hash >> 8) * 0x1p-24);
         const uint32_t token = ids[r * p->k + j];
         history[r * p->history + rows[r][2] % p->history] = token;
         rows[r][0] = (int32_t)token;
@@ -86,7 +87,10 @@ void ref_sample(const struct gyre_ref_args *args)
 
 // ---- likelihoods --------------------------------------------------------------------------------------
 
-struct total { double top, log_sum; int top_at; }; // maximum and its column; log sum exp(x - top)
+struct total {
+    double top, log_sum;
+    int top_at;
+}; // maximum and its column; log sum exp(x - top)
 
 static struct total total_of(const float *x, int n)
 {

@@ -4,7 +4,10 @@
 
 #include <string.h>
 
-struct file_rows { const struct gyre_repack_params *p; const void *data; };
+struct file_rows {
+    const struct gyre_repack_params *p;
+    const void *data;
+};
 
 static uint16_t u16_at(const void *data, size_t byte)
 {
@@ -43,7 +46,10 @@ static int code_q4_0(const struct file_rows *f, size_t row, size_t k)
     return (k % 32 < 16 ? pair & 15 : pair >> 4) - 8;
 }
 
-static int code_q8_0(const struct file_rows *f, size_t row, size_t k) { return (int8_t)block(f, row, k, 34)[2 + k % 32]; }
+static int code_q8_0(const struct file_rows *f, size_t row, size_t k)
+{
+    return (int8_t)block(f, row, k, 34)[2 + k % 32];
+}
 
 static uint16_t scale_q4_0(const struct file_rows *f, size_t row, size_t g)
 {
@@ -62,6 +68,9 @@ static const struct format formats[] = {
     {"repack_q8_0", 8, code_q8_0, scale_q8_0},
 };
 
+// Columns that are written: a multiple of 8, those without a row as zero.
+static size_t columns(const struct gyre_repack_params *p) { return ((size_t)p->n + 7) / 8 * 8; }
+
 static void repack_codes(const struct gyre_ref_args *args, const struct format *format)
 {
     const struct gyre_repack_params *p = args->params;
@@ -72,9 +81,9 @@ static void repack_codes(const struct gyre_ref_args *args, const struct format *
     const size_t n_pad = (size_t)p->n_pad, group = (size_t)p->group;
 #pragma omp parallel for
     for (int32_t g = 0; g < p->k / p->group; g++) {
-        for (size_t n = 0; n < n_pad; n++) {
-            const bool real = n < (size_t)p->n;
-            const size_t row = (size_t)p->first + n, at = (size_t)g * n_pad + n;
+        for (size_t row = 0; row < columns(p); row++) {
+            const bool real = row < (size_t)p->n;
+            const size_t n = (size_t)p->first + row, at = (size_t)g * n_pad + n;
             sums[at] = 0;
             if (scale) scale[at] = real ? format->scale(&f, row, (size_t)g) : 0;
             for (size_t k = (size_t)g * group; k < (size_t)(g + 1) * group; k++) {
@@ -91,17 +100,16 @@ static void repack_codes(const struct gyre_ref_args *args, const struct format *
     }
 }
 
-// y[k][n] = x[first + n][k] for elements of `bytes` bytes, rows of `length`.
+// y[k][first + row] = x[row][k] for elements of `bytes` bytes, rows of `length`.
 static void transpose(const struct gyre_ref_args *args, size_t length, size_t bytes)
 {
     const struct gyre_repack_params *p = args->params;
-    char *y = args->bind[0];
     const char *x = args->bind[1];
-    const size_t n_pad = (size_t)p->n_pad;
     for (size_t k = 0; k < length; k++)
-        for (size_t n = 0; n < n_pad; n++) {
-            if (n < (size_t)p->n) memcpy(y + (k * n_pad + n) * bytes, x + (((size_t)p->first + n) * length + k) * bytes, bytes);
-            else memset(y + (k * n_pad + n) * bytes, 0, bytes);
+        for (size_t row = 0; row < columns(p); row++) {
+            char *y = (char *)args->bind[0] + (k * (size_t)p->n_pad + (size_t)p->first + row) * bytes;
+            if (row < (size_t)p->n) memcpy(y, x + (row * length + k) * bytes, bytes);
+            else memset(y, 0, bytes);
         }
 }
 

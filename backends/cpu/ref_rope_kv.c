@@ -30,7 +30,8 @@ void ref_rope(const struct gyre_ref_args *args)
     const size_t width = (size_t)(p->heads + 2 * p->kv_heads) * (size_t)p->hd;
     for (int32_t r = 0; r < p->rows; r++) {
         memcpy(y + (size_t)r * width, x + (size_t)r * width, width * sizeof *y);
-        rope_row(y + (size_t)r * width, p->heads + p->kv_heads, p->hd, p->interleaved, (double)p->mscale, rows[r][2], freqs);
+        rope_row(y + (size_t)r * width, p->heads + p->kv_heads, p->hd, p->interleaved, (double)p->mscale, rows[r][2],
+                 freqs);
     }
 }
 
@@ -75,7 +76,8 @@ void ref_kv_write(const struct gyre_ref_args *args)
         for (int32_t head = 0; head < 2 * G; head++) {
             uint32_t *pool = args->bind[head < G ? 0 : 2], *meta = args->bind[head < G ? 1 : 3];
             const size_t slot = (size_t)((page * G + head % G) * 32 + rows[r][2] % 32);
-            quantize_vector(x + (p->heads + head) * p->hd, p->hd, bits, p->clip, pool + slot * (size_t)words, meta + slot);
+            quantize_vector(x + (p->heads + head) * p->hd, p->hd, bits, p->clip, pool + slot * (size_t)words,
+                            meta + slot);
         }
     }
 }
@@ -96,16 +98,25 @@ static void fused(const struct gyre_ref_args *args, bool with_had)
     const struct gyre_rope_params rope = {p->rows, p->heads, p->kv_heads, p->hd, p->interleaved, p->mscale};
     part.params = &rope;
     part.bind[0] = roped, part.bind[1] = args->bind[5], part.bind[2] = args->bind[6], part.bind[3] = args->bind[8];
+    part.size[0] = bytes;
     ref_rope(&part);
     if (with_had) {
-        const struct gyre_hadamard_params had = {.n = p->n, .segs = p->heads + p->kv_heads, .k1 = p->k1, .k2 = p->k2,
-                                                 .k3 = p->k3, .p = p->p, .had_t = p->had_t, .rows = p->rows, .width = (int32_t)width};
+        const struct gyre_hadamard_params had = {.n = p->n,
+                                                 .segs = p->heads + p->kv_heads,
+                                                 .k1 = p->k1,
+                                                 .k2 = p->k2,
+                                                 .k3 = p->k3,
+                                                 .p = p->p,
+                                                 .had_t = p->had_t,
+                                                 .rows = p->rows,
+                                                 .width = (int32_t)width};
         part.params = &had;
         part.bind[0] = turned, part.bind[1] = roped, part.bind[2] = args->bind[9], part.bind[3] = args->bind[9];
         ref_hadamard(&part);
     }
     float *const x = with_had ? turned : roped;
-    for (int32_t r = 0; r < p->rows; r++) memcpy((float *)args->bind[0] + (size_t)r * n_q, x + (size_t)r * width, n_q * sizeof *x);
+    for (int32_t r = 0; r < p->rows; r++)
+        memcpy((float *)args->bind[0] + (size_t)r * n_q, x + (size_t)r * width, n_q * sizeof *x);
     const struct gyre_kv_write_params kv = {p->rows, p->heads, p->kv_heads, p->hd, p->page_stride, p->clip};
     part.params = &kv;
     for (int i = 0; i < 4; i++) part.bind[i] = args->bind[i + 1];

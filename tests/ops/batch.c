@@ -63,8 +63,14 @@ static bool same_codes(const uint32_t *want, const uint32_t *got, size_t n, int 
     return false;
 }
 
-bool batch_same_cache8(const void *want, const void *got, size_t size, char why[200]) { return same_codes(want, got, size / 4, 8, why); }
-bool batch_same_cache4(const void *want, const void *got, size_t size, char why[200]) { return same_codes(want, got, size / 4, 4, why); }
+bool batch_same_cache8(const void *want, const void *got, size_t size, char why[200])
+{
+    return same_codes(want, got, size / 4, 8, why);
+}
+bool batch_same_cache4(const void *want, const void *got, size_t size, char why[200])
+{
+    return same_codes(want, got, size / 4, 4, why);
+}
 
 // A half as an integer that counts representable values.
 static int steps(uint32_t h) { return h & 0x8000u ? -(int)(h & 0x7FFFu) : (int)h; }

@@ -1,10 +1,12 @@
-// A step's rows and page tables for the tests of the ops that touch the KV cache: several sequences, dead rows, pages in
+// A step's rows and page tables for tests of ops that touch the KV cache: several sequences, dead rows, pages in
 // no order. Unused table entries point far outside the pool.
 #pragma once
 #include "tests/ops/check.h"
 
 // `count` rows of one sequence from `position` on; sequence -1: rows that are not live.
-struct batch_run { int sequence, position, count; };
+struct batch_run {
+    int sequence, position, count;
+};
 
 struct batch {
     int rows, page_stride, pages_used;

@@ -5,13 +5,20 @@
 #include <math.h>
 #include <string.h>
 
-struct shape { int heads, kv_heads, hd; uint32_t bits; };
+struct shape {
+    int heads, kv_heads, hd;
+    uint32_t bits;
+};
 
-static uint32_t halves(float a, float b) { return (uint32_t)gyre_f16_from_f32(a) | (uint32_t)gyre_f16_from_f32(b) << 16; }
+static uint32_t halves(float a, float b)
+{
+    return (uint32_t)gyre_f16_from_f32(a) | (uint32_t)gyre_f16_from_f32(b) << 16;
+}
 
 // A pool with what the batch's sequences have cached, NaN elsewhere. `drift` grows values with the position, so that the
 // running maximum of the softmax keeps moving.
-static void make_cache(struct check *check, const struct batch *b, const struct shape *s, double drift, struct check_bind *pool, struct check_bind *meta)
+static void make_cache(struct check *check, const struct batch *b, const struct shape *s, double drift,
+                       struct check_bind *pool, struct check_bind *meta)
 {
     const size_t slots = (size_t)(b->pages_used * s->kv_heads * 32), words = (size_t)s->hd * s->bits / 32;
     uint32_t *data = check_alloc(check, 4 * slots * words), *scales = check_alloc(check, 4 * slots);
@@ -20,9 +27,11 @@ static void make_cache(struct check *check, const struct batch *b, const struct 
     for (int r = 0; r < b->rows; r++)
         for (int t = 0; b->row[r][3] & 1 && t <= b->row[r][2]; t++)
             for (int g = 0; g < s->kv_heads; g++) {
-                const size_t slot = (size_t)((b->table[b->row[r][1] * b->page_stride + t / 32] * s->kv_heads + g) * 32 + t % 32);
+                const size_t slot =
+                    (size_t)((b->table[b->row[r][1] * b->page_stride + t / 32] * s->kv_heads + g) * 32 + t % 32);
                 const float *x = check_normal(check, 2 * words, 1 + drift * t);
-                for (size_t w = 0; w < words; w++) data[slot * words + w] = s->bits == 16 ? halves(x[2 * w], x[2 * w + 1]) : check_random(check);
+                for (size_t w = 0; w < words; w++)
+                    data[slot * words + w] = s->bits == 16 ? halves(x[2 * w], x[2 * w + 1]) : check_random(check);
                 const float zero = (float)(check_random(check) % (1u << s->bits) >> (s->bits > 8 ? 8 : 0));
                 scales[slot] = halves((float)(1 + drift * t) * 3.0f / (float)(1 << s->bits), zero);
             }
@@ -30,8 +39,8 @@ static void make_cache(struct check *check, const struct batch *b, const struct 
     *meta = (struct check_bind){.data = scales, .size = 4 * slots};
 }
 
-static void attn_case(struct check *check, struct shape s, const struct batch_run *runs, int n_runs, double drift, uint32_t wg,
-                      uint32_t rt, uint32_t gt, uint32_t pt)
+static void attn_case(struct check *check, struct shape s, const struct batch_run *runs, int n_runs, double drift,
+                      uint32_t wg, uint32_t rt, uint32_t gt, uint32_t pt)
 {
     const struct batch b = batch_make(check, runs, n_runs);
     const int ldq = (s.heads + 1) * s.hd;
@@ -45,14 +54,17 @@ static void attn_case(struct check *check, struct shape s, const struct batch_ru
         .groups = {(uint32_t)s.heads / gt, ((uint32_t)b.rows + rt - 1) / rt},
         .bind = {{.size = 4 * (size_t)(b.rows * s.heads * s.hd), .bound = 1e-11},
                  {.data = check_normal(check, n, 2), .size = 4 * n},
-                 {0}, {0}, {0}, {0},
+                 {0},
+                 {0},
+                 {0},
+                 {0},
                  {.data = b.row, .size = b.rows_bytes},
                  {.data = b.table, .size = b.table_bytes}},
     };
     make_cache(check, &b, &s, drift, &c.bind[2], &c.bind[3]);
     make_cache(check, &b, &s, drift, &c.bind[4], &c.bind[5]);
-    check_run(check, &c, "heads %d/%d of %d, %u bits, %d rows, drift %g, WGX %u RT %u GT %u PT %u", s.heads, s.kv_heads, s.hd, s.bits, b.rows,
-              drift, wg, rt, gt, pt);
+    check_run(check, &c, "heads %d/%d of %d, %u bits, %d rows, drift %g, WGX %u RT %u GT %u PT %u", s.heads, s.kv_heads,
+              s.hd, s.bits, b.rows, drift, wg, rt, gt, pt);
 }
 
 void cases_attn(struct check *check)

@@ -13,7 +13,8 @@ static float *make_freqs(struct check *check, int hd, double base)
     return freqs;
 }
 
-static void rope_case(struct check *check, int heads, int kv_heads, int hd, bool interleaved, int position, uint32_t wg, double bound)
+static void rope_case(struct check *check, int heads, int kv_heads, int hd, bool interleaved, int position, uint32_t wg,
+                      double bound)
 {
     const struct batch_run runs[] = {{0, position, 2}, {-1, 7, 1}, {1, 1, 1}};
     const struct batch b = batch_make(check, runs, 3);
@@ -30,7 +31,8 @@ static void rope_case(struct check *check, int heads, int kv_heads, int hd, bool
                  {.data = b.row, .size = b.rows_bytes},
                  {.data = make_freqs(check, hd, 10000), .size = 2 * (size_t)hd}},
     };
-    check_run(check, &c, "heads %d/%d of %d, interleaved %d, position %d, workgroup %u", heads, kv_heads, hd, interleaved, position, wg);
+    check_run(check, &c, "heads %d/%d of %d, interleaved %d, position %d, workgroup %u", heads, kv_heads, hd,
+              interleaved, position, wg);
 }
 
 void cases_rope(struct check *check)
@@ -45,13 +47,19 @@ void cases_rope(struct check *check)
 
 // ---- the cache ----------------------------------------------------------------------------------------
 
-struct pools { size_t pool_bytes, meta_bytes; struct check_bind pool, meta; };
+struct pools {
+    size_t pool_bytes, meta_bytes;
+    struct check_bind pool, meta;
+};
 
 static struct pools make_pools(const struct batch *b, int kv_heads, int hd, uint32_t bits)
 {
     const size_t slots = (size_t)(b->pages_used * kv_heads * 32);
     struct pools s = {.pool_bytes = slots * (size_t)hd * bits / 8, .meta_bytes = 4 * slots};
-    s.pool = (struct check_bind){.size = s.pool_bytes, .compare = bits == 16 ? batch_same_halves : bits == 8 ? batch_same_cache8 : batch_same_cache4};
+    s.pool = (struct check_bind){.size = s.pool_bytes,
+                                 .compare = bits == 16  ? batch_same_halves
+                                            : bits == 8 ? batch_same_cache8
+                                                        : batch_same_cache4};
     s.meta = (struct check_bind){.size = s.meta_bytes, .compare = batch_same_meta};
     return s;
 }
@@ -75,29 +83,40 @@ static void kv_case(struct check *check, int heads, int kv_heads, int hd, uint32
         .n_spec = 4,
         .spec = {wg, 1, 1, bits},
         .groups = {(uint32_t)(2 * kv_heads), (uint32_t)b.rows},
-        .bind = {s.pool, s.meta, s.pool, s.meta,
+        .bind = {s.pool,
+                 s.meta,
+                 s.pool,
+                 s.meta,
                  {.data = x, .size = 4 * n},
                  {.data = b.row, .size = b.rows_bytes},
                  {.data = b.table, .size = b.table_bytes}},
     };
-    check_run(check, &c, "heads %d/%d of %d, %u bits, clip %g, workgroup %u", heads, kv_heads, hd, bits, (double)clip, wg);
+    check_run(check, &c, "heads %d/%d of %d, %u bits, clip %g, workgroup %u", heads, kv_heads, hd, bits, (double)clip,
+              wg);
 }
 
 void cases_kv_write(struct check *check)
 {
     const int hds[] = {8, 24, 64, 80, 128, 256};
     for (uint32_t bits = 4; bits <= 16; bits *= 2)
-        for (int i = 0; i < 6; i++) kv_case(check, i % 2 ? 4 : 9, i % 2 ? 4 : 3, hds[i], bits, i % 3 ? 1.0f : 0.95f, i % 2 ? 8 : 32);
+        for (int i = 0; i < 6; i++)
+            kv_case(check, i % 2 ? 4 : 9, i % 2 ? 4 : 3, hds[i], bits, i % 3 ? 1.0f : 0.95f, i % 2 ? 8 : 32);
     kv_case(check, 8, 1, 64, 8, 1, 5);
 }
 
-static void fused_case(struct check *check, const char *kernel, int heads, int kv_heads, int hd, uint32_t bits, bool interleaved,
-                       const int had[4], uint32_t wg)
+static void fused_case(struct check *check, const char *kernel, int heads, int kv_heads, int hd, uint32_t bits,
+                       bool interleaved, const int had[4], uint32_t wg)
 {
     const struct batch b = batch_make(check, mixed, MIXED);
     const struct pools s = make_pools(&b, kv_heads, hd, bits);
-    struct gyre_rope_kv_params p = {.rows = b.rows, .heads = heads, .kv_heads = kv_heads, .hd = hd, .interleaved = interleaved,
-                                    .mscale = 0.9f, .page_stride = b.page_stride, .clip = 0.97f};
+    struct gyre_rope_kv_params p = {.rows = b.rows,
+                                    .heads = heads,
+                                    .kv_heads = kv_heads,
+                                    .hd = hd,
+                                    .interleaved = interleaved,
+                                    .mscale = 0.9f,
+                                    .page_stride = b.page_stride,
+                                    .clip = 0.97f};
     size_t words = 1;
     uint32_t *base = check_alloc(check, sizeof *base);
     if (had) {
@@ -111,14 +130,19 @@ static void fused_case(struct check *check, const char *kernel, int heads, int k
         .n_spec = 5,
         .spec = {wg, 1, 1, bits, (uint32_t)hd},
         .groups = {(uint32_t)(heads + 2 * kv_heads), (uint32_t)b.rows},
-        .bind = {{.size = 4 * (size_t)(b.rows * heads * hd), .bound = 1e-12}, s.pool, s.meta, s.pool, s.meta,
+        .bind = {{.size = 4 * (size_t)(b.rows * heads * hd), .bound = 1e-12},
+                 s.pool,
+                 s.meta,
+                 s.pool,
+                 s.meta,
                  {.data = check_normal(check, n, 1.5), .size = 4 * n},
                  {.data = b.row, .size = b.rows_bytes},
                  {.data = b.table, .size = b.table_bytes},
                  {.data = make_freqs(check, hd, 100000), .size = 2 * (size_t)hd},
                  {.data = base, .size = 4 * words}},
     };
-    check_run(check, &c, "heads %d/%d of %d, %u bits, interleaved %d, workgroup %u", heads, kv_heads, hd, bits, interleaved, wg);
+    check_run(check, &c, "heads %d/%d of %d, %u bits, interleaved %d, workgroup %u", heads, kv_heads, hd, bits,
+              interleaved, wg);
 }
 
 void cases_rope_kv(struct check *check)
@@ -128,14 +152,4 @@ void cases_rope_kv(struct check *check)
     fused_case(check, "rope_kv", 4, 4, 24, 4, false, NULL, 8);
     fused_case(check, "rope_kv", 8, 1, 8, 8, true, NULL, 3);
     fused_case(check, "rope_kv", 2, 1, 256, 4, false, NULL, 64);
-}
-
-void cases_rope_had_kv(struct check *check)
-{
-    fused_case(check, "rope_had_kv", 9, 3, 64, 8, false, (const int[]){1, 1, 1, 6}, 8);
-    fused_case(check, "rope_had_kv", 9, 3, 64, 4, true, (const int[]){1, 1, 1, 6}, 32);
-    fused_case(check, "rope_had_kv", 4, 4, 80, 8, false, (const int[]){20, 1, 1, 2}, 8);
-    fused_case(check, "rope_had_kv", 8, 1, 24, 16, true, (const int[]){12, 1, 1, 1}, 4);
-    fused_case(check, "rope_had_kv", 2, 1, 256, 4, false, (const int[]){1, 1, 1, 8}, 16);
-    fused_case(check, "rope_had_kv", 2, 2, 8, 8, false, (const int[]){1, 1, 1, 3}, 8);
 }

@@ -62,7 +62,8 @@ void cases_sample(struct check *check)
     uint32_t(*state)[4] = check_alloc(check, ROWS * sizeof *state);
     float *vals = check_uniform(check, ROWS * K, 0, 0.7);
     for (int r = 0; r < ROWS; r++) {
-        rows[r][0] = 77, rows[r][1] = r % 5, rows[r][2] = (int32_t)(check_random(check) % 100000), rows[r][3] = r % 4 == 3 ? 1 : 3;
+        rows[r][0] = 77, rows[r][1] = r % 5, rows[r][2] = (int32_t)(check_random(check) % 100000),
+        rows[r][3] = r % 4 == 3 ? 1 : 3;
         const float temperature = r % 5 ? 0.3f * (float)(r % 5) : 0.0f, top_p = r % 3 ? 1.0f : 0.4f + 0.02f * (float)r;
         state[r][0] = gyre_f32_bits(temperature), state[r][1] = gyre_f32_bits(top_p), state[r][2] = check_random(check);
         for (int j = 0; j < K; j++) vals[r * K + j] = (j ? vals[r * K + j - 1] : 30) - vals[r * K + j]; // descending
@@ -92,7 +93,8 @@ static bool same_rows(const void *want, const void *got, size_t size, char why[2
 {
     const float *a = want, *b = got;
     for (size_t i = 0; i < size / 4; i++) {
-        const bool same = i % 4 == 2 ? gyre_f32_bits(a[i]) == gyre_f32_bits(b[i]) : fabsf(a[i] - b[i]) <= 2e-6f * fabsf(a[i]) + 1e-7f;
+        const bool same =
+            i % 4 == 2 ? gyre_f32_bits(a[i]) == gyre_f32_bits(b[i]) : fabsf(a[i] - b[i]) <= 2e-6f * fabsf(a[i]) + 1e-7f;
         if (same) continue;
         snprintf(why, 200, "row %zu word %zu is %.9g, want %.9g", i / 4, i % 4, (double)b[i], (double)a[i]);
         return false;
@@ -138,7 +140,9 @@ static void kl_case(struct check *check, int rows, int width, double noise, uint
         .n_spec = 3,
         .spec = {wg, 1, 1},
         .groups = {(uint32_t)rows},
-        .bind = {{.size = 16 * (size_t)rows, .compare = same_rows}, {.data = x, .size = 4 * n}, {.data = y, .size = 4 * n}},
+        .bind = {{.size = 16 * (size_t)rows, .compare = same_rows},
+                 {.data = x, .size = 4 * n},
+                 {.data = y, .size = 4 * n}},
     };
     check_run(check, &c, "%d rows of %d, noise %g, workgroup %u", rows, width, noise, wg);
 }
