@@ -32,7 +32,7 @@ static void repack_case(struct check *check, const struct format *f, int n, int 
     if (f->sums) c.bind[at++] = (struct check_bind){.size = grouped * 4, .rule = CHECK_BITS};
     c.bind[at] = (struct check_bind){.data = check_words(check, source / 4, UINT32_MAX), .size = source};
     c.groups[0] = ((uint32_t)(n + 7) / 8 + wg - 1) / wg;
-    c.groups[1] = (uint32_t)groups;
+    c.groups[1] = (uint32_t)(f->sums || f->scale ? groups : k);
     check_run(check, &c, "%d x %d, group %d, first %d, workgroup %u", n, k, group, first, wg);
 }
 
