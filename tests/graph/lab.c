@@ -11,10 +11,21 @@
 #include <setjmp.h>
 #include <cmocka.h>
 
+static void keep_line(void *user, gyre_log_level level, const char *line)
+{
+    (void)level;
+    if (strncmp(line, "vulkan validation:", 18)) return;
+    ((struct lab *)user)->complaints++;
+    print_message("%s\n", line);
+}
+
 bool lab_open(struct lab *lab, const char *id, const struct gyre_device_options *options)
 {
-    *lab = (struct lab){.random = 7};
-    return gyre_device_open(id, options, &lab->device, NULL) == GYRE_OK;
+    *lab = (struct lab){.random = 7, .log = {keep_line, lab, GYRE_LOG_WARN}};
+    struct gyre_device_options all = options ? *options : (struct gyre_device_options){0};
+    all.validate = true;
+    all.log = &lab->log;
+    return gyre_device_open(id, &all, &lab->device, NULL) == GYRE_OK;
 }
 
 void lab_close(struct lab *lab)
@@ -24,6 +35,7 @@ void lab_close(struct lab *lab)
     const uint64_t live = gyre_device_counters(lab->device).live_objects;
     gyre_device_close(lab->device);
     assert_int_equal(live, 0);
+    assert_int_equal(lab->complaints, 0);
 }
 
 static double unit(struct lab *lab)

@@ -11,6 +11,8 @@ struct lab {
     struct gyre_weight_range *ranges[64];
     uint32_t n_buffers, n_ranges;
     uint64_t random;
+    gyre_log log;
+    uint32_t complaints; // of Vulkan's validation layers; lab_close wants none
 };
 
 bool lab_open(struct lab *lab, const char *id, const struct gyre_device_options *options); // false: no such device
