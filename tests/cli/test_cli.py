@@ -1,0 +1,255 @@
+"""The command line, asked as a user asks it: every option changes what it promises, every mistake is one clear line with the
+documented exit status, nothing half-written stays. Standard library only.
+
+  test_cli.py GYRE MAKE_MODEL [unittest arguments]"""
+import json, os, shutil, signal, subprocess, sys, tempfile, time, unittest
+
+GYRE, MAKE_MODEL = sys.argv[1], sys.argv[2]
+
+
+def full_disk(limit):
+    import resource
+    def set_limit():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    return set_limit
+
+
+def run(*args, disk=None, env=None):
+    p = subprocess.run([GYRE, *map(str, args)], capture_output=True, stdin=subprocess.DEVNULL, timeout=300,
+                       preexec_fn=full_disk(disk) if disk else None, env={**os.environ, **(env or {})})
+    return p.returncode, p.stdout.decode(), p.stderr.decode()
+
+
+class Case(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.dir = tempfile.mkdtemp(prefix="gyre-cli-")
+        cls.model = cls.at("tiny.gguf")
+        subprocess.run([MAKE_MODEL, cls.model, "F32"], check=True)
+        cls.text = cls.at("text.txt")
+        with open(cls.text, "w") as f:
+            f.write("the cat sat on the mat and looked at the moon; 12 stars. " * 12)
+
+    @classmethod
+    def tearDownClass(cls):
+        shutil.rmtree(cls.dir)
+
+    @classmethod
+    def at(cls, name):
+        return os.path.join(cls.dir, name)
+
+    def json(self, *args):
+        status, out, err = run(*args, "--json")
+        self.assertEqual(status, 0, err)
+        return json.loads(out)
+
+    def done(self, *args):
+        status, out, err = run(*args)
+        self.assertEqual(status, 0, err)
+        return out, err
+
+    def fails(self, want, *args, word="", **how):
+        status, _, err = run(*args, **how)
+        said = [x for x in err.splitlines() if x.startswith("gyre: ")]
+        self.assertEqual((status, len(said)), (want, 1), err)
+        self.assertIn(word, said[0])
+        if want != 2:
+            self.assertEqual(err.strip().splitlines()[-1], said[0])
+
+    def quantized(self, name, *args):
+        out = self.at(name)
+        self.done("quantize", self.model, "-o", out, "--force", "--device", "cpu", *args)
+        return out
+
+
+class Options(Case):
+    def test_devices(self):
+        rows = self.json("devices")["devices"]
+        self.assertIn("cpu", [d["id"] for d in rows])
+        keys = {"id", "name", "driver", "software", "memory_bytes", "subgroup_sizes", "int8_dot", "f16", "cooperative_matrix"}
+        for d in rows:
+            self.assertEqual(keys - set(d), set())
+        self.assertIn("cpu", self.done("devices")[0])
+
+    def test_tokenize(self):
+        ids = self.json("tokenize", self.model, "-p", "the cat<|im_end|>")["tokens"]
+        self.assertEqual(ids[-1], 2)
+        self.assertNotEqual(ids, self.json("tokenize", self.model, "-p", "the dog<|im_end|>")["tokens"])
+        with open(self.at("t.txt"), "w") as f:
+            f.write("the cat<|im_end|>")
+        self.assertEqual(ids, self.json("tokenize", self.model, "--text", self.at("t.txt"))["tokens"])
+        self.assertEqual(self.done("tokenize", self.model, "-p", "the cat<|im_end|>")[0].split(), [str(i) for i in ids])
+
+    def test_run(self):
+        base = ("run", self.model, "-p", "the cat", "--device", "cpu")
+        greedy = self.json(*base, "-n", 12)
+        self.assertEqual(greedy["device"], "cpu")
+        self.assertLessEqual(len(greedy["tokens"]), 12)
+        for key in ("text", "prefill_tps", "decode_tps"):
+            self.assertIn(key, greedy)
+        self.assertEqual(len(self.json(*base, "-n", 3)["tokens"]), min(3, len(greedy["tokens"])))
+        self.assertNotEqual(self.json("run", self.model, "-p", "a dog", "--device", "cpu", "-n", 12)["tokens"], greedy["tokens"])
+        hot = lambda *more: self.json(*base, "-n", 12, "--temp", 50, *more)["tokens"]
+        self.assertNotEqual(hot("--seed", 1), greedy["tokens"])
+        self.assertNotEqual(hot("--seed", 1), hot("--seed", 2))
+        self.assertEqual(hot("--seed", 1), hot("--seed", 1))
+        self.assertEqual(hot("--seed", 1, "--top-k", 1), greedy["tokens"])
+        self.assertEqual(hot("--seed", 1, "--top-p", 0.000001), greedy["tokens"])
+        out, err = self.done(*base, "-n", 5)
+        self.assertIn("tok/s", err)
+        self.assertIn("GB/s", err)
+        self.assertEqual(self.json(*base, "-n", 50, "--ctx", 16)["stop"], "the context's end")
+
+    def test_run_bits(self):
+        q = self.quantized("bits.gguf", "--act", 16, "--kv", 16)
+        base = ("run", q, "-p", "the cat", "--device", "cpu", "-n", 2)
+        self.assertEqual([self.json(*base)[k] for k in ("act", "kv")], [16, 16])
+        self.assertEqual([self.json(*base, "--act", 8, "--kv", 4)[k] for k in ("act", "kv")], [8, 4])
+
+    def test_run_special(self):
+        base = ("run", self.model, "-p", "the cat", "--device", "cpu", "-n", 200, "--temp", 100)
+        for seed in range(40):  # some draw ends the text: shown only when asked for
+            shown = self.json(*base, "--seed", seed, "--special")
+            if shown["stop"] == "end of text":
+                plain = self.json(*base, "--seed", seed)
+                self.assertEqual(len(shown["tokens"]), len(plain["tokens"]) + 1)
+                self.assertTrue(shown["text"].endswith(("<|im_end|>", "<|endoftext|>")))
+                self.assertFalse(plain["text"].endswith("|>"))
+                return
+        self.fail("no draw ended the text")
+
+    def test_eval(self):
+        base = ("eval", self.model, "--text", self.text, "--device", "cpu")
+        r = self.json(*base, "--ctx", 32, "--windows", 3)
+        self.assertEqual(r["tokens"], 3 * 31)
+        self.assertAlmostEqual(r["ppl"], 2.718281828459045 ** r["nll"], delta=1e-6 * r["ppl"])
+        self.assertGreater(r["ppl_stderr"], 0)
+        self.assertNotIn("kl", r)
+        self.assertEqual(self.json(*base, "--ctx", 16, "--windows", 3)["tokens"], 3 * 15)
+        self.assertGreater(self.json(*base, "--ctx", 32)["tokens"], 3 * 31)
+        q = self.quantized("eval.gguf", "--wgroup", 0, "--act", 16, "--kv", 16)
+        with_reference = self.json("eval", q, "--text", self.text, "--device", "cpu", "--ctx", 32, "--windows", 3, "--reference", self.model)
+        self.assertGreater(with_reference["kl"], 0)
+        self.assertLessEqual(with_reference["top1_agreement"], 1)
+        four = self.json("eval", q, "--text", self.text, "--device", "cpu", "--ctx", 32, "--windows", 3, "--act", 4)
+        cache = self.json("eval", q, "--text", self.text, "--device", "cpu", "--ctx", 32, "--windows", 3, "--kv", 4)
+        self.assertEqual(len({with_reference["nll"], four["nll"], cache["nll"]}), 3)
+
+    def test_bench(self):
+        r = self.json("bench", self.model, "--device", "cpu", "--prompt", 10, "--gen", 3, "--act", 8, "--kv", 4, "--profile")["results"][0]
+        self.assertEqual((r["device"], r["prompt_tokens"], r["gen_tokens"], r["act"], r["kv"]), ("cpu", 10, 3, 8, 4))
+        for key in ("prefill_tps", "decode_tps", "decode_GBps", "roof_GBps", "roof_share", "host_us_per_token"):
+            self.assertGreater(r[key], 0, key)
+        self.assertTrue(r["profile"])
+        roofs = self.json("bench", "--device", "cpu")["results"][0]
+        self.assertNotIn("decode_tps", roofs)
+        self.assertGreater(roofs["roof_GBps"], 0)
+
+    def test_inspect(self):
+        r = self.json("inspect", self.model)
+        self.assertEqual(r["model"]["layers"], 2)
+        self.assertTrue(any(t["name"] == "blk.1.ffn_down.weight" for t in r["tensors"]))
+        self.assertIn("blk.1.ffn_down.weight", self.done("inspect", self.model)[0])
+        dots = []
+        for act in (16, 8):
+            self.done("inspect", self.model, "--graph", self.at("g.dot"), "--device", "cpu", "--act", act, "--kv", 8)
+            dots.append(open(self.at("g.dot")).read())
+            self.assertIn("digraph", dots[-1])
+        self.assertNotEqual(dots[0], dots[1])
+
+    def test_quantize(self):
+        meta = lambda path: self.json("inspect", path)["metadata"]
+        a = self.quantized("a.gguf")
+        m = meta(a)
+        self.assertEqual((m["general.architecture"], m["gyre.recipe"], m["gyre.wgroup"], m["gyre.act_bits"], m["gyre.kv_bits"], m["gyre.seed"]), ("gyre-llama", "quarot-rtn", 32, 8, 8, 0))
+        read = lambda path: open(path, "rb").read()
+        self.assertEqual(read(a), read(self.quantized("b.gguf")))
+        self.assertNotEqual(read(a), read(self.quantized("b.gguf", "--seed", 1)))
+        self.assertEqual(meta(self.quantized("b.gguf", "--recipe", "rtn"))["gyre.recipe"], "rtn")
+        self.assertEqual(meta(self.quantized("b.gguf", "--wgroup", 0))["gyre.wgroup"], 0)
+        self.assertEqual(meta(self.quantized("b.gguf", "--wbits", 16))["gyre.wbits"], 16)
+        m = meta(self.quantized("b.gguf", "--act", 4, "--kv", 16))
+        self.assertEqual((m["gyre.act_bits"], m["gyre.kv_bits"]), (4, 16))
+        self.assertEqual(meta(self.quantized("b.gguf", "--profile", "portable"))["general.architecture"], "llama")
+        manifest = json.load(open(self.at("a.gguf.manifest.json")))
+        self.assertIn("quarot-rtn", json.dumps(manifest))
+        self.fails(1, "quantize", self.model, "-o", a, word="--force")
+        self.fails(3, "quantize", self.model, "-o", a, "--force", "--device", "vulkan:77", word="vulkan:77")
+        _, bundled = self.done("quantize", self.model, "-o", a, "--force", "--device", "cpu")
+        _, given = self.done("quantize", self.model, "-o", a, "--force", "--device", "cpu", "--calib", self.text)
+        self.assertIn("rtn", bundled)
+        pick = lambda err: [x for x in err.splitlines() if "KL to float" in x]
+        self.assertNotEqual(pick(bundled), pick(given))
+        self.done("quantize", self.model, "-o", a, "--force", "--device", "cpu", "--report", self.at("report"))
+        self.assertTrue(os.listdir(self.at("report")))
+
+    def test_resume(self):
+        want = open(self.quantized("whole.gguf"), "rb").read()
+        out = self.at("part.gguf")
+        for wait in (0.0, 0.02, 0.05, 0.1, 0.2):  # wherever the kill lands
+            p = subprocess.Popen([GYRE, "quantize", self.model, "-o", out, "--device", "cpu"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            time.sleep(wait)
+            finished = p.poll() is not None
+            p.send_signal(signal.SIGKILL)
+            p.wait()
+            if not finished and os.path.exists(out):
+                self.assertEqual(open(out, "rb").read(), want)
+            if not os.path.exists(out):
+                self.done("quantize", self.model, "-o", out, "--device", "cpu", "--resume")
+            self.assertEqual(open(out, "rb").read(), want)
+            os.unlink(out)
+
+    def test_interrupt(self):
+        p = subprocess.Popen([GYRE, "run", self.model, "-p", "the cat", "-n", "400", "--device", "cpu", "--temp", "1"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        time.sleep(0.15)
+        p.send_signal(signal.SIGINT)
+        _, err = p.communicate(timeout=60)
+        self.assertIn(p.returncode, (130, 0), err)  # 0 when it was done before
+
+    def test_hugging_face_directory(self):
+        hf = self.at("hf")
+        subprocess.run([MAKE_MODEL, hf, "HF"], check=True)
+        same = lambda path: self.json("run", path, "-p", "the cat", "--device", "cpu", "-n", 8, "--act", 16, "--kv", 16)["tokens"]
+        self.assertEqual(same(hf), same(self.model))
+
+    def test_help(self):
+        self.assertIn("quantize", self.done("--help")[0])
+        self.assertIn("gyre", self.done("--version")[0])
+        for command, option in (("devices", "--json"), ("quantize", "--wgroup"), ("run", "--top-k"), ("eval", "--reference"), ("bench", "--gen"), ("inspect", "--graph"), ("tokenize", "--text")):
+            self.assertIn(option, self.done(command, "--help")[0])
+
+
+class Mistakes(Case):
+    def test_usage(self):
+        m = self.model
+        for args, word in (((), "command"), (("fly",), "fly"), (("run", m, "--wings"), "--wings"), (("run", m, "-n"), "-n"), (("run", m, "-p", "x", "-n", "many"), "many"), (("run", m, "-p", "x", "-n", "-5"), "-5"),
+                           (("run", m, "-p", "x", "--act", "7"), "16,8,4"), (("run", m, "-p", "x", "--temp", "nan"), "--temp"), (("run", m), "-p"), (("run",), "MODEL"), (("run", m, m, "-p", "x"), "too many"),
+                           (("quantize", m, "-o", "x", "--recipe", "magic"), "magic"), (("quantize", m), "-o"), (("quantize", m, "-o", "x", "--wgroup", "48"), "48"), (("eval", m), "--text"),
+                           (("tokenize", m), "--text"), (("eval", m, "--text", self.text, "--ctx", "1"), "--ctx"), (("run", m, "-p", "x", "--json=yes"), "--json")):
+            with self.subTest(args=args):
+                self.fails(2, *args, word=word)
+
+    def test_devices_that_are_not_there(self):
+        self.fails(3, "run", self.model, "-p", "x", "--device", "vulkan:77", word="vulkan:77")
+        self.fails(3, "run", self.model, "-p", "x", "--device", "abacus", word="abacus")
+
+    def test_inputs(self):
+        put = lambda name, data: (open(self.at(name), "wb").write(data), self.at(name))[1]
+        whole = open(self.model, "rb").read()
+        for args, word in ((("run", self.at("none.gguf"), "-p", "x"), "none.gguf"), (("run", self.dir, "-p", "x"), "config.json"), (("inspect", put("empty.gguf", b"")), "empty.gguf"), (("inspect", put("noise.gguf", b"noise" * 99)), "GGUF"),
+                           (("inspect", put("cut.gguf", whole[: len(whole) // 2])), "cut.gguf"), (("run", self.model, "-p", "", "--device", "cpu"), "empty prompt"), (("run", self.model, "-p", "x" * 600, "--device", "cpu"), "context"),
+                           (("eval", self.model, "--text", self.at("none.txt")), "none.txt"), (("eval", self.model, "--text", put("short.txt", b"hi"), "--ctx", 64, "--device", "cpu"), "tokens"),
+                           (("quantize", self.model, "-o", self.at("no/o.gguf"), "--recipe", "rtn"), "no"), (("quantize", self.model, "-o", self.at("o.gguf"), "--wgroup", 128), "128")):
+            with self.subTest(args=args):
+                self.fails(1, *args, word=word)
+        self.assertFalse(os.path.exists(self.at("o.gguf")))
+
+    def test_full_disk(self):
+        out = self.at("full.gguf")
+        self.fails(1, "quantize", self.model, "-o", out, "--recipe", "rtn", "--device", "cpu", disk=16384)
+        self.assertFalse(os.path.exists(out))
+
+
+if __name__ == "__main__":
+    unittest.main(argv=[sys.argv[0], *sys.argv[3:]], verbosity=1)
