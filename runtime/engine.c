@@ -12,12 +12,13 @@ enum { DEFAULT_CONTEXT = 4096, DEFAULT_ROWS = 512 };
 
 static bool bits_ok(uint32_t bits) { return bits == 16 || bits == 8 || bits == 4; }
 
-// $XDG_CACHE_HOME/gyre or ~/.cache/gyre; NULL when neither can be made.
-static const char *default_cache_dir(char *out, size_t cap)
+// The folder asked for; by default $XDG_CACHE_HOME/gyre or ~/.cache/gyre. NULL when none is wanted or can be made.
+static const char *cache_dir(const char *asked, char *out, size_t cap)
 {
     const char *base = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
     int n = -1;
-    if (base && *base) n = snprintf(out, cap, "%s/gyre", base);
+    if (asked) n = *asked ? snprintf(out, cap, "%s", asked) : -1;
+    else if (base && *base) n = snprintf(out, cap, "%s/gyre", base);
     else if (home && *home) n = snprintf(out, cap, "%s/.cache/gyre", home);
     return n > 0 && (size_t)n < cap && gyre_make_dirs(out, NULL) == GYRE_OK ? out : NULL;
 }
@@ -82,10 +83,9 @@ gyre_status gyre_engine_open(const char *model_path, const gyre_engine_params *p
     if (!e) return gyre_fail(err, GYRE_E_NOMEM, "cannot open engine: out of memory");
     e->log = params->log;
     e->owns_device = true;
-    char cache[1024];
     const struct gyre_device_options options = {
         .log = &e->log,
-        .cache_dir = !params->cache_dir ? default_cache_dir(cache, sizeof cache) : *params->cache_dir ? params->cache_dir : NULL,
+        .cache_dir = cache_dir(params->cache_dir, e->cache_dir, sizeof e->cache_dir),
         .validate = params->validate,
         .limit_binding = params->limit_binding,
         .limit_buffer = params->limit_buffer,

@@ -14,6 +14,7 @@ struct gyre_engine {
     gyre_device *device;
     bool owns_device;
     gyre_log log;
+    char cache_dir[1024];                    // the device's options point here
     gyre_source *source;
     gyre_tokenizer *tokenizer;
     struct gyre_llama model;
