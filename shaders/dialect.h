@@ -6,6 +6,7 @@
      of buffers: bind the same memory twice instead
    - F(x) I(x) U(x) convert, V4F(..) constructs; uint never becomes int by itself. I4(u) takes the bits of a uint4 as
      signed, F4(i) converts an int4
+   - NO_CONTRACT before PARAMS and PRECISE before a float's declaration: its products and sums are rounded one by one
    - no early return before a barrier (Mali-G76 hangs); no #if on a SPEC name (silently false in GLSL): use C `if`
    - helper functions take and return values; helpers that touch buffers or shared memory are macros
    - no words that one side reserves: sample input output filter buffer shared active common half kernel global local
@@ -60,6 +61,8 @@
 #define BITS_I(x) as_int(x)
 #define BITS_F(x) as_float(x)
 #define I4(x) as_int4(x)
+#define NO_CONTRACT _Pragma("OPENCL FP_CONTRACT OFF")
+#define PRECISE
 #define F4(x) convert_float4(x)
 #define UNROLL __attribute__((opencl_unroll_hint))
 /* two halves in one uint word */
@@ -135,6 +138,8 @@ layout(constant_id = 2) const int WGZ = 1;
 #define BITS_I(x) floatBitsToInt(x)
 #define BITS_F(x) uintBitsToFloat(x)
 #define I4(x) ivec4(x)
+#define NO_CONTRACT
+#define PRECISE precise
 #define F4(x) vec4(x)
 #define UNROLL [[unroll]]
 #define UNPACK_H2(u) unpackHalf2x16(u)
