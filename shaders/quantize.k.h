@@ -1,0 +1,47 @@
+/* The row quantizer (docs: "quant" in params.h). From lo <= 0 <= hi, the least and the greatest value of a row with 0
+   among them, to the scale and zero point, and from a value to its code; f32, one rounding per step, so that the same
+   row gives the same codes on every device.
+   bits 8: symmetric, codes -128..127, scale = max|x| * clip / 127. bits 4: codes 0..15, scale = (hi - lo) * clip / 15.  */
+NO_CONTRACT
+FN float quant_scale(int bits, float lo, float hi, float clip) {
+  PRECISE const float clipped = (bits == 8 ? max(-lo, hi) : hi - lo) * clip;
+  PRECISE const float scale = clipped * (bits == 8 ? 0.007874015748031496f : 0.06666666666666667f);
+  return scale > 0.0f ? scale : 0.0f; /* never -0 */
+}
+FN float quant_inverse(float scale) { return scale > 0.0f ? 1.0f / scale : 0.0f; }
+FN float quant_zero(int bits, float lo, float clip, float inverse) {
+  PRECISE const float clipped = -lo * clip;
+  PRECISE const float code = clipped * inverse;
+  return bits == 8 ? 0.0f : min(ROUNDE(code), 15.0f);
+}
+FN uint quant_code(float x, int bits, float inverse, float zero) {
+  const float code = ROUNDE(x * inverse) + zero;
+  return U(I(bits == 8 ? clamp(code, -128.0f, 127.0f) : clamp(code, 0.0f, 15.0f))) & 0xFFu;
+}
+/* Four values, one word. */
+FN uint quant_word(float4 x, int bits, float inverse, float zero) {
+  return quant_code(x.x, bits, inverse, zero) | (quant_code(x.y, bits, inverse, zero) << 8u) |
+         (quant_code(x.z, bits, inverse, zero) << 16u) | (quant_code(x.w, bits, inverse, zero) << 24u);
+}
+FN float2 quant_range(float2 range, float4 x) {
+  return V2F(min(range.x, min(min(x.x, x.y), min(x.z, x.w))), max(range.y, max(max(x.x, x.y), max(x.z, x.w))));
+}
+
+/* QUANT_SHARED declares the scratch; QUANT_REDUCE makes `range`, a float2 {lo, hi} of every invocation, that of the
+   workgroup (WGX a power of two) and declares `scale`, `inverse` and `zero`. */
+#define QUANT_SHARED SHARED(float2, quant_ranges, WGX)
+#define QUANT_REDUCE(range, bits, clip)                                                                               \
+  quant_ranges[LI_X] = range;                                                                                         \
+  BARRIER_L();                                                                                                        \
+  for (int half_ = WGX / 2; half_ > 0; half_ >>= 1) {                                                                 \
+    if (LI_X < half_) {                                                                                               \
+      const float2 a_ = quant_ranges[LI_X];                                                                           \
+      const float2 b_ = quant_ranges[LI_X + half_];                                                                   \
+      quant_ranges[LI_X] = V2F(min(a_.x, b_.x), max(a_.y, b_.y));                                                     \
+    }                                                                                                                 \
+    BARRIER_L();                                                                                                      \
+  }                                                                                                                   \
+  range = quant_ranges[0];                                                                                            \
+  const float scale = quant_scale(bits, range.x, range.y, clip);                                                      \
+  const float inverse = quant_inverse(scale);                                                                         \
+  const float zero = quant_zero(bits, range.x, clip, inverse);
