@@ -1,0 +1,138 @@
+// References of the ops that read weights: matmul and embed.
+//
+// Integer weights times a quantized x: integer sums, exact, in plain loops. Everything else: weights to doubles, a few
+// columns at a time, and one BLAS product in double.
+#include "backends/cpu/ref.h"
+#include "backends/cpu/ref_parts.h"
+#include "runtime/util/base.h"
+#include "runtime/util/half.h"
+#include "shaders/params.h"
+
+#include <cblas.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { COLUMNS = 256 }; // of the weight that are unpacked at a time
+
+struct product {
+    const struct gyre_matmul_params *p;
+    struct gyre_ref_weight w;
+    float *y;
+    const float *x;      // float x
+    const int8_t *codes; // quantized x
+    const uint32_t *meta;
+    const int32_t *sums;
+    const float *addend;
+};
+
+static void store(const struct product *q, int32_t row, int32_t col, float value)
+{
+    const size_t at = (size_t)row * (size_t)q->p->ldy + (size_t)(q->p->n0 + col);
+    q->y[at] = q->p->add ? value + q->addend[at] : value;
+}
+
+#if defined(__x86_64__) && defined(__GLIBC__) && !defined(__clang__)
+__attribute__((target_clones("avx2", "default")))
+#endif
+static int32_t dot(const int8_t *a, const int8_t *b, int32_t n)
+{
+    int32_t sum = 0;
+    for (int32_t i = 0; i < n; i++) sum += a[i] * b[i];
+    return sum;
+}
+
+// y = s_x * sum over groups of s_w * (sum of code_w * code_x - zero * sums): integers exact, then f32 in the order of the
+// groups, as the kernels do it. Per channel there is one group: integers through all of K, one scaling.
+static void integer_column(const struct product *q, int32_t col, int8_t *w)
+{
+    const int32_t k = q->p->k, group = q->p->group;
+    for (int32_t i = 0; i < k; i++) w[i] = (int8_t)gyre_ref_weight_code(&q->w, i, col);
+    for (int32_t row = 0; row < q->p->rows; row++) {
+        const int8_t *x = q->codes + (size_t)row * (size_t)k;
+        const int32_t zero = (int32_t)q->meta[2 * row + 1];
+        float y = 0;
+        for (int32_t g = 0; g < k / group; g++) {
+            const int32_t sum = dot(w + g * group, x + g * group, group) - zero * q->sums[g * q->p->n_pad + col];
+            const float scaled = gyre_ref_weight_scale(&q->w, g, col) * (float)sum;
+            y += scaled;
+        }
+        store(q, row, col, gyre_f32_from_bits(q->meta[2 * row]) * y);
+    }
+}
+
+static void integer_product(const struct product *q)
+{
+#pragma omp parallel
+    {
+        int8_t *w = malloc((size_t)q->p->k);
+#pragma omp for
+        for (int32_t col = 0; col < q->p->n; col++) {
+            if (w) integer_column(q, col, w);
+            else for (int32_t row = 0; row < q->p->rows; row++) store(q, row, col, NAN);
+        }
+        free(w);
+    }
+}
+
+// W [K][cols] and x [rows][K] in double, then y = x W. For a quantized x its scale comes last.
+static void float_product(const struct product *q)
+{
+    const int32_t rows = q->p->rows, k = q->p->k;
+    double *x = malloc((size_t)rows * (size_t)k * sizeof *x), *w = malloc((size_t)k * COLUMNS * sizeof *w);
+    double *y = malloc((size_t)rows * COLUMNS * sizeof *y);
+    if (x)
+        for (int32_t row = 0; row < rows; row++)
+            for (int32_t i = 0; i < k; i++) {
+                const size_t at = (size_t)row * (size_t)k + (size_t)i;
+                x[at] = q->x ? (double)q->x[at] : q->codes[at] - (int32_t)q->meta[2 * row + 1];
+            }
+    for (int32_t first = 0; first < q->p->n; first += COLUMNS) {
+        const int32_t cols = GYRE_MIN(COLUMNS, q->p->n - first);
+        if (x && w && y) {
+#pragma omp parallel for
+            for (int32_t i = 0; i < k; i++)
+                for (int32_t c = 0; c < cols; c++) w[i * COLUMNS + c] = gyre_ref_weight_value(&q->w, i, first + c);
+            cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, rows, cols, k, 1, x, k, w, COLUMNS, 0, y, COLUMNS);
+        }
+        for (int32_t row = 0; row < rows; row++) {
+            const double scale = q->x ? 1 : (double)gyre_f32_from_bits(q->meta[2 * row]);
+            for (int32_t c = 0; c < cols; c++) store(q, row, first + c, x && w && y ? (float)(y[row * COLUMNS + c] * scale) : NAN);
+        }
+    }
+    free(y);
+    free(w);
+    free(x);
+}
+
+void ref_matmul(const struct gyre_ref_args *args)
+{
+    const struct gyre_matmul_params *p = args->params;
+    const bool quantized = strstr(args->source->name, "_q_") != NULL;
+    const struct product q = {
+        .p = p,
+        .w = gyre_ref_weight(args->source->name, p->n_pad, p->group, args->bind[3], args->bind[4]),
+        .y = args->bind[0],
+        .x = quantized ? NULL : args->bind[1],
+        .codes = quantized ? args->bind[1] : NULL,
+        .meta = args->bind[2],
+        .sums = args->bind[5],
+        .addend = args->bind[6],
+    };
+    if (quantized && q.w.kind <= 8) integer_product(&q);
+    else float_product(&q);
+}
+
+// y = row of the table, for tokens of this range of it.
+void ref_embed(const struct gyre_ref_args *args)
+{
+    const struct gyre_embed_params *p = args->params;
+    float *y = args->bind[0];
+    const int32_t *rows = args->bind[1];
+    const struct gyre_ref_weight w = gyre_ref_weight(args->source->name, p->n_pad, p->group, args->bind[2], args->bind[3]);
+    for (int32_t r = 0; r < p->rows; r++) {
+        const int32_t token = rows[4 * r] - p->n0;
+        if (token < 0 || token >= p->n) continue;
+        for (int32_t i = 0; i < p->width; i++) y[r * p->width + i] = (float)gyre_ref_weight_value(&w, i, token);
+    }
+}

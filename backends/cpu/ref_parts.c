@@ -1,0 +1,108 @@
+// See ref_parts.h.
+#include "backends/cpu/ref_parts.h"
+#include "runtime/util/half.h"
+
+#include <math.h>
+#include <stdbool.h>
+#include <string.h>
+
+// ---- Hadamard -----------------------------------------------------------------------------------------
+
+// Entry (i, j) of a base matrix, +1 or -1.
+static double entry(const uint32_t *base, int32_t k, int32_t i, int32_t j)
+{
+    return base[i * ((k + 31) / 32) + j / 32] >> (j % 32) & 1 ? -1.0 : 1.0;
+}
+
+// One axis of k elements at distance `stride`: row vector times matrix.
+static void dense_axis(double *x, int32_t n, int32_t k, int32_t stride, const uint32_t *base, bool transposed)
+{
+    double column[512];
+    for (int32_t start = 0; start < n; start++) {
+        if (start / stride % k) continue; // not the first element of a column
+        for (int32_t i = 0; i < k; i++) column[i] = x[start + i * stride];
+        for (int32_t i = 0; i < k; i++) {
+            double sum = 0;
+            for (int32_t j = 0; j < k; j++) sum += column[j] * (transposed ? entry(base, k, i, j) : entry(base, k, j, i));
+            x[start + i * stride] = sum;
+        }
+    }
+}
+
+void gyre_ref_hadamard(double *x, const struct gyre_ref_had *had, const uint32_t *base)
+{
+    const int32_t k[3] = {had->k1, had->k2, had->k3};
+    for (int32_t s = 0; s < had->segs; s++, x += had->n) {
+        const uint32_t *words = base;
+        int32_t stride = had->n;
+        for (int axis = 0; axis < 3; axis++) {
+            stride /= k[axis];
+            if (k[axis] == 1) continue;
+            dense_axis(x, had->n, k[axis], stride, words, had->transposed);
+            words += k[axis] * ((k[axis] + 31) / 32);
+        }
+        for (int32_t h = 1; h < 1 << had->p; h *= 2)
+            for (int32_t i = 0; i < had->n; i++) {
+                if (i & h) continue;
+                const double a = x[i], b = x[i + h];
+                x[i] = a + b;
+                x[i + h] = a - b;
+            }
+        for (int32_t i = 0; i < had->n; i++) x[i] /= sqrt(had->n);
+    }
+}
+
+// ---- quantizer ----------------------------------------------------------------------------------------
+
+void gyre_ref_quantize_row(const float *x, int32_t width, int32_t bits, float clip, uint32_t *codes, uint32_t meta[2])
+{
+    float lo = 0, hi = 0;
+    for (int32_t i = 0; i < width; i++) {
+        lo = fminf(lo, x[i]);
+        hi = fmaxf(hi, x[i]);
+    }
+    float scale = (bits == 8 ? fmaxf(-lo, hi) : hi - lo) * clip;
+    scale *= bits == 8 ? 1.0f / 127 : 1.0f / 15;
+    if (!(scale > 0)) scale = 0; // never -0
+    const float inverse = scale > 0 ? 1.0f / scale : 0;
+    const float zero = bits == 8 ? 0 : fminf(rintf(-lo * clip * inverse), 15);
+    const float least = bits == 8 ? -128 : 0, most = bits == 8 ? 127 : 15;
+    memset(codes, 0, (size_t)width);
+    for (int32_t i = 0; i < width; i++) {
+        const int32_t code = (int32_t)fminf(fmaxf(rintf(x[i] * inverse) + zero, least), most);
+        codes[i / 4] |= ((uint32_t)code & 0xFF) << (8 * (i % 4));
+    }
+    meta[0] = gyre_f32_bits(scale);
+    meta[1] = (uint32_t)zero;
+}
+
+// ---- weights ------------------------------------------------------------------------------------------
+
+struct gyre_ref_weight gyre_ref_weight(const char *kernel, int32_t n_pad, int32_t group, const void *words, const void *scale)
+{
+    const int kind = strstr(kernel, "_w4") ? 4 : strstr(kernel, "_w8") ? 8 : strstr(kernel, "_f16") ? 16 : 32;
+    return (struct gyre_ref_weight){kind, n_pad, group, words, scale};
+}
+
+static float half_of(uint32_t word, int32_t odd) { return gyre_f32_from_f16((uint16_t)(odd ? word >> 16 : word)); }
+
+int32_t gyre_ref_weight_code(const struct gyre_ref_weight *w, int32_t k, int32_t n)
+{
+    if (w->kind == 4) { // uint4 [K/4][n_pad/8]: byte b of word j holds K = b, columns 2j (low) and 2j+1
+        const uint32_t word = w->words[(k / 4 * (w->n_pad / 8) + n / 8) * 4 + n % 8 / 2];
+        return (int32_t)(word >> (8 * (k % 4) + 4 * (n % 2)) & 15) - 8;
+    }
+    return (int8_t)(w->words[k / 4 * w->n_pad + n] >> (8 * (k % 4)));
+}
+
+float gyre_ref_weight_scale(const struct gyre_ref_weight *w, int32_t g, int32_t n)
+{
+    return half_of(w->scale[g * (w->n_pad / 2) + n / 2], n % 2);
+}
+
+double gyre_ref_weight_value(const struct gyre_ref_weight *w, int32_t k, int32_t n)
+{
+    if (w->kind == 32) return (double)gyre_f32_from_bits(w->words[k * w->n_pad + n]);
+    if (w->kind == 16) return (double)half_of(w->words[k * (w->n_pad / 2) + n / 2], n % 2);
+    return gyre_ref_weight_code(w, k, n) * (double)gyre_ref_weight_scale(w, k / w->group, n);
+}

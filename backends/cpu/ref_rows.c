@@ -1,0 +1,105 @@
+// References of the ops that work on whole rows: rms_norm, quantize, hadamard, act_mul and their fusions.
+#include "backends/cpu/ref.h"
+#include "backends/cpu/ref_parts.h"
+#include "shaders/params.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+// Where a row of doubles goes: f32 y[R][width], or codes and meta.
+struct target { float *y; uint32_t *codes, *meta; int32_t width, bits; float clip; };
+
+static struct target target_of(const struct gyre_ref_args *args, bool quantized, int32_t width, int32_t bits, float clip)
+{
+    if (!quantized) return (struct target){.y = args->bind[0], .width = width};
+    return (struct target){.codes = args->bind[0], .meta = args->bind[1], .width = width, .bits = bits, .clip = clip};
+}
+
+// `row` is NULL when memory ran out: the outputs say so.
+static void put(const struct target *t, int32_t r, const double *row)
+{
+    float *y = t->y ? t->y + (size_t)r * (size_t)t->width : malloc((size_t)t->width * sizeof *y);
+    if (y)
+        for (int32_t i = 0; i < t->width; i++) y[i] = row ? (float)row[i] : NAN;
+    if (t->y) return;
+    uint32_t *codes = t->codes + (size_t)r * (size_t)(t->width / 4);
+    if (y && row) gyre_ref_quantize_row(y, t->width, t->bits, t->clip, codes, t->meta + 2 * r);
+    else memset(t->meta + 2 * r, 0xFF, 8);
+    free(y);
+}
+
+// y = x / sqrt(mean(x^2) + eps) * gain      Zhang & Sennrich 2019, eq. 4
+static void rms_norm(const struct gyre_ref_args *args, bool quantized)
+{
+    const struct gyre_rms_norm_params *p = args->params;
+    const float *x = args->bind[quantized ? 2 : 1], *gain = args->bind[quantized ? 3 : 2];
+    const struct target target = target_of(args, quantized, p->width, p->bits, p->clip);
+    double *row = malloc((size_t)p->width * sizeof *row);
+    for (int32_t r = 0; r < p->rows; r++, x += p->width) {
+        double sum = 0;
+        for (int32_t i = 0; i < p->width; i++) sum += (double)x[i] * (double)x[i];
+        const double factor = 1 / sqrt(sum / p->width + (double)p->eps);
+        for (int32_t i = 0; row && i < p->width; i++) row[i] = (double)x[i] * factor * (double)gain[i];
+        put(&target, r, row);
+    }
+    free(row);
+}
+
+void ref_rms_norm(const struct gyre_ref_args *args) { rms_norm(args, false); }
+void ref_rms_norm_quant(const struct gyre_ref_args *args) { rms_norm(args, true); }
+
+void ref_quantize(const struct gyre_ref_args *args)
+{
+    const struct gyre_quantize_params *p = args->params;
+    uint32_t *codes = args->bind[0], *meta = args->bind[1];
+    const float *x = args->bind[2];
+    for (int32_t r = 0; r < p->rows; r++)
+        gyre_ref_quantize_row(x + (size_t)r * (size_t)p->width, p->width, p->bits, p->clip, codes + r * (p->width / 4), meta + 2 * r);
+}
+
+void ref_hadamard(const struct gyre_ref_args *args)
+{
+    const struct gyre_hadamard_params *p = args->params;
+    const struct gyre_ref_had had = {p->n, p->segs, p->k1, p->k2, p->k3, p->p, p->had_t};
+    const struct target target = target_of(args, false, p->width, 0, 0);
+    const float *x = args->bind[1], *scale = args->bind[3];
+    double *row = malloc((size_t)p->width * sizeof *row);
+    for (int32_t r = 0; r < p->rows; r++, x += p->width) {
+        for (int32_t i = 0; row && i < p->width; i++) row[i] = (double)x[i] * (p->scaled ? (double)scale[i] : 1);
+        if (row) gyre_ref_hadamard(row, &had, args->bind[2]);
+        put(&target, r, row);
+    }
+    free(row);
+}
+
+// SiLU: g * sigmoid(g). GELU in its tanh form (Hendrycks & Gimpel 2016).
+static double activation(int32_t act, double g)
+{
+    if (act == 0) return g / (1 + exp(-g));
+    return 0.5 * g * (1 + tanh(sqrt(2 / 3.14159265358979323846) * (g + 0.044715 * g * g * g)));
+}
+
+static void act_mul(const struct gyre_ref_args *args, const float *gate_up, const uint32_t *base, bool quantized)
+{
+    const struct gyre_act_mul_params *p = args->params;
+    const struct gyre_ref_had had = {p->n, p->segs, p->k1, p->k2, p->k3, p->p, p->had_t};
+    const struct target target = target_of(args, quantized, p->width, p->bits, p->clip);
+    double *row = malloc((size_t)p->width * sizeof *row);
+    for (int32_t r = 0; r < p->rows; r++, gate_up += 2 * p->width) {
+        for (int32_t i = 0; row && i < p->width; i++) row[i] = activation(p->act, (double)gate_up[i]) * (double)gate_up[p->width + i];
+        if (row && base) gyre_ref_hadamard(row, &had, base);
+        put(&target, r, row);
+    }
+    free(row);
+}
+
+void ref_act_mul(const struct gyre_ref_args *args) { act_mul(args, args->bind[1], NULL, false); }
+void ref_act_mul_quant(const struct gyre_ref_args *args) { act_mul(args, args->bind[2], NULL, true); }
+void ref_act_mul_had(const struct gyre_ref_args *args) { act_mul(args, args->bind[1], args->bind[2], false); }
+
+void ref_act_mul_had_quant(const struct gyre_ref_args *args)
+{
+    const uint32_t first = args->source->n_writes; // the variant that works in a buffer has one output more: its scratch
+    act_mul(args, args->bind[first], args->bind[first + 1], true);
+}
