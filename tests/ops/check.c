@@ -140,6 +140,12 @@ static bool close_codes(const int8_t *want, const int8_t *got, size_t n, char wh
     return true;
 }
 
+bool check_anything(const void *want, const void *got, size_t size, char why[200])
+{
+    (void)want, (void)got, (void)size, (void)why;
+    return true;
+}
+
 static bool compare(const struct check_bind *bind, const void *want, const void *got, char why[200])
 {
     if (bind->compare) return bind->compare(want, got, bind->size, why);

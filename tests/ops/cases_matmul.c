@@ -1,0 +1,136 @@
+// Cases of the ops that read weights: matmul and embed.
+#include "tests/ops/check.h"
+#include "backends/cpu/ref_parts.h"
+#include "runtime/util/base.h"
+#include "runtime/util/half.h"
+
+#include <stdio.h>
+
+enum { W_F32 = 32, W_F16 = 16, W_W8 = 8, W_W4 = 4 };
+static const char *kind_name(int kind) { return kind == W_F32 ? "f32" : kind == W_F16 ? "f16" : kind == W_W8 ? "w8" : "w4"; }
+
+// A random device weight in the layout of shaders/params.h; `scale` and `sums` are real for W_W8 and W_W4.
+struct weight { int kind, n, k, group, n_pad; struct check_bind words, scale, sums; };
+
+static struct weight random_weight(struct check *check, int kind, int n, int k, int group)
+{
+    struct weight w = {.kind = kind, .n = n, .k = k, .group = group, .n_pad = (int)gyre_round_up((uint64_t)n, 8)};
+    const size_t count = (size_t)k * (size_t)w.n_pad, pairs = (size_t)(k / group) * (size_t)(w.n_pad / 2);
+    uint32_t *words = check_words(check, count * (size_t)kind / 32, ~0u);
+    if (kind == W_F32) words = (uint32_t *)(void *)check_normal(check, count, 0.05);
+    if (kind == W_F16)
+        for (size_t i = 0; i < count / 2; i++)
+            words[i] = gyre_f16_from_f32(*check_normal(check, 1, 0.05f)) | (uint32_t)gyre_f16_from_f32(*check_normal(check, 1, 0.05f)) << 16;
+    uint32_t *scale = check_alloc(check, pairs * 4);
+    int32_t *sums = check_alloc(check, pairs * 8);
+    for (size_t i = 0; i < pairs; i++)
+        scale[i] = gyre_f16_from_f32(*check_uniform(check, 1, 0.001, 0.02)) | (uint32_t)gyre_f16_from_f32(*check_uniform(check, 1, 0.001, 0.02)) << 16;
+    const struct gyre_ref_weight view = {kind, w.n_pad, group, words, scale};
+    if (kind <= W_W8)
+        for (int c = 0; c < w.n_pad; c++)
+            for (int i = 0; i < k; i++) sums[i / group * w.n_pad + c] += gyre_ref_weight_code(&view, i, c);
+    w.words = (struct check_bind){.data = words, .size = count * (size_t)kind / 8};
+    w.scale = kind <= W_W8 ? (struct check_bind){.data = scale, .size = pairs * 4} : w.words;
+    w.sums = kind <= W_W8 ? (struct check_bind){.data = sums, .size = pairs * 8} : w.words;
+    return w;
+}
+
+// ---- matmul -------------------------------------------------------------------------------------------
+
+struct input { struct check_bind x, meta; };
+
+// bits 0: floats; 8, 4: quantized rows (4: with zero points).
+static struct input random_input(struct check *check, int rows, int k, int bits)
+{
+    const size_t n = (size_t)rows * (size_t)k;
+    const float *x = check_normal(check, n, 1.5);
+    if (!bits) return (struct input){{.data = x, .size = n * 4}, {.data = x, .size = n * 4}};
+    const size_t size = gyre_round_up(n, 16);
+    uint32_t *codes = check_alloc(check, size), *meta = check_alloc(check, (size_t)rows * 8);
+    for (int r = 0; r < rows; r++) gyre_ref_quantize_row(x + r * k, k, bits, 1, codes + r * k / 4, meta + 2 * r);
+    return (struct input){{.data = codes, .size = size}, {.data = meta, .size = (size_t)rows * 8}};
+}
+
+struct shape { int rows, n, k, group; };
+struct tile { uint32_t wgx, wgy, tr, tc; };
+
+// Output columns n0..n0+n-1 of a wider row; every second case adds.
+static void product(struct check *check, const struct weight *w, int rows, int bits, bool few, struct tile t, double bound)
+{
+    char kernel[32];
+    snprintf(kernel, sizeof kernel, "matmul_%s_%s_%s", kind_name(w->kind), bits ? "q" : "f", few ? "v" : "m");
+    const struct input in = random_input(check, rows, w->k, bits);
+    const int n0 = w->n % 3, ldy = n0 + w->n + rows % 2;
+    const size_t out = (size_t)rows * (size_t)ldy;
+    const struct gyre_matmul_params p = {rows, w->k, w->n, w->n_pad, w->group, ldy, n0, (rows + w->n) % 2};
+    const uint32_t row_tile = few ? t.tr : t.tr * t.wgy;
+    const bool integers = bits && w->kind <= W_W8, exact = integers && (t.wgy == 1 || !few || w->group == w->k);
+    const bool k16 = w->k % 16 == 0 && w->group % 16 == 0;
+    const struct check_case c = {
+        .kernel = kernel,
+        .params = &p,
+        .n_spec = integers ? 6 : 5,
+        .spec = {t.wgx, t.wgy, 1, t.tr, t.tc, k16 && w->n != 100},
+        .groups = {(uint32_t)gyre_div_up((uint64_t)w->n_pad / 8, t.wgx * t.tc), (uint32_t)gyre_div_up((uint64_t)rows, row_tile)},
+        .bind = {{.size = out * 4, .rule = exact ? CHECK_BITS : CHECK_NMSE, .bound = bound},
+                 in.x,
+                 in.meta,
+                 w->words,
+                 w->scale,
+                 w->sums,
+                 {.data = check_normal(check, out, 1), .size = out * 4}},
+    };
+    check_run(check, &c, "%d x %d x %d, group %d, act %d, workgroup %u x %u, tile %u x %u", rows, w->n, w->k, w->group, bits, t.wgx,
+              t.wgy, t.tr, t.tc);
+}
+
+void cases_matmul(struct check *check)
+{
+    static const struct shape shapes[] = {
+        {1, 8, 32, 32},    {3, 20, 36, 36},   {5, 100, 64, 32},  {17, 20, 96, 32}, {2, 576, 96, 96},
+        {4, 100, 128, 64}, {1, 30, 576, 576}, {17, 36, 256, 128}, {7, 20, 60, 20}, {1, 9, 4, 4},
+    };
+    // Two tiles a kernel: every one is a program that the driver compiles.
+    static const struct tile few[] = {{8, 1, 2, 2}, {2, 5, 1, 1}}, many[] = {{8, 1, 3, 1}, {4, 3, 1, 2}};
+    static const int kinds[] = {W_W4, W_W8, W_F16, W_F32}, act[] = {0, 8, 4};
+    for (size_t s = 0; s < GYRE_COUNT(shapes); s++)
+        for (size_t i = 0; i < GYRE_COUNT(kinds); i++) {
+            const bool grouped = kinds[i] == W_W4 || kinds[i] == W_W8;
+            const struct weight w = random_weight(check, kinds[i], shapes[s].n, shapes[s].k, grouped ? shapes[s].group : shapes[s].k);
+            for (size_t a = 0; a < GYRE_COUNT(act); a++) {
+                product(check, &w, shapes[s].rows, act[a], true, few[s % 2], 1e-11);
+                product(check, &w, shapes[s].rows, act[a], false, many[s % 2], 1e-11);
+            }
+        }
+}
+
+// ---- embed --------------------------------------------------------------------------------------------
+
+void cases_embed(struct check *check)
+{
+    static const int kinds[] = {W_W4, W_W8, W_F16, W_F32};
+    enum { ROWS = 5 };
+    for (size_t i = 0; i < GYRE_COUNT(kinds); i++)
+        for (int big = 0; big < 2; big++) {
+            const int k = big ? 576 : 36, n = big ? 300 : 13, n0 = big ? 1000 : 0;
+            const struct weight w = random_weight(check, kinds[i], n, k, kinds[i] > W_W8 || !big ? k : 32);
+            const int32_t tokens[ROWS] = {n0, n0 + n - 1, n0 + n, n0 - 1, n0 + 7}; // two of other ranges
+            int32_t rows[ROWS][4] = {{0}};
+            for (int r = 0; r < ROWS; r++) rows[r][0] = tokens[r];
+            const struct gyre_embed_params p = {ROWS, k, n0, n, w.n_pad, w.group};
+            char kernel[16];
+            snprintf(kernel, sizeof kernel, "embed_%s", kind_name(kinds[i]));
+            const struct check_case c = {
+                .kernel = kernel,
+                .params = &p,
+                .n_spec = 3,
+                .spec = {16, 1, 1},
+                .groups = {(uint32_t)gyre_div_up((uint64_t)k / 4, 16), ROWS},
+                .bind = {{.size = (size_t)(ROWS * k) * 4, .rule = CHECK_NMSE, .bound = 1e-14},
+                         {.data = rows, .size = sizeof rows},
+                         w.words,
+                         w.scale},
+            };
+            check_run(check, &c, "%d tokens from %d, width %d", n, n0, k);
+        }
+}

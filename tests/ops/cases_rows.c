@@ -1,0 +1,180 @@
+// Cases of the ops that work on whole rows: rms_norm, quantize, hadamard, act_mul and their fusions.
+#include "tests/ops/check.h"
+#include "backends/cpu/ref_parts.h"
+#include "runtime/util/base.h"
+#include "runtime/util/half.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const int row_counts[] = {1, 3, 5, 17};
+
+// {scale, zero} of rows whose values differ in their last bits between devices: the zero point may fall to either side.
+static bool meta_is_close(const void *want, const void *got, size_t size, char why[200])
+{
+    const uint32_t *w = want, *g = got;
+    for (size_t i = 0; i < size / 4; i += 2) {
+        const double ws = (double)gyre_f32_from_bits(w[i]), gs = (double)gyre_f32_from_bits(g[i]);
+        if (fabs(ws - gs) <= 1e-5 * ws && abs((int)w[i + 1] - (int)g[i + 1]) <= 1) continue;
+        snprintf(why, 200, "row %zu has scale %.9g and zero point %d, want %.9g and %d", i / 2, gs, (int)g[i + 1], ws, (int)w[i + 1]);
+        return false;
+    }
+    return true;
+}
+
+static struct check_bind codes_out(int rows, int width, enum check_rule rule)
+{
+    return (struct check_bind){.size = (size_t)(rows * width), .rule = rule};
+}
+
+static struct check_bind meta_out(int rows, bool exact)
+{
+    return (struct check_bind){.size = (size_t)rows * 8, .rule = CHECK_BITS, .compare = exact ? NULL : meta_is_close};
+}
+
+static struct check_bind floats_out(int rows, int width, double bound)
+{
+    return (struct check_bind){.size = (size_t)(rows * width) * 4, .rule = CHECK_NMSE, .bound = bound};
+}
+
+// Rows of very different size, a row of zeros among them.
+static struct check_bind floats_in(struct check *check, int rows, int width)
+{
+    float *x = check_normal(check, (size_t)(rows * width), 1);
+    for (int r = 0; r < rows; r++)
+        for (int i = 0; i < width; i++) x[r * width + i] *= r % 7 == 2 ? 0.0f : (float)ldexp(1, 3 * (r % 5) - 6);
+    return (struct check_bind){.data = x, .size = (size_t)(rows * width) * 4};
+}
+
+void cases_quantize(struct check *check)
+{
+    static const int widths[] = {4, 12, 36, 80, 576};
+    for (size_t i = 0; i < GYRE_COUNT(widths); i++)
+        for (size_t r = 0; r < GYRE_COUNT(row_counts); r++)
+            for (int bits = 4; bits <= 8; bits += 4) {
+                const int rows = row_counts[r], width = widths[i];
+                const struct gyre_quantize_params p = {rows, width, bits, r % 2 ? 0.9f : 1.0f};
+                const struct check_case c = {
+                    .kernel = "quantize",
+                    .params = &p,
+                    .n_spec = 3,
+                    .spec = {8u << (i % 4), 1, 1},
+                    .groups = {(uint32_t)rows},
+                    .bind = {codes_out(rows, width, CHECK_BITS), meta_out(rows, true), floats_in(check, rows, width)},
+                };
+                check_run(check, &c, "%d x %d to %d bits", rows, width, bits);
+            }
+}
+
+static void norms(struct check *check, bool quantized)
+{
+    static const int widths[] = {4, 36, 576, 1536};
+    for (size_t i = 0; i < GYRE_COUNT(widths); i++)
+        for (size_t r = 0; r < GYRE_COUNT(row_counts); r++)
+            for (int bits = quantized ? 4 : 8; bits <= 8; bits += 4) {
+                const int rows = row_counts[r], width = widths[i];
+                const struct gyre_rms_norm_params p = {rows, width, 1e-5f, bits, 1};
+                struct check_case c = {
+                    .kernel = quantized ? "rms_norm_quant" : "rms_norm",
+                    .params = &p,
+                    .n_spec = 3,
+                    .spec = {8u << (i % 4), 1, 1},
+                    .groups = {(uint32_t)rows},
+                };
+                struct check_bind *b = c.bind;
+                if (quantized) *b++ = codes_out(rows, width, CHECK_CODES), *b++ = meta_out(rows, false);
+                else *b++ = floats_out(rows, width, 1e-12);
+                *b++ = floats_in(check, rows, width);
+                *b++ = (struct check_bind){.data = check_uniform(check, (size_t)width, 0.5, 2), .size = (size_t)width * 4};
+                check_run(check, &c, "%d x %d", rows, width);
+            }
+}
+
+void cases_rms_norm(struct check *check) { norms(check, false); }
+void cases_rms_norm_quant(struct check *check) { norms(check, true); }
+
+// ---- Hadamard -----------------------------------------------------------------------------------------
+
+// segs segments of k1*k2*k3*2^p columns, and `rest` columns that are not transformed.
+struct had_shape { int k[3], p, segs, rest; uint32_t threads; };
+static const struct had_shape had_shapes[] = {
+    {{1, 1, 1}, 2, 1, 0, 8},    {{12, 1, 1}, 0, 1, 0, 8},     {{20, 1, 1}, 2, 1, 4, 16},  {{24, 1, 1}, 0, 3, 0, 32},
+    {{12, 12, 1}, 2, 1, 0, 8},  {{12, 1, 1}, 7, 1, 0, 64},    {{1, 1, 1}, 6, 9, 0, 8},    {{44, 12, 1}, 1, 2, 8, 16},
+    {{12, 20, 8}, 0, 1, 0, 32}, {{140, 1, 1}, 1, 1, 12, 16},  {{1, 1, 1}, 11, 1, 0, 128}, {{1, 1, 1}, 9, 2, 4, 16},
+};
+static int had_length(const struct had_shape *s) { return s->k[0] * s->k[1] * s->k[2] << s->p; }
+
+void cases_hadamard(struct check *check)
+{
+    for (size_t i = 0; i < GYRE_COUNT(had_shapes); i++)
+        for (int form = 0; form < 4; form++) { // shared or global memory, plain or transposed and scaled
+            const struct had_shape *s = &had_shapes[i];
+            const int n = had_length(s), width = n * s->segs + s->rest, rows = row_counts[(i + (size_t)form) % 3];
+            size_t words;
+            const uint32_t *base = check_had_base(check, s->k, &words);
+            const struct gyre_hadamard_params p = {n, s->segs, s->k[0], s->k[1], s->k[2], s->p, form / 2, rows, width, form / 2};
+            const struct check_case c = {
+                .kernel = form % 2 ? "hadamard_global" : "hadamard",
+                .params = &p,
+                .n_spec = 4,
+                .spec = {s->threads, 1, 1, (uint32_t)width},
+                .groups = {(uint32_t)rows},
+                .bind = {floats_out(rows, width, 1e-12),
+                         floats_in(check, rows, width),
+                         {.data = base, .size = words * 4},
+                         {.data = check_uniform(check, (size_t)width, -2, 2), .size = (size_t)width * 4}},
+            };
+            check_run(check, &c, "%d rows of %d x (%d %d %d 2^%d) + %d%s", rows, s->segs, s->k[0], s->k[1], s->k[2], s->p, s->rest,
+                      form / 2 ? ", transposed" : "");
+        }
+}
+
+// ---- act_mul ------------------------------------------------------------------------------------------
+
+static void activation(struct check *check, const char *kernel, const struct had_shape *s, int rows, int act, int bits)
+{
+    const bool had = strstr(kernel, "had"), quantized = strstr(kernel, "quant"), global = strstr(kernel, "global");
+    const int n = had_length(s), width = n * s->segs + s->rest;
+    size_t words;
+    const uint32_t *base = check_had_base(check, s->k, &words);
+    const struct gyre_act_mul_params p = {rows, width, act, bits, 1, n, s->segs, s->k[0], s->k[1], s->k[2], s->p, 0};
+    struct check_case c = {
+        .kernel = kernel,
+        .params = &p,
+        .n_spec = had && !global ? 4 : 3,
+        .spec = {s->threads, 1, 1, (uint32_t)width},
+        .groups = {(uint32_t)rows},
+    };
+    struct check_bind *b = c.bind;
+    if (quantized) *b++ = codes_out(rows, width, CHECK_CODES), *b++ = meta_out(rows, false);
+    else *b++ = floats_out(rows, width, 1e-11);
+    if (quantized && global)
+        *b++ = (struct check_bind){.size = (size_t)(rows * width) * 4, .compare = check_anything};
+    *b++ = (struct check_bind){.data = check_normal(check, (size_t)(2 * rows * width), 2), .size = (size_t)(2 * rows * width) * 4};
+    if (had) *b++ = (struct check_bind){.data = base, .size = words * 4};
+    check_run(check, &c, "%d x %d, act %d, bits %d", rows, width, act, bits);
+}
+
+static void activations(struct check *check, const char *kernel)
+{
+    const bool quantized = strstr(kernel, "quant");
+    for (size_t i = 0; i < GYRE_COUNT(had_shapes); i++)
+        activation(check, kernel, &had_shapes[i], row_counts[i % 4], (int)(i / 2 % 2), quantized && i % 2 ? 4 : 8);
+}
+
+void cases_act_mul(struct check *check) { activations(check, "act_mul"); }
+void cases_act_mul_quant(struct check *check) { activations(check, "act_mul_quant"); }
+
+void cases_act_mul_had(struct check *check)
+{
+    activations(check, "act_mul_had");
+    activations(check, "act_mul_had_global");
+}
+
+void cases_act_mul_had_quant(struct check *check)
+{
+    activations(check, "act_mul_had_quant");
+    activations(check, "act_mul_had_quant_global");
+}
