@@ -1,0 +1,238 @@
+// What a whole run writes: every tensor against rotations and rounding done here, in both profiles and all widths.
+#include "quantizer/rotate.h"
+#include "quantizer/rtn.h"
+#include "runtime/core/codec.h"
+#include "runtime/util/half.h"
+#include "runtime/util/sha256.h"
+#include "tests/quantizer/tiny_file.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <omp.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+static void quantize_ok(const gyre_quantize_params *p, gyre_quantize_summary *summary)
+{
+    gyre_error err = {0};
+    if (gyre_quantize(p, summary, &err) != GYRE_OK) fail_msg("%s", err.message);
+}
+
+// The floats that a file's linear stands for.
+static float *expanded(const gyre_source *s, const char *name)
+{
+    const struct gyre_tensor *t = gyre_source_tensor(s, name);
+    char scale[80];
+    uint64_t wbits = 0;
+    assert_non_null(t);
+    snprintf(scale, sizeof scale, "%s.scale", name);
+    const struct gyre_tensor *sc = gyre_source_tensor(s, scale);
+    gyre_source_u64(s, "gyre.wbits", &wbits);
+    const uint64_t cols = sc && wbits == 4 ? 2 * t->cols : t->cols;
+    float *out = malloc(t->rows * cols * sizeof *out);
+    if (!sc) {
+        gyre_tensor_rows_f32(t, 0, t->rows, out);
+        return out;
+    }
+    int8_t *code = malloc(t->rows * cols);
+    uint16_t *scales = malloc(sc->bytes);
+    if (wbits == 4) gyre_unpack_i4(t->data, t->rows * cols, code);
+    else memcpy(code, t->data, t->bytes);
+    memcpy(scales, sc->data, sc->bytes);
+    gyre_codes_expand(&(struct gyre_codes){.bits = (uint32_t)wbits, .group = (uint32_t)(cols / sc->cols), .code = code, .scale = scales}, t->rows, cols, out);
+    free(code);
+    free(scales);
+    return out;
+}
+
+// Relative errors allowed against exact rotation, by width.
+static double bound(uint32_t wbits, int32_t group) { return wbits == 32 ? 1e-14 : wbits == 16 ? 1e-7 : wbits == 8 ? 1e-4 : group == 0 ? 0.016 : 0.013; }
+
+static void check_linears(const gyre_source *in, const gyre_source *out, const struct gyre_rotator *r, const struct gyre_hparams *hp, double limit)
+{
+    char name[64], norm[64];
+    for (uint32_t l = 0; l < hp->n_layers; l++)
+        for (int s = 0; s < GYRE_SITES; s++) {
+            uint64_t rows, cols;
+            double gain[256] = {0};
+            gyre_site_name((gyre_site)s, l, name);
+            gyre_site_shape((gyre_site)s, hp, &rows, &cols);
+            if (gyre_site_norm_name((gyre_site)s, l, norm)) gyre_tensor_rows_f64(gyre_source_tensor(in, norm), 0, 1, gain);
+            double *w = malloc(rows * cols * sizeof *w);
+            float *want = malloc(rows * cols * sizeof *want), *got = expanded(out, name);
+            gyre_tensor_rows_f64(gyre_source_tensor(in, name), 0, rows, w);
+            assert_int_equal(gyre_rotate_linear(r, (gyre_site)s, l, gain, w, NULL), GYRE_OK);
+            for (uint64_t i = 0; i < rows * cols; i++) want[i] = (float)w[i];
+            const double error = gyre_relative_error(want, got, rows, cols);
+            if (!(error <= limit)) fail_msg("%s: error %g, allowed %g", name, error, limit);
+            free(w);
+            free(want);
+            free(got);
+        }
+}
+
+static void check_table(const gyre_source *in, const gyre_source *out, const char *from, const char *to, const struct gyre_rotator *r, const double *gain, double limit)
+{
+    const struct gyre_tensor *a = gyre_source_tensor(in, from), *b = gyre_source_tensor(out, to);
+    assert_non_null(b);
+    double *w = malloc(a->rows * a->cols * sizeof *w);
+    float *want = malloc(a->rows * a->cols * sizeof *want), *got = malloc(a->rows * a->cols * sizeof *got);
+    gyre_tensor_rows_f64(a, 0, a->rows, w);
+    assert_int_equal(gyre_rotate_rows(r, gain, w, a->rows, NULL), GYRE_OK);
+    for (uint64_t i = 0; i < a->rows * a->cols; i++) want[i] = (float)w[i];
+    gyre_tensor_rows_f32(b, 0, b->rows, got);
+    assert_true(gyre_relative_error(want, got, a->rows, a->cols) <= limit);
+    free(w);
+    free(want);
+    free(got);
+}
+
+static void check_norms(const gyre_source *in, const gyre_source *out, const char *name, bool ones)
+{
+    float a[256], b[256];
+    const struct gyre_tensor *t = gyre_source_tensor(out, name);
+    gyre_tensor_rows_f32(gyre_source_tensor(in, name), 0, 1, a);
+    gyre_tensor_rows_f32(t, 0, 1, b);
+    for (uint64_t i = 0; i < t->cols; i++) assert_true(b[i] == (ones ? 1 : a[i]));
+}
+
+static void check_file(const char *from, const char *to, const gyre_quantize_params *p)
+{
+    gyre_source *in, *out;
+    struct gyre_hparams a, b;
+    struct gyre_rotator r;
+    gyre_error err = {0};
+    double gain[256];
+    assert_int_equal(gyre_source_open(from, &in, NULL), GYRE_OK);
+    if (gyre_source_open(to, &out, &err) != GYRE_OK) fail_msg("%s", err.message);
+    assert_int_equal(gyre_hparams_read(in, &a, NULL), GYRE_OK);
+    if (gyre_hparams_read(out, &b, &err) != GYRE_OK || gyre_model_check(out, &b, &err) != GYRE_OK) fail_msg("%s", err.message);
+    const bool rotate = strcmp(p->recipe, "rtn") != 0, full = !strcmp(p->profile, "full");
+    assert_string_equal(b.arch, full ? "gyre-llama" : "llama");
+    assert_true(b.width == a.width && b.heads == a.heads && b.kv_heads == a.kv_heads && b.head_dim == a.head_dim && b.ffn == a.ffn && b.vocab == a.vocab && b.context == a.context && b.rope_base == a.rope_base && b.norm_eps == a.norm_eps);
+    assert_true(b.act_bits == 8 && b.kv_bits == 4 && b.wgroup == (p->wbits < 16 ? (uint32_t)p->wgroup : 0) && b.wgroup_declared && b.rope_interleaved);
+    assert_string_equal(gyre_source_string(out, "general.name"), "tiny");
+    assert_string_equal(gyre_source_string(out, "gyre.recipe"), p->recipe);
+    assert_int_equal(gyre_rotator_create(&a, p->seed, rotate, !rotate ? 0 : GYRE_ROTATE_R1 | GYRE_ROTATE_R2 | (full ? GYRE_ROTATE_R4 : 0), &r, NULL), GYRE_OK);
+    check_linears(in, out, &r, &a, bound(p->wbits, p->wgroup));
+    gyre_tensor_rows_f64(gyre_source_tensor(in, "output_norm.weight"), 0, 1, gain);
+    const double table = p->wbits == 32 ? 1e-14 : p->wbits == 16 ? 1e-7 : 1e-4;
+    check_table(in, out, "token_embd.weight", "token_embd.weight", &r, NULL, table);
+    const bool constant = gain[0] == gain[1], head = !a.tied || (rotate && !full && !constant);
+    assert_true(b.tied == !head);
+    if (head) check_table(in, out, a.tied ? "token_embd.weight" : "output.weight", "output.weight", &r, gain, table);
+    assert_true(b.rot.r3 == (rotate && full) && (b.rot.r4.n != 0) == (rotate && full) && (b.rot.head.n != 0) == (rotate && full && a.tied));
+    if (b.rot.head.n)
+        for (uint32_t i = 0; i < a.width; i++) assert_true(b.rot.head_gain[i] == (float)gain[i]);
+    check_norms(in, out, "blk.1.attn_norm.weight", rotate);
+    check_norms(in, out, "blk.2.ffn_norm.weight", rotate);
+    check_norms(in, out, "output_norm.weight", rotate && (head || b.rot.head.n));
+    gyre_rotator_release(&r);
+    gyre_hparams_free(&a);
+    gyre_hparams_free(&b);
+    gyre_source_close(in);
+    gyre_source_close(out);
+}
+
+static void every_setting_writes_what_it_says(void **state)
+{
+    (void)state;
+    static const struct { const char *recipe, *profile; uint32_t wbits; int32_t wgroup; bool untied, constant; } run[] = {
+        {"rtn", "full", 4, 32, false, false},         {"rtn", "portable", 4, 0, false, false},      {"rtn", "full", 16, 0, true, false},          {"rtn", "portable", 8, 0, true, false},
+        {"quarot-rtn", "full", 4, 0, false, false},   {"quarot-rtn", "full", 8, 32, true, false},   {"quarot-rtn", "full", 32, 0, false, false},  {"quarot-rtn", "full", 16, 0, false, true},
+        {"quarot-rtn", "portable", 4, 32, false, false}, {"quarot-rtn", "portable", 32, 0, true, false}, {"quarot-rtn", "portable", 4, 0, false, true}, {"quarot-rtn", "portable", 16, 0, false, false},
+    };
+    for (size_t i = 0; i < sizeof run / sizeof *run; i++) {
+        struct tiny_file shape = tiny_file_default;
+        shape.tied = !run[i].untied;
+        shape.constant_gain = run[i].constant;
+        const char *from = tiny_path("in.gguf"), *to = tiny_path("out.gguf");
+        tiny_file_write(from, &shape);
+        const gyre_quantize_params p = {.source = from, .output = to, .recipe = run[i].recipe, .profile = run[i].profile, .wbits = run[i].wbits, .wgroup = run[i].wgroup, .kv = 4, .seed = 9, .force = true};
+        gyre_quantize_summary summary;
+        quantize_ok(&p, &summary);
+        check_file(from, to, &p);
+        assert_int_equal(summary.layers, 3);
+        assert_true(summary.rtn_weight_error <= bound(run[i].wbits, run[i].wgroup) && summary.recipe_weight_error <= bound(run[i].wbits, run[i].wgroup));
+        gyre_quantize_summary_free(&summary);
+    }
+}
+
+static char *run_bytes(uint64_t seed, int threads, uint64_t *bytes)
+{
+    const char *from = tiny_path("in.gguf"), *to = tiny_path("same.gguf");
+    const int before = omp_get_max_threads();
+    tiny_file_write(from, &tiny_file_default);
+    omp_set_num_threads(threads);
+    quantize_ok(&(gyre_quantize_params){.source = from, .output = to, .wgroup = -1, .seed = seed, .force = true}, NULL);
+    omp_set_num_threads(before);
+    return tiny_read(to, bytes);
+}
+
+static void bytes_depend_on_the_seed_alone(void **state)
+{
+    (void)state;
+    uint64_t na, nb, nc;
+    char *a = run_bytes(3, 1, &na), *b = run_bytes(3, 5, &nb), *c = run_bytes(4, 5, &nc);
+    assert_int_equal(na, nb);
+    assert_memory_equal(a, b, na);
+    assert_true(na == nc && memcmp(a, c, na) != 0);
+    free(a);
+    free(b);
+    free(c);
+}
+
+static void manifest_lists_what_is_in_the_file(void **state)
+{
+    (void)state;
+    uint64_t bytes;
+    free(run_bytes(3, 2, &bytes));
+    char *text = tiny_read(tiny_path("same.gguf.manifest.json"), &bytes);
+    assert_non_null(text);
+    assert_null(strstr(text, "quantizer-test")); // no path
+    json_t *m = json_loads(text, 0, NULL);
+    assert_string_equal(json_string_value(json_object_get(m, "recipe")), "quarot-rtn");
+    assert_string_equal(json_string_value(json_object_get(m, "seed")), "3");
+    assert_string_equal(json_string_value(json_object_get(json_object_get(m, "base"), "name")), "in.gguf");
+    const char *files[] = {"same.gguf", "in.gguf"}, *lists[] = {"tensors", "sources"};
+    for (int i = 0; i < 2; i++) {
+        gyre_source *s;
+        assert_int_equal(gyre_source_open(tiny_path(files[i]), &s, NULL), GYRE_OK);
+        const json_t *list = json_object_get(m, lists[i]);
+        assert_int_equal(json_array_size(list), gyre_source_tensor_count(s));
+        for (size_t j = 0; j < json_array_size(list); j++) {
+            const json_t *row = json_array_get(list, j);
+            const struct gyre_tensor *t = gyre_source_tensor(s, json_string_value(json_object_get(row, "name")));
+            char hex[GYRE_SHA256_HEX];
+            assert_non_null(t);
+            gyre_sha256_of(t->data, t->bytes, hex);
+            assert_string_equal(json_string_value(json_object_get(row, "sha256")), hex);
+        }
+        gyre_source_close(s);
+    }
+    json_decref(m);
+    free(text);
+    assert_null(tiny_read(tiny_path("same.gguf.part"), &bytes));
+    assert_null(tiny_read(tiny_path("same.gguf.journal/state.json"), &bytes));
+}
+
+static int cleanup(void **state)
+{
+    (void)state;
+    tiny_folder_remove();
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_setting_writes_what_it_says),
+        cmocka_unit_test(bytes_depend_on_the_seed_alone),
+        cmocka_unit_test(manifest_lists_what_is_in_the_file),
+    };
+    return cmocka_run_group_tests(tests, NULL, cleanup);
+}

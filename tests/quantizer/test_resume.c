@@ -1,0 +1,327 @@
+// Runs that end early: cancelled, killed, out of space, and journals that are damaged or of another run. What follows must
+// give the bytes of an uninterrupted run, or refuse and touch nothing.
+#include "tests/quantizer/tiny_file.h"
+
+#include <omp.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+static const char *in, *out, *part, *journal;
+static char *want, *want_manifest;
+static uint64_t want_bytes;
+
+static struct { int calls, stop_at; bool kill; } watch;
+
+static int on_progress(void *user, double fraction, double eta, const char *what)
+{
+    (void)user;
+    (void)eta;
+    assert_true(fraction >= 0 && fraction <= 1 && what && *what);
+    if (++watch.calls != watch.stop_at) return 0;
+    if (watch.kill) kill(getpid(), SIGKILL);
+    return 1;
+}
+
+static gyre_quantize_params params(void) { return (gyre_quantize_params){.source = in, .output = out, .recipe = "quarot-rtn", .wgroup = 0, .seed = 5, .progress = on_progress}; }
+
+static gyre_status run(gyre_quantize_params p, int stop_at, gyre_error *err)
+{
+    watch.calls = 0;
+    watch.stop_at = stop_at;
+    return gyre_quantize(&p, NULL, err);
+}
+
+static bool exists(const char *path) { return access(path, F_OK) == 0; }
+
+static void expect_complete(void)
+{
+    uint64_t n, m;
+    char *got = tiny_read(out, &n), *manifest = tiny_read(tiny_path("out.gguf.manifest.json"), &m);
+    assert_true(got && manifest);
+    assert_int_equal(n, want_bytes);
+    assert_memory_equal(got, want, n);
+    assert_string_equal(manifest, want_manifest);
+    assert_false(exists(part) || exists(journal));
+    free(got);
+    free(manifest);
+}
+
+static void forget(void)
+{
+    remove(out);
+    remove(part);
+    remove(tiny_path("out.gguf.manifest.json"));
+    remove(tiny_path("out.gguf.journal/state.json"));
+    rmdir(journal);
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    omp_set_num_threads(1); // a child of fork has no worker threads to wait for
+    in = strdup(tiny_path("in.gguf"));
+    out = strdup(tiny_path("out.gguf"));
+    part = strdup(tiny_path("out.gguf.part"));
+    journal = strdup(tiny_path("out.gguf.journal"));
+    tiny_file_write(in, &tiny_file_default);
+    gyre_error err = {0};
+    if (run(params(), 0, &err) != GYRE_OK) {
+        print_error("%s\n", err.message);
+        return -1;
+    }
+    want = tiny_read(out, &want_bytes);
+    uint64_t n;
+    want_manifest = tiny_read(tiny_path("out.gguf.manifest.json"), &n);
+    forget();
+    return 0;
+}
+
+static int cleanup(void **state)
+{
+    (void)state;
+    tiny_folder_remove();
+    free(want);
+    free(want_manifest);
+    free((char *)(uintptr_t)in);
+    free((char *)(uintptr_t)out);
+    free((char *)(uintptr_t)part);
+    free((char *)(uintptr_t)journal);
+    return 0;
+}
+
+static void cancelled_anywhere_resumes_to_the_same_bytes(void **state)
+{
+    (void)state;
+    run(params(), 0, NULL);
+    const int calls = watch.calls;
+    forget();
+    for (int at = 1; at <= calls; at++) {
+        gyre_quantize_params p = params();
+        gyre_error err = {0};
+        assert_int_equal(run(p, at, &err), GYRE_E_CANCELLED);
+        assert_false(exists(out));
+        assert_int_equal(exists(journal), at > 1); // the first call is before anything is worth keeping
+        p.resume = true;
+        if (run(p, 0, &err) != GYRE_OK) fail_msg("%s", err.message);
+        assert_true(at < 9 || watch.calls < calls); // it went on, not back to the start
+        expect_complete();
+        forget();
+    }
+    // Twice interrupted.
+    gyre_quantize_params p = params();
+    p.resume = true;
+    assert_int_equal(run(p, 9, NULL), GYRE_E_CANCELLED);
+    assert_int_equal(run(p, 8, NULL), GYRE_E_CANCELLED);
+    assert_int_equal(run(p, 0, NULL), GYRE_OK);
+    expect_complete();
+    forget();
+}
+
+static void killed_anywhere_resumes_to_the_same_bytes(void **state)
+{
+    (void)state;
+    for (int at = 1; at < 22; at += 3) {
+        const pid_t child = fork();
+        if (child == 0) {
+            watch.kill = true;
+            run(params(), at, NULL);
+            _exit(0);
+        }
+        int status;
+        waitpid(child, &status, 0);
+        assert_true(WIFSIGNALED(status));
+        assert_false(exists(out));
+        assert_true(exists(part) && exists(journal));
+        gyre_quantize_params p = params();
+        gyre_error err = {0};
+        assert_int_equal(run(p, 0, &err), GYRE_E_IO); // not without being told
+        assert_non_null(strstr(err.message, "--resume"));
+        p.resume = true;
+        if (run(p, 0, &err) != GYRE_OK) fail_msg("%s", err.message);
+        expect_complete();
+        forget();
+    }
+}
+
+static void spoil(const char *path, long at, const char *with)
+{
+    FILE *f = fopen(path, at < 0 ? "wb" : "r+b");
+    assert_non_null(f);
+    fseek(f, at < 0 ? 0 : at, SEEK_SET);
+    fputs(with, f);
+    fclose(f);
+}
+
+static void damaged_journals_are_refused_and_kept(void **state)
+{
+    (void)state;
+    const char *state_file = strdup(tiny_path("out.gguf.journal/state.json"));
+    for (int damage = 0; damage < 7; damage++) {
+        gyre_error err = {0};
+        uint64_t n;
+        assert_int_equal(run(params(), 14, NULL), GYRE_E_CANCELLED);
+        char *text = tiny_read(state_file, &n);
+        switch (damage) {
+        case 0: spoil(state_file, -1, ""); break;
+        case 1: spoil(state_file, -1, "[1, 2]"); break;
+        case 2: spoil(state_file, -1, "{\"run\": 3}"); break;
+        case 3: assert_int_equal(truncate(state_file, (long)n / 2), 0); break;
+        case 4: spoil(state_file, strstr(text, "\"steps\": ") - text + 9, "3"); break; // claims more than there is
+        case 5: spoil(part, (long)want_bytes / 4, "x"); break;                           // a byte of a finished tensor
+        default: remove(part); break;
+        }
+        gyre_quantize_params p = params();
+        p.resume = true;
+        const gyre_status st = run(p, 0, &err);
+        assert_int_equal(st, GYRE_E_FORMAT);
+        assert_non_null(strstr(err.message, "--force"));
+        assert_true(exists(state_file) && !exists(out));
+        p.resume = false;
+        p.force = true;
+        if (run(p, 0, &err) != GYRE_OK) fail_msg("%s", err.message);
+        expect_complete();
+        forget();
+        free(text);
+    }
+    free((char *)(uintptr_t)state_file);
+}
+
+static void journals_of_other_runs_are_refused_and_kept(void **state)
+{
+    (void)state;
+    struct tiny_file other = tiny_file_default;
+    other.seed = 77;
+    tiny_file_write(tiny_path("other.gguf"), &other);
+    assert_int_equal(run(params(), 14, NULL), GYRE_E_CANCELLED);
+    for (int change = 0; change < 5; change++) {
+        gyre_quantize_params p = params();
+        gyre_error err = {0};
+        p.resume = true;
+        static const char *const named[] = {"recipe", "seed", "wgroup", "base", "kv_bits"};
+        if (change == 0) p.recipe = "rtn";
+        if (change == 1) p.seed = 6;
+        if (change == 2) p.wgroup = 32;
+        if (change == 3) p.source = tiny_path("other.gguf");
+        if (change == 4) p.kv = 4;
+        assert_int_equal(run(p, 0, &err), GYRE_E_IO);
+        assert_non_null(strstr(err.message, named[change]));
+        assert_non_null(strstr(err.message, "another run"));
+    }
+    gyre_quantize_params p = params();
+    p.resume = true;
+    assert_int_equal(run(p, 0, NULL), GYRE_OK);
+    expect_complete();
+    forget();
+}
+
+static void outputs_are_checked_first(void **state)
+{
+    (void)state;
+    gyre_quantize_params p = params();
+    gyre_error err = {0};
+    spoil(out, -1, "precious");
+    assert_int_equal(run(p, 0, &err), GYRE_E_IO);
+    assert_non_null(strstr(err.message, "--force"));
+    uint64_t n;
+    char *kept = tiny_read(out, &n);
+    assert_string_equal(kept, "precious");
+    free(kept);
+    p.force = true;
+    assert_int_equal(run(p, 9, &err), GYRE_E_CANCELLED); // the old file stays until the new one is whole
+    kept = tiny_read(out, &n);
+    assert_string_equal(kept, "precious");
+    free(kept);
+    assert_int_equal(run(p, 0, &err), GYRE_OK);
+    expect_complete();
+    forget();
+    p.force = false;
+    p.output = tiny_path("no/such/folder.gguf");
+    assert_int_equal(run(p, 0, &err), GYRE_E_IO);
+    assert_non_null(strstr(err.message, "create the folder"));
+    p.output = tiny_path("");
+    assert_int_equal(run(p, 0, &err), GYRE_E_UNSUPPORTED);
+    assert_non_null(strstr(err.message, "folder"));
+    p.output = NULL;
+    assert_int_equal(run(p, 0, &err), GYRE_E_INVALID);
+}
+
+// In a child, since limits cannot be raised again: no signal, one error, nothing under the final name, and a resume later.
+static void full_disk_is_an_error(void **state)
+{
+    (void)state;
+    for (int roomy = 0; roomy < 2; roomy++) {
+        const pid_t child = fork();
+        if (child == 0) {
+            const struct rlimit limit = {roomy ? want_bytes - 1 : 4096, roomy ? want_bytes - 1 : 4096};
+            gyre_error err = {0};
+            setrlimit(RLIMIT_FSIZE, &limit);
+            _exit(run(params(), 0, &err) == GYRE_E_IO && strstr(err.message, "cannot write") && strstr(err.message, ".part") ? 0 : 1);
+        }
+        int status;
+        waitpid(child, &status, 0);
+        assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+        assert_false(exists(out) || exists(part) || exists(journal));
+    }
+    sigset_t pending;
+    sigpending(&pending);
+    assert_false(sigismember(&pending, SIGXFSZ));
+}
+
+static void bad_models_and_settings_are_named(void **state)
+{
+    (void)state;
+    static const char *const broken[] = {"blk.1.ffn_up.weight", "token_embd.weight", "blk.2.attn_norm.weight"};
+    gyre_error err = {0};
+    gyre_quantize_params p = params();
+    p.source = tiny_path("nan.gguf");
+    for (int i = 0; i < 3; i++) {
+        struct tiny_file shape = tiny_file_default;
+        shape.nan_in = broken[i];
+        tiny_file_write(p.source, &shape);
+        assert_int_equal(run(p, 0, &err), GYRE_E_FORMAT);
+        assert_non_null(strstr(err.message, broken[i]));
+        assert_false(exists(out) || exists(part) || exists(journal));
+    }
+    p.source = in;
+    p.wgroup = 128; // 64, 96 and 96 wide rows
+    assert_int_equal(run(p, 0, &err), GYRE_E_UNSUPPORTED);
+    assert_non_null(strstr(err.message, "use group 0 (per channel) or 32"));
+    p.wgroup = 48;
+    assert_int_equal(run(p, 0, &err), GYRE_E_INVALID);
+    p.wgroup = 0;
+    p.recipe = "magic";
+    assert_int_equal(run(p, 0, &err), GYRE_E_INVALID);
+    p = params();
+    p.wbits = 5;
+    assert_int_equal(run(p, 0, &err), GYRE_E_INVALID);
+    p = params();
+    assert_int_equal(run(p, 0, &err), GYRE_OK);
+    p.source = tiny_path("again.gguf");
+    assert_int_equal(rename(out, p.source), 0);
+    assert_int_equal(run(p, 0, &err), GYRE_E_UNSUPPORTED); // its own output is no source
+    assert_non_null(strstr(err.message, "gyre wrote this file"));
+    assert_false(exists(out) || exists(part) || exists(journal));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(cancelled_anywhere_resumes_to_the_same_bytes),
+        cmocka_unit_test(killed_anywhere_resumes_to_the_same_bytes),
+        cmocka_unit_test(damaged_journals_are_refused_and_kept),
+        cmocka_unit_test(journals_of_other_runs_are_refused_and_kept),
+        cmocka_unit_test(outputs_are_checked_first),
+        cmocka_unit_test(full_disk_is_an_error),
+        cmocka_unit_test(bad_models_and_settings_are_named),
+    };
+    return cmocka_run_group_tests(tests, setup, cleanup);
+}
