@@ -15,7 +15,7 @@
 
 static const char *const device_names[] = {"cpu", "vulkan:0", "opencl:0"};
 enum { DEVICES = 3, VOCAB = 304 };
-static char directory[] = "/tmp/gyre-engine-XXXXXX";
+static char directory[] = "test-engine-XXXXXX";
 static char f32_path[128], q4_path[128];
 
 static int setup(void **state)
@@ -311,28 +311,28 @@ static void expect(gyre_status want, gyre_status got, const gyre_error *err, con
 static void test_refusals(void **state)
 {
     (void)state;
-    gyre_error err = {0};
+    gyre_error why = {0};
     gyre_engine *none = NULL, *e = open_engine(f32_path, (gyre_engine_params){.context = 40}, "cpu");
     gyre_session *s, *second = NULL;
     uint32_t tokens[64], next;
     fill(tokens, 64, 9);
     OK(gyre_session_create(e, &s, err));
-    expect(GYRE_E_INVALID, gyre_session_create(e, &second, &err), &err, "sequences");
-    expect(GYRE_E_INVALID, gyre_session_sync(s, tokens, 0, NULL, &next, &err), &err, "empty");
-    expect(GYRE_E_INVALID, gyre_session_sync(s, tokens, 41, NULL, &next, &err), &err, "context of 40");
+    expect(GYRE_E_INVALID, gyre_session_create(e, &second, &why), &why, "sequences");
+    expect(GYRE_E_INVALID, gyre_session_sync(s, tokens, 0, NULL, &next, &why), &why, "empty");
+    expect(GYRE_E_INVALID, gyre_session_sync(s, tokens, 41, NULL, &next, &why), &why, "context of 40");
     tokens[2] = VOCAB;
-    expect(GYRE_E_INVALID, gyre_session_sync(s, tokens, 5, NULL, &next, &err), &err, "vocabulary");
+    expect(GYRE_E_INVALID, gyre_session_sync(s, tokens, 5, NULL, &next, &why), &why, "vocabulary");
     tokens[2] = 4;
     OK(gyre_session_sync(s, tokens, 39, NULL, &next, err));
     OK(gyre_session_decode(s, next, &next, err));
-    expect(GYRE_E_INVALID, gyre_session_decode(s, next, &next, &err), &err, "context of 40");
+    expect(GYRE_E_INVALID, gyre_session_decode(s, next, &next, &why), &why, "context of 40");
     gyre_eval_result r;
-    expect(GYRE_E_INVALID, gyre_eval(e, NULL, tokens, 64, 33, 2, NULL, NULL, &r, &err), &err, "64 tokens");
+    expect(GYRE_E_INVALID, gyre_eval(e, NULL, tokens, 64, 33, 2, NULL, NULL, &r, &why), &why, "64 tokens");
     gyre_session_destroy(s);
     gyre_engine_close(e);
     const gyre_engine_params long_context = {.device = "cpu", .cache_dir = "", .context = 100000}, nowhere = {.device = "vulkan:77", .cache_dir = ""};
-    expect(GYRE_E_INVALID, gyre_engine_open(f32_path, &long_context, &none, &err), &err, "context");
-    expect(GYRE_E_NO_DEVICE, gyre_engine_open(f32_path, &nowhere, &none, &err), &err, "vulkan:77");
+    expect(GYRE_E_INVALID, gyre_engine_open(f32_path, &long_context, &none, &why), &why, "context");
+    expect(GYRE_E_NO_DEVICE, gyre_engine_open(f32_path, &nowhere, &none, &why), &why, "vulkan:77");
     assert_null(none);
 }
 
