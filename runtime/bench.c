@@ -93,7 +93,8 @@ gyre_status gyre_measure_roofs(const char *device, const gyre_log *log, gyre_roo
     snprintf(out->name, sizeof out->name, "%s", gyre_device_info(r.device)->name);
     GYRE_GO(roof_buffers(&r, err));
     GYRE_GO(measure(&r, "roof_read", (int32_t)(r.data.size / 16), 0, r.threads, 1, &s, err));
-    out->read_gbps = (double)r.data.size / s * 1e-9;
+    GYRE_GO(measure(&r, "roof_read_slice", (int32_t)(r.data.size / 16), 0, r.threads, 1, &many, err));
+    out->read_gbps = (double)r.data.size / GYRE_MIN(s, many) * 1e-9;
     double ops;
     GYRE_GO(rate(&r, "roof_int8", &ops, err));
     out->int8_gops = ops * 1e-9;

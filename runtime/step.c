@@ -82,7 +82,7 @@ static uint32_t candidates(const gyre_sampling *s, uint32_t vocab)
 static gyre_status set_state(gyre_engine *e, uint32_t i, const gyre_sampling *s, gyre_error *err)
 {
     const float top_p = s && s->top_p > 0.0f ? s->top_p : 1.0f;
-    const uint32_t want[4] = {s ? gyre_f32_bits(s->temperature) : 0, gyre_f32_bits(top_p), s ? s->seed : 0, 0};
+    const uint32_t want[4] = {s ? gyre_f32_bits(s->temperature) : 0, gyre_f32_bits(top_p), s ? s->seed : 0, s ? s->top_k : 0};
     if (memcmp(e->state_data + 4 * (size_t)i, want, sizeof want) == 0) return GYRE_OK;
     memcpy(e->state_data + 4 * (size_t)i, want, sizeof want);
     return gyre_buffer_write(e->device, e->state.buffer, (uint64_t)i * 16, want, sizeof want, err);

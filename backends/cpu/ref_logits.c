@@ -76,7 +76,8 @@ void ref_sample(const struct gyre_ref_args *args)
     for (int32_t r = 0; r < p->rows; r++) {
         if (!(rows[r][3] & 2)) continue;
         const uint32_t hash = mix(state[r][2] ^ mix((uint32_t)rows[r][2] + 0x9E3779B9u));
-        const int j = draw(vals + r * p->k, p->k, (double)gyre_f32_from_bits(state[r][0]),
+        const int most = state[r][3] && state[r][3] < (uint32_t)p->k ? (int)state[r][3] : p->k;
+        const int j = draw(vals + r * p->k, most, (double)gyre_f32_from_bits(state[r][0]),
                            (double)gyre_f32_from_bits(state[r][1]), (hash >> 8) * 0x1p-24);
         const uint32_t token = ids[r * p->k + j];
         history[r * p->history + rows[r][2] % p->history] = token;

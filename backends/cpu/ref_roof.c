@@ -4,15 +4,21 @@
 #include "runtime/util/half.h"
 #include "shaders/params.h"
 
+#include <string.h>
+
 void ref_roof_read(const struct gyre_ref_args *args)
 {
     const struct gyre_roof_params *p = args->params;
     uint32_t *y = args->bind[0];
     const uint32_t *data = args->bind[1];
+    const bool slices = strcmp(args->source->name, "roof_read_slice") == 0;
+    const int64_t wg = args->spec[0], groups = (p->threads + wg - 1) / wg, slice = (p->count + groups - 1) / groups;
 #pragma omp parallel for schedule(static)
     for (int32_t t = 0; t < p->threads; t++) {
         uint32_t acc = 0;
-        for (int64_t i = t; i < p->count; i += p->threads) acc ^= data[4 * i] ^ data[4 * i + 1] ^ data[4 * i + 2] ^ data[4 * i + 3];
+        const int64_t first = slices ? t / wg * slice : t, step = slices ? 1 : p->threads;
+        const int64_t end = slices && first + slice < p->count ? first + slice : p->count;
+        for (int64_t i = first; i < end; i += step) acc ^= data[4 * i] ^ data[4 * i + 1] ^ data[4 * i + 2] ^ data[4 * i + 3];
         y[t] = acc;
     }
 }

@@ -232,7 +232,7 @@ static void test_a8_means_integers(void **state)
             if (strncmp(rows[i].op, "matmul_w4_f_", 12) == 0) floating += rows[i].dispatches;
         }
         assert_int_equal(integer, act == 16 ? 0 : 8); // qkv, o, gate_up, down of two layers
-        assert_int_equal(floating, act == 16 ? 8 : 0);
+        assert_int_equal(floating, act == 16 ? 9 : 1); // the head reads floats over the int4 table
         gyre_session_destroy(s);
         gyre_engine_close(e);
     }

@@ -66,6 +66,7 @@ void cases_sample(struct check *check)
         rows[r][3] = r % 4 == 3 ? 1 : 3;
         const float temperature = r % 5 ? 0.3f * (float)(r % 5) : 0.0f, top_p = r % 3 ? 1.0f : 0.4f + 0.02f * (float)r;
         state[r][0] = gyre_f32_bits(temperature), state[r][1] = gyre_f32_bits(top_p), state[r][2] = check_random(check);
+        state[r][3] = (uint32_t)r % 4;
         for (int j = 0; j < K; j++) vals[r * K + j] = (j ? vals[r * K + j - 1] : 30) - vals[r * K + j]; // descending
     }
     for (int k = 1; k <= K; k += 4) {

@@ -19,6 +19,8 @@ void cases_roof_read(struct check *check)
 {
     run(check, "roof_read", CHECK_BITS, 0, 7, 5, 0);
     run(check, "roof_read", CHECK_BITS, 0, 24, 1001, 0);
+    run(check, "roof_read_slice", CHECK_BITS, 0, 24, 1001, 0);
+    run(check, "roof_read_slice", CHECK_BITS, 0, 16, 3, 0);
 }
 
 void cases_roof_int8(struct check *check)
