@@ -121,6 +121,7 @@ static gyre_status tune_matmul(const gyre_graph *g, const struct gyre_node *node
         wgx = few && w->n <= 2048 ? 4 : 16; // a small N still makes enough workgroups
         wgy = few ? (w->n <= 2048 ? 32 : 8) : 4;
         tc = 1;
+        while (wgy > 1 && wgx * wgy > info->max_workgroup) wgy /= 2;
     }
     char name[64];
     snprintf(name, sizeof name, "matmul_%s_%s_%s", weight_names[w->kind], quant ? "q" : "f", few ? "v" : "m");
