@@ -5,8 +5,9 @@
 //                          clearly more instructions than TABLE says; counts are compared only for TABLE's driver
 //   lab_radv write TABLE   writes TABLE anew
 //
-// Each kernel is compiled with its default constants, in the form that gyre takes on that chip (int8 dot products in
-// hardware or not). Ends with 77 (skipped) where RADV is not installed.
+// Each kernel is compiled with its default constants, and the heavy ones also as runtime/graph/tune.c sets them on
+// hardware, in the form that gyre takes on that chip (int8 dot products in hardware or not). Ends with 77 (skipped) where
+// RADV is not installed.
 #include "backends/vulkan/vk.h"
 #include "runtime/util/base.h"
 
@@ -18,7 +19,7 @@
 enum { MAX_ROWS = 1024, MAX_STATS = 64 };
 
 struct row {
-    char chip[16], kernel[48], form[8];
+    char chip[16], kernel[80], form[8]; // kernel: its name, then ",CONSTANT=value" for what is not the default
     unsigned vgprs, spills, scratch, lds, instructions;
 };
 
@@ -36,6 +37,25 @@ struct chip {
     PFN_vkGetPipelineExecutableStatisticsKHR statistics;
     bool dot, dot_accelerated;
     char driver[64];
+};
+
+// What tune.c may choose beside the defaults. A name that ends in '*' stands for every kernel that begins so.
+static const struct {
+    const char *kernel, *constants;
+} tuned[] = {
+    {"matmul_w4_*", ",WGX=16,WGY=8,TR=1"},
+    {"matmul_w4_*", ",WGX=16,WGY=4,TR=4"},
+    {"matmul_w4_q*", ",WGX=16,WGY=4,TR=4,K16=1"},
+    {"matmul_w8_*", ",WGX=16,WGY=4,TR=4"},
+    {"matmul_w8_q*", ",WGX=16,WGY=4,TR=4,K16=1"},
+    {"matmul_f*", ",WGX=16,WGY=4,TR=4"},
+    {"attn_v", ",KVBITS=8,HD=64,GT=3"},
+    {"attn_v", ",KVBITS=4,HD=128,GT=4"},
+    {"attn_v", ",KVBITS=16,HD=256,GT=1"},
+    {"attn_m", ",KVBITS=8,HD=64,GT=2"},
+    {"attn_m", ",KVBITS=16,HD=128,GT=2"},
+    {"rope_had_kv", ",WGX=64,KVBITS=4,HD=128"},
+    {"act_mul_had_quant", ",WGX=256,SHARED_N=8064"},
 };
 
 // ---- the driver ---------------------------------------------------------------------------------------
@@ -136,7 +156,8 @@ static void read_statistics(const struct chip *c, VkPipeline pipeline, struct ro
 }
 
 // The layout is vk_kernel.c's: storage buffers 0..n-1 in set 0, GYRE_MAX_PARAMS bytes of push constants.
-static bool compile(const struct chip *c, const struct gyre_kernel_source *source, bool dot, struct row *row)
+static bool compile(const struct chip *c, const struct gyre_kernel_source *source, const uint32_t *spec, bool dot,
+                    struct row *row)
 {
     VkDescriptorSetLayoutBinding bindings[GYRE_MAX_BINDINGS];
     VkSpecializationMapEntry entries[GYRE_MAX_SPEC];
@@ -163,7 +184,7 @@ static bool compile(const struct chip *c, const struct gyre_kernel_source *sourc
                                            .codeSize = dot ? source->spirv_dot_bytes : source->spirv_bytes,
                                            .pCode = dot ? source->spirv_dot : source->spirv};
     c->f.CreateShaderModule(c->device, &code, NULL, &module);
-    const VkSpecializationInfo constants = {source->n_spec, entries, 4 * (size_t)source->n_spec, source->spec_defaults};
+    const VkSpecializationInfo constants = {source->n_spec, entries, 4 * (size_t)source->n_spec, spec};
     const VkComputePipelineCreateInfo info = {.sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
                                               .flags = VK_PIPELINE_CREATE_CAPTURE_STATISTICS_BIT_KHR,
                                               .stage = {.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
@@ -181,20 +202,55 @@ static bool compile(const struct chip *c, const struct gyre_kernel_source *sourc
     return ok;
 }
 
-// Appends one row per kernel; returns the number that did not compile.
+// Sets ",NAME=value,..." in `spec`; false if the kernel has no such constant.
+static bool set_constants(const struct gyre_kernel_source *source, const char *constants, uint32_t *spec)
+{
+    char name[32];
+    unsigned value;
+    for (const char *at = constants; at; at = strchr(at + 1, ',')) {
+        bool found = false;
+        if (sscanf(at, ",%31[A-Z0-9_]=%u", name, &value) != 2) return false;
+        for (uint32_t i = 0; i < source->n_spec && !found; i++)
+            if (!strcmp(source->spec_names[i], name)) spec[i] = value, found = true;
+        if (!found) return false;
+    }
+    return true;
+}
+
+// Appends a row; false, with a message, if the kernel does not compile.
+static bool add_row(const struct chip *c, const char *name, const struct gyre_kernel_source *source,
+                    const char *constants, struct table *out)
+{
+    const bool dot = c->dot && c->dot_accelerated && source->spirv_dot;
+    uint32_t spec[GYRE_MAX_SPEC];
+    struct row row = {0};
+    memcpy(spec, source->spec_defaults, sizeof spec);
+    snprintf(row.chip, sizeof row.chip, "%s", name);
+    snprintf(row.kernel, sizeof row.kernel, "%s%s", source->name, constants);
+    snprintf(row.form, sizeof row.form, "%s", dot ? "dot" : "base");
+    const bool ok = out->n < MAX_ROWS && (!*constants || set_constants(source, constants, spec)) &&
+                    compile(c, source, spec, dot, &row);
+    if (ok) out->rows[out->n++] = row;
+    else fprintf(stderr, "%s on %s does not compile\n", row.kernel, name);
+    return ok;
+}
+
+static bool matches(const char *pattern, const char *name)
+{
+    const size_t n = strcspn(pattern, "*");
+    return pattern[n] ? !strncmp(pattern, name, n) : !strcmp(pattern, name);
+}
+
+// Appends the rows of every kernel; returns the number that did not compile.
 static int compile_all(const struct chip *c, const char *name, struct table *out)
 {
     int failed = 0;
     snprintf(out->driver, sizeof out->driver, "%s", c->driver);
-    for (uint32_t i = 0; i < gyre_kernel_source_count && out->n < MAX_ROWS; i++) {
+    for (uint32_t i = 0; i < gyre_kernel_source_count; i++) {
         const struct gyre_kernel_source *source = gyre_kernel_sources[i];
-        const bool dot = c->dot && c->dot_accelerated && source->spirv_dot;
-        struct row row = {0};
-        snprintf(row.chip, sizeof row.chip, "%s", name);
-        snprintf(row.kernel, sizeof row.kernel, "%s", source->name);
-        snprintf(row.form, sizeof row.form, "%s", dot ? "dot" : "base");
-        if (compile(c, source, dot, &row)) out->rows[out->n++] = row;
-        else fprintf(stderr, "%s on %s does not compile\n", source->name, name), failed++;
+        failed += !add_row(c, name, source, "", out);
+        for (size_t t = 0; t < GYRE_COUNT(tuned); t++)
+            if (matches(tuned[t].kernel, source->name)) failed += !add_row(c, name, source, tuned[t].constants, out);
     }
     return failed;
 }
@@ -205,8 +261,7 @@ static bool write_table(const char *path, const struct table *t)
 {
     FILE *f = fopen(path, "w");
     if (!f) return perror(path), false;
-    fprintf(f, "# What RADV's compiler makes of every kernel with its default constants; `ninja radv_stats` writes "
-               "this file.\n");
+    fprintf(f, "# What RADV's compiler makes of every kernel; `ninja radv_stats` writes this file.\n");
     fprintf(f, "driver %s\n# chip kernel form vgprs spills scratch lds instructions\n", t->driver);
     for (int i = 0; i < t->n; i++) {
         const struct row *r = &t->rows[i];
@@ -225,7 +280,7 @@ static bool read_table(const char *path, struct table *t)
     while (fgets(line, sizeof line, f) && t->n < MAX_ROWS) {
         struct row *r = &t->rows[t->n];
         if (sscanf(line, "driver %63[^\n]", t->driver) == 1 || line[0] == '#') continue;
-        if (sscanf(line, "%15s %47s %7s %u %u %u %u %u", r->chip, r->kernel, r->form, &r->vgprs, &r->spills,
+        if (sscanf(line, "%15s %79s %7s %u %u %u %u %u", r->chip, r->kernel, r->form, &r->vgprs, &r->spills,
                    &r->scratch, &r->lds, &r->instructions) == 8)
             t->n++;
     }
