@@ -17,7 +17,10 @@ static const struct { const char *name, *text; } faults[] = {
     {"bounds", HEAD "s[i] = 0; y[i * pc.n] = s[i]; }\n"},
     {"uninitialised", HEAD "if (i > 0) s[i] = i; barrier(CLK_LOCAL_MEM_FENCE); y[i] = s[i]; }\n"},
     {"api", HEAD "s[i] = i; y[i] = s[i]; }\n"},
-    {"none", HEAD "s[i] = i; barrier(CLK_LOCAL_MEM_FENCE); y[i] = s[7 - i]; }\n"},
+    // sound, in the form that the compiler turns into a store of undef followed by the elements
+    {"none", HEAD "__local float2 p[8]; float a = 0.0f, b = 0.0f;\n"
+             "for (int j = i; j < pc.n; j += 8) { a = min(a, (float)j); b = max(b, (float)j); }\n"
+             "s[i] = i; p[i] = (float2)(a, b); barrier(CLK_LOCAL_MEM_FENCE); y[i] = s[7 - i] + (int)p[7 - i].y; }\n"},
 };
 
 static gyre_status run(const char *text, bool wrong_call, gyre_error *err)

@@ -153,3 +153,13 @@ void cases_rope_kv(struct check *check)
     fused_case(check, "rope_kv", 8, 1, 8, 8, true, NULL, 3);
     fused_case(check, "rope_kv", 2, 1, 256, 4, false, NULL, 64);
 }
+
+void cases_rope_had_kv(struct check *check)
+{
+    fused_case(check, "rope_had_kv", 9, 3, 64, 8, false, (int[]){1, 1, 1, 6}, 8);
+    fused_case(check, "rope_had_kv", 4, 2, 64, 4, true, (int[]){1, 1, 1, 6}, 32);
+    fused_case(check, "rope_had_kv", 2, 1, 80, 16, false, (int[]){20, 1, 1, 2}, 16);
+    fused_case(check, "rope_had_kv", 3, 3, 24, 4, false, (int[]){24, 1, 1, 0}, 8);
+    fused_case(check, "rope_had_kv", 2, 1, 48, 8, true, (int[]){4, 12, 1, 0}, 5);
+    fused_case(check, "rope_had_kv", 1, 1, 256, 8, true, (int[]){1, 1, 1, 8}, 64);
+}

@@ -49,6 +49,9 @@ struct check_case {
 // Runs the case on both devices, compares, prints the first difference with `label`. Counts into check->failed.
 void check_run(struct check *check, const struct check_case *c, const char *label, ...) __attribute__((format(printf, 3, 4)));
 
+// Names on stderr the kernels of the table that no check_run of this program has named; returns their number.
+int check_missing(void);
+
 // ---- inputs -------------------------------------------------------------------------------------------
 
 // Zeroed. Running out of memory ends the test program: nothing after it could be tested.
