@@ -135,6 +135,29 @@ static void long_rows_leave_shared_memory(void **state)
     gyre_graph_destroy(g);
 }
 
+// Every device call of compiling fails once: the error is reported and nothing is left behind.
+static void failing_device_calls_leave_nothing(void **state)
+{
+    (void)state;
+    struct block b;
+    lab_block(&lab, (struct block_shape){.rows = 2, .act_bits = 8, .kv_bits = 8, .kind = GYRE_WEIGHT_W4, .r4 = true},
+              &b);
+    const uint64_t live = gyre_device_counters(lab.device).live_objects;
+    uint64_t failures = 0;
+    for (gyre_status st = GYRE_E_DEVICE; st != GYRE_OK; failures++) {
+        gyre_graph *g = lab_block_graph(&lab, &b);
+        gyre_error err = {0};
+        lab.device->options.fail_call = gyre_device_counters(lab.device).calls + failures + 1;
+        st = gyre_graph_compile(g, NULL, &err);
+        if (st) assert_int_equal(gyre_graph_submit(g, NULL), GYRE_E_INVALID);
+        lab.device->options.fail_call = 0;
+        assert_int_equal(st == GYRE_OK, err.code == GYRE_OK);
+        gyre_graph_destroy(g);
+        assert_int_equal(gyre_device_counters(lab.device).live_objects, live);
+    }
+    assert_true(failures > 11); // scratch, a kernel per dispatch, the recording
+}
+
 static void a_picture_names_nodes_and_kernels(void **state)
 {
     (void)state;
@@ -161,6 +184,7 @@ int main(void)
         cmocka_unit_test(ranges_of_a_weight),
         cmocka_unit_test(replays_cost_nothing),
         cmocka_unit_test(long_rows_leave_shared_memory),
+        cmocka_unit_test(failing_device_calls_leave_nothing),
         cmocka_unit_test(a_picture_names_nodes_and_kernels),
     };
     return cmocka_run_group_tests(tests, open_lab, close_lab);
