@@ -1,0 +1,97 @@
+"""Makes the golden logits: tiny random Llama models through `transformers`, and the demo model through any module with
+the interface of an oracle (load, tokenizer, Model); both in PyTorch on the CPU.
+
+Run in this folder: python3 make_golden.py                                   writes golden_tiny.inc
+                    python3 make_golden.py DEMO.gguf FOLDER_OF_oracle.py     writes golden_demo.inc
+The tiny weights are those of tests/model/make_tiny.c, computed here again: number i of a tensor is
+((splitmix64 >> 40) / 2^23 - 1) * scale, seeded by seed and FNV-1a of the name."""
+import sys, textwrap
+import numpy as np, torch
+
+MASK, GOLD = (1 << 64) - 1, 0x9E3779B97F4A7C15
+# layers, kv heads, ffn, tied, rope type, rope base, seed: the rows of the table in tests/model/test_golden.c
+VARIANTS = [(2, 2, 96, False, "default", 10000.0, 1), (3, 1, 160, True, "linear", 10000.0, 2), (2, 4, 96, False, "llama3", 50000.0, 3)]
+WIDTH, HEADS, HEAD_DIM, VOCAB, TOKENS = 64, 4, 16, 304, 80
+PREFIXES = (7, 80)
+
+
+def splitmix(state, n):
+    with np.errstate(over="ignore"):
+        z = np.uint64(state & MASK) + np.arange(1, n + 1, dtype=np.uint64) * np.uint64(GOLD)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return z ^ (z >> np.uint64(31))
+
+
+def weights(name, shape, seed):
+    h = 0xCBF29CE484222325
+    for c in name.encode():
+        h = ((h ^ c) * 0x100000001B3) & MASK
+    u = (splitmix(h ^ (seed * GOLD & MASK), int(np.prod(shape))) >> np.uint64(40)).astype(np.float32) * np.float32(2.0 ** -23) - np.float32(1)
+    if len(shape) == 1:
+        return u * np.float32(0.5) + np.float32(1)
+    return (u * np.float32(2 / np.sqrt(np.float64(shape[-1])))).reshape(shape)
+
+
+def tokens(seed):
+    return [int(v >> np.uint64(40)) % VOCAB for v in splitmix(1000 + seed, TOKENS)]
+
+
+def tiny():
+    from transformers import LlamaConfig, LlamaForCausalLM
+    out = []
+    for i, (layers, kv, ffn, tied, rope, base, seed) in enumerate(VARIANTS):
+        parameters = {"rope_type": rope, "rope_theta": base}
+        if rope != "default":
+            parameters["factor"] = 8.0
+        if rope == "llama3":
+            parameters |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
+        config = LlamaConfig(vocab_size=VOCAB, hidden_size=WIDTH, intermediate_size=ffn, num_hidden_layers=layers, num_attention_heads=HEADS,
+                             num_key_value_heads=kv, head_dim=HEAD_DIM, max_position_embeddings=512, rms_norm_eps=1e-5,
+                             tie_word_embeddings=tied, rope_parameters=parameters, attn_implementation="eager")
+        model = LlamaForCausalLM(config).eval()
+        for name, p in model.named_parameters():
+            p.data = torch.from_numpy(weights(name, tuple(p.shape), seed))
+        model.tie_weights()
+        logits = model(torch.tensor([tokens(seed)])).logits[0]
+        for n in PREFIXES:
+            out.append(numbers(f"tiny_{i}_{n}", logits[n - 1].tolist()))
+    write("golden_tiny.inc", f"transformers' LlamaForCausalLM, f32", out)
+
+
+TEXT = ("The river turns where the old mill stood, and nobody remembers why. In 1987 the bridge was rebuilt; 12 people came to see it. "
+        "def area(r):\n    return 3.14159 * r ** 2\n\nQ: What is the capital of France?\nA:")
+
+
+def demo(path, folder):
+    sys.path.insert(0, folder)
+    import oracle
+    config, w, fields = oracle.load(path)
+    w.setdefault("output.weight", w["token_embd.weight"])
+    ids = oracle.tokenizer(fields).encode(TEXT).ids
+    logits = oracle.Model(config, w)(torch.tensor([ids]))[0]
+    out = [f"static const uint32_t demo_tokens[{len(ids)}] = {{\n{wrap(map(str, ids))}}};"]
+    for n in (1, 12, len(ids)):
+        values, top = logits[n - 1].sort(descending=True)
+        row = logits[n - 1, 5::768]
+        out += [f"static const uint32_t demo_{n}_top[64] = {{\n{wrap(map(str, top[:64].tolist()))}}};",
+                numbers(f"demo_{n}_top_values", values[:64].tolist()), numbers(f"demo_{n}_fixed", row.tolist())]
+    write("golden_demo.inc", "the dequantized weights of the demo model in PyTorch, f32; fixed: ids 5, 773, 1541, ...", out)
+
+
+def wrap(items):
+    return "\n".join(textwrap.wrap(", ".join(items), 116))
+
+
+def numbers(name, values):
+    return f"static const float {name}[{len(values)}] = {{\n{wrap('%.8ef' % v for v in values)}}};"
+
+
+def write(name, what, lines):
+    with open(name, "w") as f:
+        f.write("\n".join([f"// Made by make_golden.py: {what}. Do not edit.", "// clang-format off"] + lines) + "\n")
+
+
+torch.set_grad_enabled(False)
+torch.manual_seed(0)
+demo(*sys.argv[1:]) if len(sys.argv) > 1 else tiny()
