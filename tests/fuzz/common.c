@@ -1,0 +1,53 @@
+// See common.h.
+#include "tests/fuzz/common.h"
+
+#include "runtime/model/hparams.h"
+#include "runtime/util/file.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void load_everything(const char *path)
+{
+    static const char text[] = "The 12 cats <|im_end|> caf\xC3\xA9 \xE1\xA0\x8E \xFF   x\n\n";
+    gyre_source *source = NULL;
+    gyre_tokenizer *tokenizer = NULL;
+    struct gyre_hparams hp = {0};
+    gyre_error err = {0};
+    uint32_t *ids = NULL;
+    uint64_t n;
+    gyre_status st = gyre_source_open(path, &source, &err);
+    if (st == GYRE_OK) {
+        st = gyre_hparams_read(source, &hp, &err);
+        if (st == GYRE_OK) st = gyre_model_check(source, &hp, &err);
+        gyre_hparams_free(&hp);
+        // Whatever the model is like, its rows decode and its tokenizer, if any, works.
+        const struct gyre_tensor *t = gyre_source_tensor_at(source, 0);
+        float *row = t && t->cols < 1 << 20 ? malloc(t->cols * sizeof *row) : NULL;
+        if (row) gyre_tensor_rows_f32(t, t->rows - 1, 1, row);
+        free(row);
+        st = gyre_tokenizer_create(source, &tokenizer, &err);
+        if (st == GYRE_OK) st = gyre_tokenizer_encode(tokenizer, text, sizeof text - 1, true, &ids, &n, &err);
+        free(ids);
+        gyre_tokenizer_destroy(tokenizer);
+    }
+    gyre_source_close(source);
+    if (st != GYRE_OK && (!err.message[0] || strchr(err.message, '\n'))) {
+        fprintf(stderr, "status %d without one line: \"%s\"\n", st, err.message);
+        exit(2);
+    }
+}
+
+void append_file(const char *path, struct bytes *out)
+{
+    char *data = NULL;
+    uint64_t n = 0;
+    gyre_error err = {0};
+    if (gyre_file_read(path, 64 << 20, &data, &n, &err) != GYRE_OK) {
+        fprintf(stderr, "%s\n", err.message);
+        exit(2);
+    }
+    put(out, data, n);
+    free(data);
+}
