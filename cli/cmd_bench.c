@@ -19,8 +19,8 @@ struct result {
     gyre_roofs roofs;
     gyre_timings t;
     gyre_engine_info info;
-    gyre_profile_row rows[ROWS];
-    size_t n_rows;
+    gyre_profile_row decode[ROWS], prefill[ROWS];
+    size_t n_decode, n_prefill;
 };
 
 static double per_second(uint64_t n, uint64_t ns) { return ns ? (double)n * 1e9 / (double)ns : 0; }
@@ -43,7 +43,10 @@ static gyre_status run_once(const struct bench *b, gyre_engine *engine, struct r
         GYRE_GO(gyre_session_decode(session, next, &next, err));
     }
     r->t = gyre_session_timings(session);
-    if (b->profile) GYRE_GO(gyre_session_profile(session, r->rows, ROWS, &r->n_rows, err));
+    if (b->profile) {
+        GYRE_GO(gyre_session_profile(session, b->prompt, r->prefill, ROWS, &r->n_prefill, err));
+        GYRE_GO(gyre_session_profile(session, 1, r->decode, ROWS, &r->n_decode, err));
+    }
 done:
     gyre_session_destroy(session);
     free(tokens);
@@ -67,6 +70,18 @@ static gyre_status bench_device(const struct bench *b, const char *device, struc
     return st;
 }
 
+static json_t *profile_json(const gyre_profile_row *rows, size_t n)
+{
+    json_t *out = json_array();
+    for (size_t i = 0; i < n; i++) json_array_append_new(out, json_pack("{s:s, s:i, s:f}", "kernel", rows[i].op, "dispatches", (int)rows[i].dispatches, "ms", rows[i].ms));
+    return out;
+}
+
+static void print_profile(const char *title, const gyre_profile_row *rows, size_t n)
+{
+    for (size_t i = 0; i < n; i++) printf("%s    %-28s %4u dispatches %9.3f ms\n", i ? "" : title, rows[i].op, rows[i].dispatches, rows[i].ms);
+}
+
 static json_t *result_json(const struct bench *b, const struct result *r)
 {
     json_t *out = json_pack("{s:s, s:s, s:f, s:f, s:f, s:f, s:f}", "device", r->roofs.device, "name", r->roofs.name, "roof_GBps", r->roofs.read_gbps, "int8_gops", r->roofs.int8_gops, "f32_gflops", r->roofs.f32_gflops,
@@ -79,9 +94,8 @@ static json_t *result_json(const struct bench *b, const struct result *r)
     json_object_update(out, more);
     json_decref(more);
     if (b->profile) {
-        json_t *rows = json_array();
-        for (size_t i = 0; i < r->n_rows; i++) json_array_append_new(rows, json_pack("{s:s, s:i, s:f}", "kernel", r->rows[i].op, "dispatches", (int)r->rows[i].dispatches, "ms", r->rows[i].ms));
-        json_object_set_new(out, "profile", rows);
+        json_object_set_new(out, "profile", profile_json(r->decode, r->n_decode));
+        json_object_set_new(out, "prefill_profile", profile_json(r->prefill, r->n_prefill));
     }
     return out;
 }
@@ -93,7 +107,8 @@ static void print_result(const struct bench *b, const struct result *r)
     const double decode = per_second(r->t.decode_tokens, r->t.decode_ns), gbps = decode * (double)r->info.weight_bytes_per_token * 1e-9;
     printf("  prefill %8.1f tok/s (%llu tokens)\n  decode  %8.1f tok/s (%llu tokens), %.2f GB/s of weights = %.0f %% of the measured bandwidth, host %.0f us a token, act %u, kv %u\n", per_second(r->t.prefill_tokens, r->t.prefill_ns),
            (unsigned long long)r->t.prefill_tokens, decode, (unsigned long long)r->t.decode_tokens, gbps, r->roofs.read_gbps > 0 ? 100 * gbps / r->roofs.read_gbps : 0, r->t.decode_tokens ? (double)r->t.decode_host_ns * 1e-3 / (double)r->t.decode_tokens : 0, r->info.act, r->info.kv);
-    for (size_t i = 0; i < r->n_rows; i++) printf("    %-28s %4u dispatches %9.3f ms\n", r->rows[i].op, r->rows[i].dispatches, r->rows[i].ms);
+    print_profile("  a prefill step\n", r->prefill, r->n_prefill);
+    print_profile("  a decode step\n", r->decode, r->n_decode);
 }
 
 static int bench_all(const struct bench *b)
@@ -124,7 +139,7 @@ static int run(int argc, char **argv)
         {"--prompt", "N", "tokens of the prompt (128)", CLI_U32, &b.prompt, 1, 1 << 20, NULL},
         {"--gen", "N", "tokens to generate (32)", CLI_U32, &b.gen, 1, 1 << 20, NULL},
         CLI_ENGINE_OPTIONS(b.engine),
-        {"--profile", NULL, "device time of one decode step by kernel", CLI_FLAG, &b.profile, 0, 0, NULL},
+        {"--profile", NULL, "device time by kernel of one prefill and one decode step", CLI_FLAG, &b.profile, 0, 0, NULL},
         {"--json", NULL, "machine-readable output", CLI_FLAG, &b.json, 0, 0, NULL},
     };
     const int stop = cli_parse(&cli_bench, options, sizeof options / sizeof *options, argc, argv, &b.model);

@@ -134,8 +134,8 @@ typedef struct gyre_roofs { char device[32], name[128]; double read_gbps, int8_g
 gyre_status gyre_measure_roofs(const char *device, const gyre_log *log, gyre_roofs *out, gyre_error *err) GYRE_MUST_USE;
 
 typedef struct gyre_profile_row { char op[32]; uint32_t dispatches; double ms; } gyre_profile_row;
-// Per-kernel device time of one decode step at the session's position; returns rows in *n (cap rows at most).
-gyre_status gyre_session_profile(gyre_session *session, gyre_profile_row *rows, size_t cap, size_t *n, gyre_error *err) GYRE_MUST_USE;
+// Per-kernel device time of one recorded step of `step_rows` rows (1: decode), longest first; returns rows in *n (cap at most).
+gyre_status gyre_session_profile(gyre_session *session, uint32_t step_rows, gyre_profile_row *rows, size_t cap, size_t *n, gyre_error *err) GYRE_MUST_USE;
 
 // Device work done so far: a test asserts that decoding records and allocates nothing.
 typedef struct gyre_engine_counters { uint64_t recordings, submissions, dispatches, buffers, host_allocations; } gyre_engine_counters;

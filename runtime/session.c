@@ -132,9 +132,9 @@ gyre_status gyre_logits(gyre_engine *e, const uint32_t *tokens, size_t n, float 
     return st;
 }
 
-gyre_status gyre_session_profile(gyre_session *s, gyre_profile_row *rows, size_t cap, size_t *n, gyre_error *err)
+gyre_status gyre_session_profile(gyre_session *s, uint32_t step_rows, gyre_profile_row *rows, size_t cap, size_t *n, gyre_error *err)
 {
     gyre_graph *graph = NULL;
-    GYRE_TRY(gyre_engine_step_graph(s->engine, 1, 1, &graph, err));
+    GYRE_TRY(gyre_engine_step_graph(s->engine, gyre_engine_bucket(s->engine, step_rows), 1, &graph, err));
     return gyre_engine_profile(s->engine, graph, rows, cap, n, err);
 }

@@ -141,7 +141,7 @@ class Options(Case):
         self.assertEqual((r["device"], r["prompt_tokens"], r["gen_tokens"], r["act"], r["kv"]), ("cpu", 10, 3, 8, 4))
         for key in ("prefill_tps", "decode_tps", "decode_GBps", "roof_GBps", "roof_share", "host_us_per_token"):
             self.assertGreater(r[key], 0, key)
-        self.assertTrue(r["profile"])
+        self.assertTrue(r["profile"] and r["prefill_profile"])
         roofs = self.json("bench", "--device", "cpu")["results"][0]
         self.assertNotIn("decode_tps", roofs)
         self.assertGreater(roofs["roof_GBps"], 0)

@@ -226,7 +226,7 @@ static void test_a8_means_integers(void **state)
         size_t n;
         OK(gyre_session_create(e, &s, err));
         OK(gyre_session_sync(s, tokens, 3, NULL, &next, err));
-        OK(gyre_session_profile(s, rows, 64, &n, err));
+        OK(gyre_session_profile(s, 1, rows, 64, &n, err));
         for (size_t i = 0; i < n; i++) {
             if (strncmp(rows[i].op, "matmul_w4_q_", 12) == 0) integer += rows[i].dispatches;
             if (strncmp(rows[i].op, "matmul_w4_f_", 12) == 0) floating += rows[i].dispatches;
