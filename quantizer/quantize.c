@@ -2,6 +2,7 @@
 // What is rounded how is layer.c's, what lies where plan.c's, what survives a kill output.c's.
 #include "quantizer/layer.h"
 #include "quantizer/manifest.h"
+#include "quantizer/summary.h"
 #include "runtime/util/base.h"
 #include "runtime/util/clock.h"
 #include "runtime/util/file.h"
@@ -19,6 +20,7 @@ struct run {
     struct gyre_plan plan;
     struct gyre_output out;
     struct gyre_layer layer;
+    gyre_summary *summary; // NULL: nothing is measured
     uint64_t started, total, done, resumed; // ns; weights
     char what[48];
 };
@@ -51,6 +53,43 @@ static void count_work(struct run *r)
     if (r->out.steps) r->done = r->resumed = tables + block * (r->out.steps - 1);
 }
 
+// ---- measuring ----------------------------------------------------------------------------------------------
+
+// Ends a step with what is needed to measure on after a resume.
+static gyre_status end_step(struct run *r, json_t *note, gyre_error *err)
+{
+    uint64_t bytes = 0;
+    const void *streams = r->summary ? gyre_summary_streams(r->summary, &bytes) : NULL;
+    return gyre_output_step(&r->out, note, streams, bytes, err);
+}
+
+// A resumed run goes on measuring only where the interrupted one measured the same text.
+static gyre_status resume_summary(struct run *r, gyre_error *err)
+{
+    char *streams;
+    uint64_t bytes;
+    if (!r->summary || r->out.steps == 0) return GYRE_OK;
+    GYRE_TRY(gyre_output_blob(&r->out, &streams, &bytes, err));
+    if (!streams || !gyre_summary_restore(r->summary, streams, bytes)) {
+        gyre_logf(&r->params->log, GYRE_LOG_WARN, "quantize: no closing summary: the interrupted run measured another text, or none");
+        gyre_summary_close(r->summary);
+        r->summary = NULL;
+    }
+    free(streams);
+    return GYRE_OK;
+}
+
+static gyre_status measure_block(struct run *r, json_t *note, gyre_error *err)
+{
+    gyre_quantize_layer errors;
+    if (!r->summary) return GYRE_OK;
+    GYRE_TRY(gyre_summary_block(r->summary, &r->layer, &errors, err));
+    // JSON has no NaN; a block that overflowed says so in the figures by their absence.
+    if (isfinite(errors.rtn_error)) json_object_set_new(note, "rtn_error", json_real(errors.rtn_error));
+    if (isfinite(errors.recipe_error)) json_object_set_new(note, "recipe_error", json_real(errors.recipe_error));
+    return GYRE_OK;
+}
+
 // ---- steps ------------------------------------------------------------------------------------------------
 
 static double mean_error(const struct run *r, bool plain)
@@ -65,14 +104,20 @@ static gyre_status make_steps(struct run *r, gyre_error *err)
     if (r->out.steps == 0) {
         snprintf(r->what, sizeof r->what, "embedding");
         GYRE_TRY(gyre_write_globals(&r->plan, &r->out, tick, r, err));
-        GYRE_TRY(gyre_output_step(&r->out, NULL, NULL, 0, err));
+        if (r->summary) GYRE_TRY(gyre_summary_begin(r->summary, &r->out, err));
+        GYRE_TRY(end_step(r, NULL, err));
     }
     GYRE_TRY(gyre_layer_create(&r->plan, &r->layer, err));
     for (uint32_t l = r->out.steps - 1; l < r->plan.hp.n_layers; l++) {
         snprintf(r->what, sizeof r->what, "block %u of %u", l + 1, r->plan.hp.n_layers);
         GYRE_TRY(gyre_layer_make(&r->layer, &r->plan, l, &r->out, tick, r, err));
         json_t *note = json_pack("{s:f, s:f}", "rtn_weights", mean_error(r, true), "recipe_weights", mean_error(r, false));
-        GYRE_TRY(gyre_output_step(&r->out, note, NULL, 0, err));
+        const gyre_status st = note ? measure_block(r, note, err) : gyre_fail(err, GYRE_E_NOMEM, "out of memory for the journal");
+        if (st != GYRE_OK) {
+            json_decref(note);
+            return st;
+        }
+        GYRE_TRY(end_step(r, note, err));
     }
     return GYRE_OK;
 }
@@ -88,6 +133,12 @@ static uint64_t source_size(const gyre_source *source)
     return bytes;
 }
 
+static double figure(const json_t *note, const char *key)
+{
+    const json_t *value = json_object_get(note, key);
+    return value ? json_real_value(value) : NAN;
+}
+
 static gyre_status fill_summary(const struct run *r, gyre_quantize_summary *s, gyre_error *err)
 {
     const struct gyre_plan *p = &r->plan;
@@ -98,16 +149,17 @@ static gyre_status fill_summary(const struct run *r, gyre_quantize_summary *s, g
     if (!s->layer) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the summary");
     for (uint32_t l = 0; l < layers; l++) {
         const json_t *note = gyre_output_note(&r->out, l + 1);
-        s->rtn_weight_error += json_real_value(json_object_get(note, "rtn_weights")) / layers;
-        s->recipe_weight_error += json_real_value(json_object_get(note, "recipe_weights")) / layers;
-        s->layer[l] = (gyre_quantize_layer){NAN, NAN};
+        s->rtn_weight_error += figure(note, "rtn_weights") / layers;
+        s->recipe_weight_error += figure(note, "recipe_weights") / layers;
+        s->layer[l] = (gyre_quantize_layer){figure(note, "rtn_error"), figure(note, "recipe_error")};
     }
     for (uint64_t i = p->globals; i < p->gguf.n_tensors; i++)
         if (p->gguf.tensors[i].n_dims == 2) bytes += p->gguf.tensors[i].bytes;
     s->bits_per_weight = 8.0 * (double)bytes / (double)(block_weights(&p->hp) * layers);
+    s->summary_tokens = r->summary ? gyre_summary_tokens(r->summary) : 0;
     s->source_bytes = source_size(p->source);
     s->output_bytes = p->file_bytes;
-    return GYRE_OK;
+    return r->summary ? gyre_summary_end(r->summary, &r->out, &s->rtn_kl, &s->recipe_kl, err) : GYRE_OK;
 }
 
 void gyre_quantize_summary_free(gyre_quantize_summary *summary)
@@ -129,9 +181,11 @@ gyre_status gyre_quantize(const gyre_quantize_params *params, gyre_quantize_summ
     GYRE_GO(gyre_output_check(params, err));
     GYRE_GO(gyre_source_open(params->source, &source, err));
     GYRE_GO(gyre_plan_make(params, source, &r.plan, err));
+    if (summary) GYRE_GO(gyre_summary_open(params, &r.plan, &r.summary, err));
     GYRE_GO(gyre_run_identity(&r.plan, &run, err));
     GYRE_GO(gyre_output_open(params, &r.plan, run, &r.out, err));
     if (r.out.resumed_steps) gyre_logf(&params->log, GYRE_LOG_INFO, "quantize: resuming after block %u of %u", r.out.resumed_steps - 1, r.plan.hp.n_layers);
+    GYRE_GO(resume_summary(&r, err));
     count_work(&r);
     GYRE_GO(make_steps(&r, err));
     if (summary) GYRE_GO(fill_summary(&r, summary, err));
@@ -142,6 +196,7 @@ done:
     if (st != GYRE_OK && summary) gyre_quantize_summary_free(summary);
     free(manifest);
     gyre_layer_free(&r.layer);
+    gyre_summary_close(r.summary);
     gyre_output_close(&r.out);
     json_decref(run);
     gyre_plan_release(&r.plan);
