@@ -3,6 +3,7 @@
 #include "runtime/model/source_impl.h"
 
 #include "runtime/core/codec.h"
+#include "runtime/model/utf8.h"
 #include "runtime/util/base.h"
 
 #include <stdlib.h>
@@ -59,14 +60,29 @@ gyre_status gyre_source_map(gyre_source *source, const char *path, struct gyre_f
     return GYRE_OK;
 }
 
+// The length of a valid character that is no control character; 0 for anything else.
+static uint32_t printable(const char *data, uint64_t left)
+{
+    uint32_t code;
+    const int n = gyre_utf8_look(data, left, &code);
+    return n > 0 && code >= 32 && (code < 127 || code > 159) ? (uint32_t)n : 0;
+}
+
 struct gyre_shown gyre_show(const char *data, uint64_t length)
 {
+    enum { MOST = 60 };
     struct gyre_shown shown;
-    uint64_t n = GYRE_MIN(length, 60u);
-    while (n < length && n > 0 && ((unsigned char)data[n] & 0xC0) == 0x80) n--; // no half UTF-8 character
-    for (uint64_t i = 0; i < n; i++) shown.text[i] = (unsigned char)data[i] < 32 || data[i] == 127 ? '?' : data[i];
-    memcpy(shown.text + n, "...", 4);
-    if (n == length) shown.text[n] = 0;
+    uint64_t at = 0;
+    uint32_t n = 0;
+    while (at < length) {
+        const uint32_t k = printable(data + at, length - at);
+        if (n + GYRE_MAX(k, 1u) > MOST) break;
+        if (k) memcpy(shown.text + n, data + at, k);
+        else shown.text[n] = '?';
+        at += GYRE_MAX(k, 1u);
+        n += GYRE_MAX(k, 1u);
+    }
+    memcpy(shown.text + n, at < length ? "..." : "", at < length ? 4 : 1);
     return shown;
 }
 
@@ -78,7 +94,7 @@ static gyre_status add_name(gyre_source *source, struct gyre_strmap *index, cons
 {
     const struct gyre_shown shown = gyre_show(name.data, name.length);
     bool odd = name.length == 0 || name.length > 65535, added = false;
-    for (uint64_t i = 0; i < name.length && !odd; i++) odd = (unsigned char)name.data[i] < 32 || name.data[i] == 127;
+    for (uint64_t i = 0, k; i < name.length && !odd; i += k) odd = !(k = printable(name.data + i, name.length - i));
     if (odd)
         return gyre_fail(err, GYRE_E_FORMAT, "cannot read model (%s): impossible %s name \"%s\"; the file is damaged",
                          source->path, kind, shown.text);
@@ -104,6 +120,17 @@ static void *grow(void *array, uint64_t n, uint64_t *cap, size_t size)
     return larger;
 }
 
+// What is no UTF-8, or would end the text early, becomes question marks: readers may trust a text.
+static void make_text(char *text, uint64_t length)
+{
+    for (uint64_t i = 0; i < length;) {
+        uint32_t code;
+        const int k = gyre_utf8_look(text + i, length - i, &code);
+        if (k <= 0 || code == 0) text[i++] = '?';
+        else i += (uint64_t)k;
+    }
+}
+
 gyre_status gyre_source_add_meta(gyre_source *source, const struct gyre_meta *meta, struct gyre_string key,
                                  gyre_error *err)
 {
@@ -117,6 +144,7 @@ gyre_status gyre_source_add_meta(gyre_source *source, const struct gyre_meta *me
         char *text = gyre_arena_alloc(&source->arena, meta->raw_bytes - 8 + 1);
         if (!text) return gyre_fail(err, GYRE_E_NOMEM, "cannot read model (%s): out of memory", source->path);
         memcpy(text, (const char *)meta->raw + 8, meta->raw_bytes - 8);
+        make_text(text, meta->raw_bytes - 8);
         entry->text = text;
     }
     source->n_metas++;

@@ -55,16 +55,17 @@ static gyre_engine *open_engine(const char *path, gyre_engine_params p, const ch
     return engine;
 }
 
-#define OK(call)                                            \
-    do {                                                    \
-        gyre_error err_ = {0};                              \
-        gyre_error *err = &err_;                            \
-        if ((call) != GYRE_OK) fail_msg("%s", err_.message); \
+#define OK(call)                                                                                                       \
+    do {                                                                                                               \
+        gyre_error err_ = {0};                                                                                         \
+        gyre_error *err = &err_;                                                                                       \
+        if ((call) != GYRE_OK) fail_msg("%s", err_.message);                                                           \
     } while (0)
 
 static void fill(uint32_t *tokens, size_t n, uint32_t seed)
 {
-    for (size_t i = 0; i < n; i++) tokens[i] = 3 + (seed += 0x9E3779B9u, (seed ^ seed >> 15) * 0x85EBCA6Bu >> 8) % (VOCAB - 3);
+    for (size_t i = 0; i < n; i++)
+        tokens[i] = 3 + (seed += 0x9E3779B9u, (seed ^ seed >> 15) * 0x85EBCA6Bu >> 8) % (VOCAB - 3);
 }
 
 static double difference(const float *a, const float *b)
@@ -77,7 +78,8 @@ static double difference(const float *a, const float *b)
     return worst / top;
 }
 
-static void logits_of(const char *path, gyre_engine_params p, const char *device, const uint32_t *tokens, size_t n, float *out, int *have)
+static void logits_of(const char *path, gyre_engine_params p, const char *device, const uint32_t *tokens, size_t n,
+                      float *out, int *have)
 {
     gyre_engine *e = open_engine(path, p, device);
     *have = e != NULL;
@@ -96,8 +98,10 @@ static void test_devices_agree(void **state)
     for (int m = 0; m < 2; m++) {
         for (int d = 0; d < DEVICES; d++) {
             int have;
-            logits_of(paths[m], (gyre_engine_params){.act = 16, .kv = 16}, device_names[d], tokens, 75, d ? got : want, &have);
-            if (d && have && difference(want, got) > 1e-4) fail_msg("model %d: %s differs by %g", m, device_names[d], difference(want, got));
+            logits_of(paths[m], (gyre_engine_params){.act = 16, .kv = 16}, device_names[d], tokens, 75, d ? got : want,
+                      &have);
+            if (d && have && difference(want, got) > 1e-4)
+                fail_msg("model %d: %s differs by %g", m, device_names[d], difference(want, got));
         }
     }
 }
@@ -113,10 +117,14 @@ static void test_chunks_and_limits(void **state)
     for (int d = 0; d < DEVICES; d++) {
         logits_of(q4_path, (gyre_engine_params){.act = 16, .kv = 16}, device_names[d], tokens, 75, want, &have);
         if (!have) continue;
-        const gyre_engine_params other[] = {{.act = 16, .kv = 16, .max_rows = 16}, {.act = 16, .kv = 16, .max_rows = 1}, {.act = 16, .kv = 16, .max_rows = 8, .context = 96, .limit_binding = 24576, .limit_buffer = 24576}};
+        const gyre_engine_params other[] = {
+            {.act = 16, .kv = 16, .max_rows = 16},
+            {.act = 16, .kv = 16, .max_rows = 1},
+            {.act = 16, .kv = 16, .max_rows = 8, .context = 96, .limit_binding = 24576, .limit_buffer = 24576}};
         for (int i = 0; i < 3; i++) {
             logits_of(q4_path, other[i], device_names[d], tokens, 75, got, &have);
-            if (difference(want, got) > 1e-5) fail_msg("%s, variant %d: logits differ by %g", device_names[d], i, difference(want, got));
+            if (difference(want, got) > 1e-5)
+                fail_msg("%s, variant %d: logits differ by %g", device_names[d], i, difference(want, got));
         }
     }
 }
@@ -136,7 +144,8 @@ static void test_batch_equals_solo(void **state)
     fill(a, 45, 3);
     fill(b, 7, 4);
     for (int d = 0; d < DEVICES; d++) {
-        gyre_engine *e = open_engine(q4_path, (gyre_engine_params){.act = 16, .kv = 16, .sequences = 2}, device_names[d]);
+        gyre_engine *e =
+            open_engine(q4_path, (gyre_engine_params){.act = 16, .kv = 16, .sequences = 2}, device_names[d]);
         if (!e) continue;
         gyre_session *s[2];
         for (int i = 0; i < 2; i++) OK(gyre_session_create(e, &s[i], err));
@@ -231,7 +240,7 @@ static void test_a8_means_integers(void **state)
             if (strncmp(rows[i].op, "matmul_w4_q_", 12) == 0) integer += rows[i].dispatches;
             if (strncmp(rows[i].op, "matmul_w4_f_", 12) == 0) floating += rows[i].dispatches;
         }
-        assert_int_equal(integer, act == 16 ? 0 : 8); // qkv, o, gate_up, down of two layers
+        assert_int_equal(integer, act == 16 ? 0 : 8);  // qkv, o, gate_up, down of two layers
         assert_int_equal(floating, act == 16 ? 9 : 1); // the head reads floats over the int4 table
         gyre_session_destroy(s);
         gyre_engine_close(e);
@@ -248,7 +257,8 @@ static void test_sampling(void **state)
         if (!e) continue;
         gyre_session *s;
         OK(gyre_session_create(e, &s, err));
-        const gyre_sampling modes[] = {{0}, {5.0f, 1, 1.0f, 1}, {5.0f, 0, 1.0f, 1}, {5.0f, 0, 1.0f, 1}, {5.0f, 0, 1.0f, 2}, {5.0f, 0, 1e-6f, 3}};
+        const gyre_sampling modes[] = {
+            {0}, {5.0f, 1, 1.0f, 1}, {5.0f, 0, 1.0f, 1}, {5.0f, 0, 1.0f, 1}, {5.0f, 0, 1.0f, 2}, {5.0f, 0, 1e-6f, 3}};
         uint32_t out[6][8];
         for (int m = 0; m < 6; m++) {
             OK(gyre_session_sync(s, tokens, 9, &modes[m], &out[m][0], err));
@@ -271,7 +281,9 @@ static void test_eval(void **state)
     fill(tokens, 200, 8);
     double nll[DEVICES] = {0};
     for (int d = 0; d < DEVICES; d++) {
-        gyre_engine *e = open_engine(q4_path, (gyre_engine_params){.act = 16, .kv = 16, .max_rows = 32}, device_names[d]), *ref = NULL;
+        gyre_engine *e = open_engine(q4_path, (gyre_engine_params){.act = 16, .kv = 16, .max_rows = 32},
+                                     device_names[d]),
+                    *ref = NULL;
         if (!e) continue;
         const gyre_engine_params p = {.act = 16, .kv = 16, .max_rows = 32, .cache_dir = ""};
         OK(gyre_engine_open_beside(e, q4_path, &p, &ref, err));
@@ -330,7 +342,8 @@ static void test_refusals(void **state)
     expect(GYRE_E_INVALID, gyre_eval(e, NULL, tokens, 64, 33, 2, NULL, NULL, &r, &why), &why, "64 tokens");
     gyre_session_destroy(s);
     gyre_engine_close(e);
-    const gyre_engine_params long_context = {.device = "cpu", .cache_dir = "", .context = 100000}, nowhere = {.device = "vulkan:77", .cache_dir = ""};
+    const gyre_engine_params long_context = {.device = "cpu", .cache_dir = "", .context = 100000},
+                             nowhere = {.device = "vulkan:77", .cache_dir = ""};
     expect(GYRE_E_INVALID, gyre_engine_open(f32_path, &long_context, &none, &why), &why, "context");
     expect(GYRE_E_NO_DEVICE, gyre_engine_open(f32_path, &nowhere, &none, &why), &why, "vulkan:77");
     assert_null(none);
@@ -339,9 +352,15 @@ static void test_refusals(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_devices_agree), cmocka_unit_test(test_chunks_and_limits), cmocka_unit_test(test_batch_equals_solo),
-        cmocka_unit_test(test_prefix_is_reused), cmocka_unit_test(test_decode_allocates_nothing), cmocka_unit_test(test_a8_means_integers),
-        cmocka_unit_test(test_sampling), cmocka_unit_test(test_eval), cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_devices_agree),
+        cmocka_unit_test(test_chunks_and_limits),
+        cmocka_unit_test(test_batch_equals_solo),
+        cmocka_unit_test(test_prefix_is_reused),
+        cmocka_unit_test(test_decode_allocates_nothing),
+        cmocka_unit_test(test_a8_means_integers),
+        cmocka_unit_test(test_sampling),
+        cmocka_unit_test(test_eval),
+        cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

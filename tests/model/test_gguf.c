@@ -165,6 +165,12 @@ static void lying_metadata(void **state)
     begin(&b, 0, 1);
     put_meta_u32(&b, "a\nb", 1);
     refused(&b, "key of two lines", GYRE_E_FORMAT, "a?b");
+    begin(&b, 0, 1);
+    put_meta_u32(&b, "a\xC3(", 1);
+    refused(&b, "key that is no UTF-8", GYRE_E_FORMAT, "a?(");
+    begin(&b, 0, 1);
+    put_meta_string(&b, "general.architecture", "x\xFF\xE2\x82y\n\xC3\xA9");
+    refused(&b, "text that is no UTF-8", GYRE_E_UNSUPPORTED, "x???y?\xC3\xA9\"");
     char *long_key = calloc(1, 70001);
     assert_non_null(long_key);
     memset(long_key, 'k', 70000);
