@@ -62,7 +62,8 @@ struct ocl_device {
     const char *language;           // "-cl-std=..."
     char identity[512];             // device, driver and platform for the program cache's key
     struct ocl_command_buffers commands;
-    bool use_commands; // replay through command buffers; tests switch it
+    bool use_commands;   // replay through command buffers; tests switch it
+    bool store_programs; // keep built programs in options.cache_dir; tests switch it
     uint32_t next_stage;
     struct ocl_stage stages[OCL_STAGES];
 };

@@ -86,7 +86,7 @@ static cl_program build_from_cache(struct ocl_device *d, const char *key, const 
 static void store_in_cache(struct ocl_device *d, const char *key, cl_program program)
 {
     size_t size = 0;
-    if (!d->base.options.cache_dir) return;
+    if (!d->base.options.cache_dir || !d->store_programs) return;
     if (ocl.GetProgramInfo(program, CL_PROGRAM_BINARY_SIZES, sizeof size, &size, NULL) != CL_SUCCESS || !size) return;
     unsigned char *binary = malloc(size);
     if (binary && ocl.GetProgramInfo(program, CL_PROGRAM_BINARIES, sizeof binary, &binary, NULL) == CL_SUCCESS)

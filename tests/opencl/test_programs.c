@@ -15,16 +15,21 @@
 #define OK(call) assert_int_equal((call), GYRE_OK)
 
 // What the log callback has seen since the last reset.
-static struct { int from_cache, built, errors; bool newline; char last_error[512]; } seen;
+static struct {
+    int from_cache, built, errors, words;
+    bool newline;
+    char last_word[512]; // of a compiler
+} seen;
 
 static void listen(void *user, gyre_log_level level, const char *line)
 {
     (void)user;
     seen.from_cache += strstr(line, "(from the cache)") != NULL;
     seen.built += strstr(line, "(built)") != NULL;
-    if (level == GYRE_LOG_ERROR) {
-        seen.errors++;
-        snprintf(seen.last_error, sizeof seen.last_error, "%s", line);
+    seen.errors += level == GYRE_LOG_ERROR;
+    if (level == GYRE_LOG_TRACE) {
+        seen.words++;
+        snprintf(seen.last_word, sizeof seen.last_word, "%s", line);
     }
     seen.newline = seen.newline || strchr(line, '\n');
 }
@@ -38,6 +43,7 @@ static gyre_device *open_device(void)
     const struct gyre_device_options options = {.log = &log_all, .cache_dir = cache_dir};
     gyre_device *device = NULL;
     OK(gyre_device_open("opencl:0", &options, &device, &err));
+    ((struct ocl_device *)device)->store_programs = true; // also where the driver has a cache of its own
     return device;
 }
 
@@ -182,6 +188,28 @@ static void build_error_is_one_line_and_a_log(void **state)
     gyre_device_close(device);
 }
 
+// Compilers speak to the user's terminal when they have something to say.
+static void kernels_build_without_a_word(void **state)
+{
+    (void)state;
+    gyre_device *device = NULL;
+    const gyre_log log = {listen, NULL, GYRE_LOG_TRACE};
+    const struct gyre_device_options options = {.log = &log};
+    OK(gyre_device_open("opencl:0", &options, &device, &err));
+    for (uint32_t i = 0; i < gyre_kernel_source_count; i++) {
+        const struct gyre_kernel_source *const source = gyre_kernel_sources[i];
+        struct gyre_kernel_params params = {.name = source->name, .n_spec = source->n_spec};
+        gyre_kernel *kernel = NULL;
+        if (!source->opencl) continue;
+        memcpy(params.spec, source->spec_defaults, sizeof params.spec);
+        memset(&seen, 0, sizeof seen);
+        OK(gyre_kernel_create(device, &params, &kernel, &err));
+        if (seen.words) fail_msg("%s: %s", source->name, seen.last_word);
+        gyre_kernel_destroy(device, kernel);
+    }
+    gyre_device_close(device);
+}
+
 static void vulkan_only_kernel_is_refused(void **state)
 {
     (void)state;
@@ -201,6 +229,7 @@ int main(void)
         cmocka_unit_test(damaged_files_are_ignored_and_replaced),
         cmocka_unit_test(foreign_binary_is_ignored),
         cmocka_unit_test(build_error_is_one_line_and_a_log),
+        cmocka_unit_test(kernels_build_without_a_word),
         cmocka_unit_test(vulkan_only_kernel_is_refused),
     };
     gyre_device *device;
