@@ -134,7 +134,7 @@ gyre_status gyre_hadamard_apply(const struct gyre_hadamard *h, double *x, uint64
     const double scale = 1.0 / sqrt((double)h->n);
     const int64_t panels = (int64_t)gyre_div_up(count, LANES);
     bool out_of_memory = false;
-#pragma omp parallel
+#pragma omp parallel if (count * width > 1 << 20)
     {
         double *panel = malloc(sizeof(double) * LANES * (width + GYRE_MAX_HAD_ORDER));
         if (!panel) {

@@ -19,7 +19,7 @@ typedef struct gyre_quantize_params {
     const char *profile;          // "portable" or "full"; NULL: full
     const char *calib;            // text file for the closing summary; NULL: the bundled text
     uint64_t seed;
-    const char *device;           // for the closing summary; NULL: the best there is
+    const char *device;           // for the closing summary; NULL: a GPU, else the host itself
     bool resume, force;
     const char *report_dir;       // may be NULL
     gyre_log log;

@@ -119,11 +119,9 @@ gyre_status gyre_rtn(const float *w, uint64_t rows, uint64_t cols, struct gyre_c
 
 void gyre_codes_expand(const struct gyre_codes *codes, uint64_t rows, uint64_t cols, float *out)
 {
-    const int64_t groups = (int64_t)(rows * (cols / codes->group));
-#pragma omp parallel for schedule(static)
-    for (int64_t g = 0; g < groups; g++) {
+    for (uint64_t g = 0; g < rows * (cols / codes->group); g++) {
         const float s = gyre_f32_from_f16(codes->scale[g]);
-        const uint64_t at = (uint64_t)g * codes->group;
+        const uint64_t at = g * codes->group;
         for (uint64_t i = at; i < at + codes->group; i++) out[i] = s * (float)codes->code[i];
     }
 }

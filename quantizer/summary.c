@@ -1,6 +1,7 @@
 // See summary.h. The head is summary_head.c's.
 #include "quantizer/summary.h"
 #include "backends/backend.h"
+#include "quantizer/host_block.h"
 #include "quantizer/summary_head.h"
 #include "quantizer/summary_text.h"
 #include "runtime/core/codec.h"
@@ -22,8 +23,9 @@ struct header { char sha256[GYRE_SHA256_HEX + 7]; uint64_t tokens, width; }; // 
 struct gyre_summary {
     const struct gyre_plan *plan;
     const gyre_log *log;
-    gyre_device *device;
-    gyre_block *block[STREAMS];   // RECIPE: NULL where the recipe is plain rounding
+    gyre_device *device;          // NULL: the host
+    gyre_block *block[STREAMS];   // on the device; RECIPE: NULL where the recipe is plain rounding
+    gyre_host_block *host[STREAMS];
     uint32_t *token, n;
     struct header *streams;       // followed by float[STREAMS][n][width]
     uint64_t streams_bytes;
@@ -69,11 +71,26 @@ static gyre_status make_blocks(gyre_summary *s, gyre_error *err)
     float divisor[GYRE_MAX_HEAD_DIM / 2];
     if (t) gyre_tensor_rows_f32(t, 0, 1, divisor);
     struct gyre_block_options o = {.act_bits = 16, .kv_bits = 16, .max_rows = s->n, .act_clip = 1, .kv_clip = 1, .rope_divisors = t ? divisor : NULL};
-    GYRE_TRY(gyre_block_create(s->device, &plain, &o, &s->block[FLOAT], err));
-    o.act_bits = p->set.act;
-    o.kv_bits = p->set.kv;
-    GYRE_TRY(gyre_block_create(s->device, &plain, &o, &s->block[PLAIN], err));
-    return n_streams(s) == STREAMS ? gyre_block_create(s->device, &recipe, &o, &s->block[RECIPE], err) : GYRE_OK;
+    for (uint32_t w = 0; w < n_streams(s); w++) {
+        const struct gyre_hparams *hp = w == RECIPE ? &recipe : &plain;
+        if (s->device) GYRE_TRY(gyre_block_create(s->device, hp, &o, &s->block[w], err));
+        else GYRE_TRY(gyre_host_block_create(hp, &o, &s->host[w], err));
+        o.act_bits = p->set.act;
+        o.kv_bits = p->set.kv;
+    }
+    return GYRE_OK;
+}
+
+// The device that was named; else the best GPU; else none: a software GPU would take longer than the quantizing itself.
+static gyre_status open_device(const gyre_quantize_params *params, gyre_device **out, gyre_error *err)
+{
+    struct gyre_device_info info;
+    const struct gyre_device_options options = {.log = &params->log};
+    *out = NULL;
+    if (params->device) return gyre_device_open(params->device, &options, out, err);
+    if (gyre_devices_list(&info, 1, NULL, 0, NULL) < 1 || info.software) return GYRE_OK;
+    if (gyre_device_open(info.id, &options, out, NULL) != GYRE_OK) *out = NULL;
+    return GYRE_OK;
 }
 
 static gyre_status allocate(gyre_summary *s, gyre_error *err)
@@ -97,21 +114,15 @@ gyre_status gyre_summary_open(const gyre_quantize_params *params, const struct g
     if (!s) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the summary");
     s->plan = plan;
     s->log = &params->log;
-    gyre_status st = gyre_device_open(params->device ? params->device : "auto", &(struct gyre_device_options){.log = s->log}, &s->device, &why);
-    bool named = params->device != NULL;
-    if (st == GYRE_OK) {
-        named = params->calib != NULL;
-        st = read_tokens(s, params->calib, &why);
-    }
-    if (st == GYRE_OK) {
-        named = true;
-        st = allocate(s, &why);
-    }
+    gyre_status st = read_tokens(s, params->calib, &why);
+    const bool unreadable = st != GYRE_OK && !params->calib; // a model without a tokenizer can be quantized all the same
+    if (st == GYRE_OK) st = open_device(params, &s->device, &why);
+    if (st == GYRE_OK) st = allocate(s, &why);
     if (st == GYRE_OK) st = make_blocks(s, &why);
     if (st == GYRE_OK) return GYRE_OK;
     gyre_summary_close(s);
     *out = NULL;
-    if (named) return gyre_fail(err, st, "%s", why.message);
+    if (!unreadable) return gyre_fail(err, st, "%s", why.message);
     gyre_logf(&params->log, GYRE_LOG_WARN, "quantize: no closing summary: %s", why.message);
     return GYRE_OK;
 }
@@ -119,7 +130,10 @@ gyre_status gyre_summary_open(const gyre_quantize_params *params, const struct g
 void gyre_summary_close(gyre_summary *s)
 {
     if (!s) return;
-    for (int i = 0; i < STREAMS; i++) gyre_block_destroy(s->block[i]);
+    for (int i = 0; i < STREAMS; i++) {
+        gyre_block_destroy(s->block[i]);
+        gyre_host_block_destroy(s->host[i]);
+    }
     gyre_device_close(s->device);
     free(s->token);
     free(s->streams);
@@ -150,10 +164,9 @@ static void table_rows(const void *user, uint64_t first, uint64_t n, float *out)
 {
     const struct table *t = user;
     const uint64_t cols = t->tensor.cols;
-#pragma omp parallel for schedule(static)
-    for (int64_t i = 0; i < (int64_t)n; i++) {
-        float *row = out + (uint64_t)i * cols;
-        gyre_tensor_rows_f32(&t->tensor, first + (uint64_t)i, 1, row);
+    for (uint64_t i = 0; i < n; i++) {
+        float *row = out + i * cols;
+        gyre_tensor_rows_f32(&t->tensor, first + i, 1, row);
         if (!t->round) continue;
         unsigned char *blocks = malloc(cols * sizeof(float));
         if (!blocks) continue; // unrounded: the figure moves by less than its last digit
@@ -236,6 +249,10 @@ gyre_status gyre_summary_block(gyre_summary *s, const struct gyre_layer *layer, 
     for (uint32_t i = 0; i < width; i++) ones[i] = 1;
     for (uint32_t w = 0; w < n_streams(s); w++) {
         const struct gyre_block_weights weights = weights_of(s, layer, w, ones);
+        if (!s->device) {
+            GYRE_GO(gyre_host_block_run(s->host[w], &weights, stream(s, w), s->n, err));
+            continue;
+        }
         GYRE_GO(gyre_block_load(s->block[w], &weights, err));
         GYRE_GO(gyre_block_run(s->block[w], stream(s, w), s->n, s->after, err));
         memcpy(stream(s, w), s->after, (uint64_t)s->n * width * sizeof *s->after);
