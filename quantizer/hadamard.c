@@ -141,7 +141,7 @@ gyre_status gyre_hadamard_apply(const struct gyre_hadamard *h, double *x, uint64
 #pragma omp atomic write
             out_of_memory = true;
         }
-#pragma omp for schedule(static)
+#pragma omp for schedule(dynamic, 4)
         for (int64_t b = 0; b < panels; b++) {
             if (!panel) continue;
             const uint64_t first = (uint64_t)b * LANES, lanes = GYRE_MIN(count - first, (uint64_t)LANES);

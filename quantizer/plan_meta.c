@@ -61,7 +61,8 @@ static void put_factors(struct gyre_plan *p, const char *key, const struct gyre_
 gyre_status gyre_plan_metadata(struct gyre_plan *p, gyre_error *err)
 {
     struct gyre_gguf *g = &p->gguf;
-    (void)err;
+    if (!p->set.full && !gyre_source_has(p->source, "tokenizer.ggml.model") && gyre_source_has(p->source, "tokenizer.huggingface.json"))
+        return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot write profile portable (%s): GGUF's keys cannot express its tokenizer; use profile full", gyre_source_path(p->source));
     gyre_gguf_string(g, "general.architecture", arch(p));
     if (!p->set.full) gyre_gguf_u32(g, "general.file_type", p->set.wbits == 4 ? 2 : p->set.wbits == 8 ? 7 : p->set.wbits == 16 ? 1 : 0); // ggml's ids
     gyre_gguf_u32(g, "general.quantization_version", 2);

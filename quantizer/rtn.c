@@ -104,7 +104,7 @@ gyre_status gyre_rtn(const float *w, uint64_t rows, uint64_t cols, struct gyre_c
         return gyre_fail(err, GYRE_E_INVALID, "cannot round to %u bits in groups of %u: %llu columns", out->bits, out->group, (unsigned long long)cols);
     const int64_t groups = (int64_t)(rows * (cols / out->group));
     int64_t bad = INT64_MAX;
-#pragma omp parallel for schedule(static) reduction(min : bad)
+#pragma omp parallel for schedule(dynamic, 64) reduction(min : bad)
     for (int64_t g = 0; g < groups; g++) {
         const uint64_t at = (uint64_t)g * out->group;
         if (!round_one(w + at, out->group, out->bits, out->code + at, out->scale + g)) bad = GYRE_MIN(bad, g);

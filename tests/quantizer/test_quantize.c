@@ -4,6 +4,7 @@
 #include "runtime/core/codec.h"
 #include "runtime/util/half.h"
 #include "runtime/util/sha256.h"
+#include "tests/model/make_tiny.h"
 #include "tests/quantizer/tiny_file.h"
 
 #include <jansson.h>
@@ -220,6 +221,53 @@ static void manifest_lists_what_is_in_the_file(void **state)
     assert_null(tiny_read(tiny_path("same.gguf.journal/state.json"), &bytes));
 }
 
+// The same model as a Hugging Face folder: portable files are equal, tensor by tensor; a full one keeps half-split rows.
+static void folders_give_the_same_model(void **state)
+{
+    (void)state;
+    struct tiny_options options = tiny_defaults();
+    const char *file = tiny_path("same-in.gguf"), *folder = tiny_path("hf");
+    assert_int_equal(tiny_write_gguf(file, &options), 0);
+    assert_int_equal(tiny_write_hf(folder, &options), 0);
+    gyre_quantize_params p = {.output = tiny_path("a.gguf"), .wgroup = -1, .profile = "portable", .force = true};
+    gyre_source *a, *b;
+    struct gyre_hparams ha, hb;
+    p.source = file;
+    quantize_ok(&p, NULL);
+    p.source = folder;
+    p.output = tiny_path("b.gguf");
+    quantize_ok(&p, NULL);
+    assert_int_equal(gyre_source_open(tiny_path("a.gguf"), &a, NULL), GYRE_OK);
+    assert_int_equal(gyre_source_open(tiny_path("b.gguf"), &b, NULL), GYRE_OK);
+    assert_int_equal(gyre_source_tensor_count(a), gyre_source_tensor_count(b));
+    for (uint64_t i = 0; i < gyre_source_tensor_count(a); i++) {
+        const struct gyre_tensor *t = gyre_source_tensor_at(a, i), *u = gyre_source_tensor(b, t->name);
+        assert_true(u && t->bytes == u->bytes && !memcmp(t->data, u->data, t->bytes));
+    }
+    assert_true(gyre_source_has(b, "tokenizer.ggml.tokens") && gyre_source_has(b, "tokenizer.ggml.merges"));
+    gyre_source_close(b);
+    p.profile = "full";
+    p.wbits = 32;
+    quantize_ok(&p, NULL); // the folder
+    p.source = file;
+    p.output = tiny_path("a.gguf");
+    quantize_ok(&p, NULL);
+    gyre_source_close(a);
+    assert_int_equal(gyre_source_open(tiny_path("a.gguf"), &a, NULL), GYRE_OK);
+    assert_int_equal(gyre_source_open(tiny_path("b.gguf"), &b, NULL), GYRE_OK);
+    assert_true(gyre_hparams_read(a, &ha, NULL) == GYRE_OK && gyre_hparams_read(b, &hb, NULL) == GYRE_OK && ha.rope_interleaved && !hb.rope_interleaved);
+    float *x = expanded(a, "blk.1.attn_k.weight"), *y = expanded(b, "blk.1.attn_k.weight");
+    const uint32_t hd = ha.head_dim, D = ha.width;
+    for (uint32_t r = 0; r < ha.kv_heads * hd; r++) // (head, i, j) of GGUF is (head, j, i) of Hugging Face
+        assert_memory_equal(x + r * D, y + (r - r % hd + r % 2 * hd / 2 + r % hd / 2) * D, D * sizeof *x);
+    free(x);
+    free(y);
+    gyre_hparams_free(&ha);
+    gyre_hparams_free(&hb);
+    gyre_source_close(a);
+    gyre_source_close(b);
+}
+
 static int cleanup(void **state)
 {
     (void)state;
@@ -233,6 +281,7 @@ int main(void)
         cmocka_unit_test(every_setting_writes_what_it_says),
         cmocka_unit_test(bytes_depend_on_the_seed_alone),
         cmocka_unit_test(manifest_lists_what_is_in_the_file),
+        cmocka_unit_test(folders_give_the_same_model),
     };
     return cmocka_run_group_tests(tests, NULL, cleanup);
 }
