@@ -2,6 +2,7 @@
 // What is rounded how is layer.c's, what lies where plan.c's, what survives a kill output.c's.
 #include "quantizer/layer.h"
 #include "quantizer/manifest.h"
+#include "quantizer/report.h"
 #include "quantizer/summary.h"
 #include "runtime/util/base.h"
 #include "runtime/util/clock.h"
@@ -189,6 +190,7 @@ gyre_status gyre_quantize(const gyre_quantize_params *params, gyre_quantize_summ
     count_work(&r);
     GYRE_GO(make_steps(&r, err));
     if (summary) GYRE_GO(fill_summary(&r, summary, err));
+    if (summary && params->report_dir) GYRE_GO(gyre_report_write(params->report_dir, &r.plan, summary, err));
     GYRE_GO(gyre_manifest_text(&r.out, &manifest, err));
     GYRE_GO(gyre_output_finish(&r.out, manifest, strlen(manifest), err));
     if (summary) summary->seconds = 1e-9 * (double)(gyre_clock_ns() - r.started);

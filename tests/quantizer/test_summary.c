@@ -127,7 +127,7 @@ static gyre_quantize_summary summary_of(const char *in, const char *device, uint
 {
     gyre_quantize_summary s = {0};
     gyre_error err = {0};
-    const gyre_quantize_params p = {.source = in, .output = tiny_path("out.gguf"), .recipe = "quarot-rtn", .wgroup = -1, .wbits = wbits, .device = device, .force = !resume, .resume = resume, .progress = progress};
+    const gyre_quantize_params p = {.source = in, .output = tiny_path("out.gguf"), .recipe = "quarot-rtn", .wgroup = -1, .wbits = wbits, .device = device, .force = !resume, .resume = resume, .progress = progress, .report_dir = tiny_path("reports/here")};
     const gyre_status st = gyre_quantize(&p, &s, &err);
     if (st != GYRE_OK && st != GYRE_E_CANCELLED) fail_msg("%s", err.message);
     return s;
@@ -167,6 +167,12 @@ static void runs_report_the_same_everywhere(void **state)
     assert_null(none.layer);
     assert_int_equal(resumed.resumed_layers, 1);
     close_to(&host, &resumed);
+    uint64_t n;
+    char line[64], *report = tiny_read(tiny_path("reports/here/report.md"), &n);
+    assert_non_null(report);
+    snprintf(line, sizeof line, "| KL to the float model, nats | %.5f | %.5f |", resumed.rtn_kl, resumed.recipe_kl);
+    assert_non_null(strstr(report, line));
+    free(report);
     gyre_quantize_summary_free(&host);
     gyre_quantize_summary_free(&cpu);
     gyre_quantize_summary_free(&wide);
