@@ -17,13 +17,13 @@ static char folder[64];
 
 const char *tiny_path(const char *name)
 {
-    static char paths[8][256];
+    static char paths[64][256];
     static int next;
     if (!folder[0]) {
         snprintf(folder, sizeof folder, "quantizer-test-%ld", (long)getpid());
         if (mkdir(folder, 0777)) abort();
     }
-    char *path = paths[next++ % 8];
+    char *path = paths[next++ % 64];
     snprintf(path, sizeof paths[0], "%s/%s", folder, name);
     return path;
 }

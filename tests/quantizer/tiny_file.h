@@ -15,7 +15,7 @@ extern const struct tiny_file tiny_file_default; // 64 wide, 6 heads of 16 on 2,
 void tiny_file_write(const char *path, const struct tiny_file *shape);
 
 // A fresh folder under the current one for this test program, removed by tiny_folder_remove; `name` is appended.
-const char *tiny_path(const char *name); // one of 8 rotating static buffers
+const char *tiny_path(const char *name); // one of 64 rotating static buffers
 void tiny_folder_remove(void);
 
 char *tiny_read(const char *path, uint64_t *bytes); // malloc'd, NUL-terminated; NULL if absent
