@@ -3,7 +3,9 @@
    Before use a kernel defines
      HAD_AT(i)     element i as an lvalue (shared memory, or a buffer bound for reading and writing)
      HAD_SYNC()    the barrier that makes one invocation's HAD_AT writes visible to the others
-   and declares `pc` with the fields of GYRE_PARAMS_HAD and a read-only uint buffer `base` (shaders/params.h).
+   and declares `pc` with the fields of GYRE_PARAMS_HAD, a read-only uint buffer `base` (shaders/params.h), and SPEC AXES:
+   only the first AXES of k1, k2, k3 may exceed 1. 3 is always right; devices that mask code instead of skipping it
+   (lavapipe) gain from less.
 
    HAD_TRANSFORM(total, t, threads) transforms elements 0..total-1, a whole number of segments of pc.n = k1*k2*k3*2^p,
    by all `threads` invocations (t = 0..threads-1) in uniform control flow. It starts after a HAD_SYNC of the caller's
@@ -75,7 +77,7 @@
   {                                                                                                                   \
     int stride_ = pc.n;                                                                                               \
     int base_ = 0;                                                                                                    \
-    for (int axis_ = 0; axis_ < 3; axis_++) {                                                                         \
+    for (int axis_ = 0; axis_ < AXES; axis_++) {                                                                         \
       const int k_ = axis_ == 0 ? pc.k1 : (axis_ == 1 ? pc.k2 : pc.k3);                                               \
       stride_ /= k_;                                                                                                  \
       HAD_DENSE(total, k_, stride_, base_, t, threads)                                                                \

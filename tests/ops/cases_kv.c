@@ -124,7 +124,7 @@ static void fused_case(struct check *check, const char *kernel, int heads, int k
         base = check_had_base(check, had, &words);
     }
     const size_t n = (size_t)(b.rows * (heads + 2 * kv_heads) * hd);
-    const struct check_case c = {
+    struct check_case c = {
         .kernel = kernel,
         .params = &p,
         .n_spec = 5,
@@ -141,6 +141,8 @@ static void fused_case(struct check *check, const char *kernel, int heads, int k
                  {.data = make_freqs(check, hd, 100000), .size = 2 * (size_t)hd},
                  {.data = base, .size = 4 * words}},
     };
+    if (had && interleaved) // the others do with the default: all three factors may be there
+        c.n_spec = 6, c.spec[5] = (uint32_t)(had[0] > 1) + (uint32_t)(had[1] > 1) + (uint32_t)(had[2] > 1);
     check_run(check, &c, "heads %d/%d of %d, %u bits, interleaved %d, workgroup %u", heads, kv_heads, hd, bits,
               interleaved, wg);
 }
