@@ -54,7 +54,7 @@ static int report(const struct run *r, const gyre_engine *engine, const gyre_ses
     if (r->json) {
         json_t *ids = json_array();
         for (uint32_t i = 0; i < m->n; i++) json_array_append_new(ids, json_integer(m->tokens[i]));
-        return cli_print_json(json_pack("{s:s, s:o, s:s, s:s, s:I, s:I, s:f, s:f, s:f, s:i, s:i}", "text", m->text.data, "tokens", ids, "stop", m->why, "device", info.device, "prompt_tokens", (json_int_t)m->prompt_tokens,
+        return cli_print_json(json_pack("{s:o, s:o, s:s, s:s, s:I, s:I, s:f, s:f, s:f, s:i, s:i}", "text", json_stringn(m->text.data, m->text.n), "tokens", ids, "stop", m->why, "device", info.device, "prompt_tokens", (json_int_t)m->prompt_tokens,
                                         "generated_tokens", (json_int_t)m->n, "prefill_tps", prefill, "decode_tps", decode, "decode_GBps", gbps, "act", (int)info.act, "kv", (int)info.kv));
     }
     fputc('\n', stdout);

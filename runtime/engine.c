@@ -12,6 +12,9 @@ enum { DEFAULT_CONTEXT = 4096, DEFAULT_ROWS = 512 };
 
 static bool bits_ok(uint32_t bits) { return bits == 16 || bits == 8 || bits == 4; }
 
+// The reference device may also keep the cache in f32: what is left then between two forms of a model is not the cache.
+static bool kv_ok(uint32_t bits, const char *device) { return bits_ok(bits) || (bits == 32 && strcmp(device, "cpu") == 0); }
+
 // The folder asked for; by default $XDG_CACHE_HOME/gyre or ~/.cache/gyre. NULL when none is wanted or can be made.
 static const char *cache_dir(const char *asked, char *out, size_t cap)
 {
@@ -51,6 +54,7 @@ static gyre_status step_buffers(gyre_engine *e, gyre_error *err)
     GYRE_TRY(binding(e, (uint64_t)e->sequences * 16, "sampling state", &e->state, err));
     GYRE_TRY(binding(e, (uint64_t)e->sequences * GYRE_HISTORY * 4, "history", &e->history, err));
     GYRE_TRY(binding(e, logits, "logits", &e->logits, err));
+    GYRE_TRY(gyre_buffer_write(e->device, e->rows.buffer, 0, e->row_data, e->rows.size, err)); // no live row anywhere
     return gyre_buffer_write(e->device, e->state.buffer, 0, e->state_data, (uint64_t)e->sequences * 16, err);
 }
 
@@ -64,7 +68,7 @@ static gyre_status open_on(gyre_device *device, const char *path, const gyre_eng
     GYRE_TRY(gyre_llama_load(device, e->source, on_load, &progress, &e->model, err));
     const struct gyre_hparams *hp = &e->model.hp;
     e->precision = (struct gyre_precision){p->act ? p->act : hp->act_bits, p->kv ? p->kv : hp->kv_bits, hp->act_clip, hp->kv_clip};
-    if (!bits_ok(e->precision.act) || !bits_ok(e->precision.kv)) return gyre_fail(err, GYRE_E_INVALID, "cannot open engine (%s): activations and KV have 16, 8 or 4 bits, not %u and %u", path, e->precision.act, e->precision.kv);
+    if (!bits_ok(e->precision.act) || !kv_ok(e->precision.kv, gyre_device_info(device)->id)) return gyre_fail(err, GYRE_E_INVALID, "cannot open engine (%s): activations and KV have 16, 8 or 4 bits, not %u and %u", path, e->precision.act, e->precision.kv);
     if (p->context > hp->context) return gyre_fail(err, GYRE_E_INVALID, "cannot open engine (%s): a context of %u tokens was asked for and the model's is %u; ask for less", path, p->context, hp->context);
     e->context = p->context ? p->context : GYRE_MIN(hp->context, (uint32_t)DEFAULT_CONTEXT);
     e->sequences = p->sequences ? p->sequences : 1;

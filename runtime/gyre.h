@@ -37,7 +37,7 @@ typedef struct gyre_engine gyre_engine;
 
 typedef struct gyre_engine_params {
     const char *device;    // "vulkan:0", ...; NULL: the best there is
-    uint32_t act, kv;      // 16, 8 or 4; 0: the file's default
+    uint32_t act, kv;      // 16, 8 or 4; 0: the file's default. kv 32: an f32 cache, on the cpu device only
     uint32_t context;      // longest sequence; 0: the model's, at most 4096
     uint32_t max_rows;     // rows of the largest step (prefill chunk); 0: 512
     uint32_t sequences;    // sequences that may be alive at once; 0: 1

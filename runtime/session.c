@@ -134,7 +134,17 @@ gyre_status gyre_logits(gyre_engine *e, const uint32_t *tokens, size_t n, float 
 
 gyre_status gyre_session_profile(gyre_session *s, uint32_t step_rows, gyre_profile_row *rows, size_t cap, size_t *n, gyre_error *err)
 {
+    gyre_engine *e = s->engine;
     gyre_graph *graph = NULL;
-    GYRE_TRY(gyre_engine_step_graph(s->engine, gyre_engine_bucket(s->engine, step_rows), 1, &graph, err));
-    return gyre_engine_profile(s->engine, graph, rows, cap, n, err);
+    if (s->length == 0) return gyre_fail(err, GYRE_E_INVALID, "cannot profile an empty session: sync it to some tokens first");
+    const uint32_t live = gyre_engine_bucket(e, step_rows);
+    memset(e->row_data, 0, (size_t)live * 16);
+    for (uint32_t i = 0; i < live && i < s->length; i++) { // the last tokens again, as one sequence's rows
+        const uint32_t at = live < s->length ? s->length - live + i : i;
+        memcpy(e->row_data + 4 * (size_t)i, (int32_t[]){(int32_t)s->tokens[at], (int32_t)s->slot, (int32_t)at, 1}, 16);
+    }
+    e->resident = false;
+    GYRE_TRY(gyre_buffer_write(e->device, e->rows.buffer, 0, e->row_data, (uint64_t)live * 16, err));
+    GYRE_TRY(gyre_engine_step_graph(e, live, 1, &graph, err));
+    return gyre_engine_profile(e, graph, rows, cap, n, err);
 }

@@ -17,6 +17,7 @@ static double element(const uint32_t *words, uint32_t meta, int i, int bits)
 {
     const uint32_t code = words[i * bits / 32] >> i * bits % 32;
     if (bits == 16) return (double)gyre_f32_from_f16((uint16_t)code);
+    if (bits == 32) return (double)gyre_f32_from_bits(code);
     const double scale = (double)gyre_f32_from_f16((uint16_t)meta),
                  zero = (double)gyre_f32_from_f16((uint16_t)(meta >> 16));
     return scale * ((double)(code & ((1u << bits) - 1)) - zero);

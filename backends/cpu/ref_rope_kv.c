@@ -46,6 +46,10 @@ static uint32_t f16_clamped(float x)
 static void quantize_vector(const float *x, int hd, int bits, float clip, uint32_t *words, uint32_t *meta)
 {
     memset(words, 0, (size_t)(hd * bits / 8));
+    if (bits == 32) { // only here: an f32 cache, for checks
+        memcpy(words, x, (size_t)hd * sizeof *x);
+        return;
+    }
     if (bits == 16) {
         for (int i = 0; i < hd; i++) words[i / 2] |= f16_clamped(x[i]) << 16 * (i % 2);
         return;

@@ -119,7 +119,7 @@ static bool heads_fit(const gyre_graph *g, const struct gyre_value_info *qkv, in
 
 static bool pool_fits(const struct gyre_value_info *pool)
 {
-    return pool->bits == 16 || pool->bits == 8 || pool->bits == 4;
+    return pool->bits == 32 || pool->bits == 16 || pool->bits == 8 || pool->bits == 4;
 }
 
 static gyre_status check_attention(const gyre_graph *g, const struct gyre_node *node, gyre_error *err)

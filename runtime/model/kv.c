@@ -42,7 +42,7 @@ gyre_status gyre_kv_create(gyre_device *device, const struct gyre_hparams *hp, u
         p->clip = clip;
         GYRE_GO(plane(kv, heads * hp->head_dim * bits / 8, "kv keys", &p->k, err));
         GYRE_GO(plane(kv, heads * hp->head_dim * bits / 8, "kv values", &p->v, err));
-        const uint64_t meta = bits == 16 ? 4 : heads * 4; // unused but bound at 16 bits
+        const uint64_t meta = bits >= 16 ? 4 : heads * 4; // unused but bound
         GYRE_GO(plane(kv, meta, "kv key scales", &p->k_meta, err));
         GYRE_GO(plane(kv, meta, "kv value scales", &p->v_meta, err));
     }

@@ -18,7 +18,7 @@ struct gyre_kv {
     uint64_t bytes;
 };
 
-// Room for `sequences` sequences of `context` positions each. bits 16, 8 or 4.
+// Room for `sequences` sequences of `context` positions each. bits 16, 8 or 4; 32 on the cpu device.
 gyre_status gyre_kv_create(gyre_device *device, const struct gyre_hparams *hp, uint32_t bits, float clip, uint32_t sequences, uint32_t context, struct gyre_kv *out, gyre_error *err) GYRE_MUST_USE;
 void gyre_kv_free(struct gyre_kv *kv);
 

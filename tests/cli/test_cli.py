@@ -39,6 +39,16 @@ class Case(unittest.TestCase):
     def at(cls, name):
         return os.path.join(cls.dir, name)
 
+    @staticmethod
+    def read(path):
+        with open(path, "rb") as f:
+            return f.read()
+
+    def put(self, name, data):
+        with open(self.at(name), "wb") as f:
+            f.write(data)
+        return self.at(name)
+
     def json(self, *args):
         status, out, err = run(*args, "--json")
         self.assertEqual(status, 0, err)
@@ -154,7 +164,7 @@ class Options(Case):
         dots = []
         for act in (16, 8):
             self.done("inspect", self.model, "--graph", self.at("g.dot"), "--device", "cpu", "--act", act, "--kv", 8)
-            dots.append(open(self.at("g.dot")).read())
+            dots.append(self.read(self.at("g.dot")).decode())
             self.assertIn("digraph", dots[-1])
         self.assertNotEqual(dots[0], dots[1])
 
@@ -163,7 +173,7 @@ class Options(Case):
         a = self.quantized("a.gguf")
         m = meta(a)
         self.assertEqual((m["general.architecture"], m["gyre.recipe"], m["gyre.wgroup"], m["gyre.act_bits"], m["gyre.kv_bits"], m["gyre.seed"]), ("gyre-llama", "quarot-rtn", 32, 8, 8, 0))
-        read = lambda path: open(path, "rb").read()
+        read = self.read
         self.assertEqual(read(a), read(self.quantized("b.gguf")))
         self.assertNotEqual(read(a), read(self.quantized("b.gguf", "--seed", 1)))
         self.assertEqual(meta(self.quantized("b.gguf", "--recipe", "rtn"))["gyre.recipe"], "rtn")
@@ -172,7 +182,7 @@ class Options(Case):
         m = meta(self.quantized("b.gguf", "--act", 4, "--kv", 16))
         self.assertEqual((m["gyre.act_bits"], m["gyre.kv_bits"]), (4, 16))
         self.assertEqual(meta(self.quantized("b.gguf", "--profile", "portable"))["general.architecture"], "llama")
-        manifest = json.load(open(self.at("a.gguf.manifest.json")))
+        manifest = json.loads(read(self.at("a.gguf.manifest.json")))
         self.assertIn("quarot-rtn", json.dumps(manifest))
         self.fails(1, "quantize", self.model, "-o", a, word="--force")
         self.fails(3, "quantize", self.model, "-o", a, "--force", "--device", "vulkan:77", word="vulkan:77")
@@ -185,7 +195,7 @@ class Options(Case):
         self.assertTrue(os.listdir(self.at("report")))
 
     def test_resume(self):
-        want = open(self.quantized("whole.gguf"), "rb").read()
+        want = self.read(self.quantized("whole.gguf"))
         out = self.at("part.gguf")
         for wait in (0.0, 0.02, 0.05, 0.1, 0.2):  # wherever the kill lands
             p = subprocess.Popen([GYRE, "quantize", self.model, "-o", out, "--device", "cpu"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -194,10 +204,10 @@ class Options(Case):
             p.send_signal(signal.SIGKILL)
             p.wait()
             if not finished and os.path.exists(out):
-                self.assertEqual(open(out, "rb").read(), want)
+                self.assertEqual(self.read(out), want)
             if not os.path.exists(out):
                 self.done("quantize", self.model, "-o", out, "--device", "cpu", "--resume")
-            self.assertEqual(open(out, "rb").read(), want)
+            self.assertEqual(self.read(out), want)
             os.unlink(out)
 
     def test_interrupt(self):
@@ -235,8 +245,7 @@ class Mistakes(Case):
         self.fails(3, "run", self.model, "-p", "x", "--device", "abacus", word="abacus")
 
     def test_inputs(self):
-        put = lambda name, data: (open(self.at(name), "wb").write(data), self.at(name))[1]
-        whole = open(self.model, "rb").read()
+        put, whole = self.put, self.read(self.model)
         for args, word in ((("run", self.at("none.gguf"), "-p", "x"), "none.gguf"), (("run", self.dir, "-p", "x"), "config.json"), (("inspect", put("empty.gguf", b"")), "empty.gguf"), (("inspect", put("noise.gguf", b"noise" * 99)), "GGUF"),
                            (("inspect", put("cut.gguf", whole[: len(whole) // 2])), "cut.gguf"), (("run", self.model, "-p", "", "--device", "cpu"), "empty prompt"), (("run", self.model, "-p", "x" * 600, "--device", "cpu"), "context"),
                            (("eval", self.model, "--text", self.at("none.txt")), "none.txt"), (("eval", self.model, "--text", put("short.txt", b"hi"), "--ctx", 64, "--device", "cpu"), "tokens"),

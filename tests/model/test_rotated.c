@@ -14,7 +14,7 @@
 
 #include <cmocka.h>
 
-enum { TOKENS = 40 };
+enum { TOKENS = 24 };
 
 // Largest difference as a share of the largest logit; *same: the same top-1, or a gap too small to tell.
 static double compare(const float *a, const float *b, uint32_t n, bool *same)
@@ -31,12 +31,13 @@ static double compare(const float *a, const float *b, uint32_t n, bool *same)
     return worst / top;
 }
 
+// On the cpu device with an f32 cache: nothing but the rotation tells the two models apart.
 static float *logits(const char *path, const char *device, uint32_t seed, uint32_t *vocab)
 {
     gyre_engine *engine = NULL;
     gyre_error err = {0};
     gyre_engine_info info;
-    const gyre_engine_params p = {.device = device, .act = 16, .kv = 16, .context = 64, .max_rows = 64, .cache_dir = ""};
+    const gyre_engine_params p = {.device = device, .act = 16, .kv = strcmp(device, "cpu") == 0 ? 32 : 16, .context = 64, .max_rows = 64, .cache_dir = ""};
     if (gyre_engine_open(path, &p, &engine, &err) != GYRE_OK) fail_msg("%s", err.message);
     gyre_engine_describe(engine, &info);
     uint32_t tokens[TOKENS];
@@ -48,7 +49,7 @@ static float *logits(const char *path, const char *device, uint32_t seed, uint32
     return out;
 }
 
-static void rotated_equals(const char *model, const char *profile, const char *device, double bound)
+static void rotated_equals(const char *model, const char *profile, const char *device, double bound, uint32_t seeds)
 {
     const char *out = "rotated-test.gguf";
     gyre_error err = {0};
@@ -56,7 +57,7 @@ static void rotated_equals(const char *model, const char *profile, const char *d
     const gyre_quantize_params p = {.source = model, .output = out, .recipe = "quarot-rtn", .wbits = 32, .wgroup = -1, .profile = profile, .seed = 3, .device = "cpu", .force = true};
     if (gyre_quantize(&p, &summary, &err) != GYRE_OK) fail_msg("%s", err.message);
     gyre_quantize_summary_free(&summary);
-    for (uint32_t seed = 0; seed < 3; seed++) {
+    for (uint32_t seed = 0; seed < seeds; seed++) {
         uint32_t n;
         bool same;
         float *a = logits(model, device, seed, &n), *b = logits(out, device, seed, &n);
@@ -80,27 +81,19 @@ static void test_tiny(void **state)
         o.ffn = widths[i][1];
         o.tied = i != 1;
         assert_int_equal(tiny_write_gguf("rotated-tiny.gguf", &o), 0);
-        rotated_equals("rotated-tiny.gguf", "full", "cpu", 1e-4);
-        rotated_equals("rotated-tiny.gguf", "portable", "cpu", 1e-4);
+        rotated_equals("rotated-tiny.gguf", "full", "cpu", 1e-5, 3);
+        rotated_equals("rotated-tiny.gguf", "portable", "cpu", 1e-5, 3);
     }
     unlink("rotated-tiny.gguf");
 }
 
+// With an f16 cache the rounding of K and V is what is left (2^-11 of each value).
 static void test_demo_model(void **state)
 {
     (void)state;
     const char *model = getenv("GYRE_DEMO_MODEL");
-    gyre_device_facts d[16];
-    int absent;
     if (!model) skip();
-    const int n = gyre_list_devices(d, 16, NULL, 0, &absent);
-    for (int i = 0; i < n && i < 16; i++) {
-        if (strncmp(d[i].id, "opencl", 6) == 0 && i > 0) continue; // one GPU-like device is enough
-        if (strcmp(d[i].id, "cpu") == 0) continue;
-        rotated_equals(model, "full", d[i].id, 1e-4);
-        return;
-    }
-    skip();
+    rotated_equals(model, "full", "cpu", 1e-4, 1);
 }
 
 int main(void)
