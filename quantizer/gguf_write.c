@@ -17,7 +17,7 @@ static void fail(struct gyre_gguf *g, gyre_status code, const char *name)
 
 static void put(struct gyre_gguf *g, const void *data, uint64_t bytes)
 {
-    if (g->failed != GYRE_OK) return;
+    if (g->failed != GYRE_OK || bytes == 0) return;
     if (g->meta_bytes + bytes > g->meta_cap) {
         const uint64_t cap = GYRE_MAX(2 * g->meta_cap, g->meta_bytes + bytes + 4096);
         unsigned char *grown = realloc(g->meta, cap);
@@ -88,10 +88,22 @@ void gyre_gguf_encoded(struct gyre_gguf *g, const char *key, gyre_meta_type type
     if (begin(g, key, type)) put(g, value, bytes);
 }
 
-void gyre_gguf_u32(struct gyre_gguf *g, const char *key, uint32_t value) { gyre_gguf_encoded(g, key, GYRE_META_U32, &value, 4); }
-void gyre_gguf_u64(struct gyre_gguf *g, const char *key, uint64_t value) { gyre_gguf_encoded(g, key, GYRE_META_U64, &value, 8); }
-void gyre_gguf_f32(struct gyre_gguf *g, const char *key, float value) { gyre_gguf_encoded(g, key, GYRE_META_F32, &value, 4); }
-void gyre_gguf_bool(struct gyre_gguf *g, const char *key, bool value) { gyre_gguf_encoded(g, key, GYRE_META_BOOL, &(uint8_t){value}, 1); }
+void gyre_gguf_u32(struct gyre_gguf *g, const char *key, uint32_t value)
+{
+    gyre_gguf_encoded(g, key, GYRE_META_U32, &value, 4);
+}
+void gyre_gguf_u64(struct gyre_gguf *g, const char *key, uint64_t value)
+{
+    gyre_gguf_encoded(g, key, GYRE_META_U64, &value, 8);
+}
+void gyre_gguf_f32(struct gyre_gguf *g, const char *key, float value)
+{
+    gyre_gguf_encoded(g, key, GYRE_META_F32, &value, 4);
+}
+void gyre_gguf_bool(struct gyre_gguf *g, const char *key, bool value)
+{
+    gyre_gguf_encoded(g, key, GYRE_META_BOOL, &(uint8_t){value}, 1);
+}
 
 void gyre_gguf_string(struct gyre_gguf *g, const char *key, const char *value)
 {
@@ -106,8 +118,14 @@ static void put_array(struct gyre_gguf *g, const char *key, gyre_meta_type eleme
     put(g, values, 4 * n);
 }
 
-void gyre_gguf_u32_array(struct gyre_gguf *g, const char *key, const uint32_t *values, uint64_t n) { put_array(g, key, GYRE_META_U32, values, n); }
-void gyre_gguf_i32_array(struct gyre_gguf *g, const char *key, const int32_t *values, uint64_t n) { put_array(g, key, GYRE_META_I32, values, n); }
+void gyre_gguf_u32_array(struct gyre_gguf *g, const char *key, const uint32_t *values, uint64_t n)
+{
+    put_array(g, key, GYRE_META_U32, values, n);
+}
+void gyre_gguf_i32_array(struct gyre_gguf *g, const char *key, const int32_t *values, uint64_t n)
+{
+    put_array(g, key, GYRE_META_I32, values, n);
+}
 
 void gyre_gguf_string_array(struct gyre_gguf *g, const char *key, const struct gyre_string *values, uint64_t n)
 {
@@ -117,7 +135,8 @@ void gyre_gguf_string_array(struct gyre_gguf *g, const char *key, const struct g
     for (uint64_t i = 0; i < n; i++) put_string(g, values[i].data, values[i].length);
 }
 
-uint64_t gyre_gguf_add_tensor(struct gyre_gguf *g, const char *name, gyre_dtype type, uint32_t n_dims, const uint64_t *dims)
+uint64_t gyre_gguf_add_tensor(struct gyre_gguf *g, const char *name, gyre_dtype type, uint32_t n_dims,
+                              const uint64_t *dims)
 {
     if (g->n_tensors == g->cap_tensors) {
         const uint64_t cap = g->cap_tensors ? 2 * g->cap_tensors : 64;
@@ -132,12 +151,15 @@ uint64_t gyre_gguf_add_tensor(struct gyre_gguf *g, const char *name, gyre_dtype 
     struct gyre_gguf_tensor *t = &g->tensors[g->n_tensors];
     *t = (struct gyre_gguf_tensor){.type = type, .n_dims = n_dims, .dims = {dims[0], n_dims > 1 ? dims[1] : 1}};
     uint64_t row_bytes, rows = n_dims > 1 ? dims[0] : 1;
-    if (strlen(name) >= sizeof t->name || !gyre_dtype_row_bytes(type, dims[n_dims - 1], &row_bytes) || !gyre_mul_u64(rows, row_bytes, &t->bytes)) fail(g, GYRE_E_INVALID, name);
+    if (strlen(name) >= sizeof t->name || !gyre_dtype_row_bytes(type, dims[n_dims - 1], &row_bytes) ||
+        !gyre_mul_u64(rows, row_bytes, &t->bytes))
+        fail(g, GYRE_E_INVALID, name);
     snprintf(t->name, sizeof t->name, "%s", name);
     return g->n_tensors++;
 }
 
-gyre_status gyre_gguf_finish(struct gyre_gguf *g, unsigned char **front, uint64_t *front_bytes, uint64_t *file_bytes, gyre_error *err)
+gyre_status gyre_gguf_finish(struct gyre_gguf *g, unsigned char **front, uint64_t *front_bytes, uint64_t *file_bytes,
+                             gyre_error *err)
 {
     *front = NULL;
     struct gyre_gguf out = {0}; // borrowed for its growing buffer
@@ -161,7 +183,8 @@ gyre_status gyre_gguf_finish(struct gyre_gguf *g, unsigned char **front, uint64_
     put(&out, (const char[ALIGNMENT]){0}, padding);
     if (g->failed != GYRE_OK || out.failed != GYRE_OK) {
         gyre_gguf_free(&out);
-        return gyre_fail(err, g->failed != GYRE_OK ? g->failed : out.failed, "cannot describe the output (%s): %s", g->wrong,
+        return gyre_fail(err, g->failed != GYRE_OK ? g->failed : out.failed, "cannot describe the output (%s): %s",
+                         g->wrong,
                          g->failed == GYRE_E_INVALID ? "GGUF cannot hold this name or shape" : "out of memory");
     }
     for (uint64_t i = 0; i < g->n_tensors; i++) g->tensors[i].offset += out.meta_bytes;

@@ -13,12 +13,12 @@ struct gyre_gguf_tensor {
 };
 
 struct gyre_gguf {
-    unsigned char *meta;    // encoded key/value pairs
+    unsigned char *meta; // encoded key/value pairs
     uint64_t meta_bytes, meta_cap, n_meta;
     struct gyre_gguf_tensor *tensors;
     uint64_t n_tensors, cap_tensors;
-    gyre_status failed;     // sticky: GYRE_E_NOMEM, or GYRE_E_INVALID for a name or shape that GGUF cannot hold
-    char wrong[64];         // its name
+    gyre_status failed; // sticky: GYRE_E_NOMEM, or GYRE_E_INVALID for a name or shape that GGUF cannot hold
+    char wrong[64];     // its name
 };
 
 // All of these remember a failure, which gyre_gguf_finish reports; a key that is there already is left alone.
@@ -30,13 +30,16 @@ void gyre_gguf_string(struct gyre_gguf *g, const char *key, const char *value);
 void gyre_gguf_u32_array(struct gyre_gguf *g, const char *key, const uint32_t *values, uint64_t n);
 void gyre_gguf_i32_array(struct gyre_gguf *g, const char *key, const int32_t *values, uint64_t n);
 void gyre_gguf_string_array(struct gyre_gguf *g, const char *key, const struct gyre_string *values, uint64_t n);
-void gyre_gguf_encoded(struct gyre_gguf *g, const char *key, gyre_meta_type type, const void *value, uint64_t bytes); // as in struct gyre_meta
+void gyre_gguf_encoded(struct gyre_gguf *g, const char *key, gyre_meta_type type, const void *value,
+                       uint64_t bytes); // as in struct gyre_meta
 bool gyre_gguf_has(const struct gyre_gguf *g, const char *key);
 
 // Appends a tensor of shape dims[0..n_dims-1] and returns its index.
-uint64_t gyre_gguf_add_tensor(struct gyre_gguf *g, const char *name, gyre_dtype type, uint32_t n_dims, const uint64_t *dims);
+uint64_t gyre_gguf_add_tensor(struct gyre_gguf *g, const char *name, gyre_dtype type, uint32_t n_dims,
+                              const uint64_t *dims);
 
 // Sets every tensor's offset and gives the encoded front (malloc'd; everything up to the first tensor's data, padding
 // included) and the size of the whole file. Tensors follow in order, each padded to 32 bytes with zeros.
-gyre_status gyre_gguf_finish(struct gyre_gguf *g, unsigned char **front, uint64_t *front_bytes, uint64_t *file_bytes, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_gguf_finish(struct gyre_gguf *g, unsigned char **front, uint64_t *front_bytes, uint64_t *file_bytes,
+                             gyre_error *err) GYRE_MUST_USE;
 void gyre_gguf_free(struct gyre_gguf *g);

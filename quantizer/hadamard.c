@@ -63,7 +63,9 @@ gyre_status gyre_hadamard_create(uint32_t n, struct gyre_hadamard *out, gyre_err
 {
     *out = (struct gyre_hadamard){0};
     if (!gyre_hadamard_factor(n, out))
-        return gyre_fail(err, GYRE_E_UNSUPPORTED, "no Hadamard matrix of order %u: it is not a product of Paley, Williamson and Sylvester orders; use segments of %u",
+        return gyre_fail(err, GYRE_E_UNSUPPORTED,
+                         "no Hadamard matrix of order %u: it is not a product of Paley, Williamson and Sylvester "
+                         "orders; use segments of %u",
                          n, gyre_hadamard_segment(n));
     for (int i = 0; i < 3; i++) {
         if (out->k[i] == 1) continue;
@@ -84,7 +86,8 @@ gyre_status gyre_hadamard_create(uint32_t n, struct gyre_hadamard *out, gyre_err
 enum { LANES = 8 };
 
 // One dense axis of length k between `outer` slower and `inner` faster elements: y_j = sum_i x_i H[i][j].
-static void dense_axis(const int8_t *h, uint32_t k, bool transposed, uint64_t outer, uint64_t inner, double *x, double *column)
+static void dense_axis(const int8_t *h, uint32_t k, bool transposed, uint64_t outer, uint64_t inner, double *x,
+                       double *column)
 {
     for (uint64_t o = 0; o < outer; o++)
         for (uint64_t c = 0; c < inner; c++) {
@@ -126,11 +129,12 @@ static void transform_lanes(const struct gyre_hadamard *h, uint64_t width, bool 
     butterflies(h->p, width, x);
 }
 
-gyre_status gyre_hadamard_apply(const struct gyre_hadamard *h, double *x, uint64_t width, uint64_t stride, uint64_t count, uint64_t step,
-                                const int8_t *signs, bool transposed, gyre_error *err)
+gyre_status gyre_hadamard_apply(const struct gyre_hadamard *h, double *x, uint64_t width, uint64_t stride,
+                                uint64_t count, uint64_t step, const int8_t *signs, bool transposed, gyre_error *err)
 {
     if (h->n == 0 || width % h->n)
-        return gyre_fail(err, GYRE_E_INVALID, "cannot transform %llu columns in segments of %u", (unsigned long long)width, h->n);
+        return gyre_fail(err, GYRE_E_INVALID, "cannot transform %llu columns in segments of %u",
+                         (unsigned long long)width, h->n);
     const double scale = 1.0 / sqrt((double)h->n);
     const int64_t panels = (int64_t)gyre_div_up(count, LANES);
     bool out_of_memory = false;
@@ -148,12 +152,15 @@ gyre_status gyre_hadamard_apply(const struct gyre_hadamard *h, double *x, uint64
             double *from = x + first * step;
             if (lanes < LANES) memset(panel, 0, sizeof(double) * LANES * width);
             for (uint64_t i = 0; i < width; i++)
-                for (uint64_t l = 0; l < lanes; l++) panel[i * LANES + l] = from[i * stride + l * step] * (signs ? signs[i] : 1);
+                for (uint64_t l = 0; l < lanes; l++)
+                    panel[i * LANES + l] = from[i * stride + l * step] * (signs ? signs[i] : 1);
             transform_lanes(h, width, transposed, panel, panel + LANES * width);
             for (uint64_t i = 0; i < width; i++)
                 for (uint64_t l = 0; l < lanes; l++) from[i * stride + l * step] = panel[i * LANES + l] * scale;
         }
         free(panel);
     }
-    return out_of_memory ? gyre_fail(err, GYRE_E_NOMEM, "out of memory for a transform of %llu columns", (unsigned long long)width) : GYRE_OK;
+    return out_of_memory ? gyre_fail(err, GYRE_E_NOMEM, "out of memory for a transform of %llu columns",
+                                     (unsigned long long)width)
+                         : GYRE_OK;
 }

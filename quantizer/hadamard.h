@@ -25,5 +25,6 @@ void gyre_hadamard_release(struct gyre_hadamard *h);
 // vector v lies at x[i*stride + v*step]: (stride 1, step width) are the rows of a row-major matrix, (stride cols, step 1)
 // its columns. `signs` (may be NULL) holds +1/-1 per element, applied first: x -> x diag(signs) H. `transposed` uses H^T.
 // The result does not depend on the number of threads.
-gyre_status gyre_hadamard_apply(const struct gyre_hadamard *h, double *x, uint64_t width, uint64_t stride, uint64_t count, uint64_t step,
-                                const int8_t *signs, bool transposed, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_hadamard_apply(const struct gyre_hadamard *h, double *x, uint64_t width, uint64_t stride,
+                                uint64_t count, uint64_t step, const int8_t *signs, bool transposed,
+                                gyre_error *err) GYRE_MUST_USE;

@@ -10,8 +10,8 @@ enum { MAX_Q = GYRE_MAX_HAD_ORDER };
 // GF(p^k), k <= 3: element e stands for the polynomial whose coefficients are the base-p digits of e.
 struct field {
     uint32_t q, p, k;
-    uint32_t reduce[3];   // x^k = reduce[0] + reduce[1] x + reduce[2] x^2
-    bool square[MAX_Q];   // non-zero squares
+    uint32_t reduce[3]; // x^k = reduce[0] + reduce[1] x + reduce[2] x^2
+    bool square[MAX_Q]; // non-zero squares
 };
 
 static void digits(const struct field *f, uint32_t e, uint32_t out[3])
@@ -103,7 +103,10 @@ static void paley_two(const struct field *f, int8_t *out)
 }
 
 // First halves (positions 0..(m-1)/2) of four symmetric circulants with A^2 + B^2 + C^2 + D^2 = 4m I.
-static const struct { uint32_t m; const char *row[4]; } williamson_table[] = {
+static const struct {
+    uint32_t m;
+    const char *row[4];
+} williamson_table[] = {
     {23, {"+---++-+-+++", "+--++-++++--", "+-----+++--+", "+++-+-+-++-+"}},
     {29, {"+--++----+-++++", "+--+---+-+--+++", "++--++-+-++++--", "+-+++-+++--+-++"}},
     {39, {"+-++------++--+-+-++", "+---+--++++----+-+-+", "++--+++-+--++-+-----", "+---+---+-++-++----+"}},

@@ -15,11 +15,11 @@
 struct gyre_host_block {
     struct gyre_hparams hp;
     struct gyre_block_options options;
-    uint32_t q, kv;                     // widths of all heads
-    float *cosine, *sine;               // [rows][hd/2]
+    uint32_t q, kv;                                 // widths of all heads
+    float *cosine, *sine;                           // [rows][hd/2]
     float *norm, *qkv[3], *mixed, *gate, *up, *out; // [rows][...]
-    float *scores, *expanded;           // [rows][rows]; the largest linear
-    double *wide;                       // [rows][max(q, ffn)], for the transforms
+    float *scores, *expanded;                       // [rows][rows]; the largest linear
+    double *wide;                                   // [rows][max(q, ffn)], for the transforms
 };
 
 // ---- memory -----------------------------------------------------------------------------------------------
@@ -37,18 +37,33 @@ static void fill_rope(gyre_host_block *b)
         }
 }
 
-gyre_status gyre_host_block_create(const struct gyre_hparams *hp, const struct gyre_block_options *options, gyre_host_block **out, gyre_error *err)
+gyre_status gyre_host_block_create(const struct gyre_hparams *hp, const struct gyre_block_options *options,
+                                   gyre_host_block **out, gyre_error *err)
 {
-    const uint64_t rows = options->max_rows, D = hp->width, q = (uint64_t)hp->heads * hp->head_dim, kv = (uint64_t)hp->kv_heads * hp->head_dim, F = hp->ffn;
+    const uint64_t rows = options->max_rows, D = hp->width, q = (uint64_t)hp->heads * hp->head_dim,
+                   kv = (uint64_t)hp->kv_heads * hp->head_dim, F = hp->ffn;
     gyre_host_block *b = *out = calloc(1, sizeof *b);
     if (!b) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for a block");
     b->hp = *hp;
     b->options = *options;
     b->q = (uint32_t)q;
     b->kv = (uint32_t)kv;
-    const struct { float **to; uint64_t n; } need[] = {
-        {&b->cosine, rows * hp->head_dim / 2}, {&b->sine, rows * hp->head_dim / 2}, {&b->norm, rows * D}, {&b->qkv[0], rows * q}, {&b->qkv[1], rows * kv}, {&b->qkv[2], rows * kv}, {&b->mixed, rows * q},
-        {&b->gate, rows * F}, {&b->up, rows * F}, {&b->out, rows * D}, {&b->scores, rows * rows}, {&b->expanded, D * GYRE_MAX(q, F)},
+    const struct {
+        float **to;
+        uint64_t n;
+    } need[] = {
+        {&b->cosine, rows * hp->head_dim / 2},
+        {&b->sine, rows * hp->head_dim / 2},
+        {&b->norm, rows * D},
+        {&b->qkv[0], rows * q},
+        {&b->qkv[1], rows * kv},
+        {&b->qkv[2], rows * kv},
+        {&b->mixed, rows * q},
+        {&b->gate, rows * F},
+        {&b->up, rows * F},
+        {&b->out, rows * D},
+        {&b->scores, rows * rows},
+        {&b->expanded, D * GYRE_MAX(q, F)},
     };
     bool good = (b->wide = malloc(rows * GYRE_MAX(q, F) * sizeof *b->wide)) != NULL;
     for (size_t i = 0; i < GYRE_COUNT(need); i++) good &= (*need[i].to = malloc(need[i].n * sizeof(float))) != NULL;
@@ -64,7 +79,8 @@ gyre_status gyre_host_block_create(const struct gyre_hparams *hp, const struct g
 void gyre_host_block_destroy(gyre_host_block *b)
 {
     if (!b) return;
-    float *const all[] = {b->cosine, b->sine, b->norm, b->qkv[0], b->qkv[1], b->qkv[2], b->mixed, b->gate, b->up, b->out, b->scores, b->expanded};
+    float *const all[] = {b->cosine, b->sine, b->norm, b->qkv[0], b->qkv[1], b->qkv[2],
+                          b->mixed,  b->gate, b->up,   b->out,    b->scores, b->expanded};
     for (size_t i = 0; i < GYRE_COUNT(all); i++) free(all[i]);
     free(b->wide);
     free(b);
@@ -82,9 +98,11 @@ static void quantize_rows(float *x, uint32_t rows, uint32_t width, uint32_t bits
             lo = row[i] < lo ? row[i] : lo;
             hi = row[i] > hi ? row[i] : hi;
         }
-        const float scale = clip * (bits == 8 ? fmaxf(-lo, hi) / 127 : (hi - lo) / 15), inverse = scale > 0 ? 1 / scale : 0;
+        const float scale = clip * (bits == 8 ? fmaxf(-lo, hi) / 127 : (hi - lo) / 15),
+                    inverse = scale > 0 ? 1 / scale : 0;
         const float zero = bits == 8 ? 0 : fminf(rintf(-lo * clip * inverse), 15);
-        for (uint32_t i = 0; i < width; i++) row[i] = scale * (fminf(fmaxf(rintf(row[i] * inverse) + zero, least), most) - zero);
+        for (uint32_t i = 0; i < width; i++)
+            row[i] = scale * (fminf(fmaxf(rintf(row[i] * inverse) + zero, least), most) - zero);
     }
 }
 
@@ -97,23 +115,32 @@ static void quantize_cache(float *x, uint32_t vectors, uint32_t hd, uint32_t bit
             lo = fminf(lo, x[i]);
             hi = fmaxf(hi, x[i]);
         }
-        const float scale = bits == 16 ? 0 : gyre_round_to_f16((hi - lo) * clip / most), zero = scale > 0 ? fminf(rintf(-lo * clip / scale), most) : 0;
-        for (uint32_t i = 0; i < hd; i++) x[i] = bits == 16 ? gyre_round_to_f16(x[i]) : scale > 0 ? scale * (fminf(fmaxf(rintf(x[i] / scale) + zero, 0), most) - zero) : 0;
+        const float scale = bits == 16 ? 0 : gyre_round_to_f16((hi - lo) * clip / most),
+                    zero = scale > 0 ? fminf(rintf(-lo * clip / scale), most) : 0;
+        for (uint32_t i = 0; i < hd; i++)
+            x[i] = bits == 16  ? gyre_round_to_f16(x[i])
+                   : scale > 0 ? scale * (fminf(fmaxf(rintf(x[i] / scale) + zero, 0), most) - zero)
+                               : 0;
     }
 }
 
 // ---- parts ------------------------------------------------------------------------------------------------
 
-static void linear(gyre_host_block *b, const struct gyre_block_linear *l, const float *x, uint32_t rows, uint32_t out, uint32_t in, float *y)
+static void linear(gyre_host_block *b, const struct gyre_block_linear *l, const float *x, uint32_t rows, uint32_t out,
+                   uint32_t in, float *y)
 {
     const float *w = l->f32;
     if (!w) {
         // Only read there; the struct is shared with the rounding that fills it.
-        const struct gyre_codes codes = {.bits = l->bits, .group = l->group ? l->group : in, .code = (int8_t *)(uintptr_t)l->codes, .scale = (uint16_t *)(uintptr_t)l->scales};
+        const struct gyre_codes codes = {.bits = l->bits,
+                                         .group = l->group ? l->group : in,
+                                         .code = (int8_t *)(uintptr_t)l->codes,
+                                         .scale = (uint16_t *)(uintptr_t)l->scales};
         gyre_codes_expand(&codes, out, in, b->expanded);
         w = b->expanded;
     }
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)rows, (int)out, (int)in, 1, x, (int)in, w, (int)in, 0, y, (int)out);
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)rows, (int)out, (int)in, 1, x, (int)in, w, (int)in, 0, y,
+                (int)out);
 }
 
 static void normalise(const gyre_host_block *b, const float *x, const float *gain, uint32_t rows, float *y)
@@ -133,14 +160,16 @@ static void rope(const gyre_host_block *b, float *x, uint32_t rows, uint32_t hea
     for (uint32_t r = 0; r < rows; r++)
         for (uint32_t h = 0; h < heads; h++, x += hd)
             for (uint32_t i = 0; i < half; i++) {
-                float *const p = x + (b->hp.rope_interleaved ? 2 * i : i), *const q = b->hp.rope_interleaved ? p + 1 : p + half;
+                float *const p = x + (b->hp.rope_interleaved ? 2 * i : i), *const q = b->hp.rope_interleaved ? p + 1
+                                                                                                             : p + half;
                 const float c = b->cosine[r * half + i], s = b->sine[r * half + i], u = *p, v = *q;
                 *p = u * c - v * s;
                 *q = u * s + v * c;
             }
 }
 
-static gyre_status transform(gyre_host_block *b, const struct gyre_hadamard *h, float *x, uint64_t vectors, uint32_t width, gyre_error *err)
+static gyre_status transform(gyre_host_block *b, const struct gyre_hadamard *h, float *x, uint64_t vectors,
+                             uint32_t width, gyre_error *err)
 {
     if (!h->n) return GYRE_OK;
     for (uint64_t i = 0; i < vectors * width; i++) b->wide[i] = x[i];
@@ -155,23 +184,27 @@ static void attention(gyre_host_block *b, uint32_t rows)
     const int n = (int)rows, d = (int)hd, q = (int)b->q, kv = (int)b->kv;
     for (uint32_t h = 0; h < b->hp.heads; h++) {
         const uint64_t g = (uint64_t)(h / group) * hd;
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, n, n, d, 1 / sqrtf((float)hd), b->qkv[0] + (uint64_t)h * hd, q, b->qkv[1] + g, kv, 0, b->scores, n);
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, n, n, d, 1 / sqrtf((float)hd),
+                    b->qkv[0] + (uint64_t)h * hd, q, b->qkv[1] + g, kv, 0, b->scores, n);
         for (uint32_t r = 0; r < rows; r++) {
             float *s = b->scores + (uint64_t)r * rows, max = s[0], sum = 0;
             for (uint32_t c = 1; c <= r; c++) max = fmaxf(max, s[c]);
             for (uint32_t c = 0; c <= r; c++) sum += s[c] = expf(s[c] - max);
             for (uint32_t c = 0; c < rows; c++) s[c] = c <= r ? s[c] / sum : 0;
         }
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, n, d, n, 1, b->scores, n, b->qkv[2] + g, kv, 0, b->mixed + (uint64_t)h * hd, q);
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, n, d, n, 1, b->scores, n, b->qkv[2] + g, kv, 0,
+                    b->mixed + (uint64_t)h * hd, q);
     }
 }
 
-gyre_status gyre_host_block_run(gyre_host_block *b, const struct gyre_block_weights *w, float *x, uint32_t rows, gyre_error *err)
+gyre_status gyre_host_block_run(gyre_host_block *b, const struct gyre_block_weights *w, float *x, uint32_t rows,
+                                gyre_error *err)
 {
     const struct gyre_block_options *o = &b->options;
     const struct gyre_hparams *hp = &b->hp;
     const uint32_t D = hp->width, F = hp->ffn;
-    if (rows == 0 || rows > o->max_rows) return gyre_fail(err, GYRE_E_INVALID, "cannot run a block on %u rows; it was made for %u", rows, o->max_rows);
+    if (rows == 0 || rows > o->max_rows)
+        return gyre_fail(err, GYRE_E_INVALID, "cannot run a block on %u rows; it was made for %u", rows, o->max_rows);
     normalise(b, x, w->attn_norm, rows, b->norm);
     quantize_rows(b->norm, rows, D, o->act_bits, o->act_clip);
     linear(b, &w->q, b->norm, rows, b->q, D, b->qkv[0]);

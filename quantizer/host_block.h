@@ -7,8 +7,10 @@
 typedef struct gyre_host_block gyre_host_block;
 
 // As gyre_block_create; `hp` is copied, what its rotations point to is borrowed.
-gyre_status gyre_host_block_create(const struct gyre_hparams *hp, const struct gyre_block_options *options, gyre_host_block **out, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_host_block_create(const struct gyre_hparams *hp, const struct gyre_block_options *options,
+                                   gyre_host_block **out, gyre_error *err) GYRE_MUST_USE;
 void gyre_host_block_destroy(gyre_host_block *block);
 
 // x = block(x), f32 [rows, D] in place, one sequence from position 0.
-gyre_status gyre_host_block_run(gyre_host_block *block, const struct gyre_block_weights *weights, float *x, uint32_t rows, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_host_block_run(gyre_host_block *block, const struct gyre_block_weights *weights, float *x,
+                                uint32_t rows, gyre_error *err) GYRE_MUST_USE;

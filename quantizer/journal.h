@@ -5,7 +5,10 @@
 gyre_status gyre_journal_start(struct gyre_output *out, json_t *run, gyre_error *err) GYRE_MUST_USE;
 // Refuses (and keeps) a journal of another run, a damaged one, and one that OUT.part does not agree with.
 gyre_status gyre_journal_resume(struct gyre_output *out, json_t *run, gyre_error *err) GYRE_MUST_USE;
-gyre_status gyre_journal_tensor(struct gyre_output *out, const struct gyre_gguf_tensor *tensor, const char *sha256, double error, gyre_error *err) GYRE_MUST_USE;
-gyre_status gyre_journal_source(struct gyre_output *out, const struct gyre_tensor *tensor, const char *sha256, gyre_error *err) GYRE_MUST_USE;
-gyre_status gyre_journal_step(struct gyre_output *out, json_t *note, const void *blob, uint64_t bytes, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_journal_tensor(struct gyre_output *out, const struct gyre_gguf_tensor *tensor, const char *sha256,
+                                double error, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_journal_source(struct gyre_output *out, const struct gyre_tensor *tensor, const char *sha256,
+                                gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_journal_step(struct gyre_output *out, json_t *note, const void *blob, uint64_t bytes,
+                              gyre_error *err) GYRE_MUST_USE;
 void gyre_journal_remove(const struct gyre_output *out); // the folder and what the journal put there

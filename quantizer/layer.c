@@ -15,7 +15,10 @@ static bool alloc_rounded(const struct gyre_settings *set, uint64_t rows, uint64
 {
     if (set->wbits >= 16) return (out->f32 = malloc(rows * cols * sizeof(float))) != NULL;
     const uint32_t group = set->wgroup ? set->wgroup : (uint32_t)cols;
-    out->codes = (struct gyre_codes){.bits = set->wbits, .group = group, .code = malloc(rows * cols), .scale = malloc(rows * (cols / group) * sizeof(uint16_t))};
+    out->codes = (struct gyre_codes){.bits = set->wbits,
+                                     .group = group,
+                                     .code = malloc(rows * cols),
+                                     .scale = malloc(rows * (cols / group) * sizeof(uint16_t))};
     return out->codes.code && out->codes.scale;
 }
 
@@ -40,7 +43,8 @@ gyre_status gyre_layer_create(const struct gyre_plan *p, struct gyre_layer *out,
     good &= (out->encoded = malloc(largest * sizeof(float))) != NULL;
     if (good) return GYRE_OK;
     gyre_layer_free(out);
-    return gyre_fail(err, GYRE_E_NOMEM, "out of memory for one block of the model (%llu MB)", (unsigned long long)(largest * 40 >> 20));
+    return gyre_fail(err, GYRE_E_NOMEM, "out of memory for one block of the model (%llu MB)",
+                     (unsigned long long)(largest * 40 >> 20));
 }
 
 static void free_rounded(struct gyre_rounded *r)
@@ -73,7 +77,8 @@ const struct gyre_rounded *gyre_layer_plain(const struct gyre_layer *layer, cons
 
 // ---- rounding and encoding --------------------------------------------------------------------------------
 
-static gyre_status round_linear(struct gyre_layer *l, const struct gyre_settings *set, const char *name, const float *w, uint64_t rows, uint64_t cols, struct gyre_rounded *out, gyre_error *err)
+static gyre_status round_linear(struct gyre_layer *l, const struct gyre_settings *set, const char *name, const float *w,
+                                uint64_t rows, uint64_t cols, struct gyre_rounded *out, gyre_error *err)
 {
     gyre_error why = {0};
     if (set->wbits < 16) {
@@ -86,7 +91,9 @@ static gyre_status round_linear(struct gyre_layer *l, const struct gyre_settings
     for (uint64_t i = 0; i < rows * cols; i++) {
         out->f32[i] = set->wbits == 16 ? gyre_round_to_f16(w[i]) : w[i];
         if (!isfinite(out->f32[i]))
-            return gyre_fail(err, GYRE_E_FORMAT, "cannot write tensor %s: weight %g of row %llu, column %llu is not finite%s", name, (double)w[i], (unsigned long long)(i / cols), (unsigned long long)(i % cols),
+            return gyre_fail(err, GYRE_E_FORMAT,
+                             "cannot write tensor %s: weight %g of row %llu, column %llu is not finite%s", name,
+                             (double)w[i], (unsigned long long)(i / cols), (unsigned long long)(i % cols),
                              isfinite(w[i]) ? " in f16; use --wbits 32" : "");
     }
     out->error = gyre_relative_error(w, out->f32, rows, cols);
@@ -111,7 +118,9 @@ static void encode_blocks(const struct gyre_codes *c, uint64_t n, gyre_dtype typ
     }
 }
 
-static gyre_status write_linear(struct gyre_layer *l, const struct gyre_plan *p, const char *name, const struct gyre_rounded *r, uint64_t rows, uint64_t cols, struct gyre_output *out, gyre_error *err)
+static gyre_status write_linear(struct gyre_layer *l, const struct gyre_plan *p, const char *name,
+                                const struct gyre_rounded *r, uint64_t rows, uint64_t cols, struct gyre_output *out,
+                                gyre_error *err)
 {
     const uint64_t n = rows * cols, bytes = p->gguf.tensors[out->next].bytes;
     const gyre_dtype type = p->gguf.tensors[out->next].type;
@@ -146,7 +155,8 @@ static void narrowed(const double *wide, uint64_t n, float *out)
     for (int64_t i = 0; i < (int64_t)n; i++) out[i] = (float)wide[i];
 }
 
-static gyre_status make_linear(struct gyre_layer *l, const struct gyre_plan *p, gyre_site site, struct gyre_output *out, gyre_error *err)
+static gyre_status make_linear(struct gyre_layer *l, const struct gyre_plan *p, gyre_site site, struct gyre_output *out,
+                               gyre_error *err)
 {
     char name[64], norm[64];
     uint64_t rows, cols;
@@ -157,7 +167,8 @@ static gyre_status make_linear(struct gyre_layer *l, const struct gyre_plan *p, 
     const struct gyre_tensor *t = gyre_source_tensor(p->source, name);
     GYRE_TRY(gyre_output_source(out, t, err));
 #pragma omp parallel for schedule(static)
-    for (int64_t r = 0; r < (int64_t)rows; r++) gyre_tensor_rows_f64(t, source_row(p, site, (uint64_t)r), 1, l->wide + (uint64_t)r * cols);
+    for (int64_t r = 0; r < (int64_t)rows; r++)
+        gyre_tensor_rows_f64(t, source_row(p, site, (uint64_t)r), 1, l->wide + (uint64_t)r * cols);
     narrowed(l->wide, rows * cols, l->original[site]);
     if (!p->set.recipe->rotate) {
         GYRE_TRY(round_linear(l, &p->set, name, l->original[site], rows, cols, &l->recipe[site], err));
@@ -179,7 +190,8 @@ done:
 }
 
 // A norm's gain: as it is, or ones where it was folded into its readers. `gain` gets the source's.
-static gyre_status write_norm(const struct gyre_plan *p, const char *name, bool folded, float *gain, struct gyre_output *out, gyre_error *err)
+static gyre_status write_norm(const struct gyre_plan *p, const char *name, bool folded, float *gain,
+                              struct gyre_output *out, gyre_error *err)
 {
     const uint32_t n = p->hp.width;
     const struct gyre_tensor *t = gyre_source_tensor(p->source, name);
@@ -213,8 +225,9 @@ gyre_status gyre_layer_make(struct gyre_layer *l, const struct gyre_plan *p, uin
 // ---- outside the blocks -----------------------------------------------------------------------------------
 
 // A table, some megabytes at a time. `gain` (may be NULL) is folded in where the rotator folds.
-static gyre_status write_table(const struct gyre_plan *p, const char *name, const struct gyre_tensor *t, const double *gain, struct gyre_output *out, gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user,
-                               gyre_error *err)
+static gyre_status write_table(const struct gyre_plan *p, const char *name, const struct gyre_tensor *t,
+                               const double *gain, struct gyre_output *out,
+                               gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user, gyre_error *err)
 {
     const uint64_t cols = t->cols, chunk = GYRE_MAX((uint64_t)1, ((uint64_t)4 << 20) / cols);
     gyre_status st = GYRE_OK;
@@ -226,14 +239,18 @@ static gyre_status write_table(const struct gyre_plan *p, const char *name, cons
     float *narrow = malloc(chunk * cols * sizeof *narrow), *back = malloc(cols * sizeof *back);
     unsigned char *encoded = malloc(chunk * cols * sizeof(float));
     uint64_t row_bytes = 0;
-    if (!wide || !narrow || !back || !encoded || !gyre_dtype_row_bytes(p->table_type, cols, &row_bytes)) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for tensor %s", name));
+    if (!wide || !narrow || !back || !encoded || !gyre_dtype_row_bytes(p->table_type, cols, &row_bytes))
+        GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for tensor %s", name));
     for (uint64_t first = 0; first < t->rows; first += chunk) {
         const uint64_t n = GYRE_MIN(chunk, t->rows - first);
         gyre_tensor_rows_f64(t, first, n, wide);
         GYRE_GO(gyre_rotate_rows(&p->rotator, gain, wide, n, err));
         narrowed(wide, n * cols, narrow);
         for (uint64_t i = 0; i < n * cols; i++)
-            if (!isfinite(narrow[i])) GYRE_GO(gyre_fail(err, GYRE_E_FORMAT, "cannot round tensor %s: weight %g of row %llu, column %llu is not finite", name, (double)narrow[i], (unsigned long long)(first + i / cols), (unsigned long long)(i % cols)));
+            if (!isfinite(narrow[i]))
+                GYRE_GO(gyre_fail(
+                    err, GYRE_E_FORMAT, "cannot round tensor %s: weight %g of row %llu, column %llu is not finite",
+                    name, (double)narrow[i], (unsigned long long)(first + i / cols), (unsigned long long)(i % cols)));
         for (uint64_t r = 0; r < n; r++) {
             encode_floats(narrow + r * cols, cols, p->table_type, encoded + r * row_bytes);
             gyre_decode_row(p->table_type, encoded + r * row_bytes, cols, back);
@@ -254,7 +271,8 @@ done:
     return st;
 }
 
-static gyre_status write_bases(const char *which, const struct gyre_hadamard *h, struct gyre_output *out, gyre_error *err)
+static gyre_status write_bases(const char *which, const struct gyre_hadamard *h, struct gyre_output *out,
+                               gyre_error *err)
 {
     char name[64];
     for (int i = 0; h->n && i < 3; i++) {
@@ -275,15 +293,18 @@ static gyre_status write_rope_divisors(const struct gyre_plan *p, struct gyre_ou
         gyre_tensor_rows_f32(t, 0, 1, divisor);
     } else {
         gyre_rope_freqs(&p->hp, NULL, divisor);
-        for (uint32_t i = 0; i < n; i++) divisor[i] = (float)(pow(p->hp.rope_base, -2.0 * i / p->hp.head_dim) / divisor[i]);
+        for (uint32_t i = 0; i < n; i++)
+            divisor[i] = (float)(pow(p->hp.rope_base, -2.0 * i / p->hp.head_dim) / divisor[i]);
     }
     return gyre_output_write(out, "rope_freqs.weight", divisor, n * sizeof *divisor, NAN, err);
 }
 
-gyre_status gyre_write_globals(const struct gyre_plan *p, struct gyre_output *out, gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user, gyre_error *err)
+gyre_status gyre_write_globals(const struct gyre_plan *p, struct gyre_output *out,
+                               gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user, gyre_error *err)
 {
     const uint32_t D = p->hp.width;
-    const struct gyre_tensor *embedding = gyre_source_tensor(p->source, "token_embd.weight"), *head = gyre_source_tensor(p->source, "output.weight");
+    const struct gyre_tensor *embedding = gyre_source_tensor(p->source, "token_embd.weight"),
+                             *head = gyre_source_tensor(p->source, "output.weight");
     gyre_status st = GYRE_OK;
     double *gain = malloc(D * sizeof *gain);
     float *unused = malloc(D * sizeof *unused);
@@ -292,9 +313,12 @@ gyre_status gyre_write_globals(const struct gyre_plan *p, struct gyre_output *ou
     GYRE_GO(gyre_output_source(out, embedding, err));
     if (head) GYRE_GO(gyre_output_source(out, head, err));
     GYRE_GO(write_table(p, "token_embd.weight", embedding, NULL, out, tick, user, err));
-    if (p->write_head) GYRE_GO(write_table(p, "output.weight", head ? head : embedding, p->fold_head ? gain : NULL, out, tick, user, err));
+    if (p->write_head)
+        GYRE_GO(
+            write_table(p, "output.weight", head ? head : embedding, p->fold_head ? gain : NULL, out, tick, user, err));
     GYRE_GO(write_norm(p, "output_norm.weight", p->fold_head || p->online.head.n, unused, out, err));
-    if (p->online.head.n) GYRE_GO(gyre_output_write(out, "gyre.head_gain", p->final_gain, D * sizeof *p->final_gain, NAN, err));
+    if (p->online.head.n)
+        GYRE_GO(gyre_output_write(out, "gyre.head_gain", p->final_gain, D * sizeof *p->final_gain, NAN, err));
     if (!strcmp(p->gguf.tensors[out->next].name, "rope_freqs.weight")) GYRE_GO(write_rope_divisors(p, out, err));
     GYRE_GO(write_bases("r3", &p->online.r3_had, out, err));
     GYRE_GO(write_bases("r4", &p->online.r4, out, err));

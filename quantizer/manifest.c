@@ -22,7 +22,8 @@ static void base_name(const char *path, char *out, size_t size)
 {
     size_t end = strlen(path), start;
     while (end > 1 && path[end - 1] == '/') end--;
-    for (start = end; start > 0 && path[start - 1] != '/'; start--) {}
+    for (start = end; start > 0 && path[start - 1] != '/'; start--) {
+    }
     snprintf(out, size, "%.*s", (int)(end - start), path + start);
 }
 
@@ -32,7 +33,10 @@ static bool ends(const char *name, const char *with)
     return n >= m && !strcmp(name + n - m, with);
 }
 
-static int is_model_file(const struct dirent *entry) { return ends(entry->d_name, ".safetensors") || ends(entry->d_name, ".json"); }
+static int is_model_file(const struct dirent *entry)
+{
+    return ends(entry->d_name, ".safetensors") || ends(entry->d_name, ".json");
+}
 
 static gyre_status hash_folder(const char *path, json_t *base, gyre_error *err)
 {
@@ -42,7 +46,8 @@ static gyre_status hash_folder(const char *path, json_t *base, gyre_error *err)
     gyre_status st = n < 0 || !files ? gyre_fail(err, GYRE_E_IO, "cannot list folder (%s)", path) : GYRE_OK;
     for (int i = 0; i < n; i++) {
         char file[4096], hex[GYRE_SHA256_HEX];
-        if (st == GYRE_OK && (size_t)snprintf(file, sizeof file, "%s/%s", path, entries[i]->d_name) >= sizeof file) st = gyre_fail(err, GYRE_E_IO, "cannot open file (%s): its name is too long", path);
+        if (st == GYRE_OK && (size_t)snprintf(file, sizeof file, "%s/%s", path, entries[i]->d_name) >= sizeof file)
+            st = gyre_fail(err, GYRE_E_IO, "cannot open file (%s): its name is too long", path);
         if (st == GYRE_OK) st = hash_file(file, hex, err);
         if (st == GYRE_OK) json_object_set_new(files, entries[i]->d_name, json_string(hex));
         free(entries[i]);
@@ -69,7 +74,8 @@ gyre_status gyre_run_identity(const struct gyre_plan *p, json_t **run, gyre_erro
         GYRE_GO(hash_file(path, hex, err));
         json_object_set_new(base, "sha256", json_string(hex));
     }
-    *run = json_pack("{s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:O}", "gyre", GYRE_VERSION, "recipe", s->recipe->name, "profile", s->full ? "full" : "portable", "seed", seed, "wbits", (int)s->wbits, "wgroup",
+    *run = json_pack("{s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:O}", "gyre", GYRE_VERSION, "recipe", s->recipe->name,
+                     "profile", s->full ? "full" : "portable", "seed", seed, "wbits", (int)s->wbits, "wgroup",
                      (int)s->wgroup, "act_bits", (int)s->act, "kv_bits", (int)s->kv, "base", base);
     if (!*run) st = gyre_fail(err, GYRE_E_NOMEM, "out of memory for the manifest");
 done:
@@ -81,7 +87,8 @@ gyre_status gyre_manifest_text(const struct gyre_output *out, char **text, gyre_
 {
     json_t *manifest = json_pack("{s:i}", "manifest", 1);
     bool good = manifest && !json_object_update(manifest, json_object_get(out->state, "run"));
-    good = good && !json_object_set(manifest, "sources", json_object_get(out->state, "sources")) && !json_object_set(manifest, "tensors", json_object_get(out->state, "tensors"));
+    good = good && !json_object_set(manifest, "sources", json_object_get(out->state, "sources")) &&
+           !json_object_set(manifest, "tensors", json_object_get(out->state, "tensors"));
     *text = good ? json_dumps(manifest, JSON_INDENT(1) | JSON_REAL_PRECISION(6)) : NULL;
     json_decref(manifest);
     return *text ? GYRE_OK : gyre_fail(err, GYRE_E_NOMEM, "out of memory for the manifest");

@@ -17,7 +17,10 @@
 
 static gyre_status fail_write(const char *path, gyre_error *err)
 {
-    const char *advice = errno == ENOSPC || errno == EDQUOT ? "; free some space and continue with --resume" : errno == EFBIG ? "; the size of files is limited here (ulimit -f, or the file system)" : errno == ENOENT ? "; create the folder first" : "";
+    const char *advice = errno == ENOSPC || errno == EDQUOT ? "; free some space and continue with --resume"
+                         : errno == EFBIG  ? "; the size of files is limited here (ulimit -f, or the file system)"
+                         : errno == ENOENT ? "; create the folder first"
+                                           : "";
     return gyre_fail(err, GYRE_E_IO, "cannot write (%s): %s%s", path, strerror(errno), advice);
 }
 
@@ -40,10 +43,18 @@ gyre_status gyre_output_check(const gyre_quantize_params *params, gyre_error *er
     if (slash) slash[1] = 0;
     if (slash && stat(folder, &info)) GYRE_GO(fail_write(path, err));
     if ((slash && !slash[1] && strlen(folder) == strlen(path)) || (!stat(path, &info) && S_ISDIR(info.st_mode)))
-        GYRE_GO(gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot write (%s): it is a folder, and gyre does not write Hugging Face folders yet; name a .gguf file", path));
-    if (gyre_file_exists(path) && !params->force) GYRE_GO(gyre_fail(err, GYRE_E_IO, "cannot write (%s): it exists; replace it with --force or choose another name", path));
+        GYRE_GO(gyre_fail(
+            err, GYRE_E_UNSUPPORTED,
+            "cannot write (%s): it is a folder, and gyre does not write Hugging Face folders yet; name a .gguf file",
+            path));
+    if (gyre_file_exists(path) && !params->force)
+        GYRE_GO(gyre_fail(err, GYRE_E_IO,
+                          "cannot write (%s): it exists; replace it with --force or choose another name", path));
     if (gyre_file_exists(journal) && !params->force && !params->resume)
-        GYRE_GO(gyre_fail(err, GYRE_E_IO, "cannot write (%s): %s is left from an interrupted run; continue it with --resume or start over with --force", path, journal));
+        GYRE_GO(gyre_fail(err, GYRE_E_IO,
+                          "cannot write (%s): %s is left from an interrupted run; continue it with --resume or start "
+                          "over with --force",
+                          path, journal));
 done:
     free(journal);
     free(folder);
@@ -57,22 +68,26 @@ static gyre_status open_part(struct gyre_output *out, gyre_error *err)
     out->fd = open(out->part, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     if (out->fd < 0) return fail_write(out->part, err);
     if (flock(out->fd, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK)
-        return gyre_fail(err, GYRE_E_IO, "cannot write (%s): another run is writing it; wait for it or choose another name", out->part);
+        return gyre_fail(err, GYRE_E_IO,
+                         "cannot write (%s): another run is writing it; wait for it or choose another name", out->part);
     return GYRE_OK;
 }
 
 static gyre_status check_space(const struct gyre_output *out, gyre_error *err)
 {
     struct stat info;
-    uint64_t free_bytes, needed = out->plan->file_bytes + out->plan->file_bytes / 64 + (1 << 20); // the journal's share is small
+    uint64_t free_bytes,
+        needed = out->plan->file_bytes + out->plan->file_bytes / 64 + (1 << 20); // the journal's share is small
     GYRE_TRY(gyre_disk_free(out->path, &free_bytes, err));
     if (!fstat(out->fd, &info)) needed -= GYRE_MIN(needed, (uint64_t)info.st_blocks * 512);
     if (free_bytes >= needed) return GYRE_OK;
-    return gyre_fail(err, GYRE_E_IO, "not enough space (%s): %llu MB are needed, %llu MB are free; free some or choose another place", out->path,
-                     (unsigned long long)(needed >> 20) + 1, (unsigned long long)(free_bytes >> 20));
+    return gyre_fail(err, GYRE_E_IO,
+                     "not enough space (%s): %llu MB are needed, %llu MB are free; free some or choose another place",
+                     out->path, (unsigned long long)(needed >> 20) + 1, (unsigned long long)(free_bytes >> 20));
 }
 
-static gyre_status write_at(const struct gyre_output *out, const void *data, uint64_t bytes, uint64_t offset, gyre_error *err)
+static gyre_status write_at(const struct gyre_output *out, const void *data, uint64_t bytes, uint64_t offset,
+                            gyre_error *err)
 {
     for (const char *at = data; bytes;) {
         const ssize_t n = pwrite(out->fd, at, (size_t)GYRE_MIN(bytes, (uint64_t)1 << 30), (off_t)offset);
@@ -93,12 +108,19 @@ static gyre_status start_over(struct gyre_output *out, json_t *run, gyre_error *
     return gyre_journal_start(out, run, err);
 }
 
-gyre_status gyre_output_open(const gyre_quantize_params *params, const struct gyre_plan *plan, json_t *run, struct gyre_output *out, gyre_error *err)
+gyre_status gyre_output_open(const gyre_quantize_params *params, const struct gyre_plan *plan, json_t *run,
+                             struct gyre_output *out, gyre_error *err)
 {
-    *out = (struct gyre_output){.plan = plan, .fd = -1, .path = joined(params->output, ""), .part = joined(params->output, ".part"), .journal = joined(params->output, ".journal"),
-                                .state_path = joined(params->output, ".journal/state.json"), .manifest = joined(params->output, ".manifest.json")};
+    *out = (struct gyre_output){.plan = plan,
+                                .fd = -1,
+                                .path = joined(params->output, ""),
+                                .part = joined(params->output, ".part"),
+                                .journal = joined(params->output, ".journal"),
+                                .state_path = joined(params->output, ".journal/state.json"),
+                                .manifest = joined(params->output, ".manifest.json")};
     gyre_sha256_init(&out->sha);
-    if (!out->path || !out->part || !out->journal || !out->state_path || !out->manifest) return gyre_fail(err, GYRE_E_NOMEM, "cannot write (%s): out of memory", params->output);
+    if (!out->path || !out->part || !out->journal || !out->state_path || !out->manifest)
+        return gyre_fail(err, GYRE_E_NOMEM, "cannot write (%s): out of memory", params->output);
     sigset_t held;
     sigemptyset(&held);
     sigaddset(&held, SIGXFSZ);
@@ -111,12 +133,14 @@ gyre_status gyre_output_open(const gyre_quantize_params *params, const struct gy
 
 // ---- writing ----------------------------------------------------------------------------------------------
 
-gyre_status gyre_output_write(struct gyre_output *out, const char *name, const void *data, uint64_t bytes, double error, gyre_error *err)
+gyre_status gyre_output_write(struct gyre_output *out, const char *name, const void *data, uint64_t bytes, double error,
+                              gyre_error *err)
 {
     const struct gyre_gguf *g = &out->plan->gguf;
     const struct gyre_gguf_tensor *t = out->next < g->n_tensors ? &g->tensors[out->next] : NULL;
     if (!t || strcmp(t->name, name) || bytes > t->bytes - out->filled)
-        return gyre_fail(err, GYRE_E_INVALID, "cannot write tensor %s: the plan has %s here", name, t ? t->name : "nothing");
+        return gyre_fail(err, GYRE_E_INVALID, "cannot write tensor %s: the plan has %s here", name,
+                         t ? t->name : "nothing");
     GYRE_TRY(write_at(out, data, bytes, t->offset + out->filled, err));
     gyre_sha256_add(&out->sha, data, bytes);
     out->filled += bytes;
@@ -148,7 +172,8 @@ gyre_status gyre_output_step(struct gyre_output *out, json_t *note, const void *
 
 gyre_status gyre_output_finish(struct gyre_output *out, const void *manifest, uint64_t bytes, gyre_error *err)
 {
-    if (out->next != out->plan->gguf.n_tensors) return gyre_fail(err, GYRE_E_INVALID, "cannot finish (%s): tensors are missing", out->path);
+    if (out->next != out->plan->gguf.n_tensors)
+        return gyre_fail(err, GYRE_E_INVALID, "cannot finish (%s): tensors are missing", out->path);
     GYRE_TRY(gyre_file_write(out->manifest, manifest, bytes, err));
     if (fsync(out->fd) || rename(out->part, out->path)) {
         const gyre_status st = fail_write(out->path, err);
@@ -174,7 +199,8 @@ void gyre_output_close(struct gyre_output *out)
         sigemptyset(&held);
         sigaddset(&held, SIGXFSZ);
         if (!sigismember(&out->signals, SIGXFSZ))
-            while (sigtimedwait(&held, NULL, &(struct timespec){0}) == SIGXFSZ) {}
+            while (sigtimedwait(&held, NULL, &(struct timespec){0}) == SIGXFSZ) {
+            }
         pthread_sigmask(SIG_SETMASK, &out->signals, NULL);
     }
     json_decref(out->state);

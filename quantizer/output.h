@@ -11,13 +11,14 @@
 
 struct gyre_output {
     const struct gyre_plan *plan;
-    char *path, *part, *journal, *state_path, *manifest; // OUT, OUT.part, OUT.journal, OUT.journal/state.json, OUT.manifest.json
-    int fd;                 // of OUT.part, locked; -1
-    uint64_t next, filled;  // the tensor being written and its bytes so far
-    struct gyre_sha256 sha; // of those
+    char *path, *part, *journal, *state_path,
+        *manifest;                 // OUT, OUT.part, OUT.journal, OUT.journal/state.json, OUT.manifest.json
+    int fd;                        // of OUT.part, locked; -1
+    uint64_t next, filled;         // the tensor being written and its bytes so far
+    struct gyre_sha256 sha;        // of those
     uint32_t steps, resumed_steps; // journalled; of them, by an earlier run
-    json_t *state;          // the journal's content
-    sigset_t signals;       // the caller's mask: SIGXFSZ is held back so that a size limit is an error, not a death
+    json_t *state;                 // the journal's content
+    sigset_t signals; // the caller's mask: SIGXFSZ is held back so that a size limit is an error, not a death
     bool masked;
 };
 
@@ -26,24 +27,30 @@ gyre_status gyre_output_check(const gyre_quantize_params *params, gyre_error *er
 
 // Opens or resumes. `run` (borrowed) is what makes two runs the same: a journal with another one is refused and kept.
 // Close also after failure.
-gyre_status gyre_output_open(const gyre_quantize_params *params, const struct gyre_plan *plan, json_t *run, struct gyre_output *out, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_output_open(const gyre_quantize_params *params, const struct gyre_plan *plan, json_t *run,
+                             struct gyre_output *out, gyre_error *err) GYRE_MUST_USE;
 
 // Appends to the current tensor, which must be `name`; when it is full, records its hash and, unless NaN, its relative
 // weight error, and goes on to the next.
-gyre_status gyre_output_write(struct gyre_output *out, const char *name, const void *data, uint64_t bytes, double error, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_output_write(struct gyre_output *out, const char *name, const void *data, uint64_t bytes, double error,
+                              gyre_error *err) GYRE_MUST_USE;
 
 // Records the hash of a tensor that was read.
-gyre_status gyre_output_source(struct gyre_output *out, const struct gyre_tensor *tensor, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_output_source(struct gyre_output *out, const struct gyre_tensor *tensor,
+                               gyre_error *err) GYRE_MUST_USE;
 
 // Ends a step: OUT.part is made durable, then the journal. `note` (stolen; may be NULL) is kept for gyre_output_note, `blob`
 // (may be NULL) for gyre_output_blob of the step that resumes.
-gyre_status gyre_output_step(struct gyre_output *out, json_t *note, const void *blob, uint64_t bytes, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_output_step(struct gyre_output *out, json_t *note, const void *blob, uint64_t bytes,
+                             gyre_error *err) GYRE_MUST_USE;
 const json_t *gyre_output_note(const struct gyre_output *out, uint32_t step); // borrowed; NULL if there is none
 // The blob of the last step; malloc'd, NULL where there is none.
-gyre_status gyre_output_blob(const struct gyre_output *out, char **data, uint64_t *bytes, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_output_blob(const struct gyre_output *out, char **data, uint64_t *bytes,
+                             gyre_error *err) GYRE_MUST_USE;
 
 // Everything is written: the manifest and the file get their names, the journal goes.
-gyre_status gyre_output_finish(struct gyre_output *out, const void *manifest, uint64_t bytes, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_output_finish(struct gyre_output *out, const void *manifest, uint64_t bytes,
+                               gyre_error *err) GYRE_MUST_USE;
 
 // Leaves OUT.part and the journal for --resume if a step was completed and not finished; else removes them.
 void gyre_output_close(struct gyre_output *out);

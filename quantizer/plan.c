@@ -22,7 +22,9 @@ static gyre_status plan_rotations(struct gyre_plan *p, gyre_error *err)
     p->final_gain = malloc(hp->width * sizeof *p->final_gain);
     if (!p->final_gain) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the plan");
     gyre_tensor_rows_f32(gyre_source_tensor(p->source, "output_norm.weight"), 0, 1, p->final_gain);
-    GYRE_TRY(gyre_rotator_create(hp, p->set.seed, rotate, !rotate ? 0 : GYRE_ROTATE_R1 | GYRE_ROTATE_R2 | (full ? GYRE_ROTATE_R4 : 0), &p->rotator, err));
+    GYRE_TRY(gyre_rotator_create(hp, p->set.seed, rotate,
+                                 !rotate ? 0 : GYRE_ROTATE_R1 | GYRE_ROTATE_R2 | (full ? GYRE_ROTATE_R4 : 0),
+                                 &p->rotator, err));
     p->write_head = !hp->tied;
     p->fold_head = rotate && !hp->tied;
     if (!rotate) return GYRE_OK;
@@ -49,7 +51,10 @@ static void add_matrix(struct gyre_plan *p, const char *name, gyre_dtype type, u
     gyre_gguf_add_tensor(&p->gguf, name, type, 2, (const uint64_t[]){rows, cols});
 }
 
-static void add_vector(struct gyre_plan *p, const char *name, uint64_t n) { gyre_gguf_add_tensor(&p->gguf, name, GYRE_DTYPE_F32, 1, &n); }
+static void add_vector(struct gyre_plan *p, const char *name, uint64_t n)
+{
+    gyre_gguf_add_tensor(&p->gguf, name, GYRE_DTYPE_F32, 1, &n);
+}
 
 static void add_bases(struct gyre_plan *p, const char *which, const struct gyre_hadamard *h)
 {
@@ -68,7 +73,12 @@ static void add_linear(struct gyre_plan *p, gyre_site site, uint32_t layer)
     gyre_site_name(site, layer, name);
     gyre_site_shape(site, &p->hp, &rows, &cols);
     if (bits >= 16 || !p->set.full) {
-        add_matrix(p, name, bits == 4 ? GYRE_DTYPE_Q4_0 : bits == 8 ? GYRE_DTYPE_Q8_0 : bits == 16 ? GYRE_DTYPE_F16 : GYRE_DTYPE_F32, rows, cols);
+        add_matrix(p, name,
+                   bits == 4    ? GYRE_DTYPE_Q4_0
+                   : bits == 8  ? GYRE_DTYPE_Q8_0
+                   : bits == 16 ? GYRE_DTYPE_F16
+                                : GYRE_DTYPE_F32,
+                   rows, cols);
         return;
     }
     snprintf(scale, sizeof scale, "%s.scale", name);
@@ -81,12 +91,16 @@ static void plan_tensors(struct gyre_plan *p)
 {
     const struct gyre_hparams *hp = &p->hp;
     char name[64];
-    p->table_type = p->set.wbits == 16 ? GYRE_DTYPE_F16 : p->set.wbits == 32 ? GYRE_DTYPE_F32 : hp->width % 32 ? GYRE_DTYPE_F16 : GYRE_DTYPE_Q8_0;
+    p->table_type = p->set.wbits == 16   ? GYRE_DTYPE_F16
+                    : p->set.wbits == 32 ? GYRE_DTYPE_F32
+                    : hp->width % 32     ? GYRE_DTYPE_F16
+                                         : GYRE_DTYPE_Q8_0;
     add_matrix(p, "token_embd.weight", p->table_type, hp->vocab, hp->width);
     if (p->write_head) add_matrix(p, "output.weight", p->table_type, hp->vocab, hp->width);
     add_vector(p, "output_norm.weight", hp->width);
     if (p->online.head.n) add_vector(p, "gyre.head_gain", hp->width);
-    if (hp->has_rope_freqs || (hp->rope_scaling == GYRE_ROPE_LLAMA3 && !p->set.full)) add_vector(p, "rope_freqs.weight", hp->head_dim / 2);
+    if (hp->has_rope_freqs || (hp->rope_scaling == GYRE_ROPE_LLAMA3 && !p->set.full))
+        add_vector(p, "rope_freqs.weight", hp->head_dim / 2);
     add_bases(p, "r3", &p->online.r3_had);
     add_bases(p, "r4", &p->online.r4);
     add_bases(p, "head", &p->online.head);
@@ -94,7 +108,8 @@ static void plan_tensors(struct gyre_plan *p)
     for (uint32_t l = 0; l < hp->n_layers; l++)
         for (int s = 0; s < GYRE_SITES; s++) {
             const gyre_site site = (gyre_site)s;
-            if ((site == GYRE_SITE_Q || site == GYRE_SITE_GATE) && gyre_site_norm_name(site, l, name)) add_vector(p, name, hp->width);
+            if ((site == GYRE_SITE_Q || site == GYRE_SITE_GATE) && gyre_site_norm_name(site, l, name))
+                add_vector(p, name, hp->width);
             add_linear(p, site, l);
         }
     p->per_layer = (p->gguf.n_tensors - p->globals) / hp->n_layers;
@@ -102,12 +117,15 @@ static void plan_tensors(struct gyre_plan *p)
 
 // ---- the plan ---------------------------------------------------------------------------------------------
 
-gyre_status gyre_plan_make(const gyre_quantize_params *params, const gyre_source *source, struct gyre_plan *p, gyre_error *err)
+gyre_status gyre_plan_make(const gyre_quantize_params *params, const gyre_source *source, struct gyre_plan *p,
+                           gyre_error *err)
 {
     *p = (struct gyre_plan){.source = source};
     GYRE_TRY(gyre_hparams_read(source, &p->hp, err));
     if (strcmp(p->hp.arch, "llama"))
-        return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot quantize (%s): gyre wrote this file; give the model that it was made from", gyre_source_path(source));
+        return gyre_fail(err, GYRE_E_UNSUPPORTED,
+                         "cannot quantize (%s): gyre wrote this file; give the model that it was made from",
+                         gyre_source_path(source));
     GYRE_TRY(gyre_settings_resolve(params, &p->hp, &p->set, err));
     GYRE_TRY(gyre_model_check(source, &p->hp, err));
     p->permute_qk = !p->set.full && !p->hp.rope_interleaved;
@@ -115,7 +133,8 @@ gyre_status gyre_plan_make(const gyre_quantize_params *params, const gyre_source
     GYRE_TRY(plan_rotations(p, err));
     plan_tensors(p);
     if (params->log.write && p->set.wbits < 16 && p->table_type == GYRE_DTYPE_F16)
-        gyre_logf(&params->log, GYRE_LOG_WARN, "quantize: embedding rows of %u are not blocks of 32; the table is kept as F16", p->hp.width);
+        gyre_logf(&params->log, GYRE_LOG_WARN,
+                  "quantize: embedding rows of %u are not blocks of 32; the table is kept as F16", p->hp.width);
     GYRE_TRY(gyre_plan_metadata(p, err));
     return gyre_gguf_finish(&p->gguf, &p->front, &p->front_bytes, &p->file_bytes, err);
 }

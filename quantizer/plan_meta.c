@@ -12,7 +12,8 @@ static bool begins(const char *text, const char *with) { return !strncmp(text, w
 // Keys whose meaning changes with the file, or that the file states itself.
 static bool is_own(const struct gyre_plan *p, const char *key)
 {
-    static const char *const own[] = {"general.architecture", "general.file_type", "general.quantization_version", "general.alignment"};
+    static const char *const own[] = {"general.architecture", "general.file_type", "general.quantization_version",
+                                      "general.alignment"};
     for (size_t i = 0; i < sizeof own / sizeof *own; i++)
         if (!strcmp(key, own[i])) return true;
     // A plain llama file says llama3 scaling by a tensor of divisors instead.
@@ -36,10 +37,19 @@ static void copy_source(struct gyre_plan *p)
 static void fill_model_keys(struct gyre_plan *p)
 {
     const struct gyre_hparams *hp = &p->hp;
-    const struct { const char *name; uint32_t value; } number[] = {
-        {"context_length", hp->context},          {"embedding_length", hp->width},           {"block_count", hp->n_layers},
-        {"feed_forward_length", hp->ffn},         {"attention.head_count", hp->heads},       {"attention.head_count_kv", hp->kv_heads},
-        {"rope.dimension_count", hp->head_dim},   {"attention.key_length", hp->head_dim},    {"attention.value_length", hp->head_dim},
+    const struct {
+        const char *name;
+        uint32_t value;
+    } number[] = {
+        {"context_length", hp->context},
+        {"embedding_length", hp->width},
+        {"block_count", hp->n_layers},
+        {"feed_forward_length", hp->ffn},
+        {"attention.head_count", hp->heads},
+        {"attention.head_count_kv", hp->kv_heads},
+        {"rope.dimension_count", hp->head_dim},
+        {"attention.key_length", hp->head_dim},
+        {"attention.value_length", hp->head_dim},
         {"vocab_size", hp->vocab},
     };
     char key[96];
@@ -61,10 +71,19 @@ static void put_factors(struct gyre_plan *p, const char *key, const struct gyre_
 gyre_status gyre_plan_metadata(struct gyre_plan *p, gyre_error *err)
 {
     struct gyre_gguf *g = &p->gguf;
-    if (!p->set.full && !gyre_source_has(p->source, "tokenizer.ggml.model") && gyre_source_has(p->source, "tokenizer.huggingface.json"))
-        return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot write profile portable (%s): GGUF's keys cannot express its tokenizer; use profile full", gyre_source_path(p->source));
+    if (!p->set.full && !gyre_source_has(p->source, "tokenizer.ggml.model") &&
+        gyre_source_has(p->source, "tokenizer.huggingface.json"))
+        return gyre_fail(
+            err, GYRE_E_UNSUPPORTED,
+            "cannot write profile portable (%s): GGUF's keys cannot express its tokenizer; use profile full",
+            gyre_source_path(p->source));
     gyre_gguf_string(g, "general.architecture", arch(p));
-    if (!p->set.full) gyre_gguf_u32(g, "general.file_type", p->set.wbits == 4 ? 2 : p->set.wbits == 8 ? 7 : p->set.wbits == 16 ? 1 : 0); // ggml's ids
+    if (!p->set.full)
+        gyre_gguf_u32(g, "general.file_type",
+                      p->set.wbits == 4    ? 2
+                      : p->set.wbits == 8  ? 7
+                      : p->set.wbits == 16 ? 1
+                                           : 0); // ggml's ids
     gyre_gguf_u32(g, "general.quantization_version", 2);
     gyre_gguf_u32(g, "gyre.version", 1);
     gyre_gguf_string(g, "gyre.recipe", p->set.recipe->name);

@@ -21,7 +21,7 @@ struct run {
     struct gyre_plan plan;
     struct gyre_output out;
     struct gyre_layer layer;
-    gyre_summary *summary; // NULL: nothing is measured
+    gyre_summary *summary;                  // NULL: nothing is measured
     uint64_t started, total, done, resumed; // ns; weights
     char what[48];
 };
@@ -31,9 +31,13 @@ static gyre_status tick(void *user, uint64_t weights, gyre_error *err)
     struct run *r = user;
     r->done += weights;
     if (!r->params->progress) return GYRE_OK;
-    const double seconds = 1e-9 * (double)(gyre_clock_ns() - r->started), mine = (double)(r->done - r->resumed), left = (double)(r->total - r->done);
-    if (!r->params->progress(r->params->user, (double)r->done / (double)r->total, mine > 0 ? seconds / mine * left : -1, r->what)) return GYRE_OK;
-    return gyre_fail(err, GYRE_E_CANCELLED, "quantizing stopped (%s): %u of %u blocks are kept; continue with --resume", r->params->output, r->out.steps ? r->out.steps - 1 : 0, r->plan.hp.n_layers);
+    const double seconds = 1e-9 * (double)(gyre_clock_ns() - r->started), mine = (double)(r->done - r->resumed),
+                 left = (double)(r->total - r->done);
+    if (!r->params->progress(r->params->user, (double)r->done / (double)r->total, mine > 0 ? seconds / mine * left : -1,
+                             r->what))
+        return GYRE_OK;
+    return gyre_fail(err, GYRE_E_CANCELLED, "quantizing stopped (%s): %u of %u blocks are kept; continue with --resume",
+                     r->params->output, r->out.steps ? r->out.steps - 1 : 0, r->plan.hp.n_layers);
 }
 
 static uint64_t block_weights(const struct gyre_hparams *hp)
@@ -72,7 +76,8 @@ static gyre_status resume_summary(struct run *r, gyre_error *err)
     if (!r->summary || r->out.steps == 0) return GYRE_OK;
     GYRE_TRY(gyre_output_blob(&r->out, &streams, &bytes, err));
     if (!streams || !gyre_summary_restore(r->summary, streams, bytes)) {
-        gyre_logf(&r->params->log, GYRE_LOG_WARN, "quantize: no closing summary: the interrupted run measured another text, or none");
+        gyre_logf(&r->params->log, GYRE_LOG_WARN,
+                  "quantize: no closing summary: the interrupted run measured another text, or none");
         gyre_summary_close(r->summary);
         r->summary = NULL;
     }
@@ -96,7 +101,8 @@ static gyre_status measure_block(struct run *r, json_t *note, gyre_error *err)
 static double mean_error(const struct run *r, bool plain)
 {
     double sum = 0;
-    for (int s = 0; s < GYRE_SITES; s++) sum += plain ? gyre_layer_plain(&r->layer, &r->plan, (gyre_site)s)->error : r->layer.recipe[s].error;
+    for (int s = 0; s < GYRE_SITES; s++)
+        sum += plain ? gyre_layer_plain(&r->layer, &r->plan, (gyre_site)s)->error : r->layer.recipe[s].error;
     return sum / GYRE_SITES;
 }
 
@@ -112,8 +118,10 @@ static gyre_status make_steps(struct run *r, gyre_error *err)
     for (uint32_t l = r->out.steps - 1; l < r->plan.hp.n_layers; l++) {
         snprintf(r->what, sizeof r->what, "block %u of %u", l + 1, r->plan.hp.n_layers);
         GYRE_TRY(gyre_layer_make(&r->layer, &r->plan, l, &r->out, tick, r, err));
-        json_t *note = json_pack("{s:f, s:f}", "rtn_weights", mean_error(r, true), "recipe_weights", mean_error(r, false));
-        const gyre_status st = note ? measure_block(r, note, err) : gyre_fail(err, GYRE_E_NOMEM, "out of memory for the journal");
+        json_t *note =
+            json_pack("{s:f, s:f}", "rtn_weights", mean_error(r, true), "recipe_weights", mean_error(r, false));
+        const gyre_status st =
+            note ? measure_block(r, note, err) : gyre_fail(err, GYRE_E_NOMEM, "out of memory for the journal");
         if (st != GYRE_OK) {
             json_decref(note);
             return st;
@@ -129,7 +137,8 @@ static uint64_t source_size(const gyre_source *source)
 {
     struct stat info;
     uint64_t bytes = 0;
-    if (gyre_source_container(source) == GYRE_CONTAINER_GGUF && !stat(gyre_source_path(source), &info)) return (uint64_t)info.st_size;
+    if (gyre_source_container(source) == GYRE_CONTAINER_GGUF && !stat(gyre_source_path(source), &info))
+        return (uint64_t)info.st_size;
     for (uint64_t i = 0; i < gyre_source_tensor_count(source); i++) bytes += gyre_source_tensor_at(source, i)->bytes;
     return bytes;
 }
@@ -145,7 +154,10 @@ static gyre_status fill_summary(const struct run *r, gyre_quantize_summary *s, g
     const struct gyre_plan *p = &r->plan;
     const uint32_t layers = p->hp.n_layers;
     uint64_t bytes = 0;
-    *s = (gyre_quantize_summary){.layers = layers, .rtn_kl = NAN, .recipe_kl = NAN, .resumed_layers = r->out.resumed_steps ? r->out.resumed_steps - 1 : 0};
+    *s = (gyre_quantize_summary){.layers = layers,
+                                 .rtn_kl = NAN,
+                                 .recipe_kl = NAN,
+                                 .resumed_layers = r->out.resumed_steps ? r->out.resumed_steps - 1 : 0};
     s->layer = calloc(layers, sizeof *s->layer);
     if (!s->layer) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the summary");
     for (uint32_t l = 0; l < layers; l++) {
@@ -185,7 +197,9 @@ gyre_status gyre_quantize(const gyre_quantize_params *params, gyre_quantize_summ
     if (summary) GYRE_GO(gyre_summary_open(params, &r.plan, &r.summary, err));
     GYRE_GO(gyre_run_identity(&r.plan, &run, err));
     GYRE_GO(gyre_output_open(params, &r.plan, run, &r.out, err));
-    if (r.out.resumed_steps) gyre_logf(&params->log, GYRE_LOG_INFO, "quantize: resuming after block %u of %u", r.out.resumed_steps - 1, r.plan.hp.n_layers);
+    if (r.out.resumed_steps)
+        gyre_logf(&params->log, GYRE_LOG_INFO, "quantize: resuming after block %u of %u", r.out.resumed_steps - 1,
+                  r.plan.hp.n_layers);
     GYRE_GO(resume_summary(&r, err));
     count_work(&r);
     GYRE_GO(make_steps(&r, err));

@@ -8,13 +8,17 @@
 
 static const struct gyre_recipe recipes[] = {
     {"rtn", "the weights as they are, rounded to nearest with a clip search; the baseline", false},
-    {"quarot-rtn", "random Hadamard rotations (R1, R2; full profile: R3, R4) merged in fp64, then rounded to nearest", true},
+    {"quarot-rtn", "random Hadamard rotations (R1, R2; full profile: R3, R4) merged in fp64, then rounded to nearest",
+     true},
 };
 
 const char *gyre_recipe_name(uint32_t index) { return index < GYRE_COUNT(recipes) ? recipes[index].name : NULL; }
 const char *gyre_recipe_about(uint32_t index) { return index < GYRE_COUNT(recipes) ? recipes[index].about : NULL; }
 
-static bool one_of(uint32_t value, uint32_t a, uint32_t b, uint32_t c) { return value == a || value == b || value == c; }
+static bool one_of(uint32_t value, uint32_t a, uint32_t b, uint32_t c)
+{
+    return value == a || value == b || value == c;
+}
 
 // Writes the group sizes that divide every row of the model's linears: "0 (per channel), 32 or 64".
 static void list_groups(const struct gyre_hparams *hp, char *out, size_t size)
@@ -32,7 +36,11 @@ static void list_groups(const struct gyre_hparams *hp, char *out, size_t size)
     }
     size_t at = 0;
     for (uint32_t i = 0; i < n && at < size; i++)
-        at += (size_t)snprintf(out + at, size - at, "%s%u%s", i == 0 ? "" : i + 1 == n ? " or " : ", ", fits[i], fits[i] ? "" : " (per channel)");
+        at += (size_t)snprintf(out + at, size - at, "%s%u%s",
+                               i == 0       ? ""
+                               : i + 1 == n ? " or "
+                                            : ", ",
+                               fits[i], fits[i] ? "" : " (per channel)");
 }
 
 static gyre_status check_groups(const struct gyre_settings *s, const struct gyre_hparams *hp, gyre_error *err)
@@ -45,24 +53,42 @@ static gyre_status check_groups(const struct gyre_settings *s, const struct gyre
         if (cols % step == 0) continue;
         gyre_site_name((gyre_site)site, 0, name);
         if (!s->full && cols % 32)
-            return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot write profile portable (%s): its blocks of 32 do not divide rows of %llu; use profile full", name, (unsigned long long)cols);
+            return gyre_fail(
+                err, GYRE_E_UNSUPPORTED,
+                "cannot write profile portable (%s): its blocks of 32 do not divide rows of %llu; use profile full",
+                name, (unsigned long long)cols);
         list_groups(hp, fits, sizeof fits);
-        return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot quantize in groups of %u (%s): rows of %llu are not a multiple of that; use group %s", s->wgroup, name, (unsigned long long)cols, fits);
+        return gyre_fail(err, GYRE_E_UNSUPPORTED,
+                         "cannot quantize in groups of %u (%s): rows of %llu are not a multiple of that; use group %s",
+                         s->wgroup, name, (unsigned long long)cols, fits);
     }
     return GYRE_OK;
 }
 
-gyre_status gyre_settings_resolve(const gyre_quantize_params *p, const struct gyre_hparams *hp, struct gyre_settings *out, gyre_error *err)
+gyre_status gyre_settings_resolve(const gyre_quantize_params *p, const struct gyre_hparams *hp,
+                                  struct gyre_settings *out, gyre_error *err)
 {
     const char *name = p->recipe ? p->recipe : "quarot-rtn", *profile = p->profile ? p->profile : "full";
-    *out = (struct gyre_settings){.wbits = p->wbits ? p->wbits : 4, .wgroup = p->wgroup < 0 ? 32 : (uint32_t)p->wgroup, .act = p->act ? p->act : 8, .kv = p->kv ? p->kv : 8, .full = !strcmp(profile, "full"), .seed = p->seed};
+    *out = (struct gyre_settings){.wbits = p->wbits ? p->wbits : 4,
+                                  .wgroup = p->wgroup < 0 ? 32 : (uint32_t)p->wgroup,
+                                  .act = p->act ? p->act : 8,
+                                  .kv = p->kv ? p->kv : 8,
+                                  .full = !strcmp(profile, "full"),
+                                  .seed = p->seed};
     for (size_t i = 0; i < GYRE_COUNT(recipes); i++)
         if (!strcmp(recipes[i].name, name)) out->recipe = &recipes[i];
-    if (!out->recipe) return gyre_fail(err, GYRE_E_INVALID, "unknown recipe \"%s\": it is neither rtn nor quarot-rtn", name);
-    if (!out->full && strcmp(profile, "portable")) return gyre_fail(err, GYRE_E_INVALID, "unknown profile \"%s\": it is neither portable nor full", profile);
-    if (out->wbits != 32 && !one_of(out->wbits, 4, 8, 16)) return gyre_fail(err, GYRE_E_INVALID, "unknown weight width %u: it is none of 4, 8, 16 and 32", out->wbits);
-    if (out->wgroup && !one_of(out->wgroup, 32, 64, 128)) return gyre_fail(err, GYRE_E_INVALID, "unknown group size %u: it is none of 0 (per channel), 32, 64 and 128", out->wgroup);
-    if (!one_of(out->act, 16, 8, 4) || !one_of(out->kv, 16, 8, 4)) return gyre_fail(err, GYRE_E_INVALID, "unknown activation or KV width (%u, %u): they are 16, 8 or 4", out->act, out->kv);
+    if (!out->recipe)
+        return gyre_fail(err, GYRE_E_INVALID, "unknown recipe \"%s\": it is neither rtn nor quarot-rtn", name);
+    if (!out->full && strcmp(profile, "portable"))
+        return gyre_fail(err, GYRE_E_INVALID, "unknown profile \"%s\": it is neither portable nor full", profile);
+    if (out->wbits != 32 && !one_of(out->wbits, 4, 8, 16))
+        return gyre_fail(err, GYRE_E_INVALID, "unknown weight width %u: it is none of 4, 8, 16 and 32", out->wbits);
+    if (out->wgroup && !one_of(out->wgroup, 32, 64, 128))
+        return gyre_fail(err, GYRE_E_INVALID, "unknown group size %u: it is none of 0 (per channel), 32, 64 and 128",
+                         out->wgroup);
+    if (!one_of(out->act, 16, 8, 4) || !one_of(out->kv, 16, 8, 4))
+        return gyre_fail(err, GYRE_E_INVALID, "unknown activation or KV width (%u, %u): they are 16, 8 or 4", out->act,
+                         out->kv);
     if (out->wbits >= 16) {
         out->wgroup = 0;
         return GYRE_OK;

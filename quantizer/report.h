@@ -2,4 +2,5 @@
 #pragma once
 #include "quantizer/plan.h"
 
-gyre_status gyre_report_write(const char *folder, const struct gyre_plan *plan, const gyre_quantize_summary *summary, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_report_write(const char *folder, const struct gyre_plan *plan, const gyre_quantize_summary *summary,
+                              gyre_error *err) GYRE_MUST_USE;

@@ -6,9 +6,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static const struct { const char *name, *norm; } sites[GYRE_SITES] = {
-    [GYRE_SITE_Q] = {"attn_q", "attn_norm"},    [GYRE_SITE_K] = {"attn_k", "attn_norm"},    [GYRE_SITE_V] = {"attn_v", "attn_norm"},
-    [GYRE_SITE_O] = {"attn_output", NULL},      [GYRE_SITE_GATE] = {"ffn_gate", "ffn_norm"}, [GYRE_SITE_UP] = {"ffn_up", "ffn_norm"},
+static const struct {
+    const char *name, *norm;
+} sites[GYRE_SITES] = {
+    [GYRE_SITE_Q] = {"attn_q", "attn_norm"},     [GYRE_SITE_K] = {"attn_k", "attn_norm"},
+    [GYRE_SITE_V] = {"attn_v", "attn_norm"},     [GYRE_SITE_O] = {"attn_output", NULL},
+    [GYRE_SITE_GATE] = {"ffn_gate", "ffn_norm"}, [GYRE_SITE_UP] = {"ffn_up", "ffn_norm"},
     [GYRE_SITE_DOWN] = {"ffn_down", NULL},
 };
 
@@ -27,7 +30,10 @@ bool gyre_site_norm_name(gyre_site site, uint32_t layer, char out[64])
 void gyre_site_shape(gyre_site site, const struct gyre_hparams *hp, uint64_t *out_features, uint64_t *in_features)
 {
     const uint64_t q = (uint64_t)hp->heads * hp->head_dim, kv = (uint64_t)hp->kv_heads * hp->head_dim;
-    *out_features = site == GYRE_SITE_Q ? q : site == GYRE_SITE_K || site == GYRE_SITE_V ? kv : site == GYRE_SITE_GATE || site == GYRE_SITE_UP ? hp->ffn : hp->width;
+    *out_features = site == GYRE_SITE_Q                              ? q
+                    : site == GYRE_SITE_K || site == GYRE_SITE_V     ? kv
+                    : site == GYRE_SITE_GATE || site == GYRE_SITE_UP ? hp->ffn
+                                                                     : hp->width;
     *in_features = site == GYRE_SITE_O ? q : site == GYRE_SITE_DOWN ? hp->ffn : hp->width;
 }
 
@@ -43,10 +49,17 @@ static void draw_signs(uint64_t seed, uint64_t stream, int8_t *out, uint32_t n)
 
 // ---- rotators ---------------------------------------------------------------------------------------------
 
-gyre_status gyre_rotator_create(const struct gyre_hparams *hp, uint64_t seed, bool fold, unsigned which, struct gyre_rotator *out, gyre_error *err)
+gyre_status gyre_rotator_create(const struct gyre_hparams *hp, uint64_t seed, bool fold, unsigned which,
+                                struct gyre_rotator *out, gyre_error *err)
 {
     gyre_status st = GYRE_OK;
-    *out = (struct gyre_rotator){.fold = fold, .width = hp->width, .heads = hp->heads, .kv_heads = hp->kv_heads, .head_dim = hp->head_dim, .ffn = hp->ffn, .seed = seed};
+    *out = (struct gyre_rotator){.fold = fold,
+                                 .width = hp->width,
+                                 .heads = hp->heads,
+                                 .kv_heads = hp->kv_heads,
+                                 .head_dim = hp->head_dim,
+                                 .ffn = hp->ffn,
+                                 .seed = seed};
     if (which & GYRE_ROTATE_R1) {
         GYRE_GO(gyre_hadamard_create(gyre_hadamard_segment(hp->width), &out->r1, err));
         out->r1_signs = malloc(hp->width);
@@ -88,31 +101,39 @@ static gyre_status merge_r2(const struct gyre_rotator *r, gyre_site site, uint32
     for (uint32_t j = 0; j < r->kv_heads && st == GYRE_OK; j++) {
         draw_signs(r->seed, 1 + (uint64_t)layer * r->kv_heads + j, signs, hd);
         if (site == GYRE_SITE_V) {
-            st = gyre_hadamard_apply(&r->r2, w + (uint64_t)j * hd * r->width, hd, r->width, r->width, 1, signs, false, err);
+            st = gyre_hadamard_apply(&r->r2, w + (uint64_t)j * hd * r->width, hd, r->width, r->width, 1, signs, false,
+                                     err);
             continue;
         }
         for (uint32_t h = j * group; h < (j + 1) * group && st == GYRE_OK; h++)
-            st = gyre_hadamard_apply(&r->r2, w + (uint64_t)h * hd, hd, 1, r->width, (uint64_t)r->heads * hd, signs, false, err);
+            st = gyre_hadamard_apply(&r->r2, w + (uint64_t)h * hd, hd, 1, r->width, (uint64_t)r->heads * hd, signs,
+                                     false, err);
     }
     free(signs);
     return st;
 }
 
-gyre_status gyre_rotate_linear(const struct gyre_rotator *r, gyre_site site, uint32_t layer, const double *gain, double *w, gyre_error *err)
+gyre_status gyre_rotate_linear(const struct gyre_rotator *r, gyre_site site, uint32_t layer, const double *gain,
+                               double *w, gyre_error *err)
 {
-    const struct gyre_hparams shape = {.width = r->width, .heads = r->heads, .kv_heads = r->kv_heads, .head_dim = r->head_dim, .ffn = r->ffn};
+    const struct gyre_hparams shape = {
+        .width = r->width, .heads = r->heads, .kv_heads = r->kv_heads, .head_dim = r->head_dim, .ffn = r->ffn};
     uint64_t rows, cols;
     gyre_site_shape(site, &shape, &rows, &cols);
     const bool reads_stream = sites[site].norm != NULL;
     if (r->fold && reads_stream) fold_gain(gain, w, rows, cols);
-    if (r->r1.n && reads_stream) GYRE_TRY(gyre_hadamard_apply(&r->r1, w, r->width, 1, rows, cols, r->r1_signs, false, err));
-    if (r->r1.n && !reads_stream) GYRE_TRY(gyre_hadamard_apply(&r->r1, w, r->width, cols, cols, 1, r->r1_signs, false, err));
+    if (r->r1.n && reads_stream)
+        GYRE_TRY(gyre_hadamard_apply(&r->r1, w, r->width, 1, rows, cols, r->r1_signs, false, err));
+    if (r->r1.n && !reads_stream)
+        GYRE_TRY(gyre_hadamard_apply(&r->r1, w, r->width, cols, cols, 1, r->r1_signs, false, err));
     if (r->r2.n && (site == GYRE_SITE_V || site == GYRE_SITE_O)) GYRE_TRY(merge_r2(r, site, layer, w, err));
-    if (r->r4.n && site == GYRE_SITE_DOWN) GYRE_TRY(gyre_hadamard_apply(&r->r4, w, r->ffn, 1, rows, cols, NULL, false, err));
+    if (r->r4.n && site == GYRE_SITE_DOWN)
+        GYRE_TRY(gyre_hadamard_apply(&r->r4, w, r->ffn, 1, rows, cols, NULL, false, err));
     return GYRE_OK;
 }
 
-gyre_status gyre_rotate_rows(const struct gyre_rotator *r, const double *gain, double *x, uint64_t rows, gyre_error *err)
+gyre_status gyre_rotate_rows(const struct gyre_rotator *r, const double *gain, double *x, uint64_t rows,
+                             gyre_error *err)
 {
     if (r->fold && gain) fold_gain(gain, x, rows, r->width);
     return r->r1.n ? gyre_hadamard_apply(&r->r1, x, r->width, 1, rows, r->width, r->r1_signs, false, err) : GYRE_OK;

@@ -7,7 +7,16 @@
 #include "quantizer/hadamard.h"
 
 // The seven linears of a block, in the order in which files hold them.
-typedef enum gyre_site { GYRE_SITE_Q, GYRE_SITE_K, GYRE_SITE_V, GYRE_SITE_O, GYRE_SITE_GATE, GYRE_SITE_UP, GYRE_SITE_DOWN, GYRE_SITES } gyre_site;
+typedef enum gyre_site {
+    GYRE_SITE_Q,
+    GYRE_SITE_K,
+    GYRE_SITE_V,
+    GYRE_SITE_O,
+    GYRE_SITE_GATE,
+    GYRE_SITE_UP,
+    GYRE_SITE_DOWN,
+    GYRE_SITES
+} gyre_site;
 
 // GGUF's name of the linear in block `layer` ("blk.3.attn_q.weight"); out holds 64 bytes.
 void gyre_site_name(gyre_site site, uint32_t layer, char out[64]);
@@ -18,21 +27,24 @@ void gyre_site_shape(gyre_site site, const struct gyre_hparams *hp, uint64_t *ou
 // Which rotations a model gets. A transform with n = 0 is off.
 struct gyre_rotator {
     struct gyre_hadamard r1, r2, r4;
-    bool fold;               // norm gains go into the linears that read the norm
+    bool fold; // norm gains go into the linears that read the norm
     uint32_t width, heads, kv_heads, head_dim, ffn;
     uint64_t seed;
-    int8_t *r1_signs;        // [width]
+    int8_t *r1_signs; // [width]
 };
 
 enum { GYRE_ROTATE_R1 = 1, GYRE_ROTATE_R2 = 2, GYRE_ROTATE_R4 = 4 };
 
 // Makes the transforms named in `which`, each as wide as the model allows (segments where a width has none of its own).
-gyre_status gyre_rotator_create(const struct gyre_hparams *hp, uint64_t seed, bool fold, unsigned which, struct gyre_rotator *out, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_rotator_create(const struct gyre_hparams *hp, uint64_t seed, bool fold, unsigned which,
+                                struct gyre_rotator *out, gyre_error *err) GYRE_MUST_USE;
 void gyre_rotator_release(struct gyre_rotator *rotator);
 
 // Folds and rotates one linear in place; w is [out, in]. `gain` [in] is the gain of the norm it reads (ignored without
 // `fold`, and for the sites that read none).
-gyre_status gyre_rotate_linear(const struct gyre_rotator *rotator, gyre_site site, uint32_t layer, const double *gain, double *w, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_rotate_linear(const struct gyre_rotator *rotator, gyre_site site, uint32_t layer, const double *gain,
+                               double *w, gyre_error *err) GYRE_MUST_USE;
 
 // Rotates `rows` rows of the embedding table (gain NULL) or of an untied head (gain: the final norm's, folded first).
-gyre_status gyre_rotate_rows(const struct gyre_rotator *rotator, const double *gain, double *x, uint64_t rows, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_rotate_rows(const struct gyre_rotator *rotator, const double *gain, double *x, uint64_t rows,
+                             gyre_error *err) GYRE_MUST_USE;

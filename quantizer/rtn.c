@@ -90,7 +90,8 @@ static bool round_one(const float *w, uint64_t n, uint32_t bits, int8_t *code, u
     if (max > 0 && best_scale == 0 && gyre_round_to_f16(max / hi) > 0) return false; // every scale overflowed
     round_group(w, n, best_scale, lo, hi, code);
     const float refit = gyre_round_to_f16(least_squares_scale(w, code, n));
-    if (best_scale > 0 && refit > 0 && refit != best_scale && !isinf(refit) && power_2_4(refit) * distortion(w, n, refit, lo, hi) < best) {
+    if (best_scale > 0 && refit > 0 && refit != best_scale && !isinf(refit) &&
+        power_2_4(refit) * distortion(w, n, refit, lo, hi) < best) {
         best_scale = refit;
         round_group(w, n, best_scale, lo, hi, code);
     }
@@ -101,7 +102,8 @@ static bool round_one(const float *w, uint64_t n, uint32_t bits, int8_t *code, u
 gyre_status gyre_rtn(const float *w, uint64_t rows, uint64_t cols, struct gyre_codes *out, gyre_error *err)
 {
     if ((out->bits != 4 && out->bits != 8) || out->group == 0 || cols % out->group)
-        return gyre_fail(err, GYRE_E_INVALID, "cannot round to %u bits in groups of %u: %llu columns", out->bits, out->group, (unsigned long long)cols);
+        return gyre_fail(err, GYRE_E_INVALID, "cannot round to %u bits in groups of %u: %llu columns", out->bits,
+                         out->group, (unsigned long long)cols);
     const int64_t groups = (int64_t)(rows * (cols / out->group));
     int64_t bad = INT64_MAX;
 #pragma omp parallel for schedule(dynamic, 64) reduction(min : bad)
@@ -114,7 +116,8 @@ gyre_status gyre_rtn(const float *w, uint64_t rows, uint64_t cols, struct gyre_c
     uint64_t worst = at;
     for (uint64_t i = at; i < at + out->group && isfinite(w[worst]); i++)
         if (!isfinite(w[i]) || fabsf(w[i]) > fabsf(w[worst])) worst = i;
-    return gyre_fail(err, GYRE_E_FORMAT, "row %llu, column %llu: weight %g is not finite or too large for an f16 scale", (unsigned long long)(worst / cols), (unsigned long long)(worst % cols), (double)w[worst]);
+    return gyre_fail(err, GYRE_E_FORMAT, "row %llu, column %llu: weight %g is not finite or too large for an f16 scale",
+                     (unsigned long long)(worst / cols), (unsigned long long)(worst % cols), (double)w[worst]);
 }
 
 void gyre_codes_expand(const struct gyre_codes *codes, uint64_t rows, uint64_t cols, float *out)

@@ -6,17 +6,18 @@
 
 // A rounded matrix [rows, cols]: value = code * scale of its group.
 struct gyre_codes {
-    uint32_t bits;    // 4: codes -8..7; 8: -128..127
-    uint32_t group;   // columns per scale; cols when per channel. Divides cols.
-    int8_t *code;     // [rows, cols]
-    uint16_t *scale;  // [rows, cols/group], f16 bits, finite and >= 0
+    uint32_t bits;   // 4: codes -8..7; 8: -128..127
+    uint32_t group;  // columns per scale; cols when per channel. Divides cols.
+    int8_t *code;    // [rows, cols]
+    uint16_t *scale; // [rows, cols/group], f16 bits, finite and >= 0
 };
 
 // Rounds w [rows, cols]. Each group tries scales p * max|w| / (2^(bits-1) - 1), rounded to f16 before anything is measured,
 // and keeps the one with the least sum of |error|^2.4, then the least-squares scale of those codes where it is better still.
 // A group of zeros, or one too small for f16's subnormals, gets scale 0 and codes 0. GYRE_E_FORMAT where a weight is not
 // finite or too large for an f16 scale ("row 3, column 17: ..."). The result does not depend on the number of threads.
-gyre_status gyre_rtn(const float *w, uint64_t rows, uint64_t cols, struct gyre_codes *out, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_rtn(const float *w, uint64_t rows, uint64_t cols, struct gyre_codes *out,
+                     gyre_error *err) GYRE_MUST_USE;
 
 // Back to floats.
 void gyre_codes_expand(const struct gyre_codes *codes, uint64_t rows, uint64_t cols, float *out);

@@ -18,24 +18,30 @@
 enum { MAX_TOKENS = 256, MAX_TEXT = 1 << 20 };
 enum stream { FLOAT, PLAIN, RECIPE, STREAMS };
 
-struct header { char sha256[GYRE_SHA256_HEX + 7]; uint64_t tokens, width; }; // what makes streams comparable
+struct header {
+    char sha256[GYRE_SHA256_HEX + 7];
+    uint64_t tokens, width;
+}; // what makes streams comparable
 
 struct gyre_summary {
     const struct gyre_plan *plan;
     const gyre_log *log;
-    gyre_device *device;          // NULL: the host
-    gyre_block *block[STREAMS];   // on the device; RECIPE: NULL where the recipe is plain rounding
+    gyre_device *device;        // NULL: the host
+    gyre_block *block[STREAMS]; // on the device; RECIPE: NULL where the recipe is plain rounding
     gyre_host_block *host[STREAMS];
     uint32_t *token, n;
-    struct header *streams;       // followed by float[STREAMS][n][width]
+    struct header *streams; // followed by float[STREAMS][n][width]
     uint64_t streams_bytes;
-    float *after;                 // [n][width]
-    double *wide;                 // [n][width]
+    float *after; // [n][width]
+    double *wide; // [n][width]
 };
 
 static uint32_t n_streams(const gyre_summary *s) { return s->plan->set.recipe->rotate ? STREAMS : RECIPE; }
 
-static float *stream(const gyre_summary *s, uint32_t which) { return (float *)(s->streams + 1) + (uint64_t)which * s->n * s->plan->hp.width; }
+static float *stream(const gyre_summary *s, uint32_t which)
+{
+    return (float *)(s->streams + 1) + (uint64_t)which * s->n * s->plan->hp.width;
+}
 
 uint32_t gyre_summary_tokens(const gyre_summary *s) { return s->n; }
 
@@ -53,9 +59,12 @@ static gyre_status read_tokens(gyre_summary *s, const char *path, gyre_error *er
     GYRE_GO(gyre_tokenizer_create(s->plan->source, &tokenizer, err));
     GYRE_GO(gyre_tokenizer_encode(tokenizer, text ? text : gyre_summary_text, bytes, false, &s->token, &n, err));
     s->n = (uint32_t)GYRE_MIN(n, (uint64_t)MAX_TOKENS);
-    if (n == 0) st = gyre_fail(err, GYRE_E_FORMAT, "no summary (%s): the text has no tokens", path ? path : "bundled text");
+    if (n == 0)
+        st = gyre_fail(err, GYRE_E_FORMAT, "no summary (%s): the text has no tokens", path ? path : "bundled text");
     for (uint64_t i = 0; i < s->n && st == GYRE_OK; i++)
-        if (s->token[i] >= s->plan->hp.vocab) st = gyre_fail(err, GYRE_E_FORMAT, "no summary: the tokenizer gives token %u of %u", s->token[i], s->plan->hp.vocab);
+        if (s->token[i] >= s->plan->hp.vocab)
+            st = gyre_fail(err, GYRE_E_FORMAT, "no summary: the tokenizer gives token %u of %u", s->token[i],
+                           s->plan->hp.vocab);
 done:
     free(text);
     gyre_tokenizer_destroy(tokenizer);
@@ -70,7 +79,12 @@ static gyre_status make_blocks(gyre_summary *s, gyre_error *err)
     const struct gyre_tensor *t = gyre_source_tensor(p->source, "rope_freqs.weight");
     float divisor[GYRE_MAX_HEAD_DIM / 2];
     if (t) gyre_tensor_rows_f32(t, 0, 1, divisor);
-    struct gyre_block_options o = {.act_bits = 16, .kv_bits = 16, .max_rows = s->n, .act_clip = 1, .kv_clip = 1, .rope_divisors = t ? divisor : NULL};
+    struct gyre_block_options o = {.act_bits = 16,
+                                   .kv_bits = 16,
+                                   .max_rows = s->n,
+                                   .act_clip = 1,
+                                   .kv_clip = 1,
+                                   .rope_divisors = t ? divisor : NULL};
     for (uint32_t w = 0; w < n_streams(s); w++) {
         const struct gyre_hparams *hp = w == RECIPE ? &recipe : &plain;
         if (s->device) GYRE_TRY(gyre_block_create(s->device, hp, &o, &s->block[w], err));
@@ -107,7 +121,8 @@ static gyre_status allocate(gyre_summary *s, gyre_error *err)
     return GYRE_OK;
 }
 
-gyre_status gyre_summary_open(const gyre_quantize_params *params, const struct gyre_plan *plan, gyre_summary **out, gyre_error *err)
+gyre_status gyre_summary_open(const gyre_quantize_params *params, const struct gyre_plan *plan, gyre_summary **out,
+                              gyre_error *err)
 {
     gyre_error why = {0};
     gyre_summary *s = *out = calloc(1, sizeof *s);
@@ -115,7 +130,8 @@ gyre_status gyre_summary_open(const gyre_quantize_params *params, const struct g
     s->plan = plan;
     s->log = &params->log;
     gyre_status st = read_tokens(s, params->calib, &why);
-    const bool unreadable = st != GYRE_OK && !params->calib; // a model without a tokenizer can be quantized all the same
+    const bool unreadable =
+        st != GYRE_OK && !params->calib; // a model without a tokenizer can be quantized all the same
     if (st == GYRE_OK) st = open_device(params, &s->device, &why);
     if (st == GYRE_OK) st = allocate(s, &why);
     if (st == GYRE_OK) st = make_blocks(s, &why);
@@ -158,7 +174,11 @@ bool gyre_summary_restore(gyre_summary *s, const void *data, uint64_t bytes)
 // ---- tables -----------------------------------------------------------------------------------------------
 
 // Rows of a table as one stream sees them; `round` where the source's floats would be stored as another type.
-struct table { struct gyre_tensor tensor; bool round; gyre_dtype type; };
+struct table {
+    struct gyre_tensor tensor;
+    bool round;
+    gyre_dtype type;
+};
 
 static void table_rows(const void *user, uint64_t first, uint64_t n, float *out)
 {
@@ -183,13 +203,21 @@ static struct table table_of(const gyre_summary *s, uint32_t which, const struct
     const char *name = head && (which == RECIPE ? p->write_head : !p->hp.tied) ? "output.weight" : "token_embd.weight";
     if (which != RECIPE) {
         const struct gyre_tensor *t = gyre_source_tensor(p->source, name);
-        return (struct table){*t, which == PLAIN && p->table_type == GYRE_DTYPE_Q8_0 && t->type != GYRE_DTYPE_Q8_0, p->table_type};
+        return (struct table){*t, which == PLAIN && p->table_type == GYRE_DTYPE_Q8_0 && t->type != GYRE_DTYPE_Q8_0,
+                              p->table_type};
     }
     struct table out = {0};
     for (uint64_t i = 0; i < p->globals; i++) {
         const struct gyre_gguf_tensor *t = &p->gguf.tensors[i];
         if (!strcmp(t->name, name))
-            out.tensor = (struct gyre_tensor){.name = t->name, .type = t->type, .n_dims = 2, .dims = {t->dims[0], t->dims[1]}, .rows = t->dims[0], .cols = t->dims[1], .data = part->data + t->offset, .bytes = t->bytes};
+            out.tensor = (struct gyre_tensor){.name = t->name,
+                                              .type = t->type,
+                                              .n_dims = 2,
+                                              .dims = {t->dims[0], t->dims[1]},
+                                              .rows = t->dims[0],
+                                              .cols = t->dims[1],
+                                              .data = part->data + t->offset,
+                                              .bytes = t->bytes};
     }
     return out;
 }
@@ -200,7 +228,8 @@ gyre_status gyre_summary_begin(gyre_summary *s, const struct gyre_output *out, g
     GYRE_TRY(gyre_file_map(out->part, &part, err));
     for (uint32_t w = 0; w < n_streams(s); w++) {
         const struct table t = table_of(s, w, &part, false);
-        for (uint32_t i = 0; i < s->n; i++) table_rows(&t, s->token[i], 1, stream(s, w) + (uint64_t)i * s->plan->hp.width);
+        for (uint32_t i = 0; i < s->n; i++)
+            table_rows(&t, s->token[i], 1, stream(s, w) + (uint64_t)i * s->plan->hp.width);
     }
     gyre_file_unmap(&part);
     return GYRE_OK;
@@ -210,17 +239,30 @@ gyre_status gyre_summary_begin(gyre_summary *s, const struct gyre_output *out, g
 
 static struct gyre_block_linear linear_of(const struct gyre_rounded *r)
 {
-    return r->f32 ? (struct gyre_block_linear){.f32 = r->f32} : (struct gyre_block_linear){.codes = r->codes.code, .scales = r->codes.scale, .bits = r->codes.bits, .group = r->codes.group};
+    return r->f32
+               ? (struct gyre_block_linear){.f32 = r->f32}
+               : (struct gyre_block_linear){
+                     .codes = r->codes.code, .scales = r->codes.scale, .bits = r->codes.bits, .group = r->codes.group};
 }
 
-static struct gyre_block_weights weights_of(const gyre_summary *s, const struct gyre_layer *layer, uint32_t which, const float *ones)
+static struct gyre_block_weights weights_of(const gyre_summary *s, const struct gyre_layer *layer, uint32_t which,
+                                            const float *ones)
 {
     struct gyre_block_linear l[GYRE_SITES];
     for (int i = 0; i < GYRE_SITES; i++)
-        l[i] = which == FLOAT ? (struct gyre_block_linear){.f32 = layer->original[i]} : linear_of(which == PLAIN ? gyre_layer_plain(layer, s->plan, (gyre_site)i) : &layer->recipe[i]);
+        l[i] = which == FLOAT
+                   ? (struct gyre_block_linear){.f32 = layer->original[i]}
+                   : linear_of(which == PLAIN ? gyre_layer_plain(layer, s->plan, (gyre_site)i) : &layer->recipe[i]);
     const bool folded = which == RECIPE && s->plan->rotator.fold;
-    return (struct gyre_block_weights){.q = l[GYRE_SITE_Q], .k = l[GYRE_SITE_K], .v = l[GYRE_SITE_V], .o = l[GYRE_SITE_O], .gate = l[GYRE_SITE_GATE], .up = l[GYRE_SITE_UP], .down = l[GYRE_SITE_DOWN],
-                                       .attn_norm = folded ? ones : layer->attn_norm, .ffn_norm = folded ? ones : layer->ffn_norm};
+    return (struct gyre_block_weights){.q = l[GYRE_SITE_Q],
+                                       .k = l[GYRE_SITE_K],
+                                       .v = l[GYRE_SITE_V],
+                                       .o = l[GYRE_SITE_O],
+                                       .gate = l[GYRE_SITE_GATE],
+                                       .up = l[GYRE_SITE_UP],
+                                       .down = l[GYRE_SITE_DOWN],
+                                       .attn_norm = folded ? ones : layer->attn_norm,
+                                       .ffn_norm = folded ? ones : layer->ffn_norm};
 }
 
 // Relative squared distance of a stream to the float one, in that stream's basis.
@@ -240,7 +282,8 @@ static gyre_status distance(const gyre_summary *s, uint32_t which, double *error
     return GYRE_OK;
 }
 
-gyre_status gyre_summary_block(gyre_summary *s, const struct gyre_layer *layer, gyre_quantize_layer *errors, gyre_error *err)
+gyre_status gyre_summary_block(gyre_summary *s, const struct gyre_layer *layer, gyre_quantize_layer *errors,
+                               gyre_error *err)
 {
     const uint32_t width = s->plan->hp.width;
     gyre_status st = GYRE_OK;
@@ -278,7 +321,8 @@ static gyre_status head_input(const gyre_summary *s, uint32_t which, float *z, g
         double square = 0;
         for (uint32_t i = 0; i < width; i++) square += (double)x[r * width + i] * x[r * width + i];
         const double scale = 1 / sqrt(square / width + (double)p->hp.norm_eps);
-        for (uint32_t i = 0; i < width; i++) s->wide[r * width + i] = x[r * width + i] * scale * (ones || rotated ? 1 : (double)p->final_gain[i]);
+        for (uint32_t i = 0; i < width; i++)
+            s->wide[r * width + i] = x[r * width + i] * scale * (ones || rotated ? 1 : (double)p->final_gain[i]);
     }
     if (rotated) {
         GYRE_TRY(gyre_hadamard_apply(&p->online.head, s->wide, width, 1, s->n, width, NULL, true, err));
@@ -289,7 +333,8 @@ static gyre_status head_input(const gyre_summary *s, uint32_t which, float *z, g
     return GYRE_OK;
 }
 
-gyre_status gyre_summary_end(gyre_summary *s, const struct gyre_output *out, double *rtn_kl, double *recipe_kl, gyre_error *err)
+gyre_status gyre_summary_end(gyre_summary *s, const struct gyre_output *out, double *rtn_kl, double *recipe_kl,
+                             gyre_error *err)
 {
     const struct gyre_hparams *hp = &s->plan->hp;
     const uint64_t floats = (uint64_t)s->n * hp->width;

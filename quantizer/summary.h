@@ -8,7 +8,8 @@ typedef struct gyre_summary gyre_summary;
 
 // Runs on the device that was named, else on a GPU, else on the host (host_block.h). *out is NULL, and a log line says why,
 // where the model has no tokenizer that gyre reads; a named device that is not there is an error.
-gyre_status gyre_summary_open(const gyre_quantize_params *params, const struct gyre_plan *plan, gyre_summary **out, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_summary_open(const gyre_quantize_params *params, const struct gyre_plan *plan, gyre_summary **out,
+                              gyre_error *err) GYRE_MUST_USE;
 void gyre_summary_close(gyre_summary *s);
 
 uint32_t gyre_summary_tokens(const gyre_summary *s);
@@ -16,9 +17,11 @@ uint32_t gyre_summary_tokens(const gyre_summary *s);
 // Embeds the tokens; the tables before the first block must be in OUT.part.
 gyre_status gyre_summary_begin(gyre_summary *s, const struct gyre_output *out, gyre_error *err) GYRE_MUST_USE;
 // Runs one block; the errors are relative squared distances of the two streams to the float one after it.
-gyre_status gyre_summary_block(gyre_summary *s, const struct gyre_layer *layer, gyre_quantize_layer *errors, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_summary_block(gyre_summary *s, const struct gyre_layer *layer, gyre_quantize_layer *errors,
+                               gyre_error *err) GYRE_MUST_USE;
 // Final norm and head: mean KL(float || other) in nats.
-gyre_status gyre_summary_end(gyre_summary *s, const struct gyre_output *out, double *rtn_kl, double *recipe_kl, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_summary_end(gyre_summary *s, const struct gyre_output *out, double *rtn_kl, double *recipe_kl,
+                             gyre_error *err) GYRE_MUST_USE;
 
 // The streams between two blocks, for the journal. Restoring fails (false) where they are of other tokens or another width.
 const void *gyre_summary_streams(const gyre_summary *s, uint64_t *bytes);

@@ -10,7 +10,9 @@
 enum { PIECE = 2048, MAX_HEADS = 3 };
 
 // Of one token.
-struct sums { double max[MAX_HEADS], z[MAX_HEADS], gap[MAX_HEADS]; };
+struct sums {
+    double max[MAX_HEADS], z[MAX_HEADS], gap[MAX_HEADS];
+};
 
 static void add_piece(struct sums *s, const float *const *logits, uint32_t n, uint64_t rows)
 {
@@ -33,10 +35,12 @@ static void add_piece(struct sums *s, const float *const *logits, uint32_t n, ui
     }
 }
 
-gyre_status gyre_summary_divergence(const struct gyre_summary_head *heads, uint32_t n, uint32_t tokens, uint32_t width, uint32_t vocab, double *kl, gyre_error *err)
+gyre_status gyre_summary_divergence(const struct gyre_summary_head *heads, uint32_t n, uint32_t tokens, uint32_t width,
+                                    uint32_t vocab, double *kl, gyre_error *err)
 {
     gyre_status st = GYRE_OK;
-    float *table = malloc((uint64_t)PIECE * width * sizeof *table), *logits = malloc((uint64_t)n * tokens * PIECE * sizeof *logits);
+    float *table = malloc((uint64_t)PIECE * width * sizeof *table),
+          *logits = malloc((uint64_t)n * tokens * PIECE * sizeof *logits);
     struct sums *sums = calloc(tokens, sizeof *sums);
     if (!table || !logits || !sums) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for the summary's logits"));
     for (uint32_t t = 0; t < tokens; t++)
@@ -45,7 +49,8 @@ gyre_status gyre_summary_divergence(const struct gyre_summary_head *heads, uint3
         const uint64_t rows = GYRE_MIN((uint64_t)PIECE, vocab - first);
         for (uint32_t h = 0; h < n; h++) {
             heads[h].rows(heads[h].user, first, rows, table);
-            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)tokens, (int)rows, (int)width, 1, heads[h].z, (int)width, table, (int)width, 0, logits + (uint64_t)h * tokens * PIECE, PIECE);
+            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)tokens, (int)rows, (int)width, 1, heads[h].z,
+                        (int)width, table, (int)width, 0, logits + (uint64_t)h * tokens * PIECE, PIECE);
         }
 #pragma omp parallel for schedule(static)
         for (uint32_t t = 0; t < tokens; t++) {

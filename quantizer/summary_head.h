@@ -12,4 +12,5 @@ struct gyre_summary_head {
 };
 
 // kl[i] = mean over tokens of KL(heads[0] || heads[1 + i]) in nats, i < n - 1, n <= 3; the vocabulary is walked once, in pieces.
-gyre_status gyre_summary_divergence(const struct gyre_summary_head *heads, uint32_t n, uint32_t tokens, uint32_t width, uint32_t vocab, double *kl, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_summary_divergence(const struct gyre_summary_head *heads, uint32_t n, uint32_t tokens, uint32_t width,
+                                    uint32_t vocab, double *kl, gyre_error *err) GYRE_MUST_USE;

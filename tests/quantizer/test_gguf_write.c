@@ -13,11 +13,13 @@ static void front_is_the_format(void **state)
 {
     (void)state;
     static const unsigned char want[] = {
-        'G', 'G', 'U', 'F', 3, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0,             // version, tensors, pairs
-        1, 0, 0, 0, 0, 0, 0, 0, 'a', 4, 0, 0, 0, 7, 0, 0, 0,                                        // a: u32 7
-        1, 0, 0, 0, 0, 0, 0, 0, 'b', 8, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 'x', 'y',                  // b: "xy"
-        1, 0, 0, 0, 0, 0, 0, 0, 't', 2, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 24, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,  // t [3, 5] I8 at 0
-        1, 0, 0, 0, 0, 0, 0, 0, 'u', 1, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 32, 0, 0, 0, 0, 0, 0, 0,                         // u [9] F32 at 32
+        'G', 'G', 'U', 'F', 3,  0, 0, 0, 2,   0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0,   0,   0, // version, tensors, pairs
+        1,   0,   0,   0,   0,  0, 0, 0, 'a', 4, 0, 0, 0, 7, 0, 0, 0,                          // a: u32 7
+        1,   0,   0,   0,   0,  0, 0, 0, 'b', 8, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 'x', 'y',    // b: "xy"
+        1,   0,   0,   0,   0,  0, 0, 0, 't', 2, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 3,   0,   0, 0,
+        0,   0,   0,   0,   24, 0, 0, 0, 0,   0, 0, 0, 0, 0, 0, 0, // t [3, 5] I8 at 0
+        1,   0,   0,   0,   0,  0, 0, 0, 'u', 1, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0,   0,   0, 0,
+        32,  0,   0,   0,   0,  0, 0, 0, // u [9] F32 at 32
     };
     struct gyre_gguf g = {0};
     unsigned char *front;
@@ -50,8 +52,8 @@ static void what_gguf_cannot_hold_is_refused(void **state)
         unsigned char *front;
         uint64_t a, b;
         gyre_error err = {0};
-        if (i) gyre_gguf_add_tensor(&g, name, GYRE_DTYPE_F32, 1, (const uint64_t[]){4});                 // a name of 70
-        else gyre_gguf_add_tensor(&g, "odd", GYRE_DTYPE_Q8_0, 2, (const uint64_t[]){2, 33});             // no whole blocks
+        if (i) gyre_gguf_add_tensor(&g, name, GYRE_DTYPE_F32, 1, (const uint64_t[]){4});     // a name of 70
+        else gyre_gguf_add_tensor(&g, "odd", GYRE_DTYPE_Q8_0, 2, (const uint64_t[]){2, 33}); // no whole blocks
         assert_int_equal(gyre_gguf_finish(&g, &front, &a, &b, &err), GYRE_E_INVALID);
         assert_null(front);
         assert_non_null(strstr(err.message, i ? "nnn" : "odd"));
@@ -76,7 +78,8 @@ static void own_reader_reads_it_back(void **state)
     for (int i = 0; i < 70; i++) {
         char name[16];
         snprintf(name, sizeof name, "t%d", i);
-        gyre_gguf_add_tensor(&g, name, i % 2 ? GYRE_DTYPE_Q4_0 : GYRE_DTYPE_F16, 2, (const uint64_t[]){(uint64_t)i + 1, 32});
+        gyre_gguf_add_tensor(&g, name, i % 2 ? GYRE_DTYPE_Q4_0 : GYRE_DTYPE_F16, 2,
+                             (const uint64_t[]){(uint64_t)i + 1, 32});
     }
     assert_int_equal(gyre_gguf_finish(&g, &front, &front_bytes, &file_bytes, NULL), GYRE_OK);
     const char *path = tiny_path("front.gguf");
@@ -95,7 +98,8 @@ static void own_reader_reads_it_back(void **state)
     }
     struct gyre_string *back;
     assert_true(gyre_source_array_strings(s, "words", &back, &n) && n == 3);
-    for (int i = 0; i < 3; i++) assert_true(back[i].length == words[i].length && !memcmp(back[i].data, words[i].data, words[i].length));
+    for (int i = 0; i < 3; i++)
+        assert_true(back[i].length == words[i].length && !memcmp(back[i].data, words[i].data, words[i].length));
     free(back);
     int64_t *numbers;
     assert_true(gyre_source_array_i64(s, "numbers", &numbers, &n) && n == 2 && numbers[1] == 4000000000ll);

@@ -25,8 +25,10 @@ static void every_base_is_exact(void **state)
 {
     (void)state;
     // What the constructions give up to 400, minus pure Kronecker products (checked below through factors).
-    static const uint32_t known[] = {1, 2, 4, 8, 12, 20, 24, 28, 36, 44, 48, 52, 60, 68, 72, 76, 80, 84, 92, 100, 104, 108, 116, 124, 132, 140, 148, 152, 156, 164, 168, 172, 180, 192,
-                                     196, 200, 204, 212, 220, 224, 228, 240, 244, 252, 264, 272, 276, 284, 300, 308, 312, 316, 332, 340, 344, 348, 360, 364, 368, 380, 384, 388, 396};
+    static const uint32_t known[] = {1,   2,   4,   8,   12,  20,  24,  28,  36,  44,  48,  52,  60,  68,  72,  76,
+                                     80,  84,  92,  100, 104, 108, 116, 124, 132, 140, 148, 152, 156, 164, 168, 172,
+                                     180, 192, 196, 200, 204, 212, 220, 224, 228, 240, 244, 252, 264, 272, 276, 284,
+                                     300, 308, 312, 316, 332, 340, 344, 348, 360, 364, 368, 380, 384, 388, 396};
     int8_t *h = malloc((size_t)GYRE_MAX_HAD_ORDER * GYRE_MAX_HAD_ORDER);
     uint32_t next = 0;
     for (uint32_t k = 0; k <= GYRE_MAX_HAD_ORDER; k++) {
@@ -47,12 +49,17 @@ static void every_base_is_exact(void **state)
     free(h);
 }
 
-static const struct { uint32_t n, k[3], p; } widths[] = {
-    {576, {12, 12, 1}, 2},   {1536, {12, 1, 1}, 7},   {960, {12, 20, 1}, 2},  {2560, {20, 1, 1}, 7},   {2048, {1, 1, 1}, 11},   {8192, {1, 1, 1}, 13},   {3072, {12, 1, 1}, 8},
-    {4096, {1, 1, 1}, 12},   {11008, {172, 1, 1}, 6}, {14336, {28, 1, 1}, 9}, {896, {28, 1, 1}, 5},    {4864, {76, 1, 1}, 6},   {1024, {1, 1, 1}, 10},   {5120, {20, 1, 1}, 8},
-    {13824, {12, 12, 12}, 3}, {640, {20, 1, 1}, 5},   {8960, {20, 28, 1}, 4}, {3584, {28, 1, 1}, 7},   {18944, {148, 1, 1}, 7}, {9728, {76, 1, 1}, 7},   {6144, {12, 1, 1}, 9},
-    {1152, {12, 12, 1}, 3},  {6912, {12, 12, 12}, 2}, {5632, {44, 1, 1}, 7},  {28672, {28, 1, 1}, 10}, {27648, {12, 12, 12}, 4}, {29568, {12, 28, 44}, 1}, {25600, {20, 20, 1}, 6},
-    {64, {1, 1, 1}, 6},      {80, {20, 1, 1}, 2},     {96, {12, 1, 1}, 3},    {128, {1, 1, 1}, 7},
+static const struct {
+    uint32_t n, k[3], p;
+} widths[] = {
+    {576, {12, 12, 1}, 2},   {1536, {12, 1, 1}, 7},    {960, {12, 20, 1}, 2},    {2560, {20, 1, 1}, 7},
+    {2048, {1, 1, 1}, 11},   {8192, {1, 1, 1}, 13},    {3072, {12, 1, 1}, 8},    {4096, {1, 1, 1}, 12},
+    {11008, {172, 1, 1}, 6}, {14336, {28, 1, 1}, 9},   {896, {28, 1, 1}, 5},     {4864, {76, 1, 1}, 6},
+    {1024, {1, 1, 1}, 10},   {5120, {20, 1, 1}, 8},    {13824, {12, 12, 12}, 3}, {640, {20, 1, 1}, 5},
+    {8960, {20, 28, 1}, 4},  {3584, {28, 1, 1}, 7},    {18944, {148, 1, 1}, 7},  {9728, {76, 1, 1}, 7},
+    {6144, {12, 1, 1}, 9},   {1152, {12, 12, 1}, 3},   {6912, {12, 12, 12}, 2},  {5632, {44, 1, 1}, 7},
+    {28672, {28, 1, 1}, 10}, {27648, {12, 12, 12}, 4}, {29568, {12, 28, 44}, 1}, {25600, {20, 20, 1}, 6},
+    {64, {1, 1, 1}, 6},      {80, {20, 1, 1}, 2},      {96, {12, 1, 1}, 3},      {128, {1, 1, 1}, 7},
 };
 
 // Entry (i, j) of the Kronecker product, from the factors.
@@ -114,7 +121,8 @@ static void transform_is_its_definition(void **state)
                 struct gyre_hadamard h;
                 assert_int_equal(gyre_hadamard_create(sizes[s], &h, NULL), GYRE_OK);
                 const uint32_t width = h.n * segs, rows = 11;
-                double *x = malloc(sizeof(double) * width * rows), *y = malloc(sizeof(double) * width * rows), *c = malloc(sizeof(double) * width * rows);
+                double *x = malloc(sizeof(double) * width * rows), *y = malloc(sizeof(double) * width * rows),
+                       *c = malloc(sizeof(double) * width * rows);
                 int8_t *signs = malloc(width);
                 for (uint32_t i = 0; i < width; i++) signs[i] = noise(&seed) < 0 ? -1 : 1;
                 for (uint32_t i = 0; i < width * rows; i++) x[i] = y[i] = noise(&seed);
@@ -127,7 +135,8 @@ static void transform_is_its_definition(void **state)
                         double want = 0;
                         for (uint32_t i = 0; i < h.n; i++) {
                             const uint32_t from = j / h.n * h.n + i;
-                            want += x[r * width + from] * signs[from] * (transposed ? entry(&h, j % h.n, i) : entry(&h, i, j % h.n));
+                            want += x[r * width + from] * signs[from] *
+                                    (transposed ? entry(&h, j % h.n, i) : entry(&h, i, j % h.n));
                         }
                         want /= sqrt(h.n);
                         assert_true(fabs(want - y[r * width + j]) < 1e-12);

@@ -44,16 +44,23 @@ static float *expanded(const gyre_source *s, const char *name)
     if (wbits == 4) gyre_unpack_i4(t->data, t->rows * cols, code);
     else memcpy(code, t->data, t->bytes);
     memcpy(scales, sc->data, sc->bytes);
-    gyre_codes_expand(&(struct gyre_codes){.bits = (uint32_t)wbits, .group = (uint32_t)(cols / sc->cols), .code = code, .scale = scales}, t->rows, cols, out);
+    gyre_codes_expand(
+        &(struct gyre_codes){
+            .bits = (uint32_t)wbits, .group = (uint32_t)(cols / sc->cols), .code = code, .scale = scales},
+        t->rows, cols, out);
     free(code);
     free(scales);
     return out;
 }
 
 // Relative errors allowed against exact rotation, by width.
-static double bound(uint32_t wbits, int32_t group) { return wbits == 32 ? 1e-14 : wbits == 16 ? 1e-7 : wbits == 8 ? 1e-4 : group == 0 ? 0.016 : 0.013; }
+static double bound(uint32_t wbits, int32_t group)
+{
+    return wbits == 32 ? 1e-14 : wbits == 16 ? 1e-7 : wbits == 8 ? 1e-4 : group == 0 ? 0.016 : 0.013;
+}
 
-static void check_linears(const gyre_source *in, const gyre_source *out, const struct gyre_rotator *r, const struct gyre_hparams *hp, double limit)
+static void check_linears(const gyre_source *in, const gyre_source *out, const struct gyre_rotator *r,
+                          const struct gyre_hparams *hp, double limit)
 {
     char name[64], norm[64];
     for (uint32_t l = 0; l < hp->n_layers; l++)
@@ -62,7 +69,8 @@ static void check_linears(const gyre_source *in, const gyre_source *out, const s
             double gain[256] = {0};
             gyre_site_name((gyre_site)s, l, name);
             gyre_site_shape((gyre_site)s, hp, &rows, &cols);
-            if (gyre_site_norm_name((gyre_site)s, l, norm)) gyre_tensor_rows_f64(gyre_source_tensor(in, norm), 0, 1, gain);
+            if (gyre_site_norm_name((gyre_site)s, l, norm))
+                gyre_tensor_rows_f64(gyre_source_tensor(in, norm), 0, 1, gain);
             double *w = malloc(rows * cols * sizeof *w);
             float *want = malloc(rows * cols * sizeof *want), *got = expanded(out, name);
             gyre_tensor_rows_f64(gyre_source_tensor(in, name), 0, rows, w);
@@ -76,7 +84,8 @@ static void check_linears(const gyre_source *in, const gyre_source *out, const s
         }
 }
 
-static void check_table(const gyre_source *in, const gyre_source *out, const char *from, const char *to, const struct gyre_rotator *r, const double *gain, double limit)
+static void check_table(const gyre_source *in, const gyre_source *out, const char *from, const char *to,
+                        const struct gyre_rotator *r, const double *gain, double limit)
 {
     const struct gyre_tensor *a = gyre_source_tensor(in, from), *b = gyre_source_tensor(out, to);
     assert_non_null(b);
@@ -111,14 +120,21 @@ static void check_file(const char *from, const char *to, const gyre_quantize_par
     assert_int_equal(gyre_source_open(from, &in, NULL), GYRE_OK);
     if (gyre_source_open(to, &out, &err) != GYRE_OK) fail_msg("%s", err.message);
     assert_int_equal(gyre_hparams_read(in, &a, NULL), GYRE_OK);
-    if (gyre_hparams_read(out, &b, &err) != GYRE_OK || gyre_model_check(out, &b, &err) != GYRE_OK) fail_msg("%s", err.message);
+    if (gyre_hparams_read(out, &b, &err) != GYRE_OK || gyre_model_check(out, &b, &err) != GYRE_OK)
+        fail_msg("%s", err.message);
     const bool rotate = strcmp(p->recipe, "rtn") != 0, full = !strcmp(p->profile, "full");
     assert_string_equal(b.arch, full ? "gyre-llama" : "llama");
-    assert_true(b.width == a.width && b.heads == a.heads && b.kv_heads == a.kv_heads && b.head_dim == a.head_dim && b.ffn == a.ffn && b.vocab == a.vocab && b.context == a.context && b.rope_base == a.rope_base && b.norm_eps == a.norm_eps);
-    assert_true(b.act_bits == 8 && b.kv_bits == 4 && b.wgroup == (p->wbits < 16 ? (uint32_t)p->wgroup : 0) && b.wgroup_declared && b.rope_interleaved);
+    assert_true(b.width == a.width && b.heads == a.heads && b.kv_heads == a.kv_heads && b.head_dim == a.head_dim &&
+                b.ffn == a.ffn && b.vocab == a.vocab && b.context == a.context && b.rope_base == a.rope_base &&
+                b.norm_eps == a.norm_eps);
+    assert_true(b.act_bits == 8 && b.kv_bits == 4 && b.wgroup == (p->wbits < 16 ? (uint32_t)p->wgroup : 0) &&
+                b.wgroup_declared && b.rope_interleaved);
     assert_string_equal(gyre_source_string(out, "general.name"), "tiny");
     assert_string_equal(gyre_source_string(out, "gyre.recipe"), p->recipe);
-    assert_int_equal(gyre_rotator_create(&a, p->seed, rotate, !rotate ? 0 : GYRE_ROTATE_R1 | GYRE_ROTATE_R2 | (full ? GYRE_ROTATE_R4 : 0), &r, NULL), GYRE_OK);
+    assert_int_equal(gyre_rotator_create(&a, p->seed, rotate,
+                                         !rotate ? 0 : GYRE_ROTATE_R1 | GYRE_ROTATE_R2 | (full ? GYRE_ROTATE_R4 : 0),
+                                         &r, NULL),
+                     GYRE_OK);
     check_linears(in, out, &r, &a, bound(p->wbits, p->wgroup));
     gyre_tensor_rows_f64(gyre_source_tensor(in, "output_norm.weight"), 0, 1, gain);
     const double table = p->wbits == 32 ? 1e-14 : p->wbits == 16 ? 1e-7 : 1e-4;
@@ -126,7 +142,8 @@ static void check_file(const char *from, const char *to, const gyre_quantize_par
     const bool constant = gain[0] == gain[1], head = !a.tied || (rotate && !full && !constant);
     assert_true(b.tied == !head);
     if (head) check_table(in, out, a.tied ? "token_embd.weight" : "output.weight", "output.weight", &r, gain, table);
-    assert_true(b.rot.r3 == (rotate && full) && (b.rot.r4.n != 0) == (rotate && full) && (b.rot.head.n != 0) == (rotate && full && a.tied));
+    assert_true(b.rot.r3 == (rotate && full) && (b.rot.r4.n != 0) == (rotate && full) &&
+                (b.rot.head.n != 0) == (rotate && full && a.tied));
     if (b.rot.head.n)
         for (uint32_t i = 0; i < a.width; i++) assert_true(b.rot.head_gain[i] == (float)gain[i]);
     check_norms(in, out, "blk.1.attn_norm.weight", rotate);
@@ -142,10 +159,24 @@ static void check_file(const char *from, const char *to, const gyre_quantize_par
 static void every_setting_writes_what_it_says(void **state)
 {
     (void)state;
-    static const struct { const char *recipe, *profile; uint32_t wbits; int32_t wgroup; bool untied, constant; } run[] = {
-        {"rtn", "full", 4, 32, false, false},         {"rtn", "portable", 4, 0, false, false},      {"rtn", "full", 16, 0, true, false},          {"rtn", "portable", 8, 0, true, false},
-        {"quarot-rtn", "full", 4, 0, false, false},   {"quarot-rtn", "full", 8, 32, true, false},   {"quarot-rtn", "full", 32, 0, false, false},  {"quarot-rtn", "full", 16, 0, false, true},
-        {"quarot-rtn", "portable", 4, 32, false, false}, {"quarot-rtn", "portable", 32, 0, true, false}, {"quarot-rtn", "portable", 4, 0, false, true}, {"quarot-rtn", "portable", 16, 0, false, false},
+    static const struct {
+        const char *recipe, *profile;
+        uint32_t wbits;
+        int32_t wgroup;
+        bool untied, constant;
+    } run[] = {
+        {"rtn", "full", 4, 32, false, false},
+        {"rtn", "portable", 4, 0, false, false},
+        {"rtn", "full", 16, 0, true, false},
+        {"rtn", "portable", 8, 0, true, false},
+        {"quarot-rtn", "full", 4, 0, false, false},
+        {"quarot-rtn", "full", 8, 32, true, false},
+        {"quarot-rtn", "full", 32, 0, false, false},
+        {"quarot-rtn", "full", 16, 0, false, true},
+        {"quarot-rtn", "portable", 4, 32, false, false},
+        {"quarot-rtn", "portable", 32, 0, true, false},
+        {"quarot-rtn", "portable", 4, 0, false, true},
+        {"quarot-rtn", "portable", 16, 0, false, false},
     };
     for (size_t i = 0; i < sizeof run / sizeof *run; i++) {
         struct tiny_file shape = tiny_file_default;
@@ -153,12 +184,21 @@ static void every_setting_writes_what_it_says(void **state)
         shape.constant_gain = run[i].constant;
         const char *from = tiny_path("in.gguf"), *to = tiny_path("out.gguf");
         tiny_file_write(from, &shape);
-        const gyre_quantize_params p = {.source = from, .output = to, .recipe = run[i].recipe, .profile = run[i].profile, .wbits = run[i].wbits, .wgroup = run[i].wgroup, .kv = 4, .seed = 9, .force = true};
+        const gyre_quantize_params p = {.source = from,
+                                        .output = to,
+                                        .recipe = run[i].recipe,
+                                        .profile = run[i].profile,
+                                        .wbits = run[i].wbits,
+                                        .wgroup = run[i].wgroup,
+                                        .kv = 4,
+                                        .seed = 9,
+                                        .force = true};
         gyre_quantize_summary summary;
         quantize_ok(&p, &summary);
         check_file(from, to, &p);
         assert_int_equal(summary.layers, 3);
-        assert_true(summary.rtn_weight_error <= bound(run[i].wbits, run[i].wgroup) && summary.recipe_weight_error <= bound(run[i].wbits, run[i].wgroup));
+        assert_true(summary.rtn_weight_error <= bound(run[i].wbits, run[i].wgroup) &&
+                    summary.recipe_weight_error <= bound(run[i].wbits, run[i].wgroup));
         gyre_quantize_summary_free(&summary);
     }
 }
@@ -255,7 +295,8 @@ static void folders_give_the_same_model(void **state)
     gyre_source_close(a);
     assert_int_equal(gyre_source_open(tiny_path("a.gguf"), &a, NULL), GYRE_OK);
     assert_int_equal(gyre_source_open(tiny_path("b.gguf"), &b, NULL), GYRE_OK);
-    assert_true(gyre_hparams_read(a, &ha, NULL) == GYRE_OK && gyre_hparams_read(b, &hb, NULL) == GYRE_OK && ha.rope_interleaved && !hb.rope_interleaved);
+    assert_true(gyre_hparams_read(a, &ha, NULL) == GYRE_OK && gyre_hparams_read(b, &hb, NULL) == GYRE_OK &&
+                ha.rope_interleaved && !hb.rope_interleaved);
     float *x = expanded(a, "blk.1.attn_k.weight"), *y = expanded(b, "blk.1.attn_k.weight");
     const uint32_t hd = ha.head_dim, D = ha.width;
     for (uint32_t r = 0; r < ha.kv_heads * hd; r++) // (head, i, j) of GGUF is (head, j, i) of Hugging Face

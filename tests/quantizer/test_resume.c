@@ -19,7 +19,10 @@ static const char *in, *out, *part, *journal;
 static char *want, *want_manifest;
 static uint64_t want_bytes;
 
-static struct { int calls, stop_at; bool kill; } watch;
+static struct {
+    int calls, stop_at;
+    bool kill;
+} watch;
 
 static int on_progress(void *user, double fraction, double eta, const char *what)
 {
@@ -31,7 +34,11 @@ static int on_progress(void *user, double fraction, double eta, const char *what
     return 1;
 }
 
-static gyre_quantize_params params(void) { return (gyre_quantize_params){.source = in, .output = out, .recipe = "quarot-rtn", .wgroup = 0, .seed = 5, .progress = on_progress}; }
+static gyre_quantize_params params(void)
+{
+    return (gyre_quantize_params){
+        .source = in, .output = out, .recipe = "quarot-rtn", .wgroup = 0, .seed = 5, .progress = on_progress};
+}
 
 static gyre_status run(gyre_quantize_params p, int stop_at, gyre_error *err)
 {
@@ -171,13 +178,27 @@ static void damaged_journals_are_refused_and_kept(void **state)
         assert_int_equal(run(params(), 14, NULL), GYRE_E_CANCELLED);
         char *text = tiny_read(state_file, &n);
         switch (damage) {
-        case 0: spoil(state_file, -1, ""); break;
-        case 1: spoil(state_file, -1, "[1, 2]"); break;
-        case 2: spoil(state_file, -1, "{\"run\": 3}"); break;
-        case 3: assert_int_equal(truncate(state_file, (long)n / 2), 0); break;
-        case 4: spoil(state_file, strstr(text, "\"steps\": ") - text + 9, "3"); break; // claims more than there is
-        case 5: spoil(part, (long)want_bytes / 4, "x"); break;                           // a byte of a finished tensor
-        default: remove(part); break;
+        case 0:
+            spoil(state_file, -1, "");
+            break;
+        case 1:
+            spoil(state_file, -1, "[1, 2]");
+            break;
+        case 2:
+            spoil(state_file, -1, "{\"run\": 3}");
+            break;
+        case 3:
+            assert_int_equal(truncate(state_file, (long)n / 2), 0);
+            break;
+        case 4:
+            spoil(state_file, strstr(text, "\"steps\": ") - text + 9, "3");
+            break; // claims more than there is
+        case 5:
+            spoil(part, (long)want_bytes / 4, "x");
+            break; // a byte of a finished tensor
+        default:
+            remove(part);
+            break;
         }
         gyre_quantize_params p = params();
         p.resume = true;
@@ -264,7 +285,10 @@ static void full_disk_is_an_error(void **state)
             const struct rlimit limit = {roomy ? want_bytes - 1 : 4096, roomy ? want_bytes - 1 : 4096};
             gyre_error err = {0};
             setrlimit(RLIMIT_FSIZE, &limit);
-            _exit(run(params(), 0, &err) == GYRE_E_IO && strstr(err.message, "cannot write") && strstr(err.message, ".part") ? 0 : 1);
+            _exit(run(params(), 0, &err) == GYRE_E_IO && strstr(err.message, "cannot write") &&
+                          strstr(err.message, ".part")
+                      ? 0
+                      : 1);
         }
         int status;
         waitpid(child, &status, 0);

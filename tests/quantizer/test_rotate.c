@@ -31,7 +31,9 @@ static void apply(struct tiny *t, const struct gyre_rotator *r, bool forget_gain
 }
 
 // Distance of the logits after rotating with `which`; the hooks change what the rotated model does wrong.
-struct mistake { bool gain_kept, no_fold, no_r4, tied_twice, r3, r3_before_rope; };
+struct mistake {
+    bool gain_kept, no_fold, no_r4, tied_twice, r3, r3_before_rope;
+};
 static double distance(const struct tiny *model, bool fold, unsigned which, struct mistake m)
 {
     struct tiny t;
@@ -55,7 +57,9 @@ static double distance(const struct tiny *model, bool fold, unsigned which, stru
 static const unsigned all = GYRE_ROTATE_R1 | GYRE_ROTATE_R2 | GYRE_ROTATE_R4;
 
 // Widths: 40 = 20*2, heads wider than the model (6*8), ffn 76; power of two with equal heads; 188 = 47 segments of 4, 44 of Paley.
-static const struct { uint32_t width, heads, kv_heads, head_dim, ffn; } shapes[] = {{40, 6, 2, 8, 76}, {32, 4, 4, 8, 64}, {44, 3, 1, 24, 188}};
+static const struct {
+    uint32_t width, heads, kv_heads, head_dim, ffn;
+} shapes[] = {{40, 6, 2, 8, 76}, {32, 4, 4, 8, 64}, {44, 3, 1, 24, 188}};
 
 static void each_site_and_all_together(void **state)
 {
@@ -64,7 +68,8 @@ static void each_site_and_all_together(void **state)
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
         for (int tied = 0; tied < 2; tied++) {
             struct tiny t;
-            tiny_make(&t, shapes[s].width, shapes[s].heads, shapes[s].kv_heads, shapes[s].head_dim, shapes[s].ffn, tied);
+            tiny_make(&t, shapes[s].width, shapes[s].heads, shapes[s].kv_heads, shapes[s].head_dim, shapes[s].ffn,
+                      tied);
             if (!tied) assert_true(distance(&t, true, 0, none) < 1e-12);
             assert_true(distance(&t, true, GYRE_ROTATE_R1, none) < 1e-12);
             assert_true(distance(&t, false, GYRE_ROTATE_R2, none) < 1e-12);

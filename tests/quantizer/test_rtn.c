@@ -24,7 +24,10 @@ static void fill_normal(float spread)
     }
 }
 
-static struct gyre_codes grid(uint32_t bits, uint32_t group) { return (struct gyre_codes){.bits = bits, .group = group, .code = code, .scale = scale}; }
+static struct gyre_codes grid(uint32_t bits, uint32_t group)
+{
+    return (struct gyre_codes){.bits = bits, .group = group, .code = code, .scale = scale};
+}
 
 static double error_of(uint32_t bits, uint32_t group)
 {
@@ -64,7 +67,8 @@ static void codes_and_scales_stay_in_range(void **state)
     fill_normal(3.0f);
     for (uint32_t bits = 4; bits <= 8; bits += 4) {
         error_of(bits, 40);
-        for (int i = 0; i < ROWS * COLS; i++) assert_in_range(code[i] + 128, bits == 4 ? 120 : 0, bits == 4 ? 135 : 255);
+        for (int i = 0; i < ROWS * COLS; i++)
+            assert_in_range(code[i] + 128, bits == 4 ? 120 : 0, bits == 4 ? 135 : 255);
         for (int g = 0; g < ROWS * COLS / 40; g++) {
             const float s = gyre_f32_from_f16(scale[g]);
             assert_true(s > 0 && isfinite(s));
@@ -84,9 +88,9 @@ static void edges_are_defined(void **state)
 {
     (void)state;
     fill_normal(1);
-    memset(w + COLS, 0, COLS * sizeof *w);                                  // a row of zeros
+    memset(w + COLS, 0, COLS * sizeof *w);                                    // a row of zeros
     for (int i = 0; i < COLS; i++) w[2 * COLS + i] = i % 2 ? 1e-9f : -1e-9f;  // below f16's subnormals
-    for (int i = 0; i < COLS; i++) w[3 * COLS + i] *= 1e-6f;                 // subnormal scales
+    for (int i = 0; i < COLS; i++) w[3 * COLS + i] *= 1e-6f;                  // subnormal scales
     for (int i = 0; i < COLS; i++) w[4 * COLS + i] = i ? 0.0f : 60000.0f * 7; // the largest scales
     assert_true(error_of(4, COLS) > 0);
     for (int row = 1; row < 3; row++) {
@@ -116,8 +120,11 @@ static void broken_weights_are_named(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(errors_are_those_of_a_normal_distribution), cmocka_unit_test(codes_and_scales_stay_in_range), cmocka_unit_test(values_on_the_grid_are_kept),
-        cmocka_unit_test(edges_are_defined),                         cmocka_unit_test(broken_weights_are_named),
+        cmocka_unit_test(errors_are_those_of_a_normal_distribution),
+        cmocka_unit_test(codes_and_scales_stay_in_range),
+        cmocka_unit_test(values_on_the_grid_are_kept),
+        cmocka_unit_test(edges_are_defined),
+        cmocka_unit_test(broken_weights_are_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

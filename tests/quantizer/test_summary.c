@@ -33,14 +33,32 @@ static double difference(const float *a, const float *b, uint64_t n)
 static void host_block_is_the_runtimes_block(void **state)
 {
     (void)state;
-    static const struct { uint32_t wbits, group, act, kv; bool interleaved, rotated; double limit; } run[] = {
-        {32, 0, 16, 16, true, false, 1e-7}, {4, 32, 16, 16, false, true, 1e-7}, {4, 0, 8, 8, true, true, 1e-3}, {8, 32, 8, 4, true, true, 1e-3}, {4, 32, 4, 4, false, true, 2e-2}, {4, 0, 8, 16, true, false, 1e-3},
+    static const struct {
+        uint32_t wbits, group, act, kv;
+        bool interleaved, rotated;
+        double limit;
+    } run[] = {
+        {32, 0, 16, 16, true, false, 1e-7}, {4, 32, 16, 16, false, true, 1e-7}, {4, 0, 8, 8, true, true, 1e-3},
+        {8, 32, 8, 4, true, true, 1e-3},    {4, 32, 4, 4, false, true, 2e-2},   {4, 0, 8, 16, true, false, 1e-3},
     };
     gyre_device *device;
     assert_int_equal(gyre_device_open("cpu", &(struct gyre_device_options){0}, &device, NULL), GYRE_OK);
     for (size_t i = 0; i < sizeof run / sizeof *run; i++) {
-        struct gyre_hparams hp = {.arch = "llama", .n_layers = 1, .width = D, .heads = HEADS, .kv_heads = KV, .head_dim = HD, .ffn = F, .vocab = 9, .context = 64, .norm_eps = 1e-5f, .rope_base = 10000, .rope_factor = 1,
-                                  .rope_interleaved = run[i].interleaved, .act_clip = 1, .kv_clip = 1};
+        struct gyre_hparams hp = {.arch = "llama",
+                                  .n_layers = 1,
+                                  .width = D,
+                                  .heads = HEADS,
+                                  .kv_heads = KV,
+                                  .head_dim = HD,
+                                  .ffn = F,
+                                  .vocab = 9,
+                                  .context = 64,
+                                  .norm_eps = 1e-5f,
+                                  .rope_base = 10000,
+                                  .rope_factor = 1,
+                                  .rope_interleaved = run[i].interleaved,
+                                  .act_clip = 1,
+                                  .kv_clip = 1};
         if (run[i].rotated) {
             assert_int_equal(gyre_hadamard_create(F, &hp.rot.r4, NULL), GYRE_OK);
             assert_int_equal(gyre_hadamard_create(HD, &hp.rot.r3_had, NULL), GYRE_OK);
@@ -61,16 +79,22 @@ static void host_block_is_the_runtimes_block(void **state)
                 part[s]->f32 = f;
                 continue;
             }
-            struct gyre_codes c = {.bits = run[i].wbits, .group = run[i].group ? run[i].group : (uint32_t)cols, .code = malloc(rows * cols), .scale = malloc(rows * cols * 2)};
+            struct gyre_codes c = {.bits = run[i].wbits,
+                                   .group = run[i].group ? run[i].group : (uint32_t)cols,
+                                   .code = malloc(rows * cols),
+                                   .scale = malloc(rows * cols * 2)};
             assert_int_equal(gyre_rtn(f, rows, cols, &c, NULL), GYRE_OK);
             *part[s] = (struct gyre_block_linear){.codes = c.code, .scales = c.scale, .bits = c.bits, .group = c.group};
             free(f);
         }
-        const struct gyre_block_options options = {.act_bits = run[i].act, .kv_bits = run[i].kv, .max_rows = T, .act_clip = 1, .kv_clip = 1};
+        const struct gyre_block_options options = {
+            .act_bits = run[i].act, .kv_bits = run[i].kv, .max_rows = T, .act_clip = 1, .kv_clip = 1};
         gyre_block *block;
         gyre_host_block *host;
         gyre_error err = {0};
-        if (gyre_block_create(device, &hp, &options, &block, &err) != GYRE_OK || gyre_block_load(block, &w, &err) != GYRE_OK || gyre_block_run(block, x, T, y, &err) != GYRE_OK) fail_msg("%s", err.message);
+        if (gyre_block_create(device, &hp, &options, &block, &err) != GYRE_OK ||
+            gyre_block_load(block, &w, &err) != GYRE_OK || gyre_block_run(block, x, T, y, &err) != GYRE_OK)
+            fail_msg("%s", err.message);
         assert_int_equal(gyre_host_block_create(&hp, &options, &host, NULL), GYRE_OK);
         assert_int_equal(gyre_host_block_run(host, &w, x, T + 1, NULL), GYRE_E_INVALID);
         assert_int_equal(gyre_host_block_run(host, &w, x, T, NULL), GYRE_OK);
@@ -91,7 +115,10 @@ static void host_block_is_the_runtimes_block(void **state)
 
 enum { VOCAB = 4300, W = 8, TOKENS = 5 }; // three pieces, the last one short
 
-static void rows_of(const void *user, uint64_t first, uint64_t n, float *out) { memcpy(out, (const float *)user + first * W, n * W * sizeof *out); }
+static void rows_of(const void *user, uint64_t first, uint64_t n, float *out)
+{
+    memcpy(out, (const float *)user + first * W, n * W * sizeof *out);
+}
 
 static void divergence_is_its_definition(void **state)
 {
@@ -101,7 +128,8 @@ static void divergence_is_its_definition(void **state)
     struct gyre_summary_head head[3];
     for (int h = 0; h < 3; h++) {
         table[h] = malloc(VOCAB * W * sizeof(float));
-        for (int i = 0; i < VOCAB * W; i++) table[h][i] = (h ? table[0][i] : 0) + unit(&seed) * (h == 2 ? 0 : h ? 0.3f : 3);
+        for (int i = 0; i < VOCAB * W; i++)
+            table[h][i] = (h ? table[0][i] : 0) + unit(&seed) * (h == 2 ? 0 : h ? 0.3f : 3);
         for (int i = 0; i < TOKENS * W; i++) z[h][i] = h ? z[0][i] : 2 * unit(&seed);
         head[h] = (struct gyre_summary_head){z[h], rows_of, table[h]};
     }
@@ -115,7 +143,8 @@ static void divergence_is_its_definition(void **state)
                 for (int i = 0; i < W; i++) l[h][v] += (double)z[h][t * W + i] * table[h][v * W + i];
                 sum[h] += exp(l[h][v]);
             }
-        for (int v = 0; v < VOCAB; v++) want += exp(l[0][v]) / sum[0] * (l[0][v] - log(sum[0]) - l[1][v] + log(sum[1])) / TOKENS;
+        for (int v = 0; v < VOCAB; v++)
+            want += exp(l[0][v]) / sum[0] * (l[0][v] - log(sum[0]) - l[1][v] + log(sum[1])) / TOKENS;
     }
     assert_true(want > 0.01 && fabs(kl[0] - want) < 1e-5);
     assert_true(fabs(kl[1]) < 1e-9); // the same model
@@ -123,11 +152,21 @@ static void divergence_is_its_definition(void **state)
 }
 
 // The device path, the host path and a resumed run report the same figures; wide weights report less error than narrow ones.
-static gyre_quantize_summary summary_of(const char *in, const char *device, uint32_t wbits, int (*progress)(void *, double, double, const char *), bool resume)
+static gyre_quantize_summary summary_of(const char *in, const char *device, uint32_t wbits,
+                                        int (*progress)(void *, double, double, const char *), bool resume)
 {
     gyre_quantize_summary s = {0};
     gyre_error err = {0};
-    const gyre_quantize_params p = {.source = in, .output = tiny_path("out.gguf"), .recipe = "quarot-rtn", .wgroup = -1, .wbits = wbits, .device = device, .force = !resume, .resume = resume, .progress = progress, .report_dir = tiny_path("reports/here")};
+    const gyre_quantize_params p = {.source = in,
+                                    .output = tiny_path("out.gguf"),
+                                    .recipe = "quarot-rtn",
+                                    .wgroup = -1,
+                                    .wbits = wbits,
+                                    .device = device,
+                                    .force = !resume,
+                                    .resume = resume,
+                                    .progress = progress,
+                                    .report_dir = tiny_path("reports/here")};
     const gyre_status st = gyre_quantize(&p, &s, &err);
     if (st != GYRE_OK && st != GYRE_E_CANCELLED) fail_msg("%s", err.message);
     return s;
@@ -147,7 +186,9 @@ static void close_to(const gyre_quantize_summary *a, const gyre_quantize_summary
 {
     assert_int_equal(a->summary_tokens, b->summary_tokens);
     assert_true(fabs(a->rtn_kl / b->rtn_kl - 1) < 0.05 && fabs(a->recipe_kl / b->recipe_kl - 1) < 0.05);
-    for (uint32_t l = 0; l < a->layers; l++) assert_true(fabs(a->layer[l].rtn_error / b->layer[l].rtn_error - 1) < 0.05 && fabs(a->layer[l].recipe_error / b->layer[l].recipe_error - 1) < 0.05);
+    for (uint32_t l = 0; l < a->layers; l++)
+        assert_true(fabs(a->layer[l].rtn_error / b->layer[l].rtn_error - 1) < 0.05 &&
+                    fabs(a->layer[l].recipe_error / b->layer[l].recipe_error - 1) < 0.05);
 }
 
 static void runs_report_the_same_everywhere(void **state)
@@ -157,13 +198,16 @@ static void runs_report_the_same_everywhere(void **state)
     options.tied = true;
     const char *in = tiny_path("tok.gguf");
     assert_int_equal(tiny_write_gguf(in, &options), 0);
-    gyre_quantize_summary host = summary_of(in, NULL, 4, NULL, false), cpu = summary_of(in, "cpu", 4, NULL, false), wide = summary_of(in, NULL, 8, NULL, false);
+    gyre_quantize_summary host = summary_of(in, NULL, 4, NULL, false), cpu = summary_of(in, "cpu", 4, NULL, false),
+                          wide = summary_of(in, NULL, 8, NULL, false);
     assert_true(host.summary_tokens > 200 && host.recipe_kl > 0 && host.layer[1].recipe_error > 0);
     close_to(&host, &cpu);
-    assert_true(wide.rtn_kl < 0.1 * host.rtn_kl && wide.recipe_kl < 0.1 * host.recipe_kl && wide.layer[0].rtn_error < host.layer[0].rtn_error);
+    assert_true(wide.rtn_kl < 0.1 * host.rtn_kl && wide.recipe_kl < 0.1 * host.recipe_kl &&
+                wide.layer[0].rtn_error < host.layer[0].rtn_error);
     calls = 0;
     remove(tiny_path("out.gguf"));
-    gyre_quantize_summary none = summary_of(in, NULL, 4, stop_late, true), resumed = summary_of(in, NULL, 4, NULL, true);
+    gyre_quantize_summary none = summary_of(in, NULL, 4, stop_late, true),
+                          resumed = summary_of(in, NULL, 4, NULL, true);
     assert_null(none.layer);
     assert_int_equal(resumed.resumed_layers, 1);
     close_to(&host, &resumed);

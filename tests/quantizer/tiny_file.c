@@ -11,7 +11,15 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-const struct tiny_file tiny_file_default = {.width = 64, .heads = 6, .kv_heads = 2, .head_dim = 16, .ffn = 96, .layers = 3, .vocab = 50, .tied = true, .seed = 1};
+const struct tiny_file tiny_file_default = {.width = 64,
+                                            .heads = 6,
+                                            .kv_heads = 2,
+                                            .head_dim = 16,
+                                            .ffn = 96,
+                                            .layers = 3,
+                                            .vocab = 50,
+                                            .tied = true,
+                                            .seed = 1};
 
 static char folder[64];
 
@@ -64,12 +72,16 @@ char *tiny_read(const char *path, uint64_t *bytes)
 struct writer {
     struct gyre_gguf gguf;
     const struct tiny_file *shape;
-    struct { float middle, spread; } fill[128];
+    struct {
+        float middle, spread;
+    } fill[128];
 };
 
-static void add(struct writer *w, const char *name, gyre_dtype type, uint32_t n_dims, uint64_t rows, uint64_t cols, float middle, float spread)
+static void add(struct writer *w, const char *name, gyre_dtype type, uint32_t n_dims, uint64_t rows, uint64_t cols,
+                float middle, float spread)
 {
-    const uint64_t i = gyre_gguf_add_tensor(&w->gguf, name, type, n_dims, n_dims == 1 ? &cols : (const uint64_t[]){rows, cols});
+    const uint64_t i =
+        gyre_gguf_add_tensor(&w->gguf, name, type, n_dims, n_dims == 1 ? &cols : (const uint64_t[]){rows, cols});
     w->fill[i].middle = middle;
     w->fill[i].spread = spread;
 }
@@ -78,7 +90,11 @@ static void add_block(struct writer *w, uint32_t l)
 {
     const struct tiny_file *s = w->shape;
     const uint32_t D = s->width, Q = s->heads * s->head_dim, K = s->kv_heads * s->head_dim, F = s->ffn;
-    const struct { const char *name; uint32_t rows, cols; } row[] = {{"attn_norm", 0, D}, {"attn_q", Q, D}, {"attn_k", K, D}, {"attn_v", K, D}, {"attn_output", D, Q}, {"ffn_norm", 0, D}, {"ffn_gate", F, D}, {"ffn_up", F, D}, {"ffn_down", D, F}};
+    const struct {
+        const char *name;
+        uint32_t rows, cols;
+    } row[] = {{"attn_norm", 0, D}, {"attn_q", Q, D},   {"attn_k", K, D}, {"attn_v", K, D},  {"attn_output", D, Q},
+               {"ffn_norm", 0, D},  {"ffn_gate", F, D}, {"ffn_up", F, D}, {"ffn_down", D, F}};
     char name[64];
     for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
         snprintf(name, sizeof name, "blk.%u.%s.weight", l, row[i].name);
@@ -98,7 +114,8 @@ static void write_data(struct writer *w, const struct gyre_gguf_tensor *t, uint6
         const float unit = (float)(*seed >> 8) / (1 << 24) - 0.5f;
         const float x = broken && i == n / 2 ? NAN : w->fill[index].middle + w->fill[index].spread * unit;
         const uint16_t half = gyre_f16_from_f32(x);
-        if (fwrite(t->type == GYRE_DTYPE_F16 ? (const void *)&half : &x, t->type == GYRE_DTYPE_F16 ? 2 : 4, 1, f) != 1) abort();
+        if (fwrite(t->type == GYRE_DTYPE_F16 ? (const void *)&half : &x, t->type == GYRE_DTYPE_F16 ? 2 : 4, 1, f) != 1)
+            abort();
     }
 }
 

@@ -6,7 +6,7 @@
 struct tiny_file { // zero fields: the defaults of tiny_file_defaults
     uint32_t width, heads, kv_heads, head_dim, ffn, layers, vocab;
     bool tied, constant_gain;
-    const char *nan_in;   // name of a tensor that gets a NaN
+    const char *nan_in; // name of a tensor that gets a NaN
     uint32_t seed;
 };
 extern const struct tiny_file tiny_file_default; // 64 wide, 6 heads of 16 on 2, ffn 96, 3 layers, 50 tokens, tied

@@ -26,10 +26,20 @@ static uint64_t site_size(const struct gyre_hparams *hp, int site)
     return out * in;
 }
 
-void tiny_make(struct tiny *t, uint32_t width, uint32_t heads, uint32_t kv_heads, uint32_t head_dim, uint32_t ffn, bool tied)
+void tiny_make(struct tiny *t, uint32_t width, uint32_t heads, uint32_t kv_heads, uint32_t head_dim, uint32_t ffn,
+               bool tied)
 {
     uint32_t seed = 5;
-    *t = (struct tiny){.hp = {.n_layers = 2, .width = width, .heads = heads, .kv_heads = kv_heads, .head_dim = head_dim, .ffn = ffn, .vocab = 37, .norm_eps = 1e-5f, .rope_base = 10000, .tied = tied}};
+    *t = (struct tiny){.hp = {.n_layers = 2,
+                              .width = width,
+                              .heads = heads,
+                              .kv_heads = kv_heads,
+                              .head_dim = head_dim,
+                              .ffn = ffn,
+                              .vocab = 37,
+                              .norm_eps = 1e-5f,
+                              .rope_base = 10000,
+                              .tied = tied}};
     for (int l = 0; l < 2; l++) {
         for (int s = 0; s < GYRE_SITES; s++) t->linear[l][s] = filled(site_size(&t->hp, s), 0, 0.7, &seed);
         t->attn_norm[l] = filled(width, 1, 0.9, &seed);
@@ -95,7 +105,9 @@ static void normalise(const double *x, const double *gain, double eps, uint32_t 
 static void transform_heads(double *x, uint32_t rows, uint32_t hd)
 {
     struct gyre_hadamard h;
-    if (gyre_hadamard_create(hd, &h, NULL) != GYRE_OK || gyre_hadamard_apply(&h, x, hd, 1, rows, hd, NULL, false, NULL) != GYRE_OK) abort();
+    if (gyre_hadamard_create(hd, &h, NULL) != GYRE_OK ||
+        gyre_hadamard_apply(&h, x, hd, 1, rows, hd, NULL, false, NULL) != GYRE_OK)
+        abort();
     gyre_hadamard_release(&h);
 }
 
@@ -138,7 +150,8 @@ static void layer(const struct tiny *t, int l, uint32_t n, double *x)
     const struct gyre_hparams *hp = &t->hp;
     const uint32_t D = hp->width, F = hp->ffn, Q = hp->heads * hp->head_dim, K = hp->kv_heads * hp->head_dim;
     double *const *w = t->linear[l];
-    double *h = malloc(n * (D + 2 * Q + 2 * K + 2 * F + D) * sizeof *h), *q = h + n * D, *k = q + n * Q, *v = k + n * K, *o = v + n * K, *gate = o + n * Q, *up = gate + n * F, *y = up + n * F;
+    double *h = malloc(n * (D + 2 * Q + 2 * K + 2 * F + D) * sizeof *h), *q = h + n * D, *k = q + n * Q, *v = k + n * K,
+           *o = v + n * K, *gate = o + n * Q, *up = gate + n * F, *y = up + n * F;
     normalise(x, t->attn_norm[l], hp->norm_eps, n, D, h);
     product(h, w[GYRE_SITE_Q], n, Q, D, q);
     product(h, w[GYRE_SITE_K], n, K, D, k);

@@ -5,13 +5,14 @@
 struct tiny {
     struct gyre_hparams hp;
     double *linear[2][GYRE_SITES], *attn_norm[2], *ffn_norm[2]; // two layers
-    double *embedding, *head, *final_norm;                     // head: NULL when tied
+    double *embedding, *head, *final_norm;                      // head: NULL when tied
     // What the forward pass does online.
     bool r3, r3_before_rope, r4, head_rotation;
-    const struct gyre_rotator *rotator;                        // for r4 and the head
+    const struct gyre_rotator *rotator; // for r4 and the head
 };
 
-void tiny_make(struct tiny *t, uint32_t width, uint32_t heads, uint32_t kv_heads, uint32_t head_dim, uint32_t ffn, bool tied);
+void tiny_make(struct tiny *t, uint32_t width, uint32_t heads, uint32_t kv_heads, uint32_t head_dim, uint32_t ffn,
+               bool tied);
 void tiny_copy(struct tiny *to, const struct tiny *from);
 void tiny_free(struct tiny *t);
 // logits [n, vocab]
