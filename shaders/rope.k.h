@@ -25,7 +25,8 @@ FN float2 rope_cos_sin(float turns)
   const float a = (turns - n * 0.25f) * 6.28318530718f;
   const float z = a * a;
   const float s = a + a * z * (-1.0f / 6.0f + z * (1.0f / 120.0f + z * (-1.0f / 5040.0f + z * (1.0f / 362880.0f))));
-  const float c = 1.0f + z * (-0.5f + z * (1.0f / 24.0f + z * (-1.0f / 720.0f + z * (1.0f / 40320.0f + z * (-1.0f / 3628800.0f)))));
+  const float c = 1.0f + z * (-1.0f / 2.0f + z * (1.0f / 24.0f + z * (-1.0f / 720.0f +
+                  z * (1.0f / 40320.0f + z * (-1.0f / 3628800.0f)))));
   const int quarter = I(n) & 3;
   const float cs = (quarter & 1) == 0 ? c : s;
   const float sn = (quarter & 1) == 0 ? s : c;

@@ -7,7 +7,8 @@ FN float exp_negative(float x)
   const float c = max(x, -87.0f);
   const float n = ROUNDE(c * 1.44269504f);
   const float r = (c - n * 0.693359375f) + n * 2.12194440e-4f;
-  const float p = 1.0f + r * (1.0f + r * (1.0f / 2.0f + r * (1.0f / 6.0f + r * (1.0f / 24.0f + r * (1.0f / 120.0f + r * (1.0f / 720.0f + r * (1.0f / 5040.0f)))))));
+  const float p = 1.0f + r * (1.0f + r * (1.0f / 2.0f + r * (1.0f / 6.0f + r * (1.0f / 24.0f +
+                  r * (1.0f / 120.0f + r * (1.0f / 720.0f + r * (1.0f / 5040.0f)))))));
   const float y = p * BITS_F(U(I(n) + 127) << 23);
   return x < -87.0f ? 0.0f : (x <= 0.0f ? y : x); /* NaN stays NaN */
 }
@@ -24,8 +25,8 @@ FN float log_positive(float x)
   return e * 0.693359375f + (a - e * 2.12194440e-4f);
 }
 
-/* Folds the invocations' values pairwise: `fold(i, j)` merges entry j of shared memory into entry i. Ends with a barrier,
-   the result in entry 0. */
+/* Folds the invocations' values pairwise: `fold(i, j)` merges entry j of shared memory into entry i. Ends with a
+   barrier, the result in entry 0. */
 #define FOLD_ALL(fold)                                                                          \
   BARRIER_L();                                                                                  \
   for (int n_ = WGX; n_ > 1; n_ = (n_ + 1) / 2) {                                               \
@@ -62,8 +63,8 @@ FN float log_positive(float x)
     BARRIER_L();                                                                                \
   }
 
-/* sum = the sum of `term` (an expression in i) over i < width. Two levels of partial sums keep 1e-6 over 10^5 terms. Uses
-   shared float best[WGX]. */
+/* sum = the sum of `term` (an expression in i) over i < width. Two levels of partial sums keep 1e-6 over 10^5 terms.
+   Uses shared float best[WGX]. */
 #define FOLD_SUM(i, j) best[i] += best[j];
 #define ROW_SUM(width, term, sum)                                                               \
   {                                                                                             \
