@@ -69,8 +69,8 @@ gyre_status ocl_buffer_read(gyre_device *device, gyre_buffer *buffer, uint64_t o
                             gyre_error *err)
 {
     struct ocl_buffer *const b = ocl_buffer_of(buffer);
-    const cl_int code = ocl.EnqueueReadBuffer(ocl_device_of(device)->queue, b->memory, CL_TRUE, offset, size, target, 0,
-                                              NULL, NULL);
+    const cl_int code =
+        ocl.EnqueueReadBuffer(ocl_device_of(device)->queue, b->memory, CL_TRUE, offset, size, target, 0, NULL, NULL);
     if (code == CL_SUCCESS) return GYRE_OK;
     return ocl_fail(err, code, "cannot read buffer (%s, %llu bytes at %llu)", b->base.label, (unsigned long long)size,
                     (unsigned long long)offset);

@@ -22,7 +22,8 @@ struct candidate {
 static char *get_text(cl_platform_id platform, cl_device_id id, cl_uint what)
 {
     size_t size = 0;
-    cl_int code = id ? ocl.GetDeviceInfo(id, what, 0, NULL, &size) : ocl.GetPlatformInfo(platform, what, 0, NULL, &size);
+    cl_int code =
+        id ? ocl.GetDeviceInfo(id, what, 0, NULL, &size) : ocl.GetPlatformInfo(platform, what, 0, NULL, &size);
     char *text = code == CL_SUCCESS ? calloc(size + 1, 1) : NULL;
     if (!text) return NULL;
     code = id ? ocl.GetDeviceInfo(id, what, size, text, NULL) : ocl.GetPlatformInfo(platform, what, size, text, NULL);
@@ -131,8 +132,8 @@ static gyre_status describe(const struct candidate *c, int index, struct gyre_de
     char *const extensions = get_text(NULL, c->id, CL_DEVICE_EXTENSIONS);
     gyre_status st = GYRE_OK;
     if (!name || !version || !platform || !extensions) {
-        st = gyre_fail(err, GYRE_E_DEVICE, "cannot describe device (opencl:%d): its driver gives no name; "
-                       "update the driver", index);
+        st = gyre_fail(err, GYRE_E_DEVICE,
+                       "cannot describe device (opencl:%d): its driver gives no name; update the driver", index);
         goto done;
     }
     *info = (struct gyre_device_info){
@@ -149,8 +150,7 @@ static gyre_status describe(const struct candidate *c, int index, struct gyre_de
     };
     size_t sizes[8] = {0};
     (void)ocl.GetDeviceInfo(c->id, CL_DEVICE_MAX_WORK_ITEM_SIZES, sizeof sizes, sizes, NULL);
-    for (int i = 0; i < 3; i++)
-        info->max_group_size[i] = (uint32_t)GYRE_MIN(sizes[i], (size_t)UINT32_MAX);
+    for (int i = 0; i < 3; i++) info->max_group_size[i] = (uint32_t)GYRE_MIN(sizes[i], (size_t)UINT32_MAX);
     snprintf(info->name, sizeof info->name, "%s", name);
     snprintf(info->driver, sizeof info->driver, "%s %s", platform, version);
     get_subgroups(c->id, extensions, info);

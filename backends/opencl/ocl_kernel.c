@@ -16,7 +16,8 @@ static bool write_options(char *out, const struct ocl_device *d, const struct gy
     int at = snprintf(out, OPTIONS_BYTES, "%s -cl-mad-enable%s", d->language,
                       d->base.info.int_dot == GYRE_INT_DOT_ACCELERATED ? " -DGYRE_INT_DOT" : "");
     for (uint32_t i = 0; i < source->n_spec && at < OPTIONS_BYTES; i++)
-        at += snprintf(out + at, (size_t)(OPTIONS_BYTES - at), " -D%s=%d", source->spec_names[i], (int32_t)params->spec[i]);
+        at += snprintf(out + at, (size_t)(OPTIONS_BYTES - at), " -D%s=%d", source->spec_names[i],
+                       (int32_t)params->spec[i]);
     return at < OPTIONS_BYTES;
 }
 
@@ -38,8 +39,7 @@ static char *build_log(const struct ocl_device *d, cl_program program)
 static void log_lines(const gyre_log *log, gyre_log_level level, const char *kernel, char *text)
 {
     char *rest = text;
-    for (char *line; (line = strtok_r(rest, "\r\n", &rest));)
-        gyre_logf(log, level, "opencl: %s: %s", kernel, line);
+    for (char *line; (line = strtok_r(rest, "\r\n", &rest));) gyre_logf(log, level, "opencl: %s: %s", kernel, line);
 }
 
 static cl_program build_from_source(struct ocl_device *d, const struct gyre_kernel_source *source, const char *options,
@@ -74,8 +74,8 @@ static cl_program build_from_cache(struct ocl_device *d, const char *key, const 
     cl_int code, usable;
     void *const binary = gyre_cache_load(d->base.options.cache_dir, "opencl", key, &size);
     if (!binary) return NULL;
-    cl_program program = ocl.CreateProgramWithBinary(d->context, 1, &d->id, &size,
-                                                     (const unsigned char *[]){binary}, &usable, &code);
+    cl_program program =
+        ocl.CreateProgramWithBinary(d->context, 1, &d->id, &size, (const unsigned char *[]){binary}, &usable, &code);
     free(binary);
     if (code == CL_SUCCESS && usable == CL_SUCCESS) code = ocl.BuildProgram(program, 1, &d->id, options, NULL, NULL);
     if (code == CL_SUCCESS && usable == CL_SUCCESS) return program;
@@ -110,12 +110,15 @@ static gyre_status check_program(struct ocl_device *d, const struct ocl_kernel *
     (void)ocl.ReleaseKernel(kernel);
     if (code != CL_SUCCESS) return ocl_fail(err, code, "cannot describe kernel (%s)", name);
     if (wanted > most)
-        return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot create kernel (%s): workgroups of %zu, but %s can run %zu of "
-                         "this kernel; use a smaller workgroup", name, wanted, d->base.info.id, most);
+        return gyre_fail(err, GYRE_E_UNSUPPORTED,
+                         "cannot create kernel (%s): workgroups of %zu, but %s can run %zu of "
+                         "this kernel; use a smaller workgroup",
+                         name, wanted, d->base.info.id, most);
     if (shared > d->base.info.shared_bytes)
-        return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot create kernel (%s): %llu bytes of shared memory, but %s has "
-                         "%u; use a smaller tile", name, (unsigned long long)shared, d->base.info.id,
-                         d->base.info.shared_bytes);
+        return gyre_fail(err, GYRE_E_UNSUPPORTED,
+                         "cannot create kernel (%s): %llu bytes of shared memory, but %s has "
+                         "%u; use a smaller tile",
+                         name, (unsigned long long)shared, d->base.info.id, d->base.info.shared_bytes);
     return GYRE_OK;
 }
 

@@ -20,8 +20,7 @@ static struct gyre_binding *list_bindings(const struct gyre_dispatch *dispatches
     if (!all) return NULL;
     uint32_t count = 0, kept = 0;
     for (uint32_t i = 0; i < n_dispatches; i++)
-        for (uint32_t b = 0; b < dispatches[i].kernel->source->n_bindings; b++)
-            all[count++] = dispatches[i].bind[b];
+        for (uint32_t b = 0; b < dispatches[i].kernel->source->n_bindings; b++) all[count++] = dispatches[i].bind[b];
     qsort(all, count, sizeof *all, compare_bindings);
     for (uint32_t i = 0; i < count; i++)
         if (!i || compare_bindings(&all[kept - 1], &all[i])) all[kept++] = all[i];
@@ -167,7 +166,8 @@ static gyre_status profile(struct ocl_device *d, const struct ocl_recording *r, 
         cl_ulong begin = 0, end = 0;
         ns[i] = 0;
         if (!events[i]) continue;
-        if (ocl.GetEventProfilingInfo(events[i], CL_PROFILING_COMMAND_START, sizeof begin, &begin, NULL) == CL_SUCCESS &&
+        if (ocl.GetEventProfilingInfo(events[i], CL_PROFILING_COMMAND_START, sizeof begin, &begin, NULL) ==
+                CL_SUCCESS &&
             ocl.GetEventProfilingInfo(events[i], CL_PROFILING_COMMAND_END, sizeof end, &end, NULL) == CL_SUCCESS)
             ns[i] = end - begin;
         (void)ocl.ReleaseEvent(events[i]);

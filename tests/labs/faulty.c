@@ -6,28 +6,38 @@
 #include <stdio.h>
 #include <string.h>
 
-#define HEAD                                                                                                  \
-    "typedef struct { int n; } pc_t;\n"                                                                       \
-    "__kernel __attribute__((reqd_work_group_size(WGX, WGY, WGZ)))\n"                                         \
+#define HEAD                                                                                                           \
+    "typedef struct { int n; } pc_t;\n"                                                                                \
+    "__kernel __attribute__((reqd_work_group_size(WGX, WGY, WGZ)))\n"                                                  \
     "void gyre_faulty(__global int *y, const pc_t pc) { int i = get_local_id(0); __local int s[8];\n"
 
-static const struct { const char *name, *text; } faults[] = {
+static const struct {
+    const char *name, *text;
+} faults[] = {
     // what a forgotten BARRIER_L() between two steps of a reduction looks like
     {"race", HEAD "s[i] = i; if (i < 4) s[i] += s[i + 4]; barrier(CLK_LOCAL_MEM_FENCE); y[i] = s[i]; }\n"},
     {"bounds", HEAD "s[i] = 0; y[i * pc.n] = s[i]; }\n"},
     {"uninitialised", HEAD "if (i > 0) s[i] = i; barrier(CLK_LOCAL_MEM_FENCE); y[i] = s[i]; }\n"},
     {"api", HEAD "s[i] = i; y[i] = s[i]; }\n"},
     // sound, in the form that the compiler turns into a store of undef followed by the elements
-    {"none", HEAD "__local float2 p[8]; float a = 0.0f, b = 0.0f;\n"
-             "for (int j = i; j < pc.n; j += 8) { a = min(a, (float)j); b = max(b, (float)j); }\n"
-             "s[i] = i; p[i] = (float2)(a, b); barrier(CLK_LOCAL_MEM_FENCE); y[i] = s[7 - i] + (int)p[7 - i].y; }\n"},
+    {"none",
+     HEAD "__local float2 p[8]; float a = 0.0f, b = 0.0f;\n"
+          "for (int j = i; j < pc.n; j += 8) { a = min(a, (float)j); b = max(b, (float)j); }\n"
+          "s[i] = i; p[i] = (float2)(a, b); barrier(CLK_LOCAL_MEM_FENCE); y[i] = s[7 - i] + (int)p[7 - i].y; }\n"},
 };
 
 static gyre_status run(const char *text, bool wrong_call, gyre_error *err)
 {
-    const struct gyre_kernel_source source = {
-        .name = "faulty", .op = "none", .n_writes = 1, .n_bindings = 1, .params_size = 4, .n_spec = 3,
-        .spec_names = {"WGX", "WGY", "WGZ"}, .spec_defaults = {8, 1, 1}, .opencl = text, .hash = 1};
+    const struct gyre_kernel_source source = {.name = "faulty",
+                                              .op = "none",
+                                              .n_writes = 1,
+                                              .n_bindings = 1,
+                                              .params_size = 4,
+                                              .n_spec = 3,
+                                              .spec_names = {"WGX", "WGY", "WGZ"},
+                                              .spec_defaults = {8, 1, 1},
+                                              .opencl = text,
+                                              .hash = 1};
     const struct gyre_kernel_params params = {.name = "faulty", .n_spec = 3, .spec = {8, 1, 1}};
     const int32_t zero[8] = {0}, far = 1000;
     gyre_device *device = NULL;

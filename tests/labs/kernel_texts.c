@@ -1,5 +1,6 @@
-// Writes the OpenCL C of every kernel to FOLDER/NAME.cl, with the defaults of its constants as #defines in front, and
-// lists the names on stdout: "NAME", or "NAME dot" when the kernel uses int8 dot products. For compilers without a device.
+// Writes the OpenCL C of every kernel to FOLDER/NAME.cl, with the defaults of its constants as #defines in front,
+// and lists the names on stdout: "NAME", or "NAME dot" when the kernel uses int8 dot products. For compilers without
+// a device.
 #include "backends/kernel_source.h"
 
 #include <stdbool.h>

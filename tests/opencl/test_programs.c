@@ -49,8 +49,14 @@ static gyre_device *open_device(void)
 
 // A kernel that shows its constants: y[i] = WGX * 1000000 + KEY (signed, default -7).
 static const struct gyre_kernel_source show = {
-    .name = "show", .op = "none", .n_writes = 1, .n_bindings = 1, .params_size = 4, .n_spec = 4,
-    .spec_names = {"WGX", "WGY", "WGZ", "KEY"}, .spec_defaults = {8, 1, 1, (uint32_t)-7},
+    .name = "show",
+    .op = "none",
+    .n_writes = 1,
+    .n_bindings = 1,
+    .params_size = 4,
+    .n_spec = 4,
+    .spec_names = {"WGX", "WGY", "WGZ", "KEY"},
+    .spec_defaults = {8, 1, 1, (uint32_t)-7},
     .opencl = "typedef struct { int add; } pc_t;\n"
               "__kernel __attribute__((reqd_work_group_size(WGX, WGY, WGZ)))\n"
               "void gyre_show(__global int *y, const pc_t pc)\n"
@@ -225,12 +231,9 @@ static void vulkan_only_kernel_is_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(second_build_comes_from_the_cache),
-        cmocka_unit_test(damaged_files_are_ignored_and_replaced),
-        cmocka_unit_test(foreign_binary_is_ignored),
-        cmocka_unit_test(build_error_is_one_line_and_a_log),
-        cmocka_unit_test(kernels_build_without_a_word),
-        cmocka_unit_test(vulkan_only_kernel_is_refused),
+        cmocka_unit_test(second_build_comes_from_the_cache), cmocka_unit_test(damaged_files_are_ignored_and_replaced),
+        cmocka_unit_test(foreign_binary_is_ignored),         cmocka_unit_test(build_error_is_one_line_and_a_log),
+        cmocka_unit_test(kernels_build_without_a_word),      cmocka_unit_test(vulkan_only_kernel_is_refused),
     };
     gyre_device *device;
     if (gyre_device_open("opencl:0", NULL, &device, &err) != GYRE_OK) {

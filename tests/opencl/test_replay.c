@@ -31,7 +31,10 @@ static int teardown(void **state)
     return 0;
 }
 
-static struct gyre_binding slice(gyre_buffer *buffer, uint64_t i) { return (struct gyre_binding){buffer, i * SLICE, COUNT * 4}; }
+static struct gyre_binding slice(gyre_buffer *buffer, uint64_t i)
+{
+    return (struct gyre_binding){buffer, i * SLICE, COUNT * 4};
+}
 
 // slice y = slice a + slice b
 static struct gyre_dispatch add(gyre_kernel *kernel, gyre_buffer *buffer, uint64_t y, uint64_t a, uint64_t b)
@@ -127,7 +130,8 @@ static void allocation_failure_is_device_memory(void **state)
 {
     (void)state;
     gyre_buffer *buffer = NULL;
-    assert_int_equal(device->backend->buffer_create(device, UINT64_C(1) << 60, "huge", &buffer, &err), GYRE_E_DEVICE_MEM);
+    assert_int_equal(device->backend->buffer_create(device, UINT64_C(1) << 60, "huge", &buffer, &err),
+                     GYRE_E_DEVICE_MEM);
     assert_null(buffer);
     assert_non_null(strstr(err.message, "huge"));
     assert_null(strchr(err.message, '\n'));
