@@ -1,5 +1,5 @@
-/* The angle of a rotary embedding: position * freq, its cosine and its sine, good for positions up to 2^20 and equal on
-   every device to about 1e-7 (1e-5 at position 2^20), because no built-in sine sees a large argument.
+/* The angle of a rotary embedding: position * freq, its cosine and its sine, to 4e-7 for positions up to 2^20 on every
+   device, because no built-in sine sees a large argument.
 
    freq / (2 pi) = k 2^-24 + low, k an integer: the turns of k are counted in integers (exact, only their fraction
    matters), those of low are a small float. With freq = f1 + f2 and 1 / (2 pi) = c1 + c2 + c3, f1 f2 c1 c2 of 12 bits
