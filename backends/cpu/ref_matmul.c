@@ -44,18 +44,18 @@ static int32_t dot(const int8_t *a, const int8_t *b, int32_t n)
 
 // y = s_x * sum over groups of s_w * (sum of code_w * code_x - zero * sums): integers exact, then f32 in the order of the
 // groups, as the kernels do it. Per channel there is one group: integers through all of K, one scaling.
-static void integer_column(const struct product *q, int32_t col, int8_t *w)
+static void integer_column(const struct product *q, int32_t col, int8_t *w, float *scale)
 {
     const int32_t k = q->p->k, group = q->p->group;
     for (int32_t i = 0; i < k; i++) w[i] = (int8_t)gyre_ref_weight_code(&q->w, i, col);
+    for (int32_t g = 0; g < k / group; g++) scale[g] = gyre_ref_weight_scale(&q->w, g, col);
     for (int32_t row = 0; row < q->p->rows; row++) {
         const int8_t *x = q->codes + (size_t)row * (size_t)k;
         const int32_t zero = (int32_t)q->meta[2 * row + 1];
         float y = 0;
         for (int32_t g = 0; g < k / group; g++) {
             const int32_t sum = dot(w + g * group, x + g * group, group) - zero * q->sums[g * q->p->n_pad + col];
-            const float scaled = gyre_ref_weight_scale(&q->w, g, col) * (float)sum;
-            y += scaled;
+            y += scale[g] * (float)sum;
         }
         store(q, row, col, gyre_f32_from_bits(q->meta[2 * row]) * y);
     }
@@ -66,11 +66,13 @@ static void integer_product(const struct product *q)
 #pragma omp parallel
     {
         int8_t *w = malloc((size_t)q->p->k);
+        float *scale = malloc((size_t)(q->p->k / q->p->group) * sizeof *scale);
 #pragma omp for
         for (int32_t col = 0; col < q->p->n; col++) {
-            if (w) integer_column(q, col, w);
+            if (w && scale) integer_column(q, col, w, scale);
             else for (int32_t row = 0; row < q->p->rows; row++) store(q, row, col, NAN);
         }
+        free(scale);
         free(w);
     }
 }
