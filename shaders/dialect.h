@@ -4,8 +4,8 @@
    Rules that keep both compilers content (each one was paid for):
    - output bindings first; 4-byte scalars and their vectors only, never 8- or 16-bit buffers; no pointers, no casts
      of buffers: bind the same memory twice instead
-   - F(x) I(x) U(x) convert, V4F(..) constructs; uint never becomes int by itself. I4(u) takes the bits of a uint4 as
-     signed, F4(i) converts an int4
+   - F(x) I(x) U(x) convert, V4F(..) constructs; uint never becomes int by itself. I4(u) and U4(i) keep the bits of
+     a vector, F4(i) converts an int4
    - NO_CONTRACT before PARAMS and PRECISE before a float's declaration: its products and sums are rounded one by one
    - no early return before a barrier (Mali-G76 hangs); no #if on a SPEC name (silently false in GLSL): use C `if`
    - helper functions take and return values; helpers that touch buffers or shared memory are macros
@@ -61,14 +61,18 @@
 #define BITS_I(x) as_int(x)
 #define BITS_F(x) as_float(x)
 #define I4(x) as_int4(x)
+#define U4(x) as_uint4(x)
 #define NO_CONTRACT _Pragma("OPENCL FP_CONTRACT OFF")
 #define PRECISE
 #define F4(x) convert_float4(x)
 #define UNROLL __attribute__((opencl_unroll_hint))
-/* two halves in one uint word */
+/* two halves in one uint word: both as a float2, the low one, the high one */
 #define UNPACK_H2(u) gyre_unpack_h2(u)
 #define PACK_H2(v) gyre_pack_h2(v)
+#define H_LO(u) gyre_half(u)
+#define H_HI(u) gyre_half((u) >> 16)
 static inline float2 gyre_unpack_h2(uint u) { return vload_half2(0, (const __private half *)&u); }
+static inline float gyre_half(uint u) { return vload_half(0, (const __private half *)&u); }
 static inline uint gyre_pack_h2(float2 v) { uint u; vstore_half2_rte(v, 0, (__private half *)&u); return u; }
 #if defined(__opencl_c_integer_dot_product_input_4x8bit_packed) && defined(GYRE_INT_DOT)
 #define DOT4_SS(a, b, c) ((c) + dot_4x8packed_ss_int((a), (b)))
@@ -138,11 +142,14 @@ layout(constant_id = 2) const int WGZ = 1;
 #define BITS_I(x) floatBitsToInt(x)
 #define BITS_F(x) uintBitsToFloat(x)
 #define I4(x) ivec4(x)
+#define U4(x) uvec4(x)
 #define NO_CONTRACT
 #define PRECISE precise
 #define F4(x) vec4(x)
 #define UNROLL [[unroll]]
 #define UNPACK_H2(u) unpackHalf2x16(u)
+#define H_LO(u) unpackHalf2x16(u).x
+#define H_HI(u) unpackHalf2x16(u).y
 #define PACK_H2(v) packHalf2x16(v)
 #ifdef GYRE_INT_DOT
 #define DOT4_SS(a, b, c) ((c) + gyre_sdot(U(a), U(b), 0))

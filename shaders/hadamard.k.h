@@ -30,7 +30,8 @@
   for (int c0_ = 0; c0_ < columns_; c0_ += slots_) {                                                                  \
     const int column_ = c0_ + slot_;                                                                                  \
     const int live_ = slot_ < slots_ && column_ < columns_ ? (k) : 0;                                                 \
-    const int at_ = (column_ / (s)) * ((k) * (s)) + column_ % (s);                                                    \
+    const int outer_ = column_ / (s);                                                                                 \
+    const int at_ = outer_ * ((k) * (s)) + (column_ - outer_ * (s));                                                  \
     float sum_[16];                                                                                                   \
     UNROLL for (int o_ = 0; o_ < 16; o_++) sum_[o_] = 0.0f;                                                           \
     for (int j_ = 0; j_ < live_; j_++) {                                                                              \

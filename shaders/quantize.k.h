@@ -23,25 +23,31 @@ FN uint quant_word(float4 x, int bits, float inverse, float zero) {
   return quant_code(x.x, bits, inverse, zero) | (quant_code(x.y, bits, inverse, zero) << 8u) |
          (quant_code(x.z, bits, inverse, zero) << 16u) | (quant_code(x.w, bits, inverse, zero) << 24u);
 }
-FN float2 quant_range(float2 range, float4 x) {
-  return V2F(min(range.x, min(min(x.x, x.y), min(x.z, x.w))), max(range.y, max(max(x.x, x.y), max(x.z, x.w))));
-}
+FN float quant_least(float4 x) { return min(min(x.x, x.y), min(x.z, x.w)); }
+FN float quant_most(float4 x) { return max(max(x.x, x.y), max(x.z, x.w)); }
 
-/* QUANT_SHARED declares the scratch; QUANT_REDUCE makes `range`, a float2 {lo, hi} of every invocation, that of the
-   workgroup (WGX a power of two) and declares `scale`, `inverse` and `zero`. */
-#define QUANT_SHARED SHARED(float2, quant_ranges, WGX)
-#define QUANT_REDUCE(range, bits, clip)                                                                               \
-  quant_ranges[LI_X] = range;                                                                                         \
+/* QUANT_SHARED declares the scratch. QUANT_REDUCE takes every invocation's `lo` and `hi`, makes them those of the workgroup
+   (WGX a power of two) and declares `scale`, `inverse` and `zero`. */
+#define QUANT_SHARED SHARED(float, quant_lo, WGX) SHARED(float, quant_hi, WGX)
+#define QUANT_REDUCE(lo, hi, bits, clip)                                                                              \
+  quant_lo[LI_X] = lo;                                                                                                \
+  quant_hi[LI_X] = hi;                                                                                                \
   BARRIER_L();                                                                                                        \
   for (int half_ = WGX / 2; half_ > 0; half_ >>= 1) {                                                                 \
     if (LI_X < half_) {                                                                                               \
-      const float2 a_ = quant_ranges[LI_X];                                                                           \
-      const float2 b_ = quant_ranges[LI_X + half_];                                                                   \
-      quant_ranges[LI_X] = V2F(min(a_.x, b_.x), max(a_.y, b_.y));                                                     \
+      quant_lo[LI_X] = min(quant_lo[LI_X], quant_lo[LI_X + half_]);                                                   \
+      quant_hi[LI_X] = max(quant_hi[LI_X], quant_hi[LI_X + half_]);                                                   \
     }                                                                                                                 \
     BARRIER_L();                                                                                                      \
   }                                                                                                                   \
-  range = quant_ranges[0];                                                                                            \
-  const float scale = quant_scale(bits, range.x, range.y, clip);                                                      \
+  lo = quant_lo[0];                                                                                                   \
+  hi = quant_hi[0];                                                                                                   \
+  const float scale = quant_scale(bits, lo, hi, clip);                                                                \
   const float inverse = quant_inverse(scale);                                                                         \
-  const float zero = quant_zero(bits, range.x, clip, inverse);
+  const float zero = quant_zero(bits, lo, clip, inverse);
+/* Two words rather than a vector: oclgrind takes the way clang stores vectors for the use of unset values. */
+#define QUANT_META(row)                                                                                               \
+  if (LI_X == 0) {                                                                                                    \
+    meta[2 * (row)] = BITS_U(scale);                                                                                  \
+    meta[2 * (row) + 1] = U(I(zero));                                                                                 \
+  }
