@@ -118,14 +118,14 @@ static gyre_status tune_matmul(const gyre_graph *g, const struct gyre_node *node
     const bool few = rows <= 4, wide = w->n >= 16384;
     uint32_t wgx = 8, wgy = 1, tr = few ? rows : 4, tc = 2;
     switch (class_of(info)) {
-    case LAVAPIPE: // measured on 2 cores: a wide weight wants long runs along N (49152 columns: 19 -> 6 ms for one row)
+    case LAVAPIPE: // a wide weight wants long runs along N
         if (!quant && rows == 1) tc = wide ? 8 : 4;
-        if (!few && wide) tr = 8; // 300 -> 115 ms for 16 rows
+        if (!few && wide) tr = 8;
         break;
     case POCL:
         wgx = 4;
         if (!quant && rows == 1) tc = 4;
-        if (quant && rows >= 8) tr = 8; // 13.5 -> 11.5 ms for the products of a block, 64 rows
+        if (quant && rows >= 8) tr = 8;
         break;
     case HARDWARE:
         wgx = few && w->n <= 2048 ? 4 : 16; // a small N still makes enough workgroups
