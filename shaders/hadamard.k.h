@@ -3,20 +3,43 @@
    Before use a kernel defines
      HAD_AT(i)     element i as an lvalue (shared memory, or a buffer bound for reading and writing)
      HAD_SYNC()    the barrier that makes one invocation's HAD_AT writes visible to the others
-   and declares `pc` with the fields of GYRE_PARAMS_HAD, a read-only uint buffer `base` (shaders/params.h), and SPEC AXES:
-   only the first AXES of k1, k2, k3 may exceed 1. 3 is always right; devices that mask code instead of skipping it
-   (lavapipe) gain from less.
+   and declares `pc` with the fields of GYRE_PARAMS_HAD, a read-only uint buffer `base` (shaders/params.h), and with
+   HAD_SPECS(first id) the constants K1, K2, K3, P. They repeat pc's, so that loops unroll and a k up to 32 is transformed
+   in registers; or K1 is 0 (the default), then pc's are used.
 
    HAD_TRANSFORM(total, t, threads) transforms elements 0..total-1, a whole number of segments of pc.n = k1*k2*k3*2^p,
    by all `threads` invocations (t = 0..threads-1) in uniform control flow. It starts after a HAD_SYNC of the caller's
    and ends with one. It does not divide: the caller multiplies by HAD_NORM. Needs threads >= ceil(max(k1,k2,k3) / 16).
 
    x is a tensor [segment][k1][k2][k3][2^p]; every axis is transformed by itself, in f32. The dense axes come first: an
-   invocation keeps 16 outputs of one column in registers and reads the column once. The axis 2^p takes four butterfly
-   stages per pass in registers. Additions only, in a fixed order: the same bits on every device.                    */
+   invocation keeps all (k <= 32) or 16 outputs of one column in registers and reads the column once. The axis 2^p takes
+   four butterfly stages per pass in registers. Additions only, in a fixed order: the same bits on every device.      */
+#define HAD_SPECS(a, b, c, d) SPEC(a, K1, 0) SPEC(b, K2, 1) SPEC(c, K3, 1) SPEC(d, P, 0)
 #define HAD_NORM RSQRT(F(pc.n))
 
 #define HAD_SIGNED(x, bits, o) BITS_F(BITS_U(x) ^ (((bits) << U(31 - (o))) & 0x80000000u))
+
+/* Dense axis of K (a constant, 2..32) elements at distance s: a column is one invocation's, in registers. Bit i of
+   signs_[j]: the sign with which element j enters output i. */
+#define HAD_SMALL(total, K, s, words, t, threads)                                                                     \
+  uint signs_[K];                                                                                                     \
+  UNROLL for (int j_ = 0; j_ < K; j_++) signs_[j_] = pc.had_t != 0 ? 0u : base[(words) + j_];                         \
+  for (int i_ = 0; i_ < (pc.had_t != 0 ? K : 0); i_++) {                                                              \
+    const uint row_ = base[(words) + i_];                                                                             \
+    UNROLL for (int j_ = 0; j_ < K; j_++) signs_[j_] |= ((row_ >> U(j_)) & 1u) << U(i_);                              \
+  }                                                                                                                   \
+  for (int column_ = (t); column_ < (total) / (K); column_ += (threads)) {                                            \
+    const int outer_ = column_ / (s);                                                                                 \
+    const int at_ = outer_ * ((K) * (s)) + (column_ - outer_ * (s));                                                  \
+    float sum_[K];                                                                                                    \
+    UNROLL for (int i_ = 0; i_ < K; i_++) sum_[i_] = 0.0f;                                                            \
+    UNROLL for (int j_ = 0; j_ < K; j_++) {                                                                           \
+      const float x_ = HAD_AT(at_ + j_ * (s));                                                                        \
+      UNROLL for (int i_ = 0; i_ < K; i_++) sum_[i_] += HAD_SIGNED(x_, signs_[j_], i_);                               \
+    }                                                                                                                 \
+    UNROLL for (int i_ = 0; i_ < K; i_++) HAD_AT(at_ + i_ * (s)) = sum_[i_];                                          \
+  }                                                                                                                   \
+  HAD_SYNC();
 
 /* Dense axis of k elements at distance s. Bits of `signs`: the signs with which element j enters outputs first..first+15. */
 #define HAD_DENSE(total, k, s, words, t, threads)                                                                     \
@@ -64,36 +87,57 @@
 #define HAD_STAGES8(a) HAD_STAGE(a, 8, 1) HAD_STAGE(a, 8, 2) HAD_STAGE(a, 8, 4)
 #define HAD_STAGES16(a) HAD_STAGE(a, 16, 1) HAD_STAGE(a, 16, 2) HAD_STAGE(a, 16, 4) HAD_STAGE(a, 16, 8)
 
-/* log2(m) stages, from distance s on, of all columns. */
+/* log2(m) stages, from distance s on, of all columns, and a HAD_SYNC. */
 #define HAD_PASS(total, m, s, t, threads)                                                                             \
-  for (int c_ = (t); c_ < (total) / (m); c_ += (threads)) {                                                           \
-    const int at_ = (c_ & ~((s) - 1)) * (m) + (c_ & ((s) - 1));                                                       \
-    float a_[m];                                                                                                      \
-    UNROLL for (int j_ = 0; j_ < (m); j_++) a_[j_] = HAD_AT(at_ + j_ * (s));                                          \
-    HAD_STAGES##m(a_)                                                                                                 \
-    UNROLL for (int j_ = 0; j_ < (m); j_++) HAD_AT(at_ + j_ * (s)) = a_[j_];                                          \
+  {                                                                                                                   \
+    for (int c_ = (t); c_ < (total) / (m); c_ += (threads)) {                                                         \
+      const int at_ = (c_ & ~((s) - 1)) * (m) + (c_ & ((s) - 1));                                                     \
+      float a_[m];                                                                                                    \
+      UNROLL for (int j_ = 0; j_ < (m); j_++) a_[j_] = HAD_AT(at_ + j_ * (s));                                        \
+      HAD_STAGES##m(a_)                                                                                               \
+      UNROLL for (int j_ = 0; j_ < (m); j_++) HAD_AT(at_ + j_ * (s)) = a_[j_];                                        \
+    }                                                                                                                 \
+    HAD_SYNC();                                                                                                       \
   }
+
+#define HAD_IN_REGISTERS(K) (K1 > 0 && (K) > 1 && (K) <= 32)
+#define HAD_AXIS(total, K, k, s, words, t, threads)                                                                   \
+  if (HAD_IN_REGISTERS(K)) {                                                                                          \
+    HAD_SMALL(total, (HAD_IN_REGISTERS(K) ? (K) : 1), s, words, t, threads)                                           \
+  } else if (K1 == 0 || (K) > 32) {                                                                                   \
+    HAD_DENSE(total, k, s, words, t, threads)                                                                         \
+  }
+#define HAD_WORDS(k) ((k) > 1 ? (k) * (((k) + 31) >> 5) : 0)
 
 #define HAD_TRANSFORM(total, t, threads)                                                                              \
   {                                                                                                                   \
-    int stride_ = pc.n;                                                                                               \
-    int base_ = 0;                                                                                                    \
-    for (int axis_ = 0; axis_ < AXES; axis_++) {                                                                         \
-      const int k_ = axis_ == 0 ? pc.k1 : (axis_ == 1 ? pc.k2 : pc.k3);                                               \
-      stride_ /= k_;                                                                                                  \
-      HAD_DENSE(total, k_, stride_, base_, t, threads)                                                                \
-      base_ += k_ > 1 ? k_ * row_words_ : 0;                                                                          \
+    const int k1_ = K1 > 0 ? K1 : pc.k1;                                                                              \
+    const int k2_ = K1 > 0 ? K2 : pc.k2;                                                                              \
+    const int k3_ = K1 > 0 ? K3 : pc.k3;                                                                              \
+    const int s3_ = 1 << (K1 > 0 ? P : pc.p);                                                                         \
+    const int s2_ = k3_ * s3_;                                                                                        \
+    const int s1_ = k2_ * s2_;                                                                                        \
+    HAD_AXIS(total, K1, k1_, s1_, 0, t, threads)                                                                      \
+    HAD_AXIS(total, K2, k2_, s2_, HAD_WORDS(k1_), t, threads)                                                         \
+    HAD_AXIS(total, K3, k3_, s3_, HAD_WORDS(k1_) + HAD_WORDS(k2_), t, threads)                                        \
+    if (K1 > 0) {                                                                                                     \
+      if (P >= 4) HAD_PASS(total, 16, 1, t, threads)                                                                  \
+      if (P >= 8) HAD_PASS(total, 16, 16, t, threads)                                                                 \
+      if (P >= 12) HAD_PASS(total, 16, 256, t, threads)                                                               \
+      if (P >= 16) HAD_PASS(total, 16, 4096, t, threads)                                                              \
+      if ((P & 3) == 3) HAD_PASS(total, 8, (1 << (P & ~3)), t, threads)                                               \
+      if ((P & 3) == 2) HAD_PASS(total, 4, (1 << (P & ~3)), t, threads)                                               \
+      if ((P & 3) == 1) HAD_PASS(total, 2, (1 << (P & ~3)), t, threads)                                               \
+    } else {                                                                                                          \
+      int reach_ = 1;                                                                                                 \
+      int left_ = pc.p;                                                                                               \
+      while (left_ >= 4) {                                                                                            \
+        HAD_PASS(total, 16, reach_, t, threads)                                                                       \
+        reach_ <<= 4;                                                                                                 \
+        left_ -= 4;                                                                                                   \
+      }                                                                                                               \
+      if (left_ == 3) HAD_PASS(total, 8, reach_, t, threads)                                                          \
+      if (left_ == 2) HAD_PASS(total, 4, reach_, t, threads)                                                          \
+      if (left_ == 1) HAD_PASS(total, 2, reach_, t, threads)                                                          \
     }                                                                                                                 \
-    int reach_ = 1;                                                                                                   \
-    int left_ = pc.p;                                                                                                 \
-    while (left_ >= 4) {                                                                                              \
-      HAD_PASS(total, 16, reach_, t, threads)                                                                         \
-      HAD_SYNC();                                                                                                     \
-      reach_ <<= 4;                                                                                                   \
-      left_ -= 4;                                                                                                     \
-    }                                                                                                                 \
-    if (left_ == 3) HAD_PASS(total, 8, reach_, t, threads)                                                            \
-    if (left_ == 2) HAD_PASS(total, 4, reach_, t, threads)                                                            \
-    if (left_ == 1) HAD_PASS(total, 2, reach_, t, threads)                                                            \
-    HAD_SYNC();                                                                                                       \
   }

@@ -55,28 +55,32 @@ static const char *const weight_names[] = {
 // ---- Hadamard transforms --------------------------------------------------------------------------------
 
 struct had {
-    uint32_t length, most_k, axes;
-}; // floats of a row that are transformed; the largest dense factor; how many of k1, k2, k3 may exceed 1
+    uint32_t length, k1, k2, k3, p; // length: floats of a row that are transformed
+};
 
 static struct had had_of(const struct gyre_node *node)
 {
     const union gyre_params *p = &node->params;
-    int32_t n = p->act_mul.n, segs = p->act_mul.segs, k1 = p->act_mul.k1, k2 = p->act_mul.k2, k3 = p->act_mul.k3;
-    if (node->op == GYRE_OP_hadamard)
-        n = p->hadamard.n, segs = p->hadamard.segs, k1 = p->hadamard.k1, k2 = p->hadamard.k2, k3 = p->hadamard.k3;
-    if (node->op == GYRE_OP_rope_had_kv)
-        n = p->rope_kv.n, segs = p->rope_kv.segs, k1 = p->rope_kv.k1, k2 = p->rope_kv.k2, k3 = p->rope_kv.k3;
-    return (struct had){(uint32_t)(n * segs), (uint32_t)GYRE_MAX(k1, GYRE_MAX(k2, k3)),
-                        k3 > 1   ? 3
-                        : k2 > 1 ? 2
-                        : k1 > 1 ? 1
-                                 : 0};
+#define HAD(params) \
+    return (struct had){(uint32_t)(params.n * params.segs), (uint32_t)params.k1, (uint32_t)params.k2, (uint32_t)params.k3, (uint32_t)params.p}
+    if (node->op == GYRE_OP_hadamard) HAD(p->hadamard);
+    if (node->op == GYRE_OP_rope_had_kv) HAD(p->rope_kv);
+    HAD(p->act_mul);
+#undef HAD
+}
+
+static void set_had(struct gyre_launch *launch, struct had had)
+{
+    set(launch, "K1", had.k1);
+    set(launch, "K2", had.k2);
+    set(launch, "K3", had.k3);
+    set(launch, "P", had.p);
 }
 
 static uint32_t had_lanes(const struct gyre_device_info *info, struct had had)
 {
     uint32_t n = lanes(info, had.length / 16);
-    while (n * 16 < had.most_k) n *= 2; // hadamard.k.h: a dense axis takes 16 outputs per invocation
+    while (n * 16 < GYRE_MAX(had.k1, GYRE_MAX(had.k2, had.k3))) n *= 2; // hadamard.k.h: a dense axis takes 16 outputs per invocation
     return n;
 }
 
@@ -94,7 +98,7 @@ static gyre_status tune_had(const struct gyre_device_info *info, const struct gy
     snprintf(name, sizeof name, "%s%s", gyre_ops[node->op].name, had_is_shared(info, had) ? "" : "_global");
     GYRE_TRY(start(out, name, had_lanes(info, had), 1, err));
     set(out, "SHARED_N", had_is_shared(info, had) ? had.length : 1);
-    set(out, "AXES", had.axes);
+    set_had(out, had);
     return GYRE_OK;
 }
 
@@ -156,7 +160,7 @@ static gyre_status tune_heads(const gyre_graph *g, const struct gyre_node *node,
     GYRE_TRY(start(out, gyre_ops[node->op].name, lanes(info, GYRE_MAX(hd / 2, 32)), 1, err));
     if (node->op != GYRE_OP_rope) set(out, "KVBITS", g->values[node->out[node->op == GYRE_OP_kv_write ? 0 : 1]].bits);
     set(out, "HD", hd);
-    if (node->op == GYRE_OP_rope_had_kv) set(out, "AXES", had_of(node).axes);
+    if (node->op == GYRE_OP_rope_had_kv) set_had(out, had_of(node));
     return GYRE_OK;
 }
 

@@ -141,8 +141,10 @@ static void fused_case(struct check *check, const char *kernel, int heads, int k
                  {.data = make_freqs(check, hd, 100000), .size = 2 * (size_t)hd},
                  {.data = base, .size = 4 * words}},
     };
-    if (had && interleaved) // the others do with the default: all three factors may be there
-        c.n_spec = 6, c.spec[5] = (uint32_t)(had[0] > 1) + (uint32_t)(had[1] > 1) + (uint32_t)(had[2] > 1);
+    if (had && interleaved) { // the others do with the default: factors from the parameters
+        c.n_spec = 9;
+        for (int i = 0; i < 4; i++) c.spec[5 + i] = (uint32_t)had[i];
+    }
     check_run(check, &c, "heads %d/%d of %d, %u bits, interleaved %d, workgroup %u", heads, kv_heads, hd, bits,
               interleaved, wg);
 }

@@ -118,8 +118,8 @@ void cases_hadamard(struct check *check)
             const struct check_case c = {
                 .kernel = form % 2 ? "hadamard_global" : "hadamard",
                 .params = &p,
-                .n_spec = 4,
-                .spec = {s->threads, 1, 1, (uint32_t)width},
+                .n_spec = form == 0 || form == 3 ? 8 : 4, // with and without the factors as constants
+                .spec = {s->threads, 1, 1, (uint32_t)width, (uint32_t)s->k[0], (uint32_t)s->k[1], (uint32_t)s->k[2], (uint32_t)s->p},
                 .groups = {(uint32_t)rows},
                 .bind = {floats_out(rows, width, 1e-12),
                          floats_in(check, rows, width),
@@ -143,8 +143,8 @@ static void activation(struct check *check, const char *kernel, const struct had
     struct check_case c = {
         .kernel = kernel,
         .params = &p,
-        .n_spec = had && !global ? 4 : 3,
-        .spec = {s->threads, 1, 1, (uint32_t)width},
+        .n_spec = had ? rows % 3 ? 8 : 4 : 3, // with and without the factors as constants
+        .spec = {s->threads, 1, 1, (uint32_t)width, (uint32_t)s->k[0], (uint32_t)s->k[1], (uint32_t)s->k[2], (uint32_t)s->p},
         .groups = {(uint32_t)rows},
     };
     struct check_bind *b = c.bind;
