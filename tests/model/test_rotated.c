@@ -14,7 +14,7 @@
 
 #include <cmocka.h>
 
-enum { TOKENS = 24 };
+enum { TOKENS = 8 };
 
 // Largest difference as a share of the largest logit; *same: the same top-1, or a gap too small to tell.
 static double compare(const float *a, const float *b, uint32_t n, bool *same)
