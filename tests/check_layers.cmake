@@ -21,7 +21,7 @@ set(may_cli runtime/util)
 set(may_cli_files runtime/gyre.h quantizer/quantizer.h)
 
 file(GLOB top LIST_DIRECTORIES true RELATIVE ${root} ${root}/*)
-list(FILTER top EXCLUDE REGEX "^build")
+list(FILTER top EXCLUDE REGEX "^(build|\\.git$|\\.cache$)")
 set(files)
 foreach(name ${top})
   if(IS_DIRECTORY ${root}/${name})
