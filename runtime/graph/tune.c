@@ -124,7 +124,7 @@ static gyre_status tune_matmul(const gyre_graph *g, const struct gyre_node *node
     switch (class_of(info)) {
     case LAVAPIPE: // a wide weight wants long runs along N
         if (!quant && rows == 1) tc = wide ? 8 : 4;
-        if (!few && wide) tr = 8;
+        if (!few && (wide || !quant)) tr = 8;
         break;
     case POCL:
         wgx = 4;
