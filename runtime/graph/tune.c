@@ -69,8 +69,10 @@ static struct had had_of(const struct gyre_node *node)
 #undef HAD
 }
 
+// As constants the factors unroll the dense axes; with large ones a driver would compile for a minute: those stay in pc.
 static void set_had(struct gyre_launch *launch, struct had had)
 {
+    if ((uint64_t)had.k1 * had.k2 * had.k3 > 144) return;
     set(launch, "K1", had.k1);
     set(launch, "K2", had.k2);
     set(launch, "K3", had.k3);
