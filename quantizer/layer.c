@@ -33,7 +33,7 @@ gyre_status gyre_layer_create(const struct gyre_plan *p, struct gyre_layer *out,
         largest = GYRE_MAX(largest, rows * cols);
         good &= (out->original[s] = malloc(rows * cols * sizeof(float))) != NULL;
         good &= alloc_rounded(&p->set, rows, cols, &out->recipe[s]);
-        if (p->set.recipe->rotate) good &= alloc_rounded(&p->set, rows, cols, &out->plain[s]);
+        if (p->set.recipe.rotate) good &= alloc_rounded(&p->set, rows, cols, &out->plain[s]);
     }
     good &= (out->attn_norm = malloc(p->hp.width * sizeof(float))) != NULL;
     good &= (out->ffn_norm = malloc(p->hp.width * sizeof(float))) != NULL;
@@ -72,7 +72,7 @@ void gyre_layer_free(struct gyre_layer *layer)
 
 const struct gyre_rounded *gyre_layer_plain(const struct gyre_layer *layer, const struct gyre_plan *p, gyre_site site)
 {
-    return p->set.recipe->rotate ? &layer->plain[site] : &layer->recipe[site];
+    return p->set.recipe.rotate ? &layer->plain[site] : &layer->recipe[site];
 }
 
 // ---- rounding and encoding --------------------------------------------------------------------------------
@@ -170,7 +170,7 @@ static gyre_status make_linear(struct gyre_layer *l, const struct gyre_plan *p, 
     for (int64_t r = 0; r < (int64_t)rows; r++)
         gyre_tensor_rows_f64(t, source_row(p, site, (uint64_t)r), 1, l->wide + (uint64_t)r * cols);
     narrowed(l->wide, rows * cols, l->original[site]);
-    if (!p->set.recipe->rotate) {
+    if (!p->set.recipe.rotate) {
         GYRE_TRY(round_linear(l, &p->set, name, l->original[site], rows, cols, &l->recipe[site], err));
         return write_linear(l, p, name, &l->recipe[site], rows, cols, out, err);
     }
@@ -231,7 +231,7 @@ static gyre_status write_table(const struct gyre_plan *p, const char *name, cons
 {
     const uint64_t cols = t->cols, chunk = GYRE_MAX((uint64_t)1, ((uint64_t)4 << 20) / cols);
     gyre_status st = GYRE_OK;
-    if (t->type == p->table_type && !p->set.recipe->rotate) { // kept bit for bit
+    if (t->type == p->table_type && !p->set.recipe.rotate) { // kept bit for bit
         GYRE_TRY(gyre_output_write(out, name, t->data, t->bytes, 0, err));
         return tick ? tick(user, t->rows * cols, err) : GYRE_OK;
     }

@@ -74,7 +74,7 @@ gyre_status gyre_run_identity(const struct gyre_plan *p, json_t **run, gyre_erro
         GYRE_GO(hash_file(path, hex, err));
         json_object_set_new(base, "sha256", json_string(hex));
     }
-    *run = json_pack("{s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:O}", "gyre", GYRE_VERSION, "recipe", s->recipe->name,
+    *run = json_pack("{s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:O}", "gyre", GYRE_VERSION, "recipe", s->recipe.name,
                      "profile", s->full ? "full" : "portable", "seed", seed, "wbits", (int)s->wbits, "wgroup",
                      (int)s->wgroup, "act_bits", (int)s->act, "kv_bits", (int)s->kv, "base", base);
     if (!*run) st = gyre_fail(err, GYRE_E_NOMEM, "out of memory for the manifest");

@@ -18,7 +18,7 @@ static bool is_constant(const float *x, uint32_t n)
 static gyre_status plan_rotations(struct gyre_plan *p, gyre_error *err)
 {
     const struct gyre_hparams *hp = &p->hp;
-    const bool rotate = p->set.recipe->rotate, full = p->set.full;
+    const bool rotate = p->set.recipe.rotate, full = p->set.full;
     p->final_gain = malloc(hp->width * sizeof *p->final_gain);
     if (!p->final_gain) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the plan");
     gyre_tensor_rows_f32(gyre_source_tensor(p->source, "output_norm.weight"), 0, 1, p->final_gain);

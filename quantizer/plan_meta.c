@@ -86,7 +86,7 @@ gyre_status gyre_plan_metadata(struct gyre_plan *p, gyre_error *err)
                                            : 0); // ggml's ids
     gyre_gguf_u32(g, "general.quantization_version", 2);
     gyre_gguf_u32(g, "gyre.version", 1);
-    gyre_gguf_string(g, "gyre.recipe", p->set.recipe->name);
+    gyre_gguf_string(g, "gyre.recipe", p->set.recipe.name);
     gyre_gguf_string(g, "gyre.profile", p->set.full ? "full" : "portable");
     gyre_gguf_u64(g, "gyre.seed", p->set.seed);
     gyre_gguf_u32(g, "gyre.wbits", p->set.wbits);

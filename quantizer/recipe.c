@@ -6,14 +6,39 @@
 #include <stdio.h>
 #include <string.h>
 
+#define ROUNDED(...) .seeds = 1, .act_clip = 1, .kv_clip = 1, .n_stages = 1, .stage = {__VA_ARGS__}
 static const struct gyre_recipe recipes[] = {
-    {"rtn", "the weights as they are, rounded to nearest with a clip search; the baseline", false},
-    {"quarot-rtn", "random Hadamard rotations (R1, R2; full profile: R3, R4) merged in fp64, then rounded to nearest",
-     true},
+    {.name = "rtn", .about = "the weights as they are, rounded to nearest with a clip search; the baseline",
+     ROUNDED({.kind = GYRE_STAGE_RTN, .clip = GYRE_CLIP_WEIGHTS})},
+    {.name = "quarot-rtn",
+     .about = "random Hadamard rotations (R1, R2; full profile: R3, R4) merged in fp64, then rounded to nearest",
+     .rotate = true, ROUNDED({.kind = GYRE_STAGE_RTN, .clip = GYRE_CLIP_WEIGHTS})},
+    {.name = "quarot-gptq", .about = "QuaRot's rotations, then GPTQ per channel as published", .rotate = true,
+     .calibration = {32, 512},
+     ROUNDED({.kind = GYRE_STAGE_GPTQ, .clip = GYRE_CLIP_WEIGHTS, .damp = 0.01, .act_order = true, .scales = 1})},
 };
 
 const char *gyre_recipe_name(uint32_t index) { return index < GYRE_COUNT(recipes) ? recipes[index].name : NULL; }
 const char *gyre_recipe_about(uint32_t index) { return index < GYRE_COUNT(recipes) ? recipes[index].about : NULL; }
+
+gyre_status gyre_recipe_find(const char *name, struct gyre_recipe *out, gyre_error *err)
+{
+    for (size_t i = 0; i < GYRE_COUNT(recipes); i++)
+        if (!strcmp(recipes[i].name, name)) {
+            *out = recipes[i];
+            return GYRE_OK;
+        }
+    return gyre_fail(err, GYRE_E_INVALID, "unknown recipe \"%s\": it is none of the built-in ones", name);
+}
+
+bool gyre_recipe_calibrates(const struct gyre_recipe *r) { return r->calibration.windows > 0; }
+
+void gyre_settings_width(const struct gyre_settings *s, const char *tensor, uint32_t *wbits, uint32_t *wgroup)
+{
+    (void)tensor;
+    *wbits = s->wbits;
+    *wgroup = s->wgroup;
+}
 
 static bool one_of(uint32_t value, uint32_t a, uint32_t b, uint32_t c)
 {
@@ -75,10 +100,7 @@ gyre_status gyre_settings_resolve(const gyre_quantize_params *p, const struct gy
                                   .kv = p->kv ? p->kv : 8,
                                   .full = !strcmp(profile, "full"),
                                   .seed = p->seed};
-    for (size_t i = 0; i < GYRE_COUNT(recipes); i++)
-        if (!strcmp(recipes[i].name, name)) out->recipe = &recipes[i];
-    if (!out->recipe)
-        return gyre_fail(err, GYRE_E_INVALID, "unknown recipe \"%s\": it is neither rtn nor quarot-rtn", name);
+    GYRE_TRY(gyre_recipe_find(name, &out->recipe, err));
     if (!out->full && strcmp(profile, "portable"))
         return gyre_fail(err, GYRE_E_INVALID, "unknown profile \"%s\": it is neither portable nor full", profile);
     if (out->wbits != 32 && !one_of(out->wbits, 4, 8, 16))

@@ -9,7 +9,7 @@
 static void settings_table(FILE *f, const struct gyre_plan *p, const gyre_quantize_summary *s)
 {
     const struct gyre_settings *set = &p->set;
-    fprintf(f, "# %s, %u bits, ", set->recipe->name, set->wbits);
+    fprintf(f, "# %s, %u bits, ", set->recipe.name, set->wbits);
     if (set->wbits >= 16) fprintf(f, "unrounded\n\n");
     else if (set->wgroup) fprintf(f, "groups of %u\n\n", set->wgroup);
     else fprintf(f, "per channel\n\n");
@@ -44,7 +44,7 @@ gyre_status gyre_report_write(const char *folder, const struct gyre_plan *p, con
             "Plain rounding (rtn) beside the recipe, on %u tokens: a first impression, not a measurement; `gyre eval` "
             "measures.\n\n",
             s->summary_tokens);
-    fprintf(f, "| | rtn | %s |\n|---|---|---|\n| relative squared weight error |", p->set.recipe->name);
+    fprintf(f, "| | rtn | %s |\n|---|---|---|\n| relative squared weight error |", p->set.recipe.name);
     cell(f, s->rtn_weight_error);
     cell(f, s->recipe_weight_error);
     fprintf(f, "\n| KL to the float model, nats |");

@@ -36,7 +36,7 @@ struct gyre_summary {
     double *wide; // [n][width]
 };
 
-static uint32_t n_streams(const gyre_summary *s) { return s->plan->set.recipe->rotate ? STREAMS : RECIPE; }
+static uint32_t n_streams(const gyre_summary *s) { return s->plan->set.recipe.rotate ? STREAMS : RECIPE; }
 
 static float *stream(const gyre_summary *s, uint32_t which)
 {

@@ -5,6 +5,9 @@
 
 typedef struct gyre_block gyre_block;
 
+// The four places where linears read: q,k,v; o; gate,up; down.
+typedef enum gyre_tap { GYRE_TAP_QKV, GYRE_TAP_O, GYRE_TAP_GATE_UP, GYRE_TAP_DOWN, GYRE_TAPS } gyre_tap;
+
 // Weights of one block in host memory, named as in GGUF. A linear [out, in] is given as exactly one of:
 //   f32 (row-major)     or     codes (int8 in -8..7 / -128..127, row-major) + scales (f16 bits, [out][in/group]).
 struct gyre_block_linear {
@@ -16,6 +19,7 @@ struct gyre_block_linear {
 struct gyre_block_weights {
     struct gyre_block_linear q, k, v, o, gate, up, down;
     const float *attn_norm, *ffn_norm; // [D]
+    const float *k_centre, *v_centre;  // [kv_heads * hd], subtracted from what is cached; NULL: nothing is
 };
 
 struct gyre_block_options {
@@ -33,3 +37,9 @@ gyre_status gyre_block_load(gyre_block *block, const struct gyre_block_weights *
 
 // y = block(x) for one sequence of `rows` positions starting at 0; x and y are f32 [rows, D] in host memory.
 gyre_status gyre_block_run(gyre_block *block, const float *x, uint32_t rows, float *y, gyre_error *err) GYRE_MUST_USE;
+
+// Width of what arrives at a tap.
+uint32_t gyre_tap_width(const struct gyre_hparams *hp, gyre_tap tap);
+// y = what the linears of `tap` read, before it is quantized, f32 [rows, gyre_tap_width]; x as for gyre_block_run. Only what
+// the tap needs is run.
+gyre_status gyre_block_tap(gyre_block *block, const float *x, uint32_t rows, gyre_tap tap, float *y, gyre_error *err) GYRE_MUST_USE;
