@@ -22,7 +22,7 @@ gyre_value gyre_engine_body(gyre_engine *e, gyre_graph *g)
 {
     gyre_value x = gyre_g_embed(g, &e->model.table);
     for (uint32_t i = 0; i < e->model.hp.n_layers; i++) {
-        x = gyre_llama_block(g, x, &e->model.hp, &e->model.shared, &e->model.layer[i], &e->kv.pool[i], &e->precision);
+        x = gyre_llama_block(g, x, &e->model.hp, &e->model.shared, &e->model.layer[i], &e->kv.pool[i], &e->precision, GYRE_TAPS);
     }
     return x;
 }

@@ -1,4 +1,5 @@
-// See block.h. The block is the architecture's own graph over external rows; one graph per number of rows is kept.
+// See block.h. The block is the architecture's own graph over external rows. One graph of the whole and one of each tap is
+// kept, for the number of rows it was last asked for.
 #include "runtime/model/block.h"
 
 #include "runtime/model/kv.h"
@@ -6,7 +7,6 @@
 #include "runtime/util/base.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 struct gyre_block {
     gyre_device *device;
@@ -17,10 +17,20 @@ struct gyre_block {
     struct gyre_llama_layer layer;
     struct gyre_kv kv;
     struct gyre_binding rows, x, y;
-    int32_t *row_data;
-    gyre_graph *graph;
-    uint32_t graph_rows;
+    struct gyre_binding tap; // [max_rows, widest tap]; made at the first use
+    struct {
+        gyre_graph *graph;
+        uint32_t rows;
+    } kept[GYRE_TAPS + 1]; // by where it stops; the last one is the whole block
 };
+
+static void forget_graphs(gyre_block *b)
+{
+    for (uint32_t i = 0; i <= GYRE_TAPS; i++) {
+        gyre_graph_destroy(b->kept[i].graph);
+        b->kept[i].graph = NULL;
+    }
+}
 
 gyre_status gyre_block_create(gyre_device *device, const struct gyre_hparams *hp, const struct gyre_block_options *options, gyre_block **out, gyre_error *err)
 {
@@ -32,8 +42,8 @@ gyre_status gyre_block_create(gyre_device *device, const struct gyre_hparams *hp
     b->options = *options;
     const uint64_t bytes = (uint64_t)options->max_rows * hp->width * sizeof(float);
     gyre_status st = GYRE_OK;
-    b->row_data = calloc(options->max_rows, 16);
-    if (!b->row_data) {
+    int32_t *rows = calloc(options->max_rows, 4 * sizeof *rows); // token, sequence, position, live
+    if (!rows) {
         st = gyre_fail(err, GYRE_E_NOMEM, "cannot make a block: out of memory");
         goto done;
     }
@@ -44,9 +54,12 @@ gyre_status gyre_block_create(gyre_device *device, const struct gyre_hparams *hp
     b->rows.size = (uint64_t)options->max_rows * 16;
     b->x.size = b->y.size = bytes;
     GYRE_GO(gyre_buffer_create(device, b->rows.size, "block rows", &b->rows.buffer, err));
+    for (uint32_t i = 0; i < options->max_rows; i++) rows[4 * (size_t)i + 2] = (int32_t)i, rows[4 * (size_t)i + 3] = 1;
+    GYRE_GO(gyre_buffer_write(device, b->rows.buffer, 0, rows, b->rows.size, err));
     GYRE_GO(gyre_buffer_create(device, bytes, "block in", &b->x.buffer, err));
     GYRE_GO(gyre_buffer_create(device, bytes, "block out", &b->y.buffer, err));
 done:
+    free(rows);
     if (st != GYRE_OK) {
         gyre_block_destroy(b);
         b = NULL;
@@ -58,7 +71,7 @@ done:
 void gyre_block_destroy(gyre_block *b)
 {
     if (!b) return;
-    gyre_graph_destroy(b->graph);
+    forget_graphs(b);
     gyre_weight_destroy(b->device, &b->layer.qkv);
     gyre_weight_destroy(b->device, &b->layer.o);
     gyre_weight_destroy(b->device, &b->layer.gate_up);
@@ -68,10 +81,10 @@ void gyre_block_destroy(gyre_block *b)
     gyre_buffer_destroy(b->device, b->rows.buffer);
     gyre_buffer_destroy(b->device, b->x.buffer);
     gyre_buffer_destroy(b->device, b->y.buffer);
+    gyre_buffer_destroy(b->device, b->tap.buffer);
     gyre_kv_free(&b->kv);
     gyre_llama_shared_free(b->device, &b->shared);
     gyre_repacker_destroy(b->repacker);
-    free(b->row_data);
     free(b);
 }
 
@@ -91,8 +104,7 @@ static gyre_status load_linear(gyre_block *b, const struct gyre_block_linear *co
         if (linear_kind(parts[i]) != kind) return gyre_fail(err, GYRE_E_INVALID, "cannot load a block: %s mixes kinds of weights", label);
     }
     if (w->n_ranges && (w->kind != kind || w->group != group)) {
-        gyre_graph_destroy(b->graph); // it was recorded for the old memory
-        b->graph = NULL;
+        forget_graphs(b); // they were recorded for the old memory
         gyre_weight_destroy(b->device, w);
     }
     if (!w->n_ranges) GYRE_TRY(gyre_weight_create(b->device, kind, total, k, group, label, w, err));
@@ -121,37 +133,66 @@ gyre_status gyre_block_load(gyre_block *b, const struct gyre_block_weights *w, g
     return load_gain(b, w->ffn_norm, "ffn_norm", &b->layer.ffn_norm, err);
 }
 
-static gyre_status build(gyre_block *b, uint32_t rows, gyre_error *err)
+uint32_t gyre_tap_width(const struct gyre_hparams *hp, gyre_tap tap)
 {
-    gyre_graph_destroy(b->graph);
-    b->graph = NULL;
-    const uint64_t bytes = (uint64_t)rows * b->hp.width * sizeof(float);
-    struct gyre_binding at_rows = b->rows, at_x = b->x, at_y = b->y;
+    return tap == GYRE_TAP_O ? hp->heads * hp->head_dim : tap == GYRE_TAP_DOWN ? hp->ffn : hp->width;
+}
+
+// The graph over `rows` rows that ends at `stop` and leaves its value in `to`; GYRE_TAPS: the whole block.
+static gyre_status build(gyre_block *b, uint32_t rows, gyre_tap stop, struct gyre_binding to, gyre_error *err)
+{
+    gyre_graph_destroy(b->kept[stop].graph);
+    b->kept[stop].graph = NULL;
+    struct gyre_binding at_rows = b->rows, at_x = b->x;
     at_rows.size = (uint64_t)rows * 16;
-    at_x.size = at_y.size = bytes;
+    at_x.size = (uint64_t)rows * b->hp.width * sizeof(float);
     const struct gyre_batch batch = gyre_kv_batch(&b->kv, at_rows);
     const struct gyre_precision precision = {b->options.act_bits, b->options.kv_bits, b->options.act_clip, b->options.kv_clip};
-    GYRE_TRY(gyre_graph_create(b->device, rows, &batch, &b->graph, err));
-    const gyre_value x = gyre_g_external(b->graph, "x", rows, b->hp.width, at_x);
-    gyre_g_output(b->graph, gyre_llama_block(b->graph, x, &b->hp, &b->shared, &b->layer, &b->kv.pool[0], &precision), at_y);
-    const gyre_status st = gyre_graph_compile(b->graph, NULL, err);
+    gyre_graph *g;
+    GYRE_TRY(gyre_graph_create(b->device, rows, &batch, &g, err));
+    const gyre_value x = gyre_g_external(g, "x", rows, b->hp.width, at_x);
+    gyre_g_output(g, gyre_llama_block(g, x, &b->hp, &b->shared, &b->layer, &b->kv.pool[0], &precision, stop), to);
+    const gyre_status st = gyre_graph_compile(g, NULL, err);
     if (st != GYRE_OK) {
-        gyre_graph_destroy(b->graph);
-        b->graph = NULL;
+        gyre_graph_destroy(g);
         return st;
     }
-    b->graph_rows = rows;
-    for (uint32_t i = 0; i < rows; i++) memcpy(b->row_data + 4 * (size_t)i, (int32_t[]){0, 0, (int32_t)i, 1}, 16);
-    return gyre_buffer_write(b->device, b->rows.buffer, 0, b->row_data, (uint64_t)rows * 16, err);
+    b->kept[stop].graph = g;
+    b->kept[stop].rows = rows;
+    return GYRE_OK;
+}
+
+static gyre_status run(gyre_block *b, const float *x, uint32_t rows, gyre_tap stop, struct gyre_binding to, uint32_t width, float *y, gyre_error *err)
+{
+    to.size = (uint64_t)rows * width * sizeof *y;
+    if (!b->kept[stop].graph || b->kept[stop].rows != rows) GYRE_TRY(build(b, rows, stop, to, err));
+    GYRE_TRY(gyre_buffer_write(b->device, b->x.buffer, 0, x, (uint64_t)rows * b->hp.width * sizeof *x, err));
+    GYRE_TRY(gyre_graph_submit(b->kept[stop].graph, err));
+    return gyre_buffer_read(b->device, to.buffer, 0, y, to.size, err);
+}
+
+static gyre_status check_run(const gyre_block *b, uint32_t rows, gyre_error *err)
+{
+    if (rows == 0 || rows > b->options.max_rows) return gyre_fail(err, GYRE_E_INVALID, "cannot run a block: %u rows, it was made for 1..%u", rows, b->options.max_rows);
+    if (!b->layer.down.n_ranges) return gyre_fail(err, GYRE_E_INVALID, "cannot run a block: no weights are loaded");
+    return GYRE_OK;
 }
 
 gyre_status gyre_block_run(gyre_block *b, const float *x, uint32_t rows, float *y, gyre_error *err)
 {
-    if (rows == 0 || rows > b->options.max_rows) return gyre_fail(err, GYRE_E_INVALID, "cannot run a block: %u rows, it was made for 1..%u", rows, b->options.max_rows);
-    if (!b->layer.down.n_ranges) return gyre_fail(err, GYRE_E_INVALID, "cannot run a block: no weights are loaded");
-    if (!b->graph || b->graph_rows != rows) GYRE_TRY(build(b, rows, err));
-    const uint64_t bytes = (uint64_t)rows * b->hp.width * sizeof *x;
-    GYRE_TRY(gyre_buffer_write(b->device, b->x.buffer, 0, x, bytes, err));
-    GYRE_TRY(gyre_graph_submit(b->graph, err));
-    return gyre_buffer_read(b->device, b->y.buffer, 0, y, bytes, err);
+    GYRE_TRY(check_run(b, rows, err));
+    return run(b, x, rows, GYRE_TAPS, b->y, b->hp.width, y, err);
+}
+
+gyre_status gyre_block_tap(gyre_block *b, const float *x, uint32_t rows, gyre_tap tap, float *y, gyre_error *err)
+{
+    GYRE_TRY(check_run(b, rows, err));
+    if ((uint32_t)tap >= GYRE_TAPS) return gyre_fail(err, GYRE_E_INVALID, "cannot run a block: there is no tap %u", (uint32_t)tap);
+    if (!b->tap.buffer) {
+        uint32_t widest = 0;
+        for (uint32_t i = 0; i < GYRE_TAPS; i++) widest = GYRE_MAX(widest, gyre_tap_width(&b->hp, (gyre_tap)i));
+        b->tap.size = (uint64_t)b->options.max_rows * widest * sizeof(float);
+        GYRE_TRY(gyre_buffer_create(b->device, b->tap.size, "block tap", &b->tap.buffer, err));
+    }
+    return run(b, x, rows, tap, b->tap, gyre_tap_width(&b->hp, tap), y, err);
 }

@@ -191,25 +191,28 @@ void gyre_llama_free(struct gyre_llama *m)
 
 // ---- the graph ------------------------------------------------------------------------------------------
 
-gyre_value gyre_llama_block(gyre_graph *g, gyre_value x, const struct gyre_hparams *hp, const struct gyre_llama_shared *shared, const struct gyre_llama_layer *layer, const struct gyre_kv_pool *kv, const struct gyre_precision *precision)
+gyre_value gyre_llama_block(gyre_graph *g, gyre_value x, const struct gyre_hparams *hp, const struct gyre_llama_shared *shared, const struct gyre_llama_layer *layer, const struct gyre_kv_pool *kv, const struct gyre_precision *precision, gyre_tap stop)
 {
     const struct gyre_attn_shape shape = {hp->heads, hp->kv_heads, hp->head_dim, hp->rope_interleaved, 1.0f, shared->freqs};
     const struct gyre_binding none = {0};
     const uint32_t act = precision->act;
     const float clip = precision->act_clip;
 
-    gyre_value h = gyre_g_quantize(g, gyre_g_rms_norm(g, x, layer->attn_norm, hp->norm_eps), act, clip);
-    gyre_value qkv = gyre_g_rope(g, gyre_g_matmul(g, h, &layer->qkv), &shape);
+    gyre_value h = gyre_g_rms_norm(g, x, layer->attn_norm, hp->norm_eps);
+    if (stop == GYRE_TAP_QKV) return h;
+    gyre_value qkv = gyre_g_rope(g, gyre_g_matmul(g, gyre_g_quantize(g, h, act, clip), &layer->qkv), &shape);
     if (hp->rot.r3 && precision->kv < 16) qkv = gyre_g_hadamard(g, qkv, &shared->r3, hp->heads + hp->kv_heads, false, none);
     gyre_g_kv_write(g, qkv, &shape, kv);
-    gyre_value o = gyre_g_quantize(g, gyre_g_attn(g, qkv, &shape, kv), act, clip);
-    x = gyre_g_add(g, gyre_g_matmul(g, o, &layer->o), x);
+    gyre_value o = gyre_g_attn(g, qkv, &shape, kv);
+    if (stop == GYRE_TAP_O) return o;
+    x = gyre_g_add(g, gyre_g_matmul(g, gyre_g_quantize(g, o, act, clip), &layer->o), x);
 
-    h = gyre_g_quantize(g, gyre_g_rms_norm(g, x, layer->ffn_norm, hp->norm_eps), act, clip);
-    gyre_value a = gyre_g_act_mul(g, gyre_g_matmul(g, h, &layer->gate_up), 0);
+    h = gyre_g_rms_norm(g, x, layer->ffn_norm, hp->norm_eps);
+    if (stop == GYRE_TAP_GATE_UP) return h;
+    gyre_value a = gyre_g_act_mul(g, gyre_g_matmul(g, gyre_g_quantize(g, h, act, clip), &layer->gate_up), 0);
     if (shared->r4.n) a = gyre_g_hadamard(g, a, &shared->r4, hp->ffn / shared->r4.n, false, none);
-    a = gyre_g_quantize(g, a, act, clip);
-    return gyre_g_add(g, gyre_g_matmul(g, a, &layer->down), x);
+    if (stop == GYRE_TAP_DOWN) return a;
+    return gyre_g_add(g, gyre_g_matmul(g, gyre_g_quantize(g, a, act, clip), &layer->down), x);
 }
 
 gyre_value gyre_llama_head(gyre_graph *g, gyre_value x, const struct gyre_llama *m)

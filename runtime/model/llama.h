@@ -1,6 +1,7 @@
 // The Llama architecture: which tensors a model has on the device, and its block and head as a graph.
 // One file per architecture; the graph layer below knows no model, the engine above no tensor name.
 #pragma once
+#include "runtime/model/block.h"
 #include "runtime/model/hparams.h"
 #include "runtime/model/weights.h"
 
@@ -37,7 +38,8 @@ void gyre_llama_shared_free(gyre_device *device, struct gyre_llama_shared *share
 // How activations and the cache are quantized at run time.
 struct gyre_precision { uint32_t act, kv; float act_clip, kv_clip; };
 
-// x [R, D] -> x [R, D] through one block; writes this step's keys and values to `kv`.
-gyre_value gyre_llama_block(gyre_graph *g, gyre_value x, const struct gyre_hparams *hp, const struct gyre_llama_shared *shared, const struct gyre_llama_layer *layer, const struct gyre_kv_pool *kv, const struct gyre_precision *precision);
+// x [R, D] -> x [R, D] through one block; writes this step's keys and values to `kv`. `stop` GYRE_TAPS: the whole block;
+// else the graph ends early and the value is what the linears of that tap read, [R, gyre_tap_width], not yet quantized.
+gyre_value gyre_llama_block(gyre_graph *g, gyre_value x, const struct gyre_hparams *hp, const struct gyre_llama_shared *shared, const struct gyre_llama_layer *layer, const struct gyre_kv_pool *kv, const struct gyre_precision *precision, gyre_tap stop);
 // Residual stream -> logits [rows, V].
 gyre_value gyre_llama_head(gyre_graph *g, gyre_value x, const struct gyre_llama *model);
