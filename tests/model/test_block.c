@@ -26,10 +26,10 @@ struct shape {
 };
 // A quantizer whose input differs in the last bit may take the next code: the limits leave room for a few of those.
 static const struct shape shapes[] = {
-    {.rows = 1, .act = 16, .kv = 16, .wbits = 32, .kv_heads = 3, .clip = 1, .limit = 1e-6},
-    {.rows = 7, .act = 16, .kv = 8, .wbits = 4, .group = 32, .kv_heads = 1, .rotated = true, .clip = 1, .limit = 1e-5},
-    {.rows = 37, .act = 8, .kv = 8, .wbits = 4, .group = 32, .kv_heads = 1, .rotated = true, .clip = 1, .limit = 1e-4},
-    {.rows = 19, .act = 8, .kv = 16, .wbits = 8, .kv_heads = 3, .rotated = true, .clip = 0.9f, .limit = 1e-4},
+    {.rows = 1, .act = 16, .kv = 16, .wbits = 32, .kv_heads = 3, .clip = 1, .limit = 1e-8},
+    {.rows = 7, .act = 16, .kv = 8, .wbits = 4, .group = 32, .kv_heads = 1, .rotated = true, .clip = 1, .limit = 1e-6},
+    {.rows = 37, .act = 8, .kv = 8, .wbits = 4, .group = 32, .kv_heads = 1, .rotated = true, .clip = 1, .limit = 1e-6},
+    {.rows = 19, .act = 8, .kv = 16, .wbits = 8, .kv_heads = 3, .rotated = true, .clip = 0.9f, .limit = 1e-6},
     {.rows = 5, .act = 4, .kv = 4, .wbits = 4, .kv_heads = 3, .clip = 1, .limit = 1e-3},
     {.rows = 33,
      .act = 4,
@@ -39,7 +39,7 @@ static const struct shape shapes[] = {
      .kv_heads = 1,
      .rotated = true,
      .clip = 0.9f,
-     .limit = 1e-3},
+     .limit = 3e-4},
 };
 
 // ---- a block and its weights --------------------------------------------------------------------------------
