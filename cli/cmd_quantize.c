@@ -47,6 +47,7 @@ static int run(int argc, char **argv)
 {
     gyre_quantize_params p = {.progress = on_progress, .log = cli_log(false)};
     uint32_t wgroup = UINT32_MAX;
+    const char *calib = NULL;
     const struct cli_option options[] = {
         {"-o", "OUT", "the file to write (required)", CLI_TEXT, &p.output, 0, 0, NULL},
         {"--recipe", "NAME", "rtn, quarot-rtn (quarot-rtn)", CLI_TEXT, &p.recipe, 0, 0, NULL},
@@ -55,7 +56,7 @@ static int run(int argc, char **argv)
         {"--act", "BITS", "activations the file is made for: 16, 8, 4 (8)", CLI_U32, &p.act, 0, 0, "16,8,4"},
         {"--kv", "BITS", "KV cache the file is made for: 16, 8, 4 (8)", CLI_U32, &p.kv, 0, 0, "16,8,4"},
         {"--profile", "NAME", "full, or portable for files that other tools load (full)", CLI_TEXT, &p.profile, 0, 0, "full,portable"},
-        {"--calib", "FILE", "text for the closing summary; default: a bundled one", CLI_TEXT, &p.calib, 0, 0, NULL},
+        {"--calib", "FILE", "text for the closing summary; default: a bundled one", CLI_TEXT, &calib, 0, 0, NULL},
         {"--seed", "N", "seed of the random rotations (0)", CLI_U64, &p.seed, 0, 9007199254740992.0, NULL},
         {"--device", "ID", "device for the closing summary; default: a GPU, else the host", CLI_TEXT, &p.device, 0, 0, NULL},
         {"--report", "DIR", "also write report.md there", CLI_TEXT, &p.report_dir, 0, 0, NULL},
@@ -67,6 +68,8 @@ static int run(int argc, char **argv)
     if (!p.output) return cli_usage("missing option (-o OUT): gyre quantize needs a file to write; see gyre quantize --help");
     if (p.recipe && !recipe_known(p.recipe)) return cli_usage("unknown recipe (%s): gyre has rtn and quarot-rtn; see gyre quantize --help", p.recipe);
     p.wgroup = wgroup == UINT32_MAX ? -1 : (int32_t)wgroup;
+    p.calib = &calib;
+    p.n_calib = calib != NULL;
     gyre_error err = {0};
     gyre_quantize_summary summary = {0};
     if (gyre_quantize(&p, &summary, &err) != GYRE_OK) return cli_fail(&err);

@@ -85,14 +85,14 @@ static void stream_path(const struct gyre_output *out, uint32_t step, char *path
     snprintf(path, size, "%s/stream-%u", out->journal, step);
 }
 
-gyre_status gyre_journal_step(struct gyre_output *out, json_t *note, const void *blob, uint64_t bytes, gyre_error *err)
+gyre_status gyre_journal_step(struct gyre_output *out, json_t *note, const void *const blob[2], const uint64_t bytes[2], gyre_error *err)
 {
     char path[4096];
     if (json_array_append_new(json_object_get(out->state, "notes"), note ? note : json_null()))
         return no_memory(out, err);
     if (json_object_set_new(out->state, "steps", json_integer(out->steps + 1))) return no_memory(out, err);
     stream_path(out, out->steps + 1, path, sizeof path);
-    if (blob) GYRE_TRY(gyre_file_write(path, blob, bytes, err));
+    if (blob[0] || blob[1]) GYRE_TRY(gyre_file_write2(path, blob, bytes, err));
     GYRE_TRY(save(out, err));
     stream_path(out, out->steps, path, sizeof path);
     unlink(path);

@@ -9,6 +9,6 @@ gyre_status gyre_journal_tensor(struct gyre_output *out, const struct gyre_gguf_
                                 double error, gyre_error *err) GYRE_MUST_USE;
 gyre_status gyre_journal_source(struct gyre_output *out, const struct gyre_tensor *tensor, const char *sha256,
                                 gyre_error *err) GYRE_MUST_USE;
-gyre_status gyre_journal_step(struct gyre_output *out, json_t *note, const void *blob, uint64_t bytes,
+gyre_status gyre_journal_step(struct gyre_output *out, json_t *note, const void *const blob[2], const uint64_t bytes[2],
                               gyre_error *err) GYRE_MUST_USE;
 void gyre_journal_remove(const struct gyre_output *out); // the folder and what the journal put there

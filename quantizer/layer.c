@@ -22,6 +22,11 @@ static bool alloc_rounded(const struct gyre_settings *set, uint64_t rows, uint64
     return out->codes.code && out->codes.scale;
 }
 
+bool gyre_layer_has_plain(const struct gyre_plan *p)
+{
+    return p->set.recipe.rotate || gyre_recipe_calibrates(&p->set.recipe);
+}
+
 gyre_status gyre_layer_create(const struct gyre_plan *p, struct gyre_layer *out, gyre_error *err)
 {
     uint64_t largest = 0;
@@ -33,10 +38,15 @@ gyre_status gyre_layer_create(const struct gyre_plan *p, struct gyre_layer *out,
         largest = GYRE_MAX(largest, rows * cols);
         good &= (out->original[s] = malloc(rows * cols * sizeof(float))) != NULL;
         good &= alloc_rounded(&p->set, rows, cols, &out->recipe[s]);
-        if (p->set.recipe.rotate) good &= alloc_rounded(&p->set, rows, cols, &out->plain[s]);
+        if (gyre_layer_has_plain(p)) good &= alloc_rounded(&p->set, rows, cols, &out->plain[s]);
+        if (!gyre_recipe_calibrates(&p->set.recipe)) continue;
+        good &= (out->exact[s] = malloc(rows * cols * sizeof(float))) != NULL;
+        good &= (out->made[s] = malloc(rows * cols * sizeof(float))) != NULL;
     }
     good &= (out->attn_norm = malloc(p->hp.width * sizeof(float))) != NULL;
     good &= (out->ffn_norm = malloc(p->hp.width * sizeof(float))) != NULL;
+    good &= (out->attn_gain = malloc(p->hp.width * sizeof(float))) != NULL;
+    good &= (out->ffn_gain = malloc(p->hp.width * sizeof(float))) != NULL;
     good &= (out->wide = malloc(largest * sizeof(double))) != NULL;
     good &= (out->narrow = malloc(largest * sizeof(float))) != NULL;
     good &= (out->expanded = malloc(largest * sizeof(float))) != NULL;
@@ -60,9 +70,13 @@ void gyre_layer_free(struct gyre_layer *layer)
         free(layer->original[s]);
         free_rounded(&layer->recipe[s]);
         free_rounded(&layer->plain[s]);
+        free(layer->exact[s]);
+        free(layer->made[s]);
     }
     free(layer->attn_norm);
     free(layer->ffn_norm);
+    free(layer->attn_gain);
+    free(layer->ffn_gain);
     free(layer->wide);
     free(layer->narrow);
     free(layer->expanded);
@@ -72,7 +86,7 @@ void gyre_layer_free(struct gyre_layer *layer)
 
 const struct gyre_rounded *gyre_layer_plain(const struct gyre_layer *layer, const struct gyre_plan *p, gyre_site site)
 {
-    return p->set.recipe.rotate ? &layer->plain[site] : &layer->recipe[site];
+    return gyre_layer_has_plain(p) ? &layer->plain[site] : &layer->recipe[site];
 }
 
 // ---- rounding and encoding --------------------------------------------------------------------------------
@@ -100,7 +114,7 @@ static gyre_status round_linear(struct gyre_layer *l, const struct gyre_settings
     return GYRE_OK;
 }
 
-static void encode_floats(const float *x, uint64_t n, gyre_dtype type, void *out)
+void gyre_encode_floats(const float *x, uint64_t n, gyre_dtype type, void *out)
 {
     if (type == GYRE_DTYPE_F32) memcpy(out, x, n * sizeof *x);
     else if (type == GYRE_DTYPE_F16)
@@ -126,7 +140,7 @@ static gyre_status write_linear(struct gyre_layer *l, const struct gyre_plan *p,
     const gyre_dtype type = p->gguf.tensors[out->next].type;
     char scale[80];
     if (p->set.wbits >= 16) {
-        encode_floats(r->f32, n, type, l->encoded);
+        gyre_encode_floats(r->f32, n, type, l->encoded);
         return gyre_output_write(out, name, l->encoded, bytes, r->error, err);
     }
     if (!p->set.full) {
@@ -155,8 +169,9 @@ static void narrowed(const double *wide, uint64_t n, float *out)
     for (int64_t i = 0; i < (int64_t)n; i++) out[i] = (float)wide[i];
 }
 
-static gyre_status make_linear(struct gyre_layer *l, const struct gyre_plan *p, gyre_site site, struct gyre_output *out,
-                               gyre_error *err)
+// From the source to what is rounded: decoded, plainly rounded on the side, folded and rotated.
+static gyre_status load_linear(struct gyre_layer *l, const struct gyre_plan *p, gyre_site site, struct gyre_output *out,
+                               float *exact, gyre_error *err)
 {
     char name[64], norm[64];
     uint64_t rows, cols;
@@ -170,43 +185,87 @@ static gyre_status make_linear(struct gyre_layer *l, const struct gyre_plan *p, 
     for (int64_t r = 0; r < (int64_t)rows; r++)
         gyre_tensor_rows_f64(t, source_row(p, site, (uint64_t)r), 1, l->wide + (uint64_t)r * cols);
     narrowed(l->wide, rows * cols, l->original[site]);
-    if (!p->set.recipe.rotate) {
-        GYRE_TRY(round_linear(l, &p->set, name, l->original[site], rows, cols, &l->recipe[site], err));
-        return write_linear(l, p, name, &l->recipe[site], rows, cols, out, err);
-    }
-    GYRE_TRY(round_linear(l, &p->set, name, l->original[site], rows, cols, &l->plain[site], err));
-    if (gyre_site_norm_name(site, l->index, norm)) {
+    if (gyre_layer_has_plain(p))
+        GYRE_TRY(round_linear(l, &p->set, name, l->original[site], rows, cols, &l->plain[site], err));
+    if (p->set.recipe.rotate && gyre_site_norm_name(site, l->index, norm)) {
         gain = malloc(cols * sizeof *gain);
         if (!gain) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for tensor %s", norm);
         gyre_tensor_rows_f64(gyre_source_tensor(p->source, norm), 0, 1, gain);
     }
-    GYRE_GO(gyre_rotate_linear(&p->rotator, site, l->index, gain, l->wide, err));
-    narrowed(l->wide, rows * cols, l->narrow);
-    GYRE_GO(round_linear(l, &p->set, name, l->narrow, rows, cols, &l->recipe[site], err));
-    GYRE_GO(write_linear(l, p, name, &l->recipe[site], rows, cols, out, err));
+    if (p->set.recipe.rotate) GYRE_GO(gyre_rotate_linear(&p->rotator, site, l->index, gain, l->wide, err));
+    narrowed(l->wide, rows * cols, exact);
 done:
     free(gain);
     return st;
 }
 
-// A norm's gain: as it is, or ones where it was folded into its readers. `gain` gets the source's.
-static gyre_status write_norm(const struct gyre_plan *p, const char *name, bool folded, float *gain,
-                              struct gyre_output *out, gyre_error *err)
+// A norm's gain: as it is, or ones where it was folded into its readers. `gain` gets the source's, `written` what the file holds.
+static gyre_status load_norm(const struct gyre_plan *p, const char *name, bool folded, float *gain, float *written,
+                             struct gyre_output *out, gyre_error *err)
 {
-    const uint32_t n = p->hp.width;
     const struct gyre_tensor *t = gyre_source_tensor(p->source, name);
-    float *ones = malloc(n * sizeof *ones);
-    if (!ones) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for tensor %s", name);
-    for (uint32_t i = 0; i < n; i++) ones[i] = 1;
     gyre_tensor_rows_f32(t, 0, 1, gain);
-    gyre_status st = gyre_output_source(out, t, err);
-    if (st == GYRE_OK) st = gyre_output_write(out, name, folded ? ones : gain, n * sizeof *gain, NAN, err);
-    free(ones);
+    for (uint32_t i = 0; i < p->hp.width; i++) written[i] = folded ? 1 : gain[i];
+    return gyre_output_source(out, t, err);
+}
+
+// Which linears read at a tap: GYRE_SITE_Q.. up to the next tap's first.
+static const gyre_site first_site[GYRE_TAPS + 1] = {GYRE_SITE_Q, GYRE_SITE_O, GYRE_SITE_GATE, GYRE_SITE_DOWN, GYRE_SITES};
+
+// Tap by tap: statistics through what is rounded so far, then the linears that read there.
+static gyre_status round_calibrated(struct gyre_layer *l, const struct gyre_plan *p, gyre_calibration *c,
+                                    gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user, gyre_error *err)
+{
+    const struct gyre_calibration_weights w = {
+        .exact = l->exact, .made = l->made, .attn_gain = l->attn_gain, .ffn_gain = l->ffn_gain};
+    struct gyre_moments moments = {0};
+    struct gyre_factor cache = {0};
+    gyre_status st = GYRE_OK;
+    for (int tap = 0; tap < GYRE_TAPS; tap++) {
+        GYRE_GO(gyre_calibration_tap(c, l->index, &w, (gyre_tap)tap, &moments, err));
+        for (int s = first_site[tap]; s < (int)first_site[tap + 1]; s++) {
+            struct gyre_rounded *r = &l->recipe[s];
+            gyre_error why = {0};
+            char name[64];
+            uint64_t rows, cols;
+            gyre_site_name((gyre_site)s, l->index, name);
+            gyre_site_shape((gyre_site)s, &p->hp, &rows, &cols);
+            st = gyre_ladder(&p->set.recipe, &moments, tap == GYRE_TAP_O || tap == GYRE_TAP_DOWN, l->exact[s], rows, cols,
+                             &cache, &r->codes, &l->note[s], &why);
+            if (st != GYRE_OK) GYRE_GO(gyre_fail(err, st, "cannot round tensor %s: %s", name, why.message));
+            gyre_codes_expand(&r->codes, rows, cols, l->made[s]);
+            r->error = gyre_relative_error(l->exact[s], l->made[s], rows, cols);
+            if (tick) GYRE_GO(tick(user, rows * cols, err));
+        }
+        gyre_moments_release(&moments);
+        gyre_factor_release(&cache);
+    }
+    GYRE_GO(gyre_calibration_end_block(c, &w, err));
+done:
+    gyre_moments_release(&moments);
+    gyre_factor_release(&cache);
     return st;
 }
 
-gyre_status gyre_layer_make(struct gyre_layer *l, const struct gyre_plan *p, uint32_t index, struct gyre_output *out,
-                            gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user, gyre_error *err)
+static gyre_status write_block(struct gyre_layer *l, const struct gyre_plan *p, struct gyre_output *out, gyre_error *err)
+{
+    char name[64];
+    for (int s = 0; s < GYRE_SITES; s++) {
+        const gyre_site site = (gyre_site)s;
+        uint64_t rows, cols;
+        gyre_site_shape(site, &p->hp, &rows, &cols);
+        if ((site == GYRE_SITE_Q || site == GYRE_SITE_GATE) && gyre_site_norm_name(site, l->index, name))
+            GYRE_TRY(gyre_output_write(out, name, site == GYRE_SITE_Q ? l->attn_gain : l->ffn_gain,
+                                       p->hp.width * sizeof(float), NAN, err));
+        gyre_site_name(site, l->index, name);
+        GYRE_TRY(write_linear(l, p, name, &l->recipe[s], rows, cols, out, err));
+    }
+    return GYRE_OK;
+}
+
+gyre_status gyre_layer_make(struct gyre_layer *l, const struct gyre_plan *p, uint32_t index, gyre_calibration *c,
+                            struct gyre_output *out, gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user,
+                            gyre_error *err)
 {
     char name[64];
     l->index = index;
@@ -214,12 +273,19 @@ gyre_status gyre_layer_make(struct gyre_layer *l, const struct gyre_plan *p, uin
         const gyre_site site = (gyre_site)s;
         uint64_t rows, cols;
         gyre_site_shape(site, &p->hp, &rows, &cols);
-        if ((site == GYRE_SITE_Q || site == GYRE_SITE_GATE) && gyre_site_norm_name(site, index, name))
-            GYRE_TRY(write_norm(p, name, p->rotator.fold, site == GYRE_SITE_Q ? l->attn_norm : l->ffn_norm, out, err));
-        GYRE_TRY(make_linear(l, p, site, out, err));
+        if (site == GYRE_SITE_Q && gyre_site_norm_name(site, index, name))
+            GYRE_TRY(load_norm(p, name, p->rotator.fold, l->attn_norm, l->attn_gain, out, err));
+        if (site == GYRE_SITE_GATE && gyre_site_norm_name(site, index, name))
+            GYRE_TRY(load_norm(p, name, p->rotator.fold, l->ffn_norm, l->ffn_gain, out, err));
+        float *const exact = c ? l->exact[s] : l->narrow;
+        GYRE_TRY(load_linear(l, p, site, out, exact, err));
+        if (c) continue;
+        gyre_site_name(site, index, name);
+        GYRE_TRY(round_linear(l, &p->set, name, exact, rows, cols, &l->recipe[s], err));
         if (tick) GYRE_TRY(tick(user, rows * cols, err));
     }
-    return GYRE_OK;
+    if (c) GYRE_TRY(round_calibrated(l, p, c, tick, user, err));
+    return write_block(l, p, out, err);
 }
 
 // ---- outside the blocks -----------------------------------------------------------------------------------
@@ -252,7 +318,7 @@ static gyre_status write_table(const struct gyre_plan *p, const char *name, cons
                     err, GYRE_E_FORMAT, "cannot round tensor %s: weight %g of row %llu, column %llu is not finite",
                     name, (double)narrow[i], (unsigned long long)(first + i / cols), (unsigned long long)(i % cols)));
         for (uint64_t r = 0; r < n; r++) {
-            encode_floats(narrow + r * cols, cols, p->table_type, encoded + r * row_bytes);
+            gyre_encode_floats(narrow + r * cols, cols, p->table_type, encoded + r * row_bytes);
             gyre_decode_row(p->table_type, encoded + r * row_bytes, cols, back);
             for (uint64_t i = 0; i < cols; i++) {
                 const double w = narrow[r * cols + i], d = w - back[i];
@@ -307,8 +373,8 @@ gyre_status gyre_write_globals(const struct gyre_plan *p, struct gyre_output *ou
                              *head = gyre_source_tensor(p->source, "output.weight");
     gyre_status st = GYRE_OK;
     double *gain = malloc(D * sizeof *gain);
-    float *unused = malloc(D * sizeof *unused);
-    if (!gain || !unused) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for the final norm"));
+    float *unused = malloc(D * sizeof *unused), *written = malloc(D * sizeof *written);
+    if (!gain || !unused || !written) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for the final norm"));
     for (uint32_t i = 0; i < D; i++) gain[i] = p->final_gain[i];
     GYRE_GO(gyre_output_source(out, embedding, err));
     if (head) GYRE_GO(gyre_output_source(out, head, err));
@@ -316,7 +382,8 @@ gyre_status gyre_write_globals(const struct gyre_plan *p, struct gyre_output *ou
     if (p->write_head)
         GYRE_GO(
             write_table(p, "output.weight", head ? head : embedding, p->fold_head ? gain : NULL, out, tick, user, err));
-    GYRE_GO(write_norm(p, "output_norm.weight", p->fold_head || p->online.head.n, unused, out, err));
+    GYRE_GO(load_norm(p, "output_norm.weight", p->fold_head || p->online.head.n, unused, written, out, err));
+    GYRE_GO(gyre_output_write(out, "output_norm.weight", written, D * sizeof *written, NAN, err));
     if (p->online.head.n)
         GYRE_GO(gyre_output_write(out, "gyre.head_gain", p->final_gain, D * sizeof *p->final_gain, NAN, err));
     if (!strcmp(p->gguf.tensors[out->next].name, "rope_freqs.weight")) GYRE_GO(write_rope_divisors(p, out, err));
@@ -326,5 +393,6 @@ gyre_status gyre_write_globals(const struct gyre_plan *p, struct gyre_output *ou
 done:
     free(gain);
     free(unused);
+    free(written);
     return st;
 }

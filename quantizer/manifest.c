@@ -57,7 +57,7 @@ static gyre_status hash_folder(const char *path, json_t *base, gyre_error *err)
     return st;
 }
 
-gyre_status gyre_run_identity(const struct gyre_plan *p, json_t **run, gyre_error *err)
+gyre_status gyre_run_identity(const struct gyre_plan *p, const gyre_calibration *c, json_t **run, gyre_error *err)
 {
     const struct gyre_settings *s = &p->set;
     const char *path = gyre_source_path(p->source);
@@ -77,7 +77,8 @@ gyre_status gyre_run_identity(const struct gyre_plan *p, json_t **run, gyre_erro
     *run = json_pack("{s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:O}", "gyre", GYRE_VERSION, "recipe", s->recipe.name,
                      "profile", s->full ? "full" : "portable", "seed", seed, "wbits", (int)s->wbits, "wgroup",
                      (int)s->wgroup, "act_bits", (int)s->act, "kv_bits", (int)s->kv, "base", base);
-    if (!*run) st = gyre_fail(err, GYRE_E_NOMEM, "out of memory for the manifest");
+    if (!*run || (c && json_object_set_new(*run, "calibration", gyre_calibration_identity(c))))
+        st = gyre_fail(err, GYRE_E_NOMEM, "out of memory for the manifest");
 done:
     json_decref(base);
     return st;

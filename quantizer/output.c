@@ -159,7 +159,7 @@ gyre_status gyre_output_source(struct gyre_output *out, const struct gyre_tensor
     return gyre_journal_source(out, tensor, hex, err);
 }
 
-gyre_status gyre_output_step(struct gyre_output *out, json_t *note, const void *blob, uint64_t bytes, gyre_error *err)
+gyre_status gyre_output_step(struct gyre_output *out, json_t *note, const void *const blob[2], const uint64_t bytes[2], gyre_error *err)
 {
     if (fdatasync(out->fd)) {
         json_decref(note);

@@ -40,8 +40,8 @@ gyre_status gyre_output_source(struct gyre_output *out, const struct gyre_tensor
                                gyre_error *err) GYRE_MUST_USE;
 
 // Ends a step: OUT.part is made durable, then the journal. `note` (stolen; may be NULL) is kept for gyre_output_note, `blob`
-// (may be NULL) for gyre_output_blob of the step that resumes.
-gyre_status gyre_output_step(struct gyre_output *out, json_t *note, const void *blob, uint64_t bytes,
+// (either may be NULL), one after the other, for gyre_output_blob of the step that resumes.
+gyre_status gyre_output_step(struct gyre_output *out, json_t *note, const void *const blob[2], const uint64_t bytes[2],
                              gyre_error *err) GYRE_MUST_USE;
 const json_t *gyre_output_note(const struct gyre_output *out, uint32_t step); // borrowed; NULL if there is none
 // The blob of the last step; malloc'd, NULL where there is none.

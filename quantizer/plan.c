@@ -128,6 +128,8 @@ gyre_status gyre_plan_make(const gyre_quantize_params *params, const gyre_source
                          gyre_source_path(source));
     GYRE_TRY(gyre_settings_resolve(params, &p->hp, &p->set, err));
     GYRE_TRY(gyre_model_check(source, &p->hp, err));
+    p->act_clip = p->set.recipe.act_clip == GYRE_AUTO ? 1 : (float)p->set.recipe.act_clip;
+    p->kv_clip = p->set.recipe.kv_clip == GYRE_AUTO ? 1 : (float)p->set.recipe.kv_clip;
     p->permute_qk = !p->set.full && !p->hp.rope_interleaved;
     if (p->permute_qk) p->hp.rope_interleaved = true;
     GYRE_TRY(plan_rotations(p, err));
@@ -156,6 +158,8 @@ struct gyre_hparams gyre_plan_output_hparams(const struct gyre_plan *p)
     hp.rot = p->online;
     hp.act_bits = p->set.act;
     hp.kv_bits = p->set.kv;
+    hp.act_clip = p->act_clip;
+    hp.kv_clip = p->kv_clip;
     hp.wgroup = p->set.wgroup;
     hp.tied = !p->write_head;
     return hp;

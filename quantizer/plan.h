@@ -11,6 +11,7 @@ struct gyre_plan {
     struct gyre_rotator rotator;  // what is merged; all off under a recipe that does not rotate
     struct gyre_rotations online; // what the file declares; borrows from rotator, r3 and head_gain
     struct gyre_hadamard r3;
+    float act_clip, kv_clip; // of the run-time quantizers
     float *final_gain;     // [D], the source's output_norm
     bool permute_qk;       // q and k rows go from half-split (HF) to interleaved (GGUF) order
     bool write_head;       // the output has its own output.weight

@@ -93,8 +93,8 @@ gyre_status gyre_plan_metadata(struct gyre_plan *p, gyre_error *err)
     gyre_gguf_u32(g, "gyre.wgroup", p->set.wgroup);
     gyre_gguf_u32(g, "gyre.act_bits", p->set.act);
     gyre_gguf_u32(g, "gyre.kv_bits", p->set.kv);
-    gyre_gguf_f32(g, "gyre.act_clip", 1);
-    gyre_gguf_f32(g, "gyre.kv_clip", 1);
+    gyre_gguf_f32(g, "gyre.act_clip", p->act_clip);
+    gyre_gguf_f32(g, "gyre.kv_clip", p->kv_clip);
     gyre_gguf_bool(g, "gyre.rope_interleaved", p->hp.rope_interleaved);
     gyre_gguf_bool(g, "gyre.r3", p->online.r3);
     gyre_gguf_bool(g, "gyre.r4", p->online.r4.n != 0);

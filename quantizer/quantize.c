@@ -21,6 +21,7 @@ struct run {
     struct gyre_plan plan;
     struct gyre_output out;
     struct gyre_layer layer;
+    gyre_calibration *calibration;          // NULL: the recipe needs none
     gyre_summary *summary;                  // NULL: nothing is measured
     uint64_t started, total, done, resumed; // ns; weights
     char what[48];
@@ -60,22 +61,30 @@ static void count_work(struct run *r)
 
 // ---- measuring ----------------------------------------------------------------------------------------------
 
-// Ends a step with what is needed to measure on after a resume.
+// Ends a step with what is needed to go on after a resume: the calibration's streams, then the summary's.
 static gyre_status end_step(struct run *r, json_t *note, gyre_error *err)
 {
-    uint64_t bytes = 0;
-    const void *streams = r->summary ? gyre_summary_streams(r->summary, &bytes) : NULL;
+    uint64_t bytes[2] = {0};
+    const void *streams[2] = {r->calibration ? gyre_calibration_streams(r->calibration, &bytes[0]) : NULL,
+                              r->summary ? gyre_summary_streams(r->summary, &bytes[1]) : NULL};
     return gyre_output_step(&r->out, note, streams, bytes, err);
 }
 
-// A resumed run goes on measuring only where the interrupted one measured the same text.
-static gyre_status resume_summary(struct run *r, gyre_error *err)
+// A resumed run needs its calibration; it goes on measuring only where the interrupted one measured the same text.
+static gyre_status resume_streams(struct run *r, gyre_error *err)
 {
-    char *streams;
-    uint64_t bytes;
-    if (!r->summary || r->out.steps == 0) return GYRE_OK;
+    char *streams = NULL;
+    uint64_t bytes = 0, mine = 0;
+    if ((!r->summary && !r->calibration) || r->out.steps == 0) return GYRE_OK;
     GYRE_TRY(gyre_output_blob(&r->out, &streams, &bytes, err));
-    if (!streams || !gyre_summary_restore(r->summary, streams, bytes)) {
+    if (r->calibration) (void)gyre_calibration_streams(r->calibration, &mine);
+    if (r->calibration && (bytes < mine || !gyre_calibration_restore(r->calibration, streams, mine))) {
+        free(streams);
+        return gyre_fail(err, GYRE_E_FORMAT,
+                         "cannot resume (%s): its calibration streams are missing or damaged; start over with --force",
+                         r->out.journal);
+    }
+    if (r->summary && (bytes <= mine || !gyre_summary_restore(r->summary, streams + mine, bytes - mine))) {
         gyre_logf(&r->params->log, GYRE_LOG_WARN,
                   "quantize: no closing summary: the interrupted run measured another text, or none");
         gyre_summary_close(r->summary);
@@ -111,13 +120,14 @@ static gyre_status make_steps(struct run *r, gyre_error *err)
     if (r->out.steps == 0) {
         snprintf(r->what, sizeof r->what, "embedding");
         GYRE_TRY(gyre_write_globals(&r->plan, &r->out, tick, r, err));
+        if (r->calibration) GYRE_TRY(gyre_calibration_begin(r->calibration, err));
         if (r->summary) GYRE_TRY(gyre_summary_begin(r->summary, &r->out, err));
         GYRE_TRY(end_step(r, NULL, err));
     }
     GYRE_TRY(gyre_layer_create(&r->plan, &r->layer, err));
     for (uint32_t l = r->out.steps - 1; l < r->plan.hp.n_layers; l++) {
         snprintf(r->what, sizeof r->what, "block %u of %u", l + 1, r->plan.hp.n_layers);
-        GYRE_TRY(gyre_layer_make(&r->layer, &r->plan, l, &r->out, tick, r, err));
+        GYRE_TRY(gyre_layer_make(&r->layer, &r->plan, l, r->calibration, &r->out, tick, r, err));
         json_t *note =
             json_pack("{s:f, s:f}", "rtn_weights", mean_error(r, true), "recipe_weights", mean_error(r, false));
         const gyre_status st =
@@ -194,13 +204,14 @@ gyre_status gyre_quantize(const gyre_quantize_params *params, gyre_quantize_summ
     GYRE_GO(gyre_output_check(params, err));
     GYRE_GO(gyre_source_open(params->source, &source, err));
     GYRE_GO(gyre_plan_make(params, source, &r.plan, err));
+    GYRE_GO(gyre_calibration_open(params, &r.plan, &r.calibration, err));
     if (summary) GYRE_GO(gyre_summary_open(params, &r.plan, &r.summary, err));
-    GYRE_GO(gyre_run_identity(&r.plan, &run, err));
+    GYRE_GO(gyre_run_identity(&r.plan, r.calibration, &run, err));
     GYRE_GO(gyre_output_open(params, &r.plan, run, &r.out, err));
     if (r.out.resumed_steps)
         gyre_logf(&params->log, GYRE_LOG_INFO, "quantize: resuming after block %u of %u", r.out.resumed_steps - 1,
                   r.plan.hp.n_layers);
-    GYRE_GO(resume_summary(&r, err));
+    GYRE_GO(resume_streams(&r, err));
     count_work(&r);
     GYRE_GO(make_steps(&r, err));
     if (summary) GYRE_GO(fill_summary(&r, summary, err));
@@ -212,6 +223,7 @@ done:
     if (st != GYRE_OK && summary) gyre_quantize_summary_free(summary);
     free(manifest);
     gyre_layer_free(&r.layer);
+    gyre_calibration_close(r.calibration);
     gyre_summary_close(r.summary);
     gyre_output_close(&r.out);
     json_decref(run);

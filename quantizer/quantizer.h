@@ -17,9 +17,10 @@ typedef struct gyre_quantize_params {
     int32_t wgroup;               // 0 per channel, 32, 64, 128; -1: default 32
     uint32_t act, kv;             // 16, 8, 4; 0: default 8. What the file is optimized for and defaults to at run time.
     const char *profile;          // "portable" or "full"; NULL: full
-    const char *calib;            // text file for the closing summary; NULL: the bundled text
+    const char *const *calib;     // [n_calib] texts for the recipes that calibrate; none: the bundled mixture
+    uint32_t n_calib;
     uint64_t seed;
-    const char *device;           // for the closing summary; NULL: a GPU, else the host itself
+    const char *device;           // for calibration and the closing summary; NULL: a GPU, else the host itself
     bool resume, force;
     const char *report_dir;       // the summary goes to DIR/report.md too; may be NULL. Needs `summary`.
     gyre_log log;

@@ -62,40 +62,63 @@ static float least_squares_scale(const float *w, const int8_t *code, uint64_t n)
     return qq > 0 ? (float)(wq / qq) : 0;
 }
 
-// Scale and codes of one group; false if a weight is not finite or no scale is.
-static bool round_one(const float *w, uint64_t n, uint32_t bits, int8_t *code, uint16_t *scale)
+// Sum of importance * error^2, in LANES partial sums.
+static float weighted_squares(const float *w, const float *importance, uint64_t n, float s, float lo, float hi)
+{
+    const float inverse = 1.0f / s, magic = 0x1.8p23f;
+    float sum[LANES] = {0}, total = 0;
+    for (uint64_t i = 0; i < n; i += LANES)
+        for (uint64_t l = 0; l < LANES && i + l < n; l++) {
+            const float t = w[i + l] * inverse, low = t < lo ? lo : t, c = low > hi ? hi : low,
+                        e = t - ((c + magic) - magic);
+            sum[l] += importance[i + l] * e * e;
+        }
+    for (int l = 0; l < LANES; l++) total += sum[l];
+    return s * s * total;
+}
+
+bool gyre_search_scale(const float *w, const float *importance, uint64_t n, uint32_t bits, bool search, float *scale)
 {
     const float hi = (float)((1 << (bits - 1)) - 1), lo = -hi - 1;
-    const int tries = bits == 4 ? 30 : 5; // p = 1, 0.98, ... : at 8 bits hardly anything is worth clipping
-    float max = 0;
+    const int tries = !search ? 1 : bits == 4 ? 30 : 5; // p = 1, 0.98, ... : at 8 bits hardly anything is worth clipping
+    float max = 0, best = INFINITY, last = -1;
     bool finite = true;
     for (uint64_t i = 0; i < n; i++) {
         const float a = fabsf(w[i]);
         finite &= a <= 3.4e38f;
         max = a > max ? a : max;
     }
+    *scale = 0;
     if (!finite) return false;
-    float best = INFINITY, best_scale = 0, last = -1;
     for (int i = 0; i < tries; i++) {
         const float s = gyre_round_to_f16(max * (1.0f - (float)i * 0.02f) / hi);
         if (isinf(s) || s == last) continue;
         if (s == 0) break;
         last = s;
-        const float e = power_2_4(s) * distortion(w, n, s, lo, hi);
+        const float e = importance ? weighted_squares(w, importance, n, s, lo, hi)
+                                   : power_2_4(s) * distortion(w, n, s, lo, hi);
         if (e < best) {
             best = e;
-            best_scale = s;
+            *scale = s;
         }
     }
-    if (max > 0 && best_scale == 0 && gyre_round_to_f16(max / hi) > 0) return false; // every scale overflowed
-    round_group(w, n, best_scale, lo, hi, code);
+    return max == 0 || *scale != 0 || gyre_round_to_f16(max / hi) == 0; // else every scale overflowed
+}
+
+// Scale and codes of one group; false if a weight is not finite or no scale is.
+static bool round_one(const float *w, uint64_t n, uint32_t bits, int8_t *code, uint16_t *scale)
+{
+    const float hi = (float)((1 << (bits - 1)) - 1), lo = -hi - 1;
+    float best;
+    if (!gyre_search_scale(w, NULL, n, bits, true, &best)) return false;
+    round_group(w, n, best, lo, hi, code);
     const float refit = gyre_round_to_f16(least_squares_scale(w, code, n));
-    if (best_scale > 0 && refit > 0 && refit != best_scale && !isinf(refit) &&
-        power_2_4(refit) * distortion(w, n, refit, lo, hi) < best) {
-        best_scale = refit;
-        round_group(w, n, best_scale, lo, hi, code);
+    if (best > 0 && refit > 0 && refit != best && !isinf(refit) &&
+        power_2_4(refit) * distortion(w, n, refit, lo, hi) < power_2_4(best) * distortion(w, n, best, lo, hi)) {
+        best = refit;
+        round_group(w, n, best, lo, hi, code);
     }
-    *scale = gyre_f16_from_f32(best_scale);
+    *scale = gyre_f16_from_f32(best);
     return true;
 }
 

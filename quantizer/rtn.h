@@ -2,6 +2,7 @@
 #pragma once
 #include "runtime/util/status.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 // A rounded matrix [rows, cols]: value = code * scale of its group.
@@ -18,6 +19,11 @@ struct gyre_codes {
 // finite or too large for an f16 scale ("row 3, column 17: ..."). The result does not depend on the number of threads.
 gyre_status gyre_rtn(const float *w, uint64_t rows, uint64_t cols, struct gyre_codes *out,
                      gyre_error *err) GYRE_MUST_USE;
+
+// The scale of one group of n weights, rounded to f16, or 0 (a group of zeros). `importance` NULL: the least sum of
+// |error|^2.4 as above; else the least sum of importance * error^2 (diag(H): what an output sees), importance >= 0.
+// `search` false: max|w| / (2^(bits-1) - 1). False where a weight is not finite or no scale fits f16.
+bool gyre_search_scale(const float *w, const float *importance, uint64_t n, uint32_t bits, bool search, float *scale);
 
 // Back to floats.
 void gyre_codes_expand(const struct gyre_codes *codes, uint64_t rows, uint64_t cols, float *out);

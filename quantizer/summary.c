@@ -36,7 +36,7 @@ struct gyre_summary {
     double *wide; // [n][width]
 };
 
-static uint32_t n_streams(const gyre_summary *s) { return s->plan->set.recipe.rotate ? STREAMS : RECIPE; }
+static uint32_t n_streams(const gyre_summary *s) { return gyre_layer_has_plain(s->plan) ? STREAMS : RECIPE; }
 
 static float *stream(const gyre_summary *s, uint32_t which)
 {
@@ -47,26 +47,20 @@ uint32_t gyre_summary_tokens(const gyre_summary *s) { return s->n; }
 
 // ---- opening ----------------------------------------------------------------------------------------------
 
-// Fewer tokens than asked for are fine; none are not.
-static gyre_status read_tokens(gyre_summary *s, const char *path, gyre_error *err)
+static gyre_status read_tokens(gyre_summary *s, gyre_error *err)
 {
     gyre_tokenizer *tokenizer = NULL;
-    char *text = NULL;
-    uint64_t bytes = sizeof gyre_summary_text - 1, n = 0;
+    uint64_t n = 0;
     gyre_status st = GYRE_OK;
-    if (path) GYRE_GO(gyre_file_read(path, UINT64_MAX - 1, &text, &bytes, err));
-    bytes = GYRE_MIN(bytes, (uint64_t)MAX_TEXT);
     GYRE_GO(gyre_tokenizer_create(s->plan->source, &tokenizer, err));
-    GYRE_GO(gyre_tokenizer_encode(tokenizer, text ? text : gyre_summary_text, bytes, false, &s->token, &n, err));
+    GYRE_GO(gyre_tokenizer_encode(tokenizer, gyre_summary_text, sizeof gyre_summary_text - 1, false, &s->token, &n, err));
     s->n = (uint32_t)GYRE_MIN(n, (uint64_t)MAX_TOKENS);
-    if (n == 0)
-        st = gyre_fail(err, GYRE_E_FORMAT, "no summary (%s): the text has no tokens", path ? path : "bundled text");
+    if (n == 0) st = gyre_fail(err, GYRE_E_FORMAT, "no summary: the text has no tokens");
     for (uint64_t i = 0; i < s->n && st == GYRE_OK; i++)
         if (s->token[i] >= s->plan->hp.vocab)
             st = gyre_fail(err, GYRE_E_FORMAT, "no summary: the tokenizer gives token %u of %u", s->token[i],
                            s->plan->hp.vocab);
 done:
-    free(text);
     gyre_tokenizer_destroy(tokenizer);
     return st;
 }
@@ -91,6 +85,10 @@ static gyre_status make_blocks(gyre_summary *s, gyre_error *err)
         else GYRE_TRY(gyre_host_block_create(hp, &o, &s->host[w], err));
         o.act_bits = p->set.act;
         o.kv_bits = p->set.kv;
+        if (w == PLAIN) {
+            o.act_clip = p->act_clip;
+            o.kv_clip = p->kv_clip;
+        }
     }
     return GYRE_OK;
 }
@@ -129,9 +127,8 @@ gyre_status gyre_summary_open(const gyre_quantize_params *params, const struct g
     if (!s) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the summary");
     s->plan = plan;
     s->log = &params->log;
-    gyre_status st = read_tokens(s, params->calib, &why);
-    const bool unreadable =
-        st != GYRE_OK && !params->calib; // a model without a tokenizer can be quantized all the same
+    gyre_status st = read_tokens(s, &why);
+    const bool unreadable = st != GYRE_OK; // a model without a tokenizer can be quantized all the same
     if (st == GYRE_OK) st = open_device(params, &s->device, &why);
     if (st == GYRE_OK) st = allocate(s, &why);
     if (st == GYRE_OK) st = make_blocks(s, &why);
@@ -245,15 +242,13 @@ static struct gyre_block_linear linear_of(const struct gyre_rounded *r)
                      .codes = r->codes.code, .scales = r->codes.scale, .bits = r->codes.bits, .group = r->codes.group};
 }
 
-static struct gyre_block_weights weights_of(const gyre_summary *s, const struct gyre_layer *layer, uint32_t which,
-                                            const float *ones)
+static struct gyre_block_weights weights_of(const gyre_summary *s, const struct gyre_layer *layer, uint32_t which)
 {
     struct gyre_block_linear l[GYRE_SITES];
     for (int i = 0; i < GYRE_SITES; i++)
         l[i] = which == FLOAT
                    ? (struct gyre_block_linear){.f32 = layer->original[i]}
                    : linear_of(which == PLAIN ? gyre_layer_plain(layer, s->plan, (gyre_site)i) : &layer->recipe[i]);
-    const bool folded = which == RECIPE && s->plan->rotator.fold;
     return (struct gyre_block_weights){.q = l[GYRE_SITE_Q],
                                        .k = l[GYRE_SITE_K],
                                        .v = l[GYRE_SITE_V],
@@ -261,8 +256,8 @@ static struct gyre_block_weights weights_of(const gyre_summary *s, const struct 
                                        .gate = l[GYRE_SITE_GATE],
                                        .up = l[GYRE_SITE_UP],
                                        .down = l[GYRE_SITE_DOWN],
-                                       .attn_norm = folded ? ones : layer->attn_norm,
-                                       .ffn_norm = folded ? ones : layer->ffn_norm};
+                                       .attn_norm = which == RECIPE ? layer->attn_gain : layer->attn_norm,
+                                       .ffn_norm = which == RECIPE ? layer->ffn_gain : layer->ffn_norm};
 }
 
 // Relative squared distance of a stream to the float one, in that stream's basis.
@@ -287,11 +282,8 @@ gyre_status gyre_summary_block(gyre_summary *s, const struct gyre_layer *layer, 
 {
     const uint32_t width = s->plan->hp.width;
     gyre_status st = GYRE_OK;
-    float *ones = malloc(width * sizeof *ones);
-    if (!ones) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the summary");
-    for (uint32_t i = 0; i < width; i++) ones[i] = 1;
     for (uint32_t w = 0; w < n_streams(s); w++) {
-        const struct gyre_block_weights weights = weights_of(s, layer, w, ones);
+        const struct gyre_block_weights weights = weights_of(s, layer, w);
         if (!s->device) {
             GYRE_GO(gyre_host_block_run(s->host[w], &weights, stream(s, w), s->n, err));
             continue;
@@ -304,7 +296,6 @@ gyre_status gyre_summary_block(gyre_summary *s, const struct gyre_layer *layer, 
     errors->recipe_error = errors->rtn_error;
     if (n_streams(s) == STREAMS) st = distance(s, RECIPE, &errors->recipe_error, err);
 done:
-    free(ones);
     return st;
 }
 

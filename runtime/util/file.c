@@ -142,6 +142,11 @@ static gyre_status write_all(int fd, const char *path, const unsigned char *data
 
 gyre_status gyre_file_write(const char *path, const void *data, uint64_t size, gyre_error *err)
 {
+    return gyre_file_write2(path, (const void *const[2]){data, NULL}, (const uint64_t[2]){size, 0}, err);
+}
+
+gyre_status gyre_file_write2(const char *path, const void *const data[2], const uint64_t size[2], gyre_error *err)
+{
     char temp[PATH_MAX];
     const int length = snprintf(temp, sizeof temp, "%s.tmp-%ld", path, (long)getpid());
     if (length < 0 || (size_t)length >= sizeof temp) {
@@ -150,7 +155,8 @@ gyre_status gyre_file_write(const char *path, const void *data, uint64_t size, g
     }
     const int fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (fd < 0) return fail_io(err, "write file", path);
-    gyre_status st = write_all(fd, path, data, size, err);
+    gyre_status st = write_all(fd, path, data[0], size[0], err);
+    if (st == GYRE_OK) st = write_all(fd, path, data[1], size[1], err);
     if (close(fd) && st == GYRE_OK) st = fail_io(err, "write file", path);
     if (st != GYRE_OK) {
         unlink(temp);

@@ -22,6 +22,9 @@ gyre_status gyre_file_read(const char *path, uint64_t max, char **out, uint64_t 
 // to "PATH.tmp-PID" first; it is removed on failure.
 gyre_status gyre_file_write(const char *path, const void *data, uint64_t size, gyre_error *err) GYRE_MUST_USE;
 
+// The same with two pieces, one behind the other; either may be NULL (and of size 0).
+gyre_status gyre_file_write2(const char *path, const void *const data[2], const uint64_t size[2], gyre_error *err) GYRE_MUST_USE;
+
 // The last step of a file that was written in pieces: makes `temp` durable and renames it to `path` (same
 // directory). Removes `temp` on failure.
 gyre_status gyre_file_commit(const char *temp, const char *path, gyre_error *err) GYRE_MUST_USE;

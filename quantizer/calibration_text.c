@@ -1,0 +1,3 @@
+#include "quantizer/calibration_text.h"
+const char gyre_calibration_text[] = "";
+const uint64_t gyre_calibration_text_bytes = 0;

@@ -1,0 +1,120 @@
+// See moments.h. Products are OpenBLAS's in single precision over some thousand rows at a time.
+#include "quantizer/moments.h"
+#include "runtime/util/base.h"
+
+#include <cblas.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const double CAP = 16;
+
+gyre_status gyre_moments_create(uint32_t n, uint32_t width, bool cross, bool stream, struct gyre_moments *out,
+                                gyre_error *err)
+{
+    const uint64_t nn = (uint64_t)n * n, nw = (uint64_t)n * width;
+    *out = (struct gyre_moments){.n = n, .width = width};
+    bool good = true;
+    for (int i = 0; i < 2; i++) {
+        struct gyre_moment_set *s = i ? &out->held : &out->fit;
+        good &= (s->h = calloc(nn, sizeof(float))) != NULL;
+        if (cross) good &= (s->cross = calloc(nn, sizeof(float))) != NULL;
+        if (stream) good &= (s->stream = calloc(nw, sizeof(float))) != NULL;
+    }
+    if (good) return GYRE_OK;
+    gyre_moments_release(out);
+    return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the statistics of %u inputs", n);
+}
+
+void gyre_moments_release(struct gyre_moments *m)
+{
+    for (int i = 0; i < 2; i++) {
+        struct gyre_moment_set *s = i ? &m->held : &m->fit;
+        free(s->h);
+        free(s->cross);
+        free(s->stream);
+    }
+    *m = (struct gyre_moments){0};
+}
+
+static int ascending(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+// Energies of the rows; GYRE_E_FORMAT at the first value that is not finite.
+static gyre_status energies(const float *x, uint64_t rows, uint32_t n, double *energy, gyre_error *err)
+{
+    for (uint64_t r = 0; r < rows; r++) {
+        double sum = 0;
+        for (uint32_t i = 0; i < n; i++) sum += (double)x[r * n + i] * x[r * n + i];
+        energy[r] = sum;
+        if (isfinite(sum)) continue;
+        uint32_t i = 0;
+        while (isfinite(x[r * n + i]) && i + 1 < n) i++;
+        return gyre_fail(err, GYRE_E_FORMAT, "input %u of calibration token %llu is %g", i, (unsigned long long)r,
+                         (double)x[r * n + i]);
+    }
+    return GYRE_OK;
+}
+
+// sum += a' b over rows; a [rows, n], b [rows, m].
+static void add_product(const struct gyre_moments *m, const float *a, const float *b, uint64_t rows, uint32_t width,
+                        float *sum)
+{
+    const int n = (int)m->n, w = (int)width;
+    cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, n, w, (int)rows, 1, a, n, b, w, 1, sum, w);
+}
+
+gyre_status gyre_moments_add(struct gyre_moments *m, bool held, float *made, float *exact, float *difference,
+                             uint64_t rows, gyre_error *err)
+{
+    struct gyre_moment_set *set = held ? &m->held : &m->fit;
+    const uint32_t n = m->n, width = m->width;
+    gyre_status st = GYRE_OK;
+    double *energy = malloc(2 * rows * sizeof *energy), *sorted = energy ? energy + rows : NULL;
+    if (rows == 0 || !energy) {
+        free(energy);
+        return rows ? gyre_fail(err, GYRE_E_NOMEM, "out of memory for calibration statistics") : GYRE_OK;
+    }
+    GYRE_GO(energies(made, rows, n, energy, err));
+    memcpy(sorted, energy, rows * sizeof *energy);
+    qsort(sorted, rows, sizeof *sorted, ascending);
+    const double most = CAP * sorted[rows / 2];
+    for (uint64_t r = 0; r < rows; r++) set->weight += energy[r] = energy[r] > most ? most / energy[r] : 1;
+#pragma omp parallel for schedule(static)
+    for (int64_t row = 0; row < (int64_t)rows; row++) {
+        const uint64_t r = (uint64_t)row;
+        const float scale = (float)sqrt(energy[r]);
+        for (uint32_t i = 0; i < n; i++) {
+            const float x = made[r * n + i];
+            if (set->cross) exact[r * n + i] = (exact[r * n + i] - x) * scale;
+            made[r * n + i] = x * scale;
+        }
+        if (set->stream)
+            for (uint32_t i = 0; i < width; i++) difference[r * width + i] *= scale;
+    }
+    cblas_ssyrk(CblasRowMajor, CblasLower, CblasTrans, (int)n, (int)rows, 1, made, (int)n, 1, set->h, (int)n);
+    if (set->cross) add_product(m, made, exact, rows, n, set->cross);
+    if (set->stream) add_product(m, made, difference, rows, width, set->stream);
+done:
+    free(energy);
+    return st;
+}
+
+static void finish(const struct gyre_moments *m, struct gyre_moment_set *s)
+{
+    const float scale = (float)(1 / s->weight);
+    const uint64_t n = m->n, width = m->width;
+    for (uint64_t i = 0; i < n; i++)
+        for (uint64_t j = 0; j <= i; j++) s->h[j * n + i] = s->h[i * n + j] *= scale;
+    for (uint64_t i = 0; s->cross && i < n * n; i++) s->cross[i] *= scale;
+    for (uint64_t i = 0; s->stream && i < n * width; i++) s->stream[i] *= scale;
+}
+
+void gyre_moments_finish(struct gyre_moments *m)
+{
+    if (m->fit.weight > 0) finish(m, &m->fit);
+    if (m->held.weight > 0) finish(m, &m->held);
+}
