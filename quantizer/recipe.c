@@ -40,8 +40,8 @@ static gyre_status unknown(const char *name, gyre_error *err)
         snprintf(names + n, sizeof names - n, "%s%s", i ? ", " : "", gyre_recipe_name(i));
     }
     return gyre_fail(err, GYRE_E_INVALID,
-                     "unknown recipe (%.80s): the built-in ones are %s; the name of a file has a / or ends in .yaml", name,
-                     names);
+                     "unknown recipe (%.80s): the built-in ones are %s; the name of a file has a / or ends in .yaml",
+                     name, names);
 }
 
 static gyre_status read_file(const char *path, struct gyre_recipe *out, gyre_error *err)

@@ -66,7 +66,8 @@ static bool any_diagonal(const struct gyre_recipe *r)
 
 bool gyre_recipe_wants_statistics(const struct gyre_recipe *r, struct gyre_recipe_fault *fault)
 {
-    static const char needs[] = "needs statistics of the inputs, but calibration has windows: 0; allowed with 1 or more";
+    static const char needs[] =
+        "needs statistics of the inputs, but calibration has windows: 0; allowed with 1 or more";
     for (uint32_t i = 0; i < r->n_stages; i++) {
         const struct gyre_stage *s = &r->stage[i];
         if (s->kind != GYRE_STAGE_RTN) return !at_stage(fault, i, "the stage %s %s", gyre_stage_name(s->kind), needs);

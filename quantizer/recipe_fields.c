@@ -39,7 +39,8 @@ static const struct gyre_field diagonals[] = {
     REAL(gyre_recipe, "qk", diagonals.qk, 0, 0, 1),
     REAL(gyre_recipe, "value", diagonals.value, 0, 0, 1),
 };
-static const struct gyre_field calibration[] = { // windows: 0 where nothing needs statistics
+static const struct gyre_field calibration[] = {
+    // windows: 0 where nothing needs statistics
     COUNT(gyre_recipe, "windows", calibration.windows, 32, 0, 4096),
     COUNT(gyre_recipe, "tokens", calibration.tokens, 512, 16, 65536),
 };
@@ -114,14 +115,27 @@ void gyre_fields_preset(const struct gyre_fields *fields, void *base)
         const struct gyre_field *f = &fields->field[i];
         char *to = (char *)base + f->at;
         switch (f->kind) {
-        case GYRE_FIELD_SWITCH: *(bool *)to = f->preset > 0; break;
-        case GYRE_FIELD_CHOICE: *(gyre_clip *)(void *)to = (gyre_clip)f->preset; break;
-        case GYRE_FIELD_COUNT: *(uint32_t *)(void *)to = (uint32_t)f->preset; break;
-        case GYRE_FIELD_LISTED: *(int32_t *)(void *)to = (int32_t)f->preset; break;
+        case GYRE_FIELD_SWITCH:
+            *(bool *)to = f->preset > 0;
+            break;
+        case GYRE_FIELD_CHOICE:
+            *(gyre_clip *)(void *)to = (gyre_clip)f->preset;
+            break;
+        case GYRE_FIELD_COUNT:
+            *(uint32_t *)(void *)to = (uint32_t)f->preset;
+            break;
+        case GYRE_FIELD_LISTED:
+            *(int32_t *)(void *)to = (int32_t)f->preset;
+            break;
         case GYRE_FIELD_REAL:
-        case GYRE_FIELD_AUTO: *(double *)(void *)to = f->preset; break;
-        case GYRE_FIELD_MAP: gyre_fields_preset(f->map, base); break;
-        default: break;
+        case GYRE_FIELD_AUTO:
+            *(double *)(void *)to = f->preset;
+            break;
+        case GYRE_FIELD_MAP:
+            gyre_fields_preset(f->map, base);
+            break;
+        default:
+            break;
         }
     }
 }
@@ -167,13 +181,17 @@ void gyre_field_allowed(const struct gyre_field *f, char *out, size_t size)
         snprintf(out, size, "1 to %zu letters, digits, dots, underscores and hyphens, the first a letter or digit",
                  f->size - 1);
         break;
-    case GYRE_FIELD_TEXT: snprintf(out, size, "one line of %zu bytes at most", f->size - 1); break;
+    case GYRE_FIELD_TEXT:
+        snprintf(out, size, "one line of %zu bytes at most", f->size - 1);
+        break;
     case GYRE_FIELD_SWITCH:
     case GYRE_FIELD_CHOICE:
         while (f->words[n]) n++;
         for (uint32_t i = 0; i < n; i++) add_item(&l, f->words[i], i, n, " or ");
         break;
-    case GYRE_FIELD_COUNT: snprintf(out, size, "a whole number from %.0f to %.0f", f->min, f->max); break;
+    case GYRE_FIELD_COUNT:
+        snprintf(out, size, "a whole number from %.0f to %.0f", f->min, f->max);
+        break;
     case GYRE_FIELD_LISTED:
         while (f->listed[n] >= 0) n++;
         for (uint32_t i = 0; i < n; i++) {
@@ -191,8 +209,12 @@ void gyre_field_allowed(const struct gyre_field *f, char *out, size_t size)
         l.at = strlen(out);
         if (l.at < size) gyre_fields_keys(f->map, out + l.at, size - l.at);
         break;
-    case GYRE_FIELD_STAGES: snprintf(out, size, "a list of %d stages at most", GYRE_MAX_STAGES); break;
-    case GYRE_FIELD_EXCEPTIONS: snprintf(out, size, "a list of %d exceptions at most", GYRE_MAX_EXCEPTIONS); break;
+    case GYRE_FIELD_STAGES:
+        snprintf(out, size, "a list of %d stages at most", GYRE_MAX_STAGES);
+        break;
+    case GYRE_FIELD_EXCEPTIONS:
+        snprintf(out, size, "a list of %d exceptions at most", GYRE_MAX_EXCEPTIONS);
+        break;
     }
 }
 

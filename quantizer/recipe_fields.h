@@ -34,9 +34,9 @@ struct gyre_fields {
     const struct gyre_field *field;
 };
 
-extern const struct gyre_fields gyre_recipe_fields;    // of struct gyre_recipe
+extern const struct gyre_fields gyre_recipe_fields;      // of struct gyre_recipe
 extern const struct gyre_fields gyre_recipe_calibration; // its mapping `calibration`
-extern const struct gyre_fields gyre_exception_fields; // of struct gyre_exception
+extern const struct gyre_fields gyre_exception_fields;   // of struct gyre_exception
 // Of struct gyre_stage, by kind.
 const struct gyre_fields *gyre_stage_fields(gyre_stage_kind kind);
 const char *gyre_stage_name(gyre_stage_kind kind);

@@ -74,8 +74,11 @@ static void list_groups(const struct gyre_hparams *hp, gyre_site site, char *out
     }
     size_t at = 0;
     for (uint32_t i = 0; i < n && at < size; i++)
-        at += (size_t)snprintf(out + at, size - at, "%s%u%s", i == 0 ? "" : i + 1 == n ? " or " : ", ", fits[i],
-                               fits[i] ? "" : " (per channel)");
+        at += (size_t)snprintf(out + at, size - at, "%s%u%s",
+                               i == 0       ? ""
+                               : i + 1 == n ? " or "
+                                            : ", ",
+                               fits[i], fits[i] ? "" : " (per channel)");
 }
 
 static gyre_status check_group(const struct gyre_settings *s, const struct gyre_hparams *hp, gyre_site site,
@@ -134,10 +137,11 @@ static gyre_status check_used(const struct gyre_settings *s, const struct gyre_h
             }
         if (used) continue;
         gyre_site_name(GYRE_SITE_DOWN, hp->n_layers - 1, name);
-        return gyre_fail(err, GYRE_E_INVALID,
-                         "cannot apply the recipe's exception (\"%s\"): no linear of this model has such a name; they go "
-                         "from blk.0.attn_q.weight to %s, * is any run of characters and ? any one",
-                         s->recipe.exception[i].tensors, name);
+        return gyre_fail(
+            err, GYRE_E_INVALID,
+            "cannot apply the recipe's exception (\"%s\"): no linear of this model has such a name; they go "
+            "from blk.0.attn_q.weight to %s, * is any run of characters and ? any one",
+            s->recipe.exception[i].tensors, name);
     }
     return GYRE_OK;
 }

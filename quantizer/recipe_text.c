@@ -37,20 +37,32 @@ static bool put_value(FILE *out, const struct gyre_field *f, const void *base)
     char number[32] = "auto";
     double v;
     switch (f->kind) {
-    case GYRE_FIELD_NAME: fputs(from, out); break;
-    case GYRE_FIELD_TEXT: put_quoted(out, from); break;
-    case GYRE_FIELD_SWITCH: fputs(f->words[*(const bool *)from], out); break;
-    case GYRE_FIELD_CHOICE: fputs(f->words[*(const gyre_clip *)(const void *)from], out); break;
+    case GYRE_FIELD_NAME:
+        fputs(from, out);
+        break;
+    case GYRE_FIELD_TEXT:
+        put_quoted(out, from);
+        break;
+    case GYRE_FIELD_SWITCH:
+        fputs(f->words[*(const bool *)from], out);
+        break;
+    case GYRE_FIELD_CHOICE:
+        fputs(f->words[*(const gyre_clip *)(const void *)from], out);
+        break;
     case GYRE_FIELD_COUNT:
-    case GYRE_FIELD_LISTED: fprintf(out, "%u", *(const uint32_t *)(const void *)from); break;
+    case GYRE_FIELD_LISTED:
+        fprintf(out, "%u", *(const uint32_t *)(const void *)from);
+        break;
     case GYRE_FIELD_REAL:
     case GYRE_FIELD_AUTO:
         v = *(const double *)(const void *)from;
         if (!(f->kind == GYRE_FIELD_AUTO && v < 0) && !gyre_real_text(v, number)) return false;
         fputs(number, out);
         break;
-    case GYRE_FIELD_MAP: return put_fields(out, f->map, base);
-    default: break;
+    case GYRE_FIELD_MAP:
+        return put_fields(out, f->map, base);
+    default:
+        break;
     }
     return true;
 }
@@ -127,11 +139,13 @@ static json_t *json_value(const struct gyre_field *f, const struct gyre_recipe *
     double v;
     switch (f->kind) {
     case GYRE_FIELD_NAME:
-    case GYRE_FIELD_TEXT: return json_string(from);
+    case GYRE_FIELD_TEXT:
+        return json_string(from);
     case GYRE_FIELD_SWITCH:
         if (f->words[1][0] == 't') return json_boolean(*(const bool *)from);
         return json_string(f->words[*(const bool *)from]);
-    case GYRE_FIELD_CHOICE: return json_string(f->words[*(const gyre_clip *)(const void *)from]);
+    case GYRE_FIELD_CHOICE:
+        return json_string(f->words[*(const gyre_clip *)(const void *)from]);
     case GYRE_FIELD_COUNT:
     case GYRE_FIELD_LISTED:
         return is_rest(f, base) ? json_null() : json_integer(*(const uint32_t *)(const void *)from);
@@ -139,7 +153,8 @@ static json_t *json_value(const struct gyre_field *f, const struct gyre_recipe *
     case GYRE_FIELD_AUTO:
         v = *(const double *)(const void *)from;
         return f->kind == GYRE_FIELD_AUTO && v < 0 ? json_string("auto") : json_real(v);
-    case GYRE_FIELD_MAP: return json_fields(json_object(), f->map, base);
+    case GYRE_FIELD_MAP:
+        return json_fields(json_object(), f->map, base);
     case GYRE_FIELD_STAGES:
         list = json_array();
         for (uint32_t i = 0; list && i < r->n_stages; i++) {

@@ -107,7 +107,8 @@ static gyre_status advance(struct reader *rd)
         anchor = rd->event.data.mapping_start.anchor;
         tag = rd->event.data.mapping_start.tag;
         break;
-    default: break;
+    default:
+        break;
     }
     if (anchor) return fail_at(rd, rd->event.start_mark, "an anchor (&); recipes have none, write the value itself");
     if (tag) return fail_at(rd, rd->event.start_mark, "a tag (!); recipes have none, write the value alone");
@@ -137,7 +138,8 @@ static gyre_status wrong_value(struct reader *rd, const struct gyre_field *f)
     if (rd->event.type != YAML_SCALAR_EVENT)
         return fail_at(rd, rd->event.start_mark, "%s is no %s; it takes %s", f->key,
                        rd->event.type == YAML_SEQUENCE_START_EVENT ? "list" : "mapping", allowed);
-    if (is_absent(&rd->event)) return fail_at(rd, rd->event.start_mark, "%s has no value; it takes %s", f->key, allowed);
+    if (is_absent(&rd->event))
+        return fail_at(rd, rd->event.start_mark, "%s has no value; it takes %s", f->key, allowed);
     return fail_at(rd, rd->event.start_mark, "%s cannot be %s%s%s; it takes %s", f->key,
                    is_plain(&rd->event) ? "" : "\"", excerpt(&rd->event, said), is_plain(&rd->event) ? "" : "\"",
                    allowed);
@@ -158,7 +160,8 @@ static bool is_line(const unsigned char *s, size_t n)
 static bool is_name(const unsigned char *s, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
-        const bool letter = (s[i] >= 'a' && s[i] <= 'z') || (s[i] >= 'A' && s[i] <= 'Z') || (s[i] >= '0' && s[i] <= '9');
+        const bool letter =
+            (s[i] >= 'a' && s[i] <= 'z') || (s[i] >= 'A' && s[i] <= 'Z') || (s[i] >= '0' && s[i] <= '9');
         if (!letter && (i == 0 || !strchr("._-", s[i]) || !s[i])) return false;
     }
     return n > 0;
@@ -224,7 +227,8 @@ static bool store(const yaml_event_t *e, const struct gyre_field *f, void *base)
         if (!gyre_real_read(s, length, &v) || v < f->min || v > f->max) return false;
         *(double *)(void *)to = v;
         return true;
-    default: return false;
+    default:
+        return false;
     }
 }
 
@@ -235,8 +239,8 @@ static gyre_status read_exceptions(struct reader *rd);
 
 // Reads the mapping that has just begun into `base`; `seen` gets a bit per field that was there. `name` is the mapping's
 // key in the recipe (NULL: the recipe itself); `marked`: positions of keys are kept for the rules of the whole.
-static gyre_status read_map(struct reader *rd, const struct gyre_fields *fields, void *base, const char *name, bool marked,
-                            uint32_t *seen)
+static gyre_status read_map(struct reader *rd, const struct gyre_fields *fields, void *base, const char *name,
+                            bool marked, uint32_t *seen)
 {
     for (*seen = 0;;) {
         GYRE_TRY(advance(rd));
@@ -249,7 +253,8 @@ static gyre_status read_map(struct reader *rd, const struct gyre_fields *fields,
             return fail_at(rd, at, "a key of %s is one word; allowed are %s", fields->what, keys);
         while (i < fields->n && !says(&rd->event, fields->field[i].key)) i++;
         excerpt(&rd->event, said);
-        if (i == fields->n && !fields->n) return fail_at(rd, at, "unknown key \"%s\"; %s takes none", said, fields->what);
+        if (i == fields->n && !fields->n)
+            return fail_at(rd, at, "unknown key \"%s\"; %s takes none", said, fields->what);
         if (i == fields->n) return fail_at(rd, at, "unknown key \"%s\"; %s takes %s", said, fields->what, keys);
         if (*seen & 1u << i)
             return fail_at(rd, at, "%s stands here a second time; each key of %s is allowed once", said, fields->what);
@@ -306,9 +311,10 @@ static gyre_status read_stage(struct reader *rd, struct gyre_stage *s)
                        gyre_stage_name(s->kind));
     GYRE_TRY(advance(rd));
     if (rd->event.type == YAML_MAPPING_END_EVENT) return GYRE_OK;
-    return fail_at(rd, rd->event.start_mark,
-                   "a second key beside %s; a stage is one name with its settings in {}, and each stage has its own hyphen",
-                   gyre_stage_name(s->kind));
+    return fail_at(
+        rd, rd->event.start_mark,
+        "a second key beside %s; a stage is one name with its settings in {}, and each stage has its own hyphen",
+        gyre_stage_name(s->kind));
 }
 
 static gyre_status read_stages(struct reader *rd)
@@ -338,13 +344,15 @@ static gyre_status read_exceptions(struct reader *rd)
         if (r->n_exceptions == GYRE_MAX_EXCEPTIONS)
             return fail_at(rd, at, "too many exceptions; %d are allowed", GYRE_MAX_EXCEPTIONS);
         if (rd->event.type != YAML_MAPPING_START_EVENT)
-            return fail_at(rd, at, "an exception is a mapping of %s", keys);
+            return fail_at(rd, at, "no mapping; an exception is a mapping of %s", keys);
         struct gyre_exception *e = &r->exception[r->n_exceptions++];
         gyre_fields_preset(&gyre_exception_fields, e);
         GYRE_TRY(read_map(rd, &gyre_exception_fields, e, NULL, false, &seen));
         if (!e->tensors[0])
-            return fail_at(rd, at, "an exception without tensors; name them, such as tensors: \"blk.*.ffn_down.weight\"");
-        if (!e->wbits && e->wgroup < 0) return fail_at(rd, at, "an exception that changes nothing; give wbits or wgroup");
+            return fail_at(rd, at,
+                           "an exception without tensors; name them, such as tensors: \"blk.*.ffn_down.weight\"");
+        if (!e->wbits && e->wgroup < 0)
+            return fail_at(rd, at, "an exception that changes nothing; give wbits or wgroup");
     }
 }
 
@@ -387,10 +395,11 @@ static gyre_status read_document(struct reader *rd)
     GYRE_TRY(advance(rd));
     rd->top = rd->event.start_mark;
     if (rd->event.type != YAML_MAPPING_START_EVENT)
-        return fail_at(rd, rd->top, "a recipe is a mapping of %s", keys);
+        return fail_at(rd, rd->top, "no mapping; a recipe is a mapping of %s", keys);
     gyre_fields_preset(&gyre_recipe_fields, r);
     GYRE_TRY(read_map(rd, &gyre_recipe_fields, r, NULL, true, &seen));
-    if (!has_key(rd, NULL, "name")) return fail_at(rd, rd->top, "the key name is missing; a recipe has name and rounding");
+    if (!has_key(rd, NULL, "name"))
+        return fail_at(rd, rd->top, "the key name is missing; a recipe has name and rounding");
     GYRE_TRY(advance(rd)); // the document's end
     GYRE_TRY(advance(rd));
     if (rd->event.type != YAML_STREAM_END_EVENT)
@@ -401,7 +410,8 @@ static gyre_status read_document(struct reader *rd)
     return GYRE_OK;
 }
 
-gyre_status gyre_recipe_parse(const char *text, size_t bytes, const char *where, struct gyre_recipe *out, gyre_error *err)
+gyre_status gyre_recipe_parse(const char *text, size_t bytes, const char *where, struct gyre_recipe *out,
+                              gyre_error *err)
 {
     struct reader rd = {.text = text, .bytes = bytes, .where = where, .recipe = out, .err = err};
     memset(out, 0, sizeof *out);
