@@ -4,8 +4,7 @@
 
 #include <math.h>
 #include <stdio.h>
-#include <string.h>
-#include <sys/stat.h>
+#include <stdlib.h>
 
 static int on_progress(void *user, double fraction, double eta, const char *what)
 {
@@ -34,13 +33,15 @@ static void print_summary(const gyre_quantize_params *p, const gyre_quantize_sum
     fprintf(stderr, "\n%s: %.1f MiB from %.1f MiB, %.2f bits a weight in the blocks, %.1f s%s\n", p->output, (double)s->output_bytes / 1048576.0, (double)s->source_bytes / 1048576.0, s->bits_per_weight, s->seconds, s->resumed_layers ? " (resumed)" : "");
 }
 
-static bool recipe_known(const char *name)
+// A recipe that there is not is wrong usage; a file that is no recipe is a failure. Returns -1 to go on, else the exit status.
+static int check_recipe(const char *name)
 {
-    struct stat st;
-    for (uint32_t i = 0; gyre_recipe_name(i); i++) {
-        if (strcmp(gyre_recipe_name(i), name) == 0) return true;
-    }
-    return strchr(name, '/') && stat(name, &st) == 0;
+    gyre_error err = {0};
+    char *text = NULL;
+    const gyre_status st = gyre_recipe_describe(name, GYRE_RECIPE_YAML, &text, &err);
+    free(text);
+    if (st == GYRE_E_INVALID) return cli_usage("%s; see gyre recipes", err.message);
+    return st == GYRE_OK ? -1 : cli_fail(&err);
 }
 
 static int run(int argc, char **argv)
@@ -50,7 +51,7 @@ static int run(int argc, char **argv)
     const char *calib = NULL;
     const struct cli_option options[] = {
         {"-o", "OUT", "the file to write (required)", CLI_TEXT, &p.output, 0, 0, NULL},
-        {"--recipe", "NAME", "rtn, quarot-rtn (quarot-rtn)", CLI_TEXT, &p.recipe, 0, 0, NULL},
+        {"--recipe", "NAME|FILE", "what is done; gyre recipes lists them (quarot-rtn)", CLI_TEXT, &p.recipe, 0, 0, NULL},
         {"--wgroup", "N", "weights that share a scale: 0 (a whole row), 32, 64, 128 (32)", CLI_U32, &wgroup, 0, 0, "0,32,64,128"},
         {"--wbits", "BITS", "4 or 8; 16 and 32 write the rotated float model (4)", CLI_U32, &p.wbits, 0, 0, "4,8,16,32"},
         {"--act", "BITS", "activations the file is made for: 16, 8, 4 (8)", CLI_U32, &p.act, 0, 0, "16,8,4"},
@@ -66,7 +67,8 @@ static int run(int argc, char **argv)
     const int stop = cli_parse(&cli_quantize, options, sizeof options / sizeof *options, argc, argv, &p.source);
     if (stop >= 0) return stop;
     if (!p.output) return cli_usage("missing option (-o OUT): gyre quantize needs a file to write; see gyre quantize --help");
-    if (p.recipe && !recipe_known(p.recipe)) return cli_usage("unknown recipe (%s): gyre has rtn and quarot-rtn; see gyre quantize --help", p.recipe);
+    const int bad = p.recipe ? check_recipe(p.recipe) : -1;
+    if (bad >= 0) return bad;
     p.wgroup = wgroup == UINT32_MAX ? -1 : (int32_t)wgroup;
     p.calib = &calib;
     p.n_calib = calib != NULL;

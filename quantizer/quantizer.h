@@ -12,7 +12,7 @@ extern "C" {
 
 typedef struct gyre_quantize_params {
     const char *source, *output;  // paths
-    const char *recipe;           // "rtn", "quarot-rtn"; NULL: quarot-rtn
+    const char *recipe;           // a built-in name or a YAML file (docs/recipes.md); NULL: quarot-rtn
     uint32_t wbits;               // 4, 8, 16, 32 (16 and 32: the rotated float model, for checks); 0: 4
     int32_t wgroup;               // 0 per channel, 32, 64, 128; -1: default 32
     uint32_t act, kv;             // 16, 8, 4; 0: default 8. What the file is optimized for and defaults to at run time.
@@ -47,9 +47,18 @@ typedef struct gyre_quantize_summary {
 gyre_status gyre_quantize(const gyre_quantize_params *params, gyre_quantize_summary *summary, gyre_error *err) GYRE_MUST_USE;
 void gyre_quantize_summary_free(gyre_quantize_summary *summary);
 
-// The built-in recipes: name and one line each; NULL past the end.
+// The built-in recipes: name, one line, and where it comes from; NULL past the end.
 const char *gyre_recipe_name(uint32_t index);
 const char *gyre_recipe_about(uint32_t index);
+const char *gyre_recipe_source(uint32_t index);
+
+typedef enum gyre_recipe_form {
+    GYRE_RECIPE_YAML, // a built-in one as it was written; a file's with every default explicit
+    GYRE_RECIPE_JSON  // every default explicit
+} gyre_recipe_form;
+// Reads and checks a recipe, as gyre_quantize_params.recipe names one, and writes it out; *text is malloc'd.
+// GYRE_E_INVALID: there is none of that name. GYRE_E_FORMAT, GYRE_E_IO: the file is no recipe, or cannot be read.
+gyre_status gyre_recipe_describe(const char *recipe, gyre_recipe_form form, char **text, gyre_error *err) GYRE_MUST_USE;
 
 #ifdef __cplusplus
 }

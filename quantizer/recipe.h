@@ -4,7 +4,7 @@
 #include "quantizer/quantizer.h"
 #include "runtime/model/hparams.h"
 
-enum { GYRE_MAX_STAGES = 16, GYRE_MAX_EXCEPTIONS = 32, GYRE_RECIPE_NAME = 64 };
+enum { GYRE_MAX_STAGES = 16, GYRE_MAX_EXCEPTIONS = 32, GYRE_RECIPE_NAME = 64, GYRE_RECIPE_BYTES = 1 << 20 };
 
 // The rungs of the rounding ladder, applied to each linear in the recipe's order. Exactly one of RTN, GPTQ and ADMM chooses
 // the first codes; CORRECT comes before it, DESCENT and REFIT after it, any number of times.
@@ -63,8 +63,20 @@ struct gyre_recipe {
 };
 
 // Fills a recipe from a built-in name or, where `name` has a '/' or ends in .yaml or .yml, from a file.
-// GYRE_E_INVALID for an unknown name; errors of a text say where: "(FILE:LINE:COLUMN)", and what is allowed there.
+// GYRE_E_INVALID for an unknown name, GYRE_E_IO for a file that cannot be read; GYRE_E_FORMAT for a text that is no
+// recipe: the message says where, "(FILE:LINE:COLUMN)", and what is allowed there. After an error *out means nothing.
 gyre_status gyre_recipe_find(const char *name, struct gyre_recipe *out, gyre_error *err) GYRE_MUST_USE;
+
+// Reads a text of `bytes` bytes (at most GYRE_RECIPE_BYTES); `where` names it in errors. Keys that are absent have their
+// defaults afterwards, unused fields of a stage are 0, and so are the bytes between fields.
+gyre_status gyre_recipe_parse(const char *text, size_t bytes, const char *where, struct gyre_recipe *out,
+                              gyre_error *err) GYRE_MUST_USE;
+
+// The recipe as YAML with all defaults explicit: the same text for the same recipe, and gyre_recipe_parse gives the
+// recipe back. The same as JSON: {"name", ..., "rounding": [{"stage", ...}], "exceptions": [...]}, "auto" as a string,
+// null for widths that are as the rest. Both malloc'd; NULL when memory ran out.
+char *gyre_recipe_text(const struct gyre_recipe *recipe);
+char *gyre_recipe_json(const struct gyre_recipe *recipe);
 
 // Statistics of the inputs are needed: the run reads a calibration text.
 bool gyre_recipe_calibrates(const struct gyre_recipe *recipe);
@@ -77,9 +89,11 @@ struct gyre_settings {
     uint64_t seed;
 };
 
-// GYRE_E_INVALID for a value that does not exist, GYRE_E_UNSUPPORTED for a group that does not divide a row of the model
-// (the message names the sizes that do).
+// Exceptions are held against the model too. GYRE_E_INVALID for a value that does not exist, an exception that matches
+// no linear, and linears of one product (q, k, v; gate, up) that differ in width; GYRE_E_UNSUPPORTED for a group that does
+// not divide a row of the model (the message names the sizes that do).
 gyre_status gyre_settings_resolve(const gyre_quantize_params *params, const struct gyre_hparams *hp,
                                   struct gyre_settings *out, gyre_error *err) GYRE_MUST_USE;
-// Widths of one linear, by its GGUF name: the settings', or those of its last exception.
+// Widths of one linear, by its GGUF name: the settings', changed by every exception that matches, in their order. With
+// 16 or 32 bits there is nothing to round, and exceptions change nothing.
 void gyre_settings_width(const struct gyre_settings *settings, const char *tensor, uint32_t *wbits, uint32_t *wgroup);

@@ -194,6 +194,30 @@ class Options(Case):
         self.done("quantize", self.model, "-o", a, "--force", "--device", "cpu", "--report", self.at("report"))
         self.assertTrue(os.listdir(self.at("report")))
 
+    def test_recipes(self):
+        rows = self.json("recipes")["recipes"]
+        self.assertEqual([r["name"] for r in rows], ["rtn", "quarot-rtn", "quarot-gptq", "best"])
+        listed = self.done("recipes")[0]
+        for r in rows:
+            self.assertEqual(set(r), {"name", "about", "source"})
+            self.assertIn(r["about"], listed)
+            one = self.json("recipes", r["name"])
+            self.assertEqual((one["name"], one["about"], one["source"]), (r["name"], r["about"], r["source"]))
+            mine = self.put("mine.yaml", self.done("recipes", r["name"])[0].encode())
+            canonical = self.done("recipes", mine)[0]
+            self.assertEqual(self.json("recipes", mine), one)
+            self.assertEqual(self.done("recipes", self.put("mine.yml", canonical.encode()))[0], canonical)
+        self.assertEqual(self.json("recipes", "best")["rounding"][3], {"stage": "refit"})
+        mine = self.put("mine.yaml", b"name: mine\nrotate: true\nrounding: [rtn: {clip: none}]\n")
+        self.assertEqual(self.json("recipes", mine)["rounding"], [{"stage": "rtn", "clip": "none"}])
+        path = self.quantized("mine.gguf", "--recipe", mine)
+        self.assertEqual(self.json("inspect", path)["metadata"]["gyre.recipe"], "mine")
+        broken = self.put("broken.yaml", b"name: mine\nrounding: [rtn]\nseeds: many\n")
+        for command in (("recipes", broken), ("quantize", self.model, "-o", self.at("x.gguf"), "--recipe", broken)):
+            self.fails(1, *command, word="broken.yaml:3:8")
+        self.fails(1, "recipes", self.at("none.yaml"), word="none.yaml")
+        self.assertFalse(os.path.exists(self.at("x.gguf")))
+
     def test_resume(self):
         want = self.read(self.quantized("whole.gguf"))
         out = self.at("part.gguf")
@@ -226,7 +250,7 @@ class Options(Case):
     def test_help(self):
         self.assertIn("quantize", self.done("--help")[0])
         self.assertIn("gyre", self.done("--version")[0])
-        for command, option in (("devices", "--json"), ("quantize", "--wgroup"), ("run", "--top-k"), ("eval", "--reference"), ("bench", "--gen"), ("inspect", "--graph"), ("tokenize", "--text")):
+        for command, option in (("devices", "--json"), ("quantize", "--wgroup"), ("recipes", "--json"), ("run", "--top-k"), ("eval", "--reference"), ("bench", "--gen"), ("inspect", "--graph"), ("tokenize", "--text")):
             self.assertIn(option, self.done(command, "--help")[0])
 
 
@@ -235,7 +259,7 @@ class Mistakes(Case):
         m = self.model
         for args, word in (((), "command"), (("fly",), "fly"), (("run", m, "--wings"), "--wings"), (("run", m, "-n"), "-n"), (("run", m, "-p", "x", "-n", "many"), "many"), (("run", m, "-p", "x", "-n", "-5"), "-5"),
                            (("run", m, "-p", "x", "--act", "7"), "16,8,4"), (("run", m, "-p", "x", "--temp", "nan"), "--temp"), (("run", m), "-p"), (("run",), "MODEL"), (("run", m, m, "-p", "x"), "too many"),
-                           (("quantize", m, "-o", "x", "--recipe", "magic"), "magic"), (("quantize", m), "-o"), (("quantize", m, "-o", "x", "--wgroup", "48"), "48"), (("eval", m), "--text"),
+                           (("quantize", m, "-o", "x", "--recipe", "magic"), "rtn, quarot-rtn, quarot-gptq, best"), (("recipes", "magic"), "magic"), (("recipes", "rtn", "best"), "too many"), (("quantize", m), "-o"), (("quantize", m, "-o", "x", "--wgroup", "48"), "48"), (("eval", m), "--text"),
                            (("tokenize", m), "--text"), (("eval", m, "--text", self.text, "--ctx", "1"), "--ctx"), (("run", m, "-p", "x", "--json=yes"), "--json")):
             with self.subTest(args=args):
                 self.fails(2, *args, word=word)
