@@ -32,8 +32,10 @@ void gyre_html_text(FILE *f, const char *text)
 
 void gyre_html_number(FILE *f, double value, int digits)
 {
-    if (isfinite(value)) fprintf(f, "%.*g", digits, value == 0 ? 0 : value);
-    else fputs("–", f);
+    if (!isfinite(value)) fputs("–", f);
+    else if (value == 0) fputs("0", f);
+    else if (fabs(value) < pow(10, digits - 1)) fprintf(f, "%#.*g", digits, value);
+    else fprintf(f, fabs(value) < 1e9 ? "%.0f" : "%.3g", value);
 }
 
 void gyre_html_size(FILE *f, uint64_t bytes)

@@ -121,18 +121,17 @@ __attribute__((format(printf, 3, 4))) static void fact(struct filling *to, const
     to->n++;
 }
 
-// "12 · 12 · 2^2 on 576 columns"
+// "Hadamard, 576 = 12·12·2^2"
 static void transform(struct filling *to, const char *name, const struct gyre_hadamard *h)
 {
     char factors[64] = "";
     if (!h->n) return;
     for (int i = 0; i < 3; i++)
         if (h->k[i] > 1)
-            snprintf(factors + strlen(factors), sizeof factors - strlen(factors), "%s%u", *factors ? " · " : "",
-                     h->k[i]);
+            snprintf(factors + strlen(factors), sizeof factors - strlen(factors), "%s%u", *factors ? "·" : "", h->k[i]);
     if (h->p)
-        snprintf(factors + strlen(factors), sizeof factors - strlen(factors), "%s2^%u", *factors ? " · " : "", h->p);
-    fact(to, name, "Hadamard of %u columns = %s", h->n, factors);
+        snprintf(factors + strlen(factors), sizeof factors - strlen(factors), "%s2^%u", *factors ? "·" : "", h->p);
+    fact(to, name, "Hadamard, %u = %s", h->n, factors);
 }
 
 void gyre_report_begin(const struct gyre_plan *p, const gyre_quantize_summary *s, struct gyre_report_facts *facts,

@@ -112,7 +112,7 @@ static void tiles(FILE *f, const struct gyre_report *r)
     if (!isnan(r->recipe_weight_error)) {
         fputs("<div class=\"tile\"><b>", f);
         gyre_html_number(f, 100 * r->recipe_weight_error, 3);
-        fputs(" %</b><span>weight error; plain rounding ", f);
+        fputs(" %</b><span>weight error; rtn ", f);
         gyre_html_number(f, 100 * r->rtn_weight_error, 3);
         fputs(" %</span></div>", f);
     }
@@ -216,29 +216,41 @@ static double tap_median(const struct gyre_report *r, int tap, bool after, size_
     return m;
 }
 
+static const size_t stat_offset[] = {
+    offsetof(struct gyre_tap_stats, max_rms_median), offsetof(struct gyre_tap_stats, max_rms_max),
+    offsetof(struct gyre_tap_stats, kurtosis), offsetof(struct gyre_tap_stats, int4_error)};
+enum { STATS = GYRE_COUNT(stat_offset) };
+
+// Each statistic before and after, under one name.
+static void stat_head(FILE *f)
+{
+    static const char *const names[STATS] = {"max/rms, median", "max/rms, largest", "kurtosis", "int4 error"};
+    fputs("<table><thead><tr><th class=\"pair\"></th>", f);
+    for (int i = 0; i < STATS; i++) fprintf(f, "<th class=\"pair\" colspan=\"2\" scope=\"colgroup\">%s</th>", names[i]);
+    fputs("</tr><tr><th scope=\"col\">where</th>", f);
+    for (int i = 0; i < STATS; i++)
+        fputs("<th class=\"n\" scope=\"col\">before</th><th class=\"n\" scope=\"col\">after</th>", f);
+    fputs("</tr></thead><tbody>\n", f);
+}
+
 static void tap_tables(FILE *f, const struct gyre_report *r)
 {
-    static const char *const columns[] = {"max/rms, median", "after", "max/rms, largest", "after",
-                                          "kurtosis",        "after", "int4 error",       "after"};
-    static const size_t offset[] = {
-        offsetof(struct gyre_tap_stats, max_rms_median), offsetof(struct gyre_tap_stats, max_rms_max),
-        offsetof(struct gyre_tap_stats, kurtosis), offsetof(struct gyre_tap_stats, int4_error)};
     fputs("<h3 style=\"margin-top:18px\">Median over the blocks</h3><div class=\"scroll\">", f);
-    head_cells(f, "where", columns, 8);
+    stat_head(f);
     for (int t = 0; t < GYRE_TAPS; t++) {
         fprintf(f, "<tr><th scope=\"row\">%s</th>", tap_names[t]);
-        for (int i = 0; i < 8; i++) number_cell(f, tap_median(r, t, i % 2, offset[i / 2]), 3, i % 2);
+        for (int i = 0; i < 2 * STATS; i++) number_cell(f, tap_median(r, t, i % 2, stat_offset[i / 2]), 3, i % 2);
         fputs("</tr>\n", f);
     }
     fputs("</tbody></table></div><details><summary>Every block</summary><div class=\"scroll\">", f);
-    head_cells(f, "block and place", columns, 8);
+    stat_head(f);
     for (uint32_t l = 0; l < r->layers; l++)
         for (int t = 0; t < GYRE_TAPS; t++) {
             const struct gyre_report_tap *at = &r->tap[(size_t)l * GYRE_TAPS + (size_t)t];
             fprintf(f, "<tr><th scope=\"row\">%u, %s</th>", l, tap_names[t]);
-            for (int i = 0; i < 8; i++) {
+            for (int i = 0; i < 2 * STATS; i++) {
                 double v;
-                memcpy(&v, (const char *)(i % 2 ? &at->after : &at->before) + offset[i / 2], sizeof v);
+                memcpy(&v, (const char *)(i % 2 ? &at->after : &at->before) + stat_offset[i / 2], sizeof v);
                 number_cell(f, v, 3, i % 2);
             }
             fputs("</tr>\n", f);

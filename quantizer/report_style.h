@@ -12,26 +12,26 @@ static const char *const gyre_report_style[] = {
     "main{max-width:1080px;margin:0 auto;padding:40px 28px 64px}",
     "h1{font-size:28px;line-height:1.2;margin:0;letter-spacing:-.015em}h2{font-size:18px;margin:0 0 4px;letter-spacing:-.005em}"
     "h3{font-size:14px;margin:0 0 6px;font-weight:600}",
-    "p{margin:0 0 14px;max-width:76ch}.soft,figcaption{color:var(--soft)}.lead{color:var(--soft);margin:6px 0 26px}",
+    "p{margin:0 0 14px}.soft,figcaption{color:var(--soft)}.lead{color:var(--soft);margin:6px 0 26px}",
     "section{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:22px 24px 20px;margin:0 0 18px}",
     ".hero{display:grid;grid-template-columns:minmax(0,15rem) minmax(0,1fr);gap:8px 36px;align-items:center}",
     ".verdict{font-size:38px;line-height:1.1;font-weight:700;letter-spacing:-.02em}"
     ".v0{color:var(--z0)}.v1{color:var(--z1)}.v2{color:var(--z2)}.v3{color:var(--z3)}",
-    ".warn{border-left:4px solid var(--z3);background:var(--tint);padding:10px 14px;border-radius:0 8px 8px 0;margin:14px 0 0;max-width:none}",
+    ".warn{border-left:4px solid var(--z3);background:var(--tint);padding:10px 14px;border-radius:0 8px 8px 0;margin:14px 0 0}",
     ".tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(190px,1fr));gap:14px;margin:0 0 18px}",
     ".tile{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:14px 18px}"
     ".tile b{display:block;font-size:24px;font-weight:650;letter-spacing:-.015em;line-height:1.3}.tile span{color:var(--soft);font-size:13px}",
     ".two{display:grid;grid-template-columns:repeat(2,minmax(0,1fr));gap:18px 28px}.two>*{min-width:0}",
     "table{border-collapse:collapse;width:100%;font-size:14px;font-variant-numeric:tabular-nums}"
     "th,td{text-align:left;padding:6px 12px 6px 0;border-bottom:1px solid var(--line);vertical-align:top}"
-    "tr:last-child>td,tr:last-child>th{border-bottom:0}thead th{font-weight:600;font-size:13px;color:var(--soft);vertical-align:bottom}"
+    "tbody tr:last-child>td,tbody tr:last-child>th{border-bottom:0}thead th{font-weight:600;font-size:13px;color:var(--soft);vertical-align:bottom}"
     "tbody th{font-weight:400}.facts th{color:var(--soft);width:42%}td.n,th.n{text-align:right;padding-right:0;padding-left:14px}"
-    "td.best{font-weight:650}.scroll{overflow-x:auto}",
+    "td.best{font-weight:650}th.pair{text-align:center;padding:6px 0 0 14px;border-bottom:0}.scroll{overflow-x:auto}",
     "pre{background:var(--tint);border-radius:8px;padding:14px 16px;margin:0;overflow-x:auto;"
     "font:13px/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}code{font:13px ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}",
     "svg{display:block;width:100%;height:auto;font:12px system-ui,sans-serif}svg text{fill:var(--soft)}"
     "text.mid{text-anchor:middle}text.end{text-anchor:end}text.strong{fill:var(--ink);font-weight:650}",
-    ".grid{stroke:var(--line);fill:none}.axis{stroke:var(--soft);fill:none}.bar{fill:var(--line)}.bar.chosen{fill:var(--b)}.bars{max-width:720px}",
+    ".grid{stroke:var(--line);fill:none}.axis{stroke:var(--soft);fill:none}.bar{fill:var(--line)}.bar.chosen{fill:var(--b)}.bars{max-width:720px;font-size:11px}",
     ".line path{fill:none;stroke-width:2;stroke-linejoin:round}.a path{stroke:var(--a)}.b path{stroke:var(--b)}.a circle{fill:var(--a)}"
     ".b circle{fill:var(--b)}.thin path{stroke-width:1.2;stroke-dasharray:3 3;opacity:.75}.thin circle{opacity:.55}",
     ".scale text.zone{fill:#fff;font-weight:600;font-size:11px}.zone0{fill:var(--z0)}.zone1{fill:var(--z1)}.zone2{fill:var(--z2)}.zone3{fill:var(--z3)}"

@@ -42,10 +42,9 @@ void fake_report(struct fake_report *f)
                                               {"profile", "full"},
                                               {"seed", "7"},
                                               {"calibration", "32 windows of 512 tokens"}};
-    const struct gyre_report_row rotation[] = {
-        {"R1, residual stream, merged", "Hadamard of 576 columns = 12 · 12 · 2^2"},
-        {"R2, values of each head, merged", "Hadamard of 64 columns = 2^6"},
-        {"R4, input of down, online", "Hadamard of 1536 columns = 12 · 2^7"}};
+    const struct gyre_report_row rotation[] = {{"R1, residual stream, merged", "Hadamard, 576 = 12·12·2^2"},
+                                               {"R2, values of each head, merged", "Hadamard, 64 = 2^6"},
+                                               {"R4, input of down, online", "Hadamard, 1536 = 12·2^7"}};
     memcpy(f->setting, setting, sizeof setting);
     memcpy(f->rotation, rotation, sizeof rotation);
     for (uint32_t i = 0; i < 16; i++) f->seed[i] = i, f->surrogate[i] = i == 7 ? 0.0171 : between(&rng, 0.018, 0.026);

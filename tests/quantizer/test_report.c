@@ -156,7 +156,7 @@ static void absent_sections(void **state)
     assert_null(strstr(html, "Error through the model"));
     assert_null(strstr(html, "<img "));
     assert_non_null(strstr(html, "Outliers before and after"));
-    assert_non_null(strstr(html, "plain rounding – %"));
+    assert_non_null(strstr(html, "error; rtn – %"));
     assert_non_null(strstr(html, "<td class=\"n\">–</td>"));
     assert_null(strstr(html, "class=\"mark a\""));
     free(html);
