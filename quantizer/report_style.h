@@ -26,7 +26,7 @@ static const char *const gyre_report_style[] = {
     "th,td{text-align:left;padding:6px 12px 6px 0;border-bottom:1px solid var(--line);vertical-align:top}"
     "tbody tr:last-child>td,tbody tr:last-child>th{border-bottom:0}thead th{font-weight:600;font-size:13px;color:var(--soft);vertical-align:bottom}"
     "tbody th{font-weight:400}.facts th{color:var(--soft);width:42%}td.n,th.n{text-align:right;padding-right:0;padding-left:14px}"
-    "td.best{font-weight:650}th.pair{text-align:center;padding:6px 0 0 14px;border-bottom:0}.scroll{overflow-x:auto}",
+    "td.best{font-weight:650}th.pair{text-align:center;padding:6px 0 0 14px;border-bottom:0}.scroll{overflow-x:auto}.scroll th{white-space:nowrap}",
     "pre{background:var(--tint);border-radius:8px;padding:14px 16px;margin:0;overflow-x:auto;"
     "font:13px/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}code{font:13px ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}",
     "svg{display:block;width:100%;height:auto;font:12px system-ui,sans-serif}svg text{fill:var(--soft)}"
