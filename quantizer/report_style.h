@@ -43,8 +43,8 @@ static const char *const gyre_report_style[] = {
     ".ramp{display:flex;align-items:center;gap:10px;font-size:13px;color:var(--soft);margin:14px 0 0}.ramp img{width:180px;height:12px;border-radius:3px}",
     "details{margin-top:14px}summary{cursor:pointer;color:var(--b);font-weight:600;font-size:14px}details>.scroll{margin-top:10px}",
     "footer{color:var(--soft);font-size:13px;padding:4px 4px 0}",
-    "@media(max-width:760px){main{padding:24px 14px}.hero,.two{grid-template-columns:minmax(0,1fr)}section{padding:18px 16px}}",
+    "@media screen and (max-width:760px){main{padding:24px 14px}.hero,.two{grid-template-columns:minmax(0,1fr)}section{padding:18px 16px}}",
     "@media print{:root{--bg:#fff;--card:#fff;--ink:#000;--soft:#444;--line:#ccc;--tint:#f4f4f2;--a:#c2630a;--b:#1f5fd0}body{font-size:11px}"
-    "main{max-width:none;padding:0}section,.tile{break-inside:avoid;border-radius:0}section.long{break-inside:auto}tr,figure,svg{break-inside:avoid}"
-    "details::details-content{content-visibility:visible;block-size:auto}summary{color:var(--ink)}*{print-color-adjust:exact;-webkit-print-color-adjust:exact}}",
+    "main{max-width:none;padding:2px}table,thead th,code{font-size:9.5px}.scroll{overflow:visible}th.n,td.n{padding-left:8px}td,th{padding-top:3px;padding-bottom:3px}section{padding:14px 16px}img{height:200px}h2,h3{break-after:avoid}section,.tile{break-inside:avoid;border-radius:0}section.long{break-inside:auto}tr,figure,svg{break-inside:avoid}"
+    "details:not([open]){display:none}summary{color:var(--ink)}*{print-color-adjust:exact;-webkit-print-color-adjust:exact}}",
 };
