@@ -60,7 +60,7 @@ static int run(int argc, char **argv)
         {"--calib", "FILE", "text for the closing summary; default: a bundled one", CLI_TEXT, &calib, 0, 0, NULL},
         {"--seed", "N", "seed of the random rotations (0)", CLI_U64, &p.seed, 0, 9007199254740992.0, NULL},
         {"--device", "ID", "device for the closing summary; default: a GPU, else the host", CLI_TEXT, &p.device, 0, 0, NULL},
-        {"--report", "DIR", "also write report.md there", CLI_TEXT, &p.report_dir, 0, 0, NULL},
+        {"--report", "DIR", "also write report.html and report.md there", CLI_TEXT, &p.report_dir, 0, 0, NULL},
         {"--resume", NULL, "go on where an interrupted run stopped", CLI_FLAG, &p.resume, 0, 0, NULL},
         {"--force", NULL, "replace an existing OUT", CLI_FLAG, &p.force, 0, 0, NULL},
     };

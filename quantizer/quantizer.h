@@ -22,7 +22,7 @@ typedef struct gyre_quantize_params {
     uint64_t seed;
     const char *device;           // for calibration and the closing summary; NULL: a GPU, else the host itself
     bool resume, force;
-    const char *report_dir;       // the summary goes to DIR/report.md too; may be NULL. Needs `summary`.
+    const char *report_dir;       // the summary goes to DIR/report.html and report.md too; may be NULL. Needs `summary`.
     gyre_log log;
     // Called often. `eta_seconds` is negative while unknown. A non-zero return stops cleanly (GYRE_E_CANCELLED) and
     // leaves a journal for --resume.

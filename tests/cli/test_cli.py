@@ -2,7 +2,7 @@
 documented exit status, nothing half-written stays. Standard library only.
 
   test_cli.py GYRE MAKE_MODEL [unittest arguments]"""
-import json, os, shutil, signal, subprocess, sys, tempfile, time, unittest
+import json, os, shutil, signal, subprocess, sys, tempfile, time, unittest, xml.etree.ElementTree
 
 GYRE, MAKE_MODEL = sys.argv[1], sys.argv[2]
 
@@ -192,7 +192,10 @@ class Options(Case):
         pick = lambda err: [x for x in err.splitlines() if "KL to float" in x]
         self.assertNotEqual(pick(bundled), pick(given))
         self.done("quantize", self.model, "-o", a, "--force", "--device", "cpu", "--report", self.at("report"))
-        self.assertTrue(os.listdir(self.at("report")))
+        self.assertEqual(sorted(os.listdir(self.at("report"))), ["report.html", "report.md"])
+        page = xml.etree.ElementTree.parse(self.at("report/report.html")).getroot()  # well-formed as XML, too
+        self.assertEqual(page.tag, "html")
+        self.assertNotIn(self.dir, xml.etree.ElementTree.tostring(page, "unicode"))  # no path in it
 
     def test_recipes(self):
         rows = self.json("recipes")["recipes"]
