@@ -146,9 +146,11 @@ static gyre_status undo(const struct gyre_hadamard *h, double *x, uint64_t width
                         uint64_t step, const int8_t *signs, gyre_error *err)
 {
     GYRE_TRY(gyre_hadamard_apply(h, x, width, stride, count, step, NULL, true, err));
-    for (uint64_t v = 0; signs && v < count; v++)
+    if (signs && step == 1) // columns of a matrix: walk its rows
         for (uint64_t i = 0; i < width; i++)
-            if (signs[i] < 0) x[i * stride + v * step] = -x[i * stride + v * step];
+            for (uint64_t v = 0; v < count && signs[i] < 0; v++) x[i * stride + v] = -x[i * stride + v];
+    for (uint64_t v = 0; signs && step != 1 && v < count; v++)
+        for (uint64_t i = 0; i < width; i++) x[i * stride + v * step] *= signs[i];
     return GYRE_OK;
 }
 

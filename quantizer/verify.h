@@ -23,7 +23,7 @@ typedef struct gyre_verify_params {
 } gyre_verify_params;
 
 typedef struct gyre_verify_check {
-    const char *name; // "container", "metadata", "tensors", "hashes", "values", "base", "sources", "norms", "weights"
+    const char *name; // "container", "manifest", "metadata", "tensors", "hashes", "values", "base", "sources", "norms", "weights"
     bool ok;
     char detail[480]; // what was found; where not ok, the message of the error
 } gyre_verify_check;
@@ -32,7 +32,8 @@ typedef struct gyre_verify_result {
     uint32_t n_checks;
     gyre_verify_check check[GYRE_VERIFY_CHECKS]; // in order; a failed one is the last
     uint64_t tensors;                            // compared with the manifest
-    uint64_t linears;                            // un-rotated and compared with the base; 0 without one
+    uint64_t linears;                            // compared with the base; 0 without one
+    bool rotated;                                // they were un-rotated for that
     // The tensor with the largest relative squared weight error: measured against the base, without one as the manifest
     // says; -1 where neither is known.
     char worst[64];
