@@ -116,12 +116,11 @@ static gyre_status read_keys(struct gyre_manifest *m, const char *path, gyre_err
 {
     const json_t *layout = json_object_get(m->json, "manifest"), *front = json_object_get(m->json, "front_sha256"),
                  *recipe = json_object_get(m->json, "recipe_text");
-    if (!json_is_object(m->json) || !json_is_integer(layout))
-        return damaged(path, NULL, "is no manifest of gyre", err);
+    if (!json_is_object(m->json) || !json_is_integer(layout)) return damaged(path, NULL, "is no manifest of gyre", err);
     if (json_integer_value(layout) != 1)
         return gyre_fail(err, GYRE_E_UNSUPPORTED,
-                         "cannot use manifest (%s): its layout has version %s, this gyre reads 1; use a newer gyre", path,
-                         gyre_json_show(layout).text);
+                         "cannot use manifest (%s): its layout has version %s, this gyre reads 1; use a newer gyre",
+                         path, gyre_json_show(layout).text);
     GYRE_TRY(text_of(m, path, "gyre", &m->gyre, err));
     GYRE_TRY(text_of(m, path, "recipe", &m->recipe, err));
     GYRE_TRY(text_of(m, path, "profile", &m->profile, err));
@@ -196,10 +195,11 @@ gyre_status gyre_manifest_check_base(const struct gyre_manifest *m, const char *
     const char *name;
     gyre_status st = GYRE_OK;
     if (folder != (files != NULL))
-        return gyre_fail(err, GYRE_E_FORMAT,
-                         "base model (%s): it is a %s, the manifest names the %s %s; give the model that it was made from",
-                         path, folder ? "folder" : "file", files ? "folder" : "file",
-                         gyre_json_show(json_object_get(m->base, "name")).text);
+        return gyre_fail(
+            err, GYRE_E_FORMAT,
+            "base model (%s): it is a %s, the manifest names the %s %s; give the model that it was made from", path,
+            folder ? "folder" : "file", files ? "folder" : "file",
+            gyre_json_show(json_object_get(m->base, "name")).text);
     GYRE_TRY(gyre_base_identity(path, folder, &now, err));
     if (!folder) {
         st = compare_hash(path, NULL, json_string_value(json_object_get(now, "sha256")),
@@ -208,13 +208,10 @@ gyre_status gyre_manifest_check_base(const struct gyre_manifest *m, const char *
         return st;
     }
     files_now = json_object_get(now, "files");
-    json_object_foreach((json_t *)(uintptr_t)files, name, hash)
-        if (st == GYRE_OK)
-            st = compare_hash(path, name, json_string_value(json_object_get(files_now, name)),
-                              json_string_value(hash), err);
-    json_object_foreach(files_now, name, hash)
-        if (st == GYRE_OK)
-            st = compare_hash(path, name, json_string_value(hash), json_string_value(json_object_get(files, name)), err);
+    json_object_foreach((json_t *)(uintptr_t)files, name, hash) if (st == GYRE_OK) st =
+        compare_hash(path, name, json_string_value(json_object_get(files_now, name)), json_string_value(hash), err);
+    json_object_foreach(files_now, name, hash) if (st == GYRE_OK) st =
+        compare_hash(path, name, json_string_value(hash), json_string_value(json_object_get(files, name)), err);
     json_decref(now);
     return st;
 }

@@ -21,8 +21,8 @@ struct reproduction {
     const gyre_reproduce_params *params;
     gyre_reproduce_result *result;
     struct gyre_manifest then, now;
-    const char *calib;  // of the run; NULL: the bundled text or none
-    char *work, *own;   // the folder; the same where it is ours to remove, else NULL
+    const char *calib; // of the run; NULL: the bundled text or none
+    char *work, *own;  // the folder; the same where it is ours to remove, else NULL
     char *output, *manifest, *recipe;
 };
 
@@ -77,13 +77,14 @@ static gyre_status check_calibration(struct reproduction *r, gyre_error *err)
     for (uint32_t i = 0; i < p->n_calib; i++) {
         GYRE_TRY(hash_text(p->calib[i], hex, err));
         if (!n)
-            return gyre_fail(err, GYRE_E_INVALID,
-                             "calibration text (%s): the manifest names none; leave --calib out", p->calib[i]);
+            return gyre_fail(err, GYRE_E_INVALID, "calibration text (%s): the manifest names none; leave --calib out",
+                             p->calib[i]);
         if (!text_with_hash(texts, hex))
             return gyre_fail(err, GYRE_E_FORMAT,
                              "calibration text (%s): SHA-256 %.16s.. is not the %.16s.. of %s that the manifest names; "
                              "give that text",
-                             p->calib[i], hex, gyre_json_show(json_object_get(json_array_get(texts, 0), "sha256")).text + 1,
+                             p->calib[i], hex,
+                             gyre_json_show(json_object_get(json_array_get(texts, 0), "sha256")).text + 1,
                              gyre_json_show(json_object_get(json_array_get(texts, 0), "name")).text);
         r->calib = p->calib[i];
     }
@@ -100,10 +101,11 @@ static gyre_status check_recipe(const struct reproduction *r, gyre_error *err)
     if (r->then.recipe_text) return GYRE_OK;
     for (uint32_t i = 0; gyre_recipe_name(i); i++)
         if (!strcmp(gyre_recipe_name(i), r->then.recipe)) return GYRE_OK;
-    return gyre_fail(err, GYRE_E_UNSUPPORTED,
-                     "cannot reproduce (%s): this gyre has no recipe %s and the manifest does not carry its text; use the "
-                     "gyre that made it",
-                     r->params->manifest, gyre_json_show(json_object_get(r->then.json, "recipe")).text);
+    return gyre_fail(
+        err, GYRE_E_UNSUPPORTED,
+        "cannot reproduce (%s): this gyre has no recipe %s and the manifest does not carry its text; use the "
+        "gyre that made it",
+        r->params->manifest, gyre_json_show(json_object_get(r->then.json, "recipe")).text);
 }
 
 // ---- the folder -------------------------------------------------------------------------------------------
@@ -166,7 +168,8 @@ static gyre_status make_folder(struct reproduction *r, gyre_error *err)
     free(name);
     if (!r->output || !r->manifest || !r->recipe) return no_memory(r, err);
     if (gyre_file_exists(r->output) || gyre_file_exists(r->manifest))
-        return gyre_fail(err, GYRE_E_IO, "cannot reproduce (%s): it exists; remove it or name another folder with --work",
+        return gyre_fail(err, GYRE_E_IO,
+                         "cannot reproduce (%s): it exists; remove it or name another folder with --work",
                          gyre_file_exists(r->output) ? r->output : r->manifest);
     return GYRE_OK;
 }
@@ -255,8 +258,9 @@ static gyre_status compare(struct reproduction *r, gyre_error *err)
                  (unsigned long long)out->differing);
     else snprintf(what, sizeof what, "all tensors come out the same, the metadata before them different");
     return gyre_fail(err, GYRE_E_FORMAT, "not reproduced (%s): %s; %s", r->params->manifest, what,
-                     *out->surroundings ? out->surroundings
-                                        : "no difference of gyre or its arithmetic is known, so the manifest may be wrong");
+                     *out->surroundings
+                         ? out->surroundings
+                         : "no difference of gyre or its arithmetic is known, so the manifest may be wrong");
 }
 
 // ---- entry ------------------------------------------------------------------------------------------------
@@ -271,7 +275,8 @@ gyre_status gyre_reproduce(const gyre_reproduce_params *params, gyre_reproduce_r
     GYRE_GO(check_base(&r, err));
     GYRE_GO(check_calibration(&r, err));
     if (strcmp(r.then.gyre, GYRE_VERSION))
-        gyre_logf(&params->log, GYRE_LOG_WARN, "reproduce: the manifest was made by gyre %s, this is %s: bytes may differ",
+        gyre_logf(&params->log, GYRE_LOG_WARN,
+                  "reproduce: the manifest was made by gyre %s, this is %s: bytes may differ",
                   gyre_json_show(json_object_get(r.then.json, "gyre")).text, GYRE_VERSION);
     GYRE_GO(make_folder(&r, err));
     GYRE_GO(quantize_again(&r, err));

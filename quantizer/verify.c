@@ -152,8 +152,9 @@ static gyre_status check_metadata(struct gyre_verifier *v, gyre_error *err)
     GYRE_TRY(compare_number(v, "gyre.act_bits", m->act, err));
     GYRE_TRY(compare_number(v, "gyre.kv_bits", m->kv, err));
     if (!m->front_sha256) {
-        detailed(v, "recipe, profile, seed and widths agree; the manifest has no front_sha256, so other metadata is not "
-                    "covered");
+        detailed(v,
+                 "recipe, profile, seed and widths agree; the manifest has no front_sha256, so other metadata is not "
+                 "covered");
         return GYRE_OK;
     }
     const uint64_t front = gyre_source_tensor_count(v->file)
@@ -161,8 +162,9 @@ static gyre_status check_metadata(struct gyre_verifier *v, gyre_error *err)
                                : size;
     gyre_sha256_of(bytes, front, hex);
     if (strcmp(hex, m->front_sha256))
-        return gyre_verify_differs(v, err, "metadata: SHA-256 of the %llu bytes before the first tensor differs from the "
-                                           "manifest",
+        return gyre_verify_differs(v, err,
+                                   "metadata: SHA-256 of the %llu bytes before the first tensor differs from the "
+                                   "manifest",
                                    (unsigned long long)front);
     detailed(v, "recipe, profile, seed and widths agree; SHA-256 of the %llu bytes before the first tensor",
              (unsigned long long)front);
@@ -189,7 +191,8 @@ static gyre_status check_tensors(struct gyre_verifier *v, gyre_error *err)
                      *shape = json_object_get(row, "shape");
         const struct gyre_tensor *t = gyre_source_tensor(v->file, json_string_value(name));
         if (!t)
-            return gyre_verify_differs(v, err, "tensor %s of the manifest is not in the file", gyre_json_show(name).text);
+            return gyre_verify_differs(v, err, "tensor %s of the manifest is not in the file",
+                                       gyre_json_show(name).text);
         if (strcmp(gyre_dtype_info(t->type)->name, json_string_value(type)))
             return gyre_verify_differs(v, err, "tensor %s: type is %s, the manifest says %s", t->name,
                                        gyre_dtype_info(t->type)->name, gyre_json_show(type).text);
@@ -242,17 +245,26 @@ gyre_status gyre_verify_form(const struct gyre_verifier *v, const char *name, ui
     *out = (struct gyre_linear_form){.rows = t->rows, .cols = cols, .codes = t};
     const uint32_t declared = v->hp.wgroup ? v->hp.wgroup : (uint32_t)cols;
     switch (t->type) {
-    case GYRE_DTYPE_F32: out->bits = 32; return GYRE_OK;
-    case GYRE_DTYPE_F16: out->bits = 16; return GYRE_OK;
-    case GYRE_DTYPE_Q4_0: out->bits = 4; break;
-    case GYRE_DTYPE_Q8_0: out->bits = 8; break;
+    case GYRE_DTYPE_F32:
+        out->bits = 32;
+        return GYRE_OK;
+    case GYRE_DTYPE_F16:
+        out->bits = 16;
+        return GYRE_OK;
+    case GYRE_DTYPE_Q4_0:
+        out->bits = 4;
+        break;
+    case GYRE_DTYPE_Q8_0:
+        out->bits = 8;
+        break;
     case GYRE_DTYPE_I8:
         snprintf(scale, sizeof scale, "%s.scale", name);
         out->scale = gyre_source_tensor(v->file, scale);
         out->bits = t->cols == cols ? 8 : 4;
         break;
     default:
-        return gyre_verify_differs(v, err, "tensor %s: gyre writes no linear as %s", name, gyre_dtype_info(t->type)->name);
+        return gyre_verify_differs(v, err, "tensor %s: gyre writes no linear as %s", name,
+                                   gyre_dtype_info(t->type)->name);
     }
     if (t->type == GYRE_DTYPE_I8 && (!out->scale || out->scale->cols == 0 || cols % out->scale->cols))
         return gyre_verify_differs(v, err, "tensor %s: its scales do not divide its rows", name);
@@ -275,8 +287,8 @@ static gyre_status check_scales(const struct gyre_verifier *v, const struct gyre
             uint16_t half;
             memcpy(&half, p, 2);
             if (!is_scale(half))
-                return gyre_verify_differs(v, err, "tensor %s: scale %llu of row %llu is negative or not finite", t->name,
-                                           (unsigned long long)b, (unsigned long long)r);
+                return gyre_verify_differs(v, err, "tensor %s: scale %llu of row %llu is negative or not finite",
+                                           t->name, (unsigned long long)b, (unsigned long long)r);
             if (repeat < 2 || b % repeat == 0) first = half;
             else if (half != first)
                 return gyre_verify_differs(
@@ -309,9 +321,11 @@ static gyre_status check_values(struct gyre_verifier *v, gyre_error *err)
     unsigned bases = 0;
     for (int i = 0; i < 3; i++)
         for (int j = 0; had[i]->n && j < 3; j++) bases += had[i]->k[j] > 1;
-    detailed(v, "every tensor the model needs, all floats finite; scales of %llu linears >= 0; %u base matrices with H H^T "
-                "= k I",
-             (unsigned long long)scaled, bases);
+    detailed(
+        v,
+        "every tensor the model needs, all floats finite; scales of %llu linears >= 0; %u base matrices with H H^T "
+        "= k I",
+        (unsigned long long)scaled, bases);
     return GYRE_OK;
 }
 
@@ -337,11 +351,11 @@ gyre_status gyre_verify(const gyre_verify_params *params, gyre_verify_result *re
         gyre_status (*run)(struct gyre_verifier *v, gyre_error *err);
         bool needs_base;
     } checks[] = {
-        {"container", check_container, false},   {"manifest", check_manifest, false},
-        {"metadata", check_metadata, false},     {"tensors", check_tensors, false},
-        {"hashes", check_hashes, false},         {"values", check_values, false},
-        {"base", gyre_verify_base, true},        {"sources", gyre_verify_sources, true},
-        {"norms", gyre_verify_norms, true},      {"weights", gyre_verify_weights, true},
+        {"container", check_container, false}, {"manifest", check_manifest, false},
+        {"metadata", check_metadata, false},   {"tensors", check_tensors, false},
+        {"hashes", check_hashes, false},       {"values", check_values, false},
+        {"base", gyre_verify_base, true},      {"sources", gyre_verify_sources, true},
+        {"norms", gyre_verify_norms, true},    {"weights", gyre_verify_weights, true},
     };
     struct gyre_verifier v = {.params = params, .result = result, .what = "reading"};
     gyre_error why = {0};

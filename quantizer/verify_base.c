@@ -83,7 +83,8 @@ gyre_status gyre_verify_base(struct gyre_verifier *v, gyre_error *err)
     GYRE_TRY(gyre_model_check(v->base, &v->base_hp, err));
     GYRE_TRY(compare_hparams(v, err));
     GYRE_TRY(compare_metadata(v, err));
-    snprintf(v->detail, sizeof v->result->check[0].detail, "SHA-256 of %s; sizes, tokenizer and general keys are its own",
+    snprintf(v->detail, sizeof v->result->check[0].detail,
+             "SHA-256 of %s; sizes, tokenizer and general keys are its own",
              gyre_json_show(json_object_get(v->manifest.base, "name")).text);
     return GYRE_OK;
 }
@@ -174,7 +175,8 @@ static gyre_status linear_distance(const struct gyre_verifier *v, const struct g
     if (folded) gyre_tensor_rows_f64(gyre_source_tensor(v->base, norm), 0, 1, gain);
     if (rotator) GYRE_GO(gyre_unrotate_linear(rotator, site, layer, NULL, wide, err));
     const struct gyre_tensor *base = gyre_source_tensor(v->base, name);
-    for (uint64_t r = 0; r < rows; r++) add_row(&d, base, base_row(v, site, r), folded ? gain : NULL, wide + r * cols, row);
+    for (uint64_t r = 0; r < rows; r++)
+        add_row(&d, base, base_row(v, site, r), folded ? gain : NULL, wide + r * cols, row);
     *out = relative(d);
 done:
     free(wide);
@@ -284,18 +286,21 @@ static double allowed(uint32_t bits, uint32_t group, bool mixed)
     return !small ? 0.08 : group > 64 ? 0.06 : group > 32 ? 0.05 : 0.04;
 }
 
-static gyre_status judge(const struct gyre_verifier *v, const char *name, double measured, double limit, gyre_error *err)
+static gyre_status judge(const struct gyre_verifier *v, const char *name, double measured, double limit,
+                         gyre_error *err)
 {
     const json_t *recorded = json_object_get(json_object_get(v->rows, name), "error");
     const double claimed = json_number_value(recorded);
     if (!(measured <= limit))
-        return gyre_verify_differs(v, err,
-                                   "tensor %s: un-rotated, it is %.4g (squared, relative) away from the base model's, and its bits allow %.2g",
-                                   name, measured, limit);
+        return gyre_verify_differs(
+            v, err,
+            "tensor %s: un-rotated, it is %.4g (squared, relative) away from the base model's, and its bits allow %.2g",
+            name, measured, limit);
     if (!recorded) return gyre_verify_differs(v, err, "tensor %s: the manifest tells no error", name);
     if (!(fabs(measured - claimed) <= 1e-4 * claimed + 1e-9))
-        return gyre_verify_differs(v, err, "tensor %s: its error against the base model is %.6g, the manifest says %.6g",
-                                   name, measured, claimed);
+        return gyre_verify_differs(v, err,
+                                   "tensor %s: its error against the base model is %.6g, the manifest says %.6g", name,
+                                   measured, claimed);
     return GYRE_OK;
 }
 
@@ -329,7 +334,8 @@ static gyre_status check_tables(struct gyre_verifier *v, gyre_error *err)
 {
     GYRE_TRY(check_table(v, "token_embd.weight", "token_embd.weight", false, err));
     if (!v->hp.tied)
-        return check_table(v, "output.weight", v->base_hp.tied ? "token_embd.weight" : "output.weight", v->rotated, err);
+        return check_table(v, "output.weight", v->base_hp.tied ? "token_embd.weight" : "output.weight", v->rotated,
+                           err);
     return v->base_hp.tied ? GYRE_OK : gyre_verify_differs(v, err, "the base model's output.weight is not in it");
 }
 
@@ -364,9 +370,10 @@ gyre_status gyre_verify_weights(struct gyre_verifier *v, gyre_error *err)
             }
             GYRE_TRY(gyre_verify_tick(v, form.rows * form.cols, err));
         }
-    snprintf(v->detail, sizeof result->check[0].detail,
-             "%llu linears %sand the tables are the base model's within %.4g (squared, relative; worst %s), as the manifest "
-             "says",
-             (unsigned long long)result->linears, v->rotated ? "un-rotated " : "", result->worst_error, result->worst);
+    snprintf(
+        v->detail, sizeof result->check[0].detail,
+        "%llu linears %sand the tables are the base model's within %.4g (squared, relative; worst %s), as the manifest "
+        "says",
+        (unsigned long long)result->linears, v->rotated ? "un-rotated " : "", result->worst_error, result->worst);
     return GYRE_OK;
 }

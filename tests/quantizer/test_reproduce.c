@@ -26,7 +26,8 @@ static int setup(void **state)
     out = strdup(tiny_path("out.gguf"));
     manifest = strdup(tiny_path("out.gguf.manifest.json"));
     tiny_file_write(in, &tiny_file_default);
-    forge_make(&(gyre_quantize_params){.source = in, .output = out, .wgroup = 0, .seed = 1234567890123456789u, .act = 4, .kv = 16});
+    forge_make(&(gyre_quantize_params){
+        .source = in, .output = out, .wgroup = 0, .seed = 1234567890123456789u, .act = 4, .kv = 16});
     whole = forge_manifest(manifest);
     return 0;
 }
@@ -138,8 +139,9 @@ static void what_differs_is_named(void **state)
     json_object_set_new(forge_row(m, "tensors", "blk.1.attn_output.weight"), "sha256", json_string(zeros));
     json_object_set_new(forge_row(m, "tensors", "blk.2.ffn_down.weight"), "sha256", json_string(zeros));
     forge_save(manifest, m);
-    gyre_reproduce_result r = fails(params(), GYRE_E_FORMAT, "tensor blk.1.attn_output.weight comes out different, the first of 2",
-                                    "no difference of gyre or its arithmetic is known");
+    gyre_reproduce_result r =
+        fails(params(), GYRE_E_FORMAT, "tensor blk.1.attn_output.weight comes out different, the first of 2",
+              "no difference of gyre or its arithmetic is known");
     assert_string_equal(r.first, "blk.1.attn_output.weight");
     assert_true(r.differing == 2 && !r.metadata_differs);
     set("front_sha256", json_string(zeros));
@@ -211,8 +213,8 @@ static void texts_must_be_the_manifests(void **state)
     p.calib = &text;
     p.n_calib = 1;
     fails(p, GYRE_E_INVALID, "the manifest names none", "--calib");
-    json_t *calibration = json_pack("{s:[{s:s, s:i, s:s}], s:i, s:i}", "texts", "name", "calib.txt", "bytes", 6, "sha256",
-                                    hex, "windows", 1, "tokens", 32);
+    json_t *calibration = json_pack("{s:[{s:s, s:i, s:s}], s:i, s:i}", "texts", "name", "calib.txt", "bytes", 6,
+                                    "sha256", hex, "windows", 1, "tokens", 32);
     set("calibration", json_incref(calibration));
     fails(params(), GYRE_E_INVALID, "calibrated on \"calib.txt\"", "--calib");
     set("calibration", json_incref(calibration));

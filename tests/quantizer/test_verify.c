@@ -78,8 +78,7 @@ static void rotations_are_undone(void **state)
                 assert_int_equal(gyre_rotator_create(&shapes[s], 11, fold, which[k], &r, NULL), GYRE_OK);
                 for (int site = 0; site < GYRE_SITES; site++) {
                     const bool r2 = (site == GYRE_SITE_V || site == GYRE_SITE_O) && r.r2.n > 1;
-                    check_site(&r, &shapes[s], (gyre_site)site,
-                               r.r1.n || r2 || (site == GYRE_SITE_DOWN && r.r4.n > 1));
+                    check_site(&r, &shapes[s], (gyre_site)site, r.r1.n || r2 || (site == GYRE_SITE_DOWN && r.r4.n > 1));
                 }
                 gyre_rotator_release(&r);
             }
@@ -136,7 +135,8 @@ static int cleanup(void **state)
 
 static gyre_quantize_params settings(void)
 {
-    return (gyre_quantize_params){.source = in, .output = out, .recipe = "quarot-rtn", .wgroup = 32, .seed = 9, .force = true};
+    return (gyre_quantize_params){
+        .source = in, .output = out, .recipe = "quarot-rtn", .wgroup = 32, .seed = 9, .force = true};
 }
 
 static void make(gyre_quantize_params p, bool untied)
@@ -184,13 +184,20 @@ static void honest_files_pass(void **state)
         bool untied;
         double least, most; // of the worst error
     } run[] = {
-        {"rtn", "full", 4, 32, false, 1e-3, 0.02},          {"rtn", "portable", 4, 0, false, 1e-3, 0.02},
-        {"rtn", "portable", 8, 0, true, 1e-7, 1e-3},        {"rtn", "full", 16, 0, true, 1e-9, 1e-7},
-        {"rtn", "full", 32, 0, false, 0, 0},                {"quarot-rtn", "full", 4, 32, false, 1e-3, 0.02},
-        {"quarot-rtn", "full", 4, 0, true, 1e-3, 0.02},     {"quarot-rtn", "full", 8, 32, true, 1e-7, 1e-3},
-        {"quarot-rtn", "full", 16, 0, false, 1e-9, 1e-7},   {"quarot-rtn", "full", 32, 0, false, 1e-18, 1e-12},
-        {"quarot-rtn", "portable", 4, 32, true, 1e-3, 0.02}, {"quarot-rtn", "portable", 4, 0, false, 1e-3, 0.02},
-        {"quarot-rtn", "portable", 8, 32, false, 1e-7, 1e-3}, {"quarot-rtn", "portable", 16, 0, false, 1e-9, 1e-7},
+        {"rtn", "full", 4, 32, false, 1e-3, 0.02},
+        {"rtn", "portable", 4, 0, false, 1e-3, 0.02},
+        {"rtn", "portable", 8, 0, true, 1e-7, 1e-3},
+        {"rtn", "full", 16, 0, true, 1e-9, 1e-7},
+        {"rtn", "full", 32, 0, false, 0, 0},
+        {"quarot-rtn", "full", 4, 32, false, 1e-3, 0.02},
+        {"quarot-rtn", "full", 4, 0, true, 1e-3, 0.02},
+        {"quarot-rtn", "full", 8, 32, true, 1e-7, 1e-3},
+        {"quarot-rtn", "full", 16, 0, false, 1e-9, 1e-7},
+        {"quarot-rtn", "full", 32, 0, false, 1e-18, 1e-12},
+        {"quarot-rtn", "portable", 4, 32, true, 1e-3, 0.02},
+        {"quarot-rtn", "portable", 4, 0, false, 1e-3, 0.02},
+        {"quarot-rtn", "portable", 8, 32, false, 1e-7, 1e-3},
+        {"quarot-rtn", "portable", 16, 0, false, 1e-9, 1e-7},
         {"quarot-rtn", "portable", 32, 0, true, 1e-18, 1e-12},
     };
     for (size_t i = 0; i < sizeof run / sizeof *run; i++) {
@@ -231,7 +238,8 @@ static void folders_are_bases_too(void **state)
     fclose(f);
     fails(folder, "hf/extra.json", "names no such file");
     remove(tiny_path("hf/extra.json"));
-    forge_byte(tiny_path("hf/config.json"), forge_find(tiny_path("hf/config.json"), "{"), 0x2A, false); // blank or newline to another byte
+    forge_byte(tiny_path("hf/config.json"), forge_find(tiny_path("hf/config.json"), "{"), 0x2A,
+               false); // blank or newline to another byte
     gyre_verify_result result;
     gyre_error err = {0};
     assert_int_equal(gyre_verify(&(gyre_verify_params){.file = out, .base = folder}, &result, &err), GYRE_E_FORMAT);
@@ -244,8 +252,9 @@ static void folders_are_bases_too(void **state)
 static void flipped_bits_are_named(void **state)
 {
     (void)state;
-    static const char *const tensors[] = {"blk.1.attn_q.weight", "blk.2.ffn_down.weight.scale", "blk.0.attn_norm.weight",
-                                          "token_embd.weight",   "gyre.r4.base.0",              "gyre.head_gain"};
+    static const char *const tensors[] = {"blk.1.attn_q.weight",    "blk.2.ffn_down.weight.scale",
+                                          "blk.0.attn_norm.weight", "token_embd.weight",
+                                          "gyre.r4.base.0",         "gyre.head_gain"};
     for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++)
         for (int end = 0; end < 2; end++) {
             char word[96];
@@ -416,7 +425,8 @@ static void lists_are_compared_both_ways(void **state)
 static void damaged_manifests_are_refused(void **state)
 {
     (void)state;
-    static const char *const texts[] = {"", "{", "[1]", "{\"manifest\": \"1\"}", "{\"manifest\": 1, \"manifest\": 1}", "{\"manifest\": 1}"};
+    static const char *const texts[] = {
+        "", "{", "[1]", "{\"manifest\": \"1\"}", "{\"manifest\": 1, \"manifest\": 1}", "{\"manifest\": 1}"};
     make(settings(), false);
     json_t *whole = forge_manifest(manifest);
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
@@ -432,15 +442,24 @@ static void damaged_manifests_are_refused(void **state)
         const char *key;
         json_t *value; // NULL: removed
     } wrong[] = {
-        {"gyre", json_integer(1)},       {"recipe", NULL},
-        {"profile", json_true()},        {"seed", json_integer(9)},
-        {"seed", json_string("nine")},   {"seed", json_string("99999999999999999999999")},
-        {"wbits", json_string("4")},     {"wgroup", json_integer(-1)},
-        {"kv_bits", json_real(4.5)},     {"front_sha256", json_string("12")},
-        {"recipe_text", json_integer(1)}, {"base", NULL},
-        {"base", json_pack("{s:s}", "name", "x")}, {"base", json_pack("{s:s, s:{s:s}}", "name", "x", "files", "a/b", "0")},
-        {"tensors", NULL},               {"sources", json_object()},
-        {"tensors", json_pack("[i]", 3)}, {"calibration", json_integer(1)},
+        {"gyre", json_integer(1)},
+        {"recipe", NULL},
+        {"profile", json_true()},
+        {"seed", json_integer(9)},
+        {"seed", json_string("nine")},
+        {"seed", json_string("99999999999999999999999")},
+        {"wbits", json_string("4")},
+        {"wgroup", json_integer(-1)},
+        {"kv_bits", json_real(4.5)},
+        {"front_sha256", json_string("12")},
+        {"recipe_text", json_integer(1)},
+        {"base", NULL},
+        {"base", json_pack("{s:s}", "name", "x")},
+        {"base", json_pack("{s:s, s:{s:s}}", "name", "x", "files", "a/b", "0")},
+        {"tensors", NULL},
+        {"sources", json_object()},
+        {"tensors", json_pack("[i]", 3)},
+        {"calibration", json_integer(1)},
         {"arithmetic", json_string("x")},
     };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
