@@ -9,7 +9,6 @@
 #include "runtime/core/codec.h"
 #include "runtime/util/base.h"
 
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,7 +28,6 @@ struct gyre_calibration {
     float *tap[PATHS];      // [rows][widest]
     float *part;            // [chunk rows][widest] what a part writes
     float *made, *exact, *difference; // [chunk rows][widest, widest, D] for the moments, which scale them
-    float *ones;
 };
 
 static float *stream(const gyre_calibration *c, enum path path)
@@ -136,6 +134,11 @@ json_t *gyre_calibration_identity(const gyre_calibration *c)
         }
     }
     return json_pack("{s:o, s:i, s:i}", "texts", texts, "windows", (int)c->text.windows, "tokens", (int)c->text.tokens);
+}
+
+const char *gyre_calibration_device(const gyre_calibration *c)
+{
+    return c->device ? gyre_device_info(c->device)->id : "host";
 }
 
 // ---- streams ------------------------------------------------------------------------------------------------

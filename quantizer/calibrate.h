@@ -6,6 +6,8 @@
 #include "quantizer/plan.h"
 #include "runtime/model/block.h"
 
+#include <jansson.h>
+
 typedef struct gyre_calibration gyre_calibration;
 
 // Reads and tokenizes the texts and opens the device that was named, else a GPU, else the host. *out is NULL where the recipe
@@ -33,7 +35,10 @@ gyre_status gyre_calibration_end_block(gyre_calibration *c, const struct gyre_ca
 
 // What the calibration read, for the manifest: {"texts": [{"name", "bytes", "sha256"}], "windows", "tokens"}; a new reference, NULL
 // when out of memory.
-struct json_t *gyre_calibration_identity(const gyre_calibration *c);
+json_t *gyre_calibration_identity(const gyre_calibration *c);
+
+// Where it runs: a device's id, or "host".
+const char *gyre_calibration_device(const gyre_calibration *c);
 
 // The residual streams between two blocks, for the journal. Restoring fails (false) where they are of another size.
 const void *gyre_calibration_streams(const gyre_calibration *c, uint64_t *bytes);

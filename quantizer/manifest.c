@@ -3,6 +3,7 @@
 #include "runtime/util/file.h"
 #include "runtime/util/version.h"
 
+#include <cblas.h>
 #include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -35,6 +36,7 @@ static bool ends(const char *name, const char *with)
 
 static int is_model_file(const struct dirent *entry)
 {
+    if (ends(entry->d_name, ".manifest.json")) return 0; // of a file that was made from the model and lies beside it
     return ends(entry->d_name, ".safetensors") || ends(entry->d_name, ".json");
 }
 
@@ -57,38 +59,56 @@ static gyre_status hash_folder(const char *path, json_t *base, gyre_error *err)
     return st;
 }
 
+gyre_status gyre_base_identity(const char *path, bool folder, json_t **base, gyre_error *err)
+{
+    char name[256], hex[GYRE_SHA256_HEX];
+    gyre_status st = GYRE_OK;
+    base_name(path, name, sizeof name);
+    *base = json_pack("{s:s}", "name", name);
+    if (!*base) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the manifest");
+    if (folder) st = hash_folder(path, *base, err);
+    else if ((st = hash_file(path, hex, err)) == GYRE_OK) json_object_set_new(*base, "sha256", json_string(hex));
+    if (st == GYRE_OK) return GYRE_OK;
+    json_decref(*base);
+    *base = NULL;
+    return st;
+}
+
 gyre_status gyre_run_identity(const struct gyre_plan *p, const gyre_calibration *c, json_t **run, gyre_error *err)
 {
     const struct gyre_settings *s = &p->set;
-    const char *path = gyre_source_path(p->source);
-    char name[256], seed[24], hex[GYRE_SHA256_HEX];
-    gyre_status st = GYRE_OK;
-    base_name(path, name, sizeof name);
-    snprintf(seed, sizeof seed, "%llu", (unsigned long long)s->seed); // a string: JSON numbers end at 2^53
-    json_t *base = json_pack("{s:s}", "name", name);
+    char seed[24];
+    json_t *base;
     *run = NULL;
-    if (!base) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the manifest");
-    if (gyre_source_container(p->source) == GYRE_CONTAINER_HF) {
-        GYRE_GO(hash_folder(path, base, err));
-    } else {
-        GYRE_GO(hash_file(path, hex, err));
-        json_object_set_new(base, "sha256", json_string(hex));
-    }
+    snprintf(seed, sizeof seed, "%llu", (unsigned long long)s->seed); // a string: JSON numbers end at 2^53
+    GYRE_TRY(gyre_base_identity(gyre_source_path(p->source), gyre_source_container(p->source) == GYRE_CONTAINER_HF,
+                                &base, err));
     *run = json_pack("{s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:O}", "gyre", GYRE_VERSION, "recipe", s->recipe.name,
                      "profile", s->full ? "full" : "portable", "seed", seed, "wbits", (int)s->wbits, "wgroup",
                      (int)s->wgroup, "act_bits", (int)s->act, "kv_bits", (int)s->kv, "base", base);
-    if (!*run || (c && json_object_set_new(*run, "calibration", gyre_calibration_identity(c))))
-        st = gyre_fail(err, GYRE_E_NOMEM, "out of memory for the manifest");
-done:
     json_decref(base);
-    return st;
+    char *recipe = gyre_recipe_text(&s->recipe);
+    bool good = *run && recipe && !json_object_set_new(*run, "recipe_text", json_string(recipe));
+    free(recipe);
+    if (good && c) // what the bytes depend on besides
+        good = !json_object_set_new(*run, "calibration", gyre_calibration_identity(c)) &&
+               !json_object_set_new(*run, "arithmetic",
+                                    json_pack("{s:s, s:s, s:s}", "blas", openblas_get_config(), "core",
+                                              openblas_get_corename(), "device", gyre_calibration_device(c)));
+    if (good) return GYRE_OK;
+    json_decref(*run);
+    *run = NULL;
+    return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the manifest");
 }
 
 gyre_status gyre_manifest_text(const struct gyre_output *out, char **text, gyre_error *err)
 {
     json_t *manifest = json_pack("{s:i}", "manifest", 1);
     bool good = manifest && !json_object_update(manifest, json_object_get(out->state, "run"));
-    good = good && !json_object_set(manifest, "sources", json_object_get(out->state, "sources")) &&
+    char front[GYRE_SHA256_HEX];
+    gyre_sha256_of(out->plan->front, out->plan->front_bytes, front);
+    good = good && !json_object_set_new(manifest, "front_sha256", json_string(front)) &&
+           !json_object_set(manifest, "sources", json_object_get(out->state, "sources")) &&
            !json_object_set(manifest, "tensors", json_object_get(out->state, "tensors"));
     *text = good ? json_dumps(manifest, JSON_INDENT(1) | JSON_REAL_PRECISION(6)) : NULL;
     json_decref(manifest);

@@ -138,3 +138,66 @@ gyre_status gyre_rotate_rows(const struct gyre_rotator *r, const double *gain, d
     if (r->fold && gain) fold_gain(gain, x, rows, r->width);
     return r->r1.n ? gyre_hadamard_apply(&r->r1, x, r->width, 1, rows, r->width, r->r1_signs, false, err) : GYRE_OK;
 }
+
+// ---- undoing ----------------------------------------------------------------------------------------------
+
+// x -> x H^T diag(signs), the inverse of gyre_hadamard_apply with the same arguments.
+static gyre_status undo(const struct gyre_hadamard *h, double *x, uint64_t width, uint64_t stride, uint64_t count,
+                        uint64_t step, const int8_t *signs, gyre_error *err)
+{
+    GYRE_TRY(gyre_hadamard_apply(h, x, width, stride, count, step, NULL, true, err));
+    if (signs && step == 1) // columns of a matrix: walk its rows
+        for (uint64_t i = 0; i < width; i++)
+            for (uint64_t v = 0; v < count && signs[i] < 0; v++) x[i * stride + v] = -x[i * stride + v];
+    for (uint64_t v = 0; signs && step != 1 && v < count; v++)
+        for (uint64_t i = 0; i < width; i++) x[i * stride + v * step] *= signs[i];
+    return GYRE_OK;
+}
+
+static gyre_status undo_r2(const struct gyre_rotator *r, gyre_site site, uint32_t layer, double *w, gyre_error *err)
+{
+    const uint32_t hd = r->head_dim, group = r->heads / r->kv_heads;
+    int8_t *signs = malloc(hd);
+    if (!signs) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the signs of R2");
+    gyre_status st = GYRE_OK;
+    for (uint32_t j = 0; j < r->kv_heads && st == GYRE_OK; j++) {
+        draw_signs(r->seed, 1 + (uint64_t)layer * r->kv_heads + j, signs, hd);
+        if (site == GYRE_SITE_V)
+            st = undo(&r->r2, w + (uint64_t)j * hd * r->width, hd, r->width, r->width, 1, signs, err);
+        for (uint32_t h = j * group; site == GYRE_SITE_O && h < (j + 1) * group && st == GYRE_OK; h++)
+            st = undo(&r->r2, w + (uint64_t)h * hd, hd, 1, r->width, (uint64_t)r->heads * hd, signs, err);
+    }
+    free(signs);
+    return st;
+}
+
+static void unfold_gain(const double *gain, double *w, uint64_t rows, uint64_t cols)
+{
+    for (uint64_t r = 0; r < rows; r++)
+        for (uint64_t c = 0; c < cols; c++) w[r * cols + c] = gain[c] != 0 ? w[r * cols + c] / gain[c] : 0;
+}
+
+gyre_status gyre_unrotate_linear(const struct gyre_rotator *r, gyre_site site, uint32_t layer, const double *gain,
+                                 double *w, gyre_error *err)
+{
+    const struct gyre_hparams shape = {
+        .width = r->width, .heads = r->heads, .kv_heads = r->kv_heads, .head_dim = r->head_dim, .ffn = r->ffn};
+    uint64_t rows, cols;
+    gyre_site_shape(site, &shape, &rows, &cols);
+    const bool reads_stream = sites[site].norm != NULL;
+    // Diagonals in the rotated basis are merged last, so they are undone here, first.
+    if (r->r4.n && site == GYRE_SITE_DOWN) GYRE_TRY(undo(&r->r4, w, r->ffn, 1, rows, cols, NULL, err));
+    if (r->r2.n && (site == GYRE_SITE_V || site == GYRE_SITE_O)) GYRE_TRY(undo_r2(r, site, layer, w, err));
+    if (r->r1.n && reads_stream) GYRE_TRY(undo(&r->r1, w, r->width, 1, rows, cols, r->r1_signs, err));
+    if (r->r1.n && !reads_stream) GYRE_TRY(undo(&r->r1, w, r->width, cols, cols, 1, r->r1_signs, err));
+    if (r->fold && reads_stream && gain) unfold_gain(gain, w, rows, cols);
+    return GYRE_OK;
+}
+
+gyre_status gyre_unrotate_rows(const struct gyre_rotator *r, const double *gain, double *x, uint64_t rows,
+                               gyre_error *err)
+{
+    if (r->r1.n) GYRE_TRY(undo(&r->r1, x, r->width, 1, rows, r->width, r->r1_signs, err));
+    if (r->fold && gain) unfold_gain(gain, x, rows, r->width);
+    return GYRE_OK;
+}

@@ -48,3 +48,10 @@ gyre_status gyre_rotate_linear(const struct gyre_rotator *rotator, gyre_site sit
 // Rotates `rows` rows of the embedding table (gain NULL) or of an untied head (gain: the final norm's, folded first).
 gyre_status gyre_rotate_rows(const struct gyre_rotator *rotator, const double *gain, double *x, uint64_t rows,
                              gyre_error *err) GYRE_MUST_USE;
+
+// The inverses, in the reverse order (R4, R2, R1, fold), for whoever checks a file against its base. `gain` NULL leaves the
+// gain folded in: the basis in which a manifest measures errors. A gain of exactly 0 hides its column, which comes back as 0.
+gyre_status gyre_unrotate_linear(const struct gyre_rotator *rotator, gyre_site site, uint32_t layer, const double *gain,
+                                 double *w, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_unrotate_rows(const struct gyre_rotator *rotator, const double *gain, double *x, uint64_t rows,
+                               gyre_error *err) GYRE_MUST_USE;

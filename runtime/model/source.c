@@ -186,6 +186,13 @@ const char *gyre_source_path(const gyre_source *source) { return source->path; }
 gyre_container gyre_source_container(const gyre_source *source) { return source->container; }
 uint64_t gyre_source_tensor_count(const gyre_source *source) { return source->n_tensors; }
 
+const unsigned char *gyre_source_bytes(const gyre_source *source, uint64_t *bytes)
+{
+    const bool file = source->container == GYRE_CONTAINER_GGUF && source->n_maps == 1;
+    *bytes = file ? source->maps[0].size : 0;
+    return file ? source->maps[0].data : NULL;
+}
+
 const struct gyre_tensor *gyre_source_tensor_at(const gyre_source *source, uint64_t index)
 {
     return index < source->n_tensors ? &source->tensors[index] : NULL;

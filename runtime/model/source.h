@@ -32,6 +32,8 @@ void gyre_source_close(gyre_source *source);
 
 const char *gyre_source_path(const gyre_source *source);
 gyre_container gyre_source_container(const gyre_source *source);
+// All bytes of a GGUF file, in which its tensors lie; NULL for a folder.
+const unsigned char *gyre_source_bytes(const gyre_source *source, uint64_t *bytes);
 
 uint64_t gyre_source_tensor_count(const gyre_source *source);
 const struct gyre_tensor *gyre_source_tensor_at(const gyre_source *source, uint64_t index); // in file order

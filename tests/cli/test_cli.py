@@ -221,6 +221,50 @@ class Options(Case):
         self.fails(1, "recipes", self.at("none.yaml"), word="none.yaml")
         self.assertFalse(os.path.exists(self.at("x.gguf")))
 
+    def test_verify(self):
+        q = self.quantized("trust.gguf", "--wgroup", 0, "--seed", 5)
+        last = self.done("verify", q)[0].splitlines()[-1]
+        self.assertRegex(last, r"^\S+trust\.gguf is what its manifest claims: \d+ tensors, hashes, container rules$")
+        last = self.done("verify", q, "--base", self.model)[0].splitlines()[-1]
+        self.assertRegex(last, r", 14 linears un-rotated within 0\.0\d+ of \S+tiny\.gguf$")
+        r = self.json("verify", q, "--base", self.model)
+        self.assertEqual((r["ok"], r["file"], r["linears"], all(c["ok"] and c["detail"] for c in r["checks"])), (True, q, 14, True))
+        self.assertTrue(0 < r["worst"]["error"] < 0.02 and r["worst"]["tensor"].startswith("blk."))
+        whole = bytearray(self.read(q))
+        whole[-40] ^= 1
+        bad = self.put("bad.gguf", whole)
+        os.rename(self.at("trust.gguf.manifest.json"), self.at("moved.json"))
+        self.fails(1, "verify", bad, word="bad.gguf.manifest.json")
+        self.fails(1, "verify", bad, "--manifest", self.at("moved.json"), word="tensor blk.1.ffn_down.weight")
+        status, out, err = run("verify", bad, "--manifest", self.at("moved.json"), "--json")
+        checks = json.loads(out)["checks"]
+        self.assertEqual((status, json.loads(out)["ok"], [c["ok"] for c in checks]), (1, False, [True] * (len(checks) - 1) + [False]))
+        self.assertIn(checks[-1]["detail"], err)
+        self.fails(1, "verify", self.model, word="gyre.version")
+        subprocess.run([MAKE_MODEL, self.at("wrong.gguf"), "Q8_0"], check=True)
+        self.fails(1, "verify", q, "--manifest", self.at("moved.json"), "--base", self.at("wrong.gguf"), word="wrong.gguf): SHA-256")
+
+    def test_reproduce(self):
+        q = self.quantized("again.gguf", "--profile", "portable", "--seed", 9007199254740991)
+        manifest, before = self.at("again.gguf.manifest.json"), set(os.listdir(self.dir))
+        out, err = self.done("reproduce", manifest, "--base", self.model)
+        self.assertRegex(out, r"^reproduced: \d+ tensors, the same bytes\n$")
+        self.assertIn("100 %", err)
+        self.assertEqual(set(os.listdir(self.dir)), before)
+        self.assertTrue(self.json("reproduce", manifest, "--base", self.model, "--work", self.at("w"))["ok"])
+        self.assertEqual(self.read(self.at("w/again.gguf")), self.read(q))
+        m = json.loads(self.read(manifest))
+        m["tensors"][5]["sha256"] = "0" * 64
+        lie = self.put("lie.json", json.dumps(m).encode())
+        self.fails(1, "reproduce", lie, "--base", self.model, word="tensor %s comes out different" % m["tensors"][5]["name"])
+        status, out, _ = run("reproduce", lie, "--base", self.model, "--json")
+        r = json.loads(out)
+        self.assertEqual((status, r["ok"], r["differing"], r["first"]), (1, False, 1, m["tensors"][5]["name"]))
+        self.fails(1, "reproduce", manifest, "--base", q, word="base model")
+        self.fails(1, "reproduce", manifest, "--base", self.model, "--calib", self.text, word="--calib")
+        self.fails(1, "reproduce", self.put("half.json", self.read(manifest)[:200]), "--base", self.model, word="half.json")
+        self.fails(2, "reproduce", manifest, word="--base")
+
     def test_resume(self):
         want = self.read(self.quantized("whole.gguf"))
         out = self.at("part.gguf")
@@ -253,7 +297,7 @@ class Options(Case):
     def test_help(self):
         self.assertIn("quantize", self.done("--help")[0])
         self.assertIn("gyre", self.done("--version")[0])
-        for command, option in (("devices", "--json"), ("quantize", "--wgroup"), ("recipes", "--json"), ("run", "--top-k"), ("eval", "--reference"), ("bench", "--gen"), ("inspect", "--graph"), ("tokenize", "--text")):
+        for command, option in (("devices", "--json"), ("quantize", "--wgroup"), ("recipes", "--json"), ("run", "--top-k"), ("eval", "--reference"), ("bench", "--gen"), ("inspect", "--graph"), ("tokenize", "--text"), ("verify", "--base"), ("reproduce", "--work")):
             self.assertIn(option, self.done(command, "--help")[0])
 
 

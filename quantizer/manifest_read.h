@@ -1,0 +1,34 @@
+// Reading manifests back, for verify and reproduce. Layout: docs/model-format.md.
+#pragma once
+#include "runtime/util/status.h"
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+// The settings that every manifest states; texts borrow from its JSON.
+struct gyre_manifest {
+    json_t *json;
+    const char *gyre, *recipe, *profile;
+    uint64_t seed;
+    uint32_t wbits, wgroup, act, kv;
+    const char *front_sha256; // NULL in manifests of gyre before it was recorded
+    const char *recipe_text;  // NULL where the recipe is known by its name alone
+    const json_t *base, *sources, *tensors, *calibration /* may be NULL */, *arithmetic /* may be NULL */;
+};
+
+// Reads and checks every key that is used later: after this, rows of `sources` and `tensors` are objects with the strings
+// "name", "type", "sha256" and the integers of "shape", names are unique, and "base" is of one of its two forms.
+// GYRE_E_IO, GYRE_E_FORMAT; the message says which key. Free also after failure.
+gyre_status gyre_manifest_read(const char *path, struct gyre_manifest *out, gyre_error *err) GYRE_MUST_USE;
+void gyre_manifest_free(struct gyre_manifest *manifest);
+
+// Is the model at `path` the manifest's base? Hashes every byte; GYRE_E_FORMAT names the file that differs.
+gyre_status gyre_manifest_check_base(const struct gyre_manifest *manifest, const char *path, bool folder,
+                                     gyre_error *err) GYRE_MUST_USE;
+
+// A JSON value of a stranger as one short line without control characters, for messages; strings are in quotes.
+struct gyre_json_shown {
+    char text[80];
+};
+struct gyre_json_shown gyre_json_show(const json_t *value);
