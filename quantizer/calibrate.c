@@ -3,6 +3,7 @@
 #include "quantizer/calibrate.h"
 #include "backends/backend.h"
 #include "quantizer/calib_text.h"
+#include "quantizer/diagonals.h"
 #include "quantizer/host_block.h"
 #include "quantizer/layer.h"
 #include "quantizer/rotate.h"
@@ -28,6 +29,9 @@ struct gyre_calibration {
     float *tap[PATHS];      // [rows][widest]
     float *part;            // [chunk rows][widest] what a part writes
     float *made, *exact, *difference; // [chunk rows][widest, widest, D] for the moments, which scale them
+    bool samples;                     // the recipe has diagonals to measure
+    gyre_host_block *sampler;         // float, without online transforms
+    float *sample[GYRE_TAPS];         // [chunk rows][the tap's width]
 };
 
 static float *stream(const gyre_calibration *c, enum path path)
@@ -61,7 +65,16 @@ static gyre_status open_blocks(gyre_calibration *c, const gyre_quantize_params *
         if (c->device) GYRE_TRY(gyre_block_create(c->device, &hp, &o, &c->block[path], err));
         else GYRE_TRY(gyre_host_block_create(&hp, &o, &c->host[path], err));
     }
-    return GYRE_OK;
+    if (!c->samples) return GYRE_OK;
+    struct gyre_hparams plain = hp;
+    plain.rot = (struct gyre_rotations){0};
+    const struct gyre_block_options o = {.act_bits = 16,
+                                         .kv_bits = 16,
+                                         .max_rows = c->chunk_windows * c->text.tokens,
+                                         .act_clip = 1,
+                                         .kv_clip = 1,
+                                         .rope_divisors = t ? divisor : NULL};
+    return gyre_host_block_create(&plain, &o, &c->sampler, err); // one chunk: not worth a device
 }
 
 static gyre_status allocate(gyre_calibration *c, gyre_error *err)
@@ -75,6 +88,8 @@ static gyre_status allocate(gyre_calibration *c, gyre_error *err)
     good &= (c->made = malloc(chunk * c->widest * sizeof(float))) != NULL;
     good &= (c->exact = malloc(chunk * c->widest * sizeof(float))) != NULL;
     good &= (c->difference = malloc(chunk * D * sizeof(float))) != NULL;
+    for (int tap = 0; tap < GYRE_TAPS && c->samples; tap++)
+        good &= (c->sample[tap] = malloc(chunk * gyre_tap_width(hp, (gyre_tap)tap) * sizeof(float))) != NULL;
     return good ? GYRE_OK : gyre_fail(err, GYRE_E_NOMEM, "out of memory for calibration (%llu tokens)", (unsigned long long)c->rows);
 }
 
@@ -88,6 +103,7 @@ gyre_status gyre_calibration_open(const gyre_quantize_params *params, const stru
     gyre_calibration *c = calloc(1, sizeof *c);
     if (!c) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for calibration");
     c->plan = plan;
+    c->has_exact = c->samples = gyre_recipe_has_diagonals(recipe);
     for (uint32_t s = 0; s < recipe->n_stages; s++) c->has_exact |= recipe->stage[s].kind == GYRE_STAGE_CORRECT;
     GYRE_GO(gyre_calib_text_read(plan->source, params->calib, params->n_calib, recipe->calibration.windows,
                                  recipe->calibration.tokens, &c->text, err));
@@ -111,6 +127,8 @@ void gyre_calibration_close(gyre_calibration *c)
         gyre_host_block_destroy(c->host[path]);
         free(c->tap[path]);
     }
+    gyre_host_block_destroy(c->sampler);
+    for (int tap = 0; tap < GYRE_TAPS; tap++) free(c->sample[tap]);
     gyre_device_close(c->device);
     gyre_calib_text_free(&c->text);
     free(c->x);
@@ -201,6 +219,21 @@ static struct gyre_block_weights weights_of(const struct gyre_calibration_weight
                                        .down = f[GYRE_SITE_DOWN],
                                        .attn_norm = w->attn_gain,
                                        .ffn_norm = w->ffn_gain};
+}
+
+gyre_status gyre_calibration_sample(gyre_calibration *c, const struct gyre_calibration_weights *w,
+                                    const float *tap[GYRE_TAPS], uint64_t *rows, gyre_error *err)
+{
+    const struct gyre_block_weights weights = weights_of(w, EXACT);
+    const uint32_t n = c->chunk_windows * c->text.tokens;
+    memcpy(c->difference, stream(c, EXACT), (uint64_t)n * c->plan->hp.width * sizeof(float)); // parts change it
+    for (uint32_t part = 0; part < GYRE_TAPS; part++) {
+        GYRE_TRY(gyre_host_block_part(c->sampler, &weights, part, c->difference, part ? c->sample[part - 1] : NULL, n,
+                                      c->text.tokens, c->sample[part], err));
+        tap[part] = c->sample[part];
+    }
+    *rows = n;
+    return GYRE_OK;
 }
 
 struct chunk {

@@ -26,6 +26,11 @@ struct gyre_calibration_weights {
     const float *attn_gain, *ffn_gain;
 };
 
+// What the float path's taps read on the first chunk of windows with other weights than those that are being made (`exact`: only R1
+// merged, so that heads and the ffn are in their own bases); gains as in `weights`. tap[i] stays the calibration's until the next call.
+gyre_status gyre_calibration_sample(gyre_calibration *c, const struct gyre_calibration_weights *weights,
+                                    const float *tap[GYRE_TAPS], uint64_t *rows, gyre_error *err) GYRE_MUST_USE;
+
 // Moments of what the linears of `tap` read in block `layer`; taps go up by one from call to call. Release *out.
 gyre_status gyre_calibration_tap(gyre_calibration *c, uint32_t layer, const struct gyre_calibration_weights *weights,
                                  gyre_tap tap, struct gyre_moments *out, gyre_error *err) GYRE_MUST_USE;

@@ -51,6 +51,7 @@ gyre_status gyre_layer_create(const struct gyre_plan *p, struct gyre_layer *out,
     good &= (out->narrow = malloc(largest * sizeof(float))) != NULL;
     good &= (out->expanded = malloc(largest * sizeof(float))) != NULL;
     good &= (out->encoded = malloc(largest * sizeof(float))) != NULL;
+    if (good && gyre_recipe_has_diagonals(&p->set.recipe)) return gyre_diagonals_create(p, &out->diagonals, err);
     if (good) return GYRE_OK;
     gyre_layer_free(out);
     return gyre_fail(err, GYRE_E_NOMEM, "out of memory for one block of the model (%llu MB)",
@@ -73,6 +74,7 @@ void gyre_layer_free(struct gyre_layer *layer)
         free(layer->exact[s]);
         free(layer->made[s]);
     }
+    gyre_diagonals_release(&layer->diagonals);
     free(layer->attn_norm);
     free(layer->ffn_norm);
     free(layer->attn_gain);
@@ -169,9 +171,10 @@ static void narrowed(const double *wide, uint64_t n, float *out)
     for (int64_t i = 0; i < (int64_t)n; i++) out[i] = (float)wide[i];
 }
 
-// From the source to what is rounded: decoded, plainly rounded on the side, folded and rotated.
-static gyre_status load_linear(struct gyre_layer *l, const struct gyre_plan *p, gyre_site site, struct gyre_output *out,
-                               float *exact, gyre_error *err)
+// From the source to what is rounded, in fp64 until the end: decoded, folded, scaled (`diagonals` may be NULL), rotated.
+static gyre_status load_linear(struct gyre_layer *l, const struct gyre_plan *p, gyre_site site,
+                               const struct gyre_rotator *rotator, const struct gyre_diagonals *diagonals, float *exact,
+                               gyre_error *err)
 {
     char name[64], norm[64];
     uint64_t rows, cols;
@@ -180,33 +183,55 @@ static gyre_status load_linear(struct gyre_layer *l, const struct gyre_plan *p, 
     gyre_site_name(site, l->index, name);
     gyre_site_shape(site, &p->hp, &rows, &cols);
     const struct gyre_tensor *t = gyre_source_tensor(p->source, name);
-    GYRE_TRY(gyre_output_source(out, t, err));
 #pragma omp parallel for schedule(static)
     for (int64_t r = 0; r < (int64_t)rows; r++)
         gyre_tensor_rows_f64(t, source_row(p, site, (uint64_t)r), 1, l->wide + (uint64_t)r * cols);
     narrowed(l->wide, rows * cols, l->original[site]);
-    if (gyre_layer_has_plain(p))
-        GYRE_TRY(round_linear(l, &p->set, name, l->original[site], rows, cols, &l->plain[site], err));
     if (p->set.recipe.rotate && gyre_site_norm_name(site, l->index, norm)) {
         gain = malloc(cols * sizeof *gain);
         if (!gain) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for tensor %s", norm);
         gyre_tensor_rows_f64(gyre_source_tensor(p->source, norm), 0, 1, gain);
     }
-    if (p->set.recipe.rotate) GYRE_GO(gyre_rotate_linear(&p->rotator, site, l->index, gain, l->wide, err));
+    if (diagonals) gyre_diagonals_before(diagonals, site, false, l->wide);
+    if (p->set.recipe.rotate) GYRE_GO(gyre_rotate_linear(rotator, site, l->index, gain, l->wide, err));
+    if (diagonals) gyre_diagonals_after(diagonals, site, false, l->wide);
     narrowed(l->wide, rows * cols, exact);
 done:
     free(gain);
     return st;
 }
 
-// A norm's gain: as it is, or ones where it was folded into its readers. `gain` gets the source's, `written` what the file holds.
-static gyre_status load_norm(const struct gyre_plan *p, const char *name, bool folded, float *gain, float *written,
-                             struct gyre_output *out, gyre_error *err)
+// Both norms' gains: as they are, or ones where they were folded into their readers.
+static gyre_status load_norms(struct gyre_layer *l, const struct gyre_plan *p, struct gyre_output *out, gyre_error *err)
 {
-    const struct gyre_tensor *t = gyre_source_tensor(p->source, name);
-    gyre_tensor_rows_f32(t, 0, 1, gain);
-    for (uint32_t i = 0; i < p->hp.width; i++) written[i] = folded ? 1 : gain[i];
-    return gyre_output_source(out, t, err);
+    for (int which = 0; which < 2; which++) {
+        float *const gain = which ? l->ffn_norm : l->attn_norm, *const written = which ? l->ffn_gain : l->attn_gain;
+        char name[64];
+        (void)gyre_site_norm_name(which ? GYRE_SITE_GATE : GYRE_SITE_Q, l->index, name);
+        const struct gyre_tensor *t = gyre_source_tensor(p->source, name);
+        gyre_tensor_rows_f32(t, 0, 1, gain);
+        for (uint32_t i = 0; i < p->hp.width; i++) written[i] = p->rotator.fold ? 1 : gain[i];
+        GYRE_TRY(gyre_output_source(out, t, err));
+    }
+    return GYRE_OK;
+}
+
+// Diagonals of this block from the float path in the model's own bases (but R1, which is the stream's).
+static gyre_status measure_diagonals(struct gyre_layer *l, const struct gyre_plan *p, gyre_calibration *c, gyre_error *err)
+{
+    struct gyre_rotator stream_only = p->rotator; // borrows R1
+    stream_only.r2.n = stream_only.r4.n = 0;
+    for (int s = 0; s < GYRE_SITES; s++) GYRE_TRY(load_linear(l, p, (gyre_site)s, &stream_only, NULL, l->exact[s], err));
+    const struct gyre_calibration_weights w = {
+        .exact = l->exact, .made = l->made, .attn_gain = l->attn_gain, .ffn_gain = l->ffn_gain};
+    struct gyre_diagonal_sample sample = {.weights = l->exact};
+    GYRE_TRY(gyre_calibration_sample(c, &w, sample.tap, &sample.rows, err));
+    GYRE_TRY(gyre_diagonals_measure(&p->set.recipe, &sample, &l->diagonals, err));
+    for (uint32_t i = 0; i < p->hp.width; i++) {
+        l->attn_gain[i] *= l->diagonals.norm[0][i];
+        l->ffn_gain[i] *= l->diagonals.norm[1][i];
+    }
+    return GYRE_OK;
 }
 
 // Which linears read at a tap: GYRE_SITE_Q.. up to the next tap's first.
@@ -263,24 +288,37 @@ static gyre_status write_block(struct gyre_layer *l, const struct gyre_plan *p, 
     return GYRE_OK;
 }
 
+// The linear as the source has it, plainly rounded for comparison where that is not what the recipe does.
+static gyre_status round_plain(struct gyre_layer *l, const struct gyre_plan *p, gyre_site site, struct gyre_output *out,
+                               gyre_error *err)
+{
+    char name[64];
+    uint64_t rows, cols;
+    gyre_site_name(site, l->index, name);
+    gyre_site_shape(site, &p->hp, &rows, &cols);
+    GYRE_TRY(gyre_output_source(out, gyre_source_tensor(p->source, name), err));
+    if (!gyre_layer_has_plain(p)) return GYRE_OK;
+    return round_linear(l, &p->set, name, l->original[site], rows, cols, &l->plain[site], err);
+}
+
 gyre_status gyre_layer_make(struct gyre_layer *l, const struct gyre_plan *p, uint32_t index, gyre_calibration *c,
                             struct gyre_output *out, gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user,
                             gyre_error *err)
 {
-    char name[64];
+    const struct gyre_diagonals *diagonals = l->diagonals.up_down ? &l->diagonals : NULL;
     l->index = index;
+    GYRE_TRY(load_norms(l, p, out, err));
+    if (diagonals) GYRE_TRY(measure_diagonals(l, p, c, err));
     for (int s = 0; s < GYRE_SITES; s++) {
         const gyre_site site = (gyre_site)s;
+        char name[64];
         uint64_t rows, cols;
-        gyre_site_shape(site, &p->hp, &rows, &cols);
-        if (site == GYRE_SITE_Q && gyre_site_norm_name(site, index, name))
-            GYRE_TRY(load_norm(p, name, p->rotator.fold, l->attn_norm, l->attn_gain, out, err));
-        if (site == GYRE_SITE_GATE && gyre_site_norm_name(site, index, name))
-            GYRE_TRY(load_norm(p, name, p->rotator.fold, l->ffn_norm, l->ffn_gain, out, err));
         float *const exact = c ? l->exact[s] : l->narrow;
-        GYRE_TRY(load_linear(l, p, site, out, exact, err));
+        GYRE_TRY(load_linear(l, p, site, &p->rotator, diagonals, exact, err));
+        GYRE_TRY(round_plain(l, p, site, out, err));
         if (c) continue;
         gyre_site_name(site, index, name);
+        gyre_site_shape(site, &p->hp, &rows, &cols);
         GYRE_TRY(round_linear(l, &p->set, name, exact, rows, cols, &l->recipe[s], err));
         if (tick) GYRE_TRY(tick(user, rows * cols, err));
     }
@@ -373,8 +411,8 @@ gyre_status gyre_write_globals(const struct gyre_plan *p, struct gyre_output *ou
                              *head = gyre_source_tensor(p->source, "output.weight");
     gyre_status st = GYRE_OK;
     double *gain = malloc(D * sizeof *gain);
-    float *unused = malloc(D * sizeof *unused), *written = malloc(D * sizeof *written);
-    if (!gain || !unused || !written) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for the final norm"));
+    float *written = malloc(D * sizeof *written);
+    if (!gain || !written) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for the final norm"));
     for (uint32_t i = 0; i < D; i++) gain[i] = p->final_gain[i];
     GYRE_GO(gyre_output_source(out, embedding, err));
     if (head) GYRE_GO(gyre_output_source(out, head, err));
@@ -382,7 +420,8 @@ gyre_status gyre_write_globals(const struct gyre_plan *p, struct gyre_output *ou
     if (p->write_head)
         GYRE_GO(
             write_table(p, "output.weight", head ? head : embedding, p->fold_head ? gain : NULL, out, tick, user, err));
-    GYRE_GO(load_norm(p, "output_norm.weight", p->fold_head || p->online.head.n, unused, written, out, err));
+    for (uint32_t i = 0; i < D; i++) written[i] = p->fold_head || p->online.head.n ? 1 : p->final_gain[i];
+    GYRE_GO(gyre_output_source(out, gyre_source_tensor(p->source, "output_norm.weight"), err));
     GYRE_GO(gyre_output_write(out, "output_norm.weight", written, D * sizeof *written, NAN, err));
     if (p->online.head.n)
         GYRE_GO(gyre_output_write(out, "gyre.head_gain", p->final_gain, D * sizeof *p->final_gain, NAN, err));
@@ -392,7 +431,6 @@ gyre_status gyre_write_globals(const struct gyre_plan *p, struct gyre_output *ou
     GYRE_GO(write_bases("head", &p->online.head, out, err));
 done:
     free(gain);
-    free(unused);
     free(written);
     return st;
 }

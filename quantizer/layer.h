@@ -2,6 +2,7 @@
 // other tensors outside the blocks.
 #pragma once
 #include "quantizer/calibrate.h"
+#include "quantizer/diagonals.h"
 #include "quantizer/ladder.h"
 #include "quantizer/output.h"
 
@@ -25,6 +26,7 @@ struct gyre_layer {
     float *made[GYRE_SITES];                // ... and the values of what it became
     float *attn_norm, *ffn_norm;            // the source's gains
     float *attn_gain, *ffn_gain;            // what the file holds: those, or ones where they were folded
+    struct gyre_diagonals diagonals;        // where the recipe has some
     struct gyre_ladder_note note[GYRE_SITES]; // where the recipe calibrates
     double *wide;                           // scratch: the largest linear in fp64,
     float *narrow, *expanded;               // in fp32, and rounded

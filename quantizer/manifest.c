@@ -101,6 +101,20 @@ gyre_status gyre_run_identity(const struct gyre_plan *p, const gyre_calibration 
     return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the manifest");
 }
 
+// What the blocks' notes say of their diagonals: [per block], or nothing.
+static bool add_diagonals(const struct gyre_output *out, json_t *manifest)
+{
+    json_t *list = json_array();
+    bool good = list != NULL;
+    for (uint32_t l = 0; good && l < out->plan->hp.n_layers; l++) {
+        json_t *d = json_object_get(gyre_output_note(out, l + 1), "diagonals");
+        if (d) good = !json_array_append(list, d);
+    }
+    if (json_array_size(list)) return good && !json_object_set_new(manifest, "diagonals", list);
+    json_decref(list);
+    return good;
+}
+
 gyre_status gyre_manifest_text(const struct gyre_output *out, char **text, gyre_error *err)
 {
     json_t *manifest = json_pack("{s:i}", "manifest", 1);
@@ -109,7 +123,8 @@ gyre_status gyre_manifest_text(const struct gyre_output *out, char **text, gyre_
     gyre_sha256_of(out->plan->front, out->plan->front_bytes, front);
     good = good && !json_object_set_new(manifest, "front_sha256", json_string(front)) &&
            !json_object_set(manifest, "sources", json_object_get(out->state, "sources")) &&
-           !json_object_set(manifest, "tensors", json_object_get(out->state, "tensors"));
+           !json_object_set(manifest, "tensors", json_object_get(out->state, "tensors")) &&
+           add_diagonals(out, manifest);
     *text = good ? json_dumps(manifest, JSON_INDENT(1) | JSON_REAL_PRECISION(6)) : NULL;
     json_decref(manifest);
     return *text ? GYRE_OK : gyre_fail(err, GYRE_E_NOMEM, "out of memory for the manifest");

@@ -7,8 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const double CAP = 16;
-
 gyre_status gyre_moments_create(uint32_t n, uint32_t width, bool cross, bool stream, struct gyre_moments *out,
                                 gyre_error *err)
 {
@@ -43,14 +41,23 @@ static int ascending(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-// Energies of the rows; GYRE_E_FORMAT at the first value that is not finite.
-static gyre_status energies(const float *x, uint64_t rows, uint32_t n, double *energy, gyre_error *err)
+double gyre_row_energies(const float *x, uint64_t rows, uint64_t cols, double *energy, double *scratch)
+{
+#pragma omp parallel for schedule(static)
+    for (int64_t row = 0; row < (int64_t)rows; row++) {
+        double sum = 0;
+        for (uint64_t i = (uint64_t)row * cols; i < ((uint64_t)row + 1) * cols; i++) sum += (double)x[i] * (double)x[i];
+        energy[row] = sum;
+    }
+    memcpy(scratch, energy, rows * sizeof *energy);
+    qsort(scratch, rows, sizeof *scratch, ascending);
+    return scratch[rows / 2];
+}
+
+static gyre_status check_finite(const float *x, uint64_t rows, uint32_t n, const double *energy, gyre_error *err)
 {
     for (uint64_t r = 0; r < rows; r++) {
-        double sum = 0;
-        for (uint32_t i = 0; i < n; i++) sum += (double)x[r * n + i] * x[r * n + i];
-        energy[r] = sum;
-        if (isfinite(sum)) continue;
+        if (isfinite(energy[r])) continue;
         uint32_t i = 0;
         while (isfinite(x[r * n + i]) && i + 1 < n) i++;
         return gyre_fail(err, GYRE_E_FORMAT, "input %u of calibration token %llu is %g", i, (unsigned long long)r,
@@ -73,15 +80,13 @@ gyre_status gyre_moments_add(struct gyre_moments *m, bool held, float *made, flo
     struct gyre_moment_set *set = held ? &m->held : &m->fit;
     const uint32_t n = m->n, width = m->width;
     gyre_status st = GYRE_OK;
-    double *energy = malloc(2 * rows * sizeof *energy), *sorted = energy ? energy + rows : NULL;
+    double *energy = malloc(2 * rows * sizeof *energy);
     if (rows == 0 || !energy) {
         free(energy);
         return rows ? gyre_fail(err, GYRE_E_NOMEM, "out of memory for calibration statistics") : GYRE_OK;
     }
-    GYRE_GO(energies(made, rows, n, energy, err));
-    memcpy(sorted, energy, rows * sizeof *energy);
-    qsort(sorted, rows, sizeof *sorted, ascending);
-    const double most = CAP * sorted[rows / 2];
+    const double most = GYRE_ENERGY_CAP * gyre_row_energies(made, rows, n, energy, energy + rows);
+    GYRE_GO(check_finite(made, rows, n, energy, err));
     for (uint64_t r = 0; r < rows; r++) set->weight += energy[r] = energy[r] > most ? most / energy[r] : 1;
 #pragma omp parallel for schedule(static)
     for (int64_t row = 0; row < (int64_t)rows; row++) {

@@ -2,7 +2,7 @@
 //
 // X [tokens, n] are the inputs on the path that is being made (quantized as at run time, through blocks that are already
 // rounded), F those of the float path, and D = F - X. Every eighth window is held out: what is fitted on the others is chosen
-// on it. A row counts with weight min(1, CAP * median energy / its energy): the few tokens that carry the attention sink have
+// on it. A row counts with weight min(1, 16 * median energy / its energy): the few tokens that carry the attention sink have
 // down inputs of a thousand times the energy of the rest and would otherwise be all that H sees.
 #pragma once
 #include "runtime/util/status.h"
@@ -31,5 +31,9 @@ void gyre_moments_release(struct gyre_moments *m);
 // where the set has no cross, no stream; both are overwritten). GYRE_E_FORMAT where a value is not finite (row and column).
 gyre_status gyre_moments_add(struct gyre_moments *m, bool held, float *made, float *exact, float *difference,
                              uint64_t rows, gyre_error *err) GYRE_MUST_USE;
+// energy[r] = sum of squares of row r; returns their median (scratch [rows]).
+double gyre_row_energies(const float *x, uint64_t rows, uint64_t cols, double *energy, double *scratch);
+// Rows count as this many median energies at most.
+#define GYRE_ENERGY_CAP 16.0
 // Divides by the weights and completes H. Without held-out rows the fit's are used for both.
 void gyre_moments_finish(struct gyre_moments *m);

@@ -130,8 +130,10 @@ static gyre_status make_steps(struct run *r, gyre_error *err)
         GYRE_TRY(gyre_layer_make(&r->layer, &r->plan, l, r->calibration, &r->out, tick, r, err));
         json_t *note =
             json_pack("{s:f, s:f}", "rtn_weights", mean_error(r, true), "recipe_weights", mean_error(r, false));
+        const bool good = note && (!r->layer.diagonals.up_down ||
+                                   !json_object_set_new(note, "diagonals", gyre_diagonals_json(&r->layer.diagonals)));
         const gyre_status st =
-            note ? measure_block(r, note, err) : gyre_fail(err, GYRE_E_NOMEM, "out of memory for the journal");
+            good ? measure_block(r, note, err) : gyre_fail(err, GYRE_E_NOMEM, "out of memory for the journal");
         if (st != GYRE_OK) {
             json_decref(note);
             return st;

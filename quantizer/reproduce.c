@@ -4,6 +4,7 @@
 #include "quantizer/recipe.h"
 #include "quantizer/verify.h"
 #include "runtime/model/source.h"
+#include "runtime/util/base.h"
 #include "runtime/util/file.h"
 #include "runtime/util/sha256.h"
 #include "runtime/util/version.h"
