@@ -59,8 +59,8 @@ static gyre_status open_blocks(gyre_calibration *c, const gyre_quantize_params *
         const struct gyre_block_options o = {.act_bits = path == MADE ? p->set.act : 16,
                                              .kv_bits = path == MADE ? p->set.kv : 16,
                                              .max_rows = c->device ? c->text.tokens : c->chunk_windows * c->text.tokens,
-                                             .act_clip = path == MADE ? p->act_clip : 1,
-                                             .kv_clip = path == MADE ? p->kv_clip : 1,
+                                             .act_clip = path == MADE ? p->choice.act_clip : 1,
+                                             .kv_clip = path == MADE ? p->choice.kv_clip : 1,
                                              .rope_divisors = t ? divisor : NULL};
         if (c->device) GYRE_TRY(gyre_block_create(c->device, &hp, &o, &c->block[path], err));
         else GYRE_TRY(gyre_host_block_create(&hp, &o, &c->host[path], err));
@@ -259,7 +259,7 @@ static gyre_status run_part(gyre_calibration *c, enum path path, const struct gy
         if (part == GYRE_TAPS) memcpy(x, c->part, k->rows * D * sizeof *x);
     }
     if (part == GYRE_TAPS) return GYRE_OK;
-    if (path == MADE) gyre_quantize_rows(c->part, k->rows, width, p->set.act, p->act_clip);
+    if (path == MADE) gyre_quantize_rows(c->part, k->rows, width, p->set.act, p->choice.act_clip);
     memcpy(tap, c->part, k->rows * width * sizeof *tap);
     return GYRE_OK;
 }

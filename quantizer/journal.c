@@ -2,6 +2,7 @@
 // "notes": [per step]}. It is replaced atomically after OUT.part was synced, so it never claims more than the file holds; on
 // resuming, every hash is checked all the same.
 #include "quantizer/journal.h"
+#include "quantizer/choose.h"
 #include "runtime/util/base.h"
 #include "runtime/util/file.h"
 
@@ -39,7 +40,8 @@ gyre_status gyre_journal_start(struct gyre_output *out, json_t *run, gyre_error 
 {
     if (mkdir(out->journal, 0777) && errno != EEXIST)
         return gyre_fail(err, GYRE_E_IO, "cannot create folder (%s): %s", out->journal, strerror(errno));
-    out->state = json_pack("{s:O, s:i, s:[], s:[], s:[]}", "run", run, "steps", 0, "tensors", "sources", "notes");
+    out->state = json_pack("{s:O, s:o, s:i, s:[], s:[], s:[]}", "run", run, "choice", gyre_choice_json(&out->plan->choice),
+                           "steps", 0, "tensors", "sources", "notes");
     return out->state ? save(out, err) : no_memory(out, err);
 }
 
@@ -113,6 +115,20 @@ gyre_status gyre_output_blob(const struct gyre_output *out, char **data, uint64_
     *bytes = 0;
     stream_path(out, out->steps, path, sizeof path);
     return gyre_file_exists(path) ? gyre_file_read(path, UINT64_MAX - 1, data, bytes, err) : GYRE_OK;
+}
+
+bool gyre_journal_choice(const char *output, struct gyre_choice *choice)
+{
+    char path[4096], *text = NULL;
+    uint64_t bytes;
+    if ((size_t)snprintf(path, sizeof path, "%s.journal/state.json", output) >= sizeof path ||
+        gyre_file_read(path, MAX_STATE, &text, &bytes, NULL) != GYRE_OK)
+        return false;
+    json_t *state = json_loadb(text, bytes, 0, NULL);
+    const bool good = gyre_choice_read(json_object_get(state, "choice"), choice);
+    json_decref(state);
+    free(text);
+    return good;
 }
 
 // ---- resuming ---------------------------------------------------------------------------------------------

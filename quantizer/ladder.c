@@ -44,19 +44,28 @@ gyre_status gyre_stage_scales(const struct gyre_rounding *r, gyre_clip clip, con
                      (unsigned long long)(worst / cols), (unsigned long long)(worst % cols), r->target[worst]);
 }
 
+// The search of rtn.h, which also fits the scale to the codes.
+static gyre_status round_searched(struct gyre_rounding *r, gyre_error *err)
+{
+    const uint64_t n = r->rows * r->cols;
+    float *narrow = malloc(n * sizeof *narrow);
+    if (!narrow) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for rounding");
+    for (uint64_t i = 0; i < n; i++) narrow[i] = (float)r->target[i];
+    const gyre_status st = gyre_rtn(narrow, r->rows, r->cols, r->codes, err);
+    free(narrow);
+    return st;
+}
+
 gyre_status gyre_stage_rtn(const struct gyre_stage *stage, struct gyre_rounding *r, gyre_error *err)
 {
     const uint64_t cols = r->cols, group = r->codes->group, groups = cols / group;
     const double hi = (double)((1 << (r->codes->bits - 1)) - 1), lo = -hi - 1;
     gyre_status st = GYRE_OK;
-    float *diagonal = NULL, *scale = malloc(r->rows * groups * sizeof *scale);
-    if (!scale) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for rounding"));
-    if (r->factor) {
-        diagonal = malloc(cols * sizeof *diagonal);
-        if (!diagonal) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for rounding"));
-        for (uint64_t i = 0; i < cols; i++) diagonal[i] = (float)r->factor->h[i * cols + i];
-    }
-    GYRE_GO(gyre_stage_scales(r, stage->clip, diagonal, scale, err));
+    if (stage->clip == GYRE_CLIP_WEIGHTS) return round_searched(r, err);
+    float *scale = malloc(r->rows * groups * sizeof *scale), *diagonal = malloc(cols * sizeof *diagonal);
+    if (!scale || !diagonal) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for rounding"));
+    for (uint64_t i = 0; r->factor && i < cols; i++) diagonal[i] = (float)r->factor->h[i * cols + i];
+    GYRE_GO(gyre_stage_scales(r, stage->clip, r->factor ? diagonal : NULL, scale, err));
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < (int64_t)(r->rows * groups); i++) {
         const double s = (double)scale[i];

@@ -11,6 +11,7 @@
 
 // ---- memory -----------------------------------------------------------------------------------------------
 
+// Room for any of the widths that the recipe's exceptions may give the linear in some block.
 static bool alloc_rounded(const struct gyre_settings *set, uint64_t rows, uint64_t cols, struct gyre_rounded *out)
 {
     if (set->wbits >= 16) return (out->f32 = malloc(rows * cols * sizeof(float))) != NULL;
@@ -18,7 +19,7 @@ static bool alloc_rounded(const struct gyre_settings *set, uint64_t rows, uint64
     out->codes = (struct gyre_codes){.bits = set->wbits,
                                      .group = group,
                                      .code = malloc(rows * cols),
-                                     .scale = malloc(rows * (cols / group) * sizeof(uint16_t))};
+                                     .scale = malloc(rows * (set->recipe.n_exceptions ? cols : cols / group) * sizeof(uint16_t))};
     return out->codes.code && out->codes.scale;
 }
 
@@ -149,8 +150,8 @@ static gyre_status write_linear(struct gyre_layer *l, const struct gyre_plan *p,
         encode_blocks(&r->codes, n, type, l->encoded);
         return gyre_output_write(out, name, l->encoded, bytes, r->error, err);
     }
-    if (p->set.wbits == 4) gyre_pack_i4(r->codes.code, n, l->encoded);
-    GYRE_TRY(gyre_output_write(out, name, p->set.wbits == 4 ? l->encoded : r->codes.code, bytes, r->error, err));
+    if (r->codes.bits == 4) gyre_pack_i4(r->codes.code, n, l->encoded);
+    GYRE_TRY(gyre_output_write(out, name, r->codes.bits == 4 ? l->encoded : (const void *)r->codes.code, bytes, r->error, err));
     snprintf(scale, sizeof scale, "%s.scale", name);
     return gyre_output_write(out, scale, r->codes.scale, rows * (cols / r->codes.group) * sizeof(uint16_t), NAN, err);
 }
@@ -171,10 +172,9 @@ static void narrowed(const double *wide, uint64_t n, float *out)
     for (int64_t i = 0; i < (int64_t)n; i++) out[i] = (float)wide[i];
 }
 
-// From the source to what is rounded, in fp64 until the end: decoded, folded, scaled (`diagonals` may be NULL), rotated.
-static gyre_status load_linear(struct gyre_layer *l, const struct gyre_plan *p, gyre_site site,
-                               const struct gyre_rotator *rotator, const struct gyre_diagonals *diagonals, float *exact,
-                               gyre_error *err)
+gyre_status gyre_layer_load(struct gyre_layer *l, const struct gyre_plan *p, gyre_site site,
+                            const struct gyre_rotator *rotator, const struct gyre_diagonals *diagonals, float *exact,
+                            gyre_error *err)
 {
     char name[64], norm[64];
     uint64_t rows, cols;
@@ -221,7 +221,7 @@ static gyre_status measure_diagonals(struct gyre_layer *l, const struct gyre_pla
 {
     struct gyre_rotator stream_only = p->rotator; // borrows R1
     stream_only.r2.n = stream_only.r4.n = 0;
-    for (int s = 0; s < GYRE_SITES; s++) GYRE_TRY(load_linear(l, p, (gyre_site)s, &stream_only, NULL, l->exact[s], err));
+    for (int s = 0; s < GYRE_SITES; s++) GYRE_TRY(gyre_layer_load(l, p, (gyre_site)s, &stream_only, NULL, l->exact[s], err));
     const struct gyre_calibration_weights w = {
         .exact = l->exact, .made = l->made, .attn_gain = l->attn_gain, .ffn_gain = l->ffn_gain};
     struct gyre_diagonal_sample sample = {.weights = l->exact};
@@ -237,6 +237,33 @@ static gyre_status measure_diagonals(struct gyre_layer *l, const struct gyre_pla
 // Which linears read at a tap: GYRE_SITE_Q.. up to the next tap's first.
 static const gyre_site first_site[GYRE_TAPS + 1] = {GYRE_SITE_Q, GYRE_SITE_O, GYRE_SITE_GATE, GYRE_SITE_DOWN, GYRE_SITES};
 
+// The recipe's stages on one linear; `moments` and `cache` NULL where it needs no statistics.
+static gyre_status round_recipe(struct gyre_layer *l, const struct gyre_plan *p, gyre_site site, const float *exact,
+                                const struct gyre_moments *moments, struct gyre_factor *cache, gyre_error *err)
+{
+    struct gyre_rounded *r = &l->recipe[site];
+    gyre_error why = {0};
+    char name[64];
+    uint64_t rows, cols;
+    gyre_site_name(site, l->index, name);
+    gyre_site_shape(site, &p->hp, &rows, &cols);
+    if (p->set.wbits >= 16) return round_linear(l, &p->set, name, exact, rows, cols, r, err);
+    const gyre_status st = gyre_ladder(&p->set.recipe, moments, site == GYRE_SITE_O || site == GYRE_SITE_DOWN, exact, rows,
+                                       cols, cache, &r->codes, &l->note[site], &why);
+    if (st != GYRE_OK) return gyre_fail(err, st, "cannot round tensor %s: %s", name, why.message);
+    float *const made = moments ? l->made[site] : l->expanded;
+    gyre_codes_expand(&r->codes, rows, cols, made);
+    r->error = gyre_relative_error(exact, made, rows, cols);
+    return GYRE_OK;
+}
+
+static uint64_t weights_at(const struct gyre_plan *p, gyre_site site)
+{
+    uint64_t rows, cols;
+    gyre_site_shape(site, &p->hp, &rows, &cols);
+    return rows * cols;
+}
+
 // Tap by tap: statistics through what is rounded so far, then the linears that read there.
 static gyre_status round_calibrated(struct gyre_layer *l, const struct gyre_plan *p, gyre_calibration *c,
                                     gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user, gyre_error *err)
@@ -249,23 +276,13 @@ static gyre_status round_calibrated(struct gyre_layer *l, const struct gyre_plan
     for (int tap = 0; tap < GYRE_TAPS; tap++) {
         GYRE_GO(gyre_calibration_tap(c, l->index, &w, (gyre_tap)tap, &moments, err));
         for (int s = first_site[tap]; s < (int)first_site[tap + 1]; s++) {
-            struct gyre_rounded *r = &l->recipe[s];
-            gyre_error why = {0};
-            char name[64];
-            uint64_t rows, cols;
-            gyre_site_name((gyre_site)s, l->index, name);
-            gyre_site_shape((gyre_site)s, &p->hp, &rows, &cols);
-            st = gyre_ladder(&p->set.recipe, &moments, tap == GYRE_TAP_O || tap == GYRE_TAP_DOWN, l->exact[s], rows, cols,
-                             &cache, &r->codes, &l->note[s], &why);
-            if (st != GYRE_OK) GYRE_GO(gyre_fail(err, st, "cannot round tensor %s: %s", name, why.message));
-            gyre_codes_expand(&r->codes, rows, cols, l->made[s]);
-            r->error = gyre_relative_error(l->exact[s], l->made[s], rows, cols);
-            if (tick) GYRE_GO(tick(user, rows * cols, err));
+            GYRE_GO(round_recipe(l, p, (gyre_site)s, l->exact[s], &moments, &cache, err));
+            if (tick) GYRE_GO(tick(user, weights_at(p, (gyre_site)s), err));
         }
         gyre_moments_release(&moments);
         gyre_factor_release(&cache);
     }
-    GYRE_GO(gyre_calibration_end_block(c, &w, err));
+    st = gyre_calibration_end_block(c, &w, err);
 done:
     gyre_moments_release(&moments);
     gyre_factor_release(&cache);
@@ -288,6 +305,23 @@ static gyre_status write_block(struct gyre_layer *l, const struct gyre_plan *p, 
     return GYRE_OK;
 }
 
+// The widths of this block's linears.
+static void set_widths(struct gyre_layer *l, const struct gyre_plan *p)
+{
+    for (int s = 0; s < GYRE_SITES && p->set.wbits < 16; s++) {
+        char name[64];
+        uint64_t rows, cols;
+        uint32_t group;
+        gyre_site_name((gyre_site)s, l->index, name);
+        gyre_site_shape((gyre_site)s, &p->hp, &rows, &cols);
+        gyre_settings_width(&p->set, name, &l->recipe[s].codes.bits, &group);
+        l->recipe[s].codes.group = group ? group : (uint32_t)cols;
+        if (!gyre_layer_has_plain(p)) continue;
+        l->plain[s].codes.bits = l->recipe[s].codes.bits; // what plain rounding would do at the same widths
+        l->plain[s].codes.group = l->recipe[s].codes.group;
+    }
+}
+
 // The linear as the source has it, plainly rounded for comparison where that is not what the recipe does.
 static gyre_status round_plain(struct gyre_layer *l, const struct gyre_plan *p, gyre_site site, struct gyre_output *out,
                                gyre_error *err)
@@ -307,20 +341,17 @@ gyre_status gyre_layer_make(struct gyre_layer *l, const struct gyre_plan *p, uin
 {
     const struct gyre_diagonals *diagonals = l->diagonals.up_down ? &l->diagonals : NULL;
     l->index = index;
+    set_widths(l, p);
     GYRE_TRY(load_norms(l, p, out, err));
     if (diagonals) GYRE_TRY(measure_diagonals(l, p, c, err));
     for (int s = 0; s < GYRE_SITES; s++) {
         const gyre_site site = (gyre_site)s;
-        char name[64];
-        uint64_t rows, cols;
         float *const exact = c ? l->exact[s] : l->narrow;
-        GYRE_TRY(load_linear(l, p, site, &p->rotator, diagonals, exact, err));
+        GYRE_TRY(gyre_layer_load(l, p, site, &p->rotator, diagonals, exact, err));
         GYRE_TRY(round_plain(l, p, site, out, err));
         if (c) continue;
-        gyre_site_name(site, index, name);
-        gyre_site_shape(site, &p->hp, &rows, &cols);
-        GYRE_TRY(round_linear(l, &p->set, name, exact, rows, cols, &l->recipe[s], err));
-        if (tick) GYRE_TRY(tick(user, rows * cols, err));
+        GYRE_TRY(round_recipe(l, p, site, exact, NULL, NULL, err));
+        if (tick) GYRE_TRY(tick(user, weights_at(p, site), err));
     }
     if (c) GYRE_TRY(round_calibrated(l, p, c, tick, user, err));
     return write_block(l, p, out, err);

@@ -42,6 +42,12 @@ gyre_status gyre_layer_make(struct gyre_layer *layer, const struct gyre_plan *pl
                             gyre_calibration *calibration, struct gyre_output *out, gyre_status (*tick)(void *user, uint64_t weights, gyre_error *err),
                             void *user, gyre_error *err) GYRE_MUST_USE;
 
+// One linear of block layer->index as it is rounded, in fp64 until the end: decoded, folded, scaled (`diagonals` may be NULL), rotated by
+// `rotator`; layer->original gets the source's. exact [out, in].
+gyre_status gyre_layer_load(struct gyre_layer *layer, const struct gyre_plan *plan, gyre_site site,
+                            const struct gyre_rotator *rotator, const struct gyre_diagonals *diagonals, float *exact,
+                            gyre_error *err) GYRE_MUST_USE;
+
 // n floats as a tensor type that tables and float linears have: F32, F16 or Q8_0 (n a multiple of 32).
 void gyre_encode_floats(const float *x, uint64_t n, gyre_dtype type, void *out);
 

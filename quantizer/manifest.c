@@ -1,5 +1,6 @@
 // See manifest.h.
 #include "quantizer/manifest.h"
+#include "quantizer/choose.h"
 #include "runtime/util/file.h"
 #include "runtime/util/version.h"
 
@@ -124,7 +125,9 @@ gyre_status gyre_manifest_text(const struct gyre_output *out, char **text, gyre_
     good = good && !json_object_set_new(manifest, "front_sha256", json_string(front)) &&
            !json_object_set(manifest, "sources", json_object_get(out->state, "sources")) &&
            !json_object_set(manifest, "tensors", json_object_get(out->state, "tensors")) &&
-           add_diagonals(out, manifest);
+           add_diagonals(out, manifest) &&
+           (!gyre_choose_needed(&out->plan->set) ||
+            !json_object_set(manifest, "choice", json_object_get(out->state, "choice")));
     *text = good ? json_dumps(manifest, JSON_INDENT(1) | JSON_REAL_PRECISION(6)) : NULL;
     json_decref(manifest);
     return *text ? GYRE_OK : gyre_fail(err, GYRE_E_NOMEM, "out of memory for the manifest");

@@ -22,7 +22,7 @@ static gyre_status plan_rotations(struct gyre_plan *p, gyre_error *err)
     p->final_gain = malloc(hp->width * sizeof *p->final_gain);
     if (!p->final_gain) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the plan");
     gyre_tensor_rows_f32(gyre_source_tensor(p->source, "output_norm.weight"), 0, 1, p->final_gain);
-    GYRE_TRY(gyre_rotator_create(hp, p->set.seed, rotate,
+    GYRE_TRY(gyre_rotator_create(hp, p->choice.seed, rotate,
                                  !rotate ? 0 : GYRE_ROTATE_R1 | GYRE_ROTATE_R2 | (full ? GYRE_ROTATE_R4 : 0),
                                  &p->rotator, err));
     p->write_head = !hp->tied;
@@ -69,8 +69,9 @@ static void add_linear(struct gyre_plan *p, gyre_site site, uint32_t layer)
 {
     char name[64], scale[80];
     uint64_t rows, cols;
-    const uint32_t bits = p->set.wbits;
+    uint32_t bits, group;
     gyre_site_name(site, layer, name);
+    gyre_settings_width(&p->set, name, &bits, &group);
     gyre_site_shape(site, &p->hp, &rows, &cols);
     if (bits >= 16 || !p->set.full) {
         add_matrix(p, name,
@@ -83,7 +84,7 @@ static void add_linear(struct gyre_plan *p, gyre_site site, uint32_t layer)
     }
     snprintf(scale, sizeof scale, "%s.scale", name);
     add_matrix(p, name, GYRE_DTYPE_I8, rows, bits == 4 ? cols / 2 : cols);
-    add_matrix(p, scale, GYRE_DTYPE_F16, rows, p->set.wgroup ? cols / p->set.wgroup : 1);
+    add_matrix(p, scale, GYRE_DTYPE_F16, rows, group ? cols / group : 1);
 }
 
 // The order in which tensors lie in the file, and in which layer.c and quantize.c write them.
@@ -117,8 +118,8 @@ static void plan_tensors(struct gyre_plan *p)
 
 // ---- the plan ---------------------------------------------------------------------------------------------
 
-gyre_status gyre_plan_make(const gyre_quantize_params *params, const gyre_source *source, struct gyre_plan *p,
-                           gyre_error *err)
+gyre_status gyre_plan_begin(const gyre_quantize_params *params, const gyre_source *source, struct gyre_plan *p,
+                            gyre_error *err)
 {
     *p = (struct gyre_plan){.source = source};
     GYRE_TRY(gyre_hparams_read(source, &p->hp, err));
@@ -128,10 +129,15 @@ gyre_status gyre_plan_make(const gyre_quantize_params *params, const gyre_source
                          gyre_source_path(source));
     GYRE_TRY(gyre_settings_resolve(params, &p->hp, &p->set, err));
     GYRE_TRY(gyre_model_check(source, &p->hp, err));
-    p->act_clip = p->set.recipe.act_clip == GYRE_AUTO ? 1 : (float)p->set.recipe.act_clip;
-    p->kv_clip = p->set.recipe.kv_clip == GYRE_AUTO ? 1 : (float)p->set.recipe.kv_clip;
     p->permute_qk = !p->set.full && !p->hp.rope_interleaved;
     if (p->permute_qk) p->hp.rope_interleaved = true;
+    return GYRE_OK;
+}
+
+gyre_status gyre_plan_finish(const gyre_quantize_params *params, const struct gyre_choice *choice, struct gyre_plan *p,
+                             gyre_error *err)
+{
+    p->choice = *choice;
     GYRE_TRY(plan_rotations(p, err));
     plan_tensors(p);
     if (params->log.write && p->set.wbits < 16 && p->table_type == GYRE_DTYPE_F16)
@@ -158,8 +164,8 @@ struct gyre_hparams gyre_plan_output_hparams(const struct gyre_plan *p)
     hp.rot = p->online;
     hp.act_bits = p->set.act;
     hp.kv_bits = p->set.kv;
-    hp.act_clip = p->act_clip;
-    hp.kv_clip = p->kv_clip;
+    hp.act_clip = p->choice.act_clip;
+    hp.kv_clip = p->choice.kv_clip;
     hp.wgroup = p->set.wgroup;
     hp.tied = !p->write_head;
     return hp;

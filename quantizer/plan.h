@@ -4,6 +4,16 @@
 #include "quantizer/recipe.h"
 #include "quantizer/rotate.h"
 
+enum { GYRE_MAX_SEEDS = 1024 };
+
+// What was left open by the recipe and then chosen (choose.h).
+struct gyre_choice {
+    uint64_t seed;                   // of the rotation that is used
+    uint32_t n_seeds;                // candidates, from the run's seed on
+    float surrogate[GYRE_MAX_SEEDS]; // of each; n_seeds 1: none was computed
+    float act_clip, kv_clip;         // of the run-time quantizers
+};
+
 struct gyre_plan {
     const gyre_source *source;
     struct gyre_settings set;
@@ -11,7 +21,7 @@ struct gyre_plan {
     struct gyre_rotator rotator;  // what is merged; all off under a recipe that does not rotate
     struct gyre_rotations online; // what the file declares; borrows from rotator, r3 and head_gain
     struct gyre_hadamard r3;
-    float act_clip, kv_clip; // of the run-time quantizers
+    struct gyre_choice choice;
     float *final_gain;     // [D], the source's output_norm
     bool permute_qk;       // q and k rows go from half-split (HF) to interleaved (GGUF) order
     bool write_head;       // the output has its own output.weight
@@ -23,9 +33,12 @@ struct gyre_plan {
     uint64_t front_bytes, file_bytes;
 };
 
-// `source` must outlive the plan. Release also after failure.
-gyre_status gyre_plan_make(const gyre_quantize_params *params, const gyre_source *source, struct gyre_plan *out,
-                           gyre_error *err) GYRE_MUST_USE;
+// In two steps, since some recipes choose between them: the first reads and checks model and settings, the second decides about
+// rotations, metadata and tensors. `source` must outlive the plan. Release also after failure.
+gyre_status gyre_plan_begin(const gyre_quantize_params *params, const gyre_source *source, struct gyre_plan *out,
+                            gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_plan_finish(const gyre_quantize_params *params, const struct gyre_choice *choice, struct gyre_plan *plan,
+                             gyre_error *err) GYRE_MUST_USE;
 void gyre_plan_release(struct gyre_plan *plan);
 
 // Hyper-parameters of the output as the runtime will read them; borrows from the plan, do not free.

@@ -68,6 +68,14 @@ static void put_factors(struct gyre_plan *p, const char *key, const struct gyre_
     if (h->n) gyre_gguf_u32_array(&p->gguf, key, (const uint32_t[]){h->n, h->k[0], h->k[1], h->k[2], h->p}, 5);
 }
 
+// In a portable file the number promises that scales repeat so; one exception with smaller groups breaks that.
+static uint32_t declared_group(const struct gyre_plan *p)
+{
+    for (uint32_t i = 0; !p->set.full && i < p->set.recipe.n_exceptions; i++)
+        if (p->set.recipe.exception[i].wgroup >= 0 && (uint32_t)p->set.recipe.exception[i].wgroup != p->set.wgroup) return 32;
+    return p->set.wgroup;
+}
+
 gyre_status gyre_plan_metadata(struct gyre_plan *p, gyre_error *err)
 {
     struct gyre_gguf *g = &p->gguf;
@@ -89,12 +97,13 @@ gyre_status gyre_plan_metadata(struct gyre_plan *p, gyre_error *err)
     gyre_gguf_string(g, "gyre.recipe", p->set.recipe.name);
     gyre_gguf_string(g, "gyre.profile", p->set.full ? "full" : "portable");
     gyre_gguf_u64(g, "gyre.seed", p->set.seed);
+    if (p->choice.seed != p->set.seed) gyre_gguf_u64(g, "gyre.rotation_seed", p->choice.seed);
     gyre_gguf_u32(g, "gyre.wbits", p->set.wbits);
-    gyre_gguf_u32(g, "gyre.wgroup", p->set.wgroup);
+    gyre_gguf_u32(g, "gyre.wgroup", declared_group(p));
     gyre_gguf_u32(g, "gyre.act_bits", p->set.act);
     gyre_gguf_u32(g, "gyre.kv_bits", p->set.kv);
-    gyre_gguf_f32(g, "gyre.act_clip", p->act_clip);
-    gyre_gguf_f32(g, "gyre.kv_clip", p->kv_clip);
+    gyre_gguf_f32(g, "gyre.act_clip", p->choice.act_clip);
+    gyre_gguf_f32(g, "gyre.kv_clip", p->choice.kv_clip);
     gyre_gguf_bool(g, "gyre.rope_interleaved", p->hp.rope_interleaved);
     gyre_gguf_bool(g, "gyre.r3", p->online.r3);
     gyre_gguf_bool(g, "gyre.r4", p->online.r4.n != 0);

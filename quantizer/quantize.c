@@ -1,5 +1,7 @@
 // The public entry: plan, then step by step through the model, then the names. See quantizer.h.
 // What is rounded how is layer.c's, what lies where plan.c's, what survives a kill output.c's.
+#include "quantizer/choose.h"
+#include "quantizer/journal.h"
 #include "quantizer/layer.h"
 #include "quantizer/manifest.h"
 #include "quantizer/report.h"
@@ -193,6 +195,22 @@ void gyre_quantize_summary_free(gyre_quantize_summary *summary)
     summary->layer = NULL;
 }
 
+// What the recipe leaves open: as the interrupted run chose, or from calibration data.
+static gyre_status make_choice(struct run *r, gyre_error *err)
+{
+    const gyre_quantize_params *params = r->params;
+    struct gyre_choice *choice = malloc(sizeof *choice);
+    if (!choice) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the plan");
+    snprintf(r->what, sizeof r->what, "choosing the rotation");
+    r->total = 1; // nothing of what is counted is done yet
+    gyre_status st = GYRE_OK;
+    if (!params->resume || !gyre_journal_choice(params->output, choice))
+        st = gyre_choose(params, &r->plan, choice, tick, r, err);
+    if (st == GYRE_OK) st = gyre_plan_finish(params, choice, &r->plan, err);
+    free(choice);
+    return st;
+}
+
 // ---- entry ------------------------------------------------------------------------------------------------
 
 gyre_status gyre_quantize(const gyre_quantize_params *params, gyre_quantize_summary *summary, gyre_error *err)
@@ -205,7 +223,8 @@ gyre_status gyre_quantize(const gyre_quantize_params *params, gyre_quantize_summ
     if (summary) *summary = (gyre_quantize_summary){0};
     GYRE_GO(gyre_output_check(params, err));
     GYRE_GO(gyre_source_open(params->source, &source, err));
-    GYRE_GO(gyre_plan_make(params, source, &r.plan, err));
+    GYRE_GO(gyre_plan_begin(params, source, &r.plan, err));
+    GYRE_GO(make_choice(&r, err));
     GYRE_GO(gyre_calibration_open(params, &r.plan, &r.calibration, err));
     if (summary) GYRE_GO(gyre_summary_open(params, &r.plan, &r.summary, err));
     GYRE_GO(gyre_run_identity(&r.plan, r.calibration, &run, err));

@@ -181,8 +181,14 @@ gyre_status gyre_settings_resolve(const gyre_quantize_params *p, const struct gy
     if (!one_of(out->act, 16, 8, 4) || !one_of(out->kv, 16, 8, 4))
         return gyre_fail(err, GYRE_E_INVALID, "unknown activation or KV width (%u, %u): they are 16, 8 or 4", out->act,
                          out->kv);
-    if (out->wbits >= 16) {
+    if (out->wbits >= 16) { // the rotated float model: nothing is rounded, so nothing is measured for it
         out->wgroup = 0;
+        memset(&out->recipe.diagonals, 0, sizeof out->recipe.diagonals);
+        memset(&out->recipe.calibration, 0, sizeof out->recipe.calibration);
+        out->recipe.kv_centre = false;
+        out->recipe.seeds = 1;
+        if (out->recipe.act_clip == GYRE_AUTO) out->recipe.act_clip = 1;
+        if (out->recipe.kv_clip == GYRE_AUTO) out->recipe.kv_clip = 1;
         return GYRE_OK;
     }
     return check_linears(out, hp, err);

@@ -91,23 +91,31 @@ static void fold_gain(const double *gain, double *w, uint64_t rows, uint64_t col
         for (uint64_t c = 0; c < cols; c++) w[(uint64_t)r * cols + c] *= gain[c];
 }
 
-// v: the rows of each kv head are columns of its value stream. o: its input, once per query head of the group.
-static gyre_status merge_r2(const struct gyre_rotator *r, gyre_site site, uint32_t layer, double *w, gyre_error *err)
+gyre_status gyre_rotate_heads(const struct gyre_rotator *r, uint32_t layer, double *x, uint64_t rows, gyre_error *err)
 {
     const uint32_t hd = r->head_dim, group = r->heads / r->kv_heads;
     int8_t *signs = malloc(hd);
     if (!signs) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the signs of R2");
     gyre_status st = GYRE_OK;
+    for (uint32_t h = 0; h < r->heads && r->r2.n && st == GYRE_OK; h++) {
+        draw_signs(r->seed, 1 + (uint64_t)layer * r->kv_heads + h / group, signs, hd);
+        st = gyre_hadamard_apply(&r->r2, x + (uint64_t)h * hd, hd, 1, rows, (uint64_t)r->heads * hd, signs, false, err);
+    }
+    free(signs);
+    return st;
+}
+
+// v: the rows of each kv head are columns of its value stream. o: its input, once per query head of the group.
+static gyre_status merge_r2(const struct gyre_rotator *r, gyre_site site, uint32_t layer, double *w, gyre_error *err)
+{
+    const uint32_t hd = r->head_dim;
+    if (site == GYRE_SITE_O) return gyre_rotate_heads(r, layer, w, r->width, err);
+    int8_t *signs = malloc(hd);
+    if (!signs) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the signs of R2");
+    gyre_status st = GYRE_OK;
     for (uint32_t j = 0; j < r->kv_heads && st == GYRE_OK; j++) {
         draw_signs(r->seed, 1 + (uint64_t)layer * r->kv_heads + j, signs, hd);
-        if (site == GYRE_SITE_V) {
-            st = gyre_hadamard_apply(&r->r2, w + (uint64_t)j * hd * r->width, hd, r->width, r->width, 1, signs, false,
-                                     err);
-            continue;
-        }
-        for (uint32_t h = j * group; h < (j + 1) * group && st == GYRE_OK; h++)
-            st = gyre_hadamard_apply(&r->r2, w + (uint64_t)h * hd, hd, 1, r->width, (uint64_t)r->heads * hd, signs,
-                                     false, err);
+        st = gyre_hadamard_apply(&r->r2, w + (uint64_t)j * hd * r->width, hd, r->width, r->width, 1, signs, false, err);
     }
     free(signs);
     return st;

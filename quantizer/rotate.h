@@ -45,6 +45,10 @@ void gyre_rotator_release(struct gyre_rotator *rotator);
 gyre_status gyre_rotate_linear(const struct gyre_rotator *rotator, gyre_site site, uint32_t layer, const double *gain,
                                double *w, gyre_error *err) GYRE_MUST_USE;
 
+// Rotates what o reads (rows [rows, heads * hd]) as R2 of block `layer` does.
+gyre_status gyre_rotate_heads(const struct gyre_rotator *rotator, uint32_t layer, double *x, uint64_t rows,
+                              gyre_error *err) GYRE_MUST_USE;
+
 // Rotates `rows` rows of the embedding table (gain NULL) or of an untied head (gain: the final norm's, folded first).
 gyre_status gyre_rotate_rows(const struct gyre_rotator *rotator, const double *gain, double *x, uint64_t rows,
                              gyre_error *err) GYRE_MUST_USE;

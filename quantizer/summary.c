@@ -86,8 +86,8 @@ static gyre_status make_blocks(gyre_summary *s, gyre_error *err)
         o.act_bits = p->set.act;
         o.kv_bits = p->set.kv;
         if (w == PLAIN) {
-            o.act_clip = p->act_clip;
-            o.kv_clip = p->kv_clip;
+            o.act_clip = p->choice.act_clip;
+            o.kv_clip = p->choice.kv_clip;
         }
     }
     return GYRE_OK;
