@@ -15,9 +15,8 @@ bool gyre_recipe_has_diagonals(const struct gyre_recipe *r)
     return r->diagonals.norm > 0 || r->diagonals.up_down > 0 || r->diagonals.qk > 0 || r->diagonals.value > 0;
 }
 
-gyre_status gyre_diagonals_create(const struct gyre_plan *p, struct gyre_diagonals *out, gyre_error *err)
+gyre_status gyre_diagonals_create(const struct gyre_hparams *hp, struct gyre_diagonals *out, gyre_error *err)
 {
-    const struct gyre_hparams *hp = &p->hp;
     const uint32_t kv = hp->kv_heads * hp->head_dim;
     *out = (struct gyre_diagonals){.width = hp->width,
                                    .ffn = hp->ffn,

@@ -33,7 +33,7 @@ struct gyre_diagonal_sample {
 bool gyre_recipe_has_diagonals(const struct gyre_recipe *recipe);
 
 // Release also after failure. All are ones until measured.
-gyre_status gyre_diagonals_create(const struct gyre_plan *plan, struct gyre_diagonals *out, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_diagonals_create(const struct gyre_hparams *hp, struct gyre_diagonals *out, gyre_error *err) GYRE_MUST_USE;
 void gyre_diagonals_release(struct gyre_diagonals *d);
 gyre_status gyre_diagonals_measure(const struct gyre_recipe *recipe, const struct gyre_diagonal_sample *sample,
                                    struct gyre_diagonals *d, gyre_error *err) GYRE_MUST_USE;

@@ -52,7 +52,7 @@ gyre_status gyre_layer_create(const struct gyre_plan *p, struct gyre_layer *out,
     good &= (out->narrow = malloc(largest * sizeof(float))) != NULL;
     good &= (out->expanded = malloc(largest * sizeof(float))) != NULL;
     good &= (out->encoded = malloc(largest * sizeof(float))) != NULL;
-    if (good && gyre_recipe_has_diagonals(&p->set.recipe)) return gyre_diagonals_create(p, &out->diagonals, err);
+    if (good && gyre_recipe_has_diagonals(&p->set.recipe)) return gyre_diagonals_create(&p->hp, &out->diagonals, err);
     if (good) return GYRE_OK;
     gyre_layer_free(out);
     return gyre_fail(err, GYRE_E_NOMEM, "out of memory for one block of the model (%llu MB)",
@@ -102,7 +102,7 @@ static gyre_status round_linear(struct gyre_layer *l, const struct gyre_settings
         const gyre_status st = gyre_rtn(w, rows, cols, &out->codes, &why);
         if (st != GYRE_OK) return gyre_fail(err, st, "cannot round tensor %s: %s", name, why.message);
         gyre_codes_expand(&out->codes, rows, cols, l->expanded);
-        out->error = gyre_relative_error(w, l->expanded, rows, cols);
+        out->error = gyre_relative_error(w, l->expanded, NULL, rows, cols);
         return GYRE_OK;
     }
     for (uint64_t i = 0; i < rows * cols; i++) {
@@ -113,7 +113,7 @@ static gyre_status round_linear(struct gyre_layer *l, const struct gyre_settings
                              (double)w[i], (unsigned long long)(i / cols), (unsigned long long)(i % cols),
                              isfinite(w[i]) ? " in f16; use --wbits 32" : "");
     }
-    out->error = gyre_relative_error(w, out->f32, rows, cols);
+    out->error = gyre_relative_error(w, out->f32, NULL, rows, cols);
     return GYRE_OK;
 }
 
@@ -253,7 +253,9 @@ static gyre_status round_recipe(struct gyre_layer *l, const struct gyre_plan *p,
     if (st != GYRE_OK) return gyre_fail(err, st, "cannot round tensor %s: %s", name, why.message);
     float *const made = moments ? l->made[site] : l->expanded;
     gyre_codes_expand(&r->codes, rows, cols, made);
-    r->error = gyre_relative_error(exact, made, rows, cols);
+    const bool reads_norm = l->diagonals.up_down && gyre_site_norm_name(site, l->index, name);
+    const float *gain = !reads_norm ? NULL : l->diagonals.norm[site == GYRE_SITE_GATE || site == GYRE_SITE_UP];
+    r->error = gyre_relative_error(exact, made, gain, rows, cols);
     return GYRE_OK;
 }
 

@@ -152,13 +152,13 @@ void gyre_codes_expand(const struct gyre_codes *codes, uint64_t rows, uint64_t c
     }
 }
 
-double gyre_relative_error(const float *w, const float *v, uint64_t rows, uint64_t cols)
+double gyre_relative_error(const float *w, const float *v, const float *gain, uint64_t rows, uint64_t cols)
 {
     double error = 0, norm = 0;
     for (uint64_t r = 0; r < rows; r++) {
         double e = 0, n = 0;
         for (uint64_t c = 0; c < cols; c++) {
-            const double a = w[r * cols + c], d = a - v[r * cols + c];
+            const double g = gain ? (double)gain[c] : 1, a = g * (double)w[r * cols + c], d = a - g * (double)v[r * cols + c];
             e += d * d;
             n += a * a;
         }

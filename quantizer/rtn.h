@@ -28,5 +28,6 @@ bool gyre_search_scale(const float *w, const float *importance, uint64_t n, uint
 // Back to floats.
 void gyre_codes_expand(const struct gyre_codes *codes, uint64_t rows, uint64_t cols, float *out);
 
-// sum (w - v)^2 / sum w^2 over n elements, both summed row by row in a fixed order; 0 where w is all zeros.
-double gyre_relative_error(const float *w, const float *v, uint64_t rows, uint64_t cols);
+// sum (w - v)^2 / sum w^2 over n elements, both summed row by row in a fixed order; 0 where w is all zeros. Columns of both are
+// multiplied by `gain` first where it is not NULL.
+double gyre_relative_error(const float *w, const float *v, const float *gain, uint64_t rows, uint64_t cols);
