@@ -3,7 +3,10 @@
    A token's K (or V) of one kv head becomes codes = clamp(round(x / scale) + zero), one scale and zero per vector:
    lo = clip min(0, min x), hi = clip max(0, max x), scale = f16((hi - lo) / qmax), zero = round(-lo / scale).
    The scale is rounded to f16 before the codes are made, so that what is read is what was meant.
-   KVBITS 16 stores halves (values beyond the largest half become it), no scale.                                */
+   KVBITS 16 stores halves (values beyond the largest half become it), no scale.
+
+   A centred cache holds x less a constant vector c of its kv head. q (k - c) = q k - q c shifts all scores of a query
+   alike, so softmax does not see c; sum p (v - c) = sum p v - c, and attention adds c back.                      */
 
 /* bits of the half nearest to v (ties to even), beyond the largest half that one; packHalf2x16 may round otherwise */
 FN uint f16_nearest(float v)
@@ -21,6 +24,13 @@ FN uint f16_nearest(float v)
 #define KV_SLOT(page, heads, head, position) (((page) * (heads) + (head)) * 32 + ((position) & 31))
 #define KV_CODE(i) U(I(clamp(ROUNDE(v[i] / scale) + zero, 0.0f, qmax)))
 #define KV_PUT(at, word) { if (to_k) kpool[at] = (word); if (to_v) vpool[at] = (word); }
+
+/* Subtracts one kv head's hd values of `centre` from v, when there is one. Call it as KV_STORE. */
+#define KV_CENTRE(first, hd)                                                                    \
+  if (pc.centred != 0) {                                                                        \
+    for (int i = LI_X; i < (hd); i += WGX) v[i] -= centre[(first) + i];                         \
+    BARRIER_L();                                                                                \
+  }
 
 /* Writes v[0..hd) of shared memory to the K pool if to_k, to the V pool if to_v. Call it with v complete (after a
    barrier) and in uniform control flow; red is float2[WGX] of shared memory. There is one copy of the work for K and V,
