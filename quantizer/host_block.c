@@ -124,6 +124,13 @@ static void quantize_cache(float *x, uint32_t vectors, uint32_t hd, uint32_t bit
     }
 }
 
+// x += sign * centre, in every row of `width`; query heads share the centre of their kv head. `centre` NULL: nothing.
+static void shift(float *x, uint64_t rows, uint32_t heads, uint32_t hd, uint32_t group, const float *centre, float sign)
+{
+    for (uint64_t v = 0; centre && v < rows * heads; v++, x += hd)
+        for (uint32_t i = 0; i < hd; i++) x[i] += sign * centre[v % heads / group * hd + i];
+}
+
 // ---- parts ------------------------------------------------------------------------------------------------
 
 static void linear(gyre_host_block *b, const struct gyre_block_linear *l, const float *x, uint32_t rows, uint32_t out,
@@ -216,8 +223,13 @@ gyre_status gyre_host_block_run(gyre_host_block *b, const struct gyre_block_weig
         GYRE_TRY(transform(b, &hp->rot.r3_had, b->qkv[0], (uint64_t)rows * hp->heads, hp->head_dim, err));
         GYRE_TRY(transform(b, &hp->rot.r3_had, b->qkv[1], (uint64_t)rows * hp->kv_heads, hp->head_dim, err));
     }
-    for (int i = 1; i < 3; i++) quantize_cache(b->qkv[i], rows * hp->kv_heads, hp->head_dim, o->kv_bits, o->kv_clip);
+    const float *const centre[] = {o->kv_bits < 16 ? w->k_centre : NULL, o->kv_bits < 16 ? w->v_centre : NULL};
+    for (int i = 1; i < 3; i++) {
+        shift(b->qkv[i], rows, hp->kv_heads, hp->head_dim, 1, centre[i - 1], -1);
+        quantize_cache(b->qkv[i], rows * hp->kv_heads, hp->head_dim, o->kv_bits, o->kv_clip);
+    }
     attention(b, rows);
+    shift(b->mixed, rows, hp->heads, hp->head_dim, hp->heads / hp->kv_heads, centre[1], 1);
     quantize_rows(b->mixed, rows, b->q, o->act_bits, o->act_clip);
     linear(b, &w->o, b->mixed, rows, D, b->q, b->out);
     for (uint64_t i = 0; i < (uint64_t)rows * D; i++) x[i] += b->out[i];
