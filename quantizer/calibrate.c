@@ -31,6 +31,7 @@ struct gyre_calibration {
     float *made, *exact, *difference; // [chunk rows][widest, widest, D] for the moments, which scale them
     bool samples;                     // the recipe has diagonals to measure
     gyre_host_block *sampler;         // float, without online transforms
+    gyre_host_block *centrer;         // as the made path's, where that is on a device and the recipe centres the cache
     float *sample[GYRE_TAPS];         // [chunk rows][the tap's width]
 };
 
@@ -55,22 +56,26 @@ static gyre_status open_blocks(gyre_calibration *c, const gyre_quantize_params *
     else if (gyre_devices_list(&info, 1, NULL, 0, NULL) >= 1 && !info.software &&
              gyre_device_open(info.id, &options, &c->device, NULL) != GYRE_OK)
         c->device = NULL;
+    const uint32_t chunk = c->chunk_windows * c->text.tokens;
     for (int path = c->has_exact ? EXACT : MADE; path < PATHS; path++) {
-        const struct gyre_block_options o = {.act_bits = path == MADE ? p->set.act : 16,
+        struct gyre_block_options o = {.act_bits = path == MADE ? p->set.act : 16,
                                              .kv_bits = path == MADE ? p->set.kv : 16,
-                                             .max_rows = c->device ? c->text.tokens : c->chunk_windows * c->text.tokens,
+                                             .max_rows = c->device ? c->text.tokens : chunk,
                                              .act_clip = path == MADE ? p->choice.act_clip : 1,
                                              .kv_clip = path == MADE ? p->choice.kv_clip : 1,
                                              .rope_divisors = t ? divisor : NULL};
         if (c->device) GYRE_TRY(gyre_block_create(c->device, &hp, &o, &c->block[path], err));
         else GYRE_TRY(gyre_host_block_create(&hp, &o, &c->host[path], err));
+        o.max_rows = chunk;
+        if (c->device && path == MADE && p->set.recipe.kv_centre)
+            GYRE_TRY(gyre_host_block_create(&hp, &o, &c->centrer, err));
     }
     if (!c->samples) return GYRE_OK;
     struct gyre_hparams plain = hp;
     plain.rot = (struct gyre_rotations){0};
     const struct gyre_block_options o = {.act_bits = 16,
                                          .kv_bits = 16,
-                                         .max_rows = c->chunk_windows * c->text.tokens,
+                                         .max_rows = chunk,
                                          .act_clip = 1,
                                          .kv_clip = 1,
                                          .rope_divisors = t ? divisor : NULL};
@@ -128,6 +133,7 @@ void gyre_calibration_close(gyre_calibration *c)
         free(c->tap[path]);
     }
     gyre_host_block_destroy(c->sampler);
+    gyre_host_block_destroy(c->centrer);
     for (int tap = 0; tap < GYRE_TAPS; tap++) free(c->sample[tap]);
     gyre_device_close(c->device);
     gyre_calib_text_free(&c->text);
@@ -218,7 +224,9 @@ static struct gyre_block_weights weights_of(const struct gyre_calibration_weight
                                        .up = f[GYRE_SITE_UP],
                                        .down = f[GYRE_SITE_DOWN],
                                        .attn_norm = w->attn_gain,
-                                       .ffn_norm = w->ffn_gain};
+                                       .ffn_norm = w->ffn_gain,
+                                       .k_centre = path == MADE ? w->k_centre : NULL,
+                                       .v_centre = path == MADE ? w->v_centre : NULL};
 }
 
 gyre_status gyre_calibration_sample(gyre_calibration *c, const struct gyre_calibration_weights *w,
@@ -322,6 +330,15 @@ gyre_status gyre_calibration_tap(gyre_calibration *c, uint32_t layer, const stru
     }
     gyre_moments_finish(out);
     return GYRE_OK;
+}
+
+gyre_status gyre_calibration_centre(gyre_calibration *c, const struct gyre_calibration_weights *w, float *k_centre,
+                                    float *v_centre, gyre_error *err)
+{
+    const struct gyre_block_weights weights = weights_of(w, MADE);
+    const struct chunk k = chunk_at(c, 0);
+    return gyre_host_block_centre(c->centrer ? c->centrer : c->host[MADE], &weights, c->tap[MADE], (uint32_t)k.rows,
+                                  c->text.tokens, k_centre, v_centre, err);
 }
 
 gyre_status gyre_calibration_end_block(gyre_calibration *c, const struct gyre_calibration_weights *weights, gyre_error *err)

@@ -24,6 +24,7 @@ gyre_status gyre_calibration_begin(gyre_calibration *c, gyre_error *err) GYRE_MU
 struct gyre_calibration_weights {
     float *const *exact, *const *made;
     const float *attn_gain, *ffn_gain;
+    const float *k_centre, *v_centre; // [kv_heads * hd] of the made path; NULL: none
 };
 
 // What the float path's taps read on the first chunk of windows with other weights than those that are being made (`exact`: only R1
@@ -34,6 +35,10 @@ gyre_status gyre_calibration_sample(gyre_calibration *c, const struct gyre_calib
 // Moments of what the linears of `tap` read in block `layer`; taps go up by one from call to call. Release *out.
 gyre_status gyre_calibration_tap(gyre_calibration *c, uint32_t layer, const struct gyre_calibration_weights *weights,
                                  gyre_tap tap, struct gyre_moments *out, gyre_error *err) GYRE_MUST_USE;
+// Mean key and value of the made path, [kv_heads * hd] each, on the first chunk of windows; between the taps QKV and O, with q,k,v
+// made.
+gyre_status gyre_calibration_centre(gyre_calibration *c, const struct gyre_calibration_weights *weights, float *k_centre,
+                                    float *v_centre, gyre_error *err) GYRE_MUST_USE;
 // After the last tap, with all linears made: both residual streams go to the next block.
 gyre_status gyre_calibration_end_block(gyre_calibration *c, const struct gyre_calibration_weights *weights,
                                        gyre_error *err) GYRE_MUST_USE;

@@ -260,6 +260,31 @@ static gyre_status attention(gyre_host_block *b, const struct gyre_block_weights
     return GYRE_OK;
 }
 
+static void column_means(const float *x, uint32_t rows, uint32_t cols, float *mean)
+{
+    for (uint32_t i = 0; i < cols; i++) {
+        double sum = 0;
+        for (uint64_t r = 0; r < rows; r++) sum += (double)x[r * cols + i];
+        mean[i] = (float)(sum / rows);
+    }
+}
+
+gyre_status gyre_host_block_centre(gyre_host_block *b, const struct gyre_block_weights *w, const float *in, uint32_t rows,
+                                   uint32_t sequence, float *k_mean, float *v_mean, gyre_error *err)
+{
+    const struct gyre_hparams *hp = &b->hp;
+    if (rows == 0 || rows > b->options.max_rows || sequence == 0)
+        return gyre_fail(err, GYRE_E_INVALID, "cannot run a block on %u rows; it was made for %u", rows, b->options.max_rows);
+    linear(b, &w->k, in, rows, b->kv, hp->width, 0, b->qkv[1]);
+    linear(b, &w->v, in, rows, b->kv, hp->width, 0, b->qkv[2]);
+    rope(b, b->qkv[1], rows, sequence, hp->kv_heads);
+    if (hp->rot.r3 && b->options.kv_bits < 16)
+        GYRE_TRY(transform(b, &hp->rot.r3_had, b->qkv[1], (uint64_t)rows * hp->kv_heads, hp->head_dim, err));
+    column_means(b->qkv[1], rows, b->kv, k_mean);
+    column_means(b->qkv[2], rows, b->kv, v_mean);
+    return GYRE_OK;
+}
+
 // ---- the block --------------------------------------------------------------------------------------------
 
 gyre_status gyre_host_block_part(gyre_host_block *b, const struct gyre_block_weights *w, uint32_t part, float *x,

@@ -23,6 +23,12 @@ gyre_status gyre_host_block_part(gyre_host_block *block, const struct gyre_block
                                  float *x, const float *in, uint32_t rows, uint32_t sequence, float *out,
                                  gyre_error *err) GYRE_MUST_USE;
 
+// Means over the rows of what the cache would hold before it is quantized, k_mean and v_mean [kv_heads * hd]: what `in` (as part
+// GYRE_TAP_O reads it) gives as keys, after RoPE and R3, and values.
+gyre_status gyre_host_block_centre(gyre_host_block *block, const struct gyre_block_weights *weights, const float *in,
+                                   uint32_t rows, uint32_t sequence, float *k_mean, float *v_mean,
+                                   gyre_error *err) GYRE_MUST_USE;
+
 // The run-time activation quantizer (shaders/quantize.k.h) and back, in place: bits 16 nothing, 8 symmetric, 4 asymmetric, per row.
 void gyre_quantize_rows(float *x, uint64_t rows, uint32_t width, uint32_t bits, float clip);
 // The KV cache's (shaders/kv.k.h), per vector of hd: 16 rounds to f16, 8 and 4 are asymmetric with an f16 scale.

@@ -52,6 +52,9 @@ gyre_status gyre_layer_create(const struct gyre_plan *p, struct gyre_layer *out,
     good &= (out->narrow = malloc(largest * sizeof(float))) != NULL;
     good &= (out->expanded = malloc(largest * sizeof(float))) != NULL;
     good &= (out->encoded = malloc(largest * sizeof(float))) != NULL;
+    const uint64_t kv = (uint64_t)p->hp.kv_heads * p->hp.head_dim;
+    if (p->set.recipe.kv_centre) good &= (out->k_centre = calloc(2 * kv, sizeof(float))) != NULL;
+    if (out->k_centre) out->v_centre = out->k_centre + kv;
     if (good && gyre_recipe_has_diagonals(&p->set.recipe)) return gyre_diagonals_create(&p->hp, &out->diagonals, err);
     if (good) return GYRE_OK;
     gyre_layer_free(out);
@@ -76,6 +79,7 @@ void gyre_layer_free(struct gyre_layer *layer)
         free(layer->made[s]);
     }
     gyre_diagonals_release(&layer->diagonals);
+    free(layer->k_centre);
     free(layer->attn_norm);
     free(layer->ffn_norm);
     free(layer->attn_gain);
@@ -271,7 +275,8 @@ static gyre_status round_calibrated(struct gyre_layer *l, const struct gyre_plan
                                     gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user, gyre_error *err)
 {
     const struct gyre_calibration_weights w = {
-        .exact = l->exact, .made = l->made, .attn_gain = l->attn_gain, .ffn_gain = l->ffn_gain};
+        .exact = l->exact, .made = l->made, .attn_gain = l->attn_gain, .ffn_gain = l->ffn_gain,
+        .k_centre = l->k_centre, .v_centre = l->v_centre};
     struct gyre_moments moments = {0};
     struct gyre_factor cache = {0};
     gyre_status st = GYRE_OK;
@@ -281,6 +286,7 @@ static gyre_status round_calibrated(struct gyre_layer *l, const struct gyre_plan
             GYRE_GO(round_recipe(l, p, (gyre_site)s, l->exact[s], &moments, &cache, err));
             if (tick) GYRE_GO(tick(user, weights_at(p, (gyre_site)s), err));
         }
+        if (tap == GYRE_TAP_QKV && l->k_centre) GYRE_GO(gyre_calibration_centre(c, &w, l->k_centre, l->v_centre, err));
         gyre_moments_release(&moments);
         gyre_factor_release(&cache);
     }
@@ -303,6 +309,9 @@ static gyre_status write_block(struct gyre_layer *l, const struct gyre_plan *p, 
                                        p->hp.width * sizeof(float), NAN, err));
         gyre_site_name(site, l->index, name);
         GYRE_TRY(write_linear(l, p, name, &l->recipe[s], rows, cols, out, err));
+        if ((site != GYRE_SITE_K && site != GYRE_SITE_V) || !l->k_centre) continue;
+        gyre_centre_name(site, l->index, name);
+        GYRE_TRY(gyre_output_write(out, name, site == GYRE_SITE_K ? l->k_centre : l->v_centre, rows * sizeof(float), NAN, err));
     }
     return GYRE_OK;
 }

@@ -26,6 +26,7 @@ struct gyre_layer {
     float *made[GYRE_SITES];                // ... and the values of what it became
     float *attn_norm, *ffn_norm;            // the source's gains
     float *attn_gain, *ffn_gain;            // what the file holds: those, or ones where they were folded
+    float *k_centre, *v_centre;             // [kv_heads * hd] where the recipe centres the cache
     struct gyre_diagonals diagonals;        // where the recipe has some
     struct gyre_ladder_note note[GYRE_SITES]; // where the recipe calibrates
     double *wide;                           // scratch: the largest linear in fp64,

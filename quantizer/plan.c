@@ -87,6 +87,11 @@ static void add_linear(struct gyre_plan *p, gyre_site site, uint32_t layer)
     add_matrix(p, scale, GYRE_DTYPE_F16, rows, group ? cols / group : 1);
 }
 
+void gyre_centre_name(gyre_site site, uint32_t layer, char out[64])
+{
+    snprintf(out, 64, "blk.%u.%s.centre", layer, site == GYRE_SITE_K ? "attn_k" : "attn_v");
+}
+
 // The order in which tensors lie in the file, and in which layer.c and quantize.c write them.
 static void plan_tensors(struct gyre_plan *p)
 {
@@ -112,6 +117,9 @@ static void plan_tensors(struct gyre_plan *p)
             if ((site == GYRE_SITE_Q || site == GYRE_SITE_GATE) && gyre_site_norm_name(site, l, name))
                 add_vector(p, name, hp->width);
             add_linear(p, site, l);
+            if ((site != GYRE_SITE_K && site != GYRE_SITE_V) || !p->set.recipe.kv_centre) continue;
+            gyre_centre_name(site, l, name);
+            add_vector(p, name, (uint64_t)hp->kv_heads * hp->head_dim);
         }
     p->per_layer = (p->gguf.n_tensors - p->globals) / hp->n_layers;
 }
@@ -168,5 +176,6 @@ struct gyre_hparams gyre_plan_output_hparams(const struct gyre_plan *p)
     hp.kv_clip = p->choice.kv_clip;
     hp.wgroup = p->set.wgroup;
     hp.tied = !p->write_head;
+    hp.kv_centre = p->set.recipe.kv_centre;
     return hp;
 }

@@ -44,5 +44,8 @@ void gyre_plan_release(struct gyre_plan *plan);
 // Hyper-parameters of the output as the runtime will read them; borrows from the plan, do not free.
 struct gyre_hparams gyre_plan_output_hparams(const struct gyre_plan *plan);
 
+// "blk.3.attn_k.centre" of sites K and V.
+void gyre_centre_name(gyre_site site, uint32_t layer, char out[64]);
+
 // Writes the metadata of the output (plan_meta.c).
 gyre_status gyre_plan_metadata(struct gyre_plan *plan, gyre_error *err) GYRE_MUST_USE;

@@ -181,6 +181,7 @@ gyre_status gyre_settings_resolve(const gyre_quantize_params *p, const struct gy
     if (!one_of(out->act, 16, 8, 4) || !one_of(out->kv, 16, 8, 4))
         return gyre_fail(err, GYRE_E_INVALID, "unknown activation or KV width (%u, %u): they are 16, 8 or 4", out->act,
                          out->kv);
+    if (!out->full || out->kv == 16) out->recipe.kv_centre = false; // other tools know no centres; 16 bits need none
     if (out->wbits >= 16) { // the rotated float model: nothing is rounded, so nothing is measured for it
         out->wgroup = 0;
         memset(&out->recipe.diagonals, 0, sizeof out->recipe.diagonals);

@@ -257,7 +257,9 @@ static struct gyre_block_weights weights_of(const gyre_summary *s, const struct 
                                        .up = l[GYRE_SITE_UP],
                                        .down = l[GYRE_SITE_DOWN],
                                        .attn_norm = which == RECIPE ? layer->attn_gain : layer->attn_norm,
-                                       .ffn_norm = which == RECIPE ? layer->ffn_gain : layer->ffn_norm};
+                                       .ffn_norm = which == RECIPE ? layer->ffn_gain : layer->ffn_norm,
+                                       .k_centre = which == RECIPE ? layer->k_centre : NULL,
+                                       .v_centre = which == RECIPE ? layer->v_centre : NULL};
 }
 
 // Relative squared distance of a stream to the float one, in that stream's basis.

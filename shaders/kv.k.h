@@ -3,7 +3,10 @@
    A token's K (or V) of one kv head becomes codes = clamp(round(x / scale) + zero), one scale and zero per vector:
    lo = clip min(0, min x), hi = clip max(0, max x), scale = f16((hi - lo) / qmax), zero = round(-lo / scale).
    The scale is rounded to f16 before the codes are made, so that what is read is what was meant.
-   KVBITS 16 stores halves (values beyond the largest half become it), no scale.                                */
+   KVBITS 16 stores halves (values beyond the largest half become it), no scale.
+
+   A centred cache holds x less a constant vector c of its kv head. q (k - c) = q k - q c shifts all scores of a query
+   alike, so softmax does not see c; sum p (v - c) = sum p v - c, and attention adds c back.                      */
 
 /* bits of the half nearest to v (ties to even), beyond the largest half that one; packHalf2x16 may round otherwise */
 FN uint f16_nearest(float v)
@@ -21,21 +24,30 @@ FN uint f16_nearest(float v)
 #define KV_SLOT(page, heads, head, position) (((page) * (heads) + (head)) * 32 + ((position) & 31))
 #define KV_CODE(i) U(I(clamp(ROUNDE(v[i] / scale) + zero, 0.0f, qmax)))
 #define KV_PUT(at, word) { if (to_k) kpool[at] = (word); if (to_v) vpool[at] = (word); }
+#define KV_CENTRED(i) (v[i] - (pc.centred != 0 ? centre[centre0 + (i)] : 0.0f))
 
-/* Writes v[0..hd) of shared memory to the K pool if to_k, to the V pool if to_v. Call it with v complete (after a
-   barrier) and in uniform control flow; red is float2[WGX] of shared memory. There is one copy of the work for K and V,
-   since devices that mask instead of branching would do both. */
-#define KV_STORE(slot, hd, clip, to_k, to_v)                                                    \
+/* Writes v[0..hd) of shared memory, less the hd values from centre[first] on when pc.centred != 0, to the K pool if to_k,
+   to the V pool if to_v. An invocation centres the values that it looks at before the barrier, so that this needs none of
+   its own: PoCL doubles what follows a barrier under a condition. Call it with v complete (after a barrier) and in uniform
+   control flow; red is float2[WGX] of shared memory. There is one copy of the work for K and V, since devices that mask
+   instead of branching would do both. */
+#define KV_STORE(slot, hd, first, clip, to_k, to_v)                                             \
+  const int centre0 = (first);                                                                  \
   const int words = (hd) * KVBITS / 32;                                                         \
   if (KVBITS == 16) {                                                                           \
     for (int w = LI_X; w < words; w += WGX) {                                                   \
-      const uint word = f16_nearest(v[2 * w]) | f16_nearest(v[2 * w + 1]) << 16;                \
+      const uint word = f16_nearest(KV_CENTRED(2 * w)) | f16_nearest(KV_CENTRED(2 * w + 1)) << 16; \
       KV_PUT((slot) * words + w, word)                                                          \
     }                                                                                           \
   } else {                                                                                      \
     float lo = 0.0f;                                                                            \
     float hi = 0.0f;                                                                            \
-    for (int i = LI_X; i < (hd); i += WGX) { lo = min(lo, v[i]); hi = max(hi, v[i]); }          \
+    for (int i = LI_X; i < (hd); i += WGX) {                                                    \
+      const float x_ = KV_CENTRED(i);                                                           \
+      v[i] = x_;                                                                                \
+      lo = min(lo, x_);                                                                         \
+      hi = max(hi, x_);                                                                         \
+    }                                                                                           \
     red[LI_X] = V2F(lo, hi);                                                                    \
     BARRIER_L();                                                                                \
     for (int i = 0; i < WGX; i++) { lo = min(lo, red[i].x); hi = max(hi, red[i].y); }           \

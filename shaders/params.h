@@ -18,6 +18,7 @@
    kv      per layer a K and a V pool: codes words[page][G][32][hd*bits/32], packed along hd; and meta
            uint[page][G][32]: f16 scale in the low half, f16-exact integer zero point in the high half (as f16);
            value = scale * (code - zero), codes 0..255 or 0..15. bits 16: two halves a word, meta unused but bound.
+           centred != 0: less a constant, centre f32[2][G*hd] (of K, then of V), which attention adds back for V.
    pages   int[sequence][page_stride]: page number of position/32.
    had     a Hadamard transform of n = k1*k2*k3*2^p along each of `segs` consecutive segments of a row:
            y = x (H_k1 (x) H_k2 (x) H_k3 (x) H_2^p) / sqrt(n), or with the transposed matrix when had_t != 0.
@@ -34,9 +35,9 @@
 #define GYRE_PARAMS_hadamard(I, F) GYRE_PARAMS_HAD(I, F) I(rows) I(width) I(scaled)
 #define GYRE_PARAMS_act_mul(I, F) I(rows) I(width) I(act) I(bits) F(clip) GYRE_PARAMS_HAD(I, F)
 #define GYRE_PARAMS_rope(I, F) I(rows) I(heads) I(kv_heads) I(hd) I(interleaved) F(mscale)
-#define GYRE_PARAMS_kv_write(I, F) I(rows) I(heads) I(kv_heads) I(hd) I(page_stride) F(clip)
-#define GYRE_PARAMS_rope_kv(I, F) I(rows) I(heads) I(kv_heads) I(hd) I(interleaved) F(mscale) I(page_stride) F(clip) GYRE_PARAMS_HAD(I, F)
-#define GYRE_PARAMS_attn(I, F) I(rows) I(heads) I(kv_heads) I(hd) I(ldq) I(page_stride) F(scale)
+#define GYRE_PARAMS_kv_write(I, F) I(rows) I(heads) I(kv_heads) I(hd) I(page_stride) F(clip) I(centred)
+#define GYRE_PARAMS_rope_kv(I, F) I(rows) I(heads) I(kv_heads) I(hd) I(interleaved) F(mscale) I(page_stride) F(clip) GYRE_PARAMS_HAD(I, F) I(centred)
+#define GYRE_PARAMS_attn(I, F) I(rows) I(heads) I(kv_heads) I(hd) I(ldq) I(page_stride) F(scale) I(centred)
 #define GYRE_PARAMS_topk(I, F) I(rows) I(width) I(k)
 #define GYRE_PARAMS_sample(I, F) I(rows) I(k) I(history)
 #define GYRE_PARAMS_loglik(I, F) I(rows) I(width)

@@ -39,8 +39,9 @@ static void expand(struct cache *c, const struct gyre_ref_args *args, int sequen
     }
 }
 
-// o[hd] = softmax(scale q k) v over positions 0..n-1; s[n] and sum[hd] are scratch.
-static void attend(const struct cache *c, const float *q, double scale, int n, double *s, double *sum, float *o)
+// o[hd] = softmax(scale q k) v + centre over positions 0..n-1; centre [hd] or NULL; s[n] and sum[hd] are scratch.
+static void attend(const struct cache *c, const float *q, const float *centre, double scale, int n, double *s,
+                   double *sum, float *o)
 {
     for (int t = 0; t < n; t++) s[t] = 0;
     for (int i = 0; i < c->hd; i++) {
@@ -55,7 +56,7 @@ static void attend(const struct cache *c, const float *q, double scale, int n, d
         total += e;
         for (int i = 0; i < c->hd; i++) sum[i] += e * v[i];
     }
-    for (int i = 0; i < c->hd; i++) o[i] = (float)(sum[i] / total);
+    for (int i = 0; i < c->hd; i++) o[i] = (float)(sum[i] / total + (centre ? (double)centre[i] : 0));
 }
 
 // All live rows of `sequence`. Without memory the output keeps the NaN that the caller wrote.
@@ -69,13 +70,14 @@ static void attend_sequence(const struct gyre_ref_args *args, int sequence, int 
     if (!memory) return;
     struct cache c = {memory, memory + n, length, hd};
     for (int kv_head = 0; kv_head < p->kv_heads; kv_head++) {
+        const float *centre = p->centred ? (const float *)args->bind[8] + (p->kv_heads + kv_head) * hd : NULL;
         expand(&c, args, sequence, kv_head);
 #pragma omp parallel for schedule(dynamic)
         for (int r = 0; r < p->rows; r++) {
             if (!(rows[r][3] & 1) || rows[r][1] != sequence) continue;
             double *s = malloc((size_t)(length + hd) * sizeof *s);
             for (int h = kv_head * per_kv; s && h < (kv_head + 1) * per_kv; h++)
-                attend(&c, (const float *)args->bind[1] + (size_t)r * (size_t)p->ldq + h * hd, (double)p->scale,
+                attend(&c, (const float *)args->bind[1] + (size_t)r * (size_t)p->ldq + h * hd, centre, (double)p->scale,
                        rows[r][2] + 1, s, s + length,
                        (float *)args->bind[0] + ((size_t)r * (size_t)p->heads + (size_t)h) * (size_t)hd);
             free(s);

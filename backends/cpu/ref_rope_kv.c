@@ -42,26 +42,28 @@ static uint32_t f16_clamped(float x)
     return gyre_f16_from_f32(x > 65504.0f ? 65504.0f : x < -65504.0f ? -65504.0f : x);
 }
 
-// One head vector as `bits`-bit words and its meta word {f16 scale, f16 zero}.
-static void quantize_vector(const float *x, int hd, int bits, float clip, uint32_t *words, uint32_t *meta)
+static float less(const float *x, const float *centre, int i) { return centre ? x[i] - centre[i] : x[i]; }
+
+// One head vector, less `centre` (NULL: nothing), as `bits`-bit words and its meta word {f16 scale, f16 zero}.
+static void quantize_vector(const float *x, const float *centre, int hd, int bits, float clip, uint32_t *words, uint32_t *meta)
 {
     memset(words, 0, (size_t)(hd * bits / 8));
     if (bits == 32) { // only here: an f32 cache, for checks
-        memcpy(words, x, (size_t)hd * sizeof *x);
+        for (int i = 0; i < hd; i++) words[i] = gyre_f32_bits(less(x, centre, i));
         return;
     }
     if (bits == 16) {
-        for (int i = 0; i < hd; i++) words[i / 2] |= f16_clamped(x[i]) << 16 * (i % 2);
+        for (int i = 0; i < hd; i++) words[i / 2] |= f16_clamped(less(x, centre, i)) << 16 * (i % 2);
         return;
     }
     float lo = 0, hi = 0;
-    for (int i = 0; i < hd; i++) lo = fminf(lo, x[i]), hi = fmaxf(hi, x[i]);
+    for (int i = 0; i < hd; i++) lo = fminf(lo, less(x, centre, i)), hi = fmaxf(hi, less(x, centre, i));
     const float qmax = bits == 8 ? 255.0f : 15.0f;
     const uint32_t scale_bits = f16_clamped((hi - lo) * clip / qmax);
     const float scale = gyre_f32_from_f16((uint16_t)scale_bits);
     const float zero = scale > 0 ? fminf(rintf((0.0f - lo) * clip / scale), qmax) : 0.0f;
     for (int i = 0; i < hd && scale > 0; i++) {
-        const float code = fminf(fmaxf(rintf(x[i] / scale) + zero, 0), qmax);
+        const float code = fminf(fmaxf(rintf(less(x, centre, i) / scale) + zero, 0), qmax);
         words[i * bits / 32] |= (uint32_t)code << i * bits % 32;
     }
     *meta = scale_bits | f16_clamped(zero) << 16;
@@ -71,7 +73,7 @@ void ref_kv_write(const struct gyre_ref_args *args)
 {
     const struct gyre_kv_write_params *p = args->params;
     const int bits = (int)args->spec[3];
-    const float *x = args->bind[4];
+    const float *x = args->bind[4], *centre = args->bind[7];
     const int32_t(*rows)[4] = args->bind[5], *pages = args->bind[6];
     const int32_t G = p->kv_heads, words = p->hd * bits / 32;
     for (int32_t r = 0; r < p->rows; r++, x += (p->heads + 2 * G) * p->hd) {
@@ -80,8 +82,8 @@ void ref_kv_write(const struct gyre_ref_args *args)
         for (int32_t head = 0; head < 2 * G; head++) {
             uint32_t *pool = args->bind[head < G ? 0 : 2], *meta = args->bind[head < G ? 1 : 3];
             const size_t slot = (size_t)((page * G + head % G) * 32 + rows[r][2] % 32);
-            quantize_vector(x + (p->heads + head) * p->hd, p->hd, bits, p->clip, pool + slot * (size_t)words,
-                            meta + slot);
+            quantize_vector(x + (p->heads + head) * p->hd, p->centred ? centre + head * p->hd : NULL, p->hd, bits, p->clip,
+                            pool + slot * (size_t)words, meta + slot);
         }
     }
 }
@@ -121,10 +123,10 @@ static void fused(const struct gyre_ref_args *args, bool with_had)
     float *const x = with_had ? turned : roped;
     for (int32_t r = 0; r < p->rows; r++)
         memcpy((float *)args->bind[0] + (size_t)r * n_q, x + (size_t)r * width, n_q * sizeof *x);
-    const struct gyre_kv_write_params kv = {p->rows, p->heads, p->kv_heads, p->hd, p->page_stride, p->clip};
+    const struct gyre_kv_write_params kv = {p->rows, p->heads, p->kv_heads, p->hd, p->page_stride, p->clip, p->centred};
     part.params = &kv;
     for (int i = 0; i < 4; i++) part.bind[i] = args->bind[i + 1];
-    part.bind[4] = x, part.bind[5] = args->bind[6], part.bind[6] = args->bind[7];
+    part.bind[4] = x, part.bind[5] = args->bind[6], part.bind[6] = args->bind[7], part.bind[7] = args->bind[10];
     ref_kv_write(&part);
 done:
     free(roped);

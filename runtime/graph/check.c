@@ -122,10 +122,17 @@ static bool pool_fits(const struct gyre_value_info *pool)
     return pool->bits == 32 || pool->bits == 16 || pool->bits == 8 || pool->bits == 4;
 }
 
+// `centre` is there when the parameters say so, with values for every kv head's keys and values.
+static bool centre_fits(const gyre_graph *g, gyre_value centre, int32_t centred, int32_t kv_heads, int32_t hd)
+{
+    return (centred != 0) == (centre != GYRE_NONE) &&
+           (!centre || has_bytes(&g->values[centre], 8 * (int64_t)kv_heads * hd));
+}
+
 static gyre_status check_attention(const gyre_graph *g, const struct gyre_node *node, gyre_error *err)
 {
     const struct gyre_value_info *first = &g->values[node->in[0]], *out = &g->values[node->out[0]];
-    bool fits = false;
+    bool fits = false, centred = true;
     int32_t hd = 0;
     switch (node->op) {
     case GYRE_OP_rope: {
@@ -138,6 +145,7 @@ static gyre_status check_attention(const gyre_graph *g, const struct gyre_node *
         const struct gyre_kv_write_params *p = &node->params.kv_write;
         fits = heads_fit(g, first, p->rows, p->heads, p->kv_heads, p->hd) && pool_fits(out) &&
                p->page_stride == (int64_t)g->page_stride;
+        centred = centre_fits(g, node->in[3], p->centred, p->kv_heads, p->hd);
         hd = p->hd;
         break;
     }
@@ -153,6 +161,7 @@ static gyre_status check_attention(const gyre_graph *g, const struct gyre_node *
                    hadamard_fits(p->n, p->segs, k, p->p, (int32_t)first->width,
                                  node->in[4] ? &g->values[node->in[4]] : NULL);
         }
+        centred = centre_fits(g, node->in[5], p->centred, p->kv_heads, p->hd);
         hd = has_bytes(&g->values[node->in[3]], 2 * (int64_t)p->hd) ? p->hd : 0;
         break;
     }
@@ -162,10 +171,12 @@ static gyre_status check_attention(const gyre_graph *g, const struct gyre_node *
                p->rows == (int64_t)g->rows && first->rows == g->rows && p->ldq == (int64_t)first->width &&
                p->ldq >= (int64_t)p->heads * p->hd && shape_is(out, p->rows, (int64_t)p->heads * p->hd) &&
                pool_fits(&g->values[node->in[1]]) && p->page_stride == (int64_t)g->page_stride;
+        centred = centre_fits(g, node->in[4], p->centred, p->kv_heads, p->hd);
         hd = p->hd;
     }
     }
     if (!fits) return bad(node, err, "heads, rows, page stride and shapes do not agree");
+    if (!centred) return bad(node, err, "its centre and the parameter `centred` do not agree, or the centre is too short");
     if (hd % 8 || !hd) return bad(node, err, "the head size is no multiple of 8, or the frequencies are too few");
     if (!has_bytes(&g->values[g->batch_rows], 16 * (int64_t)g->rows))
         return bad(node, err, "the row data is shorter than the rows");

@@ -69,6 +69,7 @@ static bool merge_rope(gyre_graph *g, const struct gyre_node *part, struct gyre_
                                     .mscale = r.mscale,
                                     .page_stride = w->page_stride,
                                     .clip = w->clip,
+                                    .centred = w->centred,
                                     .k1 = 1,
                                     .k2 = 1,
                                     .k3 = 1};
@@ -76,6 +77,7 @@ static bool merge_rope(gyre_graph *g, const struct gyre_node *part, struct gyre_
     fused->in[1] = write->in[1];
     fused->in[2] = write->in[2];
     fused->in[3] = part[0].in[2];
+    fused->in[5] = write->in[3];
     if (had) {
         const struct gyre_hadamard_params *h = &had->params.hadamard;
         if (h->scaled || h->n != r.hd || h->segs != r.heads + r.kv_heads) return false;

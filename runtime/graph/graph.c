@@ -24,10 +24,10 @@ const struct gyre_signature gyre_signatures[GYRE_OP_COUNT] = {
     [GYRE_OP_act_mul_had] = {"F", "Fd"}, // gate_up, base
     [GYRE_OP_act_mul_had_quant] = {"Q", "Fd"},
     [GYRE_OP_rope] = {"F", "FDD"},           // qkv, rows, freqs
-    [GYRE_OP_kv_write] = {"P", "FDD"},       // qkv, rows, pages
-    [GYRE_OP_rope_kv] = {"FP", "FDDDd"},     // qkv, rows, pages, freqs, base
-    [GYRE_OP_rope_had_kv] = {"FP", "FDDDd"}, // qkv, rows, pages, freqs, base
-    [GYRE_OP_attn] = {"F", "FPDD"},          // q, pool, rows, pages
+    [GYRE_OP_kv_write] = {"P", "FDDd"},      // qkv, rows, pages, centre
+    [GYRE_OP_rope_kv] = {"FP", "FDDDdd"},    // qkv, rows, pages, freqs, base, centre
+    [GYRE_OP_rope_had_kv] = {"FP", "FDDDdd"},
+    [GYRE_OP_attn] = {"F", "FPDDd"},         // q, pool, rows, pages, centre
     [GYRE_OP_argmax] = {"FU", "F"},
     [GYRE_OP_topk] = {"FU", "F"},
     [GYRE_OP_sample] = {"DDD", "FU"}, // rows, history, state | vals, ids
@@ -155,6 +155,11 @@ static gyre_value pool_value(gyre_graph *g, const struct gyre_kv_pool *kv)
 {
     const struct gyre_binding at[] = {kv->k, kv->k_meta, kv->v, kv->v_meta};
     return external(g, GYRE_VALUE_POOL, "kv", at, 4, (struct gyre_value_info){.bits = kv->bits, .clip = kv->clip});
+}
+
+static gyre_value centre_value(gyre_graph *g, const struct gyre_kv_pool *kv)
+{
+    return kv->centre.buffer ? data(g, "centre", kv->centre) : GYRE_NONE;
 }
 
 gyre_status gyre_graph_create(gyre_device *device, uint32_t rows, const struct gyre_batch *batch, gyre_graph **out,
@@ -362,10 +367,11 @@ void gyre_g_kv_write(gyre_graph *g, gyre_value qkv, const struct gyre_attn_shape
                                            .kv_heads = (int32_t)s->kv_heads,
                                            .hd = (int32_t)s->head_dim,
                                            .page_stride = (int32_t)g->page_stride,
-                                           .clip = kv->clip};
+                                           .clip = kv->clip,
+                                           .centred = kv->centre.buffer != NULL};
     gyre_graph_append(g, &(struct gyre_node){.op = GYRE_OP_kv_write,
                                              .out = {pool_value(g, kv)},
-                                             .in = {qkv, g->batch_rows, g->batch_pages},
+                                             .in = {qkv, g->batch_rows, g->batch_pages, centre_value(g, kv)},
                                              .params.kv_write = p});
 }
 
@@ -379,11 +385,13 @@ gyre_value gyre_g_attn(gyre_graph *g, gyre_value q, const struct gyre_attn_shape
                                        .hd = (int32_t)s->head_dim,
                                        .ldq = (int32_t)g->values[q].width,
                                        .page_stride = (int32_t)g->page_stride,
-                                       .scale = 1 / sqrtf((float)s->head_dim)};
+                                       .scale = 1 / sqrtf((float)s->head_dim),
+                                       .centred = kv->centre.buffer != NULL};
     const gyre_value o = gyre_graph_new_value(g, GYRE_VALUE_F32, rows, s->heads * s->head_dim, 0);
     return finish(g, &(struct gyre_node){.op = GYRE_OP_attn,
                                          .out = {o},
-                                         .in = {q, pool_value(g, kv), g->batch_rows, g->batch_pages},
+                                         .in = {q, pool_value(g, kv), g->batch_rows, g->batch_pages,
+                                                centre_value(g, kv)},
                                          .params.attn = p});
 }
 

@@ -37,11 +37,13 @@ struct gyre_weight {
     struct gyre_weight_range *range; // owned by the model
 };
 
-// One layer's KV pools. bits 16, 8 or 4.
+// One layer's KV pools. bits 16, 8 or 4. centre: f32[2][kv_heads * head_dim], constants that are subtracted from keys and
+// values before they are cached (keys: after RoPE and what follows it); attention's result is the same but for rounding.
 struct gyre_kv_pool {
     struct gyre_binding k, k_meta, v, v_meta;
     uint32_t bits;
     float clip;
+    struct gyre_binding centre; // buffer NULL: none
 };
 
 // An online Hadamard: factors as in shaders/params.h and the bit-mask words of its base matrices.

@@ -7,6 +7,7 @@
 #include "runtime/util/base.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 struct gyre_block {
     gyre_device *device;
@@ -78,6 +79,7 @@ void gyre_block_destroy(gyre_block *b)
     gyre_weight_destroy(b->device, &b->layer.down);
     gyre_buffer_destroy(b->device, b->layer.attn_norm.buffer);
     gyre_buffer_destroy(b->device, b->layer.ffn_norm.buffer);
+    gyre_buffer_destroy(b->device, b->layer.kv_centre.buffer);
     gyre_buffer_destroy(b->device, b->rows.buffer);
     gyre_buffer_destroy(b->device, b->x.buffer);
     gyre_buffer_destroy(b->device, b->y.buffer);
@@ -121,6 +123,26 @@ static gyre_status load_gain(gyre_block *b, const float *gain, const char *label
     return gyre_buffer_write(b->device, out->buffer, 0, gain, bytes, err);
 }
 
+// Both vectors in one buffer, zeros for one that is not there; no buffer when neither is.
+static gyre_status load_centre(gyre_block *b, const float *k, const float *v, gyre_error *err)
+{
+    struct gyre_binding *out = &b->layer.kv_centre;
+    if ((k || v) != (out->buffer != NULL)) {
+        forget_graphs(b); // they were recorded with, or without, a centre
+        gyre_buffer_destroy(b->device, out->buffer);
+        *out = (struct gyre_binding){0};
+    }
+    if (!k && !v) return GYRE_OK;
+    const size_t n = (size_t)b->hp.kv_heads * b->hp.head_dim;
+    float *both = calloc(2 * n, sizeof *both);
+    if (!both) return gyre_fail(err, GYRE_E_NOMEM, "cannot load a block: out of memory");
+    if (k) memcpy(both, k, n * sizeof *k);
+    if (v) memcpy(both + n, v, n * sizeof *v);
+    const gyre_status st = out->buffer ? gyre_buffer_write(b->device, out->buffer, 0, both, 2 * n * sizeof *both, err) : gyre_upload(b->device, both, 2 * n * sizeof *both, "kv centre", out, err);
+    free(both);
+    return st;
+}
+
 gyre_status gyre_block_load(gyre_block *b, const struct gyre_block_weights *w, gyre_error *err)
 {
     const struct gyre_hparams *hp = &b->hp;
@@ -130,7 +152,8 @@ gyre_status gyre_block_load(gyre_block *b, const struct gyre_block_weights *w, g
     GYRE_TRY(load_linear(b, (const struct gyre_block_linear *const[]){&w->gate, &w->up}, (const uint32_t[]){hp->ffn, hp->ffn}, 2, hp->width, "gate_up", &b->layer.gate_up, err));
     GYRE_TRY(load_linear(b, (const struct gyre_block_linear *const[]){&w->down}, (const uint32_t[]){hp->width}, 1, hp->ffn, "down", &b->layer.down, err));
     GYRE_TRY(load_gain(b, w->attn_norm, "attn_norm", &b->layer.attn_norm, err));
-    return load_gain(b, w->ffn_norm, "ffn_norm", &b->layer.ffn_norm, err);
+    GYRE_TRY(load_gain(b, w->ffn_norm, "ffn_norm", &b->layer.ffn_norm, err));
+    return load_centre(b, w->k_centre, w->v_centre, err);
 }
 
 uint32_t gyre_tap_width(const struct gyre_hparams *hp, gyre_tap tap)

@@ -19,7 +19,9 @@ struct gyre_block_linear {
 struct gyre_block_weights {
     struct gyre_block_linear q, k, v, o, gate, up, down;
     const float *attn_norm, *ffn_norm; // [D]
-    const float *k_centre, *v_centre;  // [kv_heads * hd], subtracted from what is cached; NULL: nothing is
+    // [kv_heads * hd], subtracted from keys (after RoPE and R3) and values before they are cached when kv_bits < 16; the
+    // block computes the same but for the cache's rounding. NULL: nothing is subtracted.
+    const float *k_centre, *v_centre;
 };
 
 struct gyre_block_options {

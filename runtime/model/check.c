@@ -84,8 +84,12 @@ static gyre_status check_block(struct checker *c, uint32_t layer)
         {"attn_q", q, d},   {"attn_k", kv, d}, {"attn_v", kv, d},  {"attn_output", d, q},
         {"ffn_gate", f, d}, {"ffn_up", f, d},  {"ffn_down", d, f},
     };
-    static const char *const norms[] = {"attn_norm", "ffn_norm"};
+    static const char *const norms[] = {"attn_norm", "ffn_norm"}, *const centres[] = {"attn_k", "attn_v"};
     char name[64];
+    for (size_t i = 0; hp->kv_centre && i < GYRE_COUNT(centres); i++) {
+        snprintf(name, sizeof name, "blk.%u.%s.centre", layer, centres[i]);
+        GYRE_TRY(check_vector(c, name, kv));
+    }
     for (size_t i = 0; i < GYRE_COUNT(norms); i++) {
         snprintf(name, sizeof name, "blk.%u.%s.weight", layer, norms[i]);
         GYRE_TRY(check_vector(c, name, d));

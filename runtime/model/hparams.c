@@ -196,6 +196,8 @@ static gyre_status read_gyre_keys(const gyre_source *source, struct gyre_hparams
     GYRE_TRY(gyre_hparam_u32(source, "gyre.version", false, 1, 1, &version, err));
     if (!gyre_source_bool(source, "gyre.rope_interleaved", &hp->rope_interleaved))
         return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): gyre.rope_interleaved is missing", path);
+    if (gyre_source_has(source, "gyre.kv_centre") && !gyre_source_bool(source, "gyre.kv_centre", &hp->kv_centre))
+        return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): gyre.kv_centre is no bool", path);
     return gyre_rotations_read(source, hp, err);
 }
 

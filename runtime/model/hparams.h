@@ -39,6 +39,7 @@ struct gyre_hparams {
     float act_clip, kv_clip;  // clip ratios, 1 unless the file says otherwise
     uint32_t wgroup;          // gyre files: group of the int4 weights, 0 = per channel; else 0
     bool wgroup_declared;     // the file declared gyre.wgroup (portable: Q4_0 with repeated scales)
+    bool kv_centre;           // gyre-llama: every block has vectors that are subtracted from its KV cache below 16 bits
     struct gyre_rotations rot;
 };
 

@@ -104,6 +104,24 @@ static gyre_status vector(const struct loader *l, const char *name, uint32_t n, 
     return st;
 }
 
+// The two vectors of n values, one behind the other.
+static gyre_status load_centre(const struct loader *l, uint32_t layer, uint32_t n, struct gyre_binding *out)
+{
+    char name[64];
+    snprintf(name, sizeof name, "blk.%u.attn_k.centre", layer);
+    const struct gyre_tensor *k = gyre_source_tensor(l->source, name);
+    snprintf(name, sizeof name, "blk.%u.attn_v.centre", layer);
+    const struct gyre_tensor *v = gyre_source_tensor(l->source, name);
+    if (!k || !v || k->rows * k->cols != n || v->rows * v->cols != n) return gyre_fail(l->err, GYRE_E_FORMAT, "cannot load model (%s): the centres of block %u are missing or not of %u elements", gyre_source_path(l->source), layer, n);
+    float *values = malloc(2 * (size_t)n * sizeof *values);
+    if (!values) return gyre_fail(l->err, GYRE_E_NOMEM, "cannot load tensor (%s): out of memory", name);
+    gyre_tensor_rows_f32(k, 0, k->rows, values);
+    gyre_tensor_rows_f32(v, 0, v->rows, values + n);
+    const gyre_status st = gyre_upload(l->device, values, 2 * (uint64_t)n * sizeof *values, "kv centre", out, l->err);
+    free(values);
+    return st;
+}
+
 static gyre_status load_layer(const struct loader *l, const struct gyre_hparams *hp, uint32_t i, struct gyre_llama_layer *out)
 {
     const uint32_t q = hp->heads * hp->head_dim, kv = hp->kv_heads * hp->head_dim;
@@ -115,7 +133,8 @@ static gyre_status load_layer(const struct loader *l, const struct gyre_hparams 
     snprintf(name, sizeof name, "blk.%u.attn_norm.weight", i);
     GYRE_TRY(vector(l, name, hp->width, &out->attn_norm));
     snprintf(name, sizeof name, "blk.%u.ffn_norm.weight", i);
-    return vector(l, name, hp->width, &out->ffn_norm);
+    GYRE_TRY(vector(l, name, hp->width, &out->ffn_norm));
+    return hp->kv_centre ? load_centre(l, i, kv, &out->kv_centre) : GYRE_OK;
 }
 
 static gyre_status load_shared(const struct loader *l, struct gyre_llama *m)
@@ -178,6 +197,7 @@ void gyre_llama_free(struct gyre_llama *m)
         gyre_weight_destroy(m->device, &y->down);
         gyre_buffer_destroy(m->device, y->attn_norm.buffer);
         gyre_buffer_destroy(m->device, y->ffn_norm.buffer);
+        gyre_buffer_destroy(m->device, y->kv_centre.buffer);
     }
     free(m->layer);
     gyre_weight_destroy(m->device, &m->table);
@@ -202,8 +222,10 @@ gyre_value gyre_llama_block(gyre_graph *g, gyre_value x, const struct gyre_hpara
     if (stop == GYRE_TAP_QKV) return h;
     gyre_value qkv = gyre_g_rope(g, gyre_g_matmul(g, gyre_g_quantize(g, h, act, clip), &layer->qkv), &shape);
     if (hp->rot.r3 && precision->kv < 16) qkv = gyre_g_hadamard(g, qkv, &shared->r3, hp->heads + hp->kv_heads, false, none);
-    gyre_g_kv_write(g, qkv, &shape, kv);
-    gyre_value o = gyre_g_attn(g, qkv, &shape, kv);
+    struct gyre_kv_pool pool = *kv;
+    pool.centre = precision->kv < 16 ? layer->kv_centre : none; // 16 bits have nothing to gain
+    gyre_g_kv_write(g, qkv, &shape, &pool);
+    gyre_value o = gyre_g_attn(g, qkv, &shape, &pool);
     if (stop == GYRE_TAP_O) return o;
     x = gyre_g_add(g, gyre_g_matmul(g, gyre_g_quantize(g, o, act, clip), &layer->o), x);
 

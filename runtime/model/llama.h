@@ -8,6 +8,7 @@
 struct gyre_llama_layer {
     struct gyre_weight qkv, o, gate_up, down; // q,k,v and gate,up side by side along N
     struct gyre_binding attn_norm, ffn_norm;  // f32[D]
+    struct gyre_binding kv_centre;            // f32[2][kv_heads * hd], of keys, then of values; buffer NULL: none
 };
 
 // What every block shares.
@@ -38,8 +39,9 @@ void gyre_llama_shared_free(gyre_device *device, struct gyre_llama_shared *share
 // How activations and the cache are quantized at run time.
 struct gyre_precision { uint32_t act, kv; float act_clip, kv_clip; };
 
-// x [R, D] -> x [R, D] through one block; writes this step's keys and values to `kv`. `stop` GYRE_TAPS: the whole block;
-// else the graph ends early and the value is what the linears of that tap read, [R, gyre_tap_width], not yet quantized.
+// x [R, D] -> x [R, D] through one block; writes this step's keys and values to `kv`, below 16 bits less the layer's
+// centre (kv->centre is not read). `stop` GYRE_TAPS: the whole block; else the graph ends early and the value is what the
+// linears of that tap read, [R, gyre_tap_width], not yet quantized.
 gyre_value gyre_llama_block(gyre_graph *g, gyre_value x, const struct gyre_hparams *hp, const struct gyre_llama_shared *shared, const struct gyre_llama_layer *layer, const struct gyre_kv_pool *kv, const struct gyre_precision *precision, gyre_tap stop);
 // Residual stream -> logits [rows, V].
 gyre_value gyre_llama_head(gyre_graph *g, gyre_value x, const struct gyre_llama *model);

@@ -188,7 +188,8 @@ void lab_block(struct lab *lab, struct block_shape s, struct block *b)
                                   lab_bytes(lab, NULL, codes),
                                   lab_bytes(lab, NULL, slots * 4),
                                   s.kv_bits,
-                                  1};
+                                  1,
+                                  {0}};
 
     uint32_t p = 0;
     while (1u << (p + 1) <= s.head_dim) p++;
@@ -207,6 +208,7 @@ void lab_block(struct lab *lab, struct block_shape s, struct block *b)
         b->had4 = (struct gyre_had_desc){
             .n = s.ffn, .k1 = 12, .k2 = 1, .k3 = 1, .p = p, .base = lab_bytes(lab, base, sizeof base)};
     }
+    if (s.centred) b->kv.centre = lab_floats(lab, 2ull * s.kv_heads * s.head_dim, 0, 0.7f);
 }
 
 gyre_graph *lab_block_graph(struct lab *lab, const struct block *b)

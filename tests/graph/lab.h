@@ -31,6 +31,7 @@ struct block_shape {
     gyre_weight_kind kind;
     bool r3, r4;
     uint32_t width, heads, kv_heads, head_dim, ffn;
+    bool centred; // random vectors are subtracted from what is cached
 };
 struct block {
     struct block_shape s;

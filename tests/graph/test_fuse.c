@@ -40,15 +40,17 @@ static void a_whole_block(void **state)
     (void)state;
     static const struct {
         uint32_t act, kv;
-        bool r3, r4;
+        bool r3, r4, centred;
         const char *ops;
     } cases[] = {
-        {8, 8, true, true,
+        {8, 8, true, true, false,
          "rms_norm_quant matmul rope_had_kv attn quantize matmul rms_norm_quant matmul act_mul_had_quant matmul"},
-        {8, 8, false, false,
+        {8, 8, false, false, false,
          "rms_norm_quant matmul rope_kv attn quantize matmul rms_norm_quant matmul act_mul_quant matmul"},
-        {16, 16, false, true, "rms_norm matmul rope_kv attn matmul rms_norm matmul act_mul_had matmul"},
-        {16, 4, true, false, "rms_norm matmul rope_had_kv attn matmul rms_norm matmul act_mul matmul"},
+        {16, 16, false, true, false, "rms_norm matmul rope_kv attn matmul rms_norm matmul act_mul_had matmul"},
+        {16, 4, true, false, false, "rms_norm matmul rope_had_kv attn matmul rms_norm matmul act_mul matmul"},
+        {16, 8, true, false, true, "rms_norm matmul rope_had_kv attn matmul rms_norm matmul act_mul matmul"},
+        {16, 4, false, false, true, "rms_norm matmul rope_kv attn matmul rms_norm matmul act_mul matmul"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct block b;
@@ -58,7 +60,8 @@ static void a_whole_block(void **state)
                                        .kv_bits = cases[i].kv,
                                        .kind = GYRE_WEIGHT_W4,
                                        .r3 = cases[i].r3,
-                                       .r4 = cases[i].r4},
+                                       .r4 = cases[i].r4,
+                                       .centred = cases[i].centred},
                   &b);
         expect_ops(lab_block_graph(&lab, &b), cases[i].ops);
     }
@@ -177,6 +180,38 @@ static void rope_chains(void **state)
     gyre_graph_destroy(g);
 }
 
+// The centre goes into the fused node as it was in its parts.
+static void a_centre_survives(void **state)
+{
+    (void)state;
+    for (int centred = 0; centred < 2; centred++)
+        for (int r3 = 0; r3 < 2; r3++) {
+            struct block b;
+            lab_block(&lab,
+                      (struct block_shape){.rows = 2,
+                                           .act_bits = 8,
+                                           .kv_bits = 8,
+                                           .kind = GYRE_WEIGHT_W8,
+                                           .r3 = r3,
+                                           .centred = centred},
+                      &b);
+            gyre_graph *g = begin(&b);
+            gyre_value qkv = gyre_g_rope(g, gyre_g_matmul(g, gyre_g_external(g, "x", 2, 64, b.x), &b.qkv), &b.attn);
+            qkv = gyre_g_hadamard(g, qkv, &b.had3, 6, false, none);
+            gyre_g_kv_write(g, qkv, &b.attn, &b.kv);
+            gyre_g_attn(g, qkv, &b.attn, &b.kv);
+            uint64_t bytes = 0;
+            assert_int_equal(gyre_graph_plan(g, NULL, &bytes, NULL), GYRE_OK);
+            const struct gyre_node *write = &g->nodes[1], *attn = &g->nodes[2];
+            assert_int_equal(write->op, r3 ? GYRE_OP_rope_had_kv : GYRE_OP_rope_kv);
+            assert_int_equal(write->params.rope_kv.centred, centred);
+            assert_int_equal(attn->params.attn.centred, centred);
+            assert_int_equal(write->in[5], attn->in[4]); // one buffer
+            assert_ptr_equal(g->values[write->in[5]].plane[0].at.buffer, b.kv.centre.buffer);
+            gyre_graph_destroy(g);
+        }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -184,6 +219,7 @@ int main(void)
         cmocka_unit_test(another_reader_prevents_it),
         cmocka_unit_test(act_mul_chains),
         cmocka_unit_test(rope_chains),
+        cmocka_unit_test(a_centre_survives),
     };
     return cmocka_run_group_tests(tests, open_lab, close_lab);
 }

@@ -8,6 +8,7 @@
 struct shape {
     int heads, kv_heads, hd;
     uint32_t bits;
+    bool centred;
 };
 
 static uint32_t halves(float a, float b)
@@ -44,8 +45,11 @@ static void attn_case(struct check *check, struct shape s, const struct batch_ru
 {
     const struct batch b = batch_make(check, runs, n_runs);
     const int ldq = (s.heads + 1) * s.hd;
-    const struct gyre_attn_params p = {b.rows, s.heads, s.kv_heads, s.hd, ldq, b.page_stride, 1 / sqrtf((float)s.hd)};
-    const size_t n = (size_t)(b.rows * ldq);
+    const struct gyre_attn_params p = {b.rows, s.heads, s.kv_heads, s.hd, ldq, b.page_stride, 1 / sqrtf((float)s.hd),
+                                       s.centred};
+    const size_t n = (size_t)(b.rows * ldq), n_centre = s.centred ? (size_t)(2 * s.kv_heads * s.hd) : 1;
+    float *centre = check_normal(check, n_centre, 4);
+    if (!s.centred) centre[0] = NAN; // any buffer, which nothing may read
     struct check_case c = {
         .kernel = rt == 1 ? "attn_v" : "attn_m",
         .params = &p,
@@ -59,12 +63,13 @@ static void attn_case(struct check *check, struct shape s, const struct batch_ru
                  {0},
                  {0},
                  {.data = b.row, .size = b.rows_bytes},
-                 {.data = b.table, .size = b.table_bytes}},
+                 {.data = b.table, .size = b.table_bytes},
+                 {.data = centre, .size = 4 * n_centre}},
     };
     make_cache(check, &b, &s, drift, &c.bind[2], &c.bind[3]);
     make_cache(check, &b, &s, drift, &c.bind[4], &c.bind[5]);
-    check_run(check, &c, "heads %d/%d of %d, %u bits, %d rows, drift %g, WGX %u RT %u GT %u PT %u", s.heads, s.kv_heads,
-              s.hd, s.bits, b.rows, drift, wg, rt, gt, pt);
+    check_run(check, &c, "heads %d/%d of %d, %u bits, centred %d, %d rows, drift %g, WGX %u RT %u GT %u PT %u", s.heads,
+              s.kv_heads, s.hd, s.bits, s.centred, b.rows, drift, wg, rt, gt, pt);
 }
 
 void cases_attn(struct check *check)
@@ -74,14 +79,16 @@ void cases_attn(struct check *check)
     const struct batch_run mixed[] = {{1, 30, 4}, {0, 5, 1}, {-1, 0, 2}, {2, 33, 1}, {1, 34, 1}, {3, 0, 2}};
 #define RUNS(r) r, sizeof r / sizeof *r
     for (uint32_t bits = 4; bits <= 16; bits *= 2) {
-        attn_case(check, (struct shape){9, 3, 64, bits}, RUNS(decode), 0, 8, 1, 3, 8);
-        attn_case(check, (struct shape){9, 3, 64, bits}, RUNS(prefill), 0.1, 8, 4, 3, 4);
-        attn_case(check, (struct shape){4, 4, 24, bits}, RUNS(mixed), 0, 16, 4, 1, 1);
-        attn_case(check, (struct shape){8, 1, 8, bits}, RUNS(mixed), 0.2, 8, 2, 4, 2);
-        attn_case(check, (struct shape){4, 2, 80, bits}, RUNS(decode), 0.1, 32, 1, 2, 1);
+        attn_case(check, (struct shape){9, 3, 64, bits, false}, RUNS(decode), 0, 8, 1, 3, 8);
+        attn_case(check, (struct shape){9, 3, 64, bits, false}, RUNS(prefill), 0.1, 8, 4, 3, 4);
+        attn_case(check, (struct shape){4, 4, 24, bits, false}, RUNS(mixed), 0, 16, 4, 1, 1);
+        attn_case(check, (struct shape){8, 1, 8, bits, false}, RUNS(mixed), 0.2, 8, 2, 4, 2);
+        attn_case(check, (struct shape){4, 2, 80, bits, false}, RUNS(decode), 0.1, 32, 1, 2, 1);
+        attn_case(check, (struct shape){9, 3, 24, bits, true}, RUNS(decode), 0.1, 8, 1, 3, 4);
+        attn_case(check, (struct shape){4, 2, 80, bits, true}, RUNS(mixed), 0, 16, 4, 2, 1);
     }
-    attn_case(check, (struct shape){8, 1, 128, 8}, RUNS(prefill), 0, 64, 2, 4, 1);
-    attn_case(check, (struct shape){2, 1, 256, 4}, RUNS(mixed), 0, 8, 3, 2, 3);
-    attn_case(check, (struct shape){4, 4, 64, 16}, RUNS(decode), 3, 64, 1, 1, 2);
-    attn_case(check, (struct shape){9, 3, 64, 8}, RUNS(mixed), 0, 24, 5, 3, 2);
+    attn_case(check, (struct shape){8, 1, 128, 8, false}, RUNS(prefill), 0, 64, 2, 4, 1);
+    attn_case(check, (struct shape){2, 1, 256, 4, false}, RUNS(mixed), 0, 8, 3, 2, 3);
+    attn_case(check, (struct shape){4, 4, 64, 16, false}, RUNS(decode), 3, 64, 1, 1, 2);
+    attn_case(check, (struct shape){9, 3, 64, 8, false}, RUNS(mixed), 0, 24, 5, 3, 2);
 }

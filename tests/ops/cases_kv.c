@@ -64,11 +64,21 @@ static struct pools make_pools(const struct batch *b, int kv_heads, int hd, uint
     return s;
 }
 
-static void kv_case(struct check *check, int heads, int kv_heads, int hd, uint32_t bits, float clip, uint32_t wg)
+// What a cache of these heads is centred by; when it is not, any buffer, which nothing may read.
+static struct check_bind make_centre(struct check *check, bool centred, int kv_heads, int hd)
+{
+    const size_t n = centred ? (size_t)(2 * kv_heads * hd) : 1;
+    float *centre = check_normal(check, n, 4);
+    if (!centred) centre[0] = NAN;
+    return (struct check_bind){.data = centre, .size = 4 * n};
+}
+
+static void kv_case(struct check *check, int heads, int kv_heads, int hd, uint32_t bits, float clip, bool centred,
+                    uint32_t wg)
 {
     const struct batch b = batch_make(check, mixed, MIXED);
     const struct pools s = make_pools(&b, kv_heads, hd, bits);
-    const struct gyre_kv_write_params p = {b.rows, heads, kv_heads, hd, b.page_stride, clip};
+    const struct gyre_kv_write_params p = {b.rows, heads, kv_heads, hd, b.page_stride, clip, centred};
     const size_t width = (size_t)((heads + 2 * kv_heads) * hd), n = (size_t)b.rows * width;
     float *x = check_normal(check, n, 1.5);
     for (int i = 0; i < hd; i++) { // a zero vector, one without negative values, one of large and one of tiny values
@@ -89,10 +99,11 @@ static void kv_case(struct check *check, int heads, int kv_heads, int hd, uint32
                  s.meta,
                  {.data = x, .size = 4 * n},
                  {.data = b.row, .size = b.rows_bytes},
-                 {.data = b.table, .size = b.table_bytes}},
+                 {.data = b.table, .size = b.table_bytes},
+                 make_centre(check, centred, kv_heads, hd)},
     };
-    check_run(check, &c, "heads %d/%d of %d, %u bits, clip %g, workgroup %u", heads, kv_heads, hd, bits, (double)clip,
-              wg);
+    check_run(check, &c, "heads %d/%d of %d, %u bits, clip %g, centred %d, workgroup %u", heads, kv_heads, hd, bits,
+              (double)clip, centred, wg);
 }
 
 void cases_kv_write(struct check *check)
@@ -100,12 +111,15 @@ void cases_kv_write(struct check *check)
     const int hds[] = {8, 24, 64, 80, 128, 256};
     for (uint32_t bits = 4; bits <= 16; bits *= 2)
         for (int i = 0; i < 6; i++)
-            kv_case(check, i % 2 ? 4 : 9, i % 2 ? 4 : 3, hds[i], bits, i % 3 ? 1.0f : 0.95f, i % 2 ? 8 : 32);
-    kv_case(check, 8, 1, 64, 8, 1, 5);
+            kv_case(check, i % 2 ? 4 : 9, i % 2 ? 4 : 3, hds[i], bits, i % 3 ? 1.0f : 0.95f, false,
+                    i % 2 ? 8 : 32);
+    kv_case(check, 8, 1, 64, 8, 1, false, 5);
+    for (uint32_t bits = 4; bits <= 16; bits *= 2)
+        for (int i = 0; i < 3; i++) kv_case(check, 6, 3, hds[2 * i + 1], bits, 0.95f, true, i == 1 ? 5 : 8);
 }
 
 static void fused_case(struct check *check, const char *kernel, int heads, int kv_heads, int hd, uint32_t bits,
-                       bool interleaved, const int had[4], uint32_t wg)
+                       bool interleaved, bool centred, const int had[4], uint32_t wg)
 {
     const struct batch b = batch_make(check, mixed, MIXED);
     const struct pools s = make_pools(&b, kv_heads, hd, bits);
@@ -116,7 +130,8 @@ static void fused_case(struct check *check, const char *kernel, int heads, int k
                                     .interleaved = interleaved,
                                     .mscale = 0.9f,
                                     .page_stride = b.page_stride,
-                                    .clip = 0.97f};
+                                    .clip = 0.97f,
+                                    .centred = centred};
     size_t words = 1;
     uint32_t *base = check_alloc(check, sizeof *base);
     if (had) {
@@ -139,31 +154,38 @@ static void fused_case(struct check *check, const char *kernel, int heads, int k
                  {.data = b.row, .size = b.rows_bytes},
                  {.data = b.table, .size = b.table_bytes},
                  {.data = make_freqs(check, hd, 100000), .size = 2 * (size_t)hd},
-                 {.data = base, .size = 4 * words}},
+                 {.data = base, .size = 4 * words},
+                 make_centre(check, centred, kv_heads, hd)},
     };
     if (had && interleaved) { // the others do with the default: factors from the parameters
         c.n_spec = 9;
         for (int i = 0; i < 4; i++) c.spec[5 + i] = (uint32_t)had[i];
     }
-    check_run(check, &c, "heads %d/%d of %d, %u bits, interleaved %d, workgroup %u", heads, kv_heads, hd, bits,
-              interleaved, wg);
+    check_run(check, &c, "heads %d/%d of %d, %u bits, interleaved %d, centred %d, workgroup %u", heads, kv_heads, hd,
+              bits, interleaved, centred, wg);
 }
 
 void cases_rope_kv(struct check *check)
 {
-    fused_case(check, "rope_kv", 9, 3, 64, 16, false, NULL, 8);
-    fused_case(check, "rope_kv", 9, 3, 64, 8, true, NULL, 32);
-    fused_case(check, "rope_kv", 4, 4, 24, 4, false, NULL, 8);
-    fused_case(check, "rope_kv", 8, 1, 8, 8, true, NULL, 3);
-    fused_case(check, "rope_kv", 2, 1, 256, 4, false, NULL, 64);
+    fused_case(check, "rope_kv", 9, 3, 64, 16, false, false, NULL, 8);
+    fused_case(check, "rope_kv", 9, 3, 64, 8, true, false, NULL, 32);
+    fused_case(check, "rope_kv", 4, 4, 24, 4, false, false, NULL, 8);
+    fused_case(check, "rope_kv", 8, 1, 8, 8, true, false, NULL, 3);
+    fused_case(check, "rope_kv", 2, 1, 256, 4, false, false, NULL, 64);
+    fused_case(check, "rope_kv", 6, 3, 24, 16, true, true, NULL, 8);
+    fused_case(check, "rope_kv", 9, 3, 64, 8, false, true, NULL, 32);
+    fused_case(check, "rope_kv", 5, 5, 80, 4, false, true, NULL, 7);
 }
 
 void cases_rope_had_kv(struct check *check)
 {
-    fused_case(check, "rope_had_kv", 9, 3, 64, 8, false, (int[]){1, 1, 1, 6}, 8);
-    fused_case(check, "rope_had_kv", 4, 2, 64, 4, true, (int[]){1, 1, 1, 6}, 32);
-    fused_case(check, "rope_had_kv", 2, 1, 80, 16, false, (int[]){20, 1, 1, 2}, 16);
-    fused_case(check, "rope_had_kv", 3, 3, 24, 4, false, (int[]){24, 1, 1, 0}, 8);
-    fused_case(check, "rope_had_kv", 2, 1, 48, 8, true, (int[]){4, 12, 1, 0}, 5);
-    fused_case(check, "rope_had_kv", 1, 1, 256, 8, true, (int[]){1, 1, 1, 8}, 64);
+    fused_case(check, "rope_had_kv", 9, 3, 64, 8, false, false, (int[]){1, 1, 1, 6}, 8);
+    fused_case(check, "rope_had_kv", 4, 2, 64, 4, true, false, (int[]){1, 1, 1, 6}, 32);
+    fused_case(check, "rope_had_kv", 2, 1, 80, 16, false, false, (int[]){20, 1, 1, 2}, 16);
+    fused_case(check, "rope_had_kv", 3, 3, 24, 4, false, false, (int[]){24, 1, 1, 0}, 8);
+    fused_case(check, "rope_had_kv", 2, 1, 48, 8, true, false, (int[]){4, 12, 1, 0}, 5);
+    fused_case(check, "rope_had_kv", 1, 1, 256, 8, true, false, (int[]){1, 1, 1, 8}, 64);
+    fused_case(check, "rope_had_kv", 9, 3, 64, 8, true, true, (int[]){1, 1, 1, 6}, 8);
+    fused_case(check, "rope_had_kv", 4, 2, 24, 4, false, true, (int[]){24, 1, 1, 0}, 5);
+    fused_case(check, "rope_had_kv", 2, 1, 80, 16, false, true, (int[]){20, 1, 1, 2}, 16);
 }
