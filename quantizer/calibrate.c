@@ -29,6 +29,7 @@ struct gyre_calibration {
     float *tap[PATHS];      // [rows][widest]
     float *part;            // [chunk rows][widest] what a part writes
     float *made, *exact, *difference; // [chunk rows][widest, widest, D] for the moments, which scale them
+    double *weight;                   // [2][chunk rows]
     bool samples;                     // the recipe has diagonals to measure
     gyre_host_block *sampler;         // float, without online transforms
     gyre_host_block *centrer;         // as the made path's, where that is on a device and the recipe centres the cache
@@ -93,6 +94,7 @@ static gyre_status allocate(gyre_calibration *c, gyre_error *err)
     good &= (c->made = malloc(chunk * c->widest * sizeof(float))) != NULL;
     good &= (c->exact = malloc(chunk * c->widest * sizeof(float))) != NULL;
     good &= (c->difference = malloc(chunk * D * sizeof(float))) != NULL;
+    good &= (c->weight = malloc(2 * chunk * sizeof *c->weight)) != NULL;
     for (int tap = 0; tap < GYRE_TAPS && c->samples; tap++)
         good &= (c->sample[tap] = malloc(chunk * gyre_tap_width(hp, (gyre_tap)tap) * sizeof(float))) != NULL;
     return good ? GYRE_OK : gyre_fail(err, GYRE_E_NOMEM, "out of memory for calibration (%llu tokens)", (unsigned long long)c->rows);
@@ -142,6 +144,7 @@ void gyre_calibration_close(gyre_calibration *c)
     free(c->made);
     free(c->exact);
     free(c->difference);
+    free(c->weight);
     free(c);
 }
 
@@ -294,6 +297,14 @@ static gyre_status run_chunks(gyre_calibration *c, const struct gyre_calibration
     return GYRE_OK;
 }
 
+// What an error in a row of the residual stream counts for: every norm behind divides by the row's size.
+static void weigh_rows(const gyre_calibration *c, uint64_t first, uint64_t rows, double *weight)
+{
+    const double median = gyre_row_energies(stream(c, MADE) + first * c->plan->hp.width, rows, c->plan->hp.width, weight,
+                                            weight + rows);
+    for (uint64_t r = 0; r < rows; r++) weight[r] = weight[r] > 0 ? GYRE_MIN(median / weight[r], 4.0) : 1;
+}
+
 // Adds the windows of a chunk, the held-out ones apart.
 static gyre_status add_moments(gyre_calibration *c, const struct chunk *k, uint32_t part, struct gyre_moments *m, gyre_error *err)
 {
@@ -308,10 +319,11 @@ static gyre_status add_moments(gyre_calibration *c, const struct chunk *k, uint3
         if (m->fit.stream)
             for (uint64_t i = 0, to = (k->first + at) * D; i < rows * D; i++)
                 c->difference[i] = stream(c, EXACT)[to + i] - stream(c, MADE)[to + i];
-        GYRE_TRY(gyre_moments_add(m, held, c->made, c->exact, c->difference, rows, err));
+        const bool writes = part == GYRE_TAP_O || part == GYRE_TAP_DOWN;
+        if (writes) weigh_rows(c, k->first + at, rows, c->weight);
+        GYRE_TRY(gyre_moments_add(m, held, c->made, c->exact, c->difference, writes ? c->weight : NULL, rows, err));
         w = end;
     }
-    (void)part;
     return GYRE_OK;
 }
 

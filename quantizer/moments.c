@@ -75,7 +75,7 @@ static void add_product(const struct gyre_moments *m, const float *a, const floa
 }
 
 gyre_status gyre_moments_add(struct gyre_moments *m, bool held, float *made, float *exact, float *difference,
-                             uint64_t rows, gyre_error *err)
+                             const double *weight, uint64_t rows, gyre_error *err)
 {
     struct gyre_moment_set *set = held ? &m->held : &m->fit;
     const uint32_t n = m->n, width = m->width;
@@ -87,7 +87,10 @@ gyre_status gyre_moments_add(struct gyre_moments *m, bool held, float *made, flo
     }
     const double most = GYRE_ENERGY_CAP * gyre_row_energies(made, rows, n, energy, energy + rows);
     GYRE_GO(check_finite(made, rows, n, energy, err));
-    for (uint64_t r = 0; r < rows; r++) set->weight += energy[r] = energy[r] > most ? most / energy[r] : 1;
+    for (uint64_t r = 0; r < rows; r++) {
+        energy[r] = (energy[r] > most ? most / energy[r] : 1) * (weight ? weight[r] : 1);
+        set->weight += energy[r];
+    }
 #pragma omp parallel for schedule(static)
     for (int64_t row = 0; row < (int64_t)rows; row++) {
         const uint64_t r = (uint64_t)row;

@@ -2,8 +2,8 @@
 //
 // X [tokens, n] are the inputs on the path that is being made (quantized as at run time, through blocks that are already
 // rounded), F those of the float path, and D = F - X. Every eighth window is held out: what is fitted on the others is chosen
-// on it. A row counts with weight min(1, 16 * median energy / its energy): the few tokens that carry the attention sink have
-// down inputs of a thousand times the energy of the rest and would otherwise be all that H sees.
+// on it. A row counts with weight min(1, 16 * median energy / its energy), times what the caller gives: the few tokens that carry
+// the attention sink have down inputs of a thousand times the energy of the rest and would otherwise be all that H sees.
 #pragma once
 #include "runtime/util/status.h"
 
@@ -28,9 +28,9 @@ gyre_status gyre_moments_create(uint32_t n, uint32_t width, bool cross, bool str
 void gyre_moments_release(struct gyre_moments *m);
 
 // Adds `rows` rows: made [rows, n] (changed: scaled by the rows' weights), exact [rows, n] and difference [rows, width] (may be NULL
-// where the set has no cross, no stream; both are overwritten). GYRE_E_FORMAT where a value is not finite (row and column).
+// where the set has no cross, no stream; both are overwritten), weight [rows] (NULL: ones). GYRE_E_FORMAT where a value is not finite (row and column).
 gyre_status gyre_moments_add(struct gyre_moments *m, bool held, float *made, float *exact, float *difference,
-                             uint64_t rows, gyre_error *err) GYRE_MUST_USE;
+                             const double *weight, uint64_t rows, gyre_error *err) GYRE_MUST_USE;
 // energy[r] = sum of squares of row r; returns their median (scratch [rows]).
 double gyre_row_energies(const float *x, uint64_t rows, uint64_t cols, double *energy, double *scratch);
 // Rows count as this many median energies at most.
