@@ -1,0 +1,256 @@
+// Runs that calibrate: interrupted anywhere they end with the same bytes, others' journals are refused, files verify and reproduce,
+// and texts that cannot be used are named.
+#include "quantizer/verify.h"
+#include "tests/model/make_tiny.h"
+#include "tests/quantizer/tiny_file.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+// Every stage and option that statistics feed, on windows that a tiny model can have.
+static const char recipe_text[] = "name: everything\n"
+                                  "rotate: true\n"
+                                  "seeds: 3\n"
+                                  "diagonals: {norm: 0.5, up_down: 1, qk: 1, value: 1}\n"
+                                  "calibration: {windows: 9, tokens: 32}\n"
+                                  "activations: {clip: auto}\n"
+                                  "cache: {clip: auto, centre: true}\n"
+                                  "rounding:\n"
+                                  "  - correct: {alpha: auto, residual: auto}\n"
+                                  "  - gptq: {clip: hessian, order: descending, scales: 3}\n"
+                                  "  - descent: {sweeps: 2}\n"
+                                  "  - refit\n"
+                                  "exceptions:\n"
+                                  "  - {tensors: \"blk.1.ffn_down.weight\", wbits: 8, wgroup: 32}\n";
+
+static const char *in, *out, *recipe, *text, *other_text;
+static char *want, *want_manifest;
+static uint64_t want_bytes;
+static int calls, stop_at;
+
+static int on_progress(void *user, double fraction, double eta, const char *what)
+{
+    (void)user;
+    (void)eta;
+    assert_true(fraction >= 0 && fraction <= 1 && what && *what);
+    return ++calls == stop_at;
+}
+
+static void write_file(const char *path, const char *data, size_t bytes)
+{
+    FILE *f = fopen(path, "wb");
+    assert_true(f && fwrite(data, 1, bytes, f) == bytes && !fclose(f));
+}
+
+// Words of a few letters; `first` makes two texts different.
+static void write_text(const char *path, unsigned first)
+{
+    char line[4096];
+    for (unsigned i = 0, x = first; i < sizeof line; i++) {
+        x = x * 1103515245u + 12345u;
+        line[i] = x >> 28 ? (char)('a' + (x >> 16) % 26) : ' ';
+    }
+    write_file(path, line, sizeof line);
+}
+
+static gyre_quantize_params params(void)
+{
+    return (gyre_quantize_params){.source = in,
+                                  .output = out,
+                                  .recipe = recipe,
+                                  .wgroup = 0,
+                                  .act = 4,
+                                  .kv = 4,
+                                  .seed = 5,
+                                  .calib = &text,
+                                  .n_calib = 1,
+                                  .progress = on_progress};
+}
+
+static gyre_status run(gyre_quantize_params p, int at, gyre_error *err)
+{
+    calls = 0;
+    stop_at = at;
+    return gyre_quantize(&p, NULL, err);
+}
+
+static void forget(void)
+{
+    char command[512];
+    snprintf(command, sizeof command, "rm -rf '%s' '%s.part' '%s.journal' '%s.manifest.json'", out, out, out, out);
+    assert_int_equal(system(command), 0);
+}
+
+static void expect_complete(void)
+{
+    uint64_t n, m;
+    char *got = tiny_read(out, &n), *manifest = tiny_read(tiny_path("out.gguf.manifest.json"), &m);
+    assert_non_null(got);
+    assert_non_null(manifest);
+    assert_int_equal(n, want_bytes);
+    assert_memory_equal(got, want, n);
+    assert_string_equal(manifest, want_manifest);
+    assert_int_not_equal(access(tiny_path("out.gguf.journal"), F_OK), 0);
+    free(got);
+    free(manifest);
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    struct tiny_options o = tiny_defaults();
+    o.layers = 3;
+    o.tied = true;
+    in = strdup(tiny_path("in.gguf"));
+    out = strdup(tiny_path("out.gguf"));
+    recipe = strdup(tiny_path("everything.yaml"));
+    text = strdup(tiny_path("text.txt"));
+    other_text = strdup(tiny_path("other.txt"));
+    write_file(recipe, recipe_text, sizeof recipe_text - 1);
+    write_text(text, 1);
+    write_text(other_text, 2);
+    gyre_error err = {0};
+    if (tiny_write_gguf(in, &o) || run(params(), 0, &err) != GYRE_OK) {
+        print_error("%s\n", err.message);
+        return -1;
+    }
+    uint64_t n;
+    want = tiny_read(out, &want_bytes);
+    want_manifest = tiny_read(tiny_path("out.gguf.manifest.json"), &n);
+    return 0;
+}
+
+static int cleanup(void **state)
+{
+    (void)state;
+    tiny_folder_remove();
+    const char *const all[] = {in, out, recipe, text, other_text, want, want_manifest};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) free((char *)(uintptr_t)all[i]);
+    return 0;
+}
+
+static void interrupted_anywhere_resumes_to_the_same_bytes(void **state)
+{
+    (void)state;
+    forget();
+    assert_int_equal(run(params(), 0, NULL), GYRE_OK);
+    const int all = calls;
+    forget();
+    int shorter = 0;
+    for (int at = 1; at <= all; at += at < 12 ? 5 : 3) { // in the survey, in the tables, in every block
+        gyre_quantize_params p = params();
+        gyre_error err = {0};
+        assert_int_equal(run(p, at, &err), GYRE_E_CANCELLED);
+        assert_int_not_equal(access(out, F_OK), 0);
+        p.resume = true;
+        if (run(p, 0, &err) != GYRE_OK) fail_msg("after %d calls: %s", at, err.message);
+        shorter += calls < all / 2;
+        expect_complete();
+        forget();
+    }
+    assert_true(shorter > 0); // it went on, and did not choose again
+}
+
+static void another_runs_journal_is_refused(void **state)
+{
+    (void)state;
+    char line[sizeof recipe_text];
+    const char *other_recipe = tiny_path("other.yaml");
+    memcpy(line, recipe_text, sizeof line);
+    memcpy(strstr(line, "sweeps: 2"), "sweeps: 3", 9); // the same name, another content
+    write_file(other_recipe, line, strlen(line));
+    forget();
+    assert_int_equal(run(params(), calls > 0 ? 45 : 45, NULL), GYRE_E_CANCELLED);
+    for (int change = 0; change < 3; change++) {
+        gyre_quantize_params p = params();
+        gyre_error err = {0};
+        p.resume = true;
+        if (change == 0) p.calib = &other_text;
+        if (change == 1) p.recipe = other_recipe;
+        if (change == 2) p.seed = 6;
+        static const char *const named[] = {"calibration", "recipe_text", "seed"};
+        assert_int_not_equal(run(p, 0, &err), GYRE_OK);
+        if (!strstr(err.message, named[change])) fail_msg("%s", err.message);
+    }
+    gyre_quantize_params p = params();
+    p.resume = true;
+    assert_int_equal(run(p, 0, NULL), GYRE_OK);
+    expect_complete();
+}
+
+static void damaged_streams_are_refused(void **state)
+{
+    (void)state;
+    forget();
+    assert_int_equal(run(params(), 45, NULL), GYRE_E_CANCELLED);
+    char command[512];
+    snprintf(command, sizeof command, "for f in '%s'.journal/stream-*; do truncate -s 100 \"$f\"; done", out);
+    assert_int_equal(system(command), 0);
+    gyre_quantize_params p = params();
+    gyre_error err = {0};
+    p.resume = true;
+    assert_int_equal(run(p, 0, &err), GYRE_E_FORMAT);
+    if (!strstr(err.message, "--force")) fail_msg("%s", err.message);
+    p.resume = false;
+    p.force = true;
+    assert_int_equal(run(p, 0, NULL), GYRE_OK);
+    expect_complete();
+}
+
+static void files_verify_and_reproduce(void **state)
+{
+    (void)state;
+    gyre_error err = {0};
+    gyre_verify_result result = {0};
+    const gyre_verify_params v = {.file = out, .base = in};
+    if (gyre_verify(&v, &result, &err) != GYRE_OK) fail_msg("%s", err.message);
+    assert_int_equal(result.linears, 21);
+    gyre_reproduce_result made = {0};
+    const gyre_reproduce_params r = {
+        .manifest = tiny_path("out.gguf.manifest.json"), .base = in, .calib = &text, .n_calib = 1};
+    if (gyre_reproduce(&r, &made, &err) != GYRE_OK) fail_msg("%s", err.message);
+    const gyre_reproduce_params wrong = {
+        .manifest = tiny_path("out.gguf.manifest.json"), .base = in, .calib = &other_text, .n_calib = 1};
+    assert_int_not_equal(gyre_reproduce(&wrong, &made, &err), GYRE_OK);
+    assert_non_null(strstr(err.message, "SHA-256"));
+}
+
+static void unusable_texts_are_named(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name, *data, *says;
+        size_t bytes;
+    } bad[] = {{"empty.txt", "", "empty", 0},
+               {"short.txt", "a few words", "one window is 32", 11},
+               {"latin1.txt", "caf\xe9 au lait and more of it", "not UTF-8 at byte 3", 27},
+               {"missing.txt", NULL, "missing.txt", 0}};
+    forget();
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        const char *path = tiny_path(bad[i].name);
+        gyre_quantize_params p = params();
+        gyre_error err = {0};
+        if (bad[i].data) write_file(path, bad[i].data, bad[i].bytes);
+        p.calib = &path;
+        assert_int_not_equal(run(p, 0, &err), GYRE_OK);
+        if (!strstr(err.message, bad[i].says) || !strstr(err.message, bad[i].name)) fail_msg("%s", err.message);
+        assert_int_not_equal(access(tiny_path("out.gguf.part"), F_OK), 0);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(interrupted_anywhere_resumes_to_the_same_bytes),
+        cmocka_unit_test(another_runs_journal_is_refused),
+        cmocka_unit_test(damaged_streams_are_refused),
+        cmocka_unit_test(files_verify_and_reproduce),
+        cmocka_unit_test(unusable_texts_are_named),
+    };
+    return cmocka_run_group_tests(tests, setup, cleanup);
+}
