@@ -29,26 +29,10 @@ static int on_progress(void *user, double fraction, double ppl)
 
 // ---- JSON -------------------------------------------------------------------------------------------------------
 
-static int add_figures(json_t *out, const gyre_eval_result *r)
-{
-    json_t *figures =
-        json_pack("{s:I, s:i, s:f, s:f, s:f, s:f, s:s, s:f}", "tokens", (json_int_t)r->tokens, "windows",
-                  (int)r->windows, "nll", r->nll, "nll_stderr", r->nll_stderr, "ppl", r->ppl, "ppl_stderr",
-                  r->ppl_stderr, "stderr_from", r->stderr_from_windows ? "windows" : "tokens", "seconds", r->seconds);
-    json_t *reference = r->has_reference ? json_pack("{s:f, s:f, s:s, s:f, s:f}", "kl", r->kl, "kl_stderr",
-                                                     r->kl_stderr, "kl_kind", r->kl_is_bound ? "top-k bound" : "exact",
-                                                     "top1_agreement", r->top1_agreement, "top1_stderr", r->top1_stderr)
-                                         : json_object();
-    const int failed = !figures || !reference || json_object_update(out, figures) || json_object_update(out, reference);
-    json_decref(figures);
-    json_decref(reference);
-    return failed;
-}
-
 static json_t *text_json(const struct eval *e, uint32_t i, const gyre_eval_result *r)
 {
     json_t *out = json_pack("{s:s}", "text", e->texts.text[i].path);
-    if (!out || add_figures(out, r)) {
+    if (!out || cli_eval_figures(out, r)) {
         json_decref(out);
         return NULL;
     }
@@ -63,7 +47,7 @@ static int print_json(const struct eval *e, const gyre_engine_info *info, const 
     json_t *out = json_pack("{s:s, s:i, s:i, s:i}", "device", info->device, "act", (int)info->act, "kv", (int)info->kv,
                             "ctx", (int)e->ctx);
     json_t *texts = e->texts.n > 1 ? json_array() : NULL;
-    int failed = !out || add_figures(out, all) || (e->texts.n > 1 && !texts);
+    int failed = !out || cli_eval_figures(out, all) || (e->texts.n > 1 && !texts);
     for (uint32_t i = 0; i < e->texts.n; i++) {
         calibrated |= e->calibrated[i];
         if (texts && !failed) failed = json_array_append_new(texts, text_json(e, i, &each[i]));

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static const struct cli_command *const commands[] = {&cli_devices, &cli_quantize, &cli_run, &cli_eval, &cli_bench, &cli_inspect, &cli_tokenize};
+static const struct cli_command *const commands[] = {&cli_devices, &cli_quantize, &cli_run, &cli_eval, &cli_compare, &cli_bench, &cli_inspect, &cli_tokenize};
 enum { COMMANDS = sizeof commands / sizeof *commands };
 
 static void usage(FILE *to)
@@ -18,7 +18,7 @@ static void usage(FILE *to)
 int main(int argc, char **argv)
 {
     if (argc < 2) {
-        cli_usage("no command: one of devices, quantize, run, eval, bench, inspect, tokenize is needed; see gyre --help");
+        cli_usage("no command: one of devices, quantize, run, eval, compare, bench, inspect, tokenize is needed; see gyre --help");
         usage(stderr);
         return 2;
     }

@@ -87,3 +87,19 @@ void cli_texts_calibrated(const struct cli_texts *texts, const char *model, bool
     }
     json_decref(manifest);
 }
+
+int cli_eval_figures(json_t *out, const gyre_eval_result *r)
+{
+    json_t *figures =
+        json_pack("{s:I, s:i, s:f, s:f, s:f, s:f, s:s, s:f}", "tokens", (json_int_t)r->tokens, "windows",
+                  (int)r->windows, "nll", r->nll, "nll_stderr", r->nll_stderr, "ppl", r->ppl, "ppl_stderr",
+                  r->ppl_stderr, "stderr_from", r->stderr_from_windows ? "windows" : "tokens", "seconds", r->seconds);
+    json_t *reference = r->has_reference ? json_pack("{s:f, s:f, s:s, s:f, s:f}", "kl", r->kl, "kl_stderr",
+                                                     r->kl_stderr, "kl_kind", r->kl_is_bound ? "top-k bound" : "exact",
+                                                     "top1_agreement", r->top1_agreement, "top1_stderr", r->top1_stderr)
+                                         : json_object();
+    const int failed = !figures || !reference || json_object_update(out, figures) || json_object_update(out, reference);
+    json_decref(figures);
+    json_decref(reference);
+    return failed;
+}
