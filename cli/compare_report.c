@@ -62,11 +62,16 @@ static char *finish(struct buffer *b)
 
 // ---- Markdown ---------------------------------------------------------------------------------------------------
 
-// A cell's text: '|' and line ends would end it.
+// Text within a cell: '|' and line ends would end it.
+static void put_text(struct buffer *b, const char *text)
+{
+    for (; *text; text++) put(b, *text == '|' ? "\\%c" : "%c", *text == '\n' ? ' ' : *text);
+}
+
 static void put_cell(struct buffer *b, const char *text)
 {
     put(b, " ");
-    for (; *text; text++) put(b, *text == '|' ? "\\%c" : "%c", *text == '\n' ? ' ' : *text);
+    put_text(b, text);
     put(b, " |");
 }
 
@@ -82,7 +87,14 @@ static void put_head(struct buffer *b, const json_t *texts)
     size_t i;
     json_t *text;
     put(b, "| recipe | setting | bits a weight |");
-    json_array_foreach(texts, i, text) { put(b, " perplexity, %s | KL, %s |", word(text, "text"), word(text, "text")); }
+    json_array_foreach(texts, i, text)
+    {
+        put(b, " perplexity, ");
+        put_text(b, word(text, "text"));
+        put(b, " | KL, ");
+        put_text(b, word(text, "text"));
+        put(b, " |");
+    }
     put(b, " same token, %% | size, MiB | quantize, s | evaluate, s |\n|---|---|---:|");
     json_array_foreach(texts, i, text) put(b, "---:|---:|");
     put(b, "---:|---:|---:|---:|\n");

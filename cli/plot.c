@@ -1,20 +1,20 @@
-// See plot.h. Glyphs and the PNG coding are stb's.
+// See plot.h. The PNG coding is stb's.
 #include "cli/plot.h"
 
+#include "cli/font.h"
 #include "runtime/util/base.h"
 #include "runtime/util/file.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define STB_IMAGE_WRITE_STATIC
 #define STB_IMAGE_WRITE_IMPLEMENTATION
-#include <stb/stb_easy_font.h>
 #include <stb/stb_image_write.h>
 
-enum { MAX_SIDE = 16384, MAX_TEXT = 200 };
-static const double capital = 7; // height of a capital in the font's own units
+enum { MAX_SIDE = 16384, CAPITAL = CLI_FONT_BASE - CLI_FONT_TOP };
 
 gyre_status cli_canvas_create(int width, int height, struct cli_canvas *out, gyre_error *err)
 {
@@ -87,46 +87,43 @@ void cli_draw_rect(struct cli_canvas *c, double x, double y, double width, doubl
     }
 }
 
-// The font's functions want a writable string.
-static void ascii(const char *text, char out[MAX_TEXT])
+// The next character's glyph; NULL at the end. What is no printable ASCII is one '?'.
+static const char *next_glyph(const char **text)
 {
-    size_t n = 0;
-    for (; *text && n + 1 < MAX_TEXT; text++) {
-        const unsigned char code = (unsigned char)*text;
-        if ((code & 0xC0) == 0x80) continue; // the rest of a character that already became '?'
-        out[n++] = code >= 32 && code < 127 ? (char)code : '?';
-    }
-    out[n] = 0;
+    if (!**text) return NULL;
+    const unsigned char code = (unsigned char)*(*text)++;
+    while (code >= 0xC0 && ((unsigned char)**text & 0xC0) == 0x80) ++*text;
+    const bool known = code >= CLI_FONT_FIRST && code < CLI_FONT_FIRST + CLI_FONT_GLYPHS;
+    return cli_font[(known ? code : '?') - CLI_FONT_FIRST];
 }
 
 double cli_text_width(const char *text, double size)
 {
-    char line[MAX_TEXT];
-    ascii(text, line);
-    return stb_easy_font_width(line) * size / capital;
+    double units = 0;
+    for (const char *g; (g = next_glyph(&text)) != NULL;) units += g[1] - g[0];
+    return units * size / CAPITAL;
 }
-
-struct vertex {
-    float x, y, z;
-    unsigned char colour[4];
-};
 
 static void draw(struct cli_canvas *c, double x, double y, int align, double size, cli_colour colour, const char *text,
                  bool upright)
 {
-    static const double shift[] = {0, 0.5, 1};
-    char line[MAX_TEXT];
-    struct vertex quads[MAX_TEXT * 28]; // a glyph has at most that many corners, usually 12
-    ascii(text, line);
-    const int n = stb_easy_font_print(0, 0, line, NULL, quads, (int)sizeof quads);
-    const double scale = size / capital,
-                 back = stb_easy_font_width(line) * scale * shift[(align > 0) - (align < 0) + 1];
-    for (int i = 0; i < n; i++) {
-        const struct vertex *a = &quads[4 * i], *b = a + 2; // opposite corners
-        const double u = a->x * scale - back, v = (a->y - capital / 2 - 1) * scale, w = (b->x - a->x) * scale,
-                     h = (b->y - a->y) * scale;
-        if (upright) cli_draw_rect(c, x + v, y - u - w, h, w, colour);
-        else cli_draw_rect(c, x + u, y + v, w, h, colour);
+    const double scale = size / CAPITAL, thickness = fmax(1.15, size / 8);
+    double pen = -cli_text_width(text, size) * (align < 0 ? 0 : align > 0 ? 1 : 0.5);
+    for (const char *g; (g = next_glyph(&text)) != NULL; pen += (g[1] - g[0]) * scale) {
+        double from[2] = {0, 0};
+        bool down = false;
+        for (const char *p = g + 2; *p; p += 2) {
+            if (*p == ' ') {
+                down = false;
+                continue;
+            }
+            const double u = pen + (p[0] - g[0]) * scale,
+                         v = (p[1] - 'R' - (CLI_FONT_TOP + CLI_FONT_BASE) / 2.0) * scale;
+            const double to[2] = {upright ? x + v : x + u, upright ? y - u : y + v};
+            if (down) cli_draw_line(c, from[0], from[1], to[0], to[1], thickness, colour);
+            memcpy(from, to, sizeof from);
+            down = true;
+        }
     }
 }
 

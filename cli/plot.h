@@ -25,7 +25,7 @@ void cli_draw_dashed(struct cli_canvas *canvas, double x0, double y0, double x1,
 void cli_draw_rect(struct cli_canvas *canvas, double x, double y, double width, double height, cli_colour colour);
 
 // ASCII text; other characters become '?'. (x, y) is the middle of the text's height and, by align, its left end (-1),
-// middle (0) or right end (1). size: height of a capital letter in pixels; 9 reads well. upright: turned a quarter, read from
+// middle (0) or right end (1). size: height of a capital letter in pixels; 10 reads well. upright: turned a quarter, read from
 // below.
 void cli_draw_text(struct cli_canvas *canvas, double x, double y, int align, double size, cli_colour colour,
                    const char *text);

@@ -71,7 +71,7 @@ static void test_shapes(void **state)
     cli_draw_line(&c, 30, 20.5, 50, 20.5, 1, 0xFF0000);
     assert_true(at(&c, 40, 20) == 0xFF0000 && at(&c, 40, 22) == 0xFFFFFF);
     cli_draw_line(&c, 45, 7, 45, 7, 8, 0x00FF00); // a disc
-    assert_true(at(&c, 45, 7) == 0x00FF00 && at(&c, 48, 7) == 0x00FF00 && at(&c, 48, 10) != 0x00FF00);
+    assert_true(at(&c, 45, 7) == 0x00FF00 && at(&c, 47, 7) == 0x00FF00 && at(&c, 48, 10) != 0x00FF00);
     // Outside, huge, empty and impossible: nothing happens to memory.
     cli_draw_line(&c, -1e9, -1e9, 1e9, 1e9, 3, 0);
     cli_draw_rect(&c, -50, -50, 20, 20, 0);
