@@ -279,6 +279,14 @@ static gyre_status need_reference(struct compare *c, gyre_error *err)
 
 // ---- a cell ---------------------------------------------------------------------------------------------------------
 
+// A run that was killed before its first step leaves a folder without a state: nothing to go on with.
+static bool can_resume(const char *output)
+{
+    char state[4200];
+    snprintf(state, sizeof state, "%s.journal/state.json", output);
+    return gyre_file_exists(state);
+}
+
 // The quantized file and its record {file, bits_per_weight, bytes, quantize_seconds}: borrowed.
 static gyre_status need_weights(struct compare *c, const struct compare_recipe *r, const struct cli_setting *s,
                                 char *path, size_t size, json_t **record, gyre_error *err)
@@ -305,7 +313,7 @@ static gyre_status need_weights(struct compare *c, const struct compare_recipe *
                                     .calib = r->calibrates ? c->calib : NULL,
                                     .seed = c->seed,
                                     .device = c->device,
-                                    .resume = true,
+                                    .resume = can_resume(path),
                                     .force = true,
                                     .log = cli_log(true),
                                     .progress = on_quantize,
