@@ -60,6 +60,13 @@ static bool store_number(const struct cli_option *o, const char *value)
     return v <= UINT32_MAX;
 }
 
+static bool append(struct cli_list *list, const char *value)
+{
+    if (list->n == CLI_LIST_MAX) return false;
+    list->item[list->n++] = value;
+    return true;
+}
+
 // Stores a value; false if it is none that the option takes.
 static bool store(const struct cli_option *o, const char *value)
 {
@@ -67,12 +74,7 @@ static bool store(const struct cli_option *o, const char *value)
     switch (o->kind) {
     case CLI_FLAG: *(bool *)o->out = true; return true;
     case CLI_TEXT: *(const char **)o->out = value; return true;
-    case CLI_TEXTS: {
-        struct cli_texts *texts = o->out;
-        if (texts->n == CLI_MAX_TEXTS) return false;
-        texts->text[texts->n++] = value;
-        return true;
-    }
+    case CLI_LIST: return append(o->out, value);
     default: return store_number(o, value);
     }
 }
@@ -80,7 +82,7 @@ static bool store(const struct cli_option *o, const char *value)
 static void allowed(const struct cli_option *o, char *out, size_t cap)
 {
     if (o->only) snprintf(out, cap, "one of %s", o->only);
-    else if (o->kind == CLI_TEXTS) snprintf(out, cap, "at most %d of them", CLI_MAX_TEXTS);
+    else if (o->kind == CLI_LIST) snprintf(out, cap, "at most %d values", CLI_LIST_MAX);
     else if (o->kind == CLI_F32) snprintf(out, cap, "a number from %g to %g", o->min, o->max);
     else snprintf(out, cap, "a whole number from %.0f to %.0f", o->min, o->max);
 }

@@ -3,13 +3,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum cli_kind { CLI_FLAG, CLI_TEXT, CLI_TEXTS, CLI_U32, CLI_U64, CLI_F32 };
+enum cli_kind { CLI_FLAG, CLI_TEXT, CLI_LIST, CLI_U32, CLI_U64, CLI_F32 };
 
-// What an option collects that may be given several times.
-enum { CLI_MAX_TEXTS = 16 };
-struct cli_texts { const char *text[CLI_MAX_TEXTS]; uint32_t n; };
+// What an option that may be repeated collects, in order.
+enum { CLI_LIST_MAX = 16 };
+struct cli_list { const char *item[CLI_LIST_MAX]; uint32_t n; };
 
-// One option. `out` points to bool, const char *, struct cli_texts, uint32_t, uint64_t or float by kind. Numbers lie in min..max, or, where
+// One option. `out` points to bool, const char *, struct cli_list, uint32_t, uint64_t or float by kind. Numbers lie in min..max, or, where
 // `only` is given, are one of its comma-separated values; texts too.
 struct cli_option {
     const char *name;   // "--act"; "-p" and the like for short ones

@@ -6,7 +6,7 @@
 #include <jansson.h>
 
 // Every command, in the order of `gyre --help`.
-extern const struct cli_command cli_devices, cli_quantize, cli_recipes, cli_run, cli_eval, cli_bench, cli_inspect, cli_tokenize, cli_verify, cli_reproduce;
+extern const struct cli_command cli_devices, cli_quantize, cli_recipes, cli_run, cli_eval, cli_compare, cli_bench, cli_inspect, cli_tokenize, cli_verify, cli_reproduce;
 
 // Prints "gyre: MESSAGE" as the last line of stderr (ending a progress line first) and returns the exit status:
 // 3 for a missing device, 130 after an interruption, else 1.

@@ -1,12 +1,17 @@
-// gyre eval: perplexity of a text, and the divergence from a reference model.
+// gyre eval: perplexity of texts, and the divergence from a reference model or its stored logits.
 #include "cli/cli.h"
+#include "cli/texts.h"
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct eval {
-    const char *model, *reference, *text;
-    uint32_t ctx, windows;
+    const char *model, *reference, *save;
+    struct cli_list paths;
+    struct cli_texts texts;
+    bool calibrated[CLI_LIST_MAX];
+    uint32_t ctx, windows, save_k;
     struct cli_engine engine;
     bool json;
 };
@@ -22,50 +27,136 @@ static int on_progress(void *user, double fraction, double ppl)
     return cli_interrupted();
 }
 
-static int print(const struct eval *e, const gyre_engine *engine, const gyre_eval_result *r)
+// ---- JSON -------------------------------------------------------------------------------------------------------
+
+static json_t *text_json(const struct eval *e, uint32_t i, const gyre_eval_result *r)
+{
+    json_t *out = json_pack("{s:s}", "text", e->texts.text[i].path);
+    if (!out || cli_eval_figures(out, r)) {
+        json_decref(out);
+        return NULL;
+    }
+    if (e->calibrated[i]) json_object_set_new(out, "calibrated_on", json_true());
+    return out;
+}
+
+static int print_json(const struct eval *e, const gyre_engine_info *info, const gyre_eval_result *each,
+                      const gyre_eval_result *all)
+{
+    bool calibrated = false;
+    json_t *out = json_pack("{s:s, s:i, s:i, s:i}", "device", info->device, "act", (int)info->act, "kv", (int)info->kv,
+                            "ctx", (int)e->ctx);
+    json_t *texts = e->texts.n > 1 ? json_array() : NULL;
+    int failed = !out || cli_eval_figures(out, all) || (e->texts.n > 1 && !texts);
+    for (uint32_t i = 0; i < e->texts.n; i++) {
+        calibrated |= e->calibrated[i];
+        if (texts && !failed) failed = json_array_append_new(texts, text_json(e, i, &each[i]));
+    }
+    if (calibrated && !failed) failed = json_object_set_new(out, "calibrated_on", json_true());
+    if (texts && !failed) failed = json_object_set(out, "texts", texts);
+    json_decref(texts);
+    if (!failed) return cli_print_json(out);
+    json_decref(out);
+    return cli_print_json(NULL);
+}
+
+// ---- text -------------------------------------------------------------------------------------------------------
+
+static void print_line(const gyre_engine_info *info, const gyre_eval_result *r)
+{
+    printf("perplexity %.4f +- %.4f over %llu tokens (%.5f nats each), act %u, kv %u, %s, %.1f s\n", r->ppl,
+           r->ppl_stderr, (unsigned long long)r->tokens, r->nll, info->act, info->kv, info->device, r->seconds);
+    if (r->has_reference)
+        printf("KL to the reference %s%.6f +- %.6f nats, same most likely token %.2f +- %.2f %%\n",
+               r->kl_is_bound ? "at least " : "", r->kl, r->kl_stderr, 100 * r->top1_agreement, 100 * r->top1_stderr);
+}
+
+static void print_row(const char *name, int width, const gyre_eval_result *r)
+{
+    printf("%-*s  %10llu  %11.4f +- %-9.4f", width, name, (unsigned long long)r->tokens, r->ppl, r->ppl_stderr);
+    if (r->has_reference)
+        printf("  %9.6f +- %-8.6f  %6.2f +- %-5.2f", r->kl, r->kl_stderr, 100 * r->top1_agreement,
+               100 * r->top1_stderr);
+    putchar('\n');
+}
+
+static void print_table(const struct eval *e, const gyre_engine_info *info, const gyre_eval_result *each,
+                        const gyre_eval_result *all)
+{
+    int width = 9; // "all texts"
+    for (uint32_t i = 0; i < e->texts.n; i++) {
+        const int n = (int)strlen(e->texts.text[i].name);
+        width = n > width ? n : width;
+    }
+    printf("%-*s  %10s  %-24s", width, "text", "tokens", "  perplexity");
+    if (all->has_reference)
+        printf("  %-21s  %s", all->kl_is_bound ? "KL (at least), nats" : "KL, nats", "same token, %");
+    putchar('\n');
+    for (uint32_t i = 0; i < e->texts.n; i++) print_row(e->texts.text[i].name, width, &each[i]);
+    print_row("all texts", width, all);
+    printf("act %u, kv %u, %s, %.1f s; errors from %s\n", info->act, info->kv, info->device, all->seconds,
+           all->stderr_from_windows ? "windows" : "tokens");
+}
+
+static int print(const struct eval *e, const gyre_engine *engine, const gyre_eval_result *each,
+                 const gyre_eval_result *all)
 {
     gyre_engine_info info;
     gyre_engine_describe(engine, &info);
-    if (e->json) {
-        json_t *out = json_pack("{s:I, s:f, s:f, s:f, s:s, s:i, s:i, s:i, s:f}", "tokens", (json_int_t)r->tokens, "nll", r->nll, "ppl", r->ppl, "ppl_stderr", r->ppl_stderr, "device", info.device,
-                                "act", (int)info.act, "kv", (int)info.kv, "ctx", (int)e->ctx, "seconds", r->seconds);
-        if (out && r->has_reference) {
-            json_object_set_new(out, "kl", json_real(r->kl));
-            json_object_set_new(out, "top1_agreement", json_real(r->top1_agreement));
-        }
-        return cli_print_json(out);
-    }
+    if (e->json) return print_json(e, &info, each, all);
     cli_progress_end();
-    printf("perplexity %.4f +- %.4f over %llu tokens (%.5f nats each), act %u, kv %u, %s, %.1f s\n", r->ppl, r->ppl_stderr, (unsigned long long)r->tokens, r->nll, info.act, info.kv, info.device, r->seconds);
-    if (r->has_reference) printf("KL to the reference %.6f nats, same most likely token %.2f %%\n", r->kl, 100 * r->top1_agreement);
+    if (e->texts.n > 1) print_table(e, &info, each, all);
+    else print_line(&info, all);
     return 0;
+}
+
+// ---- the command --------------------------------------------------------------------------------------------------
+
+static void warn_calibrated(struct eval *e)
+{
+    cli_texts_calibrated(&e->texts, e->model, e->calibrated);
+    for (uint32_t i = 0; i < e->texts.n; i++) {
+        if (e->calibrated[i])
+            fprintf(stderr, "warning: %s was calibrated on %s; figures on that text flatter it\n",
+                    cli_base_name(e->model), e->texts.text[i].name);
+    }
 }
 
 static int eval_model(struct eval *e)
 {
     gyre_error err = {0};
     gyre_engine *engine = NULL, *reference = NULL;
-    char *text = NULL;
-    uint32_t *tokens = NULL;
-    size_t bytes = 0, n = 0;
+    gyre_reference *stored = NULL;
     int status = 1;
     gyre_status st = GYRE_OK;
-    GYRE_GO(cli_read(e->text, &text, &bytes, &err));
+    GYRE_GO(cli_texts_read(&e->paths, &e->texts, &err));
+    warn_calibrated(e);
+    if (e->reference && gyre_reference_is(e->reference)) GYRE_GO(gyre_reference_open(e->reference, &stored, &err));
     e->engine.context = e->ctx;
     GYRE_GO(cli_open(e->model, &e->engine, e->json, &engine, &err));
-    if (e->reference) {
+    if (e->reference && !stored) {
         const gyre_engine_params params = {.act = 16, .kv = 16, .context = e->ctx, .log = cli_log(e->json)};
         GYRE_GO(gyre_engine_open_beside(engine, e->reference, &params, &reference, &err));
     }
-    GYRE_GO(gyre_tokenize(engine, text, bytes, true, &tokens, &n, &err));
-    gyre_eval_result result;
-    GYRE_GO(gyre_eval(engine, reference, tokens, n, e->ctx, e->windows, on_progress, e, &result, &err));
-    status = print(e, engine, &result);
+    GYRE_GO(cli_texts_tokenize(&e->texts, engine, &err));
+    gyre_eval_text texts[CLI_LIST_MAX];
+    gyre_eval_result each[CLI_LIST_MAX], all;
+    const gyre_eval_params params = {.ctx = e->ctx,
+                                     .windows = e->windows,
+                                     .reference = reference,
+                                     .stored = stored,
+                                     .save = e->save,
+                                     .save_k = e->save_k,
+                                     .progress = on_progress,
+                                     .user = e};
+    cli_texts_for_eval(&e->texts, texts);
+    GYRE_GO(gyre_eval_texts(engine, texts, e->texts.n, &params, each, &all, &err));
+    status = print(e, engine, each, &all);
 done:
     gyre_engine_close(reference);
     gyre_engine_close(engine);
-    free(tokens);
-    free(text);
+    gyre_reference_close(stored);
+    cli_texts_free(&e->texts);
     return st == GYRE_OK ? status : cli_fail(&err);
 }
 
@@ -73,17 +164,22 @@ static int run(int argc, char **argv)
 {
     struct eval e = {.ctx = 2048};
     const struct cli_option options[] = {
-        {"--text", "FILE", "the text (required)", CLI_TEXT, &e.text, 0, 0, NULL},
+        {"--text", "FILE", "a text; may be repeated for a row each (required)", CLI_LIST, &e.paths, 0, 0, NULL},
         {"--ctx", "N", "tokens in a window (2048)", CLI_U32, &e.ctx, 2, 1 << 24, NULL},
-        {"--windows", "N", "windows to evaluate; default: all", CLI_U32, &e.windows, 1, 1 << 24, NULL},
-        {"--reference", "MODEL", "also report KL and agreement to this model, run at 16 bits", CLI_TEXT, &e.reference, 0, 0, NULL},
+        {"--windows", "N", "windows of each text to evaluate; default: all", CLI_U32, &e.windows, 1, 1 << 24, NULL},
+        {"--reference", "MODEL", "also report KL and agreement to this model, run at 16 bits, or to stored logits",
+         CLI_TEXT, &e.reference, 0, 0, NULL},
+        {"--save-reference", "FILE", "store MODEL's logits for a later --reference FILE", CLI_TEXT, &e.save, 0, 0,
+         NULL},
+        {"--reference-k", "K", "logits of a token to store; the others count as one (64)", CLI_U32, &e.save_k, 1,
+         1 << 24, NULL},
         CLI_ENGINE_OPTIONS(e.engine),
         {"--json", NULL, "machine-readable output", CLI_FLAG, &e.json, 0, 0, NULL},
     };
     const int stop = cli_parse(&cli_eval, options, sizeof options / sizeof *options, argc, argv, &e.model);
     if (stop >= 0) return stop;
-    if (!e.text) return cli_usage("missing option (--text FILE): gyre eval needs a text; see gyre eval --help");
+    if (!e.paths.n) return cli_usage("missing option (--text FILE): gyre eval needs a text; see gyre eval --help");
     return eval_model(&e);
 }
 
-const struct cli_command cli_eval = {"eval", "MODEL", "Measure perplexity and divergence on a text", run, 1, false};
+const struct cli_command cli_eval = {"eval", "MODEL", "Measure perplexity and divergence on texts", run, 1, false};

@@ -48,7 +48,7 @@ static int run(int argc, char **argv)
 {
     gyre_quantize_params p = {.progress = on_progress, .log = cli_log(false)};
     uint32_t wgroup = UINT32_MAX;
-    struct cli_texts calib = {0};
+    struct cli_list calib = {0};
     const struct cli_option options[] = {
         {"-o", "OUT", "the file to write (required)", CLI_TEXT, &p.output, 0, 0, NULL},
         {"--recipe", "NAME|FILE", "what is done; gyre recipes lists them (quarot-rtn)", CLI_TEXT, &p.recipe, 0, 0, NULL},
@@ -57,7 +57,7 @@ static int run(int argc, char **argv)
         {"--act", "BITS", "activations the file is made for: 16, 8, 4 (8)", CLI_U32, &p.act, 0, 0, "16,8,4"},
         {"--kv", "BITS", "KV cache the file is made for: 16, 8, 4 (8)", CLI_U32, &p.kv, 0, 0, "16,8,4"},
         {"--profile", "NAME", "full, or portable for files that other tools load (full)", CLI_TEXT, &p.profile, 0, 0, "full,portable"},
-        {"--calib", "FILE", "text to calibrate on, may be repeated; default: a bundled mixture", CLI_TEXTS, &calib, 0, 0, NULL},
+        {"--calib", "FILE", "text to calibrate on, may be repeated; default: a bundled mixture", CLI_LIST, &calib, 0, 0, NULL},
         {"--seed", "N", "seed of the random rotations (0)", CLI_U64, &p.seed, 0, 9007199254740992.0, NULL},
         {"--device", "ID", "device for calibration and the closing summary; default: a GPU, else the host", CLI_TEXT, &p.device, 0, 0, NULL},
         {"--report", "DIR", "also write report.html and report.md there", CLI_TEXT, &p.report_dir, 0, 0, NULL},
@@ -70,7 +70,7 @@ static int run(int argc, char **argv)
     const int bad = p.recipe ? check_recipe(p.recipe) : -1;
     if (bad >= 0) return bad;
     p.wgroup = wgroup == UINT32_MAX ? -1 : (int32_t)wgroup;
-    p.calib = calib.text;
+    p.calib = calib.item;
     p.n_calib = calib.n;
     gyre_error err = {0};
     gyre_quantize_summary summary = {0};

@@ -20,18 +20,18 @@ static int print_json(const gyre_reproduce_params *p, const gyre_reproduce_resul
 static int run(int argc, char **argv)
 {
     gyre_reproduce_params p = {.progress = on_progress, .log = cli_log(false)};
-    struct cli_texts calib = {0};
+    struct cli_list calib = {0};
     bool json = false;
     const struct cli_option options[] = {
         {"--base", "MODEL", "the model that the manifest names (required)", CLI_TEXT, &p.base, 0, 0, NULL},
-        {"--calib", "FILE", "a calibration text that the manifest names; may be repeated", CLI_TEXTS, &calib, 0, 0, NULL},
+        {"--calib", "FILE", "a calibration text that the manifest names; may be repeated", CLI_LIST, &calib, 0, 0, NULL},
         {"--work", "DIR", "make the file there and keep it; default: a folder that is removed", CLI_TEXT, &p.work, 0, 0, NULL},
         {"--json", NULL, "machine-readable output", CLI_FLAG, &json, 0, 0, NULL},
     };
     const int stop = cli_parse(&cli_reproduce, options, sizeof options / sizeof *options, argc, argv, &p.manifest);
     if (stop >= 0) return stop;
     if (!p.base) return cli_usage("missing option (--base MODEL): gyre reproduce needs the model that the manifest names; see gyre reproduce --help");
-    p.calib = calib.text;
+    p.calib = calib.item;
     p.n_calib = calib.n;
     gyre_error err = {0};
     gyre_reproduce_result result;

@@ -2,17 +2,20 @@
 //
 // A window's residual stream is computed in steps of many rows; the head then runs over it in chunks of HEAD_ROWS rows,
 // because logits of a whole step (1024 x 49152 floats) exceed the buffer range of small devices. With a reference, its
-// head writes one chunk of logits that the model's head graph of the same chunk compares with its own.
+// head writes one chunk of logits that the model's head graph of the same chunk compares with its own. Stored reference
+// logits are compared and made on the host, which reads each chunk back.
 #include "runtime/engine.h"
+#include "runtime/eval.h"
 
 #include "runtime/util/base.h"
 #include "runtime/util/clock.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { HEAD_ROWS = 64 };
+enum { HEAD_ROWS = 64, SAVED = 64 };
 
 // One model's recorded graphs for the rows of a step.
 struct runner {
@@ -25,15 +28,20 @@ struct runner {
 };
 
 struct eval {
+    const gyre_eval_params *params;
     struct runner model, reference;
-    struct gyre_binding targets, loglik, kl, ref_logits;
+    struct gyre_binding targets, loglik, kl, ref_logits, logits; // logits: one chunk of the model's, for the host
     uint32_t *target_data;
-    float *loglik_data, *kl_data;              // float4 per row
-    double nll, nll_squares, kl_sum, agree;
-    uint64_t tokens;
+    float *loglik_data, *kl_data, *logit_data; // float4 per row; [HEAD_ROWS][vocab], NULL where the host needs none
+    struct gyre_reference_writer *writer;
+    uint32_t *windows;                  // of each text
+    uint64_t *first_row;                // of each text in the stored reference
+    uint64_t stored_row;                // the next one there
+    struct gyre_eval_sums sums, before; // of the text under way; of those before it
 };
 
-static gyre_status buffer(gyre_device *device, uint64_t bytes, const char *label, struct gyre_binding *out, gyre_error *err)
+static gyre_status buffer(gyre_device *device, uint64_t bytes, const char *label, struct gyre_binding *out,
+                          gyre_error *err)
 {
     *out = (struct gyre_binding){.size = bytes};
     return gyre_buffer_create(device, bytes, label, &out->buffer, err);
@@ -96,14 +104,18 @@ static gyre_status head_graph(struct eval *v, struct runner *r, uint32_t c, gyre
     const struct gyre_batch batch = gyre_kv_batch(&e->kv, slice(e->rows, 0, (uint64_t)rows * 16));
     gyre_graph *g = NULL;
     GYRE_TRY(gyre_graph_create(e->device, rows, &batch, &g, err));
-    const gyre_value x = gyre_g_external(g, "hidden", rows, e->model.hp.width, slice(r->hidden, c * rows * row, rows * row));
+    const gyre_value x =
+        gyre_g_external(g, "hidden", rows, e->model.hp.width, slice(r->hidden, c * rows * row, rows * row));
     const gyre_value logits = gyre_llama_head(g, x, &e->model);
     const struct gyre_binding ref = slice(v->ref_logits, 0, (uint64_t)rows * e->model.hp.vocab * sizeof(float));
     if (r == &v->reference) {
         gyre_g_output(g, logits, ref);
     } else {
         const uint64_t at = (uint64_t)c * rows;
-        gyre_g_output(g, gyre_g_loglik(g, logits, slice(v->targets, at * 4, rows * 4)), slice(v->loglik, at * 16, rows * 16));
+        gyre_g_output(g, gyre_g_loglik(g, logits, slice(v->targets, at * 4, rows * 4)),
+                      slice(v->loglik, at * 16, rows * 16));
+        if (v->logit_data)
+            gyre_g_output(g, logits, slice(v->logits, 0, (uint64_t)rows * e->model.hp.vocab * sizeof(float)));
         if (v->reference.engine) {
             const gyre_value p = gyre_g_external(g, "reference logits", rows, e->model.hp.vocab, ref);
             gyre_g_output(g, gyre_g_kl(g, p, logits), slice(v->kl, at * 16, rows * 16));
@@ -114,7 +126,8 @@ static gyre_status head_graph(struct eval *v, struct runner *r, uint32_t c, gyre
     return GYRE_OK;
 }
 
-static gyre_status submit_body(struct runner *r, const uint32_t *tokens, uint32_t first, uint32_t n, uint32_t rows, gyre_error *err)
+static gyre_status submit_body(struct runner *r, const uint32_t *tokens, uint32_t first, uint32_t n, uint32_t rows,
+                               gyre_error *err)
 {
     gyre_engine *e = r->engine;
     gyre_graph *body = NULL;
@@ -122,11 +135,33 @@ static gyre_status submit_body(struct runner *r, const uint32_t *tokens, uint32_
     GYRE_TRY(gyre_kv_reserve(&e->kv, r->slot, first + n, err));
     memset(e->row_data, 0, (size_t)rows * 16);
     for (uint32_t i = 0; i < n; i++) {
-        memcpy(e->row_data + 4 * (size_t)i, (int32_t[]){(int32_t)tokens[first + i], (int32_t)r->slot, (int32_t)(first + i), 1}, 16);
+        memcpy(e->row_data + 4 * (size_t)i,
+               (int32_t[]){(int32_t)tokens[first + i], (int32_t)r->slot, (int32_t)(first + i), 1}, 16);
     }
     e->resident = false;
     GYRE_TRY(gyre_buffer_write(e->device, e->rows.buffer, 0, e->row_data, (uint64_t)rows * 16, err));
     return gyre_graph_submit(body, err);
+}
+
+// What the host does with n rows of the chunk that was just submitted: compares them with stored ones, stores them.
+// kl[i] = {KL, same best token, -, -}, as the device's.
+static gyre_status host_rows(struct eval *v, uint32_t n, float *kl, gyre_error *err)
+{
+    const uint64_t vocab = v->model.engine->model.hp.vocab;
+    GYRE_TRY(
+        gyre_buffer_read(v->model.engine->device, v->logits.buffer, 0, v->logit_data, n * vocab * sizeof(float), err));
+    for (uint32_t i = 0; i < n; i++) {
+        const float *logits = v->logit_data + i * vocab;
+        if (v->params->stored) {
+            double divergence;
+            bool same;
+            gyre_reference_compare(v->params->stored, v->stored_row++, logits, &divergence, &same);
+            kl[4 * (size_t)i] = (float)divergence;
+            kl[4 * (size_t)i + 1] = same;
+        }
+        if (v->writer) GYRE_TRY(gyre_reference_add(v->writer, logits, err));
+    }
+    return GYRE_OK;
 }
 
 // Rows first..first+n-1 of a window: each predicts the token after it.
@@ -147,35 +182,67 @@ static gyre_status eval_rows(struct eval *v, const uint32_t *tokens, uint32_t fi
         }
         GYRE_TRY(head_graph(v, &v->model, c, &g, err));
         GYRE_TRY(gyre_graph_submit(g, err));
+        if (v->logit_data)
+            GYRE_TRY(host_rows(v, GYRE_MIN(chunk, n - c * chunk), v->kl_data + (size_t)c * chunk * 4, err));
     }
     GYRE_TRY(gyre_buffer_read(e->device, v->loglik.buffer, 0, v->loglik_data, (uint64_t)n * 16, err));
     if (v->reference.engine) GYRE_TRY(gyre_buffer_read(e->device, v->kl.buffer, 0, v->kl_data, (uint64_t)n * 16, err));
     for (uint32_t i = 0; i < n; i++) {
         const double nll = v->loglik_data[4 * (size_t)i];
-        if (!isfinite(nll)) return gyre_fail(err, GYRE_E_FORMAT, "cannot evaluate (%s): the log-likelihood at position %u is not finite; the model's weights are damaged or overflow", gyre_source_path(e->source), first + i);
-        v->nll += nll;
-        v->nll_squares += nll * nll;
-        v->kl_sum += v->kl_data[4 * (size_t)i];
-        v->agree += v->kl_data[4 * (size_t)i + 1];
+        if (!isfinite(nll))
+            return gyre_fail(err, GYRE_E_FORMAT,
+                             "cannot evaluate (%s): the log-likelihood at position %u is not finite; the model's "
+                             "weights are damaged or overflow",
+                             gyre_source_path(e->source), first + i);
+        gyre_eval_count(&v->sums, nll, v->kl_data[4 * (size_t)i], v->kl_data[4 * (size_t)i + 1]);
     }
-    v->tokens += n;
     return GYRE_OK;
 }
 
-static gyre_status eval_open(struct eval *v, gyre_engine *e, gyre_engine *reference, gyre_error *err)
+static const char *base_name(const char *path)
 {
-    const uint64_t rows = e->max_rows;
+    const char *slash = strrchr(path, '/');
+    return slash && slash[1] ? slash + 1 : path;
+}
+
+static gyre_status begin_saving(struct eval *v, const gyre_eval_text *texts, uint32_t n, gyre_error *err)
+{
+    const gyre_engine *e = v->model.engine;
+    const gyre_eval_params *p = v->params;
+    const uint32_t vocab = e->model.hp.vocab;
+    if (p->save_k > vocab)
+        return gyre_fail(err, GYRE_E_INVALID,
+                         "cannot store %u logits of a token (%s): the vocabulary has %u; use a smaller --reference-k",
+                         p->save_k, p->save, vocab);
+    gyre_reference_info info = {.texts = n,
+                                .vocab = vocab,
+                                .ctx = p->ctx,
+                                .k = p->save_k ? p->save_k : GYRE_MIN((uint32_t)SAVED, vocab),
+                                .act = e->precision.act,
+                                .kv = e->precision.kv};
+    snprintf(info.model, sizeof info.model, "%s", base_name(gyre_source_path(e->source)));
+    for (uint32_t i = 0; i < n; i++) info.tokens += (uint64_t)v->windows[i] * (p->ctx - 1);
+    return gyre_reference_begin(p->save, &info, texts, v->windows, &v->writer, err);
+}
+
+static gyre_status eval_open(struct eval *v, gyre_engine *e, gyre_error *err)
+{
+    const uint64_t rows = e->max_rows, logits = (uint64_t)HEAD_ROWS * e->model.hp.vocab * sizeof(float);
+    const bool host = v->params->stored || v->params->save;
     v->target_data = calloc(rows, sizeof *v->target_data);
     v->loglik_data = calloc(rows, 16);
     v->kl_data = calloc(rows, 16);
-    if (!v->target_data || !v->loglik_data || !v->kl_data) return gyre_fail(err, GYRE_E_NOMEM, "cannot evaluate: out of memory");
+    v->logit_data = host ? malloc(logits) : NULL;
+    if (!v->target_data || !v->loglik_data || !v->kl_data || (host && !v->logit_data))
+        return gyre_fail(err, GYRE_E_NOMEM, "cannot evaluate: out of memory");
     GYRE_TRY(runner_open(&v->model, e, err));
     GYRE_TRY(buffer(e->device, rows * 4, "eval targets", &v->targets, err));
     GYRE_TRY(buffer(e->device, rows * 16, "eval results", &v->loglik, err));
-    if (!reference) return GYRE_OK;
-    GYRE_TRY(runner_open(&v->reference, reference, err));
+    if (host) GYRE_TRY(buffer(e->device, logits, "eval logits", &v->logits, err));
+    if (!v->params->reference) return GYRE_OK;
+    GYRE_TRY(runner_open(&v->reference, v->params->reference, err));
     GYRE_TRY(buffer(e->device, rows * 16, "eval divergences", &v->kl, err));
-    return buffer(e->device, (uint64_t)HEAD_ROWS * e->model.hp.vocab * sizeof(float), "reference logits", &v->ref_logits, err);
+    return buffer(e->device, logits, "reference logits", &v->ref_logits, err);
 }
 
 static void eval_close(struct eval *v)
@@ -188,50 +255,126 @@ static void eval_close(struct eval *v)
         gyre_buffer_destroy(device, v->loglik.buffer);
         gyre_buffer_destroy(device, v->kl.buffer);
         gyre_buffer_destroy(device, v->ref_logits.buffer);
+        gyre_buffer_destroy(device, v->logits.buffer);
     }
+    gyre_reference_drop(v->writer);
     free(v->target_data);
     free(v->loglik_data);
     free(v->kl_data);
+    free(v->logit_data);
+    free(v->windows);
+    free(v->first_row);
+    free(v);
 }
 
-static gyre_status check(const gyre_engine *e, const gyre_engine *reference, const uint32_t *tokens, size_t n, uint32_t ctx, uint32_t windows, gyre_error *err)
+static gyre_status check_text(struct eval *v, const gyre_engine *e, const gyre_eval_text *text, uint32_t i,
+                              gyre_error *err)
 {
-    if (ctx < 2 || ctx > e->context) return gyre_fail(err, GYRE_E_INVALID, "cannot evaluate: a window of %u tokens does not fit the context of %u", ctx, e->context);
-    if (n < (size_t)ctx * windows || windows == 0) return gyre_fail(err, GYRE_E_INVALID, "cannot evaluate: the text has %zu tokens and %u windows of %u need %zu; use a longer text or a smaller --ctx or --windows", n, GYRE_MAX(windows, 1), ctx, (size_t)ctx * GYRE_MAX(windows, 1));
-    for (size_t i = 0; i < (size_t)ctx * windows; i++) {
-        if (tokens[i] >= e->model.hp.vocab) return gyre_fail(err, GYRE_E_INVALID, "cannot evaluate: token %u is outside the vocabulary of %u", tokens[i], e->model.hp.vocab);
+    const gyre_eval_params *p = v->params;
+    const uint32_t asked = p->windows ? p->windows : (uint32_t)GYRE_MIN(text->n / p->ctx, (size_t)UINT32_MAX),
+                   need = GYRE_MAX(asked, 1);
+    const char *name = text->name ? text->name : "text";
+    if (asked == 0 || text->n < (size_t)p->ctx * asked)
+        return gyre_fail(err, GYRE_E_INVALID,
+                         "cannot evaluate (%s): it has %zu tokens and %u windows of %u need %zu; use a longer text or "
+                         "a smaller --ctx or --windows",
+                         name, text->n, need, p->ctx, (size_t)p->ctx * need);
+    for (size_t k = 0; k < (size_t)p->ctx * asked; k++) {
+        if (text->tokens[k] >= e->model.hp.vocab)
+            return gyre_fail(err, GYRE_E_INVALID, "cannot evaluate (%s): token %u is outside the vocabulary of %u",
+                             name, text->tokens[k], e->model.hp.vocab);
     }
-    if (reference && (reference->device != e->device || reference->model.hp.vocab != e->model.hp.vocab || reference->max_rows != e->max_rows || reference->context < ctx)) {
-        return gyre_fail(err, GYRE_E_INVALID, "cannot evaluate: the reference model has another vocabulary (%u and %u tokens) or was opened with other limits; use the model that this one was made from", reference->model.hp.vocab, e->model.hp.vocab);
+    v->windows[i] = asked;
+    return p->stored ? gyre_reference_find(p->stored, text, asked, p->ctx, e->model.hp.vocab, &v->first_row[i], err)
+                     : GYRE_OK;
+}
+
+static gyre_status check(struct eval *v, const gyre_engine *e, const gyre_eval_text *texts, uint32_t n, gyre_error *err)
+{
+    const gyre_eval_params *p = v->params;
+    const gyre_engine *r = p->reference;
+    if (p->ctx < 2 || p->ctx > e->context)
+        return gyre_fail(err, GYRE_E_INVALID, "cannot evaluate: a window of %u tokens does not fit the context of %u",
+                         p->ctx, e->context);
+    if (n == 0 || (r && p->stored))
+        return gyre_fail(err, GYRE_E_INVALID, "cannot evaluate: there is no text, or there are two references");
+    if (r && (r->device != e->device || r->model.hp.vocab != e->model.hp.vocab || r->max_rows != e->max_rows ||
+              r->context < p->ctx)) {
+        return gyre_fail(err, GYRE_E_INVALID,
+                         "cannot evaluate: the reference model has another vocabulary (%u and %u tokens) or was opened "
+                         "with other limits; use the model that this one was made from",
+                         r->model.hp.vocab, e->model.hp.vocab);
+    }
+    v->windows = calloc(n, sizeof *v->windows);
+    v->first_row = calloc(n, sizeof *v->first_row);
+    if (!v->windows || !v->first_row) return gyre_fail(err, GYRE_E_NOMEM, "cannot evaluate: out of memory");
+    for (uint32_t i = 0; i < n; i++) GYRE_TRY(check_text(v, e, &texts[i], i, err));
+    return GYRE_OK;
+}
+
+// `total`: tokens that all texts predict.
+static gyre_status eval_text(struct eval *v, const uint32_t *tokens, uint32_t windows, uint64_t total, gyre_error *err)
+{
+    const gyre_eval_params *p = v->params;
+    const uint32_t step = v->model.engine->max_rows;
+    for (uint32_t w = 0; w < windows; w++) {
+        for (uint32_t first = 0; first < p->ctx - 1; first += step) {
+            GYRE_TRY(eval_rows(v, tokens + (size_t)w * p->ctx, first, GYRE_MIN(step, p->ctx - 1 - first), err));
+            const double done = (double)(v->before.tokens + v->sums.tokens), nll = v->before.nll.sum + v->sums.nll.sum;
+            if (p->progress && p->progress(p->user, done / (double)total, exp(nll / done)))
+                return gyre_fail(err, GYRE_E_CANCELLED, "cancelled while evaluating");
+        }
+        gyre_eval_window(&v->sums);
     }
     return GYRE_OK;
 }
 
-gyre_status gyre_eval(gyre_engine *engine, gyre_engine *reference, const uint32_t *tokens, size_t n_tokens, uint32_t ctx, uint32_t windows,
-                      int (*progress)(void *user, double fraction, double ppl), void *user, gyre_eval_result *out, gyre_error *err)
+static void finish(const struct eval *v, const struct gyre_eval_sums *sums, uint64_t start, gyre_eval_result *out)
+{
+    const gyre_eval_params *p = v->params;
+    gyre_reference_info info = {0};
+    if (p->stored) gyre_reference_describe(p->stored, &info);
+    *out = (gyre_eval_result){.has_reference = p->reference || p->stored,
+                              .kl_is_bound = p->stored && info.k < info.vocab,
+                              .seconds = (double)(gyre_clock_ns() - start) * 1e-9};
+    gyre_eval_finish(sums, out);
+}
+
+gyre_status gyre_eval_texts(gyre_engine *engine, const gyre_eval_text *texts, uint32_t n,
+                            const gyre_eval_params *params, gyre_eval_result *each, gyre_eval_result *all,
+                            gyre_error *err)
 {
     const uint64_t start = gyre_clock_ns();
-    if (windows == 0) windows = (uint32_t)(n_tokens / GYRE_MAX(ctx, 1));
-    GYRE_TRY(check(engine, reference, tokens, n_tokens, ctx, windows, err));
     struct eval *v = calloc(1, sizeof *v);
     if (!v) return gyre_fail(err, GYRE_E_NOMEM, "cannot evaluate: out of memory");
+    v->params = params;
     gyre_status st = GYRE_OK;
-    GYRE_GO(eval_open(v, engine, reference, err));
-    for (uint32_t w = 0; w < windows; w++) {
-        for (uint32_t first = 0; first < ctx - 1; first += engine->max_rows) {
-            GYRE_GO(eval_rows(v, tokens + (size_t)w * ctx, first, GYRE_MIN(engine->max_rows, ctx - 1 - first), err));
-            const double done = (w + (first + engine->max_rows < ctx - 1 ? (double)(first + engine->max_rows) / (ctx - 1) : 1.0)) / windows;
-            if (progress && progress(user, done, exp(v->nll / (double)v->tokens))) {
-                st = gyre_fail(err, GYRE_E_CANCELLED, "cancelled while evaluating");
-                goto done;
-            }
-        }
+    uint64_t total = 0;
+    GYRE_GO(check(v, engine, texts, n, err));
+    for (uint32_t i = 0; i < n; i++) total += (uint64_t)v->windows[i] * (params->ctx - 1);
+    GYRE_GO(eval_open(v, engine, err));
+    if (params->save) GYRE_GO(begin_saving(v, texts, n, err));
+    for (uint32_t i = 0; i < n; i++) {
+        const uint64_t text_start = gyre_clock_ns();
+        v->sums = (struct gyre_eval_sums){0};
+        v->stored_row = v->first_row[i];
+        GYRE_GO(eval_text(v, texts[i].tokens, v->windows[i], total, err));
+        if (each) finish(v, &v->sums, text_start, &each[i]);
+        gyre_eval_merge(&v->before, &v->sums);
     }
-    const double n = (double)v->tokens, mean = v->nll / n, variance = GYRE_MAX(0.0, v->nll_squares / n - mean * mean);
-    *out = (gyre_eval_result){.tokens = v->tokens, .nll = mean, .ppl = exp(mean), .ppl_stderr = exp(mean) * sqrt(variance / n), .has_reference = reference != NULL,
-                              .kl = v->kl_sum / n, .top1_agreement = v->agree / n, .seconds = (double)(gyre_clock_ns() - start) * 1e-9};
+    if (v->writer) GYRE_GO(gyre_reference_end(v->writer, err));
+    finish(v, &v->before, start, all);
 done:
     eval_close(v);
-    free(v);
     return st;
+}
+
+gyre_status gyre_eval(gyre_engine *engine, gyre_engine *reference, const uint32_t *tokens, size_t n_tokens,
+                      uint32_t ctx, uint32_t windows, int (*progress)(void *user, double fraction, double ppl),
+                      void *user, gyre_eval_result *out, gyre_error *err)
+{
+    const gyre_eval_text text = {tokens, n_tokens, NULL};
+    const gyre_eval_params params = {
+        .ctx = ctx, .windows = windows, .reference = reference, .progress = progress, .user = user};
+    return gyre_eval_texts(engine, &text, 1, &params, NULL, out, err);
 }

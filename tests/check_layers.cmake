@@ -18,7 +18,7 @@ set(may_runtime/model runtime/graph backends runtime/core ${l0})
 set(may_runtime runtime/model runtime/graph backends runtime/core ${l0})
 set(may_quantizer runtime/model runtime/graph backends runtime/core ${l0})
 set(may_cli runtime/util)
-set(may_cli_files runtime/gyre.h quantizer/quantizer.h quantizer/verify.h)
+set(may_cli_files runtime/gyre.h quantizer/quantizer.h quantizer/recipe.h quantizer/verify.h)
 
 file(GLOB top LIST_DIRECTORIES true RELATIVE ${root} ${root}/*)
 list(FILTER top EXCLUDE REGEX "^(build|\\.git$|\\.cache$)")

@@ -1,0 +1,257 @@
+// gyre compare: recipes and settings of one model side by side, quantized and evaluated, as one table and one picture.
+#include "cli/cli.h"
+#include "cli/compare.h"
+#include "cli/compare_cells.h"
+#include "quantizer/recipe.h"
+#include "runtime/util/file.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct options {
+    const char *recipes, *settings, *work, *prefix;
+    struct cli_list texts;
+    uint32_t wgroup;
+    bool keep, no_baseline;
+};
+
+// ---- lists --------------------------------------------------------------------------------------------------------
+
+// The next part of a comma-separated list; false at its end.
+static bool next_part(const char **list, const char **part, size_t *n)
+{
+    if (!*list) return false;
+    const char *comma = strchr(*list, ',');
+    *part = *list;
+    *n = comma ? (size_t)(comma - *list) : strlen(*list);
+    *list = comma ? comma + 1 : NULL;
+    return true;
+}
+
+static int parse_settings(struct compare *c, const struct options *o)
+{
+    const char *list = o->settings, *part;
+    char why[128];
+    size_t n;
+    while (next_part(&list, &part, &n)) {
+        struct cli_setting s;
+        if (!cli_setting_parse(part, n, o->wgroup, &s, why, sizeof why))
+            return cli_usage("unusable setting (%.*s): %s; settings look like W4A8KV8 or W4g32A4KV4", (int)n, part,
+                             why);
+        bool known = false;
+        for (uint32_t i = 0; i < c->n_settings; i++) known |= memcmp(&c->setting[i], &s, sizeof s) == 0;
+        if (known) continue;
+        if (c->n_settings == COMPARE_MAX)
+            return cli_usage("too many settings (--settings): at most %d can be compared", COMPARE_MAX);
+        c->setting[c->n_settings++] = s;
+    }
+    return -1;
+}
+
+static bool is_file(const char *recipe)
+{
+    const char *dot = strrchr(recipe, '.');
+    return strchr(recipe, '/') || (dot && (strcmp(dot, ".yaml") == 0 || strcmp(dot, ".yml") == 0));
+}
+
+// The digest of all that a recipe says, in its canonical form.
+static gyre_status recipe_key(const struct gyre_recipe *recipe, char key[GYRE_SHA256_HEX], gyre_error *err)
+{
+    char *text = gyre_recipe_text(recipe);
+    if (!text) return gyre_fail(err, GYRE_E_NOMEM, "cannot compare: out of memory");
+    gyre_sha256_of(text, strlen(text), key);
+    free(text);
+    return GYRE_OK;
+}
+
+// 0..: an exit status. `arg` must live as long as c.
+static int add_recipe(struct compare *c, const char *arg)
+{
+    gyre_error err = {0};
+    struct gyre_recipe recipe;
+    for (uint32_t i = 0; i < c->n_recipes; i++) {
+        if (strcmp(c->recipe[i].arg, arg) == 0) return -1;
+    }
+    if (c->n_recipes == COMPARE_MAX)
+        return cli_usage("too many recipes (--recipes): at most %d can be compared", COMPARE_MAX);
+    const gyre_status st = gyre_recipe_find(arg, &recipe, &err);
+    if (st == GYRE_E_INVALID && !is_file(arg))
+        return cli_usage("unknown recipe (%s): there is no built-in one of that name; see gyre quantize --help", arg);
+    if (st != GYRE_OK) return cli_fail(&err);
+    struct compare_recipe *r = &c->recipe[c->n_recipes];
+    *r = (struct compare_recipe){.arg = arg, .calibrates = gyre_recipe_calibrates(&recipe)};
+    if (recipe_key(&recipe, r->key, &err) != GYRE_OK) return cli_fail(&err);
+    snprintf(r->label, sizeof r->label, "%s", recipe.name[0] ? recipe.name : cli_base_name(arg));
+    c->n_recipes++;
+    return -1;
+}
+
+static bool conflict(const struct compare *c, uint32_t i)
+{
+    for (uint32_t k = 0; k < c->n_recipes; k++) {
+        if (k != i && strcmp(c->recipe[k].label, c->recipe[i].label) == 0) return true;
+    }
+    return false;
+}
+
+// Labels differ: where two recipes have one name, files are called by their file's; where that does not help, by number.
+static void name_recipes(struct compare *c)
+{
+    bool file[COMPARE_MAX];
+    for (uint32_t i = 0; i < c->n_recipes; i++) file[i] = conflict(c, i) && is_file(c->recipe[i].arg);
+    for (uint32_t i = 0; i < c->n_recipes; i++) {
+        if (file[i]) snprintf(c->recipe[i].label, sizeof c->recipe[i].label, "%.60s", cli_base_name(c->recipe[i].arg));
+    }
+    for (uint32_t i = 0; i < c->n_recipes; i++) {
+        struct compare_recipe *r = &c->recipe[i];
+        if (conflict(c, i)) {
+            char numbered[sizeof r->label];
+            snprintf(numbered, sizeof numbered, "%.56s (%u)", r->label, i + 1);
+            memcpy(r->label, numbered, sizeof numbered);
+        }
+        for (size_t k = 0; k < sizeof r->stem; k++) { // the label as a part of a file's name
+            const char at = r->label[k];
+            const bool plain = (at >= 'a' && at <= 'z') || (at >= 'A' && at <= 'Z') || (at >= '0' && at <= '9') ||
+                               at == '-' || at == '.' || at == '_';
+            r->stem[k] = !at || plain ? at : '_';
+            if (!at) break;
+        }
+    }
+}
+
+// ---- the whole ----------------------------------------------------------------------------------------------------
+
+// Marks an interruption with what the user can do.
+static gyre_status with_advice(const struct compare *c, gyre_status st, gyre_error *err)
+{
+    if (st != GYRE_E_CANCELLED) return st;
+    return gyre_fail(err, st, "interrupted (%s): %u of %u cells are kept; give the same command again to go on",
+                     c->cells.path, c->at - 1, c->total);
+}
+
+static gyre_status make_rows(struct compare *c, json_t *rows, uint32_t *failed, gyre_error *err)
+{
+    json_t *row = NULL;
+    c->at = 1;
+    c->total = 1 + c->n_recipes * c->n_settings;
+    gyre_status st = compare_float(c, &row, err);
+    for (uint32_t i = 0; st == GYRE_OK; i++) {
+        *failed += json_object_get(row, "failed") != NULL;
+        if (json_array_append_new(rows, row)) return gyre_fail(err, GYRE_E_NOMEM, "cannot compare: out of memory");
+        if (i + 1 == c->total) return GYRE_OK;
+        c->at++;
+        if (cli_interrupted()) st = gyre_fail(err, GYRE_E_CANCELLED, "interrupted");
+        else st = compare_cell(c, &c->recipe[i % c->n_recipes], &c->setting[i / c->n_recipes], &row, err);
+    }
+    return with_advice(c, st, err);
+}
+
+static json_t *head(const struct compare *c)
+{
+    char seed[24];
+    snprintf(seed, sizeof seed, "%llu", (unsigned long long)c->seed); // a string: JSON numbers end at 2^53
+    return json_pack("{s:s, s:s, s:s, s:i, s:i, s:i, s:s, s:s, s:[]}", "model", cli_base_name(c->model), "model_sha256",
+                     c->model_sha, "gyre", GYRE_VERSION, "ctx", (int)c->ctx, "windows", (int)c->windows, "reference_k",
+                     (int)c->reference_k, "seed", seed, "profile", c->profile, "rows");
+}
+
+static int compare(struct compare *c, const struct options *o)
+{
+    gyre_error err = {0};
+    json_t *result = NULL;
+    char *table = NULL, work[4096];
+    uint32_t failed = 0;
+    gyre_status st = GYRE_OK;
+    snprintf(work, sizeof work, "%.4080s.work", o->prefix);
+    c->work = o->work ? o->work : work;
+    GYRE_GO(cli_texts_read(&o->texts, &c->texts, &err));
+    GYRE_GO(compare_begin(c, &err));
+    result = head(c);
+    if (!result) GYRE_GO(gyre_fail(&err, GYRE_E_NOMEM, "cannot compare: out of memory"));
+    GYRE_GO(make_rows(c, json_object_get(result, "rows"), &failed, &err));
+    cli_progress_end();
+    fprintf(stderr, "%u cells, %u of them from %s\n", c->total, c->total - c->made, c->cells.path);
+    table = cli_compare_markdown(result);
+    GYRE_GO(cli_compare_write(result, table, o->prefix, &err));
+    fputs(table, stdout);
+    if (fflush(stdout) != 0)
+        GYRE_GO(gyre_fail(&err, GYRE_E_IO,
+                          "cannot write the table (standard output): it is closed or full; it is in %s.md, too",
+                          o->prefix));
+    if (!o->work && !o->keep && !failed) compare_clean(c);
+    if (failed)
+        st = gyre_fail(&err, GYRE_E_UNSUPPORTED,
+                       "incomplete comparison (%s.md): %u of %u cells failed, the table says why; correct their cause "
+                       "and give the same command again",
+                       o->prefix, failed, c->total);
+done:
+    free(table);
+    json_decref(result);
+    compare_end(c);
+    return st == GYRE_OK ? 0 : cli_fail(&err);
+}
+
+static int take_recipes(struct compare *c, const struct options *o, char names[COMPARE_MAX][512])
+{
+    const char *list = o->recipes, *part;
+    uint32_t count = 0;
+    size_t n;
+    int stop = o->no_baseline ? -1 : add_recipe(c, "rtn");
+    while (stop < 0 && next_part(&list, &part, &n)) {
+        if (count == COMPARE_MAX)
+            return cli_usage("too many recipes (--recipes): at most %d can be compared", COMPARE_MAX);
+        if (n == 0 || n >= sizeof names[0])
+            return cli_usage("unusable recipe (--recipes %s): a name is empty or too long", o->recipes);
+        memcpy(names[count], part, n);
+        names[count][n] = 0;
+        stop = add_recipe(c, names[count++]);
+    }
+    if (stop < 0) name_recipes(c);
+    return stop;
+}
+
+static int run(int argc, char **argv)
+{
+    struct options o = {.settings = "W4A8KV8", .prefix = "compare", .wgroup = 32};
+    struct compare *c = calloc(1, sizeof *c);
+    char names[COMPARE_MAX][512];
+    if (!c) return cli_fail(&(gyre_error){GYRE_E_NOMEM, "cannot compare: out of memory"});
+    c->ctx = 512;
+    c->reference_k = 1024;
+    c->profile = "full";
+    const struct cli_option options[] = {
+        {"--recipes", "A,B,...", "built-in names or YAML files (required)", CLI_TEXT, &o.recipes, 0, 0, NULL},
+        {"--text", "FILE", "a text to evaluate on; may be repeated (required)", CLI_LIST, &o.texts, 0, 0, NULL},
+        {"--settings", "S,...", "widths, such as W4A8KV8, W4g64A4KV4, W4A16 (W4A8KV8)", CLI_TEXT, &o.settings, 0, 0,
+         NULL},
+        {"--wgroup", "N", "group of settings that name none: 0 (a whole row), 32, 64, 128 (32)", CLI_U32, &o.wgroup, 0,
+         0, "0,32,64,128"},
+        {"--calib", "FILE", "text to calibrate on, may be repeated; default: a bundled mixture", CLI_LIST, &c->calib, 0, 0, NULL},
+        {"--profile", "NAME", "full or portable (full)", CLI_TEXT, &c->profile, 0, 0, "full,portable"},
+        {"--seed", "N", "seed of the random rotations (0)", CLI_U64, &c->seed, 0, 9007199254740992.0, NULL},
+        {"--ctx", "N", "tokens in a window (512)", CLI_U32, &c->ctx, 2, 1 << 24, NULL},
+        {"--windows", "N", "windows of each text to evaluate; default: all", CLI_U32, &c->windows, 1, 1 << 24, NULL},
+        {"--reference-k", "K", "float logits a token that KL tells apart (1024)", CLI_U32, &c->reference_k, 1, 1 << 24,
+         NULL},
+        {"--device", "ID", "vulkan:0, opencl:0, cpu, ...; default: the best there is", CLI_TEXT, &c->device, 0, 0,
+         NULL},
+        {"--no-baseline", NULL, "leave out plain rounding (rtn)", CLI_FLAG, &o.no_baseline, 0, 0, NULL},
+        {"--work", "DIR", "keep quantized files and finished cells there (OUT.work)", CLI_TEXT, &o.work, 0, 0, NULL},
+        {"--keep", NULL, "keep quantized files in OUT.work, too", CLI_FLAG, &o.keep, 0, 0, NULL},
+        {"-o", "OUT", "write OUT.md, OUT.csv, OUT.json and OUT.png (compare)", CLI_TEXT, &o.prefix, 0, 0, NULL},
+    };
+    int status = cli_parse(&cli_compare, options, sizeof options / sizeof *options, argc, argv, &c->model);
+    if (status < 0 && !o.recipes)
+        status = cli_usage("missing option (--recipes A,B): gyre compare needs recipes; see gyre compare --help");
+    if (status < 0 && !o.texts.n)
+        status = cli_usage("missing option (--text FILE): gyre compare needs a text; see gyre compare --help");
+    if (status < 0) status = parse_settings(c, &o);
+    if (status < 0) status = take_recipes(c, &o, names);
+    if (status < 0) status = compare(c, &o);
+    free(c);
+    return status;
+}
+
+const struct cli_command cli_compare = {"compare", "MODEL", "Compare recipes: quantize, evaluate, one table and plot",
+                                        run,       1,       false};

@@ -1,0 +1,105 @@
+// See texts.h.
+#include "cli/texts.h"
+#include "cli/cli.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <utf8proc.h>
+
+const char *cli_base_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash && slash[1] ? slash + 1 : path;
+}
+
+// Bytes before the first that is no UTF-8; n where all are. A character cut at the end is no fault: texts get cut.
+static size_t valid_utf8(const char *text, size_t n)
+{
+    size_t at = 0;
+    while (at < n) {
+        utf8proc_int32_t code;
+        const utf8proc_ssize_t k =
+            utf8proc_iterate((const utf8proc_uint8_t *)text + at, (utf8proc_ssize_t)(n - at), &code);
+        if (k <= 0) return n - at < 4 && ((unsigned char)text[at] & 0xC0) == 0xC0 ? n : at;
+        at += (size_t)k;
+    }
+    return n;
+}
+
+gyre_status cli_texts_read(const struct cli_list *paths, struct cli_texts *out, gyre_error *err)
+{
+    *out = (struct cli_texts){0};
+    for (uint32_t i = 0; i < paths->n; i++) {
+        struct cli_text *t = &out->text[i];
+        *t = (struct cli_text){.path = paths->item[i], .name = cli_base_name(paths->item[i])};
+        const gyre_status st = cli_read(t->path, &t->bytes, &t->n_bytes, err);
+        if (st != GYRE_OK) return st;
+        out->n++;
+        gyre_sha256_of(t->bytes, t->n_bytes, t->sha256);
+        const size_t good = valid_utf8(t->bytes, t->n_bytes);
+        if (good < t->n_bytes)
+            fprintf(stderr, "warning: %s is not UTF-8 from byte %zu on; its bytes are taken as they are\n", t->name,
+                    good);
+    }
+    return GYRE_OK;
+}
+
+gyre_status cli_texts_tokenize(struct cli_texts *texts, const gyre_engine *engine, gyre_error *err)
+{
+    for (uint32_t i = 0; i < texts->n; i++) {
+        struct cli_text *t = &texts->text[i];
+        free(t->tokens);
+        t->tokens = NULL;
+        const gyre_status st = gyre_tokenize(engine, t->bytes, t->n_bytes, true, &t->tokens, &t->n_tokens, err);
+        if (st != GYRE_OK) return st;
+    }
+    return GYRE_OK;
+}
+
+void cli_texts_free(struct cli_texts *texts)
+{
+    for (uint32_t i = 0; i < CLI_LIST_MAX; i++) {
+        free(texts->text[i].bytes);
+        free(texts->text[i].tokens);
+    }
+    *texts = (struct cli_texts){0};
+}
+
+void cli_texts_for_eval(const struct cli_texts *texts, gyre_eval_text *out)
+{
+    for (uint32_t i = 0; i < texts->n; i++)
+        out[i] = (gyre_eval_text){texts->text[i].tokens, texts->text[i].n_tokens, texts->text[i].name};
+}
+
+void cli_texts_calibrated(const struct cli_texts *texts, const char *model, bool *out)
+{
+    char path[4096];
+    size_t i;
+    json_t *entry;
+    for (uint32_t t = 0; t < texts->n; t++) out[t] = false;
+    if ((size_t)snprintf(path, sizeof path, "%s.manifest.json", model) >= sizeof path) return;
+    json_t *manifest = json_load_file(path, 0, NULL);
+    json_array_foreach(json_object_get(json_object_get(manifest, "calibration"), "texts"), i, entry)
+    {
+        const char *sha = json_string_value(json_object_get(entry, "sha256"));
+        for (uint32_t t = 0; sha && t < texts->n; t++) out[t] |= strcmp(sha, texts->text[t].sha256) == 0;
+    }
+    json_decref(manifest);
+}
+
+int cli_eval_figures(json_t *out, const gyre_eval_result *r)
+{
+    json_t *figures =
+        json_pack("{s:I, s:i, s:f, s:f, s:f, s:f, s:s, s:f}", "tokens", (json_int_t)r->tokens, "windows",
+                  (int)r->windows, "nll", r->nll, "nll_stderr", r->nll_stderr, "ppl", r->ppl, "ppl_stderr",
+                  r->ppl_stderr, "stderr_from", r->stderr_from_windows ? "windows" : "tokens", "seconds", r->seconds);
+    json_t *reference = r->has_reference ? json_pack("{s:f, s:f, s:s, s:f, s:f}", "kl", r->kl, "kl_stderr",
+                                                     r->kl_stderr, "kl_kind", r->kl_is_bound ? "top-k bound" : "exact",
+                                                     "top1_agreement", r->top1_agreement, "top1_stderr", r->top1_stderr)
+                                         : json_object();
+    const int failed = !figures || !reference || json_object_update(out, figures) || json_object_update(out, reference);
+    json_decref(figures);
+    json_decref(reference);
+    return failed;
+}

@@ -1,0 +1,38 @@
+// The texts that eval and compare are given: read, checked, tokenized, and looked up in a model's manifest.
+#pragma once
+#include "cli/args.h"
+#include "runtime/gyre.h"
+#include "runtime/util/sha256.h"
+
+#include <jansson.h>
+
+struct cli_text {
+    const char *path, *name; // as given; its last component
+    char sha256[GYRE_SHA256_HEX];
+    char *bytes;
+    size_t n_bytes, n_tokens;
+    uint32_t *tokens; // NULL until cli_texts_tokenize
+};
+struct cli_texts {
+    struct cli_text text[CLI_LIST_MAX];
+    uint32_t n;
+};
+
+// Reads all files. Bytes that are no UTF-8 are evaluated as they are, after a line on stderr. Free with cli_texts_free, also
+// after a failure.
+gyre_status cli_texts_read(const struct cli_list *paths, struct cli_texts *out, gyre_error *err);
+gyre_status cli_texts_tokenize(struct cli_texts *texts, const gyre_engine *engine, gyre_error *err);
+void cli_texts_free(struct cli_texts *texts);
+
+// As gyre_eval_texts takes them; out[CLI_LIST_MAX].
+void cli_texts_for_eval(const struct cli_texts *texts, gyre_eval_text *out);
+
+// calibrated[i]: the manifest beside `model` names text i among those it was calibrated on. All false without a manifest that
+// says so. out[CLI_LIST_MAX].
+void cli_texts_calibrated(const struct cli_texts *texts, const char *model, bool *out);
+
+// Adds a result's figures to an object: the keys of `gyre eval --json`. Non-zero where memory ran out.
+int cli_eval_figures(json_t *out, const gyre_eval_result *result);
+
+// The last component of a path.
+const char *cli_base_name(const char *path);

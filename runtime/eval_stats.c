@@ -1,0 +1,89 @@
+// See eval.h; the formulas stand in gyre.h.
+#include "runtime/eval.h"
+
+#include <math.h>
+
+enum { FEW_WINDOWS = 8 }; // below, the spread of so few means says less than that of the tokens
+
+static void add(struct gyre_mean *m, double value)
+{
+    m->sum += value;
+    m->squares += value * value;
+    m->window += value;
+}
+
+void gyre_eval_count(struct gyre_eval_sums *s, double nll, double kl, double top1)
+{
+    add(&s->nll, nll);
+    add(&s->kl, kl);
+    add(&s->top1, top1);
+    s->tokens++;
+    s->window_tokens++;
+}
+
+static void end_window(struct gyre_mean *m, double tokens)
+{
+    const double mean = m->window / tokens;
+    m->window_sum += mean;
+    m->window_squares += mean * mean;
+    m->window = 0;
+}
+
+void gyre_eval_window(struct gyre_eval_sums *s)
+{
+    if (!s->window_tokens) return;
+    const double n = (double)s->window_tokens;
+    end_window(&s->nll, n);
+    end_window(&s->kl, n);
+    end_window(&s->top1, n);
+    s->window_tokens = 0;
+    s->windows++;
+}
+
+static void merge(struct gyre_mean *into, const struct gyre_mean *from)
+{
+    into->sum += from->sum;
+    into->squares += from->squares;
+    into->window_sum += from->window_sum;
+    into->window_squares += from->window_squares;
+}
+
+void gyre_eval_merge(struct gyre_eval_sums *into, const struct gyre_eval_sums *from)
+{
+    merge(&into->nll, &from->nll);
+    merge(&into->kl, &from->kl);
+    merge(&into->top1, &from->top1);
+    into->tokens += from->tokens;
+    into->windows += from->windows;
+}
+
+// sqrt(sum (x - mean)^2 / (n (n - 1))); 0 for one value alone.
+static double standard_error(double sum, double squares, double n)
+{
+    if (n < 2) return 0;
+    const double spread = squares - sum * sum / n;
+    return spread > 0 ? sqrt(spread / (n * (n - 1))) : 0;
+}
+
+static double spread_of(const struct gyre_eval_sums *s, const struct gyre_mean *m, bool windows)
+{
+    return windows ? standard_error(m->window_sum, m->window_squares, s->windows)
+                   : standard_error(m->sum, m->squares, (double)s->tokens);
+}
+
+void gyre_eval_finish(const struct gyre_eval_sums *s, gyre_eval_result *r)
+{
+    const double n = (double)s->tokens;
+    const bool by_windows = s->windows >= FEW_WINDOWS;
+    r->tokens = s->tokens;
+    r->windows = s->windows;
+    r->stderr_from_windows = by_windows;
+    r->nll = s->nll.sum / n;
+    r->nll_stderr = spread_of(s, &s->nll, by_windows);
+    r->ppl = exp(r->nll);
+    r->ppl_stderr = r->ppl * r->nll_stderr;
+    r->kl = s->kl.sum / n;
+    r->kl_stderr = spread_of(s, &s->kl, by_windows);
+    r->top1_agreement = s->top1.sum / n;
+    r->top1_stderr = spread_of(s, &s->top1, by_windows);
+}

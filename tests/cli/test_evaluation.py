@@ -1,0 +1,215 @@
+"""gyre eval and gyre compare, asked as a user asks them. Standard library only.
+
+  test_evaluation.py GYRE MAKE_MODEL [unittest arguments]"""
+import hashlib, json, os, signal, subprocess, sys, time, unittest
+
+from test_cli import GYRE, MAKE_MODEL, Case
+
+
+class Eval(Case):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.other = cls.at("other.txt")
+        with open(cls.other, "w") as f:
+            f.write("a dog sat under a tree at noon, and the rain fell. " * 14)
+
+    def eval(self, *args, model=None):
+        return self.json("eval", model or self.model, "--device", "cpu", "--ctx", 32, *args)
+
+    def test_texts(self):
+        one, two = self.eval("--text", self.text), self.eval("--text", self.other)
+        both = self.eval("--text", self.text, "--text", self.other)
+        self.assertNotIn("texts", one)
+        self.assertEqual([t["text"] for t in both["texts"]], [self.text, self.other])
+        for alone, row in zip((one, two), both["texts"]):
+            for key in ("tokens", "windows", "nll", "nll_stderr", "ppl", "ppl_stderr", "stderr_from"):
+                self.assertEqual(alone[key], row[key], key)
+        self.assertEqual(both["tokens"], one["tokens"] + two["tokens"])
+        self.assertAlmostEqual(both["nll"], (one["nll"] * one["tokens"] + two["nll"] * two["tokens"]) / both["tokens"])
+        self.assertEqual(one["stderr_from"], "windows")
+        self.assertEqual(self.eval("--text", self.text, "--windows", 7)["stderr_from"], "tokens")
+        table = self.done("eval", self.model, "--device", "cpu", "--ctx", 32, "--text", self.text, "--text", self.other)[0].splitlines()
+        self.assertEqual(len(table), 5)
+        self.assertEqual(len({len(x) for x in table[1:4]}), 1)
+        many = [x for _ in range(17) for x in ("--text", self.text)]
+        self.fails(2, "eval", self.model, *many, word="16")
+
+    def test_references(self):
+        q = self.quantized("ref.gguf", "--wgroup", 0)
+        texts = ("--text", self.text, "--text", self.other)
+        want = self.eval(*texts, "--reference", self.model, model=q)
+        stored = self.at("logits")
+        self.eval(*texts, "--act", 16, "--kv", 16, "--save-reference", stored, "--reference-k", 304)
+        got = self.eval(*texts, "--reference", stored, model=q)
+        self.assertEqual((want["kl_kind"], got["kl_kind"]), ("exact", "exact"))
+        for a, b in zip([want, *want["texts"]], [got, *got["texts"]]):
+            self.assertAlmostEqual(a["kl"], b["kl"], delta=1e-5)
+            self.assertAlmostEqual(a["kl_stderr"], b["kl_stderr"], delta=1e-5)
+            self.assertEqual((a["top1_agreement"], a["nll"]), (b["top1_agreement"], b["nll"]))
+            self.assertGreater(a["top1_stderr"], 0)
+        self.eval(*texts, "--act", 16, "--kv", 16, "--save-reference", stored)
+        bound = self.eval(*texts, "--reference", stored, model=q)
+        self.assertEqual(bound["kl_kind"], "top-k bound")
+        self.assertLess(bound["kl"], want["kl"])
+        self.assertGreater(bound["kl"], want["kl"] / 4)
+        alone = self.eval("--text", self.other, "--reference", stored, model=q)
+        self.assertEqual(alone["kl"], bound["texts"][1]["kl"])
+        self.assertIn("at least", self.done("eval", q, "--device", "cpu", "--ctx", 32, "--text", self.text, "--reference", stored)[0])
+
+    def test_bad_references(self):
+        stored, base = self.at("bad-logits"), ("eval", self.model, "--device", "cpu", "--ctx", 32)
+        self.eval("--text", self.text, "--save-reference", stored)
+        whole = self.read(stored)
+        for name, data, word in (("cut", whole[:-100], "truncated"), ("head", whole[:50], "reference"), ("damaged", whole[:900] + b"x" + whole[901:], "checksum")):
+            self.fails(1, *base, "--text", self.text, "--reference", self.put(name, data), word=word)
+        self.fails(1, *base, "--text", self.other, "--reference", stored, word="other.txt")
+        self.fails(1, *base, "--text", self.text, "--windows", 3, "--reference", stored, word="--windows")
+        self.fails(1, *base, "--text", self.text, "--ctx", 31, "--reference", stored, word="--ctx 32")
+        self.fails(1, *base, "--text", self.text, "--save-reference", self.at("no/logits"), word="no/logits")
+        self.fails(1, *base, "--text", self.text, "--save-reference", self.at("x"), "--reference-k", 305, word="--reference-k")
+        self.fails(1, *base, "--text", self.text, "--save-reference", self.at("full"), disk=8192, word="full")
+        self.assertFalse([x for x in os.listdir(self.dir) if x.startswith(("full", "x"))])
+        self.fails(2, *base, "--text", self.text, "--reference-k", 0, word="--reference-k")
+
+    def test_texts_that_are_none(self):
+        base = ("eval", self.model, "--device", "cpu", "--ctx", 32)
+        self.fails(1, *base, "--text", self.put("empty.txt", b""), word="empty.txt")
+        self.fails(1, *base, "--text", self.text, "--text", self.put("brief.txt", b"hi"), word="brief.txt")
+        _, err = self.done(*base, "--text", self.put("latin.txt", b"caf\xe9 au lait " * 40))
+        self.assertIn("latin.txt is not UTF-8 from byte 3 on", err)
+        _, err = self.done(*base, "--text", self.put("cut.txt", "café au lait ".encode() * 40 + "é".encode()[:1]))
+        self.assertNotIn("UTF-8", err)
+
+    def test_calibrated_on(self):
+        q = self.quantized("calibrated.gguf")
+        manifest, path = json.loads(self.read(q + ".manifest.json")), q + ".manifest.json"
+        ask = lambda: (self.eval("--text", self.text, "--text", self.other, model=q), run_err(q))
+        run_err = lambda m: self.done("eval", m, "--device", "cpu", "--ctx", 32, "--text", self.text, "--text", self.other)[1]
+        def put(text):
+            with open(path, "w") as f:
+                f.write(text)
+        self.assertNotIn("calibrated", json.dumps(ask()[0]) + ask()[1].replace("calibrated.gguf", ""))
+        manifest["calibration"] = {"texts": [{"sha256": hashlib.sha256(self.read(self.other)).hexdigest(), "bytes": 1, "name": "else.txt"}]}
+        put(json.dumps(manifest))
+        r, err = ask()
+        self.assertEqual([t.get("calibrated_on") for t in r["texts"]], [None, True])
+        self.assertTrue(r["calibrated_on"])
+        self.assertEqual([x for x in err.splitlines() if "was calibrated on" in x], ["warning: calibrated.gguf was calibrated on other.txt; figures on that text flatter it"])
+        for text in (json.dumps(manifest)[:-30], '{"calibration": 7}', '{"calibration": {"texts": [3, {}, {"sha256": 5}]}}', "[]"):
+            put(text)
+            self.assertNotIn("calibrated_on", ask()[0])
+        os.unlink(path)
+        self.assertNotIn("was calibrated on", ask()[1])
+
+
+class Compare(Case):
+    def compare(self, out, *args, recipes="quarot-rtn"):
+        return ("compare", self.model, "--recipes", recipes, "--text", self.text, "--ctx", 32, "--windows", 3, "--device", "cpu", "-o", self.at(out), *args)
+
+    def rows(self, out):
+        return json.loads(self.read(self.at(out + ".json")))["rows"]
+
+    def files(self, folder):
+        return {x: (os.stat(os.path.join(folder, x)).st_ino, os.stat(os.path.join(folder, x)).st_mtime_ns) for x in os.listdir(folder)}
+
+    def test_table(self):
+        work = self.at("w")
+        two = ("--settings", "W4A8KV8,W4g0A16", "--work", work, "--reference-k", 304)
+        out, err = self.done(*self.compare("table", *two))
+        rows = self.rows("table")
+        self.assertEqual([(r["recipe"], r["setting"]) for r in rows], [("float", "A16KV16"), ("rtn", "W4g32A8KV8"), ("quarot-rtn", "W4g32A8KV8"), ("rtn", "W4g0A16KV16"), ("quarot-rtn", "W4g0A16KV16")])
+        self.assertEqual(self.read(self.at("table.md")).decode(), out)
+        self.assertEqual(len(self.read(self.at("table.csv")).splitlines()), 1 + 5)
+        self.assertEqual(self.read(self.at("table.png"))[:8], b"\x89PNG\r\n\x1a\n")
+        # The figures are those of the two commands, one after the other.
+        by_hand = self.quantized("hand.gguf", "--wgroup", 0)
+        want = self.json("eval", by_hand, "--text", self.text, "--ctx", 32, "--windows", 3, "--device", "cpu", "--act", 16, "--kv", 16, "--reference", self.model)
+        got = rows[4]["texts"][0]
+        for key in ("tokens", "nll", "ppl", "ppl_stderr", "top1_agreement"):
+            self.assertEqual(want[key], got[key], key)
+        self.assertAlmostEqual(want["kl"], got["kl"], delta=1e-5)
+        self.assertEqual(got["kl_kind"], "exact")
+        self.assertEqual(rows[1]["bits_per_weight"], 4.5)
+        self.assertEqual(rows[0]["bits_per_weight"], 32)
+        for key in ("bytes", "quantize_seconds", "eval_seconds"):
+            self.assertGreater(rows[1][key], 0)
+        # Again: nothing is made. Wider: only what is new, and weights without calibration are shared.
+        before = self.files(work)
+        os.unlink(self.at("table.json"))
+        _, err = self.done(*self.compare("table", *two))
+        self.assertIn("5 cells, 5 of them from", err)
+        self.assertEqual(self.files(work), before)
+        self.assertEqual(self.rows("table"), rows)
+        _, err = self.done(*self.compare("wide", "--settings", "W4A8KV8,W4A4KV4,W4g0A16", "--work", work, "--reference-k", 304))
+        self.assertIn("7 cells, 5 of them from", err)
+        after = self.files(work)
+        self.assertEqual({k: v for k, v in after.items() if k != "compare.json"}, {k: v for k, v in before.items() if k != "compare.json"})
+        # Another text, windows or seed are other cells.
+        for more in (("--windows", 2), ("--seed", 1)):
+            _, err = self.done(*self.compare("other", *two, *more))
+            self.assertNotIn(" 5 of them", err)
+
+    def test_work(self):
+        self.done(*self.compare("tidy", "--no-baseline"))
+        self.assertEqual(os.listdir(self.at("tidy.work")), ["compare.json"])
+        self.assertEqual([r["recipe"] for r in self.rows("tidy")], ["float", "quarot-rtn"])
+        _, err = self.done(*self.compare("tidy", "--keep"))  # the reference and rtn are made again, the finished cell is not
+        self.assertIn("3 cells, 2 of them from", err)
+        self.assertTrue([x for x in os.listdir(self.at("tidy.work")) if x.startswith("rtn-W4g32-") and x.endswith(".gguf")])
+
+    def test_interrupted(self):
+        args = self.compare("int", "--settings", "W4A8KV8,W4g0A8KV8", "--work", self.at("iw"))
+        journal = self.at("iw/compare.json")
+        for number in (signal.SIGINT, signal.SIGKILL):
+            cells = len(json.loads(self.read(journal))["cells"]) if os.path.exists(journal) else 0
+            p = subprocess.Popen([GYRE, *map(str, args)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            while p.poll() is None and (not os.path.exists(journal) or len(json.loads(self.read(journal))["cells"]) < cells + 2):
+                time.sleep(0.01)
+            p.send_signal(number)
+            err = p.communicate(timeout=60)[1].decode()
+            if number == signal.SIGINT:
+                self.assertEqual(p.returncode, 130, err)
+                self.assertIn("of 5 cells are kept; give the same command again", err.splitlines()[-1])
+            self.assertFalse(os.path.exists(self.at("int.md")))
+        kept = {k: v for k, v in self.files(self.at("iw")).items() if k.endswith(".gguf")}
+        cells = json.loads(self.read(journal))["cells"]
+        self.assertGreaterEqual(len(cells), 3)
+        _, err = self.done(*args)
+        self.assertIn(f"5 cells, {len(cells)} of them from", err)
+        self.assertEqual(len(self.rows("int")), 5)
+        now = self.files(self.at("iw"))
+        recorded = {w["file"] for w in json.loads(self.read(journal))["weights"].values()}
+        for name, was in kept.items():
+            if name in recorded:
+                self.assertIn(name, now)
+        for key, row in cells.items():
+            self.assertEqual(json.loads(self.read(journal))["cells"][key], row)
+
+    def test_failed_cells(self):
+        args = self.compare("bad", "--settings", "W4g64A8KV8,W4A8KV8", "--no-baseline")
+        self.fails(1, *args, word="1 of 3 cells failed")
+        rows = self.rows("bad")
+        self.assertIn("64", rows[1]["failed"])
+        self.assertIn("ppl", rows[2]["all"])
+        self.assertIn("failed: ", self.read(self.at("bad.md")).decode())
+        self.assertTrue(os.path.exists(self.at("bad.png")))
+
+    def test_mistakes(self):
+        full = self.compare("no")
+        for args, word in ((("compare", self.model, "--text", self.text), "--recipes"), (("compare", self.model, "--recipes", "rtn"), "--text"), ((*full, "--settings", "W4K8V4"), "A16"), ((*full, "--settings", "W4A8K8V4"), "one width"),
+                           ((*full, "--settings", "W4A8KV8,"), "setting"), (self.compare("no", recipes="magic"), "magic"), (self.compare("no", recipes="rtn,,x"), "empty"), ((*full, "--reference-k", 0), "--reference-k")):
+            with self.subTest(word=word):
+                self.fails(2, *args, word=word)
+        self.fails(1, "compare", self.at("none.gguf"), *full[2:], word="none.gguf")
+        self.fails(1, *full[:4], "--text", self.put("brief.txt", b"hi"), *full[6:], word="brief.txt")
+        self.fails(3, *full[:-4], "--device", "vulkan:77", "-o", self.at("no"), word="vulkan:77")
+        self.assertFalse([x for x in os.listdir(self.dir) if x.startswith("no.") and x != "no.work"])
+        os.makedirs(self.at("broken.work"))
+        self.put("broken.work/compare.json", b'{"version": 1, "cells"')
+        self.fails(1, *self.compare("broken"), word="damaged")
+        self.fails(1, *self.compare("missing/out", "--work", self.at("w2")), word="missing/out")
+
+
+if __name__ == "__main__":
+    unittest.main(argv=[sys.argv[0], *sys.argv[3:]], verbosity=1)

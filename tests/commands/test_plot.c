@@ -1,0 +1,241 @@
+// The canvas and the picture of gyre compare: what is drawn lies where it should, nothing is drawn outside, and the PNG has the
+// size and the pixels it claims.
+#include "cli/compare.h"
+#include "cli/plot.h"
+#include "runtime/util/file.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define STB_IMAGE_IMPLEMENTATION
+#define STBI_ONLY_PNG
+#include <stb/stb_image.h>
+
+#define OK(call)                                                                                                       \
+    do {                                                                                                               \
+        gyre_error why_ = {0}, *err = &why_;                                                                           \
+        if ((call) != GYRE_OK) fail_msg("%s", why_.message);                                                           \
+    } while (0)
+
+static char directory[] = "test-plot-XXXXXX";
+static char path[128];
+
+static int setup(void **state)
+{
+    (void)state;
+    if (!mkdtemp(directory)) return 1;
+    snprintf(path, sizeof path, "%s/plot.png", directory);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    unlink(path);
+    return rmdir(directory);
+}
+
+static cli_colour at(const struct cli_canvas *c, int x, int y)
+{
+    const uint8_t *p = c->rgb + ((size_t)y * (size_t)c->width + (size_t)x) * 3;
+    return (cli_colour)p[0] << 16 | (cli_colour)p[1] << 8 | p[2];
+}
+
+static int count(const struct cli_canvas *c, cli_colour colour)
+{
+    int n = 0;
+    for (int y = 0; y < c->height; y++)
+        for (int x = 0; x < c->width; x++) n += at(c, x, y) == colour;
+    return n;
+}
+
+static void test_shapes(void **state)
+{
+    (void)state;
+    struct cli_canvas c;
+    OK(cli_canvas_create(53, 31, &c, err));
+    assert_int_equal(count(&c, 0xFFFFFF), 53 * 31);
+    cli_draw_rect(&c, 3, 4, 5, 6, 0x123456);
+    assert_int_equal(count(&c, 0x123456), 30);
+    assert_true(at(&c, 3, 4) == 0x123456 && at(&c, 7, 9) == 0x123456 && at(&c, 8, 9) == 0xFFFFFF);
+    cli_draw_rect(&c, 20.5, 10, 1, 1, 0); // half a pixel each
+    assert_true(at(&c, 20, 10) == at(&c, 21, 10) && abs((int)(at(&c, 20, 10) & 255) - 127) <= 1);
+    cli_draw_line(&c, 30, 20.5, 50, 20.5, 1, 0xFF0000);
+    assert_true(at(&c, 40, 20) == 0xFF0000 && at(&c, 40, 22) == 0xFFFFFF);
+    cli_draw_line(&c, 45, 7, 45, 7, 8, 0x00FF00); // a disc
+    assert_true(at(&c, 45, 7) == 0x00FF00 && at(&c, 47, 7) == 0x00FF00 && at(&c, 48, 10) != 0x00FF00);
+    // Outside, huge, empty and impossible: nothing happens to memory.
+    cli_draw_line(&c, -1e9, -1e9, 1e9, 1e9, 3, 0);
+    cli_draw_rect(&c, -50, -50, 20, 20, 0);
+    cli_draw_rect(&c, 40, 20, -5, 3, 0);
+    cli_draw_dashed(&c, 5, 5, 5, 5, 1, 3, 0);
+    cli_draw_dashed(&c, 5, 5, 9, 5, 1, 0, 0);
+    cli_draw_line(&c, NAN, 3, 5, NAN, 2, 0);
+    cli_draw_text(&c, 50, 30, -1, 9, 0, "beyond the edge");
+    cli_canvas_free(&c);
+    gyre_error why = {0};
+    assert_int_equal(cli_canvas_create(0, 5, &c, &why), GYRE_E_INVALID);
+    assert_int_equal(cli_canvas_create(20000, 5, &c, &why), GYRE_E_INVALID);
+}
+
+// The box of everything that is not white.
+static void box(const struct cli_canvas *c, int out[4])
+{
+    out[0] = out[1] = 1 << 20;
+    out[2] = out[3] = -1;
+    for (int y = 0; y < c->height; y++)
+        for (int x = 0; x < c->width; x++) {
+            if (at(c, x, y) == 0xFFFFFF) continue;
+            out[0] = x < out[0] ? x : out[0];
+            out[1] = y < out[1] ? y : out[1];
+            out[2] = x > out[2] ? x : out[2];
+            out[3] = y > out[3] ? y : out[3];
+        }
+}
+
+static void test_text(void **state)
+{
+    (void)state;
+    const double width = cli_text_width("HELLO", 14);
+    assert_true(fabs(cli_text_width("HELLO", 28) - 2 * width) < 1e-6 && width > 30);
+    assert_true(cli_text_width("\xC3\xA9", 14) == cli_text_width("?", 14));
+    for (int align = -1; align <= 1; align++) {
+        for (int upright = 0; upright < 2; upright++) {
+            struct cli_canvas c;
+            int b[4];
+            OK(cli_canvas_create(301, 301, &c, err));
+            (upright ? cli_draw_text_upright : cli_draw_text)(&c, 150, 150, align, 14, 0, "HELLO");
+            box(&c, b);
+            const int length = upright ? b[3] - b[1] + 1 : b[2] - b[0] + 1,
+                      height = upright ? b[2] - b[0] + 1 : b[3] - b[1] + 1;
+            assert_true(fabs(length - width) < 6 && abs(height - 14) <= 2);
+            const double middle = upright ? (b[1] + b[3]) / 2.0 : (b[0] + b[2]) / 2.0,
+                         across = upright ? (b[0] + b[2]) / 2.0 : (b[1] + b[3]) / 2.0;
+            assert_true(fabs(middle - (150 + (upright ? 1 : -1) * align * width / 2)) < 4 && fabs(across - 150) < 3);
+            cli_canvas_free(&c);
+        }
+    }
+}
+
+static void test_png(void **state)
+{
+    (void)state;
+    struct cli_canvas c;
+    gyre_error why = {0};
+    OK(cli_canvas_create(37, 23, &c, err));
+    cli_draw_rect(&c, 5, 6, 7, 8, 0x0072B2);
+    OK(cli_canvas_write(&c, path, err));
+    int w, h, n;
+    uint8_t *pixels = stbi_load(path, &w, &h, &n, 3);
+    assert_non_null(pixels);
+    assert_true(w == 37 && h == 23 && n == 3);
+    assert_memory_equal(pixels, c.rgb, 37 * 23 * 3);
+    free(pixels);
+    assert_int_equal(cli_canvas_write(&c, "no-such-folder/x.png", &why), GYRE_E_IO);
+    cli_canvas_free(&c);
+}
+
+static json_t *row(const char *recipe, const char *setting, double ppl, double kl)
+{
+    json_t *out = json_pack("{s:s, s:s, s:f, s:f, s:f, s:f}", "recipe", recipe, "setting", setting, "bits_per_weight",
+                            4.5, "bytes", 1e6, "quantize_seconds", 2.0, "eval_seconds", 3.0);
+    json_t *all = json_pack("{s:f, s:f, s:f, s:f, s:i, s:s}", "ppl", ppl, "ppl_stderr", ppl / 30, "kl", kl, "kl_stderr",
+                            kl / 20, "tokens", 5000, "kl_kind", "top-k bound");
+    json_t *text = json_deep_copy(all);
+    json_object_set_new(text, "text", json_string("some, \"odd\" | text"));
+    json_object_set_new(out, "texts", json_pack("[o]", text));
+    json_object_set_new(out, "all", all);
+    if (isnan(ppl)) json_object_clear(all);
+    return out;
+}
+
+static json_t *example(void)
+{
+    static const char *const recipes[] = {"rtn", "quarot-rtn", "quarot-gptq", "a recipe with a very long name indeed",
+                                          "best"},
+                             *const settings[] = {"W4g32A8KV8", "W4g0A8KV8", "W4g32A4KV4"};
+    json_t *rows = json_array();
+    json_array_append_new(rows, row("float", "A16KV16", 16.2, 0));
+    for (int s = 0; s < 3; s++)
+        for (int r = 0; r < 5; r++)
+            json_array_append_new(
+                rows, row(recipes[r], settings[s], 16.2 + (s + 1) * 11.0 / (r + 1), (s + 1) * 0.4 / (r + 1)));
+    json_t *bad = json_pack("{s:s, s:s, s:s}", "recipe", "best", "setting", "W4g128A8KV8", "failed",
+                            "rows of 576 are no multiple | of 128");
+    json_array_append_new(rows, bad);
+    return json_pack("{s:s, s:s, s:i, s:i, s:s, s:i, s:o}", "model", "SmolLM2-135M-Instruct.gguf", "gyre", "0", "ctx",
+                     512, "windows", 0, "seed", "0", "reference_k", 1024, "rows", rows);
+}
+
+static void test_compare_plot(void **state)
+{
+    (void)state;
+    json_t *comparison = example();
+    OK(cli_compare_plot(comparison, path, err));
+    int w, h, n;
+    uint8_t *pixels = stbi_load(path, &w, &h, &n, 3);
+    assert_non_null(pixels);
+    assert_true(w == 1000 && h == 600);
+    struct cli_canvas c = {w, h, pixels};
+    const int white = count(&c, 0xFFFFFF);
+    assert_true(white > 1000 * 600 / 2 && white < 1000 * 600 * 98 / 100);
+    assert_true(count(&c, 0x0072B2) > 6 * 40 &&
+                count(&c, 0xE69F00) > 6 * 40); // discs of the first two recipes, both panels
+    free(pixels);
+    json_decref(comparison);
+    // Nothing but a float row, and rows without figures, are drawn, too.
+    comparison = json_pack("{s:s, s:[{s:s}]}", "model", "m", "rows", "recipe", "float");
+    OK(cli_compare_plot(comparison, path, err));
+    json_decref(comparison);
+    comparison = json_object();
+    OK(cli_compare_plot(comparison, path, err));
+    json_decref(comparison);
+}
+
+static void test_tables(void **state)
+{
+    (void)state;
+    json_t *comparison = example();
+    char *table = cli_compare_markdown(comparison), prefix[128], csv[160], *text;
+    const char *const endings[] = {".md", ".csv", ".json", ".png"};
+    assert_non_null(table);
+    size_t columns = 0;
+    int rows = 0;
+    for (char *line = table; *line == '|'; line = strchr(line, '\n') + 1, rows++) {
+        size_t bars = 0;
+        for (char *p = line; *p != '\n'; p++) bars += *p == '|' && (p == line || p[-1] != '\\');
+        if (!columns) columns = bars;
+        assert_int_equal(bars, columns);
+    }
+    assert_int_equal(rows, 2 + 1 + 15 + 1);
+    assert_non_null(strstr(table, "failed: rows of 576 are no multiple \\| of 128"));
+    assert_non_null(strstr(table, "lower bound"));
+    snprintf(prefix, sizeof prefix, "%s/out", directory);
+    OK(cli_compare_write(comparison, table, prefix, err));
+    snprintf(csv, sizeof csv, "%s.csv", prefix);
+    OK(gyre_file_read(csv, 1 << 20, &text, NULL, err));
+    assert_non_null(strstr(text, "\"some, \"\"odd\"\" | text\""));
+    free(text);
+    for (int i = 0; i < 4; i++) {
+        snprintf(csv, sizeof csv, "%s%s", prefix, endings[i]);
+        assert_int_equal(unlink(csv), 0);
+    }
+    free(table);
+    json_decref(comparison);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_shapes), cmocka_unit_test(test_text),
+                                       cmocka_unit_test(test_png), cmocka_unit_test(test_compare_plot),
+                                       cmocka_unit_test(test_tables)};
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
