@@ -15,10 +15,10 @@
 enum { LEVELS = 6 };
 
 struct admm {
-    double *inverse;               // [cols, cols] Cholesky factor of H + rho I
-    double *w, *u, *ht, *d;        // [rows, cols]
-    double *error, *best;          // [rows]
-    int8_t *code;                  // [rows, cols]
+    double *inverse;        // [cols, cols] Cholesky factor of H + rho I
+    double *w, *u, *ht, *d; // [rows, cols]
+    double *error, *best;   // [rows]
+    int8_t *code;           // [rows, cols]
 };
 
 static bool factor(const struct gyre_rounding *r, double rho, double *a)
@@ -67,7 +67,8 @@ static gyre_status iterate(const struct gyre_stage *stage, struct gyre_rounding 
             const double next = 0.1 * mean * (double)(1u << k / each);
             for (uint64_t i = 0; rho > 0 && i < n; i++) m->u[i] *= rho / next; // u is the multiplier over rho
             rho = next;
-            if (!factor(r, rho, m->inverse)) return gyre_fail(err, GYRE_E_FORMAT, "the Hessian is not positive definite");
+            if (!factor(r, rho, m->inverse))
+                return gyre_fail(err, GYRE_E_FORMAT, "the Hessian is not positive definite");
         }
         for (uint64_t i = 0; i < n; i++) {
             const double z = m->d[i] + r->target[i];
@@ -75,8 +76,8 @@ static gyre_status iterate(const struct gyre_stage *stage, struct gyre_rounding 
             m->w[i] = m->ht[i] + rho * (z - m->u[i]);
         }
         // w (H + rho I) = right-hand side, row by row: a column-major system with `rows` right-hand sides.
-        if (LAPACKE_dpotrs(LAPACK_COL_MAJOR, 'L', (lapack_int)cols, (lapack_int)rows, m->inverse, (lapack_int)cols, m->w,
-                           (lapack_int)cols))
+        if (LAPACKE_dpotrs(LAPACK_COL_MAJOR, 'L', (lapack_int)cols, (lapack_int)rows, m->inverse, (lapack_int)cols,
+                           m->w, (lapack_int)cols))
             return gyre_fail(err, GYRE_E_FORMAT, "the Hessian is not positive definite");
     }
     return GYRE_OK;

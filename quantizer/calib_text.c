@@ -18,9 +18,10 @@ static gyre_status check_utf8(const char *name, const char *text, uint64_t bytes
     for (uint64_t at = 0; at < bytes;) {
         const int n = gyre_utf8_look(text + at, bytes - at, &code);
         if (n <= 0)
-            return gyre_fail(err, GYRE_E_FORMAT,
-                             "cannot calibrate (%s): the text is not UTF-8 at byte %llu; convert it or give another text",
-                             name, (unsigned long long)at);
+            return gyre_fail(
+                err, GYRE_E_FORMAT,
+                "cannot calibrate (%s): the text is not UTF-8 at byte %llu; convert it or give another text", name,
+                (unsigned long long)at);
         at += (uint64_t)n;
     }
     return GYRE_OK;
@@ -34,13 +35,15 @@ static gyre_status take_windows(const char *name, const gyre_tokenizer *tokenize
     uint64_t n = 0;
     gyre_status st = GYRE_OK;
     GYRE_TRY(check_utf8(name, text, bytes, err));
-    if (bytes == 0) return gyre_fail(err, GYRE_E_FORMAT, "cannot calibrate (%s): the text is empty; give another", name);
+    if (bytes == 0)
+        return gyre_fail(err, GYRE_E_FORMAT, "cannot calibrate (%s): the text is empty; give another", name);
     GYRE_GO(gyre_tokenizer_encode(tokenizer, text, bytes, false, &token, &n, err));
     if (n < out->tokens)
-        GYRE_GO(gyre_fail(err, GYRE_E_FORMAT,
-                          "cannot calibrate (%s): the text has %llu tokens and one window is %u; give a longer text, or "
-                          "a recipe with shorter windows",
-                          name, (unsigned long long)n, out->tokens));
+        GYRE_GO(
+            gyre_fail(err, GYRE_E_FORMAT,
+                      "cannot calibrate (%s): the text has %llu tokens and one window is %u; give a longer text, or "
+                      "a recipe with shorter windows",
+                      name, (unsigned long long)n, out->tokens));
     const uint64_t windows = GYRE_MIN((uint64_t)most, n / out->tokens), slack = n - windows * out->tokens;
     for (uint64_t w = 0; w < windows; w++, out->windows++) {
         const uint64_t first = w * out->tokens + (windows > 1 ? w * slack / (windows - 1) : 0);
@@ -81,8 +84,8 @@ gyre_status gyre_calib_text_read(const gyre_source *model, const char *const *pa
         uint64_t bytes = gyre_calibration_text_bytes;
         if (n) GYRE_GO(gyre_file_read(paths[i], MAX_TEXT, &text, &bytes, err));
         const char *from = n ? text : gyre_calibration_text;
-        GYRE_GO(take_windows(n ? paths[i] : "bundled text", tokenizer, from, bytes, share, gyre_tokenizer_vocab(tokenizer),
-                             out, err));
+        GYRE_GO(take_windows(n ? paths[i] : "bundled text", tokenizer, from, bytes, share,
+                             gyre_tokenizer_vocab(tokenizer), out, err));
         name_source(n ? paths[i] : NULL, from, bytes, &out->source[i]);
         free(text);
         text = NULL;

@@ -24,10 +24,10 @@ struct gyre_calibration {
     gyre_block *block[PATHS];
     gyre_host_block *host[PATHS];
     uint32_t chunk_windows, widest;
-    uint64_t rows;          // of all windows
-    float *x;               // [PATHS][rows][D] residual streams; PATHS or only MADE
-    float *tap[PATHS];      // [rows][widest]
-    float *part;            // [chunk rows][widest] what a part writes
+    uint64_t rows;                    // of all windows
+    float *x;                         // [PATHS][rows][D] residual streams; PATHS or only MADE
+    float *tap[PATHS];                // [rows][widest]
+    float *part;                      // [chunk rows][widest] what a part writes
     float *made, *exact, *difference; // [chunk rows][widest, widest, D] for the moments, which scale them
     double *weight;                   // [2][chunk rows]
     bool samples;                     // the recipe has diagonals to measure
@@ -60,11 +60,11 @@ static gyre_status open_blocks(gyre_calibration *c, const gyre_quantize_params *
     const uint32_t chunk = c->chunk_windows * c->text.tokens;
     for (int path = c->has_exact ? EXACT : MADE; path < PATHS; path++) {
         struct gyre_block_options o = {.act_bits = path == MADE ? p->set.act : 16,
-                                             .kv_bits = path == MADE ? p->set.kv : 16,
-                                             .max_rows = c->device ? c->text.tokens : chunk,
-                                             .act_clip = path == MADE ? p->choice.act_clip : 1,
-                                             .kv_clip = path == MADE ? p->choice.kv_clip : 1,
-                                             .rope_divisors = t ? divisor : NULL};
+                                       .kv_bits = path == MADE ? p->set.kv : 16,
+                                       .max_rows = c->device ? c->text.tokens : chunk,
+                                       .act_clip = path == MADE ? p->choice.act_clip : 1,
+                                       .kv_clip = path == MADE ? p->choice.kv_clip : 1,
+                                       .rope_divisors = t ? divisor : NULL};
         if (c->device) GYRE_TRY(gyre_block_create(c->device, &hp, &o, &c->block[path], err));
         else GYRE_TRY(gyre_host_block_create(&hp, &o, &c->host[path], err));
         o.max_rows = chunk;
@@ -97,7 +97,9 @@ static gyre_status allocate(gyre_calibration *c, gyre_error *err)
     good &= (c->weight = malloc(2 * chunk * sizeof *c->weight)) != NULL;
     for (int tap = 0; tap < GYRE_TAPS && c->samples; tap++)
         good &= (c->sample[tap] = malloc(chunk * gyre_tap_width(hp, (gyre_tap)tap) * sizeof(float))) != NULL;
-    return good ? GYRE_OK : gyre_fail(err, GYRE_E_NOMEM, "out of memory for calibration (%llu tokens)", (unsigned long long)c->rows);
+    return good ? GYRE_OK
+                : gyre_fail(err, GYRE_E_NOMEM, "out of memory for calibration (%llu tokens)",
+                            (unsigned long long)c->rows);
 }
 
 gyre_status gyre_calibration_open(const gyre_quantize_params *params, const struct gyre_plan *plan,
@@ -116,8 +118,7 @@ gyre_status gyre_calibration_open(const gyre_quantize_params *params, const stru
                                  recipe->calibration.tokens, &c->text, err));
     c->rows = (uint64_t)c->text.windows * c->text.tokens;
     c->chunk_windows = GYRE_MIN(GYRE_MAX(CHUNK_ROWS / c->text.tokens, 1u), c->text.windows);
-    for (int tap = 0; tap < GYRE_TAPS; tap++)
-        c->widest = GYRE_MAX(c->widest, gyre_tap_width(&plan->hp, (gyre_tap)tap));
+    for (int tap = 0; tap < GYRE_TAPS; tap++) c->widest = GYRE_MAX(c->widest, gyre_tap_width(&plan->hp, (gyre_tap)tap));
     GYRE_GO(allocate(c, err));
     GYRE_GO(open_blocks(c, params, err));
     *out = c;
@@ -253,14 +254,15 @@ struct chunk {
 };
 
 // Part `part` of the block for one chunk of one path: the tap array's piece becomes what the next tap reads, quantized.
-static gyre_status run_part(gyre_calibration *c, enum path path, const struct gyre_block_weights *weights, uint32_t part,
-                            const struct chunk *k, gyre_error *err)
+static gyre_status run_part(gyre_calibration *c, enum path path, const struct gyre_block_weights *weights,
+                            uint32_t part, const struct chunk *k, gyre_error *err)
 {
     const struct gyre_plan *p = c->plan;
     const uint32_t D = p->hp.width, width = part < GYRE_TAPS ? gyre_tap_width(&p->hp, (gyre_tap)part) : D;
     float *x = stream(c, path) + k->first * D, *tap = c->tap[path] + k->first * c->widest;
     if (!c->device) {
-        GYRE_TRY(gyre_host_block_part(c->host[path], weights, part, x, tap, (uint32_t)k->rows, c->text.tokens, c->part, err));
+        GYRE_TRY(gyre_host_block_part(c->host[path], weights, part, x, tap, (uint32_t)k->rows, c->text.tokens, c->part,
+                                      err));
     } else {
         for (uint32_t w = 0; w < k->windows; w++) { // from the block's input each time: a GPU has the breath
             float *at = x + (uint64_t)w * c->text.tokens * D, *to = c->part + (uint64_t)w * c->text.tokens * width;
@@ -282,7 +284,8 @@ static struct chunk chunk_at(const gyre_calibration *c, uint32_t window)
 }
 
 static gyre_status run_chunks(gyre_calibration *c, const struct gyre_calibration_weights *w, uint32_t part,
-                              gyre_status (*each)(gyre_calibration *, const struct chunk *, uint32_t, struct gyre_moments *, gyre_error *),
+                              gyre_status (*each)(gyre_calibration *, const struct chunk *, uint32_t,
+                                                  struct gyre_moments *, gyre_error *),
                               struct gyre_moments *moments, gyre_error *err)
 {
     for (int path = c->has_exact ? EXACT : MADE; path < PATHS; path++) {
@@ -300,20 +303,22 @@ static gyre_status run_chunks(gyre_calibration *c, const struct gyre_calibration
 // What an error in a row of the residual stream counts for: every norm behind divides by the row's size.
 static void weigh_rows(const gyre_calibration *c, uint64_t first, uint64_t rows, double *weight)
 {
-    const double median = gyre_row_energies(stream(c, MADE) + first * c->plan->hp.width, rows, c->plan->hp.width, weight,
-                                            weight + rows);
+    const double median =
+        gyre_row_energies(stream(c, MADE) + first * c->plan->hp.width, rows, c->plan->hp.width, weight, weight + rows);
     for (uint64_t r = 0; r < rows; r++) weight[r] = weight[r] > 0 ? GYRE_MIN(median / weight[r], 4.0) : 1;
 }
 
 // Adds the windows of a chunk, the held-out ones apart.
-static gyre_status add_moments(gyre_calibration *c, const struct chunk *k, uint32_t part, struct gyre_moments *m, gyre_error *err)
+static gyre_status add_moments(gyre_calibration *c, const struct chunk *k, uint32_t part, struct gyre_moments *m,
+                               gyre_error *err)
 {
     const uint32_t width = m->n, D = c->plan->hp.width, tokens = c->text.tokens;
     for (uint32_t w = 0; w < k->windows;) {
         const bool held = (k->window + w) % HELD_OUT == HELD_OUT - 1;
         uint32_t end = w + 1;
         while (end < k->windows && ((k->window + end) % HELD_OUT == HELD_OUT - 1) == held) end++;
-        const uint64_t rows = (uint64_t)(end - w) * tokens, at = (uint64_t)w * tokens, from = k->first * c->widest + at * width;
+        const uint64_t rows = (uint64_t)(end - w) * tokens, at = (uint64_t)w * tokens,
+                       from = k->first * c->widest + at * width;
         memcpy(c->made, c->tap[MADE] + from, rows * width * sizeof(float));
         if (c->has_exact) memcpy(c->exact, c->tap[EXACT] + from, rows * width * sizeof(float));
         if (m->fit.stream)
@@ -333,8 +338,8 @@ gyre_status gyre_calibration_tap(gyre_calibration *c, uint32_t layer, const stru
     static const char *const reads[GYRE_TAPS] = {"attn_q", "attn_output", "ffn_gate", "ffn_down"};
     const bool writes = tap == GYRE_TAP_O || tap == GYRE_TAP_DOWN;
     gyre_error why = {0};
-    GYRE_TRY(gyre_moments_create(gyre_tap_width(&c->plan->hp, tap), c->plan->hp.width, c->has_exact, c->has_exact && writes,
-                                 out, err));
+    GYRE_TRY(gyre_moments_create(gyre_tap_width(&c->plan->hp, tap), c->plan->hp.width, c->has_exact,
+                                 c->has_exact && writes, out, err));
     const gyre_status st = run_chunks(c, weights, tap, add_moments, out, &why);
     if (st != GYRE_OK) {
         gyre_moments_release(out);
@@ -353,7 +358,8 @@ gyre_status gyre_calibration_centre(gyre_calibration *c, const struct gyre_calib
                                   c->text.tokens, k_centre, v_centre, err);
 }
 
-gyre_status gyre_calibration_end_block(gyre_calibration *c, const struct gyre_calibration_weights *weights, gyre_error *err)
+gyre_status gyre_calibration_end_block(gyre_calibration *c, const struct gyre_calibration_weights *weights,
+                                       gyre_error *err)
 {
     return run_chunks(c, weights, GYRE_TAPS, NULL, NULL, err);
 }

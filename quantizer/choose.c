@@ -18,18 +18,18 @@ static const gyre_tap reads[GYRE_SITES] = {GYRE_TAP_QKV,     GYRE_TAP_QKV,     G
 struct survey {
     const struct gyre_plan *plan;
     struct gyre_layer layer;
-    struct gyre_rotator fold;           // nothing but the gains
+    struct gyre_rotator fold; // nothing but the gains
     gyre_host_block *block;
     struct gyre_calib_text text;
-    uint32_t tokens, kept, n_seeds;     // rows that run, rows of a sample
-    struct gyre_rotator *seed;          // [n_seeds] candidates
-    double *surrogate;                  // [n_seeds], then the sum over linears
+    uint32_t tokens, kept, n_seeds; // rows that run, rows of a sample
+    struct gyre_rotator *seed;      // [n_seeds] candidates
+    double *surrogate;              // [n_seeds], then the sum over linears
     double act[CLIPS], kv[CLIPS];
-    float *x, *tap[GYRE_TAPS];          // [tokens][...]
+    float *x, *tap[GYRE_TAPS]; // [tokens][...]
     float *weights[GYRE_SITES];
-    double *wide;                       // [kept][widest] a sample being rotated
+    double *wide;                          // [kept][widest] a sample being rotated
     float *rows, *noisy, *exact, *rounded; // [kept][widest], the same quantized, the largest linear, its rounding
-    float *aim, *y;                     // [kept][most outputs]
+    float *aim, *y;                        // [kept][most outputs]
 };
 
 bool gyre_choose_needed(const struct gyre_settings *s)
@@ -147,8 +147,8 @@ static gyre_status run_block(struct survey *s, uint32_t layer, gyre_error *err)
                                          .attn_norm = ones,
                                          .ffn_norm = ones};
     for (uint32_t part = 0; part <= GYRE_TAPS; part++)
-        GYRE_TRY(gyre_host_block_part(s->block, &w, part, s->x, part ? s->tap[part - 1] : NULL, s->tokens, s->text.tokens,
-                                      part < GYRE_TAPS ? s->tap[part] : NULL, err));
+        GYRE_TRY(gyre_host_block_part(s->block, &w, part, s->x, part ? s->tap[part - 1] : NULL, s->tokens,
+                                      s->text.tokens, part < GYRE_TAPS ? s->tap[part] : NULL, err));
     return GYRE_OK;
 }
 
@@ -173,11 +173,12 @@ static gyre_status sample(struct survey *s, const struct gyre_rotator *r, gyre_t
 }
 
 // |x w' - aim|^2 with the products in s->y; aim NULL: zero.
-static double output_energy(struct survey *s, const float *x, const float *w, uint64_t rows, uint64_t cols, const float *aim)
+static double output_energy(struct survey *s, const float *x, const float *w, uint64_t rows, uint64_t cols,
+                            const float *aim)
 {
     double sum = 0;
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)s->kept, (int)rows, (int)cols, 1, x, (int)cols, w, (int)cols, 0,
-                s->y, (int)rows);
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)s->kept, (int)rows, (int)cols, 1, x, (int)cols, w,
+                (int)cols, 0, s->y, (int)rows);
     for (uint64_t i = 0; i < s->kept * rows; i++) {
         const double d = (double)s->y[i] - (aim ? (double)aim[i] : 0);
         sum += d * d;
@@ -248,7 +249,8 @@ static gyre_status judge_clips(struct survey *s, const struct gyre_rotator *r, g
         }
     }
     if (p->set.kv == 16) return GYRE_OK;
-    const uint64_t kv = (uint64_t)p->hp.kv_heads * p->hp.head_dim, n = s->kept * kv; // values; keys are as Gaussian after R3
+    const uint64_t kv = (uint64_t)p->hp.kv_heads * p->hp.head_dim,
+                   n = s->kept * kv; // values; keys are as Gaussian after R3
     GYRE_TRY(sample(s, r, GYRE_TAP_QKV, err));
     GYRE_TRY(gyre_layer_load(&s->layer, p, GYRE_SITE_V, r, NULL, s->exact, err));
     const double whole = output_energy(s, s->rows, s->exact, kv, p->hp.width, NULL);
@@ -256,7 +258,8 @@ static gyre_status judge_clips(struct survey *s, const struct gyre_rotator *r, g
         double error = 0;
         memcpy(s->aim, s->y, n * sizeof *s->y);
         gyre_quantize_cache(s->aim, s->kept * p->hp.kv_heads, p->hp.head_dim, p->set.kv, clips[c]);
-        for (uint64_t i = 0; i < n; i++) error += ((double)s->aim[i] - (double)s->y[i]) * ((double)s->aim[i] - (double)s->y[i]);
+        for (uint64_t i = 0; i < n; i++)
+            error += ((double)s->aim[i] - (double)s->y[i]) * ((double)s->aim[i] - (double)s->y[i]);
         s->kv[c] += error / whole;
     }
     return GYRE_OK;
@@ -273,8 +276,8 @@ static float best_clip(const double *error)
 }
 
 // The float model once; `judge_clips` on the winner needs the samples again, so seeds and clips take a pass each.
-static gyre_status walk(struct survey *s, const struct gyre_rotator *winner, gyre_status (*tick)(void *, uint64_t, gyre_error *),
-                        void *user, gyre_error *err)
+static gyre_status walk(struct survey *s, const struct gyre_rotator *winner,
+                        gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user, gyre_error *err)
 {
     const uint32_t layers = s->plan->hp.n_layers, blocks = GYRE_MIN(layers, (uint32_t)BLOCKS);
     embed(s);
@@ -329,7 +332,8 @@ done:
 json_t *gyre_choice_json(const struct gyre_choice *c)
 {
     json_t *list = json_array();
-    for (uint32_t i = 0; list && c->n_seeds > 1 && i < c->n_seeds; i++) json_array_append_new(list, json_real((double)c->surrogate[i]));
+    for (uint32_t i = 0; list && c->n_seeds > 1 && i < c->n_seeds; i++)
+        json_array_append_new(list, json_real((double)c->surrogate[i]));
     return json_pack("{s:I, s:o, s:f, s:f}", "rotation_seed", (json_int_t)c->seed, "surrogates", list, "act_clip",
                      (double)c->act_clip, "kv_clip", (double)c->kv_clip);
 }
@@ -345,6 +349,7 @@ bool gyre_choice_read(const json_t *json, struct gyre_choice *out)
                                 .n_seeds = (uint32_t)GYRE_MAX(json_array_size(list), (size_t)1),
                                 .act_clip = (float)json_real_value(act),
                                 .kv_clip = (float)json_real_value(kv)};
-    for (size_t i = 0; i < json_array_size(list); i++) out->surrogate[i] = (float)json_real_value(json_array_get(list, i));
+    for (size_t i = 0; i < json_array_size(list); i++)
+        out->surrogate[i] = (float)json_real_value(json_array_get(list, i));
     return true;
 }

@@ -20,12 +20,13 @@ static void transposed(const float *a, uint64_t rows, uint64_t cols, double *out
 }
 
 // out [rows, n] = w (cross)' for floats.
-static gyre_status through_cross(const float *w, const float *cross, uint64_t rows, uint64_t n, double *out, gyre_error *err)
+static gyre_status through_cross(const float *w, const float *cross, uint64_t rows, uint64_t n, double *out,
+                                 gyre_error *err)
 {
     float *narrow = malloc(rows * n * sizeof *narrow);
     if (!narrow) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for target correction");
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)rows, (int)n, (int)n, 1, w, (int)n, cross, (int)n, 0, narrow,
-                (int)n);
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)rows, (int)n, (int)n, 1, w, (int)n, cross, (int)n, 0,
+                narrow, (int)n);
     for (uint64_t i = 0; i < rows * n; i++) out[i] = (double)narrow[i];
     free(narrow);
     return GYRE_OK;

@@ -44,7 +44,8 @@ static uint64_t descend(const struct gyre_rounding *r, uint64_t row)
     uint64_t moved = 0;
     for (uint64_t k = 0; k < cols; k++) {
         const uint64_t i = r->factor->order[k];
-        const double scale = (double)gyre_f32_from_f16(c->scale[row * groups + i / c->group]), *h = r->factor->h + i * cols;
+        const double scale = (double)gyre_f32_from_f16(c->scale[row * groups + i / c->group]),
+                     *h = r->factor->h + i * cols;
         if (!(scale > 0)) continue;
         const double to = gyre_nearest(code[i] - gradient[i] / (h[i] * scale), lo, hi), d = (to - code[i]) * scale;
         if (d == 0 || 2 * d * gradient[i] + d * d * h[i] >= 0) continue;
@@ -93,7 +94,8 @@ static void refit_row(const struct gyre_rounding *r, uint64_t row, const double 
     uint16_t *scale = c->scale + row * groups;
     memset(f->hq, 0, groups * cols * sizeof *f->hq);
     for (uint64_t i = 0; i < cols; i++)
-        for (uint64_t j = 0; code[i] && j < cols; j++) f->hq[i / group * cols + j] += code[i] * r->factor->h[i * cols + j];
+        for (uint64_t j = 0; code[i] && j < cols; j++)
+            f->hq[i / group * cols + j] += code[i] * r->factor->h[i * cols + j];
     for (uint64_t g = 0; g < groups; g++) {
         f->b[g] = 0;
         for (uint64_t i = g * group; i < (g + 1) * group; i++) f->b[g] += code[i] * ht[i];

@@ -115,8 +115,8 @@ done:
     return st;
 }
 
-static gyre_status measure_norm(const struct gyre_diagonal_sample *s, int which, double exponent, struct gyre_diagonals *d,
-                                double *a, double *w, double *log, gyre_error *err)
+static gyre_status measure_norm(const struct gyre_diagonal_sample *s, int which, double exponent,
+                                struct gyre_diagonals *d, double *a, double *w, double *log, gyre_error *err)
 {
     const gyre_tap tap = which ? GYRE_TAP_GATE_UP : GYRE_TAP_QKV;
     const uint64_t kv = (uint64_t)d->kv_heads * d->head_dim;
@@ -140,7 +140,8 @@ gyre_status gyre_diagonals_measure(const struct gyre_recipe *recipe, const struc
     const uint32_t q = d->heads * d->head_dim, kv = d->kv_heads * d->head_dim, group = d->heads / d->kv_heads;
     const uint64_t n = GYRE_MAX(GYRE_MAX(d->ffn, d->width), q);
     gyre_status st = GYRE_OK;
-    double *a = malloc(5 * n * sizeof *a), *w = a ? a + n : NULL, *log = a ? a + 2 * n : NULL, *fine = a ? a + 3 * n : NULL;
+    double *a = malloc(5 * n * sizeof *a), *w = a ? a + n : NULL, *log = a ? a + 2 * n : NULL,
+           *fine = a ? a + 3 * n : NULL;
     if (!a) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for diagonals");
     memset(a, 0, 5 * n * sizeof *a);
     if (recipe->diagonals.up_down > 0) {
@@ -191,7 +192,8 @@ void gyre_diagonals_before(const struct gyre_diagonals *d, gyre_site site, bool 
     switch (site) {
     case GYRE_SITE_Q:
         for (uint64_t i = 0; i < q; i++)
-            scale_row(w + i * d->width, d->width, FACTOR(d->qk[i / hd / group * (hd / 2) + pair_of(d, (uint32_t)i % hd)]));
+            scale_row(w + i * d->width, d->width,
+                      FACTOR(d->qk[i / hd / group * (hd / 2) + pair_of(d, (uint32_t)i % hd)]));
         break;
     case GYRE_SITE_K:
         for (uint64_t i = 0; i < kv; i++)
@@ -211,7 +213,8 @@ void gyre_diagonals_before(const struct gyre_diagonals *d, gyre_site site, bool 
         for (uint64_t r = 0; r < d->width; r++)
             for (uint64_t i = 0; i < d->ffn; i++) w[r * d->ffn + i] *= FACTOR(d->up_down[i]);
         break;
-    default: break;
+    default:
+        break;
     }
 #undef FACTOR
 }
@@ -271,5 +274,6 @@ bool gyre_diagonals_read(const json_t *json, struct gyre_diagonals *d)
 {
     const uint64_t kv = (uint64_t)d->kv_heads * d->head_dim;
     return from_hex(json_object_get(json, "up_down"), d->up_down, d->ffn) &&
-           from_hex(json_object_get(json, "value"), d->value, kv) && from_hex(json_object_get(json, "qk"), d->qk, kv / 2);
+           from_hex(json_object_get(json, "value"), d->value, kv) &&
+           from_hex(json_object_get(json, "qk"), d->qk, kv / 2);
 }

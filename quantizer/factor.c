@@ -79,8 +79,10 @@ gyre_status gyre_factor_create(const float *h, uint32_t n, double damp, bool act
     for (out->damp = damp; !factor(out, out->damp * mean); out->damp *= 10)
         if (out->damp >= 1) {
             gyre_factor_release(out);
-            return gyre_fail(err, GYRE_E_FORMAT, "the Hessian of %u inputs is not positive definite, even with its mean "
-                                                 "diagonal added to the diagonal; calibrate on other or more text", n);
+            return gyre_fail(err, GYRE_E_FORMAT,
+                             "the Hessian of %u inputs is not positive definite, even with its mean "
+                             "diagonal added to the diagonal; calibrate on other or more text",
+                             n);
         }
     for (uint32_t i = 0; i < n; i++) out->h[(uint64_t)i * n + i] += out->damp * mean;
     return GYRE_OK;

@@ -22,13 +22,13 @@ struct sweep {
     const struct gyre_rounding *r;
     const struct gyre_stage *stage;
     uint64_t rows, cols, groups;
-    bool natural;           // scales come from the working copy
-    const float *diagonal;  // [cols], for the clip search; file order
-    float *scale;           // [rows, groups]
-    double *w;              // [cols][rows] the working copy, in the factor's order
-    double *carried;        // [BLOCK][rows] e of the block
-    double *error;          // [rows] sum of e^2
-    int8_t *code;           // [rows, cols] in the file's order
+    bool natural;          // scales come from the working copy
+    const float *diagonal; // [cols], for the clip search; file order
+    float *scale;          // [rows, groups]
+    double *w;             // [cols][rows] the working copy, in the factor's order
+    double *carried;       // [BLOCK][rows] e of the block
+    double *error;         // [rows] sum of e^2
+    int8_t *code;          // [rows, cols] in the file's order
 };
 
 // The scale of group g for rows first.., from the columns that are now at place `at` and after it.
@@ -91,8 +91,8 @@ static bool sweep(const struct sweep *s)
         }
         if (rest)
             cblas_dgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (int)rest, (int)s->rows, (int)(last - first), -1,
-                        f->u + first * s->cols + last, (int)s->cols, s->carried, (int)s->rows, 1,
-                        s->w + last * s->rows, (int)s->rows);
+                        f->u + first * s->cols + last, (int)s->cols, s->carried, (int)s->rows, 1, s->w + last * s->rows,
+                        (int)s->rows);
     }
     return good;
 }

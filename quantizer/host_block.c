@@ -15,12 +15,12 @@
 struct gyre_host_block {
     struct gyre_hparams hp;
     struct gyre_block_options options;
-    uint32_t q, kv;                          // widths of all heads
-    float *cosine, *sine;                    // [rows][hd/2]
-    float *tap[2], *qkv[3], *gate, *up;      // [rows][...]
-    float *scores, *expanded;                // [heads][sequence][sequence]; the largest linear
-    uint64_t n_scores;                       // floats in scores: it grows with the sequences that come
-    double *wide;                            // [rows][max(q, ffn)], for the transforms
+    uint32_t q, kv;                     // widths of all heads
+    float *cosine, *sine;               // [rows][hd/2]
+    float *tap[2], *qkv[3], *gate, *up; // [rows][...]
+    float *scores, *expanded;           // [heads][sequence][sequence]; the largest linear
+    uint64_t n_scores;                  // floats in scores: it grows with the sequences that come
+    double *wide;                       // [rows][max(q, ffn)], for the transforms
 };
 
 // ---- memory -----------------------------------------------------------------------------------------------
@@ -78,7 +78,7 @@ gyre_status gyre_host_block_create(const struct gyre_hparams *hp, const struct g
 void gyre_host_block_destroy(gyre_host_block *b)
 {
     if (!b) return;
-    float *const all[] = {b->cosine, b->sine, b->tap[0], b->tap[1], b->qkv[0], b->qkv[1],
+    float *const all[] = {b->cosine, b->sine, b->tap[0], b->tap[1], b->qkv[0],  b->qkv[1],
                           b->qkv[2], b->gate, b->up,     b->scores, b->expanded};
     for (size_t i = 0; i < GYRE_COUNT(all); i++) free(all[i]);
     free(b->wide);
@@ -95,8 +95,8 @@ static void quantize_row(float *row, uint32_t width, uint32_t bits, float clip)
         lo = row[i] < lo ? row[i] : lo;
         hi = row[i] > hi ? row[i] : hi;
     }
-    const float scale = clip * (bits == 8 ? fmaxf(-lo, hi) / 127 : (hi - lo) / 15),
-                inverse = scale > 0 ? 1 / scale : 0, zero = bits == 8 ? 0 : fminf(rintf(-lo * clip * inverse), 15);
+    const float scale = clip * (bits == 8 ? fmaxf(-lo, hi) / 127 : (hi - lo) / 15), inverse = scale > 0 ? 1 / scale : 0,
+                zero = bits == 8 ? 0 : fminf(rintf(-lo * clip * inverse), 15);
     for (uint32_t i = 0; i < width; i++) { // adding and subtracting 1.5 * 2^23 rounds half to even
         const float code = ((row[i] * inverse + magic) - magic) + zero, low = code < least ? least : code;
         row[i] = scale * ((low > most ? most : low) - zero);
@@ -176,8 +176,9 @@ static void rope(const gyre_host_block *b, float *x, uint32_t rows, uint32_t seq
         for (uint32_t h = 0; h < heads; h++) {
             float *const head = x + ((uint64_t)row * heads + h) * hd;
             for (uint32_t i = 0; i < half; i++) {
-                float *const p = head + (b->hp.rope_interleaved ? 2 * i : i),
-                             *const q = b->hp.rope_interleaved ? p + 1 : p + half;
+                float *const p = head + (b->hp.rope_interleaved ? 2 * i : i), *const q = b->hp.rope_interleaved
+                                                                                             ? p + 1
+                                                                                             : p + half;
                 const float c = b->cosine[r * half + i], s = b->sine[r * half + i], u = *p, v = *q;
                 *p = u * c - v * s;
                 *q = u * s + v * c;
@@ -269,12 +270,13 @@ static void column_means(const float *x, uint32_t rows, uint32_t cols, float *me
     }
 }
 
-gyre_status gyre_host_block_centre(gyre_host_block *b, const struct gyre_block_weights *w, const float *in, uint32_t rows,
-                                   uint32_t sequence, float *k_mean, float *v_mean, gyre_error *err)
+gyre_status gyre_host_block_centre(gyre_host_block *b, const struct gyre_block_weights *w, const float *in,
+                                   uint32_t rows, uint32_t sequence, float *k_mean, float *v_mean, gyre_error *err)
 {
     const struct gyre_hparams *hp = &b->hp;
     if (rows == 0 || rows > b->options.max_rows || sequence == 0)
-        return gyre_fail(err, GYRE_E_INVALID, "cannot run a block on %u rows; it was made for %u", rows, b->options.max_rows);
+        return gyre_fail(err, GYRE_E_INVALID, "cannot run a block on %u rows; it was made for %u", rows,
+                         b->options.max_rows);
     linear(b, &w->k, in, rows, b->kv, hp->width, 0, b->qkv[1]);
     linear(b, &w->v, in, rows, b->kv, hp->width, 0, b->qkv[2]);
     rope(b, b->qkv[1], rows, sequence, hp->kv_heads);
@@ -296,7 +298,9 @@ gyre_status gyre_host_block_part(gyre_host_block *b, const struct gyre_block_wei
         return gyre_fail(err, GYRE_E_INVALID, "cannot run a block on %u rows; it was made for %u", rows,
                          b->options.max_rows);
     switch (part) {
-    case GYRE_TAP_QKV: normalise(b, x, w->attn_norm, rows, out); return GYRE_OK;
+    case GYRE_TAP_QKV:
+        normalise(b, x, w->attn_norm, rows, out);
+        return GYRE_OK;
     case GYRE_TAP_O:
         linear(b, &w->q, in, rows, b->q, D, 0, b->qkv[0]);
         linear(b, &w->k, in, rows, b->kv, D, 0, b->qkv[1]);
@@ -312,7 +316,9 @@ gyre_status gyre_host_block_part(gyre_host_block *b, const struct gyre_block_wei
 #pragma omp parallel for schedule(static)
         for (int64_t i = 0; i < (int64_t)rows * F; i++) out[i] = b->gate[i] / (1 + expf(-b->gate[i])) * b->up[i];
         return transform(b, &hp->rot.r4, out, rows, F, err);
-    default: linear(b, &w->down, in, rows, D, F, 1, x); return GYRE_OK;
+    default:
+        linear(b, &w->down, in, rows, D, F, 1, x);
+        return GYRE_OK;
     }
 }
 

@@ -82,8 +82,8 @@ done:
 // ---- the ladder -----------------------------------------------------------------------------------------------
 
 // One factor serves all stages of all linears of a tap: the largest damping that is asked for, GPTQ's order.
-static gyre_status need_factor(const struct gyre_recipe *recipe, const struct gyre_moments *m, struct gyre_factor *cache,
-                               gyre_error *err)
+static gyre_status need_factor(const struct gyre_recipe *recipe, const struct gyre_moments *m,
+                               struct gyre_factor *cache, gyre_error *err)
 {
     double damp = 0;
     bool act_order = false;
@@ -99,13 +99,20 @@ static gyre_status run_stage(const struct gyre_stage *stage, const struct gyre_m
                              const float *w, struct gyre_rounding *r, struct gyre_ladder_note *note, gyre_error *err)
 {
     switch (stage->kind) {
-    case GYRE_STAGE_CORRECT: return gyre_stage_correct(stage, m, writes_stream, w, r, note, err);
-    case GYRE_STAGE_RTN: return gyre_stage_rtn(stage, r, err);
-    case GYRE_STAGE_GPTQ: return gyre_stage_gptq(stage, r, err);
-    case GYRE_STAGE_ADMM: return gyre_stage_admm(stage, r, err);
-    case GYRE_STAGE_DESCENT: return gyre_stage_descent(stage, r, err);
-    case GYRE_STAGE_REFIT: return gyre_stage_refit(r, err);
-    default: return gyre_fail(err, GYRE_E_INVALID, "unknown stage %d", (int)stage->kind);
+    case GYRE_STAGE_CORRECT:
+        return gyre_stage_correct(stage, m, writes_stream, w, r, note, err);
+    case GYRE_STAGE_RTN:
+        return gyre_stage_rtn(stage, r, err);
+    case GYRE_STAGE_GPTQ:
+        return gyre_stage_gptq(stage, r, err);
+    case GYRE_STAGE_ADMM:
+        return gyre_stage_admm(stage, r, err);
+    case GYRE_STAGE_DESCENT:
+        return gyre_stage_descent(stage, r, err);
+    case GYRE_STAGE_REFIT:
+        return gyre_stage_refit(r, err);
+    default:
+        return gyre_fail(err, GYRE_E_INVALID, "unknown stage %d", (int)stage->kind);
     }
 }
 
@@ -114,7 +121,8 @@ static double energy(struct gyre_rounding *r, const float *w, bool rounded, doub
 {
     const struct gyre_codes *c = r->codes;
     for (uint64_t i = 0; i < r->rows * r->cols; i++)
-        difference[i] = (rounded ? (double)gyre_f32_from_f16(c->scale[i / c->group]) * c->code[i] : (double)w[i]) - r->target[i];
+        difference[i] =
+            (rounded ? (double)gyre_f32_from_f16(c->scale[i / c->group]) * c->code[i] : (double)w[i]) - r->target[i];
     return gyre_factor_energy(r->factor, r->rows, difference, r->scratch, NULL);
 }
 
@@ -132,7 +140,8 @@ gyre_status gyre_ladder(const struct gyre_recipe *recipe, const struct gyre_mome
                               .scratch = malloc(n * sizeof *r.scratch),
                               .codes = codes};
     bool rounded = false;
-    if (!r.target || !r.scratch || (m && !difference)) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for rounding"));
+    if (!r.target || !r.scratch || (m && !difference))
+        GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for rounding"));
     for (uint64_t i = 0; i < n; i++) r.target[i] = (double)w[i];
     if (m) {
         GYRE_GO(need_factor(recipe, m, cache, err));

@@ -16,10 +16,11 @@ static bool alloc_rounded(const struct gyre_settings *set, uint64_t rows, uint64
 {
     if (set->wbits >= 16) return (out->f32 = malloc(rows * cols * sizeof(float))) != NULL;
     const uint32_t group = set->wgroup ? set->wgroup : (uint32_t)cols;
-    out->codes = (struct gyre_codes){.bits = set->wbits,
-                                     .group = group,
-                                     .code = malloc(rows * cols),
-                                     .scale = malloc(rows * (set->recipe.n_exceptions ? cols : cols / group) * sizeof(uint16_t))};
+    out->codes = (struct gyre_codes){
+        .bits = set->wbits,
+        .group = group,
+        .code = malloc(rows * cols),
+        .scale = malloc(rows * (set->recipe.n_exceptions ? cols : cols / group) * sizeof(uint16_t))};
     return out->codes.code && out->codes.scale;
 }
 
@@ -155,7 +156,8 @@ static gyre_status write_linear(struct gyre_layer *l, const struct gyre_plan *p,
         return gyre_output_write(out, name, l->encoded, bytes, r->error, err);
     }
     if (r->codes.bits == 4) gyre_pack_i4(r->codes.code, n, l->encoded);
-    GYRE_TRY(gyre_output_write(out, name, r->codes.bits == 4 ? l->encoded : (const void *)r->codes.code, bytes, r->error, err));
+    GYRE_TRY(gyre_output_write(out, name, r->codes.bits == 4 ? l->encoded : (const void *)r->codes.code, bytes,
+                               r->error, err));
     snprintf(scale, sizeof scale, "%s.scale", name);
     return gyre_output_write(out, scale, r->codes.scale, rows * (cols / r->codes.group) * sizeof(uint16_t), NAN, err);
 }
@@ -221,11 +223,13 @@ static gyre_status load_norms(struct gyre_layer *l, const struct gyre_plan *p, s
 }
 
 // Diagonals of this block from the float path in the model's own bases (but R1, which is the stream's).
-static gyre_status measure_diagonals(struct gyre_layer *l, const struct gyre_plan *p, gyre_calibration *c, gyre_error *err)
+static gyre_status measure_diagonals(struct gyre_layer *l, const struct gyre_plan *p, gyre_calibration *c,
+                                     gyre_error *err)
 {
     struct gyre_rotator stream_only = p->rotator; // borrows R1
     stream_only.r2.n = stream_only.r4.n = 0;
-    for (int s = 0; s < GYRE_SITES; s++) GYRE_TRY(gyre_layer_load(l, p, (gyre_site)s, &stream_only, NULL, l->exact[s], err));
+    for (int s = 0; s < GYRE_SITES; s++)
+        GYRE_TRY(gyre_layer_load(l, p, (gyre_site)s, &stream_only, NULL, l->exact[s], err));
     const struct gyre_calibration_weights w = {
         .exact = l->exact, .made = l->made, .attn_gain = l->attn_gain, .ffn_gain = l->ffn_gain};
     struct gyre_diagonal_sample sample = {.weights = l->exact};
@@ -239,7 +243,8 @@ static gyre_status measure_diagonals(struct gyre_layer *l, const struct gyre_pla
 }
 
 // Which linears read at a tap: GYRE_SITE_Q.. up to the next tap's first.
-static const gyre_site first_site[GYRE_TAPS + 1] = {GYRE_SITE_Q, GYRE_SITE_O, GYRE_SITE_GATE, GYRE_SITE_DOWN, GYRE_SITES};
+static const gyre_site first_site[GYRE_TAPS + 1] = {GYRE_SITE_Q, GYRE_SITE_O, GYRE_SITE_GATE, GYRE_SITE_DOWN,
+                                                    GYRE_SITES};
 
 // The recipe's stages on one linear; `moments` and `cache` NULL where it needs no statistics.
 static gyre_status round_recipe(struct gyre_layer *l, const struct gyre_plan *p, gyre_site site, const float *exact,
@@ -252,8 +257,8 @@ static gyre_status round_recipe(struct gyre_layer *l, const struct gyre_plan *p,
     gyre_site_name(site, l->index, name);
     gyre_site_shape(site, &p->hp, &rows, &cols);
     if (p->set.wbits >= 16) return round_linear(l, &p->set, name, exact, rows, cols, r, err);
-    const gyre_status st = gyre_ladder(&p->set.recipe, moments, site == GYRE_SITE_O || site == GYRE_SITE_DOWN, exact, rows,
-                                       cols, cache, &r->codes, &l->note[site], &why);
+    const gyre_status st = gyre_ladder(&p->set.recipe, moments, site == GYRE_SITE_O || site == GYRE_SITE_DOWN, exact,
+                                       rows, cols, cache, &r->codes, &l->note[site], &why);
     if (st != GYRE_OK) return gyre_fail(err, st, "cannot round tensor %s: %s", name, why.message);
     float *const made = moments ? l->made[site] : l->expanded;
     gyre_codes_expand(&r->codes, rows, cols, made);
@@ -274,9 +279,12 @@ static uint64_t weights_at(const struct gyre_plan *p, gyre_site site)
 static gyre_status round_calibrated(struct gyre_layer *l, const struct gyre_plan *p, gyre_calibration *c,
                                     gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user, gyre_error *err)
 {
-    const struct gyre_calibration_weights w = {
-        .exact = l->exact, .made = l->made, .attn_gain = l->attn_gain, .ffn_gain = l->ffn_gain,
-        .k_centre = l->k_centre, .v_centre = l->v_centre};
+    const struct gyre_calibration_weights w = {.exact = l->exact,
+                                               .made = l->made,
+                                               .attn_gain = l->attn_gain,
+                                               .ffn_gain = l->ffn_gain,
+                                               .k_centre = l->k_centre,
+                                               .v_centre = l->v_centre};
     struct gyre_moments moments = {0};
     struct gyre_factor cache = {0};
     gyre_status st = GYRE_OK;
@@ -297,7 +305,8 @@ done:
     return st;
 }
 
-static gyre_status write_block(struct gyre_layer *l, const struct gyre_plan *p, struct gyre_output *out, gyre_error *err)
+static gyre_status write_block(struct gyre_layer *l, const struct gyre_plan *p, struct gyre_output *out,
+                               gyre_error *err)
 {
     char name[64];
     for (int s = 0; s < GYRE_SITES; s++) {
@@ -311,7 +320,8 @@ static gyre_status write_block(struct gyre_layer *l, const struct gyre_plan *p, 
         GYRE_TRY(write_linear(l, p, name, &l->recipe[s], rows, cols, out, err));
         if ((site != GYRE_SITE_K && site != GYRE_SITE_V) || !l->k_centre) continue;
         gyre_centre_name(site, l->index, name);
-        GYRE_TRY(gyre_output_write(out, name, site == GYRE_SITE_K ? l->k_centre : l->v_centre, rows * sizeof(float), NAN, err));
+        GYRE_TRY(gyre_output_write(out, name, site == GYRE_SITE_K ? l->k_centre : l->v_centre, rows * sizeof(float),
+                                   NAN, err));
     }
     return GYRE_OK;
 }
