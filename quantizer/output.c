@@ -125,7 +125,8 @@ gyre_status gyre_output_open(const gyre_quantize_params *params, const struct gy
     sigemptyset(&held);
     sigaddset(&held, SIGXFSZ);
     out->masked = pthread_sigmask(SIG_BLOCK, &held, &out->signals) == 0;
-    const bool resume = params->resume && gyre_file_exists(out->journal);
+    // A run that was killed before its first state was written left nothing to go on from.
+    const bool resume = params->resume && gyre_file_exists(out->state_path);
     GYRE_TRY(open_part(out, err));
     GYRE_TRY(check_space(out, err));
     return resume ? gyre_journal_resume(out, run, err) : start_over(out, run, err);

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -200,6 +201,29 @@ static void damaged_streams_are_refused(void **state)
     expect_complete();
 }
 
+static void a_full_disk_while_journaling_loses_nothing(void **state)
+{
+    (void)state;
+    struct rlimit all, little;
+    gyre_error err = {0};
+    forget();
+    assert_int_equal(run(params(), all_calls - 8, NULL), GYRE_E_CANCELLED); // two blocks are journalled
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &all), 0);
+    little = all;
+    little.rlim_cur = 140000; // OUT.part is smaller, the streams of 288 tokens on two paths are not
+    assert_true(want_bytes < little.rlim_cur);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &little), 0);
+    gyre_quantize_params p = params();
+    p.resume = true;
+    const gyre_status st = run(p, 0, &err);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &all), 0);
+    assert_int_equal(st, GYRE_E_IO);
+    if (!strstr(err.message, "stream-")) fail_msg("%s", err.message);
+    assert_int_not_equal(access(out, F_OK), 0);
+    assert_int_equal(run(p, 0, NULL), GYRE_OK);
+    expect_complete();
+}
+
 static void files_verify_and_reproduce(void **state)
 {
     (void)state;
@@ -247,6 +271,7 @@ int main(void)
         cmocka_unit_test(interrupted_anywhere_resumes_to_the_same_bytes),
         cmocka_unit_test(another_runs_journal_is_refused),
         cmocka_unit_test(damaged_streams_are_refused),
+        cmocka_unit_test(a_full_disk_while_journaling_loses_nothing),
         cmocka_unit_test(files_verify_and_reproduce),
         cmocka_unit_test(unusable_texts_are_named),
     };
