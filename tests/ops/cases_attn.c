@@ -84,8 +84,8 @@ void cases_attn(struct check *check)
         attn_case(check, (struct shape){4, 4, 24, bits, false}, RUNS(mixed), 0, 16, 4, 1, 1);
         attn_case(check, (struct shape){8, 1, 8, bits, false}, RUNS(mixed), 0.2, 8, 2, 4, 2);
         attn_case(check, (struct shape){4, 2, 80, bits, false}, RUNS(decode), 0.1, 32, 1, 2, 1);
-        attn_case(check, (struct shape){9, 3, 24, bits, true}, RUNS(decode), 0.1, 8, 1, 3, 4);
-        attn_case(check, (struct shape){4, 2, 80, bits, true}, RUNS(mixed), 0, 16, 4, 2, 1);
+        attn_case(check, (struct shape){6, 2, 64, bits, true}, RUNS(decode), 0.1, 8, 1, 3, 8);
+        attn_case(check, (struct shape){3, 3, 24, bits, true}, RUNS(mixed), 0, 16, 4, 1, 1);
     }
     attn_case(check, (struct shape){8, 1, 128, 8, false}, RUNS(prefill), 0, 64, 2, 4, 1);
     attn_case(check, (struct shape){2, 1, 256, 4, false}, RUNS(mixed), 0, 8, 3, 2, 3);
