@@ -45,7 +45,7 @@ static void attn_case(struct check *check, struct shape s, const struct batch_ru
 {
     const struct batch b = batch_make(check, runs, n_runs);
     const int ldq = (s.heads + 1) * s.hd;
-    const struct gyre_attn_params p = {b.rows, s.heads, s.kv_heads, s.hd, ldq, b.page_stride, 1 / sqrtf((float)s.hd),
+    const struct gyre_attn_params p = {b.rows,   s.heads, s.kv_heads, s.hd, ldq, b.page_stride, 1 / sqrtf((float)s.hd),
                                        s.centred};
     const size_t n = (size_t)(b.rows * ldq), n_centre = s.centred ? (size_t)(2 * s.kv_heads * s.hd) : 1;
     float *centre = check_normal(check, n_centre, 4);

@@ -111,8 +111,7 @@ void cases_kv_write(struct check *check)
     const int hds[] = {8, 24, 64, 80, 128, 256};
     for (uint32_t bits = 4; bits <= 16; bits *= 2)
         for (int i = 0; i < 6; i++)
-            kv_case(check, i % 2 ? 4 : 9, i % 2 ? 4 : 3, hds[i], bits, i % 3 ? 1.0f : 0.95f, false,
-                    i % 2 ? 8 : 32);
+            kv_case(check, i % 2 ? 4 : 9, i % 2 ? 4 : 3, hds[i], bits, i % 3 ? 1.0f : 0.95f, false, i % 2 ? 8 : 32);
     kv_case(check, 8, 1, 64, 8, 1, false, 5);
     for (uint32_t bits = 4; bits <= 16; bits *= 2)
         for (int i = 0; i < 3; i++) kv_case(check, 6, 3, hds[2 * i + 1], bits, 0.95f, true, i == 1 ? 32 : 8);
