@@ -37,7 +37,8 @@ static void make_problem(struct lab *lab, float distance, struct problem *p)
             double s[ROWS], top = -1e300, total = 0;
             for (int t = 0; t <= r; t++) {
                 s[t] = 0;
-                for (int i = 0; i < HD; i++) s[t] += (double)p->qkv[r][h * HD + i] * (double)p->qkv[t][k + i] / sqrt(HD);
+                for (int i = 0; i < HD; i++)
+                    s[t] += (double)p->qkv[r][h * HD + i] * (double)p->qkv[t][k + i] / sqrt(HD);
                 top = fmax(top, s[t]);
             }
             for (int t = 0; t <= r; t++) total += s[t] = exp(s[t] - top);
@@ -149,7 +150,9 @@ static void bad_centres(void **state)
     struct lab lab;
     struct block b;
     assert_true(lab_open(&lab, "null", NULL));
-    lab_block(&lab, (struct block_shape){.rows = 2, .act_bits = 16, .kv_bits = 8, .kind = GYRE_WEIGHT_W8, .centred = true}, &b);
+    lab_block(&lab,
+              (struct block_shape){.rows = 2, .act_bits = 16, .kv_bits = 8, .kind = GYRE_WEIGHT_W8, .centred = true},
+              &b);
     const struct gyre_binding whole = b.kv.centre;
     for (int lie = 0; lie < 4; lie++) {
         gyre_error err = {0};
@@ -170,16 +173,14 @@ static void bad_centres(void **state)
     lab_close(&lab);
 }
 
-#define ON(test, id)                         \
-    {                                        \
-#test " on " id, test, NULL, NULL, id \
-    }
+#define ON(test, id) {#test " on " id, test, NULL, NULL, id}
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        ON(far_from_zero, "cpu"),      ON(nothing_but_rounding, "cpu"),      ON(far_from_zero, "vulkan:0"),
-        ON(nothing_but_rounding, "vulkan:0"), ON(far_from_zero, "opencl:0"), ON(nothing_but_rounding, "opencl:0"),
+        ON(far_from_zero, "cpu"),      ON(nothing_but_rounding, "cpu"),
+        ON(far_from_zero, "vulkan:0"), ON(nothing_but_rounding, "vulkan:0"),
+        ON(far_from_zero, "opencl:0"), ON(nothing_but_rounding, "opencl:0"),
         cmocka_unit_test(bad_centres),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

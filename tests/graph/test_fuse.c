@@ -188,12 +188,8 @@ static void a_centre_survives(void **state)
         for (int r3 = 0; r3 < 2; r3++) {
             struct block b;
             lab_block(&lab,
-                      (struct block_shape){.rows = 2,
-                                           .act_bits = 8,
-                                           .kv_bits = 8,
-                                           .kind = GYRE_WEIGHT_W8,
-                                           .r3 = r3,
-                                           .centred = centred},
+                      (struct block_shape){
+                          .rows = 2, .act_bits = 8, .kv_bits = 8, .kind = GYRE_WEIGHT_W8, .r3 = r3, .centred = centred},
                       &b);
             gyre_graph *g = begin(&b);
             gyre_value qkv = gyre_g_rope(g, gyre_g_matmul(g, gyre_g_external(g, "x", 2, 64, b.x), &b.qkv), &b.attn);
@@ -215,11 +211,8 @@ static void a_centre_survives(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_whole_block),
-        cmocka_unit_test(another_reader_prevents_it),
-        cmocka_unit_test(act_mul_chains),
-        cmocka_unit_test(rope_chains),
-        cmocka_unit_test(a_centre_survives),
+        cmocka_unit_test(a_whole_block), cmocka_unit_test(another_reader_prevents_it), cmocka_unit_test(act_mul_chains),
+        cmocka_unit_test(rope_chains),   cmocka_unit_test(a_centre_survives),
     };
     return cmocka_run_group_tests(tests, open_lab, close_lab);
 }

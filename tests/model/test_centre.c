@@ -20,7 +20,8 @@
 #include <cmocka.h>
 
 enum { D = 64, HEADS = 6, KV_HEADS = 3, HD = 24, FFN = 96, VOCAB = 259, LAYERS = 2, ROWS = 41 };
-static const char *const plain = "centre-plain.gguf", *const centred = "centre-centred.gguf", *const lying = "centre-lying.gguf";
+static const char *const plain = "centre-plain.gguf", *const centred = "centre-centred.gguf",
+                         *const lying = "centre-lying.gguf";
 static const char *const devices[] = {"cpu", "vulkan:0", "opencl:0"};
 
 // ---- files --------------------------------------------------------------------------------------------
@@ -72,7 +73,8 @@ static void add_centres(const char *to, enum lie lie)
         char kv;
         if (i >= n_in && sscanf(g.tensors[i].name, "blk.%u.attn_%c", &layer, &kv) == 2)
             for (uint32_t j = 0; j < g.tensors[i].bytes / 4; j++)
-                put_f32(&file, lie == NOT_A_NUMBER && layer == 1 && kv == 'v' && j == 5 ? NAN : centre(layer, kv == 'v', j));
+                put_f32(&file,
+                        lie == NOT_A_NUMBER && layer == 1 && kv == 'v' && j == 5 ? NAN : centre(layer, kv == 'v', j));
         put_align(&file, 32);
     }
     assert_int_equal(file.size, file_bytes);
@@ -90,9 +92,18 @@ static int setup(void **state)
     struct tiny_options o = tiny_defaults();
     gyre_error err = {0};
     gyre_quantize_summary summary = {0};
-    o.width = D, o.heads = HEADS, o.kv_heads = KV_HEADS, o.head_dim = HD, o.ffn = FFN, o.vocab = VOCAB, o.layers = LAYERS;
+    o.width = D, o.heads = HEADS, o.kv_heads = KV_HEADS, o.head_dim = HD, o.ffn = FFN, o.vocab = VOCAB,
+    o.layers = LAYERS;
     if (tiny_write_gguf(model, &o)) return 1;
-    const gyre_quantize_params p = {.source = model, .output = plain, .recipe = "quarot-rtn", .wbits = 32, .wgroup = -1, .profile = "full", .seed = 3, .device = "cpu", .force = true};
+    const gyre_quantize_params p = {.source = model,
+                                    .output = plain,
+                                    .recipe = "quarot-rtn",
+                                    .wbits = 32,
+                                    .wgroup = -1,
+                                    .profile = "full",
+                                    .seed = 3,
+                                    .device = "cpu",
+                                    .force = true};
     if (gyre_quantize(&p, &summary, &err)) fail_msg("%s", err.message);
     gyre_quantize_summary_free(&summary);
     unlink(model);
@@ -131,7 +142,8 @@ static bool engine_logits(const char *path, const char *device, uint32_t kv, flo
     gyre_error err = {0};
     uint32_t tokens[ROWS];
     make_tokens(tokens);
-    const gyre_engine_params p = {.device = device, .act = 16, .kv = kv, .context = 64, .max_rows = 64, .cache_dir = ""};
+    const gyre_engine_params p = {
+        .device = device, .act = 16, .kv = kv, .context = 64, .max_rows = 64, .cache_dir = ""};
     const gyre_status st = gyre_engine_open(path, &p, &e, &err);
     if (st == GYRE_E_NO_DEVICE && !demanded(device)) return false;
     if (st || gyre_logits(e, tokens, ROWS, out, &err)) fail_msg("%s", err.message);
@@ -157,10 +169,14 @@ static float *floats(const gyre_source *s, const char *name)
 
 static void model_open(const char *path, struct model *m)
 {
-    static const char *const names[11] = {"attn_q.weight", "attn_k.weight",   "attn_v.weight",   "attn_output.weight", "ffn_gate.weight", "ffn_up.weight", "ffn_down.weight", "attn_norm.weight", "ffn_norm.weight", "attn_k.centre", "attn_v.centre"};
+    static const char *const names[11] = {"attn_q.weight",   "attn_k.weight", "attn_v.weight",   "attn_output.weight",
+                                          "ffn_gate.weight", "ffn_up.weight", "ffn_down.weight", "attn_norm.weight",
+                                          "ffn_norm.weight", "attn_k.centre", "attn_v.centre"};
     gyre_error err = {0};
     char name[64];
-    if (gyre_source_open(path, &m->source, &err) || gyre_hparams_read(m->source, &m->hp, &err) || gyre_model_check(m->source, &m->hp, &err)) fail_msg("%s", err.message);
+    if (gyre_source_open(path, &m->source, &err) || gyre_hparams_read(m->source, &m->hp, &err) ||
+        gyre_model_check(m->source, &m->hp, &err))
+        fail_msg("%s", err.message);
     assert_true(m->hp.rot.r3 && !m->hp.tied);
     for (uint32_t l = 0; l < LAYERS; l++)
         for (int i = 0; i < 11; i++) {
@@ -180,19 +196,23 @@ static void model_close(struct model *m)
 static struct gyre_block_weights weights_of(const struct model *m, uint32_t layer)
 {
     float *const *w = m->block[layer];
-    return (struct gyre_block_weights){{.f32 = w[0]}, {.f32 = w[1]}, {.f32 = w[2]}, {.f32 = w[3]}, {.f32 = w[4]}, {.f32 = w[5]}, {.f32 = w[6]}, w[7], w[8], w[9], w[10]};
+    return (struct gyre_block_weights){{.f32 = w[0]}, {.f32 = w[1]}, {.f32 = w[2]}, {.f32 = w[3]},
+                                       {.f32 = w[4]}, {.f32 = w[5]}, {.f32 = w[6]}, w[7],
+                                       w[8],          w[9],          w[10]};
 }
 
 static struct gyre_block_options options_of(const struct model *m, uint32_t kv)
 {
-    return (struct gyre_block_options){.act_bits = 16, .kv_bits = kv, .max_rows = ROWS, .act_clip = 1, .kv_clip = m->hp.kv_clip};
+    return (struct gyre_block_options){
+        .act_bits = 16, .kv_bits = kv, .max_rows = ROWS, .act_clip = 1, .kv_clip = m->hp.kv_clip};
 }
 
 static void embed(const struct model *m, float *x)
 {
     uint32_t tokens[ROWS];
     make_tokens(tokens);
-    for (uint32_t i = 0; i < ROWS; i++) gyre_tensor_rows_f32(gyre_source_tensor(m->source, "token_embd.weight"), tokens[i], 1, x + i * D);
+    for (uint32_t i = 0; i < ROWS; i++)
+        gyre_tensor_rows_f32(gyre_source_tensor(m->source, "token_embd.weight"), tokens[i], 1, x + i * D);
 }
 
 // The last row's logits by one device block that takes one layer's weights after the other's.
@@ -248,7 +268,8 @@ static void engine_equals_blocks(void **state)
             assert_true(block_logits(centred, devices[d], kv, blocks));
             assert_true(engine_logits(plain, devices[d], kv, without));
             const double same = distance(engine, blocks, VOCAB), effect = distance(engine, without, VOCAB);
-            print_message("%s, kv %u: engine and blocks %.2g apart, with and without centres %.2g\n", devices[d], kv, same, effect);
+            print_message("%s, kv %u: engine and blocks %.2g apart, with and without centres %.2g\n", devices[d], kv,
+                          same, effect);
             assert_true(same < (kv == 16 ? 1e-5 : effect / 10));
             if (kv == 16) assert_memory_equal(engine, without, sizeof engine); // they are not used at all
             else assert_true(effect > 1e-4 && effect < (kv == 8 ? 0.05 : 1)); // they are used, and only round otherwise
@@ -282,8 +303,10 @@ static void blocks_take_and_drop_centres(void **state)
             if (step == 3) w.k_centre = NULL;
             if (step == 4) w.v_centre = NULL;
             assert_int_equal(gyre_block_create(device, &m.hp, &o, &new, &err), GYRE_OK);
-            if (gyre_block_load(kept, &w, &err) || gyre_block_run(kept, x, ROWS, again, &err)) fail_msg("%s", err.message);
-            if (gyre_block_load(new, &w, &err) || gyre_block_run(new, x, ROWS, fresh, &err)) fail_msg("%s", err.message);
+            if (gyre_block_load(kept, &w, &err) || gyre_block_run(kept, x, ROWS, again, &err))
+                fail_msg("%s", err.message);
+            if (gyre_block_load(new, &w, &err) || gyre_block_run(new, x, ROWS, fresh, &err))
+                fail_msg("%s", err.message);
             assert_memory_equal(fresh, again, sizeof fresh);
             if (step == 0) memcpy(first, fresh, sizeof first);
             else if (step < 5) assert_true(distance(fresh, first, ROWS * D) > 1e-3);
@@ -313,8 +336,12 @@ static void the_host_block_agrees(void **state)
         memcpy(bare, x, sizeof bare);
         const struct gyre_block_options o = options_of(&m, kv);
         struct gyre_block_weights w = weights_of(&m, 1);
-        if (gyre_device_open("cpu", NULL, &device, &err) || gyre_block_create(device, &m.hp, &o, &block, &err) || gyre_host_block_create(&m.hp, &o, &h, &err)) fail_msg("%s", err.message);
-        if (gyre_block_load(block, &w, &err) || gyre_block_run(block, x, ROWS, y, &err) || gyre_host_block_run(h, &w, host, ROWS, &err)) fail_msg("%s", err.message);
+        if (gyre_device_open("cpu", NULL, &device, &err) || gyre_block_create(device, &m.hp, &o, &block, &err) ||
+            gyre_host_block_create(&m.hp, &o, &h, &err))
+            fail_msg("%s", err.message);
+        if (gyre_block_load(block, &w, &err) || gyre_block_run(block, x, ROWS, y, &err) ||
+            gyre_host_block_run(h, &w, host, ROWS, &err))
+            fail_msg("%s", err.message);
         w.k_centre = w.v_centre = NULL;
         if (gyre_host_block_run(h, &w, bare, ROWS, &err)) fail_msg("%s", err.message);
         const double same = distance(host, y, ROWS * D), effect = distance(bare, host, ROWS * D);
@@ -355,7 +382,8 @@ static void lies(void **state)
         add_centres(lying, cases[i].lie);
         const gyre_engine_params p = {.device = "cpu", .context = 64, .cache_dir = ""};
         const gyre_status st = gyre_engine_open(lying, &p, &e, &err);
-        if (st != cases[i].status || !strstr(err.message, cases[i].says) || strchr(err.message, '\n')) fail_msg("lie %zu: status %d, \"%s\" (due: %s)", i, st, err.message, cases[i].says);
+        if (st != cases[i].status || !strstr(err.message, cases[i].says) || strchr(err.message, '\n'))
+            fail_msg("lie %zu: status %d, \"%s\" (due: %s)", i, st, err.message, cases[i].says);
         gyre_engine_close(e);
     }
 }

@@ -45,7 +45,7 @@ static void attn_case(struct check *check, struct shape s, const struct batch_ru
 {
     const struct batch b = batch_make(check, runs, n_runs);
     const int ldq = (s.heads + 1) * s.hd;
-    const struct gyre_attn_params p = {b.rows, s.heads, s.kv_heads, s.hd, ldq, b.page_stride, 1 / sqrtf((float)s.hd),
+    const struct gyre_attn_params p = {b.rows,   s.heads, s.kv_heads, s.hd, ldq, b.page_stride, 1 / sqrtf((float)s.hd),
                                        s.centred};
     const size_t n = (size_t)(b.rows * ldq), n_centre = s.centred ? (size_t)(2 * s.kv_heads * s.hd) : 1;
     float *centre = check_normal(check, n_centre, 4);
@@ -84,8 +84,8 @@ void cases_attn(struct check *check)
         attn_case(check, (struct shape){4, 4, 24, bits, false}, RUNS(mixed), 0, 16, 4, 1, 1);
         attn_case(check, (struct shape){8, 1, 8, bits, false}, RUNS(mixed), 0.2, 8, 2, 4, 2);
         attn_case(check, (struct shape){4, 2, 80, bits, false}, RUNS(decode), 0.1, 32, 1, 2, 1);
-        attn_case(check, (struct shape){9, 3, 24, bits, true}, RUNS(decode), 0.1, 8, 1, 3, 4);
-        attn_case(check, (struct shape){4, 2, 80, bits, true}, RUNS(mixed), 0, 16, 4, 2, 1);
+        attn_case(check, (struct shape){6, 2, 64, bits, true}, RUNS(decode), 0.1, 8, 1, 3, 8);
+        attn_case(check, (struct shape){3, 3, 24, bits, true}, RUNS(mixed), 0, 16, 4, 1, 1);
     }
     attn_case(check, (struct shape){8, 1, 128, 8, false}, RUNS(prefill), 0, 64, 2, 4, 1);
     attn_case(check, (struct shape){2, 1, 256, 4, false}, RUNS(mixed), 0, 8, 3, 2, 3);
