@@ -4,6 +4,8 @@
 #include "tests/model/make_tiny.h"
 #include "tests/quantizer/tiny_file.h"
 
+#include <jansson.h>
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -242,6 +244,45 @@ static void files_verify_and_reproduce(void **state)
     assert_non_null(strstr(err.message, "SHA-256"));
 }
 
+// Mean weight error of all linears, as the manifest tells it.
+static double mean_error(json_t **device)
+{
+    json_t *m = json_load_file(tiny_path("out.gguf.manifest.json"), 0, NULL), *row;
+    double sum = 0;
+    size_t i, n = 0;
+    assert_non_null(m);
+    json_array_foreach(json_object_get(m, "tensors"), i, row)
+    {
+        const json_t *error = json_object_get(row, "error");
+        sum += json_number_value(error);
+        n += error != NULL;
+    }
+    *device = json_incref(json_object_get(json_object_get(m, "arithmetic"), "device"));
+    json_decref(m);
+    return sum / (double)n;
+}
+
+static void a_device_calibrates_as_the_host_does(void **state)
+{
+    (void)state;
+    json_t *device;
+    gyre_error err = {0};
+    forget();
+    assert_int_equal(run(params(), 0, NULL), GYRE_OK);
+    const double host = mean_error(&device);
+    assert_string_equal(json_string_value(device), "host");
+    json_decref(device);
+    forget();
+    gyre_quantize_params p = params();
+    p.device = "cpu";
+    if (run(p, 0, &err) != GYRE_OK) fail_msg("%s", err.message);
+    const double there = mean_error(&device);
+    assert_string_equal(json_string_value(device), "cpu");
+    json_decref(device);
+    // 4-bit quantizers amplify last bits, and codes follow; the size of what is lost does not.
+    if (!(fabs(there / host - 1) < 0.05)) fail_msg("host %g, cpu %g", host, there);
+}
+
 static void unusable_texts_are_named(void **state)
 {
     (void)state;
@@ -273,6 +314,7 @@ int main(void)
         cmocka_unit_test(damaged_streams_are_refused),
         cmocka_unit_test(a_full_disk_while_journaling_loses_nothing),
         cmocka_unit_test(files_verify_and_reproduce),
+        cmocka_unit_test(a_device_calibrates_as_the_host_does),
         cmocka_unit_test(unusable_texts_are_named),
     };
     return cmocka_run_group_tests(tests, setup, cleanup);
