@@ -108,7 +108,10 @@ static void refit_row(const struct gyre_rounding *r, uint64_t row, const double 
     }
     // A group of zero codes has nothing to fit: an equation s = 0 in its place.
     for (uint64_t g = 0; g < groups; g++)
-        if (f->a[g * groups + g] == 0) f->a[g * groups + g] = 1;
+        if (f->a[g * groups + g] == 0) {
+            f->a[g * groups + g] = 1;
+            f->before[g] = 0; // its scale counts for nothing, before and after
+        }
     const double before = quadratic(f, groups, f->before);
     double *a = f->hq; // its content is used up; groups <= cols
     memcpy(a, f->a, groups * groups * sizeof *a);

@@ -76,7 +76,7 @@ gyre_status gyre_factor_create(const float *h, uint32_t n, double damp, bool act
         out->dead++;
     }
     if (act_order) sort_inputs(out->h, n, out->order);
-    for (out->damp = damp; !factor(out, out->damp * mean); out->damp *= 10)
+    for (out->damp = damp; !factor(out, out->damp * mean); out->damp = GYRE_MIN(out->damp * 10, 1.0))
         if (out->damp >= 1) {
             gyre_factor_release(out);
             return gyre_fail(err, GYRE_E_FORMAT,

@@ -12,7 +12,7 @@ struct gyre_factor {
     uint32_t *order;     // [n] order[i] is the input at position i
 };
 
-// Damping starts at `damp` and grows tenfold until H is positive definite; GYRE_E_FORMAT where 1 is not enough. With `act_order`
+// Damping starts at `damp` and grows tenfold, to 1 at most, until H is positive definite; GYRE_E_FORMAT where 1 is not enough. With `act_order`
 // inputs go by descending diag(H), else as they lie. U comes from the Cholesky factor of H read backwards (H = R R', R upper,
 // U = R^-1), which saves one inversion and its rounding against factoring H^-1.
 gyre_status gyre_factor_create(const float *h, uint32_t n, double damp, bool act_order, struct gyre_factor *out,

@@ -102,7 +102,7 @@ static void keep_better(const struct sweep *s, double *best, bool first)
 {
     struct gyre_codes *c = s->r->codes;
     for (uint64_t row = 0; row < s->rows; row++) {
-        if (!first && s->error[row] >= best[row]) continue;
+        if (!first && !(s->error[row] < best[row])) continue; // NaN: a scale that has grown beyond f16
         best[row] = s->error[row];
         memcpy(c->code + row * s->cols, s->code + row * s->cols, s->cols);
         for (uint64_t g = 0; g < s->groups; g++)

@@ -54,16 +54,21 @@ double gyre_row_energies(const float *x, uint64_t rows, uint64_t cols, double *e
     return scratch[rows / 2];
 }
 
-static gyre_status check_finite(const float *x, uint64_t rows, uint32_t n, const double *energy, gyre_error *err)
+// x [rows, n]; `what` names its columns.
+static gyre_status check_finite(const char *what, const float *x, uint64_t rows, uint32_t n, gyre_error *err)
 {
-    for (uint64_t r = 0; r < rows; r++) {
-        if (isfinite(energy[r])) continue;
-        uint32_t i = 0;
-        while (isfinite(x[r * n + i]) && i + 1 < n) i++;
-        return gyre_fail(err, GYRE_E_FORMAT, "input %u of calibration token %llu is %g", i, (unsigned long long)r,
-                         (double)x[r * n + i]);
+    int64_t bad = INT64_MAX;
+#pragma omp parallel for schedule(static) reduction(min : bad)
+    for (int64_t row = 0; row < (int64_t)rows; row++) {
+        double sum = 0; // of zeros, unless a value is not finite
+        for (uint64_t i = (uint64_t)row * n; i < ((uint64_t)row + 1) * n; i++) sum += 0.0 * (double)x[i];
+        if (sum != 0) bad = GYRE_MIN(bad, row);
     }
-    return GYRE_OK;
+    if (bad == INT64_MAX) return GYRE_OK;
+    uint32_t i = 0;
+    while (isfinite(x[(uint64_t)bad * n + i]) && i + 1 < n) i++;
+    return gyre_fail(err, GYRE_E_FORMAT, "%s %u of calibration token %lld is %g", what, i, (long long)bad,
+                     (double)x[(uint64_t)bad * n + i]);
 }
 
 // sum += a' b over rows; a [rows, n], b [rows, m].
@@ -85,10 +90,12 @@ gyre_status gyre_moments_add(struct gyre_moments *m, bool held, float *made, flo
         free(energy);
         return rows ? gyre_fail(err, GYRE_E_NOMEM, "out of memory for calibration statistics") : GYRE_OK;
     }
+    GYRE_GO(check_finite("input", made, rows, n, err));
+    if (set->cross) GYRE_GO(check_finite("float input", exact, rows, n, err));
+    if (set->stream) GYRE_GO(check_finite("residual difference", difference, rows, width, err));
     const double most = GYRE_ENERGY_CAP * gyre_row_energies(made, rows, n, energy, energy + rows);
-    GYRE_GO(check_finite(made, rows, n, energy, err));
     for (uint64_t r = 0; r < rows; r++) {
-        energy[r] = (energy[r] > most ? most / energy[r] : 1) * (weight ? weight[r] : 1);
+        energy[r] = (most > 0 && energy[r] > most ? most / energy[r] : 1) * (weight ? weight[r] : 1);
         set->weight += energy[r];
     }
 #pragma omp parallel for schedule(static)
@@ -116,7 +123,10 @@ static void finish(const struct gyre_moments *m, struct gyre_moment_set *s)
     const float scale = (float)(1 / s->weight);
     const uint64_t n = m->n, width = m->width;
     for (uint64_t i = 0; i < n; i++)
-        for (uint64_t j = 0; j <= i; j++) s->h[j * n + i] = s->h[i * n + j] *= scale;
+        for (uint64_t j = 0; j <= i; j++) {
+            s->h[i * n + j] *= scale;
+            s->h[j * n + i] = s->h[i * n + j];
+        }
     for (uint64_t i = 0; s->cross && i < n * n; i++) s->cross[i] *= scale;
     for (uint64_t i = 0; s->stream && i < n * width; i++) s->stream[i] *= scale;
 }

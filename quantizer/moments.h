@@ -33,7 +33,7 @@ gyre_status gyre_moments_add(struct gyre_moments *m, bool held, float *made, flo
                              const double *weight, uint64_t rows, gyre_error *err) GYRE_MUST_USE;
 // energy[r] = sum of squares of row r; returns their median (scratch [rows]).
 double gyre_row_energies(const float *x, uint64_t rows, uint64_t cols, double *energy, double *scratch);
-// Rows count as this many median energies at most.
+// Rows count as this many median energies at most; as they are where most rows are zero.
 #define GYRE_ENERGY_CAP 16.0
 // Divides by the weights and completes H. Without held-out rows the fit's are used for both.
 void gyre_moments_finish(struct gyre_moments *m);
