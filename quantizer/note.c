@@ -50,8 +50,9 @@ bool gyre_note_linear(const json_t *note, gyre_site site, struct gyre_ladder_not
 
 static bool append_stats(json_t *row, const struct gyre_tap_stats *s)
 {
-    return !json_array_append_new(row, number(s->max_rms_median)) && !json_array_append_new(row, number(s->max_rms_max)) &&
-           !json_array_append_new(row, number(s->kurtosis)) && !json_array_append_new(row, number(s->int4_error));
+    return !json_array_append_new(row, number(s->max_rms_median)) &&
+           !json_array_append_new(row, number(s->max_rms_max)) && !json_array_append_new(row, number(s->kurtosis)) &&
+           !json_array_append_new(row, number(s->int4_error));
 }
 
 bool gyre_note_add_taps(json_t *note, const struct gyre_report_tap tap[GYRE_TAPS])

@@ -111,8 +111,8 @@ static gyre_status texts(struct facts *to, const gyre_calibration *c, gyre_error
                  name && *name ? name : "the bundled text");
     }
     if (n > NAMED) snprintf(more, sizeof more, " and %zu more", n - NAMED);
-    fact(to, n > 1 ? "texts" : "text", "%s%s", names, more);
-    fact(to, "windows", "%lld of %lld tokens", (long long)json_integer_value(json_object_get(identity, "windows")),
+    fact(to, n > 1 ? "calibration texts" : "calibration text", "%s%s", names, more);
+    fact(to, "calibration windows", "%lld of %lld tokens", (long long)json_integer_value(json_object_get(identity, "windows")),
          (long long)json_integer_value(json_object_get(identity, "tokens")));
     json_decref(identity);
     return GYRE_OK;
@@ -141,8 +141,8 @@ static gyre_status calibration(struct facts *to, const struct gyre_report_run *r
     if (!run->calibration) return GYRE_OK;
     GYRE_TRY(texts(to, run->calibration, err));
     if (s->raised_damping)
-        fact(to, "damping", "%.3g; raised for %u of %u linears, to %.3g at most", gyre_recipe_damp(recipe), s->raised_damping,
-             s->linears, s->worst_damping);
+        fact(to, "damping", "%.3g; raised for %u of %u linears, to %.3g at most", gyre_recipe_damp(recipe),
+             s->raised_damping, s->linears, s->worst_damping);
     else fact(to, "damping", "%.3g, enough for every linear", gyre_recipe_damp(recipe));
     fact(to, "inputs that were always zero", "%llu", (unsigned long long)s->dead_inputs);
     for (uint32_t i = 0; i < recipe->n_stages; i++)

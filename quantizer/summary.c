@@ -60,7 +60,8 @@ static gyre_status read_tokens(gyre_summary *s, gyre_error *err)
     uint64_t n = 0;
     gyre_status st = GYRE_OK;
     GYRE_GO(gyre_tokenizer_create(s->plan->source, &tokenizer, err));
-    GYRE_GO(gyre_tokenizer_encode(tokenizer, gyre_summary_text, sizeof gyre_summary_text - 1, false, &s->token, &n, err));
+    GYRE_GO(
+        gyre_tokenizer_encode(tokenizer, gyre_summary_text, sizeof gyre_summary_text - 1, false, &s->token, &n, err));
     s->n = (uint32_t)GYRE_MIN(n, (uint64_t)MAX_TOKENS);
     if (n == 0) st = gyre_fail(err, GYRE_E_FORMAT, "no summary: the text has no tokens");
     for (uint64_t i = 0; i < s->n && st == GYRE_OK; i++)
@@ -303,8 +304,7 @@ static gyre_status distance(const gyre_summary *s, uint32_t which, double *error
 static gyre_status allocate_taps(gyre_summary *s, gyre_error *err)
 {
     uint64_t widest = 0;
-    for (int t = 0; t < GYRE_TAPS; t++)
-        widest = GYRE_MAX(widest, (uint64_t)gyre_tap_width(&s->plan->hp, (gyre_tap)t));
+    for (int t = 0; t < GYRE_TAPS; t++) widest = GYRE_MAX(widest, (uint64_t)gyre_tap_width(&s->plan->hp, (gyre_tap)t));
     for (int i = 0; i < 2 && !s->tap[i]; i++)
         if (!(s->tap[i] = malloc(s->n * widest * sizeof(float))))
             return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the statistics of activations");
@@ -339,8 +339,9 @@ const struct gyre_summary_heat *gyre_summary_heat(const gyre_summary *s)
 }
 
 // gyre_host_block_run with a look at every tap.
-static gyre_status run_looking(gyre_summary *s, uint32_t layer, uint32_t which, const struct gyre_block_weights *weights,
-                               struct gyre_report_tap taps[GYRE_TAPS], gyre_error *err)
+static gyre_status run_looking(gyre_summary *s, uint32_t layer, uint32_t which,
+                               const struct gyre_block_weights *weights, struct gyre_report_tap taps[GYRE_TAPS],
+                               gyre_error *err)
 {
     const struct gyre_block_options *o = &s->options[which];
     const float *in = NULL;
@@ -355,8 +356,9 @@ static gyre_status run_looking(gyre_summary *s, uint32_t layer, uint32_t which, 
     return GYRE_OK;
 }
 
-static gyre_status run_on_device(gyre_summary *s, uint32_t layer, uint32_t which, const struct gyre_block_weights *weights,
-                                 struct gyre_report_tap *taps, gyre_error *err)
+static gyre_status run_on_device(gyre_summary *s, uint32_t layer, uint32_t which,
+                                 const struct gyre_block_weights *weights, struct gyre_report_tap *taps,
+                                 gyre_error *err)
 {
     GYRE_TRY(gyre_block_load(s->block[which], weights, err));
     for (uint32_t tap = 0; taps && tap < GYRE_TAPS; tap++) {
