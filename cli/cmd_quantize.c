@@ -13,9 +13,24 @@ static int on_progress(void *user, double fraction, double eta, const char *what
     return cli_interrupted();
 }
 
+// What was chosen for the user, and what a better text would do away with.
+static void print_choices(const gyre_quantize_summary *s)
+{
+    if (s->n_seeds > 1)
+        fprintf(stderr, "  rotation: seed %llu of %llu..%llu\n", (unsigned long long)s->rotation_seed, (unsigned long long)s->first_seed,
+                (unsigned long long)(s->first_seed + s->n_seeds - 1));
+    if (s->act_clip != 1 || s->kv_clip != 1) fprintf(stderr, "  clips: activations %.3g, KV cache %.3g\n", s->act_clip, s->kv_clip);
+    if (s->raised_damping)
+        fprintf(stderr, "\nwarning: %u of %u linears needed more damping than the recipe's, up to %.3g: their inputs hardly vary on this text; a longer one (--calib) may help\n",
+                s->raised_damping, s->linears, s->worst_damping);
+    if (s->dead_inputs)
+        fprintf(stderr, "%swarning: %llu inputs of linears were zero on the whole text; their weights are rounded without statistics\n", s->raised_damping ? "" : "\n",
+                (unsigned long long)s->dead_inputs);
+}
+
 static void print_summary(const gyre_quantize_params *p, const gyre_quantize_summary *s)
 {
-    const char *recipe = p->recipe ? p->recipe : "quarot-rtn";
+    const char *recipe = s->recipe;
     cli_progress_end();
     fprintf(stderr, "\nerror of each block's output against the float model (squared, relative), %u tokens\n\n  layer  %12s  %12s\n", s->summary_tokens, "rtn", recipe);
     for (uint32_t i = 0; i < s->layers; i++) {
@@ -30,6 +45,7 @@ static void print_summary(const gyre_quantize_params *p, const gyre_quantize_sum
         fprintf(stderr, "  KL to float    %10.4f  %12.4f   nats per token\n", s->rtn_kl, s->recipe_kl);
         if (s->recipe_kl > s->rtn_kl * 1.02) fprintf(stderr, "\nnote: on this model and setting %s is worse than plain rounding (rtn); see docs/numerics.md\n", recipe);
     }
+    print_choices(s);
     fprintf(stderr, "\n%s: %.1f MiB from %.1f MiB, %.2f bits a weight in the blocks, %.1f s%s\n", p->output, (double)s->output_bytes / 1048576.0, (double)s->source_bytes / 1048576.0, s->bits_per_weight, s->seconds, s->resumed_layers ? " (resumed)" : "");
 }
 

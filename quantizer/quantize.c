@@ -4,12 +4,14 @@
 #include "quantizer/journal.h"
 #include "quantizer/layer.h"
 #include "quantizer/manifest.h"
-#include "quantizer/report.h"
+#include "quantizer/note.h"
+#include "quantizer/report_run.h"
 #include "quantizer/summary.h"
 #include "runtime/util/base.h"
 #include "runtime/util/clock.h"
 #include "runtime/util/file.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -96,15 +98,19 @@ static gyre_status resume_streams(struct run *r, gyre_error *err)
     return GYRE_OK;
 }
 
+static gyre_status no_memory(gyre_error *err) { return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the journal"); }
+
 static gyre_status measure_block(struct run *r, json_t *note, gyre_error *err)
 {
     gyre_quantize_layer errors;
+    struct gyre_report_tap taps[GYRE_TAPS];
+    const bool look = r->params->report_dir != NULL;
     if (!r->summary) return GYRE_OK;
-    GYRE_TRY(gyre_summary_block(r->summary, &r->layer, &errors, err));
-    // JSON has no NaN; a block that overflowed says so in the figures by their absence.
-    if (isfinite(errors.rtn_error)) json_object_set_new(note, "rtn_error", json_real(errors.rtn_error));
-    if (isfinite(errors.recipe_error)) json_object_set_new(note, "recipe_error", json_real(errors.recipe_error));
-    return GYRE_OK;
+    GYRE_TRY(gyre_summary_block(r->summary, &r->layer, &errors, look ? taps : NULL, err));
+    // A block that overflowed says so in the figures by their absence.
+    const bool good = gyre_note_add(note, "rtn_error", errors.rtn_error) &&
+                      gyre_note_add(note, "recipe_error", errors.recipe_error) && (!look || gyre_note_add_taps(note, taps));
+    return good ? GYRE_OK : no_memory(err);
 }
 
 // ---- steps ------------------------------------------------------------------------------------------------
@@ -115,6 +121,19 @@ static double mean_error(const struct run *r, bool plain)
     for (int s = 0; s < GYRE_SITES; s++)
         sum += plain ? gyre_layer_plain(&r->layer, &r->plan, (gyre_site)s)->error : r->layer.recipe[s].error;
     return sum / GYRE_SITES;
+}
+
+// What the journal keeps of the block that was just made.
+static gyre_status note_block(struct run *r, json_t *note, gyre_error *err)
+{
+    const struct gyre_recipe *recipe = &r->plan.set.recipe;
+    const bool good =
+        note && gyre_note_add(note, "rtn_weights", mean_error(r, true)) &&
+        gyre_note_add(note, "recipe_weights", mean_error(r, false)) &&
+        (!r->layer.diagonals.up_down ||
+         !json_object_set_new(note, "diagonals", gyre_diagonals_json(&r->layer.diagonals))) &&
+        (!r->calibration || r->plan.set.wbits >= 16 || gyre_note_add_linears(note, r->layer.note, recipe->n_stages));
+    return good ? measure_block(r, note, err) : no_memory(err);
 }
 
 static gyre_status make_steps(struct run *r, gyre_error *err)
@@ -130,12 +149,8 @@ static gyre_status make_steps(struct run *r, gyre_error *err)
     for (uint32_t l = r->out.steps - 1; l < r->plan.hp.n_layers; l++) {
         snprintf(r->what, sizeof r->what, "block %u of %u", l + 1, r->plan.hp.n_layers);
         GYRE_TRY(gyre_layer_make(&r->layer, &r->plan, l, r->calibration, &r->out, tick, r, err));
-        json_t *note =
-            json_pack("{s:f, s:f}", "rtn_weights", mean_error(r, true), "recipe_weights", mean_error(r, false));
-        const bool good = note && (!r->layer.diagonals.up_down ||
-                                   !json_object_set_new(note, "diagonals", gyre_diagonals_json(&r->layer.diagonals)));
-        const gyre_status st =
-            good ? measure_block(r, note, err) : gyre_fail(err, GYRE_E_NOMEM, "out of memory for the journal");
+        json_t *note = json_object();
+        const gyre_status st = note_block(r, note, err);
         if (st != GYRE_OK) {
             json_decref(note);
             return st;
@@ -157,10 +172,23 @@ static uint64_t source_size(const gyre_source *source)
     return bytes;
 }
 
-static double figure(const json_t *note, const char *key)
+// What the linears' notes add up to.
+static void fill_damping(const struct run *r, gyre_quantize_summary *s)
 {
-    const json_t *value = json_object_get(note, key);
-    return value ? json_real_value(value) : NAN;
+    const struct gyre_recipe *recipe = &r->plan.set.recipe;
+    const double asked = gyre_recipe_damp(recipe);
+    s->linears = s->layers * GYRE_SITES;
+    for (uint32_t l = 0; l < s->layers; l++)
+        for (int i = 0; i < GYRE_SITES; i++) {
+            struct gyre_ladder_note n;
+            if (!gyre_note_linear(gyre_output_note(&r->out, l + 1), (gyre_site)i, &n)) continue;
+            if (n.damp > 1.5 * asked) { // it goes up tenfold
+                s->raised_damping++;
+                s->worst_damping = fmax(s->worst_damping, n.damp);
+            }
+            // Linears that read at one tap have its inputs in common.
+            if (i == GYRE_SITE_Q || i == GYRE_SITE_O || i == GYRE_SITE_GATE || i == GYRE_SITE_DOWN) s->dead_inputs += n.dead;
+        }
 }
 
 static gyre_status fill_summary(const struct run *r, gyre_quantize_summary *s, gyre_error *err)
@@ -171,18 +199,26 @@ static gyre_status fill_summary(const struct run *r, gyre_quantize_summary *s, g
     *s = (gyre_quantize_summary){.layers = layers,
                                  .rtn_kl = NAN,
                                  .recipe_kl = NAN,
-                                 .resumed_layers = r->out.resumed_steps ? r->out.resumed_steps - 1 : 0};
+                                 .resumed_layers = r->out.resumed_steps ? r->out.resumed_steps - 1 : 0,
+                                 .rotation_seed = p->choice.seed,
+                                 .first_seed = p->set.seed,
+                                 .n_seeds = p->choice.n_seeds,
+                                 .act_clip = (double)p->choice.act_clip,
+                                 .kv_clip = (double)p->choice.kv_clip};
+    static_assert(sizeof s->recipe == GYRE_RECIPE_NAME, "the summary has room for a recipe's name");
+    memcpy(s->recipe, p->set.recipe.name, sizeof s->recipe);
     s->layer = calloc(layers, sizeof *s->layer);
     if (!s->layer) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the summary");
     for (uint32_t l = 0; l < layers; l++) {
         const json_t *note = gyre_output_note(&r->out, l + 1);
-        s->rtn_weight_error += figure(note, "rtn_weights") / layers;
-        s->recipe_weight_error += figure(note, "recipe_weights") / layers;
-        s->layer[l] = (gyre_quantize_layer){figure(note, "rtn_error"), figure(note, "recipe_error")};
+        s->rtn_weight_error += gyre_note_figure(note, "rtn_weights") / layers;
+        s->recipe_weight_error += gyre_note_figure(note, "recipe_weights") / layers;
+        s->layer[l] = (gyre_quantize_layer){gyre_note_figure(note, "rtn_error"), gyre_note_figure(note, "recipe_error")};
     }
     for (uint64_t i = p->globals; i < p->gguf.n_tensors; i++)
         if (p->gguf.tensors[i].n_dims == 2) bytes += p->gguf.tensors[i].bytes;
     s->bits_per_weight = 8.0 * (double)bytes / (double)(block_weights(&p->hp) * layers);
+    fill_damping(r, s);
     s->summary_tokens = r->summary ? gyre_summary_tokens(r->summary) : 0;
     s->source_bytes = source_size(p->source);
     s->output_bytes = p->file_bytes;
@@ -236,7 +272,11 @@ gyre_status gyre_quantize(const gyre_quantize_params *params, gyre_quantize_summ
     count_work(&r);
     GYRE_GO(make_steps(&r, err));
     if (summary) GYRE_GO(fill_summary(&r, summary, err));
-    if (summary && params->report_dir) GYRE_GO(gyre_report_write(params->report_dir, &r.plan, summary, err));
+    if (summary && params->report_dir) {
+        const struct gyre_report_run known = {&r.out, r.calibration, summary,
+                                              r.summary ? gyre_summary_heat(r.summary) : NULL};
+        GYRE_GO(gyre_report_write(params->report_dir, &known, err));
+    }
     GYRE_GO(gyre_manifest_text(&r.out, &manifest, err));
     GYRE_GO(gyre_output_finish(&r.out, manifest, strlen(manifest), err));
     if (summary) summary->seconds = 1e-9 * (double)(gyre_clock_ns() - r.started);

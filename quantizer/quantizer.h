@@ -39,6 +39,13 @@ typedef struct gyre_quantize_summary {
     uint64_t source_bytes, output_bytes;
     double seconds, bits_per_weight;      // of the block linears
     uint32_t summary_tokens, resumed_layers;
+    char recipe[64];                      // its name, also where it was read from a file
+    uint64_t rotation_seed, first_seed;   // the rotation that is used; the first of the n_seeds that were tried
+    uint32_t n_seeds;                     // 1: the run's seed was taken untried
+    double act_clip, kv_clip;             // of the run-time quantizers
+    uint32_t raised_damping, linears;     // of all linears in the blocks, those that needed more damping than the recipe says,
+    double worst_damping;                 // and the most that one of them needed; 0: none
+    uint64_t dead_inputs;                 // inputs of linears that were zero on the whole calibration text
 } gyre_quantize_summary;
 
 // Refuses an existing output without `force`, a journal of another recipe or model, too little disk space. Writes

@@ -5,15 +5,13 @@
 #include "quantizer/stats.h"
 #include "runtime/model/block.h"
 
-enum { GYRE_REPORT_ROWS = 24 };
-
 // A line of a table of facts. All texts are UTF-8; the page escapes them.
 struct gyre_report_row {
     const char *name, *value;
 };
 
 // One linear. `before` and `after` are relative squared output errors weighted by the inputs' second moments,
-// tr(E H E^T) / tr(W H W^T).
+// tr(E H E^T) / tr(W H W^T). A column that is NaN for all linears is left out.
 struct gyre_report_linear {
     const char *name; // "blk.3.attn_q.weight"
     uint32_t wbits, wgroup;
@@ -23,15 +21,15 @@ struct gyre_report_linear {
 };
 
 struct gyre_report_tap {
-    struct gyre_tap_stats before, after; // the rotation
+    struct gyre_tap_stats before, after; // of the float model; of the quantized one, behind its rotations
 };
 
 // What the page shows. Everything belongs to the caller and lives until the page is made. NULL, an empty list or NaN means
 // that it is not known: its section is left out, its number is a dash.
 struct gyre_report {
     const char *model, *recipe, *recipe_text; // names; the recipe's YAML
-    const struct gyre_report_row *setting, *rotation;
-    uint32_t n_settings, n_rotations;
+    const struct gyre_report_row *setting, *rotation, *calibration;
+    uint32_t n_settings, n_rotations, n_calibrations;
 
     uint64_t source_bytes, output_bytes; // 0: not known
     double bits_per_weight;              // of the block linears
@@ -70,15 +68,3 @@ gyre_status gyre_report_text(const struct gyre_report *report, char **text, size
 
 // Writes both files; makes the folder.
 gyre_status gyre_report_save(const char *folder, const struct gyre_report *report, gyre_error *err) GYRE_MUST_USE;
-
-// What plan and summary know, as a report; the caller may add the rest before saving. `report` borrows from all three.
-struct gyre_report_facts {
-    struct gyre_report_row row[GYRE_REPORT_ROWS];
-    char value[GYRE_REPORT_ROWS][96];
-};
-void gyre_report_begin(const struct gyre_plan *plan, const gyre_quantize_summary *summary,
-                       struct gyre_report_facts *facts, struct gyre_report *report);
-
-// Begin and save.
-gyre_status gyre_report_write(const char *folder, const struct gyre_plan *plan, const gyre_quantize_summary *summary,
-                              gyre_error *err) GYRE_MUST_USE;

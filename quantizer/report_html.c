@@ -261,9 +261,9 @@ static void tap_tables(FILE *f, const struct gyre_report *r)
 static void taps(FILE *f, const struct gyre_report *r)
 {
     if (!r->tap || !r->layers) return;
-    fputs("<section class=\"long\"><h2>Outliers before and after the rotation</h2><p class=\"soft\">The largest "
-          "channel of a token over the "
-          "token's rms, where the linears read. One large channel sets the step of all others: 1 is flat, about "
+    fputs("<section class=\"long\"><h2>Outliers before and after</h2><p class=\"soft\">The largest channel of a token over "
+          "the token's rms, where the linears read: before, in the float model; after, in the quantized one, behind its "
+          "rotations. One large channel sets the step of all others: 1 is flat, about "
           "√(2 ln n) a Gaussian of n channels. Kurtosis (all tokens but the first) is 3 for a Gaussian; the int4 error "
           "is "
           "|Q(x) − x|²/|x|², the mean over tokens.</p>",
@@ -296,7 +296,7 @@ static gyre_status picture(FILE *f, const struct gyre_heat_map *m, double most, 
 static gyre_status heat(FILE *f, const struct gyre_report *r, gyre_error *err)
 {
     if (!r->heat_before || !r->heat_after || (uint32_t)r->heat_tap >= GYRE_TAPS) return GYRE_OK;
-    static const char *const names[2] = {"before the rotation", "after the rotation"};
+    static const char *const names[2] = {"float model", "quantized model"};
     const struct gyre_heat_map *const maps[2] = {r->heat_before, r->heat_after};
     const double most = fmax(largest(maps[0]), largest(maps[1]));
     fprintf(f,
@@ -353,11 +353,23 @@ static double linear_value(const struct gyre_report_linear *l, uint32_t c)
     return c == 0 ? l->weight_error : c == 1 ? l->before : l->after[c - 2];
 }
 
-static void mean_rows(FILE *f, const struct gyre_report *r, uint32_t columns)
+// The columns that hold a number.
+static uint32_t known_columns(const struct gyre_report *r, uint32_t column[2 + GYRE_MAX_STAGES])
+{
+    uint32_t n = 0;
+    for (uint32_t c = 0; c < 2 + GYRE_MIN(r->n_stages, (uint32_t)GYRE_MAX_STAGES); c++) {
+        bool known = false;
+        for (uint32_t i = 0; i < r->n_linears && !known; i++) known = isfinite(linear_value(&r->linear[i], c));
+        if (known) column[n++] = c;
+    }
+    return n;
+}
+
+static void mean_rows(FILE *f, const struct gyre_report *r, const uint32_t *column, uint32_t columns)
 {
     for (uint32_t i = 0; i < r->n_linears; i++) {
         bool first = true;
-        for (uint32_t j = 0; j < i; j++) first &= !same_kind(r->linear[i].name, r->linear[j].name);
+        for (uint32_t j = 0; first && j < i; j++) first = !same_kind(r->linear[i].name, r->linear[j].name);
         if (!first) continue;
         size_t length;
         const char *kind = kind_of(r->linear[i].name, &length);
@@ -370,9 +382,9 @@ static void mean_rows(FILE *f, const struct gyre_report *r, uint32_t columns)
             double sum = 0;
             uint32_t n = 0;
             for (uint32_t j = i; j < r->n_linears; j++) {
-                if (!same_kind(r->linear[i].name, r->linear[j].name) || !isfinite(linear_value(&r->linear[j], c)))
-                    continue;
-                sum += linear_value(&r->linear[j], c);
+                const double value = linear_value(&r->linear[j], column[c]);
+                if (!isfinite(value) || !same_kind(r->linear[i].name, r->linear[j].name)) continue;
+                sum += value;
                 n++;
             }
             number_cell(f, n ? sum / n : (double)NAN, 3, c + 1 == columns);
@@ -381,24 +393,43 @@ static void mean_rows(FILE *f, const struct gyre_report *r, uint32_t columns)
     }
 }
 
+static void linears_intro(FILE *f, const struct gyre_report *r, bool staged)
+{
+    bool corrects = false;
+    fputs("<section class=\"long\"><h2>Linears", f);
+    if (!staged) {
+        fputs("</h2><p class=\"soft\">The weight error, |E|²/|W|², of the codes written. Means over the blocks.</p>", f);
+        return;
+    }
+    for (uint32_t i = 0; i < r->n_stages && i < GYRE_MAX_STAGES; i++)
+        corrects |= r->stage[i] && !strcmp(r->stage[i], "correct");
+    fputs(", stage by stage</h2><p class=\"soft\">Relative squared output error on the calibration text, "
+          "tr(E H Eᵀ) / tr(W H Wᵀ) with H the second moments of the inputs, after each stage of the recipe. ",
+          f);
+    if (corrects)
+        fputs("The stage correct moves the target of the rounding, by so much; from there on errors are counted from "
+              "the target. ",
+              f);
+    fputs("The weight error, |E|²/|W|², is that of the codes written. Means over the blocks.</p>", f);
+}
+
 static void linears(FILE *f, const struct gyre_report *r)
 {
-    if (!r->n_linears || !r->linear) return;
-    const uint32_t n_stages = GYRE_MIN(r->n_stages, (uint32_t)GYRE_MAX_STAGES), columns = 2 + n_stages;
-    const char *names[2 + GYRE_MAX_STAGES] = {"weight error", "plain rounding"};
-    char after[GYRE_MAX_STAGES][48];
-    for (uint32_t i = 0; i < n_stages; i++) {
-        snprintf(after[i], sizeof after[i], "after %s", r->stage[i] ? r->stage[i] : "?");
-        names[2 + i] = after[i];
+    uint32_t column[2 + GYRE_MAX_STAGES];
+    const uint32_t columns = r->linear ? known_columns(r, column) : 0;
+    if (!columns) return;
+    const char *names[2 + GYRE_MAX_STAGES];
+    char after[2 + GYRE_MAX_STAGES][48];
+    for (uint32_t i = 0; i < columns; i++) {
+        const uint32_t c = column[i];
+        const char *stage = c < 2 || !r->stage[c - 2] ? "?" : r->stage[c - 2];
+        snprintf(after[i], sizeof after[i], "after %s", stage);
+        names[i] = c == 0 ? "weight error" : c == 1 ? "plain rounding" : after[i];
     }
-    fputs("<section class=\"long\"><h2>Linears, stage by stage</h2><p class=\"soft\">Relative squared output error on "
-          "the calibration text, "
-          "tr(E H Eᵀ) / tr(W H Wᵀ) with H the second moments of the inputs: of plain rounding, and after each stage of "
-          "the recipe. The "
-          "weight error, |E|²/|W|², is that of the codes written. Means over the blocks.</p><div class=\"scroll\">",
-          f);
+    linears_intro(f, r, column[columns - 1] > 0);
+    fputs("<div class=\"scroll\">", f);
     head_cells(f, "linear", names, columns);
-    mean_rows(f, r, columns);
+    mean_rows(f, r, column, columns);
     fputs("</tbody></table></div><details><summary>Every linear</summary><div class=\"scroll\">", f);
     head_cells(f, "linear", names, columns);
     for (uint32_t i = 0; i < r->n_linears; i++) {
@@ -409,7 +440,7 @@ static void linears(FILE *f, const struct gyre_report *r)
         if (l->wbits) fprintf(f, " <span class=\"soft\">w%u", l->wbits);
         if (l->wbits && l->wgroup) fprintf(f, " g%u", l->wgroup);
         fputs(l->wbits ? "</span></th>" : "</th>", f);
-        for (uint32_t c = 0; c < columns; c++) number_cell(f, linear_value(l, c), 3, c + 1 == columns);
+        for (uint32_t c = 0; c < columns; c++) number_cell(f, linear_value(l, column[c]), 3, c + 1 == columns);
         fputs("</tr>\n", f);
     }
     fputs("</tbody></table></div></details></section>\n", f);
@@ -446,10 +477,11 @@ static gyre_status page(FILE *f, const struct gyre_report *r, gyre_error *err)
     GYRE_TRY(heat(f, r, err));
     seeds(f, r);
     linears(f, r);
-    if (r->n_settings || r->n_rotations) {
+    if (r->n_settings || r->n_rotations || r->n_calibrations) {
         fputs("<section><div class=\"two\">", f);
         facts(f, "Settings", r->setting, r->n_settings);
         facts(f, "Rotations", r->rotation, r->n_rotations);
+        facts(f, "Calibration", r->calibration, r->n_calibrations);
         fputs("</div></section>\n", f);
     }
     if (r->recipe_text) {

@@ -18,10 +18,15 @@
 enum { MAX_TOKENS = 256, MAX_TEXT = 1 << 20 };
 enum stream { FLOAT, PLAIN, RECIPE, STREAMS };
 
-struct header {
+// What makes streams comparable.
+struct identity {
     char sha256[GYRE_SHA256_HEX + 7];
     uint64_t tokens, width;
-}; // what makes streams comparable
+};
+struct header {
+    struct identity identity;
+    struct gyre_summary_heat heat;
+};
 
 struct gyre_summary {
     const struct gyre_plan *plan;
@@ -29,11 +34,13 @@ struct gyre_summary {
     gyre_device *device;        // NULL: the host
     gyre_block *block[STREAMS]; // on the device; RECIPE: NULL where the recipe is plain rounding
     gyre_host_block *host[STREAMS];
+    struct gyre_block_options options[STREAMS];
     uint32_t *token, n;
     struct header *streams; // followed by float[STREAMS][n][width]
     uint64_t streams_bytes;
-    float *after; // [n][width]
-    double *wide; // [n][width]
+    float *after;  // [n][width]
+    double *wide;  // [n][width]
+    float *tap[2]; // [n][widest tap]; NULL until taps are asked for
 };
 
 static uint32_t n_streams(const gyre_summary *s) { return gyre_layer_has_plain(s->plan) ? STREAMS : RECIPE; }
@@ -53,7 +60,8 @@ static gyre_status read_tokens(gyre_summary *s, gyre_error *err)
     uint64_t n = 0;
     gyre_status st = GYRE_OK;
     GYRE_GO(gyre_tokenizer_create(s->plan->source, &tokenizer, err));
-    GYRE_GO(gyre_tokenizer_encode(tokenizer, gyre_summary_text, sizeof gyre_summary_text - 1, false, &s->token, &n, err));
+    GYRE_GO(
+        gyre_tokenizer_encode(tokenizer, gyre_summary_text, sizeof gyre_summary_text - 1, false, &s->token, &n, err));
     s->n = (uint32_t)GYRE_MIN(n, (uint64_t)MAX_TOKENS);
     if (n == 0) st = gyre_fail(err, GYRE_E_FORMAT, "no summary: the text has no tokens");
     for (uint64_t i = 0; i < s->n && st == GYRE_OK; i++)
@@ -73,22 +81,19 @@ static gyre_status make_blocks(gyre_summary *s, gyre_error *err)
     const struct gyre_tensor *t = gyre_source_tensor(p->source, "rope_freqs.weight");
     float divisor[GYRE_MAX_HEAD_DIM / 2];
     if (t) gyre_tensor_rows_f32(t, 0, 1, divisor);
-    struct gyre_block_options o = {.act_bits = 16,
-                                   .kv_bits = 16,
-                                   .max_rows = s->n,
-                                   .act_clip = 1,
-                                   .kv_clip = 1,
-                                   .rope_divisors = t ? divisor : NULL};
     for (uint32_t w = 0; w < n_streams(s); w++) {
         const struct gyre_hparams *hp = w == RECIPE ? &recipe : &plain;
+        const bool last = w + 1 == n_streams(s); // the recipe's
+        struct gyre_block_options o = {.act_bits = w == FLOAT ? 16 : p->set.act,
+                                       .kv_bits = w == FLOAT ? 16 : p->set.kv,
+                                       .max_rows = s->n,
+                                       .act_clip = last ? p->choice.act_clip : 1,
+                                       .kv_clip = last ? p->choice.kv_clip : 1,
+                                       .rope_divisors = t ? divisor : NULL};
         if (s->device) GYRE_TRY(gyre_block_create(s->device, hp, &o, &s->block[w], err));
         else GYRE_TRY(gyre_host_block_create(hp, &o, &s->host[w], err));
-        o.act_bits = p->set.act;
-        o.kv_bits = p->set.kv;
-        if (w == PLAIN) {
-            o.act_clip = p->choice.act_clip;
-            o.kv_clip = p->choice.kv_clip;
-        }
+        o.rope_divisors = NULL; // read at creation only
+        s->options[w] = o;
     }
     return GYRE_OK;
 }
@@ -113,9 +118,10 @@ static gyre_status allocate(gyre_summary *s, gyre_error *err)
     s->after = malloc(floats * sizeof *s->after);
     s->wide = malloc(floats * sizeof *s->wide);
     if (!s->streams || !s->after || !s->wide) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the summary");
-    gyre_sha256_of(s->token, s->n * sizeof *s->token, s->streams->sha256);
-    s->streams->tokens = s->n;
-    s->streams->width = s->plan->hp.width;
+    struct identity *id = &s->streams->identity;
+    gyre_sha256_of(s->token, s->n * sizeof *s->token, id->sha256);
+    id->tokens = s->n;
+    id->width = s->plan->hp.width;
     return GYRE_OK;
 }
 
@@ -152,6 +158,8 @@ void gyre_summary_close(gyre_summary *s)
     free(s->streams);
     free(s->after);
     free(s->wide);
+    free(s->tap[0]);
+    free(s->tap[1]);
     free(s);
 }
 
@@ -161,10 +169,22 @@ const void *gyre_summary_streams(const gyre_summary *s, uint64_t *bytes)
     return s->streams;
 }
 
+// A map from a file is drawn by its own numbers: they must be those of this run.
+static bool sized(const gyre_summary *s, const struct gyre_heat_map *m, uint32_t tap)
+{
+    const uint64_t width = gyre_tap_width(&s->plan->hp, (gyre_tap)tap);
+    return m->tokens == s->n && m->channels == width && m->rows == GYRE_MIN(m->tokens, (uint64_t)GYRE_HEAT_SIDE) &&
+           m->cols == GYRE_MIN(width, (uint64_t)GYRE_HEAT_SIDE);
+}
+
 bool gyre_summary_restore(gyre_summary *s, const void *data, uint64_t bytes)
 {
-    if (bytes != s->streams_bytes || memcmp(data, s->streams, sizeof *s->streams)) return false;
+    if (bytes != s->streams_bytes || memcmp(data, &s->streams->identity, sizeof s->streams->identity)) return false;
     memcpy(s->streams, data, bytes);
+    struct gyre_summary_heat *h = &s->streams->heat;
+    if (h->worst != 0 &&
+        !(h->worst > 0 && h->tap < GYRE_TAPS && sized(s, &h->before, h->tap) && sized(s, &h->after, h->tap)))
+        *h = (struct gyre_summary_heat){0}; // no picture rather than one of another model
     return true;
 }
 
@@ -279,26 +299,92 @@ static gyre_status distance(const gyre_summary *s, uint32_t which, double *error
     return GYRE_OK;
 }
 
-gyre_status gyre_summary_block(gyre_summary *s, const struct gyre_layer *layer, gyre_quantize_layer *errors,
+// ---- taps ---------------------------------------------------------------------------------------------------
+
+static gyre_status allocate_taps(gyre_summary *s, gyre_error *err)
+{
+    uint64_t widest = 0;
+    for (int t = 0; t < GYRE_TAPS; t++) widest = GYRE_MAX(widest, (uint64_t)gyre_tap_width(&s->plan->hp, (gyre_tap)t));
+    for (int i = 0; i < 2 && !s->tap[i]; i++)
+        if (!(s->tap[i] = malloc(s->n * widest * sizeof(float))))
+            return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the statistics of activations");
+    return GYRE_OK;
+}
+
+// x is what stream `which` reads at `tap`. The float stream comes first and says where outliers are worst.
+static gyre_status look(gyre_summary *s, uint32_t layer, uint32_t which, uint32_t tap, const float *x,
+                        struct gyre_report_tap taps[GYRE_TAPS], gyre_error *err)
+{
+    const uint32_t width = gyre_tap_width(&s->plan->hp, (gyre_tap)tap);
+    struct gyre_summary_heat *heat = &s->streams->heat;
+    struct gyre_tap_stats *stats = which == FLOAT ? &taps[tap].before : &taps[tap].after;
+    GYRE_TRY(gyre_tap_measure(x, s->n, width, stats, err));
+    if (which == FLOAT && stats->max_rms_median > heat->worst) {
+        heat->worst = stats->max_rms_median;
+        heat->layer = layer;
+        heat->tap = tap;
+        gyre_heat_begin(&heat->before, s->n, width);
+        gyre_heat_begin(&heat->after, s->n, width);
+        gyre_heat_add(&heat->before, 0, s->n, x);
+    }
+    if (which != FLOAT && heat->worst > 0 && heat->layer == layer && heat->tap == tap)
+        gyre_heat_add(&heat->after, 0, s->n, x);
+    return GYRE_OK;
+}
+
+const struct gyre_summary_heat *gyre_summary_heat(const gyre_summary *s)
+{
+    const struct gyre_summary_heat *heat = &s->streams->heat;
+    return heat->worst > 0 && heat->blocks == s->plan->hp.n_layers ? heat : NULL;
+}
+
+// gyre_host_block_run with a look at every tap.
+static gyre_status run_looking(gyre_summary *s, uint32_t layer, uint32_t which,
+                               const struct gyre_block_weights *weights, struct gyre_report_tap taps[GYRE_TAPS],
                                gyre_error *err)
 {
-    const uint32_t width = s->plan->hp.width;
-    gyre_status st = GYRE_OK;
+    const struct gyre_block_options *o = &s->options[which];
+    const float *in = NULL;
+    for (uint32_t part = 0; part <= GYRE_TAPS; part++) {
+        float *out = s->tap[part % 2];
+        GYRE_TRY(gyre_host_block_part(s->host[which], weights, part, stream(s, which), in, s->n, s->n, out, err));
+        if (part == GYRE_TAPS) break;
+        GYRE_TRY(look(s, layer, which, part, out, taps, err));
+        gyre_quantize_rows(out, s->n, gyre_tap_width(&s->plan->hp, (gyre_tap)part), o->act_bits, o->act_clip);
+        in = out;
+    }
+    return GYRE_OK;
+}
+
+static gyre_status run_on_device(gyre_summary *s, uint32_t layer, uint32_t which,
+                                 const struct gyre_block_weights *weights, struct gyre_report_tap *taps,
+                                 gyre_error *err)
+{
+    GYRE_TRY(gyre_block_load(s->block[which], weights, err));
+    for (uint32_t tap = 0; taps && tap < GYRE_TAPS; tap++) {
+        GYRE_TRY(gyre_block_tap(s->block[which], stream(s, which), s->n, (gyre_tap)tap, s->tap[0], err));
+        GYRE_TRY(look(s, layer, which, tap, s->tap[0], taps, err));
+    }
+    GYRE_TRY(gyre_block_run(s->block[which], stream(s, which), s->n, s->after, err));
+    memcpy(stream(s, which), s->after, (uint64_t)s->n * s->plan->hp.width * sizeof *s->after);
+    return GYRE_OK;
+}
+
+gyre_status gyre_summary_block(gyre_summary *s, const struct gyre_layer *layer, gyre_quantize_layer *errors,
+                               struct gyre_report_tap taps[GYRE_TAPS], gyre_error *err)
+{
+    if (taps) GYRE_TRY(allocate_taps(s, err));
     for (uint32_t w = 0; w < n_streams(s); w++) {
         const struct gyre_block_weights weights = weights_of(s, layer, w);
-        if (!s->device) {
-            GYRE_GO(gyre_host_block_run(s->host[w], &weights, stream(s, w), s->n, err));
-            continue;
-        }
-        GYRE_GO(gyre_block_load(s->block[w], &weights, err));
-        GYRE_GO(gyre_block_run(s->block[w], stream(s, w), s->n, s->after, err));
-        memcpy(stream(s, w), s->after, (uint64_t)s->n * width * sizeof *s->after);
+        struct gyre_report_tap *seen = w == FLOAT || w + 1 == n_streams(s) ? taps : NULL;
+        if (s->device) GYRE_TRY(run_on_device(s, layer->index, w, &weights, seen, err));
+        else if (seen) GYRE_TRY(run_looking(s, layer->index, w, &weights, seen, err));
+        else GYRE_TRY(gyre_host_block_run(s->host[w], &weights, stream(s, w), s->n, err));
     }
-    GYRE_GO(distance(s, PLAIN, &errors->rtn_error, err));
+    if (taps && s->streams->heat.blocks == layer->index) s->streams->heat.blocks++;
+    GYRE_TRY(distance(s, PLAIN, &errors->rtn_error, err));
     errors->recipe_error = errors->rtn_error;
-    if (n_streams(s) == STREAMS) st = distance(s, RECIPE, &errors->recipe_error, err);
-done:
-    return st;
+    return n_streams(s) == STREAMS ? distance(s, RECIPE, &errors->recipe_error, err) : GYRE_OK;
 }
 
 // ---- the end ----------------------------------------------------------------------------------------------

@@ -186,11 +186,14 @@ class Options(Case):
         self.assertIn("quarot-rtn", json.dumps(manifest))
         self.fails(1, "quantize", self.model, "-o", a, word="--force")
         self.fails(3, "quantize", self.model, "-o", a, "--force", "--device", "vulkan:77", word="vulkan:77")
-        _, bundled = self.done("quantize", self.model, "-o", a, "--force", "--device", "cpu")
-        _, given = self.done("quantize", self.model, "-o", a, "--force", "--device", "cpu", "--calib", self.text)
-        self.assertIn("rtn", bundled)
+        small = self.put("small.yaml", b"name: small\nrotate: true\nseeds: 2\ncalibration: {windows: 4, tokens: 32}\nrounding: [gptq]\nactivations: {clip: 0.95}\n")
+        _, bundled = self.done("quantize", self.model, "-o", a, "--force", "--device", "cpu", "--recipe", small, "--seed", 6)
+        _, given = self.done("quantize", self.model, "-o", a, "--force", "--device", "cpu", "--recipe", small, "--seed", 6, "--calib", self.text)
+        for shown in ("rtn", " small\n", "of 6..7\n", "clips: activations 0.95, KV cache 1\n"):
+            self.assertIn(shown, bundled)
+        self.assertNotIn("small.yaml", bundled)
         pick = lambda err: [x for x in err.splitlines() if "KL to float" in x]
-        self.assertNotEqual(pick(bundled), pick(given))
+        self.assertNotEqual(pick(bundled), pick(given))  # measured on one text, calibrated on two
         self.done("quantize", self.model, "-o", a, "--force", "--device", "cpu", "--report", self.at("report"))
         self.assertEqual(sorted(os.listdir(self.at("report"))), ["report.html", "report.md"])
         page = xml.etree.ElementTree.parse(self.at("report/report.html")).getroot()  # well-formed as XML, too

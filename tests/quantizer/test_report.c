@@ -150,6 +150,7 @@ static void absent_sections(void **state)
     fake.linear[4].after[1] = (double)-INFINITY;
     fake.surrogate[2] = nan;
     r->stage[2] = NULL;
+    for (int i = 0; i < 210; i++) fake.linear[i].before = nan;
     html = page(r);
     well_formed(html);
     self_contained(html);
@@ -159,6 +160,19 @@ static void absent_sections(void **state)
     assert_non_null(strstr(html, "error; rtn – %"));
     assert_non_null(strstr(html, "<td class=\"n\">–</td>"));
     assert_null(strstr(html, "class=\"mark a\""));
+    assert_null(strstr(html, "plain rounding</th>")); // a column that nobody filled
+    assert_non_null(strstr(html, "weight error</th>"));
+    free(html);
+
+    r->n_stages = 0; // a recipe without statistics
+    html = page(r);
+    well_formed(html);
+    assert_non_null(strstr(html, "Linears</h2>"));
+    assert_null(strstr(html, "after gptq"));
+    for (int i = 0; i < 210; i++) fake.linear[i].weight_error = nan;
+    free(html);
+    html = page(r);
+    assert_null(strstr(html, "Linears"));
     free(html);
 }
 

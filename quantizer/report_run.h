@@ -1,0 +1,18 @@
+// From a finished run to its report.
+#pragma once
+#include "quantizer/calibrate.h"
+#include "quantizer/output.h"
+#include "quantizer/summary.h"
+
+struct gyre_report_run {
+    const struct gyre_output *out;       // with its plan, and the journal's notes of every block
+    const gyre_calibration *calibration; // NULL: the recipe needs none
+    const gyre_quantize_summary *summary;
+    const struct gyre_summary_heat *heat; // may be NULL
+};
+
+// Everything that the run knows of itself, written by gyre_report_save.
+gyre_status gyre_report_write(const char *folder, const struct gyre_report_run *run, gyre_error *err) GYRE_MUST_USE;
+
+// The damping that a recipe's factors start from: the largest of its stages', else the default.
+double gyre_recipe_damp(const struct gyre_recipe *recipe);
