@@ -85,14 +85,11 @@ done:
 static gyre_status need_factor(const struct gyre_recipe *recipe, const struct gyre_moments *m,
                                struct gyre_factor *cache, gyre_error *err)
 {
-    double damp = 0;
     bool act_order = false;
     if (cache->h) return GYRE_OK;
-    for (uint32_t s = 0; s < recipe->n_stages; s++) {
-        damp = GYRE_MAX(damp, recipe->stage[s].damp);
+    for (uint32_t s = 0; s < recipe->n_stages; s++)
         act_order |= recipe->stage[s].kind == GYRE_STAGE_GPTQ && recipe->stage[s].act_order;
-    }
-    return gyre_factor_create(m->fit.h, m->n, damp > 0 ? damp : 0.01, act_order, cache, err);
+    return gyre_factor_create(m->fit.h, m->n, gyre_recipe_damp(recipe), act_order, cache, err);
 }
 
 static gyre_status run_stage(const struct gyre_stage *stage, const struct gyre_moments *m, bool writes_stream,

@@ -80,4 +80,11 @@ gyre_status gyre_recipe_describe(const char *name, gyre_recipe_form form, char *
     return st;
 }
 
+double gyre_recipe_damp(const struct gyre_recipe *recipe)
+{
+    double damp = 0;
+    for (uint32_t s = 0; s < recipe->n_stages; s++) damp = GYRE_MAX(damp, recipe->stage[s].damp);
+    return damp > 0 ? damp : 0.01;
+}
+
 bool gyre_recipe_calibrates(const struct gyre_recipe *r) { return r->calibration.windows > 0; }

@@ -78,6 +78,9 @@ gyre_status gyre_recipe_parse(const char *text, size_t bytes, const char *where,
 char *gyre_recipe_text(const struct gyre_recipe *recipe);
 char *gyre_recipe_json(const struct gyre_recipe *recipe);
 
+// The damping that a linear starts with: the largest that a stage asks for; 0.01 where none does.
+double gyre_recipe_damp(const struct gyre_recipe *recipe);
+
 // Statistics of the inputs are needed: the run reads a calibration text.
 bool gyre_recipe_calibrates(const struct gyre_recipe *recipe);
 

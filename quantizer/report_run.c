@@ -89,13 +89,6 @@ static void rotations(struct facts *to, const struct gyre_plan *p, const gyre_qu
 
 // ---- calibration ----------------------------------------------------------------------------------------------
 
-double gyre_recipe_damp(const struct gyre_recipe *recipe)
-{
-    double damp = 0;
-    for (uint32_t s = 0; s < recipe->n_stages; s++) damp = GYRE_MAX(damp, recipe->stage[s].damp);
-    return damp > 0 ? damp : 0.01;
-}
-
 // The first texts by name, the others by number.
 static gyre_status texts(struct facts *to, const gyre_calibration *c, gyre_error *err)
 {

@@ -13,6 +13,3 @@ struct gyre_report_run {
 
 // Everything that the run knows of itself, written by gyre_report_save.
 gyre_status gyre_report_write(const char *folder, const struct gyre_report_run *run, gyre_error *err) GYRE_MUST_USE;
-
-// The damping that a recipe's factors start from: the largest of its stages', else the default.
-double gyre_recipe_damp(const struct gyre_recipe *recipe);
