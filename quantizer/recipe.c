@@ -2,6 +2,7 @@
 #include "quantizer/recipe.h"
 #include "quantizer/recipe_builtin.h"
 #include "quantizer/recipe_fields.h"
+#include "runtime/util/base.h"
 #include "runtime/util/file.h"
 
 #include <stdio.h>
@@ -79,6 +80,7 @@ gyre_status gyre_recipe_describe(const char *name, gyre_recipe_form form, char *
     free(r);
     return st;
 }
+
 
 double gyre_recipe_damp(const struct gyre_recipe *recipe)
 {
