@@ -217,20 +217,10 @@ done:
 
 static struct gyre_block_weights weights_of(const struct gyre_calibration_weights *w, enum path path)
 {
-    float *const *l = path == EXACT ? w->exact : w->made;
-    struct gyre_block_linear f[GYRE_SITES];
-    for (int s = 0; s < GYRE_SITES; s++) f[s] = (struct gyre_block_linear){.f32 = l[s]};
-    return (struct gyre_block_weights){.q = f[GYRE_SITE_Q],
-                                       .k = f[GYRE_SITE_K],
-                                       .v = f[GYRE_SITE_V],
-                                       .o = f[GYRE_SITE_O],
-                                       .gate = f[GYRE_SITE_GATE],
-                                       .up = f[GYRE_SITE_UP],
-                                       .down = f[GYRE_SITE_DOWN],
-                                       .attn_norm = w->attn_gain,
-                                       .ffn_norm = w->ffn_gain,
-                                       .k_centre = path == MADE ? w->k_centre : NULL,
-                                       .v_centre = path == MADE ? w->v_centre : NULL};
+    struct gyre_block_weights out = gyre_float_weights(path == EXACT ? w->exact : w->made, w->attn_gain, w->ffn_gain);
+    out.k_centre = path == MADE ? w->k_centre : NULL;
+    out.v_centre = path == MADE ? w->v_centre : NULL;
+    return out;
 }
 
 gyre_status gyre_calibration_sample(gyre_calibration *c, const struct gyre_calibration_weights *w,

@@ -129,23 +129,17 @@ static void embed(struct survey *s)
 static gyre_status run_block(struct survey *s, uint32_t layer, gyre_error *err)
 {
     const struct gyre_plan *p = s->plan;
-    struct gyre_block_linear f[GYRE_SITES];
-    float *const ones = s->layer.attn_gain; // free here
+    float *const gain[2] = {s->layer.attn_gain, s->layer.ffn_gain}; // as the linears are loaded: folded, or not
     s->layer.index = layer;
-    for (uint32_t i = 0; i < p->hp.width; i++) ones[i] = 1;
-    for (int i = 0; i < GYRE_SITES; i++) {
-        GYRE_TRY(gyre_layer_load(&s->layer, p, (gyre_site)i, &s->fold, NULL, s->weights[i], err));
-        f[i] = (struct gyre_block_linear){.f32 = s->weights[i]};
+    for (int which = 0; which < 2; which++) {
+        char name[64];
+        (void)gyre_site_norm_name(which ? GYRE_SITE_GATE : GYRE_SITE_Q, layer, name);
+        gyre_tensor_rows_f32(gyre_source_tensor(p->source, name), 0, 1, gain[which]);
+        for (uint32_t i = 0; p->set.recipe.rotate && i < p->hp.width; i++) gain[which][i] = 1;
     }
-    const struct gyre_block_weights w = {.q = f[GYRE_SITE_Q],
-                                         .k = f[GYRE_SITE_K],
-                                         .v = f[GYRE_SITE_V],
-                                         .o = f[GYRE_SITE_O],
-                                         .gate = f[GYRE_SITE_GATE],
-                                         .up = f[GYRE_SITE_UP],
-                                         .down = f[GYRE_SITE_DOWN],
-                                         .attn_norm = ones,
-                                         .ffn_norm = ones};
+    for (int i = 0; i < GYRE_SITES; i++)
+        GYRE_TRY(gyre_layer_load(&s->layer, p, (gyre_site)i, &s->fold, NULL, s->weights[i], err));
+    const struct gyre_block_weights w = gyre_float_weights(s->weights, gain[0], gain[1]);
     for (uint32_t part = 0; part <= GYRE_TAPS; part++)
         GYRE_TRY(gyre_host_block_part(s->block, &w, part, s->x, part ? s->tap[part - 1] : NULL, s->tokens,
                                       s->text.tokens, part < GYRE_TAPS ? s->tap[part] : NULL, err));

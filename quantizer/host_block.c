@@ -2,7 +2,7 @@
 // cache asymmetric, with the range including zero. Loops over rows are OpenMP's and the products between them OpenBLAS's: with
 // some hundred rows at a time two thread pools do not get in each other's way.
 #include "quantizer/host_block.h"
-#include "quantizer/hadamard.h"
+#include "quantizer/rotate.h"
 #include "quantizer/rtn.h"
 #include "runtime/util/base.h"
 #include "runtime/util/half.h"
@@ -285,6 +285,21 @@ gyre_status gyre_host_block_centre(gyre_host_block *b, const struct gyre_block_w
     column_means(b->qkv[1], rows, b->kv, k_mean);
     column_means(b->qkv[2], rows, b->kv, v_mean);
     return GYRE_OK;
+}
+
+struct gyre_block_weights gyre_float_weights(float *const linear[], const float *attn_norm, const float *ffn_norm)
+{
+    struct gyre_block_linear f[GYRE_SITES];
+    for (int s = 0; s < GYRE_SITES; s++) f[s] = (struct gyre_block_linear){.f32 = linear[s]};
+    return (struct gyre_block_weights){.q = f[GYRE_SITE_Q],
+                                       .k = f[GYRE_SITE_K],
+                                       .v = f[GYRE_SITE_V],
+                                       .o = f[GYRE_SITE_O],
+                                       .gate = f[GYRE_SITE_GATE],
+                                       .up = f[GYRE_SITE_UP],
+                                       .down = f[GYRE_SITE_DOWN],
+                                       .attn_norm = attn_norm,
+                                       .ffn_norm = ffn_norm};
 }
 
 // ---- the block --------------------------------------------------------------------------------------------

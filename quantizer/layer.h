@@ -49,6 +49,8 @@ gyre_status gyre_layer_load(struct gyre_layer *layer, const struct gyre_plan *pl
                             const struct gyre_rotator *rotator, const struct gyre_diagonals *diagonals, float *exact,
                             gyre_error *err) GYRE_MUST_USE;
 
+void gyre_narrow(const double *wide, uint64_t n, float *out); // to fp32
+
 // n floats as a tensor type that tables and float linears have: F32, F16 or Q8_0 (n a multiple of 32).
 void gyre_encode_floats(const float *x, uint64_t n, gyre_dtype type, void *out);
 
@@ -56,7 +58,7 @@ void gyre_encode_floats(const float *x, uint64_t n, gyre_dtype type, void *out);
 const struct gyre_rounded *gyre_layer_plain(const struct gyre_layer *layer, const struct gyre_plan *plan,
                                             gyre_site site);
 
-// Writes everything before the first block: tables, norms, bases. `tick` as above.
+// Writes everything before the first block: tables, norms, bases (globals.c). `tick` as above.
 gyre_status gyre_write_globals(const struct gyre_plan *plan, struct gyre_output *out,
                                gyre_status (*tick)(void *user, uint64_t weights, gyre_error *err), void *user,
                                gyre_error *err) GYRE_MUST_USE;
