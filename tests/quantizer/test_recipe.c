@@ -76,7 +76,7 @@ static void built_in_recipes_are_what_they_say(void **state)
     assert_int_equal(r.n_stages, GYRE_COUNT(ladder));
     for (uint32_t i = 0; i < GYRE_COUNT(ladder); i++) assert_int_equal(r.stage[i].kind, ladder[i]);
     assert_true(r.seeds == 16 && r.act_clip == GYRE_AUTO && r.kv_clip == GYRE_AUTO && !r.kv_centre);
-    assert_true(r.stage[0].alpha == GYRE_AUTO && r.stage[0].residual == GYRE_AUTO && r.stage[1].scales == 5);
+    assert_true(r.stage[0].alpha == GYRE_AUTO && r.stage[0].residual == GYRE_AUTO && r.stage[1].scales == 3);
     assert_true(r.stage[1].clip == GYRE_CLIP_HESSIAN && r.stage[2].iterations == 4 && r.stage[4].iterations == 2);
 }
 

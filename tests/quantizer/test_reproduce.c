@@ -186,6 +186,7 @@ static void damaged_and_unknown_manifests_are_refused(void **state)
     fails(params(), GYRE_E_FORMAT, "cannot use manifest", "\"wbits\"");
     set("wbits", json_integer(5));
     fails(params(), GYRE_E_INVALID, "unknown weight width 5", "");
+    set("recipe_text", NULL);
     set("recipe", json_string("magic"));
     fails(params(), GYRE_E_UNSUPPORTED, "no recipe \"magic\"", "does not carry its text");
     set("recipe_text", json_string("name: [")); // the text is what counts, and this one is none
