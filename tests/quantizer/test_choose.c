@@ -4,6 +4,7 @@
 #include "tests/model/make_tiny.h"
 #include "tests/quantizer/tiny_file.h"
 
+#include <cblas.h>
 #include <math.h>
 #include <omp.h>
 #include <setjmp.h>
@@ -204,6 +205,7 @@ static int prepare(void **state)
     struct tiny_options options = tiny_defaults();
     const char *path = tiny_path("model.gguf");
     options.layers = 3;
+    openblas_set_num_threads(1);
     omp_set_num_threads(1); // thousands of tiny loops: on a busy machine their barriers would take minutes
     return tiny_write_gguf(path, &options) || gyre_source_open(path, &model, NULL) != GYRE_OK;
 }

@@ -221,6 +221,11 @@ static uint64_t check_definition(const struct problem *p, const struct gyre_stag
     assert_int_equal(gyre_stage_scales(&p->r, stage->clip, diagonal, scale, NULL), GYRE_OK);
     for (uint64_t k = 0; k < n; k++) {
         const uint64_t i = p->factor.order[k];
+        // Columns are checked each for itself, from the codes before it; of long rows one in five and all that are special.
+        const bool checked = n < 100 || k % 5 == 0 || k % 64 < 2 || k + 1 == n || i % p->group == 0;
+        for (uint64_t row = 0; row < p->rows; row++)
+            d[row * n + i] = problem_scale(p, row, i) * p->codes.code[row * n + i] - p->r.target[row * n + i];
+        if (!checked) continue;
         move_rest(p, k, d, moved);
         for (uint64_t row = 0; row < p->rows; row++) {
             float *s = &scale[row * groups + i / p->group];
@@ -237,7 +242,6 @@ static uint64_t check_definition(const struct problem *p, const struct gyre_stag
             if (fabs(x - floor(x) - 0.5) > 1e-9 && q != got)
                 fail_msg("row %llu, column %llu: %d, by definition %g", (unsigned long long)row, (unsigned long long)i,
                          got, q);
-            d[row * n + i] = (double)*s * got - p->r.target[row * n + i];
         }
     }
     free(d);
