@@ -10,6 +10,7 @@
 #include "runtime/core/codec.h"
 #include "runtime/util/base.h"
 
+#include <cblas.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -24,8 +25,9 @@ struct gyre_calibration {
     gyre_block *block[PATHS];
     gyre_host_block *host[PATHS];
     uint32_t chunk_windows, widest;
-    uint64_t rows;                    // of all windows
-    float *x;                         // [PATHS][rows][D] residual streams; PATHS or only MADE
+    uint64_t rows; // of all windows
+    float *x;      // [PATHS][rows][D] residual streams; PATHS or only MADE
+    float *mid;    // as x with the output of attention added, on a device: x stays the block's input to its end there
     float *tap[PATHS];                // [rows][widest]
     float *part;                      // [chunk rows][widest] what a part writes
     float *made, *exact, *difference; // [chunk rows][widest, widest, D] for the moments, which scale them
@@ -39,6 +41,12 @@ struct gyre_calibration {
 static float *stream(const gyre_calibration *c, enum path path)
 {
     return c->x + (c->has_exact && path == MADE ? c->rows * c->plan->hp.width : 0);
+}
+
+// The stream that the linear of `tap` adds to.
+static float *stream_at(const gyre_calibration *c, enum path path, uint32_t tap)
+{
+    return (c->mid && tap == GYRE_TAP_DOWN ? c->mid : c->x) + (stream(c, path) - c->x);
 }
 
 // ---- opening ------------------------------------------------------------------------------------------------
@@ -88,6 +96,7 @@ static gyre_status allocate(gyre_calibration *c, gyre_error *err)
     const struct gyre_hparams *hp = &c->plan->hp;
     const uint64_t D = hp->width, chunk = (uint64_t)c->chunk_windows * c->text.tokens;
     bool good = (c->x = malloc((c->has_exact ? 2 : 1) * c->rows * D * sizeof *c->x)) != NULL;
+    if (c->device) good &= (c->mid = malloc((c->has_exact ? 2 : 1) * c->rows * D * sizeof *c->mid)) != NULL;
     for (int path = c->has_exact ? EXACT : MADE; path < PATHS; path++)
         good &= (c->tap[path] = malloc(c->rows * c->widest * sizeof(float))) != NULL;
     good &= (c->part = malloc(chunk * c->widest * sizeof(float))) != NULL;
@@ -112,6 +121,10 @@ gyre_status gyre_calibration_open(const gyre_quantize_params *params, const stru
     gyre_calibration *c = calloc(1, sizeof *c);
     if (!c) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for calibration");
     c->plan = plan;
+    if (params->n_calib > recipe->calibration.windows)
+        GYRE_GO(gyre_fail(err, GYRE_E_INVALID,
+                          "cannot calibrate: %u texts for the recipe's %u windows; give fewer texts", params->n_calib,
+                          recipe->calibration.windows));
     c->has_exact = c->samples = gyre_recipe_has_diagonals(recipe);
     for (uint32_t s = 0; s < recipe->n_stages; s++) c->has_exact |= recipe->stage[s].kind == GYRE_STAGE_CORRECT;
     GYRE_GO(gyre_calib_text_read(plan->source, params->calib, params->n_calib, recipe->calibration.windows,
@@ -119,8 +132,8 @@ gyre_status gyre_calibration_open(const gyre_quantize_params *params, const stru
     c->rows = (uint64_t)c->text.windows * c->text.tokens;
     c->chunk_windows = GYRE_MIN(GYRE_MAX(CHUNK_ROWS / c->text.tokens, 1u), c->text.windows);
     for (int tap = 0; tap < GYRE_TAPS; tap++) c->widest = GYRE_MAX(c->widest, gyre_tap_width(&plan->hp, (gyre_tap)tap));
-    GYRE_GO(allocate(c, err));
     GYRE_GO(open_blocks(c, params, err));
+    GYRE_GO(allocate(c, err));
     *out = c;
 done:
     if (st != GYRE_OK) gyre_calibration_close(c);
@@ -141,6 +154,7 @@ void gyre_calibration_close(gyre_calibration *c)
     gyre_device_close(c->device);
     gyre_calib_text_free(&c->text);
     free(c->x);
+    free(c->mid);
     free(c->part);
     free(c->made);
     free(c->exact);
@@ -254,6 +268,13 @@ static gyre_status run_part(gyre_calibration *c, enum path path, const struct gy
         GYRE_TRY(gyre_host_block_part(c->host[path], weights, part, x, tap, (uint32_t)k->rows, c->text.tokens, c->part,
                                       err));
     } else {
+        if (part == GYRE_TAP_GATE_UP) { // the tap array still holds what o reads
+            float *mid = stream_at(c, path, GYRE_TAP_DOWN) + k->first * D;
+            const int q = (int)gyre_tap_width(&p->hp, GYRE_TAP_O);
+            memcpy(mid, x, k->rows * D * sizeof *mid);
+            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)k->rows, (int)D, q, 1, tap, q, weights->o.f32, q,
+                        1, mid, (int)D);
+        }
         for (uint32_t w = 0; w < k->windows; w++) { // from the block's input each time: a GPU has the breath
             float *at = x + (uint64_t)w * c->text.tokens * D, *to = c->part + (uint64_t)w * c->text.tokens * width;
             if (part < GYRE_TAPS) GYRE_TRY(gyre_block_tap(c->block[path], at, c->text.tokens, (gyre_tap)part, to, err));
@@ -291,10 +312,10 @@ static gyre_status run_chunks(gyre_calibration *c, const struct gyre_calibration
 }
 
 // What an error in a row of the residual stream counts for: every norm behind divides by the row's size.
-static void weigh_rows(const gyre_calibration *c, uint64_t first, uint64_t rows, double *weight)
+static void weigh_rows(const gyre_calibration *c, uint32_t tap, uint64_t first, uint64_t rows, double *weight)
 {
-    const double median =
-        gyre_row_energies(stream(c, MADE) + first * c->plan->hp.width, rows, c->plan->hp.width, weight, weight + rows);
+    const double median = gyre_row_energies(stream_at(c, MADE, tap) + first * c->plan->hp.width, rows,
+                                            c->plan->hp.width, weight, weight + rows);
     for (uint64_t r = 0; r < rows; r++) weight[r] = weight[r] > 0 ? GYRE_MIN(median / weight[r], 4.0) : 1;
 }
 
@@ -313,9 +334,9 @@ static gyre_status add_moments(gyre_calibration *c, const struct chunk *k, uint3
         if (c->has_exact) memcpy(c->exact, c->tap[EXACT] + from, rows * width * sizeof(float));
         if (m->fit.stream)
             for (uint64_t i = 0, to = (k->first + at) * D; i < rows * D; i++)
-                c->difference[i] = stream(c, EXACT)[to + i] - stream(c, MADE)[to + i];
+                c->difference[i] = stream_at(c, EXACT, part)[to + i] - stream_at(c, MADE, part)[to + i];
         const bool writes = part == GYRE_TAP_O || part == GYRE_TAP_DOWN;
-        if (writes) weigh_rows(c, k->first + at, rows, c->weight);
+        if (writes) weigh_rows(c, part, k->first + at, rows, c->weight);
         GYRE_TRY(gyre_moments_add(m, held, c->made, c->exact, c->difference, writes ? c->weight : NULL, rows, err));
         w = end;
     }

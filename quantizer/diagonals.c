@@ -264,7 +264,7 @@ static bool from_hex(const json_t *json, double *x, uint64_t n)
     if (!text || json_string_length(json) != 2 * n) return false;
     for (uint64_t i = 0; i < n; i++) {
         const int high = nibble(text[2 * i]), low = nibble(text[2 * i + 1]);
-        if (high < 0 || low < 0) return false;
+        if (high < 0 || low < 0 || (high == 8 && low == 0)) return false;
         x[i] = exp2((double)(int8_t)(high * 16 + low) / STEPS);
     }
     return true;

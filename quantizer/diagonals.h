@@ -42,7 +42,7 @@ gyre_status gyre_diagonals_measure(const struct gyre_recipe *recipe, const struc
 void gyre_diagonals_before(const struct gyre_diagonals *d, gyre_site site, bool undo, double *w);
 void gyre_diagonals_after(const struct gyre_diagonals *d, gyre_site site, bool undo, double *w);
 
-// {"up_down": HEX, "value": HEX, "qk": HEX}, two digits a number (c as an 8-bit two's complement), for the manifest; absent: ones.
-// NULL when out of memory. Reading fails (false) where a text is not of the model's size; norms are not part of it.
+// {"up_down": HEX, "value": HEX, "qk": HEX}, two digits a number (c as an 8-bit two's complement), for the manifest.
+// NULL when out of memory. Reading fails (false) where a text is missing, no such number or not of the model's size; norms are not part of it.
 json_t *gyre_diagonals_json(const struct gyre_diagonals *d);
 bool gyre_diagonals_read(const json_t *json, struct gyre_diagonals *d);

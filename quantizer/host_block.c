@@ -110,6 +110,8 @@ void gyre_quantize_rows(float *x, uint64_t rows, uint32_t width, uint32_t bits, 
     for (int64_t r = 0; r < (int64_t)rows; r++) quantize_row(x + (uint64_t)r * width, width, bits, clip);
 }
 
+static float saturated(float x) { return x > 65504 ? 65504 : x < -65504 ? -65504 : x; } // as shaders/kv.k.h
+
 static void quantize_vector(float *x, uint32_t hd, uint32_t bits, float clip)
 {
     const float most = bits == 8 ? 255 : 15;
@@ -118,7 +120,7 @@ static void quantize_vector(float *x, uint32_t hd, uint32_t bits, float clip)
         lo = x[i] < lo ? x[i] : lo;
         hi = x[i] > hi ? x[i] : hi;
     }
-    const float scale = gyre_round_to_f16((hi - lo) * clip / most),
+    const float scale = gyre_round_to_f16(saturated((hi - lo) * clip / most)),
                 zero = scale > 0 ? fminf(rintf(-lo * clip / scale), most) : 0;
     for (uint32_t i = 0; i < hd; i++)
         x[i] = scale > 0 ? scale * (fminf(fmaxf(rintf(x[i] / scale) + zero, 0), most) - zero) : 0;
@@ -131,7 +133,7 @@ void gyre_quantize_cache(float *x, uint64_t vectors, uint32_t hd, uint32_t bits,
         float *at = x + (uint64_t)v * hd;
         if (bits != 16) quantize_vector(at, hd, bits, clip);
         else
-            for (uint32_t i = 0; i < hd; i++) at[i] = gyre_round_to_f16(at[i]);
+            for (uint32_t i = 0; i < hd; i++) at[i] = gyre_round_to_f16(saturated(at[i]));
     }
 }
 
