@@ -335,9 +335,9 @@ static gyre_status add_moments(gyre_calibration *c, const struct chunk *k, uint3
         if (m->fit.stream)
             for (uint64_t i = 0, to = (k->first + at) * D; i < rows * D; i++)
                 c->difference[i] = stream_at(c, EXACT, part)[to + i] - stream_at(c, MADE, part)[to + i];
-        const bool writes = part == GYRE_TAP_O || part == GYRE_TAP_DOWN;
-        if (writes) weigh_rows(c, part, k->first + at, rows, c->weight);
-        GYRE_TRY(gyre_moments_add(m, held, c->made, c->exact, c->difference, writes ? c->weight : NULL, rows, err));
+        const bool weighed = m->fit.stream != NULL; // only repair needs it: plain GPTQ does better without (17.56 to 17.89)
+        if (weighed) weigh_rows(c, part, k->first + at, rows, c->weight);
+        GYRE_TRY(gyre_moments_add(m, held, c->made, c->exact, c->difference, weighed ? c->weight : NULL, rows, err));
         w = end;
     }
     return GYRE_OK;

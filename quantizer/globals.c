@@ -100,6 +100,8 @@ gyre_status gyre_write_globals(const struct gyre_plan *p, struct gyre_output *ou
     if (p->write_head)
         GYRE_GO(
             write_table(p, "output.weight", head ? head : embedding, p->fold_head ? gain : NULL, out, tick, user, err));
+    gyre_tensor_forget(embedding);
+    if (head) gyre_tensor_forget(head);
     for (uint32_t i = 0; i < D; i++) written[i] = p->fold_head || p->online.head.n ? 1 : p->final_gain[i];
     GYRE_GO(gyre_output_source(out, gyre_source_tensor(p->source, "output_norm.weight"), err));
     GYRE_GO(gyre_output_write(out, "output_norm.weight", written, D * sizeof *written, NAN, err));

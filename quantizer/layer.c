@@ -375,5 +375,10 @@ gyre_status gyre_layer_make(struct gyre_layer *l, const struct gyre_plan *p, uin
         if (tick) GYRE_TRY(tick(user, weights_at(p, site), err));
     }
     if (c) GYRE_TRY(round_calibrated(l, p, c, tick, user, err));
+    for (int s = 0; s < GYRE_SITES; s++) { // this block's part of the source is not needed again
+        char name[64];
+        gyre_site_name((gyre_site)s, index, name);
+        gyre_tensor_forget(gyre_source_tensor(p->source, name));
+    }
     return write_block(l, p, out, err);
 }

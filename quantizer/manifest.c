@@ -6,17 +6,29 @@
 
 #include <cblas.h>
 #include <dirent.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+// Read, not mapped: a base of many gigabytes would count as memory of this process.
 static gyre_status hash_file(const char *path, char hex[GYRE_SHA256_HEX], gyre_error *err)
 {
-    struct gyre_file_map map;
-    GYRE_TRY(gyre_file_map(path, &map, err));
-    gyre_sha256_of(map.data, map.size, hex);
-    gyre_file_unmap(&map);
-    return GYRE_OK;
+    enum { PIECE = 1 << 20 };
+    struct gyre_sha256 sha;
+    FILE *f = fopen(path, "rb");
+    if (!f) return gyre_fail(err, GYRE_E_IO, "cannot open file (%s): %s", path, strerror(errno));
+    char *piece = malloc(PIECE);
+    size_t n = 0;
+    gyre_sha256_init(&sha);
+    while (piece && (n = fread(piece, 1, PIECE, f)) > 0) gyre_sha256_add(&sha, piece, n);
+    const bool failed = ferror(f) != 0;
+    gyre_sha256_end(&sha, hex);
+    fclose(f);
+    const bool good = piece != NULL;
+    free(piece);
+    if (failed) return gyre_fail(err, GYRE_E_IO, "cannot read file (%s)", path);
+    return good ? GYRE_OK : gyre_fail(err, GYRE_E_NOMEM, "out of memory for the manifest");
 }
 
 // The last component, also of "folder/".

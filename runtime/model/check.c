@@ -155,8 +155,10 @@ static gyre_status check_values(const struct checker *c)
     const int64_t n = (int64_t)c->source->n_tensors;
     int64_t first = n;
 #pragma omp parallel for schedule(dynamic) reduction(min : first)
-    for (int64_t i = 0; i < n; i++)
+    for (int64_t i = 0; i < n; i++) {
         if (holds_nan(&c->source->tensors[i])) first = GYRE_MIN(first, i);
+        gyre_tensor_forget(&c->source->tensors[i]); // a model is larger than the work on one of its blocks
+    }
     if (first == n) return GYRE_OK;
     return gyre_fail(c->err, GYRE_E_FORMAT,
                      "cannot use model (%s): tensor %s holds NaN or infinity; the file is damaged", c->source->path,

@@ -5,6 +5,7 @@
 #include "runtime/core/codec.h"
 #include "runtime/model/utf8.h"
 #include "runtime/util/base.h"
+#include "runtime/util/file.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -204,6 +205,8 @@ const struct gyre_tensor *gyre_source_tensor(const gyre_source *source, const ch
     return gyre_strmap_get(&source->tensor_index, name, (uint32_t)strlen(name), &index) ? &source->tensors[index]
                                                                                         : NULL;
 }
+
+void gyre_tensor_forget(const struct gyre_tensor *tensor) { gyre_file_forget(tensor->data, tensor->bytes); }
 
 void gyre_tensor_rows_f32(const struct gyre_tensor *tensor, uint64_t first, uint64_t n, float *out)
 {

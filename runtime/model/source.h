@@ -39,6 +39,9 @@ uint64_t gyre_source_tensor_count(const gyre_source *source);
 const struct gyre_tensor *gyre_source_tensor_at(const gyre_source *source, uint64_t index); // in file order
 const struct gyre_tensor *gyre_source_tensor(const gyre_source *source, const char *name);  // NULL if absent
 
+// Gives the memory of a tensor's mapped pages back; they are read from the file again when they are needed.
+void gyre_tensor_forget(const struct gyre_tensor *tensor);
+
 // Decodes rows first..first+n-1 of a tensor to f32 / f64 (exact).
 void gyre_tensor_rows_f32(const struct gyre_tensor *tensor, uint64_t first, uint64_t n, float *out);
 void gyre_tensor_rows_f64(const struct gyre_tensor *tensor, uint64_t first, uint64_t n, double *out);

@@ -165,6 +165,13 @@ gyre_status gyre_file_write2(const char *path, const void *const data[2], const 
     return gyre_file_commit(temp, path, err);
 }
 
+void gyre_file_forget(const void *mapped, uint64_t bytes)
+{
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), first = ((uintptr_t)mapped + page - 1) / page * page,
+                    end = ((uintptr_t)mapped + (uintptr_t)bytes) / page * page;
+    if (end > first) (void)madvise((void *)first, end - first, MADV_DONTNEED); // advice: failing changes nothing
+}
+
 bool gyre_file_exists(const char *path) { return access(path, F_OK) == 0; }
 
 gyre_status gyre_disk_free(const char *path, uint64_t *bytes, gyre_error *err)

@@ -14,6 +14,9 @@ struct gyre_file_map { const unsigned char *data; uint64_t size; };
 gyre_status gyre_file_map(const char *path, struct gyre_file_map *out, gyre_error *err) GYRE_MUST_USE;
 void gyre_file_unmap(struct gyre_file_map *map); // accepts a zeroed map; zeroes it
 
+// Gives the memory of mapped bytes back (whole pages inside the range); they are read again from the file when needed.
+void gyre_file_forget(const void *mapped, uint64_t bytes);
+
 // The whole file with a NUL after it, in memory that the caller frees; `size` (may be NULL) is without
 // that NUL. A file above `max` bytes is refused with GYRE_E_FORMAT before memory is taken.
 gyre_status gyre_file_read(const char *path, uint64_t max, char **out, uint64_t *size, gyre_error *err) GYRE_MUST_USE;
