@@ -193,7 +193,6 @@ gyre_status gyre_unrotate_linear(const struct gyre_rotator *r, gyre_site site, u
     uint64_t rows, cols;
     gyre_site_shape(site, &shape, &rows, &cols);
     const bool reads_stream = sites[site].norm != NULL;
-    // Diagonals in the rotated basis are merged last, so they are undone here, first.
     if (r->r4.n && site == GYRE_SITE_DOWN) GYRE_TRY(undo(&r->r4, w, r->ffn, 1, rows, cols, NULL, err));
     if (r->r2.n && (site == GYRE_SITE_V || site == GYRE_SITE_O)) GYRE_TRY(undo_r2(r, site, layer, w, err));
     if (r->r1.n && reads_stream) GYRE_TRY(undo(&r->r1, w, r->width, 1, rows, cols, r->r1_signs, err));
