@@ -56,7 +56,7 @@ static gyre_status round_searched(struct gyre_rounding *r, gyre_error *err)
     return st;
 }
 
-static gyre_status round_to_nearest(const struct gyre_stage *stage, struct gyre_rounding *r, gyre_error *err)
+gyre_status gyre_stage_rtn(const struct gyre_stage *stage, struct gyre_rounding *r, gyre_error *err)
 {
     const uint64_t cols = r->cols, group = r->codes->group, groups = cols / group;
     const double hi = (double)((1 << (r->codes->bits - 1)) - 1), lo = -hi - 1;
@@ -99,7 +99,7 @@ static gyre_status run_stage(const struct gyre_stage *stage, const struct gyre_m
     case GYRE_STAGE_CORRECT:
         return gyre_stage_correct(stage, m, writes_stream, w, r, note, err);
     case GYRE_STAGE_RTN:
-        return round_to_nearest(stage, r, err);
+        return gyre_stage_rtn(stage, r, err);
     case GYRE_STAGE_GPTQ:
         return gyre_stage_gptq(stage, r, err);
     case GYRE_STAGE_ADMM:

@@ -48,6 +48,7 @@ gyre_status gyre_stage_correct(const struct gyre_stage *stage, const struct gyre
 // under GYRE_CLIP_HESSIAN. GYRE_E_FORMAT names row and column of a weight that cannot be rounded.
 gyre_status gyre_stage_scales(const struct gyre_rounding *r, gyre_clip clip, const float *diagonal, float *scale,
                               gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_stage_rtn(const struct gyre_stage *stage, struct gyre_rounding *r, gyre_error *err) GYRE_MUST_USE;
 gyre_status gyre_stage_gptq(const struct gyre_stage *stage, struct gyre_rounding *r, gyre_error *err) GYRE_MUST_USE;
 gyre_status gyre_stage_admm(const struct gyre_stage *stage, struct gyre_rounding *r, gyre_error *err) GYRE_MUST_USE;
 gyre_status gyre_stage_descent(const struct gyre_stage *stage, struct gyre_rounding *r, gyre_error *err) GYRE_MUST_USE;
