@@ -20,7 +20,8 @@ enum path { EXACT, MADE, PATHS };
 struct gyre_calibration {
     const struct gyre_plan *plan;
     struct gyre_calib_text text;
-    bool has_exact; // the recipe corrects targets: the float path runs beside
+    bool corrects;  // the recipe corrects targets
+    bool has_exact; // ... or measures diagonals: the float path runs beside
     gyre_device *device;
     gyre_block *block[PATHS];
     gyre_host_block *host[PATHS];
@@ -126,7 +127,8 @@ gyre_status gyre_calibration_open(const gyre_quantize_params *params, const stru
                           "cannot calibrate: %u texts for the recipe's %u windows; give fewer texts", params->n_calib,
                           recipe->calibration.windows));
     c->has_exact = c->samples = gyre_recipe_has_diagonals(recipe);
-    for (uint32_t s = 0; s < recipe->n_stages; s++) c->has_exact |= recipe->stage[s].kind == GYRE_STAGE_CORRECT;
+    for (uint32_t s = 0; s < recipe->n_stages; s++) c->corrects |= recipe->stage[s].kind == GYRE_STAGE_CORRECT;
+    c->has_exact |= c->corrects;
     GYRE_GO(gyre_calib_text_read(plan->source, params->calib, params->n_calib, recipe->calibration.windows,
                                  recipe->calibration.tokens, &c->text, err));
     c->rows = (uint64_t)c->text.windows * c->text.tokens;
@@ -331,11 +333,12 @@ static gyre_status add_moments(gyre_calibration *c, const struct chunk *k, uint3
         const uint64_t rows = (uint64_t)(end - w) * tokens, at = (uint64_t)w * tokens,
                        from = k->first * c->widest + at * width;
         memcpy(c->made, c->tap[MADE] + from, rows * width * sizeof(float));
-        if (c->has_exact) memcpy(c->exact, c->tap[EXACT] + from, rows * width * sizeof(float));
+        if (c->corrects) memcpy(c->exact, c->tap[EXACT] + from, rows * width * sizeof(float));
         if (m->fit.stream)
             for (uint64_t i = 0, to = (k->first + at) * D; i < rows * D; i++)
                 c->difference[i] = stream_at(c, EXACT, part)[to + i] - stream_at(c, MADE, part)[to + i];
-        const bool weighed = m->fit.stream != NULL; // only repair needs it: plain GPTQ does better without (17.56 to 17.89)
+        const bool weighed =
+            m->fit.stream != NULL; // only repair needs it: plain GPTQ does better without (17.56 to 17.89)
         if (weighed) weigh_rows(c, part, k->first + at, rows, c->weight);
         GYRE_TRY(gyre_moments_add(m, held, c->made, c->exact, c->difference, weighed ? c->weight : NULL, rows, err));
         w = end;
@@ -349,8 +352,8 @@ gyre_status gyre_calibration_tap(gyre_calibration *c, uint32_t layer, const stru
     static const char *const reads[GYRE_TAPS] = {"attn_q", "attn_output", "ffn_gate", "ffn_down"};
     const bool writes = tap == GYRE_TAP_O || tap == GYRE_TAP_DOWN;
     gyre_error why = {0};
-    GYRE_TRY(gyre_moments_create(gyre_tap_width(&c->plan->hp, tap), c->plan->hp.width, c->has_exact,
-                                 c->has_exact && writes, out, err));
+    GYRE_TRY(gyre_moments_create(gyre_tap_width(&c->plan->hp, tap), c->plan->hp.width, c->corrects,
+                                 c->corrects && writes, out, err));
     const gyre_status st = run_chunks(c, weights, tap, add_moments, out, &why);
     if (st != GYRE_OK) {
         gyre_moments_release(out);
