@@ -20,7 +20,7 @@ enum {
     GYRE_MAX_BINDINGS = 12, // buffers of one dispatch
     GYRE_MAX_SPEC = 16,     // specialization constants of one kernel; 0, 1, 2 are WGX, WGY, WGZ
     GYRE_MAX_PARAMS = 128,  // bytes of one dispatch's parameter struct (push constants)
-    GYRE_BIND_ALIGN = 256,  // every binding offset is a multiple of this; covers Vulkan and OpenCL
+    GYRE_BIND_ALIGN = 256,  // every binding offset is a multiple of this: what Vulkan allows a driver to ask for
 };
 
 // How int8 dot products run: not at all (the kernel emulates them bit-identically) or in hardware.

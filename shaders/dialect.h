@@ -15,9 +15,15 @@
    constants start at id 3. A kernel may #include "name.k.h" from this folder.                                  */
 #ifdef GYRE_CL
 /* ------------------------------------------------------------------------------------------------ OpenCL C */
-#define BUF_R(b, T, n)  const __global T *restrict n
-#define BUF_W(b, T, n)  __global T *restrict n
-#define BUF_RW(b, T, n) __global T *n
+/* A binding arrives as a whole buffer and the place in it (gyre_at, in bytes): sub-buffers would have to lie on the
+   driver's boundaries, and NVIDIA's driver crashes when some are released. */
+#define BUF_R(b, T, n)  const __global T *, restrict, n, b
+#define BUF_W(b, T, n)  __global T *, restrict, n, b
+#define BUF_RW(b, T, n) __global T *, , n, b
+#define GYRE_ARG(P, Q, n, b) P Q gyre_##n
+#define GYRE_AT(P, Q, n, b) P n = (P)((__global char *)gyre_##n + gyre_at.byte[b]);
+#define GYRE_LAST const gyre_at_t gyre_at, const gyre_pc_t pc
+typedef struct { ulong byte[12]; } gyre_at_t;
 #define SPEC(id, n, def) /* arrives as -Dn=value */
 #define WORKGROUP(x, y, z) /* arrives as -DWGX=x -DWGY=y -DWGZ=z */
 #define GYRE_FIELD_I(n) int n;
@@ -26,17 +32,17 @@
 #define SHARED(T, n, count) __local T n[count];
 #define GYRE_ATTR __attribute__((reqd_work_group_size(WGX, WGY, WGZ)))
 #define GYRE_HEAD(nm) __kernel GYRE_ATTR void GYRE_ENTRY
-#define KERNEL2(nm, SH, a, b) GYRE_HEAD(nm)(a, b, const gyre_pc_t pc) { SH
-#define KERNEL3(nm, SH, a, b, c) GYRE_HEAD(nm)(a, b, c, const gyre_pc_t pc) { SH
-#define KERNEL4(nm, SH, a, b, c, d) GYRE_HEAD(nm)(a, b, c, d, const gyre_pc_t pc) { SH
-#define KERNEL5(nm, SH, a, b, c, d, e) GYRE_HEAD(nm)(a, b, c, d, e, const gyre_pc_t pc) { SH
-#define KERNEL6(nm, SH, a, b, c, d, e, f) GYRE_HEAD(nm)(a, b, c, d, e, f, const gyre_pc_t pc) { SH
-#define KERNEL7(nm, SH, a, b, c, d, e, f, g) GYRE_HEAD(nm)(a, b, c, d, e, f, g, const gyre_pc_t pc) { SH
-#define KERNEL8(nm, SH, a, b, c, d, e, f, g, h) GYRE_HEAD(nm)(a, b, c, d, e, f, g, h, const gyre_pc_t pc) { SH
-#define KERNEL9(nm, SH, a, b, c, d, e, f, g, h, i) GYRE_HEAD(nm)(a, b, c, d, e, f, g, h, i, const gyre_pc_t pc) { SH
-#define KERNEL10(nm, SH, a, b, c, d, e, f, g, h, i, j) GYRE_HEAD(nm)(a, b, c, d, e, f, g, h, i, j, const gyre_pc_t pc) { SH
-#define KERNEL11(nm, SH, a, b, c, d, e, f, g, h, i, j, k) GYRE_HEAD(nm)(a, b, c, d, e, f, g, h, i, j, k, const gyre_pc_t pc) { SH
-#define KERNEL12(nm, SH, a, b, c, d, e, f, g, h, i, j, k, l) GYRE_HEAD(nm)(a, b, c, d, e, f, g, h, i, j, k, l, const gyre_pc_t pc) { SH
+#define KERNEL2(nm, SH, a, b) GYRE_HEAD(nm)(GYRE_ARG(a), GYRE_ARG(b), GYRE_LAST) { GYRE_AT(a) GYRE_AT(b) SH
+#define KERNEL3(nm, SH, a, b, c) GYRE_HEAD(nm)(GYRE_ARG(a), GYRE_ARG(b), GYRE_ARG(c), GYRE_LAST) { GYRE_AT(a) GYRE_AT(b) GYRE_AT(c) SH
+#define KERNEL4(nm, SH, a, b, c, d) GYRE_HEAD(nm)(GYRE_ARG(a), GYRE_ARG(b), GYRE_ARG(c), GYRE_ARG(d), GYRE_LAST) { GYRE_AT(a) GYRE_AT(b) GYRE_AT(c) GYRE_AT(d) SH
+#define KERNEL5(nm, SH, a, b, c, d, e) GYRE_HEAD(nm)(GYRE_ARG(a), GYRE_ARG(b), GYRE_ARG(c), GYRE_ARG(d), GYRE_ARG(e), GYRE_LAST) { GYRE_AT(a) GYRE_AT(b) GYRE_AT(c) GYRE_AT(d) GYRE_AT(e) SH
+#define KERNEL6(nm, SH, a, b, c, d, e, f) GYRE_HEAD(nm)(GYRE_ARG(a), GYRE_ARG(b), GYRE_ARG(c), GYRE_ARG(d), GYRE_ARG(e), GYRE_ARG(f), GYRE_LAST) { GYRE_AT(a) GYRE_AT(b) GYRE_AT(c) GYRE_AT(d) GYRE_AT(e) GYRE_AT(f) SH
+#define KERNEL7(nm, SH, a, b, c, d, e, f, g) GYRE_HEAD(nm)(GYRE_ARG(a), GYRE_ARG(b), GYRE_ARG(c), GYRE_ARG(d), GYRE_ARG(e), GYRE_ARG(f), GYRE_ARG(g), GYRE_LAST) { GYRE_AT(a) GYRE_AT(b) GYRE_AT(c) GYRE_AT(d) GYRE_AT(e) GYRE_AT(f) GYRE_AT(g) SH
+#define KERNEL8(nm, SH, a, b, c, d, e, f, g, h) GYRE_HEAD(nm)(GYRE_ARG(a), GYRE_ARG(b), GYRE_ARG(c), GYRE_ARG(d), GYRE_ARG(e), GYRE_ARG(f), GYRE_ARG(g), GYRE_ARG(h), GYRE_LAST) { GYRE_AT(a) GYRE_AT(b) GYRE_AT(c) GYRE_AT(d) GYRE_AT(e) GYRE_AT(f) GYRE_AT(g) GYRE_AT(h) SH
+#define KERNEL9(nm, SH, a, b, c, d, e, f, g, h, i) GYRE_HEAD(nm)(GYRE_ARG(a), GYRE_ARG(b), GYRE_ARG(c), GYRE_ARG(d), GYRE_ARG(e), GYRE_ARG(f), GYRE_ARG(g), GYRE_ARG(h), GYRE_ARG(i), GYRE_LAST) { GYRE_AT(a) GYRE_AT(b) GYRE_AT(c) GYRE_AT(d) GYRE_AT(e) GYRE_AT(f) GYRE_AT(g) GYRE_AT(h) GYRE_AT(i) SH
+#define KERNEL10(nm, SH, a, b, c, d, e, f, g, h, i, j) GYRE_HEAD(nm)(GYRE_ARG(a), GYRE_ARG(b), GYRE_ARG(c), GYRE_ARG(d), GYRE_ARG(e), GYRE_ARG(f), GYRE_ARG(g), GYRE_ARG(h), GYRE_ARG(i), GYRE_ARG(j), GYRE_LAST) { GYRE_AT(a) GYRE_AT(b) GYRE_AT(c) GYRE_AT(d) GYRE_AT(e) GYRE_AT(f) GYRE_AT(g) GYRE_AT(h) GYRE_AT(i) GYRE_AT(j) SH
+#define KERNEL11(nm, SH, a, b, c, d, e, f, g, h, i, j, k) GYRE_HEAD(nm)(GYRE_ARG(a), GYRE_ARG(b), GYRE_ARG(c), GYRE_ARG(d), GYRE_ARG(e), GYRE_ARG(f), GYRE_ARG(g), GYRE_ARG(h), GYRE_ARG(i), GYRE_ARG(j), GYRE_ARG(k), GYRE_LAST) { GYRE_AT(a) GYRE_AT(b) GYRE_AT(c) GYRE_AT(d) GYRE_AT(e) GYRE_AT(f) GYRE_AT(g) GYRE_AT(h) GYRE_AT(i) GYRE_AT(j) GYRE_AT(k) SH
+#define KERNEL12(nm, SH, a, b, c, d, e, f, g, h, i, j, k, l) GYRE_HEAD(nm)(GYRE_ARG(a), GYRE_ARG(b), GYRE_ARG(c), GYRE_ARG(d), GYRE_ARG(e), GYRE_ARG(f), GYRE_ARG(g), GYRE_ARG(h), GYRE_ARG(i), GYRE_ARG(j), GYRE_ARG(k), GYRE_ARG(l), GYRE_LAST) { GYRE_AT(a) GYRE_AT(b) GYRE_AT(c) GYRE_AT(d) GYRE_AT(e) GYRE_AT(f) GYRE_AT(g) GYRE_AT(h) GYRE_AT(i) GYRE_AT(j) GYRE_AT(k) GYRE_AT(l) SH
 #define END_KERNEL }
 #define FN static inline
 #define WG_X ((int)get_group_id(0))

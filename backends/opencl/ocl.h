@@ -13,8 +13,8 @@
 #define OCL_API(X)                                                                                            \
     X(GetPlatformIDs) X(GetPlatformInfo) X(GetDeviceIDs) X(GetDeviceInfo)                                     \
     X(CreateContext) X(ReleaseContext) X(CreateCommandQueue) X(ReleaseCommandQueue) X(Flush) X(Finish)        \
-    X(CreateBuffer) X(CreateSubBuffer) X(RetainMemObject) X(ReleaseMemObject)                                 \
-    X(EnqueueWriteBuffer) X(EnqueueReadBuffer) X(EnqueueMigrateMemObjects)                                    \
+    X(CreateBuffer) X(ReleaseMemObject) X(EnqueueWriteBuffer) X(EnqueueReadBuffer)                            \
+    X(EnqueueMigrateMemObjects)                                                                               \
     X(CreateProgramWithSource) X(CreateProgramWithBinary) X(BuildProgram) X(GetProgramInfo)                   \
     X(GetProgramBuildInfo) X(ReleaseProgram) X(CreateKernel) X(SetKernelArg) X(GetKernelWorkGroupInfo)        \
     X(ReleaseKernel) X(EnqueueNDRangeKernel) X(WaitForEvents) X(GetEventProfilingInfo) X(ReleaseEvent)        \
@@ -88,8 +88,6 @@ struct ocl_launch {
 struct ocl_recording {
     struct gyre_recording base;
     struct ocl_launch *launches;
-    cl_mem *views; // one per distinct (buffer, offset, size): sub-buffers, or the buffer itself
-    uint32_t n_views;
     cl_command_buffer_khr commands; // NULL: plain enqueues
 };
 

@@ -1,4 +1,4 @@
-// Device memory: whole buffers, reads and writes in queue order. Sub-buffers belong to recordings (ocl_submit.c).
+// Device memory: whole buffers, reads and writes in queue order.
 #include "backends/opencl/ocl.h"
 
 #include <stdio.h>

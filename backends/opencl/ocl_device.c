@@ -64,8 +64,6 @@ static const char *refusal(cl_device_id id)
     if (!get_number(id, CL_DEVICE_COMPILER_AVAILABLE)) return "it has no compiler";
     if (!get_number(id, CL_DEVICE_ENDIAN_LITTLE)) return "it is big-endian";
     if (get_version(id) < 12) return "it is older than OpenCL 1.2";
-    if (get_number(id, CL_DEVICE_MEM_BASE_ADDR_ALIGN) > 8 * GYRE_BIND_ALIGN) // in bits
-        return "its buffers need an alignment of more than 256 bytes";
     return NULL;
 }
 

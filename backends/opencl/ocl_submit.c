@@ -5,55 +5,22 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int compare_bindings(const void *left, const void *right)
-{
-    const struct gyre_binding *const a = left, *const b = right;
-    if (a->buffer != b->buffer) return (uintptr_t)a->buffer < (uintptr_t)b->buffer ? -1 : 1;
-    if (a->offset != b->offset) return a->offset < b->offset ? -1 : 1;
-    return (a->size > b->size) - (a->size < b->size);
-}
-
-// The distinct bindings of all dispatches, sorted; *n gets their number. NULL: out of memory.
-static struct gyre_binding *list_bindings(const struct gyre_dispatch *dispatches, uint32_t n_dispatches, uint32_t *n)
-{
-    struct gyre_binding *const all = malloc((size_t)n_dispatches * GYRE_MAX_BINDINGS * sizeof *all);
-    if (!all) return NULL;
-    uint32_t count = 0, kept = 0;
-    for (uint32_t i = 0; i < n_dispatches; i++)
-        for (uint32_t b = 0; b < dispatches[i].kernel->source->n_bindings; b++) all[count++] = dispatches[i].bind[b];
-    qsort(all, count, sizeof *all, compare_bindings);
-    for (uint32_t i = 0; i < count; i++)
-        if (!i || compare_bindings(&all[kept - 1], &all[i])) all[kept++] = all[i];
-    *n = kept;
-    return all;
-}
-
-static cl_mem make_view(const struct gyre_binding *binding, cl_int *code)
-{
-    struct ocl_buffer *const b = ocl_buffer_of(binding->buffer);
-    if (binding->offset == 0 && binding->size == b->base.size) {
-        *code = ocl.RetainMemObject(b->memory);
-        return b->memory;
-    }
-    const cl_buffer_region region = {binding->offset, binding->size};
-    return ocl.CreateSubBuffer(b->memory, CL_MEM_READ_WRITE, CL_BUFFER_CREATE_TYPE_REGION, &region, code);
-}
-
-// Makes the kernel object of one dispatch. `bindings` (sorted) and r->views run in parallel.
-static cl_int make_launch(struct ocl_launch *launch, const struct gyre_dispatch *dispatch,
-                          const struct gyre_binding *bindings, const struct ocl_recording *r)
+// Makes the kernel object of one dispatch. Its arguments: the buffers, where in them the bindings begin, the parameters.
+static cl_int make_launch(struct ocl_launch *launch, const struct gyre_dispatch *dispatch)
 {
     const struct ocl_kernel *const k = ocl_kernel_of(dispatch->kernel);
     const struct gyre_kernel_source *const source = k->base.source;
+    cl_ulong at[GYRE_MAX_BINDINGS] = {0};
+    _Static_assert(GYRE_MAX_BINDINGS == 12, "gyre_at_t of shaders/dialect.h");
     cl_int code;
     launch->kernel = ocl.CreateKernel(k->program, k->entry, &code);
     for (uint32_t b = 0; b < source->n_bindings && code == CL_SUCCESS; b++) {
-        const struct gyre_binding *const found =
-            bsearch(&dispatch->bind[b], bindings, r->n_views, sizeof *bindings, compare_bindings);
-        code = ocl.SetKernelArg(launch->kernel, b, sizeof(cl_mem), &r->views[found - bindings]);
+        code = ocl.SetKernelArg(launch->kernel, b, sizeof(cl_mem), &ocl_buffer_of(dispatch->bind[b].buffer)->memory);
+        at[b] = dispatch->bind[b].offset;
     }
+    if (code == CL_SUCCESS) code = ocl.SetKernelArg(launch->kernel, source->n_bindings, sizeof at, at);
     if (code == CL_SUCCESS)
-        code = ocl.SetKernelArg(launch->kernel, source->n_bindings, source->params_size, dispatch->params);
+        code = ocl.SetKernelArg(launch->kernel, source->n_bindings + 1, source->params_size, dispatch->params);
     for (uint32_t i = 0; i < 3; i++) {
         launch->local[i] = k->base.params.spec[i];
         launch->global[i] = launch->local[i] * dispatch->groups[i];
@@ -87,34 +54,20 @@ gyre_status ocl_record(gyre_device *device, const struct gyre_dispatch *dispatch
 {
     struct ocl_device *const d = ocl_device_of(device);
     gyre_status st = GYRE_OK;
-    uint32_t n_bindings = 0;
-    struct gyre_binding *const bindings = list_bindings(dispatches, n, &n_bindings);
     struct ocl_recording *const r = calloc(1, sizeof *r);
-    if (r) {
-        r->base.n_dispatches = n;
-        r->launches = calloc(n, sizeof *r->launches);
-        r->views = calloc(n_bindings, sizeof *r->views);
-    }
-    if (!bindings || !r || !r->launches || !r->views) {
+    if (r) r->base.n_dispatches = n;
+    if (r) r->launches = calloc(n, sizeof *r->launches);
+    if (!r || !r->launches) {
         st = gyre_fail(err, GYRE_E_NOMEM, "cannot record %u dispatches (%s): out of host memory", n, device->info.id);
         goto done;
     }
-    cl_int code = CL_SUCCESS;
-    for (uint32_t i = 0; i < n_bindings && code == CL_SUCCESS; i++) {
-        r->views[i] = make_view(&bindings[i], &code);
-        r->n_views = i + 1;
-        if (code != CL_SUCCESS)
-            st = ocl_fail(err, code, "cannot bind part of a buffer (%s, %llu bytes at %llu)", bindings[i].buffer->label,
-                          (unsigned long long)bindings[i].size, (unsigned long long)bindings[i].offset);
-    }
-    for (uint32_t i = 0; i < n && code == CL_SUCCESS; i++) {
-        code = make_launch(&r->launches[i], &dispatches[i], bindings, r);
+    for (uint32_t i = 0; i < n && st == GYRE_OK; i++) {
+        const cl_int code = make_launch(&r->launches[i], &dispatches[i]);
         if (code != CL_SUCCESS)
             st = ocl_fail(err, code, "cannot record kernel (%s)", dispatches[i].kernel->source->name);
     }
     if (st == GYRE_OK && d->use_commands && d->commands.create) make_commands(d, r);
 done:
-    free(bindings);
     if (st == GYRE_OK) *out = &r->base;
     else ocl_recording_destroy(device, r ? &r->base : NULL);
     return st;
@@ -130,10 +83,7 @@ void ocl_recording_destroy(gyre_device *device, gyre_recording *recording)
     }
     for (uint32_t i = 0; r->launches && i < r->base.n_dispatches; i++)
         if (r->launches[i].kernel) (void)ocl.ReleaseKernel(r->launches[i].kernel);
-    for (uint32_t i = 0; i < r->n_views; i++)
-        if (r->views[i]) (void)ocl.ReleaseMemObject(r->views[i]);
     free(r->launches);
-    free(r->views);
     free(r);
 }
 

@@ -1,4 +1,4 @@
-// What only the OpenCL backend does when it records and replays: shared sub-buffers, command buffers that must equal
+// What only the OpenCL backend does when it records and replays: bindings inside one buffer, command buffers that must equal
 // plain enqueues, and the ring of staged writes. The contract itself is tested in tests/backend.
 #include "backends/opencl/ocl.h"
 #include "runtime/util/base.h"
@@ -72,7 +72,6 @@ static void run_replays(bool commands, float result[COUNT])
     OK(gyre_buffer_write(device, buffer, 0, start, sizeof start, &err));
     make_recording(kernel, buffer, &recording);
     const struct ocl_recording *const r = (struct ocl_recording *)recording;
-    assert_int_equal(r->n_views, 3); // nine bindings, three distinct
     assert_int_equal(r->commands != NULL, commands);
     for (int i = 0; i < 5; i++) OK(gyre_submit(device, recording, &err)); // all in flight at once
     OK(gyre_buffer_read(device, buffer, 0, result, sizeof start, &err));
