@@ -1,5 +1,6 @@
 // What lies before the first block: embedding and head, the final norm, RoPE's divisors, the matrices of online transforms.
 #include "quantizer/layer.h"
+#include "quantizer/rtn.h"
 #include "runtime/core/codec.h"
 #include "runtime/util/base.h"
 
@@ -20,14 +21,16 @@ static gyre_status write_table(const struct gyre_plan *p, const char *name, cons
         return tick ? tick(user, t->rows * cols, err) : GYRE_OK;
     }
     double *wide = malloc(chunk * cols * sizeof *wide), error = 0, norm = 0;
-    float *narrow = malloc(chunk * cols * sizeof *narrow), *back = malloc(cols * sizeof *back);
+    float *narrow = malloc(chunk * cols * sizeof *narrow), *back = malloc(chunk * cols * sizeof *back);
     unsigned char *encoded = malloc(chunk * cols * sizeof(float));
     uint64_t row_bytes = 0;
     if (!wide || !narrow || !back || !encoded || !gyre_dtype_row_bytes(p->table_type, cols, &row_bytes))
         GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for tensor %s", name));
     for (uint64_t first = 0; first < t->rows; first += chunk) {
         const uint64_t n = GYRE_MIN(chunk, t->rows - first);
-        gyre_tensor_rows_f64(t, first, n, wide);
+#pragma omp parallel for schedule(static)
+        for (int64_t r = 0; r < (int64_t)n; r++)
+            gyre_tensor_rows_f64(t, first + (uint64_t)r, 1, wide + (uint64_t)r * cols);
         GYRE_GO(gyre_rotate_rows(&p->rotator, gain, wide, n, err));
         gyre_narrow(wide, n * cols, narrow);
         for (uint64_t i = 0; i < n * cols; i++)
@@ -35,15 +38,13 @@ static gyre_status write_table(const struct gyre_plan *p, const char *name, cons
                 GYRE_GO(gyre_fail(
                     err, GYRE_E_FORMAT, "cannot round tensor %s: weight %g of row %llu, column %llu is not finite",
                     name, (double)narrow[i], (unsigned long long)(first + i / cols), (unsigned long long)(i % cols)));
-        for (uint64_t r = 0; r < n; r++) {
-            gyre_encode_floats(narrow + r * cols, cols, p->table_type, encoded + r * row_bytes);
-            gyre_decode_row(p->table_type, encoded + r * row_bytes, cols, back);
-            for (uint64_t i = 0; i < cols; i++) {
-                const double w = narrow[r * cols + i], d = w - back[i];
-                error += d * d;
-                norm += w * w;
-            }
+#pragma omp parallel for schedule(static)
+        for (int64_t r = 0; r < (int64_t)n; r++) {
+            unsigned char *const at = encoded + (uint64_t)r * row_bytes;
+            gyre_encode_floats(narrow + (uint64_t)r * cols, cols, p->table_type, at);
+            gyre_decode_row(p->table_type, at, cols, back + (uint64_t)r * cols);
         }
+        gyre_add_squares(narrow, back, NULL, n, cols, &error, &norm);
         GYRE_GO(gyre_output_write(out, name, encoded, n * row_bytes, norm > 0 ? error / norm : 0, err));
         if (tick) GYRE_GO(tick(user, n * cols, err));
     }
@@ -73,7 +74,7 @@ static gyre_status write_rope_divisors(const struct gyre_plan *p, struct gyre_ou
     const struct gyre_tensor *t = gyre_source_tensor(p->source, "rope_freqs.weight");
     float divisor[GYRE_MAX_HEAD_DIM / 2];
     if (t) {
-        GYRE_TRY(gyre_output_source(out, t, err));
+        GYRE_TRY(gyre_output_source(out, &t, 1, err));
         gyre_tensor_rows_f32(t, 0, 1, divisor);
     } else {
         gyre_rope_freqs(&p->hp, NULL, divisor);
@@ -88,14 +89,15 @@ gyre_status gyre_write_globals(const struct gyre_plan *p, struct gyre_output *ou
 {
     const uint32_t D = p->hp.width;
     const struct gyre_tensor *embedding = gyre_source_tensor(p->source, "token_embd.weight"),
-                             *head = gyre_source_tensor(p->source, "output.weight");
+                             *head = gyre_source_tensor(p->source, "output.weight"),
+                             *norm = gyre_source_tensor(p->source, "output_norm.weight");
     gyre_status st = GYRE_OK;
     double *gain = malloc(D * sizeof *gain);
     float *written = malloc(D * sizeof *written);
     if (!gain || !written) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for the final norm"));
     for (uint32_t i = 0; i < D; i++) gain[i] = p->final_gain[i];
-    GYRE_GO(gyre_output_source(out, embedding, err));
-    if (head) GYRE_GO(gyre_output_source(out, head, err));
+    GYRE_GO(gyre_output_source(out, &embedding, 1, err));
+    if (head) GYRE_GO(gyre_output_source(out, &head, 1, err));
     GYRE_GO(write_table(p, "token_embd.weight", embedding, NULL, out, tick, user, err));
     if (p->write_head)
         GYRE_GO(
@@ -103,7 +105,7 @@ gyre_status gyre_write_globals(const struct gyre_plan *p, struct gyre_output *ou
     gyre_tensor_forget(embedding);
     if (head) gyre_tensor_forget(head);
     for (uint32_t i = 0; i < D; i++) written[i] = p->fold_head || p->online.head.n ? 1 : p->final_gain[i];
-    GYRE_GO(gyre_output_source(out, gyre_source_tensor(p->source, "output_norm.weight"), err));
+    GYRE_GO(gyre_output_source(out, &norm, 1, err));
     GYRE_GO(gyre_output_write(out, "output_norm.weight", written, D * sizeof *written, NAN, err));
     if (p->online.head.n)
         GYRE_GO(gyre_output_write(out, "gyre.head_gain", p->final_gain, D * sizeof *p->final_gain, NAN, err));

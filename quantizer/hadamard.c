@@ -86,8 +86,8 @@ gyre_status gyre_hadamard_create(uint32_t n, struct gyre_hadamard *out, gyre_err
 enum { LANES = 8 };
 
 // One dense axis of length k between `outer` slower and `inner` faster elements: y_j = sum_i x_i H[i][j].
-static void dense_axis(const int8_t *h, uint32_t k, bool transposed, uint64_t outer, uint64_t inner, double *x,
-                       double *column)
+GYRE_INLINE void dense_axis(const int8_t *h, uint32_t k, bool transposed, uint64_t outer, uint64_t inner, double *x,
+                            double *column)
 {
     for (uint64_t o = 0; o < outer; o++)
         for (uint64_t c = 0; c < inner; c++) {
@@ -104,21 +104,52 @@ static void dense_axis(const int8_t *h, uint32_t k, bool transposed, uint64_t ou
         }
 }
 
-// The p innermost axes of length 2 of `count` consecutive elements.
-static void butterflies(uint32_t p, uint64_t count, double *x)
+// Axes of length 2 whose elements lie `half` and, in the second form, also 2 half apart, within `count` elements.
+GYRE_INLINE void axis(uint64_t half, uint64_t count, double *x)
 {
-    for (uint64_t half = 1; half < (uint64_t)1 << p; half *= 2)
-        for (uint64_t start = 0; start < count; start += 2 * half) {
-            double *a = x + start * LANES, *b = a + half * LANES;
-            for (uint64_t i = 0; i < half * LANES; i++) {
-                const double u = a[i], v = b[i];
-                a[i] = u + v;
-                b[i] = u - v;
-            }
+    for (uint64_t start = 0; start < count; start += 2 * half) {
+        double *a = x + start * LANES, *b = a + half * LANES;
+        for (uint64_t i = 0; i < half * LANES; i++) {
+            const double u = a[i], v = b[i];
+            a[i] = u + v;
+            b[i] = u - v;
         }
+    }
 }
 
-static void transform_lanes(const struct gyre_hadamard *h, uint64_t width, bool transposed, double *x, double *column)
+GYRE_INLINE void two_axes(uint64_t half, uint64_t count, double *x)
+{
+    const uint64_t n = half * LANES;
+    for (uint64_t start = 0; start < count; start += 4 * half) {
+        double *const at = x + start * LANES;
+        for (uint64_t i = 0; i < n; i++) {
+            const double a = at[i] + at[i + n], b = at[i] - at[i + n], c = at[i + 2 * n] + at[i + 3 * n],
+                         d = at[i + 2 * n] - at[i + 3 * n];
+            at[i] = a + c;
+            at[i + n] = b + d;
+            at[i + 2 * n] = a - c;
+            at[i + 3 * n] = b - d;
+        }
+    }
+}
+
+// The innermost axes of length 2 from `half` up to length `end`, two at a time.
+GYRE_INLINE void axes(uint64_t half, uint64_t end, uint64_t count, double *x)
+{
+    for (; 4 * half <= end; half *= 4) two_axes(half, count, x);
+    if (half < end) axis(half, count, x);
+}
+
+// The p innermost axes of length 2 of `count` consecutive elements: first inside pieces that a first-level cache holds.
+GYRE_INLINE void butterflies(uint32_t p, uint64_t count, double *x)
+{
+    const uint64_t end = (uint64_t)1 << p, piece = GYRE_MIN(end, (uint64_t)256);
+    for (uint64_t at = 0; at < count; at += piece) axes(1, piece, piece, x + at * LANES);
+    axes(piece, end, count, x);
+}
+
+GYRE_INLINE void transform_lanes(const struct gyre_hadamard *h, uint64_t width, bool transposed, double *x,
+                                 double *column)
 {
     uint64_t outer = width / h->n, inner = h->n;
     for (int f = 0; f < 3; f++) {
@@ -129,13 +160,27 @@ static void transform_lanes(const struct gyre_hadamard *h, uint64_t width, bool 
     butterflies(h->p, width, x);
 }
 
+// Up to LANES vectors, `step` apart from `from` on, whose elements lie `stride` apart. `panel`: LANES * (width + the largest order).
+GYRE_CLONES static void transform_panel(const struct gyre_hadamard *h, double *from, uint64_t width, uint64_t stride,
+                                        uint64_t lanes, uint64_t step, const int8_t *signs, bool transposed,
+                                        double *panel)
+{
+    const double scale = 1.0 / sqrt((double)h->n);
+    if (lanes < LANES) memset(panel, 0, sizeof(double) * LANES * width);
+    for (uint64_t i = 0; i < width; i++)
+        for (uint64_t l = 0; l < lanes; l++)
+            panel[i * LANES + l] = from[i * stride + l * step] * (signs ? signs[i] : 1);
+    transform_lanes(h, width, transposed, panel, panel + LANES * width);
+    for (uint64_t i = 0; i < width; i++)
+        for (uint64_t l = 0; l < lanes; l++) from[i * stride + l * step] = panel[i * LANES + l] * scale;
+}
+
 gyre_status gyre_hadamard_apply(const struct gyre_hadamard *h, double *x, uint64_t width, uint64_t stride,
                                 uint64_t count, uint64_t step, const int8_t *signs, bool transposed, gyre_error *err)
 {
     if (h->n == 0 || width % h->n)
         return gyre_fail(err, GYRE_E_INVALID, "cannot transform %llu columns in segments of %u",
                          (unsigned long long)width, h->n);
-    const double scale = 1.0 / sqrt((double)h->n);
     const int64_t panels = (int64_t)gyre_div_up(count, LANES);
     bool out_of_memory = false;
 #pragma omp parallel if (count * width > 1 << 20)
@@ -149,14 +194,7 @@ gyre_status gyre_hadamard_apply(const struct gyre_hadamard *h, double *x, uint64
         for (int64_t b = 0; b < panels; b++) {
             if (!panel) continue;
             const uint64_t first = (uint64_t)b * LANES, lanes = GYRE_MIN(count - first, (uint64_t)LANES);
-            double *from = x + first * step;
-            if (lanes < LANES) memset(panel, 0, sizeof(double) * LANES * width);
-            for (uint64_t i = 0; i < width; i++)
-                for (uint64_t l = 0; l < lanes; l++)
-                    panel[i * LANES + l] = from[i * stride + l * step] * (signs ? signs[i] : 1);
-            transform_lanes(h, width, transposed, panel, panel + LANES * width);
-            for (uint64_t i = 0; i < width; i++)
-                for (uint64_t l = 0; l < lanes; l++) from[i * stride + l * step] = panel[i * LANES + l] * scale;
+            transform_panel(h, x + first * step, width, stride, lanes, step, signs, transposed, panel);
         }
         free(panel);
     }

@@ -217,7 +217,7 @@ static gyre_status load_norms(struct gyre_layer *l, const struct gyre_plan *p, s
         const struct gyre_tensor *t = gyre_source_tensor(p->source, name);
         gyre_tensor_rows_f32(t, 0, 1, gain);
         for (uint32_t i = 0; i < p->hp.width; i++) written[i] = p->rotator.fold ? 1 : gain[i];
-        GYRE_TRY(gyre_output_source(out, t, err));
+        GYRE_TRY(gyre_output_source(out, &t, 1, err));
     }
     return GYRE_OK;
 }
@@ -343,15 +343,13 @@ static void set_widths(struct gyre_layer *l, const struct gyre_plan *p)
     }
 }
 
-// The linear as the source has it, plainly rounded for comparison where that is not what the recipe does.
-static gyre_status round_plain(struct gyre_layer *l, const struct gyre_plan *p, gyre_site site, struct gyre_output *out,
-                               gyre_error *err)
+// The linear plainly rounded, for comparison where that is not what the recipe does.
+static gyre_status round_plain(struct gyre_layer *l, const struct gyre_plan *p, gyre_site site, gyre_error *err)
 {
     char name[64];
     uint64_t rows, cols;
     gyre_site_name(site, l->index, name);
     gyre_site_shape(site, &p->hp, &rows, &cols);
-    GYRE_TRY(gyre_output_source(out, gyre_source_tensor(p->source, name), err));
     if (!gyre_layer_has_plain(p)) return GYRE_OK;
     return round_linear(l, &p->set, name, l->original[site], rows, cols, &l->plain[site], err);
 }
@@ -361,24 +359,27 @@ gyre_status gyre_layer_make(struct gyre_layer *l, const struct gyre_plan *p, uin
                             gyre_error *err)
 {
     const struct gyre_diagonals *diagonals = l->diagonals.up_down ? &l->diagonals : NULL;
+    const struct gyre_tensor *linear[GYRE_SITES];
     l->index = index;
+    for (int s = 0; s < GYRE_SITES; s++) {
+        char name[64];
+        gyre_site_name((gyre_site)s, index, name);
+        linear[s] = gyre_source_tensor(p->source, name);
+    }
     set_widths(l, p);
     GYRE_TRY(load_norms(l, p, out, err));
+    GYRE_TRY(gyre_output_source(out, linear, GYRE_SITES, err));
     if (diagonals) GYRE_TRY(measure_diagonals(l, p, c, err));
     for (int s = 0; s < GYRE_SITES; s++) {
         const gyre_site site = (gyre_site)s;
         float *const exact = c ? l->exact[s] : l->narrow;
         GYRE_TRY(gyre_layer_load(l, p, site, &p->rotator, diagonals, exact, err));
-        GYRE_TRY(round_plain(l, p, site, out, err));
+        GYRE_TRY(round_plain(l, p, site, err));
         if (c) continue;
         GYRE_TRY(round_recipe(l, p, site, exact, NULL, NULL, err));
         if (tick) GYRE_TRY(tick(user, weights_at(p, site), err));
     }
     if (c) GYRE_TRY(round_calibrated(l, p, c, tick, user, err));
-    for (int s = 0; s < GYRE_SITES; s++) { // this block's part of the source is not needed again
-        char name[64];
-        gyre_site_name((gyre_site)s, index, name);
-        gyre_tensor_forget(gyre_source_tensor(p->source, name));
-    }
+    for (int s = 0; s < GYRE_SITES; s++) gyre_tensor_forget(linear[s]); // not needed again
     return write_block(l, p, out, err);
 }

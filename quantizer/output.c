@@ -153,14 +153,20 @@ gyre_status gyre_output_write(struct gyre_output *out, const char *name, const v
     return gyre_journal_tensor(out, t, hex, error, err);
 }
 
-gyre_status gyre_output_source(struct gyre_output *out, const struct gyre_tensor *tensor, gyre_error *err)
+gyre_status gyre_output_source(struct gyre_output *out, const struct gyre_tensor *const tensors[], int n,
+                               gyre_error *err)
 {
-    char hex[GYRE_SHA256_HEX];
-    gyre_sha256_of(tensor->data, tensor->bytes, hex);
-    return gyre_journal_source(out, tensor, hex, err);
+    char hex[GYRE_OUTPUT_SOURCES][GYRE_SHA256_HEX];
+    if (n > GYRE_OUTPUT_SOURCES) return gyre_fail(err, GYRE_E_INVALID, "cannot note %d tensors at a time", n);
+#pragma omp parallel for schedule(dynamic)
+    for (int i = n - 1; i >= 0; i--)
+        gyre_sha256_of(tensors[i]->data, tensors[i]->bytes, hex[i]); // a block's largest come last
+    for (int i = 0; i < n; i++) GYRE_TRY(gyre_journal_source(out, tensors[i], hex[i], err));
+    return GYRE_OK;
 }
 
-gyre_status gyre_output_step(struct gyre_output *out, json_t *note, const void *const blob[2], const uint64_t bytes[2], gyre_error *err)
+gyre_status gyre_output_step(struct gyre_output *out, json_t *note, const void *const blob[2], const uint64_t bytes[2],
+                             gyre_error *err)
 {
     if (fdatasync(out->fd)) {
         json_decref(note);

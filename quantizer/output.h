@@ -35,8 +35,9 @@ gyre_status gyre_output_open(const gyre_quantize_params *params, const struct gy
 gyre_status gyre_output_write(struct gyre_output *out, const char *name, const void *data, uint64_t bytes, double error,
                               gyre_error *err) GYRE_MUST_USE;
 
-// Records the hash of a tensor that was read.
-gyre_status gyre_output_source(struct gyre_output *out, const struct gyre_tensor *tensor,
+// Records the hashes of up to GYRE_OUTPUT_SOURCES tensors that are read, in their order.
+enum { GYRE_OUTPUT_SOURCES = 8 };
+gyre_status gyre_output_source(struct gyre_output *out, const struct gyre_tensor *const tensors[], int n,
                                gyre_error *err) GYRE_MUST_USE;
 
 // Ends a step: OUT.part is made durable, then the journal. `note` (stolen; may be NULL) is kept for gyre_output_note, `blob`

@@ -23,7 +23,7 @@ static inline float power_2_4(float d)
 }
 
 // Sum of |error / s|^2.4 over n elements in LANES partial sums, so that it vectorises without reordering anything.
-static float distortion(const float *w, uint64_t n, float s, float lo, float hi)
+GYRE_CLONES static float distortion(const float *w, uint64_t n, float s, float lo, float hi)
 {
     const float inverse = 1.0f / s, magic = 0x1.8p23f; // adding and subtracting 1.5 * 2^23 rounds half to even
     float sum[LANES] = {0};
@@ -43,7 +43,7 @@ static float distortion(const float *w, uint64_t n, float s, float lo, float hi)
     return total;
 }
 
-static void round_group(const float *w, uint64_t n, float s, float lo, float hi, int8_t *code)
+GYRE_CLONES static void round_group(const float *w, uint64_t n, float s, float lo, float hi, int8_t *code)
 {
     const float inverse = s > 0 ? 1.0f / s : 0, magic = 0x1.8p23f;
     for (uint64_t i = 0; i < n; i++) {
@@ -52,18 +52,24 @@ static void round_group(const float *w, uint64_t n, float s, float lo, float hi,
     }
 }
 
-static float least_squares_scale(const float *w, const int8_t *code, uint64_t n)
+GYRE_CLONES static float least_squares_scale(const float *w, const int8_t *code, uint64_t n)
 {
-    double wq = 0, qq = 0;
-    for (uint64_t i = 0; i < n; i++) {
-        wq += (double)w[i] * code[i];
-        qq += (double)code[i] * code[i];
+    double wq[LANES] = {0}, qq[LANES] = {0}, w_sum = 0, q_sum = 0;
+    for (uint64_t i = 0; i < n; i += LANES)
+        for (uint64_t l = 0; l < LANES && i + l < n; l++) {
+            wq[l] += (double)w[i + l] * code[i + l];
+            qq[l] += (double)code[i + l] * code[i + l];
+        }
+    for (int l = 0; l < LANES; l++) {
+        w_sum += wq[l];
+        q_sum += qq[l];
     }
-    return qq > 0 ? (float)(wq / qq) : 0;
+    return q_sum > 0 ? (float)(w_sum / q_sum) : 0;
 }
 
 // Sum of importance * error^2, in LANES partial sums.
-static float weighted_squares(const float *w, const float *importance, uint64_t n, float s, float lo, float hi)
+GYRE_CLONES static float weighted_squares(const float *w, const float *importance, uint64_t n, float s, float lo,
+                                          float hi)
 {
     const float inverse = 1.0f / s, magic = 0x1.8p23f;
     float sum[LANES] = {0}, total = 0;
@@ -77,32 +83,59 @@ static float weighted_squares(const float *w, const float *importance, uint64_t 
     return s * s * total;
 }
 
+struct search {
+    const float *w, *importance;
+    uint64_t n;
+    float lo, hi, max; // the grid's ends; the largest |weight|
+    float scale, error;
+    int best; // try of `scale`; -1: none yet
+};
+
+// Try i keeps 1 - 0.02 i of the largest weight.
+static void try_clip(struct search *s, int i)
+{
+    const float scale = gyre_round_to_f16(s->max * (1.0f - (float)i * 0.02f) / s->hi);
+    if (isinf(scale) || scale == 0) return;
+    const float e = s->importance ? weighted_squares(s->w, s->importance, s->n, scale, s->lo, s->hi)
+                                  : power_2_4(scale) * distortion(s->w, s->n, scale, s->lo, s->hi);
+    if (s->best >= 0 && e >= s->error) return;
+    s->error = e;
+    s->scale = scale;
+    s->best = i;
+}
+
+GYRE_CLONES static float largest(const float *w, uint64_t n, bool *finite)
+{
+    uint32_t max[LANES] = {0}, most = 0; // bits of |w| are ordered as |w| is, infinities and NaNs above all numbers
+    for (uint64_t i = 0; i < n; i += LANES)
+        for (uint64_t l = 0; l < LANES && i + l < n; l++) {
+            const uint32_t a = gyre_f32_bits(w[i + l]) & 0x7FFFFFFFu;
+            max[l] = a > max[l] ? a : max[l];
+        }
+    for (int l = 0; l < LANES; l++) most = max[l] > most ? max[l] : most;
+    *finite = most < 0x7F800000u;
+    return gyre_f32_from_bits(most);
+}
+
 bool gyre_search_scale(const float *w, const float *importance, uint64_t n, uint32_t bits, bool search, float *scale)
 {
-    const float hi = (float)((1 << (bits - 1)) - 1), lo = -hi - 1;
-    const int tries = !search ? 1 : bits == 4 ? 30 : 5; // p = 1, 0.98, ... : at 8 bits hardly anything is worth clipping
-    float max = 0, best = INFINITY, last = -1;
-    bool finite = true;
-    for (uint64_t i = 0; i < n; i++) {
-        const float a = fabsf(w[i]);
-        finite &= a <= 3.4e38f;
-        max = a > max ? a : max;
-    }
+    const float hi = (float)((1 << (bits - 1)) - 1);
+    const int tries = !search ? 1 : bits == 4 ? 30 : 5; // at 8 bits hardly anything is worth clipping
+    const bool coarse =
+        n >= 256 && bits == 4; // the error of long groups is smooth: every sixth try, then its neighbours
+    struct search s = {.w = w, .importance = importance, .n = n, .lo = -hi - 1, .hi = hi, .best = -1};
+    bool finite;
+    s.max = largest(w, n, &finite);
     *scale = 0;
     if (!finite) return false;
-    for (int i = 0; i < tries; i++) {
-        const float s = gyre_round_to_f16(max * (1.0f - (float)i * 0.02f) / hi);
-        if (isinf(s) || s == last) continue;
-        if (s == 0) break;
-        last = s;
-        const float e = importance ? weighted_squares(w, importance, n, s, lo, hi)
-                                   : power_2_4(s) * distortion(w, n, s, lo, hi);
-        if (e < best) {
-            best = e;
-            *scale = s;
-        }
+    for (int i = 0; i < tries; i += coarse ? 6 : 1) try_clip(&s, i);
+    for (int step = 3; coarse && s.best >= 0 && step > 0; step -= 2) {
+        const int around = s.best;
+        if (around >= step) try_clip(&s, around - step);
+        if (around + step < tries) try_clip(&s, around + step);
     }
-    return max == 0 || *scale != 0 || gyre_round_to_f16(max / hi) == 0; // else every scale overflowed
+    if (s.best >= 0) *scale = s.scale;
+    return s.max == 0 || s.best >= 0 || gyre_round_to_f16(s.max / hi) == 0; // else every scale overflowed
 }
 
 // Scale and codes of one group; false if a weight is not finite or no scale is.
@@ -143,27 +176,56 @@ gyre_status gyre_rtn(const float *w, uint64_t rows, uint64_t cols, struct gyre_c
                      (unsigned long long)(worst / cols), (unsigned long long)(worst % cols), (double)w[worst]);
 }
 
+GYRE_CLONES static void expand_group(const int8_t *code, uint64_t n, float scale, float *out)
+{
+    for (uint64_t i = 0; i < n; i++) out[i] = scale * (float)code[i];
+}
+
 void gyre_codes_expand(const struct gyre_codes *codes, uint64_t rows, uint64_t cols, float *out)
 {
-    for (uint64_t g = 0; g < rows * (cols / codes->group); g++) {
-        const float s = gyre_f32_from_f16(codes->scale[g]);
-        const uint64_t at = g * codes->group;
-        for (uint64_t i = at; i < at + codes->group; i++) out[i] = s * (float)codes->code[i];
+    const int64_t groups = (int64_t)(rows * (cols / codes->group));
+#pragma omp parallel for schedule(static) if (rows * cols > 1 << 16)
+    for (int64_t g = 0; g < groups; g++) {
+        const uint64_t at = (uint64_t)g * codes->group;
+        expand_group(codes->code + at, codes->group, gyre_f32_from_f16(codes->scale[g]), out + at);
+    }
+}
+
+// One row's; LANES partial sums each.
+GYRE_CLONES static void add_row(const float *w, const float *v, const float *gain, uint64_t n, double *error,
+                                double *norm)
+{
+    double e[LANES] = {0}, s[LANES] = {0};
+    for (uint64_t i = 0; i < n; i += LANES)
+        for (uint64_t l = 0; l < LANES && i + l < n; l++) {
+            const double g = gain ? (double)gain[i + l] : 1, a = g * (double)w[i + l], d = a - g * (double)v[i + l];
+            e[l] += d * d;
+            s[l] += a * a;
+        }
+    for (int l = 0; l < LANES; l++) {
+        *error += e[l];
+        *norm += s[l];
+    }
+}
+
+void gyre_add_squares(const float *w, const float *v, const float *gain, uint64_t rows, uint64_t cols, double *error,
+                      double *norm)
+{
+    enum { PARTS = 64 }; // however many threads there are
+    double e[PARTS] = {0}, n[PARTS] = {0};
+#pragma omp parallel for schedule(dynamic) if (rows * cols > 1 << 16)
+    for (int part = 0; part < PARTS; part++)
+        for (uint64_t r = rows * (uint64_t)part / PARTS; r < rows * (uint64_t)(part + 1) / PARTS; r++)
+            add_row(w + r * cols, v + r * cols, gain, cols, &e[part], &n[part]);
+    for (int part = 0; part < PARTS; part++) {
+        *error += e[part];
+        *norm += n[part];
     }
 }
 
 double gyre_relative_error(const float *w, const float *v, const float *gain, uint64_t rows, uint64_t cols)
 {
     double error = 0, norm = 0;
-    for (uint64_t r = 0; r < rows; r++) {
-        double e = 0, n = 0;
-        for (uint64_t c = 0; c < cols; c++) {
-            const double g = gain ? (double)gain[c] : 1, a = g * (double)w[r * cols + c], d = a - g * (double)v[r * cols + c];
-            e += d * d;
-            n += a * a;
-        }
-        error += e;
-        norm += n;
-    }
+    gyre_add_squares(w, v, gain, rows, cols, &error, &norm);
     return norm > 0 ? error / norm : 0;
 }

@@ -14,7 +14,8 @@ struct gyre_codes {
 };
 
 // Rounds w [rows, cols]. Each group tries scales p * max|w| / (2^(bits-1) - 1), rounded to f16 before anything is measured,
-// and keeps the one with the least sum of |error|^2.4, then the least-squares scale of those codes where it is better still.
+// and keeps the one with the least sum of |error|^2.4, then the least-squares scale of those codes where it is better still. At 4
+// bits p goes from 1 to 0.42 by 0.02; in groups of 256 and more, whose error is smooth in p, by 0.12 and then around the best.
 // A group of zeros, or one too small for f16's subnormals, gets scale 0 and codes 0. GYRE_E_FORMAT where a weight is not
 // finite or too large for an f16 scale ("row 3, column 17: ..."). The result does not depend on the number of threads.
 gyre_status gyre_rtn(const float *w, uint64_t rows, uint64_t cols, struct gyre_codes *out,
@@ -28,6 +29,10 @@ bool gyre_search_scale(const float *w, const float *importance, uint64_t n, uint
 // Back to floats.
 void gyre_codes_expand(const struct gyre_codes *codes, uint64_t rows, uint64_t cols, float *out);
 
-// sum (w - v)^2 / sum w^2 over n elements, both summed row by row in a fixed order; 0 where w is all zeros. Columns of both are
-// multiplied by `gain` first where it is not NULL.
+// Adds sum (w - v)^2 to *error and sum w^2 to *norm, in an order that does not depend on the number of threads. Columns of both
+// are multiplied by `gain` [cols] first where it is not NULL.
+void gyre_add_squares(const float *w, const float *v, const float *gain, uint64_t rows, uint64_t cols, double *error,
+                      double *norm);
+
+// The quotient of the two; 0 where w is all zeros.
 double gyre_relative_error(const float *w, const float *v, const float *gain, uint64_t rows, uint64_t cols);

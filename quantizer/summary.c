@@ -201,9 +201,10 @@ static void table_rows(const void *user, uint64_t first, uint64_t n, float *out)
 {
     const struct table *t = user;
     const uint64_t cols = t->tensor.cols;
-    for (uint64_t i = 0; i < n; i++) {
-        float *row = out + i * cols;
-        gyre_tensor_rows_f32(&t->tensor, first + i, 1, row);
+#pragma omp parallel for schedule(static) if (n * cols > 1 << 16)
+    for (int64_t i = 0; i < (int64_t)n; i++) {
+        float *row = out + (uint64_t)i * cols;
+        gyre_tensor_rows_f32(&t->tensor, first + (uint64_t)i, 1, row);
         if (!t->round) continue;
         unsigned char *blocks = malloc(cols * sizeof(float));
         if (!blocks) continue; // unrounded: the figure moves by less than its last digit

@@ -13,12 +13,12 @@
 
 enum { BLOCK = 32, Q4_0_BYTES = 18, Q4_1_BYTES = 20, Q5_0_BYTES = 22, Q8_0_BYTES = 34 };
 
-static void decode_f16(const uint8_t *p, uint64_t n, float *out)
+GYRE_CLONES static void decode_f16(const uint8_t *p, uint64_t n, float *out)
 {
     for (uint64_t i = 0; i < n; i++) out[i] = gyre_f32_from_f16(load_u16(p + 2 * i));
 }
 
-static void decode_bf16(const uint8_t *p, uint64_t n, float *out)
+GYRE_CLONES static void decode_bf16(const uint8_t *p, uint64_t n, float *out)
 {
     for (uint64_t i = 0; i < n; i++) out[i] = gyre_f32_from_bf16(load_u16(p + 2 * i));
 }
@@ -28,7 +28,7 @@ static void decode_i8(const uint8_t *p, uint64_t n, float *out)
     for (uint64_t i = 0; i < n; i++) out[i] = (float)(int8_t)p[i];
 }
 
-static void decode_q4_0(const uint8_t *p, uint64_t n_blocks, float *out)
+GYRE_CLONES static void decode_q4_0(const uint8_t *p, uint64_t n_blocks, float *out)
 {
     for (uint64_t b = 0; b < n_blocks; b++, p += Q4_0_BYTES, out += BLOCK) {
         const float d = gyre_f32_from_f16(load_u16(p));
@@ -39,7 +39,7 @@ static void decode_q4_0(const uint8_t *p, uint64_t n_blocks, float *out)
     }
 }
 
-static void decode_q4_1(const uint8_t *p, uint64_t n_blocks, float *out)
+GYRE_CLONES static void decode_q4_1(const uint8_t *p, uint64_t n_blocks, float *out)
 {
     for (uint64_t b = 0; b < n_blocks; b++, p += Q4_1_BYTES, out += BLOCK) {
         const float d = gyre_f32_from_f16(load_u16(p)), m = gyre_f32_from_f16(load_u16(p + 2));
@@ -62,7 +62,7 @@ static void decode_q5_0(const uint8_t *p, uint64_t n_blocks, float *out)
     }
 }
 
-static void decode_q8_0(const uint8_t *p, uint64_t n_blocks, float *out)
+GYRE_CLONES static void decode_q8_0(const uint8_t *p, uint64_t n_blocks, float *out)
 {
     for (uint64_t b = 0; b < n_blocks; b++, p += Q8_0_BYTES, out += BLOCK) {
         const float d = gyre_f32_from_f16(load_u16(p));

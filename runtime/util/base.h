@@ -8,6 +8,15 @@
 #define GYRE_MIN(a, b) ((a) < (b) ? (a) : (b))
 #define GYRE_MAX(a, b) ((a) > (b) ? (a) : (b))
 
+// A function compiled once per vector width and chosen when the program starts. Every copy gives the same bits: -std=c17
+// contracts no products and sums, and the loops that carry this keep their partial sums in a fixed number of lanes.
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__)
+#define GYRE_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define GYRE_CLONES
+#endif
+#define GYRE_INLINE static inline __attribute__((always_inline)) // into the clones, and compiled as they are
+
 // Smallest multiple of `align` (any positive number) that is not below `n`.
 static inline uint64_t gyre_round_up(uint64_t n, uint64_t align) { return (n + align - 1) / align * align; }
 static inline uint64_t gyre_div_up(uint64_t n, uint64_t d) { return (n + d - 1) / d; }
