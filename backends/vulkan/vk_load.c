@@ -3,6 +3,7 @@
 #include "runtime/util/base.h"
 
 #include <dlfcn.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -80,6 +81,16 @@ static gyre_status create(struct vk_instance *instance, bool validate, gyre_erro
     return GYRE_OK;
 }
 
+// One instance more, which lives as long as the process, so that the loader never unloads a driver: NVIDIA's (580.159) cannot be
+// loaded a third time, and misbehaves after more cycles (Genesis-Embodied-AI/quadrants #465).
+static void keep_drivers_loaded(const struct vk_instance *instance)
+{
+    static atomic_flag kept = ATOMIC_FLAG_INIT;
+    static VkInstance anchor;
+    const VkInstanceCreateInfo info = {.sType = VK_STRUCTURE_TYPE_INSTANCE_CREATE_INFO};
+    if (!atomic_flag_test_and_set(&kept) && instance->f.CreateInstance(&info, NULL, &anchor) != VK_SUCCESS) anchor = NULL;
+}
+
 gyre_status vk_instance_create(struct vk_instance *instance, const struct gyre_device_options *options, gyre_error *err)
 {
     struct vk_functions *f = &instance->f;
@@ -96,6 +107,7 @@ gyre_status vk_instance_create(struct vk_instance *instance, const struct gyre_d
     if (options->validate && !validate)
         gyre_logf(options->log, GYRE_LOG_WARN, "vulkan: no validation: layer %s is not installed", validation_layer);
     GYRE_TRY(create(instance, validate, err));
+    keep_drivers_loaded(instance);
 #define X(name) f->name = (PFN_vk##name)f->GetInstanceProcAddr(instance->handle, "vk" #name);
     VK_INSTANCE_FUNCTIONS(X)
     VK_OPTIONAL_FUNCTIONS(X)
