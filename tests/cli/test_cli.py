@@ -160,6 +160,7 @@ class Options(Case):
         r = self.json("inspect", self.model)
         self.assertEqual(r["model"]["layers"], 2)
         self.assertTrue(any(t["name"] == "blk.1.ffn_down.weight" for t in r["tensors"]))
+        self.assertEqual((r["model"]["act_clip"], r["model"]["kv_clip"], r["model"]["kv_centre"]), (1, 1, False))
         self.assertIn("blk.1.ffn_down.weight", self.done("inspect", self.model)[0])
         dots = []
         for act in (16, 8):
