@@ -4,7 +4,7 @@
 #include "cli/setting.h"
 #include "cli/texts.h"
 
-enum { COMPARE_MAX = 16 }; // recipes, settings
+enum { COMPARE_MAX = 32 }; // recipes, settings
 
 struct compare_recipe {
     const char *arg;           // as given: a name or a file
