@@ -499,6 +499,19 @@ static void assert_width(const struct gyre_settings *s, const char *tensor, uint
     assert_int_equal(g, group);
 }
 
+static void automatic_alpha_is_none_at_4_bits(void **state)
+{
+    (void)state;
+    struct gyre_settings s;
+    gyre_error err = {0};
+    gyre_quantize_params p = {.wgroup = 32, .recipe = "best", .act = 8, .kv = 4};
+    assert_int_equal(gyre_settings_resolve(&p, &hp, &s, &err), GYRE_OK);
+    assert_true(s.recipe.stage[0].alpha == GYRE_AUTO && s.recipe.stage[0].residual == GYRE_AUTO);
+    p.act = 4;
+    assert_int_equal(gyre_settings_resolve(&p, &hp, &s, &err), GYRE_OK);
+    assert_true(s.recipe.stage[0].alpha == 0 && s.recipe.stage[0].residual == GYRE_AUTO);
+}
+
 static void exceptions_change_widths(void **state)
 {
     (void)state;
@@ -573,7 +586,7 @@ int main(void)
         cmocka_unit_test(bad_texts_are_refused_where_they_are_bad),
         cmocka_unit_test(files_are_found_and_named),
         cmocka_unit_test(mutations_never_crash),
-        cmocka_unit_test(exceptions_change_widths),
+        cmocka_unit_test(automatic_alpha_is_none_at_4_bits), cmocka_unit_test(exceptions_change_widths),
         cmocka_unit_test(exceptions_are_held_against_the_model),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
