@@ -98,7 +98,7 @@ static void try_clip(struct search *s, int i)
     if (isinf(scale) || scale == 0) return;
     const float e = s->importance ? weighted_squares(s->w, s->importance, s->n, scale, s->lo, s->hi)
                                   : power_2_4(scale) * distortion(s->w, s->n, scale, s->lo, s->hi);
-    if (s->best >= 0 && e >= s->error) return;
+    if (s->best >= 0 && !(e < s->error)) return; // nor for NaN
     s->error = e;
     s->scale = scale;
     s->best = i;
@@ -121,8 +121,7 @@ bool gyre_search_scale(const float *w, const float *importance, uint64_t n, uint
 {
     const float hi = (float)((1 << (bits - 1)) - 1);
     const int tries = !search ? 1 : bits == 4 ? 30 : 5; // at 8 bits hardly anything is worth clipping
-    const bool coarse =
-        n >= 256 && bits == 4; // the error of long groups is smooth: every sixth try, then its neighbours
+    const bool coarse = n >= 256 && bits == 4; // the error of long groups is smooth: every sixth try, then around the best
     struct search s = {.w = w, .importance = importance, .n = n, .lo = -hi - 1, .hi = hi, .best = -1};
     bool finite;
     s.max = largest(w, n, &finite);

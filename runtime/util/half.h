@@ -19,11 +19,14 @@ static inline uint32_t gyre_f32_bits(float f)
 
 static inline float gyre_f32_from_bf16(uint16_t h) { return gyre_f32_from_bits((uint32_t)h << 16); }
 
-// Without branches, so that loops of it vectorise: moved up as it lies, the exponent is 112 too small, subnormals included.
+// Without branches, so that loops of it vectorise. Moved up as it lies, the exponent is 112 too small. A subnormal is made by
+// taking the leading one off again: no binary32 subnormals, which a program around us may have told its processor to flush.
 static inline float gyre_f32_from_f16(uint16_t h)
 {
-    const uint32_t moved = (uint32_t)(h & 0x7FFFu) << 13, number = gyre_f32_bits(gyre_f32_from_bits(moved) * 0x1p112f);
-    return gyre_f32_from_bits((uint32_t)(h & 0x8000u) << 16 | (moved >= 0x0F800000u ? moved | 0x7F800000u : number));
+    const uint32_t moved = (uint32_t)(h & 0x7FFFu) << 13, number = moved + (112u << 23),
+                   subnormal = gyre_f32_bits(gyre_f32_from_bits(moved + (113u << 23)) - 0x1p-14f),
+                   finite = moved < 1u << 23 ? subnormal : number;
+    return gyre_f32_from_bits((uint32_t)(h & 0x8000u) << 16 | (moved >= 31u << 23 ? moved | 0x7F800000u : finite));
 }
 
 // Round to nearest, ties to even; overflow gives infinity, NaN stays NaN.
