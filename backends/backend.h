@@ -27,33 +27,33 @@ enum {
 typedef enum gyre_int_dot { GYRE_INT_DOT_NONE, GYRE_INT_DOT_EMULATED, GYRE_INT_DOT_ACCELERATED } gyre_int_dot;
 
 struct gyre_device_info {
-    char id[32];              // "vulkan:0": backend name and index
-    char name[128];           // as the driver gives it
-    char driver[128];         // driver name and version, for people and for cache keys
-    bool software;            // a CPU that poses as a GPU (lavapipe, PoCL), or the cpu device
-    uint64_t memory_bytes;    // device-local memory; the host's for software devices
-    uint64_t max_buffer;      // bytes in one allocation
-    uint64_t max_binding;     // bytes one binding may span (maxStorageBufferRange)
-    uint32_t max_workgroup;   // invocations in one workgroup
+    char id[32];            // "vulkan:0": backend name and index
+    char name[128];         // as the driver gives it
+    char driver[128];       // driver name and version, for people and for cache keys
+    bool software;          // a CPU that poses as a GPU (lavapipe, PoCL), or the cpu device
+    uint64_t memory_bytes;  // device-local memory; the host's for software devices
+    uint64_t max_buffer;    // bytes in one allocation
+    uint64_t max_binding;   // bytes one binding may span (maxStorageBufferRange)
+    uint32_t max_workgroup; // invocations in one workgroup
     uint32_t max_group_size[3];
-    uint32_t max_groups[3];   // workgroups in each dimension
-    uint32_t shared_bytes;    // workgroup-shared memory
+    uint32_t max_groups[3];              // workgroups in each dimension
+    uint32_t shared_bytes;               // workgroup-shared memory
     uint32_t subgroup_min, subgroup_max; // 0 where the API reports none
     gyre_int_dot int_dot;
-    bool f16;                 // half arithmetic (storage of halves needs nothing)
-    bool unified;             // integrated or software: host and device share memory
+    bool f16;                       // half arithmetic (storage of halves needs nothing)
+    bool unified;                   // integrated or software: host and device share memory
     char cooperative_matrix[4][32]; // "16x16x32 s8s8s32": supported shapes, empty strings at the end
 };
 
 struct gyre_device_options {
-    const gyre_log *log;        // may be NULL; must outlive the device
-    const char *cache_dir;      // pipeline and program caches; NULL: none on disk
-    bool validate;              // Vulkan: validation layers with synchronization validation
-    uint64_t limit_binding;     // test hooks: pretend a smaller max_binding / max_buffer; 0: the device's
+    const gyre_log *log;    // may be NULL; must outlive the device
+    const char *cache_dir;  // pipeline and program caches; NULL: none on disk
+    bool validate;          // Vulkan: validation layers with synchronization validation
+    uint64_t limit_binding; // test hooks: pretend a smaller max_binding / max_buffer; 0: the device's
     uint64_t limit_buffer;
-    bool staging;               // test hook: pretend that host and device share no memory
-    bool emulated_dot;          // test hook: take kernels' int8 dot form also where the device emulates it
-    uint64_t fail_call;         // test hook: the n-th fallible call on this device (1: the first) fails; 0: none
+    bool staging;       // test hook: pretend that host and device share no memory
+    bool emulated_dot;  // test hook: take kernels' int8 dot form also where the device emulates it
+    uint64_t fail_call; // test hook: the n-th fallible call on this device (1: the first) fails; 0: none
 };
 
 typedef struct gyre_device gyre_device;
@@ -76,15 +76,18 @@ struct gyre_dispatch {
 };
 
 struct gyre_kernel_params {
-    const char *name;             // a row of shaders/kernels.def
-    uint32_t n_spec;              // values for constant ids 0..n_spec-1; 0,1,2 = workgroup size
+    const char *name; // a row of shaders/kernels.def
+    uint32_t n_spec;  // values for constant ids 0..n_spec-1; 0,1,2 = workgroup size
     uint32_t spec[GYRE_MAX_SPEC];
 };
 
 // ---- devices ----------------------------------------------------------------------------------------
 
 // Why a compiled-in backend offers nothing ("libvulkan.so.1 not found").
-struct gyre_absent { const char *backend; char why[160]; };
+struct gyre_absent {
+    const char *backend;
+    char why[160];
+};
 
 // Lists the devices of all compiled-in backends except `null`, hardware before software, `cpu` last.
 // Writes at most `cap` rows and returns the number that exist. `absent` (cap_absent rows, may be NULL)
@@ -94,7 +97,8 @@ int gyre_devices_list(struct gyre_device_info *out, int cap, struct gyre_absent 
 // Opens "vulkan:0", "opencl:1", "cpu", "null"; "vulkan" is short for "vulkan:0"; NULL or "auto" takes the
 // first of gyre_devices_list. GYRE_E_NO_DEVICE, with a list of what exists, if there is none of that name.
 // `options` may be NULL and is copied, except what it points to.
-gyre_status gyre_device_open(const char *id, const struct gyre_device_options *options, gyre_device **out, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_device_open(const char *id, const struct gyre_device_options *options, gyre_device **out,
+                             gyre_error *err) GYRE_MUST_USE;
 // Objects that are still alive are a bug of the caller: each one is named in the log.
 void gyre_device_close(gyre_device *device);
 const struct gyre_device_info *gyre_device_info(const gyre_device *device);
@@ -102,27 +106,32 @@ const struct gyre_device_info *gyre_device_info(const gyre_device *device);
 // ---- memory -----------------------------------------------------------------------------------------
 
 // `label` names the buffer in messages and debuggers. Contents are undefined until written.
-gyre_status gyre_buffer_create(gyre_device *device, uint64_t size, const char *label, gyre_buffer **out, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_buffer_create(gyre_device *device, uint64_t size, const char *label, gyre_buffer **out,
+                               gyre_error *err) GYRE_MUST_USE;
 void gyre_buffer_destroy(gyre_device *device, gyre_buffer *buffer);
 uint64_t gyre_buffer_size(const gyre_buffer *buffer);
 
 // Copies, ordered with submissions. Offsets and sizes are in bytes and need no alignment. When write
 // returns, `source` may be reused; read waits for all work submitted before it.
-gyre_status gyre_buffer_write(gyre_device *device, gyre_buffer *buffer, uint64_t offset, const void *source, uint64_t size, gyre_error *err) GYRE_MUST_USE;
-gyre_status gyre_buffer_read(gyre_device *device, gyre_buffer *buffer, uint64_t offset, void *target, uint64_t size, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_buffer_write(gyre_device *device, gyre_buffer *buffer, uint64_t offset, const void *source,
+                              uint64_t size, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_buffer_read(gyre_device *device, gyre_buffer *buffer, uint64_t offset, void *target, uint64_t size,
+                             gyre_error *err) GYRE_MUST_USE;
 
 // ---- kernels ----------------------------------------------------------------------------------------
 
 // Compiles (or fetches from the cache) a kernel for the given constants. Equal requests share one object.
 // Constants that are not given take the kernel's defaults; of the workgroup size all three or none.
-gyre_status gyre_kernel_create(gyre_device *device, const struct gyre_kernel_params *params, gyre_kernel **out, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_kernel_create(gyre_device *device, const struct gyre_kernel_params *params, gyre_kernel **out,
+                               gyre_error *err) GYRE_MUST_USE;
 void gyre_kernel_destroy(gyre_device *device, gyre_kernel *kernel);
 
 // ---- work -------------------------------------------------------------------------------------------
 
 // Turns `n` dispatches, executed in order, into something that can be replayed without host work.
 // The dispatch array may be freed afterwards.
-gyre_status gyre_recording_create(gyre_device *device, const struct gyre_dispatch *dispatches, uint32_t n, gyre_recording **out, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_recording_create(gyre_device *device, const struct gyre_dispatch *dispatches, uint32_t n,
+                                  gyre_recording **out, gyre_error *err) GYRE_MUST_USE;
 void gyre_recording_destroy(gyre_device *device, gyre_recording *recording);
 
 // Queues one replay. Does not wait, does not allocate.
@@ -133,7 +142,8 @@ gyre_status gyre_wait(gyre_device *device, gyre_error *err) GYRE_MUST_USE;
 gyre_status gyre_profile(gyre_device *device, gyre_recording *recording, uint64_t *ns, gyre_error *err) GYRE_MUST_USE;
 
 // Records, submits and waits: for work that runs once (repacking weights, tests).
-gyre_status gyre_run_once(gyre_device *device, const struct gyre_dispatch *dispatches, uint32_t n, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_run_once(gyre_device *device, const struct gyre_dispatch *dispatches, uint32_t n,
+                          gyre_error *err) GYRE_MUST_USE;
 
 // Counters of one device since it was opened; tests assert that decoding records and allocates nothing.
 struct gyre_device_counters {
@@ -154,8 +164,8 @@ struct gyre_device {
     struct gyre_device_info info;
     struct gyre_device_options options;
     struct gyre_device_counters counters;
-    struct gyre_buffer *buffers;    // all that are alive
-    struct gyre_kernel *kernels;    // likewise
+    struct gyre_buffer *buffers; // all that are alive
+    struct gyre_kernel *kernels; // likewise
 };
 struct gyre_buffer {
     const struct gyre_device *device;
@@ -183,10 +193,12 @@ struct gyre_backend {
     void (*close)(gyre_device *);
     gyre_status (*buffer_create)(gyre_device *, uint64_t size, const char *label, gyre_buffer **, gyre_error *);
     void (*buffer_destroy)(gyre_device *, gyre_buffer *);
-    gyre_status (*buffer_write)(gyre_device *, gyre_buffer *, uint64_t offset, const void *, uint64_t size, gyre_error *);
+    gyre_status (*buffer_write)(gyre_device *, gyre_buffer *, uint64_t offset, const void *, uint64_t size,
+                                gyre_error *);
     gyre_status (*buffer_read)(gyre_device *, gyre_buffer *, uint64_t offset, void *, uint64_t size, gyre_error *);
     // The constants are complete: n_spec is the source's.
-    gyre_status (*kernel_create)(gyre_device *, const struct gyre_kernel_source *, const struct gyre_kernel_params *, gyre_kernel **, gyre_error *);
+    gyre_status (*kernel_create)(gyre_device *, const struct gyre_kernel_source *, const struct gyre_kernel_params *,
+                                 gyre_kernel **, gyre_error *);
     void (*kernel_destroy)(gyre_device *, gyre_kernel *);
     gyre_status (*record)(gyre_device *, const struct gyre_dispatch *, uint32_t n, gyre_recording **, gyre_error *);
     void (*recording_destroy)(gyre_device *, gyre_recording *);

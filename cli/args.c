@@ -24,7 +24,8 @@ static void print_help(const struct cli_command *c, const struct cli_option *opt
     printf("usage: gyre %s%s%s [OPTION]...\n\n%s.\n\n", c->name, *c->arguments ? " " : "", c->arguments, c->about);
     for (int i = 0; i < n; i++) {
         char left[64];
-        snprintf(left, sizeof left, "%s%s%s", options[i].name, options[i].value ? " " : "", options[i].value ? options[i].value : "");
+        snprintf(left, sizeof left, "%s%s%s", options[i].name, options[i].value ? " " : "",
+                 options[i].value ? options[i].value : "");
         printf("  %-22s %s\n", left, options[i].help);
     }
     printf("  %-22s %s\n", "--help", "this text");
@@ -72,10 +73,16 @@ static bool store(const struct cli_option *o, const char *value)
 {
     if (o->only && !listed(o->only, value)) return false;
     switch (o->kind) {
-    case CLI_FLAG: *(bool *)o->out = true; return true;
-    case CLI_TEXT: *(const char **)o->out = value; return true;
-    case CLI_LIST: return append(o->out, value);
-    default: return store_number(o, value);
+    case CLI_FLAG:
+        *(bool *)o->out = true;
+        return true;
+    case CLI_TEXT:
+        *(const char **)o->out = value;
+        return true;
+    case CLI_LIST:
+        return append(o->out, value);
+    default:
+        return store_number(o, value);
     }
 }
 
@@ -88,7 +95,8 @@ static void allowed(const struct cli_option *o, char *out, size_t cap)
 }
 
 // The option at argv[*i], with its value behind '=' or in the next argument.
-static int take_option(const struct cli_command *c, const struct cli_option *options, int n_options, int argc, char **argv, int *i)
+static int take_option(const struct cli_command *c, const struct cli_option *options, int n_options, int argc,
+                       char **argv, int *i)
 {
     const char *arg = argv[*i], *equals = arg[1] == '-' ? strchr(arg, '=') : NULL;
     const size_t length = equals ? (size_t)(equals - arg) : strlen(arg);
@@ -96,11 +104,16 @@ static int take_option(const struct cli_command *c, const struct cli_option *opt
     for (int k = 0; k < n_options; k++) {
         if (strncmp(options[k].name, arg, length) == 0 && options[k].name[length] == 0) o = &options[k];
     }
-    if (!o) return cli_usage("unknown option (%.*s): gyre %s does not have it; see gyre %s --help", (int)length, arg, c->name, c->name);
+    if (!o)
+        return cli_usage("unknown option (%.*s): gyre %s does not have it; see gyre %s --help", (int)length, arg,
+                         c->name, c->name);
     const char *value = equals ? equals + 1 : NULL;
-    if (o->kind == CLI_FLAG && value) return cli_usage("unusable option (%s): it takes no value; leave the value out", o->name);
+    if (o->kind == CLI_FLAG && value)
+        return cli_usage("unusable option (%s): it takes no value; leave the value out", o->name);
     if (o->kind != CLI_FLAG && !value) {
-        if (*i + 1 >= argc) return cli_usage("incomplete option (%s): its value %s is missing; see gyre %s --help", o->name, o->value, c->name);
+        if (*i + 1 >= argc)
+            return cli_usage("incomplete option (%s): its value %s is missing; see gyre %s --help", o->name, o->value,
+                             c->name);
         value = argv[++*i];
     }
     if (store(o, value ? value : "")) return -1;
@@ -109,7 +122,8 @@ static int take_option(const struct cli_command *c, const struct cli_option *opt
     return cli_usage("unusable option (%s %s): it takes %s; see gyre %s --help", o->name, value, what, c->name);
 }
 
-int cli_parse(const struct cli_command *c, const struct cli_option *options, int n_options, int argc, char **argv, const char **positional)
+int cli_parse(const struct cli_command *c, const struct cli_option *options, int n_options, int argc, char **argv,
+              const char **positional)
 {
     int n = 0;
     bool only_positional = false;
@@ -118,7 +132,9 @@ int cli_parse(const struct cli_command *c, const struct cli_option *options, int
         if (!only_positional && strcmp(arg, "--") == 0) {
             only_positional = true;
         } else if (only_positional || arg[0] != '-' || arg[1] == 0) {
-            if (n >= c->needs) return cli_usage("too many arguments (%s): gyre %s takes %s; see gyre %s --help", arg, c->name, c->needs ? c->arguments : "none", c->name);
+            if (n >= c->needs)
+                return cli_usage("too many arguments (%s): gyre %s takes %s; see gyre %s --help", arg, c->name,
+                                 c->needs ? c->arguments : "none", c->name);
             positional[n++] = arg;
         } else if (strcmp(arg, "--help") == 0 || strcmp(arg, "-h") == 0) {
             print_help(c, options, n_options);
@@ -128,6 +144,7 @@ int cli_parse(const struct cli_command *c, const struct cli_option *options, int
             if (status >= 0) return status;
         }
     }
-    if (n < c->needs && !(n == 0 && c->optional)) return cli_usage("missing argument (%s): gyre %s needs it; see gyre %s --help", c->arguments, c->name, c->name);
+    if (n < c->needs && !(n == 0 && c->optional))
+        return cli_usage("missing argument (%s): gyre %s needs it; see gyre %s --help", c->arguments, c->name, c->name);
     return -1;
 }

@@ -7,13 +7,16 @@ enum cli_kind { CLI_FLAG, CLI_TEXT, CLI_LIST, CLI_U32, CLI_U64, CLI_F32 };
 
 // What an option that may be repeated collects, in order.
 enum { CLI_LIST_MAX = 16 };
-struct cli_list { const char *item[CLI_LIST_MAX]; uint32_t n; };
+struct cli_list {
+    const char *item[CLI_LIST_MAX];
+    uint32_t n;
+};
 
 // One option. `out` points to bool, const char *, struct cli_list, uint32_t, uint64_t or float by kind. Numbers lie in min..max, or, where
 // `only` is given, are one of its comma-separated values; texts too.
 struct cli_option {
-    const char *name;   // "--act"; "-p" and the like for short ones
-    const char *value;  // "BITS" in help; NULL for flags
+    const char *name;  // "--act"; "-p" and the like for short ones
+    const char *value; // "BITS" in help; NULL for flags
     const char *help;
     enum cli_kind kind;
     void *out;
@@ -30,7 +33,8 @@ struct cli_command {
 
 // Fills the options' targets and positional[needs]. Returns -1 to go on; else the exit status: 0 after --help, 2 after a
 // line on stderr that says what is wrong.
-int cli_parse(const struct cli_command *command, const struct cli_option *options, int n_options, int argc, char **argv, const char **positional);
+int cli_parse(const struct cli_command *command, const struct cli_option *options, int n_options, int argc, char **argv,
+              const char **positional);
 
 // Says what is wrong with the usage, in one line "gyre: ..."; returns 2.
 int cli_usage(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -10,7 +10,10 @@
 #include <unistd.h>
 
 static volatile sig_atomic_t interrupted;
-static struct { bool open; int tenth; } line; // the progress line on stderr
+static struct {
+    bool open;
+    int tenth;
+} line; // the progress line on stderr
 
 static void on_signal(int number)
 {
@@ -87,10 +90,15 @@ static int on_load(void *user, double fraction, const char *what)
     return cli_interrupted();
 }
 
-gyre_status cli_open(const char *model, const struct cli_engine *options, bool quiet, gyre_engine **out, gyre_error *err)
+gyre_status cli_open(const char *model, const struct cli_engine *options, bool quiet, gyre_engine **out,
+                     gyre_error *err)
 {
-    const gyre_engine_params params = {.device = options->device, .act = options->act, .kv = options->kv, .context = options->context,
-                                       .log = cli_log(quiet), .progress = quiet ? NULL : on_load};
+    const gyre_engine_params params = {.device = options->device,
+                                       .act = options->act,
+                                       .kv = options->kv,
+                                       .context = options->context,
+                                       .log = cli_log(quiet),
+                                       .progress = quiet ? NULL : on_load};
     const gyre_status st = gyre_engine_open(model, &params, out, err);
     cli_progress_end();
     return st;

@@ -6,7 +6,8 @@
 #include <jansson.h>
 
 // Every command, in the order of `gyre --help`.
-extern const struct cli_command cli_devices, cli_quantize, cli_recipes, cli_run, cli_eval, cli_compare, cli_bench, cli_inspect, cli_tokenize, cli_verify, cli_reproduce;
+extern const struct cli_command cli_devices, cli_quantize, cli_recipes, cli_run, cli_eval, cli_compare, cli_bench,
+    cli_inspect, cli_tokenize, cli_verify, cli_reproduce;
 
 // Prints "gyre: MESSAGE" as the last line of stderr (ending a progress line first) and returns the exit status:
 // 3 for a missing device, 130 after an interruption, else 1.
@@ -27,12 +28,18 @@ gyre_log cli_log(bool quiet);
 gyre_status cli_read(const char *path, char **text, size_t *bytes, gyre_error *err);
 
 // Options every command with an engine has.
-struct cli_engine { const char *device; uint32_t act, kv, context; };
-#define CLI_ENGINE_OPTIONS(e)                                                                                    \
+struct cli_engine {
+    const char *device;
+    uint32_t act, kv, context;
+};
+#define CLI_ENGINE_OPTIONS(e)                                                                                          \
     {"--device", "ID", "vulkan:0, opencl:0, cpu, ...; default: the best there is", CLI_TEXT, &(e).device, 0, 0, NULL}, \
-    {"--act", "BITS", "activations: 16, 8 or 4 bits; default: the file's", CLI_U32, &(e).act, 0, 0, "16,8,4"},   \
-    {"--kv", "BITS", "KV cache: 16, 8 or 4 bits; default: the file's", CLI_U32, &(e).kv, 0, 0, "16,8,4"}
-gyre_status cli_open(const char *model, const struct cli_engine *options, bool quiet, gyre_engine **out, gyre_error *err);
+        {"--act", "BITS", "activations: 16, 8 or 4 bits; default: the file's", CLI_U32, &(e).act, 0, 0, "16,8,4"},     \
+    {                                                                                                                  \
+        "--kv", "BITS", "KV cache: 16, 8 or 4 bits; default: the file's", CLI_U32, &(e).kv, 0, 0, "16,8,4"             \
+    }
+gyre_status cli_open(const char *model, const struct cli_engine *options, bool quiet, gyre_engine **out,
+                     gyre_error *err);
 
 // Writes a JSON value as one document to stdout and drops the reference; returns the exit status.
 int cli_print_json(json_t *value);

@@ -73,24 +73,33 @@ static gyre_status bench_device(const struct bench *b, const char *device, struc
 static json_t *profile_json(const gyre_profile_row *rows, size_t n)
 {
     json_t *out = json_array();
-    for (size_t i = 0; i < n; i++) json_array_append_new(out, json_pack("{s:s, s:i, s:f}", "kernel", rows[i].op, "dispatches", (int)rows[i].dispatches, "ms", rows[i].ms));
+    for (size_t i = 0; i < n; i++)
+        json_array_append_new(out, json_pack("{s:s, s:i, s:f}", "kernel", rows[i].op, "dispatches",
+                                             (int)rows[i].dispatches, "ms", rows[i].ms));
     return out;
 }
 
 static void print_profile(const char *title, const gyre_profile_row *rows, size_t n)
 {
-    for (size_t i = 0; i < n; i++) printf("%s    %-28s %4u dispatches %9.3f ms\n", i ? "" : title, rows[i].op, rows[i].dispatches, rows[i].ms);
+    for (size_t i = 0; i < n; i++)
+        printf("%s    %-28s %4u dispatches %9.3f ms\n", i ? "" : title, rows[i].op, rows[i].dispatches, rows[i].ms);
 }
 
 static json_t *result_json(const struct bench *b, const struct result *r)
 {
-    json_t *out = json_pack("{s:s, s:s, s:f, s:f, s:f, s:f, s:f}", "device", r->roofs.device, "name", r->roofs.name, "roof_GBps", r->roofs.read_gbps, "int8_gops", r->roofs.int8_gops, "f32_gflops", r->roofs.f32_gflops,
-                            "dispatch_us", r->roofs.dispatch_us, "round_trip_us", r->roofs.round_trip_us);
+    json_t *out =
+        json_pack("{s:s, s:s, s:f, s:f, s:f, s:f, s:f}", "device", r->roofs.device, "name", r->roofs.name, "roof_GBps",
+                  r->roofs.read_gbps, "int8_gops", r->roofs.int8_gops, "f32_gflops", r->roofs.f32_gflops, "dispatch_us",
+                  r->roofs.dispatch_us, "round_trip_us", r->roofs.round_trip_us);
     if (!b->model || !out) return out;
-    const double decode = per_second(r->t.decode_tokens, r->t.decode_ns), gbps = decode * (double)r->info.weight_bytes_per_token * 1e-9;
-    json_t *more = json_pack("{s:I, s:f, s:I, s:f, s:f, s:f, s:f, s:i, s:i}", "prompt_tokens", (json_int_t)r->t.prefill_tokens, "prefill_tps", per_second(r->t.prefill_tokens, r->t.prefill_ns), "gen_tokens", (json_int_t)r->t.decode_tokens,
-                             "decode_tps", decode, "decode_GBps", gbps, "roof_share", r->roofs.read_gbps > 0 ? gbps / r->roofs.read_gbps : 0,
-                             "host_us_per_token", r->t.decode_tokens ? (double)r->t.decode_host_ns * 1e-3 / (double)r->t.decode_tokens : 0, "act", (int)r->info.act, "kv", (int)r->info.kv);
+    const double decode = per_second(r->t.decode_tokens, r->t.decode_ns),
+                 gbps = decode * (double)r->info.weight_bytes_per_token * 1e-9;
+    json_t *more = json_pack(
+        "{s:I, s:f, s:I, s:f, s:f, s:f, s:f, s:i, s:i}", "prompt_tokens", (json_int_t)r->t.prefill_tokens,
+        "prefill_tps", per_second(r->t.prefill_tokens, r->t.prefill_ns), "gen_tokens", (json_int_t)r->t.decode_tokens,
+        "decode_tps", decode, "decode_GBps", gbps, "roof_share", r->roofs.read_gbps > 0 ? gbps / r->roofs.read_gbps : 0,
+        "host_us_per_token", r->t.decode_tokens ? (double)r->t.decode_host_ns * 1e-3 / (double)r->t.decode_tokens : 0,
+        "act", (int)r->info.act, "kv", (int)r->info.kv);
     json_object_update(out, more);
     json_decref(more);
     if (b->profile) {
@@ -102,11 +111,18 @@ static json_t *result_json(const struct bench *b, const struct result *r)
 
 static void print_result(const struct bench *b, const struct result *r)
 {
-    printf("%s  %s\n  reads %.1f GB/s, int8 %.1f Gop/s, f32 %.1f Gflop/s, dispatch %.1f us, round trip %.1f us\n", r->roofs.device, r->roofs.name, r->roofs.read_gbps, r->roofs.int8_gops, r->roofs.f32_gflops, r->roofs.dispatch_us, r->roofs.round_trip_us);
+    printf("%s  %s\n  reads %.1f GB/s, int8 %.1f Gop/s, f32 %.1f Gflop/s, dispatch %.1f us, round trip %.1f us\n",
+           r->roofs.device, r->roofs.name, r->roofs.read_gbps, r->roofs.int8_gops, r->roofs.f32_gflops,
+           r->roofs.dispatch_us, r->roofs.round_trip_us);
     if (!b->model) return;
-    const double decode = per_second(r->t.decode_tokens, r->t.decode_ns), gbps = decode * (double)r->info.weight_bytes_per_token * 1e-9;
-    printf("  prefill %8.1f tok/s (%llu tokens)\n  decode  %8.1f tok/s (%llu tokens), %.2f GB/s of weights = %.0f %% of the measured bandwidth, host %.0f us a token, act %u, kv %u\n", per_second(r->t.prefill_tokens, r->t.prefill_ns),
-           (unsigned long long)r->t.prefill_tokens, decode, (unsigned long long)r->t.decode_tokens, gbps, r->roofs.read_gbps > 0 ? 100 * gbps / r->roofs.read_gbps : 0, r->t.decode_tokens ? (double)r->t.decode_host_ns * 1e-3 / (double)r->t.decode_tokens : 0, r->info.act, r->info.kv);
+    const double decode = per_second(r->t.decode_tokens, r->t.decode_ns),
+                 gbps = decode * (double)r->info.weight_bytes_per_token * 1e-9;
+    printf("  prefill %8.1f tok/s (%llu tokens)\n  decode  %8.1f tok/s (%llu tokens), %.2f GB/s of weights = %.0f %% "
+           "of the measured bandwidth, host %.0f us a token, act %u, kv %u\n",
+           per_second(r->t.prefill_tokens, r->t.prefill_ns), (unsigned long long)r->t.prefill_tokens, decode,
+           (unsigned long long)r->t.decode_tokens, gbps, r->roofs.read_gbps > 0 ? 100 * gbps / r->roofs.read_gbps : 0,
+           r->t.decode_tokens ? (double)r->t.decode_host_ns * 1e-3 / (double)r->t.decode_tokens : 0, r->info.act,
+           r->info.kv);
     print_profile("  a prefill step\n", r->prefill, r->n_prefill);
     print_profile("  a decode step\n", r->decode, r->n_decode);
 }
@@ -139,7 +155,8 @@ static int run(int argc, char **argv)
         {"--prompt", "N", "tokens of the prompt (128)", CLI_U32, &b.prompt, 1, 1 << 20, NULL},
         {"--gen", "N", "tokens to generate (32)", CLI_U32, &b.gen, 1, 1 << 20, NULL},
         CLI_ENGINE_OPTIONS(b.engine),
-        {"--profile", NULL, "device time by kernel of one prefill and one decode step", CLI_FLAG, &b.profile, 0, 0, NULL},
+        {"--profile", NULL, "device time by kernel of one prefill and one decode step", CLI_FLAG, &b.profile, 0, 0,
+         NULL},
         {"--json", NULL, "machine-readable output", CLI_FLAG, &b.json, 0, 0, NULL},
     };
     const int stop = cli_parse(&cli_bench, options, sizeof options / sizeof *options, argc, argv, &b.model);
@@ -147,4 +164,5 @@ static int run(int argc, char **argv)
     return bench_all(&b);
 }
 
-const struct cli_command cli_bench = {"bench", "[MODEL]", "Measure speed against the device's ceilings (--device all: every device)", run, 1, true};
+const struct cli_command cli_bench = {
+    "bench", "[MODEL]", "Measure speed against the device's ceilings (--device all: every device)", run, 1, true};

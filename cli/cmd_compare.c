@@ -1,8 +1,8 @@
 // gyre compare: recipes and settings of one model side by side, quantized and evaluated, as one table and one picture.
 #include "cli/cli.h"
-#include "cli/compare.h"
-#include "cli/compare_cells.h"
-#include "quantizer/recipe.h"
+#include "cli/compare/compare.h"
+#include "cli/compare/cells.h"
+#include "quantizer/recipe/recipe.h"
 #include "runtime/util/file.h"
 
 #include <stdio.h>
@@ -227,7 +227,8 @@ static int run(int argc, char **argv)
          NULL},
         {"--wgroup", "N", "group of settings that name none: 0 (a whole row), 32, 64, 128 (32)", CLI_U32, &o.wgroup, 0,
          0, "0,32,64,128"},
-        {"--calib", "FILE", "text to calibrate on, may be repeated; default: a bundled mixture", CLI_LIST, &c->calib, 0, 0, NULL},
+        {"--calib", "FILE", "text to calibrate on, may be repeated; default: a bundled mixture", CLI_LIST, &c->calib, 0,
+         0, NULL},
         {"--profile", "NAME", "full or portable (full)", CLI_TEXT, &c->profile, 0, 0, "full,portable"},
         {"--seed", "N", "seed of the random rotations (0)", CLI_U64, &c->seed, 0, 9007199254740992.0, NULL},
         {"--ctx", "N", "tokens in a window (512)", CLI_U32, &c->ctx, 2, 1 << 24, NULL},

@@ -17,11 +17,16 @@ static int print_json(const gyre_device_facts *d, int n, const gyre_device_missi
     json_t *rows = json_array(), *absent = json_array();
     for (int i = 0; i < n; i++) {
         json_t *shapes = json_array();
-        for (int k = 0; k < 4 && d[i].cooperative_matrix[k][0]; k++) json_array_append_new(shapes, json_string(d[i].cooperative_matrix[k]));
-        json_array_append_new(rows, json_pack("{s:s, s:s, s:s, s:b, s:I, s:o, s:s, s:b, s:o}", "id", d[i].id, "name", d[i].name, "driver", d[i].driver, "software", d[i].software,
-                                              "memory_bytes", (json_int_t)d[i].memory_bytes, "subgroup_sizes", sizes_json(d[i].subgroup_sizes), "int8_dot", d[i].int8_dot, "f16", d[i].f16, "cooperative_matrix", shapes));
+        for (int k = 0; k < 4 && d[i].cooperative_matrix[k][0]; k++)
+            json_array_append_new(shapes, json_string(d[i].cooperative_matrix[k]));
+        json_array_append_new(rows, json_pack("{s:s, s:s, s:s, s:b, s:I, s:o, s:s, s:b, s:o}", "id", d[i].id, "name",
+                                              d[i].name, "driver", d[i].driver, "software", d[i].software,
+                                              "memory_bytes", (json_int_t)d[i].memory_bytes, "subgroup_sizes",
+                                              sizes_json(d[i].subgroup_sizes), "int8_dot", d[i].int8_dot, "f16",
+                                              d[i].f16, "cooperative_matrix", shapes));
     }
-    for (int i = 0; i < n_missing; i++) json_array_append_new(absent, json_pack("{s:s, s:s}", "backend", missing[i].backend, "why", missing[i].why));
+    for (int i = 0; i < n_missing; i++)
+        json_array_append_new(absent, json_pack("{s:s, s:s}", "backend", missing[i].backend, "why", missing[i].why));
     return cli_print_json(json_pack("{s:o, s:o}", "devices", rows, "absent", absent));
 }
 
@@ -38,8 +43,11 @@ static int run(int argc, char **argv)
     if (n_missing > MOST) n_missing = MOST;
     if (json) return print_json(d, n, missing, n_missing);
     for (int i = 0; i < n; i++) {
-        printf("%-10s %s%s\n           %s, %.1f GiB, int8 dot %s%s\n", d[i].id, d[i].name, d[i].software ? " (software)" : "", d[i].driver, (double)d[i].memory_bytes / 1073741824.0, d[i].int8_dot, d[i].f16 ? ", f16" : "");
-        for (int k = 0; k < 4 && d[i].cooperative_matrix[k][0]; k++) printf("           cooperative matrix %s\n", d[i].cooperative_matrix[k]);
+        printf("%-10s %s%s\n           %s, %.1f GiB, int8 dot %s%s\n", d[i].id, d[i].name,
+               d[i].software ? " (software)" : "", d[i].driver, (double)d[i].memory_bytes / 1073741824.0, d[i].int8_dot,
+               d[i].f16 ? ", f16" : "");
+        for (int k = 0; k < 4 && d[i].cooperative_matrix[k][0]; k++)
+            printf("           cooperative matrix %s\n", d[i].cooperative_matrix[k]);
     }
     for (int i = 0; i < n_missing; i++) printf("%-10s none: %s\n", missing[i].backend, missing[i].why);
     return 0;

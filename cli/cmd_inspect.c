@@ -13,7 +13,8 @@ static void print_transform(const char *name, const json_t *t)
     printf("  %-6s Hadamard of %lld =", name, (long long)json_integer_value(json_object_get(t, "n")));
     size_t i;
     const json_t *k;
-    json_array_foreach(json_object_get(t, "orders"), i, k) {
+    json_array_foreach(json_object_get(t, "orders"), i, k)
+    {
         if (json_integer_value(k) > 1) printf(" %lld x", (long long)json_integer_value(k));
     }
     printf(" 2^%lld, online\n", (long long)json_integer_value(json_object_get(t, "log2")));
@@ -21,34 +22,48 @@ static void print_transform(const char *name, const json_t *t)
 
 static void print_text(const json_t *doc)
 {
-    const json_t *m = json_object_get(doc, "model"), *r = json_object_get(doc, "rotations"), *memory = json_object_get(doc, "memory"), *t;
+    const json_t *m = json_object_get(doc, "model"), *r = json_object_get(doc, "rotations"),
+                 *memory = json_object_get(doc, "memory"), *t;
     const char *key;
     json_t *value;
     size_t i;
-    printf("%s (%s, %.1f MiB of tensors)\n\nmodel\n", json_string_value(json_object_get(doc, "path")), json_string_value(json_object_get(doc, "container")), mib(json_object_get(doc, "bytes")));
-    json_object_foreach((json_t *)(uintptr_t)m, key, value) {
+    printf("%s (%s, %.1f MiB of tensors)\n\nmodel\n", json_string_value(json_object_get(doc, "path")),
+           json_string_value(json_object_get(doc, "container")), mib(json_object_get(doc, "bytes")));
+    json_object_foreach((json_t *)(uintptr_t)m, key, value)
+    {
         char *s = json_dumps(value, JSON_ENCODE_ANY | JSON_REAL_PRECISION(7));
         printf("  %-14s %s\n", key, s ? s : "?");
         free(s);
     }
     printf("\nrotations\n");
-    if (json_is_true(json_object_get(r, "r3"))) printf("  r3     on q and k heads after RoPE, with a quantized KV cache\n");
+    if (json_is_true(json_object_get(r, "r3")))
+        printf("  r3     on q and k heads after RoPE, with a quantized KV cache\n");
     print_transform("r4", json_object_get(r, "r4"));
     print_transform("head", json_object_get(r, "head"));
-    if (!json_is_true(json_object_get(r, "r3")) && json_is_null(json_object_get(r, "r4")) && json_is_null(json_object_get(r, "head"))) printf("  none online\n");
+    if (!json_is_true(json_object_get(r, "r3")) && json_is_null(json_object_get(r, "r4")) &&
+        json_is_null(json_object_get(r, "head")))
+        printf("  none online\n");
     const json_t *kv = json_object_get(memory, "kv_bytes_per_token");
-    printf("\nmemory on the device\n  weights        %.1f MiB (the token table %.1f MiB of it)\n  kv cache       %lld, %lld, %lld bytes a token at 16, 8, 4 bits\n", mib(json_object_get(memory, "weights_bytes")), mib(json_object_get(memory, "table_bytes")),
-           (long long)json_integer_value(json_object_get(kv, "16")), (long long)json_integer_value(json_object_get(kv, "8")), (long long)json_integer_value(json_object_get(kv, "4")));
+    printf("\nmemory on the device\n  weights        %.1f MiB (the token table %.1f MiB of it)\n  kv cache       %lld, "
+           "%lld, %lld bytes a token at 16, 8, 4 bits\n",
+           mib(json_object_get(memory, "weights_bytes")), mib(json_object_get(memory, "table_bytes")),
+           (long long)json_integer_value(json_object_get(kv, "16")),
+           (long long)json_integer_value(json_object_get(kv, "8")),
+           (long long)json_integer_value(json_object_get(kv, "4")));
     printf("\nmetadata\n");
-    json_object_foreach(json_object_get(doc, "metadata"), key, value) {
+    json_object_foreach(json_object_get(doc, "metadata"), key, value)
+    {
         char *s = json_dumps(value, JSON_ENCODE_ANY | JSON_REAL_PRECISION(7));
         printf("  %-44s %.100s\n", key, s ? s : "?");
         free(s);
     }
     printf("\ntensors\n");
-    json_array_foreach(json_object_get(doc, "tensors"), i, t) {
+    json_array_foreach(json_object_get(doc, "tensors"), i, t)
+    {
         char *shape = json_dumps(json_object_get(t, "shape"), JSON_COMPACT);
-        printf("  %-40s %-6s %-16s %12lld bytes\n", json_string_value(json_object_get(t, "name")), json_string_value(json_object_get(t, "type")), shape ? shape : "?", (long long)json_integer_value(json_object_get(t, "bytes")));
+        printf("  %-40s %-6s %-16s %12lld bytes\n", json_string_value(json_object_get(t, "name")),
+               json_string_value(json_object_get(t, "type")), shape ? shape : "?",
+               (long long)json_integer_value(json_object_get(t, "bytes")));
         free(shape);
     }
 }
@@ -63,7 +78,9 @@ static gyre_status write_graph(const char *model, const struct cli_engine *optio
     GYRE_GO(gyre_engine_dot(engine, &dot, err));
     FILE *f = fopen(path, "w");
     const bool ok = f && fputs(dot, f) >= 0;
-    if ((f && fclose(f) != 0) || !ok) st = gyre_fail(err, GYRE_E_IO, "cannot write graph (%s): the file could not be written; check the folder and the disk", path);
+    if ((f && fclose(f) != 0) || !ok)
+        st = gyre_fail(err, GYRE_E_IO,
+                       "cannot write graph (%s): the file could not be written; check the folder and the disk", path);
 done:
     free(dot);
     gyre_engine_close(engine);

@@ -17,22 +17,30 @@ static int on_progress(void *user, double fraction, double eta, const char *what
 static void print_choices(const gyre_quantize_summary *s)
 {
     if (s->n_seeds > 1)
-        fprintf(stderr, "  rotation: seed %llu of %llu..%llu\n", (unsigned long long)s->rotation_seed, (unsigned long long)s->first_seed,
-                (unsigned long long)(s->first_seed + s->n_seeds - 1));
-    if (s->act_clip != 1 || s->kv_clip != 1) fprintf(stderr, "  clips: activations %.3g, KV cache %.3g\n", s->act_clip, s->kv_clip);
+        fprintf(stderr, "  rotation: seed %llu of %llu..%llu\n", (unsigned long long)s->rotation_seed,
+                (unsigned long long)s->first_seed, (unsigned long long)(s->first_seed + s->n_seeds - 1));
+    if (s->act_clip != 1 || s->kv_clip != 1)
+        fprintf(stderr, "  clips: activations %.3g, KV cache %.3g\n", s->act_clip, s->kv_clip);
     if (s->raised_damping)
-        fprintf(stderr, "\nwarning: %u of %u linears needed more damping than the recipe's, up to %.3g: their inputs hardly vary on this text; a longer one (--calib) may help\n",
+        fprintf(stderr,
+                "\nwarning: %u of %u linears needed more damping than the recipe's, up to %.3g: their inputs hardly "
+                "vary on this text; a longer one (--calib) may help\n",
                 s->raised_damping, s->linears, s->worst_damping);
     if (s->dead_inputs)
-        fprintf(stderr, "%swarning: %llu inputs of linears were zero on the whole text; their weights are rounded without statistics\n", s->raised_damping ? "" : "\n",
-                (unsigned long long)s->dead_inputs);
+        fprintf(stderr,
+                "%swarning: %llu inputs of linears were zero on the whole text; their weights are rounded without "
+                "statistics\n",
+                s->raised_damping ? "" : "\n", (unsigned long long)s->dead_inputs);
 }
 
 static void print_summary(const gyre_quantize_params *p, const gyre_quantize_summary *s)
 {
     const char *recipe = s->recipe;
     cli_progress_end();
-    fprintf(stderr, "\nerror of each block's output against the float model (squared, relative), %u tokens\n\n  layer  %12s  %12s\n", s->summary_tokens, "rtn", recipe);
+    fprintf(stderr,
+            "\nerror of each block's output against the float model (squared, relative), %u tokens\n\n  layer  %12s  "
+            "%12s\n",
+            s->summary_tokens, "rtn", recipe);
     for (uint32_t i = 0; i < s->layers; i++) {
         if (s->layers > 12 && i >= 4 && i + 4 < s->layers) {
             if (i == 4) fprintf(stderr, "    ...\n");
@@ -43,10 +51,15 @@ static void print_summary(const gyre_quantize_params *p, const gyre_quantize_sum
     fprintf(stderr, "\n  weight error   %10.6f  %12.6f\n", s->rtn_weight_error, s->recipe_weight_error);
     if (isfinite(s->recipe_kl)) {
         fprintf(stderr, "  KL to float    %10.4f  %12.4f   nats per token\n", s->rtn_kl, s->recipe_kl);
-        if (s->recipe_kl > s->rtn_kl * 1.02) fprintf(stderr, "\nnote: on this model and setting %s is worse than plain rounding (rtn); see docs/numerics.md\n", recipe);
+        if (s->recipe_kl > s->rtn_kl * 1.02)
+            fprintf(stderr,
+                    "\nnote: on this model and setting %s is worse than plain rounding (rtn); see docs/numerics.md\n",
+                    recipe);
     }
     print_choices(s);
-    fprintf(stderr, "\n%s: %.1f MiB from %.1f MiB, %.2f bits a weight in the blocks, %.1f s%s\n", p->output, (double)s->output_bytes / 1048576.0, (double)s->source_bytes / 1048576.0, s->bits_per_weight, s->seconds, s->resumed_layers ? " (resumed)" : "");
+    fprintf(stderr, "\n%s: %.1f MiB from %.1f MiB, %.2f bits a weight in the blocks, %.1f s%s\n", p->output,
+            (double)s->output_bytes / 1048576.0, (double)s->source_bytes / 1048576.0, s->bits_per_weight, s->seconds,
+            s->resumed_layers ? " (resumed)" : "");
 }
 
 // A recipe that there is not is wrong usage; a file that is no recipe is a failure. Returns -1 to go on, else the exit status.
@@ -67,22 +80,29 @@ static int run(int argc, char **argv)
     struct cli_list calib = {0};
     const struct cli_option options[] = {
         {"-o", "OUT", "the file to write (required)", CLI_TEXT, &p.output, 0, 0, NULL},
-        {"--recipe", "NAME|FILE", "what is done; gyre recipes lists them (quarot-rtn)", CLI_TEXT, &p.recipe, 0, 0, NULL},
-        {"--wgroup", "N", "weights that share a scale: 0 (a whole row), 32, 64, 128 (32)", CLI_U32, &wgroup, 0, 0, "0,32,64,128"},
-        {"--wbits", "BITS", "4 or 8; 16 and 32 write the rotated float model (4)", CLI_U32, &p.wbits, 0, 0, "4,8,16,32"},
+        {"--recipe", "NAME|FILE", "what is done; gyre recipes lists them (quarot-rtn)", CLI_TEXT, &p.recipe, 0, 0,
+         NULL},
+        {"--wgroup", "N", "weights that share a scale: 0 (a whole row), 32, 64, 128 (32)", CLI_U32, &wgroup, 0, 0,
+         "0,32,64,128"},
+        {"--wbits", "BITS", "4 or 8; 16 and 32 write the rotated float model (4)", CLI_U32, &p.wbits, 0, 0,
+         "4,8,16,32"},
         {"--act", "BITS", "activations the file is made for: 16, 8, 4 (8)", CLI_U32, &p.act, 0, 0, "16,8,4"},
         {"--kv", "BITS", "KV cache the file is made for: 16, 8, 4 (8)", CLI_U32, &p.kv, 0, 0, "16,8,4"},
-        {"--profile", "NAME", "full, or portable for files that other tools load (full)", CLI_TEXT, &p.profile, 0, 0, "full,portable"},
-        {"--calib", "FILE", "text to calibrate on, may be repeated; default: a bundled mixture", CLI_LIST, &calib, 0, 0, NULL},
+        {"--profile", "NAME", "full, or portable for files that other tools load (full)", CLI_TEXT, &p.profile, 0, 0,
+         "full,portable"},
+        {"--calib", "FILE", "text to calibrate on, may be repeated; default: a bundled mixture", CLI_LIST, &calib, 0, 0,
+         NULL},
         {"--seed", "N", "seed of the random rotations (0)", CLI_U64, &p.seed, 0, 9007199254740992.0, NULL},
-        {"--device", "ID", "device for calibration and the closing summary; default: a GPU, else the host", CLI_TEXT, &p.device, 0, 0, NULL},
+        {"--device", "ID", "device for calibration and the closing summary; default: a GPU, else the host", CLI_TEXT,
+         &p.device, 0, 0, NULL},
         {"--report", "DIR", "also write report.html and report.md there", CLI_TEXT, &p.report_dir, 0, 0, NULL},
         {"--resume", NULL, "go on where an interrupted run stopped", CLI_FLAG, &p.resume, 0, 0, NULL},
         {"--force", NULL, "replace an existing OUT", CLI_FLAG, &p.force, 0, 0, NULL},
     };
     const int stop = cli_parse(&cli_quantize, options, sizeof options / sizeof *options, argc, argv, &p.source);
     if (stop >= 0) return stop;
-    if (!p.output) return cli_usage("missing option (-o OUT): gyre quantize needs a file to write; see gyre quantize --help");
+    if (!p.output)
+        return cli_usage("missing option (-o OUT): gyre quantize needs a file to write; see gyre quantize --help");
     const int bad = p.recipe ? check_recipe(p.recipe) : -1;
     if (bad >= 0) return bad;
     p.wgroup = wgroup == UINT32_MAX ? -1 : (int32_t)wgroup;

@@ -9,14 +9,17 @@ static int list_json(void)
 {
     json_t *rows = json_array();
     for (uint32_t i = 0; gyre_recipe_name(i); i++) {
-        json_array_append_new(rows, json_pack("{s:s, s:s, s:s}", "name", gyre_recipe_name(i), "about", gyre_recipe_about(i), "source", gyre_recipe_source(i)));
+        json_array_append_new(rows, json_pack("{s:s, s:s, s:s}", "name", gyre_recipe_name(i), "about",
+                                              gyre_recipe_about(i), "source", gyre_recipe_source(i)));
     }
     return cli_print_json(json_pack("{s:o}", "recipes", rows));
 }
 
 static int list_text(void)
 {
-    for (uint32_t i = 0; gyre_recipe_name(i); i++) printf("%s%s\n  %s\n  from: %s\n", i ? "\n" : "", gyre_recipe_name(i), gyre_recipe_about(i), gyre_recipe_source(i));
+    for (uint32_t i = 0; gyre_recipe_name(i); i++)
+        printf("%s%s\n  %s\n  from: %s\n", i ? "\n" : "", gyre_recipe_name(i), gyre_recipe_about(i),
+               gyre_recipe_source(i));
     return 0;
 }
 
@@ -41,4 +44,5 @@ static int run(int argc, char **argv)
     return 0;
 }
 
-const struct cli_command cli_recipes = {"recipes", "[NAME|FILE]", "List the ways to quantize, or show and check one", run, 1, true};
+const struct cli_command cli_recipes = {
+    "recipes", "[NAME|FILE]", "List the ways to quantize, or show and check one", run, 1, true};

@@ -1,6 +1,6 @@
 // gyre reproduce: make a file again from its manifest and compare every byte's hash.
 #include "cli/cli.h"
-#include "quantizer/verify.h"
+#include "quantizer/trust/verify.h"
 
 #include <stdio.h>
 
@@ -13,8 +13,11 @@ static int on_progress(void *user, double fraction, double eta, const char *what
 
 static int print_json(const gyre_reproduce_params *p, const gyre_reproduce_result *r, const gyre_error *err)
 {
-    return cli_print_json(json_pack("{s:b, s:s, s:I, s:I, s:s?, s:b, s:s?, s:s?}", "ok", err->code == GYRE_OK, "manifest", p->manifest, "tensors", (json_int_t)r->tensors, "differing", (json_int_t)r->differing,
-                                    "first", *r->first ? r->first : NULL, "metadata_differs", (int)r->metadata_differs, "surroundings", *r->surroundings ? r->surroundings : NULL, "error", err->code == GYRE_OK ? NULL : err->message));
+    return cli_print_json(json_pack("{s:b, s:s, s:I, s:I, s:s?, s:b, s:s?, s:s?}", "ok", err->code == GYRE_OK,
+                                    "manifest", p->manifest, "tensors", (json_int_t)r->tensors, "differing",
+                                    (json_int_t)r->differing, "first", *r->first ? r->first : NULL, "metadata_differs",
+                                    (int)r->metadata_differs, "surroundings", *r->surroundings ? r->surroundings : NULL,
+                                    "error", err->code == GYRE_OK ? NULL : err->message));
 }
 
 static int run(int argc, char **argv)
@@ -24,13 +27,17 @@ static int run(int argc, char **argv)
     bool json = false;
     const struct cli_option options[] = {
         {"--base", "MODEL", "the model that the manifest names (required)", CLI_TEXT, &p.base, 0, 0, NULL},
-        {"--calib", "FILE", "a calibration text that the manifest names; may be repeated", CLI_LIST, &calib, 0, 0, NULL},
-        {"--work", "DIR", "make the file there and keep it; default: a folder that is removed", CLI_TEXT, &p.work, 0, 0, NULL},
+        {"--calib", "FILE", "a calibration text that the manifest names; may be repeated", CLI_LIST, &calib, 0, 0,
+         NULL},
+        {"--work", "DIR", "make the file there and keep it; default: a folder that is removed", CLI_TEXT, &p.work, 0, 0,
+         NULL},
         {"--json", NULL, "machine-readable output", CLI_FLAG, &json, 0, 0, NULL},
     };
     const int stop = cli_parse(&cli_reproduce, options, sizeof options / sizeof *options, argc, argv, &p.manifest);
     if (stop >= 0) return stop;
-    if (!p.base) return cli_usage("missing option (--base MODEL): gyre reproduce needs the model that the manifest names; see gyre reproduce --help");
+    if (!p.base)
+        return cli_usage("missing option (--base MODEL): gyre reproduce needs the model that the manifest names; see "
+                         "gyre reproduce --help");
     p.calib = calib.item;
     p.n_calib = calib.n;
     gyre_error err = {0};
@@ -43,4 +50,5 @@ static int run(int argc, char **argv)
     return ok ? failed : cli_fail(&err);
 }
 
-const struct cli_command cli_reproduce = {"reproduce", "MANIFEST", "Quantize again as a manifest says and compare the bytes", run, 1, false};
+const struct cli_command cli_reproduce = {
+    "reproduce", "MANIFEST", "Quantize again as a manifest says and compare the bytes", run, 1, false};

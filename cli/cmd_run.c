@@ -13,10 +13,18 @@ struct run {
     bool json, special;
 };
 
-struct text { char *data; size_t n, cap; };
+struct text {
+    char *data;
+    size_t n, cap;
+};
 
 // What generation made, and why it stopped.
-struct made { uint32_t *tokens, n; size_t prompt_tokens; struct text text; const char *why; };
+struct made {
+    uint32_t *tokens, n;
+    size_t prompt_tokens;
+    struct text text;
+    const char *why;
+};
 
 static bool text_append(struct text *t, const char *bytes, size_t n)
 {
@@ -49,21 +57,29 @@ static int report(const struct run *r, const gyre_engine *engine, const gyre_ses
     const gyre_timings t = gyre_session_timings(session);
     gyre_engine_info info;
     gyre_engine_describe(engine, &info);
-    const double prefill = per_second(t.prefill_tokens, t.prefill_ns), decode = per_second(t.decode_tokens, t.decode_ns);
+    const double prefill = per_second(t.prefill_tokens, t.prefill_ns),
+                 decode = per_second(t.decode_tokens, t.decode_ns);
     const double gbps = decode * (double)info.weight_bytes_per_token * 1e-9;
     if (r->json) {
         json_t *ids = json_array();
         for (uint32_t i = 0; i < m->n; i++) json_array_append_new(ids, json_integer(m->tokens[i]));
-        return cli_print_json(json_pack("{s:o, s:o, s:s, s:s, s:I, s:I, s:f, s:f, s:f, s:i, s:i}", "text", json_stringn(m->text.data, m->text.n), "tokens", ids, "stop", m->why, "device", info.device, "prompt_tokens", (json_int_t)m->prompt_tokens,
-                                        "generated_tokens", (json_int_t)m->n, "prefill_tps", prefill, "decode_tps", decode, "decode_GBps", gbps, "act", (int)info.act, "kv", (int)info.kv));
+        return cli_print_json(json_pack("{s:o, s:o, s:s, s:s, s:I, s:I, s:f, s:f, s:f, s:i, s:i}", "text",
+                                        json_stringn(m->text.data, m->text.n), "tokens", ids, "stop", m->why, "device",
+                                        info.device, "prompt_tokens", (json_int_t)m->prompt_tokens, "generated_tokens",
+                                        (json_int_t)m->n, "prefill_tps", prefill, "decode_tps", decode, "decode_GBps",
+                                        gbps, "act", (int)info.act, "kv", (int)info.kv));
     }
     fputc('\n', stdout);
     fflush(stdout);
-    fprintf(stderr, "%zu prompt tokens at %.1f tok/s, %u tokens at %.1f tok/s (%.2f GB/s of weights) on %s, act %u, kv %u; stopped by %s\n", m->prompt_tokens, prefill, m->n, decode, gbps, info.device, info.act, info.kv, m->why);
+    fprintf(stderr,
+            "%zu prompt tokens at %.1f tok/s, %u tokens at %.1f tok/s (%.2f GB/s of weights) on %s, act %u, kv %u; "
+            "stopped by %s\n",
+            m->prompt_tokens, prefill, m->n, decode, gbps, info.device, info.act, info.kv, m->why);
     return 0;
 }
 
-static gyre_status generate(const struct run *r, const gyre_engine *engine, gyre_session *session, uint32_t next, struct made *m, gyre_error *err)
+static gyre_status generate(const struct run *r, const gyre_engine *engine, gyre_session *session, uint32_t next,
+                            struct made *m, gyre_error *err)
 {
     gyre_text_stream stream = {0};
     char piece[2048];
@@ -74,7 +90,8 @@ static gyre_status generate(const struct run *r, const gyre_engine *engine, gyre
         const bool end = gyre_token_is_end(engine, next);
         if (!end || r->special) {
             m->tokens[m->n++] = next;
-            GYRE_TRY(emit(r, &m->text, piece, gyre_text_push(engine, &stream, next, r->special, piece, sizeof piece), err));
+            GYRE_TRY(
+                emit(r, &m->text, piece, gyre_text_push(engine, &stream, next, r->special, piece, sizeof piece), err));
         }
         if (end) m->why = "end of text";
         else if (m->n < r->n && m->prompt_tokens + m->n >= r->context) m->why = "the context's end";
@@ -99,7 +116,8 @@ static int run_model(struct run *r)
     GYRE_GO(cli_open(r->model, &r->engine, r->json, &engine, &err));
     GYRE_GO(gyre_tokenize(engine, r->prompt, strlen(r->prompt), true, &prompt, &m.prompt_tokens, &err));
     if (m.prompt_tokens == 0) {
-        st = gyre_fail(&err, GYRE_E_INVALID, "cannot continue an empty prompt (-p): there is nothing to start from; give some text");
+        st = gyre_fail(&err, GYRE_E_INVALID,
+                       "cannot continue an empty prompt (-p): there is nothing to start from; give some text");
         goto done;
     }
     gyre_engine_info info;
@@ -124,11 +142,14 @@ static int run(int argc, char **argv)
     const struct cli_option options[] = {
         {"-p", "TEXT", "the prompt (required)", CLI_TEXT, &r.prompt, 0, 0, NULL},
         {"-n", "N", "tokens to generate at most (128)", CLI_U32, &r.n, 1, 1000000, NULL},
-        {"--temp", "T", "temperature; 0 takes the most likely token (0)", CLI_F32, &r.sampling.temperature, 0, 100, NULL},
+        {"--temp", "T", "temperature; 0 takes the most likely token (0)", CLI_F32, &r.sampling.temperature, 0, 100,
+         NULL},
         {"--top-k", "K", "sample among the K most likely; 0: 256 (0)", CLI_U32, &r.sampling.top_k, 0, 256, NULL},
-        {"--top-p", "P", "... and among the smallest set with probability P (1)", CLI_F32, &r.sampling.top_p, 0.000001, 1, NULL},
+        {"--top-p", "P", "... and among the smallest set with probability P (1)", CLI_F32, &r.sampling.top_p, 0.000001,
+         1, NULL},
         {"--seed", "S", "seed of the sampling (0)", CLI_U32, &r.sampling.seed, 0, 4294967295.0, NULL},
-        {"--ctx", "N", "longest text in tokens; default: the model's, at most 4096", CLI_U32, &r.engine.context, 1, 1 << 24, NULL},
+        {"--ctx", "N", "longest text in tokens; default: the model's, at most 4096", CLI_U32, &r.engine.context, 1,
+         1 << 24, NULL},
         CLI_ENGINE_OPTIONS(r.engine),
         {"--special", NULL, "show special tokens in the text", CLI_FLAG, &r.special, 0, 0, NULL},
         {"--json", NULL, "one JSON document instead of the stream", CLI_FLAG, &r.json, 0, 0, NULL},

@@ -16,7 +16,9 @@ static int run(int argc, char **argv)
     };
     const int stop = cli_parse(&cli_tokenize, options, sizeof options / sizeof *options, argc, argv, &model);
     if (stop >= 0) return stop;
-    if (!prompt == !path) return cli_usage("missing option (-p TEXT or --text FILE): gyre tokenize needs one of them; see gyre tokenize --help");
+    if (!prompt == !path)
+        return cli_usage(
+            "missing option (-p TEXT or --text FILE): gyre tokenize needs one of them; see gyre tokenize --help");
     gyre_error err = {0};
     char *text = NULL;
     uint32_t *tokens = NULL;

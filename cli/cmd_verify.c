@@ -1,6 +1,6 @@
 // gyre verify: is a file what its manifest claims, and was it made from this base model?
 #include "cli/cli.h"
-#include "quantizer/verify.h"
+#include "quantizer/trust/verify.h"
 
 #include <stdio.h>
 #include <unistd.h>
@@ -16,9 +16,13 @@ static int print_json(const gyre_verify_params *p, const gyre_verify_result *r, 
 {
     json_t *checks = json_array();
     for (uint32_t i = 0; i < r->n_checks; i++)
-        json_array_append_new(checks, json_pack("{s:s, s:b, s:s}", "name", r->check[i].name, "ok", (int)r->check[i].ok, "detail", r->check[i].detail));
-    json_t *worst = r->worst_error < 0 ? json_null() : json_pack("{s:s, s:f}", "tensor", r->worst, "error", r->worst_error);
-    return cli_print_json(json_pack("{s:b, s:s, s:I, s:I, s:o, s:o}", "ok", (int)ok, "file", p->file, "tensors", (json_int_t)r->tensors, "linears", (json_int_t)r->linears, "checks", checks, "worst", worst));
+        json_array_append_new(checks, json_pack("{s:s, s:b, s:s}", "name", r->check[i].name, "ok", (int)r->check[i].ok,
+                                                "detail", r->check[i].detail));
+    json_t *worst =
+        r->worst_error < 0 ? json_null() : json_pack("{s:s, s:f}", "tensor", r->worst, "error", r->worst_error);
+    return cli_print_json(json_pack("{s:b, s:s, s:I, s:I, s:o, s:o}", "ok", (int)ok, "file", p->file, "tensors",
+                                    (json_int_t)r->tensors, "linears", (json_int_t)r->linears, "checks", checks,
+                                    "worst", worst));
 }
 
 static void print_text(const gyre_verify_params *p, const gyre_verify_result *r, bool ok)
@@ -26,8 +30,11 @@ static void print_text(const gyre_verify_params *p, const gyre_verify_result *r,
     for (uint32_t i = 0; i < r->n_checks; i++)
         if (r->check[i].ok) printf("%-10s %s\n", r->check[i].name, r->check[i].detail);
     if (!ok) return;
-    printf("%s is what its manifest claims: %llu tensors, hashes, container rules", p->file, (unsigned long long)r->tensors);
-    if (p->base) printf(", %llu linears %swithin %.4g of %s", (unsigned long long)r->linears, r->rotated ? "un-rotated " : "", r->worst_error, p->base);
+    printf("%s is what its manifest claims: %llu tensors, hashes, container rules", p->file,
+           (unsigned long long)r->tensors);
+    if (p->base)
+        printf(", %llu linears %swithin %.4g of %s", (unsigned long long)r->linears, r->rotated ? "un-rotated " : "",
+               r->worst_error, p->base);
     printf("\n");
 }
 
@@ -36,7 +43,8 @@ static int run(int argc, char **argv)
     gyre_verify_params p = {.progress = on_progress};
     bool json = false;
     const struct cli_option options[] = {
-        {"--base", "MODEL", "the model it was made from: undo the rotations and compare", CLI_TEXT, &p.base, 0, 0, NULL},
+        {"--base", "MODEL", "the model it was made from: undo the rotations and compare", CLI_TEXT, &p.base, 0, 0,
+         NULL},
         {"--manifest", "FILE", "its manifest; default: FILE.manifest.json", CLI_TEXT, &p.manifest, 0, 0, NULL},
         {"--json", NULL, "machine-readable output", CLI_FLAG, &json, 0, 0, NULL},
     };
@@ -52,4 +60,5 @@ static int run(int argc, char **argv)
     return ok ? failed : cli_fail(&err);
 }
 
-const struct cli_command cli_verify = {"verify", "FILE", "Check a quantized file against its manifest and its base model", run, 1, false};
+const struct cli_command cli_verify = {
+    "verify", "FILE", "Check a quantized file against its manifest and its base model", run, 1, false};

@@ -5,12 +5,16 @@
 #include <stdio.h>
 #include <string.h>
 
-static const struct cli_command *const commands[] = {&cli_devices, &cli_quantize, &cli_recipes, &cli_run, &cli_eval, &cli_compare, &cli_bench, &cli_inspect, &cli_tokenize, &cli_verify, &cli_reproduce};
+static const struct cli_command *const commands[] = {&cli_devices,  &cli_quantize, &cli_recipes,  &cli_run,
+                                                     &cli_eval,     &cli_compare,  &cli_bench,    &cli_inspect,
+                                                     &cli_tokenize, &cli_verify,   &cli_reproduce};
 enum { COMMANDS = sizeof commands / sizeof *commands };
 
 static void usage(FILE *to)
 {
-    fputs("usage: gyre COMMAND [ARGUMENT]... [OPTION]...\n\nRuns and makes language models with rotated int4 weights on Vulkan and OpenCL devices.\n\n", to);
+    fputs("usage: gyre COMMAND [ARGUMENT]... [OPTION]...\n\nRuns and makes language models with rotated int4 weights "
+          "on Vulkan and OpenCL devices.\n\n",
+          to);
     for (int i = 0; i < COMMANDS; i++) fprintf(to, "  %-10s %s\n", commands[i]->name, commands[i]->about);
     fputs("\ngyre COMMAND --help tells a command's options.\n", to);
 }
@@ -18,7 +22,8 @@ static void usage(FILE *to)
 int main(int argc, char **argv)
 {
     if (argc < 2) {
-        cli_usage("no command: one of devices, quantize, recipes, run, eval, compare, bench, inspect, tokenize, verify, reproduce is needed; see gyre --help");
+        cli_usage("no command: one of devices, quantize, recipes, run, eval, compare, bench, inspect, tokenize, "
+                  "verify, reproduce is needed; see gyre --help");
         usage(stderr);
         return 2;
     }

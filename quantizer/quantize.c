@@ -1,12 +1,12 @@
 // The public entry: plan, then step by step through the model, then the names. See quantizer.h.
 // What is rounded how is layer.c's, what lies where plan.c's, what survives a kill output.c's.
-#include "quantizer/choose.h"
-#include "quantizer/journal.h"
-#include "quantizer/layer.h"
-#include "quantizer/manifest.h"
-#include "quantizer/note.h"
-#include "quantizer/report_run.h"
-#include "quantizer/summary.h"
+#include "quantizer/pass/search.h"
+#include "quantizer/file/journal.h"
+#include "quantizer/pass/layer.h"
+#include "quantizer/file/manifest.h"
+#include "quantizer/report/note.h"
+#include "quantizer/run_report.h"
+#include "quantizer/pass/summary.h"
 #include "runtime/util/base.h"
 #include "runtime/util/clock.h"
 #include "runtime/util/file.h"
@@ -109,7 +109,8 @@ static gyre_status measure_block(struct run *r, json_t *note, gyre_error *err)
     GYRE_TRY(gyre_summary_block(r->summary, &r->layer, &errors, look ? taps : NULL, err));
     // A block that overflowed says so in the figures by their absence.
     const bool good = gyre_note_add(note, "rtn_error", errors.rtn_error) &&
-                      gyre_note_add(note, "recipe_error", errors.recipe_error) && (!look || gyre_note_add_taps(note, taps));
+                      gyre_note_add(note, "recipe_error", errors.recipe_error) &&
+                      (!look || gyre_note_add_taps(note, taps));
     return good ? GYRE_OK : no_memory(err);
 }
 
@@ -187,7 +188,8 @@ static void fill_damping(const struct run *r, gyre_quantize_summary *s)
                 s->worst_damping = fmax(s->worst_damping, n.damp);
             }
             // Linears that read at one tap have its inputs in common.
-            if (i == GYRE_SITE_Q || i == GYRE_SITE_O || i == GYRE_SITE_GATE || i == GYRE_SITE_DOWN) s->dead_inputs += n.dead;
+            if (i == GYRE_SITE_Q || i == GYRE_SITE_O || i == GYRE_SITE_GATE || i == GYRE_SITE_DOWN)
+                s->dead_inputs += n.dead;
         }
 }
 
@@ -213,7 +215,8 @@ static gyre_status fill_summary(const struct run *r, gyre_quantize_summary *s, g
         const json_t *note = gyre_output_note(&r->out, l + 1);
         s->rtn_weight_error += gyre_note_figure(note, "rtn_weights") / layers;
         s->recipe_weight_error += gyre_note_figure(note, "recipe_weights") / layers;
-        s->layer[l] = (gyre_quantize_layer){gyre_note_figure(note, "rtn_error"), gyre_note_figure(note, "recipe_error")};
+        s->layer[l] =
+            (gyre_quantize_layer){gyre_note_figure(note, "rtn_error"), gyre_note_figure(note, "recipe_error")};
     }
     for (uint64_t i = p->globals; i < p->gguf.n_tensors; i++)
         if (p->gguf.tensors[i].n_dims == 2) bytes += p->gguf.tensors[i].bytes;

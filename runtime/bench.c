@@ -18,7 +18,8 @@ struct roof {
 };
 
 // Best time of a few runs of `copies` equal dispatches in one recording, in seconds.
-static gyre_status measure(const struct roof *r, const char *kernel, int32_t count, int32_t loops, uint32_t threads, uint32_t copies, double *seconds, gyre_error *err)
+static gyre_status measure(const struct roof *r, const char *kernel, int32_t count, int32_t loops, uint32_t threads,
+                           uint32_t copies, double *seconds, gyre_error *err)
 {
     const struct gyre_kernel_params kp = {kernel, 3, {r->workgroup, 1, 1}};
     const struct gyre_roof_params p = {(int32_t)threads, count, loops};
@@ -54,7 +55,9 @@ static gyre_status roof_buffers(struct roof *r, gyre_error *err)
     const struct gyre_device_info *info = gyre_device_info(r->device);
     r->workgroup = info->software ? 8 : 64;
     r->threads = info->software ? 1024 : 262144; // enough lanes in flight to cover a GPU's latency
-    r->data.size = GYRE_MIN((uint64_t)READ_BYTES * (info->software ? 1 : 4), GYRE_MIN(info->max_binding, info->max_buffer)) / 16 * 16;
+    r->data.size =
+        GYRE_MIN((uint64_t)READ_BYTES * (info->software ? 1 : 4), GYRE_MIN(info->max_binding, info->max_buffer)) / 16 *
+        16;
     r->out.size = (uint64_t)r->threads * 4;
     GYRE_TRY(gyre_buffer_create(r->device, r->data.size, "roof data", &r->data.buffer, err));
     GYRE_TRY(gyre_buffer_create(r->device, r->out.size, "roof out", &r->out.buffer, err));
@@ -64,7 +67,8 @@ static gyre_status roof_buffers(struct roof *r, gyre_error *err)
     uint32_t x = 2463534242u;
     for (uint64_t at = 0; at < r->data.size && st == GYRE_OK; at += 1 << 20) {
         for (int i = 0; i < 1 << 18; i++) noise[i] = x ^= x << 13, x ^= x >> 17, x ^= x << 5;
-        st = gyre_buffer_write(r->device, r->data.buffer, at, noise, GYRE_MIN((uint64_t)1 << 20, r->data.size - at), err);
+        st = gyre_buffer_write(r->device, r->data.buffer, at, noise, GYRE_MIN((uint64_t)1 << 20, r->data.size - at),
+                               err);
     }
     free(noise);
     return st;
@@ -125,7 +129,8 @@ static int by_time(const void *a, const void *b)
     return (x < y) - (x > y);
 }
 
-gyre_status gyre_engine_profile(gyre_engine *e, gyre_graph *graph, gyre_profile_row *rows, size_t cap, size_t *n, gyre_error *err)
+gyre_status gyre_engine_profile(gyre_engine *e, gyre_graph *graph, gyre_profile_row *rows, size_t cap, size_t *n,
+                                gyre_error *err)
 {
     const uint32_t count = gyre_graph_dispatch_count(graph);
     uint64_t *ns = calloc(count, sizeof *ns);

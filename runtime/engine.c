@@ -13,7 +13,10 @@ enum { DEFAULT_CONTEXT = 4096, DEFAULT_ROWS = 512 };
 static bool bits_ok(uint32_t bits) { return bits == 16 || bits == 8 || bits == 4; }
 
 // The reference device may also keep the cache in f32: what is left then between two forms of a model is not the cache.
-static bool kv_ok(uint32_t bits, const char *device) { return bits_ok(bits) || (bits == 32 && strcmp(device, "cpu") == 0); }
+static bool kv_ok(uint32_t bits, const char *device)
+{
+    return bits_ok(bits) || (bits == 32 && strcmp(device, "cpu") == 0);
+}
 
 // The folder asked for; by default $XDG_CACHE_HOME/gyre or ~/.cache/gyre. NULL when none is wanted or can be made.
 static const char *cache_dir(const char *asked, char *out, size_t cap)
@@ -26,7 +29,9 @@ static const char *cache_dir(const char *asked, char *out, size_t cap)
     return n > 0 && (size_t)n < cap && gyre_make_dirs(out, NULL) == GYRE_OK ? out : NULL;
 }
 
-struct load_progress { const gyre_engine_params *params; };
+struct load_progress {
+    const gyre_engine_params *params;
+};
 
 static int on_load(void *user, double fraction)
 {
@@ -46,9 +51,12 @@ static gyre_status step_buffers(gyre_engine *e, gyre_error *err)
     e->row_data = calloc(e->max_rows, 16);
     e->state_data = calloc(e->sequences, 16);
     e->sequence_used = calloc(e->sequences, sizeof *e->sequence_used);
-    if (!e->row_data || !e->state_data || !e->sequence_used) return gyre_fail(err, GYRE_E_NOMEM, "cannot open engine: out of memory");
+    if (!e->row_data || !e->state_data || !e->sequence_used)
+        return gyre_fail(err, GYRE_E_NOMEM, "cannot open engine: out of memory");
     if (logits > gyre_device_info(e->device)->max_binding) {
-        return gyre_fail(err, GYRE_E_DEVICE_MEM, "cannot open engine (%s): the logits of %u sequences exceed one binding; use fewer sequences", gyre_device_info(e->device)->id, e->sequences);
+        return gyre_fail(err, GYRE_E_DEVICE_MEM,
+                         "cannot open engine (%s): the logits of %u sequences exceed one binding; use fewer sequences",
+                         gyre_device_info(e->device)->id, e->sequences);
     }
     GYRE_TRY(binding(e, (uint64_t)e->max_rows * 16, "rows", &e->rows, err));
     GYRE_TRY(binding(e, (uint64_t)e->sequences * 16, "sampling state", &e->state, err));
@@ -58,7 +66,8 @@ static gyre_status step_buffers(gyre_engine *e, gyre_error *err)
     return gyre_buffer_write(e->device, e->state.buffer, 0, e->state_data, (uint64_t)e->sequences * 16, err);
 }
 
-static gyre_status open_on(gyre_device *device, const char *path, const gyre_engine_params *p, gyre_engine *e, gyre_error *err)
+static gyre_status open_on(gyre_device *device, const char *path, const gyre_engine_params *p, gyre_engine *e,
+                           gyre_error *err)
 {
     e->device = device;
     e->log = p->log;
@@ -67,20 +76,31 @@ static gyre_status open_on(gyre_device *device, const char *path, const gyre_eng
     struct load_progress progress = {p};
     GYRE_TRY(gyre_llama_load(device, e->source, on_load, &progress, &e->model, err));
     const struct gyre_hparams *hp = &e->model.hp;
-    e->precision = (struct gyre_precision){p->act ? p->act : hp->act_bits, p->kv ? p->kv : hp->kv_bits, hp->act_clip, hp->kv_clip};
-    if (!bits_ok(e->precision.act) || !kv_ok(e->precision.kv, gyre_device_info(device)->id)) return gyre_fail(err, GYRE_E_INVALID, "cannot open engine (%s): activations and KV have 16, 8 or 4 bits, not %u and %u", path, e->precision.act, e->precision.kv);
-    if (p->context > hp->context) return gyre_fail(err, GYRE_E_INVALID, "cannot open engine (%s): a context of %u tokens was asked for and the model's is %u; ask for less", path, p->context, hp->context);
+    e->precision =
+        (struct gyre_precision){p->act ? p->act : hp->act_bits, p->kv ? p->kv : hp->kv_bits, hp->act_clip, hp->kv_clip};
+    if (!bits_ok(e->precision.act) || !kv_ok(e->precision.kv, gyre_device_info(device)->id))
+        return gyre_fail(err, GYRE_E_INVALID,
+                         "cannot open engine (%s): activations and KV have 16, 8 or 4 bits, not %u and %u", path,
+                         e->precision.act, e->precision.kv);
+    if (p->context > hp->context)
+        return gyre_fail(
+            err, GYRE_E_INVALID,
+            "cannot open engine (%s): a context of %u tokens was asked for and the model's is %u; ask for less", path,
+            p->context, hp->context);
     e->context = p->context ? p->context : GYRE_MIN(hp->context, (uint32_t)DEFAULT_CONTEXT);
     e->sequences = p->sequences ? p->sequences : 1;
     e->max_rows = GYRE_MIN(p->max_rows ? p->max_rows : DEFAULT_ROWS, 1u << (GYRE_BUCKETS - 1));
     GYRE_TRY(gyre_kv_create(device, hp, e->precision.kv, e->precision.kv_clip, e->sequences, e->context, &e->kv, err));
     GYRE_TRY(step_buffers(e, err));
     const struct gyre_device_info *info = gyre_device_info(device);
-    gyre_logf(&e->log, GYRE_LOG_INFO, "engine: %s on %s (%s), act %u, kv %u, context %u, weights %.1f MiB, kv %.1f MiB", hp->arch, info->id, info->name, e->precision.act, e->precision.kv, e->context, (double)e->model.weight_bytes / 1048576.0, (double)e->kv.bytes / 1048576.0);
+    gyre_logf(&e->log, GYRE_LOG_INFO, "engine: %s on %s (%s), act %u, kv %u, context %u, weights %.1f MiB, kv %.1f MiB",
+              hp->arch, info->id, info->name, e->precision.act, e->precision.kv, e->context,
+              (double)e->model.weight_bytes / 1048576.0, (double)e->kv.bytes / 1048576.0);
     return GYRE_OK;
 }
 
-gyre_status gyre_engine_open(const char *model_path, const gyre_engine_params *params, gyre_engine **out, gyre_error *err)
+gyre_status gyre_engine_open(const char *model_path, const gyre_engine_params *params, gyre_engine **out,
+                             gyre_error *err)
 {
     *out = NULL;
     gyre_engine *e = calloc(1, sizeof *e);
@@ -105,7 +125,8 @@ gyre_status gyre_engine_open(const char *model_path, const gyre_engine_params *p
     return GYRE_OK;
 }
 
-gyre_status gyre_engine_open_beside(gyre_engine *first, const char *model_path, const gyre_engine_params *params, gyre_engine **out, gyre_error *err)
+gyre_status gyre_engine_open_beside(gyre_engine *first, const char *model_path, const gyre_engine_params *params,
+                                    gyre_engine **out, gyre_error *err)
 {
     *out = NULL;
     gyre_engine *e = calloc(1, sizeof *e);
@@ -146,9 +167,22 @@ void gyre_engine_describe(const gyre_engine *e, gyre_engine_info *out)
     const struct gyre_hparams *hp = &e->model.hp;
     const struct gyre_device_info *info = gyre_device_info(e->device);
     *out = (gyre_engine_info){
-        .act = e->precision.act, .kv = e->precision.kv, .context = e->context, .vocab = hp->vocab, .layers = hp->n_layers, .width = hp->width,
-        .heads = hp->heads, .kv_heads = hp->kv_heads, .head_dim = hp->head_dim, .ffn = hp->ffn, .wgroup = hp->wgroup,
-        .weight_bytes = e->model.weight_bytes, .kv_bytes = e->kv.bytes, .r3 = hp->rot.r3, .r4 = hp->rot.r4.n != 0, .head_rotation = hp->rot.head.n != 0,
+        .act = e->precision.act,
+        .kv = e->precision.kv,
+        .context = e->context,
+        .vocab = hp->vocab,
+        .layers = hp->n_layers,
+        .width = hp->width,
+        .heads = hp->heads,
+        .kv_heads = hp->kv_heads,
+        .head_dim = hp->head_dim,
+        .ffn = hp->ffn,
+        .wgroup = hp->wgroup,
+        .weight_bytes = e->model.weight_bytes,
+        .kv_bytes = e->kv.bytes,
+        .r3 = hp->rot.r3,
+        .r4 = hp->rot.r4.n != 0,
+        .head_rotation = hp->rot.head.n != 0,
     };
     snprintf(out->device, sizeof out->device, "%s", info->id);
     snprintf(out->device_name, sizeof out->device_name, "%s", info->name);
@@ -165,7 +199,9 @@ gyre_status gyre_sequence_take(gyre_engine *e, uint32_t *slot, gyre_error *err)
         *slot = i;
         return GYRE_OK;
     }
-    return gyre_fail(err, GYRE_E_INVALID, "cannot start a session: all %u sequences of the engine are in use; open it with more", e->sequences);
+    return gyre_fail(err, GYRE_E_INVALID,
+                     "cannot start a session: all %u sequences of the engine are in use; open it with more",
+                     e->sequences);
 }
 
 void gyre_sequence_release(gyre_engine *e, uint32_t slot)
@@ -190,13 +226,17 @@ int gyre_list_devices(gyre_device_facts *out, int cap, gyre_device_missing *miss
     static const char *const dot[] = {"none", "emulated", "accelerated"};
     for (int i = 0; i < GYRE_MIN(GYRE_MIN(n, MOST), cap); i++) {
         gyre_device_facts *f = &out[i];
-        *f = (gyre_device_facts){.software = info[i].software, .f16 = info[i].f16, .memory_bytes = info[i].memory_bytes, .int8_dot = dot[info[i].int_dot]};
+        *f = (gyre_device_facts){.software = info[i].software,
+                                 .f16 = info[i].f16,
+                                 .memory_bytes = info[i].memory_bytes,
+                                 .int8_dot = dot[info[i].int_dot]};
         memcpy(f->id, info[i].id, sizeof f->id);
         memcpy(f->name, info[i].name, sizeof f->name);
         memcpy(f->driver, info[i].driver, sizeof f->driver);
         memcpy(f->cooperative_matrix, info[i].cooperative_matrix, sizeof f->cooperative_matrix);
         uint32_t n_sizes = 0;
-        for (uint32_t s = info[i].subgroup_min; s && s <= info[i].subgroup_max && n_sizes < 4; s *= 2) f->subgroup_sizes[n_sizes++] = s;
+        for (uint32_t s = info[i].subgroup_min; s && s <= info[i].subgroup_max && n_sizes < 4; s *= 2)
+            f->subgroup_sizes[n_sizes++] = s;
     }
     *n_missing = n_absent;
     for (int i = 0; missing && i < GYRE_MIN(n_absent, cap_missing); i++) {

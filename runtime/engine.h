@@ -3,44 +3,52 @@
 #include "runtime/gyre.h"
 #include "runtime/model/kv.h"
 #include "runtime/model/llama.h"
-#include "runtime/model/tokenizer.h"
+#include "runtime/text/tokenizer.h"
 
 enum { GYRE_BUCKETS = 10, GYRE_HISTORY = 64, GYRE_MAX_TOP_K = 256 };
 
 // A recorded step for `rows` rows whose first `wanting` rows get logits and a sample from the k best.
-struct gyre_step_graph { uint32_t rows, wanting, k; gyre_graph *graph; };
+struct gyre_step_graph {
+    uint32_t rows, wanting, k;
+    gyre_graph *graph;
+};
 
 struct gyre_engine {
     gyre_device *device;
     bool owns_device;
     gyre_log log;
-    char cache_dir[1024];                    // the device's options point here
+    char cache_dir[1024]; // the device's options point here
     gyre_source *source;
     gyre_tokenizer *tokenizer;
     struct gyre_llama model;
     struct gyre_kv kv;
     struct gyre_precision precision;
     uint32_t context, max_rows, sequences;
-    bool *sequence_used;                     // [sequences]
+    bool *sequence_used; // [sequences]
 
     // What a step updates between replays; see shaders/params.h for rows and kernels.def for the sampling state.
     struct gyre_binding rows, state, history, logits;
-    int32_t *row_data;                       // [max_rows][4]
-    uint32_t *state_data;                    // [sequences][4], what the device holds
-    bool resident;                           // device row 0 is {next token, sequence, position} of the last sample
+    int32_t *row_data;    // [max_rows][4]
+    uint32_t *state_data; // [sequences][4], what the device holds
+    bool resident;        // device row 0 is {next token, sequence, position} of the last sample
     int32_t resident_row[4];
 
     struct gyre_step_graph *steps;
     uint32_t n_steps;
-    uint64_t host_allocations;               // made while stepping; a test asserts that decoding makes none
+    uint64_t host_allocations; // made while stepping; a test asserts that decoding makes none
 };
 
 // One row of a step. A row that wants a sample gets it in *next.
-struct gyre_step_row { uint32_t token, sequence, position; uint32_t *next; const gyre_sampling *sampling; };
+struct gyre_step_row {
+    uint32_t token, sequence, position;
+    uint32_t *next;
+    const gyre_sampling *sampling;
+};
 
 // Runs rows in order of the list, in chunks of at most max_rows; pages must be reserved. Returns after the samples are
 // read when any row wants one. `wait_ns` (may be NULL) receives the time spent waiting for the device.
-gyre_status gyre_engine_step(gyre_engine *engine, const struct gyre_step_row *rows, size_t n, uint64_t *wait_ns, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_engine_step(gyre_engine *engine, const struct gyre_step_row *rows, size_t n, uint64_t *wait_ns,
+                             gyre_error *err) GYRE_MUST_USE;
 
 // The smallest recorded size for n rows, not above max_rows.
 uint32_t gyre_engine_bucket(const gyre_engine *engine, uint32_t n);
@@ -49,9 +57,11 @@ uint32_t gyre_engine_bucket(const gyre_engine *engine, uint32_t n);
 gyre_value gyre_engine_body(gyre_engine *engine, gyre_graph *graph);
 
 // The recorded step of a bucket (made at its first use).
-gyre_status gyre_engine_step_graph(gyre_engine *engine, uint32_t rows, uint32_t k, gyre_graph **out, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_engine_step_graph(gyre_engine *engine, uint32_t rows, uint32_t k, gyre_graph **out,
+                                   gyre_error *err) GYRE_MUST_USE;
 // Device time by kernel of one replay of `graph`.
-gyre_status gyre_engine_profile(gyre_engine *engine, gyre_graph *graph, gyre_profile_row *rows, size_t cap, size_t *n, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_engine_profile(gyre_engine *engine, gyre_graph *graph, gyre_profile_row *rows, size_t cap, size_t *n,
+                                gyre_error *err) GYRE_MUST_USE;
 
 gyre_status gyre_sequence_take(gyre_engine *engine, uint32_t *slot, gyre_error *err) GYRE_MUST_USE;
 void gyre_sequence_release(gyre_engine *engine, uint32_t slot);

@@ -26,7 +26,9 @@ typedef struct gyre_device_facts {
     const char *int8_dot;       // "none", "emulated", "accelerated"
     char cooperative_matrix[4][32];
 } gyre_device_facts;
-typedef struct gyre_device_missing { char backend[16], why[160]; } gyre_device_missing;
+typedef struct gyre_device_missing {
+    char backend[16], why[160];
+} gyre_device_missing;
 
 // Lists what exists (hardware first, `cpu` last); returns the number of devices, filling at most cap.
 int gyre_list_devices(gyre_device_facts *out, int cap, gyre_device_missing *missing, int cap_missing, int *n_missing);
@@ -50,15 +52,17 @@ typedef struct gyre_engine_params {
     void *user;
 } gyre_engine_params;
 
-gyre_status gyre_engine_open(const char *model_path, const gyre_engine_params *params, gyre_engine **out, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_engine_open(const char *model_path, const gyre_engine_params *params, gyre_engine **out,
+                             gyre_error *err) GYRE_MUST_USE;
 // A second model on the first one's device (eval --reference); `params->device` is ignored. Close it before `first`.
-gyre_status gyre_engine_open_beside(gyre_engine *first, const char *model_path, const gyre_engine_params *params, gyre_engine **out, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_engine_open_beside(gyre_engine *first, const char *model_path, const gyre_engine_params *params,
+                                    gyre_engine **out, gyre_error *err) GYRE_MUST_USE;
 void gyre_engine_close(gyre_engine *engine);
 
 typedef struct gyre_engine_info {
     char device[32], device_name[128], arch[32];
     uint32_t act, kv, context, vocab, layers, width, heads, kv_heads, head_dim, ffn, wgroup;
-    uint64_t weight_bytes;        // on the device
+    uint64_t weight_bytes;           // on the device
     uint64_t weight_bytes_per_token; // read by one decode step: everything but the embedding table's untouched rows
     uint64_t kv_bytes, scratch_bytes;
     bool r3, r4, head_rotation;
@@ -76,15 +80,21 @@ gyre_status gyre_inspect(const char *path, char **json, gyre_error *err) GYRE_MU
 // ---- text -------------------------------------------------------------------------------------------
 
 // *tokens is malloc'd.
-gyre_status gyre_tokenize(const gyre_engine *engine, const char *text, size_t bytes, bool special, uint32_t **tokens, size_t *n, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_tokenize(const gyre_engine *engine, const char *text, size_t bytes, bool special, uint32_t **tokens,
+                          size_t *n, gyre_error *err) GYRE_MUST_USE;
 // Tokenizing needs no device: reads only the model's metadata.
-gyre_status gyre_tokenize_with(const char *model_path, const char *text, size_t bytes, bool special, uint32_t **tokens, size_t *n, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_tokenize_with(const char *model_path, const char *text, size_t bytes, bool special, uint32_t **tokens,
+                               size_t *n, gyre_error *err) GYRE_MUST_USE;
 bool gyre_token_is_end(const gyre_engine *engine, uint32_t token);
 bool gyre_token_is_special(const gyre_engine *engine, uint32_t token);
 // Feeds one token to a UTF-8 stream; writes complete characters to out[cap >= 1024] and returns their number of bytes.
 // With flush, what is incomplete is released as U+FFFD. State: zero-initialise, one per text.
-typedef struct gyre_text_stream { unsigned char pending[4]; uint32_t n; } gyre_text_stream;
-size_t gyre_text_push(const gyre_engine *engine, gyre_text_stream *stream, uint32_t token, bool special, char *out, size_t cap);
+typedef struct gyre_text_stream {
+    unsigned char pending[4];
+    uint32_t n;
+} gyre_text_stream;
+size_t gyre_text_push(const gyre_engine *engine, gyre_text_stream *stream, uint32_t token, bool special, char *out,
+                      size_t cap);
 size_t gyre_text_flush(gyre_text_stream *stream, char *out, size_t cap);
 
 // ---- sessions ---------------------------------------------------------------------------------------
@@ -93,24 +103,38 @@ typedef struct gyre_session gyre_session;
 gyre_status gyre_session_create(gyre_engine *engine, gyre_session **out, gyre_error *err) GYRE_MUST_USE;
 void gyre_session_destroy(gyre_session *session);
 
-typedef struct gyre_sampling { float temperature; uint32_t top_k; float top_p; uint32_t seed; } gyre_sampling; // zeros: greedy
+typedef struct gyre_sampling {
+    float temperature;
+    uint32_t top_k;
+    float top_p;
+    uint32_t seed;
+} gyre_sampling; // zeros: greedy
 
 // Makes the session hold exactly `tokens` (reusing the longest common prefix) and samples the token that follows.
 // n must be 1..context-1. *next receives it.
-gyre_status gyre_session_sync(gyre_session *session, const uint32_t *tokens, size_t n, const gyre_sampling *sampling, uint32_t *next, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_session_sync(gyre_session *session, const uint32_t *tokens, size_t n, const gyre_sampling *sampling,
+                              uint32_t *next, gyre_error *err) GYRE_MUST_USE;
 // Appends `token` (normally the last *next) and samples again: one recorded replay, no allocation.
 gyre_status gyre_session_decode(gyre_session *session, uint32_t token, uint32_t *next, gyre_error *err) GYRE_MUST_USE;
 size_t gyre_session_length(const gyre_session *session);
 
-typedef struct gyre_timings { uint64_t prefill_tokens, prefill_ns, decode_tokens, decode_ns, decode_host_ns; } gyre_timings;
+typedef struct gyre_timings {
+    uint64_t prefill_tokens, prefill_ns, decode_tokens, decode_ns, decode_host_ns;
+} gyre_timings;
 gyre_timings gyre_session_timings(const gyre_session *session); // decode_host_ns: time not spent waiting for the device
 
 // Steps several sessions of one engine in one recorded graph (a server's unit of work). Each part appends n tokens.
-typedef struct gyre_step_part { gyre_session *session; const uint32_t *tokens; uint32_t n; uint32_t next; } gyre_step_part;
+typedef struct gyre_step_part {
+    gyre_session *session;
+    const uint32_t *tokens;
+    uint32_t n;
+    uint32_t next;
+} gyre_step_part;
 gyre_status gyre_step(gyre_engine *engine, gyre_step_part *parts, size_t n_parts, gyre_error *err) GYRE_MUST_USE;
 
 // Logits of the position after `tokens` (tests, golden data): logits[vocab].
-gyre_status gyre_logits(gyre_engine *engine, const uint32_t *tokens, size_t n, float *logits, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_logits(gyre_engine *engine, const uint32_t *tokens, size_t n, float *logits,
+                        gyre_error *err) GYRE_MUST_USE;
 
 // ---- evaluation -------------------------------------------------------------------------------------
 
@@ -124,17 +148,20 @@ typedef struct gyre_eval_result {
     uint64_t tokens;             // predicted
     double nll, ppl, ppl_stderr; // nats per predicted token; exp(nll)
     bool has_reference;
-    double kl, top1_agreement;   // to the reference: mean KL(reference || model) in nats; share of the same most likely token
+    double kl,
+        top1_agreement; // to the reference: mean KL(reference || model) in nats; share of the same most likely token
     double seconds;
     uint32_t windows;
     bool stderr_from_windows;
-    bool kl_is_bound;            // from stored logits with k below the vocabulary: kl is a lower bound, see below
+    bool kl_is_bound; // from stored logits with k below the vocabulary: kl is a lower bound, see below
     double nll_stderr, kl_stderr, top1_stderr;
 } gyre_eval_result;
 
 // n_tokens >= 2; ctx 2..context; windows 0: as many as there are. progress gets finished fraction and running ppl.
-gyre_status gyre_eval(gyre_engine *engine, gyre_engine *reference /* may be NULL */, const uint32_t *tokens, size_t n_tokens, uint32_t ctx, uint32_t windows,
-                      int (*progress)(void *user, double fraction, double ppl), void *user, gyre_eval_result *out, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_eval(gyre_engine *engine, gyre_engine *reference /* may be NULL */, const uint32_t *tokens,
+                      size_t n_tokens, uint32_t ctx, uint32_t windows,
+                      int (*progress)(void *user, double fraction, double ppl), void *user, gyre_eval_result *out,
+                      gyre_error *err) GYRE_MUST_USE;
 
 // Reference logits from a file: of every predicted token the k largest logits of a model and the probability of all
 // others together. The KL of such a row counts the others as one bucket. Merging outcomes never raises a KL (data
@@ -142,9 +169,9 @@ gyre_status gyre_eval(gyre_engine *engine, gyre_engine *reference /* may be NULL
 // The agreement of the most likely token is exact.
 typedef struct gyre_reference gyre_reference;
 typedef struct gyre_reference_info {
-    char model[80];                          // base name of the file that made it
-    uint32_t texts, vocab, ctx, k, act, kv;  // act, kv: what the model ran at
-    uint64_t tokens;                         // predicted, in all texts
+    char model[80];                         // base name of the file that made it
+    uint32_t texts, vocab, ctx, k, act, kv; // act, kv: what the model ran at
+    uint64_t tokens;                        // predicted, in all texts
 } gyre_reference_info;
 bool gyre_reference_is(const char *path); // by its first bytes; false, too, for what cannot be read
 // Reads and checks a whole file. GYRE_E_FORMAT for a truncated or damaged one.
@@ -152,13 +179,17 @@ gyre_status gyre_reference_open(const char *path, gyre_reference **out, gyre_err
 void gyre_reference_close(gyre_reference *reference); // accepts NULL
 void gyre_reference_describe(const gyre_reference *reference, gyre_reference_info *out);
 
-typedef struct gyre_eval_text { const uint32_t *tokens; size_t n; const char *name; } gyre_eval_text; // name: in messages, or NULL
+typedef struct gyre_eval_text {
+    const uint32_t *tokens;
+    size_t n;
+    const char *name;
+} gyre_eval_text; // name: in messages, or NULL
 typedef struct gyre_eval_params {
-    uint32_t ctx, windows;           // windows of each text, at most; 0: as many as it has
-    gyre_engine *reference;          // a model opened beside the engine, or
-    const gyre_reference *stored;    // ... stored logits of the same tokens, ctx and windows; or neither
-    const char *save;                // also store the engine's logits as this file; NULL: not
-    uint32_t save_k;                 // logits of a token in it; 0: 64, or the vocabulary where that is smaller
+    uint32_t ctx, windows;        // windows of each text, at most; 0: as many as it has
+    gyre_engine *reference;       // a model opened beside the engine, or
+    const gyre_reference *stored; // ... stored logits of the same tokens, ctx and windows; or neither
+    const char *save;             // also store the engine's logits as this file; NULL: not
+    uint32_t save_k;              // logits of a token in it; 0: 64, or the vocabulary where that is smaller
     int (*progress)(void *user, double fraction, double ppl); // as in gyre_eval; may be NULL
     void *user;
 } gyre_eval_params;
@@ -166,21 +197,32 @@ typedef struct gyre_eval_params {
 // Evaluates several texts in one go: each[n] (may be NULL) gets theirs, *all that of all their tokens together. The file
 // `save` appears only when everything succeeded. GYRE_E_INVALID for a text too short, a token outside the vocabulary, a
 // reference that does not fit; GYRE_E_IO for a file that cannot be written, before anything is computed where possible.
-gyre_status gyre_eval_texts(gyre_engine *engine, const gyre_eval_text *texts, uint32_t n, const gyre_eval_params *params,
-                            gyre_eval_result *each, gyre_eval_result *all, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_eval_texts(gyre_engine *engine, const gyre_eval_text *texts, uint32_t n,
+                            const gyre_eval_params *params, gyre_eval_result *each, gyre_eval_result *all,
+                            gyre_error *err) GYRE_MUST_USE;
 
 // ---- benchmark --------------------------------------------------------------------------------------
 
-typedef struct gyre_roofs { char device[32], name[128]; double read_gbps, int8_gops, f32_gflops, dispatch_us, round_trip_us; } gyre_roofs;
+typedef struct gyre_roofs {
+    char device[32], name[128];
+    double read_gbps, int8_gops, f32_gflops, dispatch_us, round_trip_us;
+} gyre_roofs;
 // device NULL: the best there is.
 gyre_status gyre_measure_roofs(const char *device, const gyre_log *log, gyre_roofs *out, gyre_error *err) GYRE_MUST_USE;
 
-typedef struct gyre_profile_row { char op[32]; uint32_t dispatches; double ms; } gyre_profile_row;
+typedef struct gyre_profile_row {
+    char op[32];
+    uint32_t dispatches;
+    double ms;
+} gyre_profile_row;
 // Per-kernel device time of one recorded step of `step_rows` rows (1: decode), longest first; returns rows in *n (cap at most).
-gyre_status gyre_session_profile(gyre_session *session, uint32_t step_rows, gyre_profile_row *rows, size_t cap, size_t *n, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_session_profile(gyre_session *session, uint32_t step_rows, gyre_profile_row *rows, size_t cap,
+                                 size_t *n, gyre_error *err) GYRE_MUST_USE;
 
 // Device work done so far: a test asserts that decoding records and allocates nothing.
-typedef struct gyre_engine_counters { uint64_t recordings, submissions, dispatches, buffers, host_allocations; } gyre_engine_counters;
+typedef struct gyre_engine_counters {
+    uint64_t recordings, submissions, dispatches, buffers, host_allocations;
+} gyre_engine_counters;
 gyre_engine_counters gyre_engine_count(const gyre_engine *engine);
 
 #ifdef __cplusplus

@@ -31,7 +31,8 @@ static json_t *metadata_value(const gyre_source *source, const struct gyre_meta 
         return s ? text(s, strlen(s)) : json_null();
     }
     if (m->type == GYRE_META_BOOL) return gyre_source_bool(source, m->key, &b) ? json_boolean(b) : json_null();
-    if (m->type != GYRE_META_F32 && m->type != GYRE_META_F64 && gyre_source_u64(source, m->key, &u)) return json_integer((json_int_t)u);
+    if (m->type != GYRE_META_F32 && m->type != GYRE_META_F64 && gyre_source_u64(source, m->key, &u))
+        return json_integer((json_int_t)u);
     return gyre_source_f64(source, m->key, &f) && f - f == 0 ? json_real(f) : json_null();
 }
 
@@ -54,7 +55,9 @@ static json_t *tensors(const gyre_source *source, uint64_t *bytes)
         const struct gyre_tensor *t = gyre_source_tensor_at(source, i);
         json_t *shape = json_array();
         for (uint32_t d = 0; d < t->n_dims; d++) json_array_append_new(shape, json_integer((json_int_t)t->dims[d]));
-        json_array_append_new(out, json_pack("{s:o, s:s, s:o, s:I}", "name", text(t->name, strlen(t->name)), "type", gyre_dtype_info(t->type)->name, "shape", shape, "bytes", (json_int_t)t->bytes));
+        json_array_append_new(out,
+                              json_pack("{s:o, s:s, s:o, s:I}", "name", text(t->name, strlen(t->name)), "type",
+                                        gyre_dtype_info(t->type)->name, "shape", shape, "bytes", (json_int_t)t->bytes));
         *bytes += t->bytes;
     }
     return out;
@@ -63,16 +66,20 @@ static json_t *tensors(const gyre_source *source, uint64_t *bytes)
 static json_t *transform(const struct gyre_hadamard *h)
 {
     if (h->n == 0) return json_null();
-    return json_pack("{s:i, s:[i,i,i], s:i}", "n", (int)h->n, "orders", (int)h->k[0], (int)h->k[1], (int)h->k[2], "log2", (int)h->p);
+    return json_pack("{s:i, s:[i,i,i], s:i}", "n", (int)h->n, "orders", (int)h->k[0], (int)h->k[1], (int)h->k[2],
+                     "log2", (int)h->p);
 }
 
 static json_t *model(const struct gyre_hparams *hp)
 {
     static const char *const scaling[] = {"none", "linear", "llama3"};
-    return json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:s, s:b, s:i, s:i, s:i, s:f, s:f, s:b}", "arch", hp->arch, "layers", (int)hp->n_layers, "width", (int)hp->width, "heads", (int)hp->heads, "kv_heads", (int)hp->kv_heads,
-                     "head_dim", (int)hp->head_dim, "ffn", (int)hp->ffn, "vocab", (int)hp->vocab, "context", (int)hp->context, "norm_eps", (double)hp->norm_eps, "rope_base", hp->rope_base, "rope_scaling", scaling[hp->rope_scaling],
-                     "tied", hp->tied, "act", (int)hp->act_bits, "kv", (int)hp->kv_bits, "wgroup", (int)hp->wgroup,
-                     "act_clip", (double)hp->act_clip, "kv_clip", (double)hp->kv_clip, "kv_centre", hp->kv_centre);
+    return json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:s, s:b, s:i, s:i, s:i, s:f, s:f, s:b}",
+                     "arch", hp->arch, "layers", (int)hp->n_layers, "width", (int)hp->width, "heads", (int)hp->heads,
+                     "kv_heads", (int)hp->kv_heads, "head_dim", (int)hp->head_dim, "ffn", (int)hp->ffn, "vocab",
+                     (int)hp->vocab, "context", (int)hp->context, "norm_eps", (double)hp->norm_eps, "rope_base",
+                     hp->rope_base, "rope_scaling", scaling[hp->rope_scaling], "tied", hp->tied, "act",
+                     (int)hp->act_bits, "kv", (int)hp->kv_bits, "wgroup", (int)hp->wgroup, "act_clip",
+                     (double)hp->act_clip, "kv_clip", (double)hp->kv_clip, "kv_centre", hp->kv_centre);
 }
 
 // What the device will hold: int4 and int8 as they are, F32 as f32, everything else as f16.
@@ -81,14 +88,17 @@ static json_t *memory(const gyre_source *source, const struct gyre_hparams *hp)
     uint64_t weights = 0, table = 0;
     for (uint64_t i = 0; i < gyre_source_tensor_count(source); i++) {
         const struct gyre_tensor *t = gyre_source_tensor_at(source, i);
-        const bool kept = t->type == GYRE_DTYPE_I8 || t->type == GYRE_DTYPE_Q4_0 || t->type == GYRE_DTYPE_Q8_0 || t->type == GYRE_DTYPE_F32 || t->type == GYRE_DTYPE_F16;
+        const bool kept = t->type == GYRE_DTYPE_I8 || t->type == GYRE_DTYPE_Q4_0 || t->type == GYRE_DTYPE_Q8_0 ||
+                          t->type == GYRE_DTYPE_F32 || t->type == GYRE_DTYPE_F16;
         const uint64_t bytes = kept ? t->bytes : t->rows * t->cols * 2;
         weights += bytes;
         if (strcmp(t->name, "token_embd.weight") == 0) table = bytes;
     }
     const uint64_t cell = (uint64_t)hp->n_layers * hp->kv_heads * 2, codes = cell * hp->head_dim;
-    json_t *kv = json_pack("{s:I, s:I, s:I}", "16", (json_int_t)(codes * 2), "8", (json_int_t)(codes + cell * 4), "4", (json_int_t)(codes / 2 + cell * 4));
-    return json_pack("{s:I, s:I, s:o}", "weights_bytes", (json_int_t)weights, "table_bytes", (json_int_t)table, "kv_bytes_per_token", kv);
+    json_t *kv = json_pack("{s:I, s:I, s:I}", "16", (json_int_t)(codes * 2), "8", (json_int_t)(codes + cell * 4), "4",
+                           (json_int_t)(codes / 2 + cell * 4));
+    return json_pack("{s:I, s:I, s:o}", "weights_bytes", (json_int_t)weights, "table_bytes", (json_int_t)table,
+                     "kv_bytes_per_token", kv);
 }
 
 gyre_status gyre_inspect(const char *path, char **json, gyre_error *err)
@@ -102,9 +112,12 @@ gyre_status gyre_inspect(const char *path, char **json, gyre_error *err)
     GYRE_GO(gyre_source_open(path, &source, err));
     GYRE_GO(gyre_hparams_read(source, &hp, err));
     json_t *list = tensors(source, &bytes);
-    json_t *rotations = json_pack("{s:b, s:o, s:o}", "r3", hp.rot.r3, "r4", transform(&hp.rot.r4), "head", transform(&hp.rot.head));
-    out = json_pack("{s:o, s:s, s:I, s:o, s:o, s:o, s:o, s:o}", "path", text(path, strlen(path)), "container", gyre_source_container(source) == GYRE_CONTAINER_GGUF ? "gguf" : "hf", "bytes", (json_int_t)bytes, "model", model(&hp),
-                    "rotations", rotations, "memory", memory(source, &hp), "metadata", metadata(source), "tensors", list);
+    json_t *rotations =
+        json_pack("{s:b, s:o, s:o}", "r3", hp.rot.r3, "r4", transform(&hp.rot.r4), "head", transform(&hp.rot.head));
+    out = json_pack("{s:o, s:s, s:I, s:o, s:o, s:o, s:o, s:o}", "path", text(path, strlen(path)), "container",
+                    gyre_source_container(source) == GYRE_CONTAINER_GGUF ? "gguf" : "hf", "bytes", (json_int_t)bytes,
+                    "model", model(&hp), "rotations", rotations, "memory", memory(source, &hp), "metadata",
+                    metadata(source), "tensors", list);
     *json = out ? json_dumps(out, JSON_INDENT(1)) : NULL;
     if (!*json) st = gyre_fail(err, GYRE_E_NOMEM, "cannot inspect (%s): out of memory", path);
 done:

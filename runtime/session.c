@@ -9,9 +9,9 @@
 
 struct gyre_session {
     gyre_engine *engine;
-    uint32_t slot, length;       // positions 0..length-1 are in the cache
-    uint32_t *tokens;            // [context]
-    struct gyre_step_row *rows;  // [context], reused by every sync
+    uint32_t slot, length;      // positions 0..length-1 are in the cache
+    uint32_t *tokens;           // [context]
+    struct gyre_step_row *rows; // [context], reused by every sync
     gyre_sampling sampling;
     gyre_timings timings;
 };
@@ -23,7 +23,8 @@ gyre_status gyre_session_create(gyre_engine *engine, gyre_session **out, gyre_er
     if (!s) return gyre_fail(err, GYRE_E_NOMEM, "cannot start a session: out of memory");
     s->tokens = malloc(engine->context * sizeof *s->tokens);
     s->rows = malloc(engine->context * sizeof *s->rows);
-    gyre_status st = s->tokens && s->rows ? GYRE_OK : gyre_fail(err, GYRE_E_NOMEM, "cannot start a session: out of memory");
+    gyre_status st =
+        s->tokens && s->rows ? GYRE_OK : gyre_fail(err, GYRE_E_NOMEM, "cannot start a session: out of memory");
     if (st == GYRE_OK) st = gyre_sequence_take(engine, &s->slot, err);
     if (st != GYRE_OK) {
         free(s->tokens);
@@ -49,13 +50,20 @@ size_t gyre_session_length(const gyre_session *s) { return s->length; }
 gyre_timings gyre_session_timings(const gyre_session *s) { return s->timings; }
 
 // Checks and appends n tokens as rows; the last one wants a sample. `out` has room for n.
-static gyre_status append(gyre_session *s, const uint32_t *tokens, size_t n, uint32_t *next, struct gyre_step_row *out, gyre_error *err)
+static gyre_status append(gyre_session *s, const uint32_t *tokens, size_t n, uint32_t *next, struct gyre_step_row *out,
+                          gyre_error *err)
 {
     gyre_engine *e = s->engine;
     if (n == 0) return gyre_fail(err, GYRE_E_INVALID, "cannot extend a session: there are no tokens");
-    if (s->length + n > e->context) return gyre_fail(err, GYRE_E_INVALID, "cannot extend a session: %zu tokens do not fit the context of %u; shorten the text or open the model with a longer context", s->length + n, e->context);
+    if (s->length + n > e->context)
+        return gyre_fail(err, GYRE_E_INVALID,
+                         "cannot extend a session: %zu tokens do not fit the context of %u; shorten the text or open "
+                         "the model with a longer context",
+                         s->length + n, e->context);
     for (size_t i = 0; i < n; i++) {
-        if (tokens[i] >= e->model.hp.vocab) return gyre_fail(err, GYRE_E_INVALID, "cannot extend a session: token %u is outside the vocabulary of %u", tokens[i], e->model.hp.vocab);
+        if (tokens[i] >= e->model.hp.vocab)
+            return gyre_fail(err, GYRE_E_INVALID, "cannot extend a session: token %u is outside the vocabulary of %u",
+                             tokens[i], e->model.hp.vocab);
     }
     GYRE_TRY(gyre_kv_reserve(&e->kv, s->slot, s->length + (uint32_t)n, err));
     for (size_t i = 0; i < n; i++) {
@@ -65,10 +73,12 @@ static gyre_status append(gyre_session *s, const uint32_t *tokens, size_t n, uin
     return GYRE_OK;
 }
 
-gyre_status gyre_session_sync(gyre_session *s, const uint32_t *tokens, size_t n, const gyre_sampling *sampling, uint32_t *next, gyre_error *err)
+gyre_status gyre_session_sync(gyre_session *s, const uint32_t *tokens, size_t n, const gyre_sampling *sampling,
+                              uint32_t *next, gyre_error *err)
 {
     const uint64_t start = gyre_clock_ns();
-    if (n == 0) return gyre_fail(err, GYRE_E_INVALID, "cannot extend a session: the prompt is empty; give at least one token");
+    if (n == 0)
+        return gyre_fail(err, GYRE_E_INVALID, "cannot extend a session: the prompt is empty; give at least one token");
     s->sampling = sampling ? *sampling : (gyre_sampling){0};
     uint32_t common = 0;
     while (common < s->length && common + 1 < n && s->tokens[common] == tokens[common]) common++;
@@ -127,16 +137,20 @@ gyre_status gyre_logits(gyre_engine *e, const uint32_t *tokens, size_t n, float 
     uint32_t next;
     GYRE_TRY(gyre_session_create(e, &s, err));
     gyre_status st = gyre_session_sync(s, tokens, n, NULL, &next, err);
-    if (st == GYRE_OK) st = gyre_buffer_read(e->device, e->logits.buffer, 0, logits, (uint64_t)e->model.hp.vocab * sizeof *logits, err);
+    if (st == GYRE_OK)
+        st =
+            gyre_buffer_read(e->device, e->logits.buffer, 0, logits, (uint64_t)e->model.hp.vocab * sizeof *logits, err);
     gyre_session_destroy(s);
     return st;
 }
 
-gyre_status gyre_session_profile(gyre_session *s, uint32_t step_rows, gyre_profile_row *rows, size_t cap, size_t *n, gyre_error *err)
+gyre_status gyre_session_profile(gyre_session *s, uint32_t step_rows, gyre_profile_row *rows, size_t cap, size_t *n,
+                                 gyre_error *err)
 {
     gyre_engine *e = s->engine;
     gyre_graph *graph = NULL;
-    if (s->length == 0) return gyre_fail(err, GYRE_E_INVALID, "cannot profile an empty session: sync it to some tokens first");
+    if (s->length == 0)
+        return gyre_fail(err, GYRE_E_INVALID, "cannot profile an empty session: sync it to some tokens first");
     const uint32_t live = gyre_engine_bucket(e, step_rows);
     memset(e->row_data, 0, (size_t)live * 16);
     for (uint32_t i = 0; i < live && i < s->length; i++) { // the last tokens again, as one sequence's rows

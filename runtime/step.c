@@ -22,7 +22,8 @@ gyre_value gyre_engine_body(gyre_engine *e, gyre_graph *g)
 {
     gyre_value x = gyre_g_embed(g, &e->model.table);
     for (uint32_t i = 0; i < e->model.hp.n_layers; i++) {
-        x = gyre_llama_block(g, x, &e->model.hp, &e->model.shared, &e->model.layer[i], &e->kv.pool[i], &e->precision, GYRE_TAPS);
+        x = gyre_llama_block(g, x, &e->model.hp, &e->model.shared, &e->model.layer[i], &e->kv.pool[i], &e->precision,
+                             GYRE_TAPS);
     }
     return x;
 }
@@ -82,14 +83,16 @@ static uint32_t candidates(const gyre_sampling *s, uint32_t vocab)
 static gyre_status set_state(gyre_engine *e, uint32_t i, const gyre_sampling *s, gyre_error *err)
 {
     const float top_p = s && s->top_p > 0.0f ? s->top_p : 1.0f;
-    const uint32_t want[4] = {s ? gyre_f32_bits(s->temperature) : 0, gyre_f32_bits(top_p), s ? s->seed : 0, s ? s->top_k : 0};
+    const uint32_t want[4] = {s ? gyre_f32_bits(s->temperature) : 0, gyre_f32_bits(top_p), s ? s->seed : 0,
+                              s ? s->top_k : 0};
     if (memcmp(e->state_data + 4 * (size_t)i, want, sizeof want) == 0) return GYRE_OK;
     memcpy(e->state_data + 4 * (size_t)i, want, sizeof want);
     return gyre_buffer_write(e->device, e->state.buffer, (uint64_t)i * 16, want, sizeof want, err);
 }
 
 // One chunk: `n` rows, those that want a sample first (`order` maps graph rows to list rows).
-static gyre_status run_chunk(gyre_engine *e, const struct gyre_step_row *rows, uint32_t n, uint64_t *wait_ns, gyre_error *err)
+static gyre_status run_chunk(gyre_engine *e, const struct gyre_step_row *rows, uint32_t n, uint64_t *wait_ns,
+                             gyre_error *err)
 {
     uint32_t wanting = 0, k = 1, at = 0;
     for (uint32_t i = 0; i < n; i++) {
@@ -104,7 +107,8 @@ static gyre_status run_chunk(gyre_engine *e, const struct gyre_step_row *rows, u
     for (int pass = 0; pass < 2; pass++) { // samples come from the first rows of a graph
         for (uint32_t i = 0; i < n; i++) {
             if ((rows[i].next != NULL) != (pass == 0)) continue;
-            const int32_t row[4] = {(int32_t)rows[i].token, (int32_t)rows[i].sequence, (int32_t)rows[i].position, ROW_LIVE | (pass == 0 ? ROW_WANTS_LOGITS : 0)};
+            const int32_t row[4] = {(int32_t)rows[i].token, (int32_t)rows[i].sequence, (int32_t)rows[i].position,
+                                    ROW_LIVE | (pass == 0 ? ROW_WANTS_LOGITS : 0)};
             memcpy(e->row_data + 4 * (size_t)at, row, sizeof row);
             if (pass == 0) GYRE_TRY(set_state(e, at, rows[i].sampling, err));
             at++;
@@ -137,7 +141,8 @@ static uint32_t chunk_size(const gyre_engine *e, size_t left)
     return bucket - n <= bucket / 4 || bucket <= 4 ? n : bucket / 2;
 }
 
-gyre_status gyre_engine_step(gyre_engine *e, const struct gyre_step_row *rows, size_t n, uint64_t *wait_ns, gyre_error *err)
+gyre_status gyre_engine_step(gyre_engine *e, const struct gyre_step_row *rows, size_t n, uint64_t *wait_ns,
+                             gyre_error *err)
 {
     for (size_t at = 0; at < n;) {
         uint32_t chunk = chunk_size(e, n - at), wanting = 0;

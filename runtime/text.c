@@ -4,7 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-gyre_status gyre_tokenize(const gyre_engine *engine, const char *text, size_t bytes, bool special, uint32_t **tokens, size_t *n, gyre_error *err)
+gyre_status gyre_tokenize(const gyre_engine *engine, const char *text, size_t bytes, bool special, uint32_t **tokens,
+                          size_t *n, gyre_error *err)
 {
     uint64_t count = 0;
     const gyre_status st = gyre_tokenizer_encode(engine->tokenizer, text, bytes, special, tokens, &count, err);
@@ -12,7 +13,8 @@ gyre_status gyre_tokenize(const gyre_engine *engine, const char *text, size_t by
     return st;
 }
 
-gyre_status gyre_tokenize_with(const char *model_path, const char *text, size_t bytes, bool special, uint32_t **tokens, size_t *n, gyre_error *err)
+gyre_status gyre_tokenize_with(const char *model_path, const char *text, size_t bytes, bool special, uint32_t **tokens,
+                               size_t *n, gyre_error *err)
 {
     gyre_source *source = NULL;
     gyre_tokenizer *tokenizer = NULL;
@@ -28,10 +30,17 @@ done:
     return st;
 }
 
-bool gyre_token_is_end(const gyre_engine *engine, uint32_t token) { return gyre_tokenizer_is_end(engine->tokenizer, token); }
-bool gyre_token_is_special(const gyre_engine *engine, uint32_t token) { return gyre_tokenizer_is_special(engine->tokenizer, token); }
+bool gyre_token_is_end(const gyre_engine *engine, uint32_t token)
+{
+    return gyre_tokenizer_is_end(engine->tokenizer, token);
+}
+bool gyre_token_is_special(const gyre_engine *engine, uint32_t token)
+{
+    return gyre_tokenizer_is_special(engine->tokenizer, token);
+}
 
-size_t gyre_text_push(const gyre_engine *engine, gyre_text_stream *stream, uint32_t token, bool special, char *out, size_t cap)
+size_t gyre_text_push(const gyre_engine *engine, gyre_text_stream *stream, uint32_t token, bool special, char *out,
+                      size_t cap)
 {
     uint32_t n = 0;
     const char *bytes = gyre_tokenizer_bytes(engine->tokenizer, token, &n);

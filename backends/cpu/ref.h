@@ -13,7 +13,7 @@ struct gyre_ref_args {
     const void *params;               // the op's struct of shaders/params.h
     uint32_t groups[3];
     const struct gyre_kernel_source *source;
-    const uint32_t *spec;             // by constant id; complete
+    const uint32_t *spec; // by constant id; complete
     uint32_t n_spec;
 };
 

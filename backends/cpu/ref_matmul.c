@@ -35,7 +35,8 @@ static void store(const struct product *q, int32_t row, int32_t col, float value
 #if defined(__x86_64__) && defined(__GLIBC__) && !defined(__clang__)
 __attribute__((target_clones("avx2", "default")))
 #endif
-static int32_t dot(const int8_t *a, const int8_t *b, int32_t n)
+static int32_t
+dot(const int8_t *a, const int8_t *b, int32_t n)
 {
     int32_t sum = 0;
     for (int32_t i = 0; i < n; i++) sum += a[i] * b[i];
@@ -70,7 +71,8 @@ static void integer_product(const struct product *q)
 #pragma omp for
         for (int32_t col = 0; col < q->p->n; col++) {
             if (w && scale) integer_column(q, col, w, scale);
-            else for (int32_t row = 0; row < q->p->rows; row++) store(q, row, col, NAN);
+            else
+                for (int32_t row = 0; row < q->p->rows; row++) store(q, row, col, NAN);
         }
         free(scale);
         free(w);
@@ -99,7 +101,8 @@ static void float_product(const struct product *q)
         }
         for (int32_t row = 0; row < rows; row++) {
             const double scale = q->x ? 1 : (double)gyre_f32_from_bits(q->meta[2 * row]);
-            for (int32_t c = 0; c < cols; c++) store(q, row, first + c, x && w && y ? (float)(y[row * COLUMNS + c] * scale) : NAN);
+            for (int32_t c = 0; c < cols; c++)
+                store(q, row, first + c, x && w && y ? (float)(y[row * COLUMNS + c] * scale) : NAN);
         }
     }
     free(y);
@@ -131,7 +134,8 @@ void ref_embed(const struct gyre_ref_args *args)
     const struct gyre_embed_params *p = args->params;
     float *y = args->bind[0];
     const int32_t *rows = args->bind[1];
-    const struct gyre_ref_weight w = gyre_ref_weight(args->source->name, p->n_pad, p->group, args->bind[2], args->bind[3]);
+    const struct gyre_ref_weight w =
+        gyre_ref_weight(args->source->name, p->n_pad, p->group, args->bind[2], args->bind[3]);
     for (int32_t r = 0; r < p->rows; r++) {
         const int32_t token = rows[4 * r] - p->n0;
         if (token < 0 || token >= p->n) continue;

@@ -23,7 +23,8 @@ static void dense_axis(double *x, int32_t n, int32_t k, int32_t stride, const ui
         for (int32_t i = 0; i < k; i++) column[i] = x[start + i * stride];
         for (int32_t i = 0; i < k; i++) {
             double sum = 0;
-            for (int32_t j = 0; j < k; j++) sum += column[j] * (transposed ? entry(base, k, i, j) : entry(base, k, j, i));
+            for (int32_t j = 0; j < k; j++)
+                sum += column[j] * (transposed ? entry(base, k, i, j) : entry(base, k, j, i));
             x[start + i * stride] = sum;
         }
     }
@@ -78,7 +79,8 @@ void gyre_ref_quantize_row(const float *x, int32_t width, int32_t bits, float cl
 
 // ---- weights ------------------------------------------------------------------------------------------
 
-struct gyre_ref_weight gyre_ref_weight(const char *kernel, int32_t n_pad, int32_t group, const void *words, const void *scale)
+struct gyre_ref_weight gyre_ref_weight(const char *kernel, int32_t n_pad, int32_t group, const void *words,
+                                       const void *scale)
 {
     const int kind = strstr(kernel, "_w4") ? 4 : strstr(kernel, "_w8") ? 8 : strstr(kernel, "_f16") ? 16 : 32;
     return (struct gyre_ref_weight){kind, n_pad, group, words, scale};

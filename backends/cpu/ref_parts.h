@@ -4,16 +4,23 @@
 
 // x[n * segs] in place, every segment of n = k1*k2*k3*2^p by H / sqrt(n), or by its transpose. `base`: the bit masks of
 // shaders/params.h.
-struct gyre_ref_had { int32_t n, segs, k1, k2, k3, p, transposed; };
+struct gyre_ref_had {
+    int32_t n, segs, k1, k2, k3, p, transposed;
+};
 void gyre_ref_hadamard(double *x, const struct gyre_ref_had *had, const uint32_t *base);
 
 // One row to codes[width/4] and meta[2]. The same f32 steps as shaders/quantize.k.h: equal rows give equal codes everywhere.
 void gyre_ref_quantize_row(const float *x, int32_t width, int32_t bits, float clip, uint32_t *codes, uint32_t meta[2]);
 
 // A device weight (shaders/params.h) by element; kind 4, 8, 16 or 32. Values of 4 and 8 include the scale.
-struct gyre_ref_weight { int kind; int32_t n_pad, group; const uint32_t *words, *scale; };
+struct gyre_ref_weight {
+    int kind;
+    int32_t n_pad, group;
+    const uint32_t *words, *scale;
+};
 // From the part of a kernel's name that says it: "..._w4_...", "_w8", "_f16", "_f32".
-struct gyre_ref_weight gyre_ref_weight(const char *kernel, int32_t n_pad, int32_t group, const void *words, const void *scale);
+struct gyre_ref_weight gyre_ref_weight(const char *kernel, int32_t n_pad, int32_t group, const void *words,
+                                       const void *scale);
 int32_t gyre_ref_weight_code(const struct gyre_ref_weight *w, int32_t k, int32_t n); // kinds 4 and 8
 float gyre_ref_weight_scale(const struct gyre_ref_weight *w, int32_t g, int32_t n);  // kinds 4 and 8
 double gyre_ref_weight_value(const struct gyre_ref_weight *w, int32_t k, int32_t n);

@@ -18,7 +18,8 @@ void ref_roof_read(const struct gyre_ref_args *args)
         uint32_t acc = 0;
         const int64_t first = slices ? t / wg * slice : t, step = slices ? 1 : p->threads;
         const int64_t end = slices && first + slice < p->count ? first + slice : p->count;
-        for (int64_t i = first; i < end; i += step) acc ^= data[4 * i] ^ data[4 * i + 1] ^ data[4 * i + 2] ^ data[4 * i + 3];
+        for (int64_t i = first; i < end; i += step)
+            acc ^= data[4 * i] ^ data[4 * i + 1] ^ data[4 * i + 2] ^ data[4 * i + 3];
         y[t] = acc;
     }
 }

@@ -45,7 +45,8 @@ static uint32_t f16_clamped(float x)
 static float less(const float *x, const float *centre, int i) { return centre ? x[i] - centre[i] : x[i]; }
 
 // One head vector, less `centre` (NULL: nothing), as `bits`-bit words and its meta word {f16 scale, f16 zero}.
-static void quantize_vector(const float *x, const float *centre, int hd, int bits, float clip, uint32_t *words, uint32_t *meta)
+static void quantize_vector(const float *x, const float *centre, int hd, int bits, float clip, uint32_t *words,
+                            uint32_t *meta)
 {
     memset(words, 0, (size_t)(hd * bits / 8));
     if (bits == 32) { // only here: an f32 cache, for checks
@@ -82,8 +83,8 @@ void ref_kv_write(const struct gyre_ref_args *args)
         for (int32_t head = 0; head < 2 * G; head++) {
             uint32_t *pool = args->bind[head < G ? 0 : 2], *meta = args->bind[head < G ? 1 : 3];
             const size_t slot = (size_t)((page * G + head % G) * 32 + rows[r][2] % 32);
-            quantize_vector(x + (p->heads + head) * p->hd, p->centred ? centre + head * p->hd : NULL, p->hd, bits, p->clip,
-                            pool + slot * (size_t)words, meta + slot);
+            quantize_vector(x + (p->heads + head) * p->hd, p->centred ? centre + head * p->hd : NULL, p->hd, bits,
+                            p->clip, pool + slot * (size_t)words, meta + slot);
         }
     }
 }

@@ -8,9 +8,15 @@
 #include <string.h>
 
 // Where a row of doubles goes: f32 y[R][width], or codes and meta.
-struct target { float *y; uint32_t *codes, *meta; int32_t width, bits; float clip; };
+struct target {
+    float *y;
+    uint32_t *codes, *meta;
+    int32_t width, bits;
+    float clip;
+};
 
-static struct target target_of(const struct gyre_ref_args *args, bool quantized, int32_t width, int32_t bits, float clip)
+static struct target target_of(const struct gyre_ref_args *args, bool quantized, int32_t width, int32_t bits,
+                               float clip)
 {
     if (!quantized) return (struct target){.y = args->bind[0], .width = width};
     return (struct target){.codes = args->bind[0], .meta = args->bind[1], .width = width, .bits = bits, .clip = clip};
@@ -55,7 +61,8 @@ void ref_quantize(const struct gyre_ref_args *args)
     uint32_t *codes = args->bind[0], *meta = args->bind[1];
     const float *x = args->bind[2];
     for (int32_t r = 0; r < p->rows; r++)
-        gyre_ref_quantize_row(x + (size_t)r * (size_t)p->width, p->width, p->bits, p->clip, codes + r * (p->width / 4), meta + 2 * r);
+        gyre_ref_quantize_row(x + (size_t)r * (size_t)p->width, p->width, p->bits, p->clip, codes + r * (p->width / 4),
+                              meta + 2 * r);
 }
 
 void ref_hadamard(const struct gyre_ref_args *args)
@@ -87,7 +94,8 @@ static void act_mul(const struct gyre_ref_args *args, const float *gate_up, cons
     const struct target target = target_of(args, quantized, p->width, p->bits, p->clip);
     double *row = malloc((size_t)p->width * sizeof *row);
     for (int32_t r = 0; r < p->rows; r++, gate_up += 2 * p->width) {
-        for (int32_t i = 0; row && i < p->width; i++) row[i] = activation(p->act, (double)gate_up[i]) * (double)gate_up[p->width + i];
+        for (int32_t i = 0; row && i < p->width; i++)
+            row[i] = activation(p->act, (double)gate_up[i]) * (double)gate_up[p->width + i];
         if (row && base) gyre_ref_hadamard(row, &had, base);
         put(&target, r, row);
     }
@@ -100,6 +108,7 @@ void ref_act_mul_had(const struct gyre_ref_args *args) { act_mul(args, args->bin
 
 void ref_act_mul_had_quant(const struct gyre_ref_args *args)
 {
-    const uint32_t first = args->source->n_writes; // the variant that works in a buffer has one output more: its scratch
+    const uint32_t first =
+        args->source->n_writes; // the variant that works in a buffer has one output more: its scratch
     act_mul(args, args->bind[first], args->bind[first + 1], true);
 }

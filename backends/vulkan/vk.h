@@ -15,44 +15,47 @@
 
 #include <vulkan/vulkan.h>
 
-#define VK_GLOBAL_FUNCTIONS(X)                                                                               \
-    X(CreateInstance) X(EnumerateInstanceVersion) X(EnumerateInstanceExtensionProperties)                    \
-    X(EnumerateInstanceLayerProperties)
-#define VK_INSTANCE_FUNCTIONS(X)                                                                             \
-    X(DestroyInstance) X(EnumeratePhysicalDevices) X(EnumerateDeviceExtensionProperties)                     \
-    X(GetPhysicalDeviceProperties) X(GetPhysicalDeviceProperties2) X(GetPhysicalDeviceFeatures2)             \
-    X(GetPhysicalDeviceMemoryProperties) X(GetPhysicalDeviceQueueFamilyProperties) X(CreateDevice)           \
-    X(GetDeviceProcAddr)
-#define VK_OPTIONAL_FUNCTIONS(X) /* NULL where the extension is not enabled */                               \
+#define VK_GLOBAL_FUNCTIONS(X)                                                                                         \
+    X(CreateInstance)                                                                                                  \
+    X(EnumerateInstanceVersion) X(EnumerateInstanceExtensionProperties) X(EnumerateInstanceLayerProperties)
+#define VK_INSTANCE_FUNCTIONS(X)                                                                                       \
+    X(DestroyInstance)                                                                                                 \
+    X(EnumeratePhysicalDevices) X(EnumerateDeviceExtensionProperties) X(GetPhysicalDeviceProperties)                   \
+        X(GetPhysicalDeviceProperties2) X(GetPhysicalDeviceFeatures2) X(GetPhysicalDeviceMemoryProperties)             \
+            X(GetPhysicalDeviceQueueFamilyProperties) X(CreateDevice) X(GetDeviceProcAddr)
+#define VK_OPTIONAL_FUNCTIONS(X) /* NULL where the extension is not enabled */                                         \
     X(CreateDebugUtilsMessengerEXT) X(DestroyDebugUtilsMessengerEXT) X(SetDebugUtilsObjectNameEXT)
-#define VK_DEVICE_FUNCTIONS(X)                                                                               \
-    X(DestroyDevice) X(GetDeviceQueue) X(AllocateMemory) X(FreeMemory) X(MapMemory) X(CreateBuffer)          \
-    X(DestroyBuffer) X(GetBufferMemoryRequirements) X(BindBufferMemory) X(CreateShaderModule)                \
-    X(DestroyShaderModule) X(CreateDescriptorSetLayout) X(DestroyDescriptorSetLayout) X(CreatePipelineLayout)\
-    X(DestroyPipelineLayout) X(CreatePipelineCache) X(DestroyPipelineCache) X(GetPipelineCacheData)          \
-    X(CreateComputePipelines) X(DestroyPipeline) X(CreateDescriptorPool) X(DestroyDescriptorPool)            \
-    X(AllocateDescriptorSets) X(UpdateDescriptorSets) X(CreateCommandPool) X(DestroyCommandPool)             \
-    X(AllocateCommandBuffers) X(BeginCommandBuffer) X(EndCommandBuffer) X(CmdBindPipeline)                   \
-    X(CmdBindDescriptorSets) X(CmdPushConstants) X(CmdDispatch) X(CmdPipelineBarrier) X(CmdCopyBuffer)       \
-    X(CreateQueryPool) X(DestroyQueryPool) X(CmdResetQueryPool) X(CmdWriteTimestamp) X(GetQueryPoolResults)  \
-    X(CreateFence) X(DestroyFence) X(ResetFences) X(GetFenceStatus) X(WaitForFences) X(QueueSubmit)
+#define VK_DEVICE_FUNCTIONS(X)                                                                                         \
+    X(DestroyDevice)                                                                                                   \
+    X(GetDeviceQueue) X(AllocateMemory) X(FreeMemory) X(MapMemory) X(CreateBuffer) X(DestroyBuffer)                    \
+        X(GetBufferMemoryRequirements) X(BindBufferMemory) X(CreateShaderModule) X(DestroyShaderModule)                \
+            X(CreateDescriptorSetLayout) X(DestroyDescriptorSetLayout) X(CreatePipelineLayout)                         \
+                X(DestroyPipelineLayout) X(CreatePipelineCache) X(DestroyPipelineCache) X(GetPipelineCacheData)        \
+                    X(CreateComputePipelines) X(DestroyPipeline) X(CreateDescriptorPool) X(DestroyDescriptorPool)      \
+                        X(AllocateDescriptorSets) X(UpdateDescriptorSets) X(CreateCommandPool) X(DestroyCommandPool)   \
+                            X(AllocateCommandBuffers) X(BeginCommandBuffer) X(EndCommandBuffer) X(CmdBindPipeline)     \
+                                X(CmdBindDescriptorSets) X(CmdPushConstants) X(CmdDispatch) X(CmdPipelineBarrier)      \
+                                    X(CmdCopyBuffer) X(CreateQueryPool) X(DestroyQueryPool) X(CmdResetQueryPool)       \
+                                        X(CmdWriteTimestamp) X(GetQueryPoolResults) X(CreateFence) X(DestroyFence)     \
+                                            X(ResetFences) X(GetFenceStatus) X(WaitForFences) X(QueueSubmit)
 
 struct vk_functions {
     PFN_vkGetInstanceProcAddr GetInstanceProcAddr;
 #define X(name) PFN_vk##name name;
-    VK_GLOBAL_FUNCTIONS(X) VK_INSTANCE_FUNCTIONS(X) VK_OPTIONAL_FUNCTIONS(X) VK_DEVICE_FUNCTIONS(X)
+    VK_GLOBAL_FUNCTIONS(X)
+    VK_INSTANCE_FUNCTIONS(X) VK_OPTIONAL_FUNCTIONS(X) VK_DEVICE_FUNCTIONS(X)
 #undef X
 #ifdef VK_KHR_cooperative_matrix
-    PFN_vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR GetPhysicalDeviceCooperativeMatrixPropertiesKHR;
+        PFN_vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR GetPhysicalDeviceCooperativeMatrixPropertiesKHR;
 #endif
 };
 
 enum {
     VK_MAX_DEVICES = 16,
-    VK_FENCES = 64,           // submissions that may be in flight
-    VK_SLOTS = 16,            // pieces of the staging ring, each with its own command buffer
+    VK_FENCES = 64, // submissions that may be in flight
+    VK_SLOTS = 16,  // pieces of the staging ring, each with its own command buffer
     VK_SLOT_BYTES = 1 << 20,
-    VK_SEGMENT = 100,         // dispatches in one submission: keeps each one far from a driver's watchdog
+    VK_SEGMENT = 100, // dispatches in one submission: keeps each one far from a driver's watchdog
 };
 
 struct vk_instance {
@@ -68,8 +71,8 @@ struct vk_facts {
     VkPhysicalDevice handle;
     VkPhysicalDeviceProperties properties;
     VkPhysicalDeviceMemoryProperties memory;
-    uint32_t family;                   // of the queue used
-    uint32_t timestamp_bits;           // 0: that queue cannot tell the time
+    uint32_t family;                    // of the queue used
+    uint32_t timestamp_bits;            // 0: that queue cannot tell the time
     bool int_dot, float16, portability; // features and extensions to enable
     struct gyre_device_info info;
 };
@@ -95,7 +98,7 @@ struct vk_heap {
     uint32_t types[VK_MAX_MEMORY_TYPES], n_types; // suitable memory types, best first
     uint64_t granule;                             // offsets and sizes are multiples of this
     uint64_t block_bytes;
-    bool map;                                     // blocks are mapped for as long as they live
+    bool map; // blocks are mapped for as long as they live
     struct vk_block *blocks;
 };
 
@@ -130,8 +133,15 @@ struct vk_device {
     char cache_hash[GYRE_SHA256_HEX]; // of the cache's bytes as loaded
 };
 
-struct vk_buffer { gyre_buffer base; VkBuffer handle; struct vk_range *range; };
-struct vk_kernel { gyre_kernel base; VkPipeline pipeline; };
+struct vk_buffer {
+    gyre_buffer base;
+    VkBuffer handle;
+    struct vk_range *range;
+};
+struct vk_kernel {
+    gyre_kernel base;
+    VkPipeline pipeline;
+};
 
 // ---- vk_load.c ----------------------------------------------------------------------------------------
 
@@ -163,8 +173,7 @@ gyre_status vk_buffer_read(gyre_device *device, gyre_buffer *buffer, uint64_t of
 // ---- vk_kernel.c, vk_cache.c --------------------------------------------------------------------------
 
 gyre_status vk_kernel_create(gyre_device *device, const struct gyre_kernel_source *source,
-                             const struct gyre_kernel_params *params,
-                             gyre_kernel **out, gyre_error *err);
+                             const struct gyre_kernel_params *params, gyre_kernel **out, gyre_error *err);
 void vk_kernel_destroy(gyre_device *device, gyre_kernel *kernel);
 // A cache that is absent, damaged or another device's is an empty one; saving failures are only logged.
 void vk_cache_load(struct vk_device *device);
@@ -198,11 +207,11 @@ void vk_name(const struct vk_device *device, VkObjectType type, uint64_t handle,
 gyre_status vk_fail(gyre_error *err, VkResult result, const char *what, const char *where);
 
 // Runs a Vulkan call; on failure sets `st` and jumps to `done`.
-#define VK_GO(call, what, where)                                                                             \
-    do {                                                                                                     \
-        const VkResult vk_result_ = (call);                                                                  \
-        if (vk_result_ != VK_SUCCESS) {                                                                      \
-            st = vk_fail(err, vk_result_, what, where);                                                      \
-            goto done;                                                                                       \
-        }                                                                                                    \
+#define VK_GO(call, what, where)                                                                                       \
+    do {                                                                                                               \
+        const VkResult vk_result_ = (call);                                                                            \
+        if (vk_result_ != VK_SUCCESS) {                                                                                \
+            st = vk_fail(err, vk_result_, what, where);                                                                \
+            goto done;                                                                                                 \
+        }                                                                                                              \
     } while (0)

@@ -88,7 +88,8 @@ static void keep_drivers_loaded(const struct vk_instance *instance)
     static atomic_flag kept = ATOMIC_FLAG_INIT;
     static VkInstance anchor;
     const VkInstanceCreateInfo info = {.sType = VK_STRUCTURE_TYPE_INSTANCE_CREATE_INFO};
-    if (!atomic_flag_test_and_set(&kept) && instance->f.CreateInstance(&info, NULL, &anchor) != VK_SUCCESS) anchor = NULL;
+    if (!atomic_flag_test_and_set(&kept) && instance->f.CreateInstance(&info, NULL, &anchor) != VK_SUCCESS)
+        anchor = NULL;
 }
 
 gyre_status vk_instance_create(struct vk_instance *instance, const struct gyre_device_options *options, gyre_error *err)
@@ -112,15 +113,14 @@ gyre_status vk_instance_create(struct vk_instance *instance, const struct gyre_d
     VK_INSTANCE_FUNCTIONS(X)
     VK_OPTIONAL_FUNCTIONS(X)
 #ifdef VK_KHR_cooperative_matrix
-        X(GetPhysicalDeviceCooperativeMatrixPropertiesKHR)
+    X(GetPhysicalDeviceCooperativeMatrixPropertiesKHR)
 #endif
 #undef X
 #define X(name)                                                                                                        \
     if (!f->name) return gyre_fail(err, GYRE_E_NO_DEVICE, "the Vulkan loader lacks vk" #name);
-            VK_INSTANCE_FUNCTIONS(X)
+    VK_INSTANCE_FUNCTIONS(X)
 #undef X
-                if (f->CreateDebugUtilsMessengerEXT)
-    {
+    if (f->CreateDebugUtilsMessengerEXT) {
         const VkDebugUtilsMessengerCreateInfoEXT info = vk_messenger_info(instance);
         const VkResult result = f->CreateDebugUtilsMessengerEXT(instance->handle, &info, NULL, &instance->messenger);
         if (result != VK_SUCCESS) return vk_fail(err, result, "create debug messenger", "vulkan");

@@ -1,4 +1,4 @@
-# Puts the built-in recipes into one C file: `recipe_builtin_c`, the table of quantizer/recipe_builtin.h, in this order.
+# Puts the built-in recipes into one C file: `recipe_builtin_c`, the table of quantizer/recipe/builtin.h, in this order.
 # Texts go in as bytes, so that nothing in them needs escaping. CMake runs again when one changes.
 set(recipe_names rtn quarot-rtn quarot-gptq best)
 
@@ -26,7 +26,7 @@ foreach(name ${recipe_names})
 endforeach()
 file(CONFIGURE OUTPUT ${recipe_builtin_c} @ONLY CONTENT
 "// Generated from quantizer/recipes/*.yaml.
-#include \"quantizer/recipe_builtin.h\"
+#include \"quantizer/recipe/builtin.h\"
 @recipe_arrays@
 const struct gyre_recipe_builtin gyre_recipe_builtins[] = {
 @recipe_rows@    {0},

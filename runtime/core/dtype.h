@@ -6,17 +6,17 @@
 
 // X(enum suffix, name, GGUF type id (-1: only in safetensors), elements per block, bytes per block)
 // I8 is also the carrier of gyre's packed int4 nibbles (design section 10).
-#define GYRE_DTYPE_MAP(X)                                                                                    \
-    X(F32, "F32", 0, 1, 4)                                                                                   \
-    X(F16, "F16", 1, 1, 2)                                                                                   \
-    X(BF16, "BF16", 30, 1, 2)                                                                                \
-    X(Q4_0, "Q4_0", 2, 32, 18)                                                                               \
-    X(Q4_1, "Q4_1", 3, 32, 20)                                                                               \
-    X(Q5_0, "Q5_0", 6, 32, 22)                                                                               \
-    X(Q8_0, "Q8_0", 8, 32, 34)                                                                               \
-    X(Q4_K, "Q4_K", 12, 256, 144)                                                                            \
-    X(Q5_K, "Q5_K", 13, 256, 176)                                                                            \
-    X(Q6_K, "Q6_K", 14, 256, 210)                                                                            \
+#define GYRE_DTYPE_MAP(X)                                                                                              \
+    X(F32, "F32", 0, 1, 4)                                                                                             \
+    X(F16, "F16", 1, 1, 2)                                                                                             \
+    X(BF16, "BF16", 30, 1, 2)                                                                                          \
+    X(Q4_0, "Q4_0", 2, 32, 18)                                                                                         \
+    X(Q4_1, "Q4_1", 3, 32, 20)                                                                                         \
+    X(Q5_0, "Q5_0", 6, 32, 22)                                                                                         \
+    X(Q8_0, "Q8_0", 8, 32, 34)                                                                                         \
+    X(Q4_K, "Q4_K", 12, 256, 144)                                                                                      \
+    X(Q5_K, "Q5_K", 13, 256, 176)                                                                                      \
+    X(Q6_K, "Q6_K", 14, 256, 210)                                                                                      \
     X(I8, "I8", 24, 1, 1)
 
 typedef enum gyre_dtype {
@@ -26,7 +26,11 @@ typedef enum gyre_dtype {
         GYRE_DTYPE_COUNT
 } gyre_dtype;
 
-struct gyre_dtype_info { const char *name; int gguf; uint32_t block_elements, block_bytes; };
+struct gyre_dtype_info {
+    const char *name;
+    int gguf;
+    uint32_t block_elements, block_bytes;
+};
 
 const struct gyre_dtype_info *gyre_dtype_info(gyre_dtype type);
 

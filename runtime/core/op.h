@@ -9,7 +9,10 @@ typedef enum gyre_op {
     GYRE_OP_COUNT
 } gyre_op;
 
-struct gyre_op_info { const char *name; uint32_t outputs, inputs; };
+struct gyre_op_info {
+    const char *name;
+    uint32_t outputs, inputs;
+};
 
 extern const struct gyre_op_info gyre_ops[GYRE_OP_COUNT];
 

@@ -176,7 +176,8 @@ static gyre_status check_attention(const gyre_graph *g, const struct gyre_node *
     }
     }
     if (!fits) return bad(node, err, "heads, rows, page stride and shapes do not agree");
-    if (!centred) return bad(node, err, "its centre and the parameter `centred` do not agree, or the centre is too short");
+    if (!centred)
+        return bad(node, err, "its centre and the parameter `centred` do not agree, or the centre is too short");
     if (hd % 8 || !hd) return bad(node, err, "the head size is no multiple of 8, or the frequencies are too few");
     if (!has_bytes(&g->values[g->batch_rows], 16 * (int64_t)g->rows))
         return bad(node, err, "the row data is shorter than the rows");

@@ -23,11 +23,11 @@ const struct gyre_signature gyre_signatures[GYRE_OP_COUNT] = {
     [GYRE_OP_act_mul_quant] = {"Q", "F"},
     [GYRE_OP_act_mul_had] = {"F", "Fd"}, // gate_up, base
     [GYRE_OP_act_mul_had_quant] = {"Q", "Fd"},
-    [GYRE_OP_rope] = {"F", "FDD"},           // qkv, rows, freqs
-    [GYRE_OP_kv_write] = {"P", "FDDd"},      // qkv, rows, pages, centre
-    [GYRE_OP_rope_kv] = {"FP", "FDDDdd"},    // qkv, rows, pages, freqs, base, centre
+    [GYRE_OP_rope] = {"F", "FDD"},        // qkv, rows, freqs
+    [GYRE_OP_kv_write] = {"P", "FDDd"},   // qkv, rows, pages, centre
+    [GYRE_OP_rope_kv] = {"FP", "FDDDdd"}, // qkv, rows, pages, freqs, base, centre
     [GYRE_OP_rope_had_kv] = {"FP", "FDDDdd"},
-    [GYRE_OP_attn] = {"F", "FPDDd"},         // q, pool, rows, pages, centre
+    [GYRE_OP_attn] = {"F", "FPDDd"}, // q, pool, rows, pages, centre
     [GYRE_OP_argmax] = {"FU", "F"},
     [GYRE_OP_topk] = {"FU", "F"},
     [GYRE_OP_sample] = {"DDD", "FU"}, // rows, history, state | vals, ids
@@ -388,11 +388,11 @@ gyre_value gyre_g_attn(gyre_graph *g, gyre_value q, const struct gyre_attn_shape
                                        .scale = 1 / sqrtf((float)s->head_dim),
                                        .centred = kv->centre.buffer != NULL};
     const gyre_value o = gyre_graph_new_value(g, GYRE_VALUE_F32, rows, s->heads * s->head_dim, 0);
-    return finish(g, &(struct gyre_node){.op = GYRE_OP_attn,
-                                         .out = {o},
-                                         .in = {q, pool_value(g, kv), g->batch_rows, g->batch_pages,
-                                                centre_value(g, kv)},
-                                         .params.attn = p});
+    return finish(g,
+                  &(struct gyre_node){.op = GYRE_OP_attn,
+                                      .out = {o},
+                                      .in = {q, pool_value(g, kv), g->batch_rows, g->batch_pages, centre_value(g, kv)},
+                                      .params.attn = p});
 }
 
 gyre_value gyre_g_rows(gyre_graph *g, gyre_value x, uint32_t first, uint32_t n)

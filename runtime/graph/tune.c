@@ -61,8 +61,12 @@ struct had {
 static struct had had_of(const struct gyre_node *node)
 {
     const union gyre_params *p = &node->params;
-#define HAD(params) \
-    return (struct had){(uint32_t)(params.n * params.segs), (uint32_t)params.k1, (uint32_t)params.k2, (uint32_t)params.k3, (uint32_t)params.p}
+#define HAD(params)                                                                                                    \
+    return (struct had)                                                                                                \
+    {                                                                                                                  \
+        (uint32_t)(params.n * params.segs), (uint32_t)params.k1, (uint32_t)params.k2, (uint32_t)params.k3,             \
+            (uint32_t)params.p                                                                                         \
+    }
     if (node->op == GYRE_OP_hadamard) HAD(p->hadamard);
     if (node->op == GYRE_OP_rope_had_kv) HAD(p->rope_kv);
     HAD(p->act_mul);
@@ -82,7 +86,8 @@ static void set_had(struct gyre_launch *launch, struct had had)
 static uint32_t had_lanes(const struct gyre_device_info *info, struct had had)
 {
     uint32_t n = lanes(info, had.length / 16);
-    while (n * 16 < GYRE_MAX(had.k1, GYRE_MAX(had.k2, had.k3))) n *= 2; // hadamard.k.h: a dense axis takes 16 outputs per invocation
+    while (n * 16 < GYRE_MAX(had.k1, GYRE_MAX(had.k2, had.k3)))
+        n *= 2; // hadamard.k.h: a dense axis takes 16 outputs per invocation
     return n;
 }
 

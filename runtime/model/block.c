@@ -12,7 +12,7 @@
 struct gyre_block {
     gyre_device *device;
     gyre_repacker *repacker;
-    struct gyre_hparams hp;          // a copy; rot's pointers are not used after creation
+    struct gyre_hparams hp; // a copy; rot's pointers are not used after creation
     struct gyre_block_options options;
     struct gyre_llama_shared shared;
     struct gyre_llama_layer layer;
@@ -33,7 +33,8 @@ static void forget_graphs(gyre_block *b)
     }
 }
 
-gyre_status gyre_block_create(gyre_device *device, const struct gyre_hparams *hp, const struct gyre_block_options *options, gyre_block **out, gyre_error *err)
+gyre_status gyre_block_create(gyre_device *device, const struct gyre_hparams *hp,
+                              const struct gyre_block_options *options, gyre_block **out, gyre_error *err)
 {
     gyre_block *b = calloc(1, sizeof *b);
     if (!b) return gyre_fail(err, GYRE_E_NOMEM, "cannot make a block: out of memory");
@@ -96,14 +97,16 @@ static gyre_weight_kind linear_kind(const struct gyre_block_linear *l)
 }
 
 // Fills `w` with the parts side by side; makes (or remakes) its memory when the kind or group changed.
-static gyre_status load_linear(gyre_block *b, const struct gyre_block_linear *const *parts, const uint32_t *n, uint32_t n_parts, uint32_t k, const char *label, struct gyre_weight *w, gyre_error *err)
+static gyre_status load_linear(gyre_block *b, const struct gyre_block_linear *const *parts, const uint32_t *n,
+                               uint32_t n_parts, uint32_t k, const char *label, struct gyre_weight *w, gyre_error *err)
 {
     const gyre_weight_kind kind = linear_kind(parts[0]);
     const uint32_t group = parts[0]->f32 || !parts[0]->group ? k : parts[0]->group;
     uint32_t total = 0, n0 = 0;
     for (uint32_t i = 0; i < n_parts; i++) {
         total += n[i];
-        if (linear_kind(parts[i]) != kind) return gyre_fail(err, GYRE_E_INVALID, "cannot load a block: %s mixes kinds of weights", label);
+        if (linear_kind(parts[i]) != kind)
+            return gyre_fail(err, GYRE_E_INVALID, "cannot load a block: %s mixes kinds of weights", label);
     }
     if (w->n_ranges && (w->kind != kind || w->group != group)) {
         forget_graphs(b); // they were recorded for the old memory
@@ -116,7 +119,8 @@ static gyre_status load_linear(gyre_block *b, const struct gyre_block_linear *co
     return GYRE_OK;
 }
 
-static gyre_status load_gain(gyre_block *b, const float *gain, const char *label, struct gyre_binding *out, gyre_error *err)
+static gyre_status load_gain(gyre_block *b, const float *gain, const char *label, struct gyre_binding *out,
+                             gyre_error *err)
 {
     const uint64_t bytes = b->hp.width * sizeof *gain;
     if (!out->buffer) return gyre_upload(b->device, gain, bytes, label, out, err);
@@ -138,7 +142,8 @@ static gyre_status load_centre(gyre_block *b, const float *k, const float *v, gy
     if (!both) return gyre_fail(err, GYRE_E_NOMEM, "cannot load a block: out of memory");
     if (k) memcpy(both, k, n * sizeof *k);
     if (v) memcpy(both + n, v, n * sizeof *v);
-    const gyre_status st = out->buffer ? gyre_buffer_write(b->device, out->buffer, 0, both, 2 * n * sizeof *both, err) : gyre_upload(b->device, both, 2 * n * sizeof *both, "kv centre", out, err);
+    const gyre_status st = out->buffer ? gyre_buffer_write(b->device, out->buffer, 0, both, 2 * n * sizeof *both, err)
+                                       : gyre_upload(b->device, both, 2 * n * sizeof *both, "kv centre", out, err);
     free(both);
     return st;
 }
@@ -147,10 +152,14 @@ gyre_status gyre_block_load(gyre_block *b, const struct gyre_block_weights *w, g
 {
     const struct gyre_hparams *hp = &b->hp;
     const uint32_t q = hp->heads * hp->head_dim, kv = hp->kv_heads * hp->head_dim;
-    GYRE_TRY(load_linear(b, (const struct gyre_block_linear *const[]){&w->q, &w->k, &w->v}, (const uint32_t[]){q, kv, kv}, 3, hp->width, "qkv", &b->layer.qkv, err));
-    GYRE_TRY(load_linear(b, (const struct gyre_block_linear *const[]){&w->o}, (const uint32_t[]){hp->width}, 1, q, "o", &b->layer.o, err));
-    GYRE_TRY(load_linear(b, (const struct gyre_block_linear *const[]){&w->gate, &w->up}, (const uint32_t[]){hp->ffn, hp->ffn}, 2, hp->width, "gate_up", &b->layer.gate_up, err));
-    GYRE_TRY(load_linear(b, (const struct gyre_block_linear *const[]){&w->down}, (const uint32_t[]){hp->width}, 1, hp->ffn, "down", &b->layer.down, err));
+    GYRE_TRY(load_linear(b, (const struct gyre_block_linear *const[]){&w->q, &w->k, &w->v},
+                         (const uint32_t[]){q, kv, kv}, 3, hp->width, "qkv", &b->layer.qkv, err));
+    GYRE_TRY(load_linear(b, (const struct gyre_block_linear *const[]){&w->o}, (const uint32_t[]){hp->width}, 1, q, "o",
+                         &b->layer.o, err));
+    GYRE_TRY(load_linear(b, (const struct gyre_block_linear *const[]){&w->gate, &w->up},
+                         (const uint32_t[]){hp->ffn, hp->ffn}, 2, hp->width, "gate_up", &b->layer.gate_up, err));
+    GYRE_TRY(load_linear(b, (const struct gyre_block_linear *const[]){&w->down}, (const uint32_t[]){hp->width}, 1,
+                         hp->ffn, "down", &b->layer.down, err));
     GYRE_TRY(load_gain(b, w->attn_norm, "attn_norm", &b->layer.attn_norm, err));
     GYRE_TRY(load_gain(b, w->ffn_norm, "ffn_norm", &b->layer.ffn_norm, err));
     return load_centre(b, w->k_centre, w->v_centre, err);
@@ -170,7 +179,8 @@ static gyre_status build(gyre_block *b, uint32_t rows, gyre_tap stop, struct gyr
     at_rows.size = (uint64_t)rows * 16;
     at_x.size = (uint64_t)rows * b->hp.width * sizeof(float);
     const struct gyre_batch batch = gyre_kv_batch(&b->kv, at_rows);
-    const struct gyre_precision precision = {b->options.act_bits, b->options.kv_bits, b->options.act_clip, b->options.kv_clip};
+    const struct gyre_precision precision = {b->options.act_bits, b->options.kv_bits, b->options.act_clip,
+                                             b->options.kv_clip};
     gyre_graph *g;
     GYRE_TRY(gyre_graph_create(b->device, rows, &batch, &g, err));
     const gyre_value x = gyre_g_external(g, "x", rows, b->hp.width, at_x);
@@ -185,7 +195,8 @@ static gyre_status build(gyre_block *b, uint32_t rows, gyre_tap stop, struct gyr
     return GYRE_OK;
 }
 
-static gyre_status run(gyre_block *b, const float *x, uint32_t rows, gyre_tap stop, struct gyre_binding to, uint32_t width, float *y, gyre_error *err)
+static gyre_status run(gyre_block *b, const float *x, uint32_t rows, gyre_tap stop, struct gyre_binding to,
+                       uint32_t width, float *y, gyre_error *err)
 {
     to.size = (uint64_t)rows * width * sizeof *y;
     if (!b->kept[stop].graph || b->kept[stop].rows != rows) GYRE_TRY(build(b, rows, stop, to, err));
@@ -196,7 +207,9 @@ static gyre_status run(gyre_block *b, const float *x, uint32_t rows, gyre_tap st
 
 static gyre_status check_run(const gyre_block *b, uint32_t rows, gyre_error *err)
 {
-    if (rows == 0 || rows > b->options.max_rows) return gyre_fail(err, GYRE_E_INVALID, "cannot run a block: %u rows, it was made for 1..%u", rows, b->options.max_rows);
+    if (rows == 0 || rows > b->options.max_rows)
+        return gyre_fail(err, GYRE_E_INVALID, "cannot run a block: %u rows, it was made for 1..%u", rows,
+                         b->options.max_rows);
     if (!b->layer.down.n_ranges) return gyre_fail(err, GYRE_E_INVALID, "cannot run a block: no weights are loaded");
     return GYRE_OK;
 }
@@ -210,7 +223,8 @@ gyre_status gyre_block_run(gyre_block *b, const float *x, uint32_t rows, float *
 gyre_status gyre_block_tap(gyre_block *b, const float *x, uint32_t rows, gyre_tap tap, float *y, gyre_error *err)
 {
     GYRE_TRY(check_run(b, rows, err));
-    if ((uint32_t)tap >= GYRE_TAPS) return gyre_fail(err, GYRE_E_INVALID, "cannot run a block: there is no tap %u", (uint32_t)tap);
+    if ((uint32_t)tap >= GYRE_TAPS)
+        return gyre_fail(err, GYRE_E_INVALID, "cannot run a block: there is no tap %u", (uint32_t)tap);
     if (!b->tap.buffer) {
         uint32_t widest = 0;
         for (uint32_t i = 0; i < GYRE_TAPS; i++) widest = GYRE_MAX(widest, gyre_tap_width(&b->hp, (gyre_tap)i));

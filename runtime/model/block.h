@@ -31,7 +31,9 @@ struct gyre_block_options {
 };
 
 // `hp` gives shapes, RoPE and the online rotations (hp->rot) that the weights expect; it is copied as needed.
-gyre_status gyre_block_create(gyre_device *device, const struct gyre_hparams *hp, const struct gyre_block_options *options, gyre_block **out, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_block_create(gyre_device *device, const struct gyre_hparams *hp,
+                              const struct gyre_block_options *options, gyre_block **out,
+                              gyre_error *err) GYRE_MUST_USE;
 void gyre_block_destroy(gyre_block *block);
 
 // Uploads weights; may be called again for the next layer (same shapes and kinds reuse all memory).
@@ -45,4 +47,5 @@ uint32_t gyre_tap_width(const struct gyre_hparams *hp, gyre_tap tap);
 // y = what the linears of `tap` read, before it is quantized, f32 [rows, gyre_tap_width]; x as for gyre_block_run. Only what
 // the tap needs is run, with the block's quantizers of activations and cache in all that lies before. The graph of each tap
 // is kept until another number of rows is asked for.
-gyre_status gyre_block_tap(gyre_block *block, const float *x, uint32_t rows, gyre_tap tap, float *y, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_block_tap(gyre_block *block, const float *x, uint32_t rows, gyre_tap tap, float *y,
+                           gyre_error *err) GYRE_MUST_USE;

@@ -1,7 +1,7 @@
 // Is the model whole? Presence, shape and type of every tensor, and no NaN or infinity in floats and block scales.
 // A tensor that has no place in the architecture (a bias, an expert) is refused: ignoring it would compute another model.
 #include "runtime/model/hparams.h"
-#include "runtime/model/source_impl.h"
+#include "runtime/source/source_impl.h"
 
 #include "runtime/util/base.h"
 
@@ -63,8 +63,9 @@ static gyre_status check_matrix(struct checker *c, const char *name, uint64_t ro
     GYRE_TRY(need(c, scale, &s));
     // Exceptions of a recipe have groups of their own; the rest has the file's.
     const uint64_t usual = c->hp->wgroup ? cols / c->hp->wgroup : 1;
-    const bool good = s->n_dims == 2 && s->rows == rows &&
-                      (s->cols == usual || s->cols == 1 || s->cols * 32 == cols || s->cols * 64 == cols || s->cols * 128 == cols);
+    const bool good =
+        s->n_dims == 2 && s->rows == rows &&
+        (s->cols == usual || s->cols == 1 || s->cols * 32 == cols || s->cols * 64 == cols || s->cols * 128 == cols);
     if (!good) return wrong_shape(c, s, rows, usual);
     if (s->type != GYRE_DTYPE_F16)
         return gyre_fail(c->err, GYRE_E_FORMAT, "cannot use model (%s): tensor %s has type %s; F16 is due",

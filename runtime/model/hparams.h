@@ -1,45 +1,38 @@
 // The named hyper-parameters of a Llama-architecture model, read from any source and checked for sense,
 // and the online rotations that a `gyre-llama` file declares.
 #pragma once
-#include "runtime/model/source.h"
+#include "runtime/core/hadamard.h"
+#include "runtime/source/source.h"
 
-enum { GYRE_MAX_LAYERS = 512, GYRE_MAX_HAD_ORDER = 400, GYRE_MAX_HEAD_DIM = 256 };
-
-// y = x (H_k1 (x) H_k2 (x) H_k3 (x) H_2^p) / sqrt(n) on each of the consecutive segments of n columns.
-// The k's are 1 when absent; base[i] is the k_i x k_i matrix of +1/-1, row-major, owned by the struct's holder.
-struct gyre_hadamard {
-    uint32_t n;               // 0: no transform
-    uint32_t k[3], p;
-    const int8_t *base[3];
-};
+enum { GYRE_MAX_LAYERS = 512, GYRE_MAX_HEAD_DIM = 256 };
 
 struct gyre_rotations {
-    bool r3;                  // q and k heads are transformed after RoPE when the KV cache is quantized
+    bool r3;                     // q and k heads are transformed after RoPE when the KV cache is quantized
     struct gyre_hadamard r3_had; // n = head size
-    struct gyre_hadamard r4;  // at the input of ffn_down; n divides the ffn width; n = 0: none
+    struct gyre_hadamard r4;     // at the input of ffn_down; n divides the ffn width; n = 0: none
     // One table for embedding and head (design: T-B): the head applies, to the normalised residual z (gain 1),
     //   z := had( gain * had_t(z) ), `gain` = the original final norm gain. n = 0: the head reads z * output_norm.
     struct gyre_hadamard head;
-    const float *head_gain;   // [D]
+    const float *head_gain; // [D]
 };
 
 typedef enum gyre_rope_scaling { GYRE_ROPE_NONE, GYRE_ROPE_LINEAR, GYRE_ROPE_LLAMA3 } gyre_rope_scaling;
 
 struct gyre_hparams {
-    char arch[32];            // "llama" or "gyre-llama"
+    char arch[32]; // "llama" or "gyre-llama"
     uint32_t n_layers, width /* D */, heads, kv_heads, head_dim, ffn, vocab, context;
     float norm_eps;
     double rope_base;
     gyre_rope_scaling rope_scaling;
     double rope_factor, rope_low_freq, rope_high_freq, rope_original_context;
-    bool rope_interleaved;    // pairs (2i, 2i+1), as in GGUF llama files; else (i, i + hd/2), as in HF
-    bool tied;                // no output.weight: the head uses token_embd
-    bool has_rope_freqs;      // tensor rope_freqs.weight holds divisors of the inverse frequencies
-    uint32_t act_bits, kv_bits;  // run-time defaults: 16 unless the file says otherwise
-    float act_clip, kv_clip;  // clip ratios, 1 unless the file says otherwise
-    uint32_t wgroup;          // gyre files: group of the int4 weights, 0 = per channel; else 0
-    bool wgroup_declared;     // the file declared gyre.wgroup (portable: Q4_0 with repeated scales)
-    bool kv_centre;           // gyre-llama: every block has vectors that are subtracted from its KV cache below 16 bits
+    bool rope_interleaved;      // pairs (2i, 2i+1), as in GGUF llama files; else (i, i + hd/2), as in HF
+    bool tied;                  // no output.weight: the head uses token_embd
+    bool has_rope_freqs;        // tensor rope_freqs.weight holds divisors of the inverse frequencies
+    uint32_t act_bits, kv_bits; // run-time defaults: 16 unless the file says otherwise
+    float act_clip, kv_clip;    // clip ratios, 1 unless the file says otherwise
+    uint32_t wgroup;            // gyre files: group of the int4 weights, 0 = per channel; else 0
+    bool wgroup_declared;       // the file declared gyre.wgroup (portable: Q4_0 with repeated scales)
+    bool kv_centre; // gyre-llama: every block has vectors that are subtracted from its KV cache below 16 bits
     struct gyre_rotations rot;
 };
 

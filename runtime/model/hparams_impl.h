@@ -1,7 +1,7 @@
 // Shared by hparams.c and rotations.c only: range-checked reading of metadata.
 #pragma once
 #include "runtime/model/hparams.h"
-#include "runtime/model/source_impl.h"
+#include "runtime/source/source_impl.h"
 
 // "ARCH.name" into key.
 void gyre_hparam_key(const struct gyre_hparams *hp, const char *name, char key[96]);

@@ -5,21 +5,27 @@
 
 #include <stdlib.h>
 
-static gyre_status plane(struct gyre_kv *kv, uint64_t bytes, const char *label, struct gyre_binding *out, gyre_error *err)
+static gyre_status plane(struct gyre_kv *kv, uint64_t bytes, const char *label, struct gyre_binding *out,
+                         gyre_error *err)
 {
     const struct gyre_device_info *info = gyre_device_info(kv->device);
     if (bytes > info->max_binding || bytes > info->max_buffer) {
-        return gyre_fail(err, GYRE_E_DEVICE_MEM, "cannot make the KV cache (%s): one layer needs %llu MiB and a binding of the device holds %llu MiB; use a shorter context or fewer KV bits", info->id, (unsigned long long)(bytes >> 20), (unsigned long long)(info->max_binding >> 20));
+        return gyre_fail(err, GYRE_E_DEVICE_MEM,
+                         "cannot make the KV cache (%s): one layer needs %llu MiB and a binding of the device holds "
+                         "%llu MiB; use a shorter context or fewer KV bits",
+                         info->id, (unsigned long long)(bytes >> 20), (unsigned long long)(info->max_binding >> 20));
     }
     *out = (struct gyre_binding){.size = bytes};
     kv->bytes += bytes;
     return gyre_buffer_create(kv->device, bytes, label, &out->buffer, err);
 }
 
-gyre_status gyre_kv_create(gyre_device *device, const struct gyre_hparams *hp, uint32_t bits, float clip, uint32_t sequences, uint32_t context, struct gyre_kv *out, gyre_error *err)
+gyre_status gyre_kv_create(gyre_device *device, const struct gyre_hparams *hp, uint32_t bits, float clip,
+                           uint32_t sequences, uint32_t context, struct gyre_kv *out, gyre_error *err)
 {
     const uint32_t stride = (uint32_t)gyre_div_up(context, GYRE_PAGE), cells = sequences * stride;
-    *out = (struct gyre_kv){.device = device, .n_layers = hp->n_layers, .n_pages = cells, .sequences = sequences, .page_stride = stride};
+    *out = (struct gyre_kv){
+        .device = device, .n_layers = hp->n_layers, .n_pages = cells, .sequences = sequences, .page_stride = stride};
     struct gyre_kv *kv = out;
     gyre_status st = GYRE_OK;
     kv->pool = calloc(kv->n_layers, sizeof *kv->pool);
@@ -73,8 +79,16 @@ gyre_status gyre_kv_reserve(struct gyre_kv *kv, uint32_t sequence, uint32_t leng
 {
     const uint32_t want = (uint32_t)gyre_div_up(length, GYRE_PAGE), held = kv->n_held[sequence];
     if (want <= held) return GYRE_OK;
-    if (want > kv->page_stride) return gyre_fail(err, GYRE_E_INVALID, "cannot grow the sequence (%u tokens): the context holds %u; open the model with a longer context", length, kv->page_stride * GYRE_PAGE);
-    if (want - held > kv->n_free) return gyre_fail(err, GYRE_E_DEVICE_MEM, "cannot grow the sequence (%u tokens): all pages of the KV cache are in use; finish another session first", length);
+    if (want > kv->page_stride)
+        return gyre_fail(
+            err, GYRE_E_INVALID,
+            "cannot grow the sequence (%u tokens): the context holds %u; open the model with a longer context", length,
+            kv->page_stride * GYRE_PAGE);
+    if (want - held > kv->n_free)
+        return gyre_fail(
+            err, GYRE_E_DEVICE_MEM,
+            "cannot grow the sequence (%u tokens): all pages of the KV cache are in use; finish another session first",
+            length);
     int32_t *row = kv->table + (uint64_t)sequence * kv->page_stride;
     for (uint32_t i = held; i < want; i++) row[i] = kv->free_pages[--kv->n_free];
     kv->n_held[sequence] = want;
@@ -91,5 +105,6 @@ void gyre_kv_trim(struct gyre_kv *kv, uint32_t sequence, uint32_t length)
 
 struct gyre_batch gyre_kv_batch(const struct gyre_kv *kv, struct gyre_binding rows)
 {
-    return (struct gyre_batch){rows, {kv->pages, 0, (uint64_t)kv->sequences * kv->page_stride * sizeof *kv->table}, kv->page_stride};
+    return (struct gyre_batch){
+        rows, {kv->pages, 0, (uint64_t)kv->sequences * kv->page_stride * sizeof *kv->table}, kv->page_stride};
 }

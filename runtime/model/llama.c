@@ -11,7 +11,8 @@
 // ---- rotations on the device ----------------------------------------------------------------------------
 
 // The factors of a transform and its base matrices as bit rows (set bit: -1), as shaders/params.h wants them.
-static gyre_status had_create(gyre_device *device, const struct gyre_hadamard *had, const char *label, struct gyre_had_desc *out, gyre_error *err)
+static gyre_status had_create(gyre_device *device, const struct gyre_hadamard *had, const char *label,
+                              struct gyre_had_desc *out, gyre_error *err)
 {
     *out = (struct gyre_had_desc){.n = had->n, .k1 = 1, .k2 = 1, .k3 = 1, .p = had->p};
     if (had->n == 0) return GYRE_OK;
@@ -38,7 +39,8 @@ static gyre_status had_create(gyre_device *device, const struct gyre_hadamard *h
     return st;
 }
 
-gyre_status gyre_llama_shared_create(gyre_device *device, const struct gyre_hparams *hp, const float *divisors, struct gyre_llama_shared *out, gyre_error *err)
+gyre_status gyre_llama_shared_create(gyre_device *device, const struct gyre_hparams *hp, const float *divisors,
+                                     struct gyre_llama_shared *out, gyre_error *err)
 {
     *out = (struct gyre_llama_shared){0};
     float freqs[GYRE_MAX_HAD_ORDER];
@@ -77,11 +79,14 @@ static gyre_status part(const struct loader *l, const char *name, uint32_t n, ui
     char scale[80];
     snprintf(scale, sizeof scale, "%s.scale", name);
     *out = (struct gyre_weight_part){gyre_source_tensor(l->source, name), gyre_source_tensor(l->source, scale), n, k};
-    if (!out->weight) return gyre_fail(l->err, GYRE_E_FORMAT, "cannot load model (%s): tensor %s is missing", gyre_source_path(l->source), name);
+    if (!out->weight)
+        return gyre_fail(l->err, GYRE_E_FORMAT, "cannot load model (%s): tensor %s is missing",
+                         gyre_source_path(l->source), name);
     return GYRE_OK;
 }
 
-static gyre_status linear(const struct loader *l, uint32_t layer, const char *const *names, const uint32_t *n, uint32_t n_parts, uint32_t k, struct gyre_weight *out)
+static gyre_status linear(const struct loader *l, uint32_t layer, const char *const *names, const uint32_t *n,
+                          uint32_t n_parts, uint32_t k, struct gyre_weight *out)
 {
     struct gyre_weight_part parts[3];
     char name[64];
@@ -95,7 +100,9 @@ static gyre_status linear(const struct loader *l, uint32_t layer, const char *co
 static gyre_status vector(const struct loader *l, const char *name, uint32_t n, struct gyre_binding *out)
 {
     const struct gyre_tensor *t = gyre_source_tensor(l->source, name);
-    if (!t || t->rows * t->cols != n) return gyre_fail(l->err, GYRE_E_FORMAT, "cannot load model (%s): tensor %s is missing or not of %u elements", gyre_source_path(l->source), name, n);
+    if (!t || t->rows * t->cols != n)
+        return gyre_fail(l->err, GYRE_E_FORMAT, "cannot load model (%s): tensor %s is missing or not of %u elements",
+                         gyre_source_path(l->source), name, n);
     float *values = malloc(n * sizeof *values);
     if (!values) return gyre_fail(l->err, GYRE_E_NOMEM, "cannot load tensor (%s): out of memory", name);
     gyre_tensor_rows_f32(t, 0, t->rows, values);
@@ -112,7 +119,10 @@ static gyre_status load_centre(const struct loader *l, uint32_t layer, uint32_t 
     const struct gyre_tensor *k = gyre_source_tensor(l->source, name);
     snprintf(name, sizeof name, "blk.%u.attn_v.centre", layer);
     const struct gyre_tensor *v = gyre_source_tensor(l->source, name);
-    if (!k || !v || k->rows * k->cols != n || v->rows * v->cols != n) return gyre_fail(l->err, GYRE_E_FORMAT, "cannot load model (%s): the centres of block %u are missing or not of %u elements", gyre_source_path(l->source), layer, n);
+    if (!k || !v || k->rows * k->cols != n || v->rows * v->cols != n)
+        return gyre_fail(l->err, GYRE_E_FORMAT,
+                         "cannot load model (%s): the centres of block %u are missing or not of %u elements",
+                         gyre_source_path(l->source), layer, n);
     float *values = malloc(2 * (size_t)n * sizeof *values);
     if (!values) return gyre_fail(l->err, GYRE_E_NOMEM, "cannot load tensor (%s): out of memory", name);
     gyre_tensor_rows_f32(k, 0, k->rows, values);
@@ -122,12 +132,15 @@ static gyre_status load_centre(const struct loader *l, uint32_t layer, uint32_t 
     return st;
 }
 
-static gyre_status load_layer(const struct loader *l, const struct gyre_hparams *hp, uint32_t i, struct gyre_llama_layer *out)
+static gyre_status load_layer(const struct loader *l, const struct gyre_hparams *hp, uint32_t i,
+                              struct gyre_llama_layer *out)
 {
     const uint32_t q = hp->heads * hp->head_dim, kv = hp->kv_heads * hp->head_dim;
-    GYRE_TRY(linear(l, i, (const char *const[]){"attn_q", "attn_k", "attn_v"}, (const uint32_t[]){q, kv, kv}, 3, hp->width, &out->qkv));
+    GYRE_TRY(linear(l, i, (const char *const[]){"attn_q", "attn_k", "attn_v"}, (const uint32_t[]){q, kv, kv}, 3,
+                    hp->width, &out->qkv));
     GYRE_TRY(linear(l, i, (const char *const[]){"attn_output"}, (const uint32_t[]){hp->width}, 1, q, &out->o));
-    GYRE_TRY(linear(l, i, (const char *const[]){"ffn_gate", "ffn_up"}, (const uint32_t[]){hp->ffn, hp->ffn}, 2, hp->width, &out->gate_up));
+    GYRE_TRY(linear(l, i, (const char *const[]){"ffn_gate", "ffn_up"}, (const uint32_t[]){hp->ffn, hp->ffn}, 2,
+                    hp->width, &out->gate_up));
     GYRE_TRY(linear(l, i, (const char *const[]){"ffn_down"}, (const uint32_t[]){hp->width}, 1, hp->ffn, &out->down));
     char name[64];
     snprintf(name, sizeof name, "blk.%u.attn_norm.weight", i);
@@ -145,7 +158,9 @@ static gyre_status load_shared(const struct loader *l, struct gyre_llama *m)
     if (t) gyre_tensor_rows_f32(t, 0, t->rows, divisors);
     GYRE_TRY(gyre_llama_shared_create(m->device, hp, t ? divisors : NULL, &m->shared, l->err));
     GYRE_TRY(vector(l, "output_norm.weight", hp->width, &m->output_norm));
-    if (hp->rot.head.n) GYRE_TRY(gyre_upload(m->device, hp->rot.head_gain, hp->width * sizeof(float), "head gain", &m->head_gain, l->err));
+    if (hp->rot.head.n)
+        GYRE_TRY(
+            gyre_upload(m->device, hp->rot.head_gain, hp->width * sizeof(float), "head gain", &m->head_gain, l->err));
     struct gyre_weight_part p;
     GYRE_TRY(part(l, "token_embd.weight", hp->vocab, hp->width, &p));
     GYRE_TRY(gyre_weight_load(m->device, l->repacker, &p, 1, 32, "token_embd.weight", &m->table, l->err));
@@ -154,7 +169,8 @@ static gyre_status load_shared(const struct loader *l, struct gyre_llama *m)
     return gyre_weight_load(m->device, l->repacker, &p, 1, 32, "output.weight", &m->head, l->err);
 }
 
-gyre_status gyre_llama_load(gyre_device *device, const gyre_source *source, int (*progress)(void *, double), void *user, struct gyre_llama *out, gyre_error *err)
+gyre_status gyre_llama_load(gyre_device *device, const gyre_source *source, int (*progress)(void *, double), void *user,
+                            struct gyre_llama *out, gyre_error *err)
 {
     *out = (struct gyre_llama){.device = device};
     struct loader l = {.device = device, .source = source, .err = err};
@@ -179,7 +195,8 @@ gyre_status gyre_llama_load(gyre_device *device, const gyre_source *source, int 
     out->weight_bytes = gyre_weight_bytes(&out->table) + gyre_weight_bytes(&out->head);
     for (uint32_t i = 0; i < out->hp.n_layers; i++) {
         const struct gyre_llama_layer *y = &out->layer[i];
-        out->weight_bytes += gyre_weight_bytes(&y->qkv) + gyre_weight_bytes(&y->o) + gyre_weight_bytes(&y->gate_up) + gyre_weight_bytes(&y->down);
+        out->weight_bytes += gyre_weight_bytes(&y->qkv) + gyre_weight_bytes(&y->o) + gyre_weight_bytes(&y->gate_up) +
+                             gyre_weight_bytes(&y->down);
     }
 done:
     gyre_repacker_destroy(l.repacker);
@@ -211,9 +228,12 @@ void gyre_llama_free(struct gyre_llama *m)
 
 // ---- the graph ------------------------------------------------------------------------------------------
 
-gyre_value gyre_llama_block(gyre_graph *g, gyre_value x, const struct gyre_hparams *hp, const struct gyre_llama_shared *shared, const struct gyre_llama_layer *layer, const struct gyre_kv_pool *kv, const struct gyre_precision *precision, gyre_tap stop)
+gyre_value gyre_llama_block(gyre_graph *g, gyre_value x, const struct gyre_hparams *hp,
+                            const struct gyre_llama_shared *shared, const struct gyre_llama_layer *layer,
+                            const struct gyre_kv_pool *kv, const struct gyre_precision *precision, gyre_tap stop)
 {
-    const struct gyre_attn_shape shape = {hp->heads, hp->kv_heads, hp->head_dim, hp->rope_interleaved, 1.0f, shared->freqs};
+    const struct gyre_attn_shape shape = {hp->heads, hp->kv_heads, hp->head_dim, hp->rope_interleaved,
+                                          1.0f,      shared->freqs};
     const struct gyre_binding none = {0};
     const uint32_t act = precision->act;
     const float clip = precision->act_clip;
@@ -221,7 +241,8 @@ gyre_value gyre_llama_block(gyre_graph *g, gyre_value x, const struct gyre_hpara
     gyre_value h = gyre_g_rms_norm(g, x, layer->attn_norm, hp->norm_eps);
     if (stop == GYRE_TAP_QKV) return h;
     gyre_value qkv = gyre_g_rope(g, gyre_g_matmul(g, gyre_g_quantize(g, h, act, clip), &layer->qkv), &shape);
-    if (hp->rot.r3 && precision->kv < 16) qkv = gyre_g_hadamard(g, qkv, &shared->r3, hp->heads + hp->kv_heads, false, none);
+    if (hp->rot.r3 && precision->kv < 16)
+        qkv = gyre_g_hadamard(g, qkv, &shared->r3, hp->heads + hp->kv_heads, false, none);
     struct gyre_kv_pool pool = *kv;
     pool.centre = precision->kv < 16 ? layer->kv_centre : none; // 16 bits have nothing to gain
     gyre_g_kv_write(g, qkv, &shape, &pool);

@@ -14,18 +14,23 @@
 
 enum { PIECE_BYTES = 8 << 20 }; // of decoded rows on the host at a time
 
-static gyre_status plane_create(gyre_device *device, uint64_t bytes, const char *label, struct gyre_binding *out, gyre_error *err)
+static gyre_status plane_create(gyre_device *device, uint64_t bytes, const char *label, struct gyre_binding *out,
+                                gyre_error *err)
 {
     *out = (struct gyre_binding){.size = bytes};
     return gyre_buffer_create(device, bytes, label, &out->buffer, err);
 }
 
-gyre_status gyre_weight_create(gyre_device *device, gyre_weight_kind kind, uint32_t n, uint32_t k, uint32_t group, const char *label, struct gyre_weight *out, gyre_error *err)
+gyre_status gyre_weight_create(gyre_device *device, gyre_weight_kind kind, uint32_t n, uint32_t k, uint32_t group,
+                               const char *label, struct gyre_weight *out, gyre_error *err)
 {
     const uint32_t most = gyre_weight_max_columns(gyre_device_info(device), kind, k, group); // of one range
     *out = (struct gyre_weight){.kind = kind, .n = n, .k = k, .group = group};
     if (most == 0) {
-        return gyre_fail(err, GYRE_E_DEVICE_MEM, "cannot place weight (%s): 8 columns of %u inputs exceed one binding of %s; use another device", label, k, gyre_device_info(device)->id);
+        return gyre_fail(
+            err, GYRE_E_DEVICE_MEM,
+            "cannot place weight (%s): 8 columns of %u inputs exceed one binding of %s; use another device", label, k,
+            gyre_device_info(device)->id);
     }
     out->n_ranges = (uint32_t)gyre_div_up(n, most);
     out->range = calloc(out->n_ranges, sizeof *out->range);
@@ -79,7 +84,9 @@ uint64_t gyre_weight_bytes(const struct gyre_weight *weight)
 // ---- filling ------------------------------------------------------------------------------------------
 
 // Rows in file layout `format` go to columns n0.. of the weight, range by range.
-static gyre_status fill_rows(gyre_repacker *repacker, const struct gyre_weight *w, gyre_repack_format format, const unsigned char *rows, uint64_t row_bytes, const uint16_t *scales, uint32_t n0, uint32_t n, gyre_error *err)
+static gyre_status fill_rows(gyre_repacker *repacker, const struct gyre_weight *w, gyre_repack_format format,
+                             const unsigned char *rows, uint64_t row_bytes, const uint16_t *scales, uint32_t n0,
+                             uint32_t n, gyre_error *err)
 {
     const uint32_t groups = w->k / w->group;
     for (uint32_t i = 0; i < w->n_ranges; i++) {
@@ -87,15 +94,18 @@ static gyre_status fill_rows(gyre_repacker *repacker, const struct gyre_weight *
         const uint32_t first = GYRE_MAX(n0, r->n0), end = GYRE_MIN(n0 + n, r->n0 + r->n);
         if (first >= end) continue;
         const uint64_t skip = first - n0;
-        GYRE_TRY(gyre_repack_upload(repacker, format, rows + skip * row_bytes, scales ? scales + skip * groups : NULL, end - first, w->k, w->group, first - r->n0, r, err));
+        GYRE_TRY(gyre_repack_upload(repacker, format, rows + skip * row_bytes, scales ? scales + skip * groups : NULL,
+                                    end - first, w->k, w->group, first - r->n0, r, err));
     }
     return GYRE_OK;
 }
 
 // Codes (int8) to the packed form that the repack kernel reads.
-static gyre_status fill_codes(gyre_repacker *repacker, const struct gyre_weight *w, uint32_t n0, uint32_t n, const int8_t *codes, const uint16_t *scales, gyre_error *err)
+static gyre_status fill_codes(gyre_repacker *repacker, const struct gyre_weight *w, uint32_t n0, uint32_t n,
+                              const int8_t *codes, const uint16_t *scales, gyre_error *err)
 {
-    if (w->kind == GYRE_WEIGHT_W8) return fill_rows(repacker, w, GYRE_REPACK_I8, (const unsigned char *)codes, w->k, scales, n0, n, err);
+    if (w->kind == GYRE_WEIGHT_W8)
+        return fill_rows(repacker, w, GYRE_REPACK_I8, (const unsigned char *)codes, w->k, scales, n0, n, err);
     const uint64_t row_bytes = w->k / 2;
     unsigned char *packed = malloc(n * row_bytes);
     if (!packed) return gyre_fail(err, GYRE_E_NOMEM, "cannot pack weights: out of memory");
@@ -105,18 +115,23 @@ static gyre_status fill_codes(gyre_repacker *repacker, const struct gyre_weight 
     return st;
 }
 
-gyre_status gyre_weight_fill(gyre_repacker *repacker, const struct gyre_weight *w, uint32_t n0, uint32_t n, const float *f32, const int8_t *codes, const uint16_t *scales, gyre_error *err)
+gyre_status gyre_weight_fill(gyre_repacker *repacker, const struct gyre_weight *w, uint32_t n0, uint32_t n,
+                             const float *f32, const int8_t *codes, const uint16_t *scales, gyre_error *err)
 {
-    if (w->kind == GYRE_WEIGHT_F32 && f32) return fill_rows(repacker, w, GYRE_REPACK_F32, (const unsigned char *)f32, (uint64_t)w->k * 4, NULL, n0, n, err);
+    if (w->kind == GYRE_WEIGHT_F32 && f32)
+        return fill_rows(repacker, w, GYRE_REPACK_F32, (const unsigned char *)f32, (uint64_t)w->k * 4, NULL, n0, n,
+                         err);
     if (w->kind == GYRE_WEIGHT_F16 && f32) {
         uint16_t *half = malloc((size_t)n * w->k * 2);
         if (!half) return gyre_fail(err, GYRE_E_NOMEM, "cannot convert weights: out of memory");
         for (uint64_t i = 0; i < (uint64_t)n * w->k; i++) half[i] = gyre_f16_from_f32(f32[i]);
-        const gyre_status st = fill_rows(repacker, w, GYRE_REPACK_F16, (const unsigned char *)half, (uint64_t)w->k * 2, NULL, n0, n, err);
+        const gyre_status st =
+            fill_rows(repacker, w, GYRE_REPACK_F16, (const unsigned char *)half, (uint64_t)w->k * 2, NULL, n0, n, err);
         free(half);
         return st;
     }
-    if (!codes || !scales) return gyre_fail(err, GYRE_E_INVALID, "cannot fill weight: the kind asks for codes and scales");
+    if (!codes || !scales)
+        return gyre_fail(err, GYRE_E_INVALID, "cannot fill weight: the kind asks for codes and scales");
     return fill_codes(repacker, w, n0, n, codes, scales, err);
 }
 
@@ -126,11 +141,16 @@ gyre_status gyre_weight_fill(gyre_repacker *repacker, const struct gyre_weight *
 static gyre_weight_kind part_kind(const struct gyre_weight_part *p)
 {
     switch (p->weight->type) {
-    case GYRE_DTYPE_I8: return p->weight->cols * 2 == p->k ? GYRE_WEIGHT_W4 : GYRE_WEIGHT_W8;
-    case GYRE_DTYPE_Q4_0: return GYRE_WEIGHT_W4;
-    case GYRE_DTYPE_Q8_0: return GYRE_WEIGHT_W8;
-    case GYRE_DTYPE_F32: return GYRE_WEIGHT_F32;
-    default: return GYRE_WEIGHT_F16;
+    case GYRE_DTYPE_I8:
+        return p->weight->cols * 2 == p->k ? GYRE_WEIGHT_W4 : GYRE_WEIGHT_W8;
+    case GYRE_DTYPE_Q4_0:
+        return GYRE_WEIGHT_W4;
+    case GYRE_DTYPE_Q8_0:
+        return GYRE_WEIGHT_W8;
+    case GYRE_DTYPE_F32:
+        return GYRE_WEIGHT_F32;
+    default:
+        return GYRE_WEIGHT_F16;
     }
 }
 
@@ -153,7 +173,8 @@ static bool bf16_fits_f16(const struct gyre_tensor *t)
     return true;
 }
 
-static gyre_weight_kind choose_kind(const struct gyre_weight_part *parts, uint32_t n_parts, uint32_t portable_group, uint32_t *group)
+static gyre_weight_kind choose_kind(const struct gyre_weight_part *parts, uint32_t n_parts, uint32_t portable_group,
+                                    uint32_t *group)
 {
     gyre_weight_kind kind = part_kind(&parts[0]);
     *group = part_group(&parts[0], portable_group);
@@ -192,7 +213,8 @@ static void part_rows_f32(const struct gyre_weight_part *p, uint64_t first, uint
     }
 }
 
-static gyre_status load_expanded(gyre_repacker *repacker, const struct gyre_weight *w, const struct gyre_weight_part *p, uint32_t n0, gyre_error *err)
+static gyre_status load_expanded(gyre_repacker *repacker, const struct gyre_weight *w, const struct gyre_weight_part *p,
+                                 uint32_t n0, gyre_error *err)
 {
     const uint64_t piece = GYRE_MAX(8, PIECE_BYTES / ((uint64_t)p->k * 4) / 8 * 8);
     float *rows = malloc(GYRE_MIN(piece, p->n) * p->k * sizeof *rows);
@@ -210,7 +232,8 @@ done:
 }
 
 // Portable Q4_0 with one scale per row or per large group: the scale is kept once, after a bitwise check.
-static gyre_status load_repeated_q4_0(gyre_repacker *repacker, const struct gyre_weight *w, const struct gyre_weight_part *p, uint32_t n0, gyre_error *err)
+static gyre_status load_repeated_q4_0(gyre_repacker *repacker, const struct gyre_weight *w,
+                                      const struct gyre_weight_part *p, uint32_t n0, gyre_error *err)
 {
     const uint32_t blocks = p->k / 32, groups = p->k / w->group, per_group = w->group / 32;
     const uint64_t row_bytes = (uint64_t)blocks * 18;
@@ -226,7 +249,10 @@ static gyre_status load_repeated_q4_0(gyre_repacker *repacker, const struct gyre
         for (uint32_t b = 0; b < blocks; b++) {
             const unsigned char *block = row + b * 18;
             if (memcmp(block, row + b / per_group * per_group * 18, 2) != 0) {
-                st = gyre_fail(err, GYRE_E_FORMAT, "cannot load tensor (%s): row %llu has different scales inside a group of %u although gyre.wgroup declares one; quantize the model again", p->weight->name, (unsigned long long)i, w->group);
+                st = gyre_fail(err, GYRE_E_FORMAT,
+                               "cannot load tensor (%s): row %llu has different scales inside a group of %u although "
+                               "gyre.wgroup declares one; quantize the model again",
+                               p->weight->name, (unsigned long long)i, w->group);
                 goto done;
             }
             memcpy(&scales[i * groups + b / per_group], block, 2);
@@ -243,16 +269,20 @@ done:
     return st;
 }
 
-static gyre_status load_part(gyre_repacker *repacker, const struct gyre_weight *w, const struct gyre_weight_part *p, uint32_t n0, gyre_error *err)
+static gyre_status load_part(gyre_repacker *repacker, const struct gyre_weight *w, const struct gyre_weight_part *p,
+                             uint32_t n0, gyre_error *err)
 {
     const struct gyre_tensor *t = p->weight;
     uint64_t row_bytes = 0;
-    if (!gyre_dtype_row_bytes(t->type, t->cols, &row_bytes)) return gyre_fail(err, GYRE_E_FORMAT, "cannot load tensor (%s): rows of %llu elements are not whole %s blocks", t->name, (unsigned long long)t->cols, gyre_dtype_info(t->type)->name);
+    if (!gyre_dtype_row_bytes(t->type, t->cols, &row_bytes))
+        return gyre_fail(err, GYRE_E_FORMAT, "cannot load tensor (%s): rows of %llu elements are not whole %s blocks",
+                         t->name, (unsigned long long)t->cols, gyre_dtype_info(t->type)->name);
     if (t->type == GYRE_DTYPE_I8 && (w->kind == GYRE_WEIGHT_W4 || w->kind == GYRE_WEIGHT_W8)) {
         uint16_t *scales = malloc(p->scale->bytes); // a mapped tensor may be unaligned
         if (!scales) return gyre_fail(err, GYRE_E_NOMEM, "cannot load tensor (%s): out of memory", t->name);
         memcpy(scales, p->scale->data, p->scale->bytes);
-        const gyre_status st = fill_rows(repacker, w, w->kind == GYRE_WEIGHT_W4 ? GYRE_REPACK_I4 : GYRE_REPACK_I8, t->data, row_bytes, scales, n0, p->n, err);
+        const gyre_status st = fill_rows(repacker, w, w->kind == GYRE_WEIGHT_W4 ? GYRE_REPACK_I4 : GYRE_REPACK_I8,
+                                         t->data, row_bytes, scales, n0, p->n, err);
         free(scales);
         return st;
     }
@@ -260,11 +290,14 @@ static gyre_status load_part(gyre_repacker *repacker, const struct gyre_weight *
         if (w->group != 32) return load_repeated_q4_0(repacker, w, p, n0, err);
         return fill_rows(repacker, w, GYRE_REPACK_Q4_0, t->data, row_bytes, NULL, n0, p->n, err);
     }
-    if (t->type == GYRE_DTYPE_Q8_0 && w->kind == GYRE_WEIGHT_W8) return fill_rows(repacker, w, GYRE_REPACK_Q8_0, t->data, row_bytes, NULL, n0, p->n, err);
+    if (t->type == GYRE_DTYPE_Q8_0 && w->kind == GYRE_WEIGHT_W8)
+        return fill_rows(repacker, w, GYRE_REPACK_Q8_0, t->data, row_bytes, NULL, n0, p->n, err);
     return load_expanded(repacker, w, p, n0, err);
 }
 
-gyre_status gyre_weight_load(gyre_device *device, gyre_repacker *repacker, const struct gyre_weight_part *parts, uint32_t n_parts, uint32_t portable_group, const char *label, struct gyre_weight *out, gyre_error *err)
+gyre_status gyre_weight_load(gyre_device *device, gyre_repacker *repacker, const struct gyre_weight_part *parts,
+                             uint32_t n_parts, uint32_t portable_group, const char *label, struct gyre_weight *out,
+                             gyre_error *err)
 {
     uint32_t n = 0, group = 0;
     for (uint32_t i = 0; i < n_parts; i++) n += parts[i].n;
@@ -281,7 +314,8 @@ gyre_status gyre_weight_load(gyre_device *device, gyre_repacker *repacker, const
     return GYRE_OK;
 }
 
-gyre_status gyre_upload(gyre_device *device, const void *data, uint64_t bytes, const char *label, struct gyre_binding *out, gyre_error *err)
+gyre_status gyre_upload(gyre_device *device, const void *data, uint64_t bytes, const char *label,
+                        struct gyre_binding *out, gyre_error *err)
 {
     GYRE_TRY(plane_create(device, gyre_round_up(bytes, 4), label, out, err));
     const gyre_status st = gyre_buffer_write(device, out->buffer, 0, data, bytes, err);

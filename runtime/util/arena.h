@@ -6,8 +6,13 @@
 #pragma once
 #include <stddef.h>
 
-struct gyre_arena { struct gyre_arena_block *last; };
-struct gyre_arena_mark { struct gyre_arena_block *block; size_t used; };
+struct gyre_arena {
+    struct gyre_arena_block *last;
+};
+struct gyre_arena_mark {
+    struct gyre_arena_block *block;
+    size_t used;
+};
 
 void *gyre_arena_alloc(struct gyre_arena *arena, size_t size);
 // n objects of `size` bytes; NULL also where n * size overflows.

@@ -67,8 +67,9 @@ gyre_status gyre_file_read(const char *path, uint64_t max, char **out, uint64_t 
     *out = NULL;
     GYRE_TRY(open_regular(path, &fd, &expected, err));
     if (expected > max) {
-        st = gyre_fail(err, GYRE_E_FORMAT, "cannot read file (%s): it has %llu bytes, more than the %llu expected at most",
-                       path, (unsigned long long)expected, (unsigned long long)max);
+        st = gyre_fail(err, GYRE_E_FORMAT,
+                       "cannot read file (%s): it has %llu bytes, more than the %llu expected at most", path,
+                       (unsigned long long)expected, (unsigned long long)max);
         goto done;
     }
     data = malloc((size_t)expected + 1);

@@ -10,7 +10,10 @@
 
 // A regular file's bytes, read-only, valid until gyre_file_unmap. An empty file has size 0 and a
 // non-NULL data. A file that another program shortens meanwhile faults on access, as with any mmap.
-struct gyre_file_map { const unsigned char *data; uint64_t size; };
+struct gyre_file_map {
+    const unsigned char *data;
+    uint64_t size;
+};
 gyre_status gyre_file_map(const char *path, struct gyre_file_map *out, gyre_error *err) GYRE_MUST_USE;
 void gyre_file_unmap(struct gyre_file_map *map); // accepts a zeroed map; zeroes it
 
@@ -26,7 +29,8 @@ gyre_status gyre_file_read(const char *path, uint64_t max, char **out, uint64_t 
 gyre_status gyre_file_write(const char *path, const void *data, uint64_t size, gyre_error *err) GYRE_MUST_USE;
 
 // The same with two pieces, one behind the other; either may be NULL (and of size 0).
-gyre_status gyre_file_write2(const char *path, const void *const data[2], const uint64_t size[2], gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_file_write2(const char *path, const void *const data[2], const uint64_t size[2],
+                             gyre_error *err) GYRE_MUST_USE;
 
 // The last step of a file that was written in pieces: makes `temp` durable and renames it to `path` (same
 // directory). Removes `temp` on failure.

@@ -34,9 +34,9 @@ static inline uint16_t gyre_f16_from_f32(float f)
 {
     const uint32_t u = gyre_f32_bits(f), sign = (u >> 16) & 0x8000u, a = u & 0x7FFFFFFFu;
     if (a >= 0x7F800000u) return (uint16_t)(sign | (a > 0x7F800000u ? 0x7E00u : 0x7C00u));
-    if (a >= 0x477FF000u) return (uint16_t)(sign | 0x7C00u);         // >= 65520 rounds to infinity
-    if (a < 0x33000001u) return (uint16_t)sign;                      // <= 2^-25 rounds to zero
-    if (a < 0x38800000u) {                                           // subnormal half: unit 2^-24
+    if (a >= 0x477FF000u) return (uint16_t)(sign | 0x7C00u); // >= 65520 rounds to infinity
+    if (a < 0x33000001u) return (uint16_t)sign;              // <= 2^-25 rounds to zero
+    if (a < 0x38800000u) {                                   // subnormal half: unit 2^-24
         const uint32_t mantissa = (a & 0x7FFFFFu) | 0x800000u, shift = 126u - (a >> 23);
         const uint32_t half = 1u << (shift - 1), rest = mantissa & ((1u << shift) - 1), q = mantissa >> shift;
         return (uint16_t)(sign | (q + (rest > half || (rest == half && (q & 1)))));

@@ -6,7 +6,13 @@
 extern "C" {
 #endif
 
-typedef enum gyre_log_level { GYRE_LOG_ERROR, GYRE_LOG_WARN, GYRE_LOG_INFO, GYRE_LOG_DEBUG, GYRE_LOG_TRACE } gyre_log_level;
+typedef enum gyre_log_level {
+    GYRE_LOG_ERROR,
+    GYRE_LOG_WARN,
+    GYRE_LOG_INFO,
+    GYRE_LOG_DEBUG,
+    GYRE_LOG_TRACE
+} gyre_log_level;
 
 // `write` gets one line without a newline, "subsystem: message", values with units.
 typedef struct gyre_log {

@@ -6,7 +6,9 @@
 #pragma once
 #include <stdint.h>
 
-struct gyre_rng { uint64_t state; };
+struct gyre_rng {
+    uint64_t state;
+};
 
 static inline struct gyre_rng gyre_rng_seed(uint64_t seed) { return (struct gyre_rng){seed}; }
 

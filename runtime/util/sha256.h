@@ -5,7 +5,9 @@
 
 enum { GYRE_SHA256_HEX = 65 }; // 64 lower-case hex digits and a NUL
 
-struct gyre_sha256 { struct sha256_ctx context; };
+struct gyre_sha256 {
+    struct sha256_ctx context;
+};
 
 void gyre_sha256_init(struct gyre_sha256 *sha);
 void gyre_sha256_add(struct gyre_sha256 *sha, const void *data, size_t size);

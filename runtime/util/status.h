@@ -11,17 +11,17 @@ extern "C" {
 #endif
 
 // X(enum, text): one row per status. The program maps them to exit statuses (cli/main.c).
-#define GYRE_STATUS_MAP(X)                                                                                   \
-    X(GYRE_OK, "ok")                                                                                         \
-    X(GYRE_E_INVALID, "invalid argument")     /* the caller broke the contract of a function */              \
-    X(GYRE_E_NOMEM, "out of host memory")                                                                    \
-    X(GYRE_E_DEVICE_MEM, "out of device memory")                                                             \
-    X(GYRE_E_IO, "input/output error")        /* files: missing, unreadable, full disk */                    \
-    X(GYRE_E_FORMAT, "malformed input")       /* a file that lies, is cut short, or has impossible values */ \
-    X(GYRE_E_UNSUPPORTED, "unsupported")      /* well-formed, but outside what gyre can do */                \
-    X(GYRE_E_DEVICE, "device failure")        /* a driver call failed */                                     \
-    X(GYRE_E_NO_DEVICE, "no such device")     /* exit status 3 */                                            \
-    X(GYRE_E_CANCELLED, "cancelled")          /* the caller's cancel callback said so; exit status 130 */
+#define GYRE_STATUS_MAP(X)                                                                                             \
+    X(GYRE_OK, "ok")                                                                                                   \
+    X(GYRE_E_INVALID, "invalid argument") /* the caller broke the contract of a function */                            \
+    X(GYRE_E_NOMEM, "out of host memory")                                                                              \
+    X(GYRE_E_DEVICE_MEM, "out of device memory")                                                                       \
+    X(GYRE_E_IO, "input/output error")    /* files: missing, unreadable, full disk */                                  \
+    X(GYRE_E_FORMAT, "malformed input")   /* a file that lies, is cut short, or has impossible values */               \
+    X(GYRE_E_UNSUPPORTED, "unsupported")  /* well-formed, but outside what gyre can do */                              \
+    X(GYRE_E_DEVICE, "device failure")    /* a driver call failed */                                                   \
+    X(GYRE_E_NO_DEVICE, "no such device") /* exit status 3 */                                                          \
+    X(GYRE_E_CANCELLED, "cancelled")      /* the caller's cancel callback said so; exit status 130 */
 
 typedef enum gyre_status {
 #define X(name, text) name,
@@ -53,17 +53,17 @@ const char *gyre_status_text(gyre_status code);
 gyre_status gyre_fail(gyre_error *err, gyre_status code, const char *format, ...) GYRE_PRINTF(3, 4);
 
 // Runs a fallible expression; on failure returns its status from the calling function.
-#define GYRE_TRY(expr)                                                                                       \
-    do {                                                                                                     \
-        gyre_status gyre_try_ = (expr);                                                                      \
-        if (gyre_try_ != GYRE_OK) return gyre_try_;                                                          \
+#define GYRE_TRY(expr)                                                                                                 \
+    do {                                                                                                               \
+        gyre_status gyre_try_ = (expr);                                                                                \
+        if (gyre_try_ != GYRE_OK) return gyre_try_;                                                                    \
     } while (0)
 
 // The same for functions with one cleanup label: stores the status in `st` and jumps to `done`.
-#define GYRE_GO(expr)                                                                                        \
-    do {                                                                                                     \
-        st = (expr);                                                                                         \
-        if (st != GYRE_OK) goto done;                                                                        \
+#define GYRE_GO(expr)                                                                                                  \
+    do {                                                                                                               \
+        st = (expr);                                                                                                   \
+        if (st != GYRE_OK) goto done;                                                                                  \
     } while (0)
 
 #ifdef __cplusplus

@@ -4,8 +4,14 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-struct gyre_strmap_slot { const char *key; uint32_t length, value; };
-struct gyre_strmap { struct gyre_strmap_slot *slots; uint64_t mask, count; };
+struct gyre_strmap_slot {
+    const char *key;
+    uint32_t length, value;
+};
+struct gyre_strmap {
+    struct gyre_strmap_slot *slots;
+    uint64_t mask, count;
+};
 
 // Finds the value of a key, or adds the key with the given value; *added (may be NULL) tells which.
 // NULL when memory ran out. The pointer is valid until the next call.

@@ -23,8 +23,8 @@ struct contract {
     bool computes;
     struct gyre_device_options options; // what `device` is opened with; a main() may set test hooks
     gyre_log log;
-    int n_errors;        // log lines of level ERROR
-    int n_validation;    // log lines of the Vulkan validation layers
+    int n_errors;     // log lines of level ERROR
+    int n_validation; // log lines of the Vulkan validation layers
     char last_error[512];
 };
 extern struct contract contract;
@@ -41,6 +41,9 @@ void contract_read(gyre_buffer *buffer, uint64_t offset, void *data, uint64_t si
 gyre_kernel *contract_add_kernel(gyre_device *device);
 
 // y[count] = a[count] + b[count] at byte offsets of the three buffers.
-struct contract_span { gyre_buffer *buffer; uint64_t offset; };
-struct gyre_dispatch contract_add(gyre_kernel *kernel, struct contract_span y, struct contract_span a, struct contract_span b,
-                                  uint32_t count);
+struct contract_span {
+    gyre_buffer *buffer;
+    uint64_t offset;
+};
+struct gyre_dispatch contract_add(gyre_kernel *kernel, struct contract_span y, struct contract_span a,
+                                  struct contract_span b, uint32_t count);

@@ -11,8 +11,12 @@
 #include <string.h>
 #include <cmocka.h>
 
-static const struct row { const char *name, *op; uint32_t n_writes, n_bindings; size_t params_size; } rows[] = {
-#define KERNEL(name, source, defines, params, n_writes, n_bindings, op)                                      \
+static const struct row {
+    const char *name, *op;
+    uint32_t n_writes, n_bindings;
+    size_t params_size;
+} rows[] = {
+#define KERNEL(name, source, defines, params, n_writes, n_bindings, op)                                                \
     {#name, #op, n_writes, n_bindings, sizeof(struct gyre_##params##_params)},
 #include "shaders/kernels.def"
 #undef KERNEL

@@ -173,7 +173,10 @@ static void bad_centres(void **state)
     lab_close(&lab);
 }
 
-#define ON(test, id) {#test " on " id, test, NULL, NULL, id}
+#define ON(test, id)                                                                                                   \
+    {                                                                                                                  \
+#test " on " id, test, NULL, NULL, id                                                                          \
+    }
 
 int main(void)
 {

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #define HEAD                                                                                                           \
-    "typedef struct { int n; } pc_t;\ntypedef struct { ulong byte[12]; } at_t;\n"                                         \
+    "typedef struct { int n; } pc_t;\ntypedef struct { ulong byte[12]; } at_t;\n"                                      \
     "__kernel __attribute__((reqd_work_group_size(WGX, WGY, WGZ)))\n"                                                  \
     "void gyre_faulty(__global int *y, const at_t at, const pc_t pc) { int i = get_local_id(0); __local int s[8];\n"
 

@@ -1,6 +1,6 @@
 // A growing byte buffer with GGUF's encodings, for tests that write model files, honest and lying ones.
 #pragma once
-#include "runtime/model/source.h"
+#include "runtime/source/source.h"
 
 #include <stddef.h>
 #include <stdint.h>

@@ -1,8 +1,8 @@
 // The taps of a block: each against the one before it and the weights, composed here in double; the whole block from its
 // taps; new weights under kept graphs; what is refused. Where a device is missing its tests are skipped, unless
 // GYRE_TEST_REQUIRE names its backend.
-#include "quantizer/hadamard.h"
-#include "quantizer/rtn.h"
+#include "runtime/core/hadamard.h"
+#include "quantizer/round/rtn.h"
 #include "runtime/model/block.h"
 #include "runtime/util/base.h"
 #include "runtime/util/half.h"
@@ -407,7 +407,10 @@ static void refusals(void **state)
     close_clean(device);
 }
 
-#define ON(test, id) {#test " on " id, test, NULL, NULL, id}
+#define ON(test, id)                                                                                                   \
+    {                                                                                                                  \
+#test " on " id, test, NULL, NULL, id                                                                          \
+    }
 
 int main(void)
 {

@@ -3,7 +3,7 @@
 #include "tests/model/bytes.h"
 #include "tests/model/make_tiny.h"
 
-#include "runtime/model/tokenizer.h"
+#include "runtime/text/tokenizer.h"
 #include "runtime/util/base.h"
 #include "runtime/util/file.h"
 

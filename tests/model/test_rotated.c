@@ -37,7 +37,12 @@ static float *logits(const char *path, const char *device, uint32_t seed, uint32
     gyre_engine *engine = NULL;
     gyre_error err = {0};
     gyre_engine_info info;
-    const gyre_engine_params p = {.device = device, .act = 16, .kv = strcmp(device, "cpu") == 0 ? 32 : 16, .context = 64, .max_rows = 64, .cache_dir = ""};
+    const gyre_engine_params p = {.device = device,
+                                  .act = 16,
+                                  .kv = strcmp(device, "cpu") == 0 ? 32 : 16,
+                                  .context = 64,
+                                  .max_rows = 64,
+                                  .cache_dir = ""};
     if (gyre_engine_open(path, &p, &engine, &err) != GYRE_OK) fail_msg("%s", err.message);
     gyre_engine_describe(engine, &info);
     uint32_t tokens[TOKENS];
@@ -53,13 +58,22 @@ static void quantize(const char *model, const char *out, const char *recipe, con
 {
     gyre_error err = {0};
     gyre_quantize_summary summary = {0};
-    const gyre_quantize_params p = {.source = model, .output = out, .recipe = recipe, .wbits = 32, .wgroup = -1, .profile = profile, .seed = 3, .device = "cpu", .force = true};
+    const gyre_quantize_params p = {.source = model,
+                                    .output = out,
+                                    .recipe = recipe,
+                                    .wbits = 32,
+                                    .wgroup = -1,
+                                    .profile = profile,
+                                    .seed = 3,
+                                    .device = "cpu",
+                                    .force = true};
     if (gyre_quantize(&p, &summary, &err) != GYRE_OK) fail_msg("%s", err.message);
     gyre_quantize_summary_free(&summary);
 }
 
 // The rotated `model` against `original`: the same weights, not rotated.
-static void rotated_equals(const char *model, const char *original, const char *profile, const char *device, double bound, uint32_t seeds)
+static void rotated_equals(const char *model, const char *original, const char *profile, const char *device,
+                           double bound, uint32_t seeds)
 {
     const char *out = "rotated-test.gguf";
     quantize(model, out, "quarot-rtn", profile);
@@ -69,7 +83,9 @@ static void rotated_equals(const char *model, const char *original, const char *
         float *a = logits(original, device, seed, &n), *b = logits(out, device, seed, &n);
         const double d = compare(a, b, n, &same);
         print_message("%s, %s, seed %u: %.2g of the largest logit\n", profile, device, seed, d);
-        if (d > bound || !same) fail_msg("%s, %s: rotated logits differ by %g (bound %g)%s", profile, device, d, bound, same ? "" : ", another best token");
+        if (d > bound || !same)
+            fail_msg("%s, %s: rotated logits differ by %g (bound %g)%s", profile, device, d, bound,
+                     same ? "" : ", another best token");
         free(a);
         free(b);
     }
@@ -81,7 +97,8 @@ static void test_tiny(void **state)
 {
     (void)state;
     struct tiny_options o = tiny_defaults();
-    const uint32_t widths[][2] = {{64, 96}, {96, 80}, {144, 176}}; // D and F: 2^6, 12·2^3, 12·12; 12·2^3, 20·2^2, 44·2^2
+    const uint32_t widths[][2] = {
+        {64, 96}, {96, 80}, {144, 176}}; // D and F: 2^6, 12·2^3, 12·12; 12·2^3, 20·2^2, 44·2^2
     for (int i = 0; i < 3; i++) {
         o.width = widths[i][0];
         o.ffn = widths[i][1];

@@ -7,10 +7,16 @@
 #include <stdio.h>
 
 enum { W_F32 = 32, W_F16 = 16, W_W8 = 8, W_W4 = 4 };
-static const char *kind_name(int kind) { return kind == W_F32 ? "f32" : kind == W_F16 ? "f16" : kind == W_W8 ? "w8" : "w4"; }
+static const char *kind_name(int kind)
+{
+    return kind == W_F32 ? "f32" : kind == W_F16 ? "f16" : kind == W_W8 ? "w8" : "w4";
+}
 
 // A random device weight in the layout of shaders/params.h; `scale` and `sums` are real for W_W8 and W_W4.
-struct weight { int kind, n, k, group, n_pad; struct check_bind words, scale, sums; };
+struct weight {
+    int kind, n, k, group, n_pad;
+    struct check_bind words, scale, sums;
+};
 
 static struct weight random_weight(struct check *check, int kind, int n, int k, int group)
 {
@@ -20,11 +26,13 @@ static struct weight random_weight(struct check *check, int kind, int n, int k, 
     if (kind == W_F32) words = (uint32_t *)(void *)check_normal(check, count, 0.05);
     if (kind == W_F16)
         for (size_t i = 0; i < count / 2; i++)
-            words[i] = gyre_f16_from_f32(*check_normal(check, 1, 0.05f)) | (uint32_t)gyre_f16_from_f32(*check_normal(check, 1, 0.05f)) << 16;
+            words[i] = gyre_f16_from_f32(*check_normal(check, 1, 0.05f)) |
+                       (uint32_t)gyre_f16_from_f32(*check_normal(check, 1, 0.05f)) << 16;
     uint32_t *scale = check_alloc(check, pairs * 4);
     int32_t *sums = check_alloc(check, pairs * 8);
     for (size_t i = 0; i < pairs; i++)
-        scale[i] = gyre_f16_from_f32(*check_uniform(check, 1, 0.001, 0.02)) | (uint32_t)gyre_f16_from_f32(*check_uniform(check, 1, 0.001, 0.02)) << 16;
+        scale[i] = gyre_f16_from_f32(*check_uniform(check, 1, 0.001, 0.02)) |
+                   (uint32_t)gyre_f16_from_f32(*check_uniform(check, 1, 0.001, 0.02)) << 16;
     const struct gyre_ref_weight view = {kind, w.n_pad, group, words, scale};
     if (kind <= W_W8)
         for (int c = 0; c < w.n_pad; c++)
@@ -37,7 +45,9 @@ static struct weight random_weight(struct check *check, int kind, int n, int k, 
 
 // ---- matmul -------------------------------------------------------------------------------------------
 
-struct input { struct check_bind x, meta; };
+struct input {
+    struct check_bind x, meta;
+};
 
 // bits 0: floats; 8, 4: quantized rows (4: with zero points).
 static struct input random_input(struct check *check, int rows, int k, int bits)
@@ -51,11 +61,16 @@ static struct input random_input(struct check *check, int rows, int k, int bits)
     return (struct input){{.data = codes, .size = size}, {.data = meta, .size = (size_t)rows * 8}};
 }
 
-struct shape { int rows, n, k, group; };
-struct tile { uint32_t wgx, wgy, tr, tc; };
+struct shape {
+    int rows, n, k, group;
+};
+struct tile {
+    uint32_t wgx, wgy, tr, tc;
+};
 
 // Output columns n0..n0+n-1 of a wider row; every second case adds.
-static void product(struct check *check, const struct weight *w, int rows, int bits, bool few, struct tile t, double bound)
+static void product(struct check *check, const struct weight *w, int rows, int bits, bool few, struct tile t,
+                    double bound)
 {
     char kernel[32];
     snprintf(kernel, sizeof kernel, "matmul_%s_%s_%s", kind_name(w->kind), bits ? "q" : "f", few ? "v" : "m");
@@ -71,7 +86,8 @@ static void product(struct check *check, const struct weight *w, int rows, int b
         .params = &p,
         .n_spec = integers ? 6 : 5,
         .spec = {t.wgx, t.wgy, 1, t.tr, t.tc, k16 && w->n != 100},
-        .groups = {(uint32_t)gyre_div_up((uint64_t)w->n_pad / 8, t.wgx * t.tc), (uint32_t)gyre_div_up((uint64_t)rows, row_tile)},
+        .groups = {(uint32_t)gyre_div_up((uint64_t)w->n_pad / 8, t.wgx * t.tc),
+                   (uint32_t)gyre_div_up((uint64_t)rows, row_tile)},
         .bind = {{.size = out * 4, .rule = exact ? CHECK_BITS : CHECK_NMSE, .bound = bound},
                  in.x,
                  in.meta,
@@ -80,15 +96,15 @@ static void product(struct check *check, const struct weight *w, int rows, int b
                  w->sums,
                  {.data = check_normal(check, out, 1), .size = out * 4}},
     };
-    check_run(check, &c, "%d x %d x %d, group %d, act %d, workgroup %u x %u, tile %u x %u", rows, w->n, w->k, w->group, bits, t.wgx,
-              t.wgy, t.tr, t.tc);
+    check_run(check, &c, "%d x %d x %d, group %d, act %d, workgroup %u x %u, tile %u x %u", rows, w->n, w->k, w->group,
+              bits, t.wgx, t.wgy, t.tr, t.tc);
 }
 
 void cases_matmul(struct check *check)
 {
     static const struct shape shapes[] = {
-        {1, 8, 32, 32},    {3, 20, 36, 36},   {5, 100, 64, 32},  {17, 20, 96, 32}, {2, 576, 96, 96},
-        {4, 100, 128, 64}, {1, 30, 576, 576}, {17, 36, 256, 128}, {7, 20, 60, 20}, {1, 9, 4, 4},
+        {1, 8, 32, 32},    {3, 20, 36, 36},   {5, 100, 64, 32},   {17, 20, 96, 32}, {2, 576, 96, 96},
+        {4, 100, 128, 64}, {1, 30, 576, 576}, {17, 36, 256, 128}, {7, 20, 60, 20},  {1, 9, 4, 4},
     };
     // Two tiles a kernel: every one is a program that the driver compiles.
     static const struct tile few[] = {{8, 1, 2, 2}, {2, 5, 1, 1}}, many[] = {{8, 1, 3, 1}, {4, 3, 1, 2}};
@@ -96,7 +112,8 @@ void cases_matmul(struct check *check)
     for (size_t s = 0; s < GYRE_COUNT(shapes); s++)
         for (size_t i = 0; i < GYRE_COUNT(kinds); i++) {
             const bool grouped = kinds[i] == W_W4 || kinds[i] == W_W8;
-            const struct weight w = random_weight(check, kinds[i], shapes[s].n, shapes[s].k, grouped ? shapes[s].group : shapes[s].k);
+            const struct weight w =
+                random_weight(check, kinds[i], shapes[s].n, shapes[s].k, grouped ? shapes[s].group : shapes[s].k);
             for (size_t a = 0; a < GYRE_COUNT(act); a++) {
                 product(check, &w, shapes[s].rows, act[a], true, few[s % 2], 1e-11);
                 product(check, &w, shapes[s].rows, act[a], false, many[s % 2], 1e-11);

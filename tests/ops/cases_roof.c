@@ -1,7 +1,8 @@
 // Cases of the benchmark ceilings: they must do the work they claim.
 #include "tests/ops/check.h"
 
-static void run(struct check *check, const char *kernel, enum check_rule rule, double bound, int threads, int count, int loops)
+static void run(struct check *check, const char *kernel, enum check_rule rule, double bound, int threads, int count,
+                int loops)
 {
     const struct gyre_roof_params p = {threads, count, loops};
     const struct check_case c = {
@@ -10,7 +11,8 @@ static void run(struct check *check, const char *kernel, enum check_rule rule, d
         .n_spec = 3,
         .spec = {8, 1, 1},
         .groups = {(uint32_t)(threads + 7) / 8},
-        .bind = {{.size = 4 * (size_t)(threads + 3), .rule = rule, .bound = bound}, {.data = check_words(check, 4 * (size_t)count, 0xFFFFFFFFu), .size = 16 * (size_t)count}},
+        .bind = {{.size = 4 * (size_t)(threads + 3), .rule = rule, .bound = bound},
+                 {.data = check_words(check, 4 * (size_t)count, 0xFFFFFFFFu), .size = 16 * (size_t)count}},
     };
     check_run(check, &c, "threads %d count %d loops %d", threads, count, loops);
 }

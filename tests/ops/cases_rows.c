@@ -18,7 +18,8 @@ static bool meta_is_close(const void *want, const void *got, size_t size, char w
     for (size_t i = 0; i < size / 4; i += 2) {
         const double ws = (double)gyre_f32_from_bits(w[i]), gs = (double)gyre_f32_from_bits(g[i]);
         if (fabs(ws - gs) <= 1e-5 * ws && abs((int)w[i + 1] - (int)g[i + 1]) <= 1) continue;
-        snprintf(why, 200, "row %zu has scale %.9g and zero point %d, want %.9g and %d", i / 2, gs, (int)g[i + 1], ws, (int)w[i + 1]);
+        snprintf(why, 200, "row %zu has scale %.9g and zero point %d, want %.9g and %d", i / 2, gs, (int)g[i + 1], ws,
+                 (int)w[i + 1]);
         return false;
     }
     return true;
@@ -87,7 +88,8 @@ static void norms(struct check *check, bool quantized)
                 if (quantized) *b++ = codes_out(rows, width, CHECK_CODES), *b++ = meta_out(rows, false);
                 else *b++ = floats_out(rows, width, 1e-12);
                 *b++ = floats_in(check, rows, width);
-                *b++ = (struct check_bind){.data = check_uniform(check, (size_t)width, 0.5, 2), .size = (size_t)width * 4};
+                *b++ =
+                    (struct check_bind){.data = check_uniform(check, (size_t)width, 0.5, 2), .size = (size_t)width * 4};
                 check_run(check, &c, "%d x %d", rows, width);
             }
 }
@@ -98,11 +100,14 @@ void cases_rms_norm_quant(struct check *check) { norms(check, true); }
 // ---- Hadamard -----------------------------------------------------------------------------------------
 
 // segs segments of k1*k2*k3*2^p columns, and `rest` columns that are not transformed.
-struct had_shape { int k[3], p, segs, rest; uint32_t threads; };
+struct had_shape {
+    int k[3], p, segs, rest;
+    uint32_t threads;
+};
 static const struct had_shape had_shapes[] = {
-    {{1, 1, 1}, 2, 1, 0, 8},    {{12, 1, 1}, 0, 1, 0, 8},     {{20, 1, 1}, 2, 1, 4, 16},  {{24, 1, 1}, 0, 3, 0, 32},
-    {{12, 12, 1}, 2, 1, 0, 8},  {{12, 1, 1}, 7, 1, 0, 64},    {{1, 1, 1}, 6, 9, 0, 8},    {{44, 12, 1}, 1, 2, 8, 16},
-    {{12, 20, 8}, 0, 1, 0, 32}, {{140, 1, 1}, 1, 1, 12, 16},  {{1, 1, 1}, 11, 1, 0, 128}, {{1, 1, 1}, 9, 2, 4, 16},
+    {{1, 1, 1}, 2, 1, 0, 8},    {{12, 1, 1}, 0, 1, 0, 8},    {{20, 1, 1}, 2, 1, 4, 16},  {{24, 1, 1}, 0, 3, 0, 32},
+    {{12, 12, 1}, 2, 1, 0, 8},  {{12, 1, 1}, 7, 1, 0, 64},   {{1, 1, 1}, 6, 9, 0, 8},    {{44, 12, 1}, 1, 2, 8, 16},
+    {{12, 20, 8}, 0, 1, 0, 32}, {{140, 1, 1}, 1, 1, 12, 16}, {{1, 1, 1}, 11, 1, 0, 128}, {{1, 1, 1}, 9, 2, 4, 16},
 };
 // Whether the factors are also given as constants: the rule of runtime/graph/tune.c, for compilers' sake.
 static bool had_unrolls(const struct had_shape *s) { return s->k[0] * s->k[1] * s->k[2] <= 144; }
@@ -121,20 +126,23 @@ void cases_hadamard(struct check *check)
             const int n = had_length(s), width = n * s->segs + s->rest, rows = had_rows(s, i + (size_t)form);
             size_t words;
             const uint32_t *base = check_had_base(check, s->k, &words);
-            const struct gyre_hadamard_params p = {n, s->segs, s->k[0], s->k[1], s->k[2], s->p, form / 2, rows, width, form / 2};
+            const struct gyre_hadamard_params p = {n,    s->segs,  s->k[0], s->k[1], s->k[2],
+                                                   s->p, form / 2, rows,    width,   form / 2};
             const struct check_case c = {
                 .kernel = form % 2 ? "hadamard_global" : "hadamard",
                 .params = &p,
-                .n_spec = had_unrolls(s) && (form == 0 || form == 3) ? 8 : 4, // with and without the factors as constants
-                .spec = {s->threads, 1, 1, (uint32_t)width, (uint32_t)s->k[0], (uint32_t)s->k[1], (uint32_t)s->k[2], (uint32_t)s->p},
+                .n_spec =
+                    had_unrolls(s) && (form == 0 || form == 3) ? 8 : 4, // with and without the factors as constants
+                .spec = {s->threads, 1, 1, (uint32_t)width, (uint32_t)s->k[0], (uint32_t)s->k[1], (uint32_t)s->k[2],
+                         (uint32_t)s->p},
                 .groups = {(uint32_t)rows},
                 .bind = {floats_out(rows, width, 1e-12),
                          floats_in(check, rows, width),
                          {.data = base, .size = words * 4},
                          {.data = check_uniform(check, (size_t)width, -2, 2), .size = (size_t)width * 4}},
             };
-            check_run(check, &c, "%d rows of %d x (%d %d %d 2^%d) + %d%s", rows, s->segs, s->k[0], s->k[1], s->k[2], s->p, s->rest,
-                      form / 2 ? ", transposed" : "");
+            check_run(check, &c, "%d rows of %d x (%d %d %d 2^%d) + %d%s", rows, s->segs, s->k[0], s->k[1], s->k[2],
+                      s->p, s->rest, form / 2 ? ", transposed" : "");
         }
 }
 
@@ -151,15 +159,16 @@ static void activation(struct check *check, const char *kernel, const struct had
         .kernel = kernel,
         .params = &p,
         .n_spec = had ? had_unrolls(s) && rows % 3 ? 8 : 4 : 3, // with and without the factors as constants
-        .spec = {s->threads, 1, 1, (uint32_t)width, (uint32_t)s->k[0], (uint32_t)s->k[1], (uint32_t)s->k[2], (uint32_t)s->p},
+        .spec = {s->threads, 1, 1, (uint32_t)width, (uint32_t)s->k[0], (uint32_t)s->k[1], (uint32_t)s->k[2],
+                 (uint32_t)s->p},
         .groups = {(uint32_t)rows},
     };
     struct check_bind *b = c.bind;
     if (quantized) *b++ = codes_out(rows, width, CHECK_CODES), *b++ = meta_out(rows, false);
     else *b++ = floats_out(rows, width, 1e-11);
-    if (quantized && global)
-        *b++ = (struct check_bind){.size = (size_t)(rows * width) * 4, .compare = check_anything};
-    *b++ = (struct check_bind){.data = check_normal(check, (size_t)(2 * rows * width), 2), .size = (size_t)(2 * rows * width) * 4};
+    if (quantized && global) *b++ = (struct check_bind){.size = (size_t)(rows * width) * 4, .compare = check_anything};
+    *b++ = (struct check_bind){.data = check_normal(check, (size_t)(2 * rows * width), 2),
+                               .size = (size_t)(2 * rows * width) * 4};
     if (had) *b++ = (struct check_bind){.data = base, .size = words * 4};
     check_run(check, &c, "%d x %d, act %d, bits %d", rows, width, act, bits);
 }
@@ -168,7 +177,8 @@ static void activations(struct check *check, const char *kernel)
 {
     const bool quantized = strstr(kernel, "quant");
     for (size_t i = 0; i < GYRE_COUNT(had_shapes); i++)
-        activation(check, kernel, &had_shapes[i], had_rows(&had_shapes[i], i), (int)(i / 2 % 2), quantized && i % 2 ? 4 : 8);
+        activation(check, kernel, &had_shapes[i], had_rows(&had_shapes[i], i), (int)(i / 2 % 2),
+                   quantized && i % 2 ? 4 : 8);
 }
 
 void cases_act_mul(struct check *check) { activations(check, "act_mul"); }

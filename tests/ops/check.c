@@ -9,7 +9,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct check_block { struct check_block *next; max_align_t data[]; };
+struct check_block {
+    struct check_block *next;
+    max_align_t data[];
+};
 
 void *check_alloc(struct check *check, size_t bytes)
 {
@@ -98,8 +101,8 @@ static bool same_bits(const uint32_t *want, const uint32_t *got, size_t n, char 
     for (size_t i = 0; i < n; i++)
         if (want[i] != got[i] && !count++) first = i;
     if (!count) return true;
-    snprintf(why, 200, "%zu of %zu words differ; first at %zu: 0x%08x (%g), want 0x%08x (%g)", count, n, first, got[first],
-             (double)gyre_f32_from_bits(got[first]), want[first], (double)gyre_f32_from_bits(want[first]));
+    snprintf(why, 200, "%zu of %zu words differ; first at %zu: 0x%08x (%g), want 0x%08x (%g)", count, n, first,
+             got[first], (double)gyre_f32_from_bits(got[first]), want[first], (double)gyre_f32_from_bits(want[first]));
     return false;
 }
 
@@ -109,10 +112,12 @@ static bool close_enough(const uint32_t *want, const uint32_t *got, size_t n, do
     size_t at = 0;
     for (size_t i = 0; i < n; i++) {
         if ((want[i] == CHECK_UNTOUCHED) != (got[i] == CHECK_UNTOUCHED)) {
-            snprintf(why, 200, "word %zu is %s", i, got[i] == CHECK_UNTOUCHED ? "not written" : "written, should be left alone");
+            snprintf(why, 200, "word %zu is %s", i,
+                     got[i] == CHECK_UNTOUCHED ? "not written" : "written, should be left alone");
             return false;
         }
-        const double w = (double)gyre_f32_from_bits(want[i]), g = (double)gyre_f32_from_bits(got[i]), d = (w - g) * (w - g);
+        const double w = (double)gyre_f32_from_bits(want[i]), g = (double)gyre_f32_from_bits(got[i]),
+                     d = (w - g) * (w - g);
         error += d;
         power += w * w;
         if (!(d <= worst)) {
@@ -157,8 +162,8 @@ static bool compare(const struct check_bind *bind, const void *want, const void 
 // ---- running ------------------------------------------------------------------------------------------
 
 // One dispatch on one device; the outputs come back in out[n_writes], each bind[i].size bytes.
-static gyre_status run(gyre_device *device, const struct check_case *c, const struct gyre_kernel_source *source, void *const *out,
-                       gyre_error *err)
+static gyre_status run(gyre_device *device, const struct check_case *c, const struct gyre_kernel_source *source,
+                       void *const *out, gyre_error *err)
 {
     gyre_status st = GYRE_OK;
     struct gyre_kernel_params params = {.name = c->kernel, .n_spec = c->n_spec};

@@ -35,19 +35,21 @@ struct check_bind {
     // When not NULL, instead of `rule`: false, with a message in `why`, when `got` is not an acceptable form of `want`.
     bool (*compare)(const void *want, const void *got, size_t size, char why[200]);
 };
-bool check_anything(const void *want, const void *got, size_t size, char why[200]); // for scratch that counts as an output
+bool check_anything(const void *want, const void *got, size_t size,
+                    char why[200]); // for scratch that counts as an output
 #define CHECK_UNTOUCHED 0xA5A5A5A5u
 
 struct check_case {
-    const char *kernel;      // a row of shaders/kernels.def
-    const void *params;      // its parameter struct
+    const char *kernel; // a row of shaders/kernels.def
+    const void *params; // its parameter struct
     uint32_t n_spec, spec[GYRE_MAX_SPEC];
-    uint32_t groups[3];      // 0 counts as 1
+    uint32_t groups[3];                        // 0 counts as 1
     struct check_bind bind[GYRE_MAX_BINDINGS]; // in the row's order
 };
 
 // Runs the case on both devices, compares, prints the first difference with `label`. Counts into check->failed.
-void check_run(struct check *check, const struct check_case *c, const char *label, ...) __attribute__((format(printf, 3, 4)));
+void check_run(struct check *check, const struct check_case *c, const char *label, ...)
+    __attribute__((format(printf, 3, 4)));
 
 // Names on stderr the kernels of the table that no check_run of this program has named; returns their number.
 int check_missing(void);
@@ -56,9 +58,9 @@ int check_missing(void);
 
 // Zeroed. Running out of memory ends the test program: nothing after it could be tested.
 void *check_alloc(struct check *check, size_t bytes);
-void check_release(struct check *check); // everything allocated so far
-uint32_t check_random(struct check *check);                         // 32 random bits
-float *check_normal(struct check *check, size_t n, double sigma);   // normally distributed
+void check_release(struct check *check);                          // everything allocated so far
+uint32_t check_random(struct check *check);                       // 32 random bits
+float *check_normal(struct check *check, size_t n, double sigma); // normally distributed
 float *check_uniform(struct check *check, size_t n, double lo, double hi);
 uint32_t *check_words(struct check *check, size_t n, uint32_t mask); // random bits under a mask
 

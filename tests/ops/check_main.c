@@ -41,12 +41,12 @@ static void run_cases(const char *op, void (*cases)(struct check *))
     assert_int_equal(gyre_device_counters(check.device).live_objects, 0);
 }
 
-#define OP(name, outputs, inputs, lower)                                                                     \
-    static void test_##name(void **state)                                                                    \
-    {                                                                                                        \
-        (void)state;                                                                                         \
-        if (!wanted(#name)) skip();                                                                          \
-        run_cases(#name, cases_##name);                                                                      \
+#define OP(name, outputs, inputs, lower)                                                                               \
+    static void test_##name(void **state)                                                                              \
+    {                                                                                                                  \
+        (void)state;                                                                                                   \
+        if (!wanted(#name)) skip();                                                                                    \
+        run_cases(#name, cases_##name);                                                                                \
     }
 #include "runtime/core/ops.def"
 #undef OP

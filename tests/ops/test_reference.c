@@ -106,7 +106,8 @@ static void codes_stand_for_the_values(void **unused)
         for (int i = 0; i < N; i++) {
             const int code = (int8_t)(codes[i / 4] >> 8 * (i % 4));
             assert_true(bits == 8 ? code >= -128 : code >= 0 && code <= 15);
-            const double least = scale * ((bits == 8 ? -128 : 0) - zero), most = scale * ((bits == 8 ? 127 : 15) - zero);
+            const double least = scale * ((bits == 8 ? -128 : 0) - zero),
+                         most = scale * ((bits == 8 ? 127 : 15) - zero);
             const double want = fmin(fmax((double)x[i], least), most); // clipped to the grid, then to its nearest point
             assert_true(fabs(scale * (code - zero) - want) <= 0.5001 * scale);
         }
@@ -129,7 +130,8 @@ static void rms_norm_has_unit_mean_square(void **unused)
     for (int r = 0; r < ROWS; r++) {
         double sum = 0;
         for (int i = 0; i < D; i++) {
-            const double unit = (double)y[r * D + i] / (double)gain[i], code = (int8_t)(codes[(r * D + i) / 4] >> 8 * (i % 4));
+            const double unit = (double)y[r * D + i] / (double)gain[i],
+                         code = (int8_t)(codes[(r * D + i) / 4] >> 8 * (i % 4));
             const double scale = (double)gyre_f32_from_bits(meta[2 * r]);
             sum += unit * unit;
             assert_near(unit / (double)x[r * D + i], (double)(y[r * D] / gain[0] / x[r * D]), 1e-5); // one factor a row
@@ -150,9 +152,12 @@ static void activations_have_known_values(void **unused)
     (void)unused;
     // g, g * sigmoid(g), and the tanh form of GELU, by Python's math module
     static const double known[][3] = {
-        {-3, -0.14227761953270035, -0.0036373920817729943}, {-0.5, -0.18877033439907270, -0.15428599017485606},
-        {0, 0, 0},                                          {1, 0.73105857863000490, 0.84119199060827680},
-        {2.5, 2.3103545499468914, 2.4849157337300010},      {40, 40, 40},
+        {-3, -0.14227761953270035, -0.0036373920817729943},
+        {-0.5, -0.18877033439907270, -0.15428599017485606},
+        {0, 0, 0},
+        {1, 0.73105857863000490, 0.84119199060827680},
+        {2.5, 2.3103545499468914, 2.4849157337300010},
+        {40, 40, 40},
     };
     for (int act = 0; act < 2; act++)
         for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
@@ -247,13 +252,17 @@ static void make_weight(int kind)
                 w.scales[g][n] = gyre_f16_from_f32(w.scale[n][g]);
             }
             w.code[n][k] = kind == 4 ? (int)(bits32() % 16) - 8 : (int)(bits32() % 256) - 128;
-            w.value[n][k] = kind <= 8 ? w.code[n][k] * (double)w.scale[n][g] : (double)gyre_round_to_f16(uniform(-1, 1));
+            w.value[n][k] =
+                kind <= 8 ? w.code[n][k] * (double)w.scale[n][g] : (double)gyre_round_to_f16(uniform(-1, 1));
             w.sums[g][n] += w.code[n][k];
             put_element(kind, n, k);
         }
 }
 
-static const struct { int kind; const char *name; } kinds[] = {{4, "w4"}, {8, "w8"}, {16, "f16"}, {32, "f32"}};
+static const struct {
+    int kind;
+    const char *name;
+} kinds[] = {{4, "w4"}, {8, "w8"}, {16, "f16"}, {32, "f32"}};
 
 static void matmul_is_a_double_loop(void **unused)
 {
@@ -319,8 +328,8 @@ static void embed_takes_rows_of_its_range(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(hadamard_is_a_kronecker_product), cmocka_unit_test(codes_stand_for_the_values),
-        cmocka_unit_test(rms_norm_has_unit_mean_square),   cmocka_unit_test(activations_have_known_values),
+        cmocka_unit_test(hadamard_is_a_kronecker_product),   cmocka_unit_test(codes_stand_for_the_values),
+        cmocka_unit_test(rms_norm_has_unit_mean_square),     cmocka_unit_test(activations_have_known_values),
         cmocka_unit_test(fused_activations_are_their_parts), cmocka_unit_test(matmul_is_a_double_loop),
         cmocka_unit_test(embed_takes_rows_of_its_range),
     };

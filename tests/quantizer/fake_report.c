@@ -1,6 +1,6 @@
 // See fake_report.h. Figures like those of a small model.
 #include "tests/quantizer/fake_report.h"
-#include "quantizer/rotate.h"
+#include "quantizer/transform/rotate.h"
 #include "runtime/util/base.h"
 #include "runtime/util/rng.h"
 

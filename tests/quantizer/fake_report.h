@@ -1,6 +1,6 @@
 // A report with every section filled, for tests and for looking at it.
 #pragma once
-#include "quantizer/report.h"
+#include "quantizer/report/report.h"
 
 struct fake_report {
     struct gyre_report report;

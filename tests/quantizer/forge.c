@@ -1,6 +1,6 @@
 // See forge.h.
 #include "tests/quantizer/forge.h"
-#include "runtime/model/source.h"
+#include "runtime/source/source.h"
 #include "runtime/util/sha256.h"
 #include "tests/quantizer/tiny_file.h"
 

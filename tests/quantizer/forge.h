@@ -12,6 +12,6 @@ void forge_tensor(const char *file, const char *tensor, long at, unsigned char f
 void forge_byte(const char *file, long at, unsigned char flip, bool hash);
 long forge_find(const char *file, const char *text); // offset just behind the first occurrence
 
-json_t *forge_manifest(const char *path);            // new reference
-void forge_save(const char *path, json_t *manifest); // steals it
+json_t *forge_manifest(const char *path);                                // new reference
+void forge_save(const char *path, json_t *manifest);                     // steals it
 json_t *forge_row(json_t *manifest, const char *list, const char *name); // borrowed

@@ -1,6 +1,6 @@
 // Small rounding problems with a known Hessian, and dense definitions to hold the rounding ladder against.
 #pragma once
-#include "quantizer/ladder.h"
+#include "quantizer/round/ladder.h"
 #include "runtime/util/rng.h"
 
 struct problem {

@@ -1,7 +1,7 @@
 // Texts into calibration windows: where the windows lie, how texts share them, and what is refused.
-#include "quantizer/calib_text.h"
-#include "quantizer/calibration_text.h"
-#include "runtime/model/tokenizer.h"
+#include "quantizer/pass/text.h"
+#include "quantizer/pass/bundled_text.h"
+#include "runtime/text/tokenizer.h"
 #include "runtime/util/rng.h"
 #include "tests/model/make_tiny.h"
 #include "tests/quantizer/tiny_file.h"

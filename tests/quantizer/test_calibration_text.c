@@ -1,8 +1,8 @@
 // The bundled calibration text: that what is linked in is the file that its README describes, and that it is a text a
 // model can be calibrated on: valid, long enough, without repetitions.
-#include "quantizer/calibration_text.h"
-#include "runtime/model/tokenizer.h"
-#include "runtime/model/utf8.h"
+#include "quantizer/pass/bundled_text.h"
+#include "runtime/text/tokenizer.h"
+#include "runtime/text/utf8.h"
 #include "runtime/util/sha256.h"
 #include "tests/quantizer/tiny_file.h"
 

@@ -1,6 +1,6 @@
 // The survey that chooses rotation and clips: when there is one, that the least surrogate wins, that it repeats, and that its
 // outcome comes back from the journal.
-#include "quantizer/choose.h"
+#include "quantizer/pass/search.h"
 #include "tests/model/make_tiny.h"
 #include "tests/quantizer/tiny_file.h"
 

@@ -1,6 +1,6 @@
 // Diagonals leave the function of a model unchanged, in fp64, whatever they are; what is measured is the closed form; and
 // the manifest's text gives them back.
-#include "quantizer/diagonals.h"
+#include "quantizer/transform/diagonals.h"
 #include "runtime/util/rng.h"
 #include "tests/quantizer/tiny_forward.h"
 

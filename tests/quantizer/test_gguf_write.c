@@ -1,5 +1,5 @@
 // The writer of GGUF fronts: byte by byte on a small file, and everything again through gyre's own reader.
-#include "quantizer/gguf_write.h"
+#include "quantizer/file/gguf_write.h"
 #include "tests/quantizer/tiny_file.h"
 
 #include <setjmp.h>

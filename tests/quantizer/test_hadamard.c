@@ -1,5 +1,5 @@
 // Hadamard matrices and transforms: exactness in integers, the table of widths, the transform against its definition.
-#include "quantizer/hadamard.h"
+#include "runtime/core/hadamard.h"
 
 #include <math.h>
 #include <setjmp.h>

@@ -1,7 +1,7 @@
 // The host block between taps: several sequences at once are what each is alone, and its quantizers are those of
 // shaders/quantize.k.h and shaders/kv.k.h. test_summary holds the whole block against the device's.
-#include "quantizer/host_block.h"
-#include "quantizer/rotate.h"
+#include "quantizer/pass/host_block.h"
+#include "quantizer/transform/rotate.h"
 #include "runtime/util/half.h"
 #include "runtime/util/rng.h"
 

@@ -1,5 +1,5 @@
 // Second moments against plain sums: the cap on a row's energy, held-out rows apart, broken values named.
-#include "quantizer/moments.h"
+#include "quantizer/round/moments.h"
 #include "runtime/util/rng.h"
 
 #include <math.h>
@@ -167,7 +167,8 @@ static void broken_values_are_named(void **state)
             fill(&b, 23, 5, false);
             float *const to[] = {&b.made[17 * N + 5], &b.exact[17 * N + 5], &b.difference[17 * W + 5]};
             *to[which] = broken[k];
-            assert_int_equal(gyre_moments_add(&m, k == 1, b.made, b.exact, b.difference, NULL, 23, &err), GYRE_E_FORMAT);
+            assert_int_equal(gyre_moments_add(&m, k == 1, b.made, b.exact, b.difference, NULL, 23, &err),
+                             GYRE_E_FORMAT);
             assert_memory_equal(err.message, what[which], strlen(what[which]));
         }
     assert_true(m.fit.weight == 0 && m.held.weight == 0);

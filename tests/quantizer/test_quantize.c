@@ -1,6 +1,6 @@
 // What a whole run writes: every tensor against rotations and rounding done here, in both profiles and all widths.
-#include "quantizer/rotate.h"
-#include "quantizer/rtn.h"
+#include "quantizer/transform/rotate.h"
+#include "quantizer/round/rtn.h"
 #include "runtime/core/codec.h"
 #include "runtime/util/half.h"
 #include "runtime/util/sha256.h"

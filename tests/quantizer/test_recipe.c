@@ -1,7 +1,7 @@
 // Recipes: the built-in texts, defaults, both written forms, every kind of bad text by line and column, mutations, and
 // what becomes of exceptions on a model.
-#include "quantizer/recipe_builtin.h"
-#include "quantizer/recipe_fields.h"
+#include "quantizer/recipe/builtin.h"
+#include "quantizer/recipe/fields.h"
 #include "runtime/util/base.h"
 #include "runtime/util/rng.h"
 #include "tests/quantizer/tiny_file.h"
@@ -586,7 +586,8 @@ int main(void)
         cmocka_unit_test(bad_texts_are_refused_where_they_are_bad),
         cmocka_unit_test(files_are_found_and_named),
         cmocka_unit_test(mutations_never_crash),
-        cmocka_unit_test(automatic_alpha_is_none_at_4_bits), cmocka_unit_test(exceptions_change_widths),
+        cmocka_unit_test(automatic_alpha_is_none_at_4_bits),
+        cmocka_unit_test(exceptions_change_widths),
         cmocka_unit_test(exceptions_are_held_against_the_model),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

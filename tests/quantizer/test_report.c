@@ -1,7 +1,7 @@
 // The page of a run: well-formed, escaped, complete in itself, the same bytes each time; sections come and go with what is
 // known. With a folder as argument it leaves the page there for looking at.
-#include "quantizer/chart.h"
-#include "quantizer/report.h"
+#include "quantizer/report/chart.h"
+#include "quantizer/report/report.h"
 #include "runtime/util/base.h"
 #include "tests/quantizer/fake_report.h"
 
@@ -84,7 +84,8 @@ static void self_contained(const char *html)
     static const char *const never[] = {"http:", "https:", "://", "<script", "<link", "@import", "url(", "href", "<a "};
     for (size_t i = 0; i < GYRE_COUNT(never); i++)
         if (strstr(html, never[i])) fail_msg("the page has %s", never[i]);
-    for (const char *p = html; (p = strstr(p, "src=\"")); p++) assert_memory_equal(p, "src=\"data:image/png;base64,", 27);
+    for (const char *p = html; (p = strstr(p, "src=\"")); p++)
+        assert_memory_equal(p, "src=\"data:image/png;base64,", 27);
     assert_false(has_word(html, "nan") || has_word(html, "inf") || has_word(html, "-nan") || has_word(html, "null"));
 }
 

@@ -1,5 +1,5 @@
 // Properties of rounding to nearest: bounds, the clip search, what happens to zeros, tiny, huge and broken weights.
-#include "quantizer/rtn.h"
+#include "quantizer/round/rtn.h"
 #include "runtime/util/half.h"
 
 #include <math.h>

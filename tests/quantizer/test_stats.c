@@ -1,5 +1,5 @@
 // Statistics of activations where they are known by hand, and heat maps.
-#include "quantizer/stats.h"
+#include "quantizer/report/stats.h"
 #include "runtime/util/base.h"
 #include "runtime/util/rng.h"
 

@@ -1,10 +1,10 @@
 // The closing summary's own arithmetic: its host block against the runtime's block, its divergence against the definition,
 // and what a whole run reports.
 #include "backends/backend.h"
-#include "quantizer/host_block.h"
-#include "quantizer/rotate.h"
-#include "quantizer/rtn.h"
-#include "quantizer/summary_head.h"
+#include "quantizer/pass/host_block.h"
+#include "quantizer/transform/rotate.h"
+#include "quantizer/round/rtn.h"
+#include "quantizer/pass/divergence.h"
 #include "tests/model/make_tiny.h"
 #include "tests/quantizer/tiny_file.h"
 

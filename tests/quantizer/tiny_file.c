@@ -1,6 +1,6 @@
 // See tiny_file.h. Written with the writer under test; test_gguf_write holds that against the format, byte by byte.
 #include "tests/quantizer/tiny_file.h"
-#include "quantizer/gguf_write.h"
+#include "quantizer/file/gguf_write.h"
 #include "runtime/util/half.h"
 
 #include <dirent.h>

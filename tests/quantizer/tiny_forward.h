@@ -1,6 +1,6 @@
 // A Llama-shaped model in double precision, small enough to be obviously right: the judge of the rotations.
 #pragma once
-#include "quantizer/rotate.h"
+#include "quantizer/transform/rotate.h"
 
 struct tiny {
     struct gyre_hparams hp;

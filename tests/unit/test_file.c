@@ -184,9 +184,12 @@ int main(void)
     char folder[] = "test-file-XXXXXX";
     if (!mkdtemp(folder) || chdir(folder)) return 1;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(writes_and_replaces),       cmocka_unit_test(failed_writes_leave_the_old_file),
-        cmocka_unit_test(commit_renames_or_removes), cmocka_unit_test(maps),
-        cmocka_unit_test(reads_are_bounded),         cmocka_unit_test(makes_folders),
+        cmocka_unit_test(writes_and_replaces),
+        cmocka_unit_test(failed_writes_leave_the_old_file),
+        cmocka_unit_test(commit_renames_or_removes),
+        cmocka_unit_test(maps),
+        cmocka_unit_test(reads_are_bounded),
+        cmocka_unit_test(makes_folders),
         cmocka_unit_test(free_space),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);

@@ -90,8 +90,10 @@ static void bfloat_is_the_upper_half(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_half_widens_exactly), cmocka_unit_test(every_boundary_rounds_to_even),
-        cmocka_unit_test(floats_at_large), cmocka_unit_test(bfloat_is_the_upper_half),
+        cmocka_unit_test(every_half_widens_exactly),
+        cmocka_unit_test(every_boundary_rounds_to_even),
+        cmocka_unit_test(floats_at_large),
+        cmocka_unit_test(bfloat_is_the_upper_half),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

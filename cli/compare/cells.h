@@ -1,0 +1,45 @@
+// Making the cells of gyre compare: each is quantized and evaluated once, recorded, and found again.
+#pragma once
+#include "cli/compare/record.h"
+#include "cli/setting.h"
+#include "cli/texts.h"
+
+enum { COMPARE_MAX = 32 }; // recipes, settings
+
+struct compare_recipe {
+    const char *arg;           // as given: a name or a file
+    char label[72];            // in tables; differs from all others
+    char stem[72];             // in names of files
+    char key[GYRE_SHA256_HEX]; // digest of its text
+    bool calibrates;
+};
+
+struct compare {
+    const char *model, *profile, *work, *device;
+    struct cli_texts texts;
+    uint32_t ctx, windows, reference_k;
+    uint64_t seed;
+    struct compare_recipe recipe[COMPARE_MAX];
+    struct cli_setting setting[COMPARE_MAX];
+    uint32_t n_recipes, n_settings;
+
+    struct cli_list calib;
+    char model_sha[GYRE_SHA256_HEX], calib_sha[GYRE_SHA256_HEX];
+    char reference_path[4096];
+    struct cli_cells cells;
+    gyre_reference *stored;
+    uint32_t at, total, made; // cells: under way, in all, made by this run
+};
+
+// Digests, the work folder and its journal.
+gyre_status compare_begin(struct compare *c, gyre_error *err);
+void compare_end(struct compare *c);
+
+// A cell's row (compare.h), recorded or made; *row is a new reference. A cell that fails is a row with "failed", not an error;
+// errors are those after which going on makes no sense: interruption, no device, the journal cannot be written.
+gyre_status compare_float(struct compare *c, json_t **row, gyre_error *err);
+gyre_status compare_cell(struct compare *c, const struct compare_recipe *recipe, const struct cli_setting *setting,
+                         json_t **row, gyre_error *err);
+
+// Removes what the cells' making left but the journal: quantized files and the reference.
+void compare_clean(struct compare *c);

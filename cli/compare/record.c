@@ -1,0 +1,58 @@
+// See cells.h.
+#include "cli/compare/record.h"
+
+#include "runtime/util/file.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+gyre_status cli_cells_open(const char *dir, struct cli_cells *out, gyre_error *err)
+{
+    json_error_t why;
+    *out = (struct cli_cells){0};
+    if ((size_t)snprintf(out->path, sizeof out->path, "%s/compare.json", dir) >= sizeof out->path)
+        return gyre_fail(err, GYRE_E_IO, "cannot use folder (%s): its name is too long", dir);
+    if (!gyre_file_exists(out->path)) {
+        out->root = json_pack("{s:i, s:{}, s:{}}", "version", 1, "weights", "cells");
+        return out->root ? GYRE_OK : gyre_fail(err, GYRE_E_NOMEM, "cannot compare: out of memory");
+    }
+    out->root = json_load_file(out->path, 0, &why);
+    if (json_integer_value(json_object_get(out->root, "version")) != 1 ||
+        !json_is_object(json_object_get(out->root, "cells")) || !json_is_object(json_object_get(out->root, "weights")))
+        return gyre_fail(err, GYRE_E_FORMAT,
+                         "cannot go on (%s): it is damaged or of another version; remove it or choose another --work",
+                         out->path);
+    return GYRE_OK;
+}
+
+void cli_cells_close(struct cli_cells *cells)
+{
+    json_decref(cells->root);
+    cells->root = NULL;
+}
+
+int cli_cells_key(const json_t *identity, char key[GYRE_SHA256_HEX])
+{
+    char *text = json_dumps(identity, JSON_COMPACT | JSON_SORT_KEYS);
+    if (!text) return 0;
+    gyre_sha256_of(text, strlen(text), key);
+    free(text);
+    return 1;
+}
+
+json_t *cli_cells_find(const struct cli_cells *cells, const char *kind, const char *key)
+{
+    return json_object_get(json_object_get(cells->root, kind), key);
+}
+
+gyre_status cli_cells_put(struct cli_cells *cells, const char *kind, const char *key, json_t *entry, gyre_error *err)
+{
+    char *text = NULL;
+    if (!json_object_set(json_object_get(cells->root, kind), key, entry))
+        text = json_dumps(cells->root, JSON_INDENT(1) | JSON_REAL_PRECISION(12));
+    if (!text) return gyre_fail(err, GYRE_E_NOMEM, "cannot write (%s): out of memory", cells->path);
+    const gyre_status st = gyre_file_write(cells->path, text, strlen(text), err);
+    free(text);
+    return st;
+}

@@ -1,0 +1,57 @@
+// The file being written: OUT.part and OUT.journal/ while a run goes on, OUT and OUT.manifest.json when it is complete.
+//
+// Tensors are written in the plan's order. A step is the tensors before the first block, or one block; after each step the
+// journal says, durably, what is in OUT.part, so that a run that was killed at any moment goes on after its last step.
+#pragma once
+#include "quantizer/file/plan.h"
+#include "runtime/util/sha256.h"
+
+#include <jansson.h>
+#include <signal.h>
+
+struct gyre_output {
+    const struct gyre_plan *plan;
+    char *path, *part, *journal, *state_path,
+        *manifest;                 // OUT, OUT.part, OUT.journal, OUT.journal/state.json, OUT.manifest.json
+    int fd;                        // of OUT.part, locked; -1
+    uint64_t next, filled;         // the tensor being written and its bytes so far
+    struct gyre_sha256 sha;        // of those
+    uint32_t steps, resumed_steps; // journalled; of them, by an earlier run
+    json_t *state;                 // the journal's content
+    sigset_t signals; // the caller's mask: SIGXFSZ is held back so that a size limit is an error, not a death
+    bool masked;
+};
+
+// Says early what gyre_output_open would: an existing output, an interrupted run, a missing folder.
+gyre_status gyre_output_check(const gyre_quantize_params *params, gyre_error *err) GYRE_MUST_USE;
+
+// Opens or resumes. `run` (borrowed) is what makes two runs the same: a journal with another one is refused and kept.
+// Close also after failure.
+gyre_status gyre_output_open(const gyre_quantize_params *params, const struct gyre_plan *plan, json_t *run,
+                             struct gyre_output *out, gyre_error *err) GYRE_MUST_USE;
+
+// Appends to the current tensor, which must be `name`; when it is full, records its hash and, unless NaN, its relative
+// weight error, and goes on to the next.
+gyre_status gyre_output_write(struct gyre_output *out, const char *name, const void *data, uint64_t bytes, double error,
+                              gyre_error *err) GYRE_MUST_USE;
+
+// Records the hashes of up to GYRE_OUTPUT_SOURCES tensors that are read, in their order.
+enum { GYRE_OUTPUT_SOURCES = 8 };
+gyre_status gyre_output_source(struct gyre_output *out, const struct gyre_tensor *const tensors[], int n,
+                               gyre_error *err) GYRE_MUST_USE;
+
+// Ends a step: OUT.part is made durable, then the journal. `note` (stolen; may be NULL) is kept for gyre_output_note, `blob`
+// (either may be NULL), one after the other, for gyre_output_blob of the step that resumes.
+gyre_status gyre_output_step(struct gyre_output *out, json_t *note, const void *const blob[2], const uint64_t bytes[2],
+                             gyre_error *err) GYRE_MUST_USE;
+const json_t *gyre_output_note(const struct gyre_output *out, uint32_t step); // borrowed; NULL if there is none
+// The blob of the last step; malloc'd, NULL where there is none.
+gyre_status gyre_output_blob(const struct gyre_output *out, char **data, uint64_t *bytes,
+                             gyre_error *err) GYRE_MUST_USE;
+
+// Everything is written: the manifest and the file get their names, the journal goes.
+gyre_status gyre_output_finish(struct gyre_output *out, const void *manifest, uint64_t bytes,
+                               gyre_error *err) GYRE_MUST_USE;
+
+// Leaves OUT.part and the journal for --resume if a step was completed and not finished; else removes them.
+void gyre_output_close(struct gyre_output *out);

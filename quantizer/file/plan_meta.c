@@ -1,0 +1,119 @@
+// The metadata of an output file: what the source said, under the output's architecture, and gyre's own keys.
+// See docs/model-format.md; the keys that a plain llama file must have are those that its loaders ask for.
+#include "quantizer/file/plan.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const char *arch(const struct gyre_plan *p) { return p->set.full ? "gyre-llama" : "llama"; }
+
+static bool begins(const char *text, const char *with) { return !strncmp(text, with, strlen(with)); }
+
+// Keys whose meaning changes with the file, or that the file states itself.
+static bool is_own(const struct gyre_plan *p, const char *key)
+{
+    static const char *const own[] = {"general.architecture", "general.file_type", "general.quantization_version",
+                                      "general.alignment"};
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++)
+        if (!strcmp(key, own[i])) return true;
+    // A plain llama file says llama3 scaling by a tensor of divisors instead.
+    return !p->set.full && p->hp.rope_scaling == GYRE_ROPE_LLAMA3 && begins(key, "llama.rope.scaling.");
+}
+
+static void copy_source(struct gyre_plan *p)
+{
+    char key[256];
+    for (uint64_t i = 0; i < gyre_source_meta_count(p->source); i++) {
+        const struct gyre_meta m = gyre_source_meta_at(p->source, i);
+        if (is_own(p, m.key)) continue;
+        if (begins(m.key, "general.") || begins(m.key, "tokenizer.")) snprintf(key, sizeof key, "%s", m.key);
+        else if (begins(m.key, "llama.")) snprintf(key, sizeof key, "%s.%s", arch(p), m.key + strlen("llama."));
+        else continue;
+        gyre_gguf_encoded(&p->gguf, key, m.type, m.raw, m.raw_bytes);
+    }
+}
+
+// What the source left to defaults.
+static void fill_model_keys(struct gyre_plan *p)
+{
+    const struct gyre_hparams *hp = &p->hp;
+    const struct {
+        const char *name;
+        uint32_t value;
+    } number[] = {
+        {"context_length", hp->context},
+        {"embedding_length", hp->width},
+        {"block_count", hp->n_layers},
+        {"feed_forward_length", hp->ffn},
+        {"attention.head_count", hp->heads},
+        {"attention.head_count_kv", hp->kv_heads},
+        {"rope.dimension_count", hp->head_dim},
+        {"attention.key_length", hp->head_dim},
+        {"attention.value_length", hp->head_dim},
+        {"vocab_size", hp->vocab},
+    };
+    char key[96];
+    for (size_t i = 0; i < sizeof number / sizeof *number; i++) {
+        snprintf(key, sizeof key, "%s.%s", arch(p), number[i].name);
+        gyre_gguf_u32(&p->gguf, key, number[i].value);
+    }
+    snprintf(key, sizeof key, "%s.attention.layer_norm_rms_epsilon", arch(p));
+    gyre_gguf_f32(&p->gguf, key, hp->norm_eps);
+    snprintf(key, sizeof key, "%s.rope.freq_base", arch(p));
+    gyre_gguf_f32(&p->gguf, key, (float)hp->rope_base);
+}
+
+static void put_factors(struct gyre_plan *p, const char *key, const struct gyre_hadamard *h)
+{
+    if (h->n) gyre_gguf_u32_array(&p->gguf, key, (const uint32_t[]){h->n, h->k[0], h->k[1], h->k[2], h->p}, 5);
+}
+
+// In a portable file the number promises that scales repeat so; one exception with smaller groups breaks that.
+static uint32_t declared_group(const struct gyre_plan *p)
+{
+    for (uint32_t i = 0; !p->set.full && i < p->set.recipe.n_exceptions; i++)
+        if (p->set.recipe.exception[i].wgroup >= 0 && (uint32_t)p->set.recipe.exception[i].wgroup != p->set.wgroup)
+            return 32;
+    return p->set.wgroup;
+}
+
+gyre_status gyre_plan_metadata(struct gyre_plan *p, gyre_error *err)
+{
+    struct gyre_gguf *g = &p->gguf;
+    if (!p->set.full && !gyre_source_has(p->source, "tokenizer.ggml.model") &&
+        gyre_source_has(p->source, "tokenizer.huggingface.json"))
+        return gyre_fail(
+            err, GYRE_E_UNSUPPORTED,
+            "cannot write profile portable (%s): GGUF's keys cannot express its tokenizer; use profile full",
+            gyre_source_path(p->source));
+    gyre_gguf_string(g, "general.architecture", arch(p));
+    if (!p->set.full)
+        gyre_gguf_u32(g, "general.file_type",
+                      p->set.wbits == 4    ? 2
+                      : p->set.wbits == 8  ? 7
+                      : p->set.wbits == 16 ? 1
+                                           : 0); // ggml's ids
+    gyre_gguf_u32(g, "general.quantization_version", 2);
+    gyre_gguf_u32(g, "gyre.version", 1);
+    gyre_gguf_string(g, "gyre.recipe", p->set.recipe.name);
+    gyre_gguf_string(g, "gyre.profile", p->set.full ? "full" : "portable");
+    gyre_gguf_u64(g, "gyre.seed", p->set.seed);
+    if (p->choice.seed != p->set.seed) gyre_gguf_u64(g, "gyre.rotation_seed", p->choice.seed);
+    gyre_gguf_u32(g, "gyre.wbits", p->set.wbits);
+    gyre_gguf_u32(g, "gyre.wgroup", declared_group(p));
+    gyre_gguf_u32(g, "gyre.act_bits", p->set.act);
+    gyre_gguf_u32(g, "gyre.kv_bits", p->set.kv);
+    gyre_gguf_f32(g, "gyre.act_clip", p->choice.act_clip);
+    gyre_gguf_f32(g, "gyre.kv_clip", p->choice.kv_clip);
+    gyre_gguf_bool(g, "gyre.rope_interleaved", p->hp.rope_interleaved);
+    if (p->set.recipe.kv_centre) gyre_gguf_bool(g, "gyre.kv_centre", true);
+    gyre_gguf_bool(g, "gyre.r3", p->online.r3);
+    gyre_gguf_bool(g, "gyre.r4", p->online.r4.n != 0);
+    gyre_gguf_bool(g, "gyre.head_rotation", p->online.head.n != 0);
+    put_factors(p, "gyre.r3.factors", &p->online.r3_had);
+    put_factors(p, "gyre.r4.factors", &p->online.r4);
+    put_factors(p, "gyre.head.factors", &p->online.head);
+    copy_source(p);
+    fill_model_keys(p);
+    return GYRE_OK;
+}

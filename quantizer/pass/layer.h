@@ -1,0 +1,65 @@
+// One block at a time from the source to the output: decode, fold and rotate in fp64, round, write. Also the tables and the
+// other tensors outside the blocks.
+#pragma once
+#include "quantizer/pass/calibrate.h"
+#include "quantizer/transform/diagonals.h"
+#include "quantizer/round/ladder.h"
+#include "quantizer/file/output.h"
+
+// A rounded linear: codes (bits 4 and 8) or the floats that the file holds (16 and 32).
+struct gyre_rounded {
+    struct gyre_codes codes;
+    float *f32;
+    double error; // relative squared, against what was rounded
+};
+
+// Plain rounding is another thing than the recipe, and kept beside it.
+bool gyre_layer_has_plain(const struct gyre_plan *plan);
+
+// The memory of one block, reused for all.
+struct gyre_layer {
+    uint32_t index;
+    float *original[GYRE_SITES];              // as in the source (rows in the output's order)
+    struct gyre_rounded recipe[GYRE_SITES];   // what is written
+    struct gyre_rounded plain[GYRE_SITES];    // plain rounding of the original; empty where the recipe is just that
+    float *exact[GYRE_SITES];                 // what is rounded: folded and rotated; where the recipe calibrates,
+    float *made[GYRE_SITES];                  // ... and the values of what it became
+    float *attn_norm, *ffn_norm;              // the source's gains
+    float *attn_gain, *ffn_gain;              // what the file holds: those, or ones where they were folded
+    float *k_centre, *v_centre;               // [kv_heads * hd] where the recipe centres the cache
+    struct gyre_diagonals diagonals;          // where the recipe has some
+    struct gyre_ladder_note note[GYRE_SITES]; // where the recipe calibrates
+    double *wide;                             // scratch: the largest linear in fp64,
+    float *narrow, *expanded;                 // in fp32, and rounded
+    void *encoded;
+};
+
+gyre_status gyre_layer_create(const struct gyre_plan *plan, struct gyre_layer *out, gyre_error *err) GYRE_MUST_USE;
+void gyre_layer_free(struct gyre_layer *layer);
+
+// Reads, rounds and writes block `index`; `calibration` is NULL where the recipe needs none. `tick` (may be NULL) is called after
+// every linear; a status other than OK ends it.
+gyre_status gyre_layer_make(struct gyre_layer *layer, const struct gyre_plan *plan, uint32_t index,
+                            gyre_calibration *calibration, struct gyre_output *out,
+                            gyre_status (*tick)(void *user, uint64_t weights, gyre_error *err), void *user,
+                            gyre_error *err) GYRE_MUST_USE;
+
+// One linear of block layer->index as it is rounded, in fp64 until the end: decoded, folded, scaled (`diagonals` may be NULL), rotated by
+// `rotator`; layer->original gets the source's. exact [out, in].
+gyre_status gyre_layer_load(struct gyre_layer *layer, const struct gyre_plan *plan, gyre_site site,
+                            const struct gyre_rotator *rotator, const struct gyre_diagonals *diagonals, float *exact,
+                            gyre_error *err) GYRE_MUST_USE;
+
+void gyre_narrow(const double *wide, uint64_t n, float *out); // to fp32
+
+// n floats as a tensor type that tables and float linears have: F32, F16 or Q8_0 (n a multiple of 32).
+void gyre_encode_floats(const float *x, uint64_t n, gyre_dtype type, void *out);
+
+// Plain rounding of linear `site`: layer->plain, or layer->recipe where the recipe does not rotate.
+const struct gyre_rounded *gyre_layer_plain(const struct gyre_layer *layer, const struct gyre_plan *plan,
+                                            gyre_site site);
+
+// Writes everything before the first block: tables, norms, bases (globals.c). `tick` as above.
+gyre_status gyre_write_globals(const struct gyre_plan *plan, struct gyre_output *out,
+                               gyre_status (*tick)(void *user, uint64_t weights, gyre_error *err), void *user,
+                               gyre_error *err) GYRE_MUST_USE;

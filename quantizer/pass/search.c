@@ -1,0 +1,349 @@
+// See choose.h.
+#include "quantizer/pass/search.h"
+#include "quantizer/pass/text.h"
+#include "quantizer/pass/host_block.h"
+#include "quantizer/pass/layer.h"
+#include "runtime/util/base.h"
+
+#include <cblas.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { WINDOWS = 4, BLOCKS = 8, ROWS = 256, CLIPS = 7 };
+static const float clips[CLIPS] = {1, 0.97f, 0.94f, 0.91f, 0.88f, 0.85f, 0.8f};
+static const gyre_tap reads[GYRE_SITES] = {GYRE_TAP_QKV,     GYRE_TAP_QKV,     GYRE_TAP_QKV, GYRE_TAP_O,
+                                           GYRE_TAP_GATE_UP, GYRE_TAP_GATE_UP, GYRE_TAP_DOWN};
+
+struct survey {
+    const struct gyre_plan *plan;
+    struct gyre_layer layer;
+    struct gyre_rotator fold; // nothing but the gains
+    gyre_host_block *block;
+    struct gyre_calib_text text;
+    uint32_t tokens, kept, n_seeds; // rows that run, rows of a sample
+    struct gyre_rotator *seed;      // [n_seeds] candidates
+    double *surrogate;              // [n_seeds], then the sum over linears
+    double act[CLIPS], kv[CLIPS];
+    float *x, *tap[GYRE_TAPS]; // [tokens][...]
+    float *weights[GYRE_SITES];
+    double *wide;                          // [kept][widest] a sample being rotated
+    float *rows, *noisy, *exact, *rounded; // [kept][widest], the same quantized, the largest linear, its rounding
+    float *aim, *y;                        // [kept][most outputs]
+};
+
+bool gyre_choose_needed(const struct gyre_settings *s)
+{
+    return s->wbits < 16 && (s->recipe.seeds > 1 || (s->recipe.act_clip == GYRE_AUTO && s->act == 4) ||
+                             (s->recipe.kv_clip == GYRE_AUTO && s->kv == 4));
+}
+
+// ---- memory -------------------------------------------------------------------------------------------------
+
+static void close_survey(struct survey *s)
+{
+    gyre_layer_free(&s->layer);
+    gyre_host_block_destroy(s->block);
+    gyre_calib_text_free(&s->text);
+    for (uint32_t i = 0; s->seed && i < s->n_seeds; i++) gyre_rotator_release(&s->seed[i]);
+    free(s->seed);
+    free(s->surrogate);
+    free(s->x);
+    for (int i = 0; i < GYRE_TAPS; i++) free(s->tap[i]);
+    for (int i = 0; i < GYRE_SITES; i++) free(s->weights[i]);
+    free(s->wide);
+    free(s->rows);
+    free(s->noisy);
+    free(s->exact);
+    free(s->rounded);
+    free(s->aim);
+    free(s->y);
+}
+
+static gyre_status allocate(struct survey *s, gyre_error *err)
+{
+    const struct gyre_hparams *hp = &s->plan->hp;
+    uint64_t widest = 0, outputs = 0, largest = 0, rows, cols;
+    bool good = (s->x = malloc((uint64_t)s->tokens * hp->width * sizeof *s->x)) != NULL;
+    for (int i = 0; i < GYRE_TAPS; i++)
+        good &= (s->tap[i] = malloc((uint64_t)s->tokens * gyre_tap_width(hp, (gyre_tap)i) * sizeof(float))) != NULL;
+    for (int i = 0; i < GYRE_SITES; i++) {
+        gyre_site_shape((gyre_site)i, hp, &rows, &cols);
+        widest = GYRE_MAX(widest, cols);
+        outputs = GYRE_MAX(outputs, rows);
+        largest = GYRE_MAX(largest, rows * cols);
+        good &= (s->weights[i] = malloc(rows * cols * sizeof(float))) != NULL;
+    }
+    good &= (s->surrogate = calloc(s->n_seeds, sizeof *s->surrogate)) != NULL;
+    good &= (s->seed = calloc(s->n_seeds, sizeof *s->seed)) != NULL;
+    good &= (s->wide = malloc(s->kept * widest * sizeof *s->wide)) != NULL;
+    good &= (s->rows = malloc(s->kept * widest * sizeof *s->rows)) != NULL;
+    good &= (s->noisy = malloc(s->kept * widest * sizeof *s->noisy)) != NULL;
+    good &= (s->exact = malloc(largest * sizeof *s->exact)) != NULL;
+    good &= (s->rounded = malloc(largest * sizeof *s->rounded)) != NULL;
+    good &= (s->aim = malloc(s->kept * outputs * sizeof *s->aim)) != NULL;
+    good &= (s->y = malloc(s->kept * outputs * sizeof *s->y)) != NULL;
+    return good ? GYRE_OK : gyre_fail(err, GYRE_E_NOMEM, "out of memory for choosing a rotation");
+}
+
+static gyre_status open_survey(struct survey *s, const gyre_quantize_params *params, gyre_error *err)
+{
+    const struct gyre_plan *p = s->plan;
+    const struct gyre_recipe *recipe = &p->set.recipe;
+    const unsigned which = GYRE_ROTATE_R1 | GYRE_ROTATE_R2 | (p->set.full ? GYRE_ROTATE_R4 : 0);
+    const struct gyre_tensor *t = gyre_source_tensor(p->source, "rope_freqs.weight");
+    float divisor[GYRE_MAX_HEAD_DIM / 2];
+    GYRE_TRY(gyre_calib_text_read(p->source, params->calib, params->n_calib,
+                                  GYRE_MIN(recipe->calibration.windows, (uint32_t)WINDOWS), recipe->calibration.tokens,
+                                  &s->text, err));
+    s->tokens = s->text.windows * s->text.tokens;
+    s->kept = GYRE_MIN(s->tokens, (uint32_t)ROWS);
+    s->n_seeds = recipe->seeds;
+    GYRE_TRY(allocate(s, err));
+    GYRE_TRY(gyre_layer_create(p, &s->layer, err));
+    GYRE_TRY(gyre_rotator_create(&p->hp, 0, true, 0, &s->fold, err));
+    for (uint32_t i = 0; i < s->n_seeds; i++)
+        GYRE_TRY(gyre_rotator_create(&p->hp, p->set.seed + i, true, recipe->rotate ? which : 0, &s->seed[i], err));
+    if (t) gyre_tensor_rows_f32(t, 0, 1, divisor);
+    struct gyre_hparams hp = p->hp;
+    hp.rot = (struct gyre_rotations){0};
+    const struct gyre_block_options o = {.act_bits = 16,
+                                         .kv_bits = 16,
+                                         .max_rows = s->tokens,
+                                         .act_clip = 1,
+                                         .kv_clip = 1,
+                                         .rope_divisors = t ? divisor : NULL};
+    return gyre_host_block_create(&hp, &o, &s->block, err);
+}
+
+// ---- the float model ----------------------------------------------------------------------------------------
+
+static void embed(struct survey *s)
+{
+    const struct gyre_tensor *t = gyre_source_tensor(s->plan->source, "token_embd.weight");
+    for (uint32_t i = 0; i < s->tokens; i++)
+        gyre_tensor_rows_f32(t, s->text.token[i], 1, s->x + (uint64_t)i * s->plan->hp.width);
+}
+
+// Runs block `layer` and keeps what its taps read.
+static gyre_status run_block(struct survey *s, uint32_t layer, gyre_error *err)
+{
+    const struct gyre_plan *p = s->plan;
+    float *const gain[2] = {s->layer.attn_gain, s->layer.ffn_gain}; // as the linears are loaded: folded, or not
+    s->layer.index = layer;
+    for (int which = 0; which < 2; which++) {
+        char name[64];
+        (void)gyre_site_norm_name(which ? GYRE_SITE_GATE : GYRE_SITE_Q, layer, name);
+        gyre_tensor_rows_f32(gyre_source_tensor(p->source, name), 0, 1, gain[which]);
+        for (uint32_t i = 0; p->set.recipe.rotate && i < p->hp.width; i++) gain[which][i] = 1;
+    }
+    for (int i = 0; i < GYRE_SITES; i++)
+        GYRE_TRY(gyre_layer_load(&s->layer, p, (gyre_site)i, &s->fold, NULL, s->weights[i], err));
+    const struct gyre_block_weights w = gyre_float_weights(s->weights, gain[0], gain[1]);
+    for (uint32_t part = 0; part <= GYRE_TAPS; part++)
+        GYRE_TRY(gyre_host_block_part(s->block, &w, part, s->x, part ? s->tap[part - 1] : NULL, s->tokens,
+                                      s->text.tokens, part < GYRE_TAPS ? s->tap[part] : NULL, err));
+    return GYRE_OK;
+}
+
+// ---- candidates ---------------------------------------------------------------------------------------------
+
+// Evenly spread rows of a tap as rotation `r` turns them, into s->rows. The first token of a window carries the attention sink and
+// is left out.
+static gyre_status sample(struct survey *s, const struct gyre_rotator *r, gyre_tap tap, gyre_error *err)
+{
+    const uint32_t width = gyre_tap_width(&s->plan->hp, tap);
+    for (uint64_t i = 0; i < s->kept; i++) {
+        uint64_t row = i * s->tokens / s->kept;
+        if (row % s->text.tokens == 0 && row + 1 < s->tokens) row++;
+        for (uint64_t k = 0; k < width; k++) s->wide[i * width + k] = (double)s->tap[tap][row * width + k];
+    }
+    if (tap == GYRE_TAP_O) GYRE_TRY(gyre_rotate_heads(r, s->layer.index, s->wide, s->kept, err));
+    else if (tap == GYRE_TAP_DOWN && r->r4.n)
+        GYRE_TRY(gyre_hadamard_apply(&r->r4, s->wide, width, 1, s->kept, width, NULL, false, err));
+    else if (tap != GYRE_TAP_DOWN) GYRE_TRY(gyre_rotate_rows(r, NULL, s->wide, s->kept, err));
+    for (uint64_t i = 0; i < (uint64_t)s->kept * width; i++) s->rows[i] = (float)s->wide[i];
+    return GYRE_OK;
+}
+
+// |x w' - aim|^2 with the products in s->y; aim NULL: zero.
+static double output_energy(struct survey *s, const float *x, const float *w, uint64_t rows, uint64_t cols,
+                            const float *aim)
+{
+    double sum = 0;
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)s->kept, (int)rows, (int)cols, 1, x, (int)cols, w,
+                (int)cols, 0, s->y, (int)rows);
+    for (uint64_t i = 0; i < s->kept * rows; i++) {
+        const double d = (double)s->y[i] - (aim ? (double)aim[i] : 0);
+        sum += d * d;
+    }
+    return sum;
+}
+
+// Relative output error of linear `site` under rotation `r` with its weights plainly rounded and, at A4, its inputs.
+static gyre_status judge(struct survey *s, const struct gyre_rotator *r, gyre_site site, double *error, gyre_error *err)
+{
+    const struct gyre_plan *p = s->plan;
+    uint64_t rows, cols;
+    uint32_t bits, group;
+    char name[64];
+    gyre_site_name(site, s->layer.index, name);
+    gyre_site_shape(site, &p->hp, &rows, &cols);
+    gyre_settings_width(&p->set, name, &bits, &group);
+    GYRE_TRY(gyre_layer_load(&s->layer, p, site, r, NULL, s->exact, err));
+    struct gyre_codes codes = s->layer.recipe[site].codes; // room for any width
+    codes.bits = bits;
+    codes.group = group ? group : (uint32_t)cols;
+    GYRE_TRY(gyre_rtn(s->exact, rows, cols, &codes, err));
+    gyre_codes_expand(&codes, rows, cols, s->rounded);
+    const double whole = output_energy(s, s->rows, s->exact, rows, cols, NULL);
+    memcpy(s->aim, s->y, s->kept * rows * sizeof *s->y);
+    *error = output_energy(s, s->rows, s->rounded, rows, cols, s->aim);
+    if (p->set.act == 4) *error += output_energy(s, s->noisy, s->exact, rows, cols, s->aim);
+    *error = whole > 0 ? *error / whole : 0;
+    return GYRE_OK;
+}
+
+// Adds a block's share to every candidate's surrogate.
+static gyre_status judge_seeds(struct survey *s, gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user,
+                               gyre_error *err)
+{
+    for (uint32_t i = 0; i < s->n_seeds; i++) {
+        for (int site = 0; site < GYRE_SITES; site++) {
+            double error;
+            if (site == 0 || reads[site] != reads[site - 1]) {
+                GYRE_TRY(sample(s, &s->seed[i], reads[site], err));
+                const uint32_t width = gyre_tap_width(&s->plan->hp, reads[site]);
+                memcpy(s->noisy, s->rows, (uint64_t)s->kept * width * sizeof *s->rows);
+                if (s->plan->set.act == 4) gyre_quantize_rows(s->noisy, s->kept, width, 4, 1);
+            }
+            GYRE_TRY(judge(s, &s->seed[i], (gyre_site)site, &error, err));
+            s->surrogate[i] += error;
+        }
+        if (tick) GYRE_TRY(tick(user, 0, err));
+    }
+    return GYRE_OK;
+}
+
+// Output errors of the block's linears with quantized inputs, at every clip ratio; and of the cached values.
+static gyre_status judge_clips(struct survey *s, const struct gyre_rotator *r, gyre_error *err)
+{
+    const struct gyre_plan *p = s->plan;
+    for (int site = 0; site < GYRE_SITES && p->set.act == 4; site++) {
+        uint64_t rows, cols;
+        gyre_site_shape((gyre_site)site, &p->hp, &rows, &cols);
+        if (site == 0 || reads[site] != reads[site - 1]) GYRE_TRY(sample(s, r, reads[site], err));
+        GYRE_TRY(gyre_layer_load(&s->layer, p, (gyre_site)site, r, NULL, s->exact, err));
+        const double whole = output_energy(s, s->rows, s->exact, rows, cols, NULL);
+        memcpy(s->aim, s->y, s->kept * rows * sizeof *s->y);
+        for (int c = 0; c < CLIPS && whole > 0; c++) {
+            memcpy(s->noisy, s->rows, s->kept * cols * sizeof *s->rows);
+            gyre_quantize_rows(s->noisy, s->kept, (uint32_t)cols, 4, clips[c]);
+            s->act[c] += output_energy(s, s->noisy, s->exact, rows, cols, s->aim) / whole;
+        }
+    }
+    if (p->set.kv == 16) return GYRE_OK;
+    const uint64_t kv = (uint64_t)p->hp.kv_heads * p->hp.head_dim,
+                   n = s->kept * kv; // values; keys are as Gaussian after R3
+    GYRE_TRY(sample(s, r, GYRE_TAP_QKV, err));
+    GYRE_TRY(gyre_layer_load(&s->layer, p, GYRE_SITE_V, r, NULL, s->exact, err));
+    const double whole = output_energy(s, s->rows, s->exact, kv, p->hp.width, NULL);
+    for (int c = 0; c < CLIPS && whole > 0; c++) {
+        double error = 0;
+        memcpy(s->aim, s->y, n * sizeof *s->y);
+        gyre_quantize_cache(s->aim, s->kept * p->hp.kv_heads, p->hp.head_dim, p->set.kv, clips[c]);
+        for (uint64_t i = 0; i < n; i++)
+            error += ((double)s->aim[i] - (double)s->y[i]) * ((double)s->aim[i] - (double)s->y[i]);
+        s->kv[c] += error / whole;
+    }
+    return GYRE_OK;
+}
+
+// ---- entry --------------------------------------------------------------------------------------------------
+
+static float best_clip(const double *error)
+{
+    int best = 0;
+    for (int c = 1; c < CLIPS; c++)
+        if (error[c] < error[best]) best = c;
+    return clips[best];
+}
+
+// The float model once; `judge_clips` on the winner needs the samples again, so seeds and clips take a pass each.
+static gyre_status walk(struct survey *s, const struct gyre_rotator *winner,
+                        gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user, gyre_error *err)
+{
+    const uint32_t layers = s->plan->hp.n_layers, blocks = GYRE_MIN(layers, (uint32_t)BLOCKS);
+    embed(s);
+    for (uint32_t l = 0, k = 0; l < layers; l++) {
+        GYRE_TRY(run_block(s, l, err));
+        if (k < blocks && l == (2 * k + 1) * layers / (2 * blocks)) { // the middles of equal parts
+            GYRE_TRY(winner ? judge_clips(s, winner, err) : judge_seeds(s, tick, user, err));
+            k++;
+        }
+        if (tick) GYRE_TRY(tick(user, 0, err));
+    }
+    return GYRE_OK;
+}
+
+gyre_status gyre_choose(const gyre_quantize_params *params, const struct gyre_plan *plan, struct gyre_choice *out,
+                        gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user, gyre_error *err)
+{
+    const struct gyre_recipe *recipe = &plan->set.recipe;
+    const bool act = recipe->act_clip == GYRE_AUTO, kv = recipe->kv_clip == GYRE_AUTO;
+    struct survey *s = NULL;
+    gyre_status st = GYRE_OK;
+    *out = (struct gyre_choice){.seed = plan->set.seed,
+                                .n_seeds = 1,
+                                .act_clip = act ? 1 : (float)recipe->act_clip,
+                                .kv_clip = kv ? 1 : (float)recipe->kv_clip};
+    if (!gyre_choose_needed(&plan->set)) return GYRE_OK;
+    s = calloc(1, sizeof *s);
+    if (!s) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for choosing a rotation");
+    s->plan = plan;
+    GYRE_GO(open_survey(s, params, err));
+    uint32_t winner = 0;
+    if (s->n_seeds > 1) {
+        GYRE_GO(walk(s, NULL, tick, user, err));
+        for (uint32_t i = 0; i < s->n_seeds; i++) {
+            out->surrogate[i] = (float)s->surrogate[i];
+            if (s->surrogate[i] < s->surrogate[winner]) winner = i;
+        }
+        out->seed = plan->set.seed + winner;
+        out->n_seeds = s->n_seeds;
+    }
+    if ((act && plan->set.act == 4) || (kv && plan->set.kv == 4)) {
+        GYRE_GO(walk(s, &s->seed[winner], tick, user, err));
+        if (act && plan->set.act == 4) out->act_clip = best_clip(s->act);
+        if (kv && plan->set.kv == 4) out->kv_clip = best_clip(s->kv);
+    }
+done:
+    close_survey(s);
+    free(s);
+    return st;
+}
+
+json_t *gyre_choice_json(const struct gyre_choice *c)
+{
+    json_t *list = json_array();
+    for (uint32_t i = 0; list && c->n_seeds > 1 && i < c->n_seeds; i++)
+        json_array_append_new(list, json_real((double)c->surrogate[i]));
+    return json_pack("{s:I, s:o, s:f, s:f}", "rotation_seed", (json_int_t)c->seed, "surrogates", list, "act_clip",
+                     (double)c->act_clip, "kv_clip", (double)c->kv_clip);
+}
+
+bool gyre_choice_read(const json_t *json, struct gyre_choice *out)
+{
+    const json_t *seed = json_object_get(json, "rotation_seed"), *list = json_object_get(json, "surrogates"),
+                 *act = json_object_get(json, "act_clip"), *kv = json_object_get(json, "kv_clip");
+    if (!json_is_integer(seed) || !json_is_array(list) || !json_is_real(act) || !json_is_real(kv) ||
+        json_array_size(list) > GYRE_MAX_SEEDS)
+        return false;
+    *out = (struct gyre_choice){.seed = (uint64_t)json_integer_value(seed),
+                                .n_seeds = (uint32_t)GYRE_MAX(json_array_size(list), (size_t)1),
+                                .act_clip = (float)json_real_value(act),
+                                .kv_clip = (float)json_real_value(kv)};
+    for (size_t i = 0; i < json_array_size(list); i++)
+        out->surrogate[i] = (float)json_real_value(json_array_get(list, i));
+    return true;
+}

@@ -1,0 +1,24 @@
+// What a recipe leaves to be chosen on calibration data before anything is written: which of several random rotations, and the
+// clip ratios of the run-time quantizers. The float model runs over a few windows once, in its own basis; of some of its blocks
+// the taps' rows are kept and looked at under every candidate.
+//
+// The surrogate of a rotation is the mean over the sampled linears of
+//     |X (Q(W) - W)'|^2 / |X W'|^2   plus, at 4-bit activations,   |(Q(X) - X) W'|^2 / |X W'|^2,
+// X and W rotated, Q(W) plain rounding with the recipe's groups.
+#pragma once
+#include "quantizer/file/plan.h"
+
+#include <jansson.h>
+
+// True where gyre_choose has something to do.
+bool gyre_choose_needed(const struct gyre_settings *settings);
+
+// Fills `out` (the settings' own values where nothing is left open). `plan` has been begun. `tick` may be NULL; it is called with
+// 0 weights.
+gyre_status gyre_choose(const gyre_quantize_params *params, const struct gyre_plan *plan, struct gyre_choice *out,
+                        gyre_status (*tick)(void *user, uint64_t weights, gyre_error *err), void *user,
+                        gyre_error *err) GYRE_MUST_USE;
+
+// For journal and manifest: {"rotation_seed", "surrogates": [...], "act_clip", "kv_clip"}. NULL when out of memory.
+json_t *gyre_choice_json(const struct gyre_choice *choice);
+bool gyre_choice_read(const json_t *json, struct gyre_choice *out); // false where it is none

@@ -1,0 +1,120 @@
+// What lies before the first block: embedding and head, the final norm, RoPE's divisors, the matrices of online transforms.
+#include "quantizer/pass/layer.h"
+#include "quantizer/round/rtn.h"
+#include "runtime/core/codec.h"
+#include "runtime/util/base.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+// A table, some megabytes at a time. `gain` (may be NULL) is folded in where the rotator folds.
+static gyre_status write_table(const struct gyre_plan *p, const char *name, const struct gyre_tensor *t,
+                               const double *gain, struct gyre_output *out,
+                               gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user, gyre_error *err)
+{
+    const uint64_t cols = t->cols, chunk = GYRE_MAX((uint64_t)1, ((uint64_t)4 << 20) / cols);
+    gyre_status st = GYRE_OK;
+    if (t->type == p->table_type && !p->set.recipe.rotate) { // kept bit for bit
+        GYRE_TRY(gyre_output_write(out, name, t->data, t->bytes, 0, err));
+        return tick ? tick(user, t->rows * cols, err) : GYRE_OK;
+    }
+    double *wide = malloc(chunk * cols * sizeof *wide), error = 0, norm = 0;
+    float *narrow = malloc(chunk * cols * sizeof *narrow), *back = malloc(chunk * cols * sizeof *back);
+    unsigned char *encoded = malloc(chunk * cols * sizeof(float));
+    uint64_t row_bytes = 0;
+    if (!wide || !narrow || !back || !encoded || !gyre_dtype_row_bytes(p->table_type, cols, &row_bytes))
+        GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for tensor %s", name));
+    for (uint64_t first = 0; first < t->rows; first += chunk) {
+        const uint64_t n = GYRE_MIN(chunk, t->rows - first);
+#pragma omp parallel for schedule(static)
+        for (int64_t r = 0; r < (int64_t)n; r++)
+            gyre_tensor_rows_f64(t, first + (uint64_t)r, 1, wide + (uint64_t)r * cols);
+        GYRE_GO(gyre_rotate_rows(&p->rotator, gain, wide, n, err));
+        gyre_narrow(wide, n * cols, narrow);
+        for (uint64_t i = 0; i < n * cols; i++)
+            if (!isfinite(narrow[i]))
+                GYRE_GO(gyre_fail(
+                    err, GYRE_E_FORMAT, "cannot round tensor %s: weight %g of row %llu, column %llu is not finite",
+                    name, (double)narrow[i], (unsigned long long)(first + i / cols), (unsigned long long)(i % cols)));
+#pragma omp parallel for schedule(static)
+        for (int64_t r = 0; r < (int64_t)n; r++) {
+            unsigned char *const at = encoded + (uint64_t)r * row_bytes;
+            gyre_encode_floats(narrow + (uint64_t)r * cols, cols, p->table_type, at);
+            gyre_decode_row(p->table_type, at, cols, back + (uint64_t)r * cols);
+        }
+        gyre_add_squares(narrow, back, NULL, n, cols, &error, &norm);
+        GYRE_GO(gyre_output_write(out, name, encoded, n * row_bytes, norm > 0 ? error / norm : 0, err));
+        if (tick) GYRE_GO(tick(user, n * cols, err));
+    }
+done:
+    free(wide);
+    free(narrow);
+    free(back);
+    free(encoded);
+    return st;
+}
+
+static gyre_status write_bases(const char *which, const struct gyre_hadamard *h, struct gyre_output *out,
+                               gyre_error *err)
+{
+    char name[64];
+    for (int i = 0; h->n && i < 3; i++) {
+        snprintf(name, sizeof name, "gyre.%s.base.%d", which, i);
+        if (h->k[i] > 1) GYRE_TRY(gyre_output_write(out, name, h->base[i], (uint64_t)h->k[i] * h->k[i], NAN, err));
+    }
+    return GYRE_OK;
+}
+
+// Divisors of the inverse frequencies: the source's tensor, or what llama3 scaling amounts to.
+static gyre_status write_rope_divisors(const struct gyre_plan *p, struct gyre_output *out, gyre_error *err)
+{
+    const uint32_t n = p->hp.head_dim / 2;
+    const struct gyre_tensor *t = gyre_source_tensor(p->source, "rope_freqs.weight");
+    float divisor[GYRE_MAX_HEAD_DIM / 2];
+    if (t) {
+        GYRE_TRY(gyre_output_source(out, &t, 1, err));
+        gyre_tensor_rows_f32(t, 0, 1, divisor);
+    } else {
+        gyre_rope_freqs(&p->hp, NULL, divisor);
+        for (uint32_t i = 0; i < n; i++)
+            divisor[i] = (float)(pow(p->hp.rope_base, -2.0 * i / p->hp.head_dim) / divisor[i]);
+    }
+    return gyre_output_write(out, "rope_freqs.weight", divisor, n * sizeof *divisor, NAN, err);
+}
+
+gyre_status gyre_write_globals(const struct gyre_plan *p, struct gyre_output *out,
+                               gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user, gyre_error *err)
+{
+    const uint32_t D = p->hp.width;
+    const struct gyre_tensor *embedding = gyre_source_tensor(p->source, "token_embd.weight"),
+                             *head = gyre_source_tensor(p->source, "output.weight"),
+                             *norm = gyre_source_tensor(p->source, "output_norm.weight");
+    gyre_status st = GYRE_OK;
+    double *gain = malloc(D * sizeof *gain);
+    float *written = malloc(D * sizeof *written);
+    if (!gain || !written) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for the final norm"));
+    for (uint32_t i = 0; i < D; i++) gain[i] = p->final_gain[i];
+    GYRE_GO(gyre_output_source(out, &embedding, 1, err));
+    if (head) GYRE_GO(gyre_output_source(out, &head, 1, err));
+    GYRE_GO(write_table(p, "token_embd.weight", embedding, NULL, out, tick, user, err));
+    if (p->write_head)
+        GYRE_GO(
+            write_table(p, "output.weight", head ? head : embedding, p->fold_head ? gain : NULL, out, tick, user, err));
+    gyre_tensor_forget(embedding);
+    if (head) gyre_tensor_forget(head);
+    for (uint32_t i = 0; i < D; i++) written[i] = p->fold_head || p->online.head.n ? 1 : p->final_gain[i];
+    GYRE_GO(gyre_output_source(out, &norm, 1, err));
+    GYRE_GO(gyre_output_write(out, "output_norm.weight", written, D * sizeof *written, NAN, err));
+    if (p->online.head.n)
+        GYRE_GO(gyre_output_write(out, "gyre.head_gain", p->final_gain, D * sizeof *p->final_gain, NAN, err));
+    if (!strcmp(p->gguf.tensors[out->next].name, "rope_freqs.weight")) GYRE_GO(write_rope_divisors(p, out, err));
+    GYRE_GO(write_bases("r3", &p->online.r3_had, out, err));
+    GYRE_GO(write_bases("r4", &p->online.r4, out, err));
+    GYRE_GO(write_bases("head", &p->online.head, out, err));
+done:
+    free(gain);
+    free(written);
+    return st;
+}

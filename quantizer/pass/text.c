@@ -1,0 +1,107 @@
+// See calib_text.h.
+#include "quantizer/pass/text.h"
+#include "quantizer/pass/bundled_text.h"
+#include "runtime/text/tokenizer.h"
+#include "runtime/text/utf8.h"
+#include "runtime/util/base.h"
+#include "runtime/util/file.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_TEXT = 256 << 20 };
+
+static gyre_status check_utf8(const char *name, const char *text, uint64_t bytes, gyre_error *err)
+{
+    uint32_t code;
+    for (uint64_t at = 0; at < bytes;) {
+        const int n = gyre_utf8_look(text + at, bytes - at, &code);
+        if (n <= 0)
+            return gyre_fail(
+                err, GYRE_E_FORMAT,
+                "cannot calibrate (%s): the text is not UTF-8 at byte %llu; convert it or give another text", name,
+                (unsigned long long)at);
+        at += (uint64_t)n;
+    }
+    return GYRE_OK;
+}
+
+// Windows of one text, appended to out->token.
+static gyre_status take_windows(const char *name, const gyre_tokenizer *tokenizer, const char *text, uint64_t bytes,
+                                uint32_t most, uint32_t vocab, struct gyre_calib_text *out, gyre_error *err)
+{
+    uint32_t *token = NULL;
+    uint64_t n = 0;
+    gyre_status st = GYRE_OK;
+    GYRE_TRY(check_utf8(name, text, bytes, err));
+    if (bytes == 0)
+        return gyre_fail(err, GYRE_E_FORMAT, "cannot calibrate (%s): the text is empty; give another", name);
+    GYRE_GO(gyre_tokenizer_encode(tokenizer, text, bytes, false, &token, &n, err));
+    if (n < out->tokens)
+        GYRE_GO(
+            gyre_fail(err, GYRE_E_FORMAT,
+                      "cannot calibrate (%s): the text has %llu tokens and one window is %u; give a longer text, or "
+                      "a recipe with shorter windows",
+                      name, (unsigned long long)n, out->tokens));
+    const uint64_t windows = GYRE_MIN((uint64_t)most, n / out->tokens), slack = n - windows * out->tokens;
+    for (uint64_t w = 0; w < windows; w++, out->windows++) {
+        const uint64_t first = w * out->tokens + (windows > 1 ? w * slack / (windows - 1) : 0);
+        memcpy(out->token + (uint64_t)out->windows * out->tokens, token + first, out->tokens * sizeof *token);
+    }
+    for (uint64_t i = 0; i < (uint64_t)out->windows * out->tokens; i++)
+        if (out->token[i] >= vocab)
+            GYRE_GO(gyre_fail(err, GYRE_E_FORMAT, "cannot calibrate (%s): the tokenizer gives token %u of %u", name,
+                              out->token[i], vocab));
+done:
+    free(token);
+    return st;
+}
+
+static void name_source(const char *path, const char *text, uint64_t bytes, struct gyre_calib_source *out)
+{
+    const char *slash = path ? strrchr(path, '/') : NULL;
+    snprintf(out->name, sizeof out->name, "%s", slash ? slash + 1 : path ? path : "");
+    out->bytes = bytes;
+    gyre_sha256_of(text, bytes, out->sha256);
+}
+
+gyre_status gyre_calib_text_read(const gyre_source *model, const char *const *paths, uint32_t n, uint32_t windows,
+                                 uint32_t tokens, struct gyre_calib_text *out, gyre_error *err)
+{
+    const uint32_t sources = GYRE_MAX(n, 1u);
+    gyre_tokenizer *tokenizer = NULL;
+    char *text = NULL;
+    gyre_status st = GYRE_OK;
+    *out = (struct gyre_calib_text){.n_sources = sources,
+                                    .tokens = tokens,
+                                    .source = calloc(sources, sizeof *out->source),
+                                    .token = calloc((uint64_t)windows * tokens + 1, sizeof *out->token)};
+    if (!out->source || !out->token) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for the calibration text"));
+    GYRE_GO(gyre_tokenizer_create(model, &tokenizer, err));
+    for (uint32_t i = 0; i < sources; i++) {
+        const uint32_t share = (uint32_t)((uint64_t)windows * (i + 1) / sources - (uint64_t)windows * i / sources);
+        uint64_t bytes = gyre_calibration_text_bytes;
+        if (n) GYRE_GO(gyre_file_read(paths[i], MAX_TEXT, &text, &bytes, err));
+        const char *from = n ? text : gyre_calibration_text;
+        GYRE_GO(take_windows(n ? paths[i] : "bundled text", tokenizer, from, bytes, share,
+                             gyre_tokenizer_vocab(tokenizer), out, err));
+        name_source(n ? paths[i] : NULL, from, bytes, &out->source[i]);
+        free(text);
+        text = NULL;
+    }
+    if (out->windows == 0) // more texts than windows
+        st = gyre_fail(err, GYRE_E_INVALID, "cannot calibrate: %u texts for %u windows; give fewer", sources, windows);
+done:
+    free(text);
+    gyre_tokenizer_destroy(tokenizer);
+    if (st != GYRE_OK) gyre_calib_text_free(out);
+    return st;
+}
+
+void gyre_calib_text_free(struct gyre_calib_text *text)
+{
+    free(text->source);
+    free(text->token);
+    *text = (struct gyre_calib_text){0};
+}

@@ -1,0 +1,103 @@
+// Recipes: what is done to a model and in which order. A recipe is YAML text; the built-in ones are such texts too. Grammar,
+// defaults and what may be combined: docs/recipes.md.
+#pragma once
+#include "quantizer/quantizer.h"
+#include "runtime/model/hparams.h"
+
+enum { GYRE_MAX_STAGES = 16, GYRE_MAX_EXCEPTIONS = 32, GYRE_RECIPE_NAME = 64, GYRE_RECIPE_BYTES = 1 << 20 };
+
+// The rungs of the rounding ladder, applied to each linear in the recipe's order. Exactly one of RTN, GPTQ and ADMM chooses
+// the first codes; CORRECT comes before it, DESCENT and REFIT after it, any number of times.
+typedef enum gyre_stage_kind {
+    GYRE_STAGE_CORRECT, // move the target so that the quantized path's inputs give the float path's outputs (QEP)
+    GYRE_STAGE_RTN,     // round to nearest
+    GYRE_STAGE_GPTQ,    // round column by column, the error carried to the columns that follow
+    GYRE_STAGE_ADMM,    // alternate between least squares and the grid
+    GYRE_STAGE_DESCENT, // change one code at a time while that lowers the output error
+    GYRE_STAGE_REFIT,   // the least-squares scales of the codes there are
+    GYRE_STAGES
+} gyre_stage_kind;
+
+// How the scale of a row or group is searched before rounding.
+typedef enum gyre_clip { GYRE_CLIP_NONE, GYRE_CLIP_WEIGHTS, GYRE_CLIP_HESSIAN } gyre_clip;
+
+#define GYRE_AUTO (-1.0) // chosen on calibration data
+
+struct gyre_stage {
+    gyre_stage_kind kind;
+    gyre_clip clip;  // rtn, gptq, admm: none (max), weights (sum |error|^2.4), hessian (diag(H)-weighted squares)
+    double alpha;    // correct: share of the linear's own correction, 0..1 or GYRE_AUTO (held-out error)
+    double residual; // correct: share of the residual stream's error given to o and down to repair; 0..1 or GYRE_AUTO
+    double damp;    // correct, gptq, admm: share of mean(diag H) added to the diagonal, > 0; escalates where H needs it
+    bool act_order; // gptq: columns by descending diag(H), groups as in the file ("static groups"); else as they lie
+    uint32_t
+        scales; // gptq: whole runs per row over that many scales around the searched one, the best kept; 1: one run
+    uint32_t iterations; // admm, descent: iterations, sweeps
+};
+
+// Linears whose names match `tensors` ('*' any run, '?' any character; of GGUF names such as blk.3.ffn_down.weight) get
+// other widths than the rest. Later ones win.
+struct gyre_exception {
+    char tensors[96];
+    uint32_t wbits; // 4 or 8; 0: as the rest
+    int32_t wgroup; // 0, 32, 64, 128; -1: as the rest
+};
+
+struct gyre_recipe {
+    char name[GYRE_RECIPE_NAME], about[256], source[256];
+    bool rotate;     // fold the gains and merge the rotations of the profile
+    uint32_t seeds;  // rotations tried, from the run's seed on, ranked by a surrogate on real activations; 1: no search
+    struct {         // closed-form diagonals, exponents of the balance; 0: off. See diagonals.h.
+        double norm; // lambda, one per norm, in the rotated basis
+        double up_down; // s_ud
+        double qk;      // T_qk, per RoPE pair
+        double value;   // T_v, per kv head
+    } diagonals;
+    struct {                      // windows == 0: the recipe needs no text
+        uint32_t windows, tokens; // of so many tokens; a shorter text gives fewer windows, one at least
+    } calibration;
+    double act_clip, kv_clip; // ratios 0.5..1 of the run-time quantizers, or GYRE_AUTO
+    bool kv_centre;           // subtract the mean key and value of each head from what is cached
+    uint32_t n_stages, n_exceptions;
+    struct gyre_stage stage[GYRE_MAX_STAGES];
+    struct gyre_exception exception[GYRE_MAX_EXCEPTIONS];
+};
+
+// Fills a recipe from a built-in name or, where `name` has a '/' or ends in .yaml or .yml, from a file.
+// GYRE_E_INVALID for an unknown name, GYRE_E_IO for a file that cannot be read; GYRE_E_FORMAT for a text that is no
+// recipe: the message says where, "(FILE:LINE:COLUMN)", and what is allowed there. After an error *out means nothing.
+gyre_status gyre_recipe_find(const char *name, struct gyre_recipe *out, gyre_error *err) GYRE_MUST_USE;
+
+// Reads a text of `bytes` bytes (at most GYRE_RECIPE_BYTES); `where` names it in errors. Keys that are absent have their
+// defaults afterwards, unused fields of a stage are 0, and so are the bytes between fields.
+gyre_status gyre_recipe_parse(const char *text, size_t bytes, const char *where, struct gyre_recipe *out,
+                              gyre_error *err) GYRE_MUST_USE;
+
+// The recipe as YAML with all defaults explicit: the same text for the same recipe, and gyre_recipe_parse gives the
+// recipe back. The same as JSON: {"name", ..., "rounding": [{"stage", ...}], "exceptions": [...]}, "auto" as a string,
+// null for widths that are as the rest. Both malloc'd; NULL when memory ran out.
+char *gyre_recipe_text(const struct gyre_recipe *recipe);
+char *gyre_recipe_json(const struct gyre_recipe *recipe);
+
+// The damping that a linear starts with: the largest that a stage asks for; 0.01 where none does.
+double gyre_recipe_damp(const struct gyre_recipe *recipe);
+
+// Statistics of the inputs are needed: the run reads a calibration text.
+bool gyre_recipe_calibrates(const struct gyre_recipe *recipe);
+
+struct gyre_settings {
+    struct gyre_recipe recipe;
+    uint32_t wbits, wgroup; // of all but the exceptions; wgroup 0: per channel, and for wbits 16 and 32
+    uint32_t act, kv;
+    bool full; // profile
+    uint64_t seed;
+};
+
+// Exceptions are held against the model too. GYRE_E_INVALID for a value that does not exist, an exception that matches
+// no linear, and linears of one product (q, k, v; gate, up) that differ in width; GYRE_E_UNSUPPORTED for a group that does
+// not divide a row of the model (the message names the sizes that do).
+gyre_status gyre_settings_resolve(const gyre_quantize_params *params, const struct gyre_hparams *hp,
+                                  struct gyre_settings *out, gyre_error *err) GYRE_MUST_USE;
+// Widths of one linear, by its GGUF name: the settings', changed by every exception that matches, in their order. With
+// 16 or 32 bits there is nothing to round, and exceptions change nothing.
+void gyre_settings_width(const struct gyre_settings *settings, const char *tensor, uint32_t *wbits, uint32_t *wgroup);

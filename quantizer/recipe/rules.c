@@ -1,0 +1,94 @@
+// What may be combined in a recipe. See recipe_fields.h; the reasons are in docs/recipes.md.
+#include "quantizer/recipe/fields.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+static bool GYRE_PRINTF(3, 4) at_stage(struct gyre_recipe_fault *fault, uint32_t stage, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    *fault = (struct gyre_recipe_fault){.stage = stage};
+    vsnprintf(fault->why, sizeof fault->why, format, args);
+    va_end(args);
+    return false;
+}
+
+static bool GYRE_PRINTF(4, 5)
+    at_key(struct gyre_recipe_fault *fault, const char *map, const char *key, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    *fault = (struct gyre_recipe_fault){.map = map, .key = key};
+    vsnprintf(fault->why, sizeof fault->why, format, args);
+    va_end(args);
+    return false;
+}
+
+static bool rounds(const struct gyre_stage *s)
+{
+    return s->kind == GYRE_STAGE_RTN || s->kind == GYRE_STAGE_GPTQ || s->kind == GYRE_STAGE_ADMM;
+}
+
+static bool ordered(const struct gyre_recipe *r, struct gyre_recipe_fault *fault)
+{
+    const char *rounding = NULL;
+    bool corrected = false;
+    for (uint32_t i = 0; i < r->n_stages; i++) {
+        const struct gyre_stage *s = &r->stage[i];
+        const char *name = gyre_stage_name(s->kind);
+        if (rounds(s)) {
+            if (rounding)
+                return at_stage(fault, i,
+                                "%s chooses codes that %s has chosen already; exactly one of rtn, gptq and admm is "
+                                "allowed",
+                                name, rounding);
+            rounding = name;
+        } else if (s->kind == GYRE_STAGE_CORRECT) {
+            if (rounding)
+                return at_stage(fault, i, "correct comes too late; it is allowed before %s, whose target it moves",
+                                rounding);
+            if (corrected) return at_stage(fault, i, "a second correct has nothing left to correct; one is allowed");
+            corrected = true;
+        } else if (!rounding) {
+            return at_stage(fault, i, "%s has no codes to improve yet; it is allowed after rtn, gptq or admm", name);
+        }
+    }
+    if (!rounding)
+        return at_key(fault, NULL, "rounding", "nothing rounds; exactly one of rtn, gptq and admm is needed");
+    return true;
+}
+
+static bool any_diagonal(const struct gyre_recipe *r)
+{
+    return r->diagonals.norm > 0 || r->diagonals.up_down > 0 || r->diagonals.qk > 0 || r->diagonals.value > 0;
+}
+
+bool gyre_recipe_wants_statistics(const struct gyre_recipe *r, struct gyre_recipe_fault *fault)
+{
+    static const char needs[] =
+        "needs statistics of the inputs, but calibration has windows: 0; allowed with 1 or more";
+    for (uint32_t i = 0; i < r->n_stages; i++) {
+        const struct gyre_stage *s = &r->stage[i];
+        if (s->kind != GYRE_STAGE_RTN) return !at_stage(fault, i, "the stage %s %s", gyre_stage_name(s->kind), needs);
+        if (s->clip == GYRE_CLIP_HESSIAN) return !at_stage(fault, i, "the stage rtn with clip: hessian %s", needs);
+    }
+    if (r->seeds > 1) return !at_key(fault, NULL, "seeds", "a search of %u rotations %s", r->seeds, needs);
+    if (any_diagonal(r)) return !at_key(fault, NULL, "diagonals", "a diagonal %s", needs);
+    if (r->act_clip < 0) return !at_key(fault, "activations", "clip", "clip: auto of activations %s", needs);
+    if (r->kv_clip < 0) return !at_key(fault, "cache", "clip", "clip: auto of the cache %s", needs);
+    if (r->kv_centre) return !at_key(fault, "cache", "centre", "centre: true of the cache %s", needs);
+    return false;
+}
+
+bool gyre_recipe_sound(const struct gyre_recipe *r, struct gyre_recipe_fault *fault)
+{
+    if (!ordered(r, fault)) return false;
+    if (!r->rotate && r->seeds > 1)
+        return at_key(fault, NULL, "seeds", "%u seeds without rotations; more than 1 is allowed with rotate: true",
+                      r->seeds);
+    if (!r->rotate && any_diagonal(r))
+        return at_key(fault, NULL, "diagonals",
+                      "diagonals without rotations; other values than 0 are allowed with rotate: true");
+    return r->calibration.windows > 0 || !gyre_recipe_wants_statistics(r, fault);
+}

@@ -1,0 +1,200 @@
+// A recipe, the command's values and the model's shapes become settings that fit together. See recipe.h.
+#include "quantizer/recipe/recipe.h"
+#include "quantizer/transform/rotate.h"
+
+#include <stdio.h>
+#include <string.h>
+
+// '*' is any run of characters, '?' any one; the whole name must match. Backtracks to the last star only.
+static bool matches(const char *pattern, const char *name)
+{
+    const char *star = NULL, *resume = NULL;
+    while (*name) {
+        if (*pattern == '*') {
+            star = ++pattern;
+            resume = name;
+        } else if (*pattern && (*pattern == '?' || *pattern == *name)) {
+            pattern++;
+            name++;
+        } else if (star) {
+            pattern = star;
+            name = ++resume;
+        } else {
+            return false;
+        }
+    }
+    while (*pattern == '*') pattern++;
+    return !*pattern;
+}
+
+struct width {
+    uint32_t bits, group;
+};
+
+static struct width width_of(const struct gyre_settings *s, const char *tensor)
+{
+    struct width w = {s->wbits, s->wgroup};
+    for (uint32_t i = 0; s->wbits < 16 && i < s->recipe.n_exceptions; i++) {
+        const struct gyre_exception *e = &s->recipe.exception[i];
+        if (!matches(e->tensors, tensor)) continue;
+        if (e->wbits) w.bits = e->wbits;
+        if (e->wgroup >= 0) w.group = (uint32_t)e->wgroup;
+    }
+    return w;
+}
+
+void gyre_settings_width(const struct gyre_settings *s, const char *tensor, uint32_t *wbits, uint32_t *wgroup)
+{
+    const struct width w = width_of(s, tensor);
+    *wbits = w.bits;
+    *wgroup = w.group;
+}
+
+static bool one_of(uint32_t value, uint32_t a, uint32_t b, uint32_t c)
+{
+    return value == a || value == b || value == c;
+}
+
+// ---- groups -----------------------------------------------------------------------------------------------
+
+// Writes the group sizes that divide the rows of one linear, or of all (site GYRE_SITES): "0 (per channel), 32 or 64".
+static void list_groups(const struct gyre_hparams *hp, gyre_site site, char *out, size_t size)
+{
+    uint32_t fits[4], n = 0;
+    uint64_t rows, cols;
+    fits[n++] = 0;
+    for (uint32_t g = 32; g <= 128; g *= 2) {
+        bool good = true;
+        for (int s = 0; s < GYRE_SITES; s++) {
+            if (site != GYRE_SITES && s != (int)site) continue;
+            gyre_site_shape((gyre_site)s, hp, &rows, &cols);
+            good &= cols % g == 0;
+        }
+        if (good) fits[n++] = g;
+    }
+    size_t at = 0;
+    for (uint32_t i = 0; i < n && at < size; i++)
+        at += (size_t)snprintf(out + at, size - at, "%s%u%s",
+                               i == 0       ? ""
+                               : i + 1 == n ? " or "
+                                            : ", ",
+                               fits[i], fits[i] ? "" : " (per channel)");
+}
+
+static gyre_status check_group(const struct gyre_settings *s, const struct gyre_hparams *hp, gyre_site site,
+                               const char *name, struct width w, gyre_error *err)
+{
+    const uint32_t step = w.group ? w.group : s->full ? 2 : 32; // portable blocks hold 32 elements
+    char fits[64];
+    uint64_t rows, cols;
+    gyre_site_shape(site, hp, &rows, &cols);
+    if (cols % step == 0) return GYRE_OK;
+    if (!s->full && cols % 32)
+        return gyre_fail(
+            err, GYRE_E_UNSUPPORTED,
+            "cannot write profile portable (%s): its blocks of 32 do not divide rows of %llu; use profile full", name,
+            (unsigned long long)cols);
+    list_groups(hp, w.group == s->wgroup ? GYRE_SITES : site, fits, sizeof fits);
+    return gyre_fail(err, GYRE_E_UNSUPPORTED,
+                     "cannot quantize in groups of %u (%s): rows of %llu are not a multiple of that; use group %s%s",
+                     w.group, name, (unsigned long long)cols, fits,
+                     w.group == s->wgroup ? "" : " in the recipe's exception");
+}
+
+// ---- exceptions -------------------------------------------------------------------------------------------
+
+// The linear whose product on the device this one is a part of: q for q, k and v, gate for gate and up.
+static gyre_site product_of(gyre_site site)
+{
+    return site <= GYRE_SITE_V ? GYRE_SITE_Q : site == GYRE_SITE_UP ? GYRE_SITE_GATE : site;
+}
+
+static gyre_status check_product(const struct gyre_settings *s, gyre_site site, uint32_t layer, const char *name,
+                                 struct width w, gyre_error *err)
+{
+    char first[64];
+    gyre_site_name(product_of(site), layer, first);
+    const struct width have = width_of(s, first);
+    if (have.bits == w.bits && have.group == w.group) return GYRE_OK;
+    return gyre_fail(err, GYRE_E_INVALID,
+                     "cannot apply the recipe's exceptions (%s): it gets %u bits with group %u, but %s, which is one "
+                     "product with it, %u bits with group %u; give all of them the same, %s",
+                     name, w.bits, w.group, first, have.bits, have.group,
+                     site <= GYRE_SITE_V ? "as by tensors: \"blk.*.attn_?.weight\""
+                                         : "as by two exceptions, for ffn_gate and ffn_up");
+}
+
+// An exception that changes nothing in this model is a slip of the pen.
+static gyre_status check_used(const struct gyre_settings *s, const struct gyre_hparams *hp, gyre_error *err)
+{
+    char name[64];
+    for (uint32_t i = 0; i < s->recipe.n_exceptions; i++) {
+        bool used = false;
+        for (uint32_t layer = 0; layer < hp->n_layers && !used; layer++)
+            for (int site = 0; site < GYRE_SITES && !used; site++) {
+                gyre_site_name((gyre_site)site, layer, name);
+                used = matches(s->recipe.exception[i].tensors, name);
+            }
+        if (used) continue;
+        gyre_site_name(GYRE_SITE_DOWN, hp->n_layers - 1, name);
+        return gyre_fail(
+            err, GYRE_E_INVALID,
+            "cannot apply the recipe's exception (\"%s\"): no linear of this model has such a name; they go "
+            "from blk.0.attn_q.weight to %s, * is any run of characters and ? any one",
+            s->recipe.exception[i].tensors, name);
+    }
+    return GYRE_OK;
+}
+
+static gyre_status check_linears(const struct gyre_settings *s, const struct gyre_hparams *hp, gyre_error *err)
+{
+    char name[64];
+    GYRE_TRY(check_used(s, hp, err));
+    for (uint32_t layer = 0; layer < hp->n_layers; layer++)
+        for (int site = 0; site < GYRE_SITES; site++) {
+            gyre_site_name((gyre_site)site, layer, name);
+            const struct width w = width_of(s, name);
+            GYRE_TRY(check_product(s, (gyre_site)site, layer, name, w, err));
+            GYRE_TRY(check_group(s, hp, (gyre_site)site, name, w, err));
+        }
+    return GYRE_OK;
+}
+
+gyre_status gyre_settings_resolve(const gyre_quantize_params *p, const struct gyre_hparams *hp,
+                                  struct gyre_settings *out, gyre_error *err)
+{
+    const char *name = p->recipe ? p->recipe : "quarot-rtn", *profile = p->profile ? p->profile : "full";
+    *out = (struct gyre_settings){.wbits = p->wbits ? p->wbits : 4,
+                                  .wgroup = p->wgroup < 0 ? 32 : (uint32_t)p->wgroup,
+                                  .act = p->act ? p->act : 8,
+                                  .kv = p->kv ? p->kv : 8,
+                                  .full = !strcmp(profile, "full"),
+                                  .seed = p->seed};
+    GYRE_TRY(gyre_recipe_find(name, &out->recipe, err));
+    if (!out->full && strcmp(profile, "portable"))
+        return gyre_fail(err, GYRE_E_INVALID, "unknown profile \"%s\": it is neither portable nor full", profile);
+    if (out->wbits != 32 && !one_of(out->wbits, 4, 8, 16))
+        return gyre_fail(err, GYRE_E_INVALID, "unknown weight width %u: it is none of 4, 8, 16 and 32", out->wbits);
+    if (out->wgroup && !one_of(out->wgroup, 32, 64, 128))
+        return gyre_fail(err, GYRE_E_INVALID, "unknown group size %u: it is none of 0 (per channel), 32, 64 and 128",
+                         out->wgroup);
+    if (!one_of(out->act, 16, 8, 4) || !one_of(out->kv, 16, 8, 4))
+        return gyre_fail(err, GYRE_E_INVALID, "unknown activation or KV width (%u, %u): they are 16, 8 or 4", out->act,
+                         out->kv);
+    if (!out->full || out->kv == 16) out->recipe.kv_centre = false; // other tools know no centres; 16 bits need none
+    // Measured: at 4-bit activations correcting own inputs makes models worse (docs/numerics.md).
+    for (uint32_t i = 0; i < out->recipe.n_stages && out->act == 4; i++)
+        if (out->recipe.stage[i].kind == GYRE_STAGE_CORRECT && out->recipe.stage[i].alpha == GYRE_AUTO)
+            out->recipe.stage[i].alpha = 0;
+    if (out->wbits >= 16) { // the rotated float model: nothing is rounded, so nothing is measured for it
+        out->wgroup = 0;
+        memset(&out->recipe.diagonals, 0, sizeof out->recipe.diagonals);
+        memset(&out->recipe.calibration, 0, sizeof out->recipe.calibration);
+        out->recipe.kv_centre = false;
+        out->recipe.seeds = 1;
+        if (out->recipe.act_clip == GYRE_AUTO) out->recipe.act_clip = 1;
+        if (out->recipe.kv_clip == GYRE_AUTO) out->recipe.kv_clip = 1;
+        return GYRE_OK;
+    }
+    return check_linears(out, hp, err);
+}

@@ -1,0 +1,306 @@
+// The same settings once more, and the hashes of both runs side by side. See verify.h.
+#include "quantizer/file/manifest_read.h"
+#include "quantizer/quantizer.h"
+#include "quantizer/recipe/recipe.h"
+#include "quantizer/trust/verify.h"
+#include "runtime/source/source.h"
+#include "runtime/util/base.h"
+#include "runtime/util/file.h"
+#include "runtime/util/sha256.h"
+#include "runtime/util/version.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+struct reproduction {
+    const gyre_reproduce_params *params;
+    gyre_reproduce_result *result;
+    struct gyre_manifest then, now;
+    const char *calib[16]; // of the run, in the manifest's order
+    uint32_t n_calib;      // 0: the bundled text or none
+    char *work, *own;      // the folder; the same where it is ours to remove, else NULL
+    char *output, *manifest, *recipe;
+};
+
+static gyre_status no_memory(const struct reproduction *r, gyre_error *err)
+{
+    return gyre_fail(err, GYRE_E_NOMEM, "cannot reproduce (%s): out of memory", r->params->manifest);
+}
+
+// ---- before any work --------------------------------------------------------------------------------------
+
+static gyre_status check_base(const struct reproduction *r, gyre_error *err)
+{
+    gyre_source *base;
+    GYRE_TRY(gyre_source_open(r->params->base, &base, err));
+    const bool folder = gyre_source_container(base) == GYRE_CONTAINER_HF;
+    gyre_source_close(base);
+    return gyre_manifest_check_base(&r->then, r->params->base, folder, err);
+}
+
+static gyre_status hash_text(const char *path, char hex[GYRE_SHA256_HEX], gyre_error *err)
+{
+    struct gyre_file_map map;
+    GYRE_TRY(gyre_file_map(path, &map, err));
+    gyre_sha256_of(map.data, map.size, hex);
+    gyre_file_unmap(&map);
+    return GYRE_OK;
+}
+
+static const json_t *text_with_hash(const json_t *texts, const char *hex)
+{
+    size_t i;
+    json_t *text;
+    json_array_foreach(texts, i, text)
+    {
+        const char *want = json_string_value(json_object_get(text, "sha256"));
+        if (want && !strcmp(want, hex)) return text;
+    }
+    return NULL;
+}
+
+// Every text that the manifest names is given, and nothing else; they go in the manifest's order.
+static gyre_status check_calibration(struct reproduction *r, gyre_error *err)
+{
+    const gyre_reproduce_params *p = r->params;
+    const json_t *texts = json_object_get(r->then.calibration, "texts");
+    const size_t n = json_array_size(texts);
+    if (n > GYRE_COUNT(r->calib))
+        return gyre_fail(err, GYRE_E_UNSUPPORTED,
+                         "cannot reproduce (%s): it was calibrated on %zu texts, more than %zu", p->manifest, n,
+                         GYRE_COUNT(r->calib));
+    for (uint32_t i = 0; i < p->n_calib; i++) {
+        char hex[GYRE_SHA256_HEX];
+        GYRE_TRY(hash_text(p->calib[i], hex, err));
+        const json_t *text = text_with_hash(texts, hex);
+        if (!n || json_is_true(json_object_get(json_array_get(texts, 0), "bundled")))
+            return gyre_fail(err, GYRE_E_INVALID, "calibration text (%s): the manifest names none; leave --calib out",
+                             p->calib[i]);
+        if (!text)
+            return gyre_fail(err, GYRE_E_FORMAT,
+                             "calibration text (%s): SHA-256 %.16s.. is not the %.16s.. of %s that the manifest names; "
+                             "give that text",
+                             p->calib[i], hex,
+                             gyre_json_show(json_object_get(json_array_get(texts, 0), "sha256")).text + 1,
+                             gyre_json_show(json_object_get(json_array_get(texts, 0), "name")).text);
+        for (size_t k = 0; k < n; k++)
+            if (json_array_get(texts, k) == text) r->calib[k] = p->calib[i];
+    }
+    for (size_t k = 0; k < n; k++) {
+        const json_t *text = json_array_get(texts, k);
+        if (json_is_true(json_object_get(text, "bundled"))) continue;
+        if (!r->calib[k])
+            return gyre_fail(err, GYRE_E_INVALID,
+                             "cannot reproduce (%s): it was calibrated on %s; give that text with --calib", p->manifest,
+                             gyre_json_show(json_object_get(text, "name")).text);
+        r->n_calib = (uint32_t)k + 1;
+    }
+    return GYRE_OK;
+}
+
+// A recipe's name leads to a text only where it is built in; else the manifest must carry the text.
+static gyre_status check_recipe(const struct reproduction *r, gyre_error *err)
+{
+    if (r->then.recipe_text) return GYRE_OK;
+    for (uint32_t i = 0; gyre_recipe_name(i); i++)
+        if (!strcmp(gyre_recipe_name(i), r->then.recipe)) return GYRE_OK;
+    return gyre_fail(
+        err, GYRE_E_UNSUPPORTED,
+        "cannot reproduce (%s): this gyre has no recipe %s and the manifest does not carry its text; use the "
+        "gyre that made it",
+        r->params->manifest, gyre_json_show(json_object_get(r->then.json, "recipe")).text);
+}
+
+// ---- the folder -------------------------------------------------------------------------------------------
+
+static char *joined(const char *a, const char *b, const char *c)
+{
+    char *s = malloc(strlen(a) + strlen(b) + strlen(c) + 1);
+    if (s) strcat(strcat(strcpy(s, a), b), c);
+    return s;
+}
+
+static void remove_folder(const char *path)
+{
+    DIR *dir = opendir(path);
+    for (struct dirent *e; dir && (e = readdir(dir));) {
+        if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..") || !unlinkat(dirfd(dir), e->d_name, 0)) continue;
+        char *inner = joined(path, "/", e->d_name); // the journal
+        if (inner) remove_folder(inner);
+        free(inner);
+    }
+    if (dir) closedir(dir);
+    rmdir(path);
+}
+
+// "DIR/OUT.gguf.manifest.json" -> "OUT.gguf"
+static char *output_name(const char *manifest)
+{
+    const char *slash = strrchr(manifest, '/'), *name = slash ? slash + 1 : manifest;
+    const size_t n = strlen(name), m = strlen(".manifest.json");
+    const bool usual = n > m && !strcmp(name + n - m, ".manifest.json");
+    char *out = strdup(usual ? name : "reproduced.gguf");
+    if (out && usual) out[n - m] = 0;
+    return out;
+}
+
+static gyre_status make_folder(struct reproduction *r, gyre_error *err)
+{
+    const gyre_reproduce_params *p = r->params;
+    if (p->work) {
+        GYRE_TRY(gyre_make_dirs(p->work, err));
+        r->work = strdup(p->work);
+    } else {
+        const char *slash = strrchr(p->manifest, '/');
+        r->work = joined(slash ? p->manifest : "", "", slash ? "" : ".gyre-reproduce-XXXXXX");
+        if (slash && r->work) {
+            r->work[slash + 1 - p->manifest] = 0;
+            char *whole = joined(r->work, ".gyre-reproduce-XXXXXX", "");
+            free(r->work);
+            r->work = whole;
+        }
+        if (r->work && !mkdtemp(r->work))
+            return gyre_fail(err, GYRE_E_IO, "cannot create folder (%s): %s; name another one with --work", r->work,
+                             strerror(errno));
+        r->own = r->work;
+    }
+    char *name = output_name(p->manifest);
+    if (name && r->work) r->output = joined(r->work, "/", name);
+    if (r->output) r->manifest = joined(r->output, ".manifest.json", "");
+    if (r->output) r->recipe = joined(r->output, ".recipe.yaml", "");
+    free(name);
+    if (!r->output || !r->manifest || !r->recipe) return no_memory(r, err);
+    if (gyre_file_exists(r->output) || gyre_file_exists(r->manifest))
+        return gyre_fail(err, GYRE_E_IO,
+                         "cannot reproduce (%s): it exists; remove it or name another folder with --work",
+                         gyre_file_exists(r->output) ? r->output : r->manifest);
+    return GYRE_OK;
+}
+
+// ---- the run ----------------------------------------------------------------------------------------------
+
+static gyre_status quantize_again(struct reproduction *r, gyre_error *err)
+{
+    const struct gyre_manifest *m = &r->then;
+    const char *device = json_string_value(json_object_get(m->arithmetic, "device")); // where it was calibrated
+    const gyre_quantize_params q = {.source = r->params->base,
+                                    .output = r->output,
+                                    .recipe = m->recipe_text ? r->recipe : m->recipe,
+                                    .wbits = m->wbits,
+                                    .wgroup = (int32_t)m->wgroup,
+                                    .act = m->act,
+                                    .kv = m->kv,
+                                    .profile = m->profile,
+                                    .calib = r->calib,
+                                    .n_calib = r->n_calib,
+                                    .device = device && strcmp(device, "host") ? device : NULL,
+                                    .seed = m->seed,
+                                    .resume = true,
+                                    .log = r->params->log,
+                                    .progress = r->params->progress,
+                                    .user = r->params->user};
+    if (m->recipe_text) GYRE_TRY(gyre_file_write(r->recipe, m->recipe_text, strlen(m->recipe_text), err));
+    const gyre_status st = gyre_quantize(&q, NULL, err);
+    unlink(r->recipe);
+    if (st == GYRE_E_CANCELLED && r->own)
+        return gyre_fail(err, st, "reproducing stopped (%s): nothing is kept; with --work DIR it can go on later",
+                         r->params->manifest);
+    if (st == GYRE_E_CANCELLED)
+        return gyre_fail(err, st, "reproducing stopped (%s): the same command goes on where it stopped",
+                         r->params->manifest);
+    return st;
+}
+
+// ---- comparing --------------------------------------------------------------------------------------------
+
+static void add_surrounding(struct reproduction *r, const char *key, const char *then, const char *now)
+{
+    char *out = r->result->surroundings;
+    const size_t at = strlen(out), left = sizeof r->result->surroundings - at;
+    snprintf(out + at, left, "%s%s %s, here %s", at ? "; " : "", key, then, now);
+}
+
+static void compare_surroundings(struct reproduction *r)
+{
+    const json_t *a = r->then.arithmetic, *b = r->now.arithmetic;
+    const char *key;
+    json_t *value;
+    if (strcmp(r->then.gyre, r->now.gyre))
+        add_surrounding(r, "gyre", gyre_json_show(json_object_get(r->then.json, "gyre")).text,
+                        gyre_json_show(json_object_get(r->now.json, "gyre")).text);
+    json_object_foreach((json_t *)(uintptr_t)b, key, value)
+    {
+        if (!json_equal(value, json_object_get(a, key)))
+            add_surrounding(r, key, gyre_json_show(json_object_get(a, key)).text, gyre_json_show(value).text);
+    }
+}
+
+static bool same_row(const json_t *a, const json_t *b)
+{
+    static const char *const keys[] = {"name", "type", "shape", "sha256"};
+    for (int i = 0; i < 4; i++)
+        if (!json_equal(json_object_get(a, keys[i]), json_object_get(b, keys[i]))) return false;
+    return true;
+}
+
+static gyre_status compare(struct reproduction *r, gyre_error *err)
+{
+    gyre_reproduce_result *out = r->result;
+    const size_t n = json_array_size(r->then.tensors), m = json_array_size(r->now.tensors);
+    out->tensors = n;
+    for (size_t i = 0; i < (n > m ? n : m); i++) {
+        const json_t *a = json_array_get(r->then.tensors, i), *b = json_array_get(r->now.tensors, i);
+        if (same_row(a, b)) continue;
+        const struct gyre_json_shown name = gyre_json_show(json_object_get(a ? a : b, "name")); // in quotes
+        if (!out->differing++)
+            snprintf(out->first, sizeof out->first, "%.*s", (int)strcspn(name.text + 1, "\""), name.text + 1);
+    }
+    out->metadata_differs = r->then.front_sha256 && strcmp(r->then.front_sha256, r->now.front_sha256) != 0;
+    compare_surroundings(r);
+    if (!out->differing && !out->metadata_differs) return GYRE_OK;
+    char what[160];
+    if (out->differing)
+        snprintf(what, sizeof what, "tensor %s comes out different, the first of %llu", out->first,
+                 (unsigned long long)out->differing);
+    else snprintf(what, sizeof what, "all tensors come out the same, the metadata before them different");
+    return gyre_fail(err, GYRE_E_FORMAT, "not reproduced (%s): %s; %s", r->params->manifest, what,
+                     *out->surroundings
+                         ? out->surroundings
+                         : "no difference of gyre or its arithmetic is known, so the manifest may be wrong");
+}
+
+// ---- entry ------------------------------------------------------------------------------------------------
+
+gyre_status gyre_reproduce(const gyre_reproduce_params *params, gyre_reproduce_result *result, gyre_error *err)
+{
+    struct reproduction r = {.params = params, .result = result};
+    gyre_status st = GYRE_OK;
+    *result = (gyre_reproduce_result){0};
+    GYRE_GO(gyre_manifest_read(params->manifest, &r.then, err));
+    GYRE_GO(check_recipe(&r, err));
+    GYRE_GO(check_base(&r, err));
+    GYRE_GO(check_calibration(&r, err));
+    if (strcmp(r.then.gyre, GYRE_VERSION))
+        gyre_logf(&params->log, GYRE_LOG_WARN,
+                  "reproduce: the manifest was made by gyre %s, this is %s: bytes may differ",
+                  gyre_json_show(json_object_get(r.then.json, "gyre")).text, GYRE_VERSION);
+    GYRE_GO(make_folder(&r, err));
+    GYRE_GO(quantize_again(&r, err));
+    GYRE_GO(gyre_manifest_read(r.manifest, &r.now, err));
+    GYRE_GO(compare(&r, err));
+done:
+    if (r.own) remove_folder(r.own);
+    gyre_manifest_free(&r.then);
+    gyre_manifest_free(&r.now);
+    free(r.work);
+    free(r.output);
+    free(r.manifest);
+    free(r.recipe);
+    return st;
+}

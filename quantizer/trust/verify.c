@@ -1,0 +1,383 @@
+// A file against its manifest. See verify.h; what needs the base model is verify_base.c's.
+#include "quantizer/trust/verify_impl.h"
+#include "runtime/util/base.h"
+#include "runtime/util/file.h"
+#include "runtime/util/sha256.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+gyre_status gyre_verify_differs(const struct gyre_verifier *v, gyre_error *err, const char *format, ...)
+{
+    char why[256];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(why, sizeof why, format, args);
+    va_end(args);
+    return gyre_fail(err, GYRE_E_FORMAT, "not what its manifest claims (%s): %s; fetch or make it again",
+                     v->params->file, why);
+}
+
+gyre_status gyre_verify_tick(struct gyre_verifier *v, uint64_t units, gyre_error *err)
+{
+    v->done += units;
+    if (!v->params->progress) return GYRE_OK;
+    const double fraction = v->total ? GYRE_MIN((double)v->done / (double)v->total, 1) : 0;
+    if (!v->params->progress(v->params->user, fraction, -1, v->what)) return GYRE_OK;
+    return gyre_fail(err, GYRE_E_CANCELLED, "verifying stopped (%s): not everything was compared", v->params->file);
+}
+
+static const char *detailed(struct gyre_verifier *v, const char *format, ...) GYRE_PRINTF(2, 3);
+static const char *detailed(struct gyre_verifier *v, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    vsnprintf(v->detail, sizeof v->result->check[0].detail, format, args);
+    va_end(args);
+    return v->detail;
+}
+
+// ---- container and manifest -------------------------------------------------------------------------------
+
+// Everything outside tensors and the front is padding of zeros, and shorter than the alignment.
+static gyre_status check_padding(const struct gyre_verifier *v, gyre_error *err)
+{
+    uint64_t size, alignment = 32;
+    const unsigned char *bytes = gyre_source_bytes(v->file, &size);
+    const uint64_t n = gyre_source_tensor_count(v->file);
+    gyre_source_u64(v->file, "general.alignment", &alignment);
+    for (uint64_t i = 0; i < n; i++) {
+        const struct gyre_tensor *t = gyre_source_tensor_at(v->file, i),
+                                 *next = i + 1 < n ? gyre_source_tensor_at(v->file, i + 1) : NULL;
+        const unsigned char *from = (const unsigned char *)t->data + t->bytes,
+                            *to = next ? (const unsigned char *)next->data : bytes + size;
+        if ((uint64_t)(to - from) >= alignment)
+            return gyre_verify_differs(v, err, "%llu bytes follow the last tensor", (unsigned long long)(to - from));
+        for (; from < to; from++)
+            if (*from)
+                return gyre_verify_differs(v, err, "the padding after tensor %s is not zero (byte %llu)", t->name,
+                                           (unsigned long long)(from - bytes));
+    }
+    return GYRE_OK;
+}
+
+static gyre_status check_container(struct gyre_verifier *v, gyre_error *err)
+{
+    uint64_t size = 0, version = 0;
+    GYRE_TRY(gyre_source_open(v->params->file, &v->file, err));
+    if (!gyre_source_bytes(v->file, &size))
+        return gyre_fail(err, GYRE_E_UNSUPPORTED,
+                         "cannot verify (%s): it is a folder; give a .gguf file that gyre quantize wrote",
+                         v->params->file);
+    if (!gyre_source_u64(v->file, "gyre.version", &version))
+        return gyre_fail(err, GYRE_E_FORMAT,
+                         "cannot verify (%s): it has no key gyre.version; give a file that gyre quantize wrote",
+                         v->params->file);
+    if (version != 1)
+        return gyre_fail(err, GYRE_E_UNSUPPORTED,
+                         "cannot verify (%s): its layout has version %llu, this gyre knows 1; use a newer gyre",
+                         v->params->file, (unsigned long long)version);
+    v->total = size;
+    GYRE_TRY(check_padding(v, err));
+    detailed(v, "GGUF, %llu bytes, %llu tensors without gaps, padding zero", (unsigned long long)size,
+             (unsigned long long)gyre_source_tensor_count(v->file));
+    return GYRE_OK;
+}
+
+static gyre_status check_manifest(struct gyre_verifier *v, gyre_error *err)
+{
+    char path[4096];
+    size_t i;
+    json_t *row;
+    if ((size_t)snprintf(path, sizeof path, "%s.manifest.json", v->params->file) >= sizeof path)
+        return gyre_fail(err, GYRE_E_IO, "cannot verify (%s): its name is too long", v->params->file);
+    if (v->params->manifest) snprintf(path, sizeof path, "%s", v->params->manifest);
+    if (!gyre_file_exists(path))
+        return gyre_fail(err, GYRE_E_IO,
+                         "cannot verify (%s): its manifest (%s) is missing; fetch it too, or name it with --manifest",
+                         v->params->file, path);
+    GYRE_TRY(gyre_manifest_read(path, &v->manifest, err));
+    v->rows = json_object();
+    json_array_foreach(v->manifest.tensors, i, row)
+    {
+        if (json_object_set(v->rows, json_string_value(json_object_get(row, "name")), row))
+            return gyre_fail(err, GYRE_E_NOMEM, "cannot verify (%s): out of memory", v->params->file);
+    }
+    detailed(v, "gyre %s, recipe %s", gyre_json_show(json_object_get(v->manifest.json, "gyre")).text,
+             gyre_json_show(json_object_get(v->manifest.json, "recipe")).text);
+    return GYRE_OK;
+}
+
+// ---- metadata ---------------------------------------------------------------------------------------------
+
+static gyre_status compare_text(const struct gyre_verifier *v, const char *key, const char *want, gyre_error *err)
+{
+    const char *have = gyre_source_string(v->file, key);
+    if (have && !strcmp(have, want)) return GYRE_OK;
+    json_t *a = json_string(have), *b = json_string(want); // NULL where the file's text is no UTF-8
+    const gyre_status st = gyre_verify_differs(v, err, "metadata key %s is %s, the manifest says %s", key,
+                                               have && !a ? "no text" : gyre_json_show(a).text, gyre_json_show(b).text);
+    json_decref(a);
+    json_decref(b);
+    return st;
+}
+
+static gyre_status compare_number(const struct gyre_verifier *v, const char *key, uint64_t want, gyre_error *err)
+{
+    uint64_t have = 0;
+    char text[24] = "missing";
+    if (gyre_source_u64(v->file, key, &have)) {
+        if (have == want) return GYRE_OK;
+        snprintf(text, sizeof text, "%llu", (unsigned long long)have);
+    }
+    return gyre_verify_differs(v, err, "metadata key %s is %s, the manifest says %llu", key, text,
+                               (unsigned long long)want);
+}
+
+// The keys that the manifest repeats come first: they make the better message. Then all bytes before the first tensor.
+static gyre_status check_metadata(struct gyre_verifier *v, gyre_error *err)
+{
+    const struct gyre_manifest *m = &v->manifest;
+    uint64_t size;
+    const unsigned char *bytes = gyre_source_bytes(v->file, &size);
+    char hex[GYRE_SHA256_HEX];
+    GYRE_TRY(compare_text(v, "gyre.recipe", m->recipe, err));
+    GYRE_TRY(compare_text(v, "gyre.profile", m->profile, err));
+    GYRE_TRY(compare_text(v, "general.architecture", strcmp(m->profile, "full") ? "llama" : "gyre-llama", err));
+    GYRE_TRY(compare_number(v, "gyre.seed", m->seed, err));
+    GYRE_TRY(compare_number(v, "gyre.wbits", m->wbits, err));
+    GYRE_TRY(compare_number(v, "gyre.wgroup", m->wgroup, err));
+    GYRE_TRY(compare_number(v, "gyre.act_bits", m->act, err));
+    GYRE_TRY(compare_number(v, "gyre.kv_bits", m->kv, err));
+    if (!m->front_sha256) {
+        detailed(v,
+                 "recipe, profile, seed and widths agree; the manifest has no front_sha256, so other metadata is not "
+                 "covered");
+        return GYRE_OK;
+    }
+    const uint64_t front = gyre_source_tensor_count(v->file)
+                               ? (uint64_t)((const unsigned char *)gyre_source_tensor_at(v->file, 0)->data - bytes)
+                               : size;
+    gyre_sha256_of(bytes, front, hex);
+    if (strcmp(hex, m->front_sha256))
+        return gyre_verify_differs(v, err,
+                                   "metadata: SHA-256 of the %llu bytes before the first tensor differs from the "
+                                   "manifest",
+                                   (unsigned long long)front);
+    detailed(v, "recipe, profile, seed and widths agree; SHA-256 of the %llu bytes before the first tensor",
+             (unsigned long long)front);
+    return GYRE_OK;
+}
+
+// ---- tensors ----------------------------------------------------------------------------------------------
+
+static bool same_shape(const struct gyre_tensor *t, const json_t *shape)
+{
+    if (json_array_size(shape) != t->n_dims) return false;
+    for (uint32_t i = 0; i < t->n_dims; i++)
+        if ((uint64_t)json_integer_value(json_array_get(shape, i)) != t->dims[i]) return false;
+    return true;
+}
+
+static gyre_status check_tensors(struct gyre_verifier *v, gyre_error *err)
+{
+    size_t i;
+    json_t *row;
+    json_array_foreach(v->manifest.tensors, i, row)
+    {
+        const json_t *name = json_object_get(row, "name"), *type = json_object_get(row, "type"),
+                     *shape = json_object_get(row, "shape");
+        const struct gyre_tensor *t = gyre_source_tensor(v->file, json_string_value(name));
+        if (!t)
+            return gyre_verify_differs(v, err, "tensor %s of the manifest is not in the file",
+                                       gyre_json_show(name).text);
+        if (strcmp(gyre_dtype_info(t->type)->name, json_string_value(type)))
+            return gyre_verify_differs(v, err, "tensor %s: type is %s, the manifest says %s", t->name,
+                                       gyre_dtype_info(t->type)->name, gyre_json_show(type).text);
+        if (!same_shape(t, shape))
+            return gyre_verify_differs(v, err, "tensor %s: shape is %llu x %llu, the manifest says %s", t->name,
+                                       (unsigned long long)t->rows, (unsigned long long)t->cols,
+                                       gyre_json_show(shape).text);
+    }
+    for (uint64_t n = 0; n < gyre_source_tensor_count(v->file); n++) {
+        const char *name = gyre_source_tensor_at(v->file, n)->name;
+        if (!json_object_get(v->rows, name))
+            return gyre_verify_differs(v, err, "tensor %s is in the file and not in the manifest", name);
+    }
+    v->result->tensors = gyre_source_tensor_count(v->file);
+    detailed(v, "%llu names, types and shapes, none missing, none extra", (unsigned long long)v->result->tensors);
+    return GYRE_OK;
+}
+
+static gyre_status check_hashes(struct gyre_verifier *v, gyre_error *err)
+{
+    enum { CHUNK = 64 << 20 };
+    v->what = "hashes";
+    for (uint64_t i = 0; i < gyre_source_tensor_count(v->file); i++) {
+        const struct gyre_tensor *t = gyre_source_tensor_at(v->file, i);
+        const char *want = json_string_value(json_object_get(json_object_get(v->rows, t->name), "sha256"));
+        char hex[GYRE_SHA256_HEX];
+        struct gyre_sha256 sha;
+        gyre_sha256_init(&sha);
+        for (uint64_t at = 0; at < t->bytes; at += CHUNK) {
+            const uint64_t n = GYRE_MIN(t->bytes - at, (uint64_t)CHUNK);
+            gyre_sha256_add(&sha, (const unsigned char *)t->data + at, n);
+            GYRE_TRY(gyre_verify_tick(v, n, err));
+        }
+        gyre_sha256_end(&sha, hex);
+        if (strcmp(hex, want))
+            return gyre_verify_differs(v, err, "tensor %s: SHA-256 differs from the manifest", t->name);
+    }
+    detailed(v, "SHA-256 of %llu tensors", (unsigned long long)v->result->tensors);
+    return GYRE_OK;
+}
+
+// ---- values -----------------------------------------------------------------------------------------------
+
+gyre_status gyre_verify_form(const struct gyre_verifier *v, const char *name, uint64_t cols,
+                             struct gyre_linear_form *out, gyre_error *err)
+{
+    char scale[96];
+    const struct gyre_tensor *t = gyre_source_tensor(v->file, name);
+    if (!t) return gyre_verify_differs(v, err, "tensor %s is missing", name);
+    *out = (struct gyre_linear_form){.rows = t->rows, .cols = cols, .codes = t};
+    const uint32_t declared = v->hp.wgroup ? v->hp.wgroup : (uint32_t)cols;
+    switch (t->type) {
+    case GYRE_DTYPE_F32:
+        out->bits = 32;
+        return GYRE_OK;
+    case GYRE_DTYPE_F16:
+        out->bits = 16;
+        return GYRE_OK;
+    case GYRE_DTYPE_Q4_0:
+        out->bits = 4;
+        break;
+    case GYRE_DTYPE_Q8_0:
+        out->bits = 8;
+        break;
+    case GYRE_DTYPE_I8:
+        snprintf(scale, sizeof scale, "%s.scale", name);
+        out->scale = gyre_source_tensor(v->file, scale);
+        out->bits = t->cols == cols ? 8 : 4;
+        break;
+    default:
+        return gyre_verify_differs(v, err, "tensor %s: gyre writes no linear as %s", name,
+                                   gyre_dtype_info(t->type)->name);
+    }
+    if (t->type == GYRE_DTYPE_I8 && (!out->scale || out->scale->cols == 0 || cols % out->scale->cols))
+        return gyre_verify_differs(v, err, "tensor %s: its scales do not divide its rows", name);
+    out->group = out->scale ? (uint32_t)(cols / out->scale->cols) : declared;
+    return GYRE_OK;
+}
+
+// Sign and exponent of an f16: finite and >= 0.
+static bool is_scale(uint16_t half) { return (half & 0x7C00) != 0x7C00 && ((half & 0x8000) == 0 || half == 0x8000); }
+
+static gyre_status check_scales(const struct gyre_verifier *v, const struct gyre_linear_form *f, gyre_error *err)
+{
+    const struct gyre_tensor *t = f->scale ? f->scale : f->codes;
+    const struct gyre_dtype_info *info = gyre_dtype_info(t->type);
+    const uint64_t per_row = t->cols / info->block_elements, repeat = f->scale ? 1 : f->group / 32;
+    const unsigned char *p = t->data;
+    for (uint64_t r = 0; r < t->rows; r++) {
+        uint16_t first = 0;
+        for (uint64_t b = 0; b < per_row; b++, p += info->block_bytes) {
+            uint16_t half;
+            memcpy(&half, p, 2);
+            if (!is_scale(half))
+                return gyre_verify_differs(v, err, "tensor %s: scale %llu of row %llu is negative or not finite",
+                                           t->name, (unsigned long long)b, (unsigned long long)r);
+            if (repeat < 2 || b % repeat == 0) first = half;
+            else if (half != first)
+                return gyre_verify_differs(
+                    v, err, "tensor %s: row %llu does not repeat its scale over %u columns as gyre.wgroup declares",
+                    t->name, (unsigned long long)r, f->group);
+        }
+    }
+    return GYRE_OK;
+}
+
+// gyre_hparams_read proves the base matrices: entries +1 and -1, H H^T = k I.
+static gyre_status check_values(struct gyre_verifier *v, gyre_error *err)
+{
+    uint64_t scaled = 0;
+    GYRE_TRY(gyre_hparams_read(v->file, &v->hp, err));
+    GYRE_TRY(gyre_model_check(v->file, &v->hp, err));
+    for (uint32_t l = 0; l < v->hp.n_layers; l++)
+        for (int s = 0; s < GYRE_SITES; s++) {
+            char name[64];
+            uint64_t rows, cols;
+            struct gyre_linear_form form;
+            gyre_site_name((gyre_site)s, l, name);
+            gyre_site_shape((gyre_site)s, &v->hp, &rows, &cols);
+            GYRE_TRY(gyre_verify_form(v, name, cols, &form, err));
+            if (form.bits >= 16) continue;
+            GYRE_TRY(check_scales(v, &form, err));
+            scaled++;
+        }
+    const struct gyre_hadamard *had[] = {&v->hp.rot.r3_had, &v->hp.rot.r4, &v->hp.rot.head};
+    unsigned bases = 0;
+    for (int i = 0; i < 3; i++)
+        for (int j = 0; had[i]->n && j < 3; j++) bases += had[i]->k[j] > 1;
+    detailed(
+        v,
+        "every tensor the model needs, all floats finite; scales of %llu linears >= 0; %u base matrices with H H^T "
+        "= k I",
+        (unsigned long long)scaled, bases);
+    return GYRE_OK;
+}
+
+// ---- entry ------------------------------------------------------------------------------------------------
+
+static void worst_recorded(struct gyre_verifier *v)
+{
+    size_t i;
+    json_t *row;
+    json_array_foreach(v->manifest.tensors, i, row)
+    {
+        const json_t *error = json_object_get(row, "error");
+        if (!error || json_number_value(error) <= v->result->worst_error) continue;
+        v->result->worst_error = json_number_value(error);
+        snprintf(v->result->worst, sizeof v->result->worst, "%s", json_string_value(json_object_get(row, "name")));
+    }
+}
+
+gyre_status gyre_verify(const gyre_verify_params *params, gyre_verify_result *result, gyre_error *err)
+{
+    static const struct {
+        const char *name;
+        gyre_status (*run)(struct gyre_verifier *v, gyre_error *err);
+        bool needs_base;
+    } checks[] = {
+        {"container", check_container, false}, {"manifest", check_manifest, false},
+        {"metadata", check_metadata, false},   {"tensors", check_tensors, false},
+        {"hashes", check_hashes, false},       {"values", check_values, false},
+        {"base", gyre_verify_base, true},      {"sources", gyre_verify_sources, true},
+        {"norms", gyre_verify_norms, true},    {"weights", gyre_verify_weights, true},
+    };
+    struct gyre_verifier v = {.params = params, .result = result, .what = "reading"};
+    gyre_error why = {0};
+    gyre_status st = GYRE_OK;
+    *result = (gyre_verify_result){.worst_error = -1};
+    for (size_t i = 0; i < GYRE_COUNT(checks) && st == GYRE_OK; i++) {
+        if (checks[i].needs_base && !params->base) break;
+        gyre_verify_check *c = &result->check[result->n_checks++];
+        c->name = checks[i].name;
+        v.detail = c->detail;
+        st = checks[i].run(&v, &why);
+        c->ok = st == GYRE_OK;
+        if (!c->ok) snprintf(c->detail, sizeof c->detail, "%s", why.message);
+    }
+    if (st == GYRE_OK && !params->base) worst_recorded(&v);
+    if (st != GYRE_OK && err) *err = why;
+    gyre_hparams_free(&v.hp);
+    gyre_hparams_free(&v.base_hp);
+    gyre_rotator_release(&v.signs);
+    gyre_source_close(v.file);
+    gyre_source_close(v.base);
+    json_decref(v.rows);
+    gyre_manifest_free(&v.manifest);
+    return st;
+}

@@ -1,0 +1,427 @@
+// A file against the model that it was made from: un-rotated in double precision with what the file itself carries, every
+// linear must be the base's weight up to rounding, and exactly as far from it as the manifest says. See verify.h.
+//
+// Everything merged is orthogonal except the norm gains, so errors are compared with the gains folded in: there they are
+// what they were when the file was made.
+#include "quantizer/transform/diagonals.h"
+#include "quantizer/trust/verify_impl.h"
+#include "runtime/util/base.h"
+#include "runtime/util/half.h"
+#include "runtime/util/sha256.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+// ---- the base ---------------------------------------------------------------------------------------------
+
+static bool begins(const char *text, const char *with) { return !strncmp(text, with, strlen(with)); }
+
+static bool find_meta(const gyre_source *s, const char *key, struct gyre_meta *out)
+{
+    for (uint64_t i = 0; i < gyre_source_meta_count(s); i++) {
+        *out = gyre_source_meta_at(s, i);
+        if (!strcmp(out->key, key)) return true;
+    }
+    return false;
+}
+
+// A tokenizer or a chat template that is not the base's would make another model of the same weights.
+static gyre_status compare_metadata(const struct gyre_verifier *v, gyre_error *err)
+{
+    static const char *const own[] = {"general.architecture", "general.file_type", "general.quantization_version",
+                                      "general.alignment"};
+    const gyre_source *const side[] = {v->base, v->file};
+    struct gyre_meta other;
+    for (int s = 0; s < 2; s++)
+        for (uint64_t i = 0; i < gyre_source_meta_count(side[s]); i++) {
+            const struct gyre_meta m = gyre_source_meta_at(side[s], i);
+            bool skip = !begins(m.key, "tokenizer.") && !begins(m.key, "general.");
+            for (size_t k = 0; k < GYRE_COUNT(own); k++) skip = skip || !strcmp(m.key, own[k]);
+            if (skip) continue;
+            if (find_meta(side[1 - s], m.key, &other) && other.type == m.type && other.raw_bytes == m.raw_bytes &&
+                !memcmp(other.raw, m.raw, m.raw_bytes))
+                continue;
+            return gyre_verify_differs(v, err, "metadata key %s is not the base model's", m.key);
+        }
+    return GYRE_OK;
+}
+
+static gyre_status compare_hparams(const struct gyre_verifier *v, gyre_error *err)
+{
+    const struct gyre_hparams *a = &v->hp, *b = &v->base_hp;
+    const struct {
+        const char *what;
+        double file, base;
+    } row[] = {
+        {"number of blocks", a->n_layers, b->n_layers},
+        {"width", a->width, b->width},
+        {"number of heads", a->heads, b->heads},
+        {"number of kv heads", a->kv_heads, b->kv_heads},
+        {"head size", a->head_dim, b->head_dim},
+        {"ffn width", a->ffn, b->ffn},
+        {"vocabulary", a->vocab, b->vocab},
+        {"context", a->context, b->context},
+        {"norm epsilon", (double)a->norm_eps, (double)b->norm_eps},
+        {"rope base", (double)(float)a->rope_base, (double)(float)b->rope_base},
+    };
+    for (size_t i = 0; i < GYRE_COUNT(row); i++)
+        if (row[i].file != row[i].base)
+            return gyre_verify_differs(v, err, "its %s is %g, the base model's is %g", row[i].what, row[i].file,
+                                       row[i].base);
+    return GYRE_OK;
+}
+
+gyre_status gyre_verify_base(struct gyre_verifier *v, gyre_error *err)
+{
+    v->what = "base model";
+    GYRE_TRY(gyre_verify_tick(v, 0, err));
+    GYRE_TRY(gyre_source_open(v->params->base, &v->base, err));
+    GYRE_TRY(gyre_manifest_check_base(&v->manifest, v->params->base,
+                                      gyre_source_container(v->base) == GYRE_CONTAINER_HF, err));
+    GYRE_TRY(gyre_hparams_read(v->base, &v->base_hp, err));
+    GYRE_TRY(gyre_model_check(v->base, &v->base_hp, err));
+    GYRE_TRY(compare_hparams(v, err));
+    GYRE_TRY(compare_metadata(v, err));
+    snprintf(v->detail, sizeof v->result->check[0].detail,
+             "SHA-256 of %s; sizes, tokenizer and general keys are its own",
+             gyre_json_show(json_object_get(v->manifest.base, "name")).text);
+    return GYRE_OK;
+}
+
+gyre_status gyre_verify_sources(struct gyre_verifier *v, gyre_error *err)
+{
+    size_t i;
+    json_t *row;
+    json_array_foreach(v->manifest.sources, i, row)
+    {
+        const json_t *name = json_object_get(row, "name");
+        const struct gyre_tensor *t = gyre_source_tensor(v->base, json_string_value(name));
+        char hex[GYRE_SHA256_HEX];
+        if (!t)
+            return gyre_verify_differs(v, err, "source tensor %s of the manifest is not in the base model",
+                                       gyre_json_show(name).text);
+        gyre_sha256_of(t->data, t->bytes, hex);
+        if (strcmp(hex, json_string_value(json_object_get(row, "sha256"))))
+            return gyre_verify_differs(v, err, "source tensor %s: SHA-256 differs from the base model's", t->name);
+        GYRE_TRY(gyre_verify_tick(v, 0, err));
+    }
+    snprintf(v->detail, sizeof v->result->check[0].detail, "SHA-256 of %zu tensors that were read",
+             json_array_size(v->manifest.sources));
+    return GYRE_OK;
+}
+
+// ---- one weight -------------------------------------------------------------------------------------------
+
+static void decode_row(const struct gyre_linear_form *f, uint64_t r, double *out)
+{
+    if (!f->scale) {
+        gyre_tensor_rows_f64(f->codes, r, 1, out);
+        return;
+    }
+    const uint8_t *code = (const uint8_t *)f->codes->data + r * f->codes->cols;
+    const uint8_t *scale = (const uint8_t *)f->scale->data + r * f->scale->cols * sizeof(uint16_t);
+    for (uint64_t c = 0; c < f->cols; c++) {
+        uint16_t half;
+        memcpy(&half, scale + c / f->group * sizeof half, sizeof half);
+        const int q = f->bits == 4 ? (code[c / 2] >> (4 * (c % 2)) & 15) - 8 : (int8_t)code[c];
+        out[c] = (double)gyre_f32_from_f16(half) * q;
+    }
+}
+
+// Row r of the file is this row of the base: (head, i, j) of GGUF's interleaved order is (head, j, i) of half-split.
+static uint64_t base_row(const struct gyre_verifier *v, gyre_site site, uint64_t r)
+{
+    if (v->hp.rope_interleaved == v->base_hp.rope_interleaved || (site != GYRE_SITE_Q && site != GYRE_SITE_K)) return r;
+    const uint64_t hd = v->hp.head_dim, in_head = r % hd;
+    return r - in_head + (in_head % 2) * (hd / 2) + in_head / 2;
+}
+
+struct distance {
+    double error, norm;
+};
+
+static double relative(struct distance d) { return d.norm > 0 ? d.error / d.norm : d.error > 0 ? INFINITY : 0; }
+
+static void add_rows(struct distance *d, const double *base, const double *have, uint64_t n)
+{
+    for (uint64_t i = 0; i < n; i++) {
+        const double e = base[i] - have[i];
+        d->error += e * e;
+        d->norm += base[i] * base[i];
+    }
+}
+
+// The base's linear as the run scaled it before it was rotated: gains folded where `rotated`, diagonals merged.
+static gyre_status base_linear(const struct gyre_verifier *v, bool rotated, const struct gyre_diagonals *diagonals,
+                               gyre_site site, uint32_t layer, double *out, gyre_error *err)
+{
+    char name[64], norm[64];
+    uint64_t rows, cols;
+    gyre_site_name(site, layer, name);
+    gyre_site_shape(site, &v->hp, &rows, &cols);
+    const struct gyre_tensor *base = gyre_source_tensor(v->base, name);
+#pragma omp parallel for schedule(static)
+    for (int64_t r = 0; r < (int64_t)rows; r++)
+        gyre_tensor_rows_f64(base, base_row(v, site, (uint64_t)r), 1, out + (uint64_t)r * cols);
+    if (rotated && gyre_site_norm_name(site, layer, norm)) {
+        double *gain = malloc(cols * sizeof *gain);
+        if (!gain) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for tensor %s", norm);
+        gyre_tensor_rows_f64(gyre_source_tensor(v->base, norm), 0, 1, gain);
+        for (uint64_t i = 0; i < rows * cols; i++) out[i] *= gain[i % cols];
+        free(gain);
+    }
+    if (diagonals) gyre_diagonals_before(diagonals, site, false, out);
+    return GYRE_OK;
+}
+
+// The diagonals of a block: the manifest's, and those that lie in the file's norms. GYRE_OK and out->up_down NULL: none.
+static gyre_status block_diagonals(const struct gyre_verifier *v, uint32_t layer, struct gyre_diagonals *out,
+                                   gyre_error *err)
+{
+    const json_t *list = json_object_get(v->manifest.json, "diagonals");
+    *out = (struct gyre_diagonals){0};
+    if (!list) return GYRE_OK;
+    GYRE_TRY(gyre_diagonals_create(&v->hp, out, err));
+    if (!gyre_diagonals_read(json_array_get(list, layer), out)) {
+        gyre_diagonals_release(out);
+        return gyre_verify_differs(v, err, "the manifest's diagonals of block %u are not of this model", layer);
+    }
+    for (int which = 0; which < 2; which++) {
+        char name[64];
+        (void)gyre_site_norm_name(which ? GYRE_SITE_GATE : GYRE_SITE_Q, layer, name);
+        gyre_tensor_rows_f32(gyre_source_tensor(v->file, name), 0, 1, out->norm[which]);
+    }
+    return GYRE_OK;
+}
+
+// Relative squared distance of a linear from the base's. NULL rotator: as it lies there.
+static gyre_status linear_distance(const struct gyre_verifier *v, const struct gyre_rotator *rotator, gyre_site site,
+                                   uint32_t layer, double *out, struct gyre_linear_form *form, gyre_error *err)
+{
+    char name[64];
+    uint64_t rows, cols;
+    struct distance d = {0};
+    struct gyre_diagonals diagonals = {0};
+    gyre_status st = GYRE_OK;
+    gyre_site_name(site, layer, name);
+    gyre_site_shape(site, &v->hp, &rows, &cols);
+    GYRE_TRY(gyre_verify_form(v, name, cols, form, err));
+    double *wide = malloc(rows * cols * sizeof *wide), *base = malloc(rows * cols * sizeof *base);
+    if (!wide || !base) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for tensor %s", name));
+#pragma omp parallel for schedule(static)
+    for (int64_t r = 0; r < (int64_t)rows; r++) decode_row(form, (uint64_t)r, wide + (uint64_t)r * cols);
+    if (rotator) GYRE_GO(block_diagonals(v, layer, &diagonals, err));
+    if (diagonals.up_down) gyre_diagonals_after(&diagonals, site, true, wide);
+    if (rotator) GYRE_GO(gyre_unrotate_linear(rotator, site, layer, NULL, wide, err));
+    GYRE_GO(base_linear(v, rotator != NULL, diagonals.up_down ? &diagonals : NULL, site, layer, base, err));
+    for (uint64_t r = 0; r < rows; r++) add_rows(&d, base + r * cols, wide + r * cols, cols);
+    *out = relative(d);
+done:
+    gyre_diagonals_release(&diagonals);
+    free(wide);
+    free(base);
+    return st;
+}
+
+// ---- what was merged --------------------------------------------------------------------------------------
+
+// A full file declares R4 where it was rotated. A portable one declares nothing: its first linear is either the base's up to
+// rounding, or (rotated) about 2 away from it.
+static gyre_status find_rotation(struct gyre_verifier *v, gyre_error *err)
+{
+    uint64_t seed = v->manifest.seed;
+    struct gyre_linear_form form;
+    double plain;
+    gyre_source_u64(v->file, "gyre.rotation_seed", &seed); // recipes that try several keep the one they chose there
+    GYRE_TRY(gyre_rotator_create(&v->hp, seed, true, GYRE_ROTATE_R1 | GYRE_ROTATE_R2, &v->signs, err));
+    v->rotator = v->signs;
+    v->rotator.r4 = v->hp.rot.r4;
+    if (v->hp.rot.head.n) v->rotator.r1 = v->hp.rot.head;
+    v->rotated = v->hp.rot.r4.n != 0;
+    if (!strcmp(v->manifest.profile, "full")) return GYRE_OK;
+    GYRE_TRY(linear_distance(v, NULL, GYRE_SITE_Q, 0, &plain, &form, err));
+    v->rotated = !(plain <= 0.8);
+    return GYRE_OK;
+}
+
+// `expected` NULL: ones. Where diagonals come to lie in a norm's place, their product with the ones is due here.
+static gyre_status check_vector(const struct gyre_verifier *v, const char *name, const float *expected, float tolerance,
+                                gyre_error *err)
+{
+    const struct gyre_tensor *t = gyre_source_tensor(v->file, name);
+    gyre_status st = GYRE_OK;
+    float *have = malloc(t->cols * sizeof *have);
+    if (!have) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for tensor %s", name);
+    gyre_tensor_rows_f32(t, 0, 1, have);
+    for (uint64_t i = 0; i < t->cols && st == GYRE_OK; i++) {
+        const float want = expected ? expected[i] : 1;
+        if (!(fabsf(have[i] - want) <= tolerance * fabsf(want)))
+            st = gyre_verify_differs(v, err, "tensor %s: value %llu is %.9g where the base model makes it %.9g", name,
+                                     (unsigned long long)i, (double)have[i], (double)want);
+    }
+    free(have);
+    return st;
+}
+
+// Divisors of the inverse frequencies: the base's tensor, or what its llama3 scaling amounts to.
+static gyre_status check_rope(const struct gyre_verifier *v, gyre_error *err)
+{
+    const struct gyre_tensor *t = gyre_source_tensor(v->base, "rope_freqs.weight");
+    const struct gyre_hparams *hp = &v->base_hp;
+    float divisor[GYRE_MAX_HEAD_DIM / 2];
+    if (!v->hp.has_rope_freqs) {
+        if (!t && hp->rope_scaling == v->hp.rope_scaling && hp->rope_factor == v->hp.rope_factor) return GYRE_OK;
+        return gyre_verify_differs(v, err, "its rope scaling is not the base model's");
+    }
+    if (t) {
+        gyre_tensor_rows_f32(t, 0, 1, divisor);
+        return check_vector(v, "rope_freqs.weight", divisor, 0, err);
+    }
+    gyre_rope_freqs(hp, NULL, divisor);
+    for (uint32_t i = 0; i < hp->head_dim / 2; i++)
+        divisor[i] = (float)(pow(hp->rope_base, -2.0 * i / hp->head_dim) / divisor[i]);
+    return check_vector(v, "rope_freqs.weight", divisor, 1e-6f, err);
+}
+
+gyre_status gyre_verify_norms(struct gyre_verifier *v, gyre_error *err)
+{
+    const bool head_folded = v->hp.rot.head.n != 0 || !v->hp.tied;
+    char name[64];
+    gyre_status st = GYRE_OK;
+    GYRE_TRY(find_rotation(v, err));
+    float *gain = malloc(v->hp.width * sizeof *gain);
+    if (!gain) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the norms");
+    for (uint32_t l = 0; l < v->hp.n_layers; l++)
+        for (int i = 0; i < 2; i++) {
+            if (!gyre_site_norm_name(i ? GYRE_SITE_GATE : GYRE_SITE_Q, l, name)) continue;
+            if (json_object_get(v->manifest.json, "diagonals")) continue; // its linears answer for what lies there
+            gyre_tensor_rows_f32(gyre_source_tensor(v->base, name), 0, 1, gain);
+            GYRE_GO(check_vector(v, name, v->rotated ? NULL : gain, 0, err));
+        }
+    gyre_tensor_rows_f32(gyre_source_tensor(v->base, "output_norm.weight"), 0, 1, gain);
+    GYRE_GO(check_vector(v, "output_norm.weight", v->rotated && head_folded ? NULL : gain, 0, err));
+    if (v->hp.rot.head.n) GYRE_GO(check_vector(v, "gyre.head_gain", gain, 0, err));
+    GYRE_GO(check_rope(v, err));
+    snprintf(v->detail, sizeof v->result->check[0].detail, "gains of %u norms are %s", 2 * v->hp.n_layers + 1,
+             v->rotated ? "ones, the base model's folded into what reads them" : "the base model's");
+done:
+    free(gain);
+    return st;
+}
+
+// ---- weights ----------------------------------------------------------------------------------------------
+
+// The largest relative squared error that rounding excuses. Gaussian rows lose 0.0074 (groups of 32) to 0.012 (a row) at 4
+// bits with a searched scale; error-compensated rounding moves weights three to four times as far to keep outputs. Where the
+// input side is not rotated, rows may be as heavy-tailed as they like: a loose bound. A wrong rotation, seed or tensor is
+// about 2 away.
+// Target correction moves weights on purpose, in directions that inputs hardly have.
+static double allowed(uint32_t bits, uint32_t group, bool mixed, bool corrected)
+{
+    const bool small = group && group <= 128;
+    if (bits == 32) return 1e-12;
+    if (bits == 16) return 1e-6;
+    if (corrected) return 0.8;
+    if (bits == 8) return mixed ? (small ? 5e-4 : 1e-3) : small ? 5e-3 : 0.05;
+    if (!mixed) return small ? 0.15 : 0.6;
+    return !small ? 0.08 : group > 64 ? 0.06 : group > 32 ? 0.05 : 0.04;
+}
+
+static gyre_status judge(const struct gyre_verifier *v, const char *name, double measured, double limit,
+                         gyre_error *err)
+{
+    const json_t *recorded = json_object_get(json_object_get(v->rows, name), "error");
+    const double claimed = json_number_value(recorded);
+    if (!(measured <= limit))
+        return gyre_verify_differs(
+            v, err,
+            "tensor %s: un-rotated, it is %.4g (squared, relative) away from the base model's, and its bits allow %.2g",
+            name, measured, limit);
+    if (!recorded) return gyre_verify_differs(v, err, "tensor %s: the manifest tells no error", name);
+    if (!(fabs(measured - claimed) <= 1e-4 * claimed + 1e-9))
+        return gyre_verify_differs(v, err,
+                                   "tensor %s: its error against the base model is %.6g, the manifest says %.6g", name,
+                                   measured, claimed);
+    return GYRE_OK;
+}
+
+static gyre_status check_table(struct gyre_verifier *v, const char *name, const char *from, bool fold, gyre_error *err)
+{
+    const struct gyre_tensor *t = gyre_source_tensor(v->file, name), *base = gyre_source_tensor(v->base, from);
+    const uint64_t cols = t->cols, chunk = GYRE_MAX((uint64_t)1, ((uint64_t)4 << 20) / cols);
+    const uint32_t bits = t->type == GYRE_DTYPE_F32 ? 32 : t->type == GYRE_DTYPE_F16 ? 16 : 8;
+    struct distance d = {0};
+    gyre_status st = GYRE_OK;
+    double *wide = malloc(chunk * cols * sizeof *wide), *row = malloc(cols * sizeof *row),
+           *gain = malloc(cols * sizeof *gain);
+    if (!wide || !row || !gain) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for tensor %s", name));
+    gyre_tensor_rows_f64(gyre_source_tensor(v->base, "output_norm.weight"), 0, 1, gain);
+    for (uint64_t first = 0; first < t->rows; first += chunk) {
+        const uint64_t n = GYRE_MIN(chunk, t->rows - first);
+        gyre_tensor_rows_f64(t, first, n, wide);
+        if (v->rotated) GYRE_GO(gyre_unrotate_rows(&v->rotator, NULL, wide, n, err));
+        for (uint64_t r = 0; r < n; r++) {
+            gyre_tensor_rows_f64(base, first + r, 1, row);
+            for (uint64_t c = 0; fold && c < cols; c++) row[c] *= gain[c];
+            add_rows(&d, row, wide + r * cols, cols);
+        }
+        GYRE_GO(gyre_verify_tick(v, n * cols, err));
+    }
+    GYRE_GO(judge(v, name, relative(d), allowed(bits, 32, v->rotated, false), err));
+done:
+    free(wide);
+    free(row);
+    free(gain);
+    return st;
+}
+
+static gyre_status check_tables(struct gyre_verifier *v, gyre_error *err)
+{
+    GYRE_TRY(check_table(v, "token_embd.weight", "token_embd.weight", false, err));
+    if (!v->hp.tied)
+        return check_table(v, "output.weight", v->base_hp.tied ? "token_embd.weight" : "output.weight", v->rotated,
+                           err);
+    return v->base_hp.tied ? GYRE_OK : gyre_verify_differs(v, err, "the base model's output.weight is not in it");
+}
+
+gyre_status gyre_verify_weights(struct gyre_verifier *v, gyre_error *err)
+{
+    gyre_verify_result *result = v->result;
+    const struct gyre_rotator *rotator = v->rotated ? &v->rotator : NULL;
+    result->rotated = v->rotated;
+    uint64_t rows, cols;
+    v->what = "weights";
+    v->done = 0;
+    v->total = (uint64_t)v->hp.vocab * v->hp.width * (v->hp.tied ? 1 : 2);
+    for (int s = 0; s < GYRE_SITES; s++) {
+        gyre_site_shape((gyre_site)s, &v->hp, &rows, &cols);
+        v->total += rows * cols * v->hp.n_layers;
+    }
+    const bool corrected = v->manifest.recipe_text && strstr(v->manifest.recipe_text, "- correct");
+    GYRE_TRY(check_tables(v, err));
+    for (uint32_t l = 0; l < v->hp.n_layers; l++)
+        for (int s = 0; s < GYRE_SITES; s++) {
+            const gyre_site site = (gyre_site)s;
+            const bool mixed = v->rotated && (site != GYRE_SITE_DOWN || v->rotator.r4.n);
+            struct gyre_linear_form form;
+            char name[64];
+            double error;
+            gyre_site_name(site, l, name);
+            GYRE_TRY(linear_distance(v, rotator, site, l, &error, &form, err));
+            GYRE_TRY(judge(v, name, error, allowed(form.bits, form.group, mixed, corrected), err));
+            result->linears++;
+            if (error > result->worst_error) {
+                result->worst_error = error;
+                snprintf(result->worst, sizeof result->worst, "%s", name);
+            }
+            GYRE_TRY(gyre_verify_tick(v, form.rows * form.cols, err));
+        }
+    snprintf(
+        v->detail, sizeof result->check[0].detail,
+        "%llu linears %sand the tables are the base model's within %.4g (squared, relative; worst %s), as the manifest "
+        "says",
+        (unsigned long long)result->linears, v->rotated ? "un-rotated " : "", result->worst_error, result->worst);
+    return GYRE_OK;
+}

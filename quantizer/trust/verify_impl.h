@@ -1,0 +1,41 @@
+// What the checks of verify.c and verify_base.c share.
+#pragma once
+#include "quantizer/file/manifest_read.h"
+#include "quantizer/transform/rotate.h"
+#include "quantizer/trust/verify.h"
+
+struct gyre_verifier {
+    const gyre_verify_params *params;
+    gyre_verify_result *result;
+    char *detail;             // of the running check, sizeof result->check[0].detail bytes
+    gyre_source *file, *base; // base NULL: none was given
+    struct gyre_manifest manifest;
+    json_t *rows; // name -> the manifest's row of "tensors"
+    struct gyre_hparams hp, base_hp;
+    bool rotated;                // set by gyre_verify_norms, like the rotator
+    struct gyre_rotator signs;   // R1 and R2 as the seed makes them; owned
+    struct gyre_rotator rotator; // the same with the transforms that the file carries; borrows, never released
+    uint64_t done, total;        // bytes hashed or weights compared, for progress
+    const char *what;
+};
+
+// GYRE_E_FORMAT: the file is not what its manifest claims, and why.
+gyre_status gyre_verify_differs(const struct gyre_verifier *v, gyre_error *err, const char *format, ...)
+    GYRE_PRINTF(3, 4);
+// Progress by `units`; GYRE_E_CANCELLED where the caller says so.
+gyre_status gyre_verify_tick(struct gyre_verifier *v, uint64_t units, gyre_error *err) GYRE_MUST_USE;
+
+// How a linear lies in the file. GYRE_E_FORMAT for what gyre writes no linear as.
+struct gyre_linear_form {
+    uint32_t bits, group;                    // 4, 8, 16, 32; columns that share a scale (0: floats)
+    uint64_t rows, cols;                     // of the weight
+    const struct gyre_tensor *codes, *scale; // scale NULL: floats, or blocks that carry theirs
+};
+gyre_status gyre_verify_form(const struct gyre_verifier *v, const char *name, uint64_t cols,
+                             struct gyre_linear_form *out, gyre_error *err) GYRE_MUST_USE;
+
+// The checks that need a base (verify_base.c), in order.
+gyre_status gyre_verify_base(struct gyre_verifier *v, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_verify_sources(struct gyre_verifier *v, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_verify_norms(struct gyre_verifier *v, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_verify_weights(struct gyre_verifier *v, gyre_error *err) GYRE_MUST_USE;

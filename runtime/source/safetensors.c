@@ -1,0 +1,129 @@
+// Reads one safetensors file (format of safetensors/src/tensor.rs): u64 header length, JSON header, data.
+//
+// Strict as the reference reader: after sorting by offset the tensors tile the data exactly, without hole or overlap,
+// and each has the bytes that its shape and type say. Duplicate keys are refused. The data has no alignment.
+#include "runtime/source/source_impl.h"
+
+#include "runtime/source/json_file.h"
+#include "runtime/util/base.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const uint64_t MAX_HEADER = 100000000; // the reference reader's limit
+
+struct entry {
+    const char *name;
+    json_t *info;
+    uint64_t begin, end;
+};
+
+static int by_offset(const void *a, const void *b)
+{
+    const struct entry *x = a, *y = b;
+    if (x->begin != y->begin) return x->begin < y->begin ? -1 : 1;
+    return x->end < y->end ? -1 : x->end > y->end;
+}
+
+static bool whole_number(const json_t *value, uint64_t *out)
+{
+    if (!json_is_integer(value) || json_integer_value(value) < 0) return false;
+    *out = (uint64_t)json_integer_value(value);
+    return true;
+}
+
+static gyre_status damaged(const char *path, const char *name, const char *why, gyre_error *err)
+{
+    return gyre_fail(err, GYRE_E_FORMAT, "cannot read model (%s): tensor \"%s\" %s; the file is damaged", path,
+                     gyre_show(name, strlen(name)).text, why);
+}
+
+static gyre_status read_type_and_shape(const char *path, const struct entry *e, struct gyre_tensor *tensor,
+                                       gyre_error *err)
+{
+    static const gyre_dtype readable[] = {GYRE_DTYPE_F32, GYRE_DTYPE_F16, GYRE_DTYPE_BF16, GYRE_DTYPE_I8};
+    const char *type = json_string_value(json_object_get(e->info, "dtype"));
+    const json_t *shape = json_object_get(e->info, "shape");
+    if (!type || !json_is_array(shape)) return damaged(path, e->name, "has no dtype or no shape", err);
+    size_t i = 0;
+    while (i < GYRE_COUNT(readable) && strcmp(type, gyre_dtype_info(readable[i])->name)) i++;
+    if (i == GYRE_COUNT(readable))
+        return gyre_fail(err, GYRE_E_UNSUPPORTED,
+                         "cannot read model (%s): tensor \"%s\" has type %s; gyre reads F32, F16, BF16 and I8", path,
+                         gyre_show(e->name, strlen(e->name)).text, gyre_show(type, strlen(type)).text);
+    tensor->type = readable[i];
+    if (json_array_size(shape) > 4)
+        return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot read model (%s): tensor \"%s\" has more than 4 dimensions",
+                         path, gyre_show(e->name, strlen(e->name)).text);
+    tensor->n_dims = (uint32_t)json_array_size(shape);
+    for (uint32_t d = 0; d < tensor->n_dims; d++)
+        if (!whole_number(json_array_get(shape, d), &tensor->dims[d]))
+            return damaged(path, e->name, "has an impossible shape", err);
+    return GYRE_OK;
+}
+
+// Collects the entries in file order; *count of them in *out (free() it).
+static gyre_status collect(const char *path, json_t *header, struct entry **out, uint64_t *count, gyre_error *err)
+{
+    struct entry *entries = calloc(json_object_size(header) + 1, sizeof *entries);
+    uint64_t n = 0;
+    const char *name;
+    json_t *info;
+    *out = entries;
+    if (!entries) return gyre_fail(err, GYRE_E_NOMEM, "cannot read model (%s): out of memory", path);
+    json_object_foreach(header, name, info)
+    {
+        if (!strcmp(name, "__metadata__")) continue;
+        const json_t *offsets = json_object_get(info, "data_offsets");
+        struct entry *e = &entries[n++];
+        *e = (struct entry){.name = name, .info = info};
+        if (json_array_size(offsets) != 2 || !whole_number(json_array_get(offsets, 0), &e->begin) ||
+            !whole_number(json_array_get(offsets, 1), &e->end) || e->end < e->begin)
+            return damaged(path, name, "has no valid data_offsets", err);
+    }
+    qsort(entries, n, sizeof *entries, by_offset);
+    *count = n;
+    return GYRE_OK;
+}
+
+gyre_status gyre_safetensors_read(gyre_source *source, const char *path, gyre_error *err)
+{
+    gyre_status st = GYRE_OK;
+    struct gyre_file_map map;
+    json_t *header = NULL;
+    struct entry *entries = NULL;
+    uint64_t length = 0, n = 0, expected = 0;
+    GYRE_GO(gyre_source_map(source, path, &map, err));
+    if (map.size >= 8) memcpy(&length, map.data, 8);
+    if (map.size < 8 || length > MAX_HEADER || length > map.size - 8 || length == 0 || map.data[8] != '{') {
+        st = gyre_fail(err, GYRE_E_FORMAT,
+                       "cannot read model (%s): its header of %llu bytes does not fit or is no JSON object; the file "
+                       "is cut short or no safetensors file",
+                       path, (unsigned long long)length);
+        goto done;
+    }
+    GYRE_GO(gyre_json_parse(path, (const char *)map.data + 8, length, &header, err));
+    GYRE_GO(collect(path, header, &entries, &n, err));
+    const uint64_t data_bytes = map.size - 8 - length;
+    for (uint64_t i = 0; i < n; i++) {
+        const struct entry *e = &entries[i];
+        struct gyre_tensor tensor = {.data = map.data + 8 + length + e->begin};
+        if (e->begin != expected || e->end > data_bytes) {
+            st = damaged(path, e->name,
+                         e->end > data_bytes ? "reaches past the end of the file" : "overlaps another or leaves a hole",
+                         err);
+            goto done;
+        }
+        expected = e->end;
+        GYRE_GO(read_type_and_shape(path, e, &tensor, err));
+        GYRE_GO(gyre_hf_add_tensor(source, &tensor, e->name, e->end - e->begin, path, err));
+    }
+    if (expected != data_bytes)
+        st = gyre_fail(err, GYRE_E_FORMAT,
+                       "cannot read model (%s): %llu bytes after the last tensor; the file is damaged", path,
+                       (unsigned long long)(data_bytes - expected));
+done:
+    free(entries);
+    json_decref(header);
+    return st;
+}

@@ -1,0 +1,62 @@
+// What stands behind a gyre_source, for its readers (gguf.c, hf.c, safetensors.c) only.
+//
+// A reader maps files into `maps`, then adds metadata and tensors; both adders refuse duplicates. Metadata values
+// are kept in GGUF's encoding whatever the container, so that every getter is written once.
+#pragma once
+#include "runtime/source/source.h"
+#include "runtime/util/arena.h"
+#include "runtime/util/file.h"
+#include "runtime/util/strmap.h"
+
+struct source_meta {
+    struct gyre_meta meta;
+    const char *text; // strings: NUL-terminated copy; else NULL
+};
+
+struct gyre_source {
+    char *path;
+    gyre_container container;
+    struct gyre_arena arena; // keys, names, texts, and the values of an HF source
+    struct gyre_file_map *maps;
+    uint64_t n_maps;
+    struct source_meta *metas;
+    uint64_t n_metas, cap_metas;
+    struct gyre_tensor *tensors;
+    uint64_t n_tensors, cap_tensors;
+    struct gyre_strmap meta_index, tensor_index;
+    bool hf_tied; // config.json ties the head to the embedding
+};
+
+gyre_status gyre_gguf_read(gyre_source *source, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_hf_read(gyre_source *source, gyre_error *err) GYRE_MUST_USE;
+// Adds the tensors of one safetensors file of an HF directory.
+gyre_status gyre_safetensors_read(gyre_source *source, const char *path, gyre_error *err) GYRE_MUST_USE;
+// Adds a tensor under its GGUF name; FORMAT unless it has `bytes` bytes. Names without a GGUF counterpart stay.
+gyre_status gyre_hf_add_tensor(gyre_source *source, const struct gyre_tensor *tensor, const char *name, uint64_t bytes,
+                               const char *path, gyre_error *err) GYRE_MUST_USE;
+
+// Adds a tokenizer.json as tokenizer.ggml.* metadata, or as tokenizer.huggingface.json where those keys cannot say the
+// same or gyre does not understand it (tokenizer.c then says why). `vocab` pads the token list to the model's rows;
+// `bos` is config.json's (-1: none), which a template of the tokenizer overrules.
+gyre_status gyre_hf_add_tokenizer(gyre_source *source, const char *path, const char *text, uint64_t bytes,
+                                  uint64_t vocab, int32_t bos, gyre_error *err) GYRE_MUST_USE;
+
+gyre_status gyre_source_map(gyre_source *source, const char *path, struct gyre_file_map *out,
+                            gyre_error *err) GYRE_MUST_USE;
+
+// `meta->raw` must stay valid; the key is copied. FORMAT on an empty, odd or known key.
+gyre_status gyre_source_add_meta(gyre_source *source, const struct gyre_meta *meta, struct gyre_string key,
+                                 gyre_error *err) GYRE_MUST_USE;
+// Takes type, n_dims, dims and (once known) data; fills rows, cols and bytes. The name is copied. FORMAT on an empty,
+// odd or known name, a zero dimension, a size that overflows, or a row that is no whole number of blocks.
+gyre_status gyre_source_add_tensor(gyre_source *source, const struct gyre_tensor *tensor, struct gyre_string name,
+                                   gyre_error *err) GYRE_MUST_USE;
+
+// Bytes of one value of a metadata type; 0 for strings and arrays.
+uint64_t gyre_meta_type_bytes(gyre_meta_type type);
+
+// Any bytes as text for a message: at most 60 bytes, control characters replaced.
+struct gyre_shown {
+    char text[64];
+};
+struct gyre_shown gyre_show(const char *data, uint64_t length);

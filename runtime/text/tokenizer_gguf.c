@@ -1,0 +1,142 @@
+// Reads a tokenizer from GGUF metadata (tokenizer.ggml.*): byte-level BPE only, its regular expressions named by
+// tokenizer.ggml.pre. Control and user-defined tokens are cut out of the text first.
+#include "runtime/text/tokenizer_impl.h"
+
+#include "runtime/source/source_impl.h"
+#include "runtime/util/base.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_VOCAB = 1 << 24 };
+
+struct reader {
+    const gyre_source *source;
+    const char *path;
+    struct gyre_string *names, *merge_texts, (*merges)[2];
+    int64_t *types;
+    uint8_t *kinds;
+    struct added_token *added;
+    uint32_t ends[32];
+    struct tokenizer_parts parts;
+    gyre_error *err;
+};
+
+static gyre_status check_model(struct reader *r, gyre_tokenizer *tokenizer)
+{
+    const char *model = gyre_source_string(r->source, "tokenizer.ggml.model"),
+               *pre = gyre_source_string(r->source, "tokenizer.ggml.pre");
+    if (!model)
+        return gyre_fail(r->err, GYRE_E_FORMAT,
+                         "cannot use tokenizer (%s): there is none (no tokenizer.ggml.model, no tokenizer.json)",
+                         r->path);
+    if (strcmp(model, "gpt2"))
+        return gyre_fail(r->err, GYRE_E_UNSUPPORTED,
+                         "cannot use tokenizer (%s): its model is \"%s\"%s; gyre does byte-level BPE (\"gpt2\")",
+                         r->path, gyre_show(model, strlen(model)).text,
+                         strcmp(model, "llama") ? "" : " (SentencePiece)");
+    const struct pre_preset *preset = gyre_pre_preset(pre ? pre : "default");
+    if (!preset)
+        return gyre_fail(r->err, GYRE_E_UNSUPPORTED,
+                         "cannot use tokenizer (%s): gyre does not know the pre-tokenizer \"%s\"", r->path,
+                         gyre_show(pre, strlen(pre)).text);
+    for (size_t i = 0; i < GYRE_COUNT(preset->patterns) && preset->patterns[i]; i++)
+        GYRE_TRY(gyre_pre_add(&tokenizer->pre, preset->patterns[i], false, KEEP_ALL, r->err));
+    tokenizer->nfc = preset->nfc;
+    tokenizer->ignore_merges = preset->ignore_merges;
+    tokenizer->adds_bos = preset->adds_bos;
+    gyre_source_bool(r->source, "tokenizer.ggml.add_bos_token", &tokenizer->adds_bos);
+    return GYRE_OK;
+}
+
+static gyre_status read_tokens(struct reader *r)
+{
+    uint64_t n, n_types = 0;
+    if (!gyre_source_array_strings(r->source, "tokenizer.ggml.tokens", &r->names, &n) || n == 0 || n > MAX_VOCAB)
+        return gyre_fail(r->err, GYRE_E_FORMAT,
+                         "cannot use tokenizer (%s): tokenizer.ggml.tokens is missing, empty or impossible", r->path);
+    const bool typed = gyre_source_array_i64(r->source, "tokenizer.ggml.token_type", &r->types, &n_types);
+    if (typed ? n_types != n : gyre_source_has(r->source, "tokenizer.ggml.token_type"))
+        return gyre_fail(r->err, GYRE_E_FORMAT, "cannot use tokenizer (%s): %llu token types for %llu tokens", r->path,
+                         (unsigned long long)n_types, (unsigned long long)n);
+    r->kinds = calloc(n, 1);
+    r->added = calloc(n, sizeof *r->added);
+    if (!r->kinds || !r->added)
+        return gyre_fail(r->err, GYRE_E_NOMEM, "cannot use tokenizer (%s): out of memory", r->path);
+    for (uint32_t i = 0; i < n && typed; i++) {
+        // 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte
+        static const uint8_t kind_of[] = {TOKEN_NORMAL, TOKEN_NORMAL, TOKEN_SPECIAL, TOKEN_SPECIAL,
+                                          TOKEN_ADDED,  TOKEN_UNUSED, TOKEN_NORMAL};
+        if (r->types[i] < 0 || r->types[i] > 6)
+            return gyre_fail(r->err, GYRE_E_FORMAT, "cannot use tokenizer (%s): token %u has the unknown type %lld",
+                             r->path, i, (long long)r->types[i]);
+        const uint8_t kind = r->kinds[i] = kind_of[r->types[i]];
+        if (kind != TOKEN_SPECIAL && kind != TOKEN_ADDED) continue;
+        r->added[r->parts.n_added++] =
+            (struct added_token){.text = r->names[i], .id = i, .special = kind == TOKEN_SPECIAL};
+    }
+    r->parts.n_tokens = (uint32_t)n;
+    r->parts.names = r->names;
+    r->parts.kinds = r->kinds;
+    r->parts.added = r->added;
+    return GYRE_OK;
+}
+
+static gyre_status read_merges(struct reader *r)
+{
+    uint64_t n;
+    if (!gyre_source_array_strings(r->source, "tokenizer.ggml.merges", &r->merge_texts, &n) || n > UINT32_MAX)
+        return gyre_fail(r->err, GYRE_E_FORMAT, "cannot use tokenizer (%s): tokenizer.ggml.merges is missing", r->path);
+    r->merges = malloc((n + 1) * sizeof *r->merges);
+    if (!r->merges) return gyre_fail(r->err, GYRE_E_NOMEM, "cannot use tokenizer (%s): out of memory", r->path);
+    for (uint64_t i = 0; i < n; i++) {
+        const struct gyre_string text = r->merge_texts[i];
+        const char *blank = text.length > 1 ? memchr(text.data + 1, ' ', text.length - 1) : NULL;
+        if (!blank || blank + 1 == text.data + text.length)
+            return gyre_fail(r->err, GYRE_E_FORMAT, "cannot use tokenizer (%s): merge %llu (\"%s\") is not two tokens",
+                             r->path, (unsigned long long)i, gyre_show(text.data, text.length).text);
+        const uint64_t left = (uint64_t)(blank - text.data);
+        r->merges[i][0] = (struct gyre_string){text.data, left};
+        r->merges[i][1] = (struct gyre_string){blank + 1, text.length - left - 1};
+    }
+    r->parts.n_merges = n;
+    r->parts.merges = (const struct gyre_string(*)[2])r->merges;
+    return GYRE_OK;
+}
+
+// Single ids by key, and the list that the HF reader makes.
+void gyre_tokenizer_end_ids(const gyre_source *source, uint32_t ends[32], uint32_t *n)
+{
+    static const char *const keys[] = {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
+                                       "tokenizer.ggml.eom_token_id"};
+    uint64_t id, count = 0;
+    int64_t *list = NULL;
+    for (size_t i = 0; i < GYRE_COUNT(keys); i++)
+        if (gyre_source_u64(source, keys[i], &id) && id < MAX_VOCAB) ends[(*n)++] = (uint32_t)id;
+    if (!gyre_source_array_i64(source, "tokenizer.ggml.end_token_ids", &list, &count)) return;
+    for (uint64_t i = 0; i < count && *n < 32; i++)
+        if (list[i] >= 0 && list[i] < MAX_VOCAB) ends[(*n)++] = (uint32_t)list[i];
+    free(list);
+}
+
+gyre_status gyre_tokenizer_from_gguf(const gyre_source *source, gyre_tokenizer *tokenizer, gyre_error *err)
+{
+    gyre_status st = GYRE_OK;
+    struct reader r = {.source = source, .path = gyre_source_path(source), .err = err};
+    uint64_t bos;
+    GYRE_GO(check_model(&r, tokenizer));
+    GYRE_GO(read_tokens(&r));
+    GYRE_GO(read_merges(&r));
+    if (gyre_source_u64(source, "tokenizer.ggml.bos_token_id", &bos) && bos < MAX_VOCAB) tokenizer->bos = (int32_t)bos;
+    gyre_tokenizer_end_ids(source, r.ends, &r.parts.n_ends);
+    r.parts.ends = r.ends;
+    st = gyre_tokenizer_build(tokenizer, &r.parts, r.path, err);
+done:
+    free(r.names);
+    free(r.merge_texts);
+    free(r.merges);
+    free(r.types);
+    free(r.kinds);
+    free(r.added);
+    return st;
+}

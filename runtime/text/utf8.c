@@ -1,0 +1,72 @@
+// UTF-8 (Unicode 15, table 3-7: well-formed sequences) and the stream that holds back incomplete characters.
+#include "runtime/text/utf8.h"
+
+#include "runtime/text/tokenizer.h"
+#include "runtime/util/base.h"
+
+#include <string.h>
+
+int gyre_utf8_look(const char *text, uint64_t n, uint32_t *code)
+{
+    const unsigned char *p = (const unsigned char *)text;
+    const unsigned char lead = p[0];
+    *code = lead;
+    if (lead < 0x80) return 1;
+    const int length = lead < 0xC2 ? 0 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : lead < 0xF5 ? 4 : 0;
+    if (!length) return -1;
+    // The second byte excludes overlong forms, surrogates and what lies above U+10FFFF.
+    const unsigned char low = lead == 0xE0   ? 0xA0
+                              : lead == 0xF0 ? 0x90
+                                             : 0x80,
+                        high = lead == 0xED   ? 0x9F
+                               : lead == 0xF4 ? 0x8F
+                                              : 0xBF;
+    uint32_t value = lead & (0x7Fu >> length);
+    for (int i = 1; i < length; i++) {
+        if ((uint64_t)i == n) return 0;
+        if (i == 1 ? p[1] < low || p[1] > high : (p[i] & 0xC0) != 0x80) return -i;
+        value = value << 6 | (p[i] & 63);
+    }
+    *code = value;
+    return length;
+}
+
+uint32_t gyre_utf8_last(const char *p, uint64_t n, uint32_t *bytes)
+{
+    uint32_t code;
+    for (uint32_t k = 1; k <= 4 && k <= n; k++) {
+        if (gyre_utf8_look(p + n - k, k, &code) != (int)k) continue;
+        *bytes = k;
+        return code;
+    }
+    *bytes = 0;
+    return 0;
+}
+
+// Removes k bytes from the front of the pending ones, after writing them (valid) or U+FFFD.
+static uint64_t release(struct gyre_utf8_stream *stream, uint32_t k, int valid, char *out)
+{
+    if (valid) memcpy(out, stream->pending, k);
+    else memcpy(out, "\xEF\xBF\xBD", 3);
+    stream->n -= k;
+    memmove(stream->pending, stream->pending + k, stream->n);
+    return valid ? k : 3;
+}
+
+uint64_t gyre_utf8_stream_push(struct gyre_utf8_stream *stream, const char *bytes, uint64_t n, char *out)
+{
+    uint64_t written = 0;
+    uint32_t code;
+    for (uint64_t i = 0; i < n; i++) {
+        stream->pending[stream->n++] = (unsigned char)bytes[i];
+        for (int seen; stream->n && (seen = gyre_utf8_look((const char *)stream->pending, stream->n, &code)) != 0;)
+            written += release(stream, (uint32_t)(seen > 0 ? seen : -seen), seen > 0, out + written);
+    }
+    return written;
+}
+
+uint64_t gyre_utf8_stream_flush(struct gyre_utf8_stream *stream, char *out)
+{
+    // What is pending is one beginning of a character, or nothing.
+    return stream->n ? release(stream, stream->n, 0, out) : 0;
+}
