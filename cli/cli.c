@@ -3,6 +3,8 @@
 
 #include "runtime/util/file.h"
 
+#include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,7 +24,7 @@ static void on_signal(int number)
     interrupted = 1;
 }
 
-void cli_catch_signals(void)
+static void catch_signals(void)
 {
     struct sigaction action = {.sa_handler = on_signal};
     sigaction(SIGINT, &action, NULL);
@@ -33,6 +35,40 @@ void cli_catch_signals(void)
 }
 
 bool cli_interrupted(void) { return interrupted != 0; }
+
+// ---- standard output --------------------------------------------------------------------------------------------
+
+void cli_begin(void)
+{
+    for (int fd = 0; fd < 3; fd++) // the wrong way round: writing to a closed output fails as it should
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == 1 ? O_RDONLY : fd == 0 ? O_WRONLY : O_RDWR) != fd) break;
+    catch_signals();
+}
+
+// The reader of a pipe has gone: what is printed is wanted by nobody, and no fault.
+static bool reader_left(void)
+{
+    struct pollfd out = {.fd = 1, .events = POLLOUT};
+    return poll(&out, 1, 0) == 1 && (out.revents & (POLLERR | POLLHUP)) != 0;
+}
+
+gyre_status cli_flush(gyre_error *err)
+{
+    if (!fflush(stdout) && !ferror(stdout)) return GYRE_OK;
+    return gyre_fail(err, GYRE_E_IO,
+                     "cannot write (standard output): it is %s, and what was printed is incomplete; print to another "
+                     "place",
+                     reader_left() ? "a pipe without a reader" : "full or closed");
+}
+
+int cli_end(int status)
+{
+    gyre_error err = {0};
+    if (cli_flush(&err) == GYRE_OK || (status != 0 && status != CLI_CLOSED_PIPE)) return status;
+    return reader_left() ? CLI_CLOSED_PIPE : cli_fail(&err);
+}
+
+// ---- progress and failures --------------------------------------------------------------------------------------
 
 void cli_progress_end(void)
 {
@@ -61,6 +97,7 @@ int cli_fail(const gyre_error *err)
 {
     cli_progress_end();
     fflush(stdout);
+    if (ferror(stdout) && reader_left()) return CLI_CLOSED_PIPE; // whatever failed then, it was for nobody
     fprintf(stderr, "gyre: %s\n", err->message[0] ? err->message : gyre_status_text(err->code));
     return err->code == GYRE_E_NO_DEVICE ? 3 : err->code == GYRE_E_CANCELLED ? 130 : 1;
 }
@@ -104,18 +141,31 @@ gyre_status cli_open(const char *model, const struct cli_engine *options, bool q
     return st;
 }
 
+json_t *cli_json_text(const char *text)
+{
+    json_t *out = json_string(text);
+    if (out) return out;
+    char *plain = strdup(text);
+    for (char *p = plain; p && *p; p++)
+        if ((unsigned char)*p >= 0x80) *p = '?';
+    out = plain ? json_string(plain) : NULL;
+    free(plain);
+    return out;
+}
+
 int cli_print_json(json_t *value)
 {
     if (!value) {
         fputs("gyre: cannot write JSON: out of memory\n", stderr);
         return 1;
     }
-    const int failed = json_dumpf(value, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(12)) != 0;
-    fputc('\n', stdout);
+    char *text = json_dumps(value, JSON_INDENT(1) | JSON_REAL_PRECISION(12));
     json_decref(value);
-    if (failed || fflush(stdout) != 0) {
-        fputs("gyre: cannot write JSON (standard output): the text is not valid UTF-8 or the pipe is closed\n", stderr);
+    if (!text) {
+        fputs("gyre: cannot write JSON: out of memory\n", stderr);
         return 1;
     }
+    puts(text);
+    free(text);
     return 0;
 }

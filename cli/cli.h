@@ -13,9 +13,19 @@ extern const struct cli_command cli_devices, cli_quantize, cli_recipes, cli_run,
 // 3 for a missing device, 130 after an interruption, else 1.
 int cli_fail(const gyre_error *err);
 
+// What every command's output goes through. Begin: the three standard descriptors are open (a file that is written must never
+// get the number of one), signals are caught. End: everything printed has arrived, else a line on stderr and 1; where the
+// reader of a pipe went away (gyre run ... | head -1) no line and CLI_CLOSED_PIPE, as the shell reports a program that SIGPIPE
+// ended. A status that tells of a failure already stays. Returns the program's status.
+enum { CLI_CLOSED_PIPE = 141 };
+void cli_begin(void);
+int cli_end(int status);
+
+// Everything printed so far has arrived? For commands that print while they work: they stop at the first failure.
+gyre_status cli_flush(gyre_error *err) GYRE_MUST_USE;
+
 // True once SIGINT or SIGTERM arrived; commands stop cleanly and return 130.
 bool cli_interrupted(void);
-void cli_catch_signals(void);
 
 // One line on stderr that is redrawn on a terminal and printed at each tenth elsewhere. eta < 0: unknown.
 void cli_progress(double fraction, double eta_seconds, const char *what);
@@ -41,5 +51,7 @@ struct cli_engine {
 gyre_status cli_open(const char *model, const struct cli_engine *options, bool quiet, gyre_engine **out,
                      gyre_error *err);
 
+// Text as a JSON string; bytes that are no UTF-8, as names of files may have them, become "?". NULL where memory ran out.
+json_t *cli_json_text(const char *text);
 // Writes a JSON value as one document to stdout and drops the reference; returns the exit status.
 int cli_print_json(json_t *value);

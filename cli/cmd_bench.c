@@ -141,7 +141,10 @@ static int bench_all(const struct bench *b)
         st = bench_device(b, all ? d[i].id : b->engine.device, &r, &err);
         if (st != GYRE_OK) break;
         if (b->json) json_array_append_new(results, result_json(b, &r));
-        else print_result(b, &r);
+        else {
+            print_result(b, &r);
+            st = cli_flush(&err);
+        }
     }
     if (st == GYRE_OK && b->json) return cli_print_json(json_pack("{s:o}", "results", results));
     json_decref(results);

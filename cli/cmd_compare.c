@@ -49,12 +49,6 @@ static int parse_settings(struct compare *c, const struct options *o)
     return -1;
 }
 
-static bool is_file(const char *recipe)
-{
-    const char *dot = strrchr(recipe, '.');
-    return strchr(recipe, '/') || (dot && (strcmp(dot, ".yaml") == 0 || strcmp(dot, ".yml") == 0));
-}
-
 // The digest of all that a recipe says, in its canonical form.
 static gyre_status recipe_key(const struct gyre_recipe *recipe, char key[GYRE_SHA256_HEX], gyre_error *err)
 {
@@ -76,7 +70,7 @@ static int add_recipe(struct compare *c, const char *arg)
     if (c->n_recipes == COMPARE_MAX)
         return cli_usage("too many recipes (--recipes): at most %d can be compared", COMPARE_MAX);
     const gyre_status st = gyre_recipe_find(arg, &recipe, &err);
-    if (st == GYRE_E_INVALID && !is_file(arg))
+    if (st == GYRE_E_INVALID && !gyre_recipe_is_file(arg))
         return cli_usage("unknown recipe (%s): there is no built-in one of that name; see gyre quantize --help", arg);
     if (st != GYRE_OK) return cli_fail(&err);
     struct compare_recipe *r = &c->recipe[c->n_recipes];
@@ -99,7 +93,7 @@ static bool conflict(const struct compare *c, uint32_t i)
 static void name_recipes(struct compare *c)
 {
     bool file[COMPARE_MAX];
-    for (uint32_t i = 0; i < c->n_recipes; i++) file[i] = conflict(c, i) && is_file(c->recipe[i].arg);
+    for (uint32_t i = 0; i < c->n_recipes; i++) file[i] = conflict(c, i) && gyre_recipe_is_file(c->recipe[i].arg);
     for (uint32_t i = 0; i < c->n_recipes; i++) {
         if (file[i]) snprintf(c->recipe[i].label, sizeof c->recipe[i].label, "%.60s", cli_base_name(c->recipe[i].arg));
     }
@@ -156,6 +150,28 @@ static json_t *head(const struct compare *c)
                      (int)c->reference_k, "seed", seed, "profile", c->profile, "rows");
 }
 
+// Nothing that is written may be something that is read, or the other thing that is written.
+static gyre_status check_apart(const struct compare *c, const struct options *o, gyre_error *err)
+{
+    static const char *const table[] = {".md", ".csv", ".json", ".png"}, *const work[] = {"/compare.json"};
+    enum { TABLE = sizeof table / sizeof *table };
+    char journal[4096];
+    for (int i = 0; i < 2; i++) {
+        const char *to = i ? c->work : o->prefix, *const *ending = i ? work : table;
+        const size_t n = i ? 1 : TABLE;
+        GYRE_TRY(gyre_files_apart(to, ending, n, c->model, "the model", err));
+        for (uint32_t k = 0; k < o->texts.n; k++)
+            GYRE_TRY(gyre_files_apart(to, ending, n, o->texts.item[k], "a text", err));
+        for (uint32_t k = 0; k < c->calib.n; k++)
+            GYRE_TRY(gyre_files_apart(to, ending, n, c->calib.item[k], "a calibration text", err));
+        for (uint32_t k = 0; k < c->n_recipes; k++)
+            if (gyre_recipe_is_file(c->recipe[k].arg))
+                GYRE_TRY(gyre_files_apart(to, ending, n, c->recipe[k].arg, "a recipe", err));
+    }
+    if ((size_t)snprintf(journal, sizeof journal, "%s/compare.json", c->work) >= sizeof journal) return GYRE_OK;
+    return gyre_files_apart(o->prefix, table, TABLE, journal, "the journal of the comparison", err);
+}
+
 static int compare(struct compare *c, const struct options *o)
 {
     gyre_error err = {0};
@@ -165,6 +181,7 @@ static int compare(struct compare *c, const struct options *o)
     gyre_status st = GYRE_OK;
     snprintf(work, sizeof work, "%.4080s.work", o->prefix);
     c->work = o->work ? o->work : work;
+    GYRE_GO(check_apart(c, o, &err));
     GYRE_GO(cli_texts_read(&o->texts, &c->texts, &err));
     GYRE_GO(compare_begin(c, &err));
     result = head(c);
@@ -175,10 +192,7 @@ static int compare(struct compare *c, const struct options *o)
     table = cli_compare_markdown(result);
     GYRE_GO(cli_compare_write(result, table, o->prefix, &err));
     fputs(table, stdout);
-    if (fflush(stdout) != 0)
-        GYRE_GO(gyre_fail(&err, GYRE_E_IO,
-                          "cannot write the table (standard output): it is closed or full; it is in %s.md, too",
-                          o->prefix));
+    GYRE_GO(cli_flush(&err));
     if (!o->work && !o->keep && !failed) compare_clean(c);
     if (failed)
         st = gyre_fail(&err, GYRE_E_UNSUPPORTED,

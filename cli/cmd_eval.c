@@ -1,6 +1,7 @@
 // gyre eval: perplexity of texts, and the divergence from a reference model or its stored logits.
 #include "cli/cli.h"
 #include "cli/texts.h"
+#include "runtime/util/file.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,7 +32,7 @@ static int on_progress(void *user, double fraction, double ppl)
 
 static json_t *text_json(const struct eval *e, uint32_t i, const gyre_eval_result *r)
 {
-    json_t *out = json_pack("{s:s}", "text", e->texts.text[i].path);
+    json_t *out = json_pack("{s:o}", "text", cli_json_text(e->texts.text[i].path));
     if (!out || cli_eval_figures(out, r)) {
         json_decref(out);
         return NULL;
@@ -122,6 +123,20 @@ static void warn_calibrated(struct eval *e)
     }
 }
 
+// Stored logits must not replace what they are made from.
+static gyre_status check_apart(const struct eval *e, gyre_error *err)
+{
+    static const char *const model[] = {"", ".manifest.json"};
+    char path[4096];
+    for (size_t i = 0; i < sizeof model / sizeof *model; i++) {
+        if ((size_t)snprintf(path, sizeof path, "%s%s", e->model, model[i]) < sizeof path)
+            GYRE_TRY(gyre_file_apart(e->save, path, i ? "the model's manifest" : "the model", err));
+    }
+    GYRE_TRY(gyre_file_apart(e->save, e->reference, "the reference", err));
+    for (uint32_t i = 0; i < e->paths.n; i++) GYRE_TRY(gyre_file_apart(e->save, e->paths.item[i], "a text", err));
+    return GYRE_OK;
+}
+
 static int eval_model(struct eval *e)
 {
     gyre_error err = {0};
@@ -129,6 +144,7 @@ static int eval_model(struct eval *e)
     gyre_reference *stored = NULL;
     int status = 1;
     gyre_status st = GYRE_OK;
+    GYRE_GO(check_apart(e, &err));
     GYRE_GO(cli_texts_read(&e->paths, &e->texts, &err));
     warn_calibrated(e);
     if (e->reference && gyre_reference_is(e->reference)) GYRE_GO(gyre_reference_open(e->reference, &stored, &err));

@@ -1,5 +1,6 @@
 // gyre inspect: what a model file holds, and what it will cost on a device.
 #include "cli/cli.h"
+#include "runtime/util/file.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -101,7 +102,8 @@ static int run(int argc, char **argv)
     if (stop >= 0) return stop;
     gyre_error err = {0};
     char *text = NULL;
-    gyre_status st = gyre_inspect(path, &text, &err);
+    gyre_status st = gyre_file_apart(graph, path, "the model", &err);
+    if (st == GYRE_OK) st = gyre_inspect(path, &text, &err);
     if (st == GYRE_OK && graph) st = write_graph(path, &engine, graph, &err);
     if (st == GYRE_OK && json) puts(text);
     if (st == GYRE_OK && !json) {

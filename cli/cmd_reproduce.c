@@ -11,13 +11,15 @@ static int on_progress(void *user, double fraction, double eta, const char *what
     return cli_interrupted();
 }
 
+static json_t *text_or_null(const char *text) { return *text ? cli_json_text(text) : json_null(); }
+
 static int print_json(const gyre_reproduce_params *p, const gyre_reproduce_result *r, const gyre_error *err)
 {
-    return cli_print_json(json_pack("{s:b, s:s, s:I, s:I, s:s?, s:b, s:s?, s:s?}", "ok", err->code == GYRE_OK,
-                                    "manifest", p->manifest, "tensors", (json_int_t)r->tensors, "differing",
-                                    (json_int_t)r->differing, "first", *r->first ? r->first : NULL, "metadata_differs",
-                                    (int)r->metadata_differs, "surroundings", *r->surroundings ? r->surroundings : NULL,
-                                    "error", err->code == GYRE_OK ? NULL : err->message));
+    return cli_print_json(json_pack("{s:b, s:o, s:I, s:I, s:o, s:b, s:o, s:o}", "ok", err->code == GYRE_OK, "manifest",
+                                    cli_json_text(p->manifest), "tensors", (json_int_t)r->tensors, "differing",
+                                    (json_int_t)r->differing, "first", text_or_null(r->first), "metadata_differs",
+                                    (int)r->metadata_differs, "surroundings", text_or_null(r->surroundings), "error",
+                                    text_or_null(err->code == GYRE_OK ? "" : err->message)));
 }
 
 static int run(int argc, char **argv)

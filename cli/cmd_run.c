@@ -45,7 +45,7 @@ static gyre_status emit(const struct run *r, struct text *all, const char *bytes
 {
     if (!r->json && n) {
         fwrite(bytes, 1, n, stdout);
-        fflush(stdout);
+        GYRE_TRY(cli_flush(err));
     }
     return text_append(all, bytes, n) ? GYRE_OK : gyre_fail(err, GYRE_E_NOMEM, "cannot generate: out of memory");
 }

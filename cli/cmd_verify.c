@@ -16,13 +16,14 @@ static int print_json(const gyre_verify_params *p, const gyre_verify_result *r, 
 {
     json_t *checks = json_array();
     for (uint32_t i = 0; i < r->n_checks; i++)
-        json_array_append_new(checks, json_pack("{s:s, s:b, s:s}", "name", r->check[i].name, "ok", (int)r->check[i].ok,
-                                                "detail", r->check[i].detail));
-    json_t *worst =
-        r->worst_error < 0 ? json_null() : json_pack("{s:s, s:f}", "tensor", r->worst, "error", r->worst_error);
-    return cli_print_json(json_pack("{s:b, s:s, s:I, s:I, s:o, s:o}", "ok", (int)ok, "file", p->file, "tensors",
-                                    (json_int_t)r->tensors, "linears", (json_int_t)r->linears, "checks", checks,
-                                    "worst", worst));
+        json_array_append_new(checks, json_pack("{s:s, s:b, s:o}", "name", r->check[i].name, "ok", (int)r->check[i].ok,
+                                                "detail", cli_json_text(r->check[i].detail)));
+    json_t *worst = r->worst_error < 0
+                        ? json_null()
+                        : json_pack("{s:o, s:f}", "tensor", cli_json_text(r->worst), "error", r->worst_error);
+    return cli_print_json(json_pack("{s:b, s:o, s:I, s:I, s:o, s:o}", "ok", (int)ok, "file", cli_json_text(p->file),
+                                    "tensors", (json_int_t)r->tensors, "linears", (json_int_t)r->linears, "checks",
+                                    checks, "worst", worst));
 }
 
 static void print_text(const gyre_verify_params *p, const gyre_verify_result *r, bool ok)

@@ -1,5 +1,5 @@
 // The program: picks a command. Exit status: 0 done, 1 failed (one line on stderr), 2 wrong usage, 3 no usable device,
-// 130 interrupted.
+// 130 interrupted, 141 the reader of standard output went away.
 #include "cli/cli.h"
 
 #include <stdio.h>
@@ -19,7 +19,7 @@ static void usage(FILE *to)
     fputs("\ngyre COMMAND --help tells a command's options.\n", to);
 }
 
-int main(int argc, char **argv)
+static int command(int argc, char **argv)
 {
     if (argc < 2) {
         cli_usage("no command: one of devices, quantize, recipes, run, eval, compare, bench, inspect, tokenize, "
@@ -35,9 +35,14 @@ int main(int argc, char **argv)
         puts("gyre " GYRE_VERSION);
         return 0;
     }
-    cli_catch_signals();
     for (int i = 0; i < COMMANDS; i++) {
         if (strcmp(argv[1], commands[i]->name) == 0) return commands[i]->run(argc - 2, argv + 2);
     }
     return cli_usage("unknown command (%s): there is none of that name; see gyre --help", argv[1]);
+}
+
+int main(int argc, char **argv)
+{
+    cli_begin();
+    return cli_end(command(argc, argv));
 }

@@ -92,6 +92,12 @@ static gyre_status key_of(json_t *id, char key[GYRE_SHA256_HEX], gyre_error *err
     return good ? GYRE_OK : no_memory(err);
 }
 
+static gyre_status texts_apart(const struct compare *c, const char *output, gyre_error *err)
+{
+    for (uint32_t i = 0; i < c->texts.n; i++) GYRE_TRY(gyre_file_apart(output, c->texts.text[i].path, "a text", err));
+    return GYRE_OK;
+}
+
 gyre_status compare_begin(struct compare *c, gyre_error *err)
 {
     char key[GYRE_SHA256_HEX];
@@ -104,7 +110,7 @@ gyre_status compare_begin(struct compare *c, gyre_error *err)
     GYRE_TRY(cli_cells_open(c->work, &c->cells, err));
     GYRE_TRY(key_of(identity(c), key, err));
     snprintf(c->reference_path, sizeof c->reference_path, "%.4000s/float-%.12s.logits", c->work, key);
-    return GYRE_OK;
+    return texts_apart(c, c->reference_path, err);
 }
 
 void compare_end(struct compare *c)
@@ -302,6 +308,7 @@ static gyre_status need_weights(struct compare *c, const struct compare_recipe *
     else cli_setting_weights(s, setting);
     if ((size_t)snprintf(path, size, "%s/%s-%s-%.8s.gguf", c->work, r->stem, setting, key) >= size)
         return gyre_fail(err, GYRE_E_IO, "cannot use folder (%s): its name is too long", c->work);
+    GYRE_TRY(texts_apart(c, path, err)); // gyre_quantize sees to what it reads itself
     *record = cli_cells_find(&c->cells, "weights", key);
     if (*record && gyre_file_exists(path)) return GYRE_OK;
     snprintf(tick.what, sizeof tick.what, "cell %u of %u: quantizing %.60s %s", c->at, c->total, r->label, setting);

@@ -1,6 +1,7 @@
 // Writing OUT.part and ending a run. See output.h; the journal's content is journal.c's.
 #include "quantizer/file/output.h"
 #include "quantizer/file/journal.h"
+#include "quantizer/recipe/recipe.h"
 #include "runtime/util/base.h"
 #include "runtime/util/file.h"
 
@@ -31,12 +32,38 @@ static char *joined(const char *a, const char *b)
     return s;
 }
 
+// A run would destroy what it reads, or its own record, if any of the files that it writes were one of its inputs.
+static gyre_status check_apart(const gyre_quantize_params *p, gyre_error *err)
+{
+    static const char *const beside[] = {"", ".part", ".journal", ".journal/state.json", ".manifest.json"};
+    static const char *const report[] = {"/report.html", "/report.md"};
+    const struct {
+        const char *path, *const *ending;
+        size_t n;
+    } written[] = {{p->output, beside, GYRE_COUNT(beside)}, {p->report_dir, report, GYRE_COUNT(report)}};
+    const char *recipe = p->recipe && gyre_recipe_is_file(p->recipe) ? p->recipe : NULL;
+    for (size_t i = 0; i < GYRE_COUNT(written) && written[i].path; i++) {
+        GYRE_TRY(gyre_files_apart(written[i].path, written[i].ending, written[i].n, p->source, "the base model", err));
+        GYRE_TRY(gyre_files_apart(written[i].path, written[i].ending, written[i].n, recipe, "the recipe", err));
+        for (uint32_t k = 0; k < p->n_calib; k++)
+            GYRE_TRY(gyre_files_apart(written[i].path, written[i].ending, written[i].n, p->calib[k],
+                                      "a calibration text", err));
+    }
+    for (size_t i = 0; p->report_dir && i < GYRE_COUNT(beside); i++) {
+        char path[4096];
+        if ((size_t)snprintf(path, sizeof path, "%s%s", p->output, beside[i]) < sizeof path)
+            GYRE_TRY(gyre_files_apart(p->report_dir, report, GYRE_COUNT(report), path, "a file of the output", err));
+    }
+    return GYRE_OK;
+}
+
 gyre_status gyre_output_check(const gyre_quantize_params *params, gyre_error *err)
 {
     gyre_status st = GYRE_OK;
     struct stat info;
     const char *path = params->output;
     if (!path || !*path) return gyre_fail(err, GYRE_E_INVALID, "no output file: give its name");
+    GYRE_TRY(check_apart(params, err));
     char *journal = joined(path, ".journal"), *folder = joined(path, "");
     if (!journal || !folder) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "cannot write (%s): out of memory", path));
     char *slash = strrchr(folder, '/');

@@ -33,6 +33,11 @@ static bool ends_in(const char *name, const char *end)
     return n > m && !strcmp(name + n - m, end);
 }
 
+bool gyre_recipe_is_file(const char *name)
+{
+    return !built_in(name) && (strchr(name, '/') || ends_in(name, ".yaml") || ends_in(name, ".yml"));
+}
+
 static gyre_status unknown(const char *name, gyre_error *err)
 {
     char names[160] = "";
@@ -62,8 +67,7 @@ gyre_status gyre_recipe_find(const char *name, struct gyre_recipe *out, gyre_err
 {
     const struct gyre_recipe_builtin *b = built_in(name);
     if (b) return gyre_recipe_parse(b->text, b->bytes, b->name, out, err);
-    if (strchr(name, '/') || ends_in(name, ".yaml") || ends_in(name, ".yml")) return read_file(name, out, err);
-    return unknown(name, err);
+    return gyre_recipe_is_file(name) ? read_file(name, out, err) : unknown(name, err);
 }
 
 gyre_status gyre_recipe_describe(const char *name, gyre_recipe_form form, char **text, gyre_error *err)

@@ -63,7 +63,10 @@ struct gyre_recipe {
     struct gyre_exception exception[GYRE_MAX_EXCEPTIONS];
 };
 
-// Fills a recipe from a built-in name or, where `name` has a '/' or ends in .yaml or .yml, from a file.
+// Is `name` a file's, as gyre_recipe_find takes it: not built in, and with a '/' or .yaml or .yml at its end?
+bool gyre_recipe_is_file(const char *name);
+
+// Fills a recipe from a built-in name or from a file.
 // GYRE_E_INVALID for an unknown name, GYRE_E_IO for a file that cannot be read; GYRE_E_FORMAT for a text that is no
 // recipe: the message says where, "(FILE:LINE:COLUMN)", and what is allowed there. After an error *out means nothing.
 gyre_status gyre_recipe_find(const char *name, struct gyre_recipe *out, gyre_error *err) GYRE_MUST_USE;

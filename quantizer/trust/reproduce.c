@@ -183,6 +183,18 @@ static gyre_status make_folder(struct reproduction *r, gyre_error *err)
     return GYRE_OK;
 }
 
+// What is written here and is not the run's own business: its files beside the manifest, and the recipe's text.
+static gyre_status check_apart(const struct reproduction *r, gyre_error *err)
+{
+    static const char *const beside[] = {".part", ".journal", ".journal/state.json", ".recipe.yaml"};
+    const gyre_reproduce_params *p = r->params;
+    GYRE_TRY(gyre_files_apart(r->output, beside, GYRE_COUNT(beside), p->manifest, "the manifest", err));
+    GYRE_TRY(gyre_file_apart(r->recipe, p->base, "the base model", err));
+    for (uint32_t i = 0; i < p->n_calib; i++)
+        GYRE_TRY(gyre_file_apart(r->recipe, p->calib[i], "a calibration text", err));
+    return GYRE_OK;
+}
+
 // ---- the run ----------------------------------------------------------------------------------------------
 
 static gyre_status quantize_again(struct reproduction *r, gyre_error *err)
@@ -291,6 +303,7 @@ gyre_status gyre_reproduce(const gyre_reproduce_params *params, gyre_reproduce_r
                   "reproduce: the manifest was made by gyre %s, this is %s: bytes may differ",
                   gyre_json_show(json_object_get(r.then.json, "gyre")).text, GYRE_VERSION);
     GYRE_GO(make_folder(&r, err));
+    GYRE_GO(check_apart(&r, err));
     GYRE_GO(quantize_again(&r, err));
     GYRE_GO(gyre_manifest_read(r.manifest, &r.now, err));
     GYRE_GO(compare(&r, err));

@@ -2,6 +2,7 @@
 // directory (rename(2), POSIX.1-2017: the target always names the old or the new file).
 #include "runtime/util/file.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -174,6 +175,68 @@ void gyre_file_forget(const void *mapped, uint64_t bytes)
 }
 
 bool gyre_file_exists(const char *path) { return access(path, F_OK) == 0; }
+
+static bool same(const struct stat *a, const struct stat *b)
+{
+    return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
+}
+
+// What a path leads to: itself, or its folder where it does not exist yet. -1 where that is missing, too; else 1 for itself.
+static int look(const char *path, struct stat *info)
+{
+    char folder[PATH_MAX];
+    if (!stat(path, info)) return 1;
+    const char *slash = strrchr(path, '/');
+    if (!slash) return stat(".", info);
+    if ((size_t)snprintf(folder, sizeof folder, "%.*s", (int)(slash - path + 1), path) >= sizeof folder) return -1;
+    return stat(folder, info);
+}
+
+static const char *last_part(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+// Is it one of the folder's files, whatever it is called there?
+static bool holds(const char *folder, const struct stat *file)
+{
+    struct stat info;
+    bool found = false;
+    DIR *dir = opendir(folder);
+    for (struct dirent *e; dir && !found && (e = readdir(dir));)
+        found = !fstatat(dirfd(dir), e->d_name, &info, 0) && S_ISREG(info.st_mode) && same(&info, file);
+    if (dir) closedir(dir);
+    return found;
+}
+
+gyre_status gyre_file_apart(const char *output, const char *input, const char *what, gyre_error *err)
+{
+    struct stat out, in;
+    if (!output || !input) return GYRE_OK;
+    const int there = look(output, &out), given = look(input, &in);
+    if (there < 0 || there != given) return GYRE_OK;
+    if (same(&out, &in) && (there || !strcmp(last_part(output), last_part(input))))
+        return gyre_fail(err, GYRE_E_IO, "cannot write (%s): it is %s itself; choose another name", output, what);
+    if (there && S_ISDIR(in.st_mode) && S_ISREG(out.st_mode) && holds(input, &out))
+        return gyre_fail(err, GYRE_E_IO, "cannot write (%s): it is a file of %s, %s; choose another name", output, what,
+                         input);
+    return GYRE_OK;
+}
+
+gyre_status gyre_files_apart(const char *output, const char *const *endings, size_t n, const char *input,
+                             const char *what, gyre_error *err)
+{
+    char path[PATH_MAX];
+    for (size_t i = 0; i < n; i++) {
+        if ((size_t)snprintf(path, sizeof path, "%s%s", output, endings[i]) >= sizeof path) {
+            errno = ENAMETOOLONG;
+            return fail_io(err, "write file", output);
+        }
+        GYRE_TRY(gyre_file_apart(path, input, what, err));
+    }
+    return GYRE_OK;
+}
 
 gyre_status gyre_disk_free(const char *path, uint64_t *bytes, gyre_error *err)
 {

@@ -6,6 +6,7 @@
 #include "runtime/util/status.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 // A regular file's bytes, read-only, valid until gyre_file_unmap. An empty file has size 0 and a
@@ -37,6 +38,14 @@ gyre_status gyre_file_write2(const char *path, const void *const data[2], const 
 gyre_status gyre_file_commit(const char *temp, const char *path, gyre_error *err) GYRE_MUST_USE;
 
 bool gyre_file_exists(const char *path);
+
+// May `output` be written while `input`, a file or a folder, is read? Not where they are one file or one folder, nor where
+// the output is a file of the folder: by device and inode, so through links and under any spelling; where both are still to
+// be made, by their folder's and their name. `what` says what the input is ("the base model"); NULL paths: nothing to compare.
+gyre_status gyre_file_apart(const char *output, const char *input, const char *what, gyre_error *err) GYRE_MUST_USE;
+// The same for everything that is written as PATH, PATH.part, PATH.journal and the like: `endings` are `n` texts.
+gyre_status gyre_files_apart(const char *output, const char *const *endings, size_t n, const char *input,
+                             const char *what, gyre_error *err) GYRE_MUST_USE;
 
 // Bytes that an unprivileged process may still write where `path` lies; `path` itself need not exist yet.
 gyre_status gyre_disk_free(const char *path, uint64_t *bytes, gyre_error *err) GYRE_MUST_USE;

@@ -179,6 +179,43 @@ static void free_space(void **state)
     ok(gyre_disk_free("/not/yet/there.gguf", &there, &err), &err);
 }
 
+static bool apart(const char *output, const char *input)
+{
+    gyre_error err = {0};
+    const gyre_status st = gyre_file_apart(output, input, "the input", &err);
+    if (st != GYRE_OK) refused(st, GYRE_E_IO, &err, output);
+    return st == GYRE_OK;
+}
+
+static void outputs_are_no_inputs(void **state)
+{
+    (void)state;
+    gyre_error err = {0};
+    ok(gyre_make_dirs("in", &err), &err);
+    ok(gyre_file_write("in/shard", "x", 1, &err), &err);
+    ok(gyre_file_write("other", "x", 1, &err), &err);
+    assert_int_equal(symlink("in/shard", "soft") + link("in/shard", "hard") + symlink("in", "folder"), 0);
+    static const char *const names[] = {"in/shard", "./in//shard", "in/../in/shard", "soft", "hard", "folder/shard"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        assert_false(apart(names[i], "in/shard"));
+        assert_false(apart("in/shard", names[i]));
+        assert_false(apart(names[i], "in")); // a file of that folder
+        assert_true(apart(names[i], "other") && apart("other", names[i]));
+    }
+    assert_false(apart("in", "folder")); // the folder itself
+    assert_true(apart("in/new", "in") && apart("other", "in") && apart("in", "in/shard"));
+    assert_true(apart("in/shard", NULL) && apart(NULL, "in/shard") && apart("new", "in/shard"));
+    assert_false(apart("new", "./new") || apart("in/new", "folder/new")); // both still to be made
+    assert_true(apart("new", "in/new") && apart("no/new", "no/new2"));
+    static const char *const endings[] = {".a", ""};
+    assert_int_equal(gyre_files_apart("other", endings, 2, "other", "the input", &err), GYRE_E_IO);
+    assert_int_equal(gyre_files_apart("other", endings, 1, "other", "the input", &err), GYRE_OK);
+    for (size_t i = 0; i < 3; i++) unlink(((const char *const[]){"soft", "hard", "folder"})[i]);
+    unlink("in/shard");
+    unlink("other");
+    rmdir("in");
+}
+
 int main(void)
 {
     char folder[] = "test-file-XXXXXX";
@@ -191,6 +228,7 @@ int main(void)
         cmocka_unit_test(reads_are_bounded),
         cmocka_unit_test(makes_folders),
         cmocka_unit_test(free_space),
+        cmocka_unit_test(outputs_are_no_inputs),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     if (chdir("..") || rmdir(folder)) return 1;
