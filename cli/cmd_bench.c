@@ -66,7 +66,7 @@ static gyre_status bench_device(const struct bench *b, const char *device, struc
     gyre_engine_describe(engine, &r->info);
     gyre_status st = run_once(b, engine, r, err); // compiles and warms
     if (st == GYRE_OK) st = run_once(b, engine, r, err);
-    gyre_engine_close(engine);
+    gyre_engine_close(engine, NULL);
     return st;
 }
 

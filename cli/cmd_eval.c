@@ -169,8 +169,8 @@ static int eval_model(struct eval *e)
     GYRE_GO(gyre_eval_texts(engine, texts, e->texts.n, &params, each, &all, &err));
     status = print(e, engine, each, &all);
 done:
-    gyre_engine_close(reference);
-    gyre_engine_close(engine);
+    gyre_engine_close(reference, NULL);
+    gyre_engine_close(engine, NULL);
     gyre_reference_close(stored);
     cli_texts_free(&e->texts);
     return st == GYRE_OK ? status : cli_fail(&err);

@@ -84,7 +84,7 @@ static gyre_status write_graph(const char *model, const struct cli_engine *optio
                        "cannot write graph (%s): the file could not be written; check the folder and the disk", path);
 done:
     free(dot);
-    gyre_engine_close(engine);
+    gyre_engine_close(engine, NULL);
     return st;
 }
 

@@ -59,22 +59,23 @@ static int report(const struct run *r, const gyre_engine *engine, const gyre_ses
     gyre_engine_describe(engine, &info);
     const double prefill = per_second(t.prefill_tokens, t.prefill_ns),
                  decode = per_second(t.decode_tokens, t.decode_ns);
+    const double warmup = (double)t.warmup_ns * 1e-9;
     const double gbps = decode * (double)info.weight_bytes_per_token * 1e-9;
     if (r->json) {
         json_t *ids = json_array();
         for (uint32_t i = 0; i < m->n; i++) json_array_append_new(ids, json_integer(m->tokens[i]));
-        return cli_print_json(json_pack("{s:o, s:o, s:s, s:s, s:I, s:I, s:f, s:f, s:f, s:i, s:i}", "text",
+        return cli_print_json(json_pack("{s:o, s:o, s:s, s:s, s:I, s:I, s:f, s:f, s:f, s:i, s:i, s:f}", "text",
                                         json_stringn(m->text.data, m->text.n), "tokens", ids, "stop", m->why, "device",
                                         info.device, "prompt_tokens", (json_int_t)m->prompt_tokens, "generated_tokens",
                                         (json_int_t)m->n, "prefill_tps", prefill, "decode_tps", decode, "decode_GBps",
-                                        gbps, "act", (int)info.act, "kv", (int)info.kv));
+                                        gbps, "act", (int)info.act, "kv", (int)info.kv, "warmup_s", warmup));
     }
     fputc('\n', stdout);
     fflush(stdout);
     fprintf(stderr,
-            "%zu prompt tokens at %.1f tok/s, %u tokens at %.1f tok/s (%.2f GB/s of weights) on %s, act %u, kv %u; "
-            "stopped by %s\n",
-            m->prompt_tokens, prefill, m->n, decode, gbps, info.device, info.act, info.kv, m->why);
+            "%.2f s to warm up, %zu prompt tokens at %.1f tok/s, %u tokens at %.1f tok/s (%.2f GB/s of weights) on %s, "
+            "act %u, kv %u; stopped by %s\n",
+            warmup, m->prompt_tokens, prefill, m->n, decode, gbps, info.device, info.act, info.kv, m->why);
     return 0;
 }
 
@@ -124,12 +125,13 @@ static int run_model(struct run *r)
     gyre_engine_describe(engine, &info);
     r->context = info.context;
     GYRE_GO(gyre_session_create(engine, &session, &err));
+    GYRE_GO(gyre_session_warm(session, m.prompt_tokens, &r->sampling, &err));
     GYRE_GO(gyre_session_sync(session, prompt, m.prompt_tokens, &r->sampling, &next, &err));
     GYRE_GO(generate(r, engine, session, next, &m, &err));
     status = report(r, engine, session, &m);
 done:
     gyre_session_destroy(session);
-    gyre_engine_close(engine);
+    gyre_engine_close(engine, NULL);
     free(prompt);
     free(m.text.data);
     free(m.tokens);

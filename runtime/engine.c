@@ -51,7 +51,8 @@ static gyre_status step_buffers(gyre_engine *e, gyre_error *err)
     e->row_data = calloc(e->max_rows, 16);
     e->state_data = calloc(e->sequences, 16);
     e->sequence_used = calloc(e->sequences, sizeof *e->sequence_used);
-    if (!e->row_data || !e->state_data || !e->sequence_used)
+    e->live = calloc(e->sequences, sizeof *e->live);
+    if (!e->row_data || !e->state_data || !e->sequence_used || !e->live)
         return gyre_fail(err, GYRE_E_NOMEM, "cannot open engine: out of memory");
     if (logits > gyre_device_info(e->device)->max_binding) {
         return gyre_fail(err, GYRE_E_DEVICE_MEM,
@@ -102,11 +103,13 @@ static gyre_status open_on(gyre_device *device, const char *path, const gyre_eng
 gyre_status gyre_engine_open(const char *model_path, const gyre_engine_params *params, gyre_engine **out,
                              gyre_error *err)
 {
+    static const gyre_engine_params defaults = {0};
+    if (!params) params = &defaults;
     *out = NULL;
+    if (!model_path) return gyre_fail(err, GYRE_E_INVALID, "cannot open engine: no model is named");
     gyre_engine *e = calloc(1, sizeof *e);
     if (!e) return gyre_fail(err, GYRE_E_NOMEM, "cannot open engine: out of memory");
     e->log = params->log;
-    e->owns_device = true;
     const struct gyre_device_options options = {
         .log = &e->log,
         .cache_dir = cache_dir(params->cache_dir, e->cache_dir, sizeof e->cache_dir),
@@ -118,7 +121,7 @@ gyre_status gyre_engine_open(const char *model_path, const gyre_engine_params *p
     gyre_status st = gyre_device_open(params->device, &options, &device, err);
     if (st == GYRE_OK) st = open_on(device, model_path, params, e, err);
     if (st != GYRE_OK) {
-        gyre_engine_close(e);
+        (void)gyre_engine_close(e, NULL);
         return st;
     }
     *out = e;
@@ -128,21 +131,48 @@ gyre_status gyre_engine_open(const char *model_path, const gyre_engine_params *p
 gyre_status gyre_engine_open_beside(gyre_engine *first, const char *model_path, const gyre_engine_params *params,
                                     gyre_engine **out, gyre_error *err)
 {
+    static const gyre_engine_params defaults = {0};
     *out = NULL;
+    if (!first || !model_path)
+        return gyre_fail(err, GYRE_E_INVALID, "cannot open engine: no %s is named", first ? "model" : "first engine");
     gyre_engine *e = calloc(1, sizeof *e);
     if (!e) return gyre_fail(err, GYRE_E_NOMEM, "cannot open engine: out of memory");
-    const gyre_status st = open_on(first->device, model_path, params, e, err);
+    e->first = first;
+    first->n_beside++;
+    const gyre_status st = open_on(first->device, model_path, params ? params : &defaults, e, err);
     if (st != GYRE_OK) {
-        gyre_engine_close(e);
+        (void)gyre_engine_close(e, NULL);
         return st;
     }
     *out = e;
     return GYRE_OK;
 }
 
-void gyre_engine_close(gyre_engine *e)
+// Names what is still open on an engine. GYRE_OK where nothing is.
+static gyre_status childless(const gyre_engine *e, gyre_error *err)
 {
-    if (!e) return;
+    char names[320] = "";
+    size_t at = 0;
+    uint32_t n = 0;
+    for (uint32_t i = 0; e->live && i < e->sequences; i++) {
+        if (!e->live[i]) continue;
+        if (n++ < 4) // "session 0 (12 tokens), session 2 (7 tokens)"
+            at += (size_t)snprintf(names + at, sizeof names - at, "%ssession %u (%zu tokens)", n > 1 ? ", " : "", i,
+                                   gyre_session_length(e->live[i]));
+    }
+    if (n > 4) at += (size_t)snprintf(names + at, sizeof names - at, " and %u more", n - 4);
+    if (e->n_beside)
+        snprintf(names + at, sizeof names - at, "%s%u engine%s beside it", n ? ", " : "", e->n_beside,
+                 e->n_beside > 1 ? "s" : "");
+    if (!n && !e->n_beside) return GYRE_OK;
+    return gyre_fail(err, GYRE_E_INVALID, "cannot close engine (%s): still open: %s; close these first",
+                     gyre_device_info(e->device)->id, names);
+}
+
+gyre_status gyre_engine_close(gyre_engine *e, gyre_error *err)
+{
+    if (!e) return GYRE_OK;
+    GYRE_TRY(childless(e, err));
     if (e->device) {
         for (uint32_t i = 0; i < e->n_steps; i++) gyre_graph_destroy(e->steps[i].graph);
         gyre_buffer_destroy(e->device, e->rows.buffer);
@@ -151,15 +181,18 @@ void gyre_engine_close(gyre_engine *e)
         gyre_buffer_destroy(e->device, e->logits.buffer);
         if (e->kv.device) gyre_kv_free(&e->kv);
         if (e->model.device) gyre_llama_free(&e->model);
-        if (e->owns_device) gyre_device_close(e->device);
+        if (!e->first) gyre_device_close(e->device);
     }
+    if (e->first) e->first->n_beside--;
     gyre_tokenizer_destroy(e->tokenizer);
     gyre_source_close(e->source);
     free(e->steps);
     free(e->row_data);
     free(e->state_data);
     free(e->sequence_used);
+    free(e->live);
     free(e);
+    return GYRE_OK;
 }
 
 void gyre_engine_describe(const gyre_engine *e, gyre_engine_info *out)
@@ -191,11 +224,12 @@ void gyre_engine_describe(const gyre_engine *e, gyre_engine_info *out)
     out->weight_bytes_per_token = e->model.weight_bytes - (hp->tied ? 0 : gyre_weight_bytes(&e->model.table));
 }
 
-gyre_status gyre_sequence_take(gyre_engine *e, uint32_t *slot, gyre_error *err)
+gyre_status gyre_sequence_take(gyre_engine *e, gyre_session *session, uint32_t *slot, gyre_error *err)
 {
     for (uint32_t i = 0; i < e->sequences; i++) {
         if (e->sequence_used[i]) continue;
         e->sequence_used[i] = true;
+        e->live[i] = session;
         *slot = i;
         return GYRE_OK;
     }
@@ -208,6 +242,7 @@ void gyre_sequence_release(gyre_engine *e, uint32_t slot)
 {
     gyre_kv_trim(&e->kv, slot, 0);
     e->sequence_used[slot] = false;
+    e->live[slot] = NULL;
 }
 
 gyre_engine_counters gyre_engine_count(const gyre_engine *e)
@@ -224,7 +259,7 @@ int gyre_list_devices(gyre_device_facts *out, int cap, gyre_device_missing *miss
     int n_absent = 0;
     const int n = gyre_devices_list(info, MOST, absent, MOST, &n_absent);
     static const char *const dot[] = {"none", "emulated", "accelerated"};
-    for (int i = 0; i < GYRE_MIN(GYRE_MIN(n, MOST), cap); i++) {
+    for (int i = 0; out && i < GYRE_MIN(GYRE_MIN(n, MOST), cap); i++) {
         gyre_device_facts *f = &out[i];
         *f = (gyre_device_facts){.software = info[i].software,
                                  .f16 = info[i].f16,
@@ -238,7 +273,7 @@ int gyre_list_devices(gyre_device_facts *out, int cap, gyre_device_missing *miss
         for (uint32_t s = info[i].subgroup_min; s && s <= info[i].subgroup_max && n_sizes < 4; s *= 2)
             f->subgroup_sizes[n_sizes++] = s;
     }
-    *n_missing = n_absent;
+    if (n_missing) *n_missing = n_absent;
     for (int i = 0; missing && i < GYRE_MIN(n_absent, cap_missing); i++) {
         snprintf(missing[i].backend, sizeof missing[i].backend, "%.15s", absent[i].backend);
         memcpy(missing[i].why, absent[i].why, sizeof missing[i].why);

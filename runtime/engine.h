@@ -15,7 +15,6 @@ struct gyre_step_graph {
 
 struct gyre_engine {
     gyre_device *device;
-    bool owns_device;
     gyre_log log;
     char cache_dir[1024]; // the device's options point here
     gyre_source *source;
@@ -25,6 +24,9 @@ struct gyre_engine {
     struct gyre_precision precision;
     uint32_t context, max_rows, sequences;
     bool *sequence_used; // [sequences]
+    gyre_session **live; // [sequences] whose they are; NULL where the engine itself uses one for a while
+    gyre_engine *first;  // the engine whose device this one borrows; NULL: it owns its device
+    uint32_t n_beside;   // engines that borrow this one's device
 
     // What a step updates between replays; see shaders/params.h for rows and kernels.def for the sampling state.
     struct gyre_binding rows, state, history, logits;
@@ -63,5 +65,11 @@ gyre_status gyre_engine_step_graph(gyre_engine *engine, uint32_t rows, uint32_t 
 gyre_status gyre_engine_profile(gyre_engine *engine, gyre_graph *graph, gyre_profile_row *rows, size_t cap, size_t *n,
                                 gyre_error *err) GYRE_MUST_USE;
 
-gyre_status gyre_sequence_take(gyre_engine *engine, uint32_t *slot, gyre_error *err) GYRE_MUST_USE;
+// Runs what a prompt of n tokens and decoding replay, with no live row.
+gyre_status gyre_engine_warm(gyre_engine *engine, size_t n, const gyre_sampling *sampling,
+                             gyre_error *err) GYRE_MUST_USE;
+
+// A free sequence, for a session or (NULL) for work of the engine's own.
+gyre_status gyre_sequence_take(gyre_engine *engine, gyre_session *session, uint32_t *slot,
+                               gyre_error *err) GYRE_MUST_USE;
 void gyre_sequence_release(gyre_engine *engine, uint32_t slot);

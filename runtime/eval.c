@@ -50,7 +50,7 @@ static gyre_status buffer(gyre_device *device, uint64_t bytes, const char *label
 static gyre_status runner_open(struct runner *r, gyre_engine *e, gyre_error *err)
 {
     r->engine = e;
-    GYRE_TRY(gyre_sequence_take(e, &r->slot, err));
+    GYRE_TRY(gyre_sequence_take(e, NULL, &r->slot, err));
     r->has_slot = true;
     return buffer(e->device, (uint64_t)e->max_rows * e->model.hp.width * sizeof(float), "eval hidden", &r->hidden, err);
 }

@@ -30,7 +30,8 @@ typedef struct gyre_device_missing {
     char backend[16], why[160];
 } gyre_device_missing;
 
-// Lists what exists (hardware first, `cpu` last); returns the number of devices, filling at most cap.
+// Lists what exists (hardware first, `cpu` last); returns the number of devices, filling at most cap. `missing` (at most
+// cap_missing) gets the backends without a device, *n_missing their number. out, missing and n_missing may be NULL.
 int gyre_list_devices(gyre_device_facts *out, int cap, gyre_device_missing *missing, int cap_missing, int *n_missing);
 
 // ---- engine -----------------------------------------------------------------------------------------
@@ -52,12 +53,16 @@ typedef struct gyre_engine_params {
     void *user;
 } gyre_engine_params;
 
+// params NULL: all defaults.
 gyre_status gyre_engine_open(const char *model_path, const gyre_engine_params *params, gyre_engine **out,
                              gyre_error *err) GYRE_MUST_USE;
-// A second model on the first one's device (eval --reference); `params->device` is ignored. Close it before `first`.
+// A second model on the first one's device (eval --reference); `params->device` is ignored. It counts as a child of
+// `first`.
 gyre_status gyre_engine_open_beside(gyre_engine *first, const char *model_path, const gyre_engine_params *params,
                                     gyre_engine **out, gyre_error *err) GYRE_MUST_USE;
-void gyre_engine_close(gyre_engine *engine);
+// GYRE_E_INVALID, and the engine stays as it is, while sessions or engines beside it are open: the message names them.
+// Accepts NULL.
+gyre_status gyre_engine_close(gyre_engine *engine, gyre_error *err);
 
 typedef struct gyre_engine_info {
     char device[32], device_name[128], arch[32];
@@ -69,8 +74,8 @@ typedef struct gyre_engine_info {
 } gyre_engine_info;
 void gyre_engine_describe(const gyre_engine *engine, gyre_engine_info *out);
 
-// Graphviz text of the decode graph after fusion; malloc'd in *out.
-gyre_status gyre_engine_dot(const gyre_engine *engine, char **out, gyre_error *err) GYRE_MUST_USE;
+// Graphviz text of the decode graph after fusion, which it records if need be; malloc'd in *out.
+gyre_status gyre_engine_dot(gyre_engine *engine, char **out, gyre_error *err) GYRE_MUST_USE;
 
 // What a model file holds, without a device: JSON text, malloc'd. Keys: path, container, bytes, metadata (arrays are given
 // by their length), tensors [{name, type, shape, bytes}], model {arch, layers, ...}, rotations {r3, r4, head}, memory
@@ -101,7 +106,7 @@ size_t gyre_text_flush(gyre_text_stream *stream, char *out, size_t cap);
 
 typedef struct gyre_session gyre_session;
 gyre_status gyre_session_create(gyre_engine *engine, gyre_session **out, gyre_error *err) GYRE_MUST_USE;
-void gyre_session_destroy(gyre_session *session);
+void gyre_session_destroy(gyre_session *session); // accepts NULL
 
 typedef struct gyre_sampling {
     float temperature;
@@ -111,19 +116,27 @@ typedef struct gyre_sampling {
 } gyre_sampling; // zeros: greedy
 
 // Makes the session hold exactly `tokens` (reusing the longest common prefix) and samples the token that follows.
-// n must be 1..context-1. *next receives it.
+// n must be 1..context. *next (may be NULL) receives it. After a failure the session holds no more than the common prefix.
 gyre_status gyre_session_sync(gyre_session *session, const uint32_t *tokens, size_t n, const gyre_sampling *sampling,
                               uint32_t *next, gyre_error *err) GYRE_MUST_USE;
-// Appends `token` (normally the last *next) and samples again: one recorded replay, no allocation.
+// Appends `token` (normally the last *next) and samples again: one recorded replay, no allocation. After a failure the
+// session is as it was.
 gyre_status gyre_session_decode(gyre_session *session, uint32_t token, uint32_t *next, gyre_error *err) GYRE_MUST_USE;
 size_t gyre_session_length(const gyre_session *session);
 
 typedef struct gyre_timings {
     uint64_t prefill_tokens, prefill_ns, decode_tokens, decode_ns, decode_host_ns;
+    uint64_t warmup_ns;
 } gyre_timings;
 gyre_timings gyre_session_timings(const gyre_session *session); // decode_host_ns: time not spent waiting for the device
 
-// Steps several sessions of one engine in one recorded graph (a server's unit of work). Each part appends n tokens.
+// Makes, compiles and runs once, on no tokens, every recording that a prompt of so many new tokens and the decoding after
+// it will replay, so that their times are those of the work alone. What this took is warmup_ns. Changes nothing else.
+gyre_status gyre_session_warm(gyre_session *session, size_t prompt_tokens, const gyre_sampling *sampling,
+                              gyre_error *err) GYRE_MUST_USE;
+
+// Steps several sessions of one engine in one recorded graph (a server's unit of work). Each part appends n tokens to
+// another session. After a failure all of them are as they were.
 typedef struct gyre_step_part {
     gyre_session *session;
     const uint32_t *tokens;

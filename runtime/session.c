@@ -19,13 +19,14 @@ struct gyre_session {
 gyre_status gyre_session_create(gyre_engine *engine, gyre_session **out, gyre_error *err)
 {
     *out = NULL;
+    if (!engine) return gyre_fail(err, GYRE_E_INVALID, "cannot start a session: there is no engine");
     gyre_session *s = calloc(1, sizeof *s);
     if (!s) return gyre_fail(err, GYRE_E_NOMEM, "cannot start a session: out of memory");
     s->tokens = malloc(engine->context * sizeof *s->tokens);
     s->rows = malloc(engine->context * sizeof *s->rows);
     gyre_status st =
         s->tokens && s->rows ? GYRE_OK : gyre_fail(err, GYRE_E_NOMEM, "cannot start a session: out of memory");
-    if (st == GYRE_OK) st = gyre_sequence_take(engine, &s->slot, err);
+    if (st == GYRE_OK) st = gyre_sequence_take(engine, s, &s->slot, err);
     if (st != GYRE_OK) {
         free(s->tokens);
         free(s->rows);
@@ -49,17 +50,23 @@ void gyre_session_destroy(gyre_session *s)
 size_t gyre_session_length(const gyre_session *s) { return s->length; }
 gyre_timings gyre_session_timings(const gyre_session *s) { return s->timings; }
 
-// Checks and appends n tokens as rows; the last one wants a sample. `out` has room for n.
-static gyre_status append(gyre_session *s, const uint32_t *tokens, size_t n, uint32_t *next, struct gyre_step_row *out,
-                          gyre_error *err)
+static gyre_status too_long(const gyre_session *s, size_t length, gyre_error *err)
+{
+    return gyre_fail(
+        err, GYRE_E_INVALID,
+        "cannot extend a session: %zu tokens do not fit the context of %u; shorten the text or open the model "
+        "with a longer context",
+        length, s->engine->context);
+}
+
+// Checks n tokens and writes them behind what the session holds, as rows; the last one wants a sample. The session's length
+// stays: only run() below moves it. `out` has room for n.
+static gyre_status stage(gyre_session *s, const uint32_t *tokens, size_t n, uint32_t *next, struct gyre_step_row *out,
+                         gyre_error *err)
 {
     gyre_engine *e = s->engine;
     if (n == 0) return gyre_fail(err, GYRE_E_INVALID, "cannot extend a session: there are no tokens");
-    if (s->length + n > e->context)
-        return gyre_fail(err, GYRE_E_INVALID,
-                         "cannot extend a session: %zu tokens do not fit the context of %u; shorten the text or open "
-                         "the model with a longer context",
-                         s->length + n, e->context);
+    if (n > e->context - s->length) return too_long(s, s->length + n, err);
     for (size_t i = 0; i < n; i++) {
         if (tokens[i] >= e->model.hp.vocab)
             return gyre_fail(err, GYRE_E_INVALID, "cannot extend a session: token %u is outside the vocabulary of %u",
@@ -67,10 +74,32 @@ static gyre_status append(gyre_session *s, const uint32_t *tokens, size_t n, uin
     }
     GYRE_TRY(gyre_kv_reserve(&e->kv, s->slot, s->length + (uint32_t)n, err));
     for (size_t i = 0; i < n; i++) {
-        s->tokens[s->length] = tokens[i];
-        out[i] = (struct gyre_step_row){tokens[i], s->slot, s->length++, i + 1 == n ? next : NULL, &s->sampling};
+        const uint32_t at = s->length + (uint32_t)i;
+        s->tokens[at] = tokens[i];
+        out[i] = (struct gyre_step_row){tokens[i], s->slot, at, i + 1 == n ? next : NULL, &s->sampling};
     }
     return GYRE_OK;
+}
+
+// The one place where sessions grow: all parts, and only when the whole step has succeeded. After a failure every session
+// is as long as before, its pages too; what the step may have written beyond is not relied on. `rows` has room for all.
+static gyre_status run(gyre_engine *e, gyre_step_part *parts, size_t n_parts, struct gyre_step_row *rows,
+                       uint64_t *waited, gyre_error *err)
+{
+    gyre_status st = GYRE_OK;
+    size_t n = 0, staged = 0;
+    for (; staged < n_parts; n += parts[staged++].n) {
+        gyre_step_part *p = &parts[staged];
+        st = stage(p->session, p->tokens, p->n, &p->next, rows + n, err);
+        if (st != GYRE_OK) break;
+    }
+    if (st == GYRE_OK) st = gyre_engine_step(e, rows, n, waited, err);
+    for (size_t i = 0; i < staged; i++) {
+        gyre_session *s = parts[i].session;
+        if (st == GYRE_OK) s->length += parts[i].n;
+        else gyre_kv_trim(&e->kv, s->slot, s->length);
+    }
+    return st;
 }
 
 gyre_status gyre_session_sync(gyre_session *s, const uint32_t *tokens, size_t n, const gyre_sampling *sampling,
@@ -79,18 +108,16 @@ gyre_status gyre_session_sync(gyre_session *s, const uint32_t *tokens, size_t n,
     const uint64_t start = gyre_clock_ns();
     if (n == 0)
         return gyre_fail(err, GYRE_E_INVALID, "cannot extend a session: the prompt is empty; give at least one token");
+    if (n > s->engine->context) return too_long(s, n, err);
     s->sampling = sampling ? *sampling : (gyre_sampling){0};
     uint32_t common = 0;
     while (common < s->length && common + 1 < n && s->tokens[common] == tokens[common]) common++;
     s->length = common;
     gyre_kv_trim(&s->engine->kv, s->slot, common);
-    GYRE_TRY(append(s, tokens + common, n - common, next, s->rows, err));
-    const gyre_status st = gyre_engine_step(s->engine, s->rows, n - common, NULL, err);
-    if (st != GYRE_OK) {
-        s->length = common; // what a failed step wrote is not relied on
-        return st;
-    }
-    s->timings.prefill_tokens += n - common;
+    gyre_step_part part = {s, tokens + common, (uint32_t)n - common, 0};
+    GYRE_TRY(run(s->engine, &part, 1, s->rows, NULL, err));
+    if (next) *next = part.next;
+    s->timings.prefill_tokens += part.n;
     s->timings.prefill_ns += gyre_clock_ns() - start;
     return GYRE_OK;
 }
@@ -98,10 +125,10 @@ gyre_status gyre_session_sync(gyre_session *s, const uint32_t *tokens, size_t n,
 gyre_status gyre_session_decode(gyre_session *s, uint32_t token, uint32_t *next, gyre_error *err)
 {
     const uint64_t start = gyre_clock_ns();
-    struct gyre_step_row row;
     uint64_t waited = 0;
-    GYRE_TRY(append(s, &token, 1, next, &row, err));
-    GYRE_TRY(gyre_engine_step(s->engine, &row, 1, &waited, err));
+    gyre_step_part part = {s, &token, 1, 0};
+    GYRE_TRY(run(s->engine, &part, 1, s->rows, &waited, err));
+    if (next) *next = part.next;
     const uint64_t total = gyre_clock_ns() - start;
     s->timings.decode_tokens++;
     s->timings.decode_ns += total;
@@ -112,23 +139,30 @@ gyre_status gyre_session_decode(gyre_session *s, uint32_t token, uint32_t *next,
 gyre_status gyre_step(gyre_engine *e, gyre_step_part *parts, size_t n_parts, gyre_error *err)
 {
     size_t n = 0;
-    for (size_t i = 0; i < n_parts; i++) n += parts[i].n;
-    struct gyre_step_row *rows = malloc(GYRE_MAX(n, 1) * sizeof *rows);
+    for (size_t i = 0; i < n_parts; n += parts[i++].n) {
+        if (parts[i].session->engine != e)
+            return gyre_fail(err, GYRE_E_INVALID, "cannot step: session %zu belongs to another engine", i);
+        for (size_t k = 0; k < i; k++) {
+            if (parts[k].session == parts[i].session)
+                return gyre_fail(err, GYRE_E_INVALID,
+                                 "cannot step: parts %zu and %zu are the same session; give its tokens in one part", k,
+                                 i);
+        }
+    }
+    struct gyre_step_row *rows = calloc(GYRE_MAX(n, 1), sizeof *rows);
     if (!rows) return gyre_fail(err, GYRE_E_NOMEM, "cannot step: out of memory");
     e->host_allocations++;
-    gyre_status st = GYRE_OK;
-    size_t at = 0;
-    for (size_t i = 0; i < n_parts; at += parts[i].n, i++) {
-        if (parts[i].session->engine != e) {
-            st = gyre_fail(err, GYRE_E_INVALID, "cannot step: session %zu belongs to another engine", i);
-            goto done;
-        }
-        GYRE_GO(append(parts[i].session, parts[i].tokens, parts[i].n, &parts[i].next, rows + at, err));
-    }
-    st = gyre_engine_step(e, rows, n, NULL, err);
-done:
+    const gyre_status st = run(e, parts, n_parts, rows, NULL, err);
     free(rows);
     return st;
+}
+
+gyre_status gyre_session_warm(gyre_session *s, size_t prompt_tokens, const gyre_sampling *sampling, gyre_error *err)
+{
+    const uint64_t start = gyre_clock_ns();
+    GYRE_TRY(gyre_engine_warm(s->engine, prompt_tokens, sampling, err));
+    s->timings.warmup_ns += gyre_clock_ns() - start;
+    return GYRE_OK;
 }
 
 gyre_status gyre_logits(gyre_engine *e, const uint32_t *tokens, size_t n, float *logits, gyre_error *err)

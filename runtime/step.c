@@ -86,8 +86,9 @@ static gyre_status set_state(gyre_engine *e, uint32_t i, const gyre_sampling *s,
     const uint32_t want[4] = {s ? gyre_f32_bits(s->temperature) : 0, gyre_f32_bits(top_p), s ? s->seed : 0,
                               s ? s->top_k : 0};
     if (memcmp(e->state_data + 4 * (size_t)i, want, sizeof want) == 0) return GYRE_OK;
-    memcpy(e->state_data + 4 * (size_t)i, want, sizeof want);
-    return gyre_buffer_write(e->device, e->state.buffer, (uint64_t)i * 16, want, sizeof want, err);
+    GYRE_TRY(gyre_buffer_write(e->device, e->state.buffer, (uint64_t)i * 16, want, sizeof want, err));
+    memcpy(e->state_data + 4 * (size_t)i, want, sizeof want); // only now it is what the device holds
+    return GYRE_OK;
 }
 
 // One chunk: `n` rows, those that want a sample first (`order` maps graph rows to list rows).
@@ -156,9 +157,33 @@ gyre_status gyre_engine_step(gyre_engine *e, const struct gyre_step_row *rows, s
     return GYRE_OK;
 }
 
-gyre_status gyre_engine_dot(const gyre_engine *engine, char **out, gyre_error *err)
+// One replay of a bucket on rows of which none is live.
+static gyre_status warm(gyre_engine *e, uint32_t bucket, uint32_t k, gyre_error *err)
 {
-    gyre_engine *e = (gyre_engine *)(uintptr_t)engine; // recording a graph on demand does not change what the engine is
+    gyre_graph *step = NULL;
+    GYRE_TRY(gyre_engine_step_graph(e, bucket, k, &step, err));
+    e->resident = false;
+    memset(e->row_data, 0, (size_t)bucket * 16);
+    GYRE_TRY(gyre_buffer_write(e->device, e->rows.buffer, 0, e->row_data, (uint64_t)bucket * 16, err));
+    GYRE_TRY(gyre_graph_submit(step, err));
+    return gyre_wait(e->device, err);
+}
+
+gyre_status gyre_engine_warm(gyre_engine *e, size_t n, const gyre_sampling *sampling, gyre_error *err)
+{
+    const uint32_t k = candidates(sampling, e->model.hp.vocab);
+    for (size_t at = 0, last = 0; at < n;) {
+        const uint32_t chunk = chunk_size(e, n - at), bucket = gyre_engine_bucket(e, chunk);
+        at += chunk;
+        const bool samples = at == n; // only the last row of a prompt wants one, so the chunks before take the best
+        if (bucket != last || samples) GYRE_TRY(warm(e, bucket, samples ? k : 1, err));
+        last = bucket;
+    }
+    return warm(e, 1, k, err);
+}
+
+gyre_status gyre_engine_dot(gyre_engine *e, char **out, gyre_error *err)
+{
     gyre_graph *step = NULL;
     GYRE_TRY(gyre_engine_step_graph(e, 1, 1, &step, err));
     return gyre_graph_dot(step, out, err);

@@ -213,7 +213,7 @@ static gyre_status evaluate(struct compare *c, const char *file, uint32_t act, u
     *row = add_results(c, each, &all, info.device, *row);
     if (!*row) st = no_memory(err);
 done:
-    gyre_engine_close(engine);
+    gyre_engine_close(engine, NULL);
     if (st != GYRE_OK) {
         json_decref(*row);
         *row = NULL;

@@ -93,7 +93,10 @@ gyre_status gyre_kv_reserve(struct gyre_kv *kv, uint32_t sequence, uint32_t leng
     for (uint32_t i = held; i < want; i++) row[i] = kv->free_pages[--kv->n_free];
     kv->n_held[sequence] = want;
     const uint64_t offset = ((uint64_t)sequence * kv->page_stride + held) * sizeof *row;
-    return gyre_buffer_write(kv->device, kv->pages, offset, row + held, (want - held) * sizeof *row, err);
+    const gyre_status st =
+        gyre_buffer_write(kv->device, kv->pages, offset, row + held, (want - held) * sizeof *row, err);
+    if (st != GYRE_OK) gyre_kv_trim(kv, sequence, held * GYRE_PAGE); // the device does not know these pages
+    return st;
 }
 
 void gyre_kv_trim(struct gyre_kv *kv, uint32_t sequence, uint32_t length)

@@ -96,7 +96,7 @@ class Options(Case):
         greedy = self.json(*base, "-n", 12)
         self.assertEqual(greedy["device"], "cpu")
         self.assertLessEqual(len(greedy["tokens"]), 12)
-        for key in ("text", "prefill_tps", "decode_tps"):
+        for key in ("text", "prefill_tps", "decode_tps", "warmup_s"):
             self.assertIn(key, greedy)
         self.assertEqual(len(self.json(*base, "-n", 3)["tokens"]), min(3, len(greedy["tokens"])))
         self.assertNotEqual(self.json("run", self.model, "-p", "a dog", "--device", "cpu", "-n", 12)["tokens"], greedy["tokens"])

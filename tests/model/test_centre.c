@@ -147,7 +147,7 @@ static bool engine_logits(const char *path, const char *device, uint32_t kv, flo
     const gyre_status st = gyre_engine_open(path, &p, &e, &err);
     if (st == GYRE_E_NO_DEVICE && !demanded(device)) return false;
     if (st || gyre_logits(e, tokens, ROWS, out, &err)) fail_msg("%s", err.message);
-    gyre_engine_close(e);
+    gyre_engine_close(e, NULL);
     return true;
 }
 
@@ -384,7 +384,7 @@ static void lies(void **state)
         const gyre_status st = gyre_engine_open(lying, &p, &e, &err);
         if (st != cases[i].status || !strstr(err.message, cases[i].says) || strchr(err.message, '\n'))
             fail_msg("lie %zu: status %d, \"%s\" (due: %s)", i, st, err.message, cases[i].says);
-        gyre_engine_close(e);
+        gyre_engine_close(e, NULL);
     }
 }
 

@@ -85,7 +85,7 @@ static void logits_of(const char *path, gyre_engine_params p, const char *device
     *have = e != NULL;
     if (!e) return;
     OK(gyre_logits(e, tokens, n, out, err));
-    gyre_engine_close(e);
+    gyre_engine_close(e, NULL);
 }
 
 static void test_devices_agree(void **state)
@@ -169,7 +169,7 @@ static void test_batch_equals_solo(void **state)
             assert_int_equal(parts[1].next, want_b[i + 1]);
         }
         for (int i = 0; i < 2; i++) gyre_session_destroy(s[i]);
-        gyre_engine_close(e);
+        gyre_engine_close(e, NULL);
     }
 }
 
@@ -195,7 +195,7 @@ static void test_prefix_is_reused(void **state)
     greedy(s, tokens, 70, again, 1); // all of it is there: the last token runs again
     assert_int_equal(fresh[0], again[0]);
     gyre_session_destroy(s);
-    gyre_engine_close(e);
+    gyre_engine_close(e, NULL);
 }
 
 // Decoding records nothing, makes no buffer and allocates no host memory, also across page borders.
@@ -219,7 +219,7 @@ static void test_decode_allocates_nothing(void **state)
         assert_int_equal(before.host_allocations, after.host_allocations);
         assert_int_equal(after.submissions - before.submissions, 40);
         gyre_session_destroy(s);
-        gyre_engine_close(e);
+        gyre_engine_close(e, NULL);
     }
 }
 
@@ -243,7 +243,7 @@ static void test_a8_means_integers(void **state)
         assert_int_equal(integer, act == 16 ? 0 : 8);  // qkv, o, gate_up, down of two layers
         assert_int_equal(floating, act == 16 ? 9 : 1); // the head reads floats over the int4 table
         gyre_session_destroy(s);
-        gyre_engine_close(e);
+        gyre_engine_close(e, NULL);
     }
 }
 
@@ -270,7 +270,7 @@ static void test_sampling(void **state)
         assert_memory_not_equal(out[0], out[2], sizeof out[0]);
         assert_memory_equal(out[0], out[5], sizeof out[0]); // a vanishing top-p: greedy
         gyre_session_destroy(s);
-        gyre_engine_close(e);
+        gyre_engine_close(e, NULL);
     }
 }
 
@@ -293,8 +293,8 @@ static void test_eval(void **state)
         assert_int_equal(r.tokens, 2 * 89);
         assert_true(r.has_reference && fabs(r.kl) < 1e-5 && r.top1_agreement == 1.0);
         assert_true(fabs(r.nll - nll[0]) < 1e-4 && fabs(r.ppl - exp(r.nll)) < 1e-9 * r.ppl && r.ppl_stderr > 0);
-        gyre_engine_close(ref);
-        gyre_engine_close(e);
+        gyre_engine_close(ref, NULL);
+        gyre_engine_close(e, NULL);
     }
     // The same mean from logits, one position at a time.
     gyre_engine *e = open_engine(q4_path, (gyre_engine_params){.act = 16, .kv = 16}, "cpu");
@@ -310,7 +310,7 @@ static void test_eval(void **state)
         }
     }
     assert_true(fabs(sum / (2 * 89) - nll[0]) < 1e-5);
-    gyre_engine_close(e);
+    gyre_engine_close(e, NULL);
 }
 
 static void expect(gyre_status want, gyre_status got, const gyre_error *err, const char *word)
@@ -341,7 +341,7 @@ static void test_refusals(void **state)
     gyre_eval_result r;
     expect(GYRE_E_INVALID, gyre_eval(e, NULL, tokens, 64, 33, 2, NULL, NULL, &r, &why), &why, "64 tokens");
     gyre_session_destroy(s);
-    gyre_engine_close(e);
+    gyre_engine_close(e, NULL);
     const gyre_engine_params long_context = {.device = "cpu", .cache_dir = "", .context = 100000},
                              nowhere = {.device = "vulkan:77", .cache_dir = ""};
     expect(GYRE_E_INVALID, gyre_engine_open(f32_path, &long_context, &none, &why), &why, "context");

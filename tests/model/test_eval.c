@@ -100,8 +100,8 @@ static void test_stored_against_model(void **state)
             before = all.kl;
             gyre_reference_close(stored);
         }
-        gyre_engine_close(reference);
-        gyre_engine_close(e);
+        gyre_engine_close(reference, NULL);
+        gyre_engine_close(e, NULL);
     }
 }
 
@@ -125,7 +125,7 @@ static void test_itself(void **state)
     OK(gyre_eval_texts(e, texts, 2, &p, each, &all, err));
     for (int i = 0; i < 2; i++) assert_true(each[i].kl >= 0 && each[i].kl < 1e-9 && each[i].top1_agreement == 1);
     gyre_reference_close(stored);
-    gyre_engine_close(e);
+    gyre_engine_close(e, NULL);
 }
 
 static void test_texts_together(void **state)
@@ -153,7 +153,7 @@ static void test_texts_together(void **state)
     for (int w = 0; w < 9; w++) spread += (mean[w] - sum / 9) * (mean[w] - sum / 9);
     assert_true(fabs(each[0].nll_stderr - sqrt(spread / (9 * 8))) < 1e-9);
     assert_true(fabs(each[0].ppl_stderr - each[0].ppl * each[0].nll_stderr) < 1e-9 * each[0].ppl);
-    gyre_engine_close(e);
+    gyre_engine_close(e, NULL);
 }
 
 static void test_token_errors(void **state)
@@ -203,8 +203,8 @@ static void test_files_that_do_not_fit(void **state)
     p = (gyre_eval_params){.ctx = CTX, .save = "no-such-folder/logits"};
     expect(GYRE_E_IO, gyre_eval_texts(e, &text, 1, &p, NULL, &all, &why), &why, "no-such-folder");
     assert_false(gyre_file_exists(cut_path));
-    gyre_engine_close(other);
-    gyre_engine_close(e);
+    gyre_engine_close(other, NULL);
+    gyre_engine_close(e, NULL);
 }
 
 static int stop(void *user, double fraction, double ppl)
@@ -225,7 +225,7 @@ static void test_cancelled_leaves_nothing(void **state)
     unlink(cut_path);
     expect(GYRE_E_CANCELLED, gyre_eval_texts(e, &text, 1, &p, NULL, &all, &why), &why, "cancelled");
     assert_false(gyre_file_exists(cut_path));
-    gyre_engine_close(e);
+    gyre_engine_close(e, NULL);
 }
 
 static void test_damaged_files(void **state)
@@ -235,7 +235,7 @@ static void test_damaged_files(void **state)
     char *whole;
     uint64_t size;
     save(e, 3);
-    gyre_engine_close(e);
+    gyre_engine_close(e, NULL);
     OK(gyre_file_read(ref_path, 1 << 20, &whole, &size, err));
     // Cut anywhere, the header's every field and a byte here and there: all refused, nothing read outside.
     for (uint64_t cut = 0; cut < size; cut += cut < 400 ? 1 : 997) {

@@ -103,7 +103,7 @@ static void tiny_models(void **state)
                     if (!(off <= 1e-3))
                         fail_msg("variant %u, %s, %s, %d tokens: off by %g", v, devices[d], paths[p], k ? 80 : 7, off);
                 }
-                gyre_engine_close(engine);
+                gyre_engine_close(engine, NULL);
             }
         }
     }
@@ -147,7 +147,7 @@ static void demo_model(void **state)
         assert_true(out[points[i].top[0]] == highest || points[i].values[0] - points[i].values[1] < 0.05f);
     }
     free(out);
-    gyre_engine_close(engine);
+    gyre_engine_close(engine, NULL);
 }
 
 int main(void)

@@ -49,7 +49,7 @@ static float *logits(const char *path, const char *device, uint32_t seed, uint32
     for (uint32_t i = 0; i < TOKENS; i++) tokens[i] = 3 + (i * 7919 + seed * 104729) % (info.vocab - 3);
     float *out = malloc(info.vocab * sizeof *out);
     if (gyre_logits(engine, tokens, TOKENS, out, &err) != GYRE_OK) fail_msg("%s", err.message);
-    gyre_engine_close(engine);
+    gyre_engine_close(engine, NULL);
     *vocab = info.vocab;
     return out;
 }
