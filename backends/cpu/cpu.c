@@ -1,5 +1,5 @@
 // The CPU as a device whose kernels are the references of ref.h. A submission runs before it returns.
-#include "backends/cpu/ref.h"
+#include "backends/cpu/cpu.h"
 #include "backends/host.h"
 #include "runtime/core/op.h"
 #include "runtime/util/clock.h"
@@ -7,9 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef void reference(const struct gyre_ref_args *args);
-
-static reference *const references[GYRE_OP_COUNT] = {
+static gyre_cpu_function *const references[GYRE_OP_COUNT] = {
 #define OP(name, outputs, inputs, lower) [GYRE_OP_##name] = ref_##name,
 #include "runtime/core/ops.def"
 #undef OP
@@ -17,7 +15,7 @@ static reference *const references[GYRE_OP_COUNT] = {
 
 struct cpu_kernel {
     gyre_kernel base;
-    reference *run;
+    gyre_cpu_function *run;
 };
 
 static const char device_name[] = "C references in double precision";
@@ -35,19 +33,25 @@ static gyre_status cpu_open(int index, const struct gyre_device_options *options
     return gyre_host_open(device_name, out, err);
 }
 
-static gyre_status cpu_kernel_create(gyre_device *device, const struct gyre_kernel_source *source,
-                                     const struct gyre_kernel_params *params, gyre_kernel **out, gyre_error *err)
+gyre_status gyre_cpu_kernel_create(const struct gyre_kernel_source *source, gyre_cpu_function *run, gyre_kernel **out,
+                                   gyre_error *err)
 {
-    (void)device, (void)params;
     const gyre_op op = gyre_op_find(source->op);
     if (op == GYRE_OP_COUNT)
         return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot create kernel (%s): the cpu has no op called %s",
                          source->name, source->op);
     struct cpu_kernel *kernel = calloc(1, sizeof *kernel);
     if (!kernel) return gyre_fail(err, GYRE_E_NOMEM, "cannot create kernel (%s): out of memory", source->name);
-    kernel->run = references[op];
+    kernel->run = run ? run : references[op];
     *out = &kernel->base;
     return GYRE_OK;
+}
+
+static gyre_status cpu_kernel_create(gyre_device *device, const struct gyre_kernel_source *source,
+                                     const struct gyre_kernel_params *params, gyre_kernel **out, gyre_error *err)
+{
+    (void)device, (void)params;
+    return gyre_cpu_kernel_create(source, NULL, out, err);
 }
 
 static void cpu_kernel_destroy(gyre_device *device, gyre_kernel *kernel)

@@ -1,19 +1,17 @@
 // References of the ops that read weights: matmul and embed.
 //
-// Integer weights times a quantized x: integer sums, exact, in plain loops. Everything else: weights to doubles, a few
-// columns at a time, and one BLAS product in double.
+// Integer weights times a quantized x: integer sums, exact. Everything else: sums in double, a few columns at a time.
 #include "backends/cpu/ref.h"
 #include "backends/cpu/ref_parts.h"
 #include "runtime/util/base.h"
 #include "runtime/util/half.h"
 #include "shaders/params.h"
 
-#include <cblas.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { COLUMNS = 256 }; // of the weight that are unpacked at a time
+enum { COLUMNS = 16, LANES = 8 }; // that are unpacked at a time; partial sums of a product in double
 
 struct product {
     const struct gyre_matmul_params *p;
@@ -79,34 +77,53 @@ static void integer_product(const struct product *q)
     }
 }
 
-// W [K][cols] and x [rows][K] in double, then y = x W. For a quantized x its scale comes last.
+// Row x [K] times column w [K] in double.
+GYRE_CLONES static double dot_double(const double *x, const double *w, int32_t k)
+{
+    double sum[LANES] = {0}, rest = 0;
+    int32_t i = 0;
+    for (; i + LANES <= k; i += LANES)
+        for (int l = 0; l < LANES; l++) sum[l] += x[i + l] * w[i + l];
+    for (; i < k; i++) rest += x[i] * w[i];
+    for (int l = 0; l < LANES; l++) rest += sum[l];
+    return rest;
+}
+
+// A few columns: w [COLUMNS][K] in double against every row of x [rows][K]. For a quantized x its scale comes last.
+static void float_columns(const struct product *q, int32_t first, int32_t n, const double *x, double *w)
+{
+    const int32_t k = q->p->k;
+    for (int32_t i = 0; i < k; i++)
+        for (int32_t c = 0; c < n; c++) w[c * k + i] = gyre_ref_weight_value(&q->w, i, first + c);
+    for (int32_t row = 0; row < q->p->rows; row++, x += k)
+        for (int32_t c = 0; c < n; c++) {
+            const double y = dot_double(x, w + c * k, k);
+            store(q, row, first + c, (float)(q->x ? y : y * (double)gyre_f32_from_bits(q->meta[2 * row])));
+        }
+}
+
 static void float_product(const struct product *q)
 {
     const int32_t rows = q->p->rows, k = q->p->k;
-    double *x = malloc((size_t)rows * (size_t)k * sizeof *x), *w = malloc((size_t)k * COLUMNS * sizeof *w);
-    double *y = malloc((size_t)rows * COLUMNS * sizeof *y);
+    double *x = malloc((size_t)rows * (size_t)k * sizeof *x);
     if (x)
         for (int32_t row = 0; row < rows; row++)
             for (int32_t i = 0; i < k; i++) {
                 const size_t at = (size_t)row * (size_t)k + (size_t)i;
                 x[at] = q->x ? (double)q->x[at] : q->codes[at] - (int32_t)q->meta[2 * row + 1];
             }
-    for (int32_t first = 0; first < q->p->n; first += COLUMNS) {
-        const int32_t cols = GYRE_MIN(COLUMNS, q->p->n - first);
-        if (x && w && y) {
-#pragma omp parallel for
-            for (int32_t i = 0; i < k; i++)
-                for (int32_t c = 0; c < cols; c++) w[i * COLUMNS + c] = gyre_ref_weight_value(&q->w, i, first + c);
-            cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, rows, cols, k, 1, x, k, w, COLUMNS, 0, y, COLUMNS);
+#pragma omp parallel
+    {
+        double *w = malloc((size_t)k * COLUMNS * sizeof *w);
+#pragma omp for schedule(dynamic, 4)
+        for (int32_t first = 0; first < q->p->n; first += COLUMNS) {
+            const int32_t n = GYRE_MIN(COLUMNS, q->p->n - first);
+            if (x && w) float_columns(q, first, n, x, w);
+            for (int32_t row = 0; row < rows && !(x && w); row++)
+                for (int32_t c = 0; c < n; c++) store(q, row, first + c, NAN);
         }
-        for (int32_t row = 0; row < rows; row++) {
-            const double scale = q->x ? 1 : (double)gyre_f32_from_bits(q->meta[2 * row]);
-            for (int32_t c = 0; c < cols; c++)
-                store(q, row, first + c, x && w && y ? (float)(y[row * COLUMNS + c] * scale) : NAN);
-        }
+        free(w);
     }
-    free(y);
-    free(w);
     free(x);
 }
 

@@ -91,4 +91,7 @@ void cases_attn(struct check *check)
     attn_case(check, (struct shape){2, 1, 256, 4, false}, RUNS(mixed), 0, 8, 3, 2, 3);
     attn_case(check, (struct shape){4, 4, 64, 16, false}, RUNS(decode), 3, 64, 1, 1, 2);
     attn_case(check, (struct shape){9, 3, 64, 8, false}, RUNS(mixed), 0, 24, 5, 3, 2);
+    const struct batch_run lengths[] = {
+        {0, 0, 101}, {-1, 0, 1}, {1, 3, 70}, {0, 101, 2}}; // more than a block of a host
+    if (check->floats) attn_case(check, (struct shape){9, 3, 24, 8, true}, RUNS(lengths), 0.05, 8, 4, 3, 4);
 }

@@ -79,7 +79,8 @@ static void product(struct check *check, const struct weight *w, int rows, int b
     const size_t out = (size_t)rows * (size_t)ldy;
     const struct gyre_matmul_params p = {rows, w->k, w->n, w->n_pad, w->group, ldy, n0, (rows + w->n) % 2};
     const uint32_t row_tile = few ? t.tr : t.tr * t.wgy;
-    const bool integers = bits && w->kind <= W_W8, exact = integers && (t.wgy == 1 || !few || w->group == w->k);
+    const bool integers = bits && w->kind <= W_W8,
+               exact = integers && (check->floats ? w->group == w->k : t.wgy == 1 || !few || w->group == w->k);
     const bool k16 = w->k % 16 == 0 && w->group % 16 == 0;
     const struct check_case c = {
         .kernel = kernel,
@@ -118,6 +119,13 @@ void cases_matmul(struct check *check)
                 product(check, &w, shapes[s].rows, act[a], true, few[s % 2], 1e-11);
                 product(check, &w, shapes[s].rows, act[a], false, many[s % 2], 1e-11);
             }
+        }
+    // A host cuts products otherwise: more rows than a tile, more columns than a piece of the weight.
+    for (size_t i = 0; i < GYRE_COUNT(kinds) && check->floats; i++)
+        for (int wide = 0; wide < 2; wide++) {
+            const struct weight w = random_weight(check, kinds[i], wide ? 4243 : 100, wide ? 36 : 64, wide ? 36 : 32);
+            for (size_t a = 0; a < GYRE_COUNT(act); a++)
+                product(check, &w, wide ? 5 : 1291, act[a], false, many[wide], 1e-11);
         }
 }
 

@@ -16,6 +16,7 @@ struct check {
     const char *op;         // being tested
     uint32_t cases, failed; // of this op
     uint64_t random;        // state of check_random
+    bool floats; // the device sums scaled integers as floats: CHECK_BITS becomes CHECK_NMSE where a bound is given
     struct check_block *blocks;
 };
 
@@ -80,3 +81,5 @@ extern bool check_dot_form;
 // Runs the cases of every op, or of those whose name contains argv[1], on the first device of `backend`. Returns the exit
 // status: 77 (skipped) where there is no such device, unless the environment's GYRE_TEST_REQUIRE names it.
 int check_main(const char *backend, int argc, char **argv);
+// The same on a device that is open, and closed here.
+int check_device(const char *name, gyre_device *device, int argc, char **argv);

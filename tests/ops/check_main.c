@@ -66,18 +66,12 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(every_kernel_has_a_case),
 };
 
-int check_main(const char *backend, int argc, char **argv)
+int check_device(const char *name, gyre_device *device, int argc, char **argv)
 {
-    char id[32], filter[64];
+    char filter[64];
     gyre_error err = {0};
-    const gyre_log log = {.write = keep_line, .level = GYRE_LOG_WARN};
-    const struct gyre_device_options options = {.log = &log, .validate = true, .emulated_dot = check_dot_form};
-    snprintf(id, sizeof id, "%s:0", backend);
-    if (gyre_device_open(id, &options, &check.device, &err) != GYRE_OK) {
-        const char *required = getenv("GYRE_TEST_REQUIRE");
-        fprintf(stderr, "skipped: %s\n", err.message);
-        return required && strstr(required, backend) ? 1 : 77;
-    }
+    check.device = device;
+    check.floats = !strcmp(name, "host");
     if (gyre_device_open("cpu", NULL, &check.reference, &err) != GYRE_OK) {
         fprintf(stderr, "%s\n", err.message);
         gyre_device_close(check.device);
@@ -87,8 +81,24 @@ int check_main(const char *backend, int argc, char **argv)
         snprintf(filter, sizeof filter, "*%s*", argv[1]);
         cmocka_set_test_filter(filter);
     }
-    const int failed = cmocka_run_group_tests_name(backend, tests, NULL, NULL);
+    const int failed = cmocka_run_group_tests_name(name, tests, NULL, NULL);
     gyre_device_close(check.reference);
     gyre_device_close(check.device);
     return failed ? 1 : 0;
+}
+
+int check_main(const char *backend, int argc, char **argv)
+{
+    char id[32];
+    gyre_device *device;
+    gyre_error err = {0};
+    const gyre_log log = {.write = keep_line, .level = GYRE_LOG_WARN};
+    const struct gyre_device_options options = {.log = &log, .validate = true, .emulated_dot = check_dot_form};
+    snprintf(id, sizeof id, "%s:0", backend);
+    if (gyre_device_open(id, &options, &device, &err) != GYRE_OK) {
+        const char *required = getenv("GYRE_TEST_REQUIRE");
+        fprintf(stderr, "skipped: %s\n", err.message);
+        return required && strstr(required, backend) ? 1 : 77;
+    }
+    return check_device(backend, device, argc, argv);
 }
