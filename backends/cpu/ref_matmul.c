@@ -27,7 +27,8 @@ struct product {
 static void store(const struct product *q, int32_t row, int32_t col, float value)
 {
     const size_t at = (size_t)row * (size_t)q->p->ldy + (size_t)(q->p->n0 + col);
-    q->y[at] = q->p->add ? value + q->addend[at] : value;
+    const size_t from = q->p->add == 2 ? (size_t)(q->p->n0 + col) : at; // one addend for all rows
+    q->y[at] = q->p->add ? value + q->addend[from] : value;
 }
 
 #if defined(__x86_64__) && defined(__GLIBC__) && !defined(__clang__)

@@ -21,15 +21,30 @@ static void rope_row(float *x, int heads, int hd, int interleaved, double mscale
         }
 }
 
+// `heads` vectors of hd, in place: x / sqrt(mean(x^2) + eps) * gain.
+static void norm_heads(float *x, int heads, int hd, double eps, const float *gain)
+{
+    for (int head = 0; head < heads; head++, x += hd) {
+        double sum = 0;
+        for (int i = 0; i < hd; i++) sum += (double)x[i] * (double)x[i];
+        const double factor = 1 / sqrt(sum / hd + eps);
+        for (int i = 0; i < hd; i++) x[i] = (float)((double)x[i] * factor * (double)gain[i]);
+    }
+}
+
 void ref_rope(const struct gyre_ref_args *args)
 {
     const struct gyre_rope_params *p = args->params;
     float *y = args->bind[0];
-    const float *x = args->bind[1], *freqs = args->bind[3];
+    const float *x = args->bind[1], *freqs = args->bind[3], *gains = args->bind[4];
     const int32_t(*rows)[4] = args->bind[2];
     const size_t width = (size_t)(p->heads + 2 * p->kv_heads) * (size_t)p->hd;
     for (int32_t r = 0; r < p->rows; r++) {
         memcpy(y + (size_t)r * width, x + (size_t)r * width, width * sizeof *y);
+        if (p->normed) {
+            norm_heads(y + (size_t)r * width, p->heads, p->hd, (double)p->eps, gains);
+            norm_heads(y + (size_t)r * width + p->heads * p->hd, p->kv_heads, p->hd, (double)p->eps, gains + p->hd);
+        }
         rope_row(y + (size_t)r * width, p->heads + p->kv_heads, p->hd, p->interleaved, (double)p->mscale, rows[r][2],
                  freqs);
     }
@@ -102,9 +117,11 @@ static void fused(const struct gyre_ref_args *args, bool with_had)
         goto done;
     }
     struct gyre_ref_args part = *args;
-    const struct gyre_rope_params rope = {p->rows, p->heads, p->kv_heads, p->hd, p->interleaved, p->mscale};
+    const struct gyre_rope_params rope = {p->rows,        p->heads,  p->kv_heads, p->hd,
+                                          p->interleaved, p->mscale, p->normed,   p->eps};
     part.params = &rope;
     part.bind[0] = roped, part.bind[1] = args->bind[5], part.bind[2] = args->bind[6], part.bind[3] = args->bind[8];
+    part.bind[4] = args->bind[11];
     part.size[0] = bytes;
     ref_rope(&part);
     if (with_had) {

@@ -104,7 +104,8 @@ static gyre_status check_matmul(const gyre_graph *g, const struct gyre_node *nod
         return bad(node, err, "shapes and parameters do not agree");
     if ((p->add != 0) != (node->in[2] != GYRE_NONE))
         return bad(node, err, "its addend and the parameter `add` do not agree");
-    if (node->in[2] && !shape_is(&g->values[node->in[2]], y->rows, y->width))
+    if (p->add < 0 || p->add > 2 ||
+        (node->in[2] && !shape_is(&g->values[node->in[2]], p->add == 2 ? 1 : (int64_t)y->rows, y->width)))
         return bad(node, err, "the addend has another shape");
     return GYRE_OK;
 }
@@ -122,6 +123,12 @@ static bool pool_fits(const struct gyre_value_info *pool)
     return pool->bits == 32 || pool->bits == 16 || pool->bits == 8 || pool->bits == 4;
 }
 
+// `gains` are there when the parameters say so, one for each element of a q and of a k head.
+static bool gains_fit(const gyre_graph *g, gyre_value gains, int32_t normed, int32_t hd)
+{
+    return (normed != 0) == (gains != GYRE_NONE) && (!gains || has_bytes(&g->values[gains], 8 * (int64_t)hd));
+}
+
 // `centre` is there when the parameters say so, with values for every kv head's keys and values.
 static bool centre_fits(const gyre_graph *g, gyre_value centre, int32_t centred, int32_t kv_heads, int32_t hd)
 {
@@ -137,7 +144,8 @@ static gyre_status check_attention(const gyre_graph *g, const struct gyre_node *
     switch (node->op) {
     case GYRE_OP_rope: {
         const struct gyre_rope_params *p = &node->params.rope;
-        fits = heads_fit(g, first, p->rows, p->heads, p->kv_heads, p->hd) && shape_is(out, first->rows, first->width);
+        fits = heads_fit(g, first, p->rows, p->heads, p->kv_heads, p->hd) && shape_is(out, first->rows, first->width) &&
+               gains_fit(g, node->in[3], p->normed, p->hd);
         hd = has_bytes(&g->values[node->in[2]], 2 * (int64_t)p->hd) ? p->hd : 0;
         break;
     }
@@ -154,7 +162,7 @@ static gyre_status check_attention(const gyre_graph *g, const struct gyre_node *
         const struct gyre_rope_kv_params *p = &node->params.rope_kv;
         fits = heads_fit(g, first, p->rows, p->heads, p->kv_heads, p->hd) &&
                shape_is(out, first->rows, (int64_t)p->heads * p->hd) && pool_fits(&g->values[node->out[1]]) &&
-               p->page_stride == (int64_t)g->page_stride;
+               p->page_stride == (int64_t)g->page_stride && gains_fit(g, node->in[6], p->normed, p->hd);
         if (fits && node->op == GYRE_OP_rope_had_kv) {
             const int32_t k[3] = {p->k1, p->k2, p->k3};
             fits = p->n == p->hd && p->segs == p->heads + p->kv_heads &&

@@ -70,6 +70,8 @@ static bool merge_rope(gyre_graph *g, const struct gyre_node *part, struct gyre_
                                     .page_stride = w->page_stride,
                                     .clip = w->clip,
                                     .centred = w->centred,
+                                    .normed = r.normed,
+                                    .eps = r.eps,
                                     .k1 = 1,
                                     .k2 = 1,
                                     .k3 = 1};
@@ -78,6 +80,8 @@ static bool merge_rope(gyre_graph *g, const struct gyre_node *part, struct gyre_
     fused->in[2] = write->in[2];
     fused->in[3] = part[0].in[2];
     fused->in[5] = write->in[3];
+    fused->in[6] = part[0].in[3];
+    fused->in[4] = GYRE_NONE;
     if (had) {
         const struct gyre_hadamard_params *h = &had->params.hadamard;
         if (h->scaled || h->n != r.hd || h->segs != r.heads + r.kv_heads) return false;

@@ -23,10 +23,10 @@ const struct gyre_signature gyre_signatures[GYRE_OP_COUNT] = {
     [GYRE_OP_act_mul_quant] = {"Q", "F"},
     [GYRE_OP_act_mul_had] = {"F", "Fd"}, // gate_up, base
     [GYRE_OP_act_mul_had_quant] = {"Q", "Fd"},
-    [GYRE_OP_rope] = {"F", "FDD"},        // qkv, rows, freqs
-    [GYRE_OP_kv_write] = {"P", "FDDd"},   // qkv, rows, pages, centre
-    [GYRE_OP_rope_kv] = {"FP", "FDDDdd"}, // qkv, rows, pages, freqs, base, centre
-    [GYRE_OP_rope_had_kv] = {"FP", "FDDDdd"},
+    [GYRE_OP_rope] = {"F", "FDDd"},        // qkv, rows, freqs, gains
+    [GYRE_OP_kv_write] = {"P", "FDDd"},    // qkv, rows, pages, centre
+    [GYRE_OP_rope_kv] = {"FP", "FDDDddd"}, // qkv, rows, pages, freqs, base, centre, gains
+    [GYRE_OP_rope_had_kv] = {"FP", "FDDDddd"},
     [GYRE_OP_attn] = {"F", "FPDDd"}, // q, pool, rows, pages, centre
     [GYRE_OP_argmax] = {"FU", "F"},
     [GYRE_OP_topk] = {"FU", "F"},
@@ -283,6 +283,11 @@ gyre_value gyre_g_quantize(gyre_graph *g, gyre_value x, uint32_t bits, float cli
 
 gyre_value gyre_g_matmul(gyre_graph *g, gyre_value x, const struct gyre_weight *w)
 {
+    return gyre_g_linear(g, x, w, (struct gyre_binding){0});
+}
+
+gyre_value gyre_g_linear(gyre_graph *g, gyre_value x, const struct gyre_weight *w, struct gyre_binding bias)
+{
     const gyre_value weight = weight_value(g, w);
     if (!GIVEN(g, GYRE_OP_matmul, x, weight)) return GYRE_NONE;
     const uint32_t rows = g->values[x].rows;
@@ -290,11 +295,13 @@ gyre_value gyre_g_matmul(gyre_graph *g, gyre_value x, const struct gyre_weight *
                                          .k = (int32_t)w->k,
                                          .n = (int32_t)w->n,
                                          .group = (int32_t)w->group,
-                                         .ldy = (int32_t)w->n};
-    return finish(g, &(struct gyre_node){.op = GYRE_OP_matmul,
-                                         .out = {gyre_graph_new_value(g, GYRE_VALUE_F32, rows, w->n, 0)},
-                                         .in = {x, weight},
-                                         .params.matmul = p});
+                                         .ldy = (int32_t)w->n,
+                                         .add = bias.buffer ? 2 : 0};
+    return finish(
+        g, &(struct gyre_node){.op = GYRE_OP_matmul,
+                               .out = {gyre_graph_new_value(g, GYRE_VALUE_F32, rows, w->n, 0)},
+                               .in = {x, weight, bias.buffer ? gyre_g_external(g, "bias", 1, w->n, bias) : GYRE_NONE},
+                               .params.matmul = p});
 }
 
 gyre_value gyre_g_add(gyre_graph *g, gyre_value a, gyre_value b)
@@ -352,10 +359,13 @@ gyre_value gyre_g_rope(gyre_graph *g, gyre_value qkv, const struct gyre_attn_sha
                                        .kv_heads = (int32_t)s->kv_heads,
                                        .hd = (int32_t)s->head_dim,
                                        .interleaved = s->interleaved,
-                                       .mscale = s->mscale};
+                                       .mscale = s->mscale,
+                                       .normed = s->gains.buffer != NULL,
+                                       .eps = s->eps};
     return finish(g, &(struct gyre_node){.op = GYRE_OP_rope,
                                          .out = {gyre_graph_new_value(g, GYRE_VALUE_F32, rows, width, 0)},
-                                         .in = {qkv, g->batch_rows, data(g, "freqs", s->freqs)},
+                                         .in = {qkv, g->batch_rows, data(g, "freqs", s->freqs),
+                                                s->gains.buffer ? data(g, "gains", s->gains) : GYRE_NONE},
                                          .params.rope = p});
 }
 

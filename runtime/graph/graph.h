@@ -64,6 +64,8 @@ struct gyre_attn_shape {
     bool interleaved;
     float mscale;
     struct gyre_binding freqs;
+    struct gyre_binding gains; // f32[2][head_dim] of the norms of q and k heads before RoPE; buffer NULL: none
+    float eps;                 // of those norms
 };
 
 // ---- building -----------------------------------------------------------------------------------------
@@ -79,6 +81,8 @@ gyre_value gyre_g_embed(gyre_graph *g, const struct gyre_weight *table);        
 gyre_value gyre_g_rms_norm(gyre_graph *g, gyre_value x, struct gyre_binding gain, float eps); // gain f32[D]
 gyre_value gyre_g_quantize(gyre_graph *g, gyre_value x, uint32_t bits, float clip);           // bits 16: returns x
 gyre_value gyre_g_matmul(gyre_graph *g, gyre_value x, const struct gyre_weight *w);           // x f32 or quantized
+// The same with a bias f32[N] added to every row; buffer NULL: none.
+gyre_value gyre_g_linear(gyre_graph *g, gyre_value x, const struct gyre_weight *w, struct gyre_binding bias);
 gyre_value gyre_g_add(gyre_graph *g, gyre_value a, gyre_value b);
 // had == NULL or had->n == 0: returns x. segs: transformed segments, from column 0; scale (f32 per column, .buffer
 // NULL: none) is applied first.

@@ -15,7 +15,7 @@ typedef enum gyre_value_kind {
     GYRE_VALUE_POOL,   // a KV pool of `bits`: k, k_meta, v, v_meta
 } gyre_value_kind;
 
-enum { GYRE_MAX_PLANES = 4, GYRE_MAX_OUTS = 3, GYRE_MAX_INS = 6 };
+enum { GYRE_MAX_PLANES = 4, GYRE_MAX_OUTS = 3, GYRE_MAX_INS = 7 };
 
 struct gyre_plane {
     uint64_t bytes;

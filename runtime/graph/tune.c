@@ -167,6 +167,9 @@ static gyre_status tune_heads(const gyre_graph *g, const struct gyre_node *node,
     GYRE_TRY(start(out, gyre_ops[node->op].name, lanes(info, GYRE_MAX(hd / 2, 32)), 1, err));
     if (node->op != GYRE_OP_rope) set(out, "KVBITS", g->values[node->out[node->op == GYRE_OP_kv_write ? 0 : 1]].bits);
     set(out, "HD", hd);
+    if (node->op != GYRE_OP_kv_write)
+        set(out, "NORMED",
+            (uint32_t)(node->op == GYRE_OP_rope ? node->params.rope.normed : node->params.rope_kv.normed));
     if (node->op == GYRE_OP_rope_had_kv) set_had(out, had_of(node));
     return GYRE_OK;
 }

@@ -232,8 +232,12 @@ gyre_value gyre_llama_block(gyre_graph *g, gyre_value x, const struct gyre_hpara
                             const struct gyre_llama_shared *shared, const struct gyre_llama_layer *layer,
                             const struct gyre_kv_pool *kv, const struct gyre_precision *precision, gyre_tap stop)
 {
-    const struct gyre_attn_shape shape = {hp->heads, hp->kv_heads, hp->head_dim, hp->rope_interleaved,
-                                          1.0f,      shared->freqs};
+    const struct gyre_attn_shape shape = {.heads = hp->heads,
+                                          .kv_heads = hp->kv_heads,
+                                          .head_dim = hp->head_dim,
+                                          .interleaved = hp->rope_interleaved,
+                                          .mscale = 1,
+                                          .freqs = shared->freqs};
     const struct gyre_binding none = {0};
     const uint32_t act = precision->act;
     const float clip = precision->act_clip;

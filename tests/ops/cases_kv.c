@@ -13,36 +13,45 @@ static float *make_freqs(struct check *check, int hd, double base)
     return freqs;
 }
 
+// Where the norms are off, any buffer, which nothing may read.
+static struct check_bind make_gains(struct check *check, bool normed, int hd)
+{
+    float *gains = check_uniform(check, 2 * (size_t)hd, 0.3, 2);
+    if (!normed) gains[0] = NAN;
+    return (struct check_bind){.data = gains, .size = 8 * (size_t)hd};
+}
+
 static void rope_case(struct check *check, int heads, int kv_heads, int hd, bool interleaved, int position, uint32_t wg,
-                      double bound)
+                      bool normed, double bound)
 {
     const struct batch_run runs[] = {{0, position, 2}, {-1, 7, 1}, {1, 1, 1}};
     const struct batch b = batch_make(check, runs, 3);
-    const struct gyre_rope_params p = {b.rows, heads, kv_heads, hd, interleaved, 1.1f};
+    const struct gyre_rope_params p = {b.rows, heads, kv_heads, hd, interleaved, 1.1f, normed, 1e-5f};
     const size_t n = (size_t)(b.rows * (heads + 2 * kv_heads) * hd);
     const struct check_case c = {
         .kernel = "rope",
         .params = &p,
-        .n_spec = 3,
-        .spec = {wg, 1, 1},
+        .n_spec = 4,
+        .spec = {wg, 1, 1, normed},
         .groups = {(uint32_t)(heads + 2 * kv_heads), (uint32_t)b.rows},
         .bind = {{.size = 4 * n, .bound = bound},
                  {.data = check_normal(check, n, 2), .size = 4 * n},
                  {.data = b.row, .size = b.rows_bytes},
-                 {.data = make_freqs(check, hd, 10000), .size = 2 * (size_t)hd}},
+                 {.data = make_freqs(check, hd, 10000), .size = 2 * (size_t)hd},
+                 make_gains(check, normed, hd)},
     };
-    check_run(check, &c, "heads %d/%d of %d, interleaved %d, position %d, workgroup %u", heads, kv_heads, hd,
-              interleaved, position, wg);
+    check_run(check, &c, "heads %d/%d of %d, interleaved %d, position %d, normed %d, workgroup %u", heads, kv_heads, hd,
+              interleaved, position, normed, wg);
 }
 
 void cases_rope(struct check *check)
 {
-    rope_case(check, 9, 3, 64, false, 33, 8, 1e-13);
-    rope_case(check, 9, 3, 64, true, 1023, 32, 1e-13);
-    rope_case(check, 4, 4, 80, false, 5000, 8, 1e-12);
-    rope_case(check, 8, 1, 24, true, 100000, 7, 1e-10);
-    rope_case(check, 1, 1, 256, false, 131071, 64, 1e-10);
-    rope_case(check, 2, 1, 8, false, 0, 8, 1e-13);
+    rope_case(check, 9, 3, 64, false, 33, 8, false, 1e-13);
+    rope_case(check, 9, 3, 64, true, 1023, 32, false, 1e-13);
+    rope_case(check, 4, 4, 80, false, 5000, 8, true, 1e-12);
+    rope_case(check, 8, 1, 24, true, 100000, 7, true, 1e-10);
+    rope_case(check, 1, 1, 256, false, 131071, 64, false, 1e-10);
+    rope_case(check, 2, 1, 8, false, 0, 8, true, 1e-13);
 }
 
 // ---- the cache ----------------------------------------------------------------------------------------
@@ -118,7 +127,7 @@ void cases_kv_write(struct check *check)
 }
 
 static void fused_case(struct check *check, const char *kernel, int heads, int kv_heads, int hd, uint32_t bits,
-                       bool interleaved, bool centred, const int had[4], uint32_t wg)
+                       bool interleaved, bool centred, bool normed, const int had[4], uint32_t wg)
 {
     const struct batch b = batch_make(check, mixed, MIXED);
     const struct pools s = make_pools(&b, kv_heads, hd, bits);
@@ -130,7 +139,9 @@ static void fused_case(struct check *check, const char *kernel, int heads, int k
                                     .mscale = 0.9f,
                                     .page_stride = b.page_stride,
                                     .clip = 0.97f,
-                                    .centred = centred};
+                                    .centred = centred,
+                                    .normed = normed,
+                                    .eps = 1e-6f};
     size_t words = 1;
     uint32_t *base = check_alloc(check, sizeof *base);
     if (had) {
@@ -141,8 +152,8 @@ static void fused_case(struct check *check, const char *kernel, int heads, int k
     struct check_case c = {
         .kernel = kernel,
         .params = &p,
-        .n_spec = 5,
-        .spec = {wg, 1, 1, bits, (uint32_t)hd},
+        .n_spec = 6,
+        .spec = {wg, 1, 1, bits, (uint32_t)hd, normed},
         .groups = {(uint32_t)(heads + 2 * kv_heads), (uint32_t)b.rows},
         .bind = {{.size = 4 * (size_t)(b.rows * heads * hd), .bound = 1e-12},
                  s.pool,
@@ -154,38 +165,39 @@ static void fused_case(struct check *check, const char *kernel, int heads, int k
                  {.data = b.table, .size = b.table_bytes},
                  {.data = make_freqs(check, hd, 100000), .size = 2 * (size_t)hd},
                  {.data = base, .size = 4 * words},
-                 make_centre(check, centred, kv_heads, hd)},
+                 make_centre(check, centred, kv_heads, hd),
+                 make_gains(check, normed, hd)},
     };
     if (had && interleaved) { // the others do with the default: factors from the parameters
-        c.n_spec = 9;
-        for (int i = 0; i < 4; i++) c.spec[5 + i] = (uint32_t)had[i];
+        c.n_spec = 10;
+        for (int i = 0; i < 4; i++) c.spec[6 + i] = (uint32_t)had[i];
     }
-    check_run(check, &c, "heads %d/%d of %d, %u bits, interleaved %d, centred %d, workgroup %u", heads, kv_heads, hd,
-              bits, interleaved, centred, wg);
+    check_run(check, &c, "heads %d/%d of %d, %u bits, interleaved %d, centred %d, normed %d, workgroup %u", heads,
+              kv_heads, hd, bits, interleaved, centred, normed, wg);
 }
 
 void cases_rope_kv(struct check *check)
 {
-    fused_case(check, "rope_kv", 9, 3, 64, 16, false, false, NULL, 8);
-    fused_case(check, "rope_kv", 9, 3, 64, 8, true, false, NULL, 32);
-    fused_case(check, "rope_kv", 4, 4, 24, 4, false, false, NULL, 8);
-    fused_case(check, "rope_kv", 8, 1, 8, 8, true, false, NULL, 3);
-    fused_case(check, "rope_kv", 2, 1, 256, 4, false, false, NULL, 64);
+    fused_case(check, "rope_kv", 9, 3, 64, 16, false, false, false, NULL, 8);
+    fused_case(check, "rope_kv", 9, 3, 64, 8, true, false, false, NULL, 32);
+    fused_case(check, "rope_kv", 4, 4, 24, 4, false, false, false, NULL, 8);
+    fused_case(check, "rope_kv", 8, 1, 8, 8, true, false, false, NULL, 3);
+    fused_case(check, "rope_kv", 2, 1, 256, 4, false, false, true, NULL, 64);
     // with the constants of those above, which compile once
-    fused_case(check, "rope_kv", 6, 3, 64, 16, true, true, NULL, 8);
-    fused_case(check, "rope_kv", 9, 3, 64, 8, false, true, NULL, 32);
-    fused_case(check, "rope_kv", 5, 5, 24, 4, false, true, NULL, 8);
+    fused_case(check, "rope_kv", 6, 3, 64, 16, true, true, false, NULL, 8);
+    fused_case(check, "rope_kv", 9, 3, 64, 8, false, true, false, NULL, 32);
+    fused_case(check, "rope_kv", 5, 5, 24, 4, false, true, true, NULL, 8);
 }
 
 void cases_rope_had_kv(struct check *check)
 {
-    fused_case(check, "rope_had_kv", 9, 3, 64, 8, false, false, (int[]){1, 1, 1, 6}, 8);
-    fused_case(check, "rope_had_kv", 4, 2, 64, 4, true, false, (int[]){1, 1, 1, 6}, 32);
-    fused_case(check, "rope_had_kv", 2, 1, 80, 16, false, false, (int[]){20, 1, 1, 2}, 16);
-    fused_case(check, "rope_had_kv", 3, 3, 24, 4, false, false, (int[]){24, 1, 1, 0}, 8);
-    fused_case(check, "rope_had_kv", 2, 1, 48, 8, true, false, (int[]){4, 12, 1, 0}, 5);
-    fused_case(check, "rope_had_kv", 1, 1, 256, 8, true, false, (int[]){1, 1, 1, 8}, 64);
-    fused_case(check, "rope_had_kv", 10, 5, 64, 8, false, true, (int[]){1, 1, 1, 6}, 8);
-    fused_case(check, "rope_had_kv", 9, 3, 64, 4, true, true, (int[]){1, 1, 1, 6}, 32);
-    fused_case(check, "rope_had_kv", 6, 3, 80, 16, false, true, (int[]){20, 1, 1, 2}, 16);
+    fused_case(check, "rope_had_kv", 9, 3, 64, 8, false, false, false, (int[]){1, 1, 1, 6}, 8);
+    fused_case(check, "rope_had_kv", 4, 2, 64, 4, true, false, false, (int[]){1, 1, 1, 6}, 32);
+    fused_case(check, "rope_had_kv", 2, 1, 80, 16, false, false, true, (int[]){20, 1, 1, 2}, 16);
+    fused_case(check, "rope_had_kv", 3, 3, 24, 4, false, false, false, (int[]){24, 1, 1, 0}, 8);
+    fused_case(check, "rope_had_kv", 2, 1, 48, 8, true, false, true, (int[]){4, 12, 1, 0}, 5);
+    fused_case(check, "rope_had_kv", 1, 1, 256, 8, true, false, false, (int[]){1, 1, 1, 8}, 64);
+    fused_case(check, "rope_had_kv", 10, 5, 64, 8, false, true, true, (int[]){1, 1, 1, 6}, 8);
+    fused_case(check, "rope_had_kv", 9, 3, 64, 4, true, true, false, (int[]){1, 1, 1, 6}, 32);
+    fused_case(check, "rope_had_kv", 6, 3, 80, 16, false, true, false, (int[]){20, 1, 1, 2}, 16);
 }

@@ -68,7 +68,7 @@ struct tile {
     uint32_t wgx, wgy, tr, tc;
 };
 
-// Output columns n0..n0+n-1 of a wider row; every second case adds.
+// Output columns n0..n0+n-1 of a wider row; a third of the cases adds a matrix, a third one row.
 static void product(struct check *check, const struct weight *w, int rows, int bits, bool few, struct tile t,
                     double bound)
 {
@@ -77,7 +77,7 @@ static void product(struct check *check, const struct weight *w, int rows, int b
     const struct input in = random_input(check, rows, w->k, bits);
     const int n0 = w->n % 3, ldy = n0 + w->n + rows % 2;
     const size_t out = (size_t)rows * (size_t)ldy;
-    const struct gyre_matmul_params p = {rows, w->k, w->n, w->n_pad, w->group, ldy, n0, (rows + w->n) % 2};
+    const struct gyre_matmul_params p = {rows, w->k, w->n, w->n_pad, w->group, ldy, n0, (rows + w->n) % 3};
     const uint32_t row_tile = few ? t.tr : t.tr * t.wgy;
     const bool integers = bits && w->kind <= W_W8,
                exact = integers && (check->floats ? w->group == w->k : t.wgy == 1 || !few || w->group == w->k);

@@ -269,7 +269,7 @@ static void matmul_is_a_double_loop(void **unused)
     (void)unused;
     for (int i = 0; i < 4; i++)
         for (int bits = 0; bits <= 8; bits += 4)
-            for (int add = 0; add < 2; add++) {
+            for (int add = 0; add < 3; add++) {
                 make_weight(kinds[i].kind);
                 float x[ROWS * K], y[ROWS * LDY], addend[ROWS * LDY];
                 int8_t codes[ROWS * K];
@@ -295,7 +295,7 @@ static void matmul_is_a_double_loop(void **unused)
                 ref_matmul(&args);
                 for (int r = 0; r < ROWS; r++)
                     for (int n = -N0; n < LDY - N0; n++) {
-                        double sum = add ? (double)addend[r * LDY + N0 + n] : 0;
+                        double sum = add ? (double)addend[(add == 1 ? r * LDY : 0) + N0 + n] : 0;
                         for (int k = 0; k < K && n >= 0 && n < N; k++) sum += value[r][k] * w.value[n][k];
                         assert_near(y[r * LDY + N0 + n], n >= 0 && n < N ? sum : -77, 1e-5 * (1 + fabs(sum)));
                     }
