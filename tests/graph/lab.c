@@ -171,8 +171,11 @@ void lab_block(struct lab *lab, struct block_shape s, struct block *b)
 
     float freqs[256];
     for (uint32_t i = 0; i < s.head_dim / 2; i++) freqs[i] = (float)pow(10000, -2.0 * i / s.head_dim);
-    b->attn =
-        (struct gyre_attn_shape){s.heads, s.kv_heads, s.head_dim, false, 1, lab_bytes(lab, freqs, s.head_dim * 2)};
+    b->attn = (struct gyre_attn_shape){.heads = s.heads,
+                                       .kv_heads = s.kv_heads,
+                                       .head_dim = s.head_dim,
+                                       .mscale = 1,
+                                       .freqs = lab_bytes(lab, freqs, s.head_dim * 2)};
 
     // Rows of one sequence from position 30 on, so that they cross a page; earlier positions hold zeros.
     int32_t *rows = calloc(s.rows, 4 * sizeof *rows);
