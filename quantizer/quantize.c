@@ -124,6 +124,21 @@ static double mean_error(const struct run *r, bool plain)
     return sum / GYRE_SITES;
 }
 
+// Overflow is refused; too small is lost without a trace in the codes, and may matter where something large stands behind it.
+static void warn_faint(const struct run *r)
+{
+    for (int s = 0; s < GYRE_SITES && r->plan.set.wbits < 16; s++) {
+        const uint64_t faint = r->layer.recipe[s].faint;
+        char name[64];
+        gyre_site_name((gyre_site)s, r->layer.index, name);
+        if (faint)
+            gyre_logf(&r->params->log, GYRE_LOG_WARN,
+                      "quantize: tensor %s: the weights of %llu rows are below what an f16 scale can hold and become "
+                      "coarser or 0; --wbits 32 keeps them",
+                      name, (unsigned long long)faint);
+    }
+}
+
 // What the journal keeps of the block that was just made.
 static gyre_status note_block(struct run *r, json_t *note, gyre_error *err)
 {
@@ -150,6 +165,7 @@ static gyre_status make_steps(struct run *r, gyre_error *err)
     for (uint32_t l = r->out.steps - 1; l < r->plan.hp.n_layers; l++) {
         snprintf(r->what, sizeof r->what, "block %u of %u", l + 1, r->plan.hp.n_layers);
         GYRE_TRY(gyre_layer_make(&r->layer, &r->plan, l, r->calibration, &r->out, tick, r, err));
+        warn_faint(r);
         json_t *note = json_object();
         const gyre_status st = note_block(r, note, err);
         if (st != GYRE_OK) {

@@ -194,6 +194,11 @@ static gyre_status eval_rows(struct eval *v, const uint32_t *tokens, uint32_t fi
                              "cannot evaluate (%s): the log-likelihood at position %u is not finite; the model's "
                              "weights are damaged or overflow",
                              gyre_source_path(e->source), first + i);
+        if (!isfinite(v->kl_data[4 * (size_t)i]))
+            return gyre_fail(err, GYRE_E_FORMAT,
+                             "cannot evaluate (%s): its divergence from the reference at position %u is not finite; "
+                             "the reference's weights are damaged or overflow",
+                             gyre_source_path(e->source), first + i);
         gyre_eval_count(&v->sums, nll, v->kl_data[4 * (size_t)i], v->kl_data[4 * (size_t)i + 1]);
     }
     return GYRE_OK;

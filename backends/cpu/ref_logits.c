@@ -133,7 +133,7 @@ void ref_kl(const struct gyre_ref_args *args)
         double kl = 0;
         for (int i = 0; i < p->width; i++) {
             const double lp = (double)x[i] - a.top - a.log_sum, lq = (double)y[i] - b.top - b.log_sum;
-            kl += exp(lp) > 0 ? exp(lp) * (lp - lq) : 0;
+            kl += exp(lp) == 0 ? 0 : exp(lp) * (lp - lq); // NaN stays NaN
         }
         out[r][0] = (float)kl;
         out[r][1] = a.top_at == b.top_at;

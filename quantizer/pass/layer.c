@@ -262,6 +262,7 @@ static gyre_status round_recipe(struct gyre_layer *l, const struct gyre_plan *p,
     if (st != GYRE_OK) return gyre_fail(err, st, "cannot round tensor %s: %s", name, why.message);
     float *const made = moments ? l->made[site] : l->expanded;
     gyre_codes_expand(&r->codes, rows, cols, made);
+    r->faint = gyre_codes_faint(&r->codes, exact, rows, cols);
     const bool reads_norm = l->diagonals.up_down && gyre_site_norm_name(site, l->index, name);
     const float *gain = !reads_norm ? NULL : l->diagonals.norm[site == GYRE_SITE_GATE || site == GYRE_SITE_UP];
     r->error = gyre_relative_error(exact, made, gain, rows, cols);

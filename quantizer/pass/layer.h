@@ -10,7 +10,8 @@
 struct gyre_rounded {
     struct gyre_codes codes;
     float *f32;
-    double error; // relative squared, against what was rounded
+    double error;   // relative squared, against what was rounded
+    uint64_t faint; // rows that f16 scales cannot hold (gyre_codes_faint); the recipe's
 };
 
 // Plain rounding is another thing than the recipe, and kept beside it.

@@ -296,7 +296,7 @@ static gyre_status distance(const gyre_summary *s, uint32_t which, double *error
         e += (s->wide[i] - x[i]) * (s->wide[i] - x[i]);
         norm += s->wide[i] * s->wide[i];
     }
-    *error = norm > 0 ? e / norm : 0;
+    *error = norm > 0 ? e / norm : e > 0 ? (double)NAN : 0; // NaN: not measured
     return GYRE_OK;
 }
 

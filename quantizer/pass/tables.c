@@ -45,7 +45,8 @@ static gyre_status write_table(const struct gyre_plan *p, const char *name, cons
             gyre_decode_row(p->table_type, at, cols, back + (uint64_t)r * cols);
         }
         gyre_add_squares(narrow, back, NULL, n, cols, &error, &norm);
-        GYRE_GO(gyre_output_write(out, name, encoded, n * row_bytes, norm > 0 ? error / norm : 0, err));
+        GYRE_GO(
+            gyre_output_write(out, name, encoded, n * row_bytes, gyre_relative(error, norm, (first + n) * cols), err));
         if (tick) GYRE_GO(tick(user, n * cols, err));
     }
 done:

@@ -149,7 +149,8 @@ gyre_status gyre_ladder(const struct gyre_recipe *recipe, const struct gyre_mome
         const struct gyre_stage *stage = &recipe->stage[s];
         GYRE_GO(run_stage(stage, m, writes_stream, w, &r, note, err));
         rounded |= stage->kind != GYRE_STAGE_CORRECT;
-        note->error[s] = m && whole > 0 ? energy(&r, w, rounded, difference) / whole : 0;
+        const double error = m ? energy(&r, w, rounded, difference) : 0; // of outputs; a linear of zeros has none
+        note->error[s] = whole > 0 ? error / whole : error > 0 ? (double)NAN : 0;
     }
     if (m) {
         note->damp = cache->damp;

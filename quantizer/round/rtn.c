@@ -176,6 +176,20 @@ gyre_status gyre_rtn(const float *w, uint64_t rows, uint64_t cols, struct gyre_c
                      (unsigned long long)(worst / cols), (unsigned long long)(worst % cols), (double)w[worst]);
 }
 
+uint64_t gyre_codes_faint(const struct gyre_codes *codes, const float *w, uint64_t rows, uint64_t cols)
+{
+    const uint64_t groups = cols / codes->group;
+    uint64_t faint = 0;
+    for (uint64_t r = 0; r < rows; r++) {
+        bool small = true, zero = true;
+        for (uint64_t g = 0; g < groups && small; g++)
+            small = gyre_f32_from_f16(codes->scale[r * groups + g]) < 0x1p-17f;
+        for (uint64_t c = 0; c < cols && small && zero; c++) zero = w[r * cols + c] == 0;
+        faint += small && !zero;
+    }
+    return faint;
+}
+
 GYRE_CLONES static void expand_group(const int8_t *code, uint64_t n, float scale, float *out)
 {
     for (uint64_t i = 0; i < n; i++) out[i] = scale * (float)code[i];
@@ -223,9 +237,16 @@ void gyre_add_squares(const float *w, const float *v, const float *gain, uint64_
     }
 }
 
+bool gyre_is_faint(double norm, uint64_t n) { return norm < 0x1p-40 * (double)n; }
+
+double gyre_relative(double error, double norm, uint64_t n)
+{
+    return error / (gyre_is_faint(norm, n) ? (double)n : norm);
+}
+
 double gyre_relative_error(const float *w, const float *v, const float *gain, uint64_t rows, uint64_t cols)
 {
     double error = 0, norm = 0;
     gyre_add_squares(w, v, gain, rows, cols, &error, &norm);
-    return norm > 0 ? error / norm : 0;
+    return gyre_relative(error, norm, rows * cols);
 }

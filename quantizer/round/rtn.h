@@ -26,6 +26,10 @@ gyre_status gyre_rtn(const float *w, uint64_t rows, uint64_t cols, struct gyre_c
 // `search` false: max|w| / (2^(bits-1) - 1). False where a weight is not finite or no scale fits f16.
 bool gyre_search_scale(const float *w, const float *importance, uint64_t n, uint32_t bits, bool search, float *scale);
 
+// Rows whose weights the scales cannot hold: an f16 scale below 2^-17 has fewer than 8 bits, none below 2^-25, and all of the
+// row's are as small though some weight is not 0. w [rows, cols]: what was rounded.
+uint64_t gyre_codes_faint(const struct gyre_codes *codes, const float *w, uint64_t rows, uint64_t cols);
+
 // Back to floats.
 void gyre_codes_expand(const struct gyre_codes *codes, uint64_t rows, uint64_t cols, float *out);
 
@@ -34,5 +38,9 @@ void gyre_codes_expand(const struct gyre_codes *codes, uint64_t rows, uint64_t c
 void gyre_add_squares(const float *w, const float *v, const float *gain, uint64_t rows, uint64_t cols, double *error,
                       double *norm);
 
-// The quotient of the two; 0 where w is all zeros.
+// error / norm, the relative squared error of n numbers. Zeros have no size to be relative to, and what lies below f16 scales
+// hardly any (gyre_is_faint: a root mean square below 2^-20): of those it is the mean squared error itself, error / n.
+double gyre_relative(double error, double norm, uint64_t n);
+bool gyre_is_faint(double norm, uint64_t n);
+// The same of the two sums above.
 double gyre_relative_error(const float *w, const float *v, const float *gain, uint64_t rows, uint64_t cols);

@@ -3,6 +3,7 @@
 //
 // Everything merged is orthogonal except the norm gains, so errors are compared with the gains folded in: there they are
 // what they were when the file was made.
+#include "quantizer/round/rtn.h"
 #include "quantizer/transform/diagonals.h"
 #include "quantizer/trust/verify_impl.h"
 #include "runtime/util/base.h"
@@ -140,9 +141,10 @@ static uint64_t base_row(const struct gyre_verifier *v, gyre_site site, uint64_t
 
 struct distance {
     double error, norm;
+    uint64_t n; // numbers
 };
 
-static double relative(struct distance d) { return d.norm > 0 ? d.error / d.norm : d.error > 0 ? INFINITY : 0; }
+static double relative(const struct distance *d) { return gyre_relative(d->error, d->norm, d->n); }
 
 static void add_rows(struct distance *d, const double *base, const double *have, uint64_t n)
 {
@@ -151,6 +153,7 @@ static void add_rows(struct distance *d, const double *base, const double *have,
         d->error += e * e;
         d->norm += base[i] * base[i];
     }
+    d->n += n;
 }
 
 // The base's linear as the run scaled it before it was rotated: gains folded where `rotated`, diagonals merged.
@@ -196,9 +199,9 @@ static gyre_status block_diagonals(const struct gyre_verifier *v, uint32_t layer
     return GYRE_OK;
 }
 
-// Relative squared distance of a linear from the base's. NULL rotator: as it lies there.
+// Squared distance of a linear from the base's. NULL rotator: as it lies there.
 static gyre_status linear_distance(const struct gyre_verifier *v, const struct gyre_rotator *rotator, gyre_site site,
-                                   uint32_t layer, double *out, struct gyre_linear_form *form, gyre_error *err)
+                                   uint32_t layer, struct distance *out, struct gyre_linear_form *form, gyre_error *err)
 {
     char name[64];
     uint64_t rows, cols;
@@ -217,7 +220,7 @@ static gyre_status linear_distance(const struct gyre_verifier *v, const struct g
     if (rotator) GYRE_GO(gyre_unrotate_linear(rotator, site, layer, NULL, wide, err));
     GYRE_GO(base_linear(v, rotator != NULL, diagonals.up_down ? &diagonals : NULL, site, layer, base, err));
     for (uint64_t r = 0; r < rows; r++) add_rows(&d, base + r * cols, wide + r * cols, cols);
-    *out = relative(d);
+    *out = d;
 done:
     gyre_diagonals_release(&diagonals);
     free(wide);
@@ -227,13 +230,13 @@ done:
 
 // ---- what was merged --------------------------------------------------------------------------------------
 
-// A full file declares R4 where it was rotated. A portable one declares nothing: its first linear is either the base's up to
-// rounding, or (rotated) about 2 away from it.
+// A full file declares R4 where it was rotated. A portable one declares nothing: its first linear that is not all
+// zeros is either the base's up to rounding, or (rotated) about 2 away from it.
 static gyre_status find_rotation(struct gyre_verifier *v, gyre_error *err)
 {
     uint64_t seed = v->manifest.seed;
     struct gyre_linear_form form;
-    double plain;
+    struct distance plain;
     gyre_source_u64(v->file, "gyre.rotation_seed", &seed); // recipes that try several keep the one they chose there
     GYRE_TRY(gyre_rotator_create(&v->hp, seed, true, GYRE_ROTATE_R1 | GYRE_ROTATE_R2, &v->signs, err));
     v->rotator = v->signs;
@@ -241,8 +244,11 @@ static gyre_status find_rotation(struct gyre_verifier *v, gyre_error *err)
     if (v->hp.rot.head.n) v->rotator.r1 = v->hp.rot.head;
     v->rotated = v->hp.rot.r4.n != 0;
     if (!strcmp(v->manifest.profile, "full")) return GYRE_OK;
-    GYRE_TRY(linear_distance(v, NULL, GYRE_SITE_Q, 0, &plain, &form, err));
-    v->rotated = !(plain <= 0.8);
+    for (uint32_t i = 0; i < v->hp.n_layers * GYRE_SITES; i++) { // zeros are zeros in any basis
+        GYRE_TRY(linear_distance(v, NULL, (gyre_site)(i % GYRE_SITES), i / GYRE_SITES, &plain, &form, err));
+        v->rotated = !(relative(&plain) <= 0.8);
+        if (!gyre_is_faint(plain.norm, plain.n)) break;
+    }
     return GYRE_OK;
 }
 
@@ -329,16 +335,21 @@ static double allowed(uint32_t bits, uint32_t group, bool mixed, bool corrected)
     return !small ? 0.08 : group > 64 ? 0.06 : group > 32 ? 0.05 : 0.04;
 }
 
-static gyre_status judge(const struct gyre_verifier *v, const char *name, double measured, double limit,
-                         gyre_error *err)
+// `size`: the mean square that faint weights (gyre_is_faint) are held against.
+static gyre_status judge(const struct gyre_verifier *v, const char *name, const struct distance *d, double limit,
+                         double size, gyre_error *err)
 {
+    const bool faint = gyre_is_faint(d->norm, d->n);
+    const double measured = relative(d);
     const json_t *recorded = json_object_get(json_object_get(v->rows, name), "error");
     const double claimed = json_number_value(recorded);
+    if (faint) limit *= size;
     if (!(measured <= limit))
-        return gyre_verify_differs(
-            v, err,
-            "tensor %s: un-rotated, it is %.4g (squared, relative) away from the base model's, and its bits allow %.2g",
-            name, measured, limit);
+        return gyre_verify_differs(v, err,
+                                   "tensor %s: un-rotated, it is %.4g (squared, %s) away from the base model's, and "
+                                   "its bits allow %.2g",
+                                   name, measured, faint ? "on average; the base's is as good as zero" : "relative",
+                                   limit);
     if (!recorded) return gyre_verify_differs(v, err, "tensor %s: the manifest tells no error", name);
     if (!(fabs(measured - claimed) <= 1e-4 * claimed + 1e-9))
         return gyre_verify_differs(v, err,
@@ -369,7 +380,7 @@ static gyre_status check_table(struct gyre_verifier *v, const char *name, const 
         }
         GYRE_GO(gyre_verify_tick(v, n * cols, err));
     }
-    GYRE_GO(judge(v, name, relative(d), allowed(bits, 32, v->rotated, false), err));
+    GYRE_GO(judge(v, name, &d, allowed(bits, 32, v->rotated, false), 1e-9, err)); // tables are never corrected
 done:
     free(wide);
     free(row);
@@ -384,6 +395,34 @@ static gyre_status check_tables(struct gyre_verifier *v, gyre_error *err)
         return check_table(v, "output.weight", v->base_hp.tied ? "token_embd.weight" : "output.weight", v->rotated,
                            err);
     return v->base_hp.tied ? GYRE_OK : gyre_verify_differs(v, err, "the base model's output.weight is not in it");
+}
+
+static gyre_status add_squares(const struct gyre_tensor *t, double *sum, double *n, gyre_error *err)
+{
+    double *row = malloc(t->cols * sizeof *row);
+    if (!row) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for tensor %s", t->name);
+    for (uint64_t r = 0; r < t->rows; r++) {
+        gyre_tensor_rows_f64(t, r, 1, row);
+        for (uint64_t c = 0; c < t->cols; c++) *sum += row[c] * row[c];
+    }
+    free(row);
+    *n += (double)t->rows * (double)t->cols;
+    return GYRE_OK;
+}
+
+// What a repair that went into a linear of zeros is measured against: the mean square of the base's linears in its block, or
+// of the token table where they are all zeros.
+static gyre_status block_size(const struct gyre_verifier *v, uint32_t layer, double *out, gyre_error *err)
+{
+    double sum = 0, n = 0;
+    char name[64];
+    for (int s = 0; s < GYRE_SITES; s++) {
+        gyre_site_name((gyre_site)s, layer, name);
+        GYRE_TRY(add_squares(gyre_source_tensor(v->base, name), &sum, &n, err));
+    }
+    if (sum == 0) GYRE_TRY(add_squares(gyre_source_tensor(v->base, "token_embd.weight"), &sum, &n, err));
+    *out = sum / n;
+    return GYRE_OK;
 }
 
 gyre_status gyre_verify_weights(struct gyre_verifier *v, gyre_error *err)
@@ -406,11 +445,14 @@ gyre_status gyre_verify_weights(struct gyre_verifier *v, gyre_error *err)
             const gyre_site site = (gyre_site)s;
             const bool mixed = v->rotated && (site != GYRE_SITE_DOWN || v->rotator.r4.n);
             struct gyre_linear_form form;
+            struct distance d;
             char name[64];
-            double error;
+            double size = 0;
             gyre_site_name(site, l, name);
-            GYRE_TRY(linear_distance(v, rotator, site, l, &error, &form, err));
-            GYRE_TRY(judge(v, name, error, allowed(form.bits, form.group, mixed, corrected), err));
+            GYRE_TRY(linear_distance(v, rotator, site, l, &d, &form, err));
+            if (gyre_is_faint(d.norm, d.n)) GYRE_TRY(block_size(v, l, &size, err));
+            GYRE_TRY(judge(v, name, &d, allowed(form.bits, form.group, mixed, corrected), size, err));
+            const double error = relative(&d);
             result->linears++;
             if (error > result->worst_error) {
                 result->worst_error = error;

@@ -4,6 +4,7 @@
 
 #include "runtime/core/codec.h"
 #include "runtime/graph/repack.h"
+#include "runtime/model/half_range.h"
 #include "runtime/util/base.h"
 #include "runtime/util/half.h"
 
@@ -161,18 +162,6 @@ static uint32_t part_group(const struct gyre_weight_part *p, uint32_t portable_g
     return p->weight->type == GYRE_DTYPE_Q8_0 ? 32 : p->k;
 }
 
-// Bfloat16 has f32's range: does every value fit a half without overflow?
-static bool bf16_fits_f16(const struct gyre_tensor *t)
-{
-    const unsigned char *bytes = t->data;
-    for (uint64_t i = 0; i < t->rows * t->cols; i++) {
-        uint16_t h;
-        memcpy(&h, bytes + 2 * i, 2);
-        if (fabsf(gyre_f32_from_bf16(h)) > 65504.0f) return false;
-    }
-    return true;
-}
-
 static gyre_weight_kind choose_kind(const struct gyre_weight_part *parts, uint32_t n_parts, uint32_t portable_group,
                                     uint32_t *group)
 {
@@ -185,8 +174,7 @@ static gyre_weight_kind choose_kind(const struct gyre_weight_part *parts, uint32
     if (!same) kind = GYRE_WEIGHT_F16;
     if (kind == GYRE_WEIGHT_F16) {
         for (uint32_t i = 0; i < n_parts; i++) {
-            const struct gyre_tensor *t = parts[i].weight;
-            if (t->type == GYRE_DTYPE_F32 || (t->type == GYRE_DTYPE_BF16 && !bf16_fits_f16(t))) kind = GYRE_WEIGHT_F32;
+            if (parts[i].weight->type == GYRE_DTYPE_F32) kind = GYRE_WEIGHT_F32;
         }
     }
     if (kind == GYRE_WEIGHT_F16 || kind == GYRE_WEIGHT_F32) *group = parts[0].k;
@@ -213,9 +201,12 @@ static void part_rows_f32(const struct gyre_weight_part *p, uint64_t first, uint
     }
 }
 
+// *fits: every number keeps its meaning in the weight's kind.
 static gyre_status load_expanded(gyre_repacker *repacker, const struct gyre_weight *w, const struct gyre_weight_part *p,
-                                 uint32_t n0, gyre_error *err)
+                                 uint32_t n0, bool *fits, gyre_error *err)
 {
+    const bool look = w->kind == GYRE_WEIGHT_F16 && p->weight->type != GYRE_DTYPE_F16;
+    struct gyre_half_range range = {0};
     const uint64_t piece = GYRE_MAX(8, PIECE_BYTES / ((uint64_t)p->k * 4) / 8 * 8);
     float *rows = malloc(GYRE_MIN(piece, p->n) * p->k * sizeof *rows);
     if (!rows) return gyre_fail(err, GYRE_E_NOMEM, "cannot load tensor (%s): out of memory", p->weight->name);
@@ -224,9 +215,12 @@ static gyre_status load_expanded(gyre_repacker *repacker, const struct gyre_weig
         const uint64_t n = GYRE_MIN(piece, p->n - first);
 #pragma omp parallel for schedule(static)
         for (uint64_t i = 0; i < n; i++) part_rows_f32(p, first + i, 1, rows + i * p->k);
+        if (look && !gyre_half_range_add(&range, rows, n, p->k))
+            GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "cannot load tensor (%s): out of memory", p->weight->name));
         GYRE_GO(gyre_weight_fill(repacker, w, n0 + (uint32_t)first, (uint32_t)n, rows, NULL, NULL, err));
     }
 done:
+    *fits = gyre_half_range_end(&range, p->k) && *fits;
     free(rows);
     return st;
 }
@@ -270,7 +264,7 @@ done:
 }
 
 static gyre_status load_part(gyre_repacker *repacker, const struct gyre_weight *w, const struct gyre_weight_part *p,
-                             uint32_t n0, gyre_error *err)
+                             uint32_t n0, bool *fits, gyre_error *err)
 {
     const struct gyre_tensor *t = p->weight;
     uint64_t row_bytes = 0;
@@ -292,26 +286,35 @@ static gyre_status load_part(gyre_repacker *repacker, const struct gyre_weight *
     }
     if (t->type == GYRE_DTYPE_Q8_0 && w->kind == GYRE_WEIGHT_W8)
         return fill_rows(repacker, w, GYRE_REPACK_Q8_0, t->data, row_bytes, NULL, n0, p->n, err);
-    return load_expanded(repacker, w, p, n0, err);
+    return load_expanded(repacker, w, p, n0, fits, err);
+}
+
+// The parts in one kind; *fits as in load_expanded.
+static gyre_status load_as(gyre_device *device, gyre_repacker *repacker, const struct gyre_weight_part *parts,
+                           uint32_t n_parts, gyre_weight_kind kind, uint32_t group, const char *label, bool *fits,
+                           struct gyre_weight *out, gyre_error *err)
+{
+    uint32_t n = 0, n0 = 0;
+    gyre_status st = GYRE_OK;
+    *fits = true;
+    for (uint32_t i = 0; i < n_parts; i++) n += parts[i].n;
+    GYRE_TRY(gyre_weight_create(device, kind, n, parts[0].k, group, label, out, err));
+    for (uint32_t i = 0; i < n_parts && *fits && st == GYRE_OK; n0 += parts[i].n, i++)
+        st = load_part(repacker, out, &parts[i], n0, fits, err);
+    if (st != GYRE_OK || !*fits) gyre_weight_destroy(device, out);
+    return st;
 }
 
 gyre_status gyre_weight_load(gyre_device *device, gyre_repacker *repacker, const struct gyre_weight_part *parts,
                              uint32_t n_parts, uint32_t portable_group, const char *label, struct gyre_weight *out,
                              gyre_error *err)
 {
-    uint32_t n = 0, group = 0;
-    for (uint32_t i = 0; i < n_parts; i++) n += parts[i].n;
+    uint32_t group = 0;
+    bool fits;
     const gyre_weight_kind kind = choose_kind(parts, n_parts, portable_group, &group);
-    GYRE_TRY(gyre_weight_create(device, kind, n, parts[0].k, group, label, out, err));
-    uint32_t n0 = 0;
-    for (uint32_t i = 0; i < n_parts; n0 += parts[i].n, i++) {
-        const gyre_status st = load_part(repacker, out, &parts[i], n0, err);
-        if (st != GYRE_OK) {
-            gyre_weight_destroy(device, out);
-            return st;
-        }
-    }
-    return GYRE_OK;
+    GYRE_TRY(load_as(device, repacker, parts, n_parts, kind, group, label, &fits, out, err));
+    if (fits) return GYRE_OK;
+    return load_as(device, repacker, parts, n_parts, GYRE_WEIGHT_F32, group, label, &fits, out, err); // rare
 }
 
 gyre_status gyre_upload(gyre_device *device, const void *data, uint64_t bytes, const char *label,

@@ -18,7 +18,8 @@ void gyre_weight_destroy(gyre_device *device, struct gyre_weight *weight);
 uint64_t gyre_weight_bytes(const struct gyre_weight *weight); // on the device, all planes
 
 // Loads the parts side by side along N (q,k,v; gate,up) as one weight. Kind: int4 and int8 tensors, Q4_0 and Q8_0 run
-// as they are when all parts agree; everything else becomes f16, or f32 where a part is F32 or does not fit f16.
+// as they are when all parts agree; everything else becomes f16, or f32 where a part is F32 or does not fit f16
+// (half_range.h).
 // `portable_group`: the group that Q4_0 parts declare by repeated scales (0: per channel), or 32; verified bitwise.
 gyre_status gyre_weight_load(gyre_device *device, gyre_repacker *repacker, const struct gyre_weight_part *parts,
                              uint32_t n_parts, uint32_t portable_group, const char *label, struct gyre_weight *out,

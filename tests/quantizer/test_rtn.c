@@ -117,9 +117,44 @@ static void broken_weights_are_named(void **state)
     assert_int_equal(gyre_rtn(w, ROWS, COLS, &c, NULL), GYRE_E_INVALID);
 }
 
+// A relative error needs a size: zeros and what no f16 scale can hold have none.
+static void zeros_have_another_measure(void **state)
+{
+    (void)state;
+    static float zero[ROWS * COLS], off[ROWS * COLS];
+    for (int i = 0; i < ROWS * COLS; i++) off[i] = 0.01f;
+    assert_true(gyre_relative_error(zero, zero, NULL, ROWS, COLS) == 0);
+    assert_true(fabs(gyre_relative_error(zero, off, NULL, ROWS, COLS) - 1e-4) < 1e-9); // mean squared
+    fill_normal(1e-9f);
+    assert_true(gyre_relative_error(w, zero, NULL, ROWS, COLS) < 1e-15);
+    fill_normal(1e-5f); // still a size
+    assert_true(fabs(gyre_relative_error(w, zero, NULL, ROWS, COLS) - 1) < 1e-6);
+    assert_true(gyre_is_faint(0, 5) && !gyre_is_faint(1e-9, 5));
+}
+
+// Rows that scales cannot hold are counted; zeros are held.
+static void faint_rows_are_counted(void **state)
+{
+    (void)state;
+    struct gyre_codes c = grid(4, 32);
+    fill_normal(0.02f);
+    assert_int_equal(gyre_rtn(w, ROWS, COLS, &c, NULL), GYRE_OK);
+    assert_int_equal(gyre_codes_faint(&c, w, ROWS, COLS), 0);
+    for (int i = 0; i < COLS; i++) {
+        w[i] = 0;
+        w[COLS + i] *= 1e-6f;                  // every scale a few steps
+        w[2 * COLS + i] *= 1e-12f;             // none
+        if (i >= 32) w[3 * COLS + i] *= 1e-6f; // but one group
+    }
+    assert_int_equal(gyre_rtn(w, ROWS, COLS, &c, NULL), GYRE_OK);
+    assert_int_equal(gyre_codes_faint(&c, w, ROWS, COLS), 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(zeros_have_another_measure),
+        cmocka_unit_test(faint_rows_are_counted),
         cmocka_unit_test(errors_are_those_of_a_normal_distribution),
         cmocka_unit_test(codes_and_scales_stay_in_range),
         cmocka_unit_test(values_on_the_grid_are_kept),
