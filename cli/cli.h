@@ -1,8 +1,9 @@
 // What the commands share: reporting, progress, interruption, reading texts, opening engines.
 #pragma once
 #include "cli/args.h"
-#include "runtime/gyre.h"
+#include "runtime/util/status.h"
 
+#include <gyre/gyre_eval.h>
 #include <jansson.h>
 
 // Every command, in the order of `gyre --help`.

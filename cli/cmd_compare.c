@@ -2,9 +2,9 @@
 #include "cli/cli.h"
 #include "cli/compare/compare.h"
 #include "cli/compare/cells.h"
-#include "quantizer/recipe/recipe.h"
 #include "runtime/util/file.h"
 
+#include <gyre/gyre_quantize.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -50,12 +50,12 @@ static int parse_settings(struct compare *c, const struct options *o)
 }
 
 // The digest of all that a recipe says, in its canonical form.
-static gyre_status recipe_key(const struct gyre_recipe *recipe, char key[GYRE_SHA256_HEX], gyre_error *err)
+static gyre_status recipe_key(const char *recipe, char key[GYRE_SHA256_HEX], gyre_error *err)
 {
-    char *text = gyre_recipe_text(recipe);
-    if (!text) return gyre_fail(err, GYRE_E_NOMEM, "cannot compare: out of memory");
+    char *text = NULL;
+    GYRE_TRY(gyre_recipe_describe(recipe, GYRE_RECIPE_FULL, &text, err));
     gyre_sha256_of(text, strlen(text), key);
-    free(text);
+    gyre_free(text);
     return GYRE_OK;
 }
 
@@ -63,19 +63,19 @@ static gyre_status recipe_key(const struct gyre_recipe *recipe, char key[GYRE_SH
 static int add_recipe(struct compare *c, const char *arg)
 {
     gyre_error err = {0};
-    struct gyre_recipe recipe;
+    gyre_recipe_info recipe;
     for (uint32_t i = 0; i < c->n_recipes; i++) {
         if (strcmp(c->recipe[i].arg, arg) == 0) return -1;
     }
     if (c->n_recipes == COMPARE_MAX)
         return cli_usage("too many recipes (--recipes): at most %d can be compared", COMPARE_MAX);
-    const gyre_status st = gyre_recipe_find(arg, &recipe, &err);
+    const gyre_status st = gyre_recipe_inspect(arg, &recipe, &err);
     if (st == GYRE_E_INVALID && !gyre_recipe_is_file(arg))
         return cli_usage("unknown recipe (%s): there is no built-in one of that name; see gyre quantize --help", arg);
     if (st != GYRE_OK) return cli_fail(&err);
     struct compare_recipe *r = &c->recipe[c->n_recipes];
-    *r = (struct compare_recipe){.arg = arg, .calibrates = gyre_recipe_calibrates(&recipe)};
-    if (recipe_key(&recipe, r->key, &err) != GYRE_OK) return cli_fail(&err);
+    *r = (struct compare_recipe){.arg = arg, .calibrates = recipe.calibrates};
+    if (recipe_key(arg, r->key, &err) != GYRE_OK) return cli_fail(&err);
     snprintf(r->label, sizeof r->label, "%s", recipe.name[0] ? recipe.name : cli_base_name(arg));
     c->n_recipes++;
     return -1;

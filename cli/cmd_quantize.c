@@ -1,7 +1,7 @@
 // gyre quantize: an ordinary model in, rotated int4 weights out, with plain rounding measured beside it.
 #include "cli/cli.h"
-#include "quantizer/quantizer.h"
 
+#include <gyre/gyre_quantize.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 // gyre recipes: the built-in recipes, and one recipe with all its settings.
 #include "cli/cli.h"
-#include "quantizer/quantizer.h"
 
+#include <gyre/gyre_quantize.h>
 #include <stdio.h>
 #include <stdlib.h>
 

@@ -1,7 +1,7 @@
 // gyre reproduce: make a file again from its manifest and compare every byte's hash.
 #include "cli/cli.h"
-#include "quantizer/trust/verify.h"
 
+#include <gyre/gyre_quantize.h>
 #include <stdio.h>
 
 static int on_progress(void *user, double fraction, double eta, const char *what)

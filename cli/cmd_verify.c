@@ -1,7 +1,7 @@
 // gyre verify: is a file what its manifest claims, and was it made from this base model?
 #include "cli/cli.h"
-#include "quantizer/trust/verify.h"
 
+#include <gyre/gyre_quantize.h>
 #include <stdio.h>
 #include <unistd.h>
 

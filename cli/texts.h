@@ -1,9 +1,9 @@
 // The texts that eval and compare are given: read, checked, tokenized, and looked up in a model's manifest.
 #pragma once
 #include "cli/args.h"
-#include "runtime/gyre.h"
 #include "runtime/util/sha256.h"
 
+#include <gyre/gyre_eval.h>
 #include <jansson.h>
 
 struct cli_text {

@@ -10,6 +10,7 @@
 #include "runtime/util/base.h"
 #include "runtime/util/clock.h"
 #include "runtime/util/file.h"
+#include "runtime/util/log.h"
 
 #include <assert.h>
 #include <math.h>
@@ -268,8 +269,11 @@ static gyre_status make_choice(struct run *r, gyre_error *err)
 
 // ---- entry ------------------------------------------------------------------------------------------------
 
-gyre_status gyre_quantize(const gyre_quantize_params *params, gyre_quantize_summary *summary, gyre_error *err)
+gyre_status gyre_quantize(const gyre_quantize_params *given, gyre_quantize_summary *summary, gyre_error *err)
 {
+    gyre_quantize_params taken;
+    GYRE_TRY(gyre_params_take(given, &taken, sizeof taken, sizeof taken, "gyre_quantize_params", err));
+    const gyre_quantize_params *const params = &taken;
     gyre_status st = GYRE_OK;
     struct run r = {.params = params, .started = gyre_clock_ns(), .out.fd = -1};
     gyre_source *source = NULL;

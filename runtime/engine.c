@@ -3,6 +3,7 @@
 
 #include "runtime/util/base.h"
 #include "runtime/util/file.h"
+#include "runtime/util/log.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -100,11 +101,12 @@ static gyre_status open_on(gyre_device *device, const char *path, const gyre_eng
     return GYRE_OK;
 }
 
-gyre_status gyre_engine_open(const char *model_path, const gyre_engine_params *params, gyre_engine **out,
+gyre_status gyre_engine_open(const char *model_path, const gyre_engine_params *given, gyre_engine **out,
                              gyre_error *err)
 {
-    static const gyre_engine_params defaults = {0};
-    if (!params) params = &defaults;
+    gyre_engine_params taken;
+    GYRE_TRY(gyre_params_take(given, &taken, sizeof taken, sizeof taken, "gyre_engine_params", err));
+    const gyre_engine_params *const params = &taken;
     *out = NULL;
     if (!model_path) return gyre_fail(err, GYRE_E_INVALID, "cannot open engine: no model is named");
     gyre_engine *e = calloc(1, sizeof *e);
@@ -128,10 +130,12 @@ gyre_status gyre_engine_open(const char *model_path, const gyre_engine_params *p
     return GYRE_OK;
 }
 
-gyre_status gyre_engine_open_beside(gyre_engine *first, const char *model_path, const gyre_engine_params *params,
+gyre_status gyre_engine_open_beside(gyre_engine *first, const char *model_path, const gyre_engine_params *given,
                                     gyre_engine **out, gyre_error *err)
 {
-    static const gyre_engine_params defaults = {0};
+    gyre_engine_params taken;
+    GYRE_TRY(gyre_params_take(given, &taken, sizeof taken, sizeof taken, "gyre_engine_params", err));
+    const gyre_engine_params *const params = &taken;
     *out = NULL;
     if (!first || !model_path)
         return gyre_fail(err, GYRE_E_INVALID, "cannot open engine: no %s is named", first ? "model" : "first engine");
@@ -139,7 +143,7 @@ gyre_status gyre_engine_open_beside(gyre_engine *first, const char *model_path, 
     if (!e) return gyre_fail(err, GYRE_E_NOMEM, "cannot open engine: out of memory");
     e->first = first;
     first->n_beside++;
-    const gyre_status st = open_on(first->device, model_path, params ? params : &defaults, e, err);
+    const gyre_status st = open_on(first->device, model_path, params, e, err);
     if (st != GYRE_OK) {
         (void)gyre_engine_close(e, NULL);
         return st;

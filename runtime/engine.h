@@ -1,9 +1,10 @@
 // Inside of the engine, shared by the files of this folder; the public face is gyre.h.
 #pragma once
-#include "runtime/gyre.h"
 #include "runtime/model/kv.h"
 #include "runtime/model/llama.h"
 #include "runtime/text/tokenizer.h"
+
+#include <gyre/gyre_eval.h>
 
 enum { GYRE_BUCKETS = 10, GYRE_HISTORY = 64, GYRE_MAX_TOP_K = 256 };
 

@@ -345,10 +345,12 @@ static void finish(const struct eval *v, const struct gyre_eval_sums *sums, uint
     gyre_eval_finish(sums, out);
 }
 
-gyre_status gyre_eval_texts(gyre_engine *engine, const gyre_eval_text *texts, uint32_t n,
-                            const gyre_eval_params *params, gyre_eval_result *each, gyre_eval_result *all,
-                            gyre_error *err)
+gyre_status gyre_eval_texts(gyre_engine *engine, const gyre_eval_text *texts, uint32_t n, const gyre_eval_params *given,
+                            gyre_eval_result *each, gyre_eval_result *all, gyre_error *err)
 {
+    gyre_eval_params taken;
+    GYRE_TRY(gyre_params_take(given, &taken, sizeof taken, sizeof taken, "gyre_eval_params", err));
+    const gyre_eval_params *const params = &taken;
     const uint64_t start = gyre_clock_ns();
     struct eval *v = calloc(1, sizeof *v);
     if (!v) return gyre_fail(err, GYRE_E_NOMEM, "cannot evaluate: out of memory");

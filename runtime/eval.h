@@ -1,6 +1,6 @@
 // Inside of the evaluation: sums and their standard errors, and the file of reference logits. The public face is gyre.h.
 #pragma once
-#include "runtime/gyre.h"
+#include <gyre/gyre_eval.h>
 
 // ---- sums (eval_stats.c) --------------------------------------------------------------------------------------
 

@@ -1,8 +1,8 @@
 // gyre_inspect: a model file as JSON, for people and scripts. Reads and checks; touches no device.
-#include "runtime/gyre.h"
 #include "runtime/model/hparams.h"
 #include "runtime/util/half.h"
 
+#include <gyre/gyre.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,6 @@
 # cmake -DCC=cc [-DCXX=c++] [-DFLAGS="-I.. ..."] [-DSKIP=regex] -P tests/check_headers.cmake: fails if a header does not
-# compile alone in C17, or the public one not in C++ either. SKIP: headers of backends that are not built.
+# compile alone in C17, or a public one needs more than the installed folder or is no C++11. SKIP: headers of backends that
+# are not built.
 cmake_minimum_required(VERSION 3.20)
 get_filename_component(root ${CMAKE_CURRENT_LIST_DIR}/.. ABSOLUTE)
 separate_arguments(flags UNIX_COMMAND "${FLAGS}")
@@ -17,18 +18,31 @@ foreach(header ${headers})
   endif()
   math(EXPR n "${n} + 1")
   execute_process(COMMAND ${CC} -std=c17 -fsyntax-only -Wall -Wextra -Werror -fmax-errors=3 -fmax-include-depth=30
-      -I${root} ${flags} -include ${root}/${header} -x c /dev/null
+      -I${root} -I${root}/runtime/include ${flags} -include ${root}/${header} -x c /dev/null
     RESULT_VARIABLE failed ERROR_VARIABLE why)
   if(failed)
     message(SEND_ERROR "${header} does not compile alone:\n${why}")
   endif()
 endforeach()
-if(CXX AND EXISTS ${root}/runtime/gyre.h)
-  execute_process(COMMAND ${CXX} -std=c++11 -fsyntax-only -Wall -Wextra -Werror -I${root} -include ${root}/runtime/gyre.h
-    -x c++ /dev/null RESULT_VARIABLE failed ERROR_VARIABLE why)
+file(GLOB public ${root}/runtime/include/gyre/*.h)
+foreach(header ${public})
+  execute_process(COMMAND ${CC} -std=c17 -fsyntax-only -Wall -Wextra -Wpedantic -Werror -I${root}/runtime/include
+      -include ${header} -x c /dev/null RESULT_VARIABLE failed ERROR_VARIABLE why)
   if(failed)
-    message(SEND_ERROR "runtime/gyre.h is not C++:\n${why}")
+    message(SEND_ERROR "${header} needs more than the public headers:\n${why}")
   endif()
+  if(NOT CXX)
+    continue()
+  endif()
+  execute_process(COMMAND ${CXX} -std=c++11 -fsyntax-only -Wall -Wextra -Wpedantic -Werror -I${root}/runtime/include
+      -include ${header} -x c++ /dev/null RESULT_VARIABLE failed ERROR_VARIABLE why)
+  if(failed)
+    message(SEND_ERROR "${header} is not C++:\n${why}")
+  endif()
+endforeach()
+list(LENGTH public n_public)
+if(n_public LESS 4)
+  message(FATAL_ERROR "only ${n_public} public headers found: this check looks in the wrong place")
 endif()
 if(n LESS 10)
   message(FATAL_ERROR "only ${n} headers found: this check looks in the wrong place")

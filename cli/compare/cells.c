@@ -5,10 +5,10 @@
 // same numbers. The price is that KL is a lower bound (gyre.h), a close one with many logits.
 #include "cli/compare/cells.h"
 #include "cli/cli.h"
-#include "quantizer/quantizer.h"
 #include "runtime/util/clock.h"
 #include "runtime/util/file.h"
 
+#include <gyre/gyre_quantize.h>
 #include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -2,7 +2,6 @@
 #include "quantizer/file/manifest.h"
 #include "quantizer/pass/search.h"
 #include "runtime/util/file.h"
-#include "runtime/util/version.h"
 
 #include <cblas.h>
 #include <dirent.h>

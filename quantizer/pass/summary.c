@@ -9,6 +9,7 @@
 #include "runtime/text/tokenizer.h"
 #include "runtime/util/base.h"
 #include "runtime/util/file.h"
+#include "runtime/util/log.h"
 #include "runtime/util/sha256.h"
 
 #include <math.h>

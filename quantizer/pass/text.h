@@ -1,8 +1,9 @@
 // Texts into windows of tokens for calibration.
 #pragma once
-#include "quantizer/quantizer.h"
 #include "runtime/source/source.h"
 #include "runtime/util/sha256.h"
+
+#include <gyre/gyre_quantize.h>
 
 struct gyre_calib_source {
     char name[128]; // the file's name without folders; "" for the bundled text

@@ -78,8 +78,23 @@ gyre_status gyre_recipe_describe(const char *name, gyre_recipe_form form, char *
     if (!r) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for a recipe");
     gyre_status st = gyre_recipe_find(name, r, err);
     if (st == GYRE_OK) {
-        *text = form == GYRE_RECIPE_JSON ? gyre_recipe_json(r) : b ? strdup(b->text) : gyre_recipe_text(r);
+        const bool as_written = b && form == GYRE_RECIPE_YAML;
+        *text = form == GYRE_RECIPE_JSON ? gyre_recipe_json(r) : as_written ? strdup(b->text) : gyre_recipe_text(r);
         if (!*text) st = gyre_fail(err, GYRE_E_NOMEM, "out of memory for the text of a recipe");
+    }
+    free(r);
+    return st;
+}
+
+gyre_status gyre_recipe_inspect(const char *name, gyre_recipe_info *out, gyre_error *err)
+{
+    struct gyre_recipe *r = malloc(sizeof *r);
+    if (!r) return gyre_fail(err, GYRE_E_NOMEM, "cannot read recipe (%s): out of memory", name);
+    const gyre_status st = gyre_recipe_find(name, r, err);
+    *out = (gyre_recipe_info){0};
+    if (st == GYRE_OK) {
+        snprintf(out->name, sizeof out->name, "%s", r->name);
+        out->calibrates = gyre_recipe_calibrates(r);
     }
     free(r);
     return st;

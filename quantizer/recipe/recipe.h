@@ -1,8 +1,9 @@
 // Recipes: what is done to a model and in which order. A recipe is YAML text; the built-in ones are such texts too. Grammar,
 // defaults and what may be combined: docs/recipes.md.
 #pragma once
-#include "quantizer/quantizer.h"
 #include "runtime/model/hparams.h"
+
+#include <gyre/gyre_quantize.h>
 
 enum { GYRE_MAX_STAGES = 16, GYRE_MAX_EXCEPTIONS = 32, GYRE_RECIPE_NAME = 64, GYRE_RECIPE_BYTES = 1 << 20 };
 
@@ -62,9 +63,6 @@ struct gyre_recipe {
     struct gyre_stage stage[GYRE_MAX_STAGES];
     struct gyre_exception exception[GYRE_MAX_EXCEPTIONS];
 };
-
-// Is `name` a file's, as gyre_recipe_find takes it: not built in, and with a '/' or .yaml or .yml at its end?
-bool gyre_recipe_is_file(const char *name);
 
 // Fills a recipe from a built-in name or from a file.
 // GYRE_E_INVALID for an unknown name, GYRE_E_IO for a file that cannot be read; GYRE_E_FORMAT for a text that is no

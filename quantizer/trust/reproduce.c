@@ -1,14 +1,14 @@
 // The same settings once more, and the hashes of both runs side by side. See verify.h.
+
 #include "quantizer/file/manifest_read.h"
-#include "quantizer/quantizer.h"
 #include "quantizer/recipe/recipe.h"
-#include "quantizer/trust/verify.h"
 #include "runtime/source/source.h"
 #include "runtime/util/base.h"
 #include "runtime/util/file.h"
+#include "runtime/util/log.h"
 #include "runtime/util/sha256.h"
-#include "runtime/util/version.h"
 
+#include <gyre/gyre_quantize.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -289,8 +289,11 @@ static gyre_status compare(struct reproduction *r, gyre_error *err)
 
 // ---- entry ------------------------------------------------------------------------------------------------
 
-gyre_status gyre_reproduce(const gyre_reproduce_params *params, gyre_reproduce_result *result, gyre_error *err)
+gyre_status gyre_reproduce(const gyre_reproduce_params *given, gyre_reproduce_result *result, gyre_error *err)
 {
+    gyre_reproduce_params taken;
+    GYRE_TRY(gyre_params_take(given, &taken, sizeof taken, sizeof taken, "gyre_reproduce_params", err));
+    const gyre_reproduce_params *const params = &taken;
     struct reproduction r = {.params = params, .result = result};
     gyre_status st = GYRE_OK;
     *result = (gyre_reproduce_result){0};

@@ -344,8 +344,11 @@ static void worst_recorded(struct gyre_verifier *v)
     }
 }
 
-gyre_status gyre_verify(const gyre_verify_params *params, gyre_verify_result *result, gyre_error *err)
+gyre_status gyre_verify(const gyre_verify_params *given, gyre_verify_result *result, gyre_error *err)
 {
+    gyre_verify_params taken;
+    GYRE_TRY(gyre_params_take(given, &taken, sizeof taken, sizeof taken, "gyre_verify_params", err));
+    const gyre_verify_params *const params = &taken;
     static const struct {
         const char *name;
         gyre_status (*run)(struct gyre_verifier *v, gyre_error *err);

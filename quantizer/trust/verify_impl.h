@@ -2,7 +2,8 @@
 #pragma once
 #include "quantizer/file/manifest_read.h"
 #include "quantizer/transform/rotate.h"
-#include "quantizer/trust/verify.h"
+
+#include <gyre/gyre_quantize.h>
 
 struct gyre_verifier {
     const gyre_verify_params *params;

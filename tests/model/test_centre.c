@@ -2,13 +2,13 @@
 // not see them, and files that lie about them are refused. The files are the quantizer's, with centres added here.
 #include "quantizer/file/gguf_write.h"
 #include "quantizer/pass/host_block.h"
-#include "quantizer/quantizer.h"
-#include "runtime/gyre.h"
 #include "runtime/util/base.h"
 #include "runtime/util/rng.h"
 #include "tests/model/bytes.h"
 #include "tests/model/make_tiny.h"
 
+#include <gyre/gyre_eval.h>
+#include <gyre/gyre_quantize.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>

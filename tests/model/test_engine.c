@@ -1,8 +1,8 @@
 // The engine through its public face, on tiny random models: devices agree, batches equal solo runs, prefixes are reused,
 // decoding allocates and records nothing, tiny device limits change nothing, and integer products mean integer products.
-#include "runtime/gyre.h"
 #include "tests/model/make_tiny.h"
 
+#include <gyre/gyre_eval.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>

@@ -2,10 +2,10 @@
 // containers and on every kind of device; the demo model against its dequantized weights in PyTorch.
 #include "tests/model/make_tiny.h"
 
-#include "runtime/gyre.h"
 #include "runtime/util/base.h"
 #include "runtime/util/rng.h"
 
+#include <gyre/gyre_eval.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>

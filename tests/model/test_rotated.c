@@ -1,9 +1,9 @@
 // A rotated, unrounded model is the model: logits of the quantizer's float output against the original's, through the
 // engine (docs/numerics.md states the bound), on tiny models of awkward widths and on the demo model.
-#include "quantizer/quantizer.h"
-#include "runtime/gyre.h"
 #include "tests/model/make_tiny.h"
 
+#include <gyre/gyre_eval.h>
+#include <gyre/gyre_quantize.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>

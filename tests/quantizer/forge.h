@@ -1,7 +1,7 @@
 // Changes files and manifests as somebody would who wants to pass, or fails to copy: for the tests of verify and reproduce.
 #pragma once
-#include "quantizer/quantizer.h"
 
+#include <gyre/gyre_quantize.h>
 #include <jansson.h>
 
 void forge_make(const gyre_quantize_params *params); // quantizes; fails the test if that fails

@@ -1,9 +1,9 @@
 // Runs that calibrate: interrupted anywhere they end with the same bytes, others' journals are refused, files verify and reproduce,
 // and texts that cannot be used are named.
-#include "quantizer/trust/verify.h"
 #include "tests/model/make_tiny.h"
 #include "tests/quantizer/tiny_file.h"
 
+#include <gyre/gyre_quantize.h>
 #include <jansson.h>
 #include <math.h>
 #include <setjmp.h>

@@ -1,10 +1,10 @@
 // Reproducing: the same settings give the same bytes, what differs is named, what cannot be the same run is refused before any
 // work, and no folder stays behind.
-#include "quantizer/trust/verify.h"
 #include "runtime/util/sha256.h"
 #include "tests/quantizer/forge.h"
 #include "tests/quantizer/tiny_file.h"
 
+#include <gyre/gyre_quantize.h>
 #include <dirent.h>
 #include <omp.h>
 #include <setjmp.h>

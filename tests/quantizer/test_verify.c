@@ -1,11 +1,11 @@
 // Verifying: rotations can be undone, honest files pass in every form, and every lie is named: a flipped bit anywhere, tensors
 // and keys that are missing or wrong, another base, and forgeries whose manifest was corrected to fit.
 #include "quantizer/transform/rotate.h"
-#include "quantizer/trust/verify.h"
 #include "tests/model/make_tiny.h"
 #include "tests/quantizer/forge.h"
 #include "tests/quantizer/tiny_file.h"
 
+#include <gyre/gyre_quantize.h>
 #include <math.h>
 #include <omp.h>
 #include <setjmp.h>

@@ -1,7 +1,8 @@
 // Tiny random Llama GGUF files for the quantizer's tests, and small helpers around files.
 #pragma once
-#include "quantizer/quantizer.h"
 #include "runtime/source/source.h"
+
+#include <gyre/gyre_quantize.h>
 
 struct tiny_file { // zero fields: the defaults of tiny_file_defaults
     uint32_t width, heads, kv_heads, head_dim, ffn, layers, vocab;

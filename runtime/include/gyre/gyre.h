@@ -1,0 +1,166 @@
+// gyre: run large language models with rotated int4 weights on any GPU with a Vulkan or OpenCL driver.
+//
+// An ENGINE is a device plus an immutable model loaded on it. A SESSION is one timeline of tokens with its KV cache.
+// Sessions are children of their engine, an engine opened beside another is that one's child; a parent with children
+// cannot be closed. What is "malloc'd" by the library is freed with gyre_free. docs/embed.md has a whole program.
+#pragma once
+#include <gyre/gyre_base.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// ---- devices ----------------------------------------------------------------------------------------
+
+typedef struct gyre_device_facts {
+    char id[32], name[128], driver[128];
+    bool software, f16;
+    uint64_t memory_bytes;
+    uint32_t subgroup_sizes[4]; // zeros at the end
+    const char *int8_dot;       // "none", "emulated", "accelerated"
+    char cooperative_matrix[4][32];
+} gyre_device_facts;
+typedef struct gyre_device_missing {
+    char backend[16], why[160];
+} gyre_device_missing;
+
+// Lists what exists (hardware first, `cpu` last); returns the number of devices, filling at most cap. `missing` (at most
+// cap_missing) gets the backends without a device, *n_missing their number. out, missing and n_missing may be NULL.
+// Thread-safety: safe.
+GYRE_API int gyre_list_devices(gyre_device_facts *out, int cap, gyre_device_missing *missing, int cap_missing,
+                               int *n_missing);
+
+// ---- engine -----------------------------------------------------------------------------------------
+
+// Thread-safety: an engine, its sessions and the engines beside it belong to one thread at a time, whichever that is.
+// Engines that do not share a device are independent of each other.
+typedef struct gyre_engine gyre_engine;
+
+typedef struct gyre_engine_params {
+    size_t size;           // sizeof(gyre_engine_params); see gyre_base.h
+    const char *device;    // "vulkan:0", ...; NULL: the best there is
+    uint32_t act, kv;      // 16, 8 or 4; 0: the file's default. kv 32: an f32 cache, on the cpu device only
+    uint32_t context;      // longest sequence; 0: the model's, at most 4096
+    uint32_t max_rows;     // rows of the largest step (prefill chunk); 0: 512
+    uint32_t sequences;    // sequences that may be alive at once; 0: 1
+    const char *cache_dir; // kernel caches; NULL: $XDG_CACHE_HOME/gyre or ~/.cache/gyre; "": none
+    bool validate;         // Vulkan validation layers
+    uint64_t limit_binding, limit_buffer; // tests: pretend tiny device limits; 0: the device's
+    gyre_log log;
+    // Called while loading with 0..1; a non-zero return cancels (GYRE_E_CANCELLED). May be NULL.
+    int (*progress)(void *user, double fraction, const char *what);
+    void *user;
+} gyre_engine_params;
+
+// params NULL: all defaults.
+GYRE_API gyre_status gyre_engine_open(const char *model_path, const gyre_engine_params *params, gyre_engine **out,
+                                      gyre_error *err) GYRE_MUST_USE;
+// A second model on the first one's device (eval --reference); `params->device` is ignored. It counts as a child of
+// `first`.
+GYRE_API gyre_status gyre_engine_open_beside(gyre_engine *first, const char *model_path,
+                                             const gyre_engine_params *params, gyre_engine **out,
+                                             gyre_error *err) GYRE_MUST_USE;
+// GYRE_E_INVALID, and the engine stays as it is, while sessions or engines beside it are open: the message names them.
+// Accepts NULL.
+GYRE_API gyre_status gyre_engine_close(gyre_engine *engine, gyre_error *err);
+
+typedef struct gyre_engine_info {
+    char device[32], device_name[128], arch[32];
+    uint32_t act, kv, context, vocab, layers, width, heads, kv_heads, head_dim, ffn, wgroup;
+    uint64_t weight_bytes;           // on the device
+    uint64_t weight_bytes_per_token; // read by one decode step: everything but the embedding table's untouched rows
+    uint64_t kv_bytes, scratch_bytes;
+    bool r3, r4, head_rotation;
+} gyre_engine_info;
+GYRE_API void gyre_engine_describe(const gyre_engine *engine, gyre_engine_info *out);
+
+// Graphviz text of the decode graph after fusion, which it records if need be; malloc'd in *out.
+GYRE_API gyre_status gyre_engine_dot(gyre_engine *engine, char **out, gyre_error *err) GYRE_MUST_USE;
+
+// What a model file holds, without a device: JSON text, malloc'd. Keys: path, container, bytes, metadata (arrays are given
+// by their length), tensors [{name, type, shape, bytes}], model {arch, layers, ...}, rotations {r3, r4, head}, memory
+// {weights_bytes, kv_bytes_per_token, table_bytes}.
+GYRE_API gyre_status gyre_inspect(const char *path, char **json, gyre_error *err) GYRE_MUST_USE;
+
+// ---- text -------------------------------------------------------------------------------------------
+
+// *tokens is malloc'd.
+GYRE_API gyre_status gyre_tokenize(const gyre_engine *engine, const char *text, size_t bytes, bool special,
+                                   uint32_t **tokens, size_t *n, gyre_error *err) GYRE_MUST_USE;
+// Tokenizing needs no device: reads only the model's metadata.
+GYRE_API gyre_status gyre_tokenize_with(const char *model_path, const char *text, size_t bytes, bool special,
+                                        uint32_t **tokens, size_t *n, gyre_error *err) GYRE_MUST_USE;
+GYRE_API bool gyre_token_is_end(const gyre_engine *engine, uint32_t token);
+GYRE_API bool gyre_token_is_special(const gyre_engine *engine, uint32_t token);
+// Feeds one token to a UTF-8 stream; writes complete characters to out[cap >= 1024] and returns their number of bytes.
+// With flush, what is incomplete is released as U+FFFD. State: zero-initialise, one per text.
+typedef struct gyre_text_stream {
+    unsigned char pending[4];
+    uint32_t n;
+} gyre_text_stream;
+GYRE_API size_t gyre_text_push(const gyre_engine *engine, gyre_text_stream *stream, uint32_t token, bool special,
+                               char *out, size_t cap);
+GYRE_API size_t gyre_text_flush(gyre_text_stream *stream, char *out, size_t cap);
+
+// ---- sessions ---------------------------------------------------------------------------------------
+
+// Thread-safety: as its engine.
+typedef struct gyre_session gyre_session;
+GYRE_API gyre_status gyre_session_create(gyre_engine *engine, gyre_session **out, gyre_error *err) GYRE_MUST_USE;
+GYRE_API void gyre_session_destroy(gyre_session *session); // accepts NULL
+
+typedef struct gyre_sampling {
+    float temperature;
+    uint32_t top_k;
+    float top_p;
+    uint32_t seed;
+} gyre_sampling; // zeros: greedy
+
+// Makes the session hold exactly `tokens` (reusing the longest common prefix) and samples the token that follows.
+// n must be 1..context. *next (may be NULL) receives it. After a failure the session holds no more than the common prefix.
+GYRE_API gyre_status gyre_session_sync(gyre_session *session, const uint32_t *tokens, size_t n,
+                                       const gyre_sampling *sampling, uint32_t *next, gyre_error *err) GYRE_MUST_USE;
+// Appends `token` (normally the last *next) and samples again: one recorded replay, no allocation. After a failure the
+// session is as it was.
+GYRE_API gyre_status gyre_session_decode(gyre_session *session, uint32_t token, uint32_t *next,
+                                         gyre_error *err) GYRE_MUST_USE;
+GYRE_API size_t gyre_session_length(const gyre_session *session);
+
+typedef struct gyre_timings {
+    uint64_t prefill_tokens, prefill_ns, decode_tokens, decode_ns, decode_host_ns;
+    uint64_t warmup_ns;
+} gyre_timings;
+GYRE_API gyre_timings
+gyre_session_timings(const gyre_session *session); // decode_host_ns: time not spent waiting for the device
+
+// Makes, compiles and runs once, on no tokens, every recording that a prompt of so many new tokens and the decoding after
+// it will replay, so that their times are those of the work alone. What this took is warmup_ns. Changes nothing else.
+GYRE_API gyre_status gyre_session_warm(gyre_session *session, size_t prompt_tokens, const gyre_sampling *sampling,
+                                       gyre_error *err) GYRE_MUST_USE;
+
+// Steps several sessions of one engine in one recorded graph (a server's unit of work). Each part appends n tokens to
+// another session. After a failure all of them are as they were.
+typedef struct gyre_step_part {
+    gyre_session *session;
+    const uint32_t *tokens;
+    uint32_t n;
+    uint32_t next;
+} gyre_step_part;
+GYRE_API gyre_status gyre_step(gyre_engine *engine, gyre_step_part *parts, size_t n_parts,
+                               gyre_error *err) GYRE_MUST_USE;
+
+// Logits of the position after `tokens` (tests, golden data): logits[vocab].
+GYRE_API gyre_status gyre_logits(gyre_engine *engine, const uint32_t *tokens, size_t n, float *logits,
+                                 gyre_error *err) GYRE_MUST_USE;
+
+// ---- counters ---------------------------------------------------------------------------------------
+
+// Device work done so far: a test asserts that decoding records and allocates nothing.
+typedef struct gyre_engine_counters {
+    uint64_t recordings, submissions, dispatches, buffers, host_allocations;
+} gyre_engine_counters;
+GYRE_API gyre_engine_counters gyre_engine_count(const gyre_engine *engine);
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,0 +1,99 @@
+// gyre: how good a model is and how fast a device. Beside gyre.h: programs that only generate text do not need it.
+//
+// Thread-safety: every function here belongs to the thread of the engine it is given; a gyre_reference may be read by
+// several threads at once.
+#pragma once
+#include <gyre/gyre.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// ---- evaluation -------------------------------------------------------------------------------------
+
+// Windows are consecutive runs of ctx tokens without overlap, no BOS; each predicts its last ctx-1 tokens.
+//
+// Standard errors. Tokens of a window are correlated, windows hardly: with at least 8 windows, the error of a mean is that
+// of the W windows' means, sqrt(sum_w (m_w - m)^2 / (W (W - 1))); with fewer it is the same formula over the N tokens
+// (stderr_from_windows is false), which is too small where tokens are correlated. ppl_stderr = ppl * nll_stderr, by
+// linearising exp.
+typedef struct gyre_eval_result {
+    uint64_t tokens;             // predicted
+    double nll, ppl, ppl_stderr; // nats per predicted token; exp(nll)
+    bool has_reference;
+    double kl,
+        top1_agreement; // to the reference: mean KL(reference || model) in nats; share of the same most likely token
+    double seconds;
+    uint32_t windows;
+    bool stderr_from_windows;
+    bool kl_is_bound; // from stored logits with k below the vocabulary: kl is a lower bound, see below
+    double nll_stderr, kl_stderr, top1_stderr;
+} gyre_eval_result;
+
+// n_tokens >= 2; ctx 2..context; windows 0: as many as there are. progress gets finished fraction and running ppl.
+GYRE_API gyre_status gyre_eval(gyre_engine *engine, gyre_engine *reference /* may be NULL */, const uint32_t *tokens,
+                               size_t n_tokens, uint32_t ctx, uint32_t windows,
+                               int (*progress)(void *user, double fraction, double ppl), void *user,
+                               gyre_eval_result *out, gyre_error *err) GYRE_MUST_USE;
+
+// Reference logits from a file: of every predicted token the k largest logits of a model and the probability of all
+// others together. The KL of such a row counts the others as one bucket. Merging outcomes never raises a KL (data
+// processing inequality), so it is a lower bound of the exact one, and the exact one where k is the whole vocabulary.
+// The agreement of the most likely token is exact.
+typedef struct gyre_reference gyre_reference;
+typedef struct gyre_reference_info {
+    char model[80];                         // base name of the file that made it
+    uint32_t texts, vocab, ctx, k, act, kv; // act, kv: what the model ran at
+    uint64_t tokens;                        // predicted, in all texts
+} gyre_reference_info;
+GYRE_API bool gyre_reference_is(const char *path); // by its first bytes; false, too, for what cannot be read
+// Reads and checks a whole file. GYRE_E_FORMAT for a truncated or damaged one.
+GYRE_API gyre_status gyre_reference_open(const char *path, gyre_reference **out, gyre_error *err) GYRE_MUST_USE;
+GYRE_API void gyre_reference_close(gyre_reference *reference); // accepts NULL
+GYRE_API void gyre_reference_describe(const gyre_reference *reference, gyre_reference_info *out);
+
+typedef struct gyre_eval_text {
+    const uint32_t *tokens;
+    size_t n;
+    const char *name;
+} gyre_eval_text; // name: in messages, or NULL
+typedef struct gyre_eval_params {
+    size_t size;                  // sizeof(gyre_eval_params)
+    uint32_t ctx, windows;        // windows of each text, at most; 0: as many as it has
+    gyre_engine *reference;       // a model opened beside the engine, or
+    const gyre_reference *stored; // ... stored logits of the same tokens, ctx and windows; or neither
+    const char *save;             // also store the engine's logits as this file; NULL: not
+    uint32_t save_k;              // logits of a token in it; 0: 64, or the vocabulary where that is smaller
+    int (*progress)(void *user, double fraction, double ppl); // as in gyre_eval; may be NULL
+    void *user;
+} gyre_eval_params;
+
+// Evaluates several texts in one go: each[n] (may be NULL) gets theirs, *all that of all their tokens together. The file
+// `save` appears only when everything succeeded. GYRE_E_INVALID for a text too short, a token outside the vocabulary, a
+// reference that does not fit; GYRE_E_IO for a file that cannot be written, before anything is computed where possible.
+GYRE_API gyre_status gyre_eval_texts(gyre_engine *engine, const gyre_eval_text *texts, uint32_t n,
+                                     const gyre_eval_params *params, gyre_eval_result *each, gyre_eval_result *all,
+                                     gyre_error *err) GYRE_MUST_USE;
+
+// ---- benchmark --------------------------------------------------------------------------------------
+
+typedef struct gyre_roofs {
+    char device[32], name[128];
+    double read_gbps, int8_gops, f32_gflops, dispatch_us, round_trip_us;
+} gyre_roofs;
+// device NULL: the best there is.
+GYRE_API gyre_status gyre_measure_roofs(const char *device, const gyre_log *log, gyre_roofs *out,
+                                        gyre_error *err) GYRE_MUST_USE;
+
+typedef struct gyre_profile_row {
+    char op[32];
+    uint32_t dispatches;
+    double ms;
+} gyre_profile_row;
+// Per-kernel device time of one recorded step of `step_rows` rows (1: decode), longest first; returns rows in *n (cap at most).
+GYRE_API gyre_status gyre_session_profile(gyre_session *session, uint32_t step_rows, gyre_profile_row *rows, size_t cap,
+                                          size_t *n, gyre_error *err) GYRE_MUST_USE;
+
+#ifdef __cplusplus
+}
+#endif

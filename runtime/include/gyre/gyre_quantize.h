@@ -1,0 +1,157 @@
+// gyre's quantizer: an ordinary model file in, rotated int4 weights out; then, is a file what its manifest claims, was it
+// made from this base model, and do the same settings give it again? A library of its own (libgyre-quantize).
+//
+// Thread-safety: every function may run on any thread; two runs at once must not write the same files. Callbacks come on
+// the thread that made the call.
+#pragma once
+#include <gyre/gyre_base.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// ---- quantize ---------------------------------------------------------------------------------------
+
+typedef struct gyre_quantize_params {
+    size_t size;                 // sizeof(gyre_quantize_params); see gyre_base.h
+    const char *source, *output; // paths
+    const char *recipe;          // a built-in name or a YAML file (docs/recipes.md); NULL: quarot-rtn
+    uint32_t wbits;              // 4, 8, 16, 32 (16 and 32: the rotated float model, for checks); 0: 4
+    int32_t wgroup;              // 0 per channel, 32, 64, 128; -1: default 32
+    uint32_t act, kv;            // 16, 8, 4; 0: default 8. What the file is optimized for and defaults to at run time.
+    const char *profile;         // "portable" or "full"; NULL: full
+    const char *const *calib;    // [n_calib] texts for the recipes that calibrate; none: the bundled mixture
+    uint32_t n_calib;
+    uint64_t seed;
+    const char *device; // for calibration and the closing summary; NULL: a GPU, else the host itself
+    bool resume, force;
+    const char *report_dir; // the summary goes to DIR/report.html and report.md too; may be NULL. Needs `summary`.
+    gyre_log log;
+    // Called often. `eta_seconds` is negative while unknown. A non-zero return stops cleanly (GYRE_E_CANCELLED) and
+    // leaves a journal for --resume.
+    int (*progress)(void *user, double fraction, double eta_seconds, const char *what);
+    void *user;
+} gyre_quantize_params;
+
+typedef struct gyre_quantize_layer {
+    double rtn_error, recipe_error;
+} gyre_quantize_layer; // relative squared output error against float
+typedef struct gyre_quantize_summary {
+    uint32_t layers;
+    gyre_quantize_layer *layer; // [layers], malloc'd; free with gyre_quantize_summary_free
+    double rtn_kl, recipe_kl;   // nats, on the bundled or given text; NaN when there is no device to measure on
+    double rtn_weight_error, recipe_weight_error; // mean relative squared weight error
+    uint64_t source_bytes, output_bytes;
+    double seconds, bits_per_weight; // of the block linears
+    uint32_t summary_tokens, resumed_layers;
+    char recipe[64];                    // its name, also where it was read from a file
+    uint64_t rotation_seed, first_seed; // the rotation that is used; the first of the n_seeds that were tried
+    uint32_t n_seeds;                   // 1: the run's seed was taken untried
+    double act_clip, kv_clip;           // of the run-time quantizers
+    uint32_t raised_damping,
+        linears;          // of all linears in the blocks, those that needed more damping than the recipe says,
+    double worst_damping; // and the most that one of them needed; 0: none
+    uint64_t dead_inputs; // inputs of linears that were zero on the whole calibration text
+} gyre_quantize_summary;
+
+// Refuses an existing output without `force`, a journal of another recipe or model, too little disk space. Writes
+// OUT.part and OUT.journal/ while running; OUT and OUT.manifest.json appear only when complete.
+// Same recipe, seed, source and machine: the same bytes.
+GYRE_API gyre_status gyre_quantize(const gyre_quantize_params *params, gyre_quantize_summary *summary,
+                                   gyre_error *err) GYRE_MUST_USE;
+GYRE_API void gyre_quantize_summary_free(gyre_quantize_summary *summary);
+
+// ---- recipes ----------------------------------------------------------------------------------------
+
+// The built-in recipes: name, one line, and where it comes from; NULL past the end.
+GYRE_API const char *gyre_recipe_name(uint32_t index);
+GYRE_API const char *gyre_recipe_about(uint32_t index);
+GYRE_API const char *gyre_recipe_source(uint32_t index);
+
+typedef enum gyre_recipe_form {
+    GYRE_RECIPE_YAML, // a built-in one as it was written; a file's with every default explicit
+    GYRE_RECIPE_JSON, // every default explicit
+    GYRE_RECIPE_FULL  // as YAML with every default explicit, a built-in one too: the same text for the same recipe
+} gyre_recipe_form;
+// Reads and checks a recipe, as gyre_quantize_params.recipe names one, and writes it out; *text is malloc'd.
+// GYRE_E_INVALID: there is none of that name. GYRE_E_FORMAT, GYRE_E_IO: the file is no recipe, or cannot be read.
+GYRE_API gyre_status gyre_recipe_describe(const char *recipe, gyre_recipe_form form, char **text,
+                                          gyre_error *err) GYRE_MUST_USE;
+
+// Is `recipe`, as gyre_quantize_params names one, a file's name: not built in, and with a '/' or .yaml or .yml at its end?
+GYRE_API bool gyre_recipe_is_file(const char *recipe);
+
+typedef struct gyre_recipe_info {
+    char name[64];   // as it calls itself; may be ""
+    bool calibrates; // reads a calibration text
+} gyre_recipe_info;
+// Errors as gyre_recipe_describe.
+GYRE_API gyre_status gyre_recipe_inspect(const char *recipe, gyre_recipe_info *out, gyre_error *err) GYRE_MUST_USE;
+
+// ---- trust: what each answer proves and what not is in docs/trust.md ----------------------------------
+
+enum { GYRE_VERIFY_CHECKS = 16 };
+
+typedef struct gyre_verify_params {
+    size_t size; // sizeof(gyre_verify_params)
+    const char *file;
+    const char *manifest; // NULL: FILE.manifest.json
+    const char *base; // the model that FILE was made from, file or folder; NULL: only FILE and manifest are compared
+    // Called often; a non-zero return ends with GYRE_E_CANCELLED. May be NULL.
+    int (*progress)(void *user, double fraction, double eta_seconds, const char *what);
+    void *user;
+} gyre_verify_params;
+
+typedef struct gyre_verify_check {
+    const char *
+        name; // "container", "manifest", "metadata", "tensors", "hashes", "values", "base", "sources", "norms", "weights"
+    bool ok;
+    char detail[480]; // what was found; where not ok, the message of the error
+} gyre_verify_check;
+
+typedef struct gyre_verify_result {
+    uint32_t n_checks;
+    gyre_verify_check check[GYRE_VERIFY_CHECKS]; // in order; a failed one is the last
+    uint64_t tensors;                            // compared with the manifest
+    uint64_t linears;                            // compared with the base; 0 without one
+    bool rotated;                                // they were un-rotated for that
+    // The tensor with the largest relative squared weight error: measured against the base, without one as the manifest
+    // says; -1 where neither is known.
+    char worst[64];
+    double worst_error;
+} gyre_verify_result;
+
+// Runs all checks up to the first that fails; `result` tells of those that ran, also after a failure. Nothing is written.
+// GYRE_E_FORMAT where FILE, manifest and base disagree; the message names the first tensor or key and how it differs.
+GYRE_API gyre_status gyre_verify(const gyre_verify_params *params, gyre_verify_result *result,
+                                 gyre_error *err) GYRE_MUST_USE;
+
+typedef struct gyre_reproduce_params {
+    size_t size; // sizeof(gyre_reproduce_params)
+    const char *manifest, *base;
+    const char *const *calib; // the calibration texts that the manifest names, in any order
+    uint32_t n_calib;
+    // Where the file is made again, and stays; an interrupted run is taken up there. NULL: in a folder beside the manifest
+    // that is removed afterwards, whatever happens.
+    const char *work;
+    gyre_log log;
+    int (*progress)(void *user, double fraction, double eta_seconds, const char *what);
+    void *user;
+} gyre_reproduce_params;
+
+typedef struct gyre_reproduce_result {
+    uint64_t tensors, differing;
+    char first[64];        // the first tensor that differs; "" where none does
+    bool metadata_differs; // the bytes before the first tensor
+    // What is known to differ around the two runs ("gyre 0.1.0, here 0.2.0; ..."); "" where nothing is.
+    char surroundings[200];
+} gyre_reproduce_result;
+
+// Quantizes `base` once more with the settings of the manifest and compares hash by hash. Another base or calibration text is
+// refused before any work. GYRE_E_FORMAT where bytes differ; the message names the first tensor.
+GYRE_API gyre_status gyre_reproduce(const gyre_reproduce_params *params, gyre_reproduce_result *result,
+                                    gyre_error *err) GYRE_MUST_USE;
+
+#ifdef __cplusplus
+}
+#endif
