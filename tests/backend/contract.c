@@ -1,5 +1,6 @@
 // See contract.h. The fixture, and the tests of devices as wholes: limits, counters, faults, leak reports.
 #include "tests/backend/contract.h"
+#include "tests/common/device.h"
 #include "runtime/util/base.h"
 #include "shaders/params.h"
 
@@ -9,18 +10,11 @@
 
 struct contract contract;
 
-// Whether the environment's GYRE_TEST_REQUIRE, a list of words, asks for `what`: then its absence is a failure.
-static bool required(const char *what)
-{
-    const char *words = getenv("GYRE_TEST_REQUIRE");
-    return words && strstr(words, what);
-}
-
 static void keep_line(void *user, gyre_log_level level, const char *line)
 {
     struct contract *c = user;
     if (!strncmp(line, "vulkan validation:", 18)) c->n_validation++;
-    if (!strncmp(line, "vulkan: no validation", 21) && required("validation")) c->n_validation++;
+    if (!strncmp(line, "vulkan: no validation", 21) && device_required("validation")) c->n_validation++;
     if (level == GYRE_LOG_ERROR) {
         c->n_errors++;
         snprintf(c->last_error, sizeof c->last_error, "%s", line);
@@ -278,8 +272,8 @@ static void find_device(const char *backend)
     }
     for (int i = 0; i < GYRE_MIN(n_absent, 8); i++)
         if (!strcmp(absent[i].backend, backend)) why = absent[i].why;
-    fprintf(stderr, "%s: no device of %s: %s\n", required(backend) ? "failed" : "skipped", backend, why);
-    exit(required(backend) ? 1 : 77);
+    fprintf(stderr, "%s: no device of %s: %s\n", device_required(backend) ? "failed" : "skipped", backend, why);
+    exit(device_required(backend) ? 1 : 77);
 }
 
 int contract_main(const char *backend)

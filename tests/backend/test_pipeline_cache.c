@@ -2,6 +2,7 @@
 // short or another device's, never a reason to fail. What happened is read from the log.
 #include "backends/backend.h"
 #include "backends/cache.h"
+#include "tests/common/device.h"
 
 #include <dirent.h>
 #include <setjmp.h>
@@ -154,13 +155,8 @@ int main(void)
         cmocka_unit_test(foreign_is_ignored),
         cmocka_unit_test(no_place_is_only_a_warning),
     };
-    gyre_device *device;
-    gyre_error err = {0};
-    if (gyre_device_open("vulkan", NULL, &device, &err)) {
-        fprintf(stderr, "skipped: %s\n", err.message);
-        return 77;
-    }
-    gyre_device_close(device);
+    const int missing = device_probe("vulkan");
+    if (missing) return missing;
     strcpy(root, "test-pipeline-cache-XXXXXX");
     if (!mkdtemp(root)) return 1;
     snprintf(dir, sizeof dir, "%s/made/by/gyre", root); // missing parents are made

@@ -3,7 +3,7 @@
   test_evaluation.py GYRE MAKE_MODEL [unittest arguments]"""
 import hashlib, json, os, signal, subprocess, sys, time, unittest
 
-from test_cli import GYRE, MAKE_MODEL, Case
+from case import GYRE, MAKE_MODEL, Case
 
 
 class Eval(Case):

@@ -4,7 +4,7 @@ Standard library only.
   test_numbers.py GYRE MAKE_MODEL [unittest arguments]"""
 import array, json, os, struct, subprocess, sys, unittest
 
-from test_cli import GYRE, MAKE_MODEL, Case, run
+from case import GYRE, MAKE_MODEL, Case, run
 
 
 def read_tensors(folder):

@@ -3,7 +3,7 @@
   test_outputs.py GYRE MAKE_MODEL [unittest arguments]"""
 import json, os, shutil, subprocess, sys, unittest
 
-from test_cli import GYRE, MAKE_MODEL, Case, run
+from case import GYRE, MAKE_MODEL, Case, run
 
 
 class Aliases(Case):

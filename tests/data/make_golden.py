@@ -3,13 +3,13 @@ the interface of an oracle (load, tokenizer, Model); both in PyTorch on the CPU.
 
 Run in this folder: python3 make_golden.py                                   writes golden_tiny.inc
                     python3 make_golden.py DEMO.gguf FOLDER_OF_oracle.py     writes golden_demo.inc
-The tiny weights are those of tests/model/make_tiny.c, computed here again: number i of a tensor is
+The tiny weights are those of tests/common/tiny.c, computed here again: number i of a tensor is
 ((splitmix64 >> 40) / 2^23 - 1) * scale, seeded by seed and FNV-1a of the name."""
 import sys, textwrap
 import numpy as np, torch
 
 MASK, GOLD = (1 << 64) - 1, 0x9E3779B97F4A7C15
-# layers, kv heads, ffn, tied, rope type, rope base, seed: the rows of the table in tests/model/test_golden.c
+# layers, kv heads, ffn, tied, rope type, rope base, seed: the rows of the table in tests/runtime/test_golden.c
 VARIANTS = [(2, 2, 96, False, "default", 10000.0, 1), (3, 1, 160, True, "linear", 10000.0, 2), (2, 4, 96, False, "llama3", 50000.0, 3)]
 WIDTH, HEADS, HEAD_DIM, VOCAB, TOKENS = 64, 4, 16, 304, 80
 PREFIXES = (7, 80)

@@ -1,6 +1,6 @@
 // The input is a GGUF file.
 #include "tests/fuzz/common.h"
-#include "tests/model/make_tiny.h"
+#include "tests/common/tiny.h"
 
 #include <stdio.h>
 

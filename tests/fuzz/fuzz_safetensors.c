@@ -1,6 +1,6 @@
 // The input is a file of a Hugging Face directory whose other files are honest. Its first byte says which one.
 #include "tests/fuzz/common.h"
-#include "tests/model/make_tiny.h"
+#include "tests/common/tiny.h"
 
 #include <stdio.h>
 #include <stdlib.h>

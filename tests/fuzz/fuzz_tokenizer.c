@@ -1,7 +1,7 @@
 // First byte 0: the rest is a tokenizer.json. Else: the rest is a text for one of the fixtures, whose tokens must give
 // the same bytes back where the vocabulary has all bytes and nothing is normalized.
 #include "tests/fuzz/common.h"
-#include "tests/model/make_tiny.h"
+#include "tests/common/tiny.h"
 
 #include <stdio.h>
 #include <stdlib.h>

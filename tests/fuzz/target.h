@@ -3,7 +3,7 @@
 // With a plain compiler driver.c runs the seeds and a number of random mutations of them (a CTest test). With clang and
 // -DGYRE_FUZZ=ON the same targets are libFuzzer programs; start each in a directory of its own.
 #pragma once
-#include "tests/model/bytes.h"
+#include "tests/common/bytes.h"
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,5 +1,6 @@
 // See lab.h.
 #include "tests/graph/lab.h"
+#include "tests/common/device.h"
 #include "runtime/util/base.h"
 #include "runtime/util/half.h"
 #include "runtime/util/rng.h"
@@ -25,7 +26,8 @@ bool lab_open(struct lab *lab, const char *id, const struct gyre_device_options 
     struct gyre_device_options all = options ? *options : (struct gyre_device_options){0};
     all.validate = true;
     all.log = &lab->log;
-    return gyre_device_open(id, &all, &lab->device, NULL) == GYRE_OK;
+    lab->device = device_try(id, &all);
+    return lab->device != NULL;
 }
 
 void lab_close(struct lab *lab)

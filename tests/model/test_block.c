@@ -7,6 +7,7 @@
 #include "runtime/util/base.h"
 #include "runtime/util/half.h"
 #include "runtime/util/rng.h"
+#include "tests/common/device.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -250,20 +251,9 @@ static void expect(const char *what, const struct shape *s, const float *got, co
 
 static gyre_device *open_or_skip(const char *id)
 {
-    gyre_device *device = NULL;
-    if (gyre_device_open(id, &(struct gyre_device_options){.validate = true}, &device, NULL) == GYRE_OK) return device;
-    const char *required = getenv("GYRE_TEST_REQUIRE");
-    char backend[16] = "";
-    snprintf(backend, sizeof backend, "%.*s", (int)strcspn(id, ":"), id);
-    if (required && strstr(required, backend)) fail_msg("there is no %s, but GYRE_TEST_REQUIRE names it", id);
-    skip();
-    return NULL;
-}
-
-static void close_clean(gyre_device *device)
-{
-    assert_int_equal(gyre_device_counters(device).live_objects, 0);
-    gyre_device_close(device);
+    gyre_device *device = device_try(id, &(struct gyre_device_options){.validate = true});
+    if (!device) skip();
+    return device;
 }
 
 static gyre_block *block_make(gyre_device *device, const struct gyre_hparams *hp, const struct shape *s)
@@ -335,7 +325,7 @@ static void taps_are_what_linears_read(void **state)
         gyre_block_destroy(block);
         hparams_free(&hp);
     }
-    close_clean(device);
+    device_close_clean(device);
 }
 
 // Fewer rows give the first rows of more; a graph of other rows, or of other memory, takes the place of the kept one.
@@ -379,7 +369,7 @@ static void graphs_follow_rows_and_memory(void **state)
     weights_free(&codes);
     weights_free(&floats);
     hparams_free(&hp);
-    close_clean(device);
+    device_close_clean(device);
 }
 
 static void refusals(void **state)
@@ -404,7 +394,7 @@ static void refusals(void **state)
     gyre_block_destroy(block);
     weights_free(&w);
     hparams_free(&hp);
-    close_clean(device);
+    device_close_clean(device);
 }
 
 #define ON(test, id)                                                                                                   \

@@ -1,5 +1,5 @@
 // The tiny models themselves: every type and option opens, passes the model check, and says the same in both containers.
-#include "tests/model/make_tiny.h"
+#include "tests/common/tiny.h"
 
 #include "runtime/util/base.h"
 

@@ -2,6 +2,7 @@
 #include "backends/cache.h"
 #include "backends/opencl/ocl.h"
 #include "runtime/util/file.h"
+#include "tests/common/device.h"
 
 #include <dirent.h>
 #include <setjmp.h>
@@ -236,12 +237,8 @@ int main(void)
         cmocka_unit_test(foreign_binary_is_ignored),         cmocka_unit_test(build_error_is_one_line_and_a_log),
         cmocka_unit_test(kernels_build_without_a_word),      cmocka_unit_test(vulkan_only_kernel_is_refused),
     };
-    gyre_device *device;
-    if (gyre_device_open("opencl:0", NULL, &device, &err) != GYRE_OK) {
-        fprintf(stderr, "skipped: %s\n", err.message);
-        return 77;
-    }
-    gyre_device_close(device);
+    const int missing = device_probe("opencl:0");
+    if (missing) return missing;
     snprintf(cache_dir, sizeof cache_dir, "gyre-test-programs-%ld", (long)getpid());
     if (gyre_make_dirs(cache_dir, &err) != GYRE_OK) return 1;
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);

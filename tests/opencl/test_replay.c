@@ -3,6 +3,7 @@
 #include "backends/opencl/ocl.h"
 #include "runtime/util/base.h"
 #include "shaders/params.h"
+#include "tests/common/device.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -145,10 +146,7 @@ int main(void)
         cmocka_unit_test(staged_writes_keep_order),
         cmocka_unit_test(allocation_failure_is_device_memory),
     };
-    if (gyre_device_open("opencl:0", NULL, &device, &err) != GYRE_OK) {
-        fprintf(stderr, "skipped: %s\n", err.message);
-        return 77;
-    }
-    gyre_device_close(device);
+    const int missing = device_probe("opencl:0");
+    if (missing) return missing;
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -1,7 +1,7 @@
 // Runs that calibrate: interrupted anywhere they end with the same bytes, others' journals are refused, files verify and reproduce,
 // and texts that cannot be used are named.
-#include "tests/model/make_tiny.h"
-#include "tests/quantizer/tiny_file.h"
+#include "tests/common/tiny.h"
+#include "tests/common/files.h"
 
 #include <gyre/gyre_quantize.h>
 #include <jansson.h>
@@ -92,13 +92,13 @@ static void forget(void)
 static void expect_complete(void)
 {
     uint64_t n, m;
-    char *got = tiny_read(out, &n), *manifest = tiny_read(tiny_path("out.gguf.manifest.json"), &m);
+    char *got = files_read(out, &n), *manifest = files_read(files_path("out.gguf.manifest.json"), &m);
     assert_non_null(got);
     assert_non_null(manifest);
     assert_int_equal(n, want_bytes);
     assert_memory_equal(got, want, n);
     assert_string_equal(manifest, want_manifest);
-    assert_int_not_equal(access(tiny_path("out.gguf.journal"), F_OK), 0);
+    assert_int_not_equal(access(files_path("out.gguf.journal"), F_OK), 0);
     free(got);
     free(manifest);
 }
@@ -109,11 +109,11 @@ static int setup(void **state)
     struct tiny_options o = tiny_defaults();
     o.layers = 3;
     o.tied = true;
-    in = strdup(tiny_path("in.gguf"));
-    out = strdup(tiny_path("out.gguf"));
-    recipe = strdup(tiny_path("everything.yaml"));
-    text = strdup(tiny_path("text.txt"));
-    other_text = strdup(tiny_path("other.txt"));
+    in = strdup(files_path("in.gguf"));
+    out = strdup(files_path("out.gguf"));
+    recipe = strdup(files_path("everything.yaml"));
+    text = strdup(files_path("text.txt"));
+    other_text = strdup(files_path("other.txt"));
     write_file(recipe, recipe_text, sizeof recipe_text - 1);
     write_text(text, 1);
     write_text(other_text, 2);
@@ -124,15 +124,15 @@ static int setup(void **state)
     }
     uint64_t n;
     all_calls = calls;
-    want = tiny_read(out, &want_bytes);
-    want_manifest = tiny_read(tiny_path("out.gguf.manifest.json"), &n);
+    want = files_read(out, &want_bytes);
+    want_manifest = files_read(files_path("out.gguf.manifest.json"), &n);
     return 0;
 }
 
 static int cleanup(void **state)
 {
     (void)state;
-    tiny_folder_remove();
+    files_remove();
     const char *const all[] = {in, out, recipe, text, other_text, want, want_manifest};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free((char *)(uintptr_t)all[i]);
     return 0;
@@ -161,7 +161,7 @@ static void another_runs_journal_is_refused(void **state)
 {
     (void)state;
     char line[sizeof recipe_text];
-    const char *other_recipe = tiny_path("other.yaml");
+    const char *other_recipe = files_path("other.yaml");
     memcpy(line, recipe_text, sizeof line);
     memcpy(strstr(line, "sweeps: 2"), "sweeps: 3", 9); // the same name, another content
     write_file(other_recipe, line, strlen(line));
@@ -236,10 +236,10 @@ static void files_verify_and_reproduce(void **state)
     assert_int_equal(result.linears, 21);
     gyre_reproduce_result made = {0};
     const gyre_reproduce_params r = {
-        .manifest = tiny_path("out.gguf.manifest.json"), .base = in, .calib = &text, .n_calib = 1};
+        .manifest = files_path("out.gguf.manifest.json"), .base = in, .calib = &text, .n_calib = 1};
     if (gyre_reproduce(&r, &made, &err) != GYRE_OK) fail_msg("%s", err.message);
     const gyre_reproduce_params wrong = {
-        .manifest = tiny_path("out.gguf.manifest.json"), .base = in, .calib = &other_text, .n_calib = 1};
+        .manifest = files_path("out.gguf.manifest.json"), .base = in, .calib = &other_text, .n_calib = 1};
     assert_int_not_equal(gyre_reproduce(&wrong, &made, &err), GYRE_OK);
     assert_non_null(strstr(err.message, "SHA-256"));
 }
@@ -247,7 +247,7 @@ static void files_verify_and_reproduce(void **state)
 // Mean weight error of all linears, as the manifest tells it.
 static double mean_error(json_t **device)
 {
-    json_t *m = json_load_file(tiny_path("out.gguf.manifest.json"), 0, NULL), *row;
+    json_t *m = json_load_file(files_path("out.gguf.manifest.json"), 0, NULL), *row;
     double sum = 0;
     size_t i, n = 0;
     assert_non_null(m);
@@ -295,14 +295,14 @@ static void unusable_texts_are_named(void **state)
                {"missing.txt", NULL, "missing.txt", 0}};
     forget();
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        const char *path = tiny_path(bad[i].name);
+        const char *path = files_path(bad[i].name);
         gyre_quantize_params p = params();
         gyre_error err = {0};
         if (bad[i].data) write_file(path, bad[i].data, bad[i].bytes);
         p.calib = &path;
         assert_int_not_equal(run(p, 0, &err), GYRE_OK);
         if (!strstr(err.message, bad[i].says) || !strstr(err.message, bad[i].name)) fail_msg("%s", err.message);
-        assert_int_not_equal(access(tiny_path("out.gguf.part"), F_OK), 0);
+        assert_int_not_equal(access(files_path("out.gguf.part"), F_OK), 0);
     }
 }
 

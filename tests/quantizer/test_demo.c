@@ -1,6 +1,8 @@
 // A real model (GYRE_DEMO_MODEL, SmolLM2-135M-Instruct as Q4_1): size, errors and divergence are those measured with an
 // independent implementation, within its scatter over seeds. Skipped where the variable is not set.
-#include "tests/quantizer/tiny_file.h"
+#include "tests/common/files.h"
+
+#include <gyre/gyre_quantize.h>
 
 #include <math.h>
 #include <setjmp.h>
@@ -17,7 +19,7 @@ static void figures_are_those_of_the_oracle(void **state)
     gyre_quantize_summary s;
     gyre_error err = {0};
     const gyre_quantize_params p = {
-        .source = model, .output = tiny_path("demo.gguf"), .recipe = "quarot-rtn", .wgroup = 0};
+        .source = model, .output = files_path("demo.gguf"), .recipe = "quarot-rtn", .wgroup = 0};
     if (gyre_quantize(&p, &s, &err) != GYRE_OK) fail_msg("%s", err.message);
     assert_int_equal(s.layers, 30);
     assert_true(s.output_bytes < s.source_bytes && fabs(s.bits_per_weight - 4.023) < 0.001);
@@ -29,13 +31,6 @@ static void figures_are_those_of_the_oracle(void **state)
     gyre_quantize_summary_free(&s);
 }
 
-static int cleanup(void **state)
-{
-    (void)state;
-    tiny_folder_remove();
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(figures_are_those_of_the_oracle)};
@@ -44,5 +39,5 @@ int main(void)
         puts("GYRE_DEMO_MODEL is not set");
         return 77;
     }
-    return cmocka_run_group_tests(tests, NULL, cleanup);
+    return cmocka_run_group_tests(tests, NULL, NULL);
 }

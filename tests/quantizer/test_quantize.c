@@ -4,8 +4,10 @@
 #include "runtime/core/codec.h"
 #include "runtime/util/half.h"
 #include "runtime/util/sha256.h"
-#include "tests/model/make_tiny.h"
-#include "tests/quantizer/tiny_file.h"
+#include "tests/common/tiny.h"
+#include "tests/common/files.h"
+
+#include <gyre/gyre_quantize.h>
 
 #include <jansson.h>
 #include <math.h>
@@ -179,11 +181,11 @@ static void every_setting_writes_what_it_says(void **state)
         {"quarot-rtn", "portable", 16, 0, false, false},
     };
     for (size_t i = 0; i < sizeof run / sizeof *run; i++) {
-        struct tiny_file shape = tiny_file_default;
+        struct tiny_options shape = tiny_plain();
         shape.tied = !run[i].untied;
         shape.constant_gain = run[i].constant;
-        const char *from = tiny_path("in.gguf"), *to = tiny_path("out.gguf");
-        tiny_file_write(from, &shape);
+        const char *from = files_path("in.gguf"), *to = files_path("out.gguf");
+        assert_int_equal(tiny_write_gguf(from, &shape), 0);
         const gyre_quantize_params p = {.source = from,
                                         .output = to,
                                         .recipe = run[i].recipe,
@@ -205,13 +207,14 @@ static void every_setting_writes_what_it_says(void **state)
 
 static char *run_bytes(uint64_t seed, int threads, uint64_t *bytes)
 {
-    const char *from = tiny_path("in.gguf"), *to = tiny_path("same.gguf");
+    const char *from = files_path("in.gguf"), *to = files_path("same.gguf");
     const int before = omp_get_max_threads();
-    tiny_file_write(from, &tiny_file_default);
+    const struct tiny_options plain = tiny_plain();
+    assert_int_equal(tiny_write_gguf(from, &plain), 0);
     omp_set_num_threads(threads);
     quantize_ok(&(gyre_quantize_params){.source = from, .output = to, .wgroup = -1, .seed = seed, .force = true}, NULL);
     omp_set_num_threads(before);
-    return tiny_read(to, bytes);
+    return files_read(to, bytes);
 }
 
 static void bytes_depend_on_the_seed_alone(void **state)
@@ -232,7 +235,7 @@ static void manifest_lists_what_is_in_the_file(void **state)
     (void)state;
     uint64_t bytes;
     free(run_bytes(3, 2, &bytes));
-    char *text = tiny_read(tiny_path("same.gguf.manifest.json"), &bytes);
+    char *text = files_read(files_path("same.gguf.manifest.json"), &bytes);
     assert_non_null(text);
     assert_null(strstr(text, "quantizer-test")); // no path
     json_t *m = json_loads(text, 0, NULL);
@@ -242,7 +245,7 @@ static void manifest_lists_what_is_in_the_file(void **state)
     const char *files[] = {"same.gguf", "in.gguf"}, *lists[] = {"tensors", "sources"};
     for (int i = 0; i < 2; i++) {
         gyre_source *s;
-        assert_int_equal(gyre_source_open(tiny_path(files[i]), &s, NULL), GYRE_OK);
+        assert_int_equal(gyre_source_open(files_path(files[i]), &s, NULL), GYRE_OK);
         const json_t *list = json_object_get(m, lists[i]);
         assert_int_equal(json_array_size(list), gyre_source_tensor_count(s));
         for (size_t j = 0; j < json_array_size(list); j++) {
@@ -257,8 +260,8 @@ static void manifest_lists_what_is_in_the_file(void **state)
     }
     json_decref(m);
     free(text);
-    assert_null(tiny_read(tiny_path("same.gguf.part"), &bytes));
-    assert_null(tiny_read(tiny_path("same.gguf.journal/state.json"), &bytes));
+    assert_null(files_read(files_path("same.gguf.part"), &bytes));
+    assert_null(files_read(files_path("same.gguf.journal/state.json"), &bytes));
 }
 
 // The same model as a Hugging Face folder: portable files are equal, tensor by tensor; a full one keeps half-split rows.
@@ -266,19 +269,19 @@ static void folders_give_the_same_model(void **state)
 {
     (void)state;
     struct tiny_options options = tiny_defaults();
-    const char *file = tiny_path("same-in.gguf"), *folder = tiny_path("hf");
+    const char *file = files_path("same-in.gguf"), *folder = files_path("hf");
     assert_int_equal(tiny_write_gguf(file, &options), 0);
     assert_int_equal(tiny_write_hf(folder, &options), 0);
-    gyre_quantize_params p = {.output = tiny_path("a.gguf"), .wgroup = -1, .profile = "portable", .force = true};
+    gyre_quantize_params p = {.output = files_path("a.gguf"), .wgroup = -1, .profile = "portable", .force = true};
     gyre_source *a, *b;
     struct gyre_hparams ha, hb;
     p.source = file;
     quantize_ok(&p, NULL);
     p.source = folder;
-    p.output = tiny_path("b.gguf");
+    p.output = files_path("b.gguf");
     quantize_ok(&p, NULL);
-    assert_int_equal(gyre_source_open(tiny_path("a.gguf"), &a, NULL), GYRE_OK);
-    assert_int_equal(gyre_source_open(tiny_path("b.gguf"), &b, NULL), GYRE_OK);
+    assert_int_equal(gyre_source_open(files_path("a.gguf"), &a, NULL), GYRE_OK);
+    assert_int_equal(gyre_source_open(files_path("b.gguf"), &b, NULL), GYRE_OK);
     assert_int_equal(gyre_source_tensor_count(a), gyre_source_tensor_count(b));
     for (uint64_t i = 0; i < gyre_source_tensor_count(a); i++) {
         const struct gyre_tensor *t = gyre_source_tensor_at(a, i), *u = gyre_source_tensor(b, t->name);
@@ -290,11 +293,11 @@ static void folders_give_the_same_model(void **state)
     p.wbits = 32;
     quantize_ok(&p, NULL); // the folder
     p.source = file;
-    p.output = tiny_path("a.gguf");
+    p.output = files_path("a.gguf");
     quantize_ok(&p, NULL);
     gyre_source_close(a);
-    assert_int_equal(gyre_source_open(tiny_path("a.gguf"), &a, NULL), GYRE_OK);
-    assert_int_equal(gyre_source_open(tiny_path("b.gguf"), &b, NULL), GYRE_OK);
+    assert_int_equal(gyre_source_open(files_path("a.gguf"), &a, NULL), GYRE_OK);
+    assert_int_equal(gyre_source_open(files_path("b.gguf"), &b, NULL), GYRE_OK);
     assert_true(gyre_hparams_read(a, &ha, NULL) == GYRE_OK && gyre_hparams_read(b, &hb, NULL) == GYRE_OK &&
                 ha.rope_interleaved && !hb.rope_interleaved);
     float *x = expanded(a, "blk.1.attn_k.weight"), *y = expanded(b, "blk.1.attn_k.weight");
@@ -309,13 +312,6 @@ static void folders_give_the_same_model(void **state)
     gyre_source_close(b);
 }
 
-static int cleanup(void **state)
-{
-    (void)state;
-    tiny_folder_remove();
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -324,5 +320,5 @@ int main(void)
         cmocka_unit_test(manifest_lists_what_is_in_the_file),
         cmocka_unit_test(folders_give_the_same_model),
     };
-    return cmocka_run_group_tests(tests, NULL, cleanup);
+    return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,7 +1,9 @@
 // The page of whole runs: a calibrated recipe fills every section; an interrupted run ends with the page of an uninterrupted
 // one; what is not measured is not there.
-#include "tests/model/make_tiny.h"
-#include "tests/quantizer/tiny_file.h"
+#include "tests/common/tiny.h"
+#include "tests/common/files.h"
+
+#include <gyre/gyre_quantize.h>
 
 #include <jansson.h>
 #include <math.h>
@@ -35,8 +37,8 @@ static int setup(void **state)
     struct tiny_options options = tiny_defaults();
     options.layers = LAYERS;
     options.tied = true;
-    in = strdup(tiny_path("in.gguf"));
-    FILE *f = fopen(tiny_path("small.yaml"), "w");
+    in = strdup(files_path("in.gguf"));
+    FILE *f = fopen(files_path("small.yaml"), "w");
     if (!in || !f || fputs(recipe_text, f) < 0 || fclose(f)) return -1;
     return tiny_write_gguf(in, &options);
 }
@@ -44,7 +46,7 @@ static int setup(void **state)
 static int cleanup(void **state)
 {
     (void)state;
-    tiny_folder_remove();
+    files_remove();
     free((char *)(uintptr_t)in);
     return 0;
 }
@@ -68,7 +70,7 @@ static gyre_status run(const char *recipe, const char *folder, int stop, bool re
 {
     gyre_error err = {0};
     const gyre_quantize_params p = {.source = in,
-                                    .output = tiny_path("out.gguf"),
+                                    .output = files_path("out.gguf"),
                                     .recipe = recipe,
                                     .wgroup = -1,
                                     .act = 4,
@@ -89,7 +91,7 @@ static char *page_of(const char *folder, const char *file)
     char name[96];
     uint64_t n;
     snprintf(name, sizeof name, "%s/%s", folder, file);
-    char *text = tiny_read(name, &n);
+    char *text = files_read(name, &n);
     if (!text) fail_msg("%s is not there", name);
     return text;
 }
@@ -113,8 +115,8 @@ static void a_calibrated_run_fills_the_page(void **state)
 {
     (void)state;
     gyre_quantize_summary s;
-    const char *folder = tiny_path("full");
-    assert_int_equal(run(tiny_path("small.yaml"), folder, 0, false, &s), GYRE_OK);
+    const char *folder = files_path("full");
+    assert_int_equal(run(files_path("small.yaml"), folder, 0, false, &s), GYRE_OK);
     assert_string_equal(s.recipe, "small");
     assert_int_equal(s.n_seeds, 3);
     assert_int_equal(s.first_seed, 40);
@@ -167,21 +169,21 @@ static int late(const char *recipe)
 static void interrupted_runs_give_the_same_page(void **state)
 {
     (void)state;
-    const char *recipe = tiny_path("small.yaml");
+    const char *recipe = files_path("small.yaml");
     gyre_quantize_summary s;
     const int stop = late(recipe);
-    assert_int_equal(run(recipe, tiny_path("whole"), 0, false, &s), GYRE_OK);
+    assert_int_equal(run(recipe, files_path("whole"), 0, false, &s), GYRE_OK);
     gyre_quantize_summary_free(&s);
-    remove(tiny_path("out.gguf"));
-    assert_int_equal(run(recipe, tiny_path("parts"), stop, false, &s), GYRE_E_CANCELLED);
+    remove(files_path("out.gguf"));
+    assert_int_equal(run(recipe, files_path("parts"), stop, false, &s), GYRE_E_CANCELLED);
     uint64_t n;
     free(journal);
-    journal = tiny_read(tiny_path("out.gguf.journal/state.json"), &n);
-    assert_int_equal(run(recipe, tiny_path("parts"), 0, true, &s), GYRE_OK);
+    journal = files_read(files_path("out.gguf.journal/state.json"), &n);
+    assert_int_equal(run(recipe, files_path("parts"), 0, true, &s), GYRE_OK);
     assert_int_equal(s.resumed_layers, LAYERS - 1);
     for (int i = 0; i < 2; i++) {
         const char *name = i ? "report.md" : "report.html";
-        char *a = page_of(tiny_path("whole"), name), *b = page_of(tiny_path("parts"), name);
+        char *a = page_of(files_path("whole"), name), *b = page_of(files_path("parts"), name);
         assert_string_equal(a, b);
         free(a);
         free(b);
@@ -234,12 +236,12 @@ static void late_reports_have_gaps(void **state)
 {
     (void)state;
     gyre_quantize_summary s;
-    remove(tiny_path("out.gguf"));
+    remove(files_path("out.gguf"));
     const int stop = late("quarot-rtn");
-    remove(tiny_path("out.gguf"));
+    remove(files_path("out.gguf"));
     assert_int_equal(run("quarot-rtn", NULL, stop, false, &s), GYRE_E_CANCELLED);
-    assert_int_equal(run("quarot-rtn", tiny_path("gaps"), 0, true, &s), GYRE_OK);
-    char *html = page_of(tiny_path("gaps"), "report.html");
+    assert_int_equal(run("quarot-rtn", files_path("gaps"), 0, true, &s), GYRE_OK);
+    char *html = page_of(files_path("gaps"), "report.html");
     assert_non_null(strstr(html, "Outliers before and after"));
     assert_non_null(strstr(strstr(html, "<summary>Every block</summary>"), "<td class=\"n\">–</td>"));
     assert_null(strstr(html, "<img "));
@@ -264,12 +266,12 @@ static void devices_see_the_same(void **state)
         gyre_quantize_summary s;
         gyre_error err = {0};
         const gyre_quantize_params p = {.source = in,
-                                        .output = tiny_path("out.gguf"),
+                                        .output = files_path("out.gguf"),
                                         .recipe = device ? "quarot-rtn" : "rtn",
                                         .wgroup = -1,
                                         .device = device ? "cpu" : NULL,
                                         .force = true,
-                                        .report_dir = tiny_path(device ? "device" : "host")};
+                                        .report_dir = files_path(device ? "device" : "host")};
         if (gyre_quantize(&p, &s, &err) != GYRE_OK) fail_msg("%s", err.message);
         gyre_quantize_summary_free(&s);
         char *html = page_of(p.report_dir, "report.html");

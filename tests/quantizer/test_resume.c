@@ -1,6 +1,9 @@
 // Runs that end early: cancelled, killed, out of space, and journals that are damaged or of another run. What follows must
 // give the bytes of an uninterrupted run, or refuse and touch nothing.
-#include "tests/quantizer/tiny_file.h"
+#include "tests/common/files.h"
+#include "tests/common/tiny.h"
+
+#include <gyre/gyre_quantize.h>
 
 #include <omp.h>
 #include <setjmp.h>
@@ -52,7 +55,7 @@ static bool exists(const char *path) { return access(path, F_OK) == 0; }
 static void expect_complete(void)
 {
     uint64_t n, m;
-    char *got = tiny_read(out, &n), *manifest = tiny_read(tiny_path("out.gguf.manifest.json"), &m);
+    char *got = files_read(out, &n), *manifest = files_read(files_path("out.gguf.manifest.json"), &m);
     assert_true(got && manifest);
     assert_int_equal(n, want_bytes);
     assert_memory_equal(got, want, n);
@@ -66,8 +69,8 @@ static void forget(void)
 {
     remove(out);
     remove(part);
-    remove(tiny_path("out.gguf.manifest.json"));
-    remove(tiny_path("out.gguf.journal/state.json"));
+    remove(files_path("out.gguf.manifest.json"));
+    remove(files_path("out.gguf.journal/state.json"));
     rmdir(journal);
 }
 
@@ -75,19 +78,20 @@ static int setup(void **state)
 {
     (void)state;
     omp_set_num_threads(1); // a child of fork has no worker threads to wait for
-    in = strdup(tiny_path("in.gguf"));
-    out = strdup(tiny_path("out.gguf"));
-    part = strdup(tiny_path("out.gguf.part"));
-    journal = strdup(tiny_path("out.gguf.journal"));
-    tiny_file_write(in, &tiny_file_default);
+    in = strdup(files_path("in.gguf"));
+    out = strdup(files_path("out.gguf"));
+    part = strdup(files_path("out.gguf.part"));
+    journal = strdup(files_path("out.gguf.journal"));
+    const struct tiny_options plain = tiny_plain();
+    assert_int_equal(tiny_write_gguf(in, &plain), 0);
     gyre_error err = {0};
     if (run(params(), 0, &err) != GYRE_OK) {
         print_error("%s\n", err.message);
         return -1;
     }
-    want = tiny_read(out, &want_bytes);
+    want = files_read(out, &want_bytes);
     uint64_t n;
-    want_manifest = tiny_read(tiny_path("out.gguf.manifest.json"), &n);
+    want_manifest = files_read(files_path("out.gguf.manifest.json"), &n);
     forget();
     return 0;
 }
@@ -95,7 +99,7 @@ static int setup(void **state)
 static int cleanup(void **state)
 {
     (void)state;
-    tiny_folder_remove();
+    files_remove();
     free(want);
     free(want_manifest);
     free((char *)(uintptr_t)in);
@@ -171,12 +175,12 @@ static void spoil(const char *path, long at, const char *with)
 static void damaged_journals_are_refused_and_kept(void **state)
 {
     (void)state;
-    const char *state_file = strdup(tiny_path("out.gguf.journal/state.json"));
+    const char *state_file = strdup(files_path("out.gguf.journal/state.json"));
     for (int damage = 0; damage < 7; damage++) {
         gyre_error err = {0};
         uint64_t n;
         assert_int_equal(run(params(), 14, NULL), GYRE_E_CANCELLED);
-        char *text = tiny_read(state_file, &n);
+        char *text = files_read(state_file, &n);
         switch (damage) {
         case 0:
             spoil(state_file, -1, "");
@@ -219,9 +223,9 @@ static void damaged_journals_are_refused_and_kept(void **state)
 static void journals_of_other_runs_are_refused_and_kept(void **state)
 {
     (void)state;
-    struct tiny_file other = tiny_file_default;
+    struct tiny_options other = tiny_plain();
     other.seed = 77;
-    tiny_file_write(tiny_path("other.gguf"), &other);
+    assert_int_equal(tiny_write_gguf(files_path("other.gguf"), &other), 0);
     assert_int_equal(run(params(), 14, NULL), GYRE_E_CANCELLED);
     for (int change = 0; change < 5; change++) {
         gyre_quantize_params p = params();
@@ -231,7 +235,7 @@ static void journals_of_other_runs_are_refused_and_kept(void **state)
         if (change == 0) p.recipe = "rtn";
         if (change == 1) p.seed = 6;
         if (change == 2) p.wgroup = 32;
-        if (change == 3) p.source = tiny_path("other.gguf");
+        if (change == 3) p.source = files_path("other.gguf");
         if (change == 4) p.kv = 4;
         assert_int_equal(run(p, 0, &err), GYRE_E_IO);
         assert_non_null(strstr(err.message, named[change]));
@@ -253,22 +257,22 @@ static void outputs_are_checked_first(void **state)
     assert_int_equal(run(p, 0, &err), GYRE_E_IO);
     assert_non_null(strstr(err.message, "--force"));
     uint64_t n;
-    char *kept = tiny_read(out, &n);
+    char *kept = files_read(out, &n);
     assert_string_equal(kept, "precious");
     free(kept);
     p.force = true;
     assert_int_equal(run(p, 9, &err), GYRE_E_CANCELLED); // the old file stays until the new one is whole
-    kept = tiny_read(out, &n);
+    kept = files_read(out, &n);
     assert_string_equal(kept, "precious");
     free(kept);
     assert_int_equal(run(p, 0, &err), GYRE_OK);
     expect_complete();
     forget();
     p.force = false;
-    p.output = tiny_path("no/such/folder.gguf");
+    p.output = files_path("no/such/folder.gguf");
     assert_int_equal(run(p, 0, &err), GYRE_E_IO);
     assert_non_null(strstr(err.message, "create the folder"));
-    p.output = tiny_path("");
+    p.output = files_path("");
     assert_int_equal(run(p, 0, &err), GYRE_E_UNSUPPORTED);
     assert_non_null(strstr(err.message, "folder"));
     p.output = NULL;
@@ -306,11 +310,11 @@ static void bad_models_and_settings_are_named(void **state)
     static const char *const broken[] = {"blk.1.ffn_up.weight", "token_embd.weight", "blk.2.attn_norm.weight"};
     gyre_error err = {0};
     gyre_quantize_params p = params();
-    p.source = tiny_path("nan.gguf");
+    p.source = files_path("nan.gguf");
     for (int i = 0; i < 3; i++) {
-        struct tiny_file shape = tiny_file_default;
+        struct tiny_options shape = tiny_plain();
         shape.nan_in = broken[i];
-        tiny_file_write(p.source, &shape);
+        assert_int_equal(tiny_write_gguf(p.source, &shape), 0);
         assert_int_equal(run(p, 0, &err), GYRE_E_FORMAT);
         assert_non_null(strstr(err.message, broken[i]));
         assert_false(exists(out) || exists(part) || exists(journal));
@@ -329,7 +333,7 @@ static void bad_models_and_settings_are_named(void **state)
     assert_int_equal(run(p, 0, &err), GYRE_E_INVALID);
     p = params();
     assert_int_equal(run(p, 0, &err), GYRE_OK);
-    p.source = tiny_path("again.gguf");
+    p.source = files_path("again.gguf");
     assert_int_equal(rename(out, p.source), 0);
     assert_int_equal(run(p, 0, &err), GYRE_E_UNSUPPORTED); // its own output is no source
     assert_non_null(strstr(err.message, "gyre wrote this file"));

@@ -1,0 +1,273 @@
+"""The command line, asked as a user asks it: every option changes what it promises, every mistake is one clear line with the
+documented exit status, nothing half-written stays. Standard library only.
+
+  test_commands.py GYRE MAKE_MODEL [unittest arguments]"""
+import json, os, signal, subprocess, sys, time, unittest, xml.etree.ElementTree
+
+from case import GYRE, MAKE_MODEL, Case, full_disk, run
+
+
+class Options(Case):
+    def test_devices(self):
+        rows = self.json("devices")["devices"]
+        self.assertIn("cpu", [d["id"] for d in rows])
+        keys = {"id", "name", "driver", "software", "memory_bytes", "subgroup_sizes", "int8_dot", "f16", "cooperative_matrix"}
+        for d in rows:
+            self.assertEqual(keys - set(d), set())
+        self.assertIn("cpu", self.done("devices")[0])
+
+    def test_tokenize(self):
+        ids = self.json("tokenize", self.model, "-p", "the cat<|im_end|>")["tokens"]
+        self.assertEqual(ids[-1], 2)
+        self.assertNotEqual(ids, self.json("tokenize", self.model, "-p", "the dog<|im_end|>")["tokens"])
+        with open(self.at("t.txt"), "w") as f:
+            f.write("the cat<|im_end|>")
+        self.assertEqual(ids, self.json("tokenize", self.model, "--text", self.at("t.txt"))["tokens"])
+        self.assertEqual(self.done("tokenize", self.model, "-p", "the cat<|im_end|>")[0].split(), [str(i) for i in ids])
+
+    def test_run(self):
+        base = ("run", self.model, "-p", "the cat", "--device", "cpu")
+        greedy = self.json(*base, "-n", 12)
+        self.assertEqual(greedy["device"], "cpu")
+        self.assertLessEqual(len(greedy["tokens"]), 12)
+        for key in ("text", "prefill_tps", "decode_tps", "warmup_s"):
+            self.assertIn(key, greedy)
+        self.assertEqual(len(self.json(*base, "-n", 3)["tokens"]), min(3, len(greedy["tokens"])))
+        self.assertNotEqual(self.json("run", self.model, "-p", "a dog", "--device", "cpu", "-n", 12)["tokens"], greedy["tokens"])
+        hot = lambda *more: self.json(*base, "-n", 12, "--temp", 50, *more)["tokens"]
+        self.assertNotEqual(hot("--seed", 1), greedy["tokens"])
+        self.assertNotEqual(hot("--seed", 1), hot("--seed", 2))
+        self.assertEqual(hot("--seed", 1), hot("--seed", 1))
+        self.assertEqual(hot("--seed", 1, "--top-k", 1), greedy["tokens"])
+        self.assertEqual(hot("--seed", 1, "--top-p", 0.000001), greedy["tokens"])
+        out, err = self.done(*base, "-n", 5)
+        self.assertIn("tok/s", err)
+        self.assertIn("GB/s", err)
+        self.assertEqual(self.json(*base, "-n", 50, "--ctx", 16)["stop"], "the context's end")
+
+    def test_run_bits(self):
+        q = self.quantized("bits.gguf", "--act", 16, "--kv", 16)
+        base = ("run", q, "-p", "the cat", "--device", "cpu", "-n", 2)
+        self.assertEqual([self.json(*base)[k] for k in ("act", "kv")], [16, 16])
+        self.assertEqual([self.json(*base, "--act", 8, "--kv", 4)[k] for k in ("act", "kv")], [8, 4])
+
+    def test_run_special(self):
+        base = ("run", self.model, "-p", "the cat", "--device", "cpu", "-n", 200, "--temp", 100)
+        for seed in range(40):  # some draw ends the text: shown only when asked for
+            shown = self.json(*base, "--seed", seed, "--special")
+            if shown["stop"] == "end of text":
+                plain = self.json(*base, "--seed", seed)
+                self.assertEqual(len(shown["tokens"]), len(plain["tokens"]) + 1)
+                self.assertTrue(shown["text"].endswith(("<|im_end|>", "<|endoftext|>")))
+                self.assertFalse(plain["text"].endswith("|>"))
+                return
+        self.fail("no draw ended the text")
+
+    def test_eval(self):
+        base = ("eval", self.model, "--text", self.text, "--device", "cpu")
+        r = self.json(*base, "--ctx", 32, "--windows", 3)
+        self.assertEqual(r["tokens"], 3 * 31)
+        self.assertAlmostEqual(r["ppl"], 2.718281828459045 ** r["nll"], delta=1e-6 * r["ppl"])
+        self.assertGreater(r["ppl_stderr"], 0)
+        self.assertNotIn("kl", r)
+        self.assertEqual(self.json(*base, "--ctx", 16, "--windows", 3)["tokens"], 3 * 15)
+        self.assertGreater(self.json(*base, "--ctx", 32)["tokens"], 3 * 31)
+        q = self.quantized("eval.gguf", "--wgroup", 0, "--act", 16, "--kv", 16)
+        with_reference = self.json("eval", q, "--text", self.text, "--device", "cpu", "--ctx", 32, "--windows", 3, "--reference", self.model)
+        self.assertGreater(with_reference["kl"], 0)
+        self.assertLessEqual(with_reference["top1_agreement"], 1)
+        four = self.json("eval", q, "--text", self.text, "--device", "cpu", "--ctx", 32, "--windows", 3, "--act", 4)
+        cache = self.json("eval", q, "--text", self.text, "--device", "cpu", "--ctx", 32, "--windows", 3, "--kv", 4)
+        self.assertEqual(len({with_reference["nll"], four["nll"], cache["nll"]}), 3)
+
+    def test_bench(self):
+        r = self.json("bench", self.model, "--device", "cpu", "--prompt", 10, "--gen", 3, "--act", 8, "--kv", 4, "--profile")["results"][0]
+        self.assertEqual((r["device"], r["prompt_tokens"], r["gen_tokens"], r["act"], r["kv"]), ("cpu", 10, 3, 8, 4))
+        for key in ("prefill_tps", "decode_tps", "decode_GBps", "roof_GBps", "roof_share", "host_us_per_token"):
+            self.assertGreater(r[key], 0, key)
+        self.assertTrue(r["profile"] and r["prefill_profile"])
+        roofs = self.json("bench", "--device", "cpu")["results"][0]
+        self.assertNotIn("decode_tps", roofs)
+        self.assertGreater(roofs["roof_GBps"], 0)
+
+    def test_inspect(self):
+        r = self.json("inspect", self.model)
+        self.assertEqual(r["model"]["layers"], 2)
+        self.assertTrue(any(t["name"] == "blk.1.ffn_down.weight" for t in r["tensors"]))
+        self.assertEqual((r["model"]["act_clip"], r["model"]["kv_clip"], r["model"]["kv_centre"]), (1, 1, False))
+        self.assertIn("blk.1.ffn_down.weight", self.done("inspect", self.model)[0])
+        dots = []
+        for act in (16, 8):
+            self.done("inspect", self.model, "--graph", self.at("g.dot"), "--device", "cpu", "--act", act, "--kv", 8)
+            dots.append(self.read(self.at("g.dot")).decode())
+            self.assertIn("digraph", dots[-1])
+        self.assertNotEqual(dots[0], dots[1])
+
+    def test_quantize(self):
+        meta = lambda path: self.json("inspect", path)["metadata"]
+        a = self.quantized("a.gguf")
+        m = meta(a)
+        self.assertEqual((m["general.architecture"], m["gyre.recipe"], m["gyre.wgroup"], m["gyre.act_bits"], m["gyre.kv_bits"], m["gyre.seed"]), ("gyre-llama", "quarot-rtn", 32, 8, 8, 0))
+        read = self.read
+        self.assertEqual(read(a), read(self.quantized("b.gguf")))
+        self.assertNotEqual(read(a), read(self.quantized("b.gguf", "--seed", 1)))
+        self.assertEqual(meta(self.quantized("b.gguf", "--recipe", "rtn"))["gyre.recipe"], "rtn")
+        self.assertEqual(meta(self.quantized("b.gguf", "--wgroup", 0))["gyre.wgroup"], 0)
+        self.assertEqual(meta(self.quantized("b.gguf", "--wbits", 16))["gyre.wbits"], 16)
+        m = meta(self.quantized("b.gguf", "--act", 4, "--kv", 16))
+        self.assertEqual((m["gyre.act_bits"], m["gyre.kv_bits"]), (4, 16))
+        self.assertEqual(meta(self.quantized("b.gguf", "--profile", "portable"))["general.architecture"], "llama")
+        manifest = json.loads(read(self.at("a.gguf.manifest.json")))
+        self.assertIn("quarot-rtn", json.dumps(manifest))
+        self.fails(1, "quantize", self.model, "-o", a, word="--force")
+        self.fails(3, "quantize", self.model, "-o", a, "--force", "--device", "vulkan:77", word="vulkan:77")
+        small = self.put("small.yaml", b"name: small\nrotate: true\nseeds: 2\ncalibration: {windows: 4, tokens: 32}\nrounding: [gptq]\nactivations: {clip: 0.95}\n")
+        _, bundled = self.done("quantize", self.model, "-o", a, "--force", "--device", "cpu", "--recipe", small, "--seed", 6)
+        _, given = self.done("quantize", self.model, "-o", a, "--force", "--device", "cpu", "--recipe", small, "--seed", 6, "--calib", self.text)
+        for shown in ("rtn", " small\n", "of 6..7\n", "clips: activations 0.95, KV cache 1\n"):
+            self.assertIn(shown, bundled)
+        self.assertNotIn("small.yaml", bundled)
+        pick = lambda err: [x for x in err.splitlines() if "KL to float" in x]
+        self.assertNotEqual(pick(bundled), pick(given))  # measured on one text, calibrated on two
+        self.done("quantize", self.model, "-o", a, "--force", "--device", "cpu", "--report", self.at("report"))
+        self.assertEqual(sorted(os.listdir(self.at("report"))), ["report.html", "report.md"])
+        page = xml.etree.ElementTree.parse(self.at("report/report.html")).getroot()  # well-formed as XML, too
+        self.assertEqual(page.tag, "html")
+        self.assertNotIn(self.dir, xml.etree.ElementTree.tostring(page, "unicode"))  # no path in it
+
+    def test_recipes(self):
+        rows = self.json("recipes")["recipes"]
+        self.assertEqual([r["name"] for r in rows], ["rtn", "quarot-rtn", "quarot-gptq", "best"])
+        listed = self.done("recipes")[0]
+        for r in rows:
+            self.assertEqual(set(r), {"name", "about", "source"})
+            self.assertIn(r["about"], listed)
+            one = self.json("recipes", r["name"])
+            self.assertEqual((one["name"], one["about"], one["source"]), (r["name"], r["about"], r["source"]))
+            mine = self.put("mine.yaml", self.done("recipes", r["name"])[0].encode())
+            canonical = self.done("recipes", mine)[0]
+            self.assertEqual(self.json("recipes", mine), one)
+            self.assertEqual(self.done("recipes", self.put("mine.yml", canonical.encode()))[0], canonical)
+        self.assertEqual(self.json("recipes", "best")["rounding"][3], {"stage": "refit"})
+        mine = self.put("mine.yaml", b"name: mine\nrotate: true\nrounding: [rtn: {clip: none}]\n")
+        self.assertEqual(self.json("recipes", mine)["rounding"], [{"stage": "rtn", "clip": "none"}])
+        path = self.quantized("mine.gguf", "--recipe", mine)
+        self.assertEqual(self.json("inspect", path)["metadata"]["gyre.recipe"], "mine")
+        broken = self.put("broken.yaml", b"name: mine\nrounding: [rtn]\nseeds: many\n")
+        for command in (("recipes", broken), ("quantize", self.model, "-o", self.at("x.gguf"), "--recipe", broken)):
+            self.fails(1, *command, word="broken.yaml:3:8")
+        self.fails(1, "recipes", self.at("none.yaml"), word="none.yaml")
+        self.assertFalse(os.path.exists(self.at("x.gguf")))
+
+    def test_verify(self):
+        q = self.quantized("trust.gguf", "--wgroup", 0, "--seed", 5)
+        last = self.done("verify", q)[0].splitlines()[-1]
+        self.assertRegex(last, r"^\S+trust\.gguf is what its manifest claims: \d+ tensors, hashes, container rules$")
+        last = self.done("verify", q, "--base", self.model)[0].splitlines()[-1]
+        self.assertRegex(last, r", 14 linears un-rotated within 0\.0\d+ of \S+tiny\.gguf$")
+        r = self.json("verify", q, "--base", self.model)
+        self.assertEqual((r["ok"], r["file"], r["linears"], all(c["ok"] and c["detail"] for c in r["checks"])), (True, q, 14, True))
+        self.assertTrue(0 < r["worst"]["error"] < 0.02 and r["worst"]["tensor"].startswith("blk."))
+        whole = bytearray(self.read(q))
+        whole[-40] ^= 1
+        bad = self.put("bad.gguf", whole)
+        os.rename(self.at("trust.gguf.manifest.json"), self.at("moved.json"))
+        self.fails(1, "verify", bad, word="bad.gguf.manifest.json")
+        self.fails(1, "verify", bad, "--manifest", self.at("moved.json"), word="tensor blk.1.ffn_down.weight")
+        status, out, err = run("verify", bad, "--manifest", self.at("moved.json"), "--json")
+        checks = json.loads(out)["checks"]
+        self.assertEqual((status, json.loads(out)["ok"], [c["ok"] for c in checks]), (1, False, [True] * (len(checks) - 1) + [False]))
+        self.assertIn(checks[-1]["detail"], err)
+        self.fails(1, "verify", self.model, word="gyre.version")
+        subprocess.run([MAKE_MODEL, self.at("wrong.gguf"), "Q8_0"], check=True)
+        self.fails(1, "verify", q, "--manifest", self.at("moved.json"), "--base", self.at("wrong.gguf"), word="wrong.gguf): SHA-256")
+
+    def test_reproduce(self):
+        q = self.quantized("again.gguf", "--profile", "portable", "--seed", 9007199254740991)
+        manifest, before = self.at("again.gguf.manifest.json"), set(os.listdir(self.dir))
+        out, err = self.done("reproduce", manifest, "--base", self.model)
+        self.assertRegex(out, r"^reproduced: \d+ tensors, the same bytes\n$")
+        self.assertIn("100 %", err)
+        self.assertEqual(set(os.listdir(self.dir)), before)
+        self.assertTrue(self.json("reproduce", manifest, "--base", self.model, "--work", self.at("w"))["ok"])
+        self.assertEqual(self.read(self.at("w/again.gguf")), self.read(q))
+        m = json.loads(self.read(manifest))
+        m["tensors"][5]["sha256"] = "0" * 64
+        lie = self.put("lie.json", json.dumps(m).encode())
+        self.fails(1, "reproduce", lie, "--base", self.model, word="tensor %s comes out different" % m["tensors"][5]["name"])
+        status, out, _ = run("reproduce", lie, "--base", self.model, "--json")
+        r = json.loads(out)
+        self.assertEqual((status, r["ok"], r["differing"], r["first"]), (1, False, 1, m["tensors"][5]["name"]))
+        self.fails(1, "reproduce", manifest, "--base", q, word="base model")
+        self.fails(1, "reproduce", manifest, "--base", self.model, "--calib", self.text, word="--calib")
+        self.fails(1, "reproduce", self.put("half.json", self.read(manifest)[:200]), "--base", self.model, word="half.json")
+        self.fails(2, "reproduce", manifest, word="--base")
+
+    def test_resume(self):
+        want = self.read(self.quantized("whole.gguf"))
+        out = self.at("part.gguf")
+        for wait in (0.0, 0.02, 0.05, 0.1, 0.2):  # wherever the kill lands
+            p = subprocess.Popen([GYRE, "quantize", self.model, "-o", out, "--device", "cpu"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            time.sleep(wait)
+            finished = p.poll() is not None
+            p.send_signal(signal.SIGKILL)
+            p.wait()
+            if not finished and os.path.exists(out):
+                self.assertEqual(self.read(out), want)
+            if not os.path.exists(out):
+                self.done("quantize", self.model, "-o", out, "--device", "cpu", "--resume")
+            self.assertEqual(self.read(out), want)
+            os.unlink(out)
+
+    def test_interrupt(self):
+        p = subprocess.Popen([GYRE, "run", self.model, "-p", "the cat", "-n", "400", "--device", "cpu", "--temp", "1"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        time.sleep(0.15)
+        p.send_signal(signal.SIGINT)
+        _, err = p.communicate(timeout=60)
+        self.assertIn(p.returncode, (130, 0), err)  # 0 when it was done before
+
+    def test_hugging_face_directory(self):
+        hf = self.at("hf")
+        subprocess.run([MAKE_MODEL, hf, "HF"], check=True)
+        same = lambda path: self.json("run", path, "-p", "the cat", "--device", "cpu", "-n", 8, "--act", 16, "--kv", 16)["tokens"]
+        self.assertEqual(same(hf), same(self.model))
+
+    def test_help(self):
+        self.assertIn("quantize", self.done("--help")[0])
+        self.assertIn("gyre", self.done("--version")[0])
+        for command, option in (("devices", "--json"), ("quantize", "--wgroup"), ("recipes", "--json"), ("run", "--top-k"), ("eval", "--reference"), ("bench", "--gen"), ("inspect", "--graph"), ("tokenize", "--text"), ("verify", "--base"), ("reproduce", "--work")):
+            self.assertIn(option, self.done(command, "--help")[0])
+
+
+class Mistakes(Case):
+    def test_usage(self):
+        m = self.model
+        for args, word in (((), "command"), (("fly",), "fly"), (("run", m, "--wings"), "--wings"), (("run", m, "-n"), "-n"), (("run", m, "-p", "x", "-n", "many"), "many"), (("run", m, "-p", "x", "-n", "-5"), "-5"),
+                           (("run", m, "-p", "x", "--act", "7"), "16,8,4"), (("run", m, "-p", "x", "--temp", "nan"), "--temp"), (("run", m), "-p"), (("run",), "MODEL"), (("run", m, m, "-p", "x"), "too many"),
+                           (("quantize", m, "-o", "x", "--recipe", "magic"), "rtn, quarot-rtn, quarot-gptq, best"), (("recipes", "magic"), "magic"), (("recipes", "rtn", "best"), "too many"), (("quantize", m), "-o"), (("quantize", m, "-o", "x", "--wgroup", "48"), "48"), (("eval", m), "--text"),
+                           (("tokenize", m), "--text"), (("eval", m, "--text", self.text, "--ctx", "1"), "--ctx"), (("run", m, "-p", "x", "--json=yes"), "--json")):
+            with self.subTest(args=args):
+                self.fails(2, *args, word=word)
+
+    def test_devices_that_are_not_there(self):
+        self.fails(3, "run", self.model, "-p", "x", "--device", "vulkan:77", word="vulkan:77")
+        self.fails(3, "run", self.model, "-p", "x", "--device", "abacus", word="abacus")
+
+    def test_inputs(self):
+        put, whole = self.put, self.read(self.model)
+        for args, word in ((("run", self.at("none.gguf"), "-p", "x"), "none.gguf"), (("run", self.dir, "-p", "x"), "config.json"), (("inspect", put("empty.gguf", b"")), "empty.gguf"), (("inspect", put("noise.gguf", b"noise" * 99)), "GGUF"),
+                           (("inspect", put("cut.gguf", whole[: len(whole) // 2])), "cut.gguf"), (("run", self.model, "-p", "", "--device", "cpu"), "empty prompt"), (("run", self.model, "-p", "x" * 600, "--device", "cpu"), "context"),
+                           (("eval", self.model, "--text", self.at("none.txt")), "none.txt"), (("eval", self.model, "--text", put("short.txt", b"hi"), "--ctx", 64, "--device", "cpu"), "tokens"),
+                           (("quantize", self.model, "-o", self.at("no/o.gguf"), "--recipe", "rtn"), "no"), (("quantize", self.model, "-o", self.at("o.gguf"), "--wgroup", 128), "128")):
+            with self.subTest(args=args):
+                self.fails(1, *args, word=word)
+        self.assertFalse(os.path.exists(self.at("o.gguf")))
+
+    def test_full_disk(self):
+        out = self.at("full.gguf")
+        self.fails(1, "quantize", self.model, "-o", out, "--recipe", "rtn", "--device", "cpu", disk=16384)
+        self.assertFalse(os.path.exists(out))
+
+
+if __name__ == "__main__":
+    unittest.main(argv=[sys.argv[0], *sys.argv[3:]], verbosity=1)

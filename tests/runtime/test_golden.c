@@ -1,0 +1,156 @@
+// Logits against outside implementations (tests/data/make_golden.py): tiny models against transformers, from both
+// containers and on every kind of device; the demo model against its dequantized weights in PyTorch.
+#include "tests/common/device.h"
+#include "tests/common/tiny.h"
+
+#include "runtime/util/base.h"
+#include "runtime/util/rng.h"
+
+#include <gyre/gyre_eval.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "tests/data/golden_demo.inc"
+#include "tests/data/golden_tiny.inc"
+
+enum { TOKENS = 80, VOCAB = 304 };
+
+// The first device of each kind: at most 3. A kind that GYRE_TEST_REQUIRE names and that is missing fails the test.
+static int pick_devices(char ids[3][32])
+{
+    gyre_device_facts all[16];
+    int absent, picked = 0;
+    const int n = GYRE_MIN(gyre_list_devices(all, (int)GYRE_COUNT(all), NULL, 0, &absent), (int)GYRE_COUNT(all));
+    static const char *const kinds[] = {"cpu", "vulkan:", "opencl:"};
+    for (size_t k = 0; k < GYRE_COUNT(kinds); k++) {
+        int i = 0;
+        while (i < n && strncmp(all[i].id, kinds[k], strlen(kinds[k]))) i++;
+        if (i < n) memcpy(ids[picked++], all[i].id, sizeof all[i].id);
+        else if (device_required(kinds[k])) fail_msg("there is no %.6s, but GYRE_TEST_REQUIRE names it", kinds[k]);
+    }
+    return picked;
+}
+
+static gyre_engine *open_engine(const char *path, const char *device, uint32_t context)
+{
+    gyre_error err = {0};
+    gyre_engine *engine = NULL;
+    const gyre_engine_params params = {.device = device, .act = 16, .kv = 16, .context = context, .max_rows = 32};
+    if (gyre_engine_open(path, &params, &engine, &err) != GYRE_OK) fail_msg("%s on %s: %s", path, device, err.message);
+    return engine;
+}
+
+static void logits_of(gyre_engine *engine, const uint32_t *tokens, size_t n, float *out)
+{
+    gyre_error err = {0};
+    if (gyre_logits(engine, tokens, n, out, &err) != GYRE_OK) fail_msg("%s", err.message);
+}
+
+// The largest distance, as a share of the largest logit. The KV cache at 16 is of halves (2^-11 of each value), which
+// is all that may be left between two f32 models.
+static double distance(const float *got, const float *due, uint32_t n)
+{
+    double worst = 0, largest = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        worst = fmax(worst, fabs((double)got[i] - (double)due[i]));
+        largest = fmax(largest, fabs((double)due[i]));
+    }
+    return isfinite(worst) ? worst / largest : INFINITY;
+}
+
+static void tiny_models(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t layers, kv_heads, ffn;
+        bool tied;
+        gyre_rope_scaling scaling;
+        float base;
+        const float *golden[2]; // after 7 and after 80 tokens
+    } variants[] = {
+        {2, 2, 96, false, GYRE_ROPE_NONE, 10000, {tiny_0_7, tiny_0_80}},
+        {3, 1, 160, true, GYRE_ROPE_LINEAR, 10000, {tiny_1_7, tiny_1_80}},
+        {2, 4, 96, false, GYRE_ROPE_LLAMA3, 50000, {tiny_2_7, tiny_2_80}},
+    };
+    static const char *const paths[] = {"golden_tiny.gguf", "golden_tiny_hf"};
+    char devices[3][32];
+    const int n_devices = pick_devices(devices);
+    assert_true(n_devices >= 1);
+    for (uint32_t v = 0; v < GYRE_COUNT(variants); v++) {
+        struct tiny_options o = tiny_defaults();
+        o.layers = variants[v].layers, o.kv_heads = variants[v].kv_heads, o.ffn = variants[v].ffn;
+        o.tied = variants[v].tied, o.scaling = variants[v].scaling, o.rope_base = variants[v].base, o.seed = v + 1;
+        assert_int_equal(tiny_write_gguf(paths[0], &o), 0);
+        assert_int_equal(tiny_write_hf(paths[1], &o), 0);
+        uint32_t tokens[TOKENS];
+        struct gyre_rng rng = gyre_rng_seed(1000 + o.seed);
+        for (int i = 0; i < TOKENS; i++) tokens[i] = (uint32_t)((gyre_rng_next(&rng) >> 40) % VOCAB);
+        for (int d = 0; d < n_devices; d++) {
+            // The containers differ before the device does: both on the cpu, one on the others.
+            for (size_t p = 0; p < (d ? 1 : GYRE_COUNT(paths)); p++) {
+                float out[VOCAB];
+                gyre_engine *engine = open_engine(paths[p], devices[d], 128);
+                for (int k = 0; k < 2; k++) {
+                    logits_of(engine, tokens, k ? 80 : 7, out);
+                    const double off = distance(out, variants[v].golden[k], VOCAB);
+                    if (!(off <= 1e-3))
+                        fail_msg("variant %u, %s, %s, %d tokens: off by %g", v, devices[d], paths[p], k ? 80 : 7, off);
+                }
+                gyre_engine_close(engine, NULL);
+            }
+        }
+    }
+    remove(paths[0]);
+    assert_int_equal(system("rm -r golden_tiny_hf"), 0);
+}
+
+static void demo_model(void **state)
+{
+    (void)state;
+    static const struct {
+        size_t n;
+        const uint32_t *top;
+        const float *values, *fixed;
+    } points[] = {
+        {1, demo_1_top, demo_1_top_values, demo_1_fixed},
+        {12, demo_12_top, demo_12_top_values, demo_12_fixed},
+        {GYRE_COUNT(demo_tokens), demo_68_top, demo_68_top_values, demo_68_fixed},
+    };
+    const char *path = getenv("GYRE_DEMO_MODEL");
+    char devices[3][32];
+    if (!path || !*path) skip();
+    const int n_devices = pick_devices(devices);
+    const char *device = devices[n_devices > 1]; // the cpu device is a reference: slow
+    gyre_engine *engine = open_engine(path, device, 128);
+    gyre_engine_info info;
+    gyre_engine_describe(engine, &info);
+    float *out = malloc(info.vocab * sizeof *out), due[128], got[128];
+    assert_non_null(out);
+    for (size_t i = 0; i < GYRE_COUNT(points); i++) {
+        logits_of(engine, demo_tokens, points[i].n, out);
+        for (int k = 0; k < 64; k++) {
+            due[k] = points[i].values[k], got[k] = out[points[i].top[k]];
+            due[64 + k] = points[i].fixed[k], got[64 + k] = out[5 + 768 * k];
+        }
+        const double off = distance(got, due, 128);
+        if (!(off <= 2e-3)) fail_msg("%zu tokens on %s: off by %g", points[i].n, device, off);
+        float highest = -INFINITY;
+        for (uint32_t k = 0; k < info.vocab; k++) highest = fmaxf(highest, out[k]);
+        // The first is the first, unless the second is as close as the numerics.
+        assert_true(out[points[i].top[0]] == highest || points[i].values[0] - points[i].values[1] < 0.05f);
+    }
+    free(out);
+    gyre_engine_close(engine, NULL);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(tiny_models), cmocka_unit_test(demo_model)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

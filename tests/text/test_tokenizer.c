@@ -1,0 +1,429 @@
+// Token-exact against the `tokenizers` library (ids committed by tests/data/make_tokenizers.py), through both readers;
+// nothing lost on bytes that are no text; refusals by name; streaming.
+#include "tests/common/bytes.h"
+#include "tests/common/tiny.h"
+
+#include "runtime/text/tokenizer.h"
+#include "runtime/util/base.h"
+#include "runtime/util/file.h"
+#include "runtime/util/rng.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static const char *const dir = "tokenizer_dir";
+
+struct model {
+    gyre_source *source;
+    gyre_tokenizer *tokenizer;
+};
+
+static char *read_data(const char *name, uint64_t *bytes)
+{
+    struct bytes path = {0};
+    char *text = NULL;
+    gyre_error err = {0};
+    put_text(&path, GYRE_TEST_DATA "/");
+    put(&path, name, strlen(name) + 1);
+    if (gyre_file_read((const char *)path.data, 1 << 20, &text, bytes, &err) != GYRE_OK) fail_msg("%s", err.message);
+    free(path.data);
+    return text;
+}
+
+// A directory with a tiny model of `vocab` rows and the given tokenizer.json.
+static gyre_status open_json(const char *json, uint64_t bytes, uint32_t vocab, struct model *m, gyre_error *err)
+{
+    struct tiny_options o = tiny_defaults();
+    char path[64];
+    *m = (struct model){0};
+    o.vocab = vocab;
+    assert_int_equal(tiny_write_hf(dir, &o), 0);
+    snprintf(path, sizeof path, "%s/tokenizer.json", dir);
+    struct bytes b = {(unsigned char *)(uintptr_t)json, bytes, bytes};
+    assert_int_equal(save_bytes(&b, path), 0);
+    gyre_status st = gyre_source_open(dir, &m->source, err);
+    return st == GYRE_OK ? gyre_tokenizer_create(m->source, &m->tokenizer, err) : st;
+}
+
+static void close_model(struct model *m)
+{
+    gyre_tokenizer_destroy(m->tokenizer);
+    gyre_source_close(m->source);
+}
+
+static void expect_ids(const char *name, const char *line, const uint32_t *ids, uint64_t n, unsigned number)
+{
+    for (uint64_t i = 0;; i++) {
+        while (*line == ' ') line++;
+        const bool more = *line >= '0' && *line <= '9';
+        if (more != (i < n))
+            fail_msg("%s line %u: %s tokens than due at token %u", name, number, more ? "fewer" : "more", (unsigned)i);
+        if (!more) return;
+        const unsigned long due = strtoul(line, (char **)(uintptr_t)&line, 10);
+        if (due != ids[i]) fail_msg("%s line %u token %u: %u, not %lu", name, number, (unsigned)i, ids[i], due);
+    }
+}
+
+// Line 1 of the ids is the whole corpus, the others are its lines.
+static void check_corpus(const char *name, const gyre_tokenizer *tokenizer)
+{
+    char file[64];
+    uint64_t bytes, id_bytes, n, at = 0;
+    uint32_t *ids;
+    gyre_error err = {0};
+    snprintf(file, sizeof file, "tokenizer_%s.ids", name);
+    char *text = read_data("tokenizer_corpus.txt", &bytes), *lines = read_data(file, &id_bytes);
+    const char *line = lines;
+    for (unsigned number = 1; *line; number++) {
+        uint64_t length = bytes;
+        if (number > 1) {
+            const char *end = memchr(text + at, '\n', bytes - at);
+            length = end ? (uint64_t)(end - text) - at : bytes - at;
+        }
+        if (gyre_tokenizer_encode(tokenizer, text + at, length, true, &ids, &n, &err) != GYRE_OK)
+            fail_msg("%s", err.message);
+        expect_ids(name, line, ids, n, number);
+        free(ids);
+        if (number > 1) at += length + 1;
+        line = strchr(line, '\n') + 1;
+    }
+    assert_true(at > bytes);
+    free(text);
+    free(lines);
+}
+
+static void corpus_is_token_exact(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name, *pre;
+    } fixtures[] = {
+        {"llama3", "llama-bpe"}, {"qwen2", "qwen2"}, {"smollm", "smollm"}, {"gpt2", "gpt-2"}, {"odd", NULL},
+    };
+    for (size_t i = 0; i < GYRE_COUNT(fixtures); i++) {
+        char file[64];
+        uint64_t bytes;
+        gyre_error err = {0};
+        struct model m;
+        snprintf(file, sizeof file, "tokenizer_%s.json", fixtures[i].name);
+        char *json = read_data(file, &bytes);
+        // Fewer rows than tokens: GGUF's keys do not fit, the JSON itself is used.
+        if (open_json(json, bytes, 259, &m, &err) != GYRE_OK) fail_msg("%s: %s", file, err.message);
+        assert_null(gyre_source_string(m.source, "tokenizer.ggml.pre"));
+        check_corpus(fixtures[i].name, m.tokenizer);
+        const uint32_t vocab = gyre_tokenizer_vocab(m.tokenizer);
+        close_model(&m);
+        // As many rows as tokens, and more: through GGUF's keys where those can say the same.
+        for (uint32_t more = 0; more < 8; more += 7) {
+            if (open_json(json, bytes, vocab + more, &m, &err) != GYRE_OK) fail_msg("%s: %s", file, err.message);
+            const char *pre = gyre_source_string(m.source, "tokenizer.ggml.pre");
+            if (fixtures[i].pre) assert_string_equal(pre, fixtures[i].pre);
+            else assert_null(pre);
+            check_corpus(fixtures[i].name, m.tokenizer);
+            close_model(&m);
+        }
+        free(json);
+    }
+}
+
+static void demo_model_is_token_exact(void **state)
+{
+    (void)state;
+    const char *path = getenv("GYRE_DEMO_MODEL");
+    if (!path || !*path) skip();
+    struct model m;
+    gyre_error err = {0};
+    if (gyre_source_open(path, &m.source, &err) != GYRE_OK ||
+        gyre_tokenizer_create(m.source, &m.tokenizer, &err) != GYRE_OK)
+        fail_msg("%s", err.message);
+    check_corpus("demo", m.tokenizer);
+    assert_int_equal(gyre_tokenizer_vocab(m.tokenizer), 49152);
+    assert_false(gyre_tokenizer_adds_bos(m.tokenizer));
+    assert_true(gyre_tokenizer_is_end(m.tokenizer, 2));
+    close_model(&m);
+}
+
+// Joins the tokens' bytes; malloc'd.
+static char *decode(const gyre_tokenizer *tokenizer, const uint32_t *ids, uint64_t n, uint64_t *bytes)
+{
+    struct bytes b = {0};
+    for (uint64_t i = 0; i < n; i++) {
+        uint32_t length;
+        const char *part = gyre_tokenizer_bytes(tokenizer, ids[i], &length);
+        assert_non_null(part);
+        put(&b, part, length);
+    }
+    put_u8(&b, 0);
+    *bytes = b.size - 1;
+    return (char *)b.data;
+}
+
+static void no_byte_is_lost(void **state)
+{
+    (void)state;
+    uint64_t bytes, n, got;
+    gyre_error err = {0};
+    struct model m;
+    uint32_t *ids;
+    struct gyre_rng rng = gyre_rng_seed(3);
+    char *json = read_data("tokenizer_llama3.json", &bytes), text[300];
+    assert_int_equal(open_json(json, bytes, 259, &m, &err), GYRE_OK);
+    for (int round = 0; round < 3000; round++) {
+        const uint64_t length = gyre_rng_below(&rng, sizeof text);
+        // Bytes with many UTF-8 beginnings and blanks among them.
+        for (uint64_t i = 0; i < length; i++)
+            text[i] = "ab 1\n\xE1\xA0\x8E\xC3\xA9\xF0\x9F\x98\x80\xFF"[gyre_rng_below(&rng, 16)];
+        assert_int_equal(gyre_tokenizer_encode(m.tokenizer, text, length, true, &ids, &n, &err), GYRE_OK);
+        char *back = decode(m.tokenizer, ids, n, &got);
+        assert_int_equal(got, length);
+        assert_memory_equal(back, text, length);
+        free(back);
+        free(ids);
+    }
+    free(json);
+    close_model(&m);
+}
+
+static void special_tokens_are_a_choice(void **state)
+{
+    (void)state;
+    uint64_t bytes, n;
+    uint32_t *ids, length;
+    gyre_error err = {0};
+    struct model m;
+    char *json = read_data("tokenizer_qwen2.json", &bytes);
+    const char *text = "<|im_end|><think>";
+    assert_int_equal(open_json(json, bytes, 259, &m, &err), GYRE_OK);
+    assert_int_equal(gyre_tokenizer_encode(m.tokenizer, text, strlen(text), true, &ids, &n, &err), GYRE_OK);
+    assert_int_equal(n, 2);
+    const uint32_t end = ids[0], think = ids[1];
+    assert_true(gyre_tokenizer_is_special(m.tokenizer, end) && gyre_tokenizer_is_end(m.tokenizer, end));
+    assert_false(gyre_tokenizer_is_special(m.tokenizer, think) || gyre_tokenizer_is_end(m.tokenizer, think));
+    free(ids);
+    // Text of a user: special tokens are letters, added ones stay tokens.
+    assert_int_equal(gyre_tokenizer_encode(m.tokenizer, text, strlen(text), false, &ids, &n, &err), GYRE_OK);
+    assert_true(n > 4 && ids[0] != end && ids[n - 1] == think);
+    free(ids);
+    assert_int_equal(gyre_tokenizer_encode(m.tokenizer, "", 0, true, &ids, &n, &err), GYRE_OK);
+    assert_int_equal(n, 0);
+    free(ids);
+    assert_null(gyre_tokenizer_bytes(m.tokenizer, gyre_tokenizer_vocab(m.tokenizer), &length));
+    free(json);
+    close_model(&m);
+    json = read_data("tokenizer_llama3.json", &bytes);
+    for (uint32_t vocab = 259; vocab < 800; vocab += 450) { // both readers see the template's BOS
+        assert_int_equal(open_json(json, bytes, vocab, &m, &err), GYRE_OK);
+        assert_true(gyre_tokenizer_adds_bos(m.tokenizer));
+        const int32_t bos = gyre_tokenizer_bos(m.tokenizer);
+        assert_true(bos > 0); // not config.json's 0
+        const char *name = gyre_tokenizer_bytes(m.tokenizer, (uint32_t)bos, &length);
+        assert_int_equal(length, 13);
+        assert_memory_equal(name, "<|endoftext|>", length);
+        close_model(&m);
+    }
+    free(json);
+}
+
+static void long_words_are_fast(void **state)
+{
+    (void)state;
+    enum { N = 400000 };
+    uint64_t bytes, n, got;
+    uint32_t *ids;
+    gyre_error err = {0};
+    struct model m;
+    char *json = read_data("tokenizer_llama3.json", &bytes), *text = malloc(N);
+    assert_non_null(text);
+    for (int i = 0; i < N; i++) text[i] = "theinandon"[(i * 7 + i / 13) % 10];
+    assert_int_equal(open_json(json, bytes, 259, &m, &err), GYRE_OK);
+    assert_int_equal(gyre_tokenizer_encode(m.tokenizer, text, N, true, &ids, &n, &err), GYRE_OK); // quadratic: minutes
+    char *back = decode(m.tokenizer, ids, n, &got);
+    assert_int_equal(got, N);
+    assert_memory_equal(back, text, N);
+    free(back);
+    free(ids);
+    free(text);
+    free(json);
+    close_model(&m);
+}
+
+// Replaces the first `from` in a JSON text; malloc'd.
+static char *changed(const char *json, const char *from, const char *to)
+{
+    const char *at = strstr(json, from);
+    struct bytes b = {0};
+    if (!at) fail_msg("no %s in the fixture", from);
+    put(&b, json, (size_t)(at - json));
+    put_text(&b, to);
+    put_text(&b, at + strlen(from));
+    put_u8(&b, 0);
+    return (char *)b.data;
+}
+
+static void bad_json_is_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *from, *to, *says;
+        gyre_status status;
+    } cases[] = {
+        {"\"type\":\"BPE\"", "\"type\":\"WordPiece\"", "WordPiece", GYRE_E_UNSUPPORTED},
+        {"\"type\":\"Digits\"", "\"type\":\"Whitespace\"", "Whitespace", GYRE_E_UNSUPPORTED},
+        {"\"normalizer\":null", "\"normalizer\":{\"type\":\"Lowercase\"}", "Lowercase", GYRE_E_UNSUPPORTED},
+        {"\"normalizer\":null", "\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFKD\"}]}", "NFKD",
+         GYRE_E_UNSUPPORTED},
+        {"\"post_processor\":null", "\"post_processor\":{\"type\":\"BertProcessing\"}", "BertProcessing",
+         GYRE_E_UNSUPPORTED},
+        {"\"byte_fallback\":false", "\"byte_fallback\":true", "byte_fallback", GYRE_E_UNSUPPORTED},
+        {"\"add_prefix_space\":false", "\"add_prefix_space\":true", "add_prefix_space", GYRE_E_UNSUPPORTED},
+        {"\"dropout\":null", "\"dropout\":0.1", "dropout", GYRE_E_UNSUPPORTED},
+        {"\"end_of_word_suffix\":null", "\"end_of_word_suffix\":\"</w>\"", "end_of_word_suffix", GYRE_E_UNSUPPORTED},
+        {"{\"type\":\"Digits\",\"individual_digits\":true}",
+         "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(a\"},\"behavior\":\"Isolated\"}", "pattern",
+         GYRE_E_UNSUPPORTED},
+        {"{\"type\":\"Digits\",\"individual_digits\":true}",
+         "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"a\"},\"behavior\":\"MergedWithNext\"}", "MergedWithNext",
+         GYRE_E_UNSUPPORTED},
+        {"{\"type\":\"Digits\",\"individual_digits\":true}", "{\"type\":\"Split\",\"behavior\":\"Isolated\"}", "Split",
+         GYRE_E_FORMAT},
+        {"\"vocab\":{", "\"vocab\":{\"zz\":-1,", "vocabulary", GYRE_E_FORMAT},
+        {"\"vocab\":{", "\"vocab\":{\"zz\":4000000000,", "vocabulary", GYRE_E_FORMAT},
+        {"\"vocab\":{", "\"vocab\":{\"zz\":5,", "share an id", GYRE_E_FORMAT},
+        {"\"vocab\":{", "\"vocab\":{\"zz\":0.5,", "vocabulary", GYRE_E_FORMAT},
+        {"\"vocab\":{", "\"vocab\":{\"!\":5,", "duplicate", GYRE_E_FORMAT},
+        {"\"merges\":[", "\"merges\":[\"qqq zzz\",", "qqq", GYRE_E_FORMAT},
+        {"\"merges\":[", "\"merges\":[\"qqq\",", "merge", GYRE_E_FORMAT},
+        {"\"merges\":[", "\"merges\":[[\"a\"],", "merge", GYRE_E_FORMAT},
+        {"\"merges\":[", "\"merges\":[7,", "merge", GYRE_E_FORMAT},
+        {"\"merges\":", "\"merge\":", "merges", GYRE_E_FORMAT},
+        {"\"content\":", "\"contents\":", "content", GYRE_E_FORMAT},
+    };
+    uint64_t bytes;
+    char *json = read_data("tokenizer_smollm.json", &bytes);
+    for (size_t i = 0; i < GYRE_COUNT(cases); i++) {
+        struct model m;
+        gyre_error err = {0};
+        char *bad = changed(json, cases[i].from, cases[i].to);
+        const gyre_status st = open_json(bad, strlen(bad), 700, &m, &err);
+        if (st != cases[i].status || !strstr(err.message, cases[i].says) || strchr(err.message, '\n'))
+            fail_msg("%s: status %d, \"%s\"", cases[i].to, st, err.message);
+        free(bad);
+        close_model(&m);
+    }
+    free(json);
+}
+
+static void cut_json_is_refused(void **state)
+{
+    (void)state;
+    uint64_t bytes;
+    char *json = read_data("tokenizer_smollm.json", &bytes);
+    for (uint64_t cut = 0; cut + 1 < bytes; cut += cut < 800 ? 37 : 631) {
+        struct model m;
+        gyre_error err = {0};
+        assert_int_equal(open_json(json, cut, 700, &m, &err), GYRE_E_FORMAT);
+        close_model(&m);
+    }
+    free(json);
+}
+
+static void bad_gguf_is_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *model, *pre;
+        uint32_t tokens, types;
+        const char *merge, *says;
+    } cases[] = {
+        {"llama", "default", 3, 3, "a b", "SentencePiece"},
+        {"bert", "default", 3, 3, "a b", "bert"},
+        {"gpt2", "martian", 3, 3, "a b", "martian"},
+        {"gpt2", "default", 3, 2, "a b", "2 token types"},
+        {"gpt2", "default", 0, 0, "a b", "tokens"},
+        {"gpt2", "default", 3, 3, NULL, "merges"},
+        {"gpt2", "default", 3, 3, "ab", "two tokens"},
+        {"gpt2", "default", 3, 3, "a c", "vocabulary"},
+        {NULL, NULL, 3, 3, "a b", "none"},
+        {"gpt2", NULL, 3, 3, "a b", NULL},
+    };
+    static const char *const names[] = {"a", "b", "ab"};
+    for (size_t i = 0; i < GYRE_COUNT(cases); i++) {
+        struct bytes b = {0};
+        struct model m = {0};
+        gyre_error err = {0};
+        put_text(&b, "GGUF");
+        put_u32(&b, 3);
+        put_u64(&b, 0);
+        put_u64(&b, 2u + (cases[i].model != NULL) + (cases[i].pre != NULL) + (cases[i].merge != NULL));
+        if (cases[i].model) put_meta_string(&b, "tokenizer.ggml.model", cases[i].model);
+        if (cases[i].pre) put_meta_string(&b, "tokenizer.ggml.pre", cases[i].pre);
+        put_meta_array(&b, "tokenizer.ggml.tokens", GYRE_META_STRING, cases[i].tokens);
+        for (uint32_t k = 0; k < cases[i].tokens; k++) put_string(&b, names[k]);
+        put_meta_array(&b, "tokenizer.ggml.token_type", GYRE_META_I32, cases[i].types);
+        for (uint32_t k = 0; k < cases[i].types; k++) put_u32(&b, 1);
+        if (cases[i].merge) {
+            put_meta_array(&b, "tokenizer.ggml.merges", GYRE_META_STRING, 1);
+            put_string(&b, cases[i].merge);
+        }
+        assert_int_equal(save_bytes(&b, "tokenizer_bad.gguf"), 0);
+        assert_int_equal(gyre_source_open("tokenizer_bad.gguf", &m.source, &err), GYRE_OK);
+        const gyre_status st = gyre_tokenizer_create(m.source, &m.tokenizer, &err);
+        if (cases[i].says ? st == GYRE_OK || !strstr(err.message, cases[i].says) : st != GYRE_OK)
+            fail_msg("case %zu: status %d, \"%s\"", i, st, err.message);
+        free(b.data);
+        close_model(&m);
+    }
+    remove("tokenizer_bad.gguf");
+}
+
+static void streams_whole_characters(void **state)
+{
+    (void)state;
+#define BAD "\xEF\xBF\xBD"
+    static const struct {
+        const char *in, *out;
+    } cases[] = {
+        {"plain", "plain"},
+        {"\xF0\x9F\x98\x80\xC3\xA9", "\xF0\x9F\x98\x80\xC3\xA9"},
+        {"\xE2\x82", BAD},
+        {"\xE2\x28\xA1", BAD "(" BAD},
+        {"\xC0\xAF", BAD BAD},
+        {"\xED\xA0\x80", BAD BAD BAD},
+        {"\xF4\x90\x80\x80", BAD BAD BAD BAD},
+        {"\xF0\x9F\x98x\xF0\x9Fy", BAD "x" BAD "y"},
+        {"\xF0\xF0\x9F\x98\x80", BAD "\xF0\x9F\x98\x80"},
+    };
+    for (size_t i = 0; i < GYRE_COUNT(cases); i++) {
+        for (uint64_t step = 1; step < 6; step++) {
+            struct gyre_utf8_stream stream = {0};
+            char out[64];
+            uint64_t n = 0;
+            const uint64_t length = strlen(cases[i].in);
+            for (uint64_t at = 0; at < length; at += step) {
+                n += gyre_utf8_stream_push(&stream, cases[i].in + at, GYRE_MIN(step, length - at), out + n);
+                assert_true(stream.n < 4);
+            }
+            n += gyre_utf8_stream_flush(&stream, out + n);
+            assert_int_equal(n, strlen(cases[i].out));
+            assert_memory_equal(out, cases[i].out, n);
+            assert_int_equal(stream.n, 0);
+        }
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(corpus_is_token_exact),    cmocka_unit_test(demo_model_is_token_exact),
+        cmocka_unit_test(no_byte_is_lost),          cmocka_unit_test(special_tokens_are_a_choice),
+        cmocka_unit_test(long_words_are_fast),      cmocka_unit_test(bad_json_is_refused),
+        cmocka_unit_test(cut_json_is_refused),      cmocka_unit_test(bad_gguf_is_refused),
+        cmocka_unit_test(streams_whole_characters),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
