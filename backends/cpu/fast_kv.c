@@ -65,6 +65,19 @@ GYRE_CLONES static void rope_row(const struct writer *w, float *x, const float *
     }
 }
 
+// RMS norms of q and k heads, each with its gains.
+GYRE_CLONES static void norm_heads(const struct writer *w, float *x, const float *gains)
+{
+    const int32_t hd = w->p->hd, heads = w->p->heads + w->p->kv_heads;
+    for (int32_t h = 0; h < heads; h++, x += hd) {
+        double sum = 0;
+        for (int32_t i = 0; i < hd; i++) sum += (double)x[i] * (double)x[i];
+        const float factor = (float)(1 / sqrt(sum / hd + (double)w->p->eps)),
+                    *gain = gains + (h < w->p->heads ? 0 : hd);
+        for (int32_t i = 0; i < hd; i++) x[i] = x[i] * factor * gain[i];
+    }
+}
+
 // All q and k heads of a row as the vectors of panels.
 GYRE_CLONES static void turn_heads(const struct writer *w, float *x, float *panel, float *scratch)
 {
@@ -108,6 +121,7 @@ static void one_row(const struct writer *w, int32_t r, float *memory)
         sine[i] = p->mscale * (float)sin(t);
     }
     memcpy(x, (const float *)w->args->bind[5] + (size_t)r * width, width * sizeof *x);
+    if (p->normed) norm_heads(w, x, w->args->bind[11]);
     rope_row(w, x, cosine, sine);
     if (w->had) turn_heads(w, x, x + width, x + width + (size_t)p->hd * GYRE_FAST_LANES);
     memcpy((float *)w->args->bind[0] + (size_t)r * n_q, x, n_q * sizeof *x);

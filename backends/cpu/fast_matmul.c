@@ -133,8 +133,8 @@ static void multiply(const struct product *q, const struct tile *t, const float 
     for (int32_t r = 0; r < t->rows; r++) {
         const size_t row = at + (size_t)r * (size_t)p->ldy;
         finish_row(q->y + row, scale ? scale + (t->col - first) : NULL,
-                   q->meta ? gyre_f32_from_bits(q->meta[2 * (t->row + r)]) : 1, p->add ? q->addend + row : NULL,
-                   t->cols);
+                   q->meta ? gyre_f32_from_bits(q->meta[2 * (t->row + r)]) : 1,
+                   !p->add ? NULL : q->addend + (p->add == 2 ? (size_t)(p->n0 + t->col) : row), t->cols);
     }
 }
 
