@@ -1,8 +1,8 @@
 // See factor.h.
 #include "quantizer/round/factor.h"
+#include "quantizer/round/products.h"
 #include "runtime/util/base.h"
 
-#include <cblas.h>
 #include <lapacke.h>
 #include <stdlib.h>
 #include <string.h>
@@ -101,10 +101,7 @@ void gyre_factor_solve(const struct gyre_factor *f, uint64_t rows, double *x, do
     const uint32_t n = f->n;
     for (uint64_t r = 0; r < rows; r++)
         for (uint32_t i = 0; i < n; i++) scratch[r * n + i] = x[r * n + f->order[i]];
-    cblas_dtrmm(CblasRowMajor, CblasRight, CblasUpper, CblasTrans, CblasNonUnit, (int)rows, (int)n, 1, f->u, (int)n,
-                scratch, (int)n);
-    cblas_dtrmm(CblasRowMajor, CblasRight, CblasUpper, CblasNoTrans, CblasNonUnit, (int)rows, (int)n, 1, f->u, (int)n,
-                scratch, (int)n);
+    gyre_product_gram(f->u, rows, n, scratch);
     for (uint64_t r = 0; r < rows; r++)
         for (uint32_t i = 0; i < n; i++) x[r * n + f->order[i]] = scratch[r * n + i];
 }
@@ -114,8 +111,7 @@ double gyre_factor_energy(const struct gyre_factor *f, uint64_t rows, const doub
 {
     const uint32_t n = f->n;
     double total = 0;
-    cblas_dsymm(CblasRowMajor, CblasRight, CblasUpper, (int)rows, (int)n, 1, f->h, (int)n, d, (int)n, 0, scratch,
-                (int)n);
+    gyre_product_symmetric(d, f->h, rows, n, scratch);
     for (uint64_t r = 0; r < rows; r++) {
         double sum = 0;
         for (uint32_t i = 0; i < n; i++) sum += scratch[r * n + i] * d[r * n + i];

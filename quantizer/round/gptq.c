@@ -2,8 +2,8 @@
 //     e_i = (w_i - v_i) / U_ii,   w_j -= e_i U_ij for j > i,   H^-1 = U'U.
 // The sum of e_i^2 is the final tr((V - T) H (V - T)') of the row, so runs over several scales can be compared for nothing.
 //
-// Columns are rows of the working copy here: a block of columns is worked on for a few linears' rows at a time, which stay in
-// the cache and fill the vector unit; what a block does to the columns behind it is one product for OpenBLAS.
+// Columns are rows of the working copy here. Rows of the linear do not see each other: a chunk of them goes through all columns, a
+// block at a time, on one thread; what a block does to the columns behind it is one product.
 //
 // Groups are static: columns keep the group that they have in the file, whatever the order. In the natural order a group's
 // scale is found when its first column comes, from the working copy; in another order from the target.
@@ -16,7 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { BLOCK = 64, CHUNK = 32 };
+enum { BLOCK = 64, CHUNK = 96, LANES = 32 }; // columns; rows of a thread, and of a pass over a block
 
 struct sweep {
     const struct gyre_rounding *r;
@@ -73,26 +73,32 @@ static bool round_block(const struct sweep *s, uint64_t first, uint64_t last, ui
     return true;
 }
 
-static bool sweep(const struct sweep *s)
+// All columns of rows row..row+n-1.
+static bool sweep_rows(const struct sweep *s, uint64_t row, uint64_t n)
 {
     const struct gyre_factor *f = s->r->factor;
-    const int64_t chunks = (int64_t)gyre_div_up(s->rows, CHUNK);
+    for (uint64_t i = 0; i < s->cols; i++)
+        for (uint64_t k = row; k < row + n; k++) s->w[i * s->rows + k] = s->r->target[k * s->cols + f->order[i]];
+    for (uint64_t first = 0; first < s->cols; first += BLOCK) {
+        const uint64_t last = GYRE_MIN(first + BLOCK, s->cols), rest = s->cols - last;
+        for (uint64_t k = 0; k < n; k += LANES)
+            if (!round_block(s, first, last, row + k, GYRE_MIN((uint64_t)LANES, n - k))) return false;
+        if (rest)
+            cblas_dgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (int)rest, (int)n, (int)(last - first), -1,
+                        f->u + first * s->cols + last, (int)s->cols, s->carried + row, (int)s->rows, 1,
+                        s->w + last * s->rows + row, (int)s->rows);
+    }
+    return true;
+}
+
+static bool sweep(const struct sweep *s)
+{
     bool good = true;
     memset(s->error, 0, s->rows * sizeof *s->error);
-    for (uint64_t i = 0; i < s->cols; i++)
-        for (uint64_t row = 0; row < s->rows; row++)
-            s->w[i * s->rows + row] = s->r->target[row * s->cols + f->order[i]];
-    for (uint64_t first = 0; first < s->cols && good; first += BLOCK) {
-        const uint64_t last = GYRE_MIN(first + BLOCK, s->cols), rest = s->cols - last;
-#pragma omp parallel for schedule(static) reduction(&& : good)
-        for (int64_t c = 0; c < chunks; c++) {
-            const uint64_t row = (uint64_t)c * CHUNK;
-            good = good && round_block(s, first, last, row, GYRE_MIN((uint64_t)CHUNK, s->rows - row));
-        }
-        if (rest)
-            cblas_dgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (int)rest, (int)s->rows, (int)(last - first), -1,
-                        f->u + first * s->cols + last, (int)s->cols, s->carried, (int)s->rows, 1, s->w + last * s->rows,
-                        (int)s->rows);
+#pragma omp parallel for schedule(dynamic) reduction(&& : good)
+    for (int64_t c = 0; c < (int64_t)gyre_div_up(s->rows, CHUNK); c++) {
+        const uint64_t row = (uint64_t)c * CHUNK;
+        good = sweep_rows(s, row, GYRE_MIN((uint64_t)CHUNK, s->rows - row)) && good;
     }
     return good;
 }

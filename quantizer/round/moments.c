@@ -1,8 +1,8 @@
-// See moments.h. Products are OpenBLAS's in single precision over some thousand rows at a time.
+// See moments.h. Products are in single precision over some thousand rows at a time.
 #include "quantizer/round/moments.h"
+#include "quantizer/round/products.h"
 #include "runtime/util/base.h"
 
-#include <cblas.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -71,14 +71,6 @@ static gyre_status check_finite(const char *what, const float *x, uint64_t rows,
                      (double)x[(uint64_t)bad * n + i]);
 }
 
-// sum += a' b over rows; a [rows, n], b [rows, m].
-static void add_product(const struct gyre_moments *m, const float *a, const float *b, uint64_t rows, uint32_t width,
-                        float *sum)
-{
-    const int n = (int)m->n, w = (int)width;
-    cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, n, w, (int)rows, 1, a, n, b, w, 1, sum, w);
-}
-
 gyre_status gyre_moments_add(struct gyre_moments *m, bool held, float *made, float *exact, float *difference,
                              const double *weight, uint64_t rows, gyre_error *err)
 {
@@ -110,9 +102,9 @@ gyre_status gyre_moments_add(struct gyre_moments *m, bool held, float *made, flo
         if (set->stream)
             for (uint32_t i = 0; i < width; i++) difference[r * width + i] *= scale;
     }
-    cblas_ssyrk(CblasRowMajor, CblasLower, CblasTrans, (int)n, (int)rows, 1, made, (int)n, 1, set->h, (int)n);
-    if (set->cross) add_product(m, made, exact, rows, n, set->cross);
-    if (set->stream) add_product(m, made, difference, rows, width, set->stream);
+    gyre_product_square(made, rows, n, set->h);
+    if (set->cross) gyre_product_cross(made, exact, rows, n, n, set->cross);
+    if (set->stream) gyre_product_cross(made, difference, rows, n, width, set->stream);
 done:
     free(energy);
     return st;

@@ -1,9 +1,9 @@
 // See diagonals.h.
 #include "quantizer/transform/diagonals.h"
+#include "quantizer/round/products.h"
 #include "quantizer/round/moments.h"
 #include "runtime/util/base.h"
 
-#include <cblas.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -105,8 +105,7 @@ static gyre_status pair_energy(const struct gyre_diagonals *d, const struct gyre
     float *y = malloc(s->rows * out * sizeof *y);
     double *sum = calloc(out, sizeof *sum);
     if (!y || !sum) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for diagonals"));
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)s->rows, (int)out, (int)d->width, 1, s->tap[GYRE_TAP_QKV],
-                (int)d->width, s->weights[site], (int)d->width, 0, y, (int)out);
+    gyre_product_rows(s->tap[GYRE_TAP_QKV], s->weights[site], s->rows, out, d->width, y);
     GYRE_GO(column_energy(y, s->rows, out, sum, err));
     for (uint32_t i = 0; i < out; i++) energy[i / hd / per * (hd / 2) + pair_of(d, i % hd)] += sum[i];
 done:
