@@ -105,9 +105,8 @@ int cli_fail(const gyre_error *err)
 static void write_log(void *user, gyre_log_level level, const char *text)
 {
     (void)user;
-    (void)level;
     cli_progress_end();
-    fprintf(stderr, "%s\n", text);
+    fprintf(stderr, "%s%s\n", level == GYRE_LOG_WARN ? "warning: " : "", text);
 }
 
 gyre_log cli_log(bool quiet) { return (gyre_log){write_log, NULL, quiet ? GYRE_LOG_WARN : GYRE_LOG_INFO}; }
@@ -118,6 +117,12 @@ gyre_status cli_read(const char *path, char **text, size_t *bytes, gyre_error *e
     const gyre_status st = gyre_file_read(path, (uint64_t)1 << 32, text, &size, err);
     *bytes = size;
     return st;
+}
+
+uint32_t cli_prompt_flags(const struct cli_tokens *tokens)
+{
+    return GYRE_TEXT_SPECIAL | GYRE_TEXT_AROUND | (tokens->bos ? GYRE_TEXT_BOS : 0) |
+           (tokens->no_bos ? GYRE_TEXT_NO_BOS : 0);
 }
 
 static int on_load(void *user, double fraction, const char *what)
@@ -134,6 +139,7 @@ gyre_status cli_open(const char *model, const struct cli_engine *options, bool q
                                        .act = options->act,
                                        .kv = options->kv,
                                        .context = options->context,
+                                       .pre = options->tokens.pre,
                                        .log = cli_log(quiet),
                                        .progress = quiet ? NULL : on_load};
     const gyre_status st = gyre_engine_open(model, &params, out, err);

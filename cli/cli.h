@@ -38,10 +38,25 @@ gyre_log cli_log(bool quiet);
 // A whole file, NUL-terminated, malloc'd.
 gyre_status cli_read(const char *path, char **text, size_t *bytes, gyre_error *err);
 
+// How a model's tokenizer is used, where the model's own settings are to be overridden.
+struct cli_tokens {
+    const char *pre;
+    bool bos, no_bos;
+};
+#define CLI_TOKEN_OPTIONS(t)                                                                                           \
+    {"--pre", "NAME", "pre-tokenizer, where a GGUF file names none or a wrong one", CLI_TEXT, &(t).pre, 0, 0, NULL},   \
+        {"--bos", NULL, "begin with a BOS token whatever the model says", CLI_FLAG, &(t).bos, 0, 0, NULL},             \
+    {                                                                                                                  \
+        "--no-bos", NULL, "begin without a BOS token", CLI_FLAG, &(t).no_bos, 0, 0, NULL                               \
+    }
+// Flags of gyre_tokenize for a prompt: as the model says, unless told otherwise.
+uint32_t cli_prompt_flags(const struct cli_tokens *tokens);
+
 // Options every command with an engine has.
 struct cli_engine {
     const char *device;
     uint32_t act, kv, context;
+    struct cli_tokens tokens;
 };
 #define CLI_ENGINE_OPTIONS(e)                                                                                          \
     {"--device", "ID", "vulkan:0, opencl:0, cpu, ...; default: the best there is", CLI_TEXT, &(e).device, 0, 0, NULL}, \

@@ -115,7 +115,8 @@ static int run_model(struct run *r)
     gyre_status st = m.tokens ? GYRE_OK : gyre_fail(&err, GYRE_E_NOMEM, "cannot generate: out of memory");
     if (st != GYRE_OK) goto done;
     GYRE_GO(cli_open(r->model, &r->engine, r->json, &engine, &err));
-    GYRE_GO(gyre_tokenize(engine, r->prompt, strlen(r->prompt), true, &prompt, &m.prompt_tokens, &err));
+    GYRE_GO(gyre_tokenize(engine, r->prompt, strlen(r->prompt), cli_prompt_flags(&r->engine.tokens), &prompt,
+                          &m.prompt_tokens, &err));
     if (m.prompt_tokens == 0) {
         st = gyre_fail(&err, GYRE_E_INVALID,
                        "cannot continue an empty prompt (-p): there is nothing to start from; give some text");
@@ -153,11 +154,14 @@ static int run(int argc, char **argv)
         {"--ctx", "N", "longest text in tokens; default: the model's, at most 4096", CLI_U32, &r.engine.context, 1,
          1 << 24, NULL},
         CLI_ENGINE_OPTIONS(r.engine),
+        CLI_TOKEN_OPTIONS(r.engine.tokens),
         {"--special", NULL, "show special tokens in the text", CLI_FLAG, &r.special, 0, 0, NULL},
         {"--json", NULL, "one JSON document instead of the stream", CLI_FLAG, &r.json, 0, 0, NULL},
     };
     const int stop = cli_parse(&cli_run, options, sizeof options / sizeof *options, argc, argv, &r.model);
     if (stop >= 0) return stop;
+    if (r.engine.tokens.bos && r.engine.tokens.no_bos)
+        return cli_usage("options that exclude each other: --bos and --no-bos; give one of them");
     if (!r.prompt) return cli_usage("missing option (-p TEXT): gyre run needs a prompt; see gyre run --help");
     return run_model(&r);
 }

@@ -8,10 +8,12 @@
 static int run(int argc, char **argv)
 {
     const char *model = NULL, *prompt = NULL, *path = NULL;
+    struct cli_tokens how = {0};
     bool json = false;
     const struct cli_option options[] = {
         {"-p", "TEXT", "the text itself", CLI_TEXT, &prompt, 0, 0, NULL},
         {"--text", "FILE", "a file with the text", CLI_TEXT, &path, 0, 0, NULL},
+        CLI_TOKEN_OPTIONS(how),
         {"--json", NULL, "machine-readable output", CLI_FLAG, &json, 0, 0, NULL},
     };
     const int stop = cli_parse(&cli_tokenize, options, sizeof options / sizeof *options, argc, argv, &model);
@@ -19,13 +21,17 @@ static int run(int argc, char **argv)
     if (!prompt == !path)
         return cli_usage(
             "missing option (-p TEXT or --text FILE): gyre tokenize needs one of them; see gyre tokenize --help");
+    if (how.bos && how.no_bos)
+        return cli_usage("options that exclude each other: --bos and --no-bos; give one of them");
     gyre_error err = {0};
+    const gyre_log log = cli_log(json);
     char *text = NULL;
     uint32_t *tokens = NULL;
     size_t bytes = 0, n = 0;
     gyre_status st = GYRE_OK;
     if (path) GYRE_GO(cli_read(path, &text, &bytes, &err));
-    GYRE_GO(gyre_tokenize_with(model, path ? text : prompt, path ? bytes : strlen(prompt), true, &tokens, &n, &err));
+    GYRE_GO(gyre_tokenize_with(model, how.pre, &log, path ? text : prompt, path ? bytes : strlen(prompt),
+                               cli_prompt_flags(&how), &tokens, &n, &err));
 done:
     free(text);
     if (st != GYRE_OK) return cli_fail(&err);

@@ -51,7 +51,8 @@ gyre_status cli_texts_tokenize(struct cli_texts *texts, const gyre_engine *engin
         struct cli_text *t = &texts->text[i];
         free(t->tokens);
         t->tokens = NULL;
-        const gyre_status st = gyre_tokenize(engine, t->bytes, t->n_bytes, true, &t->tokens, &t->n_tokens, err);
+        const gyre_status st =
+            gyre_tokenize(engine, t->bytes, t->n_bytes, GYRE_TEXT_SPECIAL, &t->tokens, &t->n_tokens, err);
         if (st != GYRE_OK) return st;
     }
     return GYRE_OK;

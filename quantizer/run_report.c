@@ -216,7 +216,9 @@ static gyre_status fill(struct sheet *to, const struct gyre_report_run *run, gyr
     settings(&to->setting, p, s);
     rotations(&to->rotation, p, s);
     GYRE_TRY(calibration(&to->calibration, run, err));
-    to->report = (struct gyre_report){.model = gyre_source_string(p->source, "general.name"),
+    const char *name = NULL;
+    GYRE_TRY(gyre_source_string(p->source, "general.name", &name, err));
+    to->report = (struct gyre_report){.model = name,
                                       .recipe = p->set.recipe.name,
                                       .recipe_text = to->recipe_text,
                                       .setting = to->setting.row,

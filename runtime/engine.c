@@ -74,7 +74,9 @@ static gyre_status open_on(gyre_device *device, const char *path, const gyre_eng
     e->device = device;
     e->log = p->log;
     GYRE_TRY(gyre_source_open(path, &e->source, err));
-    GYRE_TRY(gyre_tokenizer_create(e->source, &e->tokenizer, err));
+    if (gyre_source_note(e->source))
+        gyre_logf(&e->log, GYRE_LOG_WARN, "model: %s: %s", path, gyre_source_note(e->source));
+    GYRE_TRY(gyre_tokenizer_create(e->source, p->pre, &e->log, &e->tokenizer, err));
     struct load_progress progress = {p};
     GYRE_TRY(gyre_llama_load(device, e->source, on_load, &progress, &e->model, err));
     const struct gyre_hparams *hp = &e->model.hp;

@@ -22,18 +22,19 @@ static json_t *text(const char *bytes, size_t n)
 
 static json_t *metadata_value(const gyre_source *source, const struct gyre_meta *m)
 {
-    uint64_t u;
+    int64_t i;
     double f;
-    bool b;
+    bool b, found;
+    const char *s = NULL;
     if (m->type == GYRE_META_ARRAY) return json_pack("{s:I}", "length", (json_int_t)m->count);
-    if (m->type == GYRE_META_STRING) {
-        const char *s = gyre_source_string(source, m->key);
-        return s ? text(s, strlen(s)) : json_null();
-    }
-    if (m->type == GYRE_META_BOOL) return gyre_source_bool(source, m->key, &b) ? json_boolean(b) : json_null();
-    if (m->type != GYRE_META_F32 && m->type != GYRE_META_F64 && gyre_source_u64(source, m->key, &u))
-        return json_integer((json_int_t)u);
-    return gyre_source_f64(source, m->key, &f) && f - f == 0 ? json_real(f) : json_null();
+    if (m->type == GYRE_META_STRING)
+        return gyre_source_string(source, m->key, &s, NULL) == GYRE_OK && s ? text(s, strlen(s)) : json_null();
+    // What JSON cannot say (a bool of 2, NaN, 2^63) is null.
+    if (m->type == GYRE_META_BOOL)
+        return gyre_source_bool(source, m->key, &b, &found, NULL) == GYRE_OK ? json_boolean(b) : json_null();
+    if (m->type != GYRE_META_F32 && m->type != GYRE_META_F64)
+        return gyre_source_i64(source, m->key, &i, &found, NULL) == GYRE_OK ? json_integer(i) : json_null();
+    return gyre_source_f64(source, m->key, &f, &found, NULL) == GYRE_OK && f - f == 0 ? json_real(f) : json_null();
 }
 
 static json_t *metadata(const gyre_source *source)

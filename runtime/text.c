@@ -1,28 +1,33 @@
 // The public text verbs: thin over the tokenizer of the model layer.
 #include "runtime/engine.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
-gyre_status gyre_tokenize(const gyre_engine *engine, const char *text, size_t bytes, bool special, uint32_t **tokens,
+static_assert((int)GYRE_TEXT_SPECIAL == GYRE_ENCODE_SPECIAL && (int)GYRE_TEXT_AROUND == GYRE_ENCODE_AROUND &&
+                  (int)GYRE_TEXT_BOS == GYRE_ENCODE_BOS && (int)GYRE_TEXT_NO_BOS == GYRE_ENCODE_NO_BOS,
+              "the public flags are the tokenizer's");
+
+gyre_status gyre_tokenize(const gyre_engine *engine, const char *text, size_t bytes, uint32_t flags, uint32_t **tokens,
                           size_t *n, gyre_error *err)
 {
     uint64_t count = 0;
-    const gyre_status st = gyre_tokenizer_encode(engine->tokenizer, text, bytes, special, tokens, &count, err);
+    const gyre_status st = gyre_tokenizer_encode(engine->tokenizer, text, bytes, flags, tokens, &count, err);
     *n = count;
     return st;
 }
 
-gyre_status gyre_tokenize_with(const char *model_path, const char *text, size_t bytes, bool special, uint32_t **tokens,
-                               size_t *n, gyre_error *err)
+gyre_status gyre_tokenize_with(const char *model_path, const char *pre, const gyre_log *log, const char *text,
+                               size_t bytes, uint32_t flags, uint32_t **tokens, size_t *n, gyre_error *err)
 {
     gyre_source *source = NULL;
     gyre_tokenizer *tokenizer = NULL;
     uint64_t count = 0;
     gyre_status st = GYRE_OK;
     GYRE_GO(gyre_source_open(model_path, &source, err));
-    GYRE_GO(gyre_tokenizer_create(source, &tokenizer, err));
-    GYRE_GO(gyre_tokenizer_encode(tokenizer, text, bytes, special, tokens, &count, err));
+    GYRE_GO(gyre_tokenizer_create(source, pre, log, &tokenizer, err));
+    GYRE_GO(gyre_tokenizer_encode(tokenizer, text, bytes, flags, tokens, &count, err));
     *n = count;
 done:
     gyre_tokenizer_destroy(tokenizer);

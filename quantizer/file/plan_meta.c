@@ -1,6 +1,7 @@
 // The metadata of an output file: what the source said, under the output's architecture, and gyre's own keys.
 // See docs/model-format.md; the keys that a plain llama file must have are those that its loaders ask for.
 #include "quantizer/file/plan.h"
+#include "runtime/text/tokenizer.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -77,6 +78,12 @@ static uint32_t declared_group(const struct gyre_plan *p)
     return p->set.wgroup;
 }
 
+static void put_meta(void *user, const struct gyre_meta *m)
+{
+    struct gyre_plan *p = user;
+    gyre_gguf_encoded(&p->gguf, m->key, m->type, m->raw, m->raw_bytes);
+}
+
 gyre_status gyre_plan_metadata(struct gyre_plan *p, gyre_error *err)
 {
     struct gyre_gguf *g = &p->gguf;
@@ -114,6 +121,7 @@ gyre_status gyre_plan_metadata(struct gyre_plan *p, gyre_error *err)
     put_factors(p, "gyre.r4.factors", &p->online.r4);
     put_factors(p, "gyre.head.factors", &p->online.head);
     copy_source(p);
+    GYRE_TRY(gyre_tokenizer_write(p->source, p->hp.vocab, !p->set.full, put_meta, p, err));
     fill_model_keys(p);
     return GYRE_OK;
 }

@@ -60,9 +60,8 @@ static gyre_status read_tokens(gyre_summary *s, gyre_error *err)
     gyre_tokenizer *tokenizer = NULL;
     uint64_t n = 0;
     gyre_status st = GYRE_OK;
-    GYRE_GO(gyre_tokenizer_create(s->plan->source, &tokenizer, err));
-    GYRE_GO(
-        gyre_tokenizer_encode(tokenizer, gyre_summary_text, sizeof gyre_summary_text - 1, false, &s->token, &n, err));
+    GYRE_GO(gyre_tokenizer_create(s->plan->source, NULL, NULL, &tokenizer, err));
+    GYRE_GO(gyre_tokenizer_encode(tokenizer, gyre_summary_text, sizeof gyre_summary_text - 1, 0, &s->token, &n, err));
     s->n = (uint32_t)GYRE_MIN(n, (uint64_t)MAX_TOKENS);
     if (n == 0) st = gyre_fail(err, GYRE_E_FORMAT, "no summary: the text has no tokens");
     for (uint64_t i = 0; i < s->n && st == GYRE_OK; i++)

@@ -2,7 +2,7 @@
 #include "quantizer/pass/text.h"
 #include "quantizer/pass/bundled_text.h"
 #include "runtime/text/tokenizer.h"
-#include "runtime/text/utf8.h"
+#include "runtime/util/utf8.h"
 #include "runtime/util/base.h"
 #include "runtime/util/file.h"
 
@@ -37,7 +37,7 @@ static gyre_status take_windows(const char *name, const gyre_tokenizer *tokenize
     GYRE_TRY(check_utf8(name, text, bytes, err));
     if (bytes == 0)
         return gyre_fail(err, GYRE_E_FORMAT, "cannot calibrate (%s): the text is empty; give another", name);
-    GYRE_GO(gyre_tokenizer_encode(tokenizer, text, bytes, false, &token, &n, err));
+    GYRE_GO(gyre_tokenizer_encode(tokenizer, text, bytes, 0, &token, &n, err));
     if (n < out->tokens)
         GYRE_GO(
             gyre_fail(err, GYRE_E_FORMAT,
@@ -78,7 +78,7 @@ gyre_status gyre_calib_text_read(const gyre_source *model, const char *const *pa
                                     .source = calloc(sources, sizeof *out->source),
                                     .token = calloc((uint64_t)windows * tokens + 1, sizeof *out->token)};
     if (!out->source || !out->token) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for the calibration text"));
-    GYRE_GO(gyre_tokenizer_create(model, &tokenizer, err));
+    GYRE_GO(gyre_tokenizer_create(model, NULL, NULL, &tokenizer, err));
     for (uint32_t i = 0; i < sources; i++) {
         const uint32_t share = (uint32_t)((uint64_t)windows * (i + 1) / sources - (uint64_t)windows * i / sources);
         uint64_t bytes = gyre_calibration_text_bytes;

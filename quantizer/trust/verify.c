@@ -47,7 +47,7 @@ static gyre_status check_padding(const struct gyre_verifier *v, gyre_error *err)
     uint64_t size, alignment = 32;
     const unsigned char *bytes = gyre_source_bytes(v->file, &size);
     const uint64_t n = gyre_source_tensor_count(v->file);
-    gyre_source_u64(v->file, "general.alignment", &alignment);
+    GYRE_TRY(gyre_source_u64(v->file, "general.alignment", &alignment, NULL, err));
     for (uint64_t i = 0; i < n; i++) {
         const struct gyre_tensor *t = gyre_source_tensor_at(v->file, i),
                                  *next = i + 1 < n ? gyre_source_tensor_at(v->file, i + 1) : NULL;
@@ -66,12 +66,14 @@ static gyre_status check_padding(const struct gyre_verifier *v, gyre_error *err)
 static gyre_status check_container(struct gyre_verifier *v, gyre_error *err)
 {
     uint64_t size = 0, version = 0;
+    bool found;
     GYRE_TRY(gyre_source_open(v->params->file, &v->file, err));
     if (!gyre_source_bytes(v->file, &size))
         return gyre_fail(err, GYRE_E_UNSUPPORTED,
                          "cannot verify (%s): it is a folder; give a .gguf file that gyre quantize wrote",
                          v->params->file);
-    if (!gyre_source_u64(v->file, "gyre.version", &version))
+    GYRE_TRY(gyre_source_u64(v->file, "gyre.version", &version, &found, err));
+    if (!found)
         return gyre_fail(err, GYRE_E_FORMAT,
                          "cannot verify (%s): it has no key gyre.version; give a file that gyre quantize wrote",
                          v->params->file);
@@ -114,7 +116,8 @@ static gyre_status check_manifest(struct gyre_verifier *v, gyre_error *err)
 
 static gyre_status compare_text(const struct gyre_verifier *v, const char *key, const char *want, gyre_error *err)
 {
-    const char *have = gyre_source_string(v->file, key);
+    const char *have = NULL;
+    GYRE_TRY(gyre_source_string(v->file, key, &have, err));
     if (have && !strcmp(have, want)) return GYRE_OK;
     json_t *a = json_string(have), *b = json_string(want); // NULL where the file's text is no UTF-8
     const gyre_status st = gyre_verify_differs(v, err, "metadata key %s is %s, the manifest says %s", key,
@@ -128,7 +131,9 @@ static gyre_status compare_number(const struct gyre_verifier *v, const char *key
 {
     uint64_t have = 0;
     char text[24] = "missing";
-    if (gyre_source_u64(v->file, key, &have)) {
+    bool found;
+    GYRE_TRY(gyre_source_u64(v->file, key, &have, &found, err));
+    if (found) {
         if (have == want) return GYRE_OK;
         snprintf(text, sizeof text, "%llu", (unsigned long long)have);
     }

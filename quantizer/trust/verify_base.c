@@ -237,7 +237,8 @@ static gyre_status find_rotation(struct gyre_verifier *v, gyre_error *err)
     uint64_t seed = v->manifest.seed;
     struct gyre_linear_form form;
     struct distance plain;
-    gyre_source_u64(v->file, "gyre.rotation_seed", &seed); // recipes that try several keep the one they chose there
+    // Recipes that try several keep the one they chose there.
+    GYRE_TRY(gyre_source_u64(v->file, "gyre.rotation_seed", &seed, NULL, err));
     GYRE_TRY(gyre_rotator_create(&v->hp, seed, true, GYRE_ROTATE_R1 | GYRE_ROTATE_R2, &v->signs, err));
     v->rotator = v->signs;
     v->rotator.r4 = v->hp.rot.r4;

@@ -7,6 +7,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 void gyre_hparam_key(const struct gyre_hparams *hp, const char *name, char key[96])
@@ -17,14 +18,12 @@ void gyre_hparam_key(const struct gyre_hparams *hp, const char *name, char key[9
 gyre_status gyre_hparam_u32(const gyre_source *source, const char *key, bool optional, uint32_t min, uint32_t max,
                             uint32_t *out, gyre_error *err)
 {
-    uint64_t value;
+    uint64_t value = 0;
+    bool found;
     const char *path = gyre_source_path(source);
-    if (!gyre_source_u64(source, key, &value)) {
-        const bool present = gyre_source_has(source, key);
-        if (optional && !present) return GYRE_OK;
-        return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): %s is %s", path, key,
-                         present ? "not a whole number" : "missing");
-    }
+    GYRE_TRY(gyre_source_u64(source, key, &value, &found, err));
+    if (!found && optional) return GYRE_OK;
+    if (!found) return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): %s is missing", path, key);
     if (value < min || value > max)
         return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot use model (%s): %s is %llu; gyre supports %u to %u", path,
                          key, (unsigned long long)value, min, max);
@@ -35,14 +34,12 @@ gyre_status gyre_hparam_u32(const gyre_source *source, const char *key, bool opt
 gyre_status gyre_hparam_f64(const gyre_source *source, const char *key, bool optional, double min, double max,
                             double *out, gyre_error *err)
 {
-    double value;
+    double value = 0;
+    bool found;
     const char *path = gyre_source_path(source);
-    if (!gyre_source_f64(source, key, &value)) {
-        const bool present = gyre_source_has(source, key);
-        if (optional && !present) return GYRE_OK;
-        return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): %s is %s", path, key,
-                         present ? "not a number" : "missing");
-    }
+    GYRE_TRY(gyre_source_f64(source, key, &value, &found, err));
+    if (!found && optional) return GYRE_OK;
+    if (!found) return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): %s is missing", path, key);
     if (!(value >= min && value <= max)) // also catches NaN
         return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot use model (%s): %s is %g; gyre supports %g to %g", path, key,
                          value, min, max);
@@ -52,7 +49,8 @@ gyre_status gyre_hparam_f64(const gyre_source *source, const char *key, bool opt
 
 static gyre_status read_arch(const gyre_source *source, struct gyre_hparams *hp, gyre_error *err)
 {
-    const char *arch = gyre_source_string(source, "general.architecture");
+    const char *arch = NULL;
+    GYRE_TRY(gyre_source_string(source, "general.architecture", &arch, err));
     if (!arch)
         return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): general.architecture is missing",
                          gyre_source_path(source));
@@ -71,7 +69,8 @@ static gyre_status refuse_unless(const gyre_source *source, const struct gyre_hp
     char key[96];
     uint64_t value = neutral;
     gyre_hparam_key(hp, name, key);
-    if (!gyre_source_u64(source, key, &value) || value == neutral) return GYRE_OK;
+    GYRE_TRY(gyre_source_u64(source, key, &value, NULL, err));
+    if (value == neutral) return GYRE_OK;
     return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot use model (%s): %s is %llu; gyre does not do %s",
                      gyre_source_path(source), key, (unsigned long long)value, what);
 }
@@ -80,8 +79,8 @@ static gyre_status read_shapes(const gyre_source *source, struct gyre_hparams *h
 {
     char key[96];
     const char *path = gyre_source_path(source);
-    uint64_t rope_dims;
-    struct gyre_meta tokens;
+    uint64_t rope_dims, n_tokens;
+    struct gyre_string *tokens;
 #define U32(name, optional, min, max, field)                                                                           \
     do {                                                                                                               \
         gyre_hparam_key(hp, name, key);                                                                                \
@@ -98,8 +97,10 @@ static gyre_status read_shapes(const gyre_source *source, struct gyre_hparams *h
     U32("attention.value_length", true, 8, 256, &value_dim);
     U32("feed_forward_length", false, 8, 1 << 20, &hp->ffn);
     U32("context_length", false, 1, 1 << 26, &hp->context);
-    if (gyre_source_array(source, "tokenizer.ggml.tokens", &tokens) && tokens.count <= 1 << 24)
-        hp->vocab = (uint32_t)tokens.count;
+    GYRE_TRY(gyre_source_array_strings(source, "tokenizer.ggml.tokens", &tokens, &n_tokens, err));
+    const bool has_tokens = tokens != NULL && n_tokens <= 1 << 24;
+    free(tokens);
+    if (has_tokens) hp->vocab = (uint32_t)n_tokens;
     else U32("vocab_size", false, 1, 1 << 24, &hp->vocab);
 #undef U32
     if (hp->heads % hp->kv_heads)
@@ -117,7 +118,9 @@ static gyre_status read_shapes(const gyre_source *source, struct gyre_hparams *h
                          path, hp->width, hp->ffn);
     if (hp->vocab == 0) return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): the vocabulary is empty", path);
     gyre_hparam_key(hp, "rope.dimension_count", key);
-    if (gyre_source_u64(source, key, &rope_dims) && rope_dims != hp->head_dim)
+    rope_dims = hp->head_dim;
+    GYRE_TRY(gyre_source_u64(source, key, &rope_dims, NULL, err));
+    if (rope_dims != hp->head_dim)
         return gyre_fail(err, GYRE_E_UNSUPPORTED,
                          "cannot use model (%s): %s is %llu, the head size %u; gyre rotates whole heads only", path,
                          key, (unsigned long long)rope_dims, hp->head_dim);
@@ -125,30 +128,41 @@ static gyre_status read_shapes(const gyre_source *source, struct gyre_hparams *h
     return refuse_unless(source, hp, "attention.sliding_window", 0, "sliding windows", err);
 }
 
+// As llama.cpp reads them: the factor stands in rope.scaling.factor or, in old files, in rope.scale_linear; without a
+// type it is linear, and the type "none" switches it off.
 static gyre_status read_scaling(const gyre_source *source, struct gyre_hparams *hp, gyre_error *err)
 {
-    char key[96], legacy[96];
-    double linear = 1;
+    char key[96];
+    const char *type = "linear";
+    double attention = 1;
     hp->rope_factor = hp->rope_low_freq = hp->rope_high_freq = 1;
     hp->has_rope_freqs = gyre_source_tensor(source, "rope_freqs.weight") != NULL;
+    gyre_hparam_key(hp, "rope.scale_linear", key);
+    GYRE_TRY(gyre_hparam_f64(source, key, true, 0, 1e6, &hp->rope_factor, err));
+    gyre_hparam_key(hp, "rope.scaling.factor", key);
+    GYRE_TRY(gyre_hparam_f64(source, key, true, 0, 1e6, &hp->rope_factor, err));
+    if (hp->rope_factor == 0) hp->rope_factor = 1; // what some writers put for "none"
+    gyre_hparam_key(hp, "rope.scaling.attn_factor", key);
+    GYRE_TRY(gyre_hparam_f64(source, key, true, 1, 1, &attention, err));
     gyre_hparam_key(hp, "rope.scaling.type", key);
-    gyre_hparam_key(hp, "rope.scale_linear", legacy);
-    const char *type = gyre_source_string(source, key);
-    if (!type) {
-        GYRE_TRY(gyre_hparam_f64(source, legacy, true, 1e-3, 1e6, &linear, err));
-        type = linear == 1 ? "none" : "linear";
-        hp->rope_factor = linear;
+    GYRE_TRY(gyre_source_string(source, key, &type, err));
+    if (!strcmp(type, "none")) {
+        hp->rope_factor = 1;
+        return GYRE_OK;
     }
-    if (!strcmp(type, "none")) return GYRE_OK;
-    if (!strcmp(type, "linear")) hp->rope_scaling = GYRE_ROPE_LINEAR;
+    if (!strcmp(type, "linear")) hp->rope_scaling = hp->rope_factor == 1 ? GYRE_ROPE_NONE : GYRE_ROPE_LINEAR;
     else if (!strcmp(type, "llama3")) hp->rope_scaling = GYRE_ROPE_LLAMA3;
     else
         return gyre_fail(err, GYRE_E_UNSUPPORTED,
                          "cannot use model (%s): %s is \"%s\"; gyre does none, linear and llama3",
                          gyre_source_path(source), key, gyre_show(type, strlen(type)).text);
-    gyre_hparam_key(hp, "rope.scaling.factor", key);
-    GYRE_TRY(gyre_hparam_f64(source, key, hp->rope_factor != 1, 1e-3, 1e6, &hp->rope_factor, err));
+    if (hp->rope_factor < 1e-3)
+        return gyre_fail(err, GYRE_E_UNSUPPORTED,
+                         "cannot use model (%s): its RoPE scaling factor is %g; gyre supports 0.001 to 1e+06",
+                         gyre_source_path(source), hp->rope_factor);
     if (hp->rope_scaling != GYRE_ROPE_LLAMA3) return GYRE_OK;
+    gyre_hparam_key(hp, "rope.scaling.factor", key);
+    GYRE_TRY(gyre_hparam_f64(source, key, false, 1e-3, 1e6, &hp->rope_factor, err));
     if (hp->has_rope_freqs)
         return gyre_fail(err, GYRE_E_FORMAT,
                          "cannot use model (%s): both llama3 scaling keys and a rope_freqs.weight tensor",
@@ -194,10 +208,10 @@ static gyre_status read_gyre_keys(const gyre_source *source, struct gyre_hparams
     if (strcmp(hp->arch, "gyre-llama")) return GYRE_OK;
     uint32_t version;
     GYRE_TRY(gyre_hparam_u32(source, "gyre.version", false, 1, 1, &version, err));
-    if (!gyre_source_bool(source, "gyre.rope_interleaved", &hp->rope_interleaved))
-        return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): gyre.rope_interleaved is missing", path);
-    if (gyre_source_has(source, "gyre.kv_centre") && !gyre_source_bool(source, "gyre.kv_centre", &hp->kv_centre))
-        return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): gyre.kv_centre is no bool", path);
+    bool found;
+    GYRE_TRY(gyre_source_bool(source, "gyre.rope_interleaved", &hp->rope_interleaved, &found, err));
+    if (!found) return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): gyre.rope_interleaved is missing", path);
+    GYRE_TRY(gyre_source_bool(source, "gyre.kv_centre", &hp->kv_centre, NULL, err));
     return gyre_rotations_read(source, hp, err);
 }
 

@@ -53,7 +53,8 @@ static gyre_status read_hadamard(const gyre_source *source, const char *which, u
     int64_t *f = NULL;
     uint64_t count = 0;
     snprintf(key, sizeof key, "gyre.%s.factors", which);
-    bool good = gyre_source_array_i64(source, key, &f, &count) && count == 5;
+    GYRE_TRY(gyre_source_array_i64(source, key, &f, &count, err));
+    bool good = count == 5;
     uint64_t product = 1;
     for (int i = 1; good && i < 4; i++) {
         good = f[i] >= 1 && f[i] <= GYRE_MAX_HAD_ORDER;
@@ -97,10 +98,13 @@ gyre_status gyre_rotations_read(const gyre_source *source, struct gyre_hparams *
 {
     static const char *const keys[] = {"gyre.r3", "gyre.r4", "gyre.head_rotation"};
     bool on[3];
-    for (int i = 0; i < 3; i++)
-        if (!gyre_source_bool(source, keys[i], &on[i]))
-            return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): %s is missing or no bool",
-                             gyre_source_path(source), keys[i]);
+    for (int i = 0; i < 3; i++) {
+        bool found;
+        GYRE_TRY(gyre_source_bool(source, keys[i], &on[i], &found, err));
+        if (!found)
+            return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): %s is missing", gyre_source_path(source),
+                             keys[i]);
+    }
     hp->rot.r3 = on[0];
     if (on[0]) GYRE_TRY(read_hadamard(source, "r3", hp->head_dim, &hp->rot.r3_had, err));
     if (on[0] && hp->rot.r3_had.n != hp->head_dim)

@@ -178,9 +178,8 @@ gyre_status gyre_gguf_read(gyre_source *source, gyre_error *err)
     uint64_t n_tensors = 0, n_meta = 0, alignment = 32, expected = 0;
     GYRE_TRY(read_header(&c, &n_tensors, &n_meta));
     for (uint64_t i = 0; i < n_meta; i++) GYRE_TRY(read_meta(&c, source));
-    if (gyre_source_has(source, "general.alignment") &&
-        (!gyre_source_u64(source, "general.alignment", &alignment) || alignment == 0 || alignment > 1u << 30 ||
-         (alignment & (alignment - 1))))
+    GYRE_TRY(gyre_source_u64(source, "general.alignment", &alignment, NULL, err));
+    if (alignment == 0 || alignment > 1u << 30 || (alignment & (alignment - 1)))
         return gyre_fail(err, GYRE_E_FORMAT,
                          "cannot read model (%s): general.alignment is not a power of two; the file is damaged",
                          source->path);

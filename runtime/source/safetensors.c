@@ -2,9 +2,8 @@
 //
 // Strict as the reference reader: after sorting by offset the tensors tile the data exactly, without hole or overlap,
 // and each has the bytes that its shape and type say. Duplicate keys are refused. The data has no alignment.
-#include "runtime/source/source_impl.h"
+#include "runtime/source/hf.h"
 
-#include "runtime/source/json_file.h"
 #include "runtime/util/base.h"
 
 #include <stdlib.h>

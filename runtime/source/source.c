@@ -1,55 +1,17 @@
-// A model file's metadata and tensors, whatever the container: storage, lookup and typed access.
-// gguf.c and hf.c fill it. Host byte order must be little-endian, as both containers are.
+// A model file's metadata and tensors, whatever the container: storage and lookup. source_open.c opens a file,
+// gguf.c and hf.c fill the storage, source_meta.c reads values out of it.
 #include "runtime/source/source_impl.h"
 
 #include "runtime/core/codec.h"
-#include "runtime/text/utf8.h"
 #include "runtime/util/base.h"
-#include "runtime/util/file.h"
+#include "runtime/util/utf8.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "model files are little-endian and are read in place"
 #endif
-
-// ---- opening ----------------------------------------------------------------------------------------
-
-gyre_status gyre_source_open(const char *path, gyre_source **out, gyre_error *err)
-{
-    *out = NULL;
-    gyre_status st = GYRE_OK;
-    struct stat info;
-    gyre_source *source = calloc(1, sizeof *source);
-    if (!source || !(source->path = strdup(path))) {
-        st = gyre_fail(err, GYRE_E_NOMEM, "cannot read model (%s): out of memory", path);
-        goto done;
-    }
-    const bool directory = stat(path, &info) == 0 && S_ISDIR(info.st_mode);
-    source->container = directory ? GYRE_CONTAINER_HF : GYRE_CONTAINER_GGUF;
-    GYRE_GO(directory ? gyre_hf_read(source, err) : gyre_gguf_read(source, err));
-    *out = source;
-    source = NULL;
-done:
-    gyre_source_close(source);
-    return st;
-}
-
-void gyre_source_close(gyre_source *source)
-{
-    if (!source) return;
-    for (uint64_t i = 0; i < source->n_maps; i++) gyre_file_unmap(&source->maps[i]);
-    free(source->maps);
-    free(source->metas);
-    free(source->tensors);
-    gyre_strmap_free(&source->meta_index);
-    gyre_strmap_free(&source->tensor_index);
-    gyre_arena_free(&source->arena);
-    free(source->path);
-    free(source);
-}
 
 gyre_status gyre_source_map(gyre_source *source, const char *path, struct gyre_file_map *out, gyre_error *err)
 {
@@ -185,6 +147,7 @@ gyre_status gyre_source_add_tensor(gyre_source *source, const struct gyre_tensor
 
 const char *gyre_source_path(const gyre_source *source) { return source->path; }
 gyre_container gyre_source_container(const gyre_source *source) { return source->container; }
+const char *gyre_source_note(const gyre_source *source) { return source->note; }
 uint64_t gyre_source_tensor_count(const gyre_source *source) { return source->n_tensors; }
 
 const unsigned char *gyre_source_bytes(const gyre_source *source, uint64_t *bytes)
@@ -192,6 +155,17 @@ const unsigned char *gyre_source_bytes(const gyre_source *source, uint64_t *byte
     const bool file = source->container == GYRE_CONTAINER_GGUF && source->n_maps == 1;
     *bytes = file ? source->maps[0].size : 0;
     return file ? source->maps[0].data : NULL;
+}
+
+const char *gyre_source_file(const gyre_source *source, const char *name, uint64_t *bytes)
+{
+    for (uint32_t i = 0; i < source->n_files; i++) {
+        if (strcmp(source->files[i].name, name)) continue;
+        *bytes = source->files[i].bytes;
+        return source->files[i].text;
+    }
+    *bytes = 0;
+    return NULL;
 }
 
 const struct gyre_tensor *gyre_source_tensor_at(const gyre_source *source, uint64_t index)
@@ -227,153 +201,4 @@ void gyre_tensor_rows_f64(const struct gyre_tensor *tensor, uint64_t first, uint
         for (uint64_t i = 0; i < m; i++) out[i] = piece[i];
         p += m / info->block_elements * info->block_bytes;
     }
-}
-
-// ---- metadata ---------------------------------------------------------------------------------------
-
-uint64_t gyre_meta_type_bytes(gyre_meta_type type)
-{
-    static const uint8_t bytes[] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
-    return bytes[type];
-}
-
-// Element `i` of fixed-size values, as a signed number; false for floats and for u64 above INT64_MAX.
-static bool integer_at(gyre_meta_type type, const void *raw, uint64_t i, int64_t *out)
-{
-    const char *p = (const char *)raw + i * gyre_meta_type_bytes(type);
-    switch (type) {
-#define CASE(id, ctype)                                                                                                \
-    case id: {                                                                                                         \
-        ctype v;                                                                                                       \
-        memcpy(&v, p, sizeof v);                                                                                       \
-        *out = (int64_t)v;                                                                                             \
-        return true;                                                                                                   \
-    }
-        CASE(GYRE_META_U8, uint8_t)
-        CASE(GYRE_META_I8, int8_t)
-        CASE(GYRE_META_U16, uint16_t)
-        CASE(GYRE_META_I16, int16_t)
-        CASE(GYRE_META_U32, uint32_t)
-        CASE(GYRE_META_I32, int32_t)
-        CASE(GYRE_META_I64, int64_t)
-#undef CASE
-    case GYRE_META_U64: {
-        uint64_t v;
-        memcpy(&v, p, sizeof v);
-        *out = (int64_t)v;
-        return v <= INT64_MAX;
-    }
-    default:
-        return false;
-    }
-}
-
-static const struct source_meta *find_meta(const gyre_source *source, const char *key)
-{
-    uint32_t index;
-    return gyre_strmap_get(&source->meta_index, key, (uint32_t)strlen(key), &index) ? &source->metas[index] : NULL;
-}
-
-bool gyre_source_has(const gyre_source *source, const char *key) { return find_meta(source, key) != NULL; }
-
-bool gyre_source_u64(const gyre_source *source, const char *key, uint64_t *out)
-{
-    const struct source_meta *entry = find_meta(source, key);
-    int64_t value;
-    if (!entry || !integer_at(entry->meta.type, entry->meta.raw, 0, &value) || value < 0) return false;
-    *out = (uint64_t)value;
-    return true;
-}
-
-bool gyre_source_f64(const gyre_source *source, const char *key, double *out)
-{
-    const struct source_meta *entry = find_meta(source, key);
-    int64_t whole;
-    if (!entry) return false;
-    if (entry->meta.type == GYRE_META_F32) {
-        float value;
-        memcpy(&value, entry->meta.raw, 4);
-        *out = value;
-    } else if (entry->meta.type == GYRE_META_F64) {
-        memcpy(out, entry->meta.raw, 8);
-    } else if (integer_at(entry->meta.type, entry->meta.raw, 0, &whole)) {
-        *out = (double)whole;
-    } else {
-        return false;
-    }
-    return true;
-}
-
-bool gyre_source_bool(const gyre_source *source, const char *key, bool *out)
-{
-    const struct source_meta *entry = find_meta(source, key);
-    if (!entry || entry->meta.type != GYRE_META_BOOL) return false;
-    *out = *(const unsigned char *)entry->meta.raw != 0;
-    return true;
-}
-
-const char *gyre_source_string(const gyre_source *source, const char *key)
-{
-    const struct source_meta *entry = find_meta(source, key);
-    return entry ? entry->text : NULL;
-}
-
-uint64_t gyre_source_meta_count(const gyre_source *source) { return source->n_metas; }
-
-struct gyre_meta gyre_source_meta_at(const gyre_source *source, uint64_t index)
-{
-    return index < source->n_metas ? source->metas[index].meta : (struct gyre_meta){0};
-}
-
-bool gyre_source_array(const gyre_source *source, const char *key, struct gyre_meta *out)
-{
-    const struct source_meta *entry = find_meta(source, key);
-    if (!entry || entry->meta.type != GYRE_META_ARRAY) return false;
-    *out = entry->meta;
-    return true;
-}
-
-// Elements follow the array's own element type (u32) and count (u64).
-static const char *array_elements(const struct gyre_meta *meta) { return (const char *)meta->raw + 12; }
-
-bool gyre_source_array_strings(const gyre_source *source, const char *key, struct gyre_string **out, uint64_t *n)
-{
-    struct gyre_meta meta;
-    if (!gyre_source_array(source, key, &meta) || meta.element != GYRE_META_STRING) return false;
-    struct gyre_string *strings = malloc((meta.count + 1) * sizeof *strings);
-    if (!strings) return false;
-    const char *p = array_elements(&meta);
-    for (uint64_t i = 0; i < meta.count; i++) {
-        memcpy(&strings[i].length, p, 8);
-        strings[i].data = p + 8;
-        p += 8 + strings[i].length;
-    }
-    *out = strings;
-    *n = meta.count;
-    return true;
-}
-
-bool gyre_source_array_i64(const gyre_source *source, const char *key, int64_t **out, uint64_t *n)
-{
-    struct gyre_meta meta;
-    if (!gyre_source_array(source, key, &meta)) return false;
-    int64_t *values = malloc((meta.count + 1) * sizeof *values);
-    bool good = values;
-    for (uint64_t i = 0; i < meta.count && good; i++)
-        good = integer_at(meta.element, array_elements(&meta), i, &values[i]);
-    if (!good) {
-        free(values);
-        return false;
-    }
-    *out = values;
-    *n = meta.count;
-    return true;
-}
-
-const char *gyre_source_tokenizer_json(const gyre_source *source, uint64_t *bytes)
-{
-    const struct source_meta *entry = find_meta(source, "tokenizer.huggingface.json");
-    const bool needed = entry && entry->text && !find_meta(source, "tokenizer.ggml.model");
-    *bytes = needed ? entry->meta.raw_bytes - 8 : 0;
-    return needed ? entry->text : NULL;
 }

@@ -46,12 +46,25 @@ void gyre_tensor_forget(const struct gyre_tensor *tensor);
 void gyre_tensor_rows_f32(const struct gyre_tensor *tensor, uint64_t first, uint64_t n, float *out);
 void gyre_tensor_rows_f64(const struct gyre_tensor *tensor, uint64_t first, uint64_t n, double *out);
 
-// ---- metadata: GGUF keys; the HF reader gives the same keys made from config.json (under "llama." and "general.").
-bool gyre_source_has(const gyre_source *source, const char *key);                // of any type
-bool gyre_source_u64(const gyre_source *source, const char *key, uint64_t *out); // any integer type, non-negative
-bool gyre_source_f64(const gyre_source *source, const char *key, double *out);   // any numeric type
-bool gyre_source_bool(const gyre_source *source, const char *key, bool *out);
-const char *gyre_source_string(const gyre_source *source, const char *key); // NULL if absent; UTF-8, NUL-terminated
+// ---- metadata: GGUF keys; the HF reader gives the same keys made from config.json (under "llama." and "general.", none
+// about the tokenizer: that is runtime/text's).
+//
+// A getter has three answers. Absent: GYRE_OK, *found (may be NULL) is false and *out is left as it was, so that it may
+// hold the default. A value: GYRE_OK. Unreadable (another kind of value than asked for): GYRE_E_FORMAT with a line that
+// names the key, never a default. Any width of integer is one, so is a float without a fraction and a list whose
+// elements are all equal (per-layer lists); a list of different values is GYRE_E_UNSUPPORTED.
+bool gyre_source_has(const gyre_source *source, const char *key); // of any type
+gyre_status gyre_source_i64(const gyre_source *source, const char *key, int64_t *out, bool *found,
+                            gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_source_u64(const gyre_source *source, const char *key, uint64_t *out, bool *found,
+                            gyre_error *err) GYRE_MUST_USE; // negative is unreadable
+gyre_status gyre_source_f64(const gyre_source *source, const char *key, double *out, bool *found,
+                            gyre_error *err) GYRE_MUST_USE; // may be infinite or NaN
+gyre_status gyre_source_bool(const gyre_source *source, const char *key, bool *out, bool *found,
+                             gyre_error *err) GYRE_MUST_USE; // also the integers 0 and 1
+// UTF-8, NUL-terminated, valid until the source is closed; *out is left as it was where the key is absent.
+gyre_status gyre_source_string(const gyre_source *source, const char *key, const char **out,
+                               gyre_error *err) GYRE_MUST_USE;
 
 typedef enum gyre_meta_type {
     GYRE_META_U8,
@@ -84,13 +97,16 @@ struct gyre_meta {
 };
 uint64_t gyre_source_meta_count(const gyre_source *source);
 struct gyre_meta gyre_source_meta_at(const gyre_source *source, uint64_t index);
-// Array access; false if the key is absent or of another type. Strings point into the file.
-bool gyre_source_array(const gyre_source *source, const char *key, struct gyre_meta *out);
-bool gyre_source_array_strings(const gyre_source *source, const char *key, struct gyre_string **out,
-                               uint64_t *n); // malloc'd; free() it
-bool gyre_source_array_i64(const gyre_source *source, const char *key, int64_t **out,
-                           uint64_t *n); // malloc'd; free() it
+// Lists; one value is a list of one. *out is malloc'd (free() it), NULL where the key is absent. Strings point into the
+// file.
+gyre_status gyre_source_array_strings(const gyre_source *source, const char *key, struct gyre_string **out, uint64_t *n,
+                                      gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_source_array_i64(const gyre_source *source, const char *key, int64_t **out, uint64_t *n,
+                                  gyre_error *err) GYRE_MUST_USE;
 
-// The text of a tokenizer.json where GGUF's tokenizer keys cannot say the same (an HF directory's own, or the key
-// tokenizer.huggingface.json that a file made from one carries); else NULL, and the tokenizer.ggml.* keys are there.
-const char *gyre_source_tokenizer_json(const gyre_source *source, uint64_t *bytes);
+// The text of a small file of an HF directory, NUL-terminated: config.json, generation_config.json,
+// tokenizer_config.json or tokenizer.json. NULL where there is none, and for GGUF.
+const char *gyre_source_file(const gyre_source *source, const char *name, uint64_t *bytes);
+
+// One line about a choice that the reader made where the files left one, for a log; NULL: nothing to say.
+const char *gyre_source_note(const gyre_source *source);

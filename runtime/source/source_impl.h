@@ -24,22 +24,18 @@ struct gyre_source {
     struct gyre_tensor *tensors;
     uint64_t n_tensors, cap_tensors;
     struct gyre_strmap meta_index, tensor_index;
-    bool hf_tied; // config.json ties the head to the embedding
+    struct source_file {
+        const char *name;
+        char *text; // malloc'd, NUL-terminated
+        uint64_t bytes;
+    } files[4]; // what gyre_source_file gives
+    uint32_t n_files;
+    const char *note; // see gyre_source_note; NULL: nothing
+    bool hf_tied;     // config.json ties the head to the embedding
 };
 
 gyre_status gyre_gguf_read(gyre_source *source, gyre_error *err) GYRE_MUST_USE;
 gyre_status gyre_hf_read(gyre_source *source, gyre_error *err) GYRE_MUST_USE;
-// Adds the tensors of one safetensors file of an HF directory.
-gyre_status gyre_safetensors_read(gyre_source *source, const char *path, gyre_error *err) GYRE_MUST_USE;
-// Adds a tensor under its GGUF name; FORMAT unless it has `bytes` bytes. Names without a GGUF counterpart stay.
-gyre_status gyre_hf_add_tensor(gyre_source *source, const struct gyre_tensor *tensor, const char *name, uint64_t bytes,
-                               const char *path, gyre_error *err) GYRE_MUST_USE;
-
-// Adds a tokenizer.json as tokenizer.ggml.* metadata, or as tokenizer.huggingface.json where those keys cannot say the
-// same or gyre does not understand it (tokenizer.c then says why). `vocab` pads the token list to the model's rows;
-// `bos` is config.json's (-1: none), which a template of the tokenizer overrules.
-gyre_status gyre_hf_add_tokenizer(gyre_source *source, const char *path, const char *text, uint64_t bytes,
-                                  uint64_t vocab, int32_t bos, gyre_error *err) GYRE_MUST_USE;
 
 gyre_status gyre_source_map(gyre_source *source, const char *path, struct gyre_file_map *out,
                             gyre_error *err) GYRE_MUST_USE;

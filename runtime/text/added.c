@@ -1,7 +1,7 @@
 // Finds added tokens in a text: leftmost, then longest, with the blanks and word borders that a token may ask for.
 // The rules are those of the `tokenizers` library (added_vocabulary).
 #include "runtime/text/tokenizer_impl.h"
-#include "runtime/text/utf8.h"
+#include "runtime/util/utf8.h"
 
 #include <stdlib.h>
 #include <utf8proc.h>

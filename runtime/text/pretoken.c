@@ -4,11 +4,12 @@
 // character, U+180E (since Unicode 6.3 no space): the patterns see U+200B in its place, of the same length and category.
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "runtime/text/tokenizer_impl.h"
-#include "runtime/text/utf8.h"
+#include "runtime/util/utf8.h"
 
 #include "runtime/util/base.h"
 
 #include <pcre2.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -46,6 +47,15 @@ const struct pre_preset *gyre_pre_preset(const char *name)
         for (size_t k = 0; k < GYRE_COUNT(presets[i].names) && presets[i].names[k]; k++)
             if (!strcmp(name, presets[i].names[k])) return &presets[i];
     return NULL;
+}
+
+void gyre_pre_list(char *out, size_t cap)
+{
+    size_t n = 0;
+    *out = 0;
+    for (size_t i = 0; i < GYRE_COUNT(presets); i++)
+        for (size_t k = 0; k < GYRE_COUNT(presets[i].names) && presets[i].names[k] && n < cap; k++)
+            n += (size_t)snprintf(out + n, cap - n, "%s%s", n ? ", " : "", presets[i].names[k]);
 }
 
 const char *gyre_pre_name(const struct pretokenizer *pre, bool nfc, bool ignore_merges)

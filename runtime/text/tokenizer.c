@@ -1,7 +1,7 @@
 // Builds a tokenizer from what the readers found (tokenizer_gguf.c, tokenizer_json.c), and encodes text with it.
 #include "runtime/text/tokenizer_impl.h"
 #include "runtime/source/source_impl.h"
-#include "runtime/text/utf8.h"
+#include "runtime/util/utf8.h"
 
 #include "runtime/util/base.h"
 
@@ -11,21 +11,60 @@
 
 // ---- building ---------------------------------------------------------------------------------------
 
-gyre_status gyre_tokenizer_create(const gyre_source *source, gyre_tokenizer **out, gyre_error *err)
+// The tokenizer.json to use; *text stays NULL where GGUF's keys are the tokenizer.
+static gyre_status find_json(const gyre_source *source, const char **text, uint64_t *bytes, gyre_error *err)
 {
+    *text = gyre_source_file(source, "tokenizer.json", bytes);
+    if (*text || gyre_source_has(source, "tokenizer.ggml.model")) return GYRE_OK;
+    // A file made from a directory whose tokenizer GGUF's keys cannot express.
+    GYRE_TRY(gyre_source_string(source, "tokenizer.huggingface.json", text, err));
+    *bytes = *text ? strlen(*text) : 0;
+    return GYRE_OK;
+}
+
+gyre_status gyre_tokenizer_create(const gyre_source *source, const char *pre, const gyre_log *log, gyre_tokenizer **out,
+                                  gyre_error *err)
+{
+    const char *path = gyre_source_path(source), *json;
+    struct tokenizer_settings settings;
+    gyre_status st = GYRE_OK;
+    uint64_t bytes;
     *out = NULL;
-    gyre_tokenizer *tokenizer = calloc(1, sizeof *tokenizer);
+    gyre_tokenizer *tokenizer = gyre_tokenizer_new();
     if (!tokenizer) return gyre_fail(err, GYRE_E_NOMEM, "cannot use tokenizer: out of memory");
+    GYRE_GO(gyre_tokenizer_settings(source, &settings, err));
+    GYRE_GO(find_json(source, &json, &bytes, err));
+    if (json && pre)
+        GYRE_GO(gyre_fail(err, GYRE_E_INVALID,
+                          "cannot use pre-tokenizer %s (%s): the model's tokenizer.json has its own; leave --pre out",
+                          pre, path));
+    if (json) {
+        GYRE_GO(gyre_tokenizer_from_json(path, json, bytes, tokenizer, NULL, err));
+    } else {
+        bool adds_bos = false;
+        GYRE_GO(gyre_tokenizer_from_gguf(source, pre, log, tokenizer, &adds_bos, err));
+        if (settings.add_bos == UNSAID && adds_bos && settings.bos >= 0) settings.add_bos = SAID_YES;
+        if (settings.add_bos == UNSAID && adds_bos && log)
+            gyre_logf(log, GYRE_LOG_WARN,
+                      "tokenizer: %s names no BOS (tokenizer.ggml.bos_token_id), which models with its pre-tokenizer "
+                      "have; none is added",
+                      path);
+    }
+    GYRE_GO(gyre_tokenizer_apply(tokenizer, &settings, path, err));
+    *out = tokenizer;
+    tokenizer = NULL;
+done:
+    gyre_tokenizer_destroy(tokenizer);
+    return st;
+}
+
+gyre_tokenizer *gyre_tokenizer_new(void)
+{
+    gyre_tokenizer *tokenizer = calloc(1, sizeof *tokenizer);
+    if (!tokenizer) return NULL;
     tokenizer->bos = -1;
     tokenizer->unknown = NO_TOKEN;
-    uint64_t bytes;
-    const char *json = gyre_source_tokenizer_json(source, &bytes);
-    gyre_status st = json
-                         ? gyre_tokenizer_from_json(source, gyre_source_path(source), json, bytes, tokenizer, NULL, err)
-                         : gyre_tokenizer_from_gguf(source, tokenizer, err);
-    if (st == GYRE_OK) *out = tokenizer;
-    else gyre_tokenizer_destroy(tokenizer);
-    return st;
+    return tokenizer;
 }
 
 void gyre_tokenizer_destroy(gyre_tokenizer *tokenizer)
@@ -178,37 +217,18 @@ static gyre_status add_added(gyre_tokenizer *t, const struct tokenizer_parts *pa
     return gyre_fail(err, GYRE_E_NOMEM, "cannot use tokenizer: out of memory");
 }
 
-// Ids that the metadata names as ends, and special tokens that end a text or a turn in the model families.
-static void mark_ends(gyre_tokenizer *t, const struct tokenizer_parts *parts)
-{
-    static const char *const names[] = {"<|endoftext|>", "<|end_of_text|>", "<|eot_id|>",    "<|eom_id|>",
-                                        "<|im_end|>",    "<|end|>",         "<end_of_turn>", "</s>"};
-    for (uint32_t i = 0; i < parts->n_ends; i++)
-        if (parts->ends[i] < t->n_tokens) t->ends[parts->ends[i]] = true;
-    for (size_t i = 0; i < GYRE_COUNT(names); i++) {
-        uint32_t id;
-        if (gyre_strmap_get(&t->vocab, names[i], (uint32_t)strlen(names[i]), &id) && t->kinds[id] == TOKEN_SPECIAL)
-            t->ends[id] = true;
-    }
-}
-
 gyre_status gyre_tokenizer_build(gyre_tokenizer *t, const struct tokenizer_parts *parts, const char *where,
                                  gyre_error *err)
 {
     if (!add_tokens(t, parts)) return gyre_fail(err, GYRE_E_NOMEM, "cannot use tokenizer (%s): out of memory", where);
     GYRE_TRY(add_merges(t, parts, where, err));
-    GYRE_TRY(add_added(t, parts, err));
-    mark_ends(t, parts);
-    if (t->bos >= 0 && (uint32_t)t->bos >= t->n_tokens) t->bos = -1;
-    if (t->bos < 0) t->adds_bos = false;
-    return GYRE_OK;
+    return add_added(t, parts, err);
 }
 
 // ---- asking -----------------------------------------------------------------------------------------
 
 uint32_t gyre_tokenizer_vocab(const gyre_tokenizer *tokenizer) { return tokenizer->n_tokens; }
 int32_t gyre_tokenizer_bos(const gyre_tokenizer *tokenizer) { return tokenizer->bos; }
-bool gyre_tokenizer_adds_bos(const gyre_tokenizer *tokenizer) { return tokenizer->adds_bos; }
 
 bool gyre_tokenizer_is_end(const gyre_tokenizer *tokenizer, uint32_t token)
 {
@@ -327,17 +347,42 @@ static gyre_status encode_plain(struct encoder *e, const char *text, uint64_t by
     return GYRE_OK;
 }
 
-gyre_status gyre_tokenizer_encode(const gyre_tokenizer *tokenizer, const char *text, uint64_t bytes, bool special,
+// Puts the tokens before and after a text around what was encoded, unless it has them there already.
+static gyre_status put_around(struct encoder *e, const uint32_t *before, uint64_t n_before, const uint32_t *after,
+                              uint64_t n_after)
+{
+    struct bpe_work *w = &e->work;
+    const uint64_t n = w->n_out;
+    if (n >= n_before && !memcmp(w->out, before, n_before * sizeof *before)) n_before = 0;
+    if (n >= n_after && !memcmp(w->out + n - n_after, after, n_after * sizeof *after)) n_after = 0;
+    for (uint64_t i = 0; i < n_before + n_after; i++)
+        if (!gyre_bpe_emit(w, 0)) return no_memory(e);
+    memmove(w->out + n_before, w->out, n * sizeof *w->out);
+    memcpy(w->out, before, n_before * sizeof *before);
+    memcpy(w->out + n_before + n, after, n_after * sizeof *after);
+    return GYRE_OK;
+}
+
+gyre_status gyre_tokenizer_encode(const gyre_tokenizer *t, const char *text, uint64_t bytes, uint32_t flags,
                                   uint32_t **out, uint64_t *n, gyre_error *err)
 {
-    struct encoder e = {.tokenizer = tokenizer, .special = special, .err = err};
+    struct encoder e = {.tokenizer = t, .special = flags & GYRE_ENCODE_SPECIAL, .err = err};
+    const bool around = flags & GYRE_ENCODE_AROUND;
+    const uint32_t bos = (uint32_t)t->bos, *before = t->before;
+    uint64_t n_before = around && !(flags & GYRE_ENCODE_NO_BOS) ? t->n_before : 0;
     *out = NULL;
     *n = 0;
+    if (flags & GYRE_ENCODE_BOS && n_before == 0) {
+        if (t->bos < 0) return gyre_fail(err, GYRE_E_INVALID, "cannot add a BOS: the model names none");
+        before = &bos;
+        n_before = 1;
+    }
     if (bytes > UINT32_MAX / 4)
         return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot tokenize: a text of %llu bytes; gyre takes 1 GiB at a time",
                          (unsigned long long)bytes);
-    gyre_status st = cut_added(&e, &tokenizer->raw, text, bytes, encode_plain);
+    gyre_status st = cut_added(&e, &t->raw, text, bytes, encode_plain);
     if (st == GYRE_OK && !e.work.out && !(e.work.out = calloc(1, sizeof *e.work.out))) st = no_memory(&e);
+    if (st == GYRE_OK) st = put_around(&e, before, n_before, t->after, around ? t->n_after : 0);
     gyre_bpe_free(&e.work);
     free(e.name);
     if (st != GYRE_OK) {

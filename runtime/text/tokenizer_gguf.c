@@ -17,15 +17,37 @@ struct reader {
     int64_t *types;
     uint8_t *kinds;
     struct added_token *added;
-    uint32_t ends[32];
     struct tokenizer_parts parts;
     gyre_error *err;
 };
 
-static gyre_status check_model(struct reader *r, gyre_tokenizer *tokenizer)
+// Takes `pre`, else what the file names, else llama.cpp's guess, with a warning: other tokens are another text.
+static gyre_status choose_pre(struct reader *r, const char *pre, const gyre_log *log, const struct pre_preset **out)
 {
-    const char *model = gyre_source_string(r->source, "tokenizer.ggml.model"),
-               *pre = gyre_source_string(r->source, "tokenizer.ggml.pre");
+    char known[320];
+    if (!pre) GYRE_TRY(gyre_source_string(r->source, "tokenizer.ggml.pre", &pre, r->err));
+    if (!pre) {
+        pre = "default";
+        if (log)
+            gyre_logf(log, GYRE_LOG_WARN,
+                      "tokenizer: %s does not name its pre-tokenizer (tokenizer.ggml.pre); \"%s\" is a guess that may "
+                      "give other tokens than the model was made with; name the right one with --pre",
+                      r->path, pre);
+    }
+    *out = gyre_pre_preset(pre);
+    if (*out) return GYRE_OK;
+    gyre_pre_list(known, sizeof known);
+    return gyre_fail(r->err, GYRE_E_UNSUPPORTED,
+                     "cannot use tokenizer (%s): gyre does not know the pre-tokenizer \"%s\"; it knows %s", r->path,
+                     gyre_show(pre, strlen(pre)).text, known);
+}
+
+static gyre_status check_model(struct reader *r, const char *pre, const gyre_log *log, gyre_tokenizer *tokenizer,
+                               bool *adds_bos)
+{
+    const char *model = NULL;
+    const struct pre_preset *preset;
+    GYRE_TRY(gyre_source_string(r->source, "tokenizer.ggml.model", &model, r->err));
     if (!model)
         return gyre_fail(r->err, GYRE_E_FORMAT,
                          "cannot use tokenizer (%s): there is none (no tokenizer.ggml.model, no tokenizer.json)",
@@ -35,28 +57,25 @@ static gyre_status check_model(struct reader *r, gyre_tokenizer *tokenizer)
                          "cannot use tokenizer (%s): its model is \"%s\"%s; gyre does byte-level BPE (\"gpt2\")",
                          r->path, gyre_show(model, strlen(model)).text,
                          strcmp(model, "llama") ? "" : " (SentencePiece)");
-    const struct pre_preset *preset = gyre_pre_preset(pre ? pre : "default");
-    if (!preset)
-        return gyre_fail(r->err, GYRE_E_UNSUPPORTED,
-                         "cannot use tokenizer (%s): gyre does not know the pre-tokenizer \"%s\"", r->path,
-                         gyre_show(pre, strlen(pre)).text);
+    GYRE_TRY(choose_pre(r, pre, log, &preset));
     for (size_t i = 0; i < GYRE_COUNT(preset->patterns) && preset->patterns[i]; i++)
         GYRE_TRY(gyre_pre_add(&tokenizer->pre, preset->patterns[i], false, KEEP_ALL, r->err));
     tokenizer->nfc = preset->nfc;
     tokenizer->ignore_merges = preset->ignore_merges;
-    tokenizer->adds_bos = preset->adds_bos;
-    gyre_source_bool(r->source, "tokenizer.ggml.add_bos_token", &tokenizer->adds_bos);
+    *adds_bos = preset->adds_bos;
     return GYRE_OK;
 }
 
 static gyre_status read_tokens(struct reader *r)
 {
     uint64_t n, n_types = 0;
-    if (!gyre_source_array_strings(r->source, "tokenizer.ggml.tokens", &r->names, &n) || n == 0 || n > MAX_VOCAB)
+    GYRE_TRY(gyre_source_array_strings(r->source, "tokenizer.ggml.tokens", &r->names, &n, r->err));
+    if (n == 0 || n > MAX_VOCAB)
         return gyre_fail(r->err, GYRE_E_FORMAT,
                          "cannot use tokenizer (%s): tokenizer.ggml.tokens is missing, empty or impossible", r->path);
-    const bool typed = gyre_source_array_i64(r->source, "tokenizer.ggml.token_type", &r->types, &n_types);
-    if (typed ? n_types != n : gyre_source_has(r->source, "tokenizer.ggml.token_type"))
+    GYRE_TRY(gyre_source_array_i64(r->source, "tokenizer.ggml.token_type", &r->types, &n_types, r->err));
+    const bool typed = r->types != NULL;
+    if (typed && n_types != n)
         return gyre_fail(r->err, GYRE_E_FORMAT, "cannot use tokenizer (%s): %llu token types for %llu tokens", r->path,
                          (unsigned long long)n_types, (unsigned long long)n);
     r->kinds = calloc(n, 1);
@@ -85,7 +104,8 @@ static gyre_status read_tokens(struct reader *r)
 static gyre_status read_merges(struct reader *r)
 {
     uint64_t n;
-    if (!gyre_source_array_strings(r->source, "tokenizer.ggml.merges", &r->merge_texts, &n) || n > UINT32_MAX)
+    GYRE_TRY(gyre_source_array_strings(r->source, "tokenizer.ggml.merges", &r->merge_texts, &n, r->err));
+    if (!r->merge_texts || n > UINT32_MAX)
         return gyre_fail(r->err, GYRE_E_FORMAT, "cannot use tokenizer (%s): tokenizer.ggml.merges is missing", r->path);
     r->merges = malloc((n + 1) * sizeof *r->merges);
     if (!r->merges) return gyre_fail(r->err, GYRE_E_NOMEM, "cannot use tokenizer (%s): out of memory", r->path);
@@ -104,32 +124,14 @@ static gyre_status read_merges(struct reader *r)
     return GYRE_OK;
 }
 
-// Single ids by key, and the list that the HF reader makes.
-void gyre_tokenizer_end_ids(const gyre_source *source, uint32_t ends[32], uint32_t *n)
-{
-    static const char *const keys[] = {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
-                                       "tokenizer.ggml.eom_token_id"};
-    uint64_t id, count = 0;
-    int64_t *list = NULL;
-    for (size_t i = 0; i < GYRE_COUNT(keys); i++)
-        if (gyre_source_u64(source, keys[i], &id) && id < MAX_VOCAB) ends[(*n)++] = (uint32_t)id;
-    if (!gyre_source_array_i64(source, "tokenizer.ggml.end_token_ids", &list, &count)) return;
-    for (uint64_t i = 0; i < count && *n < 32; i++)
-        if (list[i] >= 0 && list[i] < MAX_VOCAB) ends[(*n)++] = (uint32_t)list[i];
-    free(list);
-}
-
-gyre_status gyre_tokenizer_from_gguf(const gyre_source *source, gyre_tokenizer *tokenizer, gyre_error *err)
+gyre_status gyre_tokenizer_from_gguf(const gyre_source *source, const char *pre, const gyre_log *log,
+                                     gyre_tokenizer *tokenizer, bool *adds_bos, gyre_error *err)
 {
     gyre_status st = GYRE_OK;
     struct reader r = {.source = source, .path = gyre_source_path(source), .err = err};
-    uint64_t bos;
-    GYRE_GO(check_model(&r, tokenizer));
+    GYRE_GO(check_model(&r, pre, log, tokenizer, adds_bos));
     GYRE_GO(read_tokens(&r));
     GYRE_GO(read_merges(&r));
-    if (gyre_source_u64(source, "tokenizer.ggml.bos_token_id", &bos) && bos < MAX_VOCAB) tokenizer->bos = (int32_t)bos;
-    gyre_tokenizer_end_ids(source, r.ends, &r.parts.n_ends);
-    r.parts.ends = r.ends;
     st = gyre_tokenizer_build(tokenizer, &r.parts, r.path, err);
 done:
     free(r.names);

@@ -8,7 +8,7 @@
 #include "runtime/util/arena.h"
 #include "runtime/util/strmap.h"
 
-enum { NO_TOKEN = UINT32_MAX, MAX_PRE_STEPS = 8 };
+enum { NO_TOKEN = UINT32_MAX, MAX_PRE_STEPS = 8, MAX_ENDS = 64, MAX_AROUND = 8 };
 
 // ---- bpe.c: the merge loop ----------------------------------------------------------------------------
 
@@ -60,6 +60,7 @@ struct pre_preset {
     bool nfc, ignore_merges, adds_bos;
 };
 const struct pre_preset *gyre_pre_preset(const char *name); // NULL: unknown
+void gyre_pre_list(char *out, size_t cap);                  // all names, separated by commas
 // The first name of the preset that does exactly what these steps and flags do; NULL: none does.
 const char *gyre_pre_name(const struct pretokenizer *pre, bool nfc, bool ignore_merges);
 extern const char gyre_pre_gpt2[], gyre_pre_digit[], gyre_pre_digits[]; // the patterns of ByteLevel and Digits
@@ -117,8 +118,10 @@ struct gyre_tokenizer {
     struct merge_table merges;
     struct pretokenizer pre;
     struct added_set raw, normalized;
-    bool nfc, ignore_merges, fuse_unknown, adds_bos;
+    bool nfc, ignore_merges, fuse_unknown;
     uint32_t unknown;
+    // What the model puts around a text.
+    uint32_t before[MAX_AROUND], after[MAX_AROUND], n_before, n_after;
     int32_t bos;
 };
 
@@ -131,18 +134,39 @@ struct tokenizer_parts {
     const struct gyre_string (*merges)[2];
     uint32_t n_added;
     const struct added_token *added;
-    uint32_t n_ends;
-    const uint32_t *ends;
 };
+gyre_tokenizer *gyre_tokenizer_new(void); // an empty one; NULL: out of memory
 // Fills everything but `pre` and the flags. `where` names the file in messages.
 gyre_status gyre_tokenizer_build(gyre_tokenizer *tokenizer, const struct tokenizer_parts *parts, const char *where,
                                  gyre_error *err) GYRE_MUST_USE;
 
-// The ids that metadata names as ends of a text (both containers); adds to ends[*n].
-void gyre_tokenizer_end_ids(const gyre_source *source, uint32_t ends[32], uint32_t *n);
+// ---- settings.c: what a model says about the ends of a text ---------------------------------------------
 
-gyre_status gyre_tokenizer_from_gguf(const gyre_source *source, gyre_tokenizer *tokenizer,
-                                     gyre_error *err) GYRE_MUST_USE;
-// `text` is a tokenizer.json, `path` names it in messages. `plain` (may be NULL) tells whether GGUF's keys can say all of it.
-gyre_status gyre_tokenizer_from_json(const gyre_source *source, const char *path, const char *text, uint64_t bytes,
-                                     gyre_tokenizer *tokenizer, bool *plain, gyre_error *err) GYRE_MUST_USE;
+enum said { UNSAID = -1, SAID_NO, SAID_YES };
+
+struct tokenizer_settings {
+    int32_t bos;     // -1: none is named
+    uint32_t n_ends; // every token that ends a text; the first is the EOS
+    uint32_t ends[MAX_ENDS];
+    enum said add_bos, add_eos;
+    char bos_name[256], eos_name[256]; // of tokenizer_config.json; "": none
+};
+
+// From GGUF's keys, or from config.json, generation_config.json and tokenizer_config.json.
+gyre_status gyre_tokenizer_settings(const gyre_source *source, struct tokenizer_settings *out,
+                                    gyre_error *err) GYRE_MUST_USE;
+// Marks the ends, and puts around a text what the settings ask for; what they leave open stays as the reader set it.
+// Ids are checked against the vocabulary. Adds what a name stands for to the settings.
+gyre_status gyre_tokenizer_apply(gyre_tokenizer *tokenizer, struct tokenizer_settings *settings, const char *where,
+                                 gyre_error *err) GYRE_MUST_USE;
+
+// ---- the readers ----------------------------------------------------------------------------------------
+
+// `pre` overrides the file's tokenizer.ggml.pre; may be NULL.
+// *adds_bos tells what models with this pre-tokenizer do where a file does not say whether a BOS is added.
+gyre_status gyre_tokenizer_from_gguf(const gyre_source *source, const char *pre, const gyre_log *log,
+                                     gyre_tokenizer *tokenizer, bool *adds_bos, gyre_error *err) GYRE_MUST_USE;
+// `text` is a tokenizer.json, `path` names it in messages. `plain` (may be NULL) tells whether GGUF's keys can say all
+// of it but what gyre_tokenizer_apply sets.
+gyre_status gyre_tokenizer_from_json(const char *path, const char *text, uint64_t bytes, gyre_tokenizer *tokenizer,
+                                     bool *plain, gyre_error *err) GYRE_MUST_USE;

@@ -15,7 +15,6 @@ struct reader {
     struct gyre_string *names, (*merges)[2];
     uint8_t *kinds;
     struct added_token *added;
-    uint32_t ends[32];
     struct tokenizer_parts parts;
     bool byte_level;
     gyre_tokenizer *tokenizer;
@@ -112,7 +111,48 @@ static gyre_status read_pre_tokenizers(struct reader *r)
     return r->byte_level ? GYRE_OK : refuse(r, "a pre-tokenizer without ByteLevel:", type_of(pre));
 }
 
-// A template that begins with a special token means a BOS.
+// The tokens that a template's special token stands for, appended to a list.
+static gyre_status add_special(struct reader *r, const json_t *template, const char *name, uint32_t *list, uint32_t *n)
+{
+    const json_t *ids = json_object_get(json_object_get(json_object_get(template, "special_tokens"), name), "ids");
+    if (json_array_size(ids) == 0) return malformed(r, "the template's special token");
+    for (size_t i = 0; i < json_array_size(ids); i++) {
+        const json_t *id = json_array_get(ids, i);
+        if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) > INT32_MAX)
+            return malformed(r, "the template's special token");
+        if (*n == MAX_AROUND) return refuse(r, "a template with too many special tokens:", name);
+        list[(*n)++] = (uint32_t)json_integer_value(id);
+    }
+    return GYRE_OK;
+}
+
+// What is put around a text: special tokens before and after the one sequence. A template after another (a Sequence of
+// processors) stands around what that one gave.
+static gyre_status read_template(struct reader *r, const json_t *template)
+{
+    gyre_tokenizer *t = r->tokenizer;
+    const json_t *single = json_object_get(template, "single");
+    uint32_t before[MAX_AROUND], n_before = 0;
+    bool seen = false;
+    for (size_t i = 0; i < json_array_size(single); i++) {
+        const json_t *piece = json_array_get(single, i), *special = json_object_get(piece, "SpecialToken");
+        const char *name = json_string_value(json_object_get(special, "id"));
+        if (json_object_get(piece, "Sequence") && !seen) {
+            seen = true;
+            continue;
+        }
+        if (!name) return malformed(r, "the template of the post-processor");
+        GYRE_TRY(seen ? add_special(r, template, name, t->after, &t->n_after)
+                      : add_special(r, template, name, before, &n_before));
+    }
+    if (!seen) return malformed(r, "the template of the post-processor");
+    if (n_before + t->n_before > MAX_AROUND) return refuse(r, "post-processor", "with too many special tokens");
+    memmove(t->before + n_before, t->before, t->n_before * sizeof *t->before);
+    memcpy(t->before, before, n_before * sizeof *before);
+    t->n_before += n_before;
+    return GYRE_OK;
+}
+
 static gyre_status read_post_processor(struct reader *r, const json_t *post)
 {
     if (absent(post) || is_type(post, "ByteLevel")) return GYRE_OK;
@@ -125,17 +165,7 @@ static gyre_status read_post_processor(struct reader *r, const json_t *post)
         }
         return GYRE_OK;
     }
-    if (!is_type(post, "TemplateProcessing")) return refuse(r, "post-processor", type_of(post));
-    const json_t *first = json_array_get(json_object_get(post, "single"), 0);
-    const char *name = json_string_value(json_object_get(json_object_get(first, "SpecialToken"), "id"));
-    if (!name) return GYRE_OK;
-    const json_t *id =
-        json_array_get(json_object_get(json_object_get(json_object_get(post, "special_tokens"), name), "ids"), 0);
-    if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) > INT32_MAX)
-        return malformed(r, "the template's special token");
-    r->tokenizer->bos = (int32_t)json_integer_value(id);
-    r->tokenizer->adds_bos = true;
-    return GYRE_OK;
+    return is_type(post, "TemplateProcessing") ? read_template(r, post) : refuse(r, "post-processor", type_of(post));
 }
 
 // ---- model and added tokens ---------------------------------------------------------------------------
@@ -251,25 +281,32 @@ static bool is_plain(const struct reader *r)
     return r->tokenizer->unknown == NO_TOKEN;
 }
 
-gyre_status gyre_tokenizer_from_json(const gyre_source *source, const char *path, const char *text, uint64_t bytes,
-                                     gyre_tokenizer *tokenizer, bool *plain, gyre_error *err)
+// The ids of a template must be tokens.
+static gyre_status check_around(struct reader *r)
+{
+    const gyre_tokenizer *t = r->tokenizer;
+    bool good = true;
+    for (uint32_t i = 0; i < t->n_before; i++) good = good && t->before[i] < t->n_tokens;
+    for (uint32_t i = 0; i < t->n_after; i++) good = good && t->after[i] < t->n_tokens;
+    return good ? GYRE_OK : malformed(r, "a token of the post-processor's template");
+}
+
+gyre_status gyre_tokenizer_from_json(const char *path, const char *text, uint64_t bytes, gyre_tokenizer *tokenizer,
+                                     bool *plain, gyre_error *err)
 {
     gyre_status st = GYRE_OK;
-    uint64_t bos;
     struct reader r = {.path = path, .tokenizer = tokenizer, .err = err};
     GYRE_GO(gyre_json_parse(path, text, bytes, &r.root, err));
     const json_t *model = json_object_get(r.root, "model");
-    if (gyre_source_u64(source, "tokenizer.ggml.bos_token_id", &bos) && bos <= INT32_MAX) tokenizer->bos = (int32_t)bos;
     GYRE_GO(check_model(&r, model));
     GYRE_GO(read_normalizer(&r, json_object_get(r.root, "normalizer")));
     GYRE_GO(read_pre_tokenizers(&r));
     GYRE_GO(read_post_processor(&r, json_object_get(r.root, "post_processor")));
     GYRE_GO(read_tokens(&r, model));
     GYRE_GO(read_merges(&r, model));
-    gyre_tokenizer_end_ids(source, r.ends, &r.parts.n_ends);
-    r.parts.ends = r.ends;
     if (plain) *plain = is_plain(&r);
-    st = gyre_tokenizer_build(tokenizer, &r.parts, path, err);
+    GYRE_GO(gyre_tokenizer_build(tokenizer, &r.parts, path, err));
+    st = check_around(&r);
 done:
     json_decref(r.root);
     free(r.names);

@@ -1,7 +1,6 @@
 // tokenizer.json as GGUF metadata, so that a model made from a Hugging Face directory carries its tokenizer to every
 // reader of GGUF. Where GGUF's keys cannot say the same, the file's text is carried instead (the key that the GGUF
 // specification names for it) and other tools refuse rather than tokenize wrongly.
-#include "runtime/source/source_impl.h"
 #include "runtime/text/tokenizer_impl.h"
 
 #include "runtime/util/base.h"
@@ -11,7 +10,16 @@
 
 enum { MAX_PADDING = 1 << 16 };
 
-// A metadata value under construction, in the source's arena; sizes are known before.
+// Values are built in an arena of their own; each is handed out as soon as it is whole.
+struct writer {
+    struct gyre_arena arena;
+    gyre_meta_sink put;
+    void *user;
+    const char *path;
+    gyre_error *err;
+};
+
+// A metadata value under construction; sizes are known before.
 struct value {
     unsigned char *data;
     uint64_t size;
@@ -29,44 +37,63 @@ static void add_string(struct value *v, const char *data, uint64_t length)
     add(v, data, length);
 }
 
-static bool begin(gyre_source *source, struct value *v, uint64_t size)
+static bool begin(struct writer *w, struct value *v, uint64_t size)
 {
-    *v = (struct value){gyre_arena_alloc(&source->arena, size), 0};
+    *v = (struct value){gyre_arena_alloc(&w->arena, size), 0};
     return v->data;
 }
 
-static bool begin_array(gyre_source *source, struct value *v, gyre_meta_type element, uint64_t count, uint64_t bytes)
+static bool begin_array(struct writer *w, struct value *v, gyre_meta_type element, uint64_t count, uint64_t bytes)
 {
     const uint32_t id = element;
-    if (!begin(source, v, 12 + bytes)) return false;
+    if (!begin(w, v, 12 + bytes)) return false;
     add(v, &id, 4);
     add(v, &count, 8);
     return true;
 }
 
-static gyre_status end(gyre_source *source, const char *key, gyre_meta_type type, gyre_meta_type element,
-                       uint64_t count, const struct value *v, gyre_error *err)
+static void end(struct writer *w, const char *key, gyre_meta_type type, gyre_meta_type element, uint64_t count,
+                const struct value *v)
 {
     const struct gyre_meta meta = {
-        .type = type, .element = element, .count = count, .raw = v->data, .raw_bytes = v->size};
-    return gyre_source_add_meta(source, &meta, (struct gyre_string){key, strlen(key)}, err);
+        .key = key, .type = type, .element = element, .count = count, .raw = v->data, .raw_bytes = v->size};
+    w->put(w->user, &meta);
 }
 
-static gyre_status no_memory(const gyre_source *source, gyre_error *err)
+static gyre_status no_memory(const struct writer *w)
 {
-    return gyre_fail(err, GYRE_E_NOMEM, "cannot read model (%s): out of memory", source->path);
+    return gyre_fail(w->err, GYRE_E_NOMEM, "cannot write tokenizer (%s): out of memory", w->path);
 }
 
-static gyre_status put_text(gyre_source *source, const char *key, const char *text, uint64_t length, gyre_error *err)
+static gyre_status put_text(struct writer *w, const char *key, const char *text, uint64_t length)
 {
     struct value v;
-    if (!begin(source, &v, 8 + length)) return no_memory(source, err);
+    if (!begin(w, &v, 8 + length)) return no_memory(w);
     add_string(&v, text, length);
-    return end(source, key, GYRE_META_STRING, GYRE_META_STRING, 1, &v, err);
+    end(w, key, GYRE_META_STRING, GYRE_META_STRING, 1, &v);
+    return GYRE_OK;
+}
+
+static gyre_status put_u32(struct writer *w, const char *key, uint32_t number)
+{
+    struct value v;
+    if (!begin(w, &v, 4)) return no_memory(w);
+    add(&v, &number, 4);
+    end(w, key, GYRE_META_U32, GYRE_META_U32, 1, &v);
+    return GYRE_OK;
+}
+
+static gyre_status put_bool(struct writer *w, const char *key, bool on)
+{
+    struct value v;
+    if (!begin(w, &v, 1)) return no_memory(w);
+    add(&v, &on, 1);
+    end(w, key, GYRE_META_BOOL, GYRE_META_BOOL, 1, &v);
+    return GYRE_OK;
 }
 
 // Holes and the rows that the model has beyond its tokens become unused tokens, as converters write them.
-static gyre_status put_tokens(gyre_source *source, const gyre_tokenizer *t, uint32_t n, gyre_error *err)
+static gyre_status put_tokens(struct writer *w, const gyre_tokenizer *t, uint32_t n)
 {
     static const char pad[] = "[PAD00000000]";
     static const int32_t type_of[] = {[TOKEN_NORMAL] = 1, [TOKEN_SPECIAL] = 3, [TOKEN_ADDED] = 4, [TOKEN_UNUSED] = 5};
@@ -76,9 +103,8 @@ static gyre_status put_tokens(gyre_source *source, const gyre_tokenizer *t, uint
         const bool known = i < t->n_tokens && t->names[i].data;
         bytes += 8 + (known ? t->names[i].length : sizeof pad - 1);
     }
-    if (!begin_array(source, &names, GYRE_META_STRING, n, bytes) ||
-        !begin_array(source, &types, GYRE_META_I32, n, 4ull * n))
-        return no_memory(source, err);
+    if (!begin_array(w, &names, GYRE_META_STRING, n, bytes) || !begin_array(w, &types, GYRE_META_I32, n, 4ull * n))
+        return no_memory(w);
     for (uint32_t i = 0; i < n; i++) {
         const bool known = i < t->n_tokens && t->names[i].data;
         char filler[sizeof pad];
@@ -89,8 +115,9 @@ static gyre_status put_tokens(gyre_source *source, const gyre_tokenizer *t, uint
         else add_string(&names, filler, sizeof pad - 1);
         add(&types, &type_of[known ? t->kinds[i] : TOKEN_UNUSED], 4);
     }
-    GYRE_TRY(end(source, "tokenizer.ggml.tokens", GYRE_META_ARRAY, GYRE_META_STRING, n, &names, err));
-    return end(source, "tokenizer.ggml.token_type", GYRE_META_ARRAY, GYRE_META_I32, n, &types, err);
+    end(w, "tokenizer.ggml.tokens", GYRE_META_ARRAY, GYRE_META_STRING, n, &names);
+    end(w, "tokenizer.ggml.token_type", GYRE_META_ARRAY, GYRE_META_I32, n, &types);
+    return GYRE_OK;
 }
 
 static int by_rank(const void *a, const void *b)
@@ -99,12 +126,12 @@ static int by_rank(const void *a, const void *b)
     return x->rank < y->rank ? -1 : x->rank > y->rank;
 }
 
-static gyre_status put_merges(gyre_source *source, const gyre_tokenizer *t, gyre_error *err)
+static gyre_status put_merges(struct writer *w, const gyre_tokenizer *t)
 {
     uint64_t n = 0, bytes = 0;
     struct value v;
     struct merge *list = malloc((t->merges.mask + 1) * sizeof *list);
-    if (!list) return no_memory(source, err);
+    if (!list) return no_memory(w);
     for (uint64_t i = 0; i <= t->merges.mask; i++) {
         const struct merge m = t->merges.slots[i];
         if (m.left == NO_TOKEN) continue;
@@ -112,7 +139,7 @@ static gyre_status put_merges(gyre_source *source, const gyre_tokenizer *t, gyre
         bytes += 8 + t->names[m.left].length + 1 + t->names[m.right].length;
     }
     qsort(list, n, sizeof *list, by_rank);
-    const bool good = begin_array(source, &v, GYRE_META_STRING, n, bytes);
+    const bool good = begin_array(w, &v, GYRE_META_STRING, n, bytes);
     for (uint64_t i = 0; i < n && good; i++) {
         const struct gyre_string left = t->names[list[i].left], right = t->names[list[i].right];
         const uint64_t length = left.length + 1 + right.length;
@@ -122,46 +149,82 @@ static gyre_status put_merges(gyre_source *source, const gyre_tokenizer *t, gyre
         add(&v, right.data, right.length);
     }
     free(list);
-    if (!good) return no_memory(source, err);
-    return end(source, "tokenizer.ggml.merges", GYRE_META_ARRAY, GYRE_META_STRING, n, &v, err);
+    if (!good) return no_memory(w);
+    end(w, "tokenizer.ggml.merges", GYRE_META_ARRAY, GYRE_META_STRING, n, &v);
+    return GYRE_OK;
 }
 
-static gyre_status put_bos(gyre_source *source, int32_t bos, gyre_error *err)
+static gyre_status put_ends(struct writer *w, const struct tokenizer_settings *settings)
 {
     struct value v;
-    if (bos < 0) return GYRE_OK;
-    if (!begin(source, &v, 4)) return no_memory(source, err);
-    add(&v, &bos, 4);
-    return end(source, "tokenizer.ggml.bos_token_id", GYRE_META_U32, GYRE_META_U32, 1, &v, err);
+    const uint32_t n = settings->n_ends;
+    if (n == 0) return GYRE_OK;
+    if (!begin_array(w, &v, GYRE_META_U32, n, 4ull * n)) return no_memory(w);
+    add(&v, settings->ends, 4ull * n);
+    GYRE_TRY(put_u32(w, "tokenizer.ggml.eos_token_id", settings->ends[0]));
+    end(w, "tokenizer.ggml.end_token_ids", GYRE_META_ARRAY, GYRE_META_U32, n, &v);
+    return GYRE_OK;
 }
 
-static gyre_status put_all(gyre_source *source, const gyre_tokenizer *t, const char *pre, uint32_t n, gyre_error *err)
+// Whether GGUF's keys can say all of the tokenizer.
+static bool expressible(const gyre_tokenizer *t, const struct tokenizer_settings *s, uint32_t vocab)
 {
-    struct value flag;
-    if (!begin(source, &flag, 1)) return no_memory(source, err);
-    add(&flag, &t->adds_bos, 1);
-    GYRE_TRY(put_text(source, "tokenizer.ggml.model", "gpt2", 4, err));
-    GYRE_TRY(put_text(source, "tokenizer.ggml.pre", pre, strlen(pre), err));
-    GYRE_TRY(end(source, "tokenizer.ggml.add_bos_token", GYRE_META_BOOL, GYRE_META_BOOL, 1, &flag, err));
-    GYRE_TRY(put_tokens(source, t, n, err));
-    return put_merges(source, t, err);
+    return t->n_before <= 1 && t->n_after <= 1 && (t->n_before == 0 || t->before[0] == (uint32_t)t->bos) &&
+           (t->n_after == 0 || t->after[0] == s->ends[0]) && vocab >= t->n_tokens &&
+           vocab <= 2ull * t->n_tokens + MAX_PADDING;
 }
 
-gyre_status gyre_hf_add_tokenizer(gyre_source *source, const char *path, const char *text, uint64_t bytes,
-                                  uint64_t vocab, int32_t bos, gyre_error *err)
+static gyre_status put_keys(struct writer *w, const gyre_tokenizer *t, const char *pre, uint32_t vocab)
 {
-    bool plain = false;
-    gyre_tokenizer *t = calloc(1, sizeof *t);
-    if (!t) return no_memory(source, err);
-    t->bos = bos;
-    t->unknown = NO_TOKEN;
-    gyre_status st = gyre_tokenizer_from_json(source, path, text, bytes, t, &plain, NULL);
-    const char *pre = st == GYRE_OK && plain ? gyre_pre_name(&t->pre, t->nfc, t->ignore_merges) : NULL;
-    const uint64_t n = GYRE_MAX(vocab, (uint64_t)t->n_tokens);
-    if (st == GYRE_E_NOMEM) st = no_memory(source, err);
-    else if (pre && n == vocab && n <= 2ull * t->n_tokens + MAX_PADDING) st = put_all(source, t, pre, (uint32_t)n, err);
-    else st = put_text(source, "tokenizer.huggingface.json", text, bytes, err);
-    if (st == GYRE_OK) st = put_bos(source, t->bos, err);
+    GYRE_TRY(put_text(w, "tokenizer.ggml.model", "gpt2", 4));
+    GYRE_TRY(put_text(w, "tokenizer.ggml.pre", pre, strlen(pre)));
+    GYRE_TRY(put_bool(w, "tokenizer.ggml.add_bos_token", t->n_before != 0));
+    if (t->n_after) GYRE_TRY(put_bool(w, "tokenizer.ggml.add_eos_token", true));
+    GYRE_TRY(put_tokens(w, t, vocab));
+    return put_merges(w, t);
+}
+
+// The text itself, and what the other files of the directory say beside it.
+static gyre_status put_json(struct writer *w, const char *json, uint64_t bytes, const struct tokenizer_settings *s)
+{
+    GYRE_TRY(put_text(w, "tokenizer.huggingface.json", json, bytes));
+    if (s->add_bos != UNSAID) GYRE_TRY(put_bool(w, "tokenizer.ggml.add_bos_token", s->add_bos == SAID_YES));
+    if (s->add_eos != UNSAID) GYRE_TRY(put_bool(w, "tokenizer.ggml.add_eos_token", s->add_eos == SAID_YES));
+    return GYRE_OK;
+}
+
+gyre_status gyre_tokenizer_write(const gyre_source *source, uint32_t vocab, bool plain, gyre_meta_sink put, void *user,
+                                 gyre_error *err)
+{
+    struct writer w = {.put = put, .user = user, .path = gyre_source_path(source), .err = err};
+    gyre_status st = GYRE_OK;
+    struct tokenizer_settings settings;
+    uint64_t bytes;
+    const char *json = gyre_source_file(source, "tokenizer.json", &bytes), *pre = NULL;
+    if (gyre_source_container(source) == GYRE_CONTAINER_GGUF) return GYRE_OK;
+    gyre_tokenizer *t = gyre_tokenizer_new();
+    if (!t) return no_memory(&w);
+    GYRE_GO(gyre_tokenizer_settings(source, &settings, err));
+    if (json) {
+        // What gyre does not understand is carried as it is; gyre_tokenizer_create says why it cannot be used.
+        bool same = false;
+        st = gyre_tokenizer_from_json(w.path, json, bytes, t, &same, NULL);
+        if (st == GYRE_E_NOMEM) GYRE_GO(no_memory(&w));
+        if (st == GYRE_OK) GYRE_GO(gyre_tokenizer_apply(t, &settings, w.path, err));
+        if (st == GYRE_OK && same && expressible(t, &settings, vocab))
+            pre = gyre_pre_name(&t->pre, t->nfc, t->ignore_merges);
+        st = GYRE_OK;
+    }
+    if (json && !pre && plain)
+        GYRE_GO(gyre_fail(
+            err, GYRE_E_UNSUPPORTED,
+            "cannot write profile portable (%s): GGUF's keys cannot express its tokenizer; use profile full", w.path));
+    GYRE_GO(put_ends(&w, &settings));
+    if (pre) GYRE_GO(put_keys(&w, t, pre, vocab));
+    else if (json) GYRE_GO(put_json(&w, json, bytes, &settings));
+    if (settings.bos >= 0) st = put_u32(&w, "tokenizer.ggml.bos_token_id", (uint32_t)settings.bos);
+done:
     gyre_tokenizer_destroy(t);
+    gyre_arena_free(&w.arena);
     return st;
 }

@@ -27,8 +27,9 @@ void load_everything(const char *path)
         float *row = t && t->cols < 1 << 20 ? malloc(t->cols * sizeof *row) : NULL;
         if (row) gyre_tensor_rows_f32(t, t->rows - 1, 1, row);
         free(row);
-        st = gyre_tokenizer_create(source, &tokenizer, &err);
-        if (st == GYRE_OK) st = gyre_tokenizer_encode(tokenizer, text, sizeof text - 1, true, &ids, &n, &err);
+        st = gyre_tokenizer_create(source, NULL, NULL, &tokenizer, &err);
+        if (st == GYRE_OK)
+            st = gyre_tokenizer_encode(tokenizer, text, sizeof text - 1, GYRE_ENCODE_SPECIAL, &ids, &n, &err);
         free(ids);
         gyre_tokenizer_destroy(tokenizer);
     }

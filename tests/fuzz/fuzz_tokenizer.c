@@ -34,7 +34,8 @@ static gyre_tokenizer *fixture(unsigned i)
     append_file(path, &json);
     write_dir(&json);
     free(json.data);
-    if (gyre_source_open(dir, &source, &err) != GYRE_OK || gyre_tokenizer_create(source, &made[i], &err) != GYRE_OK)
+    if (gyre_source_open(dir, &source, &err) != GYRE_OK ||
+        gyre_tokenizer_create(source, NULL, NULL, &made[i], &err) != GYRE_OK)
         exit(2);
     gyre_source_close(source);
     return made[i];
@@ -46,7 +47,7 @@ static void encode(unsigned i, const char *text, size_t size)
     uint64_t n, at = 0;
     gyre_error err = {0};
     const gyre_tokenizer *tokenizer = fixture(i);
-    if (gyre_tokenizer_encode(tokenizer, text, size, true, &ids, &n, &err) != GYRE_OK) exit(2);
+    if (gyre_tokenizer_encode(tokenizer, text, size, GYRE_ENCODE_SPECIAL, &ids, &n, &err) != GYRE_OK) exit(2);
     for (uint64_t k = 0; k < n; k++) {
         uint32_t length;
         const char *part = gyre_tokenizer_bytes(tokenizer, ids[k], &length);

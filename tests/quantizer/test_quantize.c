@@ -34,7 +34,7 @@ static float *expanded(const gyre_source *s, const char *name)
     assert_non_null(t);
     snprintf(scale, sizeof scale, "%s.scale", name);
     const struct gyre_tensor *sc = gyre_source_tensor(s, scale);
-    gyre_source_u64(s, "gyre.wbits", &wbits);
+    assert_int_equal(gyre_source_u64(s, "gyre.wbits", &wbits, NULL, NULL), GYRE_OK);
     const uint64_t cols = sc && wbits == 4 ? 2 * t->cols : t->cols;
     float *out = malloc(t->rows * cols * sizeof *out);
     if (!sc) {
@@ -131,8 +131,11 @@ static void check_file(const char *from, const char *to, const gyre_quantize_par
                 b.norm_eps == a.norm_eps);
     assert_true(b.act_bits == 8 && b.kv_bits == 4 && b.wgroup == (p->wbits < 16 ? (uint32_t)p->wgroup : 0) &&
                 b.wgroup_declared && b.rope_interleaved);
-    assert_string_equal(gyre_source_string(out, "general.name"), "tiny");
-    assert_string_equal(gyre_source_string(out, "gyre.recipe"), p->recipe);
+    const char *name = NULL, *recipe = NULL;
+    assert_int_equal(gyre_source_string(out, "general.name", &name, NULL), GYRE_OK);
+    assert_int_equal(gyre_source_string(out, "gyre.recipe", &recipe, NULL), GYRE_OK);
+    assert_string_equal(name, "tiny");
+    assert_string_equal(recipe, p->recipe);
     assert_int_equal(gyre_rotator_create(&a, p->seed, rotate,
                                          !rotate ? 0 : GYRE_ROTATE_R1 | GYRE_ROTATE_R2 | (full ? GYRE_ROTATE_R4 : 0),
                                          &r, NULL),

@@ -47,7 +47,7 @@ static gyre_status open_json(const char *json, uint64_t bytes, uint32_t vocab, s
     struct bytes b = {(unsigned char *)(uintptr_t)json, bytes, bytes};
     assert_int_equal(save_bytes(&b, path), 0);
     gyre_status st = gyre_source_open(dir, &m->source, err);
-    return st == GYRE_OK ? gyre_tokenizer_create(m->source, &m->tokenizer, err) : st;
+    return st == GYRE_OK ? gyre_tokenizer_create(m->source, NULL, NULL, &m->tokenizer, err) : st;
 }
 
 static void close_model(struct model *m)
@@ -85,7 +85,7 @@ static void check_corpus(const char *name, const gyre_tokenizer *tokenizer)
             const char *end = memchr(text + at, '\n', bytes - at);
             length = end ? (uint64_t)(end - text) - at : bytes - at;
         }
-        if (gyre_tokenizer_encode(tokenizer, text + at, length, true, &ids, &n, &err) != GYRE_OK)
+        if (gyre_tokenizer_encode(tokenizer, text + at, length, GYRE_ENCODE_SPECIAL, &ids, &n, &err) != GYRE_OK)
             fail_msg("%s", err.message);
         expect_ids(name, line, ids, n, number);
         free(ids);
@@ -95,6 +95,52 @@ static void check_corpus(const char *name, const gyre_tokenizer *tokenizer)
     assert_true(at > bytes);
     free(text);
     free(lines);
+}
+
+// ---- the same tokenizer through GGUF's keys
+
+struct entries {
+    struct bytes data;
+    uint64_t n;
+};
+
+static void put_entry(void *user, const struct gyre_meta *meta)
+{
+    struct entries *e = user;
+    put_string(&e->data, meta->key);
+    put_u32(&e->data, meta->type);
+    put(&e->data, meta->raw, meta->raw_bytes);
+    e->n++;
+}
+
+// A GGUF file without tensors that carries the tokenizer of `m`, opened in its place.
+static gyre_status through_gguf(struct model *m, uint32_t vocab, bool plain, gyre_error *err)
+{
+    struct entries e = {0};
+    struct bytes file = {0};
+    gyre_status st = gyre_tokenizer_write(m->source, vocab, plain, put_entry, &e, err);
+    gyre_tokenizer_destroy(m->tokenizer);
+    gyre_source_close(m->source);
+    *m = (struct model){0};
+    put_text(&file, "GGUF");
+    put_u32(&file, 3);
+    put_u64(&file, 0);
+    put_u64(&file, e.n);
+    put(&file, e.data.data, e.data.size);
+    assert_int_equal(save_bytes(&file, "tokenizer_written.gguf"), 0);
+    free(e.data.data);
+    free(file.data);
+    if (st == GYRE_OK) st = gyre_source_open("tokenizer_written.gguf", &m->source, err);
+    if (st == GYRE_OK) st = gyre_tokenizer_create(m->source, NULL, NULL, &m->tokenizer, err);
+    remove("tokenizer_written.gguf");
+    return st;
+}
+
+static const char *text_of(const gyre_source *source, const char *key)
+{
+    const char *text = NULL;
+    assert_int_equal(gyre_source_string(source, key, &text, NULL), GYRE_OK);
+    return text;
 }
 
 static void corpus_is_token_exact(void **state)
@@ -112,21 +158,27 @@ static void corpus_is_token_exact(void **state)
         struct model m;
         snprintf(file, sizeof file, "tokenizer_%s.json", fixtures[i].name);
         char *json = read_data(file, &bytes);
-        // Fewer rows than tokens: GGUF's keys do not fit, the JSON itself is used.
         if (open_json(json, bytes, 259, &m, &err) != GYRE_OK) fail_msg("%s: %s", file, err.message);
-        assert_null(gyre_source_string(m.source, "tokenizer.ggml.pre"));
         check_corpus(fixtures[i].name, m.tokenizer);
         const uint32_t vocab = gyre_tokenizer_vocab(m.tokenizer);
-        close_model(&m);
-        // As many rows as tokens, and more: through GGUF's keys where those can say the same.
-        for (uint32_t more = 0; more < 8; more += 7) {
-            if (open_json(json, bytes, vocab + more, &m, &err) != GYRE_OK) fail_msg("%s: %s", file, err.message);
-            const char *pre = gyre_source_string(m.source, "tokenizer.ggml.pre");
-            if (fixtures[i].pre) assert_string_equal(pre, fixtures[i].pre);
-            else assert_null(pre);
+        // Fewer rows than tokens: GGUF's keys do not fit, the JSON's text is carried. As many, and more: through the
+        // keys where those can say the same.
+        for (uint32_t more = 0; more < 9; more += 4) {
+            const bool fits = more > 0;
+            if (more && open_json(json, bytes, 259, &m, &err) != GYRE_OK) fail_msg("%s: %s", file, err.message);
+            if (through_gguf(&m, fits ? vocab + more - 4 : vocab - 1, false, &err) != GYRE_OK)
+                fail_msg("%s: %s", file, err.message);
+            const char *pre = text_of(m.source, "tokenizer.ggml.pre");
+            if (fits && fixtures[i].pre) assert_string_equal(pre, fixtures[i].pre);
+            else assert_true(!pre && text_of(m.source, "tokenizer.huggingface.json"));
             check_corpus(fixtures[i].name, m.tokenizer);
             close_model(&m);
         }
+        // Other tools must not be given what they cannot read.
+        assert_int_equal(open_json(json, bytes, 259, &m, &err), GYRE_OK);
+        const gyre_status st = through_gguf(&m, vocab, true, &err);
+        assert_int_equal(st, fixtures[i].pre ? GYRE_OK : GYRE_E_UNSUPPORTED);
+        close_model(&m);
         free(json);
     }
 }
@@ -139,11 +191,15 @@ static void demo_model_is_token_exact(void **state)
     struct model m;
     gyre_error err = {0};
     if (gyre_source_open(path, &m.source, &err) != GYRE_OK ||
-        gyre_tokenizer_create(m.source, &m.tokenizer, &err) != GYRE_OK)
+        gyre_tokenizer_create(m.source, NULL, NULL, &m.tokenizer, &err) != GYRE_OK)
         fail_msg("%s", err.message);
     check_corpus("demo", m.tokenizer);
     assert_int_equal(gyre_tokenizer_vocab(m.tokenizer), 49152);
-    assert_false(gyre_tokenizer_adds_bos(m.tokenizer));
+    uint64_t n;
+    uint32_t *ids;
+    assert_int_equal(gyre_tokenizer_encode(m.tokenizer, "", 0, GYRE_ENCODE_AROUND, &ids, &n, &err), GYRE_OK);
+    assert_int_equal(n, 0); // no BOS
+    free(ids);
     assert_true(gyre_tokenizer_is_end(m.tokenizer, 2));
     close_model(&m);
 }
@@ -178,7 +234,8 @@ static void no_byte_is_lost(void **state)
         // Bytes with many UTF-8 beginnings and blanks among them.
         for (uint64_t i = 0; i < length; i++)
             text[i] = "ab 1\n\xE1\xA0\x8E\xC3\xA9\xF0\x9F\x98\x80\xFF"[gyre_rng_below(&rng, 16)];
-        assert_int_equal(gyre_tokenizer_encode(m.tokenizer, text, length, true, &ids, &n, &err), GYRE_OK);
+        assert_int_equal(gyre_tokenizer_encode(m.tokenizer, text, length, GYRE_ENCODE_SPECIAL, &ids, &n, &err),
+                         GYRE_OK);
         char *back = decode(m.tokenizer, ids, n, &got);
         assert_int_equal(got, length);
         assert_memory_equal(back, text, length);
@@ -199,17 +256,18 @@ static void special_tokens_are_a_choice(void **state)
     char *json = read_data("tokenizer_qwen2.json", &bytes);
     const char *text = "<|im_end|><think>";
     assert_int_equal(open_json(json, bytes, 259, &m, &err), GYRE_OK);
-    assert_int_equal(gyre_tokenizer_encode(m.tokenizer, text, strlen(text), true, &ids, &n, &err), GYRE_OK);
+    assert_int_equal(gyre_tokenizer_encode(m.tokenizer, text, strlen(text), GYRE_ENCODE_SPECIAL, &ids, &n, &err),
+                     GYRE_OK);
     assert_int_equal(n, 2);
     const uint32_t end = ids[0], think = ids[1];
     assert_true(gyre_tokenizer_is_special(m.tokenizer, end) && gyre_tokenizer_is_end(m.tokenizer, end));
     assert_false(gyre_tokenizer_is_special(m.tokenizer, think) || gyre_tokenizer_is_end(m.tokenizer, think));
     free(ids);
     // Text of a user: special tokens are letters, added ones stay tokens.
-    assert_int_equal(gyre_tokenizer_encode(m.tokenizer, text, strlen(text), false, &ids, &n, &err), GYRE_OK);
+    assert_int_equal(gyre_tokenizer_encode(m.tokenizer, text, strlen(text), 0, &ids, &n, &err), GYRE_OK);
     assert_true(n > 4 && ids[0] != end && ids[n - 1] == think);
     free(ids);
-    assert_int_equal(gyre_tokenizer_encode(m.tokenizer, "", 0, true, &ids, &n, &err), GYRE_OK);
+    assert_int_equal(gyre_tokenizer_encode(m.tokenizer, "", 0, GYRE_ENCODE_SPECIAL, &ids, &n, &err), GYRE_OK);
     assert_int_equal(n, 0);
     free(ids);
     assert_null(gyre_tokenizer_bytes(m.tokenizer, gyre_tokenizer_vocab(m.tokenizer), &length));
@@ -217,8 +275,8 @@ static void special_tokens_are_a_choice(void **state)
     close_model(&m);
     json = read_data("tokenizer_llama3.json", &bytes);
     for (uint32_t vocab = 259; vocab < 800; vocab += 450) { // both readers see the template's BOS
-        assert_int_equal(open_json(json, bytes, vocab, &m, &err), GYRE_OK);
-        assert_true(gyre_tokenizer_adds_bos(m.tokenizer));
+        assert_int_equal(open_json(json, bytes, 259, &m, &err), GYRE_OK);
+        assert_int_equal(through_gguf(&m, vocab, false, &err), GYRE_OK);
         const int32_t bos = gyre_tokenizer_bos(m.tokenizer);
         assert_true(bos > 0); // not config.json's 0
         const char *name = gyre_tokenizer_bytes(m.tokenizer, (uint32_t)bos, &length);
@@ -241,7 +299,8 @@ static void long_words_are_fast(void **state)
     assert_non_null(text);
     for (int i = 0; i < N; i++) text[i] = "theinandon"[(i * 7 + i / 13) % 10];
     assert_int_equal(open_json(json, bytes, 259, &m, &err), GYRE_OK);
-    assert_int_equal(gyre_tokenizer_encode(m.tokenizer, text, N, true, &ids, &n, &err), GYRE_OK); // quadratic: minutes
+    assert_int_equal(gyre_tokenizer_encode(m.tokenizer, text, N, GYRE_ENCODE_SPECIAL, &ids, &n, &err),
+                     GYRE_OK); // quadratic: minutes
     char *back = decode(m.tokenizer, ids, n, &got);
     assert_int_equal(got, N);
     assert_memory_equal(back, text, N);
@@ -372,7 +431,7 @@ static void bad_gguf_is_refused(void **state)
         }
         assert_int_equal(save_bytes(&b, "tokenizer_bad.gguf"), 0);
         assert_int_equal(gyre_source_open("tokenizer_bad.gguf", &m.source, &err), GYRE_OK);
-        const gyre_status st = gyre_tokenizer_create(m.source, &m.tokenizer, &err);
+        const gyre_status st = gyre_tokenizer_create(m.source, NULL, NULL, &m.tokenizer, &err);
         if (cases[i].says ? st == GYRE_OK || !strstr(err.message, cases[i].says) : st != GYRE_OK)
             fail_msg("case %zu: status %d, \"%s\"", i, st, err.message);
         free(b.data);

@@ -50,6 +50,7 @@ typedef struct gyre_engine_params {
     // Called while loading with 0..1; a non-zero return cancels (GYRE_E_CANCELLED). May be NULL.
     int (*progress)(void *user, double fraction, const char *what);
     void *user;
+    const char *pre; // pre-tokenizer (tokenizer.ggml.pre) to use in place of a GGUF file's; NULL: the file's
 } gyre_engine_params;
 
 // params NULL: all defaults.
@@ -84,12 +85,19 @@ GYRE_API gyre_status gyre_inspect(const char *path, char **json, gyre_error *err
 
 // ---- text -------------------------------------------------------------------------------------------
 
-// *tokens is malloc'd.
-GYRE_API gyre_status gyre_tokenize(const gyre_engine *engine, const char *text, size_t bytes, bool special,
+enum gyre_text_flags {
+    GYRE_TEXT_SPECIAL = 1, // special tokens written in the text are recognized
+    GYRE_TEXT_AROUND = 2,  // what the model puts around a text (BOS, EOS), if it does; never doubled
+    GYRE_TEXT_BOS = 4,     // a BOS before the text whatever the model says; GYRE_E_INVALID where it has none
+    GYRE_TEXT_NO_BOS = 8   // nothing before the text whatever the model says
+};
+// `flags`: of enum gyre_text_flags. A prompt is GYRE_TEXT_SPECIAL | GYRE_TEXT_AROUND. *tokens is malloc'd.
+GYRE_API gyre_status gyre_tokenize(const gyre_engine *engine, const char *text, size_t bytes, uint32_t flags,
                                    uint32_t **tokens, size_t *n, gyre_error *err) GYRE_MUST_USE;
-// Tokenizing needs no device: reads only the model's metadata.
-GYRE_API gyre_status gyre_tokenize_with(const char *model_path, const char *text, size_t bytes, bool special,
-                                        uint32_t **tokens, size_t *n, gyre_error *err) GYRE_MUST_USE;
+// Tokenizing needs no device: reads only the model's metadata. `pre` as in gyre_engine_params; `log` may be NULL.
+GYRE_API gyre_status gyre_tokenize_with(const char *model_path, const char *pre, const gyre_log *log, const char *text,
+                                        size_t bytes, uint32_t flags, uint32_t **tokens, size_t *n,
+                                        gyre_error *err) GYRE_MUST_USE;
 GYRE_API bool gyre_token_is_end(const gyre_engine *engine, uint32_t token);
 GYRE_API bool gyre_token_is_special(const gyre_engine *engine, uint32_t token);
 // Feeds one token to a UTF-8 stream; writes complete characters to out[cap >= 1024] and returns their number of bytes.

@@ -2,7 +2,7 @@
 // model can be calibrated on: valid, long enough, without repetitions.
 #include "quantizer/pass/bundled_text.h"
 #include "runtime/text/tokenizer.h"
-#include "runtime/text/utf8.h"
+#include "runtime/util/utf8.h"
 #include "runtime/util/sha256.h"
 #include "tests/common/files.h"
 
@@ -100,8 +100,8 @@ static void there_are_enough_tokens(void **state)
     uint32_t *tokens;
     uint64_t n = 0;
     if (gyre_source_open(model, &source, &err) != GYRE_OK) fail_msg("%s", err.message);
-    if (gyre_tokenizer_create(source, &tokenizer, &err) != GYRE_OK) fail_msg("%s", err.message);
-    if (gyre_tokenizer_encode(tokenizer, text, gyre_calibration_text_bytes, false, &tokens, &n, &err) != GYRE_OK)
+    if (gyre_tokenizer_create(source, NULL, NULL, &tokenizer, &err) != GYRE_OK) fail_msg("%s", err.message);
+    if (gyre_tokenizer_encode(tokenizer, text, gyre_calibration_text_bytes, 0, &tokens, &n, &err) != GYRE_OK)
         fail_msg("%s", err.message);
     print_message("%llu tokens\n", (unsigned long long)n);
     assert_true(n >= MIN_TOKENS);

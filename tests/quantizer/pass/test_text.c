@@ -32,7 +32,7 @@ static const char *digits(const char *name, uint64_t n, uint64_t seed, uint32_t 
     uint64_t got;
     for (uint64_t i = 0; i < n; i++) text[i] = (char)('0' + gyre_rng_below(&rng, 10));
     const char *path = written(name, text, n);
-    assert_int_equal(gyre_tokenizer_encode(tokenizer, text, n, false, token, &got, NULL), GYRE_OK);
+    assert_int_equal(gyre_tokenizer_encode(tokenizer, text, n, 0, token, &got, NULL), GYRE_OK);
     assert_int_equal(got, n);
     free(text);
     return path;
@@ -128,7 +128,7 @@ static void the_bundled_text_is_used(void **state)
     uint64_t n;
     char hex[GYRE_SHA256_HEX];
     assert_int_equal(
-        gyre_tokenizer_encode(tokenizer, gyre_calibration_text, gyre_calibration_text_bytes, false, &token, &n, NULL),
+        gyre_tokenizer_encode(tokenizer, gyre_calibration_text, gyre_calibration_text_bytes, 0, &token, &n, NULL),
         GYRE_OK);
     gyre_sha256_of(gyre_calibration_text, gyre_calibration_text_bytes, hex);
     read_into(NULL, 0, 5, 128, &out);
@@ -181,7 +181,7 @@ static int prepare(void **state)
     struct tiny_options options = tiny_defaults();
     const char *path = files_path("model.gguf");
     return tiny_write_gguf(path, &options) || gyre_source_open(path, &model, NULL) != GYRE_OK ||
-           gyre_tokenizer_create(model, &tokenizer, NULL) != GYRE_OK;
+           gyre_tokenizer_create(model, NULL, NULL, &tokenizer, NULL) != GYRE_OK;
 }
 
 static int cleanup(void **state)

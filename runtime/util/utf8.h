@@ -10,3 +10,12 @@ int gyre_utf8_look(const char *p, uint64_t n, uint32_t *code);
 
 // The code point that ends right before p + n; 0 and *bytes = 0 where there is no valid one.
 uint32_t gyre_utf8_last(const char *p, uint64_t n, uint32_t *bytes);
+
+// Streaming: collects bytes and releases only whole UTF-8 characters (invalid bytes become U+FFFD).
+struct gyre_utf8_stream {
+    unsigned char pending[4];
+    uint32_t n;
+};
+// Appends `n` bytes; writes what is complete to out (at least 3*n + 16 bytes); returns the number written.
+uint64_t gyre_utf8_stream_push(struct gyre_utf8_stream *stream, const char *bytes, uint64_t n, char *out);
+uint64_t gyre_utf8_stream_flush(struct gyre_utf8_stream *stream, char *out);

@@ -1,8 +1,5 @@
 // UTF-8 (Unicode 15, table 3-7: well-formed sequences) and the stream that holds back incomplete characters.
-#include "runtime/text/utf8.h"
-
-#include "runtime/text/tokenizer.h"
-#include "runtime/util/base.h"
+#include "runtime/util/utf8.h"
 
 #include <string.h>
 

@@ -1,0 +1,176 @@
+// config.json as GGUF's metadata keys. Only the plain Llama architecture; whatever would compute something else
+// (biases, other activations, other scalings, quantized checkpoints) is refused by name. Both spellings of the RoPE
+// fields (transformers 4 and 5) are read.
+#include "runtime/source/hf.h"
+
+#include "runtime/util/base.h"
+
+#include <string.h>
+
+struct config {
+    gyre_source *source;
+    const json_t *json;
+    gyre_error *err;
+};
+
+static gyre_status put(struct config *c, const char *key, gyre_meta_type type, const void *value, uint64_t bytes)
+{
+    void *raw = gyre_arena_alloc(&c->source->arena, bytes);
+    if (!raw) return gyre_fail(c->err, GYRE_E_NOMEM, "cannot read model (%s): out of memory", c->source->path);
+    memcpy(raw, value, bytes);
+    const struct gyre_meta meta = {.type = type, .count = 1, .raw = raw, .raw_bytes = bytes};
+    return gyre_source_add_meta(c->source, &meta, (struct gyre_string){key, strlen(key)}, c->err);
+}
+
+static gyre_status put_string(struct config *c, const char *key, const char *text)
+{
+    const uint64_t length = strlen(text);
+    char *raw = gyre_arena_alloc(&c->source->arena, 8 + length);
+    if (!raw) return gyre_fail(c->err, GYRE_E_NOMEM, "cannot read model (%s): out of memory", c->source->path);
+    memcpy(raw, &length, 8);
+    memcpy(raw + 8, text, length);
+    const struct gyre_meta meta = {.type = GYRE_META_STRING, .count = 1, .raw = raw, .raw_bytes = 8 + length};
+    return gyre_source_add_meta(c->source, &meta, (struct gyre_string){key, strlen(key)}, c->err);
+}
+
+// A whole number of config.json; absent or null: nothing is put (hparams.c says what is missing).
+static gyre_status put_count(struct config *c, const char *field, const char *key)
+{
+    const json_t *value = json_object_get(c->json, field);
+    if (!value || json_is_null(value)) return GYRE_OK;
+    const double real = json_number_value(value); // some writers put 64.0
+    if (!json_is_number(value) || !(real >= 0 && real <= UINT32_MAX) || real != (double)(uint32_t)real)
+        return gyre_fail(c->err, GYRE_E_FORMAT, "cannot read model (%s/config.json): %s is no whole number below 2^32",
+                         c->source->path, field);
+    const uint32_t v = (uint32_t)real;
+    return put(c, key, GYRE_META_U32, &v, 4);
+}
+
+static gyre_status put_real(struct config *c, const json_t *object, const char *field, const char *key, bool *found)
+{
+    const json_t *value = json_object_get(object, field);
+    if (!value || json_is_null(value)) return GYRE_OK;
+    if (!json_is_number(value))
+        return gyre_fail(c->err, GYRE_E_FORMAT, "cannot read model (%s/config.json): %s is no number", c->source->path,
+                         field);
+    const float v = (float)json_number_value(value);
+    if (found) *found = true;
+    return put(c, key, GYRE_META_F32, &v, 4);
+}
+
+gyre_status gyre_hf_bool(const gyre_source *source, const json_t *json, const char *field, bool *out, gyre_error *err)
+{
+    const json_t *value = json_object_get(json, field);
+    if (!value || json_is_null(value)) return GYRE_OK;
+    if (!json_is_boolean(value))
+        return gyre_fail(err, GYRE_E_FORMAT, "cannot read model (%s/config.json): %s is neither true nor false",
+                         source->path, field);
+    *out = json_is_true(value);
+    return GYRE_OK;
+}
+
+static gyre_status refuse(struct config *c, const char *field, const char *value, const char *supported)
+{
+    return gyre_fail(c->err, GYRE_E_UNSUPPORTED, "cannot use model (%s/config.json): %s is %s; gyre supports %s",
+                     c->source->path, field, gyre_show(value, strlen(value)).text, supported);
+}
+
+// A text; absent or null: *out stays as it was.
+static gyre_status read_text(struct config *c, const char *field, const char **out)
+{
+    const json_t *value = json_object_get(c->json, field);
+    if (!value || json_is_null(value)) return GYRE_OK;
+    if (!json_is_string(value))
+        return gyre_fail(c->err, GYRE_E_FORMAT, "cannot read model (%s/config.json): %s is no text", c->source->path,
+                         field);
+    *out = json_string_value(value);
+    return GYRE_OK;
+}
+
+static gyre_status check_features(struct config *c)
+{
+    static const char *const biases[] = {"attention_bias", "mlp_bias"};
+    const char *type = NULL, *act = "silu";
+    const json_t *quantized = json_object_get(c->json, "quantization_config");
+    const json_t *partial = json_object_get(c->json, "partial_rotary_factor");
+    GYRE_TRY(read_text(c, "model_type", &type));
+    GYRE_TRY(read_text(c, "hidden_act", &act));
+    if (!type)
+        return gyre_fail(c->err, GYRE_E_FORMAT, "cannot read model (%s/config.json): model_type is missing",
+                         c->source->path);
+    if (strcmp(type, "llama")) return refuse(c, "model_type", type, "llama");
+    if (strcmp(act, "silu")) return refuse(c, "hidden_act", act, "silu");
+    for (size_t i = 0; i < GYRE_COUNT(biases); i++) {
+        bool on = false;
+        GYRE_TRY(gyre_hf_bool(c->source, c->json, biases[i], &on, c->err));
+        if (on) return refuse(c, biases[i], "true", "false");
+    }
+    if (quantized && !json_is_null(quantized)) return refuse(c, "quantization_config", "set", "checkpoints of floats");
+    if (partial && !json_is_null(partial) && (!json_is_number(partial) || json_number_value(partial) != 1))
+        return refuse(c, "partial_rotary_factor", "not 1", "1");
+    return GYRE_OK;
+}
+
+static gyre_status put_rope(struct config *c)
+{
+    // transformers 5 writes rope_parameters with the base inside, 4 writes rope_scaling beside rope_theta.
+    const json_t *rope = json_object_get(c->json, "rope_parameters");
+    bool base = false;
+    if (!rope || json_is_null(rope)) rope = json_object_get(c->json, "rope_scaling");
+    if (rope && !json_is_null(rope) && !json_is_object(rope))
+        return gyre_fail(c->err, GYRE_E_FORMAT, "cannot read model (%s/config.json): the rope parameters are no object",
+                         c->source->path);
+    GYRE_TRY(put_real(c, rope, "rope_theta", "llama.rope.freq_base", &base));
+    if (!base) GYRE_TRY(put_real(c, c->json, "rope_theta", "llama.rope.freq_base", &base));
+    static const char *const neutral[] = {"attention_factor", "partial_rotary_factor"};
+    for (size_t i = 0; i < GYRE_COUNT(neutral); i++) {
+        const json_t *value = json_object_get(rope, neutral[i]);
+        if (value && !json_is_null(value) && (!json_is_number(value) || json_number_value(value) != 1))
+            return refuse(c, neutral[i], "not 1", "1");
+    }
+    const json_t *type = json_object_get(rope, "rope_type"), *alone = json_object_get(rope, "factor");
+    if (!type) type = json_object_get(rope, "type");
+    if (!type || json_is_null(type))
+        return alone && !json_is_null(alone) ? refuse(c, "rope_scaling", "a factor without a type", "a type beside it")
+                                             : GYRE_OK;
+    if (!json_is_string(type))
+        return gyre_fail(c->err, GYRE_E_FORMAT, "cannot read model (%s/config.json): the rope type is no string",
+                         c->source->path);
+    const char *name = json_string_value(type);
+    if (!strcmp(name, "default")) return GYRE_OK;
+    if (strcmp(name, "linear") && strcmp(name, "llama3"))
+        return refuse(c, "rope type", name, "default, linear and llama3");
+    bool factor = false;
+    GYRE_TRY(put_string(c, "llama.rope.scaling.type", name));
+    GYRE_TRY(put_real(c, rope, "factor", "llama.rope.scaling.factor", &factor));
+    if (!factor)
+        return gyre_fail(c->err, GYRE_E_FORMAT, "cannot read model (%s/config.json): rope_scaling.factor is missing",
+                         c->source->path);
+    GYRE_TRY(put_real(c, rope, "low_freq_factor", "llama.rope.scaling.low_freq_factor", NULL));
+    GYRE_TRY(put_real(c, rope, "high_freq_factor", "llama.rope.scaling.high_freq_factor", NULL));
+    return put_real(c, rope, "original_max_position_embeddings", "llama.rope.scaling.original_context_length", NULL);
+}
+
+gyre_status gyre_hf_config(gyre_source *source, const json_t *json, gyre_error *err)
+{
+    static const struct {
+        const char *field, *key;
+    } counts[] = {
+        {"num_hidden_layers", "llama.block_count"},
+        {"hidden_size", "llama.embedding_length"},
+        {"intermediate_size", "llama.feed_forward_length"},
+        {"num_attention_heads", "llama.attention.head_count"},
+        {"num_key_value_heads", "llama.attention.head_count_kv"},
+        {"head_dim", "llama.attention.key_length"},
+        {"head_dim", "llama.attention.value_length"},
+        {"head_dim", "llama.rope.dimension_count"},
+        {"vocab_size", "llama.vocab_size"},
+        {"max_position_embeddings", "llama.context_length"},
+    };
+    struct config at = {source, json, err}, *const c = &at;
+    GYRE_TRY(check_features(c));
+    GYRE_TRY(put_string(c, "general.architecture", "llama"));
+    for (size_t i = 0; i < GYRE_COUNT(counts); i++) GYRE_TRY(put_count(c, counts[i].field, counts[i].key));
+    GYRE_TRY(put_real(c, c->json, "rms_norm_eps", "llama.attention.layer_norm_rms_epsilon", NULL));
+    return put_rope(c);
+}

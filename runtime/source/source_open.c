@@ -1,0 +1,41 @@
+// Opens and closes a source: the one place that knows every container.
+#include "runtime/source/source_impl.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+gyre_status gyre_source_open(const char *path, gyre_source **out, gyre_error *err)
+{
+    *out = NULL;
+    gyre_status st = GYRE_OK;
+    struct stat info;
+    gyre_source *source = calloc(1, sizeof *source);
+    if (!source || !(source->path = strdup(path))) {
+        st = gyre_fail(err, GYRE_E_NOMEM, "cannot read model (%s): out of memory", path);
+        goto done;
+    }
+    const bool directory = stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+    source->container = directory ? GYRE_CONTAINER_HF : GYRE_CONTAINER_GGUF;
+    GYRE_GO(directory ? gyre_hf_read(source, err) : gyre_gguf_read(source, err));
+    *out = source;
+    source = NULL;
+done:
+    gyre_source_close(source);
+    return st;
+}
+
+void gyre_source_close(gyre_source *source)
+{
+    if (!source) return;
+    for (uint64_t i = 0; i < source->n_maps; i++) gyre_file_unmap(&source->maps[i]);
+    for (uint32_t i = 0; i < source->n_files; i++) free(source->files[i].text);
+    free(source->maps);
+    free(source->metas);
+    free(source->tensors);
+    gyre_strmap_free(&source->meta_index);
+    gyre_strmap_free(&source->tensor_index);
+    gyre_arena_free(&source->arena);
+    free(source->path);
+    free(source);
+}
