@@ -6,6 +6,7 @@
 #include "quantizer/round/rtn.h"
 #include "quantizer/transform/diagonals.h"
 #include "quantizer/trust/verify_impl.h"
+#include "runtime/text/tokenizer.h"
 #include "runtime/util/base.h"
 #include "runtime/util/half.h"
 #include "runtime/util/sha256.h"
@@ -19,34 +20,56 @@
 
 static bool begins(const char *text, const char *with) { return !strncmp(text, with, strlen(with)); }
 
-static bool find_meta(const gyre_source *s, const char *key, struct gyre_meta *out)
+// Keys that must be the same in both: all about the tokenizer, and what the model says of itself.
+static bool is_compared(const char *key)
 {
-    for (uint64_t i = 0; i < gyre_source_meta_count(s); i++) {
-        *out = gyre_source_meta_at(s, i);
-        if (!strcmp(out->key, key)) return true;
+    static const char *const own[] = {"general.architecture", "general.file_type", "general.quantization_version",
+                                      "general.alignment"};
+    for (size_t i = 0; i < GYRE_COUNT(own); i++)
+        if (!strcmp(key, own[i])) return false;
+    return begins(key, "tokenizer.") || begins(key, "general.");
+}
+
+struct compared {
+    const gyre_source *file;
+    bool *seen;     // of the file's entries
+    char wrong[96]; // the first key of the base that the file has not, or otherwise
+};
+
+static void compare_entry(void *user, const struct gyre_meta *m)
+{
+    struct compared *c = user;
+    if (!is_compared(m->key)) return;
+    for (uint64_t i = 0; i < gyre_source_meta_count(c->file); i++) {
+        const struct gyre_meta other = gyre_source_meta_at(c->file, i);
+        if (strcmp(other.key, m->key)) continue;
+        c->seen[i] =
+            other.type == m->type && other.raw_bytes == m->raw_bytes && !memcmp(other.raw, m->raw, m->raw_bytes);
+        if (c->seen[i]) return;
     }
-    return false;
+    if (!c->wrong[0]) snprintf(c->wrong, sizeof c->wrong, "%s", m->key);
 }
 
 // A tokenizer or a chat template that is not the base's would make another model of the same weights.
 static gyre_status compare_metadata(const struct gyre_verifier *v, gyre_error *err)
 {
-    static const char *const own[] = {"general.architecture", "general.file_type", "general.quantization_version",
-                                      "general.alignment"};
-    const gyre_source *const side[] = {v->base, v->file};
-    struct gyre_meta other;
-    for (int s = 0; s < 2; s++)
-        for (uint64_t i = 0; i < gyre_source_meta_count(side[s]); i++) {
-            const struct gyre_meta m = gyre_source_meta_at(side[s], i);
-            bool skip = !begins(m.key, "tokenizer.") && !begins(m.key, "general.");
-            for (size_t k = 0; k < GYRE_COUNT(own); k++) skip = skip || !strcmp(m.key, own[k]);
-            if (skip) continue;
-            if (find_meta(side[1 - s], m.key, &other) && other.type == m.type && other.raw_bytes == m.raw_bytes &&
-                !memcmp(other.raw, m.raw, m.raw_bytes))
-                continue;
-            return gyre_verify_differs(v, err, "metadata key %s is not the base model's", m.key);
-        }
-    return GYRE_OK;
+    const uint64_t n = gyre_source_meta_count(v->file);
+    struct compared c = {.file = v->file, .seen = calloc(n + 1, sizeof *c.seen)};
+    if (!c.seen) return gyre_fail(err, GYRE_E_NOMEM, "cannot verify (%s): out of memory", v->params->file);
+    for (uint64_t i = 0; i < gyre_source_meta_count(v->base); i++) {
+        const struct gyre_meta m = gyre_source_meta_at(v->base, i);
+        compare_entry(&c, &m);
+    }
+    gyre_status st = gyre_tokenizer_write(v->base, v->base_hp.vocab, strcmp(v->manifest.profile, "full") != 0,
+                                          compare_entry, &c, err);
+    for (uint64_t i = 0; i < n && !c.wrong[0]; i++) {
+        const char *key = gyre_source_meta_at(v->file, i).key;
+        if (is_compared(key) && !c.seen[i]) snprintf(c.wrong, sizeof c.wrong, "%s", key);
+    }
+    free(c.seen);
+    if (st == GYRE_OK && c.wrong[0])
+        st = gyre_verify_differs(v, err, "metadata key %s is not the base model's", c.wrong);
+    return st;
 }
 
 static gyre_status compare_hparams(const struct gyre_verifier *v, gyre_error *err)

@@ -24,13 +24,17 @@ const char gyre_pre_digit[] = "\\p{N}", gyre_pre_digits[] = "\\p{N}+";
 #define SIGNS " ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
 
 static const struct pre_preset presets[] = {
-    {{"gpt-2", "default", "phi-2", "mpt", "olmo"}, {gyre_pre_gpt2}, false, false, false},
-    {{"smollm", "starcoder", "refact", "command-r", "codeshell"}, {gyre_pre_digit, gyre_pre_gpt2}, false, false, false},
-    {{"llama-bpe", "llama3", "llama-v3", "smaug-bpe"},
-     {CONTRACTIONS LETTERS "\\p{N}{1,3}|" SIGNS SPACES},
+    {{"gpt-2", "phi-2", "mpt", "olmo"}, {gyre_pre_gpt2}, false, false, false},
+    // llama.cpp's own, which it also takes for files that name none.
+    {{"default"},
+     {"[\\p{P}\\$\\+<=>\\^~\\|]+", "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)",
+      "\\p{N}+", "[0-9][0-9][0-9]"},
      false,
-     true,
-     true},
+     false,
+     false},
+    {{"smollm", "starcoder", "refact", "command-r", "codeshell"}, {gyre_pre_digit, gyre_pre_gpt2}, false, false, false},
+    {{"llama-bpe", "llama3", "llama-v3"}, {CONTRACTIONS LETTERS "\\p{N}{1,3}|" SIGNS SPACES}, false, true, true},
+    {{"smaug-bpe"}, {CONTRACTIONS LETTERS "\\p{N}{1,3}|" SIGNS SPACES}, false, false, false},
     {{"qwen2", "deepseek-r1-qwen"}, {CONTRACTIONS LETTERS "\\p{N}|" SIGNS SPACES}, true, false, false},
     {{"tekken"},
      {"[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+|"

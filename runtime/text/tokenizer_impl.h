@@ -56,7 +56,7 @@ struct pretokenizer {
 // What a GGUF file means by its tokenizer.ggml.pre.
 struct pre_preset {
     const char *names[6];
-    const char *patterns[2];
+    const char *patterns[4];
     bool nfc, ignore_merges, adds_bos;
 };
 const struct pre_preset *gyre_pre_preset(const char *name); // NULL: unknown
