@@ -26,6 +26,13 @@ enum {
 // How int8 dot products run: not at all (the kernel emulates them bit-identically) or in hardware.
 typedef enum gyre_int_dot { GYRE_INT_DOT_NONE, GYRE_INT_DOT_EMULATED, GYRE_INT_DOT_ACCELERATED } gyre_int_dot;
 
+// How a device runs the invocations of one workgroup; workgroups and tiles are cut to it.
+typedef enum gyre_lanes {
+    GYRE_LANES_HARDWARE, // subgroups in lockstep, many workgroups in flight: a GPU
+    GYRE_LANES_SIMD,     // a workgroup on one CPU thread, invocations in its SIMD lanes (lavapipe)
+    GYRE_LANES_LOOP,     // a workgroup on one CPU thread as a loop over invocations, which pays for barriers (PoCL)
+} gyre_lanes;
+
 struct gyre_device_info {
     char id[32];            // "vulkan:0": backend name and index
     char name[128];         // as the driver gives it
@@ -39,6 +46,9 @@ struct gyre_device_info {
     uint32_t max_groups[3];              // workgroups in each dimension
     uint32_t shared_bytes;               // workgroup-shared memory
     uint32_t subgroup_min, subgroup_max; // 0 where the API reports none
+    gyre_lanes lanes;
+    uint32_t
+        max_loop; // iterations after which the driver ends an invocation's loops, all of a kernel's together; 0: never
     gyre_int_dot int_dot;
     bool f16;                       // half arithmetic (storage of halves needs nothing)
     bool unified;                   // integrated or software: host and device share memory

@@ -14,6 +14,7 @@ void gyre_host_info(struct gyre_device_info *info, const char *name)
     *info = (struct gyre_device_info){
         .software = true,
         .unified = true,
+        .lanes = GYRE_LANES_SIMD, // kernels are chosen as for lavapipe
         .memory_bytes = memory,
         .max_buffer = UINT64_MAX / 4,
         .max_binding = UINT64_MAX / 4,

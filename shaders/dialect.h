@@ -11,6 +11,9 @@
    - helper functions take and return values; helpers that touch buffers or shared memory are macros
    - no words that one side reserves: sample input output filter buffer shared active common half kernel global local
    - what changes from token to token lives in a buffer, never in pc: recordings are replayed
+   - a loop over a size of the model is shared by so many invocations that each goes round less than 65,535 times, all
+     loops of the kernel together: lavapipe ends them there and says nothing (gyre_device_info.max_loop; a kernel's
+     comment says how often, runtime/graph/tune.c sees to it). A sum then also checks itself: CUT
    Workgroup size is WGX, WGY, WGZ (constant ids 0, 1, 2; WORKGROUP(x, y, z) states their defaults); a kernel's own
    constants start at id 3. A kernel may #include "name.k.h" from this folder.                                  */
 #ifdef GYRE_CL
@@ -166,6 +169,12 @@ layout(constant_id = 2) const int WGZ = 1;
 /* local ids that fold to 0 when the workgroup has no extent there, so that compilers see uniform addresses */
 #define LI_X (WGX > 1 ? GYRE_LI(0) : 0)
 #define LI_Y (WGY > 1 ? GYRE_LI(1) : 0)
+/* Whether a loop that goes on while at < end came to its end, or the driver ended it early; a subtraction, since compilers
+   conclude the loop's own condition. Where a kernel goes over the same extent several times, the last time tells for all.
+   CUT: what such a loop has made, `value`, or NaN. */
+#define DONE(at, end) ((at) - (end) >= 0)
+#define QNAN BITS_F(0x7FC00000u)
+#define CUT(at, end, value) (DONE(at, end) ? (value) : QNAN)
 /* signed byte k (0..3) of a word */
 #define BYTE_S(w, k) (I(U(w) << U(24 - 8 * (k))) >> 24)
 /* c + sum over four packed signed bytes; the accelerated form (DOT4_FAST) gives the same bits */

@@ -13,7 +13,10 @@
 
    x is a tensor [segment][k1][k2][k3][2^p]; every axis is transformed by itself, in f32. The dense axes come first: an
    invocation keeps all (k <= 32) or 16 outputs of one column in registers and reads the column once. The axis 2^p takes
-   four butterfly stages per pass in registers. Additions only, in a fixed order: the same bits on every device.      */
+   four butterfly stages per pass in registers. Additions only, in a fixed order: the same bits on every device.
+
+   Loops: per dense axis total / k / threads in registers, else total / floor(threads / ceil(k / 16)), 17 times that when
+   transposed; total / 16 / threads for every four stages of 2^p.                                                     */
 #define HAD_SPECS(a, b, c, d) SPEC(a, K1, 0) SPEC(b, K2, 1) SPEC(c, K3, 1) SPEC(d, P, 0)
 #define HAD_NORM RSQRT(F(pc.n))
 
@@ -125,6 +128,9 @@
       if (P >= 8) HAD_PASS(total, 16, 16, t, threads)                                                                 \
       if (P >= 12) HAD_PASS(total, 16, 256, t, threads)                                                               \
       if (P >= 16) HAD_PASS(total, 16, 4096, t, threads)                                                              \
+      if (P >= 20) HAD_PASS(total, 16, 65536, t, threads)                                                             \
+      if (P >= 24) HAD_PASS(total, 16, 1048576, t, threads)                                                           \
+      if (P >= 28) HAD_PASS(total, 16, 16777216, t, threads)                                                          \
       if ((P & 3) == 3) HAD_PASS(total, 8, (1 << (P & ~3)), t, threads)                                               \
       if ((P & 3) == 2) HAD_PASS(total, 4, (1 << (P & ~3)), t, threads)                                               \
       if ((P & 3) == 1) HAD_PASS(total, 2, (1 << (P & ~3)), t, threads)                                               \

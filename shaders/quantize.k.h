@@ -45,9 +45,9 @@ FN float quant_most(float4 x) { return max(max(x.x, x.y), max(x.z, x.w)); }
   const float scale = quant_scale(bits, lo, hi, clip);                                                                \
   const float inverse = quant_inverse(scale);                                                                         \
   const float zero = quant_zero(bits, lo, clip, inverse);
-/* Two words rather than a vector: oclgrind takes the way clang stores vectors for the use of unset values. */
-#define QUANT_META(row)                                                                                               \
+/* Behind the loop that wrote the codes, at and end as for CUT. Two words rather than a vector: oclgrind takes the way clang stores vectors for the use of unset values. */
+#define QUANT_META(row, at, end)                                                                                      \
   if (LI_X == 0) {                                                                                                    \
-    meta[2 * (row)] = BITS_U(scale);                                                                                  \
+    meta[2 * (row)] = BITS_U(CUT(at, end, scale));                                                                    \
     meta[2 * (row) + 1] = U(I(zero));                                                                                 \
   }

@@ -22,14 +22,15 @@ FN float log_positive(float x)
   const float t = (m - 1.0f) / (m + 1.0f);
   const float z = t * t;
   const float a = 2.0f * t * (1.0f + z * (1.0f / 3.0f + z * (1.0f / 5.0f + z * (1.0f / 7.0f + z * (1.0f / 9.0f)))));
-  return e * 0.693359375f + (a - e * 2.12194440e-4f);
+  return x <= 3.0e38f ? e * 0.693359375f + (a - e * 2.12194440e-4f) : x; /* NaN stays NaN */
 }
 
 /* Folds the invocations' values pairwise: `fold(i, j)` merges entry j of shared memory into entry i. Ends with a
-   barrier, the result in entry 0. */
+   barrier, the result in entry 0; n_ is 1 then. */
 #define FOLD_ALL(fold)                                                                          \
+  int n_ = WGX;                                                                                 \
   BARRIER_L();                                                                                  \
-  for (int n_ = WGX; n_ > 1; n_ = (n_ + 1) / 2) {                                               \
+  for (; n_ > 1; n_ = (n_ + 1) / 2) {                                                           \
     if (LI_X < n_ / 2) fold(LI_X, LI_X + (n_ + 1) / 2)                                          \
     BARRIER_L();                                                                                \
   }
@@ -64,19 +65,21 @@ FN float log_positive(float x)
   }
 
 /* sum = the sum of `term` (an expression in i) over i < width. Two levels of partial sums keep 1e-6 over 10^5 terms.
-   Uses shared float best[WGX]. */
+   NaN where a driver ended a loop before its last column (CUT in dialect.h). Uses shared float best[WGX]. */
 #define FOLD_SUM(i, j) best[i] += best[j];
 #define ROW_SUM(width, term, sum)                                                               \
   {                                                                                             \
     float all_ = 0.0f;                                                                          \
-    for (int i0_ = LI_X; i0_ < (width); i0_ += WGX * 32) {                                      \
+    int i0_ = LI_X;                                                                             \
+    for (; i0_ < (width); i0_ += WGX * 32) {                                                    \
       float some_ = 0.0f;                                                                       \
       const int end_ = min(width, i0_ + WGX * 32);                                              \
-      for (int i = i0_; i < end_; i += WGX) some_ += term;                                      \
-      all_ += some_;                                                                            \
+      int i = i0_;                                                                              \
+      for (; i < end_; i += WGX) some_ += term;                                                 \
+      all_ += CUT(i, end_, some_);                                                              \
     }                                                                                           \
-    best[LI_X] = all_;                                                                          \
+    best[LI_X] = CUT(i0_, width, all_);                                                         \
     FOLD_ALL(FOLD_SUM)                                                                          \
-    sum = best[0];                                                                              \
+    sum = CUT(1, n_, best[0]);                                                                  \
     BARRIER_L();                                                                                \
   }

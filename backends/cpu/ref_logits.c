@@ -5,10 +5,10 @@
 
 #include <math.h>
 
-// Does (a, i) come before (b, j)? Larger values first, then smaller columns; NaN is the smallest value.
+// Does (a, i) come before (b, j)? Larger values first, then smaller columns; NaN is the largest value.
 static bool before(float a, int i, float b, int j)
 {
-    if (isnan(a) || isnan(b)) return isnan(a) == isnan(b) ? i < j : isnan(b);
+    if (isnan(a) || isnan(b)) return isnan(a) == isnan(b) ? i < j : isnan(a);
     return a > b || (a == b && i < j);
 }
 
@@ -26,7 +26,7 @@ static void best_columns(const float *x, int n, int k, float *vals, uint32_t *id
     }
     for (int j = 0; j < k; j++) {
         if (j >= have) ids[j] = (uint32_t)(n - 1);
-        vals[j] = j >= have || isnan(x[ids[j]]) ? -INFINITY : x[ids[j]] + 0.0f; // -0 becomes 0
+        vals[j] = j >= have ? -INFINITY : isnan(x[ids[j]]) ? NAN : x[ids[j]] + 0.0f; // -0 becomes 0
     }
 }
 
@@ -79,7 +79,7 @@ void ref_sample(const struct gyre_ref_args *args)
         const int most = state[r][3] && state[r][3] < (uint32_t)p->k ? (int)state[r][3] : p->k;
         const int j = draw(vals + r * p->k, most, (double)gyre_f32_from_bits(state[r][0]),
                            (double)gyre_f32_from_bits(state[r][1]), (hash >> 8) * 0x1p-24);
-        const uint32_t token = ids[r * p->k + j];
+        const uint32_t token = isfinite(vals[r * p->k]) ? ids[r * p->k + j] : UINT32_MAX;
         history[r * p->history + rows[r][2] % p->history] = token;
         rows[r][0] = (int32_t)token;
         rows[r][2]++;

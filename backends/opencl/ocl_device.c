@@ -146,6 +146,7 @@ static gyre_status describe(const struct candidate *c, int index, struct gyre_de
         .f16 = has_extension(extensions, "cl_khr_fp16"),
         .unified = get_number(c->id, CL_DEVICE_HOST_UNIFIED_MEMORY) != 0,
     };
+    info->lanes = info->software ? GYRE_LANES_LOOP : GYRE_LANES_HARDWARE;
     size_t sizes[8] = {0};
     (void)ocl.GetDeviceInfo(c->id, CL_DEVICE_MAX_WORK_ITEM_SIZES, sizeof sizes, sizes, NULL);
     for (int i = 0; i < 3; i++) info->max_group_size[i] = (uint32_t)GYRE_MIN(sizes[i], (size_t)UINT32_MAX);

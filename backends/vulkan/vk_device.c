@@ -111,6 +111,7 @@ static void extended_facts(const struct vk_instance *instance, const struct exte
 
     struct gyre_device_info *info = &facts->info;
     const uint32_t driver_version = facts->properties.driverVersion;
+    if (driver.driverID == VK_DRIVER_ID_MESA_LLVMPIPE) info->max_loop = 65535; // Mesa's LP_MAX_TGSI_LOOP_ITERATIONS
     if (driver.driverName[0])
         snprintf(info->driver, sizeof info->driver, "%.60s %.60s", driver.driverName, driver.driverInfo);
     else snprintf(info->driver, sizeof info->driver, "version 0x%08x", driver_version);
@@ -154,6 +155,7 @@ static bool describe(const struct vk_instance *instance, VkPhysicalDevice device
     facts->portability = has(extensions, "VK_KHR_portability_subset");
     snprintf(info->name, sizeof info->name, "%.127s", p->deviceName);
     info->software = p->deviceType == VK_PHYSICAL_DEVICE_TYPE_CPU;
+    info->lanes = info->software ? GYRE_LANES_SIMD : GYRE_LANES_HARDWARE;
     info->unified = info->software || p->deviceType == VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU;
     info->memory_bytes = memory_bytes(facts);
     info->max_binding = p->limits.maxStorageBufferRange;

@@ -81,13 +81,13 @@ void gyre_repacker_destroy(gyre_repacker *r)
     free(r);
 }
 
-// One job: rows of `row_bytes` spread by one kernel into `planes`, which cut K into `steps`.
+// One job: rows of `row_bytes` spread by one kernel into `planes`, K cut into `steps`.
 struct spread {
     int kernel;
     const char *name;
     const uint8_t *rows;
     uint64_t row_bytes;
-    uint32_t n, k, group, steps, n_pad, first;
+    uint32_t n, k, group, steps, length, n_pad, first; // length: elements that one sum goes over, 1: no sum
     struct gyre_binding plane[3];
     uint32_t n_planes;
 };
@@ -99,11 +99,14 @@ static gyre_status spread(gyre_repacker *r, const struct spread *s, gyre_error *
         return gyre_fail(err, GYRE_E_UNSUPPORTED,
                          "cannot upload a weight: 8 rows of %llu bytes exceed the staging buffer",
                          (unsigned long long)s->row_bytes);
-    if (!r->kernel[s->kernel]) {
-        GYRE_TRY(gyre_tune_repack(gyre_device_info(r->device), s->name, &r->launch[s->kernel], err));
-        GYRE_TRY(gyre_kernel_create(r->device, &r->launch[s->kernel].kernel, &r->kernel[s->kernel], err));
+    struct gyre_launch *launch = &r->launch[s->kernel], wanted;
+    GYRE_TRY(gyre_tune_repack(gyre_device_info(r->device), s->name, s->steps, s->length, &wanted, err));
+    if (!r->kernel[s->kernel] || memcmp(&wanted.kernel, &launch->kernel, sizeof wanted.kernel)) {
+        gyre_kernel_destroy(r->device, r->kernel[s->kernel]);
+        r->kernel[s->kernel] = NULL;
+        *launch = wanted;
+        GYRE_TRY(gyre_kernel_create(r->device, &launch->kernel, &r->kernel[s->kernel], err));
     }
-    const struct gyre_launch *launch = &r->launch[s->kernel];
     for (uint32_t done = 0; done < s->n; done += per_piece) {
         const uint32_t count = GYRE_MIN(per_piece, s->n - done);
         const uint64_t bytes = count * s->row_bytes;
@@ -114,7 +117,7 @@ static gyre_status spread(gyre_repacker *r, const struct spread *s, gyre_error *
                                              .first = (int32_t)(s->first + done)};
         struct gyre_dispatch d = {.kernel = r->kernel[s->kernel]};
         d.groups[0] = (uint32_t)gyre_div_up(gyre_round_up(count, 8), launch->tile[0]);
-        d.groups[1] = s->steps;
+        d.groups[1] = (uint32_t)gyre_div_up(s->steps, launch->tile[1]);
         d.groups[2] = 1;
         for (uint32_t i = 0; i < s->n_planes; i++) d.bind[i] = s->plane[i];
         d.bind[s->n_planes] = (struct gyre_binding){r->staging, 0, gyre_round_up(bytes, 4)};
@@ -150,12 +153,13 @@ gyre_status gyre_repack_upload(gyre_repacker *r, gyre_repack_format format, cons
         .kernel = (int)format, .name = f->kernel, .rows = rows, .row_bytes = (uint64_t)k * f->bytes_per_32 / 32};
     s.n = n, s.k = k, s.group = group, s.n_pad = dst->n_pad, s.first = n_dst0;
     s.steps = f->coded ? k / group : k;
+    s.length = f->coded ? group : 1;
     s.plane[s.n_planes++] = dst->weight;
     if (f->scale) s.plane[s.n_planes++] = dst->scale;
     if (f->coded) s.plane[s.n_planes++] = dst->sums;
     GYRE_TRY(spread(r, &s, err));
     if (!scales) return GYRE_OK;
-    s.kernel = N_KERNELS - 1, s.name = "repack_scale";
+    s.kernel = N_KERNELS - 1, s.name = "repack_scale", s.length = 1;
     s.rows = (const uint8_t *)scales, s.row_bytes = 2 * (uint64_t)(k / group);
     s.plane[0] = dst->scale, s.n_planes = 1;
     return spread(r, &s, err);

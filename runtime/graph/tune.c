@@ -7,24 +7,40 @@
 #include <stdio.h>
 #include <string.h>
 
-// Three classes of devices that want different workgroups. A software device runs a workgroup on one CPU thread:
-// lavapipe fills SIMD lanes with invocations (8 floats of AVX2), PoCL vectorizes the loop over them and pays for
-// barriers.
-enum device_class { LAVAPIPE, POCL, HARDWARE };
-
-static enum device_class class_of(const struct gyre_device_info *info)
-{
-    if (!info->software) return HARDWARE;
-    return strncmp(info->id, "opencl", 6) ? LAVAPIPE : POCL;
-}
-
 // The largest power of two that is neither above `useful` (but at least 8) nor above what the device allows.
 static uint32_t lanes(const struct gyre_device_info *info, uint32_t useful)
 {
-    const uint32_t most = class_of(info) == HARDWARE ? 256 : 8;
+    const uint32_t most = info->lanes == GYRE_LANES_HARDWARE ? 256 : 8;
     uint32_t n = 8;
     while (2 * n <= useful && 2 * n <= most && 2 * n <= info->max_workgroup && 2 * n <= info->max_group_size[0]) n *= 2;
     return n;
+}
+
+// Whether an invocation may go round loops that often: some drivers end them and say nothing. A sixteenth is left for
+// what kernels' comments do not count.
+static bool runs(const struct gyre_device_info *info, uint64_t loops)
+{
+    return !info->max_loop || loops <= info->max_loop - info->max_loop / 16;
+}
+
+static gyre_status too_long(const struct gyre_device_info *info, const char *what, uint64_t size, gyre_error *err)
+{
+    return gyre_fail(
+        err, GYRE_E_UNSUPPORTED,
+        "cannot run %s over %llu elements on %s: its driver ends loops after %u rounds; use another device", what,
+        (unsigned long long)size, info->id, info->max_loop);
+}
+
+// At least n invocations, and so many more that each runs its share of `loops` rounds.
+static gyre_status share(const struct gyre_device_info *info, const char *what, uint64_t loops, uint32_t *n,
+                         gyre_error *err)
+{
+    while (!runs(info, loops / *n)) {
+        if (2 * *n > 256 || 2 * *n > info->max_workgroup || 2 * *n > info->max_group_size[0])
+            return too_long(info, what, loops, err);
+        *n *= 2;
+    }
+    return GYRE_OK;
 }
 
 // The kernel with its default constants, a workgroup of wgx x wgy, one unit per group in every dimension.
@@ -56,6 +72,7 @@ static const char *const weight_names[] = {
 
 struct had {
     uint32_t length, k1, k2, k3, p; // length: floats of a row that are transformed
+    bool transposed;
 };
 
 static struct had had_of(const struct gyre_node *node)
@@ -65,7 +82,7 @@ static struct had had_of(const struct gyre_node *node)
     return (struct had)                                                                                                \
     {                                                                                                                  \
         (uint32_t)(params.n * params.segs), (uint32_t)params.k1, (uint32_t)params.k2, (uint32_t)params.k3,             \
-            (uint32_t)params.p                                                                                         \
+            (uint32_t)params.p, params.had_t != 0                                                                      \
     }
     if (node->op == GYRE_OP_hadamard) HAD(p->hadamard);
     if (node->op == GYRE_OP_rope_had_kv) HAD(p->rope_kv);
@@ -74,13 +91,29 @@ static struct had had_of(const struct gyre_node *node)
 }
 
 // As constants the factors unroll the dense axes; with large ones a driver would compile for a minute: those stay in pc.
+static bool had_unrolls(struct had had) { return (uint64_t)had.k1 * had.k2 * had.k3 <= 144; }
+
 static void set_had(struct gyre_launch *launch, struct had had)
 {
-    if ((uint64_t)had.k1 * had.k2 * had.k3 > 144) return;
+    if (!had_unrolls(had)) return;
     set(launch, "K1", had.k1);
     set(launch, "K2", had.k2);
     set(launch, "K3", had.k3);
     set(launch, "P", had.p);
+}
+
+// Rounds of one of n invocations, as hadamard.k.h and the kernels that use it say.
+static uint64_t had_loops(struct had had, uint32_t n)
+{
+    const uint32_t k[] = {had.k1, had.k2, had.k3};
+    uint64_t loops = (uint64_t)had.length * (had.p + 3) / 4 / 16 / n + 2ull * had.length / n;
+    for (int i = 0; i < 3; i++) {
+        const uint64_t columns = had.length / k[i];
+        if (k[i] > 1 && k[i] <= 32 && had_unrolls(had)) loops += gyre_div_up(columns, n) + k[i];
+        else if (k[i] > 1)
+            loops += gyre_div_up(columns, n / ((k[i] + 15) / 16)) * (k[i] * (had.transposed ? 17ull : 1ull) + 1);
+    }
+    return loops;
 }
 
 static uint32_t had_lanes(const struct gyre_device_info *info, struct had had)
@@ -88,6 +121,7 @@ static uint32_t had_lanes(const struct gyre_device_info *info, struct had had)
     uint32_t n = lanes(info, had.length / 16);
     while (n * 16 < GYRE_MAX(had.k1, GYRE_MAX(had.k2, had.k3)))
         n *= 2; // hadamard.k.h: a dense axis takes 16 outputs per invocation
+    while (!runs(info, had_loops(had, n)) && 2 * n <= GYRE_MIN(info->max_workgroup, info->max_group_size[0])) n *= 2;
     return n;
 }
 
@@ -102,6 +136,8 @@ static gyre_status tune_had(const struct gyre_device_info *info, const struct gy
 {
     const struct had had = had_of(node);
     char name[64];
+    if (!runs(info, had_loops(had, had_lanes(info, had))))
+        return too_long(info, "a Hadamard transform", had.length, err);
     snprintf(name, sizeof name, "%s%s", gyre_ops[node->op].name, had_is_shared(info, had) ? "" : "_global");
     GYRE_TRY(start(out, name, had_lanes(info, had), 1, err));
     set(out, "SHARED_N", had_is_shared(info, had) ? had.length : 1);
@@ -117,6 +153,14 @@ uint64_t gyre_tune_temp(const gyre_graph *g, const struct gyre_node *node)
 
 // ---- matrix products ------------------------------------------------------------------------------------
 
+// Rounds of an invocation of _v, as the kernels say.
+static uint64_t product_loops(const struct gyre_weight *w, bool integers, uint32_t wgy)
+{
+    const uint64_t groups = w->k / w->group, words = integers ? gyre_div_up(w->group, 16) : w->group / 4;
+    if (!integers || groups == 1) return (groups * words + groups) / wgy;
+    return gyre_div_up(groups, wgy) * (words + 1);
+}
+
 // matmul_float.k and matmul_int.k: an invocation computes TR rows x TC blocks of 8 columns. For few rows (_v) all rows
 // share one pass over the weights, and hardware splits K over WGY invocations; for many (_m) WGY takes further rows.
 static gyre_status tune_matmul(const gyre_graph *g, const struct gyre_node *node, struct gyre_launch *out,
@@ -126,23 +170,29 @@ static gyre_status tune_matmul(const gyre_graph *g, const struct gyre_node *node
     const struct gyre_weight *w = g->values[node->in[1]].weight;
     const bool quant = g->values[node->in[0]].kind == GYRE_VALUE_QUANT;
     const uint32_t rows = (uint32_t)node->params.matmul.rows;
-    const bool few = rows <= 4, wide = w->n >= 16384;
-    uint32_t wgx = 8, wgy = 1, tr = few ? rows : 4, tc = 2;
-    switch (class_of(info)) {
-    case LAVAPIPE: // a wide weight wants long runs along N
+    const bool integers = quant && (w->kind == GYRE_WEIGHT_W4 || w->kind == GYRE_WEIGHT_W8);
+    const bool split = !runs(info, product_loops(w, integers, 1)); // only _v divides K
+    const bool few = rows <= 4 || split, wide = w->n >= 16384;
+    uint32_t wgx = 8, wgy = 1, tr = few ? GYRE_MIN(rows, 4u) : 4, tc = 2;
+    switch (info->lanes) {
+    case GYRE_LANES_SIMD: // a wide weight wants long runs along N
         if (!quant && rows == 1) tc = wide ? 8 : 4;
         if (!few && (wide || !quant)) tr = 8;
         break;
-    case POCL:
+    case GYRE_LANES_LOOP:
         wgx = 4;
         if (!quant && rows == 1) tc = 4;
         if (quant && rows >= 8) tr = 8;
         break;
-    case HARDWARE:
+    case GYRE_LANES_HARDWARE:
         wgx = few && w->n <= 2048 ? 4 : 16; // a small N still makes enough workgroups
         wgy = few ? (w->n <= 2048 ? 32 : 8) : 4;
         tc = 1;
         while (wgy > 1 && wgx * wgy > info->max_workgroup) wgy /= 2;
+    }
+    while (split && !runs(info, product_loops(w, integers, wgy))) {
+        if (2 * wgx * wgy > info->max_workgroup) return too_long(info, "a product", w->k, err);
+        wgy *= 2;
     }
     char name[64];
     snprintf(name, sizeof name, "matmul_%s_%s_%s", weight_names[w->kind], quant ? "q" : "f", few ? "v" : "m");
@@ -174,16 +224,31 @@ static gyre_status tune_heads(const gyre_graph *g, const struct gyre_node *node,
     return GYRE_OK;
 }
 
+// Rounds of an invocation of attn.k for a context as long as the page table allows, in each sequence of a tile.
+static uint64_t attn_loops(const gyre_graph *g, const struct gyre_attn_params *p, uint32_t wgx, uint32_t pt,
+                           uint32_t rt)
+{
+    const uint64_t context = 32 * (uint64_t)p->page_stride, block = (uint64_t)wgx * pt;
+    const uint64_t sequences = g->values[g->batch_pages].plane[0].bytes / 4 / (uint64_t)p->page_stride;
+    const uint32_t chunks = (uint32_t)p->hd / 8, parts = GYRE_MAX(wgx / chunks, 1u);
+    return GYRE_MIN(sequences, (uint64_t)rt) * gyre_div_up(context, block) * (chunks + wgx / 8 + block / parts + 2);
+}
+
 // attn.k: a workgroup answers RT rows x GT query heads of one kv head, so a cached vector is read once for all of them.
 static gyre_status tune_attn(const gyre_graph *g, const struct gyre_node *node, struct gyre_launch *out,
                              gyre_error *err)
 {
     const struct gyre_device_info *info = gyre_device_info(g->device);
     const struct gyre_attn_params *p = &node->params.attn;
-    const bool hardware = class_of(info) == HARDWARE, many = p->rows >= 8;
+    const bool hardware = info->lanes == GYRE_LANES_HARDWARE, many = p->rows >= 8;
     const uint32_t sharing = (uint32_t)(p->heads / p->kv_heads), hd = (uint32_t)p->hd; // query heads per kv head
-    const uint32_t wgx = hardware ? 64 : 8, pt = hardware ? 1 : 4, queries = hardware ? 8 : 16, rt = many ? 4 : 1;
-    uint32_t gt = sharing;
+    const uint32_t pt = hardware ? 1 : 4, queries = hardware ? 8 : 16, rt = many ? 4 : 1;
+    uint32_t gt = sharing, wgx = hardware ? 64 : 8;
+    while (!runs(info, attn_loops(g, p, wgx, pt, rt))) { // a larger block goes through the cache in fewer rounds
+        if (2 * wgx > 256 || 2 * wgx > info->max_workgroup)
+            return too_long(info, "attention", 32 * (uint64_t)p->page_stride, err);
+        wgx *= 2;
+    }
     while (gt > 1 && (sharing % gt || gt * rt > queries)) gt--;
     for (;; gt--) { // shared memory as in the kernel's comment
         const uint32_t q4 = (rt * gt + 3) / 4;
@@ -202,6 +267,31 @@ static gyre_status tune_attn(const gyre_graph *g, const struct gyre_node *node, 
     out->tile[0] = gt;
     out->tile[1] = rt;
     return GYRE_OK;
+}
+
+// One workgroup per row of logits.
+static gyre_status tune_logits(const gyre_graph *g, const struct gyre_node *node, struct gyre_launch *out,
+                               gyre_error *err)
+{
+    const struct gyre_device_info *info = gyre_device_info(g->device);
+    const uint64_t width = g->values[node->in[0]].width;
+    uint64_t loops = width * (node->op == GYRE_OP_kl ? 6 : 3);
+    if (node->op == GYRE_OP_topk || node->op == GYRE_OP_argmax) { // 20 rounds of k have no share
+        const uint64_t k = (uint64_t)node->params.topk.k;
+        loops = width + k * (width / 256 + 256 + 20 * 8);
+    }
+    uint32_t n = lanes(info, 256);
+    GYRE_TRY(share(info, gyre_ops[node->op].name, loops, &n, err));
+    return start(out, gyre_ops[node->op].name, n, 1, err);
+}
+
+// One workgroup per row, which reads it at most three times, four floats at a time.
+static gyre_status tune_rows(const struct gyre_device_info *info, const struct gyre_node *node, uint32_t width,
+                             struct gyre_launch *out, gyre_error *err)
+{
+    uint32_t n = lanes(info, width / 4);
+    GYRE_TRY(share(info, gyre_ops[node->op].name, 3ull * width / 4, &n, err));
+    return start(out, gyre_ops[node->op].name, n, 1, err);
 }
 
 // ---- all ops --------------------------------------------------------------------------------------------
@@ -242,16 +332,26 @@ gyre_status gyre_tune(const gyre_graph *g, const struct gyre_node *node, struct 
     case GYRE_OP_topk:
     case GYRE_OP_loglik:
     case GYRE_OP_kl:
-        return start(out, gyre_ops[node->op].name, lanes(info, 256), 1, err);
+        return tune_logits(g, node, out, err);
     default:
-        return start(out, gyre_ops[node->op].name, lanes(info, width / 4), 1, err); // a workgroup per row
+        return tune_rows(info, node, width, out, err);
     }
 }
 
-gyre_status gyre_tune_repack(const struct gyre_device_info *info, const char *name, struct gyre_launch *out,
-                             gyre_error *err)
+gyre_status gyre_tune_repack(const struct gyre_device_info *info, const char *name, uint32_t steps, uint32_t length,
+                             struct gyre_launch *out, gyre_error *err)
 {
-    GYRE_TRY(start(out, name, lanes(info, 64), 1, err));
-    out->tile[0] = 8 * out->kernel.spec[0]; // an invocation takes 8 columns
+    uint32_t wgx = lanes(info, 64), wgy = 1;
+    while (gyre_div_up(steps, wgy) > info->max_groups[1] && wgx > 1) wgx /= 2, wgy *= 2;
+    if (length > 1 &&
+        !runs(info, length / 3)) { // the invocations of a column share its group: repack_int, repack_block
+        for (wgx = 1, wgy = 1; !runs(info, length / 3 / wgy);) {
+            if (2 * wgy > 256 || 2 * wgy > info->max_workgroup) return too_long(info, name, length, err);
+            wgy *= 2;
+        }
+    }
+    GYRE_TRY(start(out, name, wgx, wgy, err));
+    out->tile[0] = 8 * wgx; // an invocation takes 8 columns
+    out->tile[1] = length > 1 ? 1 : wgy;
     return GYRE_OK;
 }

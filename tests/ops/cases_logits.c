@@ -69,6 +69,7 @@ void cases_sample(struct check *check)
         state[r][3] = (uint32_t)r % 4;
         for (int j = 0; j < K; j++) vals[r * K + j] = (j ? vals[r * K + j - 1] : 30) - vals[r * K + j]; // descending
     }
+    for (int r = 0; r < 3; r++) vals[(5 + r) * K] = r == 0 ? NAN : r == 1 ? INFINITY : -INFINITY; // nothing to choose
     for (int k = 1; k <= K; k += 4) {
         const struct gyre_sample_params p = {ROWS * K / k > ROWS ? ROWS : ROWS * K / k, k, HISTORY};
         const struct check_case c = {
