@@ -129,7 +129,16 @@ static gyre_status run_chunk(gyre_engine *e, const struct gyre_step_row *rows, u
     e->resident = true;
     at = 0;
     for (uint32_t i = 0; i < n; i++) {
-        if (rows[i].next) *rows[i].next = (uint32_t)e->row_data[4 * (size_t)at++];
+        if (!rows[i].next) continue;
+        const uint32_t token = (uint32_t)e->row_data[4 * (size_t)at++];
+        if (token == UINT32_MAX) { // what `sample` chooses where the best logit is no finite number
+            e->resident = false;
+            return gyre_fail(err, GYRE_E_FORMAT,
+                             "cannot choose a token (%s, position %u): the logits are not finite; the model's weights "
+                             "are damaged or overflow",
+                             gyre_source_path(e->source), rows[i].position);
+        }
+        *rows[i].next = token;
     }
     return GYRE_OK;
 }

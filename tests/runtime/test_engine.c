@@ -1,5 +1,6 @@
 // The engine through its public face, on tiny random models: devices agree, batches equal solo runs, prefixes are reused,
 // decoding allocates and records nothing, tiny device limits change nothing, and integer products mean integer products.
+#include "runtime/source/source.h"
 #include "tests/common/device.h"
 #include "tests/common/tiny.h"
 
@@ -345,6 +346,46 @@ static void test_refusals(void **state)
     assert_null(none);
 }
 
+// A final gain so large that logits overflow: on every device a line, not a token, and the same from `eval`'s side.
+static void test_logits_that_are_not_finite(void **state)
+{
+    (void)state;
+    char path[128];
+    gyre_source *source = NULL;
+    gyre_error failure = {0};
+    snprintf(path, sizeof path, "%s/overflow.gguf", directory);
+    OK(gyre_source_open(f32_path, &source, err));
+    const struct gyre_tensor *gain = gyre_source_tensor(source, "output_norm.weight");
+    FILE *from = fopen(f32_path, "rb"), *to = fopen(path, "wb");
+    assert_true(gain && from && to);
+    static char data[4 << 20];
+    const size_t n = fread(data, 1, sizeof data, from);
+    char *at = data;
+    while (at < data + n && memcmp(at, gain->data, gain->bytes)) at++;
+    assert_true(at < data + n);
+    const float huge = 3e38f;
+    for (size_t i = 0; i < gain->bytes; i += 4) memcpy(at + i, &huge, 4);
+    assert_int_equal(fwrite(data, 1, n, to), n);
+    fclose(from);
+    assert_int_equal(fclose(to), 0);
+    gyre_source_close(source);
+    const uint32_t prompt[] = {5, 6, 7};
+    for (int d = 0; d < DEVICES; d++) {
+        gyre_engine *e = open_engine(path, (gyre_engine_params){.act = 16, .kv = 16}, device_names[d]);
+        if (!e) continue;
+        gyre_session *s = NULL;
+        uint32_t next = 77;
+        OK(gyre_session_create(e, &s, err));
+        assert_int_equal(gyre_session_sync(s, prompt, 3, NULL, &next, &failure), GYRE_E_FORMAT);
+        assert_non_null(strstr(failure.message, "logits are not finite"));
+        assert_int_equal(next, 77);
+        assert_int_equal(gyre_session_length(s), 0);
+        gyre_session_destroy(s);
+        gyre_engine_close(e, NULL);
+    }
+    unlink(path);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -357,6 +398,7 @@ int main(void)
         cmocka_unit_test(test_sampling),
         cmocka_unit_test(test_eval),
         cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_logits_that_are_not_finite),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
