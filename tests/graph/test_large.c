@@ -230,7 +230,8 @@ static gyre_graph *build_attn(struct lab *lab, const struct large *c, struct gyr
         pool[i] = lab_random(lab, 0xFFFFFFFFu) & (c->bits == 16 ? 0xBBFFBBFFu : ~0u);
     const struct gyre_batch batch = {lab_bytes(lab, rows, 16ull * c->rows), lab_bytes(lab, pages, 4ull * stride),
                                      stride};
-    const struct gyre_attn_shape shape = {c->k, 1, HD, false, 1, lab_floats(lab, HD / 2, 0, 0)};
+    const struct gyre_attn_shape shape = {
+        .heads = c->k, .kv_heads = 1, .head_dim = HD, .mscale = 1, .freqs = lab_floats(lab, HD / 2, 0, 0)};
     const struct gyre_binding codes = lab_bytes(lab, pool, (uint64_t)slots * HD * c->bits / 8),
                               metas = lab_bytes(lab, meta, 4ull * slots);
     const struct gyre_kv_pool kv = {codes, metas, codes, metas, c->bits, 1, {0}};
