@@ -3,6 +3,7 @@
 // invocation after 65,535 iterations, all of them counted together, and says nothing.
 #include "runtime/graph/repack.h"
 #include "runtime/util/base.h"
+#include "tests/common/device.h"
 #include "tests/graph/lab.h"
 
 #include <math.h>
@@ -364,16 +365,10 @@ static void weights_of_any_length(void **unused)
 int main(void)
 {
     static const char *const wanted[] = {"vulkan:0", "opencl:0"};
-    const char *required = getenv("GYRE_TEST_REQUIRE");
     for (size_t i = 0; i < GYRE_COUNT(wanted); i++) {
-        gyre_device *device = NULL;
-        char backend[16];
-        gyre_error err = {0};
-        snprintf(backend, sizeof backend, "%.6s", wanted[i]);
-        if (gyre_device_open(wanted[i], NULL, &device, &err) == GYRE_OK) devices[n_devices++] = wanted[i];
-        else fprintf(stderr, "skipped: %s\n", err.message);
-        gyre_device_close(device);
-        if (!device && required && strstr(required, backend)) return 1;
+        const int missing = device_probe(wanted[i]);
+        if (missing == 1) return 1;
+        if (!missing) devices[n_devices++] = wanted[i];
     }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(reductions_are_whole),  cmocka_unit_test(products_are_whole),
