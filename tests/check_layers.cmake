@@ -82,6 +82,27 @@ foreach(file ${files})
   endforeach()
 endforeach()
 
+# ---- who knows an op
+# GPU backends know buffers, kernels and submissions: an op's name (or one of its kernels') as a string there would be a
+# special case for it.
+file(STRINGS ${root}/runtime/core/ops.def rows REGEX "^OP\\(")
+list(TRANSFORM rows REPLACE "^OP\\( *([A-Za-z0-9_]+).*" "\\1")
+list(LENGTH rows n_ops)
+list(JOIN rows "|" ops)
+set(n_blind 0)
+foreach(file ${files})
+  if(file MATCHES "^backends/((vulkan|opencl|null)/)?[a-z_0-9]+\\.[ch]$")
+    math(EXPR n_blind "${n_blind} + 1")
+    file(READ ${root}/${file} text)
+    if(text MATCHES "\"(${ops})(_[a-z0-9_]+)?\"")
+      message(SEND_ERROR "${file}: names an op, ${CMAKE_MATCH_0}; only runtime/graph, runtime/core and backends/cpu know ops")
+    endif()
+  endif()
+endforeach()
+if(n_ops LESS 10 OR n_blind LESS 10)
+  message(FATAL_ERROR "only ${n_ops} ops, ${n_blind} files of backends found: this check looks in the wrong place")
+endif()
+
 # ---- lengths and paths
 set(n_checked 0)
 foreach(file ${files})

@@ -10,15 +10,17 @@
 #include <CL/cl_ext.h>
 
 // Every entry point that is used, all of OpenCL 1.2. Looked up when the library is opened.
+// clang-format off
 #define OCL_API(X)                                                                                                     \
-    X(GetPlatformIDs)                                                                                                  \
-    X(GetPlatformInfo) X(GetDeviceIDs) X(GetDeviceInfo) X(CreateContext) X(ReleaseContext) X(CreateCommandQueue)       \
-        X(ReleaseCommandQueue) X(Flush) X(Finish) X(CreateBuffer) X(ReleaseMemObject) X(EnqueueWriteBuffer)            \
-            X(EnqueueReadBuffer) X(EnqueueMigrateMemObjects) X(CreateProgramWithSource) X(CreateProgramWithBinary)     \
-                X(BuildProgram) X(GetProgramInfo) X(GetProgramBuildInfo) X(ReleaseProgram) X(CreateKernel)             \
-                    X(SetKernelArg) X(GetKernelWorkGroupInfo) X(ReleaseKernel) X(EnqueueNDRangeKernel)                 \
-                        X(WaitForEvents) X(GetEventProfilingInfo) X(ReleaseEvent)                                      \
-                            X(GetExtensionFunctionAddressForPlatform)
+    X(GetPlatformIDs) X(GetPlatformInfo) X(GetDeviceIDs) X(GetDeviceInfo)                                              \
+    X(CreateContext) X(ReleaseContext) X(CreateCommandQueue) X(ReleaseCommandQueue) X(Flush) X(Finish)                 \
+    X(CreateBuffer) X(ReleaseMemObject) X(EnqueueWriteBuffer) X(EnqueueReadBuffer)                                     \
+    X(EnqueueMigrateMemObjects)                                                                                        \
+    X(CreateProgramWithSource) X(CreateProgramWithBinary) X(BuildProgram) X(GetProgramInfo)                            \
+    X(GetProgramBuildInfo) X(ReleaseProgram) X(CreateKernel) X(SetKernelArg) X(GetKernelWorkGroupInfo)                 \
+    X(ReleaseKernel) X(EnqueueNDRangeKernel) X(WaitForEvents) X(GetEventProfilingInfo) X(ReleaseEvent)                 \
+    X(GetExtensionFunctionAddressForPlatform)
+// clang-format on
 
 struct ocl_api {
 #define X(name) __typeof__(cl##name) *name;

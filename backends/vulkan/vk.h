@@ -15,40 +15,39 @@
 
 #include <vulkan/vulkan.h>
 
+// clang-format off
 #define VK_GLOBAL_FUNCTIONS(X)                                                                                         \
-    X(CreateInstance)                                                                                                  \
-    X(EnumerateInstanceVersion) X(EnumerateInstanceExtensionProperties) X(EnumerateInstanceLayerProperties)
+    X(CreateInstance) X(EnumerateInstanceVersion) X(EnumerateInstanceExtensionProperties)                              \
+    X(EnumerateInstanceLayerProperties)
 #define VK_INSTANCE_FUNCTIONS(X)                                                                                       \
-    X(DestroyInstance)                                                                                                 \
-    X(EnumeratePhysicalDevices) X(EnumerateDeviceExtensionProperties) X(GetPhysicalDeviceProperties)                   \
-        X(GetPhysicalDeviceProperties2) X(GetPhysicalDeviceFeatures2) X(GetPhysicalDeviceMemoryProperties)             \
-            X(GetPhysicalDeviceQueueFamilyProperties) X(CreateDevice) X(GetDeviceProcAddr)
+    X(DestroyInstance) X(EnumeratePhysicalDevices) X(EnumerateDeviceExtensionProperties)                               \
+    X(GetPhysicalDeviceProperties) X(GetPhysicalDeviceProperties2) X(GetPhysicalDeviceFeatures2)                       \
+    X(GetPhysicalDeviceMemoryProperties) X(GetPhysicalDeviceQueueFamilyProperties) X(CreateDevice)                     \
+    X(GetDeviceProcAddr)
 #define VK_OPTIONAL_FUNCTIONS(X) /* NULL where the extension is not enabled */                                         \
     X(CreateDebugUtilsMessengerEXT) X(DestroyDebugUtilsMessengerEXT) X(SetDebugUtilsObjectNameEXT)
 #define VK_DEVICE_FUNCTIONS(X)                                                                                         \
-    X(DestroyDevice)                                                                                                   \
-    X(GetDeviceQueue) X(AllocateMemory) X(FreeMemory) X(MapMemory) X(CreateBuffer) X(DestroyBuffer)                    \
-        X(GetBufferMemoryRequirements) X(BindBufferMemory) X(CreateShaderModule) X(DestroyShaderModule)                \
-            X(CreateDescriptorSetLayout) X(DestroyDescriptorSetLayout) X(CreatePipelineLayout)                         \
-                X(DestroyPipelineLayout) X(CreatePipelineCache) X(DestroyPipelineCache) X(GetPipelineCacheData)        \
-                    X(CreateComputePipelines) X(DestroyPipeline) X(CreateDescriptorPool) X(DestroyDescriptorPool)      \
-                        X(AllocateDescriptorSets) X(UpdateDescriptorSets) X(CreateCommandPool) X(DestroyCommandPool)   \
-                            X(AllocateCommandBuffers) X(BeginCommandBuffer) X(EndCommandBuffer) X(CmdBindPipeline)     \
-                                X(CmdBindDescriptorSets) X(CmdPushConstants) X(CmdDispatch) X(CmdPipelineBarrier)      \
-                                    X(CmdCopyBuffer) X(CreateQueryPool) X(DestroyQueryPool) X(CmdResetQueryPool)       \
-                                        X(CmdWriteTimestamp) X(GetQueryPoolResults) X(CreateFence) X(DestroyFence)     \
-                                            X(ResetFences) X(GetFenceStatus) X(WaitForFences) X(QueueSubmit)
+    X(DestroyDevice) X(GetDeviceQueue) X(AllocateMemory) X(FreeMemory) X(MapMemory) X(CreateBuffer)                    \
+    X(DestroyBuffer) X(GetBufferMemoryRequirements) X(BindBufferMemory) X(CreateShaderModule)                          \
+    X(DestroyShaderModule) X(CreateDescriptorSetLayout) X(DestroyDescriptorSetLayout) X(CreatePipelineLayout)          \
+    X(DestroyPipelineLayout) X(CreatePipelineCache) X(DestroyPipelineCache) X(GetPipelineCacheData)                    \
+    X(CreateComputePipelines) X(DestroyPipeline) X(CreateDescriptorPool) X(DestroyDescriptorPool)                      \
+    X(AllocateDescriptorSets) X(UpdateDescriptorSets) X(CreateCommandPool) X(DestroyCommandPool)                       \
+    X(AllocateCommandBuffers) X(BeginCommandBuffer) X(EndCommandBuffer) X(CmdBindPipeline)                             \
+    X(CmdBindDescriptorSets) X(CmdPushConstants) X(CmdDispatch) X(CmdPipelineBarrier) X(CmdCopyBuffer)                 \
+    X(CreateQueryPool) X(DestroyQueryPool) X(CmdResetQueryPool) X(CmdWriteTimestamp) X(GetQueryPoolResults)            \
+    X(CreateFence) X(DestroyFence) X(ResetFences) X(GetFenceStatus) X(WaitForFences) X(QueueSubmit)
 
 struct vk_functions {
     PFN_vkGetInstanceProcAddr GetInstanceProcAddr;
 #define X(name) PFN_vk##name name;
-    VK_GLOBAL_FUNCTIONS(X)
-    VK_INSTANCE_FUNCTIONS(X) VK_OPTIONAL_FUNCTIONS(X) VK_DEVICE_FUNCTIONS(X)
+    VK_GLOBAL_FUNCTIONS(X) VK_INSTANCE_FUNCTIONS(X) VK_OPTIONAL_FUNCTIONS(X) VK_DEVICE_FUNCTIONS(X)
 #undef X
 #ifdef VK_KHR_cooperative_matrix
-        PFN_vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR GetPhysicalDeviceCooperativeMatrixPropertiesKHR;
+    PFN_vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR GetPhysicalDeviceCooperativeMatrixPropertiesKHR;
 #endif
 };
+// clang-format on
 
 enum {
     VK_MAX_DEVICES = 16,
