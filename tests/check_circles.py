@@ -25,7 +25,6 @@ KNOWN_UNITS = [
     {"cli/compare/plot", "cli/compare/report"},
 ]
 KNOWN_FOLDERS = [
-    {"runtime/source", "runtime/text"},
     {"quantizer", "quantizer/file", "quantizer/pass", "quantizer/recipe", "quantizer/report", "quantizer/round",
      "quantizer/transform"},
     {"cli", "cli/compare"},
