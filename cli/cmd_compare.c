@@ -2,6 +2,7 @@
 #include "cli/cli.h"
 #include "cli/compare/compare.h"
 #include "cli/compare/cells.h"
+#include "cli/threads.h"
 #include "runtime/util/file.h"
 
 #include <gyre/gyre_quantize.h>
@@ -263,6 +264,7 @@ static int run(int argc, char **argv)
         status = cli_usage("missing option (--text FILE): gyre compare needs a text; see gyre compare --help");
     if (status < 0) status = parse_settings(c, &o);
     if (status < 0) status = take_recipes(c, &o, names);
+    cli_threads_for_products();
     if (status < 0) status = compare(c, &o);
     free(c);
     return status;

@@ -1,5 +1,6 @@
 // gyre quantize: an ordinary model in, rotated int4 weights out, with plain rounding measured beside it.
 #include "cli/cli.h"
+#include "cli/threads.h"
 
 #include <gyre/gyre_quantize.h>
 #include <math.h>
@@ -110,6 +111,7 @@ static int run(int argc, char **argv)
     p.n_calib = calib.n;
     gyre_error err = {0};
     gyre_quantize_summary summary = {0};
+    cli_threads_for_products();
     if (gyre_quantize(&p, &summary, &err) != GYRE_OK) return cli_fail(&err);
     print_summary(&p, &summary);
     gyre_quantize_summary_free(&summary);

@@ -1,5 +1,6 @@
 // gyre reproduce: make a file again from its manifest and compare every byte's hash.
 #include "cli/cli.h"
+#include "cli/threads.h"
 
 #include <gyre/gyre_quantize.h>
 #include <stdio.h>
@@ -44,6 +45,7 @@ static int run(int argc, char **argv)
     p.n_calib = calib.n;
     gyre_error err = {0};
     gyre_reproduce_result result;
+    cli_threads_for_products();
     const bool ok = gyre_reproduce(&p, &result, &err) == GYRE_OK;
     cli_progress_end();
     int failed = 0;

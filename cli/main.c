@@ -1,6 +1,7 @@
 // The program: picks a command. Exit status: 0 done, 1 failed (one line on stderr), 2 wrong usage, 3 no usable device,
 // 130 interrupted, 141 the reader of standard output went away.
 #include "cli/cli.h"
+#include "cli/threads.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -43,6 +44,7 @@ static int command(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+    cli_threads_begin(argv);
     cli_begin();
     return cli_end(command(argc, argv));
 }
