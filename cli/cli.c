@@ -1,5 +1,6 @@
 // See cli.h.
 #include "cli/cli.h"
+#include "cli/guard.h"
 
 #include "runtime/util/file.h"
 
@@ -43,6 +44,7 @@ void cli_begin(void)
     for (int fd = 0; fd < 3; fd++) // the wrong way round: writing to a closed output fails as it should
         if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == 1 ? O_RDONLY : fd == 0 ? O_WRONLY : O_RDWR) != fd) break;
     catch_signals();
+    cli_guard_mappings();
 }
 
 // The reader of a pipe has gone: what is printed is wanted by nobody, and no fault.

@@ -43,8 +43,12 @@ struct cli_tokens {
     const char *pre;
     bool bos, no_bos;
 };
+#define CLI_PRE_OPTION(t)                                                                                              \
+    {                                                                                                                  \
+        "--pre", "NAME", "pre-tokenizer, where a GGUF file names none or a wrong one", CLI_TEXT, &(t).pre, 0, 0, NULL  \
+    }
 #define CLI_TOKEN_OPTIONS(t)                                                                                           \
-    {"--pre", "NAME", "pre-tokenizer, where a GGUF file names none or a wrong one", CLI_TEXT, &(t).pre, 0, 0, NULL},   \
+    CLI_PRE_OPTION(t),                                                                                                 \
         {"--bos", NULL, "begin with a BOS token whatever the model says", CLI_FLAG, &(t).bos, 0, 0, NULL},             \
     {                                                                                                                  \
         "--no-bos", NULL, "begin without a BOS token", CLI_FLAG, &(t).no_bos, 0, 0, NULL                               \

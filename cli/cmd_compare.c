@@ -146,9 +146,9 @@ static json_t *head(const struct compare *c)
 {
     char seed[24];
     snprintf(seed, sizeof seed, "%llu", (unsigned long long)c->seed); // a string: JSON numbers end at 2^53
-    return json_pack("{s:s, s:s, s:s, s:i, s:i, s:i, s:s, s:s, s:[]}", "model", cli_base_name(c->model), "model_sha256",
-                     c->model_sha, "gyre", GYRE_VERSION, "ctx", (int)c->ctx, "windows", (int)c->windows, "reference_k",
-                     (int)c->reference_k, "seed", seed, "profile", c->profile, "rows");
+    return json_pack("{s:o, s:s, s:s, s:i, s:i, s:i, s:s, s:s, s:[]}", "model", cli_json_text(cli_base_name(c->model)),
+                     "model_sha256", c->model_sha, "gyre", GYRE_VERSION, "ctx", (int)c->ctx, "windows", (int)c->windows,
+                     "reference_k", (int)c->reference_k, "seed", seed, "profile", c->profile, "rows");
 }
 
 // Nothing that is written may be something that is read, or the other thing that is written.

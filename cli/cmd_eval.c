@@ -154,7 +154,7 @@ static int eval_model(struct eval *e)
         const gyre_engine_params params = {.act = 16, .kv = 16, .context = e->ctx, .log = cli_log(e->json)};
         GYRE_GO(gyre_engine_open_beside(engine, e->reference, &params, &reference, &err));
     }
-    GYRE_GO(cli_texts_tokenize(&e->texts, engine, &err));
+    GYRE_GO(cli_texts_tokenize(&e->texts, engine, e->engine.tokens.bos ? e->ctx : 0, &err));
     gyre_eval_text texts[CLI_LIST_MAX];
     gyre_eval_result each[CLI_LIST_MAX], all;
     const gyre_eval_params params = {.ctx = e->ctx,
@@ -190,6 +190,9 @@ static int run(int argc, char **argv)
         {"--reference-k", "K", "logits of a token to store; the others count as one (64)", CLI_U32, &e.save_k, 1,
          1 << 24, NULL},
         CLI_ENGINE_OPTIONS(e.engine),
+        CLI_PRE_OPTION(e.engine.tokens),
+        {"--bos", NULL, "begin every window with a BOS token; default: without", CLI_FLAG, &e.engine.tokens.bos, 0, 0,
+         NULL},
         {"--json", NULL, "machine-readable output", CLI_FLAG, &e.json, 0, 0, NULL},
     };
     const int stop = cli_parse(&cli_eval, options, sizeof options / sizeof *options, argc, argv, &e.model);

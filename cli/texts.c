@@ -45,14 +45,36 @@ gyre_status cli_texts_read(const struct cli_list *paths, struct cli_texts *out, 
     return GYRE_OK;
 }
 
-gyre_status cli_texts_tokenize(struct cli_texts *texts, const gyre_engine *engine, gyre_error *err)
+// Windows lie end to end, so that a BOS before every window - 1 tokens of the text begins each of them.
+static gyre_status put_bos(struct cli_text *t, const gyre_engine *engine, uint32_t window, gyre_error *err)
+{
+    uint32_t *bos = NULL;
+    size_t n_bos = 0;
+    const gyre_status st = gyre_tokenize(engine, "", 0, GYRE_TEXT_BOS, &bos, &n_bos, err);
+    if (st != GYRE_OK) return st;
+    const uint32_t token = bos[0];
+    gyre_free(bos);
+    uint32_t *out = malloc((t->n_tokens + t->n_tokens / (window - 1) + 1) * sizeof *out);
+    if (!out) return gyre_fail(err, GYRE_E_NOMEM, "cannot tokenize (%s): out of memory", t->path);
+    size_t n = 0;
+    for (size_t i = 0; i < t->n_tokens; i++) {
+        if (i % (window - 1) == 0) out[n++] = token;
+        out[n++] = t->tokens[i];
+    }
+    gyre_free(t->tokens);
+    t->tokens = out;
+    t->n_tokens = n;
+    return GYRE_OK;
+}
+
+gyre_status cli_texts_tokenize(struct cli_texts *texts, const gyre_engine *engine, uint32_t bos_window, gyre_error *err)
 {
     for (uint32_t i = 0; i < texts->n; i++) {
         struct cli_text *t = &texts->text[i];
         free(t->tokens);
         t->tokens = NULL;
-        const gyre_status st =
-            gyre_tokenize(engine, t->bytes, t->n_bytes, GYRE_TEXT_SPECIAL, &t->tokens, &t->n_tokens, err);
+        gyre_status st = gyre_tokenize(engine, t->bytes, t->n_bytes, GYRE_TEXT_SPECIAL, &t->tokens, &t->n_tokens, err);
+        if (st == GYRE_OK && bos_window) st = put_bos(t, engine, bos_window, err);
         if (st != GYRE_OK) return st;
     }
     return GYRE_OK;

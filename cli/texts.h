@@ -21,7 +21,9 @@ struct cli_texts {
 // Reads all files. Bytes that are no UTF-8 are evaluated as they are, after a line on stderr. Free with cli_texts_free, also
 // after a failure.
 gyre_status cli_texts_read(const struct cli_list *paths, struct cli_texts *out, gyre_error *err);
-gyre_status cli_texts_tokenize(struct cli_texts *texts, const gyre_engine *engine, gyre_error *err);
+// Without BOS, or (bos_window > 0) with one at the beginning of every window of that many tokens.
+gyre_status cli_texts_tokenize(struct cli_texts *texts, const gyre_engine *engine, uint32_t bos_window,
+                               gyre_error *err);
 void cli_texts_free(struct cli_texts *texts);
 
 // As gyre_eval_texts takes them; out[CLI_LIST_MAX].

@@ -8,6 +8,7 @@
 #include "quantizer/round/products.h"
 #include "quantizer/run_report.h"
 #include "quantizer/pass/summary.h"
+#include "runtime/text/tokenizer.h"
 #include "runtime/util/base.h"
 #include "runtime/util/clock.h"
 #include "runtime/util/file.h"
@@ -268,6 +269,27 @@ static gyre_status make_choice(struct run *r, gyre_error *err)
     return st;
 }
 
+static void ignore_entry(void *user, const struct gyre_meta *meta)
+{
+    (void)user;
+    (void)meta;
+}
+
+// A file whose tokenizer nothing here can run is made all the same (the weights are what was asked for, and other
+// programs may know it), but not without a word before the work. Its guesses are logged too.
+static gyre_status check_tokenizer(const gyre_quantize_params *params, const struct gyre_plan *p, gyre_error *err)
+{
+    gyre_tokenizer *tokenizer = NULL;
+    gyre_error why = {0};
+    GYRE_TRY(gyre_tokenizer_write(p->source, p->hp.vocab, !p->set.full, ignore_entry, NULL, err));
+    const gyre_status st = gyre_tokenizer_create(p->source, NULL, &params->log, &tokenizer, &why);
+    gyre_tokenizer_destroy(tokenizer);
+    if (st == GYRE_E_NOMEM) return gyre_fail(err, st, "%s", why.message);
+    if (st != GYRE_OK)
+        gyre_logf(&params->log, GYRE_LOG_WARN, "quantize: %s; the result will not run either", why.message);
+    return GYRE_OK;
+}
+
 // ---- entry ------------------------------------------------------------------------------------------------
 
 gyre_status gyre_quantize(const gyre_quantize_params *given, gyre_quantize_summary *summary, gyre_error *err)
@@ -284,7 +306,10 @@ gyre_status gyre_quantize(const gyre_quantize_params *given, gyre_quantize_summa
     if (summary) *summary = (gyre_quantize_summary){0};
     GYRE_GO(gyre_output_check(params, err));
     GYRE_GO(gyre_source_open(params->source, &source, err));
+    if (gyre_source_note(source))
+        gyre_logf(&params->log, GYRE_LOG_WARN, "quantize: %s: %s", params->source, gyre_source_note(source));
     GYRE_GO(gyre_plan_begin(params, source, &r.plan, err));
+    GYRE_GO(check_tokenizer(params, &r.plan, err));
     GYRE_GO(make_choice(&r, err));
     GYRE_GO(gyre_calibration_open(params, &r.plan, &r.calibration, err));
     if (summary) GYRE_GO(gyre_summary_open(params, &r.plan, &r.summary, err));
@@ -303,6 +328,7 @@ gyre_status gyre_quantize(const gyre_quantize_params *given, gyre_quantize_summa
         GYRE_GO(gyre_report_write(params->report_dir, &known, err));
     }
     GYRE_GO(gyre_manifest_text(&r.out, &manifest, err));
+    GYRE_GO(gyre_source_unchanged(source, err));
     GYRE_GO(gyre_output_finish(&r.out, manifest, strlen(manifest), err));
     if (summary) summary->seconds = 1e-9 * (double)(gyre_clock_ns() - r.started);
 done:

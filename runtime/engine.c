@@ -79,6 +79,7 @@ static gyre_status open_on(gyre_device *device, const char *path, const gyre_eng
     GYRE_TRY(gyre_tokenizer_create(e->source, p->pre, &e->log, &e->tokenizer, err));
     struct load_progress progress = {p};
     GYRE_TRY(gyre_llama_load(device, e->source, on_load, &progress, &e->model, err));
+    GYRE_TRY(gyre_source_unchanged(e->source, err));
     const struct gyre_hparams *hp = &e->model.hp;
     e->precision =
         (struct gyre_precision){p->act ? p->act : hp->act_bits, p->kv ? p->kv : hp->kv_bits, hp->act_clip, hp->kv_clip};

@@ -169,7 +169,7 @@ static json_t *add_results(const struct compare *c, const gyre_eval_result *each
     bool failed = !texts || !total || !row;
     for (uint32_t i = 0; i < c->texts.n && !failed; i++) {
         const struct cli_text *t = &c->texts.text[i];
-        json_t *text = json_pack("{s:s}", "text", twice(&c->texts, i) ? t->path : t->name);
+        json_t *text = json_pack("{s:o}", "text", cli_json_text(twice(&c->texts, i) ? t->path : t->name));
         failed = !text || cli_eval_figures(text, &each[i]) || json_array_append(texts, text);
         json_decref(text);
     }
@@ -199,7 +199,8 @@ static gyre_status evaluate(struct compare *c, const char *file, uint32_t act, u
     snprintf(tick.what, sizeof tick.what, "cell %u of %u: evaluating %.80s", c->at, c->total, cli_base_name(file));
     GYRE_GO(gyre_engine_open(file, &params, &engine, err));
     gyre_engine_describe(engine, &info);
-    if (!c->texts.text[0].tokens) GYRE_GO(cli_texts_tokenize(&c->texts, engine, err)); // quantizing keeps the tokenizer
+    if (!c->texts.text[0].tokens)
+        GYRE_GO(cli_texts_tokenize(&c->texts, engine, 0, err)); // quantizing keeps the tokenizer
     cli_texts_for_eval(&c->texts, texts);
     const uint32_t k = c->reference_k < info.vocab ? c->reference_k : info.vocab;
     const gyre_eval_params how = {.ctx = c->ctx,
@@ -333,8 +334,8 @@ static gyre_status need_weights(struct compare *c, const struct compare_recipe *
     const double seconds = 1e-9 * (double)(gyre_clock_ns() - start);
     if (st != GYRE_OK) return st;
     GYRE_TRY(weigh(path, &bits, &bytes, err));
-    *record = json_pack("{s:s, s:f, s:f, s:f}", "file", cli_base_name(path), "bits_per_weight", bits, "bytes", bytes,
-                        "quantize_seconds", seconds);
+    *record = json_pack("{s:o, s:f, s:f, s:f}", "file", cli_json_text(cli_base_name(path)), "bits_per_weight", bits,
+                        "bytes", bytes, "quantize_seconds", seconds);
     if (!*record) return no_memory(err);
     const gyre_status put = cli_cells_put(&c->cells, "weights", key, *record, err);
     json_decref(*record); // the journal has it
@@ -389,7 +390,7 @@ gyre_status compare_cell(struct compare *c, const struct compare_recipe *r, cons
     }
     cli_progress_end();
     fprintf(stderr, "%s %s failed: %s\n", r->label, setting, err->message);
-    json_object_set_new(*row, "failed", json_string(err->message));
+    json_object_set_new(*row, "failed", cli_json_text(err->message));
     return GYRE_OK;
 }
 

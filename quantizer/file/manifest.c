@@ -1,6 +1,7 @@
 // See manifest.h.
 #include "quantizer/file/manifest.h"
 #include "quantizer/pass/search.h"
+#include "runtime/source/json_file.h"
 #include "runtime/util/file.h"
 
 #include <cblas.h>
@@ -52,6 +53,20 @@ static int is_model_file(const struct dirent *entry)
     return ends(entry->d_name, ".safetensors") || ends(entry->d_name, ".json");
 }
 
+static gyre_status add_file(json_t *files, const char *name, const char *hex, gyre_error *err)
+{
+    json_t *key = gyre_json_text(name);
+    const char *text = json_string_value(key);
+    gyre_status st = GYRE_OK;
+    if (text && json_object_get(files, text))
+        st = gyre_fail(err, GYRE_E_UNSUPPORTED,
+                       "cannot list folder: two names (%s) differ only in bytes that are no UTF-8; rename one", text);
+    else if (!text || json_object_set_new(files, text, json_string(hex)))
+        st = gyre_fail(err, GYRE_E_NOMEM, "out of memory for the manifest");
+    json_decref(key);
+    return st;
+}
+
 static gyre_status hash_folder(const char *path, json_t *base, gyre_error *err)
 {
     struct dirent **entries = NULL;
@@ -63,7 +78,7 @@ static gyre_status hash_folder(const char *path, json_t *base, gyre_error *err)
         if (st == GYRE_OK && (size_t)snprintf(file, sizeof file, "%s/%s", path, entries[i]->d_name) >= sizeof file)
             st = gyre_fail(err, GYRE_E_IO, "cannot open file (%s): its name is too long", path);
         if (st == GYRE_OK) st = hash_file(file, hex, err);
-        if (st == GYRE_OK) json_object_set_new(files, entries[i]->d_name, json_string(hex));
+        if (st == GYRE_OK) st = add_file(files, entries[i]->d_name, hex, err);
         free(entries[i]);
     }
     free(entries);
@@ -76,7 +91,7 @@ gyre_status gyre_base_identity(const char *path, bool folder, json_t **base, gyr
     char name[256], hex[GYRE_SHA256_HEX];
     gyre_status st = GYRE_OK;
     base_name(path, name, sizeof name);
-    *base = json_pack("{s:s}", "name", name);
+    *base = json_pack("{s:o}", "name", gyre_json_text(name));
     if (!*base) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the manifest");
     if (folder) st = hash_folder(path, *base, err);
     else if ((st = hash_file(path, hex, err)) == GYRE_OK) json_object_set_new(*base, "sha256", json_string(hex));

@@ -87,12 +87,6 @@ static void put_meta(void *user, const struct gyre_meta *m)
 gyre_status gyre_plan_metadata(struct gyre_plan *p, gyre_error *err)
 {
     struct gyre_gguf *g = &p->gguf;
-    if (!p->set.full && !gyre_source_has(p->source, "tokenizer.ggml.model") &&
-        gyre_source_has(p->source, "tokenizer.huggingface.json"))
-        return gyre_fail(
-            err, GYRE_E_UNSUPPORTED,
-            "cannot write profile portable (%s): GGUF's keys cannot express its tokenizer; use profile full",
-            gyre_source_path(p->source));
     gyre_gguf_string(g, "general.architecture", arch(p));
     if (!p->set.full)
         gyre_gguf_u32(g, "general.file_type",

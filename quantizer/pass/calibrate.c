@@ -8,6 +8,7 @@
 #include "quantizer/pass/layer.h"
 #include "quantizer/transform/rotate.h"
 #include "runtime/core/codec.h"
+#include "runtime/source/json_file.h"
 #include "runtime/util/base.h"
 
 #include <cblas.h>
@@ -170,7 +171,8 @@ json_t *gyre_calibration_identity(const gyre_calibration *c)
     json_t *texts = json_array();
     for (uint32_t i = 0; texts && i < c->text.n_sources; i++) {
         const struct gyre_calib_source *s = &c->text.source[i];
-        json_t *row = json_pack("{s:s, s:I, s:s}", "name", s->name, "bytes", (json_int_t)s->bytes, "sha256", s->sha256);
+        json_t *row = json_pack("{s:o, s:I, s:s}", "name", gyre_json_text(s->name), "bytes", (json_int_t)s->bytes,
+                                "sha256", s->sha256);
         if (row && !*s->name) json_object_set_new(row, "bundled", json_true());
         if (json_array_append_new(texts, row)) {
             json_decref(texts);

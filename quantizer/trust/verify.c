@@ -378,6 +378,8 @@ gyre_status gyre_verify(const gyre_verify_params *given, gyre_verify_result *res
         c->ok = st == GYRE_OK;
         if (!c->ok) snprintf(c->detail, sizeof c->detail, "%s", why.message);
     }
+    if (st == GYRE_OK) st = gyre_source_unchanged(v.file, &why);
+    if (st == GYRE_OK && v.base) st = gyre_source_unchanged(v.base, &why);
     if (st == GYRE_OK && !params->base) worst_recorded(&v);
     if (st != GYRE_OK && err) *err = why;
     gyre_hparams_free(&v.hp);

@@ -1,5 +1,9 @@
 // See json_file.h.
 #include "runtime/source/json_file.h"
+#include "runtime/util/utf8.h"
+
+#include <stdlib.h>
+#include <string.h>
 
 gyre_status gyre_json_parse(const char *path, const char *data, uint64_t bytes, json_t **out, gyre_error *err)
 {
@@ -12,4 +16,17 @@ gyre_status gyre_json_parse(const char *path, const char *data, uint64_t bytes, 
         if ((unsigned char)*p < 32 || *p == 127) *p = '?';
     return gyre_fail(err, GYRE_E_FORMAT, "cannot read JSON (%s): line %d, column %d: %s", path, why.line, why.column,
                      why.text);
+}
+
+json_t *gyre_json_text(const char *text)
+{
+    const size_t n = strlen(text);
+    struct gyre_utf8_stream stream = {0};
+    char *valid = malloc(3 * n + 16);
+    if (!valid) return NULL;
+    uint64_t length = gyre_utf8_stream_push(&stream, text, n, valid);
+    length += gyre_utf8_stream_flush(&stream, valid + length);
+    json_t *out = json_stringn(valid, length);
+    free(valid);
+    return out;
 }

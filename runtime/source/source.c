@@ -15,11 +15,20 @@
 
 gyre_status gyre_source_map(gyre_source *source, const char *path, struct gyre_file_map *out, gyre_error *err)
 {
-    struct gyre_file_map *maps = realloc(source->maps, (source->n_maps + 1) * sizeof *maps);
+    struct source_map *maps = realloc(source->maps, (source->n_maps + 1) * sizeof *maps);
     if (!maps) return gyre_fail(err, GYRE_E_NOMEM, "cannot read model (%s): out of memory", source->path);
     source->maps = maps;
+    const char *name = gyre_arena_strdup(&source->arena, path);
+    if (!name) return gyre_fail(err, GYRE_E_NOMEM, "cannot read model (%s): out of memory", source->path);
     GYRE_TRY(gyre_file_map(path, out, err));
-    maps[source->n_maps++] = *out;
+    maps[source->n_maps++] = (struct source_map){name, *out};
+    return GYRE_OK;
+}
+
+gyre_status gyre_source_unchanged(const gyre_source *source, gyre_error *err)
+{
+    for (uint64_t i = 0; i < source->n_maps; i++)
+        GYRE_TRY(gyre_file_unchanged(&source->maps[i].file, source->maps[i].path, err));
     return GYRE_OK;
 }
 
@@ -153,8 +162,8 @@ uint64_t gyre_source_tensor_count(const gyre_source *source) { return source->n_
 const unsigned char *gyre_source_bytes(const gyre_source *source, uint64_t *bytes)
 {
     const bool file = source->container == GYRE_CONTAINER_GGUF && source->n_maps == 1;
-    *bytes = file ? source->maps[0].size : 0;
-    return file ? source->maps[0].data : NULL;
+    *bytes = file ? source->maps[0].file.size : 0;
+    return file ? source->maps[0].file.data : NULL;
 }
 
 const char *gyre_source_file(const gyre_source *source, const char *name, uint64_t *bytes)

@@ -30,6 +30,10 @@ struct gyre_tensor {
 gyre_status gyre_source_open(const char *path, gyre_source **out, gyre_error *err) GYRE_MUST_USE;
 void gyre_source_close(gyre_source *source);
 
+// Whether the files are still those that were opened: what was read through the mapping was one model. GYRE_E_IO names
+// the one that was changed. To be asked before something made from a source counts as done.
+gyre_status gyre_source_unchanged(const gyre_source *source, gyre_error *err) GYRE_MUST_USE;
+
 const char *gyre_source_path(const gyre_source *source);
 gyre_container gyre_source_container(const gyre_source *source);
 // All bytes of a GGUF file, in which its tensors lie; NULL for a folder.

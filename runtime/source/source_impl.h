@@ -17,7 +17,10 @@ struct gyre_source {
     char *path;
     gyre_container container;
     struct gyre_arena arena; // keys, names, texts, and the values of an HF source
-    struct gyre_file_map *maps;
+    struct source_map {
+        const char *path;
+        struct gyre_file_map file;
+    } * maps;
     uint64_t n_maps;
     struct source_meta *metas;
     uint64_t n_metas, cap_metas;

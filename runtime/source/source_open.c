@@ -28,7 +28,7 @@ done:
 void gyre_source_close(gyre_source *source)
 {
     if (!source) return;
-    for (uint64_t i = 0; i < source->n_maps; i++) gyre_file_unmap(&source->maps[i]);
+    for (uint64_t i = 0; i < source->n_maps; i++) gyre_file_unmap(&source->maps[i].file);
     for (uint32_t i = 0; i < source->n_files; i++) free(source->files[i].text);
     free(source->maps);
     free(source->metas);

@@ -193,6 +193,13 @@ static gyre_status put_json(struct writer *w, const char *json, uint64_t bytes, 
     return GYRE_OK;
 }
 
+static gyre_status inexpressible(const struct writer *w)
+{
+    return gyre_fail(w->err, GYRE_E_UNSUPPORTED,
+                     "cannot write profile portable (%s): GGUF's keys cannot express its tokenizer; use profile full",
+                     w->path);
+}
+
 gyre_status gyre_tokenizer_write(const gyre_source *source, uint32_t vocab, bool plain, gyre_meta_sink put, void *user,
                                  gyre_error *err)
 {
@@ -201,7 +208,11 @@ gyre_status gyre_tokenizer_write(const gyre_source *source, uint32_t vocab, bool
     struct tokenizer_settings settings;
     uint64_t bytes;
     const char *json = gyre_source_file(source, "tokenizer.json", &bytes), *pre = NULL;
-    if (gyre_source_container(source) == GYRE_CONTAINER_GGUF) return GYRE_OK;
+    if (gyre_source_container(source) == GYRE_CONTAINER_GGUF)
+        return !plain || gyre_source_has(source, "tokenizer.ggml.model") ||
+                       !gyre_source_has(source, "tokenizer.huggingface.json")
+                   ? GYRE_OK
+                   : inexpressible(&w);
     gyre_tokenizer *t = gyre_tokenizer_new();
     if (!t) return no_memory(&w);
     GYRE_GO(gyre_tokenizer_settings(source, &settings, err));
@@ -215,10 +226,7 @@ gyre_status gyre_tokenizer_write(const gyre_source *source, uint32_t vocab, bool
             pre = gyre_pre_name(&t->pre, t->nfc, t->ignore_merges);
         st = GYRE_OK;
     }
-    if (json && !pre && plain)
-        GYRE_GO(gyre_fail(
-            err, GYRE_E_UNSUPPORTED,
-            "cannot write profile portable (%s): GGUF's keys cannot express its tokenizer; use profile full", w.path));
+    if (json && !pre && plain) GYRE_GO(inexpressible(&w));
     GYRE_GO(put_ends(&w, &settings));
     if (pre) GYRE_GO(put_keys(&w, t, pre, vocab));
     else if (json) GYRE_GO(put_json(&w, json, bytes, &settings));

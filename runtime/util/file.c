@@ -43,20 +43,38 @@ gyre_status gyre_file_map(const char *path, struct gyre_file_map *out, gyre_erro
 {
     int fd;
     uint64_t size = 0;
+    struct stat info;
+    const void *data = "";
     *out = (struct gyre_file_map){0};
     GYRE_TRY(open_regular(path, &fd, &size, err));
-    const void *data = "";
-    if (size) data = mmap(NULL, (size_t)size, PROT_READ, MAP_PRIVATE, fd, 0);
-    gyre_status st = data == MAP_FAILED ? fail_io(err, "map file", path) : GYRE_OK;
-    close(fd);
-    if (st == GYRE_OK) *out = (struct gyre_file_map){data, size};
+    gyre_status st = fstat(fd, &info) ? fail_io(err, "inspect file", path) : GYRE_OK;
+    if (st == GYRE_OK && size) data = mmap(NULL, (size_t)size, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (data == MAP_FAILED) st = fail_io(err, "map file", path);
+    if (st == GYRE_OK)
+        *out = (struct gyre_file_map){.data = data,
+                                      .size = size,
+                                      .fd = fd,
+                                      .seconds = (int64_t)info.st_mtim.tv_sec,
+                                      .nanoseconds = (int64_t)info.st_mtim.tv_nsec};
+    else close(fd);
     return st;
 }
 
 void gyre_file_unmap(struct gyre_file_map *map)
 {
     if (map->size) munmap((void *)(uintptr_t)map->data, (size_t)map->size);
+    if (map->data) close(map->fd);
     *map = (struct gyre_file_map){0};
+}
+
+gyre_status gyre_file_unchanged(const struct gyre_file_map *map, const char *path, gyre_error *err)
+{
+    struct stat info;
+    if (fstat(map->fd, &info)) return fail_io(err, "inspect file", path);
+    if ((uint64_t)info.st_size == map->size && info.st_mtim.tv_sec == map->seconds &&
+        info.st_mtim.tv_nsec == map->nanoseconds)
+        return GYRE_OK;
+    return gyre_fail(err, GYRE_E_IO, "cannot read file (%s): it was changed while it was read; try again", path);
 }
 
 gyre_status gyre_file_read(const char *path, uint64_t max, char **out, uint64_t *size, gyre_error *err)

@@ -10,13 +10,20 @@
 #include <stdint.h>
 
 // A regular file's bytes, read-only, valid until gyre_file_unmap. An empty file has size 0 and a
-// non-NULL data. A file that another program shortens meanwhile faults on access, as with any mmap.
+// non-NULL data. A file that another program shortens meanwhile faults on access (SIGBUS), as with any mmap; where the
+// cut lies in a page that is still there, zeros are read: see gyre_file_unchanged.
 struct gyre_file_map {
     const unsigned char *data;
     uint64_t size;
+    int fd;                       // of the file, while mapped
+    int64_t seconds, nanoseconds; // when it was last changed
 };
 gyre_status gyre_file_map(const char *path, struct gyre_file_map *out, gyre_error *err) GYRE_MUST_USE;
 void gyre_file_unmap(struct gyre_file_map *map); // accepts a zeroed map; zeroes it
+
+// Whether the mapped file has the size and the time of change that it had when it was mapped: what was read so far was
+// one file. GYRE_E_IO where it has not; `path` names it.
+gyre_status gyre_file_unchanged(const struct gyre_file_map *map, const char *path, gyre_error *err) GYRE_MUST_USE;
 
 // Gives the memory of mapped bytes back (whole pages inside the range); they are read again from the file when needed.
 void gyre_file_forget(const void *mapped, uint64_t bytes);

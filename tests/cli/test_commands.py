@@ -25,6 +25,57 @@ class Options(Case):
         self.assertEqual(ids, self.json("tokenize", self.model, "--text", self.at("t.txt"))["tokens"])
         self.assertEqual(self.done("tokenize", self.model, "-p", "the cat<|im_end|>")[0].split(), [str(i) for i in ids])
 
+    def with_bos(self):
+        """The model with BOS added, as its metadata say."""
+        data, key = self.read(self.model), b"tokenizer.ggml.add_bos_token"
+        at = data.index(key) + len(key) + 4
+        return self.put("bos.gguf", data[:at] + b"\1" + data[at + 1:])
+
+    def test_bos(self):
+        model, ids = self.with_bos(), lambda *args: self.json("tokenize", *args)["tokens"]
+        plain = ids(self.model, "-p", "the cat")
+        self.assertEqual(ids(model, "-p", "the cat"), [0] + plain)
+        self.assertEqual(ids(model, "-p", "<|endoftext|>the cat"), [0] + plain)  # not twice
+        self.assertEqual(ids(model, "-p", "the cat", "--no-bos"), plain)
+        self.assertEqual(ids(self.model, "-p", "the cat", "--bos"), [0] + plain)
+        run = lambda *args: self.json("run", *args, "--device", "cpu", "-n", 6)
+        as_said, without = run(model, "-p", "the cat"), run(model, "-p", "the cat", "--no-bos")
+        self.assertEqual(as_said["prompt_tokens"], without["prompt_tokens"] + 1)
+        self.assertEqual(as_said["tokens"], run(self.model, "-p", "<|endoftext|>the cat")["tokens"])
+        self.assertEqual(as_said["tokens"], run(self.model, "-p", "the cat", "--bos")["tokens"])
+        self.assertEqual(without["tokens"], run(self.model, "-p", "the cat")["tokens"])
+        for command in ("run", "tokenize"):
+            self.fails(2, command, model, "-p", "x", "--bos", "--no-bos", word="--no-bos")
+        # Windows of an evaluation have none unless asked for; then each has one of its ctx tokens.
+        figures = lambda *args: self.json("eval", *args, "--text", self.text, "--device", "cpu", "--ctx", 32, "--windows", 3)
+        self.assertEqual(figures(model)["nll"], figures(self.model)["nll"])
+        bos = figures(model, "--bos")
+        self.assertEqual(bos["tokens"], 3 * 31)
+        self.assertNotEqual(bos["nll"], figures(model)["nll"])
+
+    def test_pre_tokenizer(self):
+        data = self.read(self.model)
+        nameless = self.put("nameless.gguf", data.replace(b"tokenizer.ggml.pre", b"tokenizer.ggml.prX"))
+        strange = self.put("strange.gguf", data.replace(b"smollm", b"martin"))
+        ids = self.json("tokenize", self.model, "-p", "the cat 1234")["tokens"]
+        status, out, err = run("tokenize", nameless, "-p", "the cat 1234", "--json")
+        self.assertEqual((status, err.startswith("warning: "), "default" in err, "--pre" in err), (0, True, True, True), err)
+        for model in (nameless, strange):
+            status, out, err = run("tokenize", model, "-p", "the cat 1234", "--json", "--pre", "smollm")
+            self.assertEqual((status, json.loads(out)["tokens"], err), (0, ids, ""))
+        for command in (("tokenize", strange, "-p", "x"), ("run", strange, "-p", "x", "--device", "cpu"), ("eval", strange, "--text", self.text, "--device", "cpu"),
+                        ("tokenize", self.model, "-p", "x", "--pre", "martin")):
+            self.fails(1, *command, word="smollm")  # among those it knows
+        self.done("run", strange, "-p", "x", "--device", "cpu", "-n", 1, "--pre", "smollm")
+        self.done("eval", strange, "--text", self.text, "--device", "cpu", "--ctx", 32, "--windows", 1, "--pre", "smollm")
+
+    def test_tokenizer_that_nothing_runs(self):
+        data = self.read(self.model)
+        model, out = self.put("spm.gguf", data.replace(b"gpt2", b"llam")), self.at("spm-out.gguf")
+        status, _, err = run("quantize", model, "-o", out, "--recipe", "rtn")
+        warned = [i for i, x in enumerate(err.splitlines()) if x.startswith("warning: ") and "tokenizer" in x]
+        self.assertEqual((status, warned), (0, [0]), err)  # before the work
+
     def test_run(self):
         base = ("run", self.model, "-p", "the cat", "--device", "cpu")
         greedy = self.json(*base, "-n", 12)
@@ -231,6 +282,9 @@ class Options(Case):
         subprocess.run([MAKE_MODEL, hf, "HF"], check=True)
         same = lambda path: self.json("run", path, "-p", "the cat", "--device", "cpu", "-n", 8, "--act", 16, "--kv", 16)["tokens"]
         self.assertEqual(same(hf), same(self.model))
+        self.put("hf/model.safetensors.index.json", b"{}")  # one file goes before an index, with a line
+        status, out, err = run("run", hf, "-p", "the cat", "--device", "cpu", "-n", 1, "--json")
+        self.assertEqual((status, "warning: " in err and "model.safetensors" in err), (0, True), err)
 
     def test_help(self):
         self.assertIn("quantize", self.done("--help")[0])

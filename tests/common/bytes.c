@@ -89,3 +89,32 @@ int save_bytes(const struct bytes *b, const char *path)
     const size_t n = fwrite(b->data, 1, b->size, file);
     return fclose(file) || n != b->size;
 }
+
+void put_number(struct bytes *b, gyre_meta_type type, double v)
+{
+    const int64_t whole = (int64_t)v;
+    const float single = (float)v;
+    switch (type) {
+    case GYRE_META_F32:
+        put(b, &single, 4);
+        return;
+    case GYRE_META_F64:
+        put(b, &v, 8);
+        return;
+    case GYRE_META_U8:
+    case GYRE_META_I8:
+    case GYRE_META_BOOL:
+        put(b, &whole, 1);
+        return;
+    case GYRE_META_U16:
+    case GYRE_META_I16:
+        put(b, &whole, 2);
+        return;
+    case GYRE_META_U32:
+    case GYRE_META_I32:
+        put(b, &whole, 4);
+        return;
+    default:
+        put(b, &whole, 8);
+    }
+}

@@ -21,6 +21,8 @@ void put_string(struct bytes *b, const char *text); // u64 length + bytes
 void put_zeros(struct bytes *b, size_t n);
 void put_align(struct bytes *b, size_t alignment); // zeros up to a multiple
 
+void put_number(struct bytes *b, gyre_meta_type type, double v); // as a value or an element of that type
+
 // GGUF metadata: key, type, value.
 void put_meta_u32(struct bytes *b, const char *key, uint32_t v);
 void put_meta_f32(struct bytes *b, const char *key, float v);

@@ -381,6 +381,134 @@ static void lying_hyper_parameters(void **state)
     free(b.data);
 }
 
+// Puts entries before those of a file; what they say twice gets another name there. Tensors keep their alignment.
+static void put_entries(struct bytes *file, const struct bytes *entries, uint64_t n)
+{
+    struct bytes b = {0}, filler = {0};
+    const size_t bare = entries->size + 8 + 1 + 4 + 8; // a text of no length named "z"
+    put_string(&filler, "z");
+    put_u32(&filler, GYRE_META_STRING);
+    put_u64(&filler, (32 - bare % 32) % 32);
+    for (size_t i = 0; i < (32 - bare % 32) % 32; i++) put_u8(&filler, ' ');
+    uint64_t count;
+    memcpy(&count, file->data + 16, 8);
+    put(&b, file->data, 16);
+    put_u64(&b, count + n + 1);
+    put(&b, entries->data, entries->size);
+    put(&b, filler.data, filler.size);
+    put(&b, file->data + 24, file->size - 24);
+    free(file->data);
+    free(filler.data);
+    *file = b;
+}
+
+enum { ONE = -1 }; // one value, no list
+
+// The same number as other writers put it is the same model; what is no such number is refused by its key.
+static void numbers_in_other_forms(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *key;
+        gyre_meta_type type;
+        int list;
+        double v[2];
+        gyre_status status;
+    } cases[] = {
+        {"llama.block_count", GYRE_META_U8, ONE, {2}, GYRE_OK},
+        {"llama.block_count", GYRE_META_U64, ONE, {2}, GYRE_OK},
+        {"llama.block_count", GYRE_META_F64, ONE, {2}, GYRE_OK},
+        {"llama.block_count", GYRE_META_STRING, ONE, {2}, GYRE_E_FORMAT},
+        {"llama.attention.head_count_kv", GYRE_META_I32, 2, {2, 2}, GYRE_OK},
+        {"llama.attention.head_count_kv", GYRE_META_I32, 2, {2, 4}, GYRE_E_UNSUPPORTED},
+        {"llama.attention.head_count_kv", GYRE_META_I32, 0, {0}, GYRE_E_FORMAT},
+        {"llama.attention.head_count_kv", GYRE_META_STRING, ONE, {2}, GYRE_E_FORMAT},
+        {"llama.feed_forward_length", GYRE_META_I64, 2, {96, 96}, GYRE_OK},
+        {"llama.attention.key_length", GYRE_META_BOOL, ONE, {1}, GYRE_E_FORMAT},
+        {"llama.rope.freq_base", GYRE_META_U32, ONE, {10000}, GYRE_OK},
+        {"llama.rope.freq_base", GYRE_META_F64, 1, {10000}, GYRE_OK},
+        {"llama.rope.freq_base", GYRE_META_STRING, ONE, {1}, GYRE_E_FORMAT},
+        {"llama.rope.dimension_count", GYRE_META_STRING, ONE, {1}, GYRE_E_FORMAT},
+        {"llama.expert_count", GYRE_META_F32, ONE, {0}, GYRE_OK},
+        {"llama.expert_count", GYRE_META_STRING, ONE, {8}, GYRE_E_FORMAT},
+        {"llama.attention.sliding_window", GYRE_META_U32, 2, {0, 64}, GYRE_E_UNSUPPORTED},
+        {"general.architecture", GYRE_META_U32, ONE, {1}, GYRE_E_FORMAT},
+        {"tokenizer.ggml.tokens", GYRE_META_U32, 2, {1, 2}, GYRE_E_FORMAT},
+        {"gyre.act_bits", GYRE_META_STRING, ONE, {8}, GYRE_E_FORMAT},
+        {"gyre.act_clip", GYRE_META_STRING, ONE, {1}, GYRE_E_FORMAT},
+        {"gyre.wgroup", GYRE_META_BOOL, ONE, {0}, GYRE_E_FORMAT},
+    };
+    const struct tiny_options o = tiny_defaults();
+    for (size_t i = 0; i < GYRE_COUNT(cases); i++) {
+        struct bytes b, entry = {0};
+        gyre_error err = {0};
+        const uint64_t n = cases[i].list == ONE ? 1 : (uint64_t)cases[i].list;
+        assert_int_equal(tiny_write_gguf(path, &o), 0);
+        load(&b);
+        put_string(&entry, cases[i].key);
+        for (size_t k = 0; k + strlen(cases[i].key) < b.size; k++) // the file's own entry, if any
+            if (!memcmp(b.data + k, entry.data, entry.size)) b.data[k + 8] = 'x';
+        put_u32(&entry, cases[i].list == ONE ? cases[i].type : GYRE_META_ARRAY);
+        if (cases[i].list != ONE) put_u32(&entry, cases[i].type), put_u64(&entry, n);
+        for (uint64_t k = 0; k < n; k++) {
+            if (cases[i].type == GYRE_META_STRING) put_string(&entry, "8");
+            else put_number(&entry, cases[i].type, cases[i].v[k]);
+        }
+        put_entries(&b, &entry, 1);
+        assert_int_equal(save_bytes(&b, path), 0);
+        expect(cases[i].key, open_all(&err), &err, cases[i].status, cases[i].status ? cases[i].key : NULL);
+        free(entry.data);
+        free(b.data);
+    }
+}
+
+// The factor stands in either of two keys, with or without a type (as llama.cpp reads them).
+static void scaling_in_every_form(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *type, *says;            // NULL: no such key; says: a refusal
+        float factor, old, attention, used; // 0: no such key
+    } cases[] = {
+        {"linear", NULL, 4, 0, 0, 4},     {NULL, NULL, 4, 0, 0, 4},
+        {NULL, NULL, 0, 4, 0, 4},         {"linear", NULL, 0, 4, 0, 4},
+        {"linear", NULL, 0, 0, 0, 1},     {"none", NULL, 4, 0, 0, 1},
+        {"none", NULL, 0, 4, 0, 1},       {NULL, NULL, 4, 8, 0, 4},
+        {NULL, NULL, 4, 0, 1, 4},         {NULL, "attn_factor", 4, 0, 2, 0},
+        {"yarn", "yarn", 4, 0, 0, 0},     {NULL, "factor", -4, 0, 0, 0},
+        {NULL, "factor", 1e-5f, 0, 0, 0}, {"llama3", "factor is missing", 0, 0, 0, 0},
+    };
+    const struct tiny_options o = tiny_defaults();
+    for (size_t i = 0; i < GYRE_COUNT(cases); i++) {
+        struct bytes b, entries = {0};
+        struct gyre_hparams hp;
+        gyre_source *source = NULL;
+        gyre_error err = {0};
+        uint64_t n = 0;
+        assert_int_equal(tiny_write_gguf(path, &o), 0);
+        load(&b);
+        if (cases[i].type) put_meta_string(&entries, "llama.rope.scaling.type", cases[i].type), n++;
+        if (cases[i].factor != 0) put_meta_f32(&entries, "llama.rope.scaling.factor", cases[i].factor), n++;
+        if (cases[i].old != 0) put_meta_f32(&entries, "llama.rope.scale_linear", cases[i].old), n++;
+        if (cases[i].attention != 0) put_meta_f32(&entries, "llama.rope.scaling.attn_factor", cases[i].attention), n++;
+        put_entries(&b, &entries, n);
+        assert_int_equal(save_bytes(&b, path), 0);
+        gyre_status st = gyre_source_open(path, &source, &err);
+        if (st == GYRE_OK) st = gyre_hparams_read(source, &hp, &err);
+        if (cases[i].says ? st == GYRE_OK || !strstr(err.message, cases[i].says) : st != GYRE_OK)
+            fail_msg("case %zu: status %d, \"%s\"", i, st, err.message);
+        if (st == GYRE_OK) {
+            float f[8];
+            gyre_rope_freqs(&hp, NULL, f);
+            assert_true(f[0] == 1 / cases[i].used);
+            gyre_hparams_free(&hp);
+        }
+        gyre_source_close(source);
+        free(entries.data);
+        free(b.data);
+    }
+}
+
 static void lying_tensors(void **state)
 {
     (void)state;
@@ -597,10 +725,16 @@ static int clean(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_truncation),   cmocka_unit_test(missing_files),
-        cmocka_unit_test(lying_headers),      cmocka_unit_test(lying_metadata),
-        cmocka_unit_test(lying_tensor_infos), cmocka_unit_test(lying_hyper_parameters),
-        cmocka_unit_test(lying_tensors),      cmocka_unit_test(not_a_number),
+        cmocka_unit_test(every_truncation),
+        cmocka_unit_test(missing_files),
+        cmocka_unit_test(lying_headers),
+        cmocka_unit_test(lying_metadata),
+        cmocka_unit_test(lying_tensor_infos),
+        cmocka_unit_test(lying_hyper_parameters),
+        cmocka_unit_test(numbers_in_other_forms),
+        cmocka_unit_test(scaling_in_every_form),
+        cmocka_unit_test(lying_tensors),
+        cmocka_unit_test(not_a_number),
         cmocka_unit_test(rotations),
     };
     return cmocka_run_group_tests(tests, NULL, clean);

@@ -193,6 +193,60 @@ static void lying_shards(void **state)
     expect("a shard twice", GYRE_E_FORMAT, "two tensor entries");
 }
 
+// The first weight of the final norm: other for every seed.
+static float first_weight(gyre_source *source)
+{
+    float row[64];
+    const struct gyre_tensor *t = gyre_source_tensor(source, "output_norm.weight");
+    assert_true(t && t->cols == 64);
+    gyre_tensor_rows_f32(t, 0, 1, row);
+    return row[0];
+}
+
+// A model that was saved again as one file may have its old shards and their index beside it: the file is the model.
+static void one_file_goes_before_shards(void **state)
+{
+    (void)state;
+    struct tiny_options o = tiny_defaults();
+    char path[128];
+    float single[2];
+    for (uint64_t seed = 1; seed <= 2; seed++) { // the file is left, the shards of the other model come beside it
+        gyre_source *source = NULL;
+        gyre_error err = {0};
+        o.seed = seed;
+        o.shards = seed == 1 ? 1 : 3;
+        if (seed == 1) assert_int_equal(clean(NULL), 0);
+        assert_int_equal(tiny_write_hf(dir, &o), 0);
+        if (gyre_source_open(dir, &source, &err) != GYRE_OK) fail_msg("%s", err.message);
+        single[seed - 1] = first_weight(source);
+        assert_true((gyre_source_note(source) != NULL) == (seed == 2));
+        gyre_source_close(source);
+    }
+    assert_true(single[0] == single[1]);
+    in_dir("model-00002-of-00003.safetensors", path); // a stale index is no fault
+    assert_int_equal(remove(path), 0);
+    expect("an index without shards", GYRE_OK, NULL);
+    in_dir("model.safetensors", path);
+    assert_int_equal(remove(path), 0);
+    expect("a shard is missing", GYRE_E_IO, "model-00002-of-00003.safetensors");
+}
+
+// What is there and cannot be read is not taken as absent.
+static void broken_links_are_no_absence(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"generation_config.json", "tokenizer_config.json", "tokenizer.json",
+                                        "model.safetensors.index.json", "model.safetensors"};
+    for (size_t i = 0; i < GYRE_COUNT(names); i++) {
+        char path[128];
+        fresh(i == 3 ? 3 : 1);
+        in_dir(names[i], path);
+        remove(path);
+        assert_int_equal(symlink("nowhere", path), 0);
+        expect(names[i], GYRE_E_IO, names[i]);
+    }
+}
+
 // config.json with the first `from` replaced.
 static void change_config(const struct bytes *config, const char *from, const char *to)
 {
@@ -341,8 +395,14 @@ static void not_a_number(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(lying_headers), cmocka_unit_test(every_truncation),       cmocka_unit_test(lying_shards),
-        cmocka_unit_test(lying_configs), cmocka_unit_test(both_spellings_of_rope), cmocka_unit_test(not_a_number),
+        cmocka_unit_test(lying_headers),
+        cmocka_unit_test(every_truncation),
+        cmocka_unit_test(lying_shards),
+        cmocka_unit_test(lying_configs),
+        cmocka_unit_test(both_spellings_of_rope),
+        cmocka_unit_test(not_a_number),
+        cmocka_unit_test(one_file_goes_before_shards),
+        cmocka_unit_test(broken_links_are_no_absence),
     };
     return cmocka_run_group_tests(tests, NULL, clean);
 }

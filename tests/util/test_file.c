@@ -3,6 +3,7 @@
 #include "runtime/util/file.h"
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -137,6 +138,31 @@ static void maps(void **state)
     unlink("pipe");
 }
 
+// A change that no fault shows: zeros are read where the file ended inside a page, other bytes where it was written to.
+static void changes_behind_a_mapping_are_seen(void **state)
+{
+    (void)state;
+    static const struct timespec then[2] = {{.tv_sec = 1000}, {.tv_sec = 1000}};
+    gyre_error err = {0};
+    for (int change = 0; change < 4; change++) {
+        struct gyre_file_map map;
+        ok(gyre_file_write("a", "some bytes", 10, &err), &err);
+        assert_int_equal(utimensat(AT_FDCWD, "a", then, 0), 0);
+        ok(gyre_file_map("a", &map, &err), &err);
+        ok(gyre_file_unchanged(&map, "a", &err), &err);
+        FILE *f = NULL;
+        if (change == 0) assert_int_equal(truncate("a", 4), 0);
+        if (change == 1) assert_non_null(f = fopen("a", "ab"));
+        if (change == 2) assert_non_null(f = fopen("a", "r+b"));
+        if (change == 3) ok(gyre_file_write("a", "another file", 12, &err), &err); // what is mapped is still there
+        if (f) assert_true(fputc('x', f) == 'x' && !fclose(f));
+        if (change < 3) refused(gyre_file_unchanged(&map, "a", &err), GYRE_E_IO, &err, "(a): it was changed");
+        else ok(gyre_file_unchanged(&map, "a", &err), &err);
+        gyre_file_unmap(&map);
+    }
+    unlink("a");
+}
+
 static void reads_are_bounded(void **state)
 {
     (void)state;
@@ -225,6 +251,7 @@ int main(void)
         cmocka_unit_test(failed_writes_leave_the_old_file),
         cmocka_unit_test(commit_renames_or_removes),
         cmocka_unit_test(maps),
+        cmocka_unit_test(changes_behind_a_mapping_are_seen),
         cmocka_unit_test(reads_are_bounded),
         cmocka_unit_test(makes_folders),
         cmocka_unit_test(free_space),

@@ -53,7 +53,9 @@ typedef struct gyre_engine_params {
     const char *pre; // pre-tokenizer (tokenizer.ggml.pre) to use in place of a GGUF file's; NULL: the file's
 } gyre_engine_params;
 
-// params NULL: all defaults.
+// params NULL: all defaults. The model's files stay mapped while it is loaded. One that another program changes meanwhile
+// is GYRE_E_IO where that can be told afterwards; one that becomes shorter raises SIGBUS in this process, which a library
+// must leave to its host (cli/guard.c is an example of a handler).
 GYRE_API gyre_status gyre_engine_open(const char *model_path, const gyre_engine_params *params, gyre_engine **out,
                                       gyre_error *err) GYRE_MUST_USE;
 // A second model on the first one's device (eval --reference); `params->device` is ignored. It counts as a child of
