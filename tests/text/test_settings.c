@@ -1,7 +1,7 @@
 // BOS, EOS and the tokens that end a text, from every place where a model may name them: GGUF's keys, and the three
 // files of a Hugging Face directory. What is named is used; what cannot be read is refused by name.
-#include "tests/model/bytes.h"
-#include "tests/model/make_tiny.h"
+#include "tests/common/bytes.h"
+#include "tests/common/tiny.h"
 
 #include "runtime/text/tokenizer.h"
 #include "runtime/util/base.h"

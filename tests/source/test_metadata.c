@@ -1,5 +1,5 @@
 // Typed access to metadata: absent, unreadable and a value are three answers, whatever width a writer chose.
-#include "tests/model/bytes.h"
+#include "tests/common/bytes.h"
 
 #include "runtime/source/source.h"
 #include "runtime/util/base.h"
