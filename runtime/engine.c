@@ -53,7 +53,8 @@ static gyre_status step_buffers(gyre_engine *e, gyre_error *err)
     e->state_data = calloc(e->sequences, 16);
     e->sequence_used = calloc(e->sequences, sizeof *e->sequence_used);
     e->live = calloc(e->sequences, sizeof *e->live);
-    if (!e->row_data || !e->state_data || !e->sequence_used || !e->live)
+    e->logits_of = calloc(e->sequences, sizeof *e->logits_of);
+    if (!e->row_data || !e->state_data || !e->sequence_used || !e->live || !e->logits_of)
         return gyre_fail(err, GYRE_E_NOMEM, "cannot open engine: out of memory");
     if (logits > gyre_device_info(e->device)->max_binding) {
         return gyre_fail(err, GYRE_E_DEVICE_MEM,
@@ -198,6 +199,7 @@ gyre_status gyre_engine_close(gyre_engine *e, gyre_error *err)
     free(e->state_data);
     free(e->sequence_used);
     free(e->live);
+    free(e->logits_of);
     free(e);
     return GYRE_OK;
 }
@@ -248,6 +250,7 @@ gyre_status gyre_sequence_take(gyre_engine *e, gyre_session *session, uint32_t *
 void gyre_sequence_release(gyre_engine *e, uint32_t slot)
 {
     gyre_kv_trim(&e->kv, slot, 0);
+    gyre_engine_forget_logits(e, slot);
     e->sequence_used[slot] = false;
     e->live[slot] = NULL;
 }

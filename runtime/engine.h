@@ -3,6 +3,7 @@
 #include "runtime/model/kv.h"
 #include "runtime/model/llama.h"
 #include "runtime/text/tokenizer.h"
+#include "runtime/util/sha256.h"
 
 #include <gyre/gyre_eval.h>
 
@@ -36,6 +37,10 @@ struct gyre_engine {
     bool resident;        // device row 0 is {next token, sequence, position} of the last sample
     int32_t resident_row[4];
 
+    uint32_t *logits_of; // [sequences] whose last position each row of the logits is: sequence + 1, or 0
+
+    char identity[GYRE_SHA256_HEX]; // of the model, made at its first use (session_file.c)
+
     struct gyre_step_graph *steps;
     uint32_t n_steps;
     uint64_t host_allocations; // made while stepping; a test asserts that decoding makes none
@@ -48,10 +53,21 @@ struct gyre_step_row {
     const gyre_sampling *sampling;
 };
 
+// Whom a step works for: between chunks any of them may have been asked to stop.
+struct gyre_step_watch {
+    const gyre_step_part *parts;
+    size_t n_parts;
+};
+gyre_status gyre_step_asked(const struct gyre_step_watch *watch, gyre_error *err) GYRE_MUST_USE;
+
 // Runs rows in order of the list, in chunks of at most max_rows; pages must be reserved. Returns after the samples are
-// read when any row wants one. `wait_ns` (may be NULL) receives the time spent waiting for the device.
-gyre_status gyre_engine_step(gyre_engine *engine, const struct gyre_step_row *rows, size_t n, uint64_t *wait_ns,
-                             gyre_error *err) GYRE_MUST_USE;
+// read when any row wants one. One chunk is under way at a time, so a cancel is seen after it. `wait_ns` (may be NULL)
+// receives the time spent waiting for the device.
+gyre_status gyre_engine_step(gyre_engine *engine, const struct gyre_step_row *rows, size_t n,
+                             const struct gyre_step_watch *watch, uint64_t *wait_ns, gyre_error *err) GYRE_MUST_USE;
+
+// No row of the logits is a sequence's last position any more; UINT32_MAX: no row of any sequence.
+void gyre_engine_forget_logits(gyre_engine *engine, uint32_t sequence);
 
 // The smallest recorded size for n rows, not above max_rows.
 uint32_t gyre_engine_bucket(const gyre_engine *engine, uint32_t n);

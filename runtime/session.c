@@ -1,20 +1,14 @@
 // One timeline of tokens: what its KV cache holds, and the verbs on it.
-#include "runtime/engine.h"
+#include "runtime/session.h"
+
+#include "runtime/sample.h"
 
 #include "runtime/util/base.h"
 #include "runtime/util/clock.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-struct gyre_session {
-    gyre_engine *engine;
-    uint32_t slot, length;      // positions 0..length-1 are in the cache
-    uint32_t *tokens;           // [context]
-    struct gyre_step_row *rows; // [context], reused by every sync
-    gyre_sampling sampling;
-    gyre_timings timings;
-};
 
 gyre_status gyre_session_create(gyre_engine *engine, gyre_session **out, gyre_error *err)
 {
@@ -47,6 +41,8 @@ void gyre_session_destroy(gyre_session *s)
     free(s);
 }
 
+const uint32_t *gyre_session_tokens(const gyre_session *s) { return s->tokens; }
+void gyre_session_cancel(gyre_session *s) { atomic_store(&s->cancel, true); }
 size_t gyre_session_length(const gyre_session *s) { return s->length; }
 gyre_timings gyre_session_timings(const gyre_session *s) { return s->timings; }
 
@@ -93,17 +89,31 @@ static gyre_status run(gyre_engine *e, gyre_step_part *parts, size_t n_parts, st
         st = stage(p->session, p->tokens, p->n, &p->next, rows + n, err);
         if (st != GYRE_OK) break;
     }
-    if (st == GYRE_OK) st = gyre_engine_step(e, rows, n, waited, err);
+    const struct gyre_step_watch watch = {parts, n_parts};
+    if (st == GYRE_OK) st = gyre_engine_step(e, rows, n, &watch, waited, err);
     for (size_t i = 0; i < staged; i++) {
         gyre_session *s = parts[i].session;
+        s->has_pending = s->has_pending && st != GYRE_OK;
         if (st == GYRE_OK) s->length += parts[i].n;
         else gyre_kv_trim(&e->kv, s->slot, s->length);
     }
     return st;
 }
 
-gyre_status gyre_session_sync(gyre_session *s, const uint32_t *tokens, size_t n, const gyre_sampling *sampling,
-                              uint32_t *next, gyre_error *err)
+gyre_status gyre_session_asked(const gyre_session *s, gyre_error *err)
+{
+    if (!atomic_load(&s->cancel)) return GYRE_OK;
+    return gyre_fail(err, GYRE_E_CANCELLED, "cancelled: session %u was asked to stop", s->slot);
+}
+
+gyre_status gyre_step_asked(const struct gyre_step_watch *watch, gyre_error *err)
+{
+    for (size_t i = 0; i < watch->n_parts; i++) GYRE_TRY(gyre_session_asked(watch->parts[i].session, err));
+    return GYRE_OK;
+}
+
+gyre_status gyre_session_run(gyre_session *s, const uint32_t *tokens, size_t n, const gyre_sampling *sampling,
+                             uint32_t *next, gyre_error *err)
 {
     const uint64_t start = gyre_clock_ns();
     if (n == 0)
@@ -113,7 +123,9 @@ gyre_status gyre_session_sync(gyre_session *s, const uint32_t *tokens, size_t n,
     uint32_t common = 0;
     while (common < s->length && common + 1 < n && s->tokens[common] == tokens[common]) common++;
     s->length = common;
+    s->has_pending = false;
     gyre_kv_trim(&s->engine->kv, s->slot, common);
+    gyre_engine_forget_logits(s->engine, s->slot);
     gyre_step_part part = {s, tokens + common, (uint32_t)n - common, 0};
     GYRE_TRY(run(s->engine, &part, 1, s->rows, NULL, err));
     if (next) *next = part.next;
@@ -122,7 +134,7 @@ gyre_status gyre_session_sync(gyre_session *s, const uint32_t *tokens, size_t n,
     return GYRE_OK;
 }
 
-gyre_status gyre_session_decode(gyre_session *s, uint32_t token, uint32_t *next, gyre_error *err)
+gyre_status gyre_session_append(gyre_session *s, uint32_t token, uint32_t *next, gyre_error *err)
 {
     const uint64_t start = gyre_clock_ns();
     uint64_t waited = 0;
@@ -136,12 +148,26 @@ gyre_status gyre_session_decode(gyre_session *s, uint32_t token, uint32_t *next,
     return GYRE_OK;
 }
 
+gyre_status gyre_session_sync(gyre_session *s, const uint32_t *tokens, size_t n, const gyre_sampling *sampling,
+                              uint32_t *next, gyre_error *err)
+{
+    atomic_store(&s->cancel, false);
+    return gyre_session_run(s, tokens, n, sampling, next, err);
+}
+
+gyre_status gyre_session_decode(gyre_session *s, uint32_t token, uint32_t *next, gyre_error *err)
+{
+    atomic_store(&s->cancel, false);
+    return gyre_session_append(s, token, next, err);
+}
+
 gyre_status gyre_step(gyre_engine *e, gyre_step_part *parts, size_t n_parts, gyre_error *err)
 {
     size_t n = 0;
     for (size_t i = 0; i < n_parts; n += parts[i++].n) {
         if (parts[i].session->engine != e)
             return gyre_fail(err, GYRE_E_INVALID, "cannot step: session %zu belongs to another engine", i);
+        atomic_store(&parts[i].session->cancel, false);
         for (size_t k = 0; k < i; k++) {
             if (parts[k].session == parts[i].session)
                 return gyre_fail(err, GYRE_E_INVALID,
@@ -165,15 +191,45 @@ gyre_status gyre_session_warm(gyre_session *s, size_t prompt_tokens, const gyre_
     return GYRE_OK;
 }
 
+gyre_status gyre_session_logits(const gyre_session *s, float *logits, gyre_error *err)
+{
+    gyre_engine *e = s->engine;
+    const uint64_t bytes = (uint64_t)e->model.hp.vocab * sizeof *logits;
+    for (uint32_t row = 0; row < e->sequences; row++) {
+        if (e->logits_of[row] != s->slot + 1) continue;
+        return gyre_buffer_read(e->device, e->logits.buffer, row * bytes, logits, bytes, err);
+    }
+    return gyre_fail(
+        err, GYRE_E_INVALID,
+        "cannot read logits (session %u): the device has none of its last position; read them right after a "
+        "step of the session",
+        s->slot);
+}
+
+gyre_status gyre_session_top(const gyre_session *s, gyre_candidate *out, uint32_t n, uint32_t *found, gyre_error *err)
+{
+    const uint32_t vocab = s->engine->model.hp.vocab;
+    float *logits = malloc(vocab * sizeof *logits);
+    if (!logits) return gyre_fail(err, GYRE_E_NOMEM, "cannot read logits: out of memory");
+    const gyre_status st = gyre_session_logits(s, logits, err);
+    if (st == GYRE_OK) {
+        const uint32_t k = gyre_sample_best(logits, vocab, n, out);
+        double sum = 0;
+        for (uint32_t i = 0; k && i < vocab; i++) sum += exp((double)logits[i] - (double)out[0].logit);
+        for (uint32_t i = 0; i < k; i++)
+            out[i].logprob = (float)((double)out[i].logit - (double)out[0].logit - log(sum));
+        if (found) *found = k;
+    }
+    free(logits);
+    return st;
+}
+
 gyre_status gyre_logits(gyre_engine *e, const uint32_t *tokens, size_t n, float *logits, gyre_error *err)
 {
     gyre_session *s = NULL;
-    uint32_t next;
     GYRE_TRY(gyre_session_create(e, &s, err));
-    gyre_status st = gyre_session_sync(s, tokens, n, NULL, &next, err);
-    if (st == GYRE_OK)
-        st =
-            gyre_buffer_read(e->device, e->logits.buffer, 0, logits, (uint64_t)e->model.hp.vocab * sizeof *logits, err);
+    gyre_status st = gyre_session_sync(s, tokens, n, NULL, NULL, err);
+    if (st == GYRE_OK) st = gyre_session_logits(s, logits, err);
     gyre_session_destroy(s);
     return st;
 }
@@ -192,6 +248,7 @@ gyre_status gyre_session_profile(gyre_session *s, uint32_t step_rows, gyre_profi
         memcpy(e->row_data + 4 * (size_t)i, (int32_t[]){(int32_t)s->tokens[at], (int32_t)s->slot, (int32_t)at, 1}, 16);
     }
     e->resident = false;
+    gyre_engine_forget_logits(e, UINT32_MAX);
     GYRE_TRY(gyre_buffer_write(e->device, e->rows.buffer, 0, e->row_data, (uint64_t)live * 16, err));
     GYRE_TRY(gyre_engine_step_graph(e, live, 1, &graph, err));
     return gyre_engine_profile(e, graph, rows, cap, n, err);

@@ -104,6 +104,7 @@ static gyre_status run_chunk(gyre_engine *e, const struct gyre_step_row *rows, u
     const uint32_t bucket = gyre_engine_bucket(e, n);
     gyre_graph *step = NULL;
     GYRE_TRY(gyre_engine_step_graph(e, bucket, k, &step, err));
+    gyre_engine_forget_logits(e, UINT32_MAX);
     memset(e->row_data, 0, (size_t)bucket * 16);
     for (int pass = 0; pass < 2; pass++) { // samples come from the first rows of a graph
         for (uint32_t i = 0; i < n; i++) {
@@ -130,14 +131,16 @@ static gyre_status run_chunk(gyre_engine *e, const struct gyre_step_row *rows, u
     at = 0;
     for (uint32_t i = 0; i < n; i++) {
         if (!rows[i].next) continue;
-        const uint32_t token = (uint32_t)e->row_data[4 * (size_t)at++];
+        const uint32_t token = (uint32_t)e->row_data[4 * (size_t)at];
         if (token == UINT32_MAX) { // what `sample` chooses where the best logit is no finite number
             e->resident = false;
+            gyre_engine_forget_logits(e, UINT32_MAX);
             return gyre_fail(err, GYRE_E_FORMAT,
                              "cannot choose a token (%s, position %u): the logits are not finite; the model's weights "
                              "are damaged or overflow",
                              gyre_source_path(e->source), rows[i].position);
         }
+        e->logits_of[at++] = rows[i].sequence + 1;
         *rows[i].next = token;
     }
     return GYRE_OK;
@@ -151,10 +154,18 @@ static uint32_t chunk_size(const gyre_engine *e, size_t left)
     return bucket - n <= bucket / 4 || bucket <= 4 ? n : bucket / 2;
 }
 
-gyre_status gyre_engine_step(gyre_engine *e, const struct gyre_step_row *rows, size_t n, uint64_t *wait_ns,
-                             gyre_error *err)
+void gyre_engine_forget_logits(gyre_engine *e, uint32_t sequence)
+{
+    for (uint32_t i = 0; i < e->sequences; i++)
+        if (sequence == UINT32_MAX || e->logits_of[i] == sequence + 1) e->logits_of[i] = 0;
+}
+
+gyre_status gyre_engine_step(gyre_engine *e, const struct gyre_step_row *rows, size_t n,
+                             const struct gyre_step_watch *watch, uint64_t *wait_ns, gyre_error *err)
 {
     for (size_t at = 0; at < n;) {
+        if (at) GYRE_TRY(gyre_wait(e->device, err));
+        GYRE_TRY(gyre_step_asked(watch, err));
         uint32_t chunk = chunk_size(e, n - at), wanting = 0;
         for (uint32_t i = 0; i < chunk; i++) { // no more samples than a graph of that size has places for
             wanting += rows[at + i].next != NULL;
@@ -172,6 +183,7 @@ static gyre_status warm(gyre_engine *e, uint32_t bucket, uint32_t k, gyre_error 
     gyre_graph *step = NULL;
     GYRE_TRY(gyre_engine_step_graph(e, bucket, k, &step, err));
     e->resident = false;
+    gyre_engine_forget_logits(e, UINT32_MAX);
     memset(e->row_data, 0, (size_t)bucket * 16);
     GYRE_TRY(gyre_buffer_write(e->device, e->rows.buffer, 0, e->row_data, (uint64_t)bucket * 16, err));
     GYRE_TRY(gyre_graph_submit(step, err));

@@ -32,7 +32,8 @@ GYRE_API int gyre_list_devices(gyre_device_facts *out, int cap, gyre_device_miss
 
 // ---- engine -----------------------------------------------------------------------------------------
 
-// Thread-safety: an engine, its sessions and the engines beside it belong to one thread at a time, whichever that is.
+// Thread-safety: an engine, its sessions and the engines beside it belong to one thread at a time, whichever that is;
+// only gyre_session_cancel may come from another.
 // Engines that do not share a device are independent of each other.
 typedef struct gyre_engine gyre_engine;
 
@@ -148,6 +149,38 @@ gyre_session_timings(const gyre_session *session); // decode_host_ns: time not s
 GYRE_API gyre_status gyre_session_warm(gyre_session *session, size_t prompt_tokens, const gyre_sampling *sampling,
                                        gyre_error *err) GYRE_MUST_USE;
 
+// What the session holds, oldest first: gyre_session_length of them, valid until the session is used again.
+GYRE_API const uint32_t *gyre_session_tokens(const gyre_session *session);
+
+// Asks the verb that is running on the session (sync, decode, step, generate) to stop: it ends with GYRE_E_CANCELLED before
+// the next chunk of a prompt, or the next token, and leaves the session as after any failure. Where none is running,
+// nothing happens. Thread-safety: from any thread, as long as the session lives.
+GYRE_API void gyre_session_cancel(gyre_session *session);
+
+// Logits of the position after what the session holds, into logits[vocab]; right after a sync, decode, step or generate of
+// the session. GYRE_E_INVALID where the device has gone on to something else.
+GYRE_API gyre_status gyre_session_logits(const gyre_session *session, float *logits, gyre_error *err) GYRE_MUST_USE;
+
+typedef struct gyre_candidate {
+    uint32_t token;
+    float logit;
+    float logprob; // natural logarithm of its probability, all tokens of the vocabulary counted
+} gyre_candidate;
+// The n most likely tokens of that position, best first; *found (may be NULL): how many there are.
+GYRE_API gyre_status gyre_session_top(const gyre_session *session, gyre_candidate *out, uint32_t n, uint32_t *found,
+                                      gyre_error *err) GYRE_MUST_USE;
+
+// Writes what the session holds, tokens and KV cache, to a file or to memory (malloc'd), and reads it back into a session
+// of an engine with the same model and KV bits, of any device and with any context that is long enough. The model is
+// known by the names, shapes and samples of its tensors. GYRE_E_INVALID for another model or other bits, GYRE_E_FORMAT for
+// bytes that are no saved session; the session is empty then.
+GYRE_API gyre_status gyre_session_save(const gyre_session *session, const char *path, gyre_error *err) GYRE_MUST_USE;
+GYRE_API gyre_status gyre_session_load(gyre_session *session, const char *path, gyre_error *err) GYRE_MUST_USE;
+GYRE_API gyre_status gyre_session_store(const gyre_session *session, void **bytes, size_t *n,
+                                        gyre_error *err) GYRE_MUST_USE;
+GYRE_API gyre_status gyre_session_restore(gyre_session *session, const void *bytes, size_t n,
+                                          gyre_error *err) GYRE_MUST_USE;
+
 // Steps several sessions of one engine in one recorded graph (a server's unit of work). Each part appends n tokens to
 // another session. After a failure all of them are as they were.
 typedef struct gyre_step_part {
@@ -162,6 +195,63 @@ GYRE_API gyre_status gyre_step(gyre_engine *engine, gyre_step_part *parts, size_
 // Logits of the position after `tokens` (tests, golden data): logits[vocab].
 GYRE_API gyre_status gyre_logits(gyre_engine *engine, const uint32_t *tokens, size_t n, float *logits,
                                  gyre_error *err) GYRE_MUST_USE;
+
+// ---- generating -------------------------------------------------------------------------------------
+
+typedef struct gyre_logit_bias {
+    uint32_t token;
+    float bias; // added to its logit; -INFINITY forbids it
+} gyre_logit_bias;
+
+typedef struct gyre_generate_params {
+    size_t size;            // sizeof(gyre_generate_params)
+    const char *text;       // the whole text so far, tokenized with its special tokens; or
+    const uint32_t *prompt; // ... its tokens, n_prompt of them; neither: goes on behind what was said last
+    size_t n_prompt;
+    uint32_t max_tokens; // 0: as many as the context holds
+
+    // Applied in this order: penalties, bias, temperature, top-k, min-p, top-p. Without penalties, bias and min-p the
+    // device chooses and the logits never leave it.
+    gyre_sampling sampling;
+    float min_p;          // drops tokens less likely than this share of the likeliest; 0: none
+    float repeat_penalty; // divides positive logits of tokens seen, multiplies negative; 0, 1: none
+    float presence_penalty, frequency_penalty; // subtracted from them once, and for each time
+    uint32_t penalty_window;                   // tokens back that count as seen, the prompt's too; 0: 64
+    const gyre_logit_bias *bias;
+    uint32_t n_bias;
+
+    const char *const *stop; // texts that end it, also across the borders of tokens; not given to on_text
+    uint32_t n_stop;
+    const uint32_t *stop_tokens; // beside the model's own end tokens
+    uint32_t n_stop_tokens;
+    bool ignore_end; // go on behind the model's end tokens
+    bool special;    // special tokens are text
+
+    uint32_t *tokens; // [max_tokens] receives what was generated; NULL: not wanted
+} gyre_generate_params;
+
+typedef enum gyre_stop {
+    GYRE_STOP_LENGTH,  // max_tokens
+    GYRE_STOP_CONTEXT, // the context is full
+    GYRE_STOP_END,     // an end token of the model
+    GYRE_STOP_TOKEN,   // stop_tokens[stop_index]
+    GYRE_STOP_TEXT     // stop[stop_index]
+} gyre_stop;
+
+typedef struct gyre_generate_result {
+    gyre_stop why;
+    uint32_t stop_index;
+    size_t prompt_tokens, reused_tokens; // of the prompt; those of them that were in the session already
+    size_t n_tokens;                     // generated; the token that ended it does not count, unless it is shown
+} gyre_generate_result;
+
+// Continues a text. on_text (may be NULL) gets it in pieces of whole UTF-8 characters, each with a NUL behind it, as soon
+// as no stop text can begin in them; a non-zero return ends with GYRE_E_CANCELLED. `out` (may be NULL) is filled in any
+// case. Afterwards the session holds the prompt and what was generated, less what has not been run: normally the last
+// token. After a failure or a cancel it holds a beginning of that.
+GYRE_API gyre_status gyre_generate(gyre_session *session, const gyre_generate_params *params,
+                                   int (*on_text)(void *user, const char *text, size_t bytes), void *user,
+                                   gyre_generate_result *out, gyre_error *err) GYRE_MUST_USE;
 
 // ---- counters ---------------------------------------------------------------------------------------
 

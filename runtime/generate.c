@@ -1,0 +1,214 @@
+// The loop that continues a text: sample, stop, stream. See gyre.h.
+#include "runtime/sample.h"
+#include "runtime/session.h"
+
+#include "runtime/util/base.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct generation {
+    gyre_session *session;
+    const gyre_generate_params *params;
+    int (*on_text)(void *user, const char *text, size_t bytes);
+    void *user;
+    gyre_generate_result *result;
+    gyre_text_stream stream;
+    float *logits; // [vocab] where the host chooses; else NULL
+    char *held;    // text that a stop text may begin in, or has just come
+    size_t n_held, cap_held;
+    uint32_t limit;
+};
+
+// ---- text -----------------------------------------------------------------------------------------------------------
+
+// Gives the first n bytes of what is held to the caller, a NUL behind them, and keeps the rest.
+static gyre_status emit(struct generation *g, size_t n, gyre_error *err)
+{
+    if (n == 0) return GYRE_OK;
+    const char after = g->held[n];
+    g->held[n] = 0;
+    const int stop = g->on_text ? g->on_text(g->user, g->held, n) : 0;
+    g->held[n] = after;
+    memmove(g->held, g->held + n, g->n_held - n + 1);
+    g->n_held -= n;
+    return stop ? gyre_fail(err, GYRE_E_CANCELLED, "cancelled after %zu tokens", g->result->n_tokens) : GYRE_OK;
+}
+
+// Where the first complete stop text begins; n_held where there is none, and then *keep is how many bytes at the end may be
+// the beginning of one.
+static size_t find_stop(const struct generation *g, uint32_t *which, size_t *keep)
+{
+    size_t first = g->n_held;
+    *keep = 0;
+    for (uint32_t s = 0; s < g->params->n_stop; s++) {
+        const char *stop = g->params->stop[s];
+        const size_t n = strlen(stop);
+        for (size_t at = 0; at < first; at++) {
+            const size_t left = GYRE_MIN(n, g->n_held - at);
+            if (memcmp(g->held + at, stop, left) != 0) continue;
+            if (left < n) *keep = GYRE_MAX(*keep, left);
+            else first = at, *which = s;
+            break;
+        }
+    }
+    return first;
+}
+
+// Takes up new text and passes on what no stop text can claim. *stopped: a stop text is complete.
+static gyre_status take_text(struct generation *g, const char *text, size_t n, bool last, bool *stopped,
+                             gyre_error *err)
+{
+    if (g->n_held + n + 1 > g->cap_held) {
+        const size_t cap = 2 * (g->n_held + n + 64);
+        char *grown = realloc(g->held, cap);
+        if (!grown) return gyre_fail(err, GYRE_E_NOMEM, "cannot generate: out of memory");
+        g->held = grown;
+        g->cap_held = cap;
+    }
+    memcpy(g->held + g->n_held, text, n);
+    g->n_held += n;
+    g->held[g->n_held] = 0;
+    uint32_t which = 0;
+    size_t keep;
+    const size_t end = find_stop(g, &which, &keep);
+    *stopped = end < g->n_held;
+    if (!*stopped) return emit(g, last ? g->n_held : g->n_held - keep, err);
+    g->result->why = GYRE_STOP_TEXT;
+    g->result->stop_index = which;
+    return emit(g, end, err);
+}
+
+// ---- tokens ---------------------------------------------------------------------------------------------------------
+
+// The token that follows what the session holds: the device's choice, or the host's.
+static gyre_status choose(struct generation *g, uint32_t *token, gyre_error *err)
+{
+    if (!g->logits) return GYRE_OK;
+    const gyre_session *s = g->session;
+    GYRE_TRY(gyre_session_logits(s, g->logits, err));
+    *token = gyre_sample(g->params, g->logits, s->engine->model.hp.vocab, s->tokens, s->length);
+    return GYRE_OK;
+}
+
+// Does this token end the text?
+static bool ends(struct generation *g, uint32_t token)
+{
+    for (uint32_t i = 0; i < g->params->n_stop_tokens; i++) {
+        if (g->params->stop_tokens[i] != token) continue;
+        g->result->why = GYRE_STOP_TOKEN;
+        g->result->stop_index = i;
+        return true;
+    }
+    if (g->params->ignore_end || !gyre_token_is_end(g->session->engine, token)) return false;
+    g->result->why = GYRE_STOP_END;
+    return true;
+}
+
+static gyre_status show(struct generation *g, uint32_t token, bool *stopped, gyre_error *err)
+{
+    char piece[2048];
+    if (g->params->tokens && g->result->n_tokens < g->limit) g->params->tokens[g->result->n_tokens] = token;
+    g->result->n_tokens++;
+    const size_t n = gyre_text_push(g->session->engine, &g->stream, token, g->params->special, piece, sizeof piece);
+    return take_text(g, piece, n, false, stopped, err);
+}
+
+static gyre_status loop(struct generation *g, uint32_t token, gyre_error *err)
+{
+    gyre_session *s = g->session;
+    for (bool stopped = false;;) {
+        GYRE_TRY(choose(g, &token, err));
+        const bool end = ends(g, token);
+        s->pending = token; // said, and not run: here the text goes on, also where on_text ends it now
+        s->has_pending = !end;
+        if (!end || (g->params->special && g->result->why == GYRE_STOP_END)) GYRE_TRY(show(g, token, &stopped, err));
+        s->has_pending = !end && !stopped;
+        if (end || stopped) return GYRE_OK;
+        const bool full = s->length >= s->engine->context, enough = g->result->n_tokens >= g->limit;
+        g->result->why = full && !enough ? GYRE_STOP_CONTEXT : GYRE_STOP_LENGTH;
+        if (full || enough) return GYRE_OK;
+        GYRE_TRY(gyre_session_asked(s, err));
+        GYRE_TRY(gyre_session_append(s, token, &token, err));
+    }
+}
+
+// ---- the prompt -----------------------------------------------------------------------------------------------------
+
+// Brings the session to the end of the prompt; *token is what the device chose to follow.
+static gyre_status begin(struct generation *g, const gyre_sampling *sampling, uint32_t *token, gyre_error *err)
+{
+    const gyre_generate_params *p = g->params;
+    gyre_session *s = g->session;
+    uint32_t *made = NULL;
+    const uint32_t *prompt = p->prompt;
+    size_t n = p->n_prompt;
+    gyre_status st = GYRE_OK;
+    if (p->text) {
+        GYRE_TRY(gyre_tokenize(s->engine, p->text, strlen(p->text), true, &made, &n, err));
+        prompt = made;
+    } else if (n == 0 && s->length) { // go on: what the session holds, and what it said last
+        n = s->length + s->has_pending;
+        if (n > s->engine->context) n--; // there is no room to go on in; the check below says so
+        made = malloc(n * sizeof *made);
+        if (!made) return gyre_fail(err, GYRE_E_NOMEM, "cannot generate: out of memory");
+        memcpy(made, s->tokens, s->length * sizeof *made);
+        if (n > s->length) made[n - 1] = s->pending;
+        prompt = made;
+    }
+    if (n == 0)
+        GYRE_GO(gyre_fail(err, GYRE_E_INVALID,
+                          "cannot continue an empty prompt: there is nothing to start from; give some text"));
+    const uint64_t before = s->timings.prefill_tokens;
+    g->result->prompt_tokens = n;
+    GYRE_GO(gyre_session_run(s, prompt, n, sampling, token, err));
+    g->result->reused_tokens = n - (size_t)(s->timings.prefill_tokens - before);
+done:
+    gyre_free(made);
+    return st;
+}
+
+static gyre_status check(const gyre_generate_params *p, gyre_error *err)
+{
+    if (p->tokens && !p->max_tokens)
+        return gyre_fail(err, GYRE_E_INVALID, "cannot generate: tokens are wanted without a max_tokens");
+    for (uint32_t i = 0; i < p->n_stop; i++)
+        if (!p->stop[i] || !*p->stop[i])
+            return gyre_fail(err, GYRE_E_INVALID, "cannot generate: stop text %u is empty", i);
+    return GYRE_OK;
+}
+
+gyre_status gyre_generate(gyre_session *session, const gyre_generate_params *given,
+                          int (*on_text)(void *user, const char *text, size_t bytes), void *user,
+                          gyre_generate_result *out, gyre_error *err)
+{
+    gyre_generate_params p;
+    gyre_generate_result unwanted;
+    struct generation g = {session, &p, on_text, user, out ? out : &unwanted, {{0}, 0}, NULL, NULL, 0, 0, 0};
+    *g.result = (gyre_generate_result){0};
+    GYRE_TRY(gyre_params_take(given, &p, sizeof p, sizeof p, "gyre_generate_params", err));
+    GYRE_TRY(check(&p, err));
+    atomic_store(&session->cancel, false);
+    gyre_sampling sampling = p.sampling;
+    gyre_status st = GYRE_OK;
+    if (gyre_sample_needs_host(&p)) {
+        sampling = (gyre_sampling){0}; // the device's own choice is not looked at: the cheapest one
+        g.logits = malloc(session->engine->model.hp.vocab * sizeof *g.logits);
+        if (!g.logits) return gyre_fail(err, GYRE_E_NOMEM, "cannot generate: out of memory");
+    }
+    g.limit = p.max_tokens ? p.max_tokens : session->engine->context;
+    uint32_t token = 0;
+    GYRE_GO(begin(&g, &sampling, &token, err));
+    GYRE_GO(loop(&g, token, err));
+    if (g.result->why != GYRE_STOP_TEXT) { // what a stop text might have begun in, and a character cut short
+        char piece[64];
+        bool stopped;
+        const gyre_stop why = g.result->why;
+        GYRE_GO(take_text(&g, piece, gyre_text_flush(&g.stream, piece, sizeof piece), true, &stopped, err));
+        if (!stopped) g.result->why = why;
+    }
+done:
+    free(g.held);
+    free(g.logits);
+    return st;
+}

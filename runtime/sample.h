@@ -1,0 +1,14 @@
+// Choosing a token from logits on the host: what the device's sampling does, and what it does not know (penalties, bias,
+// min-p). Equal settings draw equal tokens: the draw is the same hash of seed and position as in shaders/sample.k.
+#pragma once
+#include <gyre/gyre.h>
+
+// Does choosing need the logits on the host?
+bool gyre_sample_needs_host(const gyre_generate_params *params);
+
+// The token that follows tokens[n], whose last one has position n - 1. Changes logits[vocab].
+uint32_t gyre_sample(const gyre_generate_params *params, float *logits, uint32_t vocab, const uint32_t *tokens,
+                     size_t n);
+
+// The k best of logits[vocab], descending, equal ones by smaller token, into `out` [k]; returns their number.
+uint32_t gyre_sample_best(const float *logits, uint32_t vocab, uint32_t k, gyre_candidate *out);
