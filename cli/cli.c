@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 static volatile sig_atomic_t interrupted;
+static gyre_session *_Atomic running; // what an interruption cancels
 static struct {
     bool open;
     int tenth;
@@ -23,7 +24,11 @@ static void on_signal(int number)
     (void)number;
     if (interrupted) _exit(130); // the second time the user means it
     interrupted = 1;
+    gyre_session *session = running;
+    if (session) gyre_session_cancel(session); // a store to an atomic: allowed here
 }
+
+void cli_cancel_on_signal(gyre_session *session) { running = session; }
 
 static void catch_signals(void)
 {

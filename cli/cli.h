@@ -27,6 +27,8 @@ gyre_status cli_flush(gyre_error *err) GYRE_MUST_USE;
 
 // True once SIGINT or SIGTERM arrived; commands stop cleanly and return 130.
 bool cli_interrupted(void);
+// The session whose verb an interruption cancels, also in the middle of a prompt; NULL: none. Before it is destroyed.
+void cli_cancel_on_signal(gyre_session *session);
 
 // One line on stderr that is redrawn on a terminal and printed at each tenth elsewhere. eta < 0: unknown.
 void cli_progress(double fraction, double eta_seconds, const char *what);

@@ -26,13 +26,16 @@ static int run(int argc, char **argv)
     gyre_error err = {0};
     const gyre_log log = cli_log(json);
     char *text = NULL;
+    gyre_tokenizer *tokenizer = NULL;
     uint32_t *tokens = NULL;
     size_t bytes = 0, n = 0;
     gyre_status st = GYRE_OK;
     if (path) GYRE_GO(cli_read(path, &text, &bytes, &err));
-    GYRE_GO(gyre_tokenize_with(model, how.pre, &log, path ? text : prompt, path ? bytes : strlen(prompt),
-                               cli_prompt_flags(&how), &tokens, &n, &err));
+    GYRE_GO(gyre_tokenizer_open(model, how.pre, &log, &tokenizer, &err));
+    GYRE_GO(gyre_tokenize(tokenizer, path ? text : prompt, path ? bytes : strlen(prompt), cli_prompt_flags(&how),
+                          &tokens, &n, &err));
 done:
+    gyre_tokenizer_close(tokenizer);
     free(text);
     if (st != GYRE_OK) return cli_fail(&err);
     int status = 0;

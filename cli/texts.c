@@ -50,7 +50,7 @@ static gyre_status put_bos(struct cli_text *t, const gyre_engine *engine, uint32
 {
     uint32_t *bos = NULL;
     size_t n_bos = 0;
-    const gyre_status st = gyre_tokenize(engine, "", 0, GYRE_TEXT_BOS, &bos, &n_bos, err);
+    const gyre_status st = gyre_tokenize(gyre_engine_tokenizer(engine), "", 0, GYRE_TEXT_BOS, &bos, &n_bos, err);
     if (st != GYRE_OK) return st;
     const uint32_t token = bos[0];
     gyre_free(bos);
@@ -73,7 +73,8 @@ gyre_status cli_texts_tokenize(struct cli_texts *texts, const gyre_engine *engin
         struct cli_text *t = &texts->text[i];
         free(t->tokens);
         t->tokens = NULL;
-        gyre_status st = gyre_tokenize(engine, t->bytes, t->n_bytes, GYRE_TEXT_SPECIAL, &t->tokens, &t->n_tokens, err);
+        gyre_status st = gyre_tokenize(gyre_engine_tokenizer(engine), t->bytes, t->n_bytes, GYRE_TEXT_SPECIAL,
+                                       &t->tokens, &t->n_tokens, err);
         if (st == GYRE_OK && bos_window) st = put_bos(t, engine, bos_window, err);
         if (st != GYRE_OK) return st;
     }

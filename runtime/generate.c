@@ -100,7 +100,7 @@ static bool ends(struct generation *g, uint32_t token)
         g->result->stop_index = i;
         return true;
     }
-    if (g->params->ignore_end || !gyre_token_is_end(g->session->engine, token)) return false;
+    if (g->params->ignore_end || !gyre_token_is_end(g->session->engine->tokenizer, token)) return false;
     g->result->why = GYRE_STOP_END;
     return true;
 }
@@ -110,7 +110,8 @@ static gyre_status show(struct generation *g, uint32_t token, bool *stopped, gyr
     char piece[2048];
     if (g->params->tokens && g->result->n_tokens < g->limit) g->params->tokens[g->result->n_tokens] = token;
     g->result->n_tokens++;
-    const size_t n = gyre_text_push(g->session->engine, &g->stream, token, g->params->special, piece, sizeof piece);
+    const size_t n =
+        gyre_text_push(g->session->engine->tokenizer, &g->stream, token, g->params->special, piece, sizeof piece);
     return take_text(g, piece, n, false, stopped, err);
 }
 
@@ -145,7 +146,8 @@ static gyre_status begin(struct generation *g, const gyre_sampling *sampling, ui
     size_t n = p->n_prompt;
     gyre_status st = GYRE_OK;
     if (p->text) {
-        GYRE_TRY(gyre_tokenize(s->engine, p->text, strlen(p->text), true, &made, &n, err));
+        GYRE_TRY(gyre_tokenize(s->engine->tokenizer, p->text, strlen(p->text), GYRE_TEXT_SPECIAL | GYRE_TEXT_AROUND,
+                               &made, &n, err));
         prompt = made;
     } else if (n == 0 && s->length) { // go on: what the session holds, and what it said last
         n = s->length + s->has_pending;

@@ -9,47 +9,44 @@ static_assert((int)GYRE_TEXT_SPECIAL == GYRE_ENCODE_SPECIAL && (int)GYRE_TEXT_AR
                   (int)GYRE_TEXT_BOS == GYRE_ENCODE_BOS && (int)GYRE_TEXT_NO_BOS == GYRE_ENCODE_NO_BOS,
               "the public flags are the tokenizer's");
 
-gyre_status gyre_tokenize(const gyre_engine *engine, const char *text, size_t bytes, uint32_t flags, uint32_t **tokens,
-                          size_t *n, gyre_error *err)
+gyre_status gyre_tokenize(const gyre_tokenizer *tokenizer, const char *text, size_t bytes, uint32_t flags,
+                          uint32_t **tokens, size_t *n, gyre_error *err)
 {
     uint64_t count = 0;
-    const gyre_status st = gyre_tokenizer_encode(engine->tokenizer, text, bytes, flags, tokens, &count, err);
+    const gyre_status st = gyre_tokenizer_encode(tokenizer, text, bytes, flags, tokens, &count, err);
     *n = count;
     return st;
 }
 
-gyre_status gyre_tokenize_with(const char *model_path, const char *pre, const gyre_log *log, const char *text,
-                               size_t bytes, uint32_t flags, uint32_t **tokens, size_t *n, gyre_error *err)
+gyre_status gyre_tokenizer_open(const char *model_path, const char *pre, const gyre_log *log, gyre_tokenizer **out,
+                                gyre_error *err)
 {
     gyre_source *source = NULL;
-    gyre_tokenizer *tokenizer = NULL;
-    uint64_t count = 0;
-    gyre_status st = GYRE_OK;
-    GYRE_GO(gyre_source_open(model_path, &source, err));
-    GYRE_GO(gyre_tokenizer_create(source, pre, log, &tokenizer, err));
-    GYRE_GO(gyre_tokenizer_encode(tokenizer, text, bytes, flags, tokens, &count, err));
-    *n = count;
-done:
-    gyre_tokenizer_destroy(tokenizer);
+    *out = NULL;
+    GYRE_TRY(gyre_source_open(model_path, &source, err));
+    const gyre_status st = gyre_tokenizer_create(source, pre, log, out, err);
     gyre_source_close(source);
     return st;
 }
 
-bool gyre_token_is_end(const gyre_engine *engine, uint32_t token)
+void gyre_tokenizer_close(gyre_tokenizer *tokenizer) { gyre_tokenizer_destroy(tokenizer); }
+const gyre_tokenizer *gyre_engine_tokenizer(const gyre_engine *engine) { return engine->tokenizer; }
+
+bool gyre_token_is_end(const gyre_tokenizer *tokenizer, uint32_t token)
 {
-    return gyre_tokenizer_is_end(engine->tokenizer, token);
+    return gyre_tokenizer_is_end(tokenizer, token);
 }
-bool gyre_token_is_special(const gyre_engine *engine, uint32_t token)
+bool gyre_token_is_special(const gyre_tokenizer *tokenizer, uint32_t token)
 {
-    return gyre_tokenizer_is_special(engine->tokenizer, token);
+    return gyre_tokenizer_is_special(tokenizer, token);
 }
 
-size_t gyre_text_push(const gyre_engine *engine, gyre_text_stream *stream, uint32_t token, bool special, char *out,
-                      size_t cap)
+size_t gyre_text_push(const gyre_tokenizer *tokenizer, gyre_text_stream *stream, uint32_t token, bool special,
+                      char *out, size_t cap)
 {
     uint32_t n = 0;
-    const char *bytes = gyre_tokenizer_bytes(engine->tokenizer, token, &n);
-    if (!bytes || (!special && gyre_tokenizer_is_special(engine->tokenizer, token))) return 0;
+    const char *bytes = gyre_tokenizer_bytes(tokenizer, token, &n);
+    if (!bytes || (!special && gyre_tokenizer_is_special(tokenizer, token))) return 0;
     if (cap < 16) return 0;
     n = n > (cap - 16) / 3 ? (uint32_t)((cap - 16) / 3) : n; // longer than any token: cut rather than overrun
     struct gyre_utf8_stream s;

@@ -94,22 +94,30 @@ enum gyre_text_flags {
     GYRE_TEXT_BOS = 4,     // a BOS before the text whatever the model says; GYRE_E_INVALID where it has none
     GYRE_TEXT_NO_BOS = 8   // nothing before the text whatever the model says
 };
+
+// Thread-safety: immutable; may be used by several threads at once.
+typedef struct gyre_tokenizer gyre_tokenizer;
+
+// The tokenizer of a model without an engine or a device: reads only the model's metadata. `pre` as in gyre_engine_params;
+// `log` may be NULL.
+GYRE_API gyre_status gyre_tokenizer_open(const char *model_path, const char *pre, const gyre_log *log,
+                                         gyre_tokenizer **out, gyre_error *err) GYRE_MUST_USE;
+GYRE_API void gyre_tokenizer_close(gyre_tokenizer *tokenizer); // accepts NULL
+// The engine's own; lives as long as the engine and is not closed.
+GYRE_API const gyre_tokenizer *gyre_engine_tokenizer(const gyre_engine *engine);
+
 // `flags`: of enum gyre_text_flags. A prompt is GYRE_TEXT_SPECIAL | GYRE_TEXT_AROUND. *tokens is malloc'd.
-GYRE_API gyre_status gyre_tokenize(const gyre_engine *engine, const char *text, size_t bytes, uint32_t flags,
+GYRE_API gyre_status gyre_tokenize(const gyre_tokenizer *tokenizer, const char *text, size_t bytes, uint32_t flags,
                                    uint32_t **tokens, size_t *n, gyre_error *err) GYRE_MUST_USE;
-// Tokenizing needs no device: reads only the model's metadata. `pre` as in gyre_engine_params; `log` may be NULL.
-GYRE_API gyre_status gyre_tokenize_with(const char *model_path, const char *pre, const gyre_log *log, const char *text,
-                                        size_t bytes, uint32_t flags, uint32_t **tokens, size_t *n,
-                                        gyre_error *err) GYRE_MUST_USE;
-GYRE_API bool gyre_token_is_end(const gyre_engine *engine, uint32_t token);
-GYRE_API bool gyre_token_is_special(const gyre_engine *engine, uint32_t token);
+GYRE_API bool gyre_token_is_end(const gyre_tokenizer *tokenizer, uint32_t token);
+GYRE_API bool gyre_token_is_special(const gyre_tokenizer *tokenizer, uint32_t token);
 // Feeds one token to a UTF-8 stream; writes complete characters to out[cap >= 1024] and returns their number of bytes.
 // With flush, what is incomplete is released as U+FFFD. State: zero-initialise, one per text.
 typedef struct gyre_text_stream {
     unsigned char pending[4];
     uint32_t n;
 } gyre_text_stream;
-GYRE_API size_t gyre_text_push(const gyre_engine *engine, gyre_text_stream *stream, uint32_t token, bool special,
+GYRE_API size_t gyre_text_push(const gyre_tokenizer *tokenizer, gyre_text_stream *stream, uint32_t token, bool special,
                                char *out, size_t cap);
 GYRE_API size_t gyre_text_flush(gyre_text_stream *stream, char *out, size_t cap);
 

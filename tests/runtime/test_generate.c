@@ -1,7 +1,7 @@
 // Continuing a text: the same tokens as by hand, every way of choosing and of stopping, cancelling and going on, and
 // sessions that are saved and loaded.
 #include "runtime/session.h"
-#include "tests/model/make_tiny.h"
+#include "tests/common/tiny.h"
 
 #include <gyre/gyre.h>
 #include <math.h>
@@ -259,7 +259,7 @@ static void test_stop_tokens_and_ends(void **state)
     assert_true(r.why == GYRE_STOP_TOKEN && r.stop_index == 1 && r.n_tokens == first);
 
     uint32_t end = 0;
-    while (end < VOCAB && !gyre_token_is_end(x.engine, end)) end++;
+    while (end < VOCAB && !gyre_token_is_end(gyre_engine_tokenizer(x.engine), end)) end++;
     assert_true(end < VOCAB);
     const gyre_logit_bias force = {end, 1e6f};
     p = settings(got, 8);
