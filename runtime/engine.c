@@ -166,7 +166,7 @@ static gyre_status childless(const gyre_engine *e, gyre_error *err)
         if (!e->live[i]) continue;
         if (n++ < 4) // "session 0 (12 tokens), session 2 (7 tokens)"
             at += (size_t)snprintf(names + at, sizeof names - at, "%ssession %u (%zu tokens)", n > 1 ? ", " : "", i,
-                                   gyre_session_length(e->live[i]));
+                                   (size_t)*e->live[i]);
     }
     if (n > 4) at += (size_t)snprintf(names + at, sizeof names - at, " and %u more", n - 4);
     if (e->n_beside)
@@ -233,12 +233,12 @@ void gyre_engine_describe(const gyre_engine *e, gyre_engine_info *out)
     out->weight_bytes_per_token = e->model.weight_bytes - (hp->tied ? 0 : gyre_weight_bytes(&e->model.table));
 }
 
-gyre_status gyre_sequence_take(gyre_engine *e, gyre_session *session, uint32_t *slot, gyre_error *err)
+gyre_status gyre_sequence_take(gyre_engine *e, const uint32_t *length, uint32_t *slot, gyre_error *err)
 {
     for (uint32_t i = 0; i < e->sequences; i++) {
         if (e->sequence_used[i]) continue;
         e->sequence_used[i] = true;
-        e->live[i] = session;
+        e->live[i] = length;
         *slot = i;
         return GYRE_OK;
     }

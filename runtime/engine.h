@@ -26,9 +26,10 @@ struct gyre_engine {
     struct gyre_precision precision;
     uint32_t context, max_rows, sequences;
     bool *sequence_used; // [sequences]
-    gyre_session **live; // [sequences] whose they are; NULL where the engine itself uses one for a while
-    gyre_engine *first;  // the engine whose device this one borrows; NULL: it owns its device
-    uint32_t n_beside;   // engines that borrow this one's device
+    const uint32_t *
+        *live;          // [sequences] the lengths of their sessions; NULL where the engine itself uses one for a while
+    gyre_engine *first; // the engine whose device this one borrows; NULL: it owns its device
+    uint32_t n_beside;  // engines that borrow this one's device
 
     // What a step updates between replays; see shaders/params.h for rows and kernels.def for the sampling state.
     struct gyre_binding rows, state, history, logits;
@@ -53,12 +54,11 @@ struct gyre_step_row {
     const gyre_sampling *sampling;
 };
 
-// Whom a step works for: between chunks any of them may have been asked to stop.
+// Asked before every chunk of a step; another status than GYRE_OK ends it with that.
 struct gyre_step_watch {
-    const gyre_step_part *parts;
-    size_t n_parts;
+    gyre_status (*asked)(const void *user, gyre_error *err);
+    const void *user;
 };
-gyre_status gyre_step_asked(const struct gyre_step_watch *watch, gyre_error *err) GYRE_MUST_USE;
 
 // Runs rows in order of the list, in chunks of at most max_rows; pages must be reserved. Returns after the samples are
 // read when any row wants one. One chunk is under way at a time, so a cancel is seen after it. `wait_ns` (may be NULL)
@@ -86,7 +86,7 @@ gyre_status gyre_engine_profile(gyre_engine *engine, gyre_graph *graph, gyre_pro
 gyre_status gyre_engine_warm(gyre_engine *engine, size_t n, const gyre_sampling *sampling,
                              gyre_error *err) GYRE_MUST_USE;
 
-// A free sequence, for a session or (NULL) for work of the engine's own.
-gyre_status gyre_sequence_take(gyre_engine *engine, gyre_session *session, uint32_t *slot,
+// A free sequence, for a session of that length or (NULL) for work of the engine's own.
+gyre_status gyre_sequence_take(gyre_engine *engine, const uint32_t *length, uint32_t *slot,
                                gyre_error *err) GYRE_MUST_USE;
 void gyre_sequence_release(gyre_engine *engine, uint32_t slot);

@@ -20,7 +20,7 @@ gyre_status gyre_session_create(gyre_engine *engine, gyre_session **out, gyre_er
     s->rows = malloc(engine->context * sizeof *s->rows);
     gyre_status st =
         s->tokens && s->rows ? GYRE_OK : gyre_fail(err, GYRE_E_NOMEM, "cannot start a session: out of memory");
-    if (st == GYRE_OK) st = gyre_sequence_take(engine, s, &s->slot, err);
+    if (st == GYRE_OK) st = gyre_sequence_take(engine, &s->length, &s->slot, err);
     if (st != GYRE_OK) {
         free(s->tokens);
         free(s->rows);
@@ -77,6 +77,24 @@ static gyre_status stage(gyre_session *s, const uint32_t *tokens, size_t n, uint
     return GYRE_OK;
 }
 
+gyre_status gyre_session_asked(const gyre_session *s, gyre_error *err)
+{
+    if (!atomic_load(&s->cancel)) return GYRE_OK;
+    return gyre_fail(err, GYRE_E_CANCELLED, "cancelled: session %u was asked to stop", s->slot);
+}
+
+struct asked_parts {
+    const gyre_step_part *part;
+    size_t n;
+};
+
+static gyre_status parts_asked(const void *user, gyre_error *err)
+{
+    const struct asked_parts *all = user;
+    for (size_t i = 0; i < all->n; i++) GYRE_TRY(gyre_session_asked(all->part[i].session, err));
+    return GYRE_OK;
+}
+
 // The one place where sessions grow: all parts, and only when the whole step has succeeded. After a failure every session
 // is as long as before, its pages too; what the step may have written beyond is not relied on. `rows` has room for all.
 static gyre_status run(gyre_engine *e, gyre_step_part *parts, size_t n_parts, struct gyre_step_row *rows,
@@ -89,7 +107,8 @@ static gyre_status run(gyre_engine *e, gyre_step_part *parts, size_t n_parts, st
         st = stage(p->session, p->tokens, p->n, &p->next, rows + n, err);
         if (st != GYRE_OK) break;
     }
-    const struct gyre_step_watch watch = {parts, n_parts};
+    const struct asked_parts all = {parts, n_parts};
+    const struct gyre_step_watch watch = {parts_asked, &all};
     if (st == GYRE_OK) st = gyre_engine_step(e, rows, n, &watch, waited, err);
     for (size_t i = 0; i < staged; i++) {
         gyre_session *s = parts[i].session;
@@ -98,18 +117,6 @@ static gyre_status run(gyre_engine *e, gyre_step_part *parts, size_t n_parts, st
         else gyre_kv_trim(&e->kv, s->slot, s->length);
     }
     return st;
-}
-
-gyre_status gyre_session_asked(const gyre_session *s, gyre_error *err)
-{
-    if (!atomic_load(&s->cancel)) return GYRE_OK;
-    return gyre_fail(err, GYRE_E_CANCELLED, "cancelled: session %u was asked to stop", s->slot);
-}
-
-gyre_status gyre_step_asked(const struct gyre_step_watch *watch, gyre_error *err)
-{
-    for (size_t i = 0; i < watch->n_parts; i++) GYRE_TRY(gyre_session_asked(watch->parts[i].session, err));
-    return GYRE_OK;
 }
 
 gyre_status gyre_session_run(gyre_session *s, const uint32_t *tokens, size_t n, const gyre_sampling *sampling,

@@ -165,7 +165,7 @@ gyre_status gyre_engine_step(gyre_engine *e, const struct gyre_step_row *rows, s
 {
     for (size_t at = 0; at < n;) {
         if (at) GYRE_TRY(gyre_wait(e->device, err));
-        GYRE_TRY(gyre_step_asked(watch, err));
+        GYRE_TRY(watch->asked(watch->user, err));
         uint32_t chunk = chunk_size(e, n - at), wanting = 0;
         for (uint32_t i = 0; i < chunk; i++) { // no more samples than a graph of that size has places for
             wanting += rows[at + i].next != NULL;
