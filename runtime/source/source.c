@@ -32,32 +32,6 @@ gyre_status gyre_source_unchanged(const gyre_source *source, gyre_error *err)
     return GYRE_OK;
 }
 
-// The length of a valid character that is no control character; 0 for anything else.
-static uint32_t printable(const char *data, uint64_t left)
-{
-    uint32_t code;
-    const int n = gyre_utf8_look(data, left, &code);
-    return n > 0 && code >= 32 && (code < 127 || code > 159) ? (uint32_t)n : 0;
-}
-
-struct gyre_shown gyre_show(const char *data, uint64_t length)
-{
-    enum { MOST = 60 };
-    struct gyre_shown shown;
-    uint64_t at = 0;
-    uint32_t n = 0;
-    while (at < length) {
-        const uint32_t k = printable(data + at, length - at);
-        if (n + GYRE_MAX(k, 1u) > MOST) break;
-        if (k) memcpy(shown.text + n, data + at, k);
-        else shown.text[n] = '?';
-        at += GYRE_MAX(k, 1u);
-        n += GYRE_MAX(k, 1u);
-    }
-    memcpy(shown.text + n, at < length ? "..." : "", at < length ? 4 : 1);
-    return shown;
-}
-
 // ---- what the readers add ---------------------------------------------------------------------------
 
 // Checks and copies a key or name, and enters it into `index` as entry number `value`.
@@ -66,7 +40,8 @@ static gyre_status add_name(gyre_source *source, struct gyre_strmap *index, cons
 {
     const struct gyre_shown shown = gyre_show(name.data, name.length);
     bool odd = name.length == 0 || name.length > 65535, added = false;
-    for (uint64_t i = 0, k; i < name.length && !odd; i += k) odd = !(k = printable(name.data + i, name.length - i));
+    for (uint64_t i = 0, k; i < name.length && !odd; i += k)
+        odd = !(k = gyre_utf8_printable(name.data + i, name.length - i));
     if (odd)
         return gyre_fail(err, GYRE_E_FORMAT, "cannot read model (%s): impossible %s name \"%s\"; the file is damaged",
                          source->path, kind, shown.text);

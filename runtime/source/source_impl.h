@@ -7,6 +7,7 @@
 #include "runtime/util/arena.h"
 #include "runtime/util/file.h"
 #include "runtime/util/strmap.h"
+#include "runtime/util/utf8.h"
 
 struct source_meta {
     struct gyre_meta meta;
@@ -53,9 +54,3 @@ gyre_status gyre_source_add_tensor(gyre_source *source, const struct gyre_tensor
 
 // Bytes of one value of a metadata type; 0 for strings and arrays.
 uint64_t gyre_meta_type_bytes(gyre_meta_type type);
-
-// Any bytes as text for a message: at most 60 bytes, control characters replaced.
-struct gyre_shown {
-    char text[64];
-};
-struct gyre_shown gyre_show(const char *data, uint64_t length);

@@ -4,7 +4,6 @@
 #include "runtime/text/tokenizer_impl.h"
 
 #include "runtime/source/json_file.h"
-#include "runtime/source/source_impl.h"
 #include "runtime/util/base.h"
 
 #include <stdio.h>

@@ -1,6 +1,5 @@
 // Builds a tokenizer from what the readers found (tokenizer_gguf.c, tokenizer_json.c), and encodes text with it.
 #include "runtime/text/tokenizer_impl.h"
-#include "runtime/source/source_impl.h"
 #include "runtime/util/utf8.h"
 
 #include "runtime/util/base.h"

@@ -2,7 +2,6 @@
 // tokenizer.ggml.pre. Control and user-defined tokens are cut out of the text first.
 #include "runtime/text/tokenizer_impl.h"
 
-#include "runtime/source/source_impl.h"
 #include "runtime/util/base.h"
 
 #include <stdlib.h>

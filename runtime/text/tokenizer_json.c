@@ -3,7 +3,6 @@
 #include "runtime/text/tokenizer_impl.h"
 
 #include "runtime/source/json_file.h"
-#include "runtime/source/source_impl.h"
 #include "runtime/util/base.h"
 
 #include <stdlib.h>
@@ -17,6 +16,7 @@ struct reader {
     struct added_token *added;
     struct tokenizer_parts parts;
     bool byte_level;
+    const char *wrong; // a field that has another type than it should
     gyre_tokenizer *tokenizer;
     gyre_error *err;
 };
@@ -44,12 +44,29 @@ static bool is_type(const json_t *object, const char *type)
 {
     return type_of(object) && !strcmp(type_of(object), type);
 }
-static bool flag(const json_t *object, const char *name) { return json_is_true(json_object_get(object, name)); }
+
+// Fields that a file may leave out. One that is there and has another type than it should is remembered, and the file
+// refused at the end: it is not the same as absent.
+static bool flag_or(struct reader *r, const json_t *object, const char *name, bool otherwise)
+{
+    const json_t *value = json_object_get(object, name);
+    if (absent(value)) return otherwise;
+    if (!json_is_boolean(value) && !r->wrong) r->wrong = name;
+    return json_is_true(value);
+}
+static bool flag(struct reader *r, const json_t *object, const char *name) { return flag_or(r, object, name, false); }
 
 static struct gyre_string string_of(const json_t *value)
 {
     return json_is_string(value) ? (struct gyre_string){json_string_value(value), json_string_length(value)}
                                  : (struct gyre_string){0};
+}
+
+static struct gyre_string text_of(struct reader *r, const json_t *object, const char *name)
+{
+    const json_t *value = json_object_get(object, name);
+    if (!absent(value) && !json_is_string(value) && !r->wrong) r->wrong = name;
+    return string_of(value);
 }
 
 // ---- normalizer, pre-tokenizer, post-processor --------------------------------------------------------
@@ -78,7 +95,7 @@ static gyre_status read_split(struct reader *r, const json_t *split)
     const char *behavior = json_string_value(json_object_get(split, "behavior"));
     enum pre_keep keep = KEEP_ALL;
     if ((!regex && !literal) || !behavior) return malformed(r, "the pattern or behavior of a Split");
-    if (!strcmp(behavior, "Removed")) keep = flag(split, "invert") ? KEEP_MATCHES : KEEP_GAPS;
+    if (!strcmp(behavior, "Removed")) keep = flag(r, split, "invert") ? KEEP_MATCHES : KEEP_GAPS;
     else if (strcmp(behavior, "Isolated")) return refuse(r, "Split with behavior", behavior);
     return gyre_pre_add(&r->tokenizer->pre, regex ? regex : literal, !regex, keep, r->err);
 }
@@ -88,14 +105,13 @@ static gyre_status read_pre_tokenizer(struct reader *r, const json_t *pre)
     if (r->byte_level) return refuse(r, "a pre-tokenizer after ByteLevel:", type_of(pre));
     if (is_type(pre, "Split")) return read_split(r, pre);
     if (is_type(pre, "Digits"))
-        return gyre_pre_add(&r->tokenizer->pre, flag(pre, "individual_digits") ? gyre_pre_digit : gyre_pre_digits,
+        return gyre_pre_add(&r->tokenizer->pre, flag(r, pre, "individual_digits") ? gyre_pre_digit : gyre_pre_digits,
                             false, KEEP_ALL, r->err);
     if (!is_type(pre, "ByteLevel")) return refuse(r, "pre-tokenizer", type_of(pre));
-    if (flag(pre, "add_prefix_space")) return refuse(r, "ByteLevel with", "add_prefix_space");
+    if (flag(r, pre, "add_prefix_space")) return refuse(r, "ByteLevel with", "add_prefix_space");
     r->byte_level = true;
-    const json_t *use = json_object_get(pre, "use_regex"); // on unless said otherwise
-    return use && json_is_false(use) ? GYRE_OK
-                                     : gyre_pre_add(&r->tokenizer->pre, gyre_pre_gpt2, false, KEEP_ALL, r->err);
+    return flag_or(r, pre, "use_regex", true) ? gyre_pre_add(&r->tokenizer->pre, gyre_pre_gpt2, false, KEEP_ALL, r->err)
+                                              : GYRE_OK;
 }
 
 static gyre_status read_pre_tokenizers(struct reader *r)
@@ -174,13 +190,14 @@ static gyre_status check_model(struct reader *r, const json_t *model)
 {
     static const char *const affixes[] = {"continuing_subword_prefix", "end_of_word_suffix"};
     if (!is_type(model, "BPE")) return refuse(r, "model", type_of(model));
-    if (flag(model, "byte_fallback")) return refuse(r, "model with", "byte_fallback");
+    if (flag(r, model, "byte_fallback")) return refuse(r, "model with", "byte_fallback");
     const json_t *dropout = json_object_get(model, "dropout");
-    if (json_is_number(dropout) && json_number_value(dropout) != 0) return refuse(r, "model with", "dropout");
+    if (!absent(dropout) && (!json_is_number(dropout) || json_number_value(dropout) != 0))
+        return refuse(r, "model with", "dropout");
     for (size_t i = 0; i < GYRE_COUNT(affixes); i++)
-        if (string_of(json_object_get(model, affixes[i])).length) return refuse(r, "model with", affixes[i]);
-    r->tokenizer->ignore_merges = flag(model, "ignore_merges");
-    r->tokenizer->fuse_unknown = flag(model, "fuse_unk");
+        if (text_of(r, model, affixes[i]).length) return refuse(r, "model with", affixes[i]);
+    r->tokenizer->ignore_merges = flag(r, model, "ignore_merges");
+    r->tokenizer->fuse_unknown = flag(r, model, "fuse_unk");
     return GYRE_OK;
 }
 
@@ -224,20 +241,20 @@ static gyre_status read_tokens(struct reader *r, const json_t *model)
         *at = (struct gyre_string){name, strlen(name)};
     }
     for (size_t i = 0; i < json_array_size(added); i++) {
-        const json_t *item = json_array_get(added, i), *normalized = json_object_get(item, "normalized");
+        const json_t *item = json_array_get(added, i);
         struct added_token *t = &r->added[r->parts.n_added++];
         *t = (struct added_token){.text = string_of(json_object_get(item, "content")),
                                   .id = (uint32_t)json_integer_value(json_object_get(item, "id")),
-                                  .special = flag(item, "special"),
-                                  .lstrip = flag(item, "lstrip"),
-                                  .rstrip = flag(item, "rstrip"),
-                                  .single_word = flag(item, "single_word")};
+                                  .special = flag(r, item, "special"),
+                                  .lstrip = flag(r, item, "lstrip"),
+                                  .rstrip = flag(r, item, "rstrip"),
+                                  .single_word = flag(r, item, "single_word")};
         if (!t->text.data) return malformed(r, "the content of an added token");
-        t->normalized = normalized ? json_is_true(normalized) : !t->special;
+        t->normalized = flag_or(r, item, "normalized", !t->special);
         r->kinds[t->id] = t->special ? TOKEN_SPECIAL : TOKEN_ADDED;
         r->names[t->id] = t->text;
     }
-    const struct gyre_string unknown = string_of(json_object_get(model, "unk_token"));
+    const struct gyre_string unknown = text_of(r, model, "unk_token");
     json_t *unknown_id = unknown.data ? json_object_get(vocab, unknown.data) : NULL;
     if (unknown_id) r->tokenizer->unknown = (uint32_t)json_integer_value(unknown_id);
     r->parts.names = r->names;
@@ -304,6 +321,7 @@ gyre_status gyre_tokenizer_from_json(const char *path, const char *text, uint64_
     GYRE_GO(read_post_processor(&r, json_object_get(r.root, "post_processor")));
     GYRE_GO(read_tokens(&r, model));
     GYRE_GO(read_merges(&r, model));
+    if (r.wrong) GYRE_GO(malformed(&r, r.wrong));
     if (plain) *plain = is_plain(&r);
     GYRE_GO(gyre_tokenizer_build(tokenizer, &r.parts, path, err));
     st = check_around(&r);

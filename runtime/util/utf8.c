@@ -1,5 +1,6 @@
 // UTF-8 (Unicode 15, table 3-7: well-formed sequences) and the stream that holds back incomplete characters.
 #include "runtime/util/utf8.h"
+#include "runtime/util/base.h"
 
 #include <string.h>
 
@@ -38,6 +39,31 @@ uint32_t gyre_utf8_last(const char *p, uint64_t n, uint32_t *bytes)
     }
     *bytes = 0;
     return 0;
+}
+
+uint32_t gyre_utf8_printable(const char *data, uint64_t left)
+{
+    uint32_t code;
+    const int n = gyre_utf8_look(data, left, &code);
+    return n > 0 && code >= 32 && (code < 127 || code > 159) ? (uint32_t)n : 0;
+}
+
+struct gyre_shown gyre_show(const char *data, uint64_t length)
+{
+    enum { MOST = 60 };
+    struct gyre_shown shown;
+    uint64_t at = 0;
+    uint32_t n = 0;
+    while (at < length) {
+        const uint32_t k = gyre_utf8_printable(data + at, length - at);
+        if (n + GYRE_MAX(k, 1u) > MOST) break;
+        if (k) memcpy(shown.text + n, data + at, k);
+        else shown.text[n] = '?';
+        at += GYRE_MAX(k, 1u);
+        n += GYRE_MAX(k, 1u);
+    }
+    memcpy(shown.text + n, at < length ? "..." : "", at < length ? 4 : 1);
+    return shown;
 }
 
 // Removes k bytes from the front of the pending ones, after writing them (valid) or U+FFFD.

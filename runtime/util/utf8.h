@@ -11,6 +11,15 @@ int gyre_utf8_look(const char *p, uint64_t n, uint32_t *code);
 // The code point that ends right before p + n; 0 and *bytes = 0 where there is no valid one.
 uint32_t gyre_utf8_last(const char *p, uint64_t n, uint32_t *bytes);
 
+// The length of a valid character that is no control character; 0 for anything else. n >= 1 bytes are left.
+uint32_t gyre_utf8_printable(const char *p, uint64_t n);
+
+// Any bytes as text for a message: at most 60 bytes, what is not printable as "?".
+struct gyre_shown {
+    char text[64];
+};
+struct gyre_shown gyre_show(const char *data, uint64_t length);
+
 // Streaming: collects bytes and releases only whole UTF-8 characters (invalid bytes become U+FFFD).
 struct gyre_utf8_stream {
     unsigned char pending[4];

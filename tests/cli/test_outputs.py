@@ -161,13 +161,21 @@ class Names(Case):
         shutil.copy(self.quantized("q.gguf"), copy)
         shutil.copy(self.at("q.gguf.manifest.json"), copy + b".manifest.json")
         shutil.copy(self.text, text)
+        source = os.path.join(folder, b"sour\xe8e.gguf")
+        shutil.copy(self.model, source)
+        long = os.path.join(folder, b"l\xe8ng.txt")
+        with open(long, "wb") as f:
+            f.write(self.read(self.text) * 60)
         ask = lambda *args: subprocess.run([GYRE, *args], capture_output=True, timeout=300)
         for args in ((b"verify", copy, b"--json"), (b"eval", copy, b"--text", text, b"--text", self.text, b"--ctx", b"32", b"--device", b"cpu", b"--json"),
+                     (b"quantize", source, b"-o", os.path.join(folder, b"o\xe8t.gguf"), b"--recipe", b"quarot-gptq", b"--calib", long, b"--device", b"cpu"),
+                     (b"verify", os.path.join(folder, b"o\xe8t.gguf"), b"--base", source, b"--json"),
                      (b"reproduce", copy + b".manifest.json", b"--base", os.fsencode(self.model), b"--json"), (b"inspect", copy, b"--json")):
             with self.subTest(args=args):
                 p = ask(*args)
                 self.assertEqual(p.returncode, 0, p.stderr)
-                json.loads(p.stdout)
+                if args[-1] == b"--json":
+                    json.loads(p.stdout)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,12 @@
 
 static const char *const dir = "fuzz_hf"; // in the working directory: one process each
 static const char *const names[] = {"model-00001-of-00002.safetensors", "config.json", "model.safetensors.index.json",
-                                    "generation_config.json"};
-enum { N_NAMES = sizeof names / sizeof *names };
+                                    "generation_config.json", "tokenizer_config.json"};
+// What a directory may have beside those that the writer of models makes.
+static const char *const optional[] = {"{\"eos_token_id\": [2, 1]}",
+                                       "{\"add_bos_token\": true, \"bos_token\": {\"content\": \"<|endoftext|>\"}, "
+                                       "\"eos_token\": \"<|im_end|>\", \"add_eos_token\": false}"};
+enum { N_NAMES = sizeof names / sizeof *names, N_OPTIONAL = sizeof optional / sizeof *optional };
 
 static struct tiny_options options(void)
 {
@@ -32,8 +36,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (!honest[0].data) { // once: the directory and its honest contents
         const struct tiny_options o = options();
         if (tiny_write_hf(dir, &o)) exit(2);
-        for (int i = 0; i < N_NAMES - 1; i++) append_file(in_dir(path, names[i]), &honest[i]);
-        put_text(&honest[N_NAMES - 1], "{\"eos_token_id\": [2, 1]}");
+        for (int i = 0; i < N_NAMES - N_OPTIONAL; i++) append_file(in_dir(path, names[i]), &honest[i]);
+        for (int i = 0; i < N_OPTIONAL; i++) put_text(&honest[N_NAMES - N_OPTIONAL + i], optional[i]);
     }
     const unsigned which = data[0] % N_NAMES;
     const struct bytes b = {(unsigned char *)(uintptr_t)data + 1, size - 1, size - 1};
@@ -49,7 +53,7 @@ bool fuzz_seed(unsigned i, struct bytes *out)
     const struct tiny_options o = options();
     if (i >= N_NAMES || tiny_write_hf(dir, &o)) return false;
     put_u8(out, (uint8_t)i);
-    if (i == N_NAMES - 1) put_text(out, "{\"eos_token_id\": [2, 1]}");
+    if (i >= N_NAMES - N_OPTIONAL) put_text(out, optional[i - (N_NAMES - N_OPTIONAL)]);
     else append_file(in_dir(path, names[i]), out);
     return true;
 }
