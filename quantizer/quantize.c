@@ -51,8 +51,8 @@ static gyre_status tick(void *user, uint64_t weights, gyre_error *err)
 static uint64_t block_weights(const struct gyre_hparams *hp)
 {
     uint64_t n = 0, rows, cols;
-    for (int s = 0; s < GYRE_SITES; s++) {
-        gyre_site_shape((gyre_site)s, hp, &rows, &cols);
+    for (int s = 0; s < GYRE_LINEARS; s++) {
+        gyre_role_shape((gyre_role)s, hp, &rows, &cols);
         n += rows * cols;
     }
     return n;
@@ -106,7 +106,7 @@ static gyre_status no_memory(gyre_error *err) { return gyre_fail(err, GYRE_E_NOM
 static gyre_status measure_block(struct run *r, json_t *note, gyre_error *err)
 {
     gyre_quantize_layer errors;
-    struct gyre_report_tap taps[GYRE_TAPS];
+    struct gyre_report_tap taps[GYRE_PRODUCTS];
     const bool look = r->params->report_dir != NULL;
     if (!r->summary) return GYRE_OK;
     GYRE_TRY(gyre_summary_block(r->summary, &r->layer, &errors, look ? taps : NULL, err));
@@ -122,18 +122,18 @@ static gyre_status measure_block(struct run *r, json_t *note, gyre_error *err)
 static double mean_error(const struct run *r, bool plain)
 {
     double sum = 0;
-    for (int s = 0; s < GYRE_SITES; s++)
-        sum += plain ? gyre_layer_plain(&r->layer, &r->plan, (gyre_site)s)->error : r->layer.recipe[s].error;
-    return sum / GYRE_SITES;
+    for (int s = 0; s < GYRE_LINEARS; s++)
+        sum += plain ? gyre_layer_plain(&r->layer, &r->plan, (gyre_role)s)->error : r->layer.recipe[s].error;
+    return sum / GYRE_LINEARS;
 }
 
 // Overflow is refused; too small is lost without a trace in the codes, and may matter where something large stands behind it.
 static void warn_faint(const struct run *r)
 {
-    for (int s = 0; s < GYRE_SITES && r->plan.set.wbits < 16; s++) {
+    for (int s = 0; s < GYRE_LINEARS && r->plan.set.wbits < 16; s++) {
         const uint64_t faint = r->layer.recipe[s].faint;
         char name[64];
-        gyre_site_name((gyre_site)s, r->layer.index, name);
+        gyre_role_name((gyre_role)s, r->layer.index, "weight", name);
         if (faint)
             gyre_logf(&r->params->log, GYRE_LOG_WARN,
                       "quantize: tensor %s: the weights of %llu rows are below what an f16 scale can hold and become "
@@ -197,18 +197,17 @@ static void fill_damping(const struct run *r, gyre_quantize_summary *s)
 {
     const struct gyre_recipe *recipe = &r->plan.set.recipe;
     const double asked = gyre_recipe_damp(recipe);
-    s->linears = s->layers * GYRE_SITES;
+    s->linears = s->layers * GYRE_LINEARS;
     for (uint32_t l = 0; l < s->layers; l++)
-        for (int i = 0; i < GYRE_SITES; i++) {
+        for (int i = 0; i < GYRE_LINEARS; i++) {
             struct gyre_ladder_note n;
-            if (!gyre_note_linear(gyre_output_note(&r->out, l + 1), (gyre_site)i, &n)) continue;
+            if (!gyre_note_linear(gyre_output_note(&r->out, l + 1), (gyre_role)i, &n)) continue;
             if (n.damp > 1.5 * asked) { // it goes up tenfold
                 s->raised_damping++;
                 s->worst_damping = fmax(s->worst_damping, n.damp);
             }
             // Linears that read at one tap have its inputs in common.
-            if (i == GYRE_SITE_Q || i == GYRE_SITE_O || i == GYRE_SITE_GATE || i == GYRE_SITE_DOWN)
-                s->dead_inputs += n.dead;
+            if (gyre_product_first(gyre_roles[i].product) == (gyre_role)i) s->dead_inputs += n.dead;
         }
 }
 

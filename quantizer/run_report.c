@@ -118,11 +118,11 @@ static void shares(struct facts *to, const struct gyre_output *out)
     double sum[2] = {0};
     uint32_t n[2] = {0};
     for (uint32_t l = 0; l < out->plan->hp.n_layers; l++)
-        for (int s = 0; s < GYRE_SITES; s++) {
+        for (int s = 0; s < GYRE_LINEARS; s++) {
             struct gyre_ladder_note note;
-            if (!gyre_note_linear(gyre_output_note(out, l + 1), (gyre_site)s, &note)) continue;
+            if (!gyre_note_linear(gyre_output_note(out, l + 1), (gyre_role)s, &note)) continue;
             if (isfinite(note.alpha)) sum[0] += note.alpha, n[0]++;
-            if ((s == GYRE_SITE_O || s == GYRE_SITE_DOWN) && isfinite(note.residual)) sum[1] += note.residual, n[1]++;
+            if (gyre_roles[s].writes == GYRE_ROTATION_R1 && isfinite(note.residual)) sum[1] += note.residual, n[1]++;
         }
     if (n[0]) fact(to, "correct, mean alpha", "%.3g", sum[0] / n[0]);
     if (n[1]) fact(to, "correct, mean residual of o and down", "%.3g", sum[1] / n[1]);
@@ -163,8 +163,9 @@ static void taps(struct sheet *to, const struct gyre_output *out)
 {
     bool any = false;
     for (uint32_t l = 0; l < out->plan->hp.n_layers; l++)
-        for (int t = 0; t < GYRE_TAPS; t++)
-            any |= gyre_note_tap(gyre_output_note(out, l + 1), (gyre_tap)t, &to->tap[l * GYRE_TAPS + (uint32_t)t]);
+        for (int t = 0; t < GYRE_PRODUCTS; t++)
+            any |=
+                gyre_note_tap(gyre_output_note(out, l + 1), (gyre_product)t, &to->tap[l * GYRE_PRODUCTS + (uint32_t)t]);
     if (any) to->report.tap = to->tap;
 }
 
@@ -176,12 +177,12 @@ static void linears(struct sheet *to, const struct gyre_output *out)
     const uint32_t n_stages = p->set.recipe.n_stages;
     size_t at = p->globals;
     bool any = false;
-    for (uint32_t i = 0; i < p->hp.n_layers * GYRE_SITES; i++) {
-        const uint32_t l = i / GYRE_SITES;
-        const gyre_site site = (gyre_site)(i % GYRE_SITES);
+    for (uint32_t i = 0; i < p->hp.n_layers * GYRE_LINEARS; i++) {
+        const uint32_t l = i / GYRE_LINEARS;
+        const gyre_role site = (gyre_role)(i % GYRE_LINEARS);
         struct gyre_report_linear *row = &to->linear[i];
         struct gyre_ladder_note note;
-        gyre_site_name(site, l, to->name[i]);
+        gyre_role_name(site, l, "weight", to->name[i]);
         *row = (struct gyre_report_linear){.name = to->name[i], .weight_error = (double)NAN, .before = (double)NAN};
         gyre_settings_width(&p->set, row->name, &row->wbits, &row->wgroup);
         for (; at < json_array_size(tensors); at++) {
@@ -195,7 +196,7 @@ static void linears(struct sheet *to, const struct gyre_output *out)
         memcpy(row->after, note.error, sizeof row->after);
     }
     to->report.linear = to->linear;
-    to->report.n_linears = p->hp.n_layers * GYRE_SITES;
+    to->report.n_linears = p->hp.n_layers * GYRE_LINEARS;
     to->report.n_stages = any ? n_stages : 0;
     for (uint32_t i = 0; i < n_stages; i++) to->report.stage[i] = gyre_stage_name(p->set.recipe.stage[i].kind);
 }
@@ -206,9 +207,9 @@ static gyre_status fill(struct sheet *to, const struct gyre_report_run *run, gyr
 {
     const struct gyre_plan *p = run->out->plan;
     const gyre_quantize_summary *s = run->summary;
-    const uint32_t n_linears = p->hp.n_layers * GYRE_SITES;
+    const uint32_t n_linears = p->hp.n_layers * GYRE_LINEARS;
     to->recipe_text = gyre_recipe_text(&p->set.recipe);
-    to->tap = malloc((size_t)p->hp.n_layers * GYRE_TAPS * sizeof *to->tap);
+    to->tap = malloc((size_t)p->hp.n_layers * GYRE_PRODUCTS * sizeof *to->tap);
     to->linear = malloc(n_linears * sizeof *to->linear);
     to->name = malloc(n_linears * sizeof *to->name);
     if (!to->recipe_text || !to->tap || !to->linear || !to->name)
@@ -242,7 +243,7 @@ static gyre_status fill(struct sheet *to, const struct gyre_report_run *run, gyr
         to->report.heat_before = &run->heat->before;
         to->report.heat_after = &run->heat->after;
         to->report.heat_layer = run->heat->layer;
-        to->report.heat_tap = (gyre_tap)run->heat->tap;
+        to->report.heat_tap = (gyre_product)run->heat->tap;
     }
     seeds(to, p);
     taps(to, run->out);

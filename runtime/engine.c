@@ -79,7 +79,7 @@ static gyre_status open_on(gyre_device *device, const char *path, const gyre_eng
         gyre_logf(&e->log, GYRE_LOG_WARN, "model: %s: %s", path, gyre_source_note(e->source));
     GYRE_TRY(gyre_tokenizer_create(e->source, p->pre, &e->log, &e->tokenizer, err));
     struct load_progress progress = {p};
-    GYRE_TRY(gyre_llama_load(device, e->source, on_load, &progress, &e->model, err));
+    GYRE_TRY(gyre_model_load(device, e->source, on_load, &progress, &e->model, err));
     GYRE_TRY(gyre_source_unchanged(e->source, err));
     const struct gyre_hparams *hp = &e->model.hp;
     e->precision =
@@ -188,7 +188,7 @@ gyre_status gyre_engine_close(gyre_engine *e, gyre_error *err)
         gyre_buffer_destroy(e->device, e->history.buffer);
         gyre_buffer_destroy(e->device, e->logits.buffer);
         if (e->kv.device) gyre_kv_free(&e->kv);
-        if (e->model.device) gyre_llama_free(&e->model);
+        if (e->model.device) gyre_model_free(&e->model);
         if (!e->first) gyre_device_close(e->device);
     }
     if (e->first) e->first->n_beside--;

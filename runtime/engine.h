@@ -1,7 +1,7 @@
 // Inside of the engine, shared by the files of this folder; the public face is gyre.h.
 #pragma once
 #include "runtime/model/kv.h"
-#include "runtime/model/llama.h"
+#include "runtime/model/model.h"
 #include "runtime/text/tokenizer.h"
 #include "runtime/util/sha256.h"
 
@@ -21,7 +21,7 @@ struct gyre_engine {
     char cache_dir[1024]; // the device's options point here
     gyre_source *source;
     gyre_tokenizer *tokenizer;
-    struct gyre_llama model;
+    struct gyre_model model;
     struct gyre_kv kv;
     struct gyre_precision precision;
     uint32_t context, max_rows, sequences;

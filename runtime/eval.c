@@ -106,7 +106,7 @@ static gyre_status head_graph(struct eval *v, struct runner *r, uint32_t c, gyre
     GYRE_TRY(gyre_graph_create(e->device, rows, &batch, &g, err));
     const gyre_value x =
         gyre_g_external(g, "hidden", rows, e->model.hp.width, slice(r->hidden, c * rows * row, rows * row));
-    const gyre_value logits = gyre_llama_head(g, x, &e->model);
+    const gyre_value logits = gyre_model_head(g, x, &e->model);
     const struct gyre_binding ref = slice(v->ref_logits, 0, (uint64_t)rows * e->model.hp.vocab * sizeof(float));
     if (r == &v->reference) {
         gyre_g_output(g, logits, ref);

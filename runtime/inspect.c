@@ -1,5 +1,5 @@
 // gyre_inspect: a model file as JSON, for people and scripts. Reads and checks; touches no device.
-#include "runtime/model/hparams.h"
+#include "runtime/model/roles.h"
 #include "runtime/util/half.h"
 
 #include <gyre/gyre.h>
@@ -73,7 +73,7 @@ static json_t *transform(const struct gyre_hadamard *h)
 
 static json_t *model(const struct gyre_hparams *hp)
 {
-    static const char *const scaling[] = {"none", "linear", "llama3"};
+    static const char *const scaling[] = {"none", "linear", "llama3", "yarn"};
     return json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:s, s:b, s:i, s:i, s:i, s:f, s:f, s:b}",
                      "arch", hp->arch, "layers", (int)hp->n_layers, "width", (int)hp->width, "heads", (int)hp->heads,
                      "kv_heads", (int)hp->kv_heads, "head_dim", (int)hp->head_dim, "ffn", (int)hp->ffn, "vocab",
@@ -93,7 +93,7 @@ static json_t *memory(const gyre_source *source, const struct gyre_hparams *hp)
                           t->type == GYRE_DTYPE_F32 || t->type == GYRE_DTYPE_F16;
         const uint64_t bytes = kept ? t->bytes : t->rows * t->cols * 2;
         weights += bytes;
-        if (strcmp(t->name, "token_embd.weight") == 0) table = bytes;
+        if (t == gyre_role_tensor(source, GYRE_ROLE_embedding, 0, "weight", NULL)) table = bytes;
     }
     const uint64_t cell = (uint64_t)hp->n_layers * hp->kv_heads * 2, codes = cell * hp->head_dim;
     json_t *kv = json_pack("{s:I, s:I, s:I}", "16", (json_int_t)(codes * 2), "8", (json_int_t)(codes + cell * 4), "4",

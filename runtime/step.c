@@ -22,8 +22,7 @@ gyre_value gyre_engine_body(gyre_engine *e, gyre_graph *g)
 {
     gyre_value x = gyre_g_embed(g, &e->model.table);
     for (uint32_t i = 0; i < e->model.hp.n_layers; i++) {
-        x = gyre_llama_block(g, x, &e->model.hp, &e->model.shared, &e->model.layer[i], &e->kv.pool[i], &e->precision,
-                             GYRE_TAPS);
+        x = gyre_model_block(g, x, &e->model, i, &e->kv.pool[i], &e->precision);
     }
     return x;
 }
@@ -37,7 +36,7 @@ static gyre_status build(gyre_engine *e, uint32_t rows, uint32_t wanting, uint32
     gyre_graph *g = NULL;
     GYRE_TRY(gyre_graph_create(e->device, rows, &batch, &g, err));
     const gyre_value last = gyre_g_rows(g, gyre_engine_body(e, g), 0, wanting);
-    const gyre_value logits = gyre_llama_head(g, last, &e->model);
+    const gyre_value logits = gyre_model_head(g, last, &e->model);
     gyre_value vals, ids;
     gyre_g_topk(g, logits, k, &vals, &ids);
     gyre_g_sample(g, vals, ids, k, at, e->history, GYRE_HISTORY, e->state);

@@ -1,6 +1,7 @@
 // Decides what is rotated, what is tied and which tensors the file holds, in order. See plan.h and docs/model-format.md.
 // Metadata is plan_meta.c's.
 #include "quantizer/file/plan.h"
+#include "runtime/model/arch.h"
 #include "runtime/util/log.h"
 
 #include <stdio.h>
@@ -22,7 +23,7 @@ static gyre_status plan_rotations(struct gyre_plan *p, gyre_error *err)
     const bool rotate = p->set.recipe.rotate, full = p->set.full;
     p->final_gain = malloc(hp->width * sizeof *p->final_gain);
     if (!p->final_gain) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the plan");
-    gyre_tensor_rows_f32(gyre_source_tensor(p->source, "output_norm.weight"), 0, 1, p->final_gain);
+    gyre_tensor_rows_f32(gyre_role_tensor(p->source, GYRE_ROLE_output_norm, 0, "weight", NULL), 0, 1, p->final_gain);
     GYRE_TRY(gyre_rotator_create(hp, p->choice.seed, rotate,
                                  !rotate ? 0 : GYRE_ROTATE_R1 | GYRE_ROTATE_R2 | (full ? GYRE_ROTATE_R4 : 0),
                                  &p->rotator, err));
@@ -66,14 +67,24 @@ static void add_bases(struct gyre_plan *p, const char *which, const struct gyre_
     }
 }
 
-static void add_linear(struct gyre_plan *p, gyre_site site, uint32_t layer)
+static void add_role(struct gyre_plan *p, gyre_role role)
 {
-    char name[64], scale[80];
+    char name[GYRE_ROLE_NAME];
+    uint64_t rows, cols;
+    gyre_role_name(role, 0, "weight", name);
+    gyre_role_shape(role, &p->hp, &rows, &cols);
+    if (gyre_roles[role].matrix) add_matrix(p, name, p->table_type, rows, cols);
+    else add_vector(p, name, cols);
+}
+
+static void add_linear(struct gyre_plan *p, gyre_role role, uint32_t layer)
+{
+    char name[GYRE_ROLE_NAME], scale[GYRE_ROLE_NAME];
     uint64_t rows, cols;
     uint32_t bits, group;
-    gyre_site_name(site, layer, name);
+    gyre_role_name(role, layer, "weight", name);
     gyre_settings_width(&p->set, name, &bits, &group);
-    gyre_site_shape(site, &p->hp, &rows, &cols);
+    gyre_role_shape(role, &p->hp, &rows, &cols);
     if (bits >= 16 || !p->set.full) {
         add_matrix(p, name,
                    bits == 4    ? GYRE_DTYPE_Q4_0
@@ -83,45 +94,70 @@ static void add_linear(struct gyre_plan *p, gyre_site site, uint32_t layer)
                    rows, cols);
         return;
     }
-    snprintf(scale, sizeof scale, "%s.scale", name);
+    gyre_role_name(role, layer, "weight.scale", scale);
     add_matrix(p, name, GYRE_DTYPE_I8, rows, bits == 4 ? cols / 2 : cols);
     add_matrix(p, scale, GYRE_DTYPE_F16, rows, group ? cols / group : 1);
 }
 
-void gyre_centre_name(gyre_site site, uint32_t layer, char out[64])
+// Norms before the first linear that reads them; biases and centres behind theirs; vectors of no product at the end.
+uint32_t gyre_plan_block(const struct gyre_plan *p, uint32_t layer, struct gyre_plan_part out[GYRE_PLAN_PARTS])
 {
-    snprintf(out, 64, "blk.%u.%s.centre", layer, site == GYRE_SITE_K ? "attn_k" : "attn_v");
+    uint32_t n = 0;
+    for (int r = 0; r < GYRE_LINEARS; r++) {
+        const gyre_role role = (gyre_role)r, norm = gyre_products[gyre_roles[r].product].norm;
+        if (norm != GYRE_ROLE_none && gyre_product_first(gyre_roles[r].product) == role)
+            out[n++] = (struct gyre_plan_part){norm, GYRE_PART_VECTOR};
+        out[n++] = (struct gyre_plan_part){role, GYRE_PART_LINEAR};
+        if (gyre_role_has_bias(&p->hp, role, layer)) out[n++] = (struct gyre_plan_part){role, GYRE_PART_BIAS};
+        if (p->set.recipe.kv_centre && gyre_role_is_cached(role))
+            out[n++] = (struct gyre_plan_part){role, GYRE_PART_CENTRE};
+    }
+    for (int r = GYRE_LINEARS; r < GYRE_BLOCK_ROLES; r++)
+        if (gyre_role_present(&p->hp, (gyre_role)r, layer) && gyre_norm_product((gyre_role)r) == GYRE_PRODUCTS)
+            out[n++] = (struct gyre_plan_part){(gyre_role)r, GYRE_PART_VECTOR};
+    return n;
 }
 
-// The order in which tensors lie in the file, and in which layer.c and quantize.c write them.
+static void add_block(struct gyre_plan *p, uint32_t layer)
+{
+    struct gyre_plan_part part[GYRE_PLAN_PARTS];
+    const uint32_t n = gyre_plan_block(p, layer, part);
+    for (uint32_t i = 0; i < n; i++) {
+        char name[GYRE_ROLE_NAME];
+        uint64_t rows, cols;
+        if (part[i].kind == GYRE_PART_LINEAR) {
+            add_linear(p, part[i].role, layer);
+            continue;
+        }
+        gyre_role_shape(part[i].role, &p->hp, &rows, &cols);
+        gyre_role_name(part[i].role, layer,
+                       part[i].kind == GYRE_PART_VECTOR ? "weight"
+                       : part[i].kind == GYRE_PART_BIAS ? "bias"
+                                                        : "centre",
+                       name);
+        add_vector(p, name, part[i].kind == GYRE_PART_VECTOR ? cols : rows);
+    }
+}
+
+// The order in which tensors lie in the file, and in which quantizer/pass writes them.
 static void plan_tensors(struct gyre_plan *p)
 {
     const struct gyre_hparams *hp = &p->hp;
-    char name[64];
     p->table_type = p->set.wbits == 16   ? GYRE_DTYPE_F16
                     : p->set.wbits == 32 ? GYRE_DTYPE_F32
                     : hp->width % 32     ? GYRE_DTYPE_F16
                                          : GYRE_DTYPE_Q8_0;
-    add_matrix(p, "token_embd.weight", p->table_type, hp->vocab, hp->width);
-    if (p->write_head) add_matrix(p, "output.weight", p->table_type, hp->vocab, hp->width);
-    add_vector(p, "output_norm.weight", hp->width);
+    add_role(p, GYRE_ROLE_embedding);
+    if (p->write_head) add_role(p, GYRE_ROLE_head);
+    add_role(p, GYRE_ROLE_output_norm);
     if (p->online.head.n) add_vector(p, "gyre.head_gain", hp->width);
-    if (hp->has_rope_freqs || (hp->rope_scaling == GYRE_ROPE_LLAMA3 && !p->set.full))
-        add_vector(p, "rope_freqs.weight", hp->head_dim / 2);
+    p->writes_rope_divisors = hp->has_rope_freqs || (hp->rope_scaling == GYRE_ROPE_LLAMA3 && !p->set.full);
+    if (p->writes_rope_divisors) add_role(p, GYRE_ROLE_rope_freqs);
     add_bases(p, "r3", &p->online.r3_had);
     add_bases(p, "r4", &p->online.r4);
     add_bases(p, "head", &p->online.head);
     p->globals = p->gguf.n_tensors;
-    for (uint32_t l = 0; l < hp->n_layers; l++)
-        for (int s = 0; s < GYRE_SITES; s++) {
-            const gyre_site site = (gyre_site)s;
-            if ((site == GYRE_SITE_Q || site == GYRE_SITE_GATE) && gyre_site_norm_name(site, l, name))
-                add_vector(p, name, hp->width);
-            add_linear(p, site, l);
-            if ((site != GYRE_SITE_K && site != GYRE_SITE_V) || !p->set.recipe.kv_centre) continue;
-            gyre_centre_name(site, l, name);
-            add_vector(p, name, (uint64_t)hp->kv_heads * hp->head_dim);
-        }
+    for (uint32_t l = 0; l < hp->n_layers; l++) add_block(p, l);
     p->per_layer = (p->gguf.n_tensors - p->globals) / hp->n_layers;
 }
 
@@ -132,13 +168,13 @@ gyre_status gyre_plan_begin(const gyre_quantize_params *params, const gyre_sourc
 {
     *p = (struct gyre_plan){.source = source};
     GYRE_TRY(gyre_hparams_read(source, &p->hp, err));
-    if (strcmp(p->hp.arch, "llama"))
+    if (p->hp.full)
         return gyre_fail(err, GYRE_E_UNSUPPORTED,
                          "cannot quantize (%s): gyre wrote this file; give the model that it was made from",
                          gyre_source_path(source));
     GYRE_TRY(gyre_settings_resolve(params, &p->hp, &p->set, err));
     GYRE_TRY(gyre_model_check(source, &p->hp, err));
-    p->permute_qk = !p->set.full && !p->hp.rope_interleaved;
+    p->permute_qk = !p->set.full && p->hp.family->paired_rows && !p->hp.rope_interleaved;
     if (p->permute_qk) p->hp.rope_interleaved = true;
     return GYRE_OK;
 }

@@ -22,11 +22,12 @@ struct gyre_plan {
     struct gyre_rotations online; // what the file declares; borrows from rotator, r3 and head_gain
     struct gyre_hadamard r3;
     struct gyre_choice choice;
-    float *final_gain;     // [D], the source's output_norm
-    bool permute_qk;       // q and k rows go from half-split (HF) to interleaved (GGUF) order
-    bool write_head;       // the output has its own output.weight
-    bool fold_head;        // ... with the final gain folded in; output_norm becomes ones
-    gyre_dtype table_type; // of the embedding and the head
+    float *final_gain;         // [D], the source's output_norm
+    bool permute_qk;           // q and k rows go from half-split (HF) to interleaved (GGUF) order
+    bool writes_rope_divisors; // rope_freqs is in the output
+    bool write_head;           // the output has its own output.weight
+    bool fold_head;            // ... with the final gain folded in; output_norm becomes ones
+    gyre_dtype table_type;     // of the embedding and the head
     struct gyre_gguf gguf;
     uint64_t globals, per_layer; // tensors before the first block, and of each block
     unsigned char *front;        // everything before the first tensor's data
@@ -44,8 +45,14 @@ void gyre_plan_release(struct gyre_plan *plan);
 // Hyper-parameters of the output as the runtime will read them; borrows from the plan, do not free.
 struct gyre_hparams gyre_plan_output_hparams(const struct gyre_plan *plan);
 
-// "blk.3.attn_k.centre" of sites K and V.
-void gyre_centre_name(gyre_site site, uint32_t layer, char out[64]);
+// The tensors of a block in the order in which they lie in the file.
+typedef enum gyre_part_kind { GYRE_PART_LINEAR, GYRE_PART_VECTOR, GYRE_PART_BIAS, GYRE_PART_CENTRE } gyre_part_kind;
+struct gyre_plan_part {
+    gyre_role role;
+    gyre_part_kind kind; // LINEAR: its codes, and its scales behind them where those are a tensor of their own
+};
+enum { GYRE_PLAN_PARTS = GYRE_BLOCK_ROLES + 2 * GYRE_LINEARS };
+uint32_t gyre_plan_block(const struct gyre_plan *plan, uint32_t layer, struct gyre_plan_part out[GYRE_PLAN_PARTS]);
 
 // Writes the metadata of the output (plan_meta.c).
 gyre_status gyre_plan_metadata(struct gyre_plan *plan, gyre_error *err) GYRE_MUST_USE;

@@ -1,12 +1,23 @@
 // The metadata of an output file: what the source said, under the output's architecture, and gyre's own keys.
 // See docs/model-format.md; the keys that a plain llama file must have are those that its loaders ask for.
 #include "quantizer/file/plan.h"
+#include "runtime/model/arch.h"
 #include "runtime/text/tokenizer.h"
 
 #include <stdio.h>
 #include <string.h>
 
-static const char *arch(const struct gyre_plan *p) { return p->set.full ? "gyre-llama" : "llama"; }
+// A key of the output's architecture.
+struct key {
+    char text[128];
+};
+static struct key key_of(const struct gyre_plan *p, const char *name)
+{
+    struct key key;
+    snprintf(key.text, sizeof key.text, "%s%s%s%s", p->set.full ? "gyre-" : "", p->hp.family->name, *name ? "." : "",
+             name);
+    return key;
+}
 
 static bool begins(const char *text, const char *with) { return !strncmp(text, with, strlen(with)); }
 
@@ -18,19 +29,19 @@ static bool is_own(const struct gyre_plan *p, const char *key)
     for (size_t i = 0; i < sizeof own / sizeof *own; i++)
         if (!strcmp(key, own[i])) return true;
     // A plain llama file says llama3 scaling by a tensor of divisors instead.
-    return !p->set.full && p->hp.rope_scaling == GYRE_ROPE_LLAMA3 && begins(key, "llama.rope.scaling.");
+    return !p->set.full && p->hp.rope_scaling == GYRE_ROPE_LLAMA3 && begins(key, p->hp.arch) &&
+           begins(key + strlen(p->hp.arch), ".rope.scaling.");
 }
 
 static void copy_source(struct gyre_plan *p)
 {
-    char key[256];
+    const size_t prefix = strlen(p->hp.arch);
     for (uint64_t i = 0; i < gyre_source_meta_count(p->source); i++) {
         const struct gyre_meta m = gyre_source_meta_at(p->source, i);
         if (is_own(p, m.key)) continue;
-        if (begins(m.key, "general.") || begins(m.key, "tokenizer.")) snprintf(key, sizeof key, "%s", m.key);
-        else if (begins(m.key, "llama.")) snprintf(key, sizeof key, "%s.%s", arch(p), m.key + strlen("llama."));
-        else continue;
-        gyre_gguf_encoded(&p->gguf, key, m.type, m.raw, m.raw_bytes);
+        const bool model = begins(m.key, p->hp.arch) && m.key[prefix] == '.';
+        if (!model && !begins(m.key, "general.") && !begins(m.key, "tokenizer.")) continue;
+        gyre_gguf_encoded(&p->gguf, model ? key_of(p, m.key + prefix + 1).text : m.key, m.type, m.raw, m.raw_bytes);
     }
 }
 
@@ -53,15 +64,10 @@ static void fill_model_keys(struct gyre_plan *p)
         {"attention.value_length", hp->head_dim},
         {"vocab_size", hp->vocab},
     };
-    char key[96];
-    for (size_t i = 0; i < sizeof number / sizeof *number; i++) {
-        snprintf(key, sizeof key, "%s.%s", arch(p), number[i].name);
-        gyre_gguf_u32(&p->gguf, key, number[i].value);
-    }
-    snprintf(key, sizeof key, "%s.attention.layer_norm_rms_epsilon", arch(p));
-    gyre_gguf_f32(&p->gguf, key, hp->norm_eps);
-    snprintf(key, sizeof key, "%s.rope.freq_base", arch(p));
-    gyre_gguf_f32(&p->gguf, key, (float)hp->rope_base);
+    for (size_t i = 0; i < sizeof number / sizeof *number; i++)
+        gyre_gguf_u32(&p->gguf, key_of(p, number[i].name).text, number[i].value);
+    gyre_gguf_f32(&p->gguf, key_of(p, "attention.layer_norm_rms_epsilon").text, hp->norm_eps);
+    gyre_gguf_f32(&p->gguf, key_of(p, "rope.freq_base").text, (float)hp->rope_base);
 }
 
 static void put_factors(struct gyre_plan *p, const char *key, const struct gyre_hadamard *h)
@@ -87,7 +93,7 @@ static void put_meta(void *user, const struct gyre_meta *m)
 gyre_status gyre_plan_metadata(struct gyre_plan *p, gyre_error *err)
 {
     struct gyre_gguf *g = &p->gguf;
-    gyre_gguf_string(g, "general.architecture", arch(p));
+    gyre_gguf_string(g, "general.architecture", key_of(p, "").text);
     if (!p->set.full)
         gyre_gguf_u32(g, "general.file_type",
                       p->set.wbits == 4    ? 2
@@ -95,7 +101,7 @@ gyre_status gyre_plan_metadata(struct gyre_plan *p, gyre_error *err)
                       : p->set.wbits == 16 ? 1
                                            : 0); // ggml's ids
     gyre_gguf_u32(g, "general.quantization_version", 2);
-    gyre_gguf_u32(g, "gyre.version", 1);
+    gyre_gguf_u32(g, "gyre.version", p->hp.family->version);
     gyre_gguf_string(g, "gyre.recipe", p->set.recipe.name);
     gyre_gguf_string(g, "gyre.profile", p->set.full ? "full" : "portable");
     gyre_gguf_u64(g, "gyre.seed", p->set.seed);

@@ -37,7 +37,7 @@ struct gyre_calibration {
     bool samples;                     // the recipe has diagonals to measure
     gyre_host_block *sampler;         // float, without online transforms
     gyre_host_block *centrer;         // as the made path's, where that is on a device and the recipe centres the cache
-    float *sample[GYRE_TAPS];         // [chunk rows][the tap's width]
+    float *sample[GYRE_PRODUCTS];     // [chunk rows][the tap's width]
 };
 
 static float *stream(const gyre_calibration *c, enum path path)
@@ -48,7 +48,7 @@ static float *stream(const gyre_calibration *c, enum path path)
 // The stream that the linear of `tap` adds to.
 static float *stream_at(const gyre_calibration *c, enum path path, uint32_t tap)
 {
-    return (c->mid && tap == GYRE_TAP_DOWN ? c->mid : c->x) + (stream(c, path) - c->x);
+    return (c->mid && tap == GYRE_PRODUCT_down ? c->mid : c->x) + (stream(c, path) - c->x);
 }
 
 // ---- opening ------------------------------------------------------------------------------------------------
@@ -58,7 +58,7 @@ static gyre_status open_blocks(gyre_calibration *c, const gyre_quantize_params *
     const struct gyre_plan *p = c->plan;
     const struct gyre_hparams hp = gyre_plan_output_hparams(p);
     const struct gyre_device_options options = {.log = &params->log};
-    const struct gyre_tensor *t = gyre_source_tensor(p->source, "rope_freqs.weight");
+    const struct gyre_tensor *t = gyre_role_tensor(p->source, GYRE_ROLE_rope_freqs, 0, "weight", NULL);
     struct gyre_device_info info;
     float divisor[GYRE_MAX_HEAD_DIM / 2];
     if (t) gyre_tensor_rows_f32(t, 0, 1, divisor);
@@ -106,8 +106,8 @@ static gyre_status allocate(gyre_calibration *c, gyre_error *err)
     good &= (c->exact = malloc(chunk * c->widest * sizeof(float))) != NULL;
     good &= (c->difference = malloc(chunk * D * sizeof(float))) != NULL;
     good &= (c->weight = malloc(2 * chunk * sizeof *c->weight)) != NULL;
-    for (int tap = 0; tap < GYRE_TAPS && c->samples; tap++)
-        good &= (c->sample[tap] = malloc(chunk * gyre_tap_width(hp, (gyre_tap)tap) * sizeof(float))) != NULL;
+    for (int tap = 0; tap < GYRE_PRODUCTS && c->samples; tap++)
+        good &= (c->sample[tap] = malloc(chunk * gyre_product_width((gyre_product)tap, hp) * sizeof(float))) != NULL;
     return good ? GYRE_OK
                 : gyre_fail(err, GYRE_E_NOMEM, "out of memory for calibration (%llu tokens)",
                             (unsigned long long)c->rows);
@@ -134,7 +134,8 @@ gyre_status gyre_calibration_open(const gyre_quantize_params *params, const stru
                                  recipe->calibration.tokens, &c->text, err));
     c->rows = (uint64_t)c->text.windows * c->text.tokens;
     c->chunk_windows = GYRE_MIN(GYRE_MAX(CHUNK_ROWS / c->text.tokens, 1u), c->text.windows);
-    for (int tap = 0; tap < GYRE_TAPS; tap++) c->widest = GYRE_MAX(c->widest, gyre_tap_width(&plan->hp, (gyre_tap)tap));
+    for (int tap = 0; tap < GYRE_PRODUCTS; tap++)
+        c->widest = GYRE_MAX(c->widest, gyre_product_width((gyre_product)tap, &plan->hp));
     GYRE_GO(open_blocks(c, params, err));
     GYRE_GO(allocate(c, err));
     *out = c;
@@ -153,7 +154,7 @@ void gyre_calibration_close(gyre_calibration *c)
     }
     gyre_host_block_destroy(c->sampler);
     gyre_host_block_destroy(c->centrer);
-    for (int tap = 0; tap < GYRE_TAPS; tap++) free(c->sample[tap]);
+    for (int tap = 0; tap < GYRE_PRODUCTS; tap++) free(c->sample[tap]);
     gyre_device_close(c->device);
     gyre_calib_text_free(&c->text);
     free(c->x);
@@ -208,7 +209,7 @@ gyre_status gyre_calibration_begin(gyre_calibration *c, gyre_error *err)
 {
     const struct gyre_plan *p = c->plan;
     const uint32_t D = p->hp.width;
-    const struct gyre_tensor *t = gyre_source_tensor(p->source, "token_embd.weight");
+    const struct gyre_tensor *t = gyre_role_tensor(p->source, GYRE_ROLE_embedding, 0, "weight", NULL);
     gyre_status st = GYRE_OK;
     double *wide = malloc((uint64_t)c->text.tokens * D * sizeof *wide);
     unsigned char *encoded = malloc(D * sizeof(float));
@@ -235,19 +236,21 @@ done:
 
 static struct gyre_block_weights weights_of(const struct gyre_calibration_weights *w, enum path path)
 {
-    struct gyre_block_weights out = gyre_float_weights(path == EXACT ? w->exact : w->made, w->attn_gain, w->ffn_gain);
-    out.k_centre = path == MADE ? w->k_centre : NULL;
-    out.v_centre = path == MADE ? w->v_centre : NULL;
+    struct gyre_block_weights out = w->vectors;
+    for (int r = 0; r < GYRE_LINEARS; r++) {
+        out.linear[r] = (struct gyre_block_linear){.f32 = path == EXACT ? w->exact[r] : w->made[r]};
+        if (path == EXACT) out.centre[r] = NULL;
+    }
     return out;
 }
 
 gyre_status gyre_calibration_sample(gyre_calibration *c, const struct gyre_calibration_weights *w,
-                                    const float *tap[GYRE_TAPS], uint64_t *rows, gyre_error *err)
+                                    const float *tap[GYRE_PRODUCTS], uint64_t *rows, gyre_error *err)
 {
     const struct gyre_block_weights weights = weights_of(w, EXACT);
     const uint32_t n = c->chunk_windows * c->text.tokens;
     memcpy(c->difference, stream(c, EXACT), (uint64_t)n * c->plan->hp.width * sizeof(float)); // parts change it
-    for (uint32_t part = 0; part < GYRE_TAPS; part++) {
+    for (uint32_t part = 0; part < GYRE_PRODUCTS; part++) {
         GYRE_TRY(gyre_host_block_part(c->sampler, &weights, part, c->difference, part ? c->sample[part - 1] : NULL, n,
                                       c->text.tokens, c->sample[part], err));
         tap[part] = c->sample[part];
@@ -266,27 +269,28 @@ static gyre_status run_part(gyre_calibration *c, enum path path, const struct gy
                             uint32_t part, const struct chunk *k, gyre_error *err)
 {
     const struct gyre_plan *p = c->plan;
-    const uint32_t D = p->hp.width, width = part < GYRE_TAPS ? gyre_tap_width(&p->hp, (gyre_tap)part) : D;
+    const uint32_t D = p->hp.width, width = part < GYRE_PRODUCTS ? gyre_product_width((gyre_product)part, &p->hp) : D;
     float *x = stream(c, path) + k->first * D, *tap = c->tap[path] + k->first * c->widest;
     if (!c->device) {
         GYRE_TRY(gyre_host_block_part(c->host[path], weights, part, x, tap, (uint32_t)k->rows, c->text.tokens, c->part,
                                       err));
     } else {
-        if (part == GYRE_TAP_GATE_UP) { // the tap array still holds what o reads
-            float *mid = stream_at(c, path, GYRE_TAP_DOWN) + k->first * D;
-            const int q = (int)gyre_tap_width(&p->hp, GYRE_TAP_O);
+        if (part == GYRE_PRODUCT_gate_up) { // the tap array still holds what o reads
+            float *mid = stream_at(c, path, GYRE_PRODUCT_down) + k->first * D;
+            const int q = (int)gyre_product_width(GYRE_PRODUCT_o, &p->hp);
             memcpy(mid, x, k->rows * D * sizeof *mid);
-            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)k->rows, (int)D, q, 1, tap, q, weights->o.f32, q,
-                        1, mid, (int)D);
+            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)k->rows, (int)D, q, 1, tap, q,
+                        weights->linear[GYRE_ROLE_o].f32, q, 1, mid, (int)D);
         }
         for (uint32_t w = 0; w < k->windows; w++) { // from the block's input each time: a GPU has the breath
             float *at = x + (uint64_t)w * c->text.tokens * D, *to = c->part + (uint64_t)w * c->text.tokens * width;
-            if (part < GYRE_TAPS) GYRE_TRY(gyre_block_tap(c->block[path], at, c->text.tokens, (gyre_tap)part, to, err));
+            if (part < GYRE_PRODUCTS)
+                GYRE_TRY(gyre_block_tap(c->block[path], at, c->text.tokens, (gyre_product)part, to, err));
             else GYRE_TRY(gyre_block_run(c->block[path], at, c->text.tokens, to, err));
         }
-        if (part == GYRE_TAPS) memcpy(x, c->part, k->rows * D * sizeof *x);
+        if (part == GYRE_PRODUCTS) memcpy(x, c->part, k->rows * D * sizeof *x);
     }
-    if (part == GYRE_TAPS) return GYRE_OK;
+    if (part == GYRE_PRODUCTS) return GYRE_OK;
     if (path == MADE) gyre_quantize_rows(c->part, k->rows, width, p->set.act, p->choice.act_clip);
     memcpy(tap, c->part, k->rows * width * sizeof *tap);
     return GYRE_OK;
@@ -349,33 +353,34 @@ static gyre_status add_moments(gyre_calibration *c, const struct chunk *k, uint3
 }
 
 gyre_status gyre_calibration_tap(gyre_calibration *c, uint32_t layer, const struct gyre_calibration_weights *weights,
-                                 gyre_tap tap, struct gyre_moments *out, gyre_error *err)
+                                 gyre_product tap, struct gyre_moments *out, gyre_error *err)
 {
-    static const char *const reads[GYRE_TAPS] = {"attn_q", "attn_output", "ffn_gate", "ffn_down"};
-    const bool writes = tap == GYRE_TAP_O || tap == GYRE_TAP_DOWN;
+    const gyre_role first = gyre_product_first(tap);
+    const bool writes = gyre_roles[first].writes == GYRE_ROTATION_R1;
     gyre_error why = {0};
-    GYRE_TRY(gyre_moments_create(gyre_tap_width(&c->plan->hp, tap), c->plan->hp.width, c->corrects,
+    GYRE_TRY(gyre_moments_create(gyre_product_width(tap, &c->plan->hp), c->plan->hp.width, c->corrects,
                                  c->corrects && writes, out, err));
     const gyre_status st = run_chunks(c, weights, tap, add_moments, out, &why);
     if (st != GYRE_OK) {
         gyre_moments_release(out);
-        return gyre_fail(err, st, "cannot calibrate block %u (input of %s): %s", layer, reads[tap], why.message);
+        return gyre_fail(err, st, "cannot calibrate block %u (input of %s): %s", layer, gyre_roles[first].gguf,
+                         why.message);
     }
     gyre_moments_finish(out);
     return GYRE_OK;
 }
 
-gyre_status gyre_calibration_centre(gyre_calibration *c, const struct gyre_calibration_weights *w, float *k_centre,
-                                    float *v_centre, gyre_error *err)
+gyre_status gyre_calibration_centre(gyre_calibration *c, const struct gyre_calibration_weights *w,
+                                    float *const centre[GYRE_LINEARS], gyre_error *err)
 {
     const struct gyre_block_weights weights = weights_of(w, MADE);
     const struct chunk k = chunk_at(c, 0);
     return gyre_host_block_centre(c->centrer ? c->centrer : c->host[MADE], &weights, c->tap[MADE], (uint32_t)k.rows,
-                                  c->text.tokens, k_centre, v_centre, err);
+                                  c->text.tokens, centre[GYRE_ROLE_k], centre[GYRE_ROLE_v], err);
 }
 
 gyre_status gyre_calibration_end_block(gyre_calibration *c, const struct gyre_calibration_weights *weights,
                                        gyre_error *err)
 {
-    return run_chunks(c, weights, GYRE_TAPS, NULL, NULL, err);
+    return run_chunks(c, weights, GYRE_PRODUCTS, NULL, NULL, err);
 }

@@ -19,26 +19,25 @@ void gyre_calibration_close(gyre_calibration *c);
 // Embeds the tokens as both models see them.
 gyre_status gyre_calibration_begin(gyre_calibration *c, gyre_error *err) GYRE_MUST_USE;
 
-// The weights of a block in the made basis, [GYRE_SITES] each: float, and what is rounded so far (only what lies before the tap is
-// read). Gains are what the file holds.
+// The weights of a block in the made basis: float, and what is rounded so far (only what lies before the tap is read); vectors are
+// what the file holds.
 struct gyre_calibration_weights {
-    float *const *exact, *const *made;
-    const float *attn_gain, *ffn_gain;
-    const float *k_centre, *v_centre; // [kv_heads * hd] of the made path; NULL: none
+    float *exact[GYRE_LINEARS], *made[GYRE_LINEARS];
+    struct gyre_block_weights vectors; // its linears are not read; centres are the made path's
 };
 
 // What the float path's taps read on the first chunk of windows with other weights than those that are being made (`exact`: only R1
 // merged, so that heads and the ffn are in their own bases); gains as in `weights`. tap[i] stays the calibration's until the next call.
 gyre_status gyre_calibration_sample(gyre_calibration *c, const struct gyre_calibration_weights *weights,
-                                    const float *tap[GYRE_TAPS], uint64_t *rows, gyre_error *err) GYRE_MUST_USE;
+                                    const float *tap[GYRE_PRODUCTS], uint64_t *rows, gyre_error *err) GYRE_MUST_USE;
 
 // Moments of what the linears of `tap` read in block `layer`; taps go up by one from call to call. Release *out.
 gyre_status gyre_calibration_tap(gyre_calibration *c, uint32_t layer, const struct gyre_calibration_weights *weights,
-                                 gyre_tap tap, struct gyre_moments *out, gyre_error *err) GYRE_MUST_USE;
-// Mean key and value of the made path, [kv_heads * hd] each, on the first chunk of windows; between the taps QKV and O, with q,k,v
-// made.
+                                 gyre_product tap, struct gyre_moments *out, gyre_error *err) GYRE_MUST_USE;
+// Means of what is cached on the made path, on the first chunk of windows; between its product's tap and the next, with the
+// product's linears made. centre: of the roles that are cached.
 gyre_status gyre_calibration_centre(gyre_calibration *c, const struct gyre_calibration_weights *weights,
-                                    float *k_centre, float *v_centre, gyre_error *err) GYRE_MUST_USE;
+                                    float *const centre[GYRE_LINEARS], gyre_error *err) GYRE_MUST_USE;
 // After the last tap, with all linears made: both residual streams go to the next block.
 gyre_status gyre_calibration_end_block(gyre_calibration *c, const struct gyre_calibration_weights *weights,
                                        gyre_error *err) GYRE_MUST_USE;

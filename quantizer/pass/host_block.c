@@ -156,6 +156,24 @@ static void linear(gyre_host_block *b, const struct gyre_block_linear *l, const 
                 y, (int)out);
 }
 
+static void add_bias(const float *bias, uint32_t rows, uint32_t n, float *y)
+{
+    for (uint64_t r = 0; bias && r < rows; r++)
+        for (uint32_t i = 0; i < n; i++) y[r * n + i] += bias[i];
+}
+
+// RMS norm of every head of `heads`; gain NULL: none.
+static void norm_heads(const gyre_host_block *b, float *x, uint64_t vectors, const float *gain)
+{
+    const uint32_t hd = b->hp.head_dim;
+    for (uint64_t v = 0; gain && v < vectors; v++, x += hd) {
+        double square = 0;
+        for (uint32_t i = 0; i < hd; i++) square += (double)x[i] * (double)x[i];
+        const float scale = (float)(1 / sqrt(square / hd + (double)b->hp.norm_eps));
+        for (uint32_t i = 0; i < hd; i++) x[i] *= scale * gain[i];
+    }
+}
+
 static void normalise(const gyre_host_block *b, const float *x, const float *gain, uint32_t rows, float *y)
 {
     const uint32_t width = b->hp.width;
@@ -182,8 +200,8 @@ static void rope(const gyre_host_block *b, float *x, uint32_t rows, uint32_t seq
                                                                                              ? p + 1
                                                                                              : p + half;
                 const float c = b->cosine[r * half + i], s = b->sine[r * half + i], u = *p, v = *q;
-                *p = u * c - v * s;
-                *q = u * s + v * c;
+                *p = b->hp.rope_mscale * (u * c - v * s);
+                *q = b->hp.rope_mscale * (u * s + v * c);
             }
         }
     }
@@ -245,13 +263,16 @@ static gyre_status attention(gyre_host_block *b, const struct gyre_block_weights
         b->n_scores = b->scores ? need : 0;
         if (!b->scores) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the attention of a block");
     }
+    norm_heads(b, b->qkv[0], (uint64_t)rows * hp->heads, w->vector[GYRE_ROLE_q_norm]);
+    norm_heads(b, b->qkv[1], (uint64_t)rows * kv_heads, w->vector[GYRE_ROLE_k_norm]);
     rope(b, b->qkv[0], rows, sequence, hp->heads);
     rope(b, b->qkv[1], rows, sequence, kv_heads);
     if (hp->rot.r3 && o->kv_bits < 16) {
         GYRE_TRY(transform(b, &hp->rot.r3_had, b->qkv[0], (uint64_t)rows * hp->heads, hd, err));
         GYRE_TRY(transform(b, &hp->rot.r3_had, b->qkv[1], (uint64_t)rows * kv_heads, hd, err));
     }
-    const float *centre[3] = {NULL, o->kv_bits < 16 ? w->k_centre : NULL, o->kv_bits < 16 ? w->v_centre : NULL};
+    const float *centre[3] = {NULL, o->kv_bits < 16 ? w->centre[GYRE_ROLE_k] : NULL,
+                              o->kv_bits < 16 ? w->centre[GYRE_ROLE_v] : NULL};
     for (int i = 1; i < 3; i++) {
         if (centre[i]) shift(b->qkv[i], rows, kv_heads, 1, hd, centre[i], -1);
         gyre_quantize_cache(b->qkv[i], (uint64_t)rows * kv_heads, hd, o->kv_bits, o->kv_clip);
@@ -272,6 +293,17 @@ static void column_means(const float *x, uint32_t rows, uint32_t cols, float *me
     }
 }
 
+// q, k and v from the first'th on.
+static void project(gyre_host_block *b, const struct gyre_block_weights *w, const float *in, uint32_t rows, int first)
+{
+    static const gyre_role role[] = {GYRE_ROLE_q, GYRE_ROLE_k, GYRE_ROLE_v};
+    for (int i = first; i < 3; i++) {
+        const uint32_t n = i ? b->kv : b->q;
+        linear(b, &w->linear[role[i]], in, rows, n, b->hp.width, 0, b->qkv[i]);
+        add_bias(w->bias[role[i]], rows, n, b->qkv[i]);
+    }
+}
+
 gyre_status gyre_host_block_centre(gyre_host_block *b, const struct gyre_block_weights *w, const float *in,
                                    uint32_t rows, uint32_t sequence, float *k_mean, float *v_mean, gyre_error *err)
 {
@@ -279,29 +311,14 @@ gyre_status gyre_host_block_centre(gyre_host_block *b, const struct gyre_block_w
     if (rows == 0 || rows > b->options.max_rows || sequence == 0)
         return gyre_fail(err, GYRE_E_INVALID, "cannot run a block on %u rows; it was made for %u", rows,
                          b->options.max_rows);
-    linear(b, &w->k, in, rows, b->kv, hp->width, 0, b->qkv[1]);
-    linear(b, &w->v, in, rows, b->kv, hp->width, 0, b->qkv[2]);
+    project(b, w, in, rows, 1);
+    norm_heads(b, b->qkv[1], (uint64_t)rows * hp->kv_heads, w->vector[GYRE_ROLE_k_norm]);
     rope(b, b->qkv[1], rows, sequence, hp->kv_heads);
     if (hp->rot.r3 && b->options.kv_bits < 16)
         GYRE_TRY(transform(b, &hp->rot.r3_had, b->qkv[1], (uint64_t)rows * hp->kv_heads, hp->head_dim, err));
     column_means(b->qkv[1], rows, b->kv, k_mean);
     column_means(b->qkv[2], rows, b->kv, v_mean);
     return GYRE_OK;
-}
-
-struct gyre_block_weights gyre_float_weights(float *const linear[], const float *attn_norm, const float *ffn_norm)
-{
-    struct gyre_block_linear f[GYRE_SITES];
-    for (int s = 0; s < GYRE_SITES; s++) f[s] = (struct gyre_block_linear){.f32 = linear[s]};
-    return (struct gyre_block_weights){.q = f[GYRE_SITE_Q],
-                                       .k = f[GYRE_SITE_K],
-                                       .v = f[GYRE_SITE_V],
-                                       .o = f[GYRE_SITE_O],
-                                       .gate = f[GYRE_SITE_GATE],
-                                       .up = f[GYRE_SITE_UP],
-                                       .down = f[GYRE_SITE_DOWN],
-                                       .attn_norm = attn_norm,
-                                       .ffn_norm = ffn_norm};
 }
 
 // ---- the block --------------------------------------------------------------------------------------------
@@ -311,30 +328,28 @@ gyre_status gyre_host_block_part(gyre_host_block *b, const struct gyre_block_wei
 {
     const struct gyre_hparams *hp = &b->hp;
     const uint32_t D = hp->width, F = hp->ffn;
-    if (rows == 0 || rows > b->options.max_rows || sequence == 0 || part > GYRE_TAPS)
+    if (rows == 0 || rows > b->options.max_rows || sequence == 0 || part > GYRE_PRODUCTS)
         return gyre_fail(err, GYRE_E_INVALID, "cannot run a block on %u rows; it was made for %u", rows,
                          b->options.max_rows);
     switch (part) {
-    case GYRE_TAP_QKV:
-        normalise(b, x, w->attn_norm, rows, out);
+    case GYRE_PRODUCT_qkv:
+        normalise(b, x, w->vector[GYRE_ROLE_attn_norm], rows, out);
         return GYRE_OK;
-    case GYRE_TAP_O:
-        linear(b, &w->q, in, rows, b->q, D, 0, b->qkv[0]);
-        linear(b, &w->k, in, rows, b->kv, D, 0, b->qkv[1]);
-        linear(b, &w->v, in, rows, b->kv, D, 0, b->qkv[2]);
+    case GYRE_PRODUCT_o:
+        project(b, w, in, rows, 0);
         return attention(b, w, rows, GYRE_MIN(sequence, rows), out, err);
-    case GYRE_TAP_GATE_UP:
-        linear(b, &w->o, in, rows, D, b->q, 1, x);
-        normalise(b, x, w->ffn_norm, rows, out);
+    case GYRE_PRODUCT_gate_up:
+        linear(b, &w->linear[GYRE_ROLE_o], in, rows, D, b->q, 1, x);
+        normalise(b, x, w->vector[GYRE_ROLE_ffn_norm], rows, out);
         return GYRE_OK;
-    case GYRE_TAP_DOWN:
-        linear(b, &w->gate, in, rows, F, D, 0, b->gate);
-        linear(b, &w->up, in, rows, F, D, 0, b->up);
+    case GYRE_PRODUCT_down:
+        linear(b, &w->linear[GYRE_ROLE_gate], in, rows, F, D, 0, b->gate);
+        linear(b, &w->linear[GYRE_ROLE_up], in, rows, F, D, 0, b->up);
 #pragma omp parallel for schedule(static)
         for (int64_t i = 0; i < (int64_t)rows * F; i++) out[i] = b->gate[i] / (1 + expf(-b->gate[i])) * b->up[i];
         return transform(b, &hp->rot.r4, out, rows, F, err);
     default:
-        linear(b, &w->down, in, rows, D, F, 1, x);
+        linear(b, &w->linear[GYRE_ROLE_down], in, rows, D, F, 1, x);
         return GYRE_OK;
     }
 }
@@ -343,11 +358,12 @@ gyre_status gyre_host_block_run(gyre_host_block *b, const struct gyre_block_weig
                                 gyre_error *err)
 {
     const float *in = NULL;
-    for (uint32_t part = 0; part <= GYRE_TAPS; part++) {
+    for (uint32_t part = 0; part <= GYRE_PRODUCTS; part++) {
         float *const out = b->tap[part % 2];
         GYRE_TRY(gyre_host_block_part(b, w, part, x, in, rows, rows, out, err));
-        if (part == GYRE_TAPS) break;
-        gyre_quantize_rows(out, rows, gyre_tap_width(&b->hp, (gyre_tap)part), b->options.act_bits, b->options.act_clip);
+        if (part == GYRE_PRODUCTS) break;
+        gyre_quantize_rows(out, rows, gyre_product_width((gyre_product)part, &b->hp), b->options.act_bits,
+                           b->options.act_clip);
         in = out;
     }
     return GYRE_OK;

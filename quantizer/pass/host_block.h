@@ -15,11 +15,8 @@ void gyre_host_block_destroy(gyre_host_block *block);
 gyre_status gyre_host_block_run(gyre_host_block *block, const struct gyre_block_weights *weights, float *x,
                                 uint32_t rows, gyre_error *err) GYRE_MUST_USE;
 
-// Weights of a block from seven float linears in the order of gyre_site, without centres.
-struct gyre_block_weights gyre_float_weights(float *const linear[], const float *attn_norm, const float *ffn_norm);
-
-// What a block does between two taps. Part p < GYRE_TAPS ends at tap p: `in` is what tap p-1 read, quantized
-// (gyre_quantize_rows), and out gets what tap p reads, not yet quantized. Part GYRE_TAPS adds the last linear to x. Parts 2 and 4
+// What a block does between two taps. Part p < GYRE_PRODUCTS ends at tap p: `in` is what tap p-1 read, quantized
+// (gyre_quantize_rows), and out gets what tap p reads, not yet quantized. Part GYRE_PRODUCTS adds the last linear to x. Parts 2 and 4
 // change x [rows, D], the others read it at most. Rows are sequences of `sequence` rows from position 0 each (the last may be
 // shorter). Only the linears between the two taps are read from `weights`.
 gyre_status gyre_host_block_part(gyre_host_block *block, const struct gyre_block_weights *weights, uint32_t part,
@@ -27,7 +24,7 @@ gyre_status gyre_host_block_part(gyre_host_block *block, const struct gyre_block
                                  gyre_error *err) GYRE_MUST_USE;
 
 // Means over the rows of what the cache would hold before it is quantized, k_mean and v_mean [kv_heads * hd]: what `in` (as part
-// GYRE_TAP_O reads it) gives as keys, after RoPE and R3, and values.
+// GYRE_PRODUCT_o reads it) gives as keys, after RoPE and R3, and values.
 gyre_status gyre_host_block_centre(gyre_host_block *block, const struct gyre_block_weights *weights, const float *in,
                                    uint32_t rows, uint32_t sequence, float *k_mean, float *v_mean,
                                    gyre_error *err) GYRE_MUST_USE;

@@ -29,14 +29,37 @@ bool gyre_layer_has_plain(const struct gyre_plan *p)
     return p->set.recipe.rotate || gyre_recipe_calibrates(&p->set.recipe);
 }
 
+// Room for what some block of the model has.
+static bool alloc_vectors(const struct gyre_plan *p, struct gyre_layer *out)
+{
+    bool good = true;
+    for (int r = 0; r < GYRE_BLOCK_ROLES; r++) {
+        uint64_t rows, cols;
+        gyre_role_shape((gyre_role)r, &p->hp, &rows, &cols);
+        if (!gyre_role_present(&p->hp, (gyre_role)r, 0)) continue;
+        if (r >= GYRE_LINEARS) {
+            good &= (out->norm[r] = malloc(cols * sizeof(float))) != NULL;
+            good &= (out->gain[r] = malloc(cols * sizeof(float))) != NULL;
+            continue;
+        }
+        if (gyre_role_has_bias(&p->hp, (gyre_role)r, 0)) {
+            good &= (out->source_bias[r] = malloc(rows * sizeof(float))) != NULL;
+            good &= (out->bias[r] = malloc(rows * sizeof(float))) != NULL;
+        }
+        if (p->set.recipe.kv_centre && gyre_role_is_cached((gyre_role)r))
+            good &= (out->centre[r] = calloc(rows, sizeof(float))) != NULL;
+    }
+    return good;
+}
+
 gyre_status gyre_layer_create(const struct gyre_plan *p, struct gyre_layer *out, gyre_error *err)
 {
     uint64_t largest = 0;
     bool good = true;
     *out = (struct gyre_layer){0};
-    for (int s = 0; s < GYRE_SITES; s++) {
+    for (int s = 0; s < GYRE_LINEARS; s++) {
         uint64_t rows, cols;
-        gyre_site_shape((gyre_site)s, &p->hp, &rows, &cols);
+        gyre_role_shape((gyre_role)s, &p->hp, &rows, &cols);
         largest = GYRE_MAX(largest, rows * cols);
         good &= (out->original[s] = malloc(rows * cols * sizeof(float))) != NULL;
         good &= alloc_rounded(&p->set, rows, cols, &out->recipe[s]);
@@ -45,17 +68,11 @@ gyre_status gyre_layer_create(const struct gyre_plan *p, struct gyre_layer *out,
         good &= (out->exact[s] = malloc(rows * cols * sizeof(float))) != NULL;
         good &= (out->made[s] = malloc(rows * cols * sizeof(float))) != NULL;
     }
-    good &= (out->attn_norm = malloc(p->hp.width * sizeof(float))) != NULL;
-    good &= (out->ffn_norm = malloc(p->hp.width * sizeof(float))) != NULL;
-    good &= (out->attn_gain = malloc(p->hp.width * sizeof(float))) != NULL;
-    good &= (out->ffn_gain = malloc(p->hp.width * sizeof(float))) != NULL;
+    good &= alloc_vectors(p, out);
     good &= (out->wide = malloc(largest * sizeof(double))) != NULL;
     good &= (out->narrow = malloc(largest * sizeof(float))) != NULL;
     good &= (out->expanded = malloc(largest * sizeof(float))) != NULL;
     good &= (out->encoded = malloc(largest * sizeof(float))) != NULL;
-    const uint64_t kv = (uint64_t)p->hp.kv_heads * p->hp.head_dim;
-    if (p->set.recipe.kv_centre) good &= (out->k_centre = calloc(2 * kv, sizeof(float))) != NULL;
-    if (out->k_centre) out->v_centre = out->k_centre + kv;
     if (good && gyre_recipe_has_diagonals(&p->set.recipe)) return gyre_diagonals_create(&p->hp, &out->diagonals, err);
     if (good) return GYRE_OK;
     gyre_layer_free(out);
@@ -72,19 +89,21 @@ static void free_rounded(struct gyre_rounded *r)
 
 void gyre_layer_free(struct gyre_layer *layer)
 {
-    for (int s = 0; s < GYRE_SITES; s++) {
+    for (int s = 0; s < GYRE_LINEARS; s++) {
         free(layer->original[s]);
         free_rounded(&layer->recipe[s]);
         free_rounded(&layer->plain[s]);
         free(layer->exact[s]);
         free(layer->made[s]);
+        free(layer->source_bias[s]);
+        free(layer->bias[s]);
+        free(layer->centre[s]);
+    }
+    for (int r = 0; r < GYRE_BLOCK_ROLES; r++) {
+        free(layer->norm[r]);
+        free(layer->gain[r]);
     }
     gyre_diagonals_release(&layer->diagonals);
-    free(layer->k_centre);
-    free(layer->attn_norm);
-    free(layer->ffn_norm);
-    free(layer->attn_gain);
-    free(layer->ffn_gain);
     free(layer->wide);
     free(layer->narrow);
     free(layer->expanded);
@@ -92,9 +111,18 @@ void gyre_layer_free(struct gyre_layer *layer)
     *layer = (struct gyre_layer){0};
 }
 
-const struct gyre_rounded *gyre_layer_plain(const struct gyre_layer *layer, const struct gyre_plan *p, gyre_site site)
+const struct gyre_rounded *gyre_layer_plain(const struct gyre_layer *layer, const struct gyre_plan *p, gyre_role role)
 {
-    return gyre_layer_has_plain(p) ? &layer->plain[site] : &layer->recipe[site];
+    return gyre_layer_has_plain(p) ? &layer->plain[role] : &layer->recipe[role];
+}
+
+void gyre_layer_vectors(const struct gyre_layer *l, bool made, struct gyre_block_weights *out)
+{
+    for (int r = 0; r < GYRE_BLOCK_ROLES; r++) out->vector[r] = made ? l->gain[r] : l->norm[r];
+    for (int r = 0; r < GYRE_LINEARS; r++) {
+        out->bias[r] = made ? l->bias[r] : l->source_bias[r];
+        out->centre[r] = made ? l->centre[r] : NULL;
+    }
 }
 
 // ---- rounding and encoding --------------------------------------------------------------------------------
@@ -165,9 +193,9 @@ static gyre_status write_linear(struct gyre_layer *l, const struct gyre_plan *p,
 // ---- one block --------------------------------------------------------------------------------------------
 
 // Row r of the output is this row of the source: (head, i, j) of GGUF's interleaved order is (head, j, i) of half-split.
-static uint64_t source_row(const struct gyre_plan *p, gyre_site site, uint64_t r)
+static uint64_t source_row(const struct gyre_plan *p, gyre_role role, uint64_t r)
 {
-    if (!p->permute_qk || (site != GYRE_SITE_Q && site != GYRE_SITE_K)) return r;
+    if (!p->permute_qk || !gyre_role_is_turned(role)) return r;
     const uint64_t hd = p->hp.head_dim, in_head = r % hd;
     return r - in_head + (in_head % 2) * (hd / 2) + in_head / 2;
 }
@@ -178,48 +206,77 @@ void gyre_narrow(const double *wide, uint64_t n, float *out)
     for (int64_t i = 0; i < (int64_t)n; i++) out[i] = (float)wide[i];
 }
 
-gyre_status gyre_layer_load(struct gyre_layer *l, const struct gyre_plan *p, gyre_site site,
+gyre_status gyre_layer_load(struct gyre_layer *l, const struct gyre_plan *p, gyre_role role,
                             const struct gyre_rotator *rotator, const struct gyre_diagonals *diagonals, float *exact,
                             gyre_error *err)
 {
-    char name[64], norm[64];
+    const gyre_role norm = gyre_products[gyre_roles[role].product].norm;
     uint64_t rows, cols;
     double *gain = NULL;
     gyre_status st = GYRE_OK;
-    gyre_site_name(site, l->index, name);
-    gyre_site_shape(site, &p->hp, &rows, &cols);
-    const struct gyre_tensor *t = gyre_source_tensor(p->source, name);
+    gyre_role_shape(role, &p->hp, &rows, &cols);
+    const struct gyre_tensor *t = gyre_role_tensor(p->source, role, l->index, "weight", NULL);
 #pragma omp parallel for schedule(static)
     for (int64_t r = 0; r < (int64_t)rows; r++)
-        gyre_tensor_rows_f64(t, source_row(p, site, (uint64_t)r), 1, l->wide + (uint64_t)r * cols);
-    gyre_narrow(l->wide, rows * cols, l->original[site]);
-    if (p->set.recipe.rotate && gyre_site_norm_name(site, l->index, norm)) {
+        gyre_tensor_rows_f64(t, source_row(p, role, (uint64_t)r), 1, l->wide + (uint64_t)r * cols);
+    gyre_narrow(l->wide, rows * cols, l->original[role]);
+    if (p->set.recipe.rotate && norm != GYRE_ROLE_none) {
         gain = malloc(cols * sizeof *gain);
-        if (!gain) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for tensor %s", norm);
-        gyre_tensor_rows_f64(gyre_source_tensor(p->source, norm), 0, 1, gain);
+        if (!gain) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for tensor %s", t->name);
+        gyre_tensor_rows_f64(gyre_role_tensor(p->source, norm, l->index, "weight", NULL), 0, 1, gain);
     }
-    if (diagonals) gyre_diagonals_before(diagonals, site, false, l->wide);
-    if (p->set.recipe.rotate) GYRE_GO(gyre_rotate_linear(rotator, site, l->index, gain, l->wide, err));
-    if (diagonals) gyre_diagonals_after(diagonals, site, false, l->wide);
+    if (diagonals) gyre_diagonals_before(diagonals, role, false, l->wide);
+    if (p->set.recipe.rotate) GYRE_GO(gyre_rotate_linear(rotator, role, l->index, gain, l->wide, err));
+    if (diagonals) gyre_diagonals_after(diagonals, role, false, l->wide);
     gyre_narrow(l->wide, rows * cols, exact);
 done:
     free(gain);
     return st;
 }
 
-// Both norms' gains: as they are, or ones where they were folded into their readers.
-static gyre_status load_norms(struct gyre_layer *l, const struct gyre_plan *p, struct gyre_output *out, gyre_error *err)
+// The bias of a linear as it will be written.
+static gyre_status make_bias(struct gyre_layer *l, const struct gyre_plan *p, gyre_role role,
+                             const struct gyre_rotator *rotator, const struct gyre_diagonals *diagonals,
+                             gyre_error *err)
 {
-    for (int which = 0; which < 2; which++) {
-        float *const gain = which ? l->ffn_norm : l->attn_norm, *const written = which ? l->ffn_gain : l->attn_gain;
-        char name[64];
-        (void)gyre_site_norm_name(which ? GYRE_SITE_GATE : GYRE_SITE_Q, l->index, name);
-        const struct gyre_tensor *t = gyre_source_tensor(p->source, name);
-        gyre_tensor_rows_f32(t, 0, 1, gain);
-        for (uint32_t i = 0; i < p->hp.width; i++) written[i] = p->rotator.fold ? 1 : gain[i];
-        GYRE_TRY(gyre_output_source(out, &t, 1, err));
+    uint64_t rows, cols;
+    if (!l->bias[role]) return GYRE_OK;
+    gyre_role_shape(role, &p->hp, &rows, &cols);
+    for (uint64_t r = 0; r < rows; r++) l->wide[r] = (double)l->source_bias[role][r];
+    if (diagonals) gyre_diagonals_bias(diagonals, role, l->wide);
+    if (p->set.recipe.rotate) GYRE_TRY(gyre_rotate_bias(rotator, role, l->index, l->wide, err));
+    gyre_narrow(l->wide, rows, l->bias[role]);
+    return GYRE_OK;
+}
+
+gyre_status gyre_layer_read_vectors(struct gyre_layer *l, const struct gyre_plan *p, struct gyre_output *out,
+                                    gyre_error *err)
+{
+    for (int r = 0; r < GYRE_BLOCK_ROLES; r++) {
+        const gyre_role role = (gyre_role)r;
+        const bool linear = r < GYRE_LINEARS, folded = p->rotator.fold && gyre_norm_product(role) != GYRE_PRODUCTS;
+        uint64_t rows, cols;
+        if (linear ? !l->bias[r] : !l->norm[r]) continue;
+        gyre_role_shape(role, &p->hp, &rows, &cols);
+        const struct gyre_tensor *t = gyre_role_tensor(p->source, role, l->index, linear ? "bias" : "weight", NULL);
+        if (linear) {
+            gyre_tensor_rows_f32(t, 0, 1, l->narrow);
+            for (uint64_t i = 0; i < rows; i++) l->source_bias[r][i] = l->narrow[source_row(p, role, i)];
+        } else {
+            gyre_tensor_rows_f32(t, 0, 1, l->norm[r]);
+            for (uint64_t i = 0; i < cols; i++) l->gain[r][i] = folded ? 1 : l->norm[r][i];
+        }
+        if (out) GYRE_TRY(gyre_output_source(out, &t, 1, err));
     }
     return GYRE_OK;
+}
+
+static struct gyre_calibration_weights calibration_weights(const struct gyre_layer *l)
+{
+    struct gyre_calibration_weights w = {0};
+    for (int r = 0; r < GYRE_LINEARS; r++) w.exact[r] = l->exact[r], w.made[r] = l->made[r];
+    gyre_layer_vectors(l, true, &w.vectors);
+    return w;
 }
 
 // Diagonals of this block from the float path in the model's own bases (but R1, which is the stream's).
@@ -228,51 +285,45 @@ static gyre_status measure_diagonals(struct gyre_layer *l, const struct gyre_pla
 {
     struct gyre_rotator stream_only = p->rotator; // borrows R1
     stream_only.r2.n = stream_only.r4.n = 0;
-    for (int s = 0; s < GYRE_SITES; s++)
-        GYRE_TRY(gyre_layer_load(l, p, (gyre_site)s, &stream_only, NULL, l->exact[s], err));
-    const struct gyre_calibration_weights w = {
-        .exact = l->exact, .made = l->made, .attn_gain = l->attn_gain, .ffn_gain = l->ffn_gain};
+    for (int s = 0; s < GYRE_LINEARS; s++)
+        GYRE_TRY(gyre_layer_load(l, p, (gyre_role)s, &stream_only, NULL, l->exact[s], err));
+    for (int s = 0; s < GYRE_LINEARS; s++) GYRE_TRY(make_bias(l, p, (gyre_role)s, &stream_only, NULL, err));
+    const struct gyre_calibration_weights w = calibration_weights(l);
     struct gyre_diagonal_sample sample = {.weights = l->exact};
     GYRE_TRY(gyre_calibration_sample(c, &w, sample.tap, &sample.rows, err));
     GYRE_TRY(gyre_diagonals_measure(&p->set.recipe, &sample, &l->diagonals, err));
-    for (uint32_t i = 0; i < p->hp.width; i++) {
-        l->attn_gain[i] *= l->diagonals.norm[0][i];
-        l->ffn_gain[i] *= l->diagonals.norm[1][i];
-    }
+    for (int product = 0; product < GYRE_PRODUCTS; product++)
+        for (uint32_t i = 0; l->diagonals.norm[product] && i < p->hp.width; i++)
+            l->gain[gyre_products[product].norm][i] *= l->diagonals.norm[product][i];
     return GYRE_OK;
 }
 
-// Which linears read at a tap: GYRE_SITE_Q.. up to the next tap's first.
-static const gyre_site first_site[GYRE_TAPS + 1] = {GYRE_SITE_Q, GYRE_SITE_O, GYRE_SITE_GATE, GYRE_SITE_DOWN,
-                                                    GYRE_SITES};
-
 // The recipe's stages on one linear; `moments` and `cache` NULL where it needs no statistics.
-static gyre_status round_recipe(struct gyre_layer *l, const struct gyre_plan *p, gyre_site site, const float *exact,
+static gyre_status round_recipe(struct gyre_layer *l, const struct gyre_plan *p, gyre_role role, const float *exact,
                                 const struct gyre_moments *moments, struct gyre_factor *cache, gyre_error *err)
 {
-    struct gyre_rounded *r = &l->recipe[site];
+    struct gyre_rounded *r = &l->recipe[role];
     gyre_error why = {0};
     char name[64];
     uint64_t rows, cols;
-    gyre_site_name(site, l->index, name);
-    gyre_site_shape(site, &p->hp, &rows, &cols);
+    gyre_role_name(role, l->index, "weight", name);
+    gyre_role_shape(role, &p->hp, &rows, &cols);
     if (p->set.wbits >= 16) return round_linear(l, &p->set, name, exact, rows, cols, r, err);
-    const gyre_status st = gyre_ladder(&p->set.recipe, moments, site == GYRE_SITE_O || site == GYRE_SITE_DOWN, exact,
-                                       rows, cols, cache, &r->codes, &l->note[site], &why);
+    const gyre_status st = gyre_ladder(&p->set.recipe, moments, gyre_roles[role].writes == GYRE_ROTATION_R1, exact,
+                                       rows, cols, cache, &r->codes, &l->note[role], &why);
     if (st != GYRE_OK) return gyre_fail(err, st, "cannot round tensor %s: %s", name, why.message);
-    float *const made = moments ? l->made[site] : l->expanded;
+    float *const made = moments ? l->made[role] : l->expanded;
     gyre_codes_expand(&r->codes, rows, cols, made);
     r->faint = gyre_codes_faint(&r->codes, exact, rows, cols);
-    const bool reads_norm = l->diagonals.up_down && gyre_site_norm_name(site, l->index, name);
-    const float *gain = !reads_norm ? NULL : l->diagonals.norm[site == GYRE_SITE_GATE || site == GYRE_SITE_UP];
+    const float *gain = l->diagonals.norm[gyre_roles[role].product];
     r->error = gyre_relative_error(exact, made, gain, rows, cols);
     return GYRE_OK;
 }
 
-static uint64_t weights_at(const struct gyre_plan *p, gyre_site site)
+static uint64_t weights_at(const struct gyre_plan *p, gyre_role role)
 {
     uint64_t rows, cols;
-    gyre_site_shape(site, &p->hp, &rows, &cols);
+    gyre_role_shape(role, &p->hp, &rows, &cols);
     return rows * cols;
 }
 
@@ -280,22 +331,18 @@ static uint64_t weights_at(const struct gyre_plan *p, gyre_site site)
 static gyre_status round_calibrated(struct gyre_layer *l, const struct gyre_plan *p, gyre_calibration *c,
                                     gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user, gyre_error *err)
 {
-    const struct gyre_calibration_weights w = {.exact = l->exact,
-                                               .made = l->made,
-                                               .attn_gain = l->attn_gain,
-                                               .ffn_gain = l->ffn_gain,
-                                               .k_centre = l->k_centre,
-                                               .v_centre = l->v_centre};
+    const struct gyre_calibration_weights w = calibration_weights(l);
     struct gyre_moments moments = {0};
     struct gyre_factor cache = {0};
     gyre_status st = GYRE_OK;
-    for (int tap = 0; tap < GYRE_TAPS; tap++) {
-        GYRE_GO(gyre_calibration_tap(c, l->index, &w, (gyre_tap)tap, &moments, err));
-        for (int s = first_site[tap]; s < (int)first_site[tap + 1]; s++) {
-            GYRE_GO(round_recipe(l, p, (gyre_site)s, l->exact[s], &moments, &cache, err));
-            if (tick) GYRE_GO(tick(user, weights_at(p, (gyre_site)s), err));
+    for (int tap = 0; tap < GYRE_PRODUCTS; tap++) {
+        GYRE_GO(gyre_calibration_tap(c, l->index, &w, (gyre_product)tap, &moments, err));
+        for (int s = 0; s < GYRE_LINEARS; s++) {
+            if (gyre_roles[s].product != (gyre_product)tap) continue;
+            GYRE_GO(round_recipe(l, p, (gyre_role)s, l->exact[s], &moments, &cache, err));
+            if (tick) GYRE_GO(tick(user, weights_at(p, (gyre_role)s), err));
         }
-        if (tap == GYRE_TAP_QKV && l->k_centre) GYRE_GO(gyre_calibration_centre(c, &w, l->k_centre, l->v_centre, err));
+        if (tap == GYRE_PRODUCT_qkv && p->set.recipe.kv_centre) GYRE_GO(gyre_calibration_centre(c, &w, l->centre, err));
         gyre_moments_release(&moments);
         gyre_factor_release(&cache);
     }
@@ -306,23 +353,40 @@ done:
     return st;
 }
 
+static gyre_status write_vector(const struct gyre_layer *l, const struct gyre_plan *p, gyre_role role, const char *part,
+                                const float *x, struct gyre_output *out, gyre_error *err)
+{
+    char name[GYRE_ROLE_NAME];
+    uint64_t rows, cols;
+    gyre_role_name(role, l->index, part, name);
+    gyre_role_shape(role, &p->hp, &rows, &cols);
+    return gyre_output_write(out, name, x, (role < GYRE_LINEARS ? rows : cols) * sizeof *x, NAN, err);
+}
+
 static gyre_status write_block(struct gyre_layer *l, const struct gyre_plan *p, struct gyre_output *out,
                                gyre_error *err)
 {
-    char name[64];
-    for (int s = 0; s < GYRE_SITES; s++) {
-        const gyre_site site = (gyre_site)s;
+    struct gyre_plan_part part[GYRE_PLAN_PARTS];
+    const uint32_t n = gyre_plan_block(p, l->index, part);
+    for (uint32_t i = 0; i < n; i++) {
+        const gyre_role role = part[i].role;
+        char name[GYRE_ROLE_NAME];
         uint64_t rows, cols;
-        gyre_site_shape(site, &p->hp, &rows, &cols);
-        if ((site == GYRE_SITE_Q || site == GYRE_SITE_GATE) && gyre_site_norm_name(site, l->index, name))
-            GYRE_TRY(gyre_output_write(out, name, site == GYRE_SITE_Q ? l->attn_gain : l->ffn_gain,
-                                       p->hp.width * sizeof(float), NAN, err));
-        gyre_site_name(site, l->index, name);
-        GYRE_TRY(write_linear(l, p, name, &l->recipe[s], rows, cols, out, err));
-        if ((site != GYRE_SITE_K && site != GYRE_SITE_V) || !l->k_centre) continue;
-        gyre_centre_name(site, l->index, name);
-        GYRE_TRY(gyre_output_write(out, name, site == GYRE_SITE_K ? l->k_centre : l->v_centre, rows * sizeof(float),
-                                   NAN, err));
+        gyre_role_name(role, l->index, "weight", name);
+        gyre_role_shape(role, &p->hp, &rows, &cols);
+        switch (part[i].kind) {
+        case GYRE_PART_LINEAR:
+            GYRE_TRY(write_linear(l, p, name, &l->recipe[role], rows, cols, out, err));
+            break;
+        case GYRE_PART_VECTOR:
+            GYRE_TRY(write_vector(l, p, role, "weight", l->gain[role], out, err));
+            break;
+        case GYRE_PART_BIAS:
+            GYRE_TRY(write_vector(l, p, role, "bias", l->bias[role], out, err));
+            break;
+        case GYRE_PART_CENTRE:
+            GYRE_TRY(write_vector(l, p, role, "centre", l->centre[role], out, err));
+        }
     }
     return GYRE_OK;
 }
@@ -330,12 +394,12 @@ static gyre_status write_block(struct gyre_layer *l, const struct gyre_plan *p, 
 // The widths of this block's linears.
 static void set_widths(struct gyre_layer *l, const struct gyre_plan *p)
 {
-    for (int s = 0; s < GYRE_SITES && p->set.wbits < 16; s++) {
+    for (int s = 0; s < GYRE_LINEARS && p->set.wbits < 16; s++) {
         char name[64];
         uint64_t rows, cols;
         uint32_t group;
-        gyre_site_name((gyre_site)s, l->index, name);
-        gyre_site_shape((gyre_site)s, &p->hp, &rows, &cols);
+        gyre_role_name((gyre_role)s, l->index, "weight", name);
+        gyre_role_shape((gyre_role)s, &p->hp, &rows, &cols);
         gyre_settings_width(&p->set, name, &l->recipe[s].codes.bits, &group);
         l->recipe[s].codes.group = group ? group : (uint32_t)cols;
         if (!gyre_layer_has_plain(p)) continue;
@@ -345,14 +409,14 @@ static void set_widths(struct gyre_layer *l, const struct gyre_plan *p)
 }
 
 // The linear plainly rounded, for comparison where that is not what the recipe does.
-static gyre_status round_plain(struct gyre_layer *l, const struct gyre_plan *p, gyre_site site, gyre_error *err)
+static gyre_status round_plain(struct gyre_layer *l, const struct gyre_plan *p, gyre_role role, gyre_error *err)
 {
     char name[64];
     uint64_t rows, cols;
-    gyre_site_name(site, l->index, name);
-    gyre_site_shape(site, &p->hp, &rows, &cols);
+    gyre_role_name(role, l->index, "weight", name);
+    gyre_role_shape(role, &p->hp, &rows, &cols);
     if (!gyre_layer_has_plain(p)) return GYRE_OK;
-    return round_linear(l, &p->set, name, l->original[site], rows, cols, &l->plain[site], err);
+    return round_linear(l, &p->set, name, l->original[role], rows, cols, &l->plain[role], err);
 }
 
 gyre_status gyre_layer_make(struct gyre_layer *l, const struct gyre_plan *p, uint32_t index, gyre_calibration *c,
@@ -360,27 +424,24 @@ gyre_status gyre_layer_make(struct gyre_layer *l, const struct gyre_plan *p, uin
                             gyre_error *err)
 {
     const struct gyre_diagonals *diagonals = l->diagonals.up_down ? &l->diagonals : NULL;
-    const struct gyre_tensor *linear[GYRE_SITES];
+    const struct gyre_tensor *linear[GYRE_LINEARS];
     l->index = index;
-    for (int s = 0; s < GYRE_SITES; s++) {
-        char name[64];
-        gyre_site_name((gyre_site)s, index, name);
-        linear[s] = gyre_source_tensor(p->source, name);
-    }
+    for (int s = 0; s < GYRE_LINEARS; s++) linear[s] = gyre_role_tensor(p->source, (gyre_role)s, index, "weight", NULL);
     set_widths(l, p);
-    GYRE_TRY(load_norms(l, p, out, err));
-    GYRE_TRY(gyre_output_source(out, linear, GYRE_SITES, err));
+    GYRE_TRY(gyre_layer_read_vectors(l, p, out, err));
+    GYRE_TRY(gyre_output_source(out, linear, GYRE_LINEARS, err));
     if (diagonals) GYRE_TRY(measure_diagonals(l, p, c, err));
-    for (int s = 0; s < GYRE_SITES; s++) {
-        const gyre_site site = (gyre_site)s;
+    for (int s = 0; s < GYRE_LINEARS; s++) {
+        const gyre_role role = (gyre_role)s;
         float *const exact = c ? l->exact[s] : l->narrow;
-        GYRE_TRY(gyre_layer_load(l, p, site, &p->rotator, diagonals, exact, err));
-        GYRE_TRY(round_plain(l, p, site, err));
+        GYRE_TRY(make_bias(l, p, role, &p->rotator, diagonals, err));
+        GYRE_TRY(gyre_layer_load(l, p, role, &p->rotator, diagonals, exact, err));
+        GYRE_TRY(round_plain(l, p, role, err));
         if (c) continue;
-        GYRE_TRY(round_recipe(l, p, site, exact, NULL, NULL, err));
-        if (tick) GYRE_TRY(tick(user, weights_at(p, site), err));
+        GYRE_TRY(round_recipe(l, p, role, exact, NULL, NULL, err));
+        if (tick) GYRE_TRY(tick(user, weights_at(p, role), err));
     }
     if (c) GYRE_TRY(round_calibrated(l, p, c, tick, user, err));
-    for (int s = 0; s < GYRE_SITES; s++) gyre_tensor_forget(linear[s]); // not needed again
+    for (int s = 0; s < GYRE_LINEARS; s++) gyre_tensor_forget(linear[s]); // not needed again
     return write_block(l, p, out, err);
 }

@@ -20,18 +20,18 @@ bool gyre_layer_has_plain(const struct gyre_plan *plan);
 // The memory of one block, reused for all.
 struct gyre_layer {
     uint32_t index;
-    float *original[GYRE_SITES];              // as in the source (rows in the output's order)
-    struct gyre_rounded recipe[GYRE_SITES];   // what is written
-    struct gyre_rounded plain[GYRE_SITES];    // plain rounding of the original; empty where the recipe is just that
-    float *exact[GYRE_SITES];                 // what is rounded: folded and rotated; where the recipe calibrates,
-    float *made[GYRE_SITES];                  // ... and the values of what it became
-    float *attn_norm, *ffn_norm;              // the source's gains
-    float *attn_gain, *ffn_gain;              // what the file holds: those, or ones where they were folded
-    float *k_centre, *v_centre;               // [kv_heads * hd] where the recipe centres the cache
-    struct gyre_diagonals diagonals;          // where the recipe has some
-    struct gyre_ladder_note note[GYRE_SITES]; // where the recipe calibrates
-    double *wide;                             // scratch: the largest linear in fp64,
-    float *narrow, *expanded;                 // in fp32, and rounded
+    float *original[GYRE_LINEARS];            // as in the source (rows in the output's order)
+    struct gyre_rounded recipe[GYRE_LINEARS]; // what is written
+    struct gyre_rounded plain[GYRE_LINEARS];  // plain rounding of the original; empty where the recipe is just that
+    float *exact[GYRE_LINEARS];               // what is rounded: folded and rotated; where the recipe calibrates,
+    float *made[GYRE_LINEARS];                // ... and the values of what it became
+    float *norm[GYRE_BLOCK_ROLES], *gain[GYRE_BLOCK_ROLES]; // vectors of the source; what the file holds of them
+    float *source_bias[GYRE_LINEARS], *bias[GYRE_LINEARS];  // NULL where there is none; rotated
+    float *centre[GYRE_LINEARS];                            // of keys and values where the recipe centres the cache
+    struct gyre_diagonals diagonals;                        // where the recipe has some
+    struct gyre_ladder_note note[GYRE_LINEARS];             // where the recipe calibrates
+    double *wide;                                           // scratch: the largest linear in fp64,
+    float *narrow, *expanded;                               // in fp32, and rounded
     void *encoded;
 };
 
@@ -47,20 +47,26 @@ gyre_status gyre_layer_make(struct gyre_layer *layer, const struct gyre_plan *pl
 
 // One linear of block layer->index as it is rounded, in fp64 until the end: decoded, folded, scaled (`diagonals` may be NULL), rotated by
 // `rotator`; layer->original gets the source's. exact [out, in].
-gyre_status gyre_layer_load(struct gyre_layer *layer, const struct gyre_plan *plan, gyre_site site,
+gyre_status gyre_layer_load(struct gyre_layer *layer, const struct gyre_plan *plan, gyre_role role,
                             const struct gyre_rotator *rotator, const struct gyre_diagonals *diagonals, float *exact,
                             gyre_error *err) GYRE_MUST_USE;
+
+// Reads norms and biases of block layer->index into `norm`, `gain` and `source_bias`; `out` (may be NULL) notes their tensors.
+gyre_status gyre_layer_read_vectors(struct gyre_layer *layer, const struct gyre_plan *plan, struct gyre_output *out,
+                                    gyre_error *err) GYRE_MUST_USE;
+// The vectors of a block as its float (`made` false) or its recipe's weights have them: norms, biases, centres.
+void gyre_layer_vectors(const struct gyre_layer *layer, bool made, struct gyre_block_weights *out);
 
 void gyre_narrow(const double *wide, uint64_t n, float *out); // to fp32
 
 // n floats as a tensor type that tables and float linears have: F32, F16 or Q8_0 (n a multiple of 32).
 void gyre_encode_floats(const float *x, uint64_t n, gyre_dtype type, void *out);
 
-// Plain rounding of linear `site`: layer->plain, or layer->recipe where the recipe does not rotate.
+// Plain rounding of linear `role`: layer->plain, or layer->recipe where the recipe does not rotate.
 const struct gyre_rounded *gyre_layer_plain(const struct gyre_layer *layer, const struct gyre_plan *plan,
-                                            gyre_site site);
+                                            gyre_role role);
 
-// Writes everything before the first block: tables, norms, bases (globals.c). `tick` as above.
+// Writes everything before the first block: tables, norms, bases (tables.c). `tick` as above.
 gyre_status gyre_write_globals(const struct gyre_plan *plan, struct gyre_output *out,
                                gyre_status (*tick)(void *user, uint64_t weights, gyre_error *err), void *user,
                                gyre_error *err) GYRE_MUST_USE;

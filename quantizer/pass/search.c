@@ -12,8 +12,6 @@
 
 enum { WINDOWS = 4, BLOCKS = 8, ROWS = 256, CLIPS = 7 };
 static const float clips[CLIPS] = {1, 0.97f, 0.94f, 0.91f, 0.88f, 0.85f, 0.8f};
-static const gyre_tap reads[GYRE_SITES] = {GYRE_TAP_QKV,     GYRE_TAP_QKV,     GYRE_TAP_QKV, GYRE_TAP_O,
-                                           GYRE_TAP_GATE_UP, GYRE_TAP_GATE_UP, GYRE_TAP_DOWN};
 
 struct survey {
     const struct gyre_plan *plan;
@@ -25,8 +23,8 @@ struct survey {
     struct gyre_rotator *seed;      // [n_seeds] candidates
     double *surrogate;              // [n_seeds], then the sum over linears
     double act[CLIPS], kv[CLIPS];
-    float *x, *tap[GYRE_TAPS]; // [tokens][...]
-    float *weights[GYRE_SITES];
+    float *x, *tap[GYRE_PRODUCTS];         // [tokens][...]
+    float *weights[GYRE_LINEARS], *ones;   // ones: [D], the gain of a norm that is folded
     double *wide;                          // [kept][widest] a sample being rotated
     float *rows, *noisy, *exact, *rounded; // [kept][widest], the same quantized, the largest linear, its rounding
     float *aim, *y;                        // [kept][most outputs]
@@ -49,8 +47,9 @@ static void close_survey(struct survey *s)
     free(s->seed);
     free(s->surrogate);
     free(s->x);
-    for (int i = 0; i < GYRE_TAPS; i++) free(s->tap[i]);
-    for (int i = 0; i < GYRE_SITES; i++) free(s->weights[i]);
+    for (int i = 0; i < GYRE_PRODUCTS; i++) free(s->tap[i]);
+    for (int i = 0; i < GYRE_LINEARS; i++) free(s->weights[i]);
+    free(s->ones);
     free(s->wide);
     free(s->rows);
     free(s->noisy);
@@ -65,15 +64,18 @@ static gyre_status allocate(struct survey *s, gyre_error *err)
     const struct gyre_hparams *hp = &s->plan->hp;
     uint64_t widest = 0, outputs = 0, largest = 0, rows, cols;
     bool good = (s->x = malloc((uint64_t)s->tokens * hp->width * sizeof *s->x)) != NULL;
-    for (int i = 0; i < GYRE_TAPS; i++)
-        good &= (s->tap[i] = malloc((uint64_t)s->tokens * gyre_tap_width(hp, (gyre_tap)i) * sizeof(float))) != NULL;
-    for (int i = 0; i < GYRE_SITES; i++) {
-        gyre_site_shape((gyre_site)i, hp, &rows, &cols);
+    for (int i = 0; i < GYRE_PRODUCTS; i++)
+        good &=
+            (s->tap[i] = malloc((uint64_t)s->tokens * gyre_product_width((gyre_product)i, hp) * sizeof(float))) != NULL;
+    for (int i = 0; i < GYRE_LINEARS; i++) {
+        gyre_role_shape((gyre_role)i, hp, &rows, &cols);
         widest = GYRE_MAX(widest, cols);
         outputs = GYRE_MAX(outputs, rows);
         largest = GYRE_MAX(largest, rows * cols);
         good &= (s->weights[i] = malloc(rows * cols * sizeof(float))) != NULL;
     }
+    good &= (s->ones = malloc(hp->width * sizeof *s->ones)) != NULL;
+    for (uint32_t i = 0; s->ones && i < hp->width; i++) s->ones[i] = 1;
     good &= (s->surrogate = calloc(s->n_seeds, sizeof *s->surrogate)) != NULL;
     good &= (s->seed = calloc(s->n_seeds, sizeof *s->seed)) != NULL;
     good &= (s->wide = malloc(s->kept * widest * sizeof *s->wide)) != NULL;
@@ -91,7 +93,7 @@ static gyre_status open_survey(struct survey *s, const gyre_quantize_params *par
     const struct gyre_plan *p = s->plan;
     const struct gyre_recipe *recipe = &p->set.recipe;
     const unsigned which = GYRE_ROTATE_R1 | GYRE_ROTATE_R2 | (p->set.full ? GYRE_ROTATE_R4 : 0);
-    const struct gyre_tensor *t = gyre_source_tensor(p->source, "rope_freqs.weight");
+    const struct gyre_tensor *t = gyre_role_tensor(p->source, GYRE_ROLE_rope_freqs, 0, "weight", NULL);
     float divisor[GYRE_MAX_HEAD_DIM / 2];
     GYRE_TRY(gyre_calib_text_read(p->source, params->calib, params->n_calib,
                                   GYRE_MIN(recipe->calibration.windows, (uint32_t)WINDOWS), recipe->calibration.tokens,
@@ -120,7 +122,7 @@ static gyre_status open_survey(struct survey *s, const gyre_quantize_params *par
 
 static void embed(struct survey *s)
 {
-    const struct gyre_tensor *t = gyre_source_tensor(s->plan->source, "token_embd.weight");
+    const struct gyre_tensor *t = gyre_role_tensor(s->plan->source, GYRE_ROLE_embedding, 0, "weight", NULL);
     for (uint32_t i = 0; i < s->tokens; i++)
         gyre_tensor_rows_f32(t, s->text.token[i], 1, s->x + (uint64_t)i * s->plan->hp.width);
 }
@@ -129,20 +131,18 @@ static void embed(struct survey *s)
 static gyre_status run_block(struct survey *s, uint32_t layer, gyre_error *err)
 {
     const struct gyre_plan *p = s->plan;
-    float *const gain[2] = {s->layer.attn_gain, s->layer.ffn_gain}; // as the linears are loaded: folded, or not
+    struct gyre_block_weights w;
     s->layer.index = layer;
-    for (int which = 0; which < 2; which++) {
-        char name[64];
-        (void)gyre_site_norm_name(which ? GYRE_SITE_GATE : GYRE_SITE_Q, layer, name);
-        gyre_tensor_rows_f32(gyre_source_tensor(p->source, name), 0, 1, gain[which]);
-        for (uint32_t i = 0; p->set.recipe.rotate && i < p->hp.width; i++) gain[which][i] = 1;
-    }
-    for (int i = 0; i < GYRE_SITES; i++)
-        GYRE_TRY(gyre_layer_load(&s->layer, p, (gyre_site)i, &s->fold, NULL, s->weights[i], err));
-    const struct gyre_block_weights w = gyre_float_weights(s->weights, gain[0], gain[1]);
-    for (uint32_t part = 0; part <= GYRE_TAPS; part++)
+    GYRE_TRY(gyre_layer_read_vectors(&s->layer, p, NULL, err));
+    gyre_layer_vectors(&s->layer, false, &w); // as the linears are loaded: folded, or not
+    for (int i = 0; i < GYRE_LINEARS; i++)
+        GYRE_TRY(gyre_layer_load(&s->layer, p, (gyre_role)i, &s->fold, NULL, s->weights[i], err));
+    for (int i = 0; i < GYRE_LINEARS; i++) w.linear[i] = (struct gyre_block_linear){.f32 = s->weights[i]};
+    for (int i = GYRE_LINEARS; p->set.recipe.rotate && i < GYRE_BLOCK_ROLES; i++)
+        if (gyre_norm_product((gyre_role)i) != GYRE_PRODUCTS) w.vector[i] = s->ones;
+    for (uint32_t part = 0; part <= GYRE_PRODUCTS; part++)
         GYRE_TRY(gyre_host_block_part(s->block, &w, part, s->x, part ? s->tap[part - 1] : NULL, s->tokens,
-                                      s->text.tokens, part < GYRE_TAPS ? s->tap[part] : NULL, err));
+                                      s->text.tokens, part < GYRE_PRODUCTS ? s->tap[part] : NULL, err));
     return GYRE_OK;
 }
 
@@ -150,18 +150,15 @@ static gyre_status run_block(struct survey *s, uint32_t layer, gyre_error *err)
 
 // Evenly spread rows of a tap as rotation `r` turns them, into s->rows. The first token of a window carries the attention sink and
 // is left out.
-static gyre_status sample(struct survey *s, const struct gyre_rotator *r, gyre_tap tap, gyre_error *err)
+static gyre_status sample(struct survey *s, const struct gyre_rotator *r, gyre_product tap, gyre_error *err)
 {
-    const uint32_t width = gyre_tap_width(&s->plan->hp, tap);
+    const uint32_t width = gyre_product_width(tap, &s->plan->hp);
     for (uint64_t i = 0; i < s->kept; i++) {
         uint64_t row = i * s->tokens / s->kept;
         if (row % s->text.tokens == 0 && row + 1 < s->tokens) row++;
         for (uint64_t k = 0; k < width; k++) s->wide[i * width + k] = (double)s->tap[tap][row * width + k];
     }
-    if (tap == GYRE_TAP_O) GYRE_TRY(gyre_rotate_heads(r, s->layer.index, s->wide, s->kept, err));
-    else if (tap == GYRE_TAP_DOWN && r->r4.n)
-        GYRE_TRY(gyre_hadamard_apply(&r->r4, s->wide, width, 1, s->kept, width, NULL, false, err));
-    else if (tap != GYRE_TAP_DOWN) GYRE_TRY(gyre_rotate_rows(r, NULL, s->wide, s->kept, err));
+    GYRE_TRY(gyre_rotate_input(r, tap, s->layer.index, s->wide, s->kept, err));
     for (uint64_t i = 0; i < (uint64_t)s->kept * width; i++) s->rows[i] = (float)s->wide[i];
     return GYRE_OK;
 }
@@ -181,14 +178,14 @@ static double output_energy(struct survey *s, const float *x, const float *w, ui
 }
 
 // Relative output error of linear `site` under rotation `r` with its weights plainly rounded and, at A4, its inputs.
-static gyre_status judge(struct survey *s, const struct gyre_rotator *r, gyre_site site, double *error, gyre_error *err)
+static gyre_status judge(struct survey *s, const struct gyre_rotator *r, gyre_role site, double *error, gyre_error *err)
 {
     const struct gyre_plan *p = s->plan;
     uint64_t rows, cols;
     uint32_t bits, group;
     char name[64];
-    gyre_site_name(site, s->layer.index, name);
-    gyre_site_shape(site, &p->hp, &rows, &cols);
+    gyre_role_name(site, s->layer.index, "weight", name);
+    gyre_role_shape(site, &p->hp, &rows, &cols);
     gyre_settings_width(&p->set, name, &bits, &group);
     GYRE_TRY(gyre_layer_load(&s->layer, p, site, r, NULL, s->exact, err));
     struct gyre_codes codes = s->layer.recipe[site].codes; // room for any width
@@ -209,15 +206,15 @@ static gyre_status judge_seeds(struct survey *s, gyre_status (*tick)(void *, uin
                                gyre_error *err)
 {
     for (uint32_t i = 0; i < s->n_seeds; i++) {
-        for (int site = 0; site < GYRE_SITES; site++) {
+        for (int site = 0; site < GYRE_LINEARS; site++) {
             double error;
-            if (site == 0 || reads[site] != reads[site - 1]) {
-                GYRE_TRY(sample(s, &s->seed[i], reads[site], err));
-                const uint32_t width = gyre_tap_width(&s->plan->hp, reads[site]);
+            if (site == 0 || gyre_roles[site].product != gyre_roles[site - 1].product) {
+                GYRE_TRY(sample(s, &s->seed[i], gyre_roles[site].product, err));
+                const uint32_t width = gyre_product_width(gyre_roles[site].product, &s->plan->hp);
                 memcpy(s->noisy, s->rows, (uint64_t)s->kept * width * sizeof *s->rows);
                 if (s->plan->set.act == 4) gyre_quantize_rows(s->noisy, s->kept, width, 4, 1);
             }
-            GYRE_TRY(judge(s, &s->seed[i], (gyre_site)site, &error, err));
+            GYRE_TRY(judge(s, &s->seed[i], (gyre_role)site, &error, err));
             s->surrogate[i] += error;
         }
         if (tick) GYRE_TRY(tick(user, 0, err));
@@ -229,11 +226,12 @@ static gyre_status judge_seeds(struct survey *s, gyre_status (*tick)(void *, uin
 static gyre_status judge_clips(struct survey *s, const struct gyre_rotator *r, gyre_error *err)
 {
     const struct gyre_plan *p = s->plan;
-    for (int site = 0; site < GYRE_SITES && p->set.act == 4; site++) {
+    for (int site = 0; site < GYRE_LINEARS && p->set.act == 4; site++) {
         uint64_t rows, cols;
-        gyre_site_shape((gyre_site)site, &p->hp, &rows, &cols);
-        if (site == 0 || reads[site] != reads[site - 1]) GYRE_TRY(sample(s, r, reads[site], err));
-        GYRE_TRY(gyre_layer_load(&s->layer, p, (gyre_site)site, r, NULL, s->exact, err));
+        gyre_role_shape((gyre_role)site, &p->hp, &rows, &cols);
+        if (site == 0 || gyre_roles[site].product != gyre_roles[site - 1].product)
+            GYRE_TRY(sample(s, r, gyre_roles[site].product, err));
+        GYRE_TRY(gyre_layer_load(&s->layer, p, (gyre_role)site, r, NULL, s->exact, err));
         const double whole = output_energy(s, s->rows, s->exact, rows, cols, NULL);
         memcpy(s->aim, s->y, s->kept * rows * sizeof *s->y);
         for (int c = 0; c < CLIPS && whole > 0; c++) {
@@ -245,8 +243,8 @@ static gyre_status judge_clips(struct survey *s, const struct gyre_rotator *r, g
     if (p->set.kv == 16) return GYRE_OK;
     const uint64_t kv = (uint64_t)p->hp.kv_heads * p->hp.head_dim,
                    n = s->kept * kv; // values; keys are as Gaussian after R3
-    GYRE_TRY(sample(s, r, GYRE_TAP_QKV, err));
-    GYRE_TRY(gyre_layer_load(&s->layer, p, GYRE_SITE_V, r, NULL, s->exact, err));
+    GYRE_TRY(sample(s, r, GYRE_PRODUCT_qkv, err));
+    GYRE_TRY(gyre_layer_load(&s->layer, p, GYRE_ROLE_v, r, NULL, s->exact, err));
     const double whole = output_energy(s, s->rows, s->exact, kv, p->hp.width, NULL);
     for (int c = 0; c < CLIPS && whole > 0; c++) {
         double error = 0;

@@ -78,7 +78,7 @@ static gyre_status make_blocks(gyre_summary *s, gyre_error *err)
     const struct gyre_plan *p = s->plan;
     struct gyre_hparams plain = p->hp, recipe = gyre_plan_output_hparams(p);
     plain.rot = (struct gyre_rotations){0};
-    const struct gyre_tensor *t = gyre_source_tensor(p->source, "rope_freqs.weight");
+    const struct gyre_tensor *t = gyre_role_tensor(p->source, GYRE_ROLE_rope_freqs, 0, "weight", NULL);
     float divisor[GYRE_MAX_HEAD_DIM / 2];
     if (t) gyre_tensor_rows_f32(t, 0, 1, divisor);
     for (uint32_t w = 0; w < n_streams(s); w++) {
@@ -172,7 +172,7 @@ const void *gyre_summary_streams(const gyre_summary *s, uint64_t *bytes)
 // A map from a file is drawn by its own numbers: they must be those of this run.
 static bool sized(const gyre_summary *s, const struct gyre_heat_map *m, uint32_t tap)
 {
-    const uint64_t width = gyre_tap_width(&s->plan->hp, (gyre_tap)tap);
+    const uint64_t width = gyre_product_width((gyre_product)tap, &s->plan->hp);
     return m->tokens == s->n && m->channels == width && m->rows == GYRE_MIN(m->tokens, (uint64_t)GYRE_HEAT_SIDE) &&
            m->cols == GYRE_MIN(width, (uint64_t)GYRE_HEAT_SIDE);
 }
@@ -183,7 +183,7 @@ bool gyre_summary_restore(gyre_summary *s, const void *data, uint64_t bytes)
     memcpy(s->streams, data, bytes);
     struct gyre_summary_heat *h = &s->streams->heat;
     if (h->worst != 0 &&
-        !(h->worst > 0 && h->tap < GYRE_TAPS && sized(s, &h->before, h->tap) && sized(s, &h->after, h->tap)))
+        !(h->worst > 0 && h->tap < GYRE_PRODUCTS && sized(s, &h->before, h->tap) && sized(s, &h->after, h->tap)))
         *h = (struct gyre_summary_heat){0}; // no picture rather than one of another model
     return true;
 }
@@ -218,9 +218,12 @@ static void table_rows(const void *user, uint64_t first, uint64_t n, float *out)
 static struct table table_of(const gyre_summary *s, uint32_t which, const struct gyre_file_map *part, bool head)
 {
     const struct gyre_plan *p = s->plan;
-    const char *name = head && (which == RECIPE ? p->write_head : !p->hp.tied) ? "output.weight" : "token_embd.weight";
+    const gyre_role role =
+        head && (which == RECIPE ? p->write_head : !p->hp.tied) ? GYRE_ROLE_head : GYRE_ROLE_embedding;
+    char name[GYRE_ROLE_NAME];
+    gyre_role_name(role, 0, "weight", name);
     if (which != RECIPE) {
-        const struct gyre_tensor *t = gyre_source_tensor(p->source, name);
+        const struct gyre_tensor *t = gyre_role_tensor(p->source, role, 0, "weight", NULL);
         return (struct table){*t, which == PLAIN && p->table_type == GYRE_DTYPE_Q8_0 && t->type != GYRE_DTYPE_Q8_0,
                               p->table_type};
     }
@@ -265,22 +268,13 @@ static struct gyre_block_linear linear_of(const struct gyre_rounded *r)
 
 static struct gyre_block_weights weights_of(const gyre_summary *s, const struct gyre_layer *layer, uint32_t which)
 {
-    struct gyre_block_linear l[GYRE_SITES];
-    for (int i = 0; i < GYRE_SITES; i++)
-        l[i] = which == FLOAT
-                   ? (struct gyre_block_linear){.f32 = layer->original[i]}
-                   : linear_of(which == PLAIN ? gyre_layer_plain(layer, s->plan, (gyre_site)i) : &layer->recipe[i]);
-    return (struct gyre_block_weights){.q = l[GYRE_SITE_Q],
-                                       .k = l[GYRE_SITE_K],
-                                       .v = l[GYRE_SITE_V],
-                                       .o = l[GYRE_SITE_O],
-                                       .gate = l[GYRE_SITE_GATE],
-                                       .up = l[GYRE_SITE_UP],
-                                       .down = l[GYRE_SITE_DOWN],
-                                       .attn_norm = which == RECIPE ? layer->attn_gain : layer->attn_norm,
-                                       .ffn_norm = which == RECIPE ? layer->ffn_gain : layer->ffn_norm,
-                                       .k_centre = which == RECIPE ? layer->k_centre : NULL,
-                                       .v_centre = which == RECIPE ? layer->v_centre : NULL};
+    struct gyre_block_weights out;
+    for (int i = 0; i < GYRE_LINEARS; i++)
+        out.linear[i] = which == FLOAT ? (struct gyre_block_linear){.f32 = layer->original[i]}
+                                       : linear_of(which == PLAIN ? gyre_layer_plain(layer, s->plan, (gyre_role)i)
+                                                                  : &layer->recipe[i]);
+    gyre_layer_vectors(layer, which == RECIPE, &out);
+    return out;
 }
 
 // Relative squared distance of a stream to the float one, in that stream's basis.
@@ -305,7 +299,8 @@ static gyre_status distance(const gyre_summary *s, uint32_t which, double *error
 static gyre_status allocate_taps(gyre_summary *s, gyre_error *err)
 {
     uint64_t widest = 0;
-    for (int t = 0; t < GYRE_TAPS; t++) widest = GYRE_MAX(widest, (uint64_t)gyre_tap_width(&s->plan->hp, (gyre_tap)t));
+    for (int t = 0; t < GYRE_PRODUCTS; t++)
+        widest = GYRE_MAX(widest, (uint64_t)gyre_product_width((gyre_product)t, &s->plan->hp));
     for (int i = 0; i < 2 && !s->tap[i]; i++)
         if (!(s->tap[i] = malloc(s->n * widest * sizeof(float))))
             return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the statistics of activations");
@@ -314,9 +309,9 @@ static gyre_status allocate_taps(gyre_summary *s, gyre_error *err)
 
 // x is what stream `which` reads at `tap`. The float stream comes first and says where outliers are worst.
 static gyre_status look(gyre_summary *s, uint32_t layer, uint32_t which, uint32_t tap, const float *x,
-                        struct gyre_report_tap taps[GYRE_TAPS], gyre_error *err)
+                        struct gyre_report_tap taps[GYRE_PRODUCTS], gyre_error *err)
 {
-    const uint32_t width = gyre_tap_width(&s->plan->hp, (gyre_tap)tap);
+    const uint32_t width = gyre_product_width((gyre_product)tap, &s->plan->hp);
     struct gyre_summary_heat *heat = &s->streams->heat;
     struct gyre_tap_stats *stats = which == FLOAT ? &taps[tap].before : &taps[tap].after;
     GYRE_TRY(gyre_tap_measure(x, s->n, width, stats, err));
@@ -341,17 +336,17 @@ const struct gyre_summary_heat *gyre_summary_heat(const gyre_summary *s)
 
 // gyre_host_block_run with a look at every tap.
 static gyre_status run_looking(gyre_summary *s, uint32_t layer, uint32_t which,
-                               const struct gyre_block_weights *weights, struct gyre_report_tap taps[GYRE_TAPS],
+                               const struct gyre_block_weights *weights, struct gyre_report_tap taps[GYRE_PRODUCTS],
                                gyre_error *err)
 {
     const struct gyre_block_options *o = &s->options[which];
     const float *in = NULL;
-    for (uint32_t part = 0; part <= GYRE_TAPS; part++) {
+    for (uint32_t part = 0; part <= GYRE_PRODUCTS; part++) {
         float *out = s->tap[part % 2];
         GYRE_TRY(gyre_host_block_part(s->host[which], weights, part, stream(s, which), in, s->n, s->n, out, err));
-        if (part == GYRE_TAPS) break;
+        if (part == GYRE_PRODUCTS) break;
         GYRE_TRY(look(s, layer, which, part, out, taps, err));
-        gyre_quantize_rows(out, s->n, gyre_tap_width(&s->plan->hp, (gyre_tap)part), o->act_bits, o->act_clip);
+        gyre_quantize_rows(out, s->n, gyre_product_width((gyre_product)part, &s->plan->hp), o->act_bits, o->act_clip);
         in = out;
     }
     return GYRE_OK;
@@ -362,8 +357,8 @@ static gyre_status run_on_device(gyre_summary *s, uint32_t layer, uint32_t which
                                  gyre_error *err)
 {
     GYRE_TRY(gyre_block_load(s->block[which], weights, err));
-    for (uint32_t tap = 0; taps && tap < GYRE_TAPS; tap++) {
-        GYRE_TRY(gyre_block_tap(s->block[which], stream(s, which), s->n, (gyre_tap)tap, s->tap[0], err));
+    for (uint32_t tap = 0; taps && tap < GYRE_PRODUCTS; tap++) {
+        GYRE_TRY(gyre_block_tap(s->block[which], stream(s, which), s->n, (gyre_product)tap, s->tap[0], err));
         GYRE_TRY(look(s, layer, which, tap, s->tap[0], taps, err));
     }
     GYRE_TRY(gyre_block_run(s->block[which], stream(s, which), s->n, s->after, err));
@@ -372,7 +367,7 @@ static gyre_status run_on_device(gyre_summary *s, uint32_t layer, uint32_t which
 }
 
 gyre_status gyre_summary_block(gyre_summary *s, const struct gyre_layer *layer, gyre_quantize_layer *errors,
-                               struct gyre_report_tap taps[GYRE_TAPS], gyre_error *err)
+                               struct gyre_report_tap taps[GYRE_PRODUCTS], gyre_error *err)
 {
     if (taps) GYRE_TRY(allocate_taps(s, err));
     for (uint32_t w = 0; w < n_streams(s); w++) {

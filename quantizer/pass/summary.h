@@ -20,7 +20,7 @@ gyre_status gyre_summary_begin(gyre_summary *s, const struct gyre_output *out, g
 // Runs one block; the errors are relative squared distances of the two streams to the float one after it. `taps` (may be NULL)
 // get what the linears read, before it is quantized: of the float stream, and of the recipe's, behind its rotations.
 gyre_status gyre_summary_block(gyre_summary *s, const struct gyre_layer *layer, gyre_quantize_layer *errors,
-                               struct gyre_report_tap taps[GYRE_TAPS], gyre_error *err) GYRE_MUST_USE;
+                               struct gyre_report_tap taps[GYRE_PRODUCTS], gyre_error *err) GYRE_MUST_USE;
 
 // The tap of the float model with the worst outliers, and what the recipe made of it.
 struct gyre_summary_heat {

@@ -10,12 +10,14 @@
 #include <string.h>
 
 // A table, some megabytes at a time. `gain` (may be NULL) is folded in where the rotator folds.
-static gyre_status write_table(const struct gyre_plan *p, const char *name, const struct gyre_tensor *t,
+static gyre_status write_table(const struct gyre_plan *p, gyre_role role, const struct gyre_tensor *t,
                                const double *gain, struct gyre_output *out,
                                gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user, gyre_error *err)
 {
     const uint64_t cols = t->cols, chunk = GYRE_MAX((uint64_t)1, ((uint64_t)4 << 20) / cols);
     gyre_status st = GYRE_OK;
+    char name[GYRE_ROLE_NAME];
+    gyre_role_name(role, 0, "weight", name);
     if (t->type == p->table_type && !p->set.recipe.rotate) { // kept bit for bit
         GYRE_TRY(gyre_output_write(out, name, t->data, t->bytes, 0, err));
         return tick ? tick(user, t->rows * cols, err) : GYRE_OK;
@@ -72,7 +74,7 @@ static gyre_status write_bases(const char *which, const struct gyre_hadamard *h,
 static gyre_status write_rope_divisors(const struct gyre_plan *p, struct gyre_output *out, gyre_error *err)
 {
     const uint32_t n = p->hp.head_dim / 2;
-    const struct gyre_tensor *t = gyre_source_tensor(p->source, "rope_freqs.weight");
+    const struct gyre_tensor *t = gyre_role_tensor(p->source, GYRE_ROLE_rope_freqs, 0, "weight", NULL);
     float divisor[GYRE_MAX_HEAD_DIM / 2];
     if (t) {
         GYRE_TRY(gyre_output_source(out, &t, 1, err));
@@ -82,35 +84,39 @@ static gyre_status write_rope_divisors(const struct gyre_plan *p, struct gyre_ou
         for (uint32_t i = 0; i < n; i++)
             divisor[i] = (float)(pow(p->hp.rope_base, -2.0 * i / p->hp.head_dim) / divisor[i]);
     }
-    return gyre_output_write(out, "rope_freqs.weight", divisor, n * sizeof *divisor, NAN, err);
+    char name[GYRE_ROLE_NAME];
+    gyre_role_name(GYRE_ROLE_rope_freqs, 0, "weight", name);
+    return gyre_output_write(out, name, divisor, n * sizeof *divisor, NAN, err);
 }
 
 gyre_status gyre_write_globals(const struct gyre_plan *p, struct gyre_output *out,
                                gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user, gyre_error *err)
 {
     const uint32_t D = p->hp.width;
-    const struct gyre_tensor *embedding = gyre_source_tensor(p->source, "token_embd.weight"),
-                             *head = gyre_source_tensor(p->source, "output.weight"),
-                             *norm = gyre_source_tensor(p->source, "output_norm.weight");
+    const struct gyre_tensor *embedding = gyre_role_tensor(p->source, GYRE_ROLE_embedding, 0, "weight", NULL),
+                             *head = gyre_role_tensor(p->source, GYRE_ROLE_head, 0, "weight", NULL),
+                             *norm = gyre_role_tensor(p->source, GYRE_ROLE_output_norm, 0, "weight", NULL);
     gyre_status st = GYRE_OK;
+    char name[GYRE_ROLE_NAME];
     double *gain = malloc(D * sizeof *gain);
     float *written = malloc(D * sizeof *written);
     if (!gain || !written) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for the final norm"));
     for (uint32_t i = 0; i < D; i++) gain[i] = p->final_gain[i];
     GYRE_GO(gyre_output_source(out, &embedding, 1, err));
     if (head) GYRE_GO(gyre_output_source(out, &head, 1, err));
-    GYRE_GO(write_table(p, "token_embd.weight", embedding, NULL, out, tick, user, err));
+    GYRE_GO(write_table(p, GYRE_ROLE_embedding, embedding, NULL, out, tick, user, err));
     if (p->write_head)
         GYRE_GO(
-            write_table(p, "output.weight", head ? head : embedding, p->fold_head ? gain : NULL, out, tick, user, err));
+            write_table(p, GYRE_ROLE_head, head ? head : embedding, p->fold_head ? gain : NULL, out, tick, user, err));
     gyre_tensor_forget(embedding);
     if (head) gyre_tensor_forget(head);
     for (uint32_t i = 0; i < D; i++) written[i] = p->fold_head || p->online.head.n ? 1 : p->final_gain[i];
     GYRE_GO(gyre_output_source(out, &norm, 1, err));
-    GYRE_GO(gyre_output_write(out, "output_norm.weight", written, D * sizeof *written, NAN, err));
+    gyre_role_name(GYRE_ROLE_output_norm, 0, "weight", name);
+    GYRE_GO(gyre_output_write(out, name, written, D * sizeof *written, NAN, err));
     if (p->online.head.n)
         GYRE_GO(gyre_output_write(out, "gyre.head_gain", p->final_gain, D * sizeof *p->final_gain, NAN, err));
-    if (!strcmp(p->gguf.tensors[out->next].name, "rope_freqs.weight")) GYRE_GO(write_rope_divisors(p, out, err));
+    if (p->writes_rope_divisors) GYRE_GO(write_rope_divisors(p, out, err));
     GYRE_GO(write_bases("r3", &p->online.r3_had, out, err));
     GYRE_GO(write_bases("r4", &p->online.r4, out, err));
     GYRE_GO(write_bases("head", &p->online.head, out, err));

@@ -1,6 +1,6 @@
 // A recipe, the command's values and the model's shapes become settings that fit together. See recipe.h.
 #include "quantizer/recipe/recipe.h"
-#include "quantizer/transform/rotate.h"
+#include "runtime/model/arch.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -57,17 +57,17 @@ static bool one_of(uint32_t value, uint32_t a, uint32_t b, uint32_t c)
 
 // ---- groups -----------------------------------------------------------------------------------------------
 
-// Writes the group sizes that divide the rows of one linear, or of all (site GYRE_SITES): "0 (per channel), 32 or 64".
-static void list_groups(const struct gyre_hparams *hp, gyre_site site, char *out, size_t size)
+// Writes the group sizes that divide the rows of one linear, or of all (role GYRE_LINEARS): "0 (per channel), 32 or 64".
+static void list_groups(const struct gyre_hparams *hp, gyre_role role, char *out, size_t size)
 {
     uint32_t fits[4], n = 0;
     uint64_t rows, cols;
     fits[n++] = 0;
     for (uint32_t g = 32; g <= 128; g *= 2) {
         bool good = true;
-        for (int s = 0; s < GYRE_SITES; s++) {
-            if (site != GYRE_SITES && s != (int)site) continue;
-            gyre_site_shape((gyre_site)s, hp, &rows, &cols);
+        for (int s = 0; s < GYRE_LINEARS; s++) {
+            if (role != GYRE_LINEARS && s != (int)role) continue;
+            gyre_role_shape((gyre_role)s, hp, &rows, &cols);
             good &= cols % g == 0;
         }
         if (good) fits[n++] = g;
@@ -81,20 +81,20 @@ static void list_groups(const struct gyre_hparams *hp, gyre_site site, char *out
                                fits[i], fits[i] ? "" : " (per channel)");
 }
 
-static gyre_status check_group(const struct gyre_settings *s, const struct gyre_hparams *hp, gyre_site site,
+static gyre_status check_group(const struct gyre_settings *s, const struct gyre_hparams *hp, gyre_role role,
                                const char *name, struct width w, gyre_error *err)
 {
     const uint32_t step = w.group ? w.group : s->full ? 2 : 32; // portable blocks hold 32 elements
     char fits[64];
     uint64_t rows, cols;
-    gyre_site_shape(site, hp, &rows, &cols);
+    gyre_role_shape(role, hp, &rows, &cols);
     if (cols % step == 0) return GYRE_OK;
     if (!s->full && cols % 32)
         return gyre_fail(
             err, GYRE_E_UNSUPPORTED,
             "cannot write profile portable (%s): its blocks of 32 do not divide rows of %llu; use profile full", name,
             (unsigned long long)cols);
-    list_groups(hp, w.group == s->wgroup ? GYRE_SITES : site, fits, sizeof fits);
+    list_groups(hp, w.group == s->wgroup ? GYRE_LINEARS : role, fits, sizeof fits);
     return gyre_fail(err, GYRE_E_UNSUPPORTED,
                      "cannot quantize in groups of %u (%s): rows of %llu are not a multiple of that; use group %s%s",
                      w.group, name, (unsigned long long)cols, fits,
@@ -103,25 +103,22 @@ static gyre_status check_group(const struct gyre_settings *s, const struct gyre_
 
 // ---- exceptions -------------------------------------------------------------------------------------------
 
-// The linear whose product on the device this one is a part of: q for q, k and v, gate for gate and up.
-static gyre_site product_of(gyre_site site)
-{
-    return site <= GYRE_SITE_V ? GYRE_SITE_Q : site == GYRE_SITE_UP ? GYRE_SITE_GATE : site;
-}
-
-static gyre_status check_product(const struct gyre_settings *s, gyre_site site, uint32_t layer, const char *name,
+static gyre_status check_product(const struct gyre_settings *s, gyre_role role, uint32_t layer, const char *name,
                                  struct width w, gyre_error *err)
 {
-    char first[64];
-    gyre_site_name(product_of(site), layer, first);
+    const gyre_product product = gyre_roles[role].product;
+    char first[GYRE_ROLE_NAME], parts[192] = "";
+    for (int r = 0; r < GYRE_LINEARS; r++)
+        if (gyre_roles[r].product == product)
+            snprintf(parts + strlen(parts), sizeof parts - strlen(parts), "%s%s", *parts ? ", " : "",
+                     gyre_roles[r].gguf);
+    gyre_role_name(gyre_product_first(product), layer, "weight", first);
     const struct width have = width_of(s, first);
     if (have.bits == w.bits && have.group == w.group) return GYRE_OK;
     return gyre_fail(err, GYRE_E_INVALID,
                      "cannot apply the recipe's exceptions (%s): it gets %u bits with group %u, but %s, which is one "
-                     "product with it, %u bits with group %u; give all of them the same, %s",
-                     name, w.bits, w.group, first, have.bits, have.group,
-                     site <= GYRE_SITE_V ? "as by tensors: \"blk.*.attn_?.weight\""
-                                         : "as by two exceptions, for ffn_gate and ffn_up");
+                     "product with it, %u bits with group %u; give all of %s the same",
+                     name, w.bits, w.group, first, have.bits, have.group, parts);
 }
 
 // An exception that changes nothing in this model is a slip of the pen.
@@ -131,17 +128,19 @@ static gyre_status check_used(const struct gyre_settings *s, const struct gyre_h
     for (uint32_t i = 0; i < s->recipe.n_exceptions; i++) {
         bool used = false;
         for (uint32_t layer = 0; layer < hp->n_layers && !used; layer++)
-            for (int site = 0; site < GYRE_SITES && !used; site++) {
-                gyre_site_name((gyre_site)site, layer, name);
+            for (int role = 0; role < GYRE_LINEARS && !used; role++) {
+                gyre_role_name((gyre_role)role, layer, "weight", name);
                 used = matches(s->recipe.exception[i].tensors, name);
             }
         if (used) continue;
-        gyre_site_name(GYRE_SITE_DOWN, hp->n_layers - 1, name);
+        char first[GYRE_ROLE_NAME];
+        gyre_role_name((gyre_role)0, 0, "weight", first);
+        gyre_role_name((gyre_role)(GYRE_LINEARS - 1), hp->n_layers - 1, "weight", name);
         return gyre_fail(
             err, GYRE_E_INVALID,
             "cannot apply the recipe's exception (\"%s\"): no linear of this model has such a name; they go "
-            "from blk.0.attn_q.weight to %s, * is any run of characters and ? any one",
-            s->recipe.exception[i].tensors, name);
+            "from %s to %s, * is any run of characters and ? any one",
+            s->recipe.exception[i].tensors, first, name);
     }
     return GYRE_OK;
 }
@@ -151,11 +150,11 @@ static gyre_status check_linears(const struct gyre_settings *s, const struct gyr
     char name[64];
     GYRE_TRY(check_used(s, hp, err));
     for (uint32_t layer = 0; layer < hp->n_layers; layer++)
-        for (int site = 0; site < GYRE_SITES; site++) {
-            gyre_site_name((gyre_site)site, layer, name);
+        for (int role = 0; role < GYRE_LINEARS; role++) {
+            gyre_role_name((gyre_role)role, layer, "weight", name);
             const struct width w = width_of(s, name);
-            GYRE_TRY(check_product(s, (gyre_site)site, layer, name, w, err));
-            GYRE_TRY(check_group(s, hp, (gyre_site)site, name, w, err));
+            GYRE_TRY(check_product(s, (gyre_role)role, layer, name, w, err));
+            GYRE_TRY(check_group(s, hp, (gyre_role)role, name, w, err));
         }
     return GYRE_OK;
 }
@@ -186,6 +185,8 @@ gyre_status gyre_settings_resolve(const gyre_quantize_params *p, const struct gy
     for (uint32_t i = 0; i < out->recipe.n_stages && out->act == 4; i++)
         if (out->recipe.stage[i].kind == GYRE_STAGE_CORRECT && out->recipe.stage[i].alpha == GYRE_AUTO)
             out->recipe.stage[i].alpha = 0;
+    // A norm between linear and RoPE undoes what a diagonal would merge there.
+    if (gyre_role_present(hp, GYRE_ROLE_q_norm, 0)) out->recipe.diagonals.qk = 0;
     if (out->wbits >= 16) { // the rotated float model: nothing is rounded, so nothing is measured for it
         out->wgroup = 0;
         memset(&out->recipe.diagonals, 0, sizeof out->recipe.diagonals);

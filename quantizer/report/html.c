@@ -159,20 +159,17 @@ static void layers(FILE *f, const struct gyre_report *r)
 
 // ---- activations --------------------------------------------------------------------------------------------
 
-static const char *const tap_names[GYRE_TAPS] = {"input of q, k, v", "input of o", "input of gate, up",
-                                                 "input of down"};
-
 static void tap_charts(FILE *f, const struct gyre_report *r)
 {
-    enum { STRIDE = GYRE_TAPS * sizeof(struct gyre_report_tap) / sizeof(double) };
+    enum { STRIDE = GYRE_PRODUCTS * sizeof(struct gyre_report_tap) / sizeof(double) };
     fputs("<div class=\"key\"><span><i class=\"a\"></i>before, median token</span><span><i class=\"a "
           "thin\"></i>before, largest</span>"
           "<span><i class=\"b\"></i>after, median token</span><span><i class=\"b thin\"></i>after, "
           "largest</span></div><div class=\"two\">",
           f);
-    for (int t = 0; t < GYRE_TAPS; t++) {
+    for (int t = 0; t < GYRE_PRODUCTS; t++) {
         const struct gyre_report_tap *at = &r->tap[t];
-        const struct gyre_chart chart = {.about = tap_names[t],
+        const struct gyre_chart chart = {.about = gyre_products[t].input,
                                          .x_name = "block",
                                          .n = r->layers,
                                          .logarithmic = true,
@@ -184,7 +181,7 @@ static void tap_charts(FILE *f, const struct gyre_report *r)
                                                   {"before, median", "a", &at->before.max_rms_median, STRIDE},
                                                   {"after, median", "b", &at->after.max_rms_median, STRIDE}}};
         if (!gyre_chart_has_points(&chart)) continue;
-        fprintf(f, "<figure><h3>%s</h3>", tap_names[t]);
+        fprintf(f, "<figure><h3>%s</h3>", gyre_products[t].input);
         gyre_chart_lines(f, &chart);
         fputs("</figure>", f);
     }
@@ -203,7 +200,7 @@ static double tap_median(const struct gyre_report *r, int tap, bool after, size_
     double *v = malloc(r->layers * sizeof *v), m = (double)NAN;
     uint32_t n = 0;
     for (uint32_t l = 0; v && l < r->layers; l++) {
-        const struct gyre_report_tap *t = &r->tap[(size_t)l * GYRE_TAPS + (size_t)tap];
+        const struct gyre_report_tap *t = &r->tap[(size_t)l * GYRE_PRODUCTS + (size_t)tap];
         double one;
         memcpy(&one, (const char *)(after ? &t->after : &t->before) + offset, sizeof one);
         if (isfinite(one)) v[n++] = one;
@@ -237,17 +234,17 @@ static void tap_tables(FILE *f, const struct gyre_report *r)
 {
     fputs("<h3 style=\"margin-top:18px\">Median over the blocks</h3><div class=\"scroll\">", f);
     stat_head(f);
-    for (int t = 0; t < GYRE_TAPS; t++) {
-        fprintf(f, "<tr><th scope=\"row\">%s</th>", tap_names[t]);
+    for (int t = 0; t < GYRE_PRODUCTS; t++) {
+        fprintf(f, "<tr><th scope=\"row\">%s</th>", gyre_products[t].input);
         for (int i = 0; i < 2 * STATS; i++) number_cell(f, tap_median(r, t, i % 2, stat_offset[i / 2]), 3, i % 2);
         fputs("</tr>\n", f);
     }
     fputs("</tbody></table></div><details><summary>Every block</summary><div class=\"scroll\">", f);
     stat_head(f);
     for (uint32_t l = 0; l < r->layers; l++)
-        for (int t = 0; t < GYRE_TAPS; t++) {
-            const struct gyre_report_tap *at = &r->tap[(size_t)l * GYRE_TAPS + (size_t)t];
-            fprintf(f, "<tr><th scope=\"row\">%u, %s</th>", l, tap_names[t]);
+        for (int t = 0; t < GYRE_PRODUCTS; t++) {
+            const struct gyre_report_tap *at = &r->tap[(size_t)l * GYRE_PRODUCTS + (size_t)t];
+            fprintf(f, "<tr><th scope=\"row\">%u, %s</th>", l, gyre_products[t].input);
             for (int i = 0; i < 2 * STATS; i++) {
                 double v;
                 memcpy(&v, (const char *)(i % 2 ? &at->after : &at->before) + stat_offset[i / 2], sizeof v);
@@ -297,7 +294,7 @@ static gyre_status picture(FILE *f, const struct gyre_heat_map *m, double most, 
 
 static gyre_status heat(FILE *f, const struct gyre_report *r, gyre_error *err)
 {
-    if (!r->heat_before || !r->heat_after || (uint32_t)r->heat_tap >= GYRE_TAPS) return GYRE_OK;
+    if (!r->heat_before || !r->heat_after || (uint32_t)r->heat_tap >= GYRE_PRODUCTS) return GYRE_OK;
     static const char *const names[2] = {"float model", "quantized model"};
     const struct gyre_heat_map *const maps[2] = {r->heat_before, r->heat_after};
     const double most = fmax(largest(maps[0]), largest(maps[1]));
@@ -305,7 +302,7 @@ static gyre_status heat(FILE *f, const struct gyre_report *r, gyre_error *err)
             "<section><h2>Block %u, %s</h2><p class=\"soft\">|x| where outliers are worst: tokens from top to bottom, "
             "channels from left to "
             "right, both on one logarithmic scale.</p><div class=\"two\">",
-            r->heat_layer, tap_names[r->heat_tap]);
+            r->heat_layer, gyre_products[r->heat_tap].input);
     for (int i = 0; i < 2; i++) {
         fputs("<figure>", f);
         GYRE_TRY(picture(f, maps[i], most, names[i], err));

@@ -17,11 +17,11 @@ double gyre_note_figure(const json_t *note, const char *key) { return value_of(j
 
 // ---- linears ------------------------------------------------------------------------------------------------
 
-bool gyre_note_add_linears(json_t *note, const struct gyre_ladder_note linear[GYRE_SITES], uint32_t n_stages)
+bool gyre_note_add_linears(json_t *note, const struct gyre_ladder_note linear[GYRE_LINEARS], uint32_t n_stages)
 {
     json_t *list = json_array();
     bool good = list != NULL;
-    for (int s = 0; good && s < GYRE_SITES; s++) {
+    for (int s = 0; good && s < GYRE_LINEARS; s++) {
         const struct gyre_ladder_note *l = &linear[s];
         json_t *stages = json_array();
         for (uint32_t i = 0; good && i < n_stages; i++) good = !json_array_append_new(stages, number(l->error[i]));
@@ -34,7 +34,7 @@ bool gyre_note_add_linears(json_t *note, const struct gyre_ladder_note linear[GY
     return false;
 }
 
-bool gyre_note_linear(const json_t *note, gyre_site site, struct gyre_ladder_note *out)
+bool gyre_note_linear(const json_t *note, gyre_role site, struct gyre_ladder_note *out)
 {
     const json_t *row = json_array_get(json_object_get(note, "linears"), (size_t)site);
     const json_t *stages = json_object_get(row, "stages"), *dead = json_object_get(row, "dead");
@@ -55,11 +55,11 @@ static bool append_stats(json_t *row, const struct gyre_tap_stats *s)
            !json_array_append_new(row, number(s->int4_error));
 }
 
-bool gyre_note_add_taps(json_t *note, const struct gyre_report_tap tap[GYRE_TAPS])
+bool gyre_note_add_taps(json_t *note, const struct gyre_report_tap tap[GYRE_PRODUCTS])
 {
     json_t *list = json_array();
     bool good = list != NULL;
-    for (int t = 0; good && t < GYRE_TAPS; t++) {
+    for (int t = 0; good && t < GYRE_PRODUCTS; t++) {
         json_t *row = json_array();
         good = append_stats(row, &tap[t].before) && append_stats(row, &tap[t].after);
         good = !json_array_append_new(list, row) && good;
@@ -75,7 +75,7 @@ static struct gyre_tap_stats stats_at(const json_t *row, size_t first)
                                    value_of(json_array_get(row, first + 2)), value_of(json_array_get(row, first + 3))};
 }
 
-bool gyre_note_tap(const json_t *note, gyre_tap tap, struct gyre_report_tap *out)
+bool gyre_note_tap(const json_t *note, gyre_product tap, struct gyre_report_tap *out)
 {
     const json_t *row = json_array_get(json_object_get(note, "taps"), (size_t)tap);
     *out = (struct gyre_report_tap){stats_at(row, 0), stats_at(row, STATS)};

@@ -45,10 +45,10 @@ struct gyre_report {
     const gyre_quantize_layer *layer; // [layers]
     uint32_t layers;
 
-    const struct gyre_report_tap *tap;                    // [layers][GYRE_TAPS]
+    const struct gyre_report_tap *tap;                    // [layers][GYRE_PRODUCTS]
     const struct gyre_heat_map *heat_before, *heat_after; // both or none
     uint32_t heat_layer;
-    gyre_tap heat_tap;
+    gyre_product heat_tap;
 
     const struct gyre_report_linear *linear; // [n_linears], block by block
     uint32_t n_linears, n_stages;

@@ -26,16 +26,19 @@ gyre_status gyre_diagonals_create(const struct gyre_hparams *hp, struct gyre_dia
                                    .interleaved = hp->rope_interleaved,
                                    .up_down = malloc(hp->ffn * sizeof(double)),
                                    .value = malloc(kv * sizeof(double)),
-                                   .qk = malloc(kv / 2 * sizeof(double)),
-                                   .norm = {malloc(hp->width * sizeof(float)), malloc(hp->width * sizeof(float))}};
-    if (!out->up_down || !out->value || !out->qk || !out->norm[0] || !out->norm[1]) {
+                                   .qk = malloc(kv / 2 * sizeof(double))};
+    bool good = out->up_down && out->value && out->qk;
+    for (int p = 0; p < GYRE_PRODUCTS; p++)
+        if (gyre_products[p].norm != GYRE_ROLE_none) good &= (out->norm[p] = malloc(hp->width * sizeof(float))) != NULL;
+    if (!good) {
         gyre_diagonals_release(out);
         return gyre_fail(err, GYRE_E_NOMEM, "out of memory for diagonals");
     }
     for (uint32_t i = 0; i < hp->ffn; i++) out->up_down[i] = 1;
     for (uint32_t i = 0; i < kv; i++) out->value[i] = 1;
     for (uint32_t i = 0; i < kv / 2; i++) out->qk[i] = 1;
-    for (uint32_t i = 0; i < hp->width; i++) out->norm[0][i] = out->norm[1][i] = 1;
+    for (int p = 0; p < GYRE_PRODUCTS; p++)
+        for (uint32_t i = 0; out->norm[p] && i < hp->width; i++) out->norm[p][i] = 1;
     return GYRE_OK;
 }
 
@@ -44,8 +47,7 @@ void gyre_diagonals_release(struct gyre_diagonals *d)
     free(d->up_down);
     free(d->value);
     free(d->qk);
-    free(d->norm[0]);
-    free(d->norm[1]);
+    for (int p = 0; p < GYRE_PRODUCTS; p++) free(d->norm[p]);
     *d = (struct gyre_diagonals){0};
 }
 
@@ -97,7 +99,7 @@ static uint32_t pair_of(const struct gyre_diagonals *d, uint32_t i)
 }
 
 // Energies of q and k per RoPE pair (a rotation keeps them): of rows of `out` features from the tap's rows.
-static gyre_status pair_energy(const struct gyre_diagonals *d, const struct gyre_diagonal_sample *s, gyre_site site,
+static gyre_status pair_energy(const struct gyre_diagonals *d, const struct gyre_diagonal_sample *s, gyre_role role,
                                uint32_t heads, double *energy, gyre_error *err)
 {
     const uint32_t hd = d->head_dim, out = heads * hd, per = heads / d->kv_heads;
@@ -105,7 +107,7 @@ static gyre_status pair_energy(const struct gyre_diagonals *d, const struct gyre
     float *y = malloc(s->rows * out * sizeof *y);
     double *sum = calloc(out, sizeof *sum);
     if (!y || !sum) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for diagonals"));
-    gyre_product_rows(s->tap[GYRE_TAP_QKV], s->weights[site], s->rows, out, d->width, y);
+    gyre_product_rows(s->tap[GYRE_PRODUCT_qkv], s->weights[role], s->rows, out, d->width, y);
     GYRE_GO(column_energy(y, s->rows, out, sum, err));
     for (uint32_t i = 0; i < out; i++) energy[i / hd / per * (hd / 2) + pair_of(d, i % hd)] += sum[i];
 done:
@@ -114,22 +116,25 @@ done:
     return st;
 }
 
-static gyre_status measure_norm(const struct gyre_diagonal_sample *s, int which, double exponent,
+static struct gyre_hparams shape_of(const struct gyre_diagonals *d)
+{
+    return (struct gyre_hparams){
+        .width = d->width, .heads = d->heads, .kv_heads = d->kv_heads, .head_dim = d->head_dim, .ffn = d->ffn};
+}
+
+static gyre_status measure_norm(const struct gyre_diagonal_sample *s, gyre_product product, double exponent,
                                 struct gyre_diagonals *d, double *a, double *w, double *log, gyre_error *err)
 {
-    const gyre_tap tap = which ? GYRE_TAP_GATE_UP : GYRE_TAP_QKV;
-    const uint64_t kv = (uint64_t)d->kv_heads * d->head_dim;
-    GYRE_TRY(column_energy(s->tap[tap], s->rows, d->width, a, err));
-    if (which) {
-        add_column_squares(s->weights[GYRE_SITE_GATE], d->ffn, d->width, w);
-        add_column_squares(s->weights[GYRE_SITE_UP], d->ffn, d->width, w);
-    } else {
-        add_column_squares(s->weights[GYRE_SITE_Q], (uint64_t)d->heads * d->head_dim, d->width, w);
-        add_column_squares(s->weights[GYRE_SITE_K], kv, d->width, w);
-        add_column_squares(s->weights[GYRE_SITE_V], kv, d->width, w);
+    const struct gyre_hparams shape = shape_of(d);
+    GYRE_TRY(column_energy(s->tap[product], s->rows, d->width, a, err));
+    for (int r = 0; r < GYRE_LINEARS; r++) {
+        uint64_t rows, cols;
+        if (gyre_roles[r].product != product) continue;
+        gyre_role_shape((gyre_role)r, &shape, &rows, &cols);
+        add_column_squares(s->weights[r], rows, cols, w);
     }
     balance(a, w, d->width, exponent, log);
-    for (uint32_t i = 0; i < d->width; i++) d->norm[which][i] = (float)exp2(log[i]);
+    for (uint32_t i = 0; i < d->width; i++) d->norm[product][i] = (float)exp2(log[i]);
     return GYRE_OK;
 }
 
@@ -144,15 +149,15 @@ gyre_status gyre_diagonals_measure(const struct gyre_recipe *recipe, const struc
     if (!a) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for diagonals");
     memset(a, 0, 5 * n * sizeof *a);
     if (recipe->diagonals.up_down > 0) {
-        GYRE_GO(column_energy(s->tap[GYRE_TAP_DOWN], s->rows, d->ffn, a, err));
-        add_column_squares(s->weights[GYRE_SITE_DOWN], d->width, d->ffn, w);
+        GYRE_GO(column_energy(s->tap[GYRE_PRODUCT_down], s->rows, d->ffn, a, err));
+        add_column_squares(s->weights[GYRE_ROLE_down], d->width, d->ffn, w);
         balance(a, w, d->ffn, recipe->diagonals.up_down, d->up_down);
         to_grid(d->up_down, d->ffn);
     }
     if (recipe->diagonals.value > 0) {
         memset(a, 0, 5 * n * sizeof *a);
-        GYRE_GO(column_energy(s->tap[GYRE_TAP_O], s->rows, q, fine, err));
-        add_column_squares(s->weights[GYRE_SITE_O], d->width, q, log);
+        GYRE_GO(column_energy(s->tap[GYRE_PRODUCT_o], s->rows, q, fine, err));
+        add_column_squares(s->weights[GYRE_ROLE_o], d->width, q, log);
         for (uint32_t i = 0; i < q; i++) { // all query heads of a group share the kv head's numbers
             a[i / d->head_dim / group * d->head_dim + i % d->head_dim] += fine[i];
             w[i / d->head_dim / group * d->head_dim + i % d->head_dim] += log[i];
@@ -162,14 +167,15 @@ gyre_status gyre_diagonals_measure(const struct gyre_recipe *recipe, const struc
     }
     if (recipe->diagonals.qk > 0) {
         memset(a, 0, 5 * n * sizeof *a);
-        GYRE_GO(pair_energy(d, s, GYRE_SITE_K, d->kv_heads, a, err));
-        GYRE_GO(pair_energy(d, s, GYRE_SITE_Q, d->heads, w, err));
+        GYRE_GO(pair_energy(d, s, GYRE_ROLE_k, d->kv_heads, a, err));
+        GYRE_GO(pair_energy(d, s, GYRE_ROLE_q, d->heads, w, err));
         balance(a, w, kv / 2, recipe->diagonals.qk, d->qk);
         to_grid(d->qk, kv / 2);
     }
-    for (int which = 0; which < 2 && recipe->diagonals.norm > 0; which++) {
+    for (int p = 0; p < GYRE_PRODUCTS && recipe->diagonals.norm > 0; p++) {
+        if (!d->norm[p]) continue;
         memset(a, 0, 5 * n * sizeof *a);
-        GYRE_GO(measure_norm(s, which, recipe->diagonals.norm, d, a, w, log, err));
+        GYRE_GO(measure_norm(s, (gyre_product)p, recipe->diagonals.norm, d, a, w, log, err));
     }
 done:
     free(a);
@@ -183,51 +189,56 @@ static void scale_row(double *w, uint64_t cols, double factor)
     for (uint64_t c = 0; c < cols; c++) w[c] *= factor;
 }
 
-void gyre_diagonals_before(const struct gyre_diagonals *d, gyre_site site, bool undo, double *w)
+// Rows of what a linear writes, `cols` columns each. `inverse` divides.
+static void scale_output(const struct gyre_diagonals *d, gyre_role role, bool inverse, double *w, uint64_t cols)
 {
     const uint32_t hd = d->head_dim, q = d->heads * hd, kv = d->kv_heads * hd, group = d->heads / d->kv_heads;
-    const bool inverse = undo != (site == GYRE_SITE_Q || site == GYRE_SITE_O || site == GYRE_SITE_DOWN);
 #define FACTOR(x) (inverse ? 1 / (x) : (x))
-    switch (site) {
-    case GYRE_SITE_Q:
-        for (uint64_t i = 0; i < q; i++)
-            scale_row(w + i * d->width, d->width,
-                      FACTOR(d->qk[i / hd / group * (hd / 2) + pair_of(d, (uint32_t)i % hd)]));
-        break;
-    case GYRE_SITE_K:
+    if (role == GYRE_ROLE_q) // divided where k is multiplied
+        for (uint64_t i = 0; i < q; i++) {
+            const double k = d->qk[i / hd / group * (hd / 2) + pair_of(d, (uint32_t)i % hd)];
+            scale_row(w + i * cols, cols, inverse ? k : 1 / k);
+        }
+    if (role == GYRE_ROLE_k)
         for (uint64_t i = 0; i < kv; i++)
-            scale_row(w + i * d->width, d->width, FACTOR(d->qk[i / hd * (hd / 2) + pair_of(d, (uint32_t)i % hd)]));
-        break;
-    case GYRE_SITE_V:
-        for (uint64_t i = 0; i < kv; i++) scale_row(w + i * d->width, d->width, FACTOR(d->value[i]));
-        break;
-    case GYRE_SITE_UP:
-        for (uint64_t i = 0; i < d->ffn; i++) scale_row(w + i * d->width, d->width, FACTOR(d->up_down[i]));
-        break;
-    case GYRE_SITE_O:
-        for (uint64_t r = 0; r < d->width; r++)
-            for (uint64_t i = 0; i < q; i++) w[r * q + i] *= FACTOR(d->value[i / hd / group * hd + i % hd]);
-        break;
-    case GYRE_SITE_DOWN:
-        for (uint64_t r = 0; r < d->width; r++)
-            for (uint64_t i = 0; i < d->ffn; i++) w[r * d->ffn + i] *= FACTOR(d->up_down[i]);
-        break;
-    default:
-        break;
-    }
+            scale_row(w + i * cols, cols, FACTOR(d->qk[i / hd * (hd / 2) + pair_of(d, (uint32_t)i % hd)]));
+    if (role == GYRE_ROLE_v)
+        for (uint64_t i = 0; i < kv; i++) scale_row(w + i * cols, cols, FACTOR(d->value[i]));
+    if (role == GYRE_ROLE_up)
+        for (uint64_t i = 0; i < d->ffn; i++) scale_row(w + i * cols, cols, FACTOR(d->up_down[i]));
 #undef FACTOR
 }
 
-void gyre_diagonals_after(const struct gyre_diagonals *d, gyre_site site, bool undo, double *w)
+void gyre_diagonals_before(const struct gyre_diagonals *d, gyre_role role, bool undo, double *w)
 {
-    const bool ffn = site == GYRE_SITE_GATE || site == GYRE_SITE_UP;
-    const uint32_t hd = d->head_dim;
-    const uint64_t rows = ffn ? d->ffn : site == GYRE_SITE_Q ? (uint64_t)d->heads * hd : (uint64_t)d->kv_heads * hd;
-    if (site == GYRE_SITE_O || site == GYRE_SITE_DOWN) return;
-    for (uint64_t r = 0; r < rows; r++)
-        for (uint64_t i = 0; i < d->width; i++) {
-            const double l = (double)d->norm[ffn][i];
-            w[r * d->width + i] *= undo ? l : 1 / l;
+    const uint32_t hd = d->head_dim, q = d->heads * hd, group = d->heads / d->kv_heads;
+    scale_output(d, role, undo, w, d->width);
+    if (role == GYRE_ROLE_o)
+        for (uint64_t r = 0; r < d->width; r++)
+            for (uint64_t i = 0; i < q; i++) {
+                const double t = d->value[i / hd / group * hd + i % hd];
+                w[r * q + i] *= undo ? t : 1 / t;
+            }
+    if (role == GYRE_ROLE_down)
+        for (uint64_t r = 0; r < d->width; r++)
+            for (uint64_t i = 0; i < d->ffn; i++) w[r * d->ffn + i] *= undo ? d->up_down[i] : 1 / d->up_down[i];
+}
+
+void gyre_diagonals_bias(const struct gyre_diagonals *d, gyre_role role, double *bias)
+{
+    scale_output(d, role, false, bias, 1);
+}
+
+void gyre_diagonals_after(const struct gyre_diagonals *d, gyre_role role, bool undo, double *w)
+{
+    const struct gyre_hparams shape = shape_of(d);
+    const float *norm = d->norm[gyre_roles[role].product];
+    uint64_t rows, cols;
+    gyre_role_shape(role, &shape, &rows, &cols);
+    for (uint64_t r = 0; norm && r < rows; r++)
+        for (uint64_t i = 0; i < cols; i++) {
+            const double l = (double)norm[i];
+            w[r * cols + i] *= undo ? l : 1 / l;
         }
 }
 

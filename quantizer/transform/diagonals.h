@@ -20,14 +20,14 @@ struct gyre_diagonals {
     uint32_t width, ffn, heads, kv_heads, head_dim;
     bool interleaved; // RoPE pairs are rows 2i, 2i+1 of a head, else i, i + hd/2
     double *up_down, *value, *qk;
-    float *norm[2]; // before q,k,v and before gate,up
+    float *norm[GYRE_PRODUCTS]; // of what the product reads, [width]; NULL where no norm makes it
 };
 
 // What the float path's taps of one block read on some tokens, with only R1 merged, and the linears as they stand then.
 struct gyre_diagonal_sample {
-    const float *tap[GYRE_TAPS]; // [rows, gyre_tap_width]
+    const float *tap[GYRE_PRODUCTS]; // [rows, gyre_product_width]
     uint64_t rows;
-    float *const *weights; // [GYRE_SITES]
+    float *const *weights; // [GYRE_LINEARS]
 };
 
 bool gyre_recipe_has_diagonals(const struct gyre_recipe *recipe);
@@ -40,8 +40,10 @@ gyre_status gyre_diagonals_measure(const struct gyre_recipe *recipe, const struc
                                    struct gyre_diagonals *d, gyre_error *err) GYRE_MUST_USE;
 
 // Scales a linear w [out, in] in place: `before` it is rotated (up_down, value, qk), and after (norm). `undo` divides instead.
-void gyre_diagonals_before(const struct gyre_diagonals *d, gyre_site site, bool undo, double *w);
-void gyre_diagonals_after(const struct gyre_diagonals *d, gyre_site site, bool undo, double *w);
+// A bias is scaled as what its linear writes.
+void gyre_diagonals_before(const struct gyre_diagonals *d, gyre_role role, bool undo, double *w);
+void gyre_diagonals_bias(const struct gyre_diagonals *d, gyre_role role, double *bias);
+void gyre_diagonals_after(const struct gyre_diagonals *d, gyre_role role, bool undo, double *w);
 
 // {"up_down": HEX, "value": HEX, "qk": HEX}, two digits a number (c as an 8-bit two's complement), for the manifest.
 // NULL when out of memory. Reading fails (false) where a text is missing, no such number or not of the model's size; norms are not part of it.

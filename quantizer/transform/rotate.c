@@ -6,37 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static const struct {
-    const char *name, *norm;
-} sites[GYRE_SITES] = {
-    [GYRE_SITE_Q] = {"attn_q", "attn_norm"},     [GYRE_SITE_K] = {"attn_k", "attn_norm"},
-    [GYRE_SITE_V] = {"attn_v", "attn_norm"},     [GYRE_SITE_O] = {"attn_output", NULL},
-    [GYRE_SITE_GATE] = {"ffn_gate", "ffn_norm"}, [GYRE_SITE_UP] = {"ffn_up", "ffn_norm"},
-    [GYRE_SITE_DOWN] = {"ffn_down", NULL},
-};
-
-void gyre_site_name(gyre_site site, uint32_t layer, char out[64])
-{
-    snprintf(out, 64, "blk.%u.%s.weight", layer, sites[site].name);
-}
-
-bool gyre_site_norm_name(gyre_site site, uint32_t layer, char out[64])
-{
-    if (!sites[site].norm) return false;
-    snprintf(out, 64, "blk.%u.%s.weight", layer, sites[site].norm);
-    return true;
-}
-
-void gyre_site_shape(gyre_site site, const struct gyre_hparams *hp, uint64_t *out_features, uint64_t *in_features)
-{
-    const uint64_t q = (uint64_t)hp->heads * hp->head_dim, kv = (uint64_t)hp->kv_heads * hp->head_dim;
-    *out_features = site == GYRE_SITE_Q                              ? q
-                    : site == GYRE_SITE_K || site == GYRE_SITE_V     ? kv
-                    : site == GYRE_SITE_GATE || site == GYRE_SITE_UP ? hp->ffn
-                                                                     : hp->width;
-    *in_features = site == GYRE_SITE_O ? q : site == GYRE_SITE_DOWN ? hp->ffn : hp->width;
-}
-
 // ---- signs ------------------------------------------------------------------------------------------------
 
 // Stream 0 is R1's; 1 + layer * kv_heads + head is R2's. Part of what a seed reproduces: do not change.
@@ -105,39 +74,61 @@ gyre_status gyre_rotate_heads(const struct gyre_rotator *r, uint32_t layer, doub
     return st;
 }
 
-// v: the rows of each kv head are columns of its value stream. o: its input, once per query head of the group.
-static gyre_status merge_r2(const struct gyre_rotator *r, gyre_site site, uint32_t layer, double *w, gyre_error *err)
+// The rows of every kv head are columns of its value stream: R2 from the left, on `cols` columns.
+static gyre_status rotate_values(const struct gyre_rotator *r, uint32_t layer, double *w, uint64_t cols,
+                                 gyre_error *err)
 {
     const uint32_t hd = r->head_dim;
-    if (site == GYRE_SITE_O) return gyre_rotate_heads(r, layer, w, r->width, err);
     int8_t *signs = malloc(hd);
     if (!signs) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the signs of R2");
     gyre_status st = GYRE_OK;
     for (uint32_t j = 0; j < r->kv_heads && st == GYRE_OK; j++) {
         draw_signs(r->seed, 1 + (uint64_t)layer * r->kv_heads + j, signs, hd);
-        st = gyre_hadamard_apply(&r->r2, w + (uint64_t)j * hd * r->width, hd, r->width, r->width, 1, signs, false, err);
+        st = gyre_hadamard_apply(&r->r2, w + (uint64_t)j * hd * cols, hd, cols, cols, 1, signs, false, err);
     }
     free(signs);
     return st;
 }
 
-gyre_status gyre_rotate_linear(const struct gyre_rotator *r, gyre_site site, uint32_t layer, const double *gain,
+static struct gyre_hparams shape_of(const struct gyre_rotator *r)
+{
+    return (struct gyre_hparams){
+        .width = r->width, .heads = r->heads, .kv_heads = r->kv_heads, .head_dim = r->head_dim, .ffn = r->ffn};
+}
+
+gyre_status gyre_rotate_input(const struct gyre_rotator *r, gyre_product product, uint32_t layer, double *x,
+                              uint64_t rows, gyre_error *err)
+{
+    const gyre_rotation reads = gyre_products[product].reads;
+    if (reads == GYRE_ROTATION_R1 && r->r1.n)
+        return gyre_hadamard_apply(&r->r1, x, r->width, 1, rows, r->width, r->r1_signs, false, err);
+    if (reads == GYRE_ROTATION_R2 && r->r2.n) return gyre_rotate_heads(r, layer, x, rows, err);
+    if (reads == GYRE_ROTATION_R4 && r->r4.n)
+        return gyre_hadamard_apply(&r->r4, x, r->ffn, 1, rows, r->ffn, NULL, false, err);
+    return GYRE_OK;
+}
+
+gyre_status gyre_rotate_linear(const struct gyre_rotator *r, gyre_role role, uint32_t layer, const double *gain,
                                double *w, gyre_error *err)
 {
-    const struct gyre_hparams shape = {
-        .width = r->width, .heads = r->heads, .kv_heads = r->kv_heads, .head_dim = r->head_dim, .ffn = r->ffn};
+    const struct gyre_hparams shape = shape_of(r);
+    const gyre_product product = gyre_roles[role].product;
+    const gyre_rotation writes = gyre_roles[role].writes;
     uint64_t rows, cols;
-    gyre_site_shape(site, &shape, &rows, &cols);
-    const bool reads_stream = sites[site].norm != NULL;
-    if (r->fold && reads_stream) fold_gain(gain, w, rows, cols);
-    if (r->r1.n && reads_stream)
-        GYRE_TRY(gyre_hadamard_apply(&r->r1, w, r->width, 1, rows, cols, r->r1_signs, false, err));
-    if (r->r1.n && !reads_stream)
+    gyre_role_shape(role, &shape, &rows, &cols);
+    if (r->fold && gyre_products[product].norm != GYRE_ROLE_none) fold_gain(gain, w, rows, cols);
+    if (r->r1.n && writes == GYRE_ROTATION_R1)
         GYRE_TRY(gyre_hadamard_apply(&r->r1, w, r->width, cols, cols, 1, r->r1_signs, false, err));
-    if (r->r2.n && (site == GYRE_SITE_V || site == GYRE_SITE_O)) GYRE_TRY(merge_r2(r, site, layer, w, err));
-    if (r->r4.n && site == GYRE_SITE_DOWN)
-        GYRE_TRY(gyre_hadamard_apply(&r->r4, w, r->ffn, 1, rows, cols, NULL, false, err));
-    return GYRE_OK;
+    GYRE_TRY(gyre_rotate_input(r, product, layer, w, rows, err));
+    return r->r2.n && writes == GYRE_ROTATION_R2 ? rotate_values(r, layer, w, cols, err) : GYRE_OK;
+}
+
+gyre_status gyre_rotate_bias(const struct gyre_rotator *r, gyre_role role, uint32_t layer, double *bias,
+                             gyre_error *err)
+{
+    const gyre_rotation writes = gyre_roles[role].writes;
+    if (r->r1.n && writes == GYRE_ROTATION_R1) return gyre_rotate_rows(r, NULL, bias, 1, err);
+    return r->r2.n && writes == GYRE_ROTATION_R2 ? rotate_values(r, layer, bias, 1, err) : GYRE_OK;
 }
 
 gyre_status gyre_rotate_rows(const struct gyre_rotator *r, const double *gain, double *x, uint64_t rows,
@@ -162,7 +153,9 @@ static gyre_status undo(const struct gyre_hadamard *h, double *x, uint64_t width
     return GYRE_OK;
 }
 
-static gyre_status undo_r2(const struct gyre_rotator *r, gyre_site site, uint32_t layer, double *w, gyre_error *err)
+// R2 of every kv head: of its rows (cols columns each), or (heads) of the input of each query head of its group.
+static gyre_status undo_r2(const struct gyre_rotator *r, uint32_t layer, bool heads, double *w, uint64_t rows,
+                           uint64_t cols, gyre_error *err)
 {
     const uint32_t hd = r->head_dim, group = r->heads / r->kv_heads;
     int8_t *signs = malloc(hd);
@@ -170,10 +163,9 @@ static gyre_status undo_r2(const struct gyre_rotator *r, gyre_site site, uint32_
     gyre_status st = GYRE_OK;
     for (uint32_t j = 0; j < r->kv_heads && st == GYRE_OK; j++) {
         draw_signs(r->seed, 1 + (uint64_t)layer * r->kv_heads + j, signs, hd);
-        if (site == GYRE_SITE_V)
-            st = undo(&r->r2, w + (uint64_t)j * hd * r->width, hd, r->width, r->width, 1, signs, err);
-        for (uint32_t h = j * group; site == GYRE_SITE_O && h < (j + 1) * group && st == GYRE_OK; h++)
-            st = undo(&r->r2, w + (uint64_t)h * hd, hd, 1, r->width, (uint64_t)r->heads * hd, signs, err);
+        if (!heads) st = undo(&r->r2, w + (uint64_t)j * hd * cols, hd, cols, cols, 1, signs, err);
+        for (uint32_t h = j * group; heads && h < (j + 1) * group && st == GYRE_OK; h++)
+            st = undo(&r->r2, w + (uint64_t)h * hd, hd, 1, rows, cols, signs, err);
     }
     free(signs);
     return st;
@@ -185,19 +177,20 @@ static void unfold_gain(const double *gain, double *w, uint64_t rows, uint64_t c
         for (uint64_t c = 0; c < cols; c++) w[r * cols + c] = gain[c] != 0 ? w[r * cols + c] / gain[c] : 0;
 }
 
-gyre_status gyre_unrotate_linear(const struct gyre_rotator *r, gyre_site site, uint32_t layer, const double *gain,
+gyre_status gyre_unrotate_linear(const struct gyre_rotator *r, gyre_role role, uint32_t layer, const double *gain,
                                  double *w, gyre_error *err)
 {
-    const struct gyre_hparams shape = {
-        .width = r->width, .heads = r->heads, .kv_heads = r->kv_heads, .head_dim = r->head_dim, .ffn = r->ffn};
+    const struct gyre_hparams shape = shape_of(r);
+    const struct gyre_product_info *product = &gyre_products[gyre_roles[role].product];
+    const gyre_rotation reads = product->reads, writes = gyre_roles[role].writes;
     uint64_t rows, cols;
-    gyre_site_shape(site, &shape, &rows, &cols);
-    const bool reads_stream = sites[site].norm != NULL;
-    if (r->r4.n && site == GYRE_SITE_DOWN) GYRE_TRY(undo(&r->r4, w, r->ffn, 1, rows, cols, NULL, err));
-    if (r->r2.n && (site == GYRE_SITE_V || site == GYRE_SITE_O)) GYRE_TRY(undo_r2(r, site, layer, w, err));
-    if (r->r1.n && reads_stream) GYRE_TRY(undo(&r->r1, w, r->width, 1, rows, cols, r->r1_signs, err));
-    if (r->r1.n && !reads_stream) GYRE_TRY(undo(&r->r1, w, r->width, cols, cols, 1, r->r1_signs, err));
-    if (r->fold && reads_stream && gain) unfold_gain(gain, w, rows, cols);
+    gyre_role_shape(role, &shape, &rows, &cols);
+    if (r->r4.n && reads == GYRE_ROTATION_R4) GYRE_TRY(undo(&r->r4, w, r->ffn, 1, rows, cols, NULL, err));
+    if (r->r2.n && writes == GYRE_ROTATION_R2) GYRE_TRY(undo_r2(r, layer, false, w, rows, cols, err));
+    if (r->r2.n && reads == GYRE_ROTATION_R2) GYRE_TRY(undo_r2(r, layer, true, w, rows, cols, err));
+    if (r->r1.n && reads == GYRE_ROTATION_R1) GYRE_TRY(undo(&r->r1, w, r->width, 1, rows, cols, r->r1_signs, err));
+    if (r->r1.n && writes == GYRE_ROTATION_R1) GYRE_TRY(undo(&r->r1, w, r->width, cols, cols, 1, r->r1_signs, err));
+    if (r->fold && product->norm != GYRE_ROLE_none && gain) unfold_gain(gain, w, rows, cols);
     return GYRE_OK;
 }
 

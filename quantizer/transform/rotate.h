@@ -2,28 +2,11 @@
 //
 // Row vectors: the residual stream x becomes x' = x R1 with R1 = diag(signs) H_D / sqrt(D); each kv head's values v become
 // v R2 (signs per layer and kv head, H of the head size); the input a of ffn_down becomes a H_F. What reads a stream
-// (W [out, in]) becomes W R, what writes one becomes R^T W. Signs come from the seed alone. Proofs: docs/numerics.md.
+// (W [out, in]) becomes W R, what writes one becomes R^T W. Signs come from the seed alone. Which linear reads and writes what: runtime/model/roles.def.
+// Proofs: docs/numerics.md.
 #pragma once
 #include "runtime/core/hadamard.h"
-#include "runtime/model/hparams.h"
-
-// The seven linears of a block, in the order in which files hold them.
-typedef enum gyre_site {
-    GYRE_SITE_Q,
-    GYRE_SITE_K,
-    GYRE_SITE_V,
-    GYRE_SITE_O,
-    GYRE_SITE_GATE,
-    GYRE_SITE_UP,
-    GYRE_SITE_DOWN,
-    GYRE_SITES
-} gyre_site;
-
-// GGUF's name of the linear in block `layer` ("blk.3.attn_q.weight"); out holds 64 bytes.
-void gyre_site_name(gyre_site site, uint32_t layer, char out[64]);
-// The same for the norm whose output the linear reads; false for attn_output and ffn_down, which read no norm.
-bool gyre_site_norm_name(gyre_site site, uint32_t layer, char out[64]);
-void gyre_site_shape(gyre_site site, const struct gyre_hparams *hp, uint64_t *out_features, uint64_t *in_features);
+#include "runtime/model/roles.h"
 
 // Which rotations a model gets. A transform with n = 0 is off.
 struct gyre_rotator {
@@ -43,8 +26,16 @@ void gyre_rotator_release(struct gyre_rotator *rotator);
 
 // Folds and rotates one linear in place; w is [out, in]. `gain` [in] is the gain of the norm it reads (ignored without
 // `fold`, and for the sites that read none).
-gyre_status gyre_rotate_linear(const struct gyre_rotator *rotator, gyre_site site, uint32_t layer, const double *gain,
+gyre_status gyre_rotate_linear(const struct gyre_rotator *rotator, gyre_role role, uint32_t layer, const double *gain,
                                double *w, gyre_error *err) GYRE_MUST_USE;
+
+// Its bias [out], in place; no gain is ever folded into one.
+gyre_status gyre_rotate_bias(const struct gyre_rotator *rotator, gyre_role role, uint32_t layer, double *bias,
+                             gyre_error *err) GYRE_MUST_USE;
+
+// Rotates rows of what the linears of `product` read, [rows, gyre_product_width], as the merged rotations do.
+gyre_status gyre_rotate_input(const struct gyre_rotator *rotator, gyre_product product, uint32_t layer, double *x,
+                              uint64_t rows, gyre_error *err) GYRE_MUST_USE;
 
 // Rotates what o reads (rows [rows, heads * hd]) as R2 of block `layer` does.
 gyre_status gyre_rotate_heads(const struct gyre_rotator *rotator, uint32_t layer, double *x, uint64_t rows,
@@ -56,7 +47,7 @@ gyre_status gyre_rotate_rows(const struct gyre_rotator *rotator, const double *g
 
 // The inverses, in the reverse order (R4, R2, R1, fold), for whoever checks a file against its base. `gain` NULL leaves the
 // gain folded in: the basis in which a manifest measures errors. A gain of exactly 0 hides its column, which comes back as 0.
-gyre_status gyre_unrotate_linear(const struct gyre_rotator *rotator, gyre_site site, uint32_t layer, const double *gain,
+gyre_status gyre_unrotate_linear(const struct gyre_rotator *rotator, gyre_role role, uint32_t layer, const double *gain,
                                  double *w, gyre_error *err) GYRE_MUST_USE;
 gyre_status gyre_unrotate_rows(const struct gyre_rotator *rotator, const double *gain, double *x, uint64_t rows,
                                gyre_error *err) GYRE_MUST_USE;

@@ -155,9 +155,9 @@ static void decode_row(const struct gyre_linear_form *f, uint64_t r, double *out
 }
 
 // Row r of the file is this row of the base: (head, i, j) of GGUF's interleaved order is (head, j, i) of half-split.
-static uint64_t base_row(const struct gyre_verifier *v, gyre_site site, uint64_t r)
+static uint64_t base_row(const struct gyre_verifier *v, gyre_role role, uint64_t r)
 {
-    if (v->hp.rope_interleaved == v->base_hp.rope_interleaved || (site != GYRE_SITE_Q && site != GYRE_SITE_K)) return r;
+    if (v->hp.rope_interleaved == v->base_hp.rope_interleaved || !gyre_role_is_turned(role)) return r;
     const uint64_t hd = v->hp.head_dim, in_head = r % hd;
     return r - in_head + (in_head % 2) * (hd / 2) + in_head / 2;
 }
@@ -181,24 +181,23 @@ static void add_rows(struct distance *d, const double *base, const double *have,
 
 // The base's linear as the run scaled it before it was rotated: gains folded where `rotated`, diagonals merged.
 static gyre_status base_linear(const struct gyre_verifier *v, bool rotated, const struct gyre_diagonals *diagonals,
-                               gyre_site site, uint32_t layer, double *out, gyre_error *err)
+                               gyre_role role, uint32_t layer, double *out, gyre_error *err)
 {
-    char name[64], norm[64];
+    const gyre_role norm = gyre_products[gyre_roles[role].product].norm;
     uint64_t rows, cols;
-    gyre_site_name(site, layer, name);
-    gyre_site_shape(site, &v->hp, &rows, &cols);
-    const struct gyre_tensor *base = gyre_source_tensor(v->base, name);
+    gyre_role_shape(role, &v->hp, &rows, &cols);
+    const struct gyre_tensor *base = gyre_role_tensor(v->base, role, layer, "weight", NULL);
 #pragma omp parallel for schedule(static)
     for (int64_t r = 0; r < (int64_t)rows; r++)
-        gyre_tensor_rows_f64(base, base_row(v, site, (uint64_t)r), 1, out + (uint64_t)r * cols);
-    if (rotated && gyre_site_norm_name(site, layer, norm)) {
+        gyre_tensor_rows_f64(base, base_row(v, role, (uint64_t)r), 1, out + (uint64_t)r * cols);
+    if (rotated && norm != GYRE_ROLE_none) {
         double *gain = malloc(cols * sizeof *gain);
-        if (!gain) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for tensor %s", norm);
-        gyre_tensor_rows_f64(gyre_source_tensor(v->base, norm), 0, 1, gain);
+        if (!gain) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for tensor %s", base->name);
+        gyre_tensor_rows_f64(gyre_role_tensor(v->base, norm, layer, "weight", NULL), 0, 1, gain);
         for (uint64_t i = 0; i < rows * cols; i++) out[i] *= gain[i % cols];
         free(gain);
     }
-    if (diagonals) gyre_diagonals_before(diagonals, site, false, out);
+    if (diagonals) gyre_diagonals_before(diagonals, role, false, out);
     return GYRE_OK;
 }
 
@@ -214,16 +213,15 @@ static gyre_status block_diagonals(const struct gyre_verifier *v, uint32_t layer
         gyre_diagonals_release(out);
         return gyre_verify_differs(v, err, "the manifest's diagonals of block %u are not of this model", layer);
     }
-    for (int which = 0; which < 2; which++) {
-        char name[64];
-        (void)gyre_site_norm_name(which ? GYRE_SITE_GATE : GYRE_SITE_Q, layer, name);
-        gyre_tensor_rows_f32(gyre_source_tensor(v->file, name), 0, 1, out->norm[which]);
-    }
+    for (int p = 0; p < GYRE_PRODUCTS; p++)
+        if (out->norm[p])
+            gyre_tensor_rows_f32(gyre_role_tensor(v->file, gyre_products[p].norm, layer, "weight", NULL), 0, 1,
+                                 out->norm[p]);
     return GYRE_OK;
 }
 
 // Squared distance of a linear from the base's. NULL rotator: as it lies there.
-static gyre_status linear_distance(const struct gyre_verifier *v, const struct gyre_rotator *rotator, gyre_site site,
+static gyre_status linear_distance(const struct gyre_verifier *v, const struct gyre_rotator *rotator, gyre_role role,
                                    uint32_t layer, struct distance *out, struct gyre_linear_form *form, gyre_error *err)
 {
     char name[64];
@@ -231,17 +229,17 @@ static gyre_status linear_distance(const struct gyre_verifier *v, const struct g
     struct distance d = {0};
     struct gyre_diagonals diagonals = {0};
     gyre_status st = GYRE_OK;
-    gyre_site_name(site, layer, name);
-    gyre_site_shape(site, &v->hp, &rows, &cols);
+    gyre_role_name(role, layer, "weight", name);
+    gyre_role_shape(role, &v->hp, &rows, &cols);
     GYRE_TRY(gyre_verify_form(v, name, cols, form, err));
     double *wide = malloc(rows * cols * sizeof *wide), *base = malloc(rows * cols * sizeof *base);
     if (!wide || !base) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for tensor %s", name));
 #pragma omp parallel for schedule(static)
     for (int64_t r = 0; r < (int64_t)rows; r++) decode_row(form, (uint64_t)r, wide + (uint64_t)r * cols);
     if (rotator) GYRE_GO(block_diagonals(v, layer, &diagonals, err));
-    if (diagonals.up_down) gyre_diagonals_after(&diagonals, site, true, wide);
-    if (rotator) GYRE_GO(gyre_unrotate_linear(rotator, site, layer, NULL, wide, err));
-    GYRE_GO(base_linear(v, rotator != NULL, diagonals.up_down ? &diagonals : NULL, site, layer, base, err));
+    if (diagonals.up_down) gyre_diagonals_after(&diagonals, role, true, wide);
+    if (rotator) GYRE_GO(gyre_unrotate_linear(rotator, role, layer, NULL, wide, err));
+    GYRE_GO(base_linear(v, rotator != NULL, diagonals.up_down ? &diagonals : NULL, role, layer, base, err));
     for (uint64_t r = 0; r < rows; r++) add_rows(&d, base + r * cols, wide + r * cols, cols);
     *out = d;
 done:
@@ -268,8 +266,8 @@ static gyre_status find_rotation(struct gyre_verifier *v, gyre_error *err)
     if (v->hp.rot.head.n) v->rotator.r1 = v->hp.rot.head;
     v->rotated = v->hp.rot.r4.n != 0;
     if (!strcmp(v->manifest.profile, "full")) return GYRE_OK;
-    for (uint32_t i = 0; i < v->hp.n_layers * GYRE_SITES; i++) { // zeros are zeros in any basis
-        GYRE_TRY(linear_distance(v, NULL, (gyre_site)(i % GYRE_SITES), i / GYRE_SITES, &plain, &form, err));
+    for (uint32_t i = 0; i < v->hp.n_layers * GYRE_LINEARS; i++) { // zeros are zeros in any basis
+        GYRE_TRY(linear_distance(v, NULL, (gyre_role)(i % GYRE_LINEARS), i / GYRE_LINEARS, &plain, &form, err));
         v->rotated = !(relative(&plain) <= 0.8);
         if (!gyre_is_faint(plain.norm, plain.n)) break;
     }
@@ -277,10 +275,10 @@ static gyre_status find_rotation(struct gyre_verifier *v, gyre_error *err)
 }
 
 // `expected` NULL: ones. Where diagonals come to lie in a norm's place, their product with the ones is due here.
-static gyre_status check_vector(const struct gyre_verifier *v, const char *name, const float *expected, float tolerance,
-                                gyre_error *err)
+static gyre_status check_vector(const struct gyre_verifier *v, const struct gyre_tensor *t, const float *expected,
+                                float tolerance, gyre_error *err)
 {
-    const struct gyre_tensor *t = gyre_source_tensor(v->file, name);
+    const char *name = t->name;
     gyre_status st = GYRE_OK;
     float *have = malloc(t->cols * sizeof *have);
     if (!have) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for tensor %s", name);
@@ -298,7 +296,8 @@ static gyre_status check_vector(const struct gyre_verifier *v, const char *name,
 // Divisors of the inverse frequencies: the base's tensor, or what its llama3 scaling amounts to.
 static gyre_status check_rope(const struct gyre_verifier *v, gyre_error *err)
 {
-    const struct gyre_tensor *t = gyre_source_tensor(v->base, "rope_freqs.weight");
+    const struct gyre_tensor *t = gyre_role_tensor(v->base, GYRE_ROLE_rope_freqs, 0, "weight", NULL),
+                             *have = gyre_role_tensor(v->file, GYRE_ROLE_rope_freqs, 0, "weight", NULL);
     const struct gyre_hparams *hp = &v->base_hp;
     float divisor[GYRE_MAX_HEAD_DIM / 2];
     if (!v->hp.has_rope_freqs) {
@@ -307,36 +306,89 @@ static gyre_status check_rope(const struct gyre_verifier *v, gyre_error *err)
     }
     if (t) {
         gyre_tensor_rows_f32(t, 0, 1, divisor);
-        return check_vector(v, "rope_freqs.weight", divisor, 0, err);
+        return check_vector(v, have, divisor, 0, err);
     }
     gyre_rope_freqs(hp, NULL, divisor);
     for (uint32_t i = 0; i < hp->head_dim / 2; i++)
         divisor[i] = (float)(pow(hp->rope_base, -2.0 * i / hp->head_dim) / divisor[i]);
-    return check_vector(v, "rope_freqs.weight", divisor, 1e-6f, err);
+    return check_vector(v, have, divisor, 1e-6f, err);
+}
+
+// The biases of a block are the base's, rotated as what their linears write.
+static gyre_status check_bias(const struct gyre_verifier *v, gyre_role role, uint32_t layer, double *wide, float *want,
+                              gyre_error *err)
+{
+    const struct gyre_tensor *base = gyre_role_tensor(v->base, role, layer, "bias", NULL);
+    uint64_t rows, cols;
+    struct gyre_diagonals diagonals = {0};
+    gyre_status st = GYRE_OK;
+    gyre_role_shape(role, &v->hp, &rows, &cols);
+    gyre_tensor_rows_f32(base, 0, 1, want);
+    for (uint64_t r = 0; r < rows; r++) wide[r] = (double)want[base_row(v, role, r)];
+    GYRE_GO(block_diagonals(v, layer, &diagonals, err));
+    if (diagonals.up_down) gyre_diagonals_bias(&diagonals, role, wide);
+    if (v->rotated) GYRE_GO(gyre_rotate_bias(&v->rotator, role, layer, wide, err));
+    float largest = 0;
+    for (uint64_t r = 0; r < rows; r++) {
+        want[r] = (float)wide[r];
+        largest = fmaxf(largest, fabsf(want[r]));
+    }
+    const struct gyre_tensor *t = gyre_role_tensor(v->file, role, layer, "bias", NULL);
+    for (uint64_t r = 0; r < rows; r++) {
+        float have;
+        memcpy(&have, (const char *)t->data + r * sizeof have, sizeof have);
+        if (t->type != GYRE_DTYPE_F32 || !(fabsf(have - want[r]) <= 1e-6f * largest))
+            GYRE_GO(gyre_verify_differs(v, err, "tensor %s: value %llu is not what the base model makes it, %.9g",
+                                        t->name, (unsigned long long)r, (double)want[r]));
+    }
+done:
+    gyre_diagonals_release(&diagonals);
+    return st;
+}
+
+// The vectors of one block: gains that are folded are ones, except where diagonals lie there (its linears answer for those).
+static gyre_status check_vectors(const struct gyre_verifier *v, uint32_t layer, double *wide, float *want, uint32_t *n,
+                                 gyre_error *err)
+{
+    const bool diagonals = json_object_get(v->manifest.json, "diagonals") != NULL;
+    for (int r = 0; r < GYRE_BLOCK_ROLES; r++) {
+        const gyre_role role = (gyre_role)r;
+        const bool folds = gyre_norm_product(role) != GYRE_PRODUCTS;
+        if (gyre_role_has_bias(&v->hp, role, layer)) GYRE_TRY(check_bias(v, role, layer, wide, want, err));
+        if (r < GYRE_LINEARS || !gyre_role_present(&v->hp, role, layer) || (folds && diagonals)) continue;
+        const struct gyre_tensor *base = gyre_role_tensor(v->base, role, layer, "weight", NULL);
+        gyre_tensor_rows_f32(base, 0, 1, want);
+        GYRE_TRY(check_vector(v, gyre_role_tensor(v->file, role, layer, "weight", NULL),
+                              v->rotated && folds ? NULL : want, 0, err));
+        ++*n;
+    }
+    return GYRE_OK;
 }
 
 gyre_status gyre_verify_norms(struct gyre_verifier *v, gyre_error *err)
 {
     const bool head_folded = v->hp.rot.head.n != 0 || !v->hp.tied;
-    char name[64];
+    uint64_t most = v->hp.width, rows, cols;
+    uint32_t n = 1;
     gyre_status st = GYRE_OK;
     GYRE_TRY(find_rotation(v, err));
-    float *gain = malloc(v->hp.width * sizeof *gain);
-    if (!gain) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the norms");
-    for (uint32_t l = 0; l < v->hp.n_layers; l++)
-        for (int i = 0; i < 2; i++) {
-            if (!gyre_site_norm_name(i ? GYRE_SITE_GATE : GYRE_SITE_Q, l, name)) continue;
-            if (json_object_get(v->manifest.json, "diagonals")) continue; // its linears answer for what lies there
-            gyre_tensor_rows_f32(gyre_source_tensor(v->base, name), 0, 1, gain);
-            GYRE_GO(check_vector(v, name, v->rotated ? NULL : gain, 0, err));
-        }
-    gyre_tensor_rows_f32(gyre_source_tensor(v->base, "output_norm.weight"), 0, 1, gain);
-    GYRE_GO(check_vector(v, "output_norm.weight", v->rotated && head_folded ? NULL : gain, 0, err));
-    if (v->hp.rot.head.n) GYRE_GO(check_vector(v, "gyre.head_gain", gain, 0, err));
+    for (int r = 0; r < GYRE_LINEARS; r++) {
+        gyre_role_shape((gyre_role)r, &v->hp, &rows, &cols);
+        most = GYRE_MAX(most, rows);
+    }
+    float *gain = malloc(most * sizeof *gain);
+    double *wide = malloc(most * sizeof *wide);
+    if (!gain || !wide) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for the norms"));
+    for (uint32_t l = 0; l < v->hp.n_layers; l++) GYRE_GO(check_vectors(v, l, wide, gain, &n, err));
+    gyre_tensor_rows_f32(gyre_role_tensor(v->base, GYRE_ROLE_output_norm, 0, "weight", NULL), 0, 1, gain);
+    GYRE_GO(check_vector(v, gyre_role_tensor(v->file, GYRE_ROLE_output_norm, 0, "weight", NULL),
+                         v->rotated && head_folded ? NULL : gain, 0, err));
+    if (v->hp.rot.head.n) GYRE_GO(check_vector(v, gyre_source_tensor(v->file, "gyre.head_gain"), gain, 0, err));
     GYRE_GO(check_rope(v, err));
-    snprintf(v->detail, sizeof v->result->check[0].detail, "gains of %u norms are %s", 2 * v->hp.n_layers + 1,
+    snprintf(v->detail, sizeof v->result->check[0].detail, "gains of %u norms are %s", n,
              v->rotated ? "ones, the base model's folded into what reads them" : "the base model's");
 done:
+    free(wide);
     free(gain);
     return st;
 }
@@ -382,9 +434,11 @@ static gyre_status judge(const struct gyre_verifier *v, const char *name, const 
     return GYRE_OK;
 }
 
-static gyre_status check_table(struct gyre_verifier *v, const char *name, const char *from, bool fold, gyre_error *err)
+static gyre_status check_table(struct gyre_verifier *v, gyre_role role, gyre_role from, bool fold, gyre_error *err)
 {
-    const struct gyre_tensor *t = gyre_source_tensor(v->file, name), *base = gyre_source_tensor(v->base, from);
+    const struct gyre_tensor *t = gyre_role_tensor(v->file, role, 0, "weight", NULL),
+                             *base = gyre_role_tensor(v->base, from, 0, "weight", NULL);
+    const char *name = t->name;
     const uint64_t cols = t->cols, chunk = GYRE_MAX((uint64_t)1, ((uint64_t)4 << 20) / cols);
     const uint32_t bits = t->type == GYRE_DTYPE_F32 ? 32 : t->type == GYRE_DTYPE_F16 ? 16 : 8;
     struct distance d = {0};
@@ -392,7 +446,7 @@ static gyre_status check_table(struct gyre_verifier *v, const char *name, const 
     double *wide = malloc(chunk * cols * sizeof *wide), *row = malloc(cols * sizeof *row),
            *gain = malloc(cols * sizeof *gain);
     if (!wide || !row || !gain) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for tensor %s", name));
-    gyre_tensor_rows_f64(gyre_source_tensor(v->base, "output_norm.weight"), 0, 1, gain);
+    gyre_tensor_rows_f64(gyre_role_tensor(v->base, GYRE_ROLE_output_norm, 0, "weight", NULL), 0, 1, gain);
     for (uint64_t first = 0; first < t->rows; first += chunk) {
         const uint64_t n = GYRE_MIN(chunk, t->rows - first);
         gyre_tensor_rows_f64(t, first, n, wide);
@@ -414,11 +468,10 @@ done:
 
 static gyre_status check_tables(struct gyre_verifier *v, gyre_error *err)
 {
-    GYRE_TRY(check_table(v, "token_embd.weight", "token_embd.weight", false, err));
+    GYRE_TRY(check_table(v, GYRE_ROLE_embedding, GYRE_ROLE_embedding, false, err));
     if (!v->hp.tied)
-        return check_table(v, "output.weight", v->base_hp.tied ? "token_embd.weight" : "output.weight", v->rotated,
-                           err);
-    return v->base_hp.tied ? GYRE_OK : gyre_verify_differs(v, err, "the base model's output.weight is not in it");
+        return check_table(v, GYRE_ROLE_head, v->base_hp.tied ? GYRE_ROLE_embedding : GYRE_ROLE_head, v->rotated, err);
+    return v->base_hp.tied ? GYRE_OK : gyre_verify_differs(v, err, "the base model's own head is not in it");
 }
 
 static gyre_status add_squares(const struct gyre_tensor *t, double *sum, double *n, gyre_error *err)
@@ -439,12 +492,10 @@ static gyre_status add_squares(const struct gyre_tensor *t, double *sum, double 
 static gyre_status block_size(const struct gyre_verifier *v, uint32_t layer, double *out, gyre_error *err)
 {
     double sum = 0, n = 0;
-    char name[64];
-    for (int s = 0; s < GYRE_SITES; s++) {
-        gyre_site_name((gyre_site)s, layer, name);
-        GYRE_TRY(add_squares(gyre_source_tensor(v->base, name), &sum, &n, err));
-    }
-    if (sum == 0) GYRE_TRY(add_squares(gyre_source_tensor(v->base, "token_embd.weight"), &sum, &n, err));
+    for (int r = 0; r < GYRE_LINEARS; r++)
+        GYRE_TRY(add_squares(gyre_role_tensor(v->base, (gyre_role)r, layer, "weight", NULL), &sum, &n, err));
+    if (sum == 0)
+        GYRE_TRY(add_squares(gyre_role_tensor(v->base, GYRE_ROLE_embedding, 0, "weight", NULL), &sum, &n, err));
     *out = sum / n;
     return GYRE_OK;
 }
@@ -458,22 +509,23 @@ gyre_status gyre_verify_weights(struct gyre_verifier *v, gyre_error *err)
     v->what = "weights";
     v->done = 0;
     v->total = (uint64_t)v->hp.vocab * v->hp.width * (v->hp.tied ? 1 : 2);
-    for (int s = 0; s < GYRE_SITES; s++) {
-        gyre_site_shape((gyre_site)s, &v->hp, &rows, &cols);
+    for (int s = 0; s < GYRE_LINEARS; s++) {
+        gyre_role_shape((gyre_role)s, &v->hp, &rows, &cols);
         v->total += rows * cols * v->hp.n_layers;
     }
     const bool corrected = v->manifest.recipe_text && strstr(v->manifest.recipe_text, "- correct");
     GYRE_TRY(check_tables(v, err));
     for (uint32_t l = 0; l < v->hp.n_layers; l++)
-        for (int s = 0; s < GYRE_SITES; s++) {
-            const gyre_site site = (gyre_site)s;
-            const bool mixed = v->rotated && (site != GYRE_SITE_DOWN || v->rotator.r4.n);
+        for (int s = 0; s < GYRE_LINEARS; s++) {
+            const gyre_role role = (gyre_role)s;
+            const bool mixed =
+                v->rotated && (gyre_products[gyre_roles[role].product].reads != GYRE_ROTATION_R4 || v->rotator.r4.n);
             struct gyre_linear_form form;
             struct distance d;
             char name[64];
             double size = 0;
-            gyre_site_name(site, l, name);
-            GYRE_TRY(linear_distance(v, rotator, site, l, &d, &form, err));
+            gyre_role_name(role, l, "weight", name);
+            GYRE_TRY(linear_distance(v, rotator, role, l, &d, &form, err));
             if (gyre_is_faint(d.norm, d.n)) GYRE_TRY(block_size(v, l, &size, err));
             GYRE_TRY(judge(v, name, &d, allowed(form.bits, form.group, mixed, corrected), size, err));
             const double error = relative(&d);

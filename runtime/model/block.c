@@ -3,7 +3,7 @@
 #include "runtime/model/block.h"
 
 #include "runtime/model/kv.h"
-#include "runtime/model/llama.h"
+#include "runtime/model/model.h"
 #include "runtime/util/base.h"
 
 #include <stdlib.h>
@@ -14,20 +14,20 @@ struct gyre_block {
     gyre_repacker *repacker;
     struct gyre_hparams hp; // a copy; rot's pointers are not used after creation
     struct gyre_block_options options;
-    struct gyre_llama_shared shared;
-    struct gyre_llama_layer layer;
+    struct gyre_shared shared;
+    struct gyre_layer_weights layer;
     struct gyre_kv kv;
     struct gyre_binding rows, x, y;
     struct gyre_binding tap; // [max_rows, widest tap]; made at the first use
     struct {
         gyre_graph *graph;
         uint32_t rows;
-    } kept[GYRE_TAPS + 1]; // by where it stops; the last one is the whole block
+    } kept[GYRE_PRODUCTS + 1]; // by where it stops; the last one is the whole block
 };
 
 static void forget_graphs(gyre_block *b)
 {
-    for (uint32_t i = 0; i <= GYRE_TAPS; i++) {
+    for (uint32_t i = 0; i <= GYRE_PRODUCTS; i++) {
         gyre_graph_destroy(b->kept[i].graph);
         b->kept[i].graph = NULL;
     }
@@ -50,7 +50,7 @@ gyre_status gyre_block_create(gyre_device *device, const struct gyre_hparams *hp
         goto done;
     }
     GYRE_GO(gyre_repacker_create(device, &b->repacker, err));
-    GYRE_GO(gyre_llama_shared_create(device, hp, options->rope_divisors, &b->shared, err));
+    GYRE_GO(gyre_shared_create(device, hp, options->rope_divisors, &b->shared, err));
     GYRE_GO(gyre_kv_create(device, &b->hp, options->kv_bits, options->kv_clip, 1, options->max_rows, &b->kv, err));
     GYRE_GO(gyre_kv_reserve(&b->kv, 0, options->max_rows, err));
     b->rows.size = (uint64_t)options->max_rows * 16;
@@ -74,19 +74,13 @@ void gyre_block_destroy(gyre_block *b)
 {
     if (!b) return;
     forget_graphs(b);
-    gyre_weight_destroy(b->device, &b->layer.qkv);
-    gyre_weight_destroy(b->device, &b->layer.o);
-    gyre_weight_destroy(b->device, &b->layer.gate_up);
-    gyre_weight_destroy(b->device, &b->layer.down);
-    gyre_buffer_destroy(b->device, b->layer.attn_norm.buffer);
-    gyre_buffer_destroy(b->device, b->layer.ffn_norm.buffer);
-    gyre_buffer_destroy(b->device, b->layer.kv_centre.buffer);
+    gyre_layer_weights_free(b->device, &b->layer);
     gyre_buffer_destroy(b->device, b->rows.buffer);
     gyre_buffer_destroy(b->device, b->x.buffer);
     gyre_buffer_destroy(b->device, b->y.buffer);
     gyre_buffer_destroy(b->device, b->tap.buffer);
     gyre_kv_free(&b->kv);
-    gyre_llama_shared_free(b->device, &b->shared);
+    gyre_shared_free(b->device, &b->shared);
     gyre_repacker_destroy(b->repacker);
     free(b);
 }
@@ -96,82 +90,97 @@ static gyre_weight_kind linear_kind(const struct gyre_block_linear *l)
     return l->f32 ? GYRE_WEIGHT_F32 : l->bits == 8 ? GYRE_WEIGHT_W8 : GYRE_WEIGHT_W4;
 }
 
-// Fills `w` with the parts side by side; makes (or remakes) its memory when the kind or group changed.
-static gyre_status load_linear(gyre_block *b, const struct gyre_block_linear *const *parts, const uint32_t *n,
-                               uint32_t n_parts, uint32_t k, const char *label, struct gyre_weight *w, gyre_error *err)
+// Fills the product's weight with its linears side by side; makes (or remakes) its memory when the kind or group changed.
+static gyre_status load_product(gyre_block *b, const struct gyre_block_weights *given, gyre_product product,
+                                gyre_error *err)
 {
-    const gyre_weight_kind kind = linear_kind(parts[0]);
-    const uint32_t group = parts[0]->f32 || !parts[0]->group ? k : parts[0]->group;
-    uint32_t total = 0, n0 = 0;
-    for (uint32_t i = 0; i < n_parts; i++) {
-        total += n[i];
-        if (linear_kind(parts[i]) != kind)
-            return gyre_fail(err, GYRE_E_INVALID, "cannot load a block: %s mixes kinds of weights", label);
+    struct gyre_weight *w = &b->layer.product[product];
+    const struct gyre_block_linear *first = &given->linear[gyre_product_first(product)];
+    const gyre_weight_kind kind = linear_kind(first);
+    const uint32_t k = gyre_product_width(product, &b->hp), group = first->f32 || !first->group ? k : first->group;
+    uint64_t total = 0, n0 = 0, rows, cols;
+    for (int r = 0; r < GYRE_LINEARS; r++) {
+        if (gyre_roles[r].product != product) continue;
+        gyre_role_shape((gyre_role)r, &b->hp, &rows, &cols);
+        total += rows;
+        if (linear_kind(&given->linear[r]) != kind)
+            return gyre_fail(err, GYRE_E_INVALID, "cannot load a block: %s mixes kinds of weights",
+                             gyre_products[product].name);
     }
     if (w->n_ranges && (w->kind != kind || w->group != group)) {
         forget_graphs(b); // they were recorded for the old memory
         gyre_weight_destroy(b->device, w);
     }
-    if (!w->n_ranges) GYRE_TRY(gyre_weight_create(b->device, kind, total, k, group, label, w, err));
-    for (uint32_t i = 0; i < n_parts; n0 += n[i], i++) {
-        GYRE_TRY(gyre_weight_fill(b->repacker, w, n0, n[i], parts[i]->f32, parts[i]->codes, parts[i]->scales, err));
+    if (!w->n_ranges)
+        GYRE_TRY(gyre_weight_create(b->device, kind, (uint32_t)total, k, group, gyre_products[product].name, w, err));
+    for (int r = 0; r < GYRE_LINEARS; r++) {
+        const struct gyre_block_linear *part = &given->linear[r];
+        if (gyre_roles[r].product != product) continue;
+        gyre_role_shape((gyre_role)r, &b->hp, &rows, &cols);
+        GYRE_TRY(
+            gyre_weight_fill(b->repacker, w, (uint32_t)n0, (uint32_t)rows, part->f32, part->codes, part->scales, err));
+        n0 += rows;
     }
     return GYRE_OK;
 }
 
-static gyre_status load_gain(gyre_block *b, const float *gain, const char *label, struct gyre_binding *out,
-                             gyre_error *err)
-{
-    const uint64_t bytes = b->hp.width * sizeof *gain;
-    if (!out->buffer) return gyre_upload(b->device, gain, bytes, label, out, err);
-    return gyre_buffer_write(b->device, out->buffer, 0, gain, bytes, err);
-}
+struct piece {
+    const float *values; // NULL: zeros
+    uint64_t n;
+};
 
-// Both vectors in one buffer, zeros for one that is not there; no buffer when neither is.
-static gyre_status load_centre(gyre_block *b, const float *k, const float *v, gyre_error *err)
+// The pieces one behind the other in one buffer; no buffer where none has values.
+static gyre_status load_vector(gyre_block *b, const struct piece *piece, uint32_t n_pieces, const char *label,
+                               struct gyre_binding *out, gyre_error *err)
 {
-    struct gyre_binding *out = &b->layer.kv_centre;
-    if ((k || v) != (out->buffer != NULL)) {
-        forget_graphs(b); // they were recorded with, or without, a centre
+    uint64_t total = 0, at = 0;
+    bool any = false;
+    for (uint32_t i = 0; i < n_pieces; i++) total += piece[i].n, any |= piece[i].values != NULL;
+    if (any != (out->buffer != NULL)) {
+        forget_graphs(b); // they were recorded with, or without, it
         gyre_buffer_destroy(b->device, out->buffer);
         *out = (struct gyre_binding){0};
     }
-    if (!k && !v) return GYRE_OK;
-    const size_t n = (size_t)b->hp.kv_heads * b->hp.head_dim;
-    float *both = calloc(2 * n, sizeof *both);
-    if (!both) return gyre_fail(err, GYRE_E_NOMEM, "cannot load a block: out of memory");
-    if (k) memcpy(both, k, n * sizeof *k);
-    if (v) memcpy(both + n, v, n * sizeof *v);
-    const gyre_status st = out->buffer ? gyre_buffer_write(b->device, out->buffer, 0, both, 2 * n * sizeof *both, err)
-                                       : gyre_upload(b->device, both, 2 * n * sizeof *both, "kv centre", out, err);
-    free(both);
+    if (!any) return GYRE_OK;
+    float *all = calloc(total, sizeof *all);
+    if (!all) return gyre_fail(err, GYRE_E_NOMEM, "cannot load a block: out of memory");
+    for (uint32_t i = 0; i < n_pieces; at += piece[i].n, i++)
+        if (piece[i].values) memcpy(all + at, piece[i].values, piece[i].n * sizeof *all);
+    const gyre_status st = out->buffer ? gyre_buffer_write(b->device, out->buffer, 0, all, total * sizeof *all, err)
+                                       : gyre_upload(b->device, all, total * sizeof *all, label, out, err);
+    free(all);
     return st;
 }
 
 gyre_status gyre_block_load(gyre_block *b, const struct gyre_block_weights *w, gyre_error *err)
 {
-    const struct gyre_hparams *hp = &b->hp;
-    const uint32_t q = hp->heads * hp->head_dim, kv = hp->kv_heads * hp->head_dim;
-    GYRE_TRY(load_linear(b, (const struct gyre_block_linear *const[]){&w->q, &w->k, &w->v},
-                         (const uint32_t[]){q, kv, kv}, 3, hp->width, "qkv", &b->layer.qkv, err));
-    GYRE_TRY(load_linear(b, (const struct gyre_block_linear *const[]){&w->o}, (const uint32_t[]){hp->width}, 1, q, "o",
-                         &b->layer.o, err));
-    GYRE_TRY(load_linear(b, (const struct gyre_block_linear *const[]){&w->gate, &w->up},
-                         (const uint32_t[]){hp->ffn, hp->ffn}, 2, hp->width, "gate_up", &b->layer.gate_up, err));
-    GYRE_TRY(load_linear(b, (const struct gyre_block_linear *const[]){&w->down}, (const uint32_t[]){hp->width}, 1,
-                         hp->ffn, "down", &b->layer.down, err));
-    GYRE_TRY(load_gain(b, w->attn_norm, "attn_norm", &b->layer.attn_norm, err));
-    GYRE_TRY(load_gain(b, w->ffn_norm, "ffn_norm", &b->layer.ffn_norm, err));
-    return load_centre(b, w->k_centre, w->v_centre, err);
+    struct piece centre[GYRE_LINEARS];
+    uint32_t n_centres = 0;
+    uint64_t rows, cols;
+    for (int p = 0; p < GYRE_PRODUCTS; p++) {
+        struct piece bias[GYRE_LINEARS];
+        uint32_t n = 0;
+        for (int r = 0; r < GYRE_LINEARS; r++) {
+            if (gyre_roles[r].product != (gyre_product)p) continue;
+            gyre_role_shape((gyre_role)r, &b->hp, &rows, &cols);
+            bias[n++] = (struct piece){w->bias[r], rows};
+            if (gyre_role_is_cached((gyre_role)r)) centre[n_centres++] = (struct piece){w->centre[r], rows};
+        }
+        GYRE_TRY(load_product(b, w, (gyre_product)p, err));
+        GYRE_TRY(load_vector(b, bias, n, "bias", &b->layer.bias[p], err));
+        const gyre_role norm = gyre_products[p].norm;
+        if (norm == GYRE_ROLE_none) continue;
+        const struct piece gain = {w->vector[norm], b->hp.width};
+        GYRE_TRY(load_vector(b, &gain, 1, "norm", &b->layer.norm[norm], err));
+    }
+    const struct piece heads[] = {{w->vector[GYRE_ROLE_q_norm], b->hp.head_dim},
+                                  {w->vector[GYRE_ROLE_k_norm], b->hp.head_dim}};
+    GYRE_TRY(load_vector(b, heads, 2, "head gains", &b->layer.head_gains, err));
+    return load_vector(b, centre, n_centres, "kv centre", &b->layer.kv_centre, err);
 }
 
-uint32_t gyre_tap_width(const struct gyre_hparams *hp, gyre_tap tap)
-{
-    return tap == GYRE_TAP_O ? hp->heads * hp->head_dim : tap == GYRE_TAP_DOWN ? hp->ffn : hp->width;
-}
-
-// The graph over `rows` rows that ends at `stop` and leaves its value in `to`; GYRE_TAPS: the whole block.
-static gyre_status build(gyre_block *b, uint32_t rows, gyre_tap stop, struct gyre_binding to, gyre_error *err)
+// The graph over `rows` rows that ends at `stop` and leaves its value in `to`; GYRE_PRODUCTS: the whole block.
+static gyre_status build(gyre_block *b, uint32_t rows, gyre_product stop, struct gyre_binding to, gyre_error *err)
 {
     gyre_graph_destroy(b->kept[stop].graph);
     b->kept[stop].graph = NULL;
@@ -183,8 +192,17 @@ static gyre_status build(gyre_block *b, uint32_t rows, gyre_tap stop, struct gyr
                                              b->options.kv_clip};
     gyre_graph *g;
     GYRE_TRY(gyre_graph_create(b->device, rows, &batch, &g, err));
-    const gyre_value x = gyre_g_external(g, "x", rows, b->hp.width, at_x);
-    gyre_g_output(g, gyre_llama_block(g, x, &b->hp, &b->shared, &b->layer, &b->kv.pool[0], &precision, stop), to);
+    struct gyre_builder build = {.g = g,
+                                 .hp = &b->hp,
+                                 .shared = &b->shared,
+                                 .layer = &b->layer,
+                                 .kv = &b->kv.pool[0],
+                                 .precision = &precision,
+                                 .from = GYRE_PRODUCTS,
+                                 .to = stop,
+                                 .stream = gyre_g_external(g, "x", rows, b->hp.width, at_x)};
+    gyre_build_block(&build);
+    gyre_g_output(g, stop == GYRE_PRODUCTS ? build.stream : build.tap, to);
     const gyre_status st = gyre_graph_compile(g, NULL, err);
     if (st != GYRE_OK) {
         gyre_graph_destroy(g);
@@ -195,7 +213,7 @@ static gyre_status build(gyre_block *b, uint32_t rows, gyre_tap stop, struct gyr
     return GYRE_OK;
 }
 
-static gyre_status run(gyre_block *b, const float *x, uint32_t rows, gyre_tap stop, struct gyre_binding to,
+static gyre_status run(gyre_block *b, const float *x, uint32_t rows, gyre_product stop, struct gyre_binding to,
                        uint32_t width, float *y, gyre_error *err)
 {
     to.size = (uint64_t)rows * width * sizeof *y;
@@ -210,26 +228,28 @@ static gyre_status check_run(const gyre_block *b, uint32_t rows, gyre_error *err
     if (rows == 0 || rows > b->options.max_rows)
         return gyre_fail(err, GYRE_E_INVALID, "cannot run a block: %u rows, it was made for 1..%u", rows,
                          b->options.max_rows);
-    if (!b->layer.down.n_ranges) return gyre_fail(err, GYRE_E_INVALID, "cannot run a block: no weights are loaded");
+    if (!b->layer.product[0].n_ranges)
+        return gyre_fail(err, GYRE_E_INVALID, "cannot run a block: no weights are loaded");
     return GYRE_OK;
 }
 
 gyre_status gyre_block_run(gyre_block *b, const float *x, uint32_t rows, float *y, gyre_error *err)
 {
     GYRE_TRY(check_run(b, rows, err));
-    return run(b, x, rows, GYRE_TAPS, b->y, b->hp.width, y, err);
+    return run(b, x, rows, GYRE_PRODUCTS, b->y, b->hp.width, y, err);
 }
 
-gyre_status gyre_block_tap(gyre_block *b, const float *x, uint32_t rows, gyre_tap tap, float *y, gyre_error *err)
+gyre_status gyre_block_tap(gyre_block *b, const float *x, uint32_t rows, gyre_product tap, float *y, gyre_error *err)
 {
     GYRE_TRY(check_run(b, rows, err));
-    if ((uint32_t)tap >= GYRE_TAPS)
+    if ((uint32_t)tap >= GYRE_PRODUCTS)
         return gyre_fail(err, GYRE_E_INVALID, "cannot run a block: there is no tap %u", (uint32_t)tap);
     if (!b->tap.buffer) {
         uint32_t widest = 0;
-        for (uint32_t i = 0; i < GYRE_TAPS; i++) widest = GYRE_MAX(widest, gyre_tap_width(&b->hp, (gyre_tap)i));
+        for (uint32_t i = 0; i < GYRE_PRODUCTS; i++)
+            widest = GYRE_MAX(widest, gyre_product_width((gyre_product)i, &b->hp));
         b->tap.size = (uint64_t)b->options.max_rows * widest * sizeof(float);
         GYRE_TRY(gyre_buffer_create(b->device, b->tap.size, "block tap", &b->tap.buffer, err));
     }
-    return run(b, x, rows, tap, b->tap, gyre_tap_width(&b->hp, tap), y, err);
+    return run(b, x, rows, tap, b->tap, gyre_product_width(tap, &b->hp), y, err);
 }

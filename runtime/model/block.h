@@ -1,14 +1,11 @@
 // One transformer block, built and run alone on a device: what calibration, GPTQ and learned rotations stand on.
 #pragma once
 #include "backends/backend.h"
-#include "runtime/model/hparams.h"
+#include "runtime/model/roles.h"
 
 typedef struct gyre_block gyre_block;
 
-// The four places where linears read: q,k,v; o; gate,up; down.
-typedef enum gyre_tap { GYRE_TAP_QKV, GYRE_TAP_O, GYRE_TAP_GATE_UP, GYRE_TAP_DOWN, GYRE_TAPS } gyre_tap;
-
-// Weights of one block in host memory, named as in GGUF. A linear [out, in] is given as exactly one of:
+// Weights of one block in host memory, by role. A linear [out, in] is given as exactly one of:
 //   f32 (row-major)     or     codes (int8 in -8..7 / -128..127, row-major) + scales (f16 bits, [out][in/group]).
 struct gyre_block_linear {
     const float *f32;
@@ -17,11 +14,12 @@ struct gyre_block_linear {
     uint32_t bits, group; // 4 or 8; group = in when per channel
 };
 struct gyre_block_weights {
-    struct gyre_block_linear q, k, v, o, gate, up, down;
-    const float *attn_norm, *ffn_norm; // [D]
-    // [kv_heads * hd], subtracted from keys (after RoPE and R3) and values before they are cached when kv_bits < 16; the
-    // block computes the same but for the cache's rounding. NULL: nothing is subtracted.
-    const float *k_centre, *v_centre;
+    struct gyre_block_linear linear[GYRE_LINEARS];
+    const float *bias[GYRE_LINEARS];       // [out]; NULL: none
+    const float *vector[GYRE_BLOCK_ROLES]; // norms; those that the architecture has
+    // [kv_heads * hd] of the linears whose output is cached, subtracted (from keys after RoPE and R3) before that when
+    // kv_bits < 16; the block computes the same but for the cache's rounding. NULL: nothing is subtracted.
+    const float *centre[GYRE_LINEARS];
 };
 
 struct gyre_block_options {
@@ -42,10 +40,8 @@ gyre_status gyre_block_load(gyre_block *block, const struct gyre_block_weights *
 // y = block(x) for one sequence of `rows` positions starting at 0; x and y are f32 [rows, D] in host memory.
 gyre_status gyre_block_run(gyre_block *block, const float *x, uint32_t rows, float *y, gyre_error *err) GYRE_MUST_USE;
 
-// Width of what arrives at a tap: D, heads*hd, D or ffn.
-uint32_t gyre_tap_width(const struct gyre_hparams *hp, gyre_tap tap);
-// y = what the linears of `tap` read, before it is quantized, f32 [rows, gyre_tap_width]; x as for gyre_block_run. Only what
+// y = what the linears of `tap` read, before it is quantized, f32 [rows, gyre_product_width]; x as for gyre_block_run. Only what
 // the tap needs is run, with the block's quantizers of activations and cache in all that lies before. The graph of each tap
 // is kept until another number of rows is asked for.
-gyre_status gyre_block_tap(gyre_block *block, const float *x, uint32_t rows, gyre_tap tap, float *y,
+gyre_status gyre_block_tap(gyre_block *block, const float *x, uint32_t rows, gyre_product tap, float *y,
                            gyre_error *err) GYRE_MUST_USE;

@@ -1,6 +1,6 @@
 // Is the model whole? Presence, shape and type of every tensor, and no NaN or infinity in floats and block scales.
 // A tensor that has no place in the architecture (a bias, an expert) is refused: ignoring it would compute another model.
-#include "runtime/model/hparams.h"
+#include "runtime/model/arch.h"
 #include "runtime/source/source_impl.h"
 
 #include "runtime/util/base.h"
@@ -24,43 +24,45 @@ static gyre_status wrong_shape(const struct checker *c, const struct gyre_tensor
                      (unsigned long long)cols);
 }
 
-static gyre_status need(struct checker *c, const char *name, const struct gyre_tensor **out)
+static gyre_status need(struct checker *c, gyre_role role, uint32_t layer, const char *part,
+                        const struct gyre_tensor **out)
 {
-    *out = gyre_source_tensor(c->source, name);
+    char name[GYRE_ROLE_NAME];
+    *out = gyre_role_tensor(c->source, role, layer, part, name);
     if (!*out)
         return gyre_fail(c->err, GYRE_E_FORMAT, "cannot use model (%s): tensor %s is missing", c->source->path, name);
     c->known[*out - c->source->tensors] = true;
     return GYRE_OK;
 }
 
-static gyre_status check_vector(struct checker *c, const char *name, uint64_t n)
+static gyre_status check_vector(struct checker *c, gyre_role role, uint32_t layer, const char *part, uint64_t n)
 {
     const struct gyre_tensor *t;
-    GYRE_TRY(need(c, name, &t));
+    GYRE_TRY(need(c, role, layer, part, &t));
     if (t->n_dims != 1 || t->cols != n) return wrong_shape(c, t, 1, n);
     if (t->type != GYRE_DTYPE_F32 && t->type != GYRE_DTYPE_F16 && t->type != GYRE_DTYPE_BF16)
         return gyre_fail(c->err, GYRE_E_UNSUPPORTED,
                          "cannot use model (%s): tensor %s has type %s; gyre reads vectors of floats", c->source->path,
-                         name, gyre_dtype_info(t->type)->name);
+                         t->name, gyre_dtype_info(t->type)->name);
     return GYRE_OK;
 }
 
-// A matrix of a plain file type, or (in gyre-llama files, linears only) integers beside a tensor of scales.
-static gyre_status check_matrix(struct checker *c, const char *name, uint64_t rows, uint64_t cols, bool linear)
+// A matrix of a plain file type, or (in gyre's own files, linears only) integers beside a tensor of scales.
+static gyre_status check_matrix(struct checker *c, gyre_role role, uint32_t layer)
 {
     const struct gyre_tensor *t, *s;
-    char scale[96];
-    GYRE_TRY(need(c, name, &t));
+    uint64_t rows, cols;
+    gyre_role_shape(role, c->hp, &rows, &cols);
+    GYRE_TRY(need(c, role, layer, "weight", &t));
     if (t->type != GYRE_DTYPE_I8)
         return t->n_dims == 2 && t->rows == rows && t->cols == cols ? GYRE_OK : wrong_shape(c, t, rows, cols);
-    if (!linear || strcmp(c->hp->arch, "gyre-llama"))
+    if (role >= GYRE_LINEARS || !c->hp->full)
         return gyre_fail(c->err, GYRE_E_UNSUPPORTED,
                          "cannot use model (%s): tensor %s has type I8, which has no scale there", c->source->path,
-                         name);
+                         t->name);
     if (t->n_dims != 2 || t->rows != rows || (t->cols != cols && 2 * t->cols != cols))
         return wrong_shape(c, t, rows, cols);
-    snprintf(scale, sizeof scale, "%s.scale", name);
-    GYRE_TRY(need(c, scale, &s));
+    GYRE_TRY(need(c, role, layer, "weight.scale", &s));
     // Exceptions of a recipe have groups of their own; the rest has the file's.
     const uint64_t usual = c->hp->wgroup ? cols / c->hp->wgroup : 1;
     const bool good =
@@ -69,35 +71,21 @@ static gyre_status check_matrix(struct checker *c, const char *name, uint64_t ro
     if (!good) return wrong_shape(c, s, rows, usual);
     if (s->type != GYRE_DTYPE_F16)
         return gyre_fail(c->err, GYRE_E_FORMAT, "cannot use model (%s): tensor %s has type %s; F16 is due",
-                         c->source->path, scale, gyre_dtype_info(s->type)->name);
+                         c->source->path, s->name, gyre_dtype_info(s->type)->name);
     return GYRE_OK;
 }
 
 static gyre_status check_block(struct checker *c, uint32_t layer)
 {
-    const struct gyre_hparams *hp = c->hp;
-    const uint64_t d = hp->width, q = (uint64_t)hp->heads * hp->head_dim, kv = (uint64_t)hp->kv_heads * hp->head_dim,
-                   f = hp->ffn;
-    const struct {
-        const char *name;
+    for (int r = 0; r < GYRE_BLOCK_ROLES; r++) {
+        const gyre_role role = (gyre_role)r;
         uint64_t rows, cols;
-    } matrices[] = {
-        {"attn_q", q, d},   {"attn_k", kv, d}, {"attn_v", kv, d},  {"attn_output", d, q},
-        {"ffn_gate", f, d}, {"ffn_up", f, d},  {"ffn_down", d, f},
-    };
-    static const char *const norms[] = {"attn_norm", "ffn_norm"}, *const centres[] = {"attn_k", "attn_v"};
-    char name[64];
-    for (size_t i = 0; hp->kv_centre && i < GYRE_COUNT(centres); i++) {
-        snprintf(name, sizeof name, "blk.%u.%s.centre", layer, centres[i]);
-        GYRE_TRY(check_vector(c, name, kv));
-    }
-    for (size_t i = 0; i < GYRE_COUNT(norms); i++) {
-        snprintf(name, sizeof name, "blk.%u.%s.weight", layer, norms[i]);
-        GYRE_TRY(check_vector(c, name, d));
-    }
-    for (size_t i = 0; i < GYRE_COUNT(matrices); i++) {
-        snprintf(name, sizeof name, "blk.%u.%s.weight", layer, matrices[i].name);
-        GYRE_TRY(check_matrix(c, name, matrices[i].rows, matrices[i].cols, true));
+        if (!gyre_role_present(c->hp, role, layer)) continue;
+        gyre_role_shape(role, c->hp, &rows, &cols);
+        if (c->hp->kv_centre && gyre_role_is_cached(role)) GYRE_TRY(check_vector(c, role, layer, "centre", rows));
+        if (gyre_role_has_bias(c->hp, role, layer)) GYRE_TRY(check_vector(c, role, layer, "bias", rows));
+        if (gyre_roles[role].matrix) GYRE_TRY(check_matrix(c, role, layer));
+        else GYRE_TRY(check_vector(c, role, layer, "weight", cols));
     }
     return GYRE_OK;
 }
@@ -174,16 +162,17 @@ gyre_status gyre_model_check(const gyre_source *source, const struct gyre_hparam
         st = gyre_fail(err, GYRE_E_NOMEM, "cannot use model (%s): out of memory", source->path);
         goto done;
     }
-    GYRE_GO(check_matrix(&c, "token_embd.weight", hp->vocab, hp->width, false));
-    GYRE_GO(check_vector(&c, "output_norm.weight", hp->width));
-    if (!hp->tied) GYRE_GO(check_matrix(&c, "output.weight", hp->vocab, hp->width, false));
-    if (hp->has_rope_freqs) GYRE_GO(check_vector(&c, "rope_freqs.weight", hp->head_dim / 2));
+    GYRE_GO(check_matrix(&c, GYRE_ROLE_embedding, 0));
+    GYRE_GO(check_vector(&c, GYRE_ROLE_output_norm, 0, "weight", hp->width));
+    if (!hp->tied) GYRE_GO(check_matrix(&c, GYRE_ROLE_head, 0));
+    if (hp->has_rope_freqs) GYRE_GO(check_vector(&c, GYRE_ROLE_rope_freqs, 0, "weight", hp->head_dim / 2));
     for (uint32_t i = 0; i < hp->n_layers; i++) GYRE_GO(check_block(&c, i));
     for (uint64_t i = 0; i < source->n_tensors; i++) {
         if (c.known[i] || !strncmp(source->tensors[i].name, "gyre.", 5)) continue;
-        st = gyre_fail(err, GYRE_E_UNSUPPORTED,
-                       "cannot use model (%s): tensor %s has no place in a llama model of %u layers", source->path,
-                       gyre_show(source->tensors[i].name, strlen(source->tensors[i].name)).text, hp->n_layers);
+        st =
+            gyre_fail(err, GYRE_E_UNSUPPORTED,
+                      "cannot use model (%s): tensor %s has no place in a %s model of %u layers", source->path,
+                      gyre_show(source->tensors[i].name, strlen(source->tensors[i].name)).text, hp->arch, hp->n_layers);
         goto done;
     }
     st = check_values(&c);

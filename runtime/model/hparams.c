@@ -1,7 +1,7 @@
-// Reads and checks the hyper-parameters of a Llama-architecture model. Every number is range-checked here, so that
-// the graph and the loader may trust them; what the graph cannot do is refused by name.
-// The rotations of gyre-llama files are read by rotations.c.
+// Reads and checks the hyper-parameters that all architectures share. Every number is range-checked here, so that the graph and
+// the loader may trust them; what the graph cannot do is refused by name. The rest: rope.c, rotations.c, arch_*.c.
 #include "runtime/model/hparams_impl.h"
+#include "runtime/model/arch.h"
 
 #include "runtime/util/base.h"
 
@@ -54,11 +54,16 @@ static gyre_status read_arch(const gyre_source *source, struct gyre_hparams *hp,
     if (!arch)
         return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): general.architecture is missing",
                          gyre_source_path(source));
-    if (strcmp(arch, "llama") && strcmp(arch, "gyre-llama"))
-        return gyre_fail(err, GYRE_E_UNSUPPORTED,
-                         "cannot use model (%s): architecture \"%s\"; gyre runs llama and gyre-llama",
-                         gyre_source_path(source), gyre_show(arch, strlen(arch)).text);
+    hp->family = gyre_arch_find(arch, gyre_source_container(source));
+    if (!hp->family || strlen(arch) >= sizeof hp->arch) {
+        char known[128];
+        gyre_arch_list(known, sizeof known);
+        return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot use model (%s): architecture \"%s\"; gyre runs %s%s",
+                         gyre_source_path(source), gyre_show(arch, strlen(arch)).text, known,
+                         gyre_source_container(source) == GYRE_CONTAINER_GGUF ? ", and its own files of them" : "");
+    }
     strcpy(hp->arch, arch);
+    hp->full = !strncmp(arch, "gyre-", 5);
     return GYRE_OK;
 }
 
@@ -124,58 +129,23 @@ static gyre_status read_shapes(const gyre_source *source, struct gyre_hparams *h
         return gyre_fail(err, GYRE_E_UNSUPPORTED,
                          "cannot use model (%s): %s is %llu, the head size %u; gyre rotates whole heads only", path,
                          key, (unsigned long long)rope_dims, hp->head_dim);
-    GYRE_TRY(refuse_unless(source, hp, "expert_count", 0, "mixtures of experts", err));
-    return refuse_unless(source, hp, "attention.sliding_window", 0, "sliding windows", err);
+    const char *act = "silu"; // of config.json; GGUF's architectures imply theirs
+    gyre_hparam_key(hp, "hidden_act", key);
+    GYRE_TRY(gyre_source_string(source, key, &act, err));
+    if (strcmp(act, "silu"))
+        return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot use model (%s): hidden_act is %s; %s has silu", path,
+                         gyre_show(act, strlen(act)).text, hp->arch);
+    return refuse_unless(source, hp, "expert_count", 0, "mixtures of experts", err);
 }
 
-// As llama.cpp reads them: the factor stands in rope.scaling.factor or, in old files, in rope.scale_linear; without a
-// type it is linear, and the type "none" switches it off.
-static gyre_status read_scaling(const gyre_source *source, struct gyre_hparams *hp, gyre_error *err)
+gyre_status gyre_hparams_cap_window(const gyre_source *source, struct gyre_hparams *hp, gyre_error *err)
 {
     char key[96];
-    const char *type = "linear";
-    double attention = 1;
-    hp->rope_factor = hp->rope_low_freq = hp->rope_high_freq = 1;
-    hp->has_rope_freqs = gyre_source_tensor(source, "rope_freqs.weight") != NULL;
-    gyre_hparam_key(hp, "rope.scale_linear", key);
-    GYRE_TRY(gyre_hparam_f64(source, key, true, 0, 1e6, &hp->rope_factor, err));
-    gyre_hparam_key(hp, "rope.scaling.factor", key);
-    GYRE_TRY(gyre_hparam_f64(source, key, true, 0, 1e6, &hp->rope_factor, err));
-    if (hp->rope_factor == 0) hp->rope_factor = 1; // what some writers put for "none"
-    gyre_hparam_key(hp, "rope.scaling.attn_factor", key);
-    GYRE_TRY(gyre_hparam_f64(source, key, true, 1, 1, &attention, err));
-    gyre_hparam_key(hp, "rope.scaling.type", key);
-    GYRE_TRY(gyre_source_string(source, key, &type, err));
-    if (!strcmp(type, "none")) {
-        hp->rope_factor = 1;
-        return GYRE_OK;
-    }
-    if (!strcmp(type, "linear")) hp->rope_scaling = hp->rope_factor == 1 ? GYRE_ROPE_NONE : GYRE_ROPE_LINEAR;
-    else if (!strcmp(type, "llama3")) hp->rope_scaling = GYRE_ROPE_LLAMA3;
-    else
-        return gyre_fail(err, GYRE_E_UNSUPPORTED,
-                         "cannot use model (%s): %s is \"%s\"; gyre does none, linear and llama3",
-                         gyre_source_path(source), key, gyre_show(type, strlen(type)).text);
-    if (hp->rope_factor < 1e-3)
-        return gyre_fail(err, GYRE_E_UNSUPPORTED,
-                         "cannot use model (%s): its RoPE scaling factor is %g; gyre supports 0.001 to 1e+06",
-                         gyre_source_path(source), hp->rope_factor);
-    if (hp->rope_scaling != GYRE_ROPE_LLAMA3) return GYRE_OK;
-    gyre_hparam_key(hp, "rope.scaling.factor", key);
-    GYRE_TRY(gyre_hparam_f64(source, key, false, 1e-3, 1e6, &hp->rope_factor, err));
-    if (hp->has_rope_freqs)
-        return gyre_fail(err, GYRE_E_FORMAT,
-                         "cannot use model (%s): both llama3 scaling keys and a rope_freqs.weight tensor",
-                         gyre_source_path(source));
-    gyre_hparam_key(hp, "rope.scaling.low_freq_factor", key);
-    GYRE_TRY(gyre_hparam_f64(source, key, false, 1e-3, 1e6, &hp->rope_low_freq, err));
-    gyre_hparam_key(hp, "rope.scaling.high_freq_factor", key);
-    GYRE_TRY(gyre_hparam_f64(source, key, false, 1e-3, 1e6, &hp->rope_high_freq, err));
-    if (hp->rope_high_freq <= hp->rope_low_freq)
-        return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): %s is %g, not above the low factor %g",
-                         gyre_source_path(source), key, hp->rope_high_freq, hp->rope_low_freq);
-    gyre_hparam_key(hp, "rope.scaling.original_context_length", key);
-    return gyre_hparam_f64(source, key, false, 1, 1e9, &hp->rope_original_context, err);
+    uint32_t window = 0;
+    gyre_hparam_key(hp, "attention.sliding_window", key);
+    GYRE_TRY(gyre_hparam_u32(source, key, true, 0, UINT32_MAX, &window, err));
+    if (window) hp->context = GYRE_MIN(hp->context, window);
+    return GYRE_OK;
 }
 
 // What gyre's own files add, in both profiles.
@@ -205,9 +175,13 @@ static gyre_status read_gyre_keys(const gyre_source *source, struct gyre_hparams
     if (g && (hp->width % g || hp->ffn % g || hp->heads * hp->head_dim % g))
         return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): groups of %u do not divide its widths %u and %u",
                          path, g, hp->width, hp->ffn);
-    if (strcmp(hp->arch, "gyre-llama")) return GYRE_OK;
+    if (!hp->full) return GYRE_OK;
     uint32_t version;
-    GYRE_TRY(gyre_hparam_u32(source, "gyre.version", false, 1, 1, &version, err));
+    GYRE_TRY(gyre_hparam_u32(source, "gyre.version", false, 1, GYRE_FILE_VERSION, &version, err));
+    if (version < hp->family->version)
+        return gyre_fail(err, GYRE_E_FORMAT,
+                         "cannot use model (%s): gyre.version is %u, which knows no %s; it is %u there", path, version,
+                         hp->arch, hp->family->version);
     bool found;
     GYRE_TRY(gyre_source_bool(source, "gyre.rope_interleaved", &hp->rope_interleaved, &found, err));
     if (!found) return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): gyre.rope_interleaved is missing", path);
@@ -229,29 +203,12 @@ gyre_status gyre_hparams_read(const gyre_source *source, struct gyre_hparams *hp
     hp->rope_base = 10000;
     gyre_hparam_key(hp, "rope.freq_base", key);
     GYRE_GO(gyre_hparam_f64(source, key, true, 1, 1e12, &hp->rope_base, err));
-    GYRE_GO(read_scaling(source, hp, err));
-    hp->rope_interleaved = gyre_source_container(source) == GYRE_CONTAINER_GGUF;
-    hp->tied = gyre_source_tensor(source, "output.weight") == NULL;
+    GYRE_GO(gyre_rope_read(source, hp, err));
+    hp->rope_interleaved = hp->family->paired_rows && gyre_source_container(source) == GYRE_CONTAINER_GGUF;
+    hp->tied = gyre_role_tensor(source, GYRE_ROLE_head, 0, "weight", NULL) == NULL;
+    if (hp->family->read) GYRE_GO(hp->family->read(source, hp, err));
     GYRE_GO(read_gyre_keys(source, hp, err));
 done:
     if (st != GYRE_OK) gyre_hparams_free(hp);
     return st;
-}
-
-void gyre_rope_freqs(const struct gyre_hparams *hp, const float *divisors, float *out)
-{
-    const uint32_t n = hp->head_dim / 2;
-    const double two_pi = 6.28318530717958647692;
-    for (uint32_t i = 0; i < n; i++) {
-        double f = pow(hp->rope_base, -2.0 * i / hp->head_dim);
-        if (hp->rope_scaling == GYRE_ROPE_LINEAR) f /= hp->rope_factor;
-        if (hp->rope_scaling == GYRE_ROPE_LLAMA3) {
-            // Long waves are stretched, short ones kept, those between blended.
-            const double turns = hp->rope_original_context * f / two_pi;
-            double keep = (turns - hp->rope_low_freq) / (hp->rope_high_freq - hp->rope_low_freq);
-            keep = GYRE_MAX(0.0, GYRE_MIN(1.0, keep));
-            f = keep * f + (1 - keep) * f / hp->rope_factor;
-        }
-        out[i] = (float)(divisors ? f / divisors[i] : f);
-    }
 }

@@ -1,5 +1,5 @@
-// Reads a Hugging Face model directory: config.json becomes GGUF's metadata keys (hf_config.c), safetensors tensors get
-// GGUF's names (hf_names.c), and the small files that a tokenizer is made of are kept as texts for runtime/text.
+// Reads a Hugging Face model directory: config.json becomes GGUF's metadata keys (hf_config.c), tensors keep their
+// names (runtime/model/roles.def knows them), and the small files that a tokenizer is made of are kept as texts for runtime/text.
 #include "runtime/source/hf.h"
 
 #include "runtime/util/base.h"
@@ -13,13 +13,19 @@
 
 enum { MAX_JSON = 64 << 20, MAX_TOKENIZER = 256 << 20 };
 
+// Tensors that carry nothing: a buffer that old checkpoints store, and the head of a tied model.
+static bool is_ignored(const char *name, bool tied)
+{
+    const char *tail = ".rotary_emb.inv_freq";
+    const size_t n = strlen(name), m = strlen(tail);
+    return (n > m && !strcmp(name + n - m, tail)) || (tied && !strcmp(name, "lm_head.weight"));
+}
+
 gyre_status gyre_hf_add_tensor(gyre_source *source, const struct gyre_tensor *tensor, const char *name, uint64_t bytes,
                                const char *path, gyre_error *err)
 {
-    char translated[96];
-    if (gyre_hf_ignored(name, source->hf_tied)) return GYRE_OK;
-    const char *use = gyre_hf_translate(name, translated) ? translated : name;
-    GYRE_TRY(gyre_source_add_tensor(source, tensor, (struct gyre_string){use, strlen(use)}, err));
+    if (is_ignored(name, source->hf_tied)) return GYRE_OK;
+    GYRE_TRY(gyre_source_add_tensor(source, tensor, (struct gyre_string){name, strlen(name)}, err));
     const uint64_t due = source->tensors[source->n_tensors - 1].bytes;
     if (due == bytes) return GYRE_OK;
     return gyre_fail(
@@ -74,7 +80,7 @@ static gyre_status read_shards(gyre_source *source, const json_t *index, gyre_er
 {
     gyre_status st = GYRE_OK;
     struct gyre_strmap seen = {0};
-    char path[PATH_MAX], translated[96];
+    char path[PATH_MAX];
     const char *tensor;
     json_t *shard;
     json_t *map = json_object_get(index, "weight_map");
@@ -101,8 +107,7 @@ static gyre_status read_shards(gyre_source *source, const json_t *index, gyre_er
     }
     json_object_foreach(map, tensor, shard)
     {
-        const char *name = gyre_hf_translate(tensor, translated) ? translated : tensor;
-        if (gyre_hf_ignored(tensor, source->hf_tied) || gyre_source_tensor(source, name)) continue;
+        if (is_ignored(tensor, source->hf_tied) || gyre_source_tensor(source, tensor)) continue;
         st = gyre_fail(err, GYRE_E_FORMAT,
                        "cannot read model (%s): tensor \"%s\" of the safetensors index is in no shard", source->path,
                        gyre_show(tensor, strlen(tensor)).text);
@@ -159,7 +164,7 @@ gyre_status gyre_hf_read(gyre_source *source, gyre_error *err)
     GYRE_GO(gyre_hf_bool(source, config, "tie_word_embeddings", &source->hf_tied, err));
     const bool untied = json_is_false(json_object_get(config, "tie_word_embeddings"));
     GYRE_GO(read_tensors(source, err));
-    if (untied && !gyre_source_tensor(source, "output.weight"))
+    if (untied && !gyre_source_tensor(source, "lm_head.weight"))
         st = gyre_fail(
             err, GYRE_E_FORMAT,
             "cannot use model (%s): tensor lm_head.weight is missing, and config.json says that it is not tied",

@@ -1,17 +1,32 @@
-// config.json as GGUF's metadata keys. Only the plain Llama architecture; whatever would compute something else
-// (biases, other activations, other scalings, quantized checkpoints) is refused by name. Both spellings of the RoPE
-// fields (transformers 4 and 5) are read.
+// config.json as GGUF's metadata keys, under its model_type. Whether there is an architecture for that, and whether its tensors
+// fit, is found out in runtime/model; what would compute something else without showing in the tensors (other activations,
+// other scalings, quantized checkpoints) is refused here by name. Both spellings of the RoPE fields (transformers 4 and 5)
+// are read.
 #include "runtime/source/hf.h"
 
 #include "runtime/util/base.h"
 
+#include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 struct config {
     gyre_source *source;
     const json_t *json;
+    const char *type; // model_type
     gyre_error *err;
 };
+
+// "TYPE.NAME"; the source copies keys.
+struct key {
+    char text[96];
+};
+static struct key key_of(const struct config *c, const char *name)
+{
+    struct key key;
+    snprintf(key.text, sizeof key.text, "%s.%s", c->type, name);
+    return key;
+}
 
 static gyre_status put(struct config *c, const char *key, gyre_meta_type type, const void *value, uint64_t bytes)
 {
@@ -43,7 +58,7 @@ static gyre_status put_count(struct config *c, const char *field, const char *ke
         return gyre_fail(c->err, GYRE_E_FORMAT, "cannot read model (%s/config.json): %s is no whole number below 2^32",
                          c->source->path, field);
     const uint32_t v = (uint32_t)real;
-    return put(c, key, GYRE_META_U32, &v, 4);
+    return put(c, key_of(c, key).text, GYRE_META_U32, &v, 4);
 }
 
 static gyre_status put_real(struct config *c, const json_t *object, const char *field, const char *key, bool *found)
@@ -55,7 +70,7 @@ static gyre_status put_real(struct config *c, const json_t *object, const char *
                          field);
     const float v = (float)json_number_value(value);
     if (found) *found = true;
-    return put(c, key, GYRE_META_F32, &v, 4);
+    return put(c, key_of(c, key).text, GYRE_META_F32, &v, 4);
 }
 
 gyre_status gyre_hf_bool(const gyre_source *source, const json_t *json, const char *field, bool *out, gyre_error *err)
@@ -89,7 +104,7 @@ static gyre_status read_text(struct config *c, const char *field, const char **o
 
 static gyre_status check_features(struct config *c)
 {
-    static const char *const biases[] = {"attention_bias", "mlp_bias"};
+    static const char *const biases[] = {"attention_bias", "mlp_bias"}; // on all linears of a kind
     const char *type = NULL, *act = "silu";
     const json_t *quantized = json_object_get(c->json, "quantization_config");
     const json_t *partial = json_object_get(c->json, "partial_rotary_factor");
@@ -98,8 +113,8 @@ static gyre_status check_features(struct config *c)
     if (!type)
         return gyre_fail(c->err, GYRE_E_FORMAT, "cannot read model (%s/config.json): model_type is missing",
                          c->source->path);
-    if (strcmp(type, "llama")) return refuse(c, "model_type", type, "llama");
-    if (strcmp(act, "silu")) return refuse(c, "hidden_act", act, "silu");
+    c->type = type;
+    if (strcmp(act, "silu")) GYRE_TRY(put_string(c, key_of(c, "hidden_act").text, act)); // an architecture may know it
     for (size_t i = 0; i < GYRE_COUNT(biases); i++) {
         bool on = false;
         GYRE_TRY(gyre_hf_bool(c->source, c->json, biases[i], &on, c->err));
@@ -111,6 +126,19 @@ static gyre_status check_features(struct config *c)
     return GYRE_OK;
 }
 
+// transformers gives the whole factor of q and k, GGUF what goes beside YaRN's own 0.1 ln(factor) + 1.
+static gyre_status put_attention_factor(struct config *c, const json_t *rope, const char *type)
+{
+    const json_t *value = json_object_get(rope, "attention_factor");
+    if (!value || json_is_null(value)) return GYRE_OK;
+    const double whole = json_number_value(value), factor = json_number_value(json_object_get(rope, "factor"));
+    if (!json_is_number(value) || (strcmp(type, "yarn") && whole != 1))
+        return refuse(c, "attention_factor", "not 1", "1, or another with yarn");
+    const float beside = (float)(whole / (factor > 1 ? 0.1 * log(factor) + 1 : 1));
+    return strcmp(type, "yarn") ? GYRE_OK
+                                : put(c, key_of(c, "rope.scaling.attn_factor").text, GYRE_META_F32, &beside, 4);
+}
+
 static gyre_status put_rope(struct config *c)
 {
     // transformers 5 writes rope_parameters with the base inside, 4 writes rope_scaling beside rope_theta.
@@ -120,12 +148,12 @@ static gyre_status put_rope(struct config *c)
     if (rope && !json_is_null(rope) && !json_is_object(rope))
         return gyre_fail(c->err, GYRE_E_FORMAT, "cannot read model (%s/config.json): the rope parameters are no object",
                          c->source->path);
-    GYRE_TRY(put_real(c, rope, "rope_theta", "llama.rope.freq_base", &base));
-    if (!base) GYRE_TRY(put_real(c, c->json, "rope_theta", "llama.rope.freq_base", &base));
-    static const char *const neutral[] = {"attention_factor", "partial_rotary_factor"};
+    GYRE_TRY(put_real(c, rope, "rope_theta", "rope.freq_base", &base));
+    if (!base) GYRE_TRY(put_real(c, c->json, "rope_theta", "rope.freq_base", &base));
+    static const char *const neutral[] = {"mscale", "mscale_all_dim", "truncate", "partial_rotary_factor"};
     for (size_t i = 0; i < GYRE_COUNT(neutral); i++) {
         const json_t *value = json_object_get(rope, neutral[i]);
-        if (value && !json_is_null(value) && (!json_is_number(value) || json_number_value(value) != 1))
+        if (value && !json_is_null(value) && !json_is_true(value) && json_number_value(value) != 1)
             return refuse(c, neutral[i], "not 1", "1");
     }
     const json_t *type = json_object_get(rope, "rope_type"), *alone = json_object_get(rope, "factor");
@@ -138,17 +166,20 @@ static gyre_status put_rope(struct config *c)
                          c->source->path);
     const char *name = json_string_value(type);
     if (!strcmp(name, "default")) return GYRE_OK;
-    if (strcmp(name, "linear") && strcmp(name, "llama3"))
-        return refuse(c, "rope type", name, "default, linear and llama3");
+    if (strcmp(name, "linear") && strcmp(name, "llama3") && strcmp(name, "yarn"))
+        return refuse(c, "rope type", name, "default, linear, llama3 and yarn");
     bool factor = false;
-    GYRE_TRY(put_string(c, "llama.rope.scaling.type", name));
-    GYRE_TRY(put_real(c, rope, "factor", "llama.rope.scaling.factor", &factor));
+    GYRE_TRY(put_string(c, key_of(c, "rope.scaling.type").text, name));
+    GYRE_TRY(put_real(c, rope, "factor", "rope.scaling.factor", &factor));
     if (!factor)
         return gyre_fail(c->err, GYRE_E_FORMAT, "cannot read model (%s/config.json): rope_scaling.factor is missing",
                          c->source->path);
-    GYRE_TRY(put_real(c, rope, "low_freq_factor", "llama.rope.scaling.low_freq_factor", NULL));
-    GYRE_TRY(put_real(c, rope, "high_freq_factor", "llama.rope.scaling.high_freq_factor", NULL));
-    return put_real(c, rope, "original_max_position_embeddings", "llama.rope.scaling.original_context_length", NULL);
+    GYRE_TRY(put_real(c, rope, "low_freq_factor", "rope.scaling.low_freq_factor", NULL));
+    GYRE_TRY(put_real(c, rope, "high_freq_factor", "rope.scaling.high_freq_factor", NULL));
+    GYRE_TRY(put_real(c, rope, "beta_fast", "rope.scaling.yarn_beta_fast", NULL));
+    GYRE_TRY(put_real(c, rope, "beta_slow", "rope.scaling.yarn_beta_slow", NULL));
+    GYRE_TRY(put_attention_factor(c, rope, name));
+    return put_real(c, rope, "original_max_position_embeddings", "rope.scaling.original_context_length", NULL);
 }
 
 gyre_status gyre_hf_config(gyre_source *source, const json_t *json, gyre_error *err)
@@ -156,21 +187,24 @@ gyre_status gyre_hf_config(gyre_source *source, const json_t *json, gyre_error *
     static const struct {
         const char *field, *key;
     } counts[] = {
-        {"num_hidden_layers", "llama.block_count"},
-        {"hidden_size", "llama.embedding_length"},
-        {"intermediate_size", "llama.feed_forward_length"},
-        {"num_attention_heads", "llama.attention.head_count"},
-        {"num_key_value_heads", "llama.attention.head_count_kv"},
-        {"head_dim", "llama.attention.key_length"},
-        {"head_dim", "llama.attention.value_length"},
-        {"head_dim", "llama.rope.dimension_count"},
-        {"vocab_size", "llama.vocab_size"},
-        {"max_position_embeddings", "llama.context_length"},
+        {"num_hidden_layers", "block_count"},
+        {"hidden_size", "embedding_length"},
+        {"intermediate_size", "feed_forward_length"},
+        {"num_attention_heads", "attention.head_count"},
+        {"num_key_value_heads", "attention.head_count_kv"},
+        {"head_dim", "attention.key_length"},
+        {"head_dim", "attention.value_length"},
+        {"head_dim", "rope.dimension_count"},
+        {"vocab_size", "vocab_size"},
+        {"max_position_embeddings", "context_length"},
     };
-    struct config at = {source, json, err}, *const c = &at;
+    struct config at = {source, json, NULL, err}, *const c = &at;
     GYRE_TRY(check_features(c));
-    GYRE_TRY(put_string(c, "general.architecture", "llama"));
+    GYRE_TRY(put_string(c, "general.architecture", c->type));
     for (size_t i = 0; i < GYRE_COUNT(counts); i++) GYRE_TRY(put_count(c, counts[i].field, counts[i].key));
-    GYRE_TRY(put_real(c, c->json, "rms_norm_eps", "llama.attention.layer_norm_rms_epsilon", NULL));
+    GYRE_TRY(put_real(c, c->json, "rms_norm_eps", "attention.layer_norm_rms_epsilon", NULL));
+    bool window = true;
+    GYRE_TRY(gyre_hf_bool(source, json, "use_sliding_window", &window, err));
+    if (window) GYRE_TRY(put_count(c, "sliding_window", "attention.sliding_window"));
     return put_rope(c);
 }

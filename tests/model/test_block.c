@@ -1,6 +1,7 @@
 // The taps of a block: each against the one before it and the weights, composed here in double; the whole block from its
 // taps; new weights under kept graphs; what is refused. Where a device is missing its tests are skipped, unless
 // GYRE_TEST_REQUIRE names its backend.
+#include "runtime/model/arch.h"
 #include "runtime/core/hadamard.h"
 #include "quantizer/round/rtn.h"
 #include "runtime/model/block.h"
@@ -70,18 +71,19 @@ static void weights_make(const struct shape *s, uint64_t seed, struct weights *w
 {
     struct gyre_rng rng = gyre_rng_seed(seed);
     uint32_t out[LINEARS], in[LINEARS];
-    *w = (struct weights){.given = {.attn_norm = w->attn_norm, .ffn_norm = w->ffn_norm}};
+    *w = (struct weights){0};
+    w->given.vector[GYRE_ROLE_attn_norm] = w->attn_norm;
+    w->given.vector[GYRE_ROLE_ffn_norm] = w->ffn_norm;
     sizes(s, out, in);
     for (int i = 0; i < D; i++) w->attn_norm[i] = 1 + 0.3f * bell(&rng), w->ffn_norm[i] = 1 + 0.3f * bell(&rng);
-    struct gyre_block_linear *const to[LINEARS] = {&w->given.q,    &w->given.k,  &w->given.v,   &w->given.o,
-                                                   &w->given.gate, &w->given.up, &w->given.down};
+    struct gyre_block_linear *const to = w->given.linear;
     for (int i = 0; i < LINEARS; i++) {
         const size_t n = (size_t)out[i] * in[i];
         w->f[i] = malloc(n * sizeof(float));
         assert_non_null(w->f[i]);
         for (size_t j = 0; j < n; j++) w->f[i][j] = 1.5f * bell(&rng) / sqrtf((float)in[i]);
         if (s->wbits == 32) {
-            to[i]->f32 = w->f[i];
+            to[i].f32 = w->f[i];
             continue;
         }
         struct gyre_codes *c = &w->codes[i];
@@ -90,7 +92,7 @@ static void weights_make(const struct shape *s, uint64_t seed, struct weights *w
         assert_true(c->code && c->scale);
         assert_int_equal(gyre_rtn(w->f[i], out[i], in[i], c, NULL), GYRE_OK);
         gyre_codes_expand(c, out[i], in[i], w->f[i]);
-        *to[i] = (struct gyre_block_linear){.codes = c->code, .scales = c->scale, .bits = c->bits, .group = c->group};
+        to[i] = (struct gyre_block_linear){.codes = c->code, .scales = c->scale, .bits = c->bits, .group = c->group};
     }
 }
 
@@ -101,7 +103,9 @@ static void weights_free(struct weights *w)
 
 static struct gyre_hparams hparams_make(const struct shape *s)
 {
-    struct gyre_hparams hp = {.n_layers = 1,
+    struct gyre_hparams hp = {.family = &gyre_arch_llama,
+                              .rope_mscale = 1,
+                              .n_layers = 1,
                               .width = D,
                               .heads = HEADS,
                               .kv_heads = s->kv_heads,
@@ -266,20 +270,21 @@ static gyre_block *block_make(gyre_device *device, const struct gyre_hparams *hp
     return block;
 }
 
-static const uint32_t widths[GYRE_TAPS] = {D, Q, D, F};
+static const uint32_t widths[GYRE_PRODUCTS] = {D, Q, D, F};
 
 // Taps in an order in which none follows from the last call, the whole block between them.
 static void check_taps(gyre_block *block, const struct shape *s, const struct gyre_hparams *hp, const struct weights *w,
                        const float *x)
 {
-    static float tap[GYRE_TAPS][MAX_ROWS * WIDEST], y[MAX_ROWS * D];
+    static float tap[GYRE_PRODUCTS][MAX_ROWS * WIDEST], y[MAX_ROWS * D];
     static double want[MAX_ROWS * WIDEST], middle[MAX_ROWS * D];
-    static const int order[GYRE_TAPS + 1] = {GYRE_TAP_DOWN, GYRE_TAP_QKV, GYRE_TAPS, GYRE_TAP_GATE_UP, GYRE_TAP_O};
+    static const int order[GYRE_PRODUCTS + 1] = {GYRE_PRODUCT_down, GYRE_PRODUCT_qkv, GYRE_PRODUCTS,
+                                                 GYRE_PRODUCT_gate_up, GYRE_PRODUCT_o};
     gyre_error err = {0};
     for (size_t i = 0; i < GYRE_COUNT(order); i++) {
-        const gyre_tap at = (gyre_tap)order[i];
-        if (at == GYRE_TAPS ? gyre_block_run(block, x, s->rows, y, &err)
-                            : gyre_block_tap(block, x, s->rows, at, tap[at], &err))
+        const gyre_product at = (gyre_product)order[i];
+        if (at == GYRE_PRODUCTS ? gyre_block_run(block, x, s->rows, y, &err)
+                                : gyre_block_tap(block, x, s->rows, at, tap[at], &err))
             fail_msg("%s", err.message);
     }
     for (uint32_t r = 0; r < s->rows; r++) {
@@ -287,17 +292,17 @@ static void check_taps(gyre_block *block, const struct shape *s, const struct gy
         for (size_t i = 0; i < D; i++) in[i] = (double)x[r * D + i];
         norm(in, w->attn_norm, want + (size_t)r * D);
     }
-    expect("q,k,v's input", s, tap[GYRE_TAP_QKV], want, D);
-    compose_o(s, hp, w, tap[GYRE_TAP_QKV], want);
-    expect("o's input", s, tap[GYRE_TAP_O], want, Q);
-    compose_middle(s, w, x, tap[GYRE_TAP_O], middle);
+    expect("q,k,v's input", s, tap[GYRE_PRODUCT_qkv], want, D);
+    compose_o(s, hp, w, tap[GYRE_PRODUCT_qkv], want);
+    expect("o's input", s, tap[GYRE_PRODUCT_o], want, Q);
+    compose_middle(s, w, x, tap[GYRE_PRODUCT_o], middle);
     for (uint32_t r = 0; r < s->rows; r++) norm(middle + (size_t)r * D, w->ffn_norm, want + (size_t)r * D);
-    expect("gate's and up's input", s, tap[GYRE_TAP_GATE_UP], want, D);
-    compose_down(s, hp, w, tap[GYRE_TAP_GATE_UP], want);
-    expect("down's input", s, tap[GYRE_TAP_DOWN], want, F);
+    expect("gate's and up's input", s, tap[GYRE_PRODUCT_gate_up], want, D);
+    compose_down(s, hp, w, tap[GYRE_PRODUCT_gate_up], want);
+    expect("down's input", s, tap[GYRE_PRODUCT_down], want, F);
     for (uint32_t r = 0; r < s->rows; r++) {
         double h[F];
-        read_tap(tap[GYRE_TAP_DOWN] + (size_t)r * F, F, s, h);
+        read_tap(tap[GYRE_PRODUCT_down] + (size_t)r * F, F, s, h);
         multiply(h, w->f[W_DOWN], D, F, want + (size_t)r * D);
         for (size_t i = 0; i < D; i++) want[r * D + i] += middle[r * D + i];
     }
@@ -344,10 +349,10 @@ static void graphs_follow_rows_and_memory(void **state)
     weights_make(&same, 1, &floats); // what the codes were rounded from
     gyre_block *block = block_make(device, &hp, coded);
     assert_int_equal(gyre_block_load(block, &codes.given, NULL), GYRE_OK);
-    for (int t = 0; t < GYRE_TAPS; t++) {
-        const gyre_tap tap = (gyre_tap)t;
+    for (int t = 0; t < GYRE_PRODUCTS; t++) {
+        const gyre_product tap = (gyre_product)t;
         const size_t bytes = 5 * sizeof(float) * widths[t];
-        assert_int_equal(gyre_tap_width(&hp, tap), widths[t]);
+        assert_int_equal(gyre_product_width(tap, &hp), widths[t]);
         assert_int_equal(gyre_block_tap(block, x, 11, tap, more, NULL), GYRE_OK);
         assert_int_equal(gyre_block_tap(block, x, 5, tap, fewer, NULL), GYRE_OK);
         double as_double[5 * WIDEST];
@@ -360,7 +365,7 @@ static void graphs_follow_rows_and_memory(void **state)
     static float down[5 * F];
     memcpy(down, fewer, sizeof down);
     assert_int_equal(gyre_block_load(block, &floats.given, NULL), GYRE_OK);
-    assert_int_equal(gyre_block_tap(block, x, 5, GYRE_TAP_DOWN, again, NULL), GYRE_OK);
+    assert_int_equal(gyre_block_tap(block, x, 5, GYRE_PRODUCT_down, again, NULL), GYRE_OK);
     double as_double[5 * F];
     for (size_t i = 0; i < 5 * F; i++) as_double[i] = (double)down[i];
     const double e = nmse(again, as_double, 5 * F);
@@ -382,15 +387,15 @@ static void refusals(void **state)
     gyre_error err = {0};
     weights_make(s, 3, &w);
     gyre_block *block = block_make(device, &hp, s);
-    assert_int_equal(gyre_block_tap(block, x, 1, GYRE_TAP_QKV, y, &err), GYRE_E_INVALID);
+    assert_int_equal(gyre_block_tap(block, x, 1, GYRE_PRODUCT_qkv, y, &err), GYRE_E_INVALID);
     assert_non_null(strstr(err.message, "no weights"));
     assert_int_equal(gyre_block_load(block, &w.given, &err), GYRE_OK);
-    assert_int_equal(gyre_block_tap(block, x, 0, GYRE_TAP_QKV, y, &err), GYRE_E_INVALID);
-    assert_int_equal(gyre_block_tap(block, x, MAX_ROWS + 1, GYRE_TAP_QKV, y, &err), GYRE_E_INVALID);
+    assert_int_equal(gyre_block_tap(block, x, 0, GYRE_PRODUCT_qkv, y, &err), GYRE_E_INVALID);
+    assert_int_equal(gyre_block_tap(block, x, MAX_ROWS + 1, GYRE_PRODUCT_qkv, y, &err), GYRE_E_INVALID);
     assert_non_null(strstr(err.message, "38 rows, it was made for 1..37"));
-    assert_int_equal(gyre_block_tap(block, x, 1, GYRE_TAPS, y, &err), GYRE_E_INVALID);
+    assert_int_equal(gyre_block_tap(block, x, 1, GYRE_PRODUCTS, y, &err), GYRE_E_INVALID);
     assert_non_null(strstr(err.message, "no tap 4"));
-    assert_int_equal(gyre_block_tap(block, x, 1, GYRE_TAP_QKV, y, &err), GYRE_OK); // and still works
+    assert_int_equal(gyre_block_tap(block, x, 1, GYRE_PRODUCT_qkv, y, &err), GYRE_OK); // and still works
     gyre_block_destroy(block);
     weights_free(&w);
     hparams_free(&hp);

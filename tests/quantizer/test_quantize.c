@@ -64,19 +64,19 @@ static double bound(uint32_t wbits, int32_t group)
 static void check_linears(const gyre_source *in, const gyre_source *out, const struct gyre_rotator *r,
                           const struct gyre_hparams *hp, double limit)
 {
-    char name[64], norm[64];
+    char name[64];
     for (uint32_t l = 0; l < hp->n_layers; l++)
-        for (int s = 0; s < GYRE_SITES; s++) {
+        for (int s = 0; s < GYRE_LINEARS; s++) {
             uint64_t rows, cols;
             double gain[256] = {0};
-            gyre_site_name((gyre_site)s, l, name);
-            gyre_site_shape((gyre_site)s, hp, &rows, &cols);
-            if (gyre_site_norm_name((gyre_site)s, l, norm))
-                gyre_tensor_rows_f64(gyre_source_tensor(in, norm), 0, 1, gain);
+            gyre_role_name((gyre_role)s, l, "weight", name);
+            gyre_role_shape((gyre_role)s, hp, &rows, &cols);
+            const gyre_role norm = gyre_products[gyre_roles[s].product].norm;
+            if (norm != GYRE_ROLE_none) gyre_tensor_rows_f64(gyre_role_tensor(in, norm, l, "weight", NULL), 0, 1, gain);
             double *w = malloc(rows * cols * sizeof *w);
             float *want = malloc(rows * cols * sizeof *want), *got = expanded(out, name);
             gyre_tensor_rows_f64(gyre_source_tensor(in, name), 0, rows, w);
-            assert_int_equal(gyre_rotate_linear(r, (gyre_site)s, l, gain, w, NULL), GYRE_OK);
+            assert_int_equal(gyre_rotate_linear(r, (gyre_role)s, l, gain, w, NULL), GYRE_OK);
             for (uint64_t i = 0; i < rows * cols; i++) want[i] = (float)w[i];
             const double error = gyre_relative_error(want, got, NULL, rows, cols);
             if (!(error <= limit)) fail_msg("%s: error %g, allowed %g", name, error, limit);

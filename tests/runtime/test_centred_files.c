@@ -189,9 +189,13 @@ static void model_close(struct model *m)
 static struct gyre_block_weights weights_of(const struct model *m, uint32_t layer)
 {
     float *const *w = m->block[layer];
-    return (struct gyre_block_weights){{.f32 = w[0]}, {.f32 = w[1]}, {.f32 = w[2]}, {.f32 = w[3]},
-                                       {.f32 = w[4]}, {.f32 = w[5]}, {.f32 = w[6]}, w[7],
-                                       w[8],          w[9],          w[10]};
+    struct gyre_block_weights out = {0};
+    for (int r = 0; r < GYRE_LINEARS; r++) out.linear[r].f32 = w[r];
+    out.vector[GYRE_ROLE_attn_norm] = w[7];
+    out.vector[GYRE_ROLE_ffn_norm] = w[8];
+    out.centre[GYRE_ROLE_k] = w[9];
+    out.centre[GYRE_ROLE_v] = w[10];
+    return out;
 }
 
 static struct gyre_block_options options_of(const struct model *m, uint32_t kv)
@@ -288,10 +292,10 @@ static void blocks_take_and_drop_centres(void **state)
         assert_int_equal(gyre_block_create(device, &m.hp, &o, &kept, &err), GYRE_OK);
         for (int step = 0; step < 6; step++) {
             struct gyre_block_weights w = weights_of(&m, 0);
-            if (step == 0 || step == 5) w.k_centre = w.v_centre = NULL;
-            if (step == 2) w.k_centre = m.block[1][9], w.v_centre = m.block[1][10];
-            if (step == 3) w.k_centre = NULL;
-            if (step == 4) w.v_centre = NULL;
+            if (step == 0 || step == 5) w.centre[GYRE_ROLE_k] = w.centre[GYRE_ROLE_v] = NULL;
+            if (step == 2) w.centre[GYRE_ROLE_k] = m.block[1][9], w.centre[GYRE_ROLE_v] = m.block[1][10];
+            if (step == 3) w.centre[GYRE_ROLE_k] = NULL;
+            if (step == 4) w.centre[GYRE_ROLE_v] = NULL;
             assert_int_equal(gyre_block_create(device, &m.hp, &o, &new, &err), GYRE_OK);
             if (gyre_block_load(kept, &w, &err) || gyre_block_run(kept, x, ROWS, again, &err))
                 fail_msg("%s", err.message);
@@ -332,7 +336,7 @@ static void the_host_block_agrees(void **state)
         if (gyre_block_load(block, &w, &err) || gyre_block_run(block, x, ROWS, y, &err) ||
             gyre_host_block_run(h, &w, host, ROWS, &err))
             fail_msg("%s", err.message);
-        w.k_centre = w.v_centre = NULL;
+        w.centre[GYRE_ROLE_k] = w.centre[GYRE_ROLE_v] = NULL;
         if (gyre_host_block_run(h, &w, bare, ROWS, &err)) fail_msg("%s", err.message);
         const double same = distance(host, y, ROWS * D), effect = distance(bare, host, ROWS * D);
         print_message("kv %u: host and device %.2g apart, with and without centres %.2g\n", kv, same, effect);

@@ -315,7 +315,7 @@ static void lying_hyper_parameters(void **state)
     } cases[] = {
         {"llama.block_count", 0, GYRE_E_UNSUPPORTED, "llama.block_count is 0"},
         {"llama.block_count", 1 << 30, GYRE_E_UNSUPPORTED, "1 to 512"},
-        {"llama.block_count", 3, GYRE_E_FORMAT, "blk.2.attn_norm.weight is missing"},
+        {"llama.block_count", 3, GYRE_E_FORMAT, "blk.2.attn_q.weight is missing"},
         {"llama.block_count", 1, GYRE_E_UNSUPPORTED, "blk.1."},
         {"llama.embedding_length", 0, GYRE_E_UNSUPPORTED, "embedding_length"},
         {"llama.embedding_length", 72, GYRE_E_FORMAT, "token_embd.weight has shape"},
@@ -640,7 +640,7 @@ static void build_rotations(enum rotation_lie lie, struct bytes *b)
     put_meta_string(b, "general.architecture", "gyre-llama");
     for (size_t i = 0; i < GYRE_COUNT(counts); i++) put_meta_u32(b, counts[i].key, counts[i].value);
     put_meta_f32(b, "gyre-llama.attention.layer_norm_rms_epsilon", 1e-5f);
-    put_meta_u32(b, "gyre.version", lie == VERSION ? 2 : 1);
+    put_meta_u32(b, "gyre.version", lie == VERSION ? GYRE_FILE_VERSION + 1 : 1);
     put_meta_u32(b, "gyre.wgroup", lie == WGROUP ? 32 : 0);
     put_meta_u32(b, "gyre.act_bits", lie == BITS ? 5 : 8);
     put_meta_u32(b, "gyre.kv_bits", 4);

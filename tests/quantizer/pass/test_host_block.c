@@ -1,5 +1,6 @@
 // The host block between taps: several sequences at once are what each is alone, and its quantizers are those of
 // shaders/quantize.k.h and shaders/kv.k.h. test_summary holds the whole block against the device's.
+#include "runtime/model/arch.h"
 #include "quantizer/pass/host_block.h"
 #include "quantizer/transform/rotate.h"
 #include "runtime/util/half.h"
@@ -19,7 +20,7 @@ static float draw(struct gyre_rng *rng, double size) { return (float)(size * (gy
 struct fixture {
     struct gyre_hparams hp;
     struct gyre_block_weights w;
-    float norm[D], centre[2][KV * HD], *f32[GYRE_SITES];
+    float norm[D], centre[2][KV * HD], *f32[GYRE_LINEARS];
 };
 
 static void prepare(struct fixture *f, bool interleaved)
@@ -37,6 +38,8 @@ static void prepare(struct fixture *f, bool interleaved)
                                  .norm_eps = 1e-5f,
                                  .rope_base = 10000,
                                  .rope_factor = 1,
+                                 .family = &gyre_arch_llama,
+                                 .rope_mscale = 1,
                                  .rope_interleaved = interleaved,
                                  .act_clip = 1,
                                  .kv_clip = 1}};
@@ -45,36 +48,34 @@ static void prepare(struct fixture *f, bool interleaved)
     f->hp.rot.r3 = true;
     for (int i = 0; i < D; i++) f->norm[i] = 1 + draw(&rng, 1);
     for (int i = 0; i < 2 * KV * HD; i++) f->centre[i / (KV * HD)][i % (KV * HD)] = draw(&rng, 0.3);
-    struct gyre_block_linear *const part[GYRE_SITES] = {&f->w.q,    &f->w.k,  &f->w.v,   &f->w.o,
-                                                        &f->w.gate, &f->w.up, &f->w.down};
-    for (int s = 0; s < GYRE_SITES; s++) {
+    for (int s = 0; s < GYRE_LINEARS; s++) {
         uint64_t rows, cols;
-        gyre_site_shape((gyre_site)s, &f->hp, &rows, &cols);
+        gyre_role_shape((gyre_role)s, &f->hp, &rows, &cols);
         f->f32[s] = malloc(rows * cols * sizeof(float));
         for (uint64_t i = 0; i < rows * cols; i++) f->f32[s][i] = draw(&rng, 0.5);
-        part[s]->f32 = f->f32[s];
+        f->w.linear[s].f32 = f->f32[s];
     }
-    f->w.attn_norm = f->w.ffn_norm = f->norm;
-    f->w.k_centre = f->centre[0];
-    f->w.v_centre = f->centre[1];
+    f->w.vector[GYRE_ROLE_attn_norm] = f->w.vector[GYRE_ROLE_ffn_norm] = f->norm;
+    f->w.centre[GYRE_ROLE_k] = f->centre[0];
+    f->w.centre[GYRE_ROLE_v] = f->centre[1];
 }
 
 static void release(struct fixture *f)
 {
-    for (int s = 0; s < GYRE_SITES; s++) free(f->f32[s]);
+    for (int s = 0; s < GYRE_LINEARS; s++) free(f->f32[s]);
     gyre_hadamard_release(&f->hp.rot.r4);
     gyre_hadamard_release(&f->hp.rot.r3_had);
 }
 
 // All parts with the quantizers between them; x changes, tap[p] [rows, width] is kept.
 static void run(gyre_host_block *b, const struct fixture *f, const struct gyre_block_options *o, float *x,
-                uint32_t rows, uint32_t sequence, float tap[GYRE_TAPS][ROWS * F])
+                uint32_t rows, uint32_t sequence, float tap[GYRE_PRODUCTS][ROWS * F])
 {
-    for (uint32_t p = 0; p <= GYRE_TAPS; p++) {
-        float *const out = p < GYRE_TAPS ? tap[p] : NULL;
+    for (uint32_t p = 0; p <= GYRE_PRODUCTS; p++) {
+        float *const out = p < GYRE_PRODUCTS ? tap[p] : NULL;
         assert_int_equal(gyre_host_block_part(b, &f->w, p, x, p ? tap[p - 1] : NULL, rows, sequence, out, NULL),
                          GYRE_OK);
-        if (out) gyre_quantize_rows(out, rows, gyre_tap_width(&f->hp, (gyre_tap)p), o->act_bits, o->act_clip);
+        if (out) gyre_quantize_rows(out, rows, gyre_product_width((gyre_product)p, &f->hp), o->act_bits, o->act_clip);
     }
 }
 
@@ -97,7 +98,8 @@ static void sequences_do_not_see_each_other(void **state)
     } options[] = {{16, 16, true}, {16, 8, false}, {16, 4, true}};
     for (size_t k = 0; k < sizeof options / sizeof *options; k++) {
         static struct fixture f;
-        static float x[ROWS * D], y[ROWS * D], start[ROWS * D], tap[GYRE_TAPS][ROWS * F], alone[GYRE_TAPS][ROWS * F];
+        static float x[ROWS * D], y[ROWS * D], start[ROWS * D], tap[GYRE_PRODUCTS][ROWS * F],
+            alone[GYRE_PRODUCTS][ROWS * F];
         const struct gyre_block_options o = {
             .act_bits = options[k].act, .kv_bits = options[k].kv, .max_rows = ROWS, .act_clip = 1, .kv_clip = 1};
         struct gyre_rng rng = gyre_rng_seed(4);
@@ -109,8 +111,8 @@ static void sequences_do_not_see_each_other(void **state)
         for (uint32_t first = 0; first < ROWS; first += SEQUENCE) {
             const uint32_t n = ROWS - first < SEQUENCE ? ROWS - first : SEQUENCE;
             run(b, &f, &o, y + first * D, n, n, alone);
-            for (int p = 0; p < GYRE_TAPS; p++) {
-                const uint32_t width = gyre_tap_width(&f.hp, (gyre_tap)p);
+            for (int p = 0; p < GYRE_PRODUCTS; p++) {
+                const uint32_t width = gyre_product_width((gyre_product)p, &f.hp);
                 // A cache code may move where products round otherwise with other shapes.
                 close_to(tap[p] + first * width, alone[p], (uint64_t)n * width, o.kv_bits == 16 ? 1e-5 : 2e-2);
             }
@@ -127,7 +129,8 @@ static void sequences_do_not_see_each_other(void **state)
         gyre_error err = {0};
         assert_int_equal(gyre_host_block_part(b, &f.w, 0, x, NULL, ROWS + 1, 5, tap[0], &err), GYRE_E_INVALID);
         assert_int_equal(gyre_host_block_part(b, &f.w, 0, x, NULL, ROWS, 0, tap[0], &err), GYRE_E_INVALID);
-        assert_int_equal(gyre_host_block_part(b, &f.w, GYRE_TAPS + 1, x, NULL, ROWS, 5, tap[0], &err), GYRE_E_INVALID);
+        assert_int_equal(gyre_host_block_part(b, &f.w, GYRE_PRODUCTS + 1, x, NULL, ROWS, 5, tap[0], &err),
+                         GYRE_E_INVALID);
         gyre_host_block_destroy(b);
         release(&f);
     }

@@ -1,5 +1,6 @@
 // The closing summary's own arithmetic: its host block against the runtime's block, its divergence against the definition,
 // and what a whole run reports.
+#include "runtime/model/arch.h"
 #include "backends/backend.h"
 #include "quantizer/pass/host_block.h"
 #include "quantizer/transform/rotate.h"
@@ -47,6 +48,8 @@ static void host_block_is_the_runtimes_block(void **state)
     assert_int_equal(gyre_device_open("cpu", &(struct gyre_device_options){0}, &device, NULL), GYRE_OK);
     for (size_t i = 0; i < sizeof run / sizeof *run; i++) {
         struct gyre_hparams hp = {.arch = "llama",
+                                  .family = &gyre_arch_llama,
+                                  .rope_mscale = 1,
                                   .n_layers = 1,
                                   .width = D,
                                   .heads = HEADS,
@@ -70,15 +73,15 @@ static void host_block_is_the_runtimes_block(void **state)
         float norm[D], x[T * D], y[T * D];
         for (int j = 0; j < D; j++) norm[j] = 1 + unit(&seed);
         for (int j = 0; j < T * D; j++) x[j] = 2 * unit(&seed);
-        struct gyre_block_weights w = {.attn_norm = norm, .ffn_norm = norm};
-        struct gyre_block_linear *const part[GYRE_SITES] = {&w.q, &w.k, &w.v, &w.o, &w.gate, &w.up, &w.down};
-        for (int s = 0; s < GYRE_SITES; s++) {
+        struct gyre_block_weights w = {0};
+        w.vector[GYRE_ROLE_attn_norm] = w.vector[GYRE_ROLE_ffn_norm] = norm;
+        for (int s = 0; s < GYRE_LINEARS; s++) {
             uint64_t rows, cols;
-            gyre_site_shape((gyre_site)s, &hp, &rows, &cols);
+            gyre_role_shape((gyre_role)s, &hp, &rows, &cols);
             float *f = malloc(rows * cols * sizeof *f);
             for (uint64_t j = 0; j < rows * cols; j++) f[j] = 0.4f * unit(&seed);
             if (run[i].wbits == 32) {
-                part[s]->f32 = f;
+                w.linear[s].f32 = f;
                 continue;
             }
             struct gyre_codes c = {.bits = run[i].wbits,
@@ -86,7 +89,8 @@ static void host_block_is_the_runtimes_block(void **state)
                                    .code = malloc(rows * cols),
                                    .scale = malloc(rows * cols * 2)};
             assert_int_equal(gyre_rtn(f, rows, cols, &c, NULL), GYRE_OK);
-            *part[s] = (struct gyre_block_linear){.codes = c.code, .scales = c.scale, .bits = c.bits, .group = c.group};
+            w.linear[s] =
+                (struct gyre_block_linear){.codes = c.code, .scales = c.scale, .bits = c.bits, .group = c.group};
             free(f);
         }
         const struct gyre_block_options options = {
@@ -104,10 +108,10 @@ static void host_block_is_the_runtimes_block(void **state)
         if (!(d <= run[i].limit)) fail_msg("run %zu: %g, allowed %g", i, d, run[i].limit);
         gyre_block_destroy(block);
         gyre_host_block_destroy(host);
-        for (int s = 0; s < GYRE_SITES; s++) {
-            free((void *)(uintptr_t)part[s]->f32);
-            free((void *)(uintptr_t)part[s]->codes);
-            free((void *)(uintptr_t)part[s]->scales);
+        for (int s = 0; s < GYRE_LINEARS; s++) {
+            free((void *)(uintptr_t)w.linear[s].f32);
+            free((void *)(uintptr_t)w.linear[s].codes);
+            free((void *)(uintptr_t)w.linear[s].scales);
         }
         gyre_hadamard_release(&hp.rot.r4);
         gyre_hadamard_release(&hp.rot.r3_had);

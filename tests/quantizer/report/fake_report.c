@@ -52,9 +52,9 @@ void fake_report(struct fake_report *f)
     for (uint32_t l = 0; l < 30; l++) {
         rtn += between(&rng, 0.0002, 0.0018), ours += between(&rng, 0.0001, 0.0007);
         f->layer[l] = (gyre_quantize_layer){rtn, ours};
-        for (int t = 0; t < GYRE_TAPS; t++) {
-            const double loud = t == GYRE_TAP_DOWN ? 26 : t == GYRE_TAP_O ? 6 : 12;
-            struct gyre_report_tap *tap = &f->tap[l * GYRE_TAPS + (uint32_t)t];
+        for (int t = 0; t < GYRE_PRODUCTS; t++) {
+            const double loud = t == GYRE_PRODUCT_down ? 26 : t == GYRE_PRODUCT_o ? 6 : 12;
+            struct gyre_report_tap *tap = &f->tap[l * GYRE_PRODUCTS + (uint32_t)t];
             tap->before = (struct gyre_tap_stats){between(&rng, loud * 0.6, loud), between(&rng, loud, loud * 1.6),
                                                   pow(10, between(&rng, 1, 3)), between(&rng, 0.05, 0.2)};
             tap->after = (struct gyre_tap_stats){between(&rng, 3.2, 3.9), between(&rng, 4.2, 5.5),
@@ -62,7 +62,7 @@ void fake_report(struct fake_report *f)
         }
         for (uint32_t s = 0; s < 7; s++) {
             const uint32_t i = l * 7 + s;
-            gyre_site_name((gyre_site)s, l, f->name[i]);
+            gyre_role_name((gyre_role)s, l, "weight", f->name[i]);
             const double before = between(&rng, 0.004, 0.009);
             f->linear[i] =
                 (struct gyre_report_linear){.name = f->name[i],
@@ -101,7 +101,7 @@ void fake_report(struct fake_report *f)
         .heat_before = &f->before,
         .heat_after = &f->after,
         .heat_layer = 0,
-        .heat_tap = GYRE_TAP_QKV,
+        .heat_tap = GYRE_PRODUCT_qkv,
         .linear = f->linear,
         .n_linears = 210,
         .n_stages = 4,

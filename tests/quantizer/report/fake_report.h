@@ -8,7 +8,7 @@ struct fake_report {
     uint64_t seed[16];
     double surrogate[16];
     gyre_quantize_layer layer[30];
-    struct gyre_report_tap tap[30 * GYRE_TAPS];
+    struct gyre_report_tap tap[30 * GYRE_PRODUCTS];
     struct gyre_heat_map before, after;
     struct gyre_report_linear linear[30 * 7];
     char name[30 * 7][64];

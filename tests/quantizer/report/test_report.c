@@ -146,7 +146,7 @@ static void absent_sections(void **state)
     r->source_bytes = 0;
     r->heat_after = NULL;
     for (int i = 0; i < 30; i++) fake.layer[i] = (gyre_quantize_layer){nan, nan};
-    for (int i = 0; i < 30 * GYRE_TAPS; i++) fake.tap[i].before = (struct gyre_tap_stats){nan, nan, nan, nan};
+    for (int i = 0; i < 30 * GYRE_PRODUCTS; i++) fake.tap[i].before = (struct gyre_tap_stats){nan, nan, nan, nan};
     fake.linear[3].weight_error = nan;
     fake.linear[4].after[1] = (double)-INFINITY;
     fake.surrogate[2] = nan;

@@ -34,8 +34,8 @@ static void randomise(struct gyre_diagonals *d, unsigned kinds, uint64_t seed)
     if (kinds & UP_DOWN) draw(d->up_down, d->ffn, &rng);
     if (kinds & VALUE) draw(d->value, d->kv_heads * d->head_dim, &rng);
     if (kinds & QK) draw(d->qk, d->kv_heads * d->head_dim / 2, &rng);
-    for (int n = 0; n < 2 && kinds & NORM; n++)
-        for (uint32_t i = 0; i < d->width; i++) d->norm[n][i] = (float)(0.2 + 3 * gyre_rng_unit(&rng));
+    for (int n = 0; n < GYRE_PRODUCTS && kinds & NORM; n++)
+        for (uint32_t i = 0; d->norm[n] && i < d->width; i++) d->norm[n][i] = (float)(0.2 + 3 * gyre_rng_unit(&rng));
 }
 
 // Rows of q or k of every head from interleaved RoPE pairs to half-split ones, or back.
@@ -75,20 +75,20 @@ static double distance(const struct tiny *model, struct trial trial)
         told.rope_interleaved = !trial.claims_half_split;
         create(&told, &d);
         randomise(&d, trial.kinds, 7 + l);
-        for (int s = 0; s < GYRE_SITES; s++) {
-            const double *gain = s == GYRE_SITE_GATE || s == GYRE_SITE_UP ? t.ffn_norm[l] : t.attn_norm[l];
+        for (int s = 0; s < GYRE_LINEARS; s++) {
+            const double *gain = s == GYRE_ROLE_gate || s == GYRE_ROLE_up ? t.ffn_norm[l] : t.attn_norm[l];
             double *w = t.linear[l][s];
-            const bool roped = s == GYRE_SITE_Q || s == GYRE_SITE_K;
-            const uint32_t heads = s == GYRE_SITE_Q ? hp->heads : hp->kv_heads;
+            const bool roped = s == GYRE_ROLE_q || s == GYRE_ROLE_k;
+            const uint32_t heads = s == GYRE_ROLE_q ? hp->heads : hp->kv_heads;
             if (roped && trial.half_split) permute(w, heads, hp->head_dim, hp->width, false);
-            gyre_diagonals_before(&d, (gyre_site)s, false, w);
-            assert_int_equal(gyre_rotate_linear(&r, (gyre_site)s, l, gain, w, NULL), GYRE_OK);
-            gyre_diagonals_after(&d, (gyre_site)s, false, w);
+            gyre_diagonals_before(&d, (gyre_role)s, false, w);
+            assert_int_equal(gyre_rotate_linear(&r, (gyre_role)s, l, gain, w, NULL), GYRE_OK);
+            gyre_diagonals_after(&d, (gyre_role)s, false, w);
             if (roped && trial.half_split) permute(w, heads, hp->head_dim, hp->width, true);
         }
         for (uint32_t i = 0; i < hp->width; i++) {
-            t.attn_norm[l][i] = trial.gain_forgotten ? 1 : (double)d.norm[0][i];
-            t.ffn_norm[l][i] = trial.gain_forgotten ? 1 : (double)d.norm[1][i];
+            t.attn_norm[l][i] = trial.gain_forgotten ? 1 : (double)d.norm[GYRE_PRODUCT_qkv][i];
+            t.ffn_norm[l][i] = trial.gain_forgotten ? 1 : (double)d.norm[GYRE_PRODUCT_gate_up][i];
         }
         gyre_diagonals_release(&d);
         assert_null(d.up_down);
@@ -147,18 +147,18 @@ static void undo_undoes(void **state)
         hp.rope_interleaved = interleaved;
         create(&hp, &d);
         randomise(&d, ALL, 5);
-        for (int s = 0; s < GYRE_SITES; s++) {
+        for (int s = 0; s < GYRE_LINEARS; s++) {
             uint64_t rows, cols, changed = 0;
-            gyre_site_shape((gyre_site)s, &hp, &rows, &cols);
+            gyre_role_shape((gyre_role)s, &hp, &rows, &cols);
             double *w = malloc(rows * cols * sizeof *w), *kept = malloc(rows * cols * sizeof *w);
             for (uint64_t i = 0; i < rows * cols; i++) kept[i] = w[i] = gyre_rng_unit(&rng) - 0.5;
-            gyre_diagonals_before(&d, (gyre_site)s, false, w);
+            gyre_diagonals_before(&d, (gyre_role)s, false, w);
             for (uint64_t i = 0; i < rows * cols; i++) changed += w[i] != kept[i];
-            if (s == GYRE_SITE_GATE) assert_int_equal(changed, 0); // the product is not linear in the gate
+            if (s == GYRE_ROLE_gate) assert_int_equal(changed, 0); // the product is not linear in the gate
             else assert_true(changed > rows * cols / 2);
-            gyre_diagonals_after(&d, (gyre_site)s, false, w);
-            gyre_diagonals_after(&d, (gyre_site)s, true, w);
-            gyre_diagonals_before(&d, (gyre_site)s, true, w);
+            gyre_diagonals_after(&d, (gyre_role)s, false, w);
+            gyre_diagonals_after(&d, (gyre_role)s, true, w);
+            gyre_diagonals_before(&d, (gyre_role)s, true, w);
             for (uint64_t i = 0; i < rows * cols; i++) assert_true(fabs(w[i] - kept[i]) <= 1e-15);
             free(w);
             free(kept);
@@ -275,25 +275,25 @@ static void measured_ones_are_the_closed_form(void **state)
     for (int interleaved = 0; interleaved < 2; interleaved++) {
         const struct gyre_hparams hp = {
             .width = D, .heads = H, .kv_heads = KV, .head_dim = HD, .ffn = F, .rope_interleaved = interleaved};
-        const uint64_t widths[GYRE_TAPS] = {D, H * HD, D, F};
-        float *weights[GYRE_SITES], *tap[GYRE_TAPS];
-        double *x[GYRE_TAPS], a[H * HD], w[H * HD], fine[H * HD], norms[D];
-        for (int s = 0; s < GYRE_SITES; s++) {
+        const uint64_t widths[GYRE_PRODUCTS] = {D, H * HD, D, F};
+        float *weights[GYRE_LINEARS], *tap[GYRE_PRODUCTS];
+        double *x[GYRE_PRODUCTS], a[H * HD], w[H * HD], fine[H * HD], norms[D];
+        for (int s = 0; s < GYRE_LINEARS; s++) {
             uint64_t rows, cols;
-            gyre_site_shape((gyre_site)s, &hp, &rows, &cols);
+            gyre_role_shape((gyre_role)s, &hp, &rows, &cols);
             weights[s] = malloc(rows * cols * sizeof(float));
             for (uint64_t i = 0; i < rows * cols; i++)
                 weights[s][i] = (float)((gyre_rng_unit(&rng) - 0.5) * exp2((double)(i % cols % 7) - 3));
-            if (s == GYRE_SITE_DOWN) // a channel that nothing reads
+            if (s == GYRE_ROLE_down) // a channel that nothing reads
                 for (uint64_t r = 0; r < rows; r++) weights[s][r * cols + DEAD + 1] = 0;
         }
-        for (int t = 0; t < GYRE_TAPS; t++) {
+        for (int t = 0; t < GYRE_PRODUCTS; t++) {
             tap[t] = malloc(ROWS * widths[t] * sizeof(float));
             x[t] = malloc(ROWS * widths[t] * sizeof(double));
             for (uint64_t i = 0; i < ROWS * widths[t]; i++) {
                 const uint64_t col = i % widths[t], row = i / widths[t];
                 const double size = exp2((double)(col * 5 % 9) / 3) * (row == 13 ? 50 : 1);
-                const bool dead = col == DEAD && t != GYRE_TAP_O; // never fires
+                const bool dead = col == DEAD && t != GYRE_PRODUCT_o; // never fires
                 x[t][i] = tap[t][i] = dead ? 0 : (float)(size * (gyre_rng_unit(&rng) - 0.5));
             }
         }
@@ -314,14 +314,14 @@ static void measured_ones_are_the_closed_form(void **state)
         assert_int_equal(gyre_diagonals_measure(&recipe, &sample, &d, NULL), GYRE_OK);
 
         memset(w, 0, sizeof w);
-        energy(x[GYRE_TAP_DOWN], F, a);
-        squares(weights[GYRE_SITE_DOWN], D, F, w);
+        energy(x[GYRE_PRODUCT_down], F, a);
+        squares(weights[GYRE_ROLE_down], D, F, w);
         assert_true(a[DEAD] == 0 && w[DEAD + 1] == 0);
         follows(d.up_down, a, w, F, 0.5, true);
 
-        energy(x[GYRE_TAP_O], H * HD, fine); // heads 0..2 read kv head 0
+        energy(x[GYRE_PRODUCT_o], H * HD, fine); // heads 0..2 read kv head 0
         double readers[H * HD] = {0};
-        squares(weights[GYRE_SITE_O], D, H * HD, readers);
+        squares(weights[GYRE_ROLE_o], D, H * HD, readers);
         memset(a, 0, sizeof a);
         memset(w, 0, sizeof w);
         for (int h = 0; h < H; h++)
@@ -340,8 +340,8 @@ static void measured_ones_are_the_closed_form(void **state)
                 for (int o = 0; o < heads * HD; o++) {
                     double sum = 0;
                     for (int i = 0; i < D; i++)
-                        sum +=
-                            x[GYRE_TAP_QKV][r * D + i] * (double)weights[which ? GYRE_SITE_Q : GYRE_SITE_K][o * D + i];
+                        sum += x[GYRE_PRODUCT_qkv][r * D + i] *
+                               (double)weights[which ? GYRE_ROLE_q : GYRE_ROLE_k][o * D + i];
                     y[r * heads * HD + o] = sum;
                 }
             energy(y, (uint64_t)heads * HD, fine);
@@ -360,24 +360,24 @@ static void measured_ones_are_the_closed_form(void **state)
 
         for (int which = 0; which < 2; which++) {
             memset(w, 0, sizeof w);
-            energy(x[which ? GYRE_TAP_GATE_UP : GYRE_TAP_QKV], D, a);
-            const gyre_site sites[2][3] = {{GYRE_SITE_Q, GYRE_SITE_K, GYRE_SITE_V}, {GYRE_SITE_GATE, GYRE_SITE_UP}};
+            energy(x[which ? GYRE_PRODUCT_gate_up : GYRE_PRODUCT_qkv], D, a);
+            const gyre_role sites[2][3] = {{GYRE_ROLE_q, GYRE_ROLE_k, GYRE_ROLE_v}, {GYRE_ROLE_gate, GYRE_ROLE_up}};
             for (int s = 0; s < 3 - which; s++) {
                 uint64_t rows, cols;
-                gyre_site_shape(sites[which][s], &hp, &rows, &cols);
+                gyre_role_shape(sites[which][s], &hp, &rows, &cols);
                 squares(weights[sites[which][s]], rows, cols, w);
             }
             double product = 1;
             for (int i = 0; i < D; i++) {
-                norms[i] = (double)d.norm[which][i];
+                norms[i] = (double)d.norm[which ? GYRE_PRODUCT_gate_up : GYRE_PRODUCT_qkv][i];
                 product *= norms[i];
             }
             assert_true(a[DEAD] == 0 && fabs(product - 1) < 1e-5);
             follows(norms, a, w, D, 0.25, false);
         }
         gyre_diagonals_release(&d);
-        for (int s = 0; s < GYRE_SITES; s++) free(weights[s]);
-        for (int t = 0; t < GYRE_TAPS; t++) {
+        for (int s = 0; s < GYRE_LINEARS; s++) free(weights[s]);
+        for (int t = 0; t < GYRE_PRODUCTS; t++) {
             free(tap[t]);
             free(x[t]);
         }

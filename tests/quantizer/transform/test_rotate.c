@@ -14,9 +14,9 @@ static void apply(struct tiny *t, const struct gyre_rotator *r, bool forget_gain
 {
     t->rotator = r;
     for (uint32_t l = 0; l < 2; l++)
-        for (int s = 0; s < GYRE_SITES; s++) {
-            const double *gain = s == GYRE_SITE_GATE || s == GYRE_SITE_UP ? t->ffn_norm[l] : t->attn_norm[l];
-            assert_int_equal(gyre_rotate_linear(r, (gyre_site)s, l, gain, t->linear[l][s], NULL), GYRE_OK);
+        for (int s = 0; s < GYRE_LINEARS; s++) {
+            const double *gain = s == GYRE_ROLE_gate || s == GYRE_ROLE_up ? t->ffn_norm[l] : t->attn_norm[l];
+            assert_int_equal(gyre_rotate_linear(r, (gyre_role)s, l, gain, t->linear[l][s], NULL), GYRE_OK);
         }
     for (uint32_t l = 0; l < 2 && r->fold && !forget_gain; l++)
         for (uint32_t i = 0; i < t->hp.width; i++) t->attn_norm[l][i] = t->ffn_norm[l][i] = 1;
@@ -105,7 +105,7 @@ static void seeds_matter_and_repeat(void **state)
         struct gyre_rotator r;
         assert_int_equal(gyre_rotator_create(&hp, i == 2 ? 8 : 7, false, all, &r, NULL), GYRE_OK);
         for (int j = 0; j < 16 * 40; j++) w[i][j] = j % 13 - 6;
-        assert_int_equal(gyre_rotate_linear(&r, GYRE_SITE_V, 3, NULL, w[i], NULL), GYRE_OK);
+        assert_int_equal(gyre_rotate_linear(&r, GYRE_ROLE_v, 3, NULL, w[i], NULL), GYRE_OK);
         gyre_rotator_release(&r);
     }
     assert_memory_equal(w[0], w[1], sizeof w[0]);

@@ -22,7 +22,7 @@ static double *filled(uint64_t n, double middle, double spread, uint32_t *seed)
 static uint64_t site_size(const struct gyre_hparams *hp, int site)
 {
     uint64_t out, in;
-    gyre_site_shape((gyre_site)site, hp, &out, &in);
+    gyre_role_shape((gyre_role)site, hp, &out, &in);
     return out * in;
 }
 
@@ -41,7 +41,7 @@ void tiny_make(struct tiny *t, uint32_t width, uint32_t heads, uint32_t kv_heads
                               .rope_base = 10000,
                               .tied = tied}};
     for (int l = 0; l < 2; l++) {
-        for (int s = 0; s < GYRE_SITES; s++) t->linear[l][s] = filled(site_size(&t->hp, s), 0, 0.7, &seed);
+        for (int s = 0; s < GYRE_LINEARS; s++) t->linear[l][s] = filled(site_size(&t->hp, s), 0, 0.7, &seed);
         t->attn_norm[l] = filled(width, 1, 0.9, &seed);
         t->ffn_norm[l] = filled(width, 1, 0.9, &seed);
     }
@@ -62,7 +62,7 @@ void tiny_copy(struct tiny *to, const struct tiny *from)
     const uint64_t d = from->hp.width;
     *to = *from;
     for (int l = 0; l < 2; l++) {
-        for (int s = 0; s < GYRE_SITES; s++) to->linear[l][s] = copied(from->linear[l][s], site_size(&from->hp, s));
+        for (int s = 0; s < GYRE_LINEARS; s++) to->linear[l][s] = copied(from->linear[l][s], site_size(&from->hp, s));
         to->attn_norm[l] = copied(from->attn_norm[l], d);
         to->ffn_norm[l] = copied(from->ffn_norm[l], d);
     }
@@ -74,7 +74,7 @@ void tiny_copy(struct tiny *to, const struct tiny *from)
 void tiny_free(struct tiny *t)
 {
     for (int l = 0; l < 2; l++) {
-        for (int s = 0; s < GYRE_SITES; s++) free(t->linear[l][s]);
+        for (int s = 0; s < GYRE_LINEARS; s++) free(t->linear[l][s]);
         free(t->attn_norm[l]);
         free(t->ffn_norm[l]);
     }
@@ -153,9 +153,9 @@ static void layer(const struct tiny *t, int l, uint32_t n, double *x)
     double *h = malloc(n * (D + 2 * Q + 2 * K + 2 * F + D) * sizeof *h), *q = h + n * D, *k = q + n * Q, *v = k + n * K,
            *o = v + n * K, *gate = o + n * Q, *up = gate + n * F, *y = up + n * F;
     normalise(x, t->attn_norm[l], hp->norm_eps, n, D, h);
-    product(h, w[GYRE_SITE_Q], n, Q, D, q);
-    product(h, w[GYRE_SITE_K], n, K, D, k);
-    product(h, w[GYRE_SITE_V], n, K, D, v);
+    product(h, w[GYRE_ROLE_q], n, Q, D, q);
+    product(h, w[GYRE_ROLE_k], n, K, D, k);
+    product(h, w[GYRE_ROLE_v], n, K, D, v);
     if (t->r3_before_rope) {
         transform_heads(q, n * hp->heads, hp->head_dim);
         transform_heads(k, n * hp->kv_heads, hp->head_dim);
@@ -167,14 +167,14 @@ static void layer(const struct tiny *t, int l, uint32_t n, double *x)
         transform_heads(k, n * hp->kv_heads, hp->head_dim);
     }
     attention(t, q, k, v, n, o);
-    product(o, w[GYRE_SITE_O], n, D, Q, y);
+    product(o, w[GYRE_ROLE_o], n, D, Q, y);
     for (uint32_t i = 0; i < n * D; i++) x[i] += y[i];
     normalise(x, t->ffn_norm[l], hp->norm_eps, n, D, h);
-    product(h, w[GYRE_SITE_GATE], n, F, D, gate);
-    product(h, w[GYRE_SITE_UP], n, F, D, up);
+    product(h, w[GYRE_ROLE_gate], n, F, D, gate);
+    product(h, w[GYRE_ROLE_up], n, F, D, up);
     for (uint32_t i = 0; i < n * F; i++) gate[i] = gate[i] / (1 + exp(-gate[i])) * up[i];
     if (t->r4 && gyre_hadamard_apply(&t->rotator->r4, gate, F, 1, n, F, NULL, false, NULL) != GYRE_OK) abort();
-    product(gate, w[GYRE_SITE_DOWN], n, D, F, y);
+    product(gate, w[GYRE_ROLE_down], n, D, F, y);
     for (uint32_t i = 0; i < n * D; i++) x[i] += y[i];
     free(h);
 }

@@ -39,17 +39,16 @@ static const struct gyre_hparams shapes[] = {
     {.width = 188, .heads = 4, .kv_heads = 2, .head_dim = 6, .ffn = 47},
 };
 
-static void check_site(const struct gyre_rotator *r, const struct gyre_hparams *hp, gyre_site site, bool changes)
+static void check_site(const struct gyre_rotator *r, const struct gyre_hparams *hp, gyre_role site, bool changes)
 {
     uint64_t rows, cols;
     uint32_t seed = 7 + (uint32_t)site;
     double gain[188];
-    gyre_site_shape(site, hp, &rows, &cols);
+    gyre_role_shape(site, hp, &rows, &cols);
     const uint64_t n = rows * cols;
     double *w = malloc(n * sizeof *w), *x = malloc(n * sizeof *x), *folded = malloc(n * sizeof *folded);
     for (int i = 0; i < 188; i++) gain[i] = 0.3 + fabs(noise(&seed)); // 0.3..0.8: dividing by it loses little
-    char norm[64];
-    const bool reads = gyre_site_norm_name(site, 0, norm) && r->fold;
+    const bool reads = gyre_products[gyre_roles[site].product].norm != GYRE_ROLE_none && r->fold;
     for (uint64_t i = 0; i < n; i++) {
         w[i] = noise(&seed);
         folded[i] = reads ? w[i] * gain[i % cols] : w[i];
@@ -76,9 +75,9 @@ static void rotations_are_undone(void **state)
             for (int fold = 0; fold < 2; fold++) {
                 struct gyre_rotator r;
                 assert_int_equal(gyre_rotator_create(&shapes[s], 11, fold, which[k], &r, NULL), GYRE_OK);
-                for (int site = 0; site < GYRE_SITES; site++) {
-                    const bool r2 = (site == GYRE_SITE_V || site == GYRE_SITE_O) && r.r2.n > 1;
-                    check_site(&r, &shapes[s], (gyre_site)site, r.r1.n || r2 || (site == GYRE_SITE_DOWN && r.r4.n > 1));
+                for (int site = 0; site < GYRE_LINEARS; site++) {
+                    const bool r2 = (site == GYRE_ROLE_v || site == GYRE_ROLE_o) && r.r2.n > 1;
+                    check_site(&r, &shapes[s], (gyre_role)site, r.r1.n || r2 || (site == GYRE_ROLE_down && r.r4.n > 1));
                 }
                 gyre_rotator_release(&r);
             }

@@ -1,0 +1,77 @@
+// See builder.h. The order inside attention and gated units follows the proofs in docs/numerics.md: RoPE before R3, R3 before the
+// cache, R4 behind act * up.
+#include "runtime/model/builder.h"
+#include "runtime/model/arch.h"
+
+static const struct gyre_binding none = {0};
+
+void gyre_build_block(struct gyre_builder *b)
+{
+    b->live = b->from == GYRE_PRODUCTS;
+    b->hp->family->block(b);
+}
+
+gyre_value gyre_b_norm(struct gyre_builder *b, gyre_value x, gyre_role norm)
+{
+    return b->live ? gyre_g_rms_norm(b->g, x, b->layer->norm[norm], b->hp->norm_eps) : GYRE_NONE;
+}
+
+gyre_value gyre_b_linear(struct gyre_builder *b, gyre_value x, gyre_product product)
+{
+    if (b->from == product) {
+        b->live = true;
+        x = b->tap;
+    }
+    if (!b->live) return GYRE_NONE;
+    if (b->to == product) {
+        b->tap = x;
+        b->live = false;
+        return GYRE_NONE;
+    }
+    const gyre_value q = gyre_g_quantize(b->g, x, b->precision->act, b->precision->act_clip);
+    return gyre_g_linear(b->g, q, &b->layer->product[product], b->layer->bias[product]);
+}
+
+gyre_value gyre_b_attend(struct gyre_builder *b, gyre_value qkv)
+{
+    if (!b->live) return GYRE_NONE;
+    const struct gyre_hparams *hp = b->hp;
+    const bool low = b->precision->kv < 16; // 16 bits have nothing to gain from R3 or a centre
+    const struct gyre_attn_shape shape = {.heads = hp->heads,
+                                          .kv_heads = hp->kv_heads,
+                                          .head_dim = hp->head_dim,
+                                          .interleaved = hp->rope_interleaved,
+                                          .mscale = hp->rope_mscale,
+                                          .freqs = b->shared->freqs,
+                                          .gains = b->layer->head_gains,
+                                          .eps = hp->norm_eps};
+    qkv = gyre_g_rope(b->g, qkv, &shape);
+    if (hp->rot.r3 && low) qkv = gyre_g_hadamard(b->g, qkv, &b->shared->r3, hp->heads + hp->kv_heads, false, none);
+    struct gyre_kv_pool pool = *b->kv;
+    pool.centre = low ? b->layer->kv_centre : none;
+    gyre_g_kv_write(b->g, qkv, &shape, &pool);
+    return gyre_g_attn(b->g, qkv, &shape, &pool);
+}
+
+gyre_value gyre_b_glu(struct gyre_builder *b, gyre_value gate_up, gyre_act act)
+{
+    if (!b->live) return GYRE_NONE;
+    const gyre_value a = gyre_g_act_mul(b->g, gate_up, act);
+    const struct gyre_had_desc *r4 = &b->shared->r4;
+    return r4->n ? gyre_g_hadamard(b->g, a, r4, b->hp->ffn / r4->n, false, none) : a;
+}
+
+void gyre_b_add(struct gyre_builder *b, gyre_value branch)
+{
+    if (b->live) b->stream = gyre_g_add(b->g, branch, b->stream);
+}
+
+void gyre_b_pre_norm_block(struct gyre_builder *b)
+{
+    gyre_value h = gyre_b_norm(b, b->stream, GYRE_ROLE_attn_norm);
+    h = gyre_b_attend(b, gyre_b_linear(b, h, GYRE_PRODUCT_qkv));
+    gyre_b_add(b, gyre_b_linear(b, h, GYRE_PRODUCT_o));
+    h = gyre_b_norm(b, b->stream, GYRE_ROLE_ffn_norm);
+    h = gyre_b_glu(b, gyre_b_linear(b, h, GYRE_PRODUCT_gate_up), GYRE_ACT_SILU);
+    gyre_b_add(b, gyre_b_linear(b, h, GYRE_PRODUCT_down));
+}

@@ -1,0 +1,275 @@
+// See model.h. Tensors are found by role, so that this file names those at the ends and the pairs that share a buffer.
+#include "runtime/model/model.h"
+
+#include "runtime/util/base.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+// ---- rotations on the device ----------------------------------------------------------------------------
+
+// The factors of a transform and its base matrices as bit rows (set bit: -1), as shaders/params.h wants them.
+static gyre_status had_create(gyre_device *device, const struct gyre_hadamard *had, const char *label,
+                              struct gyre_had_desc *out, gyre_error *err)
+{
+    *out = (struct gyre_had_desc){.n = had->n, .k1 = 1, .k2 = 1, .k3 = 1, .p = had->p};
+    if (had->n == 0) return GYRE_OK;
+    uint32_t *order[3] = {&out->k1, &out->k2, &out->k3};
+    uint64_t words = 0;
+    for (int i = 0; i < 3; i++) {
+        if (had->k[i] > 1) words += (uint64_t)had->k[i] * gyre_div_up(had->k[i], 32);
+    }
+    uint32_t *bits = calloc(GYRE_MAX(words, 1), sizeof *bits);
+    if (!bits) return gyre_fail(err, GYRE_E_NOMEM, "cannot load rotation (%s): out of memory", label);
+    uint64_t at = 0;
+    for (int i = 0; i < 3; i++) {
+        const uint32_t k = had->k[i], row_words = (uint32_t)gyre_div_up(k, 32);
+        if (k <= 1) continue;
+        *order[i] = k;
+        for (uint32_t r = 0; r < k; r++, at += row_words) {
+            for (uint32_t c = 0; c < k; c++) {
+                if (had->base[i][(uint64_t)r * k + c] < 0) bits[at + c / 32] |= 1u << c % 32;
+            }
+        }
+    }
+    const gyre_status st = gyre_upload(device, bits, GYRE_MAX(words, 1) * 4, label, &out->base, err);
+    free(bits);
+    return st;
+}
+
+gyre_status gyre_shared_create(gyre_device *device, const struct gyre_hparams *hp, const float *divisors,
+                               struct gyre_shared *out, gyre_error *err)
+{
+    *out = (struct gyre_shared){0};
+    float freqs[GYRE_MAX_HAD_ORDER];
+    gyre_rope_freqs(hp, divisors, freqs);
+    gyre_status st = GYRE_OK;
+    GYRE_GO(gyre_upload(device, freqs, hp->head_dim / 2 * sizeof *freqs, "rope frequencies", &out->freqs, err));
+    GYRE_GO(had_create(device, &hp->rot.r3_had, "R3", &out->r3, err));
+    GYRE_GO(had_create(device, &hp->rot.r4, "R4", &out->r4, err));
+    GYRE_GO(had_create(device, &hp->rot.head, "head rotation", &out->head, err));
+done:
+    if (st != GYRE_OK) gyre_shared_free(device, out);
+    return st;
+}
+
+void gyre_shared_free(gyre_device *device, struct gyre_shared *shared)
+{
+    gyre_buffer_destroy(device, shared->freqs.buffer);
+    gyre_buffer_destroy(device, shared->r3.base.buffer);
+    gyre_buffer_destroy(device, shared->r4.base.buffer);
+    gyre_buffer_destroy(device, shared->head.base.buffer);
+    *shared = (struct gyre_shared){0};
+}
+
+// ---- loading --------------------------------------------------------------------------------------------
+
+struct loader {
+    gyre_device *device;
+    gyre_repacker *repacker;
+    const gyre_source *source;
+    const struct gyre_hparams *hp;
+    uint32_t portable_group;
+    gyre_error *err;
+};
+
+static gyre_status find(const struct loader *l, gyre_role role, uint32_t layer, const char *part,
+                        const struct gyre_tensor **out)
+{
+    char name[GYRE_ROLE_NAME];
+    *out = gyre_role_tensor(l->source, role, layer, part, name);
+    if (*out) return GYRE_OK;
+    return gyre_fail(l->err, GYRE_E_FORMAT, "cannot load model (%s): tensor %s is missing", gyre_source_path(l->source),
+                     name);
+}
+
+static gyre_status part(const struct loader *l, gyre_role role, uint32_t layer, struct gyre_weight_part *out)
+{
+    uint64_t rows, cols;
+    gyre_role_shape(role, l->hp, &rows, &cols);
+    *out = (struct gyre_weight_part){.scale = gyre_role_tensor(l->source, role, layer, "weight.scale", NULL),
+                                     .n = (uint32_t)rows,
+                                     .k = (uint32_t)cols};
+    return find(l, role, layer, "weight", &out->weight);
+}
+
+// A vector of n floats on the device, made of the parts of several tensors one behind the other; absent tensors are zeros.
+static gyre_status vectors(const struct loader *l, const struct gyre_tensor *const *t, const uint64_t *n,
+                           uint32_t count, const char *label, struct gyre_binding *out)
+{
+    uint64_t total = 0, at = 0;
+    for (uint32_t i = 0; i < count; i++) total += n[i];
+    float *values = calloc(total, sizeof *values);
+    if (!values) return gyre_fail(l->err, GYRE_E_NOMEM, "cannot load tensor (%s): out of memory", label);
+    gyre_status st = GYRE_OK;
+    for (uint32_t i = 0; i < count && st == GYRE_OK; at += n[i], i++) {
+        if (t[i] && t[i]->rows * t[i]->cols != n[i])
+            st = gyre_fail(l->err, GYRE_E_FORMAT, "cannot load model (%s): tensor %s is not of %llu elements",
+                           gyre_source_path(l->source), t[i]->name, (unsigned long long)n[i]);
+        else if (t[i]) gyre_tensor_rows_f32(t[i], 0, t[i]->rows, values + at);
+    }
+    if (st == GYRE_OK) st = gyre_upload(l->device, values, total * sizeof *values, label, out, l->err);
+    free(values);
+    return st;
+}
+
+static gyre_status load_product(const struct loader *l, uint32_t layer, gyre_product product,
+                                struct gyre_layer_weights *out)
+{
+    struct gyre_weight_part parts[GYRE_LINEARS];
+    const struct gyre_tensor *bias[GYRE_LINEARS];
+    uint64_t rows[GYRE_LINEARS], cols;
+    uint32_t n = 0;
+    bool biased = false;
+    char name[GYRE_ROLE_NAME];
+    for (int r = 0; r < GYRE_LINEARS; r++) {
+        const gyre_role role = (gyre_role)r;
+        if (gyre_roles[role].product != product || !gyre_role_present(l->hp, role, layer)) continue;
+        GYRE_TRY(part(l, role, layer, &parts[n]));
+        gyre_role_shape(role, l->hp, &rows[n], &cols);
+        bias[n] = NULL;
+        if (gyre_role_has_bias(l->hp, role, layer)) GYRE_TRY(find(l, role, layer, "bias", &bias[n]));
+        biased |= bias[n++] != NULL;
+    }
+    if (!n) return GYRE_OK;
+    snprintf(name, sizeof name, "blk.%u.%s", layer, gyre_products[product].name);
+    GYRE_TRY(
+        gyre_weight_load(l->device, l->repacker, parts, n, l->portable_group, name, &out->product[product], l->err));
+    return biased ? vectors(l, bias, rows, n, "bias", &out->bias[product]) : GYRE_OK;
+}
+
+// The same part of the tensors of two roles, one behind the other.
+static gyre_status load_pair(const struct loader *l, uint32_t layer, gyre_role a, gyre_role b, const char *part_name,
+                             uint64_t n, struct gyre_binding *out)
+{
+    const struct gyre_tensor *t[2];
+    GYRE_TRY(find(l, a, layer, part_name, &t[0]));
+    GYRE_TRY(find(l, b, layer, part_name, &t[1]));
+    return vectors(l, t, (const uint64_t[]){n, n}, 2, gyre_roles[a].gguf, out);
+}
+
+static gyre_status load_layer(const struct loader *l, uint32_t layer, struct gyre_layer_weights *out)
+{
+    const struct gyre_hparams *hp = l->hp;
+    for (int p = 0; p < GYRE_PRODUCTS; p++) {
+        const gyre_role norm = gyre_products[p].norm;
+        const struct gyre_tensor *t;
+        GYRE_TRY(load_product(l, layer, (gyre_product)p, out));
+        if (norm == GYRE_ROLE_none || !gyre_role_present(hp, norm, layer)) continue;
+        GYRE_TRY(find(l, norm, layer, "weight", &t));
+        GYRE_TRY(vectors(l, &t, &(uint64_t){hp->width}, 1, t->name, &out->norm[norm]));
+    }
+    if (gyre_role_present(hp, GYRE_ROLE_q_norm, layer))
+        GYRE_TRY(load_pair(l, layer, GYRE_ROLE_q_norm, GYRE_ROLE_k_norm, "weight", hp->head_dim, &out->head_gains));
+    if (!hp->kv_centre) return GYRE_OK;
+    const uint64_t kv = (uint64_t)hp->kv_heads * hp->head_dim;
+    return load_pair(l, layer, GYRE_ROLE_k, GYRE_ROLE_v, "centre", kv, &out->kv_centre);
+}
+
+static gyre_status load_shared(const struct loader *l, struct gyre_model *m)
+{
+    const struct gyre_hparams *hp = &m->hp;
+    float divisors[GYRE_MAX_HEAD_DIM / 2];
+    const struct gyre_tensor *t = NULL;
+    if (hp->has_rope_freqs) GYRE_TRY(find(l, GYRE_ROLE_rope_freqs, 0, "weight", &t));
+    if (t) gyre_tensor_rows_f32(t, 0, t->rows, divisors);
+    GYRE_TRY(gyre_shared_create(m->device, hp, t ? divisors : NULL, &m->shared, l->err));
+    GYRE_TRY(find(l, GYRE_ROLE_output_norm, 0, "weight", &t));
+    GYRE_TRY(vectors(l, &t, &(uint64_t){hp->width}, 1, t->name, &m->output_norm));
+    if (hp->rot.head.n)
+        GYRE_TRY(
+            gyre_upload(m->device, hp->rot.head_gain, hp->width * sizeof(float), "head gain", &m->head_gain, l->err));
+    struct gyre_weight_part p;
+    GYRE_TRY(part(l, GYRE_ROLE_embedding, 0, &p));
+    GYRE_TRY(gyre_weight_load(m->device, l->repacker, &p, 1, 32, "embedding", &m->table, l->err));
+    if (hp->tied) return GYRE_OK;
+    GYRE_TRY(part(l, GYRE_ROLE_head, 0, &p));
+    return gyre_weight_load(m->device, l->repacker, &p, 1, 32, "head", &m->head, l->err);
+}
+
+gyre_status gyre_model_load(gyre_device *device, const gyre_source *source, int (*progress)(void *, double), void *user,
+                            struct gyre_model *out, gyre_error *err)
+{
+    *out = (struct gyre_model){.device = device};
+    struct loader l = {.device = device, .source = source, .hp = &out->hp, .err = err};
+    gyre_status st = GYRE_OK;
+    GYRE_GO(gyre_hparams_read(source, &out->hp, err));
+    GYRE_GO(gyre_model_check(source, &out->hp, err));
+    l.portable_group = out->hp.wgroup_declared ? out->hp.wgroup : 32;
+    GYRE_GO(gyre_repacker_create(device, &l.repacker, err));
+    out->layer = calloc(out->hp.n_layers, sizeof *out->layer);
+    if (!out->layer) {
+        st = gyre_fail(err, GYRE_E_NOMEM, "cannot load model (%s): out of memory", gyre_source_path(source));
+        goto done;
+    }
+    GYRE_GO(load_shared(&l, out));
+    for (uint32_t i = 0; i < out->hp.n_layers; i++) {
+        GYRE_GO(load_layer(&l, i, &out->layer[i]));
+        if (progress && progress(user, (i + 1.0) / out->hp.n_layers)) {
+            st = gyre_fail(err, GYRE_E_CANCELLED, "cancelled while loading (%s)", gyre_source_path(source));
+            goto done;
+        }
+    }
+    out->weight_bytes = gyre_weight_bytes(&out->table) + gyre_weight_bytes(&out->head);
+    for (uint32_t i = 0; i < out->hp.n_layers; i++)
+        for (int p = 0; p < GYRE_PRODUCTS; p++) out->weight_bytes += gyre_weight_bytes(&out->layer[i].product[p]);
+done:
+    gyre_repacker_destroy(l.repacker);
+    if (st != GYRE_OK) gyre_model_free(out);
+    return st;
+}
+
+void gyre_layer_weights_free(gyre_device *device, struct gyre_layer_weights *layer)
+{
+    for (int p = 0; p < GYRE_PRODUCTS; p++) {
+        gyre_weight_destroy(device, &layer->product[p]);
+        gyre_buffer_destroy(device, layer->bias[p].buffer);
+    }
+    for (int r = 0; r < GYRE_BLOCK_ROLES; r++) gyre_buffer_destroy(device, layer->norm[r].buffer);
+    gyre_buffer_destroy(device, layer->head_gains.buffer);
+    gyre_buffer_destroy(device, layer->kv_centre.buffer);
+    *layer = (struct gyre_layer_weights){0};
+}
+
+void gyre_model_free(struct gyre_model *m)
+{
+    for (uint32_t i = 0; m->layer && i < m->hp.n_layers; i++) gyre_layer_weights_free(m->device, &m->layer[i]);
+    free(m->layer);
+    gyre_weight_destroy(m->device, &m->table);
+    gyre_weight_destroy(m->device, &m->head);
+    gyre_buffer_destroy(m->device, m->output_norm.buffer);
+    gyre_buffer_destroy(m->device, m->head_gain.buffer);
+    gyre_shared_free(m->device, &m->shared);
+    gyre_hparams_free(&m->hp);
+    *m = (struct gyre_model){0};
+}
+
+// ---- the graph ------------------------------------------------------------------------------------------
+
+gyre_value gyre_model_block(gyre_graph *g, gyre_value x, const struct gyre_model *m, uint32_t layer,
+                            const struct gyre_kv_pool *kv, const struct gyre_precision *precision)
+{
+    struct gyre_builder b = {.g = g,
+                             .hp = &m->hp,
+                             .shared = &m->shared,
+                             .layer = &m->layer[layer],
+                             .kv = kv,
+                             .precision = precision,
+                             .from = GYRE_PRODUCTS,
+                             .to = GYRE_PRODUCTS,
+                             .stream = x};
+    gyre_build_block(&b);
+    return b.stream;
+}
+
+gyre_value gyre_model_head(gyre_graph *g, gyre_value x, const struct gyre_model *m)
+{
+    gyre_value z = gyre_g_rms_norm(g, x, m->output_norm, m->hp.norm_eps);
+    if (m->shared.head.n) { // one table for both ends: to the model's own basis, its final gain, and back
+        const uint32_t segments = m->hp.width / m->shared.head.n;
+        z = gyre_g_hadamard(g, z, &m->shared.head, segments, true, (struct gyre_binding){0});
+        z = gyre_g_hadamard(g, z, &m->shared.head, segments, false, m->head_gain);
+    }
+    return gyre_g_matmul(g, z, m->head.n_ranges ? &m->head : &m->table);
+}

@@ -1,0 +1,35 @@
+// A model on a device: the weights of its blocks by product, the tables at both ends, and the head as a graph. Which tensors and
+// which block: its architecture's (arch.h). The graph layer below knows no model, the engine above no tensor.
+#pragma once
+#include "runtime/model/builder.h"
+#include "runtime/model/weights.h"
+
+struct gyre_model {
+    gyre_device *device;
+    struct gyre_hparams hp; // owned
+    struct gyre_shared shared;
+    struct gyre_layer_weights *layer; // [hp.n_layers]
+    struct gyre_weight table, head;   // head.n_ranges == 0: tied, the head reads the table
+    struct gyre_binding output_norm;  // f32[D]
+    struct gyre_binding head_gain;    // f32[D], with a head rotation
+    uint64_t weight_bytes;
+};
+
+// Loads and checks a model (gyre_model_check). progress(user, fraction) may cancel by returning non-zero; may be NULL.
+gyre_status gyre_model_load(gyre_device *device, const gyre_source *source,
+                            int (*progress)(void *user, double fraction), void *user, struct gyre_model *out,
+                            gyre_error *err) GYRE_MUST_USE;
+void gyre_model_free(struct gyre_model *model);
+
+// Device buffers of the online rotations and the RoPE table. `divisors` [hd/2]: rope_freqs.weight, or NULL.
+gyre_status gyre_shared_create(gyre_device *device, const struct gyre_hparams *hp, const float *divisors,
+                               struct gyre_shared *out, gyre_error *err) GYRE_MUST_USE;
+void gyre_shared_free(gyre_device *device, struct gyre_shared *shared);
+
+void gyre_layer_weights_free(gyre_device *device, struct gyre_layer_weights *layer);
+
+// Residual stream [R, D] behind block `layer`; its KV pool may be gyre_kv's.
+gyre_value gyre_model_block(gyre_graph *g, gyre_value x, const struct gyre_model *model, uint32_t layer,
+                            const struct gyre_kv_pool *kv, const struct gyre_precision *precision);
+// Final norm (and head rotation) and head: [R, D] -> [R, V].
+gyre_value gyre_model_head(gyre_graph *g, gyre_value x, const struct gyre_model *model);

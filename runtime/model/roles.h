@@ -1,0 +1,70 @@
+// The table of roles (roles.def) as C: names, shapes and rotations of a model's tensors, and how to find one in a source.
+#pragma once
+#include "runtime/model/hparams.h"
+
+typedef enum gyre_product {
+#define PRODUCT(name, reads, norm, rotation, input) GYRE_PRODUCT_##name,
+#include "runtime/model/roles.def"
+    GYRE_PRODUCTS
+} gyre_product;
+
+// Linears first, so that a loop over them ends at GYRE_LINEARS; then the other tensors of a block, up to GYRE_BLOCK_ROLES.
+typedef enum gyre_role {
+#define LINEAR(name, gguf, hf, rows, product, writes, heads) GYRE_ROLE_##name,
+#include "runtime/model/roles.def"
+    GYRE_LINEARS,
+    GYRE_BEFORE_VECTORS = GYRE_LINEARS - 1,
+#define VECTOR(name, gguf, hf, elements) GYRE_ROLE_##name,
+#include "runtime/model/roles.def"
+    GYRE_BLOCK_ROLES,
+    GYRE_BEFORE_GLOBALS = GYRE_BLOCK_ROLES - 1,
+#define GLOBAL(name, gguf, hf, rows, cols) GYRE_ROLE_##name,
+#include "runtime/model/roles.def"
+    GYRE_ROLES,
+    GYRE_ROLE_none = GYRE_ROLES
+} gyre_role;
+
+#define GYRE_ROLE_BIT(role) (UINT32_C(1) << (role))
+
+typedef enum gyre_rotation { GYRE_ROTATION_NONE, GYRE_ROTATION_R1, GYRE_ROTATION_R2, GYRE_ROTATION_R4 } gyre_rotation;
+
+struct gyre_product_info {
+    const char *name, *input; // input: said of what it reads, for people
+    gyre_role norm;           // what it reads comes from this norm; GYRE_ROLE_none
+    gyre_rotation reads;      // the rotation of what it reads
+};
+extern const struct gyre_product_info gyre_products[GYRE_PRODUCTS];
+
+typedef enum gyre_heads { GYRE_HEADS_OTHER, GYRE_HEADS_QUERY, GYRE_HEADS_KEY, GYRE_HEADS_VALUE } gyre_heads;
+
+struct gyre_role_info {
+    const char *gguf, *hf; // stems; hf NULL: no counterpart
+    gyre_product product;  // linears; else GYRE_PRODUCTS
+    gyre_rotation writes;  // linears: of what they compute
+    gyre_heads heads;      // linears: which heads they compute
+    bool matrix;
+};
+extern const struct gyre_role_info gyre_roles[GYRE_ROLES];
+
+// Rows and columns of a tensor; a vector has one row.
+void gyre_role_shape(gyre_role role, const struct gyre_hparams *hp, uint64_t *rows, uint64_t *cols);
+uint32_t gyre_product_width(gyre_product product, const struct gyre_hparams *hp); // of what it reads
+gyre_role gyre_product_first(gyre_product product);                               // of its linears
+// The product of which `norm` makes the input; GYRE_PRODUCTS: none.
+gyre_product gyre_norm_product(gyre_role norm);
+
+// Rows are heads that RoPE turns; what is computed goes into the cache.
+bool gyre_role_is_turned(gyre_role role);
+bool gyre_role_is_cached(gyre_role role);
+
+// Whether block `layer` has the tensor, and a bias for it: bits of the architecture.
+bool gyre_role_present(const struct gyre_hparams *hp, gyre_role role, uint32_t layer);
+bool gyre_role_has_bias(const struct gyre_hparams *hp, gyre_role role, uint32_t layer);
+
+// GGUF's name, "blk.3.attn_q.PART" (globals: "output_norm.PART"); PART is "weight", "weight.scale", "bias" or "centre".
+enum { GYRE_ROLE_NAME = 64 };
+void gyre_role_name(gyre_role role, uint32_t layer, const char *part, char out[GYRE_ROLE_NAME]);
+
+// The tensor under the name that the source's container has for it; NULL if absent. name (may be NULL) gets that name.
+const struct gyre_tensor *gyre_role_tensor(const gyre_source *source, gyre_role role, uint32_t layer, const char *part,
+                                           char name[GYRE_ROLE_NAME]);
