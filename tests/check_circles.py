@@ -15,7 +15,6 @@ KNOWN_UNITS = [
      "runtime/text/utf8"},
     {"runtime/graph/check", "runtime/graph/exec", "runtime/graph/fuse", "runtime/graph/graph", "runtime/graph/lower",
      "runtime/graph/verify"},
-    {"runtime/model/block", "runtime/model/llama"},
     {"quantizer/recipe/fields", "quantizer/recipe/recipe"},
     {"quantizer/round/admm", "quantizer/round/gptq", "quantizer/round/ladder"},
     {"quantizer/file/journal", "quantizer/file/output", "quantizer/pass/calibrate", "quantizer/pass/layer",

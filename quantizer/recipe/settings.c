@@ -1,6 +1,6 @@
 // A recipe, the command's values and the model's shapes become settings that fit together. See recipe.h.
 #include "quantizer/recipe/recipe.h"
-#include "runtime/model/arch.h"
+#include "runtime/model/roles.h"
 
 #include <stdio.h>
 #include <string.h>

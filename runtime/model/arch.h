@@ -1,8 +1,9 @@
 // What an architecture is: which rows of the table of roles its blocks have, what its hyper-parameters are called beyond those
 // that all share, and its block as a chain of builder calls. docs/add-an-architecture.md says how one is added.
 #pragma once
-#include "runtime/model/builder.h"
-#include "runtime/model/roles.h"
+#include "runtime/model/hparams.h"
+
+struct gyre_builder; // builder.h
 
 struct gyre_arch {
     const char *name; // GGUF's general.architecture and the prefix of its keys; gyre's own files: "gyre-" before it

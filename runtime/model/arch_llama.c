@@ -1,5 +1,6 @@
 // Llama and what computes the same: Mistral (its files differ in names of keys only, its sliding window in the longest text).
 #include "runtime/model/arch.h"
+#include "runtime/model/builder.h"
 #include "runtime/model/hparams_impl.h"
 
 static const char *const hf[] = {"llama", "mistral", NULL};

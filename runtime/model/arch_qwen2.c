@@ -1,5 +1,6 @@
 // Qwen2 and Qwen2.5: Llama's block with biases on q, k and v.
 #include "runtime/model/arch.h"
+#include "runtime/model/builder.h"
 #include "runtime/model/hparams_impl.h"
 
 static const char *const hf[] = {"qwen2", NULL};

@@ -1,5 +1,6 @@
 // Qwen3, dense: Llama's block with an RMS norm over every q and k head before RoPE; heads * head size need not be the width.
 #include "runtime/model/arch.h"
+#include "runtime/model/builder.h"
 #include "runtime/model/hparams_impl.h"
 
 static const char *const hf[] = {"qwen3", NULL};

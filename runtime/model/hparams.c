@@ -1,14 +1,9 @@
-// Reads and checks the hyper-parameters that all architectures share. Every number is range-checked here, so that the graph and
-// the loader may trust them; what the graph cannot do is refused by name. The rest: rope.c, rotations.c, arch_*.c.
+// Range-checked reading of single hyper-parameters, for those who read them all (hparams_read.c, rope.c, arch_*.c).
 #include "runtime/model/hparams_impl.h"
-#include "runtime/model/arch.h"
 
 #include "runtime/util/base.h"
 
-#include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 void gyre_hparam_key(const struct gyre_hparams *hp, const char *name, char key[96])
 {
@@ -47,97 +42,6 @@ gyre_status gyre_hparam_f64(const gyre_source *source, const char *key, bool opt
     return GYRE_OK;
 }
 
-static gyre_status read_arch(const gyre_source *source, struct gyre_hparams *hp, gyre_error *err)
-{
-    const char *arch = NULL;
-    GYRE_TRY(gyre_source_string(source, "general.architecture", &arch, err));
-    if (!arch)
-        return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): general.architecture is missing",
-                         gyre_source_path(source));
-    hp->family = gyre_arch_find(arch, gyre_source_container(source));
-    if (!hp->family || strlen(arch) >= sizeof hp->arch) {
-        char known[128];
-        gyre_arch_list(known, sizeof known);
-        return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot use model (%s): architecture \"%s\"; gyre runs %s%s",
-                         gyre_source_path(source), gyre_show(arch, strlen(arch)).text, known,
-                         gyre_source_container(source) == GYRE_CONTAINER_GGUF ? ", and its own files of them" : "");
-    }
-    strcpy(hp->arch, arch);
-    hp->full = !strncmp(arch, "gyre-", 5);
-    return GYRE_OK;
-}
-
-// A key with a whole number that must be `neutral` (or absent), since gyre does not implement what it switches on.
-static gyre_status refuse_unless(const gyre_source *source, const struct gyre_hparams *hp, const char *name,
-                                 uint64_t neutral, const char *what, gyre_error *err)
-{
-    char key[96];
-    uint64_t value = neutral;
-    gyre_hparam_key(hp, name, key);
-    GYRE_TRY(gyre_source_u64(source, key, &value, NULL, err));
-    if (value == neutral) return GYRE_OK;
-    return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot use model (%s): %s is %llu; gyre does not do %s",
-                     gyre_source_path(source), key, (unsigned long long)value, what);
-}
-
-static gyre_status read_shapes(const gyre_source *source, struct gyre_hparams *hp, gyre_error *err)
-{
-    char key[96];
-    const char *path = gyre_source_path(source);
-    uint64_t rope_dims, n_tokens;
-    struct gyre_string *tokens;
-#define U32(name, optional, min, max, field)                                                                           \
-    do {                                                                                                               \
-        gyre_hparam_key(hp, name, key);                                                                                \
-        GYRE_TRY(gyre_hparam_u32(source, key, optional, min, max, field, err));                                        \
-    } while (0)
-    U32("block_count", false, 1, GYRE_MAX_LAYERS, &hp->n_layers);
-    U32("embedding_length", false, 8, 1 << 16, &hp->width);
-    U32("attention.head_count", false, 1, 1024, &hp->heads);
-    hp->kv_heads = hp->heads;
-    U32("attention.head_count_kv", true, 1, 1024, &hp->kv_heads);
-    hp->head_dim = hp->width / hp->heads;
-    U32("attention.key_length", true, 8, 256, &hp->head_dim);
-    uint32_t value_dim = hp->head_dim;
-    U32("attention.value_length", true, 8, 256, &value_dim);
-    U32("feed_forward_length", false, 8, 1 << 20, &hp->ffn);
-    U32("context_length", false, 1, 1 << 26, &hp->context);
-    GYRE_TRY(gyre_source_array_strings(source, "tokenizer.ggml.tokens", &tokens, &n_tokens, err));
-    const bool has_tokens = tokens != NULL && n_tokens <= 1 << 24;
-    free(tokens);
-    if (has_tokens) hp->vocab = (uint32_t)n_tokens;
-    else U32("vocab_size", false, 1, 1 << 24, &hp->vocab);
-#undef U32
-    if (hp->heads % hp->kv_heads)
-        return gyre_fail(err, GYRE_E_FORMAT,
-                         "cannot use model (%s): %u attention heads are not a multiple of %u key/value heads", path,
-                         hp->heads, hp->kv_heads);
-    if (hp->head_dim % 8 || hp->head_dim < 8 || hp->head_dim > 256 || value_dim != hp->head_dim)
-        return gyre_fail(
-            err, GYRE_E_UNSUPPORTED,
-            "cannot use model (%s): head size %u (values %u); gyre supports equal multiples of 8 up to 256", path,
-            hp->head_dim, value_dim);
-    if (hp->width % 8 || hp->ffn % 8)
-        return gyre_fail(err, GYRE_E_UNSUPPORTED,
-                         "cannot use model (%s): width %u and feed-forward width %u; gyre supports multiples of 8",
-                         path, hp->width, hp->ffn);
-    if (hp->vocab == 0) return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): the vocabulary is empty", path);
-    gyre_hparam_key(hp, "rope.dimension_count", key);
-    rope_dims = hp->head_dim;
-    GYRE_TRY(gyre_source_u64(source, key, &rope_dims, NULL, err));
-    if (rope_dims != hp->head_dim)
-        return gyre_fail(err, GYRE_E_UNSUPPORTED,
-                         "cannot use model (%s): %s is %llu, the head size %u; gyre rotates whole heads only", path,
-                         key, (unsigned long long)rope_dims, hp->head_dim);
-    const char *act = "silu"; // of config.json; GGUF's architectures imply theirs
-    gyre_hparam_key(hp, "hidden_act", key);
-    GYRE_TRY(gyre_source_string(source, key, &act, err));
-    if (strcmp(act, "silu"))
-        return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot use model (%s): hidden_act is %s; %s has silu", path,
-                         gyre_show(act, strlen(act)).text, hp->arch);
-    return refuse_unless(source, hp, "expert_count", 0, "mixtures of experts", err);
-}
-
 gyre_status gyre_hparams_cap_window(const gyre_source *source, struct gyre_hparams *hp, gyre_error *err)
 {
     char key[96];
@@ -146,69 +50,4 @@ gyre_status gyre_hparams_cap_window(const gyre_source *source, struct gyre_hpara
     GYRE_TRY(gyre_hparam_u32(source, key, true, 0, UINT32_MAX, &window, err));
     if (window) hp->context = GYRE_MIN(hp->context, window);
     return GYRE_OK;
-}
-
-// What gyre's own files add, in both profiles.
-static gyre_status read_gyre_keys(const gyre_source *source, struct gyre_hparams *hp, gyre_error *err)
-{
-    double act_clip = 1, kv_clip = 1;
-    const char *path = gyre_source_path(source);
-    hp->act_bits = hp->kv_bits = 16;
-    GYRE_TRY(gyre_hparam_u32(source, "gyre.act_bits", true, 4, 16, &hp->act_bits, err));
-    GYRE_TRY(gyre_hparam_u32(source, "gyre.kv_bits", true, 4, 16, &hp->kv_bits, err));
-    const uint32_t bits[] = {hp->act_bits, hp->kv_bits};
-    for (int i = 0; i < 2; i++)
-        if (bits[i] != 4 && bits[i] != 8 && bits[i] != 16)
-            return gyre_fail(err, GYRE_E_UNSUPPORTED,
-                             "cannot use model (%s): gyre.%s_bits is %u; gyre supports 4, 8 and 16", path,
-                             i ? "kv" : "act", bits[i]);
-    GYRE_TRY(gyre_hparam_f64(source, "gyre.act_clip", true, 0.05, 1, &act_clip, err));
-    GYRE_TRY(gyre_hparam_f64(source, "gyre.kv_clip", true, 0.05, 1, &kv_clip, err));
-    hp->act_clip = (float)act_clip;
-    hp->kv_clip = (float)kv_clip;
-    hp->wgroup_declared = gyre_source_has(source, "gyre.wgroup");
-    GYRE_TRY(gyre_hparam_u32(source, "gyre.wgroup", true, 0, 128, &hp->wgroup, err));
-    const uint32_t g = hp->wgroup;
-    if (g != 0 && g != 32 && g != 64 && g != 128)
-        return gyre_fail(err, GYRE_E_UNSUPPORTED,
-                         "cannot use model (%s): gyre.wgroup is %u; gyre supports 0, 32, 64 and 128", path, g);
-    if (g && (hp->width % g || hp->ffn % g || hp->heads * hp->head_dim % g))
-        return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): groups of %u do not divide its widths %u and %u",
-                         path, g, hp->width, hp->ffn);
-    if (!hp->full) return GYRE_OK;
-    uint32_t version;
-    GYRE_TRY(gyre_hparam_u32(source, "gyre.version", false, 1, GYRE_FILE_VERSION, &version, err));
-    if (version < hp->family->version)
-        return gyre_fail(err, GYRE_E_FORMAT,
-                         "cannot use model (%s): gyre.version is %u, which knows no %s; it is %u there", path, version,
-                         hp->arch, hp->family->version);
-    bool found;
-    GYRE_TRY(gyre_source_bool(source, "gyre.rope_interleaved", &hp->rope_interleaved, &found, err));
-    if (!found) return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): gyre.rope_interleaved is missing", path);
-    GYRE_TRY(gyre_source_bool(source, "gyre.kv_centre", &hp->kv_centre, NULL, err));
-    return gyre_rotations_read(source, hp, err);
-}
-
-gyre_status gyre_hparams_read(const gyre_source *source, struct gyre_hparams *hp, gyre_error *err)
-{
-    gyre_status st = GYRE_OK;
-    char key[96];
-    double eps = 0;
-    *hp = (struct gyre_hparams){0};
-    GYRE_GO(read_arch(source, hp, err));
-    GYRE_GO(read_shapes(source, hp, err));
-    gyre_hparam_key(hp, "attention.layer_norm_rms_epsilon", key);
-    GYRE_GO(gyre_hparam_f64(source, key, false, 0, 1, &eps, err));
-    hp->norm_eps = (float)eps;
-    hp->rope_base = 10000;
-    gyre_hparam_key(hp, "rope.freq_base", key);
-    GYRE_GO(gyre_hparam_f64(source, key, true, 1, 1e12, &hp->rope_base, err));
-    GYRE_GO(gyre_rope_read(source, hp, err));
-    hp->rope_interleaved = hp->family->paired_rows && gyre_source_container(source) == GYRE_CONTAINER_GGUF;
-    hp->tied = gyre_role_tensor(source, GYRE_ROLE_head, 0, "weight", NULL) == NULL;
-    if (hp->family->read) GYRE_GO(hp->family->read(source, hp, err));
-    GYRE_GO(read_gyre_keys(source, hp, err));
-done:
-    if (st != GYRE_OK) gyre_hparams_free(hp);
-    return st;
 }

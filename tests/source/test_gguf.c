@@ -470,13 +470,20 @@ static void scaling_in_every_form(void **state)
         const char *type, *says;            // NULL: no such key; says: a refusal
         float factor, old, attention, used; // 0: no such key
     } cases[] = {
-        {"linear", NULL, 4, 0, 0, 4},     {NULL, NULL, 4, 0, 0, 4},
-        {NULL, NULL, 0, 4, 0, 4},         {"linear", NULL, 0, 4, 0, 4},
-        {"linear", NULL, 0, 0, 0, 1},     {"none", NULL, 4, 0, 0, 1},
-        {"none", NULL, 0, 4, 0, 1},       {NULL, NULL, 4, 8, 0, 4},
-        {NULL, NULL, 4, 0, 1, 4},         {NULL, "attn_factor", 4, 0, 2, 0},
-        {"yarn", "yarn", 4, 0, 0, 0},     {NULL, "factor", -4, 0, 0, 0},
-        {NULL, "factor", 1e-5f, 0, 0, 0}, {"llama3", "factor is missing", 0, 0, 0, 0},
+        {"linear", NULL, 4, 0, 0, 4},
+        {NULL, NULL, 4, 0, 0, 4},
+        {NULL, NULL, 0, 4, 0, 4},
+        {"linear", NULL, 0, 4, 0, 4},
+        {"linear", NULL, 0, 0, 0, 1},
+        {"none", NULL, 4, 0, 0, 1},
+        {"none", NULL, 0, 4, 0, 1},
+        {NULL, NULL, 4, 8, 0, 4},
+        {NULL, NULL, 4, 0, 1, 4},
+        {NULL, "attn_factor", 4, 0, 2, 0},
+        {"yarn", "original_context", 4, 0, 0, 0},
+        {NULL, "factor", -4, 0, 0, 0},
+        {NULL, "factor", 1e-5f, 0, 0, 0},
+        {"llama3", "factor is missing", 0, 0, 0, 0},
     };
     const struct tiny_options o = tiny_defaults();
     for (size_t i = 0; i < GYRE_COUNT(cases); i++) {

@@ -195,7 +195,7 @@ static void lying_shards(void **state)
 static float first_weight(gyre_source *source)
 {
     float row[64];
-    const struct gyre_tensor *t = gyre_source_tensor(source, "output_norm.weight");
+    const struct gyre_tensor *t = gyre_source_tensor(source, "model.norm.weight");
     assert_true(t && t->cols == 64);
     gyre_tensor_rows_f32(t, 0, 1, row);
     return row[0];

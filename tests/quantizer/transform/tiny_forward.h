@@ -5,7 +5,7 @@
 struct tiny {
     struct gyre_hparams hp;
     double *linear[2][GYRE_LINEARS], *attn_norm[2], *ffn_norm[2]; // two layers
-    double *embedding, *head, *final_norm;                      // head: NULL when tied
+    double *embedding, *head, *final_norm;                        // head: NULL when tied
     // What the forward pass does online.
     bool r3, r3_before_rope, r4, head_rotation;
     const struct gyre_rotator *rotator; // for r4 and the head
