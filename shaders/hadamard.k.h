@@ -4,15 +4,15 @@
      HAD_AT(i)     element i as an lvalue (shared memory, or a buffer bound for reading and writing)
      HAD_SYNC()    the barrier that makes one invocation's HAD_AT writes visible to the others
    and declares `pc` with the fields of GYRE_PARAMS_HAD, a read-only uint buffer `base` (shaders/params.h), and with
-   HAD_SPECS(first id) the constants K1, K2, K3, P. They repeat pc's, so that loops unroll and a k up to 32 is transformed
-   in registers; or K1 is 0 (the default), then pc's are used.
+   HAD_SPECS(first id) the constants K1, K2, K3, P. They repeat pc's where every k is at most 32: loops unroll and an axis is
+   transformed in registers; or K1 is 0 (the default), then pc's are used.
 
    HAD_TRANSFORM(total, t, threads) transforms elements 0..total-1, a whole number of segments of pc.n = k1*k2*k3*2^p,
    by all `threads` invocations (t = 0..threads-1) in uniform control flow. It starts after a HAD_SYNC of the caller's
    and ends with one. It does not divide: the caller multiplies by HAD_NORM. Needs threads >= ceil(max(k1,k2,k3) / 16).
 
    x is a tensor [segment][k1][k2][k3][2^p]; every axis is transformed by itself, in f32. The dense axes come first: an
-   invocation keeps all (k <= 32) or 16 outputs of one column in registers and reads the column once. The axis 2^p takes
+   invocation keeps all (constants) or 16 outputs of one column in registers and reads the column once. The axis 2^p takes
    four butterfly stages per pass in registers. Additions only, in a fixed order: the same bits on every device.
 
    Loops: per dense axis total / k / threads in registers, else total / floor(threads / ceil(k / 16)), 17 times that when
@@ -103,47 +103,47 @@
     HAD_SYNC();                                                                                                       \
   }
 
-#define HAD_IN_REGISTERS(K) (K1 > 0 && (K) > 1 && (K) <= 32)
-#define HAD_AXIS(total, K, k, s, words, t, threads)                                                                   \
-  if (HAD_IN_REGISTERS(K)) {                                                                                          \
-    HAD_SMALL(total, (HAD_IN_REGISTERS(K) ? (K) : 1), s, words, t, threads)                                           \
-  } else if (K1 == 0 || (K) > 32) {                                                                                   \
-    HAD_DENSE(total, k, s, words, t, threads)                                                                         \
+/* An axis whose factor is a constant; one of 1 is none. */
+#define HAD_AXIS(total, K, s, words, t, threads)                                                                      \
+  if (K1 > 0 && (K) > 1) {                                                                                            \
+    HAD_SMALL(total, (K1 > 0 && (K) <= 32 ? (K) : 1), s, words, t, threads)                                           \
   }
 #define HAD_WORDS(k) ((k) > 1 ? (k) * (((k) + 31) >> 5) : 0)
 
 #define HAD_TRANSFORM(total, t, threads)                                                                              \
   {                                                                                                                   \
-    const int k1_ = K1 > 0 ? K1 : pc.k1;                                                                              \
     const int k2_ = K1 > 0 ? K2 : pc.k2;                                                                              \
     const int k3_ = K1 > 0 ? K3 : pc.k3;                                                                              \
-    const int s3_ = 1 << (K1 > 0 ? P : pc.p);                                                                         \
+    int left_ = K1 > 0 ? P : pc.p;                                                                                    \
+    const int s3_ = 1 << left_;                                                                                       \
     const int s2_ = k3_ * s3_;                                                                                        \
     const int s1_ = k2_ * s2_;                                                                                        \
-    HAD_AXIS(total, K1, k1_, s1_, 0, t, threads)                                                                      \
-    HAD_AXIS(total, K2, k2_, s2_, HAD_WORDS(k1_), t, threads)                                                         \
-    HAD_AXIS(total, K3, k3_, s3_, HAD_WORDS(k1_) + HAD_WORDS(k2_), t, threads)                                        \
     if (K1 > 0) {                                                                                                     \
-      if (P >= 4) HAD_PASS(total, 16, 1, t, threads)                                                                  \
-      if (P >= 8) HAD_PASS(total, 16, 16, t, threads)                                                                 \
-      if (P >= 12) HAD_PASS(total, 16, 256, t, threads)                                                               \
-      if (P >= 16) HAD_PASS(total, 16, 4096, t, threads)                                                              \
-      if (P >= 20) HAD_PASS(total, 16, 65536, t, threads)                                                             \
-      if (P >= 24) HAD_PASS(total, 16, 1048576, t, threads)                                                           \
-      if (P >= 28) HAD_PASS(total, 16, 16777216, t, threads)                                                          \
-      if ((P & 3) == 3) HAD_PASS(total, 8, (1 << (P & ~3)), t, threads)                                               \
-      if ((P & 3) == 2) HAD_PASS(total, 4, (1 << (P & ~3)), t, threads)                                               \
-      if ((P & 3) == 1) HAD_PASS(total, 2, (1 << (P & ~3)), t, threads)                                               \
+      HAD_AXIS(total, K1, s1_, 0, t, threads)                                                                         \
+      HAD_AXIS(total, K2, s2_, HAD_WORDS(K1), t, threads)                                                             \
+      HAD_AXIS(total, K3, s3_, HAD_WORDS(K1) + HAD_WORDS(K2), t, threads)                                             \
     } else {                                                                                                          \
-      int reach_ = 1;                                                                                                 \
-      int left_ = pc.p;                                                                                               \
-      while (left_ >= 4) {                                                                                            \
-        HAD_PASS(total, 16, reach_, t, threads)                                                                       \
-        reach_ <<= 4;                                                                                                 \
-        left_ -= 4;                                                                                                   \
+      int axis_k_ = pc.k1;                                                                                            \
+      int axis_s_ = s1_;                                                                                              \
+      int axis_words_ = 0;                                                                                            \
+      for (int axis_ = 0; axis_ < 3; axis_++) {                                                                       \
+        HAD_DENSE(total, axis_k_, axis_s_, axis_words_, t, threads)                                                   \
+        axis_words_ += HAD_WORDS(axis_k_);                                                                            \
+        axis_k_ = axis_ == 0 ? k2_ : k3_;                                                                             \
+        axis_s_ = axis_ == 0 ? s2_ : s3_;                                                                             \
       }                                                                                                               \
-      if (left_ == 3) HAD_PASS(total, 8, reach_, t, threads)                                                          \
-      if (left_ == 2) HAD_PASS(total, 4, reach_, t, threads)                                                          \
-      if (left_ == 1) HAD_PASS(total, 2, reach_, t, threads)                                                          \
+    }                                                                                                                 \
+    int reach_ = 1;                                                                                                   \
+    while (left_ >= 4) {                                                                                              \
+      HAD_PASS(total, 16, reach_, t, threads)                                                                         \
+      reach_ <<= 4;                                                                                                   \
+      left_ -= 4;                                                                                                     \
+    }                                                                                                                 \
+    if (K1 > 0 && left_ == 3) HAD_PASS(total, 8, reach_, t, threads)                                                  \
+    if (K1 > 0 && left_ == 2) HAD_PASS(total, 4, reach_, t, threads)                                                  \
+    while (left_ > 0 && (K1 == 0 || left_ == 1)) { /* without constants one small pass must do for all: code is short */ \
+      HAD_PASS(total, 2, reach_, t, threads)                                                                          \
+      reach_ <<= 1;                                                                                                   \
+      left_ -= 1;                                                                                                     \
     }                                                                                                                 \
   }

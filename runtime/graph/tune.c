@@ -91,7 +91,10 @@ static struct had had_of(const struct gyre_node *node)
 }
 
 // As constants the factors unroll the dense axes; with large ones a driver would compile for a minute: those stay in pc.
-static bool had_unrolls(struct had had) { return (uint64_t)had.k1 * had.k2 * had.k3 <= 144; }
+static bool had_unrolls(struct had had)
+{
+    return GYRE_MAX(had.k1, GYRE_MAX(had.k2, had.k3)) <= 32 && (uint64_t)had.k1 * had.k2 * had.k3 <= 144;
+}
 
 static void set_had(struct gyre_launch *launch, struct had had)
 {
@@ -109,7 +112,7 @@ static uint64_t had_loops(struct had had, uint32_t n)
     uint64_t loops = (uint64_t)had.length * (had.p + 3) / 4 / 16 / n + 2ull * had.length / n;
     for (int i = 0; i < 3; i++) {
         const uint64_t columns = had.length / k[i];
-        if (k[i] > 1 && k[i] <= 32 && had_unrolls(had)) loops += gyre_div_up(columns, n) + k[i];
+        if (k[i] > 1 && had_unrolls(had)) loops += gyre_div_up(columns, n) + k[i];
         else if (k[i] > 1)
             loops += gyre_div_up(columns, n / ((k[i] + 15) / 16)) * (k[i] * (had.transposed ? 17ull : 1ull) + 1);
     }

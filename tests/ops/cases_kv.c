@@ -118,12 +118,13 @@ static void kv_case(struct check *check, int heads, int kv_heads, int hd, uint32
 void cases_kv_write(struct check *check)
 {
     const int hds[] = {8, 24, 64, 80, 128, 256};
-    for (uint32_t bits = 4; bits <= 16; bits *= 2)
-        for (int i = 0; i < 6; i++)
-            kv_case(check, i % 2 ? 4 : 9, i % 2 ? 4 : 3, hds[i], bits, i % 3 ? 1.0f : 0.95f, false, i % 2 ? 8 : 32);
+    for (uint32_t bits = 4; bits <= 16; bits *= 2) // one program for each number of bits, and one of an odd size
+        for (int i = 0; i < 6; i++) {
+            const uint32_t wg = bits == 8 ? 32 : 8;
+            kv_case(check, i % 2 ? 4 : 9, i % 2 ? 4 : 3, hds[i], bits, i % 3 ? 1.0f : 0.95f, false, wg);
+            if (i % 2) kv_case(check, 6, 3, hds[i], bits, 0.95f, true, wg);
+        }
     kv_case(check, 8, 1, 64, 8, 1, false, 5);
-    for (uint32_t bits = 4; bits <= 16; bits *= 2)
-        for (int i = 0; i < 3; i++) kv_case(check, 6, 3, hds[2 * i + 1], bits, 0.95f, true, i == 1 ? 32 : 8);
 }
 
 static void fused_case(struct check *check, const char *kernel, int heads, int kv_heads, int hd, uint32_t bits,

@@ -66,6 +66,7 @@ struct shape {
 };
 struct tile {
     uint32_t wgx, wgy, tr, tc;
+    bool k16; // integer kernels: x in steps of 16
 };
 
 // Output columns n0..n0+n-1 of a wider row; a third of the cases adds a matrix, a third one row.
@@ -81,12 +82,11 @@ static void product(struct check *check, const struct weight *w, int rows, int b
     const uint32_t row_tile = few ? t.tr : t.tr * t.wgy;
     const bool integers = bits && w->kind <= W_W8,
                exact = integers && (check->floats ? w->group == w->k : t.wgy == 1 || !few || w->group == w->k);
-    const bool k16 = w->k % 16 == 0 && w->group % 16 == 0;
     const struct check_case c = {
         .kernel = kernel,
         .params = &p,
         .n_spec = integers ? 6 : 5,
-        .spec = {t.wgx, t.wgy, 1, t.tr, t.tc, k16 && w->n != 100},
+        .spec = {t.wgx, t.wgy, 1, t.tr, t.tc, t.k16},
         .groups = {(uint32_t)gyre_div_up((uint64_t)w->n_pad / 8, t.wgx * t.tc),
                    (uint32_t)gyre_div_up((uint64_t)rows, row_tile)},
         .bind = {{.size = out * 4, .rule = exact ? CHECK_BITS : CHECK_NMSE, .bound = bound},
@@ -107,8 +107,10 @@ void cases_matmul(struct check *check)
         {1, 8, 32, 32},    {3, 20, 36, 36},   {5, 100, 64, 32},   {17, 20, 96, 32}, {2, 576, 96, 96},
         {4, 100, 128, 64}, {1, 30, 576, 576}, {17, 36, 256, 128}, {7, 20, 60, 20},  {1, 9, 4, 4},
     };
-    // Two tiles a kernel: every one is a program that the driver compiles.
-    static const struct tile few[] = {{8, 1, 2, 2}, {2, 5, 1, 1}}, many[] = {{8, 1, 3, 1}, {4, 3, 1, 2}};
+    // Every tile of a kernel is a program that the driver compiles: a float kernel gets one of the two, an integer kernel
+    // one for K in steps of 16 and the other for any K, and its neighbour the other way round.
+    static const struct tile few[] = {{8, 1, 2, 2, false}, {2, 5, 1, 1, false}};
+    static const struct tile many[] = {{8, 1, 3, 1, false}, {4, 3, 1, 2, false}};
     static const int kinds[] = {W_W4, W_W8, W_F16, W_F32}, act[] = {0, 8, 4};
     for (size_t s = 0; s < GYRE_COUNT(shapes); s++)
         for (size_t i = 0; i < GYRE_COUNT(kinds); i++) {
@@ -116,8 +118,12 @@ void cases_matmul(struct check *check)
             const struct weight w =
                 random_weight(check, kinds[i], shapes[s].n, shapes[s].k, grouped ? shapes[s].group : shapes[s].k);
             for (size_t a = 0; a < GYRE_COUNT(act); a++) {
-                product(check, &w, shapes[s].rows, act[a], true, few[s % 2], 1e-11);
-                product(check, &w, shapes[s].rows, act[a], false, many[s % 2], 1e-11);
+                const bool integers = act[a] && grouped, k16 = integers && w.k % 16 == 0 && w.group % 16 == 0 && s % 2;
+                const size_t one = integers ? (i + k16) % 2 : (i + (act[a] > 0)) % 2;
+                struct tile v = few[one], m = many[one];
+                v.k16 = m.k16 = k16;
+                product(check, &w, shapes[s].rows, act[a], true, v, 1e-11);
+                product(check, &w, shapes[s].rows, act[a], false, m, 1e-11);
             }
         }
     // A host cuts products otherwise: more rows than a tile, more columns than a piece of the weight.

@@ -15,7 +15,8 @@ static const struct format formats[] = {
     {"repack_f32", 32, false, false, 1024},
 };
 
-static void repack_case(struct check *check, const struct format *f, int n, int k, int group, int first, uint32_t wg)
+static void repack_case(struct check *check, const struct format *f, int n, int k, int group, int first, uint32_t wgx,
+                        uint32_t wgy)
 {
     const int n_pad = first + (n + 7) / 8 * 8 + 8, groups = k / group;
     const struct gyre_repack_params p = {n, k, group, n_pad, first};
@@ -23,7 +24,7 @@ static void repack_case(struct check *check, const struct format *f, int n, int 
     const size_t bits =
         f->weight_bits ? rows * (elements / 8 * (size_t)f->source_bits_per_32 / 4) : rows * (size_t)groups * 16;
     const size_t source = (bits / 8 + 3) / 4 * 4, grouped = (size_t)(groups * n_pad);
-    struct check_case c = {.kernel = f->kernel, .params = &p, .n_spec = 3, .spec = {wg, 1, 1}};
+    struct check_case c = {.kernel = f->kernel, .params = &p, .n_spec = 3, .spec = {wgx, wgy, 1}};
     int at = 0;
     if (f->weight_bits)
         c.bind[at++] =
@@ -31,17 +32,21 @@ static void repack_case(struct check *check, const struct format *f, int n, int 
     if (f->scale) c.bind[at++] = (struct check_bind){.size = grouped * 2, .rule = CHECK_BITS};
     if (f->sums) c.bind[at++] = (struct check_bind){.size = grouped * 4, .rule = CHECK_BITS};
     c.bind[at] = (struct check_bind){.data = check_words(check, source / 4, UINT32_MAX), .size = source};
-    c.groups[0] = ((uint32_t)(n + 7) / 8 + wg - 1) / wg;
-    c.groups[1] = (uint32_t)(f->sums || f->scale ? groups : k);
-    check_run(check, &c, "%d x %d, group %d, first %d, workgroup %u", n, k, group, first, wg);
+    const bool grouped_k = f->sums; // WGY invocations share a group there, elsewhere each has its own k
+    const uint32_t steps = (uint32_t)(f->sums || f->scale ? groups : k);
+    c.groups[0] = ((uint32_t)(n + 7) / 8 + wgx - 1) / wgx;
+    c.groups[1] = grouped_k ? steps : (steps + wgy - 1) / wgy;
+    check_run(check, &c, "%d x %d, group %d, first %d, workgroup %u x %u", n, k, group, first, wgx, wgy);
 }
 
 void cases_repack(struct check *check)
 {
-    for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
-        repack_case(check, &formats[i], 24, 96, 32, 0, 8);
-        repack_case(check, &formats[i], 13, 64, 64, 8, 8);
-        repack_case(check, &formats[i], 3, 160, 32, 16, 2);
-        repack_case(check, &formats[i], 70, 32, 32, 24, 4);
-    }
+    for (size_t i = 0; i < sizeof formats / sizeof *formats; i++)
+        for (uint32_t tall = 0; tall < 2; tall++) { // two programs a kernel: WGY 1 and more
+            const uint32_t wgx = tall ? 2 : i % 2 ? 4 : 8, wgy = tall ? 4 : 1;
+            repack_case(check, &formats[i], 24, 96, 32, 0, wgx, wgy);
+            repack_case(check, &formats[i], 13, 64, 64, 8, wgx, wgy);
+            repack_case(check, &formats[i], 3, 160, 32, 16, wgx, wgy);
+            repack_case(check, &formats[i], 70, 160, 160, 24, wgx, wgy);
+        }
 }

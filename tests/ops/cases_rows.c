@@ -61,7 +61,7 @@ void cases_quantize(struct check *check)
                     .kernel = "quantize",
                     .params = &p,
                     .n_spec = 3,
-                    .spec = {8u << (i % 4), 1, 1},
+                    .spec = {i % 2 ? 64 : 8, 1, 1}, // every workgroup is a program that the driver compiles
                     .groups = {(uint32_t)rows},
                     .bind = {codes_out(rows, width, CHECK_BITS), meta_out(rows, true), floats_in(check, rows, width)},
                 };
@@ -81,7 +81,7 @@ static void norms(struct check *check, bool quantized)
                     .kernel = quantized ? "rms_norm_quant" : "rms_norm",
                     .params = &p,
                     .n_spec = 3,
-                    .spec = {8u << (i % 4), 1, 1},
+                    .spec = {i % 2 ? 64 : 8, 1, 1},
                     .groups = {(uint32_t)rows},
                 };
                 struct check_bind *b = c.bind;
@@ -102,15 +102,31 @@ void cases_rms_norm_quant(struct check *check) { norms(check, true); }
 // segs segments of k1*k2*k3*2^p columns, and `rest` columns that are not transformed.
 struct had_shape {
     int k[3], p, segs, rest;
-    uint32_t threads;
 };
 static const struct had_shape had_shapes[] = {
-    {{1, 1, 1}, 2, 1, 0, 8},    {{12, 1, 1}, 0, 1, 0, 8},    {{20, 1, 1}, 2, 1, 4, 16},  {{24, 1, 1}, 0, 3, 0, 32},
-    {{12, 12, 1}, 2, 1, 0, 8},  {{12, 1, 1}, 7, 1, 0, 64},   {{1, 1, 1}, 6, 9, 0, 8},    {{44, 12, 1}, 1, 2, 8, 16},
-    {{12, 20, 8}, 0, 1, 0, 32}, {{140, 1, 1}, 1, 1, 12, 16}, {{1, 1, 1}, 11, 1, 0, 128}, {{1, 1, 1}, 9, 2, 4, 16},
+    {{1, 1, 1}, 2, 1, 0},   {{12, 1, 1}, 0, 1, 0}, {{20, 1, 1}, 2, 1, 4}, {{24, 1, 1}, 0, 3, 0},
+    {{12, 12, 1}, 2, 1, 0}, {{12, 1, 1}, 7, 1, 0}, {{1, 1, 1}, 6, 9, 0},  {{44, 12, 1}, 1, 2, 8},
+    {{12, 20, 8}, 0, 1, 0}, {{1, 1, 1}, 9, 2, 4},  {{1, 1, 1}, 11, 1, 0}, {{140, 1, 1}, 1, 1, 12},
 };
-// Whether the factors are also given as constants: the rule of runtime/graph/tune.c, for compilers' sake.
-static bool had_unrolls(const struct had_shape *s) { return s->k[0] * s->k[1] * s->k[2] <= 144; }
+
+// Every shape goes through the one program of a kernel that takes the factors from its parameters. As constants every
+// shape is a program of its own, which the driver compiles: a kernel gets every third shape, by its number, so that each
+// shape meets each pair of forms (shared or global memory, float or quantized) somewhere.
+struct had_program {
+    uint32_t n_spec, spec[8];
+};
+static struct had_program had_generic(int kernel)
+{
+    return (struct had_program){4, {kernel % 2 ? 64 : 16, 1, 1, 4096}};
+}
+static bool had_constants(int kernel, size_t i, struct had_program *out)
+{
+    const struct had_shape *s = &had_shapes[i];
+    if ((i + (size_t)kernel) % 3 || GYRE_MAX(s->k[0], s->k[1]) > 32 || s->k[0] * s->k[1] * s->k[2] > 144) return false;
+    *out = (struct had_program){
+        8, {i % 2 ? 32 : 8, 1, 1, 4096, (uint32_t)s->k[0], (uint32_t)s->k[1], (uint32_t)s->k[2], (uint32_t)s->p}};
+    return true;
+}
 static int had_length(const struct had_shape *s) { return s->k[0] * s->k[1] * s->k[2] << s->p; }
 // Few of the long ones: oclgrind runs these cases too.
 static int had_rows(const struct had_shape *s, size_t i)
@@ -118,51 +134,60 @@ static int had_rows(const struct had_shape *s, size_t i)
     return had_length(s) * s->segs > 500 ? 1 : row_counts[i % GYRE_COUNT(row_counts)];
 }
 
+static void hadamard_case(struct check *check, int kernel, size_t i, bool transposed, const struct had_program *program)
+{
+    const struct had_shape *s = &had_shapes[i];
+    const int n = had_length(s), width = n * s->segs + s->rest, rows = had_rows(s, i + (size_t)kernel);
+    size_t words;
+    const uint32_t *base = check_had_base(check, s->k, &words);
+    const struct gyre_hadamard_params p = {n,    s->segs,    s->k[0], s->k[1], s->k[2],
+                                           s->p, transposed, rows,    width,   transposed};
+    struct check_case c = {
+        .kernel = kernel ? "hadamard_global" : "hadamard",
+        .params = &p,
+        .n_spec = program->n_spec,
+        .groups = {(uint32_t)rows},
+        .bind = {floats_out(rows, width, 1e-12),
+                 floats_in(check, rows, width),
+                 {.data = base, .size = words * 4},
+                 {.data = check_uniform(check, (size_t)width, -2, 2), .size = (size_t)width * 4}},
+    };
+    memcpy(c.spec, program->spec, sizeof program->spec);
+    check_run(check, &c, "%d rows of %d x (%d %d %d 2^%d) + %d%s, %s", rows, s->segs, s->k[0], s->k[1], s->k[2], s->p,
+              s->rest, transposed ? ", transposed and scaled" : "", program->n_spec > 4 ? "constants" : "parameters");
+}
+
 void cases_hadamard(struct check *check)
 {
     for (size_t i = 0; i < GYRE_COUNT(had_shapes); i++)
-        for (int form = 0; form < 4; form++) { // shared or global memory, plain or transposed and scaled
-            const struct had_shape *s = &had_shapes[i];
-            const int n = had_length(s), width = n * s->segs + s->rest, rows = had_rows(s, i + (size_t)form);
-            size_t words;
-            const uint32_t *base = check_had_base(check, s->k, &words);
-            const struct gyre_hadamard_params p = {n,    s->segs,  s->k[0], s->k[1], s->k[2],
-                                                   s->p, form / 2, rows,    width,   form / 2};
-            const struct check_case c = {
-                .kernel = form % 2 ? "hadamard_global" : "hadamard",
-                .params = &p,
-                .n_spec =
-                    had_unrolls(s) && (form == 0 || form == 3) ? 8 : 4, // with and without the factors as constants
-                .spec = {s->threads, 1, 1, (uint32_t)width, (uint32_t)s->k[0], (uint32_t)s->k[1], (uint32_t)s->k[2],
-                         (uint32_t)s->p},
-                .groups = {(uint32_t)rows},
-                .bind = {floats_out(rows, width, 1e-12),
-                         floats_in(check, rows, width),
-                         {.data = base, .size = words * 4},
-                         {.data = check_uniform(check, (size_t)width, -2, 2), .size = (size_t)width * 4}},
-            };
-            check_run(check, &c, "%d rows of %d x (%d %d %d 2^%d) + %d%s", rows, s->segs, s->k[0], s->k[1], s->k[2],
-                      s->p, s->rest, form / 2 ? ", transposed" : "");
+        for (int kernel = 0; kernel < 2; kernel++) {
+            struct had_program program = had_generic(kernel);
+            hadamard_case(check, kernel, i, false, &program);
+            hadamard_case(check, kernel, i, true, &program);
+            if (!had_constants(kernel, i, &program)) continue;
+            hadamard_case(check, kernel, i, false, &program);
+            hadamard_case(check, kernel, i, true, &program);
         }
 }
 
 // ---- act_mul ------------------------------------------------------------------------------------------
 
-static void activation(struct check *check, const char *kernel, const struct had_shape *s, int rows, int act, int bits)
+static void activation(struct check *check, const char *kernel, size_t i, int rows, const struct had_program *program)
 {
     const bool had = strstr(kernel, "had"), quantized = strstr(kernel, "quant"), global = strstr(kernel, "global");
-    const int n = had_length(s), width = n * s->segs + s->rest;
+    const struct had_shape *s = &had_shapes[i];
+    const int n = had_length(s), width = n * s->segs + s->rest, act = (int)(i / 2 % 2),
+              bits = quantized && i % 2 ? 4 : 8;
     size_t words;
     const uint32_t *base = check_had_base(check, s->k, &words);
     const struct gyre_act_mul_params p = {rows, width, act, bits, 1, n, s->segs, s->k[0], s->k[1], s->k[2], s->p, 0};
     struct check_case c = {
         .kernel = kernel,
         .params = &p,
-        .n_spec = had ? had_unrolls(s) && rows % 3 ? 8 : 4 : 3, // with and without the factors as constants
-        .spec = {s->threads, 1, 1, (uint32_t)width, (uint32_t)s->k[0], (uint32_t)s->k[1], (uint32_t)s->k[2],
-                 (uint32_t)s->p},
+        .n_spec = had ? program->n_spec : 3,
         .groups = {(uint32_t)rows},
     };
+    memcpy(c.spec, program->spec, sizeof program->spec);
     struct check_bind *b = c.bind;
     if (quantized) *b++ = codes_out(rows, width, CHECK_CODES), *b++ = meta_out(rows, false);
     else *b++ = floats_out(rows, width, 1e-11);
@@ -170,28 +195,31 @@ static void activation(struct check *check, const char *kernel, const struct had
     *b++ = (struct check_bind){.data = check_normal(check, (size_t)(2 * rows * width), 2),
                                .size = (size_t)(2 * rows * width) * 4};
     if (had) *b++ = (struct check_bind){.data = base, .size = words * 4};
-    check_run(check, &c, "%d x %d, act %d, bits %d", rows, width, act, bits);
+    check_run(check, &c, "%d x %d, act %d, bits %d, %u constants", rows, width, act, bits, c.n_spec);
 }
 
-static void activations(struct check *check, const char *kernel)
+// `number`: which kernel with a transform this is, hadamard and hadamard_global being 0 and 1; -1: it has none.
+static void activations(struct check *check, const char *kernel, int number)
 {
-    const bool quantized = strstr(kernel, "quant");
-    for (size_t i = 0; i < GYRE_COUNT(had_shapes); i++)
-        activation(check, kernel, &had_shapes[i], had_rows(&had_shapes[i], i), (int)(i / 2 % 2),
-                   quantized && i % 2 ? 4 : 8);
+    for (size_t i = 0; i < GYRE_COUNT(had_shapes); i++) {
+        struct had_program program = had_generic(number < 0 ? (int)i : number);
+        const int rows = had_rows(&had_shapes[i], i);
+        activation(check, kernel, i, rows, &program);
+        if (number >= 0 && had_constants(number, i, &program)) activation(check, kernel, i, rows, &program);
+    }
 }
 
-void cases_act_mul(struct check *check) { activations(check, "act_mul"); }
-void cases_act_mul_quant(struct check *check) { activations(check, "act_mul_quant"); }
+void cases_act_mul(struct check *check) { activations(check, "act_mul", -1); }
+void cases_act_mul_quant(struct check *check) { activations(check, "act_mul_quant", -1); }
 
 void cases_act_mul_had(struct check *check)
 {
-    activations(check, "act_mul_had");
-    activations(check, "act_mul_had_global");
+    activations(check, "act_mul_had", 2);
+    activations(check, "act_mul_had_global", 3);
 }
 
 void cases_act_mul_had_quant(struct check *check)
 {
-    activations(check, "act_mul_had_quant");
-    activations(check, "act_mul_had_quant_global");
+    activations(check, "act_mul_had_quant", 4);
+    activations(check, "act_mul_had_quant_global", 5);
 }

@@ -52,8 +52,8 @@ struct check_case {
 void check_run(struct check *check, const struct check_case *c, const char *label, ...)
     __attribute__((format(printf, 3, 4)));
 
-// Names on stderr the kernels of the table that no check_run of this program has named; returns their number.
-int check_missing(void);
+// Names on stderr the kernels of an op that no check_run of this program has named; returns their number.
+int check_missing(const char *op);
 
 // ---- inputs -------------------------------------------------------------------------------------------
 
@@ -78,7 +78,8 @@ uint32_t *check_had_base(struct check *check, const int k[3], size_t *words);
 // Set before check_main: only ops with an int8 dot form, and that form, whether or not the device has it in hardware.
 extern bool check_dot_form;
 
-// Runs the cases of every op, or of those whose name contains argv[1], on the first device of `backend`. Returns the exit
+// Runs the cases of every op, or of those of the lowering family argv[1] (runtime/core/ops.def), or else of those whose name
+// contains argv[1], on the first device of `backend`. Returns the exit
 // status: 77 (skipped) where there is no such device, unless the environment's GYRE_TEST_REQUIRE names it.
 int check_main(const char *backend, int argc, char **argv);
 // The same on a device that is open, and closed here.
