@@ -99,7 +99,7 @@ class Numbers(Case):
         """Not one command takes NaN for an answer."""
         huge = self.folder("huge", lambda name, v: array.array("f", [1e38 if i % 2 else -1e38 for i in range(len(v))]) if "layers.0.mlp.down_proj" in name else v)
         cpu, text = ("--device", "cpu"), ("--text", self.text, "--ctx", 32, "--windows", 2)
-        for args in (("eval", huge, *text, *cpu), ("eval", huge, *text, "--reference", self.model, *cpu), ("eval", self.model, *text, "--reference", huge, *cpu),
+        for args in (("run", huge, "-p", "the cat", "-n", 4, *cpu), ("run", huge, "-p", "the cat", "-n", 4, "--temp", 1, "--json", *cpu), ("bench", huge, "--prompt", 4, "--gen", 2, *cpu), ("eval", huge, *text, *cpu), ("eval", huge, *text, "--reference", self.model, *cpu), ("eval", self.model, *text, "--reference", huge, *cpu),
                      ("eval", huge, *text, "--save-reference", self.at("none"), *cpu), ("compare", huge, "--recipes", "rtn", *text, "-o", self.at("huge-compare"), *cpu),
                      ("quantize", huge, "-o", self.at("huge.gguf"), "--recipe", self.small_recipe(), "--calib", self.text, *cpu)):
             with self.subTest(args=args):
