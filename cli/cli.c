@@ -153,32 +153,3 @@ gyre_status cli_open(const char *model, const struct cli_engine *options, bool q
     cli_progress_end();
     return st;
 }
-
-json_t *cli_json_text(const char *text)
-{
-    json_t *out = json_string(text);
-    if (out) return out;
-    char *plain = strdup(text);
-    for (char *p = plain; p && *p; p++)
-        if ((unsigned char)*p >= 0x80) *p = '?';
-    out = plain ? json_string(plain) : NULL;
-    free(plain);
-    return out;
-}
-
-int cli_print_json(json_t *value)
-{
-    if (!value) {
-        fputs("gyre: cannot write JSON: out of memory\n", stderr);
-        return 1;
-    }
-    char *text = json_dumps(value, JSON_INDENT(1) | JSON_REAL_PRECISION(12));
-    json_decref(value);
-    if (!text) {
-        fputs("gyre: cannot write JSON: out of memory\n", stderr);
-        return 1;
-    }
-    puts(text);
-    free(text);
-    return 0;
-}

@@ -1,14 +1,14 @@
 // What the commands share: reporting, progress, interruption, reading texts, opening engines.
 #pragma once
 #include "cli/args.h"
+#include "cli/json.h"
 #include "runtime/util/status.h"
 
 #include <gyre/gyre_eval.h>
 #include <jansson.h>
 
-// Every command, in the order of `gyre --help`.
-extern const struct cli_command cli_devices, cli_quantize, cli_recipes, cli_run, cli_eval, cli_compare, cli_bench,
-    cli_inspect, cli_tokenize, cli_verify, cli_reproduce;
+#define COMMAND(name) extern const struct cli_command cli_##name;
+#include "cli/commands.def"
 
 // Prints "gyre: MESSAGE" as the last line of stderr (ending a progress line first) and returns the exit status:
 // 3 for a missing device, 130 after an interruption, else 1.
@@ -72,8 +72,3 @@ struct cli_engine {
     }
 gyre_status cli_open(const char *model, const struct cli_engine *options, bool quiet, gyre_engine **out,
                      gyre_error *err);
-
-// Text as a JSON string; bytes that are no UTF-8, as names of files may have them, become "?". NULL where memory ran out.
-json_t *cli_json_text(const char *text);
-// Writes a JSON value as one document to stdout and drops the reference; returns the exit status.
-int cli_print_json(json_t *value);

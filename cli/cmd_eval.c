@@ -2,6 +2,7 @@
 #include "cli/cli.h"
 #include "cli/texts.h"
 #include "runtime/util/file.h"
+#include "runtime/util/text.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -119,7 +120,7 @@ static void warn_calibrated(struct eval *e)
     for (uint32_t i = 0; i < e->texts.n; i++) {
         if (e->calibrated[i])
             fprintf(stderr, "warning: %s was calibrated on %s; figures on that text flatter it\n",
-                    cli_base_name(e->model), e->texts.text[i].name);
+                    gyre_base_name(e->model), e->texts.text[i].name);
     }
 }
 

@@ -6,9 +6,10 @@
 #include <stdio.h>
 #include <string.h>
 
-static const struct cli_command *const commands[] = {&cli_devices,  &cli_quantize, &cli_recipes,  &cli_run,
-                                                     &cli_eval,     &cli_compare,  &cli_bench,    &cli_inspect,
-                                                     &cli_tokenize, &cli_verify,   &cli_reproduce};
+static const struct cli_command *const commands[] = {
+#define COMMAND(name) &cli_##name,
+#include "cli/commands.def"
+};
 enum { COMMANDS = sizeof commands / sizeof *commands };
 
 static void usage(FILE *to)
@@ -23,8 +24,12 @@ static void usage(FILE *to)
 static int command(int argc, char **argv)
 {
     if (argc < 2) {
-        cli_usage("no command: one of devices, quantize, recipes, run, eval, compare, bench, inspect, tokenize, "
-                  "verify, reproduce is needed; see gyre --help");
+        char names[256] = "";
+        for (int i = 0; i < COMMANDS; i++) {
+            const size_t n = strlen(names);
+            snprintf(names + n, sizeof names - n, "%s%s", i ? ", " : "", commands[i]->name);
+        }
+        cli_usage("no command: one of %s is needed; see gyre --help", names);
         usage(stderr);
         return 2;
     }

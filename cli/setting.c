@@ -1,5 +1,6 @@
 // See setting.h.
 #include "cli/setting.h"
+#include "runtime/util/base.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -32,13 +33,11 @@ static bool fail(char *why, size_t size, const char *what)
     return false;
 }
 
-static bool bits(uint32_t n) { return n == 16 || n == 8 || n == 4; }
-
 bool cli_setting_parse(const char *text, size_t n, uint32_t wgroup, struct cli_setting *out, char *why, size_t size)
 {
     struct cursor c = {text, text + n};
     *out = (struct cli_setting){.wgroup = wgroup, .kv = 16};
-    if (!take(&c, "W") || !number(&c, &out->wbits) || !bits(out->wbits))
+    if (!take(&c, "W") || !number(&c, &out->wbits) || !gyre_is_width(out->wbits))
         return fail(why, size, "it begins with W4, W8 or W16");
     if (take(&c, "g")) {
         if (out->wbits == 16) return fail(why, size, "W16 has no groups");
@@ -47,11 +46,11 @@ bool cli_setting_parse(const char *text, size_t n, uint32_t wgroup, struct cli_s
             return fail(why, size, "groups are g0 (per channel), g32, g64 or g128");
     }
     if (out->wbits == 16) out->wgroup = 0;
-    if (!take(&c, "A") || !number(&c, &out->act) || !bits(out->act))
+    if (!take(&c, "A") || !number(&c, &out->act) || !gyre_is_width(out->act))
         return fail(why, size, "after the weights comes A16, A8 or A4");
     if (c.at < c.end && *c.at == 'K' && !(c.end - c.at > 1 && c.at[1] == 'V'))
         return fail(why, size, "keys and values have one width: KV16, KV8 or KV4");
-    if (take(&c, "KV") && (!number(&c, &out->kv) || !bits(out->kv)))
+    if (take(&c, "KV") && (!number(&c, &out->kv) || !gyre_is_width(out->kv)))
         return fail(why, size, "the cache is KV16, KV8 or KV4");
     return c.at == c.end || fail(why, size, "something is left behind its end");
 }

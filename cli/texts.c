@@ -1,17 +1,12 @@
 // See texts.h.
 #include "cli/texts.h"
 #include "cli/cli.h"
+#include "runtime/util/text.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <utf8proc.h>
-
-const char *cli_base_name(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    return slash && slash[1] ? slash + 1 : path;
-}
 
 // Bytes before the first that is no UTF-8; n where all are. A character cut at the end is no fault: texts get cut.
 static size_t valid_utf8(const char *text, size_t n)
@@ -32,7 +27,7 @@ gyre_status cli_texts_read(const struct cli_list *paths, struct cli_texts *out, 
     *out = (struct cli_texts){0};
     for (uint32_t i = 0; i < paths->n; i++) {
         struct cli_text *t = &out->text[i];
-        *t = (struct cli_text){.path = paths->item[i], .name = cli_base_name(paths->item[i])};
+        *t = (struct cli_text){.path = paths->item[i], .name = gyre_base_name(paths->item[i])};
         const gyre_status st = cli_read(t->path, &t->bytes, &t->n_bytes, err);
         if (st != GYRE_OK) return st;
         out->n++;
@@ -110,20 +105,4 @@ void cli_texts_calibrated(const struct cli_texts *texts, const char *model, bool
         for (uint32_t t = 0; sha && t < texts->n; t++) out[t] |= strcmp(sha, texts->text[t].sha256) == 0;
     }
     json_decref(manifest);
-}
-
-int cli_eval_figures(json_t *out, const gyre_eval_result *r)
-{
-    json_t *figures =
-        json_pack("{s:I, s:i, s:f, s:f, s:f, s:f, s:s, s:f}", "tokens", (json_int_t)r->tokens, "windows",
-                  (int)r->windows, "nll", r->nll, "nll_stderr", r->nll_stderr, "ppl", r->ppl, "ppl_stderr",
-                  r->ppl_stderr, "stderr_from", r->stderr_from_windows ? "windows" : "tokens", "seconds", r->seconds);
-    json_t *reference = r->has_reference ? json_pack("{s:f, s:f, s:s, s:f, s:f}", "kl", r->kl, "kl_stderr",
-                                                     r->kl_stderr, "kl_kind", r->kl_is_bound ? "top-k bound" : "exact",
-                                                     "top1_agreement", r->top1_agreement, "top1_stderr", r->top1_stderr)
-                                         : json_object();
-    const int failed = !figures || !reference || json_object_update(out, figures) || json_object_update(out, reference);
-    json_decref(figures);
-    json_decref(reference);
-    return failed;
 }

@@ -32,9 +32,3 @@ void cli_texts_for_eval(const struct cli_texts *texts, gyre_eval_text *out);
 // calibrated[i]: the manifest beside `model` names text i among those it was calibrated on. All false without a manifest that
 // says so. out[CLI_LIST_MAX].
 void cli_texts_calibrated(const struct cli_texts *texts, const char *model, bool *out);
-
-// Adds a result's figures to an object: the keys of `gyre eval --json`. Non-zero where memory ran out.
-int cli_eval_figures(json_t *out, const gyre_eval_result *result);
-
-// The last component of a path.
-const char *cli_base_name(const char *path);

@@ -11,12 +11,10 @@
 
 enum { DEFAULT_CONTEXT = 4096, DEFAULT_ROWS = 512 };
 
-static bool bits_ok(uint32_t bits) { return bits == 16 || bits == 8 || bits == 4; }
-
 // The reference device may also keep the cache in f32: what is left then between two forms of a model is not the cache.
 static bool kv_ok(uint32_t bits, const char *device)
 {
-    return bits_ok(bits) || (bits == 32 && strcmp(device, "cpu") == 0);
+    return gyre_is_width(bits) || (bits == 32 && strcmp(device, "cpu") == 0);
 }
 
 // The folder asked for; by default $XDG_CACHE_HOME/gyre or ~/.cache/gyre. NULL when none is wanted or can be made.
@@ -84,7 +82,7 @@ static gyre_status open_on(gyre_device *device, const char *path, const gyre_eng
     const struct gyre_hparams *hp = &e->model.hp;
     e->precision =
         (struct gyre_precision){p->act ? p->act : hp->act_bits, p->kv ? p->kv : hp->kv_bits, hp->act_clip, hp->kv_clip};
-    if (!bits_ok(e->precision.act) || !kv_ok(e->precision.kv, gyre_device_info(device)->id))
+    if (!gyre_is_width(e->precision.act) || !kv_ok(e->precision.kv, gyre_device_info(device)->id))
         return gyre_fail(err, GYRE_E_INVALID,
                          "cannot open engine (%s): activations and KV have 16, 8 or 4 bits, not %u and %u", path,
                          e->precision.act, e->precision.kv);

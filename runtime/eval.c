@@ -9,6 +9,7 @@
 
 #include "runtime/util/base.h"
 #include "runtime/util/clock.h"
+#include "runtime/util/text.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -204,12 +205,6 @@ static gyre_status eval_rows(struct eval *v, const uint32_t *tokens, uint32_t fi
     return GYRE_OK;
 }
 
-static const char *base_name(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    return slash && slash[1] ? slash + 1 : path;
-}
-
 static gyre_status begin_saving(struct eval *v, const gyre_eval_text *texts, uint32_t n, gyre_error *err)
 {
     const gyre_engine *e = v->model.engine;
@@ -225,7 +220,7 @@ static gyre_status begin_saving(struct eval *v, const gyre_eval_text *texts, uin
                                 .k = p->save_k ? p->save_k : GYRE_MIN((uint32_t)SAVED, vocab),
                                 .act = e->precision.act,
                                 .kv = e->precision.kv};
-    snprintf(info.model, sizeof info.model, "%s", base_name(gyre_source_path(e->source)));
+    snprintf(info.model, sizeof info.model, "%s", gyre_base_name(gyre_source_path(e->source)));
     for (uint32_t i = 0; i < n; i++) info.tokens += (uint64_t)v->windows[i] * (p->ctx - 1);
     return gyre_reference_begin(p->save, &info, texts, v->windows, &v->writer, err);
 }

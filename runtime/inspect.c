@@ -49,7 +49,7 @@ static json_t *metadata(const gyre_source *source)
     return out;
 }
 
-static json_t *tensors(const gyre_source *source, uint64_t *bytes)
+static json_t *tensors(const gyre_source *source)
 {
     json_t *out = json_array();
     for (uint64_t i = 0; i < gyre_source_tensor_count(source); i++) {
@@ -59,7 +59,6 @@ static json_t *tensors(const gyre_source *source, uint64_t *bytes)
         json_array_append_new(out,
                               json_pack("{s:o, s:s, s:o, s:I}", "name", text(t->name, strlen(t->name)), "type",
                                         gyre_dtype_info(t->type)->name, "shape", shape, "bytes", (json_int_t)t->bytes));
-        *bytes += t->bytes;
     }
     return out;
 }
@@ -84,46 +83,102 @@ static json_t *model(const struct gyre_hparams *hp)
 }
 
 // What the device will hold: int4 and int8 as they are, F32 as f32, everything else as f16.
-static json_t *memory(const gyre_source *source, const struct gyre_hparams *hp)
+static uint64_t held_bytes(const struct gyre_tensor *t)
 {
-    uint64_t weights = 0, table = 0;
-    for (uint64_t i = 0; i < gyre_source_tensor_count(source); i++) {
-        const struct gyre_tensor *t = gyre_source_tensor_at(source, i);
-        const bool kept = t->type == GYRE_DTYPE_I8 || t->type == GYRE_DTYPE_Q4_0 || t->type == GYRE_DTYPE_Q8_0 ||
-                          t->type == GYRE_DTYPE_F32 || t->type == GYRE_DTYPE_F16;
-        const uint64_t bytes = kept ? t->bytes : t->rows * t->cols * 2;
-        weights += bytes;
-        if (t == gyre_role_tensor(source, GYRE_ROLE_embedding, 0, "weight", NULL)) table = bytes;
+    const bool kept = t->type == GYRE_DTYPE_I8 || t->type == GYRE_DTYPE_Q4_0 || t->type == GYRE_DTYPE_Q8_0 ||
+                      t->type == GYRE_DTYPE_F32 || t->type == GYRE_DTYPE_F16;
+    return kept ? t->bytes : t->rows * t->cols * 2;
+}
+
+// A model file in figures: what gyre_model_weigh gives away and gyre_inspect writes down.
+struct gyre_inspection {
+    gyre_source *source;
+    struct gyre_hparams hp;
+    gyre_model_size size;
+    uint64_t weights, table; // bytes on the device: all, and the token table of it
+    uint64_t kv[3];          // bytes a token at 16, 8 and 4 bits
+};
+
+static void inspection_free(struct gyre_inspection *in)
+{
+    gyre_hparams_free(&in->hp);
+    gyre_source_close(in->source);
+}
+
+// The linears of all blocks: bytes, scales included, and weights.
+static void weigh_blocks(struct gyre_inspection *in)
+{
+    static const char *const parts[] = {"weight", "weight.scale"};
+    gyre_model_size *size = &in->size;
+    for (uint32_t l = 0; l < in->hp.n_layers; l++)
+        for (int r = 0; r < GYRE_LINEARS; r++) {
+            uint64_t rows, cols;
+            if (!gyre_role_present(&in->hp, (gyre_role)r, l)) continue;
+            gyre_role_shape((gyre_role)r, &in->hp, &rows, &cols);
+            size->block_weights += rows * cols;
+            for (int i = 0; i < 2; i++) {
+                const struct gyre_tensor *t = gyre_role_tensor(in->source, (gyre_role)r, l, parts[i], NULL);
+                if (t) size->block_bytes += t->bytes;
+            }
+        }
+    if (size->block_weights) size->bits_per_weight = 8 * (double)size->block_bytes / (double)size->block_weights;
+}
+
+static gyre_status look_at(const char *path, struct gyre_inspection *out, gyre_error *err)
+{
+    const struct gyre_hparams *hp = &out->hp;
+    *out = (struct gyre_inspection){0};
+    GYRE_TRY(gyre_source_open(path, &out->source, err));
+    GYRE_TRY(gyre_hparams_read(out->source, &out->hp, err));
+    for (uint64_t i = 0; i < gyre_source_tensor_count(out->source); i++) {
+        const struct gyre_tensor *t = gyre_source_tensor_at(out->source, i);
+        out->size.bytes += t->bytes;
+        out->weights += held_bytes(t);
     }
+    const struct gyre_tensor *table = gyre_role_tensor(out->source, GYRE_ROLE_embedding, 0, "weight", NULL);
+    if (table) out->table = held_bytes(table);
+    weigh_blocks(out);
     const uint64_t cell = (uint64_t)hp->n_layers * hp->kv_heads * 2, codes = cell * hp->head_dim;
-    json_t *kv = json_pack("{s:I, s:I, s:I}", "16", (json_int_t)(codes * 2), "8", (json_int_t)(codes + cell * 4), "4",
-                           (json_int_t)(codes / 2 + cell * 4));
-    return json_pack("{s:I, s:I, s:o}", "weights_bytes", (json_int_t)weights, "table_bytes", (json_int_t)table,
+    out->kv[0] = codes * 2;
+    out->kv[1] = codes + cell * 4;
+    out->kv[2] = codes / 2 + cell * 4;
+    return GYRE_OK;
+}
+
+gyre_status gyre_model_weigh(const char *path, gyre_model_size *out, gyre_error *err)
+{
+    struct gyre_inspection in;
+    const gyre_status st = look_at(path, &in, err);
+    *out = in.size;
+    inspection_free(&in);
+    return st;
+}
+
+static json_t *memory(const struct gyre_inspection *in)
+{
+    json_t *kv = json_pack("{s:I, s:I, s:I}", "16", (json_int_t)in->kv[0], "8", (json_int_t)in->kv[1], "4",
+                           (json_int_t)in->kv[2]);
+    return json_pack("{s:I, s:I, s:o}", "weights_bytes", (json_int_t)in->weights, "table_bytes", (json_int_t)in->table,
                      "kv_bytes_per_token", kv);
 }
 
 gyre_status gyre_inspect(const char *path, char **json, gyre_error *err)
 {
-    gyre_source *source = NULL;
-    struct gyre_hparams hp = {0};
-    uint64_t bytes = 0;
+    struct gyre_inspection in;
     json_t *out = NULL;
     gyre_status st = GYRE_OK;
     *json = NULL;
-    GYRE_GO(gyre_source_open(path, &source, err));
-    GYRE_GO(gyre_hparams_read(source, &hp, err));
-    json_t *list = tensors(source, &bytes);
-    json_t *rotations =
-        json_pack("{s:b, s:o, s:o}", "r3", hp.rot.r3, "r4", transform(&hp.rot.r4), "head", transform(&hp.rot.head));
+    GYRE_GO(look_at(path, &in, err));
+    json_t *rotations = json_pack("{s:b, s:o, s:o}", "r3", in.hp.rot.r3, "r4", transform(&in.hp.rot.r4), "head",
+                                  transform(&in.hp.rot.head));
     out = json_pack("{s:o, s:s, s:I, s:o, s:o, s:o, s:o, s:o}", "path", text(path, strlen(path)), "container",
-                    gyre_source_container(source) == GYRE_CONTAINER_GGUF ? "gguf" : "hf", "bytes", (json_int_t)bytes,
-                    "model", model(&hp), "rotations", rotations, "memory", memory(source, &hp), "metadata",
-                    metadata(source), "tensors", list);
+                    gyre_source_container(in.source) == GYRE_CONTAINER_GGUF ? "gguf" : "hf", "bytes",
+                    (json_int_t)in.size.bytes, "model", model(&in.hp), "rotations", rotations, "memory", memory(&in),
+                    "metadata", metadata(in.source), "tensors", tensors(in.source));
     *json = out ? json_dumps(out, JSON_INDENT(1)) : NULL;
     if (!*json) st = gyre_fail(err, GYRE_E_NOMEM, "cannot inspect (%s): out of memory", path);
 done:
     json_decref(out);
-    gyre_hparams_free(&hp);
-    gyre_source_close(source);
+    inspection_free(&in);
     return st;
 }

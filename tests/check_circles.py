@@ -20,12 +20,10 @@ KNOWN_UNITS = [
     {"quantizer/file/journal", "quantizer/file/output", "quantizer/pass/calibrate", "quantizer/pass/layer",
      "quantizer/pass/search"},
     {"quantizer/trust/verify", "quantizer/trust/verify_base"},
-    {"cli/compare/plot", "cli/compare/report"},
 ]
 KNOWN_FOLDERS = [
     {"quantizer", "quantizer/file", "quantizer/pass", "quantizer/recipe", "quantizer/report", "quantizer/round",
      "quantizer/transform"},
-    {"cli", "cli/compare"},
 ]
 
 

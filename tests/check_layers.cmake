@@ -33,7 +33,7 @@ set(may_quantizer/pass quantizer/report quantizer/file quantizer/transform quant
 set(may_quantizer/trust quantizer/file quantizer/transform quantizer/round quantizer/recipe ${q})
 set(may_quantizer quantizer/trust quantizer/pass quantizer/report quantizer/file quantizer/transform quantizer/round
   quantizer/recipe ${q})
-set(may_cli runtime/util cli/compare ${public})
+set(may_cli runtime/util ${public})
 set(may_cli/compare cli runtime/util ${public})
 
 file(GLOB top LIST_DIRECTORIES true RELATIVE ${root} ${root}/*)

@@ -7,13 +7,13 @@
 #include "cli/cli.h"
 #include "runtime/util/clock.h"
 #include "runtime/util/file.h"
+#include "runtime/util/model_hash.h"
+#include "runtime/util/text.h"
 
 #include <gyre/gyre_quantize.h>
-#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 // ---- digests ------------------------------------------------------------------------------------------------------
@@ -25,39 +25,6 @@ static gyre_status add_file(struct gyre_sha256 *sha, const char *path, gyre_erro
     gyre_sha256_add(sha, map.data, (size_t)map.size);
     gyre_file_unmap(&map);
     return GYRE_OK;
-}
-
-static int is_model_file(const struct dirent *entry)
-{
-    const char *dot = strrchr(entry->d_name, '.');
-    return dot && (strcmp(dot, ".safetensors") == 0 || strcmp(dot, ".json") == 0);
-}
-
-// A file's bytes, or names and bytes of the files that make a Hugging Face folder a model.
-static gyre_status hash_model(const char *path, char hex[GYRE_SHA256_HEX], gyre_error *err)
-{
-    struct gyre_sha256 sha;
-    struct stat info;
-    struct dirent **entries = NULL;
-    gyre_status st = GYRE_OK;
-    gyre_sha256_init(&sha);
-    if (stat(path, &info) || !S_ISDIR(info.st_mode)) {
-        GYRE_TRY(add_file(&sha, path, err));
-        gyre_sha256_end(&sha, hex);
-        return GYRE_OK;
-    }
-    const int n = scandir(path, &entries, is_model_file, alphasort);
-    if (n < 0) st = gyre_fail(err, GYRE_E_IO, "cannot list folder (%s)", path);
-    for (int i = 0; i < n; i++) {
-        char file[4096];
-        snprintf(file, sizeof file, "%.3700s/%.300s", path, entries[i]->d_name);
-        gyre_sha256_add(&sha, entries[i]->d_name, strlen(entries[i]->d_name) + 1);
-        if (st == GYRE_OK) st = add_file(&sha, file, err);
-        free(entries[i]);
-    }
-    free(entries);
-    gyre_sha256_end(&sha, hex);
-    return st;
 }
 
 static gyre_status no_memory(gyre_error *err) { return gyre_fail(err, GYRE_E_NOMEM, "cannot compare: out of memory"); }
@@ -101,7 +68,11 @@ static gyre_status texts_apart(const struct compare *c, const char *output, gyre
 gyre_status compare_begin(struct compare *c, gyre_error *err)
 {
     char key[GYRE_SHA256_HEX];
-    GYRE_TRY(hash_model(c->model, c->model_sha, err));
+    struct gyre_model_hash hash;
+    const gyre_status st = gyre_model_hash(c->model, &hash, err);
+    memcpy(c->model_sha, hash.sha256, sizeof c->model_sha);
+    gyre_model_hash_free(&hash);
+    if (st != GYRE_OK) return st;
     struct gyre_sha256 sha;
     gyre_sha256_init(&sha);
     for (uint32_t i = 0; i < c->calib.n; i++) GYRE_TRY(add_file(&sha, c->calib.item[i], err));
@@ -162,31 +133,23 @@ static bool twice(const struct cli_texts *texts, uint32_t i)
     return false;
 }
 
-static json_t *add_results(const struct compare *c, const gyre_eval_result *each, const gyre_eval_result *all,
-                           const char *device, json_t *row)
+static bool add_results(const struct compare *c, const gyre_eval_result *each, const gyre_eval_result *all,
+                        const char *device, struct cli_cell *cell)
 {
-    json_t *texts = json_array(), *total = json_object();
-    bool failed = !texts || !total || !row;
-    for (uint32_t i = 0; i < c->texts.n && !failed; i++) {
+    cell->all = *all;
+    cell->eval_seconds = all->seconds;
+    snprintf(cell->device, sizeof cell->device, "%s", device);
+    for (uint32_t i = 0; i < c->texts.n; i++) {
         const struct cli_text *t = &c->texts.text[i];
-        json_t *text = json_pack("{s:o}", "text", cli_json_text(twice(&c->texts, i) ? t->path : t->name));
-        failed = !text || cli_eval_figures(text, &each[i]) || json_array_append(texts, text);
-        json_decref(text);
+        cell->text[i] = (struct cli_cell_text){strdup(twice(&c->texts, i) ? t->path : t->name), each[i]};
+        if (!cell->text[i].name) return false;
     }
-    failed = failed || cli_eval_figures(total, all) || json_object_set(row, "texts", texts) ||
-             json_object_set(row, "all", total);
-    failed = failed || json_object_set_new(row, "eval_seconds", json_real(all->seconds)) ||
-             json_object_set_new(row, "device", json_string(device));
-    json_decref(texts);
-    json_decref(total);
-    if (!failed) return row;
-    json_decref(row);
-    return NULL;
+    return true;
 }
 
-// Evaluates a file; takes the reference of *row and gives it back with the figures, or drops it.
-static gyre_status evaluate(struct compare *c, const char *file, uint32_t act, uint32_t kv, const char *save,
-                            json_t **row, gyre_error *err)
+// Evaluates a file; the figures go into the cell, which has room for the texts. save: store the float model's logits there.
+static gyre_status evaluate(struct compare *c, const char *file, const char *save, struct cli_cell *cell,
+                            gyre_error *err)
 {
     gyre_engine *engine = NULL;
     gyre_engine_info info;
@@ -194,9 +157,13 @@ static gyre_status evaluate(struct compare *c, const char *file, uint32_t act, u
     gyre_eval_result each[CLI_LIST_MAX], all;
     struct tick tick = {.c = c};
     gyre_status st = GYRE_OK;
-    const gyre_engine_params params = {
-        .device = c->device, .act = act, .kv = kv, .context = c->ctx, .log = cli_log(true), .progress = on_load};
-    snprintf(tick.what, sizeof tick.what, "cell %u of %u: evaluating %.80s", c->at, c->total, cli_base_name(file));
+    const gyre_engine_params params = {.device = c->device,
+                                       .act = cell->widths.act,
+                                       .kv = cell->widths.kv,
+                                       .context = c->ctx,
+                                       .log = cli_log(true),
+                                       .progress = on_load};
+    snprintf(tick.what, sizeof tick.what, "cell %u of %u: evaluating %.80s", c->at, c->total, gyre_base_name(file));
     GYRE_GO(gyre_engine_open(file, &params, &engine, err));
     gyre_engine_describe(engine, &info);
     if (!c->texts.text[0].tokens)
@@ -211,80 +178,49 @@ static gyre_status evaluate(struct compare *c, const char *file, uint32_t act, u
                                   .progress = on_eval,
                                   .user = &tick};
     GYRE_GO(gyre_eval_texts(engine, texts, c->texts.n, &how, each, &all, err));
-    *row = add_results(c, each, &all, info.device, *row);
-    if (!*row) st = no_memory(err);
+    if (!add_results(c, each, &all, info.device, cell)) st = no_memory(err);
 done:
     gyre_engine_close(engine, NULL);
-    if (st != GYRE_OK) {
-        json_decref(*row);
-        *row = NULL;
-    }
     return st;
-}
-
-// ---- what files hold ------------------------------------------------------------------------------------------------
-
-static double field(const json_t *object, const char *key) { return json_number_value(json_object_get(object, key)); }
-
-// Bits a weight of the blocks' linears, scales included, and the size of the whole.
-static gyre_status weigh(const char *path, double *bits, double *bytes, gyre_error *err)
-{
-    char *text = NULL;
-    size_t i;
-    json_t *tensor;
-    double stored = 0;
-    GYRE_TRY(gyre_inspect(path, &text, err));
-    json_t *file = json_loads(text, 0, NULL);
-    const json_t *m = json_object_get(file, "model");
-    free(text);
-    if (!file) return no_memory(err);
-    json_array_foreach(json_object_get(file, "tensors"), i, tensor)
-    {
-        const char *name = json_string_value(json_object_get(tensor, "name"));
-        const bool block = name && (strncmp(name, "blk.", 4) == 0 || strstr(name, ".layers."));
-        if (block && json_array_size(json_object_get(tensor, "shape")) == 2) stored += field(tensor, "bytes");
-    }
-    const double heads = (2 * field(m, "heads") + 2 * field(m, "kv_heads")) * field(m, "head_dim");
-    const double weights = field(m, "layers") * field(m, "width") * (heads + 3 * field(m, "ffn"));
-    *bits = weights > 0 ? 8 * stored / weights : 0;
-    *bytes = field(file, "bytes");
-    json_decref(file);
-    return GYRE_OK;
 }
 
 // ---- the float model ------------------------------------------------------------------------------------------------
 
-static gyre_status make_float(struct compare *c, const char *key, json_t **row, gyre_error *err)
+static gyre_status make_float(struct compare *c, const char *key, struct cli_cell *out, gyre_error *err)
 {
-    double bits, bytes;
-    GYRE_TRY(weigh(c->model, &bits, &bytes, err));
-    *row = json_pack("{s:s, s:s, s:i, s:i, s:f, s:f}", "recipe", "float", "setting", "A16KV16", "act", 16, "kv", 16,
-                     "bits_per_weight", bits, "bytes", bytes);
-    GYRE_TRY(evaluate(c, c->model, 16, 16, c->reference_path, row, err));
-    return cli_cells_put(&c->cells, "cells", key, *row, err);
+    gyre_model_size size;
+    cli_cell_free(out);
+    if (!cli_cell_create(c->texts.n, out)) return no_memory(err);
+    GYRE_TRY(gyre_model_weigh(c->model, &size, err));
+    snprintf(out->recipe, sizeof out->recipe, "float");
+    snprintf(out->setting, sizeof out->setting, "A16KV16");
+    out->widths = (struct cli_setting){.act = 16, .kv = 16};
+    out->bits_per_weight = size.bits_per_weight;
+    out->bytes = (double)size.bytes;
+    GYRE_TRY(evaluate(c, c->model, c->reference_path, out, err));
+    return cli_cells_put(&c->cells, key, out, err);
 }
 
-gyre_status compare_float(struct compare *c, json_t **row, gyre_error *err)
+gyre_status compare_float(struct compare *c, struct cli_cell *out, gyre_error *err)
 {
     char key[GYRE_SHA256_HEX];
     GYRE_TRY(key_of(identity(c), key, err));
-    *row = json_incref(cli_cells_find(&c->cells, "cells", key));
-    if (*row) return GYRE_OK;
+    if (cli_cells_find(&c->cells, key, out)) return GYRE_OK;
     c->made++;
-    return make_float(c, key, row, err);
+    return make_float(c, key, out, err);
 }
 
 // Opens the stored logits; a file that was cleaned away or damaged is made anew.
 static gyre_status need_reference(struct compare *c, gyre_error *err)
 {
     char key[GYRE_SHA256_HEX];
-    json_t *row = NULL;
+    struct cli_cell cell = {0};
     if (c->stored) return GYRE_OK;
     if (gyre_reference_open(c->reference_path, &c->stored, NULL) == GYRE_OK) return GYRE_OK;
     GYRE_TRY(key_of(identity(c), key, err));
-    GYRE_TRY(make_float(c, key, &row, err));
-    json_decref(row);
-    return gyre_reference_open(c->reference_path, &c->stored, err);
+    const gyre_status st = make_float(c, key, &cell, err);
+    cli_cell_free(&cell);
+    return st == GYRE_OK ? gyre_reference_open(c->reference_path, &c->stored, err) : st;
 }
 
 // ---- a cell ---------------------------------------------------------------------------------------------------------
@@ -297,12 +233,12 @@ static bool can_resume(const char *output)
     return gyre_file_exists(state);
 }
 
-// The quantized file and its record {file, bits_per_weight, bytes, quantize_seconds}: borrowed.
+// The quantized file, made where it is not there.
 static gyre_status need_weights(struct compare *c, const struct compare_recipe *r, const struct cli_setting *s,
-                                char *path, size_t size, json_t **record, gyre_error *err)
+                                char *path, size_t size, struct cli_weights *out, gyre_error *err)
 {
     char key[GYRE_SHA256_HEX], setting[CLI_SETTING_NAME];
-    double bits, bytes;
+    gyre_model_size made;
     struct tick tick = {.c = c};
     GYRE_TRY(key_of(weights_identity(c, r, s), key, err));
     if (r->calibrates) cli_setting_name(s, setting);
@@ -310,8 +246,7 @@ static gyre_status need_weights(struct compare *c, const struct compare_recipe *
     if ((size_t)snprintf(path, size, "%s/%s-%s-%.8s.gguf", c->work, r->stem, setting, key) >= size)
         return gyre_fail(err, GYRE_E_IO, "cannot use folder (%s): its name is too long", c->work);
     GYRE_TRY(texts_apart(c, path, err)); // gyre_quantize sees to what it reads itself
-    *record = cli_cells_find(&c->cells, "weights", key);
-    if (*record && gyre_file_exists(path)) return GYRE_OK;
+    if (cli_cells_find_weights(&c->cells, key, out) && gyre_file_exists(path)) return GYRE_OK;
     snprintf(tick.what, sizeof tick.what, "cell %u of %u: quantizing %.60s %s", c->at, c->total, r->label, setting);
     const gyre_quantize_params p = {.source = c->model,
                                     .output = path,
@@ -333,64 +268,48 @@ static gyre_status need_weights(struct compare *c, const struct compare_recipe *
     const gyre_status st = gyre_quantize(&p, NULL, err);
     const double seconds = 1e-9 * (double)(gyre_clock_ns() - start);
     if (st != GYRE_OK) return st;
-    GYRE_TRY(weigh(path, &bits, &bytes, err));
-    *record = json_pack("{s:o, s:f, s:f, s:f}", "file", cli_json_text(cli_base_name(path)), "bits_per_weight", bits,
-                        "bytes", bytes, "quantize_seconds", seconds);
-    if (!*record) return no_memory(err);
-    const gyre_status put = cli_cells_put(&c->cells, "weights", key, *record, err);
-    json_decref(*record); // the journal has it
-    return put;
+    GYRE_TRY(gyre_model_weigh(path, &made, err));
+    *out = (struct cli_weights){
+        .bits_per_weight = made.bits_per_weight, .bytes = (double)made.bytes, .quantize_seconds = seconds};
+    snprintf(out->file, sizeof out->file, "%s", gyre_base_name(path));
+    return cli_cells_put_weights(&c->cells, key, out, err);
 }
 
 static bool fatal(gyre_status st) { return st == GYRE_E_CANCELLED || st == GYRE_E_NO_DEVICE || st == GYRE_E_NOMEM; }
 
 static gyre_status make_cell(struct compare *c, const struct compare_recipe *r, const struct cli_setting *s,
-                             json_t **row, gyre_error *err)
+                             struct cli_cell *cell, gyre_error *err)
 {
     char path[4096];
-    json_t *record = NULL;
-    GYRE_TRY(need_weights(c, r, s, path, sizeof path, &record, err));
-    json_object_update(*row, record);
-    json_object_del(*row, "file");
-    json_incref(*row); // evaluate drops its own on failure
-    return evaluate(c, path, s->act, s->kv, NULL, row, err);
+    struct cli_weights weights;
+    GYRE_TRY(need_weights(c, r, s, path, sizeof path, &weights, err));
+    cell->bits_per_weight = weights.bits_per_weight;
+    cell->bytes = weights.bytes;
+    cell->quantize_seconds = weights.quantize_seconds;
+    return evaluate(c, path, NULL, cell, err);
 }
 
-gyre_status compare_cell(struct compare *c, const struct compare_recipe *r, const struct cli_setting *s, json_t **row,
-                         gyre_error *err)
+gyre_status compare_cell(struct compare *c, const struct compare_recipe *r, const struct cli_setting *s,
+                         struct cli_cell *out, gyre_error *err)
 {
-    char key[GYRE_SHA256_HEX], setting[CLI_SETTING_NAME];
+    char key[GYRE_SHA256_HEX];
     json_t *id = identity(c), *weights = weights_identity(c, r, s);
     json_object_update_new(id, json_pack("{s:o, s:i, s:i}", "weights", weights, "act", (int)s->act, "kv", (int)s->kv));
     GYRE_TRY(key_of(id, key, err));
-    cli_setting_name(s, setting);
-    json_t *old = cli_cells_find(&c->cells, "cells", key);
-    if (old) {
-        *row = json_deep_copy(old);
-        if (!*row) return no_memory(err);
-        json_object_set_new(*row, "recipe", json_string(r->label)); // the label depends on the other recipes
-        return GYRE_OK;
-    }
+    const bool found = cli_cells_find(&c->cells, key, out);
+    if (!found && !cli_cell_create(c->texts.n, out)) return no_memory(err);
+    snprintf(out->recipe, sizeof out->recipe, "%s", r->label); // the label depends on the other recipes
+    if (found) return GYRE_OK;
     c->made++;
     GYRE_TRY(need_reference(c, err));
-    json_t *made = json_pack("{s:s, s:s, s:i, s:i, s:i, s:i}", "recipe", r->label, "setting", setting, "wbits",
-                             (int)s->wbits, "wgroup", (int)s->wgroup, "act", (int)s->act, "kv", (int)s->kv);
-    if (!made) return no_memory(err);
-    *row = made;
-    const gyre_status st = make_cell(c, r, s, row, err);
-    if (st == GYRE_OK) {
-        json_decref(made); // the second reference
-        return cli_cells_put(&c->cells, "cells", key, *row, err);
-    }
-    *row = made;
-    if (fatal(st)) {
-        json_decref(made);
-        *row = NULL;
-        return st;
-    }
+    cli_setting_name(s, out->setting);
+    out->widths = *s;
+    const gyre_status st = make_cell(c, r, s, out, err);
+    if (st == GYRE_OK) return cli_cells_put(&c->cells, key, out, err);
+    if (fatal(st)) return st;
     cli_progress_end();
-    fprintf(stderr, "%s %s failed: %s\n", r->label, setting, err->message);
-    json_object_set_new(*row, "failed", cli_json_text(err->message));
+    fprintf(stderr, "%s %s failed: %s\n", r->label, out->setting, err->message);
+    snprintf(out->failed, sizeof out->failed, "%s", err->message);
     return GYRE_OK;
 }
 
@@ -398,17 +317,13 @@ gyre_status compare_cell(struct compare *c, const struct compare_recipe *r, cons
 
 void compare_clean(struct compare *c)
 {
-    const char *key;
-    json_t *record;
+    struct cli_weights w;
     char path[4096];
     gyre_reference_close(c->stored);
     c->stored = NULL;
     unlink(c->reference_path);
-    json_object_foreach(json_object_get(c->cells.root, "weights"), key, record)
-    {
-        const char *file = json_string_value(json_object_get(record, "file"));
-        if (!file || strchr(file, '/')) continue;
-        if ((size_t)snprintf(path, sizeof path, "%s/%s", c->work, file) < sizeof path) unlink(path);
-        if ((size_t)snprintf(path, sizeof path, "%s/%s.manifest.json", c->work, file) < sizeof path) unlink(path);
+    for (uint32_t i = 0; cli_cells_weights_at(&c->cells, i, &w); i++) {
+        if ((size_t)snprintf(path, sizeof path, "%s/%s", c->work, w.file) < sizeof path) unlink(path);
+        if ((size_t)snprintf(path, sizeof path, "%s/%s.manifest.json", c->work, w.file) < sizeof path) unlink(path);
     }
 }

@@ -35,11 +35,11 @@ struct compare {
 gyre_status compare_begin(struct compare *c, gyre_error *err);
 void compare_end(struct compare *c);
 
-// A cell's row (compare.h), recorded or made; *row is a new reference. A cell that fails is a row with "failed", not an error;
-// errors are those after which going on makes no sense: interruption, no device, the journal cannot be written.
-gyre_status compare_float(struct compare *c, json_t **row, gyre_error *err);
+// A cell, recorded or made. One that fails has `failed`, and is no error; errors are those after which going on makes no
+// sense: interruption, no device, the journal cannot be written. *out is the caller's, also after an error.
+gyre_status compare_float(struct compare *c, struct cli_cell *out, gyre_error *err);
 gyre_status compare_cell(struct compare *c, const struct compare_recipe *recipe, const struct cli_setting *setting,
-                         json_t **row, gyre_error *err);
+                         struct cli_cell *out, gyre_error *err);
 
 // Removes what the cells' making left but the journal: quantized files and the reference.
 void compare_clean(struct compare *c);

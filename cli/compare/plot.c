@@ -22,10 +22,22 @@ struct panel {
     double left, top, width, height, low, high;
 }; // low, high: logarithms of the axis's ends
 
-static const char *word(const json_t *row, const char *key)
+// What a panel shows.
+struct measure {
+    const char *title;
+    bool divergence; // else perplexity
+};
+
+// NaN where the cell has none.
+static double value_of(const struct cli_cell *c, const struct measure *m)
 {
-    const char *text = json_string_value(json_object_get(row, key));
-    return text ? text : "?";
+    const bool known = c->all.tokens && (!m->divergence || c->all.has_reference);
+    return !known ? (double)NAN : m->divergence ? c->all.kl : c->all.ppl;
+}
+
+static double error_of(const struct cli_cell *c, const struct measure *m)
+{
+    return m->divergence ? c->all.kl_stderr : c->all.ppl_stderr;
 }
 
 // The place of a name, which is added where it is new; -1 where there is no room for more.
@@ -39,28 +51,21 @@ static int place(struct names *names, const char *name)
     return names->n++;
 }
 
-static void collect(const json_t *rows, struct names *recipes, struct names *settings)
+static void collect(const struct cli_comparison *c, struct names *recipes, struct names *settings)
 {
-    size_t i;
-    json_t *row;
-    json_array_foreach(rows, i, row)
-    {
-        if (i == 0) continue; // the float model: a line
-        place(recipes, word(row, "recipe"));
-        place(settings, word(row, "setting"));
+    for (uint32_t i = 1; i < c->n_cells; i++) { // the float model is a line
+        place(recipes, c->cell[i].recipe);
+        place(settings, c->cell[i].setting);
     }
 }
 
 // The axis holds all marks and a little more; at least a factor of 1.5, so that noise does not look like a difference.
-static void scale(const json_t *rows, const char *key, struct panel *p)
+static void scale(const struct cli_comparison *c, const struct measure *m, struct panel *p)
 {
-    size_t i;
-    json_t *row;
     p->low = INFINITY;
     p->high = -INFINITY;
-    json_array_foreach(rows, i, row)
-    {
-        const double v = cli_json_number(json_object_get(row, "all"), key);
+    for (uint32_t i = 0; i < c->n_cells; i++) {
+        const double v = value_of(&c->cell[i], m);
         if (!(v > 0) || !isfinite(v)) continue;
         p->low = fmin(p->low, log10(v));
         p->high = fmax(p->high, log10(v));
@@ -113,11 +118,10 @@ static void ticks(struct cli_canvas *c, const struct panel *p)
     }
 }
 
-static void mark(struct cli_canvas *c, const struct panel *p, double x, const json_t *row, const char *key,
-                 const char *error, cli_colour colour)
+static void mark(struct cli_canvas *c, const struct panel *p, double x, const struct cli_cell *cell,
+                 const struct measure *m, cli_colour colour)
 {
-    const json_t *all = json_object_get(row, "all");
-    const double v = cli_json_number(all, key), e = cli_json_number(all, error);
+    const double v = value_of(cell, m), e = error_of(cell, m);
     if (!(v >= 0)) { // it failed
         const double y = p->top + p->height - 10;
         cli_draw_line(c, x - 4, y - 4, x + 4, y + 4, 2, colour);
@@ -134,31 +138,28 @@ static void mark(struct cli_canvas *c, const struct panel *p, double x, const js
     cli_draw_line(c, x, at_y(p, v), x, at_y(p, v), 9, colour);
 }
 
-static void draw_panel(struct cli_canvas *c, struct panel *p, const json_t *rows, struct names *recipes,
-                       struct names *settings, const char *key, const char *error, const char *title)
+static void draw_panel(struct cli_canvas *c, struct panel *p, const struct cli_comparison *all, struct names *recipes,
+                       struct names *settings, const struct measure *m)
 {
     const double group = p->width / (settings->n ? settings->n : 1),
                  step = fmin(34, 0.72 * group / (recipes->n ? recipes->n : 1));
-    size_t i;
-    json_t *row;
-    scale(rows, key, p);
+    scale(all, m, p);
     ticks(c, p);
     for (int s = 1; s < settings->n; s++) cli_draw_rect(c, floor(p->left + s * group), p->top, 1, p->height, faint);
-    const double reference = cli_json_number(json_object_get(json_array_get(rows, 0), "all"), key);
+    const double reference = all->n_cells ? value_of(&all->cell[0], m) : 0;
     if (reference > 0) {
         const double y = floor(at_y(p, reference)) + 0.5;
         cli_draw_dashed(c, p->left, y, p->left + p->width, y, 1.5, 6, grey);
     }
-    json_array_foreach(rows, i, row)
-    {
-        const int r = i ? place(recipes, word(row, "recipe")) : -1, s = i ? place(settings, word(row, "setting")) : -1;
+    for (uint32_t i = 1; i < all->n_cells; i++) {
+        const struct cli_cell *cell = &all->cell[i];
+        const int r = place(recipes, cell->recipe), s = place(settings, cell->setting);
         if (r < 0 || s < 0) continue;
-        mark(c, p, p->left + (s + 0.5) * group + (r - 0.5 * (recipes->n - 1)) * step, row, key, error,
-             colours[r % COLOURS]);
+        mark(c, p, p->left + (s + 0.5) * group + (r - 0.5 * (recipes->n - 1)) * step, cell, m, colours[r % COLOURS]);
     }
     cli_draw_rect(c, p->left - 1, p->top, 1, p->height, ink);
     cli_draw_rect(c, p->left - 1, p->top + p->height, p->width + 1, 1, ink);
-    cli_draw_text_upright(c, 18, p->top + p->height / 2, 0, 9, ink, title);
+    cli_draw_text_upright(c, 18, p->top + p->height / 2, 0, 9, ink, m->title);
 }
 
 static void fit(char *out, size_t size, const char *text, double width, double letters)
@@ -189,45 +190,36 @@ static void legend(struct cli_canvas *c, const struct names *recipes, bool faile
     cli_draw_text(c, x - 7, y, -1, 8, grey, "bars: one standard error");
 }
 
-static bool any(const json_t *rows, const char *key, const char *value)
+gyre_status cli_compare_plot(const struct cli_comparison *comparison, const char *path, gyre_error *err)
 {
-    size_t i;
-    json_t *row;
-    json_array_foreach(rows, i, row)
-    {
-        if (value ? strcmp(word(json_object_get(row, "all"), key), value) == 0 : json_object_get(row, key) != NULL)
-            return true;
-    }
-    return false;
-}
-
-gyre_status cli_compare_plot(const json_t *comparison, const char *path, gyre_error *err)
-{
-    const json_t *rows = json_object_get(comparison, "rows"),
-                 *texts = json_object_get(json_array_get(rows, 0), "texts");
     struct cli_canvas c;
     struct names recipes = {.n = 0}, settings = {.n = 0};
     char title[256], line[256];
+    bool bound = false, failed = false;
     GYRE_TRY(cli_canvas_create(WIDTH, HEIGHT, &c, err));
-    collect(rows, &recipes, &settings);
+    collect(comparison, &recipes, &settings);
+    for (uint32_t i = 0; i < comparison->n_cells; i++) {
+        bound |= comparison->cell[i].all.kl_is_bound;
+        failed |= comparison->cell[i].failed[0] != 0;
+    }
     const double height = (HEIGHT - TOP - GAP - BOTTOM) / 2.0;
     struct panel above = {.left = LEFT, .top = TOP, .width = WIDTH - LEFT - RIGHT, .height = height}, below = above;
     below.top += height + GAP;
-    draw_panel(&c, &above, rows, &recipes, &settings, "ppl", "ppl_stderr", "perplexity (log axis)");
-    draw_panel(&c, &below, rows, &recipes, &settings, "kl", "kl_stderr",
-               any(rows, "kl_kind", "top-k bound") ? "KL at least, nats (log)" : "KL to float, nats (log)");
+    draw_panel(&c, &above, comparison, &recipes, &settings, &(struct measure){"perplexity (log axis)", false});
+    draw_panel(&c, &below, comparison, &recipes, &settings,
+               &(struct measure){bound ? "KL at least, nats (log)" : "KL to float, nats (log)", true});
     for (int s = 0; s < settings.n; s++) {
         const double group = below.width / settings.n;
         fit(line, sizeof line, settings.name[s], group - 6, 9);
         cli_draw_text(&c, below.left + (s + 0.5) * group, below.top + below.height + 17, 0, 9, ink, line);
     }
     cli_draw_text(&c, below.left + below.width / 2, HEIGHT - 18, 0, 9, ink, "weights, activations, KV cache");
-    const size_t n_texts = json_array_size(texts);
-    snprintf(title, sizeof title, "%.120s on %.80s%s", word(comparison, "model"),
-             word(json_array_get(texts, 0), "text"), n_texts > 1 ? " and more" : "");
+    const uint32_t n_texts = comparison->n_cells ? comparison->cell[0].n_texts : 0;
+    snprintf(title, sizeof title, "%.120s on %.80s%s", comparison->model,
+             n_texts ? comparison->cell[0].text[0].name : "?", n_texts > 1 ? " and more" : "");
     fit(line, sizeof line, title, WIDTH - LEFT - 20, 12);
     cli_draw_text(&c, LEFT, 26, -1, 12, ink, line);
-    legend(&c, &recipes, any(rows, "failed", NULL));
+    legend(&c, &recipes, failed);
     const gyre_status st = cli_canvas_write(&c, path, err);
     cli_canvas_free(&c);
     return st;

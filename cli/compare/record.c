@@ -41,18 +41,51 @@ int cli_cells_key(const json_t *identity, char key[GYRE_SHA256_HEX])
     return 1;
 }
 
-json_t *cli_cells_find(const struct cli_cells *cells, const char *kind, const char *key)
+static json_t *entry(const struct cli_cells *cells, const char *kind, const char *key)
 {
     return json_object_get(json_object_get(cells->root, kind), key);
 }
 
-gyre_status cli_cells_put(struct cli_cells *cells, const char *kind, const char *key, json_t *entry, gyre_error *err)
+bool cli_cells_find(const struct cli_cells *cells, const char *key, struct cli_cell *out)
+{
+    return cli_cell_read(entry(cells, "cells", key), out);
+}
+
+bool cli_cells_find_weights(const struct cli_cells *cells, const char *key, struct cli_weights *out)
+{
+    return cli_weights_read(entry(cells, "weights", key), out);
+}
+
+bool cli_cells_weights_at(const struct cli_cells *cells, uint32_t index, struct cli_weights *out)
+{
+    const char *key;
+    json_t *record;
+    json_object_foreach(json_object_get(cells->root, "weights"), key, record)
+    {
+        if (cli_weights_read(record, out) && index-- == 0) return true;
+    }
+    return false;
+}
+
+// Takes the reference of `value`.
+static gyre_status put(struct cli_cells *cells, const char *kind, const char *key, json_t *value, gyre_error *err)
 {
     char *text = NULL;
-    if (!json_object_set(json_object_get(cells->root, kind), key, entry))
+    if (value && !json_object_set_new(json_object_get(cells->root, kind), key, value))
         text = json_dumps(cells->root, JSON_INDENT(1) | JSON_REAL_PRECISION(12));
     if (!text) return gyre_fail(err, GYRE_E_NOMEM, "cannot write (%s): out of memory", cells->path);
     const gyre_status st = gyre_file_write(cells->path, text, strlen(text), err);
     free(text);
     return st;
+}
+
+gyre_status cli_cells_put(struct cli_cells *cells, const char *key, const struct cli_cell *cell, gyre_error *err)
+{
+    return put(cells, "cells", key, cli_cell_json(cell), err);
+}
+
+gyre_status cli_cells_put_weights(struct cli_cells *cells, const char *key, const struct cli_weights *weights,
+                                  gyre_error *err)
+{
+    return put(cells, "weights", key, cli_weights_json(weights), err);
 }

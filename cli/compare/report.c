@@ -10,18 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-double cli_json_number(const json_t *object, const char *key)
-{
-    const json_t *value = json_object_get(object, key);
-    return json_is_number(value) ? json_number_value(value) : NAN;
-}
-
-static const char *word(const json_t *object, const char *key)
-{
-    const char *text = json_string_value(json_object_get(object, key));
-    return text ? text : "";
-}
-
 struct buffer {
     char *text;
     size_t n, cap;
@@ -75,100 +63,85 @@ static void put_cell(struct buffer *b, const char *text)
     put(b, " |");
 }
 
-static void put_measure(struct buffer *b, const json_t *figures, const char *value, const char *error, int digits)
+static void put_measure(struct buffer *b, double v, double error, int digits)
 {
-    const double v = cli_json_number(figures, value);
     if (isnan(v)) put(b, " |");
-    else put(b, " %.*f ± %.*f |", digits, v, digits, cli_json_number(figures, error));
+    else put(b, " %.*f ± %.*f |", digits, v, digits, error);
 }
 
-static void put_head(struct buffer *b, const json_t *texts)
+static void put_number(struct buffer *b, double v, int digits)
 {
-    size_t i;
-    json_t *text;
+    if (isnan(v)) put(b, " |");
+    else put(b, " %.*f |", digits, v);
+}
+
+static double only(bool known, double v) { return known ? v : (double)NAN; }
+
+static void put_head(struct buffer *b, const struct cli_cell *first)
+{
     put(b, "| recipe | setting | bits a weight |");
-    json_array_foreach(texts, i, text)
-    {
+    for (uint32_t i = 0; i < first->n_texts; i++) {
         put(b, " perplexity, ");
-        put_text(b, word(text, "text"));
+        put_text(b, first->text[i].name);
         put(b, " | KL, ");
-        put_text(b, word(text, "text"));
+        put_text(b, first->text[i].name);
         put(b, " |");
     }
     put(b, " same token, %% | size, MiB | quantize, s | evaluate, s |\n|---|---|---:|");
-    json_array_foreach(texts, i, text) put(b, "---:|---:|");
+    for (uint32_t i = 0; i < first->n_texts; i++) put(b, "---:|---:|");
     put(b, "---:|---:|---:|---:|\n");
 }
 
-static void put_row(struct buffer *b, const json_t *row, size_t n_texts)
+static void put_row(struct buffer *b, const struct cli_cell *c, uint32_t n_texts)
 {
-    size_t i;
-    json_t *text;
-    const json_t *all = json_object_get(row, "all"), *failed = json_object_get(row, "failed");
     put(b, "|");
-    put_cell(b, word(row, "recipe"));
-    put_cell(b, word(row, "setting"));
-    if (failed) {
-        char why[560];
-        snprintf(why, sizeof why, "failed: %s", json_string_value(failed));
+    put_cell(b, c->recipe);
+    put_cell(b, c->setting);
+    if (c->failed[0]) {
+        char why[sizeof c->failed + 16];
+        snprintf(why, sizeof why, "failed: %s", c->failed);
         put(b, " |");
         put_cell(b, why);
-        for (i = 0; i < 2 * n_texts + 3; i++) put(b, " |");
+        for (uint32_t i = 0; i < 2 * n_texts + 3; i++) put(b, " |");
         put(b, "\n");
         return;
     }
-    put(b, " %.2f |", cli_json_number(row, "bits_per_weight"));
-    json_array_foreach(json_object_get(row, "texts"), i, text)
-    {
-        put_measure(b, text, "ppl", "ppl_stderr", 3);
-        put_measure(b, text, "kl", "kl_stderr", 4);
+    put_number(b, c->bits_per_weight, 2);
+    for (uint32_t i = 0; i < c->n_texts; i++) {
+        const gyre_eval_result *r = &c->text[i].result;
+        put_measure(b, r->ppl, r->ppl_stderr, 3);
+        put_measure(b, only(r->has_reference, r->kl), r->kl_stderr, 4);
     }
-    const double same = cli_json_number(all, "top1_agreement"), seconds = cli_json_number(row, "quantize_seconds");
-    if (isnan(same)) put(b, " |");
-    else put(b, " %.2f ± %.2f |", 100 * same, 100 * cli_json_number(all, "top1_stderr"));
-    put(b, " %.1f |", cli_json_number(row, "bytes") / 1048576.0);
-    if (isnan(seconds)) put(b, " |");
-    else put(b, " %.1f |", seconds);
-    put(b, " %.1f |\n", cli_json_number(row, "eval_seconds"));
+    put_measure(b, only(c->all.has_reference, 100 * c->all.top1_agreement), 100 * c->all.top1_stderr, 2);
+    put_number(b, c->bytes / 1048576.0, 1);
+    put_number(b, c->quantize_seconds, 1);
+    put_number(b, c->eval_seconds, 1);
+    put(b, "\n");
 }
 
-char *cli_compare_markdown(const json_t *comparison)
+char *cli_compare_markdown(const struct cli_comparison *comparison)
 {
     struct buffer b = {0};
-    size_t i;
-    json_t *row;
-    const json_t *rows = json_object_get(comparison, "rows"), *first = json_array_get(rows, 0), *all = NULL;
-    const json_t *texts = json_object_get(first, "texts");
+    const struct cli_cell none = {0}, *first = comparison->n_cells ? comparison->cell : &none;
     bool bound = false;
-    put_head(&b, texts);
-    json_array_foreach(rows, i, row)
-    {
-        put_row(&b, row, json_array_size(texts));
-        bound |= strcmp(word(json_object_get(row, "all"), "kl_kind"), "top-k bound") == 0;
-        if (!all) all = json_object_get(row, "all");
+    put_head(&b, first);
+    for (uint32_t i = 0; i < comparison->n_cells; i++) {
+        put_row(&b, &comparison->cell[i], first->n_texts);
+        bound |= comparison->cell[i].all.kl_is_bound;
     }
     put(&b,
-        "\n%s, windows of %.0f tokens, %.0f predicted tokens, %s, seed %s, gyre %s. Perplexity and KL (nats) ± "
+        "\n%s, windows of %u tokens, %llu predicted tokens, %s, seed %llu, gyre %s. Perplexity and KL (nats) ± "
         "standard error from %s.",
-        word(comparison, "model"), cli_json_number(comparison, "ctx"), cli_json_number(all, "tokens"),
-        word(first, "device"), word(comparison, "seed"), word(comparison, "gyre"), word(all, "stderr_from"));
+        comparison->model, comparison->ctx, (unsigned long long)first->all.tokens, first->device,
+        (unsigned long long)comparison->seed, GYRE_VERSION, first->all.stderr_from_windows ? "windows" : "tokens");
     if (bound)
-        put(&b, " KL is a lower bound: to the float model's %.0f largest logits and the rest as one.",
-            cli_json_number(comparison, "reference_k"));
+        put(&b, " KL is a lower bound: to the float model's %u largest logits and the rest as one.",
+            comparison->reference_k);
     put(&b, "\n");
     return finish(&b);
 }
 
 // ---- CSV --------------------------------------------------------------------------------------------------------
-
-static const char *const row_columns[] = {"wbits", "wgroup",           "act",         "kv", "bits_per_weight",
-                                          "bytes", "quantize_seconds", "eval_seconds"};
-static const char *const text_columns[] = {"tokens",     "windows", "nll",       "nll_stderr",     "ppl",
-                                           "ppl_stderr", "kl",      "kl_stderr", "top1_agreement", "top1_stderr"};
-enum {
-    ROW_COLUMNS = sizeof row_columns / sizeof *row_columns,
-    TEXT_COLUMNS = sizeof text_columns / sizeof *text_columns
-};
 
 static void put_csv_text(struct buffer *b, const char *text)
 {
@@ -177,43 +150,66 @@ static void put_csv_text(struct buffer *b, const char *text)
     put(b, "\"");
 }
 
-static void put_csv_numbers(struct buffer *b, const json_t *object, const char *const *columns, int n)
+static void put_csv_number(struct buffer *b, double v)
 {
-    for (int i = 0; i < n; i++) {
-        const double v = cli_json_number(object, columns[i]);
-        if (isnan(v)) put(b, ",");
-        else put(b, ",%.10g", v);
-    }
+    if (isnan(v)) put(b, ",");
+    else put(b, ",%.10g", v);
 }
 
-static void put_csv_row(struct buffer *b, const json_t *row, const json_t *text)
+static void put_csv_result(struct buffer *b, const char *name, const gyre_eval_result *r)
 {
-    put_csv_text(b, word(row, "recipe"));
-    put(b, ",%s", word(row, "setting"));
-    put_csv_numbers(b, row, row_columns, ROW_COLUMNS);
+    const bool reference = r->has_reference;
+    const double v[] = {(double)r->tokens,
+                        r->windows,
+                        r->nll,
+                        r->nll_stderr,
+                        r->ppl,
+                        r->ppl_stderr,
+                        only(reference, r->kl),
+                        only(reference, r->kl_stderr),
+                        only(reference, r->top1_agreement),
+                        only(reference, r->top1_stderr)};
     put(b, ",");
-    put_csv_text(b, word(text, "text"));
-    put_csv_numbers(b, text, text_columns, TEXT_COLUMNS);
-    put(b, ",%s,%s,", word(text, "kl_kind"), word(text, "stderr_from"));
-    put_csv_text(b, word(row, "failed"));
+    put_csv_text(b, name);
+    for (size_t i = 0; i < sizeof v / sizeof *v; i++) put_csv_number(b, v[i]);
+    put(b, ",%s,%s,",
+        !reference       ? ""
+        : r->kl_is_bound ? "top-k bound"
+                         : "exact",
+        r->stderr_from_windows ? "windows" : "tokens");
+}
+
+static void put_csv_row(struct buffer *b, const struct cli_cell *c, const struct cli_cell_text *text)
+{
+    const struct cli_setting *w = &c->widths;
+    const double v[] = {only(w->wbits, w->wbits),
+                        only(w->wbits, w->wgroup),
+                        w->act,
+                        w->kv,
+                        c->bits_per_weight,
+                        c->bytes,
+                        c->quantize_seconds,
+                        c->eval_seconds};
+    put_csv_text(b, c->recipe);
+    put(b, ",%s", c->setting);
+    for (size_t i = 0; i < sizeof v / sizeof *v; i++) put_csv_number(b, v[i]);
+    if (text) put_csv_result(b, text->name, &text->result);
+    else put(b, ",\"\",,,,,,,,,,,,,");
+    put_csv_text(b, c->failed);
     put(b, "\n");
 }
 
 // One line per row and text; a failed row has one line.
-static char *csv(const json_t *comparison)
+static char *csv(const struct cli_comparison *comparison)
 {
     struct buffer b = {0};
-    size_t i, k;
-    json_t *row, *text;
-    put(&b, "recipe,setting");
-    for (i = 0; i < ROW_COLUMNS; i++) put(&b, ",%s", row_columns[i]);
-    put(&b, ",text");
-    for (i = 0; i < TEXT_COLUMNS; i++) put(&b, ",%s", text_columns[i]);
-    put(&b, ",kl_kind,stderr_from,failed\n");
-    json_array_foreach(json_object_get(comparison, "rows"), i, row)
-    {
-        if (json_object_get(row, "failed")) put_csv_row(&b, row, NULL);
-        json_array_foreach(json_object_get(row, "texts"), k, text) put_csv_row(&b, row, text);
+    put(&b,
+        "recipe,setting,wbits,wgroup,act,kv,bits_per_weight,bytes,quantize_seconds,eval_seconds,text,tokens,windows,"
+        "nll,nll_stderr,ppl,ppl_stderr,kl,kl_stderr,top1_agreement,top1_stderr,kl_kind,stderr_from,failed\n");
+    for (uint32_t i = 0; i < comparison->n_cells; i++) {
+        const struct cli_cell *c = &comparison->cell[i];
+        if (c->failed[0]) put_csv_row(&b, c, NULL);
+        for (uint32_t k = 0; !c->failed[0] && k < c->n_texts; k++) put_csv_row(&b, c, &c->text[k]);
     }
     return finish(&b);
 }
@@ -229,10 +225,13 @@ static gyre_status write_text(const char *prefix, const char *ending, const char
     return gyre_file_write(path, text, strlen(text), err);
 }
 
-gyre_status cli_compare_write(const json_t *comparison, const char *markdown, const char *prefix, gyre_error *err)
+gyre_status cli_compare_write(const struct cli_comparison *comparison, const char *markdown, const char *prefix,
+                              gyre_error *err)
 {
     char path[4096];
-    char *table = csv(comparison), *json = json_dumps(comparison, JSON_INDENT(1) | JSON_REAL_PRECISION(12));
+    json_t *document = cli_comparison_json(comparison);
+    char *table = csv(comparison),
+         *json = document ? json_dumps(document, JSON_INDENT(1) | JSON_REAL_PRECISION(12)) : NULL;
     gyre_status st = GYRE_OK;
     GYRE_GO(write_text(prefix, ".md", markdown, err));
     GYRE_GO(write_text(prefix, ".csv", table, err));
@@ -242,5 +241,6 @@ gyre_status cli_compare_write(const json_t *comparison, const char *markdown, co
 done:
     free(table);
     free(json);
+    json_decref(document);
     return st;
 }

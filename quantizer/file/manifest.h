@@ -4,7 +4,7 @@
 #include "quantizer/file/output.h"
 
 // {"name", "sha256"} of a model file, {"name", "files": {NAME: SHA-256}} of a Hugging Face folder. A new reference in *base.
-gyre_status gyre_base_identity(const char *path, bool folder, json_t **base, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_base_identity(const char *path, json_t **base, gyre_error *err) GYRE_MUST_USE;
 
 // The settings, gyre's version, the texts that were calibrated on (`calibration` may be NULL) and the base model's name and
 // SHA-256 (of the file; of each file of a folder). A new reference in *run.

@@ -200,7 +200,7 @@ gyre_status gyre_manifest_check_base(const struct gyre_manifest *m, const char *
             "base model (%s): it is a %s, the manifest names the %s %s; give the model that it was made from", path,
             folder ? "folder" : "file", files ? "folder" : "file",
             gyre_json_show(json_object_get(m->base, "name")).text);
-    GYRE_TRY(gyre_base_identity(path, folder, &now, err));
+    GYRE_TRY(gyre_base_identity(path, &now, err));
     if (!folder) {
         st = compare_hash(path, NULL, json_string_value(json_object_get(now, "sha256")),
                           json_string_value(json_object_get(m->base, "sha256")), err);

@@ -4,6 +4,7 @@
 #include "quantizer/recipe/recipe.h"
 #include "runtime/util/base.h"
 #include "runtime/util/file.h"
+#include "runtime/util/text.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -23,13 +24,6 @@ static gyre_status fail_write(const char *path, gyre_error *err)
                          : errno == ENOENT ? "; create the folder first"
                                            : "";
     return gyre_fail(err, GYRE_E_IO, "cannot write (%s): %s%s", path, strerror(errno), advice);
-}
-
-static char *joined(const char *a, const char *b)
-{
-    char *s = malloc(strlen(a) + strlen(b) + 1);
-    if (s) strcat(strcpy(s, a), b);
-    return s;
 }
 
 // A run would destroy what it reads, or its own record, if any of the files that it writes were one of its inputs.
@@ -64,7 +58,7 @@ gyre_status gyre_output_check(const gyre_quantize_params *params, gyre_error *er
     const char *path = params->output;
     if (!path || !*path) return gyre_fail(err, GYRE_E_INVALID, "no output file: give its name");
     GYRE_TRY(check_apart(params, err));
-    char *journal = joined(path, ".journal"), *folder = joined(path, "");
+    char *journal = gyre_joined(path, ".journal", ""), *folder = gyre_joined(path, "", "");
     if (!journal || !folder) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "cannot write (%s): out of memory", path));
     char *slash = strrchr(folder, '/');
     if (slash) slash[1] = 0;
@@ -140,11 +134,11 @@ gyre_status gyre_output_open(const gyre_quantize_params *params, const struct gy
 {
     *out = (struct gyre_output){.plan = plan,
                                 .fd = -1,
-                                .path = joined(params->output, ""),
-                                .part = joined(params->output, ".part"),
-                                .journal = joined(params->output, ".journal"),
-                                .state_path = joined(params->output, ".journal/state.json"),
-                                .manifest = joined(params->output, ".manifest.json")};
+                                .path = gyre_joined(params->output, "", ""),
+                                .part = gyre_joined(params->output, ".part", ""),
+                                .journal = gyre_joined(params->output, ".journal", ""),
+                                .state_path = gyre_joined(params->output, ".journal/state.json", ""),
+                                .manifest = gyre_joined(params->output, ".manifest.json", "")};
     gyre_sha256_init(&out->sha);
     if (!out->path || !out->part || !out->journal || !out->state_path || !out->manifest)
         return gyre_fail(err, GYRE_E_NOMEM, "cannot write (%s): out of memory", params->output);

@@ -3,6 +3,7 @@
 #include "quantizer/file/plan.h"
 #include "runtime/model/arch.h"
 #include "runtime/text/tokenizer.h"
+#include "runtime/util/text.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -19,8 +20,6 @@ static struct key key_of(const struct gyre_plan *p, const char *name)
     return key;
 }
 
-static bool begins(const char *text, const char *with) { return !strncmp(text, with, strlen(with)); }
-
 // Keys whose meaning changes with the file, or that the file states itself.
 static bool is_own(const struct gyre_plan *p, const char *key)
 {
@@ -29,8 +28,8 @@ static bool is_own(const struct gyre_plan *p, const char *key)
     for (size_t i = 0; i < sizeof own / sizeof *own; i++)
         if (!strcmp(key, own[i])) return true;
     // A plain llama file says llama3 scaling by a tensor of divisors instead.
-    return !p->set.full && p->hp.rope_scaling == GYRE_ROPE_LLAMA3 && begins(key, p->hp.arch) &&
-           begins(key + strlen(p->hp.arch), ".rope.scaling.");
+    return !p->set.full && p->hp.rope_scaling == GYRE_ROPE_LLAMA3 && gyre_begins(key, p->hp.arch) &&
+           gyre_begins(key + strlen(p->hp.arch), ".rope.scaling.");
 }
 
 static void copy_source(struct gyre_plan *p)
@@ -39,8 +38,8 @@ static void copy_source(struct gyre_plan *p)
     for (uint64_t i = 0; i < gyre_source_meta_count(p->source); i++) {
         const struct gyre_meta m = gyre_source_meta_at(p->source, i);
         if (is_own(p, m.key)) continue;
-        const bool model = begins(m.key, p->hp.arch) && m.key[prefix] == '.';
-        if (!model && !begins(m.key, "general.") && !begins(m.key, "tokenizer.")) continue;
+        const bool model = gyre_begins(m.key, p->hp.arch) && m.key[prefix] == '.';
+        if (!model && !gyre_begins(m.key, "general.") && !gyre_begins(m.key, "tokenizer.")) continue;
         gyre_gguf_encoded(&p->gguf, model ? key_of(p, m.key + prefix + 1).text : m.key, m.type, m.raw, m.raw_bytes);
     }
 }

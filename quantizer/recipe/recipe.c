@@ -4,6 +4,7 @@
 #include "quantizer/recipe/fields.h"
 #include "runtime/util/base.h"
 #include "runtime/util/file.h"
+#include "runtime/util/text.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,15 +28,9 @@ static const struct gyre_recipe_builtin *built_in(const char *name)
     return NULL;
 }
 
-static bool ends_in(const char *name, const char *end)
-{
-    const size_t n = strlen(name), m = strlen(end);
-    return n > m && !strcmp(name + n - m, end);
-}
-
 bool gyre_recipe_is_file(const char *name)
 {
-    return !built_in(name) && (strchr(name, '/') || ends_in(name, ".yaml") || ends_in(name, ".yml"));
+    return !built_in(name) && (strchr(name, '/') || gyre_ends(name, ".yaml") || gyre_ends(name, ".yml"));
 }
 
 static gyre_status unknown(const char *name, gyre_error *err)

@@ -1,6 +1,7 @@
 // A recipe, the command's values and the model's shapes become settings that fit together. See recipe.h.
 #include "quantizer/recipe/recipe.h"
 #include "runtime/model/roles.h"
+#include "runtime/util/base.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -177,7 +178,7 @@ gyre_status gyre_settings_resolve(const gyre_quantize_params *p, const struct gy
     if (out->wgroup && !one_of(out->wgroup, 32, 64, 128))
         return gyre_fail(err, GYRE_E_INVALID, "unknown group size %u: it is none of 0 (per channel), 32, 64 and 128",
                          out->wgroup);
-    if (!one_of(out->act, 16, 8, 4) || !one_of(out->kv, 16, 8, 4))
+    if (!gyre_is_width(out->act) || !gyre_is_width(out->kv))
         return gyre_fail(err, GYRE_E_INVALID, "unknown activation or KV width (%u, %u): they are 16, 8 or 4", out->act,
                          out->kv);
     if (!out->full || out->kv == 16) out->recipe.kv_centre = false; // other tools know no centres; 16 bits need none

@@ -7,6 +7,7 @@
 #include "runtime/util/file.h"
 #include "runtime/util/log.h"
 #include "runtime/util/sha256.h"
+#include "runtime/util/text.h"
 
 #include <gyre/gyre_quantize.h>
 #include <dirent.h>
@@ -119,19 +120,12 @@ static gyre_status check_recipe(const struct reproduction *r, gyre_error *err)
 
 // ---- the folder -------------------------------------------------------------------------------------------
 
-static char *joined(const char *a, const char *b, const char *c)
-{
-    char *s = malloc(strlen(a) + strlen(b) + strlen(c) + 1);
-    if (s) strcat(strcat(strcpy(s, a), b), c);
-    return s;
-}
-
 static void remove_folder(const char *path)
 {
     DIR *dir = opendir(path);
     for (struct dirent *e; dir && (e = readdir(dir));) {
         if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..") || !unlinkat(dirfd(dir), e->d_name, 0)) continue;
-        char *inner = joined(path, "/", e->d_name); // the journal
+        char *inner = gyre_joined(path, "/", e->d_name); // the journal
         if (inner) remove_folder(inner);
         free(inner);
     }
@@ -158,10 +152,10 @@ static gyre_status make_folder(struct reproduction *r, gyre_error *err)
         r->work = strdup(p->work);
     } else {
         const char *slash = strrchr(p->manifest, '/');
-        r->work = joined(slash ? p->manifest : "", "", slash ? "" : ".gyre-reproduce-XXXXXX");
+        r->work = gyre_joined(slash ? p->manifest : "", "", slash ? "" : ".gyre-reproduce-XXXXXX");
         if (slash && r->work) {
             r->work[slash + 1 - p->manifest] = 0;
-            char *whole = joined(r->work, ".gyre-reproduce-XXXXXX", "");
+            char *whole = gyre_joined(r->work, ".gyre-reproduce-XXXXXX", "");
             free(r->work);
             r->work = whole;
         }
@@ -171,9 +165,9 @@ static gyre_status make_folder(struct reproduction *r, gyre_error *err)
         r->own = r->work;
     }
     char *name = output_name(p->manifest);
-    if (name && r->work) r->output = joined(r->work, "/", name);
-    if (r->output) r->manifest = joined(r->output, ".manifest.json", "");
-    if (r->output) r->recipe = joined(r->output, ".recipe.yaml", "");
+    if (name && r->work) r->output = gyre_joined(r->work, "/", name);
+    if (r->output) r->manifest = gyre_joined(r->output, ".manifest.json", "");
+    if (r->output) r->recipe = gyre_joined(r->output, ".recipe.yaml", "");
     free(name);
     if (!r->output || !r->manifest || !r->recipe) return no_memory(r, err);
     if (gyre_file_exists(r->output) || gyre_file_exists(r->manifest))

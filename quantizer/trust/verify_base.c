@@ -10,6 +10,7 @@
 #include "runtime/util/base.h"
 #include "runtime/util/half.h"
 #include "runtime/util/sha256.h"
+#include "runtime/util/text.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -18,8 +19,6 @@
 
 // ---- the base ---------------------------------------------------------------------------------------------
 
-static bool begins(const char *text, const char *with) { return !strncmp(text, with, strlen(with)); }
-
 // Keys that must be the same in both: all about the tokenizer, and what the model says of itself.
 static bool is_compared(const char *key)
 {
@@ -27,7 +26,7 @@ static bool is_compared(const char *key)
                                       "general.alignment"};
     for (size_t i = 0; i < GYRE_COUNT(own); i++)
         if (!strcmp(key, own[i])) return false;
-    return begins(key, "tokenizer.") || begins(key, "general.");
+    return gyre_begins(key, "tokenizer.") || gyre_begins(key, "general.");
 }
 
 struct compared {

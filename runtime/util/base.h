@@ -18,6 +18,9 @@
 #endif
 #define GYRE_INLINE static inline __attribute__((always_inline)) // into the clones, and compiled as they are
 
+// The widths that activations and the KV cache come in.
+static inline bool gyre_is_width(uint32_t bits) { return bits == 16 || bits == 8 || bits == 4; }
+
 // Smallest multiple of `align` (any positive number) that is not below `n`.
 static inline uint64_t gyre_round_up(uint64_t n, uint64_t align) { return (n + align - 1) / align * align; }
 static inline uint64_t gyre_div_up(uint64_t n, uint64_t d) { return (n + d - 1) / d; }

@@ -211,5 +211,29 @@ class Compare(Case):
         self.fails(1, *self.compare("missing/out", "--work", self.at("w2")), word="missing/out")
 
 
+class ModelHash(Case):
+    def test_one_hash_for_all(self):
+        """What compare and manifests call a model is one thing: of a file its SHA-256, of a folder that of its files' lines."""
+        hf = self.at("hf")
+        subprocess.run([MAKE_MODEL, hf, "HF"], check=True)
+        compared = lambda path: json.loads(self.read(self.at("h.json")))["model_sha256"] if self.done("compare", path, "--recipes", "rtn", "--no-baseline", "--text", self.text, "--ctx", 32, "--windows", 2, "--device", "cpu", "-o", self.at("h")) else None
+        base = lambda path: json.loads(self.read(self.quantized_from(path) + ".manifest.json"))["base"]
+        self.assertEqual(compared(self.model), hashlib.sha256(self.read(self.model)).hexdigest())
+        self.assertEqual(compared(self.model), base(self.model)["sha256"])
+        files = base(hf)["files"]
+        self.assertEqual(sorted(files), sorted(x for x in os.listdir(hf) if x.endswith((".json", ".safetensors"))))
+        lines = "".join(f"{files[name]}  {name}\n" for name in sorted(files))
+        first = compared(hf)
+        self.assertEqual(first, hashlib.sha256(lines.encode()).hexdigest())
+        with open(os.path.join(hf, "x.gguf.manifest.json"), "w") as f:  # lies beside, made from it
+            f.write("{}")
+        self.assertEqual((compared(hf), base(hf)["files"]), (first, files))
+
+    def quantized_from(self, path):
+        out = self.at("hash.gguf")
+        self.done("quantize", path, "-o", out, "--force", "--recipe", "rtn", "--device", "cpu")
+        return out
+
+
 if __name__ == "__main__":
     unittest.main(argv=[sys.argv[0], *sys.argv[3:]], verbosity=1)

@@ -143,43 +143,99 @@ static void test_png(void **state)
     cli_canvas_free(&c);
 }
 
-static json_t *row(const char *recipe, const char *setting, double ppl, double kl)
+enum { CELLS = 17 };
+static struct cli_cell cells[CELLS];
+
+static void fill(struct cli_cell *c, const char *recipe, const char *setting, double ppl, double kl)
 {
-    json_t *out = json_pack("{s:s, s:s, s:f, s:f, s:f, s:f}", "recipe", recipe, "setting", setting, "bits_per_weight",
-                            4.5, "bytes", 1e6, "quantize_seconds", 2.0, "eval_seconds", 3.0);
-    json_t *all = json_pack("{s:f, s:f, s:f, s:f, s:i, s:s}", "ppl", ppl, "ppl_stderr", ppl / 30, "kl", kl, "kl_stderr",
-                            kl / 20, "tokens", 5000, "kl_kind", "top-k bound");
-    json_t *text = json_deep_copy(all);
-    json_object_set_new(text, "text", json_string("some, \"odd\" | text"));
-    json_object_set_new(out, "texts", json_pack("[o]", text));
-    json_object_set_new(out, "all", all);
-    if (isnan(ppl)) json_object_clear(all);
-    return out;
+    assert_true(cli_cell_create(1, c));
+    snprintf(c->recipe, sizeof c->recipe, "%s", recipe);
+    snprintf(c->setting, sizeof c->setting, "%s", setting);
+    c->widths = (struct cli_setting){4, 32, 8, 8};
+    c->bits_per_weight = 4.5;
+    c->bytes = 1e6;
+    c->quantize_seconds = 2;
+    c->eval_seconds = 3;
+    c->all = (gyre_eval_result){.tokens = 5000,
+                                .windows = 20,
+                                .nll = log(ppl),
+                                .ppl = ppl,
+                                .ppl_stderr = ppl / 30,
+                                .has_reference = kl > 0,
+                                .kl = kl,
+                                .kl_stderr = kl / 20,
+                                .kl_is_bound = kl > 0,
+                                .top1_agreement = 0.75,
+                                .stderr_from_windows = true};
+    c->text[0] = (struct cli_cell_text){strdup("some, \"odd\" | text"), c->all};
 }
 
-static json_t *example(void)
+static struct cli_comparison example(void)
 {
     static const char *const recipes[] = {"rtn", "quarot-rtn", "quarot-gptq", "a recipe with a very long name indeed",
                                           "best"},
                              *const settings[] = {"W4g32A8KV8", "W4g0A8KV8", "W4g32A4KV4"};
-    json_t *rows = json_array();
-    json_array_append_new(rows, row("float", "A16KV16", 16.2, 0));
+    uint32_t n = 0;
+    fill(&cells[n++], "float", "A16KV16", 16.2, 0);
+    cells[0].widths = (struct cli_setting){.act = 16, .kv = 16};
+    cells[0].quantize_seconds = NAN;
     for (int s = 0; s < 3; s++)
         for (int r = 0; r < 5; r++)
-            json_array_append_new(
-                rows, row(recipes[r], settings[s], 16.2 + (s + 1) * 11.0 / (r + 1), (s + 1) * 0.4 / (r + 1)));
-    json_t *bad = json_pack("{s:s, s:s, s:s}", "recipe", "best", "setting", "W4g128A8KV8", "failed",
-                            "rows of 576 are no multiple | of 128");
-    json_array_append_new(rows, bad);
-    return json_pack("{s:s, s:s, s:i, s:i, s:s, s:i, s:o}", "model", "SmolLM2-135M-Instruct.gguf", "gyre", "0", "ctx",
-                     512, "windows", 0, "seed", "0", "reference_k", 1024, "rows", rows);
+            fill(&cells[n++], recipes[r], settings[s], 16.2 + (s + 1) * 11.0 / (r + 1), (s + 1) * 0.4 / (r + 1));
+    assert_true(cli_cell_create(1, &cells[n]));
+    snprintf(cells[n].recipe, sizeof cells[n].recipe, "best");
+    snprintf(cells[n].setting, sizeof cells[n].setting, "W4g128A8KV8");
+    snprintf(cells[n].failed, sizeof cells[n].failed, "rows of 576 are no multiple | of 128");
+    return (struct cli_comparison){.model = "SmolLM2-135M-Instruct.gguf",
+                                   .model_sha256 = "0",
+                                   .profile = "full",
+                                   .ctx = 512,
+                                   .reference_k = 1024,
+                                   .cell = cells,
+                                   .n_cells = n + 1};
+}
+
+static void done(void)
+{
+    for (int i = 0; i < CELLS; i++) cli_cell_free(&cells[i]);
+}
+
+// What is kept of a cell is the cell.
+static void test_cells(void **state)
+{
+    (void)state;
+    struct cli_comparison c = example();
+    for (uint32_t i = 0; i < c.n_cells; i++) {
+        json_t *json = cli_cell_json(&cells[i]);
+        struct cli_cell back;
+        assert_non_null(json);
+        assert_true(cli_cell_read(json, &back));
+        json_t *again = cli_cell_json(&back);
+        assert_true(json_equal(json, again));
+        assert_string_equal(back.failed, cells[i].failed);
+        assert_true(back.all.ppl == cells[i].all.ppl && back.all.has_reference == cells[i].all.has_reference);
+        assert_true(isnan(back.quantize_seconds) == isnan(cells[i].quantize_seconds));
+        assert_int_equal(json_object_get(json, "wbits") != NULL, cells[i].widths.wbits != 0);
+        cli_cell_free(&back);
+        json_decref(json);
+        json_decref(again);
+    }
+    struct cli_cell none;
+    assert_false(cli_cell_read(NULL, &none));
+    struct cli_weights w = {.file = "a.gguf", .bits_per_weight = 4.25, .bytes = 5, .quantize_seconds = 2}, v;
+    json_t *json = cli_weights_json(&w);
+    assert_true(cli_weights_read(json, &v) && v.bits_per_weight == 4.25 && !strcmp(v.file, "a.gguf"));
+    json_object_set_new(json, "file", json_string("../a.gguf")); // a journal does not point out of its folder
+    assert_false(cli_weights_read(json, &v));
+    json_decref(json);
+    done();
 }
 
 static void test_compare_plot(void **state)
 {
     (void)state;
-    json_t *comparison = example();
-    OK(cli_compare_plot(comparison, path, err));
+    struct cli_comparison comparison = example();
+    OK(cli_compare_plot(&comparison, path, err));
     int w, h, n;
     uint8_t *pixels = stbi_load(path, &w, &h, &n, 3);
     assert_non_null(pixels);
@@ -190,21 +246,21 @@ static void test_compare_plot(void **state)
     assert_true(count(&c, 0x0072B2) > 6 * 40 &&
                 count(&c, 0xE69F00) > 6 * 40); // discs of the first two recipes, both panels
     free(pixels);
-    json_decref(comparison);
-    // Nothing but a float row, and rows without figures, are drawn, too.
-    comparison = json_pack("{s:s, s:[{s:s}]}", "model", "m", "rows", "recipe", "float");
-    OK(cli_compare_plot(comparison, path, err));
-    json_decref(comparison);
-    comparison = json_object();
-    OK(cli_compare_plot(comparison, path, err));
-    json_decref(comparison);
+    // Nothing but a float row, one without figures, and no row at all are drawn, too.
+    comparison.n_cells = 1;
+    OK(cli_compare_plot(&comparison, path, err));
+    cells[0].all = (gyre_eval_result){0};
+    OK(cli_compare_plot(&comparison, path, err));
+    comparison.n_cells = 0;
+    OK(cli_compare_plot(&comparison, path, err));
+    done();
 }
 
 static void test_tables(void **state)
 {
     (void)state;
-    json_t *comparison = example();
-    char *table = cli_compare_markdown(comparison), prefix[128], csv[160], *text;
+    struct cli_comparison comparison = example();
+    char *table = cli_compare_markdown(&comparison), prefix[128], csv[160], *text;
     const char *const endings[] = {".md", ".csv", ".json", ".png"};
     assert_non_null(table);
     size_t columns = 0;
@@ -219,7 +275,7 @@ static void test_tables(void **state)
     assert_non_null(strstr(table, "failed: rows of 576 are no multiple \\| of 128"));
     assert_non_null(strstr(table, "lower bound"));
     snprintf(prefix, sizeof prefix, "%s/out", directory);
-    OK(cli_compare_write(comparison, table, prefix, err));
+    OK(cli_compare_write(&comparison, table, prefix, err));
     snprintf(csv, sizeof csv, "%s.csv", prefix);
     OK(gyre_file_read(csv, 1 << 20, &text, NULL, err));
     assert_non_null(strstr(text, "\"some, \"\"odd\"\" | text\""));
@@ -229,13 +285,13 @@ static void test_tables(void **state)
         assert_int_equal(unlink(csv), 0);
     }
     free(table);
-    json_decref(comparison);
+    done();
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_shapes), cmocka_unit_test(test_text),
-                                       cmocka_unit_test(test_png), cmocka_unit_test(test_compare_plot),
-                                       cmocka_unit_test(test_tables)};
+                                       cmocka_unit_test(test_png),    cmocka_unit_test(test_compare_plot),
+                                       cmocka_unit_test(test_tables), cmocka_unit_test(test_cells)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -81,6 +81,14 @@ GYRE_API void gyre_engine_describe(const gyre_engine *engine, gyre_engine_info *
 // Graphviz text of the decode graph after fusion, which it records if need be; malloc'd in *out.
 GYRE_API gyre_status gyre_engine_dot(gyre_engine *engine, char **out, gyre_error *err) GYRE_MUST_USE;
 
+// What the tensors of a model file take, without a device.
+typedef struct gyre_model_size {
+    uint64_t bytes;                      // all tensors
+    uint64_t block_bytes, block_weights; // of the blocks' linears, scales included; and how many weights those have
+    double bits_per_weight;              // of the two
+} gyre_model_size;
+GYRE_API gyre_status gyre_model_weigh(const char *path, gyre_model_size *out, gyre_error *err) GYRE_MUST_USE;
+
 // What a model file holds, without a device: JSON text, malloc'd. Keys: path, container, bytes, metadata (arrays are given
 // by their length), tensors [{name, type, shape, bytes}], model {arch, layers, ...}, rotations {r3, r4, head}, memory
 // {weights_bytes, kv_bytes_per_token, table_bytes}.

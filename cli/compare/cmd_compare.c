@@ -4,6 +4,7 @@
 #include "cli/compare/cells.h"
 #include "cli/threads.h"
 #include "runtime/util/file.h"
+#include "runtime/util/text.h"
 
 #include <gyre/gyre_quantize.h>
 #include <stdio.h>
@@ -77,7 +78,7 @@ static int add_recipe(struct compare *c, const char *arg)
     struct compare_recipe *r = &c->recipe[c->n_recipes];
     *r = (struct compare_recipe){.arg = arg, .calibrates = recipe.calibrates};
     if (recipe_key(arg, r->key, &err) != GYRE_OK) return cli_fail(&err);
-    snprintf(r->label, sizeof r->label, "%s", recipe.name[0] ? recipe.name : cli_base_name(arg));
+    snprintf(r->label, sizeof r->label, "%s", recipe.name[0] ? recipe.name : gyre_base_name(arg));
     c->n_recipes++;
     return -1;
 }
@@ -96,7 +97,7 @@ static void name_recipes(struct compare *c)
     bool file[COMPARE_MAX];
     for (uint32_t i = 0; i < c->n_recipes; i++) file[i] = conflict(c, i) && gyre_recipe_is_file(c->recipe[i].arg);
     for (uint32_t i = 0; i < c->n_recipes; i++) {
-        if (file[i]) snprintf(c->recipe[i].label, sizeof c->recipe[i].label, "%.60s", cli_base_name(c->recipe[i].arg));
+        if (file[i]) snprintf(c->recipe[i].label, sizeof c->recipe[i].label, "%.60s", gyre_base_name(c->recipe[i].arg));
     }
     for (uint32_t i = 0; i < c->n_recipes; i++) {
         struct compare_recipe *r = &c->recipe[i];
@@ -125,30 +126,20 @@ static gyre_status with_advice(const struct compare *c, gyre_status st, gyre_err
                      c->cells.path, c->at - 1, c->total);
 }
 
-static gyre_status make_rows(struct compare *c, json_t *rows, uint32_t *failed, gyre_error *err)
+// All cells; those that were made are the caller's also after an error.
+static gyre_status make_cells(struct compare *c, struct cli_comparison *out, uint32_t *failed, gyre_error *err)
 {
-    json_t *row = NULL;
-    c->at = 1;
-    c->total = 1 + c->n_recipes * c->n_settings;
-    gyre_status st = compare_float(c, &row, err);
-    for (uint32_t i = 0; st == GYRE_OK; i++) {
-        *failed += json_object_get(row, "failed") != NULL;
-        if (json_array_append_new(rows, row)) return gyre_fail(err, GYRE_E_NOMEM, "cannot compare: out of memory");
-        if (i + 1 == c->total) return GYRE_OK;
-        c->at++;
+    gyre_status st = GYRE_OK;
+    for (c->at = 1; st == GYRE_OK && c->at <= c->total; c->at++) {
+        const uint32_t i = c->at - 2; // the first is the float model's
+        struct cli_cell *cell = &out->cell[out->n_cells++];
         if (cli_interrupted()) st = gyre_fail(err, GYRE_E_CANCELLED, "interrupted");
-        else st = compare_cell(c, &c->recipe[i % c->n_recipes], &c->setting[i / c->n_recipes], &row, err);
+        else if (c->at == 1) st = compare_float(c, cell, err);
+        else st = compare_cell(c, &c->recipe[i % c->n_recipes], &c->setting[i / c->n_recipes], cell, err);
+        *failed += cell->failed[0] != 0;
+        if (st != GYRE_OK) break;
     }
     return with_advice(c, st, err);
-}
-
-static json_t *head(const struct compare *c)
-{
-    char seed[24];
-    snprintf(seed, sizeof seed, "%llu", (unsigned long long)c->seed); // a string: JSON numbers end at 2^53
-    return json_pack("{s:o, s:s, s:s, s:i, s:i, s:i, s:s, s:s, s:[]}", "model", cli_json_text(cli_base_name(c->model)),
-                     "model_sha256", c->model_sha, "gyre", GYRE_VERSION, "ctx", (int)c->ctx, "windows", (int)c->windows,
-                     "reference_k", (int)c->reference_k, "seed", seed, "profile", c->profile, "rows");
 }
 
 // Nothing that is written may be something that is read, or the other thing that is written.
@@ -176,7 +167,7 @@ static gyre_status check_apart(const struct compare *c, const struct options *o,
 static int compare(struct compare *c, const struct options *o)
 {
     gyre_error err = {0};
-    json_t *result = NULL;
+    struct cli_cell *cells = NULL;
     char *table = NULL, work[4096];
     uint32_t failed = 0;
     gyre_status st = GYRE_OK;
@@ -185,13 +176,21 @@ static int compare(struct compare *c, const struct options *o)
     GYRE_GO(check_apart(c, o, &err));
     GYRE_GO(cli_texts_read(&o->texts, &c->texts, &err));
     GYRE_GO(compare_begin(c, &err));
-    result = head(c);
-    if (!result) GYRE_GO(gyre_fail(&err, GYRE_E_NOMEM, "cannot compare: out of memory"));
-    GYRE_GO(make_rows(c, json_object_get(result, "rows"), &failed, &err));
+    c->total = 1 + c->n_recipes * c->n_settings;
+    struct cli_comparison result = {.model = gyre_base_name(c->model),
+                                    .model_sha256 = c->model_sha,
+                                    .profile = c->profile,
+                                    .ctx = c->ctx,
+                                    .windows = c->windows,
+                                    .reference_k = c->reference_k,
+                                    .seed = c->seed,
+                                    .cell = cells = calloc(c->total, sizeof *cells)};
+    if (!cells) GYRE_GO(gyre_fail(&err, GYRE_E_NOMEM, "cannot compare: out of memory"));
+    GYRE_GO(make_cells(c, &result, &failed, &err));
     cli_progress_end();
     fprintf(stderr, "%u cells, %u of them from %s\n", c->total, c->total - c->made, c->cells.path);
-    table = cli_compare_markdown(result);
-    GYRE_GO(cli_compare_write(result, table, o->prefix, &err));
+    table = cli_compare_markdown(&result);
+    GYRE_GO(cli_compare_write(&result, table, o->prefix, &err));
     fputs(table, stdout);
     GYRE_GO(cli_flush(&err));
     if (!o->work && !o->keep && !failed) compare_clean(c);
@@ -202,7 +201,8 @@ static int compare(struct compare *c, const struct options *o)
                        o->prefix, failed, c->total);
 done:
     free(table);
-    json_decref(result);
+    for (uint32_t i = 0; cells && i < c->total; i++) cli_cell_free(&cells[i]);
+    free(cells);
     compare_end(c);
     return st == GYRE_OK ? 0 : cli_fail(&err);
 }

@@ -1,0 +1,146 @@
+// See cell.h.
+#include "cli/compare/cell.h"
+#include "cli/json.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+bool cli_cell_create(uint32_t n_texts, struct cli_cell *out)
+{
+    *out = (struct cli_cell){.bits_per_weight = NAN, .bytes = NAN, .quantize_seconds = NAN, .eval_seconds = NAN};
+    out->text = n_texts ? calloc(n_texts, sizeof *out->text) : NULL;
+    out->n_texts = out->text ? n_texts : 0;
+    return out->n_texts == n_texts;
+}
+
+void cli_cell_free(struct cli_cell *cell)
+{
+    for (uint32_t i = 0; i < cell->n_texts; i++) free(cell->text[i].name);
+    free(cell->text);
+    *cell = (struct cli_cell){0};
+}
+
+// ---- writing ------------------------------------------------------------------------------------------------------
+
+// False where memory ran out; what is not known is left out.
+static bool put_number(json_t *out, const char *key, double value)
+{
+    return isnan(value) || !json_object_set_new(out, key, json_real(value));
+}
+
+static bool put_integer(json_t *out, const char *key, uint32_t value)
+{
+    return !json_object_set_new(out, key, json_integer(value));
+}
+
+static bool put_results(json_t *out, const struct cli_cell *cell)
+{
+    json_t *texts = json_array(), *all = json_object();
+    bool good = texts && all && !cli_eval_figures(all, &cell->all);
+    for (uint32_t i = 0; i < cell->n_texts && good; i++) {
+        json_t *text = json_pack("{s:o}", "text", cli_json_text(cell->text[i].name));
+        good = text && !cli_eval_figures(text, &cell->text[i].result) && !json_array_append(texts, text);
+        json_decref(text);
+    }
+    good = good && !json_object_set(out, "texts", texts) && !json_object_set(out, "all", all) &&
+           !json_object_set_new(out, "device", json_string(cell->device));
+    json_decref(texts);
+    json_decref(all);
+    return good;
+}
+
+json_t *cli_cell_json(const struct cli_cell *cell)
+{
+    json_t *out = json_pack("{s:o, s:s}", "recipe", cli_json_text(cell->recipe), "setting", cell->setting);
+    const struct cli_setting *w = &cell->widths;
+    bool good = out && (!w->wbits || (put_integer(out, "wbits", w->wbits) && put_integer(out, "wgroup", w->wgroup))) &&
+                put_integer(out, "act", w->act) && put_integer(out, "kv", w->kv);
+    good = good && put_number(out, "bits_per_weight", cell->bits_per_weight) && put_number(out, "bytes", cell->bytes) &&
+           put_number(out, "quantize_seconds", cell->quantize_seconds) &&
+           put_number(out, "eval_seconds", cell->eval_seconds);
+    if (good && cell->failed[0]) good = !json_object_set_new(out, "failed", cli_json_text(cell->failed));
+    else good = good && put_results(out, cell);
+    if (good) return out;
+    json_decref(out);
+    return NULL;
+}
+
+json_t *cli_weights_json(const struct cli_weights *w)
+{
+    return json_pack("{s:o, s:f, s:f, s:f}", "file", cli_json_text(w->file), "bits_per_weight", w->bits_per_weight,
+                     "bytes", w->bytes, "quantize_seconds", w->quantize_seconds);
+}
+
+json_t *cli_comparison_json(const struct cli_comparison *c)
+{
+    char seed[24];
+    snprintf(seed, sizeof seed, "%llu", (unsigned long long)c->seed); // a string: JSON numbers end at 2^53
+    json_t *rows = json_array();
+    bool good = rows != NULL;
+    for (uint32_t i = 0; i < c->n_cells && good; i++) good = !json_array_append_new(rows, cli_cell_json(&c->cell[i]));
+    if (!good) {
+        json_decref(rows);
+        return NULL;
+    }
+    return json_pack("{s:o, s:s, s:s, s:i, s:i, s:i, s:s, s:s, s:o}", "model", cli_json_text(c->model), "model_sha256",
+                     c->model_sha256, "gyre", GYRE_VERSION, "ctx", (int)c->ctx, "windows", (int)c->windows,
+                     "reference_k", (int)c->reference_k, "seed", seed, "profile", c->profile, "rows", rows);
+}
+
+// ---- reading ------------------------------------------------------------------------------------------------------
+
+static double number(const json_t *object, const char *key)
+{
+    const json_t *value = json_object_get(object, key);
+    return json_is_number(value) ? json_number_value(value) : (double)NAN;
+}
+
+static uint32_t integer(const json_t *object, const char *key)
+{
+    return (uint32_t)json_integer_value(json_object_get(object, key));
+}
+
+static void take_text(const json_t *object, const char *key, char *out, size_t size)
+{
+    const char *text = json_string_value(json_object_get(object, key));
+    snprintf(out, size, "%s", text ? text : "");
+}
+
+bool cli_cell_read(const json_t *json, struct cli_cell *out)
+{
+    const json_t *texts = json_object_get(json, "texts");
+    if (!json_is_object(json) || !cli_cell_create((uint32_t)json_array_size(texts), out)) return false;
+    take_text(json, "recipe", out->recipe, sizeof out->recipe);
+    take_text(json, "setting", out->setting, sizeof out->setting);
+    take_text(json, "device", out->device, sizeof out->device);
+    take_text(json, "failed", out->failed, sizeof out->failed);
+    out->widths = (struct cli_setting){integer(json, "wbits"), integer(json, "wgroup"), integer(json, "act"),
+                                       integer(json, "kv")};
+    out->bits_per_weight = number(json, "bits_per_weight");
+    out->bytes = number(json, "bytes");
+    out->quantize_seconds = number(json, "quantize_seconds");
+    out->eval_seconds = number(json, "eval_seconds");
+    cli_eval_figures_read(json_object_get(json, "all"), &out->all);
+    for (uint32_t i = 0; i < out->n_texts; i++) {
+        const json_t *text = json_array_get(texts, i);
+        const char *name = json_string_value(json_object_get(text, "text"));
+        out->text[i].name = strdup(name ? name : "");
+        cli_eval_figures_read(text, &out->text[i].result);
+        if (!out->text[i].name) {
+            cli_cell_free(out);
+            return false;
+        }
+    }
+    return true;
+}
+
+bool cli_weights_read(const json_t *json, struct cli_weights *out)
+{
+    take_text(json, "file", out->file, sizeof out->file);
+    out->bits_per_weight = number(json, "bits_per_weight");
+    out->bytes = number(json, "bytes");
+    out->quantize_seconds = number(json, "quantize_seconds");
+    return out->file[0] && !strchr(out->file, '/');
+}

@@ -1,0 +1,77 @@
+// See json.h.
+#include "cli/json.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+json_t *cli_json_text(const char *text)
+{
+    json_t *out = json_string(text);
+    if (out) return out;
+    char *plain = strdup(text);
+    for (char *p = plain; p && *p; p++)
+        if ((unsigned char)*p >= 0x80) *p = '?';
+    out = plain ? json_string(plain) : NULL;
+    free(plain);
+    return out;
+}
+
+int cli_eval_figures(json_t *out, const gyre_eval_result *r)
+{
+    json_t *figures =
+        json_pack("{s:I, s:i, s:f, s:f, s:f, s:f, s:s, s:f}", "tokens", (json_int_t)r->tokens, "windows",
+                  (int)r->windows, "nll", r->nll, "nll_stderr", r->nll_stderr, "ppl", r->ppl, "ppl_stderr",
+                  r->ppl_stderr, "stderr_from", r->stderr_from_windows ? "windows" : "tokens", "seconds", r->seconds);
+    json_t *reference = r->has_reference ? json_pack("{s:f, s:f, s:s, s:f, s:f}", "kl", r->kl, "kl_stderr",
+                                                     r->kl_stderr, "kl_kind", r->kl_is_bound ? "top-k bound" : "exact",
+                                                     "top1_agreement", r->top1_agreement, "top1_stderr", r->top1_stderr)
+                                         : json_object();
+    const int failed = !figures || !reference || json_object_update(out, figures) || json_object_update(out, reference);
+    json_decref(figures);
+    json_decref(reference);
+    return failed;
+}
+
+static double number(const json_t *object, const char *key) { return json_number_value(json_object_get(object, key)); }
+
+static bool says(const json_t *object, const char *key, const char *value)
+{
+    const char *text = json_string_value(json_object_get(object, key));
+    return text && strcmp(text, value) == 0;
+}
+
+void cli_eval_figures_read(const json_t *o, gyre_eval_result *out)
+{
+    *out = (gyre_eval_result){.tokens = (uint64_t)json_integer_value(json_object_get(o, "tokens")),
+                              .windows = (uint32_t)json_integer_value(json_object_get(o, "windows")),
+                              .nll = number(o, "nll"),
+                              .nll_stderr = number(o, "nll_stderr"),
+                              .ppl = number(o, "ppl"),
+                              .ppl_stderr = number(o, "ppl_stderr"),
+                              .stderr_from_windows = says(o, "stderr_from", "windows"),
+                              .seconds = number(o, "seconds"),
+                              .has_reference = json_is_number(json_object_get(o, "kl")),
+                              .kl = number(o, "kl"),
+                              .kl_stderr = number(o, "kl_stderr"),
+                              .kl_is_bound = says(o, "kl_kind", "top-k bound"),
+                              .top1_agreement = number(o, "top1_agreement"),
+                              .top1_stderr = number(o, "top1_stderr")};
+}
+
+int cli_print_json(json_t *value)
+{
+    if (!value) {
+        fputs("gyre: cannot write JSON: out of memory\n", stderr);
+        return 1;
+    }
+    char *text = json_dumps(value, JSON_INDENT(1) | JSON_REAL_PRECISION(12));
+    json_decref(value);
+    if (!text) {
+        fputs("gyre: cannot write JSON: out of memory\n", stderr);
+        return 1;
+    }
+    puts(text);
+    free(text);
+    return 0;
+}

@@ -1,0 +1,15 @@
+// JSON at the program's edge: what commands print and files beside models hold. Inside the program values are typed.
+#pragma once
+#include <gyre/gyre_eval.h>
+#include <jansson.h>
+
+// Text as a JSON string; bytes that are no UTF-8, as names of files may have them, become "?". NULL where memory ran out.
+json_t *cli_json_text(const char *text);
+
+// Adds a result's figures to an object: the keys of `gyre eval --json`. Non-zero where memory ran out.
+int cli_eval_figures(json_t *out, const gyre_eval_result *result);
+// Reads them back; what is absent is 0.
+void cli_eval_figures_read(const json_t *object, gyre_eval_result *out);
+
+// Writes a value as one document to stdout and drops the reference; returns the exit status.
+int cli_print_json(json_t *value);

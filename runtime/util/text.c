@@ -1,0 +1,27 @@
+// See text.h.
+#include "runtime/util/text.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+const char *gyre_base_name(const char *path)
+{
+    const char *last = path;
+    for (const char *p = path; *p; p++)
+        if (p[0] == '/' && p[1] && p[1] != '/') last = p + 1;
+    return last;
+}
+
+bool gyre_begins(const char *text, const char *with) { return !strncmp(text, with, strlen(with)); }
+
+bool gyre_ends(const char *text, const char *with)
+{
+    const size_t n = strlen(text), m = strlen(with);
+    return n >= m && !strcmp(text + n - m, with);
+}
+
+char *gyre_joined(const char *a, const char *b, const char *c)
+{
+    char *out = malloc(strlen(a) + strlen(b) + strlen(c) + 1);
+    return out ? strcat(strcat(strcpy(out, a), b), c) : NULL;
+}

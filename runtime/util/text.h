@@ -1,0 +1,12 @@
+// Small questions about texts and paths.
+#pragma once
+#include <stdbool.h>
+
+// The last component of a path, with a slash at its end where the path has one; the path itself where it has no other.
+const char *gyre_base_name(const char *path);
+
+bool gyre_begins(const char *text, const char *with);
+bool gyre_ends(const char *text, const char *with);
+
+// One behind the other, malloc'd; NULL where memory ran out.
+char *gyre_joined(const char *a, const char *b, const char *c);
