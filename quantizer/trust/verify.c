@@ -77,10 +77,10 @@ static gyre_status check_container(struct gyre_verifier *v, gyre_error *err)
         return gyre_fail(err, GYRE_E_FORMAT,
                          "cannot verify (%s): it has no key gyre.version; give a file that gyre quantize wrote",
                          v->params->file);
-    if (version != 1)
+    if (version < 1 || version > GYRE_FILE_VERSION)
         return gyre_fail(err, GYRE_E_UNSUPPORTED,
-                         "cannot verify (%s): its layout has version %llu, this gyre knows 1; use a newer gyre",
-                         v->params->file, (unsigned long long)version);
+                         "cannot verify (%s): its layout has version %llu, this gyre knows 1 to %d; use a newer gyre",
+                         v->params->file, (unsigned long long)version, GYRE_FILE_VERSION);
     v->total = size;
     GYRE_TRY(check_padding(v, err));
     detailed(v, "GGUF, %llu bytes, %llu tensors without gaps, padding zero", (unsigned long long)size,
