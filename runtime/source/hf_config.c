@@ -142,9 +142,11 @@ static gyre_status put_attention_factor(struct config *c, const json_t *rope, co
 static gyre_status put_rope(struct config *c)
 {
     // transformers 5 writes rope_parameters with the base inside, 4 writes rope_scaling beside rope_theta.
-    const json_t *rope = json_object_get(c->json, "rope_parameters");
+    const json_t *rope = json_object_get(c->json, "rope_parameters"), *old = json_object_get(c->json, "rope_scaling");
+    const bool both = rope && !json_is_null(rope) && old && !json_is_null(old);
     bool base = false;
-    if (!rope || json_is_null(rope)) rope = json_object_get(c->json, "rope_scaling");
+    if (both && !json_equal(rope, old)) return refuse(c, "rope_scaling", "not what rope_parameters is", "one of them");
+    if (!rope || json_is_null(rope)) rope = old;
     if (rope && !json_is_null(rope) && !json_is_object(rope))
         return gyre_fail(c->err, GYRE_E_FORMAT, "cannot read model (%s/config.json): the rope parameters are no object",
                          c->source->path);

@@ -446,7 +446,7 @@ static void numbers_in_other_forms(void **state)
         assert_int_equal(tiny_write_gguf(path, &o), 0);
         load(&b);
         put_string(&entry, cases[i].key);
-        for (size_t k = 0; k + strlen(cases[i].key) < b.size; k++) // the file's own entry, if any
+        for (size_t k = 0; k + entry.size <= b.size; k++) // the file's own entry, if any
             if (!memcmp(b.data + k, entry.data, entry.size)) b.data[k + 8] = 'x';
         put_u32(&entry, cases[i].list == ONE ? cases[i].type : GYRE_META_ARRAY);
         if (cases[i].list != ONE) put_u32(&entry, cases[i].type), put_u64(&entry, n);
