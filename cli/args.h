@@ -12,8 +12,8 @@ struct cli_list {
     uint32_t n;
 };
 
-// One option. `out` points to bool, const char *, struct cli_list, uint32_t, uint64_t or float by kind. Numbers lie in min..max, or, where
-// `only` is given, are one of its comma-separated values; texts too.
+// One option. `out` points to bool, const char *, struct cli_list, uint32_t, uint64_t or float by kind. Numbers lie in
+// min..max, or, where `only` is given, are one of its comma-separated values; texts too.
 struct cli_option {
     const char *name;  // "--act"; "-p" and the like for short ones
     const char *value; // "BITS" in help; NULL for flags
@@ -31,8 +31,8 @@ struct cli_command {
     bool optional;                        // ... none, too
 };
 
-// Fills the options' targets and positional[needs]. Returns -1 to go on; else the exit status: 0 after --help, 2 after a
-// line on stderr that says what is wrong.
+// Fills the options' targets and positional[needs]. Returns -1 to go on; else the exit status: 0 after --help, 2 after
+// a line on stderr that says what is wrong.
 int cli_parse(const struct cli_command *command, const struct cli_option *options, int n_options, int argc, char **argv,
               const char **positional);
 

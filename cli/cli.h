@@ -14,10 +14,10 @@
 // 3 for a missing device, 130 after an interruption, else 1.
 int cli_fail(const gyre_error *err);
 
-// What every command's output goes through. Begin: the three standard descriptors are open (a file that is written must never
-// get the number of one), signals are caught. End: everything printed has arrived, else a line on stderr and 1; where the
-// reader of a pipe went away (gyre run ... | head -1) no line and CLI_CLOSED_PIPE, as the shell reports a program that SIGPIPE
-// ended. A status that tells of a failure already stays. Returns the program's status.
+// What every command's output goes through. Begin: the three standard descriptors are open (a file that is written must
+// never get the number of one), signals are caught. End: everything printed has arrived, else a line on stderr and 1;
+// where the reader of a pipe went away (gyre run ... | head -1) no line and CLI_CLOSED_PIPE, as the shell reports a
+// program that SIGPIPE ended. A status that tells of a failure already stays. Returns the program's status.
 enum { CLI_CLOSED_PIPE = 141 };
 void cli_begin(void);
 int cli_end(int status);

@@ -63,7 +63,8 @@ static void print_summary(const gyre_quantize_params *p, const gyre_quantize_sum
             s->resumed_layers ? " (resumed)" : "");
 }
 
-// A recipe that there is not is wrong usage; a file that is no recipe is a failure. Returns -1 to go on, else the exit status.
+// A recipe that there is not is wrong usage; a file that is no recipe is a failure. Returns -1 to go on, else the exit
+// status.
 static int check_recipe(const char *name)
 {
     gyre_error err = {0};

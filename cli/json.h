@@ -3,7 +3,8 @@
 #include <gyre/gyre_eval.h>
 #include <jansson.h>
 
-// Text as a JSON string; bytes that are no UTF-8, as names of files may have them, become "?". NULL where memory ran out.
+// Text as a JSON string; bytes that are no UTF-8, as names of files may have them, become "?". NULL where memory ran
+// out.
 json_t *cli_json_text(const char *text);
 
 // Adds a result's figures to an object: the keys of `gyre eval --json`. Non-zero where memory ran out.

@@ -18,8 +18,8 @@ struct cli_texts {
     uint32_t n;
 };
 
-// Reads all files. Bytes that are no UTF-8 are evaluated as they are, after a line on stderr. Free with cli_texts_free, also
-// after a failure.
+// Reads all files. Bytes that are no UTF-8 are evaluated as they are, after a line on stderr. Free with cli_texts_free,
+// also after a failure.
 gyre_status cli_texts_read(const struct cli_list *paths, struct cli_texts *out, gyre_error *err);
 // Without BOS, or (bos_window > 0) with one at the beginning of every window of that many tokens.
 gyre_status cli_texts_tokenize(struct cli_texts *texts, const gyre_engine *engine, uint32_t bos_window,
@@ -29,6 +29,6 @@ void cli_texts_free(struct cli_texts *texts);
 // As gyre_eval_texts takes them; out[CLI_LIST_MAX].
 void cli_texts_for_eval(const struct cli_texts *texts, gyre_eval_text *out);
 
-// calibrated[i]: the manifest beside `model` names text i among those it was calibrated on. All false without a manifest that
-// says so. out[CLI_LIST_MAX].
+// calibrated[i]: the manifest beside `model` names text i among those it was calibrated on. All false without a
+// manifest that says so. out[CLI_LIST_MAX].
 void cli_texts_calibrated(const struct cli_texts *texts, const char *model, bool *out);

@@ -1,11 +1,12 @@
 // See threads.h.
 //
-// What makes a program slow beside others is waiting that keeps a core: OpenMP's and OpenBLAS's threads turn in a circle until
-// the next piece of work comes, and where another program has their core, the piece that all wait for comes when the
-// scheduler thinks so. Both libraries read how they wait from the environment while they are loaded, before any of our code
-// runs, and neither can be told later. So the program starts itself a second time with the variables set. OpenBLAS also makes
-// its threads while it is loaded, for programs that multiply nothing too, and where the address space is limited (ulimit -v)
-// they ask for memory for ever and the program's end waits for them: they are left out until a command wants them.
+// What makes a program slow beside others is waiting that keeps a core: OpenMP's and OpenBLAS's threads turn in a
+// circle until the next piece of work comes, and where another program has their core, the piece that all wait for
+// comes when the scheduler thinks so. Both libraries read how they wait from the environment while they are loaded,
+// before any of our code runs, and neither can be told later. So the program starts itself a second time with the
+// variables set. OpenBLAS also makes its threads while it is loaded, for programs that multiply nothing too, and where
+// the address space is limited (ulimit -v) they ask for memory for ever and the program's end waits for them: they are
+// left out until a command wants them.
 #include "cli/threads.h"
 
 #include <cblas.h>

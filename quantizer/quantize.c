@@ -127,7 +127,8 @@ static double mean_error(const struct run *r, bool plain)
     return sum / GYRE_LINEARS;
 }
 
-// Overflow is refused; too small is lost without a trace in the codes, and may matter where something large stands behind it.
+// Overflow is refused; too small is lost without a trace in the codes, and may matter where something large stands
+// behind it.
 static void warn_faint(const struct run *r)
 {
     for (int s = 0; s < GYRE_LINEARS && r->plan.set.wbits < 16; s++) {

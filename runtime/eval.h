@@ -1,4 +1,5 @@
-// Inside of the evaluation: sums and their standard errors, and the file of reference logits. The public face is gyre.h.
+// Inside of the evaluation: sums and their standard errors, and the file of reference logits. The public face is
+// gyre.h.
 #pragma once
 #include <gyre/gyre_eval.h>
 

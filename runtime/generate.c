@@ -35,8 +35,8 @@ static gyre_status emit(struct generation *g, size_t n, gyre_error *err)
     return stop ? gyre_fail(err, GYRE_E_CANCELLED, "cancelled after %zu tokens", g->result->n_tokens) : GYRE_OK;
 }
 
-// Where the first complete stop text begins; n_held where there is none, and then *keep is how many bytes at the end may be
-// the beginning of one.
+// Where the first complete stop text begins; n_held where there is none, and then *keep is how many bytes at the end
+// may be the beginning of one.
 static size_t find_stop(const struct generation *g, uint32_t *which, size_t *keep)
 {
     size_t first = g->n_held;

@@ -21,8 +21,8 @@ static uint32_t mix(uint32_t x)
     return x ^ x >> 16;
 }
 
-// Keskar et al. 2019, section 4.1 (repeat: divide what is positive, multiply what is negative); presence and frequency are
-// subtracted, once and per occurrence.
+// Keskar et al. 2019, section 4.1 (repeat: divide what is positive, multiply what is negative); presence and frequency
+// are subtracted, once and per occurrence.
 static void penalize(const gyre_generate_params *p, float *logits, uint32_t vocab, const uint32_t *tokens, size_t n)
 {
     const size_t window = p->penalty_window ? p->penalty_window : DEFAULT_WINDOW, first = n > window ? n - window : 0;

@@ -1,5 +1,6 @@
-// Choosing a token from logits on the host: what the device's sampling does, and what it does not know (penalties, bias,
-// min-p). Equal settings draw equal tokens: the draw is the same hash of seed and position as in shaders/sample.k.
+// Choosing a token from logits on the host: what the device's sampling does, and what it does not know (penalties,
+// bias, min-p). Equal settings draw equal tokens: the draw is the same hash of seed and position as in
+// shaders/sample.k.
 #pragma once
 #include <gyre/gyre.h>
 

@@ -55,7 +55,8 @@ static gyre_status too_long(const gyre_session *s, size_t length, gyre_error *er
         length, s->engine->context);
 }
 
-// Checks n tokens and writes them behind what the session holds, as rows; the last one wants a sample. The session's length
+// Checks n tokens and writes them behind what the session holds, as rows; the last one wants a sample. The session's
+// length
 // stays: only run() below moves it. `out` has room for n.
 static gyre_status stage(gyre_session *s, const uint32_t *tokens, size_t n, uint32_t *next, struct gyre_step_row *out,
                          gyre_error *err)
@@ -95,8 +96,9 @@ static gyre_status parts_asked(const void *user, gyre_error *err)
     return GYRE_OK;
 }
 
-// The one place where sessions grow: all parts, and only when the whole step has succeeded. After a failure every session
-// is as long as before, its pages too; what the step may have written beyond is not relied on. `rows` has room for all.
+// The one place where sessions grow: all parts, and only when the whole step has succeeded. After a failure every
+// session is as long as before, its pages too; what the step may have written beyond is not relied on. `rows` has room
+// for all.
 static gyre_status run(gyre_engine *e, gyre_step_part *parts, size_t n_parts, struct gyre_step_row *rows,
                        uint64_t *waited, gyre_error *err)
 {

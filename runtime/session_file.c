@@ -1,7 +1,7 @@
 // Sessions as bytes: a header, the tokens, and of every page the keys and values of every layer. See gyre.h.
 //
-// Layout, little-endian: struct header; uint32 tokens[length]; then per page, per layer: K, V, scales of K, scales of V as
-// they lie in the pools (shaders/params.h). Positions beyond the length are zero: other sessions wrote there.
+// Layout, little-endian: struct header; uint32 tokens[length]; then per page, per layer: K, V, scales of K, scales of V
+// as they lie in the pools (shaders/params.h). Positions beyond the length are zero: other sessions wrote there.
 #include "runtime/session.h"
 
 #include "runtime/util/base.h"

@@ -169,8 +169,9 @@ layout(constant_id = 2) const int WGZ = 1;
 /* local ids that fold to 0 when the workgroup has no extent there, so that compilers see uniform addresses */
 #define LI_X (WGX > 1 ? GYRE_LI(0) : 0)
 #define LI_Y (WGY > 1 ? GYRE_LI(1) : 0)
-/* Whether a loop that goes on while at < end came to its end, or the driver ended it early; a subtraction, since compilers
-   conclude the loop's own condition. Where a kernel goes over the same extent several times, the last time tells for all.
+/* Whether a loop that goes on while at < end came to its end, or the driver ended it early; a subtraction, since
+   compilers conclude the loop's own condition. Where a kernel goes over the same extent several times, the last time
+   tells for all.
    CUT: what such a loop has made, `value`, or NaN. */
 #define DONE(at, end) ((at) - (end) >= 0)
 #define QNAN BITS_F(0x7FC00000u)

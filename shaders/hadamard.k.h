@@ -4,19 +4,19 @@
      HAD_AT(i)     element i as an lvalue (shared memory, or a buffer bound for reading and writing)
      HAD_SYNC()    the barrier that makes one invocation's HAD_AT writes visible to the others
    and declares `pc` with the fields of GYRE_PARAMS_HAD, a read-only uint buffer `base` (shaders/params.h), and with
-   HAD_SPECS(first id) the constants K1, K2, K3, P. They repeat pc's where every k is at most 32: loops unroll and an axis is
-   transformed in registers; or K1 is 0 (the default), then pc's are used.
+   HAD_SPECS(first id) the constants K1, K2, K3, P. They repeat pc's where every k is at most 32: loops unroll and an
+   axis is transformed in registers; or K1 is 0 (the default), then pc's are used.
 
    HAD_TRANSFORM(total, t, threads) transforms elements 0..total-1, a whole number of segments of pc.n = k1*k2*k3*2^p,
    by all `threads` invocations (t = 0..threads-1) in uniform control flow. It starts after a HAD_SYNC of the caller's
    and ends with one. It does not divide: the caller multiplies by HAD_NORM. Needs threads >= ceil(max(k1,k2,k3) / 16).
 
    x is a tensor [segment][k1][k2][k3][2^p]; every axis is transformed by itself, in f32. The dense axes come first: an
-   invocation keeps all (constants) or 16 outputs of one column in registers and reads the column once. The axis 2^p takes
-   four butterfly stages per pass in registers. Additions only, in a fixed order: the same bits on every device.
+   invocation keeps all (constants) or 16 outputs of one column in registers and reads the column once. The axis 2^p
+   takes four butterfly stages per pass in registers. Additions only, in a fixed order: the same bits on every device.
 
-   Loops: per dense axis total / k / threads in registers, else total / floor(threads / ceil(k / 16)), 17 times that when
-   transposed; total / 16 / threads for every four stages of 2^p.                                                     */
+   Loops: per dense axis total / k / threads in registers, else total / floor(threads / ceil(k / 16)), 17 times that
+   when transposed; total / 16 / threads for every four stages of 2^p. */
 #define HAD_SPECS(a, b, c, d) SPEC(a, K1, 0) SPEC(b, K2, 1) SPEC(c, K3, 1) SPEC(d, P, 0)
 #define HAD_NORM RSQRT(F(pc.n))
 
@@ -44,7 +44,8 @@
   }                                                                                                                   \
   HAD_SYNC();
 
-/* Dense axis of k elements at distance s. Bits of `signs`: the signs with which element j enters outputs first..first+15. */
+/* Dense axis of k elements at distance s. Bits of `signs`: the signs with which element j enters outputs
+   first..first+15. */
 #define HAD_DENSE(total, k, s, words, t, threads)                                                                     \
   const int blocks_ = ((k) + 15) >> 4;                                                                                \
   const int slots_ = (threads) / blocks_;                                                                             \

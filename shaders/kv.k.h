@@ -26,11 +26,11 @@ FN uint f16_nearest(float v)
 #define KV_PUT(at, word) { if (to_k) kpool[at] = (word); if (to_v) vpool[at] = (word); }
 #define KV_CENTRED(i) (v[i] - (pc.centred != 0 ? centre[centre0 + (i)] : 0.0f))
 
-/* Writes v[0..hd) of shared memory, less the hd values from centre[first] on when pc.centred != 0, to the K pool if to_k,
-   to the V pool if to_v. An invocation centres the values that it looks at before the barrier, so that this needs none of
-   its own: PoCL doubles what follows a barrier under a condition. Call it with v complete (after a barrier) and in uniform
-   control flow; red is float2[WGX] of shared memory. There is one copy of the work for K and V, since devices that mask
-   instead of branching would do both. */
+/* Writes v[0..hd) of shared memory, less the hd values from centre[first] on when pc.centred != 0, to the K pool if
+   to_k, to the V pool if to_v. An invocation centres the values that it looks at before the barrier, so that this needs
+   none of its own: PoCL doubles what follows a barrier under a condition. Call it with v complete (after a barrier) and
+   in uniform control flow; red is float2[WGX] of shared memory. There is one copy of the work for K and V, since
+   devices that mask instead of branching would do both. */
 #define KV_STORE(slot, hd, first, clip, to_k, to_v)                                             \
   const int centre0 = (first);                                                                  \
   const int words = (hd) * KVBITS / 32;                                                         \

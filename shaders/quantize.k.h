@@ -1,7 +1,8 @@
 /* The row quantizer (docs: "quant" in params.h). From lo <= 0 <= hi, the least and the greatest value of a row with 0
    among them, to the scale and zero point, and from a value to its code; f32, one rounding per step, so that the same
    row gives the same codes on every device.
-   bits 8: symmetric, codes -128..127, scale = max|x| * clip / 127. bits 4: codes 0..15, scale = (hi - lo) * clip / 15.  */
+   bits 8: symmetric, codes -128..127, scale = max|x| * clip / 127. bits 4: codes 0..15, scale = (hi - lo) * clip /
+   15. */
 NO_CONTRACT
 FN float quant_scale(int bits, float lo, float hi, float clip) {
   PRECISE const float clipped = (bits == 8 ? max(-lo, hi) : hi - lo) * clip;
@@ -26,8 +27,8 @@ FN uint quant_word(float4 x, int bits, float inverse, float zero) {
 FN float quant_least(float4 x) { return min(min(x.x, x.y), min(x.z, x.w)); }
 FN float quant_most(float4 x) { return max(max(x.x, x.y), max(x.z, x.w)); }
 
-/* QUANT_SHARED declares the scratch. QUANT_REDUCE takes every invocation's `lo` and `hi`, makes them those of the workgroup
-   (WGX a power of two) and declares `scale`, `inverse` and `zero`. */
+/* QUANT_SHARED declares the scratch. QUANT_REDUCE takes every invocation's `lo` and `hi`, makes them those of the
+   workgroup (WGX a power of two) and declares `scale`, `inverse` and `zero`. */
 #define QUANT_SHARED SHARED(float, quant_lo, WGX) SHARED(float, quant_hi, WGX)
 #define QUANT_REDUCE(lo, hi, bits, clip)                                                                              \
   quant_lo[LI_X] = lo;                                                                                                \
@@ -45,7 +46,8 @@ FN float quant_most(float4 x) { return max(max(x.x, x.y), max(x.z, x.w)); }
   const float scale = quant_scale(bits, lo, hi, clip);                                                                \
   const float inverse = quant_inverse(scale);                                                                         \
   const float zero = quant_zero(bits, lo, clip, inverse);
-/* Behind the loop that wrote the codes, at and end as for CUT. Two words rather than a vector: oclgrind takes the way clang stores vectors for the use of unset values. */
+/* Behind the loop that wrote the codes, at and end as for CUT. Two words rather than a vector: oclgrind takes the way
+   clang stores vectors for the use of unset values. */
 #define QUANT_META(row, at, end)                                                                                      \
   if (LI_X == 0) {                                                                                                    \
     meta[2 * (row)] = BITS_U(CUT(at, end, scale));                                                                    \

@@ -1,5 +1,5 @@
-# cmake -P tests/check_layers.cmake: fails if a file includes upwards or sideways, is too long, lies in a folder that no
-# row knows, or names a path of somebody's machine.
+# cmake -P tests/check_layers.cmake: fails if a file includes upwards or sideways, is too long or too wide, lies in a
+# folder that no row knows, or names a path of somebody's machine.
 cmake_minimum_required(VERSION 3.20)
 get_filename_component(root ${CMAKE_CURRENT_LIST_DIR}/.. ABSOLUTE)
 
@@ -120,6 +120,12 @@ foreach(file ${files})
     list(LENGTH newlines n)
     if(n GREATER 800)
       message(SEND_ERROR "${file}: ${n} lines, 800 are allowed; split it by subject")
+    endif()
+    if(extension MATCHES "^\\.(c|h|k)$") # clang-format wraps code, nobody wraps comments
+      file(STRINGS ${root}/${file} long LENGTH_MINIMUM 121 REGEX "^ *(//|/\\*)| // |^   [^ ]" ENCODING UTF-8)
+      foreach(line ${long})
+        message(SEND_ERROR "${file}: a comment beyond 120 columns: ${line}")
+      endforeach()
     endif()
   endif()
 endforeach()

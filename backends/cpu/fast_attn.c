@@ -1,5 +1,6 @@
-// Attention on the quick host: for a kv head of a sequence the cache is expanded once, then its query heads take blocks of rows
-// through two products with a softmax between. Heads and sequences are spread over threads; a product is one thread's.
+// Attention on the quick host: for a kv head of a sequence the cache is expanded once, then its query heads take blocks
+// of rows through two products with a softmax between. Heads and sequences are spread over threads; a product is one
+// thread's.
 #include "backends/cpu/fast_parts.h"
 #include "shaders/params.h"
 
@@ -106,7 +107,8 @@ static void attend(const struct attention *a, const int32_t *list, int32_t n, in
     }
 }
 
-// All live rows of `sequence`, listed in `list`, under one kv head. Without memory the output keeps the NaN that it was given.
+// All live rows of `sequence`, listed in `list`, under one kv head. Without memory the output keeps the NaN that it was
+// given.
 static void attend_head(const struct attention *a, const int32_t *list, int32_t n, int32_t length, int32_t kv_head)
 {
     const size_t hd = (size_t)a->p->hd, most = (size_t)GYRE_MIN(n, BLOCK) * (size_t)(a->p->heads / a->p->kv_heads),

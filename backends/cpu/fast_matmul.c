@@ -1,6 +1,6 @@
-// The product on the quick host: the weight as floats [K][columns], tile by tile one sgemm of one thread. Integers up to 2^24 are
-// exact in float, and so is every partial sum that stays below: codes are multiplied as numbers and scaled afterwards where each
-// channel has one scale.
+// The product on the quick host: the weight as floats [K][columns], tile by tile one sgemm of one thread. Integers up
+// to 2^24 are exact in float, and so is every partial sum that stays below: codes are multiplied as numbers and scaled
+// afterwards where each channel has one scale.
 #include "backends/cpu/fast_parts.h"
 #include "backends/cpu/ref_parts.h"
 #include "shaders/params.h"
@@ -71,7 +71,8 @@ GYRE_CLONES static void scale_by(float *w, const float *scale, int32_t n)
     for (int32_t c = 0; c < n; c++) w[c] *= scale[c];
 }
 
-// Columns first..first+n-1 (multiples of 8) of a weight into w [k][PIECE]; codes without their scales when those come last.
+// Columns first..first+n-1 (multiples of 8) of a weight into w [k][PIECE]; codes without their scales when those come
+// last.
 static void expand_weight(const struct product *q, int32_t first, int32_t n, float *w)
 {
     const struct gyre_ref_weight *from = &q->w;
@@ -138,8 +139,8 @@ static void multiply(const struct product *q, const struct tile *t, const float 
     }
 }
 
-// All rows times columns first..first+n-1. Tiles are of rows, or of columns where there are few rows; every thread packs the other
-// operand for itself, and nobody waits for anybody until the end.
+// All rows times columns first..first+n-1. Tiles are of rows, or of columns where there are few rows; every thread
+// packs the other operand for itself, and nobody waits for anybody until the end.
 static void multiply_piece(const struct product *q, const float *w, int32_t first, int32_t n, int32_t ldw,
                            const float *scale)
 {

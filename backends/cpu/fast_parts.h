@@ -1,4 +1,5 @@
-// The overrides of the quick host, one per op and by its name, and what they share. Bindings and parameters are the reference's.
+// The overrides of the quick host, one per op and by its name, and what they share. Bindings and parameters are the
+// reference's.
 #pragma once
 #include "backends/cpu/ref.h"
 #include "runtime/util/base.h"

@@ -1,5 +1,5 @@
-// Repacking on the quick host: tiles of the transpose instead of single elements. What the quantizer never uploads (blocks of
-// Q4_0 and Q8_0) is left to the reference.
+// Repacking on the quick host: tiles of the transpose instead of single elements. What the quantizer never uploads
+// (blocks of Q4_0 and Q8_0) is left to the reference.
 #include "backends/cpu/fast_parts.h"
 #include "shaders/params.h"
 
@@ -42,8 +42,8 @@ static void sum_bytes(const struct gyre_repack_params *p, const int8_t *x, int32
         }
 }
 
-// Eight rows become columns n.. of the weight: byte b of word j holds k = b of rows 2j (low) and 2j + 1; a row that is not there
-// is zero, code 8.
+// Eight rows become columns n.. of the weight: byte b of word j holds k = b of rows 2j (low) and 2j + 1; a row that is
+// not there is zero, code 8.
 static void eight_rows(const struct gyre_repack_params *p, const uint8_t *x, int32_t row, uint8_t *w, int32_t *sums)
 {
     const int32_t half = p->k / 2, group = p->group;

@@ -1,5 +1,5 @@
-// The ops that work on whole rows on the quick host: rms_norm, quantize, hadamard, act_mul and their fusions. Rows go through in
-// panels; a transform sees a panel with its rows interleaved.
+// The ops that work on whole rows on the quick host: rms_norm, quantize, hadamard, act_mul and their fusions. Rows go
+// through in panels; a transform sees a panel with its rows interleaved.
 #include "backends/cpu/fast_parts.h"
 #include "shaders/params.h"
 

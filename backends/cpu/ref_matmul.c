@@ -42,8 +42,8 @@ dot(const int8_t *a, const int8_t *b, int32_t n)
     return sum;
 }
 
-// y = s_x * sum over groups of s_w * (sum of code_w * code_x - zero * sums): integers exact, then f32 in the order of the
-// groups, as the kernels do it. Per channel there is one group: integers through all of K, one scaling.
+// y = s_x * sum over groups of s_w * (sum of code_w * code_x - zero * sums): integers exact, then f32 in the order of
+// the groups, as the kernels do it. Per channel there is one group: integers through all of K, one scaling.
 static void integer_column(const struct product *q, int32_t col, int8_t *w, float *scale)
 {
     const int32_t k = q->p->k, group = q->p->group;

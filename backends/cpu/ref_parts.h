@@ -9,7 +9,8 @@ struct gyre_ref_had {
 };
 void gyre_ref_hadamard(double *x, const struct gyre_ref_had *had, const uint32_t *base);
 
-// One row to codes[width/4] and meta[2]. The same f32 steps as shaders/quantize.k.h: equal rows give equal codes everywhere.
+// One row to codes[width/4] and meta[2]. The same f32 steps as shaders/quantize.k.h: equal rows give equal codes
+// everywhere.
 void gyre_ref_quantize_row(const float *x, int32_t width, int32_t bits, float clip, uint32_t *codes, uint32_t meta[2]);
 
 // A device weight (shaders/params.h) by element; kind 4, 8, 16 or 32. Values of 4 and 8 include the scale.

@@ -1,4 +1,5 @@
-// Reference of repack: every element of a file's rows, one by one, to its place in the device layout of shaders/params.h.
+// Reference of repack: every element of a file's rows, one by one, to its place in the device layout of
+// shaders/params.h.
 #include "backends/cpu/ref.h"
 #include "shaders/params.h"
 

@@ -1,5 +1,5 @@
-// References of the benchmark ceilings (shaders/roof.k): here they only define the results; the cpu device's own ceiling
-// is whatever these loops reach.
+// References of the benchmark ceilings (shaders/roof.k): here they only define the results; the cpu device's own
+// ceiling is whatever these loops reach.
 #include "backends/cpu/ref.h"
 #include "runtime/util/half.h"
 #include "shaders/params.h"

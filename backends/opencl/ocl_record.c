@@ -5,7 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-// Makes the kernel object of one dispatch. Its arguments: the buffers, where in them the bindings begin, the parameters.
+// Makes the kernel object of one dispatch. Its arguments: the buffers, where in them the bindings begin, the
+// parameters.
 static cl_int make_launch(struct ocl_launch *launch, const struct gyre_dispatch *dispatch)
 {
     const struct ocl_kernel *const k = ocl_kernel_of(dispatch->kernel);

@@ -81,8 +81,8 @@ static gyre_status create(struct vk_instance *instance, bool validate, gyre_erro
     return GYRE_OK;
 }
 
-// One instance more, which lives as long as the process, so that the loader never unloads a driver: NVIDIA's (580.159) cannot be
-// loaded a third time, and misbehaves after more cycles (Genesis-Embodied-AI/quadrants #465).
+// One instance more, which lives as long as the process, so that the loader never unloads a driver: NVIDIA's (580.159)
+// cannot be loaded a third time, and misbehaves after more cycles (Genesis-Embodied-AI/quadrants #465).
 static void keep_drivers_loaded(const struct vk_instance *instance)
 {
     static atomic_flag kept = ATOMIC_FLAG_INIT;

@@ -1,5 +1,5 @@
-// A canvas for plots: antialiased strokes, rectangles and text, written as PNG. Coordinates are pixels from the upper left
-// corner, fractions allowed; what lies outside is cut off. Drawing cannot fail.
+// A canvas for plots: antialiased strokes, rectangles and text, written as PNG. Coordinates are pixels from the upper
+// left corner, fractions allowed; what lies outside is cut off. Drawing cannot fail.
 #pragma once
 #include "runtime/util/status.h"
 
@@ -25,8 +25,8 @@ void cli_draw_dashed(struct cli_canvas *canvas, double x0, double y0, double x1,
 void cli_draw_rect(struct cli_canvas *canvas, double x, double y, double width, double height, cli_colour colour);
 
 // ASCII text; other characters become '?'. (x, y) is the middle of the text's height and, by align, its left end (-1),
-// middle (0) or right end (1). size: height of a capital letter in pixels; 10 reads well. upright: turned a quarter, read from
-// below.
+// middle (0) or right end (1). size: height of a capital letter in pixels; 10 reads well. upright: turned a quarter,
+// read from below.
 void cli_draw_text(struct cli_canvas *canvas, double x, double y, int align, double size, cli_colour colour,
                    const char *text);
 void cli_draw_text_upright(struct cli_canvas *canvas, double x, double y, int align, double size, cli_colour colour,

@@ -35,12 +35,14 @@ struct cli_comparison {
     uint32_t n_cells;
 };
 
-// An empty cell: nothing known. Room for `n` texts; false where memory ran out. Free with cli_cell_free, also after that.
+// An empty cell: nothing known. Room for `n` texts; false where memory ran out. Free with cli_cell_free, also after
+// that.
 bool cli_cell_create(uint32_t n_texts, struct cli_cell *out);
 void cli_cell_free(struct cli_cell *cell); // accepts a zeroed one; zeroes it
 
-// {recipe, setting, wbits, wgroup, act, kv} and either {failed} or {bits_per_weight, bytes, quantize_seconds, eval_seconds,
-// device, texts: [{text, ...}], all: {...}}, the dots being the keys of `gyre eval --json`. NULL where memory ran out.
+// {recipe, setting, wbits, wgroup, act, kv} and either {failed} or {bits_per_weight, bytes, quantize_seconds,
+// eval_seconds, device, texts: [{text, ...}], all: {...}}, the dots being the keys of `gyre eval --json`. NULL where
+// memory ran out.
 json_t *cli_cell_json(const struct cli_cell *cell);
 // false where memory ran out or `json` is no cell; what is absent is unknown.
 bool cli_cell_read(const json_t *json, struct cli_cell *out);

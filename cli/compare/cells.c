@@ -1,8 +1,8 @@
 // See compare_cells.h.
 //
-// The float model is evaluated once and its largest logits are stored, instead of running it beside every cell: a cell then
-// costs one evaluation instead of two, one model is in memory at a time, and cells of interrupted runs compare with the very
-// same numbers. The price is that KL is a lower bound (gyre.h), a close one with many logits.
+// The float model is evaluated once and its largest logits are stored, instead of running it beside every cell: a cell
+// then costs one evaluation instead of two, one model is in memory at a time, and cells of interrupted runs compare
+// with the very same numbers. The price is that KL is a lower bound (gyre.h), a close one with many logits.
 #include "cli/compare/cells.h"
 #include "cli/cli.h"
 #include "runtime/util/clock.h"
@@ -147,7 +147,8 @@ static bool add_results(const struct compare *c, const gyre_eval_result *each, c
     return true;
 }
 
-// Evaluates a file; the figures go into the cell, which has room for the texts. save: store the float model's logits there.
+// Evaluates a file; the figures go into the cell, which has room for the texts. save: store the float model's logits
+// there.
 static gyre_status evaluate(struct compare *c, const char *file, const char *save, struct cli_cell *cell,
                             gyre_error *err)
 {

@@ -35,7 +35,8 @@ struct compare {
 gyre_status compare_begin(struct compare *c, gyre_error *err);
 void compare_end(struct compare *c);
 
-// A cell, recorded or made. One that fails has `failed`, and is no error; errors are those after which going on makes no
+// A cell, recorded or made. One that fails has `failed`, and is no error; errors are those after which going on makes
+// no
 // sense: interruption, no device, the journal cannot be written. *out is the caller's, also after an error.
 gyre_status compare_float(struct compare *c, struct cli_cell *out, gyre_error *err);
 gyre_status compare_cell(struct compare *c, const struct compare_recipe *recipe, const struct cli_setting *setting,

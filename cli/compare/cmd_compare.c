@@ -91,7 +91,8 @@ static bool conflict(const struct compare *c, uint32_t i)
     return false;
 }
 
-// Labels differ: where two recipes have one name, files are called by their file's; where that does not help, by number.
+// Labels differ: where two recipes have one name, files are called by their file's; where that does not help, by
+// number.
 static void name_recipes(struct compare *c)
 {
     bool file[COMPARE_MAX];

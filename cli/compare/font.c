@@ -1,10 +1,10 @@
 // See font.h.
 //
-// The Hershey Fonts were originally created by Dr. A. V. Hershey while working at the U. S. National Bureau of Standards.
-// The format of the font data in this distribution was originally created by James Hurt, Cognition, Inc., 900 Technology
-// Park Drive, Billerica, MA 01821 (mit-eddie!ci-dandelion!hurt). The data may be used by anyone for any purpose, commercial
-// or otherwise, with this acknowledgement, and converted into any other format except that of the U.S. NTIS. Points
-// and commas were set on the base line here, and the hyphen made shorter.
+// The Hershey Fonts were originally created by Dr. A. V. Hershey while working at the U. S. National Bureau of
+// Standards. The format of the font data in this distribution was originally created by James Hurt, Cognition, Inc.,
+// 900 Technology Park Drive, Billerica, MA 01821 (mit-eddie!ci-dandelion!hurt). The data may be used by anyone for any
+// purpose, commercial or otherwise, with this acknowledgement, and converted into any other format except that of the
+// U.S. NTIS. Points and commas were set on the base line here, and the hyphen made shorter.
 #include "cli/compare/font.h"
 
 const char *const cli_font[CLI_FONT_GLYPHS] = {

@@ -1,5 +1,5 @@
-// What gyre compare has finished, in WORK/compare.json: cells by the digest of what they depend on, so that an interrupted
-// comparison goes on and a wider one makes only what is new.
+// What gyre compare has finished, in WORK/compare.json: cells by the digest of what they depend on, so that an
+// interrupted comparison goes on and a wider one makes only what is new.
 #pragma once
 #include "cli/compare/cell.h"
 #include "runtime/util/sha256.h"
@@ -9,8 +9,8 @@ struct cli_cells {
     json_t *root; // the file: {"version", "weights": {key: ...}, "cells": {key: ...}}
 };
 
-// Reads DIR/compare.json; one that does not exist is empty. GYRE_E_FORMAT for a damaged one. Free with cli_cells_close, also
-// after a failure.
+// Reads DIR/compare.json; one that does not exist is empty. GYRE_E_FORMAT for a damaged one. Free with cli_cells_close,
+// also after a failure.
 gyre_status cli_cells_open(const char *dir, struct cli_cells *out, gyre_error *err) GYRE_MUST_USE;
 void cli_cells_close(struct cli_cells *cells);
 

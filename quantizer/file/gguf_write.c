@@ -1,5 +1,5 @@
-// See gguf_write.h. Layout: GGUF specification (ggml, docs/gguf.md); its readers demand that offsets be the running sum of
-// padded sizes, that names be shorter than 64 bytes, and that neither keys nor names repeat.
+// See gguf_write.h. Layout: GGUF specification (ggml, docs/gguf.md); its readers demand that offsets be the running sum
+// of padded sizes, that names be shorter than 64 bytes, and that neither keys nor names repeat.
 #include "quantizer/file/gguf_write.h"
 #include "runtime/util/base.h"
 

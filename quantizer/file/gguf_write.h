@@ -1,5 +1,5 @@
-// Builds the front of a GGUF v3 file: metadata and tensor descriptions. Sizes and offsets are known before any data is, so
-// that tensors can be written in any order, straight to their places.
+// Builds the front of a GGUF v3 file: metadata and tensor descriptions. Sizes and offsets are known before any data is,
+// so that tensors can be written in any order, straight to their places.
 #pragma once
 #include "runtime/source/source.h"
 

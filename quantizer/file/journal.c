@@ -1,6 +1,6 @@
-// See journal.h. state.json: {"run": {...}, "steps": n, "tensors": [{"name", "type", "shape", "sha256", "error"}], "sources": [{...}],
-// "notes": [per step]}. It is replaced atomically after OUT.part was synced, so it never claims more than the file holds; on
-// resuming, every hash is checked all the same.
+// See journal.h. state.json: {"run": {...}, "steps": n, "tensors": [{"name", "type", "shape", "sha256", "error"}],
+// "sources": [{...}], "notes": [per step]}. It is replaced atomically after OUT.part was synced, so it never claims
+// more than the file holds; on resuming, every hash is checked all the same.
 #include "quantizer/file/journal.h"
 #include "quantizer/pass/search.h"
 #include "runtime/util/base.h"

@@ -1,4 +1,5 @@
-// The journal of a run, for output.c and quantize.c: OUT.journal/state.json (what is in OUT.part) and OUT.journal/stream-N.
+// The journal of a run, for output.c and quantize.c: OUT.journal/state.json (what is in OUT.part) and
+// OUT.journal/stream-N.
 #pragma once
 #include "quantizer/file/output.h"
 

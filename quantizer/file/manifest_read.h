@@ -17,9 +17,9 @@ struct gyre_manifest {
     const json_t *base, *sources, *tensors, *calibration /* may be NULL */, *arithmetic /* may be NULL */;
 };
 
-// Reads and checks every key that is used later: after this, rows of `sources` and `tensors` are objects with the strings
-// "name", "type", "sha256" and the integers of "shape", names are unique, and "base" is of one of its two forms.
-// GYRE_E_IO, GYRE_E_FORMAT; the message says which key. Free also after failure.
+// Reads and checks every key that is used later: after this, rows of `sources` and `tensors` are objects with the
+// strings "name", "type", "sha256" and the integers of "shape", names are unique, and "base" is of one of its two
+// forms. GYRE_E_IO, GYRE_E_FORMAT; the message says which key. Free also after failure.
 gyre_status gyre_manifest_read(const char *path, struct gyre_manifest *out, gyre_error *err) GYRE_MUST_USE;
 void gyre_manifest_free(struct gyre_manifest *manifest);
 

@@ -1,7 +1,8 @@
 // The file being written: OUT.part and OUT.journal/ while a run goes on, OUT and OUT.manifest.json when it is complete.
 //
-// Tensors are written in the plan's order. A step is the tensors before the first block, or one block; after each step the
-// journal says, durably, what is in OUT.part, so that a run that was killed at any moment goes on after its last step.
+// Tensors are written in the plan's order. A step is the tensors before the first block, or one block; after each step
+// the journal says, durably, what is in OUT.part, so that a run that was killed at any moment goes on after its last
+// step.
 #pragma once
 #include "quantizer/file/plan.h"
 #include "runtime/util/sha256.h"
@@ -40,8 +41,8 @@ enum { GYRE_OUTPUT_SOURCES = 8 };
 gyre_status gyre_output_source(struct gyre_output *out, const struct gyre_tensor *const tensors[], int n,
                                gyre_error *err) GYRE_MUST_USE;
 
-// Ends a step: OUT.part is made durable, then the journal. `note` (stolen; may be NULL) is kept for gyre_output_note, `blob`
-// (either may be NULL), one after the other, for gyre_output_blob of the step that resumes.
+// Ends a step: OUT.part is made durable, then the journal. `note` (stolen; may be NULL) is kept for gyre_output_note,
+// `blob` (either may be NULL), one after the other, for gyre_output_blob of the step that resumes.
 gyre_status gyre_output_step(struct gyre_output *out, json_t *note, const void *const blob[2], const uint64_t bytes[2],
                              gyre_error *err) GYRE_MUST_USE;
 const json_t *gyre_output_note(const struct gyre_output *out, uint32_t step); // borrowed; NULL if there is none

@@ -1,5 +1,5 @@
-// Decides what is rotated, what is tied and which tensors the file holds, in order. See plan.h and docs/model-format.md.
-// Metadata is plan_meta.c's.
+// Decides what is rotated, what is tied and which tensors the file holds, in order. See plan.h and
+// docs/model-format.md. Metadata is plan_meta.c's.
 #include "quantizer/file/plan.h"
 #include "runtime/model/arch.h"
 #include "runtime/util/log.h"

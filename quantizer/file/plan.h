@@ -34,8 +34,8 @@ struct gyre_plan {
     uint64_t front_bytes, file_bytes;
 };
 
-// In two steps, since some recipes choose between them: the first reads and checks model and settings, the second decides about
-// rotations, metadata and tensors. `source` must outlive the plan. Release also after failure.
+// In two steps, since some recipes choose between them: the first reads and checks model and settings, the second
+// decides about rotations, metadata and tensors. `source` must outlive the plan. Release also after failure.
 gyre_status gyre_plan_begin(const gyre_quantize_params *params, const gyre_source *source, struct gyre_plan *out,
                             gyre_error *err) GYRE_MUST_USE;
 gyre_status gyre_plan_finish(const gyre_quantize_params *params, const struct gyre_choice *choice,

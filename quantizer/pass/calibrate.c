@@ -1,5 +1,5 @@
-// See calibrate.h. Rows go through in chunks of whole windows; a chunk's piece of the tap arrays keeps its place whatever the
-// width of the tap.
+// See calibrate.h. Rows go through in chunks of whole windows; a chunk's piece of the tap arrays keeps its place
+// whatever the width of the tap.
 #include "quantizer/pass/calibrate.h"
 #include "backends/backend.h"
 #include "quantizer/pass/text.h"

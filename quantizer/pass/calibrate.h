@@ -1,6 +1,6 @@
-// Calibration: windows of a text go through the float model and the one that is being made, block by block as each is made, with
-// the run-time quantizers on in the second. What the linears of a tap read becomes second moments (moments.h); activations of
-// one tap of one block are all that is held.
+// Calibration: windows of a text go through the float model and the one that is being made, block by block as each is
+// made, with the run-time quantizers on in the second. What the linears of a tap read becomes second moments
+// (moments.h); activations of one tap of one block are all that is held.
 #pragma once
 #include "quantizer/round/moments.h"
 #include "quantizer/file/plan.h"
@@ -10,8 +10,9 @@
 
 typedef struct gyre_calibration gyre_calibration;
 
-// Reads and tokenizes the texts and opens the device that was named, else a GPU, else the host. *out is NULL where the recipe
-// needs no calibration. GYRE_E_FORMAT where a text is not UTF-8, empty or shorter than one window (the file is named).
+// Reads and tokenizes the texts and opens the device that was named, else a GPU, else the host. *out is NULL where the
+// recipe needs no calibration. GYRE_E_FORMAT where a text is not UTF-8, empty or shorter than one window (the file is
+// named).
 gyre_status gyre_calibration_open(const gyre_quantize_params *params, const struct gyre_plan *plan,
                                   gyre_calibration **out, gyre_error *err) GYRE_MUST_USE;
 void gyre_calibration_close(gyre_calibration *c);
@@ -19,31 +20,32 @@ void gyre_calibration_close(gyre_calibration *c);
 // Embeds the tokens as both models see them.
 gyre_status gyre_calibration_begin(gyre_calibration *c, gyre_error *err) GYRE_MUST_USE;
 
-// The weights of a block in the made basis: float, and what is rounded so far (only what lies before the tap is read); vectors are
-// what the file holds.
+// The weights of a block in the made basis: float, and what is rounded so far (only what lies before the tap is read);
+// vectors are what the file holds.
 struct gyre_calibration_weights {
     float *exact[GYRE_LINEARS], *made[GYRE_LINEARS];
     struct gyre_block_weights vectors; // its linears are not read; centres are the made path's
 };
 
-// What the float path's taps read on the first chunk of windows with other weights than those that are being made (`exact`: only R1
-// merged, so that heads and the ffn are in their own bases); gains as in `weights`. tap[i] stays the calibration's until the next call.
+// What the float path's taps read on the first chunk of windows with other weights than those that are being made
+// (`exact`: only R1 merged, so that heads and the ffn are in their own bases); gains as in `weights`. tap[i] stays the
+// calibration's until the next call.
 gyre_status gyre_calibration_sample(gyre_calibration *c, const struct gyre_calibration_weights *weights,
                                     const float *tap[GYRE_PRODUCTS], uint64_t *rows, gyre_error *err) GYRE_MUST_USE;
 
 // Moments of what the linears of `tap` read in block `layer`; taps go up by one from call to call. Release *out.
 gyre_status gyre_calibration_tap(gyre_calibration *c, uint32_t layer, const struct gyre_calibration_weights *weights,
                                  gyre_product tap, struct gyre_moments *out, gyre_error *err) GYRE_MUST_USE;
-// Means of what is cached on the made path, on the first chunk of windows; between its product's tap and the next, with the
-// product's linears made. centre: of the roles that are cached.
+// Means of what is cached on the made path, on the first chunk of windows; between its product's tap and the next, with
+// the product's linears made. centre: of the roles that are cached.
 gyre_status gyre_calibration_centre(gyre_calibration *c, const struct gyre_calibration_weights *weights,
                                     float *const centre[GYRE_LINEARS], gyre_error *err) GYRE_MUST_USE;
 // After the last tap, with all linears made: both residual streams go to the next block.
 gyre_status gyre_calibration_end_block(gyre_calibration *c, const struct gyre_calibration_weights *weights,
                                        gyre_error *err) GYRE_MUST_USE;
 
-// What the calibration read, for the manifest: {"texts": [{"name", "bytes", "sha256"}], "windows", "tokens"}; a new reference, NULL
-// when out of memory.
+// What the calibration read, for the manifest: {"texts": [{"name", "bytes", "sha256"}], "windows", "tokens"}; a new
+// reference, NULL when out of memory.
 json_t *gyre_calibration_identity(const gyre_calibration *c);
 
 // Where it runs: a device's id, or "host".

@@ -1,6 +1,6 @@
-// See host_block.h. The quantizers follow shaders/quantize.k.h and shaders/kv.k.h: A8 symmetric per token; A4 and the KV
-// cache asymmetric, with the range including zero. Loops over rows are OpenMP's and the products between them OpenBLAS's: with
-// some hundred rows at a time two thread pools do not get in each other's way.
+// See host_block.h. The quantizers follow shaders/quantize.k.h and shaders/kv.k.h: A8 symmetric per token; A4 and the
+// KV cache asymmetric, with the range including zero. Loops over rows are OpenMP's and the products between them
+// OpenBLAS's: with some hundred rows at a time two thread pools do not get in each other's way.
 #include "quantizer/pass/host_block.h"
 #include "quantizer/transform/rotate.h"
 #include "quantizer/round/rtn.h"

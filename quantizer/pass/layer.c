@@ -192,7 +192,8 @@ static gyre_status write_linear(struct gyre_layer *l, const struct gyre_plan *p,
 
 // ---- one block --------------------------------------------------------------------------------------------
 
-// Row r of the output is this row of the source: (head, i, j) of GGUF's interleaved order is (head, j, i) of half-split.
+// Row r of the output is this row of the source: (head, i, j) of GGUF's interleaved order is (head, j, i) of
+// half-split.
 static uint64_t source_row(const struct gyre_plan *p, gyre_role role, uint64_t r)
 {
     if (!p->permute_qk || !gyre_role_is_turned(role)) return r;

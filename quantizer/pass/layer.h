@@ -1,5 +1,5 @@
-// One block at a time from the source to the output: decode, fold and rotate in fp64, round, write. Also the tables and the
-// other tensors outside the blocks.
+// One block at a time from the source to the output: decode, fold and rotate in fp64, round, write. Also the tables and
+// the other tensors outside the blocks.
 #pragma once
 #include "quantizer/pass/calibrate.h"
 #include "quantizer/transform/diagonals.h"
@@ -38,20 +38,21 @@ struct gyre_layer {
 gyre_status gyre_layer_create(const struct gyre_plan *plan, struct gyre_layer *out, gyre_error *err) GYRE_MUST_USE;
 void gyre_layer_free(struct gyre_layer *layer);
 
-// Reads, rounds and writes block `index`; `calibration` is NULL where the recipe needs none. `tick` (may be NULL) is called after
-// every linear; a status other than OK ends it.
+// Reads, rounds and writes block `index`; `calibration` is NULL where the recipe needs none. `tick` (may be NULL) is
+// called after every linear; a status other than OK ends it.
 gyre_status gyre_layer_make(struct gyre_layer *layer, const struct gyre_plan *plan, uint32_t index,
                             gyre_calibration *calibration, struct gyre_output *out,
                             gyre_status (*tick)(void *user, uint64_t weights, gyre_error *err), void *user,
                             gyre_error *err) GYRE_MUST_USE;
 
-// One linear of block layer->index as it is rounded, in fp64 until the end: decoded, folded, scaled (`diagonals` may be NULL), rotated by
-// `rotator`; layer->original gets the source's. exact [out, in].
+// One linear of block layer->index as it is rounded, in fp64 until the end: decoded, folded, scaled (`diagonals` may be
+// NULL), rotated by `rotator`; layer->original gets the source's. exact [out, in].
 gyre_status gyre_layer_load(struct gyre_layer *layer, const struct gyre_plan *plan, gyre_role role,
                             const struct gyre_rotator *rotator, const struct gyre_diagonals *diagonals, float *exact,
                             gyre_error *err) GYRE_MUST_USE;
 
-// Reads norms and biases of block layer->index into `norm`, `gain` and `source_bias`; `out` (may be NULL) notes their tensors.
+// Reads norms and biases of block layer->index into `norm`, `gain` and `source_bias`; `out` (may be NULL) notes their
+// tensors.
 gyre_status gyre_layer_read_vectors(struct gyre_layer *layer, const struct gyre_plan *plan, struct gyre_output *out,
                                     gyre_error *err) GYRE_MUST_USE;
 // The vectors of a block as its float (`made` false) or its recipe's weights have them: norms, biases, centres.

@@ -148,8 +148,8 @@ static gyre_status run_block(struct survey *s, uint32_t layer, gyre_error *err)
 
 // ---- candidates ---------------------------------------------------------------------------------------------
 
-// Evenly spread rows of a tap as rotation `r` turns them, into s->rows. The first token of a window carries the attention sink and
-// is left out.
+// Evenly spread rows of a tap as rotation `r` turns them, into s->rows. The first token of a window carries the
+// attention sink and is left out.
 static gyre_status sample(struct survey *s, const struct gyre_rotator *r, gyre_product tap, gyre_error *err)
 {
     const uint32_t width = gyre_product_width(tap, &s->plan->hp);

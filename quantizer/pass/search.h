@@ -1,6 +1,6 @@
-// What a recipe leaves to be chosen on calibration data before anything is written: which of several random rotations, and the
-// clip ratios of the run-time quantizers. The float model runs over a few windows once, in its own basis; of some of its blocks
-// the taps' rows are kept and looked at under every candidate.
+// What a recipe leaves to be chosen on calibration data before anything is written: which of several random rotations,
+// and the clip ratios of the run-time quantizers. The float model runs over a few windows once, in its own basis; of
+// some of its blocks the taps' rows are kept and looked at under every candidate.
 //
 // The surrogate of a rotation is the mean over the sampled linears of
 //     |X (Q(W) - W)'|^2 / |X W'|^2   plus, at 4-bit activations,   |(Q(X) - X) W'|^2 / |X W'|^2,
@@ -13,8 +13,8 @@
 // True where gyre_choose has something to do.
 bool gyre_choose_needed(const struct gyre_settings *settings);
 
-// Fills `out` (the settings' own values where nothing is left open). `plan` has been begun. `tick` may be NULL; it is called with
-// 0 weights.
+// Fills `out` (the settings' own values where nothing is left open). `plan` has been begun. `tick` may be NULL; it is
+// called with 0 weights.
 gyre_status gyre_choose(const gyre_quantize_params *params, const struct gyre_plan *plan, struct gyre_choice *out,
                         gyre_status (*tick)(void *user, uint64_t weights, gyre_error *err), void *user,
                         gyre_error *err) GYRE_MUST_USE;

@@ -1,5 +1,5 @@
-// The text that the closing summary reads unless another is given. Written for gyre; several kinds, so that no single one
-// decides. It is for a first impression, not for calibration, and no figure on it belongs into a table.
+// The text that the closing summary reads unless another is given. Written for gyre; several kinds, so that no single
+// one decides. It is for a first impression, not for calibration, and no figure on it belongs into a table.
 #pragma once
 
 static const char gyre_summary_text[] =

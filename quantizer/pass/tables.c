@@ -1,4 +1,5 @@
-// What lies before the first block: embedding and head, the final norm, RoPE's divisors, the matrices of online transforms.
+// What lies before the first block: embedding and head, the final norm, RoPE's divisors, the matrices of online
+// transforms.
 #include "quantizer/pass/layer.h"
 #include "quantizer/round/rtn.h"
 #include "runtime/core/codec.h"

@@ -17,8 +17,9 @@ struct gyre_calib_text {
     uint32_t *token;                     // [windows][tokens]
 };
 
-// Reads `n` texts (0: the bundled one) and takes `windows` windows of `tokens` tokens from them, in equal shares and evenly spread
-// over each; fewer where a text is short. GYRE_E_FORMAT, naming the file, where one is empty, not UTF-8 or shorter than one window.
+// Reads `n` texts (0: the bundled one) and takes `windows` windows of `tokens` tokens from them, in equal shares and
+// evenly spread over each; fewer where a text is short. GYRE_E_FORMAT, naming the file, where one is empty, not UTF-8
+// or shorter than one window.
 gyre_status gyre_calib_text_read(const gyre_source *model, const char *const *paths, uint32_t n, uint32_t windows,
                                  uint32_t tokens, struct gyre_calib_text *out, gyre_error *err) GYRE_MUST_USE;
 void gyre_calib_text_free(struct gyre_calib_text *text);

@@ -50,8 +50,8 @@ void gyre_field_allowed(const struct gyre_field *field, char *out, size_t size);
 void gyre_fields_keys(const struct gyre_fields *fields, char *out, size_t size);
 void gyre_stage_names(char *out, size_t size);
 
-// The shortest decimal that reads as the same double, and back; both whatever the locale says. False when memory ran out
-// or, reading, for anything but a decimal number.
+// The shortest decimal that reads as the same double, and back; both whatever the locale says. False when memory ran
+// out or, reading, for anything but a decimal number.
 bool gyre_real_text(double value, char out[32]);
 bool gyre_real_read(const char *text, size_t bytes, double *value);
 

@@ -1,5 +1,5 @@
-// Recipes: what is done to a model and in which order. A recipe is YAML text; the built-in ones are such texts too. Grammar,
-// defaults and what may be combined: docs/recipes.md.
+// Recipes: what is done to a model and in which order. A recipe is YAML text; the built-in ones are such texts too.
+// Grammar, defaults and what may be combined: docs/recipes.md.
 #pragma once
 #include "runtime/model/hparams.h"
 
@@ -7,8 +7,8 @@
 
 enum { GYRE_MAX_STAGES = 16, GYRE_MAX_EXCEPTIONS = 32, GYRE_RECIPE_NAME = 64, GYRE_RECIPE_BYTES = 1 << 20 };
 
-// The rungs of the rounding ladder, applied to each linear in the recipe's order. Exactly one of RTN, GPTQ and ADMM chooses
-// the first codes; CORRECT comes before it, DESCENT and REFIT after it, any number of times.
+// The rungs of the rounding ladder, applied to each linear in the recipe's order. Exactly one of RTN, GPTQ and ADMM
+// chooses the first codes; CORRECT comes before it, DESCENT and REFIT after it, any number of times.
 typedef enum gyre_stage_kind {
     GYRE_STAGE_CORRECT, // move the target so that the quantized path's inputs give the float path's outputs (QEP)
     GYRE_STAGE_RTN,     // round to nearest
@@ -69,8 +69,8 @@ struct gyre_recipe {
 // recipe: the message says where, "(FILE:LINE:COLUMN)", and what is allowed there. After an error *out means nothing.
 gyre_status gyre_recipe_find(const char *name, struct gyre_recipe *out, gyre_error *err) GYRE_MUST_USE;
 
-// Reads a text of `bytes` bytes (at most GYRE_RECIPE_BYTES); `where` names it in errors. Keys that are absent have their
-// defaults afterwards, unused fields of a stage are 0, and so are the bytes between fields.
+// Reads a text of `bytes` bytes (at most GYRE_RECIPE_BYTES); `where` names it in errors. Keys that are absent have
+// their defaults afterwards, unused fields of a stage are 0, and so are the bytes between fields.
 gyre_status gyre_recipe_parse(const char *text, size_t bytes, const char *where, struct gyre_recipe *out,
                               gyre_error *err) GYRE_MUST_USE;
 
@@ -95,8 +95,8 @@ struct gyre_settings {
 };
 
 // Exceptions are held against the model too. GYRE_E_INVALID for a value that does not exist, an exception that matches
-// no linear, and linears of one product (q, k, v; gate, up) that differ in width; GYRE_E_UNSUPPORTED for a group that does
-// not divide a row of the model (the message names the sizes that do).
+// no linear, and linears of one product (q, k, v; gate, up) that differ in width; GYRE_E_UNSUPPORTED for a group that
+// does not divide a row of the model (the message names the sizes that do).
 gyre_status gyre_settings_resolve(const gyre_quantize_params *params, const struct gyre_hparams *hp,
                                   struct gyre_settings *out, gyre_error *err) GYRE_MUST_USE;
 // Widths of one linear, by its GGUF name: the settings', changed by every exception that matches, in their order. With

@@ -58,7 +58,8 @@ static bool one_of(uint32_t value, uint32_t a, uint32_t b, uint32_t c)
 
 // ---- groups -----------------------------------------------------------------------------------------------
 
-// Writes the group sizes that divide the rows of one linear, or of all (role GYRE_LINEARS): "0 (per channel), 32 or 64".
+// Writes the group sizes that divide the rows of one linear, or of all (role GYRE_LINEARS): "0 (per channel), 32 or
+// 64".
 static void list_groups(const struct gyre_hparams *hp, gyre_role role, char *out, size_t size)
 {
     uint32_t fits[4], n = 0;

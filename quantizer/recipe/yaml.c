@@ -181,7 +181,8 @@ static bool read_count(const yaml_event_t *e, uint32_t *out)
     return v <= UINT32_MAX;
 }
 
-// Stores the current scalar; false if the field takes no such value. A quoted scalar is a text, never a number or a word.
+// Stores the current scalar; false if the field takes no such value. A quoted scalar is a text, never a number or a
+// word.
 static bool store(const yaml_event_t *e, const struct gyre_field *f, void *base)
 {
     char *to = (char *)base + f->at;
@@ -237,8 +238,9 @@ static bool store(const yaml_event_t *e, const struct gyre_field *f, void *base)
 static gyre_status read_stages(struct reader *rd);
 static gyre_status read_exceptions(struct reader *rd);
 
-// Reads the mapping that has just begun into `base`; `seen` gets a bit per field that was there. `name` is the mapping's
-// key in the recipe (NULL: the recipe itself); `marked`: positions of keys are kept for the rules of the whole.
+// Reads the mapping that has just begun into `base`; `seen` gets a bit per field that was there. `name` is the
+// mapping's key in the recipe (NULL: the recipe itself); `marked`: positions of keys are kept for the rules of the
+// whole.
 static gyre_status read_map(struct reader *rd, const struct gyre_fields *fields, void *base, const char *name,
                             bool marked, uint32_t *seen)
 {

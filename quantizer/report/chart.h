@@ -5,8 +5,8 @@
 #include <stdint.h>
 #include <stdio.h>
 
-// `text` for element content and quoted attributes: & < > " ' escaped; control characters (but newline and tab) and what is
-// no UTF-8 become U+FFFD. NULL writes nothing.
+// `text` for element content and quoted attributes: & < > " ' escaped; control characters (but newline and tab) and
+// what is no UTF-8 become U+FFFD. NULL writes nothing.
 void gyre_html_text(FILE *f, const char *text);
 // So many significant digits, zeros at the end kept so that columns line up; a dash for what is not finite.
 void gyre_html_number(FILE *f, double value, int digits);

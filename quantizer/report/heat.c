@@ -12,8 +12,8 @@
 #pragma GCC diagnostic ignored "-Wunused-function"
 #include <stb/stb_image_write.h>
 
-// Black to purple to orange to pale yellow: "inferno" of matplotlib (CC0), every eighth of it. Lightness rises evenly, so
-// that it reads in grey and for all kinds of colour vision.
+// Black to purple to orange to pale yellow: "inferno" of matplotlib (CC0), every eighth of it. Lightness rises evenly,
+// so that it reads in grey and for all kinds of colour vision.
 static const unsigned char inferno[9][3] = {{0, 0, 4},      {31, 12, 72},   {85, 15, 109},
                                             {136, 34, 106}, {186, 54, 85},  {227, 89, 51},
                                             {249, 140, 10}, {249, 201, 50}, {252, 255, 164}};

@@ -1,5 +1,5 @@
-// A run as pages for people: DIR/report.html, complete in itself (no script, no link, nothing fetched), and DIR/report.md,
-// the short text. No time and no path in them: the same contents give the same bytes.
+// A run as pages for people: DIR/report.html, complete in itself (no script, no link, nothing fetched), and
+// DIR/report.md, the short text. No time and no path in them: the same contents give the same bytes.
 #pragma once
 #include "quantizer/file/plan.h"
 #include "quantizer/report/stats.h"
@@ -24,8 +24,8 @@ struct gyre_report_tap {
     struct gyre_tap_stats before, after; // of the float model; of the quantized one, behind its rotations
 };
 
-// What the page shows. Everything belongs to the caller and lives until the page is made. NULL, an empty list or NaN means
-// that it is not known: its section is left out, its number is a dash.
+// What the page shows. Everything belongs to the caller and lives until the page is made. NULL, an empty list or NaN
+// means that it is not known: its section is left out, its number is a dash.
 struct gyre_report {
     const char *model, *recipe, *recipe_text; // names; the recipe's YAML
     const struct gyre_report_row *setting, *rotation, *calibration;
@@ -55,8 +55,10 @@ struct gyre_report {
     const char *stage[GYRE_MAX_STAGES]; // names of the columns, [n_stages]
 };
 
-// What a KL divergence to the float model, in nats a token, is worth: "excellent" up to 0.05, "good" up to 0.15, "usable" up to
-// 0.5, else "poor"; NULL for NaN. A coarse scale for models that answer in text: at 0.05 the two rarely differ in a word.
+// What a KL divergence to the float model, in nats a token, is worth: "excellent" up to 0.05, "good" up to 0.15,
+// "usable" up to
+// 0.5, else "poor"; NULL for NaN. A coarse scale for models that answer in text: at 0.05 the two rarely differ in a
+// word.
 const char *gyre_report_verdict(double kl);
 
 // The page; *html is malloc'd, NUL-terminated, *bytes without the NUL. Fails only for want of memory.

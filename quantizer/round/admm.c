@@ -1,7 +1,7 @@
 // ADMM-style rounding (ADMM-Q, 2605.11222, in the plain form): min 1/2 (w - t) H (w - t)' with w on the grid, as
 //     w = (t H + rho (z - u)) (H + rho I)^-1,   z = the grid's nearest point to w + u,   u += w - z,
-// with rho growing from mean(diag H) / 10 by powers of two. The codes are those of the z with the least error that was seen, row
-// by row; a descent stage behind it makes them a local minimum. Scales stay as the clip search found them.
+// with rho growing from mean(diag H) / 10 by powers of two. The codes are those of the z with the least error that was
+// seen, row by row; a descent stage behind it makes them a local minimum. Scales stay as the clip search found them.
 #include "quantizer/round/ladder.h"
 #include "runtime/util/base.h"
 #include "runtime/util/half.h"

@@ -1,10 +1,10 @@
-// CORRECT: weights that make the float path's outputs from the made path's inputs (QEP, 2504.09629, at alpha = 1), and, for the
-// linears that write the residual stream, repair what went wrong before them (ours).
+// CORRECT: weights that make the float path's outputs from the made path's inputs (QEP, 2504.09629, at alpha = 1), and,
+// for the linears that write the residual stream, repair what went wrong before them (ours).
 //
 // With X the made path's inputs, D = F - X what the float path's have more, S what its residual stream has more:
 //     least squares  min |F W' + S - X T'|^2   ->   T = W + W (D'X)(X'X)^-1 + (S'X)(X'X)^-1 = W + A + B.
-// Taking all of it over-fits where tokens are few or errors are not linear in X. So T = W + alpha A + residual B, and the two shares
-// are the least-squares ones on held-out windows, each within 0..1.
+// Taking all of it over-fits where tokens are few or errors are not linear in X. So T = W + alpha A + residual B, and
+// the two shares are the least-squares ones on held-out windows, each within 0..1.
 #include "quantizer/round/ladder.h"
 #include "quantizer/round/products.h"
 #include "runtime/util/base.h"
@@ -45,7 +45,8 @@ struct shares {
     double aa, ab, bb, a, b;
 };
 
-// The minimum of aa x^2 + 2 ab x y + bb y^2 - 2 a x - 2 b y over the unit square, with x or y given where they are not automatic.
+// The minimum of aa x^2 + 2 ab x y + bb y^2 - 2 a x - 2 b y over the unit square, with x or y given where they are not
+// automatic.
 static void choose(const struct shares *q, double alpha, double residual, double *x, double *y)
 {
     const bool fit_x = alpha == GYRE_AUTO && q->aa > 0, fit_y = residual == GYRE_AUTO && q->bb > 0;

@@ -1,5 +1,5 @@
-// The Hessian of the layer-wise problem min tr((V - W) H (V - W)') and its triangular factor, in double precision, shared by all
-// linears of a tap.
+// The Hessian of the layer-wise problem min tr((V - W) H (V - W)') and its triangular factor, in double precision,
+// shared by all linears of a tap.
 #pragma once
 #include "quantizer/round/moments.h"
 
@@ -12,9 +12,9 @@ struct gyre_factor {
     uint32_t *order; // [n] order[i] is the input at position i
 };
 
-// Damping starts at `damp` and grows tenfold, to 1 at most, until H is positive definite; GYRE_E_FORMAT where 1 is not enough. With `act_order`
-// inputs go by descending diag(H), else as they lie. U comes from the Cholesky factor of H read backwards (H = R R', R upper,
-// U = R^-1), which saves one inversion and its rounding against factoring H^-1.
+// Damping starts at `damp` and grows tenfold, to 1 at most, until H is positive definite; GYRE_E_FORMAT where 1 is not
+// enough. With `act_order` inputs go by descending diag(H), else as they lie. U comes from the Cholesky factor of H
+// read backwards (H = R R', R upper, U = R^-1), which saves one inversion and its rounding against factoring H^-1.
 gyre_status gyre_factor_create(const float *h, uint32_t n, double damp, bool act_order, struct gyre_factor *out,
                                gyre_error *err) GYRE_MUST_USE;
 void gyre_factor_release(struct gyre_factor *f);

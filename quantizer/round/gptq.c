@@ -1,12 +1,13 @@
 // GPTQ (Frantar et al., 2210.17323): round the columns one by one and let those that follow take up the error,
 //     e_i = (w_i - v_i) / U_ii,   w_j -= e_i U_ij for j > i,   H^-1 = U'U.
-// The sum of e_i^2 is the final tr((V - T) H (V - T)') of the row, so runs over several scales can be compared for nothing.
+// The sum of e_i^2 is the final tr((V - T) H (V - T)') of the row, so runs over several scales can be compared for
+// nothing.
 //
-// Columns are rows of the working copy here. Rows of the linear do not see each other: a chunk of them goes through all columns, a
-// block at a time, on one thread; what a block does to the columns behind it is one product.
+// Columns are rows of the working copy here. Rows of the linear do not see each other: a chunk of them goes through all
+// columns, a block at a time, on one thread; what a block does to the columns behind it is one product.
 //
-// Groups are static: columns keep the group that they have in the file, whatever the order. In the natural order a group's
-// scale is found when its first column comes, from the working copy; in another order from the target.
+// Groups are static: columns keep the group that they have in the file, whatever the order. In the natural order a
+// group's scale is found when its first column comes, from the working copy; in another order from the target.
 #include "quantizer/round/ladder.h"
 #include "runtime/util/base.h"
 #include "runtime/util/half.h"

@@ -1,6 +1,8 @@
-// The rounding ladder: from a linear's float weights and the moments of what it reads to codes, stage by stage as a recipe says.
+// The rounding ladder: from a linear's float weights and the moments of what it reads to codes, stage by stage as a
+// recipe says.
 //
-// Everything minimises tr((V - T) H (V - T)'), the squared output error on calibration data, over codes times scales V; T is the
+// Everything minimises tr((V - T) H (V - T)'), the squared output error on calibration data, over codes times scales V;
+// T is the
 // target: the weights themselves, or what CORRECT makes of them. Sources: docs/recipes.md.
 #pragma once
 #include "quantizer/round/factor.h"
@@ -26,7 +28,8 @@ struct gyre_ladder_note {
 
 // Rounds w [rows, cols] into codes (bits and group set, memory there). `moments` may be NULL where the recipe needs no
 // statistics; `writes_stream`: the linear's output is added to the residual stream, moments->fit.stream is there.
-// `cache` keeps the factor from one linear of a tap to the next; zero it for a new tap, release it with gyre_factor_release.
+// `cache` keeps the factor from one linear of a tap to the next; zero it for a new tap, release it with
+// gyre_factor_release.
 gyre_status gyre_ladder(const struct gyre_recipe *recipe, const struct gyre_moments *moments, bool writes_stream,
                         const float *w, uint64_t rows, uint64_t cols, struct gyre_factor *cache,
                         struct gyre_codes *codes, struct gyre_ladder_note *note, gyre_error *err) GYRE_MUST_USE;
@@ -44,8 +47,8 @@ static inline double gyre_nearest(double x, double lo, double hi)
 gyre_status gyre_stage_correct(const struct gyre_stage *stage, const struct gyre_moments *m, bool writes_stream,
                                const float *w, struct gyre_rounding *r, struct gyre_ladder_note *note,
                                gyre_error *err) GYRE_MUST_USE;
-// Scales of all groups of the target as the stage's clip says: scale [rows, cols / group]. `diagonal` [cols] weighs the columns
-// under GYRE_CLIP_HESSIAN. GYRE_E_FORMAT names row and column of a weight that cannot be rounded.
+// Scales of all groups of the target as the stage's clip says: scale [rows, cols / group]. `diagonal` [cols] weighs the
+// columns under GYRE_CLIP_HESSIAN. GYRE_E_FORMAT names row and column of a weight that cannot be rounded.
 gyre_status gyre_stage_scales(const struct gyre_rounding *r, gyre_clip clip, const float *diagonal, float *scale,
                               gyre_error *err) GYRE_MUST_USE;
 gyre_status gyre_stage_rtn(const struct gyre_stage *stage, struct gyre_rounding *r, gyre_error *err) GYRE_MUST_USE;

@@ -1,9 +1,11 @@
-// Second moments of what the linears of a tap read, over calibration tokens: all that the rounding ladder needs to know of them.
+// Second moments of what the linears of a tap read, over calibration tokens: all that the rounding ladder needs to know
+// of them.
 //
-// X [tokens, n] are the inputs on the path that is being made (quantized as at run time, through blocks that are already
-// rounded), F those of the float path, and D = F - X. Every eighth window is held out: what is fitted on the others is chosen
-// on it. A row counts with weight min(1, 16 * median energy / its energy), times what the caller gives: the few tokens that carry
-// the attention sink have down inputs of a thousand times the energy of the rest and would otherwise be all that H sees.
+// X [tokens, n] are the inputs on the path that is being made (quantized as at run time, through blocks that are
+// already rounded), F those of the float path, and D = F - X. Every eighth window is held out: what is fitted on the
+// others is chosen on it. A row counts with weight min(1, 16 * median energy / its energy), times what the caller
+// gives: the few tokens that carry the attention sink have down inputs of a thousand times the energy of the rest and
+// would otherwise be all that H sees.
 #pragma once
 #include "runtime/util/status.h"
 
@@ -14,8 +16,8 @@ struct gyre_moment_set {
     double weight; // sum of the rows' weights
     float *h;      // [n, n] X'X, the sum; lower triangle until gyre_moments_finish
     float *cross;  // [n, n] X'D; NULL where no correction is asked for
-    float *
-        stream; // [n, width] X'S, S [tokens, width] = float residual stream - made one, at a tap whose linear writes it; or NULL
+    float *stream; // [n, width] X'S, S [tokens, width] = float residual stream - made one, at a tap whose linear writes
+                   // it; or NULL
 };
 
 struct gyre_moments {
@@ -28,8 +30,9 @@ gyre_status gyre_moments_create(uint32_t n, uint32_t width, bool cross, bool str
                                 gyre_error *err) GYRE_MUST_USE;
 void gyre_moments_release(struct gyre_moments *m);
 
-// Adds `rows` rows: made [rows, n] (changed: scaled by the rows' weights), exact [rows, n] and difference [rows, width] (may be NULL
-// where the set has no cross, no stream; both are overwritten), weight [rows] (NULL: ones). GYRE_E_FORMAT where a value is not finite (row and column).
+// Adds `rows` rows: made [rows, n] (changed: scaled by the rows' weights), exact [rows, n] and difference [rows, width]
+// (may be NULL where the set has no cross, no stream; both are overwritten), weight [rows] (NULL: ones). GYRE_E_FORMAT
+// where a value is not finite (row and column).
 gyre_status gyre_moments_add(struct gyre_moments *m, bool held, float *made, float *exact, float *difference,
                              const double *weight, uint64_t rows, gyre_error *err) GYRE_MUST_USE;
 // energy[r] = sum of squares of row r; returns their median (scratch [rows]).

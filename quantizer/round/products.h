@@ -1,11 +1,12 @@
-// Dense products for rounding and statistics. A BLAS call is one thread's work here: what runs beside it is cut into tiles and spread
-// by OpenMP, since a second pool of threads, BLAS's own, spins where the first one wants to work. Tiles do not depend on the number
-// of threads, and so neither do results. All matrices are row-major and dense.
+// Dense products for rounding and statistics. A BLAS call is one thread's work here: what runs beside it is cut into
+// tiles and spread by OpenMP, since a second pool of threads, BLAS's own, spins where the first one wants to work.
+// Tiles do not depend on the number of threads, and so neither do results. All matrices are row-major and dense.
 #pragma once
 #include <stdint.h>
 
-// While it lasts (one run of the quantizer) a BLAS with a pool of its own uses one thread. The result goes to gyre_products_end.
-// The count is the whole process's: a program that calls BLAS itself at the same time sees it change.
+// While it lasts (one run of the quantizer) a BLAS with a pool of its own uses one thread. The result goes to
+// gyre_products_end. The count is the whole process's: a program that calls BLAS itself at the same time sees it
+// change.
 int gyre_products_begin(void);
 void gyre_products_end(int before);
 

@@ -1,5 +1,6 @@
-// See rtn.h. The exponent 2.4 and the idea of the grid are GPTQ's and QuaRot's weight quantizers'; rounding the scale first
-// and the least-squares refit are ours. The search is the quantizer's hot loop, so its power function is a cheap one.
+// See rtn.h. The exponent 2.4 and the idea of the grid are GPTQ's and QuaRot's weight quantizers'; rounding the scale
+// first and the least-squares refit are ours. The search is the quantizer's hot loop, so its power function is a cheap
+// one.
 #include "quantizer/round/rtn.h"
 #include "runtime/util/base.h"
 #include "runtime/util/half.h"

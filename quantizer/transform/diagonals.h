@@ -1,21 +1,25 @@
-// Diagonal transforms that a model's function does not see and that cost nothing at run time: what a linear writes is scaled, and
-// what reads it is scaled back.
+// Diagonal transforms that a model's function does not see and that cost nothing at run time: what a linear writes is
+// scaled, and what reads it is scaled back.
 //
-//     up_down  s [F]               up rows * s,  down columns / s                     (the product with act(gate) is linear in up)
+//     up_down  s [F]               up rows * s,  down columns / s                     (the product with act(gate) is
+//     linear in up)
 //     value    t [kv_heads * hd]   v rows * t,   o columns / t of every query head of the group
-//     qk       k [kv_heads * hd/2] k rows * k,   q rows / k, one number for both rows of a RoPE pair (a rotation between them commutes)
-//     norm[2]  l [D]               the norm's gain slot is l, its readers' columns / l, in the rotated basis (OSTQuant, 2501.13987)
+//     qk       k [kv_heads * hd/2] k rows * k,   q rows / k, one number for both rows of a RoPE pair (a rotation
+//     between them commutes)
+//     norm[2]  l [D]               the norm's gain slot is l, its readers' columns / l, in the rotated basis (OSTQuant,
+//     2501.13987)
 //
-// Behind each lies a Hadamard transform that spreads rounding errors evenly over all channels. With a_i the rms of channel i and
-// w_i the norm of what reads it, errors of activations and of weights then both cost (sum a_i^2 s_i^2)(sum w_i^2 / s_i^2), which
-// Cauchy-Schwarz makes least at s_i = (w_i / a_i)^(1/2). A recipe names the exponent.
+// Behind each lies a Hadamard transform that spreads rounding errors evenly over all channels. With a_i the rms of
+// channel i and w_i the norm of what reads it, errors of activations and of weights then both cost (sum a_i^2
+// s_i^2)(sum w_i^2 / s_i^2), which Cauchy-Schwarz makes least at s_i = (w_i / a_i)^(1/2). A recipe names the exponent.
 #pragma once
 #include "quantizer/file/plan.h"
 #include "runtime/model/block.h"
 
 #include <jansson.h>
 
-// Of one block; NULL: ones. Numbers are 2^(c / 16) with integer c in -127..127 (as manifests hold them), of norm any float.
+// Of one block; NULL: ones. Numbers are 2^(c / 16) with integer c in -127..127 (as manifests hold them), of norm any
+// float.
 struct gyre_diagonals {
     uint32_t width, ffn, heads, kv_heads, head_dim;
     bool interleaved; // RoPE pairs are rows 2i, 2i+1 of a head, else i, i + hd/2
@@ -39,13 +43,14 @@ void gyre_diagonals_release(struct gyre_diagonals *d);
 gyre_status gyre_diagonals_measure(const struct gyre_recipe *recipe, const struct gyre_diagonal_sample *sample,
                                    struct gyre_diagonals *d, gyre_error *err) GYRE_MUST_USE;
 
-// Scales a linear w [out, in] in place: `before` it is rotated (up_down, value, qk), and after (norm). `undo` divides instead.
-// A bias is scaled as what its linear writes.
+// Scales a linear w [out, in] in place: `before` it is rotated (up_down, value, qk), and after (norm). `undo` divides
+// instead. A bias is scaled as what its linear writes.
 void gyre_diagonals_before(const struct gyre_diagonals *d, gyre_role role, bool undo, double *w);
 void gyre_diagonals_bias(const struct gyre_diagonals *d, gyre_role role, double *bias);
 void gyre_diagonals_after(const struct gyre_diagonals *d, gyre_role role, bool undo, double *w);
 
 // {"up_down": HEX, "value": HEX, "qk": HEX}, two digits a number (c as an 8-bit two's complement), for the manifest.
-// NULL when out of memory. Reading fails (false) where a text is missing, no such number or not of the model's size; norms are not part of it.
+// NULL when out of memory. Reading fails (false) where a text is missing, no such number or not of the model's size;
+// norms are not part of it.
 json_t *gyre_diagonals_json(const struct gyre_diagonals *d);
 bool gyre_diagonals_read(const json_t *json, struct gyre_diagonals *d);

@@ -1,5 +1,5 @@
-// See rotate.h. Sources: QuaRot (2404.00456) and SpinQuant (2405.16406) for the sites; the order of steps is fold, R1, R2, R4.
-// GGUF permutes the rows of q and k inside each head, which no rotation here touches.
+// See rotate.h. Sources: QuaRot (2404.00456) and SpinQuant (2405.16406) for the sites; the order of steps is fold, R1,
+// R2, R4. GGUF permutes the rows of q and k inside each head, which no rotation here touches.
 #include "quantizer/transform/rotate.h"
 #include "runtime/util/rng.h"
 

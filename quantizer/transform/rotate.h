@@ -1,9 +1,9 @@
 // The rotations that are merged into weights, in double precision, one matrix at a time.
 //
-// Row vectors: the residual stream x becomes x' = x R1 with R1 = diag(signs) H_D / sqrt(D); each kv head's values v become
-// v R2 (signs per layer and kv head, H of the head size); the input a of ffn_down becomes a H_F. What reads a stream
-// (W [out, in]) becomes W R, what writes one becomes R^T W. Signs come from the seed alone. Which linear reads and writes what: runtime/model/roles.def.
-// Proofs: docs/numerics.md.
+// Row vectors: the residual stream x becomes x' = x R1 with R1 = diag(signs) H_D / sqrt(D); each kv head's values v
+// become v R2 (signs per layer and kv head, H of the head size); the input a of ffn_down becomes a H_F. What reads a
+// stream (W [out, in]) becomes W R, what writes one becomes R^T W. Signs come from the seed alone. Which linear reads
+// and writes what: runtime/model/roles.def. Proofs: docs/numerics.md.
 #pragma once
 #include "runtime/core/hadamard.h"
 #include "runtime/model/roles.h"
@@ -45,8 +45,9 @@ gyre_status gyre_rotate_heads(const struct gyre_rotator *rotator, uint32_t layer
 gyre_status gyre_rotate_rows(const struct gyre_rotator *rotator, const double *gain, double *x, uint64_t rows,
                              gyre_error *err) GYRE_MUST_USE;
 
-// The inverses, in the reverse order (R4, R2, R1, fold), for whoever checks a file against its base. `gain` NULL leaves the
-// gain folded in: the basis in which a manifest measures errors. A gain of exactly 0 hides its column, which comes back as 0.
+// The inverses, in the reverse order (R4, R2, R1, fold), for whoever checks a file against its base. `gain` NULL leaves
+// the gain folded in: the basis in which a manifest measures errors. A gain of exactly 0 hides its column, which comes
+// back as 0.
 gyre_status gyre_unrotate_linear(const struct gyre_rotator *rotator, gyre_role role, uint32_t layer, const double *gain,
                                  double *w, gyre_error *err) GYRE_MUST_USE;
 gyre_status gyre_unrotate_rows(const struct gyre_rotator *rotator, const double *gain, double *x, uint64_t rows,

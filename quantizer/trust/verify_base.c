@@ -1,8 +1,8 @@
-// A file against the model that it was made from: un-rotated in double precision with what the file itself carries, every
-// linear must be the base's weight up to rounding, and exactly as far from it as the manifest says. See verify.h.
+// A file against the model that it was made from: un-rotated in double precision with what the file itself carries,
+// every linear must be the base's weight up to rounding, and exactly as far from it as the manifest says. See verify.h.
 //
-// Everything merged is orthogonal except the norm gains, so errors are compared with the gains folded in: there they are
-// what they were when the file was made.
+// Everything merged is orthogonal except the norm gains, so errors are compared with the gains folded in: there they
+// are what they were when the file was made.
 #include "quantizer/round/rtn.h"
 #include "quantizer/transform/diagonals.h"
 #include "quantizer/trust/verify_impl.h"
@@ -200,7 +200,8 @@ static gyre_status base_linear(const struct gyre_verifier *v, bool rotated, cons
     return GYRE_OK;
 }
 
-// The diagonals of a block: the manifest's, and those that lie in the file's norms. GYRE_OK and out->up_down NULL: none.
+// The diagonals of a block: the manifest's, and those that lie in the file's norms. GYRE_OK and out->up_down NULL:
+// none.
 static gyre_status block_diagonals(const struct gyre_verifier *v, uint32_t layer, struct gyre_diagonals *out,
                                    gyre_error *err)
 {
@@ -345,7 +346,8 @@ done:
     return st;
 }
 
-// The vectors of one block: gains that are folded are ones, except where diagonals lie there (its linears answer for those).
+// The vectors of one block: gains that are folded are ones, except where diagonals lie there (its linears answer for
+// those).
 static gyre_status check_vectors(const struct gyre_verifier *v, uint32_t layer, double *wide, float *want, uint32_t *n,
                                  gyre_error *err)
 {
@@ -394,10 +396,10 @@ done:
 
 // ---- weights ----------------------------------------------------------------------------------------------
 
-// The largest relative squared error that rounding excuses. Gaussian rows lose 0.0074 (groups of 32) to 0.012 (a row) at 4
-// bits with a searched scale; error-compensated rounding moves weights three to four times as far to keep outputs. Where the
-// input side is not rotated, rows may be as heavy-tailed as they like: a loose bound. A wrong rotation, seed or tensor is
-// about 2 away.
+// The largest relative squared error that rounding excuses. Gaussian rows lose 0.0074 (groups of 32) to 0.012 (a row)
+// at 4 bits with a searched scale; error-compensated rounding moves weights three to four times as far to keep outputs.
+// Where the input side is not rotated, rows may be as heavy-tailed as they like: a loose bound. A wrong rotation, seed
+// or tensor is about 2 away.
 // Target correction moves weights on purpose, in directions that inputs hardly have.
 static double allowed(uint32_t bits, uint32_t group, bool mixed, bool corrected)
 {
@@ -486,8 +488,8 @@ static gyre_status add_squares(const struct gyre_tensor *t, double *sum, double 
     return GYRE_OK;
 }
 
-// What a repair that went into a linear of zeros is measured against: the mean square of the base's linears in its block, or
-// of the token table where they are all zeros.
+// What a repair that went into a linear of zeros is measured against: the mean square of the base's linears in its
+// block, or of the token table where they are all zeros.
 static gyre_status block_size(const struct gyre_verifier *v, uint32_t layer, double *out, gyre_error *err)
 {
     double sum = 0, n = 0;

@@ -36,7 +36,8 @@ const struct gyre_dtype_info *gyre_dtype_info(gyre_dtype type);
 
 // The dtype of a GGUF type id; false if gyre does not read it.
 bool gyre_dtype_from_gguf(uint32_t id, gyre_dtype *out);
-// A name for any GGUF type id, also unsupported ones, for messages ("IQ4_NL"); "type 99" style is the caller's job: NULL.
+// A name for any GGUF type id, also unsupported ones, for messages ("IQ4_NL"); "type 99" style is the caller's job:
+// NULL.
 const char *gyre_gguf_type_name(uint32_t id);
 
 // Bytes of a row of n elements; false if n is not a whole number of blocks.

@@ -160,7 +160,8 @@ GYRE_INLINE void transform_lanes(const struct gyre_hadamard *h, uint64_t width, 
     butterflies(h->p, width, x);
 }
 
-// Up to LANES vectors, `step` apart from `from` on, whose elements lie `stride` apart. `panel`: LANES * (width + the largest order).
+// Up to LANES vectors, `step` apart from `from` on, whose elements lie `stride` apart. `panel`: LANES * (width + the
+// largest order).
 GYRE_CLONES static void transform_panel(const struct gyre_hadamard *h, double *from, uint64_t width, uint64_t stride,
                                         uint64_t lanes, uint64_t step, const int8_t *signs, bool transposed,
                                         double *panel)

@@ -23,8 +23,8 @@ struct gyre_hadamard {
 // False if this order is none of them (Kronecker products are the factoriser's business). out may be NULL (a question).
 bool gyre_hadamard_base(uint32_t k, int8_t *out);
 
-// Writes n, k and p of the cheapest factorisation (adds per element: k1 + k2 + k3 + p, absent k's cost nothing) with at most
-// three dense orders and a power of two; false if n has none. base stays NULL.
+// Writes n, k and p of the cheapest factorisation (adds per element: k1 + k2 + k3 + p, absent k's cost nothing) with at
+// most three dense orders and a power of two; false if n has none. base stays NULL.
 bool gyre_hadamard_factor(uint32_t n, struct gyre_hadamard *out);
 
 // The largest n that divides `width` and has a transform: `width` itself where that exists.
@@ -35,9 +35,9 @@ gyre_status gyre_hadamard_create(uint32_t n, struct gyre_hadamard *out, gyre_err
 void gyre_hadamard_release(struct gyre_hadamard *h);
 
 // Transforms, in place, `count` vectors of `width` (a multiple of h->n) elements each, segment by segment. Element i of
-// vector v lies at x[i*stride + v*step]: (stride 1, step width) are the rows of a row-major matrix, (stride cols, step 1)
-// its columns. `signs` (may be NULL) holds +1/-1 per element, applied first: x -> x diag(signs) H. `transposed` uses H^T.
-// The result does not depend on the number of threads.
+// vector v lies at x[i*stride + v*step]: (stride 1, step width) are the rows of a row-major matrix, (stride cols, step
+// 1) its columns. `signs` (may be NULL) holds +1/-1 per element, applied first: x -> x diag(signs) H. `transposed` uses
+// H^T. The result does not depend on the number of threads.
 gyre_status gyre_hadamard_apply(const struct gyre_hadamard *h, double *x, uint64_t width, uint64_t stride,
                                 uint64_t count, uint64_t step, const int8_t *signs, bool transposed,
                                 gyre_error *err) GYRE_MUST_USE;

@@ -1,6 +1,6 @@
 // Base Hadamard matrices: which orders exist here, and their entries.
-// Sources: Paley 1933 (both constructions, over GF(p^k)), Williamson 1944 with the known first rows of orders 92, 116, 156
-// and 172. Nothing here knows about transforms or models; every order is checked exactly by tests/quantizer.
+// Sources: Paley 1933 (both constructions, over GF(p^k)), Williamson 1944 with the known first rows of orders 92, 116,
+// 156 and 172. Nothing here knows about transforms or models; every order is checked exactly by tests/quantizer.
 #include "runtime/core/hadamard.h"
 
 #include <string.h>

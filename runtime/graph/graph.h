@@ -37,8 +37,9 @@ struct gyre_weight {
     struct gyre_weight_range *range; // owned by the model
 };
 
-// One layer's KV pools. bits 16, 8 or 4. centre: f32[2][kv_heads * head_dim], constants that are subtracted from keys and
-// values before they are cached (keys: after RoPE and what follows it); attention's result is the same but for rounding.
+// One layer's KV pools. bits 16, 8 or 4. centre: f32[2][kv_heads * head_dim], constants that are subtracted from keys
+// and values before they are cached (keys: after RoPE and what follows it); attention's result is the same but for
+// rounding.
 struct gyre_kv_pool {
     struct gyre_binding k, k_meta, v, v_meta;
     uint32_t bits;

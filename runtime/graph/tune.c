@@ -90,7 +90,8 @@ static struct had had_of(const struct gyre_node *node)
 #undef HAD
 }
 
-// As constants the factors unroll the dense axes; with large ones a driver would compile for a minute: those stay in pc.
+// As constants the factors unroll the dense axes; with large ones a driver would compile for a minute: those stay in
+// pc.
 static bool had_unrolls(struct had had)
 {
     return GYRE_MAX(had.k1, GYRE_MAX(had.k2, had.k3)) <= 32 && (uint64_t)had.k1 * had.k2 * had.k3 <= 144;

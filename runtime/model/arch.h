@@ -1,5 +1,6 @@
-// What an architecture is: which rows of the table of roles its blocks have, what its hyper-parameters are called beyond those
-// that all share, and its block as a chain of builder calls. docs/add-an-architecture.md says how one is added.
+// What an architecture is: which rows of the table of roles its blocks have, what its hyper-parameters are called
+// beyond those that all share, and its block as a chain of builder calls. docs/add-an-architecture.md says how one is
+// added.
 #pragma once
 #include "runtime/model/hparams.h"
 

@@ -1,4 +1,5 @@
-// Llama and what computes the same: Mistral (its files differ in names of keys only, its sliding window in the longest text).
+// Llama and what computes the same: Mistral (its files differ in names of keys only, its sliding window in the longest
+// text).
 #include "runtime/model/arch.h"
 #include "runtime/model/builder.h"
 #include "runtime/model/hparams_impl.h"

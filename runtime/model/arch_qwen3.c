@@ -1,4 +1,5 @@
-// Qwen3, dense: Llama's block with an RMS norm over every q and k head before RoPE; heads * head size need not be the width.
+// Qwen3, dense: Llama's block with an RMS norm over every q and k head before RoPE; heads * head size need not be the
+// width.
 #include "runtime/model/arch.h"
 #include "runtime/model/builder.h"
 #include "runtime/model/hparams_impl.h"

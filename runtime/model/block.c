@@ -1,5 +1,5 @@
-// See block.h. The block is the architecture's own graph over external rows. One graph of the whole and one of each tap is
-// kept, for the number of rows it was last asked for.
+// See block.h. The block is the architecture's own graph over external rows. One graph of the whole and one of each tap
+// is kept, for the number of rows it was last asked for.
 #include "runtime/model/block.h"
 
 #include "runtime/model/kv.h"
@@ -90,7 +90,8 @@ static gyre_weight_kind linear_kind(const struct gyre_block_linear *l)
     return l->f32 ? GYRE_WEIGHT_F32 : l->bits == 8 ? GYRE_WEIGHT_W8 : GYRE_WEIGHT_W4;
 }
 
-// Fills the product's weight with its linears side by side; makes (or remakes) its memory when the kind or group changed.
+// Fills the product's weight with its linears side by side; makes (or remakes) its memory when the kind or group
+// changed.
 static gyre_status load_product(gyre_block *b, const struct gyre_block_weights *given, gyre_product product,
                                 gyre_error *err)
 {

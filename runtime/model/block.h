@@ -40,8 +40,8 @@ gyre_status gyre_block_load(gyre_block *block, const struct gyre_block_weights *
 // y = block(x) for one sequence of `rows` positions starting at 0; x and y are f32 [rows, D] in host memory.
 gyre_status gyre_block_run(gyre_block *block, const float *x, uint32_t rows, float *y, gyre_error *err) GYRE_MUST_USE;
 
-// y = what the linears of `tap` read, before it is quantized, f32 [rows, gyre_product_width]; x as for gyre_block_run. Only what
-// the tap needs is run, with the block's quantizers of activations and cache in all that lies before. The graph of each tap
-// is kept until another number of rows is asked for.
+// y = what the linears of `tap` read, before it is quantized, f32 [rows, gyre_product_width]; x as for gyre_block_run.
+// Only what the tap needs is run, with the block's quantizers of activations and cache in all that lies before. The
+// graph of each tap is kept until another number of rows is asked for.
 gyre_status gyre_block_tap(gyre_block *block, const float *x, uint32_t rows, gyre_product tap, float *y,
                            gyre_error *err) GYRE_MUST_USE;

@@ -1,5 +1,5 @@
-// See builder.h. The order inside attention and gated units follows the proofs in docs/numerics.md: RoPE before R3, R3 before the
-// cache, R4 behind act * up.
+// See builder.h. The order inside attention and gated units follows the proofs in docs/numerics.md: RoPE before R3, R3
+// before the cache, R4 behind act * up.
 #include "runtime/model/builder.h"
 #include "runtime/model/arch.h"
 

@@ -1,5 +1,5 @@
-// A block as a graph, in the words of architectures: norms, products, attention, gated units. The builder knows quantizers,
-// online rotations, the cache and where the block may be cut; an architecture only says the order (arch.h).
+// A block as a graph, in the words of architectures: norms, products, attention, gated units. The builder knows
+// quantizers, online rotations, the cache and where the block may be cut; an architecture only says the order (arch.h).
 #pragma once
 #include "runtime/graph/graph.h"
 #include "runtime/model/roles.h"
@@ -25,8 +25,9 @@ struct gyre_precision {
     float act_clip, kv_clip;
 };
 
-// A block's graph, whole or the part of it between two taps: from what product `from` reads (GYRE_PRODUCTS: from the block's
-// input) to what product `to` reads (GYRE_PRODUCTS: to the block's output). Fill all but the last two and call gyre_build_block.
+// A block's graph, whole or the part of it between two taps: from what product `from` reads (GYRE_PRODUCTS: from the
+// block's input) to what product `to` reads (GYRE_PRODUCTS: to the block's output). Fill all but the last two and call
+// gyre_build_block.
 struct gyre_builder {
     gyre_graph *g;
     const struct gyre_hparams *hp;
@@ -56,8 +57,8 @@ gyre_value gyre_b_glu(struct gyre_builder *b, gyre_value gate_up, gyre_act act);
 // What a branch computed, added to b->stream.
 void gyre_b_add(struct gyre_builder *b, gyre_value branch);
 
-// The block that most families have: norm, attention, add; norm, gated unit, add. With biases and norms of heads where the
-// roles say so.
+// The block that most families have: norm, attention, add; norm, gated unit, add. With biases and norms of heads where
+// the roles say so.
 void gyre_b_pre_norm_block(struct gyre_builder *b);
 #define GYRE_PRE_NORM_ROLES                                                                                            \
     ((GYRE_ROLE_BIT(GYRE_LINEARS) - 1) | GYRE_ROLE_BIT(GYRE_ROLE_attn_norm) | GYRE_ROLE_BIT(GYRE_ROLE_ffn_norm))

@@ -1,5 +1,6 @@
 // Is the model whole? Presence, shape and type of every tensor, and no NaN or infinity in floats and block scales.
-// A tensor that has no place in the architecture (a bias, an expert) is refused: ignoring it would compute another model.
+// A tensor that has no place in the architecture (a bias, an expert) is refused: ignoring it would compute another
+// model.
 #include "runtime/model/roles.h"
 #include "runtime/source/source_impl.h"
 

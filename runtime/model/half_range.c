@@ -1,5 +1,5 @@
-// See half_range.h. Below 2^-14 a half keeps |x| to 2^-25: where a row's or column's largest number is at least 2^-14, that is
-// less than a half's rounding of it, 2^-11 of its size.
+// See half_range.h. Below 2^-14 a half keeps |x| to 2^-25: where a row's or column's largest number is at least 2^-14,
+// that is less than a half's rounding of it, 2^-11 of its size.
 #include "runtime/model/half_range.h"
 #include "runtime/util/base.h"
 
@@ -9,7 +9,8 @@
 #define LARGEST 65504.0f
 #define SMALLEST 0x1p-14f
 
-// What a half takes from a number below its normal range; 0 above it. In the binade of 3/4 a float counts in steps of 2^-24.
+// What a half takes from a number below its normal range; 0 above it. In the binade of 3/4 a float counts in steps of
+// 2^-24.
 GYRE_INLINE float taken(float x)
 {
     const float rounded = (x + 0.75f) - 0.75f, off = fabsf(x - rounded);

@@ -1,6 +1,6 @@
-// Do numbers keep their meaning as halves? A half overflows above 65504 and below 2^-14 counts in steps of 2^-24, so numbers
-// that are small among large ones may lose digits harmlessly; a row or a column that is small as a whole may not: what
-// multiplies it can be as large as it is small.
+// Do numbers keep their meaning as halves? A half overflows above 65504 and below 2^-14 counts in steps of 2^-24, so
+// numbers that are small among large ones may lose digits harmlessly; a row or a column that is small as a whole may
+// not: what multiplies it can be as large as it is small.
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>

@@ -1,5 +1,5 @@
-// The named hyper-parameters of a model, read from any source and checked for sense, and the online rotations that gyre's
-// own files declare. What an architecture adds is read by its file (arch.h).
+// The named hyper-parameters of a model, read from any source and checked for sense, and the online rotations that
+// gyre's own files declare. What an architecture adds is read by its file (arch.h).
 #pragma once
 #include "runtime/core/hadamard.h"
 #include "runtime/source/source.h"

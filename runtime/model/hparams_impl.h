@@ -1,17 +1,20 @@
-// Shared by the readers of hyper-parameters (hparams.c, rope.c, rotations.c, arch_*.c): range-checked reading of metadata.
+// Shared by the readers of hyper-parameters (hparams.c, rope.c, rotations.c, arch_*.c): range-checked reading of
+// metadata.
 #pragma once
 #include "runtime/model/hparams.h"
 #include "runtime/source/source_impl.h"
 
 // "ARCH.name" into key.
 void gyre_hparam_key(const struct gyre_hparams *hp, const char *name, char key[96]);
-// Leaves *out alone where the key is absent and optional. FORMAT: missing or of another kind; UNSUPPORTED: out of range.
+// Leaves *out alone where the key is absent and optional. FORMAT: missing or of another kind; UNSUPPORTED: out of
+// range.
 gyre_status gyre_hparam_u32(const gyre_source *source, const char *key, bool optional, uint32_t min, uint32_t max,
                             uint32_t *out, gyre_error *err) GYRE_MUST_USE;
 gyre_status gyre_hparam_f64(const gyre_source *source, const char *key, bool optional, double min, double max,
                             double *out, gyre_error *err) GYRE_MUST_USE;
 
-// For architectures: texts no longer than attention.sliding_window, where a file has one, never see it; the context ends there.
+// For architectures: texts no longer than attention.sliding_window, where a file has one, never see it; the context
+// ends there.
 gyre_status gyre_hparams_cap_window(const gyre_source *source, struct gyre_hparams *hp, gyre_error *err) GYRE_MUST_USE;
 
 // Reads and checks the scaling of RoPE, and whether there is a tensor of divisors (rope.c).

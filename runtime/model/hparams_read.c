@@ -1,5 +1,6 @@
-// Reads and checks the hyper-parameters that all architectures share. Every number is range-checked here, so that the graph and
-// the loader may trust them; what the graph cannot do is refused by name. The rest: rope.c, rotations.c, arch_*.c.
+// Reads and checks the hyper-parameters that all architectures share. Every number is range-checked here, so that the
+// graph and the loader may trust them; what the graph cannot do is refused by name. The rest: rope.c, rotations.c,
+// arch_*.c.
 #include "runtime/model/hparams_impl.h"
 #include "runtime/model/arch.h"
 #include "runtime/model/roles.h"

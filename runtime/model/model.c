@@ -94,7 +94,8 @@ static gyre_status part(const struct loader *l, gyre_role role, uint32_t layer, 
     return find(l, role, layer, "weight", &out->weight);
 }
 
-// A vector of n floats on the device, made of the parts of several tensors one behind the other; absent tensors are zeros.
+// A vector of n floats on the device, made of the parts of several tensors one behind the other; absent tensors are
+// zeros.
 static gyre_status vectors(const struct loader *l, const struct gyre_tensor *const *t, const uint64_t *n,
                            uint32_t count, const char *label, struct gyre_binding *out)
 {

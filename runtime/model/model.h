@@ -1,5 +1,6 @@
-// A model on a device: the weights of its blocks by product, the tables at both ends, and the head as a graph. Which tensors and
-// which block: its architecture's (arch.h). The graph layer below knows no model, the engine above no tensor.
+// A model on a device: the weights of its blocks by product, the tables at both ends, and the head as a graph. Which
+// tensors and which block: its architecture's (arch.h). The graph layer below knows no model, the engine above no
+// tensor.
 #pragma once
 #include "runtime/model/builder.h"
 #include "runtime/model/weights.h"

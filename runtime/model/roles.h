@@ -1,4 +1,5 @@
-// The table of roles (roles.def) as C: names, shapes and rotations of a model's tensors, and how to find one in a source.
+// The table of roles (roles.def) as C: names, shapes and rotations of a model's tensors, and how to find one in a
+// source.
 #pragma once
 #include "runtime/model/hparams.h"
 
@@ -8,7 +9,8 @@ typedef enum gyre_product {
     GYRE_PRODUCTS
 } gyre_product;
 
-// Linears first, so that a loop over them ends at GYRE_LINEARS; then the other tensors of a block, up to GYRE_BLOCK_ROLES.
+// Linears first, so that a loop over them ends at GYRE_LINEARS; then the other tensors of a block, up to
+// GYRE_BLOCK_ROLES.
 typedef enum gyre_role {
 #define LINEAR(name, gguf, hf, rows, product, writes, heads) GYRE_ROLE_##name,
 #include "runtime/model/roles.def"

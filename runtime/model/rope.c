@@ -30,8 +30,8 @@ static gyre_status read_llama3(const gyre_source *source, struct gyre_hparams *h
     return gyre_hparam_f64(source, key, false, 1, 1e9, &hp->rope_original_context, err);
 }
 
-// YaRN (2309.00071): as llama3, but blended along the dimensions between those that turn beta_fast and beta_slow times in the
-// original context; and q and k are multiplied by 0.1 ln(factor) + 1.
+// YaRN (2309.00071): as llama3, but blended along the dimensions between those that turn beta_fast and beta_slow times
+// in the original context; and q and k are multiplied by 0.1 ln(factor) + 1.
 static gyre_status read_yarn(const gyre_source *source, struct gyre_hparams *hp, gyre_error *err)
 {
     char key[96];

@@ -1,5 +1,6 @@
 // Reads a Hugging Face model directory: config.json becomes GGUF's metadata keys (hf_config.c), tensors keep their
-// names (runtime/model/roles.def knows them), and the small files that a tokenizer is made of are kept as texts for runtime/text.
+// names (runtime/model/roles.def knows them), and the small files that a tokenizer is made of are kept as texts for
+// runtime/text.
 #include "runtime/source/hf.h"
 
 #include "runtime/util/base.h"

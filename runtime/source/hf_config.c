@@ -1,7 +1,7 @@
-// config.json as GGUF's metadata keys, under its model_type. Whether there is an architecture for that, and whether its tensors
-// fit, is found out in runtime/model; what would compute something else without showing in the tensors (other activations,
-// other scalings, quantized checkpoints) is refused here by name. Both spellings of the RoPE fields (transformers 4 and 5)
-// are read.
+// config.json as GGUF's metadata keys, under its model_type. Whether there is an architecture for that, and whether its
+// tensors fit, is found out in runtime/model; what would compute something else without showing in the tensors (other
+// activations, other scalings, quantized checkpoints) is refused here by name. Both spellings of the RoPE fields
+// (transformers 4 and 5) are read.
 #include "runtime/source/hf.h"
 
 #include "runtime/util/base.h"

@@ -1,8 +1,8 @@
 // What a model file offers, whatever its container: metadata and named tensors.
 //
 // Two containers stand behind it: GGUF (one file) and a Hugging Face directory (config.json, tokenizer.json,
-// safetensors shards). Tensors keep the names of their container (runtime/model/roles.h finds them in both). Everything is
-// memory-mapped and bounds-checked once at open; a source is immutable and may be shared between threads.
+// safetensors shards). Tensors keep the names of their container (runtime/model/roles.h finds them in both). Everything
+// is memory-mapped and bounds-checked once at open; a source is immutable and may be shared between threads.
 #pragma once
 #include "runtime/core/dtype.h"
 #include "runtime/util/status.h"
@@ -50,8 +50,8 @@ void gyre_tensor_forget(const struct gyre_tensor *tensor);
 void gyre_tensor_rows_f32(const struct gyre_tensor *tensor, uint64_t first, uint64_t n, float *out);
 void gyre_tensor_rows_f64(const struct gyre_tensor *tensor, uint64_t first, uint64_t n, double *out);
 
-// ---- metadata: GGUF keys; the HF reader gives the same keys made from config.json (under the model type and "general.", none
-// about the tokenizer: that is runtime/text's).
+// ---- metadata: GGUF keys; the HF reader gives the same keys made from config.json (under the model type and
+// "general.", none about the tokenizer: that is runtime/text's).
 //
 // A getter has three answers. Absent: GYRE_OK, *found (may be NULL) is false and *out is left as it was, so that it may
 // hold the default. A value: GYRE_OK. Unreadable (another kind of value than asked for): GYRE_E_FORMAT with a line that

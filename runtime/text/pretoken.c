@@ -1,7 +1,8 @@
 // Pre-tokenizers: regular expressions (PCRE2 with Unicode properties, compiled just in time) that cut text into words.
 //
 // The patterns are the published ones of the model families. PCRE2's \s differs from the original engines' in one
-// character, U+180E (since Unicode 6.3 no space): the patterns see U+200B in its place, of the same length and category.
+// character, U+180E (since Unicode 6.3 no space): the patterns see U+200B in its place, of the same length and
+// category.
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "runtime/text/tokenizer_impl.h"
 #include "runtime/util/utf8.h"

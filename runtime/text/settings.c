@@ -1,5 +1,5 @@
-// What a model says about where a text begins and ends: BOS, EOS and their like, whether they are added, and every token
-// that ends a text. GGUF has keys for it; a Hugging Face directory says it in up to three files, of which
+// What a model says about where a text begins and ends: BOS, EOS and their like, whether they are added, and every
+// token that ends a text. GGUF has keys for it; a Hugging Face directory says it in up to three files, of which
 // generation_config.json adds to config.json and tokenizer_config.json speaks of tokens by name.
 #include "runtime/text/tokenizer_impl.h"
 

@@ -8,8 +8,9 @@
 #define GYRE_MIN(a, b) ((a) < (b) ? (a) : (b))
 #define GYRE_MAX(a, b) ((a) > (b) ? (a) : (b))
 
-// A function compiled once per vector width and chosen when the program starts. Every copy gives the same bits: -std=c17
-// contracts no products and sums, and the loops that carry this keep their partial sums in a fixed number of lanes.
+// A function compiled once per vector width and chosen when the program starts. Every copy gives the same bits:
+// -std=c17 contracts no products and sums, and the loops that carry this keep their partial sums in a fixed number of
+// lanes.
 #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__) &&                           \
     !defined(__SANITIZE_ADDRESS__)
 #define GYRE_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))

@@ -199,7 +199,8 @@ static bool same(const struct stat *a, const struct stat *b)
     return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
 }
 
-// What a path leads to: itself, or its folder where it does not exist yet. -1 where that is missing, too; else 1 for itself.
+// What a path leads to: itself, or its folder where it does not exist yet. -1 where that is missing, too; else 1 for
+// itself.
 static int look(const char *path, struct stat *info)
 {
     char folder[PATH_MAX];

@@ -46,9 +46,10 @@ gyre_status gyre_file_commit(const char *temp, const char *path, gyre_error *err
 
 bool gyre_file_exists(const char *path);
 
-// May `output` be written while `input`, a file or a folder, is read? Not where they are one file or one folder, nor where
-// the output is a file of the folder: by device and inode, so through links and under any spelling; where both are still to
-// be made, by their folder's and their name. `what` says what the input is ("the base model"); NULL paths: nothing to compare.
+// May `output` be written while `input`, a file or a folder, is read? Not where they are one file or one folder, nor
+// where the output is a file of the folder: by device and inode, so through links and under any spelling; where both
+// are still to be made, by their folder's and their name. `what` says what the input is ("the base model"); NULL paths:
+// nothing to compare.
 gyre_status gyre_file_apart(const char *output, const char *input, const char *what, gyre_error *err) GYRE_MUST_USE;
 // The same for everything that is written as PATH, PATH.part, PATH.journal and the like: `endings` are `n` texts.
 gyre_status gyre_files_apart(const char *output, const char *const *endings, size_t n, const char *input,

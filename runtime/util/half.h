@@ -19,8 +19,9 @@ static inline uint32_t gyre_f32_bits(float f)
 
 static inline float gyre_f32_from_bf16(uint16_t h) { return gyre_f32_from_bits((uint32_t)h << 16); }
 
-// Without branches, so that loops of it vectorise. Moved up as it lies, the exponent is 112 too small. A subnormal is made by
-// taking the leading one off again: no binary32 subnormals, which a program around us may have told its processor to flush.
+// Without branches, so that loops of it vectorise. Moved up as it lies, the exponent is 112 too small. A subnormal is
+// made by taking the leading one off again: no binary32 subnormals, which a program around us may have told its
+// processor to flush.
 static inline float gyre_f32_from_f16(uint16_t h)
 {
     const uint32_t moved = (uint32_t)(h & 0x7FFFu) << 13, number = moved + (112u << 23),

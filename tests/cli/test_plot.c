@@ -1,5 +1,5 @@
-// The canvas and the picture of gyre compare: what is drawn lies where it should, nothing is drawn outside, and the PNG has the
-// size and the pixels it claims.
+// The canvas and the picture of gyre compare: what is drawn lies where it should, nothing is drawn outside, and the PNG
+// has the size and the pixels it claims.
 #include "cli/compare/compare.h"
 #include "cli/compare/canvas.h"
 #include "runtime/util/file.h"

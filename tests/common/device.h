@@ -11,7 +11,8 @@ bool device_required(const char *what);
 
 // Inside a test: the device, or NULL where it is missing and may be. options: NULL means defaults.
 gyre_device *device_try(const char *id, const struct gyre_device_options *options);
-// The same for what opens a device on its way (an engine): whether it did; false where the device is missing and may be.
+// The same for what opens a device on its way (an engine): whether it did; false where the device is missing and may
+// be.
 bool device_opened(const char *id, gyre_status status, const gyre_error *err);
 // Closes it; fails the test if anything of it is left.
 void device_close_clean(gyre_device *device);

@@ -1,5 +1,6 @@
-// See tiny.h. Number i of a tensor is u[i] * scale with u = (splitmix64 >> 40) / 2^23 - 1, seeded by the model's seed and
-// the FNV-1a hash of the HF tensor name; scale = 2 / sqrt(columns) for matrices. Norm gains are 1 + u / 2, biases u / 2.
+// See tiny.h. Number i of a tensor is u[i] * scale with u = (splitmix64 >> 40) / 2^23 - 1, seeded by the model's seed
+// and the FNV-1a hash of the HF tensor name; scale = 2 / sqrt(columns) for matrices. Norm gains are 1 + u / 2, biases u
+// / 2.
 #include "tests/common/tiny.h"
 
 #include "runtime/util/base.h"

@@ -26,7 +26,8 @@ struct tiny_options {
 
 // 2 layers, width 64, 4 heads and 2 kv heads of 16, ffn 96, vocabulary 304, context 512, F32, untied, seed 1.
 struct tiny_options tiny_defaults(void);
-// The same for a family by name, with the biases and norms that it has; qwen3 has heads of 32. Unknown: ends the program.
+// The same for a family by name, with the biases and norms that it has; qwen3 has heads of 32. Unknown: ends the
+// program.
 struct tiny_options tiny_family(const char *arch);
 // For tests without text: 3 layers, width 64, 6 heads and 2 kv heads of 16, ffn 96, 50 tokens and no tokenizer, context
 // 64, F32 with F16 tables, tied, seed 1.

@@ -1,5 +1,5 @@
-// A centred KV cache: attention's result stays what it was, and keys and values around a constant far from zero keep their
-// digits. Against attention in double on the host.
+// A centred KV cache: attention's result stays what it was, and keys and values around a constant far from zero keep
+// their digits. Against attention in double on the host.
 #include "tests/graph/lab.h"
 
 #include <math.h>

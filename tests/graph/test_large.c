@@ -1,6 +1,6 @@
-// Sizes beyond 2^18: every reduction, and every loop over a size that a model file sets (vocabulary, K of a product, width,
-// context). Devices of every kind must give what the reference gives. Why it is asked: lavapipe ends the loops of an
-// invocation after 65,535 iterations, all of them counted together, and says nothing.
+// Sizes beyond 2^18: every reduction, and every loop over a size that a model file sets (vocabulary, K of a product,
+// width, context). Devices of every kind must give what the reference gives. Why it is asked: lavapipe ends the loops
+// of an invocation after 65,535 iterations, all of them counted together, and says nothing.
 #include "runtime/graph/repack.h"
 #include "runtime/util/base.h"
 #include "tests/common/device.h"
@@ -79,7 +79,8 @@ static bool has_nan(const float *x, uint64_t n)
     return false;
 }
 
-// Every device gives what the reference gives; where its driver may end loops and nothing is done about it, at least NaN.
+// Every device gives what the reference gives; where its driver may end loops and nothing is done about it, at least
+// NaN.
 static void compare(const struct large *c, int *wrong)
 {
     uint64_t bytes = 0;

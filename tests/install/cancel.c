@@ -1,5 +1,5 @@
-// cancel MODEL: a long prompt in chunks of 8, cancelled from another thread; then saved, loaded and gone on with. Prints
-// how long a chunk takes, and how long the cancel took to be seen.
+// cancel MODEL: a long prompt in chunks of 8, cancelled from another thread; then saved, loaded and gone on with.
+// Prints how long a chunk takes, and how long the cancel took to be seen.
 #include <gyre/gyre.h>
 #include <pthread.h>
 #include <stdio.h>

@@ -6,8 +6,8 @@
 //   lab_radv write TABLE   writes TABLE anew
 //
 // Each kernel is compiled with its default constants, and the heavy ones also as runtime/graph/tune.c sets them on
-// hardware, in the form that gyre takes on that chip (int8 dot products in hardware or not). Ends with 77 (skipped) where
-// RADV is not installed.
+// hardware, in the form that gyre takes on that chip (int8 dot products in hardware or not). Ends with 77 (skipped)
+// where RADV is not installed.
 #include "backends/vulkan/vk.h"
 #include "runtime/util/base.h"
 

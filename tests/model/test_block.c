@@ -1,5 +1,5 @@
-// The taps of a block: each against the one before it and the weights, composed here in double; the whole block from its
-// taps; new weights under kept graphs; what is refused. Where a device is missing its tests are skipped, unless
+// The taps of a block: each against the one before it and the weights, composed here in double; the whole block from
+// its taps; new weights under kept graphs; what is refused. Where a device is missing its tests are skipped, unless
 // GYRE_TEST_REQUIRE names its backend.
 #include "runtime/model/arch.h"
 #include "runtime/core/hadamard.h"

@@ -1,5 +1,5 @@
-// Which weights become halves: those that keep their meaning. Numbers beyond a half's range at either end stay binary32, one
-// small number among large ones does not make a matrix twice as big.
+// Which weights become halves: those that keep their meaning. Numbers beyond a half's range at either end stay
+// binary32, one small number among large ones does not make a matrix twice as big.
 #include "runtime/core/codec.h"
 #include "runtime/model/half_range.h"
 #include "runtime/model/weights.h"

@@ -1,4 +1,5 @@
-// The tiny models themselves: every type and option opens, passes the model check, and says the same in both containers.
+// The tiny models themselves: every type and option opens, passes the model check, and says the same in both
+// containers.
 #include "runtime/model/roles.h"
 #include "tests/common/tiny.h"
 

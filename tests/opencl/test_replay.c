@@ -1,5 +1,5 @@
-// What only the OpenCL backend does when it records and replays: bindings inside one buffer, command buffers that must equal
-// plain enqueues, and the ring of staged writes. The contract itself is tested in tests/backend.
+// What only the OpenCL backend does when it records and replays: bindings inside one buffer, command buffers that must
+// equal plain enqueues, and the ring of staged writes. The contract itself is tested in tests/backend.
 #include "backends/opencl/ocl.h"
 #include "runtime/util/base.h"
 #include "shaders/params.h"

@@ -16,8 +16,8 @@ static uint32_t halves(float a, float b)
     return (uint32_t)gyre_f16_from_f32(a) | (uint32_t)gyre_f16_from_f32(b) << 16;
 }
 
-// A pool with what the batch's sequences have cached, NaN elsewhere. `drift` grows values with the position, so that the
-// running maximum of the softmax keeps moving.
+// A pool with what the batch's sequences have cached, NaN elsewhere. `drift` grows values with the position, so that
+// the running maximum of the softmax keeps moving.
 static void make_cache(struct check *check, const struct batch *b, const struct shape *s, double drift,
                        struct check_bind *pool, struct check_bind *meta)
 {

@@ -107,8 +107,8 @@ void cases_matmul(struct check *check)
         {1, 8, 32, 32},    {3, 20, 36, 36},   {5, 100, 64, 32},   {17, 20, 96, 32}, {2, 576, 96, 96},
         {4, 100, 128, 64}, {1, 30, 576, 576}, {17, 36, 256, 128}, {7, 20, 60, 20},  {1, 9, 4, 4},
     };
-    // Every tile of a kernel is a program that the driver compiles: a float kernel gets one of the two, an integer kernel
-    // one for K in steps of 16 and the other for any K, and its neighbour the other way round.
+    // Every tile of a kernel is a program that the driver compiles: a float kernel gets one of the two, an integer
+    // kernel one for K in steps of 16 and the other for any K, and its neighbour the other way round.
     static const struct tile few[] = {{8, 1, 2, 2, false}, {2, 5, 1, 1, false}};
     static const struct tile many[] = {{8, 1, 3, 1, false}, {4, 3, 1, 2, false}};
     static const int kinds[] = {W_W4, W_W8, W_F16, W_F32}, act[] = {0, 8, 4};

@@ -110,8 +110,8 @@ static const struct had_shape had_shapes[] = {
 };
 
 // Every shape goes through the one program of a kernel that takes the factors from its parameters. As constants every
-// shape is a program of its own, which the driver compiles: a kernel gets every third shape, by its number, so that each
-// shape meets each pair of forms (shared or global memory, float or quantized) somewhere.
+// shape is a program of its own, which the driver compiles: a kernel gets every third shape, by its number, so that
+// each shape meets each pair of forms (shared or global memory, float or quantized) somewhere.
 struct had_program {
     uint32_t n_spec, spec[8];
 };

@@ -202,7 +202,8 @@ int check_missing(const char *op)
     return n;
 }
 
-// The environment's GYRE_TEST_SHARE=N asks for the first case of each kernel and every Nth after it: simulators are slow.
+// The environment's GYRE_TEST_SHARE=N asks for the first case of each kernel and every Nth after it: simulators are
+// slow.
 static bool in_share(const struct gyre_kernel_source *source)
 {
     const char *text = getenv("GYRE_TEST_SHARE");

@@ -26,8 +26,8 @@ enum check_rule {
     CHECK_CODES // packed signed bytes: never more than 1 apart, and apart in at most 1 byte of 100
 };
 
-// `data` is what the buffer holds before the dispatch; an output whose data is NULL holds CHECK_UNTOUCHED words, and the
-// device must leave those alone that the reference leaves alone.
+// `data` is what the buffer holds before the dispatch; an output whose data is NULL holds CHECK_UNTOUCHED words, and
+// the device must leave those alone that the reference leaves alone.
 struct check_bind {
     const void *data;
     size_t size;          // bytes, a multiple of 4
@@ -65,8 +65,8 @@ float *check_normal(struct check *check, size_t n, double sigma); // normally di
 float *check_uniform(struct check *check, size_t n, double lo, double hi);
 uint32_t *check_words(struct check *check, size_t n, uint32_t mask); // random bits under a mask
 
-// Bit masks of ±1 Hadamard matrices of orders k1, k2, k3 in the layout of shaders/params.h; *words is their number (>= 1).
-// Orders: 1, or q + 1 for a prime q = 3 mod 4.
+// Bit masks of ±1 Hadamard matrices of orders k1, k2, k3 in the layout of shaders/params.h; *words is their number (>=
+// 1). Orders: 1, or q + 1 for a prime q = 3 mod 4.
 uint32_t *check_had_base(struct check *check, const int k[3], size_t *words);
 
 // ---- programs -----------------------------------------------------------------------------------------
@@ -78,8 +78,8 @@ uint32_t *check_had_base(struct check *check, const int k[3], size_t *words);
 // Set before check_main: only ops with an int8 dot form, and that form, whether or not the device has it in hardware.
 extern bool check_dot_form;
 
-// Runs the cases of every op, or of those of the lowering family argv[1] (runtime/core/ops.def), or else of those whose name
-// contains argv[1], on the first device of `backend`. Returns the exit
+// Runs the cases of every op, or of those of the lowering family argv[1] (runtime/core/ops.def), or else of those whose
+// name contains argv[1], on the first device of `backend`. Returns the exit
 // status: 77 (skipped) where there is no such device, unless the environment's GYRE_TEST_REQUIRE names it.
 int check_main(const char *backend, int argc, char **argv);
 // The same on a device that is open, and closed here.

@@ -1,5 +1,6 @@
-// The references themselves, each against the plainest form of its formula: dense matrices, values written out, properties
-// that a quantizer must have. What they share with the references are the layouts of shaders/params.h, spelled out anew.
+// The references themselves, each against the plainest form of its formula: dense matrices, values written out,
+// properties that a quantizer must have. What they share with the references are the layouts of shaders/params.h,
+// spelled out anew.
 #include "backends/cpu/ref.h"
 #include "runtime/util/half.h"
 #include "shaders/params.h"

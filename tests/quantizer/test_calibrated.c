@@ -1,5 +1,5 @@
-// Runs that calibrate: interrupted anywhere they end with the same bytes, others' journals are refused, files verify and reproduce,
-// and texts that cannot be used are named.
+// Runs that calibrate: interrupted anywhere they end with the same bytes, others' journals are refused, files verify
+// and reproduce, and texts that cannot be used are named.
 #include "tests/common/tiny.h"
 #include "tests/common/files.h"
 

@@ -267,7 +267,8 @@ static void manifest_lists_what_is_in_the_file(void **state)
     assert_null(files_read(files_path("same.gguf.journal/state.json"), &bytes));
 }
 
-// The same model as a Hugging Face folder: portable files are equal, tensor by tensor; a full one keeps half-split rows.
+// The same model as a Hugging Face folder: portable files are equal, tensor by tensor; a full one keeps half-split
+// rows.
 static void folders_give_the_same_model(void **state)
 {
     (void)state;

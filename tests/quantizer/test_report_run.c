@@ -1,5 +1,5 @@
-// The page of whole runs: a calibrated recipe fills every section; an interrupted run ends with the page of an uninterrupted
-// one; what is not measured is not there.
+// The page of whole runs: a calibrated recipe fills every section; an interrupted run ends with the page of an
+// uninterrupted one; what is not measured is not there.
 #include "tests/common/tiny.h"
 #include "tests/common/files.h"
 
@@ -231,7 +231,8 @@ static void the_journal_keeps_the_figures(void **state)
     json_decref(root);
 }
 
-// The first part without a report: its blocks have dashes, and there is no picture, which would be of the others' worst.
+// The first part without a report: its blocks have dashes, and there is no picture, which would be of the others'
+// worst.
 static void late_reports_have_gaps(void **state)
 {
     (void)state;

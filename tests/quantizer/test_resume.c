@@ -1,5 +1,5 @@
-// Runs that end early: cancelled, killed, out of space, and journals that are damaged or of another run. What follows must
-// give the bytes of an uninterrupted run, or refuse and touch nothing.
+// Runs that end early: cancelled, killed, out of space, and journals that are damaged or of another run. What follows
+// must give the bytes of an uninterrupted run, or refuse and touch nothing.
 #include "tests/common/files.h"
 #include "tests/common/tiny.h"
 
@@ -279,7 +279,8 @@ static void outputs_are_checked_first(void **state)
     assert_int_equal(run(p, 0, &err), GYRE_E_INVALID);
 }
 
-// In a child, since limits cannot be raised again: no signal, one error, nothing under the final name, and a resume later.
+// In a child, since limits cannot be raised again: no signal, one error, nothing under the final name, and a resume
+// later.
 static void full_disk_is_an_error(void **state)
 {
     (void)state;

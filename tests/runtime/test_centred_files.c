@@ -1,5 +1,5 @@
-// Centres of the KV cache in gyre-llama files: the engine computes with them what blocks compute, a cache of 16 bits does
-// not see them, and files that lie about them are refused. The files are the quantizer's, with centres added here.
+// Centres of the KV cache in gyre-llama files: the engine computes with them what blocks compute, a cache of 16 bits
+// does not see them, and files that lie about them are refused. The files are the quantizer's, with centres added here.
 #include "quantizer/file/gguf_write.h"
 #include "quantizer/pass/host_block.h"
 #include "runtime/util/base.h"

@@ -1,5 +1,6 @@
-// The engine through its public face, on tiny random models: devices agree, batches equal solo runs, prefixes are reused,
-// decoding allocates and records nothing, tiny device limits change nothing, and integer products mean integer products.
+// The engine through its public face, on tiny random models: devices agree, batches equal solo runs, prefixes are
+// reused, decoding allocates and records nothing, tiny device limits change nothing, and integer products mean integer
+// products.
 #include "runtime/source/source.h"
 #include "tests/common/device.h"
 #include "tests/common/tiny.h"

@@ -1,5 +1,6 @@
-// Evaluation: stored reference logits against a reference model, standard errors against their formula, several texts against
-// each alone, and files that do not fit or are damaged. Tiny models, the cpu device (and the others for the bound).
+// Evaluation: stored reference logits against a reference model, standard errors against their formula, several texts
+// against each alone, and files that do not fit or are damaged. Tiny models, the cpu device (and the others for the
+// bound).
 #include "runtime/eval.h"
 #include "runtime/util/file.h"
 #include "tests/common/device.h"

@@ -24,9 +24,9 @@ typedef struct gyre_device_missing {
     char backend[16], why[160];
 } gyre_device_missing;
 
-// Lists what exists (hardware first, `cpu` last); returns the number of devices, filling at most cap. `missing` (at most
-// cap_missing) gets the backends without a device, *n_missing their number. out, missing and n_missing may be NULL.
-// Thread-safety: safe.
+// Lists what exists (hardware first, `cpu` last); returns the number of devices, filling at most cap. `missing` (at
+// most cap_missing) gets the backends without a device, *n_missing their number. out, missing and n_missing may be
+// NULL. Thread-safety: safe.
 GYRE_API int gyre_list_devices(gyre_device_facts *out, int cap, gyre_device_missing *missing, int cap_missing,
                                int *n_missing);
 
@@ -54,9 +54,9 @@ typedef struct gyre_engine_params {
     const char *pre; // pre-tokenizer (tokenizer.ggml.pre) to use in place of a GGUF file's; NULL: the file's
 } gyre_engine_params;
 
-// params NULL: all defaults. The model's files stay mapped while it is loaded. One that another program changes meanwhile
-// is GYRE_E_IO where that can be told afterwards; one that becomes shorter raises SIGBUS in this process, which a library
-// must leave to its host (cli/guard.c is an example of a handler).
+// params NULL: all defaults. The model's files stay mapped while it is loaded. One that another program changes
+// meanwhile is GYRE_E_IO where that can be told afterwards; one that becomes shorter raises SIGBUS in this process,
+// which a library must leave to its host (cli/guard.c is an example of a handler).
 GYRE_API gyre_status gyre_engine_open(const char *model_path, const gyre_engine_params *params, gyre_engine **out,
                                       gyre_error *err) GYRE_MUST_USE;
 // A second model on the first one's device (eval --reference); `params->device` is ignored. It counts as a child of
@@ -89,9 +89,9 @@ typedef struct gyre_model_size {
 } gyre_model_size;
 GYRE_API gyre_status gyre_model_weigh(const char *path, gyre_model_size *out, gyre_error *err) GYRE_MUST_USE;
 
-// What a model file holds, without a device: JSON text, malloc'd. Keys: path, container, bytes, metadata (arrays are given
-// by their length), tensors [{name, type, shape, bytes}], model {arch, layers, ...}, rotations {r3, r4, head}, memory
-// {weights_bytes, kv_bytes_per_token, table_bytes}.
+// What a model file holds, without a device: JSON text, malloc'd. Keys: path, container, bytes, metadata (arrays are
+// given by their length), tensors [{name, type, shape, bytes}], model {arch, layers, ...}, rotations {r3, r4, head},
+// memory {weights_bytes, kv_bytes_per_token, table_bytes}.
 GYRE_API gyre_status gyre_inspect(const char *path, char **json, gyre_error *err) GYRE_MUST_USE;
 
 // ---- text -------------------------------------------------------------------------------------------
@@ -106,8 +106,8 @@ enum gyre_text_flags {
 // Thread-safety: immutable; may be used by several threads at once.
 typedef struct gyre_tokenizer gyre_tokenizer;
 
-// The tokenizer of a model without an engine or a device: reads only the model's metadata. `pre` as in gyre_engine_params;
-// `log` may be NULL.
+// The tokenizer of a model without an engine or a device: reads only the model's metadata. `pre` as in
+// gyre_engine_params; `log` may be NULL.
 GYRE_API gyre_status gyre_tokenizer_open(const char *model_path, const char *pre, const gyre_log *log,
                                          gyre_tokenizer **out, gyre_error *err) GYRE_MUST_USE;
 GYRE_API void gyre_tokenizer_close(gyre_tokenizer *tokenizer); // accepts NULL
@@ -144,7 +144,8 @@ typedef struct gyre_sampling {
 } gyre_sampling; // zeros: greedy
 
 // Makes the session hold exactly `tokens` (reusing the longest common prefix) and samples the token that follows.
-// n must be 1..context. *next (may be NULL) receives it. After a failure the session holds no more than the common prefix.
+// n must be 1..context. *next (may be NULL) receives it. After a failure the session holds no more than the common
+// prefix.
 GYRE_API gyre_status gyre_session_sync(gyre_session *session, const uint32_t *tokens, size_t n,
                                        const gyre_sampling *sampling, uint32_t *next, gyre_error *err) GYRE_MUST_USE;
 // Appends `token` (normally the last *next) and samples again: one recorded replay, no allocation. After a failure the
@@ -160,21 +161,22 @@ typedef struct gyre_timings {
 GYRE_API gyre_timings
 gyre_session_timings(const gyre_session *session); // decode_host_ns: time not spent waiting for the device
 
-// Makes, compiles and runs once, on no tokens, every recording that a prompt of so many new tokens and the decoding after
-// it will replay, so that their times are those of the work alone. What this took is warmup_ns. Changes nothing else.
+// Makes, compiles and runs once, on no tokens, every recording that a prompt of so many new tokens and the decoding
+// after it will replay, so that their times are those of the work alone. What this took is warmup_ns. Changes nothing
+// else.
 GYRE_API gyre_status gyre_session_warm(gyre_session *session, size_t prompt_tokens, const gyre_sampling *sampling,
                                        gyre_error *err) GYRE_MUST_USE;
 
 // What the session holds, oldest first: gyre_session_length of them, valid until the session is used again.
 GYRE_API const uint32_t *gyre_session_tokens(const gyre_session *session);
 
-// Asks the verb that is running on the session (sync, decode, step, generate) to stop: it ends with GYRE_E_CANCELLED before
-// the next chunk of a prompt, or the next token, and leaves the session as after any failure. Where none is running,
-// nothing happens. Thread-safety: from any thread, as long as the session lives.
+// Asks the verb that is running on the session (sync, decode, step, generate) to stop: it ends with GYRE_E_CANCELLED
+// before the next chunk of a prompt, or the next token, and leaves the session as after any failure. Where none is
+// running, nothing happens. Thread-safety: from any thread, as long as the session lives.
 GYRE_API void gyre_session_cancel(gyre_session *session);
 
-// Logits of the position after what the session holds, into logits[vocab]; right after a sync, decode, step or generate of
-// the session. GYRE_E_INVALID where the device has gone on to something else.
+// Logits of the position after what the session holds, into logits[vocab]; right after a sync, decode, step or generate
+// of the session. GYRE_E_INVALID where the device has gone on to something else.
 GYRE_API gyre_status gyre_session_logits(const gyre_session *session, float *logits, gyre_error *err) GYRE_MUST_USE;
 
 typedef struct gyre_candidate {
@@ -186,10 +188,10 @@ typedef struct gyre_candidate {
 GYRE_API gyre_status gyre_session_top(const gyre_session *session, gyre_candidate *out, uint32_t n, uint32_t *found,
                                       gyre_error *err) GYRE_MUST_USE;
 
-// Writes what the session holds, tokens and KV cache, to a file or to memory (malloc'd), and reads it back into a session
-// of an engine with the same model and KV bits, of any device and with any context that is long enough. The model is
-// known by the names, shapes and samples of its tensors. GYRE_E_INVALID for another model or other bits, GYRE_E_FORMAT for
-// bytes that are no saved session; the session is empty then.
+// Writes what the session holds, tokens and KV cache, to a file or to memory (malloc'd), and reads it back into a
+// session of an engine with the same model and KV bits, of any device and with any context that is long enough. The
+// model is known by the names, shapes and samples of its tensors. GYRE_E_INVALID for another model or other bits,
+// GYRE_E_FORMAT for bytes that are no saved session; the session is empty then.
 GYRE_API gyre_status gyre_session_save(const gyre_session *session, const char *path, gyre_error *err) GYRE_MUST_USE;
 GYRE_API gyre_status gyre_session_load(gyre_session *session, const char *path, gyre_error *err) GYRE_MUST_USE;
 GYRE_API gyre_status gyre_session_store(const gyre_session *session, void **bytes, size_t *n,
@@ -261,10 +263,10 @@ typedef struct gyre_generate_result {
     size_t n_tokens;                     // generated; the token that ended it does not count, unless it is shown
 } gyre_generate_result;
 
-// Continues a text. on_text (may be NULL) gets it in pieces of whole UTF-8 characters, each with a NUL behind it, as soon
-// as no stop text can begin in them; a non-zero return ends with GYRE_E_CANCELLED. `out` (may be NULL) is filled in any
-// case. Afterwards the session holds the prompt and what was generated, less what has not been run: normally the last
-// token. After a failure or a cancel it holds a beginning of that.
+// Continues a text. on_text (may be NULL) gets it in pieces of whole UTF-8 characters, each with a NUL behind it, as
+// soon as no stop text can begin in them; a non-zero return ends with GYRE_E_CANCELLED. `out` (may be NULL) is filled
+// in any case. Afterwards the session holds the prompt and what was generated, less what has not been run: normally the
+// last token. After a failure or a cancel it holds a beginning of that.
 GYRE_API gyre_status gyre_generate(gyre_session *session, const gyre_generate_params *params,
                                    int (*on_text)(void *user, const char *text, size_t bytes), void *user,
                                    gyre_generate_result *out, gyre_error *err) GYRE_MUST_USE;

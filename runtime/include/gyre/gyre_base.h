@@ -2,8 +2,8 @@
 // needs another one than these.
 //
 // Every call that can fail returns a gyre_status (0 is success) and fills an optional gyre_error that the caller owns.
-// The library prints nothing, ends nothing, keeps no error in a global and reads no environment but what gyre_engine_params
-// names. Texts and paths are UTF-8.
+// The library prints nothing, ends nothing, keeps no error in a global and reads no environment but what
+// gyre_engine_params names. Texts and paths are UTF-8.
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -28,8 +28,8 @@ extern "C" {
 #define GYRE_VERSION "0.1.0"
 
 // One number for the whole interface, raised by every change of it (docs/api-changes.md lists them). Changes within a
-// major number only append: functions, enum values, members of params structs. The major number is in the library's name
-// (libgyre.so.1), so a program never meets another.
+// major number only append: functions, enum values, members of params structs. The major number is in the library's
+// name (libgyre.so.1), so a program never meets another.
 #define GYRE_API_MAJOR 1
 #define GYRE_API_MINOR 0
 #define GYRE_API_LEVEL (GYRE_API_MAJOR * 1000 + GYRE_API_MINOR)
@@ -37,17 +37,17 @@ extern "C" {
 GYRE_API const char *gyre_version(void); // of the library that runs
 GYRE_API int gyre_api_level(void);       // likewise
 
-// Params structs begin with `size`, which is the caller's sizeof of the struct: members that a caller does not know have
-// their defaults. Every member has its default where it is zero. Size 0 stands for the struct as it was at level 1000.
-// A struct larger than the library's is taken while its tail is zero; else GYRE_E_UNSUPPORTED, for it asks for something
-// that this library does not know.
+// Params structs begin with `size`, which is the caller's sizeof of the struct: members that a caller does not know
+// have their defaults. Every member has its default where it is zero. Size 0 stands for the struct as it was at level
+// 1000. A struct larger than the library's is taken while its tail is zero; else GYRE_E_UNSUPPORTED, for it asks for
+// something that this library does not know.
 
 // ---- status -----------------------------------------------------------------------------------------
 
-// X(enum, text): one row per status; new ones come at the end. What a caller can do about them: after INVALID, IO, FORMAT,
-// UNSUPPORTED, NO_DEVICE and CANCELLED every object is as its function says and can be used on; after NOMEM and DEVICE_MEM
-// too, once something was freed. After DEVICE the sessions are consistent, but the device may be lost: if the next call
-// fails too, close the engine and open another.
+// X(enum, text): one row per status; new ones come at the end. What a caller can do about them: after INVALID, IO,
+// FORMAT, UNSUPPORTED, NO_DEVICE and CANCELLED every object is as its function says and can be used on; after NOMEM and
+// DEVICE_MEM too, once something was freed. After DEVICE the sessions are consistent, but the device may be lost: if
+// the next call fails too, close the engine and open another.
 #define GYRE_STATUS_MAP(X)                                                                                             \
     X(GYRE_OK, "ok")                                                                                                   \
     X(GYRE_E_INVALID, "invalid argument") /* the caller broke the contract of a function */                            \
@@ -77,7 +77,8 @@ typedef struct gyre_error {
 // The fixed text of a status, never NULL. Thread-safety: safe.
 GYRE_API const char *gyre_status_text(gyre_status code);
 
-// Refuses, with GYRE_E_UNSUPPORTED, a program that was compiled for a later level of the interface than the library has:
+// Refuses, with GYRE_E_UNSUPPORTED, a program that was compiled for a later level of the interface than the library
+// has:
 //     gyre_api_check(GYRE_API_LEVEL, &err)
 GYRE_API gyre_status gyre_api_check(int level, gyre_error *err) GYRE_MUST_USE;
 

@@ -13,10 +13,10 @@ extern "C" {
 
 // Windows are consecutive runs of ctx tokens without overlap, no BOS; each predicts its last ctx-1 tokens.
 //
-// Standard errors. Tokens of a window are correlated, windows hardly: with at least 8 windows, the error of a mean is that
-// of the W windows' means, sqrt(sum_w (m_w - m)^2 / (W (W - 1))); with fewer it is the same formula over the N tokens
-// (stderr_from_windows is false), which is too small where tokens are correlated. ppl_stderr = ppl * nll_stderr, by
-// linearising exp.
+// Standard errors. Tokens of a window are correlated, windows hardly: with at least 8 windows, the error of a mean is
+// that of the W windows' means, sqrt(sum_w (m_w - m)^2 / (W (W - 1))); with fewer it is the same formula over the N
+// tokens (stderr_from_windows is false), which is too small where tokens are correlated. ppl_stderr = ppl * nll_stderr,
+// by linearising exp.
 typedef struct gyre_eval_result {
     uint64_t tokens;             // predicted
     double nll, ppl, ppl_stderr; // nats per predicted token; exp(nll)
@@ -68,9 +68,10 @@ typedef struct gyre_eval_params {
     void *user;
 } gyre_eval_params;
 
-// Evaluates several texts in one go: each[n] (may be NULL) gets theirs, *all that of all their tokens together. The file
-// `save` appears only when everything succeeded. GYRE_E_INVALID for a text too short, a token outside the vocabulary, a
-// reference that does not fit; GYRE_E_IO for a file that cannot be written, before anything is computed where possible.
+// Evaluates several texts in one go: each[n] (may be NULL) gets theirs, *all that of all their tokens together. The
+// file `save` appears only when everything succeeded. GYRE_E_INVALID for a text too short, a token outside the
+// vocabulary, a reference that does not fit; GYRE_E_IO for a file that cannot be written, before anything is computed
+// where possible.
 GYRE_API gyre_status gyre_eval_texts(gyre_engine *engine, const gyre_eval_text *texts, uint32_t n,
                                      const gyre_eval_params *params, gyre_eval_result *each, gyre_eval_result *all,
                                      gyre_error *err) GYRE_MUST_USE;
@@ -90,7 +91,8 @@ typedef struct gyre_profile_row {
     uint32_t dispatches;
     double ms;
 } gyre_profile_row;
-// Per-kernel device time of one recorded step of `step_rows` rows (1: decode), longest first; returns rows in *n (cap at most).
+// Per-kernel device time of one recorded step of `step_rows` rows (1: decode), longest first; returns rows in *n (cap
+// at most).
 GYRE_API gyre_status gyre_session_profile(gyre_session *session, uint32_t step_rows, gyre_profile_row *rows, size_t cap,
                                           size_t *n, gyre_error *err) GYRE_MUST_USE;
 

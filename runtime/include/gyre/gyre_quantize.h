@@ -1,8 +1,8 @@
-// gyre's quantizer: an ordinary model file in, rotated int4 weights out; then, is a file what its manifest claims, was it
-// made from this base model, and do the same settings give it again? A library of its own (libgyre-quantize).
+// gyre's quantizer: an ordinary model file in, rotated int4 weights out; then, is a file what its manifest claims, was
+// it made from this base model, and do the same settings give it again? A library of its own (libgyre-quantize).
 //
-// Thread-safety: every function may run on any thread; two runs at once must not write the same files. Callbacks come on
-// the thread that made the call.
+// Thread-safety: every function may run on any thread; two runs at once must not write the same files. Callbacks come
+// on the thread that made the call.
 #pragma once
 #include <gyre/gyre_base.h>
 
@@ -78,7 +78,8 @@ typedef enum gyre_recipe_form {
 GYRE_API gyre_status gyre_recipe_describe(const char *recipe, gyre_recipe_form form, char **text,
                                           gyre_error *err) GYRE_MUST_USE;
 
-// Is `recipe`, as gyre_quantize_params names one, a file's name: not built in, and with a '/' or .yaml or .yml at its end?
+// Is `recipe`, as gyre_quantize_params names one, a file's name: not built in, and with a '/' or .yaml or .yml at its
+// end?
 GYRE_API bool gyre_recipe_is_file(const char *recipe);
 
 typedef struct gyre_recipe_info {
@@ -103,8 +104,8 @@ typedef struct gyre_verify_params {
 } gyre_verify_params;
 
 typedef struct gyre_verify_check {
-    const char *
-        name; // "container", "manifest", "metadata", "tensors", "hashes", "values", "base", "sources", "norms", "weights"
+    const char *name; // "container", "manifest", "metadata", "tensors", "hashes", "values", "base", "sources", "norms",
+                      // "weights"
     bool ok;
     char detail[480]; // what was found; where not ok, the message of the error
 } gyre_verify_check;
@@ -121,8 +122,9 @@ typedef struct gyre_verify_result {
     double worst_error;
 } gyre_verify_result;
 
-// Runs all checks up to the first that fails; `result` tells of those that ran, also after a failure. Nothing is written.
-// GYRE_E_FORMAT where FILE, manifest and base disagree; the message names the first tensor or key and how it differs.
+// Runs all checks up to the first that fails; `result` tells of those that ran, also after a failure. Nothing is
+// written. GYRE_E_FORMAT where FILE, manifest and base disagree; the message names the first tensor or key and how it
+// differs.
 GYRE_API gyre_status gyre_verify(const gyre_verify_params *params, gyre_verify_result *result,
                                  gyre_error *err) GYRE_MUST_USE;
 
@@ -131,8 +133,8 @@ typedef struct gyre_reproduce_params {
     const char *manifest, *base;
     const char *const *calib; // the calibration texts that the manifest names, in any order
     uint32_t n_calib;
-    // Where the file is made again, and stays; an interrupted run is taken up there. NULL: in a folder beside the manifest
-    // that is removed afterwards, whatever happens.
+    // Where the file is made again, and stays; an interrupted run is taken up there. NULL: in a folder beside the
+    // manifest that is removed afterwards, whatever happens.
     const char *work;
     gyre_log log;
     int (*progress)(void *user, double fraction, double eta_seconds, const char *what);
@@ -147,8 +149,8 @@ typedef struct gyre_reproduce_result {
     char surroundings[200];
 } gyre_reproduce_result;
 
-// Quantizes `base` once more with the settings of the manifest and compares hash by hash. Another base or calibration text is
-// refused before any work. GYRE_E_FORMAT where bytes differ; the message names the first tensor.
+// Quantizes `base` once more with the settings of the manifest and compares hash by hash. Another base or calibration
+// text is refused before any work. GYRE_E_FORMAT where bytes differ; the message names the first tensor.
 GYRE_API gyre_status gyre_reproduce(const gyre_reproduce_params *params, gyre_reproduce_result *result,
                                     gyre_error *err) GYRE_MUST_USE;
 

@@ -1,5 +1,5 @@
-// The survey that chooses rotation and clips: when there is one, that the least surrogate wins, that it repeats, and that its
-// outcome comes back from the journal.
+// The survey that chooses rotation and clips: when there is one, that the least surrogate wins, that it repeats, and
+// that its outcome comes back from the journal.
 #include "quantizer/pass/search.h"
 #include "tests/common/tiny.h"
 #include "tests/common/files.h"

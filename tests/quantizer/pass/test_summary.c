@@ -1,5 +1,5 @@
-// The closing summary's own arithmetic: its host block against the runtime's block, its divergence against the definition,
-// and what a whole run reports.
+// The closing summary's own arithmetic: its host block against the runtime's block, its divergence against the
+// definition, and what a whole run reports.
 #include "runtime/model/arch.h"
 #include "backends/backend.h"
 #include "quantizer/pass/host_block.h"
@@ -157,7 +157,8 @@ static void divergence_is_its_definition(void **state)
     for (int h = 0; h < 3; h++) free(table[h]);
 }
 
-// The device path, the host path and a resumed run report the same figures; wide weights report less error than narrow ones.
+// The device path, the host path and a resumed run report the same figures; wide weights report less error than narrow
+// ones.
 static gyre_quantize_summary summary_of(const char *in, const char *device, uint32_t wbits,
                                         int (*progress)(void *, double, double, const char *), bool resume)
 {

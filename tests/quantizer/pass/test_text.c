@@ -47,7 +47,8 @@ static void read_into(const char *const *paths, uint32_t n, uint32_t windows, ui
     assert_int_equal(out->n_sources, n ? n : 1);
 }
 
-// Windows first.. of `out` are `windows` pieces of the text's n tokens: from its start to its end, evenly, without overlap.
+// Windows first.. of `out` are `windows` pieces of the text's n tokens: from its start to its end, evenly, without
+// overlap.
 static void spread(const struct gyre_calib_text *out, uint32_t first, uint32_t windows, const uint32_t *token,
                    uint64_t n)
 {

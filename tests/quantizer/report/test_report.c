@@ -1,5 +1,5 @@
-// The page of a run: well-formed, escaped, complete in itself, the same bytes each time; sections come and go with what is
-// known. With a folder as argument it leaves the page there for looking at.
+// The page of a run: well-formed, escaped, complete in itself, the same bytes each time; sections come and go with what
+// is known. With a folder as argument it leaves the page there for looking at.
 #include "quantizer/report/chart.h"
 #include "quantizer/report/report.h"
 #include "runtime/util/base.h"

@@ -13,7 +13,8 @@ struct problem {
 };
 
 double test_normal(struct gyre_rng *rng);
-// [n, n] second moments of correlated inputs of uneven size (`correlation` 0: the identity), and weights of spread 0.05.
+// [n, n] second moments of correlated inputs of uneven size (`correlation` 0: the identity), and weights of spread
+// 0.05.
 void problem_make(struct problem *p, uint64_t rows, uint64_t cols, uint32_t group, double correlation, bool act_order,
                   uint64_t seed);
 void problem_free(struct problem *p);

@@ -185,8 +185,8 @@ static void damping_escalates_and_gives_up(void **state)
 
 // ---- GPTQ ---------------------------------------------------------------------------------------------------
 
-// Column `k` (of the factor's order) of every row as it is when it comes: with the residuals of the columns done given, the
-// rest of the row moves to where (V - T) H (V - T)' is least, w_R = t_R - H_RR^-1 H_RD d_D. Columns from k on into
+// Column `k` (of the factor's order) of every row as it is when it comes: with the residuals of the columns done given,
+// the rest of the row moves to where (V - T) H (V - T)' is least, w_R = t_R - H_RR^-1 H_RD d_D. Columns from k on into
 // moved [cols - k][rows].
 static void move_rest(const struct problem *p, uint64_t k, const double *d, double *moved)
 {
@@ -208,8 +208,8 @@ static void move_rest(const struct problem *p, uint64_t k, const double *d, doub
     free(a);
 }
 
-// Codes (and, in the natural order with groups, scales) of the stage's result are those of the definition. Returns how many
-// scales differ from those of the target.
+// Codes (and, in the natural order with groups, scales) of the stage's result are those of the definition. Returns how
+// many scales differ from those of the target.
 static uint64_t check_definition(const struct problem *p, const struct gyre_stage *stage)
 {
     const uint64_t n = p->cols, groups = n / p->group;
@@ -221,7 +221,8 @@ static uint64_t check_definition(const struct problem *p, const struct gyre_stag
     assert_int_equal(gyre_stage_scales(&p->r, stage->clip, diagonal, scale, NULL), GYRE_OK);
     for (uint64_t k = 0; k < n; k++) {
         const uint64_t i = p->factor.order[k];
-        // Columns are checked each for itself, from the codes before it; of long rows one in five and all that are special.
+        // Columns are checked each for itself, from the codes before it; of long rows one in five and all that are
+        // special.
         const bool checked = n < 100 || k % 5 == 0 || k % 64 < 2 || k + 1 == n || i % p->group == 0;
         for (uint64_t row = 0; row < p->rows; row++)
             d[row * n + i] = problem_scale(p, row, i) * p->codes.code[row * n + i] - p->r.target[row * n + i];

@@ -1,5 +1,5 @@
-// Diagonals leave the function of a model unchanged, in fp64, whatever they are; what is measured is the closed form; and
-// the manifest's text gives them back.
+// Diagonals leave the function of a model unchanged, in fp64, whatever they are; what is measured is the closed form;
+// and the manifest's text gives them back.
 #include "quantizer/transform/diagonals.h"
 #include "runtime/util/rng.h"
 #include "tests/quantizer/transform/tiny_forward.h"

@@ -1,4 +1,5 @@
-// Every rotation site leaves the function of the model unchanged, alone and together, in fp64; and the known mistakes do not.
+// Every rotation site leaves the function of the model unchanged, alone and together, in fp64; and the known mistakes
+// do not.
 #include "tests/quantizer/transform/tiny_forward.h"
 
 #include <setjmp.h>
@@ -56,7 +57,8 @@ static double distance(const struct tiny *model, bool fold, unsigned which, stru
 
 static const unsigned all = GYRE_ROTATE_R1 | GYRE_ROTATE_R2 | GYRE_ROTATE_R4;
 
-// Widths: 40 = 20*2, heads wider than the model (6*8), ffn 76; power of two with equal heads; 188 = 47 segments of 4, 44 of Paley.
+// Widths: 40 = 20*2, heads wider than the model (6*8), ffn 76; power of two with equal heads; 188 = 47 segments of 4,
+// 44 of Paley.
 static const struct {
     uint32_t width, heads, kv_heads, head_dim, ffn;
 } shapes[] = {{40, 6, 2, 8, 76}, {32, 4, 4, 8, 64}, {44, 3, 1, 24, 188}};

@@ -1,5 +1,5 @@
-// See tiny_forward.h. Plain loops; nothing is shared with the code under test but the Hadamard transform, which has its own
-// tests against its definition.
+// See tiny_forward.h. Plain loops; nothing is shared with the code under test but the Hadamard transform, which has its
+// own tests against its definition.
 #include "tests/quantizer/transform/tiny_forward.h"
 
 #include <math.h>

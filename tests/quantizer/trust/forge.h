@@ -1,4 +1,5 @@
-// Changes files and manifests as somebody would who wants to pass, or fails to copy: for the tests of verify and reproduce.
+// Changes files and manifests as somebody would who wants to pass, or fails to copy: for the tests of verify and
+// reproduce.
 #pragma once
 
 #include <gyre/gyre_quantize.h>
@@ -6,7 +7,8 @@
 
 void forge_make(const gyre_quantize_params *params); // quantizes; fails the test if that fails
 
-// XORs one byte of a tensor: byte `at` of its data (from its end where negative). `hash` also corrects its row of the manifest.
+// XORs one byte of a tensor: byte `at` of its data (from its end where negative). `hash` also corrects its row of the
+// manifest.
 void forge_tensor(const char *file, const char *tensor, long at, unsigned char flip, bool hash);
 // XORs one byte of the file; writes front_sha256 of what then lies before the first tensor where `hash`.
 void forge_byte(const char *file, long at, unsigned char flip, bool hash);

@@ -1,5 +1,5 @@
-// Reproducing: the same settings give the same bytes, what differs is named, what cannot be the same run is refused before any
-// work, and no folder stays behind.
+// Reproducing: the same settings give the same bytes, what differs is named, what cannot be the same run is refused
+// before any work, and no folder stays behind.
 #include "runtime/util/sha256.h"
 #include "tests/quantizer/trust/forge.h"
 #include "tests/common/files.h"

@@ -1,5 +1,5 @@
-// Verifying: rotations can be undone, honest files pass in every form, and every lie is named: a flipped bit anywhere, tensors
-// and keys that are missing or wrong, another base, and forgeries whose manifest was corrected to fit.
+// Verifying: rotations can be undone, honest files pass in every form, and every lie is named: a flipped bit anywhere,
+// tensors and keys that are missing or wrong, another base, and forgeries whose manifest was corrected to fit.
 #include "quantizer/transform/rotate.h"
 #include "tests/common/tiny.h"
 #include "tests/quantizer/trust/forge.h"
