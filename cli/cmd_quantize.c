@@ -78,7 +78,7 @@ static int check_recipe(const char *name)
 static int run(int argc, char **argv)
 {
     gyre_quantize_params p = {.progress = on_progress, .log = cli_log(false)};
-    uint32_t wgroup = UINT32_MAX;
+    uint32_t wgroup = 32;
     struct cli_list calib = {0};
     const struct cli_option options[] = {
         {"-o", "OUT", "the file to write (required)", CLI_TEXT, &p.output, 0, 0, NULL},
@@ -107,7 +107,7 @@ static int run(int argc, char **argv)
         return cli_usage("missing option (-o OUT): gyre quantize needs a file to write; see gyre quantize --help");
     const int bad = p.recipe ? check_recipe(p.recipe) : -1;
     if (bad >= 0) return bad;
-    p.wgroup = wgroup == UINT32_MAX ? -1 : (int32_t)wgroup;
+    p.wgroup = wgroup ? (int32_t)wgroup : GYRE_WGROUP_ROW;
     p.calib = calib.item;
     p.n_calib = calib.n;
     gyre_error err = {0};

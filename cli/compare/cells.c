@@ -253,7 +253,7 @@ static gyre_status need_weights(struct compare *c, const struct compare_recipe *
                                     .output = path,
                                     .recipe = r->arg,
                                     .wbits = s->wbits,
-                                    .wgroup = (int32_t)s->wgroup,
+                                    .wgroup = s->wgroup ? (int32_t)s->wgroup : GYRE_WGROUP_ROW,
                                     .act = s->act,
                                     .kv = s->kv,
                                     .profile = c->profile,

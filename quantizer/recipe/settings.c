@@ -166,7 +166,9 @@ gyre_status gyre_settings_resolve(const gyre_quantize_params *p, const struct gy
 {
     const char *name = p->recipe ? p->recipe : "quarot-rtn", *profile = p->profile ? p->profile : "full";
     *out = (struct gyre_settings){.wbits = p->wbits ? p->wbits : 4,
-                                  .wgroup = p->wgroup < 0 ? 32 : (uint32_t)p->wgroup,
+                                  .wgroup = p->wgroup == GYRE_WGROUP_ROW ? 0
+                                            : p->wgroup                  ? (uint32_t)p->wgroup
+                                                                         : 32,
                                   .act = p->act ? p->act : 8,
                                   .kv = p->kv ? p->kv : 8,
                                   .full = !strcmp(profile, "full"),

@@ -199,7 +199,7 @@ static gyre_status quantize_again(struct reproduction *r, gyre_error *err)
                                     .output = r->output,
                                     .recipe = m->recipe_text ? r->recipe : m->recipe,
                                     .wbits = m->wbits,
-                                    .wgroup = (int32_t)m->wgroup,
+                                    .wgroup = m->wgroup ? (int32_t)m->wgroup : GYRE_WGROUP_ROW,
                                     .act = m->act,
                                     .kv = m->kv,
                                     .profile = m->profile,

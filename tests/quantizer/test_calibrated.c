@@ -66,7 +66,7 @@ static gyre_quantize_params params(void)
     return (gyre_quantize_params){.source = in,
                                   .output = out,
                                   .recipe = recipe,
-                                  .wgroup = 0,
+                                  .wgroup = GYRE_WGROUP_ROW,
                                   .act = 4,
                                   .kv = 4,
                                   .seed = 5,

@@ -19,7 +19,7 @@ static void figures_are_those_of_the_oracle(void **state)
     gyre_quantize_summary s;
     gyre_error err = {0};
     const gyre_quantize_params p = {
-        .source = model, .output = files_path("demo.gguf"), .recipe = "quarot-rtn", .wgroup = 0};
+        .source = model, .output = files_path("demo.gguf"), .recipe = "quarot-rtn", .wgroup = GYRE_WGROUP_ROW};
     if (gyre_quantize(&p, &s, &err) != GYRE_OK) fail_msg("%s", err.message);
     assert_int_equal(s.layers, 30);
     assert_true(s.output_bytes < s.source_bytes && fabs(s.bits_per_weight - 4.023) < 0.001);

@@ -72,7 +72,7 @@ static gyre_status run(const char *recipe, const char *folder, int stop, bool re
     const gyre_quantize_params p = {.source = in,
                                     .output = files_path("out.gguf"),
                                     .recipe = recipe,
-                                    .wgroup = -1,
+                                    .wgroup = 0,
                                     .act = 4,
                                     .seed = 40,
                                     .force = !resume,
@@ -269,7 +269,7 @@ static void devices_see_the_same(void **state)
         const gyre_quantize_params p = {.source = in,
                                         .output = files_path("out.gguf"),
                                         .recipe = device ? "quarot-rtn" : "rtn",
-                                        .wgroup = -1,
+                                        .wgroup = 0,
                                         .device = device ? "cpu" : NULL,
                                         .force = true,
                                         .report_dir = files_path(device ? "device" : "host")};

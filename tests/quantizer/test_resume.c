@@ -39,8 +39,12 @@ static int on_progress(void *user, double fraction, double eta, const char *what
 
 static gyre_quantize_params params(void)
 {
-    return (gyre_quantize_params){
-        .source = in, .output = out, .recipe = "quarot-rtn", .wgroup = 0, .seed = 5, .progress = on_progress};
+    return (gyre_quantize_params){.source = in,
+                                  .output = out,
+                                  .recipe = "quarot-rtn",
+                                  .wgroup = GYRE_WGROUP_ROW,
+                                  .seed = 5,
+                                  .progress = on_progress};
 }
 
 static gyre_status run(gyre_quantize_params p, int stop_at, gyre_error *err)
@@ -326,7 +330,7 @@ static void bad_models_and_settings_are_named(void **state)
     assert_non_null(strstr(err.message, "use group 0 (per channel) or 32"));
     p.wgroup = 48;
     assert_int_equal(run(p, 0, &err), GYRE_E_INVALID);
-    p.wgroup = 0;
+    p.wgroup = GYRE_WGROUP_ROW;
     p.recipe = "magic";
     assert_int_equal(run(p, 0, &err), GYRE_E_INVALID);
     p = params();

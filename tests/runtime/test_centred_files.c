@@ -100,7 +100,7 @@ static int setup(void **state)
                                     .output = plain,
                                     .recipe = "quarot-rtn",
                                     .wbits = 32,
-                                    .wgroup = -1,
+                                    .wgroup = 0,
                                     .profile = "full",
                                     .seed = 3,
                                     .device = "cpu",

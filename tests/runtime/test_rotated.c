@@ -62,7 +62,7 @@ static void quantize(const char *model, const char *out, const char *recipe, con
                                     .output = out,
                                     .recipe = recipe,
                                     .wbits = 32,
-                                    .wgroup = -1,
+                                    .wgroup = 0,
                                     .profile = profile,
                                     .seed = 3,
                                     .device = "cpu",

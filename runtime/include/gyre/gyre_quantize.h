@@ -12,12 +12,14 @@ extern "C" {
 
 // ---- quantize ---------------------------------------------------------------------------------------
 
+enum { GYRE_WGROUP_ROW = -1 }; // one scale for each output channel
+
 typedef struct gyre_quantize_params {
     size_t size;                 // sizeof(gyre_quantize_params); see gyre_base.h
     const char *source, *output; // paths
     const char *recipe;          // a built-in name or a YAML file (docs/recipes.md); NULL: quarot-rtn
     uint32_t wbits;              // 4, 8, 16, 32 (16 and 32: the rotated float model, for checks); 0: 4
-    int32_t wgroup;              // 0 per channel, 32, 64, 128; -1: default 32
+    int32_t wgroup;              // weights that share a scale: 32, 64, 128; GYRE_WGROUP_ROW: a whole row; 0: 32
     uint32_t act, kv;            // 16, 8, 4; 0: default 8. What the file is optimized for and defaults to at run time.
     const char *profile;         // "portable" or "full"; NULL: full
     const char *const *calib;    // [n_calib] texts for the recipes that calibrate; none: the bundled mixture

@@ -47,7 +47,7 @@ static gyre_status choose(struct request q, struct gyre_choice *out)
         abort();
     const gyre_quantize_params params = {.recipe = path,
                                          .wbits = q.wbits ? q.wbits : 4,
-                                         .wgroup = -1,
+                                         .wgroup = 0,
                                          .act = q.act,
                                          .kv = q.kv,
                                          .seed = q.seed,

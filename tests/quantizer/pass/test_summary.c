@@ -167,7 +167,7 @@ static gyre_quantize_summary summary_of(const char *in, const char *device, uint
     const gyre_quantize_params p = {.source = in,
                                     .output = files_path("out.gguf"),
                                     .recipe = "quarot-rtn",
-                                    .wgroup = -1,
+                                    .wgroup = 0,
                                     .wbits = wbits,
                                     .device = device,
                                     .force = !resume,
@@ -238,7 +238,7 @@ static void absent_devices_and_texts_are_refused_first(void **state)
     assert_int_equal(tiny_write_gguf(in, &options), 0);
     gyre_quantize_summary s;
     gyre_error err = {0};
-    gyre_quantize_params p = {.source = in, .output = files_path("never.gguf"), .wgroup = -1, .device = "vulkan:77"};
+    gyre_quantize_params p = {.source = in, .output = files_path("never.gguf"), .wgroup = 0, .device = "vulkan:77"};
     uint64_t n;
     assert_int_equal(gyre_quantize(&p, &s, &err), GYRE_E_NO_DEVICE);
     p.device = NULL;

@@ -541,7 +541,7 @@ static void exceptions_change_widths(void **state)
     p.wbits = 16;                                       // the float model is for checks: nothing is rounded
     assert_int_equal(resolve("{tensors: '*', wbits: 8}", p, &s, &err), GYRE_OK);
     assert_width(&s, "blk.0.ffn_down.weight", 16, 0);
-    p = (gyre_quantize_params){.wgroup = 0, .wbits = 8, .recipe = "rtn"};
+    p = (gyre_quantize_params){.wgroup = GYRE_WGROUP_ROW, .wbits = 8, .recipe = "rtn"};
     assert_int_equal(gyre_settings_resolve(&p, &hp, &s, &err), GYRE_OK);
     assert_width(&s, "blk.0.ffn_up.weight", 8, 0);
     p.recipe = NULL;
@@ -578,7 +578,7 @@ static void exceptions_are_held_against_the_model(void **state)
     for (size_t i = 0; i < GYRE_COUNT(run); i++) {
         static struct gyre_settings s;
         gyre_error err;
-        const gyre_quantize_params p = {.wgroup = run[i].wgroup};
+        const gyre_quantize_params p = {.wgroup = run[i].wgroup ? run[i].wgroup : GYRE_WGROUP_ROW};
         const gyre_status st = resolve(run[i].exceptions, p, &s, &err);
         if (st != run[i].status || !strstr(err.message, run[i].where) || !strstr(err.message, run[i].word))
             fail_msg("%s: %d, %s", run[i].exceptions, (int)st, err.message);

@@ -29,7 +29,7 @@ static int setup(void **state)
     const struct tiny_options plain = tiny_plain();
     assert_int_equal(tiny_write_gguf(in, &plain), 0);
     forge_make(&(gyre_quantize_params){
-        .source = in, .output = out, .wgroup = 0, .seed = 1234567890123456789u, .act = 4, .kv = 16});
+        .source = in, .output = out, .wgroup = GYRE_WGROUP_ROW, .seed = 1234567890123456789u, .act = 4, .kv = 16});
     whole = forge_manifest(manifest);
     return 0;
 }

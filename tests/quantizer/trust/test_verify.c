@@ -204,7 +204,7 @@ static void honest_files_pass(void **state)
         p.recipe = run[i].recipe;
         p.profile = run[i].profile;
         p.wbits = run[i].wbits;
-        p.wgroup = run[i].wgroup;
+        p.wgroup = run[i].wgroup ? run[i].wgroup : GYRE_WGROUP_ROW;
         make(p, run[i].untied);
         gyre_verify_result r = passes(NULL);
         assert_true(r.n_checks == 6 && r.linears == 0 && r.tensors > 28);
@@ -548,7 +548,7 @@ static void impossible_values_are_found(void **state)
     make(p, false);
     forge_tensor(out, "blk.1.attn_v.weight", 1, 0x80, true);
     fails(NULL, "tensor blk.1.attn_v.weight: scale 0 of row 0 is negative", out);
-    p.wgroup = 0;
+    p.wgroup = GYRE_WGROUP_ROW;
     make(p, false);
     passes(NULL);
     forge_tensor(out, "blk.1.attn_v.weight", 3 * 18, 1, true); // the second block of the second row
