@@ -28,9 +28,11 @@ static const struct gyre_recipe_builtin *built_in(const char *name)
     return NULL;
 }
 
+static bool named(const char *name, const char *end) { return strlen(name) > strlen(end) && gyre_ends(name, end); }
+
 bool gyre_recipe_is_file(const char *name)
 {
-    return !built_in(name) && (strchr(name, '/') || gyre_ends(name, ".yaml") || gyre_ends(name, ".yml"));
+    return !built_in(name) && (strchr(name, '/') || named(name, ".yaml") || named(name, ".yml"));
 }
 
 static gyre_status unknown(const char *name, gyre_error *err)
