@@ -62,6 +62,7 @@ static void on_log(void *user, gyre_log_level level, const char *line)
 {
     (void)user;
     (void)level;
+    if (strstr(line, "cannot use tokenizer")) return; // true of the tiny model, and not what these tests are about
     snprintf(log_text, sizeof log_text, "%s", line);
 }
 
