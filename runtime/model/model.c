@@ -126,7 +126,7 @@ static gyre_status load_product(const struct loader *l, uint32_t layer, gyre_pro
     char name[GYRE_ROLE_NAME];
     for (int r = 0; r < GYRE_LINEARS; r++) {
         const gyre_role role = (gyre_role)r;
-        if (gyre_roles[role].product != product || !gyre_role_present(l->hp, role, layer)) continue;
+        if (gyre_roles[r].product != product || !gyre_role_present(l->hp, role, layer)) continue;
         GYRE_TRY(part(l, role, layer, &parts[n]));
         gyre_role_shape(role, l->hp, &rows[n], &cols);
         bias[n] = NULL;
@@ -140,14 +140,17 @@ static gyre_status load_product(const struct loader *l, uint32_t layer, gyre_pro
     return biased ? vectors(l, bias, rows, n, "bias", &out->bias[product]) : GYRE_OK;
 }
 
-// The same part of the tensors of two roles, one behind the other.
-static gyre_status load_pair(const struct loader *l, uint32_t layer, gyre_role a, gyre_role b, const char *part_name,
-                             uint64_t n, struct gyre_binding *out)
+// One part of the tensors of several roles, one behind the other: norms of heads, centres of what is cached.
+static gyre_status load_together(const struct loader *l, uint32_t layer, const gyre_role *role, uint32_t n,
+                                 const char *part_name, uint64_t each, struct gyre_binding *out)
 {
-    const struct gyre_tensor *t[2];
-    GYRE_TRY(find(l, a, layer, part_name, &t[0]));
-    GYRE_TRY(find(l, b, layer, part_name, &t[1]));
-    return vectors(l, t, (const uint64_t[]){n, n}, 2, gyre_roles[a].gguf, out);
+    const struct gyre_tensor *t[GYRE_LINEARS];
+    uint64_t sizes[GYRE_LINEARS];
+    for (uint32_t i = 0; i < n; i++) {
+        GYRE_TRY(find(l, role[i], layer, part_name, &t[i]));
+        sizes[i] = each;
+    }
+    return vectors(l, t, sizes, n, part_name, out);
 }
 
 static gyre_status load_layer(const struct loader *l, uint32_t layer, struct gyre_layer_weights *out)
@@ -161,11 +164,15 @@ static gyre_status load_layer(const struct loader *l, uint32_t layer, struct gyr
         GYRE_TRY(find(l, norm, layer, "weight", &t));
         GYRE_TRY(vectors(l, &t, &(uint64_t){hp->width}, 1, t->name, &out->norm[norm]));
     }
-    if (gyre_role_present(hp, GYRE_ROLE_q_norm, layer))
-        GYRE_TRY(load_pair(l, layer, GYRE_ROLE_q_norm, GYRE_ROLE_k_norm, "weight", hp->head_dim, &out->head_gains));
-    if (!hp->kv_centre) return GYRE_OK;
+    const gyre_role head_norms[] = {GYRE_ROLE_q_norm, GYRE_ROLE_k_norm};
+    if (gyre_role_present(hp, head_norms[0], layer))
+        GYRE_TRY(load_together(l, layer, head_norms, 2, "weight", hp->head_dim, &out->head_gains));
+    gyre_role cached[GYRE_LINEARS];
+    uint32_t n = 0;
+    for (int r = 0; r < GYRE_LINEARS && hp->kv_centre; r++)
+        if (gyre_role_is_cached((gyre_role)r)) cached[n++] = (gyre_role)r;
     const uint64_t kv = (uint64_t)hp->kv_heads * hp->head_dim;
-    return load_pair(l, layer, GYRE_ROLE_k, GYRE_ROLE_v, "centre", kv, &out->kv_centre);
+    return n ? load_together(l, layer, cached, n, "centre", kv, &out->kv_centre) : GYRE_OK;
 }
 
 static gyre_status load_shared(const struct loader *l, struct gyre_model *m)
