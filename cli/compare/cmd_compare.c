@@ -175,6 +175,8 @@ static int compare(struct compare *c, const struct options *o)
     snprintf(work, sizeof work, "%.4080s.work", o->prefix);
     c->work = o->work ? o->work : work;
     GYRE_GO(check_apart(c, o, &err));
+    GYRE_GO(gyre_check_dirs(c->work, &err));
+    if (o->work) GYRE_GO(gyre_check_place(o->prefix, &err)); // else the work folder's parents are made
     GYRE_GO(cli_texts_read(&o->texts, &c->texts, &err));
     GYRE_GO(compare_begin(c, &err));
     c->total = 1 + c->n_recipes * c->n_settings;

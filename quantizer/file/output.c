@@ -58,6 +58,7 @@ gyre_status gyre_output_check(const gyre_quantize_params *params, gyre_error *er
     const char *path = params->output;
     if (!path || !*path) return gyre_fail(err, GYRE_E_INVALID, "no output file: give its name");
     GYRE_TRY(check_apart(params, err));
+    if (params->report_dir) GYRE_TRY(gyre_check_dirs(params->report_dir, err)); // it is written after the work
     char *journal = gyre_joined(path, ".journal", ""), *folder = gyre_joined(path, "", "");
     if (!journal || !folder) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "cannot write (%s): out of memory", path));
     char *slash = strrchr(folder, '/');

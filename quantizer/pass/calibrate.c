@@ -128,7 +128,7 @@ gyre_status gyre_calibration_open(const gyre_quantize_params *params, const stru
                           "cannot calibrate: %u texts for the recipe's %u windows; give fewer texts", params->n_calib,
                           recipe->calibration.windows));
     c->has_exact = c->samples = gyre_recipe_has_diagonals(recipe);
-    for (uint32_t s = 0; s < recipe->n_stages; s++) c->corrects |= recipe->stage[s].kind == GYRE_STAGE_CORRECT;
+    c->corrects = gyre_recipe_corrects(recipe);
     c->has_exact |= c->corrects;
     GYRE_GO(gyre_calib_text_read(plan->source, params->calib, params->n_calib, recipe->calibration.windows,
                                  recipe->calibration.tokens, &c->text, err));

@@ -104,4 +104,11 @@ double gyre_recipe_damp(const struct gyre_recipe *recipe)
     return damp > 0 ? damp : 0.01;
 }
 
+bool gyre_recipe_corrects(const struct gyre_recipe *recipe)
+{
+    bool found = false;
+    for (uint32_t s = 0; s < recipe->n_stages; s++) found |= recipe->stage[s].kind == GYRE_STAGE_CORRECT;
+    return found;
+}
+
 bool gyre_recipe_calibrates(const struct gyre_recipe *r) { return r->calibration.windows > 0; }

@@ -83,6 +83,9 @@ char *gyre_recipe_json(const struct gyre_recipe *recipe);
 // The damping that a linear starts with: the largest that a stage asks for; 0.01 where none does.
 double gyre_recipe_damp(const struct gyre_recipe *recipe);
 
+// A stage moves the target on purpose: what comes out need not be near the weights that went in.
+bool gyre_recipe_corrects(const struct gyre_recipe *recipe);
+
 // Statistics of the inputs are needed: the run reads a calibration text.
 bool gyre_recipe_calibrates(const struct gyre_recipe *recipe);
 

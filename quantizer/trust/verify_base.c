@@ -3,6 +3,7 @@
 //
 // Everything merged is orthogonal except the norm gains, so errors are compared with the gains folded in: there they
 // are what they were when the file was made.
+#include "quantizer/recipe/recipe.h"
 #include "quantizer/round/rtn.h"
 #include "quantizer/transform/diagonals.h"
 #include "quantizer/trust/verify_impl.h"
@@ -501,6 +502,23 @@ static gyre_status block_size(const struct gyre_verifier *v, uint32_t layer, dou
     return GYRE_OK;
 }
 
+// A recipe that is known by its name alone, and is not built in, does not correct as far as anybody knows.
+static gyre_status find_correction(const struct gyre_verifier *v, bool *out, gyre_error *err)
+{
+    const struct gyre_manifest *m = &v->manifest;
+    gyre_error why = {0};
+    struct gyre_recipe *recipe = malloc(sizeof *recipe);
+    *out = false;
+    if (!recipe) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for a recipe");
+    gyre_status st = m->recipe_text
+                         ? gyre_recipe_parse(m->recipe_text, strlen(m->recipe_text), "recipe_text", recipe, &why)
+                         : gyre_recipe_find(m->recipe, recipe, &why);
+    if (st == GYRE_OK) *out = gyre_recipe_corrects(recipe);
+    free(recipe);
+    if (st == GYRE_OK || !m->recipe_text) return GYRE_OK;
+    return gyre_verify_differs(v, err, "the manifest's recipe is none: %s", why.message);
+}
+
 gyre_status gyre_verify_weights(struct gyre_verifier *v, gyre_error *err)
 {
     gyre_verify_result *result = v->result;
@@ -514,7 +532,8 @@ gyre_status gyre_verify_weights(struct gyre_verifier *v, gyre_error *err)
         gyre_role_shape((gyre_role)s, &v->hp, &rows, &cols);
         v->total += rows * cols * v->hp.n_layers;
     }
-    const bool corrected = v->manifest.recipe_text && strstr(v->manifest.recipe_text, "- correct");
+    bool corrected = false;
+    GYRE_TRY(find_correction(v, &corrected, err));
     GYRE_TRY(check_tables(v, err));
     for (uint32_t l = 0; l < v->hp.n_layers; l++)
         for (int s = 0; s < GYRE_LINEARS; s++) {

@@ -113,7 +113,7 @@ static gyre_status read_gyre_keys(const gyre_source *source, struct gyre_hparams
     GYRE_TRY(gyre_hparam_u32(source, "gyre.kv_bits", true, 4, 16, &hp->kv_bits, err));
     const uint32_t bits[] = {hp->act_bits, hp->kv_bits};
     for (int i = 0; i < 2; i++)
-        if (bits[i] != 4 && bits[i] != 8 && bits[i] != 16)
+        if (!gyre_is_width(bits[i]))
             return gyre_fail(err, GYRE_E_UNSUPPORTED,
                              "cannot use model (%s): gyre.%s_bits is %u; gyre supports 4, 8 and 16", path,
                              i ? "kv" : "act", bits[i]);

@@ -277,6 +277,41 @@ gyre_status gyre_disk_free(const char *path, uint64_t *bytes, gyre_error *err)
     return GYRE_OK;
 }
 
+static gyre_status usable(const char *directory, const char *what, const char *path, gyre_error *err)
+{
+    struct stat info;
+    if (stat(directory, &info)) return fail_io(err, what, path);
+    errno = ENOTDIR;
+    if (!S_ISDIR(info.st_mode) || access(directory, W_OK | X_OK)) return fail_io(err, what, path);
+    return GYRE_OK;
+}
+
+gyre_status gyre_check_dirs(const char *path, gyre_error *err)
+{
+    char at[PATH_MAX];
+    if ((size_t)snprintf(at, sizeof at, "%s", path) >= sizeof at) {
+        errno = ENAMETOOLONG;
+        return fail_io(err, "create directory", path);
+    }
+    for (char *slash; access(at, F_OK) && (errno == ENOENT || errno == ENOTDIR);) { // up to what is there
+        slash = strrchr(at, '/');
+        if (!slash) strcpy(at, ".");
+        else slash[slash == at] = 0;
+    }
+    return usable(at, "create directory", path, err);
+}
+
+gyre_status gyre_check_place(const char *path, gyre_error *err)
+{
+    char at[PATH_MAX];
+    const char *slash = strrchr(path, '/');
+    if ((size_t)snprintf(at, sizeof at, "%.*s", slash ? (int)(slash - path + 1) : 1, slash ? path : ".") >= sizeof at) {
+        errno = ENAMETOOLONG;
+        return fail_io(err, "write file", path);
+    }
+    return usable(at, "write file", path, err);
+}
+
 gyre_status gyre_make_dirs(const char *path, gyre_error *err)
 {
     char at[PATH_MAX];

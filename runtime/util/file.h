@@ -58,5 +58,10 @@ gyre_status gyre_files_apart(const char *output, const char *const *endings, siz
 // Bytes that an unprivileged process may still write where `path` lies; `path` itself need not exist yet.
 gyre_status gyre_disk_free(const char *path, uint64_t *bytes, gyre_error *err) GYRE_MUST_USE;
 
+// Could gyre_make_dirs make the directory, and files be written in it? Asked before long work; changes nothing.
+gyre_status gyre_check_dirs(const char *path, gyre_error *err) GYRE_MUST_USE;
+// The same of the directory where a file `path` would lie, which must exist.
+gyre_status gyre_check_place(const char *path, gyre_error *err) GYRE_MUST_USE;
+
 // Creates a directory and its missing parents; one that exists is fine.
 gyre_status gyre_make_dirs(const char *path, gyre_error *err) GYRE_MUST_USE;

@@ -154,6 +154,21 @@ class Writes(Case):
             self.assertEqual(self.ended(("run", self.model, "-p", "x", "--device", "vulkan:77"), full)[0], 3)
 
 
+class Before(Case):
+    """What cannot be written is told before the work, not after it."""
+
+    def test_places(self):
+        out, w = self.at("o.gguf"), self.at("w")
+        os.mkdir(w)
+        self.fails(1, "quantize", self.model, "-o", out, "--recipe", "rtn", "--report", self.text, "--device", "cpu", word="text.txt")
+        self.fails(1, "quantize", self.model, "-o", out, "--recipe", "rtn", "--report", self.text + "/pages", "--device", "cpu", word="text.txt/pages")
+        base = ("compare", self.model, "--recipes", "rtn", "--text", self.text, "--ctx", 32, "--windows", 2, "--device", "cpu")
+        self.fails(1, *base, "--work", w, "-o", self.at("no/table"), word="no/table")
+        self.fails(1, *base, "--work", self.text, "-o", self.at("table"), word="text.txt")
+        self.assertEqual(os.listdir(w), [])
+        self.assertFalse([x for x in os.listdir(self.dir) if x.startswith(("o.gguf", "table", "no"))])
+
+
 class Names(Case):
     def test_names_that_are_no_utf8(self):
         folder = os.fsencode(self.dir)

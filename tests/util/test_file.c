@@ -205,6 +205,28 @@ static void free_space(void **state)
     ok(gyre_disk_free("/not/yet/there.gguf", &there, &err), &err);
 }
 
+// What could be made is told before it is made; nothing is changed.
+static void places_are_checked(void **state)
+{
+    (void)state;
+    gyre_error err = {0};
+    ok(gyre_file_write("file", "x", 1, &err), &err);
+    ok(gyre_make_dirs("dir", &err), &err);
+    static const char *const good[] = {"dir", "dir/", "new", "dir/new", "new/and/deeper", "./dir/./new"},
+                             *const bad[] = {"file", "file/new", "file/and/deeper"};
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) ok(gyre_check_dirs(good[i], &err), &err);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        refused(gyre_check_dirs(bad[i], &err), GYRE_E_IO, &err, bad[i]);
+    ok(gyre_check_place("new", &err), &err);
+    ok(gyre_check_place("dir/new", &err), &err);
+    ok(gyre_check_dirs("/", &err), &err);
+    refused(gyre_check_place("new/file", &err), GYRE_E_IO, &err, "new/file");
+    refused(gyre_check_place("file/new", &err), GYRE_E_IO, &err, "file/new");
+    assert_int_equal(access("new", F_OK), -1);
+    unlink("file");
+    rmdir("dir");
+}
+
 static bool apart(const char *output, const char *input)
 {
     gyre_error err = {0};
@@ -256,6 +278,7 @@ int main(void)
         cmocka_unit_test(makes_folders),
         cmocka_unit_test(free_space),
         cmocka_unit_test(outputs_are_no_inputs),
+        cmocka_unit_test(places_are_checked),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     if (chdir("..") || rmdir(folder)) return 1;
