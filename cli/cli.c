@@ -4,12 +4,14 @@
 
 #include "runtime/util/file.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static volatile sig_atomic_t interrupted;
@@ -118,12 +120,66 @@ static void write_log(void *user, gyre_log_level level, const char *text)
 
 gyre_log cli_log(bool quiet) { return (gyre_log){write_log, NULL, quiet ? GYRE_LOG_WARN : GYRE_LOG_INFO}; }
 
+// A pipe's bytes up to its end.
+static gyre_status read_stream(int fd, const char *name, char **text, size_t *bytes, gyre_error *err)
+{
+    enum { MOST = 1 << 30 };
+    size_t n = 0, cap = 0;
+    char *data = NULL, *grown = NULL;
+    for (ssize_t got = 1; got > 0;) {
+        if (n + 1 >= cap) {
+            cap = 2 * cap + 65536;
+            grown = n < MOST ? realloc(data, cap) : NULL;
+            if (!grown) break;
+            data = grown;
+        }
+        got = read(fd, data + n, cap - n - 1);
+        if (got > 0) n += (size_t)got;
+        const bool again = got < 0 && errno == EINTR && !cli_interrupted();
+        if (again) got = 1;
+        else if (got < 0) break;
+        if (got == 0) {
+            data[n] = 0;
+            *text = data;
+            *bytes = n;
+            return GYRE_OK;
+        }
+    }
+    const int why = errno;
+    free(data);
+    if (cli_interrupted()) return gyre_fail(err, GYRE_E_CANCELLED, "interrupted while reading (%s)", name);
+    if (n >= MOST) return gyre_fail(err, GYRE_E_FORMAT, "cannot read (%s): it has more than %d bytes", name, MOST);
+    if (!grown) return gyre_fail(err, GYRE_E_NOMEM, "cannot read (%s): out of memory", name);
+    return gyre_fail(err, GYRE_E_IO, "cannot read (%s): %s", name, strerror(why));
+}
+
 gyre_status cli_read(const char *path, char **text, size_t *bytes, gyre_error *err)
 {
+    struct stat info;
     uint64_t size = 0;
+    *text = NULL;
+    if (!stat(path, &info) && (S_ISFIFO(info.st_mode) || S_ISSOCK(info.st_mode))) {
+        const int fd = open(path, O_RDONLY | O_CLOEXEC);
+        if (fd < 0) return gyre_fail(err, GYRE_E_IO, "cannot open file (%s): %s", path, strerror(errno));
+        const gyre_status st = read_stream(fd, path, text, bytes, err);
+        close(fd);
+        return st;
+    }
     const gyre_status st = gyre_file_read(path, (uint64_t)1 << 32, text, &size, err);
     *bytes = size;
     return st;
+}
+
+bool cli_stdin_waits(void)
+{
+    struct stat info;
+    return !fstat(0, &info) && (S_ISFIFO(info.st_mode) || S_ISREG(info.st_mode) || S_ISSOCK(info.st_mode));
+}
+
+gyre_status cli_read_stdin(char **text, size_t *bytes, gyre_error *err)
+{
+    *text = NULL;
+    return read_stream(0, "standard input", text, bytes, err);
 }
 
 uint32_t cli_prompt_flags(const struct cli_tokens *tokens)

@@ -37,8 +37,11 @@ void cli_progress_end(void);
 // Log callback that prints INFO and worse to stderr, without the "gyre: " that marks an error.
 gyre_log cli_log(bool quiet);
 
-// A whole file, NUL-terminated, malloc'd.
+// A whole file, or a pipe up to its end, NUL-terminated, malloc'd.
 gyre_status cli_read(const char *path, char **text, size_t *bytes, gyre_error *err);
+// A text that was given on standard input: a pipe or a file, not a terminal. The same for its bytes.
+bool cli_stdin_waits(void);
+gyre_status cli_read_stdin(char **text, size_t *bytes, gyre_error *err);
 
 // How a model's tokenizer is used, where the model's own settings are to be overridden.
 struct cli_tokens {

@@ -6,7 +6,7 @@
 #include <string.h>
 
 struct run {
-    const char *model, *prompt;
+    const char *model, *prompt; // prompt NULL: on standard input
     gyre_generate_params params;
     struct cli_list stop;
     struct cli_engine engine;
@@ -108,13 +108,16 @@ static int run_model(struct run *r)
     gyre_engine *engine = NULL;
     gyre_session *session = NULL;
     uint32_t *prompt = NULL;
+    char *given = NULL;
+    size_t bytes = 0;
     size_t n = 0;
     struct made m = {.run = r, .tokens = malloc(r->params.max_tokens * sizeof *m.tokens)};
     int status = 1;
     gyre_status st = m.tokens ? GYRE_OK : gyre_fail(&err, GYRE_E_NOMEM, "cannot generate: out of memory");
     if (st != GYRE_OK) goto done;
     GYRE_GO(cli_open(r->model, &r->engine, r->json, &engine, &err));
-    GYRE_GO(gyre_tokenize(gyre_engine_tokenizer(engine), r->prompt, strlen(r->prompt),
+    if (!r->prompt) GYRE_GO(cli_read_stdin(&given, &bytes, &err));
+    GYRE_GO(gyre_tokenize(gyre_engine_tokenizer(engine), given ? given : r->prompt, given ? bytes : strlen(r->prompt),
                           cli_prompt_flags(&r->engine.tokens), &prompt, &n, &err));
     if (n == 0) {
         st = gyre_fail(&err, GYRE_E_INVALID,
@@ -128,6 +131,7 @@ done:
     gyre_session_destroy(session);
     gyre_engine_close(engine, NULL);
     gyre_free(prompt);
+    free(given);
     free(m.text);
     free(m.tokens);
     return st == GYRE_OK ? status : cli_fail(&err);
@@ -138,7 +142,7 @@ static int run(int argc, char **argv)
     struct run r = {.params = {.size = sizeof r.params, .max_tokens = 128, .sampling = {.top_p = 1.0f}}};
     gyre_generate_params *const p = &r.params;
     const struct cli_option options[] = {
-        {"-p", "TEXT", "the prompt (required)", CLI_TEXT, &r.prompt, 0, 0, NULL},
+        {"-p", "TEXT", "the prompt; without it, what comes on standard input", CLI_TEXT, &r.prompt, 0, 0, NULL},
         {"-n", "N", "tokens to generate at most (128)", CLI_U32, &p->max_tokens, 1, 1000000, NULL},
         {"--temp", "T", "temperature; 0 takes the most likely token (0)", CLI_F32, &p->sampling.temperature, 0, 100,
          NULL},
@@ -166,7 +170,8 @@ static int run(int argc, char **argv)
     if (stop >= 0) return stop;
     if (r.engine.tokens.bos && r.engine.tokens.no_bos)
         return cli_usage("options that exclude each other: --bos and --no-bos; give one of them");
-    if (!r.prompt) return cli_usage("missing option (-p TEXT): gyre run needs a prompt; see gyre run --help");
+    if (!r.prompt && !cli_stdin_waits())
+        return cli_usage("missing option (-p TEXT): gyre run needs a prompt, there or piped in; see gyre run --help");
     for (uint32_t i = 0; i < r.stop.n; i++)
         if (!*r.stop.item[i]) return cli_usage("impossible value (--stop): a text that ends something is not empty");
     p->stop = r.stop.item;

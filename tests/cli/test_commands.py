@@ -96,6 +96,24 @@ class Options(Case):
         self.assertIn("GB/s", err)
         self.assertEqual(self.json(*base, "-n", 50, "--ctx", 16)["stop"], "the context's end")
 
+    def test_texts_from_pipes(self):
+        """Prompts longer than a command line, and texts that are no files."""
+        base = (GYRE, "run", self.model, "-n", "3", "--device", "cpu", "--json")
+        want = self.json("run", self.model, "-p", "the cat", "-n", 3, "--device", "cpu")
+        piped = lambda data, args=base: subprocess.run(args, input=data, capture_output=True, timeout=300)
+        p = piped(b"the cat")
+        self.assertEqual((p.returncode, json.loads(p.stdout)["tokens"]), (0, want["tokens"]), p.stderr)
+        with open(self.put("prompt.txt", b"the cat"), "rb") as f:
+            p = subprocess.run(base, stdin=f, capture_output=True, timeout=300)
+        self.assertEqual(json.loads(p.stdout)["tokens"], want["tokens"])
+        p = piped(b"the cat " * 40000)  # 320,000 bytes: too long for this model, not for the way
+        self.assertEqual((p.returncode, b"context" in p.stderr), (1, True), p.stderr)
+        p = piped(b"")
+        self.assertEqual((p.returncode, b"empty prompt" in p.stderr), (1, True), p.stderr)
+        ids = self.done("tokenize", self.model, "-p", "the cat")[0]
+        p = piped(b"the cat", (GYRE, "tokenize", self.model, "--text", "/dev/stdin"))
+        self.assertEqual((p.returncode, p.stdout.decode()), (0, ids), p.stderr)
+
     def test_run_bits(self):
         q = self.quantized("bits.gguf", "--act", 16, "--kv", 16)
         base = ("run", q, "-p", "the cat", "--device", "cpu", "-n", 2)
