@@ -1,8 +1,8 @@
 // Is the model whole? Presence, shape and type of every tensor, and no NaN or infinity in floats and block scales.
 // A tensor that has no place in the architecture (a bias, an expert) is refused: ignoring it would compute another
 // model.
+#include "runtime/model/hparams_impl.h"
 #include "runtime/model/roles.h"
-#include "runtime/source/source_impl.h"
 
 #include "runtime/util/base.h"
 
@@ -169,7 +169,7 @@ gyre_status gyre_model_check(const gyre_source *source, const struct gyre_hparam
     if (hp->has_rope_freqs) GYRE_GO(check_vector(&c, GYRE_ROLE_rope_freqs, 0, "weight", hp->head_dim / 2));
     for (uint32_t i = 0; i < hp->n_layers; i++) GYRE_GO(check_block(&c, i));
     for (uint64_t i = 0; i < source->n_tensors; i++) {
-        if (c.known[i] || !strncmp(source->tensors[i].name, "gyre.", 5)) continue;
+        if (c.known[i] || gyre_rotations_read_tensor(hp, source->tensors[i].name)) continue;
         st =
             gyre_fail(err, GYRE_E_UNSUPPORTED,
                       "cannot use model (%s): tensor %s has no place in a %s model of %u layers", source->path,

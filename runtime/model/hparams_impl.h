@@ -21,3 +21,5 @@ gyre_status gyre_hparams_cap_window(const gyre_source *source, struct gyre_hpara
 gyre_status gyre_rope_read(const gyre_source *source, struct gyre_hparams *hp, gyre_error *err) GYRE_MUST_USE;
 
 gyre_status gyre_rotations_read(const gyre_source *source, struct gyre_hparams *hp, gyre_error *err) GYRE_MUST_USE;
+// Whether gyre_rotations_read took the tensor `name`: of its base matrices or gains.
+bool gyre_rotations_read_tensor(const struct gyre_hparams *hp, const char *name);

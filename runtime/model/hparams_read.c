@@ -103,12 +103,57 @@ static gyre_status read_shapes(const gyre_source *source, struct gyre_hparams *h
     return refuse_unless(source, hp, "expert_count", 0, "mixtures of experts", err);
 }
 
+// The keys that gyre writes, and the gyre.version from which on they mean something.
+static const struct {
+    const char *key;
+    uint32_t version;
+} gyre_keys[] = {
+    {"gyre.version", 1},       {"gyre.recipe", 1},     {"gyre.profile", 1},      {"gyre.seed", 1},
+    {"gyre.rotation_seed", 1}, {"gyre.wbits", 1},      {"gyre.wgroup", 1},       {"gyre.act_bits", 1},
+    {"gyre.kv_bits", 1},       {"gyre.act_clip", 1},   {"gyre.kv_clip", 1},      {"gyre.rope_interleaved", 1},
+    {"gyre.kv_centre", 1},     {"gyre.r3", 1},         {"gyre.r4", 1},           {"gyre.head_rotation", 1},
+    {"gyre.r3.factors", 1},    {"gyre.r4.factors", 1}, {"gyre.head.factors", 1},
+};
+
+// A key that its version does not know would change the model for a reader that does: ignoring it gives another one.
+static gyre_status read_version(const gyre_source *source, const struct gyre_hparams *hp, gyre_error *err)
+{
+    const char *path = gyre_source_path(source);
+    uint64_t version = 0;
+    bool found;
+    GYRE_TRY(gyre_source_u64(source, "gyre.version", &version, &found, err));
+    if (!found && !hp->full) return GYRE_OK;
+    if (!found) return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): gyre.version is missing", path);
+    if (version < 1 || version > GYRE_FILE_VERSION)
+        return gyre_fail(err, GYRE_E_UNSUPPORTED,
+                         "cannot use model (%s): gyre.version is %llu, this gyre knows 1 to %d; use a newer gyre", path,
+                         (unsigned long long)version, GYRE_FILE_VERSION);
+    if (hp->full && version < hp->family->version)
+        return gyre_fail(err, GYRE_E_FORMAT,
+                         "cannot use model (%s): gyre.version is %llu, which knows no %s; it is %u there", path,
+                         (unsigned long long)version, hp->arch, hp->family->version);
+    for (uint64_t i = 0; i < gyre_source_meta_count(source); i++) {
+        const char *key = gyre_source_meta_at(source, i).key;
+        size_t k = 0;
+        if (strncmp(key, "gyre.", 5)) continue;
+        while (k < GYRE_COUNT(gyre_keys) && (strcmp(gyre_keys[k].key, key) || gyre_keys[k].version > version)) k++;
+        if (k == GYRE_COUNT(gyre_keys))
+            return gyre_fail(
+                err, GYRE_E_UNSUPPORTED,
+                "cannot use model (%s): gyre.version %llu knows no key %s; the file is damaged, or a newer "
+                "gyre wrote it",
+                path, (unsigned long long)version, gyre_show(key, strlen(key)).text);
+    }
+    return GYRE_OK;
+}
+
 // What gyre's own files add, in both profiles.
 static gyre_status read_gyre_keys(const gyre_source *source, struct gyre_hparams *hp, gyre_error *err)
 {
     double act_clip = 1, kv_clip = 1;
     const char *path = gyre_source_path(source);
     hp->act_bits = hp->kv_bits = 16;
+    GYRE_TRY(read_version(source, hp, err));
     GYRE_TRY(gyre_hparam_u32(source, "gyre.act_bits", true, 4, 16, &hp->act_bits, err));
     GYRE_TRY(gyre_hparam_u32(source, "gyre.kv_bits", true, 4, 16, &hp->kv_bits, err));
     const uint32_t bits[] = {hp->act_bits, hp->kv_bits};
@@ -131,12 +176,6 @@ static gyre_status read_gyre_keys(const gyre_source *source, struct gyre_hparams
         return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): groups of %u do not divide its widths %u and %u",
                          path, g, hp->width, hp->ffn);
     if (!hp->full) return GYRE_OK;
-    uint32_t version;
-    GYRE_TRY(gyre_hparam_u32(source, "gyre.version", false, 1, GYRE_FILE_VERSION, &version, err));
-    if (version < hp->family->version)
-        return gyre_fail(err, GYRE_E_FORMAT,
-                         "cannot use model (%s): gyre.version is %u, which knows no %s; it is %u there", path, version,
-                         hp->arch, hp->family->version);
     bool found;
     GYRE_TRY(gyre_source_bool(source, "gyre.rope_interleaved", &hp->rope_interleaved, &found, err));
     if (!found) return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): gyre.rope_interleaved is missing", path);

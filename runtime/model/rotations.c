@@ -122,6 +122,19 @@ gyre_status gyre_rotations_read(const gyre_source *source, struct gyre_hparams *
     return read_gain(source, hp, err);
 }
 
+bool gyre_rotations_read_tensor(const struct gyre_hparams *hp, const char *name)
+{
+    static const char *const which[] = {"r3", "r4", "head"};
+    const struct gyre_hadamard *const all[] = {&hp->rot.r3_had, &hp->rot.r4, &hp->rot.head};
+    for (int i = 0; i < 3; i++)
+        for (uint32_t j = 0; j < 3; j++) {
+            char base[48];
+            snprintf(base, sizeof base, "gyre.%s.base.%u", which[i], j);
+            if (all[i]->base[j] && !strcmp(base, name)) return true;
+        }
+    return hp->rot.head_gain && !strcmp(name, "gyre.head_gain");
+}
+
 void gyre_hparams_free(struct gyre_hparams *hp)
 {
     struct gyre_hadamard *const all[] = {&hp->rot.r3_had, &hp->rot.r4, &hp->rot.head};

@@ -102,6 +102,27 @@ static gyre_status read_text(struct config *c, const char *field, const char **o
     return GYRE_OK;
 }
 
+// Whose numbers they are, in the words of the checkpoint: its method, format and transforms.
+static gyre_status refuse_quantized(struct config *c, const json_t *quantized)
+{
+    static const char *const fields[] = {"quant_method", "format", "checkpoint_format"};
+    char text[160] = "";
+    size_t at = 0;
+    const char *key;
+    json_t *group;
+    for (size_t i = 0; i < GYRE_COUNT(fields) && at < sizeof text; i++) {
+        const char *value = json_string_value(json_object_get(quantized, fields[i]));
+        if (value) at += (size_t)snprintf(text + at, sizeof text - at, "%s%s", at ? ", " : "", value);
+    }
+    json_object_foreach(json_object_get(json_object_get(quantized, "transform_config"), "config_groups"), key, group)
+    {
+        const char *type = json_string_value(json_object_get(group, "type"));
+        if (at < sizeof text)
+            at += (size_t)snprintf(text + at, sizeof text - at, ", transform %s", type ? type : "without a type");
+    }
+    return refuse(c, "quantization_config", at ? text : "set", "checkpoints of floats");
+}
+
 static gyre_status check_features(struct config *c)
 {
     static const char *const biases[] = {"attention_bias", "mlp_bias"}; // on all linears of a kind
@@ -120,7 +141,7 @@ static gyre_status check_features(struct config *c)
         GYRE_TRY(gyre_hf_bool(c->source, c->json, biases[i], &on, c->err));
         if (on) return refuse(c, biases[i], "true", "false");
     }
-    if (quantized && !json_is_null(quantized)) return refuse(c, "quantization_config", "set", "checkpoints of floats");
+    if (quantized && !json_is_null(quantized)) return refuse_quantized(c, quantized);
     if (partial && !json_is_null(partial) && (!json_is_number(partial) || json_number_value(partial) != 1))
         return refuse(c, "partial_rotary_factor", "not 1", "1");
     return GYRE_OK;

@@ -1,0 +1,275 @@
+// Every architecture through the quantizer, from both containers: rotated and unrounded it is the same model, rounded files are
+// verified against their base and made again byte for byte, biases and norms of heads are what the base makes them.
+#include "quantizer/transform/rotate.h"
+#include "runtime/util/base.h"
+#include "tests/common/files.h"
+#include "tests/common/tiny.h"
+#include "tests/quantizer/trust/forge.h"
+
+#include <gyre/gyre_eval.h>
+#include <gyre/gyre_quantize.h>
+#include <math.h>
+#include <omp.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+static const char *const families[] = {"llama", "mistral", "qwen2", "qwen3"};
+enum { TOKENS = 8, VOCAB = 304 };
+
+static struct tiny_options options_of(size_t family)
+{
+    struct tiny_options o = tiny_family(families[family]);
+    o.seed = 5 + family;
+    o.tied = family % 2 == 1; // of qwen2 and qwen3 one each
+    return o;
+}
+
+// The base model of a family; as a GGUF file or as a folder.
+static const char *base_of(size_t family, bool folder)
+{
+    const struct tiny_options o = options_of(family);
+    const char *path = files_path(folder ? "base-hf" : "base.gguf");
+    assert_int_equal(folder ? tiny_write_hf(path, &o) : tiny_write_gguf(path, &o), 0);
+    return path;
+}
+
+static gyre_quantize_params settings(const char *source, const char *recipe, const char *profile)
+{
+    return (gyre_quantize_params){.source = source,
+                                  .output = files_path("out.gguf"),
+                                  .recipe = recipe,
+                                  .profile = profile,
+                                  .wgroup = 32,
+                                  .seed = 11,
+                                  .force = true};
+}
+
+// ---- the same model ---------------------------------------------------------------------------------------
+
+static void logits(const char *path, uint32_t kv, float out[VOCAB])
+{
+    gyre_engine *engine = NULL;
+    gyre_error err = {0};
+    const gyre_engine_params p = {.device = "cpu", .act = 16, .kv = kv, .context = 32, .max_rows = 16, .cache_dir = ""};
+    uint32_t tokens[TOKENS];
+    if (gyre_engine_open(path, &p, &engine, &err) != GYRE_OK) fail_msg("%s", err.message);
+    for (uint32_t i = 0; i < TOKENS; i++) tokens[i] = 3 + (i * 7919 + 104729) % (VOCAB - 3);
+    if (gyre_logits(engine, tokens, TOKENS, out, &err) != GYRE_OK) fail_msg("%s", err.message);
+    gyre_engine_close(engine, NULL);
+}
+
+static double distance(const float *a, const float *b)
+{
+    double worst = 0, top = 0;
+    for (int i = 0; i < VOCAB; i++) {
+        worst = fmax(worst, fabs((double)a[i] - (double)b[i]));
+        top = fmax(top, fabs((double)a[i]));
+    }
+    return isfinite(worst) ? worst / top : INFINITY;
+}
+
+static void rotated_it_is_the_same_model(void **state)
+{
+    (void)state;
+    static const char *const profiles[] = {"full", "portable"};
+    for (size_t f = 0; f < GYRE_COUNT(families); f++)
+        for (int folder = 0; folder < 2; folder++) {
+            const char *base = base_of(f, folder);
+            float want[VOCAB], got[VOCAB], cached[VOCAB];
+            logits(base, 32, want);
+            for (int p = 0; p < 2; p++) {
+                gyre_quantize_params q = settings(base, "quarot-rtn", profiles[p]);
+                q.wbits = 32;
+                q.wgroup = -1;
+                forge_make(&q);
+                logits(q.output, 32, got);
+                // The cache at 8 bits: R3 where the file has it, on q and k alike, behind their norms.
+                logits(q.output, 8, cached);
+                if (!(distance(want, got) <= 1e-5) || !(distance(want, cached) <= 5e-2))
+                    fail_msg("%s, %s, %s: off by %g, with a cache of 8 bits by %g", families[f], base, profiles[p],
+                             distance(want, got), distance(want, cached));
+                print_message("%s, %s: %.2g, cache of 8 bits %.2g\n", families[f], profiles[p], distance(want, got),
+                              distance(want, cached));
+            }
+        }
+}
+
+// ---- rounded files ----------------------------------------------------------------------------------------
+
+static gyre_status verify(const char *file, const char *base, gyre_verify_result *result, gyre_error *err)
+{
+    return gyre_verify(&(gyre_verify_params){.file = file, .base = base}, result, err);
+}
+
+static const char gptq_text[] = "name: small\n"
+                                "rotate: true\n"
+                                "calibration: {windows: 2, tokens: 16}\n"
+                                "rounding:\n"
+                                "  - gptq: {clip: weights, order: descending}\n";
+
+// A recipe that moves scales between the linears, so that biases and norms of heads move along.
+static const char scaled_text[] = "name: scaled\n"
+                                  "rotate: true\n"
+                                  "diagonals: {norm: 0.5, up_down: 1, qk: 1, value: 1}\n"
+                                  "calibration: {windows: 2, tokens: 16}\n"
+                                  "cache: {centre: true}\n"
+                                  "rounding:\n"
+                                  "  - gptq: {clip: weights, order: descending}\n";
+
+static void rounded_files_verify_and_reproduce(void **state)
+{
+    (void)state;
+    const char *text = files_path("text.txt"), *gptq = files_path("small.yaml"), *scaled = files_path("scaled.yaml");
+    files_write(text, "the cat sat on the mat and looked at the moon; 12 stars. the dog and the cat on the mat of it.");
+    files_write(gptq, gptq_text);
+    files_write(scaled, scaled_text);
+    const char *const recipes[] = {"quarot-rtn", gptq, scaled};
+    for (size_t f = 0; f < GYRE_COUNT(families); f++)
+        for (int r = 0; r < 3; r++) {
+            const bool portable = (f + (size_t)r) % 2; // each with each, without running all
+            const char *base = base_of(f, r == 1);
+            gyre_quantize_params q = settings(base, recipes[r], portable ? "portable" : "full");
+            if (r) q.calib = &text, q.n_calib = 1;
+            gyre_verify_result seen;
+            gyre_reproduce_result again;
+            gyre_error err = {0};
+            forge_make(&q);
+            if (verify(q.output, base, &seen, &err) != GYRE_OK)
+                fail_msg("%s, %s: %s", families[f], recipes[r], err.message);
+            assert_true(seen.rotated && seen.linears == 2 * GYRE_LINEARS);
+            char manifest[512];
+            snprintf(manifest, sizeof manifest, "%s.manifest.json", q.output);
+            const gyre_reproduce_params p = {
+                .manifest = manifest, .base = base, .calib = q.calib, .n_calib = q.n_calib};
+            if (gyre_reproduce(&p, &again, &err) != GYRE_OK || again.differing || again.metadata_differs)
+                fail_msg("%s, %s: %s", families[f], recipes[r], err.message);
+            assert_true(again.tensors == seen.tensors);
+        }
+}
+
+// ---- vectors ----------------------------------------------------------------------------------------------
+
+static void read_vector(const gyre_source *s, const char *name, float *out, uint64_t n)
+{
+    const struct gyre_tensor *t = gyre_source_tensor(s, name);
+    if (!t) fail_msg("no tensor %s", name);
+    assert_int_equal(t->cols, n);
+    gyre_tensor_rows_f32(t, 0, 1, out);
+}
+
+// R2 by its definition: the bias of each value head times the signs of its own, then a Hadamard matrix of the head's size; so
+// heads keep their lengths, and the matrix is found again from a unit vector through the same rotation.
+static void biases_turn_with_their_heads(void **state)
+{
+    (void)state;
+    const char *base = base_of(2, false); // qwen2
+    gyre_quantize_params q = settings(base, "quarot-rtn", "full");
+    forge_make(&q);
+    gyre_source *in, *out;
+    struct gyre_hparams hp;
+    struct gyre_rotator rotator;
+    assert_int_equal(gyre_source_open(base, &in, NULL), GYRE_OK);
+    assert_int_equal(gyre_source_open(q.output, &out, NULL), GYRE_OK);
+    assert_int_equal(gyre_hparams_read(in, &hp, NULL), GYRE_OK);
+    assert_int_equal(
+        gyre_rotator_create(&hp, 11, true, GYRE_ROTATE_R1 | GYRE_ROTATE_R2 | GYRE_ROTATE_R4, &rotator, NULL), GYRE_OK);
+    enum { HD = 16, KV = 2 };
+    for (uint32_t layer = 0; layer < 2; layer++) {
+        float a[64], b[64];
+        double turned[KV * HD] = {0};
+        char name[64];
+        for (int k = 0; k < 2; k++) { // what RoPE turns stays as it is
+            const uint64_t n = k ? KV * HD : 64;
+            snprintf(name, sizeof name, "blk.%u.attn_%c.bias", layer, "qk"[k]);
+            read_vector(in, name, a, n);
+            read_vector(out, name, b, n);
+            assert_memory_equal(a, b, n * sizeof *a);
+        }
+        snprintf(name, sizeof name, "blk.%u.attn_v.bias", layer);
+        read_vector(in, name, a, KV * HD);
+        read_vector(out, name, b, KV * HD);
+        for (int i = 0; i < KV * HD; i++) {
+            double unit[KV * HD] = {0};
+            unit[i] = 1;
+            assert_int_equal(gyre_rotate_bias(&rotator, GYRE_ROLE_v, layer, unit, NULL), GYRE_OK);
+            for (int j = 0; j < KV * HD; j++) {
+                assert_true(fabs(fabs(unit[j]) - (i / HD == j / HD ? 0.25 : 0)) < 1e-12); // 1 / sqrt(HD), in its head
+                turned[j] += unit[j] * (double)a[i];
+            }
+        }
+        for (int i = 0; i < KV * HD; i++) assert_true(fabs(turned[i] - (double)b[i]) < 1e-6);
+    }
+    gyre_rotator_release(&rotator);
+    gyre_hparams_free(&hp);
+    gyre_source_close(in);
+    gyre_source_close(out);
+}
+
+static void norms_of_heads_are_kept(void **state)
+{
+    (void)state;
+    static const char *const profiles[] = {"full", "portable"};
+    const char *base = base_of(3, false); // qwen3
+    for (int p = 0; p < 2; p++) {
+        gyre_quantize_params q = settings(base, "quarot-rtn", profiles[p]);
+        forge_make(&q);
+        gyre_source *in, *out;
+        assert_int_equal(gyre_source_open(base, &in, NULL), GYRE_OK);
+        assert_int_equal(gyre_source_open(q.output, &out, NULL), GYRE_OK);
+        for (uint32_t i = 0; i < 4; i++) {
+            float a[32], b[32];
+            char name[64];
+            snprintf(name, sizeof name, "blk.%u.attn_%c_norm.weight", i / 2, "qk"[i % 2]);
+            read_vector(in, name, a, 32);
+            read_vector(out, name, b, 32);
+            assert_memory_equal(a, b, sizeof a);
+        }
+        gyre_source_close(in);
+        gyre_source_close(out);
+    }
+}
+
+// One changed value, its hash in the manifest corrected: only the base can tell.
+static void vectors_that_lie_are_told(void **state)
+{
+    (void)state;
+    static const struct {
+        size_t family;
+        const char *tensor;
+    } lies[] = {
+        {2, "blk.0.attn_q.bias"},        {2, "blk.1.attn_k.bias"},        {2, "blk.1.attn_v.bias"},
+        {3, "blk.0.attn_q_norm.weight"}, {3, "blk.1.attn_k_norm.weight"},
+    };
+    for (size_t i = 0; i < GYRE_COUNT(lies); i++) {
+        const char *base = base_of(lies[i].family, false);
+        gyre_quantize_params q = settings(base, "quarot-rtn", "full");
+        gyre_verify_result seen;
+        gyre_error err = {0};
+        forge_make(&q);
+        forge_tensor(q.output, lies[i].tensor, 4 * 9 + 2, 0x40, true);
+        assert_int_equal(verify(q.output, NULL, &seen, &err), GYRE_OK);
+        assert_int_equal(verify(q.output, base, &seen, &err), GYRE_E_FORMAT);
+        if (!strstr(err.message, lies[i].tensor)) fail_msg("%s: %s", lies[i].tensor, err.message);
+    }
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    omp_set_num_threads(1); // tiny matrices
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(rotated_it_is_the_same_model), cmocka_unit_test(rounded_files_verify_and_reproduce),
+        cmocka_unit_test(biases_turn_with_their_heads), cmocka_unit_test(norms_of_heads_are_kept),
+        cmocka_unit_test(vectors_that_lie_are_told),
+    };
+    return cmocka_run_group_tests(tests, setup, NULL);
+}
