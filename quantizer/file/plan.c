@@ -46,6 +46,12 @@ static gyre_status plan_rotations(struct gyre_plan *p, gyre_error *err)
     return GYRE_OK;
 }
 
+// A plain file says llama3 scaling by a tensor of divisors.
+static bool writes_divisors(const struct gyre_plan *p)
+{
+    return p->hp.has_rope_freqs || (p->hp.rope_scaling == GYRE_ROPE_LLAMA3 && !p->set.full);
+}
+
 // ---- tensors ----------------------------------------------------------------------------------------------
 
 static void add_matrix(struct gyre_plan *p, const char *name, gyre_dtype type, uint64_t rows, uint64_t cols)
@@ -151,7 +157,7 @@ static void plan_tensors(struct gyre_plan *p)
     if (p->write_head) add_role(p, GYRE_ROLE_head);
     add_role(p, GYRE_ROLE_output_norm);
     if (p->online.head.n) add_vector(p, "gyre.head_gain", hp->width);
-    p->writes_rope_divisors = hp->has_rope_freqs || (hp->rope_scaling == GYRE_ROPE_LLAMA3 && !p->set.full);
+    p->writes_rope_divisors = writes_divisors(p);
     if (p->writes_rope_divisors) add_role(p, GYRE_ROLE_rope_freqs);
     add_bases(p, "r3", &p->online.r3_had);
     add_bases(p, "r4", &p->online.r4);
@@ -174,6 +180,12 @@ gyre_status gyre_plan_begin(const gyre_quantize_params *params, const gyre_sourc
                          gyre_source_path(source));
     GYRE_TRY(gyre_settings_resolve(params, &p->hp, &p->set, err));
     GYRE_TRY(gyre_model_check(source, &p->hp, err));
+    if (!p->set.full && writes_divisors(p) && !p->hp.family->plain_divisors)
+        return gyre_fail(
+            err, GYRE_E_UNSUPPORTED,
+            "cannot quantize (%s): its RoPE scaling is %s, which a portable file says by a tensor that other "
+            "tools read for llama, not for %s; use profile full",
+            gyre_source_path(source), p->hp.has_rope_freqs ? "rope_freqs.weight" : "llama3", p->hp.family->name);
     p->permute_qk = !p->set.full && p->hp.family->paired_rows && !p->hp.rope_interleaved;
     if (p->permute_qk) p->hp.rope_interleaved = true;
     return GYRE_OK;

@@ -11,6 +11,7 @@ struct gyre_arch {
     const char *const *hf;  // model_type of config.json files that are this architecture; ends with NULL
     uint32_t roles, biases; // GYRE_ROLE_BITs of a block: tensors it has, linears with a bias
     bool paired_rows;       // GGUF files hold the rows of q and k so that RoPE turns neighbours (2i, 2i+1)
+    bool plain_divisors;    // other tools read a tensor of RoPE's divisors (rope_freqs) in its plain files
     uint32_t version;       // of gyre's own files (gyre.version) from which on they may hold it
     // Reads and checks what hparams.c does not know; may be NULL. Keys: gyre_hparam_key.
     gyre_status (*read)(const gyre_source *source, struct gyre_hparams *hp, gyre_error *err);

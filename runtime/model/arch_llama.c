@@ -11,6 +11,7 @@ const struct gyre_arch gyre_arch_llama = {
     .hf = hf,
     .roles = GYRE_PRE_NORM_ROLES,
     .paired_rows = true,
+    .plain_divisors = true,
     .version = 1,
     .read = gyre_hparams_cap_window,
     .block = gyre_b_pre_norm_block,

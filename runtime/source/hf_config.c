@@ -48,10 +48,10 @@ static gyre_status put_string(struct config *c, const char *key, const char *tex
     return gyre_source_add_meta(c->source, &meta, (struct gyre_string){key, strlen(key)}, c->err);
 }
 
-// A whole number of config.json; absent or null: nothing is put (hparams.c says what is missing).
-static gyre_status put_count(struct config *c, const char *field, const char *key)
+// A whole number of an object in config.json; absent or null: nothing is put (hparams_read.c says what is missing).
+static gyre_status put_count(struct config *c, const json_t *object, const char *field, const char *key)
 {
-    const json_t *value = json_object_get(c->json, field);
+    const json_t *value = json_object_get(object, field);
     if (!value || json_is_null(value)) return GYRE_OK;
     const double real = json_number_value(value); // some writers put 64.0
     if (!json_is_number(value) || !(real >= 0 && real <= UINT32_MAX) || real != (double)(uint32_t)real)
@@ -202,7 +202,7 @@ static gyre_status put_rope(struct config *c)
     GYRE_TRY(put_real(c, rope, "beta_fast", "rope.scaling.yarn_beta_fast", NULL));
     GYRE_TRY(put_real(c, rope, "beta_slow", "rope.scaling.yarn_beta_slow", NULL));
     GYRE_TRY(put_attention_factor(c, rope, name));
-    return put_real(c, rope, "original_max_position_embeddings", "rope.scaling.original_context_length", NULL);
+    return put_count(c, rope, "original_max_position_embeddings", "rope.scaling.original_context_length");
 }
 
 gyre_status gyre_hf_config(gyre_source *source, const json_t *json, gyre_error *err)
@@ -224,10 +224,10 @@ gyre_status gyre_hf_config(gyre_source *source, const json_t *json, gyre_error *
     struct config at = {source, json, NULL, err}, *const c = &at;
     GYRE_TRY(check_features(c));
     GYRE_TRY(put_string(c, "general.architecture", c->type));
-    for (size_t i = 0; i < GYRE_COUNT(counts); i++) GYRE_TRY(put_count(c, counts[i].field, counts[i].key));
+    for (size_t i = 0; i < GYRE_COUNT(counts); i++) GYRE_TRY(put_count(c, json, counts[i].field, counts[i].key));
     GYRE_TRY(put_real(c, c->json, "rms_norm_eps", "attention.layer_norm_rms_epsilon", NULL));
     bool window = true;
     GYRE_TRY(gyre_hf_bool(source, json, "use_sliding_window", &window, err));
-    if (window) GYRE_TRY(put_count(c, "sliding_window", "attention.sliding_window"));
+    if (window) GYRE_TRY(put_count(c, json, "sliding_window", "attention.sliding_window"));
     return put_rope(c);
 }

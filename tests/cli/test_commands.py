@@ -335,6 +335,24 @@ class Mistakes(Case):
                 self.fails(1, *args, word=word)
         self.assertFalse(os.path.exists(self.at("o.gguf")))
 
+    def test_architectures(self):
+        for family, as_other, word in (("mistral", "qwen2", "q_proj.bias is missing"), ("qwen2", "llama", "q_proj.bias has no place in a llama model"),
+                                       ("qwen3", "mamba2", 'architecture "mamba2"; gyre runs llama, qwen2 and qwen3')):
+            with self.subTest(family=family):
+                file, folder = self.at(f"{family}.gguf"), self.at(f"{family}-hf")
+                subprocess.run([MAKE_MODEL, file, "F32", family], check=True)
+                subprocess.run([MAKE_MODEL, folder, "HF", family], check=True)
+                same = [self.json("run", m, "-p", "the cat", "-n", 6, "--device", "cpu")["tokens"] for m in (file, folder)]
+                self.assertEqual(same[0], same[1])
+                config = os.path.join(folder, "config.json")
+                with open(config) as f:
+                    text = f.read()
+                with open(config, "w") as f:
+                    f.write(text.replace(f'"model_type": "{family}"', f'"model_type": "{as_other}"'))
+                for args in (("run", folder, "-p", "x", "--device", "cpu"), ("quantize", folder, "-o", self.at("never.gguf"))):
+                    self.fails(1, *args, word=word)
+        self.assertFalse(os.path.exists(self.at("never.gguf")))
+
     def test_full_disk(self):
         out = self.at("full.gguf")
         self.fails(1, "quantize", self.model, "-o", out, "--recipe", "rtn", "--device", "cpu", disk=16384)

@@ -386,8 +386,8 @@ static uint32_t put_metadata(struct bytes *b, const struct tiny_options *o)
         {"attention.layer_norm_rms_epsilon", 1e-5f, false},
         {"rope.freq_base", o->rope_base, false},
         {"rope.scaling.factor", 8, o->scaling == GYRE_ROPE_NONE},
-        {"rope.scaling.low_freq_factor", 1, o->scaling == GYRE_ROPE_NONE},
-        {"rope.scaling.high_freq_factor", 4, o->scaling == GYRE_ROPE_NONE},
+        {"rope.scaling.low_freq_factor", 1, o->scaling == GYRE_ROPE_NONE || o->scaling == GYRE_ROPE_YARN},
+        {"rope.scaling.high_freq_factor", 4, o->scaling == GYRE_ROPE_NONE || o->scaling == GYRE_ROPE_YARN},
     };
     char key[96];
     uint32_t n = 3;
@@ -399,7 +399,9 @@ static uint32_t put_metadata(struct bytes *b, const struct tiny_options *o)
     for (size_t i = 0; i < GYRE_COUNT(numbers); i++)
         if (!numbers[i].absent) put_meta_f32(b, keyed(f, numbers[i].key, key), numbers[i].value), n++;
     if (o->scaling != GYRE_ROPE_NONE) {
-        put_meta_string(b, keyed(f, "rope.scaling.type", key), o->scaling == GYRE_ROPE_LINEAR ? "linear" : "llama3");
+        static const char *const types[] = {
+            [GYRE_ROPE_LINEAR] = "linear", [GYRE_ROPE_LLAMA3] = "llama3", [GYRE_ROPE_YARN] = "yarn"};
+        put_meta_string(b, keyed(f, "rope.scaling.type", key), types[o->scaling]);
         n++;
     }
     return n + (o->no_tokenizer ? 0 : put_tokenizer(b, o));
@@ -478,6 +480,8 @@ static int write_config(const char *directory, const struct tiny_options *o)
                o->context, o->tied ? "true" : "false", f->extra, (double)o->rope_base);
     if (o->scaling == GYRE_ROPE_NONE) put_text(&b, "null}\n");
     else if (o->scaling == GYRE_ROPE_LINEAR) put_text(&b, "{\"type\": \"linear\", \"factor\": 8.0}}\n");
+    else if (o->scaling == GYRE_ROPE_YARN)
+        put_text(&b, "{\"rope_type\": \"yarn\", \"factor\": 8.0, \"original_max_position_embeddings\": 64}}\n");
     else
         put_text(&b, "{\"rope_type\": \"llama3\", \"factor\": 8.0, \"low_freq_factor\": 1.0, \"high_freq_factor\": "
                      "4.0, \"original_max_position_embeddings\": 64}}\n");

@@ -19,7 +19,7 @@ struct tiny_options {
     bool no_tokenizer;  // then any `vocab` will do
     const char *nan_in; // GGUF name of a float tensor that gets a NaN
     float rope_base;
-    gyre_rope_scaling scaling; // factor 8, low 1, high 4, original context 64
+    gyre_rope_scaling scaling; // factor 8, original context 64; llama3: low 1, high 4
     bool rope_freqs;           // GGUF: a rope_freqs.weight tensor (1, 1.25, 1.5, ... as divisors)
     uint32_t shards;           // HF: 0 or 1: model.safetensors; else that many files and an index
 };

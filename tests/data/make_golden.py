@@ -1,4 +1,4 @@
-"""Makes the golden logits: tiny random Llama models through `transformers`, and the demo model through any module with
+"""Makes the golden logits: tiny random models of every architecture through `transformers`, and the demo model through any module with
 the interface of an oracle (load, tokenizer, Model); both in PyTorch on the CPU.
 
 Run in this folder: python3 make_golden.py                                   writes golden_tiny.inc
@@ -9,9 +9,12 @@ import sys, textwrap
 import numpy as np, torch
 
 MASK, GOLD = (1 << 64) - 1, 0x9E3779B97F4A7C15
-# layers, kv heads, ffn, tied, rope type, rope base, seed: the rows of the table in tests/runtime/test_golden.c
-VARIANTS = [(2, 2, 96, False, "default", 10000.0, 1), (3, 1, 160, True, "linear", 10000.0, 2), (2, 4, 96, False, "llama3", 50000.0, 3)]
-WIDTH, HEADS, HEAD_DIM, VOCAB, TOKENS = 64, 4, 16, 304, 80
+# family, layers, kv heads, ffn, tied, rope type, rope base, seed: the rows of the table in tests/runtime/test_golden.c
+VARIANTS = [("llama", 2, 2, 96, False, "default", 10000.0, 1), ("llama", 3, 1, 160, True, "linear", 10000.0, 2),
+            ("llama", 2, 4, 96, False, "llama3", 50000.0, 3), ("mistral", 1, 2, 96, True, "default", 10000.0, 4),
+            ("qwen2", 2, 2, 96, False, "default", 10000.0, 5), ("qwen2", 1, 1, 96, True, "default", 1e6, 6),
+            ("qwen3", 2, 2, 96, False, "default", 10000.0, 7), ("qwen3", 1, 1, 96, True, "yarn", 10000.0, 8)]
+WIDTH, HEADS, VOCAB, TOKENS = 64, 4, 304, 80
 PREFIXES = (7, 80)
 
 
@@ -29,7 +32,7 @@ def weights(name, shape, seed):
         h = ((h ^ c) * 0x100000001B3) & MASK
     u = (splitmix(h ^ (seed * GOLD & MASK), int(np.prod(shape))) >> np.uint64(40)).astype(np.float32) * np.float32(2.0 ** -23) - np.float32(1)
     if len(shape) == 1:
-        return u * np.float32(0.5) + np.float32(1)
+        return u * np.float32(0.5) + np.float32(0 if name.endswith(".bias") else 1)
     return (u * np.float32(2 / np.sqrt(np.float64(shape[-1])))).reshape(shape)
 
 
@@ -37,26 +40,36 @@ def tokens(seed):
     return [int(v >> np.uint64(40)) % VOCAB for v in splitmix(1000 + seed, TOKENS)]
 
 
+def config_of(family, layers, kv, ffn, tied, rope, base):
+    import transformers as t
+    config = {"llama": t.LlamaConfig, "mistral": t.MistralConfig, "qwen2": t.Qwen2Config, "qwen3": t.Qwen3Config}[family]
+    parameters = {"rope_type": rope, "rope_theta": base}
+    if rope != "default":
+        parameters["factor"] = 8.0
+    if rope == "llama3":
+        parameters |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    if rope in ("llama3", "yarn"):
+        parameters["original_max_position_embeddings"] = 64
+    more = {} if family == "qwen2" else {"head_dim": 32 if family == "qwen3" else 16}
+    if family == "mistral":
+        more["sliding_window"] = None
+    return config(vocab_size=VOCAB, hidden_size=WIDTH, intermediate_size=ffn, num_hidden_layers=layers, num_attention_heads=HEADS,
+                  num_key_value_heads=kv, max_position_embeddings=512, rms_norm_eps=1e-5, tie_word_embeddings=tied,
+                  rope_parameters=parameters, attn_implementation="eager", bos_token_id=0, eos_token_id=2, pad_token_id=None, **more)
+
+
 def tiny():
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import AutoModelForCausalLM
     out = []
-    for i, (layers, kv, ffn, tied, rope, base, seed) in enumerate(VARIANTS):
-        parameters = {"rope_type": rope, "rope_theta": base}
-        if rope != "default":
-            parameters["factor"] = 8.0
-        if rope == "llama3":
-            parameters |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
-        config = LlamaConfig(vocab_size=VOCAB, hidden_size=WIDTH, intermediate_size=ffn, num_hidden_layers=layers, num_attention_heads=HEADS,
-                             num_key_value_heads=kv, head_dim=HEAD_DIM, max_position_embeddings=512, rms_norm_eps=1e-5,
-                             tie_word_embeddings=tied, rope_parameters=parameters, attn_implementation="eager")
-        model = LlamaForCausalLM(config).eval()
+    for i, (*shape, seed) in enumerate(VARIANTS):
+        model = AutoModelForCausalLM.from_config(config_of(*shape)).float().eval()
         for name, p in model.named_parameters():
             p.data = torch.from_numpy(weights(name, tuple(p.shape), seed))
         model.tie_weights()
         logits = model(torch.tensor([tokens(seed)])).logits[0]
         for n in PREFIXES:
             out.append(numbers(f"tiny_{i}_{n}", logits[n - 1].tolist()))
-    write("golden_tiny.inc", f"transformers' LlamaForCausalLM, f32", out)
+    write("golden_tiny.inc", "transformers, f32", out)
 
 
 TEXT = ("The river turns where the old mill stood, and nobody remembers why. In 1987 the bridge was rebuilt; 12 people came to see it. "

@@ -48,25 +48,28 @@ static void every_type_opens(void **state)
     remove("tiny_type.gguf");
 }
 
-// Role by role: the same numbers, q and k in GGUF's row order.
+// Role by role: the same numbers, q and k in GGUF's row order of the architecture.
 static void same_tensors(const gyre_source *gguf, const gyre_source *hf, const struct gyre_hparams *hp)
 {
     uint64_t seen = 0;
     for (int r = 0; r < GYRE_ROLES; r++)
-        for (uint32_t layer = 0; layer < (r < GYRE_BLOCK_ROLES ? hp->n_layers : 1); layer++) {
-            const struct gyre_tensor *a = gyre_role_tensor(gguf, (gyre_role)r, layer, "weight", NULL),
-                                     *b = gyre_role_tensor(hf, (gyre_role)r, layer, "weight", NULL);
-            assert_int_equal(a != NULL, b != NULL);
-            if (!a) continue;
-            seen++;
-            assert_int_equal(a->bytes, b->bytes);
-            const uint64_t row = a->bytes / a->rows, half = hp->head_dim / 2;
-            for (uint64_t i = 0; i < a->rows; i++) {
-                const uint64_t j = i % hp->head_dim;
-                const uint64_t from = gyre_role_is_turned((gyre_role)r) ? i - j + j / 2 + (j % 2) * half : i;
-                assert_memory_equal((const char *)a->data + i * row, (const char *)b->data + from * row, row);
+        for (uint32_t layer = 0; layer < (r < GYRE_BLOCK_ROLES ? hp->n_layers : 1); layer++)
+            for (int bias = 0; bias < 2; bias++) {
+                const char *part = bias ? "bias" : "weight";
+                const struct gyre_tensor *a = gyre_role_tensor(gguf, (gyre_role)r, layer, part, NULL),
+                                         *b = gyre_role_tensor(hf, (gyre_role)r, layer, part, NULL);
+                assert_int_equal(a != NULL, b != NULL);
+                if (!a) continue;
+                seen++;
+                assert_int_equal(a->bytes, b->bytes);
+                const bool paired = hp->rope_interleaved && gyre_role_is_turned((gyre_role)r);
+                const uint64_t rows = a->dims[0], row = a->bytes / rows, half = hp->head_dim / 2;
+                for (uint64_t i = 0; i < rows; i++) {
+                    const uint64_t j = i % hp->head_dim;
+                    const uint64_t from = paired ? i - j + j / 2 + (j % 2) * half : i;
+                    assert_memory_equal((const char *)a->data + i * row, (const char *)b->data + from * row, row);
+                }
             }
-        }
     assert_int_equal(seen, gyre_source_tensor_count(gguf));
     assert_int_equal(seen, gyre_source_tensor_count(hf));
 }
@@ -74,15 +77,16 @@ static void same_tensors(const gyre_source *gguf, const gyre_source *hf, const s
 static void both_containers_agree(void **state)
 {
     (void)state;
-    for (int variant = 0; variant < 6; variant++) {
-        struct tiny_options o = tiny_defaults();
+    static const char *const families[] = {"llama", "mistral", "qwen2", "qwen3"};
+    for (int variant = 0; variant < 16; variant++) {
+        struct tiny_options o = tiny_family(families[variant % 4]);
         struct gyre_hparams a, b;
         o.seed = 7 + (uint64_t)variant;
         o.layers = 3;
         o.ffn = 160;
         o.type = (gyre_dtype[]){GYRE_DTYPE_F32, GYRE_DTYPE_F16, GYRE_DTYPE_BF16}[variant % 3];
         o.tied = variant % 2;
-        o.scaling = (gyre_rope_scaling)(variant % 3);
+        o.scaling = (gyre_rope_scaling)(variant / 4);
         o.shards = (uint32_t)variant % 4;
         o.rope_base = 50000;
         assert_int_equal(tiny_write_gguf("tiny_both.gguf", &o), 0);
@@ -99,11 +103,12 @@ static void both_containers_agree(void **state)
         assert_int_equal(a.context, b.context);
         assert_int_equal(a.tied, b.tied);
         assert_true(a.norm_eps == b.norm_eps);
-        assert_true(a.rope_interleaved && !b.rope_interleaved);
-        float fa[8], fb[8];
+        assert_true(a.rope_interleaved == (variant % 4 < 2) && !b.rope_interleaved);
+        assert_true(a.rope_scaling == o.scaling && a.rope_mscale == b.rope_mscale);
+        float fa[16], fb[16];
         gyre_rope_freqs(&a, NULL, fa);
         gyre_rope_freqs(&b, NULL, fb);
-        assert_memory_equal(fa, fb, sizeof fa);
+        assert_memory_equal(fa, fb, a.head_dim / 2 * sizeof *fa);
         assert_true(fa[1] < 1 && fa[1] > 0.01f);
         gyre_hparams_free(&a);
         gyre_hparams_free(&b);

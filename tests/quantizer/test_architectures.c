@@ -1,5 +1,6 @@
-// Every architecture through the quantizer, from both containers: rotated and unrounded it is the same model, rounded files are
-// verified against their base and made again byte for byte, biases and norms of heads are what the base makes them.
+// Every architecture through the quantizer, from both containers: rotated and unrounded it is the same model, rounded
+// files are verified against their base and made again byte for byte, biases and norms of heads are what the base makes
+// them.
 #include "quantizer/transform/rotate.h"
 #include "runtime/util/base.h"
 #include "tests/common/files.h"
@@ -161,8 +162,8 @@ static void read_vector(const gyre_source *s, const char *name, float *out, uint
     gyre_tensor_rows_f32(t, 0, 1, out);
 }
 
-// R2 by its definition: the bias of each value head times the signs of its own, then a Hadamard matrix of the head's size; so
-// heads keep their lengths, and the matrix is found again from a unit vector through the same rotation.
+// R2 turns the bias of each value head by a Hadamard matrix with signs: every entry 1 / sqrt(head size), none between
+// heads. The matrix is read off from unit vectors.
 static void biases_turn_with_their_heads(void **state)
 {
     (void)state;

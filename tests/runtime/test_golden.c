@@ -68,22 +68,28 @@ static void tiny_models(void **state)
 {
     (void)state;
     static const struct {
+        const char *family;
         uint32_t layers, kv_heads, ffn;
         bool tied;
         gyre_rope_scaling scaling;
         float base;
         const float *golden[2]; // after 7 and after 80 tokens
     } variants[] = {
-        {2, 2, 96, false, GYRE_ROPE_NONE, 10000, {tiny_0_7, tiny_0_80}},
-        {3, 1, 160, true, GYRE_ROPE_LINEAR, 10000, {tiny_1_7, tiny_1_80}},
-        {2, 4, 96, false, GYRE_ROPE_LLAMA3, 50000, {tiny_2_7, tiny_2_80}},
+        {"llama", 2, 2, 96, false, GYRE_ROPE_NONE, 10000, {tiny_0_7, tiny_0_80}},
+        {"llama", 3, 1, 160, true, GYRE_ROPE_LINEAR, 10000, {tiny_1_7, tiny_1_80}},
+        {"llama", 2, 4, 96, false, GYRE_ROPE_LLAMA3, 50000, {tiny_2_7, tiny_2_80}},
+        {"mistral", 1, 2, 96, true, GYRE_ROPE_NONE, 10000, {tiny_3_7, tiny_3_80}},
+        {"qwen2", 2, 2, 96, false, GYRE_ROPE_NONE, 10000, {tiny_4_7, tiny_4_80}},
+        {"qwen2", 1, 1, 96, true, GYRE_ROPE_NONE, 1000000, {tiny_5_7, tiny_5_80}},
+        {"qwen3", 2, 2, 96, false, GYRE_ROPE_NONE, 10000, {tiny_6_7, tiny_6_80}},
+        {"qwen3", 1, 1, 96, true, GYRE_ROPE_YARN, 10000, {tiny_7_7, tiny_7_80}},
     };
     static const char *const paths[] = {"golden_tiny.gguf", "golden_tiny_hf"};
     char devices[3][32];
     const int n_devices = pick_devices(devices);
     assert_true(n_devices >= 1);
     for (uint32_t v = 0; v < GYRE_COUNT(variants); v++) {
-        struct tiny_options o = tiny_defaults();
+        struct tiny_options o = tiny_family(variants[v].family);
         o.layers = variants[v].layers, o.kv_heads = variants[v].kv_heads, o.ffn = variants[v].ffn;
         o.tied = variants[v].tied, o.scaling = variants[v].scaling, o.rope_base = variants[v].base, o.seed = v + 1;
         assert_int_equal(tiny_write_gguf(paths[0], &o), 0);
@@ -100,7 +106,8 @@ static void tiny_models(void **state)
                     logits_of(engine, tokens, k ? 80 : 7, out);
                     const double off = distance(out, variants[v].golden[k], VOCAB);
                     if (!(off <= 1e-3))
-                        fail_msg("variant %u, %s, %s, %d tokens: off by %g", v, devices[d], paths[p], k ? 80 : 7, off);
+                        fail_msg("variant %u, %s, %s, %s, %d tokens: off by %g", v, variants[v].family, devices[d],
+                                 paths[p], k ? 80 : 7, off);
                 }
                 gyre_engine_close(engine, NULL);
             }

@@ -1,0 +1,247 @@
+// Files that are almost a model of an architecture: a role too few or too many or of another shape, a bias where none
+// is due, keys and versions of another layout. Each ends in the right status and one line that names the thing.
+#include "quantizer/file/gguf_write.h"
+#include "runtime/model/hparams.h"
+#include "runtime/util/base.h"
+#include "tests/common/files.h"
+#include "tests/common/tiny.h"
+
+#include <gyre/gyre_quantize.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+// What is done to a file: a tensor and a key that go, then those that come. Both may have the same name.
+struct change {
+    const char *drop, *add; // add: zeros, F32
+    uint32_t n_dims;        // of `add`
+    uint64_t dims[2];
+    const char *key, *text; // the key gets the text, or (NULL) the number; NULL: no change
+    uint32_t number;
+};
+
+static void write_changed(const char *from, const char *to, const struct change *c)
+{
+    static const char zeros[65536];
+    struct gyre_gguf g = {0};
+    gyre_source *s = NULL;
+    gyre_error err = {0};
+    unsigned char *front;
+    uint64_t front_bytes, file_bytes;
+    if (gyre_source_open(from, &s, &err) != GYRE_OK) fail_msg("%s", err.message);
+    if (c->key && c->text) gyre_gguf_string(&g, c->key, c->text);
+    else if (c->key) gyre_gguf_u32(&g, c->key, c->number);
+    for (uint64_t i = 0; i < gyre_source_meta_count(s); i++) { // a key that is there already is left alone
+        const struct gyre_meta m = gyre_source_meta_at(s, i);
+        gyre_gguf_encoded(&g, m.key, m.type, m.raw, m.raw_bytes);
+    }
+    bool dropped = !c->drop;
+    const void *data[64];
+    for (uint64_t i = 0; i < gyre_source_tensor_count(s); i++) {
+        const struct gyre_tensor *t = gyre_source_tensor_at(s, i);
+        const bool goes = c->drop && !strcmp(c->drop, t->name);
+        dropped |= goes;
+        if (!goes) data[gyre_gguf_add_tensor(&g, t->name, t->type, t->n_dims, t->dims)] = t->data;
+    }
+    if (!dropped) fail_msg("%s: no tensor %s", from, c->drop);
+    if (c->add) data[gyre_gguf_add_tensor(&g, c->add, GYRE_DTYPE_F32, c->n_dims, c->dims)] = zeros;
+    assert_true(g.n_tensors <= GYRE_COUNT(data));
+    if (gyre_gguf_finish(&g, &front, &front_bytes, &file_bytes, &err) != GYRE_OK) fail_msg("%s", err.message);
+    FILE *f = fopen(to, "wb");
+    assert_non_null(f);
+    assert_int_equal(fwrite(front, 1, front_bytes, f), front_bytes);
+    for (uint64_t i = 0; i < g.n_tensors; i++) {
+        const struct gyre_gguf_tensor *t = &g.tensors[i];
+        assert_true(data[i] != zeros || t->bytes <= sizeof zeros);
+        fseek(f, (long)t->offset, SEEK_SET);
+        assert_int_equal(fwrite(data[i], 1, t->bytes, f), t->bytes);
+    }
+    for (uint64_t at = (uint64_t)ftell(f); at < file_bytes; at++) fputc(0, f);
+    fclose(f);
+    gyre_gguf_free(&g);
+    gyre_source_close(s);
+    free(front);
+}
+
+static gyre_status open_all(const char *path, gyre_error *err)
+{
+    gyre_source *s = NULL;
+    struct gyre_hparams hp = {0};
+    gyre_status st = gyre_source_open(path, &s, err);
+    if (st == GYRE_OK) st = gyre_hparams_read(s, &hp, err);
+    if (st == GYRE_OK) st = gyre_model_check(s, &hp, err);
+    gyre_hparams_free(&hp);
+    gyre_source_close(s);
+    return st;
+}
+
+// `from` opens, and changed it does not (`says` NULL: it still does).
+static void expect(const char *from, const struct change *c, gyre_status due, const char *says)
+{
+    gyre_error err = {0};
+    if (open_all(from, &err) != GYRE_OK) fail_msg("%s: %s", from, err.message);
+    write_changed(from, files_path("changed.gguf"), c);
+    const gyre_status st = open_all(files_path("changed.gguf"), &err);
+    if (st != due || (says && (!strstr(err.message, says) || strchr(err.message, '\n'))))
+        fail_msg("%s: status %d (due %d), \"%s\" (due: %s)", says ? says : "good", st, due, err.message,
+                 says ? says : "");
+}
+
+static void roles(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *family;
+        struct change change;
+        gyre_status status;
+        const char *says;
+    } cases[] = {
+        {"qwen2", {.drop = "blk.1.attn_k.bias"}, GYRE_E_FORMAT, "tensor blk.1.attn_k.bias is missing"},
+        {"qwen2",
+         {.drop = "blk.0.attn_q.bias", .add = "blk.0.attn_q.bias", .n_dims = 1, .dims = {32}},
+         GYRE_E_FORMAT,
+         "tensor blk.0.attn_q.bias has shape 1 x 32; 1 x 64 is due"},
+        {"qwen2",
+         {.drop = "blk.0.attn_v.bias", .add = "blk.0.attn_v.bias", .n_dims = 2, .dims = {32, 1}},
+         GYRE_E_FORMAT,
+         "tensor blk.0.attn_v.bias has shape"},
+        {"qwen2",
+         {.add = "blk.0.attn_output.bias", .n_dims = 1, .dims = {64}},
+         GYRE_E_UNSUPPORTED,
+         "tensor blk.0.attn_output.bias has no place in a qwen2 model"},
+        {"qwen2",
+         {.add = "blk.1.attn_q_norm.weight", .n_dims = 1, .dims = {16}},
+         GYRE_E_UNSUPPORTED,
+         "tensor blk.1.attn_q_norm.weight has no place in a qwen2 model"},
+        {"llama",
+         {.add = "blk.1.attn_q.bias", .n_dims = 1, .dims = {64}},
+         GYRE_E_UNSUPPORTED,
+         "tensor blk.1.attn_q.bias has no place in a llama model"},
+        {"llama",
+         {.add = "blk.0.attn_qkv.weight", .n_dims = 2, .dims = {128, 64}},
+         GYRE_E_UNSUPPORTED,
+         "tensor blk.0.attn_qkv.weight has no place"},
+        {"qwen3",
+         {.add = "blk.0.attn_q.bias", .n_dims = 1, .dims = {128}},
+         GYRE_E_UNSUPPORTED,
+         "tensor blk.0.attn_q.bias has no place in a qwen3 model"},
+        {"qwen3", {.drop = "blk.1.attn_q_norm.weight"}, GYRE_E_FORMAT, "tensor blk.1.attn_q_norm.weight is missing"},
+        {"qwen3",
+         {.drop = "blk.0.attn_k_norm.weight", .add = "blk.0.attn_k_norm.weight", .n_dims = 1, .dims = {16}},
+         GYRE_E_FORMAT,
+         "tensor blk.0.attn_k_norm.weight has shape 1 x 16; 1 x 32 is due"},
+        {"qwen3",
+         {.drop = "blk.0.attn_q.weight", .add = "blk.0.attn_q.weight", .n_dims = 2, .dims = {64, 64}},
+         GYRE_E_FORMAT,
+         "tensor blk.0.attn_q.weight has shape 64 x 64; 128 x 64 is due"},
+        {"qwen3", {.key = "qwen3.expert_count", .number = 8}, GYRE_E_UNSUPPORTED, "qwen3.expert_count is 8"},
+        {"llama", {.add = "gyre.note", .n_dims = 1, .dims = {4}}, GYRE_E_UNSUPPORTED, "tensor gyre.note has no place"},
+        {"llama",
+         {.key = "general.architecture", .text = "qwen3moe"},
+         GYRE_E_UNSUPPORTED,
+         "architecture \"qwen3moe\"; gyre runs llama, qwen2 and qwen3"},
+        {"llama", {.key = "gyre.odd", .number = 1}, GYRE_OK, NULL}, // not gyre's own: whose key that is nobody knows
+    };
+    for (size_t i = 0; i < GYRE_COUNT(cases); i++) {
+        const struct tiny_options o = tiny_family(cases[i].family);
+        const char *from = files_path("plain.gguf");
+        assert_int_equal(tiny_write_gguf(from, &o), 0);
+        expect(from, &cases[i].change, cases[i].status, cases[i].says);
+    }
+}
+
+static void layouts(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *family, *profile;
+        struct change change;
+        gyre_status status;
+        const char *says;
+    } cases[] = {
+        {"llama", "full", {.key = "gyre.version", .number = 2}, GYRE_OK, NULL},
+        {"llama", "full", {.key = "gyre.version", .number = 3}, GYRE_E_UNSUPPORTED, "gyre.version is 3"},
+        {"llama", "full", {.key = "gyre.version", .number = 0}, GYRE_E_UNSUPPORTED, "gyre.version is 0"},
+        {"llama", "full", {.key = "gyre.head_mix", .number = 1}, GYRE_E_UNSUPPORTED, "1 knows no key gyre.head_mix"},
+        {"llama", "full", {.key = "general.note", .number = 1}, GYRE_OK, NULL},
+        {"llama", "portable", {.key = "gyre.version", .number = 3}, GYRE_E_UNSUPPORTED, "gyre.version is 3"},
+        {"llama", "portable", {.key = "gyre.head_mix", .number = 1}, GYRE_E_UNSUPPORTED, "no key gyre.head_mix"},
+        {"llama",
+         "full",
+         {.add = "gyre.head_mix", .n_dims = 2, .dims = {64, 64}},
+         GYRE_E_UNSUPPORTED,
+         "tensor gyre.head_mix has no place in a gyre-llama model"},
+        {"llama", "full", {.add = "gyre.r3.base.0", .n_dims = 1, .dims = {4}}, GYRE_E_UNSUPPORTED, "gyre.r3.base.0"},
+        {"qwen3",
+         "full",
+         {.key = "gyre.version", .number = 1},
+         GYRE_E_FORMAT,
+         "gyre.version is 1, which knows no gyre-qwen3; it is 2 there"},
+        {"qwen2",
+         "full",
+         {.key = "gyre.version", .number = 1},
+         GYRE_E_FORMAT,
+         "gyre.version is 1, which knows no gyre-qwen2"},
+        {"qwen3", "full", {.key = "gyre.odd", .number = 1}, GYRE_E_UNSUPPORTED, "gyre.version 2 knows no key gyre.odd"},
+        {"qwen3", "full", {.drop = "blk.1.attn_k_norm.weight"}, GYRE_E_FORMAT, "blk.1.attn_k_norm.weight is missing"},
+        {"qwen2", "full", {.drop = "blk.0.attn_v.bias"}, GYRE_E_FORMAT, "blk.0.attn_v.bias is missing"},
+        {"qwen2",
+         "full",
+         {.key = "general.architecture", .text = "gyre-mamba"},
+         GYRE_E_UNSUPPORTED,
+         "architecture \"gyre-mamba\"; gyre runs llama, qwen2 and qwen3, and its own files of them"},
+    };
+    for (size_t i = 0; i < GYRE_COUNT(cases); i++) {
+        const struct tiny_options o = tiny_family(cases[i].family);
+        const char *from = files_path("plain.gguf");
+        gyre_error err = {0};
+        assert_int_equal(tiny_write_gguf(from, &o), 0);
+        const gyre_quantize_params p = {.source = from,
+                                        .output = files_path("made.gguf"),
+                                        .recipe = "quarot-rtn",
+                                        .profile = cases[i].profile,
+                                        .wgroup = 32,
+                                        .force = true};
+        if (gyre_quantize(&p, NULL, &err) != GYRE_OK) fail_msg("%s", err.message);
+        expect(p.output, &cases[i].change, cases[i].status, cases[i].says);
+    }
+}
+
+// What a plain file of an architecture cannot say is not written; gyre's own can say it.
+static void portable_files_without_a_place_for_it(void **state)
+{
+    (void)state;
+    static const char *const families[] = {"qwen2", "qwen3"};
+    for (size_t f = 0; f < GYRE_COUNT(families); f++)
+        for (int divisors = 0; divisors < 2; divisors++) {
+            struct tiny_options o = tiny_family(families[f]);
+            gyre_error err = {0};
+            o.scaling = divisors ? GYRE_ROPE_NONE : GYRE_ROPE_LLAMA3;
+            o.rope_freqs = divisors;
+            assert_int_equal(tiny_write_gguf(files_path("plain.gguf"), &o), 0);
+            gyre_quantize_params p = {.source = files_path("plain.gguf"),
+                                      .output = files_path("made.gguf"),
+                                      .recipe = "quarot-rtn",
+                                      .profile = "portable",
+                                      .wgroup = 32,
+                                      .force = true};
+            assert_int_equal(gyre_quantize(&p, NULL, &err), GYRE_E_UNSUPPORTED);
+            if (!strstr(err.message, divisors ? "rope_freqs.weight" : "llama3") || !strstr(err.message, families[f]))
+                fail_msg("%s", err.message);
+            p.profile = "full";
+            if (gyre_quantize(&p, NULL, &err) != GYRE_OK) fail_msg("%s", err.message);
+        }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(roles),
+        cmocka_unit_test(layouts),
+        cmocka_unit_test(portable_files_without_a_place_for_it),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
