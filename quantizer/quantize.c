@@ -8,6 +8,7 @@
 #include "quantizer/round/products.h"
 #include "quantizer/run_report.h"
 #include "quantizer/pass/summary.h"
+#include "quantizer/pass/walk.h"
 #include "runtime/text/tokenizer.h"
 #include "runtime/util/base.h"
 #include "runtime/util/clock.h"
@@ -28,6 +29,7 @@ struct run {
     struct gyre_plan plan;
     struct gyre_output out;
     struct gyre_layer layer;
+    gyre_device *device;                    // NULL: nothing is run
     gyre_calibration *calibration;          // NULL: the recipe needs none
     gyre_summary *summary;                  // NULL: nothing is measured
     uint64_t started, total, done, resumed; // ns; weights
@@ -263,7 +265,7 @@ static gyre_status make_choice(struct run *r, gyre_error *err)
     r->total = 1; // nothing of what is counted is done yet
     gyre_status st = GYRE_OK;
     if (!params->resume || !gyre_journal_choice(params->output, choice))
-        st = gyre_choose(params, &r->plan, choice, tick, r, err);
+        st = gyre_choose(params, &r->plan, r->device, choice, tick, r, err);
     if (st == GYRE_OK) st = gyre_plan_finish(params, choice, &r->plan, err);
     free(choice);
     return st;
@@ -310,9 +312,11 @@ gyre_status gyre_quantize(const gyre_quantize_params *given, gyre_quantize_summa
         gyre_logf(&params->log, GYRE_LOG_WARN, "quantize: %s: %s", params->source, gyre_source_note(source));
     GYRE_GO(gyre_plan_begin(params, source, &r.plan, err));
     GYRE_GO(check_tokenizer(params, &r.plan, err));
+    if (summary || gyre_recipe_calibrates(&r.plan.set.recipe) || gyre_choose_needed(&r.plan.set))
+        GYRE_GO(gyre_walk_device(params, &r.device, err));
     GYRE_GO(make_choice(&r, err));
-    GYRE_GO(gyre_calibration_open(params, &r.plan, &r.calibration, err));
-    if (summary) GYRE_GO(gyre_summary_open(params, &r.plan, &r.summary, err));
+    GYRE_GO(gyre_calibration_open(params, &r.plan, r.device, &r.calibration, err));
+    if (summary) GYRE_GO(gyre_summary_open(params, &r.plan, r.device, &r.summary, err));
     GYRE_GO(gyre_run_identity(&r.plan, r.calibration, &run, err));
     GYRE_GO(gyre_output_open(params, &r.plan, run, &r.out, err));
     if (r.out.resumed_steps)
@@ -337,6 +341,7 @@ done:
     gyre_layer_free(&r.layer);
     gyre_calibration_close(r.calibration);
     gyre_summary_close(r.summary);
+    gyre_device_close(r.device);
     gyre_output_close(&r.out);
     json_decref(run);
     gyre_plan_release(&r.plan);

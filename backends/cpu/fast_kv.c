@@ -1,5 +1,6 @@
 // RoPE, R3 and the cache on the quick host. Codes and scales of the cache follow the f32 steps of shaders/kv.k.h.
 #include "backends/cpu/fast_parts.h"
+#include "runtime/core/quantize.h"
 #include "shaders/params.h"
 
 #include <math.h>
@@ -30,10 +31,10 @@ GYRE_INLINE void quantize_vector(const float *x, int32_t hd, int32_t bits, float
     const float most = bits == 8 ? 255.0f : 15.0f;
     const uint32_t scale_bits = f16_clamped((hi - lo) * clip / most);
     const float scale = gyre_f32_from_f16((uint16_t)scale_bits), by = scale > 0 ? scale : INFINITY, // codes 0
-        ratio = scale > 0 ? gyre_fast_round((0.0f - lo) * clip / scale) : 0, zero = ratio < most ? ratio : most;
+        ratio = scale > 0 ? gyre_round_even((0.0f - lo) * clip / scale) : 0, zero = ratio < most ? ratio : most;
     memset(words, 0, (size_t)(hd * bits / 8));
     for (int32_t i = 0; i < hd; i++) {
-        const float code = gyre_fast_round(x[i] / by) + zero, low = code > 0 ? code : 0;
+        const float code = gyre_round_even(x[i] / by) + zero, low = code > 0 ? code : 0;
         words[i * bits / 32] |= (uint32_t)(int32_t)(low < most ? low : most) << i * bits % 32;
     }
     *meta = scale_bits | f16_clamped(zero) << 16;

@@ -55,6 +55,3 @@ GYRE_INLINE float gyre_fast_exp(float x)
         5.0000001201e-1f;
     return (poly * r * r + r + 1) * gyre_f32_from_bits((uint32_t)((int32_t)n + 127) << 23);
 }
-
-// As rintf, for values well below 2^22.
-GYRE_INLINE float gyre_fast_round(float x) { return (x + 0x1.8p23f) - 0x1.8p23f; }

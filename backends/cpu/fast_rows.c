@@ -1,6 +1,7 @@
 // The ops that work on whole rows on the quick host: rms_norm, quantize, hadamard, act_mul and their fusions. Rows go
 // through in panels; a transform sees a panel with its rows interleaved.
 #include "backends/cpu/fast_parts.h"
+#include "runtime/core/quantize.h"
 #include "shaders/params.h"
 
 #include <math.h>
@@ -109,39 +110,14 @@ struct target {
     float clip;
 };
 
-// The f32 steps of shaders/quantize.k.h; NaN counts as nothing and becomes the least code, as there.
+// As the shaders; NaN becomes the least code, as there.
 GYRE_CLONES static void quantize_row(const float *x, int64_t n, int32_t bits, float clip, int8_t *codes,
                                      uint32_t meta[2])
 {
-    float lows[16] = {0}, highs[16] = {0}, lo = 0, hi = 0;
-    int64_t i = 0;
-    for (; i + 16 <= n; i += 16)
-        for (int l = 0; l < 16; l++) {
-            lows[l] = x[i + l] < lows[l] ? x[i + l] : lows[l];
-            highs[l] = x[i + l] > highs[l] ? x[i + l] : highs[l];
-        }
-    for (int l = 0; l < 16; l++) {
-        lo = lows[l] < lo ? lows[l] : lo;
-        hi = highs[l] > hi ? highs[l] : hi;
-    }
-    for (; i < n; i++) {
-        lo = x[i] < lo ? x[i] : lo;
-        hi = x[i] > hi ? x[i] : hi;
-    }
-    float scale = (bits == 8 ? (-lo > hi ? -lo : hi) : hi - lo) * clip;
-    scale *= bits == 8 ? 1.0f / 127 : 1.0f / 15;
-    if (!(scale > 0)) scale = 0;
-    const float inverse = scale > 0 ? 1.0f / scale : 0, ratio = gyre_fast_round(-lo * clip * inverse),
-                zero = bits == 8    ? 0
-                       : ratio < 15 ? ratio
-                                    : 15,
-                least = bits == 8 ? -128 : 0, most = bits == 8 ? 127 : 15;
-    for (i = 0; i < n; i++) {
-        const float code = gyre_fast_round(x[i] * inverse) + zero, low = code > least ? code : least;
-        codes[i] = (int8_t)(int32_t)(low < most ? low : most);
-    }
-    meta[0] = gyre_f32_bits(scale);
-    meta[1] = (uint32_t)(int32_t)zero;
+    const struct gyre_row_quantizer q = gyre_row_quantizer(x, (uint64_t)n, (uint32_t)bits, clip);
+    for (int64_t i = 0; i < n; i++) codes[i] = (int8_t)(int32_t)gyre_row_code(&q, x[i]);
+    meta[0] = gyre_f32_bits(q.scale);
+    meta[1] = (uint32_t)(int32_t)q.zero;
 }
 
 static void put(const struct target *t, int64_t r, const float *row)

@@ -10,10 +10,9 @@
 
 typedef struct gyre_calibration gyre_calibration;
 
-// Reads and tokenizes the texts and opens the device that was named, else a GPU, else the host. *out is NULL where the
-// recipe needs no calibration. GYRE_E_FORMAT where a text is not UTF-8, empty or shorter than one window (the file is
-// named).
-gyre_status gyre_calibration_open(const gyre_quantize_params *params, const struct gyre_plan *plan,
+// Reads and tokenizes the texts. Blocks run on `device`, which must outlive the calibration. *out is NULL where the
+// recipe needs none. GYRE_E_FORMAT where a text is not UTF-8, empty or shorter than one window (the file is named).
+gyre_status gyre_calibration_open(const gyre_quantize_params *params, const struct gyre_plan *plan, gyre_device *device,
                                   gyre_calibration **out, gyre_error *err) GYRE_MUST_USE;
 void gyre_calibration_close(gyre_calibration *c);
 
@@ -48,7 +47,7 @@ gyre_status gyre_calibration_end_block(gyre_calibration *c, const struct gyre_ca
 // reference, NULL when out of memory.
 json_t *gyre_calibration_identity(const gyre_calibration *c);
 
-// Where it runs: a device's id, or "host".
+// Where it runs: the device's id.
 const char *gyre_calibration_device(const gyre_calibration *c);
 
 // The residual streams between two blocks, for the journal. Restoring fails (false) where they are of another size.

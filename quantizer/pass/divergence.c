@@ -7,7 +7,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-enum { PIECE = 2048, MAX_HEADS = 3 };
+enum { PIECE = 2048, TOKENS = 32, MAX_HEADS = 3 };
 
 // Of one token.
 struct sums {
@@ -35,11 +35,32 @@ static void add_piece(struct sums *s, const float *const *logits, uint32_t n, ui
     }
 }
 
+// Rows of the tables against some tokens.
+struct piece {
+    const struct gyre_summary_head *heads;
+    uint32_t n, from, tokens, width;
+    uint64_t rows;
+};
+
+// table [n][PIECE][width]; logits [n][tokens][PIECE] is scratch. One thread's work.
+static void add_tokens(const struct piece *p, const float *table, float *logits, struct sums *sums)
+{
+    for (uint32_t h = 0; h < p->n; h++)
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)p->tokens, (int)p->rows, (int)p->width, 1,
+                    p->heads[h].z + (uint64_t)p->from * p->width, (int)p->width, table + (uint64_t)h * PIECE * p->width,
+                    (int)p->width, 0, logits + (uint64_t)h * p->tokens * PIECE, PIECE);
+    for (uint32_t t = 0; t < p->tokens; t++) {
+        const float *of[MAX_HEADS];
+        for (uint32_t h = 0; h < p->n; h++) of[h] = logits + ((uint64_t)h * p->tokens + t) * PIECE;
+        add_piece(&sums[p->from + t], of, p->n, p->rows);
+    }
+}
+
 gyre_status gyre_summary_divergence(const struct gyre_summary_head *heads, uint32_t n, uint32_t tokens, uint32_t width,
                                     uint32_t vocab, double *kl, gyre_error *err)
 {
     gyre_status st = GYRE_OK;
-    float *table = malloc((uint64_t)PIECE * width * sizeof *table),
+    float *table = malloc((uint64_t)n * PIECE * width * sizeof *table),
           *logits = malloc((uint64_t)n * tokens * PIECE * sizeof *logits);
     struct sums *sums = calloc(tokens, sizeof *sums);
     if (!table || !logits || !sums) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for the summary's logits"));
@@ -47,16 +68,11 @@ gyre_status gyre_summary_divergence(const struct gyre_summary_head *heads, uint3
         for (uint32_t h = 0; h < n; h++) sums[t].max[h] = -INFINITY;
     for (uint64_t first = 0; first < vocab; first += PIECE) {
         const uint64_t rows = GYRE_MIN((uint64_t)PIECE, vocab - first);
-        for (uint32_t h = 0; h < n; h++) {
-            heads[h].rows(heads[h].user, first, rows, table);
-            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)tokens, (int)rows, (int)width, 1, heads[h].z,
-                        (int)width, table, (int)width, 0, logits + (uint64_t)h * tokens * PIECE, PIECE);
-        }
-#pragma omp parallel for schedule(static)
-        for (uint32_t t = 0; t < tokens; t++) {
-            const float *piece[MAX_HEADS];
-            for (uint32_t h = 0; h < n; h++) piece[h] = logits + ((uint64_t)h * tokens + t) * PIECE;
-            add_piece(&sums[t], piece, n, rows);
+        for (uint32_t h = 0; h < n; h++) heads[h].rows(heads[h].user, first, rows, table + (uint64_t)h * PIECE * width);
+#pragma omp parallel for schedule(dynamic)
+        for (uint32_t from = 0; from < tokens; from += TOKENS) {
+            const struct piece piece = {heads, n, from, GYRE_MIN(tokens - from, (uint32_t)TOKENS), width, rows};
+            add_tokens(&piece, table, logits + (uint64_t)n * from * PIECE, sums);
         }
     }
     for (uint32_t o = 1; o < n; o++) {

@@ -1,11 +1,12 @@
 // See choose.h.
 #include "quantizer/pass/search.h"
 #include "quantizer/pass/text.h"
-#include "quantizer/pass/host_block.h"
 #include "quantizer/pass/layer.h"
+#include "quantizer/pass/walk.h"
+#include "quantizer/round/products.h"
+#include "runtime/core/quantize.h"
 #include "runtime/util/base.h"
 
-#include <cblas.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,13 +18,13 @@ struct survey {
     const struct gyre_plan *plan;
     struct gyre_layer layer;
     struct gyre_rotator fold; // nothing but the gains
-    gyre_host_block *block;
+    gyre_walk *walk;
     struct gyre_calib_text text;
     uint32_t tokens, kept, n_seeds; // rows that run, rows of a sample
     struct gyre_rotator *seed;      // [n_seeds] candidates
     double *surrogate;              // [n_seeds], then the sum over linears
     double act[CLIPS], kv[CLIPS];
-    float *x, *tap[GYRE_PRODUCTS];         // [tokens][...]
+    float *tap[GYRE_PRODUCTS];             // [tokens][...] of the block that is looked at
     float *weights[GYRE_LINEARS], *ones;   // ones: [D], the gain of a norm that is folded
     double *wide;                          // [kept][widest] a sample being rotated
     float *rows, *noisy, *exact, *rounded; // [kept][widest], the same quantized, the largest linear, its rounding
@@ -41,12 +42,11 @@ bool gyre_choose_needed(const struct gyre_settings *s)
 static void close_survey(struct survey *s)
 {
     gyre_layer_free(&s->layer);
-    gyre_host_block_destroy(s->block);
+    gyre_walk_close(s->walk);
     gyre_calib_text_free(&s->text);
     for (uint32_t i = 0; s->seed && i < s->n_seeds; i++) gyre_rotator_release(&s->seed[i]);
     free(s->seed);
     free(s->surrogate);
-    free(s->x);
     for (int i = 0; i < GYRE_PRODUCTS; i++) free(s->tap[i]);
     for (int i = 0; i < GYRE_LINEARS; i++) free(s->weights[i]);
     free(s->ones);
@@ -63,7 +63,7 @@ static gyre_status allocate(struct survey *s, gyre_error *err)
 {
     const struct gyre_hparams *hp = &s->plan->hp;
     uint64_t widest = 0, outputs = 0, largest = 0, rows, cols;
-    bool good = (s->x = malloc((uint64_t)s->tokens * hp->width * sizeof *s->x)) != NULL;
+    bool good = true;
     for (int i = 0; i < GYRE_PRODUCTS; i++)
         good &=
             (s->tap[i] = malloc((uint64_t)s->tokens * gyre_product_width((gyre_product)i, hp) * sizeof(float))) != NULL;
@@ -88,13 +88,12 @@ static gyre_status allocate(struct survey *s, gyre_error *err)
     return good ? GYRE_OK : gyre_fail(err, GYRE_E_NOMEM, "out of memory for choosing a rotation");
 }
 
-static gyre_status open_survey(struct survey *s, const gyre_quantize_params *params, gyre_error *err)
+static gyre_status open_survey(struct survey *s, const gyre_quantize_params *params, gyre_device *device,
+                               gyre_error *err)
 {
     const struct gyre_plan *p = s->plan;
     const struct gyre_recipe *recipe = &p->set.recipe;
     const unsigned which = GYRE_ROTATE_R1 | GYRE_ROTATE_R2 | (p->set.full ? GYRE_ROTATE_R4 : 0);
-    const struct gyre_tensor *t = gyre_role_tensor(p->source, GYRE_ROLE_rope_freqs, 0, "weight", NULL);
-    float divisor[GYRE_MAX_HEAD_DIM / 2];
     GYRE_TRY(gyre_calib_text_read(p->source, params->calib, params->n_calib,
                                   GYRE_MIN(recipe->calibration.windows, (uint32_t)WINDOWS), recipe->calibration.tokens,
                                   &s->text, err));
@@ -106,29 +105,47 @@ static gyre_status open_survey(struct survey *s, const gyre_quantize_params *par
     GYRE_TRY(gyre_rotator_create(&p->hp, 0, true, 0, &s->fold, err));
     for (uint32_t i = 0; i < s->n_seeds; i++)
         GYRE_TRY(gyre_rotator_create(&p->hp, p->set.seed + i, true, recipe->rotate ? which : 0, &s->seed[i], err));
-    if (t) gyre_tensor_rows_f32(t, 0, 1, divisor);
     struct gyre_hparams hp = p->hp;
     hp.rot = (struct gyre_rotations){0};
-    const struct gyre_block_options o = {.act_bits = 16,
-                                         .kv_bits = 16,
-                                         .max_rows = s->tokens,
-                                         .act_clip = 1,
-                                         .kv_clip = 1,
-                                         .rope_divisors = t ? divisor : NULL};
-    return gyre_host_block_create(&hp, &o, &s->block, err);
+    const struct gyre_walk_params walk = {
+        .device = device,
+        .source = p->source,
+        .token = s->text.token,
+        .windows = s->text.windows,
+        .tokens = s->text.tokens,
+        .chunk_rows = s->tokens,
+        .n_paths = 1,
+        .path = {{&hp, {.act_bits = 16, .kv_bits = 16, .act_clip = 1, .kv_clip = 1}}},
+    };
+    return gyre_walk_open(&walk, &s->walk, err);
 }
 
 // ---- the float model ----------------------------------------------------------------------------------------
 
-static void embed(struct survey *s)
+static gyre_status embed(const void *table, const uint32_t *token, uint32_t n, float *out, gyre_error *err)
 {
-    const struct gyre_tensor *t = gyre_role_tensor(s->plan->source, GYRE_ROLE_embedding, 0, "weight", NULL);
-    for (uint32_t i = 0; i < s->tokens; i++)
-        gyre_tensor_rows_f32(t, s->text.token[i], 1, s->x + (uint64_t)i * s->plan->hp.width);
+    const struct gyre_tensor *t = table;
+    (void)err;
+    for (uint32_t i = 0; i < n; i++) gyre_tensor_rows_f32(t, token[i], 1, out + i * t->cols);
+    return GYRE_OK;
 }
 
-// Runs block `layer` and keeps what its taps read.
-static gyre_status run_block(struct survey *s, uint32_t layer, gyre_error *err)
+struct keeping {
+    struct survey *survey;
+    uint32_t tap;
+};
+
+static gyre_status keep(void *user, const struct gyre_walk_chunk *at, const float *x, gyre_error *err)
+{
+    const struct keeping *k = user;
+    const uint64_t width = gyre_product_width((gyre_product)k->tap, &k->survey->plan->hp);
+    (void)err;
+    memcpy(k->survey->tap[k->tap] + at->first * width, x, at->rows * width * sizeof *x);
+    return GYRE_OK;
+}
+
+// Runs block `layer`; `kept`: what its taps read is looked at afterwards.
+static gyre_status run_block(struct survey *s, uint32_t layer, bool kept, gyre_error *err)
 {
     const struct gyre_plan *p = s->plan;
     struct gyre_block_weights w;
@@ -140,9 +157,9 @@ static gyre_status run_block(struct survey *s, uint32_t layer, gyre_error *err)
     for (int i = 0; i < GYRE_LINEARS; i++) w.linear[i] = (struct gyre_block_linear){.f32 = s->weights[i]};
     for (int i = GYRE_LINEARS; p->set.recipe.rotate && i < GYRE_BLOCK_ROLES; i++)
         if (gyre_norm_product((gyre_role)i) != GYRE_PRODUCTS) w.vector[i] = s->ones;
-    for (uint32_t part = 0; part <= GYRE_PRODUCTS; part++)
-        GYRE_TRY(gyre_host_block_part(s->block, &w, part, s->x, part ? s->tap[part - 1] : NULL, s->tokens,
-                                      s->text.tokens, part < GYRE_PRODUCTS ? s->tap[part] : NULL, err));
+    GYRE_TRY(gyre_block_load(gyre_walk_block(s->walk, 0), &w, err));
+    struct keeping k = {s, 0};
+    for (; k.tap <= GYRE_PRODUCTS; k.tap++) GYRE_TRY(gyre_walk_part(s->walk, 0, k.tap, kept ? keep : NULL, &k, err));
     return GYRE_OK;
 }
 
@@ -168,8 +185,7 @@ static double output_energy(struct survey *s, const float *x, const float *w, ui
                             const float *aim)
 {
     double sum = 0;
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)s->kept, (int)rows, (int)cols, 1, x, (int)cols, w,
-                (int)cols, 0, s->y, (int)rows);
+    gyre_product_rows(x, w, s->kept, rows, cols, s->y);
     for (uint64_t i = 0; i < s->kept * rows; i++) {
         const double d = (double)s->y[i] - (aim ? (double)aim[i] : 0);
         sum += d * d;
@@ -272,10 +288,12 @@ static gyre_status walk(struct survey *s, const struct gyre_rotator *winner,
                         gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user, gyre_error *err)
 {
     const uint32_t layers = s->plan->hp.n_layers, blocks = GYRE_MIN(layers, (uint32_t)BLOCKS);
-    embed(s);
+    GYRE_TRY(gyre_walk_embed(s->walk, 0, embed,
+                             gyre_role_tensor(s->plan->source, GYRE_ROLE_embedding, 0, "weight", NULL), err));
     for (uint32_t l = 0, k = 0; l < layers; l++) {
-        GYRE_TRY(run_block(s, l, err));
-        if (k < blocks && l == (2 * k + 1) * layers / (2 * blocks)) { // the middles of equal parts
+        const bool looked = k < blocks && l == (2 * k + 1) * layers / (2 * blocks); // the middles of equal parts
+        GYRE_TRY(run_block(s, l, looked, err));
+        if (looked) {
             GYRE_TRY(winner ? judge_clips(s, winner, err) : judge_seeds(s, tick, user, err));
             k++;
         }
@@ -284,8 +302,9 @@ static gyre_status walk(struct survey *s, const struct gyre_rotator *winner,
     return GYRE_OK;
 }
 
-gyre_status gyre_choose(const gyre_quantize_params *params, const struct gyre_plan *plan, struct gyre_choice *out,
-                        gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user, gyre_error *err)
+gyre_status gyre_choose(const gyre_quantize_params *params, const struct gyre_plan *plan, gyre_device *device,
+                        struct gyre_choice *out, gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user,
+                        gyre_error *err)
 {
     const struct gyre_recipe *recipe = &plan->set.recipe;
     const bool act = recipe->act_clip == GYRE_AUTO, kv = recipe->kv_clip == GYRE_AUTO;
@@ -299,7 +318,7 @@ gyre_status gyre_choose(const gyre_quantize_params *params, const struct gyre_pl
     s = calloc(1, sizeof *s);
     if (!s) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for choosing a rotation");
     s->plan = plan;
-    GYRE_GO(open_survey(s, params, err));
+    GYRE_GO(open_survey(s, params, device, err));
     uint32_t winner = 0;
     if (s->n_seeds > 1) {
         GYRE_GO(walk(s, NULL, tick, user, err));

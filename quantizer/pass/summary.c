@@ -1,11 +1,9 @@
-// See summary.h. The head is summary_head.c's.
+// See summary.h. The head is divergence.c's.
 #include "quantizer/pass/summary.h"
-#include "backends/backend.h"
-#include "quantizer/pass/host_block.h"
 #include "quantizer/pass/divergence.h"
 #include "quantizer/pass/summary_text.h"
+#include "quantizer/pass/walk.h"
 #include "runtime/core/codec.h"
-#include "runtime/model/block.h"
 #include "runtime/text/tokenizer.h"
 #include "runtime/util/base.h"
 #include "runtime/util/file.h"
@@ -32,23 +30,19 @@ struct header {
 struct gyre_summary {
     const struct gyre_plan *plan;
     const gyre_log *log;
-    gyre_device *device;        // NULL: the host
-    gyre_block *block[STREAMS]; // on the device; RECIPE: NULL where the recipe is plain rounding
-    gyre_host_block *host[STREAMS];
-    struct gyre_block_options options[STREAMS];
+    gyre_walk *walk; // a path per stream; RECIPE is not there where the recipe is plain rounding
     uint32_t *token, n;
-    struct header *streams; // followed by float[STREAMS][n][width]
-    uint64_t streams_bytes;
-    float *after;  // [n][width]
-    double *wide;  // [n][width]
-    float *tap[2]; // [n][widest tap]; NULL until taps are asked for
+    double *wide; // [n][width]
 };
 
 static uint32_t n_streams(const gyre_summary *s) { return gyre_layer_has_plain(s->plan) ? STREAMS : RECIPE; }
 
-static float *stream(const gyre_summary *s, uint32_t which)
+static float *stream(const gyre_summary *s, uint32_t which) { return gyre_walk_stream(s->walk, which); }
+
+static struct header *header(const gyre_summary *s)
 {
-    return (float *)(s->streams + 1) + (uint64_t)which * s->n * s->plan->hp.width;
+    uint64_t bytes;
+    return gyre_walk_state(s->walk, &bytes);
 }
 
 uint32_t gyre_summary_tokens(const gyre_summary *s) { return s->n; }
@@ -73,60 +67,39 @@ done:
     return st;
 }
 
-static gyre_status make_blocks(gyre_summary *s, gyre_error *err)
+static gyre_status open_walk(gyre_summary *s, gyre_device *device, gyre_error *err)
 {
     const struct gyre_plan *p = s->plan;
     struct gyre_hparams plain = p->hp, recipe = gyre_plan_output_hparams(p);
     plain.rot = (struct gyre_rotations){0};
-    const struct gyre_tensor *t = gyre_role_tensor(p->source, GYRE_ROLE_rope_freqs, 0, "weight", NULL);
-    float divisor[GYRE_MAX_HEAD_DIM / 2];
-    if (t) gyre_tensor_rows_f32(t, 0, 1, divisor);
+    struct gyre_walk_params params = {.device = device,
+                                      .source = p->source,
+                                      .token = s->token,
+                                      .windows = 1,
+                                      .tokens = s->n,
+                                      .chunk_rows = s->n,
+                                      .n_paths = n_streams(s),
+                                      .head_bytes = gyre_round_up(sizeof(struct header), 8)};
     for (uint32_t w = 0; w < n_streams(s); w++) {
-        const struct gyre_hparams *hp = w == RECIPE ? &recipe : &plain;
         const bool last = w + 1 == n_streams(s); // the recipe's
-        struct gyre_block_options o = {.act_bits = w == FLOAT ? 16 : p->set.act,
-                                       .kv_bits = w == FLOAT ? 16 : p->set.kv,
-                                       .max_rows = s->n,
-                                       .act_clip = last ? p->choice.act_clip : 1,
-                                       .kv_clip = last ? p->choice.kv_clip : 1,
-                                       .rope_divisors = t ? divisor : NULL};
-        if (s->device) GYRE_TRY(gyre_block_create(s->device, hp, &o, &s->block[w], err));
-        else GYRE_TRY(gyre_host_block_create(hp, &o, &s->host[w], err));
-        o.rope_divisors = NULL; // read at creation only
-        s->options[w] = o;
+        params.path[w] = (struct gyre_walk_path){w == RECIPE ? &recipe : &plain,
+                                                 {.act_bits = w == FLOAT ? 16 : p->set.act,
+                                                  .kv_bits = w == FLOAT ? 16 : p->set.kv,
+                                                  .act_clip = last ? p->choice.act_clip : 1,
+                                                  .kv_clip = last ? p->choice.kv_clip : 1}};
     }
-    return GYRE_OK;
-}
-
-// The device that was named; else the best GPU; else none: a software GPU would take longer than the quantizing itself.
-static gyre_status open_device(const gyre_quantize_params *params, gyre_device **out, gyre_error *err)
-{
-    struct gyre_device_info info;
-    const struct gyre_device_options options = {.log = &params->log};
-    *out = NULL;
-    if (params->device) return gyre_device_open(params->device, &options, out, err);
-    if (gyre_devices_list(&info, 1, NULL, 0, NULL) < 1 || info.software) return GYRE_OK;
-    if (gyre_device_open(info.id, &options, out, NULL) != GYRE_OK) *out = NULL;
-    return GYRE_OK;
-}
-
-static gyre_status allocate(gyre_summary *s, gyre_error *err)
-{
-    const uint64_t floats = (uint64_t)s->n * s->plan->hp.width;
-    s->streams_bytes = sizeof *s->streams + STREAMS * floats * sizeof(float);
-    s->streams = calloc(1, s->streams_bytes);
-    s->after = malloc(floats * sizeof *s->after);
-    s->wide = malloc(floats * sizeof *s->wide);
-    if (!s->streams || !s->after || !s->wide) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the summary");
-    struct identity *id = &s->streams->identity;
+    GYRE_TRY(gyre_walk_open(&params, &s->walk, err));
+    s->wide = malloc((uint64_t)s->n * p->hp.width * sizeof *s->wide);
+    if (!s->wide) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the summary");
+    struct identity *id = &header(s)->identity;
     gyre_sha256_of(s->token, s->n * sizeof *s->token, id->sha256);
     id->tokens = s->n;
-    id->width = s->plan->hp.width;
+    id->width = p->hp.width;
     return GYRE_OK;
 }
 
-gyre_status gyre_summary_open(const gyre_quantize_params *params, const struct gyre_plan *plan, gyre_summary **out,
-                              gyre_error *err)
+gyre_status gyre_summary_open(const gyre_quantize_params *params, const struct gyre_plan *plan, gyre_device *device,
+                              gyre_summary **out, gyre_error *err)
 {
     gyre_error why = {0};
     gyre_summary *s = *out = calloc(1, sizeof *s);
@@ -135,9 +108,7 @@ gyre_status gyre_summary_open(const gyre_quantize_params *params, const struct g
     s->log = &params->log;
     gyre_status st = read_tokens(s, &why);
     const bool unreadable = st != GYRE_OK; // a model without a tokenizer can be quantized all the same
-    if (st == GYRE_OK) st = open_device(params, &s->device, &why);
-    if (st == GYRE_OK) st = allocate(s, &why);
-    if (st == GYRE_OK) st = make_blocks(s, &why);
+    if (st == GYRE_OK) st = open_walk(s, device, &why);
     if (st == GYRE_OK) return GYRE_OK;
     gyre_summary_close(s);
     *out = NULL;
@@ -149,25 +120,13 @@ gyre_status gyre_summary_open(const gyre_quantize_params *params, const struct g
 void gyre_summary_close(gyre_summary *s)
 {
     if (!s) return;
-    for (int i = 0; i < STREAMS; i++) {
-        gyre_block_destroy(s->block[i]);
-        gyre_host_block_destroy(s->host[i]);
-    }
-    gyre_device_close(s->device);
+    gyre_walk_close(s->walk);
     free(s->token);
-    free(s->streams);
-    free(s->after);
     free(s->wide);
-    free(s->tap[0]);
-    free(s->tap[1]);
     free(s);
 }
 
-const void *gyre_summary_streams(const gyre_summary *s, uint64_t *bytes)
-{
-    *bytes = s->streams_bytes;
-    return s->streams;
-}
+const void *gyre_summary_streams(const gyre_summary *s, uint64_t *bytes) { return gyre_walk_state(s->walk, bytes); }
 
 // A map from a file is drawn by its own numbers: they must be those of this run.
 static bool sized(const gyre_summary *s, const struct gyre_heat_map *m, uint32_t tap)
@@ -179,9 +138,11 @@ static bool sized(const gyre_summary *s, const struct gyre_heat_map *m, uint32_t
 
 bool gyre_summary_restore(gyre_summary *s, const void *data, uint64_t bytes)
 {
-    if (bytes != s->streams_bytes || memcmp(data, &s->streams->identity, sizeof s->streams->identity)) return false;
-    memcpy(s->streams, data, bytes);
-    struct gyre_summary_heat *h = &s->streams->heat;
+    uint64_t mine;
+    struct header *head = gyre_walk_state(s->walk, &mine);
+    if (bytes != mine || memcmp(data, &head->identity, sizeof head->identity)) return false;
+    memcpy(head, data, bytes);
+    struct gyre_summary_heat *h = &head->heat;
     if (h->worst != 0 &&
         !(h->worst > 0 && h->tap < GYRE_PRODUCTS && sized(s, &h->before, h->tap) && sized(s, &h->after, h->tap)))
         *h = (struct gyre_summary_heat){0}; // no picture rather than one of another model
@@ -243,17 +204,26 @@ static struct table table_of(const gyre_summary *s, uint32_t which, const struct
     return out;
 }
 
+static gyre_status embed(const void *table, const uint32_t *token, uint32_t n, float *out, gyre_error *err)
+{
+    const struct table *t = table;
+    (void)err;
+    for (uint32_t i = 0; i < n; i++) table_rows(t, token[i], 1, out + i * t->tensor.cols);
+    return GYRE_OK;
+}
+
 gyre_status gyre_summary_begin(gyre_summary *s, const struct gyre_output *out, gyre_error *err)
 {
     struct gyre_file_map part;
+    gyre_status st = GYRE_OK;
     GYRE_TRY(gyre_file_map(out->part, &part, err));
     for (uint32_t w = 0; w < n_streams(s); w++) {
         const struct table t = table_of(s, w, &part, false);
-        for (uint32_t i = 0; i < s->n; i++)
-            table_rows(&t, s->token[i], 1, stream(s, w) + (uint64_t)i * s->plan->hp.width);
+        GYRE_GO(gyre_walk_embed(s->walk, w, embed, &t, err));
     }
+done:
     gyre_file_unmap(&part);
-    return GYRE_OK;
+    return st;
 }
 
 // ---- one block --------------------------------------------------------------------------------------------
@@ -296,88 +266,53 @@ static gyre_status distance(const gyre_summary *s, uint32_t which, double *error
 
 // ---- taps ---------------------------------------------------------------------------------------------------
 
-static gyre_status allocate_taps(gyre_summary *s, gyre_error *err)
-{
-    uint64_t widest = 0;
-    for (int t = 0; t < GYRE_PRODUCTS; t++)
-        widest = GYRE_MAX(widest, (uint64_t)gyre_product_width((gyre_product)t, &s->plan->hp));
-    for (int i = 0; i < 2 && !s->tap[i]; i++)
-        if (!(s->tap[i] = malloc(s->n * widest * sizeof(float))))
-            return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the statistics of activations");
-    return GYRE_OK;
-}
+struct looking {
+    gyre_summary *summary;
+    uint32_t layer, which, tap;
+    struct gyre_report_tap *taps; // [GYRE_PRODUCTS]
+};
 
-// x is what stream `which` reads at `tap`. The float stream comes first and says where outliers are worst.
-static gyre_status look(gyre_summary *s, uint32_t layer, uint32_t which, uint32_t tap, const float *x,
-                        struct gyre_report_tap taps[GYRE_PRODUCTS], gyre_error *err)
+// x is what the stream reads at the tap. The float stream comes first and says where outliers are worst.
+static gyre_status look(void *user, const struct gyre_walk_chunk *at, const float *x, gyre_error *err)
 {
-    const uint32_t width = gyre_product_width((gyre_product)tap, &s->plan->hp);
-    struct gyre_summary_heat *heat = &s->streams->heat;
-    struct gyre_tap_stats *stats = which == FLOAT ? &taps[tap].before : &taps[tap].after;
-    GYRE_TRY(gyre_tap_measure(x, s->n, width, stats, err));
-    if (which == FLOAT && stats->max_rms_median > heat->worst) {
+    const struct looking *l = user;
+    const gyre_summary *s = l->summary;
+    const uint32_t width = gyre_product_width((gyre_product)l->tap, &s->plan->hp);
+    struct gyre_summary_heat *heat = &header(s)->heat;
+    struct gyre_tap_stats *stats = l->which == FLOAT ? &l->taps[l->tap].before : &l->taps[l->tap].after;
+    GYRE_TRY(gyre_tap_measure(x, (uint32_t)at->rows, width, stats, err));
+    if (l->which == FLOAT && stats->max_rms_median > heat->worst) {
         heat->worst = stats->max_rms_median;
-        heat->layer = layer;
-        heat->tap = tap;
+        heat->layer = l->layer;
+        heat->tap = l->tap;
         gyre_heat_begin(&heat->before, s->n, width);
         gyre_heat_begin(&heat->after, s->n, width);
         gyre_heat_add(&heat->before, 0, s->n, x);
     }
-    if (which != FLOAT && heat->worst > 0 && heat->layer == layer && heat->tap == tap)
+    if (l->which != FLOAT && heat->worst > 0 && heat->layer == l->layer && heat->tap == l->tap)
         gyre_heat_add(&heat->after, 0, s->n, x);
     return GYRE_OK;
 }
 
 const struct gyre_summary_heat *gyre_summary_heat(const gyre_summary *s)
 {
-    const struct gyre_summary_heat *heat = &s->streams->heat;
+    const struct gyre_summary_heat *heat = &header(s)->heat;
     return heat->worst > 0 && heat->blocks == s->plan->hp.n_layers ? heat : NULL;
-}
-
-// gyre_host_block_run with a look at every tap.
-static gyre_status run_looking(gyre_summary *s, uint32_t layer, uint32_t which,
-                               const struct gyre_block_weights *weights, struct gyre_report_tap taps[GYRE_PRODUCTS],
-                               gyre_error *err)
-{
-    const struct gyre_block_options *o = &s->options[which];
-    const float *in = NULL;
-    for (uint32_t part = 0; part <= GYRE_PRODUCTS; part++) {
-        float *out = s->tap[part % 2];
-        GYRE_TRY(gyre_host_block_part(s->host[which], weights, part, stream(s, which), in, s->n, s->n, out, err));
-        if (part == GYRE_PRODUCTS) break;
-        GYRE_TRY(look(s, layer, which, part, out, taps, err));
-        gyre_quantize_rows(out, s->n, gyre_product_width((gyre_product)part, &s->plan->hp), o->act_bits, o->act_clip);
-        in = out;
-    }
-    return GYRE_OK;
-}
-
-static gyre_status run_on_device(gyre_summary *s, uint32_t layer, uint32_t which,
-                                 const struct gyre_block_weights *weights, struct gyre_report_tap *taps,
-                                 gyre_error *err)
-{
-    GYRE_TRY(gyre_block_load(s->block[which], weights, err));
-    for (uint32_t tap = 0; taps && tap < GYRE_PRODUCTS; tap++) {
-        GYRE_TRY(gyre_block_tap(s->block[which], stream(s, which), s->n, (gyre_product)tap, s->tap[0], err));
-        GYRE_TRY(look(s, layer, which, tap, s->tap[0], taps, err));
-    }
-    GYRE_TRY(gyre_block_run(s->block[which], stream(s, which), s->n, s->after, err));
-    memcpy(stream(s, which), s->after, (uint64_t)s->n * s->plan->hp.width * sizeof *s->after);
-    return GYRE_OK;
 }
 
 gyre_status gyre_summary_block(gyre_summary *s, const struct gyre_layer *layer, gyre_quantize_layer *errors,
                                struct gyre_report_tap taps[GYRE_PRODUCTS], gyre_error *err)
 {
-    if (taps) GYRE_TRY(allocate_taps(s, err));
     for (uint32_t w = 0; w < n_streams(s); w++) {
         const struct gyre_block_weights weights = weights_of(s, layer, w);
-        struct gyre_report_tap *seen = w == FLOAT || w + 1 == n_streams(s) ? taps : NULL;
-        if (s->device) GYRE_TRY(run_on_device(s, layer->index, w, &weights, seen, err));
-        else if (seen) GYRE_TRY(run_looking(s, layer->index, w, &weights, seen, err));
-        else GYRE_TRY(gyre_host_block_run(s->host[w], &weights, stream(s, w), s->n, err));
+        struct looking l = {s, layer->index, w, 0, taps};
+        const bool seen = taps && (w == FLOAT || w + 1 == n_streams(s));
+        GYRE_TRY(gyre_block_load(gyre_walk_block(s->walk, w), &weights, err));
+        for (; l.tap <= GYRE_PRODUCTS; l.tap++)
+            GYRE_TRY(gyre_walk_part(s->walk, w, l.tap, seen ? look : NULL, &l, err));
     }
-    if (taps && s->streams->heat.blocks == layer->index) s->streams->heat.blocks++;
+    struct gyre_summary_heat *heat = &header(s)->heat;
+    if (taps && heat->blocks == layer->index) heat->blocks++;
     GYRE_TRY(distance(s, PLAIN, &errors->rtn_error, err));
     errors->recipe_error = errors->rtn_error;
     return n_streams(s) == STREAMS ? distance(s, RECIPE, &errors->recipe_error, err) : GYRE_OK;

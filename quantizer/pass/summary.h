@@ -7,10 +7,10 @@
 
 typedef struct gyre_summary gyre_summary;
 
-// Runs on the device that was named, else on a GPU, else on the host (host_block.h). *out is NULL, and a log line says
-// why, where the model has no tokenizer that gyre reads; a named device that is not there is an error.
-gyre_status gyre_summary_open(const gyre_quantize_params *params, const struct gyre_plan *plan, gyre_summary **out,
-                              gyre_error *err) GYRE_MUST_USE;
+// Runs on `device`, which must outlive the summary. *out is NULL, and a log line says why, where the model has no
+// tokenizer that gyre reads.
+gyre_status gyre_summary_open(const gyre_quantize_params *params, const struct gyre_plan *plan, gyre_device *device,
+                              gyre_summary **out, gyre_error *err) GYRE_MUST_USE;
 void gyre_summary_close(gyre_summary *s);
 
 uint32_t gyre_summary_tokens(const gyre_summary *s);

@@ -1,4 +1,5 @@
-// One transformer block, built and run alone on a device: what calibration, GPTQ and learned rotations stand on.
+// One transformer block, built and run alone on a device, whole or from tap to tap: what calibration, GPTQ and learned
+// rotations stand on.
 #pragma once
 #include "backends/backend.h"
 #include "runtime/model/roles.h"
@@ -24,6 +25,7 @@ struct gyre_block_weights {
 
 struct gyre_block_options {
     uint32_t act_bits, kv_bits, max_rows; // 16 | 8 | 4; rows per call
+    uint32_t sequence;                    // rows are sequences of this many from position 0 each; 0: one of max_rows
     float act_clip, kv_clip;              // 1 when unsure
     const float *rope_divisors;           // rope_freqs.weight [hd/2], or NULL; read at creation only
 };
@@ -34,14 +36,23 @@ gyre_status gyre_block_create(gyre_device *device, const struct gyre_hparams *hp
                               gyre_error *err) GYRE_MUST_USE;
 void gyre_block_destroy(gyre_block *block);
 
-// Uploads weights; may be called again for the next layer (same shapes and kinds reuse all memory).
+// Uploads what is given of `weights`: the linears of a product together or not at all (neither f32 nor codes), with
+// their biases; vectors that are not NULL; centres and norms of heads with the product that computes the cached heads,
+// or alone. The rest stays. May be called again for the next layer (same shapes and kinds reuse all memory).
 gyre_status gyre_block_load(gyre_block *block, const struct gyre_block_weights *weights, gyre_error *err) GYRE_MUST_USE;
 
-// y = block(x) for one sequence of `rows` positions starting at 0; x and y are f32 [rows, D] in host memory.
+// y = block(x) for `rows` rows; x and y are f32 [rows, D] in host memory. Of several sequences the last may be shorter.
 gyre_status gyre_block_run(gyre_block *block, const float *x, uint32_t rows, float *y, gyre_error *err) GYRE_MUST_USE;
 
-// y = what the linears of `tap` read, before it is quantized, f32 [rows, gyre_product_width]; x as for gyre_block_run.
-// Only what the tap needs is run, with the block's quantizers of activations and cache in all that lies before. The
-// graph of each tap is kept until another number of rows is asked for.
-gyre_status gyre_block_tap(gyre_block *block, const float *x, uint32_t rows, gyre_product tap, float *y,
-                           gyre_error *err) GYRE_MUST_USE;
+// What a block does between two taps. Part p < GYRE_PRODUCTS ends at tap p: `in` [rows, width of tap p-1] is what part
+// p-1 gave, and out [rows, gyre_product_width] gets what the linears of product p read; both not yet quantized: that
+// happens inside, where the options say so. x [rows, D] is the residual stream, changed by the parts that add to it;
+// part GYRE_PRODUCTS ends the block and has no out, part 0 no in. out may be in. Only the weights between the two taps
+// need to be loaded. Graphs are kept until another number of rows is asked for.
+gyre_status gyre_block_part(gyre_block *block, uint32_t part, float *x, const float *in, uint32_t rows, float *out,
+                            gyre_error *err) GYRE_MUST_USE;
+
+// Means over the rows of what the cache would hold before it is centred and quantized, k_mean and v_mean [kv_heads *
+// hd]: the keys, after RoPE and R3, and values of what the first tap gave.
+gyre_status gyre_block_means(gyre_block *block, const float *in, uint32_t rows, float *k_mean, float *v_mean,
+                             gyre_error *err) GYRE_MUST_USE;

@@ -47,6 +47,11 @@ gyre_value gyre_b_attend(struct gyre_builder *b, gyre_value qkv)
                                           .eps = hp->norm_eps};
     qkv = gyre_g_rope(b->g, qkv, &shape);
     if (hp->rot.r3 && low) qkv = gyre_g_hadamard(b->g, qkv, &b->shared->r3, hp->heads + hp->kv_heads, false, none);
+    if (b->cached) {
+        b->tap = qkv;
+        b->live = false;
+        return GYRE_NONE;
+    }
     struct gyre_kv_pool pool = *b->kv;
     pool.centre = low ? b->layer->kv_centre : none;
     gyre_g_kv_write(b->g, qkv, &shape, &pool);

@@ -26,8 +26,8 @@ struct gyre_precision {
 };
 
 // A block's graph, whole or the part of it between two taps: from what product `from` reads (GYRE_PRODUCTS: from the
-// block's input) to what product `to` reads (GYRE_PRODUCTS: to the block's output). Fill all but the last two and call
-// gyre_build_block.
+// block's input) to what product `to` reads (GYRE_PRODUCTS: to the block's output). Fill all but `live` (and, at the
+// block's input, tap) and call gyre_build_block.
 struct gyre_builder {
     gyre_graph *g;
     const struct gyre_hparams *hp;
@@ -38,7 +38,9 @@ struct gyre_builder {
     gyre_product from, to;
     gyre_value stream; // the residual stream at `from`; afterwards, where building ended
     gyre_value tap;    // what product `from` reads, before it is quantized; afterwards, what product `to` reads
-    bool live;         // building is between `from` and `to`
+    // Building ends where attention would fill its cache: tap is then q, k, v after RoPE and R3, [R, (H + 2G) hd].
+    bool cached;
+    bool live; // building is between `from` and `to`
 };
 
 // By the architecture's block.

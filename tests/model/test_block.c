@@ -272,6 +272,17 @@ static gyre_block *block_make(gyre_device *device, const struct gyre_hparams *hp
 
 static const uint32_t widths[GYRE_PRODUCTS] = {D, Q, D, F};
 
+// What the linears of `tap` read: part after part up to there.
+static gyre_status block_tap(gyre_block *block, const float *x, uint32_t rows, gyre_product tap, float *y,
+                             gyre_error *err)
+{
+    static float stream[MAX_ROWS * D];
+    memcpy(stream, x, GYRE_MIN(rows, (uint32_t)MAX_ROWS) * D * sizeof *x);
+    for (uint32_t part = 0; part <= (uint32_t)tap; part++)
+        GYRE_TRY(gyre_block_part(block, part, stream, y, rows, y, err));
+    return GYRE_OK;
+}
+
 // Taps in an order in which none follows from the last call, the whole block between them.
 static void check_taps(gyre_block *block, const struct shape *s, const struct gyre_hparams *hp, const struct weights *w,
                        const float *x)
@@ -284,7 +295,7 @@ static void check_taps(gyre_block *block, const struct shape *s, const struct gy
     for (size_t i = 0; i < GYRE_COUNT(order); i++) {
         const gyre_product at = (gyre_product)order[i];
         if (at == GYRE_PRODUCTS ? gyre_block_run(block, x, s->rows, y, &err)
-                                : gyre_block_tap(block, x, s->rows, at, tap[at], &err))
+                                : block_tap(block, x, s->rows, at, tap[at], &err))
             fail_msg("%s", err.message);
     }
     for (uint32_t r = 0; r < s->rows; r++) {
@@ -353,19 +364,19 @@ static void graphs_follow_rows_and_memory(void **state)
         const gyre_product tap = (gyre_product)t;
         const size_t bytes = 5 * sizeof(float) * widths[t];
         assert_int_equal(gyre_product_width(tap, &hp), widths[t]);
-        assert_int_equal(gyre_block_tap(block, x, 11, tap, more, NULL), GYRE_OK);
-        assert_int_equal(gyre_block_tap(block, x, 5, tap, fewer, NULL), GYRE_OK);
+        assert_int_equal(block_tap(block, x, 11, tap, more, NULL), GYRE_OK);
+        assert_int_equal(block_tap(block, x, 5, tap, fewer, NULL), GYRE_OK);
         double as_double[5 * WIDEST];
         for (size_t i = 0; i < bytes / sizeof(float); i++) as_double[i] = (double)fewer[i];
         assert_true(nmse(more, as_double, bytes / sizeof(float)) <
                     1e-5); // another number of rows may be tiled otherwise
-        assert_int_equal(gyre_block_tap(block, x, 5, tap, again, NULL), GYRE_OK);
+        assert_int_equal(block_tap(block, x, 5, tap, again, NULL), GYRE_OK);
         assert_memory_equal(fewer, again, bytes);
     }
     static float down[5 * F];
     memcpy(down, fewer, sizeof down);
     assert_int_equal(gyre_block_load(block, &floats.given, NULL), GYRE_OK);
-    assert_int_equal(gyre_block_tap(block, x, 5, GYRE_PRODUCT_down, again, NULL), GYRE_OK);
+    assert_int_equal(block_tap(block, x, 5, GYRE_PRODUCT_down, again, NULL), GYRE_OK);
     double as_double[5 * F];
     for (size_t i = 0; i < 5 * F; i++) as_double[i] = (double)down[i];
     const double e = nmse(again, as_double, 5 * F);
@@ -387,15 +398,15 @@ static void refusals(void **state)
     gyre_error err = {0};
     weights_make(s, 3, &w);
     gyre_block *block = block_make(device, &hp, s);
-    assert_int_equal(gyre_block_tap(block, x, 1, GYRE_PRODUCT_qkv, y, &err), GYRE_E_INVALID);
+    assert_int_equal(block_tap(block, x, 1, GYRE_PRODUCT_qkv, y, &err), GYRE_E_INVALID);
     assert_non_null(strstr(err.message, "no weights"));
     assert_int_equal(gyre_block_load(block, &w.given, &err), GYRE_OK);
-    assert_int_equal(gyre_block_tap(block, x, 0, GYRE_PRODUCT_qkv, y, &err), GYRE_E_INVALID);
-    assert_int_equal(gyre_block_tap(block, x, MAX_ROWS + 1, GYRE_PRODUCT_qkv, y, &err), GYRE_E_INVALID);
+    assert_int_equal(block_tap(block, x, 0, GYRE_PRODUCT_qkv, y, &err), GYRE_E_INVALID);
+    assert_int_equal(block_tap(block, x, MAX_ROWS + 1, GYRE_PRODUCT_qkv, y, &err), GYRE_E_INVALID);
     assert_non_null(strstr(err.message, "38 rows, it was made for 1..37"));
-    assert_int_equal(gyre_block_tap(block, x, 1, GYRE_PRODUCTS, y, &err), GYRE_E_INVALID);
-    assert_non_null(strstr(err.message, "no tap 4"));
-    assert_int_equal(gyre_block_tap(block, x, 1, GYRE_PRODUCT_qkv, y, &err), GYRE_OK); // and still works
+    assert_int_equal(gyre_block_part(block, GYRE_PRODUCTS + 1, x, y, 1, y, &err), GYRE_E_INVALID);
+    assert_non_null(strstr(err.message, "no part 5"));
+    assert_int_equal(block_tap(block, x, 1, GYRE_PRODUCT_qkv, y, &err), GYRE_OK); // and still works
     gyre_block_destroy(block);
     weights_free(&w);
     hparams_free(&hp);

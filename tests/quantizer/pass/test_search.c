@@ -1,6 +1,7 @@
 // The survey that chooses rotation and clips: when there is one, that the least surrogate wins, that it repeats, and
 // that its outcome comes back from the journal.
 #include "quantizer/pass/search.h"
+#include "backends/cpu/fast.h"
 #include "tests/common/tiny.h"
 #include "tests/common/files.h"
 
@@ -55,8 +56,12 @@ static gyre_status choose(struct request q, struct gyre_choice *out)
     gyre_error err = {0};
     if (gyre_plan_begin(&params, model, &plan, &err) != GYRE_OK) fail_msg("%s", err.message);
     ticks = 0;
-    const gyre_status st = gyre_choose(&params, &plan, out, tick, &ticks, &err);
+    gyre_device *device = NULL;
+    assert_int_equal(gyre_fast_device_create(NULL, &device, NULL), GYRE_OK);
+    const gyre_status st = gyre_choose(&params, &plan, device, out, tick, &ticks, &err);
     if (st != GYRE_OK && st != GYRE_E_CANCELLED) fail_msg("%s", err.message);
+    assert_int_equal(gyre_device_counters(device).live_objects, 0);
+    gyre_device_close(device);
     gyre_plan_release(&plan);
     return st;
 }

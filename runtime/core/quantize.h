@@ -1,0 +1,55 @@
+// The run-time quantizers on rows of floats and back: what a device's codes mean, for statistics and for choosing
+// clips.
+#pragma once
+#include "runtime/util/base.h"
+
+#include <stdint.h>
+
+// That of activations (shaders/quantize.k.h), in place: bits 16 nothing, 8 symmetric, 4 asymmetric, per row.
+void gyre_quantize_rows(float *x, uint64_t rows, uint32_t width, uint32_t bits, float clip);
+// The KV cache's (shaders/kv.k.h), per vector of hd: 16 rounds to f16, 8 and 4 are asymmetric with an f16 scale.
+void gyre_quantize_cache(float *x, uint64_t vectors, uint32_t hd, uint32_t bits, float clip);
+
+// How a row is quantized: code = round(x * inverse) + zero, at least `least` and at most `most`; x is then scale *
+// (code - zero).
+struct gyre_row_quantizer {
+    float scale, inverse, zero, least, most;
+};
+
+// Rounds half to even, for values well below 2^22.
+GYRE_INLINE float gyre_round_even(float x) { return (x + 0x1.8p23f) - 0x1.8p23f; }
+
+// In the f32 steps of the shader. NaN counts as nothing.
+GYRE_INLINE struct gyre_row_quantizer gyre_row_quantizer(const float *x, uint64_t n, uint32_t bits, float clip)
+{
+    float lows[16] = {0}, highs[16] = {0}, lo = 0, hi = 0;
+    uint64_t i = 0;
+    for (; i + 16 <= n; i += 16)
+        for (int l = 0; l < 16; l++) {
+            lows[l] = x[i + (uint64_t)l] < lows[l] ? x[i + (uint64_t)l] : lows[l];
+            highs[l] = x[i + (uint64_t)l] > highs[l] ? x[i + (uint64_t)l] : highs[l];
+        }
+    for (; i < n; i++) {
+        lo = x[i] < lo ? x[i] : lo;
+        hi = x[i] > hi ? x[i] : hi;
+    }
+    for (int l = 0; l < 16; l++) {
+        lo = lows[l] < lo ? lows[l] : lo;
+        hi = highs[l] > hi ? highs[l] : hi;
+    }
+    float scale = (bits == 8 ? (-lo > hi ? -lo : hi) : hi - lo) * clip;
+    scale *= bits == 8 ? 1.0f / 127 : 1.0f / 15;
+    if (!(scale > 0)) scale = 0; // never -0
+    const float inverse = scale > 0 ? 1.0f / scale : 0, least = gyre_round_even(-lo * clip * inverse);
+    return (struct gyre_row_quantizer){scale, inverse,
+                                       bits == 8    ? 0
+                                       : least < 15 ? least
+                                                    : 15,
+                                       bits == 8 ? -128 : 0, bits == 8 ? 127 : 15};
+}
+
+GYRE_INLINE float gyre_row_code(const struct gyre_row_quantizer *q, float x)
+{
+    const float code = gyre_round_even(x * q->inverse) + q->zero, low = code > q->least ? code : q->least;
+    return low < q->most ? low : q->most;
+}
