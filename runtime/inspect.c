@@ -1,5 +1,6 @@
 // gyre_inspect: a model file as JSON, for people and scripts. Reads and checks; touches no device.
-#include "runtime/model/roles.h"
+#include "runtime/model/linear.h"
+#include "runtime/model/weights.h"
 #include "runtime/util/half.h"
 
 #include <gyre/gyre.h>
@@ -82,14 +83,6 @@ static json_t *model(const struct gyre_hparams *hp)
                      (double)hp->act_clip, "kv_clip", (double)hp->kv_clip, "kv_centre", hp->kv_centre);
 }
 
-// What the device will hold: int4 and int8 as they are, F32 as f32, everything else as f16.
-static uint64_t held_bytes(const struct gyre_tensor *t)
-{
-    const bool kept = t->type == GYRE_DTYPE_I8 || t->type == GYRE_DTYPE_Q4_0 || t->type == GYRE_DTYPE_Q8_0 ||
-                      t->type == GYRE_DTYPE_F32 || t->type == GYRE_DTYPE_F16;
-    return kept ? t->bytes : t->rows * t->cols * 2;
-}
-
 // A model file in figures: what gyre_model_weigh gives away and gyre_inspect writes down.
 struct gyre_inspection {
     gyre_source *source;
@@ -108,7 +101,6 @@ static void inspection_free(struct gyre_inspection *in)
 // The linears of all blocks: bytes, scales included, and weights.
 static void weigh_blocks(struct gyre_inspection *in)
 {
-    static const char *const parts[] = {"weight", "weight.scale"};
     gyre_model_size *size = &in->size;
     for (uint32_t l = 0; l < in->hp.n_layers; l++)
         for (int r = 0; r < GYRE_LINEARS; r++) {
@@ -116,12 +108,33 @@ static void weigh_blocks(struct gyre_inspection *in)
             if (!gyre_role_present(&in->hp, (gyre_role)r, l)) continue;
             gyre_role_shape((gyre_role)r, &in->hp, &rows, &cols);
             size->block_weights += rows * cols;
-            for (int i = 0; i < 2; i++) {
-                const struct gyre_tensor *t = gyre_role_tensor(in->source, (gyre_role)r, l, parts[i], NULL);
-                if (t) size->block_bytes += t->bytes;
-            }
+            struct gyre_linear linear;
+            if (gyre_linear_find(in->source, &in->hp, (gyre_role)r, l, &linear, NULL) != GYRE_OK) continue;
+            size->block_bytes += linear.weight->bytes + (linear.scale ? linear.scale->bytes : 0);
         }
     if (size->block_weights) size->bits_per_weight = 8 * (double)size->block_bytes / (double)size->block_weights;
+}
+
+// What the loader will place (weights that do not fit f16 it stores wider, which only their numbers tell). A model that
+// lacks a part has no such sum: 0.
+static void weight_memory(const gyre_source *source, const struct gyre_hparams *hp, uint64_t *weights, uint64_t *table)
+{
+    struct gyre_linear l[GYRE_LINEARS];
+    gyre_role role[GYRE_LINEARS];
+    uint32_t n;
+    bool whole = gyre_linear_find(source, hp, GYRE_ROLE_embedding, 0, l, NULL) == GYRE_OK;
+    *table = whole ? gyre_weight_form_bytes(l, 1) : 0;
+    *weights = *table;
+    if (whole && !hp->tied) {
+        whole = gyre_linear_find(source, hp, GYRE_ROLE_head, 0, l, NULL) == GYRE_OK;
+        if (whole) *weights += gyre_weight_form_bytes(l, 1);
+    }
+    for (uint32_t i = 0; whole && i < hp->n_layers * GYRE_PRODUCTS; i++) {
+        const gyre_product product = (gyre_product)(i % GYRE_PRODUCTS);
+        whole = gyre_linear_product(source, hp, i / GYRE_PRODUCTS, product, l, role, &n, NULL) == GYRE_OK;
+        if (whole && n) *weights += gyre_weight_form_bytes(l, n);
+    }
+    if (!whole) *weights = *table = 0;
 }
 
 static gyre_status look_at(const char *path, struct gyre_inspection *out, gyre_error *err)
@@ -133,10 +146,8 @@ static gyre_status look_at(const char *path, struct gyre_inspection *out, gyre_e
     for (uint64_t i = 0; i < gyre_source_tensor_count(out->source); i++) {
         const struct gyre_tensor *t = gyre_source_tensor_at(out->source, i);
         out->size.bytes += t->bytes;
-        out->weights += held_bytes(t);
     }
-    const struct gyre_tensor *table = gyre_role_tensor(out->source, GYRE_ROLE_embedding, 0, "weight", NULL);
-    if (table) out->table = held_bytes(table);
+    weight_memory(out->source, hp, &out->weights, &out->table);
     weigh_blocks(out);
     const uint64_t cell = (uint64_t)hp->n_layers * hp->kv_heads * 2, codes = cell * hp->head_dim;
     out->kv[0] = codes * 2;

@@ -19,7 +19,6 @@ KNOWN_UNITS = [
     {"quantizer/round/admm", "quantizer/round/gptq", "quantizer/round/ladder"},
     {"quantizer/file/journal", "quantizer/file/output", "quantizer/pass/calibrate", "quantizer/pass/layer",
      "quantizer/pass/search"},
-    {"quantizer/trust/verify", "quantizer/trust/verify_base"},
 ]
 KNOWN_FOLDERS = [
     {"quantizer", "quantizer/file", "quantizer/pass", "quantizer/recipe", "quantizer/report", "quantizer/round",

@@ -37,7 +37,7 @@ gyre_status gyre_output_write(struct gyre_output *out, const char *name, const v
                               gyre_error *err) GYRE_MUST_USE;
 
 // Records the hashes of up to GYRE_OUTPUT_SOURCES tensors that are read, in their order.
-enum { GYRE_OUTPUT_SOURCES = 8 };
+enum { GYRE_OUTPUT_SOURCES = 16 };
 gyre_status gyre_output_source(struct gyre_output *out, const struct gyre_tensor *const tensors[], int n,
                                gyre_error *err) GYRE_MUST_USE;
 

@@ -174,10 +174,12 @@ gyre_status gyre_plan_begin(const gyre_quantize_params *params, const gyre_sourc
 {
     *p = (struct gyre_plan){.source = source};
     GYRE_TRY(gyre_hparams_read(source, &p->hp, err));
-    if (p->hp.full)
-        return gyre_fail(err, GYRE_E_UNSUPPORTED,
-                         "cannot quantize (%s): gyre wrote this file; give the model that it was made from",
-                         gyre_source_path(source));
+    if (p->hp.rot.r3 || p->hp.rot.r4.n || p->hp.rot.head.n || p->hp.kv_centre)
+        return gyre_fail(
+            err, GYRE_E_UNSUPPORTED,
+            "cannot quantize (%s): gyre wrote this file with %s that run beside its weights; give the model "
+            "that it was made from",
+            gyre_source_path(source), p->hp.kv_centre ? "centres" : "rotations");
     GYRE_TRY(gyre_settings_resolve(params, &p->hp, &p->set, err));
     GYRE_TRY(gyre_model_check(source, &p->hp, err));
     if (!p->set.full && writes_divisors(p) && !p->hp.family->plain_divisors)
@@ -218,6 +220,7 @@ void gyre_plan_release(struct gyre_plan *p)
 struct gyre_hparams gyre_plan_output_hparams(const struct gyre_plan *p)
 {
     struct gyre_hparams hp = p->hp;
+    hp.full = p->set.full;
     hp.rot = p->online;
     hp.act_bits = p->set.act;
     hp.kv_bits = p->set.kv;

@@ -1,6 +1,7 @@
 // See layer.h. Everything before rounding is fp64; rounding and what follows see fp32.
 #include "quantizer/pass/layer.h"
 #include "runtime/core/codec.h"
+#include "runtime/model/linear.h"
 #include "runtime/util/base.h"
 #include "runtime/util/half.h"
 
@@ -192,13 +193,18 @@ static gyre_status write_linear(struct gyre_layer *l, const struct gyre_plan *p,
 
 // ---- one block --------------------------------------------------------------------------------------------
 
-// Row r of the output is this row of the source: (head, i, j) of GGUF's interleaved order is (head, j, i) of
-// half-split.
+// Row r of the output is this row of the source.
 static uint64_t source_row(const struct gyre_plan *p, gyre_role role, uint64_t r)
 {
-    if (!p->permute_qk || !gyre_role_is_turned(role)) return r;
-    const uint64_t hd = p->hp.head_dim, in_head = r % hd;
-    return r - in_head + (in_head % 2) * (hd / 2) + in_head / 2;
+    return p->permute_qk && gyre_role_is_turned(role) ? gyre_paired_row(p->hp.head_dim, r) : r;
+}
+
+static gyre_status source_linear(const struct gyre_plan *p, gyre_role role, uint32_t layer, struct gyre_linear *out,
+                                 gyre_error *err)
+{
+    GYRE_TRY(gyre_linear_find(p->source, &p->hp, role, layer, out, err));
+    if (p->permute_qk && gyre_role_is_turned(role)) out->paired = p->hp.head_dim;
+    return GYRE_OK;
 }
 
 void gyre_narrow(const double *wide, uint64_t n, float *out)
@@ -215,15 +221,16 @@ gyre_status gyre_layer_load(struct gyre_layer *l, const struct gyre_plan *p, gyr
     uint64_t rows, cols;
     double *gain = NULL;
     gyre_status st = GYRE_OK;
+    struct gyre_linear source;
     gyre_role_shape(role, &p->hp, &rows, &cols);
-    const struct gyre_tensor *t = gyre_role_tensor(p->source, role, l->index, "weight", NULL);
+    GYRE_TRY(source_linear(p, role, l->index, &source, err));
 #pragma omp parallel for schedule(static)
     for (int64_t r = 0; r < (int64_t)rows; r++)
-        gyre_tensor_rows_f64(t, source_row(p, role, (uint64_t)r), 1, l->wide + (uint64_t)r * cols);
+        gyre_linear_rows_f64(&source, (uint64_t)r, 1, l->wide + (uint64_t)r * cols);
     gyre_narrow(l->wide, rows * cols, l->original[role]);
     if (p->set.recipe.rotate && norm != GYRE_ROLE_none) {
         gain = malloc(cols * sizeof *gain);
-        if (!gain) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for tensor %s", t->name);
+        if (!gain) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for tensor %s", source.weight->name);
         gyre_tensor_rows_f64(gyre_role_tensor(p->source, norm, l->index, "weight", NULL), 0, 1, gain);
     }
     if (diagonals) gyre_diagonals_before(diagonals, role, false, l->wide);
@@ -425,12 +432,18 @@ gyre_status gyre_layer_make(struct gyre_layer *l, const struct gyre_plan *p, uin
                             gyre_error *err)
 {
     const struct gyre_diagonals *diagonals = l->diagonals.up_down ? &l->diagonals : NULL;
-    const struct gyre_tensor *linear[GYRE_LINEARS];
+    struct gyre_linear linear[GYRE_LINEARS];
+    const struct gyre_tensor *read[2 * GYRE_LINEARS];
+    int n_read = 0;
     l->index = index;
-    for (int s = 0; s < GYRE_LINEARS; s++) linear[s] = gyre_role_tensor(p->source, (gyre_role)s, index, "weight", NULL);
+    for (int s = 0; s < GYRE_LINEARS; s++) {
+        GYRE_TRY(source_linear(p, (gyre_role)s, index, &linear[s], err));
+        read[n_read++] = linear[s].weight;
+        if (linear[s].scale) read[n_read++] = linear[s].scale;
+    }
     set_widths(l, p);
     GYRE_TRY(gyre_layer_read_vectors(l, p, out, err));
-    GYRE_TRY(gyre_output_source(out, linear, GYRE_LINEARS, err));
+    GYRE_TRY(gyre_output_source(out, read, n_read, err));
     if (diagonals) GYRE_TRY(measure_diagonals(l, p, c, err));
     for (int s = 0; s < GYRE_LINEARS; s++) {
         const gyre_role role = (gyre_role)s;
@@ -443,6 +456,6 @@ gyre_status gyre_layer_make(struct gyre_layer *l, const struct gyre_plan *p, uin
         if (tick) GYRE_TRY(tick(user, weights_at(p, role), err));
     }
     if (c) GYRE_TRY(round_calibrated(l, p, c, tick, user, err));
-    for (int s = 0; s < GYRE_LINEARS; s++) gyre_tensor_forget(linear[s]); // not needed again
+    for (int s = 0; s < GYRE_LINEARS; s++) gyre_linear_forget(&linear[s]); // not needed again
     return write_block(l, p, out, err);
 }

@@ -9,26 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-gyre_status gyre_verify_differs(const struct gyre_verifier *v, gyre_error *err, const char *format, ...)
-{
-    char why[256];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(why, sizeof why, format, args);
-    va_end(args);
-    return gyre_fail(err, GYRE_E_FORMAT, "not what its manifest claims (%s): %s; fetch or make it again",
-                     v->params->file, why);
-}
-
-gyre_status gyre_verify_tick(struct gyre_verifier *v, uint64_t units, gyre_error *err)
-{
-    v->done += units;
-    if (!v->params->progress) return GYRE_OK;
-    const double fraction = v->total ? GYRE_MIN((double)v->done / (double)v->total, 1) : 0;
-    if (!v->params->progress(v->params->user, fraction, -1, v->what)) return GYRE_OK;
-    return gyre_fail(err, GYRE_E_CANCELLED, "verifying stopped (%s): not everything was compared", v->params->file);
-}
-
 static const char *detailed(struct gyre_verifier *v, const char *format, ...) GYRE_PRINTF(2, 3);
 static const char *detailed(struct gyre_verifier *v, const char *format, ...)
 {
@@ -252,67 +232,31 @@ static gyre_status check_hashes(struct gyre_verifier *v, gyre_error *err)
 
 // ---- values -----------------------------------------------------------------------------------------------
 
-gyre_status gyre_verify_form(const struct gyre_verifier *v, const char *name, uint64_t cols,
-                             struct gyre_linear_form *out, gyre_error *err)
-{
-    char scale[96];
-    const struct gyre_tensor *t = gyre_source_tensor(v->file, name);
-    if (!t) return gyre_verify_differs(v, err, "tensor %s is missing", name);
-    *out = (struct gyre_linear_form){.rows = t->rows, .cols = cols, .codes = t};
-    const uint32_t declared = v->hp.wgroup ? v->hp.wgroup : (uint32_t)cols;
-    switch (t->type) {
-    case GYRE_DTYPE_F32:
-        out->bits = 32;
-        return GYRE_OK;
-    case GYRE_DTYPE_F16:
-        out->bits = 16;
-        return GYRE_OK;
-    case GYRE_DTYPE_Q4_0:
-        out->bits = 4;
-        break;
-    case GYRE_DTYPE_Q8_0:
-        out->bits = 8;
-        break;
-    case GYRE_DTYPE_I8:
-        snprintf(scale, sizeof scale, "%s.scale", name);
-        out->scale = gyre_source_tensor(v->file, scale);
-        out->bits = t->cols == cols ? 8 : 4;
-        break;
-    default:
-        return gyre_verify_differs(v, err, "tensor %s: gyre writes no linear as %s", name,
-                                   gyre_dtype_info(t->type)->name);
-    }
-    if (t->type == GYRE_DTYPE_I8 && (!out->scale || out->scale->cols == 0 || cols % out->scale->cols))
-        return gyre_verify_differs(v, err, "tensor %s: its scales do not divide its rows", name);
-    out->group = out->scale ? (uint32_t)(cols / out->scale->cols) : declared;
-    return GYRE_OK;
-}
-
 // Sign and exponent of an f16: finite and >= 0.
 static bool is_scale(uint16_t half) { return (half & 0x7C00) != 0x7C00 && ((half & 0x8000) == 0 || half == 0x8000); }
 
-static gyre_status check_scales(const struct gyre_verifier *v, const struct gyre_linear_form *f, gyre_error *err)
+static gyre_status check_scales(const struct gyre_verifier *v, const struct gyre_linear *l, gyre_error *err)
 {
-    const struct gyre_tensor *t = f->scale ? f->scale : f->codes;
-    const struct gyre_dtype_info *info = gyre_dtype_info(t->type);
-    const uint64_t per_row = t->cols / info->block_elements, repeat = f->scale ? 1 : f->group / 32;
-    const unsigned char *p = t->data;
-    for (uint64_t r = 0; r < t->rows; r++) {
-        uint16_t first = 0;
-        for (uint64_t b = 0; b < per_row; b++, p += info->block_bytes) {
-            uint16_t half;
-            memcpy(&half, p, 2);
-            if (!is_scale(half))
-                return gyre_verify_differs(v, err, "tensor %s: scale %llu of row %llu is negative or not finite",
-                                           t->name, (unsigned long long)b, (unsigned long long)r);
-            if (repeat < 2 || b % repeat == 0) first = half;
-            else if (half != first)
-                return gyre_verify_differs(
+    const char *name = l->scale ? l->scale->name : l->weight->name;
+    const uint64_t n = l->cols / l->stored, repeat = l->group / l->stored;
+    gyre_status st = GYRE_OK;
+    uint16_t *scale = malloc(n * sizeof *scale);
+    if (!scale) return gyre_fail(err, GYRE_E_NOMEM, "cannot verify (%s): out of memory", v->params->file);
+    for (uint64_t r = 0; r < l->rows; r++) {
+        gyre_linear_scales(l, r, scale);
+        for (uint64_t i = 0; i < n; i++) {
+            if (!is_scale(scale[i]))
+                GYRE_GO(gyre_verify_differs(v, err, "tensor %s: scale %llu of row %llu is negative or not finite", name,
+                                            (unsigned long long)i, (unsigned long long)r));
+            if (scale[i] != scale[i - i % repeat])
+                GYRE_GO(gyre_verify_differs(
                     v, err, "tensor %s: row %llu does not repeat its scale over %u columns as gyre.wgroup declares",
-                    t->name, (unsigned long long)r, f->group);
+                    name, (unsigned long long)r, l->group));
         }
     }
-    return GYRE_OK;
+done:
+    free(scale);
+    return st;
 }
 
 // gyre_hparams_read proves the base matrices: entries +1 and -1, H H^T = k I.
@@ -323,14 +267,11 @@ static gyre_status check_values(struct gyre_verifier *v, gyre_error *err)
     GYRE_TRY(gyre_model_check(v->file, &v->hp, err));
     for (uint32_t l = 0; l < v->hp.n_layers; l++)
         for (int s = 0; s < GYRE_LINEARS; s++) {
-            char name[64];
-            uint64_t rows, cols;
-            struct gyre_linear_form form;
-            gyre_role_name((gyre_role)s, l, "weight", name);
-            gyre_role_shape((gyre_role)s, &v->hp, &rows, &cols);
-            GYRE_TRY(gyre_verify_form(v, name, cols, &form, err));
-            if (form.bits >= 16) continue;
-            GYRE_TRY(check_scales(v, &form, err));
+            struct gyre_linear linear;
+            uint32_t bits;
+            GYRE_TRY(gyre_verify_linear(v, (gyre_role)s, l, &linear, &bits, err));
+            if (bits >= 16) continue;
+            GYRE_TRY(check_scales(v, &linear, err));
             scaled++;
         }
     const struct gyre_hadamard *had[] = {&v->hp.rot.r3_had, &v->hp.rot.r4, &v->hp.rot.head};

@@ -9,7 +9,6 @@
 #include "quantizer/trust/verify_impl.h"
 #include "runtime/text/tokenizer.h"
 #include "runtime/util/base.h"
-#include "runtime/util/half.h"
 #include "runtime/util/sha256.h"
 #include "runtime/util/text.h"
 
@@ -138,28 +137,10 @@ gyre_status gyre_verify_sources(struct gyre_verifier *v, gyre_error *err)
 
 // ---- one weight -------------------------------------------------------------------------------------------
 
-static void decode_row(const struct gyre_linear_form *f, uint64_t r, double *out)
+// Rows of heads lie in the file's order.
+static bool is_permuted(const struct gyre_verifier *v, gyre_role role)
 {
-    if (!f->scale) {
-        gyre_tensor_rows_f64(f->codes, r, 1, out);
-        return;
-    }
-    const uint8_t *code = (const uint8_t *)f->codes->data + r * f->codes->cols;
-    const uint8_t *scale = (const uint8_t *)f->scale->data + r * f->scale->cols * sizeof(uint16_t);
-    for (uint64_t c = 0; c < f->cols; c++) {
-        uint16_t half;
-        memcpy(&half, scale + c / f->group * sizeof half, sizeof half);
-        const int q = f->bits == 4 ? (code[c / 2] >> (4 * (c % 2)) & 15) - 8 : (int8_t)code[c];
-        out[c] = (double)gyre_f32_from_f16(half) * q;
-    }
-}
-
-// Row r of the file is this row of the base: (head, i, j) of GGUF's interleaved order is (head, j, i) of half-split.
-static uint64_t base_row(const struct gyre_verifier *v, gyre_role role, uint64_t r)
-{
-    if (v->hp.rope_interleaved == v->base_hp.rope_interleaved || !gyre_role_is_turned(role)) return r;
-    const uint64_t hd = v->hp.head_dim, in_head = r % hd;
-    return r - in_head + (in_head % 2) * (hd / 2) + in_head / 2;
+    return v->hp.rope_interleaved != v->base_hp.rope_interleaved && gyre_role_is_turned(role);
 }
 
 struct distance {
@@ -186,13 +167,14 @@ static gyre_status base_linear(const struct gyre_verifier *v, bool rotated, cons
     const gyre_role norm = gyre_products[gyre_roles[role].product].norm;
     uint64_t rows, cols;
     gyre_role_shape(role, &v->hp, &rows, &cols);
-    const struct gyre_tensor *base = gyre_role_tensor(v->base, role, layer, "weight", NULL);
+    struct gyre_linear base;
+    GYRE_TRY(gyre_linear_find(v->base, &v->base_hp, role, layer, &base, err));
+    if (is_permuted(v, role)) base.paired = v->base_hp.head_dim;
 #pragma omp parallel for schedule(static)
-    for (int64_t r = 0; r < (int64_t)rows; r++)
-        gyre_tensor_rows_f64(base, base_row(v, role, (uint64_t)r), 1, out + (uint64_t)r * cols);
+    for (int64_t r = 0; r < (int64_t)rows; r++) gyre_linear_rows_f64(&base, (uint64_t)r, 1, out + (uint64_t)r * cols);
     if (rotated && norm != GYRE_ROLE_none) {
         double *gain = malloc(cols * sizeof *gain);
-        if (!gain) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for tensor %s", base->name);
+        if (!gain) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for tensor %s", base.weight->name);
         gyre_tensor_rows_f64(gyre_role_tensor(v->base, norm, layer, "weight", NULL), 0, 1, gain);
         for (uint64_t i = 0; i < rows * cols; i++) out[i] *= gain[i % cols];
         free(gain);
@@ -223,20 +205,18 @@ static gyre_status block_diagonals(const struct gyre_verifier *v, uint32_t layer
 
 // Squared distance of a linear from the base's. NULL rotator: as it lies there.
 static gyre_status linear_distance(const struct gyre_verifier *v, const struct gyre_rotator *rotator, gyre_role role,
-                                   uint32_t layer, struct distance *out, struct gyre_linear_form *form, gyre_error *err)
+                                   uint32_t layer, struct distance *out, struct gyre_linear *linear, uint32_t *bits,
+                                   gyre_error *err)
 {
-    char name[64];
-    uint64_t rows, cols;
     struct distance d = {0};
     struct gyre_diagonals diagonals = {0};
     gyre_status st = GYRE_OK;
-    gyre_role_name(role, layer, "weight", name);
-    gyre_role_shape(role, &v->hp, &rows, &cols);
-    GYRE_TRY(gyre_verify_form(v, name, cols, form, err));
+    GYRE_TRY(gyre_verify_linear(v, role, layer, linear, bits, err));
+    const uint64_t rows = linear->rows, cols = linear->cols;
     double *wide = malloc(rows * cols * sizeof *wide), *base = malloc(rows * cols * sizeof *base);
-    if (!wide || !base) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for tensor %s", name));
+    if (!wide || !base) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for tensor %s", linear->weight->name));
 #pragma omp parallel for schedule(static)
-    for (int64_t r = 0; r < (int64_t)rows; r++) decode_row(form, (uint64_t)r, wide + (uint64_t)r * cols);
+    for (int64_t r = 0; r < (int64_t)rows; r++) gyre_linear_rows_f64(linear, (uint64_t)r, 1, wide + (uint64_t)r * cols);
     if (rotator) GYRE_GO(block_diagonals(v, layer, &diagonals, err));
     if (diagonals.up_down) gyre_diagonals_after(&diagonals, role, true, wide);
     if (rotator) GYRE_GO(gyre_unrotate_linear(rotator, role, layer, NULL, wide, err));
@@ -257,8 +237,9 @@ done:
 static gyre_status find_rotation(struct gyre_verifier *v, gyre_error *err)
 {
     uint64_t seed = v->manifest.seed;
-    struct gyre_linear_form form;
+    struct gyre_linear linear;
     struct distance plain;
+    uint32_t bits;
     // Recipes that try several keep the one they chose there.
     GYRE_TRY(gyre_source_u64(v->file, "gyre.rotation_seed", &seed, NULL, err));
     GYRE_TRY(gyre_rotator_create(&v->hp, seed, true, GYRE_ROTATE_R1 | GYRE_ROTATE_R2, &v->signs, err));
@@ -268,7 +249,8 @@ static gyre_status find_rotation(struct gyre_verifier *v, gyre_error *err)
     v->rotated = v->hp.rot.r4.n != 0;
     if (!strcmp(v->manifest.profile, "full")) return GYRE_OK;
     for (uint32_t i = 0; i < v->hp.n_layers * GYRE_LINEARS; i++) { // zeros are zeros in any basis
-        GYRE_TRY(linear_distance(v, NULL, (gyre_role)(i % GYRE_LINEARS), i / GYRE_LINEARS, &plain, &form, err));
+        GYRE_TRY(
+            linear_distance(v, NULL, (gyre_role)(i % GYRE_LINEARS), i / GYRE_LINEARS, &plain, &linear, &bits, err));
         v->rotated = !(relative(&plain) <= 0.8);
         if (!gyre_is_faint(plain.norm, plain.n)) break;
     }
@@ -325,7 +307,8 @@ static gyre_status check_bias(const struct gyre_verifier *v, gyre_role role, uin
     gyre_status st = GYRE_OK;
     gyre_role_shape(role, &v->hp, &rows, &cols);
     gyre_tensor_rows_f32(base, 0, 1, want);
-    for (uint64_t r = 0; r < rows; r++) wide[r] = (double)want[base_row(v, role, r)];
+    for (uint64_t r = 0; r < rows; r++)
+        wide[r] = (double)want[is_permuted(v, role) ? gyre_paired_row(v->hp.head_dim, r) : r];
     GYRE_GO(block_diagonals(v, layer, &diagonals, err));
     if (diagonals.up_down) gyre_diagonals_bias(&diagonals, role, wide);
     if (v->rotated) GYRE_GO(gyre_rotate_bias(&v->rotator, role, layer, wide, err));
@@ -476,16 +459,19 @@ static gyre_status check_tables(struct gyre_verifier *v, gyre_error *err)
     return v->base_hp.tied ? GYRE_OK : gyre_verify_differs(v, err, "the base model's own head is not in it");
 }
 
-static gyre_status add_squares(const struct gyre_tensor *t, double *sum, double *n, gyre_error *err)
+static gyre_status add_squares(const struct gyre_verifier *v, gyre_role role, uint32_t layer, double *sum, double *n,
+                               gyre_error *err)
 {
-    double *row = malloc(t->cols * sizeof *row);
-    if (!row) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for tensor %s", t->name);
-    for (uint64_t r = 0; r < t->rows; r++) {
-        gyre_tensor_rows_f64(t, r, 1, row);
-        for (uint64_t c = 0; c < t->cols; c++) *sum += row[c] * row[c];
+    struct gyre_linear l;
+    GYRE_TRY(gyre_linear_find(v->base, &v->base_hp, role, layer, &l, err));
+    double *row = malloc(l.cols * sizeof *row);
+    if (!row) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for tensor %s", l.weight->name);
+    for (uint64_t r = 0; r < l.rows; r++) {
+        gyre_linear_rows_f64(&l, r, 1, row);
+        for (uint64_t c = 0; c < l.cols; c++) *sum += row[c] * row[c];
     }
     free(row);
-    *n += (double)t->rows * (double)t->cols;
+    *n += (double)l.rows * (double)l.cols;
     return GYRE_OK;
 }
 
@@ -494,10 +480,8 @@ static gyre_status add_squares(const struct gyre_tensor *t, double *sum, double 
 static gyre_status block_size(const struct gyre_verifier *v, uint32_t layer, double *out, gyre_error *err)
 {
     double sum = 0, n = 0;
-    for (int r = 0; r < GYRE_LINEARS; r++)
-        GYRE_TRY(add_squares(gyre_role_tensor(v->base, (gyre_role)r, layer, "weight", NULL), &sum, &n, err));
-    if (sum == 0)
-        GYRE_TRY(add_squares(gyre_role_tensor(v->base, GYRE_ROLE_embedding, 0, "weight", NULL), &sum, &n, err));
+    for (int r = 0; r < GYRE_LINEARS; r++) GYRE_TRY(add_squares(v, (gyre_role)r, layer, &sum, &n, err));
+    if (sum == 0) GYRE_TRY(add_squares(v, GYRE_ROLE_embedding, 0, &sum, &n, err));
     *out = sum / n;
     return GYRE_OK;
 }
@@ -540,21 +524,21 @@ gyre_status gyre_verify_weights(struct gyre_verifier *v, gyre_error *err)
             const gyre_role role = (gyre_role)s;
             const bool mixed =
                 v->rotated && (gyre_products[gyre_roles[role].product].reads != GYRE_ROTATION_R4 || v->rotator.r4.n);
-            struct gyre_linear_form form;
+            struct gyre_linear linear;
             struct distance d;
-            char name[64];
+            uint32_t bits;
             double size = 0;
-            gyre_role_name(role, l, "weight", name);
-            GYRE_TRY(linear_distance(v, rotator, role, l, &d, &form, err));
+            GYRE_TRY(linear_distance(v, rotator, role, l, &d, &linear, &bits, err));
+            const char *name = linear.weight->name;
             if (gyre_is_faint(d.norm, d.n)) GYRE_TRY(block_size(v, l, &size, err));
-            GYRE_TRY(judge(v, name, &d, allowed(form.bits, form.group, mixed, corrected), size, err));
+            GYRE_TRY(judge(v, name, &d, allowed(bits, linear.group, mixed, corrected), size, err));
             const double error = relative(&d);
             result->linears++;
             if (error > result->worst_error) {
                 result->worst_error = error;
                 snprintf(result->worst, sizeof result->worst, "%s", name);
             }
-            GYRE_TRY(gyre_verify_tick(v, form.rows * form.cols, err));
+            GYRE_TRY(gyre_verify_tick(v, linear.rows * linear.cols, err));
         }
     snprintf(
         v->detail, sizeof result->check[0].detail,

@@ -1,7 +1,8 @@
-// What the checks of verify.c and verify_base.c share.
+// What the checks of verify.c and verify_base.c share; the functions are verifier.c's.
 #pragma once
 #include "quantizer/file/manifest_read.h"
 #include "quantizer/transform/rotate.h"
+#include "runtime/model/linear.h"
 
 #include <gyre/gyre_quantize.h>
 
@@ -26,14 +27,9 @@ gyre_status gyre_verify_differs(const struct gyre_verifier *v, gyre_error *err, 
 // Progress by `units`; GYRE_E_CANCELLED where the caller says so.
 gyre_status gyre_verify_tick(struct gyre_verifier *v, uint64_t units, gyre_error *err) GYRE_MUST_USE;
 
-// How a linear lies in the file. GYRE_E_FORMAT for what gyre writes no linear as.
-struct gyre_linear_form {
-    uint32_t bits, group;                    // 4, 8, 16, 32; columns that share a scale (0: floats)
-    uint64_t rows, cols;                     // of the weight
-    const struct gyre_tensor *codes, *scale; // scale NULL: floats, or blocks that carry theirs
-};
-gyre_status gyre_verify_form(const struct gyre_verifier *v, const char *name, uint64_t cols,
-                             struct gyre_linear_form *out, gyre_error *err) GYRE_MUST_USE;
+// A linear of the file, and its width: 4, 8, 16 or 32 bits. GYRE_E_FORMAT for what gyre writes no linear as.
+gyre_status gyre_verify_linear(const struct gyre_verifier *v, gyre_role role, uint32_t layer, struct gyre_linear *out,
+                               uint32_t *bits, gyre_error *err) GYRE_MUST_USE;
 
 // The checks that need a base (verify_base.c), in order.
 gyre_status gyre_verify_base(struct gyre_verifier *v, gyre_error *err) GYRE_MUST_USE;

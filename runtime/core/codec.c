@@ -13,6 +13,10 @@
 
 enum { BLOCK = 32, Q4_0_BYTES = 18, Q4_1_BYTES = 20, Q5_0_BYTES = 22, Q8_0_BYTES = 34 };
 
+// A nibble holds code + 8.
+static inline int low_code(uint8_t pair) { return (pair & 15) - 8; }
+static inline int high_code(uint8_t pair) { return (pair >> 4) - 8; }
+
 GYRE_CLONES static void decode_f16(const uint8_t *p, uint64_t n, float *out)
 {
     for (uint64_t i = 0; i < n; i++) out[i] = gyre_f32_from_f16(load_u16(p + 2 * i));
@@ -33,8 +37,8 @@ GYRE_CLONES static void decode_q4_0(const uint8_t *p, uint64_t n_blocks, float *
     for (uint64_t b = 0; b < n_blocks; b++, p += Q4_0_BYTES, out += BLOCK) {
         const float d = gyre_f32_from_f16(load_u16(p));
         for (int j = 0; j < 16; j++) {
-            out[j] = (float)((p[2 + j] & 15) - 8) * d;
-            out[j + 16] = (float)((p[2 + j] >> 4) - 8) * d;
+            out[j] = (float)low_code(p[2 + j]) * d;
+            out[j + 16] = (float)high_code(p[2 + j]) * d;
         }
     }
 }
@@ -130,6 +134,22 @@ void gyre_encode_q8_0(const int8_t *codes, const uint16_t *scales, uint64_t n, v
     }
 }
 
+void gyre_codes_q4_0(const void *blocks, uint64_t n, int8_t *codes)
+{
+    const uint8_t *p = blocks;
+    for (uint64_t b = 0; b < n / BLOCK; b++, p += Q4_0_BYTES, codes += BLOCK)
+        for (int j = 0; j < 16; j++) {
+            codes[j] = (int8_t)low_code(p[2 + j]);
+            codes[j + 16] = (int8_t)high_code(p[2 + j]);
+        }
+}
+
+void gyre_codes_q8_0(const void *blocks, uint64_t n, int8_t *codes)
+{
+    const uint8_t *p = blocks;
+    for (uint64_t b = 0; b < n / BLOCK; b++, p += Q8_0_BYTES, codes += BLOCK) memcpy(codes, p + 2, BLOCK);
+}
+
 void gyre_quantize_q8_0(const float *x, uint64_t n, void *blocks)
 {
     uint8_t *out = blocks;
@@ -156,7 +176,7 @@ void gyre_pack_i4(const int8_t *codes, uint64_t n, uint8_t *out)
 void gyre_unpack_i4(const uint8_t *packed, uint64_t n, int8_t *codes)
 {
     for (uint64_t i = 0; i < n / 2; i++) {
-        codes[2 * i] = (int8_t)((packed[i] & 15) - 8);
-        codes[2 * i + 1] = (int8_t)((packed[i] >> 4) - 8);
+        codes[2 * i] = (int8_t)low_code(packed[i]);
+        codes[2 * i + 1] = (int8_t)high_code(packed[i]);
     }
 }

@@ -11,6 +11,10 @@ void gyre_decode_row(gyre_dtype type, const void *blocks, uint64_t n, float *out
 void gyre_encode_q4_0(const int8_t *codes, const uint16_t *scales, uint64_t n, void *blocks);
 void gyre_encode_q8_0(const int8_t *codes, const uint16_t *scales, uint64_t n, void *blocks);
 
+// Their codes alone.
+void gyre_codes_q4_0(const void *blocks, uint64_t n, int8_t *codes);
+void gyre_codes_q8_0(const void *blocks, uint64_t n, int8_t *codes);
+
 // Round-to-nearest Q8_0 of a float row: scale max|x|/127 rounded to f16, codes by round-half-even.
 void gyre_quantize_q8_0(const float *x, uint64_t n, void *blocks);
 

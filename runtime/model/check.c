@@ -2,7 +2,8 @@
 // A tensor that has no place in the architecture (a bias, an expert) is refused: ignoring it would compute another
 // model.
 #include "runtime/model/hparams_impl.h"
-#include "runtime/model/roles.h"
+#include "runtime/model/linear.h"
+#include "runtime/source/source_impl.h"
 
 #include "runtime/util/base.h"
 
@@ -17,30 +18,14 @@ struct checker {
     gyre_error *err;
 };
 
-static gyre_status wrong_shape(const struct checker *c, const struct gyre_tensor *t, uint64_t rows, uint64_t cols)
-{
-    return gyre_fail(c->err, GYRE_E_FORMAT,
-                     "cannot use model (%s): tensor %s has shape %llu x %llu; %llu x %llu is due", c->source->path,
-                     t->name, (unsigned long long)t->rows, (unsigned long long)t->cols, (unsigned long long)rows,
-                     (unsigned long long)cols);
-}
-
-static gyre_status need(struct checker *c, gyre_role role, uint32_t layer, const char *part,
-                        const struct gyre_tensor **out)
-{
-    char name[GYRE_ROLE_NAME];
-    *out = gyre_role_tensor(c->source, role, layer, part, name);
-    if (!*out)
-        return gyre_fail(c->err, GYRE_E_FORMAT, "cannot use model (%s): tensor %s is missing", c->source->path, name);
-    c->known[*out - c->source->tensors] = true;
-    return GYRE_OK;
-}
+static void know(struct checker *c, const struct gyre_tensor *t) { c->known[t - c->source->tensors] = true; }
 
 static gyre_status check_vector(struct checker *c, gyre_role role, uint32_t layer, const char *part, uint64_t n)
 {
     const struct gyre_tensor *t;
-    GYRE_TRY(need(c, role, layer, part, &t));
-    if (t->n_dims != 1 || t->cols != n) return wrong_shape(c, t, 1, n);
+    GYRE_TRY(gyre_role_need(c->source, role, layer, part, &t, c->err));
+    know(c, t);
+    if (t->n_dims != 1 || t->cols != n) return gyre_role_misshapen(c->source, t, 1, n, c->err);
     if (t->type != GYRE_DTYPE_F32 && t->type != GYRE_DTYPE_F16 && t->type != GYRE_DTYPE_BF16)
         return gyre_fail(c->err, GYRE_E_UNSUPPORTED,
                          "cannot use model (%s): tensor %s has type %s; gyre reads vectors of floats", c->source->path,
@@ -48,31 +33,12 @@ static gyre_status check_vector(struct checker *c, gyre_role role, uint32_t laye
     return GYRE_OK;
 }
 
-// A matrix of a plain file type, or (in gyre's own files, linears only) integers beside a tensor of scales.
 static gyre_status check_matrix(struct checker *c, gyre_role role, uint32_t layer)
 {
-    const struct gyre_tensor *t, *s;
-    uint64_t rows, cols;
-    gyre_role_shape(role, c->hp, &rows, &cols);
-    GYRE_TRY(need(c, role, layer, "weight", &t));
-    if (t->type != GYRE_DTYPE_I8)
-        return t->n_dims == 2 && t->rows == rows && t->cols == cols ? GYRE_OK : wrong_shape(c, t, rows, cols);
-    if (role >= GYRE_LINEARS || !c->hp->full)
-        return gyre_fail(c->err, GYRE_E_UNSUPPORTED,
-                         "cannot use model (%s): tensor %s has type I8, which has no scale there", c->source->path,
-                         t->name);
-    if (t->n_dims != 2 || t->rows != rows || (t->cols != cols && 2 * t->cols != cols))
-        return wrong_shape(c, t, rows, cols);
-    GYRE_TRY(need(c, role, layer, "weight.scale", &s));
-    // Exceptions of a recipe have groups of their own; the rest has the file's.
-    const uint64_t usual = c->hp->wgroup ? cols / c->hp->wgroup : 1;
-    const bool good =
-        s->n_dims == 2 && s->rows == rows &&
-        (s->cols == usual || s->cols == 1 || s->cols * 32 == cols || s->cols * 64 == cols || s->cols * 128 == cols);
-    if (!good) return wrong_shape(c, s, rows, usual);
-    if (s->type != GYRE_DTYPE_F16)
-        return gyre_fail(c->err, GYRE_E_FORMAT, "cannot use model (%s): tensor %s has type %s; F16 is due",
-                         c->source->path, s->name, gyre_dtype_info(s->type)->name);
+    struct gyre_linear l;
+    GYRE_TRY(gyre_linear_find(c->source, c->hp, role, layer, &l, c->err));
+    know(c, l.weight);
+    if (l.scale) know(c, l.scale);
     return GYRE_OK;
 }
 

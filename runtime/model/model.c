@@ -70,28 +70,13 @@ struct loader {
     gyre_repacker *repacker;
     const gyre_source *source;
     const struct gyre_hparams *hp;
-    uint32_t portable_group;
     gyre_error *err;
 };
 
 static gyre_status find(const struct loader *l, gyre_role role, uint32_t layer, const char *part,
                         const struct gyre_tensor **out)
 {
-    char name[GYRE_ROLE_NAME];
-    *out = gyre_role_tensor(l->source, role, layer, part, name);
-    if (*out) return GYRE_OK;
-    return gyre_fail(l->err, GYRE_E_FORMAT, "cannot load model (%s): tensor %s is missing", gyre_source_path(l->source),
-                     name);
-}
-
-static gyre_status part(const struct loader *l, gyre_role role, uint32_t layer, struct gyre_weight_part *out)
-{
-    uint64_t rows, cols;
-    gyre_role_shape(role, l->hp, &rows, &cols);
-    *out = (struct gyre_weight_part){.scale = gyre_role_tensor(l->source, role, layer, "weight.scale", NULL),
-                                     .n = (uint32_t)rows,
-                                     .k = (uint32_t)cols};
-    return find(l, role, layer, "weight", &out->weight);
+    return gyre_role_need(l->source, role, layer, part, out, l->err);
 }
 
 // A vector of n floats on the device, made of the parts of several tensors one behind the other; absent tensors are
@@ -118,25 +103,23 @@ static gyre_status vectors(const struct loader *l, const struct gyre_tensor *con
 static gyre_status load_product(const struct loader *l, uint32_t layer, gyre_product product,
                                 struct gyre_layer_weights *out)
 {
-    struct gyre_weight_part parts[GYRE_LINEARS];
+    struct gyre_linear parts[GYRE_LINEARS];
+    gyre_role role[GYRE_LINEARS];
     const struct gyre_tensor *bias[GYRE_LINEARS];
-    uint64_t rows[GYRE_LINEARS], cols;
-    uint32_t n = 0;
+    uint64_t rows[GYRE_LINEARS];
+    uint32_t n;
     bool biased = false;
     char name[GYRE_ROLE_NAME];
-    for (int r = 0; r < GYRE_LINEARS; r++) {
-        const gyre_role role = (gyre_role)r;
-        if (gyre_roles[r].product != product || !gyre_role_present(l->hp, role, layer)) continue;
-        GYRE_TRY(part(l, role, layer, &parts[n]));
-        gyre_role_shape(role, l->hp, &rows[n], &cols);
-        bias[n] = NULL;
-        if (gyre_role_has_bias(l->hp, role, layer)) GYRE_TRY(find(l, role, layer, "bias", &bias[n]));
-        biased |= bias[n++] != NULL;
-    }
+    GYRE_TRY(gyre_linear_product(l->source, l->hp, layer, product, parts, role, &n, l->err));
     if (!n) return GYRE_OK;
+    for (uint32_t i = 0; i < n; i++) {
+        rows[i] = parts[i].rows;
+        bias[i] = NULL;
+        if (gyre_role_has_bias(l->hp, role[i], layer)) GYRE_TRY(find(l, role[i], layer, "bias", &bias[i]));
+        biased |= bias[i] != NULL;
+    }
     snprintf(name, sizeof name, "blk.%u.%s", layer, gyre_products[product].name);
-    GYRE_TRY(
-        gyre_weight_load(l->device, l->repacker, parts, n, l->portable_group, name, &out->product[product], l->err));
+    GYRE_TRY(gyre_weight_load(l->device, l->repacker, parts, n, name, &out->product[product], l->err));
     return biased ? vectors(l, bias, rows, n, "bias", &out->bias[product]) : GYRE_OK;
 }
 
@@ -188,12 +171,12 @@ static gyre_status load_shared(const struct loader *l, struct gyre_model *m)
     if (hp->rot.head.n)
         GYRE_TRY(
             gyre_upload(m->device, hp->rot.head_gain, hp->width * sizeof(float), "head gain", &m->head_gain, l->err));
-    struct gyre_weight_part p;
-    GYRE_TRY(part(l, GYRE_ROLE_embedding, 0, &p));
-    GYRE_TRY(gyre_weight_load(m->device, l->repacker, &p, 1, 32, "embedding", &m->table, l->err));
+    struct gyre_linear table;
+    GYRE_TRY(gyre_linear_find(l->source, hp, GYRE_ROLE_embedding, 0, &table, l->err));
+    GYRE_TRY(gyre_weight_load(m->device, l->repacker, &table, 1, "embedding", &m->table, l->err));
     if (hp->tied) return GYRE_OK;
-    GYRE_TRY(part(l, GYRE_ROLE_head, 0, &p));
-    return gyre_weight_load(m->device, l->repacker, &p, 1, 32, "head", &m->head, l->err);
+    GYRE_TRY(gyre_linear_find(l->source, hp, GYRE_ROLE_head, 0, &table, l->err));
+    return gyre_weight_load(m->device, l->repacker, &table, 1, "head", &m->head, l->err);
 }
 
 gyre_status gyre_model_load(gyre_device *device, const gyre_source *source, int (*progress)(void *, double), void *user,
@@ -204,7 +187,6 @@ gyre_status gyre_model_load(gyre_device *device, const gyre_source *source, int 
     gyre_status st = GYRE_OK;
     GYRE_GO(gyre_hparams_read(source, &out->hp, err));
     GYRE_GO(gyre_model_check(source, &out->hp, err));
-    l.portable_group = out->hp.wgroup_declared ? out->hp.wgroup : 32;
     GYRE_GO(gyre_repacker_create(device, &l.repacker, err));
     out->layer = calloc(out->hp.n_layers, sizeof *out->layer);
     if (!out->layer) {

@@ -131,3 +131,20 @@ const struct gyre_tensor *gyre_role_tensor(const gyre_source *source, gyre_role 
     else snprintf(name, GYRE_ROLE_NAME, "%s.%s", info->hf, part);
     return gyre_source_tensor(source, name);
 }
+
+gyre_status gyre_role_need(const gyre_source *source, gyre_role role, uint32_t layer, const char *part,
+                           const struct gyre_tensor **out, gyre_error *err)
+{
+    char name[GYRE_ROLE_NAME];
+    *out = gyre_role_tensor(source, role, layer, part, name);
+    if (*out) return GYRE_OK;
+    return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): tensor %s is missing", gyre_source_path(source), name);
+}
+
+gyre_status gyre_role_misshapen(const gyre_source *source, const struct gyre_tensor *t, uint64_t rows, uint64_t cols,
+                                gyre_error *err)
+{
+    return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): tensor %s has shape %llu x %llu; %llu x %llu is due",
+                     gyre_source_path(source), t->name, (unsigned long long)t->rows, (unsigned long long)t->cols,
+                     (unsigned long long)rows, (unsigned long long)cols);
+}

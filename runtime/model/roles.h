@@ -70,3 +70,8 @@ void gyre_role_name(gyre_role role, uint32_t layer, const char *part, char out[G
 // The tensor under the name that the source's container has for it; NULL if absent. name (may be NULL) gets that name.
 const struct gyre_tensor *gyre_role_tensor(const gyre_source *source, gyre_role role, uint32_t layer, const char *part,
                                            char name[GYRE_ROLE_NAME]);
+// The same, which must be there: GYRE_E_FORMAT names it. And GYRE_E_FORMAT for one of another shape.
+gyre_status gyre_role_need(const gyre_source *source, gyre_role role, uint32_t layer, const char *part,
+                           const struct gyre_tensor **out, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_role_misshapen(const gyre_source *source, const struct gyre_tensor *tensor, uint64_t rows,
+                                uint64_t cols, gyre_error *err);

@@ -8,7 +8,6 @@
 #include "runtime/util/base.h"
 #include "runtime/util/half.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -139,131 +138,90 @@ gyre_status gyre_weight_fill(gyre_repacker *repacker, const struct gyre_weight *
 // ---- from a file --------------------------------------------------------------------------------------
 
 // The device form that one part asks for.
-static gyre_weight_kind part_kind(const struct gyre_weight_part *p)
+static gyre_weight_kind part_kind(const struct gyre_linear *p)
 {
-    switch (p->weight->type) {
-    case GYRE_DTYPE_I8:
-        return p->weight->cols * 2 == p->k ? GYRE_WEIGHT_W4 : GYRE_WEIGHT_W8;
-    case GYRE_DTYPE_Q4_0:
-        return GYRE_WEIGHT_W4;
-    case GYRE_DTYPE_Q8_0:
-        return GYRE_WEIGHT_W8;
-    case GYRE_DTYPE_F32:
-        return GYRE_WEIGHT_F32;
-    default:
-        return GYRE_WEIGHT_F16;
-    }
+    if (p->bits) return p->bits == 4 ? GYRE_WEIGHT_W4 : GYRE_WEIGHT_W8;
+    return p->weight->type == GYRE_DTYPE_F32 ? GYRE_WEIGHT_F32 : GYRE_WEIGHT_F16;
 }
 
-static uint32_t part_group(const struct gyre_weight_part *p, uint32_t portable_group)
+// Blocks of bytes keep a scale each, repeated or not.
+static uint32_t part_group(const struct gyre_linear *p)
 {
-    if (p->weight->type == GYRE_DTYPE_I8) return (uint32_t)(p->k / p->scale->cols);
-    if (p->weight->type == GYRE_DTYPE_Q4_0) return portable_group ? portable_group : p->k;
-    return p->weight->type == GYRE_DTYPE_Q8_0 ? 32 : p->k;
+    if (!p->bits) return (uint32_t)p->cols;
+    return p->bits == 8 ? p->stored : p->group;
 }
 
-static gyre_weight_kind choose_kind(const struct gyre_weight_part *parts, uint32_t n_parts, uint32_t portable_group,
-                                    uint32_t *group)
+gyre_weight_kind gyre_weight_form(const struct gyre_linear *parts, uint32_t n_parts, uint32_t *group)
 {
     gyre_weight_kind kind = part_kind(&parts[0]);
-    *group = part_group(&parts[0], portable_group);
-    bool same = true;
-    for (uint32_t i = 1; i < n_parts; i++) {
-        same = same && part_kind(&parts[i]) == kind && part_group(&parts[i], portable_group) == *group;
+    bool same = true, floats = false;
+    *group = part_group(&parts[0]);
+    for (uint32_t i = 0; i < n_parts; i++) {
+        same = same && part_kind(&parts[i]) == kind && part_group(&parts[i]) == *group;
+        floats = floats || parts[i].weight->type == GYRE_DTYPE_F32;
     }
     if (!same) kind = GYRE_WEIGHT_F16;
-    if (kind == GYRE_WEIGHT_F16) {
-        for (uint32_t i = 0; i < n_parts; i++) {
-            if (parts[i].weight->type == GYRE_DTYPE_F32) kind = GYRE_WEIGHT_F32;
-        }
-    }
-    if (kind == GYRE_WEIGHT_F16 || kind == GYRE_WEIGHT_F32) *group = parts[0].k;
+    if (kind == GYRE_WEIGHT_F16 && floats) kind = GYRE_WEIGHT_F32;
+    if (kind == GYRE_WEIGHT_F16 || kind == GYRE_WEIGHT_F32) *group = (uint32_t)parts[0].cols;
     return kind;
 }
 
-// Rows of any readable type as f32, gyre's own scaled integers included.
-static void part_rows_f32(const struct gyre_weight_part *p, uint64_t first, uint64_t n, float *out)
+uint64_t gyre_weight_form_bytes(const struct gyre_linear *parts, uint32_t n_parts)
 {
-    if (p->weight->type != GYRE_DTYPE_I8) {
-        gyre_tensor_rows_f32(p->weight, first, n, out);
-        return;
-    }
-    const uint64_t group = p->k / p->scale->cols;
-    for (uint64_t i = 0; i < n; i++) {
-        const uint8_t *row = (const uint8_t *)p->weight->data + (first + i) * p->weight->cols;
-        const unsigned char *scales = (const unsigned char *)p->scale->data + (first + i) * p->scale->cols * 2;
-        for (uint64_t j = 0; j < p->k; j++) {
-            uint16_t s;
-            memcpy(&s, scales + j / group * 2, 2);
-            const int code = p->weight->cols == p->k ? (int8_t)row[j] : ((row[j / 2] >> (j % 2 * 4)) & 15) - 8;
-            out[i * p->k + j] = (float)code * gyre_f32_from_f16(s);
-        }
-    }
+    uint32_t group;
+    uint64_t n = 0, bytes[3];
+    const gyre_weight_kind kind = gyre_weight_form(parts, n_parts, &group);
+    for (uint32_t i = 0; i < n_parts; i++) n += parts[i].rows;
+    gyre_weight_plane_bytes(kind, (uint32_t)n, (uint32_t)parts[0].cols, group, bytes);
+    return bytes[0] + bytes[1] + bytes[2];
 }
 
 // *fits: every number keeps its meaning in the weight's kind.
-static gyre_status load_expanded(gyre_repacker *repacker, const struct gyre_weight *w, const struct gyre_weight_part *p,
+static gyre_status load_expanded(gyre_repacker *repacker, const struct gyre_weight *w, const struct gyre_linear *p,
                                  uint32_t n0, bool *fits, gyre_error *err)
 {
     const bool look = w->kind == GYRE_WEIGHT_F16 && p->weight->type != GYRE_DTYPE_F16;
     struct gyre_half_range range = {0};
-    const uint64_t piece = GYRE_MAX(8, PIECE_BYTES / ((uint64_t)p->k * 4) / 8 * 8);
-    float *rows = malloc(GYRE_MIN(piece, p->n) * p->k * sizeof *rows);
+    const uint64_t piece = GYRE_MAX(8, PIECE_BYTES / (p->cols * 4) / 8 * 8);
+    float *rows = malloc(GYRE_MIN(piece, p->rows) * p->cols * sizeof *rows);
     if (!rows) return gyre_fail(err, GYRE_E_NOMEM, "cannot load tensor (%s): out of memory", p->weight->name);
     gyre_status st = GYRE_OK;
-    for (uint64_t first = 0; first < p->n; first += piece) {
-        const uint64_t n = GYRE_MIN(piece, p->n - first);
+    for (uint64_t first = 0; first < p->rows; first += piece) {
+        const uint64_t n = GYRE_MIN(piece, p->rows - first);
 #pragma omp parallel for schedule(static)
-        for (uint64_t i = 0; i < n; i++) part_rows_f32(p, first + i, 1, rows + i * p->k);
-        if (look && !gyre_half_range_add(&range, rows, n, p->k))
+        for (uint64_t i = 0; i < n; i++) gyre_linear_rows_f32(p, first + i, 1, rows + i * p->cols);
+        if (look && !gyre_half_range_add(&range, rows, n, (uint32_t)p->cols))
             GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "cannot load tensor (%s): out of memory", p->weight->name));
         GYRE_GO(gyre_weight_fill(repacker, w, n0 + (uint32_t)first, (uint32_t)n, rows, NULL, NULL, err));
     }
 done:
-    *fits = gyre_half_range_end(&range, p->k) && *fits;
+    *fits = gyre_half_range_end(&range, (uint32_t)p->cols) && *fits;
     free(rows);
     return st;
 }
 
-// Portable Q4_0 with one scale per row or per large group: the scale is kept once, after a bitwise check.
-static gyre_status load_repeated_q4_0(gyre_repacker *repacker, const struct gyre_weight *w,
-                                      const struct gyre_weight_part *p, uint32_t n0, gyre_error *err)
+// Where the file repeats a scale over the blocks of a larger group, the device keeps it once.
+static gyre_status load_codes(gyre_repacker *repacker, const struct gyre_weight *w, const struct gyre_linear *p,
+                              uint32_t n0, gyre_error *err)
 {
-    const uint32_t blocks = p->k / 32, groups = p->k / w->group, per_group = w->group / 32;
-    const uint64_t row_bytes = (uint64_t)blocks * 18;
-    int8_t *codes = malloc((size_t)p->n * p->k);
-    uint16_t *scales = malloc((size_t)p->n * groups * 2);
+    const uint64_t groups = p->cols / p->group, piece = GYRE_MAX(8, PIECE_BYTES / p->cols / 8 * 8);
+    int8_t *codes = malloc(GYRE_MIN(piece, p->rows) * p->cols);
+    uint16_t *scales = malloc(GYRE_MIN(piece, p->rows) * groups * sizeof *scales);
     gyre_status st = GYRE_OK;
-    if (!codes || !scales) {
-        st = gyre_fail(err, GYRE_E_NOMEM, "cannot load tensor (%s): out of memory", p->weight->name);
-        goto done;
+    if (!codes || !scales)
+        GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "cannot load tensor (%s): out of memory", p->weight->name));
+    for (uint64_t first = 0; first < p->rows; first += piece) {
+        const uint64_t n = GYRE_MIN(piece, p->rows - first);
+        GYRE_GO(gyre_linear_codes(p, first, n, codes, scales, err));
+        GYRE_GO(fill_codes(repacker, w, n0 + (uint32_t)first, (uint32_t)n, codes, scales, err));
     }
-    for (uint64_t i = 0; i < p->n; i++) {
-        const unsigned char *row = (const unsigned char *)p->weight->data + i * row_bytes;
-        for (uint32_t b = 0; b < blocks; b++) {
-            const unsigned char *block = row + b * 18;
-            if (memcmp(block, row + b / per_group * per_group * 18, 2) != 0) {
-                st = gyre_fail(err, GYRE_E_FORMAT,
-                               "cannot load tensor (%s): row %llu has different scales inside a group of %u although "
-                               "gyre.wgroup declares one; quantize the model again",
-                               p->weight->name, (unsigned long long)i, w->group);
-                goto done;
-            }
-            memcpy(&scales[i * groups + b / per_group], block, 2);
-            for (uint32_t j = 0; j < 16; j++) {
-                codes[i * p->k + b * 32 + j] = (int8_t)((block[2 + j] & 15) - 8);
-                codes[i * p->k + b * 32 + j + 16] = (int8_t)((block[2 + j] >> 4) - 8);
-            }
-        }
-    }
-    st = fill_codes(repacker, w, n0, p->n, codes, scales, err);
 done:
     free(scales);
     free(codes);
     return st;
 }
 
-static gyre_status load_part(gyre_repacker *repacker, const struct gyre_weight *w, const struct gyre_weight_part *p,
+static gyre_status load_part(gyre_repacker *repacker, const struct gyre_weight *w, const struct gyre_linear *p,
                              uint32_t n0, bool *fits, gyre_error *err)
 {
     const struct gyre_tensor *t = p->weight;
@@ -271,47 +229,44 @@ static gyre_status load_part(gyre_repacker *repacker, const struct gyre_weight *
     if (!gyre_dtype_row_bytes(t->type, t->cols, &row_bytes))
         return gyre_fail(err, GYRE_E_FORMAT, "cannot load tensor (%s): rows of %llu elements are not whole %s blocks",
                          t->name, (unsigned long long)t->cols, gyre_dtype_info(t->type)->name);
-    if (t->type == GYRE_DTYPE_I8 && (w->kind == GYRE_WEIGHT_W4 || w->kind == GYRE_WEIGHT_W8)) {
-        uint16_t *scales = malloc(p->scale->bytes); // a mapped tensor may be unaligned
-        if (!scales) return gyre_fail(err, GYRE_E_NOMEM, "cannot load tensor (%s): out of memory", t->name);
-        memcpy(scales, p->scale->data, p->scale->bytes);
-        const gyre_status st = fill_rows(repacker, w, w->kind == GYRE_WEIGHT_W4 ? GYRE_REPACK_I4 : GYRE_REPACK_I8,
-                                         t->data, row_bytes, scales, n0, p->n, err);
-        free(scales);
-        return st;
-    }
-    if (t->type == GYRE_DTYPE_Q4_0 && w->kind == GYRE_WEIGHT_W4) {
-        if (w->group != 32) return load_repeated_q4_0(repacker, w, p, n0, err);
-        return fill_rows(repacker, w, GYRE_REPACK_Q4_0, t->data, row_bytes, NULL, n0, p->n, err);
-    }
-    if (t->type == GYRE_DTYPE_Q8_0 && w->kind == GYRE_WEIGHT_W8)
-        return fill_rows(repacker, w, GYRE_REPACK_Q8_0, t->data, row_bytes, NULL, n0, p->n, err);
-    return load_expanded(repacker, w, p, n0, fits, err);
+    if (part_kind(p) != w->kind || !p->bits) return load_expanded(repacker, w, p, n0, fits, err);
+    const uint32_t n = (uint32_t)p->rows;
+    if (t->type == GYRE_DTYPE_Q8_0)
+        return fill_rows(repacker, w, GYRE_REPACK_Q8_0, t->data, row_bytes, NULL, n0, n, err);
+    if (p->stored != w->group) return load_codes(repacker, w, p, n0, err);
+    if (t->type == GYRE_DTYPE_Q4_0)
+        return fill_rows(repacker, w, GYRE_REPACK_Q4_0, t->data, row_bytes, NULL, n0, n, err);
+    uint16_t *scales = malloc(p->scale->bytes); // a mapped tensor may be unaligned
+    if (!scales) return gyre_fail(err, GYRE_E_NOMEM, "cannot load tensor (%s): out of memory", t->name);
+    memcpy(scales, p->scale->data, p->scale->bytes);
+    const gyre_status st =
+        fill_rows(repacker, w, p->bits == 4 ? GYRE_REPACK_I4 : GYRE_REPACK_I8, t->data, row_bytes, scales, n0, n, err);
+    free(scales);
+    return st;
 }
 
 // The parts in one kind; *fits as in load_expanded.
-static gyre_status load_as(gyre_device *device, gyre_repacker *repacker, const struct gyre_weight_part *parts,
+static gyre_status load_as(gyre_device *device, gyre_repacker *repacker, const struct gyre_linear *parts,
                            uint32_t n_parts, gyre_weight_kind kind, uint32_t group, const char *label, bool *fits,
                            struct gyre_weight *out, gyre_error *err)
 {
     uint32_t n = 0, n0 = 0;
     gyre_status st = GYRE_OK;
     *fits = true;
-    for (uint32_t i = 0; i < n_parts; i++) n += parts[i].n;
-    GYRE_TRY(gyre_weight_create(device, kind, n, parts[0].k, group, label, out, err));
-    for (uint32_t i = 0; i < n_parts && *fits && st == GYRE_OK; n0 += parts[i].n, i++)
+    for (uint32_t i = 0; i < n_parts; i++) n += (uint32_t)parts[i].rows;
+    GYRE_TRY(gyre_weight_create(device, kind, n, (uint32_t)parts[0].cols, group, label, out, err));
+    for (uint32_t i = 0; i < n_parts && *fits && st == GYRE_OK; n0 += (uint32_t)parts[i].rows, i++)
         st = load_part(repacker, out, &parts[i], n0, fits, err);
     if (st != GYRE_OK || !*fits) gyre_weight_destroy(device, out);
     return st;
 }
 
-gyre_status gyre_weight_load(gyre_device *device, gyre_repacker *repacker, const struct gyre_weight_part *parts,
-                             uint32_t n_parts, uint32_t portable_group, const char *label, struct gyre_weight *out,
-                             gyre_error *err)
+gyre_status gyre_weight_load(gyre_device *device, gyre_repacker *repacker, const struct gyre_linear *parts,
+                             uint32_t n_parts, const char *label, struct gyre_weight *out, gyre_error *err)
 {
     uint32_t group = 0;
     bool fits;
-    const gyre_weight_kind kind = choose_kind(parts, n_parts, portable_group, &group);
+    const gyre_weight_kind kind = gyre_weight_form(parts, n_parts, &group);
     GYRE_TRY(load_as(device, repacker, parts, n_parts, kind, group, label, &fits, out, err));
     if (fits) return GYRE_OK;
     return load_as(device, repacker, parts, n_parts, GYRE_WEIGHT_F32, group, label, &fits, out, err); // rare

@@ -1,15 +1,10 @@
 // Weights on a device: which kind each file tensor becomes, memory for it within the device's limits, and the upload.
-// A gyre_weight made here owns its buffers. Knows nothing about architectures.
+// A gyre_weight made here owns its buffers. Knows nothing about
+// architectures.
 #pragma once
 #include "backends/backend.h"
 #include "runtime/graph/repack.h"
-#include "runtime/source/source.h"
-
-// A linear (or table) as it lies in a file: `weight` and, for gyre's own int4/int8 tensors, `scale` ([N, K/g] F16).
-struct gyre_weight_part {
-    const struct gyre_tensor *weight, *scale;
-    uint32_t n, k; // logical shape [N, K]
-};
+#include "runtime/model/linear.h"
 
 // Memory for a weight [n, k]; ranges are cut so that each binding fits the device. Contents undefined.
 gyre_status gyre_weight_create(gyre_device *device, gyre_weight_kind kind, uint32_t n, uint32_t k, uint32_t group,
@@ -17,12 +12,17 @@ gyre_status gyre_weight_create(gyre_device *device, gyre_weight_kind kind, uint3
 void gyre_weight_destroy(gyre_device *device, struct gyre_weight *weight);
 uint64_t gyre_weight_bytes(const struct gyre_weight *weight); // on the device, all planes
 
-// Loads the parts side by side along N (q,k,v; gate,up) as one weight. Kind: int4 and int8 tensors, Q4_0 and Q8_0 run
-// as they are when all parts agree; everything else becomes f16, or f32 where a part is F32 or does not fit f16
-// (half_range.h).
-// `portable_group`: the group that Q4_0 parts declare by repeated scales (0: per channel), or 32; verified bitwise.
-gyre_status gyre_weight_load(gyre_device *device, gyre_repacker *repacker, const struct gyre_weight_part *parts,
-                             uint32_t n_parts, uint32_t portable_group, const char *label, struct gyre_weight *out,
+// The form that linears of the same columns get when they lie side by side along N (q,k,v; gate,up), before any number
+// is seen. Kind: int4 and int8 tensors, Q4_0 and Q8_0 run as they are when all agree; everything else becomes f16, or
+// f32 where one is F32. *group: columns that share a scale; floats: all.
+gyre_weight_kind gyre_weight_form(const struct gyre_linear *parts, uint32_t n_parts, uint32_t *group);
+// The bytes on a device of that form.
+uint64_t gyre_weight_form_bytes(const struct gyre_linear *parts, uint32_t n_parts);
+
+// Loads the parts as one weight of that form; as f32 where one does not fit f16 (half_range.h). Scales that Q4_0 parts
+// declare to be repeated are verified bitwise and kept once.
+gyre_status gyre_weight_load(gyre_device *device, gyre_repacker *repacker, const struct gyre_linear *parts,
+                             uint32_t n_parts, const char *label, struct gyre_weight *out,
                              gyre_error *err) GYRE_MUST_USE;
 
 // The same from host memory: fills rows n0..n0+n-1 of a weight that gyre_weight_create made.

@@ -85,12 +85,13 @@ static gyre_weight_kind kind_of(gyre_dtype type, float scale)
                                   .cols = COLS,
                                   .data = data,
                                   .bytes = ROWS * row_bytes};
-    const struct gyre_weight_part part = {.weight = &t, .n = ROWS, .k = COLS};
+    struct gyre_linear part;
+    gyre_linear_of(&t, &part);
     struct gyre_weight w;
     gyre_repacker *repacker = NULL;
     gyre_error err = {0};
     if (gyre_repacker_create(device, &repacker, &err) != GYRE_OK) fail_msg("%s", err.message);
-    if (gyre_weight_load(device, repacker, &part, 1, 32, "w", &w, &err) != GYRE_OK) fail_msg("%s", err.message);
+    if (gyre_weight_load(device, repacker, &part, 1, "w", &w, &err) != GYRE_OK) fail_msg("%s", err.message);
     const gyre_weight_kind kind = w.kind;
     gyre_weight_destroy(device, &w);
     gyre_repacker_destroy(repacker);

@@ -317,6 +317,55 @@ static void folders_give_the_same_model(void **state)
     gyre_source_close(b);
 }
 
+// What gyre wrote without rotations is a model like any other: the floats that its codes stand for, rotated or not, and
+// a base that verify knows.
+static void integers_are_a_source(void **state)
+{
+    (void)state;
+    const struct tiny_options plain = tiny_plain();
+    const char *in = files_path("int-in.gguf"), *full = files_path("int.gguf"), *again = files_path("int-again.gguf");
+    assert_int_equal(tiny_write_gguf(in, &plain), 0);
+    for (int i = 0; i < 4; i++) {
+        gyre_source *a, *b;
+        gyre_verify_result result;
+        gyre_error err = {0};
+        gyre_quantize_params p = {.source = in,
+                                  .output = full,
+                                  .recipe = "rtn",
+                                  .profile = i == 3 ? "portable" : "full",
+                                  .wbits = i == 1 ? 8 : 4,
+                                  .wgroup = i == 2 ? 0 : 32,
+                                  .force = true};
+        quantize_ok(&p, NULL);
+        p.source = full;
+        p.output = again;
+        p.profile = "portable";
+        p.wbits = 32;
+        p.wgroup = 0;
+        quantize_ok(&p, NULL);
+        assert_int_equal(gyre_source_open(full, &a, NULL), GYRE_OK);
+        assert_int_equal(gyre_source_open(again, &b, NULL), GYRE_OK);
+        for (int r = 0; r < GYRE_LINEARS; r++) {
+            char name[GYRE_ROLE_NAME];
+            gyre_role_name((gyre_role)r, 2, "weight", name);
+            const struct gyre_tensor *t = gyre_source_tensor(b, name);
+            float *x = expanded(a, name);
+            assert_int_equal(t->type, GYRE_DTYPE_F32);
+            assert_memory_equal(x, t->data, t->bytes);
+            free(x);
+        }
+        gyre_source_close(a);
+        gyre_source_close(b);
+        p.recipe = "quarot-rtn";
+        p.profile = "full";
+        p.wbits = 4;
+        quantize_ok(&p, NULL);
+        const gyre_verify_params v = {.file = again, .base = full};
+        if (gyre_verify(&v, &result, &err) != GYRE_OK) fail_msg("%s", err.message);
+        assert_true(result.rotated);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -324,6 +373,7 @@ int main(void)
         cmocka_unit_test(bytes_depend_on_the_seed_alone),
         cmocka_unit_test(manifest_lists_what_is_in_the_file),
         cmocka_unit_test(folders_give_the_same_model),
+        cmocka_unit_test(integers_are_a_source),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
