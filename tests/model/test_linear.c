@@ -112,7 +112,7 @@ static void quantize(const char *from, const char *to, const char *recipe, const
                                     .recipe = recipe,
                                     .profile = profile,
                                     .wbits = wbits,
-                                    .wgroup = wgroup,
+                                    .wgroup = wgroup ? wgroup : GYRE_WGROUP_ROW,
                                     .force = true};
     if (gyre_quantize(&p, NULL, &err) != GYRE_OK) fail_msg("%s", err.message);
 }

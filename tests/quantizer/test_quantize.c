@@ -334,14 +334,14 @@ static void integers_are_a_source(void **state)
                                   .recipe = "rtn",
                                   .profile = i == 3 ? "portable" : "full",
                                   .wbits = i == 1 ? 8 : 4,
-                                  .wgroup = i == 2 ? 0 : 32,
+                                  .wgroup = i == 2 ? GYRE_WGROUP_ROW : 32,
                                   .force = true};
         quantize_ok(&p, NULL);
         p.source = full;
         p.output = again;
         p.profile = "portable";
         p.wbits = 32;
-        p.wgroup = 0;
+        p.wgroup = GYRE_WGROUP_ROW;
         quantize_ok(&p, NULL);
         assert_int_equal(gyre_source_open(full, &a, NULL), GYRE_OK);
         assert_int_equal(gyre_source_open(again, &b, NULL), GYRE_OK);
