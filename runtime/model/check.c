@@ -3,7 +3,6 @@
 // model.
 #include "runtime/model/hparams_impl.h"
 #include "runtime/model/linear.h"
-#include "runtime/source/source_impl.h"
 
 #include "runtime/util/base.h"
 
