@@ -3,9 +3,26 @@
 #include <stddef.h>
 #include <stdint.h>
 
+// Which of an op's kernels one is: the column `form` of kernels.def. The first are the bits of a weight's elements.
+enum gyre_form {
+    GYRE_FORM_ONE = 0, // the only one, or the plain one
+    GYRE_FORM_W4 = 4,
+    GYRE_FORM_W8 = 8,
+    GYRE_FORM_F16 = 16,
+    GYRE_FORM_F32 = 32,
+    GYRE_FORM_WEIGHT = 63,   // mask of the bits
+    GYRE_FORM_QUANT = 64,    // x is quantized
+    GYRE_FORM_MANY = 128,    // for many rows
+    GYRE_FORM_GLOBAL = 256,  // works in a buffer instead of shared memory
+    GYRE_FORM_SLICE = 512,   // reads by slices
+    GYRE_FORM_SCALE = 1024,  // of scales
+    GYRE_FORM_BLOCKS = 2048, // from blocks that bring their scales
+};
+
 struct gyre_kernel_source {
     const char *name;              // unique, the row's first column
     const char *op;                // the row of runtime/core/ops.def that it computes; GPU backends ignore it
+    uint32_t form;                 // of enum gyre_form; with op it is unique. GPU backends ignore it too
     uint32_t n_writes, n_bindings; // the first n_writes bindings are written
     uint32_t params_size;          // bytes of its parameter struct
     uint32_t n_spec;               // constants it declares beyond WGX, WGY, WGZ, plus 3
@@ -22,3 +39,4 @@ extern const uint32_t gyre_kernel_source_count;
 
 // NULL if there is no such kernel.
 const struct gyre_kernel_source *gyre_kernel_source_find(const char *name);
+const struct gyre_kernel_source *gyre_kernel_source_of(const char *op, uint32_t form);

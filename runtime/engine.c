@@ -61,7 +61,6 @@ static gyre_status step_buffers(gyre_engine *e, gyre_error *err)
     }
     GYRE_TRY(binding(e, (uint64_t)e->max_rows * 16, "rows", &e->rows, err));
     GYRE_TRY(binding(e, (uint64_t)e->sequences * 16, "sampling state", &e->state, err));
-    GYRE_TRY(binding(e, (uint64_t)e->sequences * GYRE_HISTORY * 4, "history", &e->history, err));
     GYRE_TRY(binding(e, logits, "logits", &e->logits, err));
     GYRE_TRY(gyre_buffer_write(e->device, e->rows.buffer, 0, e->row_data, e->rows.size, err)); // no live row anywhere
     return gyre_buffer_write(e->device, e->state.buffer, 0, e->state_data, (uint64_t)e->sequences * 16, err);
@@ -183,7 +182,6 @@ gyre_status gyre_engine_close(gyre_engine *e, gyre_error *err)
         for (uint32_t i = 0; i < e->n_steps; i++) gyre_graph_destroy(e->steps[i].graph);
         gyre_buffer_destroy(e->device, e->rows.buffer);
         gyre_buffer_destroy(e->device, e->state.buffer);
-        gyre_buffer_destroy(e->device, e->history.buffer);
         gyre_buffer_destroy(e->device, e->logits.buffer);
         if (e->kv.device) gyre_kv_free(&e->kv);
         if (e->model.device) gyre_model_free(&e->model);

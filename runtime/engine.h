@@ -7,7 +7,7 @@
 
 #include <gyre/gyre_eval.h>
 
-enum { GYRE_BUCKETS = 10, GYRE_HISTORY = 64, GYRE_MAX_TOP_K = 256 };
+enum { GYRE_BUCKETS = 10, GYRE_MAX_TOP_K = 256 };
 
 // A recorded step for `rows` rows whose first `wanting` rows get logits and a sample from the k best.
 struct gyre_step_graph {
@@ -32,7 +32,7 @@ struct gyre_engine {
     uint32_t n_beside;  // engines that borrow this one's device
 
     // What a step updates between replays; see shaders/params.h for rows and kernels.def for the sampling state.
-    struct gyre_binding rows, state, history, logits;
+    struct gyre_binding rows, state, logits;
     int32_t *row_data;    // [max_rows][4]
     uint32_t *state_data; // [sequences][4], what the device holds
     bool resident;        // device row 0 is {next token, sequence, position} of the last sample

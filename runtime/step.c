@@ -39,7 +39,7 @@ static gyre_status build(gyre_engine *e, uint32_t rows, uint32_t wanting, uint32
     const gyre_value logits = gyre_model_head(g, last, &e->model);
     gyre_value vals, ids;
     gyre_g_topk(g, logits, k, &vals, &ids);
-    gyre_g_sample(g, vals, ids, k, at, e->history, GYRE_HISTORY, e->state);
+    gyre_g_sample(g, vals, ids, k, at, e->state);
     gyre_g_output(g, logits, logits_at);
     const gyre_status st = gyre_graph_compile(g, NULL, err);
     if (st != GYRE_OK) {

@@ -22,7 +22,7 @@ set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${kernel_dir}/ker
 file(STRINGS ${kernel_dir}/kernels.def kernel_rows REGEX "^KERNEL\\(")
 
 # One row. GLSL is written by `cpp -D`, so that a kernel's own #if see the row's defines; the depfile names its includes.
-function(gyre_kernel name source defines params writes bindings op)
+function(gyre_kernel name source defines params writes bindings op form)
   separate_arguments(define_list UNIX_COMMAND "${defines}")
   set(base ${kernel_out}/${name})
   set(file ${kernel_dir}/${source}.k)
@@ -42,7 +42,7 @@ function(gyre_kernel name source defines params writes bindings op)
     endforeach()
   endif()
   add_custom_command(OUTPUT ${base}.c ${commands}
-    COMMAND gyre_embed kernel ${base}.c ${name} ${op} ${params} ${writes} ${bindings} "${defines}" ${base}.comp ${spirv}
+    COMMAND gyre_embed kernel ${base}.c ${name} ${op} ${form} ${params} ${writes} ${bindings} "${defines}" ${base}.comp ${spirv}
       ${kernel_dir} ${file}
     DEPENDS gyre_embed ${file} ${kernel_dir}/dialect.h ${kernel_dir}/params.h
     DEPFILE ${base}.d COMMENT "Kernel ${name}" VERBATIM)
@@ -50,7 +50,7 @@ endfunction()
 
 set(kernel_names)
 foreach(row ${kernel_rows})
-  if(NOT row MATCHES "^KERNEL\\(([a-z0-9_]+), *([a-z0-9_]+), *\"([^\"]*)\", *([a-z0-9_]+), *([0-9]+), *([0-9]+), *([a-z0-9_]+)\\)")
+  if(NOT row MATCHES "^KERNEL\\(([a-z0-9_]+), *([a-z0-9_]+), *\"([^\"]*)\", *([a-z0-9_]+), *([0-9]+), *([0-9]+), *([a-z0-9_]+), *([A-Z0-9|]+)\\)")
     message(FATAL_ERROR "shaders/kernels.def: not a row: ${row}")
   endif()
   if(NOT EXISTS ${kernel_dir}/${CMAKE_MATCH_2}.k)
@@ -58,7 +58,7 @@ foreach(row ${kernel_rows})
   endif()
   list(APPEND kernel_names ${CMAKE_MATCH_1})
   gyre_kernel(${CMAKE_MATCH_1} ${CMAKE_MATCH_2} "${CMAKE_MATCH_3}" ${CMAKE_MATCH_4} ${CMAKE_MATCH_5} ${CMAKE_MATCH_6}
-    ${CMAKE_MATCH_7})
+    ${CMAKE_MATCH_7} ${CMAKE_MATCH_8})
 endforeach()
 
 list(TRANSFORM kernel_names PREPEND ${kernel_out}/ OUTPUT_VARIABLE kernel_c)

@@ -1,6 +1,6 @@
 // The host tool of the kernel build: turns one kernel variant into C.
 //
-//   embed kernel OUT.c NAME OP PARAMS N_WRITES N_BINDINGS "DEFINES" GLSL SPV SPV_DOT FOLDER SOURCE.k
+//   embed kernel OUT.c NAME OP FORM PARAMS N_WRITES N_BINDINGS "DEFINES" GLSL SPV SPV_DOT FOLDER SOURCE.k
 //     one struct gyre_kernel_source (backends/kernel_source.h) from the preprocessed GLSL (for the constants), the two
 //     SPIR-V files ("-": none) and the source (inlined into OpenCL C together with its includes from FOLDER)
 //   embed table OUT.c NAME...
@@ -232,13 +232,13 @@ static void close_output(FILE *f, const char *path)
 
 static void write_kernel(char **arg)
 {
-    const char *out = arg[0], *name = arg[1], *op = arg[2], *params = arg[3], *writes = arg[4], *bindings = arg[5];
-    const char *defines = arg[6], *glsl_path = arg[7], *folder = arg[10], *source = arg[11];
+    const char *out = arg[0], *name = arg[1], *op = arg[2], *params = arg[4], *writes = arg[5], *bindings = arg[6];
+    const char *defines = arg[7], *glsl_path = arg[8], *folder = arg[11], *source = arg[12];
     const struct text glsl = read_file(glsl_path), cl = opencl_text(name, defines, folder, source);
     const struct spec spec = parse_spec(glsl.data, glsl_path);
     struct text spirv = {0}, dot = {0};
-    if (strcmp(arg[8], "-")) spirv = read_file(arg[8]);
-    if (strcmp(arg[9], "-")) dot = read_file(arg[9]);
+    if (strcmp(arg[9], "-")) spirv = read_file(arg[9]);
+    if (strcmp(arg[10], "-")) dot = read_file(arg[10]);
     if (!uses_dot_product(&dot)) dot.size = 0; // the same code twice
 
     FILE *f = open_output(out);
@@ -248,7 +248,10 @@ static void write_kernel(char **arg)
     write_string(f, "opencl", &cl);
     fprintf(f, "extern const struct gyre_kernel_source gyre_kernel_%s;\n", name);
     fprintf(f, "const struct gyre_kernel_source gyre_kernel_%s = {\n", name);
-    fprintf(f, "    .name = \"%s\", .op = \"%s\", .n_writes = %s, .n_bindings = %s,\n", name, op, writes, bindings);
+    fprintf(f, "    .name = \"%s\", .op = \"%s\", .n_writes = %s, .n_bindings = %s,\n    .form = 0", name, op, writes,
+            bindings);
+    for (char *word = strtok(arg[3], "|"); word; word = strtok(NULL, "|")) fprintf(f, " | GYRE_FORM_%s", word);
+    fprintf(f, ",\n");
     fprintf(f, "    .params_size = sizeof(struct gyre_%s_params), .n_spec = %u,\n    .spec_names = {", params,
             spec.count);
     for (uint32_t i = 0; i < spec.count; i++) fprintf(f, "\"%s\", ", spec.name[i]);
@@ -272,13 +275,18 @@ static void write_table(const char *out, char **names, int n)
     fprintf(f, "const struct gyre_kernel_source *gyre_kernel_source_find(const char *name)\n{\n"
                "    for (uint32_t i = 0; i < gyre_kernel_source_count; i++)\n"
                "        if (!strcmp(gyre_kernel_sources[i]->name, name)) return gyre_kernel_sources[i];\n"
+               "    return NULL;\n}\n"
+               "const struct gyre_kernel_source *gyre_kernel_source_of(const char *op, uint32_t form)\n{\n"
+               "    for (uint32_t i = 0; i < gyre_kernel_source_count; i++)\n"
+               "        if (gyre_kernel_sources[i]->form == form && !strcmp(gyre_kernel_sources[i]->op, op))\n"
+               "            return gyre_kernel_sources[i];\n"
                "    return NULL;\n}\n");
     close_output(f, out);
 }
 
 int main(int argc, char **argv)
 {
-    if (argc == 14 && !strcmp(argv[1], "kernel")) write_kernel(argv + 2);
+    if (argc == 15 && !strcmp(argv[1], "kernel")) write_kernel(argv + 2);
     else if (argc >= 4 && !strcmp(argv[1], "table")) write_table(argv[2], argv + 3, argc - 3);
     else die("wrong arguments", "see the head of shaders/embed.c");
     return 0;

@@ -39,7 +39,7 @@
 #define GYRE_PARAMS_rope_kv(I, F) I(rows) I(heads) I(kv_heads) I(hd) I(interleaved) F(mscale) I(page_stride) F(clip) GYRE_PARAMS_HAD(I, F) I(centred) I(normed) F(eps)
 #define GYRE_PARAMS_attn(I, F) I(rows) I(heads) I(kv_heads) I(hd) I(ldq) I(page_stride) F(scale) I(centred)
 #define GYRE_PARAMS_topk(I, F) I(rows) I(width) I(k)
-#define GYRE_PARAMS_sample(I, F) I(rows) I(k) I(history)
+#define GYRE_PARAMS_sample(I, F) I(rows) I(k)
 #define GYRE_PARAMS_loglik(I, F) I(rows) I(width)
 #define GYRE_PARAMS_kl(I, F) I(rows) I(width)
 #define GYRE_PARAMS_repack(I, F) I(n) I(k) I(group) I(n_pad) I(first)
@@ -50,21 +50,9 @@
 #define GYRE_C_FIELD_I(name) int32_t name;
 #define GYRE_C_FIELD_F(name) float name;
 #define GYRE_C_PARAMS(op) struct gyre_##op##_params { GYRE_PARAMS_##op(GYRE_C_FIELD_I, GYRE_C_FIELD_F) };
-GYRE_C_PARAMS(embed)
-GYRE_C_PARAMS(rms_norm)
-GYRE_C_PARAMS(quantize)
-GYRE_C_PARAMS(matmul)
-GYRE_C_PARAMS(add)
-GYRE_C_PARAMS(hadamard)
-GYRE_C_PARAMS(act_mul)
-GYRE_C_PARAMS(rope)
-GYRE_C_PARAMS(kv_write)
-GYRE_C_PARAMS(rope_kv)
-GYRE_C_PARAMS(attn)
-GYRE_C_PARAMS(topk)
-GYRE_C_PARAMS(sample)
-GYRE_C_PARAMS(loglik)
-GYRE_C_PARAMS(kl)
-GYRE_C_PARAMS(repack)
-GYRE_C_PARAMS(roof)
+/* every struct there is */
+#define GYRE_PARAMS_LIST(X) \
+  X(embed) X(rms_norm) X(quantize) X(matmul) X(add) X(hadamard) X(act_mul) X(rope) X(kv_write) X(rope_kv) X(attn) \
+  X(topk) X(sample) X(loglik) X(kl) X(repack) X(roof)
+GYRE_PARAMS_LIST(GYRE_C_PARAMS)
 #endif

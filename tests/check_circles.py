@@ -13,8 +13,6 @@ KNOWN_UNITS = [
     {"runtime/source/source", "runtime/source/gguf", "runtime/source/hf", "runtime/source/safetensors",
      "runtime/text/tokenizer", "runtime/text/tokenizer_gguf", "runtime/text/tokenizer_json", "runtime/text/tokenizer_write",
      "runtime/text/utf8"},
-    {"runtime/graph/check", "runtime/graph/exec", "runtime/graph/fuse", "runtime/graph/graph", "runtime/graph/lower",
-     "runtime/graph/verify"},
     {"quantizer/recipe/fields", "quantizer/recipe/recipe"},
     {"quantizer/round/admm", "quantizer/round/gptq", "quantizer/round/ladder"},
     {"quantizer/file/journal", "quantizer/file/output", "quantizer/pass/calibrate", "quantizer/pass/layer",

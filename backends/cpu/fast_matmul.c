@@ -188,10 +188,10 @@ static void run(const struct product *q)
 void gyre_fast_matmul(const struct gyre_ref_args *args)
 {
     const struct gyre_matmul_params *p = args->params;
-    const bool quantized = strstr(args->source->name, "_q_") != NULL;
+    const bool quantized = (args->source->form & GYRE_FORM_QUANT) != 0;
     struct product q = {
         .p = p,
-        .w = gyre_ref_weight(args->source->name, p->n_pad, p->group, args->bind[3], args->bind[4]),
+        .w = gyre_ref_weight(args->source->form, p->n_pad, p->group, args->bind[3], args->bind[4]),
         .y = args->bind[0],
         .x = args->bind[1],
         .meta = quantized ? args->bind[2] : NULL,

@@ -68,14 +68,14 @@ static void eight_rows(const struct gyre_repack_params *p, const uint8_t *x, int
 void gyre_fast_repack(const struct gyre_ref_args *args)
 {
     const struct gyre_repack_params *p = args->params;
-    const char *kernel = args->source->name;
-    if (!strcmp(kernel, "repack_f32")) transpose_words(p, args->bind[1], args->bind[0], p->k);
-    else if (!strcmp(kernel, "repack_f16")) transpose_halves(p, args->bind[1], args->bind[0], p->k);
-    else if (!strcmp(kernel, "repack_scale")) transpose_halves(p, args->bind[1], args->bind[0], p->k / p->group);
-    else if (!strcmp(kernel, "repack_i8")) {
+    const uint32_t form = args->source->form;
+    if (form == GYRE_FORM_F32) transpose_words(p, args->bind[1], args->bind[0], p->k);
+    else if (form == GYRE_FORM_F16) transpose_halves(p, args->bind[1], args->bind[0], p->k);
+    else if (form == GYRE_FORM_SCALE) transpose_halves(p, args->bind[1], args->bind[0], p->k / p->group);
+    else if (form == GYRE_FORM_W8) {
         transpose_words(p, args->bind[2], args->bind[0], p->k / 4);
         sum_bytes(p, args->bind[2], args->bind[1]);
-    } else if (!strcmp(kernel, "repack_i4")) {
+    } else if (form == GYRE_FORM_W4) {
 #pragma omp parallel for schedule(static)
         for (int32_t row = 0; row < columns(p); row += 8)
             eight_rows(p, args->bind[2], row, args->bind[0], args->bind[1]);

@@ -1,7 +1,7 @@
 // The references: one C function per row of runtime/core/ops.def, in double where a float kernel rounds.
 // They are the definition of every op and the oracle of every test, so they are written to be read.
 //
-// A reference computes the whole dispatch. It tells variants apart by source->name, params and spec and
+// A reference computes the whole dispatch. It tells variants apart by source->form, params and spec and
 // must not depend on `groups` or on the workgroup size.
 #pragma once
 #include "backends/backend.h"
@@ -17,6 +17,6 @@ struct gyre_ref_args {
     uint32_t n_spec;
 };
 
-#define OP(name, outputs, inputs, lower) void ref_##name(const struct gyre_ref_args *args);
+#define OP(name, outputs, inputs, params, lower, tune) void ref_##name(const struct gyre_ref_args *args);
 #include "runtime/core/ops.def"
 #undef OP

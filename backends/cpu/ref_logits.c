@@ -70,9 +70,9 @@ void ref_sample(const struct gyre_ref_args *args)
 {
     const struct gyre_sample_params *p = args->params;
     int32_t(*rows)[4] = args->bind[0];
-    uint32_t *history = args->bind[1], (*state)[4] = args->bind[2];
-    const float *vals = args->bind[3];
-    const uint32_t *ids = args->bind[4];
+    const uint32_t(*state)[4] = args->bind[1];
+    const float *vals = args->bind[2];
+    const uint32_t *ids = args->bind[3];
     for (int32_t r = 0; r < p->rows; r++) {
         if (!(rows[r][3] & 2)) continue;
         const uint32_t hash = mix(state[r][2] ^ mix((uint32_t)rows[r][2] + 0x9E3779B9u));
@@ -80,7 +80,6 @@ void ref_sample(const struct gyre_ref_args *args)
         const int j = draw(vals + r * p->k, most, (double)gyre_f32_from_bits(state[r][0]),
                            (double)gyre_f32_from_bits(state[r][1]), (hash >> 8) * 0x1p-24);
         const uint32_t token = isfinite(vals[r * p->k]) ? ids[r * p->k + j] : UINT32_MAX;
-        history[r * p->history + rows[r][2] % p->history] = token;
         rows[r][0] = (int32_t)token;
         rows[r][2]++;
     }

@@ -1,5 +1,6 @@
 // See ref_parts.h.
 #include "backends/cpu/ref_parts.h"
+#include "backends/kernel_source.h"
 #include "runtime/util/half.h"
 
 #include <math.h>
@@ -79,11 +80,10 @@ void gyre_ref_quantize_row(const float *x, int32_t width, int32_t bits, float cl
 
 // ---- weights ------------------------------------------------------------------------------------------
 
-struct gyre_ref_weight gyre_ref_weight(const char *kernel, int32_t n_pad, int32_t group, const void *words,
+struct gyre_ref_weight gyre_ref_weight(uint32_t form, int32_t n_pad, int32_t group, const void *words,
                                        const void *scale)
 {
-    const int kind = strstr(kernel, "_w4") ? 4 : strstr(kernel, "_w8") ? 8 : strstr(kernel, "_f16") ? 16 : 32;
-    return (struct gyre_ref_weight){kind, n_pad, group, words, scale};
+    return (struct gyre_ref_weight){(int)(form & GYRE_FORM_WEIGHT), n_pad, group, words, scale};
 }
 
 static float half_of(uint32_t word, int32_t odd) { return gyre_f32_from_f16((uint16_t)(odd ? word >> 16 : word)); }

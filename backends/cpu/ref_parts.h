@@ -19,8 +19,8 @@ struct gyre_ref_weight {
     int32_t n_pad, group;
     const uint32_t *words, *scale;
 };
-// From the part of a kernel's name that says it: "..._w4_...", "_w8", "_f16", "_f32".
-struct gyre_ref_weight gyre_ref_weight(const char *kernel, int32_t n_pad, int32_t group, const void *words,
+// form: of the kernel (enum gyre_form), whose first bits are the kind.
+struct gyre_ref_weight gyre_ref_weight(uint32_t form, int32_t n_pad, int32_t group, const void *words,
                                        const void *scale);
 int32_t gyre_ref_weight_code(const struct gyre_ref_weight *w, int32_t k, int32_t n); // kinds 4 and 8
 float gyre_ref_weight_scale(const struct gyre_ref_weight *w, int32_t g, int32_t n);  // kinds 4 and 8

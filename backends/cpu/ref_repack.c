@@ -19,7 +19,7 @@ static uint16_t u16_at(const void *data, size_t byte)
 
 // What a format says of element (row, k) of the file: its code, and the scale of its group (row, g).
 struct format {
-    const char *kernel;
+    uint32_t form;
     int bits;
     int (*code)(const struct file_rows *, size_t row, size_t k);
     uint16_t (*scale)(const struct file_rows *, size_t row, size_t g); // NULL: scales come from elsewhere
@@ -63,10 +63,10 @@ static uint16_t scale_q8_0(const struct file_rows *f, size_t row, size_t g)
 }
 
 static const struct format formats[] = {
-    {"repack_i4", 4, code_i4, NULL},
-    {"repack_i8", 8, code_i8, NULL},
-    {"repack_q4_0", 4, code_q4_0, scale_q4_0},
-    {"repack_q8_0", 8, code_q8_0, scale_q8_0},
+    {GYRE_FORM_W4, 4, code_i4, NULL},
+    {GYRE_FORM_W8, 8, code_i8, NULL},
+    {GYRE_FORM_W4 | GYRE_FORM_BLOCKS, 4, code_q4_0, scale_q4_0},
+    {GYRE_FORM_W8 | GYRE_FORM_BLOCKS, 8, code_q8_0, scale_q8_0},
 };
 
 // Columns that are written: a multiple of 8, those without a row as zero.
@@ -117,10 +117,10 @@ static void transpose(const struct gyre_ref_args *args, size_t length, size_t by
 void ref_repack(const struct gyre_ref_args *args)
 {
     const struct gyre_repack_params *p = args->params;
-    const char *kernel = args->source->name;
+    const uint32_t form = args->source->form;
     for (size_t i = 0; i < sizeof formats / sizeof *formats; i++)
-        if (!strcmp(kernel, formats[i].kernel)) repack_codes(args, &formats[i]);
-    if (!strcmp(kernel, "repack_scale")) transpose(args, (size_t)(p->k / p->group), 2);
-    if (!strcmp(kernel, "repack_f16")) transpose(args, (size_t)p->k, 2);
-    if (!strcmp(kernel, "repack_f32")) transpose(args, (size_t)p->k, 4);
+        if (form == formats[i].form) repack_codes(args, &formats[i]);
+    if (form == GYRE_FORM_SCALE) transpose(args, (size_t)(p->k / p->group), 2);
+    if (form == GYRE_FORM_F16) transpose(args, (size_t)p->k, 2);
+    if (form == GYRE_FORM_F32) transpose(args, (size_t)p->k, 4);
 }

@@ -11,7 +11,7 @@ void ref_roof_read(const struct gyre_ref_args *args)
     const struct gyre_roof_params *p = args->params;
     uint32_t *y = args->bind[0];
     const uint32_t *data = args->bind[1];
-    const bool slices = strcmp(args->source->name, "roof_read_slice") == 0;
+    const bool slices = (args->source->form & GYRE_FORM_SLICE) != 0;
     const int64_t wg = args->spec[0], groups = (p->threads + wg - 1) / wg, slice = (p->count + groups - 1) / groups;
 #pragma omp parallel for schedule(static)
     for (int32_t t = 0; t < p->threads; t++) {

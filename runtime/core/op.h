@@ -3,15 +3,15 @@
 #include <stdint.h>
 
 typedef enum gyre_op {
-#define OP(name, outputs, inputs, lower) GYRE_OP_##name,
+#define OP(name, outputs, inputs, params, lower, tune) GYRE_OP_##name,
 #include "runtime/core/ops.def"
 #undef OP
     GYRE_OP_COUNT
 } gyre_op;
 
+// Operands as letters: see ops.def.
 struct gyre_op_info {
-    const char *name;
-    uint32_t outputs, inputs;
+    const char *name, *outputs, *inputs;
 };
 
 extern const struct gyre_op_info gyre_ops[GYRE_OP_COUNT];

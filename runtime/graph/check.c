@@ -1,5 +1,5 @@
-// What a well-formed node is: its operands' kinds, shapes and parameters. One switch over the ops, used when a node is
-// built and again by verify.c after every pass.
+// What a well-formed node is: its operands' kinds, shapes and parameters. One rule check_<params> per parameter struct,
+// chosen by the column of ops.def; used when a node is built and again by verify.c after every pass.
 #include "runtime/graph/node.h"
 #include "runtime/util/base.h"
 
@@ -133,53 +133,10 @@ static bool centre_fits(const gyre_graph *g, gyre_value centre, int32_t centred,
            (!centre || has_bytes(&g->values[centre], 8 * (int64_t)kv_heads * hd));
 }
 
-static gyre_status check_attention(const gyre_graph *g, const struct gyre_node *node, gyre_error *err)
+// What all that touch heads ask: `fits` shapes and rows, the centre, a head size that kernels take.
+static gyre_status heads_ok(const gyre_graph *g, const struct gyre_node *node, bool fits, bool centred, int32_t hd,
+                            gyre_error *err)
 {
-    const struct gyre_value_info *first = &g->values[node->in[0]], *out = &g->values[node->out[0]];
-    bool fits = false, centred = true;
-    int32_t hd = 0;
-    switch (node->op) {
-    case GYRE_OP_rope: {
-        const struct gyre_rope_params *p = &node->params.rope;
-        fits = heads_fit(g, first, p->rows, p->heads, p->kv_heads, p->hd) && shape_is(out, first->rows, first->width) &&
-               gains_fit(g, node->in[3], p->normed, p->hd);
-        hd = has_bytes(&g->values[node->in[2]], 2 * (int64_t)p->hd) ? p->hd : 0;
-        break;
-    }
-    case GYRE_OP_kv_write: {
-        const struct gyre_kv_write_params *p = &node->params.kv_write;
-        fits = heads_fit(g, first, p->rows, p->heads, p->kv_heads, p->hd) && pool_fits(out) &&
-               p->page_stride == (int64_t)g->page_stride;
-        centred = centre_fits(g, node->in[3], p->centred, p->kv_heads, p->hd);
-        hd = p->hd;
-        break;
-    }
-    case GYRE_OP_rope_kv:
-    case GYRE_OP_rope_had_kv: {
-        const struct gyre_rope_kv_params *p = &node->params.rope_kv;
-        fits = heads_fit(g, first, p->rows, p->heads, p->kv_heads, p->hd) &&
-               shape_is(out, first->rows, (int64_t)p->heads * p->hd) && pool_fits(&g->values[node->out[1]]) &&
-               p->page_stride == (int64_t)g->page_stride && gains_fit(g, node->in[6], p->normed, p->hd);
-        if (fits && node->op == GYRE_OP_rope_had_kv) {
-            const int32_t k[3] = {p->k1, p->k2, p->k3};
-            fits = p->n == p->hd && p->segs == p->heads + p->kv_heads &&
-                   hadamard_fits(p->n, p->segs, k, p->p, (int32_t)first->width,
-                                 node->in[4] ? &g->values[node->in[4]] : NULL);
-        }
-        centred = centre_fits(g, node->in[5], p->centred, p->kv_heads, p->hd);
-        hd = has_bytes(&g->values[node->in[3]], 2 * (int64_t)p->hd) ? p->hd : 0;
-        break;
-    }
-    default: {
-        const struct gyre_attn_params *p = &node->params.attn;
-        fits = p->heads > 0 && p->kv_heads > 0 && p->hd > 0 && p->heads % p->kv_heads == 0 &&
-               p->rows == (int64_t)g->rows && first->rows == g->rows && p->ldq == (int64_t)first->width &&
-               p->ldq >= (int64_t)p->heads * p->hd && shape_is(out, p->rows, (int64_t)p->heads * p->hd) &&
-               pool_fits(&g->values[node->in[1]]) && p->page_stride == (int64_t)g->page_stride;
-        centred = centre_fits(g, node->in[4], p->centred, p->kv_heads, p->hd);
-        hd = p->hd;
-    }
-    }
     if (!fits) return bad(node, err, "heads, rows, page stride and shapes do not agree");
     if (!centred)
         return bad(node, err, "its centre and the parameter `centred` do not agree, or the centre is too short");
@@ -187,6 +144,53 @@ static gyre_status check_attention(const gyre_graph *g, const struct gyre_node *
     if (!has_bytes(&g->values[g->batch_rows], 16 * (int64_t)g->rows))
         return bad(node, err, "the row data is shorter than the rows");
     return GYRE_OK;
+}
+
+static gyre_status check_rope(const gyre_graph *g, const struct gyre_node *node, gyre_error *err)
+{
+    const struct gyre_rope_params *p = &node->params.rope;
+    const struct gyre_value_info *qkv = &g->values[node->in[0]], *out = &g->values[node->out[0]];
+    const bool fits = heads_fit(g, qkv, p->rows, p->heads, p->kv_heads, p->hd) &&
+                      shape_is(out, qkv->rows, qkv->width) && gains_fit(g, node->in[3], p->normed, p->hd);
+    const bool freqs = has_bytes(&g->values[node->in[2]], 2 * (int64_t)p->hd);
+    return heads_ok(g, node, fits, true, freqs ? p->hd : 0, err);
+}
+
+static gyre_status check_kv_write(const gyre_graph *g, const struct gyre_node *node, gyre_error *err)
+{
+    const struct gyre_kv_write_params *p = &node->params.kv_write;
+    const bool fits = heads_fit(g, &g->values[node->in[0]], p->rows, p->heads, p->kv_heads, p->hd) &&
+                      pool_fits(&g->values[node->out[0]]) && p->page_stride == (int64_t)g->page_stride;
+    return heads_ok(g, node, fits, centre_fits(g, node->in[3], p->centred, p->kv_heads, p->hd), p->hd, err);
+}
+
+static gyre_status check_rope_kv(const gyre_graph *g, const struct gyre_node *node, gyre_error *err)
+{
+    const struct gyre_rope_kv_params *p = &node->params.rope_kv;
+    const struct gyre_value_info *qkv = &g->values[node->in[0]];
+    bool fits = heads_fit(g, qkv, p->rows, p->heads, p->kv_heads, p->hd) &&
+                shape_is(&g->values[node->out[0]], qkv->rows, (int64_t)p->heads * p->hd) &&
+                pool_fits(&g->values[node->out[1]]) && p->page_stride == (int64_t)g->page_stride &&
+                gains_fit(g, node->in[6], p->normed, p->hd);
+    if (fits && node->op == GYRE_OP_rope_had_kv) {
+        const int32_t k[3] = {p->k1, p->k2, p->k3};
+        fits = p->n == p->hd && p->segs == p->heads + p->kv_heads &&
+               hadamard_fits(p->n, p->segs, k, p->p, (int32_t)qkv->width, node->in[4] ? &g->values[node->in[4]] : NULL);
+    }
+    const bool freqs = has_bytes(&g->values[node->in[3]], 2 * (int64_t)p->hd);
+    return heads_ok(g, node, fits, centre_fits(g, node->in[5], p->centred, p->kv_heads, p->hd), freqs ? p->hd : 0, err);
+}
+
+static gyre_status check_attn(const gyre_graph *g, const struct gyre_node *node, gyre_error *err)
+{
+    const struct gyre_attn_params *p = &node->params.attn;
+    const struct gyre_value_info *q = &g->values[node->in[0]];
+    const bool fits = p->heads > 0 && p->kv_heads > 0 && p->hd > 0 && p->heads % p->kv_heads == 0 &&
+                      p->rows == (int64_t)g->rows && q->rows == g->rows && p->ldq == (int64_t)q->width &&
+                      p->ldq >= (int64_t)p->heads * p->hd &&
+                      shape_is(&g->values[node->out[0]], p->rows, (int64_t)p->heads * p->hd) &&
+                      pool_fits(&g->values[node->in[1]]) && p->page_stride == (int64_t)g->page_stride;
+    return heads_ok(g, node, fits, centre_fits(g, node->in[4], p->centred, p->kv_heads, p->hd), p->hd, err);
 }
 
 static gyre_status check_act_mul(const gyre_graph *g, const struct gyre_node *node, gyre_error *err)
@@ -197,6 +201,7 @@ static gyre_status check_act_mul(const gyre_graph *g, const struct gyre_node *no
                had = node->op == GYRE_OP_act_mul_had || node->op == GYRE_OP_act_mul_had_quant;
     if (!shape_is(x, p->rows, 2 * (int64_t)p->width) || !shape_is(y, p->rows, p->width) || (p->act != 0 && p->act != 1))
         return bad(node, err, "its input is not twice as wide as its output, or the activation is unknown");
+    if (p->width % 4) return bad(node, err, "its width is no multiple of 4");
     if (quant && !bits_are(y, p->bits)) return bad(node, err, "the bits of its output and its parameters differ");
     const int32_t k[3] = {p->k1, p->k2, p->k3};
     if (had && (!hadamard_fits(p->n, p->segs, k, p->p, p->width, node->in[1] ? &g->values[node->in[1]] : NULL) ||
@@ -205,73 +210,97 @@ static gyre_status check_act_mul(const gyre_graph *g, const struct gyre_node *no
     return GYRE_OK;
 }
 
-static gyre_status check_head(const gyre_graph *g, const struct gyre_node *node, gyre_error *err)
+static gyre_status agreed(const struct gyre_node *node, bool fits, gyre_error *err)
 {
-    const struct gyre_value_info *y = &g->values[node->out[0]], *x = &g->values[node->in[0]];
-    bool fits = false;
-    switch (node->op) {
-    case GYRE_OP_argmax:
-    case GYRE_OP_topk: {
-        const struct gyre_topk_params *p = &node->params.topk;
-        fits = p->k >= 1 && p->k <= 256 && p->k <= p->width && (node->op == GYRE_OP_topk || p->k == 1) &&
-               shape_is(x, p->rows, p->width) && shape_is(y, p->rows, p->k) &&
-               shape_is(&g->values[node->out[1]], p->rows, p->k);
-        break;
-    }
-    case GYRE_OP_sample: {
-        const struct gyre_sample_params *p = &node->params.sample;
-        fits = p->k >= 1 && p->history >= 1 && shape_is(x, p->rows, p->k) &&
-               shape_is(&g->values[node->in[1]], p->rows, p->k) && has_bytes(y, 16 * (int64_t)p->rows) &&
-               has_bytes(&g->values[node->out[1]], 4 * (int64_t)p->rows * p->history) &&
-               has_bytes(&g->values[node->out[2]], 16 * (int64_t)p->rows);
-        break;
-    }
-    case GYRE_OP_loglik: {
-        const struct gyre_loglik_params *p = &node->params.loglik;
-        fits = shape_is(x, p->rows, p->width) && shape_is(y, p->rows, 4) &&
-               has_bytes(&g->values[node->in[1]], 4 * (int64_t)p->rows);
-        break;
-    }
-    default: {
-        const struct gyre_kl_params *p = &node->params.kl;
-        fits = shape_is(x, p->rows, p->width) && shape_is(&g->values[node->in[1]], p->rows, p->width) &&
-               shape_is(y, p->rows, 4);
-    }
-    }
     return fits ? GYRE_OK : bad(node, err, "shapes, parameters and the caller's buffers do not agree");
 }
 
-static gyre_status check_rows(const gyre_graph *g, const struct gyre_node *node, gyre_error *err)
+static gyre_status check_topk(const gyre_graph *g, const struct gyre_node *node, gyre_error *err)
 {
-    const struct gyre_value_info *y = &g->values[node->out[0]], *x = &g->values[node->in[0]];
-    bool fits = shape_is(y, x->rows, x->width);
-    switch (node->op) {
-    case GYRE_OP_rms_norm:
-    case GYRE_OP_rms_norm_quant: {
-        const struct gyre_rms_norm_params *p = &node->params.rms_norm;
-        fits = fits && shape_is(x, p->rows, p->width) && has_bytes(&g->values[node->in[1]], 4 * (int64_t)p->width) &&
-               (node->op == GYRE_OP_rms_norm || bits_are(y, p->bits));
-        break;
-    }
-    case GYRE_OP_quantize: {
-        const struct gyre_quantize_params *p = &node->params.quantize;
-        fits = fits && shape_is(x, p->rows, p->width) && bits_are(y, p->bits);
-        break;
-    }
-    case GYRE_OP_add:
-        fits = fits && shape_is(&g->values[node->in[1]], x->rows, x->width) &&
-               node->params.add.count == (int64_t)x->rows * x->width;
-        break;
-    default: {
-        const struct gyre_hadamard_params *p = &node->params.hadamard;
-        const int32_t k[3] = {p->k1, p->k2, p->k3};
-        fits = fits && shape_is(x, p->rows, p->width) &&
-               hadamard_fits(p->n, p->segs, k, p->p, p->width, node->in[1] ? &g->values[node->in[1]] : NULL) &&
-               (p->scaled != 0) == (node->in[2] != GYRE_NONE) &&
-               (!node->in[2] || has_bytes(&g->values[node->in[2]], 4 * (int64_t)p->width));
-    }
-    }
-    return fits ? GYRE_OK : bad(node, err, "shapes and parameters do not agree, or a buffer is too small");
+    const struct gyre_topk_params *p = &node->params.topk;
+    return agreed(node,
+                  p->k >= 1 && p->k <= 256 && p->k <= p->width && (node->op == GYRE_OP_topk || p->k == 1) &&
+                      shape_is(&g->values[node->in[0]], p->rows, p->width) &&
+                      shape_is(&g->values[node->out[0]], p->rows, p->k) &&
+                      shape_is(&g->values[node->out[1]], p->rows, p->k),
+                  err);
+}
+
+static gyre_status check_sample(const gyre_graph *g, const struct gyre_node *node, gyre_error *err)
+{
+    const struct gyre_sample_params *p = &node->params.sample;
+    return agreed(node,
+                  p->k >= 1 && shape_is(&g->values[node->in[0]], p->rows, p->k) &&
+                      shape_is(&g->values[node->in[1]], p->rows, p->k) &&
+                      has_bytes(&g->values[node->out[0]], 16 * (int64_t)p->rows) &&
+                      has_bytes(&g->values[node->out[1]], 16 * (int64_t)p->rows),
+                  err);
+}
+
+static gyre_status check_loglik(const gyre_graph *g, const struct gyre_node *node, gyre_error *err)
+{
+    const struct gyre_loglik_params *p = &node->params.loglik;
+    return agreed(node,
+                  shape_is(&g->values[node->in[0]], p->rows, p->width) &&
+                      shape_is(&g->values[node->out[0]], p->rows, 4) &&
+                      has_bytes(&g->values[node->in[1]], 4 * (int64_t)p->rows),
+                  err);
+}
+
+static gyre_status check_kl(const gyre_graph *g, const struct gyre_node *node, gyre_error *err)
+{
+    const struct gyre_kl_params *p = &node->params.kl;
+    return agreed(node,
+                  shape_is(&g->values[node->in[0]], p->rows, p->width) &&
+                      shape_is(&g->values[node->in[1]], p->rows, p->width) &&
+                      shape_is(&g->values[node->out[0]], p->rows, 4),
+                  err);
+}
+
+// ---- rows -----------------------------------------------------------------------------------------------
+
+static gyre_status check_rms_norm(const gyre_graph *g, const struct gyre_node *node, gyre_error *err)
+{
+    const struct gyre_rms_norm_params *p = &node->params.rms_norm;
+    const struct gyre_value_info *y = &g->values[node->out[0]];
+    return agreed(node,
+                  p->width % 4 == 0 && shape_is(&g->values[node->in[0]], p->rows, p->width) &&
+                      shape_is(y, p->rows, p->width) && has_bytes(&g->values[node->in[1]], 4 * (int64_t)p->width) &&
+                      (y->kind != GYRE_VALUE_QUANT || bits_are(y, p->bits)),
+                  err);
+}
+
+static gyre_status check_quantize(const gyre_graph *g, const struct gyre_node *node, gyre_error *err)
+{
+    const struct gyre_quantize_params *p = &node->params.quantize;
+    const struct gyre_value_info *y = &g->values[node->out[0]];
+    return agreed(node,
+                  p->width % 4 == 0 && shape_is(&g->values[node->in[0]], p->rows, p->width) &&
+                      shape_is(y, p->rows, p->width) && bits_are(y, p->bits),
+                  err);
+}
+
+static gyre_status check_add(const gyre_graph *g, const struct gyre_node *node, gyre_error *err)
+{
+    const struct gyre_value_info *y = &g->values[node->out[0]];
+    return agreed(node,
+                  shape_is(&g->values[node->in[0]], y->rows, y->width) &&
+                      shape_is(&g->values[node->in[1]], y->rows, y->width) &&
+                      node->params.add.count == (int64_t)y->rows * y->width,
+                  err);
+}
+
+static gyre_status check_hadamard(const gyre_graph *g, const struct gyre_node *node, gyre_error *err)
+{
+    const struct gyre_hadamard_params *p = &node->params.hadamard;
+    const int32_t k[3] = {p->k1, p->k2, p->k3};
+    return agreed(node,
+                  shape_is(&g->values[node->in[0]], p->rows, p->width) &&
+                      shape_is(&g->values[node->out[0]], p->rows, p->width) &&
+                      hadamard_fits(p->n, p->segs, k, p->p, p->width, node->in[1] ? &g->values[node->in[1]] : NULL) &&
+                      (p->scaled != 0) == (node->in[2] != GYRE_NONE) &&
+                      (!node->in[2] || has_bytes(&g->values[node->in[2]], 4 * (int64_t)p->width)),
+                  err);
 }
 
 static gyre_status check_embed(const gyre_graph *g, const struct gyre_node *node, gyre_error *err)
@@ -280,64 +309,32 @@ static gyre_status check_embed(const gyre_graph *g, const struct gyre_node *node
     const struct gyre_weight *w = g->values[node->in[1]].weight;
     if (!weight_fits(w))
         return bad(node, err, "the table's ranges do not cover its columns, or its group does not divide K");
-    if (p->width != (int64_t)w->k || p->group != (int64_t)w->group ||
+    if (p->width % 4 || p->width != (int64_t)w->k || p->group != (int64_t)w->group ||
         !shape_is(&g->values[node->out[0]], p->rows, p->width) ||
         !has_bytes(&g->values[node->in[0]], 16 * (int64_t)p->rows))
         return bad(node, err, "shapes and parameters do not agree, or the row data is shorter than the rows");
     return GYRE_OK;
 }
 
-// Kernels read rows four floats at a time.
-static bool by_fours(const struct gyre_node *node)
+// What runs outside graphs.
+static gyre_status outside(const gyre_graph *g, const struct gyre_node *node, gyre_error *err)
 {
-    switch (node->op) {
-    case GYRE_OP_embed:
-        return node->params.embed.width % 4 == 0;
-    case GYRE_OP_rms_norm:
-    case GYRE_OP_rms_norm_quant:
-        return node->params.rms_norm.width % 4 == 0;
-    case GYRE_OP_quantize:
-        return node->params.quantize.width % 4 == 0;
-    case GYRE_OP_act_mul:
-    case GYRE_OP_act_mul_quant:
-    case GYRE_OP_act_mul_had:
-    case GYRE_OP_act_mul_had_quant:
-        return node->params.act_mul.width % 4 == 0;
-    default:
-        return true;
-    }
+    (void)g;
+    return bad(node, err, "it cannot be in a graph");
 }
+#define check_repack outside
+#define check_roof outside
+
+static gyre_status (*const rules[GYRE_OP_COUNT])(const gyre_graph *, const struct gyre_node *, gyre_error *) = {
+#define OP(name, outputs, inputs, params, lower, tune) [GYRE_OP_##name] = check_##params,
+#include "runtime/core/ops.def"
+#undef OP
+};
 
 gyre_status gyre_node_check(const gyre_graph *g, const struct gyre_node *node, gyre_error *err)
 {
-    if (node->op >= GYRE_OP_COUNT || !gyre_signatures[node->op].out)
-        return gyre_fail(err, GYRE_E_INVALID, "bad node: op %d cannot be in a graph", (int)node->op);
-    GYRE_TRY(operands(g, node, gyre_signatures[node->op].out, node->out, GYRE_MAX_OUTS, err));
-    GYRE_TRY(operands(g, node, gyre_signatures[node->op].in, node->in, GYRE_MAX_INS, err));
-    if (!by_fours(node)) return bad(node, err, "its width is no multiple of 4");
-    switch (node->op) {
-    case GYRE_OP_embed:
-        return check_embed(g, node, err);
-    case GYRE_OP_matmul:
-        return check_matmul(g, node, err);
-    case GYRE_OP_rope:
-    case GYRE_OP_kv_write:
-    case GYRE_OP_rope_kv:
-    case GYRE_OP_rope_had_kv:
-    case GYRE_OP_attn:
-        return check_attention(g, node, err);
-    case GYRE_OP_act_mul:
-    case GYRE_OP_act_mul_quant:
-    case GYRE_OP_act_mul_had:
-    case GYRE_OP_act_mul_had_quant:
-        return check_act_mul(g, node, err);
-    case GYRE_OP_argmax:
-    case GYRE_OP_topk:
-    case GYRE_OP_sample:
-    case GYRE_OP_loglik:
-    case GYRE_OP_kl:
-        return check_head(g, node, err);
-    default:
-        return check_rows(g, node, err);
-    }
+    if (node->op >= GYRE_OP_COUNT) return gyre_fail(err, GYRE_E_INVALID, "bad node: there is no op %d", (int)node->op);
+    GYRE_TRY(operands(g, node, gyre_ops[node->op].outputs, node->out, GYRE_MAX_OUTS, err));
+    GYRE_TRY(operands(g, node, gyre_ops[node->op].inputs, node->in, GYRE_MAX_INS, err));
+    return rules[node->op](g, node, err);
 }

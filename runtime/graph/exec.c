@@ -1,26 +1,10 @@
-// The life of a compiled graph: plan, scratch buffers, recording, replays, and its end.
+// The life of a compiled graph: plan, scratch buffers, recording, replays.
 #include "runtime/graph/node.h"
 #include "runtime/graph/tune.h"
 #include "runtime/util/base.h"
 
 #include <stdio.h>
 #include <stdlib.h>
-
-void gyre_graph_destroy(gyre_graph *g)
-{
-    if (!g) return;
-    if (g->recording) gyre_recording_destroy(g->device, g->recording);
-    for (uint32_t i = 0; i < g->n_dispatches; i++) gyre_kernel_destroy(g->device, g->dispatches[i].kernel);
-    for (uint32_t i = g->first_own_chunk; g->chunks && i < g->n_chunks; i++)
-        gyre_buffer_destroy(g->device, g->chunks[i]);
-    free(g->dispatches);
-    free(g->dispatch_node);
-    free(g->chunks);
-    free(g->chunk_bytes);
-    free(g->nodes);
-    free(g->values);
-    free(g);
-}
 
 // Some kernels work in memory beside their outputs: a value of their own for one node.
 static gyre_status add_temps(gyre_graph *g, gyre_error *err)

@@ -1,5 +1,5 @@
-// Values, nodes and the typed constructors. Knows shapes and operands (with check.c); nothing of kernels or memory
-// plans.
+// Values, nodes and the typed constructors. Knows shapes and operands (with check.c); nothing of how it is
+// planned and lowered.
 //
 // A constructor that fails returns GYRE_NONE and leaves its message in the graph; operands that are GYRE_NONE because
 // an earlier constructor failed pass through silently.
@@ -10,30 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-const struct gyre_signature gyre_signatures[GYRE_OP_COUNT] = {
-    [GYRE_OP_embed] = {"F", "DW"},    // rows, table
-    [GYRE_OP_rms_norm] = {"F", "FD"}, // x, gain
-    [GYRE_OP_rms_norm_quant] = {"Q", "FD"},
-    [GYRE_OP_quantize] = {"Q", "F"},
-    [GYRE_OP_matmul] = {"F", "AWf"}, // x, weight, addend
-    [GYRE_OP_add] = {"F", "FF"},
-    [GYRE_OP_hadamard] = {"F", "Fdd"}, // x, base, scale
-    [GYRE_OP_act_mul] = {"F", "F"},
-    [GYRE_OP_act_mul_quant] = {"Q", "F"},
-    [GYRE_OP_act_mul_had] = {"F", "Fd"}, // gate_up, base
-    [GYRE_OP_act_mul_had_quant] = {"Q", "Fd"},
-    [GYRE_OP_rope] = {"F", "FDDd"},        // qkv, rows, freqs, gains
-    [GYRE_OP_kv_write] = {"P", "FDDd"},    // qkv, rows, pages, centre
-    [GYRE_OP_rope_kv] = {"FP", "FDDDddd"}, // qkv, rows, pages, freqs, base, centre, gains
-    [GYRE_OP_rope_had_kv] = {"FP", "FDDDddd"},
-    [GYRE_OP_attn] = {"F", "FPDDd"}, // q, pool, rows, pages, centre
-    [GYRE_OP_argmax] = {"FU", "F"},
-    [GYRE_OP_topk] = {"FU", "F"},
-    [GYRE_OP_sample] = {"DDD", "FU"}, // rows, history, state | vals, ids
-    [GYRE_OP_loglik] = {"F", "FD"},   // logits, targets
-    [GYRE_OP_kl] = {"F", "FF"},
-};
 
 // ---- memory and errors ----------------------------------------------------------------------------------
 
@@ -160,6 +136,22 @@ static gyre_value pool_value(gyre_graph *g, const struct gyre_kv_pool *kv)
 static gyre_value centre_value(gyre_graph *g, const struct gyre_kv_pool *kv)
 {
     return kv->centre.buffer ? data(g, "centre", kv->centre) : GYRE_NONE;
+}
+
+void gyre_graph_destroy(gyre_graph *g)
+{
+    if (!g) return;
+    if (g->recording) gyre_recording_destroy(g->device, g->recording);
+    for (uint32_t i = 0; i < g->n_dispatches; i++) gyre_kernel_destroy(g->device, g->dispatches[i].kernel);
+    for (uint32_t i = g->first_own_chunk; g->chunks && i < g->n_chunks; i++)
+        gyre_buffer_destroy(g->device, g->chunks[i]);
+    free(g->dispatches);
+    free(g->dispatch_node);
+    free(g->chunks);
+    free(g->chunk_bytes);
+    free(g->nodes);
+    free(g->values);
+    free(g);
 }
 
 gyre_status gyre_graph_create(gyre_device *device, uint32_t rows, const struct gyre_batch *batch, gyre_graph **out,
@@ -447,16 +439,14 @@ void gyre_g_topk(gyre_graph *g, gyre_value x, uint32_t k, gyre_value *vals, gyre
 }
 
 void gyre_g_sample(gyre_graph *g, gyre_value vals, gyre_value ids, uint32_t k, struct gyre_binding rows,
-                   struct gyre_binding history, uint32_t history_len, struct gyre_binding state)
+                   struct gyre_binding state)
 {
     if (!GIVEN(g, GYRE_OP_sample, vals, ids)) return;
-    const struct gyre_sample_params p = {
-        .rows = (int32_t)g->values[vals].rows, .k = (int32_t)k, .history = (int32_t)history_len};
-    gyre_graph_append(
-        g, &(struct gyre_node){.op = GYRE_OP_sample,
-                               .out = {data(g, "rows", rows), data(g, "history", history), data(g, "state", state)},
-                               .in = {vals, ids},
-                               .params.sample = p});
+    const struct gyre_sample_params p = {.rows = (int32_t)g->values[vals].rows, .k = (int32_t)k};
+    gyre_graph_append(g, &(struct gyre_node){.op = GYRE_OP_sample,
+                                             .out = {data(g, "rows", rows), data(g, "state", state)},
+                                             .in = {vals, ids},
+                                             .params.sample = p});
 }
 
 gyre_value gyre_g_loglik(gyre_graph *g, gyre_value logits, struct gyre_binding targets)

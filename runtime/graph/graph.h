@@ -98,9 +98,9 @@ gyre_value gyre_g_attn(gyre_graph *g, gyre_value q, const struct gyre_attn_shape
 // GYRE_BIND_ALIGN (any multiple of 64 rows, any row where the width is a multiple of 64).
 gyre_value gyre_g_rows(gyre_graph *g, gyre_value x, uint32_t first, uint32_t n);
 void gyre_g_topk(gyre_graph *g, gyre_value x, uint32_t k, gyre_value *vals, gyre_value *ids); // k 1: argmax
-// Bindings: rows int4[R] (updated), history u32[R][history_len], state uint4[R].
+// Bindings: rows int4[R] (updated), state uint4[R].
 void gyre_g_sample(gyre_graph *g, gyre_value vals, gyre_value ids, uint32_t k, struct gyre_binding rows,
-                   struct gyre_binding history, uint32_t history_len, struct gyre_binding state);
+                   struct gyre_binding state);
 gyre_value gyre_g_loglik(gyre_graph *g, gyre_value logits, struct gyre_binding targets); // [rows, 4]
 gyre_value gyre_g_kl(gyre_graph *g, gyre_value p_logits, gyre_value q_logits);           // [rows, 4]
 // Makes a value live to the end and lands it in the caller's buffer, which no other operand of its node may touch. The

@@ -56,13 +56,13 @@ static gyre_status emit(const struct lowering *l, const struct gyre_launch *laun
 static uint32_t bind_all(const struct lowering *l, struct gyre_binding *bind)
 {
     const struct gyre_graph *g = l->g;
-    const struct gyre_signature *sig = &gyre_signatures[l->node->op];
+    const struct gyre_op_info *op = &gyre_ops[l->node->op];
     uint32_t n = 0;
-    for (size_t i = 0; i < strlen(sig->out); i++)
+    for (size_t i = 0; i < strlen(op->outputs); i++)
         for (uint32_t p = 0; p < g->values[l->node->out[i]].n_planes; p++)
             bind[n++] = gyre_graph_at(g, l->node->out[i], p);
     if (l->node->temp) bind[n++] = gyre_graph_at(g, l->node->temp, 0);
-    for (size_t i = 0; i < strlen(sig->in); i++) {
+    for (size_t i = 0; i < strlen(op->inputs); i++) {
         const gyre_value v = l->node->in[i] ? l->node->in[i] : l->node->in[0];
         const uint32_t planes = l->node->in[i] ? g->values[v].n_planes : 1;
         for (uint32_t p = 0; p < planes; p++) bind[n++] = gyre_graph_at(g, v, p);
@@ -141,26 +141,23 @@ static gyre_status lower_add(const struct lowering *l)
 }
 
 // Row by row: norms, quantizers, activations, Hadamard transforms.
-static gyre_status lower_rows(const struct lowering *l)
-{
-    if (l->node->op == GYRE_OP_add) return lower_add(l);
-    return emit_plain(l, l->g->values[l->node->out[0]].rows, 1);
-}
+static gyre_status lower_rows(const struct lowering *l) { return emit_plain(l, l->g->values[l->node->out[0]].rows, 1); }
 
-// By heads and rows.
+// By heads and rows: those of q, k and v, of k and v, of q.
+#define EVERY_HEAD(p) (uint64_t)(p).heads + 2 * (uint64_t)(p).kv_heads, (uint64_t)(p).rows
+static gyre_status lower_rope(const struct lowering *l) { return emit_plain(l, EVERY_HEAD(l->node->params.rope)); }
+static gyre_status lower_rope_kv(const struct lowering *l)
+{
+    return emit_plain(l, EVERY_HEAD(l->node->params.rope_kv));
+}
+static gyre_status lower_kv_write(const struct lowering *l)
+{
+    const struct gyre_kv_write_params *p = &l->node->params.kv_write;
+    return emit_plain(l, 2 * (uint64_t)p->kv_heads, (uint64_t)p->rows);
+}
 static gyre_status lower_attn(const struct lowering *l)
 {
-    const union gyre_params *p = &l->node->params;
-    switch (l->node->op) {
-    case GYRE_OP_rope:
-        return emit_plain(l, (uint64_t)p->rope.heads + 2 * (uint64_t)p->rope.kv_heads, (uint64_t)p->rope.rows);
-    case GYRE_OP_kv_write:
-        return emit_plain(l, 2 * (uint64_t)p->kv_write.kv_heads, (uint64_t)p->kv_write.rows);
-    case GYRE_OP_attn:
-        return emit_plain(l, (uint64_t)p->attn.heads, (uint64_t)p->attn.rows);
-    default:
-        return emit_plain(l, (uint64_t)p->rope_kv.heads + 2 * (uint64_t)p->rope_kv.kv_heads, (uint64_t)p->rope_kv.rows);
-    }
+    return emit_plain(l, (uint64_t)l->node->params.attn.heads, (uint64_t)l->node->params.attn.rows);
 }
 
 // One workgroup per row of logits.
@@ -173,8 +170,8 @@ static gyre_status lower_none(const struct lowering *l)
                      gyre_ops[l->node->op].name);
 }
 
-static gyre_status (*const lower[GYRE_OP_COUNT])(const struct lowering *) = {
-#define OP(name, outputs, inputs, family) [GYRE_OP_##name] = lower_##family,
+static gyre_status (*const lowerings[GYRE_OP_COUNT])(const struct lowering *) = {
+#define OP(name, outputs, inputs, params, lower, tune) [GYRE_OP_##name] = lower_##lower,
 #include "runtime/core/ops.def"
 #undef OP
 };
@@ -183,7 +180,7 @@ gyre_status gyre_graph_lower(gyre_graph *g, gyre_error *err)
 {
     for (uint32_t i = 0; i < g->n_nodes; i++) {
         const struct lowering l = {g, &g->nodes[i], i, err};
-        GYRE_TRY(lower[g->nodes[i].op](&l));
+        GYRE_TRY(lowerings[g->nodes[i].op](&l));
     }
     return GYRE_OK;
 }

@@ -38,23 +38,11 @@ struct gyre_value_info {
     char name[32];
 };
 
-// One member per params struct of shaders/params.h; an op's member: see gyre_signatures.
+// One member per params struct of shaders/params.h; an op's member: the column `params` of ops.def.
 union gyre_params {
-    struct gyre_embed_params embed;
-    struct gyre_rms_norm_params rms_norm;
-    struct gyre_quantize_params quantize;
-    struct gyre_matmul_params matmul;
-    struct gyre_add_params add;
-    struct gyre_hadamard_params hadamard;
-    struct gyre_act_mul_params act_mul;
-    struct gyre_rope_params rope;
-    struct gyre_kv_write_params kv_write;
-    struct gyre_rope_kv_params rope_kv;
-    struct gyre_attn_params attn;
-    struct gyre_topk_params topk;
-    struct gyre_sample_params sample;
-    struct gyre_loglik_params loglik;
-    struct gyre_kl_params kl;
+#define MEMBER(params) struct gyre_##params##_params params;
+    GYRE_PARAMS_LIST(MEMBER)
+#undef MEMBER
 };
 
 struct gyre_node {
@@ -63,13 +51,6 @@ struct gyre_node {
     gyre_value temp;                                 // memory that only this node uses; GYRE_NONE: none
     union gyre_params params;
 };
-
-// The operands of an op, a letter each: F f32, Q quantized, A either, U u32, D data, W weight, P pool; lower case: may
-// be absent. Outputs that are D or P are the declared exceptions: they change what the caller owns.
-struct gyre_signature {
-    const char *out, *in;
-};
-extern const struct gyre_signature gyre_signatures[GYRE_OP_COUNT];
 
 enum gyre_stage { GYRE_STAGE_BUILD, GYRE_STAGE_PLANNED, GYRE_STAGE_COMPILED };
 

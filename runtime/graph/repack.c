@@ -1,6 +1,7 @@
 // See repack.h. Pieces of at most STAGING bytes go to a staging buffer, then a repack kernel spreads them into the
 // weight.
 #include "runtime/graph/repack.h"
+#include "backends/kernel_source.h"
 #include "runtime/graph/tune.h"
 #include "runtime/util/base.h"
 
@@ -10,18 +11,18 @@
 enum { STAGING = 16 << 20, N_KERNELS = 7 };
 
 static const struct format {
-    const char *kernel;
+    uint32_t form; // of the kernel
     gyre_weight_kind kind;
     uint32_t bytes_per_32; // bytes of 32 source elements
     uint32_t k_align;      // K and, where there is one, the group are multiples of it
     bool coded, scale;     // has groups and sums; brings its scales inside the blocks
 } formats[] = {
-    [GYRE_REPACK_I4] = {"repack_i4", GYRE_WEIGHT_W4, 16, 8, true, false},
-    [GYRE_REPACK_I8] = {"repack_i8", GYRE_WEIGHT_W8, 32, 4, true, false},
-    [GYRE_REPACK_Q4_0] = {"repack_q4_0", GYRE_WEIGHT_W4, 18, 32, true, true},
-    [GYRE_REPACK_Q8_0] = {"repack_q8_0", GYRE_WEIGHT_W8, 34, 32, true, true},
-    [GYRE_REPACK_F16] = {"repack_f16", GYRE_WEIGHT_F16, 64, 1, false, false},
-    [GYRE_REPACK_F32] = {"repack_f32", GYRE_WEIGHT_F32, 128, 1, false, false},
+    [GYRE_REPACK_I4] = {GYRE_FORM_W4, GYRE_WEIGHT_W4, 16, 8, true, false},
+    [GYRE_REPACK_I8] = {GYRE_FORM_W8, GYRE_WEIGHT_W8, 32, 4, true, false},
+    [GYRE_REPACK_Q4_0] = {GYRE_FORM_W4 | GYRE_FORM_BLOCKS, GYRE_WEIGHT_W4, 18, 32, true, true},
+    [GYRE_REPACK_Q8_0] = {GYRE_FORM_W8 | GYRE_FORM_BLOCKS, GYRE_WEIGHT_W8, 34, 32, true, true},
+    [GYRE_REPACK_F16] = {GYRE_FORM_F16, GYRE_WEIGHT_F16, 64, 1, false, false},
+    [GYRE_REPACK_F32] = {GYRE_FORM_F32, GYRE_WEIGHT_F32, 128, 1, false, false},
 };
 
 struct gyre_repacker {
@@ -84,7 +85,7 @@ void gyre_repacker_destroy(gyre_repacker *r)
 // One job: rows of `row_bytes` spread by one kernel into `planes`, K cut into `steps`.
 struct spread {
     int kernel;
-    const char *name;
+    uint32_t form;
     const uint8_t *rows;
     uint64_t row_bytes;
     uint32_t n, k, group, steps, length, n_pad, first; // length: elements that one sum goes over, 1: no sum
@@ -100,7 +101,7 @@ static gyre_status spread(gyre_repacker *r, const struct spread *s, gyre_error *
                          "cannot upload a weight: 8 rows of %llu bytes exceed the staging buffer",
                          (unsigned long long)s->row_bytes);
     struct gyre_launch *launch = &r->launch[s->kernel], wanted;
-    GYRE_TRY(gyre_tune_repack(gyre_device_info(r->device), s->name, s->steps, s->length, &wanted, err));
+    GYRE_TRY(gyre_tune_repack(gyre_device_info(r->device), s->form, s->steps, s->length, &wanted, err));
     if (!r->kernel[s->kernel] || memcmp(&wanted.kernel, &launch->kernel, sizeof wanted.kernel)) {
         gyre_kernel_destroy(r->device, r->kernel[s->kernel]);
         r->kernel[s->kernel] = NULL;
@@ -150,7 +151,7 @@ gyre_status gyre_repack_upload(gyre_repacker *r, gyre_repack_format format, cons
         return gyre_fail(err, GYRE_E_INVALID, "cannot upload a weight: %s",
                          scales ? "this format has no separate scales" : "its scales are missing");
     struct spread s = {
-        .kernel = (int)format, .name = f->kernel, .rows = rows, .row_bytes = (uint64_t)k * f->bytes_per_32 / 32};
+        .kernel = (int)format, .form = f->form, .rows = rows, .row_bytes = (uint64_t)k * f->bytes_per_32 / 32};
     s.n = n, s.k = k, s.group = group, s.n_pad = dst->n_pad, s.first = n_dst0;
     s.steps = f->coded ? k / group : k;
     s.length = f->coded ? group : 1;
@@ -159,7 +160,7 @@ gyre_status gyre_repack_upload(gyre_repacker *r, gyre_repack_format format, cons
     if (f->coded) s.plane[s.n_planes++] = dst->sums;
     GYRE_TRY(spread(r, &s, err));
     if (!scales) return GYRE_OK;
-    s.kernel = N_KERNELS - 1, s.name = "repack_scale", s.length = 1;
+    s.kernel = N_KERNELS - 1, s.form = GYRE_FORM_SCALE, s.length = 1;
     s.rows = (const uint8_t *)scales, s.row_bytes = 2 * (uint64_t)(k / group);
     s.plane[0] = dst->scale, s.n_planes = 1;
     return spread(r, &s, err);

@@ -4,7 +4,6 @@
 #include "backends/kernel_source.h"
 #include "runtime/util/base.h"
 
-#include <stdio.h>
 #include <string.h>
 
 // The largest power of two that is neither above `useful` (but at least 8) nor above what the device allows.
@@ -44,11 +43,11 @@ static gyre_status share(const struct gyre_device_info *info, const char *what, 
 }
 
 // The kernel with its default constants, a workgroup of wgx x wgy, one unit per group in every dimension.
-static gyre_status start(struct gyre_launch *out, const char *name, uint32_t wgx, uint32_t wgy, gyre_error *err)
+static gyre_status start(struct gyre_launch *out, const char *op, uint32_t form, uint32_t wgx, uint32_t wgy,
+                         gyre_error *err)
 {
-    const struct gyre_kernel_source *source = gyre_kernel_source_find(name);
-    if (!source)
-        return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot choose a kernel: %s is not built into this program", name);
+    const struct gyre_kernel_source *source = gyre_kernel_source_of(op, form);
+    if (!source) return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot choose a kernel: %s has none of form %u", op, form);
     *out = (struct gyre_launch){.kernel = {.name = source->name, .n_spec = source->n_spec}, .tile = {1, 1, 1}};
     memcpy(out->kernel.spec, source->spec_defaults, sizeof out->kernel.spec);
     out->kernel.spec[0] = wgx;
@@ -65,8 +64,10 @@ static void set(struct gyre_launch *launch, const char *name, uint32_t value)
         if (!strcmp(source->spec_names[i], name)) launch->kernel.spec[i] = value;
 }
 
-static const char *const weight_names[] = {
-    [GYRE_WEIGHT_F32] = "f32", [GYRE_WEIGHT_F16] = "f16", [GYRE_WEIGHT_W8] = "w8", [GYRE_WEIGHT_W4] = "w4"};
+static const uint32_t weight_forms[] = {[GYRE_WEIGHT_F32] = GYRE_FORM_F32,
+                                        [GYRE_WEIGHT_F16] = GYRE_FORM_F16,
+                                        [GYRE_WEIGHT_W8] = GYRE_FORM_W8,
+                                        [GYRE_WEIGHT_W4] = GYRE_FORM_W4};
 
 // ---- Hadamard transforms --------------------------------------------------------------------------------
 
@@ -135,15 +136,14 @@ static bool had_is_shared(const struct gyre_device_info *info, struct had had)
     return 4 * (uint64_t)had.length + 8 * (uint64_t)had_lanes(info, had) + 64 <= info->shared_bytes;
 }
 
-static gyre_status tune_had(const struct gyre_device_info *info, const struct gyre_node *node, struct gyre_launch *out,
-                            gyre_error *err)
+static gyre_status tune_had(const gyre_graph *g, const struct gyre_node *node, struct gyre_launch *out, gyre_error *err)
 {
+    const struct gyre_device_info *info = gyre_device_info(g->device);
     const struct had had = had_of(node);
-    char name[64];
     if (!runs(info, had_loops(had, had_lanes(info, had))))
         return too_long(info, "a Hadamard transform", had.length, err);
-    snprintf(name, sizeof name, "%s%s", gyre_ops[node->op].name, had_is_shared(info, had) ? "" : "_global");
-    GYRE_TRY(start(out, name, had_lanes(info, had), 1, err));
+    GYRE_TRY(start(out, gyre_ops[node->op].name, had_is_shared(info, had) ? GYRE_FORM_ONE : GYRE_FORM_GLOBAL,
+                   had_lanes(info, had), 1, err));
     set(out, "SHARED_N", had_is_shared(info, had) ? had.length : 1);
     set_had(out, had);
     return GYRE_OK;
@@ -198,9 +198,8 @@ static gyre_status tune_matmul(const gyre_graph *g, const struct gyre_node *node
         if (2 * wgx * wgy > info->max_workgroup) return too_long(info, "a product", w->k, err);
         wgy *= 2;
     }
-    char name[64];
-    snprintf(name, sizeof name, "matmul_%s_%s_%s", weight_names[w->kind], quant ? "q" : "f", few ? "v" : "m");
-    GYRE_TRY(start(out, name, wgx, wgy, err));
+    const uint32_t form = weight_forms[w->kind] | (quant ? GYRE_FORM_QUANT : 0u) | (few ? 0u : GYRE_FORM_MANY);
+    GYRE_TRY(start(out, "matmul", form, wgx, wgy, err));
     set(out, "TR", tr);
     set(out, "TC", tc);
     set(out, "K16", w->k % 16 == 0 && w->group % 16 == 0);
@@ -218,7 +217,7 @@ static gyre_status tune_heads(const gyre_graph *g, const struct gyre_node *node,
     const uint32_t hd = (uint32_t)(node->op == GYRE_OP_rope       ? node->params.rope.hd
                                    : node->op == GYRE_OP_kv_write ? node->params.kv_write.hd
                                                                   : node->params.rope_kv.hd);
-    GYRE_TRY(start(out, gyre_ops[node->op].name, lanes(info, GYRE_MAX(hd / 2, 32)), 1, err));
+    GYRE_TRY(start(out, gyre_ops[node->op].name, GYRE_FORM_ONE, lanes(info, GYRE_MAX(hd / 2, 32)), 1, err));
     if (node->op != GYRE_OP_rope) set(out, "KVBITS", g->values[node->out[node->op == GYRE_OP_kv_write ? 0 : 1]].bits);
     set(out, "HD", hd);
     if (node->op != GYRE_OP_kv_write)
@@ -262,7 +261,7 @@ static gyre_status tune_attn(const gyre_graph *g, const struct gyre_node *node, 
                              "cannot run attention on %s: heads of %u need more than its %u bytes of shared memory",
                              info->id, hd, info->shared_bytes);
     }
-    GYRE_TRY(start(out, many ? "attn_m" : "attn_v", wgx, 1, err));
+    GYRE_TRY(start(out, "attn", many ? GYRE_FORM_MANY : GYRE_FORM_ONE, wgx, 1, err));
     set(out, "KVBITS", g->values[node->in[1]].bits);
     set(out, "HD", hd);
     set(out, "RT", rt);
@@ -286,63 +285,70 @@ static gyre_status tune_logits(const gyre_graph *g, const struct gyre_node *node
     }
     uint32_t n = lanes(info, 256);
     GYRE_TRY(share(info, gyre_ops[node->op].name, loops, &n, err));
-    return start(out, gyre_ops[node->op].name, n, 1, err);
+    return start(out, gyre_ops[node->op].name, GYRE_FORM_ONE, n, 1, err);
 }
 
-// One workgroup per row, which reads it at most three times, four floats at a time.
-static gyre_status tune_rows(const struct gyre_device_info *info, const struct gyre_node *node, uint32_t width,
-                             struct gyre_launch *out, gyre_error *err)
+static gyre_status tune_sample(const gyre_graph *g, const struct gyre_node *node, struct gyre_launch *out,
+                               gyre_error *err)
 {
+    (void)g, (void)node;
+    GYRE_TRY(start(out, "sample", GYRE_FORM_ONE, 8, 1, err));
+    out->tile[0] = 8;
+    return GYRE_OK;
+}
+
+// ---- rows -----------------------------------------------------------------------------------------------
+
+// One workgroup per row, which reads it at most three times, four floats at a time.
+static gyre_status tune_rows(const gyre_graph *g, const struct gyre_node *node, struct gyre_launch *out,
+                             gyre_error *err)
+{
+    const struct gyre_device_info *info = gyre_device_info(g->device);
+    const uint32_t width = g->values[node->out[0]].width;
     uint32_t n = lanes(info, width / 4);
     GYRE_TRY(share(info, gyre_ops[node->op].name, 3ull * width / 4, &n, err));
-    return start(out, gyre_ops[node->op].name, n, 1, err);
+    return start(out, gyre_ops[node->op].name, GYRE_FORM_ONE, n, 1, err);
+}
+
+// An invocation takes four elements of a row.
+static gyre_status tune_embed(const gyre_graph *g, const struct gyre_node *node, struct gyre_launch *out,
+                              gyre_error *err)
+{
+    const uint32_t form = weight_forms[g->values[node->in[1]].weight->kind];
+    GYRE_TRY(start(out, "embed", form, lanes(gyre_device_info(g->device), 64), 1, err));
+    out->tile[0] = out->kernel.spec[0];
+    return GYRE_OK;
+}
+
+static gyre_status tune_add(const gyre_graph *g, const struct gyre_node *node, struct gyre_launch *out, gyre_error *err)
+{
+    GYRE_TRY(start(out, gyre_ops[node->op].name, GYRE_FORM_ONE, lanes(gyre_device_info(g->device), 256), 1, err));
+    out->tile[0] = out->kernel.spec[0];
+    return GYRE_OK;
 }
 
 // ---- all ops --------------------------------------------------------------------------------------------
 
-gyre_status gyre_tune(const gyre_graph *g, const struct gyre_node *node, struct gyre_launch *out, gyre_error *err)
+static gyre_status tune_none(const gyre_graph *g, const struct gyre_node *node, struct gyre_launch *out,
+                             gyre_error *err)
 {
-    const struct gyre_device_info *info = gyre_device_info(g->device);
-    const uint32_t width = g->values[node->out[0]].width;
-    char name[64];
-    switch (node->op) {
-    case GYRE_OP_matmul:
-        return tune_matmul(g, node, out, err);
-    case GYRE_OP_rope:
-    case GYRE_OP_kv_write:
-    case GYRE_OP_rope_kv:
-    case GYRE_OP_rope_had_kv:
-        return tune_heads(g, node, out, err);
-    case GYRE_OP_attn:
-        return tune_attn(g, node, out, err);
-    case GYRE_OP_hadamard:
-    case GYRE_OP_act_mul_had:
-    case GYRE_OP_act_mul_had_quant:
-        return tune_had(info, node, out, err);
-    case GYRE_OP_embed:
-        snprintf(name, sizeof name, "embed_%s", weight_names[g->values[node->in[1]].weight->kind]);
-        GYRE_TRY(start(out, name, lanes(info, 64), 1, err));
-        out->tile[0] = out->kernel.spec[0]; // of 4 elements each
-        return GYRE_OK;
-    case GYRE_OP_add:
-        GYRE_TRY(start(out, "add", lanes(info, 256), 1, err));
-        out->tile[0] = out->kernel.spec[0];
-        return GYRE_OK;
-    case GYRE_OP_sample:
-        GYRE_TRY(start(out, "sample", 8, 1, err));
-        out->tile[0] = 8;
-        return GYRE_OK;
-    case GYRE_OP_argmax:
-    case GYRE_OP_topk:
-    case GYRE_OP_loglik:
-    case GYRE_OP_kl:
-        return tune_logits(g, node, out, err);
-    default:
-        return tune_rows(info, node, width, out, err);
-    }
+    (void)g, (void)out;
+    return gyre_fail(err, GYRE_E_INVALID, "cannot choose a kernel: %s is no op of a graph", gyre_ops[node->op].name);
 }
 
-gyre_status gyre_tune_repack(const struct gyre_device_info *info, const char *name, uint32_t steps, uint32_t length,
+static gyre_status (*const choices[GYRE_OP_COUNT])(const gyre_graph *, const struct gyre_node *, struct gyre_launch *,
+                                                   gyre_error *) = {
+#define OP(name, outputs, inputs, params, lower, tune) [GYRE_OP_##name] = tune_##tune,
+#include "runtime/core/ops.def"
+#undef OP
+};
+
+gyre_status gyre_tune(const gyre_graph *g, const struct gyre_node *node, struct gyre_launch *out, gyre_error *err)
+{
+    return choices[node->op](g, node, out, err);
+}
+
+gyre_status gyre_tune_repack(const struct gyre_device_info *info, uint32_t form, uint32_t steps, uint32_t length,
                              struct gyre_launch *out, gyre_error *err)
 {
     uint32_t wgx = lanes(info, 64), wgy = 1;
@@ -350,11 +356,11 @@ gyre_status gyre_tune_repack(const struct gyre_device_info *info, const char *na
     if (length > 1 &&
         !runs(info, length / 3)) { // the invocations of a column share its group: repack_int, repack_block
         for (wgx = 1, wgy = 1; !runs(info, length / 3 / wgy);) {
-            if (2 * wgy > 256 || 2 * wgy > info->max_workgroup) return too_long(info, name, length, err);
+            if (2 * wgy > 256 || 2 * wgy > info->max_workgroup) return too_long(info, "repack", length, err);
             wgy *= 2;
         }
     }
-    GYRE_TRY(start(out, name, wgx, wgy, err));
+    GYRE_TRY(start(out, "repack", form, wgx, wgy, err));
     out->tile[0] = 8 * wgx; // an invocation takes 8 columns
     out->tile[1] = length > 1 ? 1 : wgy;
     return GYRE_OK;

@@ -16,7 +16,7 @@ static const struct row {
     uint32_t n_writes, n_bindings;
     size_t params_size;
 } rows[] = {
-#define KERNEL(name, source, defines, params, n_writes, n_bindings, op)                                                \
+#define KERNEL(name, source, defines, params, n_writes, n_bindings, op, form)                                          \
     {#name, #op, n_writes, n_bindings, sizeof(struct gyre_##params##_params)},
 #include "shaders/kernels.def"
 #undef KERNEL
@@ -56,6 +56,8 @@ static void every_kernel_is_within_limits(void **state)
         assert_int_equal(s->spirv_bytes % 4, 0);
         for (uint32_t j = 0; j < i; j++)
             if (!strcmp(gyre_kernel_sources[j]->name, s->name)) fail_msg("%s is there twice", s->name);
+        if (gyre_kernel_source_of(s->op, s->form) != s)
+            fail_msg("%s has the form of another kernel of its op", s->name);
     }
 }
 
@@ -66,7 +68,11 @@ static void kernels_fit_their_ops(void **state)
     for (size_t i = 0; i < GYRE_COUNT(rows); i++) {
         const gyre_op op = gyre_op_find(rows[i].op);
         assert_true(op < GYRE_OP_COUNT);
-        assert_true(rows[i].n_bindings - rows[i].n_writes <= gyre_ops[op].inputs);
+        uint32_t written = 0, read = 0; // as many planes as the operands have at most
+        for (const char *c = gyre_ops[op].outputs; *c; c++) written += *c == 'P' ? 4 : *c == 'Q' ? 2 : 1;
+        for (const char *c = gyre_ops[op].inputs; *c; c++) read += *c == 'P' ? 4 : *c == 'W' ? 3 : *c == 'A' ? 2 : 1;
+        assert_true(rows[i].n_bindings - rows[i].n_writes <= read);
+        assert_true(rows[i].n_writes <= written + 1); // scratch
     }
     for (int op = 0; op < GYRE_OP_COUNT; op++) {
         bool found = false;

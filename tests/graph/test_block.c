@@ -97,7 +97,6 @@ struct head {
     float logits[ROWS][VOCAB], vals[ROWS][TOP], best[ROWS], loglik[ROWS][4], kl[ROWS][4];
     uint32_t ids[ROWS][TOP], first[ROWS];
     int32_t rows[ROWS][4];
-    uint32_t history[ROWS][5];
 };
 
 static bool head_output(const char *id, gyre_weight_kind kind, struct head *out)
@@ -115,15 +114,14 @@ static bool head_output(const char *id, gyre_weight_kind kind, struct head *out)
                               best = lab_bytes(&lab, NULL, sizeof out->best),
                               first = lab_bytes(&lab, NULL, sizeof out->first),
                               loglik = lab_bytes(&lab, NULL, sizeof out->loglik),
-                              kl = lab_bytes(&lab, NULL, sizeof out->kl),
-                              history = lab_bytes(&lab, NULL, sizeof out->history);
+                              kl = lab_bytes(&lab, NULL, sizeof out->kl);
     gyre_graph *g = NULL;
     assert_int_equal(gyre_graph_create(lab.device, ROWS, &batch, &g, NULL), GYRE_OK);
     gyre_value v, i, n = gyre_g_matmul(g, gyre_g_rms_norm(g, gyre_g_embed(g, &table), gain, 1e-5f), &table);
     gyre_g_topk(g, n, TOP, &v, &i);
     gyre_g_output(g, v, vals);
     gyre_g_output(g, i, ids);
-    gyre_g_sample(g, v, i, TOP, batch.rows, history, 5, lab_bytes(&lab, state, sizeof state));
+    gyre_g_sample(g, v, i, TOP, batch.rows, lab_bytes(&lab, state, sizeof state));
     gyre_g_topk(g, n, 1, &v, &i);
     gyre_g_output(g, v, best);
     gyre_g_output(g, i, first);
@@ -135,7 +133,6 @@ static bool head_output(const char *id, gyre_weight_kind kind, struct head *out)
         lab_read(&lab, best, out->best);
     lab_read(&lab, first, out->first), lab_read(&lab, loglik, out->loglik), lab_read(&lab, kl, out->kl),
         lab_read(&lab, batch.rows, out->rows);
-    lab_read(&lab, history, out->history);
     gyre_graph_destroy(g);
     lab_close(&lab);
     return true;
@@ -162,7 +159,6 @@ static void embedding_and_head(void **state)
             const int position = r == 2 ? 9 : 4 + r;
             assert_int_equal(got.rows[r][0], top);
             assert_int_equal(got.rows[r][2], position + 1);
-            assert_int_equal(got.history[r][position % 5], top);
         }
     }
 }

@@ -57,7 +57,7 @@ void cases_topk(struct check *check)
 
 void cases_sample(struct check *check)
 {
-    enum { ROWS = 41, K = 13, HISTORY = 7 };
+    enum { ROWS = 41, K = 13 };
     int32_t(*rows)[4] = check_alloc(check, ROWS * sizeof *rows);
     uint32_t(*state)[4] = check_alloc(check, ROWS * sizeof *state);
     float *vals = check_uniform(check, ROWS * K, 0, 0.7);
@@ -71,7 +71,7 @@ void cases_sample(struct check *check)
     }
     for (int r = 0; r < 3; r++) vals[(5 + r) * K] = r == 0 ? NAN : r == 1 ? INFINITY : -INFINITY; // nothing to choose
     for (int k = 1; k <= K; k += 4) {
-        const struct gyre_sample_params p = {ROWS * K / k > ROWS ? ROWS : ROWS * K / k, k, HISTORY};
+        const struct gyre_sample_params p = {ROWS * K / k > ROWS ? ROWS : ROWS * K / k, k};
         const struct check_case c = {
             .kernel = "sample",
             .params = &p,
@@ -79,7 +79,6 @@ void cases_sample(struct check *check)
             .spec = {8, 1, 1},
             .groups = {(ROWS + 7) / 8},
             .bind = {{.data = rows, .size = ROWS * sizeof *rows, .rule = CHECK_BITS},
-                     {.size = 4 * ROWS * HISTORY, .rule = CHECK_BITS},
                      {.data = state, .size = ROWS * sizeof *state, .rule = CHECK_BITS},
                      {.data = vals, .size = 4 * ROWS * K},
                      {.data = check_words(check, ROWS * K, 0xFFFF), .size = 4 * ROWS * K}},
