@@ -48,6 +48,14 @@ struct tiny_options tiny_plain(void)
                                  .rope_base = 10000};
 }
 
+void tiny_tokens(uint32_t *tokens, size_t n, uint32_t seed, uint32_t vocab)
+{
+    for (size_t i = 0; i < n; i++) {
+        seed += 0x9E3779B9u;
+        tokens[i] = 3 + ((seed ^ seed >> 15) * 0x85EBCA6Bu >> 8) % (vocab - 3);
+    }
+}
+
 // ---- families -----------------------------------------------------------------------------------------
 
 static const struct family {

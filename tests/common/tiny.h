@@ -38,3 +38,6 @@ struct tiny_options tiny_plain(void);
 // a few English merges, then unused tokens up to `vocab` (at least 259); digits one by one, GPT-2 split.
 int tiny_write_gguf(const char *path, const struct tiny_options *options);
 int tiny_write_hf(const char *directory, const struct tiny_options *options); // created if missing
+
+// n tokens of the tiny vocabulary, none of them a control token.
+void tiny_tokens(uint32_t *tokens, size_t n, uint32_t seed, uint32_t vocab);

@@ -40,6 +40,21 @@ void lab_close(struct lab *lab)
     assert_int_equal(lab->complaints, 0);
 }
 
+struct lab null_lab;
+
+int null_lab_open(void **state)
+{
+    (void)state;
+    return lab_open(&null_lab, "null", NULL) ? 0 : 1;
+}
+
+int null_lab_close(void **state)
+{
+    (void)state;
+    lab_close(&null_lab);
+    return 0;
+}
+
 static double unit(struct lab *lab)
 {
     struct gyre_rng rng = {lab->random};

@@ -18,6 +18,17 @@ struct lab {
 bool lab_open(struct lab *lab, const char *id, const struct gyre_device_options *options); // false: no such device
 void lab_close(struct lab *lab);
 
+// A lab on the null device for all tests of a program: cmocka's setup and teardown of the group.
+extern struct lab null_lab;
+int null_lab_open(void **state);
+int null_lab_close(void **state);
+
+// A row of the list of tests: the test on a device, whose id is its *state.
+#define LAB_ON(test, id)                                                                                               \
+    {                                                                                                                  \
+        .name = #test " on " id, .test_func = test, .initial_state = id                                                \
+    }
+
 uint32_t lab_random(struct lab *lab, uint32_t below);
 struct gyre_binding lab_bytes(struct lab *lab, const void *data, uint64_t bytes); // data NULL: zeros
 struct gyre_binding lab_floats(struct lab *lab, uint64_t n, float mean, float deviation);

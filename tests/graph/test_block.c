@@ -292,23 +292,18 @@ static void uploads(void **state)
     lab_close(&lab);
 }
 
-#define ON(test, id)                                                                                                   \
-    {                                                                                                                  \
-#test " on " id, test, NULL, NULL, id                                                                          \
-    }
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        ON(fused_equals_unfused, "cpu"),
-        ON(embedding_and_head, "cpu"),
-        ON(uploads, "cpu"),
-        ON(fused_equals_the_references, "vulkan:0"),
-        ON(embedding_and_head, "vulkan:0"),
-        ON(uploads, "vulkan:0"),
-        ON(fused_equals_the_references, "opencl:0"),
-        ON(embedding_and_head, "opencl:0"),
-        ON(uploads, "opencl:0"),
+        LAB_ON(fused_equals_unfused, "cpu"),
+        LAB_ON(embedding_and_head, "cpu"),
+        LAB_ON(uploads, "cpu"),
+        LAB_ON(fused_equals_the_references, "vulkan:0"),
+        LAB_ON(embedding_and_head, "vulkan:0"),
+        LAB_ON(uploads, "vulkan:0"),
+        LAB_ON(fused_equals_the_references, "opencl:0"),
+        LAB_ON(embedding_and_head, "opencl:0"),
+        LAB_ON(uploads, "opencl:0"),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -163,17 +163,12 @@ static void bad_centres(void **state)
     lab_close(&lab);
 }
 
-#define ON(test, id)                                                                                                   \
-    {                                                                                                                  \
-#test " on " id, test, NULL, NULL, id                                                                          \
-    }
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        ON(far_from_zero, "cpu"),      ON(nothing_but_rounding, "cpu"),
-        ON(far_from_zero, "vulkan:0"), ON(nothing_but_rounding, "vulkan:0"),
-        ON(far_from_zero, "opencl:0"), ON(nothing_but_rounding, "opencl:0"),
+        LAB_ON(far_from_zero, "cpu"),      LAB_ON(nothing_but_rounding, "cpu"),
+        LAB_ON(far_from_zero, "vulkan:0"), LAB_ON(nothing_but_rounding, "vulkan:0"),
+        LAB_ON(far_from_zero, "opencl:0"), LAB_ON(nothing_but_rounding, "opencl:0"),
         cmocka_unit_test(bad_centres),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

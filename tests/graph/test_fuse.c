@@ -7,20 +7,7 @@
 #include <setjmp.h>
 #include <cmocka.h>
 
-static struct lab lab;
 static const struct gyre_binding none;
-
-static int open_lab(void **state)
-{
-    (void)state;
-    return lab_open(&lab, "null", NULL) ? 0 : 1;
-}
-static int close_lab(void **state)
-{
-    (void)state;
-    lab_close(&lab);
-    return 0;
-}
 
 // The ops of the fused graph, separated by blanks.
 static void expect_ops(gyre_graph *g, const char *want)
@@ -54,7 +41,7 @@ static void a_whole_block(void **state)
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct block b;
-        lab_block(&lab,
+        lab_block(&null_lab,
                   (struct block_shape){.rows = 2,
                                        .act_bits = cases[i].act,
                                        .kv_bits = cases[i].kv,
@@ -63,14 +50,14 @@ static void a_whole_block(void **state)
                                        .r4 = cases[i].r4,
                                        .centred = cases[i].centred},
                   &b);
-        expect_ops(lab_block_graph(&lab, &b), cases[i].ops);
+        expect_ops(lab_block_graph(&null_lab, &b), cases[i].ops);
     }
 }
 
 static gyre_graph *begin(const struct block *b)
 {
     gyre_graph *g = NULL;
-    assert_int_equal(gyre_graph_create(lab.device, b->s.rows, &b->batch, &g, NULL), GYRE_OK);
+    assert_int_equal(gyre_graph_create(null_lab.device, b->s.rows, &b->batch, &g, NULL), GYRE_OK);
     return g;
 }
 
@@ -80,7 +67,7 @@ static void another_reader_prevents_it(void **state)
     (void)state;
     struct block b;
     lab_block(
-        &lab,
+        &null_lab,
         (struct block_shape){.rows = 2, .act_bits = 8, .kv_bits = 8, .kind = GYRE_WEIGHT_W8, .r3 = true, .r4 = true},
         &b);
     gyre_graph *g = begin(&b);
@@ -113,7 +100,7 @@ static void act_mul_chains(void **state)
     (void)state;
     struct block b;
     lab_block(
-        &lab,
+        &null_lab,
         (struct block_shape){.rows = 2, .act_bits = 8, .kv_bits = 8, .kind = GYRE_WEIGHT_W8, .r3 = true, .r4 = true},
         &b);
     gyre_graph *g = begin(&b); // the Hadamard's result is read twice: only the first two fuse
@@ -125,7 +112,7 @@ static void act_mul_chains(void **state)
 
     g = begin(&b); // a scale per column goes before the transform: not in the fused kernel
     gate_up = gyre_g_matmul(g, gyre_g_external(g, "x", 2, 64, b.x), &b.gate_up);
-    h = gyre_g_hadamard(g, gyre_g_act_mul(g, gate_up, 0), &b.had4, 1, false, lab_floats(&lab, 96, 1, 0.1f));
+    h = gyre_g_hadamard(g, gyre_g_act_mul(g, gate_up, 0), &b.had4, 1, false, lab_floats(&null_lab, 96, 1, 0.1f));
     gyre_g_quantize(g, h, 8, 1);
     expect_ops(g, "matmul act_mul hadamard quantize");
 
@@ -145,7 +132,7 @@ static void rope_chains(void **state)
     (void)state;
     struct block b;
     lab_block(
-        &lab,
+        &null_lab,
         (struct block_shape){.rows = 2, .act_bits = 8, .kv_bits = 8, .kind = GYRE_WEIGHT_W8, .r3 = true, .r4 = true},
         &b);
     gyre_graph *g = begin(&b); // attention before the write would read the old cache: no fusion
@@ -187,7 +174,7 @@ static void a_centre_survives(void **state)
     for (int centred = 0; centred < 2; centred++)
         for (int r3 = 0; r3 < 2; r3++) {
             struct block b;
-            lab_block(&lab,
+            lab_block(&null_lab,
                       (struct block_shape){
                           .rows = 2, .act_bits = 8, .kv_bits = 8, .kind = GYRE_WEIGHT_W8, .r3 = r3, .centred = centred},
                       &b);
@@ -214,5 +201,5 @@ int main(void)
         cmocka_unit_test(a_whole_block), cmocka_unit_test(another_reader_prevents_it), cmocka_unit_test(act_mul_chains),
         cmocka_unit_test(rope_chains),   cmocka_unit_test(a_centre_survives),
     };
-    return cmocka_run_group_tests(tests, open_lab, close_lab);
+    return cmocka_run_group_tests(tests, null_lab_open, null_lab_close);
 }

@@ -9,23 +9,9 @@
 #include <setjmp.h>
 #include <cmocka.h>
 
-static struct lab lab;
-
-static int open_lab(void **state)
-{
-    (void)state;
-    return lab_open(&lab, "null", NULL) ? 0 : 1;
-}
-static int close_lab(void **state)
-{
-    (void)state;
-    lab_close(&lab);
-    return 0;
-}
-
 static gyre_graph *compile(const struct block *b, bool no_fuse)
 {
-    gyre_graph *g = lab_block_graph(&lab, b);
+    gyre_graph *g = lab_block_graph(&null_lab, b);
     gyre_error err = {0};
     if (gyre_graph_compile(g, &(struct gyre_graph_options){.no_fuse = no_fuse}, &err)) fail_msg("%s", err.message);
     return g;
@@ -38,7 +24,7 @@ static void quantized_activations_meet_integer_products_only(void **state)
     for (uint32_t bits = 4; bits <= 8; bits += 4)
         for (uint32_t rows = 1; rows <= 32; rows += 31) {
             struct block b;
-            lab_block(&lab,
+            lab_block(&null_lab,
                       (struct block_shape){.rows = rows,
                                            .act_bits = bits,
                                            .kv_bits = 8,
@@ -65,7 +51,7 @@ static void ranges_of_a_weight(void **state)
 {
     (void)state;
     struct block b;
-    lab_block(&lab, (struct block_shape){.rows = 2, .act_bits = 16, .kv_bits = 16, .kind = GYRE_WEIGHT_W8}, &b);
+    lab_block(&null_lab, (struct block_shape){.rows = 2, .act_bits = 16, .kv_bits = 16, .kind = GYRE_WEIGHT_W8}, &b);
     gyre_graph *g = compile(&b, false);
     const struct gyre_dispatch *part[2];
     uint32_t n = 0;
@@ -93,15 +79,15 @@ static void replays_cost_nothing(void **state)
     (void)state;
     struct block b;
     lab_block(
-        &lab,
+        &null_lab,
         (struct block_shape){.rows = 1, .act_bits = 8, .kv_bits = 4, .kind = GYRE_WEIGHT_W4, .r3 = true, .r4 = true},
         &b);
     gyre_graph *g = compile(&b, false), *plain = compile(&b, true);
     assert_int_equal(gyre_graph_dispatch_count(g), 11);
     assert_true(gyre_graph_dispatch_count(plain) > 11);
-    const struct gyre_device_counters before = gyre_device_counters(lab.device);
+    const struct gyre_device_counters before = gyre_device_counters(null_lab.device);
     for (int i = 0; i < 3; i++) assert_int_equal(gyre_graph_submit(g, NULL), GYRE_OK);
-    const struct gyre_device_counters after = gyre_device_counters(lab.device);
+    const struct gyre_device_counters after = gyre_device_counters(null_lab.device);
     assert_int_equal(after.recordings, before.recordings);
     assert_int_equal(after.buffers, before.buffers);
     assert_int_equal(after.kernels, before.kernels);
@@ -115,7 +101,7 @@ static void long_rows_leave_shared_memory(void **state)
 {
     (void)state;
     struct block b;
-    lab_block(&lab,
+    lab_block(&null_lab,
               (struct block_shape){.rows = 1,
                                    .act_bits = 8,
                                    .kv_bits = 16,
@@ -140,20 +126,20 @@ static void failing_device_calls_leave_nothing(void **state)
 {
     (void)state;
     struct block b;
-    lab_block(&lab, (struct block_shape){.rows = 2, .act_bits = 8, .kv_bits = 8, .kind = GYRE_WEIGHT_W4, .r4 = true},
-              &b);
-    const uint64_t live = gyre_device_counters(lab.device).live_objects;
+    lab_block(&null_lab,
+              (struct block_shape){.rows = 2, .act_bits = 8, .kv_bits = 8, .kind = GYRE_WEIGHT_W4, .r4 = true}, &b);
+    const uint64_t live = gyre_device_counters(null_lab.device).live_objects;
     uint64_t failures = 0;
     for (gyre_status st = GYRE_E_DEVICE; st != GYRE_OK; failures++) {
-        gyre_graph *g = lab_block_graph(&lab, &b);
+        gyre_graph *g = lab_block_graph(&null_lab, &b);
         gyre_error err = {0};
-        lab.device->options.fail_call = gyre_device_counters(lab.device).calls + failures + 1;
+        null_lab.device->options.fail_call = gyre_device_counters(null_lab.device).calls + failures + 1;
         st = gyre_graph_compile(g, NULL, &err);
         if (st) assert_int_equal(gyre_graph_submit(g, NULL), GYRE_E_INVALID);
-        lab.device->options.fail_call = 0;
+        null_lab.device->options.fail_call = 0;
         assert_int_equal(st == GYRE_OK, err.code == GYRE_OK);
         gyre_graph_destroy(g);
-        assert_int_equal(gyre_device_counters(lab.device).live_objects, live);
+        assert_int_equal(gyre_device_counters(null_lab.device).live_objects, live);
     }
     assert_true(failures > 11); // scratch, a kernel per dispatch, the recording
 }
@@ -163,7 +149,7 @@ static void a_picture_names_nodes_and_kernels(void **state)
     (void)state;
     struct block b;
     lab_block(
-        &lab,
+        &null_lab,
         (struct block_shape){.rows = 1, .act_bits = 8, .kv_bits = 8, .kind = GYRE_WEIGHT_W4, .r3 = true, .r4 = true},
         &b);
     gyre_graph *g = compile(&b, false);
@@ -187,5 +173,5 @@ int main(void)
         cmocka_unit_test(failing_device_calls_leave_nothing),
         cmocka_unit_test(a_picture_names_nodes_and_kernels),
     };
-    return cmocka_run_group_tests(tests, open_lab, close_lab);
+    return cmocka_run_group_tests(tests, null_lab_open, null_lab_close);
 }

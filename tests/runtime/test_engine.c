@@ -3,6 +3,7 @@
 // products.
 #include "runtime/source/source.h"
 #include "tests/common/device.h"
+#include "tests/common/ok.h"
 #include "tests/common/tiny.h"
 
 #include <gyre/gyre_eval.h>
@@ -53,19 +54,6 @@ static gyre_engine *open_engine(const char *path, gyre_engine_params p, const ch
     return device_opened(device, st, &err) ? engine : NULL;
 }
 
-#define OK(call)                                                                                                       \
-    do {                                                                                                               \
-        gyre_error err_ = {0};                                                                                         \
-        gyre_error *err = &err_;                                                                                       \
-        if ((call) != GYRE_OK) fail_msg("%s", err_.message);                                                           \
-    } while (0)
-
-static void fill(uint32_t *tokens, size_t n, uint32_t seed)
-{
-    for (size_t i = 0; i < n; i++)
-        tokens[i] = 3 + (seed += 0x9E3779B9u, (seed ^ seed >> 15) * 0x85EBCA6Bu >> 8) % (VOCAB - 3);
-}
-
 static double difference(const float *a, const float *b)
 {
     double worst = 0, top = 0;
@@ -91,7 +79,7 @@ static void test_devices_agree(void **state)
     (void)state;
     uint32_t tokens[75];
     float want[VOCAB], got[VOCAB];
-    fill(tokens, 75, 1);
+    tiny_tokens(tokens, 75, 1, VOCAB);
     const char *const paths[] = {f32_path, q4_path};
     for (int m = 0; m < 2; m++) {
         for (int d = 0; d < DEVICES; d++) {
@@ -111,7 +99,7 @@ static void test_chunks_and_limits(void **state)
     uint32_t tokens[75];
     float want[VOCAB], got[VOCAB];
     int have;
-    fill(tokens, 75, 2);
+    tiny_tokens(tokens, 75, 2, VOCAB);
     for (int d = 0; d < DEVICES; d++) {
         logits_of(q4_path, (gyre_engine_params){.act = 16, .kv = 16}, device_names[d], tokens, 75, want, &have);
         if (!have) continue;
@@ -139,8 +127,8 @@ static void test_batch_equals_solo(void **state)
     (void)state;
     enum { N = 6 };
     uint32_t a[45], b[7], want_a[N], want_b[N];
-    fill(a, 45, 3);
-    fill(b, 7, 4);
+    tiny_tokens(a, 45, 3, VOCAB);
+    tiny_tokens(b, 7, 4, VOCAB);
     for (int d = 0; d < DEVICES; d++) {
         gyre_engine *e =
             open_engine(q4_path, (gyre_engine_params){.act = 16, .kv = 16, .sequences = 2}, device_names[d]);
@@ -175,7 +163,7 @@ static void test_prefix_is_reused(void **state)
 {
     (void)state;
     uint32_t tokens[70], fresh[3], again[3];
-    fill(tokens, 70, 5);
+    tiny_tokens(tokens, 70, 5, VOCAB);
     gyre_engine *e = open_engine(f32_path, (gyre_engine_params){0}, "cpu");
     gyre_session *s;
     OK(gyre_session_create(e, &s, err));
@@ -201,7 +189,7 @@ static void test_decode_allocates_nothing(void **state)
 {
     (void)state;
     uint32_t tokens[30], next;
-    fill(tokens, 30, 6);
+    tiny_tokens(tokens, 30, 6, VOCAB);
     for (int d = 0; d < DEVICES; d++) {
         gyre_engine *e = open_engine(q4_path, (gyre_engine_params){.act = 8, .kv = 8}, device_names[d]);
         if (!e) continue;
@@ -249,7 +237,7 @@ static void test_sampling(void **state)
 {
     (void)state;
     uint32_t tokens[9];
-    fill(tokens, 9, 7);
+    tiny_tokens(tokens, 9, 7, VOCAB);
     for (int d = 0; d < DEVICES; d++) {
         gyre_engine *e = open_engine(f32_path, (gyre_engine_params){0}, device_names[d]);
         if (!e) continue;
@@ -276,7 +264,7 @@ static void test_eval(void **state)
 {
     (void)state;
     uint32_t tokens[200];
-    fill(tokens, 200, 8);
+    tiny_tokens(tokens, 200, 8, VOCAB);
     double nll[DEVICES] = {0};
     for (int d = 0; d < DEVICES; d++) {
         gyre_engine *e = open_engine(q4_path, (gyre_engine_params){.act = 16, .kv = 16, .max_rows = 32},
@@ -325,7 +313,7 @@ static void test_refusals(void **state)
     gyre_engine *none = NULL, *e = open_engine(f32_path, (gyre_engine_params){.context = 40}, "cpu");
     gyre_session *s, *second = NULL;
     uint32_t tokens[64], next;
-    fill(tokens, 64, 9);
+    tiny_tokens(tokens, 64, 9, VOCAB);
     OK(gyre_session_create(e, &s, err));
     expect(GYRE_E_INVALID, gyre_session_create(e, &second, &why), &why, "sequences");
     expect(GYRE_E_INVALID, gyre_session_sync(s, tokens, 0, NULL, &next, &why), &why, "empty");

@@ -4,6 +4,7 @@
 #include "runtime/eval.h"
 #include "runtime/util/file.h"
 #include "tests/common/device.h"
+#include "tests/common/ok.h"
 #include "tests/common/tiny.h"
 
 #include <math.h>
@@ -46,12 +47,6 @@ static int teardown(void **state)
     for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) unlink(paths[i]);
     return rmdir(directory);
 }
-
-#define OK(call)                                                                                                       \
-    do {                                                                                                               \
-        gyre_error why_ = {0}, *err = &why_;                                                                           \
-        if ((call) != GYRE_OK) fail_msg("%s", why_.message);                                                           \
-    } while (0)
 
 static gyre_engine *open_on(const char *device, const char *path)
 {

@@ -1,6 +1,7 @@
 // Continuing a text: the same tokens as by hand, every way of choosing and of stopping, cancelling and going on, and
 // sessions that are saved and loaded.
 #include "runtime/session.h"
+#include "tests/common/ok.h"
 #include "tests/common/tiny.h"
 
 #include <gyre/gyre.h>
@@ -28,9 +29,7 @@ static int setup(void **state)
     snprintf(path, sizeof path, "%s/q4.gguf", directory);
     snprintf(other_path, sizeof other_path, "%s/other.gguf", directory);
     snprintf(saved_path, sizeof saved_path, "%s/saved", directory);
-    uint32_t seed = 5;
-    for (size_t i = 0; i < 45; i++)
-        prompt[i] = 3 + (seed += 0x9E3779B9u, (seed ^ seed >> 15) * 0x85EBCA6Bu >> 8) % (VOCAB - 3);
+    tiny_tokens(prompt, 45, 5, VOCAB);
     struct tiny_options o = tiny_defaults();
     o.type = GYRE_DTYPE_Q4_0;
     if (tiny_write_gguf(path, &o)) return 1;
@@ -46,13 +45,6 @@ static int teardown(void **state)
     unlink(saved_path);
     return rmdir(directory);
 }
-
-#define OK(call)                                                                                                       \
-    do {                                                                                                               \
-        gyre_error err_ = {0};                                                                                         \
-        gyre_error *err = &err_;                                                                                       \
-        if ((call) != GYRE_OK) fail_msg("%s", err_.message);                                                           \
-    } while (0)
 
 struct pair {
     gyre_engine *engine;

@@ -1,6 +1,7 @@
 // Sessions when something goes wrong: every device call of a conversation fails once and the text stays the same; what
 // the caller may leave out, and what the caller must not do.
 #include "runtime/engine.h"
+#include "tests/common/ok.h"
 #include "tests/common/tiny.h"
 
 #include <setjmp.h>
@@ -34,13 +35,6 @@ static int teardown(void **state)
     return rmdir(directory);
 }
 
-#define OK(call)                                                                                                       \
-    do {                                                                                                               \
-        gyre_error err_ = {0};                                                                                         \
-        gyre_error *err = &err_;                                                                                       \
-        if ((call) != GYRE_OK) fail_msg("%s", err_.message);                                                           \
-    } while (0)
-
 static gyre_engine *open_engine(uint32_t sequences)
 {
     const gyre_engine_params p = {
@@ -48,12 +42,6 @@ static gyre_engine *open_engine(uint32_t sequences)
     gyre_engine *e = NULL;
     OK(gyre_engine_open(path, &p, &e, err));
     return e;
-}
-
-static void fill(uint32_t *tokens, size_t n, uint32_t seed)
-{
-    for (size_t i = 0; i < n; i++)
-        tokens[i] = 3 + (seed += 0x9E3779B9u, (seed ^ seed >> 15) * 0x85EBCA6Bu >> 8) % (VOCAB - 3);
 }
 
 // Runs a verb; after a failure that the hook made, once more. It may fail in no other way.
@@ -78,9 +66,9 @@ static uint64_t converse(uint64_t fail, uint32_t said[TOLD])
     OK(gyre_session_create(e, &a, err));
     OK(gyre_session_create(e, &b, err));
     if (fail) e->device->options.fail_call = before + fail;
-    fill(first, 45, 1);
+    tiny_tokens(first, 45, 1, VOCAB);
     memcpy(second, first, 30 * sizeof *first);
-    fill(second + 30, 22, 2);
+    tiny_tokens(second + 30, 22, 2, VOCAB);
     uint32_t x, y = 0; // what follows in a and in b
     AGAIN(gyre_session_sync(a, first, 45, NULL, &x, err), gyre_session_length(a) == 0);
     said[n++] = x;
@@ -135,7 +123,7 @@ static void test_parents_outlive_children(void **state)
     gyre_session *a = NULL, *b = NULL;
     gyre_error why = {0};
     uint32_t tokens[7], next;
-    fill(tokens, 7, 3);
+    tiny_tokens(tokens, 7, 3, VOCAB);
     OK(gyre_session_create(e, &a, err));
     OK(gyre_session_create(e, &b, err));
     OK(gyre_engine_open_beside(e, path, NULL, &beside, err));
@@ -177,7 +165,7 @@ static void test_a_session_is_in_a_step_once(void **state)
     gyre_session *s = NULL;
     gyre_error why = {0};
     uint32_t tokens[129];
-    fill(tokens, 129, 4);
+    tiny_tokens(tokens, 129, 4, VOCAB);
     OK(gyre_session_create(e, &s, err));
     gyre_step_part parts[2] = {{s, tokens, 4, 0}, {s, tokens + 4, 5, 0}};
     refused(gyre_step(e, parts, 2, &why), &why, "same session");
@@ -198,7 +186,7 @@ static void test_warm(void **state)
     (void)state;
     uint32_t tokens[45], next[2][6];
     const gyre_sampling sampling = {1.0f, 20, 0.9f, 5};
-    fill(tokens, 45, 5);
+    tiny_tokens(tokens, 45, 5, VOCAB);
     for (int w = 0; w < 2; w++) {
         gyre_engine *e = open_engine(1);
         gyre_session *s = NULL;
