@@ -91,6 +91,20 @@ static gyre_status choose(struct generation *g, uint32_t *token, gyre_error *err
     return GYRE_OK;
 }
 
+gyre_status gyre_session_choose(const gyre_session *s, const gyre_generate_params *given, uint32_t *token,
+                                gyre_error *err)
+{
+    gyre_generate_params p;
+    GYRE_TRY(gyre_params_take(given, &p, sizeof p, sizeof p, "gyre_generate_params", err));
+    const uint32_t vocab = s->engine->model.hp.vocab;
+    float *logits = malloc(vocab * sizeof *logits);
+    if (!logits) return gyre_fail(err, GYRE_E_NOMEM, "cannot choose a token: out of memory");
+    const gyre_status st = gyre_session_logits(s, logits, err);
+    if (st == GYRE_OK) *token = gyre_sample(&p, logits, vocab, s->tokens, s->length);
+    free(logits);
+    return st;
+}
+
 // Does this token end the text?
 static bool ends(struct generation *g, uint32_t token)
 {

@@ -55,14 +55,12 @@ static gyre_status too_long(const gyre_session *s, size_t length, gyre_error *er
         length, s->engine->context);
 }
 
-// Checks n tokens and writes them behind what the session holds, as rows; the last one wants a sample. The session's
-// length
-// stays: only run() below moves it. `out` has room for n.
+// Checks n > 0 tokens and writes them behind what the session holds, as rows: the last one, which wants a sample, to
+// `last`, the others to `out`. The session's length stays: only run() below moves it.
 static gyre_status stage(gyre_session *s, const uint32_t *tokens, size_t n, uint32_t *next, struct gyre_step_row *out,
-                         gyre_error *err)
+                         struct gyre_step_row *last, gyre_error *err)
 {
     gyre_engine *e = s->engine;
-    if (n == 0) return gyre_fail(err, GYRE_E_INVALID, "cannot extend a session: there are no tokens");
     if (n > e->context - s->length) return too_long(s, s->length + n, err);
     for (size_t i = 0; i < n; i++) {
         if (tokens[i] >= e->model.hp.vocab)
@@ -73,7 +71,8 @@ static gyre_status stage(gyre_session *s, const uint32_t *tokens, size_t n, uint
     for (size_t i = 0; i < n; i++) {
         const uint32_t at = s->length + (uint32_t)i;
         s->tokens[at] = tokens[i];
-        out[i] = (struct gyre_step_row){tokens[i], s->slot, at, i + 1 == n ? next : NULL, &s->sampling};
+        const bool ends = i + 1 == n;
+        *(ends ? last : out + i) = (struct gyre_step_row){tokens[i], s->slot, at, ends ? next : NULL, &s->sampling};
     }
     return GYRE_OK;
 }
@@ -98,15 +97,21 @@ static gyre_status parts_asked(const void *user, gyre_error *err)
 
 // The one place where sessions grow: all parts, and only when the whole step has succeeded. After a failure every
 // session is as long as before, its pages too; what the step may have written beyond is not relied on. `rows` has room
-// for all.
+// for all; the parts' last tokens come behind all others, so that one chunk has them and the logits of every part are
+// there afterwards.
 static gyre_status run(gyre_engine *e, gyre_step_part *parts, size_t n_parts, struct gyre_step_row *rows,
                        uint64_t *waited, gyre_error *err)
 {
     gyre_status st = GYRE_OK;
-    size_t n = 0, staged = 0;
-    for (; staged < n_parts; n += parts[staged++].n) {
+    size_t n = 0, staged = 0, at = 0;
+    for (size_t i = 0; i < n_parts; n += parts[i++].n) {
+        if (parts[i].n == 0) return gyre_fail(err, GYRE_E_INVALID, "cannot extend a session: there are no tokens");
+    }
+    struct gyre_step_row *const last = rows + (n - n_parts);
+    for (; staged < n_parts; at += parts[staged++].n - 1) {
         gyre_step_part *p = &parts[staged];
-        st = stage(p->session, p->tokens, p->n, &p->next, rows + n, err);
+        if (p->sampling) p->session->sampling = *p->sampling;
+        st = stage(p->session, p->tokens, p->n, &p->next, rows + at, last + staged, err);
         if (st != GYRE_OK) break;
     }
     const struct asked_parts all = {parts, n_parts};
@@ -135,7 +140,7 @@ gyre_status gyre_session_run(gyre_session *s, const uint32_t *tokens, size_t n, 
     s->has_pending = false;
     gyre_kv_trim(&s->engine->kv, s->slot, common);
     gyre_engine_forget_logits(s->engine, s->slot);
-    gyre_step_part part = {s, tokens + common, (uint32_t)n - common, 0};
+    gyre_step_part part = {s, tokens + common, (uint32_t)n - common, 0, NULL};
     GYRE_TRY(run(s->engine, &part, 1, s->rows, NULL, err));
     if (next) *next = part.next;
     s->timings.prefill_tokens += part.n;
@@ -147,7 +152,7 @@ gyre_status gyre_session_append(gyre_session *s, uint32_t token, uint32_t *next,
 {
     const uint64_t start = gyre_clock_ns();
     uint64_t waited = 0;
-    gyre_step_part part = {s, &token, 1, 0};
+    gyre_step_part part = {s, &token, 1, 0, NULL};
     GYRE_TRY(run(s->engine, &part, 1, s->rows, &waited, err));
     if (next) *next = part.next;
     const uint64_t total = gyre_clock_ns() - start;

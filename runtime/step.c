@@ -162,10 +162,14 @@ void gyre_engine_forget_logits(gyre_engine *e, uint32_t sequence)
 gyre_status gyre_engine_step(gyre_engine *e, const struct gyre_step_row *rows, size_t n,
                              const struct gyre_step_watch *watch, uint64_t *wait_ns, gyre_error *err)
 {
+    size_t first = n; // rows from here on all want a sample: they stay together, as a replay reads the weights once
+    while (first > 0 && rows[first - 1].next) first--;
     for (size_t at = 0; at < n;) {
         if (at) GYRE_TRY(gyre_wait(e->device, err));
         GYRE_TRY(watch->asked(watch->user, err));
         uint32_t chunk = chunk_size(e, n - at), wanting = 0;
+        if (at >= first) chunk = (uint32_t)GYRE_MIN(n - at, (size_t)e->max_rows);
+        else if (at + chunk > first && at + chunk < n) chunk = (uint32_t)(first - at);
         for (uint32_t i = 0; i < chunk; i++) { // no more samples than a graph of that size has places for
             wanting += rows[at + i].next != NULL;
             if (wanting > GYRE_MIN(gyre_engine_bucket(e, chunk), e->sequences)) chunk = i;

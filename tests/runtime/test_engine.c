@@ -139,17 +139,17 @@ static void test_batch_equals_solo(void **state)
         greedy(s[1], b, 7, want_b, N);
         for (int i = 0; i < 2; i++) gyre_session_destroy(s[i]);
         for (int i = 1; i >= 0; i--) OK(gyre_session_create(e, &s[i], err)); // the other slots
-        gyre_step_part parts[2] = {{s[0], a, 20, 0}, {s[1], b, 7, 0}};
+        gyre_step_part parts[2] = {{s[0], a, 20, 0, NULL}, {s[1], b, 7, 0, NULL}};
         OK(gyre_step(e, parts, 2, err)); // a in the middle of its prompt, b complete
         assert_int_equal(parts[1].next, want_b[0]);
-        parts[0] = (gyre_step_part){s[0], a + 20, 25, 0};
-        parts[1] = (gyre_step_part){s[1], &want_b[0], 1, 0};
+        parts[0] = (gyre_step_part){s[0], a + 20, 25, 0, NULL};
+        parts[1] = (gyre_step_part){s[1], &want_b[0], 1, 0, NULL};
         OK(gyre_step(e, parts, 2, err)); // the rest of a's prompt beside b's first decode step
         assert_int_equal(parts[0].next, want_a[0]);
         assert_int_equal(parts[1].next, want_b[1]);
         for (int i = 1; i + 1 < N; i++) {
-            parts[0] = (gyre_step_part){s[0], &want_a[i - 1], 1, 0};
-            parts[1] = (gyre_step_part){s[1], &want_b[i], 1, 0};
+            parts[0] = (gyre_step_part){s[0], &want_a[i - 1], 1, 0, NULL};
+            parts[1] = (gyre_step_part){s[1], &want_b[i], 1, 0, NULL};
             OK(gyre_step(e, parts, 2, err));
             assert_int_equal(parts[0].next, want_a[i]);
             assert_int_equal(parts[1].next, want_b[i + 1]);

@@ -189,6 +189,40 @@ static void test_choosing_on_the_host(void **state)
     close_pair(x);
 }
 
+// Two sessions in one step, each with settings of its own, chosen for on the device and on the host: as alone.
+static void test_settings_of_each(void **state)
+{
+    (void)state;
+    struct pair x = open_pair(path, 16, 128);
+    gyre_session *second = NULL;
+    uint32_t want[2][N], last[2];
+    OK(gyre_session_create(x.engine, &second, err));
+    gyre_session *const both[2] = {x.session, second};
+    gyre_generate_params p[2] = {settings(want[0], N), settings(want[1], N)};
+    p[0].sampling = (gyre_sampling){1.5f, 30, 0.9f, 21};
+    p[1].sampling = (gyre_sampling){0.9f, 0, 1.0f, 22};
+    p[1].frequency_penalty = 2.0f;
+    p[1].min_p = 0.01f;
+    for (int i = 0; i < 2; i++) {
+        OK(gyre_generate(both[i], &p[i], NULL, NULL, NULL, err));
+        OK(gyre_session_sync(both[i], prompt, 1, NULL, NULL, err)); // forget it
+    }
+    for (int n = 0; n < N; n++) {
+        gyre_step_part parts[2];
+        for (int i = 0; i < 2; i++)
+            parts[i] = (gyre_step_part){both[i], n ? &last[i] : prompt + 1, n ? 1 : 44, 0, &p[i].sampling};
+        OK(gyre_step(x.engine, parts, 2, err));
+        last[0] = parts[0].next;
+        OK(gyre_session_choose(second, &p[1], &last[1], err));
+        for (int i = 0; i < 2; i++) assert_int_equal(last[i], want[i][n]);
+        uint32_t again;
+        OK(gyre_session_choose(x.session, &p[0], &again, err));
+        assert_int_equal(again, last[0]);
+    }
+    gyre_session_destroy(second);
+    close_pair(x);
+}
+
 // ---- stopping -------------------------------------------------------------------------------------------------------
 
 static void test_stop_texts(void **state)
@@ -462,10 +496,11 @@ int main(void)
 {
     omp_set_num_threads(1); // the model is tiny: threads would only wait for each other
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_as_by_hand),       cmocka_unit_test(test_choosing_on_the_host),
-        cmocka_unit_test(test_stop_texts),       cmocka_unit_test(test_stop_tokens_and_ends),
-        cmocka_unit_test(test_cancel_and_go_on), cmocka_unit_test(test_cancel_a_prefill),
-        cmocka_unit_test(test_logits),           cmocka_unit_test(test_save_and_load),
+        cmocka_unit_test(test_as_by_hand),           cmocka_unit_test(test_choosing_on_the_host),
+        cmocka_unit_test(test_settings_of_each),     cmocka_unit_test(test_stop_texts),
+        cmocka_unit_test(test_stop_tokens_and_ends), cmocka_unit_test(test_cancel_and_go_on),
+        cmocka_unit_test(test_cancel_a_prefill),     cmocka_unit_test(test_logits),
+        cmocka_unit_test(test_save_and_load),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

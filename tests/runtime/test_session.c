@@ -77,7 +77,7 @@ static uint64_t converse(uint64_t fail, uint32_t said[TOLD])
     AGAIN(gyre_session_sync(a, second, 52, &warm, &x, err), gyre_session_length(a) == 30); // 30 are common
     said[n++] = x;
     for (size_t i = 0; i < 4; i++) {
-        gyre_step_part parts[2] = {{b, i ? &y : first, i ? 1 : 28, 0}, {a, &x, 1, 0}};
+        gyre_step_part parts[2] = {{b, i ? &y : first, i ? 1 : 28, 0, NULL}, {a, &x, 1, 0, NULL}};
         AGAIN(gyre_step(e, parts, 2, err),
               gyre_session_length(a) == 52 + i && gyre_session_length(b) == (i ? 27 + i : 0));
         said[n++] = y = parts[0].next;
@@ -167,7 +167,7 @@ static void test_a_session_is_in_a_step_once(void **state)
     uint32_t tokens[129];
     tiny_tokens(tokens, 129, 4, VOCAB);
     OK(gyre_session_create(e, &s, err));
-    gyre_step_part parts[2] = {{s, tokens, 4, 0}, {s, tokens + 4, 5, 0}};
+    gyre_step_part parts[2] = {{s, tokens, 4, 0, NULL}, {s, tokens + 4, 5, 0, NULL}};
     refused(gyre_step(e, parts, 2, &why), &why, "same session");
     assert_int_equal(gyre_session_length(s), 0);
     parts[1].n = 0;

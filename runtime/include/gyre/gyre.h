@@ -73,7 +73,7 @@ typedef struct gyre_engine_info {
     uint32_t act, kv, context, vocab, layers, width, heads, kv_heads, head_dim, ffn, wgroup;
     uint64_t weight_bytes;           // on the device
     uint64_t weight_bytes_per_token; // read by one decode step: everything but the embedding table's untouched rows
-    uint64_t kv_bytes, scratch_bytes;
+    uint64_t kv_bytes;
     bool r3, r4, head_rotation;
 } gyre_engine_info;
 GYRE_API void gyre_engine_describe(const gyre_engine *engine, gyre_engine_info *out);
@@ -205,7 +205,8 @@ typedef struct gyre_step_part {
     gyre_session *session;
     const uint32_t *tokens;
     uint32_t n;
-    uint32_t next;
+    uint32_t next;                 // receives the token that follows
+    const gyre_sampling *sampling; // NULL: as in the session's last step or sync
 } gyre_step_part;
 GYRE_API gyre_status gyre_step(gyre_engine *engine, gyre_step_part *parts, size_t n_parts,
                                gyre_error *err) GYRE_MUST_USE;
@@ -270,6 +271,12 @@ typedef struct gyre_generate_result {
 GYRE_API gyre_status gyre_generate(gyre_session *session, const gyre_generate_params *params,
                                    int (*on_text)(void *user, const char *text, size_t bytes), void *user,
                                    gyre_generate_result *out, gyre_error *err) GYRE_MUST_USE;
+
+// The token that gyre_generate would choose next with these settings, from the logits of the session's last position:
+// for programs that step many sessions at once. Only what is said of choosing is looked at. Conditions as
+// gyre_session_logits.
+GYRE_API gyre_status gyre_session_choose(const gyre_session *session, const gyre_generate_params *params,
+                                         uint32_t *token, gyre_error *err) GYRE_MUST_USE;
 
 // ---- counters ---------------------------------------------------------------------------------------
 

@@ -1,0 +1,58 @@
+"""gyre run: the ways to choose and to stop, the warm-up apart from the prompt, an interruption in the middle of a prompt.
+Standard library only.
+
+  test_run.py GYRE MAKE_MODEL [unittest arguments]"""
+import signal, subprocess, sys, time, unittest
+
+from case import GYRE, Case
+
+
+class Run(Case):
+    def made(self, *options, prompt="the cat", n=24):
+        return self.json("run", self.model, "--device", "cpu", "-p", prompt, "-n", n, *options)
+
+    def test_stop_texts(self):
+        whole = self.made()
+        self.assertEqual(whole["stop"], "length")
+        word = whole["text"][5:9]
+        cut = self.made("--stop", "never said", "--stop", word)
+        self.assertEqual(cut["stop"], "a stop text")
+        self.assertEqual(cut["text"], whole["text"][:whole["text"].index(word)])
+        self.assertLessEqual(len(cut["tokens"]), 24)
+        self.fails(2, "run", self.model, "--device", "cpu", "-p", "a", "--stop", "", word="--stop")
+
+    def test_penalties(self):
+        plain = self.made()["tokens"]
+        for option in ("--presence-penalty", "--frequency-penalty"):
+            tokens = self.made(option, 1000, "--penalty-window", 1000)["tokens"]
+            self.assertEqual(len(tokens), len(set(tokens)), option)
+        self.assertNotEqual(self.made("--repeat-penalty", 3)["tokens"], plain)
+        self.assertEqual(self.made("--repeat-penalty", 1)["tokens"], plain)
+
+    def test_min_p(self):
+        plain = self.made()["tokens"]
+        self.assertEqual(self.made("--temp", 5, "--seed", 3, "--min-p", 1)["tokens"], plain)
+        self.assertNotEqual(self.made("--temp", 5, "--seed", 3)["tokens"], plain)
+
+    def test_warmup_is_apart(self):
+        made = self.made()
+        self.assertGreater(made["warmup_s"], 0)
+        _, err = self.done("run", self.model, "--device", "cpu", "-p", "the cat", "-n", 4)
+        self.assertIn("to warm up", err)
+
+    def test_interrupted(self):
+        for after in (0.05, 0.4):  # while loading or warming up, and later
+            p = subprocess.Popen([GYRE, "run", self.model, "--device", "cpu", "-p", "the moon " * 80, "-n", "400"],
+                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            time.sleep(after)
+            p.send_signal(signal.SIGINT)
+            out, err = p.communicate(timeout=60)
+            if p.returncode == -signal.SIGINT:  # before the program listened
+                continue
+            self.assertIn(p.returncode, (0, 130))  # 0: it was done before
+            if p.returncode == 130:
+                self.assertTrue(err.strip().splitlines()[-1].startswith(b"gyre: "), err)
+
+
+if __name__ == "__main__":
+    unittest.main(argv=[sys.argv[0], *sys.argv[3:]], verbosity=1)
