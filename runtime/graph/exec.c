@@ -20,8 +20,7 @@ static gyre_status add_temps(gyre_graph *g, gyre_error *err)
     return GYRE_OK;
 }
 
-gyre_status gyre_graph_plan(gyre_graph *g, const struct gyre_graph_options *options, uint64_t *scratch_bytes,
-                            gyre_error *err)
+gyre_status gyre_graph_plan(gyre_graph *g, const struct gyre_graph_options *options, gyre_error *err)
 {
     if (g->error.code) return gyre_fail(err, g->error.code, "%s", g->error.message);
     if (g->stage == GYRE_STAGE_BUILD) {
@@ -36,26 +35,16 @@ gyre_status gyre_graph_plan(gyre_graph *g, const struct gyre_graph_options *opti
         g->stage = GYRE_STAGE_PLANNED;
         GYRE_TRY(gyre_graph_verify(g, err));
     }
-    if (scratch_bytes) *scratch_bytes = g->n_chunks ? g->chunk_bytes[0] : 0;
     return GYRE_OK;
 }
 
-// Buffers for the chunks (the first may be the caller's), and every internal plane's place in them.
-static gyre_status make_scratch(gyre_graph *g, const struct gyre_graph_options *options, gyre_error *err)
+// Buffers for the chunks, and every internal plane's place in them.
+static gyre_status make_scratch(gyre_graph *g, gyre_error *err)
 {
     if (!g->n_chunks) return GYRE_OK;
     g->chunks = calloc(g->n_chunks, sizeof *g->chunks);
     if (!g->chunks) return gyre_fail(err, GYRE_E_NOMEM, "cannot compile the graph: out of host memory");
-    if (options && options->scratch) {
-        const uint64_t have = options->scratch_bytes ? options->scratch_bytes : gyre_buffer_size(options->scratch);
-        if (have < g->chunk_bytes[0])
-            return gyre_fail(err, GYRE_E_INVALID,
-                             "cannot compile the graph: the scratch buffer has %llu bytes, the plan needs %llu",
-                             (unsigned long long)have, (unsigned long long)g->chunk_bytes[0]);
-        g->chunks[0] = options->scratch;
-        g->first_own_chunk = 1;
-    }
-    for (uint32_t i = g->first_own_chunk; i < g->n_chunks; i++)
+    for (uint32_t i = 0; i < g->n_chunks; i++)
         GYRE_TRY(gyre_buffer_create(g->device, g->chunk_bytes[i], "graph scratch", &g->chunks[i], err));
     for (gyre_value v = 1; v < g->n_values; v++) {
         struct gyre_value_info *info = &g->values[v];
@@ -70,10 +59,10 @@ gyre_status gyre_graph_compile(gyre_graph *g, const struct gyre_graph_options *o
 {
     if (g->stage == GYRE_STAGE_COMPILED)
         return gyre_fail(err, GYRE_E_INVALID, "cannot compile the graph: it is compiled already");
-    GYRE_TRY(gyre_graph_plan(g, options, NULL, err));
+    GYRE_TRY(gyre_graph_plan(g, options, err));
     if (g->dispatches || g->chunks)
         return gyre_fail(err, GYRE_E_INVALID, "cannot compile the graph: an earlier attempt failed; build it again");
-    GYRE_TRY(make_scratch(g, options, err));
+    GYRE_TRY(make_scratch(g, err));
     GYRE_TRY(gyre_graph_lower(g, err));
     GYRE_TRY(gyre_recording_create(g->device, g->dispatches, g->n_dispatches, &g->recording, err));
     g->stage = GYRE_STAGE_COMPILED;

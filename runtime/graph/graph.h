@@ -110,15 +110,11 @@ void gyre_g_output(gyre_graph *g, gyre_value value, struct gyre_binding to);
 // ---- compiling and running ----------------------------------------------------------------------------
 
 struct gyre_graph_options {
-    bool no_fuse;           // tests compare fused with unfused
-    gyre_buffer *scratch;   // shared scratch; NULL: the graph makes its own
-    uint64_t scratch_bytes; // of `scratch` that may be used; 0: all
+    bool no_fuse; // tests compare fused with unfused
 };
 
-// Verifies, fuses, plans. scratch_bytes (may be NULL): what a shared scratch needs at least; memory that one buffer of
-// this device cannot hold is the graph's own. Planning before compiling lets graphs share one scratch.
-gyre_status gyre_graph_plan(gyre_graph *g, const struct gyre_graph_options *options, uint64_t *scratch_bytes,
-                            gyre_error *err) GYRE_MUST_USE;
+// Verifies, fuses, plans; gyre_graph_compile does it where it was not done.
+gyre_status gyre_graph_plan(gyre_graph *g, const struct gyre_graph_options *options, gyre_error *err) GYRE_MUST_USE;
 gyre_status gyre_graph_compile(gyre_graph *g, const struct gyre_graph_options *options,
                                gyre_error *err) GYRE_MUST_USE;               // plans if needed, lowers, records
 gyre_status gyre_graph_submit(gyre_graph *g, gyre_error *err) GYRE_MUST_USE; // one replay, queued

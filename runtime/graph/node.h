@@ -64,10 +64,10 @@ struct gyre_graph {
     uint32_t n_nodes, cap_nodes;
     gyre_error error; // the first one
     enum gyre_stage stage;
-    // the plan: chunk 0 may be the caller's scratch
+    // the plan
     uint64_t *chunk_bytes;
     gyre_buffer **chunks;
-    uint32_t n_chunks, first_own_chunk;
+    uint32_t n_chunks;
     // what was lowered
     struct gyre_dispatch *dispatches;
     uint32_t *dispatch_node; // index of the node each one came from

@@ -139,16 +139,15 @@ static void planned_memory_overlaps(void **state)
 {
     (void)state;
     gyre_error err = {0};
-    uint64_t bytes = 0;
     const struct gyre_graph_options options = {.no_fuse = true};
     gyre_graph *g = sound();
-    assert_int_equal(gyre_graph_plan(g, &options, &bytes, &err), GYRE_OK);
-    assert_true(bytes > 0);
+    assert_int_equal(gyre_graph_plan(g, &options, &err), GYRE_OK);
+    assert_true(g->n_chunks > 0);
     const struct gyre_node *act = &g->nodes[find(g, GYRE_OP_act_mul)];
     g->values[act->out[0]].plane[0].offset = g->values[act->in[0]].plane[0].offset + 256;
     expect(g, GYRE_E_INVALID, "shares memory");
     g = sound(); // rope reads qkv; the residual x is external; the first add's result lives through the ffn
-    assert_int_equal(gyre_graph_plan(g, &options, &bytes, &err), GYRE_OK);
+    assert_int_equal(gyre_graph_plan(g, &options, &err), GYRE_OK);
     const gyre_value residual = g->nodes[find(g, GYRE_OP_add)].out[0];
     act = &g->nodes[find(g, GYRE_OP_act_mul)];
     g->values[act->out[0]].plane[0].offset = g->values[residual].plane[0].offset;
