@@ -10,17 +10,15 @@ The circles that are known are listed below. The list only shrinks: a row that i
 import os, re, subprocess, sys
 
 KNOWN_UNITS = [
-    {"runtime/source/source", "runtime/source/gguf", "runtime/source/hf", "runtime/source/safetensors",
-     "runtime/text/tokenizer", "runtime/text/tokenizer_gguf", "runtime/text/tokenizer_json", "runtime/text/tokenizer_write",
-     "runtime/text/utf8"},
+    {"runtime/source/hf", "runtime/source/safetensors"},
+    {"runtime/text/tokenizer", "runtime/text/tokenizer_gguf", "runtime/text/tokenizer_json"},
     {"quantizer/recipe/fields", "quantizer/recipe/recipe"},
     {"quantizer/round/admm", "quantizer/round/gptq", "quantizer/round/ladder"},
     {"quantizer/file/journal", "quantizer/file/output", "quantizer/pass/calibrate", "quantizer/pass/layer",
      "quantizer/pass/search"},
 ]
 KNOWN_FOLDERS = [
-    {"quantizer", "quantizer/file", "quantizer/pass", "quantizer/recipe", "quantizer/report", "quantizer/round",
-     "quantizer/transform"},
+    {"quantizer/file", "quantizer/pass", "quantizer/report", "quantizer/transform"},
 ]
 
 
