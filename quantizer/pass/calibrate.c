@@ -323,13 +323,14 @@ gyre_status gyre_calibration_centre(gyre_calibration *c, const struct gyre_calib
                                     float *const centre[GYRE_LINEARS], gyre_error *err)
 {
     const struct gyre_walk_chunk at = gyre_walk_chunk(c->walk, 0);
-    const uint32_t part = gyre_roles[GYRE_ROLE_k].product + 1;
+    const gyre_role key = gyre_heads_role(GYRE_HEADS_KEY), value = gyre_heads_role(GYRE_HEADS_VALUE);
+    const uint32_t part = gyre_roles[key].product + 1;
     const struct gyre_block_weights weights = weights_of(w, true, part);
     struct gyre_block_weights centres = {0};
     gyre_block *block = gyre_walk_block(c->walk, c->made_path);
     GYRE_TRY(gyre_block_load(block, &weights, err));
-    GYRE_TRY(gyre_block_means(block, gyre_walk_tap(c->walk, c->made_path, &at), (uint32_t)at.rows, centre[GYRE_ROLE_k],
-                              centre[GYRE_ROLE_v], err));
+    GYRE_TRY(gyre_block_means(block, gyre_walk_tap(c->walk, c->made_path, &at), (uint32_t)at.rows, centre[key],
+                              centre[value], err));
     for (int r = 0; r < GYRE_LINEARS; r++) centres.centre[r] = centre[r];
     c->loaded = part;
     return gyre_block_load(block, &centres, err);

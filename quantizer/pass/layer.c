@@ -345,12 +345,14 @@ static gyre_status round_calibrated(struct gyre_layer *l, const struct gyre_plan
     gyre_status st = GYRE_OK;
     for (int tap = 0; tap < GYRE_PRODUCTS; tap++) {
         GYRE_GO(gyre_calibration_tap(c, l->index, &w, (gyre_product)tap, &moments, err));
+        bool caches = false;
         for (int s = 0; s < GYRE_LINEARS; s++) {
             if (gyre_roles[s].product != (gyre_product)tap) continue;
+            caches |= l->centre[s] != NULL;
             GYRE_GO(round_recipe(l, p, (gyre_role)s, l->exact[s], &moments, &cache, err));
             if (tick) GYRE_GO(tick(user, weights_at(p, (gyre_role)s), err));
         }
-        if (tap == GYRE_PRODUCT_qkv && p->set.recipe.kv_centre) GYRE_GO(gyre_calibration_centre(c, &w, l->centre, err));
+        if (caches) GYRE_GO(gyre_calibration_centre(c, &w, l->centre, err));
         gyre_moments_release(&moments);
         gyre_factor_release(&cache);
     }

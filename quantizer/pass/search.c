@@ -259,8 +259,9 @@ static gyre_status judge_clips(struct survey *s, const struct gyre_rotator *r, g
     if (p->set.kv == 16) return GYRE_OK;
     const uint64_t kv = (uint64_t)p->hp.kv_heads * p->hp.head_dim,
                    n = s->kept * kv; // values; keys are as Gaussian after R3
-    GYRE_TRY(sample(s, r, GYRE_PRODUCT_qkv, err));
-    GYRE_TRY(gyre_layer_load(&s->layer, p, GYRE_ROLE_v, r, NULL, s->exact, err));
+    const gyre_role value = gyre_heads_role(GYRE_HEADS_VALUE);
+    GYRE_TRY(sample(s, r, gyre_roles[value].product, err));
+    GYRE_TRY(gyre_layer_load(&s->layer, p, value, r, NULL, s->exact, err));
     const double whole = output_energy(s, s->rows, s->exact, kv, p->hp.width, NULL);
     for (int c = 0; c < CLIPS && whole > 0; c++) {
         double error = 0;

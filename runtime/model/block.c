@@ -206,7 +206,7 @@ gyre_status gyre_block_load(gyre_block *b, const struct gyre_block_weights *w, g
 // The product whose input a graph begins at; GYRE_PRODUCTS: at the block's.
 static gyre_product read_at(uint32_t which)
 {
-    if (which == CACHED) return gyre_roles[GYRE_ROLE_k].product;
+    if (which == CACHED) return gyre_roles[gyre_heads_role(GYRE_HEADS_KEY)].product;
     return which == 0 || which == WHOLE ? GYRE_PRODUCTS : (gyre_product)(which - 1);
 }
 

@@ -99,6 +99,13 @@ bool gyre_role_is_cached(gyre_role role)
     return gyre_roles[role].heads == GYRE_HEADS_KEY || gyre_roles[role].heads == GYRE_HEADS_VALUE;
 }
 
+gyre_role gyre_heads_role(gyre_heads heads)
+{
+    int role = 0;
+    while (role < GYRE_LINEARS && gyre_roles[role].heads != heads) role++;
+    return (gyre_role)role;
+}
+
 // ---- presence and names --------------------------------------------------------------------------------------
 
 bool gyre_role_present(const struct gyre_hparams *hp, gyre_role role, uint32_t layer)

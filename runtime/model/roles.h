@@ -58,6 +58,8 @@ gyre_product gyre_norm_product(gyre_role norm);
 // Rows are heads that RoPE turns; what is computed goes into the cache.
 bool gyre_role_is_turned(gyre_role role);
 bool gyre_role_is_cached(gyre_role role);
+// The linear that computes heads of this kind.
+gyre_role gyre_heads_role(gyre_heads heads);
 
 // Whether block `layer` has the tensor, and a bias for it: bits of the architecture.
 bool gyre_role_present(const struct gyre_hparams *hp, gyre_role role, uint32_t layer);
