@@ -88,8 +88,8 @@ static gyre_status open_on(gyre_device *device, const char *path, const gyre_eng
     if (p->context > hp->context)
         return gyre_fail(
             err, GYRE_E_INVALID,
-            "cannot open engine (%s): a context of %u tokens was asked for and the model's is %u; ask for less", path,
-            p->context, hp->context);
+            "cannot open engine (%s): a context of %u tokens was asked for and the model's is %u%s; ask for less", path,
+            p->context, hp->context, hp->window ? ", its sliding window, beyond which gyre does not go" : "");
     e->context = p->context ? p->context : GYRE_MIN(hp->context, (uint32_t)DEFAULT_CONTEXT);
     e->sequences = p->sequences ? p->sequences : 1;
     e->max_rows = GYRE_MIN(p->max_rows ? p->max_rows : DEFAULT_ROWS, 1u << (GYRE_BUCKETS - 1));

@@ -48,6 +48,7 @@ gyre_status gyre_hparams_cap_window(const gyre_source *source, struct gyre_hpara
     uint32_t window = 0;
     gyre_hparam_key(hp, "attention.sliding_window", key);
     GYRE_TRY(gyre_hparam_u32(source, key, true, 0, UINT32_MAX, &window, err));
-    if (window) hp->context = GYRE_MIN(hp->context, window);
+    if (!window || window >= hp->context) return GYRE_OK;
+    hp->context = hp->window = window;
     return GYRE_OK;
 }

@@ -29,6 +29,7 @@ struct gyre_hparams {
     const struct gyre_arch *family; // what it is
     bool full;                      // gyre's own: integers beside scales, online rotations
     uint32_t n_layers, width /* D */, heads, kv_heads, head_dim, ffn, vocab, context;
+    uint32_t window; // the sliding window that `context` was cut to; 0: it is the model's own
     float norm_eps;
     double rope_base;
     gyre_rope_scaling rope_scaling;

@@ -353,6 +353,19 @@ class Mistakes(Case):
                     self.fails(1, *args, word=word)
         self.assertFalse(os.path.exists(self.at("never.gguf")))
 
+    def test_sliding_window(self):
+        folder = self.at("window-hf")
+        subprocess.run([MAKE_MODEL, folder, "HF", "qwen2"], check=True)
+        config = os.path.join(folder, "config.json")
+        with open(config) as f:
+            text = f.read()
+        args = ("eval", folder, "--text", self.text, "--windows", 1, "--device", "cpu", "--act", 16, "--kv", 16, "--ctx")
+        whole = self.json(*args, 24)["nll"]
+        with open(config, "w") as f:
+            f.write(text.replace('"use_sliding_window": false, "sliding_window": 131072', '"use_sliding_window": true, "sliding_window": 24'))
+        self.assertEqual(self.json(*args, 24)["nll"], whole)  # a text within the window does not see it
+        self.fails(1, *args, 25, word="the model's is 24, its sliding window")
+
     def test_full_disk(self):
         out = self.at("full.gguf")
         self.fails(1, "quantize", self.model, "-o", out, "--recipe", "rtn", "--device", "cpu", disk=16384)
