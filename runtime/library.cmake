@@ -5,6 +5,9 @@
 # which everything else is local, so it cannot clash with what a program links beside it. libgyre-quantize has its own
 # copy of the layers below it: no object passes between the two, and neither opens a back door for the other.
 include(GNUInstallDirs)
+# From a pkg-config file to the prefix: what is installed can be moved, and installed elsewhere than configured.
+file(RELATIVE_PATH to_prefix ${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig ${CMAKE_INSTALL_PREFIX})
+string(REGEX REPLACE "/$" "" to_prefix ${to_prefix})
 
 file(STRINGS runtime/include/gyre/gyre_base.h line REGEX "^#define GYRE_API_MAJOR")
 string(REGEX MATCH "[0-9]+" api_major "${line}")

@@ -10,10 +10,8 @@ mkdir -p "$work"
 "$cmake" --install "$build" --prefix "$prefix" >"$work/install.log"
 lib=$(dirname "$(find "$prefix" -name gyre.pc)")/..
 lib=$(cd "$lib" && pwd)
-# pkg-config files are made for the configured prefix: --define-variable moves them.
 PKG_CONFIG_PATH=$lib/pkgconfig
 export PKG_CONFIG_PATH
-pkg() { pkg-config --define-variable=prefix="$prefix" "$@"; }
 LD_LIBRARY_PATH=$lib
 export LD_LIBRARY_PATH
 VK_DRIVER_FILES=/dev/null VK_ICD_FILENAMES=/dev/null OCL_ICD_VENDORS=/dev/null # the cpu device: quick, and everywhere
@@ -28,24 +26,24 @@ cd "$work"
 # ---- the program of docs/embed.md, as it stands there, and one in C++
 awk '/^```c$/ { on = 1; next } /^```$/ { if (on) exit } on' "$source/docs/embed.md" >chat.c
 grep -q gyre_generate chat.c || fail "docs/embed.md has no program"
-$CC -std=c17 $warn chat.c $(pkg --cflags --libs gyre) -o chat
+$CC -std=c17 $warn chat.c $(pkg-config --cflags --libs gyre) -o chat
 ./chat tiny.gguf 'hello there' >c.txt
 [ -s c.txt ] || fail "the C program said nothing"
 "$prefix/bin/gyre" run tiny.gguf -p 'hello there' -n 64 2>/dev/null | head -c "$(wc -c <c.txt)" | cmp - c.txt
 ./chat missing.gguf x 2>why.txt && fail "a missing model is no error"
 [ "$(wc -l <why.txt)" = 1 ] || fail "an error is not one line"
-$CXX -std=c++11 $warn "$source/tests/install/stream.cpp" $(pkg --cflags --libs gyre) -o stream
+$CXX -std=c++11 $warn "$source/tests/install/stream.cpp" $(pkg-config --cflags --libs gyre) -o stream
 ./stream tiny.gguf 'hello there' | cmp - c.txt
-$CC -std=c17 $warn chat.c $(pkg --static --cflags --libs gyre | sed 's/-lgyre /-l:libgyre.a /; s/-lgyre$/-l:libgyre.a/') -o chat-static
+$CC -std=c17 $warn chat.c $(pkg-config --static --cflags --libs gyre | sed 's/-lgyre /-l:libgyre.a /; s/-lgyre$/-l:libgyre.a/') -o chat-static
 ./chat-static tiny.gguf 'hello there' | cmp - c.txt
 ldd chat-static | grep -q libgyre && fail "the static program needs libgyre.so"
 
 # ---- cancel, save and load, what only a later library has, the quantizer
-$CC -std=c17 -D_POSIX_C_SOURCE=200809L $warn "$source/tests/install/cancel.c" $(pkg --cflags --libs gyre) -lpthread -o cancel
+$CC -std=c17 -D_POSIX_C_SOURCE=200809L $warn "$source/tests/install/cancel.c" $(pkg-config --cflags --libs gyre) -lpthread -o cancel
 ./cancel tiny.gguf saved
-$CC -std=c17 $warn "$source/tests/install/later.c" $(pkg --cflags --libs gyre) -o later
+$CC -std=c17 $warn "$source/tests/install/later.c" $(pkg-config --cflags --libs gyre) -o later
 ./later tiny.gguf
-$CC -std=c17 $warn "$source/tests/install/recipes.c" $(pkg --cflags --libs gyre-quantize) -o recipes
+$CC -std=c17 $warn "$source/tests/install/recipes.c" $(pkg-config --cflags --libs gyre-quantize) -o recipes
 ./recipes tiny.gguf int4.gguf
 ./chat int4.gguf 'hello there' >/dev/null
 
