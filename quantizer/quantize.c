@@ -27,6 +27,7 @@
 struct run {
     const gyre_quantize_params *params;
     struct gyre_plan plan;
+    struct gyre_writer writer;
     struct gyre_output out;
     struct gyre_layer layer;
     gyre_device *device;                    // NULL: nothing is run
@@ -47,7 +48,7 @@ static gyre_status tick(void *user, uint64_t weights, gyre_error *err)
                              r->what))
         return GYRE_OK;
     return gyre_fail(err, GYRE_E_CANCELLED, "quantizing stopped (%s): %u of %u blocks are kept; continue with --resume",
-                     r->params->output, r->out.steps ? r->out.steps - 1 : 0, r->plan.hp.n_layers);
+                     r->params->output, r->out.journal.steps ? r->out.journal.steps - 1 : 0, r->plan.hp.n_layers);
 }
 
 static uint64_t block_weights(const struct gyre_hparams *hp)
@@ -65,7 +66,7 @@ static void count_work(struct run *r)
     const struct gyre_hparams *hp = &r->plan.hp;
     const uint64_t tables = (uint64_t)hp->vocab * hp->width * (r->plan.write_head ? 2 : 1), block = block_weights(hp);
     r->total = tables + block * hp->n_layers;
-    if (r->out.steps) r->done = r->resumed = tables + block * (r->out.steps - 1);
+    if (r->out.journal.steps) r->done = r->resumed = tables + block * (r->out.journal.steps - 1);
 }
 
 // ---- measuring ----------------------------------------------------------------------------------------------
@@ -84,14 +85,14 @@ static gyre_status resume_streams(struct run *r, gyre_error *err)
 {
     char *streams = NULL;
     uint64_t bytes = 0, mine = 0;
-    if ((!r->summary && !r->calibration) || r->out.steps == 0) return GYRE_OK;
+    if ((!r->summary && !r->calibration) || r->out.journal.steps == 0) return GYRE_OK;
     GYRE_TRY(gyre_output_blob(&r->out, &streams, &bytes, err));
     if (r->calibration) (void)gyre_calibration_streams(r->calibration, &mine);
     if (r->calibration && (bytes < mine || !gyre_calibration_restore(r->calibration, streams, mine))) {
         free(streams);
         return gyre_fail(err, GYRE_E_FORMAT,
                          "cannot resume (%s): its calibration streams are missing or damaged; start over with --force",
-                         r->out.journal);
+                         r->out.journal.folder);
     }
     if (r->summary && (bytes <= mine || !gyre_summary_restore(r->summary, streams + mine, bytes - mine))) {
         gyre_logf(&r->params->log, GYRE_LOG_WARN,
@@ -160,7 +161,7 @@ static gyre_status note_block(struct run *r, json_t *note, gyre_error *err)
 
 static gyre_status make_steps(struct run *r, gyre_error *err)
 {
-    if (r->out.steps == 0) {
+    if (r->out.journal.steps == 0) {
         snprintf(r->what, sizeof r->what, "embedding");
         GYRE_TRY(gyre_write_globals(&r->plan, &r->out, tick, r, err));
         if (r->calibration) GYRE_TRY(gyre_calibration_begin(r->calibration, err));
@@ -168,7 +169,7 @@ static gyre_status make_steps(struct run *r, gyre_error *err)
         GYRE_TRY(end_step(r, NULL, err));
     }
     GYRE_TRY(gyre_layer_create(&r->plan, &r->layer, err));
-    for (uint32_t l = r->out.steps - 1; l < r->plan.hp.n_layers; l++) {
+    for (uint32_t l = r->out.journal.steps - 1; l < r->plan.hp.n_layers; l++) {
         snprintf(r->what, sizeof r->what, "block %u of %u", l + 1, r->plan.hp.n_layers);
         GYRE_TRY(gyre_layer_make(&r->layer, &r->plan, l, r->calibration, &r->out, tick, r, err));
         warn_faint(r);
@@ -222,7 +223,7 @@ static gyre_status fill_summary(const struct run *r, gyre_quantize_summary *s, g
     *s = (gyre_quantize_summary){.layers = layers,
                                  .rtn_kl = NAN,
                                  .recipe_kl = NAN,
-                                 .resumed_layers = r->out.resumed_steps ? r->out.resumed_steps - 1 : 0,
+                                 .resumed_layers = r->out.journal.resumed_steps ? r->out.journal.resumed_steps - 1 : 0,
                                  .rotation_seed = p->choice.seed,
                                  .first_seed = p->set.seed,
                                  .n_seeds = p->choice.n_seeds,
@@ -239,13 +240,13 @@ static gyre_status fill_summary(const struct run *r, gyre_quantize_summary *s, g
         s->layer[l] =
             (gyre_quantize_layer){gyre_note_figure(note, "rtn_error"), gyre_note_figure(note, "recipe_error")};
     }
-    for (uint64_t i = p->globals; i < p->gguf.n_tensors; i++)
-        if (p->gguf.tensors[i].n_dims == 2) bytes += p->gguf.tensors[i].bytes;
+    for (uint64_t i = 0; i < r->writer.n_tensors; i++)
+        if (r->writer.tensor[i].part.kind == GYRE_PART_LINEAR) bytes += r->writer.tensor[i].bytes;
     s->bits_per_weight = 8.0 * (double)bytes / (double)(block_weights(&p->hp) * layers);
     fill_damping(r, s);
     s->summary_tokens = r->summary ? gyre_summary_tokens(r->summary) : 0;
     s->source_bytes = source_size(p->source);
-    s->output_bytes = p->file_bytes;
+    s->output_bytes = r->writer.file_bytes;
     return r->summary ? gyre_summary_end(r->summary, &r->out, &s->rtn_kl, &s->recipe_kl, err) : GYRE_OK;
 }
 
@@ -267,6 +268,7 @@ static gyre_status make_choice(struct run *r, gyre_error *err)
     if (!params->resume || !gyre_journal_choice(params->output, choice))
         st = gyre_choose(params, &r->plan, r->device, choice, tick, r, err);
     if (st == GYRE_OK) st = gyre_plan_finish(params, choice, &r->plan, err);
+    if (st == GYRE_OK) st = gyre_writer_open(&gyre_format_gguf, &r->plan, &r->writer, err);
     free(choice);
     return st;
 }
@@ -302,7 +304,7 @@ gyre_status gyre_quantize(const gyre_quantize_params *given, gyre_quantize_summa
     gyre_status st = GYRE_OK;
     struct run r = {.params = params, .started = gyre_clock_ns(), .out.fd = -1};
     gyre_source *source = NULL;
-    json_t *run = NULL;
+    json_t *run = NULL, *texts = NULL;
     char *manifest = NULL;
     const int threads = gyre_products_begin();
     if (summary) *summary = (gyre_quantize_summary){0};
@@ -312,16 +314,18 @@ gyre_status gyre_quantize(const gyre_quantize_params *given, gyre_quantize_summa
         gyre_logf(&params->log, GYRE_LOG_WARN, "quantize: %s: %s", params->source, gyre_source_note(source));
     GYRE_GO(gyre_plan_begin(params, source, &r.plan, err));
     GYRE_GO(check_tokenizer(params, &r.plan, err));
-    if (summary || gyre_recipe_calibrates(&r.plan.set.recipe) || gyre_choose_needed(&r.plan.set))
+    if (summary || gyre_recipe_calibrates(&r.plan.set.recipe) || gyre_settings_undecided(&r.plan.set))
         GYRE_GO(gyre_walk_device(params, &r.device, err));
     GYRE_GO(make_choice(&r, err));
     GYRE_GO(gyre_calibration_open(params, &r.plan, r.device, &r.calibration, err));
     if (summary) GYRE_GO(gyre_summary_open(params, &r.plan, r.device, &r.summary, err));
-    GYRE_GO(gyre_run_identity(&r.plan, r.calibration, &run, err));
-    GYRE_GO(gyre_output_open(params, &r.plan, run, &r.out, err));
-    if (r.out.resumed_steps)
-        gyre_logf(&params->log, GYRE_LOG_INFO, "quantize: resuming after block %u of %u", r.out.resumed_steps - 1,
-                  r.plan.hp.n_layers);
+    if (r.calibration) texts = gyre_calibration_identity(r.calibration);
+    GYRE_GO(
+        gyre_run_identity(&r.plan, texts, r.calibration ? gyre_calibration_device(r.calibration) : NULL, &run, err));
+    GYRE_GO(gyre_output_open(params, &r.plan, &r.writer, run, &r.out, err));
+    if (r.out.journal.resumed_steps)
+        gyre_logf(&params->log, GYRE_LOG_INFO, "quantize: resuming after block %u of %u",
+                  r.out.journal.resumed_steps - 1, r.plan.hp.n_layers);
     GYRE_GO(resume_streams(&r, err));
     count_work(&r);
     GYRE_GO(make_steps(&r, err));
@@ -344,6 +348,8 @@ done:
     gyre_device_close(r.device);
     gyre_output_close(&r.out);
     json_decref(run);
+    json_decref(texts);
+    gyre_writer_close(&r.writer);
     gyre_plan_release(&r.plan);
     gyre_source_close(source);
     gyre_products_end(threads);

@@ -173,9 +173,9 @@ static void taps(struct sheet *to, const struct gyre_output *out)
 static void linears(struct sheet *to, const struct gyre_output *out)
 {
     const struct gyre_plan *p = out->plan;
-    const json_t *tensors = json_object_get(out->state, "tensors");
+    const json_t *tensors = json_object_get(out->journal.state, "tensors");
     const uint32_t n_stages = p->set.recipe.n_stages;
-    size_t at = p->globals;
+    size_t at = out->writer->globals;
     bool any = false;
     for (uint32_t i = 0; i < p->hp.n_layers * GYRE_LINEARS; i++) {
         const uint32_t l = i / GYRE_LINEARS;

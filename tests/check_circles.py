@@ -12,13 +12,8 @@ import os, re, subprocess, sys
 KNOWN_UNITS = [
     {"runtime/source/hf", "runtime/source/safetensors"},
     {"runtime/text/tokenizer", "runtime/text/tokenizer_gguf", "runtime/text/tokenizer_json"},
-    {"quantizer/recipe/fields", "quantizer/recipe/recipe"},
-    {"quantizer/round/admm", "quantizer/round/gptq", "quantizer/round/ladder"},
-    {"quantizer/file/journal", "quantizer/file/output", "quantizer/pass/calibrate", "quantizer/pass/layer",
-     "quantizer/pass/search"},
 ]
 KNOWN_FOLDERS = [
-    {"quantizer/file", "quantizer/pass", "quantizer/report", "quantizer/transform"},
 ]
 
 

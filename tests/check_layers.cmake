@@ -22,18 +22,14 @@ set(may_runtime runtime/model ${l4})
 set(may_runtime/include/gyre "") # the public face; gyre_base.h is everybody's vocabulary
 set(public runtime/include/gyre)
 list(APPEND may_runtime ${public})
-# The quantizer's rooms, from below. Up go transform -> file and file -> pass, the circles that check_circles.py still lists.
+# The quantizer's rooms, from below: each may include those before it.
 set(q runtime/model ${l4} ${public})
-set(may_quantizer/recipe ${q})
-set(may_quantizer/round quantizer/recipe ${q})
-set(may_quantizer/transform quantizer/round quantizer/file ${q})
-set(may_quantizer/file quantizer/transform quantizer/recipe quantizer/pass ${q})
-set(may_quantizer/report quantizer/file quantizer/round ${q})
-set(may_quantizer/pass quantizer/report quantizer/file quantizer/transform quantizer/round ${q})
+foreach(room recipe round transform file report pass trust)
+  set(may_quantizer/${room} ${q})
+  list(PREPEND q quantizer/${room})
+endforeach()
+set(may_quantizer ${q})
 set(may_quantizer/pass_files backends/cpu/fast.h) # where a run finds no GPU
-set(may_quantizer/trust quantizer/file quantizer/transform quantizer/round quantizer/recipe ${q})
-set(may_quantizer quantizer/trust quantizer/pass quantizer/report quantizer/file quantizer/transform quantizer/round
-  quantizer/recipe ${q})
 set(may_cli runtime/util ${public})
 set(may_cli/compare cli runtime/util ${public})
 

@@ -2,9 +2,10 @@
 // "sources": [{...}], "notes": [per step]}. It is replaced atomically after OUT.part was synced, so it never claims
 // more than the file holds; on resuming, every hash is checked all the same.
 #include "quantizer/file/journal.h"
-#include "quantizer/pass/search.h"
 #include "runtime/util/base.h"
 #include "runtime/util/file.h"
+#include "runtime/util/sha256.h"
+#include "runtime/util/text.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -17,43 +18,59 @@
 
 enum { MAX_STATE = 256 << 20 };
 
-static gyre_status no_memory(const struct gyre_output *out, gyre_error *err)
+static gyre_status no_memory(const struct gyre_journal *j, gyre_error *err)
 {
-    return gyre_fail(err, GYRE_E_NOMEM, "cannot keep the journal (%s): out of memory", out->journal);
+    return gyre_fail(err, GYRE_E_NOMEM, "cannot keep the journal (%s): out of memory", j->folder);
 }
 
-static gyre_status damaged(const struct gyre_output *out, const char *why, gyre_error *err)
+static gyre_status damaged(const struct gyre_journal *j, const char *why, gyre_error *err)
 {
-    return gyre_fail(err, GYRE_E_FORMAT, "cannot resume (%s): %s; start over with --force", out->journal, why);
+    return gyre_fail(err, GYRE_E_FORMAT, "cannot resume (%s): %s; start over with --force", j->folder, why);
 }
 
-static gyre_status save(const struct gyre_output *out, gyre_error *err)
+static gyre_status save(const struct gyre_journal *j, gyre_error *err)
 {
-    char *text = json_dumps(out->state, JSON_INDENT(1) | JSON_REAL_PRECISION(17));
-    if (!text) return no_memory(out, err);
-    const gyre_status st = gyre_file_write(out->state_path, text, strlen(text), err);
+    char *text = json_dumps(j->state, JSON_INDENT(1) | JSON_REAL_PRECISION(17));
+    if (!text) return no_memory(j, err);
+    const gyre_status st = gyre_file_write(j->state_path, text, strlen(text), err);
     free(text);
     return st;
 }
 
-gyre_status gyre_journal_start(struct gyre_output *out, json_t *run, gyre_error *err)
+gyre_status gyre_journal_init(const char *output, struct gyre_journal *j, gyre_error *err)
 {
-    if (mkdir(out->journal, 0777) && errno != EEXIST)
-        return gyre_fail(err, GYRE_E_IO, "cannot create folder (%s): %s", out->journal, strerror(errno));
-    out->state = json_pack("{s:O, s:o, s:i, s:[], s:[], s:[]}", "run", run, "choice",
-                           gyre_choice_json(&out->plan->choice), "steps", 0, "tensors", "sources", "notes");
-    return out->state ? save(out, err) : no_memory(out, err);
+    *j = (struct gyre_journal){.folder = gyre_joined(output, ".journal", ""),
+                               .state_path = gyre_joined(output, ".journal", "/state.json")};
+    if (!j->folder || !j->state_path) return gyre_fail(err, GYRE_E_NOMEM, "cannot write (%s): out of memory", output);
+    return GYRE_OK;
 }
 
-void gyre_journal_remove(const struct gyre_output *out)
+void gyre_journal_free(struct gyre_journal *j)
 {
-    DIR *dir = opendir(out->journal);
+    json_decref(j->state);
+    free(j->folder);
+    free(j->state_path);
+    *j = (struct gyre_journal){0};
+}
+
+gyre_status gyre_journal_start(struct gyre_journal *j, json_t *run, const struct gyre_choice *choice, gyre_error *err)
+{
+    if (mkdir(j->folder, 0777) && errno != EEXIST)
+        return gyre_fail(err, GYRE_E_IO, "cannot create folder (%s): %s", j->folder, strerror(errno));
+    j->state = json_pack("{s:O, s:o, s:i, s:[], s:[], s:[]}", "run", run, "choice", gyre_choice_json(choice), "steps",
+                         0, "tensors", "sources", "notes");
+    return j->state ? save(j, err) : no_memory(j, err);
+}
+
+void gyre_journal_remove(const struct gyre_journal *j)
+{
+    DIR *dir = opendir(j->folder);
     if (!dir) return;
     for (struct dirent *entry; (entry = readdir(dir));)
         if (!strncmp(entry->d_name, "state.json", 10) || !strncmp(entry->d_name, "stream-", 7))
             unlinkat(dirfd(dir), entry->d_name, 0);
     closedir(dir);
-    rmdir(out->journal);
+    rmdir(j->folder);
 }
 
 // ---- recording --------------------------------------------------------------------------------------------
@@ -65,56 +82,55 @@ static json_t *shape_of(uint32_t n_dims, const uint64_t *dims)
     return shape;
 }
 
-gyre_status gyre_journal_tensor(struct gyre_output *out, const struct gyre_gguf_tensor *t, const char *sha256,
-                                double error, gyre_error *err)
-{
-    json_t *row = json_pack("{s:s, s:s, s:o, s:s}", "name", t->name, "type", gyre_dtype_info(t->type)->name, "shape",
-                            shape_of(t->n_dims, t->dims), "sha256", sha256);
-    if (row && !isnan(error)) json_object_set_new(row, "error", json_real(error));
-    return json_array_append_new(json_object_get(out->state, "tensors"), row) ? no_memory(out, err) : GYRE_OK;
-}
-
-gyre_status gyre_journal_source(struct gyre_output *out, const struct gyre_tensor *t, const char *sha256,
+gyre_status gyre_journal_tensor(struct gyre_journal *j, const struct gyre_written *t, const char *sha256, double error,
                                 gyre_error *err)
 {
     json_t *row = json_pack("{s:s, s:s, s:o, s:s}", "name", t->name, "type", gyre_dtype_info(t->type)->name, "shape",
                             shape_of(t->n_dims, t->dims), "sha256", sha256);
-    return json_array_append_new(json_object_get(out->state, "sources"), row) ? no_memory(out, err) : GYRE_OK;
+    if (row && !isnan(error)) json_object_set_new(row, "error", json_real(error));
+    return json_array_append_new(json_object_get(j->state, "tensors"), row) ? no_memory(j, err) : GYRE_OK;
 }
 
-static void stream_path(const struct gyre_output *out, uint32_t step, char *path, size_t size)
+gyre_status gyre_journal_source(struct gyre_journal *j, const struct gyre_tensor *t, const char *sha256,
+                                gyre_error *err)
 {
-    snprintf(path, size, "%s/stream-%u", out->journal, step);
+    json_t *row = json_pack("{s:s, s:s, s:o, s:s}", "name", t->name, "type", gyre_dtype_info(t->type)->name, "shape",
+                            shape_of(t->n_dims, t->dims), "sha256", sha256);
+    return json_array_append_new(json_object_get(j->state, "sources"), row) ? no_memory(j, err) : GYRE_OK;
 }
 
-gyre_status gyre_journal_step(struct gyre_output *out, json_t *note, const void *const blob[2], const uint64_t bytes[2],
+static void stream_path(const struct gyre_journal *j, uint32_t step, char *path, size_t size)
+{
+    snprintf(path, size, "%s/stream-%u", j->folder, step);
+}
+
+gyre_status gyre_journal_step(struct gyre_journal *j, json_t *note, const void *const blob[2], const uint64_t bytes[2],
                               gyre_error *err)
 {
     char path[4096];
-    if (json_array_append_new(json_object_get(out->state, "notes"), note ? note : json_null()))
-        return no_memory(out, err);
-    if (json_object_set_new(out->state, "steps", json_integer(out->steps + 1))) return no_memory(out, err);
-    stream_path(out, out->steps + 1, path, sizeof path);
+    if (json_array_append_new(json_object_get(j->state, "notes"), note ? note : json_null())) return no_memory(j, err);
+    if (json_object_set_new(j->state, "steps", json_integer(j->steps + 1))) return no_memory(j, err);
+    stream_path(j, j->steps + 1, path, sizeof path);
     if (blob[0] || blob[1]) GYRE_TRY(gyre_file_write2(path, blob, bytes, err));
-    GYRE_TRY(save(out, err));
-    stream_path(out, out->steps, path, sizeof path);
+    GYRE_TRY(save(j, err));
+    stream_path(j, j->steps, path, sizeof path);
     unlink(path);
-    out->steps++;
+    j->steps++;
     return GYRE_OK;
 }
 
-const json_t *gyre_output_note(const struct gyre_output *out, uint32_t step)
+const json_t *gyre_journal_note(const struct gyre_journal *j, uint32_t step)
 {
-    const json_t *note = json_array_get(json_object_get(out->state, "notes"), step);
+    const json_t *note = json_array_get(json_object_get(j->state, "notes"), step);
     return json_is_null(note) ? NULL : note;
 }
 
-gyre_status gyre_output_blob(const struct gyre_output *out, char **data, uint64_t *bytes, gyre_error *err)
+gyre_status gyre_journal_blob(const struct gyre_journal *j, char **data, uint64_t *bytes, gyre_error *err)
 {
     char path[4096];
     *data = NULL;
     *bytes = 0;
-    stream_path(out, out->steps, path, sizeof path);
+    stream_path(j, j->steps, path, sizeof path);
     return gyre_file_exists(path) ? gyre_file_read(path, UINT64_MAX - 1, data, bytes, err) : GYRE_OK;
 }
 
@@ -135,11 +151,11 @@ bool gyre_journal_choice(const char *output, struct gyre_choice *choice)
 // ---- resuming ---------------------------------------------------------------------------------------------
 
 // Names the first difference, so that the user sees which of the two runs is meant.
-static gyre_status compare_runs(const struct gyre_output *out, json_t *run, gyre_error *err)
+static gyre_status compare_runs(const struct gyre_journal *j, json_t *run, gyre_error *err)
 {
-    json_t *before = json_object_get(out->state, "run"), *now;
+    json_t *before = json_object_get(j->state, "run"), *now;
     const char *key;
-    if (!json_is_object(before)) return damaged(out, "state.json says nothing of its run", err);
+    if (!json_is_object(before)) return damaged(j, "state.json says nothing of its run", err);
     if (json_equal(before, run)) return GYRE_OK;
     json_object_foreach(run, key, now)
     {
@@ -150,62 +166,64 @@ static gyre_status compare_runs(const struct gyre_output *out, json_t *run, gyre
         const gyre_status st = gyre_fail(err, GYRE_E_IO,
                                          "cannot resume (%s): it belongs to another run (%s %.80s, now %.80s); repeat "
                                          "that run, or start over with --force",
-                                         out->journal, key, a ? a : "absent", b ? b : "?");
+                                         j->folder, key, a ? a : "absent", b ? b : "?");
         free(a);
         free(b);
         return st;
     }
-    return damaged(out, "it belongs to another version of gyre", err);
+    return damaged(j, "it belongs to another version of gyre", err);
 }
 
 // The tensors that the journal lists are the plan's first ones, and OUT.part holds them.
-static gyre_status verify(struct gyre_output *out, gyre_error *err)
+static gyre_status verify(struct gyre_journal *j, const struct gyre_writer *w, const char *part, uint64_t *next,
+                          gyre_error *err)
 {
-    const struct gyre_plan *p = out->plan;
-    const json_t *rows = json_object_get(out->state, "tensors"), *steps = json_object_get(out->state, "steps");
+    const uint64_t most = w->n_tensors ? (uint64_t)w->tensor[w->n_tensors - 1].part.layer + 2 : 0; // steps of a run
+    const json_t *rows = json_object_get(j->state, "tensors"), *steps = json_object_get(j->state, "steps");
     const uint64_t n = json_array_size(rows);
     const json_int_t done = json_integer_value(steps);
-    if (!json_is_array(rows) || !json_is_integer(steps) || !json_is_array(json_object_get(out->state, "sources")) ||
-        json_array_size(json_object_get(out->state, "notes")) != (size_t)done)
-        return damaged(out, "state.json lacks a part", err);
-    if (done < 0 || done > p->hp.n_layers + 1 || n != (done ? p->globals + (uint64_t)(done - 1) * p->per_layer : 0))
-        return damaged(out, "state.json contradicts itself", err);
+    if (!json_is_array(rows) || !json_is_integer(steps) || !json_is_array(json_object_get(j->state, "sources")) ||
+        json_array_size(json_object_get(j->state, "notes")) != (size_t)done)
+        return damaged(j, "state.json lacks a part", err);
+    if (done < 0 || (uint64_t)done > most || n != gyre_writer_tensors(w, (uint64_t)done))
+        return damaged(j, "state.json contradicts itself", err);
     struct gyre_file_map map;
-    GYRE_TRY(gyre_file_map(out->part, &map, err));
+    GYRE_TRY(gyre_file_map(part, &map, err));
     gyre_status st = GYRE_OK;
-    if (map.size != p->file_bytes || memcmp(map.data, p->front, p->front_bytes))
-        st = damaged(out, "the .part file beside it is of another run", err);
+    if (map.size != w->file_bytes || memcmp(map.data, w->front, w->front_bytes))
+        st = damaged(j, "the .part file beside it is of another run", err);
     for (uint64_t i = 0; i < n && st == GYRE_OK; i++) {
-        const struct gyre_gguf_tensor *t = &p->gguf.tensors[i];
+        const struct gyre_written *t = &w->tensor[i];
         const char *name = json_string_value(json_object_get(json_array_get(rows, i), "name")),
                    *want = json_string_value(json_object_get(json_array_get(rows, i), "sha256"));
         char hex[GYRE_SHA256_HEX];
         gyre_sha256_of(map.data + t->offset, t->bytes, hex);
         if (!name || strcmp(name, t->name) || !want || strcmp(want, hex))
-            st = damaged(out, "the .part file beside it does not hold what it says", err);
+            st = damaged(j, "the .part file beside it does not hold what it says", err);
     }
     gyre_file_unmap(&map);
-    out->next = n;
-    out->steps = out->resumed_steps = (uint32_t)done;
+    *next = n;
+    j->steps = j->resumed_steps = (uint32_t)done;
     return st;
 }
 
-gyre_status gyre_journal_resume(struct gyre_output *out, json_t *run, gyre_error *err)
+gyre_status gyre_journal_resume(struct gyre_journal *j, json_t *run, const struct gyre_writer *writer, const char *part,
+                                uint64_t *next, gyre_error *err)
 {
     char *text;
     uint64_t bytes;
     json_error_t where;
-    GYRE_TRY(gyre_file_read(out->state_path, MAX_STATE, &text, &bytes, err));
+    GYRE_TRY(gyre_file_read(j->state_path, MAX_STATE, &text, &bytes, err));
     json_t *state = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &where);
     free(text);
-    if (!state) return damaged(out, "state.json is no JSON", err);
-    out->state = state;
+    if (!state) return damaged(j, "state.json is no JSON", err);
+    j->state = state;
     gyre_status st =
-        json_is_object(state) ? compare_runs(out, run, err) : damaged(out, "state.json is no JSON object", err);
-    if (st == GYRE_OK) st = verify(out, err);
+        json_is_object(state) ? compare_runs(j, run, err) : damaged(j, "state.json is no JSON object", err);
+    if (st == GYRE_OK) st = verify(j, writer, part, next, err);
     if (st != GYRE_OK) { // not ours to remove: close sees no state
-        json_decref(out->state);
-        out->state = NULL;
+        json_decref(j->state);
+        j->state = NULL;
     }
     return st;
 }

@@ -1,6 +1,5 @@
 // See manifest.h.
 #include "quantizer/file/manifest.h"
-#include "quantizer/pass/search.h"
 #include "runtime/source/json_file.h"
 #include "runtime/util/model_hash.h"
 #include "runtime/util/text.h"
@@ -47,7 +46,8 @@ done:
     return st;
 }
 
-gyre_status gyre_run_identity(const struct gyre_plan *p, const gyre_calibration *c, json_t **run, gyre_error *err)
+gyre_status gyre_run_identity(const struct gyre_plan *p, json_t *texts, const char *device, json_t **run,
+                              gyre_error *err)
 {
     const struct gyre_settings *s = &p->set;
     char seed[24];
@@ -62,11 +62,11 @@ gyre_status gyre_run_identity(const struct gyre_plan *p, const gyre_calibration 
     char *recipe = gyre_recipe_text(&s->recipe);
     bool good = *run && recipe && !json_object_set_new(*run, "recipe_text", json_string(recipe));
     free(recipe);
-    if (good && c) // what the bytes depend on besides
-        good = !json_object_set_new(*run, "calibration", gyre_calibration_identity(c)) &&
+    if (good && device) // what the bytes depend on besides
+        good = !json_object_set(*run, "calibration", texts) &&
                !json_object_set_new(*run, "arithmetic",
                                     json_pack("{s:s, s:s, s:s}", "blas", openblas_get_config(), "core",
-                                              openblas_get_corename(), "device", gyre_calibration_device(c)));
+                                              openblas_get_corename(), "device", device));
     if (good) return GYRE_OK;
     json_decref(*run);
     *run = NULL;
@@ -90,15 +90,15 @@ static bool add_diagonals(const struct gyre_output *out, json_t *manifest)
 gyre_status gyre_manifest_text(const struct gyre_output *out, char **text, gyre_error *err)
 {
     json_t *manifest = json_pack("{s:i}", "manifest", 1);
-    bool good = manifest && !json_object_update(manifest, json_object_get(out->state, "run"));
+    bool good = manifest && !json_object_update(manifest, json_object_get(out->journal.state, "run"));
     char front[GYRE_SHA256_HEX];
-    gyre_sha256_of(out->plan->front, out->plan->front_bytes, front);
+    gyre_sha256_of(out->writer->front, out->writer->front_bytes, front);
     good = good && !json_object_set_new(manifest, "front_sha256", json_string(front)) &&
-           !json_object_set(manifest, "sources", json_object_get(out->state, "sources")) &&
-           !json_object_set(manifest, "tensors", json_object_get(out->state, "tensors")) &&
+           !json_object_set(manifest, "sources", json_object_get(out->journal.state, "sources")) &&
+           !json_object_set(manifest, "tensors", json_object_get(out->journal.state, "tensors")) &&
            add_diagonals(out, manifest) &&
-           (!gyre_choose_needed(&out->plan->set) ||
-            !json_object_set(manifest, "choice", json_object_get(out->state, "choice")));
+           (!gyre_settings_undecided(&out->plan->set) ||
+            !json_object_set(manifest, "choice", json_object_get(out->journal.state, "choice")));
     *text = good ? json_dumps(manifest, JSON_INDENT(1) | JSON_REAL_PRECISION(6)) : NULL;
     json_decref(manifest);
     return *text ? GYRE_OK : gyre_fail(err, GYRE_E_NOMEM, "out of memory for the manifest");

@@ -1,6 +1,5 @@
 // Writing OUT.part and ending a run. See output.h; the journal's content is journal.c's.
 #include "quantizer/file/output.h"
-#include "quantizer/file/journal.h"
 #include "quantizer/recipe/recipe.h"
 #include "runtime/util/base.h"
 #include "runtime/util/file.h"
@@ -99,7 +98,7 @@ static gyre_status check_space(const struct gyre_output *out, gyre_error *err)
 {
     struct stat info;
     uint64_t free_bytes,
-        needed = out->plan->file_bytes + out->plan->file_bytes / 64 + (1 << 20); // the journal's share is small
+        needed = out->writer->file_bytes + out->writer->file_bytes / 64 + (1 << 20); // the journal's share is small
     GYRE_TRY(gyre_disk_free(out->path, &free_bytes, err));
     if (!fstat(out->fd, &info)) needed -= GYRE_MIN(needed, (uint64_t)info.st_blocks * 512);
     if (free_bytes >= needed) return GYRE_OK;
@@ -124,46 +123,47 @@ static gyre_status write_at(const struct gyre_output *out, const void *data, uin
 
 static gyre_status start_over(struct gyre_output *out, json_t *run, gyre_error *err)
 {
-    gyre_journal_remove(out);
-    if (ftruncate(out->fd, 0) || ftruncate(out->fd, (off_t)out->plan->file_bytes)) return fail_write(out->part, err);
-    GYRE_TRY(write_at(out, out->plan->front, out->plan->front_bytes, 0, err));
-    return gyre_journal_start(out, run, err);
+    gyre_journal_remove(&out->journal);
+    if (ftruncate(out->fd, 0) || ftruncate(out->fd, (off_t)out->writer->file_bytes)) return fail_write(out->part, err);
+    GYRE_TRY(write_at(out, out->writer->front, out->writer->front_bytes, 0, err));
+    return gyre_journal_start(&out->journal, run, &out->plan->choice, err);
 }
 
-gyre_status gyre_output_open(const gyre_quantize_params *params, const struct gyre_plan *plan, json_t *run,
-                             struct gyre_output *out, gyre_error *err)
+gyre_status gyre_output_open(const gyre_quantize_params *params, const struct gyre_plan *plan,
+                             const struct gyre_writer *writer, json_t *run, struct gyre_output *out, gyre_error *err)
 {
     *out = (struct gyre_output){.plan = plan,
+                                .writer = writer,
                                 .fd = -1,
                                 .path = gyre_joined(params->output, "", ""),
                                 .part = gyre_joined(params->output, ".part", ""),
-                                .journal = gyre_joined(params->output, ".journal", ""),
-                                .state_path = gyre_joined(params->output, ".journal/state.json", ""),
                                 .manifest = gyre_joined(params->output, ".manifest.json", "")};
     gyre_sha256_init(&out->sha);
-    if (!out->path || !out->part || !out->journal || !out->state_path || !out->manifest)
+    GYRE_TRY(gyre_journal_init(params->output, &out->journal, err));
+    if (!out->path || !out->part || !out->manifest)
         return gyre_fail(err, GYRE_E_NOMEM, "cannot write (%s): out of memory", params->output);
     sigset_t held;
     sigemptyset(&held);
     sigaddset(&held, SIGXFSZ);
     out->masked = pthread_sigmask(SIG_BLOCK, &held, &out->signals) == 0;
     // A run that was killed before its first state was written left nothing to go on from.
-    const bool resume = params->resume && gyre_file_exists(out->state_path);
+    const bool resume = params->resume && gyre_file_exists(out->journal.state_path);
     GYRE_TRY(open_part(out, err));
     GYRE_TRY(check_space(out, err));
-    return resume ? gyre_journal_resume(out, run, err) : start_over(out, run, err);
+    return resume ? gyre_journal_resume(&out->journal, run, writer, out->part, &out->next, err)
+                  : start_over(out, run, err);
 }
 
 // ---- writing ----------------------------------------------------------------------------------------------
 
-gyre_status gyre_output_write(struct gyre_output *out, const char *name, const void *data, uint64_t bytes, double error,
-                              gyre_error *err)
+gyre_status gyre_output_write(struct gyre_output *out, struct gyre_part part, const void *data, uint64_t bytes,
+                              double error, gyre_error *err)
 {
-    const struct gyre_gguf *g = &out->plan->gguf;
-    const struct gyre_gguf_tensor *t = out->next < g->n_tensors ? &g->tensors[out->next] : NULL;
-    if (!t || strcmp(t->name, name) || bytes > t->bytes - out->filled)
-        return gyre_fail(err, GYRE_E_INVALID, "cannot write tensor %s: the plan has %s here", name,
-                         t ? t->name : "nothing");
+    const struct gyre_writer *w = out->writer;
+    const struct gyre_written *t = out->next < w->n_tensors ? &w->tensor[out->next] : NULL;
+    if (!t || !gyre_part_is(&t->part, &part) || bytes > t->bytes - out->filled)
+        return gyre_fail(err, GYRE_E_INVALID, "cannot write part %d of role %d, layer %u: the plan has %s here",
+                         (int)part.kind, (int)part.role, part.layer, t ? t->name : "nothing");
     GYRE_TRY(write_at(out, data, bytes, t->offset + out->filled, err));
     gyre_sha256_add(&out->sha, data, bytes);
     out->filled += bytes;
@@ -172,7 +172,20 @@ gyre_status gyre_output_write(struct gyre_output *out, const char *name, const v
     gyre_sha256_end(&out->sha, hex);
     out->filled = 0;
     out->next++;
-    return gyre_journal_tensor(out, t, hex, error, err);
+    return gyre_journal_tensor(&out->journal, t, hex, error, err);
+}
+
+gyre_status gyre_output_values(struct gyre_output *out, struct gyre_part part, const struct gyre_values *values,
+                               void *scratch, double error, gyre_error *err)
+{
+    const struct gyre_writer *w = out->writer;
+    const uint64_t first = out->next;
+    do {
+        const struct gyre_written *t = out->next < w->n_tensors ? &w->tensor[out->next] : NULL;
+        if (t && gyre_part_is(&t->part, &part)) w->format->encode(t, values, scratch);
+        GYRE_TRY(gyre_output_write(out, part, scratch, t ? t->bytes : 0, out->next == first ? error : NAN, err));
+    } while (out->next < w->n_tensors && gyre_part_is(&w->tensor[out->next].part, &part));
+    return GYRE_OK;
 }
 
 gyre_status gyre_output_source(struct gyre_output *out, const struct gyre_tensor *const tensors[], int n,
@@ -183,7 +196,7 @@ gyre_status gyre_output_source(struct gyre_output *out, const struct gyre_tensor
 #pragma omp parallel for schedule(dynamic)
     for (int i = n - 1; i >= 0; i--)
         gyre_sha256_of(tensors[i]->data, tensors[i]->bytes, hex[i]); // a block's largest come last
-    for (int i = 0; i < n; i++) GYRE_TRY(gyre_journal_source(out, tensors[i], hex[i], err));
+    for (int i = 0; i < n; i++) GYRE_TRY(gyre_journal_source(&out->journal, tensors[i], hex[i], err));
     return GYRE_OK;
 }
 
@@ -194,14 +207,24 @@ gyre_status gyre_output_step(struct gyre_output *out, json_t *note, const void *
         json_decref(note);
         return fail_write(out->part, err);
     }
-    return gyre_journal_step(out, note, blob, bytes, err);
+    return gyre_journal_step(&out->journal, note, blob, bytes, err);
+}
+
+const json_t *gyre_output_note(const struct gyre_output *out, uint32_t step)
+{
+    return gyre_journal_note(&out->journal, step);
+}
+
+gyre_status gyre_output_blob(const struct gyre_output *out, char **data, uint64_t *bytes, gyre_error *err)
+{
+    return gyre_journal_blob(&out->journal, data, bytes, err);
 }
 
 // ---- ending -----------------------------------------------------------------------------------------------
 
 gyre_status gyre_output_finish(struct gyre_output *out, const void *manifest, uint64_t bytes, gyre_error *err)
 {
-    if (out->next != out->plan->gguf.n_tensors)
+    if (out->next != out->writer->n_tensors)
         return gyre_fail(err, GYRE_E_INVALID, "cannot finish (%s): tensors are missing", out->path);
     GYRE_TRY(gyre_file_write(out->manifest, manifest, bytes, err));
     if (fsync(out->fd) || rename(out->part, out->path)) {
@@ -209,7 +232,7 @@ gyre_status gyre_output_finish(struct gyre_output *out, const void *manifest, ui
         unlink(out->manifest);
         return st;
     }
-    gyre_journal_remove(out);
+    gyre_journal_remove(&out->journal);
     close(out->fd);
     out->fd = -1;
     return GYRE_OK;
@@ -219,8 +242,9 @@ void gyre_output_close(struct gyre_output *out)
 {
     struct stat info;
     if (out->fd >= 0) { // leave nothing that is not worth resuming; without a state the journal is not ours
-        if ((out->state && out->steps == 0) || (!fstat(out->fd, &info) && info.st_size == 0)) unlink(out->part);
-        if (out->state && out->steps == 0) gyre_journal_remove(out);
+        if ((out->journal.state && out->journal.steps == 0) || (!fstat(out->fd, &info) && info.st_size == 0))
+            unlink(out->part);
+        if (out->journal.state && out->journal.steps == 0) gyre_journal_remove(&out->journal);
         close(out->fd);
     }
     if (out->masked) { // swallow what a size limit raised meanwhile, then let the caller's mask speak again
@@ -232,11 +256,9 @@ void gyre_output_close(struct gyre_output *out)
             }
         pthread_sigmask(SIG_SETMASK, &out->signals, NULL);
     }
-    json_decref(out->state);
+    gyre_journal_free(&out->journal);
     free(out->path);
     free(out->part);
-    free(out->journal);
-    free(out->state_path);
     free(out->manifest);
     *out = (struct gyre_output){.fd = -1};
 }

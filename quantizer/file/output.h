@@ -4,7 +4,7 @@
 // the journal says, durably, what is in OUT.part, so that a run that was killed at any moment goes on after its last
 // step.
 #pragma once
-#include "quantizer/file/plan.h"
+#include "quantizer/file/journal.h"
 #include "runtime/util/sha256.h"
 
 #include <jansson.h>
@@ -12,14 +12,13 @@
 
 struct gyre_output {
     const struct gyre_plan *plan;
-    char *path, *part, *journal, *state_path,
-        *manifest;                 // OUT, OUT.part, OUT.journal, OUT.journal/state.json, OUT.manifest.json
-    int fd;                        // of OUT.part, locked; -1
-    uint64_t next, filled;         // the tensor being written and its bytes so far
-    struct gyre_sha256 sha;        // of those
-    uint32_t steps, resumed_steps; // journalled; of them, by an earlier run
-    json_t *state;                 // the journal's content
-    sigset_t signals; // the caller's mask: SIGXFSZ is held back so that a size limit is an error, not a death
+    const struct gyre_writer *writer;
+    char *path, *part, *manifest; // OUT, OUT.part, OUT.manifest.json
+    struct gyre_journal journal;
+    int fd;                 // of OUT.part, locked; -1
+    uint64_t next, filled;  // the tensor being written and its bytes so far
+    struct gyre_sha256 sha; // of those
+    sigset_t signals;       // the caller's mask: SIGXFSZ is held back so that a size limit is an error, not a death
     bool masked;
 };
 
@@ -28,13 +27,18 @@ gyre_status gyre_output_check(const gyre_quantize_params *params, gyre_error *er
 
 // Opens or resumes. `run` (borrowed) is what makes two runs the same: a journal with another one is refused and kept.
 // Close also after failure.
-gyre_status gyre_output_open(const gyre_quantize_params *params, const struct gyre_plan *plan, json_t *run,
-                             struct gyre_output *out, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_output_open(const gyre_quantize_params *params, const struct gyre_plan *plan,
+                             const struct gyre_writer *writer, json_t *run, struct gyre_output *out,
+                             gyre_error *err) GYRE_MUST_USE;
 
-// Appends to the current tensor, which must be `name`; when it is full, records its hash and, unless NaN, its relative
-// weight error, and goes on to the next.
-gyre_status gyre_output_write(struct gyre_output *out, const char *name, const void *data, uint64_t bytes, double error,
-                              gyre_error *err) GYRE_MUST_USE;
+// Appends to the current tensor, which must be one of `part`; when it is full, records its hash and, unless NaN, its
+// relative weight error, and goes on to the next.
+gyre_status gyre_output_write(struct gyre_output *out, struct gyre_part part, const void *data, uint64_t bytes,
+                              double error, gyre_error *err) GYRE_MUST_USE;
+// All tensors of a part that is a matrix, as the writer encodes them; the error is the first one's. scratch: room for
+// the largest of them.
+gyre_status gyre_output_values(struct gyre_output *out, struct gyre_part part, const struct gyre_values *values,
+                               void *scratch, double error, gyre_error *err) GYRE_MUST_USE;
 
 // Records the hashes of up to GYRE_OUTPUT_SOURCES tensors that are read, in their order.
 enum { GYRE_OUTPUT_SOURCES = 16 };

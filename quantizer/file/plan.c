@@ -1,5 +1,6 @@
 // Decides what is rotated, what is tied and which tensors the file holds, in order. See plan.h and
-// docs/model-format.md. Metadata is plan_meta.c's.
+// docs/model-format.md. How it is said in a
+// container is the writer's.
 #include "quantizer/file/plan.h"
 #include "runtime/model/arch.h"
 #include "runtime/util/log.h"
@@ -54,101 +55,67 @@ static bool writes_divisors(const struct gyre_plan *p)
 
 // ---- tensors ----------------------------------------------------------------------------------------------
 
-static void add_matrix(struct gyre_plan *p, const char *name, gyre_dtype type, uint64_t rows, uint64_t cols)
+static void add(struct gyre_plan *p, struct gyre_planned planned) { p->tensor[p->n_tensors++] = planned; }
+
+static void add_bases(struct gyre_plan *p, enum gyre_base_site site, const struct gyre_hadamard *h)
 {
-    gyre_gguf_add_tensor(&p->gguf, name, type, 2, (const uint64_t[]){rows, cols});
+    for (uint32_t i = 0; h->n && i < 3; i++)
+        if (h->k[i] > 1)
+            add(p, (struct gyre_planned){.part = {GYRE_PART_BASE, GYRE_ROLE_none, 3 * (uint32_t)site + i},
+                                         .rows = h->k[i],
+                                         .cols = h->k[i],
+                                         .bits = 8});
 }
 
-static void add_vector(struct gyre_plan *p, const char *name, uint64_t n)
+static void add_part(struct gyre_plan *p, struct gyre_part part)
 {
-    gyre_gguf_add_tensor(&p->gguf, name, GYRE_DTYPE_F32, 1, &n);
-}
-
-static void add_bases(struct gyre_plan *p, const char *which, const struct gyre_hadamard *h)
-{
-    char name[64];
-    for (int i = 0; h->n && i < 3; i++) {
-        snprintf(name, sizeof name, "gyre.%s.base.%d", which, i);
-        if (h->k[i] > 1) add_matrix(p, name, GYRE_DTYPE_I8, h->k[i], h->k[i]);
+    struct gyre_planned planned = {.part = part, .bits = 32};
+    char name[GYRE_ROLE_NAME];
+    gyre_role_shape(part.role, &p->hp, &planned.rows, &planned.cols);
+    if (part.kind == GYRE_PART_LINEAR) {
+        gyre_role_name(part.role, part.layer, "weight", name);
+        gyre_settings_width(&p->set, name, &planned.bits, &planned.group);
+    } else if (part.kind == GYRE_PART_TABLE) {
+        planned.bits = p->table_type == GYRE_DTYPE_Q8_0 ? 8 : p->table_type == GYRE_DTYPE_F16 ? 16 : 32;
+        planned.group = planned.bits == 8 ? 32 : 0;
+    } else {
+        if (part.kind != GYRE_PART_VECTOR) planned.cols = planned.rows;
+        planned.rows = 1;
     }
+    add(p, planned);
 }
 
 static void add_role(struct gyre_plan *p, gyre_role role)
 {
-    char name[GYRE_ROLE_NAME];
-    uint64_t rows, cols;
-    gyre_role_name(role, 0, "weight", name);
-    gyre_role_shape(role, &p->hp, &rows, &cols);
-    if (gyre_roles[role].matrix) add_matrix(p, name, p->table_type, rows, cols);
-    else add_vector(p, name, cols);
-}
-
-static void add_linear(struct gyre_plan *p, gyre_role role, uint32_t layer)
-{
-    char name[GYRE_ROLE_NAME], scale[GYRE_ROLE_NAME];
-    uint64_t rows, cols;
-    uint32_t bits, group;
-    gyre_role_name(role, layer, "weight", name);
-    gyre_settings_width(&p->set, name, &bits, &group);
-    gyre_role_shape(role, &p->hp, &rows, &cols);
-    if (bits >= 16 || !p->set.full) {
-        add_matrix(p, name,
-                   bits == 4    ? GYRE_DTYPE_Q4_0
-                   : bits == 8  ? GYRE_DTYPE_Q8_0
-                   : bits == 16 ? GYRE_DTYPE_F16
-                                : GYRE_DTYPE_F32,
-                   rows, cols);
-        return;
-    }
-    gyre_role_name(role, layer, "weight.scale", scale);
-    add_matrix(p, name, GYRE_DTYPE_I8, rows, bits == 4 ? cols / 2 : cols);
-    add_matrix(p, scale, GYRE_DTYPE_F16, rows, group ? cols / group : 1);
+    add_part(p, (struct gyre_part){gyre_roles[role].matrix ? GYRE_PART_TABLE : GYRE_PART_VECTOR, role, 0});
 }
 
 // Norms before the first linear that reads them; biases and centres behind theirs; vectors of no product at the end.
-uint32_t gyre_plan_block(const struct gyre_plan *p, uint32_t layer, struct gyre_plan_part out[GYRE_PLAN_PARTS])
+uint32_t gyre_plan_block(const struct gyre_plan *p, uint32_t layer, struct gyre_part out[GYRE_PLAN_PARTS])
 {
     uint32_t n = 0;
     for (int r = 0; r < GYRE_LINEARS; r++) {
         const gyre_role role = (gyre_role)r, norm = gyre_products[gyre_roles[r].product].norm;
         if (norm != GYRE_ROLE_none && gyre_product_first(gyre_roles[r].product) == role)
-            out[n++] = (struct gyre_plan_part){norm, GYRE_PART_VECTOR};
-        out[n++] = (struct gyre_plan_part){role, GYRE_PART_LINEAR};
-        if (gyre_role_has_bias(&p->hp, role, layer)) out[n++] = (struct gyre_plan_part){role, GYRE_PART_BIAS};
+            out[n++] = (struct gyre_part){GYRE_PART_VECTOR, norm, layer};
+        out[n++] = (struct gyre_part){GYRE_PART_LINEAR, role, layer};
+        if (gyre_role_has_bias(&p->hp, role, layer)) out[n++] = (struct gyre_part){GYRE_PART_BIAS, role, layer};
         if (p->set.recipe.kv_centre && gyre_role_is_cached(role))
-            out[n++] = (struct gyre_plan_part){role, GYRE_PART_CENTRE};
+            out[n++] = (struct gyre_part){GYRE_PART_CENTRE, role, layer};
     }
     for (int r = GYRE_LINEARS; r < GYRE_BLOCK_ROLES; r++)
         if (gyre_role_present(&p->hp, (gyre_role)r, layer) && gyre_norm_product((gyre_role)r) == GYRE_PRODUCTS)
-            out[n++] = (struct gyre_plan_part){(gyre_role)r, GYRE_PART_VECTOR};
+            out[n++] = (struct gyre_part){GYRE_PART_VECTOR, (gyre_role)r, layer};
     return n;
 }
 
-static void add_block(struct gyre_plan *p, uint32_t layer)
-{
-    struct gyre_plan_part part[GYRE_PLAN_PARTS];
-    const uint32_t n = gyre_plan_block(p, layer, part);
-    for (uint32_t i = 0; i < n; i++) {
-        char name[GYRE_ROLE_NAME];
-        uint64_t rows, cols;
-        if (part[i].kind == GYRE_PART_LINEAR) {
-            add_linear(p, part[i].role, layer);
-            continue;
-        }
-        gyre_role_shape(part[i].role, &p->hp, &rows, &cols);
-        gyre_role_name(part[i].role, layer,
-                       part[i].kind == GYRE_PART_VECTOR ? "weight"
-                       : part[i].kind == GYRE_PART_BIAS ? "bias"
-                                                        : "centre",
-                       name);
-        add_vector(p, name, part[i].kind == GYRE_PART_VECTOR ? cols : rows);
-    }
-}
-
 // The order in which tensors lie in the file, and in which quantizer/pass writes them.
-static void plan_tensors(struct gyre_plan *p)
+static gyre_status plan_tensors(struct gyre_plan *p, gyre_error *err)
 {
+    enum { MOST_GLOBALS = 5 + 3 * GYRE_BASE_SITES };
     const struct gyre_hparams *hp = &p->hp;
+    p->tensor = malloc((MOST_GLOBALS + (uint64_t)hp->n_layers * GYRE_PLAN_PARTS) * sizeof *p->tensor);
+    if (!p->tensor) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the plan");
     p->table_type = p->set.wbits == 16   ? GYRE_DTYPE_F16
                     : p->set.wbits == 32 ? GYRE_DTYPE_F32
                     : hp->width % 32     ? GYRE_DTYPE_F16
@@ -156,15 +123,20 @@ static void plan_tensors(struct gyre_plan *p)
     add_role(p, GYRE_ROLE_embedding);
     if (p->write_head) add_role(p, GYRE_ROLE_head);
     add_role(p, GYRE_ROLE_output_norm);
-    if (p->online.head.n) add_vector(p, "gyre.head_gain", hp->width);
+    if (p->online.head.n)
+        add(p, (struct gyre_planned){
+                   .part = {GYRE_PART_HEAD_GAIN, GYRE_ROLE_none, 0}, .rows = 1, .cols = hp->width, .bits = 32});
     p->writes_rope_divisors = writes_divisors(p);
     if (p->writes_rope_divisors) add_role(p, GYRE_ROLE_rope_freqs);
-    add_bases(p, "r3", &p->online.r3_had);
-    add_bases(p, "r4", &p->online.r4);
-    add_bases(p, "head", &p->online.head);
-    p->globals = p->gguf.n_tensors;
-    for (uint32_t l = 0; l < hp->n_layers; l++) add_block(p, l);
-    p->per_layer = (p->gguf.n_tensors - p->globals) / hp->n_layers;
+    add_bases(p, GYRE_BASE_R3, &p->online.r3_had);
+    add_bases(p, GYRE_BASE_R4, &p->online.r4);
+    add_bases(p, GYRE_BASE_HEAD, &p->online.head);
+    for (uint32_t l = 0; l < hp->n_layers; l++) {
+        struct gyre_part part[GYRE_PLAN_PARTS];
+        const uint32_t n = gyre_plan_block(p, l, part);
+        for (uint32_t i = 0; i < n; i++) add_part(p, part[i]);
+    }
+    return GYRE_OK;
 }
 
 // ---- the plan ---------------------------------------------------------------------------------------------
@@ -198,12 +170,11 @@ gyre_status gyre_plan_finish(const gyre_quantize_params *params, const struct gy
 {
     p->choice = *choice;
     GYRE_TRY(plan_rotations(p, err));
-    plan_tensors(p);
+    GYRE_TRY(plan_tensors(p, err));
     if (params->log.write && p->set.wbits < 16 && p->table_type == GYRE_DTYPE_F16)
         gyre_logf(&params->log, GYRE_LOG_WARN,
                   "quantize: embedding rows of %u are not blocks of 32; the table is kept as F16", p->hp.width);
-    GYRE_TRY(gyre_plan_metadata(p, err));
-    return gyre_gguf_finish(&p->gguf, &p->front, &p->front_bytes, &p->file_bytes, err);
+    return GYRE_OK;
 }
 
 void gyre_plan_release(struct gyre_plan *p)
@@ -211,9 +182,8 @@ void gyre_plan_release(struct gyre_plan *p)
     gyre_hparams_free(&p->hp);
     gyre_rotator_release(&p->rotator);
     gyre_hadamard_release(&p->r3);
-    gyre_gguf_free(&p->gguf);
     free(p->final_gain);
-    free(p->front);
+    free(p->tensor);
     *p = (struct gyre_plan){0};
 }
 

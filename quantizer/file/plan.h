@@ -1,17 +1,31 @@
 // What a run will write, decided before anything is written: rotations, metadata, every tensor with its type and place.
 #pragma once
-#include "quantizer/file/gguf_write.h"
+#include "quantizer/file/choice.h"
 #include "quantizer/recipe/recipe.h"
 #include "quantizer/transform/rotate.h"
 
-enum { GYRE_MAX_SEEDS = 1024 };
+// What is written, by what it is; names, types and places are the writer's (writer.h).
+typedef enum gyre_part_kind {
+    GYRE_PART_TABLE,     // embedding, head
+    GYRE_PART_LINEAR,    // of a block: its codes and scales, or its floats
+    GYRE_PART_VECTOR,    // a norm, RoPE's divisors
+    GYRE_PART_BIAS,      // of a linear
+    GYRE_PART_CENTRE,    // of a linear whose heads are cached
+    GYRE_PART_HEAD_GAIN, // what the online transform at the head undoes and redoes its rotation around
+    GYRE_PART_BASE       // a +-1 matrix of an online transform; layer: 3 * gyre_base_site + its place among the factors
+} gyre_part_kind;
+enum gyre_base_site { GYRE_BASE_R3, GYRE_BASE_R4, GYRE_BASE_HEAD, GYRE_BASE_SITES };
 
-// What was left open by the recipe and then chosen (choose.h).
-struct gyre_choice {
-    uint64_t seed;                   // of the rotation that is used
-    uint32_t n_seeds;                // candidates, from the run's seed on
-    float surrogate[GYRE_MAX_SEEDS]; // of each; n_seeds 1: none was computed
-    float act_clip, kv_clip;         // of the run-time quantizers
+struct gyre_part {
+    gyre_part_kind kind;
+    gyre_role role; // GYRE_ROLE_none: of no role
+    uint32_t layer; // 0 outside of the blocks
+};
+
+struct gyre_planned {
+    struct gyre_part part;
+    uint64_t rows, cols;  // a vector has one row
+    uint32_t bits, group; // 4, 8: codes, and the columns that share a scale (0: a row; bases have none); 16, 32: floats
 };
 
 struct gyre_plan {
@@ -22,16 +36,14 @@ struct gyre_plan {
     struct gyre_rotations online; // what the file declares; borrows from rotator, r3 and head_gain
     struct gyre_hadamard r3;
     struct gyre_choice choice;
-    float *final_gain;         // [D], the source's output_norm
-    bool permute_qk;           // q and k rows go from half-split (HF) to interleaved (GGUF) order
-    bool writes_rope_divisors; // rope_freqs is in the output
-    bool write_head;           // the output has its own output.weight
-    bool fold_head;            // ... with the final gain folded in; output_norm becomes ones
-    gyre_dtype table_type;     // of the embedding and the head
-    struct gyre_gguf gguf;
-    uint64_t globals, per_layer; // tensors before the first block, and of each block
-    unsigned char *front;        // everything before the first tensor's data
-    uint64_t front_bytes, file_bytes;
+    float *final_gain;           // [D], the source's output_norm
+    bool permute_qk;             // q and k rows go from half-split (HF) to interleaved (GGUF) order
+    bool writes_rope_divisors;   // rope_freqs is in the output
+    bool write_head;             // the output has its own output.weight
+    bool fold_head;              // ... with the final gain folded in; output_norm becomes ones
+    gyre_dtype table_type;       // of the embedding and the head
+    struct gyre_planned *tensor; // in the order in which they are written
+    uint64_t n_tensors;
 };
 
 // In two steps, since some recipes choose between them: the first reads and checks model and settings, the second
@@ -45,14 +57,6 @@ void gyre_plan_release(struct gyre_plan *plan);
 // Hyper-parameters of the output as the runtime will read them; borrows from the plan, do not free.
 struct gyre_hparams gyre_plan_output_hparams(const struct gyre_plan *plan);
 
-// The tensors of a block in the order in which they lie in the file.
-typedef enum gyre_part_kind { GYRE_PART_LINEAR, GYRE_PART_VECTOR, GYRE_PART_BIAS, GYRE_PART_CENTRE } gyre_part_kind;
-struct gyre_plan_part {
-    gyre_role role;
-    gyre_part_kind kind; // LINEAR: its codes, and its scales behind them where those are a tensor of their own
-};
+// The parts of block `layer` in their order.
 enum { GYRE_PLAN_PARTS = GYRE_BLOCK_ROLES + 2 * GYRE_LINEARS };
-uint32_t gyre_plan_block(const struct gyre_plan *plan, uint32_t layer, struct gyre_plan_part out[GYRE_PLAN_PARTS]);
-
-// Writes the metadata of the output (plan_meta.c).
-gyre_status gyre_plan_metadata(struct gyre_plan *plan, gyre_error *err) GYRE_MUST_USE;
+uint32_t gyre_plan_block(const struct gyre_plan *plan, uint32_t layer, struct gyre_part out[GYRE_PLAN_PARTS]);

@@ -5,7 +5,6 @@
 #include "quantizer/pass/walk.h"
 #include "quantizer/transform/diagonals.h"
 #include "quantizer/transform/rotate.h"
-#include "quantizer/pass/layer.h"
 #include "runtime/core/codec.h"
 #include "runtime/core/quantize.h"
 #include "runtime/source/json_file.h"

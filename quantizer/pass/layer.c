@@ -151,44 +151,17 @@ static gyre_status round_linear(struct gyre_layer *l, const struct gyre_settings
     return GYRE_OK;
 }
 
-void gyre_encode_floats(const float *x, uint64_t n, gyre_dtype type, void *out)
+static gyre_status write_linear(struct gyre_layer *l, struct gyre_part part, const struct gyre_rounded *r,
+                                uint64_t rows, uint64_t cols, struct gyre_output *out, gyre_error *err)
 {
-    if (type == GYRE_DTYPE_F32) memcpy(out, x, n * sizeof *x);
-    else if (type == GYRE_DTYPE_F16)
-        for (uint64_t i = 0; i < n; i++) ((uint16_t *)out)[i] = gyre_f16_from_f32(x[i]);
-    else gyre_quantize_q8_0(x, n, out);
-}
-
-// Q4_0 or Q8_0 blocks, the scale of a group repeated in each block of 32.
-static void encode_blocks(const struct gyre_codes *c, uint64_t n, gyre_dtype type, unsigned char *out)
-{
-    const uint64_t bytes = gyre_dtype_info(type)->block_bytes;
-    for (uint64_t at = 0; at < n; at += 32, out += bytes) {
-        if (type == GYRE_DTYPE_Q4_0) gyre_encode_q4_0(c->code + at, &c->scale[at / c->group], 32, out);
-        else gyre_encode_q8_0(c->code + at, &c->scale[at / c->group], 32, out);
-    }
-}
-
-static gyre_status write_linear(struct gyre_layer *l, const struct gyre_plan *p, const char *name,
-                                const struct gyre_rounded *r, uint64_t rows, uint64_t cols, struct gyre_output *out,
-                                gyre_error *err)
-{
-    const uint64_t n = rows * cols, bytes = p->gguf.tensors[out->next].bytes;
-    const gyre_dtype type = p->gguf.tensors[out->next].type;
-    char scale[80];
-    if (p->set.wbits >= 16) {
-        gyre_encode_floats(r->f32, n, type, l->encoded);
-        return gyre_output_write(out, name, l->encoded, bytes, r->error, err);
-    }
-    if (!p->set.full) {
-        encode_blocks(&r->codes, n, type, l->encoded);
-        return gyre_output_write(out, name, l->encoded, bytes, r->error, err);
-    }
-    if (r->codes.bits == 4) gyre_pack_i4(r->codes.code, n, l->encoded);
-    GYRE_TRY(gyre_output_write(out, name, r->codes.bits == 4 ? l->encoded : (const void *)r->codes.code, bytes,
-                               r->error, err));
-    snprintf(scale, sizeof scale, "%s.scale", name);
-    return gyre_output_write(out, scale, r->codes.scale, rows * (cols / r->codes.group) * sizeof(uint16_t), NAN, err);
+    const struct gyre_values values = {.rows = rows,
+                                       .cols = cols,
+                                       .bits = r->f32 ? 32 : r->codes.bits,
+                                       .group = r->codes.group,
+                                       .code = r->codes.code,
+                                       .scale = r->codes.scale,
+                                       .f32 = r->f32};
+    return gyre_output_values(out, part, &values, l->encoded, r->error, err);
 }
 
 // ---- one block --------------------------------------------------------------------------------------------
@@ -205,12 +178,6 @@ static gyre_status source_linear(const struct gyre_plan *p, gyre_role role, uint
     GYRE_TRY(gyre_linear_find(p->source, &p->hp, role, layer, out, err));
     if (p->permute_qk && gyre_role_is_turned(role)) out->paired = p->hp.head_dim;
     return GYRE_OK;
-}
-
-void gyre_narrow(const double *wide, uint64_t n, float *out)
-{
-#pragma omp parallel for schedule(static)
-    for (int64_t i = 0; i < (int64_t)n; i++) out[i] = (float)wide[i];
 }
 
 gyre_status gyre_layer_load(struct gyre_layer *l, const struct gyre_plan *p, gyre_role role,
@@ -363,40 +330,24 @@ done:
     return st;
 }
 
-static gyre_status write_vector(const struct gyre_layer *l, const struct gyre_plan *p, gyre_role role, const char *part,
-                                const float *x, struct gyre_output *out, gyre_error *err)
-{
-    char name[GYRE_ROLE_NAME];
-    uint64_t rows, cols;
-    gyre_role_name(role, l->index, part, name);
-    gyre_role_shape(role, &p->hp, &rows, &cols);
-    return gyre_output_write(out, name, x, (role < GYRE_LINEARS ? rows : cols) * sizeof *x, NAN, err);
-}
-
 static gyre_status write_block(struct gyre_layer *l, const struct gyre_plan *p, struct gyre_output *out,
                                gyre_error *err)
 {
-    struct gyre_plan_part part[GYRE_PLAN_PARTS];
+    struct gyre_part part[GYRE_PLAN_PARTS];
     const uint32_t n = gyre_plan_block(p, l->index, part);
     for (uint32_t i = 0; i < n; i++) {
         const gyre_role role = part[i].role;
-        char name[GYRE_ROLE_NAME];
+        const gyre_part_kind kind = part[i].kind;
         uint64_t rows, cols;
-        gyre_role_name(role, l->index, "weight", name);
         gyre_role_shape(role, &p->hp, &rows, &cols);
-        switch (part[i].kind) {
-        case GYRE_PART_LINEAR:
-            GYRE_TRY(write_linear(l, p, name, &l->recipe[role], rows, cols, out, err));
-            break;
-        case GYRE_PART_VECTOR:
-            GYRE_TRY(write_vector(l, p, role, "weight", l->gain[role], out, err));
-            break;
-        case GYRE_PART_BIAS:
-            GYRE_TRY(write_vector(l, p, role, "bias", l->bias[role], out, err));
-            break;
-        case GYRE_PART_CENTRE:
-            GYRE_TRY(write_vector(l, p, role, "centre", l->centre[role], out, err));
+        if (kind == GYRE_PART_LINEAR) {
+            GYRE_TRY(write_linear(l, part[i], &l->recipe[role], rows, cols, out, err));
+            continue;
         }
+        const float *x = kind == GYRE_PART_BIAS     ? l->bias[role]
+                         : kind == GYRE_PART_CENTRE ? l->centre[role]
+                                                    : l->gain[role];
+        GYRE_TRY(gyre_output_write(out, part[i], x, (role < GYRE_LINEARS ? rows : cols) * sizeof *x, NAN, err));
     }
     return GYRE_OK;
 }

@@ -58,11 +58,6 @@ gyre_status gyre_layer_read_vectors(struct gyre_layer *layer, const struct gyre_
 // The vectors of a block as its float (`made` false) or its recipe's weights have them: norms, biases, centres.
 void gyre_layer_vectors(const struct gyre_layer *layer, bool made, struct gyre_block_weights *out);
 
-void gyre_narrow(const double *wide, uint64_t n, float *out); // to fp32
-
-// n floats as a tensor type that tables and float linears have: F32, F16 or Q8_0 (n a multiple of 32).
-void gyre_encode_floats(const float *x, uint64_t n, gyre_dtype type, void *out);
-
 // Plain rounding of linear `role`: layer->plain, or layer->recipe where the recipe does not rotate.
 const struct gyre_rounded *gyre_layer_plain(const struct gyre_layer *layer, const struct gyre_plan *plan,
                                             gyre_role role);

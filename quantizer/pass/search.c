@@ -31,12 +31,6 @@ struct survey {
     float *aim, *y;                        // [kept][most outputs]
 };
 
-bool gyre_choose_needed(const struct gyre_settings *s)
-{
-    return s->wbits < 16 && (s->recipe.seeds > 1 || (s->recipe.act_clip == GYRE_AUTO && s->act == 4) ||
-                             (s->recipe.kv_clip == GYRE_AUTO && s->kv == 4));
-}
-
 // ---- memory -------------------------------------------------------------------------------------------------
 
 static void close_survey(struct survey *s)
@@ -315,7 +309,7 @@ gyre_status gyre_choose(const gyre_quantize_params *params, const struct gyre_pl
                                 .n_seeds = 1,
                                 .act_clip = act ? 1 : (float)recipe->act_clip,
                                 .kv_clip = kv ? 1 : (float)recipe->kv_clip};
-    if (!gyre_choose_needed(&plan->set)) return GYRE_OK;
+    if (!gyre_settings_undecided(&plan->set)) return GYRE_OK;
     s = calloc(1, sizeof *s);
     if (!s) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for choosing a rotation");
     s->plan = plan;
@@ -339,29 +333,4 @@ done:
     close_survey(s);
     free(s);
     return st;
-}
-
-json_t *gyre_choice_json(const struct gyre_choice *c)
-{
-    json_t *list = json_array();
-    for (uint32_t i = 0; list && c->n_seeds > 1 && i < c->n_seeds; i++)
-        json_array_append_new(list, json_real((double)c->surrogate[i]));
-    return json_pack("{s:I, s:o, s:f, s:f}", "rotation_seed", (json_int_t)c->seed, "surrogates", list, "act_clip",
-                     (double)c->act_clip, "kv_clip", (double)c->kv_clip);
-}
-
-bool gyre_choice_read(const json_t *json, struct gyre_choice *out)
-{
-    const json_t *seed = json_object_get(json, "rotation_seed"), *list = json_object_get(json, "surrogates"),
-                 *act = json_object_get(json, "act_clip"), *kv = json_object_get(json, "kv_clip");
-    if (!json_is_integer(seed) || !json_is_array(list) || !json_is_real(act) || !json_is_real(kv) ||
-        json_array_size(list) > GYRE_MAX_SEEDS)
-        return false;
-    *out = (struct gyre_choice){.seed = (uint64_t)json_integer_value(seed),
-                                .n_seeds = (uint32_t)GYRE_MAX(json_array_size(list), (size_t)1),
-                                .act_clip = (float)json_real_value(act),
-                                .kv_clip = (float)json_real_value(kv)};
-    for (size_t i = 0; i < json_array_size(list); i++)
-        out->surrogate[i] = (float)json_real_value(json_array_get(list, i));
-    return true;
 }

@@ -9,17 +9,8 @@
 #include "backends/backend.h"
 #include "quantizer/file/plan.h"
 
-#include <jansson.h>
-
-// True where gyre_choose has something to do.
-bool gyre_choose_needed(const struct gyre_settings *settings);
-
 // Fills `out` (the settings' own values where nothing is left open). `plan` has been begun. `tick` may be NULL; it is
 // called with 0 weights. The float model runs on `device`.
 gyre_status gyre_choose(const gyre_quantize_params *params, const struct gyre_plan *plan, gyre_device *device,
                         struct gyre_choice *out, gyre_status (*tick)(void *user, uint64_t weights, gyre_error *err),
                         void *user, gyre_error *err) GYRE_MUST_USE;
-
-// For journal and manifest: {"rotation_seed", "surrogates": [...], "act_clip", "kv_clip"}. NULL when out of memory.
-json_t *gyre_choice_json(const struct gyre_choice *choice);
-bool gyre_choice_read(const json_t *json, struct gyre_choice *out); // false where it is none

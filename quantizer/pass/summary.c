@@ -175,33 +175,30 @@ static void table_rows(const void *user, uint64_t first, uint64_t n, float *out)
     }
 }
 
-// The table `name` of a stream: the source's, or what OUT.part (mapped) holds.
-static struct table table_of(const gyre_summary *s, uint32_t which, const struct gyre_file_map *part, bool head)
+// The table of a stream: the source's, or what OUT.part (mapped) holds.
+static struct table table_of(const gyre_summary *s, uint32_t which, const struct gyre_output *out,
+                             const struct gyre_file_map *part, bool head)
 {
     const struct gyre_plan *p = s->plan;
     const gyre_role role =
         head && (which == RECIPE ? p->write_head : !p->hp.tied) ? GYRE_ROLE_head : GYRE_ROLE_embedding;
-    char name[GYRE_ROLE_NAME];
-    gyre_role_name(role, 0, "weight", name);
     if (which != RECIPE) {
         const struct gyre_tensor *t = gyre_role_tensor(p->source, role, 0, "weight", NULL);
         return (struct table){*t, which == PLAIN && p->table_type == GYRE_DTYPE_Q8_0 && t->type != GYRE_DTYPE_Q8_0,
                               p->table_type};
     }
-    struct table out = {0};
-    for (uint64_t i = 0; i < p->globals; i++) {
-        const struct gyre_gguf_tensor *t = &p->gguf.tensors[i];
-        if (!strcmp(t->name, name))
-            out.tensor = (struct gyre_tensor){.name = t->name,
-                                              .type = t->type,
-                                              .n_dims = 2,
-                                              .dims = {t->dims[0], t->dims[1]},
-                                              .rows = t->dims[0],
-                                              .cols = t->dims[1],
-                                              .data = part->data + t->offset,
-                                              .bytes = t->bytes};
-    }
-    return out;
+    struct table made = {0};
+    const struct gyre_written *t = gyre_writer_find(out->writer, (struct gyre_part){GYRE_PART_TABLE, role, 0});
+    if (t)
+        made.tensor = (struct gyre_tensor){.name = t->name,
+                                           .type = t->type,
+                                           .n_dims = 2,
+                                           .dims = {t->dims[0], t->dims[1]},
+                                           .rows = t->dims[0],
+                                           .cols = t->dims[1],
+                                           .data = part->data + t->offset,
+                                           .bytes = t->bytes};
+    return made;
 }
 
 static gyre_status embed(const void *table, const uint32_t *token, uint32_t n, float *out, gyre_error *err)
@@ -218,7 +215,7 @@ gyre_status gyre_summary_begin(gyre_summary *s, const struct gyre_output *out, g
     gyre_status st = GYRE_OK;
     GYRE_TRY(gyre_file_map(out->part, &part, err));
     for (uint32_t w = 0; w < n_streams(s); w++) {
-        const struct table t = table_of(s, w, &part, false);
+        const struct table t = table_of(s, w, out, &part, false);
         GYRE_GO(gyre_walk_embed(s->walk, w, embed, &t, err));
     }
 done:
@@ -358,7 +355,7 @@ gyre_status gyre_summary_end(gyre_summary *s, const struct gyre_output *out, dou
     GYRE_GO(gyre_file_map(out->part, &part, err));
     for (uint32_t w = 0; w < n_streams(s); w++) {
         GYRE_GO(head_input(s, w, z + w * floats, err));
-        table[w] = table_of(s, w, &part, true);
+        table[w] = table_of(s, w, out, &part, true);
         head[w] = (struct gyre_summary_head){z + w * floats, table_rows, &table[w]};
     }
     GYRE_GO(gyre_summary_divergence(head, n_streams(s), s->n, hp->width, hp->vocab, kl, err));

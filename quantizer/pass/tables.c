@@ -6,7 +6,6 @@
 #include "runtime/util/base.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,9 +17,10 @@ static gyre_status write_table(const struct gyre_plan *p, gyre_role role, const 
     const uint64_t cols = t->cols, chunk = GYRE_MAX((uint64_t)1, ((uint64_t)4 << 20) / cols);
     gyre_status st = GYRE_OK;
     char name[GYRE_ROLE_NAME];
+    const struct gyre_part part = {GYRE_PART_TABLE, role, 0};
     gyre_role_name(role, 0, "weight", name);
     if (t->type == p->table_type && !p->set.recipe.rotate) { // kept bit for bit
-        GYRE_TRY(gyre_output_write(out, name, t->data, t->bytes, 0, err));
+        GYRE_TRY(gyre_output_write(out, part, t->data, t->bytes, 0, err));
         return tick ? tick(user, t->rows * cols, err) : GYRE_OK;
     }
     double *wide = malloc(chunk * cols * sizeof *wide), error = 0, norm = 0;
@@ -49,7 +49,7 @@ static gyre_status write_table(const struct gyre_plan *p, gyre_role role, const 
         }
         gyre_add_squares(narrow, back, NULL, n, cols, &error, &norm);
         GYRE_GO(
-            gyre_output_write(out, name, encoded, n * row_bytes, gyre_relative(error, norm, (first + n) * cols), err));
+            gyre_output_write(out, part, encoded, n * row_bytes, gyre_relative(error, norm, (first + n) * cols), err));
         if (tick) GYRE_GO(tick(user, n * cols, err));
     }
 done:
@@ -60,15 +60,20 @@ done:
     return st;
 }
 
-static gyre_status write_bases(const char *which, const struct gyre_hadamard *h, struct gyre_output *out,
+static gyre_status write_bases(enum gyre_base_site site, const struct gyre_hadamard *h, struct gyre_output *out,
                                gyre_error *err)
 {
-    char name[64];
-    for (int i = 0; h->n && i < 3; i++) {
-        snprintf(name, sizeof name, "gyre.%s.base.%d", which, i);
-        if (h->k[i] > 1) GYRE_TRY(gyre_output_write(out, name, h->base[i], (uint64_t)h->k[i] * h->k[i], NAN, err));
+    for (uint32_t i = 0; h->n && i < 3; i++) {
+        const struct gyre_part part = {GYRE_PART_BASE, GYRE_ROLE_none, 3 * (uint32_t)site + i};
+        if (h->k[i] > 1) GYRE_TRY(gyre_output_write(out, part, h->base[i], (uint64_t)h->k[i] * h->k[i], NAN, err));
     }
     return GYRE_OK;
+}
+
+static gyre_status write_vector(gyre_part_kind kind, gyre_role role, const float *x, uint32_t n,
+                                struct gyre_output *out, gyre_error *err)
+{
+    return gyre_output_write(out, (struct gyre_part){kind, role, 0}, x, n * sizeof *x, NAN, err);
 }
 
 // Divisors of the inverse frequencies: the source's tensor, or what llama3 scaling amounts to.
@@ -85,9 +90,7 @@ static gyre_status write_rope_divisors(const struct gyre_plan *p, struct gyre_ou
         for (uint32_t i = 0; i < n; i++)
             divisor[i] = (float)(pow(p->hp.rope_base, -2.0 * i / p->hp.head_dim) / divisor[i]);
     }
-    char name[GYRE_ROLE_NAME];
-    gyre_role_name(GYRE_ROLE_rope_freqs, 0, "weight", name);
-    return gyre_output_write(out, name, divisor, n * sizeof *divisor, NAN, err);
+    return write_vector(GYRE_PART_VECTOR, GYRE_ROLE_rope_freqs, divisor, n, out, err);
 }
 
 gyre_status gyre_write_globals(const struct gyre_plan *p, struct gyre_output *out,
@@ -98,7 +101,6 @@ gyre_status gyre_write_globals(const struct gyre_plan *p, struct gyre_output *ou
                              *head = gyre_role_tensor(p->source, GYRE_ROLE_head, 0, "weight", NULL),
                              *norm = gyre_role_tensor(p->source, GYRE_ROLE_output_norm, 0, "weight", NULL);
     gyre_status st = GYRE_OK;
-    char name[GYRE_ROLE_NAME];
     double *gain = malloc(D * sizeof *gain);
     float *written = malloc(D * sizeof *written);
     if (!gain || !written) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for the final norm"));
@@ -113,14 +115,12 @@ gyre_status gyre_write_globals(const struct gyre_plan *p, struct gyre_output *ou
     if (head) gyre_tensor_forget(head);
     for (uint32_t i = 0; i < D; i++) written[i] = p->fold_head || p->online.head.n ? 1 : p->final_gain[i];
     GYRE_GO(gyre_output_source(out, &norm, 1, err));
-    gyre_role_name(GYRE_ROLE_output_norm, 0, "weight", name);
-    GYRE_GO(gyre_output_write(out, name, written, D * sizeof *written, NAN, err));
-    if (p->online.head.n)
-        GYRE_GO(gyre_output_write(out, "gyre.head_gain", p->final_gain, D * sizeof *p->final_gain, NAN, err));
+    GYRE_GO(write_vector(GYRE_PART_VECTOR, GYRE_ROLE_output_norm, written, D, out, err));
+    if (p->online.head.n) GYRE_GO(write_vector(GYRE_PART_HEAD_GAIN, GYRE_ROLE_none, p->final_gain, D, out, err));
     if (p->writes_rope_divisors) GYRE_GO(write_rope_divisors(p, out, err));
-    GYRE_GO(write_bases("r3", &p->online.r3_had, out, err));
-    GYRE_GO(write_bases("r4", &p->online.r4, out, err));
-    GYRE_GO(write_bases("head", &p->online.head, out, err));
+    GYRE_GO(write_bases(GYRE_BASE_R3, &p->online.r3_had, out, err));
+    GYRE_GO(write_bases(GYRE_BASE_R4, &p->online.r4, out, err));
+    GYRE_GO(write_bases(GYRE_BASE_HEAD, &p->online.head, out, err));
 done:
     free(gain);
     free(written);

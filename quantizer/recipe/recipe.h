@@ -104,4 +104,6 @@ gyre_status gyre_settings_resolve(const gyre_quantize_params *params, const stru
                                   struct gyre_settings *out, gyre_error *err) GYRE_MUST_USE;
 // Widths of one linear, by its GGUF name: the settings', changed by every exception that matches, in their order. With
 // 16 or 32 bits there is nothing to round, and exceptions change nothing.
+// True where the recipe leaves something to be chosen on data (pass/search.h).
+bool gyre_settings_undecided(const struct gyre_settings *settings);
 void gyre_settings_width(const struct gyre_settings *settings, const char *tensor, uint32_t *wbits, uint32_t *wgroup);

@@ -203,3 +203,9 @@ gyre_status gyre_settings_resolve(const gyre_quantize_params *p, const struct gy
     }
     return check_linears(out, hp, err);
 }
+
+bool gyre_settings_undecided(const struct gyre_settings *s)
+{
+    return s->wbits < 16 && (s->recipe.seeds > 1 || (s->recipe.act_clip == GYRE_AUTO && s->act == 4) ||
+                             (s->recipe.kv_clip == GYRE_AUTO && s->kv == 4));
+}

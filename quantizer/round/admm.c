@@ -2,7 +2,7 @@
 //     w = (t H + rho (z - u)) (H + rho I)^-1,   z = the grid's nearest point to w + u,   u += w - z,
 // with rho growing from mean(diag H) / 10 by powers of two. The codes are those of the z with the least error that was
 // seen, row by row; a descent stage behind it makes them a local minimum. Scales stay as the clip search found them.
-#include "quantizer/round/ladder.h"
+#include "quantizer/round/problem.h"
 #include "runtime/util/base.h"
 #include "runtime/util/half.h"
 

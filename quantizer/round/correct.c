@@ -5,7 +5,7 @@
 //     least squares  min |F W' + S - X T'|^2   ->   T = W + W (D'X)(X'X)^-1 + (S'X)(X'X)^-1 = W + A + B.
 // Taking all of it over-fits where tokens are few or errors are not linear in X. So T = W + alpha A + residual B, and
 // the two shares are the least-squares ones on held-out windows, each within 0..1.
-#include "quantizer/round/ladder.h"
+#include "quantizer/round/problem.h"
 #include "quantizer/round/products.h"
 #include "runtime/util/base.h"
 

@@ -3,7 +3,7 @@
 // DESCENT: with G = (V - T) H, moving weight i by d changes the row's error by 2 d G_i + d^2 H_ii; the best step on the
 // grid is taken wherever that is negative, and G follows in O(cols). REFIT: with codes q fixed and a scale per group,
 // the error is a quadratic in the scales: sum_k (q_g H_gk q_k) s_k = q_g (H T)_g.
-#include "quantizer/round/ladder.h"
+#include "quantizer/round/problem.h"
 #include "runtime/util/base.h"
 #include "runtime/util/half.h"
 

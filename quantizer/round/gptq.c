@@ -8,7 +8,7 @@
 //
 // Groups are static: columns keep the group that they have in the file, whatever the order. In the natural order a
 // group's scale is found when its first column comes, from the working copy; in another order from the target.
-#include "quantizer/round/ladder.h"
+#include "quantizer/round/problem.h"
 #include "runtime/util/base.h"
 #include "runtime/util/half.h"
 

@@ -13,7 +13,8 @@
 // channel i and w_i the norm of what reads it, errors of activations and of weights then both cost (sum a_i^2
 // s_i^2)(sum w_i^2 / s_i^2), which Cauchy-Schwarz makes least at s_i = (w_i / a_i)^(1/2). A recipe names the exponent.
 #pragma once
-#include "quantizer/file/plan.h"
+#include "quantizer/recipe/recipe.h"
+#include "quantizer/transform/rotate.h"
 #include "runtime/model/block.h"
 
 #include <jansson.h>

@@ -168,6 +168,20 @@ void gyre_quantize_q8_0(const float *x, uint64_t n, void *blocks)
     }
 }
 
+void gyre_encode_floats(const float *x, uint64_t n, gyre_dtype type, void *out)
+{
+    if (type == GYRE_DTYPE_F32) memcpy(out, x, n * sizeof *x);
+    else if (type == GYRE_DTYPE_F16)
+        for (uint64_t i = 0; i < n; i++) ((uint16_t *)out)[i] = gyre_f16_from_f32(x[i]);
+    else gyre_quantize_q8_0(x, n, out);
+}
+
+void gyre_narrow(const double *wide, uint64_t n, float *out)
+{
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < (int64_t)n; i++) out[i] = (float)wide[i];
+}
+
 void gyre_pack_i4(const int8_t *codes, uint64_t n, uint8_t *out)
 {
     for (uint64_t i = 0; i < n / 2; i++) out[i] = (uint8_t)((codes[2 * i] + 8) | (codes[2 * i + 1] + 8) << 4);

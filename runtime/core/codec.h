@@ -18,6 +18,10 @@ void gyre_codes_q8_0(const void *blocks, uint64_t n, int8_t *codes);
 // Round-to-nearest Q8_0 of a float row: scale max|x|/127 rounded to f16, codes by round-half-even.
 void gyre_quantize_q8_0(const float *x, uint64_t n, void *blocks);
 
+// n floats as a type that whole tables are written in: F32, F16 or Q8_0 (n a multiple of 32).
+void gyre_encode_floats(const float *x, uint64_t n, gyre_dtype type, void *out);
+void gyre_narrow(const double *wide, uint64_t n, float *out); // to f32, on all threads
+
 // gyre's packed int4: element j of a row in bits 4(j%2) of byte j/2, stored as code + 8; n even.
 void gyre_pack_i4(const int8_t *codes, uint64_t n, uint8_t *out);
 void gyre_unpack_i4(const uint8_t *packed, uint64_t n, int8_t *codes);

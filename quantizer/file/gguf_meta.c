@@ -1,6 +1,6 @@
 // The metadata of an output file: what the source said, under the output's architecture, and gyre's own keys.
 // See docs/model-format.md; the keys that a plain llama file must have are those that its loaders ask for.
-#include "quantizer/file/plan.h"
+#include "quantizer/file/gguf_meta.h"
 #include "runtime/model/arch.h"
 #include "runtime/text/tokenizer.h"
 #include "runtime/util/text.h"
@@ -32,7 +32,7 @@ static bool is_own(const struct gyre_plan *p, const char *key)
            gyre_begins(key + strlen(p->hp.arch), ".rope.scaling.");
 }
 
-static void copy_source(struct gyre_plan *p)
+static void copy_source(const struct gyre_plan *p, struct gyre_gguf *g)
 {
     const size_t prefix = strlen(p->hp.arch);
     for (uint64_t i = 0; i < gyre_source_meta_count(p->source); i++) {
@@ -40,12 +40,12 @@ static void copy_source(struct gyre_plan *p)
         if (is_own(p, m.key)) continue;
         const bool model = gyre_begins(m.key, p->hp.arch) && m.key[prefix] == '.';
         if (!model && !gyre_begins(m.key, "general.") && !gyre_begins(m.key, "tokenizer.")) continue;
-        gyre_gguf_encoded(&p->gguf, model ? key_of(p, m.key + prefix + 1).text : m.key, m.type, m.raw, m.raw_bytes);
+        gyre_gguf_encoded(g, model ? key_of(p, m.key + prefix + 1).text : m.key, m.type, m.raw, m.raw_bytes);
     }
 }
 
 // What the source left to defaults.
-static void fill_model_keys(struct gyre_plan *p)
+static void fill_model_keys(const struct gyre_plan *p, struct gyre_gguf *g)
 {
     const struct gyre_hparams *hp = &p->hp;
     const struct {
@@ -64,14 +64,14 @@ static void fill_model_keys(struct gyre_plan *p)
         {"vocab_size", hp->vocab},
     };
     for (size_t i = 0; i < sizeof number / sizeof *number; i++)
-        gyre_gguf_u32(&p->gguf, key_of(p, number[i].name).text, number[i].value);
-    gyre_gguf_f32(&p->gguf, key_of(p, "attention.layer_norm_rms_epsilon").text, hp->norm_eps);
-    gyre_gguf_f32(&p->gguf, key_of(p, "rope.freq_base").text, (float)hp->rope_base);
+        gyre_gguf_u32(g, key_of(p, number[i].name).text, number[i].value);
+    gyre_gguf_f32(g, key_of(p, "attention.layer_norm_rms_epsilon").text, hp->norm_eps);
+    gyre_gguf_f32(g, key_of(p, "rope.freq_base").text, (float)hp->rope_base);
 }
 
-static void put_factors(struct gyre_plan *p, const char *key, const struct gyre_hadamard *h)
+static void put_factors(struct gyre_gguf *g, const char *key, const struct gyre_hadamard *h)
 {
-    if (h->n) gyre_gguf_u32_array(&p->gguf, key, (const uint32_t[]){h->n, h->k[0], h->k[1], h->k[2], h->p}, 5);
+    if (h->n) gyre_gguf_u32_array(g, key, (const uint32_t[]){h->n, h->k[0], h->k[1], h->k[2], h->p}, 5);
 }
 
 // In a portable file the number promises that scales repeat so; one exception with smaller groups breaks that.
@@ -85,13 +85,12 @@ static uint32_t declared_group(const struct gyre_plan *p)
 
 static void put_meta(void *user, const struct gyre_meta *m)
 {
-    struct gyre_plan *p = user;
-    gyre_gguf_encoded(&p->gguf, m->key, m->type, m->raw, m->raw_bytes);
+    struct gyre_gguf *g = user;
+    gyre_gguf_encoded(g, m->key, m->type, m->raw, m->raw_bytes);
 }
 
-gyre_status gyre_plan_metadata(struct gyre_plan *p, gyre_error *err)
+gyre_status gyre_gguf_metadata(const struct gyre_plan *p, struct gyre_gguf *g, gyre_error *err)
 {
-    struct gyre_gguf *g = &p->gguf;
     gyre_gguf_string(g, "general.architecture", key_of(p, "").text);
     if (!p->set.full)
         gyre_gguf_u32(g, "general.file_type",
@@ -116,11 +115,11 @@ gyre_status gyre_plan_metadata(struct gyre_plan *p, gyre_error *err)
     gyre_gguf_bool(g, "gyre.r3", p->online.r3);
     gyre_gguf_bool(g, "gyre.r4", p->online.r4.n != 0);
     gyre_gguf_bool(g, "gyre.head_rotation", p->online.head.n != 0);
-    put_factors(p, "gyre.r3.factors", &p->online.r3_had);
-    put_factors(p, "gyre.r4.factors", &p->online.r4);
-    put_factors(p, "gyre.head.factors", &p->online.head);
-    copy_source(p);
-    GYRE_TRY(gyre_tokenizer_write(p->source, p->hp.vocab, !p->set.full, put_meta, p, err));
-    fill_model_keys(p);
+    put_factors(g, "gyre.r3.factors", &p->online.r3_had);
+    put_factors(g, "gyre.r4.factors", &p->online.r4);
+    put_factors(g, "gyre.head.factors", &p->online.head);
+    copy_source(p, g);
+    GYRE_TRY(gyre_tokenizer_write(p->source, p->hp.vocab, !p->set.full, put_meta, g, err));
+    fill_model_keys(p, g);
     return GYRE_OK;
 }

@@ -1,0 +1,18 @@
+// What the recipe left open and was then chosen (pass/search.h), as the plan, the journal and the manifest know it.
+#pragma once
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { GYRE_MAX_SEEDS = 1024 };
+
+struct gyre_choice {
+    uint64_t seed;                   // of the rotation that is used
+    uint32_t n_seeds;                // candidates, from the run's seed on
+    float surrogate[GYRE_MAX_SEEDS]; // of each; n_seeds 1: none was computed
+    float act_clip, kv_clip;         // of the run-time quantizers
+};
+
+// {"rotation_seed", "surrogates": [...], "act_clip", "kv_clip"}. NULL when out of memory.
+json_t *gyre_choice_json(const struct gyre_choice *choice);
+bool gyre_choice_read(const json_t *json, struct gyre_choice *out); // false where it is none

@@ -1,0 +1,119 @@
+// GGUF behind the writer. A full file has integers beside a tensor of scales, a portable one the blocks that other
+// tools read; gyre's own tensors are "gyre.SOMETHING". See docs/model-format.md.
+#include "quantizer/file/gguf_meta.h"
+#include "quantizer/file/writer.h"
+#include "runtime/core/codec.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct adder {
+    struct gyre_gguf g;
+    struct gyre_writer *out;
+};
+
+static void add(struct adder *a, const struct gyre_planned *p, uint32_t piece, const char *name, gyre_dtype type,
+                uint32_t n_dims, uint64_t rows, uint64_t cols)
+{
+    const uint64_t dims[2] = {n_dims == 2 ? rows : cols, cols};
+    gyre_gguf_add_tensor(&a->g, name, type, n_dims, dims);
+    a->out->tensor[a->out->n_tensors++] = (struct gyre_written){.part = p->part, .piece = piece};
+}
+
+static gyre_dtype plain_type(uint32_t bits)
+{
+    return bits == 4 ? GYRE_DTYPE_Q4_0 : bits == 8 ? GYRE_DTYPE_Q8_0 : bits == 16 ? GYRE_DTYPE_F16 : GYRE_DTYPE_F32;
+}
+
+static void add_linear(struct adder *a, const struct gyre_planned *p, bool full)
+{
+    char name[GYRE_ROLE_NAME];
+    gyre_role_name(p->part.role, p->part.layer, "weight", name);
+    if (p->bits >= 16 || !full) {
+        add(a, p, 0, name, plain_type(p->bits), 2, p->rows, p->cols);
+        return;
+    }
+    add(a, p, 0, name, GYRE_DTYPE_I8, 2, p->rows, p->bits == 4 ? p->cols / 2 : p->cols);
+    gyre_role_name(p->part.role, p->part.layer, "weight.scale", name);
+    add(a, p, 1, name, GYRE_DTYPE_F16, 2, p->rows, p->group ? p->cols / p->group : 1);
+}
+
+static void add_part(struct adder *a, const struct gyre_planned *p, bool full)
+{
+    static const char *const site[GYRE_BASE_SITES] = {"r3", "r4", "head"};
+    const struct gyre_part *part = &p->part;
+    char name[GYRE_ROLE_NAME];
+    switch (part->kind) {
+    case GYRE_PART_LINEAR:
+        add_linear(a, p, full);
+        return;
+    case GYRE_PART_TABLE:
+        gyre_role_name(part->role, part->layer, "weight", name);
+        add(a, p, 0, name, plain_type(p->bits), 2, p->rows, p->cols);
+        return;
+    case GYRE_PART_BASE:
+        snprintf(name, sizeof name, "gyre.%s.base.%u", site[part->layer / 3], part->layer % 3);
+        add(a, p, 0, name, GYRE_DTYPE_I8, 2, p->rows, p->cols);
+        return;
+    case GYRE_PART_HEAD_GAIN:
+        snprintf(name, sizeof name, "gyre.head_gain");
+        break;
+    case GYRE_PART_VECTOR:
+        gyre_role_name(part->role, part->layer, "weight", name);
+        break;
+    case GYRE_PART_BIAS:
+        gyre_role_name(part->role, part->layer, "bias", name);
+        break;
+    case GYRE_PART_CENTRE:
+        gyre_role_name(part->role, part->layer, "centre", name);
+        break;
+    }
+    add(a, p, 0, name, GYRE_DTYPE_F32, 1, 1, p->cols);
+}
+
+static gyre_status open_gguf(const struct gyre_plan *plan, struct gyre_writer *out, gyre_error *err)
+{
+    struct adder a = {.out = out};
+    gyre_status st = GYRE_OK;
+    out->tensor = malloc(2 * plan->n_tensors * sizeof *out->tensor);
+    if (!out->tensor) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the file's front");
+    for (uint64_t i = 0; i < plan->n_tensors; i++) add_part(&a, &plan->tensor[i], plan->set.full);
+    GYRE_GO(gyre_gguf_metadata(plan, &a.g, err));
+    GYRE_GO(gyre_gguf_finish(&a.g, &out->front, &out->front_bytes, &out->file_bytes, err));
+    for (uint64_t i = 0; i < out->n_tensors; i++) {
+        const struct gyre_gguf_tensor *t = &a.g.tensors[i];
+        struct gyre_written *w = &out->tensor[i];
+        memcpy(w->name, t->name, sizeof w->name);
+        w->type = t->type;
+        w->n_dims = t->n_dims;
+        memcpy(w->dims, t->dims, sizeof w->dims);
+        w->bytes = t->bytes;
+        w->offset = t->offset;
+    }
+done:
+    gyre_gguf_free(&a.g);
+    return st;
+}
+
+// The scale of a group is repeated in each block of 32.
+static void encode_blocks(const struct gyre_values *v, gyre_dtype type, unsigned char *out)
+{
+    const uint64_t n = v->rows * v->cols, bytes = gyre_dtype_info(type)->block_bytes;
+    for (uint64_t at = 0; at < n; at += 32, out += bytes) {
+        if (type == GYRE_DTYPE_Q4_0) gyre_encode_q4_0(v->code + at, &v->scale[at / v->group], 32, out);
+        else gyre_encode_q8_0(v->code + at, &v->scale[at / v->group], 32, out);
+    }
+}
+
+static void encode(const struct gyre_written *t, const struct gyre_values *v, void *out)
+{
+    const uint64_t n = v->rows * v->cols;
+    if (v->bits >= 16) gyre_encode_floats(v->f32, n, t->type, out);
+    else if (t->piece == 1) memcpy(out, v->scale, t->bytes);
+    else if (t->type != GYRE_DTYPE_I8) encode_blocks(v, t->type, out);
+    else if (v->bits == 4) gyre_pack_i4(v->code, n, out);
+    else memcpy(out, v->code, n);
+}
+
+const struct gyre_format gyre_format_gguf = {"GGUF", open_gguf, encode};

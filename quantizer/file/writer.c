@@ -1,0 +1,47 @@
+// See writer.h.
+#include "quantizer/file/writer.h"
+
+#include <stdlib.h>
+
+static bool in_block(gyre_part_kind kind)
+{
+    return kind == GYRE_PART_LINEAR || kind == GYRE_PART_BIAS || kind == GYRE_PART_CENTRE;
+}
+
+// Vectors are of blocks or of the model, as their roles say.
+static bool is_global(const struct gyre_part *p) { return !in_block(p->kind) && p->role >= GYRE_BLOCK_ROLES; }
+
+gyre_status gyre_writer_open(const struct gyre_format *format, const struct gyre_plan *plan, struct gyre_writer *out,
+                             gyre_error *err)
+{
+    *out = (struct gyre_writer){.format = format};
+    GYRE_TRY(format->open(plan, out, err));
+    while (out->globals < out->n_tensors && is_global(&out->tensor[out->globals].part)) out->globals++;
+    return GYRE_OK;
+}
+
+void gyre_writer_close(struct gyre_writer *w)
+{
+    free(w->tensor);
+    free(w->front);
+    *w = (struct gyre_writer){0};
+}
+
+bool gyre_part_is(const struct gyre_part *a, const struct gyre_part *b)
+{
+    return a->kind == b->kind && a->role == b->role && a->layer == b->layer;
+}
+
+const struct gyre_written *gyre_writer_find(const struct gyre_writer *w, struct gyre_part part)
+{
+    for (uint64_t i = 0; i < w->n_tensors; i++)
+        if (gyre_part_is(&w->tensor[i].part, &part)) return &w->tensor[i];
+    return NULL;
+}
+
+uint64_t gyre_writer_tensors(const struct gyre_writer *w, uint64_t steps)
+{
+    uint64_t n = steps ? w->globals : 0;
+    while (steps && n < w->n_tensors && w->tensor[n].part.layer + 1 < steps) n++;
+    return n;
+}
