@@ -74,6 +74,10 @@ static gyre_status open_on(gyre_device *device, const char *path, const gyre_eng
     GYRE_TRY(gyre_source_open(path, &e->source, err));
     if (gyre_source_note(e->source))
         gyre_logf(&e->log, GYRE_LOG_WARN, "model: %s: %s", path, gyre_source_note(e->source));
+    // Whose model it is comes first: what is amiss with the tokenizer of an unknown architecture is of no use.
+    struct gyre_hparams known;
+    GYRE_TRY(gyre_hparams_read(e->source, &known, err));
+    gyre_hparams_free(&known);
     GYRE_TRY(gyre_tokenizer_create(e->source, p->pre, &e->log, &e->tokenizer, err));
     struct load_progress progress = {p};
     GYRE_TRY(gyre_model_load(device, e->source, on_load, &progress, &e->model, err));
