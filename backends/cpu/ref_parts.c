@@ -104,7 +104,7 @@ float gyre_ref_weight_scale(const struct gyre_ref_weight *w, int32_t g, int32_t 
 
 double gyre_ref_weight_value(const struct gyre_ref_weight *w, int32_t k, int32_t n)
 {
-    if (w->kind == 32) return (double)gyre_f32_from_bits(w->words[k * w->n_pad + n]);
-    if (w->kind == 16) return (double)half_of(w->words[k * (w->n_pad / 2) + n / 2], n % 2);
+    if (w->kind == 32) return (double)gyre_f32_from_bits(w->words[(size_t)k * (size_t)w->n_pad + (size_t)n]);
+    if (w->kind == 16) return (double)half_of(w->words[(size_t)k * (size_t)(w->n_pad / 2) + (size_t)n / 2], n % 2);
     return gyre_ref_weight_code(w, k, n) * (double)gyre_ref_weight_scale(w, k / w->group, n);
 }
