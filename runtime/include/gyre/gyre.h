@@ -91,7 +91,8 @@ GYRE_API gyre_status gyre_model_weigh(const char *path, gyre_model_size *out, gy
 
 // What a model file holds, without a device: JSON text, malloc'd. Keys: path, container, bytes, metadata (arrays are
 // given by their length), tensors [{name, type, shape, bytes}], model {arch, layers, ...}, rotations {r3, r4, head},
-// memory {weights_bytes, kv_bytes_per_token, table_bytes}.
+// memory {weights_bytes, kv_bytes_per_token, table_bytes}: what an engine allocates for the matrices (0 where one is
+// missing).
 GYRE_API gyre_status gyre_inspect(const char *path, char **json, gyre_error *err) GYRE_MUST_USE;
 
 // ---- text -------------------------------------------------------------------------------------------
