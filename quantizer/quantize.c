@@ -5,7 +5,7 @@
 #include "quantizer/pass/layer.h"
 #include "quantizer/file/manifest.h"
 #include "quantizer/report/note.h"
-#include "quantizer/round/products.h"
+#include "quantizer/round/gemm.h"
 #include "quantizer/run_report.h"
 #include "quantizer/pass/summary.h"
 #include "quantizer/pass/walk.h"
@@ -306,7 +306,7 @@ gyre_status gyre_quantize(const gyre_quantize_params *given, gyre_quantize_summa
     gyre_source *source = NULL;
     json_t *run = NULL, *texts = NULL;
     char *manifest = NULL;
-    const int threads = gyre_products_begin();
+    const int threads = gyre_gemm_begin();
     if (summary) *summary = (gyre_quantize_summary){0};
     GYRE_GO(gyre_output_check(params, err));
     GYRE_GO(gyre_source_open(params->source, &source, err));
@@ -352,6 +352,6 @@ done:
     gyre_writer_close(&r.writer);
     gyre_plan_release(&r.plan);
     gyre_source_close(source);
-    gyre_products_end(threads);
+    gyre_gemm_end(threads);
     return st;
 }

@@ -3,7 +3,7 @@
 #include "quantizer/pass/text.h"
 #include "quantizer/pass/layer.h"
 #include "quantizer/pass/walk.h"
-#include "quantizer/round/products.h"
+#include "quantizer/round/gemm.h"
 #include "runtime/core/quantize.h"
 #include "runtime/util/base.h"
 
@@ -179,7 +179,7 @@ static double output_energy(struct survey *s, const float *x, const float *w, ui
                             const float *aim)
 {
     double sum = 0;
-    gyre_product_rows(x, w, s->kept, rows, cols, s->y);
+    gyre_gemm_rows(x, w, s->kept, rows, cols, s->y);
     for (uint64_t i = 0; i < s->kept * rows; i++) {
         const double d = (double)s->y[i] - (aim ? (double)aim[i] : 0);
         sum += d * d;

@@ -6,7 +6,7 @@
 // Taking all of it over-fits where tokens are few or errors are not linear in X. So T = W + alpha A + residual B, and
 // the two shares are the least-squares ones on held-out windows, each within 0..1.
 #include "quantizer/round/problem.h"
-#include "quantizer/round/products.h"
+#include "quantizer/round/gemm.h"
 #include "runtime/util/base.h"
 
 #include <math.h>
@@ -25,7 +25,7 @@ static gyre_status through_cross(const float *w, const float *cross, uint64_t ro
 {
     float *narrow = malloc(rows * n * sizeof *narrow);
     if (!narrow) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for target correction");
-    gyre_product_rows(w, cross, rows, n, n, narrow);
+    gyre_gemm_rows(w, cross, rows, n, n, narrow);
     for (uint64_t i = 0; i < rows * n; i++) out[i] = (double)narrow[i];
     free(narrow);
     return GYRE_OK;
@@ -81,11 +81,11 @@ gyre_status gyre_stage_correct(const struct gyre_stage *stage, const struct gyre
         for (uint64_t i = 0; stream && i < size; i++) aim[i] += other[i];
     }
     for (uint64_t i = 0; i < n * n; i++) h[i] = (double)held->h[i];
-    gyre_product_symmetric(a, h, rows, n, other);
+    gyre_gemm_symmetric(a, h, rows, n, other);
     q.aa = dot(other, a, size);
     q.ab = dot(other, b, size);
     q.a = dot(aim, a, size);
-    gyre_product_symmetric(b, h, rows, n, other);
+    gyre_gemm_symmetric(b, h, rows, n, other);
     q.bb = dot(other, b, size);
     q.b = dot(aim, b, size);
     choose(&q, stage->alpha, stream ? stage->residual : 0, &note->alpha, &note->residual);

@@ -1,6 +1,6 @@
 // See factor.h.
 #include "quantizer/round/factor.h"
-#include "quantizer/round/products.h"
+#include "quantizer/round/gemm.h"
 #include "runtime/util/base.h"
 
 #include <lapacke.h>
@@ -101,7 +101,7 @@ void gyre_factor_solve(const struct gyre_factor *f, uint64_t rows, double *x, do
     const uint32_t n = f->n;
     for (uint64_t r = 0; r < rows; r++)
         for (uint32_t i = 0; i < n; i++) scratch[r * n + i] = x[r * n + f->order[i]];
-    gyre_product_gram(f->u, rows, n, scratch);
+    gyre_gemm_gram(f->u, rows, n, scratch);
     for (uint64_t r = 0; r < rows; r++)
         for (uint32_t i = 0; i < n; i++) x[r * n + f->order[i]] = scratch[r * n + i];
 }
@@ -111,7 +111,7 @@ double gyre_factor_energy(const struct gyre_factor *f, uint64_t rows, const doub
 {
     const uint32_t n = f->n;
     double total = 0;
-    gyre_product_symmetric(d, f->h, rows, n, scratch);
+    gyre_gemm_symmetric(d, f->h, rows, n, scratch);
     for (uint64_t r = 0; r < rows; r++) {
         double sum = 0;
         for (uint32_t i = 0; i < n; i++) sum += scratch[r * n + i] * d[r * n + i];

@@ -1,6 +1,6 @@
 // See moments.h. Products are in single precision over some thousand rows at a time.
 #include "quantizer/round/moments.h"
-#include "quantizer/round/products.h"
+#include "quantizer/round/gemm.h"
 #include "runtime/util/base.h"
 
 #include <math.h>
@@ -102,9 +102,9 @@ gyre_status gyre_moments_add(struct gyre_moments *m, bool held, float *made, flo
         if (set->stream)
             for (uint32_t i = 0; i < width; i++) difference[r * width + i] *= scale;
     }
-    gyre_product_square(made, rows, n, set->h);
-    if (set->cross) gyre_product_cross(made, exact, rows, n, n, set->cross);
-    if (set->stream) gyre_product_cross(made, difference, rows, n, width, set->stream);
+    gyre_gemm_square(made, rows, n, set->h);
+    if (set->cross) gyre_gemm_cross(made, exact, rows, n, n, set->cross);
+    if (set->stream) gyre_gemm_cross(made, difference, rows, n, width, set->stream);
 done:
     free(energy);
     return st;

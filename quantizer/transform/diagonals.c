@@ -1,6 +1,6 @@
 // See diagonals.h.
 #include "quantizer/transform/diagonals.h"
-#include "quantizer/round/products.h"
+#include "quantizer/round/gemm.h"
 #include "quantizer/round/moments.h"
 #include "runtime/util/base.h"
 
@@ -107,7 +107,7 @@ static gyre_status pair_energy(const struct gyre_diagonals *d, const struct gyre
     float *y = malloc(s->rows * out * sizeof *y);
     double *sum = calloc(out, sizeof *sum);
     if (!y || !sum) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for diagonals"));
-    gyre_product_rows(s->tap[GYRE_PRODUCT_qkv], s->weights[role], s->rows, out, d->width, y);
+    gyre_gemm_rows(s->tap[GYRE_PRODUCT_qkv], s->weights[role], s->rows, out, d->width, y);
     GYRE_GO(column_energy(y, s->rows, out, sum, err));
     for (uint32_t i = 0; i < out; i++) energy[i / hd / per * (hd / 2) + pair_of(d, i % hd)] += sum[i];
 done:

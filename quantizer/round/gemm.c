@@ -1,24 +1,24 @@
 // See products.h.
-#include "quantizer/round/products.h"
+#include "quantizer/round/gemm.h"
 #include "runtime/util/base.h"
 
 #include <cblas.h>
 
 enum { TILE = 192, ROWS = 96 }; // of a sum's sides; rows of a product at least
 
-int gyre_products_begin(void)
+int gyre_gemm_begin(void)
 {
     const int before = openblas_get_num_threads();
     if (openblas_get_parallel() == OPENBLAS_THREAD) openblas_set_num_threads(1);
     return before;
 }
 
-void gyre_products_end(int before)
+void gyre_gemm_end(int before)
 {
     if (openblas_get_parallel() == OPENBLAS_THREAD) openblas_set_num_threads(before);
 }
 
-void gyre_product_rows(const float *x, const float *w, uint64_t rows, uint64_t n, uint64_t k, float *y)
+void gyre_gemm_rows(const float *x, const float *w, uint64_t rows, uint64_t n, uint64_t k, float *y)
 {
     const bool tall = rows >= n; // the longer side of y is cut
     const uint64_t length = tall ? rows : n, piece = GYRE_MAX((uint64_t)ROWS, gyre_div_up(length, 16));
@@ -31,7 +31,7 @@ void gyre_product_rows(const float *x, const float *w, uint64_t rows, uint64_t n
     }
 }
 
-void gyre_product_cross(const float *a, const float *b, uint64_t rows, uint64_t n, uint64_t m, float *sum)
+void gyre_gemm_cross(const float *a, const float *b, uint64_t rows, uint64_t n, uint64_t m, float *sum)
 {
     const int64_t down = (int64_t)gyre_div_up(n, TILE), across = (int64_t)gyre_div_up(m, TILE);
 #pragma omp parallel for schedule(dynamic) if (rows * n * m > 1 << 20)
@@ -43,7 +43,7 @@ void gyre_product_cross(const float *a, const float *b, uint64_t rows, uint64_t 
     }
 }
 
-void gyre_product_square(const float *a, uint64_t rows, uint64_t n, float *sum)
+void gyre_gemm_square(const float *a, uint64_t rows, uint64_t n, float *sum)
 {
     const int64_t side = (int64_t)gyre_div_up(n, TILE);
 #pragma omp parallel for schedule(dynamic) if (rows * n * n > 1 << 20)
@@ -59,7 +59,7 @@ void gyre_product_square(const float *a, uint64_t rows, uint64_t n, float *sum)
     }
 }
 
-void gyre_product_symmetric(const double *d, const double *h, uint64_t rows, uint64_t n, double *y)
+void gyre_gemm_symmetric(const double *d, const double *h, uint64_t rows, uint64_t n, double *y)
 {
 #pragma omp parallel for schedule(dynamic) if (rows * n * n > 1 << 20)
     for (int64_t i = 0; i < (int64_t)gyre_div_up(rows, ROWS); i++) {
@@ -69,7 +69,7 @@ void gyre_product_symmetric(const double *d, const double *h, uint64_t rows, uin
     }
 }
 
-void gyre_product_gram(const double *u, uint64_t rows, uint64_t n, double *x)
+void gyre_gemm_gram(const double *u, uint64_t rows, uint64_t n, double *x)
 {
 #pragma omp parallel for schedule(dynamic) if (rows * n * n > 1 << 20)
     for (int64_t i = 0; i < (int64_t)gyre_div_up(rows, ROWS); i++) {

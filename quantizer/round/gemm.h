@@ -5,18 +5,18 @@
 #include <stdint.h>
 
 // While it lasts (one run of the quantizer) a BLAS with a pool of its own uses one thread. The result goes to
-// gyre_products_end. The count is the whole process's: a program that calls BLAS itself at the same time sees it
+// gyre_gemm_end. The count is the whole process's: a program that calls BLAS itself at the same time sees it
 // change.
-int gyre_products_begin(void);
-void gyre_products_end(int before);
+int gyre_gemm_begin(void);
+void gyre_gemm_end(int before);
 
 // y [rows, n] = x [rows, k] w', w [n, k].
-void gyre_product_rows(const float *x, const float *w, uint64_t rows, uint64_t n, uint64_t k, float *y);
+void gyre_gemm_rows(const float *x, const float *w, uint64_t rows, uint64_t n, uint64_t k, float *y);
 // sum [n, m] += a' b; a [rows, n], b [rows, m].
-void gyre_product_cross(const float *a, const float *b, uint64_t rows, uint64_t n, uint64_t m, float *sum);
+void gyre_gemm_cross(const float *a, const float *b, uint64_t rows, uint64_t n, uint64_t m, float *sum);
 // The lower triangle of sum [n, n] += a' a; a [rows, n]. What lies above it is left undefined.
-void gyre_product_square(const float *a, uint64_t rows, uint64_t n, float *sum);
+void gyre_gemm_square(const float *a, uint64_t rows, uint64_t n, float *sum);
 // y [rows, n] = d h, h [n, n] symmetric, of which the upper triangle is read.
-void gyre_product_symmetric(const double *d, const double *h, uint64_t rows, uint64_t n, double *y);
+void gyre_gemm_symmetric(const double *d, const double *h, uint64_t rows, uint64_t n, double *y);
 // x [rows, n] = x u' u in place, u [n, n] upper triangular.
-void gyre_product_gram(const double *u, uint64_t rows, uint64_t n, double *x);
+void gyre_gemm_gram(const double *u, uint64_t rows, uint64_t n, double *x);
