@@ -14,27 +14,6 @@
 
 enum { MAX_JSON = 64 << 20, MAX_TOKENIZER = 256 << 20 };
 
-// Tensors that carry nothing: a buffer that old checkpoints store, and the head of a tied model.
-static bool is_ignored(const char *name, bool tied)
-{
-    const char *tail = ".rotary_emb.inv_freq";
-    const size_t n = strlen(name), m = strlen(tail);
-    return (n > m && !strcmp(name + n - m, tail)) || (tied && !strcmp(name, "lm_head.weight"));
-}
-
-gyre_status gyre_hf_add_tensor(gyre_source *source, const struct gyre_tensor *tensor, const char *name, uint64_t bytes,
-                               const char *path, gyre_error *err)
-{
-    if (is_ignored(name, source->hf_tied)) return GYRE_OK;
-    GYRE_TRY(gyre_source_add_tensor(source, tensor, (struct gyre_string){name, strlen(name)}, err));
-    const uint64_t due = source->tensors[source->n_tensors - 1].bytes;
-    if (due == bytes) return GYRE_OK;
-    return gyre_fail(
-        err, GYRE_E_FORMAT,
-        "cannot read model (%s): tensor \"%s\" has %llu bytes where its shape needs %llu; the file is damaged", path,
-        gyre_show(name, strlen(name)).text, (unsigned long long)bytes, (unsigned long long)due);
-}
-
 static gyre_status join(const gyre_source *source, const char *name, char out[PATH_MAX], gyre_error *err)
 {
     if (snprintf(out, PATH_MAX, "%s/%s", source->path, name) < PATH_MAX) return GYRE_OK;
@@ -108,7 +87,7 @@ static gyre_status read_shards(gyre_source *source, const json_t *index, gyre_er
     }
     json_object_foreach(map, tensor, shard)
     {
-        if (is_ignored(tensor, source->hf_tied) || gyre_source_tensor(source, tensor)) continue;
+        if (gyre_hf_ignored(tensor, source->hf_tied) || gyre_source_tensor(source, tensor)) continue;
         st = gyre_fail(err, GYRE_E_FORMAT,
                        "cannot read model (%s): tensor \"%s\" of the safetensors index is in no shard", source->path,
                        gyre_show(tensor, strlen(tensor)).text);

@@ -10,10 +10,8 @@ gyre_status gyre_hf_config(gyre_source *source, const json_t *json, gyre_error *
 gyre_status gyre_hf_bool(const gyre_source *source, const json_t *json, const char *field, bool *out,
                          gyre_error *err) GYRE_MUST_USE;
 
-// ---- hf.c
-// Adds a tensor; FORMAT unless it has `bytes` bytes.
-gyre_status gyre_hf_add_tensor(gyre_source *source, const struct gyre_tensor *tensor, const char *name, uint64_t bytes,
-                               const char *path, gyre_error *err) GYRE_MUST_USE;
-
-// ---- safetensors.c: adds the tensors of one file.
+// ---- safetensors.c
+// Tensors that carry nothing: a buffer that old checkpoints store, and the head of a tied model.
+bool gyre_hf_ignored(const char *name, bool tied);
+// Adds the tensors of one file.
 gyre_status gyre_safetensors_read(gyre_source *source, const char *path, gyre_error *err) GYRE_MUST_USE;

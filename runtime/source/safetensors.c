@@ -17,6 +17,27 @@ struct entry {
     uint64_t begin, end;
 };
 
+bool gyre_hf_ignored(const char *name, bool tied)
+{
+    const char *tail = ".rotary_emb.inv_freq";
+    const size_t n = strlen(name), m = strlen(tail);
+    return (n > m && !strcmp(name + n - m, tail)) || (tied && !strcmp(name, "lm_head.weight"));
+}
+
+// FORMAT unless it has `bytes` bytes.
+static gyre_status add_tensor(gyre_source *source, const struct gyre_tensor *tensor, const char *name, uint64_t bytes,
+                              const char *path, gyre_error *err)
+{
+    if (gyre_hf_ignored(name, source->hf_tied)) return GYRE_OK;
+    GYRE_TRY(gyre_source_add_tensor(source, tensor, (struct gyre_string){name, strlen(name)}, err));
+    const uint64_t due = source->tensors[source->n_tensors - 1].bytes;
+    if (due == bytes) return GYRE_OK;
+    return gyre_fail(
+        err, GYRE_E_FORMAT,
+        "cannot read model (%s): tensor \"%s\" has %llu bytes where its shape needs %llu; the file is damaged", path,
+        gyre_show(name, strlen(name)).text, (unsigned long long)bytes, (unsigned long long)due);
+}
+
 static int by_offset(const void *a, const void *b)
 {
     const struct entry *x = a, *y = b;
@@ -115,7 +136,7 @@ gyre_status gyre_safetensors_read(gyre_source *source, const char *path, gyre_er
         }
         expected = e->end;
         GYRE_GO(read_type_and_shape(path, e, &tensor, err));
-        GYRE_GO(gyre_hf_add_tensor(source, &tensor, e->name, e->end - e->begin, path, err));
+        GYRE_GO(add_tensor(source, &tensor, e->name, e->end - e->begin, path, err));
     }
     if (expected != data_bytes)
         st = gyre_fail(err, GYRE_E_FORMAT,
