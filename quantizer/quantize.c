@@ -1,4 +1,4 @@
-// The public entry: plan, then step by step through the model, then the names. See quantizer.h.
+// The public entry: plan, then step by step through the model, then the names. See gyre_quantize.h.
 // What is rounded how is layer.c's, what lies where plan.c's, what survives a kill output.c's.
 #include "quantizer/pass/search.h"
 #include "quantizer/file/journal.h"

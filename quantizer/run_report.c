@@ -1,4 +1,4 @@
-// See report_run.h.
+// See run_report.h.
 #include "quantizer/run_report.h"
 #include "quantizer/report/note.h"
 #include "quantizer/recipe/fields.h"

@@ -1,4 +1,4 @@
-// See plot.h. The PNG coding is stb's.
+// See canvas.h. The PNG coding is stb's.
 #include "cli/compare/canvas.h"
 
 #include "cli/compare/font.h"

@@ -1,4 +1,4 @@
-// See compare_cells.h.
+// See cells.h.
 //
 // The float model is evaluated once and its largest logits are stored, instead of running it beside every cell: a cell
 // then costs one evaluation instead of two, one model is in memory at a time, and cells of interrupted runs compare

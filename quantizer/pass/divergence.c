@@ -1,4 +1,4 @@
-// See summary_head.h. With l and k the logits of both models, KL = E_p[l - k] - log Z_p + log Z_q; all three sums are
+// See divergence.h. With l and k the logits of both models, KL = E_p[l - k] - log Z_p + log Z_q; all three sums are
 // kept online, shifted by the largest logit so far. The products are OpenBLAS's.
 #include "quantizer/pass/divergence.h"
 #include "runtime/util/base.h"

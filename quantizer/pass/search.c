@@ -1,4 +1,4 @@
-// See choose.h.
+// See search.h.
 #include "quantizer/pass/search.h"
 #include "quantizer/pass/text.h"
 #include "quantizer/pass/layer.h"

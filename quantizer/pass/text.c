@@ -1,4 +1,4 @@
-// See calib_text.h.
+// See text.h.
 #include "quantizer/pass/text.h"
 #include "quantizer/pass/bundled_text.h"
 #include "runtime/text/tokenizer.h"

@@ -1,4 +1,4 @@
-// See recipe_fields.h.
+// See fields.h.
 #include "quantizer/recipe/fields.h"
 #include "runtime/util/base.h"
 

@@ -1,4 +1,4 @@
-// What may be combined in a recipe. See recipe_fields.h; the reasons are in docs/recipes.md.
+// What may be combined in a recipe. See fields.h; the reasons are in docs/recipes.md.
 #include "quantizer/recipe/fields.h"
 
 #include <stdarg.h>

@@ -1,4 +1,4 @@
-// The short text and the files. See report.h; the page is report_html.c's.
+// The short text and the files. See report.h; the page is html.c's.
 #include "quantizer/report/report.h"
 #include "runtime/util/file.h"
 

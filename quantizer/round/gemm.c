@@ -1,4 +1,4 @@
-// See products.h.
+// See gemm.h.
 #include "quantizer/round/gemm.h"
 #include "runtime/util/base.h"
 

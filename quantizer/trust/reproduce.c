@@ -1,4 +1,4 @@
-// The same settings once more, and the hashes of both runs side by side. See verify.h.
+// The same settings once more, and the hashes of both runs side by side. See gyre_quantize.h.
 
 #include "quantizer/file/manifest_read.h"
 #include "quantizer/recipe/recipe.h"

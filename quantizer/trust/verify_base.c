@@ -1,5 +1,6 @@
 // A file against the model that it was made from: un-rotated in double precision with what the file itself carries,
-// every linear must be the base's weight up to rounding, and exactly as far from it as the manifest says. See verify.h.
+// every linear must be the base's weight up to rounding, and exactly as far from it as the manifest says. See
+// verify_impl.h.
 //
 // Everything merged is orthogonal except the norm gains, so errors are compared with the gains folded in: there they
 // are what they were when the file was made.
