@@ -266,7 +266,7 @@ static gyre_status make_choice(struct run *r, gyre_error *err)
     r->total = 1; // nothing of what is counted is done yet
     gyre_status st = GYRE_OK;
     if (!params->resume || !gyre_journal_choice(params->output, choice))
-        st = gyre_choose(params, &r->plan, r->device, choice, tick, r, err);
+        st = gyre_search(params, &r->plan, r->device, choice, tick, r, err);
     if (st == GYRE_OK) st = gyre_plan_finish(params, choice, &r->plan, err);
     if (st == GYRE_OK) st = gyre_writer_open(&gyre_format_gguf, &r->plan, &r->writer, err);
     free(choice);

@@ -297,7 +297,7 @@ static gyre_status walk(struct survey *s, const struct gyre_rotator *winner,
     return GYRE_OK;
 }
 
-gyre_status gyre_choose(const gyre_quantize_params *params, const struct gyre_plan *plan, gyre_device *device,
+gyre_status gyre_search(const gyre_quantize_params *params, const struct gyre_plan *plan, gyre_device *device,
                         struct gyre_choice *out, gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user,
                         gyre_error *err)
 {

@@ -11,6 +11,6 @@
 
 // Fills `out` (the settings' own values where nothing is left open). `plan` has been begun. `tick` may be NULL; it is
 // called with 0 weights. The float model runs on `device`.
-gyre_status gyre_choose(const gyre_quantize_params *params, const struct gyre_plan *plan, gyre_device *device,
+gyre_status gyre_search(const gyre_quantize_params *params, const struct gyre_plan *plan, gyre_device *device,
                         struct gyre_choice *out, gyre_status (*tick)(void *user, uint64_t weights, gyre_error *err),
                         void *user, gyre_error *err) GYRE_MUST_USE;
