@@ -89,8 +89,6 @@ float *gyre_walk_stream(const gyre_walk *w, uint32_t path)
     return (float *)(void *)(w->state + w->params.head_bytes) + path * w->rows * w->width;
 }
 
-uint64_t gyre_walk_rows(const gyre_walk *w) { return w->rows; }
-
 void *gyre_walk_state(const gyre_walk *w, uint64_t *bytes)
 {
     *bytes = w->state_bytes;

@@ -32,7 +32,6 @@ void gyre_walk_close(gyre_walk *walk);
 
 // The residual stream of a path, [windows * tokens][D]; the walk's, free to be changed between blocks.
 float *gyre_walk_stream(const gyre_walk *walk, uint32_t path);
-uint64_t gyre_walk_rows(const gyre_walk *walk); // windows * tokens
 
 // The first head_bytes and the streams in one piece, for the journal.
 void *gyre_walk_state(const gyre_walk *walk, uint64_t *bytes);
