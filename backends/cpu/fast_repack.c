@@ -79,5 +79,5 @@ void gyre_fast_repack(const struct gyre_ref_args *args)
 #pragma omp parallel for schedule(static)
         for (int32_t row = 0; row < columns(p); row += 8)
             eight_rows(p, args->bind[2], row, args->bind[0], args->bind[1]);
-    } else ref_repack(args);
+    } else gyre_ref_op_repack(args);
 }

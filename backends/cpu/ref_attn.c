@@ -86,7 +86,7 @@ static void attend_sequence(const struct gyre_ref_args *args, int sequence, int 
     free(memory);
 }
 
-void ref_attn(const struct gyre_ref_args *args)
+void gyre_ref_op_attn(const struct gyre_ref_args *args)
 {
     const struct gyre_attn_params *p = args->params;
     const int32_t(*rows)[4] = args->bind[6];

@@ -3,7 +3,7 @@
 #include "shaders/params.h"
 
 // y = a + b, in f32 as every device does it.
-void ref_add(const struct gyre_ref_args *args)
+void gyre_ref_op_add(const struct gyre_ref_args *args)
 {
     const struct gyre_add_params *p = args->params;
     float *y = args->bind[0];

@@ -30,7 +30,7 @@ static void best_columns(const float *x, int n, int k, float *vals, uint32_t *id
     }
 }
 
-void ref_topk(const struct gyre_ref_args *args)
+void gyre_ref_op_topk(const struct gyre_ref_args *args)
 {
     const struct gyre_topk_params *p = args->params;
     const float *x = args->bind[2];
@@ -39,7 +39,7 @@ void ref_topk(const struct gyre_ref_args *args)
                      (uint32_t *)args->bind[1] + r * p->k);
 }
 
-void ref_argmax(const struct gyre_ref_args *args) { ref_topk(args); }
+void gyre_ref_op_argmax(const struct gyre_ref_args *args) { gyre_ref_op_topk(args); }
 
 // ---- sampling -----------------------------------------------------------------------------------------
 
@@ -66,7 +66,7 @@ static int draw(const float *vals, int k, double temperature, double top_p, doub
     return j;
 }
 
-void ref_sample(const struct gyre_ref_args *args)
+void gyre_ref_op_sample(const struct gyre_ref_args *args)
 {
     const struct gyre_sample_params *p = args->params;
     int32_t(*rows)[4] = args->bind[0];
@@ -103,7 +103,7 @@ static struct total total_of(const float *x, int n)
     return t;
 }
 
-void ref_loglik(const struct gyre_ref_args *args)
+void gyre_ref_op_loglik(const struct gyre_ref_args *args)
 {
     const struct gyre_loglik_params *p = args->params;
     float(*out)[4] = args->bind[0];
@@ -120,7 +120,7 @@ void ref_loglik(const struct gyre_ref_args *args)
     }
 }
 
-void ref_kl(const struct gyre_ref_args *args)
+void gyre_ref_op_kl(const struct gyre_ref_args *args)
 {
     const struct gyre_kl_params *p = args->params;
     float(*out)[4] = args->bind[0];

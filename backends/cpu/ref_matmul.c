@@ -128,7 +128,7 @@ static void float_product(const struct product *q)
     free(x);
 }
 
-void ref_matmul(const struct gyre_ref_args *args)
+void gyre_ref_op_matmul(const struct gyre_ref_args *args)
 {
     const struct gyre_matmul_params *p = args->params;
     const bool quantized = (args->source->form & GYRE_FORM_QUANT) != 0;
@@ -147,7 +147,7 @@ void ref_matmul(const struct gyre_ref_args *args)
 }
 
 // y = row of the table, for tokens of this range of it.
-void ref_embed(const struct gyre_ref_args *args)
+void gyre_ref_op_embed(const struct gyre_ref_args *args)
 {
     const struct gyre_embed_params *p = args->params;
     float *y = args->bind[0];

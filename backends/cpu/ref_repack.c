@@ -114,7 +114,7 @@ static void transpose(const struct gyre_ref_args *args, size_t length, size_t by
         }
 }
 
-void ref_repack(const struct gyre_ref_args *args)
+void gyre_ref_op_repack(const struct gyre_ref_args *args)
 {
     const struct gyre_repack_params *p = args->params;
     const uint32_t form = args->source->form;

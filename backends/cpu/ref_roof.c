@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-void ref_roof_read(const struct gyre_ref_args *args)
+void gyre_ref_op_roof_read(const struct gyre_ref_args *args)
 {
     const struct gyre_roof_params *p = args->params;
     uint32_t *y = args->bind[0];
@@ -30,7 +30,7 @@ static uint32_t dot4(uint32_t a, uint32_t b, uint32_t c)
     return c;
 }
 
-void ref_roof_int8(const struct gyre_ref_args *args)
+void gyre_ref_op_roof_int8(const struct gyre_ref_args *args)
 {
     const struct gyre_roof_params *p = args->params;
     uint32_t *y = args->bind[0];
@@ -45,7 +45,7 @@ void ref_roof_int8(const struct gyre_ref_args *args)
     }
 }
 
-void ref_roof_f32(const struct gyre_ref_args *args)
+void gyre_ref_op_roof_f32(const struct gyre_ref_args *args)
 {
     const struct gyre_roof_params *p = args->params;
     uint32_t *y = args->bind[0];

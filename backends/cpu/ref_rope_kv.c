@@ -32,7 +32,7 @@ static void norm_heads(float *x, int heads, int hd, double eps, const float *gai
     }
 }
 
-void ref_rope(const struct gyre_ref_args *args)
+void gyre_ref_op_rope(const struct gyre_ref_args *args)
 {
     const struct gyre_rope_params *p = args->params;
     float *y = args->bind[0];
@@ -85,7 +85,7 @@ static void quantize_vector(const float *x, const float *centre, int hd, int bit
     *meta = scale_bits | f16_clamped(zero) << 16;
 }
 
-void ref_kv_write(const struct gyre_ref_args *args)
+void gyre_ref_op_kv_write(const struct gyre_ref_args *args)
 {
     const struct gyre_kv_write_params *p = args->params;
     const int bits = (int)args->spec[3];
@@ -123,7 +123,7 @@ static void fused(const struct gyre_ref_args *args, bool with_had)
     part.bind[0] = roped, part.bind[1] = args->bind[5], part.bind[2] = args->bind[6], part.bind[3] = args->bind[8];
     part.bind[4] = args->bind[11];
     part.size[0] = bytes;
-    ref_rope(&part);
+    gyre_ref_op_rope(&part);
     if (with_had) {
         const struct gyre_hadamard_params had = {.n = p->n,
                                                  .segs = p->heads + p->kv_heads,
@@ -136,7 +136,7 @@ static void fused(const struct gyre_ref_args *args, bool with_had)
                                                  .width = (int32_t)width};
         part.params = &had;
         part.bind[0] = turned, part.bind[1] = roped, part.bind[2] = args->bind[9], part.bind[3] = args->bind[9];
-        ref_hadamard(&part);
+        gyre_ref_op_hadamard(&part);
     }
     float *const x = with_had ? turned : roped;
     for (int32_t r = 0; r < p->rows; r++)
@@ -145,11 +145,11 @@ static void fused(const struct gyre_ref_args *args, bool with_had)
     part.params = &kv;
     for (int i = 0; i < 4; i++) part.bind[i] = args->bind[i + 1];
     part.bind[4] = x, part.bind[5] = args->bind[6], part.bind[6] = args->bind[7], part.bind[7] = args->bind[10];
-    ref_kv_write(&part);
+    gyre_ref_op_kv_write(&part);
 done:
     free(roped);
     free(turned);
 }
 
-void ref_rope_kv(const struct gyre_ref_args *args) { fused(args, false); }
-void ref_rope_had_kv(const struct gyre_ref_args *args) { fused(args, true); }
+void gyre_ref_op_rope_kv(const struct gyre_ref_args *args) { fused(args, false); }
+void gyre_ref_op_rope_had_kv(const struct gyre_ref_args *args) { fused(args, true); }

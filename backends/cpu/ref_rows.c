@@ -52,10 +52,10 @@ static void rms_norm(const struct gyre_ref_args *args, bool quantized)
     free(row);
 }
 
-void ref_rms_norm(const struct gyre_ref_args *args) { rms_norm(args, false); }
-void ref_rms_norm_quant(const struct gyre_ref_args *args) { rms_norm(args, true); }
+void gyre_ref_op_rms_norm(const struct gyre_ref_args *args) { rms_norm(args, false); }
+void gyre_ref_op_rms_norm_quant(const struct gyre_ref_args *args) { rms_norm(args, true); }
 
-void ref_quantize(const struct gyre_ref_args *args)
+void gyre_ref_op_quantize(const struct gyre_ref_args *args)
 {
     const struct gyre_quantize_params *p = args->params;
     uint32_t *codes = args->bind[0], *meta = args->bind[1];
@@ -65,7 +65,7 @@ void ref_quantize(const struct gyre_ref_args *args)
                               meta + 2 * r);
 }
 
-void ref_hadamard(const struct gyre_ref_args *args)
+void gyre_ref_op_hadamard(const struct gyre_ref_args *args)
 {
     const struct gyre_hadamard_params *p = args->params;
     const struct gyre_ref_had had = {p->n, p->segs, p->k1, p->k2, p->k3, p->p, p->had_t};
@@ -102,11 +102,11 @@ static void act_mul(const struct gyre_ref_args *args, const float *gate_up, cons
     free(row);
 }
 
-void ref_act_mul(const struct gyre_ref_args *args) { act_mul(args, args->bind[1], NULL, false); }
-void ref_act_mul_quant(const struct gyre_ref_args *args) { act_mul(args, args->bind[2], NULL, true); }
-void ref_act_mul_had(const struct gyre_ref_args *args) { act_mul(args, args->bind[1], args->bind[2], false); }
+void gyre_ref_op_act_mul(const struct gyre_ref_args *args) { act_mul(args, args->bind[1], NULL, false); }
+void gyre_ref_op_act_mul_quant(const struct gyre_ref_args *args) { act_mul(args, args->bind[2], NULL, true); }
+void gyre_ref_op_act_mul_had(const struct gyre_ref_args *args) { act_mul(args, args->bind[1], args->bind[2], false); }
 
-void ref_act_mul_had_quant(const struct gyre_ref_args *args)
+void gyre_ref_op_act_mul_had_quant(const struct gyre_ref_args *args)
 {
     const uint32_t first =
         args->source->n_writes; // the variant that works in a buffer has one output more: its scratch

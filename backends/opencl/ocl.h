@@ -27,16 +27,16 @@ struct ocl_api {
     OCL_API(X)
 #undef X
 };
-extern struct ocl_api ocl;
+extern struct ocl_api gyre_ocl;
 
-// Opens libOpenCL once per process and fills `ocl`. False with a reason in `why` when there is none.
-bool ocl_load(char why[160]);
+// Opens libOpenCL once per process and fills `gyre_ocl`. False with a reason in `why` when there is none.
+bool gyre_ocl_load(char why[160]);
 
 // "CL_OUT_OF_RESOURCES", never NULL.
-const char *ocl_error_name(cl_int code);
+const char *gyre_ocl_error_name(cl_int code);
 
 // Fills `err` with "<format...>: <CL error>; <what to do>" and returns the status that stands for `code`.
-gyre_status ocl_fail(gyre_error *err, cl_int code, const char *format, ...) GYRE_PRINTF(3, 4);
+gyre_status gyre_ocl_fail(gyre_error *err, cl_int code, const char *format, ...) GYRE_PRINTF(3, 4);
 
 // cl_khr_command_buffer: a recording held by the driver. `create` is NULL where the device does not offer it.
 struct ocl_command_buffers {
@@ -99,14 +99,15 @@ static inline struct ocl_kernel *ocl_kernel_of(gyre_kernel *k) { return (struct 
 static inline struct ocl_recording *ocl_recording_of(gyre_recording *r) { return (struct ocl_recording *)r; }
 
 // The functions of struct gyre_backend, by file.
-gyre_status ocl_buffer_create(gyre_device *, uint64_t size, const char *label, gyre_buffer **, gyre_error *);
-void ocl_buffer_destroy(gyre_device *, gyre_buffer *);
-gyre_status ocl_buffer_write(gyre_device *, gyre_buffer *, uint64_t offset, const void *, uint64_t size, gyre_error *);
-gyre_status ocl_buffer_read(gyre_device *, gyre_buffer *, uint64_t offset, void *, uint64_t size, gyre_error *);
-gyre_status ocl_kernel_create(gyre_device *, const struct gyre_kernel_source *, const struct gyre_kernel_params *,
-                              gyre_kernel **, gyre_error *);
-void ocl_kernel_destroy(gyre_device *, gyre_kernel *);
-gyre_status ocl_record(gyre_device *, const struct gyre_dispatch *, uint32_t n, gyre_recording **, gyre_error *);
-void ocl_recording_destroy(gyre_device *, gyre_recording *);
-gyre_status ocl_submit(gyre_device *, gyre_recording *, uint64_t *ns, gyre_error *);
-gyre_status ocl_wait(gyre_device *, gyre_error *);
+gyre_status gyre_ocl_buffer_create(gyre_device *, uint64_t size, const char *label, gyre_buffer **, gyre_error *);
+void gyre_ocl_buffer_destroy(gyre_device *, gyre_buffer *);
+gyre_status gyre_ocl_buffer_write(gyre_device *, gyre_buffer *, uint64_t offset, const void *, uint64_t size,
+                                  gyre_error *);
+gyre_status gyre_ocl_buffer_read(gyre_device *, gyre_buffer *, uint64_t offset, void *, uint64_t size, gyre_error *);
+gyre_status gyre_ocl_kernel_create(gyre_device *, const struct gyre_kernel_source *, const struct gyre_kernel_params *,
+                                   gyre_kernel **, gyre_error *);
+void gyre_ocl_kernel_destroy(gyre_device *, gyre_kernel *);
+gyre_status gyre_ocl_record(gyre_device *, const struct gyre_dispatch *, uint32_t n, gyre_recording **, gyre_error *);
+void gyre_ocl_recording_destroy(gyre_device *, gyre_recording *);
+gyre_status gyre_ocl_submit(gyre_device *, gyre_recording *, uint64_t *ns, gyre_error *);
+gyre_status gyre_ocl_wait(gyre_device *, gyre_error *);

@@ -5,7 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-gyre_status ocl_buffer_create(gyre_device *device, uint64_t size, const char *label, gyre_buffer **out, gyre_error *err)
+gyre_status gyre_ocl_buffer_create(gyre_device *device, uint64_t size, const char *label, gyre_buffer **out,
+                                   gyre_error *err)
 {
     struct ocl_device *const d = ocl_device_of(device);
     struct ocl_buffer *const b = calloc(1, sizeof *b);
@@ -13,27 +14,27 @@ gyre_status ocl_buffer_create(gyre_device *device, uint64_t size, const char *la
     b->base.size = size;
     snprintf(b->base.label, sizeof b->base.label, "%s", label ? label : "");
     cl_int code;
-    b->memory = ocl.CreateBuffer(d->context, CL_MEM_READ_WRITE, size, NULL, &code);
+    b->memory = gyre_ocl.CreateBuffer(d->context, CL_MEM_READ_WRITE, size, NULL, &code);
     // Drivers may put the allocation off until first use, where a failure would hit an innocent launch: ask for it now.
     if (code == CL_SUCCESS)
-        code = ocl.EnqueueMigrateMemObjects(d->queue, 1, &b->memory, CL_MIGRATE_MEM_OBJECT_CONTENT_UNDEFINED, 0, NULL,
-                                            NULL);
+        code = gyre_ocl.EnqueueMigrateMemObjects(d->queue, 1, &b->memory, CL_MIGRATE_MEM_OBJECT_CONTENT_UNDEFINED, 0,
+                                                 NULL, NULL);
     if (code != CL_SUCCESS) {
         const gyre_status st =
-            ocl_fail(err, code, "cannot create buffer (%s, %llu bytes)", b->base.label, (unsigned long long)size);
-        ocl_buffer_destroy(device, &b->base);
+            gyre_ocl_fail(err, code, "cannot create buffer (%s, %llu bytes)", b->base.label, (unsigned long long)size);
+        gyre_ocl_buffer_destroy(device, &b->base);
         return st;
     }
     *out = &b->base;
     return GYRE_OK;
 }
 
-void ocl_buffer_destroy(gyre_device *device, gyre_buffer *buffer)
+void gyre_ocl_buffer_destroy(gyre_device *device, gyre_buffer *buffer)
 {
     (void)device;
     struct ocl_buffer *const b = ocl_buffer_of(buffer);
     if (!b) return;
-    if (b->memory) (void)ocl.ReleaseMemObject(b->memory); // the driver keeps it while queued work uses it
+    if (b->memory) (void)gyre_ocl.ReleaseMemObject(b->memory); // the driver keeps it while queued work uses it
     free(b);
 }
 
@@ -43,35 +44,36 @@ static cl_int write_staged(struct ocl_device *d, struct ocl_buffer *b, size_t of
 {
     struct ocl_stage *const stage = &d->stages[d->next_stage++ % OCL_STAGES];
     if (stage->done) {
-        const cl_int code = ocl.WaitForEvents(1, &stage->done);
-        (void)ocl.ReleaseEvent(stage->done);
+        const cl_int code = gyre_ocl.WaitForEvents(1, &stage->done);
+        (void)gyre_ocl.ReleaseEvent(stage->done);
         stage->done = NULL;
         if (code != CL_SUCCESS) return code;
     }
     memcpy(stage->bytes, source, size);
-    return ocl.EnqueueWriteBuffer(d->queue, b->memory, CL_FALSE, offset, size, stage->bytes, 0, NULL, &stage->done);
+    return gyre_ocl.EnqueueWriteBuffer(d->queue, b->memory, CL_FALSE, offset, size, stage->bytes, 0, NULL,
+                                       &stage->done);
 }
 
-gyre_status ocl_buffer_write(gyre_device *device, gyre_buffer *buffer, uint64_t offset, const void *source,
-                             uint64_t size, gyre_error *err)
+gyre_status gyre_ocl_buffer_write(gyre_device *device, gyre_buffer *buffer, uint64_t offset, const void *source,
+                                  uint64_t size, gyre_error *err)
 {
     struct ocl_device *const d = ocl_device_of(device);
     struct ocl_buffer *const b = ocl_buffer_of(buffer);
-    const cl_int code = size <= OCL_STAGE_BYTES
-                            ? write_staged(d, b, offset, source, size)
-                            : ocl.EnqueueWriteBuffer(d->queue, b->memory, CL_TRUE, offset, size, source, 0, NULL, NULL);
+    const cl_int code = size <= OCL_STAGE_BYTES ? write_staged(d, b, offset, source, size)
+                                                : gyre_ocl.EnqueueWriteBuffer(d->queue, b->memory, CL_TRUE, offset,
+                                                                              size, source, 0, NULL, NULL);
     if (code == CL_SUCCESS) return GYRE_OK;
-    return ocl_fail(err, code, "cannot write buffer (%s, %llu bytes at %llu)", b->base.label, (unsigned long long)size,
-                    (unsigned long long)offset);
+    return gyre_ocl_fail(err, code, "cannot write buffer (%s, %llu bytes at %llu)", b->base.label,
+                         (unsigned long long)size, (unsigned long long)offset);
 }
 
-gyre_status ocl_buffer_read(gyre_device *device, gyre_buffer *buffer, uint64_t offset, void *target, uint64_t size,
-                            gyre_error *err)
+gyre_status gyre_ocl_buffer_read(gyre_device *device, gyre_buffer *buffer, uint64_t offset, void *target, uint64_t size,
+                                 gyre_error *err)
 {
     struct ocl_buffer *const b = ocl_buffer_of(buffer);
-    const cl_int code =
-        ocl.EnqueueReadBuffer(ocl_device_of(device)->queue, b->memory, CL_TRUE, offset, size, target, 0, NULL, NULL);
+    const cl_int code = gyre_ocl.EnqueueReadBuffer(ocl_device_of(device)->queue, b->memory, CL_TRUE, offset, size,
+                                                   target, 0, NULL, NULL);
     if (code == CL_SUCCESS) return GYRE_OK;
-    return ocl_fail(err, code, "cannot read buffer (%s, %llu bytes at %llu)", b->base.label, (unsigned long long)size,
-                    (unsigned long long)offset);
+    return gyre_ocl_fail(err, code, "cannot read buffer (%s, %llu bytes at %llu)", b->base.label,
+                         (unsigned long long)size, (unsigned long long)offset);
 }

@@ -22,11 +22,12 @@ struct candidate {
 static char *get_text(cl_platform_id platform, cl_device_id id, cl_uint what)
 {
     size_t size = 0;
-    cl_int code =
-        id ? ocl.GetDeviceInfo(id, what, 0, NULL, &size) : ocl.GetPlatformInfo(platform, what, 0, NULL, &size);
+    cl_int code = id ? gyre_ocl.GetDeviceInfo(id, what, 0, NULL, &size)
+                     : gyre_ocl.GetPlatformInfo(platform, what, 0, NULL, &size);
     char *text = code == CL_SUCCESS ? calloc(size + 1, 1) : NULL;
     if (!text) return NULL;
-    code = id ? ocl.GetDeviceInfo(id, what, size, text, NULL) : ocl.GetPlatformInfo(platform, what, size, text, NULL);
+    code = id ? gyre_ocl.GetDeviceInfo(id, what, size, text, NULL)
+              : gyre_ocl.GetPlatformInfo(platform, what, size, text, NULL);
     if (code == CL_SUCCESS) return text;
     free(text);
     return NULL;
@@ -36,7 +37,7 @@ static char *get_text(cl_platform_id platform, cl_device_id id, cl_uint what)
 static uint64_t get_number(cl_device_id id, cl_device_info what)
 {
     uint64_t value = 0;
-    return ocl.GetDeviceInfo(id, what, sizeof value, &value, NULL) == CL_SUCCESS ? value : 0;
+    return gyre_ocl.GetDeviceInfo(id, what, sizeof value, &value, NULL) == CL_SUCCESS ? value : 0;
 }
 
 static bool has_extension(const char *extensions, const char *name)
@@ -74,12 +75,12 @@ static int list_candidates(struct candidate *out, int cap, char why[160])
     cl_device_id ids[MAX_DEVICES];
     cl_uint n_platforms = 0, n_ids;
     int n = 0;
-    if (!ocl_load(why)) return 0;
+    if (!gyre_ocl_load(why)) return 0;
     snprintf(why, 160, "no OpenCL driver offers a device");
-    if (ocl.GetPlatformIDs(MAX_DEVICES, platforms, &n_platforms) != CL_SUCCESS) return 0;
+    if (gyre_ocl.GetPlatformIDs(MAX_DEVICES, platforms, &n_platforms) != CL_SUCCESS) return 0;
     for (cl_uint p = 0; p < GYRE_MIN(n_platforms, (cl_uint)MAX_DEVICES); p++) {
         n_ids = 0;
-        if (ocl.GetDeviceIDs(platforms[p], CL_DEVICE_TYPE_ALL, MAX_DEVICES, ids, &n_ids) != CL_SUCCESS) continue;
+        if (gyre_ocl.GetDeviceIDs(platforms[p], CL_DEVICE_TYPE_ALL, MAX_DEVICES, ids, &n_ids) != CL_SUCCESS) continue;
         for (cl_uint d = 0; d < GYRE_MIN(n_ids, (cl_uint)MAX_DEVICES); d++) {
             const char *reason = refusal(ids[d]);
             if (reason) {
@@ -98,8 +99,8 @@ static gyre_int_dot get_int_dot(cl_device_id id, const char *extensions)
 {
     if (!has_extension(extensions, "cl_khr_integer_dot_product")) return GYRE_INT_DOT_NONE;
     cl_device_integer_dot_product_acceleration_properties_khr fast = {0};
-    const cl_int code = ocl.GetDeviceInfo(id, CL_DEVICE_INTEGER_DOT_PRODUCT_ACCELERATION_PROPERTIES_4x8BIT_PACKED_KHR,
-                                          sizeof fast, &fast, NULL);
+    const cl_int code = gyre_ocl.GetDeviceInfo(
+        id, CL_DEVICE_INTEGER_DOT_PRODUCT_ACCELERATION_PROPERTIES_4x8BIT_PACKED_KHR, sizeof fast, &fast, NULL);
     // The dialect reaches the builtin through its OpenCL C 3.0 feature macro.
     return code == CL_SUCCESS && fast.signed_accelerated && get_version(id) >= 30 ? GYRE_INT_DOT_ACCELERATED
                                                                                   : GYRE_INT_DOT_EMULATED;
@@ -109,7 +110,7 @@ static void get_subgroups(cl_device_id id, const char *extensions, struct gyre_d
 {
     if (has_extension(extensions, "cl_intel_required_subgroup_size")) {
         size_t sizes[16] = {0}, bytes = 0;
-        if (ocl.GetDeviceInfo(id, SUB_GROUP_SIZES_INTEL, sizeof sizes, sizes, &bytes) != CL_SUCCESS) return;
+        if (gyre_ocl.GetDeviceInfo(id, SUB_GROUP_SIZES_INTEL, sizeof sizes, sizes, &bytes) != CL_SUCCESS) return;
         for (size_t i = 0; i < bytes / sizeof sizes[0]; i++) {
             const uint32_t size = (uint32_t)sizes[i];
             info->subgroup_min = info->subgroup_min ? GYRE_MIN(info->subgroup_min, size) : size;
@@ -148,7 +149,7 @@ static gyre_status describe(const struct candidate *c, int index, struct gyre_de
     };
     info->lanes = info->software ? GYRE_LANES_LOOP : GYRE_LANES_HARDWARE;
     size_t sizes[8] = {0};
-    (void)ocl.GetDeviceInfo(c->id, CL_DEVICE_MAX_WORK_ITEM_SIZES, sizeof sizes, sizes, NULL);
+    (void)gyre_ocl.GetDeviceInfo(c->id, CL_DEVICE_MAX_WORK_ITEM_SIZES, sizeof sizes, sizes, NULL);
     for (int i = 0; i < 3; i++) info->max_group_size[i] = (uint32_t)GYRE_MIN(sizes[i], (size_t)UINT32_MAX);
     snprintf(info->name, sizeof info->name, "%s", name);
     snprintf(info->driver, sizeof info->driver, "%s %s", platform, version);
@@ -189,7 +190,7 @@ static void find_commands(struct ocl_device *d)
                                  "clEnqueueCommandBufferKHR", "clReleaseCommandBufferKHR"};
     void *found[GYRE_COUNT(names)];
     for (size_t i = 0; i < GYRE_COUNT(names); i++)
-        if (!(found[i] = ocl.GetExtensionFunctionAddressForPlatform(d->platform, names[i]))) return;
+        if (!(found[i] = gyre_ocl.GetExtensionFunctionAddressForPlatform(d->platform, names[i]))) return;
     memcpy(&d->commands.create, &found[0], sizeof found[0]);
     memcpy(&d->commands.launch, &found[1], sizeof found[1]);
     memcpy(&d->commands.finalize, &found[2], sizeof found[2]);
@@ -202,12 +203,12 @@ static void close_device(gyre_device *device)
 {
     struct ocl_device *const d = ocl_device_of(device);
     if (!d) return;
-    if (d->queue) (void)ocl.Finish(d->queue);
+    if (d->queue) (void)gyre_ocl.Finish(d->queue);
     for (int i = 0; i < OCL_STAGES; i++)
-        if (d->stages[i].done) (void)ocl.ReleaseEvent(d->stages[i].done);
-    if (d->profile_queue) (void)ocl.ReleaseCommandQueue(d->profile_queue);
-    if (d->queue) (void)ocl.ReleaseCommandQueue(d->queue);
-    if (d->context) (void)ocl.ReleaseContext(d->context);
+        if (d->stages[i].done) (void)gyre_ocl.ReleaseEvent(d->stages[i].done);
+    if (d->profile_queue) (void)gyre_ocl.ReleaseCommandQueue(d->profile_queue);
+    if (d->queue) (void)gyre_ocl.ReleaseCommandQueue(d->queue);
+    if (d->context) (void)gyre_ocl.ReleaseContext(d->context);
     free(d);
 }
 
@@ -237,10 +238,10 @@ static gyre_status open_device(int index, const struct gyre_device_options *opti
 
     cl_int code;
     const cl_context_properties properties[] = {CL_CONTEXT_PLATFORM, (cl_context_properties)d->platform, 0};
-    d->context = ocl.CreateContext(properties, 1, &d->id, NULL, NULL, &code);
-    if (code == CL_SUCCESS) d->queue = ocl.CreateCommandQueue(d->context, d->id, 0, &code);
+    d->context = gyre_ocl.CreateContext(properties, 1, &d->id, NULL, NULL, &code);
+    if (code == CL_SUCCESS) d->queue = gyre_ocl.CreateCommandQueue(d->context, d->id, 0, &code);
     if (code != CL_SUCCESS) {
-        st = ocl_fail(err, code, "cannot open device (opencl:%d, %.80s)", index, d->base.info.name);
+        st = gyre_ocl_fail(err, code, "cannot open device (opencl:%d, %.80s)", index, d->base.info.name);
         goto fail;
     }
     find_commands(d);
@@ -259,14 +260,14 @@ const struct gyre_backend gyre_backend_opencl = {
     .probe = probe,
     .open = open_device,
     .close = close_device,
-    .buffer_create = ocl_buffer_create,
-    .buffer_destroy = ocl_buffer_destroy,
-    .buffer_write = ocl_buffer_write,
-    .buffer_read = ocl_buffer_read,
-    .kernel_create = ocl_kernel_create,
-    .kernel_destroy = ocl_kernel_destroy,
-    .record = ocl_record,
-    .recording_destroy = ocl_recording_destroy,
-    .submit = ocl_submit,
-    .wait = ocl_wait,
+    .buffer_create = gyre_ocl_buffer_create,
+    .buffer_destroy = gyre_ocl_buffer_destroy,
+    .buffer_write = gyre_ocl_buffer_write,
+    .buffer_read = gyre_ocl_buffer_read,
+    .kernel_create = gyre_ocl_kernel_create,
+    .kernel_destroy = gyre_ocl_kernel_destroy,
+    .record = gyre_ocl_record,
+    .recording_destroy = gyre_ocl_recording_destroy,
+    .submit = gyre_ocl_submit,
+    .wait = gyre_ocl_wait,
 };

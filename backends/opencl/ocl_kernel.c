@@ -25,10 +25,10 @@ static bool write_options(char *out, const struct ocl_device *d, const struct gy
 static char *build_log(const struct ocl_device *d, cl_program program)
 {
     size_t size = 0;
-    if (ocl.GetProgramBuildInfo(program, d->id, CL_PROGRAM_BUILD_LOG, 0, NULL, &size) != CL_SUCCESS) return NULL;
+    if (gyre_ocl.GetProgramBuildInfo(program, d->id, CL_PROGRAM_BUILD_LOG, 0, NULL, &size) != CL_SUCCESS) return NULL;
     char *text = calloc(size + 1, 1);
     if (!text) return NULL;
-    if (ocl.GetProgramBuildInfo(program, d->id, CL_PROGRAM_BUILD_LOG, size, text, NULL) == CL_SUCCESS &&
+    if (gyre_ocl.GetProgramBuildInfo(program, d->id, CL_PROGRAM_BUILD_LOG, size, text, NULL) == CL_SUCCESS &&
         text[strspn(text, " \t\r\n")])
         return text;
     free(text);
@@ -46,8 +46,8 @@ static cl_program build_from_source(struct ocl_device *d, const struct gyre_kern
                                     gyre_status *st, gyre_error *err)
 {
     cl_int code;
-    cl_program program = ocl.CreateProgramWithSource(d->context, 1, (const char *[]){source->opencl}, NULL, &code);
-    if (code == CL_SUCCESS) code = ocl.BuildProgram(program, 1, &d->id, options, NULL, NULL);
+    cl_program program = gyre_ocl.CreateProgramWithSource(d->context, 1, (const char *[]){source->opencl}, NULL, &code);
+    if (code == CL_SUCCESS) code = gyre_ocl.BuildProgram(program, 1, &d->id, options, NULL, NULL);
     char *const text = program ? build_log(d, program) : NULL;
     if (code == CL_SUCCESS) {
         if (text) log_lines(d->base.options.log, GYRE_LOG_TRACE, source->name, text);
@@ -61,10 +61,10 @@ static cl_program build_from_source(struct ocl_device *d, const struct gyre_kern
         gyre_logf(d->base.options.log, GYRE_LOG_ERROR, "opencl: %s: options %s", source->name, options);
         log_lines(d->base.options.log, GYRE_LOG_ERROR, source->name, text);
     } else {
-        *st = ocl_fail(err, code, "cannot build kernel (%s, %.60s)", source->name, d->base.info.name);
+        *st = gyre_ocl_fail(err, code, "cannot build kernel (%s, %.60s)", source->name, d->base.info.name);
     }
     free(text);
-    if (program) (void)ocl.ReleaseProgram(program);
+    if (program) (void)gyre_ocl.ReleaseProgram(program);
     return NULL;
 }
 
@@ -74,12 +74,13 @@ static cl_program build_from_cache(struct ocl_device *d, const char *key, const 
     cl_int code, usable;
     void *const binary = gyre_cache_load(d->base.options.cache_dir, "opencl", key, &size);
     if (!binary) return NULL;
-    cl_program program =
-        ocl.CreateProgramWithBinary(d->context, 1, &d->id, &size, (const unsigned char *[]){binary}, &usable, &code);
+    cl_program program = gyre_ocl.CreateProgramWithBinary(d->context, 1, &d->id, &size,
+                                                          (const unsigned char *[]){binary}, &usable, &code);
     free(binary);
-    if (code == CL_SUCCESS && usable == CL_SUCCESS) code = ocl.BuildProgram(program, 1, &d->id, options, NULL, NULL);
+    if (code == CL_SUCCESS && usable == CL_SUCCESS)
+        code = gyre_ocl.BuildProgram(program, 1, &d->id, options, NULL, NULL);
     if (code == CL_SUCCESS && usable == CL_SUCCESS) return program;
-    if (program) (void)ocl.ReleaseProgram(program);
+    if (program) (void)gyre_ocl.ReleaseProgram(program);
     return NULL;
 }
 
@@ -87,9 +88,10 @@ static void store_in_cache(struct ocl_device *d, const char *key, cl_program pro
 {
     size_t size = 0;
     if (!d->base.options.cache_dir || !d->store_programs) return;
-    if (ocl.GetProgramInfo(program, CL_PROGRAM_BINARY_SIZES, sizeof size, &size, NULL) != CL_SUCCESS || !size) return;
+    if (gyre_ocl.GetProgramInfo(program, CL_PROGRAM_BINARY_SIZES, sizeof size, &size, NULL) != CL_SUCCESS || !size)
+        return;
     unsigned char *binary = malloc(size);
-    if (binary && ocl.GetProgramInfo(program, CL_PROGRAM_BINARIES, sizeof binary, &binary, NULL) == CL_SUCCESS)
+    if (binary && gyre_ocl.GetProgramInfo(program, CL_PROGRAM_BINARIES, sizeof binary, &binary, NULL) == CL_SUCCESS)
         gyre_cache_store(d->base.options.cache_dir, "opencl", key, binary, size, d->base.options.log);
     free(binary);
 }
@@ -102,13 +104,13 @@ static gyre_status check_program(struct ocl_device *d, const struct ocl_kernel *
     const size_t wanted = (size_t)spec[0] * spec[1] * spec[2];
     cl_ulong shared = 0;
     cl_int code;
-    cl_kernel kernel = ocl.CreateKernel(k->program, k->entry, &code);
-    if (code != CL_SUCCESS) return ocl_fail(err, code, "cannot create kernel (%s)", name);
-    code = ocl.GetKernelWorkGroupInfo(kernel, d->id, CL_KERNEL_WORK_GROUP_SIZE, sizeof most, &most, NULL);
+    cl_kernel kernel = gyre_ocl.CreateKernel(k->program, k->entry, &code);
+    if (code != CL_SUCCESS) return gyre_ocl_fail(err, code, "cannot create kernel (%s)", name);
+    code = gyre_ocl.GetKernelWorkGroupInfo(kernel, d->id, CL_KERNEL_WORK_GROUP_SIZE, sizeof most, &most, NULL);
     if (code == CL_SUCCESS)
-        code = ocl.GetKernelWorkGroupInfo(kernel, d->id, CL_KERNEL_LOCAL_MEM_SIZE, sizeof shared, &shared, NULL);
-    (void)ocl.ReleaseKernel(kernel);
-    if (code != CL_SUCCESS) return ocl_fail(err, code, "cannot describe kernel (%s)", name);
+        code = gyre_ocl.GetKernelWorkGroupInfo(kernel, d->id, CL_KERNEL_LOCAL_MEM_SIZE, sizeof shared, &shared, NULL);
+    (void)gyre_ocl.ReleaseKernel(kernel);
+    if (code != CL_SUCCESS) return gyre_ocl_fail(err, code, "cannot describe kernel (%s)", name);
     if (wanted > most)
         return gyre_fail(err, GYRE_E_UNSUPPORTED,
                          "cannot create kernel (%s): workgroups of %zu, but %s can run %zu of "
@@ -122,8 +124,8 @@ static gyre_status check_program(struct ocl_device *d, const struct ocl_kernel *
     return GYRE_OK;
 }
 
-gyre_status ocl_kernel_create(gyre_device *device, const struct gyre_kernel_source *source,
-                              const struct gyre_kernel_params *params, gyre_kernel **out, gyre_error *err)
+gyre_status gyre_ocl_kernel_create(gyre_device *device, const struct gyre_kernel_source *source,
+                                   const struct gyre_kernel_params *params, gyre_kernel **out, gyre_error *err)
 {
     struct ocl_device *const d = ocl_device_of(device);
     char options[OPTIONS_BYTES], hash[24], key[GYRE_SHA256_HEX];
@@ -147,15 +149,15 @@ gyre_status ocl_kernel_create(gyre_device *device, const struct gyre_kernel_sour
               cached ? "from the cache" : "built");
     *out = &k->base;
 done:
-    if (st != GYRE_OK) ocl_kernel_destroy(device, &k->base);
+    if (st != GYRE_OK) gyre_ocl_kernel_destroy(device, &k->base);
     return st;
 }
 
-void ocl_kernel_destroy(gyre_device *device, gyre_kernel *kernel)
+void gyre_ocl_kernel_destroy(gyre_device *device, gyre_kernel *kernel)
 {
     (void)device;
     struct ocl_kernel *const k = ocl_kernel_of(kernel);
     if (!k) return;
-    if (k->program) (void)ocl.ReleaseProgram(k->program);
+    if (k->program) (void)gyre_ocl.ReleaseProgram(k->program);
     free(k);
 }

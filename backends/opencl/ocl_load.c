@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-struct ocl_api ocl;
+struct ocl_api gyre_ocl;
 
 static pthread_once_t load_once = PTHREAD_ONCE_INIT;
 static char load_failure[160]; // empty: loaded
@@ -31,13 +31,13 @@ static void load(void)
     void *symbol;
 #define X(name)                                                                                                        \
     symbol = dlsym(library, "cl" #name);                                                                               \
-    memcpy(&ocl.name, &symbol, sizeof symbol);                                                                         \
+    memcpy(&gyre_ocl.name, &symbol, sizeof symbol);                                                                    \
     if (!symbol) snprintf(load_failure, sizeof load_failure, "libOpenCL.so.1 lacks cl" #name " of OpenCL 1.2");
     OCL_API(X)
 #undef X
 }
 
-bool ocl_load(char why[160])
+bool gyre_ocl_load(char why[160])
 {
     pthread_once(&load_once, load);
     if (load_failure[0]) memcpy(why, load_failure, sizeof load_failure);
@@ -61,7 +61,7 @@ bool ocl_load(char why[160])
     X(CL_INCOMPATIBLE_COMMAND_QUEUE_KHR)
 // clang-format on
 
-const char *ocl_error_name(cl_int code)
+const char *gyre_ocl_error_name(cl_int code)
 {
     switch (code) {
 #define X(name)                                                                                                        \
@@ -74,7 +74,7 @@ const char *ocl_error_name(cl_int code)
     }
 }
 
-gyre_status ocl_fail(gyre_error *err, cl_int code, const char *format, ...)
+gyre_status gyre_ocl_fail(gyre_error *err, cl_int code, const char *format, ...)
 {
     gyre_status status = GYRE_E_DEVICE;
     const char *advice = "update the driver or use another device";
@@ -100,5 +100,5 @@ gyre_status ocl_fail(gyre_error *err, cl_int code, const char *format, ...)
     va_start(args, format);
     vsnprintf(what, sizeof what, format, args);
     va_end(args);
-    return gyre_fail(err, status, "%s: %s (%d); %s", what, ocl_error_name(code), (int)code, advice);
+    return gyre_fail(err, status, "%s: %s (%d); %s", what, gyre_ocl_error_name(code), (int)code, advice);
 }

@@ -14,14 +14,15 @@ static cl_int make_launch(struct ocl_launch *launch, const struct gyre_dispatch 
     cl_ulong at[GYRE_MAX_BINDINGS] = {0};
     _Static_assert(GYRE_MAX_BINDINGS == 12, "gyre_at_t of shaders/dialect.h");
     cl_int code;
-    launch->kernel = ocl.CreateKernel(k->program, k->entry, &code);
+    launch->kernel = gyre_ocl.CreateKernel(k->program, k->entry, &code);
     for (uint32_t b = 0; b < source->n_bindings && code == CL_SUCCESS; b++) {
-        code = ocl.SetKernelArg(launch->kernel, b, sizeof(cl_mem), &ocl_buffer_of(dispatch->bind[b].buffer)->memory);
+        code =
+            gyre_ocl.SetKernelArg(launch->kernel, b, sizeof(cl_mem), &ocl_buffer_of(dispatch->bind[b].buffer)->memory);
         at[b] = dispatch->bind[b].offset;
     }
-    if (code == CL_SUCCESS) code = ocl.SetKernelArg(launch->kernel, source->n_bindings, sizeof at, at);
+    if (code == CL_SUCCESS) code = gyre_ocl.SetKernelArg(launch->kernel, source->n_bindings, sizeof at, at);
     if (code == CL_SUCCESS)
-        code = ocl.SetKernelArg(launch->kernel, source->n_bindings + 1, source->params_size, dispatch->params);
+        code = gyre_ocl.SetKernelArg(launch->kernel, source->n_bindings + 1, source->params_size, dispatch->params);
     for (uint32_t i = 0; i < 3; i++) {
         launch->local[i] = k->base.params.spec[i];
         launch->global[i] = launch->local[i] * dispatch->groups[i];
@@ -47,11 +48,11 @@ static void make_commands(struct ocl_device *d, struct ocl_recording *r)
     }
     if (commands) (void)d->commands.release(commands);
     gyre_logf(d->base.options.log, GYRE_LOG_INFO, "opencl: no command buffer for a recording of %u: %s",
-              r->base.n_dispatches, ocl_error_name(code));
+              r->base.n_dispatches, gyre_ocl_error_name(code));
 }
 
-gyre_status ocl_record(gyre_device *device, const struct gyre_dispatch *dispatches, uint32_t n, gyre_recording **out,
-                       gyre_error *err)
+gyre_status gyre_ocl_record(gyre_device *device, const struct gyre_dispatch *dispatches, uint32_t n,
+                            gyre_recording **out, gyre_error *err)
 {
     struct ocl_device *const d = ocl_device_of(device);
     gyre_status st = GYRE_OK;
@@ -65,25 +66,25 @@ gyre_status ocl_record(gyre_device *device, const struct gyre_dispatch *dispatch
     for (uint32_t i = 0; i < n && st == GYRE_OK; i++) {
         const cl_int code = make_launch(&r->launches[i], &dispatches[i]);
         if (code != CL_SUCCESS)
-            st = ocl_fail(err, code, "cannot record kernel (%s)", dispatches[i].kernel->source->name);
+            st = gyre_ocl_fail(err, code, "cannot record kernel (%s)", dispatches[i].kernel->source->name);
     }
     if (st == GYRE_OK && d->use_commands && d->commands.create) make_commands(d, r);
 done:
     if (st == GYRE_OK) *out = &r->base;
-    else ocl_recording_destroy(device, r ? &r->base : NULL);
+    else gyre_ocl_recording_destroy(device, r ? &r->base : NULL);
     return st;
 }
 
-void ocl_recording_destroy(gyre_device *device, gyre_recording *recording)
+void gyre_ocl_recording_destroy(gyre_device *device, gyre_recording *recording)
 {
     struct ocl_recording *const r = ocl_recording_of(recording);
     if (!r) return;
     if (r->commands) {
-        (void)ocl.Finish(ocl_device_of(device)->queue); // the extension does not say that a queued one is kept
+        (void)gyre_ocl.Finish(ocl_device_of(device)->queue); // the extension does not say that a queued one is kept
         (void)ocl_device_of(device)->commands.release(r->commands);
     }
     for (uint32_t i = 0; r->launches && i < r->base.n_dispatches; i++)
-        if (r->launches[i].kernel) (void)ocl.ReleaseKernel(r->launches[i].kernel);
+        if (r->launches[i].kernel) (void)gyre_ocl.ReleaseKernel(r->launches[i].kernel);
     free(r->launches);
     free(r);
 }
@@ -93,8 +94,8 @@ static cl_int enqueue(cl_command_queue queue, const struct ocl_recording *r, cl_
 {
     for (uint32_t i = 0; i < r->base.n_dispatches; i++) {
         const struct ocl_launch *const l = &r->launches[i];
-        const cl_int code = ocl.EnqueueNDRangeKernel(queue, l->kernel, 3, NULL, l->global, l->local, 0, NULL,
-                                                     events ? &events[i] : NULL);
+        const cl_int code = gyre_ocl.EnqueueNDRangeKernel(queue, l->kernel, 3, NULL, l->global, l->local, 0, NULL,
+                                                          events ? &events[i] : NULL);
         if (code != CL_SUCCESS) return code;
     }
     return CL_SUCCESS;
@@ -105,41 +106,41 @@ static gyre_status profile(struct ocl_device *d, const struct ocl_recording *r, 
 {
     cl_int code = CL_SUCCESS;
     if (!d->profile_queue)
-        d->profile_queue = ocl.CreateCommandQueue(d->context, d->id, CL_QUEUE_PROFILING_ENABLE, &code);
-    if (code != CL_SUCCESS) return ocl_fail(err, code, "cannot profile (%s)", d->base.info.id);
+        d->profile_queue = gyre_ocl.CreateCommandQueue(d->context, d->id, CL_QUEUE_PROFILING_ENABLE, &code);
+    if (code != CL_SUCCESS) return gyre_ocl_fail(err, code, "cannot profile (%s)", d->base.info.id);
     cl_event *const events = calloc(r->base.n_dispatches, sizeof *events);
     if (!events) return gyre_fail(err, GYRE_E_NOMEM, "cannot profile (%s): out of host memory", d->base.info.id);
-    code = ocl.Finish(d->queue);
+    code = gyre_ocl.Finish(d->queue);
     if (code == CL_SUCCESS) code = enqueue(d->profile_queue, r, events);
-    const cl_int finished = ocl.Finish(d->profile_queue);
+    const cl_int finished = gyre_ocl.Finish(d->profile_queue);
     if (code == CL_SUCCESS) code = finished;
     for (uint32_t i = 0; i < r->base.n_dispatches; i++) {
         cl_ulong begin = 0, end = 0;
         ns[i] = 0;
         if (!events[i]) continue;
-        if (ocl.GetEventProfilingInfo(events[i], CL_PROFILING_COMMAND_START, sizeof begin, &begin, NULL) ==
+        if (gyre_ocl.GetEventProfilingInfo(events[i], CL_PROFILING_COMMAND_START, sizeof begin, &begin, NULL) ==
                 CL_SUCCESS &&
-            ocl.GetEventProfilingInfo(events[i], CL_PROFILING_COMMAND_END, sizeof end, &end, NULL) == CL_SUCCESS)
+            gyre_ocl.GetEventProfilingInfo(events[i], CL_PROFILING_COMMAND_END, sizeof end, &end, NULL) == CL_SUCCESS)
             ns[i] = end - begin;
-        (void)ocl.ReleaseEvent(events[i]);
+        (void)gyre_ocl.ReleaseEvent(events[i]);
     }
     free(events);
-    return code == CL_SUCCESS ? GYRE_OK : ocl_fail(err, code, "cannot profile (%s)", d->base.info.id);
+    return code == CL_SUCCESS ? GYRE_OK : gyre_ocl_fail(err, code, "cannot profile (%s)", d->base.info.id);
 }
 
-gyre_status ocl_submit(gyre_device *device, gyre_recording *recording, uint64_t *ns, gyre_error *err)
+gyre_status gyre_ocl_submit(gyre_device *device, gyre_recording *recording, uint64_t *ns, gyre_error *err)
 {
     struct ocl_device *const d = ocl_device_of(device);
     struct ocl_recording *const r = ocl_recording_of(recording);
     if (ns) return profile(d, r, ns, err);
     cl_int code = r->commands ? d->commands.enqueue(0, NULL, r->commands, 0, NULL, NULL) : enqueue(d->queue, r, NULL);
-    if (code == CL_SUCCESS) code = ocl.Flush(d->queue);
+    if (code == CL_SUCCESS) code = gyre_ocl.Flush(d->queue);
     if (code == CL_SUCCESS) return GYRE_OK;
-    return ocl_fail(err, code, "cannot run %u dispatches (%s)", r->base.n_dispatches, device->info.id);
+    return gyre_ocl_fail(err, code, "cannot run %u dispatches (%s)", r->base.n_dispatches, device->info.id);
 }
 
-gyre_status ocl_wait(gyre_device *device, gyre_error *err)
+gyre_status gyre_ocl_wait(gyre_device *device, gyre_error *err)
 {
-    const cl_int code = ocl.Finish(ocl_device_of(device)->queue);
-    return code == CL_SUCCESS ? GYRE_OK : ocl_fail(err, code, "cannot finish queued work (%s)", device->info.id);
+    const cl_int code = gyre_ocl.Finish(ocl_device_of(device)->queue);
+    return code == CL_SUCCESS ? GYRE_OK : gyre_ocl_fail(err, code, "cannot finish queued work (%s)", device->info.id);
 }

@@ -3,7 +3,7 @@
 //   vk_load.c    the library, the instance          vk_kernel.c  pipelines and their layouts
 //   vk_device.c  what a device can do, open, close  vk_cache.c   the pipeline cache on disk
 //   vk_memory.c  blocks of device memory            vk_queue.c   submissions and fences
-//   vk_buffer.c  buffers, the staging ring          vk_record.c  recordings, replay, profile
+//   vk_buffer.c  buffers, the staging ring          gyre_vk_record.c  recordings, replay, profile
 //   vk_debug.c   validation messages, object names, error texts
 //
 // Needs Vulkan 1.1. libvulkan is opened at run time; every entry point is in one of the lists below.
@@ -145,72 +145,73 @@ struct vk_kernel {
 // ---- vk_load.c ----------------------------------------------------------------------------------------
 
 // GYRE_E_NO_DEVICE where there is no library or no driver. Destroy accepts a half-made instance.
-gyre_status vk_instance_create(struct vk_instance *instance, const struct gyre_device_options *options,
-                               gyre_error *err);
-void vk_instance_destroy(struct vk_instance *instance);
+gyre_status gyre_vk_instance_create(struct vk_instance *instance, const struct gyre_device_options *options,
+                                    gyre_error *err);
+void gyre_vk_instance_destroy(struct vk_instance *instance);
 
 // ---- vk_memory.c --------------------------------------------------------------------------------------
 
-gyre_status vk_heap_init(struct vk_device *device, gyre_error *err);
-void vk_heap_free(struct vk_device *device);
+gyre_status gyre_vk_heap_init(struct vk_device *device, gyre_error *err);
+void gyre_vk_heap_free(struct vk_device *device);
 // Memory for a buffer of at least `size` bytes; `label` is for messages.
-gyre_status vk_range_alloc(struct vk_device *device, uint64_t size, const char *label, struct vk_range **out,
-                           gyre_error *err);
-void vk_range_free(struct vk_device *device, struct vk_range *range);
+gyre_status gyre_vk_range_alloc(struct vk_device *device, uint64_t size, const char *label, struct vk_range **out,
+                                gyre_error *err);
+void gyre_vk_range_free(struct vk_device *device, struct vk_range *range);
 
 // ---- vk_buffer.c --------------------------------------------------------------------------------------
 
-gyre_status vk_staging_init(struct vk_device *device, gyre_error *err);
-void vk_staging_free(struct vk_device *device);
-gyre_status vk_buffer_create(gyre_device *device, uint64_t size, const char *label, gyre_buffer **out, gyre_error *err);
-void vk_buffer_destroy(gyre_device *device, gyre_buffer *buffer);
-gyre_status vk_buffer_write(gyre_device *device, gyre_buffer *buffer, uint64_t offset, const void *source,
-                            uint64_t size, gyre_error *err);
-gyre_status vk_buffer_read(gyre_device *device, gyre_buffer *buffer, uint64_t offset, void *target, uint64_t size,
-                           gyre_error *err);
+gyre_status gyre_vk_staging_init(struct vk_device *device, gyre_error *err);
+void gyre_vk_staging_free(struct vk_device *device);
+gyre_status gyre_vk_buffer_create(gyre_device *device, uint64_t size, const char *label, gyre_buffer **out,
+                                  gyre_error *err);
+void gyre_vk_buffer_destroy(gyre_device *device, gyre_buffer *buffer);
+gyre_status gyre_vk_buffer_write(gyre_device *device, gyre_buffer *buffer, uint64_t offset, const void *source,
+                                 uint64_t size, gyre_error *err);
+gyre_status gyre_vk_buffer_read(gyre_device *device, gyre_buffer *buffer, uint64_t offset, void *target, uint64_t size,
+                                gyre_error *err);
 
 // ---- vk_kernel.c, vk_cache.c --------------------------------------------------------------------------
 
-gyre_status vk_kernel_create(gyre_device *device, const struct gyre_kernel_source *source,
-                             const struct gyre_kernel_params *params, gyre_kernel **out, gyre_error *err);
-void vk_kernel_destroy(gyre_device *device, gyre_kernel *kernel);
+gyre_status gyre_vk_kernel_create(gyre_device *device, const struct gyre_kernel_source *source,
+                                  const struct gyre_kernel_params *params, gyre_kernel **out, gyre_error *err);
+void gyre_vk_kernel_destroy(gyre_device *device, gyre_kernel *kernel);
 // A cache that is absent, damaged or another device's is an empty one; saving failures are only logged.
-void vk_cache_load(struct vk_device *device);
-void vk_cache_save(struct vk_device *device);
+void gyre_vk_cache_load(struct vk_device *device);
+void gyre_vk_cache_save(struct vk_device *device);
 
 // ---- vk_queue.c ---------------------------------------------------------------------------------------
 
-gyre_status vk_queue_init(struct vk_device *device, gyre_error *err);
-void vk_queue_free(struct vk_device *device);
+gyre_status gyre_vk_queue_init(struct vk_device *device, gyre_error *err);
+void gyre_vk_queue_free(struct vk_device *device);
 // Queues one command buffer; its serial number is then queue.submitted. Allocates nothing.
-gyre_status vk_queue_submit(struct vk_device *device, VkCommandBuffer commands, const char *what, gyre_error *err);
-gyre_status vk_queue_wait(struct vk_device *device, uint64_t serial, gyre_error *err);
-bool vk_queue_idle(struct vk_device *device);
+gyre_status gyre_vk_queue_submit(struct vk_device *device, VkCommandBuffer commands, const char *what, gyre_error *err);
+gyre_status gyre_vk_queue_wait(struct vk_device *device, uint64_t serial, gyre_error *err);
+bool gyre_vk_queue_idle(struct vk_device *device);
 // Orders everything queued before against what follows, memory included.
-void vk_barrier(const struct vk_device *device, VkCommandBuffer commands, VkPipelineStageFlags from,
-                VkPipelineStageFlags to);
+void gyre_vk_barrier(const struct vk_device *device, VkCommandBuffer commands, VkPipelineStageFlags from,
+                     VkPipelineStageFlags to);
 
-// ---- vk_record.c --------------------------------------------------------------------------------------
+// ---- gyre_vk_record.c --------------------------------------------------------------------------------------
 
-gyre_status vk_record(gyre_device *device, const struct gyre_dispatch *dispatches, uint32_t n, gyre_recording **out,
-                      gyre_error *err);
-void vk_recording_destroy(gyre_device *device, gyre_recording *recording);
-gyre_status vk_submit(gyre_device *device, gyre_recording *recording, uint64_t *ns, gyre_error *err);
-gyre_status vk_wait(gyre_device *device, gyre_error *err);
+gyre_status gyre_vk_record(gyre_device *device, const struct gyre_dispatch *dispatches, uint32_t n,
+                           gyre_recording **out, gyre_error *err);
+void gyre_vk_recording_destroy(gyre_device *device, gyre_recording *recording);
+gyre_status gyre_vk_submit(gyre_device *device, gyre_recording *recording, uint64_t *ns, gyre_error *err);
+gyre_status gyre_vk_wait(gyre_device *device, gyre_error *err);
 
 // ---- vk_debug.c ---------------------------------------------------------------------------------------
 
-VkDebugUtilsMessengerCreateInfoEXT vk_messenger_info(struct vk_instance *instance);
-void vk_name(const struct vk_device *device, VkObjectType type, uint64_t handle, const char *name);
+VkDebugUtilsMessengerCreateInfoEXT gyre_vk_messenger_info(struct vk_instance *instance);
+void gyre_vk_name(const struct vk_device *device, VkObjectType type, uint64_t handle, const char *name);
 // Fills err with "cannot WHAT (WHERE): why" and returns the status that fits `result`.
-gyre_status vk_fail(gyre_error *err, VkResult result, const char *what, const char *where);
+gyre_status gyre_vk_fail(gyre_error *err, VkResult result, const char *what, const char *where);
 
 // Runs a Vulkan call; on failure sets `st` and jumps to `done`.
 #define VK_GO(call, what, where)                                                                                       \
     do {                                                                                                               \
         const VkResult vk_result_ = (call);                                                                            \
         if (vk_result_ != VK_SUCCESS) {                                                                                \
-            st = vk_fail(err, vk_result_, what, where);                                                                \
+            st = gyre_vk_fail(err, vk_result_, what, where);                                                           \
             goto done;                                                                                                 \
         }                                                                                                              \
     } while (0)

@@ -26,7 +26,7 @@ static uint32_t staging_type(const struct vk_device *d, uint32_t allowed)
     return 0; // cannot happen: Vulkan guarantees a coherent type
 }
 
-gyre_status vk_staging_init(struct vk_device *d, gyre_error *err)
+gyre_status gyre_vk_staging_init(struct vk_device *d, gyre_error *err)
 {
     static const char what[] = "create staging ring";
     gyre_status st = GYRE_OK;
@@ -54,12 +54,12 @@ gyre_status vk_staging_init(struct vk_device *d, gyre_error *err)
                                                   .level = VK_COMMAND_BUFFER_LEVEL_PRIMARY,
                                                   .commandBufferCount = VK_SLOTS};
     VK_GO(d->f.AllocateCommandBuffers(d->handle, &commands, s->commands), what, where);
-    vk_name(d, VK_OBJECT_TYPE_BUFFER, (uint64_t)s->buffer, "staging ring");
+    gyre_vk_name(d, VK_OBJECT_TYPE_BUFFER, (uint64_t)s->buffer, "staging ring");
 done:
     return st;
 }
 
-void vk_staging_free(struct vk_device *d)
+void gyre_vk_staging_free(struct vk_device *d)
 {
     struct vk_staging *s = &d->staging;
     if (s->pool) d->f.DestroyCommandPool(d->handle, s->pool, NULL);
@@ -71,7 +71,7 @@ void vk_staging_free(struct vk_device *d)
 static gyre_status take_slot(struct vk_device *d, uint32_t *slot, gyre_error *err)
 {
     *slot = d->staging.next++ % VK_SLOTS;
-    return vk_queue_wait(d, d->staging.serial[*slot], err);
+    return gyre_vk_queue_wait(d, d->staging.serial[*slot], err);
 }
 
 // Queues a copy between a slot's beginning and a buffer's range.
@@ -87,11 +87,11 @@ static gyre_status copy(struct vk_device *d, uint32_t slot, const struct vk_buff
     const VkBufferCopy region = {
         .srcOffset = to_device ? at : offset, .dstOffset = to_device ? offset : at, .size = size};
     VK_GO(d->f.BeginCommandBuffer(commands, &begin), "copy buffer", b->base.label);
-    vk_barrier(d, commands, ANY_STAGE, VK_PIPELINE_STAGE_TRANSFER_BIT);
+    gyre_vk_barrier(d, commands, ANY_STAGE, VK_PIPELINE_STAGE_TRANSFER_BIT);
     d->f.CmdCopyBuffer(commands, to_device ? s->buffer : b->handle, to_device ? b->handle : s->buffer, 1, &region);
-    vk_barrier(d, commands, VK_PIPELINE_STAGE_TRANSFER_BIT, ANY_STAGE | VK_PIPELINE_STAGE_HOST_BIT);
+    gyre_vk_barrier(d, commands, VK_PIPELINE_STAGE_TRANSFER_BIT, ANY_STAGE | VK_PIPELINE_STAGE_HOST_BIT);
     VK_GO(d->f.EndCommandBuffer(commands), "copy buffer", b->base.label);
-    GYRE_GO(vk_queue_submit(d, commands, "copy buffer", err));
+    GYRE_GO(gyre_vk_queue_submit(d, commands, "copy buffer", err));
     s->serial[slot] = d->queue.submitted;
 done:
     return st;
@@ -99,17 +99,18 @@ done:
 
 // ---- buffers ------------------------------------------------------------------------------------------
 
-void vk_buffer_destroy(gyre_device *device, gyre_buffer *buffer)
+void gyre_vk_buffer_destroy(gyre_device *device, gyre_buffer *buffer)
 {
     struct vk_device *d = (struct vk_device *)device;
     struct vk_buffer *b = (struct vk_buffer *)buffer;
-    if (!vk_queue_idle(d)) (void)vk_queue_wait(d, d->queue.submitted, NULL); // a copy may still use it
+    if (!gyre_vk_queue_idle(d)) (void)gyre_vk_queue_wait(d, d->queue.submitted, NULL); // a copy may still use it
     if (b->handle) d->f.DestroyBuffer(d->handle, b->handle, NULL);
-    if (b->range) vk_range_free(d, b->range);
+    if (b->range) gyre_vk_range_free(d, b->range);
     free(b);
 }
 
-gyre_status vk_buffer_create(gyre_device *device, uint64_t size, const char *label, gyre_buffer **out, gyre_error *err)
+gyre_status gyre_vk_buffer_create(gyre_device *device, uint64_t size, const char *label, gyre_buffer **out,
+                                  gyre_error *err)
 {
     gyre_status st = GYRE_OK;
     struct vk_device *d = (struct vk_device *)device;
@@ -122,14 +123,14 @@ gyre_status vk_buffer_create(gyre_device *device, uint64_t size, const char *lab
                                               VK_BUFFER_USAGE_TRANSFER_DST_BIT};
     VK_GO(d->f.CreateBuffer(d->handle, &info, NULL, &b->handle), "create buffer", label);
     d->f.GetBufferMemoryRequirements(d->handle, b->handle, &need);
-    GYRE_GO(vk_range_alloc(d, need.size, label, &b->range, err));
+    GYRE_GO(gyre_vk_range_alloc(d, need.size, label, &b->range, err));
     VK_GO(d->f.BindBufferMemory(d->handle, b->handle, b->range->block->memory, b->range->offset), "create buffer",
           label);
-    vk_name(d, VK_OBJECT_TYPE_BUFFER, (uint64_t)b->handle, label);
+    gyre_vk_name(d, VK_OBJECT_TYPE_BUFFER, (uint64_t)b->handle, label);
     *out = &b->base;
     b = NULL;
 done:
-    if (b) vk_buffer_destroy(device, &b->base);
+    if (b) gyre_vk_buffer_destroy(device, &b->base);
     return st;
 }
 
@@ -138,13 +139,13 @@ static unsigned char *direct(const struct vk_buffer *b)
     return b->range->block->mapped ? b->range->block->mapped + b->range->offset : NULL;
 }
 
-gyre_status vk_buffer_write(gyre_device *device, gyre_buffer *buffer, uint64_t offset, const void *source,
-                            uint64_t size, gyre_error *err)
+gyre_status gyre_vk_buffer_write(gyre_device *device, gyre_buffer *buffer, uint64_t offset, const void *source,
+                                 uint64_t size, gyre_error *err)
 {
     struct vk_device *d = (struct vk_device *)device;
     struct vk_buffer *b = (struct vk_buffer *)buffer;
     const unsigned char *from = source;
-    if (direct(b) && vk_queue_idle(d)) {
+    if (direct(b) && gyre_vk_queue_idle(d)) {
         memcpy(direct(b) + offset, from, size);
         return GYRE_OK;
     }
@@ -158,14 +159,14 @@ gyre_status vk_buffer_write(gyre_device *device, gyre_buffer *buffer, uint64_t o
     return GYRE_OK;
 }
 
-gyre_status vk_buffer_read(gyre_device *device, gyre_buffer *buffer, uint64_t offset, void *target, uint64_t size,
-                           gyre_error *err)
+gyre_status gyre_vk_buffer_read(gyre_device *device, gyre_buffer *buffer, uint64_t offset, void *target, uint64_t size,
+                                gyre_error *err)
 {
     struct vk_device *d = (struct vk_device *)device;
     const struct vk_buffer *b = (const struct vk_buffer *)buffer;
     unsigned char *to = target;
     if (direct(b) && b->range->block->cached) {
-        GYRE_TRY(vk_queue_wait(d, d->queue.submitted, err));
+        GYRE_TRY(gyre_vk_queue_wait(d, d->queue.submitted, err));
         memcpy(to, direct(b) + offset, size);
         return GYRE_OK;
     }
@@ -174,7 +175,7 @@ gyre_status vk_buffer_read(gyre_device *device, gyre_buffer *buffer, uint64_t of
         n = GYRE_MIN(size - done, (uint64_t)VK_SLOT_BYTES);
         GYRE_TRY(take_slot(d, &slot, err));
         GYRE_TRY(copy(d, slot, b, offset + done, n, false, err));
-        GYRE_TRY(vk_queue_wait(d, d->queue.submitted, err));
+        GYRE_TRY(gyre_vk_queue_wait(d, d->queue.submitted, err));
         memcpy(to + done, d->staging.mapped + (size_t)slot * VK_SLOT_BYTES, n);
     }
     return GYRE_OK;

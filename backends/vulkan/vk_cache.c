@@ -17,7 +17,7 @@ static void make_key(const struct vk_device *d, char key[GYRE_SHA256_HEX])
     gyre_cache_key(key, (const char *const[]){"vulkan pipelines", ids, uuid}, 3);
 }
 
-void vk_cache_load(struct vk_device *d)
+void gyre_vk_cache_load(struct vk_device *d)
 {
     char key[GYRE_SHA256_HEX];
     size_t size = 0;
@@ -35,7 +35,7 @@ void vk_cache_load(struct vk_device *d)
     free(data);
 }
 
-void vk_cache_save(struct vk_device *d)
+void gyre_vk_cache_save(struct vk_device *d)
 {
     const gyre_log *log = d->base.options.log;
     char key[GYRE_SHA256_HEX], hash[GYRE_SHA256_HEX];

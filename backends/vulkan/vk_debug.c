@@ -15,7 +15,7 @@ static VKAPI_ATTR VkBool32 VKAPI_CALL on_message(VkDebugUtilsMessageSeverityFlag
     return VK_FALSE;
 }
 
-VkDebugUtilsMessengerCreateInfoEXT vk_messenger_info(struct vk_instance *instance)
+VkDebugUtilsMessengerCreateInfoEXT gyre_vk_messenger_info(struct vk_instance *instance)
 {
     return (VkDebugUtilsMessengerCreateInfoEXT){
         .sType = VK_STRUCTURE_TYPE_DEBUG_UTILS_MESSENGER_CREATE_INFO_EXT,
@@ -27,7 +27,7 @@ VkDebugUtilsMessengerCreateInfoEXT vk_messenger_info(struct vk_instance *instanc
     };
 }
 
-void vk_name(const struct vk_device *device, VkObjectType type, uint64_t handle, const char *name)
+void gyre_vk_name(const struct vk_device *device, VkObjectType type, uint64_t handle, const char *name)
 {
     if (!device->instance.f.SetDebugUtilsObjectNameEXT || !*name) return;
     const VkDebugUtilsObjectNameInfoEXT info = {.sType = VK_STRUCTURE_TYPE_DEBUG_UTILS_OBJECT_NAME_INFO_EXT,
@@ -37,7 +37,7 @@ void vk_name(const struct vk_device *device, VkObjectType type, uint64_t handle,
     device->instance.f.SetDebugUtilsObjectNameEXT(device->handle, &info);
 }
 
-gyre_status vk_fail(gyre_error *err, VkResult result, const char *what, const char *where)
+gyre_status gyre_vk_fail(gyre_error *err, VkResult result, const char *what, const char *where)
 {
     switch (result) {
     case VK_ERROR_OUT_OF_HOST_MEMORY:

@@ -178,7 +178,7 @@ static gyre_status find(const struct vk_instance *instance, struct vk_facts *out
     const VkResult result = instance->f.EnumeratePhysicalDevices(instance->handle, &count, devices);
     if (result == VK_ERROR_INITIALIZATION_FAILED)
         return gyre_fail(err, GYRE_E_NO_DEVICE, "no Vulkan driver found a device");
-    if (result < 0) return vk_fail(err, result, "list devices", "vulkan");
+    if (result < 0) return gyre_vk_fail(err, result, "list devices", "vulkan");
     struct extensions *extensions = malloc(sizeof *extensions);
     if (!extensions) return gyre_fail(err, GYRE_E_NOMEM, "cannot list devices (vulkan): out of memory");
     for (uint32_t i = 0; i < count; i++) {
@@ -197,10 +197,10 @@ static int vk_probe(struct gyre_device_info *out, int cap, char why[160])
     gyre_error err = {0};
     int n = 0;
     snprintf(why, 160, "no driver offers a device");
-    if (!facts || vk_instance_create(&instance, &no_options, &err) || find(&instance, facts, &n, why, &err))
+    if (!facts || gyre_vk_instance_create(&instance, &no_options, &err) || find(&instance, facts, &n, why, &err))
         snprintf(why, 160, "%.159s", facts ? err.message : "out of memory");
     for (int i = 0; i < n && i < cap; i++) out[i] = facts[i].info;
-    vk_instance_destroy(&instance);
+    gyre_vk_instance_destroy(&instance);
     free(facts);
     return n;
 }
@@ -235,7 +235,7 @@ static gyre_status create_device(struct vk_device *d, gyre_error *err)
                                      .enabledExtensionCount = n,
                                      .ppEnabledExtensionNames = names};
     const VkResult result = d->instance.f.CreateDevice(facts->handle, &info, NULL, &d->handle);
-    if (result != VK_SUCCESS) return vk_fail(err, result, "open device", who);
+    if (result != VK_SUCCESS) return gyre_vk_fail(err, result, "open device", who);
 #define X(name)                                                                                                        \
     d->f.name = (PFN_vk##name)d->instance.f.GetDeviceProcAddr(d->handle, "vk" #name);                                  \
     if (!d->f.name) return gyre_fail(err, GYRE_E_DEVICE, "cannot open device (%s): its driver lacks vk" #name, who);
@@ -248,11 +248,11 @@ static void vk_close(gyre_device *device)
 {
     struct vk_device *d = (struct vk_device *)device;
     if (d->handle) {
-        if (!vk_queue_idle(d)) (void)vk_queue_wait(d, d->queue.submitted, NULL);
-        vk_cache_save(d);
-        vk_staging_free(d);
-        vk_queue_free(d);
-        vk_heap_free(d);
+        if (!gyre_vk_queue_idle(d)) (void)gyre_vk_queue_wait(d, d->queue.submitted, NULL);
+        gyre_vk_cache_save(d);
+        gyre_vk_staging_free(d);
+        gyre_vk_queue_free(d);
+        gyre_vk_heap_free(d);
         for (int i = 0; i <= GYRE_MAX_BINDINGS; i++) {
             if (d->layouts[i]) d->f.DestroyPipelineLayout(d->handle, d->layouts[i], NULL);
             if (d->set_layouts[i]) d->f.DestroyDescriptorSetLayout(d->handle, d->set_layouts[i], NULL);
@@ -260,7 +260,7 @@ static void vk_close(gyre_device *device)
         if (d->cache) d->f.DestroyPipelineCache(d->handle, d->cache, NULL);
         if (d->f.DestroyDevice) d->f.DestroyDevice(d->handle, NULL);
     }
-    vk_instance_destroy(&d->instance);
+    gyre_vk_instance_destroy(&d->instance);
     free(d);
 }
 
@@ -276,7 +276,7 @@ static gyre_status vk_open(int index, const struct gyre_device_options *options,
         goto done;
     }
     d->base.options = *options;
-    GYRE_GO(vk_instance_create(&d->instance, options, err));
+    GYRE_GO(gyre_vk_instance_create(&d->instance, options, err));
     GYRE_GO(find(&d->instance, facts, &n, why, err));
     if (index >= n) {
         st = gyre_fail(err, GYRE_E_NO_DEVICE, "no such device (vulkan:%d): %s", index, n ? "there are fewer" : why);
@@ -286,10 +286,10 @@ static gyre_status vk_open(int index, const struct gyre_device_options *options,
     if (options->staging) d->facts.info.unified = false;
     d->base.info = d->facts.info;
     GYRE_GO(create_device(d, err));
-    GYRE_GO(vk_queue_init(d, err));
-    GYRE_GO(vk_heap_init(d, err));
-    GYRE_GO(vk_staging_init(d, err));
-    vk_cache_load(d);
+    GYRE_GO(gyre_vk_queue_init(d, err));
+    GYRE_GO(gyre_vk_heap_init(d, err));
+    GYRE_GO(gyre_vk_staging_init(d, err));
+    gyre_vk_cache_load(d);
     gyre_logf(options->log, GYRE_LOG_DEBUG, "vulkan: opened %s, driver %s, %s memory", d->base.info.name,
               d->base.info.driver, d->heap.map ? "shared" : "separate");
     *out = &d->base;
@@ -305,14 +305,14 @@ const struct gyre_backend gyre_backend_vulkan = {
     .probe = vk_probe,
     .open = vk_open,
     .close = vk_close,
-    .buffer_create = vk_buffer_create,
-    .buffer_destroy = vk_buffer_destroy,
-    .buffer_write = vk_buffer_write,
-    .buffer_read = vk_buffer_read,
-    .kernel_create = vk_kernel_create,
-    .kernel_destroy = vk_kernel_destroy,
-    .record = vk_record,
-    .recording_destroy = vk_recording_destroy,
-    .submit = vk_submit,
-    .wait = vk_wait,
+    .buffer_create = gyre_vk_buffer_create,
+    .buffer_destroy = gyre_vk_buffer_destroy,
+    .buffer_write = gyre_vk_buffer_write,
+    .buffer_read = gyre_vk_buffer_read,
+    .kernel_create = gyre_vk_kernel_create,
+    .kernel_destroy = gyre_vk_kernel_destroy,
+    .record = gyre_vk_record,
+    .recording_destroy = gyre_vk_recording_destroy,
+    .submit = gyre_vk_submit,
+    .wait = gyre_vk_wait,
 };

@@ -38,8 +38,8 @@ static bool wants_dot(const struct vk_device *d, const struct gyre_kernel_source
            (have == GYRE_INT_DOT_ACCELERATED || (have == GYRE_INT_DOT_EMULATED && d->base.options.emulated_dot));
 }
 
-gyre_status vk_kernel_create(gyre_device *device, const struct gyre_kernel_source *source,
-                             const struct gyre_kernel_params *params, gyre_kernel **out, gyre_error *err)
+gyre_status gyre_vk_kernel_create(gyre_device *device, const struct gyre_kernel_source *source,
+                                  const struct gyre_kernel_params *params, gyre_kernel **out, gyre_error *err)
 {
     gyre_status st = GYRE_OK;
     struct vk_device *d = (struct vk_device *)device;
@@ -73,7 +73,7 @@ gyre_status vk_kernel_create(gyre_device *device, const struct gyre_kernel_sourc
                                               .layout = d->layouts[source->n_bindings]};
     VK_GO(d->f.CreateComputePipelines(d->handle, d->cache, 1, &info, NULL, &k->pipeline), "create kernel",
           source->name);
-    vk_name(d, VK_OBJECT_TYPE_PIPELINE, (uint64_t)k->pipeline, source->name);
+    gyre_vk_name(d, VK_OBJECT_TYPE_PIPELINE, (uint64_t)k->pipeline, source->name);
     *out = &k->base;
     k = NULL;
 done:
@@ -82,7 +82,7 @@ done:
     return st;
 }
 
-void vk_kernel_destroy(gyre_device *device, gyre_kernel *kernel)
+void gyre_vk_kernel_destroy(gyre_device *device, gyre_kernel *kernel)
 {
     struct vk_device *d = (struct vk_device *)device;
     d->f.DestroyPipeline(d->handle, ((struct vk_kernel *)kernel)->pipeline, NULL);

@@ -56,7 +56,7 @@ static gyre_status create(struct vk_instance *instance, bool validate, gyre_erro
     if (validate) extensions[n_extensions++] = VK_EXT_VALIDATION_FEATURES_EXTENSION_NAME;
 
     const VkValidationFeatureEnableEXT enable[] = {VK_VALIDATION_FEATURE_ENABLE_SYNCHRONIZATION_VALIDATION_EXT};
-    VkDebugUtilsMessengerCreateInfoEXT messenger = vk_messenger_info(instance);
+    VkDebugUtilsMessengerCreateInfoEXT messenger = gyre_vk_messenger_info(instance);
     const VkValidationFeaturesEXT features = {.sType = VK_STRUCTURE_TYPE_VALIDATION_FEATURES_EXT,
                                               .pNext = debug ? &messenger : NULL,
                                               .enabledValidationFeatureCount = GYRE_COUNT(enable),
@@ -77,7 +77,7 @@ static gyre_status create(struct vk_instance *instance, bool validate, gyre_erro
     const VkResult result = instance->f.CreateInstance(&info, NULL, &instance->handle);
     if (result == VK_ERROR_INCOMPATIBLE_DRIVER)
         return gyre_fail(err, GYRE_E_NO_DEVICE, "no Vulkan driver is installed");
-    if (result != VK_SUCCESS) return vk_fail(err, result, "create instance", "vulkan");
+    if (result != VK_SUCCESS) return gyre_vk_fail(err, result, "create instance", "vulkan");
     return GYRE_OK;
 }
 
@@ -92,7 +92,8 @@ static void keep_drivers_loaded(const struct vk_instance *instance)
         anchor = NULL;
 }
 
-gyre_status vk_instance_create(struct vk_instance *instance, const struct gyre_device_options *options, gyre_error *err)
+gyre_status gyre_vk_instance_create(struct vk_instance *instance, const struct gyre_device_options *options,
+                                    gyre_error *err)
 {
     struct vk_functions *f = &instance->f;
     uint32_t version = 0;
@@ -121,14 +122,14 @@ gyre_status vk_instance_create(struct vk_instance *instance, const struct gyre_d
     VK_INSTANCE_FUNCTIONS(X)
 #undef X
     if (f->CreateDebugUtilsMessengerEXT) {
-        const VkDebugUtilsMessengerCreateInfoEXT info = vk_messenger_info(instance);
+        const VkDebugUtilsMessengerCreateInfoEXT info = gyre_vk_messenger_info(instance);
         const VkResult result = f->CreateDebugUtilsMessengerEXT(instance->handle, &info, NULL, &instance->messenger);
-        if (result != VK_SUCCESS) return vk_fail(err, result, "create debug messenger", "vulkan");
+        if (result != VK_SUCCESS) return gyre_vk_fail(err, result, "create debug messenger", "vulkan");
     }
     return GYRE_OK;
 }
 
-void vk_instance_destroy(struct vk_instance *instance)
+void gyre_vk_instance_destroy(struct vk_instance *instance)
 {
     if (instance->messenger) instance->f.DestroyDebugUtilsMessengerEXT(instance->handle, instance->messenger, NULL);
     if (instance->handle) instance->f.DestroyInstance(instance->handle, NULL);

@@ -23,7 +23,7 @@ static void add_types(struct vk_device *d, uint32_t allowed, VkMemoryPropertyFla
     }
 }
 
-gyre_status vk_heap_init(struct vk_device *d, gyre_error *err)
+gyre_status gyre_vk_heap_init(struct vk_device *d, gyre_error *err)
 {
     // What any storage buffer needs is asked of a small one.
     const VkBufferCreateInfo info = {.sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO,
@@ -33,7 +33,7 @@ gyre_status vk_heap_init(struct vk_device *d, gyre_error *err)
     VkBuffer buffer;
     VkMemoryRequirements need;
     const VkResult result = d->f.CreateBuffer(d->handle, &info, NULL, &buffer);
-    if (result != VK_SUCCESS) return vk_fail(err, result, "open device", d->base.info.name);
+    if (result != VK_SUCCESS) return gyre_vk_fail(err, result, "open device", d->base.info.name);
     d->f.GetBufferMemoryRequirements(d->handle, buffer, &need);
     d->f.DestroyBuffer(d->handle, buffer, NULL);
 
@@ -61,7 +61,7 @@ static void block_free(struct vk_device *d, struct vk_block *block)
     free(block);
 }
 
-void vk_heap_free(struct vk_device *d)
+void gyre_vk_heap_free(struct vk_device *d)
 {
     for (struct vk_block *b = d->heap.blocks, *next; b; b = next) {
         next = b->next;
@@ -121,8 +121,8 @@ static gyre_status split(struct vk_range *range, uint64_t size, const char *labe
     return GYRE_OK;
 }
 
-gyre_status vk_range_alloc(struct vk_device *d, uint64_t size, const char *label, struct vk_range **out,
-                           gyre_error *err)
+gyre_status gyre_vk_range_alloc(struct vk_device *d, uint64_t size, const char *label, struct vk_range **out,
+                                gyre_error *err)
 {
     size = gyre_round_up(size, d->heap.granule);
     struct vk_range *found = NULL;
@@ -153,7 +153,7 @@ static void merge_with_next(struct vk_range *range)
     free(next);
 }
 
-void vk_range_free(struct vk_device *d, struct vk_range *range)
+void gyre_vk_range_free(struct vk_device *d, struct vk_range *range)
 {
     struct vk_block *block = range->block;
     range->used = false;

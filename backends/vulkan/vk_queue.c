@@ -2,35 +2,35 @@
 #include "backends/vulkan/vk.h"
 #include "runtime/util/base.h"
 
-gyre_status vk_queue_init(struct vk_device *d, gyre_error *err)
+gyre_status gyre_vk_queue_init(struct vk_device *d, gyre_error *err)
 {
     const VkFenceCreateInfo info = {.sType = VK_STRUCTURE_TYPE_FENCE_CREATE_INFO};
     d->f.GetDeviceQueue(d->handle, d->facts.family, 0, &d->queue.handle);
     for (int i = 0; i < VK_FENCES; i++) {
         const VkResult result = d->f.CreateFence(d->handle, &info, NULL, &d->queue.fences[i]);
-        if (result != VK_SUCCESS) return vk_fail(err, result, "create fence", d->base.info.name);
+        if (result != VK_SUCCESS) return gyre_vk_fail(err, result, "create fence", d->base.info.name);
     }
     return GYRE_OK;
 }
 
-void vk_queue_free(struct vk_device *d)
+void gyre_vk_queue_free(struct vk_device *d)
 {
     for (int i = 0; i < VK_FENCES; i++)
         if (d->queue.fences[i]) d->f.DestroyFence(d->handle, d->queue.fences[i], NULL);
 }
 
-gyre_status vk_queue_wait(struct vk_device *d, uint64_t serial, gyre_error *err)
+gyre_status gyre_vk_queue_wait(struct vk_device *d, uint64_t serial, gyre_error *err)
 {
     struct vk_queue *queue = &d->queue;
     if (serial <= queue->completed) return GYRE_OK;
     // A fence also covers everything queued before it.
     const VkResult result = d->f.WaitForFences(d->handle, 1, &queue->fences[serial % VK_FENCES], VK_TRUE, UINT64_MAX);
-    if (result != VK_SUCCESS) return vk_fail(err, result, "wait for device", d->base.info.name);
+    if (result != VK_SUCCESS) return gyre_vk_fail(err, result, "wait for device", d->base.info.name);
     queue->completed = serial;
     return GYRE_OK;
 }
 
-bool vk_queue_idle(struct vk_device *d)
+bool gyre_vk_queue_idle(struct vk_device *d)
 {
     struct vk_queue *queue = &d->queue;
     if (queue->completed < queue->submitted &&
@@ -39,7 +39,7 @@ bool vk_queue_idle(struct vk_device *d)
     return queue->completed == queue->submitted;
 }
 
-gyre_status vk_queue_submit(struct vk_device *d, VkCommandBuffer commands, const char *what, gyre_error *err)
+gyre_status gyre_vk_queue_submit(struct vk_device *d, VkCommandBuffer commands, const char *what, gyre_error *err)
 {
     gyre_status st = GYRE_OK;
     struct vk_queue *queue = &d->queue;
@@ -48,7 +48,7 @@ gyre_status vk_queue_submit(struct vk_device *d, VkCommandBuffer commands, const
     const VkSubmitInfo info = {
         .sType = VK_STRUCTURE_TYPE_SUBMIT_INFO, .commandBufferCount = 1, .pCommandBuffers = &commands};
     if (serial > VK_FENCES) {
-        GYRE_TRY(vk_queue_wait(d, serial - VK_FENCES, err));
+        GYRE_TRY(gyre_vk_queue_wait(d, serial - VK_FENCES, err));
         VK_GO(d->f.ResetFences(d->handle, 1, &fence), what, d->base.info.name);
     }
     VK_GO(d->f.QueueSubmit(queue->handle, 1, &info, fence), what, d->base.info.name);
@@ -57,7 +57,8 @@ done:
     return st;
 }
 
-void vk_barrier(const struct vk_device *d, VkCommandBuffer commands, VkPipelineStageFlags from, VkPipelineStageFlags to)
+void gyre_vk_barrier(const struct vk_device *d, VkCommandBuffer commands, VkPipelineStageFlags from,
+                     VkPipelineStageFlags to)
 {
     VkMemoryBarrier barrier = {.sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER};
     if (from & VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT) barrier.srcAccessMask |= VK_ACCESS_SHADER_WRITE_BIT;

@@ -118,22 +118,22 @@ static gyre_status encode(const struct vk_device *d, const struct vk_recording *
     const VkPipelineStageFlags compute = VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT;
     VK_GO(d->f.BeginCommandBuffer(commands, &begin), "record", "command buffer");
     if (queries && !first) d->f.CmdResetQueryPool(commands, queries, 0, r->n + 1);
-    vk_barrier(d, commands, compute | VK_PIPELINE_STAGE_TRANSFER_BIT, compute);
+    gyre_vk_barrier(d, commands, compute | VK_PIPELINE_STAGE_TRANSFER_BIT, compute);
     if (queries && !first) d->f.CmdWriteTimestamp(commands, compute, queries, 0);
     VkPipeline bound = VK_NULL_HANDLE;
     for (uint32_t i = first; i < end; i++) {
         const struct command *c = &r->commands[i];
-        if (c->barrier && !queries) vk_barrier(d, commands, compute, compute);
+        if (c->barrier && !queries) gyre_vk_barrier(d, commands, compute, compute);
         if (c->pipeline != bound) d->f.CmdBindPipeline(commands, VK_PIPELINE_BIND_POINT_COMPUTE, c->pipeline);
         bound = c->pipeline;
         d->f.CmdBindDescriptorSets(commands, VK_PIPELINE_BIND_POINT_COMPUTE, c->layout, 0, 1, &c->set, 0, NULL);
         d->f.CmdPushConstants(commands, c->layout, VK_SHADER_STAGE_COMPUTE_BIT, 0, c->params_size, c->params);
         d->f.CmdDispatch(commands, c->groups[0], c->groups[1], c->groups[2]);
         if (!queries) continue;
-        vk_barrier(d, commands, compute, compute);
+        gyre_vk_barrier(d, commands, compute, compute);
         d->f.CmdWriteTimestamp(commands, compute, queries, i + 1);
     }
-    if (end == r->n) vk_barrier(d, commands, compute, VK_PIPELINE_STAGE_HOST_BIT); // for reads of mapped buffers
+    if (end == r->n) gyre_vk_barrier(d, commands, compute, VK_PIPELINE_STAGE_HOST_BIT); // for reads of mapped buffers
     VK_GO(d->f.EndCommandBuffer(commands), "record", "command buffer");
 done:
     return st;
@@ -155,19 +155,19 @@ done:
     return st;
 }
 
-void vk_recording_destroy(gyre_device *device, gyre_recording *recording)
+void gyre_vk_recording_destroy(gyre_device *device, gyre_recording *recording)
 {
     struct vk_device *d = (struct vk_device *)device;
     struct vk_recording *r = (struct vk_recording *)recording;
-    if (!vk_queue_idle(d)) (void)vk_queue_wait(d, d->queue.submitted, NULL); // a replay may still run
+    if (!gyre_vk_queue_idle(d)) (void)gyre_vk_queue_wait(d, d->queue.submitted, NULL); // a replay may still run
     if (r->pool) d->f.DestroyCommandPool(d->handle, r->pool, NULL);
     if (r->descriptors) d->f.DestroyDescriptorPool(d->handle, r->descriptors, NULL);
     free(r->segments);
     free(r);
 }
 
-gyre_status vk_record(gyre_device *device, const struct gyre_dispatch *dispatches, uint32_t n, gyre_recording **out,
-                      gyre_error *err)
+gyre_status gyre_vk_record(gyre_device *device, const struct gyre_dispatch *dispatches, uint32_t n,
+                           gyre_recording **out, gyre_error *err)
 {
     gyre_status st = GYRE_OK;
     struct vk_device *d = (struct vk_device *)device;
@@ -199,7 +199,7 @@ gyre_status vk_record(gyre_device *device, const struct gyre_dispatch *dispatche
     r = NULL;
 done:
     free(window);
-    if (r) vk_recording_destroy(device, &r->base);
+    if (r) gyre_vk_recording_destroy(device, &r->base);
     return st;
 }
 
@@ -230,14 +230,14 @@ static gyre_status profile(struct vk_device *d, const struct vk_recording *r, ui
     VK_GO(d->f.CreateQueryPool(d->handle, &info, NULL, &queries), "profile", d->base.info.id);
     GYRE_GO(make_segments(d, &pool, segments, r->n_segments, err));
     for (uint32_t s = 0; s < r->n_segments; s++) GYRE_GO(encode(d, r, segments[s], s * VK_SEGMENT, queries, err));
-    for (uint32_t s = 0; s < r->n_segments; s++) GYRE_GO(vk_queue_submit(d, segments[s], "profile", err));
-    GYRE_GO(vk_queue_wait(d, d->queue.submitted, err));
+    for (uint32_t s = 0; s < r->n_segments; s++) GYRE_GO(gyre_vk_queue_submit(d, segments[s], "profile", err));
+    GYRE_GO(gyre_vk_queue_wait(d, d->queue.submitted, err));
     VK_GO(d->f.GetQueryPoolResults(d->handle, queries, 0, r->n + 1, ((size_t)r->n + 1) * sizeof *stamps, stamps,
                                    sizeof *stamps, VK_QUERY_RESULT_64_BIT | VK_QUERY_RESULT_WAIT_BIT),
           "profile", d->base.info.id);
     spans(d, stamps, r->n, ns);
 done:
-    if (!vk_queue_idle(d)) (void)vk_queue_wait(d, d->queue.submitted, NULL); // after a failure half-way
+    if (!gyre_vk_queue_idle(d)) (void)gyre_vk_queue_wait(d, d->queue.submitted, NULL); // after a failure half-way
     if (pool) d->f.DestroyCommandPool(d->handle, pool, NULL);
     if (queries) d->f.DestroyQueryPool(d->handle, queries, NULL);
     free(segments);
@@ -245,21 +245,21 @@ done:
     return st;
 }
 
-gyre_status vk_submit(gyre_device *device, gyre_recording *recording, uint64_t *ns, gyre_error *err)
+gyre_status gyre_vk_submit(gyre_device *device, gyre_recording *recording, uint64_t *ns, gyre_error *err)
 {
     struct vk_device *d = (struct vk_device *)device;
     struct vk_recording *r = (struct vk_recording *)recording;
     if (ns) {
         memset(ns, 0, r->n * sizeof *ns);
-        GYRE_TRY(vk_wait(device, err));
+        GYRE_TRY(gyre_vk_wait(device, err));
         if (d->facts.timestamp_bits && d->facts.properties.limits.timestampPeriod > 0) return profile(d, r, ns, err);
     }
-    for (uint32_t s = 0; s < r->n_segments; s++) GYRE_TRY(vk_queue_submit(d, r->segments[s], "submit", err));
-    return ns ? vk_wait(device, err) : GYRE_OK;
+    for (uint32_t s = 0; s < r->n_segments; s++) GYRE_TRY(gyre_vk_queue_submit(d, r->segments[s], "submit", err));
+    return ns ? gyre_vk_wait(device, err) : GYRE_OK;
 }
 
-gyre_status vk_wait(gyre_device *device, gyre_error *err)
+gyre_status gyre_vk_wait(gyre_device *device, gyre_error *err)
 {
     struct vk_device *d = (struct vk_device *)device;
-    return vk_queue_wait(d, d->queue.submitted, err);
+    return gyre_vk_queue_wait(d, d->queue.submitted, err);
 }

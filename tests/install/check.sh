@@ -69,6 +69,11 @@ for name in gyre gyre-quantize; do
   cmp $name.public $name.dynamic
   cmp $name.public $name.static
 done
+# Hidden names count too: a program that links the layers, or a debugger that finds them, meets one prefix.
+find "$build/CMakeFiles" -path '*/gyre_*.dir/*.o' >objects
+[ "$(wc -l <objects)" -gt 100 ] || fail "no objects found: this check looks in the wrong place"
+xargs "$NM" -g --defined-only <objects | awk 'NF == 3 {print $3}' | grep -v '^main$' | grep -v '^gyre_' &&
+  fail "an external name without the prefix gyre_"
 [ "$(wc -l <gyre.dynamic)" -gt 30 ] || fail "libgyre has hardly a function"
 ldd "$lib/libgyre.so" >ldd.txt
 grep -iE 'blas|lapack|gfortran|quadmath|yaml|vulkan|OpenCL' ldd.txt && fail "libgyre needs what only the quantizer may"

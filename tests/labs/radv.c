@@ -82,7 +82,7 @@ static bool use_radv(void)
 static void close_chip(struct chip *c)
 {
     if (c->device) c->f.DestroyDevice(c->device, NULL);
-    vk_instance_destroy(&c->instance);
+    gyre_vk_instance_destroy(&c->instance);
 }
 
 // False, with a reason, where this driver cannot pretend to be that chip.
@@ -93,7 +93,7 @@ static bool open_chip(struct chip *c, const char *name, const char **why)
     uint32_t n = 1;
     *c = (struct chip){0};
     setenv("RADV_FORCE_FAMILY", name, 1);
-    if (vk_instance_create(&c->instance, &options, &err)) return *why = err.message, false;
+    if (gyre_vk_instance_create(&c->instance, &options, &err)) return *why = err.message, false;
     if (c->instance.f.EnumeratePhysicalDevices(c->instance.handle, &n, &c->physical) < 0 || !n)
         return *why = "the driver offers no such chip", false;
 

@@ -63,7 +63,7 @@ static void hadamard_is_a_kronecker_product(void **unused)
     for (int t = 0; t < 2; t++) {
         const struct gyre_hadamard_params p = {N, 1, 12, 12, 1, 2, t, ROWS, WIDTH, t};
         const struct gyre_ref_args args = call("hadamard", &p, 4, (void *[]){y, x, base, scale});
-        ref_hadamard(&args);
+        gyre_ref_op_hadamard(&args);
         for (int r = 0; r < ROWS; r++) {
             for (int c = 0; c < N; c++) {
                 double sum = 0; // y_c = sum over e of x_e H(e, c), the indices split into 12, 12 and 4
@@ -94,7 +94,7 @@ static void codes_stand_for_the_values(void **unused)
         if (trial % 7 == 6) memset(x, 0, sizeof x);
         const struct gyre_quantize_params p = {1, N, bits, clip};
         const struct gyre_ref_args args = call("quantize", &p, 3, (void *[]){codes, meta, x});
-        ref_quantize(&args);
+        gyre_ref_op_quantize(&args);
         const double scale = (double)gyre_f32_from_bits(meta[0]);
         const int zero = (int)meta[1];
         double lo = 0, hi = 0;
@@ -125,9 +125,9 @@ static void rms_norm_has_unit_mean_square(void **unused)
     for (int i = 0; i < D; i++) gain[i] = uniform(0.5f, 3);
     const struct gyre_rms_norm_params p = {ROWS, D, 0, 8, 1};
     const struct gyre_ref_args plain = call("rms_norm", &p, 3, (void *[]){y, x, gain});
-    ref_rms_norm(&plain);
+    gyre_ref_op_rms_norm(&plain);
     const struct gyre_ref_args quant = call("rms_norm_quant", &p, 4, (void *[]){codes, meta, x, gain});
-    ref_rms_norm_quant(&quant);
+    gyre_ref_op_rms_norm_quant(&quant);
     for (int r = 0; r < ROWS; r++) {
         double sum = 0;
         for (int i = 0; i < D; i++) {
@@ -142,7 +142,7 @@ static void rms_norm_has_unit_mean_square(void **unused)
     }
     const struct gyre_rms_norm_params eps = {ROWS, D, 1e6f, 8, 1};
     const struct gyre_ref_args damped = call("rms_norm", &eps, 3, (void *[]){y, x, gain});
-    ref_rms_norm(&damped);
+    gyre_ref_op_rms_norm(&damped);
     for (int i = 0; i < D; i++) assert_true(fabsf(y[i]) < 0.03f);
 }
 
@@ -167,7 +167,7 @@ static void activations_have_known_values(void **unused)
             gate_up[5] = -1.5f;
             const struct gyre_act_mul_params p = {.rows = 1, .width = 4, .act = act, .bits = 8, .clip = 1};
             const struct gyre_ref_args args = call("act_mul", &p, 2, (void *[]){y, gate_up});
-            ref_act_mul(&args);
+            gyre_ref_op_act_mul(&args);
             assert_near(y[1], -1.5 * known[i][1 + act], 1e-6 + 1e-6 * fabs(known[i][0]));
             assert_true(y[0] == 0 && y[2] == 0 && y[3] == 0);
         }
@@ -187,25 +187,25 @@ static void fused_activations_are_their_parts(void **unused)
     const struct gyre_hadamard_params h = {F, 1, 12, 1, 1, 1, 0, ROWS, F, 0};
     const struct gyre_quantize_params q = {ROWS, F, 4, 0.9f};
     struct gyre_ref_args args = call("act_mul", &p, 2, (void *[]){y, gate_up});
-    ref_act_mul(&args);
+    gyre_ref_op_act_mul(&args);
     args = call("act_mul_quant", &p, 3, (void *[]){codes[0], meta[0], gate_up});
-    ref_act_mul_quant(&args);
+    gyre_ref_op_act_mul_quant(&args);
     args = call("quantize", &q, 3, (void *[]){codes[1], meta[1], y});
-    ref_quantize(&args);
+    gyre_ref_op_quantize(&args);
     assert_memory_equal(codes[0], codes[1], sizeof codes[0]);
     assert_memory_equal(meta[0], meta[1], sizeof meta[0]);
     args = call("hadamard", &h, 4, (void *[]){z, y, base, scale});
-    ref_hadamard(&args);
+    gyre_ref_op_hadamard(&args);
     args = call("act_mul_had", &p, 3, (void *[]){fused, gate_up, base});
-    ref_act_mul_had(&args);
+    gyre_ref_op_act_mul_had(&args);
     for (int i = 0; i < ROWS * F; i++) assert_near(fused[i], z[i], 1e-6);
     args = call("act_mul_had_quant", &p, 4, (void *[]){codes[0], meta[0], gate_up, base});
-    ref_act_mul_had_quant(&args);
+    gyre_ref_op_act_mul_had_quant(&args);
     args = call("act_mul_had_quant_global", &p, 5, (void *[]){codes[1], meta[1], scratch, gate_up, base});
-    ref_act_mul_had_quant(&args);
+    gyre_ref_op_act_mul_had_quant(&args);
     assert_memory_equal(codes[0], codes[1], sizeof codes[0]);
     args = call("quantize", &q, 3, (void *[]){codes[1], meta[1], fused});
-    ref_quantize(&args);
+    gyre_ref_op_quantize(&args);
     assert_memory_equal(codes[0], codes[1], sizeof codes[0]);
     assert_memory_equal(meta[0], meta[1], sizeof meta[0]);
 }
@@ -293,7 +293,7 @@ static void matmul_is_a_double_loop(void **unused)
                 const struct gyre_matmul_params p = {ROWS, K, N, N_PAD, kinds[i].kind <= 8 ? GROUP : K, LDY, N0, add};
                 void *bind[] = {y, bits ? (void *)codes : (void *)x, meta, w.words, w.scales, w.sums, addend};
                 const struct gyre_ref_args args = call(kernel, &p, 7, bind);
-                ref_matmul(&args);
+                gyre_ref_op_matmul(&args);
                 for (int r = 0; r < ROWS; r++)
                     for (int n = -N0; n < LDY - N0; n++) {
                         double sum = add ? (double)addend[(add == 1 ? r * LDY : 0) + N0 + n] : 0;
@@ -316,7 +316,7 @@ static void embed_takes_rows_of_its_range(void **unused)
         snprintf(kernel, sizeof kernel, "embed_%s", kinds[i].name);
         const struct gyre_embed_params p = {4, K, FIRST, N, N_PAD, kinds[i].kind <= 8 ? GROUP : K};
         const struct gyre_ref_args args = call(kernel, &p, 4, (void *[]){y, (void *)rows, w.words, w.scales});
-        ref_embed(&args);
+        gyre_ref_op_embed(&args);
         for (int k = 0; k < K; k++) {
             assert_near(y[k], w.value[N - 1][k], 1e-6);
             assert_near(y[K + k], -77, 0);
