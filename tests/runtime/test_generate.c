@@ -1,6 +1,7 @@
 // Continuing a text: the same tokens as by hand, every way of choosing and of stopping, cancelling and going on, and
 // sessions that are saved and loaded.
 #include "runtime/session.h"
+#include "tests/common/device.h"
 #include "tests/common/ok.h"
 #include "tests/common/tiny.h"
 
@@ -18,6 +19,7 @@
 #include <omp.h>
 
 enum { VOCAB = 304, N = 24 };
+static const char *device_id = "cpu";
 static char directory[] = "test-generate-XXXXXX";
 static char path[128], other_path[128], saved_path[128];
 static uint32_t prompt[45];
@@ -54,7 +56,7 @@ struct pair {
 static struct pair open_pair(const char *model, uint32_t kv, uint32_t context)
 {
     const gyre_engine_params p = {.size = sizeof p,
-                                  .device = "cpu",
+                                  .device = device_id,
                                   .cache_dir = "",
                                   .act = 16,
                                   .kv = kv,
@@ -492,8 +494,12 @@ static void test_save_and_load(void **state)
     }
 }
 
-int main(void)
+// device: cpu unless told.
+int main(int argc, char **argv)
 {
+    if (argc > 1) device_id = argv[1];
+    const int missing = device_probe(device_id);
+    if (missing) return missing;
     omp_set_num_threads(1); // the model is tiny: threads would only wait for each other
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_as_by_hand),           cmocka_unit_test(test_choosing_on_the_host),
