@@ -19,12 +19,13 @@ struct gyre_engine {
     gyre_device *device;
     gyre_log log;
     char cache_dir[1024]; // the device's options point here
-    gyre_source *source;  // NULL, as the tokenizer, where the model is a shape (model/synthetic.h)
+    gyre_source *source;
     gyre_tokenizer *tokenizer;
     struct gyre_model model;
     struct gyre_kv kv;
     struct gyre_precision precision;
     uint32_t context, max_rows, sequences;
+    uint32_t logit_rows; // rows of a step that may want logits, at least `sequences`
     bool *sequence_used; // [sequences]
     const uint32_t *
         *live;          // [sequences] the lengths of their sessions; NULL where the engine itself uses one for a while
@@ -34,11 +35,11 @@ struct gyre_engine {
     // What a step updates between replays; see shaders/params.h for rows and kernels.def for the sampling state.
     struct gyre_binding rows, state, logits;
     int32_t *row_data;    // [max_rows][4]
-    uint32_t *state_data; // [sequences][4], what the device holds
+    uint32_t *state_data; // [logit_rows][4], what the device holds
     bool resident;        // device row 0 is {next token, sequence, position} of the last sample
     int32_t resident_row[4];
 
-    uint32_t *logits_of; // [sequences] whose last position each row of the logits is: sequence + 1, or 0
+    uint32_t *logits_of; // [logit_rows] whose last position each row of the logits is: sequence + 1, or 0
 
     char identity[GYRE_SHA256_HEX]; // of the model, made at its first use (session_file.c)
 
@@ -52,6 +53,7 @@ struct gyre_step_row {
     uint32_t token, sequence, position;
     uint32_t *next;
     const gyre_sampling *sampling;
+    float *logits; // [vocab] receives its logits, of a row that wants a sample; NULL: they stay on the device
 };
 
 // Asked before every chunk of a step; another status than GYRE_OK ends it with that.
@@ -66,12 +68,6 @@ struct gyre_step_watch {
 gyre_status gyre_engine_step(gyre_engine *engine, const struct gyre_step_row *rows, size_t n,
                              const struct gyre_step_watch *watch, uint64_t *wait_ns, gyre_error *err) GYRE_MUST_USE;
 
-// Of the model, for messages: its path, or its shape.
-static inline const char *gyre_engine_model(const gyre_engine *e)
-{
-    return e->source ? gyre_source_path(e->source) : e->model.hp.arch;
-}
-
 // No row of the logits is a sequence's last position any more; UINT32_MAX: no row of any sequence.
 void gyre_engine_forget_logits(gyre_engine *engine, uint32_t sequence);
 
@@ -81,8 +77,9 @@ uint32_t gyre_engine_bucket(const gyre_engine *engine, uint32_t n);
 // The body of a step without a head: embedding and all blocks; the residual stream.
 gyre_value gyre_engine_body(gyre_engine *engine, gyre_graph *graph);
 
-// The recorded step of a bucket (made at its first use).
-gyre_status gyre_engine_step_graph(gyre_engine *engine, uint32_t rows, uint32_t k, gyre_graph **out,
+// The recorded step of a bucket (made at its first use) for `wanting` rows that want a sample. There are two of them:
+// for as many as there are sequences, and for all rows that may.
+gyre_status gyre_engine_step_graph(gyre_engine *engine, uint32_t rows, uint32_t wanting, uint32_t k, gyre_graph **out,
                                    gyre_error *err) GYRE_MUST_USE;
 // Device time by kernel of one replay of `graph`.
 gyre_status gyre_engine_profile(gyre_engine *engine, gyre_graph *graph, gyre_profile_row *rows, size_t cap, size_t *n,

@@ -72,7 +72,8 @@ static gyre_status stage(gyre_session *s, const uint32_t *tokens, size_t n, uint
         const uint32_t at = s->length + (uint32_t)i;
         s->tokens[at] = tokens[i];
         const bool ends = i + 1 == n;
-        *(ends ? last : out + i) = (struct gyre_step_row){tokens[i], s->slot, at, ends ? next : NULL, &s->sampling};
+        *(ends ? last : out + i) =
+            (struct gyre_step_row){tokens[i], s->slot, at, ends ? next : NULL, &s->sampling, NULL};
     }
     return GYRE_OK;
 }
@@ -209,7 +210,7 @@ gyre_status gyre_session_logits(const gyre_session *s, float *logits, gyre_error
 {
     gyre_engine *e = s->engine;
     const uint64_t bytes = (uint64_t)e->model.hp.vocab * sizeof *logits;
-    for (uint32_t row = 0; row < e->sequences; row++) {
+    for (uint32_t row = 0; row < e->logit_rows; row++) {
         if (e->logits_of[row] != s->slot + 1) continue;
         return gyre_buffer_read(e->device, e->logits.buffer, row * bytes, logits, bytes, err);
     }
@@ -264,6 +265,6 @@ gyre_status gyre_session_profile(gyre_session *s, uint32_t step_rows, gyre_profi
     e->resident = false;
     gyre_engine_forget_logits(e, UINT32_MAX);
     GYRE_TRY(gyre_buffer_write(e->device, e->rows.buffer, 0, e->row_data, (uint64_t)live * 16, err));
-    GYRE_TRY(gyre_engine_step_graph(e, live, 1, &graph, err));
+    GYRE_TRY(gyre_engine_step_graph(e, live, 1, 1, &graph, err));
     return gyre_engine_profile(e, graph, rows, cap, n, err);
 }

@@ -50,10 +50,12 @@ static gyre_status build(gyre_engine *e, uint32_t rows, uint32_t wanting, uint32
     return GYRE_OK;
 }
 
-gyre_status gyre_engine_step_graph(gyre_engine *e, uint32_t rows, uint32_t k, gyre_graph **out, gyre_error *err)
+gyre_status gyre_engine_step_graph(gyre_engine *e, uint32_t rows, uint32_t wanting, uint32_t k, gyre_graph **out,
+                                   gyre_error *err)
 {
+    const uint32_t places = GYRE_MIN(rows, wanting > e->sequences ? e->logit_rows : e->sequences);
     for (uint32_t i = 0; i < e->n_steps; i++) {
-        if (e->steps[i].rows == rows && e->steps[i].k == k) {
+        if (e->steps[i].rows == rows && e->steps[i].wanting == places && e->steps[i].k == k) {
             *out = e->steps[i].graph;
             return GYRE_OK;
         }
@@ -63,7 +65,7 @@ gyre_status gyre_engine_step_graph(gyre_engine *e, uint32_t rows, uint32_t k, gy
     if (!grown) return gyre_fail(err, GYRE_E_NOMEM, "cannot record a step: out of memory");
     e->steps = grown;
     struct gyre_step_graph *s = &e->steps[e->n_steps];
-    *s = (struct gyre_step_graph){rows, GYRE_MIN(rows, e->sequences), k, NULL};
+    *s = (struct gyre_step_graph){rows, places, k, NULL};
     GYRE_TRY(build(e, rows, s->wanting, k, &s->graph, err));
     e->n_steps++;
     *out = s->graph;
@@ -90,6 +92,26 @@ static gyre_status set_state(gyre_engine *e, uint32_t i, const gyre_sampling *s,
     return GYRE_OK;
 }
 
+// The logits that rows of a chunk want on the host; rows whose places lie side by side in both memories are read at
+// once.
+static gyre_status read_logits(gyre_engine *e, const struct gyre_step_row *rows, uint32_t n, gyre_error *err)
+{
+    const uint64_t vocab = e->model.hp.vocab;
+    uint64_t first = 0, count = 0, at = 0;
+    float *to = NULL;
+    for (uint32_t i = 0; i <= n; i++) {
+        float *const want = i < n && rows[i].next ? rows[i].logits : NULL;
+        if (count && want != to + count * vocab) {
+            GYRE_TRY(gyre_buffer_read(e->device, e->logits.buffer, first * vocab * sizeof *to, to,
+                                      count * vocab * sizeof *to, err));
+            count = 0;
+        }
+        if (want && count++ == 0) first = at, to = want;
+        at += i < n && rows[i].next;
+    }
+    return GYRE_OK;
+}
+
 // One chunk: `n` rows, those that want a sample first (`order` maps graph rows to list rows).
 static gyre_status run_chunk(gyre_engine *e, const struct gyre_step_row *rows, uint32_t n, uint64_t *wait_ns,
                              gyre_error *err)
@@ -102,7 +124,7 @@ static gyre_status run_chunk(gyre_engine *e, const struct gyre_step_row *rows, u
     }
     const uint32_t bucket = gyre_engine_bucket(e, n);
     gyre_graph *step = NULL;
-    GYRE_TRY(gyre_engine_step_graph(e, bucket, k, &step, err));
+    GYRE_TRY(gyre_engine_step_graph(e, bucket, wanting, k, &step, err));
     gyre_engine_forget_logits(e, UINT32_MAX);
     memset(e->row_data, 0, (size_t)bucket * 16);
     for (int pass = 0; pass < 2; pass++) { // samples come from the first rows of a graph
@@ -137,12 +159,12 @@ static gyre_status run_chunk(gyre_engine *e, const struct gyre_step_row *rows, u
             return gyre_fail(err, GYRE_E_FORMAT,
                              "cannot choose a token (%s, position %u): the logits are not finite; the model's weights "
                              "are damaged or overflow",
-                             gyre_engine_model(e), rows[i].position);
+                             gyre_source_path(e->source), rows[i].position);
         }
         e->logits_of[at++] = rows[i].sequence + 1;
         *rows[i].next = token;
     }
-    return GYRE_OK;
+    return read_logits(e, rows, n, err);
 }
 
 // A chunk takes a whole bucket where that wastes no more than a quarter of it, else the next smaller one.
@@ -155,7 +177,7 @@ static uint32_t chunk_size(const gyre_engine *e, size_t left)
 
 void gyre_engine_forget_logits(gyre_engine *e, uint32_t sequence)
 {
-    for (uint32_t i = 0; i < e->sequences; i++)
+    for (uint32_t i = 0; i < e->logit_rows; i++)
         if (sequence == UINT32_MAX || e->logits_of[i] == sequence + 1) e->logits_of[i] = 0;
 }
 
@@ -172,7 +194,7 @@ gyre_status gyre_engine_step(gyre_engine *e, const struct gyre_step_row *rows, s
         else if (at + chunk > first && at + chunk < n) chunk = (uint32_t)(first - at);
         for (uint32_t i = 0; i < chunk; i++) { // no more samples than a graph of that size has places for
             wanting += rows[at + i].next != NULL;
-            if (wanting > GYRE_MIN(gyre_engine_bucket(e, chunk), e->sequences)) chunk = i;
+            if (wanting > GYRE_MIN(gyre_engine_bucket(e, chunk), e->logit_rows)) chunk = i;
         }
         GYRE_TRY(run_chunk(e, rows + at, chunk, wait_ns, err));
         at += chunk;
@@ -184,7 +206,7 @@ gyre_status gyre_engine_step(gyre_engine *e, const struct gyre_step_row *rows, s
 static gyre_status warm(gyre_engine *e, uint32_t bucket, uint32_t k, gyre_error *err)
 {
     gyre_graph *step = NULL;
-    GYRE_TRY(gyre_engine_step_graph(e, bucket, k, &step, err));
+    GYRE_TRY(gyre_engine_step_graph(e, bucket, 1, k, &step, err));
     e->resident = false;
     gyre_engine_forget_logits(e, UINT32_MAX);
     memset(e->row_data, 0, (size_t)bucket * 16);
@@ -209,6 +231,6 @@ gyre_status gyre_engine_warm(gyre_engine *e, size_t n, const gyre_sampling *samp
 gyre_status gyre_engine_dot(gyre_engine *e, char **out, gyre_error *err)
 {
     gyre_graph *step = NULL;
-    GYRE_TRY(gyre_engine_step_graph(e, 1, 1, &step, err));
+    GYRE_TRY(gyre_engine_step_graph(e, 1, 1, 1, &step, err));
     return gyre_graph_dot(step, out, err);
 }

@@ -1,10 +1,11 @@
 // The KV cache: per layer a K and a V pool of fixed-size pages, and a page table per sequence. Pages are handed to
-// sequences as they grow; a page holds GYRE_PAGE positions of every layer.
+// sequences as they grow; a page holds GYRE_PAGE positions of every layer. A full page whose tokens were remembered may
+// be shared by sequences that begin with the same tokens, and stays findable when no sequence holds it, until its
+// memory is needed (prefix.h).
 #pragma once
 #include "runtime/graph/graph.h"
 #include "runtime/model/hparams.h"
-
-enum { GYRE_PAGE = 32 };
+#include "runtime/model/prefix.h"
 
 struct gyre_kv {
     gyre_device *device;
@@ -15,6 +16,10 @@ struct gyre_kv {
     uint32_t *n_held;    // [sequences] pages of each sequence
     int32_t *free_pages; // stack
     uint32_t n_free;
+    uint32_t *users;           // [n_pages] sequences that hold each page
+    struct gyre_prefix prefix; // what full pages hold
+    uint64_t *known;           // [sequences] serial of the last page that is remembered, 0: none
+    uint32_t *n_known;         // [sequences] how many of the sequence's pages are; they are its first
     uint64_t bytes;
 };
 
@@ -26,7 +31,17 @@ void gyre_kv_free(struct gyre_kv *kv);
 // Makes positions 0..length-1 of a sequence addressable: takes pages as needed and updates the device's table. Writes
 // nothing when no page is taken. Allocates nothing.
 gyre_status gyre_kv_reserve(struct gyre_kv *kv, uint32_t sequence, uint32_t length, gyre_error *err) GYRE_MUST_USE;
-// Gives back the pages beyond `length` positions.
+// Gives back the pages beyond `length` positions. `length` lies in no page that is remembered, but at its end.
 void gyre_kv_trim(struct gyre_kv *kv, uint32_t sequence, uint32_t length);
+
+// Lets a sequence that holds tokens[0..length-1] go on with pages in which others left the following tokens, for as
+// many of tokens[0..n-1] as there are; *length moves on. Nothing where *length is in the middle of a page, or not all
+// of the sequence's pages are remembered.
+gyre_status gyre_kv_adopt(struct gyre_kv *kv, uint32_t sequence, const uint32_t *tokens, uint32_t n, uint32_t *length,
+                          gyre_error *err) GYRE_MUST_USE;
+// The sequence holds tokens[0..length-1]: its full pages can be found by them from now on. Where another page is known
+// to hold the same, the sequence takes that one and gives its own back. Nothing may be under way on the device.
+gyre_status gyre_kv_remember(struct gyre_kv *kv, uint32_t sequence, const uint32_t *tokens, uint32_t length,
+                             gyre_error *err) GYRE_MUST_USE;
 
 struct gyre_batch gyre_kv_batch(const struct gyre_kv *kv, struct gyre_binding rows);

@@ -52,6 +52,9 @@ typedef struct gyre_engine_params {
     int (*progress)(void *user, double fraction, const char *what);
     void *user;
     const char *pre; // pre-tokenizer (tokenizer.ggml.pre) to use in place of a GGUF file's; NULL: the file's
+    // Rows of a step whose logits may be wanted at once: a program that scores prompts (gyre_schedule.h) asks for some
+    // dozens. 0, and at least: as many as sequences; no more than the device can bind.
+    uint32_t logit_rows;
 } gyre_engine_params;
 
 // params NULL: all defaults. The model's files stay mapped while it is loaded. One that another program changes
@@ -112,7 +115,7 @@ typedef struct gyre_tokenizer gyre_tokenizer;
 GYRE_API gyre_status gyre_tokenizer_open(const char *model_path, const char *pre, const gyre_log *log,
                                          gyre_tokenizer **out, gyre_error *err) GYRE_MUST_USE;
 GYRE_API void gyre_tokenizer_close(gyre_tokenizer *tokenizer); // accepts NULL
-// The engine's own; lives as long as the engine and is not closed. NULL for a shape (gyre_eval.h).
+// The engine's own; lives as long as the engine and is not closed.
 GYRE_API const gyre_tokenizer *gyre_engine_tokenizer(const gyre_engine *engine);
 
 // `flags`: of enum gyre_text_flags. A prompt is GYRE_TEXT_SPECIAL | GYRE_TEXT_AROUND. *tokens is malloc'd.
@@ -255,7 +258,8 @@ typedef enum gyre_stop {
     GYRE_STOP_CONTEXT, // the context is full
     GYRE_STOP_END,     // an end token of the model
     GYRE_STOP_TOKEN,   // stop_tokens[stop_index]
-    GYRE_STOP_TEXT     // stop[stop_index]
+    GYRE_STOP_TEXT,    // stop[stop_index]
+    GYRE_STOP_BOUND    // no token was allowed (gyre_schedule.h)
 } gyre_stop;
 
 typedef struct gyre_generate_result {

@@ -1,0 +1,24 @@
+// Choosing a token from logits on the host over all of the vocabulary, with constraints: what gyre_schedule.h promises.
+// (sample.h is the same for one session, as the device does it: among 256 candidates at most.)
+#pragma once
+#include <gyre/gyre_schedule.h>
+
+// Working memory for one thread.
+struct gyre_chooser {
+    uint32_t vocab;
+    gyre_candidate *candidate; // [vocab]
+    uint32_t *seen;            // a bit per token
+};
+bool gyre_chooser_init(struct gyre_chooser *chooser, uint32_t vocab); // false: out of memory
+void gyre_chooser_free(struct gyre_chooser *chooser);
+
+// Does the device's own choice, the most likely token, do?
+bool gyre_choose_is_plain(const gyre_task_params *params);
+
+// The token that follows tokens[n], of which the first n_prompt are the prompt. Changes logits[vocab]. `allowed` as in
+// gyre_task_params; NULL: all. UINT32_MAX where no token is allowed or no logit is a number.
+uint32_t gyre_choose(struct gyre_chooser *chooser, const gyre_task_params *params, float *logits,
+                     const uint32_t *tokens, size_t n, size_t n_prompt, const uint32_t *allowed);
+
+// log(sum(exp(logits[i]))): what a logit is less to be a log-probability.
+double gyre_log_sum(const float *logits, uint32_t n);

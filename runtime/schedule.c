@@ -1,0 +1,303 @@
+// Which rows the next step runs: one of every task that generates, and as many of prompts as a step's time allows.
+#include "runtime/schedule.h"
+
+#include "runtime/util/base.h"
+#include "runtime/util/clock.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { DEFAULT_STEP_MS = 500, UNMEASURED_ROWS = 32, LEAST_ROWS = 16 };
+
+// ---- tasks ----------------------------------------------------------------------------------------------------------
+
+gyre_status gyre_scheduler_create(gyre_engine *engine, const gyre_scheduler_params *given, gyre_scheduler **out,
+                                  gyre_error *err)
+{
+    gyre_scheduler_params params;
+    *out = NULL;
+    GYRE_TRY(gyre_params_take(given, &params, sizeof params, sizeof params, "gyre_scheduler_params", err));
+    gyre_scheduler *s = calloc(1, sizeof *s);
+    if (!s) return gyre_fail(err, GYRE_E_NOMEM, "cannot make a scheduler: out of memory");
+    const uint32_t vocab = engine->model.hp.vocab;
+    s->engine = engine;
+    s->params = params;
+    s->row = malloc((engine->max_rows + engine->sequences) * sizeof *s->row);
+    s->part = malloc(engine->sequences * sizeof(gyre_task *));
+    s->logits = malloc(((uint64_t)engine->logit_rows + 1) * vocab * sizeof *s->logits);
+    s->allowed = malloc((vocab / 32 + 1) * sizeof *s->allowed);
+    s->best = malloc(vocab * sizeof *s->best);
+    s->drawn = malloc(engine->logit_rows * sizeof *s->drawn);
+    if (!s->row || !s->part || !s->logits || !s->allowed || !s->best || !s->drawn ||
+        !gyre_chooser_init(&s->chooser, vocab)) {
+        gyre_scheduler_destroy(s);
+        return gyre_fail(err, GYRE_E_NOMEM, "cannot make a scheduler: out of memory");
+    }
+    *out = s;
+    return GYRE_OK;
+}
+
+void gyre_scheduler_destroy(gyre_scheduler *s)
+{
+    if (!s) return;
+    while (s->first) gyre_scheduler_remove(s, s->first);
+    gyre_chooser_free(&s->chooser);
+    free(s->row);
+    free(s->part);
+    free(s->logits);
+    free(s->allowed);
+    free(s->best);
+    free(s->drawn);
+    free(s);
+}
+
+static gyre_status check(const gyre_scheduler *s, const gyre_task_params *p, gyre_error *err)
+{
+    const uint32_t vocab = s->chooser.vocab, context = s->engine->context;
+    if (p->n_prompt == 0) return gyre_fail(err, GYRE_E_INVALID, "cannot add a task: its prompt is empty");
+    if (p->n_prompt + (p->max_tokens ? 1 : 0) > context)
+        return gyre_fail(err, GYRE_E_INVALID,
+                         "cannot add a task: a prompt of %zu tokens leaves no room in the context of %u", p->n_prompt,
+                         context);
+    for (size_t i = 0; i < p->n_prompt; i++)
+        if (p->prompt[i] >= vocab)
+            return gyre_fail(err, GYRE_E_INVALID, "cannot add a task: token %u is outside the vocabulary of %u",
+                             p->prompt[i], vocab);
+    for (uint32_t i = 0; i < p->n_bias; i++)
+        if (p->bias[i].token >= vocab)
+            return gyre_fail(err, GYRE_E_INVALID,
+                             "cannot add a task: the bias of token %u is outside the vocabulary of %u",
+                             p->bias[i].token, vocab);
+    return GYRE_OK;
+}
+
+gyre_status gyre_scheduler_add(gyre_scheduler *s, const gyre_task_params *given, gyre_task **out, gyre_error *err)
+{
+    gyre_task_params p;
+    *out = NULL;
+    GYRE_TRY(gyre_params_take(given, &p, sizeof p, sizeof p, "gyre_task_params", err));
+    GYRE_TRY(check(s, &p, err));
+    const uint32_t context = s->engine->context, n = (uint32_t)p.n_prompt;
+    gyre_task *t = calloc(1, sizeof *t);
+    if (!t) return gyre_fail(err, GYRE_E_NOMEM, "cannot add a task: out of memory");
+    *t = (gyre_task){.scheduler = s, .params = p, .n = n, .n_prompt = n};
+    t->limit = n + GYRE_MIN(p.max_tokens, context - n);
+    t->params.n_best = GYRE_MIN(p.n_best, s->chooser.vocab);
+    t->params.scores = p.scores || p.score_prompt;
+    t->tokens = malloc(context * sizeof *t->tokens);
+    t->bias = malloc((p.n_bias + 1) * sizeof *t->bias);
+    gyre_status st = t->tokens && t->bias ? GYRE_OK : gyre_fail(err, GYRE_E_NOMEM, "cannot add a task: out of memory");
+    if (st == GYRE_OK) st = gyre_sequence_take(s->engine, &t->length, &t->slot, err);
+    if (st != GYRE_OK) {
+        free(t->tokens);
+        free(t->bias);
+        free(t);
+        return st;
+    }
+    memcpy(t->tokens, p.prompt, n * sizeof *t->tokens);
+    if (p.n_bias) memcpy(t->bias, p.bias, p.n_bias * sizeof *t->bias);
+    t->params.prompt = t->tokens;
+    t->params.bias = t->bias;
+    gyre_task **last = &s->first;
+    while (*last) last = &(*last)->next;
+    *last = t;
+    *out = t;
+    return GYRE_OK;
+}
+
+void gyre_scheduler_remove(gyre_scheduler *s, gyre_task *t)
+{
+    if (!t) return;
+    gyre_task **at = &s->first;
+    while (*at != t) at = &(*at)->next;
+    *at = t->next;
+    gyre_sequence_release(s->engine, t->slot);
+    free(t->tokens);
+    free(t->bias);
+    free(t);
+}
+
+uint32_t gyre_scheduler_room(const gyre_scheduler *s)
+{
+    uint32_t room = 0;
+    for (uint32_t i = 0; i < s->engine->sequences; i++) room += !s->engine->sequence_used[i];
+    return room;
+}
+
+// ---- planning -------------------------------------------------------------------------------------------------------
+
+static bool reads_prompt(const gyre_task *t) { return !t->ended && t->n - t->length > 1; }
+
+// Will another task compute the page that this one needs next? It is ahead in the same text, or as far and in this step
+// already; then that page is waited for and shared.
+static bool page_is_coming(const gyre_task *t)
+{
+    const uint32_t to = t->length + GYRE_PAGE;
+    if (t->params.score_prompt || t->scheduler->params.no_sharing || t->length % GYRE_PAGE || to >= t->n) return false;
+    for (const gyre_task *o = t->scheduler->first; o; o = o->next) {
+        const bool ahead = o->length > t->length || (o->length == t->length && o->rows);
+        if (o == t || !reads_prompt(o) || !ahead || o->length >= to || o->n_prompt < to) continue;
+        if (memcmp(o->tokens, t->tokens, to * sizeof *t->tokens) == 0) return true;
+    }
+    return false;
+}
+
+// How many rows of prompts the step may have beside `beside` rows of answers.
+static uint32_t prompt_rows(const gyre_scheduler *s, uint32_t beside)
+{
+    const uint32_t most = s->engine->max_rows - GYRE_MIN(beside, s->engine->max_rows - 1);
+    const double ns = 1e6 * (s->params.step_ms ? s->params.step_ms : DEFAULT_STEP_MS) * (beside ? 1 : 2);
+    uint32_t rows = UNMEASURED_ROWS;
+    if (s->row_ns > 0) // a bucket's worth: a recording runs all its rows, whether they live or not
+        for (rows = LEAST_ROWS; rows < s->engine->max_rows && 2 * rows * s->row_ns <= ns;) rows *= 2;
+    if (s->params.chunk) rows = s->params.chunk;
+    else if (rows > 2 * beside) rows -= beside;
+    return GYRE_MIN(rows, most);
+}
+
+// Gives `t` up to `rows` rows of its prompt, as far as places for logits suffice.
+static void take_rows(gyre_task *t, uint32_t *rows, uint32_t *places)
+{
+    uint32_t n = GYRE_MIN(*rows, t->n - t->length);
+    const bool scored = t->params.score_prompt;
+    if (scored) n = GYRE_MIN(n, *places);
+    if (n == 0 || *places == 0) return;
+    t->rows = n;
+    *rows -= n;
+    *places -= scored ? n : 1;
+}
+
+// Answers first, each with its row. Then prompts: half of the rows go to those that are done soonest, so that a short
+// one never waits for a long one; what is left to those that came first, so that no long one waits for ever.
+static void plan(gyre_scheduler *s)
+{
+    uint32_t answers = 0, places = s->engine->logit_rows;
+    for (gyre_task *t = s->first; t; t = t->next) {
+        t->rows = !t->ended && !reads_prompt(t);
+        answers += t->rows;
+    }
+    places -= answers;
+    uint32_t rows = prompt_rows(s, answers), quick = rows - rows / 2;
+    rows -= quick;
+    while (quick) {
+        gyre_task *soonest = NULL;
+        for (gyre_task *t = s->first; t; t = t->next) {
+            if (!reads_prompt(t) || t->rows || page_is_coming(t)) continue;
+            if (!soonest || t->n - t->length < soonest->n - soonest->length) soonest = t;
+        }
+        if (!soonest) break;
+        take_rows(soonest, &quick, &places);
+        if (!soonest->rows) break;
+    }
+    rows += quick;
+    for (gyre_task *t = s->first; t && rows; t = t->next) {
+        if (!reads_prompt(t) || (!t->rows && page_is_coming(t))) continue;
+        uint32_t again = rows + t->rows;
+        places += t->rows ? (t->params.score_prompt ? t->rows : 1) : 0;
+        t->rows = 0;
+        take_rows(t, &again, &places);
+        rows = again;
+    }
+}
+
+// ---- the step -------------------------------------------------------------------------------------------------------
+
+static gyre_status always(const void *user, gyre_error *err)
+{
+    (void)user, (void)err;
+    return GYRE_OK;
+}
+
+// What the last row of a task is for, and all of them where its prompt is scored.
+static void stage(gyre_scheduler *s, gyre_task *t, struct gyre_step_row *out, struct gyre_step_row *last,
+                  uint32_t *place)
+{
+    static const gyre_sampling plain = {0};
+    const uint64_t vocab = s->chooser.vocab;
+    const bool scored = t->params.score_prompt && t->length < t->n_prompt;
+    const bool ends = t->length + t->rows == t->n && gyre_task_generates(t);
+    const bool host = scored || (ends && (t->params.scores || !gyre_choose_is_plain(&t->params)));
+    t->logits = host ? s->logits + *place * vocab : NULL;
+    for (uint32_t i = 0; i < t->rows; i++) {
+        const uint32_t at = t->length + i;
+        const bool wants = scored || (i + 1 == t->rows && ends);
+        struct gyre_step_row *row = i + 1 == t->rows ? last : out + i;
+        *row = (struct gyre_step_row){.token = t->tokens[at], .sequence = t->slot, .position = at, .sampling = &plain};
+        if (!wants) continue;
+        row->next = i + 1 == t->rows ? &t->chosen : &s->drawn[*place];
+        row->logits = host ? s->logits + *place * vocab : NULL;
+        (*place)++;
+    }
+}
+
+static gyre_status run(gyre_scheduler *s, gyre_error *err)
+{
+    static const struct gyre_step_watch watch = {always, NULL};
+    gyre_engine *e = s->engine;
+    uint32_t n = 0, parts = 0, at = 0, place = 0;
+    gyre_status st = GYRE_OK;
+    for (gyre_task *t = s->first; t; t = t->next) {
+        if (!t->rows) continue;
+        n += t->rows;
+        s->part[parts++] = t;
+    }
+    if (n == 0) return GYRE_OK;
+    for (uint32_t i = 0; i < parts && st == GYRE_OK; i++)
+        st = gyre_kv_reserve(&e->kv, s->part[i]->slot, s->part[i]->length + s->part[i]->rows, err);
+    for (uint32_t i = 0; i < parts; at += s->part[i++]->rows - 1)
+        stage(s, s->part[i], s->row + at, s->row + (n - parts) + i, &place);
+    const uint32_t recorded = e->n_steps;
+    const uint64_t start = gyre_clock_ns();
+    if (st == GYRE_OK) st = gyre_engine_step(e, s->row, n, &watch, NULL, err);
+    if (st == GYRE_OK) st = gyre_wait(e->device, err); // a step of which nobody wants a sample
+    const uint64_t took = gyre_clock_ns() - start;
+    for (uint32_t i = 0; i < parts; i++) {
+        if (st == GYRE_OK) s->part[i]->length += s->part[i]->rows;
+        else gyre_kv_trim(&e->kv, s->part[i]->slot, s->part[i]->length);
+    }
+    GYRE_TRY(st);
+    s->count.steps++;
+    s->count.rows += n;
+    s->count.step_ns += took;
+    const double each = (double)took / gyre_engine_bucket(e, n);
+    if (n >= LEAST_ROWS && recorded == e->n_steps) s->row_ns = s->row_ns > 0 ? 0.7 * s->row_ns + 0.3 * each : each;
+    for (uint32_t i = 0; i < parts && !s->params.no_sharing; i++)
+        GYRE_TRY(gyre_kv_remember(&e->kv, s->part[i]->slot, s->part[i]->tokens, s->part[i]->length, err));
+    for (uint32_t i = 0; i < parts; i++) gyre_task_advance(s->part[i]);
+    return GYRE_OK;
+}
+
+gyre_status gyre_scheduler_step(gyre_scheduler *s, gyre_error *err)
+{
+    for (gyre_task *t = s->first; t && !s->params.no_sharing; t = t->next) {
+        if (!reads_prompt(t) || t->params.score_prompt) continue;
+        const uint32_t before = t->length; // the last token is always computed: what follows it is wanted
+        GYRE_TRY(gyre_kv_adopt(&s->engine->kv, t->slot, t->tokens, t->n_prompt - 1, &t->length, err));
+        t->cached += t->length - before;
+    }
+    plan(s);
+    return run(s, err);
+}
+
+// ---- around it ------------------------------------------------------------------------------------------------------
+
+gyre_scheduler_counters gyre_scheduler_count(const gyre_scheduler *s)
+{
+    const struct gyre_kv *kv = &s->engine->kv;
+    gyre_scheduler_counters c = s->count;
+    c.pages = kv->n_pages;
+    c.page_tokens = GYRE_PAGE;
+    c.pages_cached = kv->prefix.n_idle;
+    for (uint32_t i = 0; i < kv->n_pages; i++) {
+        c.pages_held += kv->users[i] > 0;
+        c.pages_shared += kv->users[i] > 1;
+    }
+    return c;
+}
+
+gyre_status gyre_scheduler_warm(gyre_scheduler *s, gyre_error *err)
+{
+    for (uint32_t n = 1; n < 2 * s->engine->sequences && n <= s->engine->max_rows; n *= 2)
+        GYRE_TRY(gyre_engine_warm(s->engine, n, NULL, err));
+    return gyre_engine_warm(s->engine, UNMEASURED_ROWS, NULL, err);
+}

@@ -1,0 +1,41 @@
+// Inside of a scheduler, shared by schedule.c (which rows run) and task.c (what becomes of them).
+#pragma once
+#include "runtime/choose.h"
+#include "runtime/engine.h"
+
+struct gyre_task {
+    struct gyre_scheduler *scheduler;
+    gyre_task *next;         // in the order they came
+    gyre_task_params params; // prompt: `tokens`; bias: own copy
+    gyre_logit_bias *bias;
+    uint32_t slot, length; // positions 0..length-1 are in the cache
+    uint32_t *tokens;      // [context]: prompt and answer
+    uint32_t n, n_prompt;  // tokens; those of the prompt
+    uint32_t cached, told; // of the prompt: shared; told to on_token where it is scored
+    uint32_t limit;        // n at which it ends
+    gyre_stop why;
+    bool ended;
+    uint32_t rows, chosen; // of this step: rows; the device's choice behind the last one
+    float *logits;         // of this step: of the last row, or of all where the prompt is scored; NULL: none
+};
+
+struct gyre_scheduler {
+    gyre_engine *engine;
+    gyre_scheduler_params params;
+    gyre_task *first;
+    struct gyre_chooser chooser;
+    struct gyre_step_row *row; // [max_rows + sequences]
+    gyre_task **part;          // [sequences] tasks of this step
+    float *logits;             // [logit_rows][vocab]
+    uint32_t *allowed;         // a bit per token
+    gyre_scored *best;         // [vocab], of one token
+    uint32_t *drawn;           // [logit_rows] where rows that only want logits get a sample
+    double row_ns;             // measured: time of a row in a step of many; 0: not yet
+    gyre_scheduler_counters count;
+};
+
+// Room for one more token in the answer?
+bool gyre_task_generates(const gyre_task *task);
+// The step has run task->rows rows, which the cache holds now: tells the prompt's scores, chooses what follows, ends
+// the task where that is due.
+void gyre_task_advance(gyre_task *task);

@@ -1,0 +1,104 @@
+// What a step means for one task: scores of its prompt, the token that follows, its end.
+#include "runtime/schedule.h"
+#include "runtime/sample.h"
+
+#include "runtime/util/base.h"
+
+#include <string.h>
+
+bool gyre_task_generates(const gyre_task *t) { return t->n < t->limit; }
+bool gyre_task_ended(const gyre_task *t, gyre_stop *why)
+{
+    if (why) *why = t->why;
+    return t->ended;
+}
+size_t gyre_task_cached(const gyre_task *t) { return t->cached; }
+size_t gyre_task_generated(const gyre_task *t) { return t->n - t->n_prompt; }
+
+static void end(gyre_task *t, gyre_stop why)
+{
+    t->ended = true;
+    t->why = why;
+}
+
+// Fills in the log-probability of a token and the best of its place. Both come from the same subtraction, so that a
+// token among the best has the same number there.
+static void score(struct gyre_scheduler *s, const gyre_task_params *p, const float *logits, gyre_task_token *token)
+{
+    const double sum = gyre_log_sum(logits, s->chooser.vocab);
+    token->scored = true;
+    token->logprob = (float)((double)logits[token->token] - sum);
+    token->n_best = gyre_sample_best(logits, s->chooser.vocab, p->n_best, s->chooser.candidate);
+    for (uint32_t i = 0; i < token->n_best; i++)
+        s->best[i] = (gyre_scored){s->chooser.candidate[i].token, (float)((double)s->chooser.candidate[i].logit - sum)};
+    token->best = s->best;
+}
+
+static bool tell(gyre_task *t, const gyre_task_token *token)
+{
+    return t->params.on_token && t->params.on_token(t->params.user, token) != 0;
+}
+
+// The tokens of the prompt whose places this step computed, and before them the first one, which has no score.
+static bool tell_prompt(gyre_task *t, uint32_t first)
+{
+    struct gyre_scheduler *s = t->scheduler;
+    if (t->told == 0) {
+        t->told = 1;
+        if (tell(t, &(gyre_task_token){.token = t->tokens[0], .prompt = true})) return true;
+    }
+    for (uint32_t at = first; at < t->length && t->told < t->n_prompt; at++) {
+        gyre_task_token token = {.token = t->tokens[t->told++], .prompt = true};
+        score(s, &t->params, t->logits + (uint64_t)(at - first) * s->chooser.vocab, &token);
+        if (tell(t, &token)) return true;
+    }
+    return false;
+}
+
+// What follows the task's tokens, with its score where that is asked for; UINT32_MAX: nothing may.
+static gyre_task_token choose(gyre_task *t, float *logits)
+{
+    struct gyre_scheduler *s = t->scheduler;
+    const uint32_t words = (uint32_t)gyre_div_up(s->chooser.vocab, 32);
+    const bool plain = gyre_choose_is_plain(&t->params);
+    gyre_task_token token = {.token = t->chosen};
+    const float *raw = logits;
+    if (!plain) {
+        if (t->params.scores) // choosing changes the logits, and a score needs them as they were
+            raw = memcpy(s->logits + (uint64_t)s->engine->logit_rows * s->chooser.vocab, logits,
+                         s->chooser.vocab * sizeof *logits);
+        if (t->params.allow) memset(s->allowed, 0, words * sizeof *s->allowed);
+        const bool bound = t->params.allow && t->params.allow(t->params.user, s->allowed, words);
+        token.token =
+            gyre_choose(&s->chooser, &t->params, logits, t->tokens, t->n, t->n_prompt, bound ? s->allowed : NULL);
+    }
+    if (t->params.scores && token.token != UINT32_MAX) score(s, &t->params, raw, &token);
+    return token;
+}
+
+void gyre_task_advance(gyre_task *t)
+{
+    struct gyre_scheduler *s = t->scheduler;
+    const uint32_t first = t->length - t->rows;
+    const bool scored = t->params.score_prompt && first < t->n_prompt; // its rows' logits lie one behind another
+    if (scored && tell_prompt(t, first)) {
+        end(t, GYRE_STOP_TOKEN);
+        return;
+    }
+    if (t->length < t->n) return; // more of the prompt is to come
+    if (!gyre_task_generates(t)) {
+        end(t, GYRE_STOP_LENGTH);
+        return;
+    }
+    gyre_task_token token = choose(t, scored ? t->logits + (t->rows - 1) * (uint64_t)s->chooser.vocab : t->logits);
+    if (token.token == UINT32_MAX) {
+        end(t, GYRE_STOP_BOUND);
+        return;
+    }
+    t->tokens[t->n++] = token.token;
+    token.end = !t->params.ignore_end && gyre_tokenizer_is_end(s->engine->tokenizer, token.token);
+    const bool stop = tell(t, &token);
+    if (token.end) end(t, GYRE_STOP_END);
+    else if (stop) end(t, GYRE_STOP_TOKEN);
+    else if (!gyre_task_generates(t)) end(t, t->n < s->engine->context ? GYRE_STOP_LENGTH : GYRE_STOP_CONTEXT);
+}

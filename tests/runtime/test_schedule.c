@@ -1,0 +1,484 @@
+// The scheduler through its public face, on a tiny random model: many texts in one batch are each one's solo text,
+// common beginnings are computed and held once, scores are the logits', choosing obeys its settings, and no long prompt
+// keeps a short one waiting.
+#include "tests/common/device.h"
+#include "tests/common/ok.h"
+#include "tests/common/tiny.h"
+
+#include <gyre/gyre_schedule.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static const char *const device_names[] = {"cpu", "vulkan:0", "opencl:0"};
+enum { DEVICES = 3, VOCAB = 304, MOST = 128 };
+static char directory[] = "test-schedule-XXXXXX";
+static char path[128];
+
+static int setup(void **state)
+{
+    (void)state;
+    if (!mkdtemp(directory)) return 1;
+    snprintf(path, sizeof path, "%s/q4.gguf", directory);
+    struct tiny_options o = tiny_defaults();
+    o.type = GYRE_DTYPE_Q4_0;
+    o.tied = true;
+    return tiny_write_gguf(path, &o);
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    unlink(path);
+    return rmdir(directory);
+}
+
+static gyre_engine *open_engine(const char *device, uint32_t sequences)
+{
+    gyre_engine *engine = NULL;
+    gyre_error err = {0};
+    const gyre_engine_params p = {.size = sizeof p,
+                                  .device = device,
+                                  .act = 16,
+                                  .kv = 16,
+                                  .context = 256,
+                                  .sequences = sequences,
+                                  .logit_rows = 16,
+                                  .cache_dir = ""};
+    const gyre_status st = gyre_engine_open(path, &p, &engine, &err);
+    return device_opened(device, st, &err) ? engine : NULL;
+}
+
+// What a task told.
+struct heard {
+    gyre_task_token token[MOST];
+    uint32_t best[MOST][4];
+    float best_logprob[MOST][4];
+    uint32_t n, stop_after;
+    uint32_t allow_from, allow_to; // tokens that are allowed; 0, 0: no constraint
+};
+
+static int on_token(void *user, const gyre_task_token *token)
+{
+    struct heard *h = user;
+    assert_true(h->n < MOST);
+    for (uint32_t i = 0; i < token->n_best && i < 4; i++) {
+        h->best[h->n][i] = token->best[i].token;
+        h->best_logprob[h->n][i] = token->best[i].logprob;
+    }
+    h->token[h->n++] = *token;
+    return h->stop_after && h->n == h->stop_after;
+}
+
+static bool allow(void *user, uint32_t *allowed, uint32_t words)
+{
+    const struct heard *h = user;
+    assert_int_equal(words, (VOCAB + 31) / 32);
+    for (uint32_t i = h->allow_from; i < h->allow_to; i++) allowed[i / 32] |= 1u << i % 32;
+    return true;
+}
+
+static gyre_task_params task(const uint32_t *prompt, size_t n, uint32_t max_tokens, struct heard *h)
+{
+    return (gyre_task_params){.size = sizeof(gyre_task_params),
+                              .prompt = prompt,
+                              .n_prompt = n,
+                              .max_tokens = max_tokens,
+                              .ignore_end = true,
+                              .on_token = on_token,
+                              .user = h};
+}
+
+static gyre_scheduler *scheduler(gyre_engine *e, uint32_t chunk, bool no_sharing)
+{
+    gyre_scheduler *s = NULL;
+    const gyre_scheduler_params p = {.size = sizeof p, .chunk = chunk, .no_sharing = no_sharing};
+    OK(gyre_scheduler_create(e, &p, &s, err));
+    return s;
+}
+
+static gyre_task *add(gyre_scheduler *s, const gyre_task_params *p)
+{
+    gyre_task *t = NULL;
+    OK(gyre_scheduler_add(s, p, &t, err));
+    return t;
+}
+
+static int run_to_end(gyre_scheduler *s, gyre_task *const *tasks, int n)
+{
+    int steps = 0;
+    for (int open = 1; open && steps < 1000; steps += open) {
+        open = 0;
+        for (int i = 0; i < n; i++) open |= !gyre_task_ended(tasks[i], NULL);
+        if (open) OK(gyre_scheduler_step(s, err));
+    }
+    assert_true(steps < 1000);
+    return steps;
+}
+
+// One task alone, to its end and away.
+static void solo(gyre_scheduler *s, const gyre_task_params *p)
+{
+    gyre_task *t = add(s, p);
+    run_to_end(s, &t, 1);
+    gyre_scheduler_remove(s, t);
+}
+
+static void greedy(gyre_engine *e, const uint32_t *prompt, size_t n, uint32_t *out, int count)
+{
+    gyre_session *s = NULL;
+    OK(gyre_session_create(e, &s, err));
+    OK(gyre_session_sync(s, prompt, n, NULL, &out[0], err));
+    for (int i = 1; i < count; i++) OK(gyre_session_decode(s, out[i - 1], &out[i], err));
+    gyre_session_destroy(s);
+}
+
+// Five texts of different lengths over three sequences, prompts in small chunks beside others' answers.
+static void test_batch_equals_solo(void **state)
+{
+    (void)state;
+    enum { TEXTS = 5, N = 8 };
+    static const size_t length[TEXTS] = {70, 1, 33, 9, 64};
+    for (int d = 0; d < DEVICES; d++) {
+        gyre_engine *e = open_engine(device_names[d], 3);
+        if (!e) continue;
+        uint32_t prompt[TEXTS][70], want[TEXTS][N];
+        static struct heard heard[TEXTS];
+        memset(heard, 0, sizeof heard);
+        for (int i = 0; i < TEXTS; i++) {
+            tiny_tokens(prompt[i], length[i], 10 + (uint32_t)i, VOCAB);
+            greedy(e, prompt[i], length[i], want[i], N);
+        }
+        gyre_scheduler *s = scheduler(e, 12, false);
+        gyre_task *live[3] = {NULL};
+        for (int next = 0, done = 0, steps = 0; done < TEXTS; steps++) {
+            assert_true(steps < 200);
+            for (int i = 0; i < 3; i++) {
+                if (live[i] && gyre_task_ended(live[i], NULL)) {
+                    gyre_scheduler_remove(s, live[i]);
+                    live[i] = NULL;
+                    done++;
+                }
+                if (live[i] || next == TEXTS) continue;
+                const gyre_task_params p = task(prompt[next], length[next], N, &heard[next]);
+                live[i] = add(s, &p);
+                next++;
+            }
+            OK(gyre_scheduler_step(s, err));
+        }
+        for (int i = 0; i < TEXTS; i++) {
+            assert_int_equal(heard[i].n, N);
+            for (int k = 0; k < N; k++) assert_int_equal(heard[i].token[k].token, want[i][k]);
+        }
+        gyre_scheduler_destroy(s);
+        OK(gyre_engine_close(e, err));
+    }
+}
+
+static void test_common_beginnings(void **state)
+{
+    (void)state;
+    enum { N = 4 };
+    for (int d = 0; d < DEVICES; d++) {
+        gyre_engine *e = open_engine(device_names[d], 4);
+        if (!e) continue;
+        uint32_t a[100], b[100], want_a[N], want_b[N];
+        tiny_tokens(a, 100, 1, VOCAB);
+        tiny_tokens(b, 100, 2, VOCAB);
+        memcpy(b, a, 80 * sizeof *a); // two pages and a half
+        greedy(e, a, 100, want_a, N);
+        greedy(e, b, 100, want_b, N);
+        gyre_scheduler *s = scheduler(e, 16, false);
+        static struct heard h[4];
+        memset(h, 0, sizeof h);
+        const gyre_task_params p[4] = {task(a, 100, N, &h[0]), task(b, 100, N, &h[1]), task(a, 100, N, &h[2]),
+                                       task(a, 96, N, &h[3])};
+        gyre_task *t[4];
+        for (int i = 0; i < 3; i++) t[i] = add(s, &p[i]); // at the same time
+        run_to_end(s, t, 3);
+        assert_int_equal(gyre_task_cached(t[0]) + gyre_task_cached(t[1]) + gyre_task_cached(t[2]), 64 + 96);
+        const gyre_scheduler_counters c = gyre_scheduler_count(s);
+        assert_int_equal(c.pages_shared, 3); // two of all, one of a and a
+        assert_int_equal(c.pages_held, 3 + 3 * 1 + 1);
+        for (int k = 0; k < N; k++) {
+            assert_int_equal(h[0].token[k].token, want_a[k]);
+            assert_int_equal(h[1].token[k].token, want_b[k]);
+            assert_int_equal(h[2].token[k].token, want_a[k]);
+        }
+        for (int i = 0; i < 3; i++) gyre_scheduler_remove(s, t[i]);
+        assert_int_equal(gyre_scheduler_count(s).pages_held, 0);
+        assert_int_equal(gyre_scheduler_count(s).pages_cached, 4);
+        t[3] = add(s, &p[3]); // 96 tokens: three pages, but the last token is always computed
+        run_to_end(s, &t[3], 1);
+        assert_int_equal(gyre_task_cached(t[3]), 64);
+        gyre_scheduler_remove(s, t[3]);
+        // Texts until every page has been used again: the oldest go, answers stay right.
+        for (uint32_t i = 0; i < 12; i++) {
+            uint32_t other[100], want[N];
+            tiny_tokens(other, 100, 100 + i, VOCAB);
+            greedy(e, other, 100, want, N);
+            struct heard x = {.n = 0};
+            const gyre_task_params q = task(other, 100, N, &x);
+            solo(s, &q);
+            for (int k = 0; k < N; k++) assert_int_equal(x.token[k].token, want[k]);
+        }
+        struct heard last = {.n = 0};
+        const gyre_task_params q = task(a, 100, N, &last);
+        t[0] = add(s, &q);
+        run_to_end(s, t, 1);
+        assert_int_equal(gyre_task_cached(t[0]), 0);
+        for (int k = 0; k < N; k++) assert_int_equal(last.token[k].token, want_a[k]);
+        gyre_scheduler_destroy(s);
+        OK(gyre_engine_close(e, err));
+    }
+}
+
+// Scores of a prompt and of an answer are the log-probabilities that a session gives at those places.
+static void test_scores(void **state)
+{
+    (void)state;
+    enum { LENGTH = 21, N = 3 };
+    for (int d = 0; d < DEVICES; d++) {
+        gyre_engine *e = open_engine(device_names[d], 2);
+        if (!e) continue;
+        uint32_t a[LENGTH];
+        tiny_tokens(a, LENGTH, 5, VOCAB);
+        gyre_scheduler *s = scheduler(e, 0, false);
+        static struct heard h;
+        memset(&h, 0, sizeof h);
+        gyre_task_params p = task(a, LENGTH, N, &h);
+        p.score_prompt = true;
+        p.n_best = 3;
+        p.repetition = 1.5f; // changes the choice and no score
+        solo(s, &p);
+        assert_int_equal(h.n, LENGTH + N);
+        assert_false(h.token[0].scored);
+        gyre_session *session = NULL;
+        OK(gyre_session_create(e, &session, err));
+        for (uint32_t i = 1; i < h.n; i++) {
+            gyre_candidate all[VOCAB];
+            uint32_t text[LENGTH + N], found = 0;
+            for (uint32_t k = 0; k < i; k++) text[k] = h.token[k].token;
+            OK(gyre_session_sync(session, text, i, NULL, NULL, err));
+            OK(gyre_session_top(session, all, VOCAB, &found, err));
+            assert_int_equal(h.token[i].prompt, i < LENGTH);
+            for (uint32_t k = 0; k < found; k++) {
+                if (all[k].token != h.token[i].token) continue;
+                if (fabsf(all[k].logprob - h.token[i].logprob) > 1e-3f)
+                    fail_msg("%s: place %u: %g, not %g", device_names[d], i, (double)h.token[i].logprob,
+                             (double)all[k].logprob);
+            }
+            assert_int_equal(h.token[i].n_best, 3);
+            assert_true(fabsf(h.best_logprob[i][0] - all[0].logprob) < 1e-3f);
+            for (int k = 0; k < 3; k++) // the same number in both lists
+                if (h.best[i][k] == h.token[i].token) assert_true(h.best_logprob[i][k] == h.token[i].logprob);
+        }
+        memset(&h, 0, sizeof h);
+        p.max_tokens = 0;
+        solo(s, &p);
+        assert_int_equal(h.n, LENGTH);
+        gyre_session_destroy(session);
+        gyre_scheduler_destroy(s);
+        OK(gyre_engine_close(e, err));
+    }
+}
+
+static void test_choosing(void **state)
+{
+    (void)state;
+    gyre_engine *e = open_engine("cpu", 2);
+    gyre_scheduler *s = scheduler(e, 0, false);
+    uint32_t a[9];
+    tiny_tokens(a, 9, 6, VOCAB);
+    struct heard plain = {.n = 0}, h = {.n = 0};
+    gyre_task_params p = task(a, 9, 6, &plain);
+    solo(s, &p);
+    const gyre_task_params settings[] = {{.temperature = 1, .top_k = 1},
+                                         {.temperature = 1, .top_p = 1e-6f},
+                                         {.temperature = 1, .min_p = 1},
+                                         {.temperature = 1e-4f}};
+    for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) { // all of them leave one token
+        h.n = 0;
+        p = task(a, 9, 6, &h);
+        p.temperature = settings[i].temperature;
+        p.top_k = settings[i].top_k;
+        p.top_p = settings[i].top_p;
+        p.min_p = settings[i].min_p;
+        p.seed = i;
+        solo(s, &p);
+        for (uint32_t k = 0; k < 6; k++) assert_int_equal(h.token[k].token, plain.token[k].token);
+    }
+    // Bias and constraint.
+    const gyre_logit_bias bias = {77, 100};
+    h.n = 0;
+    p = task(a, 9, 6, &h);
+    p.bias = &bias;
+    p.n_bias = 1;
+    solo(s, &p);
+    for (uint32_t k = 0; k < 6; k++) assert_int_equal(h.token[k].token, 77);
+    h = (struct heard){.allow_from = 40, .allow_to = 44};
+    p = task(a, 9, 6, &h);
+    p.allow = allow;
+    p.temperature = 2;
+    solo(s, &p);
+    for (uint32_t k = 0; k < 6; k++) assert_in_range(h.token[k].token, 40, 43);
+    h = (struct heard){.n = 0};
+    p = task(a, 9, 6, &h);
+    p.allow = allow; // nothing is allowed
+    gyre_task *t = add(s, &p);
+    gyre_stop why = GYRE_STOP_LENGTH;
+    run_to_end(s, &t, 1);
+    assert_true(gyre_task_ended(t, &why));
+    assert_int_equal(why, GYRE_STOP_BOUND);
+    gyre_scheduler_remove(s, t);
+    // A draw depends on seed and stream alone.
+    uint32_t drawn[4][6];
+    for (uint32_t i = 0; i < 4; i++) {
+        h.n = 0;
+        p = task(a, 9, 6, &h);
+        p.temperature = 2;
+        p.seed = i == 2 ? 8 : 7;
+        p.stream = i == 3;
+        solo(s, &p);
+        for (uint32_t k = 0; k < 6; k++) drawn[i][k] = h.token[k].token;
+    }
+    assert_memory_equal(drawn[0], drawn[1], sizeof drawn[0]);
+    assert_memory_not_equal(drawn[0], drawn[2], sizeof drawn[0]);
+    assert_memory_not_equal(drawn[0], drawn[3], sizeof drawn[0]);
+    // Frequency and presence count what was generated, repetition the prompt too: with all weight against it no token
+    // comes twice.
+    h.n = 0;
+    p = task(a, 9, 20, &h);
+    p.presence = 1000;
+    solo(s, &p);
+    for (uint32_t i = 0; i < 20; i++)
+        for (uint32_t k = 0; k < i; k++) assert_int_not_equal(h.token[i].token, h.token[k].token);
+    gyre_scheduler_destroy(s);
+    OK(gyre_engine_close(e, err));
+}
+
+// All of the vocabulary is drawn from, each token as often as it is likely: chi-squared over ten groups.
+static void test_draws(void **state)
+{
+    (void)state;
+    enum { DRAWS = 600, GROUPS = 10 };
+    gyre_engine *e = open_engine("cpu", 1);
+    gyre_scheduler *s = scheduler(e, 0, false);
+    uint32_t a[5];
+    tiny_tokens(a, 5, 7, VOCAB);
+    float logits[VOCAB];
+    OK(gyre_logits(e, a, 5, logits, err));
+    for (int with_p = 0; with_p < 2; with_p++) {
+        double share[GROUPS] = {0}, sum = 0, chi = 0;
+        int seen[GROUPS] = {0};
+        for (uint32_t i = 0; i < VOCAB; i++) sum += exp((double)logits[i]);
+        for (uint32_t i = 0; i < VOCAB; i++) share[i % GROUPS] += exp((double)logits[i]) / sum;
+        for (uint32_t i = 0; i < DRAWS; i++) {
+            struct heard h = {.n = 0};
+            gyre_task_params p = task(a, 5, 1, &h);
+            p.temperature = 1;
+            p.top_p = with_p ? 0.9999999f : 0;
+            p.seed = i;
+            solo(s, &p);
+            seen[h.token[0].token % GROUPS]++;
+        }
+        for (int i = 0; i < GROUPS; i++) chi += pow(seen[i] - DRAWS * share[i], 2) / (DRAWS * share[i]);
+        if (chi > 33.7) fail_msg("chi-squared of 9 degrees is %g: one in ten thousand is above 33.7", chi);
+    }
+    gyre_scheduler_destroy(s);
+    OK(gyre_engine_close(e, err));
+}
+
+static void test_short_beside_long(void **state)
+{
+    (void)state;
+    gyre_engine *e = open_engine("cpu", 2);
+    gyre_scheduler *s = scheduler(e, 16, false);
+    uint32_t a[200], b[6];
+    tiny_tokens(a, 200, 8, VOCAB);
+    tiny_tokens(b, 6, 9, VOCAB);
+    struct heard slow = {.n = 0}, quick = {.n = 0};
+    const gyre_task_params p = task(a, 200, 1, &slow), q = task(b, 6, 1, &quick);
+    gyre_task *t[2] = {add(s, &p), NULL};
+    OK(gyre_scheduler_step(s, err));
+    t[1] = add(s, &q);
+    OK(gyre_scheduler_step(s, err));
+    assert_int_equal(quick.n, 1); // in the step after it came
+    assert_int_equal(slow.n, 0);
+    assert_int_equal(run_to_end(s, t, 1), (200 - 16 - 10 + 15) / 16);
+    // Taken away in the middle: its sequence and pages are free again.
+    gyre_scheduler_remove(s, t[0]);
+    gyre_scheduler_remove(s, t[1]);
+    assert_int_equal(gyre_scheduler_room(s), 2);
+    tiny_tokens(a, 200, 18, VOCAB);
+    t[0] = add(s, &p);
+    OK(gyre_scheduler_step(s, err));
+    assert_int_equal(gyre_scheduler_room(s), 1);
+    gyre_scheduler_remove(s, t[0]);
+    assert_int_equal(gyre_scheduler_room(s), 2);
+    assert_int_equal(gyre_scheduler_count(s).pages_held, 0);
+    gyre_scheduler_destroy(s);
+    OK(gyre_engine_close(e, err));
+}
+
+static void test_ends_and_refusals(void **state)
+{
+    (void)state;
+    gyre_engine *e = open_engine("cpu", 1);
+    gyre_scheduler *s = scheduler(e, 0, false);
+    uint32_t a[256];
+    tiny_tokens(a, 256, 11, VOCAB);
+    gyre_stop why;
+    struct heard h = {.stop_after = 3};
+    gyre_task_params p = task(a, 250, 100, &h);
+    gyre_task *t = add(s, &p), *other = NULL;
+    gyre_error refused = {0};
+    assert_int_equal(gyre_scheduler_add(s, &p, &other, &refused), GYRE_E_INVALID); // no sequence is free
+    run_to_end(s, &t, 1);
+    assert_true(gyre_task_ended(t, &why));
+    assert_int_equal(why, GYRE_STOP_TOKEN);
+    assert_int_equal(h.n, 3);
+    gyre_scheduler_remove(s, t);
+    h = (struct heard){.n = 0};
+    t = add(s, &p);
+    run_to_end(s, &t, 1);
+    assert_true(gyre_task_ended(t, &why));
+    assert_int_equal(why, GYRE_STOP_CONTEXT);
+    assert_int_equal(gyre_task_generated(t), 6);
+    gyre_scheduler_remove(s, t);
+    p.n_prompt = 256;
+    assert_int_equal(gyre_scheduler_add(s, &p, &other, &refused), GYRE_E_INVALID);
+    p.max_tokens = 0; // only read: it fits
+    solo(s, &p);
+    p.n_prompt = 0;
+    assert_int_equal(gyre_scheduler_add(s, &p, &other, &refused), GYRE_E_INVALID);
+    p.n_prompt = 1;
+    p.prompt = &(uint32_t){VOCAB};
+    assert_int_equal(gyre_scheduler_add(s, &p, &other, &refused), GYRE_E_INVALID);
+    p = task(a, 5, 1, &h);
+    p.bias = &(gyre_logit_bias){VOCAB, 1};
+    p.n_bias = 1;
+    assert_int_equal(gyre_scheduler_add(s, &p, &other, &refused), GYRE_E_INVALID);
+    gyre_scheduler_destroy(s);
+    OK(gyre_engine_close(e, err));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_batch_equals_solo),
+        cmocka_unit_test(test_common_beginnings),
+        cmocka_unit_test(test_scores),
+        cmocka_unit_test(test_choosing),
+        cmocka_unit_test(test_draws),
+        cmocka_unit_test(test_short_beside_long),
+        cmocka_unit_test(test_ends_and_refusals),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
