@@ -1,51 +1,112 @@
-// gyre bench: prefill and decode speed of a model, held against what the device can do at best; without a model, the
-// device's ceilings alone.
+// gyre bench: prefill and decode speed of a model, or of a shape without weights, held against what the device can do
+// at best; without either, the device's ceilings alone.
 #include "cli/cli.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST = 32, ROWS = 32 };
+enum { MOST = 32, ROWS = 32, LIST = 16, REPEATS = 5 };
+
+// Numbers with commas between.
+struct list {
+    uint32_t n, at[LIST];
+};
 
 struct bench {
-    const char *model;
-    uint32_t prompt, gen;
+    const char *model, *shape, *depth_text, *rows_text;
+    uint32_t prompt, gen, wgroup;
+    struct list depth, rows; // depth: tokens that the cache holds before; at least one entry
     struct cli_engine engine;
     bool json, profile;
 };
 
+// One depth: what the verbs took, and what a decode step asked of the device.
+struct run {
+    gyre_timings t; // differences
+    uint64_t submissions, dispatches;
+};
+
 struct result {
     gyre_roofs roofs;
-    gyre_timings t;
     gyre_engine_info info;
+    struct run run[LIST];
+    double warm_s, step_ms[LIST]; // of each of the bench's rows
     gyre_profile_row decode[ROWS], prefill[ROWS];
     size_t n_decode, n_prefill;
 };
 
 static double per_second(uint64_t n, uint64_t ns) { return ns ? (double)n * 1e9 / (double)ns : 0; }
 
-// A prompt of distinct, ordinary ids: what the tokens say does not change the work.
-static gyre_status run_once(const struct bench *b, gyre_engine *engine, struct result *r, gyre_error *err)
+static gyre_timings less(gyre_timings a, gyre_timings b)
 {
-    uint32_t *tokens = malloc(b->prompt * sizeof *tokens), next = 0;
+    return (gyre_timings){a.prefill_tokens - b.prefill_tokens, a.prefill_ns - b.prefill_ns,
+                          a.decode_tokens - b.decode_tokens,   a.decode_ns - b.decode_ns,
+                          a.decode_host_ns - b.decode_host_ns, a.warmup_ns - b.warmup_ns};
+}
+
+// Distinct, ordinary ids: what the tokens say does not change the work.
+static uint32_t *ordinary(size_t n, uint32_t vocab, gyre_error *err)
+{
+    uint32_t *tokens = malloc(n * sizeof *tokens);
+    if (!tokens) (void)gyre_fail(err, GYRE_E_NOMEM, "cannot benchmark: out of memory");
+    for (size_t i = 0; tokens && i < n; i++) tokens[i] = (uint32_t)((i * 7919u + 13u) % vocab);
+    return tokens;
+}
+
+// Fills the cache up to the depth, then times the prompt and what is generated behind it.
+static gyre_status run_depth(const struct bench *b, gyre_engine *engine, uint32_t depth, struct result *r,
+                             struct run *run, gyre_error *err)
+{
+    uint32_t next = 0;
     gyre_session *session = NULL;
-    gyre_status st = tokens ? GYRE_OK : gyre_fail(err, GYRE_E_NOMEM, "cannot benchmark: out of memory");
-    for (uint32_t i = 0; tokens && i < b->prompt; i++) tokens[i] = (i * 7919u + 13u) % r->info.vocab;
-    if (st == GYRE_OK) GYRE_GO(gyre_session_create(engine, &session, err));
-    if (st != GYRE_OK) goto done;
-    GYRE_GO(gyre_session_sync(session, tokens, b->prompt, NULL, &next, err));
+    gyre_status st = GYRE_OK;
+    uint32_t *tokens = ordinary((size_t)depth + b->prompt, r->info.vocab, err);
+    if (!tokens) return GYRE_E_NOMEM;
+    GYRE_GO(gyre_session_create(engine, &session, err));
+    GYRE_GO(gyre_session_warm(session, b->prompt, NULL, err));
+    r->warm_s += (double)gyre_session_timings(session).warmup_ns * 1e-9;
+    cli_cancel_on_signal(session);
+    if (depth) GYRE_GO(gyre_session_sync(session, tokens, depth, NULL, NULL, err));
+    const gyre_timings before = gyre_session_timings(session);
+    GYRE_GO(gyre_session_sync(session, tokens, (size_t)depth + b->prompt, NULL, &next, err));
+    const gyre_engine_counters start = gyre_engine_count(engine);
     for (uint32_t i = 0; i < b->gen; i++) {
-        if (cli_interrupted()) {
-            st = gyre_fail(err, GYRE_E_CANCELLED, "interrupted while benchmarking");
-            goto done;
-        }
+        if (cli_interrupted()) GYRE_GO(gyre_fail(err, GYRE_E_CANCELLED, "interrupted while benchmarking"));
         GYRE_GO(gyre_session_decode(session, next, &next, err));
     }
-    r->t = gyre_session_timings(session);
-    if (b->profile) {
+    const gyre_engine_counters end = gyre_engine_count(engine);
+    run->t = less(gyre_session_timings(session), before);
+    run->submissions = (end.submissions - start.submissions) / b->gen;
+    run->dispatches = (end.dispatches - start.dispatches) / b->gen;
+    if (b->profile && depth == b->depth.at[0]) {
         GYRE_GO(gyre_session_profile(session, b->prompt, r->prefill, ROWS, &r->n_prefill, err));
         GYRE_GO(gyre_session_profile(session, 1, r->decode, ROWS, &r->n_decode, err));
+    }
+done:
+    cli_cancel_on_signal(NULL);
+    gyre_session_destroy(session);
+    free(tokens);
+    return st;
+}
+
+// Best time of a step of `rows` rows of one sequence that was empty, in ms.
+static gyre_status run_rows(gyre_engine *engine, uint32_t rows, uint32_t vocab, double *ms, gyre_error *err)
+{
+    gyre_session *session = NULL;
+    gyre_status st = GYRE_OK;
+    uint32_t *tokens = ordinary(rows, vocab, err);
+    if (!tokens) return GYRE_E_NOMEM;
+    GYRE_GO(gyre_session_create(engine, &session, err));
+    GYRE_GO(gyre_session_warm(session, rows, NULL, err));
+    *ms = 1e9;
+    for (uint32_t i = 0; i < REPEATS; i++) {
+        const uint64_t before = gyre_session_timings(session).prefill_ns;
+        tokens[0] = (tokens[0] + 1) % vocab; // another text: nothing of it is cached
+        GYRE_GO(gyre_session_sync(session, tokens, rows, NULL, NULL, err));
+        const double one = (double)(gyre_session_timings(session).prefill_ns - before) * 1e-6;
+        if (one < *ms) *ms = one;
     }
 done:
     gyre_session_destroy(session);
@@ -53,20 +114,35 @@ done:
     return st;
 }
 
+static gyre_status open_it(const struct bench *b, const char *device, gyre_engine **out, gyre_error *err)
+{
+    uint32_t context = 1;
+    for (uint32_t i = 0; i < b->depth.n; i++)
+        if (b->depth.at[i] + b->prompt + b->gen + 1 > context) context = b->depth.at[i] + b->prompt + b->gen + 1;
+    for (uint32_t i = 0; i < b->rows.n; i++)
+        if (b->rows.at[i] > context) context = b->rows.at[i];
+    struct cli_engine options = b->engine;
+    options.device = device;
+    options.context = context;
+    if (b->model) return cli_open(b->model, &options, true, out, err);
+    const gyre_engine_params params = {
+        .device = device, .act = options.act, .kv = options.kv, .context = context, .log = cli_log(true)};
+    return gyre_engine_open_shape(b->shape, b->wgroup, &params, out, err);
+}
+
 static gyre_status bench_device(const struct bench *b, const char *device, struct result *r, gyre_error *err)
 {
     const gyre_log log = cli_log(true);
-    GYRE_TRY(gyre_measure_roofs(device, &log, &r->roofs, err));
-    if (!b->model) return GYRE_OK;
-    struct cli_engine options = b->engine;
-    options.device = device;
-    options.context = b->prompt + b->gen + 1;
-    gyre_engine *engine = NULL;
-    GYRE_TRY(cli_open(b->model, &options, true, &engine, err));
+    gyre_engine *engine = NULL; // first: what cannot be opened is said before anything is measured
+    if (b->model || b->shape) GYRE_TRY(open_it(b, device, &engine, err));
+    gyre_status st = gyre_measure_roofs(device, &log, &r->roofs, err);
+    if (!engine) return st;
     gyre_engine_describe(engine, &r->info);
-    gyre_status st = run_once(b, engine, r, err); // compiles and warms
-    if (st == GYRE_OK) st = run_once(b, engine, r, err);
-    gyre_engine_close(engine, NULL);
+    for (uint32_t i = 0; i < b->depth.n && st == GYRE_OK; i++)
+        st = run_depth(b, engine, b->depth.at[i], r, &r->run[i], err);
+    for (uint32_t i = 0; i < b->rows.n && st == GYRE_OK; i++)
+        st = run_rows(engine, b->rows.at[i], r->info.vocab, &r->step_ms[i], err);
+    (void)gyre_engine_close(engine, NULL);
     return st;
 }
 
@@ -85,27 +161,50 @@ static void print_profile(const char *title, const gyre_profile_row *rows, size_
         printf("%s    %-28s %4u dispatches %9.3f ms\n", i ? "" : title, rows[i].op, rows[i].dispatches, rows[i].ms);
 }
 
-static json_t *result_json(const struct bench *b, const struct result *r)
+static json_t *roofs_json(const gyre_roofs *r)
 {
-    json_t *out =
-        json_pack("{s:s, s:s, s:f, s:f, s:f, s:f, s:f}", "device", r->roofs.device, "name", r->roofs.name, "roof_GBps",
-                  r->roofs.read_gbps, "int8_gops", r->roofs.int8_gops, "f32_gflops", r->roofs.f32_gflops, "dispatch_us",
-                  r->roofs.dispatch_us, "round_trip_us", r->roofs.round_trip_us);
-    if (!b->model || !out) return out;
-    const double decode = per_second(r->t.decode_tokens, r->t.decode_ns),
-                 gbps = decode * (double)r->info.weight_bytes_per_token * 1e-9;
-    json_t *more = json_pack(
-        "{s:I, s:f, s:I, s:f, s:f, s:f, s:f, s:i, s:i}", "prompt_tokens", (json_int_t)r->t.prefill_tokens,
-        "prefill_tps", per_second(r->t.prefill_tokens, r->t.prefill_ns), "gen_tokens", (json_int_t)r->t.decode_tokens,
-        "decode_tps", decode, "decode_GBps", gbps, "roof_share", r->roofs.read_gbps > 0 ? gbps / r->roofs.read_gbps : 0,
-        "host_us_per_token", r->t.decode_tokens ? (double)r->t.decode_host_ns * 1e-3 / (double)r->t.decode_tokens : 0,
-        "act", (int)r->info.act, "kv", (int)r->info.kv);
+    return json_pack("{s:s, s:s, s:f, s:f, s:f, s:f, s:f}", "device", r->device, "name", r->name, "roof_GBps",
+                     r->read_gbps, "int8_gops", r->int8_gops, "f32_gflops", r->f32_gflops, "dispatch_us",
+                     r->dispatch_us, "round_trip_us", r->round_trip_us);
+}
+
+static double read_gbps(const struct result *r, const gyre_timings *t)
+{
+    return per_second(t->decode_tokens, t->decode_ns) * (double)r->info.weight_bytes_per_token * 1e-9;
+}
+
+static double host_us(const gyre_timings *t)
+{
+    return t->decode_tokens ? (double)t->decode_host_ns * 1e-3 / (double)t->decode_tokens : 0;
+}
+
+static json_t *result_json(const struct bench *b, const struct result *r, uint32_t i)
+{
+    json_t *out = roofs_json(&r->roofs);
+    if ((!b->model && !b->shape) || !out) return out;
+    const struct run *run = &r->run[i];
+    const double gbps = read_gbps(r, &run->t);
+    json_t *more =
+        json_pack("{s:s, s:I, s:I, s:f, s:I, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:f, s:i, s:i}", "model",
+                  b->model ? b->model : b->shape, "depth", (json_int_t)b->depth.at[i], "prompt_tokens",
+                  (json_int_t)run->t.prefill_tokens, "prefill_tps",
+                  per_second(run->t.prefill_tokens, run->t.prefill_ns), "gen_tokens", (json_int_t)run->t.decode_tokens,
+                  "decode_tps", per_second(run->t.decode_tokens, run->t.decode_ns), "decode_GBps", gbps, "roof_share",
+                  r->roofs.read_gbps > 0 ? gbps / r->roofs.read_gbps : 0, "host_us_per_token", host_us(&run->t),
+                  "submissions_per_token", (json_int_t)run->submissions, "dispatches_per_token",
+                  (json_int_t)run->dispatches, "dispatches_per_layer", (json_int_t)(run->dispatches / r->info.layers),
+                  "warmup_s", r->warm_s, "act", (int)r->info.act, "kv", (int)r->info.kv);
     json_object_update(out, more);
     json_decref(more);
+    if (i) return out;
     if (b->profile) {
         json_object_set_new(out, "profile", profile_json(r->decode, r->n_decode));
         json_object_set_new(out, "prefill_profile", profile_json(r->prefill, r->n_prefill));
     }
+    json_t *steps = b->rows.n ? json_array() : NULL;
+    for (uint32_t k = 0; k < b->rows.n; k++)
+        json_array_append_new(steps, json_pack("{s:I, s:f}", "rows", (json_int_t)b->rows.at[k], "ms", r->step_ms[k]));
+    if (steps) json_object_set_new(out, "steps", steps);
     return out;
 }
 
@@ -114,15 +213,21 @@ static void print_result(const struct bench *b, const struct result *r)
     printf("%s  %s\n  reads %.1f GB/s, int8 %.1f Gop/s, f32 %.1f Gflop/s, dispatch %.1f us, round trip %.1f us\n",
            r->roofs.device, r->roofs.name, r->roofs.read_gbps, r->roofs.int8_gops, r->roofs.f32_gflops,
            r->roofs.dispatch_us, r->roofs.round_trip_us);
-    if (!b->model) return;
-    const double decode = per_second(r->t.decode_tokens, r->t.decode_ns),
-                 gbps = decode * (double)r->info.weight_bytes_per_token * 1e-9;
-    printf("  prefill %8.1f tok/s (%llu tokens)\n  decode  %8.1f tok/s (%llu tokens), %.2f GB/s of weights = %.0f %% "
-           "of the measured bandwidth, host %.0f us a token, act %u, kv %u\n",
-           per_second(r->t.prefill_tokens, r->t.prefill_ns), (unsigned long long)r->t.prefill_tokens, decode,
-           (unsigned long long)r->t.decode_tokens, gbps, r->roofs.read_gbps > 0 ? 100 * gbps / r->roofs.read_gbps : 0,
-           r->t.decode_tokens ? (double)r->t.decode_host_ns * 1e-3 / (double)r->t.decode_tokens : 0, r->info.act,
-           r->info.kv);
+    if (!b->model && !b->shape) return;
+    for (uint32_t i = 0; i < b->depth.n; i++) {
+        const gyre_timings *t = &r->run[i].t;
+        const double gbps = read_gbps(r, t);
+        if (b->depth.n > 1 || b->depth.at[0]) printf("  behind %u tokens\n", b->depth.at[i]);
+        printf(
+            "  prefill %8.1f tok/s (%llu tokens)\n  decode  %8.1f tok/s (%llu tokens), %.2f GB/s of weights = %.0f %% "
+            "of the measured bandwidth, host %.0f us a token, act %u, kv %u\n",
+            per_second(t->prefill_tokens, t->prefill_ns), (unsigned long long)t->prefill_tokens,
+            per_second(t->decode_tokens, t->decode_ns), (unsigned long long)t->decode_tokens, gbps,
+            r->roofs.read_gbps > 0 ? 100 * gbps / r->roofs.read_gbps : 0, host_us(t), r->info.act, r->info.kv);
+    }
+    printf("  a token: %llu submissions, %llu dispatches in %u layers\n", (unsigned long long)r->run[0].submissions,
+           (unsigned long long)r->run[0].dispatches, r->info.layers);
+    for (uint32_t i = 0; i < b->rows.n; i++) printf("  a step of %4u rows: %9.3f ms\n", b->rows.at[i], r->step_ms[i]);
     print_profile("  a prefill step\n", r->prefill, r->n_prefill);
     print_profile("  a decode step\n", r->decode, r->n_decode);
 }
@@ -140,8 +245,8 @@ static int bench_all(const struct bench *b)
         struct result r = {0};
         st = bench_device(b, all ? d[i].id : b->engine.device, &r, &err);
         if (st != GYRE_OK) break;
-        if (b->json) json_array_append_new(results, result_json(b, &r));
-        else {
+        for (uint32_t k = 0; b->json && k < b->depth.n; k++) json_array_append_new(results, result_json(b, &r, k));
+        if (!b->json) {
             print_result(b, &r);
             st = cli_flush(&err);
         }
@@ -151,12 +256,32 @@ static int bench_all(const struct bench *b)
     return st == GYRE_OK ? 0 : cli_fail(&err);
 }
 
+// Numbers from min to max with commas between; false for anything else.
+static bool parse_list(const char *text, uint32_t min, uint32_t max, struct list *out)
+{
+    char *end = NULL;
+    for (const char *p = text; p; p = *end ? end + 1 : NULL) {
+        errno = 0;
+        const unsigned long long v = strtoull(p, &end, 10);
+        if (*p < '0' || *p > '9' || errno || v < min || v > max || (*end && *end != ',') || out->n == LIST)
+            return false;
+        out->at[out->n++] = (uint32_t)v;
+    }
+    return out->n > 0;
+}
+
 static int run(int argc, char **argv)
 {
     struct bench b = {.prompt = 128, .gen = 32};
     const struct cli_option options[] = {
         {"--prompt", "N", "tokens of the prompt (128)", CLI_U32, &b.prompt, 1, 1 << 20, NULL},
         {"--gen", "N", "tokens to generate (32)", CLI_U32, &b.gen, 1, 1 << 20, NULL},
+        {"-d", "LIST", "tokens that the cache holds before, 0,2048,... (0)", CLI_TEXT, &b.depth_text, 0, 0, NULL},
+        {"--rows", "LIST", "also steps of so many rows, 1,8,64,...", CLI_TEXT, &b.rows_text, 0, 0, NULL},
+        {"--shape", "NAME", "in place of a model: one's sizes (llama-8b, ...), weights made on the device", CLI_TEXT,
+         &b.shape, 0, 0, NULL},
+        {"--wgroup", "N", "of the shape's weights: 0 (per channel), 32, 64, 128", CLI_U32, &b.wgroup, 0, 0,
+         "0,32,64,128"},
         CLI_ENGINE_OPTIONS(b.engine),
         {"--profile", NULL, "device time by kernel of one prefill and one decode step", CLI_FLAG, &b.profile, 0, 0,
          NULL},
@@ -164,6 +289,14 @@ static int run(int argc, char **argv)
     };
     const int stop = cli_parse(&cli_bench, options, sizeof options / sizeof *options, argc, argv, &b.model);
     if (stop >= 0) return stop;
+    if (b.model && b.shape)
+        return cli_usage("unusable option (--shape %s): a model is named, too; leave one of them out", b.shape);
+    if (!parse_list(b.depth_text ? b.depth_text : "0", 0, 1 << 20, &b.depth))
+        return cli_usage("unusable option (-d %s): it takes at most %d numbers from 0 to %d with commas between",
+                         b.depth_text, LIST, 1 << 20);
+    if (b.rows_text && !parse_list(b.rows_text, 1, 4096, &b.rows))
+        return cli_usage("unusable option (--rows %s): it takes at most %d numbers from 1 to %d with commas between",
+                         b.rows_text, LIST, 4096);
     return bench_all(&b);
 }
 

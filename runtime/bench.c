@@ -9,17 +9,54 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { READ_BYTES = 96 << 20, REPEATS = 3 };
+enum { READ_BYTES = 96 << 20, REPEATS = 3, DEPENDENT = 500 };
+#define WARM_NS 300000000ull // a GPU's clocks rise that long, and its rates are taken over as long again
 
 struct roof {
     gyre_device *device;
     struct gyre_binding data, out;
     uint32_t threads, workgroup;
+    bool warm; // clocks have risen
 };
 
-// Best time of a few runs of `copies` equal dispatches in one recording, in seconds.
-static gyre_status measure(const struct roof *r, const char *kernel, int32_t count, int32_t loops, uint32_t threads,
-                           uint32_t copies, double *seconds, gyre_error *err)
+// Best time of a few runs of a recording, by the host's clock, in seconds; hardware first warms up.
+static gyre_status by_clock(struct roof *r, gyre_recording *recording, double *seconds, gyre_error *err)
+{
+    const uint64_t begin = gyre_clock_ns();
+    const bool cold = !r->warm && !gyre_device_info(r->device)->software;
+    *seconds = 1e9;
+    do { // at least once: the first run also loads what drivers load late
+        GYRE_TRY(gyre_submit(r->device, recording, err));
+        GYRE_TRY(gyre_wait(r->device, err));
+    } while (cold && gyre_clock_ns() - begin < WARM_NS);
+    r->warm = true;
+    for (int i = 0; i < REPEATS; i++) {
+        const uint64_t start = gyre_clock_ns();
+        GYRE_TRY(gyre_submit(r->device, recording, err));
+        GYRE_TRY(gyre_wait(r->device, err));
+        *seconds = GYRE_MIN(*seconds, (double)(gyre_clock_ns() - start) * 1e-9);
+    }
+    return GYRE_OK;
+}
+
+// Mean time of one dispatch by the device's own stamps, over WARM_NS of them; *seconds stays where it has none.
+static gyre_status by_stamps(const struct roof *r, gyre_recording *recording, double *seconds, gyre_error *err)
+{
+    uint64_t ns = 0, sum = 0, n = 0;
+    const uint64_t begin = gyre_clock_ns();
+    do {
+        GYRE_TRY(gyre_profile(r->device, recording, &ns, err));
+        if (!ns) return GYRE_OK;
+        sum += ns, n++;
+    } while (sum < WARM_NS && gyre_clock_ns() - begin < 4 * WARM_NS);
+    *seconds = (double)sum * 1e-9 / (double)n;
+    return GYRE_OK;
+}
+
+// Time of `copies` equal dispatches in one recording, in seconds. One alone on hardware is timed by its stamps, which
+// the way to the device and back is no part of.
+static gyre_status measure(struct roof *r, const char *kernel, int32_t count, int32_t loops, uint32_t threads,
+                           uint32_t copies, bool stamps, double *seconds, gyre_error *err)
 {
     const struct gyre_kernel_params kp = {kernel, 3, {r->workgroup, 1, 1}};
     const struct gyre_roof_params p = {(int32_t)threads, count, loops};
@@ -35,14 +72,8 @@ static gyre_status measure(const struct roof *r, const char *kernel, int32_t cou
         memcpy(d[i].params, &p, sizeof p);
     }
     GYRE_GO(gyre_recording_create(r->device, d, copies, &recording, err));
-    *seconds = 1e9;
-    for (int i = 0; i <= REPEATS; i++) { // the first run warms up
-        const uint64_t start = gyre_clock_ns();
-        GYRE_GO(gyre_submit(r->device, recording, err));
-        GYRE_GO(gyre_wait(r->device, err));
-        const double s = (double)(gyre_clock_ns() - start) * 1e-9;
-        if (i > 0) *seconds = GYRE_MIN(*seconds, s);
-    }
+    GYRE_GO(by_clock(r, recording, seconds, err));
+    if (stamps && !gyre_device_info(r->device)->software) GYRE_GO(by_stamps(r, recording, seconds, err));
 done:
     gyre_recording_destroy(r->device, recording);
     gyre_kernel_destroy(r->device, k);
@@ -75,14 +106,17 @@ static gyre_status roof_buffers(struct roof *r, gyre_error *err)
 }
 
 // Doubles the loop count until a run lasts long enough for the launch cost not to matter.
-static gyre_status rate(const struct roof *r, const char *kernel, double *per_second, gyre_error *err)
+static gyre_status rate(struct roof *r, const char *kernel, double *per_second, gyre_error *err)
 {
     for (int32_t loops = 64;; loops *= 4) {
         double s;
-        GYRE_TRY(measure(r, kernel, 1, loops, r->threads, 1, &s, err));
+        GYRE_TRY(measure(r, kernel, 1, loops, r->threads, 1, false, &s, err));
         *per_second = 32.0 * loops * r->threads / s;
         const uint32_t most = gyre_device_info(r->device)->max_loop; // a driver that ends loops would look fast
-        if (s > 0.02 || loops > 1 << 22 || (most && 4 * loops >= (int32_t)most)) return GYRE_OK;
+        if (s < 0.02 && loops <= 1 << 22 && (!most || 4 * loops < (int32_t)most)) continue;
+        GYRE_TRY(measure(r, kernel, 1, loops, r->threads, 1, true, &s, err));
+        *per_second = 32.0 * loops * r->threads / s;
+        return GYRE_OK;
     }
 }
 
@@ -97,13 +131,13 @@ gyre_status gyre_measure_roofs(const char *device, const gyre_log *log, gyre_roo
     snprintf(out->device, sizeof out->device, "%s", gyre_device_info(r.device)->id);
     snprintf(out->name, sizeof out->name, "%s", gyre_device_info(r.device)->name);
     GYRE_GO(roof_buffers(&r, err));
-    GYRE_GO(measure(&r, "roof_read", (int32_t)(r.data.size / 16), 0, r.threads, 1, &s, err));
-    GYRE_GO(measure(&r, "roof_read_slice", (int32_t)(r.data.size / 16), 0, r.threads, 1, &many, err));
+    GYRE_GO(measure(&r, "roof_read", (int32_t)(r.data.size / 16), 0, r.threads, 1, true, &s, err));
+    GYRE_GO(measure(&r, "roof_read_slice", (int32_t)(r.data.size / 16), 0, r.threads, 1, true, &many, err));
     s = GYRE_MIN(s, many);
     if (gyre_device_info(r.device)->software) { // PoCL runs invocations one by one: one reads a slice alone
         struct roof alone = r;
         alone.workgroup = 1;
-        GYRE_GO(measure(&alone, "roof_read_slice", (int32_t)(r.data.size / 16), 0, r.threads, 1, &many, err));
+        GYRE_GO(measure(&alone, "roof_read_slice", (int32_t)(r.data.size / 16), 0, r.threads, 1, true, &many, err));
     }
     out->read_gbps = (double)r.data.size / GYRE_MIN(s, many) * 1e-9;
     double ops;
@@ -111,10 +145,11 @@ gyre_status gyre_measure_roofs(const char *device, const gyre_log *log, gyre_roo
     out->int8_gops = ops * 1e-9;
     GYRE_GO(rate(&r, "roof_f32", &ops, err));
     out->f32_gflops = ops * 1e-9;
-    GYRE_GO(measure(&r, "roof_read", 1, 0, r.workgroup, 1, &s, err));
-    GYRE_GO(measure(&r, "roof_read", 1, 0, r.workgroup, 101, &many, err));
+    // Each of these waits for the one before, as a step's dispatches do.
+    GYRE_GO(measure(&r, "roof_read", 1, 0, r.workgroup, 1, false, &s, err));
+    GYRE_GO(measure(&r, "roof_read", 1, 0, r.workgroup, 1 + DEPENDENT, false, &many, err));
     out->round_trip_us = s * 1e6;
-    out->dispatch_us = GYRE_MAX(0.0, (many - s) / 100 * 1e6);
+    out->dispatch_us = GYRE_MAX(0.0, (many - s) / DEPENDENT * 1e6);
 done:
     if (r.device) {
         gyre_buffer_destroy(r.device, r.data.buffer);

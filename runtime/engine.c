@@ -1,6 +1,7 @@
 // Opening and closing an engine: device, model, tokenizer, KV cache and the buffers that steps update.
 #include "runtime/engine.h"
 
+#include "runtime/model/synthetic.h"
 #include "runtime/util/base.h"
 #include "runtime/util/file.h"
 #include "runtime/util/log.h"
@@ -75,11 +76,9 @@ static gyre_status step_buffers(gyre_engine *e, gyre_error *err)
     return gyre_buffer_write(e->device, e->state.buffer, 0, e->state_data, (uint64_t)e->logit_rows * 16, err);
 }
 
-static gyre_status open_on(gyre_device *device, const char *path, const gyre_engine_params *p, gyre_engine *e,
-                           gyre_error *err)
+// A model from its file, with the tokenizer that stands there.
+static gyre_status load(const char *path, const gyre_engine_params *p, gyre_engine *e, gyre_error *err)
 {
-    e->device = device;
-    e->log = p->log;
     GYRE_TRY(gyre_source_open(path, &e->source, err));
     if (gyre_source_note(e->source))
         gyre_logf(&e->log, GYRE_LOG_WARN, "model: %s: %s", path, gyre_source_note(e->source));
@@ -89,12 +88,18 @@ static gyre_status open_on(gyre_device *device, const char *path, const gyre_eng
     gyre_hparams_free(&known);
     GYRE_TRY(gyre_tokenizer_create(e->source, p->pre, &e->log, &e->tokenizer, err));
     struct load_progress progress = {p};
-    GYRE_TRY(gyre_model_load(device, e->source, on_load, &progress, &e->model, err));
-    GYRE_TRY(gyre_source_unchanged(e->source, err));
+    GYRE_TRY(gyre_model_load(e->device, e->source, on_load, &progress, &e->model, err));
+    return gyre_source_unchanged(e->source, err);
+}
+
+// What an engine has beside its model, which is loaded: cache and step buffers. `path`: the model's, for messages.
+static gyre_status furnish(const char *path, const gyre_engine_params *p, gyre_engine *e, gyre_error *err)
+{
     const struct gyre_hparams *hp = &e->model.hp;
+    const struct gyre_device_info *info = gyre_device_info(e->device);
     e->precision =
         (struct gyre_precision){p->act ? p->act : hp->act_bits, p->kv ? p->kv : hp->kv_bits, hp->act_clip, hp->kv_clip};
-    if (!gyre_is_width(e->precision.act) || !kv_ok(e->precision.kv, gyre_device_info(device)->id))
+    if (!gyre_is_width(e->precision.act) || !kv_ok(e->precision.kv, info->id))
         return gyre_fail(err, GYRE_E_INVALID,
                          "cannot open engine (%s): activations and KV have 16, 8 or 4 bits, not %u and %u", path,
                          e->precision.act, e->precision.kv);
@@ -107,24 +112,46 @@ static gyre_status open_on(gyre_device *device, const char *path, const gyre_eng
     e->sequences = p->sequences ? p->sequences : 1;
     e->max_rows = GYRE_MIN(p->max_rows ? p->max_rows : DEFAULT_ROWS, 1u << (GYRE_BUCKETS - 1));
     e->logit_rows = logit_rows(e, p->logit_rows);
-    GYRE_TRY(gyre_kv_create(device, hp, e->precision.kv, e->precision.kv_clip, e->sequences, e->context, &e->kv, err));
+    GYRE_TRY(
+        gyre_kv_create(e->device, hp, e->precision.kv, e->precision.kv_clip, e->sequences, e->context, &e->kv, err));
     GYRE_TRY(step_buffers(e, err));
-    const struct gyre_device_info *info = gyre_device_info(device);
     gyre_logf(&e->log, GYRE_LOG_INFO, "engine: %s on %s (%s), act %u, kv %u, context %u, weights %.1f MiB, kv %.1f MiB",
               hp->arch, info->id, info->name, e->precision.act, e->precision.kv, e->context,
               (double)e->model.weight_bytes / 1048576.0, (double)e->kv.bytes / 1048576.0);
     return GYRE_OK;
 }
 
-gyre_status gyre_engine_open(const char *model_path, const gyre_engine_params *given, gyre_engine **out,
-                             gyre_error *err)
+static gyre_status open_on(gyre_device *device, const char *path, const gyre_engine_params *p, gyre_engine *e,
+                           gyre_error *err)
+{
+    e->device = device;
+    e->log = p->log;
+    GYRE_TRY(load(path, p, e, err));
+    return furnish(path, p, e, err);
+}
+
+static gyre_status open_shape_on(gyre_device *device, const char *shape, uint32_t wgroup, const gyre_engine_params *p,
+                                 gyre_engine *e, gyre_error *err)
+{
+    struct gyre_hparams hp;
+    struct load_progress progress = {p};
+    e->device = device;
+    e->log = p->log;
+    GYRE_TRY(gyre_shape_hparams(shape, wgroup, &hp, err));
+    GYRE_TRY(gyre_model_synthetic(device, &hp, on_load, &progress, &e->model, err));
+    return furnish(shape, p, e, err);
+}
+
+// `shape`: path names a shape, not a file.
+static gyre_status open_engine(const char *path, bool shape, uint32_t wgroup, const gyre_engine_params *given,
+                               gyre_engine **out, gyre_error *err)
 {
     gyre_engine_params taken;
     GYRE_TRY(gyre_params_take(given, &taken, sizeof taken, offsetof(gyre_engine_params, logit_rows),
                               "gyre_engine_params", err));
     const gyre_engine_params *const params = &taken;
     *out = NULL;
-    if (!model_path) return gyre_fail(err, GYRE_E_INVALID, "cannot open engine: no model is named");
+    if (!path) return gyre_fail(err, GYRE_E_INVALID, "cannot open engine: no model is named");
     gyre_engine *e = calloc(1, sizeof *e);
     if (!e) return gyre_fail(err, GYRE_E_NOMEM, "cannot open engine: out of memory");
     e->log = params->log;
@@ -137,13 +164,26 @@ gyre_status gyre_engine_open(const char *model_path, const gyre_engine_params *g
     };
     gyre_device *device = NULL;
     gyre_status st = gyre_device_open(params->device, &options, &device, err);
-    if (st == GYRE_OK) st = open_on(device, model_path, params, e, err);
+    if (st == GYRE_OK)
+        st = shape ? open_shape_on(device, path, wgroup, params, e, err) : open_on(device, path, params, e, err);
     if (st != GYRE_OK) {
         (void)gyre_engine_close(e, NULL);
         return st;
     }
     *out = e;
     return GYRE_OK;
+}
+
+gyre_status gyre_engine_open(const char *model_path, const gyre_engine_params *params, gyre_engine **out,
+                             gyre_error *err)
+{
+    return open_engine(model_path, false, 0, params, out, err);
+}
+
+gyre_status gyre_engine_open_shape(const char *shape, uint32_t wgroup, const gyre_engine_params *params,
+                                   gyre_engine **out, gyre_error *err)
+{
+    return open_engine(shape, true, wgroup, params, out, err);
 }
 
 gyre_status gyre_engine_open_beside(gyre_engine *first, const char *model_path, const gyre_engine_params *given,

@@ -19,7 +19,7 @@ struct gyre_engine {
     gyre_device *device;
     gyre_log log;
     char cache_dir[1024]; // the device's options point here
-    gyre_source *source;
+    gyre_source *source;  // NULL, as the tokenizer, where the model is a shape (model/synthetic.h)
     gyre_tokenizer *tokenizer;
     struct gyre_model model;
     struct gyre_kv kv;
@@ -67,6 +67,12 @@ struct gyre_step_watch {
 // receives the time spent waiting for the device.
 gyre_status gyre_engine_step(gyre_engine *engine, const struct gyre_step_row *rows, size_t n,
                              const struct gyre_step_watch *watch, uint64_t *wait_ns, gyre_error *err) GYRE_MUST_USE;
+
+// Of the model, for messages: its path, or its shape.
+static inline const char *gyre_engine_model(const gyre_engine *e)
+{
+    return e->source ? gyre_source_path(e->source) : e->model.hp.arch;
+}
 
 // No row of the logits is a sequence's last position any more; UINT32_MAX: no row of any sequence.
 void gyre_engine_forget_logits(gyre_engine *engine, uint32_t sequence);

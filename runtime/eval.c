@@ -194,12 +194,12 @@ static gyre_status eval_rows(struct eval *v, const uint32_t *tokens, uint32_t fi
             return gyre_fail(err, GYRE_E_FORMAT,
                              "cannot evaluate (%s): the log-likelihood at position %u is not finite; the model's "
                              "weights are damaged or overflow",
-                             gyre_source_path(e->source), first + i);
+                             gyre_engine_model(e), first + i);
         if (!isfinite(v->kl_data[4 * (size_t)i]))
             return gyre_fail(err, GYRE_E_FORMAT,
                              "cannot evaluate (%s): its divergence from the reference at position %u is not finite; "
                              "the reference's weights are damaged or overflow",
-                             gyre_source_path(e->source), first + i);
+                             gyre_engine_model(e), first + i);
         gyre_eval_count(&v->sums, nll, v->kl_data[4 * (size_t)i], v->kl_data[4 * (size_t)i + 1]);
     }
     return GYRE_OK;
@@ -220,7 +220,7 @@ static gyre_status begin_saving(struct eval *v, const gyre_eval_text *texts, uin
                                 .k = p->save_k ? p->save_k : GYRE_MIN((uint32_t)SAVED, vocab),
                                 .act = e->precision.act,
                                 .kv = e->precision.kv};
-    snprintf(info.model, sizeof info.model, "%s", gyre_base_name(gyre_source_path(e->source)));
+    snprintf(info.model, sizeof info.model, "%s", gyre_base_name(gyre_engine_model(e)));
     for (uint32_t i = 0; i < n; i++) info.tokens += (uint64_t)v->windows[i] * (p->ctx - 1);
     return gyre_reference_begin(p->save, &info, texts, v->windows, &v->writer, err);
 }

@@ -27,7 +27,14 @@ static const char *identity(gyre_engine *e)
     if (e->identity[0]) return e->identity;
     struct gyre_sha256 sha;
     gyre_sha256_init(&sha);
-    for (uint64_t i = 0; i < gyre_source_tensor_count(e->source); i++) {
+    if (!e->source) { // a shape: its weights follow from its sizes
+        const struct gyre_hparams *hp = &e->model.hp;
+        const uint32_t facts[] = {hp->n_layers, hp->width, hp->heads, hp->kv_heads, hp->head_dim,
+                                  hp->ffn,      hp->vocab, hp->tied,  hp->wgroup};
+        gyre_sha256_add(&sha, hp->arch, strlen(hp->arch) + 1);
+        gyre_sha256_add(&sha, facts, sizeof facts);
+    }
+    for (uint64_t i = 0; e->source && i < gyre_source_tensor_count(e->source); i++) {
         const struct gyre_tensor *t = gyre_source_tensor_at(e->source, i);
         const uint64_t facts[3] = {t->type, t->rows, t->cols}, n = GYRE_MIN(t->bytes, (uint64_t)SAMPLE);
         gyre_sha256_add(&sha, t->name, strlen(t->name) + 1);

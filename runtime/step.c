@@ -159,7 +159,7 @@ static gyre_status run_chunk(gyre_engine *e, const struct gyre_step_row *rows, u
             return gyre_fail(err, GYRE_E_FORMAT,
                              "cannot choose a token (%s, position %u): the logits are not finite; the model's weights "
                              "are damaged or overflow",
-                             gyre_source_path(e->source), rows[i].position);
+                             gyre_engine_model(e), rows[i].position);
         }
         e->logits_of[at++] = rows[i].sequence + 1;
         *rows[i].next = token;

@@ -13,6 +13,8 @@ gyre_status gyre_tokenize(const gyre_tokenizer *tokenizer, const char *text, siz
                           uint32_t **tokens, size_t *n, gyre_error *err)
 {
     uint64_t count = 0;
+    if (!tokenizer)
+        return gyre_fail(err, GYRE_E_INVALID, "cannot tokenize: the engine's model is a shape without text");
     const gyre_status st = gyre_tokenizer_encode(tokenizer, text, bytes, flags, tokens, &count, err);
     *n = count;
     return st;
@@ -34,18 +36,18 @@ const gyre_tokenizer *gyre_engine_tokenizer(const gyre_engine *engine) { return 
 
 bool gyre_token_is_end(const gyre_tokenizer *tokenizer, uint32_t token)
 {
-    return gyre_tokenizer_is_end(tokenizer, token);
+    return tokenizer && gyre_tokenizer_is_end(tokenizer, token);
 }
 bool gyre_token_is_special(const gyre_tokenizer *tokenizer, uint32_t token)
 {
-    return gyre_tokenizer_is_special(tokenizer, token);
+    return tokenizer && gyre_tokenizer_is_special(tokenizer, token);
 }
 
 size_t gyre_text_push(const gyre_tokenizer *tokenizer, gyre_text_stream *stream, uint32_t token, bool special,
                       char *out, size_t cap)
 {
     uint32_t n = 0;
-    const char *bytes = gyre_tokenizer_bytes(tokenizer, token, &n);
+    const char *bytes = tokenizer ? gyre_tokenizer_bytes(tokenizer, token, &n) : NULL;
     if (!bytes || (!special && gyre_tokenizer_is_special(tokenizer, token))) return 0;
     if (cap < 16) return 0;
     n = n > (cap - 16) / 3 ? (uint32_t)((cap - 16) / 3) : n; // longer than any token: cut rather than overrun

@@ -27,7 +27,7 @@ static const struct format {
 
 struct gyre_repacker {
     gyre_device *device;
-    gyre_buffer *staging;
+    gyre_buffer *staging, *noise; // noise: made when first needed
     uint64_t staging_bytes;
     gyre_kernel *kernel[N_KERNELS]; // made when first needed; the last one spreads scales
     struct gyre_launch launch[N_KERNELS];
@@ -79,6 +79,7 @@ void gyre_repacker_destroy(gyre_repacker *r)
     if (!r) return;
     for (int i = 0; i < N_KERNELS; i++) gyre_kernel_destroy(r->device, r->kernel[i]);
     gyre_buffer_destroy(r->device, r->staging);
+    gyre_buffer_destroy(r->device, r->noise);
     free(r);
 }
 
@@ -86,7 +87,7 @@ void gyre_repacker_destroy(gyre_repacker *r)
 struct spread {
     int kernel;
     uint32_t form;
-    const uint8_t *rows;
+    const uint8_t *rows; // NULL: the noise
     uint64_t row_bytes;
     uint32_t n, k, group, steps, length, n_pad, first; // length: elements that one sum goes over, 1: no sum
     struct gyre_binding plane[3];
@@ -121,12 +122,28 @@ static gyre_status spread(gyre_repacker *r, const struct spread *s, gyre_error *
         d.groups[1] = (uint32_t)gyre_div_up(s->steps, launch->tile[1]);
         d.groups[2] = 1;
         for (uint32_t i = 0; i < s->n_planes; i++) d.bind[i] = s->plane[i];
-        d.bind[s->n_planes] = (struct gyre_binding){r->staging, 0, gyre_round_up(bytes, 4)};
+        d.bind[s->n_planes] = (struct gyre_binding){s->rows ? r->staging : r->noise, 0, gyre_round_up(bytes, 4)};
         memcpy(d.params, &p, sizeof p);
-        GYRE_TRY(gyre_buffer_write(r->device, r->staging, 0, s->rows + done * s->row_bytes, bytes, err));
+        if (s->rows) GYRE_TRY(gyre_buffer_write(r->device, r->staging, 0, s->rows + done * s->row_bytes, bytes, err));
         GYRE_TRY(gyre_run_once(r->device, &d, 1, err));
     }
     return GYRE_OK;
+}
+
+// The planes that a format's kernel fills, codes and what goes with them.
+static void code_planes(struct spread *s, const struct format *f, const struct gyre_weight_range *dst)
+{
+    s->plane[s->n_planes++] = dst->weight;
+    if (f->scale) s->plane[s->n_planes++] = dst->scale;
+    if (f->coded) s->plane[s->n_planes++] = dst->sums;
+}
+
+// Turns a job on codes into the one on their scales.
+static void to_scales(struct spread *s, const uint16_t *scales, const struct gyre_weight_range *dst)
+{
+    s->kernel = N_KERNELS - 1, s->form = GYRE_FORM_SCALE, s->length = 1;
+    s->rows = (const uint8_t *)scales, s->row_bytes = 2 * (uint64_t)(s->k / s->group);
+    s->plane[0] = dst->scale, s->n_planes = 1;
 }
 
 gyre_status gyre_repack_upload(gyre_repacker *r, gyre_repack_format format, const void *rows, const uint16_t *scales,
@@ -155,13 +172,50 @@ gyre_status gyre_repack_upload(gyre_repacker *r, gyre_repack_format format, cons
     s.n = n, s.k = k, s.group = group, s.n_pad = dst->n_pad, s.first = n_dst0;
     s.steps = f->coded ? k / group : k;
     s.length = f->coded ? group : 1;
-    s.plane[s.n_planes++] = dst->weight;
-    if (f->scale) s.plane[s.n_planes++] = dst->scale;
-    if (f->coded) s.plane[s.n_planes++] = dst->sums;
+    code_planes(&s, f, dst);
     GYRE_TRY(spread(r, &s, err));
     if (!scales) return GYRE_OK;
-    s.kernel = N_KERNELS - 1, s.form = GYRE_FORM_SCALE, s.length = 1;
-    s.rows = (const uint8_t *)scales, s.row_bytes = 2 * (uint64_t)(k / group);
-    s.plane[0] = dst->scale, s.n_planes = 1;
+    to_scales(&s, scales, dst);
     return spread(r, &s, err);
+}
+
+static gyre_status make_noise(gyre_repacker *r, gyre_error *err)
+{
+    if (r->noise) return GYRE_OK;
+    uint32_t *words = malloc(r->staging_bytes), x = 2463534242u;
+    if (!words) return gyre_fail(err, GYRE_E_NOMEM, "cannot make weights: out of host memory");
+    for (uint64_t i = 0; i < r->staging_bytes / 4; i++) words[i] = x ^= x << 13, x ^= x >> 17, x ^= x << 5;
+    gyre_status st = gyre_buffer_create(r->device, r->staging_bytes, "noise", &r->noise, err);
+    if (st == GYRE_OK) st = gyre_buffer_write(r->device, r->noise, 0, words, r->staging_bytes, err);
+    free(words);
+    return st;
+}
+
+gyre_status gyre_repack_noise(gyre_repacker *r, gyre_weight_kind kind, uint32_t k, uint32_t group, uint16_t scale,
+                              const struct gyre_weight_range *dst, gyre_error *err)
+{
+    const gyre_repack_format format = kind == GYRE_WEIGHT_W4 ? GYRE_REPACK_I4 : GYRE_REPACK_I8;
+    const struct format *f = &formats[format];
+    struct spread s = {.kernel = (int)format,
+                       .form = f->form,
+                       .row_bytes = (uint64_t)k * f->bytes_per_32 / 32,
+                       .n = dst->n,
+                       .k = k,
+                       .group = group,
+                       .steps = k / group,
+                       .length = group,
+                       .n_pad = dst->n_pad};
+    if (kind < GYRE_WEIGHT_W8 || k % f->k_align || k % group || group % f->k_align)
+        return gyre_fail(err, GYRE_E_INVALID, "cannot make a weight of %u inputs in groups of %u", k, group);
+    GYRE_TRY(make_noise(r, err));
+    code_planes(&s, f, dst);
+    GYRE_TRY(spread(r, &s, err));
+    const uint64_t count = (uint64_t)dst->n * (k / group);
+    uint16_t *scales = malloc(count * sizeof *scales);
+    if (!scales) return gyre_fail(err, GYRE_E_NOMEM, "cannot make weights: out of host memory");
+    for (uint64_t i = 0; i < count; i++) scales[i] = scale;
+    to_scales(&s, scales, dst);
+    const gyre_status st = spread(r, &s, err);
+    free(scales);
+    return st;
 }

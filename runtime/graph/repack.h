@@ -39,3 +39,8 @@ void gyre_repacker_destroy(gyre_repacker *repacker);
 gyre_status gyre_repack_upload(gyre_repacker *repacker, gyre_repack_format format, const void *rows,
                                const uint16_t *scales, uint32_t n, uint32_t k, uint32_t group, uint32_t n_dst0,
                                const struct gyre_weight_range *dst, gyre_error *err) GYRE_MUST_USE;
+
+// Fills all columns of `dst` with uniform codes that the repack kernels spread from noise in device memory, uploaded
+// once for all of a repacker's weights, and with one scale (bits of f16): for measuring. kind: W4 or W8.
+gyre_status gyre_repack_noise(gyre_repacker *repacker, gyre_weight_kind kind, uint32_t k, uint32_t group,
+                              uint16_t scale, const struct gyre_weight_range *dst, gyre_error *err) GYRE_MUST_USE;

@@ -155,9 +155,26 @@ class Options(Case):
         for key in ("prefill_tps", "decode_tps", "decode_GBps", "roof_GBps", "roof_share", "host_us_per_token"):
             self.assertGreater(r[key], 0, key)
         self.assertTrue(r["profile"] and r["prefill_profile"])
+        self.assertEqual((r["depth"], r["submissions_per_token"]), (0, 1))
+        deep = self.json("bench", self.model, "--device", "cpu", "--prompt", 4, "--gen", 2, "-d", "0,40", "--rows", "1,3")["results"]
+        self.assertEqual([(x["depth"], x["prompt_tokens"], x["gen_tokens"]) for x in deep], [(0, 4, 2), (40, 4, 2)])
+        self.assertEqual([x["rows"] for x in deep[0]["steps"]], [1, 3])
+        self.assertTrue(all(x["ms"] > 0 for x in deep[0]["steps"]))
         roofs = self.json("bench", "--device", "cpu")["results"][0]
         self.assertNotIn("decode_tps", roofs)
         self.assertGreater(roofs["roof_GBps"], 0)
+
+    def test_bench_of_a_shape(self):
+        r = self.json("bench", "--shape", "smollm2-135m", "--device", "cpu", "--prompt", 1, "--gen", 1)["results"][0]
+        self.assertEqual((r["model"], r["prompt_tokens"], r["gen_tokens"], r["act"], r["kv"]), ("smollm2-135m", 1, 1, 8, 8))
+        self.assertGreater(r["decode_tps"], 0)
+        self.assertIn(r["dispatches_per_layer"], range(4, 11))
+        cpu = ("--device", "cpu")
+        self.fails(1, "bench", "--shape", "llama-9b", *cpu, word="there is no such shape; there are")
+        self.fails(1, "bench", "--shape", "smollm2-135m", "--wgroup", 128, *cpu, word="groups of 128 do not divide 576")
+        self.fails(2, "bench", self.model, "--shape", "llama-1b", *cpu, word="a model is named, too")
+        for option, value in (("-d", "0,x"), ("-d", ""), ("-d", "1,"), ("--rows", "0"), ("--rows", "1;2"), ("--wgroup", "7")):
+            self.fails(2, "bench", self.model, option, value, *cpu, word=option)
 
     def test_inspect(self):
         r = self.json("inspect", self.model)

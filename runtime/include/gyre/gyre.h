@@ -115,7 +115,7 @@ typedef struct gyre_tokenizer gyre_tokenizer;
 GYRE_API gyre_status gyre_tokenizer_open(const char *model_path, const char *pre, const gyre_log *log,
                                          gyre_tokenizer **out, gyre_error *err) GYRE_MUST_USE;
 GYRE_API void gyre_tokenizer_close(gyre_tokenizer *tokenizer); // accepts NULL
-// The engine's own; lives as long as the engine and is not closed.
+// The engine's own; lives as long as the engine and is not closed. NULL for a shape (gyre_eval.h).
 GYRE_API const gyre_tokenizer *gyre_engine_tokenizer(const gyre_engine *engine);
 
 // `flags`: of enum gyre_text_flags. A prompt is GYRE_TEXT_SPECIAL | GYRE_TEXT_AROUND. *tokens is malloc'd.

@@ -82,9 +82,17 @@ typedef struct gyre_roofs {
     char device[32], name[128];
     double read_gbps, int8_gops, f32_gflops, dispatch_us, round_trip_us;
 } gyre_roofs;
-// device NULL: the best there is.
+// device NULL: the best there is. Rates are the device's own time stamps where it has them, over a third of a second
+// after as long a warm-up (hardware: clocks rise); round trip and dispatch are the host's clock.
 GYRE_API gyre_status gyre_measure_roofs(const char *device, const gyre_log *log, gyre_roofs *out,
                                         gyre_error *err) GYRE_MUST_USE;
+
+// An engine whose model has the sizes of a published one ("llama-1b", "qwen3-8b", ...; an unknown name is
+// GYRE_E_INVALID and its message lists them) and weights made on the device: speed without a download. Its output means
+// nothing. It has no tokenizer: gyre_engine_tokenizer is NULL, and verbs that need text fail. wgroup: 0 (per channel),
+// 32, 64 or 128.
+GYRE_API gyre_status gyre_engine_open_shape(const char *shape, uint32_t wgroup, const gyre_engine_params *params,
+                                            gyre_engine **out, gyre_error *err) GYRE_MUST_USE;
 
 typedef struct gyre_profile_row {
     char op[32];
