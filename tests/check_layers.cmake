@@ -24,11 +24,12 @@ set(public runtime/include/gyre)
 list(APPEND may_runtime ${public})
 # The quantizer's rooms, from below: each may include those before it.
 set(q runtime/model ${l4} ${public})
-foreach(room recipe round transform file report pass trust)
+foreach(room recipe round transform file gradient report pass trust)
   set(may_quantizer/${room} ${q})
   list(PREPEND q quantizer/${room})
 endforeach()
 set(may_quantizer ${q})
+set(may_quantizer/gradient_files backends/cpu/fast_parts.h)
 set(may_quantizer/pass_files backends/cpu/fast.h) # where a run finds no GPU
 set(may_cli runtime/util ${public})
 set(may_cli/compare cli runtime/util ${public})

@@ -8,7 +8,7 @@
 #include <string.h>
 
 static gyre_cpu_function *const references[GYRE_OP_COUNT] = {
-#define OP(name, outputs, inputs, params, lower, tune) [GYRE_OP_##name] = gyre_ref_op_##name,
+#define OP(name, outputs, inputs, params, lower, tune, grad) [GYRE_OP_##name] = gyre_ref_op_##name,
 #include "runtime/core/ops.def"
 #undef OP
 };

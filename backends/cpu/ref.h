@@ -17,6 +17,6 @@ struct gyre_ref_args {
     uint32_t n_spec;
 };
 
-#define OP(name, outputs, inputs, params, lower, tune) void gyre_ref_op_##name(const struct gyre_ref_args *args);
+#define OP(name, outputs, inputs, params, lower, tune, grad) void gyre_ref_op_##name(const struct gyre_ref_args *args);
 #include "runtime/core/ops.def"
 #undef OP

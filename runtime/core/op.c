@@ -4,7 +4,7 @@
 #include <string.h>
 
 const struct gyre_op_info gyre_ops[GYRE_OP_COUNT] = {
-#define OP(name, outputs, inputs, params, lower, tune) [GYRE_OP_##name] = {#name, outputs, inputs},
+#define OP(name, outputs, inputs, params, lower, tune, grad) [GYRE_OP_##name] = {#name, outputs, inputs},
 #include "runtime/core/ops.def"
 #undef OP
 };

@@ -3,7 +3,7 @@
 #include <stdint.h>
 
 typedef enum gyre_op {
-#define OP(name, outputs, inputs, params, lower, tune) GYRE_OP_##name,
+#define OP(name, outputs, inputs, params, lower, tune, grad) GYRE_OP_##name,
 #include "runtime/core/ops.def"
 #undef OP
     GYRE_OP_COUNT

@@ -326,7 +326,7 @@ static gyre_status outside(const gyre_graph *g, const struct gyre_node *node, gy
 #define check_roof outside
 
 static gyre_status (*const rules[GYRE_OP_COUNT])(const gyre_graph *, const struct gyre_node *, gyre_error *) = {
-#define OP(name, outputs, inputs, params, lower, tune) [GYRE_OP_##name] = check_##params,
+#define OP(name, outputs, inputs, params, lower, tune, grad) [GYRE_OP_##name] = check_##params,
 #include "runtime/core/ops.def"
 #undef OP
 };

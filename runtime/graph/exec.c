@@ -31,6 +31,7 @@ gyre_status gyre_graph_plan(gyre_graph *g, const struct gyre_graph_options *opti
             GYRE_TRY(gyre_graph_verify(g, err));
         }
         GYRE_TRY(add_temps(g, err));
+        g->keep = options && options->keep;
         GYRE_TRY(gyre_graph_layout(g, err));
         g->stage = GYRE_STAGE_PLANNED;
         GYRE_TRY(gyre_graph_verify(g, err));

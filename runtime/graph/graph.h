@@ -111,6 +111,7 @@ void gyre_g_output(gyre_graph *g, gyre_value value, struct gyre_binding to);
 
 struct gyre_graph_options {
     bool no_fuse; // tests compare fused with unfused
+    bool keep;    // every value has memory of its own, so that all can be read afterwards
 };
 
 // Verifies, fuses, plans; gyre_graph_compile does it where it was not done.

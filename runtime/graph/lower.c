@@ -171,7 +171,7 @@ static gyre_status lower_none(const struct lowering *l)
 }
 
 static gyre_status (*const lowerings[GYRE_OP_COUNT])(const struct lowering *) = {
-#define OP(name, outputs, inputs, params, lower, tune) [GYRE_OP_##name] = lower_##lower,
+#define OP(name, outputs, inputs, params, lower, tune, grad) [GYRE_OP_##name] = lower_##lower,
 #include "runtime/core/ops.def"
 #undef OP
 };

@@ -45,8 +45,8 @@ static uint32_t collect(const gyre_graph *g, uint32_t *begin, uint32_t *end, str
     uint32_t n = 0;
     for (gyre_value v = 1; v < g->n_values; v++)
         for (uint32_t p = 0; begin[v] != UINT32_MAX && !g->values[v].external && p < g->values[v].n_planes; p++)
-            items[n++] =
-                (struct item){v, p, begin[v], end[v], gyre_round_up(g->values[v].plane[p].bytes, GYRE_BIND_ALIGN)};
+            items[n++] = (struct item){v, p, begin[v], g->keep ? g->n_nodes : end[v],
+                                       gyre_round_up(g->values[v].plane[p].bytes, GYRE_BIND_ALIGN)};
     return n;
 }
 

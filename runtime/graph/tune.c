@@ -338,7 +338,7 @@ static gyre_status tune_none(const gyre_graph *g, const struct gyre_node *node, 
 
 static gyre_status (*const choices[GYRE_OP_COUNT])(const gyre_graph *, const struct gyre_node *, struct gyre_launch *,
                                                    gyre_error *) = {
-#define OP(name, outputs, inputs, params, lower, tune) [GYRE_OP_##name] = tune_##tune,
+#define OP(name, outputs, inputs, params, lower, tune, grad) [GYRE_OP_##name] = tune_##tune,
 #include "runtime/core/ops.def"
 #undef OP
 };

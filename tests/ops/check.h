@@ -71,7 +71,7 @@ uint32_t *check_had_base(struct check *check, const int k[3], size_t *words);
 
 // ---- programs -----------------------------------------------------------------------------------------
 
-#define OP(name, outputs, inputs, params, lower, tune) void cases_##name(struct check *check);
+#define OP(name, outputs, inputs, params, lower, tune, grad) void cases_##name(struct check *check);
 #include "runtime/core/ops.def"
 #undef OP
 

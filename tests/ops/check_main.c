@@ -47,7 +47,7 @@ static const char *part; // what is tested: a lowering family, or what the names
 static bool in_part(const char *op, const char *family)
 {
     static const char *const families[] = {
-#define OP(name, outputs, inputs, params, lower, tune) #lower,
+#define OP(name, outputs, inputs, params, lower, tune, grad) #lower,
 #include "runtime/core/ops.def"
 #undef OP
     };
@@ -62,7 +62,7 @@ static void every_kernel_has_a_case(const char *op)
     if (!check_dot_form) assert_int_equal(check_missing(op), 0); // there, a part of the kernels by intent
 }
 
-#define OP(name, outputs, inputs, params, lower, tune)                                                                 \
+#define OP(name, outputs, inputs, params, lower, tune, grad)                                                           \
     static void test_##name(void **state)                                                                              \
     {                                                                                                                  \
         (void)state;                                                                                                   \
@@ -74,7 +74,7 @@ static void every_kernel_has_a_case(const char *op)
 #undef OP
 
 static const struct CMUnitTest tests[] = {
-#define OP(name, outputs, inputs, params, lower, tune) {#name, test_##name, NULL, NULL, NULL},
+#define OP(name, outputs, inputs, params, lower, tune, grad) {#name, test_##name, NULL, NULL, NULL},
 #include "runtime/core/ops.def"
 #undef OP
 };

@@ -1,0 +1,13 @@
+// A tiny model of a family, rotated and rounded, with clips below 1 so that some codes are clipped.
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+
+struct setting {
+    const char *family;
+    uint32_t wbits, act, kv;
+    int32_t wgroup;
+    bool centre;
+};
+
+const char *made_model(const struct setting *setting); // its file

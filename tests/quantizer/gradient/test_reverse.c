@@ -1,0 +1,309 @@
+// Gradients of whole blocks and heads against finite differences in double with frozen codes (double.h): tiny models of
+// every family, rotated and rounded, at several widths; by inputs, scales of weights, gains, biases, centres and clips.
+#include "tests/common/ok.h"
+#include "tests/quantizer/gradient/double.h"
+#include "tests/quantizer/gradient/made.h"
+#include "backends/cpu/fast.h"
+#include "quantizer/gradient/reverse.h"
+#include "quantizer/gradient/rules.h"
+#include "runtime/model/kv.h"
+#include "runtime/model/model.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+enum { SEQUENCES = 2, TOKENS = 7, ROWS = SEQUENCES * TOKENS };
+
+static uint64_t state = 1;
+static float random_float(void) // roughly normal
+{
+    float sum = 0;
+    for (int i = 0; i < 4; i++) {
+        state = state * 6364136223846793005u + 1442695040888963407u;
+        sum += (float)(state >> 40) / (float)(1 << 24) - 0.5f;
+    }
+    return sum * 1.7f;
+}
+
+struct bench {
+    gyre_device *device;
+    gyre_source *source;
+    struct gyre_model model;
+    struct gyre_kv kv;
+    struct gyre_binding rows, x;
+    gyre_graph *graph;
+    gyre_value in, out;
+};
+
+static void make_model(const struct setting *s, struct bench *b)
+{
+    const char *file = made_model(s);
+    OK(gyre_fast_device_create(NULL, &b->device, err));
+    OK(gyre_source_open(file, &b->source, err));
+    OK(gyre_model_load(b->device, b->source, NULL, NULL, &b->model, err));
+}
+
+static void close_bench(struct bench *b)
+{
+    gyre_graph_destroy(b->graph);
+    gyre_buffer_destroy(b->device, b->rows.buffer);
+    gyre_buffer_destroy(b->device, b->x.buffer);
+    gyre_kv_free(&b->kv);
+    gyre_model_free(&b->model);
+    gyre_source_close(b->source);
+    gyre_device_close(b->device);
+}
+
+static void fill_inputs(struct bench *b)
+{
+    const uint32_t D = b->model.hp.width;
+    float *x = malloc(ROWS * D * sizeof *x);
+    int32_t rows[ROWS][4];
+    for (uint32_t i = 0; i < ROWS * D; i++) x[i] = random_float();
+    for (int i = 0; i < ROWS; i++) {
+        rows[i][0] = 0;
+        rows[i][1] = i / TOKENS;
+        rows[i][2] = i % TOKENS;
+        rows[i][3] = 1;
+    }
+    OK(gyre_upload(b->device, x, ROWS * D * sizeof *x, "x", &b->x, err));
+    OK(gyre_upload(b->device, rows, sizeof rows, "rows", &b->rows, err));
+    free(x);
+}
+
+static void build_block(struct bench *b)
+{
+    const struct gyre_hparams *hp = &b->model.hp;
+    const struct gyre_precision precision = {hp->act_bits, hp->kv_bits, hp->act_clip, hp->kv_clip};
+    OK(gyre_kv_create(b->device, hp, hp->kv_bits, hp->kv_clip, SEQUENCES, TOKENS, &b->kv, err));
+    for (uint32_t i = 0; i < SEQUENCES; i++) OK(gyre_kv_reserve(&b->kv, i, TOKENS, err));
+    const struct gyre_batch batch = gyre_kv_batch(&b->kv, b->rows);
+    OK(gyre_graph_create(b->device, ROWS, &batch, &b->graph, err));
+    b->in = gyre_g_external(b->graph, "x", ROWS, hp->width, b->x);
+    b->out = gyre_model_block(b->graph, b->in, &b->model, 1, &b->kv.pool[1], &precision);
+    OK(gyre_graph_compile(b->graph, &(struct gyre_graph_options){.no_fuse = true, .keep = true}, err));
+    OK(gyre_graph_submit(b->graph, err));
+}
+
+static void build_head(struct bench *b)
+{
+    const struct gyre_batch none = {0};
+    OK(gyre_graph_create(b->device, ROWS, &none, &b->graph, err));
+    b->in = gyre_g_external(b->graph, "x", ROWS, b->model.hp.width, b->x);
+    b->out = gyre_model_head(b->graph, b->in, &b->model);
+    OK(gyre_graph_compile(b->graph, &(struct gyre_graph_options){.no_fuse = true, .keep = true}, err));
+    OK(gyre_graph_submit(b->graph, err));
+}
+
+// ---- comparing --------------------------------------------------------------------------------------------------
+
+struct check {
+    struct twin *twin;
+    gyre_value out;
+    const float *seed;
+    double worst;
+    uint32_t arrays;
+};
+
+static double difference(struct check *c, double *at)
+{
+    const double was = *at, step = 1e-4;
+    double y[4];
+    const double where[4] = {-2, -1, 1, 2};
+    for (int i = 0; i < 4; i++) {
+        *at = was + where[i] * step;
+        y[i] = twin_run(c->twin, c->out, c->seed);
+    }
+    *at = was;
+    return (y[0] - 8 * y[1] + 8 * y[2] - y[3]) / (12 * step);
+}
+
+// Some elements of an array; errors in parts of the largest gradient of those.
+static void compare(struct check *c, const char *what, double *moved, uint64_t n, const float *grad)
+{
+    enum { ELEMENTS = 5 };
+    double fd[ELEMENTS], largest = 0, error = 0;
+    uint64_t at[ELEMENTS];
+    assert_non_null(grad);
+    for (int i = 0; i < ELEMENTS; i++) {
+        at[i] = n <= ELEMENTS ? (uint64_t)i % n : (uint64_t)i * (n - 1) / (ELEMENTS - 1);
+        fd[i] = difference(c, &moved[at[i]]);
+        largest = fmax(largest, fabs(fd[i]));
+    }
+    for (int i = 0; i < ELEMENTS; i++) error = fmax(error, fabs(fd[i] - (double)grad[at[i]]));
+    if (!(error <= 1e-5 * largest)) fail_msg("%s: error %g of %g", what, error, largest);
+    assert_true(largest > 0);
+    c->worst = fmax(c->worst, error / largest);
+    c->arrays++;
+}
+
+static void compare_value(struct check *c, gyre_reverse *r, const char *what, gyre_value v, struct gyre_binding at)
+{
+    uint64_t n;
+    double *moved = twin_value(c->twin, v, &n);
+    compare(c, what, moved, n, at.buffer ? gyre_reverse_data(r, at) : gyre_reverse_value(r, v));
+}
+
+// Every array that can be asked for.
+static void compare_all(const struct bench *b)
+{
+    const gyre_graph *g = b->graph;
+    const uint64_t n_out = (uint64_t)gyre_graph_value(g, b->out)->rows * gyre_graph_value(g, b->out)->width;
+    float *seed = malloc(n_out * sizeof *seed);
+    gyre_reverse *r = NULL;
+    for (uint64_t i = 0; i < n_out; i++) seed[i] = random_float();
+    OK(gyre_reverse_open(g, false, &r, err));
+    memcpy(gyre_reverse_value(r, b->out), seed, n_out * sizeof *seed);
+    (void)gyre_reverse_value(r, b->in);
+    for (uint32_t i = 0; i < g->n_nodes; i++) {
+        const struct gyre_node *n = &g->nodes[i];
+        if (n->op == GYRE_OP_matmul) assert_non_null(gyre_reverse_weight(r, g->values[n->in[1]].weight));
+        if (n->op == GYRE_OP_matmul && n->in[2]) (void)gyre_reverse_value(r, n->in[2]);
+        if (n->op == GYRE_OP_rms_norm) (void)gyre_reverse_value(r, n->in[1]);
+        if (n->op == GYRE_OP_hadamard && n->in[2]) (void)gyre_reverse_value(r, n->in[2]);
+        if (n->op == GYRE_OP_rope && n->in[3]) (void)gyre_reverse_value(r, n->in[3]);
+        if (n->op == GYRE_OP_kv_write && n->in[3]) (void)gyre_reverse_value(r, n->in[3]);
+    }
+    OK(gyre_reverse_run(r, err));
+    struct check c = {.twin = twin_open(g), .out = b->out, .seed = seed};
+    const struct gyre_binding none = {0};
+    uint64_t n_weight;
+    compare_value(&c, r, "input", b->in, none);
+    for (uint32_t i = 0; i < g->n_nodes; i++) {
+        const struct gyre_node *n = &g->nodes[i];
+        if (n->op == GYRE_OP_matmul) {
+            const struct gyre_weight *w = g->values[n->in[1]].weight;
+            double *moved = twin_weight(c.twin, w, &n_weight);
+            compare(&c, "weight", moved, n_weight, gyre_reverse_weight(r, w));
+            if (n->in[2]) compare_value(&c, r, "bias", n->in[2], none);
+            const float clip = (float)gyre_reverse_act_clip(r, w);
+            for (uint32_t k = 0; k < i; k++)
+                if (g->nodes[k].op == GYRE_OP_quantize && g->nodes[k].out[0] == n->in[0])
+                    compare(&c, "clip", twin_clip(c.twin, k), 1, &clip);
+        }
+        if (n->op == GYRE_OP_rms_norm) compare_value(&c, r, "gain", n->in[1], none);
+        if (n->op == GYRE_OP_hadamard && n->in[2]) compare_value(&c, r, "head gain", n->in[2], none);
+        if (n->op == GYRE_OP_rope && n->in[3]) compare_value(&c, r, "head gains", n->in[3], none);
+        if (n->op == GYRE_OP_kv_write && n->in[3]) compare_value(&c, r, "centre", n->in[3], none);
+        if (n->op == GYRE_OP_kv_write && g->values[n->out[0]].bits < 16) {
+            const float clip[2] = {(float)gyre_reverse_kv_clip(r, 0), (float)gyre_reverse_kv_clip(r, 1)};
+            compare(&c, "cache clips", twin_clip(c.twin, i), 2, clip);
+        }
+    }
+    printf("%u arrays, worst error %.1e of the largest gradient\n", c.arrays, c.worst);
+    twin_close(c.twin);
+    gyre_reverse_close(r);
+    free(seed);
+}
+
+static const struct setting settings[] = {
+    {"llama", 4, 8, 8, -1, false},   {"llama", 4, 4, 4, -1, true},    {"llama", 4, 8, 4, 32, false},
+    {"qwen2", 4, 4, 8, -1, true},    {"qwen3", 4, 8, 4, -1, false},   {"qwen3", 8, 8, 8, -1, false},
+    {"qwen2", 32, 16, 16, 0, false}, {"mistral", 16, 8, 8, 0, false},
+};
+
+static void test_blocks(void **unused)
+{
+    (void)unused;
+    for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
+        struct bench b = {0};
+        printf("%s W%uA%uKV%u: ", settings[i].family, settings[i].wbits, settings[i].act, settings[i].kv);
+        make_model(&settings[i], &b);
+        fill_inputs(&b);
+        build_block(&b);
+        compare_all(&b);
+        close_bench(&b);
+    }
+}
+
+static void test_heads(void **unused)
+{
+    (void)unused;
+    for (size_t i = 0; i < 2; i++) { // int8 and f32 tables
+        struct bench b = {0};
+        const struct setting s = {i ? "qwen2" : "qwen3", i ? 32 : 4, 8, 8, i ? 0 : -1, false};
+        make_model(&s, &b);
+        fill_inputs(&b);
+        build_head(&b);
+        compare_all(&b);
+        close_bench(&b);
+    }
+}
+
+// The loss: its value in double, and its gradient by differences of that.
+static double divergence(const float *t, const double *s, uint32_t n)
+{
+    double p = 0, q = 0, sum = 0;
+    for (uint32_t i = 0; i < n; i++) p += exp((double)t[i]), q += exp(s[i]);
+    for (uint32_t i = 0; i < n; i++) sum += exp((double)t[i]) / p * ((double)t[i] - log(p) - s[i] + log(q));
+    return sum;
+}
+
+static void test_divergence(void **unused)
+{
+    (void)unused;
+    enum { WIDTH = 700, MANY = 3 };
+    float t[MANY * WIDTH], s[MANY * WIDTH], g[MANY * WIDTH];
+    double wide[WIDTH], want = 0;
+    for (int i = 0; i < MANY * WIDTH; i++) {
+        t[i] = 3 * random_float();
+        g[i] = s[i] = t[i] + random_float();
+    }
+    const double kl = gyre_back_kl(t, g, MANY, WIDTH, 0.5);
+    for (int r = 0; r < MANY; r++) {
+        for (int i = 0; i < WIDTH; i++) wide[i] = (double)s[r * WIDTH + i];
+        want += divergence(t + r * WIDTH, wide, WIDTH);
+        for (int i = 0; i < WIDTH; i += 97) {
+            const double was = wide[i];
+            wide[i] = was + 1e-4;
+            const double up = divergence(t + r * WIDTH, wide, WIDTH);
+            wide[i] = was - 1e-4;
+            const double slope = (up - divergence(t + r * WIDTH, wide, WIDTH)) / 2e-4;
+            wide[i] = was;
+            assert_true(fabs(0.5 * slope - (double)g[r * WIDTH + i]) < 1e-5 * 0.05);
+        }
+    }
+    assert_true(fabs(kl - want) < 1e-5 * want);
+}
+
+// Fused ops have no rule, and a reader of what is not in the graph gets nothing.
+static void test_refusals(void **unused)
+{
+    (void)unused;
+    struct bench b = {0};
+    gyre_reverse *r = NULL;
+    gyre_error why = {0};
+    make_model(&settings[0], &b);
+    fill_inputs(&b);
+    build_block(&b);
+    OK(gyre_reverse_open(b.graph, false, &r, err));
+    assert_null(gyre_reverse_weight(r, &b.model.layer[0].product[0]));
+    assert_null(gyre_reverse_data(r, b.model.output_norm));
+    gyre_reverse_close(r);
+    gyre_graph_destroy(b.graph);
+    const struct gyre_precision precision = {8, 8, 1, 1};
+    const struct gyre_batch batch = gyre_kv_batch(&b.kv, b.rows);
+    OK(gyre_graph_create(b.device, ROWS, &batch, &b.graph, err));
+    gyre_value x = gyre_g_external(b.graph, "x", ROWS, b.model.hp.width, b.x);
+    (void)gyre_model_block(b.graph, x, &b.model, 1, &b.kv.pool[1], &precision);
+    OK(gyre_graph_compile(b.graph, NULL, err));
+    assert_int_equal(gyre_reverse_open(b.graph, false, &r, &why), GYRE_E_UNSUPPORTED);
+    assert_non_null(strstr(why.message, "it has no rule"));
+    close_bench(&b);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_blocks),
+        cmocka_unit_test(test_heads),
+        cmocka_unit_test(test_divergence),
+        cmocka_unit_test(test_refusals),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
