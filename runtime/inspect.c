@@ -110,7 +110,8 @@ static void weigh_blocks(struct gyre_inspection *in)
             size->block_weights += rows * cols;
             struct gyre_linear linear;
             if (gyre_linear_find(in->source, &in->hp, (gyre_role)r, l, &linear, NULL) != GYRE_OK) continue;
-            size->block_bytes += linear.weight->bytes + (linear.scale ? linear.scale->bytes : 0);
+            const struct gyre_tensor *all[GYRE_LINEAR_TENSORS];
+            for (uint32_t i = 0, n = gyre_linear_tensors(&linear, all); i < n; i++) size->block_bytes += all[i]->bytes;
         }
     if (size->block_weights) size->bits_per_weight = 8 * (double)size->block_bytes / (double)size->block_weights;
 }

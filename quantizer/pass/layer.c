@@ -386,13 +386,12 @@ gyre_status gyre_layer_make(struct gyre_layer *l, const struct gyre_plan *p, uin
 {
     const struct gyre_diagonals *diagonals = l->diagonals.up_down ? &l->diagonals : NULL;
     struct gyre_linear linear[GYRE_LINEARS];
-    const struct gyre_tensor *read[2 * GYRE_LINEARS];
+    const struct gyre_tensor *read[GYRE_LINEAR_TENSORS * GYRE_LINEARS];
     int n_read = 0;
     l->index = index;
     for (int s = 0; s < GYRE_LINEARS; s++) {
         GYRE_TRY(source_linear(p, (gyre_role)s, index, &linear[s], err));
-        read[n_read++] = linear[s].weight;
-        if (linear[s].scale) read[n_read++] = linear[s].scale;
+        n_read += (int)gyre_linear_tensors(&linear[s], read + n_read);
     }
     set_widths(l, p);
     GYRE_TRY(gyre_layer_read_vectors(l, p, out, err));

@@ -66,6 +66,20 @@ static void decode_q5_0(const uint8_t *p, uint64_t n_blocks, float *out)
     }
 }
 
+static void decode_i32(const uint8_t *p, uint64_t n, float *out)
+{
+    for (uint64_t i = 0; i < n; i++) out[i] = (float)(int32_t)load_u32(p + 4 * i);
+}
+
+static void decode_i64(const uint8_t *p, uint64_t n, float *out)
+{
+    for (uint64_t i = 0; i < n; i++) {
+        int64_t v;
+        memcpy(&v, p + 8 * i, 8);
+        out[i] = (float)v;
+    }
+}
+
 GYRE_CLONES static void decode_q8_0(const uint8_t *p, uint64_t n_blocks, float *out)
 {
     for (uint64_t b = 0; b < n_blocks; b++, p += Q8_0_BYTES, out += BLOCK) {
@@ -89,6 +103,12 @@ void gyre_decode_row(gyre_dtype type, const void *blocks, uint64_t n, float *out
         return;
     case GYRE_DTYPE_I8:
         decode_i8(p, n, out);
+        return;
+    case GYRE_DTYPE_I32:
+        decode_i32(p, n, out);
+        return;
+    case GYRE_DTYPE_I64:
+        decode_i64(p, n, out);
         return;
     case GYRE_DTYPE_Q4_0:
         decode_q4_0(p, n / 32, out);

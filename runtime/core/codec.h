@@ -3,7 +3,7 @@
 #pragma once
 #include "runtime/core/dtype.h"
 
-// Expands n elements (whole blocks) of `type` to f32. I8 gives the plain signed bytes.
+// Expands n elements (whole blocks) of `type` to f32. I8, I32 and I64 give the plain integers.
 void gyre_decode_row(gyre_dtype type, const void *blocks, uint64_t n, float *out);
 
 // Writes n elements (whole blocks) with given codes and scale(s): the exact inverse for values on the grid.

@@ -4,8 +4,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-// X(enum suffix, name, GGUF type id (-1: only in safetensors), elements per block, bytes per block)
-// I8 is also the carrier of gyre's packed int4 nibbles (design section 10).
+// X(enum suffix, name, GGUF type id (-1: not read from GGUF), elements per block, bytes per block) I8 is also the
+// carrier of gyre's packed int4 nibbles (design section 10), I32 of the packed codes of others; I64 holds shapes.
 #define GYRE_DTYPE_MAP(X)                                                                                              \
     X(F32, "F32", 0, 1, 4)                                                                                             \
     X(F16, "F16", 1, 1, 2)                                                                                             \
@@ -17,7 +17,9 @@
     X(Q4_K, "Q4_K", 12, 256, 144)                                                                                      \
     X(Q5_K, "Q5_K", 13, 256, 176)                                                                                      \
     X(Q6_K, "Q6_K", 14, 256, 210)                                                                                      \
-    X(I8, "I8", 24, 1, 1)
+    X(I8, "I8", 24, 1, 1)                                                                                              \
+    X(I32, "I32", -1, 1, 4)                                                                                            \
+    X(I64, "I64", -1, 1, 8)
 
 typedef enum gyre_dtype {
 #define X(id, name, gguf, elements, bytes) GYRE_DTYPE_##id,

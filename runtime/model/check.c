@@ -36,8 +36,8 @@ static gyre_status check_matrix(struct checker *c, gyre_role role, uint32_t laye
 {
     struct gyre_linear l;
     GYRE_TRY(gyre_linear_find(c->source, c->hp, role, layer, &l, c->err));
-    know(c, l.weight);
-    if (l.scale) know(c, l.scale);
+    const struct gyre_tensor *all[GYRE_LINEAR_TENSORS];
+    for (uint32_t i = 0, n = gyre_linear_tensors(&l, all); i < n; i++) know(c, all[i]);
     return GYRE_OK;
 }
 
@@ -99,6 +99,8 @@ static bool holds_nan(const struct gyre_tensor *t)
     case GYRE_DTYPE_Q6_K:
         return odd_halves(p + 208, blocks, info->block_bytes, half);
     case GYRE_DTYPE_I8:
+    case GYRE_DTYPE_I32:
+    case GYRE_DTYPE_I64:
     case GYRE_DTYPE_COUNT:
         break;
     }

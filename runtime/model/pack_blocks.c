@@ -1,7 +1,8 @@
-// GGUF's Q4_0 and Q8_0: blocks of 32 with a scale each. A portable file that gyre wrote declares (gyre.wgroup) that the
-// blocks of a group repeat one scale; other tools read it as the blocks that it is.
+// GGUF's Q4_0 and Q8_0: blocks of 32 with a scale each. A portable file that gyre wrote declares (gyre.wgroup) that
+// the blocks of a group repeat one scale; other tools read it as the blocks that it is.
 #include "runtime/core/codec.h"
 #include "runtime/model/pack.h"
+#include "runtime/util/half.h"
 
 #include <string.h>
 
@@ -44,12 +45,12 @@ static void codes_q8_0(const struct gyre_linear *l, uint64_t row, int8_t *out)
     gyre_codes_q8_0(block_of(l, row, 0), l->cols, out);
 }
 
-static uint16_t scale(const struct gyre_linear *l, uint64_t row, uint64_t index)
+static float scale(const struct gyre_linear *l, uint64_t row, uint64_t index)
 {
     uint16_t half;
     memcpy(&half, block_of(l, row, index), sizeof half);
-    return half;
+    return gyre_f32_from_f16(half);
 }
 
-const struct gyre_pack gyre_pack_q4_0 = {takes_q4_0, open_blocks, values, codes_q4_0, scale};
-const struct gyre_pack gyre_pack_q8_0 = {takes_q8_0, open_blocks, values, codes_q8_0, scale};
+const struct gyre_pack gyre_pack_q4_0 = {0, "weight", takes_q4_0, open_blocks, values, codes_q4_0, scale, NULL};
+const struct gyre_pack gyre_pack_q8_0 = {0, "weight", takes_q8_0, open_blocks, values, codes_q8_0, scale, NULL};

@@ -2,7 +2,7 @@
 #include "runtime/core/codec.h"
 #include "runtime/model/pack.h"
 
-static bool takes(gyre_dtype type) { return type != GYRE_DTYPE_I8; }
+static bool takes(gyre_dtype type) { return type != GYRE_DTYPE_I8 && type != GYRE_DTYPE_I32 && type != GYRE_DTYPE_I64; }
 
 static gyre_status open_float(const gyre_source *source, const struct gyre_hparams *hp, gyre_role role, uint32_t layer,
                               struct gyre_linear *l, gyre_error *err)
@@ -21,4 +21,4 @@ static void values(const struct gyre_linear *l, uint64_t row, uint64_t col, uint
     gyre_decode_row(l->weight->type, p + col / info->block_elements * info->block_bytes, n, out);
 }
 
-const struct gyre_pack gyre_pack_float = {takes, open_float, values, NULL, NULL};
+const struct gyre_pack gyre_pack_float = {0, "weight", takes, open_float, values, NULL, NULL, NULL};

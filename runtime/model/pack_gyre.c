@@ -45,11 +45,11 @@ static void codes(const struct gyre_linear *l, uint64_t row, int8_t *out)
     else gyre_unpack_i4(row_of(l, row), l->cols, out);
 }
 
-static uint16_t scale(const struct gyre_linear *l, uint64_t row, uint64_t index)
+static float scale(const struct gyre_linear *l, uint64_t row, uint64_t index)
 {
     uint16_t half; // a mapped tensor may be unaligned
     memcpy(&half, (const uint8_t *)l->scale->data + (row * l->scale->cols + index) * sizeof half, sizeof half);
-    return half;
+    return gyre_f32_from_f16(half);
 }
 
 static void values(const struct gyre_linear *l, uint64_t row, uint64_t col, uint64_t n, float *out)
@@ -62,9 +62,9 @@ static void values(const struct gyre_linear *l, uint64_t row, uint64_t col, uint
         m = GYRE_MIN(m, l->group - at % l->group);
         if (l->bits == 8) memcpy(code, p + at, m);
         else gyre_unpack_i4(p + at / 2, m, code);
-        const float d = gyre_f32_from_f16(scale(l, row, at / l->group));
+        const float d = scale(l, row, at / l->group);
         for (uint64_t i = 0; i < m; i++) out[i] = (float)code[i] * d;
     }
 }
 
-const struct gyre_pack gyre_pack_gyre = {takes, open_gyre, values, codes, scale};
+const struct gyre_pack gyre_pack_gyre = {0, "weight", takes, open_gyre, values, codes, scale, NULL};

@@ -137,10 +137,11 @@ gyre_status gyre_weight_fill(gyre_repacker *repacker, const struct gyre_weight *
 
 // ---- from a file --------------------------------------------------------------------------------------
 
-// The device form that one part asks for.
+// The device form that one part asks for. Less its zero point a code of 4 bits needs 5, and one of 8 no longer fits.
 static gyre_weight_kind part_kind(const struct gyre_linear *p)
 {
-    if (p->bits) return p->bits == 4 ? GYRE_WEIGHT_W4 : GYRE_WEIGHT_W8;
+    const uint32_t bits = p->zeros ? 2 * p->bits : p->bits;
+    if (bits && bits <= 8 && !p->ordered) return bits == 4 ? GYRE_WEIGHT_W4 : GYRE_WEIGHT_W8;
     return p->weight->type == GYRE_DTYPE_F32 ? GYRE_WEIGHT_F32 : GYRE_WEIGHT_F16;
 }
 
@@ -200,25 +201,44 @@ done:
     return st;
 }
 
-// Where the file repeats a scale over the blocks of a larger group, the device keeps it once.
-static gyre_status load_codes(gyre_repacker *repacker, const struct gyre_weight *w, const struct gyre_linear *p,
-                              uint32_t n0, gyre_error *err)
+// Codes less their zero points.
+static void take_zeros_off(const struct gyre_linear *p, uint64_t n, const int8_t *zeros, int8_t *codes)
 {
-    const uint64_t groups = p->cols / p->group, piece = GYRE_MAX(8, PIECE_BYTES / p->cols / 8 * 8);
-    int8_t *codes = malloc(GYRE_MIN(piece, p->rows) * p->cols);
-    uint16_t *scales = malloc(GYRE_MIN(piece, p->rows) * groups * sizeof *scales);
+    for (uint64_t g = 0; g < n * (p->cols / p->group); g++)
+        for (uint64_t i = g * p->group; i < (g + 1) * p->group; i++) codes[i] = (int8_t)(codes[i] - zeros[g]);
+}
+
+// Where the file repeats a scale over the blocks of a larger group, the device keeps it once. *fits: f16 holds the
+// scales.
+static gyre_status load_codes(gyre_repacker *repacker, const struct gyre_weight *w, const struct gyre_linear *p,
+                              uint32_t n0, bool *fits, gyre_error *err)
+{
+    const uint64_t groups = p->cols / p->group, piece = GYRE_MAX(8, PIECE_BYTES / p->cols / 8 * 8),
+                   most = GYRE_MIN(piece, p->rows);
+    int8_t *codes = malloc(most * p->cols), *zeros = malloc(most * groups);
+    uint16_t *scales = malloc(most * groups * sizeof *scales);
     gyre_status st = GYRE_OK;
-    if (!codes || !scales)
+    if (!codes || !scales || !zeros)
         GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "cannot load tensor (%s): out of memory", p->weight->name));
-    for (uint64_t first = 0; first < p->rows; first += piece) {
+    for (uint64_t first = 0; first < p->rows && *fits; first += piece) {
         const uint64_t n = GYRE_MIN(piece, p->rows - first);
-        GYRE_GO(gyre_linear_codes(p, first, n, codes, scales, err));
+        *fits = gyre_linear_fits_half(p, first, n);
+        GYRE_GO(gyre_linear_codes(p, first, n, codes, scales, zeros, err));
+        if (p->zeros) take_zeros_off(p, n, zeros, codes);
         GYRE_GO(fill_codes(repacker, w, n0 + (uint32_t)first, (uint32_t)n, codes, scales, err));
     }
 done:
     free(scales);
+    free(zeros);
     free(codes);
     return st;
+}
+
+// Whether the codes lie in the file as the repack kernels read them.
+static bool lies_ready(const struct gyre_linear *p)
+{
+    return p->weight->type == GYRE_DTYPE_I8 && p->weight->bytes == p->rows * p->cols * p->bits / 8 && !p->zeros &&
+           p->scale->type == GYRE_DTYPE_F16 && p->scale->rows * p->scale->cols == p->rows * (p->cols / p->group);
 }
 
 static gyre_status load_part(gyre_repacker *repacker, const struct gyre_weight *w, const struct gyre_linear *p,
@@ -229,13 +249,13 @@ static gyre_status load_part(gyre_repacker *repacker, const struct gyre_weight *
     if (!gyre_dtype_row_bytes(t->type, t->cols, &row_bytes))
         return gyre_fail(err, GYRE_E_FORMAT, "cannot load tensor (%s): rows of %llu elements are not whole %s blocks",
                          t->name, (unsigned long long)t->cols, gyre_dtype_info(t->type)->name);
-    if (part_kind(p) != w->kind || !p->bits) return load_expanded(repacker, w, p, n0, fits, err);
+    if (w->kind == GYRE_WEIGHT_F16 || w->kind == GYRE_WEIGHT_F32) return load_expanded(repacker, w, p, n0, fits, err);
     const uint32_t n = (uint32_t)p->rows;
     if (t->type == GYRE_DTYPE_Q8_0)
         return fill_rows(repacker, w, GYRE_REPACK_Q8_0, t->data, row_bytes, NULL, n0, n, err);
-    if (p->stored != w->group) return load_codes(repacker, w, p, n0, err);
-    if (t->type == GYRE_DTYPE_Q4_0)
+    if (p->stored == w->group && t->type == GYRE_DTYPE_Q4_0)
         return fill_rows(repacker, w, GYRE_REPACK_Q4_0, t->data, row_bytes, NULL, n0, n, err);
+    if (p->stored != w->group || !lies_ready(p)) return load_codes(repacker, w, p, n0, fits, err);
     uint16_t *scales = malloc(p->scale->bytes); // a mapped tensor may be unaligned
     if (!scales) return gyre_fail(err, GYRE_E_NOMEM, "cannot load tensor (%s): out of memory", t->name);
     memcpy(scales, p->scale->data, p->scale->bytes);

@@ -3,12 +3,19 @@
 #include "runtime/source/json_file.h"
 #include "runtime/source/source_impl.h"
 
-// ---- hf_config.c: the model's keys ("general.architecture" is model_type, "qwen3.block_count", ...) from config.json.
+// ---- hf_config.c: the model's keys ("general.architecture" is model_type, "qwen3.block_count", ...) from
+// config.json.
 gyre_status gyre_hf_config(gyre_source *source, const json_t *json, gyre_error *err) GYRE_MUST_USE;
 
 // A bool of config.json; absent or null: *out stays as it was.
 gyre_status gyre_hf_bool(const gyre_source *source, const json_t *json, const char *field, bool *out,
                          gyre_error *err) GYRE_MUST_USE;
+
+// ---- hf_quantization.c: what `json`, a quantization_config, says about the linears; everything that gyre would
+// compute otherwise than meant is refused by name. *act_bits: of the activations that it was made for, 16 unless it
+// says so.
+gyre_status gyre_hf_quantization(gyre_source *source, const json_t *json, uint32_t *act_bits,
+                                 gyre_error *err) GYRE_MUST_USE;
 
 // ---- safetensors.c
 // Tensors that carry nothing: a buffer that old checkpoints store, and the head of a tied model.

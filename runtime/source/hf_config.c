@@ -1,7 +1,7 @@
-// config.json as GGUF's metadata keys, under its model_type. Whether there is an architecture for that, and whether its
-// tensors fit, is found out in runtime/model; what would compute something else without showing in the tensors (other
-// activations, other scalings, quantized checkpoints) is refused here by name. Both spellings of the RoPE fields
-// (transformers 4 and 5) are read.
+// config.json as GGUF's metadata keys, under its model_type. Whether there is an architecture for that, and whether
+// its tensors fit, is found out in runtime/model; what would compute something else without showing in the tensors
+// (other activations, other scalings, quantized checkpoints) is refused here by name. Both spellings of the RoPE
+// fields (transformers 4 and 5) are read.
 #include "runtime/source/hf.h"
 
 #include "runtime/util/base.h"
@@ -102,32 +102,10 @@ static gyre_status read_text(struct config *c, const char *field, const char **o
     return GYRE_OK;
 }
 
-// Whose numbers they are, in the words of the checkpoint: its method, format and transforms.
-static gyre_status refuse_quantized(struct config *c, const json_t *quantized)
-{
-    static const char *const fields[] = {"quant_method", "format", "checkpoint_format"};
-    char text[160] = "";
-    size_t at = 0;
-    const char *key;
-    json_t *group;
-    for (size_t i = 0; i < GYRE_COUNT(fields) && at < sizeof text; i++) {
-        const char *value = json_string_value(json_object_get(quantized, fields[i]));
-        if (value) at += (size_t)snprintf(text + at, sizeof text - at, "%s%s", at ? ", " : "", value);
-    }
-    json_object_foreach(json_object_get(json_object_get(quantized, "transform_config"), "config_groups"), key, group)
-    {
-        const char *type = json_string_value(json_object_get(group, "type"));
-        if (at < sizeof text)
-            at += (size_t)snprintf(text + at, sizeof text - at, ", transform %s", type ? type : "without a type");
-    }
-    return refuse(c, "quantization_config", at ? text : "set", "checkpoints of floats");
-}
-
 static gyre_status check_features(struct config *c)
 {
     static const char *const biases[] = {"attention_bias", "mlp_bias"}; // on all linears of a kind
     const char *type = NULL, *act = "silu";
-    const json_t *quantized = json_object_get(c->json, "quantization_config");
     const json_t *partial = json_object_get(c->json, "partial_rotary_factor");
     GYRE_TRY(read_text(c, "model_type", &type));
     GYRE_TRY(read_text(c, "hidden_act", &act));
@@ -141,7 +119,6 @@ static gyre_status check_features(struct config *c)
         GYRE_TRY(gyre_hf_bool(c->source, c->json, biases[i], &on, c->err));
         if (on) return refuse(c, biases[i], "true", "false");
     }
-    if (quantized && !json_is_null(quantized)) return refuse_quantized(c, quantized);
     if (partial && !json_is_null(partial) && (!json_is_number(partial) || json_number_value(partial) != 1))
         return refuse(c, "partial_rotary_factor", "not 1", "1");
     return GYRE_OK;
@@ -205,6 +182,17 @@ static gyre_status put_rope(struct config *c)
     return put_count(c, rope, "original_max_position_embeddings", "rope.scaling.original_context_length");
 }
 
+// Old checkpoints have the same object under another name.
+static gyre_status put_quantization(struct config *c)
+{
+    uint32_t act_bits = 16;
+    const json_t *quantized = json_object_get(c->json, "quantization_config");
+    if (!quantized || json_is_null(quantized)) quantized = json_object_get(c->json, "compression_config");
+    if (!quantized || json_is_null(quantized)) return GYRE_OK;
+    GYRE_TRY(gyre_hf_quantization(c->source, quantized, &act_bits, c->err));
+    return act_bits == 16 ? GYRE_OK : put(c, "gyre.act_bits", GYRE_META_U32, &act_bits, 4);
+}
+
 gyre_status gyre_hf_config(gyre_source *source, const json_t *json, gyre_error *err)
 {
     static const struct {
@@ -229,5 +217,6 @@ gyre_status gyre_hf_config(gyre_source *source, const json_t *json, gyre_error *
     bool window = true;
     GYRE_TRY(gyre_hf_bool(source, json, "use_sliding_window", &window, err));
     if (window) GYRE_TRY(put_count(c, json, "sliding_window", "attention.sliding_window"));
+    GYRE_TRY(put_quantization(c));
     return put_rope(c);
 }

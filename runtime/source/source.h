@@ -1,8 +1,9 @@
 // What a model file offers, whatever its container: metadata and named tensors.
 //
 // Two containers stand behind it: GGUF (one file) and a Hugging Face directory (config.json, tokenizer.json,
-// safetensors shards). Tensors keep the names of their container (runtime/model/roles.h finds them in both). Everything
-// is memory-mapped and bounds-checked once at open; a source is immutable and may be shared between threads.
+// safetensors shards). Tensors keep the names of their container (runtime/model/roles.h finds them in both).
+// Everything is memory-mapped and bounds-checked once at open; a source is immutable and may be shared between
+// threads.
 #pragma once
 #include "runtime/core/dtype.h"
 #include "runtime/util/status.h"
@@ -30,8 +31,8 @@ struct gyre_tensor {
 gyre_status gyre_source_open(const char *path, gyre_source **out, gyre_error *err) GYRE_MUST_USE;
 void gyre_source_close(gyre_source *source);
 
-// Whether the files are still those that were opened: what was read through the mapping was one model. GYRE_E_IO names
-// the one that was changed. To be asked before something made from a source counts as done.
+// Whether the files are still those that were opened: what was read through the mapping was one model. GYRE_E_IO
+// names the one that was changed. To be asked before something made from a source counts as done.
 gyre_status gyre_source_unchanged(const gyre_source *source, gyre_error *err) GYRE_MUST_USE;
 
 const char *gyre_source_path(const gyre_source *source);
@@ -53,10 +54,10 @@ void gyre_tensor_rows_f64(const struct gyre_tensor *tensor, uint64_t first, uint
 // ---- metadata: GGUF keys; the HF reader gives the same keys made from config.json (under the model type and
 // "general.", none about the tokenizer: that is runtime/text's).
 //
-// A getter has three answers. Absent: GYRE_OK, *found (may be NULL) is false and *out is left as it was, so that it may
-// hold the default. A value: GYRE_OK. Unreadable (another kind of value than asked for): GYRE_E_FORMAT with a line that
-// names the key, never a default. Any width of integer is one, so is a float without a fraction and a list whose
-// elements are all equal (per-layer lists); a list of different values is GYRE_E_UNSUPPORTED.
+// A getter has three answers. Absent: GYRE_OK, *found (may be NULL) is false and *out is left as it was, so that it
+// may hold the default. A value: GYRE_OK. Unreadable (another kind of value than asked for): GYRE_E_FORMAT with a
+// line that names the key, never a default. Any width of integer is one, so is a float without a fraction and a list
+// whose elements are all equal (per-layer lists); a list of different values is GYRE_E_UNSUPPORTED.
 bool gyre_source_has(const gyre_source *source, const char *key); // of any type
 gyre_status gyre_source_i64(const gyre_source *source, const char *key, int64_t *out, bool *found,
                             gyre_error *err) GYRE_MUST_USE;
@@ -101,8 +102,8 @@ struct gyre_meta {
 };
 uint64_t gyre_source_meta_count(const gyre_source *source);
 struct gyre_meta gyre_source_meta_at(const gyre_source *source, uint64_t index);
-// Lists; one value is a list of one. *out is malloc'd (free() it), NULL where the key is absent. Strings point into the
-// file.
+// Lists; one value is a list of one. *out is malloc'd (free() it), NULL where the key is absent. Strings point into
+// the file.
 gyre_status gyre_source_array_strings(const gyre_source *source, const char *key, struct gyre_string **out, uint64_t *n,
                                       gyre_error *err) GYRE_MUST_USE;
 gyre_status gyre_source_array_i64(const gyre_source *source, const char *key, int64_t **out, uint64_t *n,
@@ -111,6 +112,9 @@ gyre_status gyre_source_array_i64(const gyre_source *source, const char *key, in
 // The text of a small file of an HF directory, NUL-terminated: config.json, generation_config.json,
 // tokenizer_config.json or tokenizer.json. NULL where there is none, and for GGUF.
 const char *gyre_source_file(const gyre_source *source, const char *name, uint64_t *bytes);
+
+// How the linears of a checkpoint were rounded, as its config.json says; NULL: it says nothing (quantization.h).
+const struct gyre_quantization *gyre_source_quantization(const gyre_source *source);
 
 // One line about a choice that the reader made where the files left one, for a log; NULL: nothing to say.
 const char *gyre_source_note(const gyre_source *source);

@@ -3,6 +3,7 @@
 // A reader maps files into `maps`, then adds metadata and tensors; both adders refuse duplicates. Metadata values
 // are kept in GGUF's encoding whatever the container, so that every getter is written once.
 #pragma once
+#include "runtime/source/quantization.h"
 #include "runtime/source/source.h"
 #include "runtime/util/arena.h"
 #include "runtime/util/file.h"
@@ -34,8 +35,9 @@ struct gyre_source {
         uint64_t bytes;
     } files[4]; // what gyre_source_file gives
     uint32_t n_files;
-    const char *note; // see gyre_source_note; NULL: nothing
-    bool hf_tied;     // config.json ties the head to the embedding
+    const struct gyre_quantization *quantization; // in the arena; NULL: none
+    const char *note;                             // see gyre_source_note; NULL: nothing
+    bool hf_tied;                                 // config.json ties the head to the embedding
 };
 
 gyre_status gyre_gguf_read(gyre_source *source, gyre_error *err) GYRE_MUST_USE;

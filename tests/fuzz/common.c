@@ -22,14 +22,16 @@ static void read_linears(const gyre_source *source, const struct gyre_hparams *h
         }
         float *row = malloc(l.cols * sizeof *row);
         int8_t *codes = malloc(l.cols);
+        int8_t *zeros = malloc(l.cols);
         uint16_t *scales = malloc(l.cols * sizeof *scales);
-        if (row && codes && scales) {
+        if (row && codes && zeros && scales) {
             gyre_linear_rows_f32(&l, l.rows - 1, 1, row);
-            const gyre_status st = gyre_linear_codes(&l, l.rows - 1, 1, codes, scales, &err);
+            const gyre_status st = gyre_linear_codes(&l, l.rows - 1, 1, codes, scales, zeros, &err);
             if (st != (l.bits ? GYRE_OK : GYRE_E_UNSUPPORTED) && st != GYRE_E_FORMAT) exit(2);
         }
         free(row);
         free(codes);
+        free(zeros);
         free(scales);
     }
 }

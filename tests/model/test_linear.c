@@ -57,7 +57,7 @@ static void check_itself(const struct gyre_linear *l)
     assert_memory_equal(one, wide + (l->rows - 1) * l->cols, l->cols * sizeof *one);
     int8_t *codes = malloc(n);
     uint16_t *scales = malloc(n * sizeof *scales);
-    const gyre_status st = gyre_linear_codes(l, 0, l->rows, codes, scales, NULL);
+    const gyre_status st = gyre_linear_codes(l, 0, l->rows, codes, scales, NULL, NULL);
     assert_int_equal(st, l->bits ? GYRE_OK : GYRE_E_UNSUPPORTED);
     for (uint64_t i = 0; l->bits && i < n; i++) {
         const uint64_t at = i / l->cols * (l->cols / l->group) + i % l->cols / l->group;
@@ -140,8 +140,9 @@ static void both_profiles_hold_the_same_codes(void **state)
                 assert_int_equal(x.group, group ? (uint64_t)group : x.cols);
                 int8_t *code = malloc(2 * n);
                 uint16_t *scale = malloc(2 * x.rows * scales * sizeof *scale);
-                assert_int_equal(gyre_linear_codes(&x, 0, x.rows, code, scale, NULL), GYRE_OK);
-                assert_int_equal(gyre_linear_codes(&y, 0, x.rows, code + n, scale + x.rows * scales, NULL), GYRE_OK);
+                assert_int_equal(gyre_linear_codes(&x, 0, x.rows, code, scale, NULL, NULL), GYRE_OK);
+                assert_int_equal(gyre_linear_codes(&y, 0, x.rows, code + n, scale + x.rows * scales, NULL, NULL),
+                                 GYRE_OK);
                 assert_memory_equal(code, code + n, n);
                 assert_memory_equal(scale, scale + x.rows * scales, x.rows * scales * sizeof *scale);
                 check_itself(&x);
@@ -172,7 +173,7 @@ static void odd_widths_are_read(void **state)
             int8_t *code = malloc(n);
             uint16_t *scale = malloc(l.rows * sizeof *scale);
             uint8_t *packed = malloc(n);
-            assert_int_equal(gyre_linear_codes(&l, 0, l.rows, code, scale, NULL), GYRE_OK);
+            assert_int_equal(gyre_linear_codes(&l, 0, l.rows, code, scale, NULL, NULL), GYRE_OK);
             if (bits == 4) gyre_pack_i4(code, n, packed);
             assert_memory_equal(bits == 4 ? packed : (uint8_t *)code, l.weight->data, l.weight->bytes);
             assert_memory_equal(scale, l.scale->data, l.scale->bytes);
@@ -256,8 +257,8 @@ static void damaged_scales_are_named(void **state)
     // Row 3, second block: the file declares one scale a row.
     gyre_source *s = changed(portable, "blk.1.ffn_down.weight", (3 * 3 + 1) * 18, NULL, &other, 2, &hp);
     l = found(s, &hp, GYRE_ROLE_down, 1);
-    assert_int_equal(gyre_linear_codes(&l, 0, 3, codes, scales, &err), GYRE_OK);
-    assert_int_equal(gyre_linear_codes(&l, 0, l.rows, codes, scales, &err), GYRE_E_FORMAT);
+    assert_int_equal(gyre_linear_codes(&l, 0, 3, codes, scales, NULL, &err), GYRE_OK);
+    assert_int_equal(gyre_linear_codes(&l, 0, l.rows, codes, scales, NULL, &err), GYRE_E_FORMAT);
     assert_non_null(strstr(err.message, "blk.1.ffn_down.weight"));
     assert_non_null(strstr(err.message, "row 3 has different scales"));
     gyre_engine *engine = NULL;

@@ -113,7 +113,7 @@ static void codes_are_read_back(void **state)
         if (full) l.stored = group;
         int8_t *got = malloc(rows * cols);
         uint16_t *scales = malloc(2 * rows * cols);
-        assert_int_equal(gyre_linear_codes(&l, 0, rows, got, scales, NULL), GYRE_OK);
+        assert_int_equal(gyre_linear_codes(&l, 0, rows, got, scales, NULL, NULL), GYRE_OK);
         assert_memory_equal(got, code, rows * cols);
         assert_memory_equal(scales, scale, rows * (cols / group) * sizeof *scale);
         free((void *)(uintptr_t)made[0].data);

@@ -1,0 +1,230 @@
+// quantization_config of a Hugging Face checkpoint. Three families write it: compressed-tensors (schemes by group of
+// modules, and the rotations that are run online), AutoAWQ and GPTQ. Whatever would make the stored codes mean
+// something else than runtime/model/pack_*.c reads is refused here by name: another format, width, strategy or
+// version.
+#include "runtime/source/hf.h"
+
+#include "runtime/util/base.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+struct reading {
+    gyre_source *source;
+    struct gyre_quantization *out;
+    uint32_t *act_bits;
+    gyre_error *err;
+};
+
+static gyre_status refuse(const struct reading *r, const char *field, const char *value, const char *supported)
+{
+    return gyre_fail(r->err, GYRE_E_UNSUPPORTED,
+                     "cannot use model (%s/config.json): %s of quantization_config is %s; gyre reads %s",
+                     r->source->path, field, gyre_show(value, strlen(value)).text, supported);
+}
+
+// A value as a message shows it; *text is malloc'd where it is not the value's own.
+static gyre_status refuse_json(const struct reading *r, const char *field, const json_t *value, const char *supported)
+{
+    if (json_is_string(value)) return refuse(r, field, json_string_value(value), supported);
+    char *text = value ? json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT | JSON_SORT_KEYS) : NULL;
+    const gyre_status st = refuse(r, field, text ? text : "missing", supported);
+    free(text);
+    return st;
+}
+
+static bool absent(const json_t *value) { return !value || json_is_null(value); }
+
+static bool empty(const json_t *value)
+{
+    return absent(value) || (json_is_object(value) && json_object_size(value) == 0) ||
+           (json_is_array(value) && json_array_size(value) == 0);
+}
+
+// A text that is one of a list (compared without case, as the writers do), or absent.
+static bool is_one_of(const json_t *value, const char *const *known, size_t n)
+{
+    if (absent(value)) return true;
+    for (size_t i = 0; i < n; i++)
+        if (json_is_string(value) && !strcasecmp(json_string_value(value), known[i])) return true;
+    return false;
+}
+
+static gyre_status read_bits(const struct reading *r, const json_t *value, uint32_t *out)
+{
+    const json_int_t bits = json_is_integer(value) ? json_integer_value(value) : 0;
+    if (bits != 4 && bits != 8) return refuse_json(r, "the width", value, "4 and 8 bits");
+    *out = (uint32_t)bits;
+    return GYRE_OK;
+}
+
+// -1, null: one group per row.
+static gyre_status read_group(const struct reading *r, const json_t *value, uint32_t *out)
+{
+    const json_int_t group = absent(value) ? -1 : json_is_integer(value) ? json_integer_value(value) : 0;
+    if (group != -1 && (group < 1 || group > 1 << 20))
+        return refuse_json(r, "group_size", value, "whole numbers above 0, and -1");
+    *out = group < 0 ? 0 : (uint32_t)group;
+    return GYRE_OK;
+}
+
+static gyre_status read_flag(const struct reading *r, const json_t *json, const char *field, bool *out)
+{
+    const json_t *value = json_object_get(json, field);
+    if (absent(value)) return GYRE_OK;
+    if (!json_is_boolean(value)) return refuse_json(r, field, value, "true and false");
+    *out = json_is_true(value);
+    return GYRE_OK;
+}
+
+// ---- compressed-tensors ---------------------------------------------------------------------------------------
+
+static const char *const ct_formats[] = {"pack-quantized", "int-quantized", "naive-quantized", "mixed-precision",
+                                         "dense"};
+
+// Only what is quantized anew for each token has no tensors of its own.
+static gyre_status read_activations(const struct reading *r, const json_t *json)
+{
+    static const char *const strategies[] = {"token"}, *const types[] = {"int"};
+    if (absent(json)) return GYRE_OK;
+    const json_t *bits = json_object_get(json, "num_bits"), *strategy = json_object_get(json, "strategy");
+    if (!is_one_of(json_object_get(json, "type"), types, 1))
+        return refuse_json(r, "the type of input_activations", json_object_get(json, "type"), "int");
+    if (!json_is_true(json_object_get(json, "dynamic")))
+        return refuse_json(r, "dynamic of input_activations", json_object_get(json, "dynamic"), "true");
+    if (absent(strategy) || !is_one_of(strategy, strategies, 1))
+        return refuse_json(r, "the strategy of input_activations", strategy, "token");
+    return read_bits(r, bits, r->act_bits);
+}
+
+static gyre_status read_weights(const struct reading *r, const json_t *json, struct gyre_scheme *out)
+{
+    static const char *const strategies[] = {"group", "channel", "tensor"}, *const types[] = {"int"};
+    const json_t *strategy = json_object_get(json, "strategy"), *group = json_object_get(json, "group_size");
+    if (!json_is_object(json)) return refuse_json(r, "weights of a group", json, "a scheme");
+    if (!is_one_of(json_object_get(json, "type"), types, 1))
+        return refuse_json(r, "the type of weights", json_object_get(json, "type"), "int");
+    if (!is_one_of(strategy, strategies, GYRE_COUNT(strategies)))
+        return refuse_json(r, "the strategy of weights", strategy, "group, channel and tensor");
+    const json_t *dynamic = json_object_get(json, "dynamic");
+    if (!absent(dynamic) && !json_is_false(dynamic)) return refuse_json(r, "dynamic of weights", dynamic, "false");
+    *out = (struct gyre_scheme){.symmetric = true};
+    GYRE_TRY(read_bits(r, json_object_get(json, "num_bits"), &out->bits));
+    GYRE_TRY(read_flag(r, json, "symmetric", &out->symmetric));
+    const char *name = json_string_value(strategy);
+    if (name && strcasecmp(name, "group")) return GYRE_OK;
+    return read_group(r, group, &out->group);
+}
+
+// The rotations that a checkpoint wants run online. What is merged into its weights needs nothing.
+static gyre_status read_transforms(const struct reading *r, const json_t *json)
+{
+    const char *name;
+    json_t *group;
+    if (empty(json)) return GYRE_OK;
+    const json_t *groups = json_object_get(json, "config_groups");
+    if (!json_is_object(groups)) return refuse_json(r, "transform_config", json, "config_groups in it");
+    json_object_foreach((json_t *)(uintptr_t)groups, name, group)
+    {
+        const json_t *type = json_object_get(group, "type"), *apply = json_object_get(group, "apply");
+        static const char *const types[] = {"hadamard", "random-hadamard", "random-matrix"};
+        if (absent(type) || !is_one_of(type, types, GYRE_COUNT(types)))
+            return refuse_json(r, "the type of a transform", type, "hadamard");
+        for (size_t i = 0; i < json_array_size(apply); i++) {
+            const json_t *where = json_object_get(json_array_get(apply, i), "location");
+            static const char *const merged[] = {"weight_input", "weight_output"};
+            if (!absent(where) && is_one_of(where, merged, GYRE_COUNT(merged))) continue;
+            return refuse_json(r, "the place of a transform", where, "those that are merged into weights");
+        }
+    }
+    return GYRE_OK;
+}
+
+static gyre_status read_compressed(const struct reading *r, const json_t *json)
+{
+    const json_t *format = json_object_get(json, "format"), *sparsity = json_object_get(json, "sparsity_config");
+    const json_t *groups = json_object_get(json, "config_groups"), *of_sparsity = json_object_get(sparsity, "format");
+    const char *name;
+    json_t *group;
+    r->out->method = GYRE_METHOD_COMPRESSED_TENSORS;
+    if (!is_one_of(format, ct_formats, GYRE_COUNT(ct_formats)))
+        return refuse_json(r, "format", format, "pack-quantized and int-quantized");
+    if (!empty(sparsity) && (absent(of_sparsity) || strcmp(json_string_value(of_sparsity), "dense")))
+        return refuse_json(r, "the format of sparsity_config", of_sparsity, "dense");
+    if (!empty(json_object_get(json, "kv_cache_scheme")))
+        return refuse_json(r, "kv_cache_scheme", json_object_get(json, "kv_cache_scheme"),
+                           "checkpoints without scales of a cache");
+    GYRE_TRY(read_transforms(r, json_object_get(json, "transform_config")));
+    if (!json_is_object(groups) || json_object_size(groups) == 0 || json_object_size(groups) > GYRE_MAX_SCHEMES)
+        return refuse_json(r, "config_groups", groups, "1 to 16 groups");
+    json_object_foreach((json_t *)(uintptr_t)groups, name, group)
+    {
+        format = json_object_get(group, "format");
+        if (!is_one_of(format, ct_formats, GYRE_COUNT(ct_formats)))
+            return refuse_json(r, "the format of a group", format, "pack-quantized and int-quantized");
+        if (!empty(json_object_get(group, "output_activations")))
+            return refuse(r, "output_activations", "set", "quantized inputs only");
+        GYRE_TRY(read_activations(r, json_object_get(group, "input_activations")));
+        GYRE_TRY(read_weights(r, json_object_get(group, "weights"), &r->out->scheme[r->out->n_schemes]));
+        r->out->n_schemes++;
+    }
+    return GYRE_OK;
+}
+
+// ---- AutoAWQ and GPTQ -----------------------------------------------------------------------------------------
+
+static gyre_status read_awq(const struct reading *r, const json_t *json)
+{
+    static const char *const versions[] = {"gemm"};
+    struct gyre_scheme *s = &r->out->scheme[0];
+    const json_t *bits = json_object_get(json, "bits"), *group = json_object_get(json, "group_size");
+    r->out->method = GYRE_METHOD_AWQ;
+    r->out->n_schemes = 1;
+    if (!is_one_of(json_object_get(json, "version"), versions, GYRE_COUNT(versions)))
+        return refuse_json(r, "version", json_object_get(json, "version"), "gemm");
+    GYRE_TRY(read_bits(r, bits, &s->bits));
+    if (s->bits != 4) return refuse_json(r, "bits", bits, "4");
+    return read_group(r, group, &s->group);
+}
+
+static gyre_status read_gptq(const struct reading *r, const json_t *json)
+{
+    static const char *const formats[] = {"gptq", "gptq_v2", "gptq_p"}, *const words[] = {"int32"};
+    struct gyre_scheme *s = &r->out->scheme[0];
+    const json_t *format = json_object_get(json, "checkpoint_format");
+    bool marlin = false;
+    r->out->method = GYRE_METHOD_GPTQ;
+    r->out->n_schemes = 1;
+    if (absent(format)) format = json_object_get(json, "format"); // GPTQModel's other name
+    if (!is_one_of(format, formats, GYRE_COUNT(formats)))
+        return refuse_json(r, "checkpoint_format", format, "gptq and gptq_v2");
+    GYRE_TRY(read_flag(r, json, "is_marlin_format", &marlin));
+    if (marlin) return refuse(r, "is_marlin_format", "true", "false");
+    if (!is_one_of(json_object_get(json, "pack_dtype"), words, GYRE_COUNT(words)))
+        return refuse_json(r, "pack_dtype", json_object_get(json, "pack_dtype"), "int32");
+    if (!empty(json_object_get(json, "rotation")))
+        return refuse_json(r, "rotation", json_object_get(json, "rotation"), "checkpoints without one");
+    r->out->zeros_less_one = absent(format) || !strcasecmp(json_string_value(format), "gptq");
+    r->out->exceptions = !empty(json_object_get(json, "dynamic"));
+    GYRE_TRY(read_bits(r, json_object_get(json, "bits"), &s->bits));
+    return read_group(r, json_object_get(json, "group_size"), &s->group);
+}
+
+gyre_status gyre_hf_quantization(gyre_source *source, const json_t *json, uint32_t *act_bits, gyre_error *err)
+{
+    static const struct {
+        const char *name;
+        gyre_status (*read)(const struct reading *, const json_t *);
+    } methods[] = {{"compressed-tensors", read_compressed}, {"awq", read_awq}, {"gptq", read_gptq}};
+    struct reading r = {source, gyre_arena_alloc(&source->arena, sizeof *r.out), act_bits, err};
+    if (!r.out) return gyre_fail(err, GYRE_E_NOMEM, "cannot read model (%s): out of memory", source->path);
+    const json_t *method = json_object_get(json, "quant_method");
+    for (size_t i = 0; i < GYRE_COUNT(methods); i++) {
+        if (!json_is_string(method) || strcasecmp(json_string_value(method), methods[i].name)) continue;
+        GYRE_TRY(methods[i].read(&r, json));
+        source->quantization = r.out;
+        return GYRE_OK;
+    }
+    return refuse_json(&r, "quant_method", method, "compressed-tensors, awq and gptq");
+}
