@@ -108,6 +108,8 @@ gyre_status gyre_source_array_strings(const gyre_source *source, const char *key
                                       gyre_error *err) GYRE_MUST_USE;
 gyre_status gyre_source_array_i64(const gyre_source *source, const char *key, int64_t **out, uint64_t *n,
                                   gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_source_array_f64(const gyre_source *source, const char *key, double **out, uint64_t *n,
+                                  gyre_error *err) GYRE_MUST_USE; // may hold infinities and NaN
 
 // The text of a small file of an HF directory, NUL-terminated: config.json, generation_config.json,
 // tokenizer_config.json or tokenizer.json. NULL where there is none, and for GGUF.

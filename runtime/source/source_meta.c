@@ -184,23 +184,28 @@ gyre_status gyre_source_array_strings(const gyre_source *source, const char *key
     return GYRE_OK;
 }
 
-gyre_status gyre_source_array_i64(const gyre_source *source, const char *key, int64_t **out, uint64_t *n,
-                                  gyre_error *err)
-{
-    const struct source_meta *entry = find_meta(source, key);
-    *out = NULL;
-    *n = 0;
-    if (!entry) return GYRE_OK;
-    const struct elements e = elements_of(&entry->meta);
-    bool good = e.type != GYRE_META_STRING;
-    int64_t *values = malloc((good ? e.n + 1 : 1) * sizeof *values);
-    if (!values) return no_memory(source, err);
-    for (uint64_t i = 0; i < e.n && good; i++) good = integer_at(e.type, e.raw, i, &values[i]);
-    if (!good) {
-        free(values);
-        return unreadable(source, key, "no list of whole numbers", "one", err);
+// A getter of lists of numbers, read by `at`.
+#define LIST_GETTER(name, ctype, at, wrong)                                                                            \
+    gyre_status name(const gyre_source *source, const char *key, ctype **out, uint64_t *n, gyre_error *err)            \
+    {                                                                                                                  \
+        const struct source_meta *entry = find_meta(source, key);                                                      \
+        *out = NULL;                                                                                                   \
+        *n = 0;                                                                                                        \
+        if (!entry) return GYRE_OK;                                                                                    \
+        const struct elements e = elements_of(&entry->meta);                                                           \
+        bool good = e.type != GYRE_META_STRING;                                                                        \
+        ctype *values = malloc((good ? e.n + 1 : 1) * sizeof *values);                                                 \
+        if (!values) return no_memory(source, err);                                                                    \
+        for (uint64_t i = 0; i < e.n && good; i++) good = at(e.type, e.raw, i, &values[i]);                            \
+        if (!good) {                                                                                                   \
+            free(values);                                                                                              \
+            return unreadable(source, key, wrong, "one", err);                                                         \
+        }                                                                                                              \
+        *out = values;                                                                                                 \
+        *n = e.n;                                                                                                      \
+        return GYRE_OK;                                                                                                \
     }
-    *out = values;
-    *n = e.n;
-    return GYRE_OK;
-}
+
+LIST_GETTER(gyre_source_array_i64, int64_t, integer_at, "no list of whole numbers")
+LIST_GETTER(gyre_source_array_f64, double, real_at, "no list of numbers")
+#undef LIST_GETTER

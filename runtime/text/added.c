@@ -1,50 +1,54 @@
 // Finds added tokens in a text: leftmost, then longest, with the blanks and word borders that a token may ask for.
-// The rules are those of the `tokenizers` library (added_vocabulary).
+// The rules are those of the `tokenizers` library (added_vocabulary). The tokens are sorted, and a search narrows their
+// range byte by byte, so that it costs the length of the match whatever their number.
 #include "runtime/text/tokenizer_impl.h"
+
+#include "runtime/util/base.h"
 #include "runtime/util/utf8.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include <utf8proc.h>
+
+struct sorted {
+    struct gyre_string text;
+    uint32_t index;
+};
+
+static int by_text(const void *a, const void *b)
+{
+    const struct sorted *x = a, *y = b;
+    const int order = memcmp(x->text.data, y->text.data, GYRE_MIN(x->text.length, y->text.length));
+    if (order) return order;
+    if (x->text.length != y->text.length) return x->text.length < y->text.length ? -1 : 1;
+    return x->index < y->index ? -1 : x->index > y->index;
+}
 
 bool gyre_added_init(struct added_set *set, const struct added_token *tokens, uint32_t n, bool normalized)
 {
-    uint32_t counts[256] = {0};
-    *set = (struct added_set){.tokens = tokens};
-    for (uint32_t i = 0; i < n; i++)
-        if (tokens[i].normalized == normalized) counts[(unsigned char)tokens[i].text.data[0]]++;
-    for (int b = 0; b < 256; b++) set->start[b + 1] = set->start[b] + counts[b];
-    set->lengths = calloc(set->start[256] + 1, sizeof *set->lengths);
-    if (!set->lengths) return false;
-    for (uint32_t i = 0; i < n; i++) {
-        const struct gyre_string text = tokens[i].text;
-        if (tokens[i].normalized != normalized) continue;
-        uint32_t *value = gyre_strmap_add(&set->index, text.data, (uint32_t)text.length, i, NULL);
-        if (!value) return false;
-        *value = i;
-        // Insertion into the list of this first byte, longest first, equal lengths once (zeros at the end).
-        const unsigned char b = (unsigned char)text.data[0];
-        uint32_t carry = (uint32_t)text.length;
-        for (uint32_t k = set->start[b]; k < set->start[b + 1] && carry && set->lengths[k] != carry; k++) {
-            if (set->lengths[k] > carry) continue;
-            const uint32_t moved = set->lengths[k];
-            set->lengths[k] = carry;
-            carry = moved;
-        }
+    uint32_t used = 0;
+    *set = (struct added_set){.tokens = tokens, .order = malloc((n + 1ull) * sizeof *set->order)};
+    struct sorted *list = malloc((n + 1ull) * sizeof *list);
+    if (!list || !set->order) {
+        free(list);
+        return false;
     }
+    for (uint32_t i = 0; i < n; i++)
+        if (tokens[i].normalized == normalized) list[used++] = (struct sorted){tokens[i].text, i};
+    qsort(list, used, sizeof *list, by_text);
+    for (uint32_t i = 0; i < used; i++) {
+        set->order[i] = list[i].index;
+        set->start[(unsigned char)list[i].text.data[0] + 1]++;
+    }
+    for (int b = 0; b < 256; b++) set->start[b + 1] += set->start[b];
+    free(list);
     return true;
 }
 
 void gyre_added_free(struct added_set *set)
 {
-    free(set->lengths);
-    gyre_strmap_free(&set->index);
-}
-
-// Unicode's White_Space.
-static bool is_space(uint32_t c)
-{
-    return (c >= 9 && c <= 13) || c == 0x20 || c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) ||
-           c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
+    free(set->order);
+    set->order = NULL;
 }
 
 // A character of \w (UTS 18): letters, marks, decimal digits, letter numbers, connectors, joiners.
@@ -78,13 +82,40 @@ static bool adjust(const struct added_token *token, const char *text, uint64_t b
         if (m->begin && is_word(gyre_utf8_last(text, m->begin, &n)) && n) return false;
         if (m->end < bytes && gyre_utf8_look(text + m->end, bytes - m->end, &code) > 0 && is_word(code)) return false;
     }
-    while (token->lstrip && m->begin > from && is_space(gyre_utf8_last(text, m->begin, &n)) && n &&
+    while (token->lstrip && m->begin > from && gyre_is_blank(gyre_utf8_last(text, m->begin, &n)) && n &&
            n <= m->begin - from)
         m->begin -= n;
     for (int k; token->rstrip && m->end < bytes && (k = gyre_utf8_look(text + m->end, bytes - m->end, &code)) > 0 &&
-                is_space(code);)
+                gyre_is_blank(code);)
         m->end += (uint64_t)k;
     return true;
+}
+
+// The first of the tokens order[begin] .. order[end-1], which agree in `depth` bytes, whose next byte is not below c.
+static uint32_t first_from(const struct added_set *set, uint32_t begin, uint32_t end, uint64_t depth, unsigned c)
+{
+    while (begin < end) {
+        const uint32_t middle = begin + (end - begin) / 2;
+        const struct gyre_string text = set->tokens[set->order[middle]].text;
+        if (text.length > depth && (unsigned char)text.data[depth] >= c) end = middle;
+        else begin = middle + 1;
+    }
+    return begin;
+}
+
+// The longest token that the text begins with, as an index into `tokens`; NO_TOKEN where there is none.
+static uint32_t longest(const struct added_set *set, const char *text, uint64_t bytes)
+{
+    const unsigned char first = (unsigned char)text[0];
+    uint32_t begin = set->start[first], end = set->start[first + 1], best = NO_TOKEN;
+    for (uint64_t depth = 1; begin < end; depth++) {
+        if (set->tokens[set->order[begin]].text.length == depth) best = set->order[begin];
+        if (depth == bytes) break;
+        const unsigned c = (unsigned char)text[depth];
+        begin = first_from(set, begin, end, depth, c);
+        end = first_from(set, begin, end, depth, c + 1);
+    }
+    return best;
 }
 
 bool gyre_added_find(const struct added_set *set, const char *text, uint64_t bytes, uint64_t from, bool special,
@@ -92,16 +123,13 @@ bool gyre_added_find(const struct added_set *set, const char *text, uint64_t byt
 {
     for (uint64_t at = from; at < bytes; at++) {
         const unsigned char b = (unsigned char)text[at];
-        for (uint32_t k = set->start[b]; k < set->start[b + 1] && set->lengths[k]; k++) {
-            uint32_t index;
-            const uint32_t length = set->lengths[k];
-            if (length > bytes - at || !gyre_strmap_get(&set->index, text + at, length, &index)) continue;
-            const struct added_token *token = &set->tokens[index];
-            *out = (struct added_match){at, at + length, token->id};
-            if ((special || !token->special) && adjust(token, text, bytes, from, out)) return true;
-            at += length - 1; // as the library does: what was passed over is not searched again
-            break;
-        }
+        if (set->start[b] == set->start[b + 1]) continue;
+        const uint32_t index = longest(set, text + at, bytes - at);
+        if (index == NO_TOKEN) continue;
+        const struct added_token *token = &set->tokens[index];
+        *out = (struct added_match){at, at + token->text.length, token->id};
+        if ((special || !token->special) && adjust(token, text, bytes, from, out)) return true;
+        at += token->text.length - 1; // as the library does: what was passed over is not searched again
     }
     return false;
 }

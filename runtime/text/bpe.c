@@ -1,16 +1,22 @@
-// The merge loop of byte-level BPE: symbols in a linked list, candidate pairs in a binary heap ordered by rank, then
-// position. A candidate is stale when either of its symbols has changed since; symbols only grow, so comparing both
-// tokens suffices. O(n log n) in the word's length.
+// The merge loop of BPE: symbols in linked lists, candidate pairs in a binary heap ordered by rank, then position. A
+// candidate is stale when either of its symbols has changed since; symbols only grow, so comparing both tokens
+// suffices. A word is cut into lists where no merge of the table could join what stands on both sides, so that the heap
+// stays small however long a word is: O(n log n) in the longest list.
 #include "runtime/text/tokenizer_impl.h"
+#include "runtime/util/utf8.h"
 
 #include <stdlib.h>
+#include <string.h>
+#include <utf8proc.h>
 
 struct bpe_symbol {
     uint32_t token, previous, next;
-}; // indices; NO_TOKEN at the ends, and as token of a dead symbol
+}; // indices; NO_TOKEN at the ends of a list, and as token of a dead symbol
 struct bpe_candidate {
     uint32_t rank, at, left, right, token;
 };
+
+// ---- the table ----------------------------------------------------------------------------------------
 
 static uint64_t slot_of(const struct merge_table *table, uint32_t left, uint32_t right)
 {
@@ -25,17 +31,33 @@ bool gyre_merges_init(struct merge_table *table, uint64_t n)
 {
     uint64_t size = 64;
     while (size < 2 * n) size *= 2;
-    table->slots = malloc(size * sizeof *table->slots);
+    *table = (struct merge_table){.slots = malloc(size * sizeof *table->slots), .mask = size - 1};
     if (!table->slots) return false;
     for (uint64_t i = 0; i < size; i++) table->slots[i].left = NO_TOKEN;
-    table->mask = size - 1;
     return true;
 }
 
 void gyre_merges_put(struct merge_table *table, struct merge merge)
 {
-    table->slots[slot_of(table, merge.left, merge.right)] = merge;
+    struct merge *slot = &table->slots[slot_of(table, merge.left, merge.right)];
+    table->n += slot->left == NO_TOKEN;
+    *slot = merge;
 }
+
+const struct merge *gyre_merges_get(const struct merge_table *table, uint32_t left, uint32_t right)
+{
+    const struct merge *m = &table->slots[slot_of(table, left, right)];
+    return m->left == NO_TOKEN ? NULL : m;
+}
+
+void gyre_merges_join(struct merge_table *table, unsigned char last, unsigned char first)
+{
+    table->joins[last][first >> 6] |= 1ull << (first & 63);
+}
+
+void gyre_merges_join_all(struct merge_table *table) { memset(table->joins, 0xFF, sizeof table->joins); }
+
+// ---- memory -------------------------------------------------------------------------------------------
 
 // An array with room for `n`, or NULL: out of memory, and the old one stays.
 static void *reserve(void *array, uint64_t n, uint64_t *cap, size_t size)
@@ -62,20 +84,110 @@ bool gyre_bpe_emit(struct bpe_work *work, uint32_t token)
     return true;
 }
 
+// ---- first symbols ------------------------------------------------------------------------------------
+
+// Symbols as they are found. `last`: the text's byte right before the next one; unknown text that waits is put when
+// other text follows it, or the word ends.
+struct beginning {
+    const gyre_tokenizer *t;
+    struct bpe_symbol *symbols;
+    uint32_t n;
+    unsigned char last;
+    bool unknown_waits;
+};
+
+static void add_symbol(struct beginning *b, uint32_t token, unsigned char first, unsigned char last)
+{
+    const bool joined = b->n && b->t->merges.joins[b->last][first >> 6] >> (first & 63) & 1;
+    b->symbols[b->n] = (struct bpe_symbol){token, joined ? b->n - 1 : NO_TOKEN, NO_TOKEN};
+    if (joined) b->symbols[b->n - 1].next = b->n;
+    b->n++;
+    b->last = last;
+}
+
+static void put_unknown(struct beginning *b, unsigned char first, unsigned char last)
+{
+    if (b->unknown_waits) add_symbol(b, b->t->unknown, first, last);
+    b->unknown_waits = false;
+}
+
+static void add_unknown(struct beginning *b, unsigned char first, unsigned char last)
+{
+    if (b->t->unknown == NO_TOKEN) return;
+    if (!b->t->fuse_unknown) put_unknown(b, first, last);
+    b->unknown_waits = true;
+}
+
+static uint32_t char_token(const gyre_tokenizer *t, const char *text, int bytes, uint32_t code)
+{
+    uint32_t token = NO_TOKEN;
+    if (code < CHAR_TOKENS) return t->char_token[code];
+    return gyre_strmap_get(&t->vocab, text, (uint32_t)bytes, &token) ? token : NO_TOKEN;
+}
+
+// The bytes' own tokens, if all have one.
+static bool add_bytes(struct beginning *b, const char *text, int bytes)
+{
+    for (int i = 0; i < bytes; i++)
+        if (b->t->byte_token[(unsigned char)text[i]] == NO_TOKEN) return false;
+    for (int i = 0; i < bytes; i++) {
+        const unsigned char byte = (unsigned char)text[i];
+        add_symbol(b, b->t->byte_token[byte], byte, byte);
+    }
+    return true;
+}
+
+static void begin_characters(struct beginning *b, const char *word, uint64_t bytes)
+{
+    for (uint64_t i = 0; i < bytes;) {
+        uint32_t code;
+        int k = gyre_utf8_look(word + i, bytes - i, &code);
+        const bool valid = k > 0;
+        if (!valid) k = 1;
+        const unsigned char first = (unsigned char)word[i], last = (unsigned char)word[i + (uint64_t)k - 1];
+        uint32_t token = valid ? char_token(b->t, word + i, k, code) : NO_TOKEN;
+        if (token == NO_TOKEN && valid && b->t->lone_characters) token = LONE_CHARACTER | code;
+        if (token != NO_TOKEN) {
+            put_unknown(b, first, last);
+            add_symbol(b, token, first, last);
+        } else if (!b->t->byte_fallback || !add_bytes(b, word + i, k)) {
+            add_unknown(b, first, last);
+        }
+        i += (uint64_t)k;
+    }
+    put_unknown(b, b->last, b->last);
+}
+
+static void begin_bytes(struct beginning *b, const char *word, uint64_t bytes)
+{
+    for (uint64_t i = 0; i < bytes; i++) {
+        const unsigned char byte = (unsigned char)word[i];
+        const uint32_t token = b->t->byte_token[byte];
+        if (token == NO_TOKEN) {
+            add_unknown(b, byte, byte);
+            continue;
+        }
+        put_unknown(b, byte, byte);
+        add_symbol(b, token, byte, byte);
+    }
+    put_unknown(b, b->last, b->last);
+}
+
+// ---- merging ------------------------------------------------------------------------------------------
+
 static bool before(const struct bpe_candidate *a, const struct bpe_candidate *b)
 {
     return a->rank != b->rank ? a->rank < b->rank : a->at < b->at;
 }
 
-// Enters the pair that begins at symbol `at` if it can merge. The heap has room (see gyre_bpe_word).
+// Enters the pair that begins at symbol `at` if it can merge. The heap has room (see merge_list).
 static void push(const gyre_tokenizer *tokenizer, struct bpe_work *work, uint32_t at)
 {
     const struct bpe_symbol *s = &work->symbols[at];
     if (at == NO_TOKEN || s->next == NO_TOKEN) return;
-    const uint32_t right = work->symbols[s->next].token;
-    const struct merge *m = &tokenizer->merges.slots[slot_of(&tokenizer->merges, s->token, right)];
-    if (m->left == NO_TOKEN) return;
-    const struct bpe_candidate c = {m->rank, at, s->token, right, m->token};
+    const struct merge *m = gyre_merges_get(&tokenizer->merges, s->token, work->symbols[s->next].token);
+    if (!m) return;
+    const struct bpe_candidate c = {m->rank, at, m->left, m->right, m->token};
     uint64_t i = work->n_heap++;
     for (; i && before(&c, &work->heap[(i - 1) / 2]); i = (i - 1) / 2) work->heap[i] = work->heap[(i - 1) / 2];
     work->heap[i] = c;
@@ -95,35 +207,16 @@ static struct bpe_candidate pop(struct bpe_work *work)
     return top;
 }
 
-// One symbol per byte that has a token; returns their number.
-static uint32_t first_symbols(const gyre_tokenizer *tokenizer, struct bpe_work *work, const char *word, uint64_t bytes)
+// Merges the list of symbols [begin, end); false: out of memory.
+static bool merge_list(const gyre_tokenizer *tokenizer, struct bpe_work *work, uint32_t begin, uint32_t end)
 {
-    uint32_t n = 0;
-    for (uint64_t i = 0; i < bytes; i++) {
-        uint32_t token = tokenizer->byte_token[(unsigned char)word[i]];
-        if (token == NO_TOKEN) {
-            token = tokenizer->unknown;
-            if (token == NO_TOKEN || (tokenizer->fuse_unknown && n && work->symbols[n - 1].token == token)) continue;
-        }
-        work->symbols[n] = (struct bpe_symbol){token, n ? n - 1 : NO_TOKEN, n + 1};
-        n++;
-    }
-    if (n) work->symbols[n - 1].next = NO_TOKEN;
-    return n;
-}
-
-bool gyre_bpe_word(const gyre_tokenizer *tokenizer, struct bpe_work *work, const char *word, uint64_t bytes)
-{
-    struct bpe_symbol *symbols = reserve(work->symbols, bytes, &work->cap_symbols, sizeof *symbols);
-    if (!symbols) return false;
-    work->symbols = symbols;
-    // Every pair is entered once, and every merge (fewer than bytes) enters at most two more.
-    struct bpe_candidate *heap = reserve(work->heap, 3 * bytes, &work->cap_heap, sizeof *heap);
+    struct bpe_symbol *symbols = work->symbols;
+    // Every pair is entered once, and every merge (fewer than symbols) enters at most two more.
+    struct bpe_candidate *heap = reserve(work->heap, 3ull * (end - begin), &work->cap_heap, sizeof *heap);
     if (!heap) return false;
     work->heap = heap;
     work->n_heap = 0;
-    const uint32_t n = first_symbols(tokenizer, work, word, bytes);
-    for (uint32_t i = 0; i < n; i++) push(tokenizer, work, i);
+    for (uint32_t i = begin; i < end; i++) push(tokenizer, work, i);
     while (work->n_heap) {
         const struct bpe_candidate c = pop(work);
         struct bpe_symbol *left = &symbols[c.at];
@@ -136,7 +229,42 @@ bool gyre_bpe_word(const gyre_tokenizer *tokenizer, struct bpe_work *work, const
         if (left->previous != NO_TOKEN) push(tokenizer, work, left->previous);
         push(tokenizer, work, c.at);
     }
-    for (uint32_t i = n ? 0 : NO_TOKEN; i != NO_TOKEN; i = symbols[i].next)
-        if (!gyre_bpe_emit(work, symbols[i].token)) return false;
+    return true;
+}
+
+// A character that found no token: the tokens of its bytes, or the unknown one.
+static bool emit_lone(const gyre_tokenizer *t, struct bpe_work *work, uint32_t code)
+{
+    utf8proc_uint8_t text[4];
+    const utf8proc_ssize_t n = utf8proc_encode_char((utf8proc_int32_t)code, text);
+    for (utf8proc_ssize_t i = 0; i < n; i++) {
+        const uint32_t token = t->byte_fallback ? t->byte_token[text[i]] : NO_TOKEN;
+        if (token == NO_TOKEN) return t->unknown == NO_TOKEN || gyre_bpe_emit(work, t->unknown);
+        if (!gyre_bpe_emit(work, token)) return false;
+    }
+    return true;
+}
+
+static bool emit_symbol(const gyre_tokenizer *t, struct bpe_work *work, uint32_t token)
+{
+    if (token == NO_TOKEN) return true; // dead
+    return token & LONE_CHARACTER ? emit_lone(t, work, token & ~LONE_CHARACTER) : gyre_bpe_emit(work, token);
+}
+
+bool gyre_bpe_word(const gyre_tokenizer *tokenizer, struct bpe_work *work, const char *word, uint64_t bytes)
+{
+    struct bpe_symbol *symbols = reserve(work->symbols, bytes + 1, &work->cap_symbols, sizeof *symbols);
+    if (!symbols) return false;
+    work->symbols = symbols;
+    struct beginning b = {.t = tokenizer, .symbols = symbols};
+    if (tokenizer->characters) begin_characters(&b, word, bytes);
+    else begin_bytes(&b, word, bytes);
+    for (uint32_t begin = 0, end; begin < b.n; begin = end) {
+        for (end = begin + 1; end < b.n && symbols[end].previous != NO_TOKEN; end++) {
+        }
+        if (end - begin > 1 && !merge_list(tokenizer, work, begin, end)) return false;
+        for (uint32_t i = begin; i < end; i++)
+            if (!emit_symbol(tokenizer, work, symbols[i].token)) return false;
+    }
     return true;
 }

@@ -63,6 +63,13 @@ static gyre_status from_keys(const gyre_source *source, struct tokenizer_setting
         free(id);
         if (st != GYRE_OK) return st;
     }
+    // What files of SentencePiece's models may leave out.
+    const char *model = NULL;
+    GYRE_TRY(gyre_source_string(source, "tokenizer.ggml.model", &model, err));
+    if (model && !strcmp(model, "llama")) {
+        bos = 1;
+        if (!gyre_source_has(source, keys[0])) GYRE_TRY(add_end(s, 2, path, keys[0], err));
+    }
     GYRE_TRY(gyre_source_i64(source, bos_key, &bos, NULL, err));
     GYRE_TRY(set_bos(s, bos, path, bos_key, err));
     GYRE_TRY(said_by_key(source, "tokenizer.ggml.add_bos_token", &s->add_bos, err));

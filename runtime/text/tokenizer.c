@@ -1,12 +1,15 @@
-// Builds a tokenizer from what the readers found (tokenizer_gguf.c, tokenizer_json.c), and encodes text with it.
+// Builds a tokenizer from what the readers found, and answers questions about it; encode.c uses it.
 #include "runtime/text/tokenizer_impl.h"
 #include "runtime/util/utf8.h"
 
 #include "runtime/util/base.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <utf8proc.h>
+
+enum { MAX_ADDED_BYTES = 1024 }; // of an added token: text that looks like many of them costs that much a byte
 
 // ---- building ---------------------------------------------------------------------------------------
 
@@ -24,6 +27,7 @@ void gyre_tokenizer_destroy(gyre_tokenizer *tokenizer)
     if (!tokenizer) return;
     gyre_strmap_free(&tokenizer->vocab);
     free(tokenizer->merges.slots);
+    gyre_normal_free(&tokenizer->normalizer);
     gyre_pre_free(&tokenizer->pre);
     gyre_added_free(&tokenizer->raw);
     gyre_added_free(&tokenizer->normalized);
@@ -31,8 +35,7 @@ void gyre_tokenizer_destroy(gyre_tokenizer *tokenizer)
     free(tokenizer);
 }
 
-// The byte-level alphabet: a printable byte of Latin-1 is its own character, the n-th of the others is U+0100 + n.
-static void make_alphabet(uint16_t code_of[256])
+void gyre_byte_alphabet(uint16_t code_of[256])
 {
     uint16_t next = 256;
     for (unsigned b = 0; b < 256; b++) {
@@ -40,6 +43,8 @@ static void make_alphabet(uint16_t code_of[256])
         code_of[b] = own ? (uint16_t)b : next++;
     }
 }
+
+void gyre_byte_name(unsigned char byte, char name[8]) { snprintf(name, 8, "<0x%02X>", byte); }
 
 // The bytes that a name in the byte-level alphabet stands for; false if a character is not of the alphabet.
 static bool name_to_bytes(struct gyre_string name, const int16_t byte_of[512], char *out, uint64_t *n)
@@ -56,13 +61,26 @@ static bool name_to_bytes(struct gyre_string name, const int16_t byte_of[512], c
     return true;
 }
 
+// A name with blanks where its stand-ins are. *n: not more than the name's length.
+static void name_to_text(struct gyre_string name, const char *blank, char *out, uint64_t *n)
+{
+    const uint64_t length = strlen(blank);
+    uint64_t written = 0;
+    for (uint64_t i = 0; i < name.length;) {
+        const bool here = length && name.length - i >= length && !memcmp(name.data + i, blank, length);
+        out[written++] = here ? ' ' : name.data[i];
+        i += here ? length : 1;
+    }
+    *n = written;
+}
+
 // Copies names into the arena, decodes them, and enters them into the vocabulary.
 static bool add_tokens(gyre_tokenizer *t, const struct tokenizer_parts *parts)
 {
     uint16_t code_of[256];
     int16_t byte_of[512];
     uint64_t total = 0, used = 0;
-    make_alphabet(code_of);
+    gyre_byte_alphabet(code_of);
     memset(byte_of, -1, sizeof byte_of);
     for (int b = 0; b < 256; b++) byte_of[code_of[b]] = (int16_t)b;
     for (uint32_t i = 0; i < parts->n_tokens; i++) total += 2 * parts->names[i].length;
@@ -75,48 +93,119 @@ static bool add_tokens(gyre_tokenizer *t, const struct tokenizer_parts *parts)
     if (!t->names || !t->bytes || !t->kinds || !t->ends || !text) return false;
     for (uint32_t i = 0; i < parts->n_tokens; i++) {
         const struct gyre_string name = parts->names[i];
-        t->kinds[i] = parts->kinds[i];
+        const uint8_t kind = t->kinds[i] = parts->kinds[i];
         t->bytes[i].data = text;
         if (!name.data) continue;
         memcpy(text + used, name.data, name.length);
         t->names[i] = t->bytes[i] = (struct gyre_string){text + used, name.length};
         used += name.length;
-        const bool plain = parts->kinds[i] == TOKEN_SPECIAL || parts->kinds[i] == TOKEN_ADDED;
-        if (!plain && name_to_bytes(name, byte_of, text + used, &t->bytes[i].length)) {
+        bool decoded = false;
+        if (t->characters && kind != TOKEN_SPECIAL) {
+            name_to_text(name, t->blank, text + used, &t->bytes[i].length);
+            decoded = true;
+        } else if (kind != TOKEN_SPECIAL && kind != TOKEN_ADDED) {
+            decoded = name_to_bytes(name, byte_of, text + used, &t->bytes[i].length);
+        }
+        if (decoded) {
             t->bytes[i].data = text + used;
             used += t->bytes[i].length;
         }
         if (!gyre_strmap_add(&t->vocab, t->names[i].data, (uint32_t)name.length, i, NULL)) return false;
     }
-    for (int b = 0; b < 256; b++) {
-        const char two[2] = {(char)(0xC0 | code_of[b] >> 6), (char)(0x80 | (code_of[b] & 63))}, one = (char)b;
-        const bool ascii = code_of[b] < 128;
-        if (!gyre_strmap_get(&t->vocab, ascii ? &one : two, ascii ? 1 : 2, &t->byte_token[b]))
-            t->byte_token[b] = NO_TOKEN;
+    return true;
+}
+
+// The tokens of single bytes, or of single characters; false: out of memory.
+static bool add_symbols(gyre_tokenizer *t)
+{
+    uint16_t code_of[256];
+    char *bytes = gyre_arena_alloc(&t->arena, 256), name[8];
+    if (!bytes) return false;
+    gyre_byte_alphabet(code_of);
+    for (unsigned b = 0; b < 256; b++) {
+        uint32_t *token = &t->byte_token[b], n = 1;
+        bytes[b] = (char)b;
+        name[0] = (char)b;
+        if (t->characters) {
+            gyre_byte_name((unsigned char)b, name);
+            n = 6;
+        } else if (code_of[b] >= 128) {
+            name[0] = (char)(0xC0 | code_of[b] >> 6);
+            name[1] = (char)(0x80 | (code_of[b] & 63));
+            n = 2;
+        }
+        if (!gyre_strmap_get(&t->vocab, name, n, token)) *token = NO_TOKEN;
+        else if (t->characters && t->byte_fallback) t->bytes[*token] = (struct gyre_string){bytes + b, 1};
+    }
+    if (!t->characters) return true;
+    t->char_token = gyre_arena_array(&t->arena, CHAR_TOKENS, sizeof *t->char_token);
+    if (!t->char_token) return false;
+    memset(t->char_token, 0xFF, CHAR_TOKENS * sizeof *t->char_token);
+    for (uint32_t i = 0; i < t->n_tokens; i++) {
+        const struct gyre_string of = t->names[i];
+        uint32_t code;
+        if (of.length == 0 || of.length > 3 || gyre_utf8_look(of.data, of.length, &code) != (int)of.length) continue;
+        if (t->kinds[i] != TOKEN_SPECIAL && t->char_token[code] == NO_TOKEN) t->char_token[code] = i;
     }
     return true;
 }
 
-static gyre_status add_merges(gyre_tokenizer *t, const struct tokenizer_parts *parts, const char *where,
-                              gyre_error *err)
+// Which bytes a symbol's text may begin and end with. A byte's token stands for its byte as well as for its name, and
+// the unknown one for any text.
+static void join(gyre_tokenizer *t, const struct merge *m)
 {
-    char *joined = NULL;
-    uint64_t cap = 0;
+    unsigned char last[2], first[2];
+    unsigned n_last = 0, n_first = 0;
+    for (int side = 0; side < 2; side++) {
+        const uint32_t symbol = side ? m->right : m->left;
+        unsigned char *edge = side ? first : last;
+        unsigned *n = side ? &n_first : &n_last;
+        char lone[4];
+        struct gyre_string of = {lone, 0};
+        if (symbol == t->unknown) gyre_merges_join_all(&t->merges);
+        if (symbol & LONE_CHARACTER)
+            of.length =
+                (uint64_t)utf8proc_encode_char((utf8proc_int32_t)(symbol & ~LONE_CHARACTER), (utf8proc_uint8_t *)lone);
+        else of = t->characters ? t->names[symbol] : t->bytes[symbol];
+        if (of.length) edge[(*n)++] = (unsigned char)of.data[side ? 0 : of.length - 1];
+        if (t->characters && !(symbol & LONE_CHARACTER) && t->bytes[symbol].length == 1)
+            edge[(*n)++] = (unsigned char)t->bytes[symbol].data[0];
+    }
+    for (unsigned i = 0; i < n_last; i++)
+        for (unsigned k = 0; k < n_first; k++) gyre_merges_join(&t->merges, last[i], first[k]);
+}
+
+// Joins two names in a buffer that grows.
+struct joined {
+    char *data;
+    uint64_t cap;
+};
+
+static bool join_names(struct joined *j, struct gyre_string left, struct gyre_string right)
+{
+    if (left.length + right.length > j->cap) {
+        free(j->data);
+        j->cap = 2 * (left.length + right.length);
+        if (!(j->data = malloc(j->cap))) return false;
+    }
+    memcpy(j->data, left.data, left.length);
+    memcpy(j->data + left.length, right.data, right.length);
+    return true;
+}
+
+static gyre_status add_listed_merges(gyre_tokenizer *t, const struct tokenizer_parts *parts, const char *where,
+                                     gyre_error *err)
+{
+    struct joined joined = {0};
     gyre_status st = GYRE_OK;
     if (!gyre_merges_init(&t->merges, parts->n_merges)) goto no_memory;
     for (uint64_t i = 0; i < parts->n_merges; i++) {
         const struct gyre_string left = parts->merges[i][0], right = parts->merges[i][1];
         struct merge m = {.rank = (uint32_t)i};
-        if (left.length + right.length > cap) {
-            free(joined);
-            cap = 2 * (left.length + right.length);
-            if (!(joined = malloc(cap))) goto no_memory;
-        }
-        memcpy(joined, left.data, left.length);
-        memcpy(joined + left.length, right.data, right.length);
+        if (!join_names(&joined, left, right)) goto no_memory;
         if (!gyre_strmap_get(&t->vocab, left.data, (uint32_t)left.length, &m.left) ||
             !gyre_strmap_get(&t->vocab, right.data, (uint32_t)right.length, &m.right) ||
-            !gyre_strmap_get(&t->vocab, joined, (uint32_t)(left.length + right.length), &m.token)) {
+            !gyre_strmap_get(&t->vocab, joined.data, (uint32_t)(left.length + right.length), &m.token)) {
             st = gyre_fail(
                 err, GYRE_E_FORMAT,
                 "cannot use tokenizer (%s): merge %llu (\"%s\" + \"%s\") is not made of tokens of the vocabulary",
@@ -125,56 +214,66 @@ static gyre_status add_merges(gyre_tokenizer *t, const struct tokenizer_parts *p
             goto done;
         }
         gyre_merges_put(&t->merges, m);
+        join(t, &m);
     }
     goto done;
 no_memory:
     st = gyre_fail(err, GYRE_E_NOMEM, "cannot use tokenizer (%s): out of memory", where);
 done:
-    free(joined);
+    free(joined.data);
     return st;
 }
 
-// NFC of valid UTF-8; *out is malloc'd.
-static gyre_status normalize(const char *text, uint64_t bytes, char **out, uint64_t *n, gyre_error *err)
+static gyre_status add_scored_merges(gyre_tokenizer *t, const double *scores, const char *where, gyre_error *err)
 {
-    utf8proc_uint8_t *made = NULL;
-    const utf8proc_ssize_t length = utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)bytes, &made,
-                                                 UTF8PROC_STABLE | UTF8PROC_COMPOSE);
-    if (length < 0) return gyre_fail(err, GYRE_E_NOMEM, "cannot tokenize: %s", utf8proc_errmsg(length));
-    *out = (char *)made;
-    *n = (uint64_t)length;
-    return GYRE_OK;
+    struct merge *list;
+    uint64_t n;
+    GYRE_TRY(gyre_merges_of_scores(t, scores, &list, &n, where, err));
+    const bool good = gyre_merges_init(&t->merges, n);
+    for (uint64_t i = 0; i < n && good; i++) {
+        gyre_merges_put(&t->merges, list[i]);
+        join(t, &list[i]);
+    }
+    free(list);
+    return good ? GYRE_OK : gyre_fail(err, GYRE_E_NOMEM, "cannot use tokenizer (%s): out of memory", where);
 }
 
-static gyre_status add_added(gyre_tokenizer *t, const struct tokenizer_parts *parts, gyre_error *err)
+static gyre_status add_added(gyre_tokenizer *t, const struct tokenizer_parts *parts, const char *where, gyre_error *err)
 {
     struct added_token *copy = gyre_arena_array(&t->arena, parts->n_added + 1ull, sizeof *copy);
     uint32_t n = 0;
-    if (!copy) return gyre_fail(err, GYRE_E_NOMEM, "cannot use tokenizer: out of memory");
+    if (!copy) return gyre_fail(err, GYRE_E_NOMEM, "cannot use tokenizer (%s): out of memory", where);
     for (uint32_t i = 0; i < parts->n_added; i++) {
         const struct added_token *from = &parts->added[i];
         if (from->text.length == 0) continue;
+        if (from->text.length > MAX_ADDED_BYTES)
+            return gyre_fail(err, GYRE_E_UNSUPPORTED,
+                             "cannot use tokenizer (%s): added token %u has %llu bytes; gyre takes %d", where, from->id,
+                             (unsigned long long)from->text.length, MAX_ADDED_BYTES);
         char *made = NULL;
         uint64_t length = from->text.length;
         // What is searched in normalized text must be normalized too.
-        if (from->normalized && t->nfc) GYRE_TRY(normalize(from->text.data, from->text.length, &made, &length, err));
+        if (from->normalized)
+            GYRE_TRY(gyre_normalize(&t->normalizer, from->text.data, from->text.length, true, &made, &length, err));
         char *text = gyre_arena_alloc(&t->arena, length + 1);
         if (text) memcpy(text, made ? made : from->text.data, length);
         free(made);
-        if (!text) return gyre_fail(err, GYRE_E_NOMEM, "cannot use tokenizer: out of memory");
+        if (!text) return gyre_fail(err, GYRE_E_NOMEM, "cannot use tokenizer (%s): out of memory", where);
         copy[n] = *from;
-        copy[n++].text = (struct gyre_string){text, length};
+        copy[n].text = (struct gyre_string){text, length};
+        n += length > 0;
     }
     if (gyre_added_init(&t->raw, copy, n, false) && gyre_added_init(&t->normalized, copy, n, true)) return GYRE_OK;
-    return gyre_fail(err, GYRE_E_NOMEM, "cannot use tokenizer: out of memory");
+    return gyre_fail(err, GYRE_E_NOMEM, "cannot use tokenizer (%s): out of memory", where);
 }
 
 gyre_status gyre_tokenizer_build(gyre_tokenizer *t, const struct tokenizer_parts *parts, const char *where,
                                  gyre_error *err)
 {
-    if (!add_tokens(t, parts)) return gyre_fail(err, GYRE_E_NOMEM, "cannot use tokenizer (%s): out of memory", where);
-    GYRE_TRY(add_merges(t, parts, where, err));
-    return add_added(t, parts, err);
+    if (!add_tokens(t, parts) || !add_symbols(t))
+        return gyre_fail(err, GYRE_E_NOMEM, "cannot use tokenizer (%s): out of memory", where);
+    GYRE_TRY(parts->scores ? add_scored_merges(t, parts->scores, where, err) : add_listed_merges(t, parts, where, err));
+    return add_added(t, parts, where, err);
 }
 
 // ---- asking -----------------------------------------------------------------------------------------
@@ -198,150 +297,4 @@ const char *gyre_tokenizer_bytes(const gyre_tokenizer *tokenizer, uint32_t token
     if (token >= tokenizer->n_tokens) return NULL;
     *n = (uint32_t)tokenizer->bytes[token].length;
     return tokenizer->bytes[token].data;
-}
-
-// ---- encoding ---------------------------------------------------------------------------------------
-
-struct encoder {
-    const gyre_tokenizer *tokenizer;
-    bool special;
-    struct bpe_work work;
-    char *name; // a word in the byte-level alphabet, for ignore_merges
-    uint64_t cap_name;
-    gyre_error *err;
-};
-
-static gyre_status no_memory(const struct encoder *e)
-{
-    return gyre_fail(e->err, GYRE_E_NOMEM, "cannot tokenize: out of memory");
-}
-
-// The token that is exactly this word, if any. Sets *good = false when memory runs out.
-static uint32_t whole_word(struct encoder *e, const char *word, uint64_t bytes, bool *good)
-{
-    uint16_t code_of[256];
-    uint32_t id;
-    if (2 * bytes > e->cap_name) {
-        char *larger = realloc(e->name, 4 * bytes);
-        if (!(*good = larger != NULL)) return NO_TOKEN;
-        e->name = larger;
-        e->cap_name = 4 * bytes;
-    }
-    uint32_t n = 0;
-    make_alphabet(code_of);
-    for (uint64_t i = 0; i < bytes; i++) {
-        const uint16_t code = code_of[(unsigned char)word[i]];
-        if (code >= 128) e->name[n++] = (char)(0xC0 | code >> 6);
-        e->name[n++] = code < 128 ? (char)code : (char)(0x80 | (code & 63));
-    }
-    if (!gyre_strmap_get(&e->tokenizer->vocab, e->name, n, &id)) return NO_TOKEN;
-    return e->tokenizer->kinds[id] == TOKEN_NORMAL ? id : NO_TOKEN;
-}
-
-static gyre_status encode_word(void *user, const char *word, uint64_t bytes)
-{
-    struct encoder *e = user;
-    bool good = true;
-    const uint32_t whole = e->tokenizer->ignore_merges ? whole_word(e, word, bytes, &good) : NO_TOKEN;
-    if (whole != NO_TOKEN) good = gyre_bpe_emit(&e->work, whole);
-    else if (good) good = gyre_bpe_word(e->tokenizer, &e->work, word, bytes);
-    return good ? GYRE_OK : no_memory(e);
-}
-
-// Calls `plain` for what lies between the added tokens of a set, and emits those.
-static gyre_status cut_added(struct encoder *e, const struct added_set *set, const char *text, uint64_t bytes,
-                             gyre_status (*plain)(struct encoder *, const char *, uint64_t))
-{
-    uint64_t done = 0;
-    struct added_match m;
-    while (gyre_added_find(set, text, bytes, done, e->special, &m)) {
-        if (m.begin > done) GYRE_TRY(plain(e, text + done, m.begin - done));
-        if (!gyre_bpe_emit(&e->work, m.token)) return no_memory(e);
-        done = m.end;
-    }
-    return done < bytes ? plain(e, text + done, bytes - done) : GYRE_OK;
-}
-
-static gyre_status encode_normalized(struct encoder *e, const char *text, uint64_t bytes)
-{
-    return gyre_pre_split(&e->tokenizer->pre, text, bytes, encode_word, e, e->err);
-}
-
-// A run of valid UTF-8.
-static gyre_status encode_valid(struct encoder *e, const char *text, uint64_t bytes)
-{
-    char *made = NULL;
-    bool ascii = true;
-    for (uint64_t i = 0; i < bytes && ascii; i++) ascii = (unsigned char)text[i] < 128;
-    if (e->tokenizer->nfc && !ascii) GYRE_TRY(normalize(text, bytes, &made, &bytes, e->err));
-    gyre_status st = cut_added(e, &e->tokenizer->normalized, made ? made : text, bytes, encode_normalized);
-    free(made);
-    return st;
-}
-
-// Any bytes: runs of valid UTF-8 go on as text, runs of other bytes are words of their own.
-static gyre_status encode_plain(struct encoder *e, const char *text, uint64_t bytes)
-{
-    uint64_t begin = 0, at = 0;
-    bool valid = true;
-    while (begin < bytes) {
-        uint32_t code;
-        const int k = at < bytes ? gyre_utf8_look(text + at, bytes - at, &code) : 0;
-        const uint64_t step = k > 0 ? (uint64_t)k : k < 0 ? (uint64_t)-k : bytes - at; // 0: cut off at the end
-        if (at == bytes || (k > 0) != valid) {
-            if (at > begin)
-                GYRE_TRY(valid ? encode_valid(e, text + begin, at - begin) : encode_word(e, text + begin, at - begin));
-            begin = at;
-            valid = k > 0;
-        }
-        at += step;
-    }
-    return GYRE_OK;
-}
-
-// Puts the tokens before and after a text around what was encoded, unless it has them there already.
-static gyre_status put_around(struct encoder *e, const uint32_t *before, uint64_t n_before, const uint32_t *after,
-                              uint64_t n_after)
-{
-    struct bpe_work *w = &e->work;
-    const uint64_t n = w->n_out;
-    if (n >= n_before && !memcmp(w->out, before, n_before * sizeof *before)) n_before = 0;
-    if (n >= n_after && !memcmp(w->out + n - n_after, after, n_after * sizeof *after)) n_after = 0;
-    for (uint64_t i = 0; i < n_before + n_after; i++)
-        if (!gyre_bpe_emit(w, 0)) return no_memory(e);
-    memmove(w->out + n_before, w->out, n * sizeof *w->out);
-    memcpy(w->out, before, n_before * sizeof *before);
-    memcpy(w->out + n_before + n, after, n_after * sizeof *after);
-    return GYRE_OK;
-}
-
-gyre_status gyre_tokenizer_encode(const gyre_tokenizer *t, const char *text, uint64_t bytes, uint32_t flags,
-                                  uint32_t **out, uint64_t *n, gyre_error *err)
-{
-    struct encoder e = {.tokenizer = t, .special = flags & GYRE_ENCODE_SPECIAL, .err = err};
-    const bool around = flags & GYRE_ENCODE_AROUND;
-    const uint32_t bos = (uint32_t)t->bos, *before = t->before;
-    uint64_t n_before = around && !(flags & GYRE_ENCODE_NO_BOS) ? t->n_before : 0;
-    *out = NULL;
-    *n = 0;
-    if (flags & GYRE_ENCODE_BOS && n_before == 0) {
-        if (t->bos < 0) return gyre_fail(err, GYRE_E_INVALID, "cannot add a BOS: the model names none");
-        before = &bos;
-        n_before = 1;
-    }
-    if (bytes > UINT32_MAX / 4)
-        return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot tokenize: a text of %llu bytes; gyre takes 1 GiB at a time",
-                         (unsigned long long)bytes);
-    gyre_status st = cut_added(&e, &t->raw, text, bytes, encode_plain);
-    if (st == GYRE_OK && !e.work.out && !(e.work.out = calloc(1, sizeof *e.work.out))) st = no_memory(&e);
-    if (st == GYRE_OK) st = put_around(&e, before, n_before, t->after, around ? t->n_after : 0);
-    gyre_bpe_free(&e.work);
-    free(e.name);
-    if (st != GYRE_OK) {
-        free(e.work.out);
-        return st;
-    }
-    *out = e.work.out;
-    *n = e.work.n_out;
-    return GYRE_OK;
 }

@@ -1,5 +1,6 @@
-// Reads a tokenizer from GGUF metadata (tokenizer.ggml.*): byte-level BPE only, its regular expressions named by
-// tokenizer.ggml.pre. Control and user-defined tokens are cut out of the text first.
+// Reads a tokenizer from GGUF metadata (tokenizer.ggml.*). Its model is "gpt2", byte-level BPE whose regular
+// expressions tokenizer.ggml.pre names; "llama", SentencePiece's BPE, where scores take the place of merges; or
+// "gemma4", the same alphabet with merges. Control and user-defined tokens are cut out of the text first.
 #include "runtime/text/tokenizer_impl.h"
 
 #include "runtime/util/base.h"
@@ -8,6 +9,7 @@
 #include <string.h>
 
 enum { MAX_VOCAB = 1 << 24 };
+#define SPM_BLANK "\xE2\x96\x81"
 
 struct reader {
     const gyre_source *source;
@@ -16,15 +18,20 @@ struct reader {
     int64_t *types;
     uint8_t *kinds;
     struct added_token *added;
+    double *scores;
+    bool scored; // merges follow from scores
     struct tokenizer_parts parts;
     gyre_error *err;
 };
 
 // Takes `pre`, else what the file names, else llama.cpp's guess, with a warning: other tokens are another text.
-static gyre_status choose_pre(struct reader *r, const char *pre, const gyre_log *log, const struct pre_preset **out)
+// `otherwise`: what the model implies where no name is given; NULL: nothing.
+static gyre_status choose_pre(struct reader *r, const char *pre, const char *otherwise, const gyre_log *log,
+                              const struct pre_preset **out)
 {
-    char known[320];
+    char known[PRE_LIST_CAP];
     if (!pre) GYRE_TRY(gyre_source_string(r->source, "tokenizer.ggml.pre", &pre, r->err));
+    if (otherwise && (!pre || !strcmp(pre, "default"))) pre = otherwise;
     if (!pre) {
         pre = "default";
         if (log)
@@ -41,28 +48,59 @@ static gyre_status choose_pre(struct reader *r, const char *pre, const gyre_log 
                      gyre_show(pre, strlen(pre)).text, known);
 }
 
+// SentencePiece's alphabet: characters, with U+2581 for blanks, and bytes for what has no token.
+static gyre_status use_characters(struct reader *r, gyre_tokenizer *t, bool prefix)
+{
+    t->characters = t->byte_fallback = true;
+    strcpy(t->blank, SPM_BLANK);
+    if (prefix) GYRE_TRY(gyre_normal_prefix(&t->normalizer, SPM_BLANK, r->err));
+    return gyre_normal_replace(&t->normalizer, " ", true, SPM_BLANK, r->err);
+}
+
+static gyre_status use_sentencepiece(struct reader *r, const char *pre, gyre_tokenizer *t)
+{
+    bool prefix = true;
+    if (pre)
+        return gyre_fail(r->err, GYRE_E_INVALID,
+                         "cannot use pre-tokenizer %s (%s): the model's tokenizer is SentencePiece's, which has none; "
+                         "leave --pre out",
+                         gyre_show(pre, strlen(pre)).text, r->path);
+    GYRE_TRY(gyre_source_bool(r->source, "tokenizer.ggml.add_space_prefix", &prefix, NULL, r->err));
+    t->lone_characters = true;
+    r->scored = true;
+    return use_characters(r, t, prefix);
+}
+
+static gyre_status use_merges(struct reader *r, const char *pre, const char *otherwise, const gyre_log *log,
+                              gyre_tokenizer *t, bool *adds_bos)
+{
+    const struct pre_preset *preset;
+    GYRE_TRY(choose_pre(r, pre, otherwise, log, &preset));
+    for (size_t i = 0; i < GYRE_COUNT(preset->patterns) && preset->patterns[i]; i++)
+        GYRE_TRY(gyre_pre_add(&t->pre, preset->patterns[i], false, CUT_ISOLATED, r->err));
+    if (preset->nfc) GYRE_TRY(gyre_normal_unicode(&t->normalizer, true, false, r->err));
+    t->whole = preset->ignore_merges ? WHOLE_ALWAYS : preset->characters ? WHOLE_LINE_ENDS : WHOLE_NEVER;
+    *adds_bos = preset->adds_bos;
+    return preset->characters ? use_characters(r, t, false) : GYRE_OK;
+}
+
 static gyre_status check_model(struct reader *r, const char *pre, const gyre_log *log, gyre_tokenizer *tokenizer,
                                bool *adds_bos)
 {
     const char *model = NULL;
-    const struct pre_preset *preset;
     GYRE_TRY(gyre_source_string(r->source, "tokenizer.ggml.model", &model, r->err));
     if (!model)
         return gyre_fail(r->err, GYRE_E_FORMAT,
                          "cannot use tokenizer (%s): there is none (no tokenizer.ggml.model, no tokenizer.json)",
                          r->path);
-    if (strcmp(model, "gpt2"))
-        return gyre_fail(r->err, GYRE_E_UNSUPPORTED,
-                         "cannot use tokenizer (%s): its model is \"%s\"%s; gyre does byte-level BPE (\"gpt2\")",
-                         r->path, gyre_show(model, strlen(model)).text,
-                         strcmp(model, "llama") ? "" : " (SentencePiece)");
-    GYRE_TRY(choose_pre(r, pre, log, &preset));
-    for (size_t i = 0; i < GYRE_COUNT(preset->patterns) && preset->patterns[i]; i++)
-        GYRE_TRY(gyre_pre_add(&tokenizer->pre, preset->patterns[i], false, KEEP_ALL, r->err));
-    tokenizer->nfc = preset->nfc;
-    tokenizer->ignore_merges = preset->ignore_merges;
-    *adds_bos = preset->adds_bos;
-    return GYRE_OK;
+    *adds_bos = true;
+    if (!strcmp(model, "llama")) return use_sentencepiece(r, pre, tokenizer);
+    if (!strcmp(model, "gpt2")) return use_merges(r, pre, NULL, log, tokenizer, adds_bos);
+    if (!strcmp(model, "gemma4")) return use_merges(r, pre, "gemma4", log, tokenizer, adds_bos);
+    return gyre_fail(r->err, GYRE_E_UNSUPPORTED,
+                     "cannot use tokenizer (%s): its model is \"%s\"; gyre does byte-level BPE (\"gpt2\") and "
+                     "SentencePiece's BPE (\"llama\", \"gemma4\")",
+                     r->path, gyre_show(model, strlen(model)).text);
 }
 
 static gyre_status read_tokens(struct reader *r)
@@ -100,6 +138,18 @@ static gyre_status read_tokens(struct reader *r)
     return GYRE_OK;
 }
 
+static gyre_status read_scores(struct reader *r)
+{
+    uint64_t n;
+    GYRE_TRY(gyre_source_array_f64(r->source, "tokenizer.ggml.scores", &r->scores, &n, r->err));
+    if (!r->scores || n != r->parts.n_tokens)
+        return gyre_fail(r->err, GYRE_E_FORMAT,
+                         "cannot use tokenizer (%s): %llu scores (tokenizer.ggml.scores) for %u tokens", r->path,
+                         (unsigned long long)n, r->parts.n_tokens);
+    r->parts.scores = r->scores;
+    return GYRE_OK;
+}
+
 static gyre_status read_merges(struct reader *r)
 {
     uint64_t n;
@@ -123,6 +173,38 @@ static gyre_status read_merges(struct reader *r)
     return GYRE_OK;
 }
 
+// Tokens of Phi-3 take the blanks behind them along. GGUF has no key for that: files are known by their model's name.
+static gyre_status read_strip_rules(struct reader *r)
+{
+    static const char *const keep[] = {"<unk>", "<s>", "<|endoftext|>"};
+    const char *name = NULL;
+    char lower[128] = {0};
+    GYRE_TRY(gyre_source_string(r->source, "general.name", &name, r->err));
+    for (size_t i = 0; name && name[i] && i + 1 < sizeof lower; i++)
+        lower[i] = (char)(name[i] >= 'A' && name[i] <= 'Z' ? name[i] + 32 : name[i]);
+    if (!strstr(lower, "phi-3") && !strstr(lower, "phi3")) return GYRE_OK;
+    for (uint32_t i = 0; i < r->parts.n_added; i++) {
+        bool strips = true;
+        for (size_t k = 0; k < GYRE_COUNT(keep); k++)
+            strips = strips && (r->added[i].text.length != strlen(keep[k]) ||
+                                memcmp(r->added[i].text.data, keep[k], strlen(keep[k])));
+        r->added[i].rstrip = strips;
+    }
+    return GYRE_OK;
+}
+
+// What stands for text without any token: named by its type or a key; only SentencePiece has one.
+static gyre_status read_unknown(struct reader *r, gyre_tokenizer *t)
+{
+    int64_t id = -1;
+    if (!t->characters) return GYRE_OK;
+    for (uint32_t i = 0; i < r->parts.n_tokens && r->types && id < 0; i++)
+        if (r->types[i] == 2) id = i;
+    GYRE_TRY(gyre_source_i64(r->source, "tokenizer.ggml.unknown_token_id", &id, NULL, r->err));
+    if (id >= 0 && id < r->parts.n_tokens) t->unknown = (uint32_t)id;
+    return GYRE_OK;
+}
+
 gyre_status gyre_tokenizer_from_gguf(const gyre_source *source, const char *pre, const gyre_log *log,
                                      gyre_tokenizer *tokenizer, bool *adds_bos, gyre_error *err)
 {
@@ -130,13 +212,16 @@ gyre_status gyre_tokenizer_from_gguf(const gyre_source *source, const char *pre,
     struct reader r = {.source = source, .path = gyre_source_path(source), .err = err};
     GYRE_GO(check_model(&r, pre, log, tokenizer, adds_bos));
     GYRE_GO(read_tokens(&r));
-    GYRE_GO(read_merges(&r));
+    GYRE_GO(read_strip_rules(&r));
+    GYRE_GO(read_unknown(&r, tokenizer));
+    GYRE_GO(r.scored ? read_scores(&r) : read_merges(&r));
     st = gyre_tokenizer_build(tokenizer, &r.parts, r.path, err);
 done:
     free(r.names);
     free(r.merge_texts);
     free(r.merges);
     free(r.types);
+    free(r.scores);
     free(r.kinds);
     free(r.added);
     return st;

@@ -1,16 +1,22 @@
-// The parts of a tokenizer, for tokenizer*.c, pretoken.c, bpe.c and added.c only.
+// The parts of a tokenizer, for the files of this folder that build, write and use one.
 //
-// Encoding: added tokens are cut out of the text, the rest is normalized (NFC where the model does), cut into words by
-// the pre-tokenizer's regular expressions, and each word's bytes are merged by rank. All strings of the vocabulary are
-// in the byte-level alphabet (GPT-2), except those of added tokens, which are plain text.
+// Encoding: added tokens are cut out of the text, the rest is normalized, cut into words by the pre-tokenizer, and each
+// word's symbols are merged by rank. Symbols begin as bytes, and then all strings of the vocabulary are in the
+// byte-level alphabet (GPT-2's), or as characters, as SentencePiece does, and then they are plain text in which a
+// special character stands for the blank. The names of added tokens are plain text in both.
 #pragma once
+#include "runtime/text/normalize.h"
 #include "runtime/text/tokenizer.h"
 #include "runtime/util/arena.h"
 #include "runtime/util/strmap.h"
 
-enum { NO_TOKEN = UINT32_MAX, MAX_PRE_STEPS = 8, MAX_ENDS = 64, MAX_AROUND = 8 };
+enum { NO_TOKEN = UINT32_MAX, MAX_PRE_STEPS = 8, MAX_ENDS = 64, MAX_AROUND = 8, CHAR_TOKENS = 1 << 16 };
 
 // ---- bpe.c: the merge loop ----------------------------------------------------------------------------
+
+// A character without a token keeps itself until merging is over (lone characters may only be parts of tokens, where
+// merges follow from scores): its symbol is its code point with this bit.
+#define LONE_CHARACTER 0x80000000u
 
 // (left, right) -> (rank, merged token), open addressing; an empty slot has left NO_TOKEN.
 struct merge {
@@ -18,12 +24,18 @@ struct merge {
 };
 struct merge_table {
     struct merge *slots;
-    uint64_t mask;
+    uint64_t mask, n;
+    // Whether any merge joins a text that ends with byte a to one that begins with byte b: bit b of row a. Words are
+    // cut where none can.
+    uint64_t joins[256][4];
 };
 
 bool gyre_merges_init(struct merge_table *table, uint64_t n); // room for n merges; false: out of memory
 // A pair that is there already gets the new rank.
 void gyre_merges_put(struct merge_table *table, struct merge merge);
+const struct merge *gyre_merges_get(const struct merge_table *table, uint32_t left, uint32_t right); // NULL: none
+void gyre_merges_join(struct merge_table *table, unsigned char last, unsigned char first);
+void gyre_merges_join_all(struct merge_table *table);
 
 // Growing output and the merge loop's working memory; zero-initialise, free with gyre_bpe_free.
 struct bpe_work {
@@ -36,16 +48,33 @@ struct bpe_work {
 void gyre_bpe_free(struct bpe_work *work);                 // all but `out`, which the caller owns
 bool gyre_bpe_emit(struct bpe_work *work, uint32_t token); // false: out of memory
 
-// Appends the tokens of one word. Bytes without a token become `unknown`, or nothing where there is none.
+// Appends the tokens of one word. What has no token becomes `unknown`, or nothing where there is none.
 bool gyre_bpe_word(const gyre_tokenizer *tokenizer, struct bpe_work *work, const char *word, uint64_t bytes);
+
+// ---- scores.c: merges that a file does not list -----------------------------------------------------------
+
+// Every way to make a token of two others, or of lone characters; the rank is that of the token's score, the highest
+// first. *out is malloc'd. UNSUPPORTED where tokens are absurdly long, FORMAT where a score is not a number.
+struct tokenizer_parts;
+gyre_status gyre_merges_of_scores(const gyre_tokenizer *tokenizer, const double *scores, struct merge **out,
+                                  uint64_t *n, const char *where, gyre_error *err) GYRE_MUST_USE;
 
 // ---- pretoken.c: cutting text into words --------------------------------------------------------------
 
-enum pre_keep { KEEP_ALL, KEEP_MATCHES, KEEP_GAPS }; // which pieces of a split survive
+// What becomes of a pattern's matches: pieces of their own, nothing, the only pieces, the end of the piece before, the
+// beginning of the piece behind, pieces of their own but one where several touch.
+enum pre_cut { CUT_ISOLATED, CUT_REMOVED, CUT_KEPT, CUT_WITH_PREVIOUS, CUT_WITH_NEXT, CUT_CONTIGUOUS };
+enum pre_prefix { PREFIX_NEVER, PREFIX_FIRST, PREFIX_ALWAYS }; // before no piece, the one that begins the text, each
+
+// A step cuts by a pattern, or, where it has a prefix, puts that before pieces and, with `blanks_too`, in place of
+// every blank.
 struct pre_step {
-    void *code;    // pcre2_code
-    char *pattern; // its text
-    enum pre_keep keep;
+    struct gyre_pattern pattern;
+    bool literal;
+    enum pre_cut cut;
+    char *prefix;
+    bool blanks_too;
+    enum pre_prefix when;
 };
 
 struct pretokenizer {
@@ -53,27 +82,33 @@ struct pretokenizer {
     uint32_t n;
 };
 
-// What a GGUF file means by its tokenizer.ggml.pre.
+// `literal`: the pattern is plain text. UNSUPPORTED where PCRE2 does not take it.
+gyre_status gyre_pre_add(struct pretokenizer *pre, const char *pattern, bool literal, enum pre_cut cut,
+                         gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_pre_add_prefix(struct pretokenizer *pre, const char *prefix, bool blanks_too, enum pre_prefix when,
+                                gyre_error *err) GYRE_MUST_USE;
+void gyre_pre_free(struct pretokenizer *pre);
+
+// Calls `word` for every piece of a valid UTF-8 text, in order. `first`: it begins what is tokenized. UNSUPPORTED where
+// a pattern is too expensive.
+typedef gyre_status (*pre_word)(void *user, const char *piece, uint64_t bytes);
+gyre_status gyre_pre_split(const struct pretokenizer *pre, const char *text, uint64_t bytes, bool first, pre_word word,
+                           void *user, gyre_error *err) GYRE_MUST_USE;
+
+// ---- presets.c: pre-tokenizers by name ------------------------------------------------------------------
+
 struct pre_preset {
-    const char *names[6];
-    const char *patterns[4];
+    const char *names[12];
+    const char *patterns[5];
     bool nfc, ignore_merges, adds_bos;
+    bool characters; // symbols are characters (SentencePiece's alphabet), not bytes
 };
 const struct pre_preset *gyre_pre_preset(const char *name); // NULL: unknown
-void gyre_pre_list(char *out, size_t cap);                  // all names, separated by commas
+enum { PRE_LIST_CAP = 1024 };
+void gyre_pre_list(char *out, size_t cap); // all names, separated by commas
 // The first name of the preset that does exactly what these steps and flags do; NULL: none does.
 const char *gyre_pre_name(const struct pretokenizer *pre, bool nfc, bool ignore_merges);
 extern const char gyre_pre_gpt2[], gyre_pre_digit[], gyre_pre_digits[]; // the patterns of ByteLevel and Digits
-
-// `literal`: the pattern is plain text. UNSUPPORTED where PCRE2 does not take it.
-gyre_status gyre_pre_add(struct pretokenizer *pre, const char *pattern, bool literal, enum pre_keep keep,
-                         gyre_error *err) GYRE_MUST_USE;
-void gyre_pre_free(struct pretokenizer *pre);
-
-// Calls `word` for every piece of a valid UTF-8 text, in order. UNSUPPORTED where a pattern is too expensive.
-typedef gyre_status (*pre_word)(void *user, const char *piece, uint64_t bytes);
-gyre_status gyre_pre_split(const struct pretokenizer *pre, const char *text, uint64_t bytes, pre_word word, void *user,
-                           gyre_error *err) GYRE_MUST_USE;
 
 // ---- added.c: tokens that are cut out of the text first -------------------------------------------------
 
@@ -86,8 +121,7 @@ struct added_token {
 // A set of added tokens, found leftmost and longest.
 struct added_set {
     const struct added_token *tokens;
-    struct gyre_strmap index;
-    uint32_t *lengths; // of the tokens that begin with byte b, longest first: lengths[start[b]] .. [start[b+1]-1]
+    uint32_t *order; // by text; those that begin with byte b: order[start[b]] .. order[start[b+1]-1]
     uint32_t start[257];
 };
 bool gyre_added_init(struct added_set *set, const struct added_token *tokens, uint32_t n,
@@ -105,6 +139,7 @@ bool gyre_added_find(const struct added_set *set, const char *text, uint64_t byt
 // ---- tokenizer.c: building ------------------------------------------------------------------------------
 
 enum token_kind { TOKEN_NORMAL, TOKEN_SPECIAL, TOKEN_ADDED, TOKEN_UNUSED };
+enum whole_words { WHOLE_NEVER, WHOLE_ALWAYS, WHOLE_LINE_ENDS }; // which words are tokens without merges
 
 struct gyre_tokenizer {
     struct gyre_arena arena; // strings, token table, added tokens
@@ -113,12 +148,19 @@ struct gyre_tokenizer {
     struct gyre_string *bytes; // what the token stands for
     uint8_t *kinds;
     bool *ends;
-    uint32_t byte_token[256];
+    bool characters;          // symbols begin as characters, not as bytes
+    bool byte_fallback;       // a character without a token becomes the tokens <0x00> .. <0xFF> of its bytes
+    bool lone_characters;     // ... after merging, not before
+    char blank[8];            // what stands for a blank in names; "": nothing does
+    uint32_t byte_token[256]; // of bytes; with characters: of byte_fallback
+    uint32_t *char_token;     // with characters: [CHAR_TOKENS] by code point; the others are looked up
     struct gyre_strmap vocab; // name -> id
     struct merge_table merges;
+    struct gyre_normalizer normalizer;
     struct pretokenizer pre;
     struct added_set raw, normalized;
-    bool nfc, ignore_merges, fuse_unknown;
+    enum whole_words whole;
+    bool fuse_unknown;
     uint32_t unknown;
     // What the model puts around a text.
     uint32_t before[MAX_AROUND], after[MAX_AROUND], n_before, n_after;
@@ -132,13 +174,17 @@ struct tokenizer_parts {
     const uint8_t *kinds;            // enum token_kind
     uint64_t n_merges;
     const struct gyre_string (*merges)[2];
+    const double *scores; // where there is no list of merges: by token; NULL: there is one
     uint32_t n_added;
     const struct added_token *added;
 };
 gyre_tokenizer *gyre_tokenizer_new(void); // an empty one; NULL: out of memory
-// Fills everything but `pre` and the flags. `where` names the file in messages.
+// Fills everything but the normalizer, `pre` and the flags, which come first. `where` names the file in messages.
 gyre_status gyre_tokenizer_build(gyre_tokenizer *tokenizer, const struct tokenizer_parts *parts, const char *where,
                                  gyre_error *err) GYRE_MUST_USE;
+// The byte-level alphabet: a printable byte of Latin-1 is its own character, the n-th of the others is U+0100 + n.
+void gyre_byte_alphabet(uint16_t code_of[256]);
+void gyre_byte_name(unsigned char byte, char name[8]); // "<0x1F>"
 
 // ---- settings.c: what a model says about the ends of a text ---------------------------------------------
 

@@ -4,6 +4,7 @@
 #include "runtime/text/tokenizer_impl.h"
 
 #include "runtime/util/base.h"
+#include "runtime/util/utf8.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -92,11 +93,21 @@ static gyre_status put_bool(struct writer *w, const char *key, bool on)
     return GYRE_OK;
 }
 
+// GGUF's type of a token.
+static int32_t type_of(const gyre_tokenizer *t, uint32_t token)
+{
+    static const int32_t of_kind[] = {[TOKEN_NORMAL] = 1, [TOKEN_SPECIAL] = 3, [TOKEN_ADDED] = 4, [TOKEN_UNUSED] = 5};
+    if (t->characters && token == t->unknown) return 2;
+    if (t->byte_fallback && t->bytes[token].length == 1 &&
+        t->byte_token[(unsigned char)t->bytes[token].data[0]] == token)
+        return 6;
+    return of_kind[t->kinds[token]];
+}
+
 // Holes and the rows that the model has beyond its tokens become unused tokens, as converters write them.
 static gyre_status put_tokens(struct writer *w, const gyre_tokenizer *t, uint32_t n)
 {
     static const char pad[] = "[PAD00000000]";
-    static const int32_t type_of[] = {[TOKEN_NORMAL] = 1, [TOKEN_SPECIAL] = 3, [TOKEN_ADDED] = 4, [TOKEN_UNUSED] = 5};
     struct value names, types;
     uint64_t bytes = 0;
     for (uint32_t i = 0; i < n; i++) {
@@ -113,10 +124,23 @@ static gyre_status put_tokens(struct writer *w, const gyre_tokenizer *t, uint32_
         for (int digit = 11; digit > 3; digit--, rest /= 10) filler[digit] = (char)('0' + rest % 10);
         if (known) add_string(&names, t->names[i].data, t->names[i].length);
         else add_string(&names, filler, sizeof pad - 1);
-        add(&types, &type_of[known ? t->kinds[i] : TOKEN_UNUSED], 4);
+        const int32_t type = known ? type_of(t, i) : 5;
+        add(&types, &type, 4);
     }
     end(w, "tokenizer.ggml.tokens", GYRE_META_ARRAY, GYRE_META_STRING, n, &names);
     end(w, "tokenizer.ggml.token_type", GYRE_META_ARRAY, GYRE_META_I32, n, &types);
+    return GYRE_OK;
+}
+
+static gyre_status put_scores(struct writer *w, const double *scores, uint32_t n_tokens, uint32_t n)
+{
+    struct value v;
+    if (!begin_array(w, &v, GYRE_META_F32, n, 4ull * n)) return no_memory(w);
+    for (uint32_t i = 0; i < n; i++) {
+        const float score = i < n_tokens ? (float)scores[i] : 0;
+        add(&v, &score, 4);
+    }
+    end(w, "tokenizer.ggml.scores", GYRE_META_ARRAY, GYRE_META_F32, n, &v);
     return GYRE_OK;
 }
 
@@ -174,14 +198,127 @@ static bool expressible(const gyre_tokenizer *t, const struct tokenizer_settings
            vocab <= 2ull * t->n_tokens + MAX_PADDING;
 }
 
-static gyre_status put_keys(struct writer *w, const gyre_tokenizer *t, const char *pre, uint32_t vocab)
+// How GGUF's keys say a tokenizer: byte-level BPE by the name of its pre-tokenizer, SentencePiece's BPE by scores.
+struct way {
+    const char *pre;
+    double *scores; // by token, malloc'd
+    bool prefix;    // SentencePiece: a blank before every stretch of text
+};
+
+// Whether text is brought into SentencePiece's alphabet as GGUF's readers do it.
+static bool reads_as_sentencepiece(const gyre_tokenizer *t, bool *prefix)
 {
-    GYRE_TRY(put_text(w, "tokenizer.ggml.model", "gpt2", 4));
+    static const char blank[] = "\xE2\x96\x81";
+    bool replaced = false;
+    *prefix = false;
+    if (!t->characters || !t->byte_fallback || t->whole != WHOLE_NEVER || strcmp(t->blank, blank)) return false;
+    for (int b = 0; b < 256; b++)
+        if (t->byte_token[b] == NO_TOKEN) return false;
+    for (uint32_t i = 0; i < t->normalizer.n; i++) {
+        const struct gyre_normal_step *s = &t->normalizer.steps[i];
+        const bool prefixes =
+            s->kind == GYRE_NORMAL_PREFIX && !*prefix && (!strcmp(s->to, blank) || (!replaced && !strcmp(s->to, " ")));
+        const bool replaces = s->kind == GYRE_NORMAL_REPLACE && !replaced && s->literal &&
+                              !strcmp(s->pattern.source, " ") && !strcmp(s->to, blank);
+        if (!prefixes && !replaces) return false;
+        *prefix = *prefix || prefixes;
+        replaced = replaced || replaces;
+    }
+    // What cuts at blanks cuts nothing where none is left.
+    for (uint32_t i = 0; i < t->pre.n; i++)
+        if (t->pre.steps[i].prefix || !t->pre.steps[i].literal || strcmp(t->pre.steps[i].pattern.source, " "))
+            return false;
+    return replaced;
+}
+
+static bool is_run(struct gyre_string name) // of one character
+{
+    uint32_t code;
+    const int k = gyre_utf8_look(name.data, name.length, &code);
+    for (uint64_t i = 0; k > 0 && i < name.length; i += (uint64_t)k)
+        if (name.length - i < (uint64_t)k || memcmp(name.data, name.data + i, (uint64_t)k)) return false;
+    return k > 0;
+}
+
+// Scores that follow the merges, sorted by rank: the lower the first rank that makes a token, the higher. False where
+// the ranks of several tokens lie among each other, but for runs of one character, which grow from left to right
+// whether their ranks say so or equal scores do.
+static bool score_by_ranks(const gyre_tokenizer *t, const struct merge *list, uint64_t n, uint64_t *last,
+                           double *scores)
+{
+    uint64_t begin = 0, end = 0;
+    bool good = true;
+    for (uint64_t i = 0; i < n; i++) last[list[i].token] = i;
+    for (uint64_t i = 0; i < n && good; i++) {
+        const uint32_t token = list[i].token, with = list[begin].token;
+        if (i == 0 || i > end) {
+            begin = i;
+            end = last[token];
+        } else if (token != with) {
+            good = is_run(t->names[token]) && is_run(t->names[with]);
+            end = GYRE_MAX(end, last[token]);
+        }
+        scores[token] = -1.0 - (double)begin;
+    }
+    return good;
+}
+
+// Scores that stand for the merges: every way to make a token must be among them. (Which of two ways to one token goes
+// first, scores cannot say; they go from left to right.)
+static gyre_status find_scores(struct writer *w, const gyre_tokenizer *t, double **out)
+{
+    struct merge *list = malloc((t->merges.mask + 1) * sizeof *list), *ways = NULL;
+    double *scores = calloc(t->n_tokens + 1ull, sizeof *scores);
+    uint64_t *last = calloc(t->n_tokens + 1ull, sizeof *last), n = 0, n_ways;
+    gyre_status st = list && last && scores ? GYRE_OK : no_memory(w);
+    bool same = true;
+    *out = NULL;
+    if (st != GYRE_OK) goto done;
+    for (uint64_t i = 0; i <= t->merges.mask; i++)
+        if (t->merges.slots[i].left != NO_TOKEN) list[n++] = t->merges.slots[i];
+    qsort(list, n, sizeof *list, by_rank);
+    same = score_by_ranks(t, list, n, last, scores);
+    st = gyre_merges_of_scores(t, scores, &ways, &n_ways, w->path, w->err);
+    if (st == GYRE_E_UNSUPPORTED) same = false, st = GYRE_OK;
+    same = same && n_ways == n && n < 1u << 24; // whole numbers that f32 holds
+    for (uint64_t i = 0; i < n && same && st == GYRE_OK; i++) {
+        const struct merge *m = gyre_merges_get(&t->merges, ways[i].left, ways[i].right);
+        same = m && m->token == ways[i].token;
+    }
+    if (same && st == GYRE_OK) {
+        *out = scores;
+        scores = NULL;
+    }
+done:
+    free(scores);
+    free(last);
+    free(ways);
+    free(list);
+    return st;
+}
+
+// *way stays empty where GGUF's keys cannot say the tokenizer.
+static gyre_status find_way(struct writer *w, const gyre_tokenizer *t, struct way *way)
+{
+    const bool nfc = gyre_normal_is_nfc(&t->normalizer);
+    if (reads_as_sentencepiece(t, &way->prefix)) return find_scores(w, t, &way->scores);
+    if (!t->characters && (nfc || t->normalizer.n == 0))
+        way->pre = gyre_pre_name(&t->pre, nfc, t->whole == WHOLE_ALWAYS);
+    return GYRE_OK;
+}
+
+static gyre_status put_keys(struct writer *w, const gyre_tokenizer *t, const struct way *way, uint32_t vocab)
+{
+    const char *model = way->scores ? "llama" : "gpt2", *pre = way->scores ? "default" : way->pre;
+    GYRE_TRY(put_text(w, "tokenizer.ggml.model", model, strlen(model)));
     GYRE_TRY(put_text(w, "tokenizer.ggml.pre", pre, strlen(pre)));
     GYRE_TRY(put_bool(w, "tokenizer.ggml.add_bos_token", t->n_before != 0));
     if (t->n_after) GYRE_TRY(put_bool(w, "tokenizer.ggml.add_eos_token", true));
     GYRE_TRY(put_tokens(w, t, vocab));
-    return put_merges(w, t);
+    if (!way->scores) return put_merges(w, t);
+    GYRE_TRY(put_bool(w, "tokenizer.ggml.add_space_prefix", way->prefix));
+    if (t->unknown != NO_TOKEN) GYRE_TRY(put_u32(w, "tokenizer.ggml.unknown_token_id", t->unknown));
+    return put_scores(w, way->scores, t->n_tokens, vocab);
 }
 
 // The text itself, and what the other files of the directory say beside it.
@@ -207,7 +344,8 @@ gyre_status gyre_tokenizer_write(const gyre_source *source, uint32_t vocab, bool
     gyre_status st = GYRE_OK;
     struct tokenizer_settings settings;
     uint64_t bytes;
-    const char *json = gyre_source_file(source, "tokenizer.json", &bytes), *pre = NULL;
+    struct way way = {0};
+    const char *json = gyre_source_file(source, "tokenizer.json", &bytes);
     if (gyre_source_container(source) == GYRE_CONTAINER_GGUF)
         return !plain || gyre_source_has(source, "tokenizer.ggml.model") ||
                        !gyre_source_has(source, "tokenizer.huggingface.json")
@@ -222,16 +360,17 @@ gyre_status gyre_tokenizer_write(const gyre_source *source, uint32_t vocab, bool
         st = gyre_tokenizer_from_json(w.path, json, bytes, t, &same, NULL);
         if (st == GYRE_E_NOMEM) GYRE_GO(no_memory(&w));
         if (st == GYRE_OK) GYRE_GO(gyre_tokenizer_apply(t, &settings, w.path, err));
-        if (st == GYRE_OK && same && expressible(t, &settings, vocab))
-            pre = gyre_pre_name(&t->pre, t->nfc, t->ignore_merges);
+        if (st == GYRE_OK && same && expressible(t, &settings, vocab)) GYRE_GO(find_way(&w, t, &way));
         st = GYRE_OK;
     }
-    if (json && !pre && plain) GYRE_GO(inexpressible(&w));
+    const bool keys = way.pre || way.scores;
+    if (json && !keys && plain) GYRE_GO(inexpressible(&w));
     GYRE_GO(put_ends(&w, &settings));
-    if (pre) GYRE_GO(put_keys(&w, t, pre, vocab));
+    if (keys) GYRE_GO(put_keys(&w, t, &way, vocab));
     else if (json) GYRE_GO(put_json(&w, json, bytes, &settings));
     if (settings.bos >= 0) st = put_u32(&w, "tokenizer.ggml.bos_token_id", (uint32_t)settings.bos);
 done:
+    free(way.scores);
     gyre_tokenizer_destroy(t);
     gyre_arena_free(&w.arena);
     return st;

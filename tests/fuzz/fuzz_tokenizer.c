@@ -8,7 +8,8 @@
 #include <string.h>
 
 static const char *const dir = "fuzz_tokenizer"; // in the working directory: one process each
-static const char *const fixtures[] = {"llama3", "gpt2", "qwen2", "smollm", "odd"};
+static const char *const fixtures[] = {"llama3", "gpt2",  "qwen2",     "smollm", "odd",
+                                       "llama2", "gemma", "metaspace", "pieces"};
 enum { N_FIXTURES = sizeof fixtures / sizeof *fixtures, LOSSLESS = 2 };
 
 static void write_dir(const struct bytes *json)
