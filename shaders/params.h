@@ -9,9 +9,11 @@
                      A row that is not live writes no KV and its outputs mean nothing.
    quant   a quantized activation is two buffers: codes (four per word along K, each a signed byte; A4 codes are 0..15)
            and meta uint2[R] {bits of f32 scale, int32 zero point}; value = scale * (code - zero). A8 has zero 0.
-   weight  a device weight (or one N-range of it, N counted from n0) has N padded to 8, n_pad = round_up(N, 8):
-           w4   uint4[K/4][n_pad/8]: byte b of word j holds codes+8 of (K=b; N=2j low, 2j+1 high nibble)
-           w8   uint [K/4][n_pad]: four signed bytes along K
+   weight  a device weight (or one N-range of it, N counted from n0) has N padded to n_pad: codes to whole tiles of 32
+           columns, floats to 8. Codes lie tile by tile, so that whoever takes a tile reads one stream: GYRE_BLOCK(K/4,
+           k4, n8) is the place of the block of 4 K x 8 N in
+           w4   uint4[n_pad/32][K/4][4]: byte b of word j holds codes+8 of (K=b; N=2j low, 2j+1 high nibble)
+           w8   uint4[n_pad/32][K/4][4][2]: word j holds four signed bytes along K of N=j
            f16  uint [K][n_pad/2]: two halves along N          f32  float[K][n_pad]
            scale uint[K/group][n_pad/2]: two f16 along N; group = K when per channel.  sums int[K/group][n_pad]:
            sum of the codes of that group and column (for the zero point). f16 and f32 weights bind any buffer there.
@@ -25,6 +27,8 @@
            k's are 1 when absent. base words: for k1, k2, k3 in turn (absent ones take no words) k rows of
            ceil(k/32) words, bit j of row i set = entry (i, j) is -1.                                             */
 #pragma once
+#define GYRE_TILE 32 /* columns of a weight that lie together */
+#define GYRE_BLOCK(rows4, k4, n8) ((((n8) / 4) * (rows4) + (k4)) * 4 + (n8) % 4)
 #define GYRE_PARAMS_HAD(I, F) I(n) I(segs) I(k1) I(k2) I(k3) I(p) I(had_t)
 
 #define GYRE_PARAMS_embed(I, F) I(rows) I(width) I(n0) I(n) I(n_pad) I(group)

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PIECE = 4096 }; // columns that are expanded at a time
+enum { PIECE = 4096, SLAB = 32 }; // columns and k that are expanded at a time
 
 struct product {
     const struct gyre_matmul_params *p;
@@ -83,23 +83,31 @@ static void expand_weight(const struct product *q, int32_t first, int32_t n, flo
             expand_halves(from->words + ((size_t)i * (size_t)n_pad + (size_t)first) / 2, n, w + (size_t)i * PIECE);
         return;
     }
+    const size_t words = from->kind == 4 ? 4 : 8; // of a block
 #pragma omp parallel
     {
         float *scale = malloc((size_t)n * sizeof *scale); // without it weights are NaN
         int32_t group = -1;                               // whose scales they are
 #pragma omp for schedule(static)
-        for (int32_t i = 0; i < k; i += 4) {
-            float *const to = w + (size_t)i * PIECE;
-            if (from->kind == 4) expand_w4(from->words + (size_t)(i / 4 * (n_pad / 8) + first / 8) * 4, n, to);
-            else expand_w8(from->words + (size_t)(i / 4) * (size_t)n_pad + (size_t)first, n, to);
-            for (int32_t b = 0; b < 4 && !q->scale_last; b++) {
-                if (scale && (i + b) / from->group != group) {
-                    group = (i + b) / from->group;
+        for (int32_t i0 = 0; i0 < k; i0 += SLAB) { // a tile's piece of a slab is one run of memory
+            const int32_t end = GYRE_MIN(i0 + SLAB, k);
+            for (int32_t c = 0; c < n; c += GYRE_TILE)
+                for (int32_t i = i0; i < end; i += 4) {
+                    const uint32_t *const block =
+                        from->words + (size_t)GYRE_BLOCK(k / 4, i / 4, (first + c) / 8) * words;
+                    float *const to = w + (size_t)i * PIECE + (size_t)c;
+                    if (from->kind == 4) expand_w4(block, GYRE_MIN(n - c, GYRE_TILE), to);
+                    else expand_w8(block, GYRE_MIN(n - c, GYRE_TILE), to);
+                }
+            for (int32_t i = i0; i < end && !q->scale_last; i++) {
+                float *const to = w + (size_t)i * PIECE;
+                if (scale && i / from->group != group) {
+                    group = i / from->group;
                     expand_halves(from->scale + ((size_t)group * (size_t)n_pad + (size_t)first) / 2, n, scale);
                 }
-                if (scale) scale_by(to + (size_t)b * PIECE, scale, n);
+                if (scale) scale_by(to, scale, n);
                 else
-                    for (int32_t c = 0; c < n; c++) to[(size_t)b * PIECE + (size_t)c] = NAN;
+                    for (int32_t c = 0; c < n; c++) to[c] = NAN;
             }
         }
         free(scale);
@@ -191,7 +199,7 @@ void gyre_fast_matmul(const struct gyre_ref_args *args)
     const bool quantized = (args->source->form & GYRE_FORM_QUANT) != 0;
     struct product q = {
         .p = p,
-        .w = gyre_ref_weight(args->source->form, p->n_pad, p->group, args->bind[3], args->bind[4]),
+        .w = gyre_ref_weight(args->source->form, p->k, p->n_pad, p->group, args->bind[3], args->bind[4]),
         .y = args->bind[0],
         .x = args->bind[1],
         .meta = quantized ? args->bind[2] : NULL,

@@ -28,6 +28,19 @@ static int32_t columns(const struct gyre_repack_params *p) { return (p->n + 7) /
 TRANSPOSE(transpose_words, uint32_t)
 TRANSPOSE(transpose_halves, uint16_t)
 
+// Rows of words, four codes each, become columns first.. of a W8 weight.
+static void place_words(const struct gyre_repack_params *p, const uint32_t *x, uint32_t *w)
+{
+    const int32_t rows4 = p->k / 4, cols = columns(p);
+#pragma omp parallel for schedule(static)
+    for (int32_t r0 = 0; r0 < cols; r0 += 8)
+        for (int32_t k4 = 0; k4 < rows4; k4++) {
+            uint32_t *const block = w + (size_t)GYRE_BLOCK(rows4, k4, (p->first + r0) / 8) * 8;
+            for (int32_t c = 0; c < 8; c++)
+                block[c] = r0 + c < p->n ? x[(size_t)(r0 + c) * (size_t)rows4 + (size_t)k4] : 0;
+        }
+}
+
 // Sums of the signed bytes of every group of every row.
 static void sum_bytes(const struct gyre_repack_params *p, const int8_t *x, int32_t *sums)
 {
@@ -51,8 +64,7 @@ static void eight_rows(const struct gyre_repack_params *p, const uint8_t *x, int
     int32_t sum[8] = {0};
     for (int32_t c = 0; c < 8; c++) from[c] = row + c < p->n ? x + (size_t)(row + c) * (size_t)half : NULL;
     for (int32_t k = 0; k < p->k; k++) {
-        uint8_t *const block =
-            w + ((size_t)(k / 4) * (size_t)(p->n_pad / 8) + (size_t)(p->first + row) / 8) * 16 + k % 4;
+        uint8_t *const block = w + (size_t)GYRE_BLOCK(p->k / 4, k / 4, (p->first + row) / 8) * 16 + k % 4;
         int32_t code[8];
         for (int32_t c = 0; c < 8; c++) {
             code[c] = from[c] ? from[c][k / 2] >> 4 * (k % 2) & 15 : 8;
@@ -73,7 +85,7 @@ void gyre_fast_repack(const struct gyre_ref_args *args)
     else if (form == GYRE_FORM_F16) transpose_halves(p, args->bind[1], args->bind[0], p->k);
     else if (form == GYRE_FORM_SCALE) transpose_halves(p, args->bind[1], args->bind[0], p->k / p->group);
     else if (form == GYRE_FORM_W8) {
-        transpose_words(p, args->bind[2], args->bind[0], p->k / 4);
+        place_words(p, args->bind[2], args->bind[0]);
         sum_bytes(p, args->bind[2], args->bind[1]);
     } else if (form == GYRE_FORM_W4) {
 #pragma omp parallel for schedule(static)

@@ -2,6 +2,7 @@
 #include "backends/cpu/ref_parts.h"
 #include "backends/kernel_source.h"
 #include "runtime/util/half.h"
+#include "shaders/params.h"
 
 #include <math.h>
 #include <stdbool.h>
@@ -80,21 +81,27 @@ void gyre_ref_quantize_row(const float *x, int32_t width, int32_t bits, float cl
 
 // ---- weights ------------------------------------------------------------------------------------------
 
-struct gyre_ref_weight gyre_ref_weight(uint32_t form, int32_t n_pad, int32_t group, const void *words,
+struct gyre_ref_weight gyre_ref_weight(uint32_t form, int32_t k, int32_t n_pad, int32_t group, const void *words,
                                        const void *scale)
 {
-    return (struct gyre_ref_weight){(int)(form & GYRE_FORM_WEIGHT), n_pad, group, words, scale};
+    return (struct gyre_ref_weight){(int)(form & GYRE_FORM_WEIGHT), k, n_pad, group, words, scale};
 }
 
 static float half_of(uint32_t word, int32_t odd) { return gyre_f32_from_f16((uint16_t)(odd ? word >> 16 : word)); }
 
+// The word of column n in row k / 4 of a weight whose blocks of 4 K x 8 N have `words` words.
+static uint32_t block_word(const struct gyre_ref_weight *w, int32_t k, int32_t n, size_t words, size_t word)
+{
+    return w->words[GYRE_BLOCK((size_t)w->k / 4, (size_t)k / 4, (size_t)n / 8) * words + word];
+}
+
 int32_t gyre_ref_weight_code(const struct gyre_ref_weight *w, int32_t k, int32_t n)
 {
-    if (w->kind == 4) { // uint4 [K/4][n_pad/8]: byte b of word j holds K = b, columns 2j (low) and 2j+1
-        const uint32_t word = w->words[(k / 4 * (w->n_pad / 8) + n / 8) * 4 + n % 8 / 2];
+    if (w->kind == 4) { // a block of 4 K x 8 N: byte b of word j holds K = b, columns 2j (low) and 2j+1
+        const uint32_t word = block_word(w, k, n, 4, (size_t)n % 8 / 2);
         return (int32_t)(word >> (8 * (k % 4) + 4 * (n % 2)) & 15) - 8;
     }
-    return (int8_t)(w->words[k / 4 * w->n_pad + n] >> (8 * (k % 4)));
+    return (int8_t)(block_word(w, k, n, 8, (size_t)n % 8) >> (8 * (k % 4)));
 }
 
 float gyre_ref_weight_scale(const struct gyre_ref_weight *w, int32_t g, int32_t n)

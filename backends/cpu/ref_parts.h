@@ -16,11 +16,11 @@ void gyre_ref_quantize_row(const float *x, int32_t width, int32_t bits, float cl
 // A device weight (shaders/params.h) by element; kind 4, 8, 16 or 32. Values of 4 and 8 include the scale.
 struct gyre_ref_weight {
     int kind;
-    int32_t n_pad, group;
+    int32_t k, n_pad, group;
     const uint32_t *words, *scale;
 };
 // form: of the kernel (enum gyre_form), whose first bits are the kind.
-struct gyre_ref_weight gyre_ref_weight(uint32_t form, int32_t n_pad, int32_t group, const void *words,
+struct gyre_ref_weight gyre_ref_weight(uint32_t form, int32_t k, int32_t n_pad, int32_t group, const void *words,
                                        const void *scale);
 int32_t gyre_ref_weight_code(const struct gyre_ref_weight *w, int32_t k, int32_t n); // kinds 4 and 8
 float gyre_ref_weight_scale(const struct gyre_ref_weight *w, int32_t g, int32_t n);  // kinds 4 and 8

@@ -79,7 +79,7 @@ static void repack_codes(const struct gyre_ref_args *args, const struct format *
     uint8_t *w = args->bind[0];
     uint16_t *scale = format->scale ? args->bind[1] : NULL;
     int32_t *sums = args->bind[format->scale ? 2 : 1];
-    const size_t n_pad = (size_t)p->n_pad, group = (size_t)p->group;
+    const size_t n_pad = (size_t)p->n_pad, group = (size_t)p->group, rows4 = (size_t)p->k / 4;
 #pragma omp parallel for
     for (int32_t g = 0; g < p->k / p->group; g++) {
         for (size_t row = 0; row < columns(p); row++) {
@@ -91,9 +91,9 @@ static void repack_codes(const struct gyre_ref_args *args, const struct format *
                 const int code = real ? format->code(&f, row, k) : 0;
                 sums[at] += code;
                 if (format->bits == 8) {
-                    w[(k / 4 * n_pad + n) * 4 + k % 4] = (uint8_t)code;
+                    w[GYRE_BLOCK(rows4, k / 4, n / 8) * 32 + n % 8 * 4 + k % 4] = (uint8_t)code;
                 } else { // word n/2 % 4 of block (k/4, n/8), byte k % 4, low nibble for even n
-                    uint8_t *byte = w + (k / 4 * n_pad / 8 + n / 8) * 16 + n % 8 / 2 * 4 + k % 4;
+                    uint8_t *byte = w + GYRE_BLOCK(rows4, k / 4, n / 8) * 16 + n % 8 / 2 * 4 + k % 4;
                     *byte = (uint8_t)(n % 2 ? (*byte & 15) | (code + 8) << 4 : code + 8);
                 }
             }

@@ -116,7 +116,7 @@ static gyre_status lower_matmul(const struct lowering *l)
         const struct gyre_binding bind[] = {
             gyre_graph_at(g, l->node->out[0], 0),  codes, meta, r->weight, r->scale, r->sums,
             add ? gyre_graph_at(g, add, 0) : codes};
-        GYRE_TRY(emit(l, &launch, bind, GYRE_COUNT(bind), &p, (const uint64_t[3]){r->n_pad, (uint64_t)p.rows, 1}));
+        GYRE_TRY(emit(l, &launch, bind, GYRE_COUNT(bind), &p, (const uint64_t[3]){r->n, (uint64_t)p.rows, 1}));
     }
     return GYRE_OK;
 }

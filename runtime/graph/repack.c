@@ -35,12 +35,19 @@ struct gyre_repacker {
 
 gyre_weight_kind gyre_repack_kind(gyre_repack_format format) { return formats[format].kind; }
 
+static bool is_coded(gyre_weight_kind kind) { return kind == GYRE_WEIGHT_W8 || kind == GYRE_WEIGHT_W4; }
+
+uint32_t gyre_weight_pad(gyre_weight_kind kind, uint32_t n)
+{
+    return (uint32_t)gyre_round_up(n, is_coded(kind) ? GYRE_TILE : 8);
+}
+
 void gyre_weight_plane_bytes(gyre_weight_kind kind, uint32_t n, uint32_t k, uint32_t group, uint64_t bytes[3])
 {
     static const uint32_t half_bytes[] = {
         [GYRE_WEIGHT_F32] = 8, [GYRE_WEIGHT_F16] = 4, [GYRE_WEIGHT_W8] = 2, [GYRE_WEIGHT_W4] = 1};
-    const bool coded = kind == GYRE_WEIGHT_W8 || kind == GYRE_WEIGHT_W4;
-    const uint64_t n_pad = gyre_round_up(n, 8), groups = coded && group ? k / group : 0,
+    const bool coded = is_coded(kind);
+    const uint64_t n_pad = gyre_weight_pad(kind, n), groups = coded && group ? k / group : 0,
                    rows = coded ? gyre_round_up(k, 4) : k;
     bytes[0] = n_pad * rows * half_bytes[kind] / 2;
     bytes[1] = n_pad * groups * 2;
@@ -50,11 +57,12 @@ void gyre_weight_plane_bytes(gyre_weight_kind kind, uint32_t n, uint32_t k, uint
 uint32_t gyre_weight_max_columns(const struct gyre_device_info *info, gyre_weight_kind kind, uint32_t k, uint32_t group)
 {
     uint64_t bytes[3];
-    gyre_weight_plane_bytes(kind, 8, k, group, bytes);
-    const uint64_t eight = GYRE_MAX(bytes[0], GYRE_MAX(bytes[1], bytes[2])),
+    const uint32_t unit = gyre_weight_pad(kind, 1);
+    gyre_weight_plane_bytes(kind, unit, k, group, bytes);
+    const uint64_t most = GYRE_MAX(bytes[0], GYRE_MAX(bytes[1], bytes[2])),
                    limit = GYRE_MIN(info->max_binding, info->max_buffer);
-    const uint64_t columns = eight ? limit / eight * 8 : 0;
-    return (uint32_t)GYRE_MIN(columns, UINT32_MAX / 8 * 8);
+    const uint64_t columns = most ? limit / most * unit : 0;
+    return (uint32_t)GYRE_MIN(columns, UINT32_MAX / unit * unit);
 }
 
 gyre_status gyre_repacker_create(gyre_device *device, gyre_repacker **out, gyre_error *err)

@@ -17,12 +17,15 @@ typedef enum gyre_repack_format {
 
 gyre_weight_kind gyre_repack_kind(gyre_repack_format format);
 
-// Bytes of the planes of one range of n columns (n_pad = n rounded up to 8): bytes[0] weight, [1] scale, [2] sums.
+// Columns that a range of n takes: a multiple of GYRE_TILE, of 8 for floats.
+uint32_t gyre_weight_pad(gyre_weight_kind kind, uint32_t n);
+
+// Bytes of the planes of one range of n columns: bytes[0] weight, [1] scale, [2] sums.
 // Scale and sums are 0 for f16 and f32: their bindings repeat the weight's.
 void gyre_weight_plane_bytes(gyre_weight_kind kind, uint32_t n, uint32_t k, uint32_t group, uint64_t bytes[3]);
 
-// The most columns (a multiple of 8) one range may have on this device, so that no plane exceeds its limits; at least 8
-// unless even that does not fit, then 0.
+// The most columns (a multiple of what they are padded to) one range may have on this device, so that no plane exceeds
+// its limits; 0 where not even that many fit.
 uint32_t gyre_weight_max_columns(const struct gyre_device_info *info, gyre_weight_kind kind, uint32_t k,
                                  uint32_t group);
 

@@ -29,8 +29,8 @@ gyre_status gyre_weight_create(gyre_device *device, gyre_weight_kind kind, uint3
     if (most == 0) {
         return gyre_fail(
             err, GYRE_E_DEVICE_MEM,
-            "cannot place weight (%s): 8 columns of %u inputs exceed one binding of %s; use another device", label, k,
-            gyre_device_info(device)->id);
+            "cannot place weight (%s): %u columns of %u inputs exceed one binding of %s; use another device", label,
+            gyre_weight_pad(kind, 1), k, gyre_device_info(device)->id);
     }
     out->n_ranges = (uint32_t)gyre_div_up(n, most);
     out->range = calloc(out->n_ranges, sizeof *out->range);
@@ -40,7 +40,7 @@ gyre_status gyre_weight_create(gyre_device *device, gyre_weight_kind kind, uint3
         struct gyre_weight_range *r = &out->range[i];
         r->n0 = i * most;
         r->n = GYRE_MIN(most, n - r->n0);
-        r->n_pad = (uint32_t)gyre_round_up(r->n, 8);
+        r->n_pad = gyre_weight_pad(kind, r->n);
         uint64_t bytes[3];
         gyre_weight_plane_bytes(kind, r->n, k, group, bytes);
         GYRE_GO(plane_create(device, bytes[0], label, &r->weight, err));

@@ -100,7 +100,7 @@ void lab_read(struct lab *lab, struct gyre_binding from, void *to)
 
 static struct gyre_weight_range coded_range(struct lab *lab, int bits, uint32_t n, uint32_t k, uint32_t group)
 {
-    const uint32_t n_pad = (n + 7) / 8 * 8, bytes = n_pad * k / (bits == 4 ? 2 : 1);
+    const uint32_t n_pad = (n + GYRE_TILE - 1) / GYRE_TILE * GYRE_TILE, bytes = n_pad * k / (bits == 4 ? 2 : 1);
     uint8_t *w = calloc(1, bytes);
     uint16_t *scale = calloc((size_t)n_pad * (k / group), sizeof *scale);
     int32_t *sums = calloc((size_t)n_pad * (k / group), sizeof *sums);
@@ -112,8 +112,8 @@ static struct gyre_weight_range coded_range(struct lab *lab, int bits, uint32_t 
             const int code = j >= n ? 0 : (int)lab_random(lab, bits == 4 ? 16 : 256) - (bits == 4 ? 8 : 128);
             sums[i / group * n_pad + j] += code;
             if (bits == 4)
-                w[((i / 4) * (n_pad / 8) + j / 8) * 16 + j % 8 / 2 * 4 + i % 4] |= (uint8_t)((code + 8) << (j % 2 * 4));
-            else w[((i / 4) * n_pad + j) * 4 + i % 4] = (uint8_t)code;
+                w[GYRE_BLOCK(k / 4, i / 4, j / 8) * 16 + j % 8 / 2 * 4 + i % 4] |= (uint8_t)((code + 8) << (j % 2 * 4));
+            else w[GYRE_BLOCK(k / 4, i / 4, j / 8) * 32 + j % 8 * 4 + i % 4] = (uint8_t)code;
         }
     const struct gyre_weight_range r = {0,
                                         n,

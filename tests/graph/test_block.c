@@ -217,7 +217,8 @@ static void upload_and_read_back(struct lab *lab, gyre_repack_format format, uin
     uint64_t bytes[3];
     const gyre_weight_kind kind = gyre_repack_kind(format);
     gyre_weight_plane_bytes(kind, UP_N, UP_K, group, bytes);
-    struct gyre_weight_range range = {.n = UP_N, .n_pad = (UP_N + 7) / 8 * 8, .weight = lab_bytes(lab, NULL, bytes[0])};
+    struct gyre_weight_range range = {
+        .n = UP_N, .n_pad = gyre_weight_pad(kind, UP_N), .weight = lab_bytes(lab, NULL, bytes[0])};
     range.scale = bytes[1] ? lab_bytes(lab, NULL, bytes[1]) : range.weight;
     range.sums = bytes[2] ? lab_bytes(lab, NULL, bytes[2]) : range.weight;
     const struct gyre_weight w = {
@@ -269,9 +270,9 @@ static void upload_and_read_back(struct lab *lab, gyre_repack_format format, uin
                          (double)want);
         }
     if (bytes[2]) { // the sums that no float product reads
-        static int32_t sums[(UP_N + 7) / 8 * 8 * UP_K];
+        static int32_t sums[(UP_N + GYRE_TILE - 1) / GYRE_TILE * GYRE_TILE * UP_K];
         lab_read(lab, range.sums, sums);
-        for (uint32_t n = 0; n < range.n_pad; n++)
+        for (uint32_t n = 0; n < (UP_N + 7) / 8 * 8; n++)
             for (uint32_t q = 0; q < UP_K / group; q++) {
                 int sum = 0;
                 for (uint32_t k = q * group; n < UP_N && k < (q + 1) * group; k++)

@@ -314,7 +314,7 @@ static uint8_t *repacked(const char *device, gyre_repack_format format, uint32_t
     assert_true(lab_open(&lab, device, NULL));
     const gyre_weight_kind kind = gyre_repack_kind(format);
     gyre_weight_plane_bytes(kind, N, k, group, bytes);
-    struct gyre_weight_range dst = {0, N, 16, {0}, {0}, {0}};
+    struct gyre_weight_range dst = {0, N, gyre_weight_pad(kind, N), {0}, {0}, {0}};
     struct gyre_binding *plane[] = {&dst.weight, &dst.scale, &dst.sums};
     *size = 0;
     for (int i = 0; i < 3; i++)

@@ -20,7 +20,11 @@ struct weight {
 
 static struct weight random_weight(struct check *check, int kind, int n, int k, int group)
 {
-    struct weight w = {.kind = kind, .n = n, .k = k, .group = group, .n_pad = (int)gyre_round_up((uint64_t)n, 8)};
+    struct weight w = {.kind = kind,
+                       .n = n,
+                       .k = k,
+                       .group = group,
+                       .n_pad = (int)gyre_round_up((uint64_t)n, kind <= W_W8 ? GYRE_TILE : 8)};
     const size_t count = (size_t)k * (size_t)w.n_pad, pairs = (size_t)(k / group) * (size_t)(w.n_pad / 2);
     uint32_t *words = check_words(check, count * (size_t)kind / 32, ~0u);
     if (kind == W_F32) words = (uint32_t *)(void *)check_normal(check, count, 0.05);
@@ -33,7 +37,7 @@ static struct weight random_weight(struct check *check, int kind, int n, int k, 
     for (size_t i = 0; i < pairs; i++)
         scale[i] = gyre_f16_from_f32(*check_uniform(check, 1, 0.001, 0.02)) |
                    (uint32_t)gyre_f16_from_f32(*check_uniform(check, 1, 0.001, 0.02)) << 16;
-    const struct gyre_ref_weight view = {kind, w.n_pad, group, words, scale};
+    const struct gyre_ref_weight view = {kind, k, w.n_pad, group, words, scale};
     if (kind <= W_W8)
         for (int c = 0; c < w.n_pad; c++)
             for (int i = 0; i < k; i++) sums[i / group * w.n_pad + c] += gyre_ref_weight_code(&view, i, c);
@@ -87,7 +91,7 @@ static void product(struct check *check, const struct weight *w, int rows, int b
         .params = &p,
         .n_spec = integers ? 6 : 5,
         .spec = {t.wgx, t.wgy, 1, t.tr, t.tc, t.k16},
-        .groups = {(uint32_t)gyre_div_up((uint64_t)w->n_pad / 8, t.wgx * t.tc),
+        .groups = {(uint32_t)gyre_div_up(((uint64_t)w->n + 7) / 8, t.wgx * t.tc),
                    (uint32_t)gyre_div_up((uint64_t)rows, row_tile)},
         .bind = {{.size = out * 4, .rule = exact ? CHECK_BITS : CHECK_NMSE, .bound = bound},
                  in.x,

@@ -18,7 +18,7 @@ static const struct format formats[] = {
 static void repack_case(struct check *check, const struct format *f, int n, int k, int group, int first, uint32_t wgx,
                         uint32_t wgy)
 {
-    const int n_pad = first + (n + 7) / 8 * 8 + 8, groups = k / group;
+    const int n_pad = (first + n + 8 + GYRE_TILE - 1) / GYRE_TILE * GYRE_TILE, groups = k / group;
     const struct gyre_repack_params p = {n, k, group, n_pad, first};
     const size_t rows = (size_t)n, elements = (size_t)k;
     const size_t bits =

@@ -212,7 +212,7 @@ static void fused_activations_are_their_parts(void **unused)
 
 // ---- weights ------------------------------------------------------------------------------------------
 
-enum { N = 11, N_PAD = 16, K = 40, GROUP = 20, GROUPS = K / GROUP, ROWS = 3, LDY = 14, N0 = 2 };
+enum { N = 43, N_PAD = 64, K = 40, GROUP = 20, GROUPS = K / GROUP, ROWS = 3, LDY = 46, N0 = 2 };
 
 // One matrix: codes, scales and values by (n, k), and the device words of one kind.
 static struct {
@@ -229,11 +229,12 @@ static void put_element(int kind, int n, int k)
 {
     const float f = (float)w.value[n][k];
     const uint16_t h = gyre_f16_from_f32(f);
-    if (kind == 4) { // block of 16 bytes per 4 K x 8 N; word n/2, byte k, low nibble for even n
-        unsigned char *byte = &w.words[((k / 4) * (N_PAD / 8) + n / 8) * 16 + n % 8 / 2 * 4 + k % 4];
+    const int block = (n / 32 * (K / 4) + k / 4) * 4 + n % 32 / 8; // of 4 K x 8 N, in tiles of 32 columns
+    if (kind == 4) {                                               // 16 bytes; word n/2, byte k, low nibble for even n
+        unsigned char *byte = &w.words[block * 16 + n % 8 / 2 * 4 + k % 4];
         *byte = (unsigned char)(n % 2 ? (*byte & 0x0F) | (w.code[n][k] + 8) << 4 : (*byte & 0xF0) | (w.code[n][k] + 8));
     } else if (kind == 8) {
-        w.words[(k / 4 * N_PAD + n) * 4 + k % 4] = (unsigned char)w.code[n][k];
+        w.words[block * 32 + n % 8 * 4 + k % 4] = (unsigned char)w.code[n][k];
     } else if (kind == 16) {
         memcpy(&w.words[(k * N_PAD + n) * 2], &h, 2);
     } else {
