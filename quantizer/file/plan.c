@@ -146,7 +146,8 @@ gyre_status gyre_plan_begin(const gyre_quantize_params *params, const gyre_sourc
 {
     *p = (struct gyre_plan){.source = source};
     GYRE_TRY(gyre_hparams_read(source, &p->hp, err));
-    if (p->hp.rot.r3 || p->hp.rot.r4.n || p->hp.rot.head.n || p->hp.kv_centre)
+    // R3 and R4 of other tools' checkpoints are taken off while they are read (gyre_plain_rows).
+    if ((p->hp.full && (p->hp.rot.r3 || p->hp.rot.r4.n)) || p->hp.rot.head.n || p->hp.kv_centre)
         return gyre_fail(
             err, GYRE_E_UNSUPPORTED,
             "cannot quantize (%s): gyre wrote this file with %s that run beside its weights; give the model "

@@ -1,5 +1,6 @@
 // See calibrate.h. The walk runs; here taps become moments.
 #include "quantizer/pass/calibrate.h"
+#include "runtime/model/linear.h"
 #include "quantizer/file/output.h"
 #include "quantizer/pass/text.h"
 #include "quantizer/pass/walk.h"
@@ -171,10 +172,11 @@ static gyre_status embed_exact(const void *user, const uint32_t *token, uint32_t
 {
     const struct gyre_plan *p = user;
     const uint32_t D = p->hp.width;
-    const struct gyre_tensor *t = gyre_role_tensor(p->source, GYRE_ROLE_embedding, 0, "weight", NULL);
+    struct gyre_linear t;
+    GYRE_TRY(gyre_linear_find(p->source, &p->hp, GYRE_ROLE_embedding, 0, &t, err));
     double *wide = malloc((uint64_t)n * D * sizeof *wide);
     if (!wide) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for calibration");
-    for (uint32_t i = 0; i < n; i++) gyre_tensor_rows_f64(t, token[i], 1, wide + (uint64_t)i * D);
+    for (uint32_t i = 0; i < n; i++) gyre_linear_rows_f64(&t, token[i], 1, wide + (uint64_t)i * D);
     const gyre_status st = gyre_rotate_rows(&p->rotator, NULL, wide, n, err);
     for (uint64_t i = 0; st == GYRE_OK && i < (uint64_t)n * D; i++) out[i] = (float)wide[i];
     free(wide);

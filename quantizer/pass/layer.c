@@ -194,6 +194,7 @@ gyre_status gyre_layer_load(struct gyre_layer *l, const struct gyre_plan *p, gyr
 #pragma omp parallel for schedule(static)
     for (int64_t r = 0; r < (int64_t)rows; r++)
         gyre_linear_rows_f64(&source, (uint64_t)r, 1, l->wide + (uint64_t)r * cols);
+    GYRE_TRY(gyre_plain_rows(&p->hp, role, l->wide, rows, err));
     gyre_narrow(l->wide, rows * cols, l->original[role]);
     if (p->set.recipe.rotate && norm != GYRE_ROLE_none) {
         gain = malloc(cols * sizeof *gain);

@@ -1,5 +1,6 @@
 // See search.h.
 #include "quantizer/pass/search.h"
+#include "runtime/model/linear.h"
 #include "quantizer/pass/text.h"
 #include "quantizer/pass/layer.h"
 #include "quantizer/pass/walk.h"
@@ -118,9 +119,9 @@ static gyre_status open_survey(struct survey *s, const gyre_quantize_params *par
 
 static gyre_status embed(const void *table, const uint32_t *token, uint32_t n, float *out, gyre_error *err)
 {
-    const struct gyre_tensor *t = table;
+    const struct gyre_linear *t = table;
     (void)err;
-    for (uint32_t i = 0; i < n; i++) gyre_tensor_rows_f32(t, token[i], 1, out + i * t->cols);
+    for (uint32_t i = 0; i < n; i++) gyre_linear_rows_f32(t, token[i], 1, out + i * t->cols);
     return GYRE_OK;
 }
 
@@ -283,8 +284,9 @@ static gyre_status walk(struct survey *s, const struct gyre_rotator *winner,
                         gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user, gyre_error *err)
 {
     const uint32_t layers = s->plan->hp.n_layers, blocks = GYRE_MIN(layers, (uint32_t)BLOCKS);
-    GYRE_TRY(gyre_walk_embed(s->walk, 0, embed,
-                             gyre_role_tensor(s->plan->source, GYRE_ROLE_embedding, 0, "weight", NULL), err));
+    struct gyre_linear table;
+    GYRE_TRY(gyre_linear_find(s->plan->source, &s->plan->hp, GYRE_ROLE_embedding, 0, &table, err));
+    GYRE_TRY(gyre_walk_embed(s->walk, 0, embed, &table, err));
     for (uint32_t l = 0, k = 0; l < layers; l++) {
         const bool looked = k < blocks && l == (2 * k + 1) * layers / (2 * blocks); // the middles of equal parts
         GYRE_TRY(run_block(s, l, looked, err));

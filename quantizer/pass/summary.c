@@ -1,5 +1,6 @@
 // See summary.h. The head is divergence.c's.
 #include "quantizer/pass/summary.h"
+#include "runtime/model/linear.h"
 #include "quantizer/pass/divergence.h"
 #include "quantizer/pass/summary_text.h"
 #include "quantizer/pass/walk.h"
@@ -153,7 +154,9 @@ bool gyre_summary_restore(gyre_summary *s, const void *data, uint64_t bytes)
 
 // Rows of a table as one stream sees them; `round` where the source's floats would be stored as another type.
 struct table {
-    struct gyre_tensor tensor;
+    struct gyre_linear source; // weight NULL: `made`
+    struct gyre_tensor made;
+    uint64_t cols;
     bool round;
     gyre_dtype type;
 };
@@ -161,11 +164,12 @@ struct table {
 static void table_rows(const void *user, uint64_t first, uint64_t n, float *out)
 {
     const struct table *t = user;
-    const uint64_t cols = t->tensor.cols;
+    const uint64_t cols = t->cols;
 #pragma omp parallel for schedule(static) if (n * cols > 1 << 16)
     for (int64_t i = 0; i < (int64_t)n; i++) {
         float *row = out + (uint64_t)i * cols;
-        gyre_tensor_rows_f32(&t->tensor, first + (uint64_t)i, 1, row);
+        if (t->source.weight) gyre_linear_rows_f32(&t->source, first + (uint64_t)i, 1, row);
+        else gyre_tensor_rows_f32(&t->made, first + (uint64_t)i, 1, row);
         if (!t->round) continue;
         unsigned char *blocks = malloc(cols * sizeof(float));
         if (!blocks) continue; // unrounded: the figure moves by less than its last digit
@@ -176,21 +180,22 @@ static void table_rows(const void *user, uint64_t first, uint64_t n, float *out)
 }
 
 // The table of a stream: the source's, or what OUT.part (mapped) holds.
-static struct table table_of(const gyre_summary *s, uint32_t which, const struct gyre_output *out,
-                             const struct gyre_file_map *part, bool head)
+static gyre_status table_of(const gyre_summary *s, uint32_t which, const struct gyre_output *out,
+                            const struct gyre_file_map *part, bool head, struct table *table, gyre_error *err)
 {
     const struct gyre_plan *p = s->plan;
     const gyre_role role =
         head && (which == RECIPE ? p->write_head : !p->hp.tied) ? GYRE_ROLE_head : GYRE_ROLE_embedding;
+    *table = (struct table){.type = p->table_type, .cols = p->hp.width};
     if (which != RECIPE) {
-        const struct gyre_tensor *t = gyre_role_tensor(p->source, role, 0, "weight", NULL);
-        return (struct table){*t, which == PLAIN && p->table_type == GYRE_DTYPE_Q8_0 && t->type != GYRE_DTYPE_Q8_0,
-                              p->table_type};
+        GYRE_TRY(gyre_linear_find(p->source, &p->hp, role, 0, &table->source, err));
+        const gyre_dtype type = table->source.weight->type;
+        table->round = which == PLAIN && p->table_type == GYRE_DTYPE_Q8_0 && type != GYRE_DTYPE_Q8_0;
+        return GYRE_OK;
     }
-    struct table made = {0};
     const struct gyre_written *t = gyre_writer_find(out->writer, (struct gyre_part){GYRE_PART_TABLE, role, 0});
     if (t)
-        made.tensor = (struct gyre_tensor){.name = t->name,
+        table->made = (struct gyre_tensor){.name = t->name,
                                            .type = t->type,
                                            .n_dims = 2,
                                            .dims = {t->dims[0], t->dims[1]},
@@ -198,14 +203,14 @@ static struct table table_of(const gyre_summary *s, uint32_t which, const struct
                                            .cols = t->dims[1],
                                            .data = part->data + t->offset,
                                            .bytes = t->bytes};
-    return made;
+    return GYRE_OK;
 }
 
 static gyre_status embed(const void *table, const uint32_t *token, uint32_t n, float *out, gyre_error *err)
 {
     const struct table *t = table;
     (void)err;
-    for (uint32_t i = 0; i < n; i++) table_rows(t, token[i], 1, out + i * t->tensor.cols);
+    for (uint32_t i = 0; i < n; i++) table_rows(t, token[i], 1, out + i * t->cols);
     return GYRE_OK;
 }
 
@@ -215,7 +220,8 @@ gyre_status gyre_summary_begin(gyre_summary *s, const struct gyre_output *out, g
     gyre_status st = GYRE_OK;
     GYRE_TRY(gyre_file_map(out->part, &part, err));
     for (uint32_t w = 0; w < n_streams(s); w++) {
-        const struct table t = table_of(s, w, out, &part, false);
+        struct table t;
+        GYRE_GO(table_of(s, w, out, &part, false, &t, err));
         GYRE_GO(gyre_walk_embed(s->walk, w, embed, &t, err));
     }
 done:
@@ -355,7 +361,7 @@ gyre_status gyre_summary_end(gyre_summary *s, const struct gyre_output *out, dou
     GYRE_GO(gyre_file_map(out->part, &part, err));
     for (uint32_t w = 0; w < n_streams(s); w++) {
         GYRE_GO(head_input(s, w, z + w * floats, err));
-        table[w] = table_of(s, w, out, &part, true);
+        GYRE_GO(table_of(s, w, out, &part, true, &table[w], err));
         head[w] = (struct gyre_summary_head){z + w * floats, table_rows, &table[w]};
     }
     GYRE_GO(gyre_summary_divergence(head, n_streams(s), s->n, hp->width, hp->vocab, kl, err));

@@ -1,6 +1,7 @@
 // What lies before the first block: embedding and head, the final norm, RoPE's divisors, the matrices of online
 // transforms.
 #include "quantizer/pass/layer.h"
+#include "runtime/model/linear.h"
 #include "quantizer/round/rtn.h"
 #include "runtime/core/codec.h"
 #include "runtime/util/base.h"
@@ -10,7 +11,7 @@
 #include <string.h>
 
 // A table, some megabytes at a time. `gain` (may be NULL) is folded in where the rotator folds.
-static gyre_status write_table(const struct gyre_plan *p, gyre_role role, const struct gyre_tensor *t,
+static gyre_status write_table(const struct gyre_plan *p, gyre_role role, const struct gyre_linear *t,
                                const double *gain, struct gyre_output *out,
                                gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user, gyre_error *err)
 {
@@ -19,8 +20,8 @@ static gyre_status write_table(const struct gyre_plan *p, gyre_role role, const 
     char name[GYRE_ROLE_NAME];
     const struct gyre_part part = {GYRE_PART_TABLE, role, 0};
     gyre_role_name(role, 0, "weight", name);
-    if (t->type == p->table_type && !p->set.recipe.rotate) { // kept bit for bit
-        GYRE_TRY(gyre_output_write(out, part, t->data, t->bytes, 0, err));
+    if (t->weight->type == p->table_type && !p->set.recipe.rotate) { // kept bit for bit
+        GYRE_TRY(gyre_output_write(out, part, t->weight->data, t->weight->bytes, 0, err));
         return tick ? tick(user, t->rows * cols, err) : GYRE_OK;
     }
     double *wide = malloc(chunk * cols * sizeof *wide), error = 0, norm = 0;
@@ -33,7 +34,7 @@ static gyre_status write_table(const struct gyre_plan *p, gyre_role role, const 
         const uint64_t n = GYRE_MIN(chunk, t->rows - first);
 #pragma omp parallel for schedule(static)
         for (int64_t r = 0; r < (int64_t)n; r++)
-            gyre_tensor_rows_f64(t, first + (uint64_t)r, 1, wide + (uint64_t)r * cols);
+            gyre_linear_rows_f64(t, first + (uint64_t)r, 1, wide + (uint64_t)r * cols);
         GYRE_GO(gyre_rotate_rows(&p->rotator, gain, wide, n, err));
         gyre_narrow(wide, n * cols, narrow);
         for (uint64_t i = 0; i < n * cols; i++)
@@ -97,22 +98,23 @@ gyre_status gyre_write_globals(const struct gyre_plan *p, struct gyre_output *ou
                                gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user, gyre_error *err)
 {
     const uint32_t D = p->hp.width;
-    const struct gyre_tensor *embedding = gyre_role_tensor(p->source, GYRE_ROLE_embedding, 0, "weight", NULL),
-                             *head = gyre_role_tensor(p->source, GYRE_ROLE_head, 0, "weight", NULL),
-                             *norm = gyre_role_tensor(p->source, GYRE_ROLE_output_norm, 0, "weight", NULL);
+    struct gyre_linear table[2] = {0}; // embedding and, where it is not the same, head
+    const uint32_t n_tables = p->hp.tied ? 1 : 2;
+    const struct gyre_tensor *norm = gyre_role_tensor(p->source, GYRE_ROLE_output_norm, 0, "weight", NULL);
     gyre_status st = GYRE_OK;
     double *gain = malloc(D * sizeof *gain);
     float *written = malloc(D * sizeof *written);
     if (!gain || !written) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for the final norm"));
     for (uint32_t i = 0; i < D; i++) gain[i] = p->final_gain[i];
-    GYRE_GO(gyre_output_source(out, &embedding, 1, err));
-    if (head) GYRE_GO(gyre_output_source(out, &head, 1, err));
-    GYRE_GO(write_table(p, GYRE_ROLE_embedding, embedding, NULL, out, tick, user, err));
+    for (uint32_t i = 0; i < n_tables; i++) {
+        const struct gyre_tensor *read[GYRE_LINEAR_TENSORS];
+        GYRE_GO(gyre_linear_find(p->source, &p->hp, i ? GYRE_ROLE_head : GYRE_ROLE_embedding, 0, &table[i], err));
+        GYRE_GO(gyre_output_source(out, read, (int)gyre_linear_tensors(&table[i], read), err));
+    }
+    GYRE_GO(write_table(p, GYRE_ROLE_embedding, &table[0], NULL, out, tick, user, err));
     if (p->write_head)
-        GYRE_GO(
-            write_table(p, GYRE_ROLE_head, head ? head : embedding, p->fold_head ? gain : NULL, out, tick, user, err));
-    gyre_tensor_forget(embedding);
-    if (head) gyre_tensor_forget(head);
+        GYRE_GO(write_table(p, GYRE_ROLE_head, &table[n_tables - 1], p->fold_head ? gain : NULL, out, tick, user, err));
+    for (uint32_t i = 0; i < n_tables; i++) gyre_linear_forget(&table[i]);
     for (uint32_t i = 0; i < D; i++) written[i] = p->fold_head || p->online.head.n ? 1 : p->final_gain[i];
     GYRE_GO(gyre_output_source(out, &norm, 1, err));
     GYRE_GO(write_vector(GYRE_PART_VECTOR, GYRE_ROLE_output_norm, written, D, out, err));

@@ -201,3 +201,11 @@ gyre_status gyre_unrotate_rows(const struct gyre_rotator *r, const double *gain,
     if (r->fold && gain) unfold_gain(gain, x, rows, r->width);
     return GYRE_OK;
 }
+
+gyre_status gyre_plain_rows(const struct gyre_hparams *hp, gyre_role role, double *w, uint64_t rows, gyre_error *err)
+{
+    const gyre_product product = gyre_roles[role].product;
+    if (role >= GYRE_LINEARS || gyre_products[product].reads != GYRE_ROTATION_R4 || !hp->rot.r4.n) return GYRE_OK;
+    const uint64_t cols = gyre_product_width(product, hp);
+    return gyre_hadamard_apply(&hp->rot.r4, w, cols, 1, rows, cols, NULL, true, err);
+}

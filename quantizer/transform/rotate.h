@@ -29,6 +29,10 @@ void gyre_rotator_release(struct gyre_rotator *rotator);
 gyre_status gyre_rotate_linear(const struct gyre_rotator *rotator, gyre_role role, uint32_t layer, const double *gain,
                                double *w, gyre_error *err) GYRE_MUST_USE;
 
+// Takes off the online R4 that a source (hp) was made for, from rows of its linear: what they are without any.
+gyre_status gyre_plain_rows(const struct gyre_hparams *hp, gyre_role role, double *w, uint64_t rows,
+                            gyre_error *err) GYRE_MUST_USE;
+
 // Its bias [out], in place; no gain is ever folded into one.
 gyre_status gyre_rotate_bias(const struct gyre_rotator *rotator, gyre_role role, uint32_t layer, double *bias,
                              gyre_error *err) GYRE_MUST_USE;

@@ -173,6 +173,7 @@ static gyre_status base_linear(const struct gyre_verifier *v, bool rotated, cons
     if (is_permuted(v, role)) base.paired = v->base_hp.head_dim;
 #pragma omp parallel for schedule(static)
     for (int64_t r = 0; r < (int64_t)rows; r++) gyre_linear_rows_f64(&base, (uint64_t)r, 1, out + (uint64_t)r * cols);
+    GYRE_TRY(gyre_plain_rows(&v->base_hp, role, out, rows, err));
     if (rotated && norm != GYRE_ROLE_none) {
         double *gain = malloc(cols * sizeof *gain);
         if (!gain) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for tensor %s", base.weight->name);
@@ -422,8 +423,9 @@ static gyre_status judge(const struct gyre_verifier *v, const char *name, const 
 
 static gyre_status check_table(struct gyre_verifier *v, gyre_role role, gyre_role from, bool fold, gyre_error *err)
 {
-    const struct gyre_tensor *t = gyre_role_tensor(v->file, role, 0, "weight", NULL),
-                             *base = gyre_role_tensor(v->base, from, 0, "weight", NULL);
+    const struct gyre_tensor *t = gyre_role_tensor(v->file, role, 0, "weight", NULL);
+    struct gyre_linear base;
+    GYRE_TRY(gyre_linear_find(v->base, &v->base_hp, from, 0, &base, err));
     const char *name = t->name;
     const uint64_t cols = t->cols, chunk = GYRE_MAX((uint64_t)1, ((uint64_t)4 << 20) / cols);
     const uint32_t bits = t->type == GYRE_DTYPE_F32 ? 32 : t->type == GYRE_DTYPE_F16 ? 16 : 8;
@@ -438,7 +440,7 @@ static gyre_status check_table(struct gyre_verifier *v, gyre_role role, gyre_rol
         gyre_tensor_rows_f64(t, first, n, wide);
         if (v->rotated) GYRE_GO(gyre_unrotate_rows(&v->rotator, NULL, wide, n, err));
         for (uint64_t r = 0; r < n; r++) {
-            gyre_tensor_rows_f64(base, first + r, 1, row);
+            gyre_linear_rows_f64(&base, first + r, 1, row);
             for (uint64_t c = 0; fold && c < cols; c++) row[c] *= gain[c];
             add_rows(&d, row, wide + r * cols, cols);
         }

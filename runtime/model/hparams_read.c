@@ -3,6 +3,7 @@
 // arch_*.c.
 #include "runtime/model/hparams_impl.h"
 #include "runtime/model/arch.h"
+#include "runtime/model/linear.h"
 #include "runtime/model/roles.h"
 
 #include "runtime/util/base.h"
@@ -175,9 +176,9 @@ static gyre_status read_gyre_keys(const gyre_source *source, struct gyre_hparams
     if (g && (hp->width % g || hp->ffn % g || hp->heads * hp->head_dim % g))
         return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): groups of %u do not divide its widths %u and %u",
                          path, g, hp->width, hp->ffn);
-    if (!hp->full) return GYRE_OK;
     bool found;
     GYRE_TRY(gyre_source_bool(source, "gyre.rope_interleaved", &hp->rope_interleaved, &found, err));
+    if (!hp->full) return gyre_source_has(source, "gyre.r4") ? gyre_rotations_read(source, hp, err) : GYRE_OK;
     if (!found) return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): gyre.rope_interleaved is missing", path);
     GYRE_TRY(gyre_source_bool(source, "gyre.kv_centre", &hp->kv_centre, NULL, err));
     return gyre_rotations_read(source, hp, err);
@@ -199,7 +200,7 @@ gyre_status gyre_hparams_read(const gyre_source *source, struct gyre_hparams *hp
     GYRE_GO(gyre_hparam_f64(source, key, true, 1, 1e12, &hp->rope_base, err));
     GYRE_GO(gyre_rope_read(source, hp, err));
     hp->rope_interleaved = hp->family->paired_rows && gyre_source_container(source) == GYRE_CONTAINER_GGUF;
-    hp->tied = gyre_role_tensor(source, GYRE_ROLE_head, 0, "weight", NULL) == NULL;
+    hp->tied = !gyre_linear_there(source, GYRE_ROLE_head, 0);
     if (hp->family->read) GYRE_GO(hp->family->read(source, hp, err));
     GYRE_GO(read_gyre_keys(source, hp, err));
 done:

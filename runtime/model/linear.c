@@ -26,6 +26,12 @@ static const struct gyre_pack *find_pack(const gyre_source *source, gyre_role ro
     return NULL;
 }
 
+bool gyre_linear_there(const gyre_source *source, gyre_role role, uint32_t layer)
+{
+    const struct gyre_tensor *t;
+    return find_pack(source, role, layer, &t) != NULL;
+}
+
 gyre_status gyre_linear_find(const gyre_source *source, const struct gyre_hparams *hp, gyre_role role, uint32_t layer,
                              struct gyre_linear *out, gyre_error *err)
 {

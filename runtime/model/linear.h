@@ -28,6 +28,8 @@ struct gyre_linear {
 // tensor that is missing or of another shape, GYRE_E_UNSUPPORTED an encoding that is none.
 gyre_status gyre_linear_find(const gyre_source *source, const struct gyre_hparams *hp, gyre_role role, uint32_t layer,
                              struct gyre_linear *out, gyre_error *err) GYRE_MUST_USE;
+// Whether the source has one for the role, in any encoding.
+bool gyre_linear_there(const gyre_source *source, gyre_role role, uint32_t layer);
 // A tensor of any type but I8 as a matrix of its own, its blocks as they lie.
 void gyre_linear_of(const struct gyre_tensor *tensor, struct gyre_linear *out);
 // The linears of a product that block `layer` has, in the order in which they lie side by side.

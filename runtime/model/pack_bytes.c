@@ -77,14 +77,19 @@ static void values(const struct gyre_linear *l, uint64_t row, uint64_t col, uint
     }
 }
 
-// 4 bits are what was declared, if nothing else was, and hold.
+// 4 bits are what was declared for such groups, if nothing else was, and hold.
 static gyre_status set_bits(const gyre_source *source, struct gyre_linear *l, gyre_error *err)
 {
     const struct gyre_quantization *q = gyre_source_quantization(source);
     const int8_t *p = l->weight->data;
+    uint32_t fitting = 0;
     l->bits = 4;
-    for (uint32_t i = 0; i < q->n_schemes; i++)
+    for (uint32_t i = 0; i < q->n_schemes; i++) {
+        if (q->scheme[i].group ? q->scheme[i].group != l->group : l->group != l->cols) continue;
+        fitting++;
         if (q->scheme[i].bits != 4) l->bits = 8;
+    }
+    if (!fitting) l->bits = q->scheme[0].bits; // gyre_linear_declared says what is wrong
     for (uint64_t i = 0; l->bits == 4 && i < l->rows * l->cols; i++)
         if (p[i] < -8 || p[i] > 7)
             return gyre_fail(err, GYRE_E_FORMAT,

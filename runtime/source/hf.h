@@ -17,6 +17,10 @@ gyre_status gyre_hf_bool(const gyre_source *source, const json_t *json, const ch
 gyre_status gyre_hf_quantization(gyre_source *source, const json_t *json, uint32_t *act_bits,
                                  gyre_error *err) GYRE_MUST_USE;
 
+// The keys under which gyre's own files declare online transforms of Sylvester's matrix: of q and k heads after RoPE
+// (R3) and of segments of what down reads (R4). 0: none; else powers of two.
+gyre_status gyre_hf_online(gyre_source *source, uint32_t r3, uint32_t r4, gyre_error *err) GYRE_MUST_USE;
+
 // ---- safetensors.c
 // Tensors that carry nothing: a buffer that old checkpoints store, and the head of a tied model.
 bool gyre_hf_ignored(const char *name, bool tied);

@@ -30,11 +30,7 @@ static struct key key_of(const struct config *c, const char *name)
 
 static gyre_status put(struct config *c, const char *key, gyre_meta_type type, const void *value, uint64_t bytes)
 {
-    void *raw = gyre_arena_alloc(&c->source->arena, bytes);
-    if (!raw) return gyre_fail(c->err, GYRE_E_NOMEM, "cannot read model (%s): out of memory", c->source->path);
-    memcpy(raw, value, bytes);
-    const struct gyre_meta meta = {.type = type, .count = 1, .raw = raw, .raw_bytes = bytes};
-    return gyre_source_add_meta(c->source, &meta, (struct gyre_string){key, strlen(key)}, c->err);
+    return gyre_source_put_meta(c->source, key, type, value, bytes, c->err);
 }
 
 static gyre_status put_string(struct config *c, const char *key, const char *text)

@@ -6,6 +6,7 @@
 
 #include "runtime/util/base.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -209,6 +210,32 @@ static gyre_status read_gptq(const struct reading *r, const json_t *json)
     r->out->exceptions = !empty(json_object_get(json, "dynamic"));
     GYRE_TRY(read_bits(r, json_object_get(json, "bits"), &s->bits));
     return read_group(r, json_object_get(json, "group_size"), &s->group);
+}
+
+static gyre_status put_transform(gyre_source *source, const char *name, uint32_t n, gyre_error *err)
+{
+    char key[48];
+    struct {
+        uint32_t element, count[2], n, k[3], p; // an array as GGUF encodes it
+    } factors = {GYRE_META_U32, {5, 0}, n, {1, 1, 1}, 0};
+    snprintf(key, sizeof key, "gyre.%s", name);
+    GYRE_TRY(gyre_source_put_meta(source, key, GYRE_META_BOOL, &(unsigned char){n != 0}, 1, err));
+    if (!n) return GYRE_OK;
+    while (n >> factors.p > 1) factors.p++;
+    void *raw = gyre_arena_alloc(&source->arena, sizeof factors);
+    if (!raw) return gyre_fail(err, GYRE_E_NOMEM, "cannot read model (%s): out of memory", source->path);
+    memcpy(raw, &factors, sizeof factors);
+    snprintf(key, sizeof key, "gyre.%s.factors", name);
+    const struct gyre_meta meta = {
+        .type = GYRE_META_ARRAY, .element = GYRE_META_U32, .count = 5, .raw = raw, .raw_bytes = sizeof factors};
+    return gyre_source_add_meta(source, &meta, (struct gyre_string){key, strlen(key)}, err);
+}
+
+gyre_status gyre_hf_online(gyre_source *source, uint32_t r3, uint32_t r4, gyre_error *err)
+{
+    GYRE_TRY(put_transform(source, "r3", r3, err));
+    GYRE_TRY(put_transform(source, "r4", r4, err));
+    return gyre_source_put_meta(source, "gyre.head_rotation", GYRE_META_BOOL, &(unsigned char){0}, 1, err);
 }
 
 gyre_status gyre_hf_quantization(gyre_source *source, const json_t *json, uint32_t *act_bits, gyre_error *err)

@@ -98,6 +98,16 @@ gyre_status gyre_source_add_meta(gyre_source *source, const struct gyre_meta *me
     return GYRE_OK;
 }
 
+gyre_status gyre_source_put_meta(gyre_source *source, const char *key, gyre_meta_type type, const void *value,
+                                 uint64_t bytes, gyre_error *err)
+{
+    void *raw = gyre_arena_alloc(&source->arena, bytes);
+    if (!raw) return gyre_fail(err, GYRE_E_NOMEM, "cannot read model (%s): out of memory", source->path);
+    memcpy(raw, value, bytes);
+    const struct gyre_meta meta = {.type = type, .count = 1, .raw = raw, .raw_bytes = bytes};
+    return gyre_source_add_meta(source, &meta, (struct gyre_string){key, strlen(key)}, err);
+}
+
 gyre_status gyre_source_add_tensor(gyre_source *source, const struct gyre_tensor *tensor, struct gyre_string name,
                                    gyre_error *err)
 {

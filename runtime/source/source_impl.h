@@ -42,6 +42,7 @@ struct gyre_source {
 
 gyre_status gyre_gguf_read(gyre_source *source, gyre_error *err) GYRE_MUST_USE;
 gyre_status gyre_hf_read(gyre_source *source, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_meta_read(gyre_source *source, gyre_error *err) GYRE_MUST_USE;
 
 gyre_status gyre_source_map(gyre_source *source, const char *path, struct gyre_file_map *out,
                             gyre_error *err) GYRE_MUST_USE;
@@ -49,6 +50,9 @@ gyre_status gyre_source_map(gyre_source *source, const char *path, struct gyre_f
 // `meta->raw` must stay valid; the key is copied. FORMAT on an empty, odd or known key.
 gyre_status gyre_source_add_meta(gyre_source *source, const struct gyre_meta *meta, struct gyre_string key,
                                  gyre_error *err) GYRE_MUST_USE;
+// The same for a value that is copied.
+gyre_status gyre_source_put_meta(gyre_source *source, const char *key, gyre_meta_type type, const void *value,
+                                 uint64_t bytes, gyre_error *err) GYRE_MUST_USE;
 // Takes type, n_dims, dims and (once known) data; fills rows, cols and bytes. The name is copied. FORMAT on an empty,
 // odd or known name, a zero dimension, a size that overflows, or a row that is no whole number of blocks.
 gyre_status gyre_source_add_tensor(gyre_source *source, const struct gyre_tensor *tensor, struct gyre_string name,

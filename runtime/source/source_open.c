@@ -1,9 +1,19 @@
 // Opens and closes a source: the one place that knows every container.
 #include "runtime/source/source_impl.h"
 
+#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+
+// A folder as Meta publishes it. One that has config.json too was converted in place.
+static bool is_meta(const char *path)
+{
+    char name[PATH_MAX];
+    const bool params = snprintf(name, sizeof name, "%s/params.json", path) < PATH_MAX && gyre_file_exists(name);
+    return params && snprintf(name, sizeof name, "%s/config.json", path) < PATH_MAX && !gyre_file_exists(name);
+}
 
 gyre_status gyre_source_open(const char *path, gyre_source **out, gyre_error *err)
 {
@@ -17,7 +27,9 @@ gyre_status gyre_source_open(const char *path, gyre_source **out, gyre_error *er
     }
     const bool directory = stat(path, &info) == 0 && S_ISDIR(info.st_mode);
     source->container = directory ? GYRE_CONTAINER_HF : GYRE_CONTAINER_GGUF;
-    GYRE_GO(directory ? gyre_hf_read(source, err) : gyre_gguf_read(source, err));
+    GYRE_GO(!directory      ? gyre_gguf_read(source, err)
+            : is_meta(path) ? gyre_meta_read(source, err)
+                            : gyre_hf_read(source, err));
     *out = source;
     source = NULL;
 done:
