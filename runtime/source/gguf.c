@@ -170,7 +170,7 @@ static gyre_status read_header(struct cursor *c, uint64_t *n_tensors, uint64_t *
     return GYRE_OK;
 }
 
-gyre_status gyre_gguf_read(gyre_source *source, gyre_error *err)
+gyre_status gyre_gguf_read_file(gyre_source *source, gyre_error *err)
 {
     struct gyre_file_map map;
     GYRE_TRY(gyre_source_map(source, source->path, &map, err));

@@ -1,4 +1,4 @@
-// A model file's metadata and tensors, whatever the container: storage and lookup. source_open.c opens a file,
+// A model file's metadata and tensors, whatever the container: storage and lookup. source_open.c opens one,
 // gguf.c and hf.c fill the storage, source_meta.c reads values out of it.
 #include "runtime/source/source_impl.h"
 
@@ -25,11 +25,41 @@ gyre_status gyre_source_map(gyre_source *source, const char *path, struct gyre_f
     return GYRE_OK;
 }
 
+gyre_status gyre_source_take_maps(gyre_source *source, gyre_source *from, gyre_error *err)
+{
+    struct source_map *maps = realloc(source->maps, (source->n_maps + from->n_maps) * sizeof *maps);
+    if (!maps) return gyre_fail(err, GYRE_E_NOMEM, "cannot read model (%s): out of memory", source->path);
+    source->maps = maps;
+    while (from->n_maps) {
+        const struct source_map *last = &from->maps[from->n_maps - 1];
+        const char *name = gyre_arena_strdup(&source->arena, last->path);
+        if (!name) return gyre_fail(err, GYRE_E_NOMEM, "cannot read model (%s): out of memory", source->path);
+        maps[source->n_maps++] = (struct source_map){name, last->file};
+        from->n_maps--;
+    }
+    return GYRE_OK;
+}
+
 gyre_status gyre_source_unchanged(const gyre_source *source, gyre_error *err)
 {
     for (uint64_t i = 0; i < source->n_maps; i++)
         GYRE_TRY(gyre_file_unchanged(&source->maps[i].file, source->maps[i].path, err));
     return GYRE_OK;
+}
+
+void gyre_source_close(gyre_source *source)
+{
+    if (!source) return;
+    for (uint64_t i = 0; i < source->n_maps; i++) gyre_file_unmap(&source->maps[i].file);
+    for (uint32_t i = 0; i < source->n_files; i++) free(source->files[i].text);
+    free(source->maps);
+    free(source->metas);
+    free(source->tensors);
+    gyre_strmap_free(&source->meta_index);
+    gyre_strmap_free(&source->tensor_index);
+    gyre_arena_free(&source->arena);
+    free(source->path);
+    free(source);
 }
 
 // ---- what the readers add ---------------------------------------------------------------------------

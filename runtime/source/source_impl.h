@@ -40,12 +40,15 @@ struct gyre_source {
     bool hf_tied;                                 // config.json ties the head to the embedding
 };
 
-gyre_status gyre_gguf_read(gyre_source *source, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_gguf_read(gyre_source *source, gyre_error *err) GYRE_MUST_USE;      // all its parts
+gyre_status gyre_gguf_read_file(gyre_source *source, gyre_error *err) GYRE_MUST_USE; // one file
 gyre_status gyre_hf_read(gyre_source *source, gyre_error *err) GYRE_MUST_USE;
 gyre_status gyre_meta_read(gyre_source *source, gyre_error *err) GYRE_MUST_USE;
 
 gyre_status gyre_source_map(gyre_source *source, const char *path, struct gyre_file_map *out,
                             gyre_error *err) GYRE_MUST_USE;
+// Takes over the mappings of another source, into which its own tensors may then point.
+gyre_status gyre_source_take_maps(gyre_source *source, gyre_source *from, gyre_error *err) GYRE_MUST_USE;
 
 // `meta->raw` must stay valid; the key is copied. FORMAT on an empty, odd or known key.
 gyre_status gyre_source_add_meta(gyre_source *source, const struct gyre_meta *meta, struct gyre_string key,

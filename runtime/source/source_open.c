@@ -1,4 +1,4 @@
-// Opens and closes a source: the one place that knows every container.
+// Opens a source: the one place that knows every container.
 #include "runtime/source/source_impl.h"
 
 #include <limits.h>
@@ -35,19 +35,4 @@ gyre_status gyre_source_open(const char *path, gyre_source **out, gyre_error *er
 done:
     gyre_source_close(source);
     return st;
-}
-
-void gyre_source_close(gyre_source *source)
-{
-    if (!source) return;
-    for (uint64_t i = 0; i < source->n_maps; i++) gyre_file_unmap(&source->maps[i].file);
-    for (uint32_t i = 0; i < source->n_files; i++) free(source->files[i].text);
-    free(source->maps);
-    free(source->metas);
-    free(source->tensors);
-    gyre_strmap_free(&source->meta_index);
-    gyre_strmap_free(&source->tensor_index);
-    gyre_arena_free(&source->arena);
-    free(source->path);
-    free(source);
 }

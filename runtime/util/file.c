@@ -229,6 +229,36 @@ static bool holds(const char *folder, const struct stat *file)
     return found;
 }
 
+uint32_t gyre_file_parts(const char *path, uint32_t part, char *out, size_t cap)
+{
+    enum { DIGITS = 5, ENDING = 1 + DIGITS + 4 + DIGITS + 5 }; // -00001-of-00004.gguf
+    const size_t length = strlen(path);
+    uint32_t number[2] = {0};
+    if (length < ENDING) return 0;
+    const char *end = path + length - ENDING;
+    for (int i = 0; i < 2; i++) {
+        const char *digits = end + 1 + i * (DIGITS + 4);
+        for (int k = 0; k < DIGITS; k++) {
+            if (digits[k] < '0' || digits[k] > '9') return 0;
+            number[i] = 10 * number[i] + (uint32_t)(digits[k] - '0');
+        }
+    }
+    if (end[0] != '-' || strncmp(end + 1 + DIGITS, "-of-", 4) || strcmp(end + ENDING - 5, ".gguf")) return 0;
+    const int n = snprintf(out, cap, "%.*s-%05u-of-%05u.gguf", (int)(length - ENDING), path, part, number[1]);
+    return n > 0 && (size_t)n < cap && number[0] > 0 && number[0] <= number[1] ? number[1] : 0;
+}
+
+// Is it one of the parts of the model that a path names a part of?
+static bool is_part(const char *model, const struct stat *file)
+{
+    char part[PATH_MAX];
+    struct stat info;
+    const uint32_t n = gyre_file_parts(model, 1, part, sizeof part);
+    for (uint32_t i = 1; i <= n; i++)
+        if (gyre_file_parts(model, i, part, sizeof part) && !stat(part, &info) && same(&info, file)) return true;
+    return false;
+}
+
 gyre_status gyre_file_apart(const char *output, const char *input, const char *what, gyre_error *err)
 {
     struct stat out, in;
@@ -237,7 +267,7 @@ gyre_status gyre_file_apart(const char *output, const char *input, const char *w
     if (there < 0 || there != given) return GYRE_OK;
     if (same(&out, &in) && (there || !strcmp(last_part(output), last_part(input))))
         return gyre_fail(err, GYRE_E_IO, "cannot write (%s): it is %s itself; choose another name", output, what);
-    if (there && S_ISDIR(in.st_mode) && S_ISREG(out.st_mode) && holds(input, &out))
+    if (there && S_ISREG(out.st_mode) && (S_ISDIR(in.st_mode) ? holds(input, &out) : is_part(input, &out)))
         return gyre_fail(err, GYRE_E_IO, "cannot write (%s): it is a file of %s, %s; choose another name", output, what,
                          input);
     return GYRE_OK;

@@ -46,6 +46,10 @@ gyre_status gyre_file_commit(const char *temp, const char *path, gyre_error *err
 
 bool gyre_file_exists(const char *path);
 
+// A model in parts is named by its first: NAME-00001-of-00004.gguf. The number of parts that a path's name tells, with
+// the path of part `part` (from 1 on) in out[cap]; 0 where it is no such name or does not fit.
+uint32_t gyre_file_parts(const char *path, uint32_t part, char *out, size_t cap);
+
 // May `output` be written while `input`, a file or a folder, is read? Not where they are one file or one folder, nor
 // where the output is a file of the folder: by device and inode, so through links and under any spelling; where both
 // are still to be made, by their folder's and their name. `what` says what the input is ("the base model"); NULL paths:

@@ -255,6 +255,16 @@ static void outputs_are_no_inputs(void **state)
     assert_true(apart("in/shard", NULL) && apart(NULL, "in/shard") && apart("new", "in/shard"));
     assert_false(apart("new", "./new") || apart("in/new", "folder/new")); // both still to be made
     assert_true(apart("new", "in/new") && apart("no/new", "no/new2"));
+    // Every part of a model in parts is the model.
+    for (unsigned i = 1; i <= 2; i++) {
+        char part[32];
+        snprintf(part, sizeof part, "in-%05u-of-00002.gguf", i);
+        ok(gyre_file_write(part, "x", 1, &err), &err);
+        assert_false(apart(part, "in-00001-of-00002.gguf"));
+        assert_true(apart("other", "in-00001-of-00002.gguf") && apart(part, "in-00001-of-00003.gguf"));
+    }
+    unlink("in-00001-of-00002.gguf");
+    unlink("in-00002-of-00002.gguf");
     static const char *const endings[] = {".a", ""};
     assert_int_equal(gyre_files_apart("other", endings, 2, "other", "the input", &err), GYRE_E_IO);
     assert_int_equal(gyre_files_apart("other", endings, 1, "other", "the input", &err), GYRE_OK);
