@@ -1,8 +1,10 @@
-// Block codecs of the plain types and of the 32-element blocks; codec_k.c has the super-blocks.
+// Block codecs of the plain types and of the 32-element blocks; codec_k.c has the super-blocks, codec_table.c what has
+// a table of values.
 //
-// Layouts (GGUF): Q4_0 = f16 d, 16 bytes; Q4_1 = f16 d, f16 m, 16 bytes; Q5_0 = f16 d, u32 fifth bits, 16 bytes;
-// Q8_0 = f16 d, 32 signed bytes. In the nibble types byte j holds element j (low) and element j + 16 (high).
-// Every product of a half and a code is exact in f32, so the results do not depend on the compiler's contraction.
+// Layouts (GGUF): Q4_0 = f16 d, 16 bytes; Q4_1 = f16 d, f16 m, 16 bytes; Q5_0 = f16 d, u32 fifth bits, 16 bytes; Q5_1 =
+// f16 d, f16 m, u32 fifth bits, 16 bytes; Q8_0 = f16 d, 32 signed bytes. In the nibble types byte j holds element j
+// (low) and element j + 16 (high). Every product of a half and a code is exact in f32, so the results do not depend on
+// the compiler's contraction.
 #include "runtime/core/codec.h"
 
 #include "runtime/core/codec_impl.h"
@@ -11,7 +13,7 @@
 
 #include <math.h>
 
-enum { BLOCK = 32, Q4_0_BYTES = 18, Q4_1_BYTES = 20, Q5_0_BYTES = 22, Q8_0_BYTES = 34 };
+enum { BLOCK = 32, Q4_0_BYTES = 18, Q4_1_BYTES = 20, Q5_0_BYTES = 22, Q5_1_BYTES = 24, Q8_0_BYTES = 34 };
 
 // A nibble holds code + 8.
 static inline int low_code(uint8_t pair) { return (pair & 15) - 8; }
@@ -80,6 +82,18 @@ static void decode_i64(const uint8_t *p, uint64_t n, float *out)
     }
 }
 
+static void decode_q5_1(const uint8_t *p, uint64_t n_blocks, float *out)
+{
+    for (uint64_t b = 0; b < n_blocks; b++, p += Q5_1_BYTES, out += BLOCK) {
+        const float d = gyre_f32_from_f16(load_u16(p)), m = gyre_f32_from_f16(load_u16(p + 2));
+        const uint32_t fifth = load_u32(p + 4);
+        for (int j = 0; j < 16; j++) {
+            out[j] = (float)((p[8 + j] & 15) | (fifth >> j & 1) << 4) * d + m;
+            out[j + 16] = (float)((uint32_t)(p[8 + j] >> 4) | (fifth >> (j + 16) & 1) << 4) * d + m;
+        }
+    }
+}
+
 GYRE_CLONES static void decode_q8_0(const uint8_t *p, uint64_t n_blocks, float *out)
 {
     for (uint64_t b = 0; b < n_blocks; b++, p += Q8_0_BYTES, out += BLOCK) {
@@ -119,8 +133,17 @@ void gyre_decode_row(gyre_dtype type, const void *blocks, uint64_t n, float *out
     case GYRE_DTYPE_Q5_0:
         decode_q5_0(p, n / 32, out);
         return;
+    case GYRE_DTYPE_Q5_1:
+        decode_q5_1(p, n / 32, out);
+        return;
     case GYRE_DTYPE_Q8_0:
         decode_q8_0(p, n / 32, out);
+        return;
+    case GYRE_DTYPE_Q2_K:
+        gyre_decode_q2_k(p, n / 256, out);
+        return;
+    case GYRE_DTYPE_Q3_K:
+        gyre_decode_q3_k(p, n / 256, out);
         return;
     case GYRE_DTYPE_Q4_K:
         gyre_decode_q4_k(p, n / 256, out);
@@ -130,6 +153,21 @@ void gyre_decode_row(gyre_dtype type, const void *blocks, uint64_t n, float *out
         return;
     case GYRE_DTYPE_Q6_K:
         gyre_decode_q6_k(p, n / 256, out);
+        return;
+    case GYRE_DTYPE_IQ4_NL:
+        gyre_decode_iq4_nl(p, n / 32, out);
+        return;
+    case GYRE_DTYPE_IQ4_XS:
+        gyre_decode_iq4_xs(p, n / 256, out);
+        return;
+    case GYRE_DTYPE_MXFP4:
+        gyre_decode_mxfp4(p, n / 32, out);
+        return;
+    case GYRE_DTYPE_TQ1_0:
+        gyre_decode_tq1_0(p, n / 256, out);
+        return;
+    case GYRE_DTYPE_TQ2_0:
+        gyre_decode_tq2_0(p, n / 256, out);
         return;
     case GYRE_DTYPE_COUNT:
         return;

@@ -91,11 +91,26 @@ static bool holds_nan(const struct gyre_tensor *t)
     case GYRE_DTYPE_Q4_0:
     case GYRE_DTYPE_Q5_0:
     case GYRE_DTYPE_Q8_0:
+    case GYRE_DTYPE_IQ4_NL:
+    case GYRE_DTYPE_IQ4_XS:
         return odd_halves(p, blocks, info->block_bytes, half);
     case GYRE_DTYPE_Q4_1:
+    case GYRE_DTYPE_Q5_1:
     case GYRE_DTYPE_Q4_K:
     case GYRE_DTYPE_Q5_K:
         return odd_halves(p, blocks, info->block_bytes, half) || odd_halves(p + 2, blocks, info->block_bytes, half);
+    case GYRE_DTYPE_Q2_K:
+        return odd_halves(p + 80, blocks, info->block_bytes, half) ||
+               odd_halves(p + 82, blocks, info->block_bytes, half);
+    case GYRE_DTYPE_Q3_K:
+        return odd_halves(p + 108, blocks, info->block_bytes, half);
+    case GYRE_DTYPE_TQ1_0:
+        return odd_halves(p + 52, blocks, info->block_bytes, half);
+    case GYRE_DTYPE_TQ2_0:
+        return odd_halves(p + 64, blocks, info->block_bytes, half);
+    case GYRE_DTYPE_MXFP4:
+        for (uint64_t i = 0; i < blocks; i++) odd |= p[info->block_bytes * i] > 252; // 2^125 times its largest code
+        return odd;
     case GYRE_DTYPE_Q6_K:
         return odd_halves(p + 208, blocks, info->block_bytes, half);
     case GYRE_DTYPE_I8:

@@ -141,13 +141,30 @@ static void fill_blocks(struct tensor *t, struct gyre_rng *rng, float a)
             d = size / 8;
             break;
         case GYRE_DTYPE_Q5_0:
-            d = size / 16;
+        case GYRE_DTYPE_IQ4_XS:
+            d = t->type == GYRE_DTYPE_Q5_0 ? size / 16 : size / (128 * 32);
             break;
         case GYRE_DTYPE_Q8_0:
+        case GYRE_DTYPE_IQ4_NL:
             d = size / 128;
             break;
         case GYRE_DTYPE_Q4_1:
             d = size / 7.5f, m = -size, has_m = 1;
+            break;
+        case GYRE_DTYPE_Q5_1:
+            d = size / 15.5f, m = -size, has_m = 1;
+            break;
+        case GYRE_DTYPE_Q2_K:
+            d = size / (1.5f * 8), m = size / 8, has_m = 1, at_d = 80;
+            break;
+        case GYRE_DTYPE_Q3_K:
+            d = size / (4 * 32), at_d = 108;
+            break;
+        case GYRE_DTYPE_TQ1_0:
+            d = size, at_d = 52;
+            break;
+        case GYRE_DTYPE_TQ2_0:
+            d = size / 2, at_d = 64;
             break;
         case GYRE_DTYPE_Q4_K:
             d = size / (7.5f * 32), m = size / 32, has_m = 1;
@@ -160,6 +177,10 @@ static void fill_blocks(struct tensor *t, struct gyre_rng *rng, float a)
             break;
         default:
             break;
+        }
+        if (t->type == GYRE_DTYPE_MXFP4) { // an exponent in place of a half
+            p[0] = (unsigned char)(127 + ilogbf(size / 6));
+            continue;
         }
         const uint16_t halves[2] = {gyre_f16_from_f32(d), gyre_f16_from_f32(m)};
         memcpy(p + at_d, halves, has_m ? 4 : 2);

@@ -49,6 +49,14 @@ static void decodes_as_gguf_does(void **state)
     CHECK(Q6_K, q6_k);
     CHECK(F16, f16);
     CHECK(BF16, bf16);
+    CHECK(Q5_1, q5_1);
+    CHECK(Q2_K, q2_k);
+    CHECK(Q3_K, q3_k);
+    CHECK(IQ4_NL, iq4_nl);
+    CHECK(IQ4_XS, iq4_xs);
+    CHECK(MXFP4, mxfp4);
+    CHECK(TQ1_0, tq1_0);
+    CHECK(TQ2_0, tq2_0);
 }
 
 static void encodes_the_grid_exactly(void **state)
@@ -123,7 +131,8 @@ static void knows_its_types(void **state)
     uint64_t bytes;
     gyre_dtype type;
     assert_true(gyre_dtype_from_gguf(14, &type) && type == GYRE_DTYPE_Q6_K);
-    assert_false(gyre_dtype_from_gguf(20, &type) || gyre_dtype_from_gguf(UINT32_MAX, &type));
+    assert_true(gyre_dtype_from_gguf(20, &type) && type == GYRE_DTYPE_IQ4_NL);
+    assert_false(gyre_dtype_from_gguf(16, &type) || gyre_dtype_from_gguf(UINT32_MAX, &type));
     assert_string_equal(gyre_gguf_type_name(20), "IQ4_NL");
     assert_string_equal(gyre_gguf_type_name(39), "MXFP4");
     assert_string_equal(gyre_gguf_type_name(42), "Q2_0");

@@ -249,9 +249,9 @@ static void lying_tensor_infos(void **state)
     put_zeros(&b, 99);
     refused(&b, "2^62 elements", GYRE_E_FORMAT, NULL);
     begin(&b, 1, 0);
-    tensor(&b, "t", 1, 32, 20, 0);
+    tensor(&b, "t", 1, 32, 16, 0);
     put_zeros(&b, 99);
-    refused(&b, "a type gyre does not read", GYRE_E_UNSUPPORTED, "\"t\" has type IQ4_NL (20)");
+    refused(&b, "a type gyre does not read", GYRE_E_UNSUPPORTED, "\"t\" has type IQ2_XXS (16)");
     begin(&b, 1, 0);
     tensor(&b, "t", 1, 32, 999, 0);
     put_zeros(&b, 99);
@@ -563,9 +563,12 @@ static void not_a_number(void **state)
         gyre_dtype type;
         uint32_t at;
     } cases[] = {
-        {GYRE_DTYPE_F32, 0},  {GYRE_DTYPE_F16, 0},  {GYRE_DTYPE_BF16, 0},   {GYRE_DTYPE_Q4_0, 0}, {GYRE_DTYPE_Q4_1, 0},
-        {GYRE_DTYPE_Q4_1, 2}, {GYRE_DTYPE_Q5_0, 0}, {GYRE_DTYPE_Q8_0, 0},   {GYRE_DTYPE_Q4_K, 0}, {GYRE_DTYPE_Q4_K, 2},
-        {GYRE_DTYPE_Q5_K, 0}, {GYRE_DTYPE_Q5_K, 2}, {GYRE_DTYPE_Q6_K, 208},
+        {GYRE_DTYPE_F32, 0},    {GYRE_DTYPE_F16, 0},    {GYRE_DTYPE_BF16, 0},   {GYRE_DTYPE_Q4_0, 0},
+        {GYRE_DTYPE_Q4_1, 0},   {GYRE_DTYPE_Q4_1, 2},   {GYRE_DTYPE_Q5_0, 0},   {GYRE_DTYPE_Q8_0, 0},
+        {GYRE_DTYPE_Q4_K, 0},   {GYRE_DTYPE_Q4_K, 2},   {GYRE_DTYPE_Q5_K, 0},   {GYRE_DTYPE_Q5_K, 2},
+        {GYRE_DTYPE_Q6_K, 208}, {GYRE_DTYPE_Q5_1, 0},   {GYRE_DTYPE_Q5_1, 2},   {GYRE_DTYPE_Q2_K, 80},
+        {GYRE_DTYPE_Q2_K, 82},  {GYRE_DTYPE_Q3_K, 108}, {GYRE_DTYPE_IQ4_NL, 0}, {GYRE_DTYPE_IQ4_XS, 0},
+        {GYRE_DTYPE_MXFP4, 0},  {GYRE_DTYPE_TQ1_0, 52}, {GYRE_DTYPE_TQ2_0, 64},
     };
     for (size_t i = 0; i < GYRE_COUNT(cases); i++) {
         const struct gyre_dtype_info *info = gyre_dtype_info(cases[i].type);
@@ -586,7 +589,9 @@ static void not_a_number(void **state)
         load(&b);
         unsigned char *block = find(&b, sample, 64) + (info->block_bytes >= 64 ? 0 : 64 - info->block_bytes);
         const uint32_t nan32 = 0x7FC00000;
-        const uint16_t infinity = cases[i].type == GYRE_DTYPE_BF16 ? 0xFF80 : 0xFC00;
+        const uint16_t infinity = cases[i].type == GYRE_DTYPE_BF16    ? 0xFF80
+                                  : cases[i].type == GYRE_DTYPE_MXFP4 ? 0x12FF
+                                                                      : 0xFC00;
         memcpy(block + cases[i].at, cases[i].type == GYRE_DTYPE_F32 ? (const void *)&nan32 : &infinity,
                cases[i].type == GYRE_DTYPE_F32 ? 4 : 2);
         assert_int_equal(save_bytes(&b, path), 0);
