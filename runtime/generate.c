@@ -3,6 +3,7 @@
 #include "runtime/session.h"
 
 #include "runtime/util/base.h"
+#include "runtime/util/stops.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -15,71 +16,43 @@ struct generation {
     gyre_generate_result *result;
     gyre_text_stream stream;
     float *logits; // [vocab] where the host chooses; else NULL
-    char *held;    // text that a stop text may begin in, or has just come
-    size_t n_held, cap_held;
+    struct gyre_stops stops;
     uint32_t limit;
 };
 
-// ---- text -----------------------------------------------------------------------------------------------------------
+// ---- text
+// -----------------------------------------------------------------------------------------------------------
 
 // Gives the first n bytes of what is held to the caller, a NUL behind them, and keeps the rest.
 static gyre_status emit(struct generation *g, size_t n, gyre_error *err)
 {
     if (n == 0) return GYRE_OK;
-    const char after = g->held[n];
-    g->held[n] = 0;
-    const int stop = g->on_text ? g->on_text(g->user, g->held, n) : 0;
-    g->held[n] = after;
-    memmove(g->held, g->held + n, g->n_held - n + 1);
-    g->n_held -= n;
+    char *const held = g->stops.held;
+    const char after = held[n];
+    held[n] = 0;
+    const int stop = g->on_text ? g->on_text(g->user, held, n) : 0;
+    held[n] = after;
+    gyre_stops_drop(&g->stops, n);
     return stop ? gyre_fail(err, GYRE_E_CANCELLED, "cancelled after %zu tokens", g->result->n_tokens) : GYRE_OK;
-}
-
-// Where the first complete stop text begins; n_held where there is none, and then *keep is how many bytes at the end
-// may be the beginning of one.
-static size_t find_stop(const struct generation *g, uint32_t *which, size_t *keep)
-{
-    size_t first = g->n_held;
-    *keep = 0;
-    for (uint32_t s = 0; s < g->params->n_stop; s++) {
-        const char *stop = g->params->stop[s];
-        const size_t n = strlen(stop);
-        for (size_t at = 0; at < first; at++) {
-            const size_t left = GYRE_MIN(n, g->n_held - at);
-            if (memcmp(g->held + at, stop, left) != 0) continue;
-            if (left < n) *keep = GYRE_MAX(*keep, left);
-            else first = at, *which = s;
-            break;
-        }
-    }
-    return first;
 }
 
 // Takes up new text and passes on what no stop text can claim. *stopped: a stop text is complete.
 static gyre_status take_text(struct generation *g, const char *text, size_t n, bool last, bool *stopped,
                              gyre_error *err)
 {
-    if (g->n_held + n + 1 > g->cap_held) {
-        const size_t cap = 2 * (g->n_held + n + 64);
-        char *grown = realloc(g->held, cap);
-        if (!grown) return gyre_fail(err, GYRE_E_NOMEM, "cannot generate: out of memory");
-        g->held = grown;
-        g->cap_held = cap;
-    }
-    memcpy(g->held + g->n_held, text, n);
-    g->n_held += n;
-    g->held[g->n_held] = 0;
     uint32_t which = 0;
-    size_t keep;
-    const size_t end = find_stop(g, &which, &keep);
-    *stopped = end < g->n_held;
-    if (!*stopped) return emit(g, last ? g->n_held : g->n_held - keep, err);
-    g->result->why = GYRE_STOP_TEXT;
-    g->result->stop_index = which;
-    return emit(g, end, err);
+    if (!gyre_stops_push(&g->stops, text, n)) return gyre_fail(err, GYRE_E_NOMEM, "cannot generate: out of memory");
+    const size_t ready = gyre_stops_ready(&g->stops, last, &which);
+    *stopped = which < g->stops.n_stop;
+    if (*stopped) {
+        g->result->why = GYRE_STOP_TEXT;
+        g->result->stop_index = which;
+    }
+    return emit(g, ready, err);
 }
 
-// ---- tokens ---------------------------------------------------------------------------------------------------------
+// ---- tokens
+// ---------------------------------------------------------------------------------------------------------
 
 // The token that follows what the session holds: the device's choice, or the host's.
 static gyre_status choose(struct generation *g, uint32_t *token, gyre_error *err)
@@ -148,7 +121,8 @@ static gyre_status loop(struct generation *g, uint32_t token, gyre_error *err)
     }
 }
 
-// ---- the prompt -----------------------------------------------------------------------------------------------------
+// ---- the prompt
+// -----------------------------------------------------------------------------------------------------
 
 // Brings the session to the end of the prompt; *token is what the device chose to follow.
 static gyre_status begin(struct generation *g, const gyre_sampling *sampling, uint32_t *token, gyre_error *err)
@@ -200,10 +174,13 @@ gyre_status gyre_generate(gyre_session *session, const gyre_generate_params *giv
 {
     gyre_generate_params p;
     gyre_generate_result unwanted;
-    struct generation g = {session, &p, on_text, user, out ? out : &unwanted, {{0}, 0}, NULL, NULL, 0, 0, 0};
+    struct generation g = {
+        .session = session, .params = &p, .on_text = on_text, .user = user, .result = out ? out : &unwanted};
     *g.result = (gyre_generate_result){0};
     GYRE_TRY(gyre_params_take(given, &p, sizeof p, sizeof p, "gyre_generate_params", err));
     GYRE_TRY(check(&p, err));
+    g.stops.stop = p.stop;
+    g.stops.n_stop = p.n_stop;
     atomic_store(&session->cancel, false);
     gyre_sampling sampling = p.sampling;
     gyre_status st = GYRE_OK;
@@ -224,7 +201,7 @@ gyre_status gyre_generate(gyre_session *session, const gyre_generate_params *giv
         if (!stopped) g.result->why = why;
     }
 done:
-    free(g.held);
+    free(g.stops.held);
     free(g.logits);
     return st;
 }

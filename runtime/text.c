@@ -43,6 +43,17 @@ bool gyre_token_is_special(const gyre_tokenizer *tokenizer, uint32_t token)
     return tokenizer && gyre_tokenizer_is_special(tokenizer, token);
 }
 
+const char *gyre_token_bytes(const gyre_tokenizer *tokenizer, uint32_t token, size_t *n)
+{
+    uint32_t bytes = 0;
+    const char *at = gyre_tokenizer_bytes(tokenizer, token, &bytes);
+    *n = at ? bytes : 0;
+    return at;
+}
+
+int64_t gyre_token_bos(const gyre_tokenizer *tokenizer) { return gyre_tokenizer_bos(tokenizer); }
+int64_t gyre_token_eos(const gyre_tokenizer *tokenizer) { return gyre_tokenizer_eos(tokenizer); }
+
 size_t gyre_text_push(const gyre_tokenizer *tokenizer, gyre_text_stream *stream, uint32_t token, bool special,
                       char *out, size_t cap)
 {

@@ -231,6 +231,7 @@ gyre_status gyre_tokenizer_apply(gyre_tokenizer *t, struct tokenizer_settings *s
     }
     mark_known_ends(t);
     t->bos = s->bos;
+    t->eos = s->n_ends ? (int32_t)s->ends[0] : -1;
     if (s->add_bos == SAID_YES && t->n_before == 0) {
         if (t->bos < 0)
             return gyre_fail(err, GYRE_E_FORMAT,

@@ -280,6 +280,7 @@ gyre_status gyre_tokenizer_build(gyre_tokenizer *t, const struct tokenizer_parts
 
 uint32_t gyre_tokenizer_vocab(const gyre_tokenizer *tokenizer) { return tokenizer->n_tokens; }
 int32_t gyre_tokenizer_bos(const gyre_tokenizer *tokenizer) { return tokenizer->bos; }
+int32_t gyre_tokenizer_eos(const gyre_tokenizer *t) { return t->eos; }
 
 bool gyre_tokenizer_is_end(const gyre_tokenizer *tokenizer, uint32_t token)
 {

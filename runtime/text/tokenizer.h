@@ -14,6 +14,7 @@ void gyre_tokenizer_destroy(gyre_tokenizer *tokenizer);
 
 uint32_t gyre_tokenizer_vocab(const gyre_tokenizer *tokenizer); // largest id + 1; a model may have more rows
 int32_t gyre_tokenizer_bos(const gyre_tokenizer *tokenizer);    // -1 where the model names none
+int32_t gyre_tokenizer_eos(const gyre_tokenizer *tokenizer);    // likewise
 // Tokens that end a text or a turn (EOS, EOT, ...), from every place where a model may name them.
 bool gyre_tokenizer_is_end(const gyre_tokenizer *tokenizer, uint32_t token);
 bool gyre_tokenizer_is_special(const gyre_tokenizer *tokenizer, uint32_t token);

@@ -164,7 +164,7 @@ struct gyre_tokenizer {
     uint32_t unknown;
     // What the model puts around a text.
     uint32_t before[MAX_AROUND], after[MAX_AROUND], n_before, n_after;
-    int32_t bos;
+    int32_t bos, eos; // -1: none
 };
 
 // What a reader found; everything is borrowed for the call.

@@ -52,8 +52,8 @@ typedef struct gyre_engine_params {
     int (*progress)(void *user, double fraction, const char *what);
     void *user;
     const char *pre; // pre-tokenizer (tokenizer.ggml.pre) to use in place of a GGUF file's; NULL: the file's
-    // Rows of a step whose logits may be wanted at once: a program that scores prompts (gyre_schedule.h) asks for some
-    // dozens. 0, and at least: as many as sequences; no more than the device can bind.
+    // Rows of a step whose logits may be wanted at once: a program that scores prompts (gyre_schedule.h) asks for
+    // some dozens. 0, and at least: as many as sequences; no more than the device can bind.
     uint32_t logit_rows;
 } gyre_engine_params;
 
@@ -67,8 +67,8 @@ GYRE_API gyre_status gyre_engine_open(const char *model_path, const gyre_engine_
 GYRE_API gyre_status gyre_engine_open_beside(gyre_engine *first, const char *model_path,
                                              const gyre_engine_params *params, gyre_engine **out,
                                              gyre_error *err) GYRE_MUST_USE;
-// GYRE_E_INVALID, and the engine stays as it is, while sessions or engines beside it are open: the message names them.
-// Accepts NULL.
+// GYRE_E_INVALID, and the engine stays as it is, while sessions or engines beside it are open: the message names
+// them. Accepts NULL.
 GYRE_API gyre_status gyre_engine_close(gyre_engine *engine, gyre_error *err);
 
 typedef struct gyre_engine_info {
@@ -123,8 +123,14 @@ GYRE_API gyre_status gyre_tokenize(const gyre_tokenizer *tokenizer, const char *
                                    uint32_t **tokens, size_t *n, gyre_error *err) GYRE_MUST_USE;
 GYRE_API bool gyre_token_is_end(const gyre_tokenizer *tokenizer, uint32_t token);
 GYRE_API bool gyre_token_is_special(const gyre_tokenizer *tokenizer, uint32_t token);
-// Feeds one token to a UTF-8 stream; writes complete characters to out[cap >= 1024] and returns their number of bytes.
-// With flush, what is incomplete is released as U+FFFD. State: zero-initialise, one per text.
+// The bytes that a token stands for, which may be a part of a character; a special token's name. NULL where there is
+// none of that id. The tokenizer's own.
+GYRE_API const char *gyre_token_bytes(const gyre_tokenizer *tokenizer, uint32_t token, size_t *n);
+// The token that begins a text, and the one that ends it; -1: the model names none.
+GYRE_API int64_t gyre_token_bos(const gyre_tokenizer *tokenizer);
+GYRE_API int64_t gyre_token_eos(const gyre_tokenizer *tokenizer);
+// Feeds one token to a UTF-8 stream; writes complete characters to out[cap >= 1024] and returns their number of
+// bytes. With flush, what is incomplete is released as U+FFFD. State: zero-initialise, one per text.
 typedef struct gyre_text_stream {
     unsigned char pending[4];
     uint32_t n;
@@ -152,8 +158,8 @@ typedef struct gyre_sampling {
 // prefix.
 GYRE_API gyre_status gyre_session_sync(gyre_session *session, const uint32_t *tokens, size_t n,
                                        const gyre_sampling *sampling, uint32_t *next, gyre_error *err) GYRE_MUST_USE;
-// Appends `token` (normally the last *next) and samples again: one recorded replay, no allocation. After a failure the
-// session is as it was.
+// Appends `token` (normally the last *next) and samples again: one recorded replay, no allocation. After a failure
+// the session is as it was.
 GYRE_API gyre_status gyre_session_decode(gyre_session *session, uint32_t token, uint32_t *next,
                                          gyre_error *err) GYRE_MUST_USE;
 GYRE_API size_t gyre_session_length(const gyre_session *session);
@@ -179,8 +185,8 @@ GYRE_API const uint32_t *gyre_session_tokens(const gyre_session *session);
 // running, nothing happens. Thread-safety: from any thread, as long as the session lives.
 GYRE_API void gyre_session_cancel(gyre_session *session);
 
-// Logits of the position after what the session holds, into logits[vocab]; right after a sync, decode, step or generate
-// of the session. GYRE_E_INVALID where the device has gone on to something else.
+// Logits of the position after what the session holds, into logits[vocab]; right after a sync, decode, step or
+// generate of the session. GYRE_E_INVALID where the device has gone on to something else.
 GYRE_API gyre_status gyre_session_logits(const gyre_session *session, float *logits, gyre_error *err) GYRE_MUST_USE;
 
 typedef struct gyre_candidate {
@@ -270,9 +276,9 @@ typedef struct gyre_generate_result {
 } gyre_generate_result;
 
 // Continues a text. on_text (may be NULL) gets it in pieces of whole UTF-8 characters, each with a NUL behind it, as
-// soon as no stop text can begin in them; a non-zero return ends with GYRE_E_CANCELLED. `out` (may be NULL) is filled
-// in any case. Afterwards the session holds the prompt and what was generated, less what has not been run: normally the
-// last token. After a failure or a cancel it holds a beginning of that.
+// soon as no stop text can begin in them; a non-zero return ends with GYRE_E_CANCELLED. `out` (may be NULL) is
+// filled in any case. Afterwards the session holds the prompt and what was generated, less what has not been run:
+// normally the last token. After a failure or a cancel it holds a beginning of that.
 GYRE_API gyre_status gyre_generate(gyre_session *session, const gyre_generate_params *params,
                                    int (*on_text)(void *user, const char *text, size_t bytes), void *user,
                                    gyre_generate_result *out, gyre_error *err) GYRE_MUST_USE;

@@ -1,8 +1,8 @@
 // What the public headers of gyre share: versions, status codes, errors, the log. C17 and C++11; no header of gyre
 // needs another one than these.
 //
-// Every call that can fail returns a gyre_status (0 is success) and fills an optional gyre_error that the caller owns.
-// The library prints nothing, ends nothing, keeps no error in a global and reads no environment but what
+// Every call that can fail returns a gyre_status (0 is success) and fills an optional gyre_error that the caller
+// owns. The library prints nothing, ends nothing, keeps no error in a global and reads no environment but what
 // gyre_engine_params names. Texts and paths are UTF-8.
 #pragma once
 #include <stdbool.h>
@@ -31,7 +31,7 @@ extern "C" {
 // major number only append: functions, enum values, members of params structs. The major number is in the library's
 // name (libgyre.so.1), so a program never meets another.
 #define GYRE_API_MAJOR 1
-#define GYRE_API_MINOR 3
+#define GYRE_API_MINOR 4
 #define GYRE_API_LEVEL (GYRE_API_MAJOR * 1000 + GYRE_API_MINOR)
 
 GYRE_API const char *gyre_version(void); // of the library that runs
@@ -45,9 +45,9 @@ GYRE_API int gyre_api_level(void);       // likewise
 // ---- status -----------------------------------------------------------------------------------------
 
 // X(enum, text): one row per status; new ones come at the end. What a caller can do about them: after INVALID, IO,
-// FORMAT, UNSUPPORTED, NO_DEVICE and CANCELLED every object is as its function says and can be used on; after NOMEM and
-// DEVICE_MEM too, once something was freed. After DEVICE the sessions are consistent, but the device may be lost: if
-// the next call fails too, close the engine and open another.
+// FORMAT, UNSUPPORTED, NO_DEVICE and CANCELLED every object is as its function says and can be used on; after NOMEM
+// and DEVICE_MEM too, once something was freed. After DEVICE the sessions are consistent, but the device may be
+// lost: if the next call fails too, close the engine and open another.
 #define GYRE_STATUS_MAP(X)                                                                                             \
     X(GYRE_OK, "ok")                                                                                                   \
     X(GYRE_E_INVALID, "invalid argument") /* the caller broke the contract of a function */                            \

@@ -1,0 +1,101 @@
+// gyre serve: the model over HTTP, in OpenAI's words.
+#include "cli/serve/routes.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { GRACE_S = 2, SCORED_ROWS = 64 };
+
+static gyre_status open_engine(void *user, gyre_engine **out, gyre_error *err)
+{
+    const struct serve *s = user;
+    const gyre_engine_params params = {.size = sizeof params,
+                                       .device = s->engine.device,
+                                       .act = s->engine.act,
+                                       .kv = s->engine.kv,
+                                       .context = s->engine.context,
+                                       .sequences = s->slots,
+                                       .logit_rows = SCORED_ROWS,
+                                       .pre = s->engine.tokens.pre,
+                                       .log = cli_log(false)};
+    return gyre_engine_open(s->model, &params, out, err);
+}
+
+// The file's base name without .gguf, unless an alias was given.
+static void name_model(struct serve *s)
+{
+    const char *end = s->model + strlen(s->model), *from;
+    while (end > s->model + 1 && end[-1] == '/') end--;
+    for (from = end; from > s->model && from[-1] != '/';) from--;
+    size_t n = (size_t)(end - from);
+    if (n > 5 && strncmp(end - 5, ".gguf", 5) == 0) n -= 5;
+    if (s->alias) snprintf(s->name, sizeof s->name, "%s", s->alias);
+    else snprintf(s->name, sizeof s->name, "%.*s", (int)n, from);
+}
+
+static gyre_status serve(struct serve *s, gyre_error *err)
+{
+    struct serve_http *http = NULL;
+    const gyre_log log = cli_log(false);
+    const struct serve_queue_params queue = {
+        .slots = s->slots, .most_waiting = s->waiting, .open = open_engine, .user = s, .log = log};
+    gyre_status st = GYRE_OK;
+    GYRE_GO(gyre_tokenizer_open(s->model, s->engine.tokens.pre, &log, &s->tokenizer, err));
+    GYRE_GO(serve_queue_start(&queue, &s->queue, err));
+    s->vocab = serve_queue_engine(s->queue)->vocab;
+    s->context = serve_queue_engine(s->queue)->context;
+    if (cli_interrupted()) goto done;
+    GYRE_GO(serve_http_start(s, serve_route, &s->port, &http, err));
+    fprintf(stderr, "listening on http://%s%s%s:%u\n", strchr(s->host, ':') ? "[" : "", s->host,
+            strchr(s->host, ':') ? "]" : "", s->port);
+    while (!cli_interrupted()) nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL);
+    serve_http_quiet(http);
+done:
+    serve_queue_stop(s->queue, GRACE_S); // what waits for the engine is told, before the connections end
+    serve_http_stop(http);
+    gyre_tokenizer_close(s->tokenizer);
+    return st;
+}
+
+static bool is_loopback(const char *host)
+{
+    return strcmp(host, "localhost") == 0 || strcmp(host, "::1") == 0 || strncmp(host, "127.", 4) == 0;
+}
+
+static int run(int argc, char **argv)
+{
+    struct serve s = {.host = "127.0.0.1", .port = 8080, .slots = 4, .waiting = 64};
+    bool no_key = false;
+    const struct cli_option options[] = {
+        {"--host", "ADDRESS", "address to listen on (127.0.0.1)", CLI_TEXT, &s.host, 0, 0, NULL},
+        {"--port", "PORT", "port to listen on; 0: a free one (8080)", CLI_U32, &s.port, 0, 65535, NULL},
+        {"--context", "N", "longest sequence in tokens; default: the model's, at most 4096", CLI_U32, &s.engine.context,
+         1, 1 << 24, NULL},
+        {"--slots", "N", "sequences alive at once (4)", CLI_U32, &s.slots, 1, 256, NULL},
+        {"--queue", "N", "requests that may wait (64)", CLI_U32, &s.waiting, 0, 100000, NULL},
+        {"--alias", "NAME", "the model's name; default: the file's", CLI_TEXT, &s.alias, 0, 0, NULL},
+        {"--api-key", "KEY", "what clients must send as a bearer token", CLI_TEXT, &s.key, 0, 0, NULL},
+        {"--no-key", NULL, "listen beyond this machine without a key", CLI_FLAG, &no_key, 0, 0, NULL},
+        CLI_ENGINE_OPTIONS(s.engine),
+        CLI_TOKEN_OPTIONS(s.engine.tokens),
+    };
+    const int stop = cli_parse(&cli_serve, options, sizeof options / sizeof *options, argc, argv, &s.model);
+    if (stop >= 0) return stop;
+    if (s.engine.tokens.bos && s.engine.tokens.no_bos)
+        return cli_usage("options that exclude each other: --bos and --no-bos; give one of them");
+    if (s.key && !*s.key) return cli_usage("unusable option (--api-key): a key is not empty");
+    if (!is_loopback(s.host) && !s.key && !no_key)
+        return cli_usage(
+            "missing option (--api-key KEY): with --host %s anybody who reaches this machine could use the "
+            "model; give a key, or --no-key",
+            s.host);
+    gyre_error err = {0};
+    s.started = (long)time(NULL);
+    name_model(&s);
+    const gyre_status st = serve(&s, &err);
+    return st == GYRE_OK || st == GYRE_E_CANCELLED ? 0 : cli_fail(&err);
+}
+
+const struct cli_command cli_serve = {"serve", "MODEL", "Answer requests over HTTP, as OpenAI's API", run, 1, false};

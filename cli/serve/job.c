@@ -1,0 +1,183 @@
+// See job.h.
+#include "cli/serve/job.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct serve_job *serve_job_new(uint32_t n_prompts)
+{
+    struct serve_job *job = calloc(1, sizeof *job);
+    if (!job) return NULL;
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_mutex_init(&job->lock, NULL);
+    pthread_cond_init(&job->changed, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+    atomic_init(&job->references, 1);
+    job->n = 1;
+    job->params = (gyre_task_params){.size = sizeof job->params, .temperature = 1};
+    job->n_prompts = n_prompts;
+    job->prompt = calloc(n_prompts, sizeof *job->prompt);
+    if (job->prompt) return job;
+    job->n_prompts = 0;
+    serve_job_release(job);
+    return NULL;
+}
+
+// Appends to one of a choice's lists; false: out of memory.
+static bool grow(void *list, size_t *cap, size_t n, size_t more, size_t size)
+{
+    if (n + more <= *cap) return true;
+    const size_t wanted = 2 * (n + more) + 64 / size;
+    void *grown = realloc(*(void **)list, wanted * size);
+    if (!grown) return false;
+    *(void **)list = grown;
+    *cap = wanted;
+    return true;
+}
+
+static bool append_text(struct serve_choice *c, const char *text, size_t n)
+{
+    if (!grow(&c->text, &c->cap_text, c->n_text, n, 1)) return false;
+    memcpy(c->text + c->n_text, text, n);
+    c->n_text += n;
+    return true;
+}
+
+bool serve_job_make_choices(struct serve_job *job)
+{
+    job->choice = calloc((size_t)job->n_prompts * job->n, sizeof *job->choice);
+    if (!job->choice) return false;
+    job->n_choices = job->n_open = job->n_prompts * job->n;
+    for (uint32_t i = 0; i < job->n_choices; i++) {
+        struct serve_choice *c = &job->choice[i];
+        *c = (struct serve_choice){.job = job, .index = i, .prompt = i / job->n};
+        c->stops.stop = (const char *const *)job->stop;
+        c->stops.n_stop = job->n_stop;
+        const char *echo = job->prompt[c->prompt].text;
+        if (echo && !append_text(c, echo, strlen(echo))) return false;
+    }
+    return true;
+}
+
+struct serve_job *serve_job_hold(struct serve_job *job)
+{
+    atomic_fetch_add(&job->references, 1);
+    return job;
+}
+
+void serve_job_release(struct serve_job *job)
+{
+    if (!job || atomic_fetch_sub(&job->references, 1) != 1) return;
+    for (uint32_t i = 0; i < job->n_choices; i++) {
+        free(job->choice[i].text);
+        free(job->choice[i].said);
+        free(job->choice[i].best);
+        free(job->choice[i].stops.held);
+    }
+    for (uint32_t i = 0; i < job->n_prompts; i++) {
+        gyre_free(job->prompt[i].tokens);
+        free(job->prompt[i].text);
+    }
+    for (uint32_t i = 0; i < job->n_stop; i++) free(job->stop[i]);
+    free(job->choice);
+    free(job->prompt);
+    free(job->bias);
+    pthread_cond_destroy(&job->changed);
+    pthread_mutex_destroy(&job->lock);
+    free(job);
+}
+
+void serve_job_fail(struct serve_job *job, const struct serve_error *error)
+{
+    pthread_mutex_lock(&job->lock);
+    if (!job->error.status) job->error = *error;
+    pthread_cond_broadcast(&job->changed);
+    pthread_mutex_unlock(&job->lock);
+}
+
+void serve_job_cancel(struct serve_job *job)
+{
+    atomic_store(&job->cancelled, true);
+    pthread_mutex_lock(&job->lock);
+    pthread_cond_broadcast(&job->changed);
+    pthread_mutex_unlock(&job->lock);
+}
+
+// ---- what a task says
+// -----------------------------------------------------------------------------------------------
+
+static bool keep_scores(struct serve_choice *c, const gyre_task_token *t)
+{
+    if (!grow(&c->said, &c->cap_said, c->n_said, 1, sizeof *c->said) ||
+        !grow(&c->best, &c->cap_best, c->n_best, t->n_best, sizeof *c->best))
+        return false;
+    c->said[c->n_said++] =
+        (struct serve_said){t->token, t->scored, t->logprob, c->offset, (uint32_t)c->n_best, t->n_best};
+    if (t->n_best) memcpy(c->best + c->n_best, t->best, t->n_best * sizeof *t->best);
+    c->n_best += t->n_best;
+    return true;
+}
+
+static uint32_t characters(const char *text, size_t n)
+{
+    uint32_t count = 0;
+    for (size_t i = 0; i < n; i++) count += ((unsigned char)text[i] & 0xC0) != 0x80;
+    return count;
+}
+
+// Takes up new text of the answer. False: out of memory. The choice finishes where a stop text is complete.
+static bool take_text(struct serve_choice *c, const char *text, size_t n, bool last)
+{
+    uint32_t which;
+    if (!gyre_stops_push(&c->stops, text, n)) return false;
+    const size_t ready = gyre_stops_ready(&c->stops, last, &which);
+    if (which < c->stops.n_stop) c->finish = SERVE_FINISH_STOP;
+    if (!append_text(c, c->stops.held, ready)) return false;
+    gyre_stops_drop(&c->stops, ready);
+    return true;
+}
+
+static bool hear(struct serve_choice *c, const gyre_task_token *t)
+{
+    char piece[2048];
+    const struct serve_job *job = c->job;
+    if (job->scores && !keep_scores(c, t)) return false;
+    if (t->end) return true;
+    const bool hidden = t->prompt && c->n_said <= job->prompt[c->prompt].hidden;
+    const size_t n = hidden ? 0 : gyre_text_push(job->tokenizer, &c->decoder, t->token, t->prompt, piece, sizeof piece);
+    c->offset += characters(piece, n);
+    return t->prompt || take_text(c, piece, n, false);
+}
+
+static const struct serve_error no_memory = {.status = 503, .message = "the server is out of memory; try again later"};
+
+int serve_choice_heard(void *choice, const gyre_task_token *t)
+{
+    struct serve_choice *c = choice;
+    struct serve_job *job = c->job;
+    pthread_mutex_lock(&job->lock);
+    c->generated += !t->prompt;
+    const bool heard = hear(c, t);
+    if (!heard && !job->error.status) job->error = no_memory;
+    pthread_cond_broadcast(&job->changed);
+    const bool enough = !heard || c->finish != SERVE_GOES_ON;
+    pthread_mutex_unlock(&job->lock);
+    return enough || atomic_load(&job->cancelled);
+}
+
+void serve_choice_ended(struct serve_choice *c, gyre_stop why)
+{
+    char piece[64];
+    struct serve_job *job = c->job;
+    pthread_mutex_lock(&job->lock);
+    if (c->finish == SERVE_GOES_ON) { // what a stop text might have begun in, and a character cut short
+        const size_t n = gyre_text_flush(&c->decoder, piece, sizeof piece);
+        if (!take_text(c, piece, n, true) && !job->error.status) job->error = no_memory;
+    }
+    if (c->finish == SERVE_GOES_ON)
+        c->finish = why == GYRE_STOP_LENGTH || why == GYRE_STOP_CONTEXT ? SERVE_FINISH_LENGTH : SERVE_FINISH_STOP;
+    pthread_cond_broadcast(&job->changed);
+    pthread_mutex_unlock(&job->lock);
+}

@@ -1,0 +1,96 @@
+// A request for text: what is asked, and the choices that answer it as they grow.
+//
+// Two threads hold a job: the one of its connection, which made it and reads its choices, and the engine's, which
+// lets them grow. Each has a reference. What is asked does not change once the job is in the queue.
+#pragma once
+#include "cli/serve/refuse.h"
+#include "runtime/util/stops.h"
+
+#include <gyre/gyre_schedule.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+enum { SERVE_MAX_STOPS = 16, SERVE_MAX_CHOICES = 2048 };
+
+enum serve_finish { SERVE_GOES_ON, SERVE_FINISH_STOP, SERVE_FINISH_LENGTH };
+
+// A token of an answer, or of an echoed prompt, whose log-probability was asked for.
+struct serve_said {
+    uint32_t token;
+    bool scored; // all but the first of a prompt
+    float logprob;
+    uint32_t offset;       // characters of the text before it
+    uint32_t best, n_best; // among serve_choice.best
+};
+
+// One answer. The engine's thread appends under the job's lock; the reader has cursors of its own.
+struct serve_choice {
+    struct serve_job *job;
+    uint32_t index, prompt;
+    char *text;
+    size_t n_text, cap_text;
+    struct serve_said *said;
+    size_t n_said, cap_said;
+    gyre_scored *best;
+    size_t n_best, cap_best;
+    enum serve_finish finish;
+    uint32_t generated;
+
+    gyre_task *task; // the engine's thread alone, down to here
+    gyre_text_stream decoder;
+    struct gyre_stops stops;
+    uint32_t offset; // characters decoded
+
+    size_t text_sent, said_sent; // the reader alone
+    bool opened, closed;
+};
+
+struct serve_prompt {
+    uint32_t *tokens;
+    size_t n;
+    char *text;      // as an echo shows it; NULL: not wanted
+    uint32_t hidden; // first tokens that are not in that text
+    uint32_t cached; // tokens that were shared; under the job's lock
+};
+
+struct serve_job {
+    pthread_mutex_t lock;
+    pthread_cond_t changed; // a choice has grown, the job was cancelled or failed
+    atomic_int references;
+    atomic_bool cancelled; // nobody wants the answer any more
+
+    bool chat, stream, include_usage, echo, scores;
+    uint32_t n, n_best;      // choices of each prompt; best tokens of each place
+    gyre_task_params params; // of all its tasks; prompt and user are set for each
+    gyre_logit_bias *bias;
+    char *stop[SERVE_MAX_STOPS];
+    uint32_t n_stop;
+    struct serve_prompt *prompt;
+    uint32_t n_prompts;
+    struct serve_choice *choice; // [n_prompts * n]
+    uint32_t n_choices;
+    char id[48];
+    long created;
+    const gyre_tokenizer *tokenizer;
+
+    struct serve_error error; // under the lock: why it failed; status 0: it did not
+
+    struct serve_job *next;     // of the queue, under its lock, from here
+    uint32_t n_started, n_open; // choices that were started; that have not finished
+    uint64_t arrived_ns, started_ns;
+};
+
+// With room for so many prompts, one reference, defaults everywhere. NULL: out of memory.
+struct serve_job *serve_job_new(uint32_t n_prompts);
+// Makes the choices, once prompts and n are known. False: out of memory.
+bool serve_job_make_choices(struct serve_job *job);
+struct serve_job *serve_job_hold(struct serve_job *job);
+void serve_job_release(struct serve_job *job); // accepts NULL
+
+// The engine's thread: what a task says, and its end.
+int serve_choice_heard(void *choice, const gyre_task_token *token);
+void serve_choice_ended(struct serve_choice *choice, gyre_stop why);
+// Fails the job, unless it has failed already, and wakes its reader.
+void serve_job_fail(struct serve_job *job, const struct serve_error *error);
+// Any thread: its reader is gone, or gives up.
+void serve_job_cancel(struct serve_job *job);

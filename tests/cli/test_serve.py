@@ -1,0 +1,253 @@
+"""gyre serve, asked over loopback on a tiny model on the cpu device: routes, errors, completions whole and streamed, limits,
+clients that go away, the end."""
+import http.client, json, os, re, signal, socket, subprocess, sys, threading, time, unittest
+from case import GYRE, Case
+
+
+class Server:
+    """A gyre serve that ends with its block."""
+    def __init__(self, model, *args):
+        self.p = subprocess.Popen([GYRE, "serve", model, "--port", "0", "--device", "cpu", *map(str, args)], stdin=subprocess.DEVNULL,
+                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.lines, self.port, self.heard = [], 0, threading.Event()
+        self.reader = threading.Thread(target=self.read, daemon=True)
+        self.reader.start()
+
+    def read(self):
+        for line in self.p.stderr:
+            self.lines.append(line.rstrip("\n"))
+            m = re.fullmatch(r"listening on http://127\.0\.0\.1:(\d+)", self.lines[-1])
+            if m:
+                self.port = int(m[1])
+                self.heard.set()
+        self.heard.set()
+
+    def __enter__(self):
+        self.heard.wait(60)
+        if not self.port:
+            self.p.kill()
+            raise AssertionError(f"gyre serve did not start: {self.lines}")
+        return self
+
+    def __exit__(self, *_):
+        if self.p.poll() is None:
+            self.p.kill()
+        self.p.communicate()
+
+    def ask(self, method, path, body=None, headers=None, raw=None):
+        c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        try:
+            data = raw if raw is not None else None if body is None else json.dumps(body)
+            c.request(method, path, data, {"Content-Type": "application/json", **(headers or {})})
+            r = c.getresponse()
+            text = r.read()
+            return r.status, (json.loads(text) if "json" in r.getheader("Content-Type", "") else text.decode()), r.headers
+        finally:
+            c.close()
+
+    def post(self, path, raw=None, **body):
+        return self.ask("POST", path, body, raw=raw)[:2]
+
+    def complete(self, prompt, **body):
+        status, answer = self.post("/v1/completions", prompt=prompt, **{"temperature": 0, **body})
+        if status != 200:
+            raise AssertionError((status, answer))
+        return answer
+
+    def events(self, **body):
+        status, text, headers = self.ask("POST", "/v1/completions", {"temperature": 0, "stream": True, **body})
+        if status != 200 or not headers["Content-Type"].startswith("text/event-stream"):
+            raise AssertionError((status, text))
+        return [x[6:] for x in text.split("\n\n") if x.startswith("data: ")]
+
+    def open_stream(self, **body):
+        s = socket.create_connection(("127.0.0.1", self.port), 60)
+        data = json.dumps({"temperature": 0, "stream": True, **body}).encode()
+        s.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(data) + data)
+        got = b""
+        while b"data: " not in got and b"\r\n\r\n" not in got:
+            got += s.recv(4096)
+        return s, got
+
+    def gauge(self, name):
+        return float(re.search(rf"^{name} (\S+)$", self.ask("GET", "/metrics")[1], re.M)[1])
+
+    def wait_idle(self, seconds):
+        end = time.time() + seconds
+        while time.time() < end:
+            if self.gauge("gyre_requests_running") == 0 == self.gauge("gyre_requests_waiting"):
+                return True
+            time.sleep(0.05)
+        return False
+
+
+FOREVER = dict(logit_bias={"0": -100, "1": -100, "2": -100})  # no end token
+TEXT = "the cat sat on the mat"
+
+
+class Serve(Case):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.server = Server(cls.model, "--alias", "tiny", "--slots", 4, "--context", 256).__enter__()
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.server.__exit__()
+        super().tearDownClass()
+
+    def refused(self, want, answer, param=None, code=None):
+        status, body = answer
+        self.assertEqual(status, want, body)
+        self.assertEqual(set(body["error"]), {"message", "type", "param", "code"})
+        if param:
+            self.assertEqual(body["error"]["param"], param)
+        if code:
+            self.assertEqual(body["error"]["code"], code)
+
+    def test_routes(self):
+        s = self.server
+        self.assertEqual(s.ask("GET", "/health")[:2], (200, {"status": "ok"}))
+        self.assertEqual([m["id"] for m in s.ask("GET", "/v1/models")[1]["data"]], ["tiny"])
+        self.assertEqual(s.ask("GET", "/v1/models/tiny")[0], 200)
+        self.refused(404, s.ask("GET", "/v1/models/other")[:2], code="model_not_found")
+        self.refused(404, s.ask("GET", "/nothing")[:2])
+        status, body, headers = s.ask("GET", "/v1/completions")
+        self.refused(405, (status, body))
+        self.assertEqual(headers["Allow"], "POST")
+        self.assertIn("<html", s.ask("GET", "/")[1])
+        ids = s.post("/tokenize", prompt=TEXT + "<|im_end|>", add_special_tokens=False)[1]
+        self.assertEqual((ids["count"], ids["tokens"][-1], ids["max_model_len"]), (len(ids["tokens"]), 2, 256))
+        self.assertEqual(s.post("/detokenize", tokens=ids["tokens"])[1]["prompt"], TEXT + "<|im_end|>")
+        info = s.ask("GET", "/tokenizer_info")[1]
+        self.assertEqual((info["bos_token"], info["eos_token"]), ("<|endoftext|>", "<|im_end|>"))
+        for body in ({}, {"tokens": "x"}, {"tokens": [-1]}, {"tokens": [304]}, {"tokens": [1.5]}):
+            self.refused(400, s.post("/detokenize", **body))
+
+    def test_refusals(self):
+        s = self.server
+        for field, values in {"prompt": [5, {}, "", [], [[]], [-1], [304], ["a", 1], [None]], "max_tokens": [-1, 1.5, "5", True],
+                              "temperature": [-1, "x"], "top_p": [-0.1, 2], "top_k": [-2], "min_p": [2], "n": [0, 129, 1.5],
+                              "stop": [5, [""], ["x"] * 17], "seed": ["x"], "presence_penalty": [3], "repetition_penalty": [0],
+                              "logit_bias": [[], {"x": 1}, {"304": 1}, {"5": 1000}], "logprobs": [-1, 21], "echo": [1], "stream": ["yes"],
+                              "stream_options": [5, {"include_usage": True}], "model": [5]}.items():
+            for value in values:
+                self.refused(400, s.post("/v1/completions", **{"prompt": "x", "max_tokens": 1, field: value}), param=field)
+        self.refused(404, s.post("/v1/completions", prompt="x", model="other"), code="model_not_found")
+        for raw in (b"", b"{", b"[]", b"null", b'{"prompt": "\xff"}', b'{"prompt": NaN}', b"[" * 100000):
+            self.refused(400, s.post("/v1/completions", raw=raw))
+        self.refused(400, s.post("/v1/completions", prompt=[5] * 256, max_tokens=1), code="context_length_exceeded")
+        self.assertEqual(s.complete([5] * 250, max_tokens=100, **FOREVER)["usage"]["completion_tokens"], 6)
+
+    def test_completions(self):
+        s = self.server
+        a = s.complete(TEXT, max_tokens=12, **FOREVER)
+        whole = a["choices"][0]["text"]
+        self.assertEqual((a["object"], a["model"], a["choices"][0]["finish_reason"]), ("text_completion", "tiny", "length"))
+        self.assertEqual(a["usage"]["completion_tokens"], 12)
+        events = s.events(prompt=TEXT, max_tokens=12, stream_options={"include_usage": True}, **FOREVER)
+        chunks = [json.loads(x) for x in events[:-1]]
+        self.assertEqual(events[-1], "[DONE]")
+        self.assertEqual("".join(c["text"] for x in chunks for c in x["choices"]), whole)
+        self.assertEqual((chunks[-1]["choices"], chunks[-1]["usage"]["completion_tokens"]), ([], 12))
+        two = s.complete([TEXT, TEXT + " and"], max_tokens=4, n=2, **FOREVER)
+        self.assertEqual([c["index"] for c in two["choices"]], [0, 1, 2, 3])
+        self.assertEqual(two["choices"][0]["text"], two["choices"][1]["text"])
+        if len(whole) > 3:  # a stop text, cut off wherever its tokens end
+            cut = whole[2:4]
+            got = s.complete(TEXT, max_tokens=12, stop=cut, **FOREVER)["choices"][0]
+            self.assertEqual((got["text"], got["finish_reason"]), (whole[:whole.index(cut)], "stop"))
+        texts = {s.complete(TEXT, max_tokens=8, temperature=2, seed=k)["choices"][0]["text"] for k in (1, 1, 2, 3)}
+        self.assertIn(len(texts), (2, 3))
+
+    def test_scores(self):
+        s = self.server
+        ids = s.post("/tokenize", prompt=TEXT * 4)[1]["tokens"]
+        a = s.complete(ids, max_tokens=1, echo=True, logprobs=2)["choices"][0]
+        lp = a["logprobs"]
+        self.assertEqual({len(lp[k]) for k in ("tokens", "token_logprobs", "top_logprobs", "text_offset")}, {len(ids) + 1})
+        self.assertIsNone(lp["token_logprobs"][0])
+        self.assertTrue(a["text"].startswith(TEXT * 4))
+        for at, name, value, top in list(zip(lp["text_offset"], lp["tokens"], lp["token_logprobs"], lp["top_logprobs"]))[1:-1]:
+            self.assertTrue(a["text"][at:].startswith(name))
+            self.assertEqual(top[name], value)
+        only = s.complete(ids, max_tokens=0, echo=True, logprobs=0)["choices"][0]
+        self.assertEqual(only["text"], TEXT * 4)
+        for x, y in zip(only["logprobs"]["token_logprobs"][1:], lp["token_logprobs"][1:]):
+            self.assertAlmostEqual(x, y, 4)
+
+    def test_shared_beginnings(self):
+        s = self.server
+        cached = lambda a: a["usage"]["prompt_tokens_details"]["cached_tokens"]
+        ids = [10 + i % 200 for i in range(100)]
+        self.assertEqual(cached(s.complete(ids, max_tokens=2)), 0)
+        self.assertEqual(cached(s.complete(ids, max_tokens=2)), 96)
+        self.assertEqual(cached(s.complete(ids[:70] + [5, 6], max_tokens=2)), 64)
+
+    def test_clients_that_go_away(self):
+        s = self.server
+        for ending in ("close", "reset"):
+            c, _ = s.open_stream(prompt=TEXT, max_tokens=240, **FOREVER)
+            if ending == "reset":
+                c.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
+            c.close()
+            self.assertTrue(s.wait_idle(3), ending)
+        c = socket.create_connection(("127.0.0.1", s.port))  # not streamed
+        data = json.dumps(dict(prompt=TEXT, max_tokens=240, temperature=0, **FOREVER)).encode()
+        c.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(data) + data)
+        time.sleep(0.2)
+        c.close()
+        self.assertTrue(s.wait_idle(3))
+        self.assertEqual(s.complete(TEXT, max_tokens=1)["usage"]["completion_tokens"], 1)
+
+    def test_large_bodies(self):
+        s = self.server
+        c = socket.create_connection(("127.0.0.1", s.port), 30)
+        c.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 4000000000\r\n\r\n{")
+        self.assertIn(b" 413 ", c.recv(4096).split(b"\r\n")[0])
+        c.close()
+
+
+class Limits(Case):
+    def test_key_queue_and_end(self):
+        with Server(self.model, "--slots", 1, "--queue", 1, "--api-key", "sesame", "--context", 512) as s:
+            key = {"Authorization": "Bearer sesame"}
+            self.assertEqual(s.ask("GET", "/health")[0], 200)
+            for wrong in ({}, {"Authorization": "Bearer sesam"}, {"Authorization": "Bearer sesamee"}, {"Authorization": "sesame"}):
+                status, body, headers = s.ask("GET", "/v1/models", headers=wrong)
+                self.assertEqual((status, body["error"]["code"], headers["WWW-Authenticate"]), (401, "invalid_api_key", "Bearer"))
+            self.assertEqual(s.ask("GET", "/v1/models", headers=key)[1]["data"][0]["id"], "tiny")  # the file's name
+            body = dict(prompt=TEXT, max_tokens=500, temperature=0, n=128, **FOREVER)
+            seen = []
+            ask = lambda: seen.append(s.ask("POST", "/v1/completions", body, key))
+            threads = [threading.Thread(target=ask) for _ in range(2)]
+            for t in threads:
+                t.start()
+            while float(re.search(r"^gyre_requests_total (\S+)$", s.ask("GET", "/metrics", headers=key)[1], re.M)[1]) < 2:
+                time.sleep(0.02)
+            status, answer, headers = s.ask("POST", "/v1/completions", body, key)
+            self.assertEqual(status, 503)
+            self.assertGreaterEqual(int(headers["Retry-After"]), 1)
+            s.p.send_signal(signal.SIGTERM)
+            started = time.time()
+            out = s.p.communicate(timeout=20)[0]
+            self.assertLess(time.time() - started, 8)
+            self.assertEqual((s.p.returncode, out), (0, ""), s.lines)
+            for t in threads:
+                t.join()
+            self.assertEqual([x[0] for x in seen], [503, 503])  # both were told
+
+    def test_refused_to_start(self):
+        self.fails(2, "serve", self.model, "--port", "70000")
+        self.fails(2, "serve", self.model, "--slots", "0")
+        self.fails(2, "serve", self.model, "--host", "0.0.0.0", word="--api-key")
+        self.fails(1, "serve", self.at("none.gguf"), "--port", "0")
+        self.fails(3, "serve", self.model, "--port", "0", "--device", "vulkan:77")
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            self.fails(1, "serve", self.model, "--device", "cpu", "--port", taken.getsockname()[1], word="in use")
+
+
+if __name__ == "__main__":
+    unittest.main(argv=[sys.argv[0], *sys.argv[3:]], verbosity=1)
