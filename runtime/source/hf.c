@@ -129,7 +129,8 @@ done:
 
 gyre_status gyre_hf_read(gyre_source *source, gyre_error *err)
 {
-    static const char *const kept[] = {"generation_config.json", "tokenizer_config.json", "tokenizer.json"};
+    static const char *const kept[] = {"generation_config.json", "tokenizer_config.json", "tokenizer.json",
+                                       "chat_template.jinja", "chat_template.json"};
     gyre_status st = GYRE_OK;
     char path[PATH_MAX];
     json_t *config = NULL;

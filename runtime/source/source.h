@@ -112,7 +112,8 @@ gyre_status gyre_source_array_f64(const gyre_source *source, const char *key, do
                                   gyre_error *err) GYRE_MUST_USE; // may hold infinities and NaN
 
 // The text of a small file of an HF directory, NUL-terminated: config.json, generation_config.json,
-// tokenizer_config.json or tokenizer.json. NULL where there is none, and for GGUF.
+// tokenizer_config.json, tokenizer.json, chat_template.jinja or chat_template.json. NULL where there is none, and for
+// GGUF.
 const char *gyre_source_file(const gyre_source *source, const char *name, uint64_t *bytes);
 
 // How the linears of a checkpoint were rounded, as its config.json says; NULL: it says nothing (quantization.h).

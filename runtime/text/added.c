@@ -118,17 +118,30 @@ static uint32_t longest(const struct added_set *set, const char *text, uint64_t 
     return best;
 }
 
-bool gyre_added_find(const struct added_set *set, const char *text, uint64_t bytes, uint64_t from, bool special,
-                     struct added_match *out)
+// How many bytes at text[at] have the mark of the first of them.
+static uint64_t run_of(const uint8_t *plain, uint64_t at, uint64_t bytes)
+{
+    uint64_t end = at + 1;
+    while (end < bytes && (plain[end] != 0) == (plain[at] != 0)) end++;
+    return end - at;
+}
+
+bool gyre_added_find(const struct added_set *set, const char *text, const uint8_t *plain, uint64_t bytes, uint64_t from,
+                     bool special, struct added_match *out)
 {
     for (uint64_t at = from; at < bytes; at++) {
         const unsigned char b = (unsigned char)text[at];
         if (set->start[b] == set->start[b + 1]) continue;
-        const uint32_t index = longest(set, text + at, bytes - at);
+        uint32_t index = longest(set, text + at, bytes - at);
+        if (index == NO_TOKEN) continue;
+        // A special token of two origins is none: there may be a shorter one of the first.
+        const uint64_t run = plain ? run_of(plain, at, bytes) : bytes - at;
+        if (set->tokens[index].special && set->tokens[index].text.length > run) index = longest(set, text + at, run);
         if (index == NO_TOKEN) continue;
         const struct added_token *token = &set->tokens[index];
         *out = (struct added_match){at, at + token->text.length, token->id};
-        if ((special || !token->special) && adjust(token, text, bytes, from, out)) return true;
+        const bool may = special && !(plain && plain[at]);
+        if ((may || !token->special) && adjust(token, text, bytes, from, out)) return true;
         at += token->text.length - 1; // as the library does: what was passed over is not searched again
     }
     return false;

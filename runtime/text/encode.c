@@ -10,9 +10,10 @@
 struct encoder {
     const gyre_tokenizer *tokenizer;
     bool special;
-    const char *text; // all of it, where its beginning matters
-    const char *base; // the normalized stretch that is cut, which ...
-    bool first;       // ... begins the text
+    const char *text;     // all of it, where its beginning matters
+    const uint8_t *plain; // its marks, see gyre_tokenizer_encode_marked; NULL: none
+    const char *base;     // the normalized stretch that is cut, which ...
+    bool first;           // ... begins the text
     struct bpe_work work;
     char *name; // a word in the byte-level alphabet, to look it up whole
     uint64_t cap_name;
@@ -70,18 +71,18 @@ static gyre_status encode_word(void *user, const char *word, uint64_t bytes)
     return gyre_bpe_word(t, &e->work, word, bytes) ? GYRE_OK : no_memory(e);
 }
 
-// Calls `plain` for what lies between the added tokens of a set, and emits those.
-static gyre_status cut_added(struct encoder *e, const struct added_set *set, const char *text, uint64_t bytes,
-                             gyre_status (*plain)(struct encoder *, const char *, uint64_t))
+// Calls `between` for what lies between the added tokens of a set, and emits those. `plain`: the marks of this text.
+static gyre_status cut_added(struct encoder *e, const struct added_set *set, const char *text, const uint8_t *plain,
+                             uint64_t bytes, gyre_status (*between)(struct encoder *, const char *, uint64_t))
 {
     uint64_t done = 0;
     struct added_match m;
-    while (gyre_added_find(set, text, bytes, done, e->special, &m)) {
-        if (m.begin > done) GYRE_TRY(plain(e, text + done, m.begin - done));
+    while (gyre_added_find(set, text, plain, bytes, done, e->special, &m)) {
+        if (m.begin > done) GYRE_TRY(between(e, text + done, m.begin - done));
         if (!gyre_bpe_emit(&e->work, m.token)) return no_memory(e);
         done = m.end;
     }
-    return done < bytes ? plain(e, text + done, bytes - done) : GYRE_OK;
+    return done < bytes ? between(e, text + done, bytes - done) : GYRE_OK;
 }
 
 static gyre_status encode_normalized(struct encoder *e, const char *text, uint64_t bytes)
@@ -92,12 +93,23 @@ static gyre_status encode_normalized(struct encoder *e, const char *text, uint64
 // A run of valid UTF-8; `begins`: it begins a stretch between two added tokens.
 static gyre_status encode_valid(struct encoder *e, const char *text, uint64_t bytes, bool begins)
 {
+    const uint8_t *marks = e->plain ? e->plain + (text - e->text) : NULL;
+    const bool marked = marks && bytes && memchr(marks, 1, bytes);
+    uint8_t *everywhere = NULL;
     char *made;
     GYRE_TRY(gyre_normalize(&e->tokenizer->normalizer, text, bytes, begins, &made, &bytes, e->err));
+    if (made && marked) { // no byte is where it was: a mark anywhere is one everywhere
+        everywhere = malloc(bytes + 1);
+        if (everywhere) memset(everywhere, 1, bytes + 1);
+    }
     e->first = begins && text == e->text;
     e->base = made ? made : text;
-    const gyre_status st = cut_added(e, &e->tokenizer->normalized, e->base, bytes, encode_normalized);
+    const gyre_status st =
+        made && marked && !everywhere
+            ? no_memory(e)
+            : cut_added(e, &e->tokenizer->normalized, e->base, made ? everywhere : marks, bytes, encode_normalized);
     free(made);
+    free(everywhere);
     return st;
 }
 
@@ -137,10 +149,11 @@ static gyre_status put_around(struct encoder *e, const uint32_t *before, uint64_
     return GYRE_OK;
 }
 
-gyre_status gyre_tokenizer_encode(const gyre_tokenizer *t, const char *text, uint64_t bytes, uint32_t flags,
-                                  uint32_t **out, uint64_t *n, gyre_error *err)
+static gyre_status encode(const gyre_tokenizer *t, const char *text, const uint8_t *plain, uint64_t bytes,
+                          uint32_t flags, uint32_t **out, uint64_t *n, gyre_error *err)
 {
-    struct encoder e = {.tokenizer = t, .special = flags & GYRE_ENCODE_SPECIAL, .text = text, .err = err};
+    struct encoder e = {
+        .tokenizer = t, .special = flags & GYRE_ENCODE_SPECIAL, .text = text, .plain = plain, .err = err};
     const bool around = flags & GYRE_ENCODE_AROUND;
     const uint32_t bos = (uint32_t)t->bos, *before = t->before;
     uint64_t n_before = around && !(flags & GYRE_ENCODE_NO_BOS) ? t->n_before : 0;
@@ -155,7 +168,7 @@ gyre_status gyre_tokenizer_encode(const gyre_tokenizer *t, const char *text, uin
         return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot tokenize: a text of %llu bytes; gyre takes 1 GiB at a time",
                          (unsigned long long)bytes);
     gyre_byte_alphabet(e.alphabet);
-    gyre_status st = cut_added(&e, &t->raw, text, bytes, encode_plain);
+    gyre_status st = cut_added(&e, &t->raw, text, plain, bytes, encode_plain);
     if (st == GYRE_OK && !e.work.out && !(e.work.out = calloc(1, sizeof *e.work.out))) st = no_memory(&e);
     if (st == GYRE_OK) st = put_around(&e, before, n_before, t->after, around ? t->n_after : 0);
     gyre_bpe_free(&e.work);
@@ -167,4 +180,16 @@ gyre_status gyre_tokenizer_encode(const gyre_tokenizer *t, const char *text, uin
     *out = e.work.out;
     *n = e.work.n_out;
     return GYRE_OK;
+}
+
+gyre_status gyre_tokenizer_encode(const gyre_tokenizer *t, const char *text, uint64_t bytes, uint32_t flags,
+                                  uint32_t **out, uint64_t *n, gyre_error *err)
+{
+    return encode(t, text, NULL, bytes, flags, out, n, err);
+}
+
+gyre_status gyre_tokenizer_encode_marked(const gyre_tokenizer *t, const char *text, const uint8_t *plain,
+                                         uint64_t bytes, uint32_t **out, uint64_t *n, gyre_error *err)
+{
+    return encode(t, text, plain, bytes, GYRE_ENCODE_SPECIAL, out, n, err);
 }

@@ -33,6 +33,11 @@ enum gyre_encode {
 gyre_status gyre_tokenizer_encode(const gyre_tokenizer *tokenizer, const char *text, uint64_t bytes, uint32_t flags,
                                   uint32_t **out, uint64_t *n, gyre_error *err) GYRE_MUST_USE;
 
+// The same for a text that others may have a hand in: plain[i] != 0 marks text[i] as theirs, and a special token is one
+// only where none of its bytes is. Nothing is put around it.
+gyre_status gyre_tokenizer_encode_marked(const gyre_tokenizer *tokenizer, const char *text, const uint8_t *plain,
+                                         uint64_t bytes, uint32_t **out, uint64_t *n, gyre_error *err) GYRE_MUST_USE;
+
 // The bytes of one token (not NUL-terminated; may be a part of a UTF-8 character); special tokens give their name.
 // NULL if the id is out of range.
 const char *gyre_tokenizer_bytes(const gyre_tokenizer *tokenizer, uint32_t token, uint32_t *n);

@@ -132,9 +132,10 @@ struct added_match {
     uint64_t begin, end;
     uint32_t token;
 }; // begin and end include stripped blanks
-// The next token at or after `from`; false where there is none. Special tokens count only if `special`.
-bool gyre_added_find(const struct added_set *set, const char *text, uint64_t bytes, uint64_t from, bool special,
-                     struct added_match *out);
+// The next token at or after `from`; false where there is none. Special tokens count only if `special`, and only where
+// none of their bytes is marked in `plain` (a byte per byte of the text; NULL: none is).
+bool gyre_added_find(const struct added_set *set, const char *text, const uint8_t *plain, uint64_t bytes, uint64_t from,
+                     bool special, struct added_match *out);
 
 // ---- tokenizer.c: building ------------------------------------------------------------------------------
 

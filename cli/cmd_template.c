@@ -1,0 +1,84 @@
+// gyre template: fills a chat template with a conversation. Needs no device.
+#include "cli/cli.h"
+
+#include <gyre/gyre_chat.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+// A model, or a text?
+static bool is_model(const char *path)
+{
+    struct stat info;
+    char magic[4] = {0};
+    if (stat(path, &info) == 0 && S_ISDIR(info.st_mode)) return true;
+    FILE *file = fopen(path, "rb");
+    const bool gguf = file && fread(magic, 1, 4, file) == 4 && memcmp(magic, "GGUF", 4) == 0;
+    if (file) fclose(file);
+    return gguf;
+}
+
+// The time that the template is told: SOURCE_DATE_EPOCH's; 0 where that is not set: the clock's.
+static int64_t told_time(void)
+{
+    const char *text = getenv("SOURCE_DATE_EPOCH");
+    return text ? strtoll(text, NULL, 10) : 0;
+}
+
+// Runs of bytes with one origin, as JSON.
+static json_t *spans(const gyre_rendering *r)
+{
+    json_t *list = json_array();
+    for (size_t i = 0, end; i < r->bytes; i = end) {
+        for (end = i + 1; end < r->bytes && r->plain[end] == r->plain[i];) end++;
+        json_array_append_new(list,
+                              json_pack("{s:s#, s:b}", "text", r->text + i, (int)(end - i), "plain", r->plain[i]));
+    }
+    return list;
+}
+
+static int run(int argc, char **argv)
+{
+    const char *path = NULL, *talk = NULL, *choice = NULL;
+    bool json = false;
+    const struct cli_option options[] = {
+        {"--json-file", "FILE", "the conversation: an object with messages and other variables of the template",
+         CLI_TEXT, &talk, 0, 0, NULL},
+        {"--chat-template", "FILE|NAME", "the template to use with a model, in place of its own", CLI_TEXT, &choice, 0,
+         0, NULL},
+        {"--json", NULL, "the text in parts, with where each came from", CLI_FLAG, &json, 0, 0, NULL},
+    };
+    const int stop = cli_parse(&cli_template, options, sizeof options / sizeof *options, argc, argv, &path);
+    if (stop >= 0) return stop;
+    if (!talk)
+        return cli_usage(
+            "missing option (--json-file FILE): gyre template needs a conversation; see gyre template --help");
+    gyre_error err = {0};
+    gyre_template *t = NULL;
+    gyre_rendering made = {0};
+    char *text = NULL;
+    size_t bytes = 0;
+    gyre_status st = GYRE_OK;
+    int status = 0;
+    const gyre_render_params params = {.size = sizeof params, .now = told_time(), .as_is = true};
+    const bool model = is_model(path);
+    if (choice && !model) {
+        st = gyre_fail(&err, GYRE_E_INVALID, "cannot use --chat-template (%s): %s is no model", choice, path);
+        goto done;
+    }
+    GYRE_GO(gyre_template_open(model ? path : NULL, model ? choice : path, &t, &err));
+    GYRE_GO(cli_read(talk, &text, &bytes, &err));
+    GYRE_GO(gyre_template_render(t, text, bytes, &params, &made, &err));
+    if (json)
+        status = cli_print_json(json_pack("{s:o, s:s}", "spans", spans(&made), "template", gyre_template_origin(t)));
+    else fwrite(made.text, 1, made.bytes, stdout);
+done:
+    gyre_rendering_free(&made);
+    gyre_template_close(t);
+    free(text);
+    return st == GYRE_OK ? status : cli_fail(&err);
+}
+
+const struct cli_command cli_template = {"template", "FILE|MODEL", "Fill a chat template with a conversation", run,
+                                         1,          false};
