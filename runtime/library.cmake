@@ -30,7 +30,7 @@ function(gyre_public_names out)
   endforeach()
   file(GENERATE OUTPUT ${CMAKE_BINARY_DIR}/${out}.names CONTENT "${names}")
 endfunction()
-gyre_public_names(gyre gyre_base gyre gyre_chat gyre_eval gyre_grammar gyre_schedule)
+gyre_public_names(gyre gyre_base gyre gyre_chat gyre_eval gyre_grammar gyre_schedule gyre_tools)
 gyre_public_names(gyre-quantize gyre_quantize)
 
 # name: of the library. LAYERS: whose objects it exports from. BELOW: layers it only contains. LINK: what it needs.
