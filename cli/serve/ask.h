@@ -5,8 +5,27 @@
 // NULL, with an error, for what cannot be answered. The caller has the reference.
 struct serve_job *serve_ask_completion(const struct serve *serve, const json_t *request, struct serve_error *error);
 
-// ---- what requests of several kinds share
-// ---------------------------------------------------------------------------
+struct serve_job *serve_ask_chat(const struct serve *serve, const json_t *request, struct serve_error *error);
+
+// ---- conversations -------------------------------------------------------------------------------------------------
+
+// The variables of the template, into the object `out`: messages made regular, `tools` (may be NULL), and what the
+// request adds.
+bool serve_ask_variables(const json_t *request, json_t *tools, json_t *out, struct serve_error *error);
+// The template filled with them.
+struct serve_rendered {
+    uint32_t *tokens; // gyre_free
+    size_t n;
+    bool thinks; // it ends with an open "<think>"
+};
+bool serve_ask_rendered(const struct serve *serve, const json_t *variables, struct serve_rendered *out,
+                        struct serve_error *error);
+// response_format, tools and tool_choice. *tools: those that the template gets, a reference; NULL: none.
+bool serve_ask_form(const json_t *request, struct serve_job *job, json_t **tools, struct serve_error *error);
+// The grammar of that form, once it is known how the prompt ends.
+bool serve_ask_bound(const struct serve *serve, struct serve_job *job, struct serve_error *error);
+
+// ---- what requests of several kinds share --------------------------------------------------------------------------
 
 // The model that is asked for is the one there is?
 bool serve_ask_model(const struct serve *serve, const json_t *request, struct serve_error *error);

@@ -35,6 +35,21 @@ static void name_model(struct serve *s)
     else snprintf(s->name, sizeof s->name, "%.*s", (int)n, from);
 }
 
+// The model's template, or none, which only conversations miss.
+static gyre_status open_template(struct serve *s, const gyre_log *log, gyre_error *err)
+{
+    const gyre_status st = gyre_template_open(s->model, s->template_choice, &s->template, err);
+    s->end_token = UINT32_MAX;
+    if (st == GYRE_E_UNSUPPORTED && !s->template_choice) {
+        log->write(log->user, GYRE_LOG_WARN, err->message);
+        return GYRE_OK;
+    }
+    GYRE_TRY(st);
+    const char *text = gyre_template_text(s->template);
+    s->reasons = strstr(text, "<think>") || strstr(text, "reasoning_content") ? SERVE_REASON_MAY : SERVE_REASON_NONE;
+    return gyre_template_end(s->template, s->tokenizer, &s->end_token, &s->end_text, err);
+}
+
 static gyre_status serve(struct serve *s, gyre_error *err)
 {
     struct serve_http *http = NULL;
@@ -43,6 +58,8 @@ static gyre_status serve(struct serve *s, gyre_error *err)
         .slots = s->slots, .most_waiting = s->waiting, .open = open_engine, .user = s, .log = log};
     gyre_status st = GYRE_OK;
     GYRE_GO(gyre_tokenizer_open(s->model, s->engine.tokens.pre, &log, &s->tokenizer, err));
+    GYRE_GO(open_template(s, &log, err));
+    GYRE_GO(gyre_vocabulary_create(s->tokenizer, &s->vocabulary, err));
     GYRE_GO(serve_queue_start(&queue, &s->queue, err));
     s->vocab = serve_queue_engine(s->queue)->vocab;
     s->context = serve_queue_engine(s->queue)->context;
@@ -55,6 +72,9 @@ static gyre_status serve(struct serve *s, gyre_error *err)
 done:
     serve_queue_stop(s->queue, GRACE_S); // what waits for the engine is told, before the connections end
     serve_http_stop(http);
+    gyre_vocabulary_destroy(s->vocabulary);
+    gyre_template_close(s->template);
+    gyre_free(s->end_text);
     gyre_tokenizer_close(s->tokenizer);
     return st;
 }
@@ -77,6 +97,8 @@ static int run(int argc, char **argv)
         {"--queue", "N", "requests that may wait (64)", CLI_U32, &s.waiting, 0, 100000, NULL},
         {"--alias", "NAME", "the model's name; default: the file's", CLI_TEXT, &s.alias, 0, 0, NULL},
         {"--api-key", "KEY", "what clients must send as a bearer token", CLI_TEXT, &s.key, 0, 0, NULL},
+        {"--chat-template", "NAME|FILE", "a built-in chat template or a file with one; default: the model's", CLI_TEXT,
+         &s.template_choice, 0, 0, NULL},
         {"--no-key", NULL, "listen beyond this machine without a key", CLI_FLAG, &no_key, 0, 0, NULL},
         CLI_ENGINE_OPTIONS(s.engine),
         CLI_TOKEN_OPTIONS(s.engine.tokens),

@@ -16,6 +16,7 @@ struct serve_job *serve_job_new(uint32_t n_prompts)
     pthread_condattr_destroy(&monotonic);
     atomic_init(&job->references, 1);
     job->n = 1;
+    job->end_token = UINT32_MAX;
     job->params = (gyre_task_params){.size = sizeof job->params, .temperature = 1};
     job->n_prompts = n_prompts;
     job->prompt = calloc(n_prompts, sizeof *job->prompt);
@@ -75,12 +76,17 @@ void serve_job_release(struct serve_job *job)
         free(job->choice[i].said);
         free(job->choice[i].best);
         free(job->choice[i].stops.held);
+        gyre_matcher_destroy(job->choice[i].matcher);
     }
     for (uint32_t i = 0; i < job->n_prompts; i++) {
         gyre_free(job->prompt[i].tokens);
         free(job->prompt[i].text);
     }
     for (uint32_t i = 0; i < job->n_stop; i++) free(job->stop[i]);
+    gyre_grammar_destroy(job->grammar);
+    free(job->schema);
+    free(job->tools);
+    free(job->named);
     free(job->choice);
     free(job->prompt);
     free(job->bias);
@@ -105,8 +111,7 @@ void serve_job_cancel(struct serve_job *job)
     pthread_mutex_unlock(&job->lock);
 }
 
-// ---- what a task says
-// -----------------------------------------------------------------------------------------------
+// ---- what a task says ----------------------------------------------------------------------------------------------
 
 static bool keep_scores(struct serve_choice *c, const gyre_task_token *t)
 {
@@ -139,16 +144,34 @@ static bool take_text(struct serve_choice *c, const char *text, size_t n, bool l
     return true;
 }
 
+bool serve_choice_allow(void *choice, uint32_t *allowed, uint32_t words)
+{
+    struct serve_choice *c = choice;
+    if (!c->matcher) return false;
+    if (gyre_matcher_allow(c->matcher, allowed, words, NULL) != GYRE_OK)
+        memset(allowed, 0, words * sizeof *allowed); // the answer ends here, incomplete
+    return true;
+}
+
 static bool hear(struct serve_choice *c, const gyre_task_token *t)
 {
     char piece[2048];
     const struct serve_job *job = c->job;
     if (job->scores && !keep_scores(c, t)) return false;
     if (t->end) return true;
+    if (!t->prompt && t->token == job->end_token) {
+        c->finish = SERVE_FINISH_STOP;
+        return true;
+    }
+    if (c->matcher && gyre_matcher_accept(c->matcher, t->token, NULL) != GYRE_OK) return false;
     const bool hidden = t->prompt && c->n_said <= job->prompt[c->prompt].hidden;
     const size_t n = hidden ? 0 : gyre_text_push(job->tokenizer, &c->decoder, t->token, t->prompt, piece, sizeof piece);
     c->offset += characters(piece, n);
-    return t->prompt || take_text(c, piece, n, false);
+    if (t->prompt) return true;
+    const bool whole = c->matcher && gyre_matcher_must_end(c->matcher); // nothing can follow: no step more
+    if (!take_text(c, piece, n, whole)) return false;
+    if (whole) c->finish = SERVE_FINISH_STOP;
+    return true;
 }
 
 static const struct serve_error no_memory = {.status = 503, .message = "the server is out of memory; try again later"};

@@ -6,6 +6,7 @@
 #include "cli/serve/refuse.h"
 #include "runtime/util/stops.h"
 
+#include <gyre/gyre_grammar.h>
 #include <gyre/gyre_schedule.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -13,6 +14,10 @@
 enum { SERVE_MAX_STOPS = 16, SERVE_MAX_CHOICES = 2048 };
 
 enum serve_finish { SERVE_GOES_ON, SERVE_FINISH_STOP, SERVE_FINISH_LENGTH };
+enum serve_form { SERVE_FORM_TEXT, SERVE_FORM_OBJECT, SERVE_FORM_SCHEMA };
+enum serve_calls { SERVE_CALLS_NONE, SERVE_CALLS_AUTO, SERVE_CALLS_REQUIRED };
+// Whether an answer may begin with "<think>", or goes on behind one that the prompt ends with.
+enum serve_reasons { SERVE_REASON_NONE, SERVE_REASON_MAY, SERVE_REASON_OPEN };
 
 // A token of an answer, or of an echoed prompt, whose log-probability was asked for.
 struct serve_said {
@@ -39,10 +44,12 @@ struct serve_choice {
     gyre_task *task; // the engine's thread alone, down to here
     gyre_text_stream decoder;
     struct gyre_stops stops;
-    uint32_t offset; // characters decoded
+    uint32_t offset;       // characters decoded
+    gyre_matcher *matcher; // where the job has a grammar
 
     size_t text_sent, said_sent; // the reader alone
     bool opened, closed;
+    int part; // of the answer in which text_sent lies: choices_chat.c
 };
 
 struct serve_prompt {
@@ -63,6 +70,14 @@ struct serve_job {
     uint32_t n, n_best;      // choices of each prompt; best tokens of each place
     gyre_task_params params; // of all its tasks; prompt and user are set for each
     gyre_logit_bias *bias;
+    uint32_t end_token; // ends an answer beside the model's own; UINT32_MAX: none
+    enum serve_form form;
+    enum serve_calls calls;
+    enum serve_reasons reasons;
+    bool one_call;       // no parallel calls
+    char *schema;        // JSON, of SERVE_FORM_SCHEMA
+    char *tools, *named; // JSON, where calls may be made; the function that must be called, NULL: any
+    gyre_grammar *grammar;
     char *stop[SERVE_MAX_STOPS];
     uint32_t n_stop;
     struct serve_prompt *prompt;
@@ -89,6 +104,7 @@ void serve_job_release(struct serve_job *job); // accepts NULL
 
 // The engine's thread: what a task says, and its end.
 int serve_choice_heard(void *choice, const gyre_task_token *token);
+bool serve_choice_allow(void *choice, uint32_t *allowed, uint32_t words);
 void serve_choice_ended(struct serve_choice *choice, gyre_stop why);
 // Fails the job, unless it has failed already, and wakes its reader.
 void serve_job_fail(struct serve_job *job, const struct serve_error *error);

@@ -40,8 +40,7 @@ static void close_engine(serve_queue *q)
     q->engine = NULL;
 }
 
-// ---- jobs, under the lock
-// -------------------------------------------------------------------------------------------
+// ---- jobs, under the lock ------------------------------------------------------------------------------------------
 
 static void settle(serve_queue *q, struct serve_choice *c)
 {
@@ -104,6 +103,7 @@ static void start_choice(serve_queue *q, struct serve_choice *c)
     p.n_prompt = job->prompt[c->prompt].n;
     p.stream = c->index;
     p.on_token = serve_choice_heard;
+    p.allow = job->grammar ? serve_choice_allow : NULL;
     p.user = c;
     if (job->n_started++ == 0) {
         job->started_ns = gyre_clock_ns();
@@ -111,7 +111,9 @@ static void start_choice(serve_queue *q, struct serve_choice *c)
         q->count.queue_s += (double)(job->started_ns - job->arrived_ns) * 1e-9;
     }
     q->count.waiting--;
-    if (gyre_scheduler_add(q->scheduler, &p, &c->task, &err) == GYRE_OK) {
+    gyre_status st = job->grammar ? gyre_matcher_create(job->grammar, &c->matcher, &err) : GYRE_OK;
+    if (st == GYRE_OK) st = gyre_scheduler_add(q->scheduler, &p, &c->task, &err);
+    if (st == GYRE_OK) {
         q->count.running++;
         return;
     }
@@ -143,8 +145,7 @@ static void arrange(serve_queue *q)
             start_choice(q, &job->choice[job->n_started]);
 }
 
-// ---- the engine's thread
-// --------------------------------------------------------------------------------------------
+// ---- the engine's thread -------------------------------------------------------------------------------------------
 
 // Opens a lost engine where somebody waits for it. False: it cannot be had; those who waited know.
 static bool have_engine(serve_queue *q)
@@ -194,8 +195,7 @@ static void *work(void *user)
     }
 }
 
-// ---- other threads
-// --------------------------------------------------------------------------------------------------
+// ---- other threads -------------------------------------------------------------------------------------------------
 
 gyre_status serve_queue_start(const struct serve_queue_params *params, serve_queue **out, gyre_error *err)
 {

@@ -3,6 +3,8 @@
 #include "cli/cli.h"
 #include "cli/serve/queue.h"
 
+#include <gyre/gyre_chat.h>
+
 struct serve {
     struct cli_engine engine;
     const char *model, *host, *alias, *key;
@@ -10,7 +12,12 @@ struct serve {
     char name[256];            // of the model, as clients call it
     long started;              // seconds since 1970
     gyre_tokenizer *tokenizer; // its own: it outlives an engine that is lost
-    const char *chat_template; // NULL: the model has none
+    gyre_template *template;   // NULL: the model has none
+    gyre_vocabulary *vocabulary;
+    const char *template_choice;
+    uint32_t end_token;         // what the template writes behind an answer; UINT32_MAX: no token
+    char *end_text;             // ... where it is a text; NULL: none
+    enum serve_reasons reasons; // what the template lets an answer begin with
     uint32_t vocab, context;
     serve_queue *queue;
 };

@@ -1,6 +1,6 @@
 // POST /tokenize, POST /detokenize, GET /tokenizer_info.
 #include "cli/serve/ask.h"
-#include "cli/serve/answer.h"
+#include "cli/serve/event.h"
 #include "cli/serve/routes.h"
 
 #include <stdlib.h>
@@ -14,6 +14,21 @@ static json_t *tokens_json(const struct serve *s, const uint32_t *tokens, size_t
                      (json_int_t)s->context);
 }
 
+// What a conversation becomes: the tokens of its rendering.
+static bool tokenize_messages(struct serve_request *r, const json_t *json, struct serve_error *e)
+{
+    json_t *variables = json_object(), *tools = serve_field(json, "tools");
+    struct serve_rendered made = {0};
+    bool done = variables || serve_no_memory(e);
+    if (tools && !json_is_array(tools)) done = serve_refuse(e, 400, NULL, "tools", "'tools' must be a list");
+    done = done && serve_ask_variables(json, tools, variables, e) && serve_ask_rendered(r->serve, variables, &made, e);
+    json_decref(variables);
+    if (!done) return false;
+    json_t *answer = tokens_json(r->serve, made.tokens, made.n);
+    gyre_free(made.tokens);
+    return serve_reply_json(r, 200, answer);
+}
+
 bool serve_tokenize(struct serve_request *r, const json_t *json, struct serve_error *e)
 {
     const struct serve *s = r->serve;
@@ -23,6 +38,7 @@ bool serve_tokenize(struct serve_request *r, const json_t *json, struct serve_er
     size_t n = 0;
     bool around = true;
     if (!serve_field_flag(json, "add_special_tokens", &around, e) || !serve_ask_model(s, json, e)) return false;
+    if (!prompt && serve_field(json, "messages")) return tokenize_messages(r, json, e);
     if (!json_is_string(prompt)) return serve_refuse(e, 400, NULL, "prompt", "'prompt' must be a text");
     const uint32_t flags = around ? cli_prompt_flags(&s->engine.tokens) : GYRE_TEXT_SPECIAL;
     const gyre_status st =
@@ -65,15 +81,21 @@ static json_t *named(const gyre_tokenizer *tokenizer, int64_t id)
     return text ? text : json_null();
 }
 
+static json_t *padding(const struct serve *s)
+{
+    const char *pad = s->template ? gyre_template_token(s->template, "pad_token") : NULL;
+    return pad ? json_string(pad) : named(s->tokenizer, gyre_token_eos(s->tokenizer));
+}
+
 bool serve_tokenizer_info(struct serve_request *r, const json_t *json, struct serve_error *e)
 {
     const struct serve *s = r->serve;
     (void)json, (void)e;
-    return serve_reply_json(
-        r, 200,
-        json_pack("{s:s, s:o, s:o, s:o, s:I, s:I, s:s?}", "tokenizer_class", "PreTrainedTokenizerFast", "bos_token",
-                  named(s->tokenizer, gyre_token_bos(s->tokenizer)), "eos_token",
-                  named(s->tokenizer, gyre_token_eos(s->tokenizer)), "pad_token",
-                  named(s->tokenizer, gyre_token_eos(s->tokenizer)), "vocab_size", (json_int_t)s->vocab,
-                  "model_max_length", (json_int_t)s->context, "chat_template", s->chat_template));
+    return serve_reply_json(r, 200,
+                            json_pack("{s:s, s:o, s:o, s:o, s:I, s:I, s:s?}", "tokenizer_class",
+                                      "PreTrainedTokenizerFast", "bos_token",
+                                      named(s->tokenizer, gyre_token_bos(s->tokenizer)), "eos_token",
+                                      named(s->tokenizer, gyre_token_eos(s->tokenizer)), "pad_token", padding(s),
+                                      "vocab_size", (json_int_t)s->vocab, "model_max_length", (json_int_t)s->context,
+                                      "chat_template", s->template ? gyre_template_text(s->template) : NULL));
 }

@@ -1,5 +1,5 @@
 // The choices of /v1/completions, with their log-probabilities in OpenAI's older form.
-#include "cli/serve/answer.h"
+#include "cli/serve/choices.h"
 
 #include <stdio.h>
 #include <string.h>
