@@ -77,8 +77,8 @@ static int check_recipe(const char *name)
 
 static int run(int argc, char **argv)
 {
-    gyre_quantize_params p = {.progress = on_progress, .log = cli_log(false)};
-    uint32_t wgroup = 32;
+    gyre_quantize_params p = {.size = sizeof p, .progress = on_progress, .log = cli_log(false)};
+    uint32_t wgroup = 32, shard = 0;
     struct cli_list calib = {0};
     const struct cli_option options[] = {
         {"-o", "OUT", "the file to write (required)", CLI_TEXT, &p.output, 0, 0, NULL},
@@ -92,6 +92,10 @@ static int run(int argc, char **argv)
         {"--kv", "BITS", "KV cache the file is made for: 16, 8, 4 (8)", CLI_U32, &p.kv, 0, 0, "16,8,4"},
         {"--profile", "NAME", "full, or portable for files that other tools load (full)", CLI_TEXT, &p.profile, 0, 0,
          "full,portable"},
+        {"--format", "NAME", "gguf, or hf for a Hugging Face directory; default: by OUT's name, else as SRC", CLI_TEXT,
+         &p.format, 0, 0, "gguf,hf"},
+        {"--shard", "MB", "the most that one file of a Hugging Face directory holds (5000)", CLI_U32, &shard, 1, 4e6,
+         NULL},
         {"--calib", "FILE", "text to calibrate on, may be repeated; default: a bundled mixture", CLI_LIST, &calib, 0, 0,
          NULL},
         {"--seed", "N", "seed of the random rotations (0)", CLI_U64, &p.seed, 0, 9007199254740992.0, NULL},
@@ -108,6 +112,7 @@ static int run(int argc, char **argv)
     const int bad = p.recipe ? check_recipe(p.recipe) : -1;
     if (bad >= 0) return bad;
     p.wgroup = wgroup ? (int32_t)wgroup : GYRE_WGROUP_ROW;
+    p.shard_bytes = (uint64_t)shard * 1000000;
     p.calib = calib.item;
     p.n_calib = calib.n;
     gyre_error err = {0};

@@ -246,7 +246,7 @@ static gyre_status fill_summary(const struct run *r, gyre_quantize_summary *s, g
     fill_damping(r, s);
     s->summary_tokens = r->summary ? gyre_summary_tokens(r->summary) : 0;
     s->source_bytes = source_size(p->source);
-    s->output_bytes = r->writer.file_bytes;
+    s->output_bytes = gyre_writer_bytes(&r->writer);
     return r->summary ? gyre_summary_end(r->summary, &r->out, &s->rtn_kl, &s->recipe_kl, err) : GYRE_OK;
 }
 
@@ -268,7 +268,8 @@ static gyre_status make_choice(struct run *r, gyre_error *err)
     if (!params->resume || !gyre_journal_choice(params->output, choice))
         st = gyre_search(params, &r->plan, r->device, choice, tick, r, err);
     if (st == GYRE_OK) st = gyre_plan_finish(params, choice, &r->plan, err);
-    if (st == GYRE_OK) st = gyre_writer_open(&gyre_format_gguf, &r->plan, &r->writer, err);
+    if (st == GYRE_OK)
+        st = gyre_writer_open(r->plan.folder ? &gyre_format_hf : &gyre_format_gguf, &r->plan, &r->writer, err);
     free(choice);
     return st;
 }
@@ -285,7 +286,7 @@ static gyre_status check_tokenizer(const gyre_quantize_params *params, const str
 {
     gyre_tokenizer *tokenizer = NULL;
     gyre_error why = {0};
-    GYRE_TRY(gyre_tokenizer_write(p->source, p->hp.vocab, !p->set.full, ignore_entry, NULL, err));
+    if (!p->folder) GYRE_TRY(gyre_tokenizer_write(p->source, p->hp.vocab, !p->set.full, ignore_entry, NULL, err));
     const gyre_status st = gyre_tokenizer_create(p->source, NULL, &params->log, &tokenizer, &why);
     gyre_tokenizer_destroy(tokenizer);
     if (st == GYRE_E_NOMEM) return gyre_fail(err, st, "%s", why.message);
@@ -294,22 +295,39 @@ static gyre_status check_tokenizer(const gyre_quantize_params *params, const str
     return GYRE_OK;
 }
 
+// A folder may be named with slashes behind it. *own: free it.
+static gyre_status plain_name(gyre_quantize_params *params, char **own, gyre_error *err)
+{
+    size_t n = params->output ? strlen(params->output) : 0;
+    while (n > 1 && params->output[n - 1] == '/') n--;
+    if (!params->output || !params->output[n]) return GYRE_OK;
+    *own = strndup(params->output, n);
+    if (!*own) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the output's name");
+    params->output = *own;
+    return GYRE_OK;
+}
+
 // ---- entry ------------------------------------------------------------------------------------------------
 
 gyre_status gyre_quantize(const gyre_quantize_params *given, gyre_quantize_summary *summary, gyre_error *err)
 {
     gyre_quantize_params taken;
-    GYRE_TRY(gyre_params_take(given, &taken, sizeof taken, sizeof taken, "gyre_quantize_params", err));
+    GYRE_TRY(gyre_params_take(given, &taken, sizeof taken, offsetof(gyre_quantize_params, format),
+                              "gyre_quantize_params", err));
     const gyre_quantize_params *const params = &taken;
     gyre_status st = GYRE_OK;
-    struct run r = {.params = params, .started = gyre_clock_ns(), .out.fd = -1};
+    struct run r = {.params = params, .started = gyre_clock_ns(), .out.lock = -1};
     gyre_source *source = NULL;
     json_t *run = NULL, *texts = NULL;
     char *manifest = NULL;
+    bool folder;
+    char *output = NULL;
     const int threads = gyre_gemm_begin();
     if (summary) *summary = (gyre_quantize_summary){0};
-    GYRE_GO(gyre_output_check(params, err));
     GYRE_GO(gyre_source_open(params->source, &source, err));
+    GYRE_GO(gyre_plan_folder(params, source, &folder, err));
+    if (folder) GYRE_GO(plain_name(&taken, &output, err));
+    GYRE_GO(gyre_output_check(params, folder, err));
     if (gyre_source_note(source))
         gyre_logf(&params->log, GYRE_LOG_WARN, "quantize: %s: %s", params->source, gyre_source_note(source));
     GYRE_GO(gyre_plan_begin(params, source, &r.plan, err));
@@ -342,6 +360,7 @@ gyre_status gyre_quantize(const gyre_quantize_params *given, gyre_quantize_summa
 done:
     if (st != GYRE_OK && summary) gyre_quantize_summary_free(summary);
     free(manifest);
+    free(output);
     gyre_layer_free(&r.layer);
     gyre_calibration_close(r.calibration);
     gyre_summary_close(r.summary);

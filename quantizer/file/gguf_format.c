@@ -77,10 +77,12 @@ static gyre_status open_gguf(const struct gyre_plan *plan, struct gyre_writer *o
     struct adder a = {.out = out};
     gyre_status st = GYRE_OK;
     out->tensor = malloc(2 * plan->n_tensors * sizeof *out->tensor);
-    if (!out->tensor) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the file's front");
+    out->file = calloc(1, sizeof *out->file);
+    if (!out->tensor || !out->file) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the file's front");
     for (uint64_t i = 0; i < plan->n_tensors; i++) add_part(&a, &plan->tensor[i], plan->set.full);
     GYRE_GO(gyre_gguf_metadata(plan, &a.g, err));
-    GYRE_GO(gyre_gguf_finish(&a.g, &out->front, &out->front_bytes, &out->file_bytes, err));
+    GYRE_GO(gyre_gguf_finish(&a.g, &out->file[0].front, &out->file[0].front_bytes, &out->file[0].bytes, err));
+    out->n_files = 1;
     for (uint64_t i = 0; i < out->n_tensors; i++) {
         const struct gyre_gguf_tensor *t = &a.g.tensors[i];
         struct gyre_written *w = &out->tensor[i];
@@ -116,4 +118,4 @@ static void encode(const struct gyre_written *t, const struct gyre_values *v, vo
     else memcpy(out, v->code, n);
 }
 
-const struct gyre_format gyre_format_gguf = {"GGUF", open_gguf, encode};
+const struct gyre_format gyre_format_gguf = {"GGUF", false, open_gguf, encode};

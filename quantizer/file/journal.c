@@ -174,6 +174,33 @@ static gyre_status compare_runs(const struct gyre_journal *j, json_t *run, gyre_
     return damaged(j, "it belongs to another version of gyre", err);
 }
 
+// File number `f` of OUT.part holds those of the first n tensors that lie in it.
+static gyre_status verify_file(struct gyre_journal *j, const struct gyre_writer *w, const char *part, uint32_t f,
+                               uint64_t n, gyre_error *err)
+{
+    const json_t *rows = json_object_get(j->state, "tensors");
+    const struct gyre_written_file *file = &w->file[f];
+    struct gyre_file_map map;
+    char *path = gyre_writer_path(w, part, f);
+    gyre_status st = path ? gyre_file_map(path, &map, err) : no_memory(j, err);
+    free(path);
+    if (st != GYRE_OK) return st;
+    if (map.size != file->bytes || memcmp(map.data, file->front, file->front_bytes))
+        st = damaged(j, "the .part file beside it is of another run", err);
+    for (uint64_t i = 0; i < n && st == GYRE_OK; i++) {
+        const struct gyre_written *t = &w->tensor[i];
+        const char *name = json_string_value(json_object_get(json_array_get(rows, i), "name")),
+                   *want = json_string_value(json_object_get(json_array_get(rows, i), "sha256"));
+        char hex[GYRE_SHA256_HEX];
+        if (t->file != f) continue;
+        gyre_sha256_of(map.data + t->offset, t->bytes, hex);
+        if (!name || strcmp(name, t->name) || !want || strcmp(want, hex))
+            st = damaged(j, "the .part file beside it does not hold what it says", err);
+    }
+    gyre_file_unmap(&map);
+    return st;
+}
+
 // The tensors that the journal lists are the plan's first ones, and OUT.part holds them.
 static gyre_status verify(struct gyre_journal *j, const struct gyre_writer *w, const char *part, uint64_t *next,
                           gyre_error *err)
@@ -187,24 +214,10 @@ static gyre_status verify(struct gyre_journal *j, const struct gyre_writer *w, c
         return damaged(j, "state.json lacks a part", err);
     if (done < 0 || (uint64_t)done > most || n != gyre_writer_tensors(w, (uint64_t)done))
         return damaged(j, "state.json contradicts itself", err);
-    struct gyre_file_map map;
-    GYRE_TRY(gyre_file_map(part, &map, err));
-    gyre_status st = GYRE_OK;
-    if (map.size != w->file_bytes || memcmp(map.data, w->front, w->front_bytes))
-        st = damaged(j, "the .part file beside it is of another run", err);
-    for (uint64_t i = 0; i < n && st == GYRE_OK; i++) {
-        const struct gyre_written *t = &w->tensor[i];
-        const char *name = json_string_value(json_object_get(json_array_get(rows, i), "name")),
-                   *want = json_string_value(json_object_get(json_array_get(rows, i), "sha256"));
-        char hex[GYRE_SHA256_HEX];
-        gyre_sha256_of(map.data + t->offset, t->bytes, hex);
-        if (!name || strcmp(name, t->name) || !want || strcmp(want, hex))
-            st = damaged(j, "the .part file beside it does not hold what it says", err);
-    }
-    gyre_file_unmap(&map);
+    for (uint32_t f = 0; f < w->n_files; f++) GYRE_TRY(verify_file(j, w, part, f, n, err));
     *next = n;
     j->steps = j->resumed_steps = (uint32_t)done;
-    return st;
+    return GYRE_OK;
 }
 
 gyre_status gyre_journal_resume(struct gyre_journal *j, json_t *run, const struct gyre_writer *writer, const char *part,

@@ -59,6 +59,10 @@ gyre_status gyre_run_identity(const struct gyre_plan *p, json_t *texts, const ch
                      "profile", s->full ? "full" : "portable", "seed", seed, "wbits", (int)s->wbits, "wgroup",
                      (int)s->wgroup, "act_bits", (int)s->act, "kv_bits", (int)s->kv, "base", base);
     json_decref(base);
+    if (p->folder && *run) { // else a GGUF file
+        json_object_set_new(*run, "format", json_string("hf"));
+        json_object_set_new(*run, "shard_bytes", json_integer((json_int_t)p->shard_bytes));
+    }
     char *recipe = gyre_recipe_text(&s->recipe);
     bool good = *run && recipe && !json_object_set_new(*run, "recipe_text", json_string(recipe));
     free(recipe);
@@ -92,7 +96,7 @@ gyre_status gyre_manifest_text(const struct gyre_output *out, char **text, gyre_
     json_t *manifest = json_pack("{s:i}", "manifest", 1);
     bool good = manifest && !json_object_update(manifest, json_object_get(out->journal.state, "run"));
     char front[GYRE_SHA256_HEX];
-    gyre_sha256_of(out->writer->front, out->writer->front_bytes, front);
+    gyre_writer_front_sha256(out->writer, front);
     good = good && !json_object_set_new(manifest, "front_sha256", json_string(front)) &&
            !json_object_set(manifest, "sources", json_object_get(out->journal.state, "sources")) &&
            !json_object_set(manifest, "tensors", json_object_get(out->journal.state, "tensors")) &&

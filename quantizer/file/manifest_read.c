@@ -125,6 +125,12 @@ static gyre_status read_keys(struct gyre_manifest *m, const char *path, gyre_err
     GYRE_TRY(text_of(m, path, "recipe", &m->recipe, err));
     GYRE_TRY(text_of(m, path, "profile", &m->profile, err));
     GYRE_TRY(seed_of(m, path, err));
+    const json_t *format = json_object_get(m->json, "format"), *shard = json_object_get(m->json, "shard_bytes");
+    m->format = json_string_value(format);
+    if (format && (!m->format || strcmp(m->format, "hf"))) return damaged(path, "format", "is not hf", err);
+    if (format && (!json_is_integer(shard) || json_integer_value(shard) < 1))
+        return damaged(path, "shard_bytes", "is no number above 0", err);
+    m->shard_bytes = (uint64_t)json_integer_value(shard);
     GYRE_TRY(number_of(m, path, "wbits", &m->wbits, err));
     GYRE_TRY(number_of(m, path, "wgroup", &m->wgroup, err));
     GYRE_TRY(number_of(m, path, "act_bits", &m->act, err));

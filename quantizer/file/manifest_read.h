@@ -10,6 +10,8 @@
 struct gyre_manifest {
     json_t *json;
     const char *gyre, *recipe, *profile;
+    const char *format;   // "hf" for a Hugging Face directory; NULL: a GGUF file
+    uint64_t shard_bytes; // of a directory
     uint64_t seed;
     uint32_t wbits, wgroup, act, kv;
     const char *front_sha256; // NULL in manifests of gyre before it was recorded

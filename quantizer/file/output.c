@@ -2,9 +2,9 @@
 #include "quantizer/file/output.h"
 #include "quantizer/recipe/recipe.h"
 #include "runtime/util/base.h"
-#include "runtime/util/file.h"
 #include "runtime/util/text.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
@@ -50,7 +50,22 @@ static gyre_status check_apart(const gyre_quantize_params *p, gyre_error *err)
     return GYRE_OK;
 }
 
-gyre_status gyre_output_check(const gyre_quantize_params *params, gyre_error *err)
+// A folder that gyre wrote may be replaced: it has a manifest beside it.
+static gyre_status check_folder(const gyre_quantize_params *params, bool folder, const char *manifest, gyre_error *err)
+{
+    struct stat info;
+    const char *path = params->output;
+    if (stat(path, &info)) return GYRE_OK;
+    if (!folder && S_ISDIR(info.st_mode))
+        return gyre_fail(err, GYRE_E_UNSUPPORTED,
+                         "cannot write (%s): it is a folder; name a .gguf file, or say --format hf", path);
+    if (folder && params->force && !(S_ISDIR(info.st_mode) && gyre_file_exists(manifest)))
+        return gyre_fail(err, GYRE_E_IO,
+                         "cannot write (%s): it is no folder that gyre wrote; remove it or choose another name", path);
+    return GYRE_OK;
+}
+
+gyre_status gyre_output_check(const gyre_quantize_params *params, bool folder, gyre_error *err)
 {
     gyre_status st = GYRE_OK;
     struct stat info;
@@ -58,16 +73,17 @@ gyre_status gyre_output_check(const gyre_quantize_params *params, gyre_error *er
     if (!path || !*path) return gyre_fail(err, GYRE_E_INVALID, "no output file: give its name");
     GYRE_TRY(check_apart(params, err));
     if (params->report_dir) GYRE_TRY(gyre_check_dirs(params->report_dir, err)); // it is written after the work
-    char *journal = gyre_joined(path, ".journal", ""), *folder = gyre_joined(path, "", "");
-    if (!journal || !folder) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "cannot write (%s): out of memory", path));
-    char *slash = strrchr(folder, '/');
+    char *journal = gyre_joined(path, ".journal", ""), *place = gyre_joined(path, "", ""),
+         *manifest = gyre_joined(path, ".manifest.json", "");
+    if (!journal || !place || !manifest)
+        GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "cannot write (%s): out of memory", path));
+    char *slash = strrchr(place, '/');
     if (slash) slash[1] = 0;
-    if (slash && stat(folder, &info)) GYRE_GO(fail_write(path, err));
-    if ((slash && !slash[1] && strlen(folder) == strlen(path)) || (!stat(path, &info) && S_ISDIR(info.st_mode)))
-        GYRE_GO(gyre_fail(
-            err, GYRE_E_UNSUPPORTED,
-            "cannot write (%s): it is a folder, and gyre does not write Hugging Face folders yet; name a .gguf file",
-            path));
+    if (slash && stat(place, &info)) GYRE_GO(fail_write(path, err));
+    if (slash && strlen(place) == strlen(path))
+        GYRE_GO(
+            gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot write (%s): it names a folder; name a .gguf file in it", path));
+    GYRE_GO(check_folder(params, folder, manifest, err));
     if (gyre_file_exists(path) && !params->force)
         GYRE_GO(gyre_fail(err, GYRE_E_IO,
                           "cannot write (%s): it exists; replace it with --force or choose another name", path));
@@ -78,40 +94,61 @@ gyre_status gyre_output_check(const gyre_quantize_params *params, gyre_error *er
                           path, journal));
 done:
     free(journal);
-    free(folder);
+    free(place);
+    free(manifest);
     return st;
 }
 
 // ---- opening ----------------------------------------------------------------------------------------------
 
+static gyre_status open_file(const char *path, int flags, int *fd, gyre_error *err)
+{
+    *fd = open(path, flags | O_CLOEXEC, 0666);
+    return *fd < 0 ? fail_write(path, err) : GYRE_OK;
+}
+
+// OUT.part, locked, with all its files open.
 static gyre_status open_part(struct gyre_output *out, gyre_error *err)
 {
-    out->fd = open(out->part, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    if (out->fd < 0) return fail_write(out->part, err);
-    if (flock(out->fd, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK)
+    const struct gyre_writer *w = out->writer;
+    const bool folder = w->format->folder;
+    if (folder && mkdir(out->part, 0777) && errno != EEXIST) return fail_write(out->part, err);
+    GYRE_TRY(open_file(out->part, folder ? O_RDONLY | O_DIRECTORY : O_RDWR | O_CREAT, &out->lock, err));
+    if (flock(out->lock, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK)
         return gyre_fail(err, GYRE_E_IO,
                          "cannot write (%s): another run is writing it; wait for it or choose another name", out->part);
+    out->fd = malloc(w->n_files * sizeof *out->fd);
+    if (!out->fd) return gyre_fail(err, GYRE_E_NOMEM, "cannot write (%s): out of memory", out->path);
+    for (uint32_t i = 0; i < w->n_files; i++) out->fd[i] = -1;
+    for (uint32_t i = 0; i < w->n_files; i++) {
+        char *path = gyre_writer_path(w, out->part, i);
+        const gyre_status st = path ? open_file(path, O_RDWR | O_CREAT, &out->fd[i], err)
+                                    : gyre_fail(err, GYRE_E_NOMEM, "cannot write (%s): out of memory", out->path);
+        free(path);
+        GYRE_TRY(st);
+    }
     return GYRE_OK;
 }
 
 static gyre_status check_space(const struct gyre_output *out, gyre_error *err)
 {
     struct stat info;
-    uint64_t free_bytes,
-        needed = out->writer->file_bytes + out->writer->file_bytes / 64 + (1 << 20); // the journal's share is small
+    const uint64_t whole = gyre_writer_bytes(out->writer);
+    uint64_t free_bytes, needed = whole + whole / 64 + (1 << 20); // the journal's share is small
     GYRE_TRY(gyre_disk_free(out->path, &free_bytes, err));
-    if (!fstat(out->fd, &info)) needed -= GYRE_MIN(needed, (uint64_t)info.st_blocks * 512);
+    for (uint32_t i = 0; i < out->writer->n_files; i++)
+        if (!fstat(out->fd[i], &info)) needed -= GYRE_MIN(needed, (uint64_t)info.st_blocks * 512);
     if (free_bytes >= needed) return GYRE_OK;
     return gyre_fail(err, GYRE_E_IO,
                      "not enough space (%s): %llu MB are needed, %llu MB are free; free some or choose another place",
                      out->path, (unsigned long long)(needed >> 20) + 1, (unsigned long long)(free_bytes >> 20));
 }
 
-static gyre_status write_at(const struct gyre_output *out, const void *data, uint64_t bytes, uint64_t offset,
-                            gyre_error *err)
+static gyre_status write_at(const struct gyre_output *out, uint32_t file, const void *data, uint64_t bytes,
+                            uint64_t offset, gyre_error *err)
 {
     for (const char *at = data; bytes;) {
-        const ssize_t n = pwrite(out->fd, at, (size_t)GYRE_MIN(bytes, (uint64_t)1 << 30), (off_t)offset);
+        const ssize_t n = pwrite(out->fd[file], at, (size_t)GYRE_MIN(bytes, (uint64_t)1 << 30), (off_t)offset);
         if (n < 0 && errno == EINTR) continue;
         if (n < 0) return fail_write(out->part, err);
         at += n;
@@ -124,8 +161,11 @@ static gyre_status write_at(const struct gyre_output *out, const void *data, uin
 static gyre_status start_over(struct gyre_output *out, json_t *run, gyre_error *err)
 {
     gyre_journal_remove(&out->journal);
-    if (ftruncate(out->fd, 0) || ftruncate(out->fd, (off_t)out->writer->file_bytes)) return fail_write(out->part, err);
-    GYRE_TRY(write_at(out, out->writer->front, out->writer->front_bytes, 0, err));
+    for (uint32_t i = 0; i < out->writer->n_files; i++) {
+        const struct gyre_written_file *f = &out->writer->file[i];
+        if (ftruncate(out->fd[i], 0) || ftruncate(out->fd[i], (off_t)f->bytes)) return fail_write(out->part, err);
+        GYRE_TRY(write_at(out, i, f->front, f->front_bytes, 0, err));
+    }
     return gyre_journal_start(&out->journal, run, &out->plan->choice, err);
 }
 
@@ -134,7 +174,7 @@ gyre_status gyre_output_open(const gyre_quantize_params *params, const struct gy
 {
     *out = (struct gyre_output){.plan = plan,
                                 .writer = writer,
-                                .fd = -1,
+                                .lock = -1,
                                 .path = gyre_joined(params->output, "", ""),
                                 .part = gyre_joined(params->output, ".part", ""),
                                 .manifest = gyre_joined(params->output, ".manifest.json", "")};
@@ -164,7 +204,7 @@ gyre_status gyre_output_write(struct gyre_output *out, struct gyre_part part, co
     if (!t || !gyre_part_is(&t->part, &part) || bytes > t->bytes - out->filled)
         return gyre_fail(err, GYRE_E_INVALID, "cannot write part %d of role %d, layer %u: the plan has %s here",
                          (int)part.kind, (int)part.role, part.layer, t ? t->name : "nothing");
-    GYRE_TRY(write_at(out, data, bytes, t->offset + out->filled, err));
+    GYRE_TRY(write_at(out, t->file, data, bytes, t->offset + out->filled, err));
     gyre_sha256_add(&out->sha, data, bytes);
     out->filled += bytes;
     if (out->filled < t->bytes) return GYRE_OK;
@@ -203,10 +243,11 @@ gyre_status gyre_output_source(struct gyre_output *out, const struct gyre_tensor
 gyre_status gyre_output_step(struct gyre_output *out, json_t *note, const void *const blob[2], const uint64_t bytes[2],
                              gyre_error *err)
 {
-    if (fdatasync(out->fd)) {
-        json_decref(note);
-        return fail_write(out->part, err);
-    }
+    for (uint32_t i = 0; i < out->writer->n_files; i++)
+        if (fdatasync(out->fd[i])) {
+            json_decref(note);
+            return fail_write(out->part, err);
+        }
     return gyre_journal_step(&out->journal, note, blob, bytes, err);
 }
 
@@ -220,32 +261,135 @@ gyre_status gyre_output_blob(const struct gyre_output *out, char **data, uint64_
     return gyre_journal_blob(&out->journal, data, bytes, err);
 }
 
+gyre_status gyre_output_map(const struct gyre_output *out, struct gyre_file_map **maps, gyre_error *err)
+{
+    gyre_status st = GYRE_OK;
+    *maps = calloc(out->writer->n_files, sizeof **maps);
+    if (!*maps) return gyre_fail(err, GYRE_E_NOMEM, "cannot read (%s): out of memory", out->part);
+    for (uint32_t i = 0; i < out->writer->n_files && st == GYRE_OK; i++) {
+        char *path = gyre_writer_path(out->writer, out->part, i);
+        st = path ? gyre_file_map(path, &(*maps)[i], err)
+                  : gyre_fail(err, GYRE_E_NOMEM, "cannot read (%s): out of memory", out->part);
+        free(path);
+    }
+    if (st == GYRE_OK) return GYRE_OK;
+    gyre_output_unmap(out, *maps);
+    *maps = NULL;
+    return st;
+}
+
+void gyre_output_unmap(const struct gyre_output *out, struct gyre_file_map *maps)
+{
+    for (uint32_t i = 0; maps && i < out->writer->n_files; i++) gyre_file_unmap(&maps[i]);
+    free(maps);
+}
+
 // ---- ending -----------------------------------------------------------------------------------------------
+
+static void close_files(struct gyre_output *out)
+{
+    for (uint32_t i = 0; out->fd && i < out->writer->n_files; i++)
+        if (out->fd[i] >= 0) close(out->fd[i]);
+    close(out->lock);
+    free(out->fd);
+    out->fd = NULL;
+    out->lock = -1;
+}
+
+static gyre_status write_texts(const struct gyre_output *out, gyre_error *err)
+{
+    for (uint32_t i = 0; i < out->writer->n_texts; i++) {
+        const struct gyre_written_text *t = &out->writer->text[i];
+        char *path = gyre_joined(out->part, "/", t->name);
+        const gyre_status st = path ? gyre_file_write(path, t->text, t->bytes, err)
+                                    : gyre_fail(err, GYRE_E_NOMEM, "cannot write (%s): out of memory", out->path);
+        free(path);
+        GYRE_TRY(st);
+    }
+    return GYRE_OK;
+}
+
+// What a folder may have in it without being someone else's: the files that a checkpoint consists of.
+static void remove_folder(const char *path)
+{
+    static const char *const kinds[] = {
+        ".safetensors", ".safetensors.index.json", ".json", ".jinja", "tokenizer.model", "merges.txt", "vocab.txt"};
+    DIR *dir = opendir(path);
+    if (!dir) return;
+    for (struct dirent *entry; (entry = readdir(dir));)
+        for (size_t i = 0; i < GYRE_COUNT(kinds); i++)
+            if (gyre_ends(entry->d_name, kinds[i])) {
+                unlinkat(dirfd(dir), entry->d_name, 0);
+                break;
+            }
+    closedir(dir);
+    rmdir(path);
+}
+
+// OUT.part becomes OUT. A folder cannot replace another: the old one steps aside first.
+static gyre_status take_name(const struct gyre_output *out, gyre_error *err)
+{
+    char *old = out->writer->format->folder && gyre_file_exists(out->path) ? gyre_joined(out->path, ".old", "") : NULL;
+    if (old && rename(out->path, old)) {
+        free(old);
+        return fail_write(out->path, err);
+    }
+    const gyre_status st = rename(out->part, out->path) ? fail_write(out->path, err) : GYRE_OK;
+    if (old && st == GYRE_OK) remove_folder(old);
+    else if (old) (void)rename(old, out->path);
+    free(old);
+    return st;
+}
 
 gyre_status gyre_output_finish(struct gyre_output *out, const void *manifest, uint64_t bytes, gyre_error *err)
 {
     if (out->next != out->writer->n_tensors)
         return gyre_fail(err, GYRE_E_INVALID, "cannot finish (%s): tensors are missing", out->path);
+    GYRE_TRY(write_texts(out, err));
     GYRE_TRY(gyre_file_write(out->manifest, manifest, bytes, err));
-    if (fsync(out->fd) || rename(out->part, out->path)) {
-        const gyre_status st = fail_write(out->path, err);
+    gyre_status st = GYRE_OK;
+    for (uint32_t i = 0; i < out->writer->n_files && st == GYRE_OK; i++)
+        if (fsync(out->fd[i])) st = fail_write(out->path, err);
+    if (st == GYRE_OK && out->writer->format->folder && fsync(out->lock)) st = fail_write(out->path, err);
+    if (st == GYRE_OK) st = take_name(out, err);
+    if (st != GYRE_OK) {
         unlink(out->manifest);
         return st;
     }
     gyre_journal_remove(&out->journal);
-    close(out->fd);
-    out->fd = -1;
+    close_files(out);
     return GYRE_OK;
+}
+
+// OUT.part with what this run put there.
+static void remove_part(const struct gyre_output *out)
+{
+    if (!out->writer->format->folder) {
+        unlink(out->part);
+        return;
+    }
+    for (uint32_t i = 0; i < out->writer->n_files; i++) {
+        char *path = gyre_writer_path(out->writer, out->part, i);
+        if (path) unlink(path);
+        free(path);
+    }
+    remove_folder(out->part);
+}
+
+static bool nothing_is_in(const struct gyre_output *out)
+{
+    struct stat info;
+    for (uint32_t i = 0; i < out->writer->n_files; i++)
+        if (!out->fd || out->fd[i] < 0 || fstat(out->fd[i], &info) || info.st_size) return !out->fd;
+    return true;
 }
 
 void gyre_output_close(struct gyre_output *out)
 {
-    struct stat info;
-    if (out->fd >= 0) { // leave nothing that is not worth resuming; without a state the journal is not ours
-        if ((out->journal.state && out->journal.steps == 0) || (!fstat(out->fd, &info) && info.st_size == 0))
-            unlink(out->part);
+    if (out->lock >= 0) { // leave nothing that is not worth resuming; without a state the journal is not ours
+        if ((out->journal.state && out->journal.steps == 0) || nothing_is_in(out)) remove_part(out);
         if (out->journal.state && out->journal.steps == 0) gyre_journal_remove(&out->journal);
-        close(out->fd);
+        close_files(out);
     }
     if (out->masked) { // swallow what a size limit raised meanwhile, then let the caller's mask speak again
         sigset_t held;
@@ -260,5 +404,5 @@ void gyre_output_close(struct gyre_output *out)
     free(out->path);
     free(out->part);
     free(out->manifest);
-    *out = (struct gyre_output){.fd = -1};
+    *out = (struct gyre_output){.lock = -1};
 }

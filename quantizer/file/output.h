@@ -5,6 +5,7 @@
 // step.
 #pragma once
 #include "quantizer/file/journal.h"
+#include "runtime/util/file.h"
 #include "runtime/util/sha256.h"
 
 #include <jansson.h>
@@ -15,7 +16,8 @@ struct gyre_output {
     const struct gyre_writer *writer;
     char *path, *part, *manifest; // OUT, OUT.part, OUT.manifest.json
     struct gyre_journal journal;
-    int fd;                 // of OUT.part, locked; -1
+    int *fd;                // of its files; NULL: not open
+    int lock;               // of OUT.part, locked: its only file, or the folder; -1
     uint64_t next, filled;  // the tensor being written and its bytes so far
     struct gyre_sha256 sha; // of those
     sigset_t signals;       // the caller's mask: SIGXFSZ is held back so that a size limit is an error, not a death
@@ -23,7 +25,7 @@ struct gyre_output {
 };
 
 // Says early what gyre_output_open would: an existing output, an interrupted run, a missing folder.
-gyre_status gyre_output_check(const gyre_quantize_params *params, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_output_check(const gyre_quantize_params *params, bool folder, gyre_error *err) GYRE_MUST_USE;
 
 // Opens or resumes. `run` (borrowed) is what makes two runs the same: a journal with another one is refused and kept.
 // Close also after failure.
@@ -53,6 +55,10 @@ const json_t *gyre_output_note(const struct gyre_output *out, uint32_t step); //
 // The blob of the last step; malloc'd, NULL where there is none.
 gyre_status gyre_output_blob(const struct gyre_output *out, char **data, uint64_t *bytes,
                              gyre_error *err) GYRE_MUST_USE;
+
+// OUT.part as it is, read-only: maps[n_files] of its files. Unmap with gyre_output_unmap, which accepts NULL.
+gyre_status gyre_output_map(const struct gyre_output *out, struct gyre_file_map **maps, gyre_error *err) GYRE_MUST_USE;
+void gyre_output_unmap(const struct gyre_output *out, struct gyre_file_map *maps);
 
 // Everything is written: the manifest and the file get their names, the journal goes.
 gyre_status gyre_output_finish(struct gyre_output *out, const void *manifest, uint64_t bytes,

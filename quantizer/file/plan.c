@@ -4,6 +4,7 @@
 #include "quantizer/file/plan.h"
 #include "runtime/model/arch.h"
 #include "runtime/util/log.h"
+#include "runtime/util/text.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,13 +26,15 @@ static gyre_status plan_rotations(struct gyre_plan *p, gyre_error *err)
     p->final_gain = malloc(hp->width * sizeof *p->final_gain);
     if (!p->final_gain) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the plan");
     gyre_tensor_rows_f32(gyre_role_tensor(p->source, GYRE_ROLE_output_norm, 0, "weight", NULL), 0, 1, p->final_gain);
-    GYRE_TRY(gyre_rotator_create(hp, p->choice.seed, rotate,
-                                 !rotate ? 0 : GYRE_ROTATE_R1 | GYRE_ROTATE_R2 | (full ? GYRE_ROTATE_R4 : 0),
-                                 &p->rotator, err));
+    GYRE_TRY(gyre_rotator_create(
+        hp, p->choice.seed, rotate,
+        !rotate ? 0 : GYRE_ROTATE_R1 | GYRE_ROTATE_R2 | (full && !p->folder ? GYRE_ROTATE_R4 : 0), &p->rotator, err));
+    // compressed-tensors knows Sylvester's matrices: the largest that divides.
+    if (rotate && full && p->folder) GYRE_TRY(gyre_hadamard_create(hp->ffn & -hp->ffn, &p->rotator.r4, err));
     p->write_head = !hp->tied;
     p->fold_head = rotate && !hp->tied;
     if (!rotate) return GYRE_OK;
-    if (hp->tied && full) { // one table: the head undoes and redoes R1 around the gain
+    if (hp->tied && full && !p->folder) { // one table: the head undoes and redoes R1 around the gain
         p->online.head = p->rotator.r1;
         p->online.head_gain = p->final_gain;
     } else if (hp->tied && !is_constant(p->final_gain, hp->width)) { // other tools know no transform at the head
@@ -39,7 +42,8 @@ static gyre_status plan_rotations(struct gyre_plan *p, gyre_error *err)
     }
     if (!full) return GYRE_OK;
     p->online.r4 = p->rotator.r4;
-    if (gyre_hadamard_segment(hp->head_dim) == hp->head_dim) {
+    const bool power = !(hp->head_dim & (hp->head_dim - 1));
+    if (gyre_hadamard_segment(hp->head_dim) == hp->head_dim && (power || !p->folder)) {
         GYRE_TRY(gyre_hadamard_create(hp->head_dim, &p->r3, err));
         p->online.r3 = true;
         p->online.r3_had = p->r3;
@@ -50,6 +54,7 @@ static gyre_status plan_rotations(struct gyre_plan *p, gyre_error *err)
 // A plain file says llama3 scaling by a tensor of divisors.
 static bool writes_divisors(const struct gyre_plan *p)
 {
+    if (p->folder) return false; // config.json does
     return p->hp.has_rope_freqs || (p->hp.rope_scaling == GYRE_ROPE_LLAMA3 && !p->set.full);
 }
 
@@ -116,10 +121,11 @@ static gyre_status plan_tensors(struct gyre_plan *p, gyre_error *err)
     const struct gyre_hparams *hp = &p->hp;
     p->tensor = malloc((MOST_GLOBALS + (uint64_t)hp->n_layers * GYRE_PLAN_PARTS) * sizeof *p->tensor);
     if (!p->tensor) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the plan");
-    p->table_type = p->set.wbits == 16   ? GYRE_DTYPE_F16
-                    : p->set.wbits == 32 ? GYRE_DTYPE_F32
-                    : hp->width % 32     ? GYRE_DTYPE_F16
-                                         : GYRE_DTYPE_Q8_0;
+    p->table_type = p->set.wbits == 16               ? GYRE_DTYPE_F16
+                    : p->folder && p->set.wbits < 16 ? GYRE_DTYPE_F16
+                    : p->set.wbits == 32             ? GYRE_DTYPE_F32
+                    : hp->width % 32                 ? GYRE_DTYPE_F16
+                                                     : GYRE_DTYPE_Q8_0;
     add_role(p, GYRE_ROLE_embedding);
     if (p->write_head) add_role(p, GYRE_ROLE_head);
     add_role(p, GYRE_ROLE_output_norm);
@@ -128,8 +134,8 @@ static gyre_status plan_tensors(struct gyre_plan *p, gyre_error *err)
                    .part = {GYRE_PART_HEAD_GAIN, GYRE_ROLE_none, 0}, .rows = 1, .cols = hp->width, .bits = 32});
     p->writes_rope_divisors = writes_divisors(p);
     if (p->writes_rope_divisors) add_role(p, GYRE_ROLE_rope_freqs);
-    add_bases(p, GYRE_BASE_R3, &p->online.r3_had);
-    add_bases(p, GYRE_BASE_R4, &p->online.r4);
+    if (!p->folder) add_bases(p, GYRE_BASE_R3, &p->online.r3_had);
+    if (!p->folder) add_bases(p, GYRE_BASE_R4, &p->online.r4);
     add_bases(p, GYRE_BASE_HEAD, &p->online.head);
     for (uint32_t l = 0; l < hp->n_layers; l++) {
         struct gyre_part part[GYRE_PLAN_PARTS];
@@ -139,12 +145,45 @@ static gyre_status plan_tensors(struct gyre_plan *p, gyre_error *err)
     return GYRE_OK;
 }
 
+// ---- the container ----------------------------------------------------------------------------------------
+
+gyre_status gyre_plan_folder(const gyre_quantize_params *params, const gyre_source *source, bool *folder,
+                             gyre_error *err)
+{
+    const bool from = gyre_source_container(source) == GYRE_CONTAINER_HF;
+    const char *format = params->format;
+    uint64_t bytes;
+    if (format && strcmp(format, "gguf") && strcmp(format, "hf"))
+        return gyre_fail(err, GYRE_E_INVALID, "unknown format \"%s\": it is neither gguf nor hf", format);
+    *folder = format ? !strcmp(format, "hf") : from && params->output && !gyre_ends(params->output, ".gguf");
+    if (!*folder || gyre_source_file(source, "config.json", &bytes)) return GYRE_OK;
+    return gyre_fail(err, GYRE_E_UNSUPPORTED,
+                     "cannot write a Hugging Face directory (%s): it has no config.json and no tokenizer.json to carry "
+                     "along; write a .gguf file",
+                     gyre_source_path(source));
+}
+
+// What such a directory can say.
+static gyre_status plan_folder(struct gyre_plan *p, uint64_t shard_bytes, gyre_error *err)
+{
+    p->shard_bytes = shard_bytes ? shard_bytes : 5000000000;
+    if (!p->folder) return GYRE_OK;
+    p->set.recipe.kv_centre = false; // compressed-tensors knows no centres
+    if (p->hp.rope_interleaved)
+        return gyre_fail(
+            err, GYRE_E_UNSUPPORTED,
+            "cannot write a Hugging Face directory (%s): its q and k rows lie in pairs; write a .gguf file",
+            gyre_source_path(p->source));
+    return GYRE_OK;
+}
+
 // ---- the plan ---------------------------------------------------------------------------------------------
 
 gyre_status gyre_plan_begin(const gyre_quantize_params *params, const gyre_source *source, struct gyre_plan *p,
                             gyre_error *err)
 {
     *p = (struct gyre_plan){.source = source};
+    GYRE_TRY(gyre_plan_folder(params, source, &p->folder, err));
     GYRE_TRY(gyre_hparams_read(source, &p->hp, err));
     // R3 and R4 of other tools' checkpoints are taken off while they are read (gyre_plain_rows).
     if ((p->hp.full && (p->hp.rot.r3 || p->hp.rot.r4.n)) || p->hp.rot.head.n || p->hp.kv_centre)
@@ -153,15 +192,16 @@ gyre_status gyre_plan_begin(const gyre_quantize_params *params, const gyre_sourc
             "cannot quantize (%s): gyre wrote this file with %s that run beside its weights; give the model "
             "that it was made from",
             gyre_source_path(source), p->hp.kv_centre ? "centres" : "rotations");
-    GYRE_TRY(gyre_settings_resolve(params, &p->hp, &p->set, err));
+    GYRE_TRY(gyre_settings_resolve(params, &p->hp, !p->folder, &p->set, err));
+    GYRE_TRY(plan_folder(p, params->shard_bytes, err));
     GYRE_TRY(gyre_model_check(source, &p->hp, err));
-    if (!p->set.full && writes_divisors(p) && !p->hp.family->plain_divisors)
+    if (!p->folder && !p->set.full && writes_divisors(p) && !p->hp.family->plain_divisors)
         return gyre_fail(
             err, GYRE_E_UNSUPPORTED,
             "cannot quantize (%s): its RoPE scaling is %s, which a portable file says by a tensor that other "
             "tools read for llama, not for %s; use profile full",
             gyre_source_path(source), p->hp.has_rope_freqs ? "rope_freqs.weight" : "llama3", p->hp.family->name);
-    p->permute_qk = !p->set.full && p->hp.family->paired_rows && !p->hp.rope_interleaved;
+    p->permute_qk = !p->folder && !p->set.full && p->hp.family->paired_rows && !p->hp.rope_interleaved;
     if (p->permute_qk) p->hp.rope_interleaved = true;
     return GYRE_OK;
 }
@@ -172,7 +212,7 @@ gyre_status gyre_plan_finish(const gyre_quantize_params *params, const struct gy
     p->choice = *choice;
     GYRE_TRY(plan_rotations(p, err));
     GYRE_TRY(plan_tensors(p, err));
-    if (params->log.write && p->set.wbits < 16 && p->table_type == GYRE_DTYPE_F16)
+    if (params->log.write && !p->folder && p->set.wbits < 16 && p->table_type == GYRE_DTYPE_F16)
         gyre_logf(&params->log, GYRE_LOG_WARN,
                   "quantize: embedding rows of %u are not blocks of 32; the table is kept as F16", p->hp.width);
     return GYRE_OK;

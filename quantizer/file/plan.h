@@ -31,6 +31,8 @@ struct gyre_planned {
 struct gyre_plan {
     const gyre_source *source;
     struct gyre_settings set;
+    bool folder;                  // the output is a Hugging Face directory; else a GGUF file
+    uint64_t shard_bytes;         // of a folder: most of one of its files
     struct gyre_hparams hp;       // of the source; rope_interleaved as the rows will be written
     struct gyre_rotator rotator;  // what is merged; all off under a recipe that does not rotate
     struct gyre_rotations online; // what the file declares; borrows from rotator, r3 and head_gain
@@ -45,6 +47,10 @@ struct gyre_plan {
     struct gyre_planned *tensor; // in the order in which they are written
     uint64_t n_tensors;
 };
+
+// What is written where: `format` decides, else the name (.gguf), else the source's own container.
+gyre_status gyre_plan_folder(const gyre_quantize_params *params, const gyre_source *source, bool *folder,
+                             gyre_error *err) GYRE_MUST_USE;
 
 // In two steps, since some recipes choose between them: the first reads and checks model and settings, the second
 // decides about rotations, metadata and tensors. `source` must outlive the plan. Release also after failure.

@@ -1,5 +1,7 @@
 // See writer.h.
 #include "quantizer/file/writer.h"
+#include "runtime/util/sha256.h"
+#include "runtime/util/text.h"
 
 #include <stdlib.h>
 
@@ -23,8 +25,32 @@ gyre_status gyre_writer_open(const struct gyre_format *format, const struct gyre
 void gyre_writer_close(struct gyre_writer *w)
 {
     free(w->tensor);
-    free(w->front);
+    for (uint32_t i = 0; w->file && i < w->n_files; i++) free(w->file[i].front);
+    for (uint32_t i = 0; i < w->n_texts; i++) free(w->text[i].text);
+    free(w->file);
     *w = (struct gyre_writer){0};
+}
+
+uint64_t gyre_writer_bytes(const struct gyre_writer *w)
+{
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < w->n_files; i++) bytes += w->file[i].bytes;
+    for (uint32_t i = 0; i < w->n_texts; i++) bytes += w->text[i].bytes;
+    return bytes;
+}
+
+void gyre_writer_front_sha256(const struct gyre_writer *w, char *hex)
+{
+    struct gyre_sha256 sha;
+    gyre_sha256_init(&sha);
+    for (uint32_t i = 0; i < w->n_files; i++) gyre_sha256_add(&sha, w->file[i].front, w->file[i].front_bytes);
+    for (uint32_t i = 0; i < w->n_texts; i++) gyre_sha256_add(&sha, w->text[i].text, w->text[i].bytes);
+    gyre_sha256_end(&sha, hex);
+}
+
+char *gyre_writer_path(const struct gyre_writer *w, const char *path, uint32_t file)
+{
+    return gyre_joined(path, w->format->folder ? "/" : "", w->file[file].name);
 }
 
 bool gyre_part_is(const struct gyre_part *a, const struct gyre_part *b)

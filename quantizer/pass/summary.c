@@ -181,7 +181,7 @@ static void table_rows(const void *user, uint64_t first, uint64_t n, float *out)
 
 // The table of a stream: the source's, or what OUT.part (mapped) holds.
 static gyre_status table_of(const gyre_summary *s, uint32_t which, const struct gyre_output *out,
-                            const struct gyre_file_map *part, bool head, struct table *table, gyre_error *err)
+                            const struct gyre_file_map *maps, bool head, struct table *table, gyre_error *err)
 {
     const struct gyre_plan *p = s->plan;
     const gyre_role role =
@@ -201,7 +201,7 @@ static gyre_status table_of(const gyre_summary *s, uint32_t which, const struct 
                                            .dims = {t->dims[0], t->dims[1]},
                                            .rows = t->dims[0],
                                            .cols = t->dims[1],
-                                           .data = part->data + t->offset,
+                                           .data = maps[t->file].data + t->offset,
                                            .bytes = t->bytes};
     return GYRE_OK;
 }
@@ -216,16 +216,16 @@ static gyre_status embed(const void *table, const uint32_t *token, uint32_t n, f
 
 gyre_status gyre_summary_begin(gyre_summary *s, const struct gyre_output *out, gyre_error *err)
 {
-    struct gyre_file_map part;
+    struct gyre_file_map *maps;
     gyre_status st = GYRE_OK;
-    GYRE_TRY(gyre_file_map(out->part, &part, err));
+    GYRE_TRY(gyre_output_map(out, &maps, err));
     for (uint32_t w = 0; w < n_streams(s); w++) {
         struct table t;
-        GYRE_GO(table_of(s, w, out, &part, false, &t, err));
+        GYRE_GO(table_of(s, w, out, maps, false, &t, err));
         GYRE_GO(gyre_walk_embed(s->walk, w, embed, &t, err));
     }
 done:
-    gyre_file_unmap(&part);
+    gyre_output_unmap(out, maps);
     return st;
 }
 
@@ -351,17 +351,17 @@ gyre_status gyre_summary_end(gyre_summary *s, const struct gyre_output *out, dou
 {
     const struct gyre_hparams *hp = &s->plan->hp;
     const uint64_t floats = (uint64_t)s->n * hp->width;
-    struct gyre_file_map part = {0};
+    struct gyre_file_map *maps = NULL;
     struct gyre_summary_head head[STREAMS];
     struct table table[STREAMS];
     double kl[STREAMS] = {0};
     gyre_status st = GYRE_OK;
     float *z = malloc(STREAMS * floats * sizeof *z);
     if (!z) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the summary");
-    GYRE_GO(gyre_file_map(out->part, &part, err));
+    GYRE_GO(gyre_output_map(out, &maps, err));
     for (uint32_t w = 0; w < n_streams(s); w++) {
         GYRE_GO(head_input(s, w, z + w * floats, err));
-        GYRE_GO(table_of(s, w, out, &part, true, &table[w], err));
+        GYRE_GO(table_of(s, w, out, maps, true, &table[w], err));
         head[w] = (struct gyre_summary_head){z + w * floats, table_rows, &table[w]};
     }
     GYRE_GO(gyre_summary_divergence(head, n_streams(s), s->n, hp->width, hp->vocab, kl, err));
@@ -369,6 +369,6 @@ gyre_status gyre_summary_end(gyre_summary *s, const struct gyre_output *out, dou
     *recipe_kl = n_streams(s) == STREAMS ? kl[1] : kl[0];
 done:
     free(z);
-    gyre_file_unmap(&part);
+    gyre_output_unmap(out, maps);
     return st;
 }

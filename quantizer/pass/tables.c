@@ -61,10 +61,10 @@ done:
     return st;
 }
 
-static gyre_status write_bases(enum gyre_base_site site, const struct gyre_hadamard *h, struct gyre_output *out,
-                               gyre_error *err)
+static gyre_status write_bases(const struct gyre_plan *p, enum gyre_base_site site, const struct gyre_hadamard *h,
+                               struct gyre_output *out, gyre_error *err)
 {
-    for (uint32_t i = 0; h->n && i < 3; i++) {
+    for (uint32_t i = 0; !p->folder && h->n && i < 3; i++) {
         const struct gyre_part part = {GYRE_PART_BASE, GYRE_ROLE_none, 3 * (uint32_t)site + i};
         if (h->k[i] > 1) GYRE_TRY(gyre_output_write(out, part, h->base[i], (uint64_t)h->k[i] * h->k[i], NAN, err));
     }
@@ -120,9 +120,9 @@ gyre_status gyre_write_globals(const struct gyre_plan *p, struct gyre_output *ou
     GYRE_GO(write_vector(GYRE_PART_VECTOR, GYRE_ROLE_output_norm, written, D, out, err));
     if (p->online.head.n) GYRE_GO(write_vector(GYRE_PART_HEAD_GAIN, GYRE_ROLE_none, p->final_gain, D, out, err));
     if (p->writes_rope_divisors) GYRE_GO(write_rope_divisors(p, out, err));
-    GYRE_GO(write_bases(GYRE_BASE_R3, &p->online.r3_had, out, err));
-    GYRE_GO(write_bases(GYRE_BASE_R4, &p->online.r4, out, err));
-    GYRE_GO(write_bases(GYRE_BASE_HEAD, &p->online.head, out, err));
+    GYRE_GO(write_bases(p, GYRE_BASE_R3, &p->online.r3_had, out, err));
+    GYRE_GO(write_bases(p, GYRE_BASE_R4, &p->online.r4, out, err));
+    GYRE_GO(write_bases(p, GYRE_BASE_HEAD, &p->online.head, out, err));
 done:
     free(gain);
     free(written);

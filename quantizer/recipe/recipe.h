@@ -93,14 +93,15 @@ struct gyre_settings {
     struct gyre_recipe recipe;
     uint32_t wbits, wgroup; // of all but the exceptions; wgroup 0: per channel, and for wbits 16 and 32
     uint32_t act, kv;
-    bool full; // profile
+    bool full;   // profile
+    bool blocks; // a portable output has GGUF's blocks of 32
     uint64_t seed;
 };
 
 // Exceptions are held against the model too. GYRE_E_INVALID for a value that does not exist, an exception that matches
 // no linear, and linears of one product (q, k, v; gate, up) that differ in width; GYRE_E_UNSUPPORTED for a group that
 // does not divide a row of the model (the message names the sizes that do).
-gyre_status gyre_settings_resolve(const gyre_quantize_params *params, const struct gyre_hparams *hp,
+gyre_status gyre_settings_resolve(const gyre_quantize_params *params, const struct gyre_hparams *hp, bool blocks,
                                   struct gyre_settings *out, gyre_error *err) GYRE_MUST_USE;
 // Widths of one linear, by its GGUF name: the settings', changed by every exception that matches, in their order. With
 // 16 or 32 bits there is nothing to round, and exceptions change nothing.

@@ -86,12 +86,12 @@ static void list_groups(const struct gyre_hparams *hp, gyre_role role, char *out
 static gyre_status check_group(const struct gyre_settings *s, const struct gyre_hparams *hp, gyre_role role,
                                const char *name, struct width w, gyre_error *err)
 {
-    const uint32_t step = w.group ? w.group : s->full ? 2 : 32; // portable blocks hold 32 elements
+    const uint32_t step = w.group ? w.group : s->full || !s->blocks ? 2 : 32; // GGUF's blocks hold 32
     char fits[64];
     uint64_t rows, cols;
     gyre_role_shape(role, hp, &rows, &cols);
     if (cols % step == 0) return GYRE_OK;
-    if (!s->full && cols % 32)
+    if (!s->full && s->blocks && cols % 32)
         return gyre_fail(
             err, GYRE_E_UNSUPPORTED,
             "cannot write profile portable (%s): its blocks of 32 do not divide rows of %llu; use profile full", name,
@@ -161,7 +161,7 @@ static gyre_status check_linears(const struct gyre_settings *s, const struct gyr
     return GYRE_OK;
 }
 
-gyre_status gyre_settings_resolve(const gyre_quantize_params *p, const struct gyre_hparams *hp,
+gyre_status gyre_settings_resolve(const gyre_quantize_params *p, const struct gyre_hparams *hp, bool blocks,
                                   struct gyre_settings *out, gyre_error *err)
 {
     const char *name = p->recipe ? p->recipe : "quarot-rtn", *profile = p->profile ? p->profile : "full";
@@ -172,6 +172,7 @@ gyre_status gyre_settings_resolve(const gyre_quantize_params *p, const struct gy
                                   .act = p->act ? p->act : 8,
                                   .kv = p->kv ? p->kv : 8,
                                   .full = !strcmp(profile, "full"),
+                                  .blocks = blocks,
                                   .seed = p->seed};
     GYRE_TRY(gyre_recipe_find(name, &out->recipe, err));
     if (!out->full && strcmp(profile, "portable"))

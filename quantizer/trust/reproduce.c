@@ -195,7 +195,10 @@ static gyre_status quantize_again(struct reproduction *r, gyre_error *err)
 {
     const struct gyre_manifest *m = &r->then;
     const char *device = json_string_value(json_object_get(m->arithmetic, "device")); // where it was calibrated
-    const gyre_quantize_params q = {.source = r->params->base,
+    const gyre_quantize_params q = {.size = sizeof q,
+                                    .format = m->format ? m->format : "gguf",
+                                    .shard_bytes = m->shard_bytes,
+                                    .source = r->params->base,
                                     .output = r->output,
                                     .recipe = m->recipe_text ? r->recipe : m->recipe,
                                     .wbits = m->wbits,

@@ -87,7 +87,7 @@ static gyre_status read_shards(gyre_source *source, const json_t *index, gyre_er
     }
     json_object_foreach(map, tensor, shard)
     {
-        if (gyre_hf_ignored(tensor, source->hf_tied) || gyre_source_tensor(source, tensor)) continue;
+        if (gyre_hf_ignored(source, tensor) || gyre_source_tensor(source, tensor)) continue;
         st = gyre_fail(err, GYRE_E_FORMAT,
                        "cannot read model (%s): tensor \"%s\" of the safetensors index is in no shard", source->path,
                        gyre_show(tensor, strlen(tensor)).text);

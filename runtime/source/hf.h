@@ -12,17 +12,21 @@ gyre_status gyre_hf_bool(const gyre_source *source, const json_t *json, const ch
                          gyre_error *err) GYRE_MUST_USE;
 
 // ---- hf_quantization.c: what `json`, a quantization_config, says about the linears; everything that gyre would
-// compute otherwise than meant is refused by name. *act_bits: of the activations that it was made for, 16 unless it
-// says so.
-gyre_status gyre_hf_quantization(gyre_source *source, const json_t *json, uint32_t *act_bits,
+// compute otherwise than meant is refused by name.
+struct gyre_hf_made_for {
+    uint32_t act_bits, kv_bits; // of activations and cache; 16 unless it says so
+    uint32_t r3, r4;            // segments of online Hadamard transforms; 0: none, GYRE_HF_WHOLE: of the whole width
+};
+#define GYRE_HF_WHOLE UINT32_MAX
+gyre_status gyre_hf_quantization(gyre_source *source, const json_t *json, struct gyre_hf_made_for *out,
                                  gyre_error *err) GYRE_MUST_USE;
 
 // The keys under which gyre's own files declare online transforms of Sylvester's matrix: of q and k heads after RoPE
 // (R3) and of segments of what down reads (R4). 0: none; else powers of two.
 gyre_status gyre_hf_online(gyre_source *source, uint32_t r3, uint32_t r4, gyre_error *err) GYRE_MUST_USE;
 
-// ---- safetensors.c
-// Tensors that carry nothing: a buffer that old checkpoints store, and the head of a tied model.
-bool gyre_hf_ignored(const char *name, bool tied);
+// ---- safetensors.c Tensors that carry nothing: a buffer that old checkpoints store, the head of a tied model,
+// matrices of transforms that are known by their kind.
+bool gyre_hf_ignored(const gyre_source *source, const char *name);
 // Adds the tensors of one file.
 gyre_status gyre_safetensors_read(gyre_source *source, const char *path, gyre_error *err) GYRE_MUST_USE;

@@ -178,15 +178,40 @@ static gyre_status put_rope(struct config *c)
     return put_count(c, rope, "original_max_position_embeddings", "rope.scaling.original_context_length");
 }
 
+static uint32_t whole_number(const struct config *c, const char *field)
+{
+    const double v = json_number_value(json_object_get(c->json, field));
+    return v >= 1 && v <= 1 << 24 ? (uint32_t)v : 0;
+}
+
+// Segments of online transforms; of the whole width where none is said. Sylvester's matrices are powers of two.
+static gyre_status put_online(struct config *c, const struct gyre_hf_made_for *made_for)
+{
+    const uint32_t heads = whole_number(c, "num_attention_heads"), head = whole_number(c, "head_dim"),
+                   width[2] = {head || !heads ? head : whole_number(c, "hidden_size") / heads,
+                               whole_number(c, "intermediate_size")};
+    uint32_t n[2] = {made_for->r3, made_for->r4};
+    for (int i = 0; i < 2; i++) {
+        if (n[i] == GYRE_HF_WHOLE) n[i] = width[i];
+        if (n[i] & (n[i] - 1) || n[i] > 1 << 24)
+            return gyre_fail(c->err, GYRE_E_UNSUPPORTED,
+                             "cannot use model (%s/config.json): a hadamard transform of %u; gyre knows powers of two",
+                             c->source->path, n[i]);
+    }
+    return n[0] || n[1] ? gyre_hf_online(c->source, n[0], n[1], c->err) : GYRE_OK;
+}
+
 // Old checkpoints have the same object under another name.
 static gyre_status put_quantization(struct config *c)
 {
-    uint32_t act_bits = 16;
+    struct gyre_hf_made_for made_for = {16, 16, 0, 0};
     const json_t *quantized = json_object_get(c->json, "quantization_config");
     if (!quantized || json_is_null(quantized)) quantized = json_object_get(c->json, "compression_config");
     if (!quantized || json_is_null(quantized)) return GYRE_OK;
-    GYRE_TRY(gyre_hf_quantization(c->source, quantized, &act_bits, c->err));
-    return act_bits == 16 ? GYRE_OK : put(c, "gyre.act_bits", GYRE_META_U32, &act_bits, 4);
+    GYRE_TRY(gyre_hf_quantization(c->source, quantized, &made_for, c->err));
+    if (made_for.act_bits < 16) GYRE_TRY(put(c, "gyre.act_bits", GYRE_META_U32, &made_for.act_bits, 4));
+    if (made_for.kv_bits < 16) GYRE_TRY(put(c, "gyre.kv_bits", GYRE_META_U32, &made_for.kv_bits, 4));
+    return put_online(c, &made_for);
 }
 
 gyre_status gyre_hf_config(gyre_source *source, const json_t *json, gyre_error *err)

@@ -14,7 +14,7 @@
 struct reading {
     gyre_source *source;
     struct gyre_quantization *out;
-    uint32_t *act_bits;
+    struct gyre_hf_made_for *made_for;
     gyre_error *err;
 };
 
@@ -96,7 +96,7 @@ static gyre_status read_activations(const struct reading *r, const json_t *json)
         return refuse_json(r, "dynamic of input_activations", json_object_get(json, "dynamic"), "true");
     if (absent(strategy) || !is_one_of(strategy, strategies, 1))
         return refuse_json(r, "the strategy of input_activations", strategy, "token");
-    return read_bits(r, bits, r->act_bits);
+    return read_bits(r, bits, &r->made_for->act_bits);
 }
 
 static gyre_status read_weights(const struct reading *r, const json_t *json, struct gyre_scheme *out)
@@ -118,9 +118,59 @@ static gyre_status read_weights(const struct reading *r, const json_t *json, str
     return read_group(r, group, &out->group);
 }
 
-// The rotations that a checkpoint wants run online. What is merged into its weights needs nothing.
+// A cache that is quantized anew for each token.
+static gyre_status read_cache(const struct reading *r, const json_t *json)
+{
+    static const char *const types[] = {"int"};
+    if (empty(json)) return GYRE_OK;
+    if (!is_one_of(json_object_get(json, "type"), types, 1) || !json_is_true(json_object_get(json, "dynamic")))
+        return refuse_json(r, "kv_cache_scheme", json, "caches of integers that are quantized as they come");
+    return read_bits(r, json_object_get(json, "num_bits"), &r->made_for->kv_bits);
+}
+
+// ---- transforms: the rotations that a checkpoint wants run online. What is merged into its weights needs nothing.
+
+static bool names_down(const json_t *targets)
+{
+    for (size_t i = 0; i < json_array_size(targets); i++) {
+        const char *text = json_string_value(json_array_get(targets, i));
+        if (!text || !strstr(text, "down_proj")) return false;
+    }
+    return json_array_size(targets) > 0;
+}
+
+// One place of the transform `name`; n is its segment.
+static gyre_status read_apply(const struct reading *r, const char *name, const json_t *type, const json_t *apply,
+                              uint32_t n)
+{
+    static const char *const merged[] = {"weight_input", "weight_output"},
+                             *const online[] = {"input", "q_attn", "k_cache"}, *const hadamard[] = {"hadamard"};
+    const json_t *where = json_object_get(apply, "location");
+    char ending[96];
+    if (absent(where)) return refuse_json(r, "the place of a transform", where, "places by name");
+    if (is_one_of(where, merged, GYRE_COUNT(merged))) return GYRE_OK;
+    if (!is_one_of(where, online, GYRE_COUNT(online)))
+        return refuse_json(r, "the place of a transform", where, "input of down_proj, q_attn and k_cache");
+    if (!is_one_of(type, hadamard, 1)) return refuse_json(r, "the type of a transform that is run", type, "hadamard");
+    const char *place = json_string_value(where);
+    if (!strcasecmp(place, "input")) {
+        if (!names_down(json_object_get(apply, "targets")))
+            return refuse_json(r, "the target of an input transform", json_object_get(apply, "targets"), "down_proj");
+        r->made_for->r4 = n;
+    } else {
+        r->made_for->r3 = n;
+    }
+    if (r->source->n_hf_ignored == GYRE_COUNT(r->source->hf_ignored)) return GYRE_OK; // then a tensor has no place
+    snprintf(ending, sizeof ending, ".%.40s_%s.weight", name, place); // its matrix, if stored: Sylvester's
+    r->source->hf_ignored[r->source->n_hf_ignored] = gyre_arena_strdup(&r->source->arena, ending);
+    if (!r->source->hf_ignored[r->source->n_hf_ignored++])
+        return gyre_fail(r->err, GYRE_E_NOMEM, "cannot read model (%s): out of memory", r->source->path);
+    return GYRE_OK;
+}
+
 static gyre_status read_transforms(const struct reading *r, const json_t *json)
 {
+    static const char *const types[] = {"hadamard", "random-hadamard", "random-matrix"};
     const char *name;
     json_t *group;
     if (empty(json)) return GYRE_OK;
@@ -128,16 +178,15 @@ static gyre_status read_transforms(const struct reading *r, const json_t *json)
     if (!json_is_object(groups)) return refuse_json(r, "transform_config", json, "config_groups in it");
     json_object_foreach((json_t *)(uintptr_t)groups, name, group)
     {
-        const json_t *type = json_object_get(group, "type"), *apply = json_object_get(group, "apply");
-        static const char *const types[] = {"hadamard", "random-hadamard", "random-matrix"};
+        const json_t *type = json_object_get(group, "type"), *apply = json_object_get(group, "apply"),
+                     *size = json_object_get(group, "head_dim");
+        const json_int_t n = absent(size) ? (json_int_t)GYRE_HF_WHOLE : json_integer_value(size);
         if (absent(type) || !is_one_of(type, types, GYRE_COUNT(types)))
             return refuse_json(r, "the type of a transform", type, "hadamard");
-        for (size_t i = 0; i < json_array_size(apply); i++) {
-            const json_t *where = json_object_get(json_array_get(apply, i), "location");
-            static const char *const merged[] = {"weight_input", "weight_output"};
-            if (!absent(where) && is_one_of(where, merged, GYRE_COUNT(merged))) continue;
-            return refuse_json(r, "the place of a transform", where, "those that are merged into weights");
-        }
+        if (n < 1) return refuse_json(r, "head_dim of a transform", size, "whole numbers above 0");
+        for (size_t i = 0; i < json_array_size(apply); i++)
+            GYRE_TRY(
+                read_apply(r, name, type, json_array_get(apply, i), (uint32_t)GYRE_MIN(n, (json_int_t)GYRE_HF_WHOLE)));
     }
     return GYRE_OK;
 }
@@ -153,9 +202,7 @@ static gyre_status read_compressed(const struct reading *r, const json_t *json)
         return refuse_json(r, "format", format, "pack-quantized and int-quantized");
     if (!empty(sparsity) && (absent(of_sparsity) || strcmp(json_string_value(of_sparsity), "dense")))
         return refuse_json(r, "the format of sparsity_config", of_sparsity, "dense");
-    if (!empty(json_object_get(json, "kv_cache_scheme")))
-        return refuse_json(r, "kv_cache_scheme", json_object_get(json, "kv_cache_scheme"),
-                           "checkpoints without scales of a cache");
+    GYRE_TRY(read_cache(r, json_object_get(json, "kv_cache_scheme")));
     GYRE_TRY(read_transforms(r, json_object_get(json, "transform_config")));
     if (!json_is_object(groups) || json_object_size(groups) == 0 || json_object_size(groups) > GYRE_MAX_SCHEMES)
         return refuse_json(r, "config_groups", groups, "1 to 16 groups");
@@ -238,13 +285,14 @@ gyre_status gyre_hf_online(gyre_source *source, uint32_t r3, uint32_t r4, gyre_e
     return gyre_source_put_meta(source, "gyre.head_rotation", GYRE_META_BOOL, &(unsigned char){0}, 1, err);
 }
 
-gyre_status gyre_hf_quantization(gyre_source *source, const json_t *json, uint32_t *act_bits, gyre_error *err)
+gyre_status gyre_hf_quantization(gyre_source *source, const json_t *json, struct gyre_hf_made_for *made_for,
+                                 gyre_error *err)
 {
     static const struct {
         const char *name;
         gyre_status (*read)(const struct reading *, const json_t *);
     } methods[] = {{"compressed-tensors", read_compressed}, {"awq", read_awq}, {"gptq", read_gptq}};
-    struct reading r = {source, gyre_arena_alloc(&source->arena, sizeof *r.out), act_bits, err};
+    struct reading r = {source, gyre_arena_alloc(&source->arena, sizeof *r.out), made_for, err};
     if (!r.out) return gyre_fail(err, GYRE_E_NOMEM, "cannot read model (%s): out of memory", source->path);
     const json_t *method = json_object_get(json, "quant_method");
     for (size_t i = 0; i < GYRE_COUNT(methods); i++) {

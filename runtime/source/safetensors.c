@@ -17,18 +17,24 @@ struct entry {
     uint64_t begin, end;
 };
 
-bool gyre_hf_ignored(const char *name, bool tied)
+static bool ends(const char *name, const char *tail)
 {
-    const char *tail = ".rotary_emb.inv_freq";
     const size_t n = strlen(name), m = strlen(tail);
-    return (n > m && !strcmp(name + n - m, tail)) || (tied && !strcmp(name, "lm_head.weight"));
+    return n > m && !strcmp(name + n - m, tail);
+}
+
+bool gyre_hf_ignored(const gyre_source *source, const char *name)
+{
+    for (uint32_t i = 0; i < source->n_hf_ignored; i++)
+        if (ends(name, source->hf_ignored[i])) return true;
+    return ends(name, ".rotary_emb.inv_freq") || (source->hf_tied && !strcmp(name, "lm_head.weight"));
 }
 
 // FORMAT unless it has `bytes` bytes.
 static gyre_status add_tensor(gyre_source *source, const struct gyre_tensor *tensor, const char *name, uint64_t bytes,
                               const char *path, gyre_error *err)
 {
-    if (gyre_hf_ignored(name, source->hf_tied)) return GYRE_OK;
+    if (gyre_hf_ignored(source, name)) return GYRE_OK;
     GYRE_TRY(gyre_source_add_tensor(source, tensor, (struct gyre_string){name, strlen(name)}, err));
     const uint64_t due = source->tensors[source->n_tensors - 1].bytes;
     if (due == bytes) return GYRE_OK;
@@ -108,6 +114,24 @@ static gyre_status collect(const char *path, json_t *header, struct entry **out,
     return GYRE_OK;
 }
 
+// Numbers that gyre writes into __metadata__, since no field of config.json has a place for them.
+static gyre_status read_own(gyre_source *source, const char *path, const json_t *header, gyre_error *err)
+{
+    static const char *const keys[] = {"gyre.act_clip", "gyre.kv_clip"};
+    for (size_t i = 0; i < GYRE_COUNT(keys); i++) {
+        const json_t *value = json_object_get(json_object_get(header, "__metadata__"), keys[i]);
+        const char *text = json_string_value(value);
+        char *end = NULL;
+        const float number = text ? strtof(text, &end) : 0;
+        if (!value || gyre_source_has(source, keys[i])) continue; // every shard says it
+        if (!text || end == text || *end)
+            return gyre_fail(err, GYRE_E_FORMAT, "cannot read model (%s): %s of its __metadata__ is no number", path,
+                             keys[i]);
+        GYRE_TRY(gyre_source_put_meta(source, keys[i], GYRE_META_F32, &number, 4, err));
+    }
+    return GYRE_OK;
+}
+
 gyre_status gyre_safetensors_read(gyre_source *source, const char *path, gyre_error *err)
 {
     gyre_status st = GYRE_OK;
@@ -125,6 +149,7 @@ gyre_status gyre_safetensors_read(gyre_source *source, const char *path, gyre_er
         goto done;
     }
     GYRE_GO(gyre_json_parse(path, (const char *)map.data + 8, length, &header, err));
+    GYRE_GO(read_own(source, path, header, err));
     GYRE_GO(collect(path, header, &entries, &n, err));
     const uint64_t data_bytes = map.size - 8 - length;
     for (uint64_t i = 0; i < n; i++) {

@@ -37,7 +37,9 @@ struct gyre_source {
     uint32_t n_files;
     const struct gyre_quantization *quantization; // in the arena; NULL: none
     const char *note;                             // see gyre_source_note; NULL: nothing
-    bool hf_tied;                                 // config.json ties the head to the embedding
+    const char *hf_ignored[8];                    // endings of names of tensors that are of no use
+    uint32_t n_hf_ignored;
+    bool hf_tied; // config.json ties the head to the embedding
 };
 
 gyre_status gyre_gguf_read(gyre_source *source, gyre_error *err) GYRE_MUST_USE;      // all its parts

@@ -33,6 +33,10 @@ typedef struct gyre_quantize_params {
     // leaves a journal for --resume.
     int (*progress)(void *user, double fraction, double eta_seconds, const char *what);
     void *user;
+    // "gguf", or "hf": a Hugging Face directory (compressed-tensors). NULL: a name that ends with .gguf is a GGUF file,
+    // any other the source's own container.
+    const char *format;
+    uint64_t shard_bytes; // the most that one file of a directory holds, if no tensor is larger; 0: 5 GB
 } gyre_quantize_params;
 
 typedef struct gyre_quantize_layer {

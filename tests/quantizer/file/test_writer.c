@@ -51,7 +51,7 @@ static void parts_come_once_and_in_order(void **state)
         struct written t;
         open_writer(&t, i < 2 ? "quarot-rtn" : "rtn", profile[i % 2], 4, 32);
         const struct gyre_writer *w = &t.writer;
-        uint64_t at = w->front_bytes, planned = 0;
+        uint64_t at = w->file[0].front_bytes, planned = 0;
         for (uint64_t k = 0; k < w->n_tensors; k++) {
             const struct gyre_written *x = &w->tensor[k];
             assert_int_equal(x->offset, at);
@@ -61,7 +61,7 @@ static void parts_come_once_and_in_order(void **state)
             assert_ptr_equal(gyre_writer_find(w, x->part), x - x->piece);
         }
         assert_int_equal(planned, t.plan.n_tensors);
-        assert_int_equal(at, w->file_bytes);
+        assert_int_equal(at, w->file[0].bytes);
         assert_null(gyre_writer_find(w, (struct gyre_part){GYRE_PART_LINEAR, GYRE_ROLE_q, 2}));
         assert_int_equal(gyre_writer_tensors(w, 0), 0);
         assert_int_equal(gyre_writer_tensors(w, 1), w->globals);

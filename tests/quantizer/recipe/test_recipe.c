@@ -497,7 +497,7 @@ static gyre_status resolve(const char *exceptions, gyre_quantize_params p, struc
     const char *path = p.recipe = files_path("settings.yaml");
     put_file(path, text, (size_t)n);
     *err = (gyre_error){0};
-    return gyre_settings_resolve(&p, &hp, s, err);
+    return gyre_settings_resolve(&p, &hp, true, s, err);
 }
 
 static void assert_width(const struct gyre_settings *s, const char *tensor, uint32_t bits, uint32_t group)
@@ -514,10 +514,10 @@ static void automatic_alpha_is_none_at_4_bits(void **state)
     struct gyre_settings s;
     gyre_error err = {0};
     gyre_quantize_params p = {.wgroup = 32, .recipe = "best", .act = 8, .kv = 4};
-    assert_int_equal(gyre_settings_resolve(&p, &hp, &s, &err), GYRE_OK);
+    assert_int_equal(gyre_settings_resolve(&p, &hp, true, &s, &err), GYRE_OK);
     assert_true(s.recipe.stage[0].alpha == GYRE_AUTO && s.recipe.stage[0].residual == GYRE_AUTO);
     p.act = 4;
-    assert_int_equal(gyre_settings_resolve(&p, &hp, &s, &err), GYRE_OK);
+    assert_int_equal(gyre_settings_resolve(&p, &hp, true, &s, &err), GYRE_OK);
     assert_true(s.recipe.stage[0].alpha == 0 && s.recipe.stage[0].residual == GYRE_AUTO);
 }
 
@@ -542,10 +542,10 @@ static void exceptions_change_widths(void **state)
     assert_int_equal(resolve("{tensors: '*', wbits: 8}", p, &s, &err), GYRE_OK);
     assert_width(&s, "blk.0.ffn_down.weight", 16, 0);
     p = (gyre_quantize_params){.wgroup = GYRE_WGROUP_ROW, .wbits = 8, .recipe = "rtn"};
-    assert_int_equal(gyre_settings_resolve(&p, &hp, &s, &err), GYRE_OK);
+    assert_int_equal(gyre_settings_resolve(&p, &hp, true, &s, &err), GYRE_OK);
     assert_width(&s, "blk.0.ffn_up.weight", 8, 0);
     p.recipe = NULL;
-    assert_int_equal(gyre_settings_resolve(&p, &hp, &s, &err), GYRE_OK);
+    assert_int_equal(gyre_settings_resolve(&p, &hp, true, &s, &err), GYRE_OK);
     assert_string_equal(s.recipe.name, "quarot-rtn");
     files_remove();
 }

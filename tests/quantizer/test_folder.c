@@ -1,0 +1,358 @@
+// A Hugging Face directory as output: what it holds is what a GGUF file of the same run holds, gyre reads it back,
+// shards and their index are whole, what belongs to the tokenizer comes along, and a run that ends early leaves
+// nothing under the final name.
+#include "runtime/model/linear.h"
+#include "runtime/source/quantization.h"
+#include "runtime/util/base.h"
+#include "runtime/util/half.h"
+#include "tests/common/checkpoint.h"
+#include "tests/common/files.h"
+#include "tests/common/tiny.h"
+
+#include <gyre/gyre_quantize.h>
+#include <jansson.h>
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+struct opened {
+    gyre_source *source;
+    struct gyre_hparams hp;
+};
+
+static struct opened opened(const char *path)
+{
+    struct opened o = {0};
+    gyre_error err = {0};
+    gyre_status st = gyre_source_open(path, &o.source, &err);
+    if (st == GYRE_OK) st = gyre_hparams_read(o.source, &o.hp, &err);
+    if (st == GYRE_OK) st = gyre_model_check(o.source, &o.hp, &err);
+    if (st != GYRE_OK) fail_msg("%s: %s", path, err.message);
+    return o;
+}
+
+static void closed(struct opened *o)
+{
+    gyre_hparams_free(&o->hp);
+    gyre_source_close(o->source);
+}
+
+static bool exists(const char *path) { return access(path, F_OK) == 0; }
+
+static gyre_status quantize(gyre_quantize_params p, const char *from, const char *to, gyre_error *err)
+{
+    p.size = sizeof p, p.source = from, p.output = to, p.device = "cpu";
+    return gyre_quantize(&p, NULL, err);
+}
+
+static struct tiny_options shape(const char *arch)
+{
+    struct tiny_options o = tiny_family(arch);
+    o.ffn = 128; // R4 is one transform in both containers
+    return o;
+}
+
+// Every linear of both as codes and scales, rows in the order of a directory.
+static void same_integers(const struct opened *a, const struct opened *b)
+{
+    for (uint32_t i = 0; i < a->hp.n_layers * GYRE_LINEARS; i++) {
+        struct gyre_linear l[2];
+        const gyre_role role = (gyre_role)(i % GYRE_LINEARS);
+        gyre_error err = {0};
+        assert_int_equal(gyre_linear_find(a->source, &a->hp, role, i / GYRE_LINEARS, &l[0], &err), GYRE_OK);
+        assert_int_equal(gyre_linear_find(b->source, &b->hp, role, i / GYRE_LINEARS, &l[1], &err), GYRE_OK);
+        assert_int_equal(l[0].bits, l[1].bits);
+        assert_int_equal(l[0].group, l[1].group);
+        const uint64_t n = l[0].rows * l[0].cols, groups = l[0].cols / l[0].group;
+        int8_t *codes = malloc(2 * n);
+        uint16_t *scales = malloc(4 * n);
+        assert_true(codes && scales);
+        for (int k = 0; k < 2; k++)
+            assert_int_equal(
+                gyre_linear_codes(&l[k], 0, l[k].rows, codes + (uint64_t)k * n, scales + (uint64_t)k * n, NULL, &err),
+                GYRE_OK);
+        const bool paired = b->hp.rope_interleaved && gyre_role_is_turned(role);
+        for (uint64_t r = 0; r < l[0].rows; r++) {
+            const uint64_t from = paired ? gyre_paired_row(a->hp.head_dim, r) : r; // row r of the GGUF file
+            assert_memory_equal(codes + from * l[0].cols, codes + n + r * l[0].cols, l[0].cols);
+            assert_memory_equal(scales + from * groups, scales + n + r * groups, groups * sizeof *scales);
+        }
+        free(codes);
+        free(scales);
+    }
+}
+
+static void both_containers_hold_the_same(void **state)
+{
+    (void)state;
+    static const char *const archs[] = {"llama", "qwen2", "qwen3"}, *const profiles[] = {"portable", "full"};
+    for (int i = 0; i < 12; i++) {
+        const struct tiny_options o = shape(archs[i % 3]);
+        const gyre_quantize_params p = {.recipe = "quarot-rtn",
+                                        .profile = profiles[i / 3 % 2],
+                                        .wbits = 4,
+                                        .wgroup = i < 6 ? 32 : GYRE_WGROUP_ROW,
+                                        .seed = 3};
+        const char *in = files_path("in"), *folder = files_path("out"), *file = files_path("out.gguf");
+        gyre_quantize_params forced = p;
+        gyre_error err = {0};
+        forced.force = true;
+        assert_int_equal(tiny_write_hf(in, &o), 0);
+        if (quantize(forced, in, folder, &err) != GYRE_OK) fail_msg("%s", err.message);
+        if (quantize(forced, in, file, &err) != GYRE_OK) fail_msg("%s", err.message);
+        struct opened a = opened(folder), b = opened(file);
+        assert_int_equal(gyre_source_container(a.source), GYRE_CONTAINER_HF);
+        assert_int_equal(gyre_source_container(b.source), GYRE_CONTAINER_GGUF);
+        assert_int_equal(a.hp.rot.r3, b.hp.rot.r3);
+        assert_int_equal(a.hp.rot.r4.n, b.hp.rot.r4.n);
+        assert_int_equal(a.hp.rot.r4.n, i / 3 % 2 ? 128 : 0);
+        assert_int_equal(a.hp.act_bits, i / 3 % 2 ? 8 : 16); // portable: other tools would round what is only stored so
+        assert_int_equal(a.hp.kv_bits, i / 3 % 2 ? 8 : 16);
+        assert_int_equal(a.hp.rot.head.n, 0);
+        same_integers(&a, &b);
+        closed(&a);
+        closed(&b);
+    }
+}
+
+static json_t *config_of(const char *folder)
+{
+    char path[512];
+    snprintf(path, sizeof path, "%s/config.json", folder);
+    json_t *config = json_load_file(path, 0, NULL);
+    assert_non_null(config);
+    return config;
+}
+
+static void the_container_is_the_sources_or_what_is_asked_for(void **state)
+{
+    (void)state;
+    const struct tiny_options o = tiny_defaults();
+    const gyre_quantize_params p = {.recipe = "rtn", .wbits = 8, .wgroup = GYRE_WGROUP_ROW};
+    gyre_quantize_params hf = p, gguf = p, odd = p;
+    gyre_error err = {0};
+    hf.format = "hf", gguf.format = "gguf", odd.format = "zip";
+    const char *folder = files_path("source"), *file = files_path("source.gguf");
+    assert_int_equal(tiny_write_hf(folder, &o), 0);
+    assert_int_equal(tiny_write_gguf(file, &o), 0);
+    struct stat info;
+    assert_int_equal(quantize(p, folder, files_path("c1/"), &err), GYRE_OK);
+    assert_true(!stat(files_path("c1"), &info) && S_ISDIR(info.st_mode) && exists(files_path("c1.manifest.json")));
+    assert_int_equal(quantize(p, folder, files_path("c2.gguf"), &err), GYRE_OK);
+    assert_true(!stat(files_path("c2.gguf"), &info) && S_ISREG(info.st_mode));
+    assert_int_equal(quantize(gguf, folder, files_path("c3"), &err), GYRE_OK);
+    assert_true(!stat(files_path("c3"), &info) && S_ISREG(info.st_mode));
+    assert_int_equal(quantize(p, file, files_path("c4"), &err), GYRE_OK);
+    assert_true(!stat(files_path("c4"), &info) && S_ISREG(info.st_mode));
+    assert_int_equal(quantize(hf, folder, files_path("c5.gguf"), &err), GYRE_OK);
+    assert_true(!stat(files_path("c5.gguf"), &info) && S_ISDIR(info.st_mode));
+    assert_int_equal(quantize(hf, file, files_path("c6"), &err), GYRE_E_UNSUPPORTED);
+    assert_non_null(strstr(err.message, "no config.json"));
+    assert_int_equal(quantize(odd, folder, files_path("c6"), &err), GYRE_E_INVALID);
+    assert_non_null(strstr(err.message, "neither gguf nor hf"));
+    assert_int_equal(quantize(p, folder, files_path("c1"), &err), GYRE_E_IO);
+    assert_non_null(strstr(err.message, "--force"));
+    assert_int_equal(quantize(gguf, folder, files_path("c1"), &err), GYRE_E_UNSUPPORTED);
+    assert_non_null(strstr(err.message, "it is a folder"));
+    hf.force = true; // only what gyre wrote is replaced
+    assert_int_equal(quantize(hf, file, folder, &err), GYRE_E_UNSUPPORTED);
+    mkdir(files_path("mine"), 0777);
+    assert_int_equal(quantize(hf, folder, files_path("mine"), &err), GYRE_E_IO);
+    assert_non_null(strstr(err.message, "no folder that gyre wrote"));
+    assert_int_equal(quantize(hf, folder, files_path("c1"), &err), GYRE_OK);
+    assert_false(exists(files_path("c1.old")) || exists(files_path("c1.part")) || exists(files_path("c1.journal")));
+    // What belongs to the tokenizer comes along.
+    uint64_t n, m;
+    char *before = files_read(files_path("source/tokenizer.json"), &n),
+         *after = files_read(files_path("c1/tokenizer.json"), &m);
+    assert_true(before && after && n == m && !memcmp(before, after, n));
+    free(before);
+    free(after);
+}
+
+static void shards_and_index_are_whole(void **state)
+{
+    (void)state;
+    struct tiny_options o = shape("llama");
+    o.tied = true; // a portable directory has a head of its own: norms are folded
+    const gyre_quantize_params p = {.recipe = "quarot-rtn", .profile = "portable", .wgroup = 32, .shard_bytes = 20000};
+    const char *in = files_path("whole"), *out = files_path("shards");
+    gyre_error err = {0};
+    assert_int_equal(tiny_write_hf(in, &o), 0);
+    if (quantize(p, in, out, &err) != GYRE_OK) fail_msg("%s", err.message);
+    assert_false(exists(files_path("shards/model.safetensors")));
+    json_t *index = json_load_file(files_path("shards/model.safetensors.index.json"), 0, NULL);
+    const json_t *map = json_object_get(index, "weight_map");
+    struct opened a = opened(out);
+    assert_int_equal(json_object_size(map), gyre_source_tensor_count(a.source));
+    uint64_t total = 0;
+    for (uint64_t i = 0; i < gyre_source_tensor_count(a.source); i++) {
+        const struct gyre_tensor *t = gyre_source_tensor_at(a.source, i);
+        assert_non_null(json_object_get(map, t->name));
+        assert_int_equal((uintptr_t)t->data % gyre_dtype_info(t->type)->block_bytes, 0); // as PyTorch wants it
+        total += t->bytes;
+    }
+    assert_int_equal(json_integer_value(json_object_get(json_object_get(index, "metadata"), "total_size")), total);
+    json_t *config = config_of(out);
+    const json_t *q = json_object_get(config, "quantization_config");
+    assert_true(json_is_false(json_object_get(config, "tie_word_embeddings")) && !a.hp.tied);
+    assert_string_equal(json_string_value(json_object_get(q, "format")), "pack-quantized");
+    assert_int_equal(json_object_size(json_object_get(q, "transform_config")), 0);
+    json_decref(config);
+    json_decref(index);
+    closed(&a);
+}
+
+// Floats of all widths: a plain directory.
+static void floats_are_a_plain_directory(void **state)
+{
+    (void)state;
+    for (uint32_t bits = 16; bits <= 32; bits += 16) {
+        const struct tiny_options o = tiny_defaults();
+        const gyre_quantize_params p = {.recipe = "rtn", .wbits = bits, .force = true};
+        gyre_error err = {0};
+        const char *in = files_path("floats"), *out = files_path("floats-out");
+        assert_int_equal(tiny_write_hf(in, &o), 0);
+        assert_int_equal(quantize(p, in, out, &err), GYRE_OK);
+        json_t *config = config_of(out);
+        assert_null(json_object_get(config, "quantization_config"));
+        json_decref(config);
+        struct opened a = opened(in), b = opened(out);
+        assert_null(gyre_source_quantization(b.source));
+        for (uint64_t i = 0; bits == 32 && i < gyre_source_tensor_count(a.source); i++) {
+            const struct gyre_tensor *t = gyre_source_tensor_at(a.source, i),
+                                     *u = gyre_source_tensor(b.source, t->name);
+            assert_true(u && u->bytes == t->bytes && !memcmp(u->data, t->data, t->bytes));
+        }
+        closed(&a);
+        closed(&b);
+    }
+}
+
+// Exceptions of a recipe: groups of their own, by name.
+static void exceptions_have_groups_of_their_own(void **state)
+{
+    (void)state;
+    const struct tiny_options o = shape("llama");
+    const char *recipe = files_path("mixed.yaml"), *in = files_path("mixed"), *out = files_path("mixed-out");
+    files_write(recipe,
+                "name: mixed\nrounding:\n  - rtn\nexceptions:\n  - {tensors: \"blk.*.ffn_down.weight\", wbits: 8}\n");
+    const gyre_quantize_params p = {.recipe = recipe, .wgroup = 32};
+    gyre_error err = {0};
+    assert_int_equal(tiny_write_hf(in, &o), 0);
+    if (quantize(p, in, out, &err) != GYRE_OK) fail_msg("%s", err.message);
+    json_t *config = config_of(out);
+    const json_t *q = json_object_get(config, "quantization_config"), *groups = json_object_get(q, "config_groups");
+    assert_string_equal(json_string_value(json_object_get(q, "format")), "mixed-precision");
+    assert_int_equal(json_object_size(groups), 2);
+    assert_int_equal(json_array_size(json_object_get(json_object_get(groups, "group_1"), "targets")), 2);
+    json_decref(config);
+    struct opened a = opened(out);
+    struct gyre_linear l;
+    assert_int_equal(gyre_linear_find(a.source, &a.hp, GYRE_ROLE_down, 1, &l, &err), GYRE_OK);
+    assert_int_equal(l.bits, 8);
+    assert_int_equal(gyre_linear_find(a.source, &a.hp, GYRE_ROLE_up, 1, &l, &err), GYRE_OK);
+    assert_int_equal(l.bits, 4);
+    closed(&a);
+}
+
+// ---- runs that end early ------------------------------------------------------------------------------------------
+
+static int calls, stop_at;
+static int on_progress(void *user, double fraction, double eta, const char *what)
+{
+    (void)user, (void)fraction, (void)eta, (void)what;
+    return ++calls == stop_at;
+}
+
+static void an_interrupted_run_goes_on(void **state)
+{
+    (void)state;
+    const struct tiny_options o = shape("llama");
+    gyre_quantize_params p = {.recipe = "quarot-rtn", .wgroup = 32, .shard_bytes = 20000, .progress = on_progress};
+    const char *in = files_path("early"), *whole = files_path("early-whole"), *out = files_path("early-out");
+    gyre_error err = {0};
+    assert_int_equal(tiny_write_hf(in, &o), 0);
+    stop_at = 0;
+    assert_int_equal(quantize(p, in, whole, &err), GYRE_OK);
+    calls = 0, stop_at = 1; // before anything is worth keeping
+    assert_int_equal(quantize(p, in, out, &err), GYRE_E_CANCELLED);
+    assert_false(exists(out) || exists(files_path("early-out.part")) || exists(files_path("early-out.journal")));
+    calls = 0, stop_at = 14;
+    assert_int_equal(quantize(p, in, out, &err), GYRE_E_CANCELLED);
+    assert_true(!exists(out) && exists(files_path("early-out.part")) && exists(files_path("early-out.journal")));
+    calls = 0, stop_at = 0;
+    p.resume = true;
+    if (quantize(p, in, out, &err) != GYRE_OK) fail_msg("%s", err.message);
+    assert_false(exists(files_path("early-out.part")) || exists(files_path("early-out.journal")));
+    json_t *index = json_load_file(files_path("early-out/model.safetensors.index.json"), 0, NULL);
+    assert_non_null(index);
+    const char *tensor;
+    json_t *shard;
+    json_object_foreach(json_object_get(index, "weight_map"), tensor, shard)
+    {
+        char a[256], b[256];
+        uint64_t n, m;
+        snprintf(a, sizeof a, "%s/%s", whole, json_string_value(shard));
+        snprintf(b, sizeof b, "%s/%s", out, json_string_value(shard));
+        char *x = files_read(a, &n), *y = files_read(b, &m);
+        assert_true(x && y && n == m && !memcmp(x, y, n));
+        free(x);
+        free(y);
+    }
+    json_decref(index);
+}
+
+// A checkpoint of another tool in, a directory out: zero points and an order of columns do not survive rounding anew.
+static void a_checkpoint_is_a_source(void **state)
+{
+    (void)state;
+    const struct checkpoint c = {.form = CHECKPOINT_GPTQ,
+                                 .bits = 4,
+                                 .group = 16,
+                                 .asymmetric = true,
+                                 .act_order = true,
+                                 .scale = GYRE_DTYPE_F16};
+    const struct tiny_options o = tiny_defaults();
+    const gyre_quantize_params p = {.recipe = "rtn", .wbits = 32};
+    const char *in = files_path("gptq"), *out = files_path("gptq-out");
+    gyre_error err = {0};
+    assert_int_equal(checkpoint_write(in, &o, &c), 0);
+    if (quantize(p, in, out, &err) != GYRE_OK) fail_msg("%s", err.message);
+    struct opened a = opened(in), b = opened(out);
+    struct gyre_linear x, y;
+    assert_int_equal(gyre_linear_find(a.source, &a.hp, GYRE_ROLE_down, 1, &x, &err), GYRE_OK);
+    assert_int_equal(gyre_linear_find(b.source, &b.hp, GYRE_ROLE_down, 1, &y, &err), GYRE_OK);
+    float *u = malloc(x.rows * x.cols * sizeof *u), *v = malloc(x.rows * x.cols * sizeof *v);
+    assert_true(u && v);
+    gyre_linear_rows_f32(&x, 0, x.rows, u);
+    gyre_linear_rows_f32(&y, 0, y.rows, v);
+    assert_memory_equal(u, v, x.rows * x.cols * sizeof *u);
+    free(u);
+    free(v);
+    closed(&a);
+    closed(&b);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(both_containers_hold_the_same),
+        cmocka_unit_test(the_container_is_the_sources_or_what_is_asked_for),
+        cmocka_unit_test(shards_and_index_are_whole),
+        cmocka_unit_test(floats_are_a_plain_directory),
+        cmocka_unit_test(exceptions_have_groups_of_their_own),
+        cmocka_unit_test(an_interrupted_run_goes_on),
+        cmocka_unit_test(a_checkpoint_is_a_source),
+    };
+    const int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    files_remove();
+    return failed;
+}
