@@ -10,8 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DEFAULT_CONTEXT = 4096, DEFAULT_ROWS = 512 };
-
 // The reference device may also keep the cache in f32: what is left then between two forms of a model is not the cache.
 static bool kv_ok(uint32_t bits, const char *device)
 {
@@ -108,9 +106,9 @@ static gyre_status furnish(const char *path, const gyre_engine_params *p, gyre_e
             err, GYRE_E_INVALID,
             "cannot open engine (%s): a context of %u tokens was asked for and the model's is %u%s; ask for less", path,
             p->context, hp->context, hp->window ? ", its sliding window, beyond which gyre does not go" : "");
-    e->context = p->context ? p->context : GYRE_MIN(hp->context, (uint32_t)DEFAULT_CONTEXT);
+    e->context = p->context ? p->context : GYRE_MIN(hp->context, (uint32_t)GYRE_DEFAULT_CONTEXT);
     e->sequences = p->sequences ? p->sequences : 1;
-    e->max_rows = GYRE_MIN(p->max_rows ? p->max_rows : DEFAULT_ROWS, 1u << (GYRE_BUCKETS - 1));
+    e->max_rows = GYRE_MIN(p->max_rows ? p->max_rows : GYRE_DEFAULT_ROWS, 1u << (GYRE_BUCKETS - 1));
     e->logit_rows = logit_rows(e, p->logit_rows);
     GYRE_TRY(
         gyre_kv_create(e->device, hp, e->precision.kv, e->precision.kv_clip, e->sequences, e->context, &e->kv, err));

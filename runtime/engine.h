@@ -7,7 +7,7 @@
 
 #include <gyre/gyre_eval.h>
 
-enum { GYRE_BUCKETS = 10, GYRE_MAX_TOP_K = 256 };
+enum { GYRE_BUCKETS = 10, GYRE_MAX_TOP_K = 256, GYRE_DEFAULT_CONTEXT = 4096, GYRE_DEFAULT_ROWS = 512 };
 
 // A recorded step for `rows` rows whose first `wanting` rows get logits and a sample from the k best.
 struct gyre_step_graph {

@@ -1,4 +1,5 @@
 // gyre serve: the model over HTTP, in OpenAI's words.
+#include "cli/serve/fit.h"
 #include "cli/serve/routes.h"
 
 #include <stdio.h>
@@ -8,19 +9,43 @@
 
 enum { GRACE_S = 2, SCORED_ROWS = 64 };
 
+static gyre_engine_params engine_params(const struct serve *s)
+{
+    return (gyre_engine_params){.size = sizeof(gyre_engine_params),
+                                .device = s->engine.device,
+                                .act = s->engine.act,
+                                .kv = s->engine.kv,
+                                .context = s->engine.context,
+                                .sequences = s->slots,
+                                .logit_rows = SCORED_ROWS,
+                                .pre = s->engine.tokens.pre,
+                                .log = cli_log(false)};
+}
+
 static gyre_status open_engine(void *user, gyre_engine **out, gyre_error *err)
 {
     const struct serve *s = user;
-    const gyre_engine_params params = {.size = sizeof params,
-                                       .device = s->engine.device,
-                                       .act = s->engine.act,
-                                       .kv = s->engine.kv,
-                                       .context = s->engine.context,
-                                       .sequences = s->slots,
-                                       .logit_rows = SCORED_ROWS,
-                                       .pre = s->engine.tokens.pre,
-                                       .log = cli_log(false)};
+    const gyre_engine_params params = engine_params(s);
     return gyre_engine_open(s->model, &params, out, err);
+}
+
+// Settles what was left open, and says what it takes.
+static gyre_status plan(struct serve *s, gyre_error *err)
+{
+    const double mib = 1048576.0;
+    gyre_engine_params params = engine_params(s);
+    gyre_memory_plan plan;
+    GYRE_TRY(serve_fit(s->model, &params, strcmp(s->fit, "on") == 0, &plan, err));
+    s->slots = params.sequences;
+    s->engine.context = params.context;
+    fprintf(
+        stderr,
+        "plan: %u slots of %u tokens; weights %.1f MiB, cache (%u bits) %.1f MiB, work %.1f MiB, together %.1f of the "
+        "%.0f MiB of %s\n",
+        s->slots, s->engine.context, (double)plan.weights / mib, plan.kv_bits, (double)plan.kv / mib,
+        (double)plan.work / mib, (double)(plan.weights + plan.kv + plan.work) / mib, (double)plan.memory / mib,
+        plan.device);
+    return GYRE_OK;
 }
 
 // The file's base name without .gguf, unless an alias was given.
@@ -54,9 +79,10 @@ static gyre_status serve(struct serve *s, gyre_error *err)
 {
     struct serve_http *http = NULL;
     const gyre_log log = cli_log(false);
-    const struct serve_queue_params queue = {
-        .slots = s->slots, .most_waiting = s->waiting, .open = open_engine, .user = s, .log = log};
+    struct serve_queue_params queue = {.most_waiting = s->waiting, .open = open_engine, .user = s, .log = log};
     gyre_status st = GYRE_OK;
+    GYRE_GO(plan(s, err));
+    queue.slots = s->slots;
     GYRE_GO(gyre_tokenizer_open(s->model, s->engine.tokens.pre, &log, &s->tokenizer, err));
     GYRE_GO(open_template(s, &log, err));
     GYRE_GO(gyre_vocabulary_create(s->tokenizer, &s->vocabulary, err));
@@ -86,15 +112,16 @@ static bool is_loopback(const char *host)
 
 static int run(int argc, char **argv)
 {
-    struct serve s = {.host = "127.0.0.1", .port = 8080, .slots = 4, .waiting = 64};
+    struct serve s = {.host = "127.0.0.1", .port = 8080, .waiting = 64, .fit = "on"};
     bool no_key = false;
     const struct cli_option options[] = {
         {"--host", "ADDRESS", "address to listen on (127.0.0.1)", CLI_TEXT, &s.host, 0, 0, NULL},
         {"--port", "PORT", "port to listen on; 0: a free one (8080)", CLI_U32, &s.port, 0, 65535, NULL},
-        {"--context", "N", "longest sequence in tokens; default: the model's, at most 4096", CLI_U32, &s.engine.context,
-         1, 1 << 24, NULL},
-        {"--slots", "N", "sequences alive at once (4)", CLI_U32, &s.slots, 1, 256, NULL},
+        {"--context", "N", "longest sequence in tokens; default: the model's, at most 4096, or what fits", CLI_U32,
+         &s.engine.context, 1, 1 << 24, NULL},
+        {"--slots", "N", "sequences alive at once; default: 4, or what fits", CLI_U32, &s.slots, 1, 256, NULL},
         {"--queue", "N", "requests that may wait (64)", CLI_U32, &s.waiting, 0, 100000, NULL},
+        {"--fit", "on|off", "make what is not given fit the device (on)", CLI_TEXT, &s.fit, 0, 0, "on,off"},
         {"--alias", "NAME", "the model's name; default: the file's", CLI_TEXT, &s.alias, 0, 0, NULL},
         {"--api-key", "KEY", "what clients must send as a bearer token", CLI_TEXT, &s.key, 0, 0, NULL},
         {"--chat-template", "NAME|FILE", "a built-in chat template or a file with one; default: the model's", CLI_TEXT,

@@ -7,7 +7,7 @@
 
 struct serve {
     struct cli_engine engine;
-    const char *model, *host, *alias, *key;
+    const char *model, *host, *alias, *key, *fit;
     uint32_t port, slots, waiting;
     char name[256];            // of the model, as clients call it
     long started;              // seconds since 1970

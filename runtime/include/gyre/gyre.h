@@ -92,6 +92,17 @@ typedef struct gyre_model_size {
 } gyre_model_size;
 GYRE_API gyre_status gyre_model_weigh(const char *path, gyre_model_size *out, gyre_error *err) GYRE_MUST_USE;
 
+// What an engine with these params would take on its device, without loading the model; `progress` is not called.
+typedef struct gyre_memory_plan {
+    char device[32];
+    uint64_t weights, kv, work;           // bytes: matrices; the cache; logits and what a step computes with, estimated
+    uint64_t memory;                      // of the device; of the host, where it is a software device
+    uint32_t context, sequences, kv_bits; // as the engine would have them
+    bool fits;                            // all of it into nine tenths of that memory, and each buffer into one binding
+} gyre_memory_plan;
+GYRE_API gyre_status gyre_plan_memory(const char *path, const gyre_engine_params *params, gyre_memory_plan *out,
+                                      gyre_error *err) GYRE_MUST_USE;
+
 // What a model file holds, without a device: JSON text, malloc'd. Keys: path, container, bytes, metadata (arrays are
 // given by their length), tensors [{name, type, shape, bytes}], model {arch, layers, ...}, rotations {r3, r4, head},
 // memory {weights_bytes, kv_bytes_per_token, table_bytes}: what an engine allocates for the matrices (0 where one is
