@@ -21,7 +21,8 @@ struct serve_rendered {
 bool serve_ask_rendered(const struct serve *serve, const json_t *variables, struct serve_rendered *out,
                         struct serve_error *error);
 // response_format, tools and tool_choice. *tools: those that the template gets, a reference; NULL: none.
-bool serve_ask_form(const json_t *request, struct serve_job *job, json_t **tools, struct serve_error *error);
+bool serve_ask_form(const struct serve *serve, const json_t *request, struct serve_job *job, json_t **tools,
+                    struct serve_error *error);
 // The grammar of that form, once it is known how the prompt ends.
 bool serve_ask_bound(const struct serve *serve, struct serve_job *job, struct serve_error *error);
 

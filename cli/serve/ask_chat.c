@@ -181,7 +181,7 @@ static bool ask(const struct serve *s, const json_t *request, struct serve_job *
     bool fine = variables && serve_ask_sampling(s, request, job, e) &&
                 serve_field_whole(request, "max_tokens", 1, INT32_MAX, &most, e) &&
                 serve_field_whole(request, "max_completion_tokens", 1, INT32_MAX, &most, e) &&
-                ask_scores(request, job, e) && serve_ask_form(request, job, &tools, e) &&
+                ask_scores(request, job, e) && serve_ask_form(s, request, job, &tools, e) &&
                 serve_ask_variables(request, tools, variables, e) && serve_ask_rendered(s, variables, &prompt, e);
     json_decref(variables);
     json_decref(tools);

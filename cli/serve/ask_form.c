@@ -83,7 +83,20 @@ static bool ask_choice(const json_t *request, const json_t *tools, struct serve_
     return serve_refuse(e, 400, NULL, "tool_choice", "'tool_choice' names '%.64s', which is none of the 'tools'", name);
 }
 
-bool serve_ask_form(const json_t *request, struct serve_job *job, json_t **tools, struct serve_error *e)
+// The tools themselves: what is wrong with one is told before anything is rendered.
+static bool make_tools(const struct serve *s, json_t *list, struct serve_job *job, struct serve_error *e)
+{
+    gyre_error err = {0};
+    char *text = json_dumps(list, JSON_COMPACT);
+    if (!text) return serve_no_memory(e);
+    const gyre_status st = gyre_tools_create(text, strlen(text), s->syntax, &job->tools, &err);
+    free(text);
+    if (st == GYRE_E_NOMEM) return serve_no_memory(e);
+    return st == GYRE_OK || serve_refuse(e, 400, NULL, "tools", "%s", err.message);
+}
+
+bool serve_ask_form(const struct serve *s, const json_t *request, struct serve_job *job, json_t **tools,
+                    struct serve_error *e)
 {
     json_t *list = serve_field(request, "tools");
     bool parallel = true;
@@ -94,21 +107,30 @@ bool serve_ask_form(const json_t *request, struct serve_job *job, json_t **tools
         if (!check_tool(json_array_get(list, i), i, e)) return false;
     if (!ask_choice(request, list, job, e)) return false;
     job->one_call = !parallel;
-    if (job->calls == SERVE_CALLS_NONE) return true;
-    job->tools = json_dumps(list, JSON_COMPACT);
+    if (job->calls == SERVE_CALLS_NONE) return true; // then the model does not see them either
+    if (job->form != SERVE_FORM_TEXT)
+        return serve_refuse(e, 400, NULL, "response_format",
+                            "'response_format' and 'tools' exclude each other unless 'tool_choice' is none");
     *tools = json_incref(list);
-    return job->tools || serve_no_memory(e);
+    return make_tools(s, list, job, e);
 }
 
 bool serve_ask_bound(const struct serve *s, struct serve_job *job, struct serve_error *e)
 {
     static const gyre_reasoning reasoning[] = {GYRE_REASONING_NONE, GYRE_REASONING_MAY, GYRE_REASONING_OPEN};
     const gyre_grammar_params params = {.size = sizeof params, .reasoning = reasoning[job->reasons]};
+    const gyre_tool_params how = {.size = sizeof how,
+                                  .choice = job->calls == SERVE_CALLS_AUTO ? GYRE_CHOICE_AUTO : GYRE_CHOICE_REQUIRED,
+                                  .name = job->named,
+                                  .single = job->one_call,
+                                  .reasoning = reasoning[job->reasons]};
     gyre_error err = {0};
-    if (job->form == SERVE_FORM_TEXT) return true;
-    const gyre_status st = gyre_grammar_of_schema(s->vocabulary, job->schema, job->schema ? strlen(job->schema) : 0,
-                                                  &params, &job->grammar, &err);
+    gyre_status st = GYRE_OK;
+    if (job->tools) st = gyre_grammar_of_tools(s->vocabulary, job->tools, &how, &job->grammar, &err);
+    else if (job->form != SERVE_FORM_TEXT)
+        st = gyre_grammar_of_schema(s->vocabulary, job->schema, job->schema ? strlen(job->schema) : 0, &params,
+                                    &job->grammar, &err);
     if (st == GYRE_OK) return true;
     if (st == GYRE_E_NOMEM) return serve_no_memory(e);
-    return serve_refuse(e, 400, NULL, "response_format", "%s", err.message);
+    return serve_refuse(e, 400, NULL, job->tools ? "tools" : "response_format", "%s", err.message);
 }

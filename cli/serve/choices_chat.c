@@ -1,83 +1,87 @@
-// The choices of /v1/chat/completions: what was thought and what is said, and their log-probabilities.
-#define _GNU_SOURCE // memmem
+// The choices of /v1/chat/completions: what was thought, what is said, which tools are called, and their
+// log-probabilities.
 #include "cli/serve/choices.h"
 
+#include <stdio.h>
 #include <string.h>
 
-// Parts of an answer, in order. The white space around a thought belongs to its tags.
-enum part { BEGINNING, BEFORE_THOUGHT, THOUGHT, BEFORE_SPEECH, SPEECH };
+// ---- parts ---------------------------------------------------------------------------------------------------------
 
-static const char opening[] = "<think>", closing[] = "</think>";
+// Where the parts of an answer go: a message, or the delta of a chunk.
+struct collector {
+    const struct serve_choice *choice;
+    json_t *out;
+    bool chunk; // calls have an index and come in pieces
+};
 
-static size_t blanks(const char *text, size_t n)
+// Appends to a text of an object.
+static void append(json_t *object, const char *key, const char *text, size_t n)
 {
-    size_t i = 0;
-    while (i < n && strchr(" \t\r\n", text[i])) i++;
-    return i;
-}
-
-// How many bytes at the end of text[n] may be the beginning of the closing tag, and the blanks before it.
-static size_t uncertain(const char *text, size_t n)
-{
-    size_t keep = 0;
-    for (size_t k = 1; k < sizeof closing - 1 && k <= n; k++)
-        if (memcmp(text + n - k, closing, k) == 0) keep = k;
-    while (keep < n && strchr(" \t\r\n", text[n - keep - 1])) keep++;
-    return keep;
-}
-
-// Adds n bytes to a text in `delta`.
-static void say(json_t *delta, const char *key, const char *text, size_t n)
-{
-    if (n == 0) return;
-    const json_t *before = json_object_get(delta, key);
-    json_object_set_new(delta, key,
-                        before ? json_sprintf("%s%.*s", json_string_value(before), (int)n, text)
-                               : json_stringn_nocheck(text, n));
-}
-
-// Moves text_sent over what is certain, a part at a time. True while it moves.
-static bool advance(const struct serve_job *job, struct serve_choice *c, bool last, json_t *delta)
-{
-    const char *text = c->text ? c->text + c->text_sent : "", *tag;
-    const size_t n = c->n_text - c->text_sent;
-    size_t take = 0;
-    const int before = c->part;
-    switch ((enum part)c->part) {
-    case BEGINNING:
-        if (job->reasons == SERVE_REASON_OPEN) c->part = BEFORE_THOUGHT;
-        else if (job->reasons == SERVE_REASON_NONE || memcmp(text, opening, n < 7 ? n : 7) != 0) c->part = SPEECH;
-        else if (n >= 7) c->part = BEFORE_THOUGHT, take = 7;
-        else if (last) c->part = SPEECH;
-        break;
-    case BEFORE_THOUGHT:
-        take = blanks(text, n);
-        if (take < n) c->part = THOUGHT;
-        break;
-    case THOUGHT:
-        tag = n ? memmem(text, n, closing, sizeof closing - 1) : NULL;
-        take = tag ? (size_t)(tag - text) : last ? n : n - uncertain(text, n);
-        if (tag) {
-            size_t end = take;
-            while (end && strchr(" \t\r\n", text[end - 1])) end--;
-            say(delta, "reasoning_content", text, end);
-            take += sizeof closing - 1;
-            c->part = BEFORE_SPEECH;
-        } else {
-            say(delta, "reasoning_content", text, take);
-        }
-        break;
-    case BEFORE_SPEECH:
-        take = blanks(text, n);
-        if (take < n) c->part = SPEECH;
-        break;
-    case SPEECH:
-        take = n;
-        say(delta, "content", text, n);
-        break;
+    const json_t *before = json_object_get(object, key);
+    const size_t had = json_string_length(before);
+    if (!had) {
+        json_object_set_new(object, key, json_stringn_nocheck(text, n));
+        return;
     }
-    c->text_sent += take;
-    return take > 0 || c->part != before;
+    struct serve_text all = {0};
+    if (serve_text_add(&all, json_string_value(before), had) && serve_text_add(&all, text, n))
+        json_object_set_new(object, key, json_stringn_nocheck(all.text, all.n));
+    serve_text_free(&all);
+}
+
+// The call that is under way in `out`; made where a piece of it comes first in this chunk.
+static json_t *call_of(const struct collector *c, uint32_t index)
+{
+    json_t *calls = json_object_get(c->out, "tool_calls"), *call;
+    size_t i;
+    json_array_foreach(calls, i, call)
+    {
+        const json_t *at = json_object_get(call, "index");
+        if (at ? json_integer_value(at) == (json_int_t)index : i == index) return call;
+    }
+    if (!calls) json_object_set_new(c->out, "tool_calls", calls = json_array());
+    call = json_pack("{s:{s:s}}", "function", "arguments", "");
+    if (c->chunk) json_object_set_new(call, "index", json_integer(index));
+    json_array_append_new(calls, call);
+    return call;
+}
+
+static void on_part(void *user, const gyre_part *part)
+{
+    const struct collector *c = *(struct collector **)user;
+    if (part->kind == GYRE_PART_CONTENT || part->kind == GYRE_PART_REASONING) {
+        append(c->out, part->kind == GYRE_PART_CONTENT ? "content" : "reasoning_content", part->text, part->bytes);
+        return;
+    }
+    json_t *call = call_of(c, part->call), *function = json_object_get(call, "function");
+    if (part->kind == GYRE_PART_ARGUMENTS) {
+        append(function, "arguments", part->text, part->bytes);
+        return;
+    }
+    json_object_set_new(
+        call, "id", json_sprintf("call_%s_%u_%u", strchr(c->choice->job->id, '-') + 1, c->choice->index, part->call));
+    json_object_set_new(call, "type", json_string("function"));
+    json_object_set_new(function, "name", json_stringn(part->text, part->bytes));
+}
+
+// Cuts what has come since the last time into its parts. False: out of memory.
+static bool take_parts(const struct serve_job *job, struct serve_choice *c, struct collector *to)
+{
+    static const gyre_reasoning reasoning[] = {GYRE_REASONING_NONE, GYRE_REASONING_MAY, GYRE_REASONING_OPEN};
+    const bool last = c->finish != SERVE_GOES_ON;
+    const gyre_answer_params params = {.size = sizeof params,
+                                       .reasoning = reasoning[job->reasons],
+                                       .live = to->chunk && job->grammar != NULL,
+                                       .on_part = on_part,
+                                       .user = &c->collector};
+    c->collector = to;
+    if (!c->answer && gyre_answer_create(job->tools, &params, &c->answer, NULL) != GYRE_OK) return false;
+    if (c->n_text > c->text_sent &&
+        gyre_answer_push(c->answer, c->text + c->text_sent, c->n_text - c->text_sent, NULL) != GYRE_OK)
+        return false;
+    c->text_sent = c->n_text;
+    if (last && gyre_answer_finish(c->answer, NULL) != GYRE_OK) return false;
+    return true;
 }
 
 // ---- log-probabilities ---------------------------------------------------------------------------------------------
@@ -116,14 +120,19 @@ static json_t *logprobs_of(const struct serve_job *job, struct serve_choice *c)
 static const char *finish_of(const struct serve_choice *c)
 {
     static const char *const why[] = {NULL, "stop", "length"};
-    return why[c->finish];
+    return c->finish == SERVE_FINISH_STOP && gyre_answer_calls(c->answer) ? "tool_calls" : why[c->finish];
 }
 
 json_t *serve_chat_choice(const struct serve_job *job, struct serve_choice *c)
 {
     json_t *message = json_pack("{s:s, s:s}", "role", "assistant", "content", "");
-    while (advance(job, c, true, message)) {
+    struct collector to = {c, message, false};
+    if (!message || !take_parts(job, c, &to)) {
+        json_decref(message);
+        return NULL;
     }
+    if (gyre_answer_calls(c->answer) && json_string_length(json_object_get(message, "content")) == 0)
+        json_object_set_new(message, "content", json_null());
     return json_pack("{s:I, s:o, s:o, s:s}", "index", (json_int_t)c->index, "message", message, "logprobs",
                      logprobs_of(job, c), "finish_reason", finish_of(c));
 }
@@ -138,18 +147,16 @@ bool serve_chat_events(const struct serve *s, const struct serve_job *job, struc
                        struct serve_text *out)
 {
     const bool last = c->finish != SERVE_GOES_ON;
-    json_t *delta = json_object();
-    while (advance(job, c, last, delta)) {
-    }
+    json_t *delta = json_object(), *begin = json_pack("{s:s, s:s}", "role", "assistant", "content", "");
+    struct collector to = {c, delta, true};
+    bool done = delta && begin && take_parts(job, c, &to);
     const bool news = json_object_size(delta) > 0 || c->said_sent < c->n_said;
-    bool done = true;
-    if (!c->opened && (news || last)) { // the role first
+    if (done && !c->opened && (news || last)) { // the role first
         c->opened = true;
-        done = serve_chunk(
-            s, job, delta_choice(c, json_pack("{s:s, s:s}", "role", "assistant", "content", ""), json_null(), NULL),
-            out);
+        done = serve_chunk(s, job, delta_choice(c, json_incref(begin), json_null(), NULL), out);
     }
     if (done && news) done = serve_chunk(s, job, delta_choice(c, json_incref(delta), logprobs_of(job, c), NULL), out);
+    json_decref(begin);
     json_decref(delta);
     if (!done || !last) return done;
     c->closed = true;

@@ -71,6 +71,7 @@ static gyre_status open_template(struct serve *s, const gyre_log *log, gyre_erro
     }
     GYRE_TRY(st);
     const char *text = gyre_template_text(s->template);
+    s->syntax = gyre_tool_syntax_of(text);
     s->reasons = strstr(text, "<think>") || strstr(text, "reasoning_content") ? SERVE_REASON_MAY : SERVE_REASON_NONE;
     return gyre_template_end(s->template, s->tokenizer, &s->end_token, &s->end_text, err);
 }

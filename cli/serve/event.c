@@ -18,6 +18,12 @@ bool serve_text_add(struct serve_text *out, const char *text, size_t n)
     return true;
 }
 
+void serve_text_free(struct serve_text *text)
+{
+    free(text->text);
+    *text = (struct serve_text){0};
+}
+
 bool serve_event(struct serve_text *out, json_t *data)
 {
     char *text = json_dumps(data, JSON_COMPACT | JSON_REAL_PRECISION(9));

@@ -7,6 +7,7 @@ struct serve_text {
     size_t n, cap;
 };
 bool serve_text_add(struct serve_text *out, const char *text, size_t n); // false: out of memory
+void serve_text_free(struct serve_text *text);
 // "data: JSON\n\n"; takes the reference, of NULL too. False: out of memory.
 bool serve_event(struct serve_text *out, json_t *data);
 

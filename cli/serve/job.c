@@ -77,6 +77,7 @@ void serve_job_release(struct serve_job *job)
         free(job->choice[i].best);
         free(job->choice[i].stops.held);
         gyre_matcher_destroy(job->choice[i].matcher);
+        gyre_answer_destroy(job->choice[i].answer);
     }
     for (uint32_t i = 0; i < job->n_prompts; i++) {
         gyre_free(job->prompt[i].tokens);
@@ -85,7 +86,7 @@ void serve_job_release(struct serve_job *job)
     for (uint32_t i = 0; i < job->n_stop; i++) free(job->stop[i]);
     gyre_grammar_destroy(job->grammar);
     free(job->schema);
-    free(job->tools);
+    gyre_tools_destroy(job->tools);
     free(job->named);
     free(job->choice);
     free(job->prompt);
@@ -164,8 +165,10 @@ static bool hear(struct serve_choice *c, const gyre_task_token *t)
         return true;
     }
     if (c->matcher && gyre_matcher_accept(c->matcher, t->token, NULL) != GYRE_OK) return false;
+    const bool marks = job->tools || job->reasons != SERVE_REASON_NONE; // control tokens that divide an answer
+    const bool shown = t->prompt || (marks && gyre_token_is_mark(job->tokenizer, t->token));
     const bool hidden = t->prompt && c->n_said <= job->prompt[c->prompt].hidden;
-    const size_t n = hidden ? 0 : gyre_text_push(job->tokenizer, &c->decoder, t->token, t->prompt, piece, sizeof piece);
+    const size_t n = hidden ? 0 : gyre_text_push(job->tokenizer, &c->decoder, t->token, shown, piece, sizeof piece);
     c->offset += characters(piece, n);
     if (t->prompt) return true;
     const bool whole = c->matcher && gyre_matcher_must_end(c->matcher); // nothing can follow: no step more

@@ -6,8 +6,8 @@
 #include "cli/serve/refuse.h"
 #include "runtime/util/stops.h"
 
-#include <gyre/gyre_grammar.h>
 #include <gyre/gyre_schedule.h>
+#include <gyre/gyre_tools.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
@@ -49,7 +49,8 @@ struct serve_choice {
 
     size_t text_sent, said_sent; // the reader alone
     bool opened, closed;
-    int part; // of the answer in which text_sent lies: choices_chat.c
+    gyre_answer *answer;         // of a conversation: cuts the text into its parts,
+    struct collector *collector; // ... which go there (choices_chat.c)
 };
 
 struct serve_prompt {
@@ -74,9 +75,10 @@ struct serve_job {
     enum serve_form form;
     enum serve_calls calls;
     enum serve_reasons reasons;
-    bool one_call;       // no parallel calls
-    char *schema;        // JSON, of SERVE_FORM_SCHEMA
-    char *tools, *named; // JSON, where calls may be made; the function that must be called, NULL: any
+    bool one_call;     // no parallel calls
+    char *schema;      // JSON, of SERVE_FORM_SCHEMA
+    gyre_tools *tools; // where calls may be made
+    char *named;       // the function that must be called; NULL: any
     gyre_grammar *grammar;
     char *stop[SERVE_MAX_STOPS];
     uint32_t n_stop;

@@ -14,6 +14,7 @@ struct serve {
     gyre_tokenizer *tokenizer; // its own: it outlives an engine that is lost
     gyre_template *template;   // NULL: the model has none
     gyre_vocabulary *vocabulary;
+    gyre_tool_syntax syntax; // of calls, as the template teaches it
     const char *template_choice;
     uint32_t end_token;         // what the template writes behind an answer; UINT32_MAX: no token
     char *end_text;             // ... where it is a text; NULL: none

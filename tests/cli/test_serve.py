@@ -227,6 +227,24 @@ class Serve(Case):
             value = json.loads(a["choices"][0]["message"]["content"])
             self.assertEqual((type(value["ok"]), value["n"] in (1, 22), len(value)), (bool, True, 2))
 
+    def test_tools(self):
+        tool = lambda name, **properties: {"type": "function", "function": {"name": name, "parameters": {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}}}
+        tools = [tool("add", a={"type": "integer", "minimum": 0, "maximum": 9}), tool("say", it={"enum": ["yes", "no"]})]
+        ask = [{"role": "user", "content": "x"}]
+        for choice, names in (("required", {"add", "say"}), ({"type": "function", "function": {"name": "say"}}, {"say"})):
+            status, a = self.chat(ask, tools=tools, tool_choice=choice, max_tokens=200, temperature=1, seed=3, parallel_tool_calls=False)
+            c = a["choices"][0]
+            self.assertEqual((status, c["finish_reason"], c["message"]["content"], len(c["message"]["tool_calls"])), (200, "tool_calls", None, 1))
+            call = c["message"]["tool_calls"][0]
+            self.assertIn(call["function"]["name"], names)
+            self.assertEqual(list(json.loads(call["function"]["arguments"])), ["a" if call["function"]["name"] == "add" else "it"])
+            status, text, _ = self.server.ask("POST", "/v1/chat/completions", dict(messages=ask, tools=tools, tool_choice=choice, max_tokens=200, temperature=1, seed=3, parallel_tool_calls=False, stream=True))
+            pieces = [d for x in text.split("\n\n") if x.startswith("data: {") for ch in json.loads(x[6:])["choices"] for d in ch["delta"].get("tool_calls", [])]
+            self.assertEqual("".join(d["function"].get("arguments", "") for d in pieces), call["function"]["arguments"])
+            self.assertEqual([d["function"]["name"] for d in pieces if "name" in d["function"]], [call["function"]["name"]])
+        self.refused(400, self.chat(ask, tools=tools, tool_choice={"type": "function", "function": {"name": "fly"}}), param="tool_choice")
+        self.refused(400, self.chat(ask, tools=[tool("a b")]), param="tools")
+
     def test_clients_that_go_away(self):
         s = self.server
         for ending in ("close", "reset"):
