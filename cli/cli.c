@@ -14,8 +14,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static volatile sig_atomic_t interrupted;
-static gyre_session *_Atomic running; // what an interruption cancels
+static volatile sig_atomic_t interrupted, spared, taken; // taken: a SIGINT that spared the program
+static gyre_session *_Atomic running;                    // what an interruption cancels
 static struct {
     bool open;
     int tenth;
@@ -23,14 +23,25 @@ static struct {
 
 static void on_signal(int number)
 {
-    (void)number;
-    if (interrupted) _exit(130); // the second time the user means it
-    interrupted = 1;
     gyre_session *session = running;
+    if (number == SIGINT && spared) {
+        taken = 1;
+    } else {
+        if (interrupted) _exit(130); // the second time the user means it
+        interrupted = 1;
+    }
     if (session) gyre_session_cancel(session); // a store to an atomic: allowed here
 }
 
 void cli_cancel_on_signal(gyre_session *session) { running = session; }
+void cli_spare_program(bool on) { spared = on; }
+
+bool cli_take_sigint(void)
+{
+    const bool came = taken != 0;
+    taken = 0;
+    return came;
+}
 
 static void catch_signals(void)
 {

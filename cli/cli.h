@@ -27,6 +27,10 @@ gyre_status cli_flush(gyre_error *err) GYRE_MUST_USE;
 
 // True once SIGINT or SIGTERM arrived; commands stop cleanly and return 130.
 bool cli_interrupted(void);
+// While this is on, SIGINT ends what runs on the session below and nothing else; whether it came is asked once each
+// time. SIGTERM is an interruption as ever.
+void cli_spare_program(bool on);
+bool cli_take_sigint(void);
 // The session whose verb an interruption cancels, also in the middle of a prompt; NULL: none. Before it is destroyed.
 void cli_cancel_on_signal(gyre_session *session);
 

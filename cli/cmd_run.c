@@ -1,14 +1,18 @@
 // gyre run: continue a text, streaming.
 #include "cli/cli.h"
+#include "cli/sampling.h"
 
+#include <gyre/gyre_chat.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 struct run {
-    const char *model, *prompt; // prompt NULL: on standard input
-    gyre_generate_params params;
-    struct cli_list stop;
+    const char *model, *prompt; // prompt NULL: in the file, or
+    const char *file;           // ... where that is NULL, too, on standard input
+    bool chat;                  // the prompt is what a user says
+    const char *system, *choice;
+    struct cli_sampling sampling;
     struct cli_engine engine;
     bool json;
 };
@@ -85,7 +89,7 @@ static int report(const struct run *r, const gyre_engine *engine, const gyre_ses
 // The time to compile is not the prompt's: everything is run once, on nothing, before the clock starts.
 static gyre_status generate(struct made *m, gyre_session *session, const uint32_t *prompt, size_t n, gyre_error *err)
 {
-    gyre_generate_params p = m->run->params;
+    gyre_generate_params p = m->run->sampling.params;
     p.prompt = prompt;
     p.n_prompt = n;
     p.tokens = m->tokens;
@@ -102,6 +106,37 @@ static gyre_status generate(struct made *m, gyre_session *session, const uint32_
     return st == GYRE_E_CANCELLED ? gyre_fail(err, st, "interrupted after %zu tokens", m->result.n_tokens) : st;
 }
 
+// What the model is given: the text, or, for a chat, the talk of which it is the user's turn. JSON's strings are UTF-8.
+static gyre_status tokenize(const struct run *r, const gyre_engine *engine, const char *text, size_t bytes,
+                            uint32_t **tokens, size_t *n, gyre_error *err)
+{
+    const gyre_tokenizer *tokenizer = gyre_engine_tokenizer(engine);
+    if (!r->chat) return gyre_tokenize(tokenizer, text, bytes, cli_prompt_flags(&r->engine.tokens), tokens, n, err);
+    gyre_template *words = NULL;
+    gyre_rendering made = {0};
+    gyre_status st = GYRE_OK;
+    json_t *talk = json_pack("{s:[], s:b}", "messages", "add_generation_prompt", 1);
+    json_t *said = json_stringn(text, bytes);
+    char *json = NULL;
+    if (!said) GYRE_GO(gyre_fail(err, GYRE_E_FORMAT, "cannot chat: the prompt is no UTF-8"));
+    if (r->system)
+        json_array_append_new(json_object_get(talk, "messages"),
+                              json_pack("{s:s, s:s}", "role", "system", "content", r->system));
+    json_array_append_new(json_object_get(talk, "messages"), json_pack("{s:s, s:O}", "role", "user", "content", said));
+    json = json_dumps(talk, JSON_COMPACT);
+    if (!json) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "cannot chat: out of memory, or a text is no UTF-8"));
+    GYRE_GO(gyre_template_open(r->model, r->choice, &words, err));
+    GYRE_GO(gyre_template_render(words, json, strlen(json), NULL, &made, err));
+    GYRE_GO(gyre_tokenize_rendering(tokenizer, &made, tokens, n, err));
+done:
+    gyre_rendering_free(&made);
+    gyre_template_close(words);
+    free(json);
+    json_decref(said);
+    json_decref(talk);
+    return st;
+}
+
 static int run_model(struct run *r)
 {
     gyre_error err = {0};
@@ -111,14 +146,14 @@ static int run_model(struct run *r)
     char *given = NULL;
     size_t bytes = 0;
     size_t n = 0;
-    struct made m = {.run = r, .tokens = malloc(r->params.max_tokens * sizeof *m.tokens)};
+    struct made m = {.run = r, .tokens = malloc(r->sampling.params.max_tokens * sizeof *m.tokens)};
     int status = 1;
     gyre_status st = m.tokens ? GYRE_OK : gyre_fail(&err, GYRE_E_NOMEM, "cannot generate: out of memory");
     if (st != GYRE_OK) goto done;
+    if (r->file) GYRE_GO(cli_read(r->file, &given, &bytes, &err));
     GYRE_GO(cli_open(r->model, &r->engine, r->json, &engine, &err));
-    if (!r->prompt) GYRE_GO(cli_read_stdin(&given, &bytes, &err));
-    GYRE_GO(gyre_tokenize(gyre_engine_tokenizer(engine), given ? given : r->prompt, given ? bytes : strlen(r->prompt),
-                          cli_prompt_flags(&r->engine.tokens), &prompt, &n, &err));
+    if (!r->prompt && !r->file) GYRE_GO(cli_read_stdin(&given, &bytes, &err));
+    GYRE_GO(tokenize(r, engine, given ? given : r->prompt, given ? bytes : strlen(r->prompt), &prompt, &n, &err));
     if (n == 0) {
         st = gyre_fail(&err, GYRE_E_INVALID,
                        "cannot continue an empty prompt (-p): there is nothing to start from; give some text");
@@ -139,26 +174,17 @@ done:
 
 static int run(int argc, char **argv)
 {
-    struct run r = {.params = {.size = sizeof r.params, .max_tokens = 128, .sampling = {.top_p = 1.0f}}};
-    gyre_generate_params *const p = &r.params;
+    struct run r = {0};
+    cli_sampling_begin(&r.sampling, 128);
+    gyre_generate_params *const p = &r.sampling.params;
     const struct cli_option options[] = {
-        {"-p", "TEXT", "the prompt; without it, what comes on standard input", CLI_TEXT, &r.prompt, 0, 0, NULL},
+        {"-p", "TEXT", "the prompt; without it and -f, what comes on standard input", CLI_TEXT, &r.prompt, 0, 0, NULL},
+        {"-f", "FILE", "a file with the prompt", CLI_TEXT, &r.file, 0, 0, NULL},
+        {"--chat", NULL, "the prompt is what a user says: the model answers it", CLI_FLAG, &r.chat, 0, 0, NULL},
+        {"--system", "TEXT", "with --chat: what the model is told before", CLI_TEXT, &r.system, 0, 0, NULL},
+        {"--chat-template", "FILE|NAME", "with --chat: in place of the model's own", CLI_TEXT, &r.choice, 0, 0, NULL},
         {"-n", "N", "tokens to generate at most (128)", CLI_U32, &p->max_tokens, 1, 1000000, NULL},
-        {"--temp", "T", "temperature; 0 takes the most likely token (0)", CLI_F32, &p->sampling.temperature, 0, 100,
-         NULL},
-        {"--top-k", "K", "sample among the K most likely; 0: 256 (0)", CLI_U32, &p->sampling.top_k, 0, 256, NULL},
-        {"--top-p", "P", "... and among the smallest set with probability P (1)", CLI_F32, &p->sampling.top_p, 0.000001,
-         1, NULL},
-        {"--min-p", "P", "... and at least as likely as P times the likeliest (0)", CLI_F32, &p->min_p, 0, 1, NULL},
-        {"--repeat-penalty", "R", "makes tokens that were said less likely; 1: does not (1)", CLI_F32,
-         &p->repeat_penalty, 0.000001, 1000, NULL},
-        {"--presence-penalty", "R", "subtracted from their logits (0)", CLI_F32, &p->presence_penalty, -1000, 1000,
-         NULL},
-        {"--frequency-penalty", "R", "subtracted for each time they were said (0)", CLI_F32, &p->frequency_penalty,
-         -1000, 1000, NULL},
-        {"--penalty-window", "N", "tokens back that count as said (64)", CLI_U32, &p->penalty_window, 1, 1 << 24, NULL},
-        {"--stop", "TEXT", "ends before this text; may be repeated", CLI_LIST, &r.stop, 0, 0, NULL},
-        {"--seed", "S", "seed of the sampling (0)", CLI_U32, &p->sampling.seed, 0, 4294967295.0, NULL},
+        CLI_SAMPLING_OPTIONS(r.sampling),
         {"--ctx", "N", "longest text in tokens; default: the model's, at most 4096", CLI_U32, &r.engine.context, 1,
          1 << 24, NULL},
         CLI_ENGINE_OPTIONS(r.engine),
@@ -170,13 +196,15 @@ static int run(int argc, char **argv)
     if (stop >= 0) return stop;
     if (r.engine.tokens.bos && r.engine.tokens.no_bos)
         return cli_usage("options that exclude each other: --bos and --no-bos; give one of them");
-    if (!r.prompt && !cli_stdin_waits())
-        return cli_usage("missing option (-p TEXT): gyre run needs a prompt, there or piped in; see gyre run --help");
-    for (uint32_t i = 0; i < r.stop.n; i++)
-        if (!*r.stop.item[i]) return cli_usage("impossible value (--stop): a text that ends something is not empty");
-    p->stop = r.stop.item;
-    p->n_stop = r.stop.n;
-    return run_model(&r);
+    if (r.prompt && r.file) return cli_usage("options that exclude each other: -p and -f; give one of them");
+    if (!r.chat && (r.system || r.choice))
+        return cli_usage("incomplete options (--system, --chat-template): they belong to a chat; give --chat, too");
+    if (!r.prompt && !r.file && !cli_stdin_waits())
+        return cli_usage(
+            "missing option (-p TEXT): gyre run needs a prompt, there, in a file (-f) or piped in; see gyre "
+            "run --help");
+    const int wrong = cli_sampling_check(&r.sampling);
+    return wrong >= 0 ? wrong : run_model(&r);
 }
 
 const struct cli_command cli_run = {"run", "MODEL", "Continue a text", run, 1, false};

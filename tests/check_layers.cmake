@@ -35,6 +35,7 @@ set(may_quantizer/gradient_files backends/cpu/fast_parts.h)
 set(may_quantizer/pass_files backends/cpu/fast.h) # where a run finds no GPU
 set(may_cli runtime/util ${public})
 set(may_cli/compare cli runtime/util ${public})
+set(may_cli/chat cli runtime/util ${public})
 set(may_cli/serve cli runtime/util ${public})
 
 file(GLOB top LIST_DIRECTORIES true RELATIVE ${root} ${root}/*)

@@ -283,7 +283,7 @@ jinja_value gyre_jinja_slice(struct jinja_run *run, jinja_value v, jinja_value f
         return gyre_jinja_part(run, v.string, gyre_jinja_byte_at(v.string, (uint64_t)begin),
                                items ? gyre_jinja_byte_at(v.string, (uint64_t)end) : 0);
     if (v.kind == JINJA_STRING) return stepped_text(run, v.string, begin, items, step);
-    const jinja_value out = gyre_jinja_list(run, v.kind, items);
+    const jinja_value out = gyre_jinja_list(run, v.kind == JINJA_RANGE ? JINJA_LIST : v.kind, items);
     for (uint64_t i = 0; i < items; i++) out.list->item[i] = v.list->item[begin + (int64_t)i * step];
     return out;
 }

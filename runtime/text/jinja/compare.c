@@ -158,17 +158,20 @@ static uint64_t find(struct jinja_run *run, const struct jinja_dict *d, jinja_va
             if (same_key(run, &d->entry[i], key, h)) return i;
         return d->n;
     }
+    uint64_t probes = 0;
     for (uint64_t at = h & d->mask; d->slots[at]; at = (at + 1) & d->mask) {
         const uint64_t i = d->slots[at] - 1;
+        if (++probes % 16 == 0) gyre_jinja_work(run, 1); // keys may have been made to collide
         if (same_key(run, &d->entry[i], key, h)) return i;
     }
     return d->n;
 }
 
-static void enter(struct jinja_dict *d, uint64_t i)
+static void enter(struct jinja_run *run, struct jinja_dict *d, uint64_t i)
 {
-    uint64_t at = d->entry[i].hash & d->mask;
-    while (d->slots[at]) at = (at + 1) & d->mask;
+    uint64_t at = d->entry[i].hash & d->mask, probes = 0;
+    for (; d->slots[at]; at = (at + 1) & d->mask)
+        if (++probes % 16 == 0) gyre_jinja_work(run, 1);
     d->slots[at] = (uint32_t)i + 1;
 }
 
@@ -182,7 +185,7 @@ static void grow(struct jinja_run *run, struct jinja_dict *d)
     if (d->cap > UINT32_MAX / 4) gyre_jinja_limit(run, "a dict's size");
     d->mask = 4 * d->cap - 1; // cap is a power of two
     d->slots = gyre_jinja_alloc(run, d->mask + 1, sizeof *d->slots);
-    for (uint64_t i = 0; i < d->n; i++) enter(d, i);
+    for (uint64_t i = 0; i < d->n; i++) enter(run, d, i);
 }
 
 void gyre_jinja_dict_put(struct jinja_run *run, struct jinja_dict *d, jinja_value key, jinja_value value)
@@ -195,7 +198,7 @@ void gyre_jinja_dict_put(struct jinja_run *run, struct jinja_dict *d, jinja_valu
     }
     if (d->n == d->cap) grow(run, d);
     d->entry[d->n] = (struct jinja_entry){key, value, h};
-    if (d->slots) enter(d, d->n);
+    if (d->slots) enter(run, d, d->n);
     d->n++;
 }
 

@@ -167,6 +167,7 @@ static void bind_rest(struct jinja_run *run, struct jinja_scope *scope, const st
     const jinja_value names = gyre_jinja_dict(run);
     for (uint64_t i = 0; i < args->n_keywords; i++) {
         const struct jinja_keyword *k = &args->keyword[i];
+        gyre_jinja_work(run, n->items.n / 16);
         if (is_parameter(n, k->name) || (m->calls && !strcmp(k->name, "caller"))) continue;
         if (!m->catches_kwargs) gyre_jinja_raise(run, "macro '%s' takes no keyword argument '%s'", m->name, k->name);
         gyre_jinja_dict_put(run, names.dict, gyre_jinja_text(run, k->name), k->value);
@@ -194,6 +195,7 @@ static jinja_value call_macro(struct jinja_run *run, const struct jinja_macro *m
     for (uint64_t i = 0; i < n->items.n; i++) {
         const struct jinja_node *p = n->items.item[i];
         k = keyword(args, p->name);
+        gyre_jinja_work(run, args->n_keywords / 16);
         if (k && i < args->n)
             gyre_jinja_raise(run, "macro '%s' got multiple values for argument '%s'", m->name, p->name);
         const jinja_value v = k             ? k->value

@@ -182,46 +182,59 @@ static uint64_t chunk_end(const struct jinja_string *s, uint64_t at, bool hyphen
 struct wrap {
     struct jinja_build out;
     const struct jinja_string *between;
-    uint64_t width, used; // characters
-    uint64_t from, to;    // bytes of the line that is being filled
-    bool any;
+    uint64_t width; // characters
+    bool break_long, hyphens, any;
 };
 
-static void put_wrapped(struct wrap *w, const struct jinja_string *s)
+static uint64_t chars_in(const struct jinja_string *s, uint64_t from, uint64_t to)
 {
-    uint64_t end = w->to;
-    while (end > w->from && gyre_jinja_is_space((unsigned char)s->data[end - 1])) end--;
-    if (end > w->from) {
-        if (w->any) gyre_jinja_put_string(&w->out, w->between);
-        gyre_jinja_put_part(&w->out, s, w->from, end);
-        w->any = true;
-    }
-    w->used = 0;
-    w->from = w->to;
+    uint64_t n = 0;
+    for (uint64_t i = from; i < to; i++) n += ((unsigned char)s->data[i] & 0xC0) != 0x80;
+    return n;
 }
 
-static void wrap_line(struct wrap *w, const struct jinja_string *s, bool break_long, bool hyphens)
+static bool blank_at(const struct jinja_string *s, uint64_t at)
 {
-    w->from = w->to = w->used = 0;
+    uint32_t n;
+    return gyre_jinja_is_space(gyre_jinja_char(s, at, &n));
+}
+
+// Where a chunk that is longer than a line is cut so that `room` characters of it fit, as textwrap does.
+static uint64_t cut_long(const struct wrap *w, const struct jinja_string *s, uint64_t from, uint64_t to, uint64_t room)
+{
+    uint64_t end = from;
+    for (uint32_t n; room-- && end < to; end += n) gyre_jinja_char(s, end, &n);
+    for (uint64_t at = end; w->hyphens && at > from + 1; at--)
+        if (s->data[at - 1] == '-') return at;
+    return end;
+}
+
+// One line of the text: chunks are taken as long as they fit.
+static void wrap_line(struct wrap *w, const struct jinja_string *s)
+{
     for (uint64_t at = 0; at < s->bytes;) {
-        const uint64_t end = chunk_end(s, at, hyphens);
-        const uint64_t chars = gyre_jinja_part(w->out.run, s, at, end).string->chars;
-        const bool blank = gyre_jinja_is_space((unsigned char)s->data[at]);
-        if (w->used + chars > w->width && w->used) put_wrapped(w, s);
-        if (w->used == 0 && blank && w->any && w->from) { // blanks between lines go
-            w->from = w->to = at = end;
-            continue;
+        if (w->any && blank_at(s, at)) at = chunk_end(s, at, w->hyphens); // blanks between lines go
+        uint64_t from = at, used = 0, end = at, chars;
+        while (end < s->bytes) {
+            const uint64_t next = chunk_end(s, end, w->hyphens);
+            chars = chars_in(s, end, next);
+            gyre_jinja_work(w->out.run, (next - end) / 8 + 1);
+            if (used + chars <= w->width) {
+                used += chars;
+                end = next;
+                continue;
+            }
+            if (chars > w->width && w->break_long) end = cut_long(w, s, end, next, w->width - used);
+            else if (chars > w->width && used == 0) end = next;
+            break;
         }
-        if (chars > w->width && break_long && !blank) {
-            const struct jinja_string *rest = gyre_jinja_part(w->out.run, s, at, end).string;
-            w->to = at += gyre_jinja_byte_at(rest, w->width);
-            put_wrapped(w, s);
-            continue;
-        }
-        w->to = at = end;
-        w->used += chars;
+        at = end;
+        while (end > from && gyre_jinja_is_space((unsigned char)s->data[end - 1])) end--;
+        if (end == from) continue;
+        if (w->any) gyre_jinja_put_string(&w->out, w->between);
+        gyre_jinja_put_part(&w->out, s, from, end);
+        w->any = true;
     }
-    put_wrapped(w, s);
 }
 
 static jinja_value wordwrap(ARGS)
@@ -231,13 +244,14 @@ static jinja_value wordwrap(ARGS)
     const struct jinja_list *lines = method(run, text, "splitlines", NULL, 0).list;
     const int64_t width = given[0].kind == JINJA_MISSING ? 79 : gyre_jinja_index(run, given[0], "width");
     struct wrap w = {.out = {.run = run}, .width = (uint64_t)width};
+    w.break_long = given[1].kind == JINJA_MISSING || gyre_jinja_true(given[1]);
+    w.hyphens = given[3].kind == JINJA_MISSING || gyre_jinja_true(given[3]);
     if (width <= 0) gyre_jinja_raise(run, "invalid width %lld (must be > 0)", (long long)width);
     w.between = has(given[2]) ? soft(run, given[2]).string : gyre_jinja_text(run, "\n").string;
     for (uint64_t i = 0; i < lines->n; i++) {
         if (i) gyre_jinja_put_string(&w.out, w.between);
         w.any = false;
-        wrap_line(&w, lines->item[i].string, given[1].kind == JINJA_MISSING || gyre_jinja_true(given[1]),
-                  given[3].kind == JINJA_MISSING || gyre_jinja_true(given[3]));
+        wrap_line(&w, lines->item[i].string);
     }
     return gyre_jinja_built(&w.out);
 }

@@ -20,8 +20,10 @@ static jinja_value range(ARGS)
     const jinja_int n = span > 0 ? (span + step - 1) / step : 0;
     if (n > JINJA_MAX_RANGE)
         gyre_jinja_raise(run, "Range too big. The sandbox blocks ranges larger than MAX_RANGE (%d).", JINJA_MAX_RANGE);
-    const jinja_value out = gyre_jinja_list(run, JINJA_RANGE, (uint64_t)n);
+    const jinja_value out = gyre_jinja_list(run, JINJA_RANGE, (uint64_t)n + 3); // what it was made of is kept behind
     for (jinja_int i = 0; i < n; i++) out.list->item[i] = jinja_number(part[0] + i * part[2]);
+    for (int i = 0; i < 3; i++) out.list->item[n + i] = jinja_number(part[i]);
+    out.list->n = (uint64_t)n;
     return out;
 }
 

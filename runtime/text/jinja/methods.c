@@ -360,20 +360,49 @@ static bool cased(uint32_t c)
     return k == UTF8PROC_CATEGORY_LU || k == UTF8PROC_CATEGORY_LL || k == UTF8PROC_CATEGORY_LT;
 }
 
+// Characters that become several.
+static const struct {
+    uint32_t code;
+    const char *upper, *title, *folded, *lower;
+} several[] = {{0xDF, "SS", "Ss", "ss", NULL},
+               {0x130, NULL, NULL, NULL, "i\xCC\x87"},
+               {0x149, "\xCA\xBCN", "\xCA\xBCN", "\xCA\xBCn", NULL},
+               {0xFB00, "FF", "Ff", "ff", NULL},
+               {0xFB01, "FI", "Fi", "fi", NULL},
+               {0xFB02, "FL", "Fl", "fl", NULL},
+               {0xFB03, "FFI", "Ffi", "ffi", NULL},
+               {0xFB04, "FFL", "Ffl", "ffl", NULL},
+               {0xFB05, "ST", "St", "st", NULL},
+               {0xFB06, "ST", "St", "st", NULL}};
+
 static void put_cased(struct jinja_build *b, uint32_t c, enum letter_case how, bool begins, bool plain)
 {
     const bool is_lower = utf8proc_category((utf8proc_int32_t)c) == UTF8PROC_CATEGORY_LL;
-    const bool up = how == UPPER || (begins && (how == TITLE || how == CAPITAL)) || (how == SWAPPED && is_lower);
-    if (c == 0xDF && (up || how == FOLDED)) { // the one common letter that becomes two
-        gyre_jinja_put(b, how == FOLDED ? "ss" : how == UPPER || how == SWAPPED ? "SS" : "Ss", 2, plain);
+    const bool titled = begins && (how == TITLE || how == CAPITAL);
+    const bool up = how == UPPER || titled || (how == SWAPPED && is_lower);
+    for (size_t i = 0; c > 127 && i < GYRE_COUNT(several); i++) {
+        if (several[i].code != c) continue;
+        const char *text = titled          ? several[i].title
+                           : up            ? several[i].upper
+                           : how == FOLDED ? several[i].folded
+                                           : several[i].lower;
+        if (!text) break;
+        gyre_jinja_put(b, text, strlen(text), plain);
         return;
     }
     const utf8proc_int32_t code = (utf8proc_int32_t)c;
-    gyre_jinja_put_char(
-        b,
-        (uint32_t)(up ? (how == TITLE || how == CAPITAL ? utf8proc_totitle(code) : utf8proc_toupper(code))
-                      : utf8proc_tolower(code)),
-        plain);
+    gyre_jinja_put_char(b,
+                        (uint32_t)(titled ? utf8proc_totitle(code)
+                                   : up   ? utf8proc_toupper(code)
+                                          : utf8proc_tolower(code)),
+                        plain);
+}
+
+// The Greek sigma at a word's end.
+static bool is_final_sigma(const struct jinja_string *s, uint64_t at, uint32_t n, bool before)
+{
+    uint32_t k;
+    return before && (at + n == s->bytes || !cased(gyre_jinja_char(s, at + n, &k)));
 }
 
 static jinja_value with_case(struct jinja_run *run, jinja_value self, enum letter_case how)
@@ -385,7 +414,10 @@ static jinja_value with_case(struct jinja_run *run, jinja_value self, enum lette
         uint32_t n;
         const uint32_t c = gyre_jinja_char(s, at, &n);
         const bool begins = how == TITLE ? !before : at == 0;
-        put_cased(&b, c, how, begins, gyre_jinja_plain_at(s, at));
+        const bool lowers = how == LOWER || how == SWAPPED || (!begins && (how == TITLE || how == CAPITAL));
+        if (c == 0x3A3 && lowers && is_final_sigma(s, at, n, before))
+            gyre_jinja_put(&b, "\xCF\x82", 2, gyre_jinja_plain_at(s, at));
+        else put_cased(&b, c, how, begins, gyre_jinja_plain_at(s, at));
         before = cased(c);
         at += n;
     }

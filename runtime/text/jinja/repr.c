@@ -162,16 +162,15 @@ static void put_dict(struct jinja_build *b, const struct jinja_dict *d)
     gyre_jinja_put_text(b, "}");
 }
 
-// range(a, b) or range(a, b, step), told from its items.
+// range(a, b) or range(a, b, step); globals.c keeps the three behind the items.
 static void put_range(struct jinja_build *b, const struct jinja_list *r)
 {
-    const jinja_int first = r->n ? r->item[0].integer : 0, step = r->n > 1 ? r->item[1].integer - first : 1;
+    const jinja_value *made = r->item + r->n;
     gyre_jinja_put_text(b, "range(");
-    gyre_jinja_put_int(b, first);
-    gyre_jinja_put_text(b, ", ");
-    gyre_jinja_put_int(b, first + step * (jinja_int)r->n);
-    if (step != 1) gyre_jinja_put_text(b, ", ");
-    if (step != 1) gyre_jinja_put_int(b, step);
+    for (int i = 0; i < (made[2].integer == 1 ? 2 : 3); i++) {
+        if (i) gyre_jinja_put_text(b, ", ");
+        gyre_jinja_put_int(b, made[i].integer);
+    }
     gyre_jinja_put_text(b, ")");
 }
 

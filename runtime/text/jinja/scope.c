@@ -20,6 +20,7 @@ static struct jinja_binding *find(const struct jinja_scope *scope, const char *n
 void gyre_jinja_set(struct jinja_run *run, struct jinja_scope *scope, const char *name, jinja_value value)
 {
     struct jinja_binding *there = find(scope, name);
+    gyre_jinja_work(run, scope->n / 16);
     if (there) {
         there->value = value;
         return;
@@ -37,6 +38,7 @@ jinja_value gyre_jinja_get(struct jinja_run *run, const struct jinja_scope *scop
 {
     for (; scope; scope = scope->parent) {
         const struct jinja_binding *there = find(scope, name);
+        gyre_jinja_work(run, scope->n / 16);
         if (there) return there->value;
     }
     const struct jinja_builtin *global = gyre_jinja_find(gyre_jinja_globals, gyre_jinja_n_globals, name);

@@ -231,8 +231,9 @@ static struct jinja_node *parse_generation(SYNTAX, struct jinja_node *n)
 
 static struct jinja_node *parse_print(SYNTAX, struct jinja_node *n)
 {
-    n->kind = NODE_PRINT;
-    n->a = gyre_jinja_tuple(s, true, NULL);
+    n->a = gyre_jinja_node(s, NODE_CONCAT);
+    do gyre_jinja_add(s, &n->a->items, gyre_jinja_expression(s, true));
+    while (gyre_jinja_skip(s, TOKEN_SIGN, ","));
     return n;
 }
 

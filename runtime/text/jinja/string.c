@@ -145,10 +145,40 @@ bool gyre_jinja_is(const struct jinja_string *s, const char *text)
     return s->bytes == strlen(text) && memcmp(s->data, text, s->bytes) == 0;
 }
 
+// Long texts are told apart by a hash that rolls along, so that no text can make a search slow.
+enum { HASHED = 16 };
+static const uint64_t hash_base = 0x9E3779B97F4A7C15u;
+
+static uint64_t hash_of(const char *data, uint64_t bytes, bool back)
+{
+    uint64_t h = 0;
+    for (uint64_t i = 0; i < bytes; i++) h = h * hash_base + (unsigned char)data[back ? bytes - 1 - i : i] + 1;
+    return h;
+}
+
+static uint64_t search_hashed(const char *data, uint64_t bytes, const struct jinja_string *what, bool back)
+{
+    const uint64_t m = what->bytes, wanted = hash_of(what->data, m, back), last = bytes - m;
+    uint64_t top = 1, h = hash_of(back ? data + last : data, m, back);
+    for (uint64_t i = 1; i < m; i++) top *= hash_base;
+    for (uint64_t i = 0;; i++) {
+        const uint64_t at = back ? last - i : i;
+        if (h == wanted && memcmp(data + at, what->data, m) == 0) return at;
+        if (i == last) return UINT64_MAX;
+        const unsigned char out = (unsigned char)data[back ? at + m - 1 : at],
+                            in = (unsigned char)data[back ? at - 1 : at + m];
+        h = (h - (out + 1u) * top) * hash_base + in + 1;
+    }
+}
+
 uint64_t gyre_jinja_search(const struct jinja_string *s, uint64_t from, uint64_t to, const struct jinja_string *what)
 {
     if (from > to || what->bytes > to - from) return UINT64_MAX;
     if (what->bytes == 0) return from;
+    if (what->bytes > HASHED) {
+        const uint64_t at = search_hashed(s->data + from, to - from, what, false);
+        return at == UINT64_MAX ? at : from + at;
+    }
     for (const char *p = s->data + from, *end = s->data + to - what->bytes; p <= end; p++) {
         p = memchr(p, what->data[0], (size_t)(end - p) + 1);
         if (!p) break;
@@ -161,6 +191,10 @@ uint64_t gyre_jinja_search_back(const struct jinja_string *s, uint64_t from, uin
                                 const struct jinja_string *what)
 {
     if (from > to || what->bytes > to - from) return UINT64_MAX;
+    if (what->bytes > HASHED) {
+        const uint64_t at = search_hashed(s->data + from, to - from, what, true);
+        return at == UINT64_MAX ? at : from + at;
+    }
     for (uint64_t at = to - what->bytes + 1; at-- > from;)
         if (memcmp(s->data + at, what->data, what->bytes) == 0) return at;
     return UINT64_MAX;

@@ -27,7 +27,7 @@ enum jinja_kind {
     JINJA_LIST,
     JINJA_TUPLE,
     JINJA_DICT,
-    JINJA_RANGE,     // a list
+    JINJA_RANGE,     // a list, with the range's three numbers behind its items
     JINJA_VIEW,      // keys(), values(), items(): a list that is only iterated
     JINJA_GENERATOR, // what can be gone through once
     JINJA_NAMESPACE,

@@ -1,0 +1,109 @@
+// See reader.h.
+#include "cli/chat/reader.h"
+
+#include "cli/cli.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct chat_reader {
+    bool terminal;
+    struct chat_editor *editor; // NULL: plain reads
+    char *held;                 // what was read behind the last line end
+    size_t n, cap;
+    bool ended;
+};
+
+struct chat_reader *chat_reader_open(bool terminal)
+{
+    struct chat_reader *r = calloc(1, sizeof *r);
+    if (!r) return NULL;
+    r->terminal = terminal;
+    if (terminal) r->editor = chat_editor_open();
+    return r;
+}
+
+void chat_reader_close(struct chat_reader *r)
+{
+    if (!r) return;
+    chat_editor_close(r->editor);
+    free(r->held);
+    free(r);
+}
+
+// Reads on; false at the end, or where a signal came.
+static bool more(struct chat_reader *r)
+{
+    if (r->cap - r->n < 4096) {
+        char *grown = realloc(r->held, r->cap * 2 + 8192);
+        if (!grown) return false;
+        r->held = grown;
+        r->cap = r->cap * 2 + 8192;
+    }
+    const ssize_t got = read(0, r->held + r->n, r->cap - r->n - 1);
+    if (got <= 0) {
+        r->ended = got == 0 || errno != EINTR;
+        return false;
+    }
+    r->n += (size_t)got;
+    return true;
+}
+
+static enum chat_read read_plain(struct chat_reader *r, char **line)
+{
+    char *end = NULL;
+    size_t searched = 0;
+    while (!(end = r->n > searched ? memchr(r->held + searched, '\n', r->n - searched) : NULL)) {
+        searched = r->n;
+        if (more(r)) continue;
+        if (cli_interrupted()) return CHAT_END;
+        if (cli_take_sigint()) {
+            r->n = 0;
+            return CHAT_CLEARED;
+        }
+        if (r->ended && r->n) break; // the last line has no end
+        if (r->ended) return CHAT_END;
+    }
+    const size_t n = end ? (size_t)(end - r->held) : r->n;
+    *line = strndup(r->held, n);
+    r->n -= end ? n + 1 : n;
+    if (end) memmove(r->held, end + 1, r->n);
+    const size_t length = *line ? strlen(*line) : 0;
+    if (length && (*line)[length - 1] == '\r') (*line)[length - 1] = 0;
+    return *line ? CHAT_LINE : CHAT_END;
+}
+
+static enum chat_read read_one(struct chat_reader *r, const char *prompt, char **line)
+{
+    if (r->editor) return chat_editor_read(r->editor, prompt, line);
+    if (r->terminal) {
+        fputs(prompt, stdout);
+        fflush(stdout);
+    }
+    return read_plain(r, line);
+}
+
+enum chat_read chat_read(struct chat_reader *r, const char *status, char **line)
+{
+    char prompt[160];
+    *line = NULL;
+    snprintf(prompt, sizeof prompt, "%.140s> ", status);
+    enum chat_read how = read_one(r, prompt, line);
+    while (how == CHAT_LINE && r->terminal && **line && (*line)[strlen(*line) - 1] == '\\') { // goes on
+        char *next = NULL;
+        how = read_one(r, "... ", &next);
+        (*line)[strlen(*line) - 1] = '\n';
+        char *both = how == CHAT_LINE ? realloc(*line, strlen(*line) + strlen(next) + 1) : NULL;
+        if (both) *line = strcat(both, next);
+        else if (how == CHAT_LINE) how = CHAT_END;
+        free(next);
+    }
+    if (how != CHAT_LINE) {
+        free(*line);
+        *line = NULL;
+    }
+    return how;
+}

@@ -1,0 +1,166 @@
+// See talk.h.
+#include "cli/chat/talk.h"
+
+#include "cli/cli.h"
+#include "runtime/util/utf8.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static json_t *valid_text(const char *text)
+{
+    const size_t n = strlen(text);
+    struct gyre_utf8_stream stream = {0};
+    char *valid = malloc(3 * n + 16);
+    if (!valid) return NULL;
+    uint64_t length = gyre_utf8_stream_push(&stream, text, n, valid);
+    length += gyre_utf8_stream_flush(&stream, valid + length);
+    json_t *out = json_stringn(valid, length);
+    free(valid);
+    return out;
+}
+
+bool chat_talk_begin(struct chat_talk *talk, const char *system)
+{
+    talk->messages = json_array();
+    return talk->messages && (!system || chat_talk_say(talk, "system", system, NULL));
+}
+
+void chat_talk_end(struct chat_talk *talk)
+{
+    json_decref(talk->messages);
+    talk->messages = NULL;
+}
+
+bool chat_talk_say(struct chat_talk *talk, const char *role, const char *text, const char *reasoning)
+{
+    json_t *message = json_pack("{s:s, s:o}", "role", role, "content", valid_text(text));
+    if (message && reasoning && json_object_set_new(message, "reasoning_content", valid_text(reasoning))) {
+        json_decref(message);
+        return false;
+    }
+    return message && json_array_append_new(talk->messages, message) == 0;
+}
+
+static bool said_by(const json_t *message, const char *role)
+{
+    const char *by = json_string_value(json_object_get(message, "role"));
+    return by && strcmp(by, role) == 0;
+}
+
+size_t chat_talk_length(const struct chat_talk *talk) { return json_array_size(talk->messages); }
+
+bool chat_talk_take_back(struct chat_talk *talk, const char *role)
+{
+    const size_t n = chat_talk_length(talk);
+    return n && said_by(json_array_get(talk->messages, n - 1), role) && json_array_remove(talk->messages, n - 1) == 0;
+}
+
+// Where the talk begins behind the system's message.
+static size_t beginning(const struct chat_talk *talk)
+{
+    return said_by(json_array_get(talk->messages, 0), "system") ? 1 : 0;
+}
+
+void chat_talk_forget(struct chat_talk *talk)
+{
+    while (chat_talk_length(talk) > beginning(talk)) json_array_remove(talk->messages, chat_talk_length(talk) - 1);
+}
+
+bool chat_talk_shorten(struct chat_talk *talk)
+{
+    const size_t first = beginning(talk), n = chat_talk_length(talk);
+    size_t next = first + 1;
+    while (next < n && !said_by(json_array_get(talk->messages, next), "user")) next++;
+    if (next >= n) return false;
+    for (size_t i = first; i < next; i++) json_array_remove(talk->messages, first);
+    return true;
+}
+
+char *chat_talk_json(const struct chat_talk *talk, bool prompt)
+{
+    json_t *all = json_pack("{s:O}", "messages", talk->messages);
+    if (all && prompt) json_object_set_new(all, "add_generation_prompt", json_true());
+    char *text = all ? json_dumps(all, prompt ? JSON_COMPACT : JSON_INDENT(1)) : NULL;
+    json_decref(all);
+    return text;
+}
+
+gyre_status chat_talk_save(const struct chat_talk *talk, const char *path, gyre_error *err)
+{
+    char *text = chat_talk_json(talk, false);
+    if (!text) return gyre_fail(err, GYRE_E_NOMEM, "cannot save the talk: out of memory");
+    FILE *file = fopen(path, "w");
+    bool good = file && fputs(text, file) >= 0 && fputc('\n', file) >= 0;
+    if (file) good = fclose(file) == 0 && good;
+    const int why = errno;
+    free(text);
+    return good ? GYRE_OK : gyre_fail(err, GYRE_E_IO, "cannot save the talk (%s): %s", path, strerror(why));
+}
+
+// A message's text: as it is, or the texts of its parts on lines of their own. NULL, with an error, for anything else.
+static json_t *text_of(const json_t *content, size_t index, const char *path, gyre_error *err)
+{
+    size_t i;
+    json_t *part;
+    if (json_is_string(content)) return json_incref((json_t *)(uintptr_t)content);
+    char *text = strdup("");
+    json_array_foreach(content, i, part)
+    {
+        const char *type = json_string_value(json_object_get(part, "type")),
+                   *more = json_string_value(json_object_get(part, "text"));
+        if (!type || strcmp(type, "text") != 0 || !more) {
+            free(text);
+            gyre_fail(err, GYRE_E_UNSUPPORTED,
+                      "cannot load a talk (%s): message %zu holds a part of type \"%.40s\"; only text is taken", path,
+                      index, type ? type : "?");
+            return NULL;
+        }
+        char *longer = text ? realloc(text, strlen(text) + strlen(more) + 2) : NULL;
+        if (!longer) free(text);
+        text = longer;
+        if (text) strcat(strcat(text, i ? "\n" : ""), more);
+    }
+    json_t *out = json_is_array(content) && text ? json_string(text) : NULL;
+    free(text);
+    if (!out) gyre_fail(err, GYRE_E_FORMAT, "cannot load a talk (%s): message %zu has no text as content", path, index);
+    return out;
+}
+
+static gyre_status check(json_t *messages, const char *path, gyre_error *err)
+{
+    size_t i;
+    json_t *message;
+    if (!json_is_array(messages))
+        return gyre_fail(err, GYRE_E_FORMAT, "cannot load a talk (%s): it is no object with a list of messages", path);
+    json_array_foreach(messages, i, message)
+    {
+        if (!json_is_string(json_object_get(message, "role")))
+            return gyre_fail(err, GYRE_E_FORMAT, "cannot load a talk (%s): message %zu has no role", path, i);
+        json_t *text = text_of(json_object_get(message, "content"), i, path, err);
+        if (!text || json_object_set_new(message, "content", text)) return err->code;
+    }
+    return GYRE_OK;
+}
+
+gyre_status chat_talk_load(struct chat_talk *talk, const char *path, gyre_error *err)
+{
+    char *text = NULL;
+    size_t bytes = 0;
+    json_error_t why;
+    GYRE_TRY(cli_read(path, &text, &bytes, err));
+    json_t *all = json_loadb(text, bytes, 0, &why);
+    free(text);
+    if (!all)
+        return gyre_fail(err, GYRE_E_FORMAT, "cannot load a talk (%s): line %d: %.100s", path, why.line, why.text);
+    json_t *messages = json_object_get(all, "messages");
+    const gyre_status st = check(messages, path, err);
+    if (st == GYRE_OK) {
+        json_decref(talk->messages);
+        talk->messages = json_incref(messages);
+    }
+    json_decref(all);
+    return st;
+}
