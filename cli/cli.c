@@ -206,16 +206,37 @@ static int on_load(void *user, double fraction, const char *what)
     return cli_interrupted();
 }
 
+gyre_engine_params cli_engine_params(const struct cli_engine *options)
+{
+    return (gyre_engine_params){.size = sizeof(gyre_engine_params),
+                                .device = options->device,
+                                .act = options->act,
+                                .kv = options->kv,
+                                .context = options->context,
+                                .pre = options->tokens.pre,
+                                .weights = options->weights};
+}
+
+json_t *cli_memory_json(const gyre_memory *m)
+{
+    return json_pack("{s:I, s:I, s:I, s:I}", "weights_bytes", (json_int_t)m->weights, "kv_bytes", (json_int_t)m->kv,
+                     "rest_bytes", (json_int_t)m->rest, "total_bytes", (json_int_t)m->total);
+}
+
+void cli_print_memory(const gyre_memory *m, uint32_t context)
+{
+    static const double mib = 1048576.0;
+    printf("  weights        %.1f MiB\n  kv cache       %.1f MiB", (double)m->weights / mib, (double)m->kv / mib);
+    if (context) printf(" (%u tokens)", context);
+    printf("\n  the rest       %.1f MiB\n  all            %.1f MiB\n", (double)m->rest / mib, (double)m->total / mib);
+}
+
 gyre_status cli_open(const char *model, const struct cli_engine *options, bool quiet, gyre_engine **out,
                      gyre_error *err)
 {
-    const gyre_engine_params params = {.device = options->device,
-                                       .act = options->act,
-                                       .kv = options->kv,
-                                       .context = options->context,
-                                       .pre = options->tokens.pre,
-                                       .log = cli_log(quiet),
-                                       .progress = quiet ? NULL : on_load};
+    gyre_engine_params params = cli_engine_params(options);
+    params.log = cli_log(quiet);
+    params.progress = quiet ? NULL : on_load;
     const gyre_status st = gyre_engine_open(model, &params, out, err);
     cli_progress_end();
     return st;

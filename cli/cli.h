@@ -68,14 +68,22 @@ uint32_t cli_prompt_flags(const struct cli_tokens *tokens);
 // Options every command with an engine has.
 struct cli_engine {
     const char *device;
-    uint32_t act, kv, context;
+    uint32_t act, kv, weights, context;
     struct cli_tokens tokens;
 };
 #define CLI_ENGINE_OPTIONS(e)                                                                                          \
     {"--device", "ID", "vulkan:0, opencl:0, cpu, ...; default: the best there is", CLI_TEXT, &(e).device, 0, 0, NULL}, \
         {"--act", "BITS", "activations: 16, 8 or 4 bits; default: the file's", CLI_U32, &(e).act, 0, 0, "16,8,4"},     \
+        {"--kv", "BITS", "KV cache: 16, 8 or 4 bits; default: the file's", CLI_U32, &(e).kv, 0, 0, "16,8,4"},          \
     {                                                                                                                  \
-        "--kv", "BITS", "KV cache: 16, 8 or 4 bits; default: the file's", CLI_U32, &(e).kv, 0, 0, "16,8,4"             \
+        "--weights", "BITS", "weights that are no integers: 16-bit floats, or 8: rounded to int8; default: 16",        \
+            CLI_U32, &(e).weights, 0, 0, "16,8"                                                                        \
     }
+// The engine's parameters that these options say.
+gyre_engine_params cli_engine_params(const struct cli_engine *options);
+// Memory that an engine takes, or would (gyre_plan): as JSON, NULL where memory runs out, and as text.
+json_t *cli_memory_json(const gyre_memory *memory);
+void cli_print_memory(const gyre_memory *memory, uint32_t context);
+
 gyre_status cli_open(const char *model, const struct cli_engine *options, bool quiet, gyre_engine **out,
                      gyre_error *err);

@@ -19,7 +19,7 @@ struct bench {
     uint32_t prompt, gen, wgroup;
     struct list depth, rows; // depth: tokens that the cache holds before; at least one entry
     struct cli_engine engine;
-    bool json, profile;
+    bool json, profile, plan;
 };
 
 // One depth: what the verbs took, and what a decode step asked of the device.
@@ -114,20 +114,39 @@ done:
     return st;
 }
 
+// Parameters of an engine that all of the bench's runs fit into.
+static gyre_engine_params params_of(const struct bench *b, const char *device)
+{
+    gyre_engine_params p = cli_engine_params(&b->engine);
+    p.device = device;
+    p.log = cli_log(true);
+    p.context = 1;
+    for (uint32_t i = 0; i < b->depth.n; i++)
+        if (b->depth.at[i] + b->prompt + b->gen + 1 > p.context) p.context = b->depth.at[i] + b->prompt + b->gen + 1;
+    for (uint32_t i = 0; i < b->rows.n; i++)
+        if (b->rows.at[i] > p.context) p.context = b->rows.at[i];
+    return p;
+}
+
 static gyre_status open_it(const struct bench *b, const char *device, gyre_engine **out, gyre_error *err)
 {
-    uint32_t context = 1;
-    for (uint32_t i = 0; i < b->depth.n; i++)
-        if (b->depth.at[i] + b->prompt + b->gen + 1 > context) context = b->depth.at[i] + b->prompt + b->gen + 1;
-    for (uint32_t i = 0; i < b->rows.n; i++)
-        if (b->rows.at[i] > context) context = b->rows.at[i];
-    struct cli_engine options = b->engine;
-    options.device = device;
-    options.context = context;
-    if (b->model) return cli_open(b->model, &options, true, out, err);
-    const gyre_engine_params params = {
-        .device = device, .act = options.act, .kv = options.kv, .context = context, .log = cli_log(true)};
-    return gyre_engine_open_shape(b->shape, b->wgroup, &params, out, err);
+    const gyre_engine_params params = params_of(b, device);
+    return b->model ? gyre_engine_open(b->model, &params, out, err)
+                    : gyre_engine_open_shape(b->shape, b->wgroup, &params, out, err);
+}
+
+// What it would take, without taking it.
+static int print_plan(const struct bench *b)
+{
+    gyre_error err = {0};
+    gyre_memory plan = {.size = sizeof plan};
+    const gyre_engine_params params = params_of(b, NULL);
+    const gyre_status st = b->model ? gyre_plan(b->model, &params, &plan, &err)
+                                    : gyre_plan_shape(b->shape, b->wgroup, &params, &plan, &err);
+    if (st != GYRE_OK) return cli_fail(&err);
+    if (b->json) return cli_print_json(cli_memory_json(&plan));
+    cli_print_memory(&plan, params.context);
+    return 0;
 }
 
 static gyre_status bench_device(const struct bench *b, const char *device, struct result *r, gyre_error *err)
@@ -283,6 +302,7 @@ static int run(int argc, char **argv)
         {"--wgroup", "N", "of the shape's weights: 0 (per channel), 32, 64, 128", CLI_U32, &b.wgroup, 0, 0,
          "0,32,64,128"},
         CLI_ENGINE_OPTIONS(b.engine),
+        {"--plan", NULL, "the memory that it takes, without running", CLI_FLAG, &b.plan, 0, 0, NULL},
         {"--profile", NULL, "device time by kernel of one prefill and one decode step", CLI_FLAG, &b.profile, 0, 0,
          NULL},
         {"--json", NULL, "machine-readable output", CLI_FLAG, &b.json, 0, 0, NULL},
@@ -297,7 +317,9 @@ static int run(int argc, char **argv)
     if (b.rows_text && !parse_list(b.rows_text, 1, 4096, &b.rows))
         return cli_usage("unusable option (--rows %s): it takes at most %d numbers from 1 to %d with commas between",
                          b.rows_text, LIST, 4096);
-    return bench_all(&b);
+    if (b.plan && !b.model && !b.shape)
+        return cli_usage("missing argument (--plan): name a MODEL or a --shape to plan for");
+    return b.plan ? print_plan(&b) : bench_all(&b);
 }
 
 const struct cli_command cli_bench = {

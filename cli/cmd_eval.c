@@ -42,8 +42,8 @@ static json_t *text_json(const struct eval *e, uint32_t i, const gyre_eval_resul
     return out;
 }
 
-static int print_json(const struct eval *e, const gyre_engine_info *info, const gyre_eval_result *each,
-                      const gyre_eval_result *all)
+static int print_json(const struct eval *e, const gyre_engine *engine, const gyre_engine_info *info,
+                      const gyre_eval_result *each, const gyre_eval_result *all)
 {
     bool calibrated = false;
     json_t *out = json_pack("{s:s, s:i, s:i, s:i}", "device", info->device, "act", (int)info->act, "kv", (int)info->kv,
@@ -54,6 +54,9 @@ static int print_json(const struct eval *e, const gyre_engine_info *info, const 
         calibrated |= e->calibrated[i];
         if (texts && !failed) failed = json_array_append_new(texts, text_json(e, i, &each[i]));
     }
+    gyre_memory memory = {.size = sizeof memory};
+    if (e->engine.weights == 8 && !failed && gyre_engine_memory(engine, &memory, NULL) == GYRE_OK)
+        failed = json_object_set_new(out, "weight_error", json_real(memory.weight_error));
     if (calibrated && !failed) failed = json_object_set_new(out, "calibrated_on", json_true());
     if (texts && !failed) failed = json_object_set(out, "texts", texts);
     json_decref(texts);
@@ -105,7 +108,7 @@ static int print(const struct eval *e, const gyre_engine *engine, const gyre_eva
 {
     gyre_engine_info info;
     gyre_engine_describe(engine, &info);
-    if (e->json) return print_json(e, &info, each, all);
+    if (e->json) return print_json(e, engine, &info, each, all);
     cli_progress_end();
     if (e->texts.n > 1) print_table(e, &info, each, all);
     else print_line(&info, all);

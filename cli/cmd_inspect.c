@@ -21,7 +21,8 @@ static void print_transform(const char *name, const json_t *t)
     printf(" 2^%lld, online\n", (long long)json_integer_value(json_object_get(t, "log2")));
 }
 
-static void print_text(const json_t *doc)
+// `plan`: of an engine of so many tokens; total 0: none could be made.
+static void print_text(const json_t *doc, const gyre_memory *plan, uint32_t context)
 {
     const json_t *m = json_object_get(doc, "model"), *r = json_object_get(doc, "rotations"),
                  *memory = json_object_get(doc, "memory"), *t;
@@ -51,6 +52,10 @@ static void print_text(const json_t *doc)
            (long long)json_integer_value(json_object_get(kv, "16")),
            (long long)json_integer_value(json_object_get(kv, "8")),
            (long long)json_integer_value(json_object_get(kv, "4")));
+    if (plan->total) {
+        printf("\nwith an engine of its settings\n");
+        cli_print_memory(plan, context);
+    }
     printf("\nmetadata\n");
     json_object_foreach(json_object_get(doc, "metadata"), key, value)
     {
@@ -95,6 +100,8 @@ static int run(int argc, char **argv)
     struct cli_engine engine = {0};
     const struct cli_option options[] = {
         {"--graph", "OUT.dot", "write the decode graph after fusion, for Graphviz", CLI_TEXT, &graph, 0, 0, NULL},
+        {"--ctx", "N", "of the memory plan: tokens of the cache; default: the model's, at most 4096", CLI_U32,
+         &engine.context, 1, 1 << 24, NULL},
         CLI_ENGINE_OPTIONS(engine),
         {"--json", NULL, "machine-readable output", CLI_FLAG, &json, 0, 0, NULL},
     };
@@ -102,17 +109,23 @@ static int run(int argc, char **argv)
     if (stop >= 0) return stop;
     gyre_error err = {0};
     char *text = NULL;
+    int status = 0;
     gyre_status st = gyre_file_apart(graph, path, "the model", &err);
     if (st == GYRE_OK) st = gyre_inspect(path, &text, &err);
     if (st == GYRE_OK && graph) st = write_graph(path, &engine, graph, &err);
-    if (st == GYRE_OK && json) puts(text);
-    if (st == GYRE_OK && !json) {
+    if (st == GYRE_OK) {
+        // A model that cannot run has no plan; inspecting it goes on.
+        const gyre_engine_params params = cli_engine_params(&engine);
+        gyre_memory plan = {.size = sizeof plan};
+        if (gyre_plan(path, &params, &plan, NULL) != GYRE_OK) plan.total = 0;
         json_t *doc = json_loads(text, 0, NULL);
-        print_text(doc);
-        json_decref(doc);
+        if (json && plan.total) json_object_set_new(doc, "plan", cli_memory_json(&plan));
+        if (json) status = cli_print_json(doc);
+        else print_text(doc, &plan, engine.context);
+        if (!json) json_decref(doc);
     }
     free(text);
-    return st == GYRE_OK ? 0 : cli_fail(&err);
+    return st == GYRE_OK ? status : cli_fail(&err);
 }
 
 const struct cli_command cli_inspect = {"inspect", "FILE", "Show what a model file holds", run, 1, false};

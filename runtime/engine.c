@@ -77,6 +77,10 @@ static gyre_status step_buffers(gyre_engine *e, gyre_error *err)
 // A model from its file, with the tokenizer that stands there.
 static gyre_status load(const char *path, const gyre_engine_params *p, gyre_engine *e, gyre_error *err)
 {
+    if (p->weights && p->weights != 16 && p->weights != 8)
+        return gyre_fail(err, GYRE_E_INVALID,
+                         "cannot open engine (%s): weights that would run as floats have 16 or 8 bits, not %u", path,
+                         p->weights);
     GYRE_TRY(gyre_source_open(path, &e->source, err));
     if (gyre_source_note(e->source))
         gyre_logf(&e->log, GYRE_LOG_WARN, "model: %s: %s", path, gyre_source_note(e->source));
@@ -84,9 +88,10 @@ static gyre_status load(const char *path, const gyre_engine_params *p, gyre_engi
     struct gyre_hparams known;
     GYRE_TRY(gyre_hparams_read(e->source, &known, err));
     gyre_hparams_free(&known);
-    GYRE_TRY(gyre_tokenizer_create(e->source, p->pre, &e->log, &e->tokenizer, err));
+    if (!e->planned) GYRE_TRY(gyre_tokenizer_create(e->source, p->pre, &e->log, &e->tokenizer, err));
     struct load_progress progress = {p};
-    GYRE_TRY(gyre_model_load(e->device, e->source, on_load, &progress, &e->model, err));
+    const struct gyre_loading how = {p->weights == 8 ? 8 : 0, e->planned, on_load, &progress};
+    GYRE_TRY(gyre_model_load(e->device, e->source, &how, &e->model, err));
     return gyre_source_unchanged(e->source, err);
 }
 
@@ -116,6 +121,10 @@ static gyre_status furnish(const char *path, const gyre_engine_params *p, gyre_e
     gyre_logf(&e->log, GYRE_LOG_INFO, "engine: %s on %s (%s), act %u, kv %u, context %u, weights %.1f MiB, kv %.1f MiB",
               hp->arch, info->id, info->name, e->precision.act, e->precision.kv, e->context,
               (double)e->model.weight_bytes / 1048576.0, (double)e->kv.bytes / 1048576.0);
+    if (e->model.rounding.rounded)
+        gyre_logf(&e->log, GYRE_LOG_INFO,
+                  "engine: %u matrices run as int8 in groups of 32, with a relative error of %.2g",
+                  e->model.rounding.rounded, gyre_rounding_error(&e->model.rounding));
     return GYRE_OK;
 }
 
@@ -140,19 +149,22 @@ static gyre_status open_shape_on(gyre_device *device, const char *shape, uint32_
     return furnish(shape, p, e, err);
 }
 
-// `shape`: path names a shape, not a file.
-static gyre_status open_engine(const char *path, bool shape, uint32_t wgroup, const gyre_engine_params *given,
-                               gyre_engine **out, gyre_error *err)
+// `shape`: path names a shape, not a file. `planned`: on the device that only records, with memory for a file's weights
+// and nothing in it.
+static gyre_status open_engine(const char *path, bool shape, bool planned, uint32_t wgroup,
+                               const gyre_engine_params *given, gyre_engine **out, gyre_error *err)
 {
     gyre_engine_params taken;
     GYRE_TRY(gyre_params_take(given, &taken, sizeof taken, offsetof(gyre_engine_params, logit_rows),
                               "gyre_engine_params", err));
+    if (planned) taken.device = "null:0", taken.log = (gyre_log){0};
     const gyre_engine_params *const params = &taken;
     *out = NULL;
     if (!path) return gyre_fail(err, GYRE_E_INVALID, "cannot open engine: no model is named");
     gyre_engine *e = calloc(1, sizeof *e);
     if (!e) return gyre_fail(err, GYRE_E_NOMEM, "cannot open engine: out of memory");
     e->log = params->log;
+    e->planned = planned;
     const struct gyre_device_options options = {
         .log = &e->log,
         .cache_dir = cache_dir(params->cache_dir, e->cache_dir, sizeof e->cache_dir),
@@ -175,13 +187,19 @@ static gyre_status open_engine(const char *path, bool shape, uint32_t wgroup, co
 gyre_status gyre_engine_open(const char *model_path, const gyre_engine_params *params, gyre_engine **out,
                              gyre_error *err)
 {
-    return open_engine(model_path, false, 0, params, out, err);
+    return open_engine(model_path, false, false, 0, params, out, err);
 }
 
 gyre_status gyre_engine_open_shape(const char *shape, uint32_t wgroup, const gyre_engine_params *params,
                                    gyre_engine **out, gyre_error *err)
 {
-    return open_engine(shape, true, wgroup, params, out, err);
+    return open_engine(shape, true, false, wgroup, params, out, err);
+}
+
+gyre_status gyre_engine_open_planned(const char *name, bool shape, uint32_t wgroup, const gyre_engine_params *params,
+                                     gyre_engine **out, gyre_error *err)
+{
+    return open_engine(name, shape, true, wgroup, params, out, err);
 }
 
 gyre_status gyre_engine_open_beside(gyre_engine *first, const char *model_path, const gyre_engine_params *given,

@@ -26,6 +26,7 @@ struct gyre_engine {
     struct gyre_precision precision;
     uint32_t context, max_rows, sequences;
     uint32_t logit_rows; // rows of a step that may want logits, at least `sequences`
+    bool planned;        // its weights hold nothing, and its device computes nothing
     bool *sequence_used; // [sequences]
     const uint32_t *
         *live;          // [sequences] the lengths of their sessions; NULL where the engine itself uses one for a while
@@ -73,6 +74,10 @@ static inline const char *gyre_engine_model(const gyre_engine *e)
 {
     return e->source ? gyre_source_path(e->source) : e->model.hp.arch;
 }
+
+// An engine that takes the memory of another and computes nothing (memory.c): of a model's file, or of a shape. Silent.
+gyre_status gyre_engine_open_planned(const char *name, bool shape, uint32_t wgroup, const gyre_engine_params *params,
+                                     gyre_engine **out, gyre_error *err) GYRE_MUST_USE;
 
 // No row of the logits is a sequence's last position any more; UINT32_MAX: no row of any sequence.
 void gyre_engine_forget_logits(gyre_engine *engine, uint32_t sequence);

@@ -116,16 +116,16 @@ static void weight_memory(const gyre_source *source, const struct gyre_hparams *
     gyre_role role[GYRE_LINEARS];
     uint32_t n;
     bool whole = gyre_linear_find(source, hp, GYRE_ROLE_embedding, 0, l, NULL) == GYRE_OK;
-    *table = whole ? gyre_weight_form_bytes(l, 1) : 0;
+    *table = whole ? gyre_weight_form_bytes(l, 1, 0) : 0;
     *weights = *table;
     if (whole && !hp->tied) {
         whole = gyre_linear_find(source, hp, GYRE_ROLE_head, 0, l, NULL) == GYRE_OK;
-        if (whole) *weights += gyre_weight_form_bytes(l, 1);
+        if (whole) *weights += gyre_weight_form_bytes(l, 1, 0);
     }
     for (uint32_t i = 0; whole && i < hp->n_layers * GYRE_PRODUCTS; i++) {
         const gyre_product product = (gyre_product)(i % GYRE_PRODUCTS);
         whole = gyre_linear_product(source, hp, i / GYRE_PRODUCTS, product, l, role, &n, NULL) == GYRE_OK;
-        if (whole && n) *weights += gyre_weight_form_bytes(l, n);
+        if (whole && n) *weights += gyre_weight_form_bytes(l, n, 0);
     }
     if (!whole) *weights = *table = 0;
 }

@@ -11,15 +11,11 @@ enum { GRACE_S = 2, SCORED_ROWS = 64 };
 
 static gyre_engine_params engine_params(const struct serve *s)
 {
-    return (gyre_engine_params){.size = sizeof(gyre_engine_params),
-                                .device = s->engine.device,
-                                .act = s->engine.act,
-                                .kv = s->engine.kv,
-                                .context = s->engine.context,
-                                .sequences = s->slots,
-                                .logit_rows = SCORED_ROWS,
-                                .pre = s->engine.tokens.pre,
-                                .log = cli_log(false)};
+    gyre_engine_params params = cli_engine_params(&s->engine);
+    params.sequences = s->slots;
+    params.logit_rows = SCORED_ROWS;
+    params.log = cli_log(false);
+    return params;
 }
 
 static gyre_status open_engine(void *user, gyre_engine **out, gyre_error *err)

@@ -70,6 +70,8 @@ struct loader {
     gyre_repacker *repacker;
     const gyre_source *source;
     const struct gyre_hparams *hp;
+    bool layout; // nothing is read
+    struct gyre_rounding *rounding;
     gyre_error *err;
 };
 
@@ -93,11 +95,18 @@ static gyre_status vectors(const struct loader *l, const struct gyre_tensor *con
         if (t[i] && t[i]->rows * t[i]->cols != n[i])
             st = gyre_fail(l->err, GYRE_E_FORMAT, "cannot load model (%s): tensor %s is not of %llu elements",
                            gyre_source_path(l->source), t[i]->name, (unsigned long long)n[i]);
-        else if (t[i]) gyre_tensor_rows_f32(t[i], 0, t[i]->rows, values + at);
+        else if (t[i] && !l->layout) gyre_tensor_rows_f32(t[i], 0, t[i]->rows, values + at);
     }
     if (st == GYRE_OK) st = gyre_upload(l->device, values, total * sizeof *values, label, out, l->err);
     free(values);
     return st;
+}
+
+static gyre_status matrix(const struct loader *l, const struct gyre_linear *parts, uint32_t n, const char *label,
+                          struct gyre_weight *out)
+{
+    if (l->layout) return gyre_weight_layout(l->device, parts, n, label, l->rounding->bits, out, l->err);
+    return gyre_weight_load(l->device, l->repacker, parts, n, label, l->rounding, out, l->err);
 }
 
 static gyre_status load_product(const struct loader *l, uint32_t layer, gyre_product product,
@@ -119,7 +128,7 @@ static gyre_status load_product(const struct loader *l, uint32_t layer, gyre_pro
         biased |= bias[i] != NULL;
     }
     snprintf(name, sizeof name, "blk.%u.%s", layer, gyre_products[product].name);
-    GYRE_TRY(gyre_weight_load(l->device, l->repacker, parts, n, name, &out->product[product], l->err));
+    GYRE_TRY(matrix(l, parts, n, name, &out->product[product]));
     return biased ? vectors(l, bias, rows, n, "bias", &out->bias[product]) : GYRE_OK;
 }
 
@@ -164,8 +173,8 @@ static gyre_status load_shared(const struct loader *l, struct gyre_model *m)
     float divisors[GYRE_MAX_HEAD_DIM / 2];
     const struct gyre_tensor *t = NULL;
     if (hp->has_rope_freqs) GYRE_TRY(find(l, GYRE_ROLE_rope_freqs, 0, "weight", &t));
-    if (t) gyre_tensor_rows_f32(t, 0, t->rows, divisors);
-    GYRE_TRY(gyre_shared_create(m->device, hp, t ? divisors : NULL, &m->shared, l->err));
+    if (t && !l->layout) gyre_tensor_rows_f32(t, 0, t->rows, divisors);
+    GYRE_TRY(gyre_shared_create(m->device, hp, t && !l->layout ? divisors : NULL, &m->shared, l->err));
     GYRE_TRY(find(l, GYRE_ROLE_output_norm, 0, "weight", &t));
     GYRE_TRY(vectors(l, &t, &(uint64_t){hp->width}, 1, t->name, &m->output_norm));
     if (hp->rot.head.n)
@@ -173,21 +182,27 @@ static gyre_status load_shared(const struct loader *l, struct gyre_model *m)
             gyre_upload(m->device, hp->rot.head_gain, hp->width * sizeof(float), "head gain", &m->head_gain, l->err));
     struct gyre_linear table;
     GYRE_TRY(gyre_linear_find(l->source, hp, GYRE_ROLE_embedding, 0, &table, l->err));
-    GYRE_TRY(gyre_weight_load(m->device, l->repacker, &table, 1, "embedding", &m->table, l->err));
+    GYRE_TRY(matrix(l, &table, 1, "embedding", &m->table));
     if (hp->tied) return GYRE_OK;
     GYRE_TRY(gyre_linear_find(l->source, hp, GYRE_ROLE_head, 0, &table, l->err));
-    return gyre_weight_load(m->device, l->repacker, &table, 1, "head", &m->head, l->err);
+    return matrix(l, &table, 1, "head", &m->head);
 }
 
-gyre_status gyre_model_load(gyre_device *device, const gyre_source *source, int (*progress)(void *, double), void *user,
+gyre_status gyre_model_load(gyre_device *device, const gyre_source *source, const struct gyre_loading *given,
                             struct gyre_model *out, gyre_error *err)
 {
-    *out = (struct gyre_model){.device = device};
-    struct loader l = {.device = device, .source = source, .hp = &out->hp, .err = err};
+    const struct gyre_loading how = given ? *given : (struct gyre_loading){0};
+    *out = (struct gyre_model){.device = device, .rounding = {.bits = how.weight_bits}};
+    struct loader l = {.device = device,
+                       .source = source,
+                       .hp = &out->hp,
+                       .layout = how.layout,
+                       .rounding = &out->rounding,
+                       .err = err};
     gyre_status st = GYRE_OK;
     GYRE_GO(gyre_hparams_read(source, &out->hp, err));
-    GYRE_GO(gyre_model_check(source, &out->hp, err));
-    GYRE_GO(gyre_repacker_create(device, &l.repacker, err));
+    if (!how.layout) GYRE_GO(gyre_model_check(source, &out->hp, err));
+    if (!how.layout) GYRE_GO(gyre_repacker_create(device, &l.repacker, err));
     out->layer = calloc(out->hp.n_layers, sizeof *out->layer);
     if (!out->layer) {
         st = gyre_fail(err, GYRE_E_NOMEM, "cannot load model (%s): out of memory", gyre_source_path(source));
@@ -196,7 +211,7 @@ gyre_status gyre_model_load(gyre_device *device, const gyre_source *source, int 
     GYRE_GO(load_shared(&l, out));
     for (uint32_t i = 0; i < out->hp.n_layers; i++) {
         GYRE_GO(load_layer(&l, i, &out->layer[i]));
-        if (progress && progress(user, (i + 1.0) / out->hp.n_layers)) {
+        if (how.progress && how.progress(how.user, (i + 1.0) / out->hp.n_layers)) {
             st = gyre_fail(err, GYRE_E_CANCELLED, "cancelled while loading (%s)", gyre_source_path(source));
             goto done;
         }

@@ -14,12 +14,20 @@ struct gyre_model {
     struct gyre_binding output_norm;  // f32[D]
     struct gyre_binding head_gain;    // f32[D], with a head rotation
     uint64_t weight_bytes;
+    struct gyre_rounding rounding; // of its matrices
 };
 
-// Loads and checks a model (gyre_model_check). progress(user, fraction) may cancel by returning non-zero; may be NULL.
-gyre_status gyre_model_load(gyre_device *device, const gyre_source *source,
-                            int (*progress)(void *user, double fraction), void *user, struct gyre_model *out,
-                            gyre_error *err) GYRE_MUST_USE;
+// How a model is loaded. All zero: as it is.
+struct gyre_loading {
+    uint32_t weight_bits; // see struct gyre_rounding
+    bool layout;          // memory for all of it and nothing in it, read from no tensor: for plans
+    int (*progress)(void *user, double fraction); // may be NULL; a non-zero return cancels
+    void *user;
+};
+
+// Loads and checks a model (gyre_model_check). `how` may be NULL.
+gyre_status gyre_model_load(gyre_device *device, const gyre_source *source, const struct gyre_loading *how,
+                            struct gyre_model *out, gyre_error *err) GYRE_MUST_USE;
 void gyre_model_free(struct gyre_model *model);
 
 // Device buffers of the online rotations and the RoPE table. `divisors` [hd/2]: rope_freqs.weight, or NULL.

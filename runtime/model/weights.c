@@ -8,6 +8,7 @@
 #include "runtime/util/base.h"
 #include "runtime/util/half.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -152,7 +153,11 @@ static uint32_t part_group(const struct gyre_linear *p)
     return p->bits == 8 ? p->stored : p->group;
 }
 
-gyre_weight_kind gyre_weight_form(const struct gyre_linear *parts, uint32_t n_parts, uint32_t *group)
+enum { ROUNDED_GROUP = 32 };
+
+double gyre_rounding_error(const struct gyre_rounding *r) { return r->whole > 0 ? sqrt(r->lost / r->whole) : 0; }
+
+gyre_weight_kind gyre_weight_form(const struct gyre_linear *parts, uint32_t n_parts, uint32_t bits, uint32_t *group)
 {
     gyre_weight_kind kind = part_kind(&parts[0]);
     bool same = true, floats = false;
@@ -163,15 +168,17 @@ gyre_weight_kind gyre_weight_form(const struct gyre_linear *parts, uint32_t n_pa
     }
     if (!same) kind = GYRE_WEIGHT_F16;
     if (kind == GYRE_WEIGHT_F16 && floats) kind = GYRE_WEIGHT_F32;
-    if (kind == GYRE_WEIGHT_F16 || kind == GYRE_WEIGHT_F32) *group = (uint32_t)parts[0].cols;
-    return kind;
+    if (kind != GYRE_WEIGHT_F16 && kind != GYRE_WEIGHT_F32) return kind;
+    const bool rounded = bits == 8 && parts[0].cols % ROUNDED_GROUP == 0;
+    *group = rounded ? ROUNDED_GROUP : (uint32_t)parts[0].cols;
+    return rounded ? GYRE_WEIGHT_W8 : kind;
 }
 
-uint64_t gyre_weight_form_bytes(const struct gyre_linear *parts, uint32_t n_parts)
+uint64_t gyre_weight_form_bytes(const struct gyre_linear *parts, uint32_t n_parts, uint32_t bits)
 {
     uint32_t group;
     uint64_t n = 0, bytes[3];
-    const gyre_weight_kind kind = gyre_weight_form(parts, n_parts, &group);
+    const gyre_weight_kind kind = gyre_weight_form(parts, n_parts, bits, &group);
     for (uint32_t i = 0; i < n_parts; i++) n += parts[i].rows;
     gyre_weight_plane_bytes(kind, (uint32_t)n, (uint32_t)parts[0].cols, group, bytes);
     return bytes[0] + bytes[1] + bytes[2];
@@ -197,6 +204,59 @@ static gyre_status load_expanded(gyre_repacker *repacker, const struct gyre_weig
     }
 done:
     *fits = gyre_half_range_end(&range, (uint32_t)p->cols) && *fits;
+    free(rows);
+    return st;
+}
+
+// A row as blocks of Q8_0, and what that takes from it; false where its scales would lie at the end of f16's range.
+static bool round_row(const float *x, uint64_t n, unsigned char *blocks, double *lost, double *whole)
+{
+    float most = 0, block[ROUNDED_GROUP];
+    const uint64_t bytes = gyre_dtype_info(GYRE_DTYPE_Q8_0)->block_bytes;
+    gyre_quantize_q8_0(x, n, blocks);
+    for (uint64_t at = 0; at < n; at += ROUNDED_GROUP) {
+        gyre_decode_row(GYRE_DTYPE_Q8_0, blocks + at / ROUNDED_GROUP * bytes, ROUNDED_GROUP, block);
+        for (uint64_t i = 0; i < ROUNDED_GROUP; i++) {
+            const double v = x[at + i], off = v - block[i];
+            *lost += off * off;
+            *whole += v * v;
+            most = GYRE_MAX(most, fabsf(x[at + i]));
+        }
+    }
+    return most == 0 || (most >= 127 * 0x1p-20f && most <= 127 * 65504.0f);
+}
+
+// Rounds a part that is no int8 of such groups itself. *fits as in load_expanded.
+static gyre_status load_rounded(gyre_repacker *repacker, const struct gyre_weight *w, const struct gyre_linear *p,
+                                uint32_t n0, struct gyre_rounding *rounding, bool *fits, gyre_error *err)
+{
+    const uint64_t piece = GYRE_MAX(8, PIECE_BYTES / (p->cols * 4) / 8 * 8), most = GYRE_MIN(piece, p->rows);
+    uint64_t row_bytes = 0;
+    (void)gyre_dtype_row_bytes(GYRE_DTYPE_Q8_0, p->cols, &row_bytes);
+    float *rows = malloc(most * p->cols * sizeof *rows);
+    unsigned char *blocks = malloc(most * row_bytes);
+    double lost = 0, whole = 0;
+    bool good = true;
+    gyre_status st = GYRE_OK;
+    if (!rows || !blocks)
+        GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "cannot load tensor (%s): out of memory", p->weight->name));
+    for (uint64_t first = 0; first < p->rows && good; first += piece) {
+        const uint64_t n = GYRE_MIN(piece, p->rows - first);
+#pragma omp parallel for schedule(static) reduction(&& : good) reduction(+ : lost, whole)
+        for (int64_t i = 0; i < (int64_t)n; i++) {
+            float *row = rows + (uint64_t)i * p->cols;
+            gyre_linear_rows_f32(p, first + (uint64_t)i, 1, row);
+            good = round_row(row, p->cols, blocks + (uint64_t)i * row_bytes, &lost, &whole) && good;
+        }
+        GYRE_GO(
+            fill_rows(repacker, w, GYRE_REPACK_Q8_0, blocks, row_bytes, NULL, n0 + (uint32_t)first, (uint32_t)n, err));
+    }
+    *fits = good && *fits;
+    rounding->lost += lost;
+    rounding->whole += whole;
+    rounding->rounded++;
+done:
+    free(blocks);
     free(rows);
     return st;
 }
@@ -242,7 +302,7 @@ static bool lies_ready(const struct gyre_linear *p)
 }
 
 static gyre_status load_part(gyre_repacker *repacker, const struct gyre_weight *w, const struct gyre_linear *p,
-                             uint32_t n0, bool *fits, gyre_error *err)
+                             uint32_t n0, struct gyre_rounding *rounding, bool *fits, gyre_error *err)
 {
     const struct gyre_tensor *t = p->weight;
     uint64_t row_bytes = 0;
@@ -250,6 +310,8 @@ static gyre_status load_part(gyre_repacker *repacker, const struct gyre_weight *
         return gyre_fail(err, GYRE_E_FORMAT, "cannot load tensor (%s): rows of %llu elements are not whole %s blocks",
                          t->name, (unsigned long long)t->cols, gyre_dtype_info(t->type)->name);
     if (w->kind == GYRE_WEIGHT_F16 || w->kind == GYRE_WEIGHT_F32) return load_expanded(repacker, w, p, n0, fits, err);
+    if (part_kind(p) != w->kind || part_group(p) != w->group)
+        return load_rounded(repacker, w, p, n0, rounding, fits, err);
     const uint32_t n = (uint32_t)p->rows;
     if (t->type == GYRE_DTYPE_Q8_0)
         return fill_rows(repacker, w, GYRE_REPACK_Q8_0, t->data, row_bytes, NULL, n0, n, err);
@@ -267,8 +329,8 @@ static gyre_status load_part(gyre_repacker *repacker, const struct gyre_weight *
 
 // The parts in one kind; *fits as in load_expanded.
 static gyre_status load_as(gyre_device *device, gyre_repacker *repacker, const struct gyre_linear *parts,
-                           uint32_t n_parts, gyre_weight_kind kind, uint32_t group, const char *label, bool *fits,
-                           struct gyre_weight *out, gyre_error *err)
+                           uint32_t n_parts, gyre_weight_kind kind, uint32_t group, const char *label,
+                           struct gyre_rounding *rounding, bool *fits, struct gyre_weight *out, gyre_error *err)
 {
     uint32_t n = 0, n0 = 0;
     gyre_status st = GYRE_OK;
@@ -276,20 +338,39 @@ static gyre_status load_as(gyre_device *device, gyre_repacker *repacker, const s
     for (uint32_t i = 0; i < n_parts; i++) n += (uint32_t)parts[i].rows;
     GYRE_TRY(gyre_weight_create(device, kind, n, (uint32_t)parts[0].cols, group, label, out, err));
     for (uint32_t i = 0; i < n_parts && *fits && st == GYRE_OK; n0 += (uint32_t)parts[i].rows, i++)
-        st = load_part(repacker, out, &parts[i], n0, fits, err);
+        st = load_part(repacker, out, &parts[i], n0, rounding, fits, err);
     if (st != GYRE_OK || !*fits) gyre_weight_destroy(device, out);
     return st;
 }
 
-gyre_status gyre_weight_load(gyre_device *device, gyre_repacker *repacker, const struct gyre_linear *parts,
-                             uint32_t n_parts, const char *label, struct gyre_weight *out, gyre_error *err)
+gyre_status gyre_weight_layout(gyre_device *device, const struct gyre_linear *parts, uint32_t n_parts,
+                               const char *label, uint32_t bits, struct gyre_weight *out, gyre_error *err)
 {
+    uint32_t group, n = 0;
+    const gyre_weight_kind kind = gyre_weight_form(parts, n_parts, bits, &group);
+    for (uint32_t i = 0; i < n_parts; i++) n += (uint32_t)parts[i].rows;
+    return gyre_weight_create(device, kind, n, (uint32_t)parts[0].cols, group, label, out, err);
+}
+
+gyre_status gyre_weight_load(gyre_device *device, gyre_repacker *repacker, const struct gyre_linear *parts,
+                             uint32_t n_parts, const char *label, struct gyre_rounding *rounding,
+                             struct gyre_weight *out, gyre_error *err)
+{
+    const uint32_t bits = rounding ? rounding->bits : 0, cols = (uint32_t)parts[0].cols;
+    struct gyre_rounding sum = rounding ? *rounding : (struct gyre_rounding){0};
     uint32_t group = 0;
     bool fits;
-    const gyre_weight_kind kind = gyre_weight_form(parts, n_parts, &group);
-    GYRE_TRY(load_as(device, repacker, parts, n_parts, kind, group, label, &fits, out, err));
+    gyre_weight_kind kind = gyre_weight_form(parts, n_parts, bits, &group);
+    GYRE_TRY(load_as(device, repacker, parts, n_parts, kind, group, label, &sum, &fits, out, err));
+    if (fits) {
+        if (rounding) *rounding = sum;
+        return GYRE_OK;
+    }
+    // Rare: the next wider form that the numbers fit.
+    const gyre_weight_kind plain = gyre_weight_form(parts, n_parts, 0, &group);
+    if (plain != kind) GYRE_TRY(load_as(device, repacker, parts, n_parts, plain, group, label, &sum, &fits, out, err));
     if (fits) return GYRE_OK;
-    return load_as(device, repacker, parts, n_parts, GYRE_WEIGHT_F32, group, label, &fits, out, err); // rare
+    return load_as(device, repacker, parts, n_parts, GYRE_WEIGHT_F32, cols, label, &sum, &fits, out, err);
 }
 
 gyre_status gyre_upload(gyre_device *device, const void *data, uint64_t bytes, const char *label,

@@ -91,7 +91,7 @@ static gyre_weight_kind kind_of(gyre_dtype type, float scale)
     gyre_repacker *repacker = NULL;
     gyre_error err = {0};
     if (gyre_repacker_create(device, &repacker, &err) != GYRE_OK) fail_msg("%s", err.message);
-    if (gyre_weight_load(device, repacker, &part, 1, "w", &w, &err) != GYRE_OK) fail_msg("%s", err.message);
+    if (gyre_weight_load(device, repacker, &part, 1, "w", NULL, &w, &err) != GYRE_OK) fail_msg("%s", err.message);
     const gyre_weight_kind kind = w.kind;
     gyre_weight_destroy(device, &w);
     gyre_repacker_destroy(repacker);

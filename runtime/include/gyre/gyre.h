@@ -55,6 +55,10 @@ typedef struct gyre_engine_params {
     // Rows of a step whose logits may be wanted at once: a program that scores prompts (gyre_schedule.h) asks for
     // some dozens. 0, and at least: as many as sequences; no more than the device can bind.
     uint32_t logit_rows;
+    // Matrices that the file holds neither as int4 nor as int8 run as floats of 16 bits (of 32 where f16 does not hold
+    // them); 8: as int8 in groups of 32, rounded while loading: half the memory. 0 or 16: as floats. What it costs:
+    // gyre_engine_memory.
+    uint32_t weights;
 } gyre_engine_params;
 
 // params NULL: all defaults. The model's files stay mapped while it is loaded. One that another program changes
@@ -80,6 +84,25 @@ typedef struct gyre_engine_info {
     bool r3, r4, head_rotation;
 } gyre_engine_info;
 GYRE_API void gyre_engine_describe(const gyre_engine *engine, gyre_engine_info *out);
+
+// Memory on a device, in bytes. A caller sets `size`; members that it does not know are left out.
+typedef struct gyre_memory {
+    size_t size;         // sizeof(gyre_memory)
+    uint64_t weights;    // matrices, tables included
+    uint64_t kv;         // the cache
+    uint64_t rest;       // vectors, logits, and what the steps so far work in
+    uint64_t total;      // of all; engines beside this one share its device, and count
+    uint32_t rounded;    // matrices that `weights` 8 rounded ...
+    double weight_error; // ... and their error: root mean square, relative to theirs
+} gyre_memory;
+GYRE_API gyre_status gyre_engine_memory(const gyre_engine *engine, gyre_memory *out, gyre_error *err) GYRE_MUST_USE;
+// What an engine will take that prefills in its largest steps and decodes, before it is opened: of a model's file or of
+// a shape (gyre_engine_open_shape). No weight is read and no device is needed; one that binds little pads a little
+// more. `rounded` and `weight_error` are not known before.
+GYRE_API gyre_status gyre_plan(const char *model_path, const gyre_engine_params *params, gyre_memory *out,
+                               gyre_error *err) GYRE_MUST_USE;
+GYRE_API gyre_status gyre_plan_shape(const char *shape, uint32_t wgroup, const gyre_engine_params *params,
+                                     gyre_memory *out, gyre_error *err) GYRE_MUST_USE;
 
 // Graphviz text of the decode graph after fusion, which it records if need be; malloc'd in *out.
 GYRE_API gyre_status gyre_engine_dot(gyre_engine *engine, char **out, gyre_error *err) GYRE_MUST_USE;

@@ -45,7 +45,7 @@ static void make_model(const struct setting *s, struct bench *b)
     const char *file = made_model(s);
     OK(gyre_fast_device_create(NULL, &b->device, err));
     OK(gyre_source_open(file, &b->source, err));
-    OK(gyre_model_load(b->device, b->source, NULL, NULL, &b->model, err));
+    OK(gyre_model_load(b->device, b->source, NULL, &b->model, err));
 }
 
 static void close_bench(struct bench *b)
