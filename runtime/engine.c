@@ -74,6 +74,18 @@ static gyre_status step_buffers(gyre_engine *e, gyre_error *err)
     return gyre_buffer_write(e->device, e->state.buffer, 0, e->state_data, (uint64_t)e->logit_rows * 16, err);
 }
 
+// The context asked for, or of a model of `own` the usual one.
+static gyre_status choose_context(const char *path, const gyre_engine_params *p, uint32_t own, gyre_engine *e,
+                                  gyre_error *err)
+{
+    e->context = p->context ? p->context : GYRE_MIN(own, (uint32_t)GYRE_DEFAULT_CONTEXT);
+    if (p->context <= own) return GYRE_OK;
+    return gyre_fail(
+        err, GYRE_E_INVALID,
+        "cannot open engine (%s): a context of %u tokens was asked for and the model's is %u; ask for less", path,
+        p->context, own);
+}
+
 // A model from its file, with the tokenizer that stands there.
 static gyre_status load(const char *path, const gyre_engine_params *p, gyre_engine *e, gyre_error *err)
 {
@@ -87,10 +99,16 @@ static gyre_status load(const char *path, const gyre_engine_params *p, gyre_engi
     // Whose model it is comes first: what is amiss with the tokenizer of an unknown architecture is of no use.
     struct gyre_hparams known;
     GYRE_TRY(gyre_hparams_read(e->source, &known, err));
+    const uint32_t own = known.context;
     gyre_hparams_free(&known);
     if (!e->planned) GYRE_TRY(gyre_tokenizer_create(e->source, p->pre, &e->log, &e->tokenizer, err));
+    GYRE_TRY(choose_context(path, p, own, e, err));
     struct load_progress progress = {p};
-    const struct gyre_loading how = {p->weights == 8 ? 8 : 0, e->planned, on_load, &progress};
+    const struct gyre_loading how = {.weight_bits = p->weights == 8 ? 8 : 0,
+                                     .layout = e->planned,
+                                     .context = e->context,
+                                     .progress = on_load,
+                                     .user = &progress};
     GYRE_TRY(gyre_model_load(e->device, e->source, &how, &e->model, err));
     return gyre_source_unchanged(e->source, err);
 }
@@ -106,12 +124,6 @@ static gyre_status furnish(const char *path, const gyre_engine_params *p, gyre_e
         return gyre_fail(err, GYRE_E_INVALID,
                          "cannot open engine (%s): activations and KV have 16, 8 or 4 bits, not %u and %u", path,
                          e->precision.act, e->precision.kv);
-    if (p->context > hp->context)
-        return gyre_fail(
-            err, GYRE_E_INVALID,
-            "cannot open engine (%s): a context of %u tokens was asked for and the model's is %u%s; ask for less", path,
-            p->context, hp->context, hp->window ? ", its sliding window, beyond which gyre does not go" : "");
-    e->context = p->context ? p->context : GYRE_MIN(hp->context, (uint32_t)GYRE_DEFAULT_CONTEXT);
     e->sequences = p->sequences ? p->sequences : 1;
     e->max_rows = GYRE_MIN(p->max_rows ? p->max_rows : GYRE_DEFAULT_ROWS, 1u << (GYRE_BUCKETS - 1));
     e->logit_rows = logit_rows(e, p->logit_rows);
@@ -145,7 +157,9 @@ static gyre_status open_shape_on(gyre_device *device, const char *shape, uint32_
     e->device = device;
     e->log = p->log;
     GYRE_TRY(gyre_shape_hparams(shape, wgroup, &hp, err));
+    const uint32_t own = hp.context;
     GYRE_TRY(gyre_model_synthetic(device, &hp, on_load, &progress, &e->model, err));
+    GYRE_TRY(choose_context(shape, p, own, e, err));
     return furnish(shape, p, e, err);
 }
 

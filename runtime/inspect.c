@@ -74,7 +74,7 @@ static json_t *transform(const struct gyre_hadamard *h)
 
 static json_t *model(const struct gyre_hparams *hp)
 {
-    static const char *const scaling[] = {"none", "linear", "llama3", "yarn"};
+    static const char *const scaling[] = {"none", "linear", "llama3", "yarn", "longrope"};
     return json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:s, s:b, s:i, s:i, s:i, s:f, s:f, s:b}",
                      "arch", hp->arch, "layers", (int)hp->n_layers, "width", (int)hp->width, "heads", (int)hp->heads,
                      "kv_heads", (int)hp->kv_heads, "head_dim", (int)hp->head_dim, "ffn", (int)hp->ffn, "vocab",
@@ -103,7 +103,8 @@ static void weigh_blocks(struct gyre_inspection *in)
             struct gyre_linear linear;
             if (gyre_linear_find(in->source, &in->hp, (gyre_role)r, l, &linear, NULL) != GYRE_OK) continue;
             const struct gyre_tensor *all[GYRE_LINEAR_TENSORS];
-            for (uint32_t i = 0, n = gyre_linear_tensors(&linear, all); i < n; i++) size->block_bytes += all[i]->bytes;
+            for (uint32_t i = 0, n = gyre_linear_tensors(&linear, all); i < n; i++)
+                size->block_bytes += all[i]->bytes / linear.whole * linear.rows;
         }
     if (size->block_weights) size->bits_per_weight = 8 * (double)size->block_bytes / (double)size->block_weights;
 }

@@ -20,7 +20,7 @@ uint32_t gyre_engine_bucket(const gyre_engine *e, uint32_t n)
 
 gyre_value gyre_engine_body(gyre_engine *e, gyre_graph *g)
 {
-    gyre_value x = gyre_g_embed(g, &e->model.table);
+    gyre_value x = gyre_g_embed(g, &e->model.table, e->model.hp.embed_scale);
     for (uint32_t i = 0; i < e->model.hp.n_layers; i++) {
         x = gyre_model_block(g, x, &e->model, i, &e->kv.pool[i], &e->precision);
     }

@@ -21,6 +21,10 @@
            uint[page][G][32]: f16 scale in the low half, f16-exact integer zero point in the high half (as f16);
            value = scale * (code - zero), codes 0..255 or 0..15. bits 16: two halves a word, meta unused but bound.
            centred != 0: less a constant, centre f32[2][G*hd] (of K, then of V), which attention adds back for V.
+   rope    of a head the pairs (i, i + split) are turned for i < split, behind those (2i, 2i + 1); split 0: all are
+           neighbours. A pair whose frequency is 0 stays as it is; the others are multiplied by mscale, queries also by
+           1 + q_beta ln(1 + floor(position / q_span)) in all their dimensions.
+   window  a query sees the positions beyond its own less this; INT32_MAX: all.
    pages   int[sequence][page_stride]: page number of position/32.
    had     a Hadamard transform of n = k1*k2*k3*2^p along each of `segs` consecutive segments of a row:
            y = x (H_k1 (x) H_k2 (x) H_k3 (x) H_2^p) / sqrt(n), or with the transposed matrix when had_t != 0.
@@ -31,17 +35,17 @@
 #define GYRE_BLOCK(rows4, k4, n8) ((((n8) / 4) * (rows4) + (k4)) * 4 + (n8) % 4)
 #define GYRE_PARAMS_HAD(I, F) I(n) I(segs) I(k1) I(k2) I(k3) I(p) I(had_t)
 
-#define GYRE_PARAMS_embed(I, F) I(rows) I(width) I(n0) I(n) I(n_pad) I(group)
+#define GYRE_PARAMS_embed(I, F) I(rows) I(width) I(n0) I(n) I(n_pad) I(group) F(scale)
 #define GYRE_PARAMS_rms_norm(I, F) I(rows) I(width) F(eps) I(bits) F(clip)
 #define GYRE_PARAMS_quantize(I, F) I(rows) I(width) I(bits) F(clip)
 #define GYRE_PARAMS_matmul(I, F) I(rows) I(k) I(n) I(n_pad) I(group) I(ldy) I(n0) I(add)
 #define GYRE_PARAMS_add(I, F) I(count)
 #define GYRE_PARAMS_hadamard(I, F) GYRE_PARAMS_HAD(I, F) I(rows) I(width) I(scaled)
 #define GYRE_PARAMS_act_mul(I, F) I(rows) I(width) I(act) I(bits) F(clip) GYRE_PARAMS_HAD(I, F)
-#define GYRE_PARAMS_rope(I, F) I(rows) I(heads) I(kv_heads) I(hd) I(interleaved) F(mscale) I(normed) F(eps)
+#define GYRE_PARAMS_rope(I, F) I(rows) I(heads) I(kv_heads) I(hd) I(split) F(mscale) F(q_beta) I(q_span) I(normed) F(eps)
 #define GYRE_PARAMS_kv_write(I, F) I(rows) I(heads) I(kv_heads) I(hd) I(page_stride) F(clip) I(centred)
-#define GYRE_PARAMS_rope_kv(I, F) I(rows) I(heads) I(kv_heads) I(hd) I(interleaved) F(mscale) I(page_stride) F(clip) GYRE_PARAMS_HAD(I, F) I(centred) I(normed) F(eps)
-#define GYRE_PARAMS_attn(I, F) I(rows) I(heads) I(kv_heads) I(hd) I(ldq) I(page_stride) F(scale) I(centred)
+#define GYRE_PARAMS_rope_kv(I, F) I(rows) I(heads) I(kv_heads) I(hd) I(split) F(mscale) F(q_beta) I(q_span) I(page_stride) F(clip) GYRE_PARAMS_HAD(I, F) I(centred) I(normed) F(eps)
+#define GYRE_PARAMS_attn(I, F) I(rows) I(heads) I(kv_heads) I(hd) I(ldq) I(page_stride) F(scale) I(centred) I(window)
 #define GYRE_PARAMS_topk(I, F) I(rows) I(width) I(k)
 #define GYRE_PARAMS_sample(I, F) I(rows) I(k)
 #define GYRE_PARAMS_loglik(I, F) I(rows) I(width)

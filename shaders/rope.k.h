@@ -32,3 +32,9 @@ FN float2 rope_cos_sin(float turns)
   const float sn = (quarter & 1) == 0 ? s : c;
   return V2F(quarter == 1 || quarter == 2 ? -cs : cs, quarter >= 2 ? -sn : sn);
 }
+
+/* what a query is multiplied by for where it stands: 1 + beta ln(1 + floor(position / span)); beta 0: 1 */
+FN float rope_growth(int position, float beta, int span)
+{
+  return beta == 0.0f ? 1.0f : 1.0f + beta * log(1.0f + F(position / span));
+}

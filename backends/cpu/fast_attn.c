@@ -49,9 +49,11 @@ GYRE_CLONES static void expand(const struct attention *a, int32_t sequence, int3
     }
 }
 
-// s[0..n) to its softmax, zeros behind up to `length`.
-GYRE_CLONES static void softmax_row(float *s, int32_t n, int32_t length)
+// s[from..n) to its softmax, zeros before and behind up to `length`.
+GYRE_CLONES static void softmax_row(float *s, int32_t from, int32_t n, int32_t length)
 {
+    memset(s, 0, (size_t)from * sizeof *s);
+    s += from, n -= from, length -= from;
     float tops[16], sums[16] = {0}, top = s[0], sum = 0;
     int32_t i = 0;
     for (int l = 0; l < 16; l++) tops[l] = s[0];
@@ -72,6 +74,12 @@ GYRE_CLONES static void softmax_row(float *s, int32_t n, int32_t length)
     const float inverse = 1 / sum;
     for (i = 0; i < n; i++) s[i] *= inverse;
     memset(s + n, 0, (size_t)(length - n) * sizeof *s);
+}
+
+// The first position that row r sees.
+static int32_t first_seen(const struct attention *a, int32_t r)
+{
+    return a->rows[r][2] >= a->p->window ? a->rows[r][2] - a->p->window + 1 : 0;
 }
 
 // What one (sequence, kv head) works in.
@@ -96,7 +104,8 @@ static void attend(const struct attention *a, const int32_t *list, int32_t n, in
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, n * group, length, hd, p->scale, w->q, hd, w->k, hd, 0,
                 w->scores, length);
     for (int32_t i = 0; i < n * group; i++)
-        softmax_row(w->scores + (size_t)i * (size_t)length, a->rows[list[i / group]][2] + 1, length);
+        softmax_row(w->scores + (size_t)i * (size_t)length, first_seen(a, list[i / group]),
+                    a->rows[list[i / group]][2] + 1, length);
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, n * group, hd, length, 1, w->scores, length, w->v, hd, 0,
                 w->o, hd);
     for (int32_t i = 0; i < n; i++) {

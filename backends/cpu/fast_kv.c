@@ -49,20 +49,18 @@ struct writer {
 
 GYRE_CLONES static void rope_row(const struct writer *w, float *x, const float *cosine, const float *sine)
 {
-    const int32_t hd = w->p->hd, half = hd / 2, heads = w->p->heads + w->p->kv_heads;
+    const int32_t hd = w->p->hd, half = w->p->split, heads = w->p->heads + w->p->kv_heads;
     for (int32_t h = 0; h < heads; h++, x += hd) {
-        if (w->p->interleaved)
-            for (int32_t i = 0; i < half; i++) {
-                const float a = x[2 * i], b = x[2 * i + 1];
-                x[2 * i] = a * cosine[i] - b * sine[i];
-                x[2 * i + 1] = a * sine[i] + b * cosine[i];
-            }
-        else
-            for (int32_t i = 0; i < half; i++) {
-                const float a = x[i], b = x[i + half];
-                x[i] = a * cosine[i] - b * sine[i];
-                x[i + half] = a * sine[i] + b * cosine[i];
-            }
+        for (int32_t i = 0; i < half; i++) {
+            const float a = x[i], b = x[i + half];
+            x[i] = a * cosine[i] - b * sine[i];
+            x[i + half] = a * sine[i] + b * cosine[i];
+        }
+        for (int32_t i = half; i < hd / 2; i++) {
+            const float a = x[2 * i], b = x[2 * i + 1];
+            x[2 * i] = a * cosine[i] - b * sine[i];
+            x[2 * i + 1] = a * sine[i] + b * cosine[i];
+        }
     }
 }
 
@@ -118,12 +116,14 @@ static void one_row(const struct writer *w, int32_t r, float *memory)
     float *const cosine = memory, *const sine = memory + half, *const x = sine + half;
     for (int32_t i = 0; i < half; i++) {
         const double t = (double)row[2] * (double)freqs[i];
-        cosine[i] = p->mscale * (float)cos(t);
+        cosine[i] = (freqs[i] != 0 ? p->mscale : 1) * (float)cos(t);
         sine[i] = p->mscale * (float)sin(t);
     }
     memcpy(x, (const float *)w->args->bind[5] + (size_t)r * width, width * sizeof *x);
     if (p->normed) norm_heads(w, x, w->args->bind[11]);
     rope_row(w, x, cosine, sine);
+    const float grow = p->q_beta != 0 ? 1 + p->q_beta * log1pf((float)(row[2] / p->q_span)) : 1;
+    for (size_t i = 0; i < n_q && p->q_beta != 0; i++) x[i] *= grow;
     if (w->had) turn_heads(w, x, x + width, x + width + (size_t)p->hd * GYRE_FAST_LANES);
     memcpy((float *)w->args->bind[0] + (size_t)r * n_q, x, n_q * sizeof *x);
     if (row[3] & 1) write_row(w, row, x + n_q);

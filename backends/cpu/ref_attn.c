@@ -1,5 +1,5 @@
 // Reference of attn: for every sequence in the batch and every kv head the cache is expanded once, in double, then each
-// row of that sequence takes its softmax over its own prefix.
+// row of that sequence takes its softmax over its own prefix, or the last `window` positions of it.
 #include "backends/cpu/ref.h"
 #include "runtime/util/half.h"
 #include "shaders/params.h"
@@ -39,19 +39,19 @@ static void expand(struct cache *c, const struct gyre_ref_args *args, int sequen
     }
 }
 
-// o[hd] = softmax(scale q k) v + centre over positions 0..n-1; centre [hd] or NULL; s[n] and sum[hd] are scratch.
-static void attend(const struct cache *c, const float *q, const float *centre, double scale, int n, double *s,
+// o[hd] = softmax(scale q k) v + centre over positions from..n-1; centre [hd] or NULL; s[n] and sum[hd] are scratch.
+static void attend(const struct cache *c, const float *q, const float *centre, double scale, int from, int n, double *s,
                    double *sum, float *o)
 {
-    for (int t = 0; t < n; t++) s[t] = 0;
+    for (int t = from; t < n; t++) s[t] = 0;
     for (int i = 0; i < c->hd; i++) {
         const double qi = scale * (double)q[i], *k = c->k + i * c->length;
-        for (int t = 0; t < n; t++) s[t] += qi * k[t];
+        for (int t = from; t < n; t++) s[t] += qi * k[t];
     }
-    double top = s[0], total = 0;
-    for (int t = 1; t < n; t++) top = fmax(top, s[t]);
+    double top = s[from], total = 0;
+    for (int t = from + 1; t < n; t++) top = fmax(top, s[t]);
     for (int i = 0; i < c->hd; i++) sum[i] = 0;
-    for (int t = 0; t < n; t++) {
+    for (int t = from; t < n; t++) {
         const double e = exp(s[t] - top), *v = c->v + t * c->hd;
         total += e;
         for (int i = 0; i < c->hd; i++) sum[i] += e * v[i];
@@ -78,7 +78,7 @@ static void attend_sequence(const struct gyre_ref_args *args, int sequence, int 
             double *s = malloc((size_t)(length + hd) * sizeof *s);
             for (int h = kv_head * per_kv; s && h < (kv_head + 1) * per_kv; h++)
                 attend(&c, (const float *)args->bind[1] + (size_t)r * (size_t)p->ldq + h * hd, centre, (double)p->scale,
-                       rows[r][2] + 1, s, s + length,
+                       rows[r][2] >= p->window ? rows[r][2] - p->window + 1 : 0, rows[r][2] + 1, s, s + length,
                        (float *)args->bind[0] + ((size_t)r * (size_t)p->heads + (size_t)h) * (size_t)hd);
             free(s);
         }

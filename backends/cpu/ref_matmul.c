@@ -146,7 +146,7 @@ void gyre_ref_op_matmul(const struct gyre_ref_args *args)
     else float_product(&q);
 }
 
-// y = row of the table, for tokens of this range of it.
+// y = scale * row of the table, for tokens of this range of it.
 void gyre_ref_op_embed(const struct gyre_ref_args *args)
 {
     const struct gyre_embed_params *p = args->params;
@@ -157,6 +157,7 @@ void gyre_ref_op_embed(const struct gyre_ref_args *args)
     for (int32_t r = 0; r < p->rows; r++) {
         const int32_t token = rows[4 * r] - p->n0;
         if (token < 0 || token >= p->n) continue;
-        for (int32_t i = 0; i < p->width; i++) y[r * p->width + i] = (float)gyre_ref_weight_value(&w, i, token);
+        for (int32_t i = 0; i < p->width; i++)
+            y[r * p->width + i] = (float)((double)p->scale * gyre_ref_weight_value(&w, i, token));
     }
 }

@@ -9,15 +9,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-// One row's `heads` heads of size hd, in place: (a, b) -> mscale (a cos t - b sin t, a sin t + b cos t).
-static void rope_row(float *x, int heads, int hd, int interleaved, double mscale, int position, const float *freqs)
+// One row's q and k heads, in place: (a, b) -> scale (a cos t - b sin t, a sin t + b cos t); scale has mscale where the
+// pair is turned, and the growth of queries.
+static void rope_row(const struct gyre_rope_params *p, float *x, int position, const float *freqs)
 {
-    for (int head = 0; head < heads; head++, x += hd)
+    const int hd = p->hd, split = p->split;
+    const double beta = (double)p->q_beta, grow = p->q_beta != 0 ? 1 + beta * log1p(position / p->q_span) : 1;
+    for (int head = 0; head < p->heads + p->kv_heads; head++, x += hd)
         for (int i = 0; i < hd / 2; i++) {
-            const int at = interleaved ? 2 * i : i, to = interleaved ? 2 * i + 1 : i + hd / 2;
+            const int at = i < split ? i : 2 * i, to = at + (i < split ? split : 1);
             const double t = (double)position * (double)freqs[i], a = (double)x[at], b = (double)x[to];
-            x[at] = (float)(mscale * (a * cos(t) - b * sin(t)));
-            x[to] = (float)(mscale * (a * sin(t) + b * cos(t)));
+            const double scale = (head < p->heads ? grow : 1) * (freqs[i] != 0 ? (double)p->mscale : 1);
+            x[at] = (float)(scale * (a * cos(t) - b * sin(t)));
+            x[to] = (float)(scale * (a * sin(t) + b * cos(t)));
         }
 }
 
@@ -45,8 +49,7 @@ void gyre_ref_op_rope(const struct gyre_ref_args *args)
             norm_heads(y + (size_t)r * width, p->heads, p->hd, (double)p->eps, gains);
             norm_heads(y + (size_t)r * width + p->heads * p->hd, p->kv_heads, p->hd, (double)p->eps, gains + p->hd);
         }
-        rope_row(y + (size_t)r * width, p->heads + p->kv_heads, p->hd, p->interleaved, (double)p->mscale, rows[r][2],
-                 freqs);
+        rope_row(p, y + (size_t)r * width, rows[r][2], freqs);
     }
 }
 
@@ -117,8 +120,8 @@ static void fused(const struct gyre_ref_args *args, bool with_had)
         goto done;
     }
     struct gyre_ref_args part = *args;
-    const struct gyre_rope_params rope = {p->rows,        p->heads,  p->kv_heads, p->hd,
-                                          p->interleaved, p->mscale, p->normed,   p->eps};
+    const struct gyre_rope_params rope = {p->rows,   p->heads,  p->kv_heads, p->hd,     p->split,
+                                          p->mscale, p->q_beta, p->q_span,   p->normed, p->eps};
     part.params = &rope;
     part.bind[0] = roped, part.bind[1] = args->bind[5], part.bind[2] = args->bind[6], part.bind[3] = args->bind[8];
     part.bind[4] = args->bind[11];

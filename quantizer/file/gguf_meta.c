@@ -27,7 +27,10 @@ static bool is_own(const struct gyre_plan *p, const char *key)
                                       "general.alignment"};
     for (size_t i = 0; i < sizeof own / sizeof *own; i++)
         if (!strcmp(key, own[i])) return true;
-    // A plain llama file says llama3 scaling by a tensor of divisors instead.
+    // Divisors of longrope are tensors; a plain llama file says llama3 scaling by one instead.
+    if (gyre_begins(key, p->hp.arch) && (!strcmp(key + strlen(p->hp.arch), ".rope.scaling.short_factor") ||
+                                         !strcmp(key + strlen(p->hp.arch), ".rope.scaling.long_factor")))
+        return true;
     return !p->set.full && p->hp.rope_scaling == GYRE_ROPE_LLAMA3 && gyre_begins(key, p->hp.arch) &&
            gyre_begins(key + strlen(p->hp.arch), ".rope.scaling.");
 }
@@ -58,7 +61,7 @@ static void fill_model_keys(const struct gyre_plan *p, struct gyre_gguf *g)
         {"feed_forward_length", hp->ffn},
         {"attention.head_count", hp->heads},
         {"attention.head_count_kv", hp->kv_heads},
-        {"rope.dimension_count", hp->head_dim},
+        {"rope.dimension_count", hp->rope_dims},
         {"attention.key_length", hp->head_dim},
         {"attention.value_length", hp->head_dim},
         {"vocab_size", hp->vocab},

@@ -25,7 +25,8 @@ static gyre_status plan_rotations(struct gyre_plan *p, gyre_error *err)
     const bool rotate = p->set.recipe.rotate, full = p->set.full;
     p->final_gain = malloc(hp->width * sizeof *p->final_gain);
     if (!p->final_gain) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the plan");
-    gyre_tensor_rows_f32(gyre_role_tensor(p->source, GYRE_ROLE_output_norm, 0, "weight", NULL), 0, 1, p->final_gain);
+    gyre_role_vector_f32(hp, GYRE_ROLE_output_norm,
+                         gyre_role_tensor(p->source, GYRE_ROLE_output_norm, 0, "weight", NULL), p->final_gain);
     GYRE_TRY(gyre_rotator_create(
         hp, p->choice.seed, rotate,
         !rotate ? 0 : GYRE_ROTATE_R1 | GYRE_ROTATE_R2 | (full && !p->folder ? GYRE_ROTATE_R4 : 0), &p->rotator, err));
@@ -51,11 +52,46 @@ static gyre_status plan_rotations(struct gyre_plan *p, gyre_error *err)
     return GYRE_OK;
 }
 
-// A plain file says llama3 scaling by a tensor of divisors.
+// A plain file says llama3 scaling by a tensor of divisors, longrope is said by two.
 static bool writes_divisors(const struct gyre_plan *p)
 {
     if (p->folder) return false; // config.json does
-    return p->hp.has_rope_freqs || (p->hp.rope_scaling == GYRE_ROPE_LLAMA3 && !p->set.full);
+    return p->hp.has_rope_freqs || p->hp.rope_scaling == GYRE_ROPE_LONG ||
+           (p->hp.rope_scaling == GYRE_ROPE_LLAMA3 && !p->set.full);
+}
+
+// The period after which the last block of each is flagged (or not) unlike the others; 0: no period.
+static uint32_t period_of(const struct gyre_hparams *hp, bool windows)
+{
+    for (uint32_t period = 1; period <= hp->n_layers; period++) {
+        uint32_t i = 0;
+        for (; i < hp->n_layers; i++) {
+            const bool flag = windows ? hp->kind[i].windowed : hp->kind[i].turn != GYRE_TURN_NONE;
+            if (flag != (i % period < period - 1)) break;
+        }
+        if (i == hp->n_layers) return period;
+    }
+    return 0;
+}
+
+// What other tools would read another way in a plain file of this model; NULL: nothing.
+static const char *unsayable(const struct gyre_plan *p)
+{
+    const struct gyre_hparams *hp = &p->hp;
+    const struct gyre_arch *arch = hp->family;
+    bool still = false;
+    for (uint32_t i = 0; i < hp->n_layers; i++) still |= hp->kind[i].turn == GYRE_TURN_NONE;
+    if (arch->plain == GYRE_PLAIN_NONE) return "tensors that hold several matrices, which gyre does not write";
+    if (hp->biases & ~arch->plain_biases) return "biases that no plain file has";
+    if (hp->window && (!(arch->plain & GYRE_PLAIN_WINDOWS) || !period_of(hp, true)))
+        return "windows that no plain file can say";
+    if (still && arch->plain & GYRE_PLAIN_FOURTHS && period_of(hp, false) != 4)
+        return "blocks without RoPE that are not each fourth";
+    if (writes_divisors(p) && hp->rope_scaling != GYRE_ROPE_LONG && !(arch->plain & GYRE_PLAIN_DIVISORS))
+        return hp->has_rope_freqs ? "the tensor rope_freqs.weight, which they read for llama"
+                                  : "llama3 scaling, which a tensor says that they read for llama";
+    if (hp->rope_scaling == GYRE_ROPE_LONG && !(arch->plain & GYRE_PLAIN_DIVISORS)) return "longrope";
+    return NULL;
 }
 
 // ---- tensors ----------------------------------------------------------------------------------------------
@@ -117,7 +153,7 @@ uint32_t gyre_plan_block(const struct gyre_plan *p, uint32_t layer, struct gyre_
 // The order in which tensors lie in the file, and in which quantizer/pass writes them.
 static gyre_status plan_tensors(struct gyre_plan *p, gyre_error *err)
 {
-    enum { MOST_GLOBALS = 5 + 3 * GYRE_BASE_SITES };
+    enum { MOST_GLOBALS = 6 + 3 * GYRE_BASE_SITES };
     const struct gyre_hparams *hp = &p->hp;
     p->tensor = malloc((MOST_GLOBALS + (uint64_t)hp->n_layers * GYRE_PLAN_PARTS) * sizeof *p->tensor);
     if (!p->tensor) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the plan");
@@ -133,7 +169,11 @@ static gyre_status plan_tensors(struct gyre_plan *p, gyre_error *err)
         add(p, (struct gyre_planned){
                    .part = {GYRE_PART_HEAD_GAIN, GYRE_ROLE_none, 0}, .rows = 1, .cols = hp->width, .bits = 32});
     p->writes_rope_divisors = writes_divisors(p);
-    if (p->writes_rope_divisors) add_role(p, GYRE_ROLE_rope_freqs);
+    if (p->writes_rope_divisors && hp->rope_scaling != GYRE_ROPE_LONG) add_role(p, GYRE_ROLE_rope_freqs);
+    if (p->writes_rope_divisors && hp->rope_scaling == GYRE_ROPE_LONG) {
+        add_role(p, GYRE_ROLE_rope_short);
+        add_role(p, GYRE_ROLE_rope_long);
+    }
     if (!p->folder) add_bases(p, GYRE_BASE_R3, &p->online.r3_had);
     if (!p->folder) add_bases(p, GYRE_BASE_R4, &p->online.r4);
     add_bases(p, GYRE_BASE_HEAD, &p->online.head);
@@ -174,6 +214,12 @@ static gyre_status plan_folder(struct gyre_plan *p, uint64_t shard_bytes, gyre_e
             err, GYRE_E_UNSUPPORTED,
             "cannot write a Hugging Face directory (%s): its q and k rows lie in pairs; write a .gguf file",
             gyre_source_path(p->source));
+    if (!(p->hp.family->plain & GYRE_PLAIN_FOLDER) || !strcmp(p->hp.arch, "granitemoehybrid") ||
+        gyre_source_is_wrapped(p->source))
+        return gyre_fail(err, GYRE_E_UNSUPPORTED,
+                         "cannot write a Hugging Face directory (%s): of a %s, other tools expect fused matrices or a "
+                         "model around it, which gyre does not write; write a .gguf file",
+                         gyre_source_path(p->source), p->hp.arch);
     return GYRE_OK;
 }
 
@@ -195,12 +241,10 @@ gyre_status gyre_plan_begin(const gyre_quantize_params *params, const gyre_sourc
     GYRE_TRY(gyre_settings_resolve(params, &p->hp, !p->folder, &p->set, err));
     GYRE_TRY(plan_folder(p, params->shard_bytes, err));
     GYRE_TRY(gyre_model_check(source, &p->hp, err));
-    if (!p->folder && !p->set.full && writes_divisors(p) && !p->hp.family->plain_divisors)
-        return gyre_fail(
-            err, GYRE_E_UNSUPPORTED,
-            "cannot quantize (%s): its RoPE scaling is %s, which a portable file says by a tensor that other "
-            "tools read for llama, not for %s; use profile full",
-            gyre_source_path(source), p->hp.has_rope_freqs ? "rope_freqs.weight" : "llama3", p->hp.family->name);
+    if (!p->folder && !p->set.full && unsayable(p))
+        return gyre_fail(err, GYRE_E_UNSUPPORTED,
+                         "cannot quantize (%s): of a %s, other tools expect or would miss %s; use profile full",
+                         gyre_source_path(source), p->hp.family->name, unsayable(p));
     p->permute_qk = !p->folder && !p->set.full && p->hp.family->paired_rows && !p->hp.rope_interleaved;
     if (p->permute_qk) p->hp.rope_interleaved = true;
     return GYRE_OK;

@@ -40,7 +40,7 @@ struct gyre_plan {
     struct gyre_choice choice;
     float *final_gain;           // [D], the source's output_norm
     bool permute_qk;             // q and k rows go from half-split (HF) to interleaved (GGUF) order
-    bool writes_rope_divisors;   // rope_freqs is in the output
+    bool writes_rope_divisors;   // rope_freqs is in the output, or with longrope its two tensors
     bool write_head;             // the output has its own output.weight
     bool fold_head;              // ... with the final gain folded in; output_norm becomes ones
     gyre_dtype table_type;       // of the embedding and the head

@@ -18,15 +18,14 @@ struct row_data {
 
 // ---- RoPE -------------------------------------------------------------------------------------------------------
 
-// y = mscale * turned(x): dx = mscale * turned back(dy). table: cos, sin of each pair.
+// y = scale * turned(x): dx = scale * turned back(dy). table: scale times cos, sin of each pair.
 static void turn_back(float *x, uint32_t heads, const struct gyre_rope_params *p, const double *table)
 {
     const int32_t half = p->hd / 2;
     for (uint32_t head = 0; head < heads; head++, x += p->hd)
         for (int32_t i = 0; i < half; i++) {
-            const int32_t at = p->interleaved ? 2 * i : i, to = p->interleaved ? at + 1 : i + half;
-            const double c = (double)p->mscale * table[2 * i], s = (double)p->mscale * table[2 * i + 1],
-                         a = (double)x[at], b = (double)x[to];
+            const int32_t at = i < p->split ? i : 2 * i, to = at + (i < p->split ? p->split : 1);
+            const double c = table[2 * i], s = table[2 * i + 1], a = (double)x[at], b = (double)x[to];
             x[at] = (float)(c * a + s * b);
             x[to] = (float)(c * b - s * a);
         }
@@ -75,10 +74,14 @@ gyre_status gyre_back_rope(const struct gyre_back *b, gyre_error *err)
             if (!g || !table) continue;
             memcpy(g, b->dout + r * width, width * sizeof *g);
             for (uint32_t i = 0; i < half; i++) {
-                table[2 * i] = cos((double)row[r].position * (double)freqs[i]);
-                table[2 * i + 1] = sin((double)row[r].position * (double)freqs[i]);
+                const double scale = freqs[i] != 0 ? (double)p->mscale : 1;
+                table[2 * i] = scale * cos((double)row[r].position * (double)freqs[i]);
+                table[2 * i + 1] = scale * sin((double)row[r].position * (double)freqs[i]);
             }
             turn_back(g, heads + kv, p, table);
+            const double beta = (double)p->q_beta,
+                         grow = p->q_beta != 0 ? 1 + beta * log1p(row[r].position / p->q_span) : 1;
+            for (uint32_t i = 0; i < heads * hd && p->q_beta != 0; i++) g[i] = (float)(grow * (double)g[i]);
             if (gains) {
                 norm_back(g, x + r * width, heads, hd, (double)p->eps, gains, dgain + 2 * r * hd);
                 norm_back(g + heads * hd, x + r * width + heads * hd, kv, hd, (double)p->eps, gains + hd,
@@ -243,22 +246,25 @@ static void load_cache(const struct head *h, const struct work *w)
     }
 }
 
-// scores become probabilities of positions 0..t; dscore, the gradient of those, that of the scores.
-static void softmax_back(const struct work *w, uint32_t length, double scale)
+// scores become probabilities of the last `window` positions up to t; dscore, the gradient of those, that of the
+// scores.
+static void softmax_back(const struct work *w, uint32_t length, uint32_t window, double scale)
 {
     for (uint32_t t = 0; t < length; t++) {
-        float *s = w->score + (uint64_t)t * length, *d = w->dscore + (uint64_t)t * length, top = s[0];
+        const uint32_t first = t >= window ? t - window + 1 : 0;
+        float *s = w->score + (uint64_t)t * length, *d = w->dscore + (uint64_t)t * length, top = s[first];
         double total = 0, along = 0;
-        for (uint32_t i = 1; i <= t; i++) top = s[i] > top ? s[i] : top;
-        for (uint32_t i = 0; i <= t; i++) {
+        for (uint32_t i = first + 1; i <= t; i++) top = s[i] > top ? s[i] : top;
+        for (uint32_t i = first; i <= t; i++) {
             s[i] = (float)exp(scale * ((double)s[i] - (double)top));
             total += (double)s[i];
         }
-        for (uint32_t i = 0; i <= t; i++) {
+        for (uint32_t i = first; i <= t; i++) {
             s[i] = (float)((double)s[i] / total);
             along += (double)s[i] * (double)d[i];
         }
-        for (uint32_t i = 0; i <= t; i++) d[i] = (float)((double)s[i] * ((double)d[i] - along) * scale);
+        for (uint32_t i = first; i <= t; i++) d[i] = (float)((double)s[i] * ((double)d[i] - along) * scale);
+        for (uint32_t i = 0; i < first; i++) s[i] = d[i] = 0;
         for (uint32_t i = t + 1; i < length; i++) s[i] = d[i] = 0;
     }
 }
@@ -281,7 +287,7 @@ static void one_query_head(const struct head *h, const struct work *w, uint32_t 
     }
     product(CblasNoTrans, CblasTrans, T, T, hd, w->q, hd, w->k, hd, 0, w->score);
     product(CblasNoTrans, CblasTrans, T, T, hd, w->g, hd, w->v, hd, 0, w->dscore);
-    softmax_back(w, T, (double)h->p->scale);
+    softmax_back(w, T, (uint32_t)h->p->window, (double)h->p->scale);
     product(CblasTrans, CblasNoTrans, T, hd, T, w->score, T, w->g, hd, 1, w->dv);
     product(CblasTrans, CblasNoTrans, T, hd, T, w->dscore, T, w->q, hd, 1, w->dk);
     product(CblasNoTrans, CblasNoTrans, T, hd, T, w->dscore, T, w->k, hd, 0, w->dq);

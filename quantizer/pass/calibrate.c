@@ -58,17 +58,13 @@ static gyre_status open_walk(gyre_calibration *c, gyre_error *err)
 static gyre_status open_sampler(gyre_calibration *c, uint64_t chunk, gyre_error *err)
 {
     struct gyre_hparams plain = gyre_plan_output_hparams(c->plan);
-    const struct gyre_tensor *t = gyre_role_tensor(c->plan->source, GYRE_ROLE_rope_freqs, 0, "weight", NULL);
-    float divisor[GYRE_MAX_HEAD_DIM / 2];
     plain.rot = (struct gyre_rotations){0};
-    if (t) gyre_tensor_rows_f32(t, 0, 1, divisor);
     const struct gyre_block_options o = {.act_bits = 16,
                                          .kv_bits = 16,
                                          .max_rows = (uint32_t)chunk,
                                          .sequence = c->text.tokens,
                                          .act_clip = 1,
-                                         .kv_clip = 1,
-                                         .rope_divisors = t ? divisor : NULL};
+                                         .kv_clip = 1};
     for (int tap = 0; tap < GYRE_PRODUCTS; tap++) {
         c->sample[tap] = malloc(chunk * gyre_product_width((gyre_product)tap, &plain) * sizeof(float));
         if (!c->sample[tap]) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for diagonals");
@@ -327,7 +323,7 @@ gyre_status gyre_calibration_centre(gyre_calibration *c, const struct gyre_calib
     const gyre_role key = gyre_heads_role(GYRE_HEADS_KEY), value = gyre_heads_role(GYRE_HEADS_VALUE);
     const uint32_t part = gyre_roles[key].product + 1;
     const struct gyre_block_weights weights = weights_of(w, true, part);
-    struct gyre_block_weights centres = {0};
+    struct gyre_block_weights centres = {.kind = weights.kind};
     gyre_block *block = gyre_walk_block(c->walk, c->made_path);
     GYRE_TRY(gyre_block_load(block, &weights, err));
     GYRE_TRY(gyre_block_means(block, gyre_walk_tap(c->walk, c->made_path, &at), (uint32_t)at.rows, centre[key],

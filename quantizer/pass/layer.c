@@ -119,6 +119,7 @@ const struct gyre_rounded *gyre_layer_plain(const struct gyre_layer *layer, cons
 
 void gyre_layer_vectors(const struct gyre_layer *l, bool made, struct gyre_block_weights *out)
 {
+    out->kind = l->kind;
     for (int r = 0; r < GYRE_BLOCK_ROLES; r++) out->vector[r] = made ? l->gain[r] : l->norm[r];
     for (int r = 0; r < GYRE_LINEARS; r++) {
         out->bias[r] = made ? l->bias[r] : l->source_bias[r];
@@ -199,7 +200,8 @@ gyre_status gyre_layer_load(struct gyre_layer *l, const struct gyre_plan *p, gyr
     if (p->set.recipe.rotate && norm != GYRE_ROLE_none) {
         gain = malloc(cols * sizeof *gain);
         if (!gain) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for tensor %s", source.weight->name);
-        gyre_tensor_rows_f64(gyre_role_tensor(p->source, norm, l->index, "weight", NULL), 0, 1, gain);
+        gyre_role_vector_f32(&p->hp, norm, gyre_role_tensor(p->source, norm, l->index, "weight", NULL), l->narrow);
+        for (uint64_t i = 0; i < cols; i++) gain[i] = (double)l->narrow[i];
     }
     if (diagonals) gyre_diagonals_before(diagonals, role, false, l->wide);
     if (p->set.recipe.rotate) GYRE_GO(gyre_rotate_linear(rotator, role, l->index, gain, l->wide, err));
@@ -228,21 +230,28 @@ static gyre_status make_bias(struct gyre_layer *l, const struct gyre_plan *p, gy
 gyre_status gyre_layer_read_vectors(struct gyre_layer *l, const struct gyre_plan *p, struct gyre_output *out,
                                     gyre_error *err)
 {
+    const struct gyre_tensor *last = NULL;
+    l->kind = p->hp.kind[l->index];
     for (int r = 0; r < GYRE_BLOCK_ROLES; r++) {
         const gyre_role role = (gyre_role)r;
         const bool linear = r < GYRE_LINEARS, folded = p->rotator.fold && gyre_norm_product(role) != GYRE_PRODUCTS;
         uint64_t rows, cols;
         if (linear ? !l->bias[r] : !l->norm[r]) continue;
         gyre_role_shape(role, &p->hp, &rows, &cols);
-        const struct gyre_tensor *t = gyre_role_tensor(p->source, role, l->index, linear ? "bias" : "weight", NULL);
+        struct gyre_bias bias;
+        const struct gyre_tensor *t;
         if (linear) {
-            gyre_tensor_rows_f32(t, 0, 1, l->narrow);
+            GYRE_TRY(gyre_role_bias(p->source, &p->hp, role, l->index, &bias, err));
+            t = bias.tensor;
+            gyre_bias_f32(&bias, l->narrow);
             for (uint64_t i = 0; i < rows; i++) l->source_bias[r][i] = l->narrow[source_row(p, role, i)];
         } else {
-            gyre_tensor_rows_f32(t, 0, 1, l->norm[r]);
+            GYRE_TRY(gyre_role_need(p->source, role, l->index, "weight", &t, err));
+            gyre_role_vector_f32(&p->hp, role, t, l->norm[r]);
             for (uint64_t i = 0; i < cols; i++) l->gain[r][i] = folded ? 1 : l->norm[r][i];
         }
-        if (out) GYRE_TRY(gyre_output_source(out, &t, 1, err));
+        if (out && t != last) GYRE_TRY(gyre_output_source(out, &t, 1, err)); // a bias of several is one
+        last = t;
     }
     return GYRE_OK;
 }
@@ -392,6 +401,7 @@ gyre_status gyre_layer_make(struct gyre_layer *l, const struct gyre_plan *p, uin
     l->index = index;
     for (int s = 0; s < GYRE_LINEARS; s++) {
         GYRE_TRY(source_linear(p, (gyre_role)s, index, &linear[s], err));
+        if (s && linear[s].weight == linear[s - 1].weight) continue; // of several in one tensor
         n_read += (int)gyre_linear_tensors(&linear[s], read + n_read);
     }
     set_widths(l, p);

@@ -20,6 +20,7 @@ bool gyre_layer_has_plain(const struct gyre_plan *plan);
 // The memory of one block, reused for all.
 struct gyre_layer {
     uint32_t index;
+    struct gyre_layer_kind kind;
     float *original[GYRE_LINEARS];            // as in the source (rows in the output's order)
     struct gyre_rounded recipe[GYRE_LINEARS]; // what is written
     struct gyre_rounded plain[GYRE_LINEARS];  // plain rounding of the original; empty where the recipe is just that

@@ -333,7 +333,7 @@ static gyre_status head_input(const gyre_summary *s, uint32_t which, float *z, g
     for (uint32_t r = 0; r < s->n; r++) {
         double square = 0;
         for (uint32_t i = 0; i < width; i++) square += (double)x[r * width + i] * x[r * width + i];
-        const double scale = 1 / sqrt(square / width + (double)p->hp.norm_eps);
+        const double scale = 1 / sqrt(square / width + (double)p->hp.stream_eps) / (double)p->hp.logit_divisor;
         for (uint32_t i = 0; i < width; i++)
             s->wide[r * width + i] = x[r * width + i] * scale * (ones || rotated ? 1 : (double)p->final_gain[i]);
     }

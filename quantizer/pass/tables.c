@@ -77,20 +77,25 @@ static gyre_status write_vector(gyre_part_kind kind, gyre_role role, const float
     return gyre_output_write(out, (struct gyre_part){kind, role, 0}, x, n * sizeof *x, NAN, err);
 }
 
-// Divisors of the inverse frequencies: the source's tensor, or what llama3 scaling amounts to.
+// Divisors of the inverse frequencies: the source's, or what llama3 scaling amounts to.
 static gyre_status write_rope_divisors(const struct gyre_plan *p, struct gyre_output *out, gyre_error *err)
 {
-    const uint32_t n = p->hp.head_dim / 2;
+    if (p->hp.rope_scaling == GYRE_ROPE_LONG) {
+        for (int k = 0; k < 2; k++) {
+            const gyre_role role = k ? GYRE_ROLE_rope_long : GYRE_ROLE_rope_short;
+            const struct gyre_tensor *tensor = gyre_role_tensor(p->source, role, 0, "weight", NULL);
+            if (tensor) GYRE_TRY(gyre_output_source(out, &tensor, 1, err));
+            GYRE_TRY(write_vector(GYRE_PART_VECTOR, role, p->hp.rope_divisor[k], p->hp.rope_dims / 2, out, err));
+        }
+        return GYRE_OK;
+    }
+    const uint32_t n = p->hp.rope_dims / 2;
     const struct gyre_tensor *t = gyre_role_tensor(p->source, GYRE_ROLE_rope_freqs, 0, "weight", NULL);
     float divisor[GYRE_MAX_HEAD_DIM / 2];
     if (t) {
         GYRE_TRY(gyre_output_source(out, &t, 1, err));
         gyre_tensor_rows_f32(t, 0, 1, divisor);
-    } else {
-        gyre_rope_freqs(&p->hp, NULL, divisor);
-        for (uint32_t i = 0; i < n; i++)
-            divisor[i] = (float)(pow(p->hp.rope_base, -2.0 * i / p->hp.head_dim) / divisor[i]);
-    }
+    } else gyre_rope_divisors(&p->hp, divisor);
     return write_vector(GYRE_PART_VECTOR, GYRE_ROLE_rope_freqs, divisor, n, out, err);
 }
 

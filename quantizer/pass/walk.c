@@ -13,6 +13,7 @@ struct gyre_walk {
     unsigned char *state; // the head, then float[n_paths][rows][width]
     gyre_block *block[GYRE_WALK_PATHS];
     float *tap[GYRE_WALK_PATHS]; // [rows][widest]
+    float embed_scale;           // of the model, whose hyper-parameters need not outlive opening
 };
 
 gyre_status gyre_walk_device(const gyre_quantize_params *params, gyre_device **out, gyre_error *err)
@@ -44,23 +45,20 @@ static gyre_status allocate(gyre_walk *w, gyre_error *err)
 
 gyre_status gyre_walk_open(const struct gyre_walk_params *params, gyre_walk **out, gyre_error *err)
 {
-    const struct gyre_tensor *t = gyre_role_tensor(params->source, GYRE_ROLE_rope_freqs, 0, "weight", NULL);
-    float divisor[GYRE_MAX_HEAD_DIM / 2];
     gyre_status st = GYRE_OK;
     gyre_walk *w = *out = calloc(1, sizeof *w);
     if (!w) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for a pass through the model");
     w->params = *params;
     w->width = params->path[0].hp->width;
+    w->embed_scale = params->path[0].hp->embed_scale;
     w->rows = (uint64_t)params->windows * params->tokens;
     const uint32_t most = GYRE_MIN(GYRE_MAX(params->chunk_rows / params->tokens, 1u), params->windows);
     w->chunk_windows = (uint32_t)gyre_div_up(params->windows, gyre_div_up(params->windows, most)); // of equal sizes
-    if (t) gyre_tensor_rows_f32(t, 0, 1, divisor);
     GYRE_GO(allocate(w, err));
     for (uint32_t i = 0; i < params->n_paths; i++) {
         struct gyre_block_options o = params->path[i].options;
         o.max_rows = w->chunk_windows * params->tokens;
         o.sequence = params->tokens;
-        o.rope_divisors = t ? divisor : NULL;
         GYRE_GO(gyre_block_create(params->device, params->path[i].hp, &o, &w->block[i], err));
     }
 done:
@@ -100,8 +98,11 @@ gyre_status gyre_walk_embed(gyre_walk *w, uint32_t path,
                             const void *user, gyre_error *err)
 {
     const uint32_t n = w->params.tokens;
+    const float scale = w->embed_scale;
+    float *const x = gyre_walk_stream(w, path);
     for (uint64_t window = 0; window < w->params.windows; window++)
-        GYRE_TRY(embed(user, w->params.token + window * n, n, gyre_walk_stream(w, path) + window * n * w->width, err));
+        GYRE_TRY(embed(user, w->params.token + window * n, n, x + window * n * w->width, err));
+    for (uint64_t i = 0; i < w->rows * w->width && scale != 1; i++) x[i] *= scale;
     return GYRE_OK;
 }
 

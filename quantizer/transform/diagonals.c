@@ -23,7 +23,7 @@ gyre_status gyre_diagonals_create(const struct gyre_hparams *hp, struct gyre_dia
                                    .heads = hp->heads,
                                    .kv_heads = hp->kv_heads,
                                    .head_dim = hp->head_dim,
-                                   .interleaved = hp->rope_interleaved,
+                                   .split = gyre_rope_split(hp),
                                    .up_down = malloc(hp->ffn * sizeof(double)),
                                    .value = malloc(kv * sizeof(double)),
                                    .qk = malloc(kv / 2 * sizeof(double))};
@@ -93,10 +93,7 @@ static void to_grid(double *log, uint64_t n)
     for (uint64_t i = 0; i < n; i++) log[i] = exp2(fmin(fmax(nearbyint(log[i] * STEPS), -127), 127) / STEPS);
 }
 
-static uint32_t pair_of(const struct gyre_diagonals *d, uint32_t i)
-{
-    return d->interleaved ? i / 2 : i % (d->head_dim / 2);
-}
+static uint32_t pair_of(const struct gyre_diagonals *d, uint32_t i) { return i < 2 * d->split ? i % d->split : i / 2; }
 
 // Energies of q and k per RoPE pair (a rotation keeps them): of rows of `out` features from the tap's rows.
 static gyre_status pair_energy(const struct gyre_diagonals *d, const struct gyre_diagonal_sample *s, gyre_role role,

@@ -23,7 +23,7 @@
 // float.
 struct gyre_diagonals {
     uint32_t width, ffn, heads, kv_heads, head_dim;
-    bool interleaved; // RoPE pairs are rows 2i, 2i+1 of a head, else i, i + hd/2
+    uint32_t split; // RoPE pairs are rows i, i + split of a head for i < split, behind those 2i, 2i+1
     double *up_down, *value, *qk;
     float *norm[GYRE_PRODUCTS]; // of what the product reads, [width]; NULL where no norm makes it
 };

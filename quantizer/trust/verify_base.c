@@ -89,11 +89,26 @@ static gyre_status compare_hparams(const struct gyre_verifier *v, gyre_error *er
         {"context", a->context, b->context},
         {"norm epsilon", (double)a->norm_eps, (double)b->norm_eps},
         {"rope base", (double)(float)a->rope_base, (double)(float)b->rope_base},
+        {"rope base of windowed blocks", (double)(float)a->rope_local_base, (double)(float)b->rope_local_base},
+        {"number of turned dimensions", a->rope_dims, b->rope_dims},
+        {"factor of turned heads", (double)a->rope_mscale, (double)b->rope_mscale},
+        {"window", a->window, b->window},
+        {"embedding multiplier", (double)a->embed_scale, (double)b->embed_scale},
+        {"stream epsilon", (double)a->stream_eps, (double)b->stream_eps},
+        {"logit divisor", (double)a->logit_divisor, (double)b->logit_divisor},
+        {"scale of scores", (double)a->attn_scale, (double)b->attn_scale},
+        {"growth of queries", (double)a->q_beta, (double)b->q_beta},
+        {"span of that growth", a->q_span, b->q_span},
     };
     for (size_t i = 0; i < GYRE_COUNT(row); i++)
         if (row[i].file != row[i].base)
             return gyre_verify_differs(v, err, "its %s is %g, the base model's is %g", row[i].what, row[i].file,
                                        row[i].base);
+    for (uint32_t i = 0; i < a->n_layers; i++)
+        if (a->kind[i].turn != b->kind[i].turn || a->kind[i].windowed != b->kind[i].windowed)
+            return gyre_verify_differs(v, err, "its block %u has another window or RoPE than the base model's", i);
+    if (a->rope_scaling == GYRE_ROPE_LONG && memcmp(a->rope_divisor, b->rope_divisor, sizeof a->rope_divisor))
+        return gyre_verify_differs(v, err, "its divisors of longrope are not the base model's");
     return GYRE_OK;
 }
 
@@ -175,10 +190,10 @@ static gyre_status base_linear(const struct gyre_verifier *v, bool rotated, cons
     for (int64_t r = 0; r < (int64_t)rows; r++) gyre_linear_rows_f64(&base, (uint64_t)r, 1, out + (uint64_t)r * cols);
     GYRE_TRY(gyre_plain_rows(&v->base_hp, role, out, rows, err));
     if (rotated && norm != GYRE_ROLE_none) {
-        double *gain = malloc(cols * sizeof *gain);
+        float *gain = malloc(cols * sizeof *gain);
         if (!gain) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for tensor %s", base.weight->name);
-        gyre_tensor_rows_f64(gyre_role_tensor(v->base, norm, layer, "weight", NULL), 0, 1, gain);
-        for (uint64_t i = 0; i < rows * cols; i++) out[i] *= gain[i % cols];
+        gyre_role_vector_f32(&v->base_hp, norm, gyre_role_tensor(v->base, norm, layer, "weight", NULL), gain);
+        for (uint64_t i = 0; i < rows * cols; i++) out[i] *= (double)gain[i % cols];
         free(gain);
     }
     if (diagonals) gyre_diagonals_before(diagonals, role, false, out);
@@ -285,6 +300,7 @@ static gyre_status check_rope(const struct gyre_verifier *v, gyre_error *err)
                              *have = gyre_role_tensor(v->file, GYRE_ROLE_rope_freqs, 0, "weight", NULL);
     const struct gyre_hparams *hp = &v->base_hp;
     float divisor[GYRE_MAX_HEAD_DIM / 2];
+    if (hp->rope_scaling == GYRE_ROPE_LONG && v->hp.rope_scaling == GYRE_ROPE_LONG) return GYRE_OK; // compared already
     if (!v->hp.has_rope_freqs) {
         if (!t && hp->rope_scaling == v->hp.rope_scaling && hp->rope_factor == v->hp.rope_factor) return GYRE_OK;
         return gyre_verify_differs(v, err, "its rope scaling is not the base model's");
@@ -293,9 +309,7 @@ static gyre_status check_rope(const struct gyre_verifier *v, gyre_error *err)
         gyre_tensor_rows_f32(t, 0, 1, divisor);
         return check_vector(v, have, divisor, 0, err);
     }
-    gyre_rope_freqs(hp, NULL, divisor);
-    for (uint32_t i = 0; i < hp->head_dim / 2; i++)
-        divisor[i] = (float)(pow(hp->rope_base, -2.0 * i / hp->head_dim) / divisor[i]);
+    gyre_rope_divisors(hp, divisor);
     return check_vector(v, have, divisor, 1e-6f, err);
 }
 
@@ -303,12 +317,13 @@ static gyre_status check_rope(const struct gyre_verifier *v, gyre_error *err)
 static gyre_status check_bias(const struct gyre_verifier *v, gyre_role role, uint32_t layer, double *wide, float *want,
                               gyre_error *err)
 {
-    const struct gyre_tensor *base = gyre_role_tensor(v->base, role, layer, "bias", NULL);
+    struct gyre_bias base;
     uint64_t rows, cols;
     struct gyre_diagonals diagonals = {0};
     gyre_status st = GYRE_OK;
     gyre_role_shape(role, &v->hp, &rows, &cols);
-    gyre_tensor_rows_f32(base, 0, 1, want);
+    GYRE_TRY(gyre_role_bias(v->base, &v->base_hp, role, layer, &base, err));
+    gyre_bias_f32(&base, want);
     for (uint64_t r = 0; r < rows; r++)
         wide[r] = (double)want[is_permuted(v, role) ? gyre_paired_row(v->hp.head_dim, r) : r];
     GYRE_GO(block_diagonals(v, layer, &diagonals, err));
@@ -344,7 +359,7 @@ static gyre_status check_vectors(const struct gyre_verifier *v, uint32_t layer, 
         if (gyre_role_has_bias(&v->hp, role, layer)) GYRE_TRY(check_bias(v, role, layer, wide, want, err));
         if (r < GYRE_LINEARS || !gyre_role_present(&v->hp, role, layer) || (folds && diagonals)) continue;
         const struct gyre_tensor *base = gyre_role_tensor(v->base, role, layer, "weight", NULL);
-        gyre_tensor_rows_f32(base, 0, 1, want);
+        gyre_role_vector_f32(&v->base_hp, role, base, want);
         GYRE_TRY(check_vector(v, gyre_role_tensor(v->file, role, layer, "weight", NULL),
                               v->rotated && folds ? NULL : want, 0, err));
         ++*n;
@@ -367,7 +382,8 @@ gyre_status gyre_verify_norms(struct gyre_verifier *v, gyre_error *err)
     double *wide = malloc(most * sizeof *wide);
     if (!gain || !wide) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for the norms"));
     for (uint32_t l = 0; l < v->hp.n_layers; l++) GYRE_GO(check_vectors(v, l, wide, gain, &n, err));
-    gyre_tensor_rows_f32(gyre_role_tensor(v->base, GYRE_ROLE_output_norm, 0, "weight", NULL), 0, 1, gain);
+    gyre_role_vector_f32(&v->base_hp, GYRE_ROLE_output_norm,
+                         gyre_role_tensor(v->base, GYRE_ROLE_output_norm, 0, "weight", NULL), gain);
     GYRE_GO(check_vector(v, gyre_role_tensor(v->file, GYRE_ROLE_output_norm, 0, "weight", NULL),
                          v->rotated && head_folded ? NULL : gain, 0, err));
     if (v->hp.rot.head.n) GYRE_GO(check_vector(v, gyre_source_tensor(v->file, "gyre.head_gain"), gain, 0, err));
@@ -431,17 +447,18 @@ static gyre_status check_table(struct gyre_verifier *v, gyre_role role, gyre_rol
     const uint32_t bits = t->type == GYRE_DTYPE_F32 ? 32 : t->type == GYRE_DTYPE_F16 ? 16 : 8;
     struct distance d = {0};
     gyre_status st = GYRE_OK;
-    double *wide = malloc(chunk * cols * sizeof *wide), *row = malloc(cols * sizeof *row),
-           *gain = malloc(cols * sizeof *gain);
+    double *wide = malloc(chunk * cols * sizeof *wide), *row = malloc(cols * sizeof *row);
+    float *gain = malloc(cols * sizeof *gain);
     if (!wide || !row || !gain) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for tensor %s", name));
-    gyre_tensor_rows_f64(gyre_role_tensor(v->base, GYRE_ROLE_output_norm, 0, "weight", NULL), 0, 1, gain);
+    gyre_role_vector_f32(&v->base_hp, GYRE_ROLE_output_norm,
+                         gyre_role_tensor(v->base, GYRE_ROLE_output_norm, 0, "weight", NULL), gain);
     for (uint64_t first = 0; first < t->rows; first += chunk) {
         const uint64_t n = GYRE_MIN(chunk, t->rows - first);
         gyre_tensor_rows_f64(t, first, n, wide);
         if (v->rotated) GYRE_GO(gyre_unrotate_rows(&v->rotator, NULL, wide, n, err));
         for (uint64_t r = 0; r < n; r++) {
             gyre_linear_rows_f64(&base, first + r, 1, row);
-            for (uint64_t c = 0; fold && c < cols; c++) row[c] *= gain[c];
+            for (uint64_t c = 0; fold && c < cols; c++) row[c] *= (double)gain[c];
             add_rows(&d, row, wide + r * cols, cols);
         }
         GYRE_GO(gyre_verify_tick(v, n * cols, err));

@@ -146,6 +146,13 @@ static gyre_status heads_ok(const gyre_graph *g, const struct gyre_node *node, b
     return GYRE_OK;
 }
 
+// RoPE's pairs lie inside of a head, and what queries grow by has a span.
+static bool turns_fit(int32_t hd, int32_t split, float q_beta, int32_t q_span)
+{
+    return split >= 0 && split <= hd / 2 && (q_beta == 0 || q_span > 0);
+}
+#define TURNS "the pairs of RoPE leave the head, or queries grow over no span"
+
 static gyre_status check_rope(const gyre_graph *g, const struct gyre_node *node, gyre_error *err)
 {
     const struct gyre_rope_params *p = &node->params.rope;
@@ -153,6 +160,7 @@ static gyre_status check_rope(const gyre_graph *g, const struct gyre_node *node,
     const bool fits = heads_fit(g, qkv, p->rows, p->heads, p->kv_heads, p->hd) &&
                       shape_is(out, qkv->rows, qkv->width) && gains_fit(g, node->in[3], p->normed, p->hd);
     const bool freqs = has_bytes(&g->values[node->in[2]], 2 * (int64_t)p->hd);
+    if (!turns_fit(p->hd, p->split, p->q_beta, p->q_span)) return bad(node, err, TURNS);
     return heads_ok(g, node, fits, true, freqs ? p->hd : 0, err);
 }
 
@@ -178,6 +186,7 @@ static gyre_status check_rope_kv(const gyre_graph *g, const struct gyre_node *no
                hadamard_fits(p->n, p->segs, k, p->p, (int32_t)qkv->width, node->in[4] ? &g->values[node->in[4]] : NULL);
     }
     const bool freqs = has_bytes(&g->values[node->in[3]], 2 * (int64_t)p->hd);
+    if (!turns_fit(p->hd, p->split, p->q_beta, p->q_span)) return bad(node, err, TURNS);
     return heads_ok(g, node, fits, centre_fits(g, node->in[5], p->centred, p->kv_heads, p->hd), freqs ? p->hd : 0, err);
 }
 
@@ -190,6 +199,7 @@ static gyre_status check_attn(const gyre_graph *g, const struct gyre_node *node,
                       p->ldq >= (int64_t)p->heads * p->hd &&
                       shape_is(&g->values[node->out[0]], p->rows, (int64_t)p->heads * p->hd) &&
                       pool_fits(&g->values[node->in[1]]) && p->page_stride == (int64_t)g->page_stride;
+    if (p->window < 1) return bad(node, err, "a query sees no position");
     return heads_ok(g, node, fits, centre_fits(g, node->in[4], p->centred, p->kv_heads, p->hd), p->hd, err);
 }
 

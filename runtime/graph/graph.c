@@ -234,12 +234,12 @@ gyre_value gyre_g_external(gyre_graph *g, const char *name, uint32_t rows, uint3
     return external(g, GYRE_VALUE_F32, name, &at, 1, (struct gyre_value_info){.rows = rows, .width = width});
 }
 
-gyre_value gyre_g_embed(gyre_graph *g, const struct gyre_weight *table)
+gyre_value gyre_g_embed(gyre_graph *g, const struct gyre_weight *table, float scale)
 {
     const gyre_value w = weight_value(g, table);
     if (!GIVEN(g, GYRE_OP_embed, g->batch_rows, w)) return GYRE_NONE;
     const struct gyre_embed_params p = {
-        .rows = (int32_t)g->rows, .width = (int32_t)table->k, .group = (int32_t)table->group};
+        .rows = (int32_t)g->rows, .width = (int32_t)table->k, .group = (int32_t)table->group, .scale = scale};
     return finish(g, &(struct gyre_node){.op = GYRE_OP_embed,
                                          .out = {gyre_graph_new_value(g, GYRE_VALUE_F32, g->rows, table->k, 0)},
                                          .in = {g->batch_rows, w},
@@ -349,8 +349,10 @@ gyre_value gyre_g_rope(gyre_graph *g, gyre_value qkv, const struct gyre_attn_sha
                                        .heads = (int32_t)s->heads,
                                        .kv_heads = (int32_t)s->kv_heads,
                                        .hd = (int32_t)s->head_dim,
-                                       .interleaved = s->interleaved,
+                                       .split = (int32_t)s->split,
                                        .mscale = s->mscale,
+                                       .q_beta = s->q_beta,
+                                       .q_span = (int32_t)s->q_span,
                                        .normed = s->gains.buffer != NULL,
                                        .eps = s->eps};
     return finish(g, &(struct gyre_node){.op = GYRE_OP_rope,
@@ -386,8 +388,9 @@ gyre_value gyre_g_attn(gyre_graph *g, gyre_value q, const struct gyre_attn_shape
                                        .hd = (int32_t)s->head_dim,
                                        .ldq = (int32_t)g->values[q].width,
                                        .page_stride = (int32_t)g->page_stride,
-                                       .scale = 1 / sqrtf((float)s->head_dim),
-                                       .centred = kv->centre.buffer != NULL};
+                                       .scale = s->scale != 0 ? s->scale : 1 / sqrtf((float)s->head_dim),
+                                       .centred = kv->centre.buffer != NULL,
+                                       .window = s->window ? (int32_t)s->window : INT32_MAX};
     const gyre_value o = gyre_graph_new_value(g, GYRE_VALUE_F32, rows, s->heads * s->head_dim, 0);
     return finish(g,
                   &(struct gyre_node){.op = GYRE_OP_attn,

@@ -62,9 +62,13 @@ struct gyre_batch {
 
 struct gyre_attn_shape {
     uint32_t heads, kv_heads, head_dim;
-    bool interleaved;
-    float mscale;
-    struct gyre_binding freqs;
+    uint32_t split;  // RoPE's pairs (i, i + split) for i < split, behind those neighbours; 0: all are neighbours
+    float mscale;    // of q and k in the pairs that RoPE turns
+    float q_beta;    // queries grow by 1 + q_beta ln(1 + floor(position / q_span)); 0: they do not
+    uint32_t q_span; // read where q_beta is not 0
+    float scale;     // of the scores; 0: 1 / sqrt(head_dim)
+    uint32_t window; // positions that a query sees, its own among them; 0: all
+    struct gyre_binding freqs; // f32[head_dim / 2]; 0: the pair stays as it is
     struct gyre_binding gains; // f32[2][head_dim] of the norms of q and k heads before RoPE; buffer NULL: none
     float eps;                 // of those norms
 };
@@ -78,7 +82,7 @@ void gyre_graph_destroy(gyre_graph *graph);
 // An external f32 value [rows, width]; rows may differ from the graph's (a chunk of the head, a single row).
 gyre_value gyre_g_external(gyre_graph *g, const char *name, uint32_t rows, uint32_t width, struct gyre_binding at);
 
-gyre_value gyre_g_embed(gyre_graph *g, const struct gyre_weight *table);                      // [R, D]
+gyre_value gyre_g_embed(gyre_graph *g, const struct gyre_weight *table, float scale);         // [R, D]
 gyre_value gyre_g_rms_norm(gyre_graph *g, gyre_value x, struct gyre_binding gain, float eps); // gain f32[D]
 gyre_value gyre_g_quantize(gyre_graph *g, gyre_value x, uint32_t bits, float clip);           // bits 16: returns x
 gyre_value gyre_g_matmul(gyre_graph *g, gyre_value x, const struct gyre_weight *w);           // x f32 or quantized

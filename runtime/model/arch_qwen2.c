@@ -9,8 +9,10 @@ const struct gyre_arch gyre_arch_qwen2 = {
     .name = "qwen2",
     .hf = hf,
     .roles = GYRE_PRE_NORM_ROLES,
-    .biases = GYRE_ROLE_BIT(GYRE_ROLE_q) | GYRE_ROLE_BIT(GYRE_ROLE_k) | GYRE_ROLE_BIT(GYRE_ROLE_v),
+    .biases = GYRE_QKV_LINEARS,
+    .plain = GYRE_PLAIN_LLAMA | GYRE_PLAIN_FOLDER,
+    .plain_biases = GYRE_QKV_LINEARS,
     .version = 2,
-    .read = gyre_hparams_cap_window,
+    .read = gyre_hparams_all_windowed,
     .block = gyre_b_pre_norm_block,
 };

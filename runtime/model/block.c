@@ -46,6 +46,7 @@ gyre_status gyre_block_create(gyre_device *device, const struct gyre_hparams *hp
     b->hp.n_layers = 1;
     b->options = *options;
     if (options->sequence == 0) b->options.sequence = options->max_rows;
+    gyre_hparams_set_context(&b->hp, b->options.sequence);
     const uint32_t sequence = b->options.sequence, sequences = (uint32_t)gyre_div_up(options->max_rows, sequence);
     const uint64_t bytes = (uint64_t)options->max_rows * hp->width * sizeof(float);
     gyre_status st = GYRE_OK;
@@ -55,7 +56,7 @@ gyre_status gyre_block_create(gyre_device *device, const struct gyre_hparams *hp
         goto done;
     }
     GYRE_GO(gyre_repacker_create(device, &b->repacker, err));
-    GYRE_GO(gyre_shared_create(device, hp, options->rope_divisors, &b->shared, err));
+    GYRE_GO(gyre_shared_create(device, &b->hp, &b->shared, err));
     GYRE_GO(gyre_kv_create(device, &b->hp, options->kv_bits, options->kv_clip, sequences, sequence, &b->kv, err));
     for (uint32_t i = 0; i < sequences; i++) GYRE_GO(gyre_kv_reserve(&b->kv, i, sequence, err));
     b->rows.size = (uint64_t)options->max_rows * 16;
@@ -175,6 +176,8 @@ gyre_status gyre_block_load(gyre_block *b, const struct gyre_block_weights *w, g
     uint32_t n_centres = 0;
     bool centred = false, headed = w->vector[GYRE_ROLE_q_norm] || w->vector[GYRE_ROLE_k_norm];
     uint64_t rows, cols;
+    if (w->kind.turn != b->layer.kind.turn || w->kind.windowed != b->layer.kind.windowed) forget_graphs(b);
+    b->layer.kind = w->kind;
     for (int p = 0; p < GYRE_PRODUCTS; p++) {
         struct piece bias[GYRE_LINEARS];
         uint32_t n = 0;
@@ -190,10 +193,11 @@ gyre_status gyre_block_load(gyre_block *b, const struct gyre_block_weights *w, g
         }
         GYRE_TRY(load_product(b, w, (gyre_product)p, err));
         if (loaded) GYRE_TRY(load_vector(b, bias, n, "bias", &b->layer.bias[p], err));
-        const gyre_role norm = gyre_products[p].norm;
-        if (norm == GYRE_ROLE_none || !w->vector[norm]) continue;
-        const struct piece gain = {w->vector[norm], b->hp.width};
-        GYRE_TRY(load_vector(b, &gain, 1, "norm", &b->layer.norm[norm], err));
+    }
+    for (int r = GYRE_LINEARS; r < GYRE_BLOCK_ROLES; r++) {
+        const struct piece gain = {w->vector[r], b->hp.width};
+        if (gain.values && !gyre_role_is_of_heads((gyre_role)r))
+            GYRE_TRY(load_vector(b, &gain, 1, "norm", &b->layer.norm[r], err));
     }
     const struct piece heads[] = {{w->vector[GYRE_ROLE_q_norm], b->hp.head_dim},
                                   {w->vector[GYRE_ROLE_k_norm], b->hp.head_dim}};

@@ -15,6 +15,7 @@ struct gyre_block_linear {
     uint32_t bits, group; // 4 or 8; group = in when per channel
 };
 struct gyre_block_weights {
+    struct gyre_layer_kind kind; // hp->kind of the block
     struct gyre_block_linear linear[GYRE_LINEARS];
     const float *bias[GYRE_LINEARS];       // [out]; NULL: none
     const float *vector[GYRE_BLOCK_ROLES]; // norms; those that the architecture has
@@ -27,7 +28,6 @@ struct gyre_block_options {
     uint32_t act_bits, kv_bits, max_rows; // 16 | 8 | 4; rows per call
     uint32_t sequence;                    // rows are sequences of this many from position 0 each; 0: one of max_rows
     float act_clip, kv_clip;              // 1 when unsure
-    const float *rope_divisors;           // rope_freqs.weight [hd/2], or NULL; read at creation only
 };
 
 // `hp` gives shapes, RoPE and the online rotations (hp->rot) that the weights expect; it is copied as needed.

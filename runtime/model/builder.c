@@ -13,7 +13,7 @@ void gyre_build_block(struct gyre_builder *b)
 
 gyre_value gyre_b_norm(struct gyre_builder *b, gyre_value x, gyre_role norm)
 {
-    return b->live ? gyre_g_rms_norm(b->g, x, b->layer->norm[norm], b->hp->norm_eps) : GYRE_NONE;
+    return b->live ? gyre_g_rms_norm(b->g, x, b->layer->norm[norm], b->hp->stream_eps) : GYRE_NONE;
 }
 
 gyre_value gyre_b_linear(struct gyre_builder *b, gyre_value x, gyre_product product)
@@ -36,13 +36,18 @@ gyre_value gyre_b_attend(struct gyre_builder *b, gyre_value qkv)
 {
     if (!b->live) return GYRE_NONE;
     const struct gyre_hparams *hp = b->hp;
+    const gyre_turn turn = (gyre_turn)b->layer->kind.turn;
     const bool low = b->precision->kv < 16; // 16 bits have nothing to gain from R3 or a centre
     const struct gyre_attn_shape shape = {.heads = hp->heads,
                                           .kv_heads = hp->kv_heads,
                                           .head_dim = hp->head_dim,
-                                          .interleaved = hp->rope_interleaved,
-                                          .mscale = hp->rope_mscale,
-                                          .freqs = b->shared->freqs,
+                                          .split = gyre_rope_split(hp),
+                                          .mscale = turn == GYRE_TURN_ROPE ? hp->rope_mscale : 1,
+                                          .q_beta = hp->q_beta,
+                                          .q_span = hp->q_span,
+                                          .scale = hp->attn_scale,
+                                          .window = b->layer->kind.windowed ? hp->window : 0,
+                                          .freqs = b->shared->freqs[turn],
                                           .gains = b->layer->head_gains,
                                           .eps = hp->norm_eps};
     qkv = gyre_g_rope(b->g, qkv, &shape);

@@ -6,6 +6,7 @@
 
 // The weights of one block on a device.
 struct gyre_layer_weights {
+    struct gyre_layer_kind kind;
     struct gyre_weight product[GYRE_PRODUCTS];  // their linears side by side along N
     struct gyre_binding bias[GYRE_PRODUCTS];    // f32[N]; buffer NULL: none of its linears has one
     struct gyre_binding norm[GYRE_BLOCK_ROLES]; // f32, of the vectors that stand alone
@@ -15,8 +16,8 @@ struct gyre_layer_weights {
 
 // What every block shares.
 struct gyre_shared {
-    struct gyre_binding freqs;         // f32[hd/2]
-    struct gyre_had_desc r3, r4, head; // n = 0: none
+    struct gyre_binding freqs[GYRE_TURNS]; // f32[hd/2]
+    struct gyre_had_desc r3, r4, head;     // n = 0: none
 };
 
 // How activations and the cache are quantized at run time.
@@ -64,3 +65,5 @@ void gyre_b_add(struct gyre_builder *b, gyre_value branch);
 void gyre_b_pre_norm_block(struct gyre_builder *b);
 #define GYRE_PRE_NORM_ROLES                                                                                            \
     ((GYRE_ROLE_BIT(GYRE_LINEARS) - 1) | GYRE_ROLE_BIT(GYRE_ROLE_attn_norm) | GYRE_ROLE_BIT(GYRE_ROLE_ffn_norm))
+#define GYRE_ALL_LINEARS (GYRE_ROLE_BIT(GYRE_LINEARS) - 1)
+#define GYRE_QKV_LINEARS (GYRE_ROLE_BIT(GYRE_ROLE_q) | GYRE_ROLE_BIT(GYRE_ROLE_k) | GYRE_ROLE_BIT(GYRE_ROLE_v))

@@ -23,12 +23,20 @@ static gyre_status check_vector(struct checker *c, gyre_role role, uint32_t laye
 {
     const struct gyre_tensor *t;
     GYRE_TRY(gyre_role_need(c->source, role, layer, part, &t, c->err));
+    if (c->known[t - c->source->tensors]) // one name's other meaning: the tensor that goes by its own is not there
+        return gyre_fail(c->err, GYRE_E_FORMAT,
+                         "cannot use model (%s): tensor %s would stand in two places of a block; another is missing",
+                         c->source->path, t->name);
     know(c, t);
     if (t->n_dims != 1 || t->cols != n) return gyre_role_misshapen(c->source, t, 1, n, c->err);
-    if (t->type != GYRE_DTYPE_F32 && t->type != GYRE_DTYPE_F16 && t->type != GYRE_DTYPE_BF16)
-        return gyre_fail(c->err, GYRE_E_UNSUPPORTED,
-                         "cannot use model (%s): tensor %s has type %s; gyre reads vectors of floats", c->source->path,
-                         t->name, gyre_dtype_info(t->type)->name);
+    return gyre_role_floats(c->source, t, c->err);
+}
+
+static gyre_status check_bias(struct checker *c, gyre_role role, uint32_t layer)
+{
+    struct gyre_bias bias;
+    GYRE_TRY(gyre_role_bias(c->source, c->hp, role, layer, &bias, c->err));
+    know(c, bias.tensor);
     return GYRE_OK;
 }
 
@@ -49,7 +57,7 @@ static gyre_status check_block(struct checker *c, uint32_t layer)
         if (!gyre_role_present(c->hp, role, layer)) continue;
         gyre_role_shape(role, c->hp, &rows, &cols);
         if (c->hp->kv_centre && gyre_role_is_cached(role)) GYRE_TRY(check_vector(c, role, layer, "centre", rows));
-        if (gyre_role_has_bias(c->hp, role, layer)) GYRE_TRY(check_vector(c, role, layer, "bias", rows));
+        if (gyre_role_has_bias(c->hp, role, layer)) GYRE_TRY(check_bias(c, role, layer));
         if (gyre_roles[role].matrix) GYRE_TRY(check_matrix(c, role, layer));
         else GYRE_TRY(check_vector(c, role, layer, "weight", cols));
     }
@@ -148,7 +156,9 @@ gyre_status gyre_model_check(const gyre_source *source, const struct gyre_hparam
     GYRE_GO(check_matrix(&c, GYRE_ROLE_embedding, 0));
     GYRE_GO(check_vector(&c, GYRE_ROLE_output_norm, 0, "weight", hp->width));
     if (!hp->tied) GYRE_GO(check_matrix(&c, GYRE_ROLE_head, 0));
-    if (hp->has_rope_freqs) GYRE_GO(check_vector(&c, GYRE_ROLE_rope_freqs, 0, "weight", hp->head_dim / 2));
+    for (int r = GYRE_ROLE_rope_freqs; r <= GYRE_ROLE_rope_long; r++)
+        if (gyre_role_tensor(source, (gyre_role)r, 0, "weight", NULL))
+            GYRE_GO(check_vector(&c, (gyre_role)r, 0, "weight", hp->rope_dims / 2));
     for (uint32_t i = 0; i < hp->n_layers; i++) GYRE_GO(check_block(&c, i));
     for (uint64_t i = 0; i < source->n_tensors; i++) {
         if (c.known[i] || gyre_rotations_read_tensor(hp, source->tensors[i].name)) continue;

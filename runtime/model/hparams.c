@@ -4,6 +4,7 @@
 #include "runtime/util/base.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 void gyre_hparam_key(const struct gyre_hparams *hp, const char *name, char key[96])
 {
@@ -42,13 +43,62 @@ gyre_status gyre_hparam_f64(const gyre_source *source, const char *key, bool opt
     return GYRE_OK;
 }
 
-gyre_status gyre_hparams_cap_window(const gyre_source *source, struct gyre_hparams *hp, gyre_error *err)
+// Flags of blocks: a list with one each, or (GGUF) the period after which the last block of each is not flagged.
+gyre_status gyre_hparams_flags(const gyre_source *source, const char *key, uint32_t n_layers, uint32_t period,
+                               bool *flag, gyre_error *err)
+{
+    bool *list = NULL;
+    uint64_t n = 0;
+    const bool each = gyre_source_is_list(source, key);
+    if (each) GYRE_TRY(gyre_source_array_bool(source, key, &list, &n, err));
+    else GYRE_TRY(gyre_hparam_u32(source, key, true, 0, GYRE_MAX_LAYERS, &period, err));
+    const bool whole = !each || n >= n_layers;
+    for (uint32_t i = 0; i < n_layers && whole; i++) flag[i] = each ? list[i] : period == 0 || i % period < period - 1;
+    free(list);
+    return whole ? GYRE_OK
+                 : gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): %s has %llu values for %u blocks",
+                             gyre_source_path(source), key, (unsigned long long)n, n_layers);
+}
+
+gyre_status gyre_hparams_windows(const gyre_source *source, struct gyre_hparams *hp, uint32_t period, gyre_error *err)
 {
     char key[96];
-    uint32_t window = 0;
+    bool windowed[GYRE_MAX_LAYERS], any = false;
     gyre_hparam_key(hp, "attention.sliding_window", key);
-    GYRE_TRY(gyre_hparam_u32(source, key, true, 0, UINT32_MAX, &window, err));
-    if (!window || window >= hp->context) return GYRE_OK;
-    hp->context = hp->window = window;
+    GYRE_TRY(gyre_hparam_u32(source, key, true, 0, UINT32_MAX, &hp->window, err));
+    if (hp->window >= hp->context) hp->window = 0; // no text reaches beyond it
+    gyre_hparam_key(hp, "attention.sliding_window_pattern", key);
+    GYRE_TRY(gyre_hparams_flags(source, key, hp->n_layers, period, windowed, err));
+    for (uint32_t i = 0; i < hp->n_layers && hp->window; i++) any |= hp->kind[i].windowed = windowed[i];
+    if (!any) hp->window = 0;
+    return GYRE_OK;
+}
+
+gyre_status gyre_hparams_all_windowed(const gyre_source *source, struct gyre_hparams *hp, gyre_error *err)
+{
+    return gyre_hparams_windows(source, hp, 0, err);
+}
+
+gyre_status gyre_hparams_multipliers(const gyre_source *source, struct gyre_hparams *hp, double embedding,
+                                     double residual, double logits, gyre_error *err)
+{
+    double scores = 0;
+    const struct {
+        const char *name;
+        double *value;
+    } row[] = {{"embedding_scale", &embedding},
+               {"residual_scale", &residual},
+               {"logit_scale", &logits},
+               {"attention.scale", &scores}};
+    for (size_t i = 0; i < GYRE_COUNT(row); i++) {
+        char key[96];
+        gyre_hparam_key(hp, row[i].name, key);
+        GYRE_TRY(gyre_hparam_f64(source, key, true, 1e-6, 1e6, row[i].value, err));
+    }
+    // x' = x + m f(norm(x)) with u = x / m is u' = u + f(norm(u)), if the norm adds eps / m^2 to the mean square.
+    hp->embed_scale = (float)(embedding / residual);
+    hp->stream_eps = (float)((double)hp->norm_eps / (residual * residual));
+    hp->logit_divisor = (float)logits;
+    hp->attn_scale = (float)scores;
     return GYRE_OK;
 }

@@ -7,7 +7,7 @@
 enum {
     GYRE_MAX_LAYERS = 512,
     GYRE_MAX_HEAD_DIM = 256,
-    GYRE_FILE_VERSION = 2 // of gyre.version: 1 knows llama alone
+    GYRE_FILE_VERSION = 3 // of gyre.version: 1 knows llama alone, 2 qwen2 and qwen3
 };
 
 struct gyre_rotations {
@@ -20,7 +20,22 @@ struct gyre_rotations {
     const float *head_gain; // [D]
 };
 
-typedef enum gyre_rope_scaling { GYRE_ROPE_NONE, GYRE_ROPE_LINEAR, GYRE_ROPE_LLAMA3, GYRE_ROPE_YARN } gyre_rope_scaling;
+typedef enum gyre_rope_scaling {
+    GYRE_ROPE_NONE,
+    GYRE_ROPE_LINEAR,
+    GYRE_ROPE_LLAMA3,
+    GYRE_ROPE_YARN,
+    GYRE_ROPE_LONG // longrope: a divisor per frequency, for short and for long contexts
+} gyre_rope_scaling;
+
+// How the heads of a block are turned: as the model's RoPE says, by another base without scaling, or not at all.
+typedef enum gyre_turn { GYRE_TURN_ROPE, GYRE_TURN_LOCAL, GYRE_TURN_NONE, GYRE_TURNS } gyre_turn;
+
+// What may differ between the blocks of a model.
+struct gyre_layer_kind {
+    uint8_t turn;     // gyre_turn
+    uint8_t windowed; // its queries see hp->window positions
+};
 
 struct gyre_arch;
 
@@ -29,21 +44,34 @@ struct gyre_hparams {
     const struct gyre_arch *family; // what it is
     bool full;                      // gyre's own: integers beside scales, online rotations
     uint32_t n_layers, width /* D */, heads, kv_heads, head_dim, ffn, vocab, context;
-    uint32_t window; // the sliding window that `context` was cut to; 0: it is the model's own
-    float norm_eps;
-    double rope_base;
+    uint32_t window;        // of the blocks that have one; 0: none has
+    uint32_t roles, biases; // GYRE_ROLE_BITs of a block: tensors that it has, linears with a bias
+    float norm_eps;         // as the file says it, of norms over heads
+    float stream_eps;       // of norms over the residual stream, which may lie in another unit than the file's
+    float embed_scale;      // rows of the table become the stream's times this
+    float logit_divisor;    // of the logits
+    float attn_scale;       // of the scores; 0: 1 / sqrt(head size)
+    float q_beta;           // queries grow with the position (shaders/params.h); 0: they do not
+    uint32_t q_span;
+    uint32_t rope_dims;                // of a head, the first ones, that RoPE turns
+    double rope_base, rope_local_base; // local: of GYRE_TURN_LOCAL
     gyre_rope_scaling rope_scaling;
     double rope_factor, rope_original_context;
     double rope_low_freq, rope_high_freq; // llama3; yarn: its beta_slow and beta_fast
-    float rope_mscale;                    // factor of q and k after RoPE: yarn's attention factor, else 1
-    bool rope_interleaved;                // pairs (2i, 2i+1), as in GGUF llama files; else (i, i + hd/2), as in HF
-    bool tied;                            // no output.weight: the head uses token_embd
-    bool has_rope_freqs;                  // tensor rope_freqs.weight holds divisors of the inverse frequencies
-    uint32_t act_bits, kv_bits;           // run-time defaults: 16 unless the file says otherwise
-    float act_clip, kv_clip;              // clip ratios, 1 unless the file says otherwise
-    uint32_t wgroup;                      // gyre files: group of the int4 weights, 0 = per channel; else 0
-    bool wgroup_declared;                 // the file declared gyre.wgroup (portable: Q4_0 with repeated scales)
-    bool kv_centre; // full: every block has vectors that are subtracted from its KV cache below 16 bits
+    float rope_mscale;                    // factor of q and k where RoPE turns: yarn's and longrope's, else 1
+    float rope_divisor[2][GYRE_MAX_HEAD_DIM /
+                          2];   // of the frequencies, 0: none; rope_freqs, or longrope's short and long ones
+    bool long_text;             // longrope: contexts beyond rope_original_context, which take the long divisors
+    bool rope_interleaved;      // pairs (2i, 2i+1), as in GGUF llama files; else (i, i + hd/2), as in HF
+    bool tied;                  // no output.weight: the head uses token_embd
+    bool norms_less_one;        // gains lie in the file less 1 (Gemma's at Hugging Face)
+    bool has_rope_freqs;        // tensor rope_freqs.weight holds divisors of the inverse frequencies
+    uint32_t act_bits, kv_bits; // run-time defaults: 16 unless the file says otherwise
+    float act_clip, kv_clip;    // clip ratios, 1 unless the file says otherwise
+    uint32_t wgroup;            // gyre files: group of the int4 weights, 0 = per channel; else 0
+    bool wgroup_declared;       // the file declared gyre.wgroup (portable: Q4_0 with repeated scales)
+    bool kv_centre;             // full: every block has vectors that are subtracted from its KV cache below 16 bits
+    struct gyre_layer_kind kind[GYRE_MAX_LAYERS];
     struct gyre_rotations rot;
 };
 
@@ -52,8 +80,15 @@ struct gyre_hparams {
 gyre_status gyre_hparams_read(const gyre_source *source, struct gyre_hparams *hp, gyre_error *err) GYRE_MUST_USE;
 void gyre_hparams_free(struct gyre_hparams *hp);
 
-// Inverse frequencies [hd/2] including scaling (formulas: rope types default, linear, llama3 and yarn of transformers).
-void gyre_rope_freqs(const struct gyre_hparams *hp, const float *divisors /* may be NULL */, float *out);
+// Inverse frequencies [hd/2] including scaling and divisors (formulas: rope types default, linear, llama3, yarn and
+// longrope of transformers); 0 where a head is not turned.
+void gyre_rope_freqs(const struct gyre_hparams *hp, gyre_turn turn, float *out);
+// What llama3 scaling divides the model's unscaled frequencies by, [rope_dims / 2].
+void gyre_rope_divisors(const struct gyre_hparams *hp, float *out);
+// RoPE's pairs (i, i + split) of a head for i < split; behind them, and where it is 0, neighbours.
+uint32_t gyre_rope_split(const struct gyre_hparams *hp);
+// What a model is told of the longest text that it will see, before frequencies are asked for.
+void gyre_hparams_set_context(struct gyre_hparams *hp, uint32_t context);
 
 // Checks that every tensor of the model is there with the right shape and a readable type, and that no F32/F16/BF16
 // tensor or scale holds NaN or infinity (cheap scan; the tensor is named).

@@ -22,7 +22,7 @@ static gyre_status read_arch(const gyre_source *source, struct gyre_hparams *hp,
                          gyre_source_path(source));
     hp->family = gyre_arch_find(arch, gyre_source_container(source));
     if (!hp->family || strlen(arch) >= sizeof hp->arch) {
-        char known[128];
+        char known[256];
         gyre_arch_list(known, sizeof known);
         return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot use model (%s): architecture \"%s\"; gyre runs %s%s",
                          gyre_source_path(source), gyre_show(arch, strlen(arch)).text, known,
@@ -91,16 +91,22 @@ static gyre_status read_shapes(const gyre_source *source, struct gyre_hparams *h
     gyre_hparam_key(hp, "rope.dimension_count", key);
     rope_dims = hp->head_dim;
     GYRE_TRY(gyre_source_u64(source, key, &rope_dims, NULL, err));
-    if (rope_dims != hp->head_dim)
+    if (rope_dims > hp->head_dim || rope_dims % 2 || !rope_dims)
         return gyre_fail(err, GYRE_E_UNSUPPORTED,
-                         "cannot use model (%s): %s is %llu, the head size %u; gyre rotates whole heads only", path,
-                         key, (unsigned long long)rope_dims, hp->head_dim);
-    const char *act = "silu"; // of config.json; GGUF's architectures imply theirs
+                         "cannot use model (%s): %s is %llu; gyre turns an even number of dimensions, up to the head "
+                         "size of %u",
+                         path, key, (unsigned long long)rope_dims, hp->head_dim);
+    if (rope_dims != hp->head_dim && !hp->family->partial_rope)
+        return gyre_fail(err, GYRE_E_UNSUPPORTED,
+                         "cannot use model (%s): %s is %llu, the head size %u; %s turns whole heads", path, key,
+                         (unsigned long long)rope_dims, hp->head_dim, hp->family->name);
+    hp->rope_dims = (uint32_t)rope_dims;
+    const char *const due = hp->family->act ? hp->family->act : "silu", *act = due; // of config.json; GGUF implies it
     gyre_hparam_key(hp, "hidden_act", key);
     GYRE_TRY(gyre_source_string(source, key, &act, err));
-    if (strcmp(act, "silu"))
-        return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot use model (%s): hidden_act is %s; %s has silu", path,
-                         gyre_show(act, strlen(act)).text, hp->arch);
+    if (strcmp(act, due))
+        return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot use model (%s): hidden_act is %s; %s has %s", path,
+                         gyre_show(act, strlen(act)).text, hp->arch, due);
     return refuse_unless(source, hp, "expert_count", 0, "mixtures of experts", err);
 }
 
@@ -184,6 +190,31 @@ static gyre_status read_gyre_keys(const gyre_source *source, struct gyre_hparams
     return gyre_rotations_read(source, hp, err);
 }
 
+// config.json says whether there are biases: then they must be there.
+static gyre_status read_bias_switches(const gyre_source *source, struct gyre_hparams *hp, gyre_error *err)
+{
+    static const struct {
+        const char *name;
+        uint32_t roles;
+    } kinds[] = {
+        {"attention_bias", GYRE_ROLE_BIT(GYRE_ROLE_q) | GYRE_ROLE_BIT(GYRE_ROLE_k) | GYRE_ROLE_BIT(GYRE_ROLE_v) |
+                               GYRE_ROLE_BIT(GYRE_ROLE_o)},
+        {"mlp_bias", GYRE_ROLE_BIT(GYRE_ROLE_gate) | GYRE_ROLE_BIT(GYRE_ROLE_up) | GYRE_ROLE_BIT(GYRE_ROLE_down)},
+    };
+    for (size_t i = 0; i < GYRE_COUNT(kinds); i++) {
+        char key[96];
+        bool on = false;
+        gyre_hparam_key(hp, kinds[i].name, key);
+        GYRE_TRY(gyre_source_bool(source, key, &on, NULL, err));
+        if (!on) continue;
+        if (!(hp->family->may_bias & kinds[i].roles))
+            return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot use model (%s): %s is true; a %s has none",
+                             gyre_source_path(source), key, hp->family->name);
+        hp->biases |= kinds[i].roles;
+    }
+    return GYRE_OK;
+}
+
 gyre_status gyre_hparams_read(const gyre_source *source, struct gyre_hparams *hp, gyre_error *err)
 {
     gyre_status st = GYRE_OK;
@@ -194,13 +225,20 @@ gyre_status gyre_hparams_read(const gyre_source *source, struct gyre_hparams *hp
     GYRE_GO(read_shapes(source, hp, err));
     gyre_hparam_key(hp, "attention.layer_norm_rms_epsilon", key);
     GYRE_GO(gyre_hparam_f64(source, key, false, 0, 1, &eps, err));
-    hp->norm_eps = (float)eps;
+    hp->norm_eps = hp->stream_eps = (float)eps;
+    hp->embed_scale = hp->logit_divisor = 1;
+    hp->roles = hp->family->roles;
+    hp->biases = hp->family->biases;
+    for (int r = 0; r < GYRE_LINEARS && gyre_source_container(source) == GYRE_CONTAINER_GGUF; r++)
+        if (hp->family->may_bias & GYRE_ROLE_BIT(r) && gyre_role_finds_bias(source, hp, (gyre_role)r, 0))
+            hp->biases |= GYRE_ROLE_BIT(r);
+    GYRE_GO(read_bias_switches(source, hp, err));
     hp->rope_base = 10000;
     gyre_hparam_key(hp, "rope.freq_base", key);
     GYRE_GO(gyre_hparam_f64(source, key, true, 1, 1e12, &hp->rope_base, err));
     GYRE_GO(gyre_rope_read(source, hp, err));
     hp->rope_interleaved = hp->family->paired_rows && gyre_source_container(source) == GYRE_CONTAINER_GGUF;
-    hp->tied = !gyre_linear_there(source, GYRE_ROLE_head, 0);
+    hp->tied = !gyre_linear_there(source, hp, GYRE_ROLE_head, 0);
     if (hp->family->read) GYRE_GO(hp->family->read(source, hp, err));
     GYRE_GO(read_gyre_keys(source, hp, err));
 done:

@@ -14,22 +14,27 @@ static const struct gyre_pack *const packs[] = {&gyre_pack_compressed, &gyre_pac
                                                 &gyre_pack_gyre,       &gyre_pack_q4_0,    &gyre_pack_q8_0,
                                                 &gyre_pack_float};
 
-static const struct gyre_pack *find_pack(const gyre_source *source, gyre_role role, uint32_t layer,
-                                         const struct gyre_tensor **weight)
+static const struct gyre_pack *find_pack(const gyre_source *source, const struct gyre_hparams *hp, gyre_role role,
+                                         uint32_t layer, struct gyre_linear *out)
 {
     const struct gyre_quantization *q = gyre_source_quantization(source);
     for (size_t i = 0; i < GYRE_COUNT(packs); i++) {
         if (packs[i]->methods && !(q && packs[i]->methods & 1u << q->method)) continue;
-        *weight = gyre_role_tensor(source, role, layer, packs[i]->part, NULL);
-        if (*weight && packs[i]->takes((*weight)->type)) return packs[i];
+        out->weight = gyre_role_tensor(source, role, layer, packs[i]->part, NULL);
+        if (!packs[i]->methods && role < GYRE_LINEARS) { // in its own tensor, or among others'
+            const struct gyre_tensor *t =
+                gyre_role_fused(source, hp, role, layer, packs[i]->part, &out->first, &out->whole);
+            if (t) out->weight = t;
+        }
+        if (out->weight && packs[i]->takes(out->weight->type)) return packs[i];
     }
     return NULL;
 }
 
-bool gyre_linear_there(const gyre_source *source, gyre_role role, uint32_t layer)
+bool gyre_linear_there(const gyre_source *source, const struct gyre_hparams *hp, gyre_role role, uint32_t layer)
 {
-    const struct gyre_tensor *t;
-    return find_pack(source, role, layer, &t) != NULL;
+    struct gyre_linear l;
+    return find_pack(source, hp, role, layer, &l) != NULL;
 }
 
 gyre_status gyre_linear_find(const gyre_source *source, const struct gyre_hparams *hp, gyre_role role, uint32_t layer,
@@ -37,7 +42,8 @@ gyre_status gyre_linear_find(const gyre_source *source, const struct gyre_hparam
 {
     *out = (struct gyre_linear){0};
     gyre_role_shape(role, hp, &out->rows, &out->cols);
-    out->pack = find_pack(source, role, layer, &out->weight);
+    out->whole = out->rows;
+    out->pack = find_pack(source, hp, role, layer, out);
     if (out->pack) return out->pack->open(source, hp, role, layer, out, err);
     GYRE_TRY(gyre_role_need(source, role, layer, "weight", &out->weight, err));
     return gyre_fail(err, GYRE_E_UNSUPPORTED,
@@ -49,7 +55,7 @@ void gyre_linear_of(const struct gyre_tensor *t, struct gyre_linear *out)
 {
     size_t i = 0;
     while (i + 1 < GYRE_COUNT(packs) && (packs[i]->methods || !packs[i]->takes(t->type))) i++;
-    *out = (struct gyre_linear){.pack = packs[i], .weight = t, .rows = t->rows, .cols = t->cols};
+    *out = (struct gyre_linear){.pack = packs[i], .weight = t, .rows = t->rows, .cols = t->cols, .whole = t->rows};
     if (!out->pack->codes) return;
     out->bits = t->type == GYRE_DTYPE_Q4_0 ? 4 : 8;
     out->group = out->stored = gyre_dtype_info(t->type)->block_elements;
@@ -76,7 +82,7 @@ uint64_t gyre_paired_row(uint32_t head_dim, uint64_t r)
 
 static uint64_t file_row(const struct gyre_linear *l, uint64_t r)
 {
-    return l->paired ? gyre_paired_row(l->paired, r) : r;
+    return l->first + (l->paired ? gyre_paired_row(l->paired, r) : r);
 }
 
 void gyre_linear_rows_f32(const struct gyre_linear *l, uint64_t first, uint64_t n, float *out)

@@ -15,6 +15,7 @@ struct gyre_linear {
     const struct gyre_tensor *index;          // the group of each column; NULL: they follow each other
     const struct gyre_tensor *shape;          // says only how large the matrix is; NULL: the tensors do
     uint64_t rows, cols;                      // of the matrix, whatever the shape of the tensors
+    uint64_t first, whole;                    // its rows are those from `first` on, of `whole` that the tensors have
     uint32_t bits;   // of its codes, 4 or 8 (number = (code - zero) * scale); 0: it holds other numbers
     uint32_t group;  // columns that share a scale, as the model declares; bits 0: 0
     uint32_t stored; // columns per scale in the file; divides group
@@ -29,7 +30,7 @@ struct gyre_linear {
 gyre_status gyre_linear_find(const gyre_source *source, const struct gyre_hparams *hp, gyre_role role, uint32_t layer,
                              struct gyre_linear *out, gyre_error *err) GYRE_MUST_USE;
 // Whether the source has one for the role, in any encoding.
-bool gyre_linear_there(const gyre_source *source, gyre_role role, uint32_t layer);
+bool gyre_linear_there(const gyre_source *source, const struct gyre_hparams *hp, gyre_role role, uint32_t layer);
 // A tensor of any type but I8 as a matrix of its own, its blocks as they lie.
 void gyre_linear_of(const struct gyre_tensor *tensor, struct gyre_linear *out);
 // The linears of a product that block `layer` has, in the order in which they lie side by side.

@@ -38,14 +38,16 @@ static gyre_status had_create(gyre_device *device, const struct gyre_hadamard *h
     return st;
 }
 
-gyre_status gyre_shared_create(gyre_device *device, const struct gyre_hparams *hp, const float *divisors,
-                               struct gyre_shared *out, gyre_error *err)
+gyre_status gyre_shared_create(gyre_device *device, const struct gyre_hparams *hp, struct gyre_shared *out,
+                               gyre_error *err)
 {
     *out = (struct gyre_shared){0};
-    float freqs[GYRE_MAX_HAD_ORDER];
-    gyre_rope_freqs(hp, divisors, freqs);
+    float freqs[GYRE_MAX_HEAD_DIM / 2];
     gyre_status st = GYRE_OK;
-    GYRE_GO(gyre_upload(device, freqs, hp->head_dim / 2 * sizeof *freqs, "rope frequencies", &out->freqs, err));
+    for (int t = 0; t < GYRE_TURNS; t++) {
+        gyre_rope_freqs(hp, (gyre_turn)t, freqs);
+        GYRE_GO(gyre_upload(device, freqs, hp->head_dim / 2 * sizeof *freqs, "rope frequencies", &out->freqs[t], err));
+    }
     GYRE_GO(had_create(device, &hp->rot.r3_had, "R3", &out->r3, err));
     GYRE_GO(had_create(device, &hp->rot.r4, "R4", &out->r4, err));
     GYRE_GO(had_create(device, &hp->rot.head, "head rotation", &out->head, err));
@@ -56,7 +58,7 @@ done:
 
 void gyre_shared_free(gyre_device *device, struct gyre_shared *shared)
 {
-    gyre_buffer_destroy(device, shared->freqs.buffer);
+    for (int t = 0; t < GYRE_TURNS; t++) gyre_buffer_destroy(device, shared->freqs[t].buffer);
     gyre_buffer_destroy(device, shared->r3.base.buffer);
     gyre_buffer_destroy(device, shared->r4.base.buffer);
     gyre_buffer_destroy(device, shared->head.base.buffer);
@@ -81,23 +83,27 @@ static gyre_status find(const struct loader *l, gyre_role role, uint32_t layer, 
     return gyre_role_need(l->source, role, layer, part, out, l->err);
 }
 
-// A vector of n floats on the device, made of the parts of several tensors one behind the other; absent tensors are
-// zeros.
-static gyre_status vectors(const struct loader *l, const struct gyre_tensor *const *t, const uint64_t *n,
-                           uint32_t count, const char *label, struct gyre_binding *out)
+// Some numbers of a tensor: of a norm's (`role`), or of a bias; zeros where there is none.
+struct piece {
+    struct gyre_bias at;
+    gyre_role role; // GYRE_ROLE_none: as they lie
+};
+
+// The pieces one behind the other, divided by `divisor`, as a vector of floats on the device.
+static gyre_status vectors(const struct loader *l, const struct piece *piece, uint32_t count, float divisor,
+                           const char *label, struct gyre_binding *out)
 {
     uint64_t total = 0, at = 0;
-    for (uint32_t i = 0; i < count; i++) total += n[i];
+    for (uint32_t i = 0; i < count; i++) total += piece[i].at.n;
     float *values = calloc(total, sizeof *values);
     if (!values) return gyre_fail(l->err, GYRE_E_NOMEM, "cannot load tensor (%s): out of memory", label);
-    gyre_status st = GYRE_OK;
-    for (uint32_t i = 0; i < count && st == GYRE_OK; at += n[i], i++) {
-        if (t[i] && t[i]->rows * t[i]->cols != n[i])
-            st = gyre_fail(l->err, GYRE_E_FORMAT, "cannot load model (%s): tensor %s is not of %llu elements",
-                           gyre_source_path(l->source), t[i]->name, (unsigned long long)n[i]);
-        else if (t[i] && !l->layout) gyre_tensor_rows_f32(t[i], 0, t[i]->rows, values + at);
+    for (uint32_t i = 0; i < count; at += piece[i].at.n, i++) {
+        if (!piece[i].at.tensor || l->layout) continue;
+        if (piece[i].role == GYRE_ROLE_none) gyre_bias_f32(&piece[i].at, values + at);
+        else gyre_role_vector_f32(l->hp, piece[i].role, piece[i].at.tensor, values + at);
     }
-    if (st == GYRE_OK) st = gyre_upload(l->device, values, total * sizeof *values, label, out, l->err);
+    for (uint64_t i = 0; i < total && divisor != 1; i++) values[i] /= divisor;
+    const gyre_status st = gyre_upload(l->device, values, total * sizeof *values, label, out, l->err);
     free(values);
     return st;
 }
@@ -114,47 +120,44 @@ static gyre_status load_product(const struct loader *l, uint32_t layer, gyre_pro
 {
     struct gyre_linear parts[GYRE_LINEARS];
     gyre_role role[GYRE_LINEARS];
-    const struct gyre_tensor *bias[GYRE_LINEARS];
-    uint64_t rows[GYRE_LINEARS];
+    struct piece bias[GYRE_LINEARS];
     uint32_t n;
     bool biased = false;
     char name[GYRE_ROLE_NAME];
     GYRE_TRY(gyre_linear_product(l->source, l->hp, layer, product, parts, role, &n, l->err));
     if (!n) return GYRE_OK;
     for (uint32_t i = 0; i < n; i++) {
-        rows[i] = parts[i].rows;
-        bias[i] = NULL;
-        if (gyre_role_has_bias(l->hp, role[i], layer)) GYRE_TRY(find(l, role[i], layer, "bias", &bias[i]));
-        biased |= bias[i] != NULL;
+        bias[i] = (struct piece){.at.n = parts[i].rows, .role = GYRE_ROLE_none};
+        if (!gyre_role_has_bias(l->hp, role[i], layer)) continue;
+        GYRE_TRY(gyre_role_bias(l->source, l->hp, role[i], layer, &bias[i].at, l->err));
+        biased = true;
     }
     snprintf(name, sizeof name, "blk.%u.%s", layer, gyre_products[product].name);
     GYRE_TRY(matrix(l, parts, n, name, &out->product[product]));
-    return biased ? vectors(l, bias, rows, n, "bias", &out->bias[product]) : GYRE_OK;
+    return biased ? vectors(l, bias, n, 1, "bias", &out->bias[product]) : GYRE_OK;
 }
 
 // One part of the tensors of several roles, one behind the other: norms of heads, centres of what is cached.
 static gyre_status load_together(const struct loader *l, uint32_t layer, const gyre_role *role, uint32_t n,
                                  const char *part_name, uint64_t each, struct gyre_binding *out)
 {
-    const struct gyre_tensor *t[GYRE_LINEARS];
-    uint64_t sizes[GYRE_LINEARS];
+    struct piece piece[GYRE_LINEARS];
     for (uint32_t i = 0; i < n; i++) {
-        GYRE_TRY(find(l, role[i], layer, part_name, &t[i]));
-        sizes[i] = each;
+        piece[i] = (struct piece){.at.n = each, .role = role[i]};
+        GYRE_TRY(find(l, role[i], layer, part_name, &piece[i].at.tensor));
     }
-    return vectors(l, t, sizes, n, part_name, out);
+    return vectors(l, piece, n, 1, part_name, out);
 }
 
 static gyre_status load_layer(const struct loader *l, uint32_t layer, struct gyre_layer_weights *out)
 {
     const struct gyre_hparams *hp = l->hp;
-    for (int p = 0; p < GYRE_PRODUCTS; p++) {
-        const gyre_role norm = gyre_products[p].norm;
-        const struct gyre_tensor *t;
-        GYRE_TRY(load_product(l, layer, (gyre_product)p, out));
-        if (norm == GYRE_ROLE_none || !gyre_role_present(hp, norm, layer)) continue;
-        GYRE_TRY(find(l, norm, layer, "weight", &t));
-        GYRE_TRY(vectors(l, &t, &(uint64_t){hp->width}, 1, t->name, &out->norm[norm]));
+    out->kind = hp->kind[layer];
+    for (int p = 0; p < GYRE_PRODUCTS; p++) GYRE_TRY(load_product(l, layer, (gyre_product)p, out));
+    for (int r = GYRE_LINEARS; r < GYRE_BLOCK_ROLES; r++) {
+        const gyre_role role = (gyre_role)r;
+        if (!gyre_role_present(hp, role, layer) || gyre_role_is_of_heads(role)) continue;
+        GYRE_TRY(load_together(l, layer, &role, 1, "weight", hp->width, &out->norm[r]));
     }
     const gyre_role head_norms[] = {GYRE_ROLE_q_norm, GYRE_ROLE_k_norm};
     if (gyre_role_present(hp, head_norms[0], layer))
@@ -170,13 +173,11 @@ static gyre_status load_layer(const struct loader *l, uint32_t layer, struct gyr
 static gyre_status load_shared(const struct loader *l, struct gyre_model *m)
 {
     const struct gyre_hparams *hp = &m->hp;
-    float divisors[GYRE_MAX_HEAD_DIM / 2];
-    const struct gyre_tensor *t = NULL;
-    if (hp->has_rope_freqs) GYRE_TRY(find(l, GYRE_ROLE_rope_freqs, 0, "weight", &t));
-    if (t && !l->layout) gyre_tensor_rows_f32(t, 0, t->rows, divisors);
-    GYRE_TRY(gyre_shared_create(m->device, hp, t && !l->layout ? divisors : NULL, &m->shared, l->err));
-    GYRE_TRY(find(l, GYRE_ROLE_output_norm, 0, "weight", &t));
-    GYRE_TRY(vectors(l, &t, &(uint64_t){hp->width}, 1, t->name, &m->output_norm));
+    struct piece norm = {.at.n = hp->width, .role = GYRE_ROLE_output_norm};
+    GYRE_TRY(gyre_shared_create(m->device, hp, &m->shared, l->err));
+    GYRE_TRY(find(l, GYRE_ROLE_output_norm, 0, "weight", &norm.at.tensor));
+    // Where the head reads it is the one place that knows no other factor: logits are linear in this gain.
+    GYRE_TRY(vectors(l, &norm, 1, hp->logit_divisor, norm.at.tensor->name, &m->output_norm));
     if (hp->rot.head.n)
         GYRE_TRY(
             gyre_upload(m->device, hp->rot.head_gain, hp->width * sizeof(float), "head gain", &m->head_gain, l->err));
@@ -201,6 +202,7 @@ gyre_status gyre_model_load(gyre_device *device, const gyre_source *source, cons
                        .err = err};
     gyre_status st = GYRE_OK;
     GYRE_GO(gyre_hparams_read(source, &out->hp, err));
+    gyre_hparams_set_context(&out->hp, how.context);
     if (!how.layout) GYRE_GO(gyre_model_check(source, &out->hp, err));
     if (!how.layout) GYRE_GO(gyre_repacker_create(device, &l.repacker, err));
     out->layer = calloc(out->hp.n_layers, sizeof *out->layer);
@@ -270,7 +272,7 @@ gyre_value gyre_model_block(gyre_graph *g, gyre_value x, const struct gyre_model
 
 gyre_value gyre_model_head(gyre_graph *g, gyre_value x, const struct gyre_model *m)
 {
-    gyre_value z = gyre_g_rms_norm(g, x, m->output_norm, m->hp.norm_eps);
+    gyre_value z = gyre_g_rms_norm(g, x, m->output_norm, m->hp.stream_eps);
     if (m->shared.head.n) { // one table for both ends: to the model's own basis, its final gain, and back
         const uint32_t segments = m->hp.width / m->shared.head.n;
         z = gyre_g_hadamard(g, z, &m->shared.head, segments, true, (struct gyre_binding){0});

@@ -20,6 +20,7 @@ struct gyre_model {
 // How a model is loaded. All zero: as it is.
 struct gyre_loading {
     uint32_t weight_bits; // see struct gyre_rounding
+    uint32_t context;     // tokens of the longest text that it will see
     bool layout;          // memory for all of it and nothing in it, read from no tensor: for plans
     int (*progress)(void *user, double fraction); // may be NULL; a non-zero return cancels
     void *user;
@@ -30,9 +31,9 @@ gyre_status gyre_model_load(gyre_device *device, const gyre_source *source, cons
                             struct gyre_model *out, gyre_error *err) GYRE_MUST_USE;
 void gyre_model_free(struct gyre_model *model);
 
-// Device buffers of the online rotations and the RoPE table. `divisors` [hd/2]: rope_freqs.weight, or NULL.
-gyre_status gyre_shared_create(gyre_device *device, const struct gyre_hparams *hp, const float *divisors,
-                               struct gyre_shared *out, gyre_error *err) GYRE_MUST_USE;
+// Device buffers of the online rotations and the tables of RoPE.
+gyre_status gyre_shared_create(gyre_device *device, const struct gyre_hparams *hp, struct gyre_shared *out,
+                               gyre_error *err) GYRE_MUST_USE;
 void gyre_shared_free(gyre_device *device, struct gyre_shared *shared);
 
 void gyre_layer_weights_free(gyre_device *device, struct gyre_layer_weights *layer);

@@ -16,8 +16,8 @@ static gyre_status open_blocks(const gyre_source *source, const struct gyre_hpar
 {
     (void)layer;
     const struct gyre_tensor *t = l->weight;
-    if (t->n_dims != 2 || t->rows != l->rows || t->cols != l->cols)
-        return gyre_role_misshapen(source, t, l->rows, l->cols, err);
+    if (t->n_dims != 2 || t->rows != l->whole || t->cols != l->cols)
+        return gyre_role_misshapen(source, t, l->whole, l->cols, err);
     l->bits = t->type == GYRE_DTYPE_Q4_0 ? 4 : 8;
     l->group = l->stored = BLOCK;
     if (role < GYRE_LINEARS && hp->wgroup_declared) l->group = hp->wgroup ? hp->wgroup : (uint32_t)l->cols;

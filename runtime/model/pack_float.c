@@ -9,8 +9,8 @@ static gyre_status open_float(const gyre_source *source, const struct gyre_hpara
 {
     (void)hp, (void)role, (void)layer;
     const struct gyre_tensor *t = l->weight;
-    if (t->n_dims != 2 || t->rows != l->rows || t->cols != l->cols)
-        return gyre_role_misshapen(source, t, l->rows, l->cols, err);
+    if (t->n_dims != 2 || t->rows != l->whole || t->cols != l->cols)
+        return gyre_role_misshapen(source, t, l->whole, l->cols, err);
     return GYRE_OK;
 }
 

@@ -17,14 +17,14 @@ static gyre_status open_gyre(const gyre_source *source, const struct gyre_hparam
         return gyre_fail(err, GYRE_E_UNSUPPORTED,
                          "cannot use model (%s): tensor %s has type I8, which has no scale there",
                          gyre_source_path(source), t->name);
-    if (t->n_dims != 2 || t->rows != l->rows || (t->cols != l->cols && 2 * t->cols != l->cols))
-        return gyre_role_misshapen(source, t, l->rows, l->cols, err);
+    if (t->n_dims != 2 || t->rows != l->whole || (t->cols != l->cols && 2 * t->cols != l->cols))
+        return gyre_role_misshapen(source, t, l->whole, l->cols, err);
     GYRE_TRY(gyre_role_need(source, role, layer, "weight.scale", &s, err));
     // Exceptions of a recipe have groups of their own; the rest has the file's.
     const uint64_t usual = hp->wgroup ? l->cols / hp->wgroup : 1, n = s->cols;
-    if (s->n_dims != 2 || s->rows != l->rows ||
+    if (s->n_dims != 2 || s->rows != l->whole ||
         (n != usual && n != 1 && n * 32 != l->cols && n * 64 != l->cols && n * 128 != l->cols))
-        return gyre_role_misshapen(source, s, l->rows, usual, err);
+        return gyre_role_misshapen(source, s, l->whole, usual, err);
     if (s->type != GYRE_DTYPE_F16)
         return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): tensor %s has type %s; F16 is due",
                          gyre_source_path(source), s->name, gyre_dtype_info(s->type)->name);

@@ -1,10 +1,12 @@
 // See roles.h.
 #include "runtime/model/roles.h"
 #include "runtime/model/arch.h"
+#include "runtime/core/codec.h"
+#include "runtime/util/base.h"
 
 #include <stdio.h>
 
-typedef enum size_name { ONE, WIDTH, FFN, VOCAB, QUERIES, KEYS, HEAD, HALF } size_name;
+typedef enum size_name { ONE, WIDTH, FFN, VOCAB, QUERIES, KEYS, HEAD, TURNED } size_name;
 
 // ---- the table, column by column ---------------------------------------------------------------------------
 
@@ -39,6 +41,22 @@ static const struct {
 #include "runtime/model/roles.def"
 };
 
+// A name that stands for several linears, and other names of tensors.
+static const struct fusion {
+    gyre_role first, last;
+    const char *gguf, *hf;
+} fusions[] = {
+#define FUSED(first, last, gguf, hf) {GYRE_ROLE_##first, GYRE_ROLE_##last, gguf, hf},
+#include "runtime/model/roles.def"
+};
+static const struct {
+    gyre_role role;
+    const char *hf;
+} aliases[] = {
+#define ALIAS(role, hf) {GYRE_ROLE_##role, hf},
+#include "runtime/model/roles.def"
+};
+
 // ---- shapes ------------------------------------------------------------------------------------------------
 
 static uint64_t size_of(const struct gyre_hparams *hp, size_name name)
@@ -56,8 +74,8 @@ static uint64_t size_of(const struct gyre_hparams *hp, size_name name)
         return (uint64_t)hp->kv_heads * hp->head_dim;
     case HEAD:
         return hp->head_dim;
-    case HALF:
-        return hp->head_dim / 2;
+    case TURNED:
+        return hp->rope_dims / 2;
     case ONE:
         break;
     }
@@ -99,6 +117,8 @@ bool gyre_role_is_cached(gyre_role role)
     return gyre_roles[role].heads == GYRE_HEADS_KEY || gyre_roles[role].heads == GYRE_HEADS_VALUE;
 }
 
+bool gyre_role_is_of_heads(gyre_role role) { return shapes[role].cols == HEAD; }
+
 gyre_role gyre_heads_role(gyre_heads heads)
 {
     int role = 0;
@@ -111,13 +131,13 @@ gyre_role gyre_heads_role(gyre_heads heads)
 bool gyre_role_present(const struct gyre_hparams *hp, gyre_role role, uint32_t layer)
 {
     (void)layer; // every block of the architectures so far is alike
-    return hp->family->roles & GYRE_ROLE_BIT(role);
+    return hp->roles & GYRE_ROLE_BIT(role);
 }
 
 bool gyre_role_has_bias(const struct gyre_hparams *hp, gyre_role role, uint32_t layer)
 {
     (void)layer;
-    return hp->family->biases & GYRE_ROLE_BIT(role);
+    return hp->biases & GYRE_ROLE_BIT(role);
 }
 
 void gyre_role_name(gyre_role role, uint32_t layer, const char *part, char out[GYRE_ROLE_NAME])
@@ -126,17 +146,55 @@ void gyre_role_name(gyre_role role, uint32_t layer, const char *part, char out[G
     else snprintf(out, GYRE_ROLE_NAME, "%s.%s", gyre_roles[role].gguf, part);
 }
 
+static const struct gyre_tensor *hf_tensor(const gyre_source *source, const char *stem, gyre_role role, uint32_t layer,
+                                           const char *part, char name[GYRE_ROLE_NAME])
+{
+    if (role < GYRE_BLOCK_ROLES) snprintf(name, GYRE_ROLE_NAME, "model.layers.%u.%s.%s", layer, stem, part);
+    else snprintf(name, GYRE_ROLE_NAME, "%s.%s", stem, part);
+    return gyre_source_tensor(source, name);
+}
+
 const struct gyre_tensor *gyre_role_tensor(const gyre_source *source, gyre_role role, uint32_t layer, const char *part,
                                            char name[GYRE_ROLE_NAME])
 {
     char own[GYRE_ROLE_NAME];
     if (!name) name = own;
     const struct gyre_role_info *info = &gyre_roles[role];
-    if (gyre_source_container(source) == GYRE_CONTAINER_GGUF) gyre_role_name(role, layer, part, name);
-    else if (!info->hf) return NULL;
-    else if (role < GYRE_BLOCK_ROLES) snprintf(name, GYRE_ROLE_NAME, "model.layers.%u.%s.%s", layer, info->hf, part);
-    else snprintf(name, GYRE_ROLE_NAME, "%s.%s", info->hf, part);
-    return gyre_source_tensor(source, name);
+    const struct gyre_tensor *t = NULL;
+    if (gyre_source_container(source) == GYRE_CONTAINER_GGUF) {
+        gyre_role_name(role, layer, part, name);
+        return gyre_source_tensor(source, name);
+    }
+    for (size_t i = 0; i < GYRE_COUNT(aliases) && !t; i++)
+        if (aliases[i].role == role) t = hf_tensor(source, aliases[i].hf, role, layer, part, name);
+    return t || !info->hf ? t : hf_tensor(source, info->hf, role, layer, part, name);
+}
+
+const struct gyre_tensor *gyre_role_fused(const gyre_source *source, const struct gyre_hparams *hp, gyre_role role,
+                                          uint32_t layer, const char *part, uint64_t *first, uint64_t *whole)
+{
+    const bool gguf = gyre_source_container(source) == GYRE_CONTAINER_GGUF;
+    for (size_t i = 0; i < GYRE_COUNT(fusions); i++) {
+        const struct fusion *f = &fusions[i];
+        const char *stem = gguf ? f->gguf : f->hf;
+        char name[GYRE_ROLE_NAME];
+        uint64_t rows, cols;
+        if (role < f->first || role > f->last || !stem) continue;
+        if (gyre_role_tensor(source, f->first, layer, "weight", NULL)) continue;
+        snprintf(name, sizeof name, gguf ? "blk.%u.%s.%s" : "model.layers.%u.%s.%s", layer, stem, part);
+        const struct gyre_tensor *t = gyre_source_tensor(source, name);
+        uint64_t at = 0, all = 0;
+        for (gyre_role r = f->first; r <= f->last; r++) {
+            gyre_role_shape(r, hp, &rows, &cols);
+            if (r == role) at = all;
+            all += rows;
+        }
+        if (!t || (t->n_dims == 1 ? t->cols : t->rows) != all) continue; // by the last one's name, that one's own
+        *first = at;
+        *whole = all;
+        return t;
+    }
+    return NULL;
 }
 
 gyre_status gyre_role_need(const gyre_source *source, gyre_role role, uint32_t layer, const char *part,
@@ -154,4 +212,49 @@ gyre_status gyre_role_misshapen(const gyre_source *source, const struct gyre_ten
     return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): tensor %s has shape %llu x %llu; %llu x %llu is due",
                      gyre_source_path(source), t->name, (unsigned long long)t->rows, (unsigned long long)t->cols,
                      (unsigned long long)rows, (unsigned long long)cols);
+}
+
+// ---- vectors ---------------------------------------------------------------------------------------------------
+
+void gyre_role_vector_f32(const struct gyre_hparams *hp, gyre_role role, const struct gyre_tensor *t, float *out)
+{
+    const bool norm = (role >= GYRE_LINEARS && role < GYRE_BLOCK_ROLES) || role == GYRE_ROLE_output_norm;
+    gyre_tensor_rows_f32(t, 0, 1, out);
+    for (uint64_t i = 0; i < t->cols && norm && hp->norms_less_one; i++) out[i] += 1;
+}
+
+gyre_status gyre_role_floats(const gyre_source *source, const struct gyre_tensor *t, gyre_error *err)
+{
+    if (t->type == GYRE_DTYPE_F32 || t->type == GYRE_DTYPE_F16 || t->type == GYRE_DTYPE_BF16) return GYRE_OK;
+    return gyre_fail(err, GYRE_E_UNSUPPORTED,
+                     "cannot use model (%s): tensor %s has type %s; gyre reads vectors of floats",
+                     gyre_source_path(source), t->name, gyre_dtype_info(t->type)->name);
+}
+
+bool gyre_role_finds_bias(const gyre_source *source, const struct gyre_hparams *hp, gyre_role role, uint32_t layer)
+{
+    uint64_t first, whole;
+    return gyre_role_tensor(source, role, layer, "bias", NULL) ||
+           gyre_role_fused(source, hp, role, layer, "bias", &first, &whole);
+}
+
+gyre_status gyre_role_bias(const gyre_source *source, const struct gyre_hparams *hp, gyre_role role, uint32_t layer,
+                           struct gyre_bias *out, gyre_error *err)
+{
+    uint64_t whole, cols;
+    out->first = 0;
+    gyre_role_shape(role, hp, &out->n, &cols);
+    whole = out->n;
+    out->tensor = gyre_role_fused(source, hp, role, layer, "bias", &out->first, &whole);
+    if (!out->tensor) GYRE_TRY(gyre_role_need(source, role, layer, "bias", &out->tensor, err));
+    if (out->tensor->n_dims != 1 || out->tensor->cols != whole)
+        return gyre_role_misshapen(source, out->tensor, 1, whole, err);
+    return gyre_role_floats(source, out->tensor, err);
+}
+
+void gyre_bias_f32(const struct gyre_bias *bias, float *out)
+{
+    const struct gyre_tensor *t = bias->tensor;
+    const uint64_t bytes = gyre_dtype_info(t->type)->block_bytes;
+    gyre_decode_row(t->type, (const unsigned char *)t->data + bias->first * bytes, bias->n, out);
 }

@@ -58,6 +58,8 @@ gyre_product gyre_norm_product(gyre_role norm);
 // Rows are heads that RoPE turns; what is computed goes into the cache.
 bool gyre_role_is_turned(gyre_role role);
 bool gyre_role_is_cached(gyre_role role);
+// A vector over heads, not over the stream.
+bool gyre_role_is_of_heads(gyre_role role);
 // The linear that computes heads of this kind.
 gyre_role gyre_heads_role(gyre_heads heads);
 
@@ -72,6 +74,26 @@ void gyre_role_name(gyre_role role, uint32_t layer, const char *part, char out[G
 // The tensor under the name that the source's container has for it; NULL if absent. name (may be NULL) gets that name.
 const struct gyre_tensor *gyre_role_tensor(const gyre_source *source, gyre_role role, uint32_t layer, const char *part,
                                            char name[GYRE_ROLE_NAME]);
+// A tensor that holds the rows of several linears (roles.def: FUSED), if the file has one in place of this linear's
+// own; else NULL. Its rows are those from *first on, of *whole.
+const struct gyre_tensor *gyre_role_fused(const gyre_source *source, const struct gyre_hparams *hp, gyre_role role,
+                                          uint32_t layer, const char *part, uint64_t *first, uint64_t *whole);
+// The numbers of a vector as the model means them (of norms some containers hold what is added to 1); out: as many as
+// the tensor has.
+void gyre_role_vector_f32(const struct gyre_hparams *hp, gyre_role role, const struct gyre_tensor *tensor, float *out);
+// The bias of a linear: a vector of floats, and where in it the linear's own begin. GYRE_E_FORMAT where it is missing
+// or of another shape, GYRE_E_UNSUPPORTED where it is no vector of floats.
+struct gyre_bias {
+    const struct gyre_tensor *tensor;
+    uint64_t first, n;
+};
+gyre_status gyre_role_bias(const gyre_source *source, const struct gyre_hparams *hp, gyre_role role, uint32_t layer,
+                           struct gyre_bias *out, gyre_error *err) GYRE_MUST_USE;
+void gyre_bias_f32(const struct gyre_bias *bias, float *out); // [n]
+// Whether the source has one, in whatever tensor.
+bool gyre_role_finds_bias(const gyre_source *source, const struct gyre_hparams *hp, gyre_role role, uint32_t layer);
+// GYRE_E_UNSUPPORTED unless its numbers are floats.
+gyre_status gyre_role_floats(const gyre_source *source, const struct gyre_tensor *tensor, gyre_error *err);
 // The same, which must be there: GYRE_E_FORMAT names it. And GYRE_E_FORMAT for one of another shape.
 gyre_status gyre_role_need(const gyre_source *source, gyre_role role, uint32_t layer, const char *part,
                            const struct gyre_tensor **out, gyre_error *err) GYRE_MUST_USE;

@@ -49,12 +49,18 @@ gyre_status gyre_shape_hparams(const char *name, uint32_t wgroup, struct gyre_hp
                                 .rope_base = s->rope_base,
                                 .rope_factor = 1,
                                 .rope_mscale = 1,
+                                .stream_eps = 1e-5f,
+                                .embed_scale = 1,
+                                .logit_divisor = 1,
+                                .rope_dims = s->head_dim,
                                 .tied = s->tied,
                                 .act_bits = 8,
                                 .kv_bits = 8,
                                 .act_clip = 1,
                                 .kv_clip = 1,
                                 .wgroup = wgroup};
+    hp->roles = hp->family->roles;
+    hp->biases = hp->family->biases;
     snprintf(hp->arch, sizeof hp->arch, "%s", s->arch);
     for (int p = 0; p < GYRE_PRODUCTS; p++) {
         const uint32_t k = gyre_product_width((gyre_product)p, hp);
@@ -162,7 +168,7 @@ gyre_status gyre_model_synthetic(gyre_device *device, struct gyre_hparams *given
     out->layer = calloc(hp->n_layers, sizeof *out->layer);
     if (!out->layer) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "cannot make a model: out of memory"));
     GYRE_GO(gyre_repacker_create(device, &repacker, err));
-    GYRE_GO(gyre_shared_create(device, hp, NULL, &out->shared, err));
+    GYRE_GO(gyre_shared_create(device, hp, &out->shared, err));
     GYRE_GO(vector(device, hp->width, 1, "output norm", &out->output_norm, err));
     // Rows of the table are read as they are by the embedding: as large as what norms make.
     GYRE_GO(matrix(device, repacker, GYRE_WEIGHT_W8, hp->vocab, hp->width, 32, sqrt((double)hp->width), "embedding",

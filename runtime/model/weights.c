@@ -313,16 +313,16 @@ static gyre_status load_part(gyre_repacker *repacker, const struct gyre_weight *
     if (part_kind(p) != w->kind || part_group(p) != w->group)
         return load_rounded(repacker, w, p, n0, rounding, fits, err);
     const uint32_t n = (uint32_t)p->rows;
-    if (t->type == GYRE_DTYPE_Q8_0)
-        return fill_rows(repacker, w, GYRE_REPACK_Q8_0, t->data, row_bytes, NULL, n0, n, err);
+    const unsigned char *rows = (const unsigned char *)t->data + p->first * row_bytes;
+    if (t->type == GYRE_DTYPE_Q8_0) return fill_rows(repacker, w, GYRE_REPACK_Q8_0, rows, row_bytes, NULL, n0, n, err);
     if (p->stored == w->group && t->type == GYRE_DTYPE_Q4_0)
-        return fill_rows(repacker, w, GYRE_REPACK_Q4_0, t->data, row_bytes, NULL, n0, n, err);
+        return fill_rows(repacker, w, GYRE_REPACK_Q4_0, rows, row_bytes, NULL, n0, n, err);
     if (p->stored != w->group || !lies_ready(p)) return load_codes(repacker, w, p, n0, fits, err);
     uint16_t *scales = malloc(p->scale->bytes); // a mapped tensor may be unaligned
     if (!scales) return gyre_fail(err, GYRE_E_NOMEM, "cannot load tensor (%s): out of memory", t->name);
     memcpy(scales, p->scale->data, p->scale->bytes);
-    const gyre_status st =
-        fill_rows(repacker, w, p->bits == 4 ? GYRE_REPACK_I4 : GYRE_REPACK_I8, t->data, row_bytes, scales, n0, n, err);
+    const gyre_status st = fill_rows(repacker, w, p->bits == 4 ? GYRE_REPACK_I4 : GYRE_REPACK_I8, rows, row_bytes,
+                                     scales + p->first * p->scale->cols, n0, n, err);
     free(scales);
     return st;
 }

@@ -87,7 +87,8 @@ static gyre_status read_shards(gyre_source *source, const json_t *index, gyre_er
     }
     json_object_foreach(map, tensor, shard)
     {
-        if (gyre_hf_ignored(source, tensor) || gyre_source_tensor(source, tensor)) continue;
+        char known[GYRE_HF_TEXT_NAME];
+        if (!gyre_hf_text_name(source, tensor, known) || gyre_source_tensor(source, known)) continue;
         st = gyre_fail(err, GYRE_E_FORMAT,
                        "cannot read model (%s): tensor \"%s\" of the safetensors index is in no shard", source->path,
                        gyre_show(tensor, strlen(tensor)).text);
@@ -142,8 +143,12 @@ gyre_status gyre_hf_read(gyre_source *source, gyre_error *err)
     GYRE_GO(parse(path, file->text, file->bytes, &config, err));
     for (size_t i = 0; i < GYRE_COUNT(kept); i++) GYRE_GO(keep_file(source, kept[i], MAX_TOKENIZER, err));
     GYRE_GO(gyre_hf_config(source, config, err));
+    const json_t *inner = json_object_get(config, "text_config"), *tie = json_object_get(inner, "tie_word_embeddings");
+    source->hf_wrapped = json_is_object(inner);
+    if (!tie) tie = json_object_get(config, "tie_word_embeddings");
     GYRE_GO(gyre_hf_bool(source, config, "tie_word_embeddings", &source->hf_tied, err));
-    const bool untied = json_is_false(json_object_get(config, "tie_word_embeddings"));
+    GYRE_GO(gyre_hf_bool(source, inner, "tie_word_embeddings", &source->hf_tied, err));
+    const bool untied = json_is_false(tie);
     GYRE_GO(read_tensors(source, err));
     if (untied && !gyre_source_tensor(source, "lm_head.weight") &&
         !gyre_source_tensor(source, "lm_head.weight_packed") && !gyre_source_tensor(source, "lm_head.qweight"))

@@ -25,8 +25,11 @@ gyre_status gyre_hf_quantization(gyre_source *source, const json_t *json, struct
 // (R3) and of segments of what down reads (R4). 0: none; else powers of two.
 gyre_status gyre_hf_online(gyre_source *source, uint32_t r3, uint32_t r4, gyre_error *err) GYRE_MUST_USE;
 
-// ---- safetensors.c Tensors that carry nothing: a buffer that old checkpoints store, the head of a tied model,
-// matrices of transforms that are known by their kind.
-bool gyre_hf_ignored(const gyre_source *source, const char *name);
+// ---- safetensors.c
+// The name of a tensor of the text model; false: it is none, or carries nothing (a buffer that old checkpoints store,
+// the head of a tied model, matrices of transforms that are known by their kind). A directory that holds more has a
+// prefix before the names of its text model.
+enum { GYRE_HF_TEXT_NAME = 256 };
+bool gyre_hf_text_name(const gyre_source *source, const char *name, char out[GYRE_HF_TEXT_NAME]);
 // Adds the tensors of one file.
 gyre_status gyre_safetensors_read(gyre_source *source, const char *path, gyre_error *err) GYRE_MUST_USE;

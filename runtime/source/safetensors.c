@@ -6,6 +6,7 @@
 
 #include "runtime/util/base.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,18 +24,27 @@ static bool ends(const char *name, const char *tail)
     return n > m && !strcmp(name + n - m, tail);
 }
 
-bool gyre_hf_ignored(const gyre_source *source, const char *name)
+bool gyre_hf_text_name(const gyre_source *source, const char *name, char out[GYRE_HF_TEXT_NAME])
 {
+    static const char *const other[] = {"vision_tower.", "multi_modal_projector.", "visual.",
+                                        "vision_model.", "audio_tower.",           "embed_vision."};
+    const char *model = "", *stem = name;
+    if (source->hf_wrapped) {
+        if (!strncmp(stem, "model.", 6)) model = "model.", stem += 6;
+        for (size_t i = 0; i < GYRE_COUNT(other); i++)
+            if (!strncmp(stem, other[i], strlen(other[i]))) return false;
+        if (!strncmp(stem, "language_model.", 15)) stem += 15;
+    }
+    snprintf(out, GYRE_HF_TEXT_NAME, "%s%s", model, stem);
     for (uint32_t i = 0; i < source->n_hf_ignored; i++)
-        if (ends(name, source->hf_ignored[i])) return true;
-    return ends(name, ".rotary_emb.inv_freq") || (source->hf_tied && !strcmp(name, "lm_head.weight"));
+        if (ends(name, source->hf_ignored[i])) return false;
+    return !ends(name, ".rotary_emb.inv_freq") && !(source->hf_tied && !strcmp(out, "lm_head.weight"));
 }
 
 // FORMAT unless it has `bytes` bytes.
 static gyre_status add_tensor(gyre_source *source, const struct gyre_tensor *tensor, const char *name, uint64_t bytes,
                               const char *path, gyre_error *err)
 {
-    if (gyre_hf_ignored(source, name)) return GYRE_OK;
     GYRE_TRY(gyre_source_add_tensor(source, tensor, (struct gyre_string){name, strlen(name)}, err));
     const uint64_t due = source->tensors[source->n_tensors - 1].bytes;
     if (due == bytes) return GYRE_OK;
@@ -162,8 +172,11 @@ gyre_status gyre_safetensors_read(gyre_source *source, const char *path, gyre_er
             goto done;
         }
         expected = e->end;
+        char name[GYRE_HF_TEXT_NAME];
+        if (!gyre_hf_text_name(source, e->name, name)) continue;
         GYRE_GO(read_type_and_shape(path, e, &tensor, err));
-        GYRE_GO(add_tensor(source, &tensor, e->name, e->end - e->begin, path, err));
+        GYRE_GO(add_tensor(source, &tensor, strlen(e->name) < GYRE_HF_TEXT_NAME ? name : e->name, e->end - e->begin,
+                           path, err));
     }
     if (expected != data_bytes)
         st = gyre_fail(err, GYRE_E_FORMAT,

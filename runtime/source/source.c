@@ -172,6 +172,8 @@ gyre_status gyre_source_add_tensor(gyre_source *source, const struct gyre_tensor
 const char *gyre_source_path(const gyre_source *source) { return source->path; }
 gyre_container gyre_source_container(const gyre_source *source) { return source->container; }
 const struct gyre_quantization *gyre_source_quantization(const gyre_source *source) { return source->quantization; }
+bool gyre_source_is_wrapped(const gyre_source *source) { return source->hf_wrapped; }
+
 const char *gyre_source_note(const gyre_source *source) { return source->note; }
 uint64_t gyre_source_tensor_count(const gyre_source *source) { return source->n_tensors; }
 

@@ -58,7 +58,8 @@ void gyre_tensor_rows_f64(const struct gyre_tensor *tensor, uint64_t first, uint
 // may hold the default. A value: GYRE_OK. Unreadable (another kind of value than asked for): GYRE_E_FORMAT with a
 // line that names the key, never a default. Any width of integer is one, so is a float without a fraction and a list
 // whose elements are all equal (per-layer lists); a list of different values is GYRE_E_UNSUPPORTED.
-bool gyre_source_has(const gyre_source *source, const char *key); // of any type
+bool gyre_source_has(const gyre_source *source, const char *key);     // of any type
+bool gyre_source_is_list(const gyre_source *source, const char *key); // it is there, and an array
 gyre_status gyre_source_i64(const gyre_source *source, const char *key, int64_t *out, bool *found,
                             gyre_error *err) GYRE_MUST_USE;
 gyre_status gyre_source_u64(const gyre_source *source, const char *key, uint64_t *out, bool *found,
@@ -102,14 +103,16 @@ struct gyre_meta {
 };
 uint64_t gyre_source_meta_count(const gyre_source *source);
 struct gyre_meta gyre_source_meta_at(const gyre_source *source, uint64_t index);
-// Lists; one value is a list of one. *out is malloc'd (free() it), NULL where the key is absent. Strings point into
-// the file.
+// Lists; one value is a list of one, 0 and 1 are bools, too. *out is malloc'd (free() it), NULL where the key is
+// absent. Strings point into the file.
 gyre_status gyre_source_array_strings(const gyre_source *source, const char *key, struct gyre_string **out, uint64_t *n,
                                       gyre_error *err) GYRE_MUST_USE;
 gyre_status gyre_source_array_i64(const gyre_source *source, const char *key, int64_t **out, uint64_t *n,
                                   gyre_error *err) GYRE_MUST_USE;
 gyre_status gyre_source_array_f64(const gyre_source *source, const char *key, double **out, uint64_t *n,
                                   gyre_error *err) GYRE_MUST_USE; // may hold infinities and NaN
+gyre_status gyre_source_array_bool(const gyre_source *source, const char *key, bool **out, uint64_t *n,
+                                   gyre_error *err) GYRE_MUST_USE;
 
 // The text of a small file of an HF directory, NUL-terminated: config.json, generation_config.json,
 // tokenizer_config.json, tokenizer.json, chat_template.jinja or chat_template.json. NULL where there is none, and for
@@ -118,6 +121,9 @@ const char *gyre_source_file(const gyre_source *source, const char *name, uint64
 
 // How the linears of a checkpoint were rounded, as its config.json says; NULL: it says nothing (quantization.h).
 const struct gyre_quantization *gyre_source_quantization(const gyre_source *source);
+
+// Whether a Hugging Face directory holds more than its text model, whose names have a prefix there.
+bool gyre_source_is_wrapped(const gyre_source *source);
 
 // One line about a choice that the reader made where the files left one, for a log; NULL: nothing to say.
 const char *gyre_source_note(const gyre_source *source);

@@ -78,6 +78,12 @@ static const struct source_meta *find_meta(const gyre_source *source, const char
 
 bool gyre_source_has(const gyre_source *source, const char *key) { return find_meta(source, key) != NULL; }
 
+bool gyre_source_is_list(const gyre_source *source, const char *key)
+{
+    const struct source_meta *entry = find_meta(source, key);
+    return entry && entry->meta.type == GYRE_META_ARRAY;
+}
+
 static gyre_status unreadable(const gyre_source *source, const char *key, const char *what, const char *due,
                               gyre_error *err)
 {
@@ -207,5 +213,6 @@ gyre_status gyre_source_array_strings(const gyre_source *source, const char *key
     }
 
 LIST_GETTER(gyre_source_array_i64, int64_t, integer_at, "no list of whole numbers")
+LIST_GETTER(gyre_source_array_bool, bool, bool_at, "no list of true and false")
 LIST_GETTER(gyre_source_array_f64, double, real_at, "no list of numbers")
 #undef LIST_GETTER

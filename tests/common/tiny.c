@@ -58,21 +58,112 @@ void tiny_tokens(uint32_t *tokens, size_t n, uint32_t seed, uint32_t vocab)
 
 // ---- families -----------------------------------------------------------------------------------------
 
+enum { NO_BIAS, QKV_BIAS, ALL_BIAS };
+
 static const struct family {
-    const char *name, *hf_class;
-    const char *gguf;   // general.architecture and the prefix of its keys
-    bool interleaved;   // GGUF keeps rows j and j + head_dim/2 of a q or k head side by side
-    bool says_head_dim; // else it is width / heads in both containers
-    bool qkv_bias, qk_norm;
+    const char *name, *hf_class, *type; // model_type
+    const char *gguf;                   // general.architecture and the prefix of its keys
+    bool interleaved;                   // GGUF keeps rows j and j + head_dim/2 of a q or k head side by side
+    bool says_head_dim;                 // else it is width / heads in both containers
+    int bias;
+    bool qk_norm;
+    bool fused;         // q, k, v are one tensor, gate and up another
+    uint32_t layers;    // 0: the default
+    uint32_t rope_dims; // 0: all of a head
+    uint32_t window;    // 0: none
+    gyre_rope_scaling scaling;
+    const char *rope;  // of config.json's rope_scaling
     const char *extra; // of config.json
+    struct {
+        const char *key;
+        float value;
+        bool root; // divided by the square root of the number of blocks
+    } real[4];     // GGUF
 } families[] = {
-    {"llama", "LlamaForCausalLM", "llama", true, true, false, false, "\"attention_bias\": false, \"mlp_bias\": false"},
-    {"mistral", "MistralForCausalLM", "llama", true, true, false, false, "\"sliding_window\": null"},
-    {"qwen2", "Qwen2ForCausalLM", "qwen2", false, false, true, false,
-     "\"use_sliding_window\": false, \"sliding_window\": 131072"},
-    {"qwen3", "Qwen3ForCausalLM", "qwen3", false, true, false, true,
-     "\"attention_bias\": false, \"use_sliding_window\": false, \"sliding_window\": null"},
+    {.name = "llama",
+     .hf_class = "LlamaForCausalLM",
+     .gguf = "llama",
+     .interleaved = true,
+     .says_head_dim = true,
+     .extra = "\"attention_bias\": false, \"mlp_bias\": false"},
+    {.name = "mistral",
+     .hf_class = "MistralForCausalLM",
+     .gguf = "llama",
+     .interleaved = true,
+     .says_head_dim = true,
+     .extra = "\"sliding_window\": null"},
+    {.name = "qwen2",
+     .hf_class = "Qwen2ForCausalLM",
+     .gguf = "qwen2",
+     .bias = QKV_BIAS,
+     .extra = "\"use_sliding_window\": false, \"sliding_window\": 131072"},
+    {.name = "qwen3",
+     .hf_class = "Qwen3ForCausalLM",
+     .gguf = "qwen3",
+     .says_head_dim = true,
+     .qk_norm = true,
+     .extra = "\"attention_bias\": false, \"use_sliding_window\": false, \"sliding_window\": null"},
+    {.name = "llama-bias",
+     .hf_class = "LlamaForCausalLM",
+     .type = "llama",
+     .gguf = "llama",
+     .interleaved = true,
+     .says_head_dim = true,
+     .bias = ALL_BIAS,
+     .extra = "\"attention_bias\": true, \"mlp_bias\": true"},
+    {.name = "mistral-window",
+     .hf_class = "MistralForCausalLM",
+     .type = "mistral",
+     .gguf = "llama",
+     .interleaved = true,
+     .says_head_dim = true,
+     .window = 5,
+     .extra = "\"sliding_window\": 5"},
+    {.name = "ministral3",
+     .hf_class = "Ministral3ForCausalLM",
+     .gguf = "mistral3",
+     .interleaved = true,
+     .says_head_dim = true,
+     .scaling = GYRE_ROPE_YARN,
+     .rope = ", \"llama_4_scaling_beta\": 0.3, \"mscale\": 1.0, \"mscale_all_dim\": 1.0",
+     .extra = "\"sliding_window\": null",
+     .real = {{"attention.temperature_scale", 0.3f, false}, {"rope.scaling.yarn_log_multiplier", 1, false}}},
+    {.name = "phi3",
+     .hf_class = "Phi3ForCausalLM",
+     .gguf = "phi3",
+     .fused = true,
+     .rope_dims = 12,
+     .scaling = GYRE_ROPE_LONG,
+     .extra = "\"partial_rotary_factor\": 0.75, \"original_max_position_embeddings\": 64, \"sliding_window\": null",
+     .real = {{"rope.scaling.attn_factor", 1.22474487f, false}}}, // sqrt(1 + ln(512 / 64) / ln 64)
+    {.name = "smollm3",
+     .hf_class = "SmolLM3ForCausalLM",
+     .gguf = "smollm3",
+     .interleaved = true,
+     .layers = 5,
+     .extra = "\"no_rope_layer_interval\": 4, \"use_sliding_window\": false, \"pad_token_id\": 0"},
+    {.name = "granite",
+     .hf_class = "GraniteForCausalLM",
+     .gguf = "granite",
+     .interleaved = true,
+     .extra = "\"embedding_multiplier\": 2.5, \"residual_multiplier\": 0.45, \"logits_scaling\": 1.5, "
+              "\"attention_multiplier\": 0.125",
+     .real = {{"embedding_scale", 2.5f, false},
+              {"residual_scale", 0.45f, false},
+              {"logit_scale", 1.5f, false},
+              {"attention.scale", 0.125f, false}}},
+    {.name = "minicpm",
+     .hf_class = "MiniCPMForCausalLM",
+     .gguf = "minicpm",
+     .interleaved = true,
+     .extra = "\"scale_emb\": 3, \"scale_depth\": 1.1, \"dim_model_base\": 32",
+     .real = {{"embedding_scale", 3, false}, {"residual_scale", 1.1f, true}, {"logit_scale", 2, false}}},
 };
+
+float tiny_long_factor(bool long_context, uint32_t i)
+{
+    return long_context ? 1.5f + (float)i : 1 + 0.0625f * (float)i;
+}
 
 static const struct family *family_of(const struct tiny_options *o)
 {
@@ -87,8 +178,12 @@ struct tiny_options tiny_family(const char *arch)
     struct tiny_options o = tiny_defaults();
     o.arch = arch;
     const struct family *f = family_of(&o);
-    o.qkv_bias = f->qkv_bias;
+    o.qkv_bias = f->bias != NO_BIAS;
+    o.other_bias = f->bias == ALL_BIAS;
     o.qk_norm = f->qk_norm;
+    o.rope_dims = f->rope_dims;
+    o.scaling = f->scaling;
+    if (f->layers) o.layers = f->layers;
     if (f->qk_norm) o.head_dim = 32; // not width / heads
     return o;
 }
@@ -238,6 +333,7 @@ static struct tensor *add(struct tensor *list, uint32_t *n, const char *gguf, co
 static void add_block(struct tensor *list, uint32_t *n, const struct tiny_options *o, uint32_t layer)
 {
     const uint64_t d = o->width, hd = o->head_dim, q = o->heads * hd, kv = o->kv_heads * hd, f = o->ffn;
+    const bool fused = family_of(o)->fused;
     const struct {
         const char *gguf, *hf;
         uint64_t rows, cols;
@@ -245,16 +341,18 @@ static void add_block(struct tensor *list, uint32_t *n, const struct tiny_option
         bool absent, bias;
     } parts[] = {
         {"attn_norm", "input_layernorm", 0, d, 0, false, false},
-        {"attn_q", "self_attn.q_proj", q, d, o->heads, false, o->qkv_bias},
-        {"attn_k", "self_attn.k_proj", kv, d, o->kv_heads, false, o->qkv_bias},
-        {"attn_v", "self_attn.v_proj", kv, d, 0, false, o->qkv_bias},
+        {"attn_q", "self_attn.q_proj", q, d, o->heads, fused, o->qkv_bias},
+        {"attn_k", "self_attn.k_proj", kv, d, o->kv_heads, fused, o->qkv_bias},
+        {"attn_v", "self_attn.v_proj", kv, d, 0, fused, o->qkv_bias},
+        {"attn_qkv", "self_attn.qkv_proj", q + 2 * kv, d, 0, !fused, o->qkv_bias},
         {"attn_q_norm", "self_attn.q_norm", 0, hd, 0, !o->qk_norm, false},
         {"attn_k_norm", "self_attn.k_norm", 0, hd, 0, !o->qk_norm, false},
-        {"attn_output", "self_attn.o_proj", d, q, 0, false, false},
+        {"attn_output", "self_attn.o_proj", d, q, 0, false, o->other_bias},
         {"ffn_norm", "post_attention_layernorm", 0, d, 0, false, false},
-        {"ffn_gate", "mlp.gate_proj", f, d, 0, false, false},
-        {"ffn_up", "mlp.up_proj", f, d, 0, false, false},
-        {"ffn_down", "mlp.down_proj", d, f, 0, false, false},
+        {"ffn_gate", "mlp.gate_proj", f, d, 0, fused, o->other_bias},
+        {"ffn_up", "mlp.up_proj", f, d, 0, fused, o->other_bias},
+        {"ffn_up", "mlp.gate_up_proj", 2 * f, d, 0, !fused, o->other_bias},
+        {"ffn_down", "mlp.down_proj", d, f, 0, false, o->other_bias},
     };
     for (size_t i = 0; i < GYRE_COUNT(parts); i++) {
         char gguf[64], hf[64];
@@ -274,7 +372,7 @@ static void add_block(struct tensor *list, uint32_t *n, const struct tiny_option
 static struct tensor *describe(const struct tiny_options *o, uint32_t *n)
 {
     const gyre_dtype table = o->half_tables ? GYRE_DTYPE_F16 : o->type;
-    struct tensor *list = calloc(3 + o->layers * 16, sizeof *list);
+    struct tensor *list = calloc(3 + o->layers * 20, sizeof *list);
     if (!list) exit(99);
     *n = 0;
     add(list, n, "token_embd.weight", "model.embed_tokens.weight", o->vocab, o->width, table);
@@ -403,7 +501,8 @@ static uint32_t put_metadata(struct bytes *b, const struct tiny_options *o)
         {"attention.head_count_kv", o->kv_heads, false},
         {"attention.key_length", o->head_dim, !f->says_head_dim},
         {"attention.value_length", o->head_dim, !f->says_head_dim},
-        {"rope.dimension_count", o->head_dim, !f->interleaved},
+        {"rope.dimension_count", o->rope_dims ? o->rope_dims : o->head_dim, !f->interleaved && !o->rope_dims},
+        {"attention.sliding_window", f->window, !f->window},
         {"vocab_size", o->vocab, !f->interleaved},
         {"rope.scaling.original_context_length", 64, o->scaling == GYRE_ROPE_NONE},
     };
@@ -414,9 +513,9 @@ static uint32_t put_metadata(struct bytes *b, const struct tiny_options *o)
     } numbers[] = {
         {"attention.layer_norm_rms_epsilon", 1e-5f, false},
         {"rope.freq_base", o->rope_base, false},
-        {"rope.scaling.factor", 8, o->scaling == GYRE_ROPE_NONE},
-        {"rope.scaling.low_freq_factor", 1, o->scaling == GYRE_ROPE_NONE || o->scaling == GYRE_ROPE_YARN},
-        {"rope.scaling.high_freq_factor", 4, o->scaling == GYRE_ROPE_NONE || o->scaling == GYRE_ROPE_YARN},
+        {"rope.scaling.factor", 8, o->scaling == GYRE_ROPE_NONE || o->scaling == GYRE_ROPE_LONG},
+        {"rope.scaling.low_freq_factor", 1, o->scaling != GYRE_ROPE_LLAMA3},
+        {"rope.scaling.high_freq_factor", 4, o->scaling != GYRE_ROPE_LLAMA3},
     };
     char key[96];
     uint32_t n = 3;
@@ -427,9 +526,14 @@ static uint32_t put_metadata(struct bytes *b, const struct tiny_options *o)
         if (!counts[i].absent) put_meta_u32(b, keyed(f, counts[i].key, key), counts[i].value), n++;
     for (size_t i = 0; i < GYRE_COUNT(numbers); i++)
         if (!numbers[i].absent) put_meta_f32(b, keyed(f, numbers[i].key, key), numbers[i].value), n++;
+    for (size_t i = 0; i < GYRE_COUNT(f->real) && f->real[i].key; i++, n++)
+        put_meta_f32(b, keyed(f, f->real[i].key, key),
+                     f->real[i].root ? f->real[i].value / sqrtf((float)o->layers) : f->real[i].value);
     if (o->scaling != GYRE_ROPE_NONE) {
-        static const char *const types[] = {
-            [GYRE_ROPE_LINEAR] = "linear", [GYRE_ROPE_LLAMA3] = "llama3", [GYRE_ROPE_YARN] = "yarn"};
+        static const char *const types[] = {[GYRE_ROPE_LINEAR] = "linear",
+                                            [GYRE_ROPE_LLAMA3] = "llama3",
+                                            [GYRE_ROPE_YARN] = "yarn",
+                                            [GYRE_ROPE_LONG] = "longrope"};
         put_meta_string(b, keyed(f, "rope.scaling.type", key), types[o->scaling]);
         n++;
     }
@@ -444,7 +548,9 @@ int tiny_write_gguf(const char *path, const struct tiny_options *o)
     const uint32_t n_meta = put_metadata(&meta, o);
     put_text(&file, "GGUF");
     put_u32(&file, 3);
-    put_u64(&file, n + (o->rope_freqs ? 1 : 0));
+    const uint32_t pairs = (o->rope_dims ? o->rope_dims : o->head_dim) / 2;
+    const bool longrope = o->scaling == GYRE_ROPE_LONG;
+    put_u64(&file, n + (o->rope_freqs ? 1 : 0) + (longrope ? 2 : 0));
     put_u64(&file, n_meta);
     put(&file, meta.data, meta.size);
     uint64_t offset = 0;
@@ -454,14 +560,21 @@ int tiny_write_gguf(const char *path, const struct tiny_options *o)
                         (uint32_t)gyre_dtype_info(list[i].type)->gguf, offset);
         offset += gyre_round_up(list[i].bytes, 32);
     }
-    if (o->rope_freqs) put_tensor_info(&file, "rope_freqs.weight", 1, (uint64_t[]){o->head_dim / 2}, 0, offset);
+    if (o->rope_freqs) put_tensor_info(&file, "rope_freqs.weight", 1, (uint64_t[]){pairs}, 0, offset);
+    for (uint64_t k = 0; longrope && k < 2; k++)
+        put_tensor_info(&file, k ? "rope_factors_long.weight" : "rope_factors_short.weight", 1, (uint64_t[]){pairs}, 0,
+                        offset + k * gyre_round_up(4 * (uint64_t)pairs, 32));
     put_align(&file, 32);
     for (uint32_t i = 0; i < n; i++) {
         put_rows(&file, &list[i]);
         put_align(&file, 32);
         free(list[i].data);
     }
-    for (uint32_t i = 0; o->rope_freqs && i < o->head_dim / 2; i++) put_f32(&file, 1.0f + 0.25f * (float)i);
+    for (uint32_t i = 0; o->rope_freqs && i < pairs; i++) put_f32(&file, 1.0f + 0.25f * (float)i);
+    for (int k = 0; longrope && k < 2; k++) {
+        for (uint32_t i = 0; i < pairs; i++) put_f32(&file, tiny_long_factor(k, i));
+        put_align(&file, 32);
+    }
     const int failed = save_bytes(&file, path);
     free(list);
     free(meta.data);
@@ -501,7 +614,7 @@ static int write_config(const char *directory, const struct tiny_options *o)
         "{\"architectures\": [\"%s\"], \"model_type\": \"%s\", \"hidden_act\": \"silu\", "
         "\"hidden_size\": %u, \"intermediate_size\": %u,\n"
         " \"num_hidden_layers\": %u, \"num_attention_heads\": %u, \"num_key_value_heads\": %u, \"vocab_size\": %u,\n",
-        f->hf_class, f->name, o->width, o->ffn, o->layers, o->heads, o->kv_heads, o->vocab);
+        f->hf_class, f->type ? f->type : f->name, o->width, o->ffn, o->layers, o->heads, o->kv_heads, o->vocab);
     if (f->says_head_dim) put_format(&b, " \"head_dim\": %u,\n", o->head_dim);
     put_format(&b,
                " \"max_position_embeddings\": %u, \"rms_norm_eps\": 1e-05, \"tie_word_embeddings\": %s, %s,\n"
@@ -510,8 +623,18 @@ static int write_config(const char *directory, const struct tiny_options *o)
     if (o->scaling == GYRE_ROPE_NONE) put_text(&b, "null}\n");
     else if (o->scaling == GYRE_ROPE_LINEAR) put_text(&b, "{\"type\": \"linear\", \"factor\": 8.0}}\n");
     else if (o->scaling == GYRE_ROPE_YARN)
-        put_text(&b, "{\"rope_type\": \"yarn\", \"factor\": 8.0, \"original_max_position_embeddings\": 64}}\n");
-    else
+        put_format(&b, "{\"rope_type\": \"yarn\", \"factor\": 8.0, \"original_max_position_embeddings\": 64%s}}\n",
+                   f->rope ? f->rope : "");
+    else if (o->scaling == GYRE_ROPE_LONG) {
+        put_text(&b, "{\"type\": \"longrope\"");
+        for (int k = 0; k < 2; k++) {
+            put_format(&b, ", \"%s_factor\": [", k ? "long" : "short");
+            for (uint32_t i = 0; i < o->rope_dims / 2; i++)
+                put_format(&b, "%s%.9g", i ? ", " : "", (double)tiny_long_factor(k, i));
+            put_text(&b, "]");
+        }
+        put_text(&b, "}}\n");
+    } else
         put_text(&b, "{\"rope_type\": \"llama3\", \"factor\": 8.0, \"low_freq_factor\": 1.0, \"high_freq_factor\": "
                      "4.0, \"original_max_position_embeddings\": 64}}\n");
     return save_in(directory, "config.json", &b);

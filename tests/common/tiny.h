@@ -7,19 +7,21 @@
 #include "runtime/model/hparams.h"
 
 struct tiny_options {
-    const char *arch; // "llama" (also NULL), "mistral" (in GGUF a llama), "qwen2", "qwen3"
+    const char *arch; // a family: "llama" (also NULL) and the others of tiny.c's table
     uint32_t layers, width, heads, kv_heads, head_dim, ffn, vocab, context;
     uint64_t seed;
     gyre_dtype type; // of the matrices; where its blocks do not fit a width: Q8_0, else F16. HF: F32, F16, BF16
     bool tied;
     bool qkv_bias;      // a bias on q, k and v
+    bool other_bias;    // and on o, gate, up and down
+    uint32_t rope_dims; // of a head, that RoPE turns; 0: all
     bool qk_norm;       // RMS norms per head of q and k, before RoPE
     bool half_tables;   // embedding and head are F16 whatever `type` says
     bool constant_gain; // all norm gains are 1
     bool no_tokenizer;  // then any `vocab` will do
     const char *nan_in; // GGUF name of a float tensor that gets a NaN
     float rope_base;
-    gyre_rope_scaling scaling; // factor 8, original context 64; llama3: low 1, high 4
+    gyre_rope_scaling scaling; // factor 8, original context 64; llama3: low 1, high 4; longrope: tiny_long_factor
     bool rope_freqs;           // GGUF: a rope_freqs.weight tensor (1, 1.25, 1.5, ... as divisors)
     uint32_t shards;           // HF: 0 or 1: model.safetensors; else that many files and an index
 };
@@ -38,6 +40,9 @@ struct tiny_options tiny_plain(void);
 // a few English merges, then unused tokens up to `vocab` (at least 259); digits one by one, GPT-2 split.
 int tiny_write_gguf(const char *path, const struct tiny_options *options);
 int tiny_write_hf(const char *directory, const struct tiny_options *options); // created if missing
+
+// LongRoPE's divisor of frequency i for short and long contexts.
+float tiny_long_factor(bool long_context, uint32_t i);
 
 // n tokens of the tiny vocabulary, none of them a control token.
 void tiny_tokens(uint32_t *tokens, size_t n, uint32_t seed, uint32_t vocab);

@@ -117,7 +117,7 @@ static bool head_output(const char *id, gyre_weight_kind kind, struct head *out)
                               kl = lab_bytes(&lab, NULL, sizeof out->kl);
     gyre_graph *g = NULL;
     assert_int_equal(gyre_graph_create(lab.device, ROWS, &batch, &g, NULL), GYRE_OK);
-    gyre_value v, i, n = gyre_g_matmul(g, gyre_g_rms_norm(g, gyre_g_embed(g, &table), gain, 1e-5f), &table);
+    gyre_value v, i, n = gyre_g_matmul(g, gyre_g_rms_norm(g, gyre_g_embed(g, &table, 1), gain, 1e-5f), &table);
     gyre_g_topk(g, n, TOP, &v, &i);
     gyre_g_output(g, v, vals);
     gyre_g_output(g, i, ids);

@@ -105,6 +105,9 @@ static struct gyre_hparams hparams_make(const struct shape *s)
 {
     struct gyre_hparams hp = {.family = &gyre_arch_llama,
                               .rope_mscale = 1,
+                              .embed_scale = 1,
+                              .logit_divisor = 1,
+                              .rope_dims = HD,
                               .n_layers = 1,
                               .width = D,
                               .heads = HEADS,
@@ -112,6 +115,7 @@ static struct gyre_hparams hparams_make(const struct shape *s)
                               .head_dim = HD,
                               .ffn = F,
                               .norm_eps = 1e-5f,
+                              .stream_eps = 1e-5f,
                               .rope_base = 10000,
                               .rope_factor = 1,
                               .rope_interleaved = true,
@@ -178,7 +182,7 @@ static void compose_o(const struct shape *s, const struct gyre_hparams *hp, cons
 {
     static double qkv[3][MAX_ROWS][Q];
     float freqs[HD / 2];
-    gyre_rope_freqs(hp, NULL, freqs);
+    gyre_rope_freqs(hp, GYRE_TURN_ROPE, freqs);
     for (uint32_t r = 0; r < s->rows; r++) {
         double h[D];
         read_tap(tap + (size_t)r * D, D, s, h);

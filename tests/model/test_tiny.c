@@ -78,7 +78,7 @@ static void both_containers_agree(void **state)
 {
     (void)state;
     static const char *const families[] = {"llama", "mistral", "qwen2", "qwen3"};
-    for (int variant = 0; variant < 16; variant++) {
+    for (int variant = 0; variant < 16; variant++) { // every scaling but longrope with every family
         struct tiny_options o = tiny_family(families[variant % 4]);
         struct gyre_hparams a, b;
         o.seed = 7 + (uint64_t)variant;
@@ -106,8 +106,8 @@ static void both_containers_agree(void **state)
         assert_true(a.rope_interleaved == (variant % 4 < 2) && !b.rope_interleaved);
         assert_true(a.rope_scaling == o.scaling && a.rope_mscale == b.rope_mscale);
         float fa[16], fb[16];
-        gyre_rope_freqs(&a, NULL, fa);
-        gyre_rope_freqs(&b, NULL, fb);
+        gyre_rope_freqs(&a, GYRE_TURN_ROPE, fa);
+        gyre_rope_freqs(&b, GYRE_TURN_ROPE, fb);
         assert_memory_equal(fa, fb, a.head_dim / 2 * sizeof *fa);
         assert_true(fa[1] < 1 && fa[1] > 0.01f);
         gyre_hparams_free(&a);

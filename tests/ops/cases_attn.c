@@ -9,6 +9,7 @@ struct shape {
     int heads, kv_heads, hd;
     uint32_t bits;
     bool centred;
+    int window; // 0: all positions
 };
 
 static uint32_t halves(float a, float b)
@@ -45,8 +46,15 @@ static void attn_case(struct check *check, struct shape s, const struct batch_ru
 {
     const struct batch b = batch_make(check, runs, n_runs);
     const int ldq = (s.heads + 1) * s.hd;
-    const struct gyre_attn_params p = {b.rows,   s.heads, s.kv_heads, s.hd, ldq, b.page_stride, 1 / sqrtf((float)s.hd),
-                                       s.centred};
+    const struct gyre_attn_params p = {b.rows,
+                                       s.heads,
+                                       s.kv_heads,
+                                       s.hd,
+                                       ldq,
+                                       b.page_stride,
+                                       1 / sqrtf((float)s.hd),
+                                       s.centred,
+                                       s.window ? s.window : INT32_MAX};
     const size_t n = (size_t)(b.rows * ldq), n_centre = s.centred ? (size_t)(2 * s.kv_heads * s.hd) : 1;
     float *centre = check_normal(check, n_centre, 4);
     if (!s.centred) centre[0] = NAN; // any buffer, which nothing may read
@@ -68,8 +76,9 @@ static void attn_case(struct check *check, struct shape s, const struct batch_ru
     };
     make_cache(check, &b, &s, drift, &c.bind[2], &c.bind[3]);
     make_cache(check, &b, &s, drift, &c.bind[4], &c.bind[5]);
-    check_run(check, &c, "heads %d/%d of %d, %u bits, centred %d, %d rows, drift %g, WGX %u RT %u GT %u PT %u", s.heads,
-              s.kv_heads, s.hd, s.bits, s.centred, b.rows, drift, wg, rt, gt, pt);
+    check_run(check, &c,
+              "heads %d/%d of %d, %u bits, centred %d, window %d, %d rows, drift %g, WGX %u RT %u GT %u PT %u", s.heads,
+              s.kv_heads, s.hd, s.bits, s.centred, s.window, b.rows, drift, wg, rt, gt, pt);
 }
 
 void cases_attn(struct check *check)
@@ -80,20 +89,27 @@ void cases_attn(struct check *check)
 #define RUNS(r) r, sizeof r / sizeof *r
     // Every line of constants is a program that the driver compiles: kernel, bits, head size against workgroup (more
     // chunks than invocations, as many, fewer) and tile meet in pairs. Centred caches repeat the constants of others.
-    attn_case(check, (struct shape){9, 3, 64, 8, false}, RUNS(decode), 0, 8, 1, 3, 8);
-    attn_case(check, (struct shape){6, 2, 64, 8, true}, RUNS(decode), 0.1, 8, 1, 3, 8);
-    attn_case(check, (struct shape){4, 2, 80, 4, false}, RUNS(decode), 0.1, 32, 1, 2, 1);
-    attn_case(check, (struct shape){6, 3, 80, 4, true}, RUNS(mixed), 0, 32, 1, 2, 1);
-    attn_case(check, (struct shape){4, 4, 64, 16, false}, RUNS(decode), 3, 64, 1, 1, 2);
-    attn_case(check, (struct shape){3, 3, 64, 16, true}, RUNS(mixed), 0, 64, 1, 1, 2);
-    attn_case(check, (struct shape){9, 3, 64, 8, false}, RUNS(prefill), 0.1, 8, 4, 3, 4);
-    attn_case(check, (struct shape){4, 4, 24, 16, false}, RUNS(mixed), 0, 16, 4, 1, 1);
-    attn_case(check, (struct shape){3, 3, 24, 16, true}, RUNS(mixed), 0, 16, 4, 1, 1);
-    attn_case(check, (struct shape){8, 1, 8, 4, false}, RUNS(mixed), 0.2, 8, 2, 4, 2);
-    attn_case(check, (struct shape){8, 1, 128, 8, false}, RUNS(prefill), 0, 64, 2, 4, 1);
-    attn_case(check, (struct shape){2, 1, 256, 4, false}, RUNS(mixed), 0, 8, 3, 2, 1);
-    attn_case(check, (struct shape){9, 3, 64, 8, false}, RUNS(mixed), 0, 24, 5, 3, 2);
+    attn_case(check, (struct shape){9, 3, 64, 8, false, 0}, RUNS(decode), 0, 8, 1, 3, 8);
+    attn_case(check, (struct shape){6, 2, 64, 8, true, 0}, RUNS(decode), 0.1, 8, 1, 3, 8);
+    attn_case(check, (struct shape){4, 2, 80, 4, false, 0}, RUNS(decode), 0.1, 32, 1, 2, 1);
+    attn_case(check, (struct shape){6, 3, 80, 4, true, 0}, RUNS(mixed), 0, 32, 1, 2, 1);
+    attn_case(check, (struct shape){4, 4, 64, 16, false, 0}, RUNS(decode), 3, 64, 1, 1, 2);
+    attn_case(check, (struct shape){3, 3, 64, 16, true, 0}, RUNS(mixed), 0, 64, 1, 1, 2);
+    attn_case(check, (struct shape){9, 3, 64, 8, false, 0}, RUNS(prefill), 0.1, 8, 4, 3, 4);
+    attn_case(check, (struct shape){4, 4, 24, 16, false, 0}, RUNS(mixed), 0, 16, 4, 1, 1);
+    attn_case(check, (struct shape){3, 3, 24, 16, true, 0}, RUNS(mixed), 0, 16, 4, 1, 1);
+    attn_case(check, (struct shape){8, 1, 8, 4, false, 0}, RUNS(mixed), 0.2, 8, 2, 4, 2);
+    attn_case(check, (struct shape){8, 1, 128, 8, false, 0}, RUNS(prefill), 0, 64, 2, 4, 1);
+    attn_case(check, (struct shape){2, 1, 256, 4, false, 0}, RUNS(mixed), 0, 8, 3, 2, 1);
+    attn_case(check, (struct shape){9, 3, 64, 8, false, 0}, RUNS(mixed), 0, 24, 5, 3, 2);
+    // Windows, with the constants of lines above: shorter than a block, across pages, longer than the text.
+    attn_case(check, (struct shape){9, 3, 64, 8, false, 5}, RUNS(decode), 0.1, 8, 1, 3, 8);
+    attn_case(check, (struct shape){3, 3, 64, 16, true, 40}, RUNS(decode), 0, 64, 1, 1, 2);
+    attn_case(check, (struct shape){9, 3, 64, 8, false, 33}, RUNS(prefill), 0.1, 8, 4, 3, 4);
+    attn_case(check, (struct shape){4, 4, 24, 16, false, 1}, RUNS(mixed), 0, 16, 4, 1, 1);
+    attn_case(check, (struct shape){3, 3, 24, 16, true, 3}, RUNS(mixed), 0, 16, 4, 1, 1);
     const struct batch_run lengths[] = {
         {0, 0, 101}, {-1, 0, 1}, {1, 3, 70}, {0, 101, 2}}; // more than a block of a host
-    if (check->floats) attn_case(check, (struct shape){9, 3, 24, 8, true}, RUNS(lengths), 0.05, 8, 4, 3, 4);
+    for (int window = 0; check->floats && window < 64; window += 31)
+        attn_case(check, (struct shape){9, 3, 24, 8, true, window}, RUNS(lengths), 0.05, 8, 4, 3, 4);
 }

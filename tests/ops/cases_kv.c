@@ -6,10 +6,11 @@
 static const struct batch_run mixed[] = {{2, 40, 1}, {-1, 3, 1}, {0, 30, 4}, {1, 63, 2}, {-1, 0, 1}, {2, 0, 1}};
 enum { MIXED = sizeof mixed / sizeof *mixed };
 
-static float *make_freqs(struct check *check, int hd, double base)
+// Of a head whose first `turned` dimensions RoPE turns.
+static float *make_freqs(struct check *check, int hd, int turned, double base)
 {
     float *freqs = check_alloc(check, (size_t)hd / 2 * sizeof *freqs);
-    for (int i = 0; i < hd / 2; i++) freqs[i] = (float)pow(base, -2.0 * i / hd);
+    for (int i = 0; i < hd / 2; i++) freqs[i] = 2 * i < turned ? (float)pow(base, -2.0 * i / turned) : 0;
     return freqs;
 }
 
@@ -21,12 +22,14 @@ static struct check_bind make_gains(struct check *check, bool normed, int hd)
     return (struct check_bind){.data = gains, .size = 8 * (size_t)hd};
 }
 
-static void rope_case(struct check *check, int heads, int kv_heads, int hd, bool interleaved, int position, uint32_t wg,
-                      bool normed, double bound)
+// q_span > 0: queries grow with the position.
+static void rope_case(struct check *check, int heads, int kv_heads, int hd, int turned, bool interleaved, int position,
+                      uint32_t wg, bool normed, int q_span, double bound)
 {
     const struct batch_run runs[] = {{0, position, 2}, {-1, 7, 1}, {1, 1, 1}};
     const struct batch b = batch_make(check, runs, 3);
-    const struct gyre_rope_params p = {b.rows, heads, kv_heads, hd, interleaved, 1.1f, normed, 1e-5f};
+    const struct gyre_rope_params p = {
+        b.rows, heads, kv_heads, hd, interleaved ? 0 : turned / 2, 1.1f, q_span ? 0.3f : 0, q_span, normed, 1e-5f};
     const size_t n = (size_t)(b.rows * (heads + 2 * kv_heads) * hd);
     const struct check_case c = {
         .kernel = "rope",
@@ -37,21 +40,24 @@ static void rope_case(struct check *check, int heads, int kv_heads, int hd, bool
         .bind = {{.size = 4 * n, .bound = bound},
                  {.data = check_normal(check, n, 2), .size = 4 * n},
                  {.data = b.row, .size = b.rows_bytes},
-                 {.data = make_freqs(check, hd, 10000), .size = 2 * (size_t)hd},
+                 {.data = make_freqs(check, hd, turned, 10000), .size = 2 * (size_t)hd},
                  make_gains(check, normed, hd)},
     };
-    check_run(check, &c, "heads %d/%d of %d, interleaved %d, position %d, normed %d, workgroup %u", heads, kv_heads, hd,
-              interleaved, position, normed, wg);
+    check_run(check, &c, "heads %d/%d of %d, %d turned, interleaved %d, position %d, normed %d, span %d, workgroup %u",
+              heads, kv_heads, hd, turned, interleaved, position, normed, q_span, wg);
 }
 
 void cases_rope(struct check *check)
 {
-    rope_case(check, 9, 3, 64, false, 33, 8, false, 1e-13);
-    rope_case(check, 9, 3, 64, true, 1023, 32, false, 1e-13);
-    rope_case(check, 4, 4, 80, false, 5000, 8, true, 1e-12);
-    rope_case(check, 8, 1, 24, true, 100000, 7, true, 1e-10);
-    rope_case(check, 1, 1, 256, false, 131071, 64, false, 1e-10);
-    rope_case(check, 2, 1, 8, false, 0, 8, true, 1e-13);
+    rope_case(check, 9, 3, 64, 64, false, 33, 8, false, 0, 1e-13);
+    rope_case(check, 9, 3, 64, 64, true, 1023, 32, false, 0, 1e-13);
+    rope_case(check, 4, 4, 80, 80, false, 5000, 8, true, 0, 1e-12);
+    rope_case(check, 8, 1, 24, 24, true, 100000, 7, true, 0, 1e-10);
+    rope_case(check, 1, 1, 256, 256, false, 131071, 64, false, 0, 1e-10);
+    rope_case(check, 2, 1, 8, 8, false, 0, 8, true, 0, 1e-13);
+    rope_case(check, 4, 2, 24, 18, false, 300, 8, true, 0, 1e-13); // the rest of a head stays as it is
+    rope_case(check, 4, 2, 64, 16, true, 63, 8, false, 16, 1e-13);
+    rope_case(check, 3, 1, 16, 0, false, 1000, 8, false, 16, 1e-13);
 }
 
 // ---- the cache ----------------------------------------------------------------------------------------
@@ -128,7 +134,7 @@ void cases_kv_write(struct check *check)
 }
 
 static void fused_case(struct check *check, const char *kernel, int heads, int kv_heads, int hd, uint32_t bits,
-                       bool interleaved, bool centred, bool normed, const int had[4], uint32_t wg)
+                       int half, bool centred, bool normed, const int had[4], uint32_t wg)
 {
     const struct batch b = batch_make(check, mixed, MIXED);
     const struct pools s = make_pools(&b, kv_heads, hd, bits);
@@ -136,8 +142,10 @@ static void fused_case(struct check *check, const char *kernel, int heads, int k
                                     .heads = heads,
                                     .kv_heads = kv_heads,
                                     .hd = hd,
-                                    .interleaved = interleaved,
+                                    .split = half,
                                     .mscale = 0.9f,
+                                    .q_beta = half == hd / 4 ? 0.2f : 0,
+                                    .q_span = 16,
                                     .page_stride = b.page_stride,
                                     .clip = 0.97f,
                                     .centred = centred,
@@ -164,41 +172,43 @@ static void fused_case(struct check *check, const char *kernel, int heads, int k
                  {.data = check_normal(check, n, 1.5), .size = 4 * n},
                  {.data = b.row, .size = b.rows_bytes},
                  {.data = b.table, .size = b.table_bytes},
-                 {.data = make_freqs(check, hd, 100000), .size = 2 * (size_t)hd},
+                 {.data = make_freqs(check, hd, half ? 2 * half : hd, 100000), .size = 2 * (size_t)hd},
                  {.data = base, .size = 4 * words},
                  make_centre(check, centred, kv_heads, hd),
                  make_gains(check, normed, hd)},
     };
-    if (had && interleaved) { // the others do with the default: factors from the parameters
+    if (had && !half) { // the others do with the default: factors from the parameters
         c.n_spec = 10;
         for (int i = 0; i < 4; i++) c.spec[6 + i] = (uint32_t)had[i];
     }
-    check_run(check, &c, "heads %d/%d of %d, %u bits, interleaved %d, centred %d, normed %d, workgroup %u", heads,
-              kv_heads, hd, bits, interleaved, centred, normed, wg);
+    check_run(check, &c, "heads %d/%d of %d, %u bits, half %d, centred %d, normed %d, workgroup %u", heads, kv_heads,
+              hd, bits, half, centred, normed, wg);
 }
 
 void cases_rope_kv(struct check *check)
 {
-    fused_case(check, "rope_kv", 9, 3, 64, 16, false, false, false, NULL, 8);
-    fused_case(check, "rope_kv", 9, 3, 64, 8, true, false, false, NULL, 32);
-    fused_case(check, "rope_kv", 4, 4, 24, 4, false, false, false, NULL, 8);
-    fused_case(check, "rope_kv", 8, 1, 8, 8, true, false, false, NULL, 3);
-    fused_case(check, "rope_kv", 2, 1, 256, 4, false, false, true, NULL, 64);
+    fused_case(check, "rope_kv", 9, 3, 64, 16, 32, false, false, NULL, 8);
+    fused_case(check, "rope_kv", 9, 3, 64, 8, 0, false, false, NULL, 32);
+    fused_case(check, "rope_kv", 4, 4, 24, 4, 12, false, false, NULL, 8);
+    fused_case(check, "rope_kv", 8, 1, 8, 8, 0, false, false, NULL, 3);
+    fused_case(check, "rope_kv", 2, 1, 256, 4, 128, false, true, NULL, 64);
     // with the constants of those above, which compile once
-    fused_case(check, "rope_kv", 6, 3, 64, 16, true, true, false, NULL, 8);
-    fused_case(check, "rope_kv", 9, 3, 64, 8, false, true, false, NULL, 32);
-    fused_case(check, "rope_kv", 5, 5, 24, 4, false, true, true, NULL, 8);
+    fused_case(check, "rope_kv", 6, 3, 64, 16, 0, true, false, NULL, 8);
+    fused_case(check, "rope_kv", 9, 3, 64, 8, 32, true, false, NULL, 32);
+    fused_case(check, "rope_kv", 5, 5, 24, 4, 12, true, true, NULL, 8);
+    fused_case(check, "rope_kv", 6, 3, 64, 16, 16, false, false, NULL, 8); // a half of each head, queries that grow
 }
 
 void cases_rope_had_kv(struct check *check)
 {
-    fused_case(check, "rope_had_kv", 9, 3, 64, 8, false, false, false, (int[]){1, 1, 1, 6}, 8);
-    fused_case(check, "rope_had_kv", 4, 2, 64, 4, true, false, false, (int[]){1, 1, 1, 6}, 32);
-    fused_case(check, "rope_had_kv", 2, 1, 80, 16, false, false, true, (int[]){20, 1, 1, 2}, 16);
-    fused_case(check, "rope_had_kv", 3, 3, 24, 4, false, false, false, (int[]){24, 1, 1, 0}, 8);
-    fused_case(check, "rope_had_kv", 2, 1, 48, 8, true, false, true, (int[]){4, 12, 1, 0}, 5);
-    fused_case(check, "rope_had_kv", 1, 1, 256, 8, true, false, false, (int[]){1, 1, 1, 8}, 64);
-    fused_case(check, "rope_had_kv", 10, 5, 64, 8, false, true, true, (int[]){1, 1, 1, 6}, 8);
-    fused_case(check, "rope_had_kv", 9, 3, 64, 4, true, true, false, (int[]){1, 1, 1, 6}, 32);
-    fused_case(check, "rope_had_kv", 6, 3, 80, 16, false, true, false, (int[]){20, 1, 1, 2}, 16);
+    fused_case(check, "rope_had_kv", 9, 3, 64, 8, 32, false, false, (int[]){1, 1, 1, 6}, 8);
+    fused_case(check, "rope_had_kv", 4, 2, 64, 4, 0, false, false, (int[]){1, 1, 1, 6}, 32);
+    fused_case(check, "rope_had_kv", 2, 1, 80, 16, 40, false, true, (int[]){20, 1, 1, 2}, 16);
+    fused_case(check, "rope_had_kv", 3, 3, 24, 4, 12, false, false, (int[]){24, 1, 1, 0}, 8);
+    fused_case(check, "rope_had_kv", 2, 1, 48, 8, 0, false, true, (int[]){4, 12, 1, 0}, 5);
+    fused_case(check, "rope_had_kv", 6, 3, 64, 8, 16, false, false, (int[]){1, 1, 1, 6}, 8);
+    fused_case(check, "rope_had_kv", 1, 1, 256, 8, 0, false, false, (int[]){1, 1, 1, 8}, 64);
+    fused_case(check, "rope_had_kv", 10, 5, 64, 8, 32, true, true, (int[]){1, 1, 1, 6}, 8);
+    fused_case(check, "rope_had_kv", 9, 3, 64, 4, 0, true, false, (int[]){1, 1, 1, 6}, 32);
+    fused_case(check, "rope_had_kv", 6, 3, 80, 16, 40, true, false, (int[]){20, 1, 1, 2}, 16);
 }

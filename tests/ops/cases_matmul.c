@@ -152,7 +152,7 @@ void cases_embed(struct check *check)
             const int32_t tokens[ROWS] = {n0, n0 + n - 1, n0 + n, n0 - 1, n0 + 7}; // two of other ranges
             int32_t rows[ROWS][4] = {{0}};
             for (int r = 0; r < ROWS; r++) rows[r][0] = tokens[r];
-            const struct gyre_embed_params p = {ROWS, k, n0, n, w.n_pad, w.group};
+            const struct gyre_embed_params p = {ROWS, k, n0, n, w.n_pad, w.group, big ? 0.3f : 1};
             char kernel[16];
             snprintf(kernel, sizeof kernel, "embed_%s", kind_name(kinds[i]));
             const struct check_case c = {

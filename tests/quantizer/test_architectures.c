@@ -18,12 +18,22 @@
 #include <string.h>
 #include <cmocka.h>
 
-static const char *const families[] = {"llama", "mistral", "qwen2", "qwen3"};
+static const struct {
+    const char *name;
+    const char *plain; // why there is no portable file of it; NULL: there is one
+} families[] = {
+    {"llama", NULL},      {"mistral", NULL},
+    {"qwen2", NULL},      {"qwen3", NULL},
+    {"llama-bias", NULL}, {"mistral-window", "windows that no plain file can say"},
+    {"ministral3", NULL}, {"phi3", "tensors that hold several matrices"},
+    {"smollm3", NULL},    {"granite", NULL},
+    {"minicpm", NULL},
+};
 enum { TOKENS = 8, VOCAB = 304 };
 
 static struct tiny_options options_of(size_t family)
 {
-    struct tiny_options o = tiny_family(families[family]);
+    struct tiny_options o = tiny_family(families[family].name);
     o.seed = 5 + family;
     o.tied = family % 2 == 1; // of qwen2 and qwen3 one each
     return o;
@@ -86,15 +96,21 @@ static void rotated_it_is_the_same_model(void **state)
                 gyre_quantize_params q = settings(base, "quarot-rtn", profiles[p]);
                 q.wbits = 32;
                 q.wgroup = -1;
+                if (p == 1 && families[f].plain) {
+                    gyre_error err = {0};
+                    if (gyre_quantize(&q, NULL, &err) != GYRE_E_UNSUPPORTED || !strstr(err.message, families[f].plain))
+                        fail_msg("%s: %s", families[f].name, err.message);
+                    continue;
+                }
                 forge_make(&q);
                 logits(q.output, 32, got);
                 // The cache at 8 bits: R3 where the file has it, on q and k alike, behind their norms.
                 logits(q.output, 8, cached);
                 if (!(distance(want, got) <= 1e-5) || !(distance(want, cached) <= 5e-2))
-                    fail_msg("%s, %s, %s: off by %g, with a cache of 8 bits by %g", families[f], base, profiles[p],
+                    fail_msg("%s, %s, %s: off by %g, with a cache of 8 bits by %g", families[f].name, base, profiles[p],
                              distance(want, got), distance(want, cached));
-                print_message("%s, %s: %.2g, cache of 8 bits %.2g\n", families[f], profiles[p], distance(want, got),
-                              distance(want, cached));
+                print_message("%s, %s: %.2g, cache of 8 bits %.2g\n", families[f].name, profiles[p],
+                              distance(want, got), distance(want, cached));
             }
         }
 }
@@ -124,14 +140,18 @@ static const char scaled_text[] = "name: scaled\n"
 static void rounded_files_verify_and_reproduce(void **state)
 {
     (void)state;
-    const char *text = files_path("text.txt"), *gptq = files_path("small.yaml"), *scaled = files_path("scaled.yaml");
+    char texts[128], gptq[128], scaled[128]; // files_path keeps a few names at a time
+    const char *const text = texts;
+    snprintf(texts, sizeof texts, "%s", files_path("text.txt"));
+    snprintf(gptq, sizeof gptq, "%s", files_path("small.yaml"));
+    snprintf(scaled, sizeof scaled, "%s", files_path("scaled.yaml"));
     files_write(text, "the cat sat on the mat and looked at the moon; 12 stars. the dog and the cat on the mat of it.");
     files_write(gptq, gptq_text);
     files_write(scaled, scaled_text);
     const char *const recipes[] = {"quarot-rtn", gptq, scaled};
     for (size_t f = 0; f < GYRE_COUNT(families); f++)
         for (int r = 0; r < 3; r++) {
-            const bool portable = (f + (size_t)r) % 2; // each with each, without running all
+            const bool portable = (f + (size_t)r) % 2 && !families[f].plain; // each with each, without running all
             const char *base = base_of(f, r == 1);
             gyre_quantize_params q = settings(base, recipes[r], portable ? "portable" : "full");
             if (r) q.calib = &text, q.n_calib = 1;
@@ -140,14 +160,14 @@ static void rounded_files_verify_and_reproduce(void **state)
             gyre_error err = {0};
             forge_make(&q);
             if (verify(q.output, base, &seen, &err) != GYRE_OK)
-                fail_msg("%s, %s: %s", families[f], recipes[r], err.message);
-            assert_true(seen.rotated && seen.linears == 2 * GYRE_LINEARS);
+                fail_msg("%s, %s: %s", families[f].name, recipes[r], err.message);
+            assert_true(seen.rotated && seen.linears == options_of(f).layers * GYRE_LINEARS);
             char manifest[512];
             snprintf(manifest, sizeof manifest, "%s.manifest.json", q.output);
             const gyre_reproduce_params p = {
                 .manifest = manifest, .base = base, .calib = q.calib, .n_calib = q.n_calib};
             if (gyre_reproduce(&p, &again, &err) != GYRE_OK || again.differing || again.metadata_differs)
-                fail_msg("%s, %s: %s", families[f], recipes[r], err.message);
+                fail_msg("%s, %s: %s", families[f].name, recipes[r], err.message);
             assert_true(again.tensors == seen.tensors);
         }
 }

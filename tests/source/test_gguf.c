@@ -506,7 +506,7 @@ static void scaling_in_every_form(void **state)
             fail_msg("case %zu: status %d, \"%s\"", i, st, err.message);
         if (st == GYRE_OK) {
             float f[8];
-            gyre_rope_freqs(&hp, NULL, f);
+            gyre_rope_freqs(&hp, GYRE_TURN_ROPE, f);
             assert_true(f[0] == 1 / cases[i].used);
             gyre_hparams_free(&hp);
         }

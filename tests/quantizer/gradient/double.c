@@ -227,10 +227,13 @@ static void run_rope(struct twin *t, const struct gyre_node *n)
             double *x = t->value[n->out[0]] + r * width + head * hd;
             if (gains) norm(x, hd, (double)p->eps, gains + (head < p->heads ? 0 : hd));
             for (int i = 0; i < hd / 2; i++) {
-                const int at = p->interleaved ? 2 * i : i, to = p->interleaved ? at + 1 : i + hd / 2;
+                const int at = i < p->split ? i : 2 * i, to = at + (i < p->split ? p->split : 1);
+                const double grow =
+                    head < p->heads && p->q_beta != 0 ? 1 + (double)p->q_beta * log1p(rows[r][2] / p->q_span) : 1;
+                const double scale = grow * (freqs[i] != 0 ? (double)p->mscale : 1);
                 const double angle = rows[r][2] * freqs[i], a = x[at], b = x[to];
-                x[at] = (double)p->mscale * (a * cos(angle) - b * sin(angle));
-                x[to] = (double)p->mscale * (a * sin(angle) + b * cos(angle));
+                x[at] = scale * (a * cos(angle) - b * sin(angle));
+                x[to] = scale * (a * sin(angle) + b * cos(angle));
             }
         }
 }
@@ -248,7 +251,8 @@ static void run_attn(struct twin *t, const struct gyre_node *n)
             double *o = t->value[n->out[0]] + (r * p->heads + h) * hd, total = 0;
             for (int i = 0; i < hd; i++) o[i] = 0;
             for (int k = 0; k < p->rows; k++) {
-                if (rows[k][1] != rows[r][1] || rows[k][2] > rows[r][2]) continue;
+                if (rows[k][1] != rows[r][1] || rows[k][2] > rows[r][2] || rows[k][2] <= rows[r][2] - p->window)
+                    continue;
                 const double *key = t->value[n->in[1]] + (k * 2 * G + g) * hd, *value = key + G * hd;
                 double s = 0;
                 for (int i = 0; i < hd; i++) s += q[i] * key[i];

@@ -73,6 +73,7 @@ static double distance(const struct tiny *model, struct trial trial)
         struct gyre_hparams told = *hp;
         struct gyre_diagonals d;
         told.rope_interleaved = !trial.claims_half_split;
+        told.rope_dims = told.head_dim;
         create(&told, &d);
         randomise(&d, trial.kinds, 7 + l);
         for (int s = 0; s < GYRE_LINEARS; s++) {
@@ -140,7 +141,7 @@ static void known_mistakes_are_caught(void **state)
 static void undo_undoes(void **state)
 {
     (void)state;
-    struct gyre_hparams hp = {.width = 40, .heads = 6, .kv_heads = 2, .head_dim = 8, .ffn = 76};
+    struct gyre_hparams hp = {.width = 40, .heads = 6, .kv_heads = 2, .head_dim = 8, .rope_dims = 8, .ffn = 76};
     for (int interleaved = 0; interleaved < 2; interleaved++) {
         struct gyre_diagonals d;
         struct gyre_rng rng = gyre_rng_seed(3);
@@ -172,7 +173,7 @@ static void undo_undoes(void **state)
 static void text_gives_them_back(void **state)
 {
     (void)state;
-    const struct gyre_hparams hp = {.width = 40, .heads = 6, .kv_heads = 2, .head_dim = 8, .ffn = 76};
+    const struct gyre_hparams hp = {.width = 40, .heads = 6, .kv_heads = 2, .head_dim = 8, .rope_dims = 8, .ffn = 76};
     struct gyre_diagonals d, e;
     create(&hp, &d);
     create(&hp, &e);
@@ -273,8 +274,13 @@ static void measured_ones_are_the_closed_form(void **state)
     (void)state;
     struct gyre_rng rng = gyre_rng_seed(21);
     for (int interleaved = 0; interleaved < 2; interleaved++) {
-        const struct gyre_hparams hp = {
-            .width = D, .heads = H, .kv_heads = KV, .head_dim = HD, .ffn = F, .rope_interleaved = interleaved};
+        const struct gyre_hparams hp = {.width = D,
+                                        .heads = H,
+                                        .kv_heads = KV,
+                                        .head_dim = HD,
+                                        .rope_dims = HD,
+                                        .ffn = F,
+                                        .rope_interleaved = interleaved};
         const uint64_t widths[GYRE_PRODUCTS] = {D, H * HD, D, F};
         float *weights[GYRE_LINEARS], *tap[GYRE_PRODUCTS];
         double *x[GYRE_PRODUCTS], a[H * HD], w[H * HD], fine[H * HD], norms[D];

@@ -1,0 +1,27 @@
+// MiniCPM: Llama with multipliers of embeddings, branches and logits. GGUF files that leave them out mean those of the
+// first models.
+#include "runtime/model/arch.h"
+#include "runtime/model/builder.h"
+#include "runtime/model/hparams_impl.h"
+
+#include <math.h>
+
+static const char *const hf[] = {"minicpm", NULL};
+
+static gyre_status read(const gyre_source *source, struct gyre_hparams *hp, gyre_error *err)
+{
+    return gyre_hparams_multipliers(source, hp, 12, 1.4 / sqrt(hp->n_layers), hp->width / 256.0, err);
+}
+
+const struct gyre_arch gyre_arch_minicpm = {
+    .name = "minicpm",
+    .hf = hf,
+    .roles = GYRE_PRE_NORM_ROLES,
+    .may_bias = GYRE_ALL_LINEARS,
+    .paired_rows = true,
+    .plain = GYRE_PLAIN_LLAMA | GYRE_PLAIN_FOLDER | GYRE_PLAIN_DIVISORS,
+    .plain_biases = GYRE_ALL_LINEARS,
+    .version = 3,
+    .read = read,
+    .block = gyre_b_pre_norm_block,
+};
