@@ -9,7 +9,7 @@
 
 enum { DEFAULT_STEP_MS = 500, UNMEASURED_ROWS = 32, LEAST_ROWS = 16 };
 
-// ---- tasks ----------------------------------------------------------------------------------------------------------
+// ---- tasks ---------------------------------------------------------------------------------------------------------
 
 gyre_status gyre_scheduler_create(gyre_engine *engine, const gyre_scheduler_params *given, gyre_scheduler **out,
                                   gyre_error *err)
@@ -41,6 +41,7 @@ void gyre_scheduler_destroy(gyre_scheduler *s)
 {
     if (!s) return;
     while (s->first) gyre_scheduler_remove(s, s->first);
+    gyre_scheduler_embed_free(s);
     gyre_chooser_free(&s->chooser);
     free(s->row);
     free(s->part);
@@ -84,13 +85,20 @@ gyre_status gyre_scheduler_add(gyre_scheduler *s, const gyre_task_params *given,
     t->limit = n + GYRE_MIN(p.max_tokens, context - n);
     t->params.n_best = GYRE_MIN(p.n_best, s->chooser.vocab);
     t->params.scores = p.scores || p.score_prompt;
+    const uint32_t width = p.pooling ? s->engine->model.hp.width : 0;
+    t->pooled = width ? calloc(width, sizeof *t->pooled) : NULL;
+    t->embedding = width ? calloc(width, sizeof *t->embedding) : NULL;
+    const bool room = !width || (t->pooled && t->embedding);
     t->tokens = malloc(context * sizeof *t->tokens);
     t->bias = malloc((p.n_bias + 1) * sizeof *t->bias);
-    gyre_status st = t->tokens && t->bias ? GYRE_OK : gyre_fail(err, GYRE_E_NOMEM, "cannot add a task: out of memory");
+    gyre_status st =
+        t->tokens && t->bias && room ? GYRE_OK : gyre_fail(err, GYRE_E_NOMEM, "cannot add a task: out of memory");
     if (st == GYRE_OK) st = gyre_sequence_take(s->engine, &t->length, &t->slot, err);
     if (st != GYRE_OK) {
         free(t->tokens);
         free(t->bias);
+        free(t->pooled);
+        free(t->embedding);
         free(t);
         return st;
     }
@@ -114,6 +122,8 @@ void gyre_scheduler_remove(gyre_scheduler *s, gyre_task *t)
     gyre_sequence_release(s->engine, t->slot);
     free(t->tokens);
     free(t->bias);
+    free(t->pooled);
+    free(t->embedding);
     free(t);
 }
 
@@ -124,9 +134,9 @@ uint32_t gyre_scheduler_room(const gyre_scheduler *s)
     return room;
 }
 
-// ---- planning -------------------------------------------------------------------------------------------------------
+// ---- planning ------------------------------------------------------------------------------------------------------
 
-static bool reads_prompt(const gyre_task *t) { return !t->ended && t->n - t->length > 1; }
+static bool reads_prompt(const gyre_task *t) { return !t->ended && !t->pooled && t->n - t->length > 1; }
 
 // Will another task compute the page that this one needs next? It is ahead in the same text, or as far and in this step
 // already; then that page is waited for and shared.
@@ -173,7 +183,7 @@ static void plan(gyre_scheduler *s)
 {
     uint32_t answers = 0, places = s->engine->logit_rows;
     for (gyre_task *t = s->first; t; t = t->next) {
-        t->rows = !t->ended && !reads_prompt(t);
+        t->rows = !t->ended && !t->pooled && !reads_prompt(t);
         answers += t->rows;
     }
     places -= answers;
@@ -200,7 +210,7 @@ static void plan(gyre_scheduler *s)
     }
 }
 
-// ---- the step -------------------------------------------------------------------------------------------------------
+// ---- the step ------------------------------------------------------------------------------------------------------
 
 static gyre_status always(const void *user, gyre_error *err)
 {
@@ -276,10 +286,13 @@ gyre_status gyre_scheduler_step(gyre_scheduler *s, gyre_error *err)
         t->cached += t->length - before;
     }
     plan(s);
-    return run(s, err);
+    GYRE_TRY(run(s, err));
+    for (gyre_task *t = s->first; t; t = t->next) // one of them, by graphs of their own
+        if (t->pooled && !t->ended) return gyre_task_embed(t, prompt_rows(s, 0), err);
+    return GYRE_OK;
 }
 
-// ---- around it ------------------------------------------------------------------------------------------------------
+// ---- around it -----------------------------------------------------------------------------------------------------
 
 gyre_scheduler_counters gyre_scheduler_count(const gyre_scheduler *s)
 {

@@ -16,6 +16,8 @@ struct gyre_task {
     gyre_stop why;
     bool ended;
     uint32_t rows, chosen; // of this step: rows; the device's choice behind the last one
+    double *pooled;        // [width] sum of the rows that are pooled; NULL: no embedding is wanted
+    float *embedding;      // [width]
     float *logits;         // of this step: of the last row, or of all where the prompt is scored; NULL: none
 };
 
@@ -32,6 +34,10 @@ struct gyre_scheduler {
     uint32_t *drawn;           // [logit_rows] where rows that only want logits get a sample
     double row_ns;             // measured: time of a row in a step of many; 0: not yet
     gyre_scheduler_counters count;
+    // Embeddings; made when the first one is wanted.
+    struct gyre_binding hidden;      // f32[max_rows][width]
+    gyre_graph *embed[GYRE_BUCKETS]; // by log2 of the rows
+    float *hidden_data, *gain;       // [max_rows][width]; [width] where the graph leaves the final gain to the host
 };
 
 // Room for one more token in the answer?
@@ -39,3 +45,7 @@ bool gyre_task_generates(const gyre_task *task);
 // The step has run task->rows rows, which the cache holds now: tells the prompt's scores, chooses what follows, ends
 // the task where that is due.
 void gyre_task_advance(gyre_task *task);
+
+// Runs up to `rows` tokens of a task that wants an embedding (embed.c); ends it behind the last.
+gyre_status gyre_task_embed(gyre_task *task, uint32_t rows, gyre_error *err) GYRE_MUST_USE;
+void gyre_scheduler_embed_free(struct gyre_scheduler *scheduler);

@@ -24,8 +24,20 @@ static json_t *usage(const struct serve_job *job)
                      "total_tokens", prompt + generated, "prompt_tokens_details", "cached_tokens", cached);
 }
 
+static json_t *embeddings(const struct serve *s, const struct serve_job *job)
+{
+    json_t *list = json_array();
+    json_int_t tokens = 0;
+    for (uint32_t i = 0; i < job->n_prompts; i++) tokens += (json_int_t)job->prompt[i].n;
+    for (uint32_t i = 0; i < job->n_choices; i++)
+        json_array_append_new(list, serve_embedding_choice(job, &job->choice[i]));
+    return json_pack("{s:s, s:o, s:s, s:{s:I, s:I}}", "object", "list", "data", list, "model", s->name, "usage",
+                     "prompt_tokens", tokens, "total_tokens", tokens);
+}
+
 json_t *serve_answer(const struct serve *s, struct serve_job *job)
 {
+    if (job->embeds) return embeddings(s, job);
     json_t *choices = json_array();
     for (uint32_t i = 0; i < job->n_choices; i++)
         json_array_append_new(choices, job->chat ? serve_chat_choice(job, &job->choice[i])

@@ -143,7 +143,7 @@ bool serve_ask_sampling(const struct serve *s, const json_t *request, struct ser
 
 bool serve_ask_room(const struct serve *s, struct serve_job *job, struct serve_error *e)
 {
-    const char *field = job->chat ? "messages" : "prompt";
+    const char *field = job->chat ? "messages" : job->embeds ? "input" : "prompt";
     for (uint32_t i = 0; i < job->n_prompts; i++) {
         const size_t n = job->prompt[i].n;
         if (n == 0) return serve_refuse(e, 400, NULL, field, "'%s' is empty: there is nothing to start from", field);

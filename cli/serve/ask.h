@@ -7,6 +7,8 @@ struct serve_job *serve_ask_completion(const struct serve *serve, const json_t *
 
 struct serve_job *serve_ask_chat(const struct serve *serve, const json_t *request, struct serve_error *error);
 
+struct serve_job *serve_ask_embedding(const struct serve *serve, const json_t *request, struct serve_error *error);
+
 // ---- conversations -------------------------------------------------------------------------------------------------
 
 // The variables of the template, into the object `out`: messages made regular, `tools` (may be NULL), and what the

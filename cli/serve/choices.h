@@ -9,3 +9,5 @@ json_t *serve_completion_choice(const struct serve_job *job, const struct serve_
 json_t *serve_chat_choice(const struct serve_job *job, struct serve_choice *choice);
 bool serve_chat_events(const struct serve *serve, const struct serve_job *job, struct serve_choice *choice,
                        struct serve_text *out);
+// Of /v1/embeddings.
+json_t *serve_embedding_choice(const struct serve_job *job, const struct serve_choice *choice);

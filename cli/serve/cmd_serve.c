@@ -86,6 +86,8 @@ static gyre_status serve(struct serve *s, gyre_error *err)
     GYRE_GO(serve_queue_start(&queue, &s->queue, err));
     s->vocab = serve_queue_engine(s->queue)->vocab;
     s->context = serve_queue_engine(s->queue)->context;
+    s->width = serve_queue_engine(s->queue)->width;
+    s->mean = strcmp(s->pooling, "mean") == 0;
     if (cli_interrupted()) goto done;
     GYRE_GO(serve_http_start(s, serve_route, &s->port, &http, err));
     fprintf(stderr, "listening on http://%s%s%s:%u\n", strchr(s->host, ':') ? "[" : "", s->host,
@@ -109,7 +111,7 @@ static bool is_loopback(const char *host)
 
 static int run(int argc, char **argv)
 {
-    struct serve s = {.host = "127.0.0.1", .port = 8080, .waiting = 64, .fit = "on"};
+    struct serve s = {.host = "127.0.0.1", .port = 8080, .waiting = 64, .fit = "on", .pooling = "last"};
     bool no_key = false;
     const struct cli_option options[] = {
         {"--host", "ADDRESS", "address to listen on (127.0.0.1)", CLI_TEXT, &s.host, 0, 0, NULL},
@@ -123,6 +125,7 @@ static int run(int argc, char **argv)
         {"--api-key", "KEY", "what clients must send as a bearer token", CLI_TEXT, &s.key, 0, 0, NULL},
         {"--chat-template", "NAME|FILE", "a built-in chat template or a file with one; default: the model's", CLI_TEXT,
          &s.template_choice, 0, 0, NULL},
+        {"--pooling", "last|mean", "which tokens make an embedding (last)", CLI_TEXT, &s.pooling, 0, 0, "last,mean"},
         {"--no-key", NULL, "listen beyond this machine without a key", CLI_FLAG, &no_key, 0, 0, NULL},
         CLI_ENGINE_OPTIONS(s.engine),
         CLI_TOKEN_OPTIONS(s.engine.tokens),

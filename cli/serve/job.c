@@ -73,6 +73,7 @@ void serve_job_release(struct serve_job *job)
     if (!job || atomic_fetch_sub(&job->references, 1) != 1) return;
     for (uint32_t i = 0; i < job->n_choices; i++) {
         free(job->choice[i].text);
+        free(job->choice[i].embedding);
         free(job->choice[i].said);
         free(job->choice[i].best);
         free(job->choice[i].stops.held);
@@ -191,6 +192,18 @@ int serve_choice_heard(void *choice, const gyre_task_token *t)
     const bool enough = !heard || c->finish != SERVE_GOES_ON;
     pthread_mutex_unlock(&job->lock);
     return enough || atomic_load(&job->cancelled);
+}
+
+void serve_choice_embedded(struct serve_choice *c, const float *embedding)
+{
+    struct serve_job *job = c->job;
+    const size_t bytes = job->width * sizeof *embedding;
+    if (!embedding) return;
+    pthread_mutex_lock(&job->lock);
+    c->embedding = malloc(bytes);
+    if (c->embedding) memcpy(c->embedding, embedding, bytes);
+    else if (!job->error.status) job->error = no_memory;
+    pthread_mutex_unlock(&job->lock);
 }
 
 void serve_choice_ended(struct serve_choice *c, gyre_stop why)

@@ -40,6 +40,7 @@ struct serve_choice {
     size_t n_best, cap_best;
     enum serve_finish finish;
     uint32_t generated;
+    float *embedding; // [job->width], once it has finished
 
     gyre_task *task; // the engine's thread alone, down to here
     gyre_text_stream decoder;
@@ -84,6 +85,8 @@ struct serve_job {
     uint32_t n_stop;
     struct serve_prompt *prompt;
     uint32_t n_prompts;
+    bool embeds, base64;         // embeddings are wanted, not texts
+    uint32_t width;              // floats of each
     struct serve_choice *choice; // [n_prompts * n]
     uint32_t n_choices;
     char id[48];
@@ -107,6 +110,7 @@ void serve_job_release(struct serve_job *job); // accepts NULL
 // The engine's thread: what a task says, and its end.
 int serve_choice_heard(void *choice, const gyre_task_token *token);
 bool serve_choice_allow(void *choice, uint32_t *allowed, uint32_t words);
+void serve_choice_embedded(struct serve_choice *choice, const float *embedding); // before its end; NULL: there is none
 void serve_choice_ended(struct serve_choice *choice, gyre_stop why);
 // Fails the job, unless it has failed already, and wakes its reader.
 void serve_job_fail(struct serve_job *job, const struct serve_error *error);

@@ -132,6 +132,7 @@ static void arrange(serve_queue *q)
             gyre_stop why;
             struct serve_choice *c = &job->choice[i];
             if (!c->task || !gyre_task_ended(c->task, &why)) continue;
+            serve_choice_embedded(c, gyre_task_embedding(c->task));
             settle(q, c);
             serve_choice_ended(c, why);
         }

@@ -67,6 +67,12 @@ bool serve_chat_completions(struct serve_request *r, const json_t *json, struct 
     return job && serve_reply_job(r, job);
 }
 
+bool serve_embeddings(struct serve_request *r, const json_t *json, struct serve_error *e)
+{
+    struct serve_job *job = serve_ask_embedding(r->serve, json, e);
+    return job && serve_reply_job(r, job);
+}
+
 struct route {
     const char *path;
     bool below;      // the path is the beginning of many
@@ -83,6 +89,7 @@ static const struct route routes[] = {
     {"/tokenize", false, true, false, serve_tokenize},
     {"/detokenize", false, true, false, serve_detokenize},
     {"/v1/completions", false, true, false, serve_completions},
+    {"/v1/embeddings", false, true, false, serve_embeddings},
     {"/v1/chat/completions", false, true, false, serve_chat_completions},
 };
 

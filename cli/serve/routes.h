@@ -10,6 +10,7 @@ typedef bool (*serve_handler)(struct serve_request *request, const json_t *json,
 // Text (ask.h).
 bool serve_completions(struct serve_request *request, const json_t *json, struct serve_error *error);
 bool serve_chat_completions(struct serve_request *request, const json_t *json, struct serve_error *error);
+bool serve_embeddings(struct serve_request *request, const json_t *json, struct serve_error *error);
 // Tokens (tokens.c).
 bool serve_tokenize(struct serve_request *request, const json_t *json, struct serve_error *error);
 bool serve_detokenize(struct serve_request *request, const json_t *json, struct serve_error *error);

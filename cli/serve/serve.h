@@ -7,7 +7,7 @@
 
 struct serve {
     struct cli_engine engine;
-    const char *model, *host, *alias, *key, *fit;
+    const char *model, *host, *alias, *key, *fit, *pooling;
     uint32_t port, slots, waiting;
     char name[256];            // of the model, as clients call it
     long started;              // seconds since 1970
@@ -19,7 +19,8 @@ struct serve {
     uint32_t end_token;         // what the template writes behind an answer; UINT32_MAX: no token
     char *end_text;             // ... where it is a text; NULL: none
     enum serve_reasons reasons; // what the template lets an answer begin with
-    uint32_t vocab, context;
+    uint32_t vocab, context, width;
+    bool mean; // how embeddings are pooled: the mean of all tokens, else the last
     serve_queue *queue;
 };
 

@@ -227,6 +227,21 @@ class Serve(Case):
             value = json.loads(a["choices"][0]["message"]["content"])
             self.assertEqual((type(value["ok"]), value["n"] in (1, 22), len(value)), (bool, True, 2))
 
+    def test_embeddings(self):
+        import base64, struct
+        s = self.server
+        status, a = s.post("/v1/embeddings", input=["the cat", "the mat", "the cat"])
+        self.assertEqual((status, [d["index"] for d in a["data"]]), (200, [0, 1, 2]))
+        x, y, z = (d["embedding"] for d in a["data"])
+        self.assertAlmostEqual(sum(v * v for v in x), 1, 4)
+        self.assertGreater(sum(abs(v - w) for v, w in zip(x, y)), 0.01)
+        self.assertLess(max(abs(v - w) for v, w in zip(x, z)), 1e-5)
+        packed = s.post("/v1/embeddings", input="the cat", encoding_format="base64")[1]["data"][0]["embedding"]
+        self.assertLess(max(abs(v - w) for v, w in zip(struct.unpack(f"<{len(x)}f", base64.b64decode(packed)), x)), 1e-5)
+        for field, values in {"input": [None, 5, [], ["a", 1], [[304]], ""], "encoding_format": ["x", 5], "dimensions": [3], "pooling": ["max"]}.items():
+            for value in values:
+                self.refused(400, s.post("/v1/embeddings", **{"input": "x", field: value}), param=field)
+
     def test_tools(self):
         tool = lambda name, **properties: {"type": "function", "function": {"name": name, "parameters": {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}}}
         tools = [tool("add", a={"type": "integer", "minimum": 0, "maximum": 9}), tool("say", it={"enum": ["yes", "no"]})]

@@ -1,6 +1,7 @@
 // The scheduler through its public face, on a tiny random model: many texts in one batch are each one's solo text,
 // common beginnings are computed and held once, scores are the logits', choosing obeys its settings, and no long prompt
 // keeps a short one waiting.
+#include "runtime/source/source.h"
 #include "tests/common/device.h"
 #include "tests/common/ok.h"
 #include "tests/common/tiny.h"
@@ -17,16 +18,18 @@
 #include <cmocka.h>
 
 static const char *const device_names[] = {"cpu", "vulkan:0", "opencl:0"};
-enum { DEVICES = 3, VOCAB = 304, MOST = 128 };
+enum { DEVICES = 3, VOCAB = 304, MOST = 128, WIDTH = 64 };
 static char directory[] = "test-schedule-XXXXXX";
-static char path[128];
+static char path[128], f32_path[128];
 
 static int setup(void **state)
 {
     (void)state;
     if (!mkdtemp(directory)) return 1;
     snprintf(path, sizeof path, "%s/q4.gguf", directory);
+    snprintf(f32_path, sizeof f32_path, "%s/f32.gguf", directory);
     struct tiny_options o = tiny_defaults();
+    if (tiny_write_gguf(f32_path, &o)) return 1;
     o.type = GYRE_DTYPE_Q4_0;
     o.tied = true;
     return tiny_write_gguf(path, &o);
@@ -36,10 +39,11 @@ static int teardown(void **state)
 {
     (void)state;
     unlink(path);
+    unlink(f32_path);
     return rmdir(directory);
 }
 
-static gyre_engine *open_engine(const char *device, uint32_t sequences)
+static gyre_engine *open_model(const char *model, const char *device, uint32_t sequences)
 {
     gyre_engine *engine = NULL;
     gyre_error err = {0};
@@ -51,9 +55,11 @@ static gyre_engine *open_engine(const char *device, uint32_t sequences)
                                   .sequences = sequences,
                                   .logit_rows = 16,
                                   .cache_dir = ""};
-    const gyre_status st = gyre_engine_open(path, &p, &engine, &err);
+    const gyre_status st = gyre_engine_open(model, &p, &engine, &err);
     return device_opened(device, st, &err) ? engine : NULL;
 }
+
+static gyre_engine *open_engine(const char *device, uint32_t sequences) { return open_model(path, device, sequences); }
 
 // What a task told.
 struct heard {
@@ -395,6 +401,71 @@ static void test_draws(void **state)
     OK(gyre_engine_close(e, err));
 }
 
+static void embed(gyre_scheduler *s, const uint32_t *tokens, size_t n, gyre_pooling pooling, float *out)
+{
+    gyre_task_params p = task(tokens, n, 0, NULL);
+    p.on_token = NULL;
+    p.pooling = pooling;
+    gyre_task *t = add(s, &p);
+    run_to_end(s, &t, 1);
+    memcpy(out, gyre_task_embedding(t), WIDTH * sizeof *out);
+    gyre_scheduler_remove(s, t);
+}
+
+// The head's rows times the last token's embedding are the logits but for one factor; the mean is the mean, up to its
+// length; chunks and what else runs change nothing.
+static void test_embeddings(void **state)
+{
+    (void)state;
+    enum { LENGTH = 37 };
+    uint32_t a[LENGTH];
+    tiny_tokens(a, LENGTH, 12, VOCAB);
+    gyre_source *source = NULL;
+    OK(gyre_source_open(f32_path, &source, err));
+    const float *head = gyre_source_tensor(source, "output.weight")->data;
+    for (int d = 0; d < DEVICES; d++) {
+        gyre_engine *e = open_model(f32_path, device_names[d], 2);
+        if (!e) continue;
+        float logits[VOCAB], last[WIDTH], mean[WIDTH], each[WIDTH], again[WIDTH];
+        double dot = 0, xx = 0, yy = 0, sum[WIDTH] = {0}, length = 0, similar = 0;
+        OK(gyre_logits(e, a, LENGTH, logits, err));
+        gyre_scheduler *s = scheduler(e, 16, false);
+        embed(s, a, LENGTH, GYRE_POOL_LAST, last);
+        for (int i = 0; i < VOCAB; i++) {
+            double x = 0;
+            for (int k = 0; k < WIDTH; k++) x += (double)head[i * WIDTH + k] * (double)last[k];
+            dot += x * (double)logits[i];
+            xx += x * x;
+            yy += (double)logits[i] * (double)logits[i];
+        }
+        if (dot / sqrt(xx * yy) < 1 - 1e-6) fail_msg("%s: cosine %.9f", device_names[d], dot / sqrt(xx * yy));
+        // One token: last and mean are the same.
+        embed(s, a, 1, GYRE_POOL_LAST, each);
+        embed(s, a, 1, GYRE_POOL_MEAN, mean);
+        for (int k = 0; k < WIDTH; k++) assert_true(fabsf(each[k] - mean[k]) < 1e-6f);
+        // Beside another text that generates, in one chunk, the mean is what it is alone in three.
+        embed(s, a, LENGTH, GYRE_POOL_MEAN, mean);
+        gyre_scheduler *whole = scheduler(e, 64, false);
+        struct heard h = {.n = 0};
+        const gyre_task_params p = task(a, 5, 20, &h);
+        gyre_task *other = add(whole, &p);
+        embed(whole, a, LENGTH, GYRE_POOL_MEAN, again);
+        run_to_end(whole, &other, 1);
+        assert_int_equal(h.n, 20);
+        for (int k = 0; k < WIDTH; k++) {
+            assert_true(fabsf(again[k] - mean[k]) < 1e-5f);
+            length += (double)mean[k] * (double)mean[k];
+            sum[k] = (double)mean[k] - (double)last[k];
+            similar += sum[k] * sum[k];
+        }
+        assert_true(fabs(length - 1) < 1e-5 && similar > 1e-3);
+        gyre_scheduler_destroy(whole);
+        gyre_scheduler_destroy(s);
+        OK(gyre_engine_close(e, err));
+    }
+    gyre_source_close(source);
+}
+
 static void test_short_beside_long(void **state)
 {
     (void)state;
@@ -477,6 +548,7 @@ int main(void)
         cmocka_unit_test(test_scores),
         cmocka_unit_test(test_choosing),
         cmocka_unit_test(test_draws),
+        cmocka_unit_test(test_embeddings),
         cmocka_unit_test(test_short_beside_long),
         cmocka_unit_test(test_ends_and_refusals),
     };

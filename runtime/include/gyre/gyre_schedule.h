@@ -48,6 +48,10 @@ typedef struct gyre_task_token {
     uint32_t n_best;
 } gyre_task_token;
 
+// A task may want its prompt's embedding in place of an answer: the final norm's output of its last token, or the mean
+// of all, as the model's file has it. Of length 1.
+typedef enum gyre_pooling { GYRE_POOL_NONE, GYRE_POOL_LAST, GYRE_POOL_MEAN } gyre_pooling;
+
 typedef struct gyre_task_params {
     size_t size;
     const uint32_t *prompt; // n_prompt > 0 tokens; copied
@@ -79,6 +83,7 @@ typedef struct gyre_task_params {
     // Called for each token in order. Another value than 0 ends the task behind it. May be NULL.
     int (*on_token)(void *user, const gyre_task_token *token);
     void *user;
+    gyre_pooling pooling; // not NONE: nothing is generated or told, gyre_task_embedding has the result
 } gyre_task_params;
 
 // GYRE_E_INVALID for an empty prompt, one that leaves no room for a token in the context (or does not fit, where none
@@ -99,6 +104,9 @@ GYRE_API gyre_status gyre_scheduler_step(gyre_scheduler *scheduler, gyre_error *
 GYRE_API bool gyre_task_ended(const gyre_task *task, gyre_stop *why);
 GYRE_API size_t gyre_task_cached(const gyre_task *task);    // tokens of the prompt that were shared, not computed
 GYRE_API size_t gyre_task_generated(const gyre_task *task); // the end token counts
+
+// float[width of the model], the task's; NULL before it has ended, and where it has none.
+GYRE_API const float *gyre_task_embedding(const gyre_task *task);
 
 typedef struct gyre_scheduler_counters {
     uint64_t steps, rows, step_ns;     // rows: tokens that went through the model
