@@ -49,10 +49,16 @@ static bool metrics(struct serve_request *r, const json_t *json, struct serve_er
 
 static bool page(struct serve_request *r, const json_t *json, struct serve_error *e)
 {
-    (void)json, (void)e;
-    return serve_reply(r, 200, "text/html; charset=utf-8", strdup(serve_page), "Content-Security-Policy",
-                       "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; "
-                       "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'");
+    (void)json;
+    char *policy = serve_page_policy(), *text = strdup(serve_page);
+    if (!policy || !text) {
+        free(policy);
+        free(text);
+        return serve_no_memory(e);
+    }
+    const bool done = serve_reply(r, 200, "text/html; charset=utf-8", text, "Content-Security-Policy", policy);
+    free(policy);
+    return done;
 }
 
 bool serve_completions(struct serve_request *r, const json_t *json, struct serve_error *e)
