@@ -41,6 +41,7 @@
 #define GYRE_PARAMS_matmul(I, F) I(rows) I(k) I(n) I(n_pad) I(group) I(ldy) I(n0) I(add)
 #define GYRE_PARAMS_add(I, F) I(count)
 #define GYRE_PARAMS_hadamard(I, F) GYRE_PARAMS_HAD(I, F) I(rows) I(width) I(scaled)
+#define GYRE_PARAMS_gather(I, F) I(rows) I(width)
 #define GYRE_PARAMS_act_mul(I, F) I(rows) I(width) I(act) I(bits) F(clip) GYRE_PARAMS_HAD(I, F)
 #define GYRE_PARAMS_rope(I, F) I(rows) I(heads) I(kv_heads) I(hd) I(split) F(mscale) F(q_beta) I(q_span) I(normed) F(eps)
 #define GYRE_PARAMS_kv_write(I, F) I(rows) I(heads) I(kv_heads) I(hd) I(page_stride) F(clip) I(centred)
@@ -60,7 +61,7 @@
 #define GYRE_C_PARAMS(op) struct gyre_##op##_params { GYRE_PARAMS_##op(GYRE_C_FIELD_I, GYRE_C_FIELD_F) };
 /* every struct there is */
 #define GYRE_PARAMS_LIST(X) \
-  X(embed) X(rms_norm) X(quantize) X(matmul) X(add) X(hadamard) X(act_mul) X(rope) X(kv_write) X(rope_kv) X(attn) \
+  X(embed) X(rms_norm) X(quantize) X(matmul) X(add) X(hadamard) X(gather) X(act_mul) X(rope) X(kv_write) X(rope_kv) X(attn) \
   X(topk) X(sample) X(loglik) X(kl) X(repack) X(roof)
 GYRE_PARAMS_LIST(GYRE_C_PARAMS)
 #endif

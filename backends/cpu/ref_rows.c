@@ -1,4 +1,5 @@
-// References of the ops that work on whole rows: rms_norm, quantize, hadamard, act_mul and their fusions.
+// References of the ops that work on whole rows: rms_norm, quantize, gather, hadamard, act_mul and their
+// fusions.
 #include "backends/cpu/ref.h"
 #include "backends/cpu/ref_parts.h"
 #include "shaders/params.h"
@@ -54,6 +55,17 @@ static void rms_norm(const struct gyre_ref_args *args, bool quantized)
 
 void gyre_ref_op_rms_norm(const struct gyre_ref_args *args) { rms_norm(args, false); }
 void gyre_ref_op_rms_norm_quant(const struct gyre_ref_args *args) { rms_norm(args, true); }
+
+// Columns in another order, the same in every row.
+void gyre_ref_op_gather(const struct gyre_ref_args *args)
+{
+    const struct gyre_gather_params *p = args->params;
+    float *y = args->bind[0];
+    const float *x = args->bind[1];
+    const int32_t *order = args->bind[2];
+    for (int32_t r = 0; r < p->rows; r++, x += p->width, y += p->width)
+        for (int32_t j = 0; j < p->width; j++) y[j] = x[order[j]];
+}
 
 void gyre_ref_op_quantize(const struct gyre_ref_args *args)
 {

@@ -290,6 +290,16 @@ static gyre_status check_quantize(const gyre_graph *g, const struct gyre_node *n
                   err);
 }
 
+static gyre_status check_gather(const gyre_graph *g, const struct gyre_node *node, gyre_error *err)
+{
+    const struct gyre_gather_params *p = &node->params.gather;
+    return agreed(node,
+                  shape_is(&g->values[node->in[0]], p->rows, p->width) &&
+                      shape_is(&g->values[node->out[0]], p->rows, p->width) &&
+                      has_bytes(&g->values[node->in[1]], 4 * (int64_t)p->width),
+                  err);
+}
+
 static gyre_status check_add(const gyre_graph *g, const struct gyre_node *node, gyre_error *err)
 {
     const struct gyre_value_info *y = &g->values[node->out[0]];

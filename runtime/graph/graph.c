@@ -295,6 +295,17 @@ gyre_value gyre_g_linear(gyre_graph *g, gyre_value x, const struct gyre_weight *
                                .params.matmul = p});
 }
 
+gyre_value gyre_g_gather(gyre_graph *g, gyre_value x, struct gyre_binding order)
+{
+    if (!order.buffer) return x;
+    if (!GIVEN(g, GYRE_OP_gather, x)) return GYRE_NONE;
+    const uint32_t rows = g->values[x].rows, width = g->values[x].width;
+    return finish(g, &(struct gyre_node){.op = GYRE_OP_gather,
+                                         .out = {gyre_graph_new_value(g, GYRE_VALUE_F32, rows, width, 0)},
+                                         .in = {x, data(g, "order", order)},
+                                         .params.gather = {.rows = (int32_t)rows, .width = (int32_t)width}});
+}
+
 gyre_value gyre_g_add(gyre_graph *g, gyre_value a, gyre_value b)
 {
     if (!GIVEN(g, GYRE_OP_add, a, b)) return GYRE_NONE;

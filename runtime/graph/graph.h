@@ -35,6 +35,7 @@ struct gyre_weight {
     uint32_t n, k, group; // group = k when per channel or not quantized
     uint32_t n_ranges;
     struct gyre_weight_range *range; // owned by the model
+    struct gyre_binding order; // int[k]: what is multiplied is x[order[j]]; gyre_g_gather it. Buffer NULL: x as it is
 };
 
 // One layer's KV pools. bits 16, 8 or 4. centre: f32[2][kv_heads * head_dim], constants that are subtracted from keys
@@ -88,6 +89,8 @@ gyre_value gyre_g_quantize(gyre_graph *g, gyre_value x, uint32_t bits, float cli
 gyre_value gyre_g_matmul(gyre_graph *g, gyre_value x, const struct gyre_weight *w);           // x f32 or quantized
 // The same with a bias f32[N] added to every row; buffer NULL: none.
 gyre_value gyre_g_linear(gyre_graph *g, gyre_value x, const struct gyre_weight *w, struct gyre_binding bias);
+// Columns of x f32 in the order int[K]; buffer NULL: x itself.
+gyre_value gyre_g_gather(gyre_graph *g, gyre_value x, struct gyre_binding order);
 gyre_value gyre_g_add(gyre_graph *g, gyre_value a, gyre_value b);
 // had == NULL or had->n == 0: returns x. segs: transformed segments, from column 0; scale (f32 per column, .buffer
 // NULL: none) is applied first.

@@ -121,6 +121,13 @@ static gyre_status lower_matmul(const struct lowering *l)
     return GYRE_OK;
 }
 
+// y | x, order: by columns and rows.
+static gyre_status lower_gather(const struct lowering *l)
+{
+    const struct gyre_gather_params *p = &l->node->params.gather;
+    return emit_plain(l, (uint64_t)p->width, (uint64_t)p->rows);
+}
+
 // y | a, b in pieces that the grid can hold.
 static gyre_status lower_add(const struct lowering *l)
 {

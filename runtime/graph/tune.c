@@ -320,6 +320,14 @@ static gyre_status tune_embed(const gyre_graph *g, const struct gyre_node *node,
     return GYRE_OK;
 }
 
+static gyre_status tune_gather(const gyre_graph *g, const struct gyre_node *node, struct gyre_launch *out,
+                               gyre_error *err)
+{
+    GYRE_TRY(start(out, gyre_ops[node->op].name, GYRE_FORM_ONE, lanes(gyre_device_info(g->device), 64), 1, err));
+    out->tile[0] = out->kernel.spec[0];
+    return GYRE_OK;
+}
+
 static gyre_status tune_add(const gyre_graph *g, const struct gyre_node *node, struct gyre_launch *out, gyre_error *err)
 {
     GYRE_TRY(start(out, gyre_ops[node->op].name, GYRE_FORM_ONE, lanes(gyre_device_info(g->device), 256), 1, err));

@@ -28,8 +28,10 @@ gyre_value gyre_b_linear(struct gyre_builder *b, gyre_value x, gyre_product prod
         b->live = false;
         return GYRE_NONE;
     }
+    const struct gyre_weight *w = &b->layer->product[product];
+    x = gyre_g_gather(b->g, x, w->order);
     const gyre_value q = gyre_g_quantize(b->g, x, b->precision->act, b->precision->act_clip);
-    return gyre_g_linear(b->g, q, &b->layer->product[product], b->layer->bias[product]);
+    return gyre_g_linear(b->g, q, w, b->layer->bias[product]);
 }
 
 gyre_value gyre_b_attend(struct gyre_builder *b, gyre_value qkv)

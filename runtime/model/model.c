@@ -278,5 +278,6 @@ gyre_value gyre_model_head(gyre_graph *g, gyre_value x, const struct gyre_model 
         z = gyre_g_hadamard(g, z, &m->shared.head, segments, true, (struct gyre_binding){0});
         z = gyre_g_hadamard(g, z, &m->shared.head, segments, false, m->head_gain);
     }
-    return gyre_g_matmul(g, z, m->head.n_ranges ? &m->head : &m->table);
+    const struct gyre_weight *w = m->head.n_ranges ? &m->head : &m->table;
+    return gyre_g_matmul(g, gyre_g_gather(g, z, w->order), w);
 }

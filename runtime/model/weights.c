@@ -67,13 +67,14 @@ void gyre_weight_destroy(gyre_device *device, struct gyre_weight *weight)
         }
         gyre_buffer_destroy(device, r->weight.buffer);
     }
+    gyre_buffer_destroy(device, weight->order.buffer);
     free(weight->range);
     *weight = (struct gyre_weight){0};
 }
 
 uint64_t gyre_weight_bytes(const struct gyre_weight *weight)
 {
-    uint64_t total = 0;
+    uint64_t total = weight->order.size;
     for (uint32_t i = 0; i < weight->n_ranges; i++) {
         uint64_t bytes[3];
         gyre_weight_plane_bytes(weight->kind, weight->range[i].n, weight->k, weight->group, bytes);
@@ -142,7 +143,7 @@ gyre_status gyre_weight_fill(gyre_repacker *repacker, const struct gyre_weight *
 static gyre_weight_kind part_kind(const struct gyre_linear *p)
 {
     const uint32_t bits = p->zeros ? 2 * p->bits : p->bits;
-    if (bits && bits <= 8 && !p->ordered) return bits == 4 ? GYRE_WEIGHT_W4 : GYRE_WEIGHT_W8;
+    if (bits && bits <= 8) return bits == 4 ? GYRE_WEIGHT_W4 : GYRE_WEIGHT_W8;
     return p->weight->type == GYRE_DTYPE_F32 ? GYRE_WEIGHT_F32 : GYRE_WEIGHT_F16;
 }
 
@@ -157,16 +158,40 @@ enum { ROUNDED_GROUP = 32 };
 
 double gyre_rounding_error(const struct gyre_rounding *r) { return r->whole > 0 ? sqrt(r->lost / r->whole) : 0; }
 
+// Whether all parts have one form, and one order of columns serves them.
+static bool are_alike(const struct gyre_linear *parts, uint32_t n_parts)
+{
+    const uint64_t cols = parts[0].cols;
+    bool same = true, ordered = false;
+    for (uint32_t i = 0; i < n_parts; i++) {
+        same = same && part_kind(&parts[i]) == part_kind(&parts[0]) && part_group(&parts[i]) == part_group(&parts[0]);
+        ordered |= parts[i].ordered;
+    }
+    if (!same || !ordered || n_parts == 1) return same;
+    uint32_t *order = malloc(2 * cols * sizeof *order);
+    if (!order) return false;
+    gyre_linear_order(&parts[0], order);
+    for (uint32_t i = 1; i < n_parts && same; i++) {
+        gyre_linear_order(&parts[i], order + cols);
+        same = !memcmp(order, order + cols, cols * sizeof *order);
+    }
+    free(order);
+    return same;
+}
+
+// Whether a weight of this kind holds its columns in the order of the parts.
+static bool keeps_order(const struct gyre_linear *parts, uint32_t n_parts, gyre_weight_kind kind)
+{
+    return parts[0].ordered && kind >= GYRE_WEIGHT_W8 && are_alike(parts, n_parts);
+}
+
 gyre_weight_kind gyre_weight_form(const struct gyre_linear *parts, uint32_t n_parts, uint32_t bits, uint32_t *group)
 {
     gyre_weight_kind kind = part_kind(&parts[0]);
-    bool same = true, floats = false;
+    bool floats = false;
     *group = part_group(&parts[0]);
-    for (uint32_t i = 0; i < n_parts; i++) {
-        same = same && part_kind(&parts[i]) == kind && part_group(&parts[i]) == *group;
-        floats = floats || parts[i].weight->type == GYRE_DTYPE_F32;
-    }
-    if (!same) kind = GYRE_WEIGHT_F16;
+    for (uint32_t i = 0; i < n_parts; i++) floats = floats || parts[i].weight->type == GYRE_DTYPE_F32;
+    if (!are_alike(parts, n_parts)) kind = GYRE_WEIGHT_F16;
     if (kind == GYRE_WEIGHT_F16 && floats) kind = GYRE_WEIGHT_F32;
     if (kind != GYRE_WEIGHT_F16 && kind != GYRE_WEIGHT_F32) return kind;
     const bool rounded = bits == 8 && parts[0].cols % ROUNDED_GROUP == 0;
@@ -181,7 +206,7 @@ uint64_t gyre_weight_form_bytes(const struct gyre_linear *parts, uint32_t n_part
     const gyre_weight_kind kind = gyre_weight_form(parts, n_parts, bits, &group);
     for (uint32_t i = 0; i < n_parts; i++) n += parts[i].rows;
     gyre_weight_plane_bytes(kind, (uint32_t)n, (uint32_t)parts[0].cols, group, bytes);
-    return bytes[0] + bytes[1] + bytes[2];
+    return bytes[0] + bytes[1] + bytes[2] + (keeps_order(parts, n_parts, kind) ? 4 * parts[0].cols : 0);
 }
 
 // *fits: every number keeps its meaning in the weight's kind.
@@ -310,7 +335,7 @@ static gyre_status load_part(gyre_repacker *repacker, const struct gyre_weight *
         return gyre_fail(err, GYRE_E_FORMAT, "cannot load tensor (%s): rows of %llu elements are not whole %s blocks",
                          t->name, (unsigned long long)t->cols, gyre_dtype_info(t->type)->name);
     if (w->kind == GYRE_WEIGHT_F16 || w->kind == GYRE_WEIGHT_F32) return load_expanded(repacker, w, p, n0, fits, err);
-    if (part_kind(p) != w->kind || part_group(p) != w->group)
+    if (part_kind(p) != w->kind || part_group(p) != w->group || (p->ordered && !w->order.buffer))
         return load_rounded(repacker, w, p, n0, rounding, fits, err);
     const uint32_t n = (uint32_t)p->rows;
     const unsigned char *rows = (const unsigned char *)t->data + p->first * row_bytes;
@@ -327,6 +352,17 @@ static gyre_status load_part(gyre_repacker *repacker, const struct gyre_weight *
     return st;
 }
 
+static gyre_status load_order(gyre_device *device, const struct gyre_linear *p, struct gyre_weight *out,
+                              gyre_error *err)
+{
+    uint32_t *order = malloc(p->cols * sizeof *order);
+    if (!order) return gyre_fail(err, GYRE_E_NOMEM, "cannot load tensor (%s): out of memory", p->weight->name);
+    gyre_linear_order(p, order);
+    const gyre_status st = gyre_upload(device, order, p->cols * sizeof *order, "order", &out->order, err);
+    free(order);
+    return st;
+}
+
 // The parts in one kind; *fits as in load_expanded.
 static gyre_status load_as(gyre_device *device, gyre_repacker *repacker, const struct gyre_linear *parts,
                            uint32_t n_parts, gyre_weight_kind kind, uint32_t group, const char *label,
@@ -337,6 +373,7 @@ static gyre_status load_as(gyre_device *device, gyre_repacker *repacker, const s
     *fits = true;
     for (uint32_t i = 0; i < n_parts; i++) n += (uint32_t)parts[i].rows;
     GYRE_TRY(gyre_weight_create(device, kind, n, (uint32_t)parts[0].cols, group, label, out, err));
+    if (keeps_order(parts, n_parts, kind)) st = load_order(device, &parts[0], out, err);
     for (uint32_t i = 0; i < n_parts && *fits && st == GYRE_OK; n0 += (uint32_t)parts[i].rows, i++)
         st = load_part(repacker, out, &parts[i], n0, rounding, fits, err);
     if (st != GYRE_OK || !*fits) gyre_weight_destroy(device, out);
@@ -349,7 +386,11 @@ gyre_status gyre_weight_layout(gyre_device *device, const struct gyre_linear *pa
     uint32_t group, n = 0;
     const gyre_weight_kind kind = gyre_weight_form(parts, n_parts, bits, &group);
     for (uint32_t i = 0; i < n_parts; i++) n += (uint32_t)parts[i].rows;
-    return gyre_weight_create(device, kind, n, (uint32_t)parts[0].cols, group, label, out, err);
+    GYRE_TRY(gyre_weight_create(device, kind, n, (uint32_t)parts[0].cols, group, label, out, err));
+    if (!keeps_order(parts, n_parts, kind)) return GYRE_OK;
+    const gyre_status st = plane_create(device, 4 * parts[0].cols, label, &out->order, err);
+    if (st != GYRE_OK) gyre_weight_destroy(device, out);
+    return st;
 }
 
 gyre_status gyre_weight_load(gyre_device *device, gyre_repacker *repacker, const struct gyre_linear *parts,

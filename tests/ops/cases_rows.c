@@ -1,4 +1,5 @@
-// Cases of the ops that work on whole rows: rms_norm, quantize, hadamard, act_mul and their fusions.
+// Cases of the ops that work on whole rows: rms_norm, quantize, gather, hadamard, act_mul and their
+// fusions.
 #include "tests/ops/check.h"
 #include "backends/cpu/ref_parts.h"
 #include "runtime/util/base.h"
@@ -96,6 +97,29 @@ static void norms(struct check *check, bool quantized)
 
 void cases_rms_norm(struct check *check) { norms(check, false); }
 void cases_rms_norm_quant(struct check *check) { norms(check, true); }
+
+void cases_gather(struct check *check)
+{
+    static const int widths[] = {1, 4, 33, 96, 577};
+    for (size_t i = 0; i < GYRE_COUNT(widths); i++)
+        for (size_t r = 0; r < GYRE_COUNT(row_counts); r++) {
+            const int rows = row_counts[r], width = widths[i];
+            const struct gyre_gather_params p = {rows, width};
+            int32_t *order = check_alloc(check, (size_t)width * 4);
+            for (int j = 0; j < width; j++) order[j] = (int32_t)(check_random(check) % (uint32_t)width);
+            const struct check_case c = {
+                .kernel = "gather",
+                .params = &p,
+                .n_spec = 3,
+                .spec = {i % 2 ? 64 : 8, 1, 1},
+                .groups = {(uint32_t)gyre_div_up((uint64_t)width, i % 2 ? 64 : 8), (uint32_t)rows},
+                .bind = {{.size = (size_t)(rows * width) * 4, .rule = CHECK_BITS},
+                         floats_in(check, rows, width),
+                         {.data = order, .size = (size_t)width * 4}},
+            };
+            check_run(check, &c, "%d x %d", rows, width);
+        }
+}
 
 // ---- Hadamard -----------------------------------------------------------------------------------------
 

@@ -9,6 +9,8 @@
 #include "tests/common/files.h"
 #include "tests/common/tiny.h"
 
+#include <gyre/gyre.h>
+#include <gyre/gyre_eval.h>
 #include <gyre/gyre_quantize.h>
 #include <jansson.h>
 
@@ -310,35 +312,56 @@ static void an_interrupted_run_goes_on(void **state)
     json_decref(index);
 }
 
-// A checkpoint of another tool in, a directory out: zero points and an order of columns do not survive rounding anew.
+// Checkpoints of other tools in, directories of floats out: the same numbers, and the same model, whether its products
+// run on codes, on codes less zero points, on inputs in another order, or on floats because parts of one differ.
 static void a_checkpoint_is_a_source(void **state)
 {
     (void)state;
-    const struct checkpoint c = {.form = CHECKPOINT_GPTQ,
-                                 .bits = 4,
-                                 .group = 16,
-                                 .asymmetric = true,
-                                 .act_order = true,
-                                 .scale = GYRE_DTYPE_F16};
-    const struct tiny_options o = tiny_defaults();
-    const gyre_quantize_params p = {.recipe = "rtn", .wbits = 32};
-    const char *in = files_path("gptq"), *out = files_path("gptq-out");
-    gyre_error err = {0};
-    assert_int_equal(checkpoint_write(in, &o, &c), 0);
-    if (quantize(p, in, out, &err) != GYRE_OK) fail_msg("%s", err.message);
-    struct opened a = opened(in), b = opened(out);
-    struct gyre_linear x, y;
-    assert_int_equal(gyre_linear_find(a.source, &a.hp, GYRE_ROLE_down, 1, &x, &err), GYRE_OK);
-    assert_int_equal(gyre_linear_find(b.source, &b.hp, GYRE_ROLE_down, 1, &y, &err), GYRE_OK);
-    float *u = malloc(x.rows * x.cols * sizeof *u), *v = malloc(x.rows * x.cols * sizeof *v);
-    assert_true(u && v);
-    gyre_linear_rows_f32(&x, 0, x.rows, u);
-    gyre_linear_rows_f32(&y, 0, y.rows, v);
-    assert_memory_equal(u, v, x.rows * x.cols * sizeof *u);
-    free(u);
-    free(v);
-    closed(&a);
-    closed(&b);
+    static const struct checkpoint forms[] = {
+        {.form = CHECKPOINT_GPTQ,
+         .bits = 4,
+         .group = 16,
+         .asymmetric = true,
+         .act_order = true,
+         .scale = GYRE_DTYPE_F16},
+        {.form = CHECKPOINT_WORDS, .bits = 4, .group = 32, .act_order = true, .scale = GYRE_DTYPE_BF16},
+        {.form = CHECKPOINT_WORDS, .bits = 4, .scale = GYRE_DTYPE_F32, .float_part = "v_proj"},
+        {.form = CHECKPOINT_BYTES, .bits = 8, .asymmetric = true, .scale = GYRE_DTYPE_F16},
+        {.form = CHECKPOINT_AWQ, .bits = 4, .group = 32, .asymmetric = true, .scale = GYRE_DTYPE_F16},
+    };
+    const gyre_quantize_params p = {.recipe = "rtn", .wbits = 32, .force = true};
+    const char *in = files_path("checkpoint"), *out = files_path("checkpoint-out");
+    uint32_t tokens[64];
+    tiny_tokens(tokens, GYRE_COUNT(tokens), 3, tiny_defaults().vocab);
+    for (size_t i = 0; i < GYRE_COUNT(forms); i++) {
+        const struct tiny_options o = tiny_defaults();
+        gyre_error err = {0};
+        assert_int_equal(checkpoint_write(in, &o, &forms[i]), 0);
+        if (quantize(p, in, out, &err) != GYRE_OK) fail_msg("form %zu: %s", i, err.message);
+        struct opened a = opened(in), b = opened(out);
+        struct gyre_linear x, y;
+        assert_int_equal(gyre_linear_find(a.source, &a.hp, GYRE_ROLE_down, 1, &x, &err), GYRE_OK);
+        assert_int_equal(gyre_linear_find(b.source, &b.hp, GYRE_ROLE_down, 1, &y, &err), GYRE_OK);
+        float *u = malloc(x.rows * x.cols * sizeof *u), *v = malloc(x.rows * x.cols * sizeof *v);
+        assert_true(u && v);
+        gyre_linear_rows_f32(&x, 0, x.rows, u);
+        gyre_linear_rows_f32(&y, 0, y.rows, v);
+        assert_memory_equal(u, v, x.rows * x.cols * sizeof *u);
+        free(u);
+        free(v);
+        closed(&a);
+        closed(&b);
+        gyre_engine *e = NULL, *f = NULL;
+        gyre_eval_result r;
+        const gyre_engine_params on = {.device = "cpu", .act = 16, .kv = 16, .cache_dir = ""};
+        if (gyre_engine_open(in, &on, &e, &err) != GYRE_OK || gyre_engine_open_beside(e, out, &on, &f, &err) != GYRE_OK)
+            fail_msg("form %zu: %s", i, err.message);
+        if (gyre_eval(e, f, tokens, GYRE_COUNT(tokens), 32, 0, NULL, NULL, &r, &err) != GYRE_OK)
+            fail_msg("form %zu: %s", i, err.message);
+        if (!(r.kl < 1e-4)) fail_msg("form %zu: KL %g", i, r.kl);
+        assert_int_equal(gyre_engine_close(f, &err), GYRE_OK);
+        assert_int_equal(gyre_engine_close(e, &err), GYRE_OK);
+    }
 }
 
 int main(void)
