@@ -38,6 +38,21 @@ static json_t *spans(const gyre_rendering *r)
     return list;
 }
 
+// The ids that the model is given.
+static gyre_status tokens_of(const char *model, const gyre_rendering *made, json_t *out, gyre_error *err)
+{
+    const gyre_log log = cli_log(true);
+    gyre_tokenizer *tokenizer = NULL;
+    uint32_t *tokens = NULL;
+    size_t n = 0;
+    GYRE_TRY(gyre_tokenizer_open(model, NULL, &log, &tokenizer, err));
+    const gyre_status st = gyre_tokenize_rendering(tokenizer, made, &tokens, &n, err);
+    for (size_t i = 0; st == GYRE_OK && i < n; i++) json_array_append_new(out, json_integer(tokens[i]));
+    gyre_tokenizer_close(tokenizer);
+    gyre_free(tokens);
+    return st;
+}
+
 static int run(int argc, char **argv)
 {
     const char *path = NULL, *talk = NULL, *choice = NULL;
@@ -47,7 +62,8 @@ static int run(int argc, char **argv)
          CLI_TEXT, &talk, 0, 0, NULL},
         {"--chat-template", "FILE|NAME", "the template to use with a model, in place of its own", CLI_TEXT, &choice, 0,
          0, NULL},
-        {"--json", NULL, "the text in parts, with where each came from", CLI_FLAG, &json, 0, 0, NULL},
+        {"--json", NULL, "the text in parts, with where each came from, and a model's tokens", CLI_FLAG, &json, 0, 0,
+         NULL},
     };
     const int stop = cli_parse(&cli_template, options, sizeof options / sizeof *options, argc, argv, &path);
     if (stop >= 0) return stop;
@@ -70,9 +86,16 @@ static int run(int argc, char **argv)
     GYRE_GO(gyre_template_open(model ? path : NULL, model ? choice : path, &t, &err));
     GYRE_GO(cli_read(talk, &text, &bytes, &err));
     GYRE_GO(gyre_template_render(t, text, bytes, &params, &made, &err));
-    if (json)
-        status = cli_print_json(json_pack("{s:o, s:s}", "spans", spans(&made), "template", gyre_template_origin(t)));
-    else fwrite(made.text, 1, made.bytes, stdout);
+    if (json) {
+        json_t *tokens = json_array();
+        if (model) st = tokens_of(path, &made, tokens, &err);
+        json_t *all =
+            json_pack("{s:o, s:o, s:s}", "spans", spans(&made), "tokens", tokens, "template", gyre_template_origin(t));
+        if (st == GYRE_OK) status = cli_print_json(all);
+        else json_decref(all);
+    } else {
+        fwrite(made.text, 1, made.bytes, stdout);
+    }
 done:
     gyre_rendering_free(&made);
     gyre_template_close(t);

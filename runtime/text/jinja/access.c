@@ -12,7 +12,7 @@ static struct jinja_list *characters(struct jinja_run *run, const struct jinja_s
     for (uint64_t i = 0; i < s->chars; i++) {
         uint32_t n;
         gyre_jinja_char(s, at, &n);
-        out.list->item[i] = gyre_jinja_part(run, s, at, at + n);
+        out.list->item[i] = gyre_jinja_markup(run, gyre_jinja_part(run, s, at, at + n), false);
         at += n;
     }
     return out.list;
@@ -264,10 +264,10 @@ static jinja_value stepped_text(struct jinja_run *run, const struct jinja_string
 jinja_value gyre_jinja_slice(struct jinja_run *run, jinja_value v, jinja_value from, jinja_value to, jinja_value by)
 {
     uint64_t length;
-    char what[64];
     if (v.kind == JINJA_UNDEFINED) gyre_jinja_use_undefined(run, v);
     if (v.kind != JINJA_STRING && !jinja_is_list(v) && v.kind != JINJA_RANGE)
-        return gyre_jinja_undefined(run, "%s has no slices", object(v, what));
+        gyre_jinja_raise(run, v.kind == JINJA_DICT ? "unhashable type: 'slice'" : "'%s' object is not subscriptable",
+                         gyre_jinja_type(v));
     gyre_jinja_length(v, &length);
     int64_t step = given(by) ? gyre_jinja_index(run, by, "a slice's step") : 1;
     if (step == 0) gyre_jinja_raise(run, "slice step cannot be zero");

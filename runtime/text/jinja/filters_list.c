@@ -196,13 +196,20 @@ static const char *name_of(struct jinja_run *run, jinja_value v, const char *wha
     return gyre_jinja_c_text(run, v.string);
 }
 
+// What counts as false has no items for these filters, whatever it is.
+static const struct jinja_list *gone_through(struct jinja_run *run, jinja_value v)
+{
+    static const struct jinja_list empty;
+    return gyre_jinja_true(v) ? gyre_jinja_items(run, v) : &empty;
+}
+
 // select, reject, selectattr, rejectattr. `first`: where the test's name stands.
 static jinja_value chosen(struct jinja_run *run, jinja_value self, const struct jinja_args *all, bool want,
                           bool attribute, const char *name)
 {
     const uint64_t first = attribute;
     const struct jinja_args args = behind(all, first + 1);
-    const struct jinja_list *list = gyre_jinja_items(run, self);
+    const struct jinja_list *list = gone_through(run, self);
     struct jinja_list out = {0};
     uint64_t cap = 0;
     if (all->n < first) gyre_jinja_raise(run, "Missing parameter for attribute name");
@@ -233,7 +240,7 @@ static jinja_value map(ARGS)
     if (all->n == 0 && attribute.kind == JINJA_MISSING) gyre_jinja_raise(run, "map requires a filter argument");
     const char *filter = all->n ? name_of(run, all->item[0], "filter") : NULL;
     const struct jinja_args args = behind(all, 1);
-    const struct jinja_list *list = gyre_jinja_items(run, self);
+    const struct jinja_list *list = gone_through(run, self);
     struct jinja_list out = {.item = gyre_jinja_alloc(run, list->n, sizeof *out.item), .n = list->n};
     for (uint64_t i = 0; i < list->n; i++)
         out.item[i] =

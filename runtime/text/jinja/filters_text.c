@@ -140,11 +140,18 @@ static jinja_value indent(ARGS)
     return gyre_jinja_markup(run, gyre_jinja_built(&b), self.string->markup);
 }
 
+// Filters that look at their text before they make one of it.
+static jinja_value text_only(struct jinja_run *run, jinja_value v, const char *what)
+{
+    if (v.kind == JINJA_UNDEFINED) return gyre_jinja_text(run, "");
+    if (v.kind != JINJA_STRING) gyre_jinja_raise(run, "%s needs a str, not %s", what, gyre_jinja_type(v));
+    return v;
+}
+
 static jinja_value truncate(ARGS)
 {
     UNUSED;
-    const jinja_value text = soft(run, self);
-    const struct jinja_string *s = text.string;
+    uint64_t n;
     const int64_t length = given[0].kind == JINJA_MISSING ? 255 : gyre_jinja_index(run, given[0], "length");
     const jinja_value end = given[2].kind == JINJA_MISSING ? gyre_jinja_text(run, "...") : soft(run, given[2]);
     const int64_t leeway = has(given[3]) ? gyre_jinja_index(run, given[3], "leeway") : 5;
@@ -152,7 +159,9 @@ static jinja_value truncate(ARGS)
         gyre_jinja_raise(run, "expected length >= %llu, got %lld", (unsigned long long)end.string->chars,
                          (long long)length);
     if (leeway < 0) gyre_jinja_raise(run, "expected leeway >= 0, got %lld", (long long)leeway);
-    if ((int64_t)s->chars <= length || (int64_t)s->chars - length <= leeway) return text;
+    if (!gyre_jinja_length(self, &n)) gyre_jinja_raise(run, "object of type '%s' has no len()", gyre_jinja_type(self));
+    if ((int64_t)n <= length || (int64_t)n - length <= leeway) return self; // a list, too
+    const struct jinja_string *s = text_only(run, self, "truncate").string;
     jinja_value cut = gyre_jinja_part(run, s, 0, gyre_jinja_byte_at(s, (uint64_t)length - end.string->chars));
     if (!gyre_jinja_true(given[1])) {
         const struct jinja_string blank = {.data = " ", .bytes = 1};
@@ -240,7 +249,7 @@ static void wrap_line(struct wrap *w, const struct jinja_string *s)
 static jinja_value wordwrap(ARGS)
 {
     UNUSED;
-    const jinja_value text = soft(run, self);
+    const jinja_value text = text_only(run, self, "wordwrap");
     const struct jinja_list *lines = method(run, text, "splitlines", NULL, 0).list;
     const int64_t width = given[0].kind == JINJA_MISSING ? 79 : gyre_jinja_index(run, given[0], "width");
     struct wrap w = {.out = {.run = run}, .width = (uint64_t)width};
