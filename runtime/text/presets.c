@@ -94,6 +94,21 @@ void gyre_pre_list(char *out, size_t cap)
             n += (size_t)snprintf(out + n, cap - n, "%s%s", n ? ", " : "", presets[i].names[k]);
 }
 
+// The next character of a pattern, in which a line end may stand as itself or as \r or \n.
+static int next_of(const char **at)
+{
+    const char c = *(*at)++;
+    if (c != '\\' || (**at != 'r' && **at != 'n')) return c;
+    return *(*at)++ == 'r' ? '\r' : '\n';
+}
+
+static bool same_pattern(const char *a, const char *b)
+{
+    while (*a && *b)
+        if (next_of(&a) != next_of(&b)) return false;
+    return *a == *b;
+}
+
 const char *gyre_pre_name(const struct pretokenizer *pre, bool nfc, bool ignore_merges)
 {
     for (size_t i = 0; i < GYRE_COUNT(presets); i++) {
@@ -102,7 +117,7 @@ const char *gyre_pre_name(const struct pretokenizer *pre, bool nfc, bool ignore_
         uint32_t n = 0;
         for (; n < GYRE_COUNT(p->patterns) && p->patterns[n] && same; n++)
             same = n < pre->n && pre->steps[n].cut == CUT_ISOLATED && !pre->steps[n].prefix &&
-                   !strcmp(pre->steps[n].pattern.source, p->patterns[n]);
+                   same_pattern(pre->steps[n].pattern.source, p->patterns[n]);
         if (same && n == pre->n) return p->names[0];
     }
     return NULL;

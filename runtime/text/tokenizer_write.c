@@ -297,13 +297,34 @@ done:
     return st;
 }
 
+// Whether merges alone make every token of its own text, so that looking words up first changes nothing.
+static gyre_status whole_by_merges(struct writer *w, const gyre_tokenizer *t, bool *out)
+{
+    struct bpe_work work = {0};
+    bool good = true;
+    *out = true;
+    for (uint32_t i = 0; i < t->n_tokens && *out && good; i++) {
+        if (!t->names[i].data || t->kinds[i] != TOKEN_NORMAL) continue;
+        work.n_out = 0;
+        good = gyre_bpe_word(t, &work, t->bytes[i].data, t->bytes[i].length);
+        *out = work.n_out == 1 && work.out[0] == i;
+    }
+    gyre_bpe_free(&work);
+    free(work.out);
+    return good ? GYRE_OK : no_memory(w);
+}
+
 // *way stays empty where GGUF's keys cannot say the tokenizer.
 static gyre_status find_way(struct writer *w, const gyre_tokenizer *t, struct way *way)
 {
     const bool nfc = gyre_normal_is_nfc(&t->normalizer);
     if (reads_as_sentencepiece(t, &way->prefix)) return find_scores(w, t, &way->scores);
-    if (!t->characters && (nfc || t->normalizer.n == 0))
-        way->pre = gyre_pre_name(&t->pre, nfc, t->whole == WHOLE_ALWAYS);
+    if (t->characters || (!nfc && t->normalizer.n)) return GYRE_OK;
+    const bool whole = t->whole == WHOLE_ALWAYS;
+    bool either = false;
+    way->pre = gyre_pre_name(&t->pre, nfc, whole);
+    if (!way->pre) GYRE_TRY(whole_by_merges(w, t, &either));
+    if (either) way->pre = gyre_pre_name(&t->pre, nfc, !whole);
     return GYRE_OK;
 }
 

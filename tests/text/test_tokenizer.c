@@ -597,6 +597,37 @@ static void presets_cut_as_published(void **state)
     close_model(&m);
 }
 
+// Spellings of the same: line ends in a pattern as themselves or escaped, words looked up whole where merges make every
+// word of the vocabulary anyway. A word that no merge makes is another matter.
+static void other_spellings_are_the_same(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *fixture, *from, *to, *pre;
+    } cases[] = {
+        {"qwen2", "[^\\\\r\\\\n\\\\p{L}", "[^\\r\\n\\\\p{L}", "qwen2"},
+        {"gpt2", "\"ignore_merges\":false", "\"ignore_merges\":true", "gpt-2"},
+        {"gpt2", "\"ignore_merges\":false,\"vocab\":{", "\"ignore_merges\":true,\"vocab\":{\"xqzx\":501,", NULL},
+    };
+    for (size_t i = 0; i < GYRE_COUNT(cases); i++) {
+        char file[64];
+        uint64_t bytes;
+        struct model m;
+        gyre_error err = {0};
+        snprintf(file, sizeof file, "tokenizer_%s.json", cases[i].fixture);
+        char *json = read_data(file, &bytes), *other = changed(json, cases[i].from, cases[i].to);
+        if (open_json(other, strlen(other), 259, &m, &err) != GYRE_OK) fail_msg("%s", err.message);
+        check_corpus(cases[i].fixture, m.tokenizer);
+        const gyre_status st = through_gguf(&m, gyre_tokenizer_vocab(m.tokenizer) + 1, true, &err);
+        assert_int_equal(st, cases[i].pre ? GYRE_OK : GYRE_E_UNSUPPORTED);
+        if (cases[i].pre) assert_string_equal(text_of(m.source, "tokenizer.ggml.pre"), cases[i].pre);
+        if (cases[i].pre) check_corpus(cases[i].fixture, m.tokenizer);
+        free(json);
+        free(other);
+        close_model(&m);
+    }
+}
+
 // ---- bounds
 
 // Text without blanks or words costs what other text does; so does any number of added tokens, alike in their first
@@ -721,6 +752,7 @@ int main(void)
         cmocka_unit_test(scores_merge_what_makes_a_token),
         cmocka_unit_test(bytes_without_text_become_byte_tokens),
         cmocka_unit_test(presets_cut_as_published),
+        cmocka_unit_test(other_spellings_are_the_same),
         cmocka_unit_test(odd_vocabularies_stay_fast),
         cmocka_unit_test(absurd_tokens_are_refused),
     };
