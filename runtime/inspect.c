@@ -1,5 +1,4 @@
 // gyre_inspect: a model file as JSON, for people and scripts. Reads and checks; touches no device.
-#include "runtime/inspect.h"
 #include "runtime/model/linear.h"
 #include "runtime/model/weights.h"
 #include "runtime/util/half.h"
@@ -84,7 +83,16 @@ static json_t *model(const struct gyre_hparams *hp)
                      (double)hp->act_clip, "kv_clip", (double)hp->kv_clip, "kv_centre", hp->kv_centre);
 }
 
-void gyre_inspection_free(struct gyre_inspection *in)
+// A model file in figures: what gyre_model_weigh gives away and gyre_inspect writes down.
+struct gyre_inspection {
+    gyre_source *source;
+    struct gyre_hparams hp;
+    gyre_model_size size;
+    uint64_t weights, table; // bytes on the device: all, and the token table of it
+    uint64_t kv[3];          // bytes a token at 16, 8 and 4 bits
+};
+
+static void inspection_free(struct gyre_inspection *in)
 {
     gyre_hparams_free(&in->hp);
     gyre_source_close(in->source);
@@ -131,7 +139,7 @@ static void weight_memory(const gyre_source *source, const struct gyre_hparams *
     if (!whole) *weights = *table = 0;
 }
 
-gyre_status gyre_inspection_open(const char *path, struct gyre_inspection *out, gyre_error *err)
+static gyre_status look_at(const char *path, struct gyre_inspection *out, gyre_error *err)
 {
     const struct gyre_hparams *hp = &out->hp;
     *out = (struct gyre_inspection){0};
@@ -153,9 +161,9 @@ gyre_status gyre_inspection_open(const char *path, struct gyre_inspection *out, 
 gyre_status gyre_model_weigh(const char *path, gyre_model_size *out, gyre_error *err)
 {
     struct gyre_inspection in;
-    const gyre_status st = gyre_inspection_open(path, &in, err);
+    const gyre_status st = look_at(path, &in, err);
     *out = in.size;
-    gyre_inspection_free(&in);
+    inspection_free(&in);
     return st;
 }
 
@@ -173,7 +181,7 @@ gyre_status gyre_inspect(const char *path, char **json, gyre_error *err)
     json_t *out = NULL;
     gyre_status st = GYRE_OK;
     *json = NULL;
-    GYRE_GO(gyre_inspection_open(path, &in, err));
+    GYRE_GO(look_at(path, &in, err));
     json_t *rotations = json_pack("{s:b, s:o, s:o}", "r3", in.hp.rot.r3, "r4", transform(&in.hp.rot.r4), "head",
                                   transform(&in.hp.rot.head));
     out = json_pack("{s:o, s:s, s:I, s:o, s:o, s:o, s:o, s:o}", "path", text(path, strlen(path)), "container",
@@ -184,6 +192,6 @@ gyre_status gyre_inspect(const char *path, char **json, gyre_error *err)
     if (!*json) st = gyre_fail(err, GYRE_E_NOMEM, "cannot inspect (%s): out of memory", path);
 done:
     json_decref(out);
-    gyre_inspection_free(&in);
+    inspection_free(&in);
     return st;
 }

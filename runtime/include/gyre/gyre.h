@@ -115,10 +115,11 @@ typedef struct gyre_model_size {
 } gyre_model_size;
 GYRE_API gyre_status gyre_model_weigh(const char *path, gyre_model_size *out, gyre_error *err) GYRE_MUST_USE;
 
-// What an engine with these params would take on its device, without loading the model; `progress` is not called.
+// Whether an engine with these params will fit its device: gyre_plan, held against what the device has. `progress` and
+// `log` are not called.
 typedef struct gyre_memory_plan {
     char device[32];
-    uint64_t weights, kv, work;           // bytes: matrices; the cache; logits and what a step computes with, estimated
+    uint64_t weights, kv, work;           // bytes: as gyre_memory's weights, kv and rest
     uint64_t memory;                      // of the device; of the host, where it is a software device
     uint32_t context, sequences, kv_bits; // as the engine would have them
     bool fits;                            // all of it into nine tenths of that memory, and each buffer into one binding
