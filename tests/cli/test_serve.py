@@ -313,6 +313,18 @@ class Limits(Case):
                 t.join()
             self.assertEqual([x[0] for x in seen], [503, 503])  # both were told
 
+    def test_model_file_that_changes(self):
+        import shutil
+        changing = self.at("changing.gguf")
+        shutil.copy(self.model, changing)
+        with Server(changing) as s:
+            before = s.complete(TEXT, max_tokens=4, **FOREVER)["choices"][0]["text"]
+            os.truncate(changing, 100)
+            self.assertEqual(s.complete(TEXT, max_tokens=4, **FOREVER)["choices"][0]["text"], before)
+            self.put("other", b"nothing")
+            os.replace(self.at("other"), changing)
+            self.assertEqual(s.complete(TEXT, max_tokens=4, **FOREVER)["choices"][0]["text"], before)
+
     def test_refused_to_start(self):
         self.fails(2, "serve", self.model, "--port", "70000")
         self.fails(2, "serve", self.model, "--slots", "0")

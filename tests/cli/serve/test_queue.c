@@ -1,0 +1,206 @@
+// The engine's thread where its device fails: what is under way is told, the next request is answered, a device that is
+// lost is opened anew, and while it cannot be, that is said.
+#include "cli/serve/queue.h"
+#include "runtime/engine.h"
+#include "tests/common/ok.h"
+#include "tests/common/tiny.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+enum { SLOTS = 8 };
+static const char path[] = "test-queue.gguf";
+static gyre_tokenizer *tokenizer;
+
+static int setup(void **state)
+{
+    (void)state;
+    struct tiny_options o = tiny_defaults();
+    o.type = GYRE_DTYPE_Q4_0;
+    o.tied = true;
+    if (tiny_write_gguf(path, &o)) return 1;
+    return gyre_tokenizer_open(path, NULL, NULL, &tokenizer, NULL) != GYRE_OK;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    gyre_tokenizer_close(tokenizer);
+    return unlink(path);
+}
+
+// What the queue opens its engine by; the test looks into it while the queue is idle.
+struct opener {
+    gyre_engine *engine;
+    int opened;
+    bool fails;
+};
+
+static gyre_status open_engine(void *user, gyre_engine **out, gyre_error *err)
+{
+    struct opener *o = user;
+    if (o->fails) return gyre_fail(err, GYRE_E_DEVICE, "cannot open the test's device: it is gone");
+    const gyre_engine_params p = {
+        .size = sizeof p, .device = "cpu", .act = 16, .kv = 16, .context = 256, .sequences = SLOTS, .cache_dir = ""};
+    o->opened++;
+    GYRE_TRY(gyre_engine_open(path, &p, out, err));
+    o->engine = *out;
+    return GYRE_OK;
+}
+
+// The n-th call of the device from now on fails.
+static void fail_after(const struct opener *o, uint64_t n)
+{
+    o->engine->device->options.fail_call = o->engine->device->counters.calls + n;
+}
+
+static struct serve_job *job(uint32_t max_tokens)
+{
+    struct serve_job *j = serve_job_new(1);
+    assert_non_null(j);
+    j->tokenizer = tokenizer;
+    j->params.max_tokens = max_tokens;
+    j->params.ignore_end = true;
+    OK(gyre_tokenize(tokenizer, "the cat sat", 11, 0, &j->prompt[0].tokens, &j->prompt[0].n, err));
+    assert_true(serve_job_make_choices(j));
+    return j;
+}
+
+static void add(serve_queue *q, struct serve_job *j)
+{
+    struct serve_error error = {0};
+    unsigned retry = 0;
+    if (!serve_queue_add(q, j, &error, &retry)) fail_msg("%s", error.message);
+}
+
+// Waits for its end; the status it failed with, 0: it did not.
+static int end_of(struct serve_job *j)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += 60;
+    pthread_mutex_lock(&j->lock);
+    while (!j->error.status && j->choice[0].finish == SERVE_GOES_ON)
+        assert_int_equal(pthread_cond_timedwait(&j->changed, &j->lock, &until), 0);
+    const int status = j->error.status;
+    pthread_mutex_unlock(&j->lock);
+    return status;
+}
+
+static int answer(serve_queue *q)
+{
+    struct serve_job *j = job(4);
+    add(q, j);
+    const int status = end_of(j);
+    serve_job_release(j);
+    return status;
+}
+
+// Until the queue has let go of everything, so that the test may touch the device.
+static struct serve_counts settled(serve_queue *q)
+{
+    struct serve_counts c;
+    do {
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+        serve_queue_count(q, &c);
+    } while (c.running || c.waiting);
+    return c;
+}
+
+static void test_faults(void **state)
+{
+    (void)state;
+    struct opener o = {0};
+    serve_queue *q = NULL;
+    const struct serve_queue_params p = {.slots = SLOTS, .most_waiting = 64, .open = open_engine, .user = &o};
+    OK(serve_queue_start(&p, &q, err));
+    assert_int_equal(answer(q), 0);
+    settled(q);
+    // In the middle of eight answers: each is told, and has what was said before.
+    struct serve_job *eight[SLOTS];
+    fail_after(&o, 150);
+    for (int i = 0; i < SLOTS; i++) add(q, eight[i] = job(200));
+    size_t said = 0;
+    for (int i = 0; i < SLOTS; i++) {
+        assert_int_equal(end_of(eight[i]), 503);
+        assert_non_null(strstr(eight[i]->error.message, "the model could not go on"));
+        said += eight[i]->choice[0].generated;
+        serve_job_release(eight[i]);
+    }
+    assert_true(said > 0);
+    struct serve_counts c = settled(q);
+    assert_false(c.healthy);
+    assert_int_equal(c.faults, 1);
+    // The next one is answered, on the same engine.
+    assert_int_equal(answer(q), 0);
+    c = settled(q);
+    assert_true(c.healthy);
+    assert_int_equal(o.opened, 1);
+    // Two failures in a row: the device counts as lost and is opened anew for the next request.
+    for (int i = 0; i < 2; i++) {
+        fail_after(&o, 1);
+        assert_int_equal(answer(q), 503);
+        settled(q);
+    }
+    assert_int_equal(answer(q), 0);
+    c = settled(q);
+    assert_int_equal(o.opened, 2);
+    assert_int_equal(c.reopened, 1);
+    assert_true(c.healthy);
+    // It cannot be opened: requests hear so until it can.
+    for (int i = 0; i < 2; i++) {
+        fail_after(&o, 1);
+        assert_int_equal(answer(q), 503);
+        settled(q);
+    }
+    o.fails = true;
+    assert_int_equal(answer(q), 503);
+    c = settled(q);
+    assert_false(c.healthy);
+    assert_non_null(strstr(c.fault, "it is gone"));
+    o.fails = false;
+    assert_int_equal(answer(q), 0);
+    assert_true(settled(q).healthy);
+    serve_queue_stop(q, 0);
+}
+
+static void test_full_and_cancelled(void **state)
+{
+    (void)state;
+    struct opener o = {0};
+    serve_queue *q = NULL;
+    struct serve_error error = {0};
+    unsigned retry = 0;
+    const struct serve_queue_params p = {.slots = SLOTS, .most_waiting = 1, .open = open_engine, .user = &o};
+    OK(serve_queue_start(&p, &q, err));
+    struct serve_job *all[SLOTS + 1], *late = job(1);
+    for (int i = 0; i <= SLOTS; i++) {
+        all[i] = job(240);
+        add(q, all[i]);
+    }
+    assert_false(serve_queue_add(q, late, &error, &retry)); // eight run, one waits
+    assert_int_equal(error.status, 503);
+    assert_true(retry >= 1);
+    for (int i = 0; i <= SLOTS; i++) serve_job_cancel(all[i]);
+    serve_queue_wake(q);
+    const struct serve_counts c = settled(q);
+    assert_int_equal(c.refused, 1);
+    assert_int_equal(c.scheduler.pages_held, 0);
+    add(q, late);
+    assert_int_equal(end_of(late), 0);
+    serve_queue_stop(q, 0);
+    assert_false(end_of(late));
+    for (int i = 0; i <= SLOTS; i++) serve_job_release(all[i]);
+    serve_job_release(late);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_faults), cmocka_unit_test(test_full_and_cancelled)};
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
