@@ -3,6 +3,7 @@
 #include "cli/sampling.h"
 
 #include <gyre/gyre_chat.h>
+#include <gyre/gyre_grammar.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,7 @@ struct run {
     const char *file;           // ... where that is NULL, too, on standard input
     bool chat;                  // the prompt is what a user says
     const char *system, *choice;
+    const char *schema; // a file: the answer is JSON that validates
     struct cli_sampling sampling;
     struct cli_engine engine;
     bool json;
@@ -25,6 +27,9 @@ struct made {
     size_t n_text, cap;
     gyre_generate_result result;
     gyre_error failed; // of the callback, where it ended the text
+    gyre_vocabulary *vocabulary;
+    gyre_grammar *grammar;
+    gyre_matcher *matcher; // NULL: free text
 };
 
 static gyre_status emit(struct made *m, const char *bytes, size_t n, gyre_error *err)
@@ -93,6 +98,7 @@ static gyre_status generate(struct made *m, gyre_session *session, const uint32_
     p.prompt = prompt;
     p.n_prompt = n;
     p.tokens = m->tokens;
+    p.matcher = m->matcher;
     GYRE_TRY(emit(m, "", 0, err));
     GYRE_TRY(gyre_session_warm(session, n, &p.sampling, err));
     cli_cancel_on_signal(session);
@@ -137,6 +143,22 @@ done:
     return st;
 }
 
+// Where a schema was given: what the answer has to follow.
+static gyre_status follow_schema(struct made *m, const gyre_engine *engine, gyre_error *err)
+{
+    char *schema = NULL;
+    size_t bytes = 0;
+    gyre_status st = GYRE_OK;
+    if (!m->run->schema) return GYRE_OK;
+    GYRE_GO(cli_read(m->run->schema, &schema, &bytes, err));
+    GYRE_GO(gyre_vocabulary_create(gyre_engine_tokenizer(engine), &m->vocabulary, err));
+    GYRE_GO(gyre_grammar_of_schema(m->vocabulary, schema, bytes, NULL, &m->grammar, err));
+    GYRE_GO(gyre_matcher_create(m->grammar, &m->matcher, err));
+done:
+    free(schema);
+    return st;
+}
+
 static int run_model(struct run *r)
 {
     gyre_error err = {0};
@@ -159,10 +181,14 @@ static int run_model(struct run *r)
                        "cannot continue an empty prompt (-p): there is nothing to start from; give some text");
         goto done;
     }
+    GYRE_GO(follow_schema(&m, engine, &err));
     GYRE_GO(gyre_session_create(engine, &session, &err));
     GYRE_GO(generate(&m, session, prompt, n, &err));
     status = report(r, engine, session, &m);
 done:
+    gyre_matcher_destroy(m.matcher);
+    gyre_grammar_destroy(m.grammar);
+    gyre_vocabulary_destroy(m.vocabulary);
     gyre_session_destroy(session);
     gyre_engine_close(engine, NULL);
     gyre_free(prompt);
@@ -185,6 +211,7 @@ static int run(int argc, char **argv)
         {"--chat-template", "FILE|NAME", "with --chat: in place of the model's own", CLI_TEXT, &r.choice, 0, 0, NULL},
         {"-n", "N", "tokens to generate at most (128)", CLI_U32, &p->max_tokens, 1, 1000000, NULL},
         CLI_SAMPLING_OPTIONS(r.sampling),
+        {"--json-schema", "FILE", "the text is JSON that validates under this schema", CLI_TEXT, &r.schema, 0, 0, NULL},
         {"--ctx", "N", "longest text in tokens; default: the model's, at most 4096", CLI_U32, &r.engine.context, 1,
          1 << 24, NULL},
         CLI_ENGINE_OPTIONS(r.engine),

@@ -5,8 +5,15 @@
 #include "runtime/util/base.h"
 #include "runtime/util/stops.h"
 
+#include <gyre/gyre_grammar.h>
+
+#include <math.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+
+// Params as level 1000 had them end here.
+#define FIRST_PARAMS offsetof(gyre_generate_params, matcher)
 
 struct generation {
     gyre_session *session;
@@ -54,26 +61,46 @@ static gyre_status take_text(struct generation *g, const char *text, size_t n, b
 // ---- tokens
 // ---------------------------------------------------------------------------------------------------------
 
-// The token that follows what the session holds: the device's choice, or the host's.
+// Drops what the grammar does not allow.
+static gyre_status obey(struct gyre_matcher *matcher, float *logits, uint32_t vocab, gyre_error *err)
+{
+    const uint32_t words = (vocab + 31) / 32;
+    uint32_t *allowed = malloc(words * sizeof *allowed);
+    if (!allowed) return gyre_fail(err, GYRE_E_NOMEM, "cannot choose a token: out of memory");
+    const gyre_status st = gyre_matcher_allow(matcher, allowed, words, err);
+    for (uint32_t i = 0; i < vocab && st == GYRE_OK; i++)
+        if (!(allowed[i / 32] >> i % 32 & 1)) logits[i] = -INFINITY;
+    free(allowed);
+    return st;
+}
+
+// The host's choice from the logits behind what the session holds.
+static gyre_status choose_from(const gyre_session *s, const gyre_generate_params *p, float *logits, uint32_t *token,
+                               gyre_error *err)
+{
+    const uint32_t vocab = s->engine->model.hp.vocab;
+    GYRE_TRY(gyre_session_logits(s, logits, err));
+    if (p->matcher) GYRE_TRY(obey(p->matcher, logits, vocab, err));
+    *token = gyre_sample(p, logits, vocab, s->tokens, s->length);
+    return GYRE_OK;
+}
+
+// The token that follows: the device's choice, or the host's.
 static gyre_status choose(struct generation *g, uint32_t *token, gyre_error *err)
 {
     if (!g->logits) return GYRE_OK;
-    const gyre_session *s = g->session;
-    GYRE_TRY(gyre_session_logits(s, g->logits, err));
-    *token = gyre_sample(g->params, g->logits, s->engine->model.hp.vocab, s->tokens, s->length);
-    return GYRE_OK;
+    GYRE_TRY(choose_from(g->session, g->params, g->logits, token, err));
+    return g->params->matcher ? gyre_matcher_accept(g->params->matcher, *token, err) : GYRE_OK;
 }
 
 gyre_status gyre_session_choose(const gyre_session *s, const gyre_generate_params *given, uint32_t *token,
                                 gyre_error *err)
 {
     gyre_generate_params p;
-    GYRE_TRY(gyre_params_take(given, &p, sizeof p, sizeof p, "gyre_generate_params", err));
-    const uint32_t vocab = s->engine->model.hp.vocab;
-    float *logits = malloc(vocab * sizeof *logits);
+    GYRE_TRY(gyre_params_take(given, &p, sizeof p, FIRST_PARAMS, "gyre_generate_params", err));
+    float *logits = malloc(s->engine->model.hp.vocab * sizeof *logits);
     if (!logits) return gyre_fail(err, GYRE_E_NOMEM, "cannot choose a token: out of memory");
-    const gyre_status st = gyre_session_logits(s, logits, err);
-    if (st == GYRE_OK) *token = gyre_sample(&p, logits, vocab, s->tokens, s->length);
+    const gyre_status st = choose_from(s, &p, logits, token, err);
     free(logits);
     return st;
 }
@@ -177,7 +204,7 @@ gyre_status gyre_generate(gyre_session *session, const gyre_generate_params *giv
     struct generation g = {
         .session = session, .params = &p, .on_text = on_text, .user = user, .result = out ? out : &unwanted};
     *g.result = (gyre_generate_result){0};
-    GYRE_TRY(gyre_params_take(given, &p, sizeof p, sizeof p, "gyre_generate_params", err));
+    GYRE_TRY(gyre_params_take(given, &p, sizeof p, FIRST_PARAMS, "gyre_generate_params", err));
     GYRE_TRY(check(&p, err));
     g.stops.stop = p.stop;
     g.stops.n_stop = p.n_stop;

@@ -10,7 +10,7 @@ enum { MAX_CANDIDATES = 256, DEFAULT_WINDOW = 64 };
 bool gyre_sample_needs_host(const gyre_generate_params *p)
 {
     const bool repeats = p->repeat_penalty > 0 && p->repeat_penalty != 1.0f; // exactly 1 is none
-    return repeats || p->presence_penalty != 0 || p->frequency_penalty != 0 || p->n_bias > 0 ||
+    return p->matcher || repeats || p->presence_penalty != 0 || p->frequency_penalty != 0 || p->n_bias > 0 ||
            (p->min_p > 0 && p->sampling.temperature > 0);
 }
 

@@ -2,7 +2,7 @@
 Standard library only.
 
   test_run.py GYRE MAKE_MODEL [unittest arguments]"""
-import signal, subprocess, sys, time, unittest
+import json, signal, subprocess, sys, time, unittest
 
 from case import GYRE, Case
 
@@ -33,6 +33,18 @@ class Run(Case):
         plain = self.made()["tokens"]
         self.assertEqual(self.made("--temp", 5, "--seed", 3, "--min-p", 1)["tokens"], plain)
         self.assertNotEqual(self.made("--temp", 5, "--seed", 3)["tokens"], plain)
+
+    def test_schema(self):
+        schema = self.put("schema.json", b'{"type":"object","properties":{"n":{"type":"integer","minimum":3,"maximum":700},"s":{"enum":["one","two"]}},"required":["n","s"]}')
+        for seed in range(4):
+            made = self.made("--json-schema", schema, "--temp", 1.5, "--seed", seed, "-n", 120)
+            value = json.loads(made["text"])
+            self.assertEqual(made["stop"], "end of text")
+            self.assertEqual((set(value), 3 <= value["n"] <= 700, value["s"] in ("one", "two")), ({"n", "s"}, True, True))
+        self.assertEqual(self.made("--json-schema", schema, "-n", 120)["text"][:1], "{")  # greedy, too
+        refused = self.put("refused.json", b'{"type":"array","uniqueItems":true}')
+        self.fails(1, "run", self.model, "--device", "cpu", "-p", "x", "--json-schema", refused, word="uniqueItems")
+        self.fails(1, "run", self.model, "--device", "cpu", "-p", "x", "--json-schema", self.at("none.json"), word="none.json")
 
     def test_warmup_is_apart(self):
         made = self.made()

@@ -292,6 +292,11 @@ typedef struct gyre_generate_params {
     bool special;    // special tokens are text
 
     uint32_t *tokens; // [max_tokens] receives what was generated; NULL: not wanted
+
+    // What is generated follows a grammar (gyre_grammar.h): before all that changes the choice, tokens that it does
+    // not allow are dropped; each that is chosen is accepted. Stop tokens and ignore_end do not go around it. NULL:
+    // none.
+    struct gyre_matcher *matcher;
 } gyre_generate_params;
 
 typedef enum gyre_stop {
