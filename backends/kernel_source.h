@@ -17,6 +17,7 @@ enum gyre_form {
     GYRE_FORM_SLICE = 512,   // reads by slices
     GYRE_FORM_SCALE = 1024,  // of scales
     GYRE_FORM_BLOCKS = 2048, // from blocks that bring their scales
+    GYRE_FORM_TILE = 4096,   // a workgroup takes a tile of the weight, for few rows on hardware
 };
 
 struct gyre_kernel_source {

@@ -185,6 +185,7 @@ static gyre_status open_engine(const char *path, bool shape, bool planned, uint3
         .validate = params->validate,
         .limit_binding = params->limit_binding,
         .limit_buffer = params->limit_buffer,
+        .as_hardware = params->as_hardware,
     };
     gyre_device *device = NULL;
     gyre_status st = gyre_device_open(params->device, &options, &device, err);

@@ -47,6 +47,8 @@
 #define GYRE_PARAMS_kv_write(I, F) I(rows) I(heads) I(kv_heads) I(hd) I(page_stride) F(clip) I(centred)
 #define GYRE_PARAMS_rope_kv(I, F) I(rows) I(heads) I(kv_heads) I(hd) I(split) F(mscale) F(q_beta) I(q_span) I(page_stride) F(clip) GYRE_PARAMS_HAD(I, F) I(centred) I(normed) F(eps)
 #define GYRE_PARAMS_attn(I, F) I(rows) I(heads) I(kv_heads) I(hd) I(ldq) I(page_stride) F(scale) I(centred) I(window)
+#define GYRE_PARAMS_attn_split(I, F) GYRE_PARAMS_attn(I, F) I(splits)
+#define GYRE_PARAMS_attn_merge(I, F) I(rows) I(heads) I(kv_heads) I(hd) I(splits) I(centred)
 #define GYRE_PARAMS_topk(I, F) I(rows) I(width) I(k)
 #define GYRE_PARAMS_sample(I, F) I(rows) I(k)
 #define GYRE_PARAMS_loglik(I, F) I(rows) I(width)
@@ -61,7 +63,7 @@
 #define GYRE_C_PARAMS(op) struct gyre_##op##_params { GYRE_PARAMS_##op(GYRE_C_FIELD_I, GYRE_C_FIELD_F) };
 /* every struct there is */
 #define GYRE_PARAMS_LIST(X) \
-  X(embed) X(rms_norm) X(quantize) X(matmul) X(add) X(hadamard) X(gather) X(act_mul) X(rope) X(kv_write) X(rope_kv) X(attn) \
+  X(embed) X(rms_norm) X(quantize) X(matmul) X(add) X(hadamard) X(gather) X(act_mul) X(rope) X(kv_write) X(rope_kv) X(attn) X(attn_split) X(attn_merge) \
   X(topk) X(sample) X(loglik) X(kl) X(repack) X(roof)
 GYRE_PARAMS_LIST(GYRE_C_PARAMS)
 #endif

@@ -5,6 +5,7 @@
 #include "shaders/params.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -37,6 +38,33 @@ static void expand(struct cache *c, const struct gyre_ref_args *args, int sequen
             c->v[t * c->hd + i] = element(v + at, vm, i, bits);
         }
     }
+}
+
+// What a part of attention says of its positions: sum of p v, sum of p, the maximum that p refers to.
+struct part {
+    double *sum, total, top;
+};
+
+// Of the positions first..first+count-1, first+step.. and so on, of those from `least` on below n; s[n] is scratch.
+// False: there are none.
+static bool attend_part(const struct cache *c, const float *q, double scale, int least, int n, int first, int count,
+                        int step, double *s, struct part *out)
+{
+    out->top = -INFINITY, out->total = 0;
+    for (int i = 0; i < c->hd; i++) out->sum[i] = 0;
+    for (int from = first; from < n; from += step)
+        for (int t = from > least ? from : least; t < from + count && t < n; t++) {
+            s[t] = 0;
+            for (int i = 0; i < c->hd; i++) s[t] += scale * (double)q[i] * c->k[i * c->length + t];
+            out->top = fmax(out->top, s[t]);
+        }
+    for (int from = first; from < n; from += step)
+        for (int t = from > least ? from : least; t < from + count && t < n; t++) {
+            const double e = exp(s[t] - out->top), *v = c->v + t * c->hd;
+            out->total += e;
+            for (int i = 0; i < c->hd; i++) out->sum[i] += e * v[i];
+        }
+    return first < n;
 }
 
 // o[hd] = softmax(scale q k) v + centre over positions from..n-1; centre [hd] or NULL; s[n] and sum[hd] are scratch.
@@ -103,5 +131,58 @@ void gyre_ref_op_attn(const struct gyre_ref_args *args)
             if (rows[i][2] >= length) length = rows[i][2] + 1;
         }
         if (first) attend_sequence(args, rows[r][1], length);
+    }
+}
+
+// ---- in parts -------------------------------------------------------------------------------------------
+
+enum { BLOCK = 64 }; // positions that a part takes at a time
+
+void gyre_ref_op_attn_split(const struct gyre_ref_args *args)
+{
+    const struct gyre_attn_split_params *p = args->params;
+    const int32_t(*rows)[4] = args->bind[6];
+    const int per_kv = p->heads / p->kv_heads, hd = p->hd;
+    for (int r = 0; r < p->rows; r++)
+        for (int h = 0; h < p->heads; h++) {
+            const int length = rows[r][3] & 1 ? rows[r][2] + 1 : 0, least = length > p->window ? length - p->window : 0;
+            float *to =
+                (float *)args->bind[0] + ((size_t)r * (size_t)p->heads + (size_t)h) * (size_t)(p->splits * (hd + 2));
+            double *memory = malloc((size_t)(2 * length * hd + length + hd) * sizeof *memory);
+            struct cache c = {memory, memory + length * hd, length, hd};
+            if (memory && length) expand(&c, args, rows[r][1], h / per_kv);
+            for (int s = 0; s < p->splits; s++, to += hd + 2) {
+                struct part part = {.sum = memory + 2 * length * hd + length};
+                const bool any =
+                    memory && attend_part(&c, (const float *)args->bind[1] + (size_t)r * (size_t)p->ldq + h * hd,
+                                          (double)p->scale, least, length, (least / BLOCK + s) * BLOCK, BLOCK,
+                                          p->splits * BLOCK, memory + 2 * length * hd, &part);
+                for (int i = 0; any && i < hd; i++) to[i] = (float)part.sum[i];
+                to[hd] = any ? (float)part.total : memory ? 0 : NAN;
+                to[hd + 1] = any ? (float)part.top : 0;
+            }
+            free(memory);
+        }
+}
+
+void gyre_ref_op_attn_merge(const struct gyre_ref_args *args)
+{
+    const struct gyre_attn_merge_params *p = args->params;
+    const int per_kv = p->heads / p->kv_heads, hd = p->hd, n = hd + 2;
+    for (int at = 0; at < p->rows * p->heads; at++) {
+        const float *part = (const float *)args->bind[1] + (size_t)at * (size_t)(p->splits * n),
+                    *centre = (const float *)args->bind[2] + (p->kv_heads + at % p->heads / per_kv) * hd;
+        float *o = (float *)args->bind[0] + (size_t)at * (size_t)hd;
+        double top = -INFINITY, total = 0;
+        for (int s = 0; s < p->splits; s++)
+            if (part[s * n + hd] != 0) top = fmax(top, (double)part[s * n + hd + 1]);
+        for (int s = 0; s < p->splits; s++)
+            if (part[s * n + hd] != 0) total += exp((double)part[s * n + hd + 1] - top) * (double)part[s * n + hd];
+        for (int i = 0; i < hd; i++) {
+            double sum = 0;
+            for (int s = 0; s < p->splits; s++)
+                if (part[s * n + hd] != 0) sum += exp((double)part[s * n + hd + 1] - top) * (double)part[s * n + i];
+            o[i] = total != 0 ? (float)(sum / total + (p->centred ? (double)centre[i] : 0)) : 0;
+        }
     }
 }

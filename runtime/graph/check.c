@@ -203,6 +203,29 @@ static gyre_status check_attn(const gyre_graph *g, const struct gyre_node *node,
     return heads_ok(g, node, fits, centre_fits(g, node->in[4], p->centred, p->kv_heads, p->hd), p->hd, err);
 }
 
+static gyre_status check_attn_split(const gyre_graph *g, const struct gyre_node *node, gyre_error *err)
+{
+    const struct gyre_attn_split_params *p = &node->params.attn_split;
+    const struct gyre_value_info *q = &g->values[node->in[0]];
+    const bool fits = p->heads > 0 && p->kv_heads > 0 && p->hd > 0 && p->heads % p->kv_heads == 0 && p->splits > 0 &&
+                      p->rows == (int64_t)g->rows && q->rows == g->rows && p->ldq == (int64_t)q->width &&
+                      p->ldq >= (int64_t)p->heads * p->hd &&
+                      shape_is(&g->values[node->out[0]], p->rows, (int64_t)p->heads * p->splits * (p->hd + 2)) &&
+                      pool_fits(&g->values[node->in[1]]) && p->page_stride == (int64_t)g->page_stride;
+    if (p->window < 1) return bad(node, err, "a query sees no position");
+    return heads_ok(g, node, fits, true, p->hd, err);
+}
+
+static gyre_status check_attn_merge(const gyre_graph *g, const struct gyre_node *node, gyre_error *err)
+{
+    const struct gyre_attn_merge_params *p = &node->params.attn_merge;
+    const bool fits = p->heads > 0 && p->kv_heads > 0 && p->hd > 0 && p->heads % p->kv_heads == 0 && p->splits > 0 &&
+                      shape_is(&g->values[node->in[0]], p->rows, (int64_t)p->heads * p->splits * (p->hd + 2)) &&
+                      shape_is(&g->values[node->out[0]], p->rows, (int64_t)p->heads * p->hd) &&
+                      centre_fits(g, node->in[1], p->centred, p->kv_heads, p->hd);
+    return fits ? GYRE_OK : bad(node, err, "its parts are not those of its heads");
+}
+
 static gyre_status check_act_mul(const gyre_graph *g, const struct gyre_node *node, gyre_error *err)
 {
     const struct gyre_act_mul_params *p = &node->params.act_mul;

@@ -28,6 +28,7 @@ gyre_status gyre_graph_plan(gyre_graph *g, const struct gyre_graph_options *opti
         GYRE_TRY(gyre_graph_verify(g, err));
         if (!options || !options->no_fuse) {
             GYRE_TRY(gyre_graph_fuse(g, err));
+            GYRE_TRY(gyre_graph_split(g, err));
             GYRE_TRY(gyre_graph_verify(g, err));
         }
         GYRE_TRY(add_temps(g, err));

@@ -167,6 +167,21 @@ static gyre_status lower_attn(const struct lowering *l)
     return emit_plain(l, (uint64_t)l->node->params.attn.heads, (uint64_t)l->node->params.attn.rows);
 }
 
+static gyre_status lower_attn_split(const struct lowering *l)
+{
+    const struct gyre_attn_split_params *p = &l->node->params.attn_split;
+    struct gyre_binding bind[GYRE_MAX_BINDINGS];
+    struct gyre_launch launch;
+    GYRE_TRY(gyre_tune(l->g, l->node, &launch, l->err));
+    const uint32_t n = bind_all(l, bind);
+    return emit(l, &launch, bind, n, p,
+                (const uint64_t[3]){(uint64_t)p->heads, (uint64_t)p->rows, (uint64_t)p->splits});
+}
+static gyre_status lower_attn_merge(const struct lowering *l)
+{
+    return emit_plain(l, (uint64_t)l->node->params.attn_merge.heads, (uint64_t)l->node->params.attn_merge.rows);
+}
+
 // One workgroup per row of logits.
 static gyre_status lower_head(const struct lowering *l) { return emit_plain(l, l->g->values[l->node->in[0]].rows, 1); }
 

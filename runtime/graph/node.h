@@ -105,6 +105,8 @@ gyre_status gyre_node_check(const gyre_graph *g, const struct gyre_node *node, g
 // Every invariant; once the graph is planned also that no output touches an input and no two live values overlap.
 gyre_status gyre_graph_verify(const gyre_graph *g, gyre_error *err) GYRE_MUST_USE;
 gyre_status gyre_graph_fuse(gyre_graph *g, gyre_error *err) GYRE_MUST_USE;
+// Attention of few rows in parts, where the device is better filled so.
+gyre_status gyre_graph_split(gyre_graph *g, gyre_error *err) GYRE_MUST_USE;
 // Gives every internal plane its chunk and offset.
 gyre_status gyre_graph_layout(gyre_graph *g, gyre_error *err) GYRE_MUST_USE;
 // Nodes to dispatches; every internal plane has its buffer.

@@ -165,6 +165,47 @@ static uint64_t product_loops(const struct gyre_weight *w, bool integers, uint32
     return gyre_div_up(groups, wgy) * (words + 1);
 }
 
+// Elements of K that a phase of matmul_tile.k takes at once.
+static uint32_t tile_step(const struct gyre_weight *w, bool integers)
+{
+    return integers && w->kind == GYRE_WEIGHT_W4 ? 32 : 16;
+}
+
+static uint32_t tile_shared(uint32_t wgx, uint32_t tr) { return 4 * (8 * (wgx + 4) + tr * wgx); }
+
+// matmul_tile.k for up to MOST_TILED rows: a tile of the weight per workgroup. As few invocations a tile as keep the
+// chip full: with 8 loads of 16 bytes in each, 2^16 of them ask for 8 MiB at once, and a reduction costs the less the
+// fewer they are. No more than there are steps along K. False where the kernel does not fit the shapes or the device.
+enum { MOST_TILED = 64, FILL = 1 << 16 };
+static bool tile_launch(const struct gyre_device_info *info, const struct gyre_weight *w, bool quant, uint32_t rows,
+                        struct gyre_launch *out)
+{
+    const bool coded = w->kind == GYRE_WEIGHT_W4 || w->kind == GYRE_WEIGHT_W8;
+    const uint32_t step = tile_step(w, quant), steps = w->k / step, tiles = (uint32_t)gyre_div_up(w->n, GYRE_TILE);
+    if (info->lanes != GYRE_LANES_HARDWARE || !coded || rows > MOST_TILED || w->k % step || w->group % step)
+        return false;
+    if (quant && info->int_dot != GYRE_INT_DOT_ACCELERATED && info->int_dot != GYRE_INT_DOT_EMULATED && rows > 8)
+        return false; // without dot products the kernel for many rows shares the unpacking of x
+    uint32_t tr = 1, wgx = 64;
+    while (tr < rows && tr < (quant ? 8 : 4)) tr *= 2;
+    const uint64_t groups = (uint64_t)tiles * gyre_div_up(rows, tr);
+    while (groups * wgx < FILL && wgx / 4 < steps && wgx < 512 && 2 * wgx <= info->max_workgroup &&
+           2 * wgx <= info->max_group_size[0] && tile_shared(2 * wgx, tr) <= info->shared_bytes)
+        wgx *= 2;
+    const uint32_t u = tr <= 2 && steps >= wgx / 2 ? 2 : 1; // two steps a round, where phases have two
+    if (wgx > info->max_workgroup || tile_shared(wgx, tr) > info->shared_bytes ||
+        !runs(info, gyre_div_up(steps, wgx / 4)))
+        return false;
+    const uint32_t form = weight_forms[w->kind] | (quant ? GYRE_FORM_QUANT : 0u) | GYRE_FORM_TILE;
+    if (start(out, "matmul", form, wgx, 1, NULL) != GYRE_OK) return false;
+    set(out, "TR", tr);
+    set(out, "AHEAD", u);
+    set(out, "GROUPED", w->group != w->k);
+    out->tile[0] = GYRE_TILE;
+    out->tile[1] = tr;
+    return true;
+}
+
 // matmul_float.k and matmul_int.k: an invocation computes TR rows x TC blocks of 8 columns. For few rows (_v) all rows
 // share one pass over the weights, and hardware splits K over WGY invocations; for many (_m) WGY takes further rows.
 static gyre_status tune_matmul(const gyre_graph *g, const struct gyre_node *node, struct gyre_launch *out,
@@ -175,6 +216,7 @@ static gyre_status tune_matmul(const gyre_graph *g, const struct gyre_node *node
     const bool quant = g->values[node->in[0]].kind == GYRE_VALUE_QUANT;
     const uint32_t rows = (uint32_t)node->params.matmul.rows;
     const bool integers = quant && (w->kind == GYRE_WEIGHT_W4 || w->kind == GYRE_WEIGHT_W8);
+    if (tile_launch(info, w, quant, rows, out)) return GYRE_OK;
     const bool split = !runs(info, product_loops(w, integers, 1)); // only _v divides K
     const bool few = rows <= 4 || split, wide = w->n >= 16384;
     uint32_t wgx = 8, wgy = 1, tr = few ? GYRE_MIN(rows, 4u) : 4, tc = 2;
@@ -270,6 +312,66 @@ static gyre_status tune_attn(const gyre_graph *g, const struct gyre_node *node, 
     out->tile[0] = gt;
     out->tile[1] = rt;
     return GYRE_OK;
+}
+
+// attn_split.k: the query heads that share a kv head, as many as its registers and shared memory hold.
+enum { SPLIT_ROWS = 8, SPLIT_WGX = 128, MOST_SPLITS = 64, SPLIT_GROUPS = 512, SPLIT_BLOCK = 64 };
+
+static uint32_t split_shared(uint32_t hd, uint32_t gt, uint32_t wgx)
+{
+    const uint32_t chunks = hd / 16, lanes_ = chunks > 8 ? 16 : chunks > 4 ? 8 : chunks > 2 ? 4 : chunks;
+    return 4 * (GYRE_MAX(gt * lanes_ * (SPLIT_BLOCK + 1), 16 * wgx) + gt * (hd + SPLIT_BLOCK + 18));
+}
+
+static uint32_t split_heads(const struct gyre_device_info *info, uint32_t sharing, uint32_t hd, uint32_t wgx)
+{
+    uint32_t gt = GYRE_MIN(sharing, hd > 128 ? 2u : hd > 64 ? 4u : 8u);
+    while (gt > 1 && (sharing % gt || split_shared(hd, gt, wgx) > info->shared_bytes)) gt--;
+    return gt;
+}
+
+static uint32_t split_lanes(const struct gyre_device_info *info)
+{
+    uint32_t wgx = SPLIT_WGX;
+    while (wgx > info->max_workgroup || wgx > info->max_group_size[0]) wgx /= 2;
+    return wgx;
+}
+
+// So many parts that a few rows fill a chip, and no more than the context has blocks of positions.
+uint32_t gyre_tune_splits(const gyre_graph *g, const struct gyre_node *node)
+{
+    const struct gyre_device_info *info = gyre_device_info(g->device);
+    const struct gyre_attn_params *p = &node->params.attn;
+    const uint32_t hd = (uint32_t)p->hd, sharing = (uint32_t)(p->heads / p->kv_heads), wgx = split_lanes(info);
+    if (node->op != GYRE_OP_attn || info->lanes != GYRE_LANES_HARDWARE || p->rows > SPLIT_ROWS || hd % 16 || hd > 256 ||
+        wgx < 32)
+        return 1;
+    const uint32_t gt = split_heads(info, sharing, hd, wgx), groups = (uint32_t)(p->heads * p->rows) / gt;
+    if (split_shared(hd, gt, wgx) > info->shared_bytes) return 1;
+    const uint32_t blocks = (uint32_t)gyre_div_up(32 * (uint64_t)p->page_stride, SPLIT_BLOCK);
+    return GYRE_MAX(1u, GYRE_MIN(GYRE_MIN(SPLIT_GROUPS / groups, blocks), (uint32_t)MOST_SPLITS));
+}
+
+static gyre_status tune_attn_split(const gyre_graph *g, const struct gyre_node *node, struct gyre_launch *out,
+                                   gyre_error *err)
+{
+    const struct gyre_device_info *info = gyre_device_info(g->device);
+    const struct gyre_attn_split_params *p = &node->params.attn_split;
+    const uint32_t hd = (uint32_t)p->hd, wgx = split_lanes(info),
+                   gt = split_heads(info, (uint32_t)(p->heads / p->kv_heads), hd, wgx);
+    GYRE_TRY(start(out, "attn_split", GYRE_FORM_ONE, wgx, 1, err));
+    set(out, "KVBITS", g->values[node->in[1]].bits);
+    set(out, "HD", hd);
+    set(out, "GT", gt);
+    out->tile[0] = gt;
+    return GYRE_OK;
+}
+
+static gyre_status tune_attn_merge(const gyre_graph *g, const struct gyre_node *node, struct gyre_launch *out,
+                                   gyre_error *err)
+{
+    return start(out, "attn_merge", GYRE_FORM_ONE,
+                 lanes(gyre_device_info(g->device), GYRE_MIN((uint32_t)node->params.attn_merge.hd, 128u)), 1, err);
 }
 
 // One workgroup per row of logits.

@@ -20,6 +20,9 @@ gyre_status gyre_tune(const gyre_graph *g, const struct gyre_node *node, struct 
 // Floats of memory that the chosen kernel needs beside its outputs; 0: none. Asked before the graph is planned.
 uint64_t gyre_tune_temp(const gyre_graph *g, const struct gyre_node *node);
 
+// How many parts an attention node is worth cutting into on this device (see split.c); 1: it stays whole.
+uint32_t gyre_tune_splits(const gyre_graph *g, const struct gyre_node *node);
+
 // The launch of the repack kernel of a form over `steps` along K, each `length` elements that one sum goes over (1: no
 // sum). Its workgroups cover tile[0] columns and tile[1] steps.
 gyre_status gyre_tune_repack(const struct gyre_device_info *info, uint32_t form, uint32_t steps, uint32_t length,

@@ -6,6 +6,7 @@
 #include "runtime/util/rng.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,7 +27,11 @@ bool lab_open(struct lab *lab, const char *id, const struct gyre_device_options 
     struct gyre_device_options all = options ? *options : (struct gyre_device_options){0};
     all.validate = true;
     all.log = &lab->log;
-    lab->device = device_try(id, &all);
+    char name[32];
+    const char *posing = strstr(id, " as a GPU");
+    snprintf(name, sizeof name, "%.*s", posing ? (int)(posing - id) : (int)strlen(id), id);
+    all.as_hardware = all.as_hardware || posing;
+    lab->device = device_try(name, &all);
     return lab->device != NULL;
 }
 

@@ -15,7 +15,8 @@ struct lab {
     uint32_t complaints; // of Vulkan's validation layers; lab_close wants none
 };
 
-bool lab_open(struct lab *lab, const char *id, const struct gyre_device_options *options); // false: no such device
+// False: no such device. "vulkan:0 as a GPU" is vulkan:0 with the kernels of hardware.
+bool lab_open(struct lab *lab, const char *id, const struct gyre_device_options *options);
 void lab_close(struct lab *lab);
 
 // A lab on the null device for all tests of a program: cmocka's setup and teardown of the group.

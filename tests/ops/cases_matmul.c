@@ -105,8 +105,58 @@ static void product(struct check *check, const struct weight *w, int rows, int b
               bits, t.wgx, t.wgy, t.tr, t.tc);
 }
 
+// The tile kernels: every way to cut K (whole rounds, phases without a step, rounds with a part), rows that fill no
+// tile of rows, columns that fill no tile of columns.
+static void tile_product(struct check *check, const struct weight *w, int rows, int bits, uint32_t wgx, uint32_t tr,
+                         uint32_t u)
+{
+    char kernel[32];
+    snprintf(kernel, sizeof kernel, "matmul_%s_%s_t", kind_name(w->kind), bits ? "q" : "f");
+    const struct input in = random_input(check, rows, w->k, bits);
+    const int n0 = w->n % 3, ldy = n0 + w->n + rows % 2;
+    const size_t out = (size_t)rows * (size_t)ldy;
+    const bool grouped = w->group != w->k;
+    const struct gyre_matmul_params p = {rows, w->k, w->n, w->n_pad, w->group, ldy, n0, (rows + w->n) % 3};
+    const struct check_case c = {
+        .kernel = kernel,
+        .params = &p,
+        .n_spec = 6,
+        .spec = {wgx, 1, 1, tr, u, grouped},
+        .groups = {(uint32_t)gyre_div_up((uint64_t)w->n, 32), (uint32_t)gyre_div_up((uint64_t)rows, tr)},
+        .bind = {{.size = out * 4, .rule = bits && !grouped ? CHECK_BITS : CHECK_NMSE, .bound = 1e-11},
+                 in.x,
+                 in.meta,
+                 w->words,
+                 w->scale,
+                 w->sums,
+                 {.data = check_normal(check, out, 1), .size = out * 4}},
+    };
+    check_run(check, &c, "%d x %d x %d, group %d, act %d, workgroup %u, rows %u, steps %u", rows, w->n, w->k, w->group,
+              bits, wgx, tr, u);
+}
+
+static void tiles(struct check *check)
+{
+    // Each {wgx, tr, u} is a program for grouped weights and one for others: few, shared by the kernels in turn.
+    static const struct {
+        uint32_t wgx, tr, u;
+    } cut[] = {{32, 1, 2}, {64, 3, 1}, {128, 2, 2}};
+    static const struct shape shapes[] = {{1, 40, 32, 32},   {3, 100, 576, 576}, {5, 33, 544, 544}, {17, 20, 288, 32},
+                                          {1, 70, 1216, 64}, {5, 9, 256, 128},   {17, 64, 96, 96}};
+    static const int kinds[] = {W_W4, W_W8}, act[] = {8, 4, 0};
+    for (size_t s = 0; s < GYRE_COUNT(shapes); s++)
+        for (size_t i = 0; i < GYRE_COUNT(kinds); i++) {
+            const struct weight w = random_weight(check, kinds[i], shapes[s].n, shapes[s].k, shapes[s].group);
+            for (size_t a = 0; a < GYRE_COUNT(act); a++) {
+                const size_t c = a == 2 ? (i + 2) % GYRE_COUNT(cut) : i;
+                tile_product(check, &w, shapes[s].rows, act[a], cut[c].wgx, cut[c].tr, cut[c].u);
+            }
+        }
+}
+
 void cases_matmul(struct check *check)
 {
+    tiles(check);
     static const struct shape shapes[] = {
         {1, 8, 32, 32},    {3, 20, 36, 36},   {5, 100, 64, 32},   {17, 20, 96, 32}, {2, 576, 96, 96},
         {4, 100, 128, 64}, {1, 30, 576, 576}, {17, 36, 256, 128}, {7, 20, 60, 20},  {1, 9, 4, 4},

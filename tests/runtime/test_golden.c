@@ -37,11 +37,13 @@ static int pick_devices(char ids[3][32])
     return picked;
 }
 
-static gyre_engine *open_engine(const char *path, const char *device, uint32_t context)
+// as_gpu: with the kernels of hardware, and steps of few rows, which have kernels of their own there.
+static gyre_engine *open_engine(const char *path, const char *device, uint32_t context, bool as_gpu)
 {
     gyre_error err = {0};
     gyre_engine *engine = NULL;
-    const gyre_engine_params params = {.device = device, .act = 16, .kv = 16, .context = context, .max_rows = 32};
+    const gyre_engine_params params = {
+        .device = device, .act = 16, .kv = 16, .context = context, .max_rows = as_gpu ? 8 : 32, .as_hardware = as_gpu};
     if (gyre_engine_open(path, &params, &engine, &err) != GYRE_OK) fail_msg("%s on %s: %s", path, device, err.message);
     return engine;
 }
@@ -97,17 +99,19 @@ static void tiny_models(void **state)
         uint32_t tokens[TOKENS];
         struct gyre_rng rng = gyre_rng_seed(1000 + o.seed);
         for (int i = 0; i < TOKENS; i++) tokens[i] = (uint32_t)((gyre_rng_next(&rng) >> 40) % VOCAB);
-        for (int d = 0; d < n_devices; d++) {
+        for (int d = 0; d <= n_devices; d++) { // at last Vulkan again, as a GPU
+            const bool as_gpu = d == n_devices;
+            const char *device = devices[as_gpu ? GYRE_MIN(1, n_devices - 1) : d];
             // The containers differ before the device does: both on the cpu, one on the others.
             for (size_t p = 0; p < (d ? 1 : GYRE_COUNT(paths)); p++) {
                 float out[VOCAB];
-                gyre_engine *engine = open_engine(paths[p], devices[d], 128);
+                gyre_engine *engine = open_engine(paths[p], device, 128, as_gpu);
                 for (int k = 0; k < 2; k++) {
                     logits_of(engine, tokens, k ? 80 : 7, out);
                     const double off = distance(out, variants[v].golden[k], VOCAB);
                     if (!(off <= 1e-3))
-                        fail_msg("variant %u, %s, %s, %s, %d tokens: off by %g", v, variants[v].family, devices[d],
-                                 paths[p], k ? 80 : 7, off);
+                        fail_msg("variant %u, %s, %s%s, %s, %d tokens: off by %g", v, variants[v].family, device,
+                                 as_gpu ? " as a GPU" : "", paths[p], k ? 80 : 7, off);
                 }
                 gyre_engine_close(engine, NULL);
             }
@@ -117,9 +121,8 @@ static void tiny_models(void **state)
     assert_int_equal(system("rm -r golden_tiny_hf"), 0);
 }
 
-static void demo_model(void **state)
+static void demo_model(void **state) // a state: as a GPU
 {
-    (void)state;
     static const struct {
         size_t n;
         const uint32_t *top;
@@ -134,7 +137,7 @@ static void demo_model(void **state)
     if (!path || !*path) skip();
     const int n_devices = pick_devices(devices);
     const char *device = devices[n_devices > 1]; // the cpu device is a reference: slow
-    gyre_engine *engine = open_engine(path, device, 128);
+    gyre_engine *engine = open_engine(path, device, 128, *state != NULL);
     gyre_engine_info info;
     gyre_engine_describe(engine, &info);
     float *out = malloc(info.vocab * sizeof *out), due[128], got[128];
@@ -158,6 +161,7 @@ static void demo_model(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(tiny_models), cmocka_unit_test(demo_model)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(tiny_models), cmocka_unit_test(demo_model),
+                                       cmocka_unit_test_prestate(demo_model, (void *)1)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -59,6 +59,7 @@ typedef struct gyre_engine_params {
     // them); 8: as int8 in groups of 32, rounded while loading: half the memory. 0 or 16: as floats. What it costs:
     // gyre_engine_memory.
     uint32_t weights;
+    bool as_hardware; // tests: choose kernels for a software device as for a GPU
 } gyre_engine_params;
 
 // params NULL: all defaults. The model's files stay mapped while it is loaded. One that another program changes
