@@ -1,5 +1,6 @@
 // The public entry: plan, then step by step through the model, then the names. See gyre_quantize.h.
 // What is rounded how is layer.c's, what lies where plan.c's, what survives a kill output.c's.
+#include "quantizer/pass/distill.h"
 #include "quantizer/pass/search.h"
 #include "quantizer/file/journal.h"
 #include "quantizer/pass/layer.h"
@@ -33,6 +34,7 @@ struct run {
     gyre_device *device;                    // NULL: nothing is run
     gyre_calibration *calibration;          // NULL: the recipe needs none
     gyre_summary *summary;                  // NULL: nothing is measured
+    struct gyre_distilled distilled;        // steps 0: nothing was learned
     uint64_t started, total, done, resumed; // ns; weights
     char what[48];
 };
@@ -65,7 +67,7 @@ static void count_work(struct run *r)
 {
     const struct gyre_hparams *hp = &r->plan.hp;
     const uint64_t tables = (uint64_t)hp->vocab * hp->width * (r->plan.write_head ? 2 : 1), block = block_weights(hp);
-    r->total = tables + block * hp->n_layers;
+    r->total = tables + block * hp->n_layers + gyre_distill_work(&r->plan, block * hp->n_layers);
     if (r->out.journal.steps) r->done = r->resumed = tables + block * (r->out.journal.steps - 1);
 }
 
@@ -184,6 +186,13 @@ static gyre_status make_steps(struct run *r, gyre_error *err)
     return GYRE_OK;
 }
 
+static gyre_status distill(struct run *r, gyre_error *err)
+{
+    snprintf(r->what, sizeof r->what, "distilling");
+    return gyre_distill(r->params, &r->plan, gyre_calibration_windows(r->calibration), &r->out, tick, r, &r->distilled,
+                        err);
+}
+
 // ---- the summary ------------------------------------------------------------------------------------------
 
 static uint64_t source_size(const gyre_source *source)
@@ -231,6 +240,11 @@ static gyre_status fill_summary(const struct run *r, gyre_quantize_summary *s, g
                                  .kv_clip = (double)p->choice.kv_clip};
     static_assert(sizeof s->recipe == GYRE_RECIPE_NAME, "the summary has room for a recipe's name");
     memcpy(s->recipe, p->set.recipe.name, sizeof s->recipe);
+    s->distill_steps = r->distilled.steps;
+    s->distill_best = r->distilled.best;
+    s->distill_windows = r->distilled.held;
+    s->distill_before = r->distilled.before;
+    s->distill_after = r->distilled.after;
     s->layer = calloc(layers, sizeof *s->layer);
     if (!s->layer) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the summary");
     for (uint32_t l = 0; l < layers; l++) {
@@ -318,7 +332,7 @@ gyre_status gyre_quantize(const gyre_quantize_params *given, gyre_quantize_summa
     gyre_status st = GYRE_OK;
     struct run r = {.params = params, .started = gyre_clock_ns(), .out.lock = -1};
     gyre_source *source = NULL;
-    json_t *run = NULL, *texts = NULL;
+    json_t *run = NULL, *texts = NULL, *learned = NULL;
     char *manifest = NULL;
     bool folder;
     char *output = NULL;
@@ -331,6 +345,11 @@ gyre_status gyre_quantize(const gyre_quantize_params *given, gyre_quantize_summa
     if (gyre_source_note(source))
         gyre_logf(&params->log, GYRE_LOG_WARN, "quantize: %s: %s", params->source, gyre_source_note(source));
     GYRE_GO(gyre_plan_begin(params, source, &r.plan, err));
+    if (r.plan.folder && r.plan.set.recipe.distill.steps)
+        GYRE_GO(gyre_fail(err, GYRE_E_UNSUPPORTED,
+                          "cannot distill into a folder (%s): its files are no model before the run ends; write a GGUF "
+                          "file, or a recipe without distill",
+                          params->output));
     GYRE_GO(check_tokenizer(params, &r.plan, err));
     if (summary || gyre_recipe_calibrates(&r.plan.set.recipe) || gyre_settings_undecided(&r.plan.set))
         GYRE_GO(gyre_walk_device(params, &r.device, err));
@@ -347,13 +366,16 @@ gyre_status gyre_quantize(const gyre_quantize_params *given, gyre_quantize_summa
     GYRE_GO(resume_streams(&r, err));
     count_work(&r);
     GYRE_GO(make_steps(&r, err));
+    if (r.plan.set.recipe.distill.steps) GYRE_GO(distill(&r, err));
     if (summary) GYRE_GO(fill_summary(&r, summary, err));
     if (summary && params->report_dir) {
         const struct gyre_report_run known = {&r.out, r.calibration, summary,
                                               r.summary ? gyre_summary_heat(r.summary) : NULL};
         GYRE_GO(gyre_report_write(params->report_dir, &known, err));
     }
-    GYRE_GO(gyre_manifest_text(&r.out, &manifest, err));
+    if (r.distilled.steps && !(learned = gyre_distilled_json(&r.distilled)))
+        GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for the manifest"));
+    GYRE_GO(gyre_manifest_text(&r.out, learned, &manifest, err));
     GYRE_GO(gyre_source_unchanged(source, err));
     GYRE_GO(gyre_output_finish(&r.out, manifest, strlen(manifest), err));
     if (summary) summary->seconds = 1e-9 * (double)(gyre_clock_ns() - r.started);
@@ -368,6 +390,7 @@ done:
     gyre_output_close(&r.out);
     json_decref(run);
     json_decref(texts);
+    json_decref(learned);
     gyre_writer_close(&r.writer);
     gyre_plan_release(&r.plan);
     gyre_source_close(source);

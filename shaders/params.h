@@ -20,7 +20,8 @@
    kv      per layer a K and a V pool: codes words[page][G][32][hd*bits/32], packed along hd; and meta
            uint[page][G][32]: f16 scale in the low half, f16-exact integer zero point in the high half (as f16);
            value = scale * (code - zero), codes 0..255 or 0..15. bits 16: two halves a word, meta unused but bound.
-           centred != 0: less a constant, centre f32[2][G*hd] (of K, then of V), which attention adds back for V.
+           clip is of keys, clip_v of values. centred != 0: less a constant, centre f32[2][G*hd] (of K, then of V),
+           which attention adds back for V.
    rope    of a head the pairs (i, i + split) are turned for i < split, behind those (2i, 2i + 1); split 0: all are
            neighbours. A pair whose frequency is 0 stays as it is; the others are multiplied by mscale, queries also by
            1 + q_beta ln(1 + floor(position / q_span)) in all their dimensions.
@@ -44,8 +45,8 @@
 #define GYRE_PARAMS_gather(I, F) I(rows) I(width)
 #define GYRE_PARAMS_act_mul(I, F) I(rows) I(width) I(act) I(bits) F(clip) GYRE_PARAMS_HAD(I, F)
 #define GYRE_PARAMS_rope(I, F) I(rows) I(heads) I(kv_heads) I(hd) I(split) F(mscale) F(q_beta) I(q_span) I(normed) F(eps)
-#define GYRE_PARAMS_kv_write(I, F) I(rows) I(heads) I(kv_heads) I(hd) I(page_stride) F(clip) I(centred)
-#define GYRE_PARAMS_rope_kv(I, F) I(rows) I(heads) I(kv_heads) I(hd) I(split) F(mscale) F(q_beta) I(q_span) I(page_stride) F(clip) GYRE_PARAMS_HAD(I, F) I(centred) I(normed) F(eps)
+#define GYRE_PARAMS_kv_write(I, F) I(rows) I(heads) I(kv_heads) I(hd) I(page_stride) F(clip) I(centred) F(clip_v)
+#define GYRE_PARAMS_rope_kv(I, F) I(rows) I(heads) I(kv_heads) I(hd) I(split) F(mscale) F(q_beta) I(q_span) I(page_stride) F(clip) GYRE_PARAMS_HAD(I, F) I(centred) I(normed) F(eps) F(clip_v)
 #define GYRE_PARAMS_attn(I, F) I(rows) I(heads) I(kv_heads) I(hd) I(ldq) I(page_stride) F(scale) I(centred) I(window)
 #define GYRE_PARAMS_attn_split(I, F) GYRE_PARAMS_attn(I, F) I(splits)
 #define GYRE_PARAMS_attn_merge(I, F) I(rows) I(heads) I(kv_heads) I(hd) I(splits) I(centred)

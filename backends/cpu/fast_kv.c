@@ -102,7 +102,8 @@ GYRE_CLONES static void write_row(const struct writer *w, const int32_t row[4], 
     for (int32_t head = 0; head < 2 * G; head++, x += hd) {
         const size_t slot = (size_t)((page * G + head % G) * 32 + row[2] % 32);
         for (int32_t i = 0; p->centred && i < hd; i++) x[i] -= centre[head * hd + i];
-        quantize_vector(x, hd, w->bits, p->clip, (uint32_t *)w->args->bind[head < G ? 1 : 3] + slot * (size_t)words,
+        quantize_vector(x, hd, w->bits, head < G ? p->clip : p->clip_v,
+                        (uint32_t *)w->args->bind[head < G ? 1 : 3] + slot * (size_t)words,
                         (uint32_t *)w->args->bind[head < G ? 2 : 4] + slot);
     }
 }

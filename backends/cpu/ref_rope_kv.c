@@ -102,7 +102,7 @@ void gyre_ref_op_kv_write(const struct gyre_ref_args *args)
             uint32_t *pool = args->bind[head < G ? 0 : 2], *meta = args->bind[head < G ? 1 : 3];
             const size_t slot = (size_t)((page * G + head % G) * 32 + rows[r][2] % 32);
             quantize_vector(x + (p->heads + head) * p->hd, p->centred ? centre + head * p->hd : NULL, p->hd, bits,
-                            p->clip, pool + slot * (size_t)words, meta + slot);
+                            head < G ? p->clip : p->clip_v, pool + slot * (size_t)words, meta + slot);
         }
     }
 }
@@ -144,7 +144,8 @@ static void fused(const struct gyre_ref_args *args, bool with_had)
     float *const x = with_had ? turned : roped;
     for (int32_t r = 0; r < p->rows; r++)
         memcpy((float *)args->bind[0] + (size_t)r * n_q, x + (size_t)r * width, n_q * sizeof *x);
-    const struct gyre_kv_write_params kv = {p->rows, p->heads, p->kv_heads, p->hd, p->page_stride, p->clip, p->centred};
+    const struct gyre_kv_write_params kv = {p->rows,        p->heads, p->kv_heads, p->hd,
+                                            p->page_stride, p->clip,  p->centred,  p->clip_v};
     part.params = &kv;
     for (int i = 0; i < 4; i++) part.bind[i] = args->bind[i + 1];
     part.bind[4] = x, part.bind[5] = args->bind[6], part.bind[6] = args->bind[7], part.bind[7] = args->bind[10];

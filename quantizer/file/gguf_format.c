@@ -56,6 +56,12 @@ static void add_part(struct adder *a, const struct gyre_planned *p, bool full)
         snprintf(name, sizeof name, "gyre.%s.base.%u", site[part->layer / 3], part->layer % 3);
         add(a, p, 0, name, GYRE_DTYPE_I8, 2, p->rows, p->cols);
         return;
+    case GYRE_PART_ACT_CLIPS:
+        snprintf(name, sizeof name, "gyre.act_clips");
+        break;
+    case GYRE_PART_KV_CLIPS:
+        snprintf(name, sizeof name, "gyre.kv_clips");
+        break;
     case GYRE_PART_HEAD_GAIN:
         snprintf(name, sizeof name, "gyre.head_gain");
         break;

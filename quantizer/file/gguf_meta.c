@@ -115,6 +115,7 @@ gyre_status gyre_gguf_metadata(const struct gyre_plan *p, struct gyre_gguf *g, g
     gyre_gguf_f32(g, "gyre.kv_clip", p->choice.kv_clip);
     gyre_gguf_bool(g, "gyre.rope_interleaved", p->hp.rope_interleaved);
     if (p->set.recipe.kv_centre) gyre_gguf_bool(g, "gyre.kv_centre", true);
+    if (p->writes_clips) gyre_gguf_bool(g, "gyre.learned_clips", true);
     gyre_gguf_bool(g, "gyre.r3", p->online.r3);
     gyre_gguf_bool(g, "gyre.r4", p->online.r4.n != 0);
     gyre_gguf_bool(g, "gyre.head_rotation", p->online.head.n != 0);

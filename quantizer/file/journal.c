@@ -67,7 +67,8 @@ void gyre_journal_remove(const struct gyre_journal *j)
     DIR *dir = opendir(j->folder);
     if (!dir) return;
     for (struct dirent *entry; (entry = readdir(dir));)
-        if (!strncmp(entry->d_name, "state.json", 10) || !strncmp(entry->d_name, "stream-", 7))
+        if (!strncmp(entry->d_name, "state.json", 10) || !strncmp(entry->d_name, "stream-", 7) ||
+            !strncmp(entry->d_name, "kept-", 5))
             unlinkat(dirfd(dir), entry->d_name, 0);
     closedir(dir);
     rmdir(j->folder);
@@ -134,6 +135,36 @@ gyre_status gyre_journal_blob(const struct gyre_journal *j, char **data, uint64_
     return gyre_file_exists(path) ? gyre_file_read(path, UINT64_MAX - 1, data, bytes, err) : GYRE_OK;
 }
 
+gyre_status gyre_journal_keep(const struct gyre_journal *j, const char *name, const void *const data[2],
+                              const uint64_t bytes[2], gyre_error *err)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s/kept-%s", j->folder, name);
+    return gyre_file_write2(path, data, bytes, err);
+}
+
+gyre_status gyre_journal_kept(const struct gyre_journal *j, const char *name, char **data, uint64_t *bytes,
+                              gyre_error *err)
+{
+    char path[4096];
+    *data = NULL;
+    *bytes = 0;
+    snprintf(path, sizeof path, "%s/kept-%s", j->folder, name);
+    return gyre_file_exists(path) ? gyre_file_read(path, UINT64_MAX - 1, data, bytes, err) : GYRE_OK;
+}
+
+gyre_status gyre_journal_replace(struct gyre_journal *j, gyre_error *err)
+{
+    if (json_object_set_new(j->state, "replacing", json_true())) return no_memory(j, err);
+    return save(j, err);
+}
+
+gyre_status gyre_journal_rehash(struct gyre_journal *j, uint64_t tensor, const char *sha256, gyre_error *err)
+{
+    json_t *row = json_array_get(json_object_get(j->state, "tensors"), tensor);
+    return json_object_set_new(row, "sha256", json_string(sha256)) ? no_memory(j, err) : GYRE_OK;
+}
+
 bool gyre_journal_choice(const char *output, struct gyre_choice *choice)
 {
     char path[4096], *text = NULL;
@@ -179,6 +210,7 @@ static gyre_status verify_file(struct gyre_journal *j, const struct gyre_writer 
                                uint64_t n, gyre_error *err)
 {
     const json_t *rows = json_object_get(j->state, "tensors");
+    const bool replacing = json_is_true(json_object_get(j->state, "replacing"));
     const struct gyre_written_file *file = &w->file[f];
     struct gyre_file_map map;
     char *path = gyre_writer_path(w, part, f);
@@ -194,7 +226,7 @@ static gyre_status verify_file(struct gyre_journal *j, const struct gyre_writer 
         char hex[GYRE_SHA256_HEX];
         if (t->file != f) continue;
         gyre_sha256_of(map.data + t->offset, t->bytes, hex);
-        if (!name || strcmp(name, t->name) || !want || strcmp(want, hex))
+        if (!name || strcmp(name, t->name) || !want || (strcmp(want, hex) && !replacing))
             st = damaged(j, "the .part file beside it does not hold what it says", err);
     }
     gyre_file_unmap(&map);

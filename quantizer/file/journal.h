@@ -34,4 +34,14 @@ const json_t *gyre_journal_note(const struct gyre_journal *journal, uint32_t ste
 // The blob of the last step; malloc'd, NULL where there is none.
 gyre_status gyre_journal_blob(const struct gyre_journal *journal, char **data, uint64_t *bytes,
                               gyre_error *err) GYRE_MUST_USE;
+// What a pass over the whole file keeps while it runs, OUT.journal/NAME; *data NULL where there is none.
+gyre_status gyre_journal_keep(const struct gyre_journal *journal, const char *name, const void *const data[2],
+                              const uint64_t bytes[2], gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_journal_kept(const struct gyre_journal *journal, const char *name, char **data, uint64_t *bytes,
+                              gyre_error *err) GYRE_MUST_USE;
+// From now on tensors are written anew: a run that resumes does not hold them against their hashes. And the new hash of
+// one.
+gyre_status gyre_journal_replace(struct gyre_journal *journal, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_journal_rehash(struct gyre_journal *journal, uint64_t tensor, const char *sha256,
+                                gyre_error *err) GYRE_MUST_USE;
 void gyre_journal_remove(const struct gyre_journal *journal); // the folder and what the journal put there

@@ -91,7 +91,7 @@ static bool add_diagonals(const struct gyre_output *out, json_t *manifest)
     return good;
 }
 
-gyre_status gyre_manifest_text(const struct gyre_output *out, char **text, gyre_error *err)
+gyre_status gyre_manifest_text(const struct gyre_output *out, json_t *learned, char **text, gyre_error *err)
 {
     json_t *manifest = json_pack("{s:i}", "manifest", 1);
     bool good = manifest && !json_object_update(manifest, json_object_get(out->journal.state, "run"));
@@ -100,7 +100,7 @@ gyre_status gyre_manifest_text(const struct gyre_output *out, char **text, gyre_
     good = good && !json_object_set_new(manifest, "front_sha256", json_string(front)) &&
            !json_object_set(manifest, "sources", json_object_get(out->journal.state, "sources")) &&
            !json_object_set(manifest, "tensors", json_object_get(out->journal.state, "tensors")) &&
-           add_diagonals(out, manifest) &&
+           add_diagonals(out, manifest) && (!learned || !json_object_set(manifest, "distilled", learned)) &&
            (!gyre_settings_undecided(&out->plan->set) ||
             !json_object_set(manifest, "choice", json_object_get(out->journal.state, "choice")));
     *text = good ? json_dumps(manifest, JSON_INDENT(1) | JSON_REAL_PRECISION(6)) : NULL;

@@ -13,4 +13,5 @@ gyre_status gyre_run_identity(const struct gyre_plan *plan, json_t *texts, const
                               gyre_error *err) GYRE_MUST_USE;
 
 // The text of OUT.manifest.json, malloc'd.
-gyre_status gyre_manifest_text(const struct gyre_output *out, char **text, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_manifest_text(const struct gyre_output *out, json_t *learned, char **text,
+                               gyre_error *err) GYRE_MUST_USE;

@@ -228,6 +228,26 @@ gyre_status gyre_output_values(struct gyre_output *out, struct gyre_part part, c
     return GYRE_OK;
 }
 
+gyre_status gyre_output_replace(struct gyre_output *out, struct gyre_part part, const struct gyre_values *values,
+                                const float *vector, void *scratch, gyre_error *err)
+{
+    const struct gyre_writer *w = out->writer;
+    for (uint64_t i = 0; i < w->n_tensors; i++) {
+        const struct gyre_written *t = &w->tensor[i];
+        const void *bytes = vector;
+        char hex[GYRE_SHA256_HEX];
+        if (!gyre_part_is(&t->part, &part)) continue;
+        if (values) {
+            w->format->encode(t, values, scratch);
+            bytes = scratch;
+        }
+        GYRE_TRY(write_at(out, t->file, bytes, t->bytes, t->offset, err));
+        gyre_sha256_of(bytes, t->bytes, hex);
+        GYRE_TRY(gyre_journal_rehash(&out->journal, i, hex, err));
+    }
+    return GYRE_OK;
+}
+
 gyre_status gyre_output_source(struct gyre_output *out, const struct gyre_tensor *const tensors[], int n,
                                gyre_error *err)
 {

@@ -42,6 +42,12 @@ gyre_status gyre_output_write(struct gyre_output *out, struct gyre_part part, co
 gyre_status gyre_output_values(struct gyre_output *out, struct gyre_part part, const struct gyre_values *values,
                                void *scratch, double error, gyre_error *err) GYRE_MUST_USE;
 
+// Writes all tensors of a part anew, as the writer encodes them: a matrix from its values, a vector of floats
+// (`vector`; values NULL). Only when everything is written, behind gyre_journal_replace, and from what is kept: a run
+// that is killed meanwhile does all of it again.
+gyre_status gyre_output_replace(struct gyre_output *out, struct gyre_part part, const struct gyre_values *values,
+                                const float *vector, void *scratch, gyre_error *err) GYRE_MUST_USE;
+
 // Records the hashes of up to GYRE_OUTPUT_SOURCES tensors that are read, in their order.
 enum { GYRE_OUTPUT_SOURCES = 64 };
 gyre_status gyre_output_source(struct gyre_output *out, const struct gyre_tensor *const tensors[], int n,

@@ -3,6 +3,7 @@
 // container is the writer's.
 #include "quantizer/file/plan.h"
 #include "runtime/model/arch.h"
+#include "runtime/model/clips.h"
 #include "runtime/util/log.h"
 #include "runtime/util/text.h"
 
@@ -153,7 +154,7 @@ uint32_t gyre_plan_block(const struct gyre_plan *p, uint32_t layer, struct gyre_
 // The order in which tensors lie in the file, and in which quantizer/pass writes them.
 static gyre_status plan_tensors(struct gyre_plan *p, gyre_error *err)
 {
-    enum { MOST_GLOBALS = 6 + 3 * GYRE_BASE_SITES };
+    enum { MOST_GLOBALS = 8 + 3 * GYRE_BASE_SITES };
     const struct gyre_hparams *hp = &p->hp;
     p->tensor = malloc((MOST_GLOBALS + (uint64_t)hp->n_layers * GYRE_PLAN_PARTS) * sizeof *p->tensor);
     if (!p->tensor) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the plan");
@@ -168,6 +169,17 @@ static gyre_status plan_tensors(struct gyre_plan *p, gyre_error *err)
     if (p->online.head.n)
         add(p, (struct gyre_planned){
                    .part = {GYRE_PART_HEAD_GAIN, GYRE_ROLE_none, 0}, .rows = 1, .cols = hp->width, .bits = 32});
+    p->writes_clips = p->set.full && p->set.recipe.distill.steps && (p->set.act == 4 || p->set.kv == 4);
+    if (p->writes_clips) {
+        add(p, (struct gyre_planned){.part = {GYRE_PART_ACT_CLIPS, GYRE_ROLE_none, 0},
+                                     .rows = 1,
+                                     .cols = (uint64_t)hp->n_layers * GYRE_PRODUCTS,
+                                     .bits = 32});
+        add(p, (struct gyre_planned){.part = {GYRE_PART_KV_CLIPS, GYRE_ROLE_none, 0},
+                                     .rows = 1,
+                                     .cols = (uint64_t)hp->n_layers * GYRE_CACHED,
+                                     .bits = 32});
+    }
     p->writes_rope_divisors = writes_divisors(p);
     if (p->writes_rope_divisors && hp->rope_scaling != GYRE_ROPE_LONG) add_role(p, GYRE_ROLE_rope_freqs);
     if (p->writes_rope_divisors && hp->rope_scaling == GYRE_ROPE_LONG) {

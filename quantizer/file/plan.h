@@ -11,6 +11,8 @@ typedef enum gyre_part_kind {
     GYRE_PART_VECTOR,    // a norm, RoPE's divisors
     GYRE_PART_BIAS,      // of a linear
     GYRE_PART_CENTRE,    // of a linear whose heads are cached
+    GYRE_PART_ACT_CLIPS, // learned: of every tap of every block
+    GYRE_PART_KV_CLIPS,  // of keys and values of every block
     GYRE_PART_HEAD_GAIN, // what the online transform at the head undoes and redoes its rotation around
     GYRE_PART_BASE       // a +-1 matrix of an online transform; layer: 3 * gyre_base_site + its place among the factors
 } gyre_part_kind;
@@ -41,6 +43,7 @@ struct gyre_plan {
     float *final_gain;           // [D], the source's output_norm
     bool permute_qk;             // q and k rows go from half-split (HF) to interleaved (GGUF) order
     bool writes_rope_divisors;   // rope_freqs is in the output, or with longrope its two tensors
+    bool writes_clips;           // learned ones are in the output
     bool write_head;             // the output has its own output.weight
     bool fold_head;              // ... with the final gain folded in; output_norm becomes ones
     gyre_dtype table_type;       // of the embedding and the head

@@ -201,8 +201,8 @@ gyre_status gyre_back_kv_write(const struct gyre_back *b, gyre_error *err)
         for (uint32_t head = 0; head < 2 * G; head++)
             clip[2 * r + head / G] +=
                 vector_back(&pool, head / G, slot_of(&pool, &row[r], head % G), x + r * width + skip + head * hd,
-                            centre ? centre + head * hd : NULL, b->dout + r * each + head * hd, p->clip, b->plain, code,
-                            dx + r * each + head * hd);
+                            centre ? centre + head * hd : NULL, b->dout + r * each + head * hd,
+                            head < G ? p->clip : p->clip_v, b->plain, code, dx + r * each + head * hd);
         for (uint64_t i = 0; b->din[0] && i < each; i++) b->din[0][r * width + skip + i] += dx[r * each + i];
     }
     for (uint64_t r = 0; b->dclip && r < rows; r++)

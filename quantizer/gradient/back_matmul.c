@@ -10,21 +10,30 @@
 
 enum { PIECE = 2048, TILE = 64 }; // columns; rows of one BLAS call
 
-GYRE_CLONES static void expand_row4(const uint32_t *words, uint32_t n, uint32_t byte, float *w)
+// Row k of columns first..first+n-1 of a range (first a multiple of 8), scales included; w has room for n rounded up
+// to 8.
+GYRE_CLONES static void expand_codes(const uint32_t *words, uint32_t bits, uint32_t rows4, uint32_t k, uint32_t first,
+                                     uint32_t n, float *w)
 {
-    for (uint32_t c = 0; c < (n + 1) / 2; c++) {
-        const uint32_t pair = words[c] >> 8 * byte & 0xFF;
-        w[2 * c] = (float)(int32_t)(pair & 15) - 8;
-        w[2 * c + 1] = (float)(int32_t)(pair >> 4) - 8;
+    const uint32_t byte = 8 * (k % 4);
+    for (uint32_t c = 0; c < n; c += 8) {
+        const uint32_t *block = words + (uint64_t)GYRE_BLOCK((uint64_t)rows4, k / 4, (first + c) / 8) * bits;
+        for (uint32_t j = 0; j < 8; j++)
+            w[c + j] = bits == 4 ? (float)(int32_t)(block[j / 2] >> (byte + 4 * (j % 2)) & 15) - 8
+                                 : (float)(int8_t)(block[j] >> byte);
     }
 }
 
-// Row k of columns first..first+n-1 of a range (first a multiple of 8), scales included; w has room for one more.
+GYRE_CLONES static void scale_by(float *w, const uint16_t *scale, uint32_t n)
+{
+    for (uint32_t c = 0; c < n; c++) w[c] *= gyre_f32_from_f16(scale[c]);
+}
+
 static void expand_row(const struct gyre_weight *weight, uint32_t range, uint32_t k, uint32_t first, uint32_t n,
                        float *w)
 {
     const struct gyre_weight_range *at = &weight->range[range];
-    const uint32_t *words = gyre_back_memory(at->weight), *scale = gyre_back_memory(at->scale);
+    const uint32_t *words = gyre_back_memory(at->weight);
     const uint64_t pad = at->n_pad;
     if (weight->kind == GYRE_WEIGHT_F32) {
         memcpy(w, words + k * pad + first, n * sizeof *w);
@@ -32,11 +41,9 @@ static void expand_row(const struct gyre_weight *weight, uint32_t range, uint32_
         const uint16_t *half = (const uint16_t *)(const void *)words + k * pad + first;
         for (uint32_t c = 0; c < n; c++) w[c] = gyre_f32_from_f16(half[c]);
     } else {
-        const uint16_t *s = (const uint16_t *)(const void *)scale + k / weight->group * pad + first;
-        if (weight->kind == GYRE_WEIGHT_W4) expand_row4(words + (k / 4 * (pad / 8) + first / 8) * 4, n, k % 4, w);
-        else
-            for (uint32_t c = 0; c < n; c++) w[c] = (float)(int8_t)(words[k / 4 * pad + first + c] >> 8 * (k % 4));
-        for (uint32_t c = 0; c < n; c++) w[c] *= gyre_f32_from_f16(s[c]);
+        const uint16_t *scale = gyre_back_memory(at->scale);
+        expand_codes(words, weight->kind == GYRE_WEIGHT_W4 ? 4 : 8, weight->k / 4, k, first, n, w);
+        scale_by(w, scale + k / weight->group * pad + first, n);
     }
 }
 

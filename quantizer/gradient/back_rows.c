@@ -202,9 +202,9 @@ GYRE_CLONES static double normaliser(const float *x, uint64_t n, float top)
     return sum;
 }
 
-// student := weight (q - p); returns sum p (t - s).
-GYRE_CLONES static double differences(const float *t, float t_top, float t_by, float *s, float s_top, float s_by,
-                                      float weight, uint64_t n)
+// sum p (t - s); out (NULL: nothing) := weight (q - p), which may be s.
+GYRE_CLONES static double differences(const float *t, float t_top, float t_by, const float *s, float s_top, float s_by,
+                                      float weight, uint64_t n, float *out)
 {
     double sum = 0;
     for (uint64_t first = 0; first < n; first += 256) {
@@ -213,28 +213,39 @@ GYRE_CLONES static double differences(const float *t, float t_top, float t_by, f
         for (uint64_t i = first; i < end; i++) {
             const float p = gyre_fast_exp(t[i] - t_top) * t_by, q = gyre_fast_exp(s[i] - s_top) * s_by;
             piece += p * ((t[i] - t_top) - (s[i] - s_top));
-            s[i] = weight * (q - p);
+            if (out) out[i] = weight * (q - p);
         }
         sum += (double)piece;
     }
     return sum;
 }
 
-double gyre_back_kl(const float *teacher, float *student, uint64_t rows, uint64_t width, double weight)
+static double divergence(const float *teacher, const float *student, uint64_t rows, uint64_t width, double weight,
+                         float *out)
 {
     double sum = 0;
     double *row = malloc(rows * sizeof *row);
     if (!row) return NAN;
 #pragma omp parallel for schedule(static)
     for (uint64_t r = 0; r < rows; r++) {
-        const float *t = teacher + r * width;
-        float *s = student + r * width;
+        const float *t = teacher + r * width, *s = student + r * width;
         const float t_top = largest(t, width), s_top = largest(s, width);
         const double t_sum = normaliser(t, width, t_top), s_sum = normaliser(s, width, s_top);
-        row[r] = differences(t, t_top, (float)(1 / t_sum), s, s_top, (float)(1 / s_sum), (float)weight, width) -
+        row[r] = differences(t, t_top, (float)(1 / t_sum), s, s_top, (float)(1 / s_sum), (float)weight, width,
+                             out ? out + r * width : NULL) -
                  log(t_sum) + log(s_sum);
     }
     for (uint64_t r = 0; r < rows; r++) sum += row[r];
     free(row);
     return sum;
+}
+
+double gyre_back_divergence(const float *teacher, const float *student, uint64_t rows, uint64_t width)
+{
+    return divergence(teacher, student, rows, width, 0, NULL);
+}
+
+double gyre_back_kl(const float *teacher, float *student, uint64_t rows, uint64_t width, double weight)
+{
+    return divergence(teacher, student, rows, width, weight, student);
 }

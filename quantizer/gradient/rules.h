@@ -48,4 +48,5 @@ void gyre_back_columns(const float *a, uint64_t lda, const float *b, uint64_t ld
 
 // sum over rows of KL(teacher || student) in nats; `student` logits [rows][width] become the gradient of weight times
 // that sum. NaN in, NaN out.
+double gyre_back_divergence(const float *teacher, const float *student, uint64_t rows, uint64_t width); // the sum alone
 double gyre_back_kl(const float *teacher, float *student, uint64_t rows, uint64_t width, double weight);

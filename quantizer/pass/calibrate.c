@@ -129,6 +129,8 @@ void gyre_calibration_close(gyre_calibration *c)
     free(c);
 }
 
+const struct gyre_calib_text *gyre_calibration_windows(const gyre_calibration *c) { return &c->text; }
+
 json_t *gyre_calibration_identity(const gyre_calibration *c)
 {
     json_t *texts = json_array();

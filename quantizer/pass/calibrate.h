@@ -9,6 +9,7 @@
 #include <jansson.h>
 
 typedef struct gyre_calibration gyre_calibration;
+struct gyre_calib_text;
 
 // Reads and tokenizes the texts. Blocks run on `device`, which must outlive the calibration. *out is NULL where the
 // recipe needs none. GYRE_E_FORMAT where a text is not UTF-8, empty or shorter than one window (the file is named).
@@ -42,6 +43,8 @@ gyre_status gyre_calibration_centre(gyre_calibration *c, const struct gyre_calib
 // After the last tap, with all linears made: both residual streams go to the next block.
 gyre_status gyre_calibration_end_block(gyre_calibration *c, const struct gyre_calibration_weights *weights,
                                        gyre_error *err) GYRE_MUST_USE;
+
+const struct gyre_calib_text *gyre_calibration_windows(const gyre_calibration *c);
 
 // What the calibration read, for the manifest: {"texts": [{"name", "bytes", "sha256"}], "windows", "tokens"}; a new
 // reference, NULL when out of memory.

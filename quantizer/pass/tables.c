@@ -4,6 +4,7 @@
 #include "runtime/model/linear.h"
 #include "quantizer/round/rtn.h"
 #include "runtime/core/codec.h"
+#include "runtime/model/clips.h"
 #include "runtime/util/base.h"
 
 #include <math.h>
@@ -99,6 +100,26 @@ static gyre_status write_rope_divisors(const struct gyre_plan *p, struct gyre_ou
     return write_vector(GYRE_PART_VECTOR, GYRE_ROLE_rope_freqs, divisor, n, out, err);
 }
 
+// As they are before anything is learned.
+static gyre_status write_clips(const struct gyre_plan *p, struct gyre_output *out, gyre_error *err)
+{
+    const struct {
+        gyre_part_kind kind;
+        uint32_t n;
+        float clip;
+    } all[] = {{GYRE_PART_ACT_CLIPS, p->hp.n_layers * GYRE_PRODUCTS, p->choice.act_clip},
+               {GYRE_PART_KV_CLIPS, p->hp.n_layers * GYRE_CACHED, p->choice.kv_clip}};
+    for (size_t k = 0; k < GYRE_COUNT(all); k++) {
+        float *clip = malloc(all[k].n * sizeof *clip);
+        if (!clip) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for clips");
+        for (uint32_t i = 0; i < all[k].n; i++) clip[i] = all[k].clip;
+        const gyre_status st = write_vector(all[k].kind, GYRE_ROLE_none, clip, all[k].n, out, err);
+        free(clip);
+        GYRE_TRY(st);
+    }
+    return GYRE_OK;
+}
+
 gyre_status gyre_write_globals(const struct gyre_plan *p, struct gyre_output *out,
                                gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user, gyre_error *err)
 {
@@ -124,6 +145,7 @@ gyre_status gyre_write_globals(const struct gyre_plan *p, struct gyre_output *ou
     GYRE_GO(gyre_output_source(out, &norm, 1, err));
     GYRE_GO(write_vector(GYRE_PART_VECTOR, GYRE_ROLE_output_norm, written, D, out, err));
     if (p->online.head.n) GYRE_GO(write_vector(GYRE_PART_HEAD_GAIN, GYRE_ROLE_none, p->final_gain, D, out, err));
+    if (p->writes_clips) GYRE_GO(write_clips(p, out, err));
     if (p->writes_rope_divisors) GYRE_GO(write_rope_divisors(p, out, err));
     GYRE_GO(write_bases(p, GYRE_BASE_R3, &p->online.r3_had, out, err));
     GYRE_GO(write_bases(p, GYRE_BASE_R4, &p->online.r4, out, err));

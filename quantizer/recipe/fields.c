@@ -67,10 +67,16 @@ static const struct gyre_field cache[] = {
     OR_AUTO(gyre_recipe, "clip", kv_clip, 1, 0.5, 1),
     SWITCH(gyre_recipe, "centre", kv_centre, booleans, 0),
 };
+static const struct gyre_field distill[] = {
+    COUNT(gyre_recipe, "steps", distill.steps, 0, 0, 100000),
+    REAL(gyre_recipe, "rate", distill.rate, 0.0015, 1e-6, 0.1),
+    REAL(gyre_recipe, "clip_rate", distill.clip_rate, 0.004, 0, 0.1),
+    REAL(gyre_recipe, "pull", distill.pull, 0, 0, 10),
+};
 const struct gyre_fields gyre_recipe_calibration = FIELDS("calibration", calibration);
 static const struct gyre_fields diagonals_map = FIELDS("diagonals", diagonals),
                                 activations_map = FIELDS("activations", activations),
-                                cache_map = FIELDS("cache", cache);
+                                cache_map = FIELDS("cache", cache), distill_map = FIELDS("distill", distill);
 
 static const struct gyre_field recipe[] = {
     {.key = "name", .kind = GYRE_FIELD_NAME, AT(gyre_recipe, name), .size = GYRE_RECIPE_NAME},
@@ -83,6 +89,7 @@ static const struct gyre_field recipe[] = {
     MAP("activations", &activations_map),
     MAP("cache", &cache_map),
     {.key = "rounding", .kind = GYRE_FIELD_STAGES},
+    MAP("distill", &distill_map),
     {.key = "exceptions", .kind = GYRE_FIELD_EXCEPTIONS},
 };
 const struct gyre_fields gyre_recipe_fields = FIELDS("a recipe", recipe);

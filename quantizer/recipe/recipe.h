@@ -59,6 +59,12 @@ struct gyre_recipe {
     } calibration;
     double act_clip, kv_clip; // ratios 0.5..1 of the run-time quantizers, or GYRE_AUTO
     bool kv_centre;           // subtract the mean key and value of each head from what is cached
+    struct {                  // after rounding: scales, gains and clips learned end to end; steps 0: not done
+        uint32_t steps;       // one window each
+        double rate;          // Adam's, of the logarithm of scales and gains
+        double clip_rate;     // of clips
+        double pull;          // share of a parameter that is taken away per unit of rate
+    } distill;
     uint32_t n_stages, n_exceptions;
     struct gyre_stage stage[GYRE_MAX_STAGES];
     struct gyre_exception exception[GYRE_MAX_EXCEPTIONS];

@@ -71,6 +71,7 @@ static bool merge_rope(gyre_graph *g, const struct gyre_node *part, struct gyre_
                                     .q_span = r.q_span,
                                     .page_stride = w->page_stride,
                                     .clip = w->clip,
+                                    .clip_v = w->clip_v,
                                     .centred = w->centred,
                                     .normed = r.normed,
                                     .eps = r.eps,

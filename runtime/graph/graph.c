@@ -130,7 +130,7 @@ static gyre_value weight_value(gyre_graph *g, const struct gyre_weight *w)
 static gyre_value pool_value(gyre_graph *g, const struct gyre_kv_pool *kv)
 {
     const struct gyre_binding at[] = {kv->k, kv->k_meta, kv->v, kv->v_meta};
-    return external(g, GYRE_VALUE_POOL, "kv", at, 4, (struct gyre_value_info){.bits = kv->bits, .clip = kv->clip});
+    return external(g, GYRE_VALUE_POOL, "kv", at, 4, (struct gyre_value_info){.bits = kv->bits});
 }
 
 static gyre_value centre_value(gyre_graph *g, const struct gyre_kv_pool *kv)
@@ -382,6 +382,7 @@ void gyre_g_kv_write(gyre_graph *g, gyre_value qkv, const struct gyre_attn_shape
                                            .hd = (int32_t)s->head_dim,
                                            .page_stride = (int32_t)g->page_stride,
                                            .clip = kv->clip,
+                                           .clip_v = kv->clip_v > 0 ? kv->clip_v : kv->clip,
                                            .centred = kv->centre.buffer != NULL};
     gyre_graph_append(g, &(struct gyre_node){.op = GYRE_OP_kv_write,
                                              .out = {pool_value(g, kv)},

@@ -44,7 +44,7 @@ struct gyre_weight {
 struct gyre_kv_pool {
     struct gyre_binding k, k_meta, v, v_meta;
     uint32_t bits;
-    float clip;
+    float clip, clip_v;         // of keys, of values; clip_v 0: the same
     struct gyre_binding centre; // buffer NULL: none
 };
 

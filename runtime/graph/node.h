@@ -34,7 +34,6 @@ struct gyre_value_info {
     gyre_value root; // a view of rows root_row.. of another value; GYRE_NONE: not a view
     uint32_t root_row;
     const struct gyre_weight *weight;
-    float clip; // pools: of the quantizer
     char name[32];
 };
 

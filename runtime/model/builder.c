@@ -29,8 +29,10 @@ gyre_value gyre_b_linear(struct gyre_builder *b, gyre_value x, gyre_product prod
         return GYRE_NONE;
     }
     const struct gyre_weight *w = &b->layer->product[product];
+    const bool learned = b->layer->act_clip[product] > 0 && b->precision->act == b->hp->act_bits;
     x = gyre_g_gather(b->g, x, w->order);
-    const gyre_value q = gyre_g_quantize(b->g, x, b->precision->act, b->precision->act_clip);
+    const gyre_value q =
+        gyre_g_quantize(b->g, x, b->precision->act, learned ? b->layer->act_clip[product] : b->precision->act_clip);
     return gyre_g_linear(b->g, q, w, b->layer->bias[product]);
 }
 
@@ -61,6 +63,10 @@ gyre_value gyre_b_attend(struct gyre_builder *b, gyre_value qkv)
     }
     struct gyre_kv_pool pool = *b->kv;
     pool.centre = low ? b->layer->kv_centre : none;
+    if (b->layer->kv_clip[0] > 0 && b->precision->kv == hp->kv_bits) {
+        pool.clip = b->layer->kv_clip[0];
+        pool.clip_v = b->layer->kv_clip[1];
+    }
     gyre_g_kv_write(b->g, qkv, &shape, &pool);
     return gyre_g_attn(b->g, qkv, &shape, &pool);
 }

@@ -12,6 +12,7 @@ struct gyre_layer_weights {
     struct gyre_binding norm[GYRE_BLOCK_ROLES]; // f32, of the vectors that stand alone
     struct gyre_binding head_gains;             // f32[2][head size] of q_norm and k_norm; buffer NULL: none
     struct gyre_binding kv_centre;              // f32[2][kv_heads * hd], of keys, then of values; buffer NULL: none
+    float act_clip[GYRE_PRODUCTS], kv_clip[2];  // learned, for the file's own widths; of keys, of values; 0: none
 };
 
 // What every block shares.

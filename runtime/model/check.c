@@ -1,6 +1,7 @@
 // Is the model whole? Presence, shape and type of every tensor, and no NaN or infinity in floats and block scales.
 // A tensor that has no place in the architecture (a bias, an expert) is refused: ignoring it would compute another
 // model.
+#include "runtime/model/clips.h"
 #include "runtime/model/hparams_impl.h"
 #include "runtime/model/linear.h"
 
@@ -159,9 +160,15 @@ gyre_status gyre_model_check(const gyre_source *source, const struct gyre_hparam
     for (int r = GYRE_ROLE_rope_freqs; r <= GYRE_ROLE_rope_long; r++)
         if (gyre_role_tensor(source, (gyre_role)r, 0, "weight", NULL))
             GYRE_GO(check_vector(&c, (gyre_role)r, 0, "weight", hp->rope_dims / 2));
-    for (uint32_t i = 0; i < hp->n_layers; i++) GYRE_GO(check_block(&c, i));
+    for (uint32_t i = 0; i < hp->n_layers; i++) {
+        float act[GYRE_PRODUCTS], kv[GYRE_CACHED];
+        GYRE_GO(check_block(&c, i));
+        GYRE_GO(gyre_clips_read(source, hp, i, act, kv, err));
+    }
     for (uint64_t i = 0; i < source->n_tensors; i++) {
-        if (c.known[i] || gyre_rotations_read_tensor(hp, source->tensors[i].name)) continue;
+        if (c.known[i] || gyre_rotations_read_tensor(hp, source->tensors[i].name) ||
+            gyre_clips_read_tensor(hp, source->tensors[i].name))
+            continue;
         st =
             gyre_fail(err, GYRE_E_UNSUPPORTED,
                       "cannot use model (%s): tensor %s has no place in a %s model of %u layers", source->path,

@@ -119,7 +119,7 @@ static const struct {
     {"gyre.rotation_seed", 1}, {"gyre.wbits", 1},      {"gyre.wgroup", 1},       {"gyre.act_bits", 1},
     {"gyre.kv_bits", 1},       {"gyre.act_clip", 1},   {"gyre.kv_clip", 1},      {"gyre.rope_interleaved", 1},
     {"gyre.kv_centre", 1},     {"gyre.r3", 1},         {"gyre.r4", 1},           {"gyre.head_rotation", 1},
-    {"gyre.r3.factors", 1},    {"gyre.r4.factors", 1}, {"gyre.head.factors", 1},
+    {"gyre.r3.factors", 1},    {"gyre.r4.factors", 1}, {"gyre.head.factors", 1}, {"gyre.learned_clips", 1},
 };
 
 // A key that its version does not know would change the model for a reader that does: ignoring it gives another one.
@@ -187,6 +187,7 @@ static gyre_status read_gyre_keys(const gyre_source *source, struct gyre_hparams
     if (!hp->full) return gyre_source_has(source, "gyre.r4") ? gyre_rotations_read(source, hp, err) : GYRE_OK;
     if (!found) return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): gyre.rope_interleaved is missing", path);
     GYRE_TRY(gyre_source_bool(source, "gyre.kv_centre", &hp->kv_centre, NULL, err));
+    GYRE_TRY(gyre_source_bool(source, "gyre.learned_clips", &hp->learned_clips, NULL, err));
     return gyre_rotations_read(source, hp, err);
 }
 

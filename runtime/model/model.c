@@ -1,5 +1,6 @@
 // See model.h. Tensors are found by role, so that this file names those at the ends and the pairs that share a buffer.
 #include "runtime/model/model.h"
+#include "runtime/model/clips.h"
 
 #include "runtime/util/base.h"
 
@@ -162,6 +163,7 @@ static gyre_status load_layer(const struct loader *l, uint32_t layer, struct gyr
     const gyre_role head_norms[] = {GYRE_ROLE_q_norm, GYRE_ROLE_k_norm};
     if (gyre_role_present(hp, head_norms[0], layer))
         GYRE_TRY(load_together(l, layer, head_norms, 2, "weight", hp->head_dim, &out->head_gains));
+    GYRE_TRY(gyre_clips_read(l->source, hp, layer, out->act_clip, out->kv_clip, l->err));
     gyre_role cached[GYRE_LINEARS];
     uint32_t n = 0;
     for (int r = 0; r < GYRE_LINEARS && hp->kv_centre; r++)

@@ -214,6 +214,7 @@ void lab_block(struct lab *lab, struct block_shape s, struct block *b)
                                   lab_bytes(lab, NULL, slots * 4),
                                   s.kv_bits,
                                   1,
+                                  1,
                                   {0}};
 
     uint32_t p = 0;

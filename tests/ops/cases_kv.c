@@ -93,7 +93,7 @@ static void kv_case(struct check *check, int heads, int kv_heads, int hd, uint32
 {
     const struct batch b = batch_make(check, mixed, MIXED);
     const struct pools s = make_pools(&b, kv_heads, hd, bits);
-    const struct gyre_kv_write_params p = {b.rows, heads, kv_heads, hd, b.page_stride, clip, centred};
+    const struct gyre_kv_write_params p = {b.rows, heads, kv_heads, hd, b.page_stride, clip, centred, 0.9f * clip};
     const size_t width = (size_t)((heads + 2 * kv_heads) * hd), n = (size_t)b.rows * width;
     float *x = check_normal(check, n, 1.5);
     for (int i = 0; i < hd; i++) { // a zero vector, one without negative values, one of large and one of tiny values
@@ -148,6 +148,7 @@ static void fused_case(struct check *check, const char *kernel, int heads, int k
                                     .q_span = 16,
                                     .page_stride = b.page_stride,
                                     .clip = 0.97f,
+                                    .clip_v = 0.9f,
                                     .centred = centred,
                                     .normed = normed,
                                     .eps = 1e-6f};

@@ -58,6 +58,11 @@ typedef struct gyre_quantize_summary {
         linears;          // of all linears in the blocks, those that needed more damping than the recipe says,
     double worst_damping; // and the most that one of them needed; 0: none
     uint64_t dead_inputs; // inputs of linears that were zero on the whole calibration text
+    // What a recipe with `distill` learned: steps taken (0: none), the step whose parameters were kept (0: those
+    // before), and the divergence of the held-out windows before and after, in nats. rtn_kl and recipe_kl are from
+    // before.
+    uint32_t distill_steps, distill_best, distill_windows;
+    double distill_before, distill_after;
 } gyre_quantize_summary;
 
 // Refuses an existing output without `force`, a journal of another recipe or model, too little disk space. Writes

@@ -46,8 +46,9 @@ static double element(const struct gyre_weight *w, uint32_t n, uint32_t k)
     if (w->kind == GYRE_WEIGHT_F16)
         return (double)gyre_f32_from_f16(((const uint16_t *)(const void *)words)[k * pad + c]);
     const double s = (double)gyre_f32_from_f16(((const uint16_t *)(const void *)scale)[k / w->group * pad + c]);
-    if (w->kind == GYRE_WEIGHT_W8) return s * (int8_t)(words[k / 4 * pad + c] >> 8 * (k % 4));
-    const uint32_t word = words[(k / 4 * (pad / 8) + c / 8) * 4 + c % 8 / 2];
+    if (w->kind == GYRE_WEIGHT_W8)
+        return s * (int8_t)(words[GYRE_BLOCK(w->k / 4, k / 4, c / 8) * 8 + c % 8] >> 8 * (k % 4));
+    const uint32_t word = words[GYRE_BLOCK(w->k / 4, k / 4, c / 8) * 4 + c % 8 / 2];
     return s * ((double)(word >> (8 * (k % 4) + 4 * (c % 2)) & 15) - 8);
 }
 
@@ -197,7 +198,7 @@ static void run_kv_write(struct twin *t, uint32_t node)
                                      .zero = (double)gyre_f32_from_f16((uint16_t)(meta >> 16)),
                                      .least = 0,
                                      .most = bits == 8 ? 255 : 15,
-                                     .rate = (double)p->clip / (bits == 8 ? 255 : 15),
+                                     .rate = (double)(head < G ? p->clip : p->clip_v) / (bits == 8 ? 255 : 15),
                                      .clip = t->clip[node][head / G]};
             if (bits != 16) quantize(now, then, code, (uint64_t)hd, &f, y);
         }

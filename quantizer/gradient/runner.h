@@ -1,0 +1,37 @@
+// A model on the host for passes over whole windows: rows of one sequence from position 0, one block's graph at a time.
+// What teacher and student share.
+#pragma once
+#include "runtime/model/kv.h"
+#include "runtime/model/model.h"
+
+struct gyre_runner {
+    gyre_device *device;
+    struct gyre_model model;
+    struct gyre_kv kv; // of one layer: a block's graph fills it anew
+    struct gyre_precision precision;
+    struct gyre_binding rows; // int4[tokens]
+    struct gyre_binding *x;   // [n_streams] residual streams [tokens][D]: before each block, and at the end
+    uint32_t tokens, n_streams;
+};
+
+// precision NULL: the file's. `keeps`: all streams; else two, between which blocks alternate. The device is a host's
+// and, like source, outlives it. Close also after failure.
+gyre_status gyre_runner_open(gyre_device *device, const gyre_source *source, const struct gyre_precision *precision,
+                             uint32_t tokens, bool keeps, struct gyre_runner *out, gyre_error *err) GYRE_MUST_USE;
+void gyre_runner_close(struct gyre_runner *runner);
+
+// The rows of a window; embeds them into the first stream.
+gyre_status gyre_runner_embed(struct gyre_runner *runner, const uint32_t *token, gyre_error *err) GYRE_MUST_USE;
+// Block `layer` from its stream to the next, executed. `graph` (may be NULL) gets the graph, every value of it kept,
+// and its ends.
+struct gyre_runner_graph {
+    gyre_graph *graph; // to be destroyed
+    gyre_value in, out;
+};
+gyre_status gyre_runner_block(struct gyre_runner *runner, uint32_t layer, struct gyre_runner_graph *graph,
+                              gyre_error *err) GYRE_MUST_USE;
+// The head on n rows [n][D] at `x`, logits landed at `logits`.
+gyre_status gyre_runner_head(struct gyre_runner *runner, struct gyre_binding x, uint32_t n, struct gyre_binding logits,
+                             struct gyre_runner_graph *graph, gyre_error *err) GYRE_MUST_USE;
+// Rows first.. of a stream; first a multiple of 64.
+struct gyre_binding gyre_runner_rows(const struct gyre_runner *runner, uint32_t stream, uint32_t first, uint32_t n);

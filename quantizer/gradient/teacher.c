@@ -1,0 +1,78 @@
+// See teacher.h.
+#include "quantizer/gradient/teacher.h"
+#include "quantizer/gradient/rules.h"
+#include "quantizer/gradient/runner.h"
+#include "runtime/util/base.h"
+
+#include <stdlib.h>
+
+struct gyre_teacher {
+    struct gyre_runner runner;
+    float *stream; // [windows][tokens][D], behind the last block
+    struct gyre_binding x, logits;
+};
+
+static gyre_status read_window(gyre_teacher *t, const uint32_t *token, float *out, gyre_error *err)
+{
+    struct gyre_runner *s = &t->runner;
+    const uint32_t layers = s->model.hp.n_layers;
+    GYRE_TRY(gyre_runner_embed(s, token, err));
+    for (uint32_t l = 0; l < layers; l++) GYRE_TRY(gyre_runner_block(s, l, NULL, err));
+    const struct gyre_binding end = gyre_runner_rows(s, layers, 0, s->tokens);
+    return gyre_buffer_read(s->device, end.buffer, end.offset, out, end.size, err);
+}
+
+gyre_status gyre_teacher_open(gyre_device *device, const gyre_source *source, const uint32_t *token, uint32_t windows,
+                              uint32_t tokens, gyre_status (*tick)(void *, gyre_error *), void *user,
+                              gyre_teacher **out, gyre_error *err)
+{
+    const struct gyre_precision exact = {16, 16, 1, 1};
+    gyre_status st = GYRE_OK;
+    gyre_teacher *t = *out = calloc(1, sizeof *t);
+    if (!t) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the float model");
+    GYRE_GO(gyre_runner_open(device, source, &exact, tokens, false, &t->runner, err));
+    const struct gyre_hparams *hp = &t->runner.model.hp;
+    const uint64_t each = (uint64_t)tokens * hp->width;
+    t->stream = malloc(windows * each * sizeof *t->stream);
+    if (!t->stream) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for the float model's streams"));
+    t->x.size = (uint64_t)GYRE_HEAD_ROWS * hp->width * sizeof(float);
+    t->logits.size = (uint64_t)GYRE_HEAD_ROWS * hp->vocab * sizeof(float);
+    GYRE_GO(gyre_buffer_create(device, t->x.size, "teacher's rows", &t->x.buffer, err));
+    GYRE_GO(gyre_buffer_create(device, t->logits.size, "teacher's logits", &t->logits.buffer, err));
+    for (uint32_t w = 0; w < windows; w++) {
+        GYRE_GO(read_window(t, token + (uint64_t)w * tokens, t->stream + w * each, err));
+        if (tick) GYRE_GO(tick(user, err));
+    }
+    for (uint32_t l = 0; l < hp->n_layers; l++) gyre_layer_weights_free(device, &t->runner.model.layer[l]);
+done:
+    if (st != GYRE_OK) {
+        gyre_teacher_close(t);
+        *out = NULL;
+    }
+    return st;
+}
+
+void gyre_teacher_close(gyre_teacher *t)
+{
+    if (!t) return;
+    if (t->runner.device) {
+        gyre_buffer_destroy(t->runner.device, t->x.buffer);
+        gyre_buffer_destroy(t->runner.device, t->logits.buffer);
+    }
+    gyre_runner_close(&t->runner);
+    free(t->stream);
+    free(t);
+}
+
+gyre_status gyre_teacher_logits(gyre_teacher *t, uint32_t window, uint32_t first, uint32_t n, const float **out,
+                                gyre_error *err)
+{
+    const uint64_t D = t->runner.model.hp.width;
+    struct gyre_binding x = t->x;
+    x.size = n * D * sizeof(float);
+    GYRE_TRY(gyre_buffer_write(t->runner.device, x.buffer, 0,
+                               t->stream + ((uint64_t)window * t->runner.tokens + first) * D, x.size, err));
+    GYRE_TRY(gyre_runner_head(&t->runner, x, n, t->logits, NULL, err));
+    *out = gyre_back_memory(t->logits);
+    return GYRE_OK;
+}

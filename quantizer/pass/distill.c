@@ -1,0 +1,302 @@
+// See distill.h. The loop and its state; gradients are gradient/'s, what becomes of the parameters distill_write.c's.
+#include "quantizer/pass/distill.h"
+#include "backends/cpu/fast.h"
+#include "quantizer/gradient/adam.h"
+#include "quantizer/pass/distill_impl.h"
+#include "runtime/util/base.h"
+#include "runtime/util/log.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { HELD_OUT = 8, LOOK = 16, KEEP = 8, MOST_HALVED = 3, VERSION = 1 };
+static const char kept_name[] = "distill";
+
+// ---- state ------------------------------------------------------------------------------------------------------
+
+// What goes into the journal in front of the arrays: parameters, both moments, the best parameters, the base; [n] each.
+struct head {
+    uint64_t version, n, step, best_step, halved, done;
+    double before, best, rate;
+};
+
+struct run {
+    const gyre_quantize_params *params;
+    const struct gyre_plan *plan;
+    const struct gyre_calib_text *text;
+    struct gyre_output *out;
+    gyre_status (*tick)(void *, uint64_t, gyre_error *);
+    void *user;
+    uint64_t step_work, window_work;
+    gyre_device *device;
+    gyre_source *part;
+    gyre_teacher *teacher;
+    struct gyre_student student;
+    struct gyre_adam adam;
+    struct head head;
+    double *gradient, *best, *before_step; // [n], [n], [3n]
+    float *rate;                           // [n]
+};
+
+static gyre_status keep(const struct run *r, gyre_error *err)
+{
+    const uint64_t n = r->student.n, bytes[2] = {sizeof r->head, 5 * n * sizeof(double)};
+    double *all = malloc(bytes[1]);
+    if (!all) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the journal");
+    memcpy(all, r->adam.parameter, 3 * n * sizeof *all);
+    memcpy(all + 3 * n, r->best, n * sizeof *all);
+    memcpy(all + 4 * n, r->student.base, n * sizeof *all);
+    const gyre_status st =
+        gyre_journal_keep(&r->out->journal, kept_name, (const void *const[]){&r->head, all}, bytes, err);
+    free(all);
+    return st;
+}
+
+// What an interrupted run kept, if it is of this very student.
+static gyre_status take_up(struct run *r, gyre_error *err)
+{
+    const uint64_t n = r->student.n;
+    char *data;
+    uint64_t bytes;
+    struct head head;
+    GYRE_TRY(gyre_journal_kept(&r->out->journal, kept_name, &data, &bytes, err));
+    if (!data) return GYRE_OK;
+    if (bytes == sizeof head + 5 * n * sizeof(double)) memcpy(&head, data, sizeof head);
+    else head = (struct head){0};
+    const double *all = (const double *)(const void *)(data + sizeof head);
+    if (head.version == VERSION && head.n == n && head.step <= r->plan->set.recipe.distill.steps) {
+        r->head = head;
+        r->adam.step = (uint32_t)head.step;
+        memcpy(r->adam.parameter, all, 3 * n * sizeof *all);
+        memcpy(r->best, all + 3 * n, n * sizeof *all);
+        memcpy(r->student.base, all + 4 * n, n * sizeof *all); // OUT.part may hold learned ones already
+    }
+    const bool good = r->head.version == VERSION;
+    free(data);
+    return good ? GYRE_OK
+                : gyre_fail(err, GYRE_E_FORMAT,
+                            "cannot resume (%s): what distillation left there is damaged; start over with --force",
+                            r->out->journal.folder);
+}
+
+// ---- opening ----------------------------------------------------------------------------------------------------
+
+static gyre_status tick_window(void *user, gyre_error *err)
+{
+    const struct run *r = user;
+    return r->tick(r->user, r->window_work, err);
+}
+
+static bool held_out(const struct run *r, uint32_t window)
+{
+    return r->text->windows < HELD_OUT ? window + 1 == r->text->windows : window % HELD_OUT == HELD_OUT - 1;
+}
+
+static uint32_t count_held(const struct run *r)
+{
+    uint32_t n = 0;
+    for (uint32_t w = 0; w < r->text->windows; w++) n += held_out(r, w);
+    return n;
+}
+
+static gyre_status allocate(struct run *r, gyre_error *err)
+{
+    const struct gyre_recipe *recipe = &r->plan->set.recipe;
+    const uint64_t n = r->student.n;
+    const bool good = gyre_adam_create(n, recipe->distill.steps, &r->adam);
+    r->gradient = malloc(n * sizeof *r->gradient);
+    r->best = calloc(n, sizeof *r->best);
+    r->before_step = malloc(3 * n * sizeof *r->before_step);
+    r->rate = malloc(n * sizeof *r->rate);
+    if (!good || !r->gradient || !r->best || !r->before_step || !r->rate)
+        return gyre_fail(err, GYRE_E_NOMEM, "out of memory for distillation");
+    for (uint32_t k = 0; k < r->student.n_learnt; k++) {
+        const struct gyre_learnt *p = &r->student.learnt[k];
+        const bool clip = p->kind == GYRE_LEARNT_CLIP || p->kind == GYRE_LEARNT_CACHE;
+        for (uint64_t i = 0; i < p->n; i++)
+            r->rate[p->first + i] = (float)(clip ? recipe->distill.clip_rate : recipe->distill.rate);
+    }
+    return GYRE_OK;
+}
+
+static gyre_status open_run(struct run *r, gyre_error *err)
+{
+    const struct gyre_device_options options = {.log = &r->params->log};
+    if (r->text->windows < 2)
+        return gyre_fail(err, GYRE_E_INVALID,
+                         "cannot distill: the calibration text has one window of %u tokens, and some must be held out; "
+                         "give a longer text, or a recipe with shorter windows",
+                         r->text->tokens);
+    GYRE_TRY(gyre_fast_device_create(&options, &r->device, err));
+    GYRE_TRY(gyre_teacher_open(r->device, r->plan->source, r->text->token, r->text->windows, r->text->tokens,
+                               tick_window, r, &r->teacher, err));
+    GYRE_TRY(gyre_source_open(r->out->part, &r->part, err));
+    GYRE_TRY(gyre_student_open(r->device, r->part, r->text->tokens, &r->student, err));
+    GYRE_TRY(allocate(r, err));
+    r->head = (struct head){.version = VERSION, .n = r->student.n, .rate = 1};
+    return GYRE_OK;
+}
+
+static void close_run(struct run *r)
+{
+    gyre_student_close(&r->student);
+    gyre_teacher_close(r->teacher);
+    gyre_source_close(r->part);
+    gyre_device_close(r->device);
+    gyre_adam_free(&r->adam);
+    free(r->gradient);
+    free(r->best);
+    free(r->before_step);
+    free(r->rate);
+}
+
+// ---- steps ------------------------------------------------------------------------------------------------------
+
+static gyre_status window(struct run *r, uint32_t w, double *kl, double *gradient, gyre_error *err)
+{
+    return gyre_student_window(&r->student, r->teacher, w, r->text->token + (uint64_t)w * r->text->tokens, kl, gradient,
+                               err);
+}
+
+// The held-out windows; better parameters than before are remembered.
+static gyre_status look(struct run *r, gyre_error *err)
+{
+    double sum = 0;
+    for (uint32_t w = 0; w < r->text->windows; w++) {
+        double kl;
+        if (!held_out(r, w)) continue;
+        GYRE_TRY(window(r, w, &kl, NULL, err));
+        sum += kl / count_held(r);
+        GYRE_TRY(tick_window(r, err));
+    }
+    gyre_logf(&r->params->log, GYRE_LOG_INFO, "distill: step %u: %.5f nats on %u held-out windows", r->adam.step, sum,
+              count_held(r));
+    if (r->adam.step == 0) {
+        if (!isfinite(sum))
+            return gyre_fail(err, GYRE_E_FORMAT, "cannot distill: the file's logits are not finite before any step");
+        r->head.before = r->head.best = sum;
+    } else if (sum < r->head.best) {
+        r->head.best = sum;
+        r->head.best_step = r->adam.step;
+        memcpy(r->best, r->adam.parameter, r->student.n * sizeof *r->best);
+    }
+    return GYRE_OK;
+}
+
+// The window of a step: those that are not held out, in turn.
+static uint32_t window_of(const struct run *r, uint32_t step)
+{
+    const uint32_t mine = r->text->windows - count_held(r);
+    uint32_t left = step % mine, w = 0;
+    while (held_out(r, w) || left--) w++;
+    return w;
+}
+
+static bool finite_gradient(const struct run *r)
+{
+    bool good = true;
+    for (uint64_t i = 0; i < r->student.n; i++) good &= (bool)isfinite(r->gradient[i]);
+    return good;
+}
+
+// A clip that is at 1 goes no further.
+static void bound_clips(struct run *r)
+{
+    for (uint32_t k = 0; k < r->student.n_learnt; k++) {
+        const struct gyre_learnt *p = &r->student.learnt[k];
+        for (uint64_t i = p->first; i < p->first + p->n; i++)
+            if (p->kind == GYRE_LEARNT_CLIP || p->kind == GYRE_LEARNT_CACHE)
+                r->adam.parameter[i] = fmin(r->adam.parameter[i], -log(r->student.base[i]));
+    }
+}
+
+static gyre_status take_back(struct run *r, gyre_error *err)
+{
+    if (r->head.halved == MOST_HALVED || r->adam.step == 0)
+        return gyre_fail(err, GYRE_E_FORMAT,
+                         "cannot distill (step %u): the loss is not finite, also at %g of the recipe's rate; lower "
+                         "distill's rate",
+                         r->adam.step, r->head.rate);
+    r->head.halved++;
+    r->head.rate /= 2;
+    memcpy(r->adam.parameter, r->before_step, 3 * r->student.n * sizeof *r->before_step);
+    gyre_logf(&r->params->log, GYRE_LOG_WARN,
+              "distill: step %u: the loss is not finite; the step before is taken back, the rate halved", r->adam.step);
+    return gyre_student_set(&r->student, r->adam.parameter, err);
+}
+
+static gyre_status one_step(struct run *r, gyre_error *err)
+{
+    double kl;
+    const uint64_t n = r->student.n;
+    GYRE_TRY(window(r, window_of(r, r->adam.step), &kl, r->gradient, err));
+    if (!isfinite(kl) || !finite_gradient(r)) {
+        GYRE_TRY(take_back(r, err));
+        r->adam.step++; // with the next window
+    } else {
+        memcpy(r->before_step, r->adam.parameter, 3 * n * sizeof *r->before_step);
+        if (r->head.rate < 1)
+            for (uint64_t i = 0; i < n; i++) r->rate[i] *= (float)r->head.rate;
+        gyre_adam_step(&r->adam, r->gradient, r->rate, r->plan->set.recipe.distill.pull);
+        if (r->head.rate < 1)
+            for (uint64_t i = 0; i < n; i++) r->rate[i] /= (float)r->head.rate;
+        bound_clips(r);
+        GYRE_TRY(gyre_student_set(&r->student, r->adam.parameter, err));
+    }
+    r->head.step = r->adam.step;
+    gyre_logf(&r->params->log, GYRE_LOG_DEBUG, "distill: step %u: %.5f nats on its window", r->adam.step, kl);
+    return r->tick(r->user, r->step_work, err);
+}
+
+static gyre_status train(struct run *r, gyre_error *err)
+{
+    const uint32_t steps = r->plan->set.recipe.distill.steps;
+    GYRE_TRY(gyre_student_set(&r->student, r->adam.parameter, err));
+    if (r->adam.step == 0) GYRE_TRY(look(r, err));
+    while (r->adam.step < steps) {
+        GYRE_TRY(one_step(r, err));
+        if (r->adam.step % LOOK == 0 || r->adam.step == steps) GYRE_TRY(look(r, err));
+        if (r->adam.step % KEEP == 0 && r->adam.step < steps) GYRE_TRY(keep(r, err));
+    }
+    r->head.done = 1;
+    return keep(r, err);
+}
+
+// ---- entry ------------------------------------------------------------------------------------------------------
+
+uint64_t gyre_distill_work(const struct gyre_plan *plan, uint64_t model_weights)
+{
+    const uint32_t steps = plan->set.recipe.distill.steps, windows = plan->set.recipe.calibration.windows;
+    const uint64_t each = model_weights / 64; // about what a window's way through the model is of all the rounding
+    return steps ? each * windows + 4 * each * steps + each * (windows / HELD_OUT) * (steps / LOOK + 1) : 0;
+}
+
+gyre_status gyre_distill(const gyre_quantize_params *params, const struct gyre_plan *plan,
+                         const struct gyre_calib_text *text, struct gyre_output *out,
+                         gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user, struct gyre_distilled *result,
+                         gyre_error *err)
+{
+    struct run r = {.params = params, .plan = plan, .text = text, .out = out, .tick = tick, .user = user};
+    gyre_status st = GYRE_OK;
+    GYRE_GO(open_run(&r, err));
+    GYRE_GO(take_up(&r, err));
+    if (!r.head.done) GYRE_GO(train(&r, err));
+    *result = (struct gyre_distilled){.steps = (uint32_t)r.head.step,
+                                      .best = (uint32_t)r.head.best_step,
+                                      .held = count_held(&r),
+                                      .halved = (uint32_t)r.head.halved,
+                                      .before = r.head.before,
+                                      .after = r.head.best};
+    GYRE_GO(gyre_distill_write(plan, r.part, &r.student, r.best, out, err));
+done:
+    close_run(&r);
+    return st;
+}
+
+json_t *gyre_distilled_json(const struct gyre_distilled *d)
+{
+    return json_pack("{s:i, s:i, s:i, s:i, s:f, s:f}", "steps", (int)d->steps, "best_step", (int)d->best,
+                     "held_out_windows", (int)d->held, "halved", (int)d->halved, "kl_before", d->before, "kl_after",
+                     d->after);
+}

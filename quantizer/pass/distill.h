@@ -1,0 +1,26 @@
+// After rounding: what a finished file holds besides codes (scales, gains, clips) is learned end to end, by the
+// divergence of its logits from the float model's (gradient/student.h). Codes stay as they are.
+//
+// A step is one window of the calibration text, in their order again and again. Every eighth window is held out; its
+// divergence is measured now and then, and the parameters of the lowest are what is written. A loss that is not finite
+// takes the step back and halves the rate, three times at most. On the host, whatever device the rest ran on.
+#pragma once
+#include "quantizer/file/output.h"
+#include "quantizer/pass/text.h"
+
+struct gyre_distilled {
+    uint32_t steps, best;  // taken; behind which the parameters were best, 0: nothing helped
+    uint32_t held, halved; // windows held out; how often the rate was halved
+    double before, after;  // mean divergence per token of the held-out windows, in nats
+};
+
+// All of `out` is written. Keeps its state in the journal from time to time, and ends with the new tensors in OUT.part.
+// tick(user, weights): as everywhere, of gyre_distill_work in all.
+gyre_status gyre_distill(const gyre_quantize_params *params, const struct gyre_plan *plan,
+                         const struct gyre_calib_text *text, struct gyre_output *out,
+                         gyre_status (*tick)(void *user, uint64_t weights, gyre_error *err), void *user,
+                         struct gyre_distilled *result, gyre_error *err) GYRE_MUST_USE;
+uint64_t gyre_distill_work(const struct gyre_plan *plan, uint64_t model_weights);
+
+// For the manifest; a new reference, NULL when out of memory.
+json_t *gyre_distilled_json(const struct gyre_distilled *distilled);

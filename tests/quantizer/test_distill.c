@@ -1,0 +1,255 @@
+// Files whose scales, gains and clips were learned: nearer to the float model than before, by the engine too; the same
+// bytes when interrupted anywhere; they verify and reproduce; portable ones hold nothing that other tools do not know.
+#include "tests/common/files.h"
+#include "tests/common/tiny.h"
+
+#include <gyre/gyre_eval.h>
+#include <gyre/gyre_quantize.h>
+#include <jansson.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+static const char recipe_text[] = "name: learned\n"
+                                  "rotate: true\n"
+                                  "calibration: {windows: %u, tokens: 32}\n"
+                                  "activations: {clip: 0.95}\n"
+                                  "cache: {clip: 0.98}\n"
+                                  "rounding:\n"
+                                  "  - gptq\n"
+                                  "distill: {steps: %u, rate: 0.005, clip_rate: 0.01, pull: 0.01}\n";
+
+static char in[256], out[256], recipe[256], text[256];
+static int calls, stop_at;
+
+static int on_progress(void *user, double fraction, double eta, const char *what)
+{
+    (void)user, (void)eta;
+    assert_true(fraction >= 0 && fraction <= 1 && what && *what);
+    return ++calls == stop_at;
+}
+
+static void write_recipe(unsigned windows, unsigned steps)
+{
+    char yaml[512];
+    snprintf(yaml, sizeof yaml, recipe_text, windows, steps);
+    files_write(recipe, yaml);
+}
+
+static void make_base(const char *family)
+{
+    struct tiny_options o = tiny_family(family);
+    char words[4096];
+    o.layers = 2;
+    assert_int_equal(tiny_write_gguf(in, &o), 0);
+    for (unsigned i = 0, x = 3; i + 1 < sizeof words; i++) {
+        x = x * 1103515245u + 12345u;
+        words[i] = x >> 28 ? (char)('a' + (x >> 16) % 26) : ' ';
+    }
+    words[sizeof words - 1] = 0;
+    files_write(text, words);
+}
+
+static gyre_quantize_params params(void)
+{
+    static const char *texts[] = {text};
+    return (gyre_quantize_params){.source = in,
+                                  .output = out,
+                                  .recipe = recipe,
+                                  .wgroup = GYRE_WGROUP_ROW,
+                                  .act = 4,
+                                  .kv = 4,
+                                  .calib = texts,
+                                  .n_calib = 1,
+                                  .progress = on_progress,
+                                  .force = true};
+}
+
+static gyre_status run(gyre_quantize_params p, int at, gyre_quantize_summary *summary, gyre_error *err)
+{
+    calls = 0;
+    stop_at = at;
+    return gyre_quantize(&p, summary, err);
+}
+
+// Of the file to the base, on the text that was learned from, by the engine on the reference device.
+static double divergence(void)
+{
+    gyre_error err = {0};
+    gyre_eval_result result = {0};
+    gyre_engine *exact = NULL, *made = NULL;
+    uint64_t bytes;
+    uint32_t *tokens = NULL;
+    size_t n = 0;
+    char *words = files_read(text, &bytes);
+    const gyre_engine_params p = {.device = "cpu", .context = 64};
+    if (gyre_engine_open(in, &p, &exact, &err) != GYRE_OK ||
+        gyre_engine_open_beside(exact, out, &p, &made, &err) != GYRE_OK)
+        fail_msg("%s", err.message);
+    gyre_status st = gyre_tokenize(gyre_engine_tokenizer(made), words, bytes, 0, &tokens, &n, &err);
+    if (st == GYRE_OK) st = gyre_eval(made, exact, tokens, n, 32, 0, NULL, NULL, &result, &err);
+    if (st != GYRE_OK) fail_msg("%s", err.message);
+    assert_int_equal(gyre_engine_close(made, NULL), GYRE_OK);
+    assert_int_equal(gyre_engine_close(exact, NULL), GYRE_OK);
+    free(words);
+    free(tokens);
+    return result.kl;
+}
+
+static void learning_brings_every_family_nearer(void **state)
+{
+    (void)state;
+    static const char *const families[] = {"llama", "qwen2", "qwen3"};
+    for (int i = 0; i < 6; i++) {
+        gyre_error err = {0};
+        gyre_quantize_summary s = {0};
+        gyre_quantize_params p = params();
+        make_base(families[i % 3]);
+        if (i >= 3) p.profile = "portable", p.wgroup = 32;
+        write_recipe(64, 0);
+        if (run(p, 0, NULL, &err) != GYRE_OK) fail_msg("%s", err.message);
+        const double before = divergence();
+        write_recipe(64, 64);
+        if (run(p, 0, &s, &err) != GYRE_OK) fail_msg("%s", err.message);
+        const double after = divergence();
+        print_message("%s: held out %.5f -> %.5f, engine %.5f -> %.5f\n", families[i % 3], s.distill_before,
+                      s.distill_after, before, after);
+        assert_int_equal(s.distill_steps, 64);
+        assert_int_equal(s.distill_windows, 8);
+        assert_true(s.distill_after < s.distill_before);
+        assert_true(after < 0.97 * before);
+        gyre_quantize_summary_free(&s);
+    }
+}
+
+// What a file holds: codes stay, scales and gains move, and clips lie in tensors of their own.
+static void only_what_is_continuous_moves(void **state)
+{
+    (void)state;
+    gyre_error err = {0};
+    make_base("llama");
+    json_t *m[2];
+    for (int i = 0; i < 2; i++) {
+        write_recipe(9, i ? 8 : 0);
+        if (run(params(), 0, NULL, &err) != GYRE_OK) fail_msg("%s", err.message);
+        char path[300];
+        snprintf(path, sizeof path, "%s.manifest.json", out);
+        m[i] = json_load_file(path, 0, NULL);
+        assert_non_null(m[i]);
+    }
+    assert_null(json_object_get(m[0], "distilled"));
+    assert_int_equal(json_integer_value(json_object_get(json_object_get(m[1], "distilled"), "steps")), 8);
+    size_t i, moved = 0, clips = 0;
+    json_t *row;
+    json_array_foreach(json_object_get(m[1], "tensors"), i, row)
+    {
+        const char *name = json_string_value(json_object_get(row, "name"));
+        const json_t *was = NULL, *one;
+        size_t k;
+        json_array_foreach(json_object_get(m[0], "tensors"), k, one)
+        {
+            if (!strcmp(json_string_value(json_object_get(one, "name")), name)) was = one;
+        }
+        clips += !was;
+        if (!was) assert_true(!strcmp(name, "gyre.act_clips") || !strcmp(name, "gyre.kv_clips"));
+        const bool same = was && json_equal(json_object_get(was, "sha256"), json_object_get(row, "sha256"));
+        const bool learns = strstr(name, ".scale") || strstr(name, "_norm") || strstr(name, "gain") || !was;
+        if (same == learns) fail_msg("%s: %s", name, same ? "did not move" : "moved");
+        moved += !same;
+    }
+    assert_int_equal(clips, 2);
+    assert_true(moved > 10);
+    json_decref(m[0]);
+    json_decref(m[1]);
+}
+
+static void interrupted_anywhere_resumes_to_the_same_bytes(void **state)
+{
+    (void)state;
+    gyre_error err = {0};
+    uint64_t n, m;
+    make_base("llama");
+    write_recipe(9, 20);
+    if (run(params(), 0, NULL, &err) != GYRE_OK) fail_msg("%s", err.message);
+    char *want = files_read(out, &n);
+    const int all = calls;
+    int late = 0;
+    for (int at = all / 3; at <= all; at += 3) {
+        gyre_quantize_params p = params();
+        assert_int_equal(run(p, at, NULL, &err), GYRE_E_CANCELLED);
+        p.force = false;
+        p.resume = true;
+        assert_int_equal(unlink(out), 0);
+        if (run(p, 0, NULL, &err) != GYRE_OK) fail_msg("after %d of %d calls: %s", at, all, err.message);
+        late += calls < all - at + 12;
+        char *got = files_read(out, &m);
+        assert_int_equal(n, m);
+        assert_memory_equal(got, want, n);
+        free(got);
+    }
+    assert_true(late > 0); // it went on, and did not begin again
+    free(want);
+}
+
+static void files_verify_and_reproduce(void **state)
+{
+    (void)state;
+    static const char *texts[] = {text};
+    gyre_error err = {0};
+    gyre_verify_result result = {0};
+    gyre_reproduce_result made = {0};
+    gyre_quantize_summary s = {0};
+    make_base("qwen3");
+    write_recipe(32, 32);
+    if (run(params(), 0, &s, &err) != GYRE_OK) fail_msg("%s", err.message);
+    assert_true(s.distill_best > 0);
+    gyre_quantize_summary_free(&s);
+    if (gyre_verify(&(gyre_verify_params){.file = out, .base = in}, &result, &err) != GYRE_OK)
+        fail_msg("%s", err.message);
+    char manifest[300];
+    snprintf(manifest, sizeof manifest, "%s.manifest.json", out);
+    const gyre_reproduce_params r = {.manifest = manifest, .base = in, .calib = texts, .n_calib = 1};
+    if (gyre_reproduce(&r, &made, &err) != GYRE_OK) fail_msg("%s", err.message);
+}
+
+static void refused(const char *what, const char *says)
+{
+    gyre_error err = {0};
+    const gyre_status st = run(params(), 0, NULL, &err);
+    if (st == GYRE_OK || !strstr(err.message, says)) fail_msg("%s: %d, %s", what, st, err.message);
+}
+
+static void impossible_runs_are_refused(void **state)
+{
+    (void)state;
+    make_base("llama");
+    files_write(recipe, "name: a\ncalibration: {windows: 0}\nrounding: [rtn]\ndistill: {steps: 3}\n");
+    refused("no text", "distill learns from a text");
+    files_write(recipe, "name: a\ncalibration: {windows: 1, tokens: 32}\nrounding: [rtn]\ndistill: {steps: 3}\n");
+    refused("one window", "some must be held out");
+    files_write(recipe, "name: a\nrounding: [rtn]\ndistill: {steps: 3, rate: 2}\n");
+    refused("a rate of 2", "a number from");
+}
+
+int main(void)
+{
+    snprintf(in, sizeof in, "%s", files_path("in.gguf"));
+    snprintf(out, sizeof out, "%s", files_path("out.gguf"));
+    snprintf(recipe, sizeof recipe, "%s", files_path("learned.yaml"));
+    snprintf(text, sizeof text, "%s", files_path("text.txt"));
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(learning_brings_every_family_nearer),
+        cmocka_unit_test(only_what_is_continuous_moves),
+        cmocka_unit_test(interrupted_anywhere_resumes_to_the_same_bytes),
+        cmocka_unit_test(files_verify_and_reproduce),
+        cmocka_unit_test(impossible_runs_are_refused),
+    };
+    const int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    files_remove();
+    return failed;
+}
