@@ -27,6 +27,10 @@ static bool is_own(const struct gyre_plan *p, const char *key)
                                       "general.alignment"};
     for (size_t i = 0; i < sizeof own / sizeof *own; i++)
         if (!strcmp(key, own[i])) return true;
+    // A plain file says a period where a list of flags is.
+    if (p->window_period && gyre_begins(key, p->hp.arch) &&
+        !strcmp(key + strlen(p->hp.arch), ".attention.sliding_window_pattern"))
+        return true;
     // Divisors of longrope are tensors; a plain llama file says llama3 scaling by one instead.
     if (gyre_begins(key, p->hp.arch) && (!strcmp(key + strlen(p->hp.arch), ".rope.scaling.short_factor") ||
                                          !strcmp(key + strlen(p->hp.arch), ".rope.scaling.long_factor")))
@@ -70,6 +74,7 @@ static void fill_model_keys(const struct gyre_plan *p, struct gyre_gguf *g)
         gyre_gguf_u32(g, key_of(p, number[i].name).text, number[i].value);
     gyre_gguf_f32(g, key_of(p, "attention.layer_norm_rms_epsilon").text, hp->norm_eps);
     gyre_gguf_f32(g, key_of(p, "rope.freq_base").text, (float)hp->rope_base);
+    if (p->window_period) gyre_gguf_u32(g, key_of(p, "attention.sliding_window_pattern").text, p->window_period);
 }
 
 static void put_factors(struct gyre_gguf *g, const char *key, const struct gyre_hadamard *h)

@@ -7,6 +7,7 @@
 #include "runtime/util/log.h"
 #include "runtime/util/text.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,7 +40,8 @@ static gyre_status plan_rotations(struct gyre_plan *p, gyre_error *err)
     if (hp->tied && full && !p->folder) { // one table: the head undoes and redoes R1 around the gain
         p->online.head = p->rotator.r1;
         p->online.head_gain = p->final_gain;
-    } else if (hp->tied && !is_constant(p->final_gain, hp->width)) { // other tools know no transform at the head
+    } else if (hp->tied && p->rotator.r1.n &&
+               !is_constant(p->final_gain, hp->width)) { // other tools know no transform at the head
         p->write_head = p->fold_head = true;
     }
     if (!full) return GYRE_OK;
@@ -92,6 +94,9 @@ static const char *unsayable(const struct gyre_plan *p)
         return hp->has_rope_freqs ? "the tensor rope_freqs.weight, which they read for llama"
                                   : "llama3 scaling, which a tensor says that they read for llama";
     if (hp->rope_scaling == GYRE_ROPE_LONG && !(arch->plain & GYRE_PLAIN_DIVISORS)) return "longrope";
+    if (hp->attn_scale != 0 && !(arch->plain & GYRE_PLAIN_SCALE) &&
+        fabsf(hp->attn_scale * sqrtf((float)hp->head_dim) - 1) > 1e-6f)
+        return "a scale of scores that they do not read";
     return NULL;
 }
 
@@ -259,6 +264,7 @@ gyre_status gyre_plan_begin(const gyre_quantize_params *params, const gyre_sourc
                          gyre_source_path(source), p->hp.family->name, unsayable(p));
     p->permute_qk = !p->folder && !p->set.full && p->hp.family->paired_rows && !p->hp.rope_interleaved;
     if (p->permute_qk) p->hp.rope_interleaved = true;
+    p->window_period = p->set.full || !p->hp.window ? 0 : period_of(&p->hp, true);
     return GYRE_OK;
 }
 

@@ -41,6 +41,7 @@ struct gyre_plan {
     struct gyre_hadamard r3;
     struct gyre_choice choice;
     float *final_gain;           // [D], the source's output_norm
+    uint32_t window_period;      // a plain file says by it which blocks have the window; 0: it says nothing of it
     bool permute_qk;             // q and k rows go from half-split (HF) to interleaved (GGUF) order
     bool writes_rope_divisors;   // rope_freqs is in the output, or with longrope its two tensors
     bool writes_clips;           // learned ones are in the output

@@ -304,7 +304,7 @@ gyre_status gyre_calibration_tap(gyre_calibration *c, uint32_t layer, const stru
                                  gyre_product tap, struct gyre_moments *out, gyre_error *err)
 {
     const gyre_role first = gyre_product_first(tap);
-    const bool writes = gyre_roles[first].writes == GYRE_ROTATION_R1;
+    const bool writes = gyre_role_adds(&c->plan->hp, first);
     gyre_error why = {0};
     GYRE_TRY(gyre_moments_create(gyre_product_width(tap, &c->plan->hp), c->plan->hp.width, c->corrects,
                                  c->corrects && writes, out, err));

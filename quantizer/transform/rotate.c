@@ -29,7 +29,8 @@ gyre_status gyre_rotator_create(const struct gyre_hparams *hp, uint64_t seed, bo
                                  .head_dim = hp->head_dim,
                                  .ffn = hp->ffn,
                                  .seed = seed};
-    if (which & GYRE_ROTATE_R1) {
+    const bool adds = gyre_role_adds(hp, GYRE_ROLE_o); // else a norm's gain stands between, which no rotation passes
+    if (which & GYRE_ROTATE_R1 && adds) {
         GYRE_GO(gyre_hadamard_create(gyre_hadamard_segment(hp->width), &out->r1, err));
         out->r1_signs = malloc(hp->width);
         if (!out->r1_signs) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for the signs of R1"));

@@ -19,7 +19,8 @@ struct gyre_rotator {
 
 enum { GYRE_ROTATE_R1 = 1, GYRE_ROTATE_R2 = 2, GYRE_ROTATE_R4 = 4 };
 
-// Makes the transforms named in `which`, each as wide as the model allows (segments where a width has none of its own).
+// Makes the transforms named in `which`, each as wide as the model allows (segments where a width has none of its own);
+// R1 where it can be merged into all that writes the stream (gyre_role_adds).
 gyre_status gyre_rotator_create(const struct gyre_hparams *hp, uint64_t seed, bool fold, unsigned which,
                                 struct gyre_rotator *out, gyre_error *err) GYRE_MUST_USE;
 void gyre_rotator_release(struct gyre_rotator *rotator);

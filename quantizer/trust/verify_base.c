@@ -266,8 +266,8 @@ static gyre_status find_rotation(struct gyre_verifier *v, gyre_error *err)
     v->rotated = v->hp.rot.r4.n != 0;
     if (!strcmp(v->manifest.profile, "full")) return GYRE_OK;
     for (uint32_t i = 0; i < v->hp.n_layers * GYRE_LINEARS; i++) { // zeros are zeros in any basis
-        GYRE_TRY(
-            linear_distance(v, NULL, (gyre_role)(i % GYRE_LINEARS), i / GYRE_LINEARS, &plain, &linear, &bits, err));
+        const gyre_role role = v->signs.r1.n ? (gyre_role)(i % GYRE_LINEARS) : gyre_heads_role(GYRE_HEADS_VALUE);
+        GYRE_TRY(linear_distance(v, NULL, role, i / GYRE_LINEARS, &plain, &linear, &bits, err));
         v->rotated = !(relative(&plain) <= 0.8);
         if (!gyre_is_faint(plain.norm, plain.n)) break;
     }
@@ -551,8 +551,9 @@ gyre_status gyre_verify_weights(struct gyre_verifier *v, gyre_error *err)
     for (uint32_t l = 0; l < v->hp.n_layers; l++)
         for (int s = 0; s < GYRE_LINEARS; s++) {
             const gyre_role role = (gyre_role)s;
-            const bool mixed =
-                v->rotated && (gyre_products[gyre_roles[role].product].reads != GYRE_ROTATION_R4 || v->rotator.r4.n);
+            const gyre_rotation reads = gyre_products[gyre_roles[role].product].reads;
+            const bool mixed = v->rotated && (reads != GYRE_ROTATION_R4 || v->rotator.r4.n) &&
+                               (reads != GYRE_ROTATION_R1 || v->rotator.r1.n);
             struct gyre_linear linear;
             struct distance d;
             uint32_t bits;

@@ -8,7 +8,7 @@
 
 static const struct gyre_arch *const all[] = {&gyre_arch_llama,   &gyre_arch_mistral3, &gyre_arch_qwen2,
                                               &gyre_arch_qwen3,   &gyre_arch_phi3,     &gyre_arch_smollm3,
-                                              &gyre_arch_granite, &gyre_arch_minicpm};
+                                              &gyre_arch_granite, &gyre_arch_minicpm,  &gyre_arch_gemma3};
 
 const struct gyre_arch *gyre_arch_find(const char *name, gyre_container container)
 {

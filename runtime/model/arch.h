@@ -12,6 +12,7 @@ enum {
     GYRE_PLAIN_DIVISORS = 2, // tensors of RoPE's divisors (rope_freqs, longrope's)
     GYRE_PLAIN_WINDOWS = 4,  // a window, and the period of the blocks that have none
     GYRE_PLAIN_FOURTHS = 8,  // no RoPE in each fourth block, whatever the file says
+    GYRE_PLAIN_SCALE = 32,   // a scale of scores other than 1 / sqrt(head size)
     GYRE_PLAIN_FOLDER = 16   // Hugging Face directories with a tensor per linear, by the names of roles.def
 };
 
@@ -32,7 +33,7 @@ struct gyre_arch {
 };
 
 extern const struct gyre_arch gyre_arch_llama, gyre_arch_mistral3, gyre_arch_qwen2, gyre_arch_qwen3, gyre_arch_phi3,
-    gyre_arch_smollm3, gyre_arch_granite, gyre_arch_minicpm;
+    gyre_arch_smollm3, gyre_arch_granite, gyre_arch_minicpm, gyre_arch_gemma3;
 
 // By general.architecture ("qwen3", "gyre-qwen3") or, for a Hugging Face directory, its model_type; NULL: unknown.
 const struct gyre_arch *gyre_arch_find(const char *name, gyre_container container);

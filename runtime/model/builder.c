@@ -93,3 +93,15 @@ void gyre_b_pre_norm_block(struct gyre_builder *b)
     h = gyre_b_glu(b, gyre_b_linear(b, h, GYRE_PRODUCT_gate_up), GYRE_ACT_SILU);
     gyre_b_add(b, gyre_b_linear(b, h, GYRE_PRODUCT_down));
 }
+
+void gyre_b_sandwich_block(struct gyre_builder *b, gyre_act act)
+{
+    gyre_value h = gyre_b_norm(b, b->stream, GYRE_ROLE_attn_norm);
+    h = gyre_b_attend(b, gyre_b_linear(b, h, GYRE_PRODUCT_qkv));
+    h = gyre_b_norm(b, gyre_b_linear(b, h, GYRE_PRODUCT_o), GYRE_ROLE_attn_post_norm);
+    gyre_b_add(b, h);
+    h = gyre_b_norm(b, b->stream, GYRE_ROLE_ffn_norm);
+    h = gyre_b_glu(b, gyre_b_linear(b, h, GYRE_PRODUCT_gate_up), act);
+    h = gyre_b_norm(b, gyre_b_linear(b, h, GYRE_PRODUCT_down), GYRE_ROLE_ffn_post_norm);
+    gyre_b_add(b, h);
+}

@@ -64,6 +64,8 @@ void gyre_b_add(struct gyre_builder *b, gyre_value branch);
 // The block that most families have: norm, attention, add; norm, gated unit, add. With biases and norms of heads where
 // the roles say so.
 void gyre_b_pre_norm_block(struct gyre_builder *b);
+// The same with a norm behind each branch, before it is added.
+void gyre_b_sandwich_block(struct gyre_builder *b, gyre_act act);
 #define GYRE_PRE_NORM_ROLES                                                                                            \
     ((GYRE_ROLE_BIT(GYRE_LINEARS) - 1) | GYRE_ROLE_BIT(GYRE_ROLE_attn_norm) | GYRE_ROLE_BIT(GYRE_ROLE_ffn_norm))
 #define GYRE_ALL_LINEARS (GYRE_ROLE_BIT(GYRE_LINEARS) - 1)

@@ -119,6 +119,11 @@ bool gyre_role_is_cached(gyre_role role)
 
 bool gyre_role_is_of_heads(gyre_role role) { return shapes[role].cols == HEAD; }
 
+bool gyre_role_adds(const struct gyre_hparams *hp, gyre_role role)
+{
+    return gyre_roles[role].writes == GYRE_ROTATION_R1 && !(hp->roles & GYRE_ROLE_BIT(GYRE_ROLE_attn_post_norm));
+}
+
 gyre_role gyre_heads_role(gyre_heads heads)
 {
     int role = 0;

@@ -60,6 +60,9 @@ bool gyre_role_is_turned(gyre_role role);
 bool gyre_role_is_cached(gyre_role role);
 // A vector over heads, not over the stream.
 bool gyre_role_is_of_heads(gyre_role role);
+// What the linear computes is added to the residual stream as it is, with no norm between: a rotation of the stream can
+// be merged into it.
+bool gyre_role_adds(const struct gyre_hparams *hp, gyre_role role);
 // The linear that computes heads of this kind.
 gyre_role gyre_heads_role(gyre_heads heads);
 

@@ -68,6 +68,7 @@ static const struct family {
     int bias;
     bool qk_norm;
     bool fused;         // q, k, v are one tensor, gate and up another
+    bool sandwich;      // a norm behind each branch; HF keeps gains less 1; model_type ends with "_text"
     uint32_t layers;    // 0: the default
     uint32_t rope_dims; // 0: all of a head
     uint32_t window;    // 0: none
@@ -158,6 +159,18 @@ static const struct family {
      .interleaved = true,
      .extra = "\"scale_emb\": 3, \"scale_depth\": 1.1, \"dim_model_base\": 32",
      .real = {{"embedding_scale", 3, false}, {"residual_scale", 1.1f, true}, {"logit_scale", 2, false}}},
+    {.name = "gemma3",
+     .hf_class = "Gemma3ForCausalLM",
+     .type = "gemma3_text",
+     .gguf = "gemma3",
+     .says_head_dim = true,
+     .qk_norm = true,
+     .sandwich = true,
+     .layers = 6,
+     .window = 5,
+     .extra = "\"hidden_activation\": \"gelu_pytorch_tanh\", \"sliding_window\": 5, \"sliding_window_pattern\": 6, "
+              "\"rope_local_base_freq\": 5000, \"query_pre_attn_scalar\": 32",
+     .real = {{"rope.freq_base_swa", 5000, false}}},
 };
 
 float tiny_long_factor(bool long_context, uint32_t i)
@@ -333,7 +346,7 @@ static struct tensor *add(struct tensor *list, uint32_t *n, const char *gguf, co
 static void add_block(struct tensor *list, uint32_t *n, const struct tiny_options *o, uint32_t layer)
 {
     const uint64_t d = o->width, hd = o->head_dim, q = o->heads * hd, kv = o->kv_heads * hd, f = o->ffn;
-    const bool fused = family_of(o)->fused;
+    const bool fused = family_of(o)->fused, wrapped = family_of(o)->sandwich;
     const struct {
         const char *gguf, *hf;
         uint64_t rows, cols;
@@ -348,7 +361,9 @@ static void add_block(struct tensor *list, uint32_t *n, const struct tiny_option
         {"attn_q_norm", "self_attn.q_norm", 0, hd, 0, !o->qk_norm, false},
         {"attn_k_norm", "self_attn.k_norm", 0, hd, 0, !o->qk_norm, false},
         {"attn_output", "self_attn.o_proj", d, q, 0, false, o->other_bias},
-        {"ffn_norm", "post_attention_layernorm", 0, d, 0, false, false},
+        {"ffn_norm", wrapped ? "pre_feedforward_layernorm" : "post_attention_layernorm", 0, d, 0, false, false},
+        {"post_attention_norm", "post_attention_layernorm", 0, d, 0, !wrapped, false},
+        {"post_ffw_norm", "post_feedforward_layernorm", 0, d, 0, !wrapped, false},
         {"ffn_gate", "mlp.gate_proj", f, d, 0, fused, o->other_bias},
         {"ffn_up", "mlp.up_proj", f, d, 0, fused, o->other_bias},
         {"ffn_up", "mlp.gate_up_proj", 2 * f, d, 0, !fused, o->other_bias},
@@ -380,6 +395,16 @@ static struct tensor *describe(const struct tiny_options *o, uint32_t *n)
     add(list, n, "output_norm.weight", "model.norm.weight", 0, o->width, o->type);
     if (!o->tied) add(list, n, "output.weight", "lm_head.weight", o->vocab, o->width, table);
     return list;
+}
+
+// What GGUF holds of a gain that Hugging Face keeps less 1.
+static void put_gains(struct bytes *b, const struct tensor *t)
+{
+    for (uint64_t i = 0; i < t->cols; i++) {
+        float v;
+        memcpy(&v, t->data + 4 * i, 4);
+        put_f32(b, v + 1);
+    }
 }
 
 // GGUF keeps rows j and j + head_dim/2 of a q or k head side by side; a bias is permuted like the rows it belongs to.
@@ -566,7 +591,8 @@ int tiny_write_gguf(const char *path, const struct tiny_options *o)
                         offset + k * gyre_round_up(4 * (uint64_t)pairs, 32));
     put_align(&file, 32);
     for (uint32_t i = 0; i < n; i++) {
-        put_rows(&file, &list[i]);
+        if (family_of(o)->sandwich && list[i].gain) put_gains(&file, &list[i]);
+        else put_rows(&file, &list[i]);
         put_align(&file, 32);
         free(list[i].data);
     }
@@ -611,10 +637,11 @@ static int write_config(const char *directory, const struct tiny_options *o)
     const struct family *f = family_of(o);
     put_format(
         &b,
-        "{\"architectures\": [\"%s\"], \"model_type\": \"%s\", \"hidden_act\": \"silu\", "
+        "{\"architectures\": [\"%s\"], \"model_type\": \"%s\", %s"
         "\"hidden_size\": %u, \"intermediate_size\": %u,\n"
         " \"num_hidden_layers\": %u, \"num_attention_heads\": %u, \"num_key_value_heads\": %u, \"vocab_size\": %u,\n",
-        f->hf_class, f->type ? f->type : f->name, o->width, o->ffn, o->layers, o->heads, o->kv_heads, o->vocab);
+        f->hf_class, f->type ? f->type : f->name, f->sandwich ? "" : "\"hidden_act\": \"silu\", ", o->width, o->ffn,
+        o->layers, o->heads, o->kv_heads, o->vocab);
     if (f->says_head_dim) put_format(&b, " \"head_dim\": %u,\n", o->head_dim);
     put_format(&b,
                " \"max_position_embeddings\": %u, \"rms_norm_eps\": 1e-05, \"tie_word_embeddings\": %s, %s,\n"

@@ -13,7 +13,11 @@ MASK, GOLD = (1 << 64) - 1, 0x9E3779B97F4A7C15
 VARIANTS = [("llama", 2, 2, 96, False, "default", 10000.0, 1), ("llama", 3, 1, 160, True, "linear", 10000.0, 2),
             ("llama", 2, 4, 96, False, "llama3", 50000.0, 3), ("mistral", 1, 2, 96, True, "default", 10000.0, 4),
             ("qwen2", 2, 2, 96, False, "default", 10000.0, 5), ("qwen2", 1, 1, 96, True, "default", 1e6, 6),
-            ("qwen3", 2, 2, 96, False, "default", 10000.0, 7), ("qwen3", 1, 1, 96, True, "yarn", 10000.0, 8)]
+            ("qwen3", 2, 2, 96, False, "default", 10000.0, 7), ("qwen3", 1, 1, 96, True, "yarn", 10000.0, 8),
+            ("llama-bias", 2, 2, 96, True, "default", 10000.0, 9), ("mistral-window", 2, 2, 96, False, "default", 10000.0, 10),
+            ("ministral3", 2, 2, 96, True, "yarn", 10000.0, 11), ("phi3", 2, 2, 96, True, "longrope", 10000.0, 12),
+            ("smollm3", 5, 2, 96, True, "default", 50000.0, 13), ("granite", 2, 2, 96, True, "default", 10000.0, 14),
+            ("gemma3", 6, 2, 96, True, "default", 1e6, 15)]
 WIDTH, HEADS, VOCAB, TOKENS = 64, 4, 304, 80
 PREFIXES = (7, 80)
 
@@ -42,17 +46,34 @@ def tokens(seed):
 
 def config_of(family, layers, kv, ffn, tied, rope, base):
     import transformers as t
-    config = {"llama": t.LlamaConfig, "mistral": t.MistralConfig, "qwen2": t.Qwen2Config, "qwen3": t.Qwen3Config}[family]
+    config = {"llama": t.LlamaConfig, "mistral": t.MistralConfig, "qwen2": t.Qwen2Config, "qwen3": t.Qwen3Config, "llama-bias": t.LlamaConfig,
+              "mistral-window": t.MistralConfig, "ministral3": t.Ministral3Config, "phi3": t.Phi3Config, "smollm3": t.SmolLM3Config,
+              "granite": t.GraniteConfig, "gemma3": t.Gemma3TextConfig}[family]
     parameters = {"rope_type": rope, "rope_theta": base}
-    if rope != "default":
+    if rope not in ("default", "longrope"):
         parameters["factor"] = 8.0
     if rope == "llama3":
         parameters |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
-    if rope in ("llama3", "yarn"):
+    if rope in ("llama3", "yarn", "longrope"):
         parameters["original_max_position_embeddings"] = 64
-    more = {} if family == "qwen2" else {"head_dim": 32 if family == "qwen3" else 16}
-    if family == "mistral":
+    more = {} if family in ("qwen2", "phi3", "smollm3", "granite") else {"head_dim": 32 if family in ("qwen3", "gemma3") else 16}
+    if family in ("mistral", "ministral3"):
         more["sliding_window"] = None
+    if family == "mistral-window":
+        more["sliding_window"] = 5
+    if family == "llama-bias":
+        more |= {"attention_bias": True, "mlp_bias": True}
+    if family == "ministral3":
+        parameters |= {"llama_4_scaling_beta": 0.3, "mscale": 1.0, "mscale_all_dim": 1.0}
+    if family == "phi3":
+        parameters |= {"partial_rotary_factor": 0.75, "short_factor": [1 + 0.0625 * i for i in range(6)], "long_factor": [1.5 + i for i in range(6)]}
+        more["original_max_position_embeddings"] = 64
+    if family == "granite":
+        more |= {"embedding_multiplier": 2.5, "residual_multiplier": 0.45, "logits_scaling": 1.5, "attention_multiplier": 0.125}
+    if family == "gemma3":
+        more |= {"sliding_window": 5, "query_pre_attn_scalar": 32, "hidden_activation": "gelu_pytorch_tanh",
+                 "layer_types": ["sliding_attention"] * 5 + ["full_attention"]}
+        parameters = {"full_attention": parameters, "sliding_attention": {"rope_type": "default", "rope_theta": 5000.0}}
     return config(vocab_size=VOCAB, hidden_size=WIDTH, intermediate_size=ffn, num_hidden_layers=layers, num_attention_heads=HEADS,
                   num_key_value_heads=kv, max_position_embeddings=512, rms_norm_eps=1e-5, tie_word_embeddings=tied,
                   rope_parameters=parameters, attn_implementation="eager", bos_token_id=0, eos_token_id=2, pad_token_id=None, **more)

@@ -39,7 +39,7 @@ static void write_changed(const char *from, const char *to, const struct change 
         gyre_gguf_encoded(&g, m.key, m.type, m.raw, m.raw_bytes);
     }
     bool dropped = !c->drop;
-    const void *data[64];
+    const void *data[128];
     for (uint64_t i = 0; i < gyre_source_tensor_count(s); i++) {
         const struct gyre_tensor *t = gyre_source_tensor_at(s, i);
         const bool goes = c->drop && !strcmp(c->drop, t->name);
@@ -143,6 +143,11 @@ static void roles(void **state)
         {"phi3", {.drop = "rope_factors_short.weight"}, GYRE_E_FORMAT, "rope.scaling.short_factor is no list of 6 div"},
         {"phi3", {.key = "phi3.rope.dimension_count", .number = 18}, GYRE_E_UNSUPPORTED, "rope.dimension_count is 18"},
         {"llama", {.key = "llama.rope.dimension_count", .number = 8}, GYRE_E_UNSUPPORTED, "llama turns whole heads"},
+        {"gemma3", {.drop = "blk.5.post_ffw_norm.weight"}, GYRE_E_FORMAT, "blk.5.post_ffw_norm.weight is missing"},
+        {"gemma3",
+         {.key = "gemma3.final_logit_softcapping", .number = 30},
+         GYRE_E_UNSUPPORTED,
+         "final_logit_softcapping is 30"},
         {"granite", {.key = "granite.residual_scale", .number = 0}, GYRE_E_UNSUPPORTED, "residual_scale is 0"},
         {"llama",
          {.add = "blk.0.attn_qkv.weight", .n_dims = 2, .dims = {128, 64}},

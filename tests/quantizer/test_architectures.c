@@ -27,7 +27,7 @@ static const struct {
     {"llama-bias", NULL}, {"mistral-window", "windows that no plain file can say"},
     {"ministral3", NULL}, {"phi3", "tensors that hold several matrices"},
     {"smollm3", NULL},    {"granite", NULL},
-    {"minicpm", NULL},
+    {"minicpm", NULL},    {"gemma3", NULL},
 };
 enum { TOKENS = 8, VOCAB = 304 };
 

@@ -85,6 +85,13 @@ static void tiny_models(void **state)
         {"qwen2", 1, 1, 96, true, GYRE_ROPE_NONE, 1000000, {tiny_5_7, tiny_5_80}},
         {"qwen3", 2, 2, 96, false, GYRE_ROPE_NONE, 10000, {tiny_6_7, tiny_6_80}},
         {"qwen3", 1, 1, 96, true, GYRE_ROPE_YARN, 10000, {tiny_7_7, tiny_7_80}},
+        {"llama-bias", 2, 2, 96, true, GYRE_ROPE_NONE, 10000, {tiny_8_7, tiny_8_80}},
+        {"mistral-window", 2, 2, 96, false, GYRE_ROPE_NONE, 10000, {tiny_9_7, tiny_9_80}},
+        {"ministral3", 2, 2, 96, true, GYRE_ROPE_YARN, 10000, {tiny_10_7, tiny_10_80}},
+        {"phi3", 2, 2, 96, true, GYRE_ROPE_LONG, 10000, {tiny_11_7, tiny_11_80}}, // both of a text beyond 64 tokens
+        {"smollm3", 5, 2, 96, true, GYRE_ROPE_NONE, 50000, {tiny_12_7, tiny_12_80}},
+        {"granite", 2, 2, 96, true, GYRE_ROPE_NONE, 10000, {tiny_13_7, tiny_13_80}},
+        {"gemma3", 6, 2, 96, true, GYRE_ROPE_NONE, 1000000, {tiny_14_7, tiny_14_80}},
     };
     static const char *const paths[] = {"golden_tiny.gguf", "golden_tiny_hf"};
     char devices[3][32];
@@ -93,7 +100,8 @@ static void tiny_models(void **state)
     for (uint32_t v = 0; v < GYRE_COUNT(variants); v++) {
         struct tiny_options o = tiny_family(variants[v].family);
         o.layers = variants[v].layers, o.kv_heads = variants[v].kv_heads, o.ffn = variants[v].ffn;
-        o.tied = variants[v].tied, o.scaling = variants[v].scaling, o.rope_base = variants[v].base, o.seed = v + 1;
+        o.tied = variants[v].tied, o.scaling = variants[v].scaling, o.rope_base = variants[v].base;
+        o.seed = v + 1;
         assert_int_equal(tiny_write_gguf(paths[0], &o), 0);
         assert_int_equal(tiny_write_hf(paths[1], &o), 0);
         uint32_t tokens[TOKENS];
