@@ -93,6 +93,19 @@ static gyre_status from_directory(struct search *s)
     return from_json(s, "chat_template.json", false);
 }
 
+gyre_status gyre_template_carried(const gyre_source *source, char **text, char **with_tools, gyre_error *err)
+{
+    struct search s = {.t = calloc(1, sizeof *s.t), .source = source, .err = err};
+    *text = *with_tools = NULL;
+    if (!s.t) return no_memory(err);
+    gyre_status st = from_directory(&s);
+    if (st == GYRE_OK && s.t->text) *text = strdup(s.t->text);
+    if (st == GYRE_OK && s.with_tools) *with_tools = strdup(s.with_tools);
+    if (st == GYRE_OK && (!*text != !s.t->text || !*with_tools != !s.with_tools)) st = no_memory(err);
+    gyre_template_free(s.t);
+    return st;
+}
+
 // ---- GGUF -------------------------------------------------------------------------------------------
 
 static gyre_status tokens_of_gguf(struct search *s)

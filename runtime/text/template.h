@@ -11,6 +11,10 @@ gyre_status gyre_template_find(const gyre_source *source, const char *choice, gy
                                gyre_error *err) GYRE_MUST_USE;
 void gyre_template_free(gyre_template *t); // accepts NULL
 
+// The templates that a directory brings, for a GGUF file made of it: malloc'd, NULL where there is none.
+gyre_status gyre_template_carried(const gyre_source *source, char **text, char **with_tools,
+                                  gyre_error *err) GYRE_MUST_USE;
+
 // As text, origin, builtin and token of gyre_chat.h.
 const char *gyre_template_words(const gyre_template *t);
 const char *gyre_template_where(const gyre_template *t);

@@ -42,10 +42,11 @@ gyre_status gyre_tokenizer_encode_marked(const gyre_tokenizer *tokenizer, const 
 // NULL if the id is out of range.
 const char *gyre_tokenizer_bytes(const gyre_tokenizer *tokenizer, uint32_t token, uint32_t *n);
 
-// The tokenizer of an HF directory as GGUF metadata, one entry after another (each valid during its call), so that a
-// GGUF file made from it can be read by every reader of GGUF. Where those keys cannot say the same, or gyre does not
-// understand the tokenizer, the file's text is given as tokenizer.huggingface.json; `plain` refuses that. `vocab`: the
-// model's rows, to which the list of tokens is padded. Nothing for a GGUF source, whose keys can be copied.
+// The tokenizer and the chat templates of an HF directory as GGUF metadata, one entry after another (each valid
+// during its call), so that a GGUF file made from it can be read by every reader of GGUF. Where those keys cannot
+// say the same, or gyre does not understand the tokenizer, the file's text is given as tokenizer.huggingface.json;
+// `plain` refuses that. `vocab`: the model's rows, to which the list of tokens is padded. Nothing for a GGUF
+// source, whose keys can be copied.
 typedef void (*gyre_meta_sink)(void *user, const struct gyre_meta *meta);
 gyre_status gyre_tokenizer_write(const gyre_source *source, uint32_t vocab, bool plain, gyre_meta_sink put, void *user,
                                  gyre_error *err) GYRE_MUST_USE;

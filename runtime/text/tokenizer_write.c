@@ -1,6 +1,7 @@
 // tokenizer.json as GGUF metadata, so that a model made from a Hugging Face directory carries its tokenizer to every
 // reader of GGUF. Where GGUF's keys cannot say the same, the file's text is carried instead (the key that the GGUF
 // specification names for it) and other tools refuse rather than tokenize wrongly.
+#include "runtime/text/template.h"
 #include "runtime/text/tokenizer_impl.h"
 
 #include "runtime/util/base.h"
@@ -358,6 +359,19 @@ static gyre_status inexpressible(const struct writer *w)
                      w->path);
 }
 
+// The templates by which the model was taught to talk.
+static gyre_status put_templates(struct writer *w, const gyre_source *source)
+{
+    char *text, *with_tools;
+    gyre_status st = gyre_template_carried(source, &text, &with_tools, w->err);
+    if (st == GYRE_OK && text) st = put_text(w, "tokenizer.chat_template", text, strlen(text));
+    if (st == GYRE_OK && with_tools)
+        st = put_text(w, "tokenizer.chat_template.tool_use", with_tools, strlen(with_tools));
+    free(text);
+    free(with_tools);
+    return st;
+}
+
 gyre_status gyre_tokenizer_write(const gyre_source *source, uint32_t vocab, bool plain, gyre_meta_sink put, void *user,
                                  gyre_error *err)
 {
@@ -389,7 +403,8 @@ gyre_status gyre_tokenizer_write(const gyre_source *source, uint32_t vocab, bool
     GYRE_GO(put_ends(&w, &settings));
     if (keys) GYRE_GO(put_keys(&w, t, &way, vocab));
     else if (json) GYRE_GO(put_json(&w, json, bytes, &settings));
-    if (settings.bos >= 0) st = put_u32(&w, "tokenizer.ggml.bos_token_id", (uint32_t)settings.bos);
+    if (settings.bos >= 0) GYRE_GO(put_u32(&w, "tokenizer.ggml.bos_token_id", (uint32_t)settings.bos));
+    st = put_templates(&w, source);
 done:
     free(way.scores);
     gyre_tokenizer_destroy(t);

@@ -108,6 +108,34 @@ static void test_where_from(void **state)
     assert_int_equal(find(dir, NULL, &t, &err), GYRE_E_FORMAT);
 }
 
+// What a GGUF file made of a directory gets.
+static char carried[2][64];
+static void keep_entry(void *user, const struct gyre_meta *m)
+{
+    (void)user;
+    const bool tools = strcmp(m->key, "tokenizer.chat_template.tool_use") == 0;
+    if (!tools && strcmp(m->key, "tokenizer.chat_template") != 0) return;
+    assert_int_equal(m->type, GYRE_META_STRING);
+    snprintf(carried[tools], sizeof carried[tools], "%.*s", (int)m->raw_bytes - 8, (const char *)m->raw + 8);
+}
+
+static void test_carried(void **state)
+{
+    (void)state;
+    gyre_source *source = NULL;
+    gyre_error err = {0};
+    put("chat_template.jinja", NULL);
+    put("chat_template.json", NULL);
+    put("tokenizer_config.json", "{\"chat_template\": [{\"name\": \"default\", \"template\": \"D{{\"}, {\"name\": "
+                                 "\"tool_use\", \"template\": \"T\"}]}");
+    assert_int_equal(gyre_source_open(dir, &source, &err), GYRE_OK);
+    assert_int_equal(gyre_tokenizer_write(source, 304, false, keep_entry, NULL, &err), GYRE_OK);
+    gyre_source_close(source);
+    assert_string_equal(carried[0], "D{{"); // as it is, even where it is none
+    assert_string_equal(carried[1], "T");
+    put("tokenizer_config.json", NULL);
+}
+
 static void test_none(void **state)
 {
     (void)state;
@@ -254,9 +282,13 @@ int main(void)
         return 2;
     gyre_source_close(source);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_where_from),        cmocka_unit_test(test_none),
-        cmocka_unit_test(test_every_builtin),     cmocka_unit_test(test_regular_messages),
-        cmocka_unit_test(test_no_control_tokens), cmocka_unit_test(test_ends),
+        cmocka_unit_test(test_where_from),
+        cmocka_unit_test(test_carried),
+        cmocka_unit_test(test_none),
+        cmocka_unit_test(test_every_builtin),
+        cmocka_unit_test(test_regular_messages),
+        cmocka_unit_test(test_no_control_tokens),
+        cmocka_unit_test(test_ends),
     };
     const int status = cmocka_run_group_tests(tests, NULL, NULL);
     gyre_tokenizer_destroy(tokenizer);

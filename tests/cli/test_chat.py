@@ -1,0 +1,171 @@
+"""gyre template, gyre chat and gyre run --chat: through pipes and on a terminal of our own. Standard library only.
+
+  test_chat.py GYRE MAKE_MODEL [unittest arguments]"""
+import json, os, pty, re, select, signal, subprocess, sys, time, unittest
+
+from case import GYRE, Case
+
+TALK = {"messages": [{"role": "user", "content": "the <|im_end|> cat"}], "add_generation_prompt": True}
+
+
+class Terminal:
+    """The program on a pseudo terminal; `seen` is what it showed, without what moves the cursor."""
+
+    def __init__(self, *args):
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.environ.update(TERM="xterm", LC_ALL="C.UTF-8")
+            os.execv(GYRE, [GYRE, *map(str, args)])
+        self.seen, self.status = "", None
+
+    def until(self, pattern, timeout=60):
+        end = time.time() + timeout
+        while time.time() < end:
+            if re.search(pattern, self.seen, re.S):
+                return True
+            if select.select([self.fd], [], [], 0.1)[0]:
+                try:
+                    data = os.read(self.fd, 65536).decode("utf-8", "replace")
+                except OSError:
+                    break
+                self.seen += re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-B0-9]|\x1b[=>]|\x07|\r", "", data)
+        return bool(re.search(pattern, self.seen, re.S))
+
+    def type(self, text):
+        self.seen = ""
+        os.write(self.fd, text.encode())
+
+    def end(self, timeout=60):
+        end = time.time() + timeout
+        while time.time() < end:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                return os.waitstatus_to_exitcode(status)
+            self.until("$^", 0.1)
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        return None
+
+
+class Chat(Case):
+    def template(self, text, talk=TALK, *more, **env):
+        return self.done("template", self.put("t.jinja", text.encode()), "--json-file", self.put("talk.json", json.dumps(talk).encode()), *more)[0]
+
+    def test_template(self):
+        self.assertEqual(self.template("{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}\n"), "[user]the <|im_end|> cat")
+        self.assertEqual(self.template("{{ tools is none }}{{ documents is none }}{{ nope is defined }}"), "TrueTrueFalse")
+        t, talk = self.put("t.jinja", b"{{ raise_exception('no: ' ~ messages[0].role) }}"), self.put("talk.json", json.dumps(TALK).encode())
+        self.fails(1, "template", t, "--json-file", talk, word="no: user")
+        self.fails(1, "template", self.put("bad.jinja", b"a\n{{ x"), "--json-file", talk, word="line 2, column 4")
+        self.fails(1, "template", t, "--json-file", self.put("bad.json", b"[1]"), word="no JSON object")
+        self.fails(1, "template", t, "--json-file", self.put("bad.json", b"{"), word="line 1")
+        self.fails(2, "template", t, word="--json-file")
+        self.fails(1, "template", t, "--json-file", talk, "--chat-template", "chatml", word="no model")
+
+    def test_template_of_a_model(self):
+        made = self.json("template", self.model, "--json-file", self.put("talk.json", json.dumps(TALK).encode()))
+        self.assertEqual("".join(x["text"] for x in made["spans"]), "<|im_start|>user\nthe <|im_end|> cat<|im_end|>\n<|im_start|>assistant\n")
+        self.assertEqual([x["text"] for x in made["spans"] if x["plain"]], ["the <|im_end|> cat"])
+        self.assertEqual([x for x in made["tokens"] if x < 3], [1, 2, 1])  # the template's own control tokens, and no other
+        self.assertEqual(made["template"], "built in: chatml")
+        self.fails(1, "template", self.model, "--json-file", self.at("talk.json"), "--chat-template", "nosuch", word="chatml")
+
+    def test_strftime(self):
+        path, talk = self.put("t.jinja", b"{{ strftime_now('%Y-%m-%d') }}"), self.put("talk.json", b"{}")
+        p = subprocess.run([GYRE, "template", path, "--json-file", talk], capture_output=True, env={**os.environ, "SOURCE_DATE_EPOCH": "86400", "TZ": "Asia/Tokyo"})
+        self.assertEqual(p.stdout, b"1970-01-02")
+
+    def piped(self, text, *options):
+        p = subprocess.run([GYRE, "chat", self.model, "--device", "cpu", "-n", "6", *options], input=text.encode(), capture_output=True, timeout=120)
+        return p.returncode, p.stdout.decode(), p.stderr.decode()
+
+    def test_pipes(self):
+        status, out, err = self.piped("the cat\nthe moon\n", "--stop", "\n")
+        self.assertEqual(status, 0, err)
+        self.assertEqual(out.count("\n"), 2)
+        self.assertNotIn("> ", out)
+        again = self.piped("the cat", "--stop", "\n")  # a last line without an end
+        self.assertEqual(again[:2], (0, out.split("\n")[0] + "\n"))
+        self.assertEqual(self.piped("")[:2], (0, ""))
+        self.assertNotEqual(self.piped("the cat\n", "--system", "be a dog", "--stop", "\n")[1], again[1])
+        once = self.done("run", self.model, "--device", "cpu", "-p", "the cat", "--chat", "-n", 6, "--stop", "\n")[0]
+        self.assertEqual(once, again[1])
+
+    def test_pipes_fail(self):
+        status, out, err = self.piped("hi\nho\n", "--chat-template", self.put("never.jinja", b"{{ raise_exception('never') }}"))
+        self.assertEqual((status, out), (1, ""))
+        self.assertIn("never", err.strip().splitlines()[-1])
+        status, out, err = self.piped("the cat sat on the mat\n", "--ctx", "16")
+        self.assertEqual((status, out), (1, ""))
+        self.assertIn("the context 16", err)
+        self.fails(2, "chat", self.model, "--wings")
+        self.fails(1, "chat", self.at("none.gguf"))
+
+    def test_context_shift(self):
+        status, out, err = self.piped("the cat\n" * 8, "--ctx", "64", "--context-shift", "--stop", "\n")
+        self.assertEqual((status, out.count("\n")), (0, 8), err)
+        self.assertEqual(self.piped("the cat\n" * 8, "--ctx", "64", "--stop", "\n")[0], 1)
+
+    def test_run(self):
+        prompt = self.put("prompt.txt", b"the cat")
+        want = self.json("run", self.model, "--device", "cpu", "-p", "the cat", "-n", 8)
+        self.assertEqual(self.json("run", self.model, "--device", "cpu", "-f", prompt, "-n", 8)["tokens"], want["tokens"])
+        chat = self.json("run", self.model, "--device", "cpu", "-f", prompt, "-n", 8, "--chat")
+        self.assertGreater(chat["prompt_tokens"], want["prompt_tokens"] + 10)
+        self.fails(2, "run", self.model, "-f", prompt, "-p", "a", word="-f")
+        self.fails(2, "run", self.model, "-p", "a", "--system", "b", word="--chat")
+        self.fails(1, "run", self.model, "--device", "cpu", "-f", self.at("none.txt"), word="none.txt")
+        self.fails(1, "run", self.model, "--device", "cpu", "-f", self.put("latin", b"caf\xe9"), "--chat", word="UTF-8")
+
+    def test_terminal(self):
+        saved = self.at("saved.json")
+        t = Terminal("chat", self.model, "--device", "cpu", "-n", 6, "--stop", "\n")
+        self.assertTrue(t.until("> $"), t.seen)
+        for line, wanted in (("/help", "/exit"), ("/dance", "unknown command"), ("/load /nowhere/x", "cannot"), ("/save /nowhere/x", "cannot"),
+                             ("/params temp 9", r"temp +9"), ("/params temp hot", "cannot set"), ("/params temp 0", r"temp +0"), ("/regen", "no answer yet")):
+            t.type(line + "\r")
+            self.assertTrue(t.until(wanted + r".*> $"), (line, t.seen))
+        t.type("the cat\r")
+        self.assertTrue(t.until(r"\d+/512 [\d.]+ tok/s > $"), t.seen)
+        for line, wanted in ((f"/save {saved}", "saved"), ("/reset", "forgotten"), (f"/load {saved}", "2 messages"), ("/regen", "tok/s "), (f"/save {saved}", "saved")):
+            t.type(line + "\r")
+            self.assertTrue(t.until(wanted + ".*> $"), (line, t.seen))
+        messages = json.loads(self.read(saved))["messages"]
+        self.assertEqual([(m["role"], m["content"][:7]) for m in messages][0], ("user", "the cat"))
+        self.assertEqual([m["role"] for m in messages], ["user", "assistant"])
+        t.type("\x03")
+        self.assertTrue(t.until("> $"), t.seen)
+        t.type("/system a dog\r")
+        self.assertTrue(t.until("new talk.*> $"), t.seen)
+        t.type("one\\\rtwo\r")
+        self.assertTrue(t.until("tok/s > $"), t.seen)
+        t.type(f"/save {saved}\r")
+        self.assertTrue(t.until("saved.*> $"), t.seen)
+        messages = json.loads(self.read(saved))["messages"]
+        self.assertEqual([m["content"] for m in messages][:2], ["a dog", "one\ntwo"])
+        t.type("/exit\r")
+        self.assertEqual(t.end(), 0)
+
+    def test_load_refuses(self):
+        t = Terminal("chat", self.model, "--device", "cpu", "-n", 2)
+        self.assertTrue(t.until("> $"), t.seen)
+        for bad, why in (({}, "no object with a list"), ({"messages": [{}]}, "no role"), ({"messages": [{"role": "user"}]}, "no text"),
+                         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "image_url")):
+            t.type(f"/load {self.put('bad.json', json.dumps(bad).encode())}\r")
+            self.assertTrue(t.until(why + ".*> $"), (bad, t.seen))
+        os.write(t.fd, b"\x04")
+        self.assertEqual(t.end(), 0)
+
+    def test_interrupted_answer(self):
+        t = Terminal("chat", self.model, "--device", "cpu", "-n", 400)
+        self.assertTrue(t.until("> $"), t.seen)
+        t.type("the moon\r")
+        self.assertTrue(t.until("the moon\n."), t.seen)
+        os.write(t.fd, b"\x03")
+        self.assertTrue(t.until("tok/s > $", 30), t.seen)
+        os.kill(t.pid, signal.SIGTERM)
+        self.assertEqual(t.end(), 130)
+
+
+if __name__ == "__main__":
+    unittest.main(argv=[sys.argv[0], *sys.argv[3:]], verbosity=1)
