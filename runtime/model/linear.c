@@ -20,10 +20,13 @@ static const struct gyre_pack *find_pack(const gyre_source *source, const struct
     const struct gyre_quantization *q = gyre_source_quantization(source);
     for (size_t i = 0; i < GYRE_COUNT(packs); i++) {
         if (packs[i]->methods && !(q && packs[i]->methods & 1u << q->method)) continue;
+        out->first = 0, out->whole = out->rows;
         out->weight = gyre_role_tensor(source, role, layer, packs[i]->part, NULL);
-        if (!packs[i]->methods && role < GYRE_LINEARS) { // in its own tensor, or among others'
+        if (role < GYRE_LINEARS && (!packs[i]->methods || !out->weight)) { // in its own tensor, or among others'
             const struct gyre_tensor *t =
-                gyre_role_fused(source, hp, role, layer, packs[i]->part, &out->first, &out->whole);
+                packs[i]->methods
+                    ? gyre_role_fused_part(source, hp, role, layer, packs[i]->part, &out->first, &out->whole)
+                    : gyre_role_fused(source, hp, role, layer, packs[i]->part, &out->first, &out->whole);
             if (t) out->weight = t;
         }
         if (out->weight && packs[i]->takes(out->weight->type)) return packs[i];
@@ -33,7 +36,7 @@ static const struct gyre_pack *find_pack(const gyre_source *source, const struct
 
 bool gyre_linear_there(const gyre_source *source, const struct gyre_hparams *hp, gyre_role role, uint32_t layer)
 {
-    struct gyre_linear l;
+    struct gyre_linear l = {0};
     return find_pack(source, hp, role, layer, &l) != NULL;
 }
 

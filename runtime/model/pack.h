@@ -27,7 +27,18 @@ extern const struct gyre_pack gyre_pack_float; // floats, and blocks that only e
 extern const struct gyre_pack gyre_pack_compressed, gyre_pack_columns; // codes in 32-bit words
 extern const struct gyre_pack gyre_pack_bytes;                         // a code in each byte
 
-// What pack_words.c and pack_bytes.c share: a number of a tensor of floats; and whether bits, group and zero points
+// pack_shared.c: tensors beside it, a number of a tensor of floats, and whether bits, group and zero points
 // of `l` are among the schemes that the checkpoint declares.
+// The tensor `part` beside the one that holds its codes; and the same, which must be there.
+struct gyre_linear_place {
+    const gyre_source *source;
+    const struct gyre_hparams *hp;
+    gyre_role role;
+    uint32_t layer;
+};
+const struct gyre_tensor *gyre_linear_part(const struct gyre_linear_place *at, const struct gyre_linear *l,
+                                           const char *part);
+gyre_status gyre_linear_need(const struct gyre_linear_place *at, const struct gyre_linear *l, const char *part,
+                             const struct gyre_tensor **out, gyre_error *err) GYRE_MUST_USE;
 float gyre_float_at(const struct gyre_tensor *t, uint64_t index);
 gyre_status gyre_linear_declared(const gyre_source *source, const struct gyre_linear *l, gyre_error *err) GYRE_MUST_USE;

@@ -1,45 +1,11 @@
 // Codes in bytes beside a scale per row or group, as checkpoints of other tools have them: compressed-tensors'
 // int-quantized form, "weight" I8 [out, in] with "weight_scale" [out, in/g] or [1] and perhaps "weight_zero_point"
-// I8 of its shape. The bytes hold 8 bits or, for checkpoints made for int4 products, 4. And what all of them share:
-// floats by index, and the schemes that a checkpoint declares.
+// I8 of its shape. The bytes hold 8 bits or, for checkpoints made for int4 products, 4.
 #include "runtime/model/pack.h"
 #include "runtime/source/quantization.h"
 #include "runtime/util/base.h"
-#include "runtime/util/half.h"
 
 #include <string.h>
-
-float gyre_float_at(const struct gyre_tensor *t, uint64_t index)
-{
-    uint32_t wide;
-    uint16_t half; // a mapped tensor may be unaligned
-    if (t->type == GYRE_DTYPE_F32) {
-        memcpy(&wide, (const char *)t->data + index * sizeof wide, sizeof wide);
-        return gyre_f32_from_bits(wide);
-    }
-    memcpy(&half, (const char *)t->data + index * sizeof half, sizeof half);
-    return t->type == GYRE_DTYPE_F16 ? gyre_f32_from_f16(half) : gyre_f32_from_bf16(half);
-}
-
-gyre_status gyre_linear_declared(const gyre_source *source, const struct gyre_linear *l, gyre_error *err)
-{
-    const struct gyre_quantization *q = gyre_source_quantization(source);
-    const uint64_t groups = l->cols / l->group;
-    for (uint32_t i = 0; i < q->n_schemes && !q->exceptions; i++) {
-        const struct gyre_scheme *s = &q->scheme[i];
-        const uint64_t due = s->group ? gyre_div_up(l->cols, s->group) : 1;
-        if (s->bits == l->bits && due == groups && (s->symmetric || l->zero)) return GYRE_OK;
-    }
-    if (q->exceptions) return GYRE_OK;
-    const struct gyre_scheme *s = &q->scheme[0];
-    return gyre_fail(
-        err, GYRE_E_FORMAT,
-        "cannot use model (%s): tensor %s has codes of %u bits in %llu groups%s a row; config.json declares "
-        "%u bits, group_size %d%s",
-        gyre_source_path(source), l->weight->name, l->bits, (unsigned long long)groups,
-        l->zero ? " with zero points" : " without zero points", s->bits, s->group ? (int)s->group : -1,
-        s->symmetric ? "" : ", not symmetric");
-}
 
 static bool takes(gyre_dtype type) { return type == GYRE_DTYPE_I8; }
 
@@ -90,7 +56,7 @@ static gyre_status set_bits(const gyre_source *source, struct gyre_linear *l, gy
         if (q->scheme[i].bits != 4) l->bits = 8;
     }
     if (!fitting) l->bits = q->scheme[0].bits; // gyre_linear_declared says what is wrong
-    for (uint64_t i = 0; l->bits == 4 && i < l->rows * l->cols; i++)
+    for (uint64_t i = 0; l->bits == 4 && i < l->whole * l->cols; i++)
         if (p[i] < -8 || p[i] > 7)
             return gyre_fail(err, GYRE_E_FORMAT,
                              "cannot use model (%s): tensor %s holds %d, which is no code of 4 bits",
@@ -101,21 +67,21 @@ static gyre_status set_bits(const gyre_source *source, struct gyre_linear *l, gy
 static gyre_status open_bytes(const gyre_source *source, const struct gyre_hparams *hp, gyre_role role, uint32_t layer,
                               struct gyre_linear *l, gyre_error *err)
 {
-    (void)hp;
+    const struct gyre_linear_place at = {source, hp, role, layer};
     const struct gyre_tensor *t = l->weight;
-    if (t->n_dims != 2 || t->rows != l->rows || t->cols != l->cols)
-        return gyre_role_misshapen(source, t, l->rows, l->cols, err);
-    GYRE_TRY(gyre_role_need(source, role, layer, "weight_scale", &l->scale, err));
+    if (t->n_dims != 2 || t->rows != l->whole || t->cols != l->cols)
+        return gyre_role_misshapen(source, t, l->whole, l->cols, err);
+    GYRE_TRY(gyre_linear_need(&at, l, "weight_scale", &l->scale, err));
     const struct gyre_tensor *s = l->scale;
     const bool one = s->rows * s->cols == 1;
-    if (!one && (s->n_dims != 2 || s->rows != l->rows || l->cols % s->cols))
-        return gyre_role_misshapen(source, s, l->rows, 1, err);
+    if (!one && (s->n_dims != 2 || s->rows != l->whole || l->cols % s->cols))
+        return gyre_role_misshapen(source, s, l->whole, 1, err);
     if (s->type != GYRE_DTYPE_F16 && s->type != GYRE_DTYPE_BF16 && s->type != GYRE_DTYPE_F32)
         return gyre_fail(err, GYRE_E_UNSUPPORTED,
                          "cannot use model (%s): tensor %s has type %s; F16, BF16 or F32 is due",
                          gyre_source_path(source), s->name, gyre_dtype_info(s->type)->name);
     l->group = l->stored = (uint32_t)(one ? l->cols : l->cols / s->cols);
-    l->zero = gyre_role_tensor(source, role, layer, "weight_zero_point", NULL);
+    l->zero = gyre_linear_part(&at, l, "weight_zero_point");
     if (l->zero && (l->zero->type != GYRE_DTYPE_I8 || l->zero->rows * l->zero->cols != s->rows * s->cols))
         return gyre_role_misshapen(source, l->zero, s->rows, s->cols, err);
     GYRE_TRY(set_bits(source, l, err));

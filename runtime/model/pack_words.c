@@ -38,16 +38,16 @@ static convention convention_of(const struct gyre_linear *l)
 static struct places places_of(const struct gyre_linear *l)
 {
     const uint32_t n = 32 / l->bits;
-    const uint64_t groups = l->cols / l->group, out_words = gyre_div_up(l->rows, n);
+    const uint64_t groups = l->cols / l->group, out_words = gyre_div_up(l->whole, n);
     switch (convention_of(l)) {
     case COMPRESSED:
         return (struct places){gyre_div_up(l->cols, n), 1, groups, 1, groups, 1, 1, n, plain};
     case GPTQ:
-        return (struct places){1, l->rows, 1, out_words, 1, l->rows, 1, n, plain};
+        return (struct places){1, l->whole, 1, out_words, 1, l->whole, 1, n, plain};
     case AWQ:
         break;
     }
-    return (struct places){1, out_words, 1, out_words, 1, l->rows, n, 1, awq};
+    return (struct places){1, out_words, 1, out_words, 1, l->whole, n, 1, awq};
 }
 
 static uint32_t word(const struct gyre_tensor *t, uint64_t index)
@@ -116,24 +116,25 @@ static void values(const struct gyre_linear *l, uint64_t row, uint64_t col, uint
 
 static bool takes(gyre_dtype type) { return type == GYRE_DTYPE_I32; }
 
-static gyre_status need(const gyre_source *source, gyre_role role, uint32_t layer, const char *part, bool integer,
+static gyre_status need(const struct gyre_linear_place *at, const struct gyre_linear *l, const char *part, bool integer,
                         uint64_t rows, uint64_t cols, const struct gyre_tensor **out, gyre_error *err)
 {
-    GYRE_TRY(gyre_role_need(source, role, layer, part, out, err));
+    GYRE_TRY(gyre_linear_need(at, l, part, out, err));
     const struct gyre_tensor *t = *out;
     const bool real = t->type == GYRE_DTYPE_F16 || t->type == GYRE_DTYPE_BF16 || t->type == GYRE_DTYPE_F32;
     if (integer ? t->type != GYRE_DTYPE_I32 : !real)
         return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot use model (%s): tensor %s has type %s; %s is due",
-                         gyre_source_path(source), t->name, gyre_dtype_info(t->type)->name,
+                         gyre_source_path(at->source), t->name, gyre_dtype_info(t->type)->name,
                          integer ? "I32" : "F16, BF16 or F32");
-    if (t->n_dims != 2 || t->rows != rows || t->cols != cols) return gyre_role_misshapen(source, t, rows, cols, err);
+    if (t->n_dims != 2 || t->rows != rows || t->cols != cols)
+        return gyre_role_misshapen(at->source, t, rows, cols, err);
     return GYRE_OK;
 }
 
 // Some writers store zero points although all are in the middle.
 static bool any_zero(const struct gyre_linear *l)
 {
-    for (uint64_t row = 0; l->zero && row < l->rows; row++)
+    for (uint64_t row = l->first; l->zero && row < l->first + l->rows; row++)
         for (uint64_t g = 0; g < l->cols / l->group; g++)
             if (zero(l, row, g)) return true;
     return false;
@@ -169,12 +170,11 @@ static gyre_status read_index(const gyre_source *source, struct gyre_linear *l, 
     return GYRE_OK;
 }
 
-static gyre_status finish(const gyre_source *source, gyre_role role, uint32_t layer, const char *index,
-                          struct gyre_linear *l, gyre_error *err)
+static gyre_status finish(const struct gyre_linear_place *at, const char *index, struct gyre_linear *l, gyre_error *err)
 {
-    GYRE_TRY(gyre_linear_declared(source, l, err));
-    l->index = gyre_role_tensor(source, role, layer, index, NULL);
-    if (l->index) GYRE_TRY(read_index(source, l, err));
+    GYRE_TRY(gyre_linear_declared(at->source, l, err));
+    l->index = gyre_linear_part(at, l, index);
+    if (l->index) GYRE_TRY(read_index(at->source, l, err));
     l->zeros = any_zero(l);
     return GYRE_OK;
 }
@@ -211,59 +211,58 @@ static gyre_status check_stated_shape(const gyre_source *source, const struct gy
         memcpy(at, l->shape->data, sizeof at);
     else if (l->shape->type == GYRE_DTYPE_I32 && l->shape->n_dims == 1 && l->shape->cols == 2)
         at[0] = (int32_t)word(l->shape, 0), at[1] = (int32_t)word(l->shape, 1);
-    if (at[0] == (int64_t)l->rows && at[1] == (int64_t)l->cols) return GYRE_OK;
+    if (at[0] == (int64_t)l->whole && at[1] == (int64_t)l->cols) return GYRE_OK;
     return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): tensor %s says %lld x %lld; %llu x %llu is due",
                      gyre_source_path(source), l->shape->name, (long long)at[0], (long long)at[1],
-                     (unsigned long long)l->rows, (unsigned long long)l->cols);
+                     (unsigned long long)l->whole, (unsigned long long)l->cols);
 }
 
 static gyre_status open_compressed(const gyre_source *source, const struct gyre_hparams *hp, gyre_role role,
                                    uint32_t layer, struct gyre_linear *l, gyre_error *err)
 {
-    (void)hp;
+    const struct gyre_linear_place at = {source, hp, role, layer};
     const struct gyre_tensor *t = l->weight;
-    if (t->n_dims != 2 || t->rows != l->rows)
-        return gyre_role_misshapen(source, t, l->rows, gyre_div_up(l->cols, 8), err);
+    if (t->n_dims != 2 || t->rows != l->whole)
+        return gyre_role_misshapen(source, t, l->whole, gyre_div_up(l->cols, 8), err);
     GYRE_TRY(set_bits(source, t->cols, l->cols, l, err));
-    GYRE_TRY(gyre_role_need(source, role, layer, "weight_scale", &l->scale, err));
+    GYRE_TRY(gyre_linear_need(&at, l, "weight_scale", &l->scale, err));
     GYRE_TRY(set_group(source, l->scale, l->scale->cols, l, err));
     const uint64_t groups = l->cols / l->group;
-    GYRE_TRY(need(source, role, layer, "weight_scale", false, l->rows, groups, &l->scale, err));
-    l->zero = gyre_role_tensor(source, role, layer, "weight_zero_point", NULL);
+    GYRE_TRY(need(&at, l, "weight_scale", false, l->whole, groups, &l->scale, err));
+    l->zero = gyre_linear_part(&at, l, "weight_zero_point");
     if (l->zero && l->zero->type == GYRE_DTYPE_I8) {
-        if (l->zero->n_dims != 2 || l->zero->rows != l->rows || l->zero->cols != groups)
-            return gyre_role_misshapen(source, l->zero, l->rows, groups, err);
+        if (l->zero->n_dims != 2 || l->zero->rows != l->whole || l->zero->cols != groups)
+            return gyre_role_misshapen(source, l->zero, l->whole, groups, err);
     } else if (l->zero) {
-        GYRE_TRY(need(source, role, layer, "weight_zero_point", true, gyre_div_up(l->rows, 32 / l->bits), groups,
-                      &l->zero, err));
+        GYRE_TRY(need(&at, l, "weight_zero_point", true, gyre_div_up(l->whole, 32 / l->bits), groups, &l->zero, err));
     }
-    l->shape = gyre_role_tensor(source, role, layer, "weight_shape", NULL);
+    l->shape = gyre_linear_part(&at, l, "weight_shape");
     if (l->shape) GYRE_TRY(check_stated_shape(source, l, err));
-    return finish(source, role, layer, "weight_g_idx", l, err);
+    return finish(&at, "weight_g_idx", l, err);
 }
 
 static gyre_status open_columns(const gyre_source *source, const struct gyre_hparams *hp, gyre_role role,
                                 uint32_t layer, struct gyre_linear *l, gyre_error *err)
 {
-    (void)hp;
+    const struct gyre_linear_place at = {source, hp, role, layer};
     const struct gyre_quantization *q = gyre_source_quantization(source);
     const struct gyre_tensor *t = l->weight;
     const bool gptq = q->method == GYRE_METHOD_GPTQ;
-    if (t->n_dims != 2 || (gptq ? t->cols != l->rows : t->rows != l->cols))
+    if (t->n_dims != 2 || (gptq ? t->cols != l->whole : t->rows != l->cols))
         return gyre_role_misshapen(source, t, gptq ? gyre_div_up(l->cols, 8) : l->cols,
-                                   gptq ? l->rows : gyre_div_up(l->rows, 8), err);
-    GYRE_TRY(set_bits(source, gptq ? t->rows : t->cols, gptq ? l->cols : l->rows, l, err));
-    if (l->rows % (32 / l->bits) || (!gptq && l->bits != 4))
+                                   gptq ? l->whole : gyre_div_up(l->whole, 8), err);
+    GYRE_TRY(set_bits(source, gptq ? t->rows : t->cols, gptq ? l->cols : l->whole, l, err));
+    if (l->whole % (32 / l->bits) || (!gptq && l->bits != 4))
         return gyre_fail(err, GYRE_E_UNSUPPORTED,
                          "cannot use model (%s): tensor %s has %llu outputs of %u bits, which fill no whole words",
-                         gyre_source_path(source), t->name, (unsigned long long)l->rows, l->bits);
-    GYRE_TRY(gyre_role_need(source, role, layer, "scales", &l->scale, err));
+                         gyre_source_path(source), t->name, (unsigned long long)l->whole, l->bits);
+    GYRE_TRY(gyre_linear_need(&at, l, "scales", &l->scale, err));
     GYRE_TRY(set_group(source, l->scale, l->scale->rows, l, err));
     const uint64_t groups = l->cols / l->group;
-    GYRE_TRY(need(source, role, layer, "scales", false, groups, l->rows, &l->scale, err));
-    GYRE_TRY(need(source, role, layer, "qzeros", true, groups, l->rows / (32 / l->bits), &l->zero, err));
+    GYRE_TRY(need(&at, l, "scales", false, groups, l->whole, &l->scale, err));
+    GYRE_TRY(need(&at, l, "qzeros", true, groups, l->whole / (32 / l->bits), &l->zero, err));
     l->less = gptq && q->zeros_less_one;
-    return finish(source, role, layer, "g_idx", l, err);
+    return finish(&at, "g_idx", l, err);
 }
 
 const struct gyre_pack gyre_pack_compressed = {

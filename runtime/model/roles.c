@@ -175,8 +175,10 @@ const struct gyre_tensor *gyre_role_tensor(const gyre_source *source, gyre_role 
     return t || !info->hf ? t : hf_tensor(source, info->hf, role, layer, part, name);
 }
 
-const struct gyre_tensor *gyre_role_fused(const gyre_source *source, const struct gyre_hparams *hp, gyre_role role,
-                                          uint32_t layer, const char *part, uint64_t *first, uint64_t *whole)
+// `whole_rows`: it must have a row for each of theirs.
+static const struct gyre_tensor *find_fused(const gyre_source *source, const struct gyre_hparams *hp, gyre_role role,
+                                            uint32_t layer, const char *part, bool whole_rows, uint64_t *first,
+                                            uint64_t *whole)
 {
     const bool gguf = gyre_source_container(source) == GYRE_CONTAINER_GGUF;
     for (size_t i = 0; i < GYRE_COUNT(fusions); i++) {
@@ -194,12 +196,25 @@ const struct gyre_tensor *gyre_role_fused(const gyre_source *source, const struc
             if (r == role) at = all;
             all += rows;
         }
-        if (!t || (t->n_dims == 1 ? t->cols : t->rows) != all) continue; // by the last one's name, that one's own
+        if (!t || (whole_rows && (t->n_dims == 1 ? t->cols : t->rows) != all))
+            continue; // by the last one's name, that one's own
         *first = at;
         *whole = all;
         return t;
     }
     return NULL;
+}
+
+const struct gyre_tensor *gyre_role_fused(const gyre_source *source, const struct gyre_hparams *hp, gyre_role role,
+                                          uint32_t layer, const char *part, uint64_t *first, uint64_t *whole)
+{
+    return find_fused(source, hp, role, layer, part, true, first, whole);
+}
+
+const struct gyre_tensor *gyre_role_fused_part(const gyre_source *source, const struct gyre_hparams *hp, gyre_role role,
+                                               uint32_t layer, const char *part, uint64_t *first, uint64_t *whole)
+{
+    return find_fused(source, hp, role, layer, part, false, first, whole);
 }
 
 gyre_status gyre_role_need(const gyre_source *source, gyre_role role, uint32_t layer, const char *part,

@@ -70,17 +70,22 @@ gyre_role gyre_heads_role(gyre_heads heads);
 bool gyre_role_present(const struct gyre_hparams *hp, gyre_role role, uint32_t layer);
 bool gyre_role_has_bias(const struct gyre_hparams *hp, gyre_role role, uint32_t layer);
 
-// GGUF's name, "blk.3.attn_q.PART" (globals: "output_norm.PART"); PART is "weight", "weight.scale", "bias" or "centre".
+// GGUF's name, "blk.3.attn_q.PART" (globals: "output_norm.PART"); PART is "weight", "weight.scale", "bias" or
+// "centre".
 enum { GYRE_ROLE_NAME = 64 };
 void gyre_role_name(gyre_role role, uint32_t layer, const char *part, char out[GYRE_ROLE_NAME]);
 
-// The tensor under the name that the source's container has for it; NULL if absent. name (may be NULL) gets that name.
+// The tensor under the name that the source's container has for it; NULL if absent. name (may be NULL) gets that
+// name.
 const struct gyre_tensor *gyre_role_tensor(const gyre_source *source, gyre_role role, uint32_t layer, const char *part,
                                            char name[GYRE_ROLE_NAME]);
 // A tensor that holds the rows of several linears (roles.def: FUSED), if the file has one in place of this linear's
 // own; else NULL. Its rows are those from *first on, of *whole.
 const struct gyre_tensor *gyre_role_fused(const gyre_source *source, const struct gyre_hparams *hp, gyre_role role,
                                           uint32_t layer, const char *part, uint64_t *first, uint64_t *whole);
+// The same for what other tools store beside or in place of it (packed codes, scales, ...), whatever its shape.
+const struct gyre_tensor *gyre_role_fused_part(const gyre_source *source, const struct gyre_hparams *hp, gyre_role role,
+                                               uint32_t layer, const char *part, uint64_t *first, uint64_t *whole);
 // The numbers of a vector as the model means them (of norms some containers hold what is added to 1); out: as many as
 // the tensor has.
 void gyre_role_vector_f32(const struct gyre_hparams *hp, gyre_role role, const struct gyre_tensor *tensor, float *out);

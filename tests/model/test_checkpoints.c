@@ -37,6 +37,7 @@ static void check_linear(const struct checkpoint *c, const struct gyre_linear *l
     assert_int_equal(l->group, c->group ? c->group : l->cols);
     assert_int_equal(l->ordered, c->act_order && groups > 1);
     assert_int_equal(l->zeros, c->asymmetric);
+    assert_int_equal(l->whole != l->rows, strstr(name, "qkv") || strstr(name, "gate_up"));
     gyre_linear_rows_f32(l, 0, l->rows, x);
     gyre_linear_rows_f64(l, 0, l->rows, wide);
     assert_int_equal(gyre_linear_codes(l, 0, l->rows, codes, scales, zeros, NULL), GYRE_OK);
@@ -45,13 +46,14 @@ static void check_linear(const struct checkpoint *c, const struct gyre_linear *l
         for (uint64_t k = 0; k < l->cols; k++) {
             const uint64_t g = checkpoint_group(c, name, l->cols, k), at = r * l->cols + k;
             const float due =
-                (float)(checkpoint_code(c, name, r, k) - checkpoint_zero(c, name, r, g)) * checkpoint_scale(name, r, g);
+                (float)(checkpoint_code(c, name, l->first + r, k) - checkpoint_zero(c, name, l->first + r, g)) *
+                checkpoint_scale(name, l->first + r, g);
             assert_true(x[at] == due && wide[at] == (double)due);
             const uint64_t col = order[k], mine = r * groups + k / l->group;
             assert_int_equal(checkpoint_group(c, name, l->cols, col), k / l->group);
-            assert_int_equal(codes[at], checkpoint_code(c, name, r, col));
-            assert_int_equal(zeros[mine], checkpoint_zero(c, name, r, k / l->group));
-            assert_true(gyre_f32_from_f16(scales[mine]) == checkpoint_scale(name, r, k / l->group));
+            assert_int_equal(codes[at], checkpoint_code(c, name, l->first + r, col));
+            assert_int_equal(zeros[mine], checkpoint_zero(c, name, l->first + r, k / l->group));
+            assert_true(gyre_f32_from_f16(scales[mine]) == checkpoint_scale(name, l->first + r, k / l->group));
         }
     free(x);
     free(wide);
@@ -83,11 +85,11 @@ static const struct checkpoint good[] = {
     {.form = CHECKPOINT_AWQ, .bits = 4, .scale = GYRE_DTYPE_F16},
 };
 
-static void every_integer_is_the_one_that_was_written(void **state)
+static void check_all(const char *arch)
 {
-    (void)state;
+    const bool fused = !strcmp(arch, "phi3");
     for (size_t i = 0; i < GYRE_COUNT(good); i++) {
-        const struct tiny_options o = tiny_defaults();
+        const struct tiny_options o = fused ? tiny_family(arch) : tiny_defaults();
         const char *folder = files_path("good");
         gyre_source *source = NULL;
         struct gyre_hparams hp;
@@ -102,13 +104,31 @@ static void every_integer_is_the_one_that_was_written(void **state)
             char name[64];
             const gyre_role role = (gyre_role)(j % GYRE_LINEARS);
             assert_int_equal(gyre_linear_find(source, &hp, role, j / GYRE_LINEARS, &l, &err), GYRE_OK);
-            snprintf(name, sizeof name, "model.layers.%u.%s", j / GYRE_LINEARS, stems[role]);
+            snprintf(name, sizeof name, "model.layers.%u.%s", j / GYRE_LINEARS,
+                     !fused                            ? stems[role]
+                     : role <= GYRE_ROLE_v             ? "self_attn.qkv_proj"
+                     : strstr(stems[role], "mlp.down") ? stems[role]
+                     : strstr(stems[role], "mlp.")     ? "mlp.gate_up_proj"
+                                                       : stems[role]);
             if (good[i].float_part && strstr(name, good[i].float_part)) assert_int_equal(l.bits, 0);
             else check_linear(&good[i], &l, name);
         }
         gyre_hparams_free(&hp);
         gyre_source_close(source);
     }
+}
+
+static void every_integer_is_the_one_that_was_written(void **state)
+{
+    (void)state;
+    check_all("llama");
+}
+
+// q, k, v in one tensor, gate and up in another.
+static void fused_tensors_have_their_rows(void **state)
+{
+    (void)state;
+    check_all("phi3");
 }
 
 // ---- lies -------------------------------------------------------------------------------------------------------
@@ -235,6 +255,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_integer_is_the_one_that_was_written),
+        cmocka_unit_test(fused_tensors_have_their_rows),
         cmocka_unit_test(lies_are_named),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
