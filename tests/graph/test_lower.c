@@ -46,6 +46,49 @@ static void quantized_activations_meet_integer_products_only(void **state)
         }
 }
 
+// On hardware few rows take a tile of the weight a workgroup and attention in parts of the context; many rows and CPUs
+// do not.
+static void hardware_has_kernels_for_few_rows(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *device;
+        uint32_t rows;
+        bool few;
+    } cases[] = {
+        {"null as a GPU", 1, true}, {"null as a GPU", 8, true}, {"null as a GPU", 128, false}, {"null", 1, false}};
+    for (size_t c = 0; c < GYRE_COUNT(cases); c++) {
+        struct lab lab;
+        struct block b;
+        uint32_t tiles = 0, products = 0, parts = 0, sums = 0, whole = 0;
+        assert_true(lab_open(&lab, cases[c].device, NULL));
+        lab_block(
+            &lab,
+            (struct block_shape){
+                .rows = cases[c].rows, .act_bits = 8, .kv_bits = 8, .kind = GYRE_WEIGHT_W4, .r3 = true, .r4 = true},
+            &b);
+        b.batch.page_stride = 16; // a context of 512
+        b.batch.pages = lab_bytes(&lab, NULL, 4ull * 3 * 16);
+        gyre_graph *g = lab_block_graph(&lab, &b);
+        assert_int_equal(gyre_graph_compile(g, NULL, NULL), GYRE_OK);
+        for (uint32_t i = 0; i < gyre_graph_dispatch_count(g); i++) {
+            const char *kernel = gyre_graph_dispatch_kernel(g, i);
+            products += !strncmp(kernel, "matmul_w4_q_", 12), tiles += !strcmp(kernel, "matmul_w4_q_t");
+            sums += !strcmp(kernel, "attn_merge"),
+                whole += !strncmp(kernel, "attn_v", 6) || !strncmp(kernel, "attn_m", 7);
+            if (strcmp(kernel, "attn_split")) continue;
+            parts++;
+            assert_int_equal(gyre_graph_dispatches(g)[i].groups[2], 8); // blocks of 64 positions
+        }
+        assert_int_equal(tiles, cases[c].few ? products : 0);
+        assert_int_equal(parts, cases[c].few ? 1 : 0);
+        assert_int_equal(sums, parts);
+        assert_int_equal(whole, 1 - parts);
+        gyre_graph_destroy(g);
+        lab_close(&lab);
+    }
+}
+
 // A weight of two ranges: columns n0.. of one output.
 static void ranges_of_a_weight(void **state)
 {
@@ -167,6 +210,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(quantized_activations_meet_integer_products_only),
+        cmocka_unit_test(hardware_has_kernels_for_few_rows),
         cmocka_unit_test(ranges_of_a_weight),
         cmocka_unit_test(replays_cost_nothing),
         cmocka_unit_test(long_rows_leave_shared_memory),
