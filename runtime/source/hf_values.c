@@ -106,8 +106,9 @@ gyre_status gyre_hf_bool(const gyre_source *source, const json_t *json, const ch
 
 gyre_status gyre_hf_refuse(struct config *c, const char *field, const char *value, const char *supported)
 {
-    return gyre_fail(c->err, GYRE_E_UNSUPPORTED, "cannot use model (%s/config.json): %s is %s; gyre supports %s",
-                     c->source->path, field, gyre_show(value, strlen(value)).text, supported);
+    return gyre_fail(c->err, GYRE_E_UNSUPPORTED,
+                     "cannot use model (%s/config.json): of a %s, %s is %s; gyre supports %s", c->source->path,
+                     gyre_show(c->type, strlen(c->type)).text, field, gyre_show(value, strlen(value)).text, supported);
 }
 
 gyre_status gyre_hf_text(struct config *c, const char *field, const char **out)

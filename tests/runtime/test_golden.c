@@ -38,12 +38,12 @@ static int pick_devices(char ids[3][32])
 }
 
 // as_gpu: with the kernels of hardware, and steps of few rows, which have kernels of their own there.
-static gyre_engine *open_engine(const char *path, const char *device, uint32_t context, bool as_gpu)
+static gyre_engine *open_engine(const char *path, const char *device, uint32_t kv, uint32_t context, bool as_gpu)
 {
     gyre_error err = {0};
     gyre_engine *engine = NULL;
     const gyre_engine_params params = {
-        .device = device, .act = 16, .kv = 16, .context = context, .max_rows = as_gpu ? 8 : 32, .as_hardware = as_gpu};
+        .device = device, .act = 16, .kv = kv, .context = context, .max_rows = as_gpu ? 8 : 32, .as_hardware = as_gpu};
     if (gyre_engine_open(path, &params, &engine, &err) != GYRE_OK) fail_msg("%s on %s: %s", path, device, err.message);
     return engine;
 }
@@ -110,14 +110,17 @@ static void tiny_models(void **state)
         for (int d = 0; d <= n_devices; d++) { // at last Vulkan again, as a GPU
             const bool as_gpu = d == n_devices;
             const char *device = devices[as_gpu ? GYRE_MIN(1, n_devices - 1) : d];
+            // The cpu keeps a cache of floats; of halves six blocks of large gains make more than the others do.
+            const uint32_t kv = strcmp(device, "cpu") ? 16 : 32;
+            const double bound = kv == 32 ? 1e-4 : o.layers == 6 ? 1e-2 : 1e-3;
             // The containers differ before the device does: both on the cpu, one on the others.
             for (size_t p = 0; p < (d ? 1 : GYRE_COUNT(paths)); p++) {
                 float out[VOCAB];
-                gyre_engine *engine = open_engine(paths[p], device, 128, as_gpu);
+                gyre_engine *engine = open_engine(paths[p], device, kv, 128, as_gpu);
                 for (int k = 0; k < 2; k++) {
                     logits_of(engine, tokens, k ? 80 : 7, out);
                     const double off = distance(out, variants[v].golden[k], VOCAB);
-                    if (!(off <= 1e-3))
+                    if (!(off <= bound))
                         fail_msg("variant %u, %s, %s%s, %s, %d tokens: off by %g", v, variants[v].family, device,
                                  as_gpu ? " as a GPU" : "", paths[p], k ? 80 : 7, off);
                 }
@@ -145,7 +148,7 @@ static void demo_model(void **state) // a state: as a GPU
     if (!path || !*path) skip();
     const int n_devices = pick_devices(devices);
     const char *device = devices[n_devices > 1]; // the cpu device is a reference: slow
-    gyre_engine *engine = open_engine(path, device, 128, *state != NULL);
+    gyre_engine *engine = open_engine(path, device, 16, 128, *state != NULL);
     gyre_engine_info info;
     gyre_engine_describe(engine, &info);
     float *out = malloc(info.vocab * sizeof *out), due[128], got[128];
