@@ -24,7 +24,7 @@ gyre_status gyre_scheduler_create(gyre_engine *engine, const gyre_scheduler_para
     s->params = params;
     s->row = malloc((engine->max_rows + engine->sequences) * sizeof *s->row);
     s->part = malloc(engine->sequences * sizeof(gyre_task *));
-    s->logits = malloc(((uint64_t)engine->logit_rows + 1) * vocab * sizeof *s->logits);
+    s->logits = malloc(((uint64_t)engine->logit_rows + 2) * vocab * sizeof *s->logits);
     s->allowed = malloc((vocab / 32 + 1) * sizeof *s->allowed);
     s->best = malloc(vocab * sizeof *s->best);
     s->drawn = malloc(engine->logit_rows * sizeof *s->drawn);
@@ -152,6 +152,18 @@ static bool page_is_coming(const gyre_task *t)
     return false;
 }
 
+// Will another task come to the end of the same prompt first? Then this one chooses from the same logits, and computes
+// what it does not share of the prompt beside its own first token.
+static bool twin_is_ahead(const gyre_task *t)
+{
+    if (t->params.score_prompt || t->scheduler->params.no_sharing || t->n != t->n_prompt) return false;
+    for (const gyre_task *o = t->scheduler->first; o; o = o->next)
+        if (gyre_task_is_twin(t, o) && (o->length > t->length || (o->length == t->length && o->rows))) return true;
+    return false;
+}
+
+static bool waits(const gyre_task *t) { return page_is_coming(t) || twin_is_ahead(t); }
+
 // How many rows of prompts the step may have beside `beside` rows of answers.
 static uint32_t prompt_rows(const gyre_scheduler *s, uint32_t beside)
 {
@@ -192,7 +204,7 @@ static void plan(gyre_scheduler *s)
     while (quick) {
         gyre_task *soonest = NULL;
         for (gyre_task *t = s->first; t; t = t->next) {
-            if (!reads_prompt(t) || t->rows || page_is_coming(t)) continue;
+            if (!reads_prompt(t) || t->rows || waits(t)) continue;
             if (!soonest || t->n - t->length < soonest->n - soonest->length) soonest = t;
         }
         if (!soonest) break;
@@ -201,7 +213,7 @@ static void plan(gyre_scheduler *s)
     }
     rows += quick;
     for (gyre_task *t = s->first; t && rows; t = t->next) {
-        if (!reads_prompt(t) || (!t->rows && page_is_coming(t))) continue;
+        if (!reads_prompt(t) || (!t->rows && waits(t))) continue;
         uint32_t again = rows + t->rows;
         places += t->rows ? (t->params.score_prompt ? t->rows : 1) : 0;
         t->rows = 0;

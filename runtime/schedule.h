@@ -28,7 +28,7 @@ struct gyre_scheduler {
     struct gyre_chooser chooser;
     struct gyre_step_row *row; // [max_rows + sequences]
     gyre_task **part;          // [sequences] tasks of this step
-    float *logits;             // [logit_rows][vocab]
+    float *logits;             // [logit_rows + 2][vocab]: of the step's rows, and two to work on
     uint32_t *allowed;         // a bit per token
     gyre_scored *best;         // [vocab], of one token
     uint32_t *drawn;           // [logit_rows] where rows that only want logits get a sample
@@ -40,6 +40,8 @@ struct gyre_scheduler {
     float *hidden_data, *gain;       // [max_rows][width]; [width] where the graph leaves the final gain to the host
 };
 
+// Does `other` wait at the same prompt, with nothing chosen yet?
+bool gyre_task_is_twin(const gyre_task *task, const gyre_task *other);
 // Room for one more token in the answer?
 bool gyre_task_generates(const gyre_task *task);
 // The step has run task->rows rows, which the cache holds now: tells the prompt's scores, chooses what follows, ends

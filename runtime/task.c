@@ -15,6 +15,12 @@ bool gyre_task_ended(const gyre_task *t, gyre_stop *why)
 size_t gyre_task_cached(const gyre_task *t) { return t->cached; }
 size_t gyre_task_generated(const gyre_task *t) { return t->n - t->n_prompt; }
 
+bool gyre_task_is_twin(const gyre_task *t, const gyre_task *o)
+{
+    return o != t && !o->ended && !o->pooled && o->n == o->n_prompt && o->n_prompt == t->n_prompt &&
+           gyre_task_generates(o) && memcmp(o->tokens, t->tokens, t->n_prompt * sizeof *t->tokens) == 0;
+}
+
 static void end(gyre_task *t, gyre_stop why)
 {
     t->ended = true;
@@ -76,6 +82,22 @@ static gyre_task_token choose(gyre_task *t, float *logits)
     return token;
 }
 
+// The token that was chosen becomes the task's.
+static void take(gyre_task *t, gyre_task_token token)
+{
+    const gyre_engine *e = t->scheduler->engine;
+    if (token.token == UINT32_MAX) {
+        end(t, GYRE_STOP_BOUND);
+        return;
+    }
+    t->tokens[t->n++] = token.token;
+    token.end = !t->params.ignore_end && gyre_tokenizer_is_end(e->tokenizer, token.token);
+    const bool stop = tell(t, &token);
+    if (token.end) end(t, GYRE_STOP_END);
+    else if (stop) end(t, GYRE_STOP_TOKEN);
+    else if (!gyre_task_generates(t)) end(t, t->n < e->context ? GYRE_STOP_LENGTH : GYRE_STOP_CONTEXT);
+}
+
 void gyre_task_advance(gyre_task *t)
 {
     struct gyre_scheduler *s = t->scheduler;
@@ -90,15 +112,17 @@ void gyre_task_advance(gyre_task *t)
         end(t, GYRE_STOP_LENGTH);
         return;
     }
-    gyre_task_token token = choose(t, scored ? t->logits + (t->rows - 1) * (uint64_t)s->chooser.vocab : t->logits);
-    if (token.token == UINT32_MAX) {
-        end(t, GYRE_STOP_BOUND);
-        return;
+    float *const logits = scored ? t->logits + (t->rows - 1) * (uint64_t)s->chooser.vocab : t->logits;
+    float *const kept = s->logits + (uint64_t)(s->engine->logit_rows + 1) * s->chooser.vocab; // choosing changes them
+    const bool first_choice = t->n == t->n_prompt;
+    if (logits && first_choice) memcpy(kept, logits, s->chooser.vocab * sizeof *kept);
+    take(t, choose(t, logits));
+    for (gyre_task *o = s->first; o && first_choice && !s->params.no_sharing; o = o->next) {
+        if (o->rows || o->params.score_prompt || o->n_prompt != t->n_prompt || !gyre_task_is_twin(t, o)) continue;
+        const bool plain = gyre_choose_is_plain(&o->params) && !o->params.scores;
+        if (!plain && !logits) continue; // they stayed on the device
+        if (!plain) memcpy(logits, kept, s->chooser.vocab * sizeof *kept);
+        o->chosen = t->chosen;
+        take(o, choose(o, plain ? NULL : logits));
     }
-    t->tokens[t->n++] = token.token;
-    token.end = !t->params.ignore_end && gyre_tokenizer_is_end(s->engine->tokenizer, token.token);
-    const bool stop = tell(t, &token);
-    if (token.end) end(t, GYRE_STOP_END);
-    else if (stop) end(t, GYRE_STOP_TOKEN);
-    else if (!gyre_task_generates(t)) end(t, t->n < s->engine->context ? GYRE_STOP_LENGTH : GYRE_STOP_CONTEXT);
 }

@@ -401,6 +401,52 @@ static void test_draws(void **state)
     OK(gyre_engine_close(e, err));
 }
 
+// Tasks with one prompt: it is computed once, all choose from its logits, and go on as if they were alone.
+static void test_twins(void **state)
+{
+    (void)state;
+    enum { N = 5, TWINS = 4 };
+    for (int d = 0; d < DEVICES; d++) {
+        gyre_engine *e = open_engine(device_names[d], TWINS);
+        if (!e) continue;
+        uint32_t a[45], want[N];
+        tiny_tokens(a, 45, 20, VOCAB);
+        greedy(e, a, 45, want, N);
+        for (int warm = 0; warm < 2; warm++) {
+            gyre_scheduler *alone = scheduler(e, 0, true), *s = scheduler(e, 0, false);
+            static struct heard h[TWINS], solos[TWINS];
+            memset(h, 0, sizeof h);
+            memset(solos, 0, sizeof solos);
+            gyre_task *t[TWINS];
+            for (int i = 0; i < TWINS; i++) {
+                gyre_task_params p = task(a, 45, N, &solos[i]);
+                p.temperature = warm ? 2 : 0;
+                p.stream = (uint32_t)i;
+                p.scores = i == 3;
+                solo(alone, &p);
+                p.user = &h[i];
+                t[i] = add(s, &p);
+            }
+            while (h[0].n == 0) OK(gyre_scheduler_step(s, err));
+            assert_int_equal(h[1].n, 1); // in the same step
+            assert_int_equal(h[2].n, 1);
+            assert_int_equal(h[3].n, warm); // where logits were read anyway; else its score is not there yet
+            assert_int_equal(gyre_scheduler_count(s).rows, warm ? 45 - 32 : 45); // a page is known from before
+            run_to_end(s, t, TWINS);
+            for (int i = 0; i < TWINS; i++)
+                for (int k = 0; k < N; k++) {
+                    assert_int_equal(h[i].token[k].token, solos[i].token[k].token);
+                    if (!warm) assert_int_equal(h[i].token[k].token, want[k]);
+                    assert_int_equal(h[i].token[k].scored, i == 3);
+                    if (i == 3) assert_true(fabsf(h[i].token[k].logprob - solos[i].token[k].logprob) < 1e-3f);
+                }
+            gyre_scheduler_destroy(s);
+            gyre_scheduler_destroy(alone);
+        }
+        OK(gyre_engine_close(e, err));
+    }
+}
+
 static void embed(gyre_scheduler *s, const uint32_t *tokens, size_t n, gyre_pooling pooling, float *out)
 {
     gyre_task_params p = task(tokens, n, 0, NULL);
@@ -549,6 +595,7 @@ int main(void)
         cmocka_unit_test(test_choosing),
         cmocka_unit_test(test_draws),
         cmocka_unit_test(test_embeddings),
+        cmocka_unit_test(test_twins),
         cmocka_unit_test(test_short_beside_long),
         cmocka_unit_test(test_ends_and_refusals),
     };
