@@ -55,6 +55,8 @@ static void same_tensors(const gyre_source *gguf, const gyre_source *hf, const s
     for (int r = 0; r < GYRE_ROLES; r++)
         for (uint32_t layer = 0; layer < (r < GYRE_BLOCK_ROLES ? hp->n_layers : 1); layer++)
             for (int bias = 0; bias < 2; bias++) {
+                // A name of a checkpoint may belong to another role in another architecture.
+                if (r < GYRE_BLOCK_ROLES && !gyre_role_present(hp, (gyre_role)r, layer)) continue;
                 const char *part = bias ? "bias" : "weight";
                 const struct gyre_tensor *a = gyre_role_tensor(gguf, (gyre_role)r, layer, part, NULL),
                                          *b = gyre_role_tensor(hf, (gyre_role)r, layer, part, NULL);
