@@ -3,6 +3,7 @@
 
 #include "runtime/util/base.h"
 #include "runtime/util/status.h"
+#include "runtime/util/utf8.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -123,10 +124,10 @@ static void enter_call(gyre_answer *a, size_t mark)
     a->key[0] = 0;
 }
 
-// The call is none: what is held is content.
-static void give_up(gyre_answer *a)
+// The call is none, as its first n bytes show: they are content, and what follows is looked at again.
+static void give_up(gyre_answer *a, size_t n)
 {
-    const size_t n = a->held.n;
+    if (n == 0) n = 1; // a mark of its own, "<function=", is not looked at for ever
     a->mode = TEXT;
     a->fresh = false;
     if (!a->begun) tell_held(a, GYRE_PART_CONTENT, n);
@@ -215,7 +216,7 @@ static gyre_status read_json(gyre_answer *a, bool *waits, gyre_error *err)
     const size_t end = a->looked, to = a->to ? a->to : end;
     if (whole && !a->broken) a->broken = !is_call(a, end);
     if (a->broken) {
-        give_up(a);
+        give_up(a, end);
         return GYRE_OK;
     }
     if (a->from && a->name[0] && (a->how.live || whole)) {
@@ -259,6 +260,12 @@ static int name_between(const char *text, size_t n, const char *begin, char out[
     const size_t length = close ? (size_t)(close - text) - skip : n - skip;
     if (length > 128 || memchr(text + skip, '\n', length)) return -1;
     if (!close) return 0;
+    uint32_t code;
+    for (size_t i = 0; i < length;) { // JSON has no name that is no text
+        const int k = gyre_utf8_look(text + skip + i, length - i, &code);
+        if (k <= 0 || !code) return -1;
+        i += (size_t)k;
+    }
     memcpy(out, text + skip, length);
     out[length] = 0;
     return (int)(skip + length + 1);
@@ -275,7 +282,7 @@ static gyre_status read_xml(gyre_answer *a, bool *waits, gyre_error *err)
         if (!a->name[0]) {
             const int n = name_between(text, left, "<function=", name);
             if (n == 0) break;
-            if (n < 0 || strlen(name) > 64 || !gyre_tools_has(a->tools, name)) return give_up(a), GYRE_OK;
+            if (n < 0 || strlen(name) > 64 || !gyre_tools_has(a->tools, name)) return give_up(a, at), GYRE_OK;
             memcpy(a->name, name, strlen(name) + 1);
             a->looked = at + (size_t)n;
             continue;
@@ -287,7 +294,7 @@ static gyre_status read_xml(gyre_answer *a, bool *waits, gyre_error *err)
             return GYRE_OK;
         }
         const int n = name_between(text, left, "<parameter=", name);
-        if (n < 0 && begins(text, left, last) < 0) return give_up(a), GYRE_OK;
+        if (n < 0 && begins(text, left, last) < 0) return give_up(a, at), GYRE_OK;
         if (n <= 0) break;
         size_t part;
         const char *value = text + n;
@@ -464,7 +471,7 @@ gyre_status gyre_answer_finish(gyre_answer *a, gyre_error *err)
     GYRE_TRY(add(&a->held, "", 0, err));
     const size_t skip = space(a->held.at, a->held.n);
     const bool blank = skip == a->held.n, after = a->mode == BETWEEN || (a->mode == TEXT && a->calls && a->fresh);
-    if (a->mode == CALL) give_up(a);
+    if (a->mode == CALL) give_up(a, a->held.n);
     else if (after && (blank || begins(a->held.at + skip, a->held.n - skip, GYRE_MARK_CALL_END) == 0))
         drop(a, a->held.n);
     else tell_held(a, a->mode == REASONING ? GYRE_PART_REASONING : GYRE_PART_CONTENT, a->held.n);
