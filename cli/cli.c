@@ -21,8 +21,11 @@ static struct {
     int tenth;
 } line; // the progress line on stderr
 
+static int wake[2] = {-1, -1}; // a pipe: a byte for each signal
+
 static void on_signal(int number)
 {
+    const int saved = errno;
     gyre_session *session = running;
     if (number == SIGINT && spared) {
         taken = 1;
@@ -30,8 +33,25 @@ static void on_signal(int number)
         if (interrupted) _exit(130); // the second time the user means it
         interrupted = 1;
     }
-    if (session) gyre_session_cancel(session); // a store to an atomic: allowed here
+    if (session) gyre_session_cancel(session);                    // a store to an atomic: allowed here
+    if (wake[1] >= 0 && write(wake[1], "", 1) < 0) errno = saved; // full: then it is readable
+    errno = saved;
 }
+
+int cli_signal_fd(void)
+{
+    char bytes[64];
+    if (wake[0] < 0 && pipe(wake) == 0)
+        for (int i = 0; i < 2; i++) {
+            (void)fcntl(wake[i], F_SETFL, O_NONBLOCK);
+            (void)fcntl(wake[i], F_SETFD, FD_CLOEXEC);
+        }
+    while (wake[0] >= 0 && read(wake[0], bytes, sizeof bytes) > 0) {
+    }
+    return wake[0]; // -1, without a pipe, is what poll passes over
+}
+
+bool cli_signalled(void) { return interrupted != 0 || taken != 0; }
 
 void cli_cancel_on_signal(gyre_session *session) { running = session; }
 void cli_spare_program(bool on) { spared = on; }

@@ -31,6 +31,10 @@ bool cli_interrupted(void);
 // time. SIGTERM is an interruption as ever.
 void cli_spare_program(bool on);
 bool cli_take_sigint(void);
+// Whether either holds: an interruption, or a SIGINT that was not asked for yet. The descriptor becomes readable with
+// the next signal, so that who waits for other input wakes up; asking for it forgets earlier ones. -1: there is none.
+bool cli_signalled(void);
+int cli_signal_fd(void);
 // The session whose verb an interruption cancels, also in the middle of a prompt; NULL: none. Before it is destroyed.
 void cli_cancel_on_signal(gyre_session *session);
 

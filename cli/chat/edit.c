@@ -7,6 +7,7 @@
 #include <histedit.h>
 #include <langinfo.h>
 #include <locale.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,6 +27,24 @@ static const char *prompt_of(EditLine *line)
     struct chat_editor *editor = NULL;
     el_get(line, EL_CLIENTDATA, &editor);
     return editor->prompt;
+}
+
+// One character of UTF-8; -1 where a signal came, also just before: a read alone would sleep through that.
+static int next_character(EditLine *line, wchar_t *out)
+{
+    mbstate_t state = {0};
+    (void)line;
+    for (;;) {
+        struct pollfd wait[2] = {{.fd = 0, .events = POLLIN}, {.fd = cli_signal_fd(), .events = POLLIN}};
+        char byte;
+        if (cli_signalled()) return -1;
+        if (poll(wait, 2, -1) < 0 || !wait[0].revents) continue;
+        const ssize_t got = read(0, &byte, 1);
+        if (got <= 0) return (int)got;
+        const size_t n = mbrtowc(out, &byte, 1, &state);
+        if (n <= 1) return 1;
+        if (n == (size_t)-1) state = (mbstate_t){0}; // no UTF-8: left out
+    }
 }
 
 // What a terminal pastes stands between two marks; it is inserted as it is, its line ends too.
@@ -84,6 +103,10 @@ struct chat_editor *chat_editor_open(void)
     el_set(e->line, EL_PROMPT, prompt_of);
     el_set(e->line, EL_EDITOR, "emacs");
     el_set(e->line, EL_SIGNAL, 0);
+    el_wset(e->line, EL_GETCFN, next_character);
+    // Ctrl-C must not throw away what is on its way to the screen: that may be the prompt that answers it.
+    el_set(e->line, EL_SETTY, "-d", "+noflsh", NULL);
+    el_set(e->line, EL_SETTY, "-x", "+noflsh", NULL);
     el_set(e->line, EL_HIST, history, e->history);
     el_set(e->line, EL_ADDFN, "gyre-paste", "insert pasted text", paste);
     el_set(e->line, EL_ADDFN, "gyre-line-end", "insert a line end", line_end);
