@@ -1,19 +1,17 @@
 // See json.h.
 #include "cli/json.h"
 
+#include "runtime/util/utf8.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 json_t *cli_json_text(const char *text)
 {
-    json_t *out = json_string(text);
-    if (out) return out;
-    char *plain = strdup(text);
-    for (char *p = plain; p && *p; p++)
-        if ((unsigned char)*p >= 0x80) *p = '?';
-    out = plain ? json_string(plain) : NULL;
-    free(plain);
+    char *mended = gyre_utf8_mended(text);
+    json_t *out = mended ? json_string(mended) : NULL;
+    free(mended);
     return out;
 }
 

@@ -3,7 +3,7 @@
 #include <gyre/gyre_eval.h>
 #include <jansson.h>
 
-// Text as a JSON string; bytes that are no UTF-8, as names of files may have them, become "?". NULL where memory ran
+// Text as a JSON string; bytes that are no UTF-8, as names of files may have them, become U+FFFD. NULL where memory ran
 // out.
 json_t *cli_json_text(const char *text);
 

@@ -4,6 +4,7 @@
 #include "cli/cli.h"
 
 #include "runtime/util/base.h"
+#include "runtime/util/text.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -171,16 +172,7 @@ static int pass_on(struct answer *a, bool last)
 static int on_text(void *user, const char *text, size_t bytes)
 {
     struct answer *a = user;
-    if (a->n + bytes + 1 > a->cap) {
-        const size_t cap = 2 * (a->n + bytes + 64);
-        char *grown = realloc(a->text, cap);
-        if (!grown) return 1;
-        a->text = grown;
-        a->cap = cap;
-    }
-    memcpy(a->text + a->n, text, bytes);
-    a->n += bytes;
-    a->text[a->n] = 0;
+    if (!gyre_append(&a->text, &a->n, &a->cap, text, bytes)) return 1;
     return pass_on(a, false);
 }
 

@@ -1,6 +1,8 @@
 // POST /v1/completions: the prompt in its four forms, echo and log-probabilities.
 #include "cli/serve/ask.h"
 
+#include "runtime/util/text.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -33,25 +35,17 @@ static bool make_echo(const struct serve *s, const json_t *value, struct serve_p
 {
     gyre_text_stream stream = {0};
     char piece[2048];
-    size_t n = 0, cap = 64;
+    size_t n = 0, cap = 0;
     if (json_is_string(value)) {
         p->text = strdup(json_string_value(value));
         return p->text || serve_no_memory(e);
     }
-    p->text = malloc(cap);
-    for (size_t i = 0; p->text && i <= p->n; i++) {
+    for (size_t i = 0; i <= p->n; i++) {
         const size_t more = i < p->n ? gyre_text_push(s->tokenizer, &stream, p->tokens[i], true, piece, sizeof piece)
                                      : gyre_text_flush(&stream, piece, sizeof piece);
-        if (n + more + 1 > cap) {
-            char *grown = realloc(p->text, cap = 2 * (n + more + 64));
-            if (!grown) return serve_no_memory(e);
-            p->text = grown;
-        }
-        memcpy(p->text + n, piece, more);
-        n += more;
-        p->text[n] = 0;
+        if (!gyre_append(&p->text, &n, &cap, piece, more)) return serve_no_memory(e);
     }
-    return p->text || serve_no_memory(e);
+    return true;
 }
 
 static bool ask(const struct serve *s, const json_t *request, const json_t *prompt, struct serve_job *job,

@@ -1,21 +1,14 @@
 // See event.h.
 #include "cli/serve/event.h"
 
+#include "runtime/util/text.h"
+
 #include <stdlib.h>
 #include <string.h>
 
 bool serve_text_add(struct serve_text *out, const char *text, size_t n)
 {
-    if (out->n + n > out->cap) {
-        const size_t cap = 2 * (out->n + n) + 1024;
-        char *grown = realloc(out->text, cap);
-        if (!grown) return false;
-        out->text = grown;
-        out->cap = cap;
-    }
-    memcpy(out->text + out->n, text, n);
-    out->n += n;
-    return true;
+    return gyre_append(&out->text, &out->n, &out->cap, text, n);
 }
 
 void serve_text_free(struct serve_text *text)

@@ -1,6 +1,8 @@
 // See job.h.
 #include "cli/serve/job.h"
 
+#include "runtime/util/text.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -40,10 +42,7 @@ static bool grow(void *list, size_t *cap, size_t n, size_t more, size_t size)
 
 static bool append_text(struct serve_choice *c, const char *text, size_t n)
 {
-    if (!grow(&c->text, &c->cap_text, c->n_text, n, 1)) return false;
-    memcpy(c->text + c->n_text, text, n);
-    c->n_text += n;
-    return true;
+    return gyre_append(&c->text, &c->n_text, &c->cap_text, text, n);
 }
 
 bool serve_job_make_choices(struct serve_job *job)

@@ -20,13 +20,8 @@ gyre_status gyre_json_parse(const char *path, const char *data, uint64_t bytes, 
 
 json_t *gyre_json_text(const char *text)
 {
-    const size_t n = strlen(text);
-    struct gyre_utf8_stream stream = {0};
-    char *valid = malloc(3 * n + 16);
-    if (!valid) return NULL;
-    uint64_t length = gyre_utf8_stream_push(&stream, text, n, valid);
-    length += gyre_utf8_stream_flush(&stream, valid + length);
-    json_t *out = json_stringn(valid, length);
-    free(valid);
+    char *mended = gyre_utf8_mended(text);
+    json_t *out = mended ? json_string(mended) : NULL;
+    free(mended);
     return out;
 }

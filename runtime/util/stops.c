@@ -1,23 +1,14 @@
 // See stops.h.
 #include "runtime/util/stops.h"
 #include "runtime/util/base.h"
+#include "runtime/util/text.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 bool gyre_stops_push(struct gyre_stops *s, const char *text, size_t n)
 {
-    if (s->n + n + 1 > s->cap) {
-        const size_t cap = 2 * (s->n + n + 64);
-        char *grown = realloc(s->held, cap);
-        if (!grown) return false;
-        s->held = grown;
-        s->cap = cap;
-    }
-    memcpy(s->held + s->n, text, n);
-    s->n += n;
-    s->held[s->n] = 0;
-    return true;
+    return gyre_append(&s->held, &s->n, &s->cap, text, n);
 }
 
 size_t gyre_stops_ready(const struct gyre_stops *s, bool last, uint32_t *which)

@@ -25,3 +25,18 @@ char *gyre_joined(const char *a, const char *b, const char *c)
     char *out = malloc(strlen(a) + strlen(b) + strlen(c) + 1);
     return out ? strcat(strcat(strcpy(out, a), b), c) : NULL;
 }
+
+bool gyre_append(char **text, size_t *length, size_t *capacity, const char *more, size_t n)
+{
+    if (*length + n + 1 > *capacity) {
+        const size_t larger = 2 * (*length + n) + 64;
+        char *grown = realloc(*text, larger);
+        if (!grown) return false;
+        *text = grown;
+        *capacity = larger;
+    }
+    if (n) memcpy(*text + *length, more, n);
+    *length += n;
+    (*text)[*length] = 0;
+    return true;
+}

@@ -1,6 +1,7 @@
 // Small questions about texts and paths.
 #pragma once
 #include <stdbool.h>
+#include <stddef.h>
 
 // The last component of a path, with a slash at its end where the path has one; the path itself where it has no other.
 const char *gyre_base_name(const char *path);
@@ -10,3 +11,7 @@ bool gyre_ends(const char *text, const char *with);
 
 // One behind the other, malloc'd; NULL where memory ran out.
 char *gyre_joined(const char *a, const char *b, const char *c);
+
+// Appends n bytes to a text that grows: malloc'd (NULL while it is empty), with a 0 behind its *length bytes. False
+// where memory ran out: then the text is as it was.
+bool gyre_append(char **text, size_t *length, size_t *capacity, const char *more, size_t n);

@@ -2,6 +2,7 @@
 #include "runtime/util/utf8.h"
 #include "runtime/util/base.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 int gyre_utf8_look(const char *text, uint64_t n, uint32_t *code)
@@ -92,4 +93,16 @@ uint64_t gyre_utf8_stream_flush(struct gyre_utf8_stream *stream, char *out)
 {
     // What is pending is one beginning of a character, or nothing.
     return stream->n ? release(stream, stream->n, 0, out) : 0;
+}
+
+char *gyre_utf8_mended(const char *text)
+{
+    const size_t n = strlen(text);
+    struct gyre_utf8_stream stream = {0};
+    char *out = malloc(3 * n + 16);
+    if (!out) return NULL;
+    uint64_t length = gyre_utf8_stream_push(&stream, text, n, out);
+    length += gyre_utf8_stream_flush(&stream, out + length);
+    out[length] = 0;
+    return out;
 }

@@ -28,3 +28,6 @@ struct gyre_utf8_stream {
 // Appends `n` bytes; writes what is complete to out (at least 3*n + 16 bytes); returns the number written.
 uint64_t gyre_utf8_stream_push(struct gyre_utf8_stream *stream, const char *bytes, uint64_t n, char *out);
 uint64_t gyre_utf8_stream_flush(struct gyre_utf8_stream *stream, char *out);
+
+// The text with U+FFFD where it is no UTF-8: malloc'd, NUL-terminated; NULL where memory ran out.
+char *gyre_utf8_mended(const char *text);
