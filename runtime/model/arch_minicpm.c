@@ -1,5 +1,5 @@
 // MiniCPM: Llama with multipliers of embeddings, branches and logits. GGUF files that leave them out mean those of the
-// first models.
+// first models, a config.json means 1.
 #include "runtime/model/arch.h"
 #include "runtime/model/builder.h"
 #include "runtime/model/hparams_impl.h"
@@ -10,7 +10,9 @@ static const char *const hf[] = {"minicpm", NULL};
 
 static gyre_status read(const gyre_source *source, struct gyre_hparams *hp, gyre_error *err)
 {
-    return gyre_hparams_multipliers(source, hp, 12, 1.4 / sqrt(hp->n_layers), hp->width / 256.0, err);
+    const bool folder = gyre_source_container(source) == GYRE_CONTAINER_HF;
+    return gyre_hparams_multipliers(source, hp, folder ? 1 : 12, (folder ? 1 : 1.4) / sqrt(hp->n_layers),
+                                    hp->width / (folder ? 1.0 : 256.0), err);
 }
 
 const struct gyre_arch gyre_arch_minicpm = {

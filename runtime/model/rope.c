@@ -125,11 +125,14 @@ static gyre_status read_longrope(const gyre_source *source, struct gyre_hparams 
 }
 
 // As llama.cpp reads them: the factor stands in rope.scaling.factor or, in old files, in rope.scale_linear; without a
-// type it is linear, and the type "none" switches it off.
+// type it is linear, or longrope where the file has its divisors (converters of Phi-3 write no type), and the type
+// "none" switches it off.
 gyre_status gyre_rope_read(const gyre_source *source, struct gyre_hparams *hp, gyre_error *err)
 {
     char key[96];
-    const char *type = "linear";
+    const bool divided = gyre_role_tensor(source, GYRE_ROLE_rope_short, 0, "weight", NULL) ||
+                         gyre_role_tensor(source, GYRE_ROLE_rope_long, 0, "weight", NULL);
+    const char *type = divided ? "longrope" : "linear";
     hp->rope_factor = hp->rope_low_freq = hp->rope_high_freq = 1;
     hp->rope_mscale = 1;
     GYRE_TRY(read_divisors(source, hp, err));
@@ -140,6 +143,11 @@ gyre_status gyre_rope_read(const gyre_source *source, struct gyre_hparams *hp, g
     if (hp->rope_factor == 0) hp->rope_factor = 1; // what some writers put for "none"
     gyre_hparam_key(hp, "rope.scaling.type", key);
     GYRE_TRY(gyre_source_string(source, key, &type, err));
+    if (divided && strcmp(type, "longrope"))
+        return gyre_fail(err, GYRE_E_UNSUPPORTED,
+                         "cannot use model (%s): %s is \"%s\", and it has the divisors of longrope; gyre uses those "
+                         "with longrope alone",
+                         gyre_source_path(source), key, gyre_show(type, strlen(type)).text);
     if (!strcmp(type, "none")) {
         hp->rope_factor = 1;
         return GYRE_OK;

@@ -204,6 +204,7 @@ static gyre_status put_windows_from(struct config *c, double first)
 
 static gyre_status put_windows(struct config *c)
 {
+    if (!strcmp(c->type, "llama")) return GYRE_OK; // it has none, whatever a config carries along
     // Families with a switch leave the window off without it.
     const bool switched = !strncmp(c->type, "qwen", 4) || !strcmp(c->type, "smollm3");
     const json_t *types = gyre_hf_get(c->json, "layer_types");
@@ -214,10 +215,12 @@ static gyre_status put_windows(struct config *c)
                            "full_attention and sliding_attention"));
     if (!on && !types) return GYRE_OK;
     if (on || types) GYRE_TRY(gyre_hf_put_count(c, c->json, "sliding_window", "attention.sliding_window"));
+    const bool gemma = !strcmp(c->type, "gemma3_text");
+    if (gemma && !gyre_hf_get(c->json, "sliding_window"))
+        GYRE_TRY(gyre_hf_put_u32(c, "attention.sliding_window", 4096)); // its default
     if (types) return GYRE_OK;
-    if (!strcmp(c->type, "gemma3_text")) {
+    if (gemma) {
         const bool older = gyre_hf_get(c->json, "sliding_window_pattern") != NULL;
-        if (!gyre_hf_get(c->json, "sliding_window")) GYRE_TRY(gyre_hf_put_u32(c, "attention.sliding_window", 4096));
         return gyre_hf_put_count(c, c->json, older ? "sliding_window_pattern" : "_sliding_window_pattern",
                                  "attention.sliding_window_pattern");
     }

@@ -246,7 +246,7 @@ static gyre_status read_gptq(const struct reading *r, const json_t *json)
     r->out->n_schemes = 1;
     if (absent(format)) format = json_object_get(json, "format"); // GPTQModel's other name
     if (!is_one_of(format, formats, GYRE_COUNT(formats)))
-        return refuse_json(r, "checkpoint_format", format, "gptq and gptq_v2");
+        return refuse_json(r, "checkpoint_format", format, "gptq, gptq_v2 and gptq_p");
     GYRE_TRY(read_flag(r, json, "is_marlin_format", &marlin));
     if (marlin) return refuse(r, "is_marlin_format", "true", "false");
     if (!is_one_of(json_object_get(json, "pack_dtype"), words, GYRE_COUNT(words)))

@@ -54,7 +54,7 @@ static gyre_status feed_forward(const struct params *p, double dim, uint64_t *ou
     return GYRE_OK;
 }
 
-static json_t *made_config(const struct params *p, uint32_t n_ranks, uint64_t *ffn, bool spinquant, gyre_status *st)
+static json_t *made_config(const struct params *p, uint32_t n_ranks, uint64_t *ffn, gyre_status *st)
 {
     double dim = 0, layers = 0, heads = 0, kv_heads = 0, eps = 0, theta = 0, vocab = 0, context = 0;
     const struct {
@@ -77,9 +77,10 @@ static json_t *made_config(const struct params *p, uint32_t n_ranks, uint64_t *f
         "intermediate_size", (json_int_t)*ffn, "vocab_size", (json_int_t)vocab, "max_position_embeddings",
         (json_int_t)context, "rms_norm_eps", eps, "rope_theta", theta, "tie_word_embeddings", 0, "bos_token_id",
         (json_int_t)n_ranks, "eos_token_id", (json_int_t)n_ranks + 1, (json_int_t)n_ranks + 8, (json_int_t)n_ranks + 9);
-    // Meta's code has the factor as a constant, 8; its models of 3.2, the ones with rotations, were made with 32.
+    // Meta's code has the factor as a constant, 8, the one of 3.1; its models of 3.2, which are narrower, were made
+    // with 32 (as transformers converts them).
     double factor;
-    *st = number(p, "rope_scaling_factor", spinquant ? 32 : 8, &factor);
+    *st = number(p, "rope_scaling_factor", dim < 4096 ? 32 : 8, &factor);
     if (scaled)
         json_object_set_new(out, "rope_scaling",
                             json_pack("{s:s, s:f, s:f, s:f, s:i}", "rope_type", "llama3", "factor", factor,
@@ -205,7 +206,7 @@ gyre_status gyre_meta_read(gyre_source *source, gyre_error *err)
         GYRE_GO(gyre_fail(err, GYRE_E_FORMAT, "cannot read model (%s): it holds no JSON object", path));
     p.json = params;
     GYRE_GO(read_quantization(source, &p, &spinquant));
-    config = made_config(&p, n_ranks, &ffn, spinquant, &st);
+    config = made_config(&p, n_ranks, &ffn, &st);
     if (st != GYRE_OK) goto done;
     json = config ? json_dumps(config, JSON_INDENT(1)) : NULL;
     if (!json) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "cannot read model (%s): out of memory", path));

@@ -554,7 +554,7 @@ static uint32_t put_metadata(struct bytes *b, const struct tiny_options *o)
     for (size_t i = 0; i < GYRE_COUNT(f->real) && f->real[i].key; i++, n++)
         put_meta_f32(b, keyed(f, f->real[i].key, key),
                      f->real[i].root ? f->real[i].value / sqrtf((float)o->layers) : f->real[i].value);
-    if (o->scaling != GYRE_ROPE_NONE) {
+    if (o->scaling != GYRE_ROPE_NONE && o->scaling != GYRE_ROPE_LONG) { // converters of Phi-3 name no type
         static const char *const types[] = {[GYRE_ROPE_LINEAR] = "linear",
                                             [GYRE_ROPE_LLAMA3] = "llama3",
                                             [GYRE_ROPE_YARN] = "yarn",

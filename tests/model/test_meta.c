@@ -50,6 +50,33 @@ static void check_linear(const gyre_source *source, const struct gyre_hparams *h
     free(x);
 }
 
+// Llama 3.2 is narrower than 4096 and was made with 32, whether its weights are rounded or not; 3.1 with 8.
+static void what_scaled_rope_means(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *more;
+        double factor;
+    } cases[] = {{"", 32}, {", \"rope_scaling_factor\": 4", 4}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char params[512];
+        gyre_source *source = NULL;
+        struct gyre_hparams hp;
+        gyre_error err = {0};
+        snprintf(params, sizeof params,
+                 "{\"dim\": 48, \"n_layers\": 1, \"n_heads\": 2, \"n_kv_heads\": 1, \"vocab_size\": 512, "
+                 "\"multiple_of\": 32, \"norm_eps\": 1e-5, \"use_scaled_rope\": true%s}",
+                 cases[i].more);
+        assert_int_equal(meta_write(files_path("scaled"), &(struct meta_options){.params = params}), 0);
+        if (gyre_source_open(files_path("scaled"), &source, &err)) fail_msg("%s", err.message);
+        if (gyre_hparams_read(source, &hp, &err)) fail_msg("%s", err.message);
+        assert_int_equal(hp.rope_scaling, GYRE_ROPE_LLAMA3);
+        assert_true(hp.rope_factor == cases[i].factor);
+        gyre_hparams_free(&hp);
+        gyre_source_close(source);
+    }
+}
+
 static void every_integer_is_the_one_that_was_written(void **state)
 {
     (void)state;
@@ -200,6 +227,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_integer_is_the_one_that_was_written),
+        cmocka_unit_test(what_scaled_rope_means),
         cmocka_unit_test(a_pickle_runs_nothing),
         cmocka_unit_test(lies_are_named),
     };

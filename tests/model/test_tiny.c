@@ -1,10 +1,12 @@
 // The tiny models themselves: every type and option opens, passes the model check, and says the same in both
 // containers.
 #include "runtime/model/roles.h"
+#include "tests/common/files.h"
 #include "tests/common/tiny.h"
 
 #include "runtime/util/base.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -122,9 +124,47 @@ static void both_containers_agree(void **state)
     remove("tiny_both.gguf");
 }
 
+// The parameters of a directory of the family whose config.json says `there` in place of `is`.
+static struct gyre_hparams changed(const char *family, const char *is, const char *there)
+{
+    struct tiny_options o = tiny_family(family);
+    struct gyre_hparams hp;
+    uint64_t bytes;
+    const char *config = files_path("left_out/config.json");
+    o.context = 8192;
+    assert_int_equal(tiny_write_hf(files_path("left_out"), &o), 0);
+    char *text = files_read(config, &bytes), *at = text ? strstr(text, is) : NULL, made[4096];
+    if (!at) fail_msg("%s: no %s in %s", family, is, text ? text : "no config.json");
+    snprintf(made, sizeof made, "%.*s%s%s", (int)(at - text), text, there, at + strlen(is));
+    files_write(config, made);
+    gyre_source_close(open_checked(files_path("left_out"), &hp));
+    free(text);
+    return hp;
+}
+
+// What a config.json leaves out, and what it carries along without meaning it.
+static void a_config_means_what_transformers_means(void **state)
+{
+    (void)state;
+    struct gyre_hparams hp = changed("gemma3", "\"sliding_window\": 5, \"sliding_window_pattern\": 6",
+                                     "\"layer_types\": [\"sliding_attention\", \"sliding_attention\", "
+                                     "\"sliding_attention\", \"sliding_attention\", \"sliding_attention\", "
+                                     "\"full_attention\"]");
+    assert_int_equal(hp.window, 4096);
+    gyre_hparams_free(&hp);
+    hp = changed("llama", "\"mlp_bias\": false", "\"mlp_bias\": false, \"sliding_window\": 8");
+    assert_int_equal(hp.window, 0);
+    gyre_hparams_free(&hp);
+    hp = changed("minicpm", "\"scale_emb\": 3, \"scale_depth\": 1.1, \"dim_model_base\": 32", "\"mup\": 0");
+    assert_true(fabsf(hp.embed_scale - sqrtf((float)hp.n_layers)) < 1e-5f); // 1 over the branches' 1 / sqrt(layers)
+    assert_true(hp.logit_divisor == (float)hp.width);
+    gyre_hparams_free(&hp);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_config_means_what_transformers_means),
         cmocka_unit_test(every_type_opens),
         cmocka_unit_test(both_containers_agree),
     };
