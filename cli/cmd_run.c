@@ -1,6 +1,9 @@
 // gyre run: continue a text, streaming.
 #include "cli/cli.h"
+#include "cli/json.h"
 #include "cli/sampling.h"
+
+#include "runtime/util/text.h"
 
 #include <gyre/gyre_chat.h>
 #include <gyre/gyre_grammar.h>
@@ -39,16 +42,8 @@ static gyre_status emit(struct made *m, const char *bytes, size_t n, gyre_error 
         fwrite(bytes, 1, n, stdout);
         GYRE_TRY(cli_flush(err));
     }
-    if (m->n_text + n + 1 > m->cap) {
-        const size_t cap = 2 * (m->n_text + n + 64);
-        char *grown = realloc(m->text, cap);
-        if (!grown) return gyre_fail(err, GYRE_E_NOMEM, "cannot generate: out of memory");
-        m->text = grown;
-        m->cap = cap;
-    }
-    memcpy(m->text + m->n_text, bytes, n);
-    m->n_text += n;
-    m->text[m->n_text] = 0;
+    if (!gyre_append(&m->text, &m->n_text, &m->cap, bytes, n))
+        return gyre_fail(err, GYRE_E_NOMEM, "cannot generate: out of memory");
     return GYRE_OK;
 }
 
@@ -127,7 +122,7 @@ static gyre_status tokenize(const struct run *r, const gyre_engine *engine, cons
     if (!said) GYRE_GO(gyre_fail(err, GYRE_E_FORMAT, "cannot chat: the prompt is no UTF-8"));
     if (r->system)
         json_array_append_new(json_object_get(talk, "messages"),
-                              json_pack("{s:s, s:s}", "role", "system", "content", r->system));
+                              json_pack("{s:s, s:o}", "role", "system", "content", cli_json_text(r->system)));
     json_array_append_new(json_object_get(talk, "messages"), json_pack("{s:s, s:O}", "role", "user", "content", said));
     json = json_dumps(talk, JSON_COMPACT);
     if (!json) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "cannot chat: out of memory, or a text is no UTF-8"));

@@ -1,5 +1,6 @@
 // gyre template: fills a chat template with a conversation. Needs no device.
 #include "cli/cli.h"
+#include "cli/json.h"
 
 #include <gyre/gyre_chat.h>
 #include <stdio.h>
@@ -20,10 +21,13 @@ static bool is_model(const char *path)
 }
 
 // The time that the template is told: SOURCE_DATE_EPOCH's; 0 where that is not set: the clock's.
-static int64_t told_time(void)
+static gyre_status told_time(int64_t *now, gyre_error *err)
 {
     const char *text = getenv("SOURCE_DATE_EPOCH");
-    return text ? strtoll(text, NULL, 10) : 0;
+    char *end = NULL;
+    *now = text ? strtoll(text, &end, 10) : 0;
+    if (!text || (end != text && !*end)) return GYRE_OK;
+    return gyre_fail(err, GYRE_E_INVALID, "cannot tell the time: SOURCE_DATE_EPOCH is no number of seconds; unset it");
 }
 
 // Runs of bytes with one origin, as JSON.
@@ -77,20 +81,21 @@ static int run(int argc, char **argv)
     size_t bytes = 0;
     gyre_status st = GYRE_OK;
     int status = 0;
-    const gyre_render_params params = {.size = sizeof params, .now = told_time(), .as_is = true};
+    gyre_render_params params = {.size = sizeof params, .as_is = true};
     const bool model = is_model(path);
     if (choice && !model) {
         st = gyre_fail(&err, GYRE_E_INVALID, "cannot use --chat-template (%s): %s is no model", choice, path);
         goto done;
     }
+    GYRE_GO(told_time(&params.now, &err));
     GYRE_GO(gyre_template_open(model ? path : NULL, model ? choice : path, &t, &err));
     GYRE_GO(cli_read(talk, &text, &bytes, &err));
     GYRE_GO(gyre_template_render(t, text, bytes, &params, &made, &err));
     if (json) {
         json_t *tokens = json_array();
         if (model) st = tokens_of(path, &made, tokens, &err);
-        json_t *all =
-            json_pack("{s:o, s:o, s:s}", "spans", spans(&made), "tokens", tokens, "template", gyre_template_origin(t));
+        json_t *all = json_pack("{s:o, s:o, s:o}", "spans", spans(&made), "tokens", tokens, "template",
+                                cli_json_text(gyre_template_origin(t)));
         if (st == GYRE_OK) status = cli_print_json(all);
         else json_decref(all);
     } else {

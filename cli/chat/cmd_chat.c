@@ -163,9 +163,10 @@ static int do_params(struct chat *c, const char *rest, gyre_error *err)
                {"top-k", NULL, &p->sampling.top_k, 0, 256},
                {"top-p", &p->sampling.top_p, NULL, 0.000001, 1},
                {"min-p", &p->min_p, NULL, 0, 1},
-               {"repeat-penalty", &p->repeat_penalty, NULL, 0, 1000},
+               {"repeat-penalty", &p->repeat_penalty, NULL, 0.000001, 1000},
                {"presence-penalty", &p->presence_penalty, NULL, -1000, 1000},
                {"frequency-penalty", &p->frequency_penalty, NULL, -1000, 1000},
+               {"penalty-window", NULL, &p->penalty_window, 0, 1 << 24},
                {"seed", NULL, &p->sampling.seed, 0, 4294967295.0},
                {"n", NULL, &p->max_tokens, 0, 1000000}};
     const size_t length = strcspn(rest, " =");
@@ -178,13 +179,14 @@ static int do_params(struct chat *c, const char *rest, gyre_error *err)
         const double v = strtod(value, &end);
         const bool sets = *rest && *value;
         if (sets && (*end || !(v >= all[i].low && v <= all[i].high) || (all[i].whole && v != (double)(uint32_t)v))) {
-            gyre_fail(err, GYRE_E_INVALID, "cannot set %s to %.40s: it takes %s from %g to %g", all[i].name, value,
-                      all[i].whole ? "a whole number" : "a number", all[i].low, all[i].high);
+            gyre_fail(err, GYRE_E_INVALID, "cannot set %s to %.40s: it takes %s from %.10g to %.10g", all[i].name,
+                      value, all[i].whole ? "a whole number" : "a number", all[i].low, all[i].high);
             return CHAT_STAY;
         }
         if (sets && all[i].real) *all[i].real = (float)v;
         if (sets && all[i].whole) *all[i].whole = (uint32_t)v;
-        fprintf(stderr, "%-18s %g\n", all[i].name, all[i].real ? (double)*all[i].real : (double)*all[i].whole);
+        if (all[i].real) fprintf(stderr, "%-18s %g\n", all[i].name, (double)*all[i].real);
+        else fprintf(stderr, "%-18s %u\n", all[i].name, *all[i].whole);
     }
     if (!found) gyre_fail(err, GYRE_E_INVALID, "unknown parameter (%.*s): /params lists them", (int)length, rest);
     return CHAT_STAY;

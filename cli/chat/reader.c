@@ -39,7 +39,11 @@ static bool more(struct chat_reader *r)
 {
     if (r->cap - r->n < 4096) {
         char *grown = realloc(r->held, r->cap * 2 + 8192);
-        if (!grown) return false;
+        if (!grown) {
+            r->ended = true;
+            r->n = 0;
+            return false;
+        }
         r->held = grown;
         r->cap = r->cap * 2 + 8192;
     }

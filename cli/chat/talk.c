@@ -2,25 +2,14 @@
 #include "cli/chat/talk.h"
 
 #include "cli/cli.h"
-#include "runtime/util/utf8.h"
+#include "cli/json.h"
 
-#include <errno.h>
+#include "runtime/util/file.h"
+#include "runtime/util/text.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-static json_t *valid_text(const char *text)
-{
-    const size_t n = strlen(text);
-    struct gyre_utf8_stream stream = {0};
-    char *valid = malloc(3 * n + 16);
-    if (!valid) return NULL;
-    uint64_t length = gyre_utf8_stream_push(&stream, text, n, valid);
-    length += gyre_utf8_stream_flush(&stream, valid + length);
-    json_t *out = json_stringn(valid, length);
-    free(valid);
-    return out;
-}
 
 bool chat_talk_begin(struct chat_talk *talk, const char *system)
 {
@@ -36,8 +25,8 @@ void chat_talk_end(struct chat_talk *talk)
 
 bool chat_talk_say(struct chat_talk *talk, const char *role, const char *text, const char *reasoning)
 {
-    json_t *message = json_pack("{s:s, s:o}", "role", role, "content", valid_text(text));
-    if (message && reasoning && json_object_set_new(message, "reasoning_content", valid_text(reasoning))) {
+    json_t *message = json_pack("{s:s, s:o}", "role", role, "content", cli_json_text(text));
+    if (message && reasoning && json_object_set_new(message, "reasoning_content", cli_json_text(reasoning))) {
         json_decref(message);
         return false;
     }
@@ -92,12 +81,10 @@ gyre_status chat_talk_save(const struct chat_talk *talk, const char *path, gyre_
 {
     char *text = chat_talk_json(talk, false);
     if (!text) return gyre_fail(err, GYRE_E_NOMEM, "cannot save the talk: out of memory");
-    FILE *file = fopen(path, "w");
-    bool good = file && fputs(text, file) >= 0 && fputc('\n', file) >= 0;
-    if (file) good = fclose(file) == 0 && good;
-    const int why = errno;
+    const gyre_status st =
+        gyre_file_write2(path, (const void *const[]){text, "\n"}, (const uint64_t[]){strlen(text), 1}, err);
     free(text);
-    return good ? GYRE_OK : gyre_fail(err, GYRE_E_IO, "cannot save the talk (%s): %s", path, strerror(why));
+    return st;
 }
 
 // A message's text: as it is, or the texts of its parts on lines of their own. NULL, with an error, for anything else.
@@ -106,7 +93,9 @@ static json_t *text_of(const json_t *content, size_t index, const char *path, gy
     size_t i;
     json_t *part;
     if (json_is_string(content)) return json_incref((json_t *)(uintptr_t)content);
-    char *text = strdup("");
+    char *text = NULL;
+    size_t n = 0, cap = 0;
+    bool good = gyre_append(&text, &n, &cap, "", 0);
     json_array_foreach(content, i, part)
     {
         const char *type = json_string_value(json_object_get(part, "type")),
@@ -118,12 +107,9 @@ static json_t *text_of(const json_t *content, size_t index, const char *path, gy
                       index, type ? type : "?");
             return NULL;
         }
-        char *longer = text ? realloc(text, strlen(text) + strlen(more) + 2) : NULL;
-        if (!longer) free(text);
-        text = longer;
-        if (text) strcat(strcat(text, i ? "\n" : ""), more);
+        good = good && gyre_append(&text, &n, &cap, "\n", i > 0) && gyre_append(&text, &n, &cap, more, strlen(more));
     }
-    json_t *out = json_is_array(content) && text ? json_string(text) : NULL;
+    json_t *out = json_is_array(content) && good ? json_string(text) : NULL;
     free(text);
     if (!out) gyre_fail(err, GYRE_E_FORMAT, "cannot load a talk (%s): message %zu has no text as content", path, index);
     return out;

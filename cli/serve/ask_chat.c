@@ -1,6 +1,7 @@
 // POST /v1/chat/completions: messages become the variables of the template, and its rendering the prompt. Only what
 // the template itself writes can become control tokens.
 #include "cli/serve/ask.h"
+#include "cli/serve/event.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -17,33 +18,31 @@ static bool wrong_message(struct serve_error *e, size_t at, const char *what)
 // A content's text: itself, or its parts joined by line ends. NULL with an error for what is neither.
 static json_t *content_text(const json_t *content, size_t at, struct serve_error *e)
 {
-    json_t *text = NULL;
+    struct serve_text all = {0};
     if (json_is_string(content)) return json_copy((json_t *)content);
     if (!json_is_array(content)) {
         wrong_message(e, at, "'content' must be a text or a list of parts");
         return NULL;
     }
-    for (size_t i = 0; i < json_array_size(content); i++) {
+    bool good = true;
+    for (size_t i = 0; good && i < json_array_size(content); i++) {
         const json_t *part = json_array_get(content, i), *type = json_object_get(part, "type"),
                      *piece = json_object_get(part, "text");
-        if (json_is_string(type) && strcmp(json_string_value(type), "text") != 0) {
-            json_decref(text);
-            serve_refuse(e, 400, NULL, "messages",
-                         "messages[%zu]: parts of type '%.60s' are not supported: this model reads text", at,
-                         json_string_value(type));
-            return NULL;
-        }
-        if (!json_is_string(type) || !json_is_string(piece)) {
-            json_decref(text);
-            wrong_message(e, at, "a part of 'content' must be {\"type\": \"text\", \"text\": TEXT}");
-            return NULL;
-        }
-        json_t *joined = text ? json_sprintf("%s\n%s", json_string_value(text), json_string_value(piece))
-                              : json_copy((json_t *)piece);
-        json_decref(text);
-        text = joined;
+        if (json_is_string(type) && strcmp(json_string_value(type), "text") != 0)
+            good = serve_refuse(e, 400, NULL, "messages",
+                                "messages[%zu]: parts of type '%.60s' are not supported: this model reads text", at,
+                                json_string_value(type));
+        else if (!json_is_string(type) || !json_is_string(piece))
+            good = wrong_message(e, at, "a part of 'content' must be {\"type\": \"text\", \"text\": TEXT}");
+        else
+            good = (!i || serve_text_add(&all, "\n", 1)) &&
+                   serve_text_add(&all, json_string_value(piece), json_string_length(piece));
+        if (!good && !e->status) serve_no_memory(e);
     }
-    return text ? text : json_string("");
+    json_t *text = good ? json_stringn(all.text ? all.text : "", all.n) : NULL;
+    if (good && !text) serve_no_memory(e);
+    serve_text_free(&all);
+    return text;
 }
 
 // A call that the assistant made: the template gets its arguments as an object where they are one.

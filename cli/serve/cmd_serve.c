@@ -123,7 +123,7 @@ static int run(int argc, char **argv)
         {"--fit", "on|off", "make what is not given fit the device (on)", CLI_TEXT, &s.fit, 0, 0, "on,off"},
         {"--alias", "NAME", "the model's name; default: the file's", CLI_TEXT, &s.alias, 0, 0, NULL},
         {"--api-key", "KEY", "what clients must send as a bearer token", CLI_TEXT, &s.key, 0, 0, NULL},
-        {"--chat-template", "NAME|FILE", "a built-in chat template or a file with one; default: the model's", CLI_TEXT,
+        {"--chat-template", "FILE|NAME", "a built-in chat template or a file with one; default: the model's", CLI_TEXT,
          &s.template_choice, 0, 0, NULL},
         {"--pooling", "last|mean", "which tokens make an embedding (last)", CLI_TEXT, &s.pooling, 0, 0, "last,mean"},
         {"--no-key", NULL, "listen beyond this machine without a key", CLI_FLAG, &no_key, 0, 0, NULL},

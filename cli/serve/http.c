@@ -3,6 +3,8 @@
 #include "cli/serve/answer.h"
 #include "cli/serve/stream.h"
 
+#include "runtime/util/text.h"
+
 #include <errno.h>
 #include <microhttpd.h>
 #include <netdb.h>
@@ -71,17 +73,7 @@ static bool take_body(struct serve_request *r, const char *data, size_t n)
         refuse_on_socket(r->connection);
         return false;
     }
-    if (r->n_body + n + 1 > r->cap_body) {
-        const size_t cap = 2 * (r->n_body + n) + 1024;
-        char *grown = realloc(r->body, cap);
-        if (!grown) return false;
-        r->body = grown;
-        r->cap_body = cap;
-    }
-    memcpy(r->body + r->n_body, data, n);
-    r->n_body += n;
-    r->body[r->n_body] = 0;
-    return true;
+    return gyre_append(&r->body, &r->n_body, &r->cap_body, data, n);
 }
 
 static enum MHD_Result begin(struct serve_http *h, struct MHD_Connection *connection, const char *url,
@@ -239,17 +231,20 @@ static gyre_status listen_on(const struct serve *s, uint32_t *port, int *out, gy
     if (failed)
         return gyre_fail(err, GYRE_E_IO, "cannot listen (%s:%u): %s; give another --host", s->host, *port,
                          gai_strerror(failed));
-    const int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    const int reuse = 1; // a server that ended a moment ago does not keep the port
-    if (fd >= 0) setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &reuse, sizeof reuse);
-    const bool bound = fd >= 0 && !bind(fd, found->ai_addr, found->ai_addrlen) && !listen(fd, 128);
-    const int why = errno;
-    freeaddrinfo(found);
-    if (!bound) {
+    int fd = -1, why = 0;
+    for (const struct addrinfo *a = found; a && fd < 0; a = a->ai_next) { // a host may have two, and only one work
+        const int reuse = 1; // a server that ended a moment ago does not keep the port
+        fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        if (fd >= 0) setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &reuse, sizeof reuse);
+        if (fd >= 0 && !bind(fd, a->ai_addr, a->ai_addrlen) && !listen(fd, 128)) break;
+        why = errno;
         if (fd >= 0) close(fd);
-        return gyre_fail(err, GYRE_E_IO, "cannot listen (%s:%u): %s; give another --port, or 0 for a free one", s->host,
-                         *port, strerror(why));
+        fd = -1;
     }
+    freeaddrinfo(found);
+    if (fd < 0)
+        return gyre_fail(err, GYRE_E_IO, "cannot listen (%s:%u): %s; give another %s", s->host, *port, strerror(why),
+                         why == EADDRNOTAVAIL || why == EAFNOSUPPORT ? "--host" : "--port, or 0 for a free one");
     union {
         struct sockaddr any;
         struct sockaddr_in v4;

@@ -3,6 +3,7 @@
 
 #include "runtime/util/base.h"
 #include "runtime/util/status.h"
+#include "runtime/util/text.h"
 #include "runtime/util/utf8.h"
 
 #include <stdlib.h>
@@ -45,17 +46,9 @@ struct gyre_answer {
 
 static gyre_status add(struct text *t, const char *bytes, size_t n, gyre_error *err)
 {
-    if (t->n + n + 1 > t->cap) {
-        const size_t cap = 2 * (t->n + n) + 64;
-        char *grown = realloc(t->at, cap);
-        if (!grown) return gyre_fail(err, GYRE_E_NOMEM, "cannot read an answer: out of memory");
-        t->at = grown;
-        t->cap = cap;
-    }
-    if (n) memcpy(t->at + t->n, bytes, n);
-    t->n += n;
-    t->at[t->n] = 0;
-    return GYRE_OK;
+    return gyre_append(&t->at, &t->n, &t->cap, bytes, n)
+               ? GYRE_OK
+               : gyre_fail(err, GYRE_E_NOMEM, "cannot read an answer: out of memory");
 }
 
 static void drop(gyre_answer *a, size_t n)
@@ -201,7 +194,9 @@ static bool scan(gyre_answer *a, size_t at)
 
 static bool is_call(const gyre_answer *a, size_t end)
 {
-    json_t *call = json_loadb(a->held.at + a->body, end - a->body, JSON_REJECT_DUPLICATES, NULL);
+    // A grammar lets free keys come twice, and U+0000; what is bound to one is not taken back.
+    json_t *call = json_loadb(a->held.at + a->body, end - a->body,
+                              JSON_ALLOW_NUL | (a->how.live ? 0 : JSON_REJECT_DUPLICATES), NULL);
     const json_t *arguments = json_object_get(call, "arguments");
     const bool fine =
         a->name[0] && a->from && json_is_object(arguments ? arguments : json_object_get(call, "parameters"));
@@ -235,7 +230,7 @@ static gyre_status add_parameter(gyre_answer *a, const char *key, const char *va
     const struct gyre_tool *tool = gyre_tool_find(a->tools, a->name);
     json_t *name = json_string(key), *parsed = NULL;
     const json_t *schema = gyre_tool_parameter(tool, key);
-    if (!gyre_schema_is_text(schema)) parsed = json_loadb(value, n, JSON_DECODE_ANY, NULL);
+    if (!gyre_schema_is_text(schema)) parsed = json_loadb(value, n, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
     if (!parsed) parsed = json_stringn(value, n); // its own text where it is no JSON
     char *k = name ? json_dumps(name, JSON_ENCODE_ANY) : NULL, *v = parsed ? json_dumps(parsed, JSON_ENCODE_ANY) : NULL;
     gyre_status st = k ? GYRE_OK : gyre_fail(err, GYRE_E_NOMEM, "cannot read an answer: out of memory");

@@ -1,5 +1,6 @@
 // Grammars and matchers. See gyre_grammar.h.
 #include "runtime/grammar/grammar.h"
+#include "runtime/grammar/tools.h"
 
 #include "runtime/text/tokenizer.h"
 #include "runtime/util/base.h"
@@ -64,7 +65,7 @@ void gyre_grammar_destroy(gyre_grammar *g) { release(g); }
 
 void gyre_emit_reasoning(struct gyre_program *p, gyre_reasoning reasoning)
 {
-    static const char begin[] = "<think>", end[] = "</think>";
+    static const char begin[] = GYRE_MARK_THINK, end[] = GYRE_MARK_THINK_END;
     struct gyre_dfa *free_text = NULL, *space = NULL;
     struct gyre_re_maker maker = {0};
     gyre_error err;

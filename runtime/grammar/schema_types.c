@@ -361,7 +361,10 @@ static struct property *properties(struct gyre_schema *c, const json_t *schema, 
     json_object_foreach(given, key, value)
     {
         json_t *name = json_string(key);
-        if (!all || !name || !gyre_strmap_add(&index, key, (uint32_t)strlen(key), *n, NULL)) goto no_memory;
+        if (!all || !name || !gyre_strmap_add(&index, key, (uint32_t)strlen(key), *n, NULL)) {
+            json_decref(name);
+            goto no_memory;
+        }
         all[(*n)++] = (struct property){
             gyre_schema_text(c, name), gyre_schema_rule(c, value, gyre_schema_path(c, path, "properties", key)), false};
         json_decref(name);
@@ -389,8 +392,7 @@ static struct property *properties(struct gyre_schema *c, const json_t *schema, 
     return all;
 no_memory:
     gyre_strmap_free(&index);
-    gyre_error err;
-    gyre_program_fail(c->program, gyre_fail(&err, GYRE_E_NOMEM, "cannot constrain the output: out of memory"), &err);
+    gyre_schema_no_memory(c);
     return NULL;
 }
 

@@ -297,7 +297,7 @@ gyre_status gyre_grammar_of_schema(const gyre_vocabulary *vocabulary, const char
     struct gyre_schema c = {.program = &program, .compact = params.compact};
     const uint32_t start = gyre_new_rule(&program);
     const uint32_t value = gyre_schema_root(&c, root, "#");
-    program.rule[start] = program.n;
+    if (program.st == GYRE_OK) program.rule[start] = program.n;
     gyre_emit_reasoning(&program, params.reasoning);
     gyre_emit(&program, GYRE_OP_GOTO, value, 0, 0);
     gyre_schema_write(&c);

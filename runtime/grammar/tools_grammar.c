@@ -72,6 +72,11 @@ static void text_value(struct gyre_schema *c, const json_t *schema, const char *
                    : gyre_fail(&err, GYRE_E_NOMEM, "cannot constrain the output: out of memory");
     } else {
         dfa = gyre_schema_string_dfa(c, schema, path, GYRE_DFA_UTF8, &min, &max);
+        if (min > max) { // impossible
+            gyre_dfa_free(dfa);
+            gyre_emit_alt(p, 0);
+            return;
+        }
         if (!dfa && min == 0 && max == GYRE_RE_MANY) { // any text up to the mark
             st = gyre_dfa_until(end, true, &dfa, &err);
             take_over(c, st, dfa, &err, GYRE_WORD_STRICT);
@@ -102,8 +107,9 @@ static void parameter(struct gyre_schema *c, const struct gyre_tool *tool, const
 {
     struct gyre_program *p = c->program;
     const json_t *schema = gyre_tool_parameter(tool, key);
-    if (strpbrk(key, ">\n") || !*key)
-        gyre_schema_refuse(c, path, "the name of a parameter is empty, or has a \">\" or a line end");
+    if (strpbrk(key, ">\n") || !*key || strlen(key) > 128) // as answer.c reads them
+        gyre_schema_refuse(c, path,
+                           "the name of a parameter is empty, longer than 128 bytes, or has a \">\" or a line end");
     gyre_emit_lit(p, "<parameter=");
     gyre_emit_lit(p, key);
     gyre_emit_lit(p, ">\n");

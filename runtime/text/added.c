@@ -118,11 +118,11 @@ static uint32_t longest(const struct added_set *set, const char *text, uint64_t 
     return best;
 }
 
-// How many bytes at text[at] have the mark of the first of them.
-static uint64_t run_of(const uint8_t *plain, uint64_t at, uint64_t bytes)
+// How many bytes at text[at], of `most`, have the mark of the first of them.
+static uint64_t run_of(const uint8_t *plain, uint64_t at, uint64_t most)
 {
     uint64_t end = at + 1;
-    while (end < bytes && (plain[end] != 0) == (plain[at] != 0)) end++;
+    while (end < at + most && (plain[end] != 0) == (plain[at] != 0)) end++;
     return end - at;
 }
 
@@ -135,8 +135,9 @@ bool gyre_added_find(const struct added_set *set, const char *text, const uint8_
         uint32_t index = longest(set, text + at, bytes - at);
         if (index == NO_TOKEN) continue;
         // A special token of two origins is none: there may be a shorter one of the first.
-        const uint64_t run = plain ? run_of(plain, at, bytes) : bytes - at;
-        if (set->tokens[index].special && set->tokens[index].text.length > run) index = longest(set, text + at, run);
+        const uint64_t length = set->tokens[index].text.length;
+        const uint64_t run = plain ? run_of(plain, at, length) : length;
+        if (set->tokens[index].special && length > run) index = longest(set, text + at, run);
         if (index == NO_TOKEN) continue;
         const struct added_token *token = &set->tokens[index];
         *out = (struct added_match){at, at + token->text.length, token->id};

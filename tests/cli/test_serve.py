@@ -262,18 +262,20 @@ class Serve(Case):
 
     def test_clients_that_go_away(self):
         s = self.server
+        before = s.gauge("gyre_requests_cancelled_total")
         for ending in ("close", "reset"):
-            c, _ = s.open_stream(prompt=TEXT, max_tokens=240, **FOREVER)
+            c, _ = s.open_stream(prompt=TEXT, max_tokens=240, n=128, **FOREVER)
             if ending == "reset":
                 c.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
             c.close()
             self.assertTrue(s.wait_idle(3), ending)
         c = socket.create_connection(("127.0.0.1", s.port))  # not streamed
-        data = json.dumps(dict(prompt=TEXT, max_tokens=240, temperature=0, **FOREVER)).encode()
+        data = json.dumps(dict(prompt=TEXT, max_tokens=240, n=128, temperature=0, **FOREVER)).encode()
         c.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(data) + data)
         time.sleep(0.2)
         c.close()
         self.assertTrue(s.wait_idle(3))
+        self.assertEqual(s.gauge("gyre_requests_cancelled_total"), before + 3)
         self.assertEqual(s.complete(TEXT, max_tokens=1)["usage"]["completion_tokens"], 1)
 
     def test_large_bodies(self):

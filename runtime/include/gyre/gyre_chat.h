@@ -37,7 +37,7 @@ typedef struct gyre_render_params {
     size_t size; // sizeof(gyre_render_params)
     int64_t now; // what strftime_now tells, in seconds since 1970, as UTC; 0: the clock's local time
     bool as_is;  // variables exactly as given. Else messages are made regular as transformers does: members that are
-                 // null go, and reasoning is found under reasoning_content, thinking and reasoning alike
+                 // null go, and reasoning by any of its names is found under reasoning_content and thinking
 } gyre_render_params;
 
 // `json` is one object whose members are the template's variables: messages, tools, add_generation_prompt,
