@@ -99,9 +99,11 @@ static gyre_status run_rows(gyre_engine *engine, uint32_t rows, uint32_t vocab, 
     uint32_t *tokens = ordinary(rows, vocab, err);
     if (!tokens) return GYRE_E_NOMEM;
     GYRE_GO(gyre_session_create(engine, &session, err));
+    cli_cancel_on_signal(session);
     GYRE_GO(gyre_session_warm(session, rows, NULL, err));
     *ms = 1e9;
     for (uint32_t i = 0; i < REPEATS; i++) {
+        if (cli_interrupted()) GYRE_GO(gyre_fail(err, GYRE_E_CANCELLED, "interrupted while benchmarking"));
         const uint64_t before = gyre_session_timings(session).prefill_ns;
         tokens[0] = (tokens[0] + 1) % vocab; // another text: nothing of it is cached
         GYRE_GO(gyre_session_sync(session, tokens, rows, NULL, NULL, err));
@@ -109,6 +111,7 @@ static gyre_status run_rows(gyre_engine *engine, uint32_t rows, uint32_t vocab, 
         if (one < *ms) *ms = one;
     }
 done:
+    cli_cancel_on_signal(NULL);
     gyre_session_destroy(session);
     free(tokens);
     return st;

@@ -62,6 +62,12 @@ static gyre_status check_folder(const gyre_quantize_params *params, bool folder,
     if (folder && params->force && !(S_ISDIR(info.st_mode) && gyre_file_exists(manifest)))
         return gyre_fail(err, GYRE_E_IO,
                          "cannot write (%s): it is no folder that gyre wrote; remove it or choose another name", path);
+    char *old = folder ? gyre_joined(path, ".old", "") : NULL; // where the old folder steps aside at the end
+    const bool left = old && gyre_file_exists(old);
+    free(old);
+    if (left)
+        return gyre_fail(err, GYRE_E_IO, "cannot write (%s): %s.old is left from an earlier run; move it away first",
+                         path, path);
     return GYRE_OK;
 }
 
@@ -114,9 +120,12 @@ static gyre_status open_part(struct gyre_output *out, gyre_error *err)
     const bool folder = w->format->folder;
     if (folder && mkdir(out->part, 0777) && errno != EEXIST) return fail_write(out->part, err);
     GYRE_TRY(open_file(out->part, folder ? O_RDONLY | O_DIRECTORY : O_RDWR | O_CREAT, &out->lock, err));
-    if (flock(out->lock, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK)
+    if (flock(out->lock, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK) {
+        close(out->lock);
+        out->lock = -1; // what is there is the other run's
         return gyre_fail(err, GYRE_E_IO,
                          "cannot write (%s): another run is writing it; wait for it or choose another name", out->part);
+    }
     out->fd = malloc(w->n_files * sizeof *out->fd);
     if (!out->fd) return gyre_fail(err, GYRE_E_NOMEM, "cannot write (%s): out of memory", out->path);
     for (uint32_t i = 0; i < w->n_files; i++) out->fd[i] = -1;
@@ -400,7 +409,7 @@ static bool nothing_is_in(const struct gyre_output *out)
 {
     struct stat info;
     for (uint32_t i = 0; i < out->writer->n_files; i++)
-        if (!out->fd || out->fd[i] < 0 || fstat(out->fd[i], &info) || info.st_size) return !out->fd;
+        if (!out->fd || out->fd[i] < 0 || fstat(out->fd[i], &info) || info.st_size) return false;
     return true;
 }
 

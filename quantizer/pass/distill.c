@@ -10,12 +10,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { HELD_OUT = 8, LOOK = 16, KEEP = 8, MOST_HALVED = 3, VERSION = 1 };
+enum { HELD_OUT = 8, LOOK = 16, KEEP = 8, MOST_HALVED = 3, VERSION = 2 };
 static const char kept_name[] = "distill";
 
 // ---- state ------------------------------------------------------------------------------------------------------
 
-// What goes into the journal in front of the arrays: parameters, both moments, the best parameters, the base; [n] each.
+// What goes into the journal in front of the arrays: parameters, both moments, the best parameters, the base,
+// what was before the last step (as the first three); [n] each.
 struct head {
     uint64_t version, n, step, best_step, halved, done;
     double before, best, rate;
@@ -41,12 +42,13 @@ struct run {
 
 static gyre_status keep(const struct run *r, gyre_error *err)
 {
-    const uint64_t n = r->student.n, bytes[2] = {sizeof r->head, 5 * n * sizeof(double)};
+    const uint64_t n = r->student.n, bytes[2] = {sizeof r->head, 8 * n * sizeof(double)};
     double *all = malloc(bytes[1]);
     if (!all) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the journal");
     memcpy(all, r->adam.parameter, 3 * n * sizeof *all);
     memcpy(all + 3 * n, r->best, n * sizeof *all);
     memcpy(all + 4 * n, r->student.base, n * sizeof *all);
+    memcpy(all + 5 * n, r->before_step, 3 * n * sizeof *all);
     const gyre_status st =
         gyre_journal_keep(&r->out->journal, kept_name, (const void *const[]){&r->head, all}, bytes, err);
     free(all);
@@ -62,7 +64,7 @@ static gyre_status take_up(struct run *r, gyre_error *err)
     struct head head;
     GYRE_TRY(gyre_journal_kept(&r->out->journal, kept_name, &data, &bytes, err));
     if (!data) return GYRE_OK;
-    if (bytes == sizeof head + 5 * n * sizeof(double)) memcpy(&head, data, sizeof head);
+    if (bytes == sizeof head + 8 * n * sizeof(double)) memcpy(&head, data, sizeof head);
     else head = (struct head){0};
     const double *all = (const double *)(const void *)(data + sizeof head);
     if (head.version == VERSION && head.n == n && head.step <= r->plan->set.recipe.distill.steps) {
@@ -71,6 +73,7 @@ static gyre_status take_up(struct run *r, gyre_error *err)
         memcpy(r->adam.parameter, all, 3 * n * sizeof *all);
         memcpy(r->best, all + 3 * n, n * sizeof *all);
         memcpy(r->student.base, all + 4 * n, n * sizeof *all); // OUT.part may hold learned ones already
+        memcpy(r->before_step, all + 5 * n, 3 * n * sizeof *all);
     }
     const bool good = r->head.version == VERSION;
     free(data);
@@ -107,7 +110,7 @@ static gyre_status allocate(struct run *r, gyre_error *err)
     const bool good = gyre_adam_create(n, recipe->distill.steps, &r->adam);
     r->gradient = malloc(n * sizeof *r->gradient);
     r->best = calloc(n, sizeof *r->best);
-    r->before_step = malloc(3 * n * sizeof *r->before_step);
+    r->before_step = calloc(3 * n, sizeof *r->before_step);
     r->rate = malloc(n * sizeof *r->rate);
     if (!good || !r->gradient || !r->best || !r->before_step || !r->rate)
         return gyre_fail(err, GYRE_E_NOMEM, "out of memory for distillation");

@@ -14,11 +14,13 @@
 #include <gyre/gyre_quantize.h>
 #include <jansson.h>
 
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -364,9 +366,43 @@ static void a_checkpoint_is_a_source(void **state)
     }
 }
 
+// What another run is writing stays as it is, and what it left beside the name is told before the work.
+static void other_runs_files_are_theirs(void **state)
+{
+    (void)state;
+    const char *from = files_path("theirs"), *folder = files_path("theirs-out"), *file = files_path("theirs.gguf");
+    struct tiny_options o = shape("llama");
+    gyre_error err = {0};
+    char path[256];
+    uint64_t bytes;
+    assert_int_equal(tiny_write_hf(from, &o), 0);
+    for (int f = 0; f < 2; f++) {
+        const char *out = f ? folder : file;
+        snprintf(path, sizeof path, "%s.part", out);
+        if (f) assert_int_equal(mkdir(path, 0777), 0);
+        const int lock = open(path, f ? O_RDONLY | O_DIRECTORY : O_RDWR | O_CREAT, 0666);
+        assert_true(lock >= 0 && flock(lock, LOCK_EX) == 0);
+        snprintf(path, sizeof path, f ? "%s.part/model.safetensors" : "%s.part", out);
+        files_write(path, "theirs");
+        assert_int_equal(quantize((gyre_quantize_params){0}, from, out, &err), GYRE_E_IO);
+        assert_non_null(strstr(err.message, "another run"));
+        char *text = files_read(path, &bytes);
+        assert_string_equal(text ? text : "gone", "theirs");
+        free(text);
+        close(lock);
+    }
+    const char *again = files_path("again");
+    assert_int_equal(quantize((gyre_quantize_params){0}, from, again, &err), GYRE_OK);
+    assert_int_equal(mkdir(files_path("again.old"), 0777), 0);
+    assert_int_equal(quantize((gyre_quantize_params){.force = true}, from, again, &err), GYRE_E_IO);
+    assert_non_null(strstr(err.message, "again.old is left"));
+    assert_true(exists(files_path("again/config.json")) && exists(files_path("again.manifest.json")));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(other_runs_files_are_theirs),
         cmocka_unit_test(both_containers_hold_the_same),
         cmocka_unit_test(the_container_is_the_sources_or_what_is_asked_for),
         cmocka_unit_test(shards_and_index_are_whole),
