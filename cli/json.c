@@ -7,6 +7,24 @@
 #include <stdlib.h>
 #include <string.h>
 
+static _Thread_local bool lost;
+
+static void *watched(size_t bytes)
+{
+    void *p = malloc(bytes);
+    lost |= !p;
+    return p;
+}
+
+void cli_json_watch(void) { json_set_alloc_funcs(watched, free); }
+
+bool cli_json_lost(void)
+{
+    const bool was = lost;
+    lost = false;
+    return was;
+}
+
 json_t *cli_json_text(const char *text)
 {
     char *mended = gyre_utf8_mended(text);

@@ -2,6 +2,13 @@
 #pragma once
 #include <gyre/gyre_eval.h>
 #include <jansson.h>
+#include <stdbool.h>
+
+// From now on JSON notes where it runs out of memory, on every thread: what is built of many values need not look at
+// each of them. Before any other use of jansson.
+void cli_json_watch(void);
+// Has a value been lost on this thread for want of memory since this was last asked?
+bool cli_json_lost(void);
 
 // Text as a JSON string; bytes that are no UTF-8, as names of files may have them, become U+FFFD. NULL where memory ran
 // out.

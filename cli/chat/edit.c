@@ -4,6 +4,8 @@
 #ifdef GYRE_HAVE_LIBEDIT
 #include "cli/cli.h"
 
+#include "runtime/util/array.h"
+
 #include <histedit.h>
 #include <langinfo.h>
 #include <locale.h>
@@ -52,19 +54,15 @@ static unsigned char paste(EditLine *line, int key)
 {
     static const wchar_t end[] = L"\x1b[201~";
     enum { MARK = 6 };
-    size_t n = 0, cap = 256;
-    wchar_t *text = malloc(cap * sizeof *text), c;
+    size_t n = 0, cap = 0;
+    wchar_t *text = NULL, c;
     (void)key;
-    while (text && n < MOST_PASTED && el_wgetc(line, &c) == 1) {
+    while (GYRE_ROOM(text, n + 2, cap) && n < MOST_PASTED && el_wgetc(line, &c) == 1) {
         text[n++] = c == L'\r' ? L'\n' : c;
         if (n >= MARK && wmemcmp(text + n - MARK, end, MARK) == 0) {
             n -= MARK;
             break;
         }
-        if (n + 1 < cap) continue;
-        wchar_t *grown = realloc(text, (cap *= 2) * sizeof *text);
-        if (!grown) free(text);
-        text = grown;
     }
     unsigned char how = CC_ERROR;
     if (text) {

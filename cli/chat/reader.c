@@ -3,6 +3,8 @@
 
 #include "cli/cli.h"
 
+#include "runtime/util/array.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,15 +39,10 @@ void chat_reader_close(struct chat_reader *r)
 // Reads on; false at the end, or where a signal came.
 static bool more(struct chat_reader *r)
 {
-    if (r->cap - r->n < 4096) {
-        char *grown = realloc(r->held, r->cap * 2 + 8192);
-        if (!grown) {
-            r->ended = true;
-            r->n = 0;
-            return false;
-        }
-        r->held = grown;
-        r->cap = r->cap * 2 + 8192;
+    if (!GYRE_ROOM(r->held, r->n + 4096, r->cap)) {
+        r->ended = true;
+        r->n = 0;
+        return false;
     }
     const ssize_t got = read(0, r->held + r->n, r->cap - r->n - 1);
     if (got <= 0) {

@@ -35,9 +35,8 @@ static json_t *embeddings(const struct serve *s, const struct serve_job *job)
                      "prompt_tokens", tokens, "total_tokens", tokens);
 }
 
-json_t *serve_answer(const struct serve *s, struct serve_job *job)
+static json_t *completion(const struct serve *s, struct serve_job *job)
 {
-    if (job->embeds) return embeddings(s, job);
     json_t *choices = json_array();
     for (uint32_t i = 0; i < job->n_choices; i++)
         json_array_append_new(choices, job->chat ? serve_chat_choice(job, &job->choice[i])
@@ -45,6 +44,15 @@ json_t *serve_answer(const struct serve *s, struct serve_job *job)
     json_t *answer = serve_envelope(s, job, false, choices);
     if (answer) json_object_set_new(answer, "usage", usage(job));
     return answer;
+}
+
+json_t *serve_answer(const struct serve *s, struct serve_job *job)
+{
+    (void)cli_json_lost();
+    json_t *answer = job->embeds ? embeddings(s, job) : completion(s, job);
+    if (!cli_json_lost()) return answer;
+    json_decref(answer);
+    return NULL;
 }
 
 // ---- streams -------------------------------------------------------------------------------------------------------
@@ -61,7 +69,7 @@ static bool completion_events(const struct serve *s, const struct serve_job *job
     return true;
 }
 
-bool serve_answer_events(const struct serve *s, struct serve_job *job, struct serve_text *out)
+static bool events(const struct serve *s, struct serve_job *job, struct serve_text *out)
 {
     bool all = true;
     for (uint32_t i = 0; i < job->n_choices; i++) {
@@ -77,4 +85,11 @@ bool serve_answer_events(const struct serve *s, struct serve_job *job, struct se
         if (!serve_event(out, last)) return false;
     }
     return serve_text_add(out, "data: [DONE]\n\n", 14);
+}
+
+bool serve_answer_events(const struct serve *s, struct serve_job *job, struct serve_text *out)
+{
+    (void)cli_json_lost();
+    const bool done = events(s, job, out);
+    return !cli_json_lost() && done;
 }

@@ -5,7 +5,7 @@
 
 // Every choice has finished?
 bool serve_job_done(const struct serve_job *job);
-// The answer of a job that is done. NULL: out of memory.
+// The answer of a job that is done. NULL: out of memory (as cli_json_watch notes it).
 json_t *serve_answer(const struct serve *serve, struct serve_job *job);
 // What has come since the last call, as the events of a stream, appended to `out`. False: out of memory.
 bool serve_answer_events(const struct serve *serve, struct serve_job *job, struct serve_text *out);

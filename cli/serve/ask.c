@@ -7,11 +7,6 @@
 #include <sys/random.h>
 #include <time.h>
 
-bool serve_no_memory(struct serve_error *e)
-{
-    return serve_refuse(e, 503, NULL, NULL, "the server is out of memory; try again later");
-}
-
 bool serve_ask_model(const struct serve *s, const json_t *request, struct serve_error *e)
 {
     const json_t *model = serve_field(request, "model");

@@ -37,7 +37,6 @@ bool serve_ask_sampling(const struct serve *serve, const json_t *request, struct
                         struct serve_error *error);
 // Checks that the prompts leave room for what is generated, and makes the choices.
 bool serve_ask_room(const struct serve *serve, struct serve_job *job, struct serve_error *error);
-bool serve_no_memory(struct serve_error *error); // refuses for want of memory
 // A list of token ids; `where` names the field.
 bool serve_ask_tokens(const struct serve *serve, const json_t *list, const char *where, uint32_t **tokens, size_t *n,
                       struct serve_error *error);

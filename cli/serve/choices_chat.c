@@ -12,21 +12,20 @@ struct collector {
     const struct serve_choice *choice;
     json_t *out;
     bool chunk; // calls have an index and come in pieces
+    bool lost;  // memory ran out
 };
 
-// Appends to a text of an object.
-static void append(json_t *object, const char *key, const char *text, size_t n)
+// Appends to a text of an object; false: out of memory.
+static bool append(json_t *object, const char *key, const char *text, size_t n)
 {
     const json_t *before = json_object_get(object, key);
     const size_t had = json_string_length(before);
-    if (!had) {
-        json_object_set_new(object, key, json_stringn_nocheck(text, n));
-        return;
-    }
+    if (!had) return !json_object_set_new(object, key, json_stringn_nocheck(text, n));
     struct serve_text all = {0};
-    if (serve_text_add(&all, json_string_value(before), had) && serve_text_add(&all, text, n))
-        json_object_set_new(object, key, json_stringn_nocheck(all.text, all.n));
+    const bool done = serve_text_add(&all, json_string_value(before), had) && serve_text_add(&all, text, n) &&
+                      !json_object_set_new(object, key, json_stringn_nocheck(all.text, all.n));
     serve_text_free(&all);
+    return done;
 }
 
 // The call that is under way in `out`; made where a piece of it comes first in this chunk.
@@ -48,14 +47,15 @@ static json_t *call_of(const struct collector *c, uint32_t index)
 
 static void on_part(void *user, const gyre_part *part)
 {
-    const struct collector *c = *(struct collector **)user;
+    struct collector *c = *(struct collector **)user;
     if (part->kind == GYRE_PART_CONTENT || part->kind == GYRE_PART_REASONING) {
-        append(c->out, part->kind == GYRE_PART_CONTENT ? "content" : "reasoning_content", part->text, part->bytes);
+        const char *key = part->kind == GYRE_PART_CONTENT ? "content" : "reasoning_content";
+        c->lost |= !append(c->out, key, part->text, part->bytes);
         return;
     }
     json_t *call = call_of(c, part->call), *function = json_object_get(call, "function");
     if (part->kind == GYRE_PART_ARGUMENTS) {
-        append(function, "arguments", part->text, part->bytes);
+        c->lost |= !append(function, "arguments", part->text, part->bytes);
         return;
     }
     json_object_set_new(
@@ -81,7 +81,7 @@ static bool take_parts(const struct serve_job *job, struct serve_choice *c, stru
         return false;
     c->text_sent = c->n_text;
     if (last && gyre_answer_finish(c->answer, NULL) != GYRE_OK) return false;
-    return true;
+    return !to->lost;
 }
 
 // ---- log-probabilities ---------------------------------------------------------------------------------------------
@@ -126,7 +126,7 @@ static const char *finish_of(const struct serve_choice *c)
 json_t *serve_chat_choice(const struct serve_job *job, struct serve_choice *c)
 {
     json_t *message = json_pack("{s:s, s:s}", "role", "assistant", "content", "");
-    struct collector to = {c, message, false};
+    struct collector to = {c, message, false, false};
     if (!message || !take_parts(job, c, &to)) {
         json_decref(message);
         return NULL;
@@ -148,7 +148,7 @@ bool serve_chat_events(const struct serve *s, const struct serve_job *job, struc
 {
     const bool last = c->finish != SERVE_GOES_ON;
     json_t *delta = json_object(), *begin = json_pack("{s:s, s:s}", "role", "assistant", "content", "");
-    struct collector to = {c, delta, true};
+    struct collector to = {c, delta, true, false};
     bool done = delta && begin && take_parts(job, c, &to);
     const bool news = json_object_size(delta) > 0 || c->said_sent < c->n_said;
     if (done && !c->opened && (news || last)) { // the role first

@@ -130,6 +130,7 @@ static int run(int argc, char **argv)
         CLI_ENGINE_OPTIONS(s.engine),
         CLI_TOKEN_OPTIONS(s.engine.tokens),
     };
+    cli_json_watch();
     const int stop = cli_parse(&cli_serve, options, sizeof options / sizeof *options, argc, argv, &s.model);
     if (stop >= 0) return stop;
     if (s.engine.tokens.bos && s.engine.tokens.no_bos)

@@ -165,9 +165,13 @@ bool serve_reply(struct serve_request *r, int status, const char *type, char *te
 
 bool serve_reply_json(struct serve_request *r, int status, json_t *json)
 {
+    struct serve_error error = {0};
     char *text = json ? json_dumps(json, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
     json_decref(json);
-    return serve_reply(r, status, "application/json", text, NULL, NULL);
+    if (!cli_json_lost()) return serve_reply(r, status, "application/json", text, NULL, NULL);
+    free(text);
+    serve_no_memory(&error);
+    return serve_reply_error(r, &error, MHD_HTTP_HEADER_RETRY_AFTER, "1");
 }
 
 bool serve_reply_error(struct serve_request *r, const struct serve_error *error, const char *header, const char *value)
@@ -201,7 +205,8 @@ bool serve_reply_job(struct serve_request *r, struct serve_job *job)
     unsigned retry = 1;
     char seconds[16];
     r->job = job;
-    const bool taken = serve_queue_add(r->serve->queue, job, &error, &retry);
+    const bool whole = !cli_json_lost() || serve_no_memory(&error); // nothing of what was asked
+    const bool taken = whole && serve_queue_add(r->serve->queue, job, &error, &retry);
     snprintf(seconds, sizeof seconds, "%u", retry);
     if (!taken) return serve_reply_error(r, &error, MHD_HTTP_HEADER_RETRY_AFTER, seconds);
     serve_link_busy(r->http->links, r->link, job);
@@ -211,7 +216,7 @@ bool serve_reply_job(struct serve_request *r, struct serve_job *job)
     while (!serve_job_done(job) && !job->error.status && !atomic_load(&job->cancelled))
         pthread_cond_wait(&job->changed, &job->lock);
     error = job->error;
-    if (!error.status && serve_job_done(job)) answer = serve_answer(r->serve, job);
+    if (!error.status && serve_job_done(job) && !(answer = serve_answer(r->serve, job))) serve_no_memory(&error);
     pthread_mutex_unlock(&job->lock);
     if (answer) return serve_reply_json(r, MHD_HTTP_OK, answer);
     if (!error.status) return false; // the client went away

@@ -1,6 +1,7 @@
 // See job.h.
 #include "cli/serve/job.h"
 
+#include "runtime/util/array.h"
 #include "runtime/util/text.h"
 
 #include <stdlib.h>
@@ -26,18 +27,6 @@ struct serve_job *serve_job_new(uint32_t n_prompts)
     job->n_prompts = 0;
     serve_job_release(job);
     return NULL;
-}
-
-// Appends to one of a choice's lists; false: out of memory.
-static bool grow(void *list, size_t *cap, size_t n, size_t more, size_t size)
-{
-    if (n + more <= *cap) return true;
-    const size_t wanted = 2 * (n + more) + 64 / size;
-    void *grown = realloc(*(void **)list, wanted * size);
-    if (!grown) return false;
-    *(void **)list = grown;
-    *cap = wanted;
-    return true;
 }
 
 static bool append_text(struct serve_choice *c, const char *text, size_t n)
@@ -116,8 +105,7 @@ void serve_job_cancel(struct serve_job *job)
 
 static bool keep_scores(struct serve_choice *c, const gyre_task_token *t)
 {
-    if (!grow(&c->said, &c->cap_said, c->n_said, 1, sizeof *c->said) ||
-        !grow(&c->best, &c->cap_best, c->n_best, t->n_best, sizeof *c->best))
+    if (!GYRE_ROOM(c->said, c->n_said + 1, c->cap_said) || !GYRE_ROOM(c->best, c->n_best + t->n_best, c->cap_best))
         return false;
     c->said[c->n_said++] =
         (struct serve_said){t->token, t->scored, t->logprob, c->offset, (uint32_t)c->n_best, t->n_best};
@@ -177,8 +165,6 @@ static bool hear(struct serve_choice *c, const gyre_task_token *t)
     return true;
 }
 
-static const struct serve_error no_memory = {.status = 503, .message = "the server is out of memory; try again later"};
-
 int serve_choice_heard(void *choice, const gyre_task_token *t)
 {
     struct serve_choice *c = choice;
@@ -186,7 +172,7 @@ int serve_choice_heard(void *choice, const gyre_task_token *t)
     pthread_mutex_lock(&job->lock);
     c->generated += !t->prompt;
     const bool heard = hear(c, t);
-    if (!heard && !job->error.status) job->error = no_memory;
+    if (!heard && !job->error.status) serve_no_memory(&job->error);
     pthread_cond_broadcast(&job->changed);
     const bool enough = !heard || c->finish != SERVE_GOES_ON;
     pthread_mutex_unlock(&job->lock);
@@ -201,7 +187,7 @@ void serve_choice_embedded(struct serve_choice *c, const float *embedding)
     pthread_mutex_lock(&job->lock);
     c->embedding = malloc(bytes);
     if (c->embedding) memcpy(c->embedding, embedding, bytes);
-    else if (!job->error.status) job->error = no_memory;
+    else if (!job->error.status) serve_no_memory(&job->error);
     pthread_mutex_unlock(&job->lock);
 }
 
@@ -212,7 +198,7 @@ void serve_choice_ended(struct serve_choice *c, gyre_stop why)
     pthread_mutex_lock(&job->lock);
     if (c->finish == SERVE_GOES_ON) { // what a stop text might have begun in, and a character cut short
         const size_t n = gyre_text_flush(&c->decoder, piece, sizeof piece);
-        if (!take_text(c, piece, n, true) && !job->error.status) job->error = no_memory;
+        if (!take_text(c, piece, n, true) && !job->error.status) serve_no_memory(&job->error);
     }
     if (c->finish == SERVE_GOES_ON)
         c->finish = why == GYRE_STOP_LENGTH || why == GYRE_STOP_CONTEXT ? SERVE_FINISH_LENGTH : SERVE_FINISH_STOP;

@@ -17,6 +17,11 @@ bool serve_refuse(struct serve_error *e, int status, const char *code, const cha
     return false;
 }
 
+bool serve_no_memory(struct serve_error *e)
+{
+    return serve_refuse(e, 503, NULL, NULL, "the server is out of memory; try again later");
+}
+
 json_t *serve_error_json(const struct serve_error *e)
 {
     return json_pack("{s:{s:o, s:s, s:o, s:s?}}", "error", "message", cli_json_text(e->message), "type",

@@ -14,6 +14,8 @@ struct serve_error {
 bool serve_refuse(struct serve_error *error, int status, const char *code, const char *param, const char *format, ...)
     __attribute__((format(printf, 5, 6)));
 
+bool serve_no_memory(struct serve_error *error); // refuses for want of memory
+
 // {"error": {"message", "type", "param", "code"}}; NULL: out of memory.
 json_t *serve_error_json(const struct serve_error *error);
 

@@ -148,6 +148,7 @@ static bool handle(struct serve_request *r, const struct route *t, struct serve_
 bool serve_route(struct serve_request *r)
 {
     struct serve_error e = {0};
+    (void)cli_json_lost(); // by another request on this connection
     const struct route *t = find(r->path);
     const bool get = strcmp(r->method, "GET") == 0 || strcmp(r->method, "HEAD") == 0;
     if ((!t || !t->open) && !has_key(r)) {

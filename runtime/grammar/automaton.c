@@ -1,6 +1,7 @@
 // See automaton.h.
 #include "runtime/grammar/automaton.h"
 
+#include "runtime/util/array.h"
 #include "runtime/util/base.h"
 
 #include <stdlib.h>
@@ -61,16 +62,6 @@ bool gyre_automaton_full(const struct gyre_automaton *a)
            a->bytes + a->cap_place * sizeof *a->place > MOST_BYTES;
 }
 
-static bool grow(struct gyre_automaton *a, void **array, uint32_t *cap, uint32_t wanted, size_t size)
-{
-    if (wanted <= *cap) return true;
-    void *grown = realloc(*array, 2 * (size_t)wanted * size);
-    if (!grown) return a->st = GYRE_E_NOMEM, false;
-    *array = grown;
-    *cap = 2 * wanted;
-    return true;
-}
-
 static uint32_t mixed(uint32_t hash, uint32_t value)
 {
     hash = (hash ^ value) * 0x9E3779B1u;
@@ -87,7 +78,8 @@ static uint32_t push(struct gyre_automaton *a, uint32_t below, uint32_t value)
         if (f->below == below && f->value == value) return a->frame_slots[slot];
     }
     if (a->n_frame >= SLOTS / 2) a->st = a->st ? a->st : GYRE_E_UNSUPPORTED;
-    if (a->st != GYRE_OK || !grow(a, (void **)&a->frame, &a->cap_frame, a->n_frame + 1, sizeof *a->frame)) return 0;
+    if (a->st == GYRE_OK && !GYRE_ROOM(a->frame, a->n_frame + 1u, a->cap_frame)) a->st = GYRE_E_NOMEM;
+    if (a->st != GYRE_OK) return 0;
     a->frame[a->n_frame] = (struct gyre_frame){below, value, a->frame[below].depth + 1};
     return a->frame_slots[slot] = a->n_frame++;
 }
@@ -215,9 +207,10 @@ static uint32_t intern(struct gyre_automaton *a)
         if (s->n == n && memcmp(a->place + s->at, a->made, n * sizeof *a->made) == 0) return a->state_slots[slot];
     }
     if (a->n_state >= SLOTS / 2) a->st = GYRE_E_UNSUPPORTED;
-    if (a->st != GYRE_OK || !grow(a, (void **)&a->state, &a->cap_state, a->n_state + 1, sizeof *a->state) ||
-        !grow(a, (void **)&a->place, &a->cap_place, a->n_place + n, sizeof *a->place))
-        return GYRE_STATE_DEAD;
+    if (a->st == GYRE_OK && !(GYRE_ROOM(a->state, a->n_state + 1u, a->cap_state) &&
+                              GYRE_ROOM(a->place, (size_t)a->n_place + n, a->cap_place)))
+        a->st = GYRE_E_NOMEM;
+    if (a->st != GYRE_OK) return GYRE_STATE_DEAD;
     struct gyre_state *s = &a->state[a->n_state];
     *s = (struct gyre_state){.at = a->n_place, .n = n};
     memcpy(a->place + a->n_place, a->made, n * sizeof *a->made);

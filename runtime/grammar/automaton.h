@@ -25,7 +25,8 @@ struct gyre_automaton {
     struct gyre_state *state;
     struct gyre_frame *frame;
     struct gyre_place *place;
-    uint32_t n_state, cap_state, n_frame, cap_frame, n_place, cap_place;
+    uint32_t n_state, n_frame, n_place;
+    size_t cap_state, cap_frame, cap_place;
     uint32_t *state_slots, *frame_slots; // hash tables of numbers
     uint64_t bytes;                      // of masks and next tables
     struct gyre_place *made;             // the state being made

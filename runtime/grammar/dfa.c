@@ -2,13 +2,14 @@
 // becomes one over sets of its states (Rabin and Scott 1959).
 #include "runtime/grammar/dfa.h"
 
+#include "runtime/util/array.h"
 #include "runtime/util/base.h"
 #include "runtime/util/utf8.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_NODES = 60000 };
+enum { MAX_NODES = 200000, MOST_POOL = 1 << 24, MOST_WORK = 1 << 26 };
 #define NOBODY UINT32_MAX
 
 void gyre_dfa_free(struct gyre_dfa *d)
@@ -37,6 +38,12 @@ uint32_t gyre_dfa_plain(const char *bytes, uint32_t n)
 static gyre_status no_memory(gyre_error *err)
 {
     return gyre_fail(err, GYRE_E_NOMEM, "cannot make an automaton: out of memory");
+}
+
+static gyre_status too_large(gyre_error *err)
+{
+    return gyre_fail(err, GYRE_E_UNSUPPORTED,
+                     "cannot make an automaton: it is too large (%d states at most); ask for less", GYRE_DFA_MOST);
 }
 
 static gyre_status allocate(uint32_t states, uint32_t classes, struct gyre_dfa **out)
@@ -121,7 +128,8 @@ struct node { // first <= last: a byte, then `a`; first > last: without one to `
 };
 struct nodes {
     struct node *node;
-    uint32_t n, cap;
+    uint32_t n;
+    size_t cap;
     bool failed, large;
     enum gyre_dfa_text text;
 };
@@ -130,12 +138,7 @@ enum { THE_END = 0 }; // the node that is a word's end
 static uint32_t add(struct nodes *x, uint8_t first, uint8_t last, uint32_t a, uint32_t b)
 {
     if (x->n == MAX_NODES) x->large = true;
-    if (x->n == x->cap && !x->large) {
-        x->cap = 2 * x->cap + 64;
-        struct node *grown = realloc(x->node, x->cap * sizeof *grown);
-        if (!grown) x->failed = true;
-        else x->node = grown;
-    }
+    else if (!GYRE_ROOM(x->node, x->n + 1u, x->cap)) x->failed = true;
     if (x->failed || x->large) return THE_END;
     x->node[x->n] = (struct node){a, b, first, last};
     return x->n++;
@@ -243,8 +246,10 @@ static uint32_t build(struct nodes *x, const struct gyre_re *re, uint32_t next)
 struct sets {
     const struct nodes *x;
     uint32_t *mark, now; // [nodes]: in the set of number `now` already
+    uint64_t work;       // nodes looked at
     uint32_t *stack;     // [2 * nodes]
-    uint32_t *pool, n_pool, cap_pool;
+    uint32_t *pool, n_pool;
+    size_t cap_pool;
     uint32_t *at, *size, n; // [GYRE_DFA_MOST]: the sets, in the pool
     uint32_t slots[1 << 15];
 };
@@ -290,13 +295,11 @@ static uint32_t intern(struct sets *s, uint32_t n)
     return s->n++;
 }
 
-static bool room(struct sets *s)
+// Room behind the pool's end for a set of all nodes.
+static gyre_status room(struct sets *s, gyre_error *err)
 {
-    if (s->cap_pool - s->n_pool > s->x->n) return true;
-    s->cap_pool = 2 * s->cap_pool + 2 * s->x->n + 64;
-    uint32_t *grown = s->cap_pool < 1u << 26 ? realloc(s->pool, s->cap_pool * sizeof *grown) : NULL;
-    if (grown) s->pool = grown;
-    return grown != NULL;
+    if ((size_t)s->n_pool + s->x->n + 1 > MOST_POOL) return too_large(err);
+    return GYRE_ROOM(s->pool, (size_t)s->n_pool + s->x->n + 1, s->cap_pool) ? GYRE_OK : no_memory(err);
 }
 
 static uint32_t byte_classes(const struct nodes *x, uint8_t class_of[256])
@@ -309,12 +312,6 @@ static uint32_t byte_classes(const struct nodes *x, uint8_t class_of[256])
     return n;
 }
 
-static gyre_status too_large(gyre_error *err)
-{
-    return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot make an automaton: it needs more than %d states; ask for less",
-                     GYRE_DFA_MOST);
-}
-
 static gyre_status determine(struct sets *s, uint32_t start, struct gyre_dfa **out, gyre_error *err)
 {
     const struct nodes *x = s->x;
@@ -323,13 +320,14 @@ static gyre_status determine(struct sets *s, uint32_t start, struct gyre_dfa **o
     for (uint32_t b = 256; b-- > 0;) first_of[class_of[b]] = (uint8_t)b;
     uint32_t *next = malloc((size_t)GYRE_DFA_MOST * classes * sizeof *next), n = 0;
     gyre_status st = GYRE_OK;
-    if (!next || !room(s)) GYRE_GO(no_memory(err));
+    if (!next) GYRE_GO(no_memory(err));
+    GYRE_GO(room(s, err));
     s->now = 1;
     close_over(s, start, s->pool, &n);
     intern(s, n);
     for (uint32_t k = 0; k < s->n; k++) {
         for (uint32_t c = 0; c < classes; c++) {
-            if (!room(s)) GYRE_GO(no_memory(err));
+            GYRE_GO(room(s, err));
             n = 0;
             s->now++;
             for (uint32_t i = 0; i < s->size[k]; i++) {
@@ -337,6 +335,8 @@ static gyre_status determine(struct sets *s, uint32_t start, struct gyre_dfa **o
                 if (e->first <= e->last && first_of[c] >= e->first && first_of[c] <= e->last)
                     close_over(s, e->a, s->pool + s->n_pool, &n);
             }
+            s->work += s->size[k] + 8 * n; // they are sorted, too
+            if (s->work > MOST_WORK) GYRE_GO(too_large(err));
             next[k * classes + c] = n ? intern(s, n) : GYRE_DFA_DEAD;
             if (n && next[k * classes + c] == NOBODY) GYRE_GO(too_large(err));
         }
@@ -383,7 +383,7 @@ gyre_status gyre_dfa_texts(const char *const *texts, uint32_t n, struct gyre_dfa
     size_t total = 1;
     *out = NULL;
     for (uint32_t i = 0; i < n; i++) total += strlen(texts[i]);
-    if (total > 8 * (size_t)GYRE_DFA_MOST) return too_large(err);
+    if (total > GYRE_DFA_MOST_TEXT) return too_large(err);
     struct gyre_dfa *d;
     uint8_t class_of[256] = {0};
     uint32_t classes = 1;

@@ -23,11 +23,12 @@ static inline uint32_t gyre_dfa_next(const struct gyre_dfa *dfa, uint32_t state,
 // How characters are written: as UTF-8, or as the inside of a JSON string, each in its one shortest spelling.
 enum gyre_dfa_text { GYRE_DFA_UTF8, GYRE_DFA_JSON };
 
-// GYRE_E_UNSUPPORTED where it would need more than GYRE_DFA_MOST states; an automaton without states accepts nothing.
-enum { GYRE_DFA_MOST = 12000 };
+// GYRE_E_UNSUPPORTED where it would need more than GYRE_DFA_MOST states, or too long; an automaton without states
+// accepts nothing.
+enum { GYRE_DFA_MOST = 12000, GYRE_DFA_MOST_TEXT = 8 * GYRE_DFA_MOST };
 gyre_status gyre_dfa_make(const struct gyre_re *re, enum gyre_dfa_text text, struct gyre_dfa **out,
                           gyre_error *err) GYRE_MUST_USE;
-// Exactly these texts.
+// Exactly these texts, of GYRE_DFA_MOST_TEXT bytes in all (GYRE_E_UNSUPPORTED).
 gyre_status gyre_dfa_texts(const char *const *texts, uint32_t n, struct gyre_dfa **out, gyre_error *err) GYRE_MUST_USE;
 // Any bytes in which `mark` (not empty) stands nowhere; `through`: any bytes that end with its first occurrence.
 gyre_status gyre_dfa_until(const char *mark, bool through, struct gyre_dfa **out, gyre_error *err) GYRE_MUST_USE;

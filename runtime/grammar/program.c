@@ -1,6 +1,7 @@
 // See program.h.
 #include "runtime/grammar/program.h"
 
+#include "runtime/util/array.h"
 #include "runtime/util/base.h"
 
 #include <stdlib.h>
@@ -23,29 +24,21 @@ static void too_large(struct gyre_program *p)
 }
 
 // Makes room for `more` elements behind n; false where the program has failed.
-static bool room(struct gyre_program *p, void **array, uint32_t n, uint32_t more, uint32_t *cap, size_t size,
+static bool room(struct gyre_program *p, void *array, uint32_t n, uint32_t more, size_t *cap, size_t size,
                  uint32_t most)
 {
     if (p->st != GYRE_OK) return false;
     if (more > most || n > most - more) return too_large(p), false;
-    if (n + more <= *cap) return true;
-    const uint32_t wanted = 2 * (n + more) + 16;
-    void *grown = realloc(*array, wanted * size);
-    if (!grown) {
-        gyre_error err;
-        gyre_program_fail(p, gyre_fail(&err, GYRE_E_NOMEM, "cannot constrain the output: out of memory"), &err);
-        return false;
-    }
-    *array = grown;
-    *cap = wanted;
-    return true;
+    if (gyre_room(array, (size_t)n + more, cap, size)) return true;
+    gyre_error err;
+    gyre_program_fail(p, gyre_fail(&err, GYRE_E_NOMEM, "cannot constrain the output: out of memory"), &err);
+    return false;
 }
-#define ROOM(p, name, more, most)                                                                                      \
-    room(p, (void **)&(p)->name, (p)->n_##name, more, &(p)->cap_##name, sizeof *(p)->name, most)
+#define ROOM(p, name, more, most) room(p, &(p)->name, (p)->n_##name, more, &(p)->cap_##name, sizeof *(p)->name, most)
 
 uint32_t gyre_emit(struct gyre_program *p, enum gyre_grammar_op op, uint32_t a, uint32_t b, uint32_t c)
 {
-    if (!room(p, (void **)&p->instr, p->n, 1, &p->cap, sizeof *p->instr, MOST_INSTRUCTIONS)) return 0;
+    if (!room(p, &p->instr, p->n, 1, &p->cap, sizeof *p->instr, MOST_INSTRUCTIONS)) return 0;
     p->instr[p->n] = (struct gyre_instr){op, a, b, c};
     return p->n++;
 }

@@ -30,14 +30,16 @@ enum { GYRE_PROGRAM_DEPTH = 500 }; // frames on a stack
 
 struct gyre_program {
     struct gyre_instr *instr;
-    uint32_t n, cap;
-    uint32_t *target, n_target, cap_target;
+    uint32_t n;
+    size_t cap;
+    uint32_t *target, n_target;
     char *text;
-    uint32_t n_text, cap_text;
+    uint32_t n_text;
     struct gyre_dfa **dfa; // owned
-    uint32_t n_dfa, cap_dfa;
+    uint32_t n_dfa;
     uint64_t dfa_bytes;
-    uint32_t *rule, n_rule, cap_rule; // where each begins; GYRE_NEVER: not written yet
+    uint32_t *rule, n_rule; // where each begins; GYRE_NEVER: not written yet
+    size_t cap_target, cap_text, cap_dfa, cap_rule;
     // By gyre_program_finish. least: bytes to the nearest end of the rule, GYRE_NEVER where there is none; need:
     // frames that the way there takes.
     uint32_t *least, *need;

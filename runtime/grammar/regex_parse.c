@@ -221,7 +221,7 @@ static const struct gyre_re *quantified(struct parser *p)
 {
     const struct gyre_re *re = atom(p);
     uint32_t min, max;
-    if (!re) return p->st == GYRE_OK ? refuse(p, "memory ran out") : NULL;
+    if (!re) return NULL;
     if (take(p, "*")) min = 0, max = GYRE_RE_MANY;
     else if (take(p, "+")) min = 1, max = GYRE_RE_MANY;
     else if (take(p, "?")) min = 0, max = 1;

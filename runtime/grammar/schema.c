@@ -1,6 +1,7 @@
 // What all parts of the compiler share: rules, failures, values, references. See schema.h.
 #include "runtime/grammar/schema.h"
 
+#include "runtime/util/array.h"
 #include "runtime/util/base.h"
 #include "runtime/util/utf8.h"
 
@@ -44,6 +45,15 @@ void gyre_schema_no_memory(struct gyre_schema *c)
     gyre_program_fail(c->program, gyre_fail(&err, GYRE_E_NOMEM, "cannot constrain the output: out of memory"), &err);
 }
 
+void gyre_schema_made(struct gyre_schema *c, const char *path, const char *keyword, gyre_status st,
+                      const gyre_error *err)
+{
+    if (st == GYRE_E_UNSUPPORTED)
+        gyre_schema_refuse(c, path, "keyword \"%s\" needs an automaton that is too large (%d states at most)", keyword,
+                           GYRE_DFA_MOST);
+    else if (st != GYRE_OK) gyre_program_fail(c->program, st, err);
+}
+
 const char *gyre_schema_path(struct gyre_schema *c, const char *path, const char *a, const char *b)
 {
     const struct gyre_shown x = gyre_show(a, strlen(a)), y = gyre_show(b ? b : "", b ? strlen(b) : 0);
@@ -69,12 +79,7 @@ uint32_t gyre_schema_rule(struct gyre_schema *c, const json_t *schema, const cha
     if (!added) return *rule;
     if (c->n_job == MOST_RULES)
         return gyre_schema_refuse(c, path, "there are more than %d schemas in it", MOST_RULES), 0;
-    if (c->n_job == c->cap_job) {
-        c->cap_job = 2 * c->cap_job + 16;
-        struct gyre_schema_job *grown = realloc(c->job, c->cap_job * sizeof *grown);
-        if (!grown) return gyre_schema_no_memory(c), 0;
-        c->job = grown;
-    }
+    if (!GYRE_ROOM(c->job, c->n_job + 1u, c->cap_job)) return gyre_schema_no_memory(c), 0;
     *rule = gyre_new_rule(c->program);
     c->job[c->n_job++] = (struct gyre_schema_job){schema, path, *rule};
     return *rule;

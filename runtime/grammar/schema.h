@@ -21,10 +21,12 @@ struct gyre_schema {
     struct gyre_arena arena;
     struct gyre_re_maker maker;
     struct gyre_schema_job *job; // schemas that have a rule; those from `next` on are not written yet
-    uint32_t n_job, cap_job, next;
+    uint32_t n_job, next;
+    size_t cap_job;
     struct gyre_strmap rule_of; // by the schema's address
     uint32_t chars, gap, line;  // automata made once: number + 1
-    uint32_t any_key, integer, number;
+    uint32_t integer, number;
+    uint32_t compared; // steps that ways of "oneOf" took to be told apart
 };
 
 // The rule of `schema` (within c->root), which gyre_schema_write (schema_write.h) writes.
@@ -49,6 +51,9 @@ uint32_t gyre_schema_count(struct gyre_schema *c, const json_t *schema, const ch
 const char *gyre_schema_text(struct gyre_schema *c, const json_t *value);
 
 void gyre_schema_no_memory(struct gyre_schema *c);
+// After an automaton of `keyword` was made, or not (`st` and, unless GYRE_OK, `err`): one that is too large is refused.
+void gyre_schema_made(struct gyre_schema *c, const char *path, const char *keyword, gyre_status st,
+                      const gyre_error *err);
 
 enum {
     GYRE_TYPE_NULL = 1,

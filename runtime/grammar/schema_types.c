@@ -12,20 +12,21 @@ static void return_(struct gyre_schema *c) { gyre_emit(c->program, GYRE_OP_RETUR
 
 // ---- words ----------------------------------------------------------------------------------------------------------
 
-static struct gyre_dfa *made(struct gyre_schema *c, const struct gyre_re *re, enum gyre_dfa_text text)
+// The automaton of what `keyword` says; NULL after a failure.
+static struct gyre_dfa *made(struct gyre_schema *c, const char *path, const char *keyword, const struct gyre_re *re,
+                             enum gyre_dfa_text text)
 {
     struct gyre_dfa *dfa = NULL;
     gyre_error err;
     if (c->program->st != GYRE_OK) return NULL;
-    const gyre_status st = gyre_dfa_make(re, text, &dfa, &err);
-    if (st != GYRE_OK) gyre_program_fail(c->program, st, &err);
+    gyre_schema_made(c, path, keyword, gyre_dfa_make(re, text, &dfa, &err), &err);
     return dfa;
 }
 
 // The automaton of an expression that is needed again and again; its number.
 static uint32_t once(struct gyre_schema *c, uint32_t *memo, const struct gyre_re *re)
 {
-    if (!*memo) *memo = 1 + gyre_add_dfa(c->program, made(c, re, GYRE_DFA_UTF8));
+    if (!*memo) *memo = 1 + gyre_add_dfa(c->program, made(c, c->name, "type", re, GYRE_DFA_UTF8));
     return *memo - 1;
 }
 
@@ -88,14 +89,14 @@ static const struct gyre_re *format(struct gyre_schema *c, const json_t *v, cons
            NULL;
 }
 
-static struct gyre_dfa *narrowed(struct gyre_schema *c, struct gyre_dfa *a, const struct gyre_re *re,
-                                 enum gyre_dfa_text text)
+// What `a` (taken; NULL: anything) and `keyword` allow; NULL after a failure.
+static struct gyre_dfa *narrowed(struct gyre_schema *c, const char *path, const char *keyword, struct gyre_dfa *a,
+                                 const struct gyre_re *re, enum gyre_dfa_text text)
 {
-    struct gyre_dfa *b = made(c, re, text), *both = NULL;
+    struct gyre_dfa *b = made(c, path, keyword, re, text), *both = NULL;
     gyre_error err;
     if (!a || !b) return a ? gyre_dfa_free(a), b : b;
-    const gyre_status st = gyre_dfa_both(a, b, false, &both, &err);
-    if (st != GYRE_OK) gyre_program_fail(c->program, st, &err);
+    gyre_schema_made(c, path, keyword, gyre_dfa_both(a, b, false, &both, &err), &err);
     gyre_dfa_free(a);
     gyre_dfa_free(b);
     return both;
@@ -112,11 +113,11 @@ struct gyre_dfa *gyre_schema_string_dfa(struct gyre_schema *c, const json_t *sch
     if (pattern && !json_is_string(pattern)) gyre_schema_malformed(c, path, "\"pattern\" is no text");
     else if (pattern) {
         const struct gyre_re *re = parsed(c, path, "pattern", json_string_value(pattern), json_string_length(pattern));
-        if (re) dfa = made(c, re, text);
+        if (re) dfa = made(c, path, "pattern", re, text);
     }
     if (kind) {
         const struct gyre_re *re = format(c, kind, path);
-        if (re) dfa = narrowed(c, dfa, re, text);
+        if (re) dfa = narrowed(c, path, "format", dfa, re, text);
     }
     if (!dfa || (*min == 0 && *max == GYRE_RE_MANY)) return dfa;
     if (*min > MOST || (*max != GYRE_RE_MANY && *max > MOST)) {
@@ -125,7 +126,8 @@ struct gyre_dfa *gyre_schema_string_dfa(struct gyre_schema *c, const json_t *sch
         return gyre_dfa_free(dfa), NULL;
     }
     if (*max < *min) return dfa; // told by whoever looks at the two
-    return narrowed(c, dfa, gyre_re_repeat(&c->maker, gyre_re_chars(&c->maker, NULL, 0, true), *min, *max), text);
+    return narrowed(c, path, *max == GYRE_RE_MANY ? "minLength" : "maxLength", dfa,
+                    gyre_re_repeat(&c->maker, gyre_re_chars(&c->maker, NULL, 0, true), *min, *max), text);
 }
 
 // One character of a JSON string in any spelling: as it is, a short escape, or \uXXXX; outside of the first plane by
@@ -194,18 +196,19 @@ static bool bounded(struct gyre_schema *c, const json_t *schema, const char *pat
     if (json_number_value(v) * (least ? -1 : 1) > 1e15) return false; // no number that is generated is so large
     if (!decimal(v, text))
         return gyre_schema_refuse(c, path, "keyword \"%s\" has more digits than gyre can honour", keyword), false;
-    *dfa =
-        narrowed(c, *dfa, (least ? gyre_re_at_least : gyre_re_at_most)(&c->maker, text, out, integer), GYRE_DFA_UTF8);
+    *dfa = narrowed(c, path, keyword, *dfa, (least ? gyre_re_at_least : gyre_re_at_most)(&c->maker, text, out, integer),
+                    GYRE_DFA_UTF8);
     return true;
 }
 
-static struct gyre_dfa *multiples(struct gyre_schema *c, uint32_t m)
+static struct gyre_dfa *multiples(struct gyre_schema *c, const char *path, uint32_t m)
 {
-    struct gyre_dfa *all = made(c, gyre_re_number(&c->maker, true), GYRE_DFA_UTF8), *mod = NULL, *both = NULL;
+    struct gyre_dfa *all = made(c, path, "multipleOf", gyre_re_number(&c->maker, true), GYRE_DFA_UTF8), *mod = NULL,
+                    *both = NULL;
     gyre_error err;
     gyre_status st = gyre_dfa_multiple(m, &mod, &err);
     if (st == GYRE_OK && all) st = gyre_dfa_both(all, mod, false, &both, &err);
-    if (st != GYRE_OK) gyre_program_fail(c->program, st, &err);
+    gyre_schema_made(c, path, "multipleOf", st, &err);
     gyre_dfa_free(all);
     gyre_dfa_free(mod);
     return both;
@@ -223,7 +226,7 @@ void gyre_schema_number(struct gyre_schema *c, const json_t *schema, const char 
             gyre_schema_malformed(c, path, "\"multipleOf\" is no number above 0");
         else if (!integer || !json_is_integer(step) || m > MOST)
             gyre_schema_refuse(c, path, "keyword \"multipleOf\" is honoured for integers, up to %d", MOST);
-        else dfa = multiples(c, (uint32_t)m), any = true;
+        else dfa = multiples(c, path, (uint32_t)m), any = true;
     }
     any |= bounded(c, schema, path, "minimum", true, false, integer, &dfa);
     any |= bounded(c, schema, path, "maximum", false, false, integer, &dfa);
@@ -397,7 +400,7 @@ no_memory:
 }
 
 // A key that is none of the properties.
-static void emit_other_key(struct gyre_schema *c, const struct property *all, uint32_t n)
+static void emit_other_key(struct gyre_schema *c, const char *path, const struct property *all, uint32_t n)
 {
     struct gyre_re_maker *m = &c->maker;
     static const struct gyre_re_range out[] = {{0, 0x1F}, {'"', '"'}, {'\\', '\\'}, {0x7F, 0x7F}};
@@ -408,15 +411,17 @@ static void emit_other_key(struct gyre_schema *c, const struct property *all, ui
         return;
     }
     const char **texts = gyre_arena_array(&c->arena, n, sizeof *texts);
-    any = made(c, gyre_re_repeat(m, gyre_re_chars(m, out, GYRE_COUNT(out), true), 0, GYRE_RE_MANY), GYRE_DFA_UTF8);
+    any = made(c, path, "properties", gyre_re_repeat(m, gyre_re_chars(m, out, GYRE_COUNT(out), true), 0, GYRE_RE_MANY),
+               GYRE_DFA_UTF8);
     for (uint32_t i = 0; texts && i < n; i++) { // without the quotes around it
         char *copy = gyre_arena_strdup(&c->arena, all[i].name + 1);
         if (copy) copy[strlen(copy) - 1] = 0;
         texts[i] = copy ? copy : "";
     }
-    gyre_status st = texts && any ? gyre_dfa_texts(texts, n, &names, &err) : GYRE_E_NOMEM;
-    if (st == GYRE_OK) st = gyre_dfa_both(any, names, true, &others, &err);
-    if (st != GYRE_OK) gyre_program_fail(c->program, st, &err);
+    if (!texts) gyre_schema_no_memory(c);
+    gyre_status st = texts && any ? gyre_dfa_texts(texts, n, &names, &err) : GYRE_OK;
+    if (st == GYRE_OK && names) st = gyre_dfa_both(any, names, true, &others, &err);
+    gyre_schema_made(c, path, "properties", st, &err);
     gyre_dfa_free(any);
     gyre_dfa_free(names);
     gyre_emit_lit(c->program, "\"");
@@ -447,7 +452,7 @@ void gyre_schema_object(struct gyre_schema *c, const json_t *schema, const char 
         const uint32_t rule =
             gyre_schema_rule(c, others ? others : json_true(), gyre_schema_path(c, path, "additionalProperties", NULL));
         const uint32_t key = p->n;
-        emit_other_key(c, all, n);
+        emit_other_key(c, path, all, n);
         gyre_emit_lit(p, ":");
         gyre_schema_gap(c);
         gyre_emit(p, GYRE_OP_CALL, rule, 0, 0);

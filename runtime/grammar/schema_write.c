@@ -92,10 +92,18 @@ static bool same_value(const json_t *a, const json_t *b)
     return json_equal(a, b) || (json_is_number(a) && json_is_number(b) && json_number_value(a) == json_number_value(b));
 }
 
-static bool lists_apart(const json_t *a, bool one_a, const json_t *b, bool one_b)
+// Time for telling ways apart is bounded: `steps` more, and there is some left?
+static bool goes_on(struct gyre_schema *c, size_t steps)
+{
+    enum { MOST = 4000000 };
+    c->compared += (uint32_t)GYRE_MIN(steps, (size_t)MOST + 1 - GYRE_MIN(c->compared, (uint32_t)MOST + 1));
+    return c->compared <= MOST;
+}
+
+static bool lists_apart(struct gyre_schema *c, const json_t *a, bool one_a, const json_t *b, bool one_b)
 {
     const size_t n = one_a ? 1 : json_array_size(a), m = one_b ? 1 : json_array_size(b);
-    if (n * m > 100000) return false;
+    if (!goes_on(c, n * m)) return false;
     for (size_t i = 0; i < n; i++)
         for (size_t k = 0; k < m; k++)
             if (same_value(one_a ? a : json_array_get(a, i), one_b ? b : json_array_get(b, k))) return false;
@@ -115,32 +123,37 @@ static uint32_t types_within(struct gyre_schema *c, const json_t *s)
     return types & found;
 }
 
+static bool told_apart(struct gyre_schema *c, const json_t *a, const json_t *b, uint32_t depth);
+
 // No value fits both, and that can be seen.
 static bool apart(struct gyre_schema *c, const json_t *a, const json_t *b, uint32_t depth)
 {
     bool one_a, one_b;
     a = follow(c, a);
     b = follow(c, b);
-    if (!json_is_object(a) || !json_is_object(b) || depth > 8) return false;
+    if (!json_is_object(a) || !json_is_object(b) || depth > 8 || !goes_on(c, 1)) return false;
     const uint32_t both = types_within(c, a) & types_within(c, b);
     if (!both) return true;
     const json_t *x = listed(a, &one_a), *y = listed(b, &one_b);
-    if (x && y) return lists_apart(x, one_a, y, one_b);
+    if (x && y) return lists_apart(c, x, one_a, y, one_b);
     if (both != GYRE_TYPE_OBJECT) return false;
+    return told_apart(c, a, b, depth) || told_apart(c, b, a, depth);
+}
+
+// Is there a property that objects of `a` must have, and that those of `b` cannot have, or not with such a value?
+static bool told_apart(struct gyre_schema *c, const json_t *a, const json_t *b, uint32_t depth)
+{
     size_t i;
     json_t *name;
     json_array_foreach(json_object_get(a, "required"), i, name)
-    { // a property that tells them apart
-        const json_t *p =
-            json_object_get(json_object_get(a, "properties"), json_string_value(name) ? json_string_value(name) : "");
-        const json_t *q =
-            json_object_get(json_object_get(b, "properties"), json_string_value(name) ? json_string_value(name) : "");
-        size_t k;
-        json_t *other;
-        bool required = false;
-        json_array_foreach(json_object_get(b, "required"), k, other) required |= json_equal(name, other);
-        if (!q && json_is_false(json_object_get(b, "additionalProperties"))) return true;
-        if (p && q && required && apart(c, p, q, depth + 1)) return true;
+    {
+        const char *key = json_string_value(name);
+        if (!key) continue;
+        const json_t *p = json_object_get(json_object_get(a, "properties"), key),
+                     *q = json_object_get(json_object_get(b, "properties"), key);
+        if (!p) p = json_object_get(a, "additionalProperties");
+        if (!q) q = json_object_get(b, "additionalProperties");
+        if (json_is_false(q) || (p && q && apart(c, p, q, depth + 1))) return true;
     }
     return false;
 }
@@ -174,9 +187,10 @@ static void write_values(struct gyre_schema *c, const json_t *schema, const char
     struct gyre_dfa *dfa = NULL;
     gyre_error err;
     const gyre_status st = gyre_dfa_texts(texts, n, &dfa, &err);
+    const char *keyword = one ? "const" : "enum";
     if (st == GYRE_E_UNSUPPORTED)
-        gyre_schema_refuse(c, path, "keyword \"%s\" has more than %d bytes", one ? "const" : "enum", 8 * GYRE_DFA_MOST);
-    else if (st != GYRE_OK) gyre_program_fail(c->program, st, &err);
+        gyre_schema_refuse(c, path, "keyword \"%s\" has more than %d bytes", keyword, GYRE_DFA_MOST_TEXT);
+    else gyre_schema_made(c, path, keyword, st, &err);
     gyre_emit_word(c->program, dfa, GYRE_WORD_STRICT);
     gyre_emit(c->program, GYRE_OP_RETURN, 0, 0, 0);
 }

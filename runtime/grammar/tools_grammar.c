@@ -14,6 +14,7 @@ static const struct gyre_re *text_character(struct gyre_schema *c)
     return gyre_re_chars(&c->maker, mark, 1, true);
 }
 
+// A word of the syntax itself.
 static void take_over(struct gyre_schema *c, gyre_status st, struct gyre_dfa *dfa, const gyre_error *err,
                       enum gyre_word kind)
 {
@@ -58,6 +59,7 @@ static void text_value(struct gyre_schema *c, const json_t *schema, const char *
     gyre_error err = {0};
     gyre_status st = GYRE_OK;
     uint32_t min = 0, max = GYRE_RE_MANY;
+    const char *keyword = one ? "const" : list ? "enum" : "pattern";
     if (list || one) {
         const size_t all = one ? 1 : json_array_size(list);
         const char **texts = gyre_arena_array(&c->arena, all + 1, sizeof *texts);
@@ -65,7 +67,7 @@ static void text_value(struct gyre_schema *c, const json_t *schema, const char *
         for (size_t i = 0; texts && i < all; i++) {
             const char *text = json_string_value(one ? one : json_array_get(list, i));
             if (text && strstr(text, "</parameter>"))
-                gyre_schema_refuse(c, path, "keyword \"%s\" has a value with \"</parameter>\"", one ? "const" : "enum");
+                gyre_schema_refuse(c, path, "keyword \"%s\" has a value with \"</parameter>\"", keyword);
             if (text) texts[n++] = text;
         }
         st = texts ? gyre_dfa_texts(texts, n, &dfa, &err)
@@ -85,8 +87,9 @@ static void text_value(struct gyre_schema *c, const json_t *schema, const char *
         }
         const struct gyre_re *any =
             gyre_re_repeat(&c->maker, text_character(c), dfa ? 0 : min, dfa ? GYRE_RE_MANY : max);
+        if (!dfa) keyword = max == GYRE_RE_MANY ? "minLength" : "maxLength";
         if (!dfa && (max == GYRE_RE_MANY ? min : max) > 2000)
-            gyre_schema_refuse(c, path, "keyword \"maxLength\" of a parameter's text may be at most 2000");
+            gyre_schema_refuse(c, path, "keyword \"%s\" of a parameter's text may be at most 2000", keyword);
         else st = gyre_dfa_make(any, GYRE_DFA_UTF8, &free_text, &err);
         if (st == GYRE_OK && dfa && free_text) {
             struct gyre_dfa *both = NULL;
@@ -97,7 +100,8 @@ static void text_value(struct gyre_schema *c, const json_t *schema, const char *
         } else if (!dfa) dfa = free_text;
         else gyre_dfa_free(free_text);
     }
-    take_over(c, st, dfa, &err, GYRE_WORD_STRICT);
+    gyre_schema_made(c, path, keyword, st, &err);
+    gyre_emit_word(p, dfa, GYRE_WORD_STRICT);
     gyre_emit_lit(p, "\n</parameter>\n");
 }
 

@@ -3,6 +3,7 @@
 
 #include "runtime/grammar/dfa.h"
 #include "runtime/text/tokenizer.h"
+#include "runtime/util/array.h"
 #include "runtime/util/base.h"
 
 #include <stdlib.h>
@@ -22,19 +23,11 @@ static int by_bytes(const void *a, const void *b)
     return order ? order : (x->n > y->n) - (x->n < y->n);
 }
 
-static bool grow(struct gyre_trie *t, uint32_t *cap)
-{
-    if (t->n < *cap) return true;
-    *cap = 2 * *cap + 1024;
-    struct gyre_trie_node *grown = realloc(t->node, *cap * sizeof *grown);
-    if (grown) t->node = grown;
-    return grown != NULL;
-}
-
 // From pieces in order.
 static bool make_trie(struct gyre_trie *t, const struct piece *piece, uint32_t n)
 {
-    uint32_t cap = 0, open[DEEPEST] = {0}, depth = 0; // open[d]: the node at depth d + 1 that is being filled
+    size_t cap = 0;
+    uint32_t open[DEEPEST] = {0}, depth = 0; // open[d]: the node at depth d + 1 that is being filled
     t->token = malloc((n + 1) * sizeof *t->token);
     if (!t->token) return false;
     for (uint32_t i = 0; i < n; i++) {
@@ -43,7 +36,7 @@ static bool make_trie(struct gyre_trie *t, const struct piece *piece, uint32_t n
             while (same < depth && same < piece[i].n && piece[i].bytes[same] == piece[i - 1].bytes[same]) same++;
         for (; depth > same; depth--) t->node[open[depth - 1]].skip = t->n - open[depth - 1];
         for (; depth < piece[i].n; depth++) {
-            if (!grow(t, &cap)) return false;
+            if (!GYRE_ROOM(t->node, t->n + 1u, cap)) return false;
             t->node[t->n] = (struct gyre_trie_node){0, i, (uint16_t)(depth + 1), 0, (uint8_t)piece[i].bytes[depth]};
             open[depth] = t->n++;
         }

@@ -1,6 +1,8 @@
 // See text.h.
 #include "runtime/util/text.h"
 
+#include "runtime/util/array.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -28,13 +30,7 @@ char *gyre_joined(const char *a, const char *b, const char *c)
 
 bool gyre_append(char **text, size_t *length, size_t *capacity, const char *more, size_t n)
 {
-    if (*length + n + 1 > *capacity) {
-        const size_t larger = 2 * (*length + n) + 64;
-        char *grown = realloc(*text, larger);
-        if (!grown) return false;
-        *text = grown;
-        *capacity = larger;
-    }
+    if (!gyre_room(text, *length + n + 1, capacity, 1)) return false;
     if (n) memcpy(*text + *length, more, n);
     *length += n;
     (*text)[*length] = 0;

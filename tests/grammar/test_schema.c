@@ -74,6 +74,7 @@ static const struct {
      {"\"a", "\"abc"}},
     {"{\"type\":\"string\",\"maxLength\":0}", {"\"\""}, {"\"a", "\" "}, {"\""}},
     {"{\"type\":\"string\",\"pattern\":\"^[a-c]{2,3}$\"}", {"\"ab\"", "\"abc\""}, {"\"a\"", "\"abca", "\"d"}, {"\"a"}},
+    {"{\"type\":\"string\",\"pattern\":\"^a\",\"maxLength\":250}", {"\"a\"", "\"ab\\n\""}, {"\"b"}, {"\""}},
     {"{\"type\":\"string\",\"pattern\":\"b\"}",
      {"\"b\"", "\"abc\"",
       "\"\xC3\xA9"
@@ -155,6 +156,14 @@ static const struct {
      {"\"lo\"", "\"longer", "\"xy"},
      {"\"l", "\"lon"}},
     {"{\"oneOf\":[{\"type\":\"string\"},{\"type\":\"integer\"}]}", {"\"x\"", "5"}, {"null"}, {"\""}},
+    // A property that one of them requires is enough, whichever of the two.
+    {"{\"oneOf\":[{\"type\":\"object\",\"properties\":{\"t\":{\"const\":1}},\"required\":[\"t\"]},{\"type\":\"object\","
+     "\"properties\":{\"t\":{\"const\":2}}},{\"type\":\"object\",\"properties\":{\"u\":{\"const\":3},\"t\":{\"const\":"
+     "3}},"
+     "\"required\":[\"u\",\"t\"],\"additionalProperties\":false}]}",
+     {"{\"t\":1}", "{\"t\":2}", "{}", "{\"u\":3,\"t\":3}"},
+     {"{\"t\":3", "{\"u\":3}"},
+     {"{\"u\":3"}},
     {"{\"oneOf\":[{\"type\":\"object\",\"properties\":{\"t\":{\"const\":\"a\"},\"x\":{\"const\":1}},\"required\":["
      "\"t\"]},{\"type\":\"object\",\"properties\":{\"t\":{\"const\":\"b\"}},\"required\":[\"t\"]}]}",
      {"{\"t\":\"a\"}", "{\"t\":\"b\"}", "{\"t\":\"a\",\"x\":1}"},
@@ -269,7 +278,26 @@ static void test_refused(void **state)
         {"{\"type\":\"string\",\"pattern\":\"(a\"}", GYRE_E_UNSUPPORTED, {"pattern", "no end"}},
         {"{\"type\":\"string\",\"pattern\":\"a{5000}\"}", GYRE_E_UNSUPPORTED, {"pattern", "1000"}},
         {"{\"type\":\"string\",\"pattern\":\"^((a{1000}){1000}){1000}$\"}", GYRE_E_UNSUPPORTED, {"states"}},
-        {"{\"type\":\"string\",\"pattern\":\"^(a|b)*a(a|b){20}$\"}", GYRE_E_UNSUPPORTED, {"states"}},
+        {"{\"properties\":{\"a\":{\"type\":\"string\",\"pattern\":\"^(a|b)*a(a|b){20}$\"}}}",
+         GYRE_E_UNSUPPORTED,
+         {"#/properties/a", "\"pattern\"", "states"}},
+        // Sets of so many places that they, and not their number, are what is too large.
+        {"{\"items\":{\"type\":\"string\",\"pattern\":\"^(x{0,1000}){0,20}$\"}}",
+         GYRE_E_UNSUPPORTED,
+         {"#/items", "\"pattern\"", "states"}},
+        {"{\"type\":\"array\",\"items\":{\"type\":\"string\",\"pattern\":\"^[a-z]*(ab|cd){1,30}[a-z]*$\",\"maxLength\":"
+         "400}}",
+         GYRE_E_UNSUPPORTED,
+         {"#/items", "\"maxLength\"", "states"}},
+        {"{\"type\":\"object\",\"properties\":{\"b\":{\"type\":\"string\",\"format\":\"email\",\"pattern\":"
+         "\"^.{0,150}$\"}}}",
+         GYRE_E_UNSUPPORTED,
+         {"#/properties/b", "\"format\"", "states"}},
+        // Told apart by a property that both must have, and not by one that neither must.
+        {"{\"oneOf\":[{\"type\":\"object\",\"properties\":{\"t\":{\"const\":1}}},{\"type\":\"object\",\"properties\":{"
+         "\"t\":{\"const\":2}}}]}",
+         GYRE_E_UNSUPPORTED,
+         {"oneOf", "0 and 1"}},
         {"{\"type\":\"number\",\"multipleOf\":0.1}", GYRE_E_UNSUPPORTED, {"multipleOf"}},
         {"{\"type\":\"number\",\"minimum\":1e-20}", GYRE_E_UNSUPPORTED, {"minimum"}},
         {"{\"$ref\":\"http://x/y\"}", GYRE_E_UNSUPPORTED, {"$ref", "http://x/y"}},

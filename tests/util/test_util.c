@@ -1,5 +1,6 @@
 // The small helpers: status and log, checked sizes, hashes, the generator, the arena.
 #include "runtime/util/arena.h"
+#include "runtime/util/array.h"
 #include "runtime/util/base.h"
 #include "runtime/util/clock.h"
 #include "runtime/util/log.h"
@@ -50,6 +51,26 @@ static void log_drops_what_nobody_wants(void **state)
     gyre_logf(NULL, GYRE_LOG_ERROR, "d");
     gyre_logf(&silent, GYRE_LOG_ERROR, "e");
     assert_string_equal(all, "0 a: 1;1 c;");
+}
+
+static void arrays_grow(void **state)
+{
+    (void)state;
+    uint64_t *array = NULL;
+    size_t cap = 0;
+    for (uint64_t i = 0; i < 1000; i++) {
+        assert_true(GYRE_ROOM(array, i + 1, cap));
+        assert_true(cap > i);
+        array[i] = i;
+    }
+    for (uint64_t i = 0; i < 1000; i++) assert_int_equal(array[i], i);
+    const size_t had = cap;
+    uint64_t *const was = array;
+    assert_false(GYRE_ROOM(array, SIZE_MAX / 8, cap)); // too many bytes: everything stays
+    assert_false(GYRE_ROOM(array, SIZE_MAX, cap));
+    assert_ptr_equal(array, was);
+    assert_int_equal(cap, had);
+    free(array);
 }
 
 static void sizes_do_not_overflow(void **state)
@@ -214,11 +235,17 @@ static void arena_survives_refusals(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(failures_carry_a_line), cmocka_unit_test(log_drops_what_nobody_wants),
-        cmocka_unit_test(sizes_do_not_overflow), cmocka_unit_test(sha256_vectors),
-        cmocka_unit_test(rng_is_splitmix64),     cmocka_unit_test(rng_ranges),
-        cmocka_unit_test(clock_moves_forward),   cmocka_unit_test(arena_gives_zeroed_aligned_memory),
-        cmocka_unit_test(arena_resets_to_marks), cmocka_unit_test(arena_survives_refusals),
+        cmocka_unit_test(failures_carry_a_line),
+        cmocka_unit_test(log_drops_what_nobody_wants),
+        cmocka_unit_test(arrays_grow),
+        cmocka_unit_test(sizes_do_not_overflow),
+        cmocka_unit_test(sha256_vectors),
+        cmocka_unit_test(rng_is_splitmix64),
+        cmocka_unit_test(rng_ranges),
+        cmocka_unit_test(clock_moves_forward),
+        cmocka_unit_test(arena_gives_zeroed_aligned_memory),
+        cmocka_unit_test(arena_resets_to_marks),
+        cmocka_unit_test(arena_survives_refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,120 @@
+// An answer is whole or there is none: wherever JSON runs out of memory, nothing is left out of it silently.
+#include "cli/serve/answer.h"
+#include "tests/common/ok.h"
+#include "tests/common/tiny.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static const char path[] = "test-answer.gguf";
+static gyre_tokenizer *tokenizer;
+
+static json_malloc_t watched;
+static int left = -1; // allocations until one fails; below 0: none does
+
+static void *counting(size_t bytes) { return watched(left-- == 0 ? PTRDIFF_MAX : bytes); }
+
+static int setup(void **state)
+{
+    (void)state;
+    struct tiny_options o = tiny_defaults();
+    json_free_t release;
+    cli_json_watch();
+    json_get_alloc_funcs(&watched, &release);
+    json_set_alloc_funcs(counting, release);
+    if (tiny_write_gguf(path, &o)) return 1;
+    return gyre_tokenizer_open(path, NULL, NULL, &tokenizer, NULL) != GYRE_OK;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    gyre_tokenizer_close(tokenizer);
+    return unlink(path);
+}
+
+// Two choices that have ended, with log-probabilities, or two embeddings.
+static struct serve_job *job(bool chat, bool embeds)
+{
+    struct serve_job *j = serve_job_new(1);
+    assert_non_null(j);
+    j->tokenizer = tokenizer;
+    j->chat = chat;
+    j->n = 2;
+    j->embeds = embeds;
+    j->width = 3;
+    j->scores = !embeds;
+    strcpy(j->id, "cmpl-0123");
+    assert_true(serve_job_make_choices(j));
+    for (uint32_t i = 0; i < j->n_choices; i++) {
+        const gyre_scored best[] = {{70, -0.25f}, {71, -1.5f}};
+        const gyre_task_token said = {.token = 70, .scored = true, .logprob = -0.25f, .best = best, .n_best = 2};
+        for (int k = 0; k < 3 && !embeds; k++) assert_int_equal(serve_choice_heard(&j->choice[i], &said), 0);
+        if (embeds) serve_choice_embedded(&j->choice[i], (float[]){0.6f, 0, 0.8f});
+        serve_choice_ended(&j->choice[i], GYRE_STOP_END);
+    }
+    assert_true(serve_job_done(j));
+    return j;
+}
+
+static void check(bool chat, bool embeds)
+{
+    const struct serve s = {.name = "tiny"};
+    struct serve_job *j = job(chat, embeds);
+    json_t *whole = serve_answer(&s, j), *answer = NULL;
+    int failed = 0;
+    assert_non_null(whole);
+    serve_job_release(j);
+    for (; !answer; failed++) {
+        j = job(chat, embeds);
+        left = failed;
+        answer = serve_answer(&s, j);
+        const bool fell = left < 0;
+        left = -1;
+        if (answer && fell) fail_msg("an answer in spite of failure %d: %s", failed, json_dumps(answer, 0));
+        serve_job_release(j);
+    }
+    assert_true(json_equal(answer, whole));
+    assert_true(failed > 20); // there were some
+    json_decref(answer);
+    json_decref(whole);
+}
+
+static void test_whole(void **state)
+{
+    (void)state;
+    check(false, false);
+    check(true, false);
+    check(false, true);
+}
+
+// A stream's events likewise.
+static void test_streams(void **state)
+{
+    (void)state;
+    const struct serve s = {.name = "tiny"};
+    bool done = false;
+    for (int failed = 0; !done; failed++) {
+        struct serve_job *j = job(true, false);
+        struct serve_text text = {0};
+        j->include_usage = true;
+        left = failed;
+        done = serve_answer_events(&s, j, &text);
+        assert_true(!done || left >= 0);
+        left = -1;
+        if (done) assert_non_null(strstr(text.text, "[DONE]"));
+        serve_text_free(&text);
+        serve_job_release(j);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_whole), cmocka_unit_test(test_streams)};
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
