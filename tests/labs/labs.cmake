@@ -25,10 +25,43 @@ set_tests_properties(labs.ocloc PROPERTIES LABELS labs TIMEOUT 900 SKIP_RETURN_C
 
 # AMD's chips without one: RADV compiles for them. `ninja radv_stats` writes the table anew.
 if(have_VULKAN)
+  add_library(lab_chip STATIC labs/chip.c labs/listing.c labs/table.c)
+  target_link_libraries(lab_chip PUBLIC gyre_backends)
   add_executable(lab_radv labs/radv.c)
-  target_link_libraries(lab_radv PRIVATE gyre_backends)
+  target_link_libraries(lab_radv PRIVATE lab_chip)
   set(radv_table ${CMAKE_CURRENT_SOURCE_DIR}/labs/radv_stats.txt)
   add_custom_target(radv_stats COMMAND lab_radv write ${radv_table} USES_TERMINAL)
   add_test(NAME labs.radv COMMAND lab_radv check ${radv_table})
   set_tests_properties(labs.radv PROPERTIES LABELS labs TIMEOUT 600 SKIP_RETURN_CODE 77)
+endif()
+
+# Debian 13 in a folder (scripts/lab): newer drivers and compilers. Nothing of it is ever skipped. The first test makes the
+# lab where it is missing; scripts/test leaves the label out unless it is asked for.
+set(lab ${CMAKE_SOURCE_DIR}/scripts/lab)
+function(gyre_lab13 name)
+  add_test(NAME lab13.${name} COMMAND ${ARGN} WORKING_DIRECTORY ${CMAKE_BINARY_DIR})
+  set_tests_properties(lab13.${name} PROPERTIES LABELS lab13 TIMEOUT 1500 FIXTURES_REQUIRED lab13
+    ENVIRONMENT "${on_device};GYRE_TEST_REQUIRE=vulkan")
+endfunction()
+
+if(have_VULKAN AND NOT GYRE_SANITIZE)
+  add_test(NAME lab13.make COMMAND ${lab} make)
+  set_tests_properties(lab13.make PROPERTIES LABELS lab13 TIMEOUT 600 FIXTURES_SETUP lab13)
+  gyre_lab13(driver ${lab} run $<TARGET_FILE:gyre> devices)
+  set_tests_properties(lab13.driver PROPERTIES PASS_REGULAR_EXPRESSION "llvmpipe Mesa (2[6-9]|[3-9][0-9])")
+  foreach(program vulkan vulkan_dot) # every kernel against its reference, on the lab's lavapipe
+    gyre_lab13(ops.${program} ${lab} run $<TARGET_FILE:test_ops_${program}>)
+  endforeach()
+  add_executable(lab13 labs/lab13.c)
+  target_link_libraries(lab13 PRIVATE lab_chip)
+  gyre_lab13(sees_no_chip ${lab} run $<TARGET_FILE:lab13> check gfx1201 ${CMAKE_CURRENT_SOURCE_DIR}/labs/lab13/gfx1201.txt)
+  set_tests_properties(lab13.sees_no_chip PROPERTIES WILL_FAIL ON) # lavapipe must not pass for a chip
+  # Chips that are not there, each a table. `ninja lab13_tables` writes them anew.
+  set(write)
+  foreach(chip vega10 navi10 navi21 navi31 gfx1201 adreno740 adreno750 adreno830 turing ampere)
+    set(table ${CMAKE_CURRENT_SOURCE_DIR}/labs/lab13/${chip}.txt)
+    gyre_lab13(chip.${chip} ${lab} chip ${chip} $<TARGET_FILE:lab13> check ${chip} ${table})
+    list(APPEND write COMMAND ${lab} chip ${chip} $<TARGET_FILE:lab13> write ${chip} ${table})
+  endforeach()
+  add_custom_target(lab13_tables ${write} USES_TERMINAL)
 endif()
