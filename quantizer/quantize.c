@@ -309,6 +309,15 @@ static gyre_status check_tokenizer(const gyre_quantize_params *params, const str
     return GYRE_OK;
 }
 
+static gyre_status check_distilled(const gyre_quantize_params *params, const struct gyre_plan *p, gyre_error *err)
+{
+    if (!p->folder || !p->set.recipe.distill.steps) return GYRE_OK;
+    return gyre_fail(err, GYRE_E_UNSUPPORTED,
+                     "cannot distill into a folder (%s): its files are no model before the run ends; write a GGUF "
+                     "file, or a recipe without distill",
+                     params->output ? params->output : params->source);
+}
+
 // A folder may be named with slashes behind it. *own: free it.
 static gyre_status plain_name(gyre_quantize_params *params, char **own, gyre_error *err)
 {
@@ -319,6 +328,22 @@ static gyre_status plain_name(gyre_quantize_params *params, char **own, gyre_err
     if (!*own) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the output's name");
     params->output = *own;
     return GYRE_OK;
+}
+
+gyre_status gyre_quantize_check(const gyre_quantize_params *given, gyre_error *err)
+{
+    gyre_quantize_params params;
+    GYRE_TRY(gyre_params_take(given, &params, sizeof params, offsetof(gyre_quantize_params, format),
+                              "gyre_quantize_params", err));
+    gyre_source *source = NULL;
+    struct gyre_plan plan = {0};
+    gyre_status st = gyre_source_open(params.source, &source, err);
+    if (st == GYRE_OK) st = gyre_plan_allow(&params, source, &plan, err);
+    if (st == GYRE_OK) st = check_distilled(&params, &plan, err);
+    if (st == GYRE_OK) st = check_tokenizer(&params, &plan, err);
+    gyre_plan_release(&plan);
+    gyre_source_close(source);
+    return st;
 }
 
 // ---- entry ------------------------------------------------------------------------------------------------
@@ -345,11 +370,7 @@ gyre_status gyre_quantize(const gyre_quantize_params *given, gyre_quantize_summa
     if (gyre_source_note(source))
         gyre_logf(&params->log, GYRE_LOG_WARN, "quantize: %s: %s", params->source, gyre_source_note(source));
     GYRE_GO(gyre_plan_begin(params, source, &r.plan, err));
-    if (r.plan.folder && r.plan.set.recipe.distill.steps)
-        GYRE_GO(gyre_fail(err, GYRE_E_UNSUPPORTED,
-                          "cannot distill into a folder (%s): its files are no model before the run ends; write a GGUF "
-                          "file, or a recipe without distill",
-                          params->output));
+    GYRE_GO(check_distilled(params, &r.plan, err));
     GYRE_GO(check_tokenizer(params, &r.plan, err));
     if (summary || gyre_recipe_calibrates(&r.plan.set.recipe) || gyre_settings_undecided(&r.plan.set))
         GYRE_GO(gyre_walk_device(params, &r.device, err));

@@ -2,6 +2,7 @@
 #include "runtime/model/linear.h"
 #include "runtime/model/weights.h"
 #include "runtime/util/half.h"
+#include "runtime/verdict.h"
 
 #include <gyre/gyre.h>
 #include <jansson.h>
@@ -61,6 +62,13 @@ static json_t *tensors(const gyre_source *source)
                               json_pack("{s:o, s:s, s:o, s:I}", "name", text(t->name, strlen(t->name)), "type",
                                         gyre_dtype_info(t->type)->name, "shape", shape, "bytes", (json_int_t)t->bytes));
     }
+    for (uint64_t i = 0; gyre_source_unread(source, i); i++) {
+        const struct gyre_unread *t = gyre_source_unread(source, i);
+        json_t *shape = json_array();
+        for (uint32_t d = 0; d < t->n_dims; d++) json_array_append_new(shape, json_integer((json_int_t)t->dims[d]));
+        json_array_append_new(
+            out, json_pack("{s:s, s:s, s:o, s:n}", "name", t->name, "type", t->type, "shape", shape, "bytes"));
+    }
     return out;
 }
 
@@ -87,6 +95,8 @@ static json_t *model(const struct gyre_hparams *hp)
 struct gyre_inspection {
     gyre_source *source;
     struct gyre_hparams hp;
+    gyre_status read; // of `hp`; another than GYRE_OK: nothing that follows from it is known, and why
+    gyre_error failed;
     gyre_model_size size;
     uint64_t weights, table; // bytes on the device: all, and the token table of it
     uint64_t kv[3];          // bytes a token at 16, 8 and 4 bits
@@ -139,29 +149,30 @@ static void weight_memory(const gyre_source *source, const struct gyre_hparams *
     if (!whole) *weights = *table = 0;
 }
 
-static gyre_status look_at(const char *path, struct gyre_inspection *out, gyre_error *err)
+// Of a source that is open.
+static void measure(struct gyre_inspection *out)
 {
     const struct gyre_hparams *hp = &out->hp;
-    *out = (struct gyre_inspection){0};
-    GYRE_TRY(gyre_source_open(path, &out->source, err));
-    GYRE_TRY(gyre_hparams_read(out->source, &out->hp, err));
+    out->read = gyre_hparams_read(out->source, &out->hp, &out->failed);
     for (uint64_t i = 0; i < gyre_source_tensor_count(out->source); i++) {
         const struct gyre_tensor *t = gyre_source_tensor_at(out->source, i);
         out->size.bytes += t->bytes;
     }
+    if (out->read != GYRE_OK) return;
     weight_memory(out->source, hp, &out->weights, &out->table);
     weigh_blocks(out);
     const uint64_t cell = (uint64_t)hp->n_layers * hp->kv_heads * 2, codes = cell * hp->head_dim;
     out->kv[0] = codes * 2;
     out->kv[1] = codes + cell * 4;
     out->kv[2] = codes / 2 + cell * 4;
-    return GYRE_OK;
 }
 
 gyre_status gyre_model_weigh(const char *path, gyre_model_size *out, gyre_error *err)
 {
-    struct gyre_inspection in;
-    const gyre_status st = look_at(path, &in, err);
+    struct gyre_inspection in = {0};
+    gyre_status st = gyre_source_open(path, &in.source, err);
+    if (st == GYRE_OK) measure(&in);
+    if (st == GYRE_OK && in.read != GYRE_OK) st = gyre_fail(err, in.read, "%s", in.failed.message);
     *out = in.size;
     inspection_free(&in);
     return st;
@@ -177,17 +188,21 @@ static json_t *memory(const struct gyre_inspection *in)
 
 gyre_status gyre_inspect(const char *path, char **json, gyre_error *err)
 {
-    struct gyre_inspection in;
+    struct gyre_inspection in = {0};
     json_t *out = NULL;
     gyre_status st = GYRE_OK;
     *json = NULL;
-    GYRE_GO(look_at(path, &in, err));
+    GYRE_GO(gyre_source_look(path, &in.source, err));
+    measure(&in);
+    const bool known = in.read == GYRE_OK;
     json_t *rotations = json_pack("{s:b, s:o, s:o}", "r3", in.hp.rot.r3, "r4", transform(&in.hp.rot.r4), "head",
                                   transform(&in.hp.rot.head));
-    out = json_pack("{s:o, s:s, s:I, s:o, s:o, s:o, s:o, s:o}", "path", text(path, strlen(path)), "container",
+    if (!known) json_decref(rotations), rotations = json_null();
+    out = json_pack("{s:o, s:s, s:I, s:o, s:o, s:o, s:o, s:o, s:o}", "path", text(path, strlen(path)), "container",
                     gyre_source_container(in.source) == GYRE_CONTAINER_GGUF ? "gguf" : "hf", "bytes",
-                    (json_int_t)in.size.bytes, "model", model(&in.hp), "rotations", rotations, "memory", memory(&in),
-                    "metadata", metadata(in.source), "tensors", tensors(in.source));
+                    (json_int_t)in.size.bytes, "verdict", gyre_verdict(in.source, &in.hp, in.read, &in.failed), "model",
+                    known ? model(&in.hp) : json_null(), "rotations", rotations, "memory", memory(&in), "metadata",
+                    metadata(in.source), "tensors", tensors(in.source));
     *json = out ? json_dumps(out, JSON_INDENT(1)) : NULL;
     if (!*json) st = gyre_fail(err, GYRE_E_NOMEM, "cannot inspect (%s): out of memory", path);
 done:

@@ -242,7 +242,7 @@ static gyre_status plan_folder(struct gyre_plan *p, uint64_t shard_bytes, gyre_e
 
 // ---- the plan ---------------------------------------------------------------------------------------------
 
-gyre_status gyre_plan_begin(const gyre_quantize_params *params, const gyre_source *source, struct gyre_plan *p,
+gyre_status gyre_plan_allow(const gyre_quantize_params *params, const gyre_source *source, struct gyre_plan *p,
                             gyre_error *err)
 {
     *p = (struct gyre_plan){.source = source};
@@ -257,11 +257,19 @@ gyre_status gyre_plan_begin(const gyre_quantize_params *params, const gyre_sourc
             gyre_source_path(source), p->hp.kv_centre ? "centres" : "rotations");
     GYRE_TRY(gyre_settings_resolve(params, &p->hp, !p->folder, &p->set, err));
     GYRE_TRY(plan_folder(p, params->shard_bytes, err));
-    GYRE_TRY(gyre_model_check(source, &p->hp, err));
+    GYRE_TRY(gyre_model_check_tensors(source, &p->hp, err));
     if (!p->folder && !p->set.full && unsayable(p))
         return gyre_fail(err, GYRE_E_UNSUPPORTED,
                          "cannot quantize (%s): of a %s, other tools expect or would miss %s; use profile full",
                          gyre_source_path(source), p->hp.family->name, unsayable(p));
+    return GYRE_OK;
+}
+
+gyre_status gyre_plan_begin(const gyre_quantize_params *params, const gyre_source *source, struct gyre_plan *p,
+                            gyre_error *err)
+{
+    GYRE_TRY(gyre_plan_allow(params, source, p, err));
+    GYRE_TRY(gyre_model_check_values(source, err));
     p->permute_qk = !p->folder && !p->set.full && p->hp.family->paired_rows && !p->hp.rope_interleaved;
     if (p->permute_qk) p->hp.rope_interleaved = true;
     p->window_period = p->set.full || !p->hp.window ? 0 : period_of(&p->hp, true);

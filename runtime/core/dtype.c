@@ -3,6 +3,8 @@
 
 #include "runtime/util/base.h"
 
+#include <stdio.h>
+
 static const struct gyre_dtype_info table[GYRE_DTYPE_COUNT] = {
 #define X(id, name, gguf, elements, bytes) {name, gguf, elements, bytes},
     GYRE_DTYPE_MAP(X)
@@ -34,6 +36,16 @@ const char *gyre_gguf_type_name(uint32_t id)
         NULL,    "TQ1_0",  "TQ2_0", NULL,   NULL,   NULL,      "MXFP4",  "NVFP4",   "Q1_0",  "Q2_0",
     };
     return id < GYRE_COUNT(names) ? names[id] : NULL;
+}
+
+void gyre_gguf_type_list(char *out, size_t size)
+{
+    size_t at = 0;
+    int last = GYRE_DTYPE_COUNT - 1;
+    while (table[last].gguf < 0) last--;
+    for (int i = 0; i <= last && at < size; i++)
+        if (table[i].gguf >= 0)
+            at += (size_t)snprintf(out + at, size - at, "%s%s", !i ? "" : i == last ? " and " : ", ", table[i].name);
 }
 
 bool gyre_dtype_row_bytes(gyre_dtype type, uint64_t n, uint64_t *bytes)

@@ -50,5 +50,8 @@ bool gyre_dtype_from_gguf(uint32_t id, gyre_dtype *out);
 // NULL.
 const char *gyre_gguf_type_name(uint32_t id);
 
+// "F32, F16 and BF16", all that are read from GGUF, for messages.
+void gyre_gguf_type_list(char *out, size_t size);
+
 // Bytes of a row of n elements; false if n is not a whole number of blocks.
 bool gyre_dtype_row_bytes(gyre_dtype type, uint64_t n, uint64_t *bytes);

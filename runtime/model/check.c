@@ -131,22 +131,21 @@ static bool holds_nan(const struct gyre_tensor *t)
     return false;
 }
 
-static gyre_status check_values(const struct checker *c)
+gyre_status gyre_model_check_values(const gyre_source *source, gyre_error *err)
 {
-    const int64_t n = (int64_t)c->source->n_tensors;
+    const int64_t n = (int64_t)source->n_tensors;
     int64_t first = n;
 #pragma omp parallel for schedule(dynamic) reduction(min : first)
     for (int64_t i = 0; i < n; i++) {
-        if (holds_nan(&c->source->tensors[i])) first = GYRE_MIN(first, i);
-        gyre_tensor_forget(&c->source->tensors[i]); // a model is larger than the work on one of its blocks
+        if (holds_nan(&source->tensors[i])) first = GYRE_MIN(first, i);
+        gyre_tensor_forget(&source->tensors[i]); // a model is larger than the work on one of its blocks
     }
     if (first == n) return GYRE_OK;
-    return gyre_fail(c->err, GYRE_E_FORMAT,
-                     "cannot use model (%s): tensor %s holds NaN or infinity; the file is damaged", c->source->path,
-                     c->source->tensors[first].name);
+    return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): tensor %s holds NaN or infinity; the file is damaged",
+                     source->path, source->tensors[first].name);
 }
 
-gyre_status gyre_model_check(const gyre_source *source, const struct gyre_hparams *hp, gyre_error *err)
+gyre_status gyre_model_check_tensors(const gyre_source *source, const struct gyre_hparams *hp, gyre_error *err)
 {
     gyre_status st = GYRE_OK;
     struct checker c = {source, hp, calloc(source->n_tensors + 1, sizeof(bool)), err};
@@ -175,8 +174,13 @@ gyre_status gyre_model_check(const gyre_source *source, const struct gyre_hparam
                       gyre_show(source->tensors[i].name, strlen(source->tensors[i].name)).text, hp->arch, hp->n_layers);
         goto done;
     }
-    st = check_values(&c);
 done:
     free(c.known);
     return st;
+}
+
+gyre_status gyre_model_check(const gyre_source *source, const struct gyre_hparams *hp, gyre_error *err)
+{
+    GYRE_TRY(gyre_model_check_tensors(source, hp, err));
+    return gyre_model_check_values(source, err);
 }

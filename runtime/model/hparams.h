@@ -94,3 +94,7 @@ void gyre_hparams_set_context(struct gyre_hparams *hp, uint32_t context);
 // Checks that every tensor of the model is there with the right shape and a readable type, and that no F32/F16/BF16
 // tensor or scale holds NaN or infinity (cheap scan; the tensor is named).
 gyre_status gyre_model_check(const gyre_source *source, const struct gyre_hparams *hp, gyre_error *err) GYRE_MUST_USE;
+// Its two halves: what names, shapes and types tell, and the scan, which reads the whole file.
+gyre_status gyre_model_check_tensors(const gyre_source *source, const struct gyre_hparams *hp,
+                                     gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_model_check_values(const gyre_source *source, gyre_error *err) GYRE_MUST_USE;

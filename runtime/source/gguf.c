@@ -6,6 +6,8 @@
 
 #include "runtime/util/base.h"
 
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { MIN_ENTRY_BYTES = 8 + 1 + 4 + 1, MIN_TENSOR_BYTES = 8 + 1 + 4 + 8 + 4 + 8, MAX_DIMS = 4 };
@@ -14,8 +16,12 @@ struct cursor {
     const gyre_source *source;
     const unsigned char *data;
     uint64_t size, at;
+    uint64_t *offset; // [tensors] of those that are read, from the data's start
     gyre_error *err;
 };
+
+// Where the next tensor lies behind one whose size is not known.
+static const uint64_t ANYWHERE = UINT64_MAX;
 
 static gyre_status cut_short(const struct cursor *c, const char *what)
 {
@@ -123,13 +129,24 @@ static gyre_status read_tensor_info(struct cursor *c, gyre_source *source, uint6
     GYRE_TRY(take_u32(c, "tensor descriptions", &type));
     GYRE_TRY(take_u64(c, "tensor descriptions", &offset));
     if (!gyre_dtype_from_gguf(type, &tensor.type)) {
-        const char *type_name = gyre_gguf_type_name(type);
-        return gyre_fail(c->err, GYRE_E_UNSUPPORTED,
-                         "cannot read model (%s): tensor \"%s\" has type %s (%u), which gyre does not read; use a file "
-                         "of another quantization",
-                         source->path, shown.text, type_name ? type_name : "unknown", type);
+        char known[256], type_name[24];
+        const char *given = gyre_gguf_type_name(type);
+        gyre_gguf_type_list(known, sizeof known);
+        if (given) snprintf(type_name, sizeof type_name, "%s", given);
+        else snprintf(type_name, sizeof type_name, "type %u", type);
+        const struct gyre_unread unread = {.name = shown.text,
+                                           .type = type_name,
+                                           .n_dims = tensor.n_dims,
+                                           .dims = {tensor.dims[0], tensor.dims[1], tensor.dims[2], tensor.dims[3]}};
+        *expected = ANYWHERE;
+        return gyre_source_let_tensor(source,
+                                      gyre_fail(c->err, GYRE_E_UNSUPPORTED,
+                                                "cannot read model (%s): tensor \"%s\" has type %s (%u); gyre reads %s",
+                                                source->path, shown.text, given ? given : "unknown", type, known),
+                                      &unread, c->err);
     }
     GYRE_TRY(gyre_source_add_tensor(source, &tensor, name, c->err));
+    if (*expected == ANYWHERE) *expected = gyre_round_up(GYRE_MIN(offset, c->size), alignment);
     if (offset != *expected)
         return gyre_fail(
             c->err, GYRE_E_FORMAT,
@@ -138,6 +155,7 @@ static gyre_status read_tensor_info(struct cursor *c, gyre_source *source, uint6
     const uint64_t bytes = source->tensors[source->n_tensors - 1].bytes;
     if (bytes > c->size || offset > c->size)
         return cut_short(c, "tensor descriptions"); // also keeps the sums below small
+    c->offset[source->n_tensors - 1] = offset;
     *expected = gyre_round_up(offset + bytes, alignment);
     return GYRE_OK;
 }
@@ -170,12 +188,31 @@ static gyre_status read_header(struct cursor *c, uint64_t *n_tensors, uint64_t *
     return GYRE_OK;
 }
 
+// The tensors' descriptions, then their places in the file.
+static gyre_status read_tensors(struct cursor *c, gyre_source *source, uint64_t n_tensors, uint64_t alignment)
+{
+    uint64_t expected = 0;
+    for (uint64_t i = 0; i < n_tensors; i++) GYRE_TRY(read_tensor_info(c, source, alignment, &expected));
+    const uint64_t data_start = gyre_round_up(c->at, alignment);
+    for (uint64_t i = 0; i < source->n_tensors; i++) {
+        struct gyre_tensor *tensor = &source->tensors[i];
+        const uint64_t start = data_start + c->offset[i];
+        if (start > c->size || tensor->bytes > c->size - start)
+            return gyre_fail(c->err, GYRE_E_FORMAT,
+                             "cannot read model (%s): tensor \"%s\" ends at byte %llu of %llu; the file is cut short",
+                             source->path, gyre_show(tensor->name, strlen(tensor->name)).text,
+                             (unsigned long long)(start + tensor->bytes), (unsigned long long)c->size);
+        tensor->data = c->data + start;
+    }
+    return GYRE_OK;
+}
+
 gyre_status gyre_gguf_read_file(gyre_source *source, gyre_error *err)
 {
     struct gyre_file_map map;
     GYRE_TRY(gyre_source_map(source, source->path, &map, err));
-    struct cursor c = {source, map.data, map.size, 0, err};
-    uint64_t n_tensors = 0, n_meta = 0, alignment = 32, expected = 0;
+    struct cursor c = {source, map.data, map.size, 0, NULL, err};
+    uint64_t n_tensors = 0, n_meta = 0, alignment = 32;
     GYRE_TRY(read_header(&c, &n_tensors, &n_meta));
     for (uint64_t i = 0; i < n_meta; i++) GYRE_TRY(read_meta(&c, source));
     GYRE_TRY(gyre_source_u64(source, "general.alignment", &alignment, NULL, err));
@@ -183,19 +220,9 @@ gyre_status gyre_gguf_read_file(gyre_source *source, gyre_error *err)
         return gyre_fail(err, GYRE_E_FORMAT,
                          "cannot read model (%s): general.alignment is not a power of two; the file is damaged",
                          source->path);
-    for (uint64_t i = 0; i < n_tensors; i++) GYRE_TRY(read_tensor_info(&c, source, alignment, &expected));
-
-    const uint64_t data_start = gyre_round_up(c.at, alignment);
-    uint64_t offset = 0;
-    for (uint64_t i = 0; i < n_tensors; i++) {
-        struct gyre_tensor *tensor = &source->tensors[i];
-        if (data_start + offset > c.size || tensor->bytes > c.size - data_start - offset)
-            return gyre_fail(err, GYRE_E_FORMAT,
-                             "cannot read model (%s): tensor \"%s\" ends at byte %llu of %llu; the file is cut short",
-                             source->path, gyre_show(tensor->name, strlen(tensor->name)).text,
-                             (unsigned long long)(data_start + offset + tensor->bytes), (unsigned long long)c.size);
-        tensor->data = c.data + data_start + offset;
-        offset = gyre_round_up(offset + tensor->bytes, alignment);
-    }
-    return GYRE_OK;
+    c.offset = malloc((n_tensors + 1) * sizeof *c.offset);
+    if (!c.offset) return gyre_fail(err, GYRE_E_NOMEM, "cannot read model (%s): out of memory", source->path);
+    const gyre_status st = read_tensors(&c, source, n_tensors, alignment);
+    free(c.offset);
+    return st;
 }

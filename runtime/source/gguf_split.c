@@ -34,6 +34,7 @@ static gyre_status add_part(gyre_source *source, const char *path, uint64_t no, 
     gyre_source *part = calloc(1, sizeof *part);
     if (!part || !(part->path = strdup(path)))
         GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "cannot read model (%s): out of memory", source->path));
+    part->looking = source->looking;
     GYRE_GO(gyre_gguf_read_file(part, err));
     GYRE_GO(read_split(part, &split, err));
     if (split.no != no || split.count != count)
@@ -47,6 +48,9 @@ static gyre_status add_part(gyre_source *source, const char *path, uint64_t no, 
         const struct gyre_tensor *t = &part->tensors[i];
         GYRE_GO(gyre_source_add_tensor(source, t, (struct gyre_string){t->name, strlen(t->name)}, err));
     }
+    for (uint64_t i = 0; i < part->n_unread; i++) // of one kind of refusal: types
+        GYRE_GO(gyre_source_let_tensor(source, gyre_fail(err, GYRE_E_UNSUPPORTED, "%s", part->refusal[0]),
+                                       &part->unread[i], err));
     st = gyre_source_take_maps(source, part, err);
 done:
     gyre_source_close(part);

@@ -142,7 +142,7 @@ gyre_status gyre_hf_read(gyre_source *source, gyre_error *err)
     source->n_files = 1;
     GYRE_GO(parse(path, file->text, file->bytes, &config, err));
     for (size_t i = 0; i < GYRE_COUNT(kept); i++) GYRE_GO(keep_file(source, kept[i], MAX_TOKENIZER, err));
-    GYRE_GO(gyre_hf_config(source, config, err));
+    GYRE_GO(gyre_source_let(source, gyre_hf_config(source, config, err), err));
     const json_t *inner = json_object_get(config, "text_config"), *tie = json_object_get(inner, "tie_word_embeddings");
     source->hf_wrapped = json_is_object(inner);
     if (!tie) tie = json_object_get(config, "tie_word_embeddings");

@@ -205,14 +205,14 @@ gyre_status gyre_meta_read(gyre_source *source, gyre_error *err)
     if (!json_is_object(params))
         GYRE_GO(gyre_fail(err, GYRE_E_FORMAT, "cannot read model (%s): it holds no JSON object", path));
     p.json = params;
-    GYRE_GO(read_quantization(source, &p, &spinquant));
+    GYRE_GO(gyre_source_let(source, read_quantization(source, &p, &spinquant), err));
     config = made_config(&p, n_ranks, &ffn, &st);
     if (st != GYRE_OK) goto done;
     json = config ? json_dumps(config, JSON_INDENT(1)) : NULL;
     if (!json) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "cannot read model (%s): out of memory", path));
     keep(source, "config.json", json);
-    GYRE_GO(gyre_hf_config(source, config, err));
-    GYRE_GO(put_keys(source, ffn, spinquant, err));
+    GYRE_GO(gyre_source_let(source, gyre_hf_config(source, config, err), err));
+    GYRE_GO(gyre_source_let(source, put_keys(source, ffn, spinquant, err), err));
     GYRE_GO(joined(source, "consolidated.01.pth", path, err));
     if (gyre_file_exists(path))
         GYRE_GO(gyre_fail(err, GYRE_E_UNSUPPORTED,

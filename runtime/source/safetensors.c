@@ -100,6 +100,20 @@ static gyre_status read_type_and_shape(const char *path, const struct entry *e, 
     return GYRE_OK;
 }
 
+// What is looked at keeps a tensor that is not read.
+static gyre_status let(gyre_source *source, gyre_status st, const struct entry *e, const char *name, gyre_error *err)
+{
+    const char *type = json_string_value(json_object_get(e->info, "dtype"));
+    const json_t *shape = json_object_get(e->info, "shape");
+    const struct gyre_shown called = gyre_show(name, strlen(name)),
+                            shown = gyre_show(type ? type : "?", type ? strlen(type) : 1);
+    struct gyre_unread unread = {.name = called.text, .type = shown.text};
+    while (unread.n_dims < GYRE_MIN(json_array_size(shape), GYRE_COUNT(unread.dims)) &&
+           whole_number(json_array_get(shape, unread.n_dims), &unread.dims[unread.n_dims]))
+        unread.n_dims++;
+    return gyre_source_let_tensor(source, st, &unread, err);
+}
+
 // Collects the entries in file order; *count of them in *out (free() it).
 static gyre_status collect(const char *path, json_t *header, struct entry **out, uint64_t *count, gyre_error *err)
 {
@@ -174,9 +188,11 @@ gyre_status gyre_safetensors_read(gyre_source *source, const char *path, gyre_er
         expected = e->end;
         char name[GYRE_HF_TEXT_NAME];
         if (!gyre_hf_text_name(source, e->name, name)) continue;
-        GYRE_GO(read_type_and_shape(path, e, &tensor, err));
-        GYRE_GO(add_tensor(source, &tensor, strlen(e->name) < GYRE_HF_TEXT_NAME ? name : e->name, e->end - e->begin,
-                           path, err));
+        const char *known = strlen(e->name) < GYRE_HF_TEXT_NAME ? name : e->name;
+        st = read_type_and_shape(path, e, &tensor, err);
+        if (st == GYRE_OK) st = add_tensor(source, &tensor, known, e->end - e->begin, path, err);
+        else st = let(source, st, e, known, err);
+        if (st != GYRE_OK) goto done;
     }
     if (expected != data_bytes)
         st = gyre_fail(err, GYRE_E_FORMAT,

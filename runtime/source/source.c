@@ -55,6 +55,7 @@ void gyre_source_close(gyre_source *source)
     free(source->maps);
     free(source->metas);
     free(source->tensors);
+    free(source->unread);
     gyre_strmap_free(&source->meta_index);
     gyre_strmap_free(&source->tensor_index);
     gyre_arena_free(&source->arena);
@@ -87,8 +88,7 @@ static gyre_status add_name(gyre_source *source, struct gyre_strmap *index, cons
     return GYRE_OK;
 }
 
-// Room for one more element in an array that doubles.
-static void *grow(void *array, uint64_t n, uint64_t *cap, size_t size)
+void *gyre_source_grow(void *array, uint64_t n, uint64_t *cap, size_t size)
 {
     if (n < *cap) return array;
     const uint64_t cap_new = *cap ? 2 * *cap : 32;
@@ -111,7 +111,7 @@ static void make_text(char *text, uint64_t length)
 gyre_status gyre_source_add_meta(gyre_source *source, const struct gyre_meta *meta, struct gyre_string key,
                                  gyre_error *err)
 {
-    struct source_meta *metas = grow(source->metas, source->n_metas, &source->cap_metas, sizeof *metas);
+    struct source_meta *metas = gyre_source_grow(source->metas, source->n_metas, &source->cap_metas, sizeof *metas);
     if (!metas) return gyre_fail(err, GYRE_E_NOMEM, "cannot read model (%s): out of memory", source->path);
     source->metas = metas;
     struct source_meta *entry = &metas[source->n_metas];
@@ -141,7 +141,8 @@ gyre_status gyre_source_put_meta(gyre_source *source, const char *key, gyre_meta
 gyre_status gyre_source_add_tensor(gyre_source *source, const struct gyre_tensor *tensor, struct gyre_string name,
                                    gyre_error *err)
 {
-    struct gyre_tensor *tensors = grow(source->tensors, source->n_tensors, &source->cap_tensors, sizeof *tensors);
+    struct gyre_tensor *tensors =
+        gyre_source_grow(source->tensors, source->n_tensors, &source->cap_tensors, sizeof *tensors);
     if (!tensors) return gyre_fail(err, GYRE_E_NOMEM, "cannot read model (%s): out of memory", source->path);
     source->tensors = tensors;
     struct gyre_tensor *entry = &tensors[source->n_tensors];

@@ -29,6 +29,10 @@ struct gyre_tensor {
 // Opens a GGUF file or an HF directory (told apart by what `path` is). Errors name the file, the offset or tensor
 // and what is wrong. Fuzz-safe: never reads outside the file, never allocates more than a small multiple of it.
 gyre_status gyre_source_open(const char *path, gyre_source **out, gyre_error *err) GYRE_MUST_USE;
+// The same for a look at a file that may be none of gyre's: what a reader refuses by name (a type of tensor, a scheme
+// of quantization, a feature that config.json asks for) is kept as a refusal, and the reading goes on. With one,
+// metadata made of config.json may be incomplete.
+gyre_status gyre_source_look(const char *path, gyre_source **out, gyre_error *err) GYRE_MUST_USE;
 void gyre_source_close(gyre_source *source);
 
 // Whether the files are still those that were opened: what was read through the mapping was one model. GYRE_E_IO
@@ -37,6 +41,17 @@ gyre_status gyre_source_unchanged(const gyre_source *source, gyre_error *err) GY
 
 const char *gyre_source_path(const gyre_source *source);
 gyre_container gyre_source_container(const gyre_source *source);
+// The message of a refusal, one for each kind; NULL past the last. None of a source that was opened.
+const char *gyre_source_refusal(const gyre_source *source, uint32_t index);
+
+// A tensor of a type that gyre does not read. Lives as long as its source.
+struct gyre_unread {
+    const char *name, *type; // the type as its container calls it
+    uint32_t n_dims;
+    uint64_t dims[4];
+};
+const struct gyre_unread *gyre_source_unread(const gyre_source *source, uint64_t index); // NULL past the last
+
 // All bytes of a GGUF file, in which its tensors lie; NULL for a folder.
 const unsigned char *gyre_source_bytes(const gyre_source *source, uint64_t *bytes);
 

@@ -28,6 +28,11 @@ struct gyre_source {
     uint64_t n_metas, cap_metas;
     struct gyre_tensor *tensors;
     uint64_t n_tensors, cap_tensors;
+    struct gyre_unread *unread;
+    uint64_t n_unread, cap_unread;
+    bool looking; // see gyre_source_look
+    const char *refusal[8];
+    uint32_t n_refusals; // those beyond the room for them are left out
     struct gyre_strmap meta_index, tensor_index;
     struct source_file {
         const char *name;
@@ -63,6 +68,16 @@ gyre_status gyre_source_put_meta(gyre_source *source, const char *key, gyre_meta
 // odd or known name, a zero dimension, a size that overflows, or a row that is no whole number of blocks.
 gyre_status gyre_source_add_tensor(gyre_source *source, const struct gyre_tensor *tensor, struct gyre_string name,
                                    gyre_error *err) GYRE_MUST_USE;
+
+// Where a reader refuses by name, of status `st` and with its line in `err`: when looking, the line is kept and the
+// answer is GYRE_OK; else it is `st`.
+gyre_status gyre_source_let(gyre_source *source, gyre_status st, gyre_error *err) GYRE_MUST_USE;
+// The same for a tensor of a type that gyre does not read, which is kept, too; the line of each type once.
+gyre_status gyre_source_let_tensor(gyre_source *source, gyre_status st, const struct gyre_unread *tensor,
+                                   gyre_error *err) GYRE_MUST_USE;
+
+// Room for one more element in an array that doubles; NULL: out of memory, the array is as it was.
+void *gyre_source_grow(void *array, uint64_t n, uint64_t *cap, size_t size) GYRE_MUST_USE;
 
 // Bytes of one value of a metadata type; 0 for strings and arrays.
 uint64_t gyre_meta_type_bytes(gyre_meta_type type);

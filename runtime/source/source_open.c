@@ -15,7 +15,7 @@ static bool is_meta(const char *path)
     return params && snprintf(name, sizeof name, "%s/config.json", path) < PATH_MAX && !gyre_file_exists(name);
 }
 
-gyre_status gyre_source_open(const char *path, gyre_source **out, gyre_error *err)
+static gyre_status open_as(const char *path, bool looking, gyre_source **out, gyre_error *err)
 {
     *out = NULL;
     gyre_status st = GYRE_OK;
@@ -27,6 +27,7 @@ gyre_status gyre_source_open(const char *path, gyre_source **out, gyre_error *er
     }
     const bool directory = stat(path, &info) == 0 && S_ISDIR(info.st_mode);
     source->container = directory ? GYRE_CONTAINER_HF : GYRE_CONTAINER_GGUF;
+    source->looking = looking;
     GYRE_GO(!directory      ? gyre_gguf_read(source, err)
             : is_meta(path) ? gyre_meta_read(source, err)
                             : gyre_hf_read(source, err));
@@ -34,5 +35,18 @@ gyre_status gyre_source_open(const char *path, gyre_source **out, gyre_error *er
     source = NULL;
 done:
     gyre_source_close(source);
+    return st;
+}
+
+gyre_status gyre_source_open(const char *path, gyre_source **out, gyre_error *err)
+{
+    return open_as(path, false, out, err);
+}
+
+gyre_status gyre_source_look(const char *path, gyre_source **out, gyre_error *err)
+{
+    gyre_error line = {0}; // the lines of refusals are wanted whether the caller wants his
+    const gyre_status st = open_as(path, true, out, &line);
+    if (err && st != GYRE_OK) *err = line;
     return st;
 }

@@ -189,6 +189,66 @@ class Options(Case):
             self.assertIn("digraph", dots[-1])
         self.assertNotEqual(dots[0], dots[1])
 
+    def verdict(self, path):
+        """What inspect says in JSON; the text says the same, and any file that can be parsed ends well."""
+        v, (text, _) = self.json("inspect", path)["verdict"], self.done("inspect", path)
+        self.assertIn("runs             " + ("yes" if v["runs"] else "no"), text)
+        self.assertEqual(v["runs"], not v["why_not"])
+        for line in v["why_not"]:
+            self.assertIn(line, text)
+        return v
+
+    def test_inspect_says_whether_a_file_runs(self):
+        v = self.verdict(self.model)
+        self.assertEqual((v["runs"], v["architecture"], v["tokenizer"], v["pre_tokenizer"], v["quantization"], v["unread_types"]), (True, "llama", "gpt2", "smollm", None, {}))
+        self.assertEqual({(q["profile"], q["format"]) for q in v["quantizes"] if q["ok"]}, {("full", "gguf"), ("portable", "gguf")})
+        self.assertEqual(sum(v["tensor_types"].values()), len(self.json("inspect", self.model)["tensors"]))
+        for family in ("gemma3", "phi3"):
+            folder = self.at(f"{family}-verdict-hf")
+            subprocess.run([MAKE_MODEL, folder, "HF", family], check=True)
+            v = self.verdict(folder)
+            self.assertTrue(v["runs"], v["why_not"])
+            self.assertTrue(v["quantizes"][0]["ok"])
+        made = self.verdict(self.quantized("verdict.gguf"))
+        self.assertEqual((made["runs"], made["architecture"], [q["ok"] for q in made["quantizes"]]), (True, "gyre-llama", [False] * 2))
+        self.assertIn("gyre wrote this file with rotations", made["quantizes"][0]["why_not"])
+
+    def test_inspect_says_why_not(self):
+        whole = self.read(self.model)
+        def typed(data, name, type_id):  # another type for a matrix of the file, whose numbers stay where they are
+            at = data.index(name.encode()) + len(name) + 4 + 16
+            return data[:at] + type_id.to_bytes(4, "little") + data[at + 4:]
+        odd = typed(typed(whole, "blk.0.ffn_down.weight", 16), "blk.1.ffn_up.weight", 99)
+        v = self.verdict(self.put("odd.gguf", odd))
+        self.assertEqual((v["runs"], v["unread_types"], len(v["why_not"])), (False, {"IQ2_XXS": 1, "type 99": 1}, 2))
+        self.assertIn('"blk.0.ffn_down.weight" has type IQ2_XXS (16); gyre reads F32, F16, BF16, ', v["why_not"][0])
+        self.assertIn("unknown (99)", v["why_not"][1])
+        self.assertFalse(any(q["ok"] for q in v["quantizes"]))
+        shown = {t["name"]: t for t in self.json("inspect", self.at("odd.gguf"))["tensors"]}
+        self.assertEqual((shown["blk.0.ffn_down.weight"]["type"], shown["blk.0.ffn_down.weight"]["bytes"]), ("IQ2_XXS", None))
+        self.assertEqual(len(shown), len(self.json("inspect", self.model)["tensors"]))
+        self.fails(1, "run", self.at("odd.gguf"), "-p", "x", "--device", "cpu", word="IQ2_XXS")
+        other = odd.replace(b"\5\0\0\0\0\0\0\0llama", b"\5\0\0\0\0\0\0\0mamba").replace(b"smollm", b"smoll9")
+        v = self.verdict(self.put("other.gguf", other))
+        self.assertEqual((v["architecture"], v["pre_tokenizer"], len(v["why_not"])), ("mamba", "smoll9", 4))
+        self.assertIn('architecture "mamba"; gyre runs llama, ', v["why_not"][2])
+        self.assertIn("smoll9", v["why_not"][3])
+        self.assertIsNone(self.json("inspect", self.at("other.gguf"))["model"])
+        folder = self.at("why-hf")
+        subprocess.run([MAKE_MODEL, folder, "HF"], check=True)
+        config = os.path.join(folder, "config.json")
+        with open(config) as f:
+            good = json.load(f)
+        for field, value, says in (("quantization_config", {"quant_method": "fp8"}, "quant_method of quantization_config is fp8; gyre reads compressed-tensors, awq and gptq"),
+                                   ("rope_scaling", {"rope_type": "dynamic", "factor": 2.0}, "rope type is dynamic; gyre supports default, linear, llama3, yarn and longrope"),
+                                   ("hidden_act", "relu6", "hidden_act is relu6"), ("num_hidden_layers", 5, "model.layers.2."), ("num_attention_heads", None, "attention.head_count is missing")):
+            with open(config, "w") as f:
+                json.dump({**good, field: value}, f)
+            v = self.verdict(folder)
+            self.assertEqual((v["runs"], len(v["why_not"])), (False, 1), v["why_not"])
+            self.assertIn(says, v["why_not"][0])
+            self.fails(1, "run", folder, "-p", "x", "--device", "cpu", word=says)
+
     def test_quantize(self):
         meta = lambda path: self.json("inspect", path)["metadata"]
         a = self.quantized("a.gguf")

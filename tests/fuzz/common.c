@@ -4,6 +4,7 @@
 #include "runtime/model/linear.h"
 #include "runtime/util/file.h"
 
+#include <gyre/gyre.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -62,7 +63,18 @@ void load_everything(const char *path)
         free(ids);
         gyre_tokenizer_destroy(tokenizer);
     }
+    const bool opened = source != NULL;
     gyre_source_close(source);
+    // What opens can be looked at; and a look says in one line why it failed, or in JSON what there is.
+    char *json = NULL;
+    gyre_error unseen = {0};
+    const gyre_status looked = gyre_inspect(path, &json, &unseen);
+    free(json);
+    if ((opened && looked != GYRE_OK) || (looked != GYRE_OK) != (json == NULL) ||
+        (looked != GYRE_OK && (!unseen.message[0] || strchr(unseen.message, '\n')))) {
+        fprintf(stderr, "inspect: status %d: \"%s\"\n", looked, unseen.message);
+        exit(2);
+    }
     if (st != GYRE_OK && (!err.message[0] || strchr(err.message, '\n'))) {
         fprintf(stderr, "status %d without one line: \"%s\"\n", st, err.message);
         exit(2);

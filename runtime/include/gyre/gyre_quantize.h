@@ -72,6 +72,11 @@ GYRE_API gyre_status gyre_quantize(const gyre_quantize_params *params, gyre_quan
                                    gyre_error *err) GYRE_MUST_USE;
 GYRE_API void gyre_quantize_summary_free(gyre_quantize_summary *summary);
 
+// Would gyre_quantize take params->source with these settings, as far as its metadata and the names, shapes and types
+// of its tensors tell? Reads no tensor, writes nothing; `output` may be NULL. The status and the line are
+// gyre_quantize's.
+GYRE_API gyre_status gyre_quantize_check(const gyre_quantize_params *params, gyre_error *err) GYRE_MUST_USE;
+
 // ---- recipes ----------------------------------------------------------------------------------------
 
 // The built-in recipes: name, one line, and where it comes from; NULL past the end.

@@ -1,0 +1,48 @@
+// What a reader refuses by name, kept while a file is only looked at.
+#include "runtime/source/source_impl.h"
+
+#include "runtime/util/base.h"
+
+#include <string.h>
+
+gyre_status gyre_source_let(gyre_source *source, gyre_status st, gyre_error *err)
+{
+    if (st != GYRE_E_UNSUPPORTED || !source->looking) return st;
+    if (source->n_refusals == GYRE_COUNT(source->refusal)) return GYRE_OK;
+    const char *line = gyre_arena_strdup(&source->arena, err->message);
+    if (!line) return gyre_fail(err, GYRE_E_NOMEM, "cannot read model (%s): out of memory", source->path);
+    source->refusal[source->n_refusals++] = line;
+    return GYRE_OK;
+}
+
+gyre_status gyre_source_let_tensor(gyre_source *source, gyre_status st, const struct gyre_unread *tensor,
+                                   gyre_error *err)
+{
+    bool known = false;
+    if (st != GYRE_E_UNSUPPORTED || !source->looking) return st;
+    for (uint64_t i = 0; i < source->n_unread && !known; i++) known = !strcmp(source->unread[i].type, tensor->type);
+    if (!known) GYRE_TRY(gyre_source_let(source, st, err));
+    struct gyre_unread *unread =
+        gyre_source_grow(source->unread, source->n_unread, &source->cap_unread, sizeof *unread);
+    if (unread) {
+        source->unread = unread;
+        unread += source->n_unread;
+        *unread = *tensor;
+        unread->name = gyre_arena_strdup(&source->arena, tensor->name);
+        unread->type = gyre_arena_strdup(&source->arena, tensor->type);
+    }
+    if (!unread || !unread->name || !unread->type)
+        return gyre_fail(err, GYRE_E_NOMEM, "cannot read model (%s): out of memory", source->path);
+    source->n_unread++;
+    return GYRE_OK;
+}
+
+const char *gyre_source_refusal(const gyre_source *source, uint32_t index)
+{
+    return index < source->n_refusals ? source->refusal[index] : NULL;
+}
+
+const struct gyre_unread *gyre_source_unread(const gyre_source *source, uint64_t index)
+{
+    return index < source->n_unread ? &source->unread[index] : NULL;
+}
