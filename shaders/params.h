@@ -40,6 +40,7 @@
 #define GYRE_PARAMS_rms_norm(I, F) I(rows) I(width) F(eps) I(bits) F(clip)
 #define GYRE_PARAMS_quantize(I, F) I(rows) I(width) I(bits) F(clip)
 #define GYRE_PARAMS_matmul(I, F) I(rows) I(k) I(n) I(n_pad) I(group) I(ldy) I(n0) I(add)
+#define GYRE_PARAMS_quant_matmul(I, F) GYRE_PARAMS_matmul(I, F) I(bits) F(clip) I(normed) F(eps)
 #define GYRE_PARAMS_add(I, F) I(count)
 #define GYRE_PARAMS_hadamard(I, F) GYRE_PARAMS_HAD(I, F) I(rows) I(width) I(scaled)
 #define GYRE_PARAMS_gather(I, F) I(rows) I(width)
@@ -64,7 +65,7 @@
 #define GYRE_C_PARAMS(op) struct gyre_##op##_params { GYRE_PARAMS_##op(GYRE_C_FIELD_I, GYRE_C_FIELD_F) };
 /* every struct there is */
 #define GYRE_PARAMS_LIST(X) \
-  X(embed) X(rms_norm) X(quantize) X(matmul) X(add) X(hadamard) X(gather) X(act_mul) X(rope) X(kv_write) X(rope_kv) X(attn) X(attn_split) X(attn_merge) \
+  X(embed) X(rms_norm) X(quantize) X(matmul) X(quant_matmul) X(add) X(hadamard) X(gather) X(act_mul) X(rope) X(kv_write) X(rope_kv) X(attn) X(attn_split) X(attn_merge) \
   X(topk) X(sample) X(loglik) X(kl) X(repack) X(roof)
 GYRE_PARAMS_LIST(GYRE_C_PARAMS)
 #endif

@@ -27,10 +27,10 @@ FN uint quant_word(float4 x, int bits, float inverse, float zero) {
 FN float quant_least(float4 x) { return min(min(x.x, x.y), min(x.z, x.w)); }
 FN float quant_most(float4 x) { return max(max(x.x, x.y), max(x.z, x.w)); }
 
-/* QUANT_SHARED declares the scratch. QUANT_REDUCE takes every invocation's `lo` and `hi`, makes them those of the
-   workgroup (WGX a power of two) and declares `scale`, `inverse` and `zero`. */
+/* QUANT_SHARED declares the scratch. QUANT_EXTREMES takes every invocation's `lo` and `hi` and makes them those of the
+   workgroup (WGX a power of two); QUANT_REDUCE also declares `scale`, `inverse` and `zero`. */
 #define QUANT_SHARED SHARED(float, quant_lo, WGX) SHARED(float, quant_hi, WGX)
-#define QUANT_REDUCE(lo, hi, bits, clip)                                                                              \
+#define QUANT_EXTREMES(lo, hi)                                                                                        \
   quant_lo[LI_X] = lo;                                                                                                \
   quant_hi[LI_X] = hi;                                                                                                \
   BARRIER_L();                                                                                                        \
@@ -42,7 +42,9 @@ FN float quant_most(float4 x) { return max(max(x.x, x.y), max(x.z, x.w)); }
     BARRIER_L();                                                                                                      \
   }                                                                                                                   \
   lo = quant_lo[0];                                                                                                   \
-  hi = quant_hi[0];                                                                                                   \
+  hi = quant_hi[0];
+#define QUANT_REDUCE(lo, hi, bits, clip)                                                                              \
+  QUANT_EXTREMES(lo, hi)                                                                                              \
   const float scale = quant_scale(bits, lo, hi, clip);                                                                \
   const float inverse = quant_inverse(scale);                                                                         \
   const float zero = quant_zero(bits, lo, clip, inverse);

@@ -19,6 +19,7 @@ static const struct override {
     gyre_cpu_function *run;
 } overrides[] = {
     {"matmul", gyre_fast_matmul},
+    {"quant_matmul", gyre_fast_quant_matmul},
     {"rms_norm", gyre_fast_rms_norm},
     {"rms_norm_quant", gyre_fast_rms_norm_quant},
     {"quantize", gyre_fast_quantize},

@@ -212,3 +212,8 @@ void gyre_fast_matmul(const struct gyre_ref_args *args)
     else fill(&q, NAN);
     free(x);
 }
+
+void gyre_fast_quant_matmul(const struct gyre_ref_args *args)
+{
+    gyre_ref_quant_matmul(args, gyre_fast_rms_norm_quant, gyre_fast_quantize, gyre_fast_matmul);
+}

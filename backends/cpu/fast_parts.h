@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 void gyre_fast_matmul(const struct gyre_ref_args *args);
+void gyre_fast_quant_matmul(const struct gyre_ref_args *args);
 void gyre_fast_rms_norm(const struct gyre_ref_args *args);
 void gyre_fast_rms_norm_quant(const struct gyre_ref_args *args);
 void gyre_fast_quantize(const struct gyre_ref_args *args);

@@ -146,6 +146,32 @@ void gyre_ref_op_matmul(const struct gyre_ref_args *args)
     else float_product(&q);
 }
 
+void gyre_ref_quant_matmul(const struct gyre_ref_args *args, gyre_ref_part *norm, gyre_ref_part *quantize,
+                           gyre_ref_part *matmul)
+{
+    const struct gyre_quant_matmul_params *p = args->params;
+    const size_t rows = (size_t)p->rows, k = (size_t)p->k;
+    uint32_t *codes = malloc(rows * k), *meta = malloc(rows * 8);
+    const struct gyre_rms_norm_params n = {p->rows, p->k, p->eps, p->bits, p->clip};
+    const struct gyre_quantize_params q = {p->rows, p->k, p->bits, p->clip};
+    const struct gyre_matmul_params m = {p->rows, p->k, p->n, p->n_pad, p->group, p->ldy, p->n0, p->add};
+    struct gyre_ref_args part = {.bind = {codes, meta, args->bind[1], args->bind[2]}, .source = args->source};
+    part.params = p->normed ? (const void *)&n : (const void *)&q;
+    if (codes && meta) (p->normed ? norm : quantize)(&part);
+    part = *args;
+    part.params = &m, part.bind[1] = codes, part.bind[2] = meta;
+    if (codes && meta) matmul(&part);
+    for (size_t r = 0; r < rows && !(codes && meta); r++)
+        for (int32_t i = 0; i < p->n; i++) ((float *)args->bind[0])[r * (size_t)p->ldy + (size_t)(p->n0 + i)] = NAN;
+    free(codes);
+    free(meta);
+}
+
+void gyre_ref_op_quant_matmul(const struct gyre_ref_args *args)
+{
+    gyre_ref_quant_matmul(args, gyre_ref_op_rms_norm_quant, gyre_ref_op_quantize, gyre_ref_op_matmul);
+}
+
 // y = scale * row of the table, for tokens of this range of it.
 void gyre_ref_op_embed(const struct gyre_ref_args *args)
 {

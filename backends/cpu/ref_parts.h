@@ -13,6 +13,13 @@ void gyre_ref_hadamard(double *x, const struct gyre_ref_had *had, const uint32_t
 // everywhere.
 void gyre_ref_quantize_row(const float *x, int32_t width, int32_t bits, float clip, uint32_t *codes, uint32_t meta[2]);
 
+// quant_matmul from its parts: `norm` is rms_norm_quant, the others have their own names. Where memory runs out y is
+// NaN.
+struct gyre_ref_args;
+typedef void gyre_ref_part(const struct gyre_ref_args *args);
+void gyre_ref_quant_matmul(const struct gyre_ref_args *args, gyre_ref_part *norm, gyre_ref_part *quantize,
+                           gyre_ref_part *matmul);
+
 // A device weight (shaders/params.h) by element; kind 4, 8, 16 or 32. Values of 4 and 8 include the scale.
 struct gyre_ref_weight {
     int kind;

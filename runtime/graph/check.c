@@ -110,6 +110,18 @@ static gyre_status check_matmul(const gyre_graph *g, const struct gyre_node *nod
     return GYRE_OK;
 }
 
+static gyre_status check_quant_matmul(const gyre_graph *g, const struct gyre_node *node, gyre_error *err)
+{
+    const struct gyre_quant_matmul_params *p = &node->params.quant_matmul;
+    const gyre_weight_kind kind = g->values[node->in[1]].weight->kind;
+    if (kind != GYRE_WEIGHT_W4 && kind != GYRE_WEIGHT_W8) return bad(node, err, "its weight has no codes");
+    if (p->bits != 8 && p->bits != 4) return bad(node, err, "it rounds to neither 8 nor 4 bits");
+    if ((p->normed != 0) != (node->in[3] != GYRE_NONE) ||
+        (p->normed && !has_bytes(&g->values[node->in[3]], 4 * (int64_t)p->k)))
+        return bad(node, err, "its gain and the parameter `normed` do not agree, or the gain is too short");
+    return check_matmul(g, node, err); // of the same first parameters
+}
+
 // rope, kv_write and the fused forms: qkv is [R, (H + 2G) hd].
 static bool heads_fit(const gyre_graph *g, const struct gyre_value_info *qkv, int32_t rows, int32_t heads,
                       int32_t kv_heads, int32_t hd)

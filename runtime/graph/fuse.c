@@ -1,6 +1,6 @@
 // Fusion: chains of nodes that one kernel computes at once, as a table. A value inside a chain must have no other
 // reader (the RoPE chains allow attention to read q beside the KV write) and must not leave the graph.
-#include "runtime/graph/node.h"
+#include "runtime/graph/tune.h"
 #include "runtime/util/base.h"
 
 #include <string.h>
@@ -33,6 +33,31 @@ static bool merge_add(gyre_graph *g, const struct gyre_node *part, struct gyre_n
     fused->in[2] = part[1].in[0] == part[0].out[0] ? part[1].in[1] : part[1].in[0];
     fused->params.matmul.add = 1;
     return true;
+}
+
+// A product that quantizes what it reads: where the device is served by one dispatch less (tune.c decides).
+static bool merge_quant(gyre_graph *g, const struct gyre_node *part, struct gyre_node *fused)
+{
+    const bool normed = part[0].op == GYRE_OP_rms_norm_quant;
+    const struct gyre_matmul_params *m = &part[1].params.matmul;
+    *fused = part[1];
+    fused->op = GYRE_OP_quant_matmul;
+    fused->in[0] = part[0].in[0];
+    fused->in[3] = normed ? part[0].in[1] : GYRE_NONE;
+    fused->params.quant_matmul =
+        (struct gyre_quant_matmul_params){.rows = m->rows,
+                                          .k = m->k,
+                                          .n = m->n,
+                                          .n_pad = m->n_pad,
+                                          .group = m->group,
+                                          .ldy = m->ldy,
+                                          .n0 = m->n0,
+                                          .add = m->add,
+                                          .bits = normed ? part[0].params.rms_norm.bits : part[0].params.quantize.bits,
+                                          .clip = normed ? part[0].params.rms_norm.clip : part[0].params.quantize.clip,
+                                          .normed = normed,
+                                          .eps = normed ? part[0].params.rms_norm.eps : 0};
+    return gyre_tune_quantizes(g, fused);
 }
 
 static bool merge_act(gyre_graph *g, const struct gyre_node *part, struct gyre_node *fused)
@@ -104,6 +129,8 @@ static const struct pattern patterns[] = {
     {{GYRE_OP_act_mul, GYRE_OP_quantize}, 2, GYRE_OP_act_mul_quant, false, merge_act},
     {{GYRE_OP_rms_norm, GYRE_OP_quantize}, 2, GYRE_OP_rms_norm_quant, false, merge_norm},
     {{GYRE_OP_matmul, GYRE_OP_add}, 2, GYRE_OP_matmul, false, merge_add},
+    {{GYRE_OP_rms_norm_quant, GYRE_OP_matmul}, 2, GYRE_OP_quant_matmul, false, merge_quant},
+    {{GYRE_OP_quantize, GYRE_OP_matmul}, 2, GYRE_OP_quant_matmul, false, merge_quant},
     {{GYRE_OP_rope, GYRE_OP_hadamard, GYRE_OP_kv_write}, 3, GYRE_OP_rope_had_kv, true, merge_rope},
     {{GYRE_OP_rope, GYRE_OP_kv_write}, 2, GYRE_OP_rope_kv, true, merge_rope},
 };

@@ -99,24 +99,26 @@ static gyre_status lower_embed(const struct lowering *l)
     return GYRE_OK;
 }
 
-// y | x, meta, weight, scale, sums, addend: one dispatch per range of columns.
+// y | x, meta (quant_matmul: gain), weight, scale, sums, addend: one dispatch per range of columns.
 static gyre_status lower_matmul(const struct lowering *l)
 {
     const struct gyre_graph *g = l->g;
     const struct gyre_weight *w = g->values[l->node->in[1]].weight;
-    const gyre_value x = l->node->in[0], add = l->node->in[2];
-    const struct gyre_binding codes = gyre_graph_at(g, x, 0),
-                              meta = g->values[x].kind == GYRE_VALUE_QUANT ? gyre_graph_at(g, x, 1) : codes;
+    const gyre_value x = l->node->in[0], add = l->node->in[2], gain = l->node->in[3];
+    const struct gyre_binding codes = gyre_graph_at(g, x, 0), meta = g->values[x].kind == GYRE_VALUE_QUANT
+                                                                         ? gyre_graph_at(g, x, 1)
+                                                                     : gain ? gyre_graph_at(g, gain, 0)
+                                                                            : codes;
     struct gyre_launch launch;
     GYRE_TRY(gyre_tune(g, l->node, &launch, l->err));
     for (uint32_t i = 0; i < w->n_ranges; i++) {
         const struct gyre_weight_range *r = &w->range[i];
-        struct gyre_matmul_params p = l->node->params.matmul;
-        p.n0 = (int32_t)r->n0, p.n = (int32_t)r->n, p.n_pad = (int32_t)r->n_pad;
+        union gyre_params p = l->node->params; // quant_matmul's begin with all of matmul's
+        p.matmul.n0 = (int32_t)r->n0, p.matmul.n = (int32_t)r->n, p.matmul.n_pad = (int32_t)r->n_pad;
         const struct gyre_binding bind[] = {
             gyre_graph_at(g, l->node->out[0], 0),  codes, meta, r->weight, r->scale, r->sums,
             add ? gyre_graph_at(g, add, 0) : codes};
-        GYRE_TRY(emit(l, &launch, bind, GYRE_COUNT(bind), &p, (const uint64_t[3]){r->n, (uint64_t)p.rows, 1}));
+        GYRE_TRY(emit(l, &launch, bind, GYRE_COUNT(bind), &p, (const uint64_t[3]){r->n, (uint64_t)p.matmul.rows, 1}));
     }
     return GYRE_OK;
 }

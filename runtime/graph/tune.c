@@ -171,36 +171,83 @@ static uint32_t tile_step(const struct gyre_weight *w, bool integers)
     return integers && w->kind == GYRE_WEIGHT_W4 ? 32 : 16;
 }
 
-static uint32_t tile_shared(uint32_t wgx, uint32_t tr) { return 4 * (8 * (wgx + 4) + tr * wgx); }
+// What a product is asked for.
+struct product {
+    const struct gyre_device_info *info;
+    const struct gyre_weight *w;
+    const char *op;
+    uint32_t rows;
+    bool integers, quant; // codes times codes; x as codes
+    bool prologue;        // it quantizes x itself: x is codes by then
+    bool normed;
+    uint32_t norm_lanes; // of rms_norm_quant for the same row, whose sums its prologue makes
+};
+
+static struct product product_of(const gyre_graph *g, const struct gyre_node *node)
+{
+    struct product p = {.info = gyre_device_info(g->device),
+                        .w = g->values[node->in[1]].weight,
+                        .op = gyre_ops[node->op].name,
+                        .rows = (uint32_t)node->params.matmul.rows,
+                        .prologue = node->op == GYRE_OP_quant_matmul};
+    p.quant = p.prologue || g->values[node->in[0]].kind == GYRE_VALUE_QUANT;
+    p.integers = p.quant && (p.w->kind == GYRE_WEIGHT_W4 || p.w->kind == GYRE_WEIGHT_W8);
+    p.normed = p.prologue && node->params.quant_matmul.normed;
+    p.norm_lanes = lanes(p.info, p.w->k / 4);
+    (void)share(p.info, p.op, 3ull * p.w->k / 4, &p.norm_lanes, NULL); // where it cannot, neither can rms_norm_quant
+    return p;
+}
+
+static void set_prologue(const struct product *p, struct gyre_launch *out)
+{
+    if (!p->prologue) return;
+    set(out, "ROW16", p->w->k / 16);
+    set(out, "NORMED", p->normed);
+    if (p->normed) set(out, "NORM_LANES", p->norm_lanes);
+}
+
+// Rounds of an invocation in the prologue, as quant_rows.k.h says, and its bytes of shared memory.
+static uint64_t prologue_loops(const struct product *p, uint32_t wgx, uint32_t tr)
+{
+    return p->prologue ? tr * (5ull * p->w->k / 16 / wgx + p->w->k / 4 / GYRE_MIN(wgx, p->norm_lanes) + 3) : 0;
+}
+static uint64_t prologue_shared(const struct product *p, uint32_t wgx, uint32_t tr)
+{
+    return p->prologue ? (uint64_t)tr * p->w->k + 8 * (uint64_t)wgx + 4 * (uint64_t)p->norm_lanes : 0;
+}
+
+static bool tile_fits(const struct product *p, uint32_t wgx, uint32_t tr)
+{
+    return wgx <= p->info->max_workgroup && wgx <= p->info->max_group_size[0] &&
+           4 * (8 * (wgx + 4) + tr * wgx) + prologue_shared(p, wgx, tr) <= p->info->shared_bytes;
+}
 
 // matmul_tile.k for up to MOST_TILED rows: a tile of the weight per workgroup. As few invocations a tile as keep the
 // chip full: with 8 loads of 16 bytes in each, 2^16 of them ask for 8 MiB at once, and a reduction costs the less the
 // fewer they are. No more than there are steps along K. False where the kernel does not fit the shapes or the device.
 enum { MOST_TILED = 64, FILL = 1 << 16 };
-static bool tile_launch(const struct gyre_device_info *info, const struct gyre_weight *w, bool quant, uint32_t rows,
-                        struct gyre_launch *out)
+static bool tile_launch(const struct product *p, struct gyre_launch *out)
 {
+    const struct gyre_device_info *info = p->info;
+    const struct gyre_weight *w = p->w;
     const bool coded = w->kind == GYRE_WEIGHT_W4 || w->kind == GYRE_WEIGHT_W8;
-    const uint32_t step = tile_step(w, quant), steps = w->k / step, tiles = (uint32_t)gyre_div_up(w->n, GYRE_TILE);
-    if (info->lanes != GYRE_LANES_HARDWARE || !coded || rows > MOST_TILED || w->k % step || w->group % step)
+    const uint32_t step = tile_step(w, p->quant), steps = w->k / step, tiles = (uint32_t)gyre_div_up(w->n, GYRE_TILE);
+    if (info->lanes != GYRE_LANES_HARDWARE || !coded || p->rows > MOST_TILED || w->k % step || w->group % step)
         return false;
-    if (quant && info->int_dot != GYRE_INT_DOT_ACCELERATED && info->int_dot != GYRE_INT_DOT_EMULATED && rows > 8)
+    if (p->quant && info->int_dot != GYRE_INT_DOT_ACCELERATED && info->int_dot != GYRE_INT_DOT_EMULATED && p->rows > 8)
         return false; // without dot products the kernel for many rows shares the unpacking of x
     uint32_t tr = 1, wgx = 64;
-    while (tr < rows && tr < (quant ? 8 : 4)) tr *= 2;
-    const uint64_t groups = (uint64_t)tiles * gyre_div_up(rows, tr);
-    while (groups * wgx < FILL && wgx / 4 < steps && wgx < 512 && 2 * wgx <= info->max_workgroup &&
-           2 * wgx <= info->max_group_size[0] && tile_shared(2 * wgx, tr) <= info->shared_bytes)
-        wgx *= 2;
+    while (tr < p->rows && tr < (p->quant ? 8 : 4)) tr *= 2;
+    const uint64_t groups = (uint64_t)tiles * gyre_div_up(p->rows, tr);
+    while (groups * wgx < FILL && wgx / 4 < steps && wgx < 512 && tile_fits(p, 2 * wgx, tr)) wgx *= 2;
     const uint32_t u = tr <= 2 && steps >= wgx / 2 ? 2 : 1; // two steps a round, where phases have two
-    if (wgx > info->max_workgroup || tile_shared(wgx, tr) > info->shared_bytes ||
-        !runs(info, gyre_div_up(steps, wgx / 4)))
-        return false;
-    const uint32_t form = weight_forms[w->kind] | (quant ? GYRE_FORM_QUANT : 0u) | GYRE_FORM_TILE;
-    if (start(out, "matmul", form, wgx, 1, NULL) != GYRE_OK) return false;
+    if (!tile_fits(p, wgx, tr) || !runs(info, gyre_div_up(steps, wgx / 4) + prologue_loops(p, wgx, tr))) return false;
+    const uint32_t form = weight_forms[w->kind] | (p->quant ? GYRE_FORM_QUANT : 0u) | GYRE_FORM_TILE;
+    if (start(out, p->op, form, wgx, 1, NULL) != GYRE_OK) return false;
     set(out, "TR", tr);
     set(out, "AHEAD", u);
     set(out, "GROUPED", w->group != w->k);
+    set_prologue(p, out);
     out->tile[0] = GYRE_TILE;
     out->tile[1] = tr;
     return true;
@@ -211,24 +258,23 @@ static bool tile_launch(const struct gyre_device_info *info, const struct gyre_w
 static gyre_status tune_matmul(const gyre_graph *g, const struct gyre_node *node, struct gyre_launch *out,
                                gyre_error *err)
 {
-    const struct gyre_device_info *info = gyre_device_info(g->device);
-    const struct gyre_weight *w = g->values[node->in[1]].weight;
-    const bool quant = g->values[node->in[0]].kind == GYRE_VALUE_QUANT;
-    const uint32_t rows = (uint32_t)node->params.matmul.rows;
-    const bool integers = quant && (w->kind == GYRE_WEIGHT_W4 || w->kind == GYRE_WEIGHT_W8);
-    if (tile_launch(info, w, quant, rows, out)) return GYRE_OK;
-    const bool split = !runs(info, product_loops(w, integers, 1)); // only _v divides K
+    const struct product p = product_of(g, node);
+    const struct gyre_device_info *info = p.info;
+    const struct gyre_weight *w = p.w;
+    const uint32_t rows = p.rows;
+    if (tile_launch(&p, out)) return GYRE_OK;
+    const bool split = !runs(info, product_loops(w, p.integers, 1)); // only _v divides K
     const bool few = rows <= 4 || split, wide = w->n >= 16384;
     uint32_t wgx = 8, wgy = 1, tr = few ? GYRE_MIN(rows, 4u) : 4, tc = 2;
     switch (info->lanes) {
     case GYRE_LANES_SIMD: // a wide weight wants long runs along N
-        if (!quant && rows == 1) tc = wide ? 8 : 4;
-        if (!few && (wide || !quant)) tr = 8;
+        if (!p.quant && rows == 1) tc = wide ? 8 : 4;
+        if (!few && (wide || !p.quant)) tr = 8;
         break;
     case GYRE_LANES_LOOP:
         wgx = 4;
-        if (!quant && rows == 1) tc = 4;
-        if (quant && rows >= 8) tr = 8;
+        if (!p.quant && rows == 1) tc = 4;
+        if (p.quant && rows >= 8) tr = 8;
         break;
     case GYRE_LANES_HARDWARE:
         wgx = few && w->n <= 2048 ? 4 : 16; // a small N still makes enough workgroups
@@ -236,18 +282,30 @@ static gyre_status tune_matmul(const gyre_graph *g, const struct gyre_node *node
         tc = 1;
         while (wgy > 1 && wgx * wgy > info->max_workgroup) wgy /= 2;
     }
-    while (split && !runs(info, product_loops(w, integers, wgy))) {
+    while (split && !runs(info, product_loops(w, p.integers, wgy))) {
         if (2 * wgx * wgy > info->max_workgroup) return too_long(info, "a product", w->k, err);
         wgy *= 2;
     }
-    const uint32_t form = weight_forms[w->kind] | (quant ? GYRE_FORM_QUANT : 0u) | (few ? 0u : GYRE_FORM_MANY);
-    GYRE_TRY(start(out, "matmul", form, wgx, wgy, err));
+    const uint32_t form = weight_forms[w->kind] | (p.quant ? GYRE_FORM_QUANT : 0u) | (few ? 0u : GYRE_FORM_MANY);
+    GYRE_TRY(start(out, p.op, form, wgx, wgy, err));
     set(out, "TR", tr);
     set(out, "TC", tc);
     set(out, "K16", w->k % 16 == 0 && w->group % 16 == 0);
     out->tile[0] = 8 * wgx * tc;
     out->tile[1] = few ? tr : tr * wgy;
     return GYRE_OK;
+}
+
+// On hardware, where all workgroups of a product may read so many floats again: from its second cache, against some 10
+// us of launch, of a drained chip and of one workgroup's reductions. On CPUs every workgroup's prologue is work for the
+// same cores and costs more than a dispatch (docs/performance.md).
+enum { MOST_REREAD = 8 << 20, MOST_QUANTIZED = 4 };
+bool gyre_tune_quantizes(const gyre_graph *g, const struct gyre_node *fused)
+{
+    const struct product p = product_of(g, fused);
+    struct gyre_launch launch;
+    return p.integers && p.rows <= MOST_QUANTIZED && tile_launch(&p, &launch) &&
+           gyre_div_up(p.w->n, GYRE_TILE) * p.rows * p.w->k * (p.normed ? 2 : 1) <= MOST_REREAD;
 }
 
 // ---- attention and heads --------------------------------------------------------------------------------

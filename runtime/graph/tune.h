@@ -20,6 +20,9 @@ gyre_status gyre_tune(const gyre_graph *g, const struct gyre_node *node, struct 
 // Floats of memory that the chosen kernel needs beside its outputs; 0: none. Asked before the graph is planned.
 uint64_t gyre_tune_temp(const gyre_graph *g, const struct gyre_node *node);
 
+// Whether a product is worth quantizing what it reads (a quant_matmul that replaces two nodes) on this device.
+bool gyre_tune_quantizes(const gyre_graph *g, const struct gyre_node *fused);
+
 // How many parts an attention node is worth cutting into on this device (see split.c); 1: it stays whole.
 uint32_t gyre_tune_splits(const gyre_graph *g, const struct gyre_node *node);
 

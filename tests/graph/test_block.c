@@ -90,6 +90,38 @@ static void compare(const char *id, bool no_fuse, const char *other, bool other_
 static void fused_equals_unfused(void **state) { compare(*state, false, *state, true); }
 static void fused_equals_the_references(void **state) { compare(*state, false, "cpu", true); }
 
+// A product that quantizes what it reads makes the very codes that separate nodes make: the same bits come out.
+static void quantizing_products(void **state)
+{
+    for (uint32_t rows = 1; rows <= 4; rows++)
+        for (uint32_t bits = 4; bits <= 8; bits += 4)
+            for (int normed = 0; normed < 2; normed++) {
+                enum { K = 416, N = 75 };
+                float y[2][4 * N];
+                struct lab lab;
+                if (!lab_open(&lab, *state, NULL)) skip();
+                const struct gyre_weight w =
+                    lab_weight(&lab, rows % 2 ? GYRE_WEIGHT_W4 : GYRE_WEIGHT_W8, N, K, bits == 4 ? 32 : 0, 2);
+                const struct gyre_binding x = lab_floats(&lab, (uint64_t)rows * K, 0.3f, 1),
+                                          gain = lab_floats(&lab, K, 1, 0.2f), plus = lab_floats(&lab, rows * N, 0, 1),
+                                          to = lab_bytes(&lab, NULL, 4ull * rows * N);
+                for (int parts = 0; parts < 2; parts++) {
+                    gyre_graph *g = NULL;
+                    assert_int_equal(gyre_graph_create(lab.device, rows, NULL, &g, NULL), GYRE_OK);
+                    gyre_value v = gyre_g_external(g, "x", rows, K, x);
+                    if (normed) v = gyre_g_rms_norm(g, v, gain, 1e-5f);
+                    v = gyre_g_matmul(g, gyre_g_quantize(g, v, bits, 0.95f), &w);
+                    gyre_g_output(g, gyre_g_add(g, v, gyre_g_external(g, "plus", rows, N, plus)), to);
+                    run(g, &(struct gyre_graph_options){.no_fuse = parts});
+                    if (!parts) assert_int_equal(gyre_graph_dispatch_count(g), 2); // two ranges of columns
+                    lab_read(&lab, to, y[parts]);
+                    gyre_graph_destroy(g);
+                }
+                assert_memory_equal(y[0], y[1], 4 * rows * N);
+                lab_close(&lab);
+            }
+}
+
 // ---- embedding and head -------------------------------------------------------------------------------------
 
 enum { ROWS = 3, WIDTH = 64, VOCAB = 501, TOP = 7 };
@@ -303,9 +335,11 @@ int main(void)
         LAB_ON(embedding_and_head, "vulkan:0"),
         LAB_ON(uploads, "vulkan:0"),
         LAB_ON(fused_equals_the_references, "vulkan:0 as a GPU"),
+        LAB_ON(quantizing_products, "vulkan:0 as a GPU"),
         LAB_ON(embedding_and_head, "vulkan:0 as a GPU"),
         LAB_ON(fused_equals_the_references, "opencl:0"),
         LAB_ON(embedding_and_head, "opencl:0"),
+        LAB_ON(quantizing_products, "opencl:0 as a GPU"),
         LAB_ON(uploads, "opencl:0"),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

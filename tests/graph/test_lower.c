@@ -55,12 +55,15 @@ static void hardware_has_kernels_for_few_rows(void **state)
         const char *device;
         uint32_t rows;
         bool few;
-    } cases[] = {
-        {"null as a GPU", 1, true}, {"null as a GPU", 8, true}, {"null as a GPU", 128, false}, {"null", 1, false}};
+        uint32_t dispatches;
+    } cases[] = {{"null as a GPU", 1, true, 9},
+                 {"null as a GPU", 8, true, 12},
+                 {"null as a GPU", 128, false, 11},
+                 {"null", 1, false, 11}};
     for (size_t c = 0; c < GYRE_COUNT(cases); c++) {
         struct lab lab;
         struct block b;
-        uint32_t tiles = 0, products = 0, parts = 0, sums = 0, whole = 0;
+        uint32_t tiles = 0, products = 0, parts = 0, sums = 0, whole = 0, quantizing = 0;
         assert_true(lab_open(&lab, cases[c].device, NULL));
         lab_block(
             &lab,
@@ -73,14 +76,19 @@ static void hardware_has_kernels_for_few_rows(void **state)
         assert_int_equal(gyre_graph_compile(g, NULL, NULL), GYRE_OK);
         for (uint32_t i = 0; i < gyre_graph_dispatch_count(g); i++) {
             const char *kernel = gyre_graph_dispatch_kernel(g, i);
-            products += !strncmp(kernel, "matmul_w4_q_", 12), tiles += !strcmp(kernel, "matmul_w4_q_t");
+            products += strstr(kernel, "matmul_w4_q_") != NULL;
+            tiles += !strcmp(kernel, "matmul_w4_q_t") || !strcmp(kernel, "quant_matmul_w4_q_t");
+            quantizing += !strcmp(kernel, "quant_matmul_w4_q_t");
             sums += !strcmp(kernel, "attn_merge"),
                 whole += !strncmp(kernel, "attn_v", 6) || !strncmp(kernel, "attn_m", 7);
             if (strcmp(kernel, "attn_split")) continue;
             parts++;
             assert_int_equal(gyre_graph_dispatches(g)[i].groups[2], 8); // blocks of 64 positions
         }
+        assert_int_equal(products, 5);
         assert_int_equal(tiles, cases[c].few ? products : 0);
+        assert_int_equal(quantizing, cases[c].dispatches == 9 ? 4 : 0); // all that no Hadamard transform comes before
+        assert_int_equal(gyre_graph_dispatch_count(g), cases[c].dispatches); // gate and up lie in two ranges
         assert_int_equal(parts, cases[c].few ? 1 : 0);
         assert_int_equal(sums, parts);
         assert_int_equal(whole, 1 - parts);

@@ -29,6 +29,7 @@ static const struct {
     {"matmul_w4_q_t", ",WGX=256,TR=1,AHEAD=2,GROUPED=1", 512, 8, 1.1, 0},
     {"matmul_w4_q_t", ",WGX=256,TR=4", 0, 0, 0, 0},
     {"matmul_w4_q_t", ",WGX=256,TR=8", 0, 0, 0, 0},
+    {"quant_matmul_w4_q_t", ",WGX=256,TR=1,AHEAD=2,ROW16=256,NORMED=1,NORM_LANES=256", 512, 8, 0.75, 0},
     {"matmul_w8_q_t", ",WGX=256,TR=1,AHEAD=2", 256, 16, 0.75, 0},
     {"matmul_w8_q_t", ",WGX=256,TR=8", 0, 0, 0, 0},
     {"matmul_w4_f_t", ",WGX=256,TR=1,AHEAD=2", 256, 8, 4.6, 0},

@@ -154,6 +154,63 @@ static void tiles(struct check *check)
         }
 }
 
+// A product that quantizes: without a norm the same bits as the reference, with one codes may round the other way, each
+// one code in some hundreds of K.
+static void quantizing_product(struct check *check, const struct weight *w, int rows, int bits, bool normed,
+                               uint32_t wgx, uint32_t tr, uint32_t u)
+{
+    char kernel[32];
+    snprintf(kernel, sizeof kernel, "quant_matmul_%s_q_t", kind_name(w->kind));
+    const int n0 = w->n % 3, ldy = n0 + w->n + rows % 2;
+    const size_t out = (size_t)rows * (size_t)ldy, in = (size_t)rows * (size_t)w->k;
+    const bool grouped = w->group != w->k;
+    const struct gyre_quant_matmul_params p = {
+        rows, w->k, w->n, w->n_pad, w->group, ldy, n0, (rows + w->n) % 3, bits, bits == 4 ? 0.9f : 1, normed, 1e-5f};
+    const struct check_case c = {
+        .kernel = kernel,
+        .params = &p,
+        .n_spec = 9,
+        .spec = {wgx, 1, 1, tr, u, grouped, (uint32_t)w->k / 16, normed, 16},
+        .groups = {(uint32_t)gyre_div_up((uint64_t)w->n, 32), (uint32_t)gyre_div_up((uint64_t)rows, tr)},
+        .bind = {{.size = out * 4,
+                  .rule = normed || grouped ? CHECK_NMSE : CHECK_BITS,
+                  .bound = !normed     ? 1e-11
+                           : bits == 8 ? 1e-5
+                                       : 1e-3},
+                 {.data = check_normal(check, in, 1.5), .size = in * 4},
+                 {.data = check_uniform(check, (size_t)w->k, 0.5, 1.5), .size = (size_t)w->k * 4},
+                 w->words,
+                 w->scale,
+                 w->sums,
+                 {.data = check_normal(check, out, 1), .size = out * 4}},
+    };
+    check_run(check, &c, "%d x %d x %d, group %d, act %d, norm %d, workgroup %u, rows %u, steps %u", rows, w->n, w->k,
+              w->group, bits, normed, wgx, tr, u);
+}
+
+// Rows that fill no tile of rows, columns that fill no tile of columns, rows of codes shorter and longer than the
+// workgroup.
+void cases_quant_matmul(struct check *check)
+{
+    static const struct {
+        struct shape s;
+        uint32_t wgx, tr;
+    } tiled[] = {{{1, 40, 32, 32}, 32, 1},
+                 {{3, 100, 576, 576}, 64, 2},
+                 {{5, 33, 1088, 1088}, 32, 2},
+                 {{17, 20, 288, 32}, 64, 4}};
+    static const int kinds[] = {W_W4, W_W8};
+    for (size_t i = 0; i < GYRE_COUNT(kinds); i++)
+        for (size_t s = 0; s < GYRE_COUNT(tiled); s++)
+            for (int bits = 4; bits <= 8; bits += 4) {
+                const struct shape *t = &tiled[s].s;
+                const struct weight w = random_weight(check, kinds[i], t->n, t->k, t->group);
+                for (int normed = 0; normed < 2; normed++)
+                    if (normed == (int)(i + s) % 2 || s == 1)
+                        quantizing_product(check, &w, t->rows, bits, normed, tiled[s].wgx, tiled[s].tr, 1 + s % 2);
+            }
+}
+
 void cases_matmul(struct check *check)
 {
     tiles(check);
