@@ -1,6 +1,7 @@
 // The public entry: plan, then step by step through the model, then the names. See gyre_quantize.h.
 // What is rounded how is layer.c's, what lies where plan.c's, what survives a kill output.c's.
 #include "quantizer/pass/distill.h"
+#include "quantizer/pass/own_text.h"
 #include "quantizer/pass/search.h"
 #include "quantizer/file/journal.h"
 #include "quantizer/pass/layer.h"
@@ -32,6 +33,7 @@ struct run {
     struct gyre_output out;
     struct gyre_layer layer;
     gyre_device *device;                    // NULL: nothing is run
+    struct gyre_own_text own;               // windows 0: the model writes nothing
     gyre_calibration *calibration;          // NULL: the recipe needs none
     gyre_summary *summary;                  // NULL: nothing is measured
     struct gyre_distilled distilled;        // steps 0: nothing was learned
@@ -270,6 +272,18 @@ void gyre_quantize_summary_free(gyre_quantize_summary *summary)
     summary->layer = NULL;
 }
 
+// The text that the model writes for its own calibration, before anything is chosen on it.
+static gyre_status write_own_text(struct run *r, gyre_error *err)
+{
+    const struct gyre_recipe *recipe = &r->plan.set.recipe;
+    const uint32_t windows = gyre_own_text_windows(r->params, recipe->calibration.windows);
+    if (!windows || !gyre_recipe_calibrates(recipe)) return GYRE_OK;
+    snprintf(r->what, sizeof r->what, "writing its own text");
+    r->total = 1; // nothing of what is counted is done yet
+    return gyre_own_text_write(r->params, r->plan.source, r->device, windows, recipe->calibration.tokens, tick, r,
+                               &r->own, err);
+}
+
 // What the recipe leaves open: as the interrupted run chose, or from calibration data.
 static gyre_status make_choice(struct run *r, gyre_error *err)
 {
@@ -280,7 +294,7 @@ static gyre_status make_choice(struct run *r, gyre_error *err)
     r->total = 1; // nothing of what is counted is done yet
     gyre_status st = GYRE_OK;
     if (!params->resume || !gyre_journal_choice(params->output, choice))
-        st = gyre_search(params, &r->plan, r->device, choice, tick, r, err);
+        st = gyre_search(params, &r->plan, &r->own, r->device, choice, tick, r, err);
     if (st == GYRE_OK) st = gyre_plan_finish(params, choice, &r->plan, err);
     if (st == GYRE_OK)
         st = gyre_writer_open(r->plan.folder ? &gyre_format_hf : &gyre_format_gguf, &r->plan, &r->writer, err);
@@ -374,8 +388,9 @@ gyre_status gyre_quantize(const gyre_quantize_params *given, gyre_quantize_summa
     GYRE_GO(check_tokenizer(params, &r.plan, err));
     if (summary || gyre_recipe_calibrates(&r.plan.set.recipe) || gyre_settings_undecided(&r.plan.set))
         GYRE_GO(gyre_walk_device(params, &r.device, err));
+    GYRE_GO(write_own_text(&r, err));
     GYRE_GO(make_choice(&r, err));
-    GYRE_GO(gyre_calibration_open(params, &r.plan, r.device, &r.calibration, err));
+    GYRE_GO(gyre_calibration_open(params, &r.plan, &r.own, r.device, &r.calibration, err));
     if (summary) GYRE_GO(gyre_summary_open(params, &r.plan, r.device, &r.summary, err));
     if (r.calibration) texts = gyre_calibration_identity(r.calibration);
     GYRE_GO(
@@ -384,6 +399,7 @@ gyre_status gyre_quantize(const gyre_quantize_params *given, gyre_quantize_summa
     if (r.out.journal.resumed_steps)
         gyre_logf(&params->log, GYRE_LOG_INFO, "quantize: resuming after block %u of %u",
                   r.out.journal.resumed_steps - 1, r.plan.hp.n_layers);
+    if (r.own.windows) GYRE_GO(gyre_own_text_keep(&r.out.journal, &r.own, err));
     GYRE_GO(resume_streams(&r, err));
     count_work(&r);
     GYRE_GO(make_steps(&r, err));
@@ -404,6 +420,7 @@ done:
     if (st != GYRE_OK && summary) gyre_quantize_summary_free(summary);
     free(manifest);
     free(output);
+    free(r.own.token);
     gyre_layer_free(&r.layer);
     gyre_calibration_close(r.calibration);
     gyre_summary_close(r.summary);

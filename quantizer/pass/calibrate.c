@@ -85,8 +85,9 @@ static gyre_status allocate(gyre_calibration *c, uint64_t chunk, gyre_error *err
     return good ? GYRE_OK : gyre_fail(err, GYRE_E_NOMEM, "out of memory for calibration");
 }
 
-gyre_status gyre_calibration_open(const gyre_quantize_params *params, const struct gyre_plan *plan, gyre_device *device,
-                                  gyre_calibration **out, gyre_error *err)
+gyre_status gyre_calibration_open(const gyre_quantize_params *params, const struct gyre_plan *plan,
+                                  const struct gyre_own_text *own, gyre_device *device, gyre_calibration **out,
+                                  gyre_error *err)
 {
     const struct gyre_recipe *recipe = &plan->set.recipe;
     gyre_status st = GYRE_OK;
@@ -103,7 +104,7 @@ gyre_status gyre_calibration_open(const gyre_quantize_params *params, const stru
     c->corrects = gyre_recipe_corrects(recipe);
     c->has_exact = c->corrects || gyre_recipe_has_diagonals(recipe);
     c->made_path = c->has_exact ? 1 : 0;
-    GYRE_GO(gyre_calib_text_read(plan->source, params->calib, params->n_calib, recipe->calibration.windows,
+    GYRE_GO(gyre_calib_text_read(plan->source, params->calib, params->n_calib, own, recipe->calibration.windows,
                                  recipe->calibration.tokens, &c->text, err));
     GYRE_GO(open_walk(c, err));
     const uint64_t chunk = gyre_walk_chunk(c->walk, 0).rows;
@@ -139,6 +140,7 @@ json_t *gyre_calibration_identity(const gyre_calibration *c)
         json_t *row = json_pack("{s:o, s:I, s:s}", "name", gyre_json_text(s->name), "bytes", (json_int_t)s->bytes,
                                 "sha256", s->sha256);
         if (row && !*s->name) json_object_set_new(row, "bundled", json_true());
+        if (row && s->own) json_object_set_new(row, "self", json_true());
         if (json_array_append_new(texts, row)) {
             json_decref(texts);
             return NULL;

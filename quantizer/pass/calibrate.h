@@ -10,11 +10,14 @@
 
 typedef struct gyre_calibration gyre_calibration;
 struct gyre_calib_text;
+struct gyre_own_text;
 
-// Reads and tokenizes the texts. Blocks run on `device`, which must outlive the calibration. *out is NULL where the
-// recipe needs none. GYRE_E_FORMAT where a text is not UTF-8, empty or shorter than one window (the file is named).
-gyre_status gyre_calibration_open(const gyre_quantize_params *params, const struct gyre_plan *plan, gyre_device *device,
-                                  gyre_calibration **out, gyre_error *err) GYRE_MUST_USE;
+// Reads and tokenizes the texts; `own` is what the model wrote for them. Blocks run on `device`, which must outlive the
+// calibration. *out is NULL where the recipe needs none. GYRE_E_FORMAT where a text is not UTF-8, empty or shorter than
+// one window (the file is named).
+gyre_status gyre_calibration_open(const gyre_quantize_params *params, const struct gyre_plan *plan,
+                                  const struct gyre_own_text *own, gyre_device *device, gyre_calibration **out,
+                                  gyre_error *err) GYRE_MUST_USE;
 void gyre_calibration_close(gyre_calibration *c);
 
 // Embeds the tokens as both models see them.

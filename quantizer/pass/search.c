@@ -83,13 +83,13 @@ static gyre_status allocate(struct survey *s, gyre_error *err)
     return good ? GYRE_OK : gyre_fail(err, GYRE_E_NOMEM, "out of memory for choosing a rotation");
 }
 
-static gyre_status open_survey(struct survey *s, const gyre_quantize_params *params, gyre_device *device,
-                               gyre_error *err)
+static gyre_status open_survey(struct survey *s, const gyre_quantize_params *params, const struct gyre_own_text *own,
+                               gyre_device *device, gyre_error *err)
 {
     const struct gyre_plan *p = s->plan;
     const struct gyre_recipe *recipe = &p->set.recipe;
     const unsigned which = GYRE_ROTATE_R1 | GYRE_ROTATE_R2 | (p->set.full ? GYRE_ROTATE_R4 : 0);
-    GYRE_TRY(gyre_calib_text_read(p->source, params->calib, params->n_calib,
+    GYRE_TRY(gyre_calib_text_read(p->source, params->calib, params->n_calib, own,
                                   GYRE_MIN(recipe->calibration.windows, (uint32_t)WINDOWS), recipe->calibration.tokens,
                                   &s->text, err));
     s->tokens = s->text.windows * s->text.tokens;
@@ -299,9 +299,9 @@ static gyre_status walk(struct survey *s, const struct gyre_rotator *winner,
     return GYRE_OK;
 }
 
-gyre_status gyre_search(const gyre_quantize_params *params, const struct gyre_plan *plan, gyre_device *device,
-                        struct gyre_choice *out, gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user,
-                        gyre_error *err)
+gyre_status gyre_search(const gyre_quantize_params *params, const struct gyre_plan *plan,
+                        const struct gyre_own_text *own, gyre_device *device, struct gyre_choice *out,
+                        gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user, gyre_error *err)
 {
     const struct gyre_recipe *recipe = &plan->set.recipe;
     const bool act = recipe->act_clip == GYRE_AUTO, kv = recipe->kv_clip == GYRE_AUTO;
@@ -315,7 +315,7 @@ gyre_status gyre_search(const gyre_quantize_params *params, const struct gyre_pl
     s = calloc(1, sizeof *s);
     if (!s) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for choosing a rotation");
     s->plan = plan;
-    GYRE_GO(open_survey(s, params, device, err));
+    GYRE_GO(open_survey(s, params, own, device, err));
     uint32_t winner = 0;
     if (s->n_seeds > 1) {
         GYRE_GO(walk(s, NULL, tick, user, err));

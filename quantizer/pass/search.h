@@ -8,9 +8,11 @@
 #pragma once
 #include "backends/backend.h"
 #include "quantizer/file/plan.h"
+#include "quantizer/pass/text.h"
 
 // Fills `out` (the settings' own values where nothing is left open). `plan` has been begun. `tick` may be NULL; it is
 // called with 0 weights. The float model runs on `device`.
-gyre_status gyre_search(const gyre_quantize_params *params, const struct gyre_plan *plan, gyre_device *device,
-                        struct gyre_choice *out, gyre_status (*tick)(void *user, uint64_t weights, gyre_error *err),
-                        void *user, gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_search(const gyre_quantize_params *params, const struct gyre_plan *plan,
+                        const struct gyre_own_text *own, gyre_device *device, struct gyre_choice *out,
+                        gyre_status (*tick)(void *user, uint64_t weights, gyre_error *err), void *user,
+                        gyre_error *err) GYRE_MUST_USE;

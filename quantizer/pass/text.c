@@ -58,20 +58,57 @@ done:
     return st;
 }
 
-static void name_source(const char *path, const char *text, uint64_t bytes, struct gyre_calib_source *out)
+// Windows that the model wrote, evenly over those that it did.
+static void take_own(const struct gyre_own_text *own, uint32_t share, struct gyre_calib_text *out)
 {
-    const char *slash = path ? strrchr(path, '/') : NULL;
-    snprintf(out->name, sizeof out->name, "%s", slash ? slash + 1 : path ? path : "");
+    for (uint32_t w = 0; w < share; w++, out->windows++)
+        memcpy(out->token + (uint64_t)out->windows * out->tokens,
+               own->token + (uint64_t)w * own->windows / share * own->tokens, out->tokens * sizeof *out->token);
+}
+
+static void name_source(const char *name, const void *text, uint64_t bytes, struct gyre_calib_source *out)
+{
+    snprintf(out->name, sizeof out->name, "%s", name);
     out->bytes = bytes;
     gyre_sha256_of(text, bytes, out->sha256);
 }
 
-gyre_status gyre_calib_text_read(const gyre_source *model, const char *const *paths, uint32_t n, uint32_t windows,
-                                 uint32_t tokens, struct gyre_calib_text *out, gyre_error *err)
+static gyre_status name_own(const struct gyre_own_text *own, struct gyre_calib_source *out, gyre_error *err)
+{
+    const uint64_t n = (uint64_t)own->windows * own->tokens;
+    uint8_t *bytes = malloc(4 * n);
+    if (!bytes) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the calibration text");
+    for (uint64_t i = 0; i < 4 * n; i++) bytes[i] = (uint8_t)(own->token[i / 4] >> 8 * (i % 4));
+    name_source(GYRE_CALIB_SELF, bytes, 4 * n, out);
+    out->own = true;
+    free(bytes);
+    return GYRE_OK;
+}
+
+// Text `path`, NULL for the bundled one: its windows and its name.
+static gyre_status read_file(const char *path, const gyre_tokenizer *tokenizer, uint32_t share,
+                             struct gyre_calib_text *out, struct gyre_calib_source *source, gyre_error *err)
+{
+    const char *from = gyre_calibration_text, *slash = path ? strrchr(path, '/') : NULL;
+    uint64_t bytes = gyre_calibration_text_bytes;
+    char *text = NULL;
+    if (path) {
+        GYRE_TRY(gyre_file_read(path, MAX_TEXT, &text, &bytes, err));
+        from = text;
+    }
+    const gyre_status st = take_windows(path ? path : "bundled text", tokenizer, from, bytes, share,
+                                        gyre_tokenizer_vocab(tokenizer), out, err);
+    if (st == GYRE_OK) name_source(slash ? slash + 1 : path ? path : "", from, bytes, source);
+    free(text);
+    return st;
+}
+
+gyre_status gyre_calib_text_read(const gyre_source *model, const char *const *paths, uint32_t n,
+                                 const struct gyre_own_text *own, uint32_t windows, uint32_t tokens,
+                                 struct gyre_calib_text *out, gyre_error *err)
 {
     const uint32_t sources = GYRE_MAX(n, 1u);
     gyre_tokenizer *tokenizer = NULL;
-    char *text = NULL;
     gyre_status st = GYRE_OK;
     *out = (struct gyre_calib_text){.n_sources = sources,
                                     .tokens = tokens,
@@ -81,19 +118,15 @@ gyre_status gyre_calib_text_read(const gyre_source *model, const char *const *pa
     GYRE_GO(gyre_tokenizer_create(model, NULL, NULL, &tokenizer, err));
     for (uint32_t i = 0; i < sources; i++) {
         const uint32_t share = (uint32_t)((uint64_t)windows * (i + 1) / sources - (uint64_t)windows * i / sources);
-        uint64_t bytes = gyre_calibration_text_bytes;
-        if (n) GYRE_GO(gyre_file_read(paths[i], MAX_TEXT, &text, &bytes, err));
-        const char *from = n ? text : gyre_calibration_text;
-        GYRE_GO(take_windows(n ? paths[i] : "bundled text", tokenizer, from, bytes, share,
-                             gyre_tokenizer_vocab(tokenizer), out, err));
-        name_source(n ? paths[i] : NULL, from, bytes, &out->source[i]);
-        free(text);
-        text = NULL;
+        const bool bundled = !n || !strcmp(paths[i], GYRE_CALIB_BUNDLED);
+        if (!bundled && !strcmp(paths[i], GYRE_CALIB_SELF)) {
+            take_own(own, share, out);
+            GYRE_GO(name_own(own, &out->source[i], err));
+        } else GYRE_GO(read_file(bundled ? NULL : paths[i], tokenizer, share, out, &out->source[i], err));
     }
     if (out->windows == 0) // more texts than windows
         st = gyre_fail(err, GYRE_E_INVALID, "cannot calibrate: %u texts for %u windows; give fewer", sources, windows);
 done:
-    free(text);
     gyre_tokenizer_destroy(tokenizer);
     if (st != GYRE_OK) gyre_calib_text_free(out);
     return st;

@@ -6,7 +6,8 @@
 #include <gyre/gyre_quantize.h>
 
 struct gyre_calib_source {
-    char name[128]; // the file's name without folders; "" for the bundled text
+    char name[128]; // the file's name without folders; "" for the bundled text, GYRE_CALIB_SELF for the model's own
+    bool own;       // the model wrote it: bytes and hash are of its tokens, 32 bits each, the lowest byte first
     uint64_t bytes;
     char sha256[GYRE_SHA256_HEX];
 };
@@ -17,9 +18,16 @@ struct gyre_calib_text {
     uint32_t *token;                     // [windows][tokens]
 };
 
-// Reads `n` texts (0: the bundled one) and takes `windows` windows of `tokens` tokens from them, in equal shares and
-// evenly spread over each; fewer where a text is short. GYRE_E_FORMAT, naming the file, where one is empty, not UTF-8
-// or shorter than one window.
-gyre_status gyre_calib_text_read(const gyre_source *model, const char *const *paths, uint32_t n, uint32_t windows,
-                                 uint32_t tokens, struct gyre_calib_text *out, gyre_error *err) GYRE_MUST_USE;
+// What the float model wrote itself for this run (own_text.h); windows 0: nothing.
+struct gyre_own_text {
+    uint32_t *token; // [windows][tokens]
+    uint32_t windows, tokens;
+};
+
+// Reads `n` texts (0: the bundled one; GYRE_CALIB_BUNDLED among them is that, GYRE_CALIB_SELF is `own`) and takes
+// `windows` windows of `tokens` tokens from them, in equal shares and evenly spread over each; fewer where a text is
+// short. GYRE_E_FORMAT, naming the file, where one is empty, not UTF-8 or shorter than one window.
+gyre_status gyre_calib_text_read(const gyre_source *model, const char *const *paths, uint32_t n,
+                                 const struct gyre_own_text *own, uint32_t windows, uint32_t tokens,
+                                 struct gyre_calib_text *out, gyre_error *err) GYRE_MUST_USE;
 void gyre_calib_text_free(struct gyre_calib_text *text);

@@ -66,6 +66,17 @@ static const json_t *text_with_hash(const json_t *texts, const char *hex)
     return NULL;
 }
 
+// A text that no file is needed for: `how` is "bundled" or "self".
+static bool is_made(const json_t *text, const char *how) { return json_is_true(json_object_get(text, how)); }
+
+static bool has_files(const json_t *texts)
+{
+    size_t i;
+    json_t *text;
+    json_array_foreach(texts, i, text) if (!is_made(text, "bundled") && !is_made(text, "self")) return true;
+    return false;
+}
+
 // Every text that the manifest names is given, and nothing else; they go in the manifest's order.
 static gyre_status check_calibration(struct reproduction *r, gyre_error *err)
 {
@@ -80,7 +91,7 @@ static gyre_status check_calibration(struct reproduction *r, gyre_error *err)
         char hex[GYRE_SHA256_HEX];
         GYRE_TRY(hash_text(p->calib[i], hex, err));
         const json_t *text = text_with_hash(texts, hex);
-        if (!n || json_is_true(json_object_get(json_array_get(texts, 0), "bundled")))
+        if (!has_files(texts))
             return gyre_fail(err, GYRE_E_INVALID, "calibration text (%s): the manifest names none; leave --calib out",
                              p->calib[i]);
         if (!text)
@@ -95,7 +106,8 @@ static gyre_status check_calibration(struct reproduction *r, gyre_error *err)
     }
     for (size_t k = 0; k < n; k++) {
         const json_t *text = json_array_get(texts, k);
-        if (json_is_true(json_object_get(text, "bundled"))) continue;
+        if (is_made(text, "self")) r->calib[k] = GYRE_CALIB_SELF;
+        else if (is_made(text, "bundled")) r->calib[k] = GYRE_CALIB_BUNDLED;
         if (!r->calib[k])
             return gyre_fail(err, GYRE_E_INVALID,
                              "cannot reproduce (%s): it was calibrated on %s; give that text with --calib", p->manifest,

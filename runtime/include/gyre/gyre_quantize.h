@@ -14,6 +14,11 @@ extern "C" {
 
 enum { GYRE_WGROUP_ROW = -1 }; // one scale for each output channel
 
+// Among the calibration texts: what the float model writes itself, drawn with the run's seed, and the bundled mixture.
+// A file of such a name is ./self.
+#define GYRE_CALIB_SELF "self"
+#define GYRE_CALIB_BUNDLED "bundled"
+
 typedef struct gyre_quantize_params {
     size_t size;                 // sizeof(gyre_quantize_params); see gyre_base.h
     const char *source, *output; // paths
@@ -22,7 +27,7 @@ typedef struct gyre_quantize_params {
     int32_t wgroup;              // weights that share a scale: 32, 64, 128; GYRE_WGROUP_ROW: a whole row; 0: 32
     uint32_t act, kv;            // 16, 8, 4; 0: default 8. What the file is optimized for and defaults to at run time.
     const char *profile;         // "portable" or "full"; NULL: full
-    const char *const *calib;    // [n_calib] texts for the recipes that calibrate; none: the bundled mixture
+    const char *const *calib; // [n_calib] texts for the recipes that calibrate, or GYRE_CALIB_*; none: the bundled one
     uint32_t n_calib;
     uint64_t seed;
     const char *device; // for calibration and the closing summary; NULL: a GPU, else the host itself

@@ -42,7 +42,7 @@ static void read_into(const char *const *paths, uint32_t n, uint32_t windows, ui
                       struct gyre_calib_text *out)
 {
     gyre_error err = {0};
-    if (gyre_calib_text_read(model, paths, n, windows, tokens, out, &err) != GYRE_OK) fail_msg("%s", err.message);
+    if (gyre_calib_text_read(model, paths, n, NULL, windows, tokens, out, &err) != GYRE_OK) fail_msg("%s", err.message);
     assert_int_equal(out->tokens, tokens);
     assert_int_equal(out->n_sources, n ? n : 1);
 }
@@ -152,7 +152,7 @@ static void refused(const char *path, gyre_status status, const char *why)
     free(token);
     for (uint32_t n = 1; n < 3; n++) {
         err = (gyre_error){0};
-        assert_int_equal(gyre_calib_text_read(model, n == 1 ? &path : both, n, 8, 40, &out, &err), status);
+        assert_int_equal(gyre_calib_text_read(model, n == 1 ? &path : both, n, NULL, 8, 40, &out, &err), status);
         if (!strstr(err.message, why) || !strstr(err.message, strrchr(path, '/') + 1)) fail_msg("%s", err.message);
         assert_null(strchr(err.message, '\n'));
         assert_true(!out.token && !out.source && !out.windows);

@@ -1,0 +1,232 @@
+// See own_text.h. All windows of a batch are written side by side, a row of the step's graph each.
+#include "quantizer/pass/own_text.h"
+#include "quantizer/pass/bundled_text.h"
+#include "runtime/model/kv.h"
+#include "runtime/model/model.h"
+#include "runtime/text/tokenizer.h"
+#include "runtime/util/base.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { BATCH = 32, START = 4 };
+
+static const char kept_name[] = "own-text";
+
+uint32_t gyre_own_text_windows(const gyre_quantize_params *p, uint32_t windows)
+{
+    uint64_t n = 0;
+    for (uint64_t i = 0; i < p->n_calib; i++)
+        if (!strcmp(p->calib[i], GYRE_CALIB_SELF)) n += windows * (i + 1) / p->n_calib - windows * i / p->n_calib;
+    return (uint32_t)n;
+}
+
+// ---- drawing ----------------------------------------------------------------------------------------------------
+
+// Uniform in [0, 1), of seed, window and position (splitmix64).
+static double draw(uint64_t seed, uint64_t window, uint64_t position)
+{
+    uint64_t x = seed * 0x9E3779B97F4A7C15u + (window << 32 | position) + 1;
+    for (int i = 0; i < 2; i++) {
+        x += 0x9E3779B97F4A7C15u;
+        x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9u;
+        x = (x ^ x >> 27) * 0x94D049BB133111EBu;
+        x ^= x >> 31;
+    }
+    return (double)(x >> 11) * 0x1p-53;
+}
+
+// The token at `where` of the distribution that the logits mean; UINT32_MAX where they mean none.
+static uint32_t choose(const float *logit, uint32_t vocab, double where)
+{
+    double top = -INFINITY, total = 0, sum = 0;
+    for (uint32_t i = 0; i < vocab; i++) top = (double)logit[i] > top ? (double)logit[i] : top;
+    for (uint32_t i = 0; i < vocab; i++) total += exp((double)logit[i] - top);
+    if (!isfinite(top) || !isfinite(total)) return UINT32_MAX;
+    for (uint32_t i = 0; i < vocab; i++) {
+        sum += exp((double)logit[i] - top);
+        if (sum > where * total) return i;
+    }
+    return vocab - 1;
+}
+
+// ---- the model --------------------------------------------------------------------------------------------------
+
+struct writer {
+    gyre_device *device;
+    struct gyre_model model;
+    struct gyre_kv kv;
+    struct gyre_binding rows, logits;
+    gyre_graph *graph;
+    uint32_t batch, vocab; // of the tokenizer
+    float *logit;          // [batch][V]
+    int32_t (*row)[4];
+};
+
+static gyre_status build(struct writer *w, gyre_error *err)
+{
+    const struct gyre_precision exact = {16, 16, 1, 1};
+    const struct gyre_batch batch = gyre_kv_batch(&w->kv, w->rows);
+    GYRE_TRY(gyre_graph_create(w->device, w->batch, &batch, &w->graph, err));
+    gyre_value x = gyre_g_embed(w->graph, &w->model.table, w->model.hp.embed_scale);
+    for (uint32_t l = 0; l < w->model.hp.n_layers; l++)
+        x = gyre_model_block(w->graph, x, &w->model, l, &w->kv.pool[l], &exact);
+    gyre_g_output(w->graph, gyre_model_head(w->graph, x, &w->model), w->logits);
+    return gyre_graph_compile(w->graph, NULL, err);
+}
+
+static gyre_status open_writer(struct writer *w, const gyre_source *source, uint32_t tokens, gyre_error *err)
+{
+    GYRE_TRY(gyre_model_load(w->device, source, NULL, &w->model, err));
+    const struct gyre_hparams *hp = &w->model.hp;
+    if (tokens > hp->context)
+        return gyre_fail(err, GYRE_E_INVALID,
+                         "cannot write a text: windows of %u tokens are longer than the model's context of %u", tokens,
+                         hp->context);
+    GYRE_TRY(gyre_kv_create(w->device, hp, 16, 1, w->batch, tokens, &w->kv, err));
+    for (uint32_t i = 0; i < w->batch; i++) GYRE_TRY(gyre_kv_reserve(&w->kv, i, tokens, err));
+    w->vocab = GYRE_MIN(w->vocab, hp->vocab);
+    w->rows.size = (uint64_t)w->batch * sizeof *w->row;
+    w->logits.size = (uint64_t)w->batch * hp->vocab * sizeof *w->logit;
+    w->row = malloc(w->rows.size);
+    w->logit = malloc(w->logits.size);
+    if (!w->row || !w->logit) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the model's own text");
+    GYRE_TRY(gyre_buffer_create(w->device, w->rows.size, "rows of own text", &w->rows.buffer, err));
+    GYRE_TRY(gyre_buffer_create(w->device, w->logits.size, "logits of own text", &w->logits.buffer, err));
+    return build(w, err);
+}
+
+static void close_writer(struct writer *w)
+{
+    gyre_graph_destroy(w->graph);
+    gyre_buffer_destroy(w->device, w->rows.buffer);
+    gyre_buffer_destroy(w->device, w->logits.buffer);
+    gyre_kv_free(&w->kv);
+    gyre_model_free(&w->model);
+    free(w->row);
+    free(w->logit);
+}
+
+// Position `at` of windows first..first+n-1 of token [..][tokens] goes in; position at + 1 is drawn where no start has
+// it (`given` of each window).
+static gyre_status one_position(struct writer *w, uint64_t seed, uint32_t first, uint32_t n, uint32_t at,
+                                uint32_t tokens, const uint32_t *given, uint32_t *token, gyre_error *err)
+{
+    const uint32_t V = w->model.hp.vocab;
+    bool good = true;
+    for (uint32_t i = 0; i < w->batch; i++) {
+        const uint32_t window =
+            first + GYRE_MIN(i, n - 1); // rows without a window repeat the last, and nobody reads them
+        w->row[i][0] = (int32_t)token[(uint64_t)window * tokens + at];
+        w->row[i][1] = (int32_t)i;
+        w->row[i][2] = (int32_t)at;
+        w->row[i][3] = 1;
+    }
+    GYRE_TRY(gyre_buffer_write(w->device, w->rows.buffer, 0, w->row, w->rows.size, err));
+    GYRE_TRY(gyre_graph_submit(w->graph, err));
+    GYRE_TRY(gyre_wait(w->device, err));
+    GYRE_TRY(gyre_buffer_read(w->device, w->logits.buffer, 0, w->logit, w->logits.size, err));
+#pragma omp parallel for schedule(dynamic) reduction(&& : good)
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t *next = token + (uint64_t)(first + i) * tokens + at + 1;
+        if (at + 1 < given[first + i]) continue;
+        *next = choose(w->logit + (uint64_t)i * V, w->vocab, draw(seed, first + i, at + 1));
+        good = good && *next != UINT32_MAX;
+    }
+    return good ? GYRE_OK
+                : gyre_fail(err, GYRE_E_FORMAT,
+                            "cannot write a text: the model's logits are not finite; its weights are "
+                            "damaged or overflow");
+}
+
+// ---- starts -----------------------------------------------------------------------------------------------------
+
+static gyre_status begin(const gyre_tokenizer *tokenizer, uint32_t windows, uint32_t tokens, uint32_t *given,
+                         uint32_t *token, gyre_error *err)
+{
+    const int32_t bos = gyre_tokenizer_bos(tokenizer), eos = gyre_tokenizer_eos(tokenizer),
+                  first = bos >= 0 ? bos : eos;
+    uint32_t *mixture = NULL;
+    uint64_t n = 0;
+    GYRE_TRY(
+        gyre_tokenizer_encode(tokenizer, gyre_calibration_text, gyre_calibration_text_bytes, 0, &mixture, &n, err));
+    for (uint32_t i = 0; i < windows; i++) {
+        uint32_t *at = token + (uint64_t)i * tokens;
+        given[i] = first >= 0 && i % 3 == 0 ? 1 : GYRE_MIN((uint32_t)START, tokens);
+        if (given[i] == 1) *at = (uint32_t)first;
+        else memcpy(at, mixture + i * (n - START) / windows, given[i] * sizeof *at);
+    }
+    free(mixture);
+    return GYRE_OK;
+}
+
+static gyre_status write_all(const gyre_quantize_params *params, const gyre_source *source, struct writer *w,
+                             gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user, struct gyre_own_text *out,
+                             gyre_error *err)
+{
+    gyre_tokenizer *tokenizer = NULL;
+    gyre_status st = GYRE_OK;
+    uint32_t *given = calloc(out->windows, sizeof *given);
+    if (!given) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the model's own text");
+    GYRE_GO(gyre_tokenizer_create(source, NULL, NULL, &tokenizer, err));
+    w->vocab = gyre_tokenizer_vocab(tokenizer);
+    GYRE_GO(begin(tokenizer, out->windows, out->tokens, given, out->token, err));
+    GYRE_GO(open_writer(w, source, out->tokens, err));
+    for (uint32_t first = 0; first < out->windows; first += w->batch)
+        for (uint32_t at = 0; at + 1 < out->tokens; at++) {
+            GYRE_GO(one_position(w, params->seed, first, GYRE_MIN(w->batch, out->windows - first), at, out->tokens,
+                                 given, out->token, err));
+            GYRE_GO(tick(user, 0, err));
+        }
+done:
+    gyre_tokenizer_destroy(tokenizer);
+    free(given);
+    return st;
+}
+
+// ---- entry ------------------------------------------------------------------------------------------------------
+
+struct kept {
+    uint64_t windows, tokens;
+};
+
+gyre_status gyre_own_text_keep(const struct gyre_journal *journal, const struct gyre_own_text *t, gyre_error *err)
+{
+    const struct kept head = {t->windows, t->tokens};
+    return gyre_journal_keep(journal, kept_name, (const void *const[]){&head, t->token},
+                             (const uint64_t[]){sizeof head, (uint64_t)t->windows * t->tokens * sizeof *t->token}, err);
+}
+
+// From the journal beside the output; false where there is none of this size.
+static bool take_kept(const gyre_quantize_params *params, struct gyre_own_text *out)
+{
+    struct gyre_journal journal = {0};
+    struct kept head = {0};
+    char *data = NULL;
+    uint64_t bytes = 0;
+    const uint64_t size = (uint64_t)out->windows * out->tokens * sizeof *out->token;
+    bool good = params->resume && gyre_journal_init(params->output, &journal, NULL) == GYRE_OK &&
+                gyre_journal_kept(&journal, kept_name, &data, &bytes, NULL) == GYRE_OK && data &&
+                bytes == sizeof head + size;
+    if (good) memcpy(&head, data, sizeof head);
+    good = good && head.windows == out->windows && head.tokens == out->tokens;
+    if (good) memcpy(out->token, data + sizeof head, size);
+    free(data);
+    gyre_journal_free(&journal);
+    return good;
+}
+
+gyre_status gyre_own_text_write(const gyre_quantize_params *params, const gyre_source *source, gyre_device *device,
+                                uint32_t windows, uint32_t tokens, gyre_status (*tick)(void *, uint64_t, gyre_error *),
+                                void *user, struct gyre_own_text *out, gyre_error *err)
+{
+    struct writer w = {.device = device, .batch = GYRE_MIN(windows, (uint32_t)BATCH)};
+    gyre_error why = {0};
+    *out = (struct gyre_own_text){calloc((uint64_t)windows * tokens, sizeof *out->token), windows, tokens};
+    if (!out->token) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the model's own text");
+    if (take_kept(params, out)) return GYRE_OK;
+    const gyre_status st = write_all(params, source, &w, tick, user, out, &why);
+    close_writer(&w);
+    return st == GYRE_OK ? st : gyre_fail(err, st, "%s", why.message);
+}

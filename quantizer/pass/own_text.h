@@ -1,0 +1,21 @@
+// Text that the float model writes itself, at temperature 1: calibration in the model's own mixture of kinds and
+// languages, for models whose texts nobody knows. Every third window begins with the token that begins (or ends) a
+// text, the others with four tokens from somewhere in the bundled mixture. The same seed, model, device and machine
+// write the same.
+#pragma once
+#include "quantizer/file/journal.h"
+#include "quantizer/pass/text.h"
+#include "backends/backend.h"
+
+// How many windows of `windows` such texts get in the run; 0: it asks for none.
+uint32_t gyre_own_text_windows(const gyre_quantize_params *params, uint32_t windows);
+
+// Writes so many windows of `tokens` tokens into out (token malloc'd), or takes them from the journal of the run that
+// is resumed. Runs on `device`; the float model is in memory meanwhile. tick(user, 0) is called after every position.
+gyre_status gyre_own_text_write(const gyre_quantize_params *params, const gyre_source *source, gyre_device *device,
+                                uint32_t windows, uint32_t tokens,
+                                gyre_status (*tick)(void *user, uint64_t weights, gyre_error *err), void *user,
+                                struct gyre_own_text *out, gyre_error *err) GYRE_MUST_USE;
+// Keeps it for a run that resumes.
+gyre_status gyre_own_text_keep(const struct gyre_journal *journal, const struct gyre_own_text *text,
+                               gyre_error *err) GYRE_MUST_USE;
