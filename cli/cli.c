@@ -234,13 +234,15 @@ gyre_engine_params cli_engine_params(const struct cli_engine *options)
                                 .kv = options->kv,
                                 .context = options->context,
                                 .pre = options->tokens.pre,
-                                .weights = options->weights};
+                                .weights = options->weights,
+                                .host_table = options->table && !strcmp(options->table, "host")};
 }
 
 json_t *cli_memory_json(const gyre_memory *m)
 {
-    return json_pack("{s:I, s:I, s:I, s:I}", "weights_bytes", (json_int_t)m->weights, "kv_bytes", (json_int_t)m->kv,
-                     "rest_bytes", (json_int_t)m->rest, "total_bytes", (json_int_t)m->total);
+    return json_pack("{s:I, s:I, s:I, s:I, s:I}", "weights_bytes", (json_int_t)m->weights, "kv_bytes",
+                     (json_int_t)m->kv, "rest_bytes", (json_int_t)m->rest, "total_bytes", (json_int_t)m->total,
+                     "host_bytes", (json_int_t)m->host);
 }
 
 void cli_print_memory(const gyre_memory *m, uint32_t context)
@@ -249,6 +251,7 @@ void cli_print_memory(const gyre_memory *m, uint32_t context)
     printf("  weights        %.1f MiB\n  kv cache       %.1f MiB", (double)m->weights / mib, (double)m->kv / mib);
     if (context) printf(" (%u tokens)", context);
     printf("\n  the rest       %.1f MiB\n  all            %.1f MiB\n", (double)m->rest / mib, (double)m->total / mib);
+    if (m->host) printf("  and %.1f MiB of the host's memory for the embedding table\n", (double)m->host / mib);
 }
 
 gyre_status cli_open(const char *model, const struct cli_engine *options, bool quiet, gyre_engine **out,

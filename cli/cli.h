@@ -73,15 +73,19 @@ uint32_t cli_prompt_flags(const struct cli_tokens *tokens);
 struct cli_engine {
     const char *device;
     uint32_t act, kv, weights, context;
+    const char *table;
     struct cli_tokens tokens;
 };
 #define CLI_ENGINE_OPTIONS(e)                                                                                          \
     {"--device", "ID", "vulkan:0, opencl:0, cpu, ...; default: the best there is", CLI_TEXT, &(e).device, 0, 0, NULL}, \
         {"--act", "BITS", "activations: 16, 8 or 4 bits; default: the file's", CLI_U32, &(e).act, 0, 0, "16,8,4"},     \
         {"--kv", "BITS", "KV cache: 16, 8 or 4 bits; default: the file's", CLI_U32, &(e).kv, 0, 0, "16,8,4"},          \
+        {"--weights", "BITS",       "weights that are no integers: 16-bit floats, or 8: rounded to int8; default: 16", \
+         CLI_U32,     &(e).weights, 0,                                                                                 \
+         0,           "16,8"},                                                                                         \
     {                                                                                                                  \
-        "--weights", "BITS", "weights that are no integers: 16-bit floats, or 8: rounded to int8; default: 16",        \
-            CLI_U32, &(e).weights, 0, 0, "16,8"                                                                        \
+        "--table", "WHERE", "the embedding table: on the device, or in the host's memory; default: device", CLI_TEXT,  \
+            &(e).table, 0, 0, "device,host"                                                                            \
     }
 // The engine's parameters that these options say.
 gyre_engine_params cli_engine_params(const struct cli_engine *options);

@@ -16,7 +16,7 @@ struct list {
 
 struct bench {
     const char *model, *shape, *depth_text, *rows_text;
-    uint32_t prompt, gen, wgroup;
+    uint32_t prompt, gen, wgroup, head;
     struct list depth, rows; // depth: tokens that the cache holds before; at least one entry
     struct cli_engine engine;
     bool json, profile, plan;
@@ -123,6 +123,7 @@ static gyre_engine_params params_of(const struct bench *b, const char *device)
     gyre_engine_params p = cli_engine_params(&b->engine);
     p.device = device;
     p.log = cli_log(true);
+    p.shape_head = b->head;
     p.context = 1;
     for (uint32_t i = 0; i < b->depth.n; i++)
         if (b->depth.at[i] + b->prompt + b->gen + 1 > p.context) p.context = b->depth.at[i] + b->prompt + b->gen + 1;
@@ -304,6 +305,8 @@ static int run(int argc, char **argv)
          &b.shape, 0, 0, NULL},
         {"--wgroup", "N", "of the shape's weights: 0 (per channel), 32, 64, 128", CLI_U32, &b.wgroup, 0, 0,
          "0,32,64,128"},
+        {"--head", "BITS", "of the shape's head: 8, or 4 with a matrix of its own; default: 8", CLI_U32, &b.head, 0, 0,
+         "8,4"},
         CLI_ENGINE_OPTIONS(b.engine),
         {"--plan", NULL, "the memory that it takes, without running", CLI_FLAG, &b.plan, 0, 0, NULL},
         {"--profile", NULL, "device time by kernel of one prefill and one decode step", CLI_FLAG, &b.profile, 0, 0,

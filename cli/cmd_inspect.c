@@ -150,8 +150,8 @@ static void print_weights(const json_t *memory)
            (long long)json_integer_value(json_object_get(kv, "4")));
 }
 
-// `plan`: of an engine of so many tokens; total 0: none could be made.
-static void print_text(const json_t *doc, const gyre_memory *plan, uint32_t context)
+// `plan`: of an engine of so many tokens; total 0: none could be made, which `unplanned` says why.
+static void print_text(const json_t *doc, const gyre_memory *plan, uint32_t context, const char *unplanned)
 {
     const json_t *m = json_object_get(doc, "model"), *t;
     const char *key;
@@ -168,6 +168,8 @@ static void print_text(const json_t *doc, const gyre_memory *plan, uint32_t cont
     if (plan->total) {
         printf("\nwith an engine of its settings\n");
         cli_print_memory(plan, context);
+    } else if (json_is_true(json_object_get(json_object_get(doc, "verdict"), "runs"))) {
+        printf("\nno engine of its settings\n  %s\n", unplanned);
     }
     printf("\nmetadata\n");
     json_object_foreach(json_object_get(doc, "metadata"), key, value)
@@ -232,12 +234,13 @@ static int run(int argc, char **argv)
         // A model that cannot run has no plan; inspecting it goes on.
         const gyre_engine_params params = cli_engine_params(&engine);
         gyre_memory plan = {.size = sizeof plan};
-        if (gyre_plan(path, &params, &plan, NULL) != GYRE_OK) plan.total = 0;
+        gyre_error unplanned = {0};
+        if (gyre_plan(path, &params, &plan, &unplanned) != GYRE_OK) plan.total = 0;
         json_t *doc = json_loads(text, 0, NULL);
         json_object_set_new(json_object_get(doc, "verdict"), "quantizes", quantizes(path, doc));
         if (json && plan.total) json_object_set_new(doc, "plan", cli_memory_json(&plan));
         if (json) status = cli_print_json(doc);
-        else print_text(doc, &plan, engine.context);
+        else print_text(doc, &plan, engine.context, unplanned.message);
         if (!json) json_decref(doc);
     }
     free(text);

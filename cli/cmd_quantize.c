@@ -93,6 +93,7 @@ static int run(int argc, char **argv)
          "4,8,16,32"},
         {"--act", "BITS", "activations the file is made for: 16, 8, 4 (8)", CLI_U32, &p.act, 0, 0, "16,8,4"},
         {"--kv", "BITS", "KV cache the file is made for: 16, 8, 4 (8)", CLI_U32, &p.kv, 0, 0, "16,8,4"},
+        {"--head", "BITS", "8, or 4: int4 in groups of 32, a matrix of its own (8)", CLI_U32, &p.head, 0, 0, "8,4"},
         {"--profile", "NAME", "full, or portable for files that other tools load (full)", CLI_TEXT, &p.profile, 0, 0,
          "full,portable"},
         {"--format", "NAME", "gguf, or hf for a Hugging Face directory; default: by OUT's name, else as SRC", CLI_TEXT,

@@ -52,6 +52,7 @@ static void settings(struct facts *to, const struct gyre_plan *p, const gyre_qua
     if (set->recipe.n_exceptions && set->wbits < 16)
         fact(to, "other widths", "%u rule%s of the recipe", set->recipe.n_exceptions,
              set->recipe.n_exceptions == 1 ? "" : "s");
+    if (set->head4) fact(to, "head", "4 bits, groups of 32");
     fact(to, "activations", "%u bits", set->act);
     fact(to, "KV cache", "%u bits", set->kv);
     if (s->act_clip != 1) fact(to, "clip of activations", "%.3g", s->act_clip);

@@ -87,7 +87,7 @@ gyre_status gyre_task_embed(gyre_task *t, uint32_t rows, gyre_error *err)
     }
     e->resident = false;
     gyre_engine_forget_logits(e, UINT32_MAX);
-    GYRE_TRY(gyre_buffer_write(e->device, e->rows.buffer, 0, e->row_data, (uint64_t)bucket * 16, err));
+    GYRE_TRY(gyre_engine_write_rows(e, bucket, err));
     GYRE_TRY(gyre_graph_submit(graph, err));
     const bool last = t->length + n == t->n, mean = t->params.pooling == GYRE_POOL_MEAN;
     const uint32_t first = mean ? 0 : n - 1, count = mean ? n : last ? 1 : 0;

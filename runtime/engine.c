@@ -106,6 +106,7 @@ static gyre_status load(const char *path, const gyre_engine_params *p, gyre_engi
     struct load_progress progress = {p};
     const struct gyre_loading how = {.weight_bits = p->weights == 8 ? 8 : 0,
                                      .layout = e->planned,
+                                     .no_table = p->host_table,
                                      .context = e->context,
                                      .progress = on_load,
                                      .user = &progress};
@@ -130,6 +131,7 @@ static gyre_status furnish(const char *path, const gyre_engine_params *p, gyre_e
     GYRE_TRY(
         gyre_kv_create(e->device, hp, e->precision.kv, e->precision.kv_clip, e->sequences, e->context, &e->kv, err));
     GYRE_TRY(step_buffers(e, err));
+    if (p->host_table) GYRE_TRY(gyre_engine_keep_table(e, err));
     gyre_logf(&e->log, GYRE_LOG_INFO, "engine: %s on %s (%s), act %u, kv %u, context %u, weights %.1f MiB, kv %.1f MiB",
               hp->arch, info->id, info->name, e->precision.act, e->precision.kv, e->context,
               (double)e->model.weight_bytes / 1048576.0, (double)e->kv.bytes / 1048576.0);
@@ -158,7 +160,9 @@ static gyre_status open_shape_on(gyre_device *device, const char *shape, uint32_
     e->log = p->log;
     GYRE_TRY(gyre_shape_hparams(shape, wgroup, &hp, err));
     const uint32_t own = hp.context;
-    GYRE_TRY(gyre_model_synthetic(device, &hp, on_load, &progress, &e->model, err));
+    const struct gyre_synthetic how = {
+        .head4 = p->shape_head == 4, .no_table = p->host_table, .progress = on_load, .user = &progress};
+    GYRE_TRY(gyre_model_synthetic(device, &hp, &how, &e->model, err));
     GYRE_TRY(choose_context(shape, p, own, e, err));
     return furnish(shape, p, e, err);
 }
@@ -270,6 +274,7 @@ gyre_status gyre_engine_close(gyre_engine *e, gyre_error *err)
         gyre_buffer_destroy(e->device, e->rows.buffer);
         gyre_buffer_destroy(e->device, e->state.buffer);
         gyre_buffer_destroy(e->device, e->logits.buffer);
+        gyre_buffer_destroy(e->device, e->embedded.buffer);
         if (e->kv.device) gyre_kv_free(&e->kv);
         if (e->model.device) gyre_model_free(&e->model);
         if (!e->first) gyre_device_close(e->device);
@@ -279,6 +284,7 @@ gyre_status gyre_engine_close(gyre_engine *e, gyre_error *err)
     gyre_source_close(e->source);
     free(e->steps);
     free(e->row_data);
+    free(e->embedded_data);
     free(e->state_data);
     free(e->sequence_used);
     free(e->live);

@@ -1,6 +1,7 @@
 // Inside of the engine, shared by the files of this folder; the public face is gyre.h.
 #pragma once
 #include "runtime/model/kv.h"
+#include "runtime/model/linear.h"
 #include "runtime/model/model.h"
 #include "runtime/text/tokenizer.h"
 #include "runtime/util/sha256.h"
@@ -44,6 +45,11 @@ struct gyre_engine {
 
     char identity[GYRE_SHA256_HEX]; // of the model, made at its first use (session_file.c)
 
+    // With the embedding table in host memory (table.c): what a step reads in its place. Buffer NULL: without.
+    struct gyre_binding embedded;  // f32[max_rows][width]
+    float *embedded_data;          // the same on the host
+    struct gyre_linear host_table; // weight NULL: of a shape
+
     struct gyre_step_graph *steps;
     uint32_t n_steps;
     uint64_t host_allocations; // made while stepping; a test asserts that decoding makes none
@@ -84,6 +90,13 @@ void gyre_engine_forget_logits(gyre_engine *engine, uint32_t sequence);
 
 // The smallest recorded size for n rows, not above max_rows.
 uint32_t gyre_engine_bucket(const gyre_engine *engine, uint32_t n);
+
+// table.c: what the host table needs, for a model that was loaded without one.
+gyre_status gyre_engine_keep_table(gyre_engine *engine, gyre_error *err) GYRE_MUST_USE;
+// Its bytes in the file; 0 without one.
+uint64_t gyre_engine_host_bytes(const gyre_engine *engine);
+// Row data of the first `rows` rows to the device, and what the host table has for their tokens.
+gyre_status gyre_engine_write_rows(gyre_engine *engine, uint32_t rows, gyre_error *err) GYRE_MUST_USE;
 
 // The body of a step without a head: embedding and all blocks; the residual stream.
 gyre_value gyre_engine_body(gyre_engine *engine, gyre_graph *graph);

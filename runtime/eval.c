@@ -140,7 +140,7 @@ static gyre_status submit_body(struct runner *r, const uint32_t *tokens, uint32_
                (int32_t[]){(int32_t)tokens[first + i], (int32_t)r->slot, (int32_t)(first + i), 1}, 16);
     }
     e->resident = false;
-    GYRE_TRY(gyre_buffer_write(e->device, e->rows.buffer, 0, e->row_data, (uint64_t)rows * 16, err));
+    GYRE_TRY(gyre_engine_write_rows(e, rows, err));
     return gyre_graph_submit(body, err);
 }
 

@@ -264,7 +264,7 @@ gyre_status gyre_session_profile(gyre_session *s, uint32_t step_rows, gyre_profi
     }
     e->resident = false;
     gyre_engine_forget_logits(e, UINT32_MAX);
-    GYRE_TRY(gyre_buffer_write(e->device, e->rows.buffer, 0, e->row_data, (uint64_t)live * 16, err));
+    GYRE_TRY(gyre_engine_write_rows(e, live, err));
     GYRE_TRY(gyre_engine_step_graph(e, live, 1, 1, &graph, err));
     return gyre_engine_profile(e, graph, rows, cap, n, err);
 }

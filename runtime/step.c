@@ -20,7 +20,9 @@ uint32_t gyre_engine_bucket(const gyre_engine *e, uint32_t n)
 
 gyre_value gyre_engine_body(gyre_engine *e, gyre_graph *g)
 {
-    gyre_value x = gyre_g_embed(g, &e->model.table, e->model.hp.embed_scale);
+    gyre_value x = e->embedded.buffer
+                       ? gyre_g_external(g, "embeddings", gyre_graph_rows(g), e->model.hp.width, e->embedded)
+                       : gyre_g_embed(g, &e->model.table, e->model.hp.embed_scale);
     for (uint32_t i = 0; i < e->model.hp.n_layers; i++) {
         x = gyre_model_block(g, x, &e->model, i, &e->kv.pool[i], &e->precision);
     }
@@ -139,7 +141,7 @@ static gyre_status run_chunk(gyre_engine *e, const struct gyre_step_row *rows, u
     }
     const bool same = e->resident && bucket == 1 && memcmp(e->resident_row, e->row_data, sizeof e->resident_row) == 0;
     e->resident = false;
-    if (!same) GYRE_TRY(gyre_buffer_write(e->device, e->rows.buffer, 0, e->row_data, (uint64_t)bucket * 16, err));
+    if (!same || e->embedded.buffer) GYRE_TRY(gyre_engine_write_rows(e, bucket, err));
     GYRE_TRY(gyre_graph_submit(step, err));
     if (!wanting) return GYRE_OK;
 
@@ -210,7 +212,7 @@ static gyre_status warm(gyre_engine *e, uint32_t bucket, uint32_t k, gyre_error 
     e->resident = false;
     gyre_engine_forget_logits(e, UINT32_MAX);
     memset(e->row_data, 0, (size_t)bucket * 16);
-    GYRE_TRY(gyre_buffer_write(e->device, e->rows.buffer, 0, e->row_data, (uint64_t)bucket * 16, err));
+    GYRE_TRY(gyre_engine_write_rows(e, bucket, err));
     GYRE_TRY(gyre_graph_submit(step, err));
     return gyre_wait(e->device, err);
 }

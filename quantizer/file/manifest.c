@@ -59,7 +59,8 @@ gyre_status gyre_run_identity(const struct gyre_plan *p, json_t *texts, const ch
                      "profile", s->full ? "full" : "portable", "seed", seed, "wbits", (int)s->wbits, "wgroup",
                      (int)s->wgroup, "act_bits", (int)s->act, "kv_bits", (int)s->kv, "base", base);
     json_decref(base);
-    if (p->folder && *run) { // else a GGUF file
+    if (s->head4 && *run) json_object_set_new(*run, "head_bits", json_integer(4)); // else 8, or what floats have
+    if (p->folder && *run) {                                                       // else a GGUF file
         json_object_set_new(*run, "format", json_string("hf"));
         json_object_set_new(*run, "shard_bytes", json_integer((json_int_t)p->shard_bytes));
     }

@@ -34,13 +34,13 @@ static gyre_status plan_rotations(struct gyre_plan *p, gyre_error *err)
         !rotate ? 0 : GYRE_ROTATE_R1 | GYRE_ROTATE_R2 | (full && !p->folder ? GYRE_ROTATE_R4 : 0), &p->rotator, err));
     // compressed-tensors knows Sylvester's matrices: the largest that divides.
     if (rotate && full && p->folder) GYRE_TRY(gyre_hadamard_create(hp->ffn & -hp->ffn, &p->rotator.r4, err));
-    p->write_head = !hp->tied;
-    p->fold_head = rotate && !hp->tied;
+    p->write_head = !hp->tied || p->set.head4;
+    p->fold_head = rotate && p->write_head;
     if (!rotate) return GYRE_OK;
-    if (hp->tied && full && !p->folder) { // one table: the head undoes and redoes R1 around the gain
+    if (!p->write_head && full && !p->folder) { // one table: the head undoes and redoes R1 around the gain
         p->online.head = p->rotator.r1;
         p->online.head_gain = p->final_gain;
-    } else if (hp->tied && p->rotator.r1.n &&
+    } else if (!p->write_head && p->rotator.r1.n &&
                !is_constant(p->final_gain, hp->width)) { // other tools know no transform at the head
         p->write_head = p->fold_head = true;
     }
@@ -123,8 +123,9 @@ static void add_part(struct gyre_plan *p, struct gyre_part part)
         gyre_role_name(part.role, part.layer, "weight", name);
         gyre_settings_width(&p->set, name, &planned.bits, &planned.group);
     } else if (part.kind == GYRE_PART_TABLE) {
-        planned.bits = p->table_type == GYRE_DTYPE_Q8_0 ? 8 : p->table_type == GYRE_DTYPE_F16 ? 16 : 32;
-        planned.group = planned.bits == 8 ? 32 : 0;
+        const gyre_dtype type = part.role == GYRE_ROLE_head ? p->head_type : p->table_type;
+        planned.bits = type == GYRE_DTYPE_Q4_0 ? 4 : type == GYRE_DTYPE_Q8_0 ? 8 : type == GYRE_DTYPE_F16 ? 16 : 32;
+        planned.group = planned.bits <= 8 ? 32 : 0;
     } else {
         if (part.kind != GYRE_PART_VECTOR) planned.cols = planned.rows;
         planned.rows = 1;
@@ -168,6 +169,7 @@ static gyre_status plan_tensors(struct gyre_plan *p, gyre_error *err)
                     : p->set.wbits == 32             ? GYRE_DTYPE_F32
                     : hp->width % 32                 ? GYRE_DTYPE_F16
                                                      : GYRE_DTYPE_Q8_0;
+    p->head_type = p->set.head4 ? GYRE_DTYPE_Q4_0 : p->table_type;
     add_role(p, GYRE_ROLE_embedding);
     if (p->write_head) add_role(p, GYRE_ROLE_head);
     add_role(p, GYRE_ROLE_output_norm);

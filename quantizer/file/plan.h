@@ -47,7 +47,8 @@ struct gyre_plan {
     bool writes_clips;           // learned ones are in the output
     bool write_head;             // the output has its own output.weight
     bool fold_head;              // ... with the final gain folded in; output_norm becomes ones
-    gyre_dtype table_type;       // of the embedding and the head
+    gyre_dtype table_type;       // of the embedding and, where it is no other, the head
+    gyre_dtype head_type;        // of the head
     struct gyre_planned *tensor; // in the order in which they are written
     uint64_t n_tensors;
 };

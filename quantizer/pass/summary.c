@@ -4,6 +4,7 @@
 #include "quantizer/pass/divergence.h"
 #include "quantizer/pass/summary_text.h"
 #include "quantizer/pass/walk.h"
+#include "quantizer/round/problem.h"
 #include "runtime/core/codec.h"
 #include "runtime/text/tokenizer.h"
 #include "runtime/util/base.h"
@@ -161,6 +162,17 @@ struct table {
     gyre_dtype type;
 };
 
+// A row in groups of 32 at 4 bits; as it is where that is impossible.
+static void nibbles(float *row, uint64_t cols)
+{
+    for (uint64_t at = 0; at < cols; at += 32) {
+        float scale = 0;
+        if (!gyre_search_scale(row + at, NULL, 32, 4, true, &scale)) continue;
+        for (uint64_t i = at; i < at + 32; i++)
+            row[i] = scale > 0 ? scale * (float)gyre_nearest((double)row[i] / (double)scale, -8, 7) : 0;
+    }
+}
+
 static void table_rows(const void *user, uint64_t first, uint64_t n, float *out)
 {
     const struct table *t = user;
@@ -171,6 +183,10 @@ static void table_rows(const void *user, uint64_t first, uint64_t n, float *out)
         if (t->source.weight) gyre_linear_rows_f32(&t->source, first + (uint64_t)i, 1, row);
         else gyre_tensor_rows_f32(&t->made, first + (uint64_t)i, 1, row);
         if (!t->round) continue;
+        if (t->type == GYRE_DTYPE_Q4_0) {
+            nibbles(row, cols);
+            continue;
+        }
         unsigned char *blocks = malloc(cols * sizeof(float));
         if (!blocks) continue; // unrounded: the figure moves by less than its last digit
         gyre_quantize_q8_0(row, cols, blocks);
@@ -186,11 +202,12 @@ static gyre_status table_of(const gyre_summary *s, uint32_t which, const struct 
     const struct gyre_plan *p = s->plan;
     const gyre_role role =
         head && (which == RECIPE ? p->write_head : !p->hp.tied) ? GYRE_ROLE_head : GYRE_ROLE_embedding;
-    *table = (struct table){.type = p->table_type, .cols = p->hp.width};
+    *table = (struct table){.type = head ? p->head_type : p->table_type, .cols = p->hp.width};
     if (which != RECIPE) {
         GYRE_TRY(gyre_linear_find(p->source, &p->hp, role, 0, &table->source, err));
         const gyre_dtype type = table->source.weight->type;
-        table->round = which == PLAIN && p->table_type == GYRE_DTYPE_Q8_0 && type != GYRE_DTYPE_Q8_0;
+        table->round =
+            which == PLAIN && type != table->type && (table->type == GYRE_DTYPE_Q8_0 || table->type == GYRE_DTYPE_Q4_0);
         return GYRE_OK;
     }
     const struct gyre_written *t = gyre_writer_find(out->writer, (struct gyre_part){GYRE_PART_TABLE, role, 0});

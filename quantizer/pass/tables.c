@@ -11,6 +11,31 @@
 #include <stdlib.h>
 #include <string.h>
 
+// Rows as blocks of 32 nibbles, each with the scale that a search finds.
+static gyre_status encode_nibbles(const float *x, uint64_t rows, uint64_t cols, unsigned char *out, gyre_error *err)
+{
+    struct gyre_codes codes = {.bits = 4, .group = 32, .code = malloc(rows * cols)};
+    codes.scale = malloc(rows * cols / 32 * sizeof *codes.scale);
+    gyre_status st = codes.code && codes.scale ? gyre_rtn(x, rows, cols, &codes, err)
+                                               : gyre_fail(err, GYRE_E_NOMEM, "out of memory");
+    for (uint64_t at = 0; st == GYRE_OK && at < rows * cols; at += 32, out += 18)
+        gyre_encode_q4_0(codes.code + at, &codes.scale[at / 32], 32, out);
+    free(codes.code);
+    free(codes.scale);
+    return st;
+}
+
+// n rows as they lie in the file.
+static gyre_status encode_rows(gyre_dtype type, const float *x, uint64_t n, uint64_t cols, uint64_t row_bytes,
+                               unsigned char *out, gyre_error *err)
+{
+    if (type == GYRE_DTYPE_Q4_0) return encode_nibbles(x, n, cols, out, err);
+#pragma omp parallel for schedule(static)
+    for (int64_t r = 0; r < (int64_t)n; r++)
+        gyre_encode_floats(x + (uint64_t)r * cols, cols, type, out + (uint64_t)r * row_bytes);
+    return GYRE_OK;
+}
+
 // A table, some megabytes at a time. `gain` (may be NULL) is folded in where the rotator folds.
 static gyre_status write_table(const struct gyre_plan *p, gyre_role role, const struct gyre_linear *t,
                                const double *gain, struct gyre_output *out,
@@ -21,7 +46,8 @@ static gyre_status write_table(const struct gyre_plan *p, gyre_role role, const 
     char name[GYRE_ROLE_NAME];
     const struct gyre_part part = {GYRE_PART_TABLE, role, 0};
     gyre_role_name(role, 0, "weight", name);
-    if (t->weight->type == p->table_type && !p->set.recipe.rotate) { // kept bit for bit
+    const gyre_dtype type = role == GYRE_ROLE_head ? p->head_type : p->table_type;
+    if (t->weight->type == type && !p->set.recipe.rotate) { // kept bit for bit
         GYRE_TRY(gyre_output_write(out, part, t->weight->data, t->weight->bytes, 0, err));
         return tick ? tick(user, t->rows * cols, err) : GYRE_OK;
     }
@@ -29,7 +55,7 @@ static gyre_status write_table(const struct gyre_plan *p, gyre_role role, const 
     float *narrow = malloc(chunk * cols * sizeof *narrow), *back = malloc(chunk * cols * sizeof *back);
     unsigned char *encoded = malloc(chunk * cols * sizeof(float));
     uint64_t row_bytes = 0;
-    if (!wide || !narrow || !back || !encoded || !gyre_dtype_row_bytes(p->table_type, cols, &row_bytes))
+    if (!wide || !narrow || !back || !encoded || !gyre_dtype_row_bytes(type, cols, &row_bytes))
         GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for tensor %s", name));
     for (uint64_t first = 0; first < t->rows; first += chunk) {
         const uint64_t n = GYRE_MIN(chunk, t->rows - first);
@@ -43,12 +69,10 @@ static gyre_status write_table(const struct gyre_plan *p, gyre_role role, const 
                 GYRE_GO(gyre_fail(
                     err, GYRE_E_FORMAT, "cannot round tensor %s: weight %g of row %llu, column %llu is not finite",
                     name, (double)narrow[i], (unsigned long long)(first + i / cols), (unsigned long long)(i % cols)));
-#pragma omp parallel for schedule(static)
-        for (int64_t r = 0; r < (int64_t)n; r++) {
-            unsigned char *const at = encoded + (uint64_t)r * row_bytes;
-            gyre_encode_floats(narrow + (uint64_t)r * cols, cols, p->table_type, at);
-            gyre_decode_row(p->table_type, at, cols, back + (uint64_t)r * cols);
-        }
+        gyre_error why = {0};
+        if ((st = encode_rows(type, narrow, n, cols, row_bytes, encoded, &why)) != GYRE_OK)
+            GYRE_GO(gyre_fail(err, st, "cannot round tensor %s: %s", name, why.message));
+        gyre_decode_row(type, encoded, n * cols, back);
         gyre_add_squares(narrow, back, NULL, n, cols, &error, &norm);
         GYRE_GO(
             gyre_output_write(out, part, encoded, n * row_bytes, gyre_relative(error, norm, (first + n) * cols), err));

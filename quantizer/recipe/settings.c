@@ -177,6 +177,14 @@ gyre_status gyre_settings_resolve(const gyre_quantize_params *p, const struct gy
     GYRE_TRY(gyre_recipe_find(name, &out->recipe, err));
     if (!out->full && strcmp(profile, "portable"))
         return gyre_fail(err, GYRE_E_INVALID, "unknown profile \"%s\": it is neither portable nor full", profile);
+    if (p->head && p->head != 8 && p->head != 4)
+        return gyre_fail(err, GYRE_E_INVALID, "unknown width of the head %u: it is 8 or 4", p->head);
+    out->head4 = p->head == 4;
+    if (out->head4 && (out->wbits >= 16 || !blocks || hp->width % 32))
+        return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot give the head 4 bits: %s; leave the option out",
+                         out->wbits >= 16 ? "nothing of this output is rounded"
+                         : !blocks        ? "that of a Hugging Face directory is F16"
+                                          : "its rows are not whole groups of 32");
     if (out->wbits != 32 && !one_of(out->wbits, 4, 8, 16))
         return gyre_fail(err, GYRE_E_INVALID, "unknown weight width %u: it is none of 4, 8, 16 and 32", out->wbits);
     if (out->wgroup && !one_of(out->wgroup, 32, 64, 128))

@@ -217,6 +217,7 @@ static gyre_status quantize_again(struct reproduction *r, gyre_error *err)
                                     .wgroup = m->wgroup ? (int32_t)m->wgroup : GYRE_WGROUP_ROW,
                                     .act = m->act,
                                     .kv = m->kv,
+                                    .head = m->head,
                                     .profile = m->profile,
                                     .calib = r->calib,
                                     .n_calib = r->n_calib,

@@ -453,7 +453,10 @@ static gyre_status check_table(struct gyre_verifier *v, gyre_role role, gyre_rol
     GYRE_TRY(gyre_linear_find(v->base, &v->base_hp, from, 0, &base, err));
     const char *name = t->name;
     const uint64_t cols = t->cols, chunk = GYRE_MAX((uint64_t)1, ((uint64_t)4 << 20) / cols);
-    const uint32_t bits = t->type == GYRE_DTYPE_F32 ? 32 : t->type == GYRE_DTYPE_F16 ? 16 : 8;
+    const uint32_t bits = t->type == GYRE_DTYPE_F32    ? 32
+                          : t->type == GYRE_DTYPE_F16  ? 16
+                          : t->type == GYRE_DTYPE_Q4_0 ? 4
+                                                       : 8;
     struct distance d = {0};
     gyre_status st = GYRE_OK;
     double *wide = malloc(chunk * cols * sizeof *wide), *row = malloc(cols * sizeof *row);

@@ -223,6 +223,8 @@ static gyre_value finish(gyre_graph *g, const struct gyre_node *node)
     return gyre_graph_append(g, node) ? node->out[0] : GYRE_NONE;
 }
 
+uint32_t gyre_graph_rows(const gyre_graph *g) { return g->rows; }
+
 gyre_value gyre_g_external(gyre_graph *g, const char *name, uint32_t rows, uint32_t width, struct gyre_binding at)
 {
     if (at.size < (uint64_t)rows * width * 4 || !rows || !width) {

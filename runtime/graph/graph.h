@@ -80,6 +80,8 @@ gyre_status gyre_graph_create(gyre_device *device, uint32_t rows, const struct g
                               gyre_error *err) GYRE_MUST_USE;
 void gyre_graph_destroy(gyre_graph *graph);
 
+uint32_t gyre_graph_rows(const gyre_graph *g);
+
 // An external f32 value [rows, width]; rows may differ from the graph's (a chunk of the head, a single row).
 gyre_value gyre_g_external(gyre_graph *g, const char *name, uint32_t rows, uint32_t width, struct gyre_binding at);
 

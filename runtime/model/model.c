@@ -73,7 +73,8 @@ struct loader {
     gyre_repacker *repacker;
     const gyre_source *source;
     const struct gyre_hparams *hp;
-    bool layout; // nothing is read
+    bool layout;   // nothing is read
+    bool no_table; // see struct gyre_loading
     struct gyre_rounding *rounding;
     gyre_error *err;
 };
@@ -172,6 +173,14 @@ static gyre_status load_layer(const struct loader *l, uint32_t layer, struct gyr
     return n ? load_together(l, layer, cached, n, "centre", kv, &out->kv_centre) : GYRE_OK;
 }
 
+gyre_status gyre_model_tied(const char *name, gyre_error *err)
+{
+    return gyre_fail(err, GYRE_E_UNSUPPORTED,
+                     "cannot keep the embedding table in host memory (%s): the head reads it on the device, too; "
+                     "quantize with --head 4, which gives the head a matrix of its own",
+                     name);
+}
+
 static gyre_status load_shared(const struct loader *l, struct gyre_model *m)
 {
     const struct gyre_hparams *hp = &m->hp;
@@ -184,8 +193,11 @@ static gyre_status load_shared(const struct loader *l, struct gyre_model *m)
         GYRE_TRY(
             gyre_upload(m->device, hp->rot.head_gain, hp->width * sizeof(float), "head gain", &m->head_gain, l->err));
     struct gyre_linear table;
-    GYRE_TRY(gyre_linear_find(l->source, hp, GYRE_ROLE_embedding, 0, &table, l->err));
-    GYRE_TRY(matrix(l, &table, 1, "embedding", &m->table));
+    if (!l->no_table) {
+        GYRE_TRY(gyre_linear_find(l->source, hp, GYRE_ROLE_embedding, 0, &table, l->err));
+        GYRE_TRY(matrix(l, &table, 1, "embedding", &m->table));
+    }
+    if (hp->tied && l->no_table) return gyre_model_tied(gyre_source_path(l->source), l->err);
     if (hp->tied) return GYRE_OK;
     GYRE_TRY(gyre_linear_find(l->source, hp, GYRE_ROLE_head, 0, &table, l->err));
     return matrix(l, &table, 1, "head", &m->head);
@@ -200,6 +212,7 @@ gyre_status gyre_model_load(gyre_device *device, const gyre_source *source, cons
                        .source = source,
                        .hp = &out->hp,
                        .layout = how.layout,
+                       .no_table = how.no_table,
                        .rounding = &out->rounding,
                        .err = err};
     gyre_status st = GYRE_OK;

@@ -22,6 +22,7 @@ struct gyre_loading {
     uint32_t weight_bits; // see struct gyre_rounding
     uint32_t context;     // tokens of the longest text that it will see
     bool layout;          // memory for all of it and nothing in it, read from no tensor: for plans
+    bool no_table;        // the embedding table is left to the caller; UNSUPPORTED where the head reads it, too
     int (*progress)(void *user, double fraction); // may be NULL; a non-zero return cancels
     void *user;
 };
@@ -30,6 +31,8 @@ struct gyre_loading {
 gyre_status gyre_model_load(gyre_device *device, const gyre_source *source, const struct gyre_loading *how,
                             struct gyre_model *out, gyre_error *err) GYRE_MUST_USE;
 void gyre_model_free(struct gyre_model *model);
+// Why a model (or a shape) whose head reads the embedding table cannot do without it: GYRE_E_UNSUPPORTED.
+gyre_status gyre_model_tied(const char *name, gyre_error *err);
 
 // Device buffers of the online rotations and the tables of RoPE.
 gyre_status gyre_shared_create(gyre_device *device, const struct gyre_hparams *hp, struct gyre_shared *out,

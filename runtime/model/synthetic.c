@@ -91,7 +91,8 @@ static uint32_t product_columns(const struct gyre_hparams *hp, gyre_product prod
 
 static uint32_t group_of(const struct gyre_hparams *hp, uint32_t k) { return hp->wgroup ? hp->wgroup : k; }
 
-uint64_t gyre_shape_bytes(const struct gyre_hparams *hp)
+// Of all matrices.
+static uint64_t shape_bytes(const struct gyre_hparams *hp, const struct gyre_synthetic *how)
 {
     uint64_t total = 0, bytes[3];
     for (int p = 0; p < GYRE_PRODUCTS; p++) {
@@ -99,8 +100,12 @@ uint64_t gyre_shape_bytes(const struct gyre_hparams *hp)
         gyre_weight_plane_bytes(GYRE_WEIGHT_W4, product_columns(hp, (gyre_product)p), k, group_of(hp, k), bytes);
         total += hp->n_layers * (bytes[0] + bytes[1] + bytes[2]);
     }
-    gyre_weight_plane_bytes(GYRE_WEIGHT_W8, hp->vocab, hp->width, 32, bytes);
-    return total + (hp->tied ? 1 : 2) * (bytes[0] + bytes[1] + bytes[2]);
+    for (int head = how->no_table; head < (hp->tied ? 1 : 2); head++) {
+        const bool low = head && how->head4;
+        gyre_weight_plane_bytes(low ? GYRE_WEIGHT_W4 : GYRE_WEIGHT_W8, hp->vocab, hp->width, 32, bytes);
+        total += bytes[0] + bytes[1] + bytes[2];
+    }
+    return total;
 }
 
 // ---- making ---------------------------------------------------------------------------------------------
@@ -150,16 +155,17 @@ static gyre_status make_layer(gyre_device *device, gyre_repacker *repacker, cons
     return GYRE_OK;
 }
 
-gyre_status gyre_model_synthetic(gyre_device *device, struct gyre_hparams *given,
-                                 int (*progress)(void *user, double fraction), void *user, struct gyre_model *out,
-                                 gyre_error *err)
+gyre_status gyre_model_synthetic(gyre_device *device, struct gyre_hparams *given, const struct gyre_synthetic *how,
+                                 struct gyre_model *out, gyre_error *err)
 {
     *out = (struct gyre_model){.device = device, .hp = *given};
     *given = (struct gyre_hparams){0};
     const struct gyre_hparams *hp = &out->hp;
-    const uint64_t need = gyre_shape_bytes(hp), have = gyre_device_info(device)->memory_bytes;
+    if (how->head4) out->hp.tied = false;
+    const uint64_t need = shape_bytes(hp, how), have = gyre_device_info(device)->memory_bytes;
     gyre_repacker *repacker = NULL;
     gyre_status st = GYRE_OK;
+    if (hp->tied && how->no_table) GYRE_GO(gyre_model_tied(hp->arch, err));
     if (need > have)
         GYRE_GO(gyre_fail(err, GYRE_E_DEVICE_MEM,
                           "cannot make a model (%s): its weights take %llu MiB and %s has %llu; use a smaller shape",
@@ -171,13 +177,15 @@ gyre_status gyre_model_synthetic(gyre_device *device, struct gyre_hparams *given
     GYRE_GO(gyre_shared_create(device, hp, &out->shared, err));
     GYRE_GO(vector(device, hp->width, 1, "output norm", &out->output_norm, err));
     // Rows of the table are read as they are by the embedding: as large as what norms make.
-    GYRE_GO(matrix(device, repacker, GYRE_WEIGHT_W8, hp->vocab, hp->width, 32, sqrt((double)hp->width), "embedding",
-                   &out->table, err));
+    if (!how->no_table)
+        GYRE_GO(matrix(device, repacker, GYRE_WEIGHT_W8, hp->vocab, hp->width, 32, sqrt((double)hp->width), "embedding",
+                       &out->table, err));
     if (!hp->tied)
-        GYRE_GO(matrix(device, repacker, GYRE_WEIGHT_W8, hp->vocab, hp->width, 32, 1, "head", &out->head, err));
+        GYRE_GO(matrix(device, repacker, how->head4 ? GYRE_WEIGHT_W4 : GYRE_WEIGHT_W8, hp->vocab, hp->width, 32, 1,
+                       "head", &out->head, err));
     for (uint32_t i = 0; i < hp->n_layers; i++) {
         GYRE_GO(make_layer(device, repacker, hp, i, &out->layer[i], err));
-        if (progress && progress(user, (i + 1.0) / hp->n_layers))
+        if (how->progress && how->progress(how->user, (i + 1.0) / hp->n_layers))
             GYRE_GO(gyre_fail(err, GYRE_E_CANCELLED, "cancelled while making a model"));
     }
     out->weight_bytes = need;

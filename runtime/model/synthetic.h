@@ -11,10 +11,14 @@
 gyre_status gyre_shape_hparams(const char *name, uint32_t wgroup, struct gyre_hparams *hp,
                                gyre_error *err) GYRE_MUST_USE;
 
-// Bytes that gyre_model_synthetic allocates for matrices.
-uint64_t gyre_shape_bytes(const struct gyre_hparams *hp);
+// How it is made. All zero: an int8 table, and a head as the shape has it.
+struct gyre_synthetic {
+    bool head4;                                   // the head is a matrix of its own: int4 in groups of 32
+    bool no_table;                                // see struct gyre_loading
+    int (*progress)(void *user, double fraction); // as in struct gyre_loading
+    void *user;
+};
 
-// Takes over *hp (it is emptied, also on failure). progress as in gyre_model_load.
-gyre_status gyre_model_synthetic(gyre_device *device, struct gyre_hparams *hp,
-                                 int (*progress)(void *user, double fraction), void *user, struct gyre_model *out,
-                                 gyre_error *err) GYRE_MUST_USE;
+// Takes over *hp (it is emptied, also on failure).
+gyre_status gyre_model_synthetic(gyre_device *device, struct gyre_hparams *hp, const struct gyre_synthetic *how,
+                                 struct gyre_model *out, gyre_error *err) GYRE_MUST_USE;

@@ -60,6 +60,10 @@ typedef struct gyre_engine_params {
     // gyre_engine_memory.
     uint32_t weights;
     bool as_hardware; // tests: choose kernels for a software device as for a GPU
+    // The embedding table stays where the model's file is mapped, and the host hands a step its rows: that much less on
+    // the device. For a model whose head is a matrix of its own (quantize --head); GYRE_E_UNSUPPORTED for another.
+    bool host_table;
+    uint32_t shape_head; // of a shape: 4, or 8 (also 0): the bits of its head, a matrix of its own where that is 4
 } gyre_engine_params;
 
 // params NULL: all defaults. The model's files stay mapped while it is loaded. One that another program changes
@@ -95,6 +99,7 @@ typedef struct gyre_memory {
     uint64_t total;      // of all; engines beside this one share its device, and count
     uint32_t rounded;    // matrices that `weights` 8 rounded ...
     double weight_error; // ... and their error: root mean square, relative to theirs
+    uint64_t host;       // of the embedding table, where it stays in the host's memory; in none of the sums above
 } gyre_memory;
 GYRE_API gyre_status gyre_engine_memory(const gyre_engine *engine, gyre_memory *out, gyre_error *err) GYRE_MUST_USE;
 // What an engine will take that prefills in its largest steps and decodes, before it is opened: of a model's file or of
