@@ -18,6 +18,7 @@ enum gyre_form {
     GYRE_FORM_SCALE = 1024,  // of scales
     GYRE_FORM_BLOCKS = 2048, // from blocks that bring their scales
     GYRE_FORM_TILE = 4096,   // a workgroup takes a tile of the weight, for few rows on hardware
+    GYRE_FORM_LINE = 8192,   // an invocation takes lines of a tile in vectors, for CPUs
 };
 
 struct gyre_kernel_source {

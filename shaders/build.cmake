@@ -1,7 +1,8 @@
 # Builds every row of shaders/kernels.def into one C file, and the table of them: target gyre_kernels.
 #
 # A row: C preprocessor -> GLSL -> glslang -> SPIR-V, without and with hardware int8 dot products, and the OpenCL C
-# text; shaders/embed.c (a host tool) puts the three into a struct gyre_kernel_source.
+# text; shaders/embed.c (a host tool) puts the three into a struct gyre_kernel_source. A source NAME.cl.k exists for
+# OpenCL only.
 
 set(kernel_dir ${CMAKE_CURRENT_LIST_DIR})
 set(kernel_out ${CMAKE_BINARY_DIR}/kernels)
@@ -30,7 +31,7 @@ function(gyre_kernel name source defines params writes bindings op form)
     -I${kernel_dir} -include ${kernel_dir}/dialect.h -include ${kernel_dir}/params.h ${file})
   set(commands COMMAND ${cpp} -MD -MF ${base}.d -MT ${base}.c -o ${base}.comp)
   set(spirv - -)
-  if(GLSLANG_VALIDATOR)
+  if(GLSLANG_VALIDATOR AND NOT source MATCHES "\\.cl$")
     list(APPEND commands COMMAND ${cpp} -DGYRE_INT_DOT -o ${base}.dot.comp)
     set(spirv ${base}.spv ${base}.dot.spv)
     foreach(form "" .dot)
@@ -50,7 +51,7 @@ endfunction()
 
 set(kernel_names)
 foreach(row ${kernel_rows})
-  if(NOT row MATCHES "^KERNEL\\(([a-z0-9_]+), *([a-z0-9_]+), *\"([^\"]*)\", *([a-z0-9_]+), *([0-9]+), *([0-9]+), *([a-z0-9_]+), *([A-Z0-9|]+)\\)")
+  if(NOT row MATCHES "^KERNEL\\(([a-z0-9_]+), *([a-z0-9_.]+), *\"([^\"]*)\", *([a-z0-9_]+), *([0-9]+), *([0-9]+), *([a-z0-9_]+), *([A-Z0-9|]+)\\)")
     message(FATAL_ERROR "shaders/kernels.def: not a row: ${row}")
   endif()
   if(NOT EXISTS ${kernel_dir}/${CMAKE_MATCH_2}.k)

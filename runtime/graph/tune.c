@@ -253,6 +253,21 @@ static bool tile_launch(const struct product *p, struct gyre_launch *out)
     return true;
 }
 
+// matmul_line.cl.k: whole vectors in one invocation, for CPUs that run them one by one.
+static bool line_launch(const struct product *p, struct gyre_launch *out)
+{
+    if (p->info->lanes != GYRE_LANES_LOOP || p->w->kind != GYRE_WEIGHT_W4 || !p->integers || p->prologue) return false;
+    uint32_t tr = 1;
+    while (tr < p->rows && tr < 8) tr *= 2;
+    const uint32_t tc = tr == 8 ? 1 : 2; // as many sums as there are registers
+    if (start(out, "matmul", GYRE_FORM_W4 | GYRE_FORM_QUANT | GYRE_FORM_LINE, 1, 1, NULL) != GYRE_OK) return false;
+    set(out, "TR", tr);
+    set(out, "TC", tc);
+    out->tile[0] = 16 * tc;
+    out->tile[1] = tr;
+    return true;
+}
+
 // matmul_float.k and matmul_int.k: an invocation computes TR rows x TC blocks of 8 columns. For few rows (_v) all rows
 // share one pass over the weights, and hardware splits K over WGY invocations; for many (_m) WGY takes further rows.
 static gyre_status tune_matmul(const gyre_graph *g, const struct gyre_node *node, struct gyre_launch *out,
@@ -262,7 +277,7 @@ static gyre_status tune_matmul(const gyre_graph *g, const struct gyre_node *node
     const struct gyre_device_info *info = p.info;
     const struct gyre_weight *w = p.w;
     const uint32_t rows = p.rows;
-    if (tile_launch(&p, out)) return GYRE_OK;
+    if (tile_launch(&p, out) || line_launch(&p, out)) return GYRE_OK;
     const bool split = !runs(info, product_loops(w, p.integers, 1)); // only _v divides K
     const bool few = rows <= 4 || split, wide = w->n >= 16384;
     uint32_t wgx = 8, wgy = 1, tr = few ? GYRE_MIN(rows, 4u) : 4, tc = 2;

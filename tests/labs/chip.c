@@ -268,6 +268,7 @@ int lab_compile_all(const struct lab_chip *c, const char *name, struct lab_table
     snprintf(out->driver, sizeof out->driver, "%s", c->driver);
     for (uint32_t i = 0; i < gyre_kernel_source_count; i++) {
         const struct gyre_kernel_source *source = gyre_kernel_sources[i];
+        if (!source->spirv) continue; // OpenCL only
         failed += !add_row(c, name, source, "", out);
         for (size_t t = 0; t < GYRE_COUNT(tuned); t++)
             if (tuned[t].shared <= c->shared_bytes && !fnmatch(tuned[t].kernel, source->name, 0)) {

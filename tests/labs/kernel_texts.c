@@ -34,7 +34,7 @@ int main(int argc, char **argv)
     }
     for (uint32_t i = 0; i < gyre_kernel_source_count; i++) {
         const struct gyre_kernel_source *const k = gyre_kernel_sources[i];
-        if (!k->opencl) continue;
+        if (!k->opencl || k->form & GYRE_FORM_LINE) continue; // none, or one for CPUs
         if (!write_kernel(argv[1], k)) {
             fprintf(stderr, "cannot write %s.cl\n", k->name);
             return 1;

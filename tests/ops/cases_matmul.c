@@ -211,8 +211,49 @@ void cases_quant_matmul(struct check *check)
             }
 }
 
+// The kernel for CPUs: groups of whole rounds of eight steps, of a part, and of more; halves of tiles and tiles.
+static void lines(struct check *check)
+{
+    static const struct {
+        uint32_t wgx, tr, tc;
+    } cut[] = {{1, 1, 2}, {2, 3, 1}, {1, 8, 1}};
+    static const struct shape shapes[] = {{1, 8, 32, 32},    {3, 100, 576, 576}, {5, 33, 36, 36}, {17, 20, 288, 32},
+                                          {1, 70, 1216, 64}, {9, 41, 256, 128},  {2, 9, 4, 4}};
+    static const int act[] = {8, 4};
+    for (size_t s = 0; s < GYRE_COUNT(shapes); s++) {
+        const struct weight w = random_weight(check, W_W4, shapes[s].n, shapes[s].k, shapes[s].group);
+        for (size_t a = 0; a < GYRE_COUNT(act); a++)
+            for (size_t i = 0; i < GYRE_COUNT(cut); i++) {
+                const struct input in = random_input(check, shapes[s].rows, w.k, act[a]);
+                const int rows = shapes[s].rows, n0 = w.n % 3, ldy = n0 + w.n + rows % 2;
+                const size_t out = (size_t)rows * (size_t)ldy;
+                const struct gyre_matmul_params p = {rows, w.k, w.n, w.n_pad, w.group, ldy, n0, (rows + w.n) % 3};
+                const struct check_case c = {
+                    .kernel = "matmul_w4_q_l",
+                    .params = &p,
+                    .n_spec = 5,
+                    .spec = {cut[i].wgx, 1, 1, cut[i].tr, cut[i].tc},
+                    .groups = {(uint32_t)gyre_div_up((uint64_t)w.n, 16 * cut[i].tc * cut[i].wgx),
+                               (uint32_t)gyre_div_up((uint64_t)rows, cut[i].tr)},
+                    .bind = {{.size = out * 4,
+                              .rule = check->floats && w.group != w.k ? CHECK_NMSE : CHECK_BITS,
+                              .bound = 1e-11},
+                             in.x,
+                             in.meta,
+                             w.words,
+                             w.scale,
+                             w.sums,
+                             {.data = check_normal(check, out, 1), .size = out * 4}},
+                };
+                check_run(check, &c, "%d x %d x %d, group %d, act %d, workgroup %u, tile %u x %u", rows, w.n, w.k,
+                          w.group, act[a], cut[i].wgx, cut[i].tr, cut[i].tc);
+            }
+    }
+}
+
 void cases_matmul(struct check *check)
 {
+    lines(check);
     tiles(check);
     static const struct shape shapes[] = {
         {1, 8, 32, 32},    {3, 20, 36, 36},   {5, 100, 64, 32},   {17, 20, 96, 32}, {2, 576, 96, 96},

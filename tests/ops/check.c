@@ -227,6 +227,7 @@ void check_run(struct check *check, const struct check_case *c, const char *labe
     gyre_error err = {0};
     bool passed = source != NULL;
     if (!in_share(source)) return;
+    if (source && !source->spirv && !strncmp(gyre_device_info(check->device)->id, "vulkan", 6)) return; // OpenCL only
     if (!source) snprintf(why, sizeof why, "there is no such kernel");
     for (int d = 0; d < 2 && passed; d++) {
         for (uint32_t i = 0; i < source->n_writes; i++) {
