@@ -238,6 +238,17 @@ static gyre_status check_dispatch(const gyre_device *device, const struct gyre_d
     return GYRE_OK;
 }
 
+uint32_t gyre_submission_end(const struct gyre_dispatch *dispatches, uint32_t n, uint32_t first)
+{
+    float ms = 0;
+    uint32_t end = first;
+    for (; end < n; end++) {
+        ms += dispatches[end].ms > 0 ? dispatches[end].ms : 1;
+        if (end > first && ms > GYRE_SUBMISSION_MS) break;
+    }
+    return end;
+}
+
 gyre_status gyre_recording_create(gyre_device *device, const struct gyre_dispatch *dispatches, uint32_t n,
                                   gyre_recording **out, gyre_error *err)
 {
@@ -248,6 +259,7 @@ gyre_status gyre_recording_create(gyre_device *device, const struct gyre_dispatc
     GYRE_TRY(device->backend->record(device, dispatches, n, out, err));
     (*out)->device = device;
     (*out)->n_dispatches = n;
+    if (!(*out)->n_submissions) (*out)->n_submissions = 1;
     device->counters.recordings++;
     device->counters.live_objects++;
     return GYRE_OK;
@@ -267,7 +279,7 @@ static gyre_status submit(gyre_device *device, gyre_recording *recording, uint64
                          recording ? "belongs to another device" : "is NULL");
     GYRE_TRY(count_call(device, "submit", err));
     GYRE_TRY(device->backend->submit(device, recording, ns, err));
-    device->counters.submissions++;
+    device->counters.submissions += recording->n_submissions;
     device->counters.dispatches += recording->n_dispatches;
     return GYRE_OK;
 }

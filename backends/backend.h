@@ -17,10 +17,11 @@
 #include <stdint.h>
 
 enum {
-    GYRE_MAX_BINDINGS = 12, // buffers of one dispatch
-    GYRE_MAX_SPEC = 16,     // specialization constants of one kernel; 0, 1, 2 are WGX, WGY, WGZ
-    GYRE_MAX_PARAMS = 128,  // bytes of one dispatch's parameter struct (push constants)
-    GYRE_BIND_ALIGN = 256,  // every binding offset is a multiple of this: what Vulkan allows a driver to ask for
+    GYRE_MAX_BINDINGS = 12,   // buffers of one dispatch
+    GYRE_MAX_SPEC = 16,       // specialization constants of one kernel; 0, 1, 2 are WGX, WGY, WGZ
+    GYRE_MAX_PARAMS = 128,    // bytes of one dispatch's parameter struct (push constants)
+    GYRE_SUBMISSION_MS = 100, // of predicted time that one submission may hold
+    GYRE_BIND_ALIGN = 256,    // every binding offset is a multiple of this: what Vulkan allows a driver to ask for
 };
 
 // How int8 dot products run: not at all (the kernel emulates them bit-identically) or in hardware.
@@ -84,6 +85,7 @@ struct gyre_dispatch {
     struct gyre_binding bind[GYRE_MAX_BINDINGS];
     unsigned char params[GYRE_MAX_PARAMS]; // the kernel's params_size bytes, a struct of shaders/params.h
     uint32_t groups[3];                    // workgroups; all > 0
+    float ms;                              // predicted time; 0: not predicted, and taken for one
 };
 
 struct gyre_kernel_params {
@@ -140,7 +142,9 @@ void gyre_kernel_destroy(gyre_device *device, gyre_kernel *kernel);
 // ---- work -------------------------------------------------------------------------------------------
 
 // Turns `n` dispatches, executed in order, into something that can be replayed without host work.
-// The dispatch array may be freed afterwards.
+// The dispatch array may be freed afterwards. A replay is one submission to the device's queue as long as its predicted
+// time is below GYRE_SUBMISSION_MS, else so many that each is (a dispatch is never cut): drivers end what runs too
+// long.
 gyre_status gyre_recording_create(gyre_device *device, const struct gyre_dispatch *dispatches, uint32_t n,
                                   gyre_recording **out, gyre_error *err) GYRE_MUST_USE;
 void gyre_recording_destroy(gyre_device *device, gyre_recording *recording);
@@ -159,7 +163,8 @@ gyre_status gyre_run_once(gyre_device *device, const struct gyre_dispatch *dispa
 // Counters of one device since it was opened; tests assert that decoding records and allocates nothing.
 struct gyre_device_counters {
     uint64_t recordings, buffers, kernels; // made (a shared kernel counts once)
-    uint64_t submissions, dispatches;      // replays, and the dispatches in them
+    uint64_t submissions, dispatches;      // to the queue by replays, and the dispatches in them
+    uint64_t copies;                       // between host and device that took a submission of their own
     uint64_t bytes_live, live_objects;     // of buffers; buffers, kernels and recordings not yet destroyed
     uint64_t calls;                        // fallible calls: what fail_call counts
 };
@@ -194,7 +199,11 @@ struct gyre_kernel {
 struct gyre_recording {
     const struct gyre_device *device;
     uint32_t n_dispatches;
+    uint32_t n_submissions; // of a replay; set by `record`
 };
+
+// For `record`: where the submission ends that begins with dispatch `first`.
+uint32_t gyre_submission_end(const struct gyre_dispatch *dispatches, uint32_t n, uint32_t first);
 
 struct gyre_backend {
     const char *name;

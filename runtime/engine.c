@@ -347,7 +347,7 @@ void gyre_sequence_release(gyre_engine *e, uint32_t slot)
 gyre_engine_counters gyre_engine_count(const gyre_engine *e)
 {
     const struct gyre_device_counters c = gyre_device_counters(e->device);
-    return (gyre_engine_counters){c.recordings, c.submissions, c.dispatches, c.buffers, e->host_allocations};
+    return (gyre_engine_counters){c.recordings, c.submissions + c.copies, c.dispatches, c.buffers, e->host_allocations};
 }
 
 int gyre_list_devices(gyre_device_facts *out, int cap, gyre_device_missing *missing, int cap_missing, int *n_missing)

@@ -54,7 +54,7 @@ enum {
     VK_FENCES = 64, // submissions that may be in flight
     VK_SLOTS = 16,  // pieces of the staging ring, each with its own command buffer
     VK_SLOT_BYTES = 1 << 20,
-    VK_SEGMENT = 100, // dispatches in one submission: keeps each one far from a driver's watchdog
+    VK_NEAR_BYTES = 64 << 10, // buffers up to this lie where host and device both reach them, if there is such memory
 };
 
 struct vk_instance {
@@ -89,6 +89,7 @@ struct vk_block {
     VkDeviceMemory memory;
     unsigned char *mapped;
     bool cached; // the host's reads are cached
+    struct vk_heap *heap;
     struct vk_range *ranges;
     struct vk_block *next;
 };
@@ -98,6 +99,9 @@ struct vk_heap {
     uint64_t granule;                             // offsets and sizes are multiples of this
     uint64_t block_bytes;
     bool map; // blocks are mapped for as long as they live
+    // Its buffers are small, so that the host reads them where they lie even if slowly: a submission and its fence cost
+    // more.
+    bool near;
     struct vk_block *blocks;
 };
 
@@ -124,7 +128,7 @@ struct vk_device {
     struct vk_functions f;
     VkDevice handle;
     struct vk_queue queue;
-    struct vk_heap heap;
+    struct vk_heap heap, near; // near: device memory that the host sees, for small buffers; no types: there is none
     struct vk_staging staging;
     VkDescriptorSetLayout set_layouts[GYRE_MAX_BINDINGS + 1]; // by number of bindings, made on demand
     VkPipelineLayout layouts[GYRE_MAX_BINDINGS + 1];

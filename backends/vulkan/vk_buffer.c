@@ -93,6 +93,7 @@ static gyre_status copy(struct vk_device *d, uint32_t slot, const struct vk_buff
     VK_GO(d->f.EndCommandBuffer(commands), "copy buffer", b->base.label);
     GYRE_GO(gyre_vk_queue_submit(d, commands, "copy buffer", err));
     s->serial[slot] = d->queue.submitted;
+    d->base.counters.copies++;
 done:
     return st;
 }
@@ -165,7 +166,7 @@ gyre_status gyre_vk_buffer_read(gyre_device *device, gyre_buffer *buffer, uint64
     struct vk_device *d = (struct vk_device *)device;
     const struct vk_buffer *b = (const struct vk_buffer *)buffer;
     unsigned char *to = target;
-    if (direct(b) && b->range->block->cached) {
+    if (direct(b) && (b->range->block->cached || b->range->block->heap->near)) {
         GYRE_TRY(gyre_vk_queue_wait(d, d->queue.submitted, err));
         memcpy(to, direct(b) + offset, size);
         return GYRE_OK;

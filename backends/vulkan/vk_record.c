@@ -1,7 +1,7 @@
 // Recordings: command buffers and descriptor sets made once, submitted any number of times.
 //
-// A recording is cut into segments of at most VK_SEGMENT dispatches, each its own command buffer and
-// submission. Every segment begins with a barrier against all that was queued before it, so replays and
+// A recording is cut into segments by predicted time (gyre_submission_end), mostly one, each its own command buffer
+// and submission. Every segment begins with a barrier against all that was queued before it, so replays and
 // copies are ordered without knowing each other; inside, a barrier stands only where a dispatch touches
 // bytes that one since the last barrier wrote, or writes bytes that one read.
 #include "backends/vulkan/vk.h"
@@ -19,11 +19,16 @@ struct command {
     unsigned char params[GYRE_MAX_PARAMS];
 };
 
+struct segment {
+    VkCommandBuffer commands;
+    uint32_t first, end; // of its dispatches
+};
+
 struct vk_recording {
     gyre_recording base;
     VkDescriptorPool descriptors;
     VkCommandPool pool;
-    VkCommandBuffer *segments;
+    struct segment *segments;
     uint32_t n_segments, n;
     struct command commands[];
 };
@@ -105,13 +110,14 @@ done:
     return st;
 }
 
-// Encodes commands first..end-1 as one segment. With `queries`, a time stamp stands before the first command of
+// Encodes one segment. With `queries`, a time stamp stands before the first command of
 // all and after each one, and nothing overlaps.
-static gyre_status encode(const struct vk_device *d, const struct vk_recording *r, VkCommandBuffer commands,
-                          uint32_t first, VkQueryPool queries, gyre_error *err)
+static gyre_status encode(const struct vk_device *d, const struct vk_recording *r, const struct segment *segment,
+                          VkQueryPool queries, gyre_error *err)
 {
     gyre_status st = GYRE_OK;
-    const uint32_t end = GYRE_MIN(first + VK_SEGMENT, r->n);
+    const uint32_t first = segment->first, end = segment->end;
+    const VkCommandBuffer commands = segment->commands;
     const VkCommandBufferBeginInfo begin = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO,
                                             .flags = queries ? VK_COMMAND_BUFFER_USAGE_ONE_TIME_SUBMIT_BIT
                                                              : VK_COMMAND_BUFFER_USAGE_SIMULTANEOUS_USE_BIT};
@@ -139,7 +145,7 @@ done:
     return st;
 }
 
-static gyre_status make_segments(struct vk_device *d, VkCommandPool *pool, VkCommandBuffer *segments, uint32_t n,
+static gyre_status make_segments(struct vk_device *d, VkCommandPool *pool, struct segment *segments, uint32_t n,
                                  gyre_error *err)
 {
     gyre_status st = GYRE_OK;
@@ -149,8 +155,9 @@ static gyre_status make_segments(struct vk_device *d, VkCommandPool *pool, VkCom
     const VkCommandBufferAllocateInfo allocate = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO,
                                                   .commandPool = *pool,
                                                   .level = VK_COMMAND_BUFFER_LEVEL_PRIMARY,
-                                                  .commandBufferCount = n};
-    VK_GO(d->f.AllocateCommandBuffers(d->handle, &allocate, segments), "record", "command buffers");
+                                                  .commandBufferCount = 1};
+    for (uint32_t i = 0; i < n; i++)
+        VK_GO(d->f.AllocateCommandBuffers(d->handle, &allocate, &segments[i].commands), "record", "command buffers");
 done:
     return st;
 }
@@ -173,14 +180,18 @@ gyre_status gyre_vk_record(gyre_device *device, const struct gyre_dispatch *disp
     struct vk_device *d = (struct vk_device *)device;
     struct window *window = calloc(1, sizeof *window);
     struct vk_recording *r = calloc(1, sizeof *r + n * sizeof r->commands[0]);
-    if (r) r->segments = calloc((size_t)gyre_div_up(n, VK_SEGMENT), sizeof *r->segments);
+    uint32_t n_segments = 0;
+    for (uint32_t i = 0; i < n; i = gyre_submission_end(dispatches, n, i)) n_segments++;
+    if (r) r->segments = calloc(n_segments, sizeof *r->segments);
     if (!window || !r || !r->segments) {
         st = gyre_fail(err, GYRE_E_NOMEM, "cannot record (%s): out of host memory", d->base.info.id);
         goto done;
     }
     r->n = n;
-    r->n_segments = (uint32_t)gyre_div_up(n, VK_SEGMENT);
-    for (uint32_t i = 0; i < n; i++) {
+    r->n_segments = r->base.n_submissions = n_segments;
+    for (uint32_t s = 0, at = 0; s < n_segments; s++, at = r->segments[s - 1].end)
+        r->segments[s] = (struct segment){VK_NULL_HANDLE, at, gyre_submission_end(dispatches, n, at)};
+    for (uint32_t i = 0, s = 0; i < n; i++) {
         const struct gyre_kernel_source *source = dispatches[i].kernel->source;
         struct command *c = &r->commands[i];
         c->pipeline = ((const struct vk_kernel *)dispatches[i].kernel)->pipeline;
@@ -188,13 +199,12 @@ gyre_status gyre_vk_record(gyre_device *device, const struct gyre_dispatch *disp
         c->params_size = source->params_size;
         memcpy(c->groups, dispatches[i].groups, sizeof c->groups);
         memcpy(c->params, dispatches[i].params, source->params_size);
-        if (i % VK_SEGMENT == 0) window->n = 0; // its segment begins with a barrier
+        if (i == r->segments[s].end) s++, window->n = 0; // its segment begins with a barrier
         c->barrier = needs_barrier(window, &dispatches[i]);
     }
     GYRE_GO(make_sets(d, r, dispatches, err));
     GYRE_GO(make_segments(d, &r->pool, r->segments, r->n_segments, err));
-    for (uint32_t s = 0; s < r->n_segments; s++)
-        GYRE_GO(encode(d, r, r->segments[s], s * VK_SEGMENT, VK_NULL_HANDLE, err));
+    for (uint32_t s = 0; s < r->n_segments; s++) GYRE_GO(encode(d, r, &r->segments[s], VK_NULL_HANDLE, err));
     *out = &r->base;
     r = NULL;
 done:
@@ -218,7 +228,7 @@ static gyre_status profile(struct vk_device *d, const struct vk_recording *r, ui
     gyre_status st = GYRE_OK;
     VkQueryPool queries = VK_NULL_HANDLE;
     VkCommandPool pool = VK_NULL_HANDLE;
-    VkCommandBuffer *segments = calloc(r->n_segments, sizeof *segments);
+    struct segment *segments = calloc(r->n_segments, sizeof *segments);
     uint64_t *stamps = calloc((size_t)r->n + 1, sizeof *stamps);
     if (!segments || !stamps) {
         st = gyre_fail(err, GYRE_E_NOMEM, "cannot profile (%s): out of host memory", d->base.info.id);
@@ -228,9 +238,10 @@ static gyre_status profile(struct vk_device *d, const struct vk_recording *r, ui
                                         .queryType = VK_QUERY_TYPE_TIMESTAMP,
                                         .queryCount = r->n + 1};
     VK_GO(d->f.CreateQueryPool(d->handle, &info, NULL, &queries), "profile", d->base.info.id);
+    memcpy(segments, r->segments, r->n_segments * sizeof *segments);
     GYRE_GO(make_segments(d, &pool, segments, r->n_segments, err));
-    for (uint32_t s = 0; s < r->n_segments; s++) GYRE_GO(encode(d, r, segments[s], s * VK_SEGMENT, queries, err));
-    for (uint32_t s = 0; s < r->n_segments; s++) GYRE_GO(gyre_vk_queue_submit(d, segments[s], "profile", err));
+    for (uint32_t s = 0; s < r->n_segments; s++) GYRE_GO(encode(d, r, &segments[s], queries, err));
+    for (uint32_t s = 0; s < r->n_segments; s++) GYRE_GO(gyre_vk_queue_submit(d, segments[s].commands, "profile", err));
     GYRE_GO(gyre_vk_queue_wait(d, d->queue.submitted, err));
     VK_GO(d->f.GetQueryPoolResults(d->handle, queries, 0, r->n + 1, ((size_t)r->n + 1) * sizeof *stamps, stamps,
                                    sizeof *stamps, VK_QUERY_RESULT_64_BIT | VK_QUERY_RESULT_WAIT_BIT),
@@ -254,7 +265,8 @@ gyre_status gyre_vk_submit(gyre_device *device, gyre_recording *recording, uint6
         GYRE_TRY(gyre_vk_wait(device, err));
         if (d->facts.timestamp_bits && d->facts.properties.limits.timestampPeriod > 0) return profile(d, r, ns, err);
     }
-    for (uint32_t s = 0; s < r->n_segments; s++) GYRE_TRY(gyre_vk_queue_submit(d, r->segments[s], "submit", err));
+    for (uint32_t s = 0; s < r->n_segments; s++)
+        GYRE_TRY(gyre_vk_queue_submit(d, r->segments[s].commands, "submit", err));
     return ns ? gyre_vk_wait(device, err) : GYRE_OK;
 }
 

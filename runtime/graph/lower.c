@@ -204,7 +204,10 @@ gyre_status gyre_graph_lower(gyre_graph *g, gyre_error *err)
 {
     for (uint32_t i = 0; i < g->n_nodes; i++) {
         const struct lowering l = {g, &g->nodes[i], i, err};
+        const uint32_t first = g->n_dispatches;
         GYRE_TRY(lowerings[g->nodes[i].op](&l));
+        for (uint32_t d = first; d < g->n_dispatches; d++)
+            g->dispatches[d].ms = gyre_predict_ms(g, l.node) / (float)(g->n_dispatches - first);
     }
     return GYRE_OK;
 }

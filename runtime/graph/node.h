@@ -108,5 +108,7 @@ gyre_status gyre_graph_fuse(gyre_graph *g, gyre_error *err) GYRE_MUST_USE;
 gyre_status gyre_graph_split(gyre_graph *g, gyre_error *err) GYRE_MUST_USE;
 // Gives every internal plane its chunk and offset.
 gyre_status gyre_graph_layout(gyre_graph *g, gyre_error *err) GYRE_MUST_USE;
+// How long a node may take on the weakest device of its kind.
+float gyre_predict_ms(const gyre_graph *g, const struct gyre_node *node);
 // Nodes to dispatches; every internal plane has its buffer.
 gyre_status gyre_graph_lower(gyre_graph *g, gyre_error *err) GYRE_MUST_USE;

@@ -283,6 +283,56 @@ static void hazards_in_parts_of_a_buffer(void **state)
     gyre_kernel_destroy(contract.device, kernel);
 }
 
+// ---- submissions ---------------------------------------------------------------------------------------
+
+// A replay is cut where its predicted time passes the bound, not by the number of dispatches, and computes the same.
+static void predicted_time_cuts_submissions(void **state)
+{
+    (void)state;
+    enum { MANY = 130 };
+    gyre_kernel *kernel = contract_add_kernel(contract.device);
+    gyre_buffer *sum[] = {filled(N, 0), filled(N, 0)}, *x = filled(N, 1);
+    struct gyre_dispatch d[MANY];
+    for (int i = 0; i < MANY; i++) d[i] = contract_add(kernel, AT(sum[(i + 1) % 2], 0), AT(sum[i % 2], 0), AT(x, 0), N);
+    static const struct {
+        float ms;        // of the first five; the others cost next to nothing
+        uint32_t pieces; // where predicted time cuts
+    } cases[] = {{0.1f, 1}, {60, 5}, {30, 2}, {1000, 6}};
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        uint32_t pieces = 0;
+        for (int i = 0; i < MANY; i++) d[i].ms = i < 5 ? cases[c].ms : 0.001f;
+        for (uint32_t at = 0; at < MANY; at = gyre_submission_end(d, MANY, at)) pieces++;
+        assert_int_equal(pieces, cases[c].pieces);
+        gyre_recording *recording = record(d, MANY);
+        const struct gyre_device_counters before = gyre_device_counters(contract.device);
+        submit(recording);
+        const uint64_t took = gyre_device_counters(contract.device).submissions - before.submissions;
+        assert_int_equal(took, strncmp(gyre_device_info(contract.device)->id, "vulkan", 6) ? 1 : pieces);
+        expect_all(sum[0], (float)(MANY * (c + 1)));
+        gyre_recording_destroy(contract.device, recording);
+    }
+    for (int i = 0; i < 2; i++) gyre_buffer_destroy(contract.device, sum[i]);
+    gyre_buffer_destroy(contract.device, x);
+    gyre_kernel_destroy(contract.device, kernel);
+}
+
+// What a step writes and reads back is small: neither takes a submission of its own where the device is idle.
+static void small_copies_take_no_submission(void **state)
+{
+    (void)state;
+    int32_t in[1000], out[1000] = {0};
+    for (int i = 0; i < 1000; i++) in[i] = 3 * i;
+    gyre_buffer *x = filled(1000, 3);
+    gyre_error err = {0};
+    contract_ok(gyre_wait(contract.device, &err), &err);
+    const struct gyre_device_counters before = gyre_device_counters(contract.device);
+    contract_ok(gyre_buffer_write(contract.device, x, 0, in, sizeof in, &err), &err);
+    contract_ok(gyre_buffer_read(contract.device, x, 0, out, sizeof out, &err), &err);
+    assert_memory_equal(in, out, sizeof in);
+    assert_int_equal(gyre_device_counters(contract.device).copies, before.copies);
+    gyre_buffer_destroy(contract.device, x);
+}
+
 // ---- replays ------------------------------------------------------------------------------------------
 
 // sum += x, as two dispatches since a kernel may not write what it reads.
@@ -391,6 +441,8 @@ const struct CMUnitTest contract_work_tests[] = {
     cmocka_unit_test(chains_of_hazards),
     cmocka_unit_test(single_hazards),
     cmocka_unit_test(hazards_in_parts_of_a_buffer),
+    cmocka_unit_test(predicted_time_cuts_submissions),
+    cmocka_unit_test(small_copies_take_no_submission),
     cmocka_unit_test(replays_see_new_inputs),
     cmocka_unit_test(several_recordings_interleave),
     cmocka_unit_test(destroying_queued_work),
