@@ -36,6 +36,15 @@ bool serve_ask_tokens(const struct serve *s, const json_t *list, const char *whe
     return true;
 }
 
+bool serve_ask_time(const struct serve *s, const json_t *request, struct serve_job *job, struct serve_error *e)
+{
+    double most = s->timeout ? s->timeout : 86400;
+    job->timeout_s = s->timeout;
+    if (!serve_field_number(request, "timeout", 0.001, 86400, &job->timeout_s, e)) return false;
+    if (job->timeout_s > most) job->timeout_s = most;
+    return true;
+}
+
 static bool take_stop(const json_t *value, struct serve_job *job, struct serve_error *e)
 {
     const char *text = json_string_value(value);
@@ -132,8 +141,8 @@ bool serve_ask_sampling(const struct serve *s, const json_t *request, struct ser
     if (getrandom(id, sizeof id, GRND_NONBLOCK) != (ssize_t)sizeof id) id[0] = (uint64_t)(uintptr_t)job;
     snprintf(job->id, sizeof job->id, "%s-%016llx%016llx", job->chat ? "chatcmpl" : "cmpl", (unsigned long long)id[0],
              (unsigned long long)id[1]);
-    return serve_ask_model(s, request, e) && ask_numbers(request, job, e) && ask_stops(request, job, e) &&
-           ask_bias(s, request, job, e) && ask_stream(request, job, e);
+    return serve_ask_model(s, request, e) && serve_ask_time(s, request, job, e) && ask_numbers(request, job, e) &&
+           ask_stops(request, job, e) && ask_bias(s, request, job, e) && ask_stream(request, job, e);
 }
 
 bool serve_ask_room(const struct serve *s, struct serve_job *job, struct serve_error *e)

@@ -32,7 +32,9 @@ bool serve_ask_bound(const struct serve *serve, struct serve_job *job, struct se
 
 // The model that is asked for is the one there is?
 bool serve_ask_model(const struct serve *serve, const json_t *request, struct serve_error *error);
-// Choosing, stops, n, stream, stream_options.
+// The time that it may take: the server's, or less where the request says so.
+bool serve_ask_time(const struct serve *serve, const json_t *request, struct serve_job *job, struct serve_error *error);
+// Choosing, stops, n, stream, stream_options, time.
 bool serve_ask_sampling(const struct serve *serve, const json_t *request, struct serve_job *job,
                         struct serve_error *error);
 // Checks that the prompts leave room for what is generated, and makes the choices.

@@ -38,7 +38,8 @@ static bool ask(const struct serve *s, const json_t *request, const json_t *inpu
     job->embeds = true;
     job->width = s->width;
     job->tokenizer = s->tokenizer;
-    if (!serve_ask_model(s, request, e) || !ask_word(request, "encoding_format", "float", "base64", &job->base64, e) ||
+    if (!serve_ask_model(s, request, e) || !serve_ask_time(s, request, job, e) ||
+        !ask_word(request, "encoding_format", "float", "base64", &job->base64, e) ||
         !ask_word(request, "pooling", "last", "mean", &mean, e) ||
         !serve_field_whole(request, "dimensions", s->width, s->width, &dimensions, e))
         return false;

@@ -2,12 +2,15 @@
 #include "cli/serve/fit.h"
 #include "cli/serve/routes.h"
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-enum { GRACE_S = 2, SCORED_ROWS = 64 };
+enum { GRACE_S = 2, SCORED_ROWS = 64, ARENAS = 2 };
 
 static gyre_engine_params engine_params(const struct serve *s)
 {
@@ -120,6 +123,8 @@ static int run(int argc, char **argv)
          &s.engine.context, 1, 1 << 24, NULL},
         {"--slots", "N", "sequences alive at once; default: 4, or what fits", CLI_U32, &s.slots, 1, 256, NULL},
         {"--queue", "N", "requests that may wait (64)", CLI_U32, &s.waiting, 0, 100000, NULL},
+        {"--timeout", "SECONDS", "time of a request, to come whole and again to be answered; 0: no limit (0)", CLI_U32,
+         &s.timeout, 0, 86400, NULL},
         {"--fit", "on|off", "make what is not given fit the device (on)", CLI_TEXT, &s.fit, 0, 0, "on,off"},
         {"--alias", "NAME", "the model's name; default: the file's", CLI_TEXT, &s.alias, 0, 0, NULL},
         {"--api-key", "KEY", "what clients must send as a bearer token", CLI_TEXT, &s.key, 0, 0, NULL},
@@ -141,6 +146,10 @@ static int run(int argc, char **argv)
             "missing option (--api-key KEY): with --host %s anybody who reaches this machine could use the "
             "model; give a key, or --no-key",
             s.host);
+#ifdef __GLIBC__
+    // Each connection has a thread. With the C library's arena for each of them memory would be kept as often.
+    mallopt(M_ARENA_MAX, ARENAS);
+#endif
     gyre_error err = {0};
     s.started = (long)time(NULL);
     name_model(&s);

@@ -3,6 +3,7 @@
 #include "cli/serve/answer.h"
 #include "cli/serve/stream.h"
 
+#include "runtime/util/base.h"
 #include "runtime/util/text.h"
 
 #include <errno.h>
@@ -15,14 +16,22 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { MOST_CONNECTIONS = 1000, HEADER_BYTES = 64 << 10, STACK_BYTES = 2 << 20, FLUSH_MS = 1500 };
+enum {
+    IDLE_S = 30,
+    REQUEST_S = 120,
+    MOST_CONNECTIONS = 1000,
+    HEADER_BYTES = 64 << 10,
+    STACK_BYTES = 2 << 20,
+    FLUSH_MS = 1500
+};
 
 struct serve_http {
     struct serve *serve;
     serve_answerer answer;
     struct serve_links *links;
     struct MHD_Daemon *daemon;
-    int listening; // -1: none
+    unsigned idle_s; // of silence on a connection
+    int listening;   // -1: none
     bool quiet;
 };
 
@@ -125,7 +134,7 @@ static void on_completed(void *user, struct MHD_Connection *connection, void **c
     }
     serve_link_idle(h->links, r->link);
     serve_job_release(r->job);
-    MHD_set_connection_option(connection, MHD_CONNECTION_OPTION_TIMEOUT, (unsigned)SERVE_IDLE_S);
+    MHD_set_connection_option(connection, MHD_CONNECTION_OPTION_TIMEOUT, r->http->idle_s);
     free(r->body);
     free(r);
 }
@@ -271,14 +280,16 @@ gyre_status serve_http_start(struct serve *s, serve_answerer answer, uint32_t *p
     h->serve = s;
     h->answer = answer;
     h->listening = -1;
+    const unsigned request_s = s->timeout ? GYRE_MIN(s->timeout, (unsigned)REQUEST_S) : REQUEST_S;
+    h->idle_s = GYRE_MIN(request_s, (unsigned)IDLE_S);
     gyre_status st = listen_on(s, port, &h->listening, err);
-    if (st == GYRE_OK && !(h->links = serve_links_start(s->queue)))
+    if (st == GYRE_OK && !(h->links = serve_links_start(s->queue, request_s)))
         st = gyre_fail(err, GYRE_E_NOMEM, "cannot serve: out of memory");
     if (st == GYRE_OK) {
         h->daemon = MHD_start_daemon(
             MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_THREAD_PER_CONNECTION | MHD_USE_POLL | MHD_USE_ITC, 0, NULL, NULL,
             on_request, h, MHD_OPTION_LISTEN_SOCKET, h->listening, MHD_OPTION_NOTIFY_COMPLETED, on_completed, h,
-            MHD_OPTION_NOTIFY_CONNECTION, on_connection, h, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)SERVE_IDLE_S,
+            MHD_OPTION_NOTIFY_CONNECTION, on_connection, h, MHD_OPTION_CONNECTION_TIMEOUT, h->idle_s,
             MHD_OPTION_CONNECTION_LIMIT, (unsigned)MOST_CONNECTIONS, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
             (size_t)HEADER_BYTES, MHD_OPTION_THREAD_STACK_SIZE, (size_t)STACK_BYTES, MHD_OPTION_END);
         if (!h->daemon)

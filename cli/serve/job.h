@@ -91,13 +91,14 @@ struct serve_job {
     uint32_t n_choices;
     char id[48];
     long created;
+    double timeout_s; // from when it came to its answer's end; 0: as long as it takes
     const gyre_tokenizer *tokenizer;
 
     struct serve_error error; // under the lock: why it failed; status 0: it did not
 
-    struct serve_job *next;     // of the queue, under its lock, from here
-    uint32_t n_started, n_open; // choices that were started; that have not finished
-    uint64_t arrived_ns, started_ns;
+    struct serve_job *next;                       // of the queue, under its lock, from here
+    uint32_t n_started, n_open;                   // choices that were started; that have not finished
+    uint64_t arrived_ns, started_ns, deadline_ns; // deadline: 0: none
 };
 
 // With room for so many prompts, one reference, defaults everywhere. NULL: out of memory.

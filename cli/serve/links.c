@@ -19,6 +19,7 @@ struct serve_link {
 
 struct serve_links {
     serve_queue *queue;
+    uint64_t request_ns;
     pthread_t thread;
     pthread_mutex_t lock;
     struct serve_link *first;
@@ -41,8 +42,7 @@ static void look(struct serve_links *l)
             serve_job_cancel(k->job);
             cancelled = true;
         }
-        if (!k->busy && now - k->since_ns > SERVE_REQUEST_S * 1000000000ull)
-            shutdown(k->fd, SHUT_RDWR); // its thread sees the end
+        if (!k->busy && now - k->since_ns > l->request_ns) shutdown(k->fd, SHUT_RDWR); // its thread sees the end
     }
     pthread_mutex_unlock(&l->lock);
     if (cancelled) serve_queue_wake(l->queue);
@@ -61,11 +61,12 @@ static void *watch(void *user)
     return NULL;
 }
 
-struct serve_links *serve_links_start(serve_queue *queue)
+struct serve_links *serve_links_start(serve_queue *queue, unsigned request_s)
 {
     struct serve_links *l = calloc(1, sizeof *l);
     if (!l) return NULL;
     l->queue = queue;
+    l->request_ns = request_s * 1000000000ull;
     pthread_mutex_init(&l->lock, NULL);
     if (pthread_create(&l->thread, NULL, watch, l) == 0) return l;
     pthread_mutex_destroy(&l->lock);

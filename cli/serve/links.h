@@ -4,16 +4,11 @@
 #pragma once
 #include "cli/serve/queue.h"
 
-enum {
-    SERVE_IDLE_S = 30,
-    SERVE_REQUEST_S = 120
-}; // silence on a connection; from its last request to the end of the next
-
 struct serve_links;
 struct serve_link; // one connection
 
-// NULL: out of memory, or no thread.
-struct serve_links *serve_links_start(serve_queue *queue);
+// NULL: out of memory, or no thread. `request_s`: seconds from a connection's last request to the end of the next.
+struct serve_links *serve_links_start(serve_queue *queue, unsigned request_s);
 void serve_links_stop(struct serve_links *links); // accepts NULL; when no connection is left
 
 struct serve_link *serve_link_open(struct serve_links *links, int fd); // NULL: out of memory

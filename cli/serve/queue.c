@@ -123,6 +123,27 @@ static void start_choice(serve_queue *q, struct serve_choice *c)
     atomic_store(&job->cancelled, true);
 }
 
+// Its time is over: what it has said by then is its answer; false where something is missing, and there is none.
+static bool end_late(serve_queue *q, struct serve_job *job)
+{
+    bool began = job->n_started == job->n_choices && !job->embeds;
+    for (uint32_t i = 0; i < job->n_started; i++) began &= !job->choice[i].task || job->choice[i].generated > 0;
+    q->count.late++;
+    if (!began) {
+        struct serve_error error = {0};
+        serve_refuse(&error, 503, "timeout", NULL, "the request's time of %g seconds is over; try again later",
+                     job->timeout_s);
+        serve_job_fail(job, &error);
+        return false;
+    }
+    for (uint32_t i = 0; i < job->n_choices; i++) {
+        if (!job->choice[i].task) continue;
+        settle(q, &job->choice[i]);
+        serve_choice_ended(&job->choice[i], GYRE_STOP_LENGTH);
+    }
+    return true;
+}
+
 // Ends what ended, frees what nobody waits for, starts what there is room for. The first jobs go first.
 static void arrange(serve_queue *q)
 {
@@ -136,9 +157,11 @@ static void arrange(serve_queue *q)
             settle(q, c);
             serve_choice_ended(c, why);
         }
+        const bool late = job->n_open && job->deadline_ns && gyre_clock_ns() > job->deadline_ns;
+        const bool failed = late && !end_late(q, job);
         const bool cancelled = atomic_load(&job->cancelled);
         q->count.cancelled += cancelled && job->n_open > 0;
-        if (cancelled || job->n_open == 0) drop(q, at);
+        if (cancelled || failed || job->n_open == 0) drop(q, at);
         else at = &job->next;
     }
     for (struct serve_job *job = q->first; job; job = job->next)
@@ -238,6 +261,7 @@ bool serve_queue_add(serve_queue *q, struct serve_job *job, struct serve_error *
         q->count.refused++;
     } else {
         job->arrived_ns = gyre_clock_ns();
+        if (job->timeout_s > 0) job->deadline_ns = job->arrived_ns + (uint64_t)(job->timeout_s * 1e9);
         *last = serve_job_hold(job);
         q->count.waiting += job->n_choices;
         q->count.requests++;

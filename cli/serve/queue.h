@@ -32,7 +32,7 @@ void serve_queue_stop(serve_queue *queue, unsigned grace_s); // accepts NULL
 // What the metrics tell.
 struct serve_counts {
     uint32_t running, waiting; // choices in a sequence; choices that wait for one
-    uint64_t prompt_tokens, cached_tokens, generated_tokens, requests, cancelled, refused, faults, reopened;
+    uint64_t prompt_tokens, cached_tokens, generated_tokens, requests, cancelled, refused, late, faults, reopened;
     double queue_s; // time that requests waited, all together
     uint64_t started;
     gyre_scheduler_counters scheduler;

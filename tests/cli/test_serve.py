@@ -315,6 +315,29 @@ class Limits(Case):
                 t.join()
             self.assertEqual([x[0] for x in seen], [503, 503])  # both were told
 
+    def test_time(self):
+        with Server(self.model, "--slots", 1, "--context", 512, "--timeout", 60) as s:
+            slow = dict(prompt=TEXT, max_tokens=500, temperature=0, **FOREVER)
+            for k in range(12):  # what it has by then; nothing at all is a 503
+                status, a = s.post("/v1/completions", timeout=0.004 * 2**k, **slow)
+                if status == 200:
+                    break
+                self.assertEqual((status, a["error"]["code"]), (503, "timeout"))
+            self.assertEqual((status, a["choices"][0]["finish_reason"]), (200, "length"))
+            self.assertGreater(a["usage"]["completion_tokens"], 0)
+            self.assertLess(a["usage"]["completion_tokens"], 500 - 10)
+            late = s.gauge("gyre_requests_late_total")
+            self.assertEqual(late, k + 1)
+            holds, _ = s.open_stream(**slow, n=64)
+            while s.gauge("gyre_requests_running") == 0:
+                time.sleep(0.01)
+            status, a, headers = s.ask("POST", "/v1/completions", dict(slow, timeout=0.1))  # waits for the slot until then
+            self.assertEqual((status, a["error"]["code"]), (503, "timeout"))
+            self.assertGreaterEqual(int(headers["Retry-After"]), 1)
+            self.assertEqual(s.post("/v1/completions", timeout=0.0001, **slow)[1]["error"]["param"], "timeout")
+            self.assertEqual(s.gauge("gyre_requests_late_total"), late + 1)
+            holds.close()
+
     def test_model_file_that_changes(self):
         import shutil
         changing = self.at("changing.gguf")
