@@ -1,64 +1,21 @@
 // See manifest.h.
 #include "quantizer/file/manifest.h"
-#include "runtime/source/json_file.h"
-#include "runtime/util/model_hash.h"
-#include "runtime/util/text.h"
 
 #include <cblas.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static gyre_status add_file(json_t *files, const char *name, const char *hex, gyre_error *err)
-{
-    json_t *key = gyre_json_text(name);
-    const char *text = json_string_value(key);
-    gyre_status st = GYRE_OK;
-    if (text && json_object_get(files, text))
-        st = gyre_fail(err, GYRE_E_UNSUPPORTED,
-                       "cannot list folder: two names (%s) differ only in bytes that are no UTF-8; rename one", text);
-    else if (!text || json_object_set_new(files, text, json_string(hex)))
-        st = gyre_fail(err, GYRE_E_NOMEM, "out of memory for the manifest");
-    json_decref(key);
-    return st;
-}
-
-gyre_status gyre_base_identity(const char *path, json_t **base, gyre_error *err)
-{
-    char name[256];
-    struct gyre_model_hash hash;
-    json_t *what = NULL;
-    const char *last = gyre_base_name(path);
-    gyre_status st = GYRE_OK;
-    *base = NULL;
-    snprintf(name, sizeof name, "%.*s", (int)strcspn(last, "/"), last);
-    GYRE_GO(gyre_model_hash(path, &hash, err));
-    what = hash.folder ? json_object() : json_string(hash.sha256);
-    for (uint32_t i = 0; what && i < hash.n; i++) GYRE_GO(add_file(what, hash.file[i].name, hash.file[i].sha256, err));
-    *base = json_pack("{s:o, s:O}", "name", gyre_json_text(name), hash.folder ? "files" : "sha256", what);
-    if (!*base) st = gyre_fail(err, GYRE_E_NOMEM, "out of memory for the manifest");
-done:
-    gyre_model_hash_free(&hash);
-    json_decref(what);
-    if (st == GYRE_OK) return GYRE_OK;
-    json_decref(*base);
-    *base = NULL;
-    return st;
-}
-
 gyre_status gyre_run_identity(const struct gyre_plan *p, json_t *texts, const char *device, json_t **run,
                               gyre_error *err)
 {
     const struct gyre_settings *s = &p->set;
     char seed[24];
-    json_t *base;
     *run = NULL;
     snprintf(seed, sizeof seed, "%llu", (unsigned long long)s->seed); // a string: JSON numbers end at 2^53
-    GYRE_TRY(gyre_base_identity(gyre_source_path(p->source), &base, err));
     *run = json_pack("{s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:O}", "gyre", GYRE_VERSION, "recipe", s->recipe.name,
                      "profile", s->full ? "full" : "portable", "seed", seed, "wbits", (int)s->wbits, "wgroup",
-                     (int)s->wgroup, "act_bits", (int)s->act, "kv_bits", (int)s->kv, "base", base);
-    json_decref(base);
+                     (int)s->wgroup, "act_bits", (int)s->act, "kv_bits", (int)s->kv, "base", p->base.identity);
     if (s->head4 && *run) json_object_set_new(*run, "head_bits", json_integer(4)); // else 8, or what floats have
     if (p->folder && *run) {                                                       // else a GGUF file
         json_object_set_new(*run, "format", json_string("hf"));

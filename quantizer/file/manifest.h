@@ -3,11 +3,7 @@
 #pragma once
 #include "quantizer/file/output.h"
 
-// {"name", "sha256"} of a model file, {"name", "files": {NAME: SHA-256}} of a Hugging Face folder. A new reference in
-// *base.
-gyre_status gyre_base_identity(const char *path, json_t **base, gyre_error *err) GYRE_MUST_USE;
-
-// The settings, gyre's version, the base model's name and SHA-256 (of the file; of each file of a folder), and of a run
+// The settings, gyre's version, the base's identity (base.h), and of a run
 // that calibrates the texts (borrowed) and the device that it does so on (NULL: it does not). A new reference in *run.
 gyre_status gyre_run_identity(const struct gyre_plan *plan, json_t *texts, const char *device, json_t **run,
                               gyre_error *err) GYRE_MUST_USE;

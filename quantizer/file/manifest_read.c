@@ -1,7 +1,7 @@
 // See manifest_read.h. A manifest comes from somebody else: nothing in it is taken for granted.
 #include "quantizer/file/manifest_read.h"
-#include "quantizer/file/manifest.h"
 #include "runtime/util/file.h"
+#include "runtime/util/sha256.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -195,30 +195,23 @@ static gyre_status compare_hash(const char *path, const char *file, const char *
                      path, slash, name, now, then);
 }
 
-gyre_status gyre_manifest_check_base(const struct gyre_manifest *m, const char *path, bool folder, gyre_error *err)
+gyre_status gyre_manifest_check_base(const struct gyre_manifest *m, const char *path, const json_t *now,
+                                     gyre_error *err)
 {
-    json_t *now, *files_now, *hash;
-    const json_t *files = json_object_get(m->base, "files");
+    json_t *hash, *files_now = json_object_get(now, "files"), *files = json_object_get(m->base, "files");
     const char *name;
     gyre_status st = GYRE_OK;
-    if (folder != (files != NULL))
-        return gyre_fail(
-            err, GYRE_E_FORMAT,
-            "base model (%s): it is a %s, the manifest names the %s %s; give the model that it was made from", path,
-            folder ? "folder" : "file", files ? "folder" : "file",
-            gyre_json_show(json_object_get(m->base, "name")).text);
-    GYRE_TRY(gyre_base_identity(path, &now, err));
-    if (!folder) {
-        st = compare_hash(path, NULL, json_string_value(json_object_get(now, "sha256")),
-                          json_string_value(json_object_get(m->base, "sha256")), err);
-        json_decref(now);
-        return st;
-    }
-    files_now = json_object_get(now, "files");
-    json_object_foreach((json_t *)(uintptr_t)files, name, hash) if (st == GYRE_OK) st =
+    if ((files_now != NULL) != (files != NULL))
+        return gyre_fail(err, GYRE_E_FORMAT,
+                         "base model (%s): it is %s, the manifest names %s (%s); give the model that it was made from",
+                         path, files_now ? "several files" : "one file", files ? "several" : "one",
+                         gyre_json_show(json_object_get(m->base, "name")).text);
+    if (!files)
+        return compare_hash(path, NULL, json_string_value(json_object_get(now, "sha256")),
+                            json_string_value(json_object_get(m->base, "sha256")), err);
+    json_object_foreach(files, name, hash) if (st == GYRE_OK) st =
         compare_hash(path, name, json_string_value(json_object_get(files_now, name)), json_string_value(hash), err);
     json_object_foreach(files_now, name, hash) if (st == GYRE_OK) st =
         compare_hash(path, name, json_string_value(hash), json_string_value(json_object_get(files, name)), err);
-    json_decref(now);
     return st;
 }

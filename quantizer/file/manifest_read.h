@@ -25,8 +25,9 @@ struct gyre_manifest {
 gyre_status gyre_manifest_read(const char *path, struct gyre_manifest *out, gyre_error *err) GYRE_MUST_USE;
 void gyre_manifest_free(struct gyre_manifest *manifest);
 
-// Is the model at `path` the manifest's base? Hashes every byte; GYRE_E_FORMAT names the file that differs.
-gyre_status gyre_manifest_check_base(const struct gyre_manifest *manifest, const char *path, bool folder,
+// Is the model at `path`, whose identity (base.h) is `now`, the manifest's base? GYRE_E_FORMAT names the file that
+// differs.
+gyre_status gyre_manifest_check_base(const struct gyre_manifest *manifest, const char *path, const json_t *now,
                                      gyre_error *err) GYRE_MUST_USE;
 
 // A JSON value of a stranger as one short line without control characters, for messages; strings are in quotes.

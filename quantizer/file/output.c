@@ -260,12 +260,8 @@ gyre_status gyre_output_replace(struct gyre_output *out, struct gyre_part part, 
 gyre_status gyre_output_source(struct gyre_output *out, const struct gyre_tensor *const tensors[], int n,
                                gyre_error *err)
 {
-    char hex[GYRE_OUTPUT_SOURCES][GYRE_SHA256_HEX];
-    if (n > GYRE_OUTPUT_SOURCES) return gyre_fail(err, GYRE_E_INVALID, "cannot note %d tensors at a time", n);
-#pragma omp parallel for schedule(dynamic)
-    for (int i = n - 1; i >= 0; i--)
-        gyre_sha256_of(tensors[i]->data, tensors[i]->bytes, hex[i]); // a block's largest come last
-    for (int i = 0; i < n; i++) GYRE_TRY(gyre_journal_source(&out->journal, tensors[i], hex[i], err));
+    for (int i = 0; i < n; i++)
+        GYRE_TRY(gyre_journal_source(&out->journal, tensors[i], gyre_base_sha256(&out->plan->base, tensors[i]), err));
     return GYRE_OK;
 }
 

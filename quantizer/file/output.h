@@ -48,8 +48,7 @@ gyre_status gyre_output_values(struct gyre_output *out, struct gyre_part part, c
 gyre_status gyre_output_replace(struct gyre_output *out, struct gyre_part part, const struct gyre_values *values,
                                 const float *vector, void *scratch, gyre_error *err) GYRE_MUST_USE;
 
-// Records the hashes of up to GYRE_OUTPUT_SOURCES tensors that are read, in their order.
-enum { GYRE_OUTPUT_SOURCES = 64 };
+// Records the hashes of tensors that are read, in their order.
 gyre_status gyre_output_source(struct gyre_output *out, const struct gyre_tensor *const tensors[], int n,
                                gyre_error *err) GYRE_MUST_USE;
 

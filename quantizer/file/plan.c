@@ -271,11 +271,10 @@ gyre_status gyre_plan_begin(const gyre_quantize_params *params, const gyre_sourc
                             gyre_error *err)
 {
     GYRE_TRY(gyre_plan_allow(params, source, p, err));
-    GYRE_TRY(gyre_model_check_values(source, err));
     p->permute_qk = !p->folder && !p->set.full && p->hp.family->paired_rows && !p->hp.rope_interleaved;
     if (p->permute_qk) p->hp.rope_interleaved = true;
     p->window_period = p->set.full || !p->hp.window ? 0 : period_of(&p->hp, true);
-    return GYRE_OK;
+    return gyre_base_read(source, &p->base, err);
 }
 
 gyre_status gyre_plan_finish(const gyre_quantize_params *params, const struct gyre_choice *choice, struct gyre_plan *p,
@@ -292,6 +291,7 @@ gyre_status gyre_plan_finish(const gyre_quantize_params *params, const struct gy
 
 void gyre_plan_release(struct gyre_plan *p)
 {
+    gyre_base_release(&p->base);
     gyre_hparams_free(&p->hp);
     gyre_rotator_release(&p->rotator);
     gyre_hadamard_release(&p->r3);

@@ -1,5 +1,6 @@
 // What a run will write, decided before anything is written: rotations, metadata, every tensor with its type and place.
 #pragma once
+#include "quantizer/file/base.h"
 #include "quantizer/file/choice.h"
 #include "quantizer/recipe/recipe.h"
 #include "quantizer/transform/rotate.h"
@@ -32,6 +33,7 @@ struct gyre_planned {
 
 struct gyre_plan {
     const gyre_source *source;
+    struct gyre_base base; // the same, once it was read
     struct gyre_settings set;
     bool folder;                  // the output is a Hugging Face directory; else a GGUF file
     uint64_t shard_bytes;         // of a folder: most of one of its files

@@ -1,5 +1,6 @@
 // The same settings once more, and the hashes of both runs side by side. See gyre_quantize.h.
 
+#include "quantizer/file/base.h"
 #include "quantizer/file/manifest_read.h"
 #include "quantizer/recipe/recipe.h"
 #include "runtime/source/source.h"
@@ -38,11 +39,14 @@ static gyre_status no_memory(const struct reproduction *r, gyre_error *err)
 
 static gyre_status check_base(const struct reproduction *r, gyre_error *err)
 {
-    gyre_source *base;
-    GYRE_TRY(gyre_source_open(r->params->base, &base, err));
-    const bool folder = gyre_source_container(base) == GYRE_CONTAINER_HF;
-    gyre_source_close(base);
-    return gyre_manifest_check_base(&r->then, r->params->base, folder, err);
+    gyre_source *source;
+    struct gyre_base base;
+    GYRE_TRY(gyre_source_open(r->params->base, &source, err));
+    gyre_status st = gyre_base_read(source, &base, err);
+    if (st == GYRE_OK) st = gyre_manifest_check_base(&r->then, r->params->base, base.identity, err);
+    gyre_base_release(&base);
+    gyre_source_close(source);
+    return st;
 }
 
 static gyre_status hash_text(const char *path, char hex[GYRE_SHA256_HEX], gyre_error *err)

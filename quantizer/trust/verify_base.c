@@ -117,10 +117,10 @@ gyre_status gyre_verify_base(struct gyre_verifier *v, gyre_error *err)
     v->what = "base model";
     GYRE_TRY(gyre_verify_tick(v, 0, err));
     GYRE_TRY(gyre_source_open(v->params->base, &v->base, err));
-    GYRE_TRY(gyre_manifest_check_base(&v->manifest, v->params->base,
-                                      gyre_source_container(v->base) == GYRE_CONTAINER_HF, err));
+    GYRE_TRY(gyre_base_read(v->base, &v->base_read, err));
+    GYRE_TRY(gyre_manifest_check_base(&v->manifest, v->params->base, v->base_read.identity, err));
     GYRE_TRY(gyre_hparams_read(v->base, &v->base_hp, err));
-    GYRE_TRY(gyre_model_check(v->base, &v->base_hp, err));
+    GYRE_TRY(gyre_model_check_tensors(v->base, &v->base_hp, err));
     GYRE_TRY(compare_hparams(v, err));
     GYRE_TRY(compare_metadata(v, err));
     snprintf(v->detail, sizeof v->result->check[0].detail,
@@ -137,12 +137,10 @@ gyre_status gyre_verify_sources(struct gyre_verifier *v, gyre_error *err)
     {
         const json_t *name = json_object_get(row, "name");
         const struct gyre_tensor *t = gyre_source_tensor(v->base, json_string_value(name));
-        char hex[GYRE_SHA256_HEX];
         if (!t)
             return gyre_verify_differs(v, err, "source tensor %s of the manifest is not in the base model",
                                        gyre_json_show(name).text);
-        gyre_sha256_of(t->data, t->bytes, hex);
-        if (strcmp(hex, json_string_value(json_object_get(row, "sha256"))))
+        if (strcmp(gyre_base_sha256(&v->base_read, t), json_string_value(json_object_get(row, "sha256"))))
             return gyre_verify_differs(v, err, "source tensor %s: SHA-256 differs from the base model's", t->name);
         GYRE_TRY(gyre_verify_tick(v, 0, err));
     }

@@ -1,5 +1,6 @@
 // What the checks of verify.c and verify_base.c share; the functions are verifier.c's.
 #pragma once
+#include "quantizer/file/base.h"
 #include "quantizer/file/manifest_read.h"
 #include "quantizer/transform/rotate.h"
 #include "runtime/model/linear.h"
@@ -11,6 +12,7 @@ struct gyre_verifier {
     gyre_verify_result *result;
     char *detail;             // of the running check, sizeof result->check[0].detail bytes
     gyre_source *file, *base; // base NULL: none was given
+    struct gyre_base base_read;
     struct gyre_manifest manifest;
     json_t *rows; // name -> the manifest's row of "tensors"
     struct gyre_hparams hp, base_hp;

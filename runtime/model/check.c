@@ -131,6 +131,13 @@ static bool holds_nan(const struct gyre_tensor *t)
     return false;
 }
 
+gyre_status gyre_model_check_finite(const gyre_source *source, const struct gyre_tensor *tensor, gyre_error *err)
+{
+    if (!holds_nan(tensor)) return GYRE_OK;
+    return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): tensor %s holds NaN or infinity; the file is damaged",
+                     source->path, tensor->name);
+}
+
 gyre_status gyre_model_check_values(const gyre_source *source, gyre_error *err)
 {
     const int64_t n = (int64_t)source->n_tensors;
@@ -140,9 +147,7 @@ gyre_status gyre_model_check_values(const gyre_source *source, gyre_error *err)
         if (holds_nan(&source->tensors[i])) first = GYRE_MIN(first, i);
         gyre_tensor_forget(&source->tensors[i]); // a model is larger than the work on one of its blocks
     }
-    if (first == n) return GYRE_OK;
-    return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): tensor %s holds NaN or infinity; the file is damaged",
-                     source->path, source->tensors[first].name);
+    return first == n ? GYRE_OK : gyre_model_check_finite(source, &source->tensors[first], err);
 }
 
 gyre_status gyre_model_check_tensors(const gyre_source *source, const struct gyre_hparams *hp, gyre_error *err)

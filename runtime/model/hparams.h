@@ -98,3 +98,6 @@ gyre_status gyre_model_check(const gyre_source *source, const struct gyre_hparam
 gyre_status gyre_model_check_tensors(const gyre_source *source, const struct gyre_hparams *hp,
                                      gyre_error *err) GYRE_MUST_USE;
 gyre_status gyre_model_check_values(const gyre_source *source, gyre_error *err) GYRE_MUST_USE;
+// That of one tensor, for whoever reads the bytes anyway.
+gyre_status gyre_model_check_finite(const gyre_source *source, const struct gyre_tensor *tensor,
+                                    gyre_error *err) GYRE_MUST_USE;

@@ -47,6 +47,14 @@ gyre_status gyre_source_unchanged(const gyre_source *source, gyre_error *err)
     return GYRE_OK;
 }
 
+uint64_t gyre_source_span_count(const gyre_source *source) { return source->n_maps; }
+
+struct gyre_source_span gyre_source_span_at(const gyre_source *source, uint64_t index)
+{
+    const struct source_map *map = &source->maps[index];
+    return (struct gyre_source_span){map->path, map->file.data, map->file.size};
+}
+
 void gyre_source_close(gyre_source *source)
 {
     if (!source) return;

@@ -55,6 +55,15 @@ const struct gyre_unread *gyre_source_unread(const gyre_source *source, uint64_t
 // All bytes of a GGUF file, in which its tensors lie; NULL for a folder.
 const unsigned char *gyre_source_bytes(const gyre_source *source, uint64_t *bytes);
 
+// The mapped files in which its tensors lie, in no order.
+struct gyre_source_span {
+    const char *path;
+    const unsigned char *data;
+    uint64_t bytes;
+};
+uint64_t gyre_source_span_count(const gyre_source *source);
+struct gyre_source_span gyre_source_span_at(const gyre_source *source, uint64_t index);
+
 uint64_t gyre_source_tensor_count(const gyre_source *source);
 const struct gyre_tensor *gyre_source_tensor_at(const gyre_source *source, uint64_t index); // in file order
 const struct gyre_tensor *gyre_source_tensor(const gyre_source *source, const char *name);  // NULL if absent

@@ -243,7 +243,7 @@ static void folders_are_bases_too(void **state)
     gyre_error err = {0};
     assert_int_equal(gyre_verify(&(gyre_verify_params){.file = out, .base = folder}, &result, &err), GYRE_E_FORMAT);
     assert_non_null(strstr(err.message, "config.json"));
-    fails(in, "it is a file", "the manifest names the folder");
+    fails(in, "it is one file", "the manifest names several");
 }
 
 // ---- accidents --------------------------------------------------------------------------------------------
