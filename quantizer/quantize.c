@@ -302,6 +302,13 @@ static gyre_status make_choice(struct run *r, gyre_error *err)
     return st;
 }
 
+static gyre_status weigh_rows(struct run *r, gyre_error *err)
+{
+    snprintf(r->what, sizeof r->what, "weighing tokens");
+    r->total = 1; // nothing of what is counted is done yet
+    return gyre_calibration_weigh(r->calibration, tick, r, err);
+}
+
 static void ignore_entry(void *user, const struct gyre_meta *meta)
 {
     (void)user;
@@ -391,6 +398,7 @@ gyre_status gyre_quantize(const gyre_quantize_params *given, gyre_quantize_summa
     GYRE_GO(write_own_text(&r, err));
     GYRE_GO(make_choice(&r, err));
     GYRE_GO(gyre_calibration_open(params, &r.plan, &r.own, r.device, &r.calibration, err));
+    if (r.calibration) GYRE_GO(weigh_rows(&r, err));
     if (summary) GYRE_GO(gyre_summary_open(params, &r.plan, r.device, &r.summary, err));
     if (r.calibration) texts = gyre_calibration_identity(r.calibration);
     GYRE_GO(

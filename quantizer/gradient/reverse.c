@@ -18,6 +18,7 @@ struct gyre_reverse {
     bool plain;
     float **grad;      // [n_values]
     double (*clip)[2]; // [n_nodes]
+    double **squares;  // [n_nodes]
 };
 
 gyre_status gyre_reverse_open(const gyre_graph *graph, bool plain, gyre_reverse **out, gyre_error *err)
@@ -30,8 +31,8 @@ gyre_status gyre_reverse_open(const gyre_graph *graph, bool plain, gyre_reverse 
     gyre_reverse *r = calloc(1, sizeof *r);
     if (r)
         *r = (gyre_reverse){graph, plain, calloc(graph->n_values, sizeof *r->grad),
-                            calloc(graph->n_nodes, sizeof *r->clip)};
-    if (r && r->grad && r->clip) {
+                            calloc(graph->n_nodes, sizeof *r->clip), calloc(graph->n_nodes, sizeof *r->squares)};
+    if (r && r->grad && r->clip && r->squares) {
         *out = r;
         return GYRE_OK;
     }
@@ -44,7 +45,9 @@ void gyre_reverse_close(gyre_reverse *r)
     if (!r) return;
     for (uint32_t v = 0; r->grad && v < r->graph->n_values; v++) free(r->grad[v]);
     free(r->grad);
+    for (uint32_t i = 0; r->squares && i < r->graph->n_nodes; i++) free(r->squares[i]);
     free(r->clip);
+    free(r->squares);
     free(r);
 }
 
@@ -98,6 +101,26 @@ float *gyre_reverse_data(gyre_reverse *r, struct gyre_binding at)
     return NULL;
 }
 
+const double *gyre_reverse_squares(gyre_reverse *r, const struct gyre_weight *weight)
+{
+    for (uint32_t i = 0; i < r->graph->n_nodes; i++) {
+        const struct gyre_node *node = &r->graph->nodes[i];
+        if (node->op != GYRE_OP_matmul || gyre_graph_value(r->graph, node->in[1])->weight != weight) continue;
+        if (!r->squares[i])
+            r->squares[i] = calloc(gyre_graph_value(r->graph, node->out[0])->rows, sizeof *r->squares[i]);
+        return r->squares[i];
+    }
+    return NULL;
+}
+
+static void add_squares(const struct gyre_value_info *out, const float *dout, double *squares)
+{
+#pragma omp parallel for schedule(static)
+    for (uint32_t r = 0; r < out->rows; r++)
+        for (uint64_t i = (uint64_t)r * out->width; i < ((uint64_t)r + 1) * out->width; i++)
+            squares[r] += (double)dout[i] * (double)dout[i];
+}
+
 // What passes gradients on: everything that a node of the graph computed, pools included.
 static bool computed(const gyre_graph *g, gyre_value v)
 {
@@ -118,6 +141,7 @@ static gyre_status one_node(gyre_reverse *r, uint32_t i, gyre_error *err)
                              .dclip = r->clip[i],
                              .plain = r->plain};
     if (!back.dout) return GYRE_OK; // nothing behind it matters
+    if (r->squares[i]) add_squares(gyre_graph_value(r->graph, node->out[0]), back.dout, r->squares[i]);
     for (uint32_t k = 0; k < GYRE_MAX_INS; k++) {
         if (!node->in[k]) continue;
         back.din[k] = gradient(r, node->in[k], computed(r->graph, node->in[k]));

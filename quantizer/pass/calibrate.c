@@ -1,5 +1,7 @@
 // See calibrate.h. The walk runs; here taps become moments.
 #include "quantizer/pass/calibrate.h"
+#include "backends/cpu/fast.h"
+#include "quantizer/gradient/fisher.h"
 #include "runtime/model/linear.h"
 #include "quantizer/file/output.h"
 #include "quantizer/pass/text.h"
@@ -29,6 +31,7 @@ struct gyre_calibration {
     double *weight;                   // [2][chunk rows]
     gyre_block *sampler;              // float, without online transforms, of one chunk; NULL: no diagonals to measure
     float *sample[GYRE_PRODUCTS];     // [chunk rows][the tap's width]
+    struct gyre_fisher fisher;        // rows 0: rows are not weighed by it
 };
 
 // ---- opening ------------------------------------------------------------------------------------------------
@@ -123,6 +126,7 @@ void gyre_calibration_close(gyre_calibration *c)
     gyre_block_destroy(c->sampler);
     for (int tap = 0; tap < GYRE_PRODUCTS; tap++) free(c->sample[tap]);
     gyre_calib_text_free(&c->text);
+    gyre_fisher_free(&c->fisher);
     free(c->made);
     free(c->exact);
     free(c->difference);
@@ -150,6 +154,32 @@ json_t *gyre_calibration_identity(const gyre_calibration *c)
 }
 
 const char *gyre_calibration_device(const gyre_calibration *c) { return gyre_device_info(c->device)->id; }
+
+// ---- weights of rows ----------------------------------------------------------------------------------------
+
+struct weighing {
+    gyre_status (*tick)(void *, uint64_t, gyre_error *);
+    void *user;
+};
+
+static gyre_status tick_window(void *user, gyre_error *err)
+{
+    const struct weighing *w = user;
+    return w->tick(w->user, 0, err);
+}
+
+gyre_status gyre_calibration_weigh(gyre_calibration *c, gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user,
+                                   gyre_error *err)
+{
+    struct weighing w = {tick, user};
+    gyre_device *device;
+    if (!c->plan->set.recipe.calibration.fisher || c->plan->set.wbits >= 16) return GYRE_OK;
+    GYRE_TRY(gyre_fast_device_create(NULL, &device, err));
+    const gyre_status st = gyre_fisher_measure(device, c->plan->source, c->text.token, c->text.windows, c->text.tokens,
+                                               c->plan->set.seed, tick_window, &w, &c->fisher, err);
+    gyre_device_close(device);
+    return st;
+}
 
 // ---- streams ------------------------------------------------------------------------------------------------
 
@@ -250,6 +280,7 @@ static void weigh_rows(const gyre_calibration *c, uint64_t first, uint64_t rows,
 
 struct gathering {
     gyre_calibration *calibration;
+    const float *fisher; // [rows] at this tap; NULL
     struct gyre_moments *moments;
 };
 
@@ -271,7 +302,9 @@ static gyre_status add_windows(struct gathering *g, const struct gyre_walk_chunk
         for (uint64_t i = 0; i < rows * D; i++) c->difference[i] = stream[1][i] - stream[0][i];
     const bool weighed = m->fit.stream != NULL; // only repair needs it: plain GPTQ does better without (17.56 to 17.89)
     if (weighed) weigh_rows(c, first, rows, c->weight);
-    return gyre_moments_add(m, held, c->made, c->exact, c->difference, weighed ? c->weight : NULL, rows, err);
+    for (uint64_t r = 0; g->fisher && r < rows; r++) c->weight[r] = (double)g->fisher[first + r]; // norms are in it
+    return gyre_moments_add(m, held, c->made, c->exact, c->difference, weighed || g->fisher ? c->weight : NULL, rows,
+                            err);
 }
 
 // The windows of a chunk, the held-out ones apart.
@@ -310,7 +343,8 @@ gyre_status gyre_calibration_tap(gyre_calibration *c, uint32_t layer, const stru
     gyre_error why = {0};
     GYRE_TRY(gyre_moments_create(gyre_product_width(tap, &c->plan->hp), c->plan->hp.width, c->corrects,
                                  c->corrects && writes, out, err));
-    const gyre_status st = run_part(c, weights, tap, &(struct gathering){c, out}, &why);
+    const float *fisher = c->fisher.rows ? gyre_fisher_rows(&c->fisher, layer, tap) : NULL;
+    const gyre_status st = run_part(c, weights, tap, &(struct gathering){c, fisher, out}, &why);
     if (st != GYRE_OK) {
         gyre_moments_release(out);
         return gyre_fail(err, st, "cannot calibrate block %u (input of %s): %s", layer, gyre_roles[first].gguf,

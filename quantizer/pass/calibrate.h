@@ -20,6 +20,12 @@ gyre_status gyre_calibration_open(const gyre_quantize_params *params, const stru
                                   gyre_error *err) GYRE_MUST_USE;
 void gyre_calibration_close(gyre_calibration *c);
 
+// Where the recipe says fisher: measures on the float model what each row counts for (gradient/fisher.h), on the host.
+// tick(user, 0) is called after every window.
+gyre_status gyre_calibration_weigh(gyre_calibration *c,
+                                   gyre_status (*tick)(void *user, uint64_t weights, gyre_error *err), void *user,
+                                   gyre_error *err) GYRE_MUST_USE;
+
 // Embeds the tokens as both models see them.
 gyre_status gyre_calibration_begin(gyre_calibration *c, gyre_error *err) GYRE_MUST_USE;
 

@@ -1,12 +1,12 @@
 // See own_text.h. All windows of a batch are written side by side, a row of the step's graph each.
 #include "quantizer/pass/own_text.h"
+#include "quantizer/gradient/draw.h"
 #include "quantizer/pass/bundled_text.h"
 #include "runtime/model/kv.h"
 #include "runtime/model/model.h"
 #include "runtime/text/tokenizer.h"
 #include "runtime/util/base.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,35 +20,6 @@ uint32_t gyre_own_text_windows(const gyre_quantize_params *p, uint32_t windows)
     for (uint64_t i = 0; i < p->n_calib; i++)
         if (!strcmp(p->calib[i], GYRE_CALIB_SELF)) n += windows * (i + 1) / p->n_calib - windows * i / p->n_calib;
     return (uint32_t)n;
-}
-
-// ---- drawing ----------------------------------------------------------------------------------------------------
-
-// Uniform in [0, 1), of seed, window and position (splitmix64).
-static double draw(uint64_t seed, uint64_t window, uint64_t position)
-{
-    uint64_t x = seed * 0x9E3779B97F4A7C15u + (window << 32 | position) + 1;
-    for (int i = 0; i < 2; i++) {
-        x += 0x9E3779B97F4A7C15u;
-        x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9u;
-        x = (x ^ x >> 27) * 0x94D049BB133111EBu;
-        x ^= x >> 31;
-    }
-    return (double)(x >> 11) * 0x1p-53;
-}
-
-// The token at `where` of the distribution that the logits mean; UINT32_MAX where they mean none.
-static uint32_t choose(const float *logit, uint32_t vocab, double where)
-{
-    double top = -INFINITY, total = 0, sum = 0;
-    for (uint32_t i = 0; i < vocab; i++) top = (double)logit[i] > top ? (double)logit[i] : top;
-    for (uint32_t i = 0; i < vocab; i++) total += exp((double)logit[i] - top);
-    if (!isfinite(top) || !isfinite(total)) return UINT32_MAX;
-    for (uint32_t i = 0; i < vocab; i++) {
-        sum += exp((double)logit[i] - top);
-        if (sum > where * total) return i;
-    }
-    return vocab - 1;
 }
 
 // ---- the model --------------------------------------------------------------------------------------------------
@@ -131,7 +102,7 @@ static gyre_status one_position(struct writer *w, uint64_t seed, uint32_t first,
     for (uint32_t i = 0; i < n; i++) {
         uint32_t *next = token + (uint64_t)(first + i) * tokens + at + 1;
         if (at + 1 < given[first + i]) continue;
-        *next = choose(w->logit + (uint64_t)i * V, w->vocab, draw(seed, first + i, at + 1));
+        *next = gyre_draw_token(w->logit + (uint64_t)i * V, w->vocab, gyre_draw(seed, first + i, at + 1), NULL);
         good = good && *next != UINT32_MAX;
     }
     return good ? GYRE_OK

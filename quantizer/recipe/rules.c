@@ -76,6 +76,8 @@ bool gyre_recipe_wants_statistics(const struct gyre_recipe *r, struct gyre_recip
     if (r->distill.steps)
         return !at_key(fault, "distill", "steps",
                        "distill learns from a text, but calibration has windows: 0; allowed with 2 or more");
+    if (r->calibration.fisher)
+        return !at_key(fault, "calibration", "fisher", "fisher: true of the calibration %s", needs);
     if (r->seeds > 1) return !at_key(fault, NULL, "seeds", "a search of %u rotations %s", r->seeds, needs);
     if (any_diagonal(r)) return !at_key(fault, NULL, "diagonals", "a diagonal %s", needs);
     if (r->act_clip < 0) return !at_key(fault, "activations", "clip", "clip: auto of activations %s", needs);

@@ -235,6 +235,47 @@ static void test_heads(void **unused)
     }
 }
 
+// Row 0 alone has a gradient, at a sequence's start: no other row has one anywhere, a bias's is the row's own, and
+// that of what the last product gives is the seed.
+static void test_squares(void **unused)
+{
+    (void)unused;
+    struct bench b = {0};
+    const struct setting s = {"qwen2", 32, 16, 16, 0, false};
+    const double *square[GYRE_PRODUCTS];
+    double want = 0, bias = 0;
+    gyre_reverse *r = NULL;
+    make_model(&s, &b);
+    fill_inputs(&b);
+    build_block(&b);
+    const struct gyre_layer_weights *layer = &b.model.layer[1];
+    OK(gyre_reverse_open(b.graph, false, &r, err));
+    float *seed = gyre_reverse_value(r, b.out), *of_bias = NULL;
+    for (uint32_t i = 0; i < b.model.hp.width; i++) {
+        seed[i] = random_float();
+        want += (double)seed[i] * (double)seed[i];
+    }
+    for (int p = 0; p < GYRE_PRODUCTS; p++) assert_non_null(square[p] = gyre_reverse_squares(r, &layer->product[p]));
+    assert_null(gyre_reverse_squares(r, &b.model.layer[0].product[0]));
+    const gyre_product first = gyre_roles[gyre_heads_role(GYRE_HEADS_KEY)].product;
+    for (uint32_t i = 0; i < b.graph->n_nodes; i++) {
+        const struct gyre_node *n = &b.graph->nodes[i];
+        if (n->op == GYRE_OP_matmul && b.graph->values[n->in[1]].weight == &layer->product[first])
+            of_bias = gyre_reverse_value(r, n->in[2]);
+    }
+    assert_non_null(of_bias);
+    OK(gyre_reverse_run(r, err));
+    for (uint32_t i = 0; i < layer->product[first].n; i++) bias += (double)of_bias[i] * (double)of_bias[i];
+    for (int p = 0; p < GYRE_PRODUCTS; p++) {
+        assert_true(square[p][0] > 0);
+        for (int row = 1; row < ROWS; row++) assert_true(square[p][row] == 0);
+    }
+    assert_true(fabs(square[first][0] - bias) < 1e-6 * bias);
+    assert_true(fabs(square[GYRE_PRODUCTS - 1][0] - want) < 1e-6 * want);
+    gyre_reverse_close(r);
+    close_bench(&b);
+}
+
 // The loss: its value in double, and its gradient by differences of that.
 static double divergence(const float *t, const double *s, uint32_t n)
 {
@@ -300,10 +341,8 @@ static void test_refusals(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_blocks),
-        cmocka_unit_test(test_heads),
-        cmocka_unit_test(test_divergence),
-        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_blocks),     cmocka_unit_test(test_heads),    cmocka_unit_test(test_squares),
+        cmocka_unit_test(test_divergence), cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -318,6 +318,7 @@ static const struct {
     {"name: a\ncalibration: {windows: 0}\nrounding:\n  - admm\n", 4, 5, "stage admm needs statistics"},
     {"name: a\ncalibration: {windows: 0}\nrounding:\n  - rtn\n  - descent\n", 5, 5, "stage descent needs statistics"},
     {"name: a\ncalibration: {windows: 0}\nrounding:\n  - rtn\n  - refit\n", 5, 5, "stage refit needs statistics"},
+    {ROOT "calibration: {windows: 0, fisher: true}\n", 3, 27, "fisher: true of the calibration"},
     {ROOT "calibration: {windows: 0}\nactivations: {clip: auto}\n", 4, 15, "clip: auto of activations"},
     {ROOT "calibration: {windows: 0}\ncache: {clip: auto}\n", 4, 9, "clip: auto of the cache"},
     {ROOT "calibration: {windows: 0}\ncache: {centre: true}\n", 4, 9, "centre: true"},

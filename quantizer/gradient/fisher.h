@@ -1,0 +1,32 @@
+// How much an error of a product's outputs at a token costs: the square of the gradient that a loss of the float model
+// has there. The loss is -log p(y) with y drawn from the model's own distribution at every position, so that the mean
+// of the squares is the diagonal of the true Fisher information, the curvature of the divergence that rounding causes.
+// Source: GuidedQuant (arXiv 2505.07004) weighs the rows of a layer's H by such squares; its loss is that of the text.
+//
+// One weight for all outputs of a product: rotations between a product and what reads it do not change it, so it is
+// measured in the model's own basis.
+#pragma once
+#include "backends/backend.h"
+#include "runtime/model/roles.h"
+#include "runtime/source/source.h"
+
+struct gyre_fisher {
+    float *weight; // [layers][GYRE_PRODUCTS][rows]: of mean 1 over the rows before they are capped at GYRE_FISHER_CAP
+    uint32_t layers;
+    uint64_t rows; // windows * tokens
+};
+#define GYRE_FISHER_CAP 16.0
+
+// token [windows][tokens]. `device` is a host device; the float model is in memory meanwhile. tick(user) is called
+// after every window; what it returns ends the measuring unless GYRE_OK. The same seed, machine and text give the same.
+// Free also after failure.
+gyre_status gyre_fisher_measure(gyre_device *device, const gyre_source *source, const uint32_t *token, uint32_t windows,
+                                uint32_t tokens, uint64_t seed, gyre_status (*tick)(void *user, gyre_error *err),
+                                void *user, struct gyre_fisher *out, gyre_error *err) GYRE_MUST_USE;
+void gyre_fisher_free(struct gyre_fisher *fisher);
+
+// The weights [rows] at one product of one block.
+static inline const float *gyre_fisher_rows(const struct gyre_fisher *f, uint32_t layer, gyre_product product)
+{
+    return f->weight + ((uint64_t)layer * GYRE_PRODUCTS + product) * f->rows;
+}

@@ -1,0 +1,142 @@
+// Rows that count by the float model's sensitivity: measured the same for the same seed, and of the size that they
+// should be; runs that weigh by them differ from those that do not, are resumed to the same bytes, and verify.
+#include "quantizer/gradient/fisher.h"
+#include "backends/cpu/fast.h"
+#include "tests/common/files.h"
+#include "tests/common/ok.h"
+#include "tests/common/tiny.h"
+
+#include <gyre/gyre_quantize.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+enum { WINDOWS = 6, TOKENS = 48, ROWS = WINDOWS * TOKENS };
+
+static const char *in, *out;
+static int calls, stop_at;
+
+static int on_progress(void *user, double fraction, double eta, const char *what)
+{
+    (void)user, (void)eta;
+    assert_true(fraction >= 0 && fraction <= 1 && what && *what);
+    return ++calls == stop_at;
+}
+
+static void make_base(const char *family)
+{
+    struct tiny_options o = tiny_family(family);
+    in = files_path("in.gguf");
+    out = files_path("out.gguf");
+    assert_int_equal(tiny_write_gguf(in, &o), 0);
+}
+
+static void measure(const uint32_t *token, uint64_t seed, struct gyre_fisher *f)
+{
+    gyre_device *device;
+    gyre_source *source;
+    OK(gyre_fast_device_create(NULL, &device, err));
+    OK(gyre_source_open(in, &source, err));
+    OK(gyre_fisher_measure(device, source, token, WINDOWS, TOKENS, seed, NULL, NULL, f, err));
+    assert_int_equal(gyre_device_counters(device).live_objects, 0);
+    gyre_source_close(source);
+    gyre_device_close(device);
+}
+
+static void weights_are_what_the_seed_draws(void **state)
+{
+    (void)state;
+    static const char *const families[] = {"llama", "qwen2", "qwen3", "gemma3"};
+    uint32_t token[ROWS];
+    for (int i = 0; i < 4; i++) {
+        struct gyre_fisher f[3];
+        make_base(families[i]);
+        tiny_tokens(token, ROWS, 5, tiny_family(families[i]).vocab);
+        for (uint64_t k = 0; k < 3; k++) measure(token, k / 2, &f[k]);
+        assert_int_equal(f[0].rows, ROWS);
+        const size_t bytes = (size_t)f[0].layers * GYRE_PRODUCTS * ROWS * sizeof(float);
+        assert_memory_equal(f[0].weight, f[1].weight, bytes);
+        assert_memory_not_equal(f[0].weight, f[2].weight, bytes);
+        for (uint32_t l = 0; l < f[0].layers; l++)
+            for (int p = 0; p < GYRE_PRODUCTS; p++) {
+                const float *w = gyre_fisher_rows(&f[0], l, (gyre_product)p);
+                double sum = 0, square = 0;
+                for (int r = 0; r < ROWS; r++) {
+                    assert_true(w[r] > 0 && (double)w[r] <= GYRE_FISHER_CAP); // every row is behind a drawn token
+                    sum += (double)w[r];
+                    square += (double)w[r] * (double)w[r];
+                }
+                assert_true(sum / ROWS > 0.5 && sum / ROWS < 1 + 1e-5);      // the cap takes from the mean
+                assert_true(square / ROWS > 1.01 * sum / ROWS * sum / ROWS); // rows differ
+            }
+        for (int k = 0; k < 3; k++) gyre_fisher_free(&f[k]);
+    }
+}
+
+static gyre_status run(const char *fisher, int at, bool resume, gyre_error *err)
+{
+    char yaml[300];
+    const char *recipe = files_path("recipe.yaml");
+    snprintf(yaml, sizeof yaml,
+             "name: weighed\nrotate: true\ncalibration: {windows: 8, tokens: 32%s}\nrounding:\n"
+             "  - correct\n  - gptq: {clip: hessian}\n",
+             fisher);
+    files_write(recipe, yaml);
+    calls = 0;
+    stop_at = at;
+    const gyre_quantize_params p = {
+        .source = in, .output = out, .recipe = recipe, .resume = resume, .force = true, .progress = on_progress};
+    return gyre_quantize(&p, NULL, err);
+}
+
+static void runs_weigh_and_resume(void **state)
+{
+    (void)state;
+    gyre_error why = {0};
+    uint64_t n, m;
+    make_base("llama");
+    OK(run(", fisher: false", 0, false, err));
+    char *plain = files_read(out, &m);
+    OK(run("", 0, false, err));
+    char *preset = files_read(out, &n);
+    assert_int_equal(n, m);
+    assert_memory_equal(plain, preset, n);
+    OK(run(", fisher: true", 0, false, err));
+    const int all = calls;
+    char *want = files_read(out, &n);
+    assert_memory_not_equal(want + n / 2, plain + m / 2, n / 2 < m / 2 ? n / 2 : m / 2);
+    for (int at = 3; at < all; at += 7) {
+        assert_int_equal(run(", fisher: true", at, false, &why), GYRE_E_CANCELLED);
+        OK(run(", fisher: true", 0, true, err));
+        char *got = files_read(out, &m);
+        assert_int_equal(m, n);
+        assert_memory_equal(got, want, n);
+        free(got);
+    }
+    const gyre_verify_params v = {.file = out, .base = in};
+    gyre_verify_result result = {0};
+    OK(gyre_verify(&v, &result, err));
+    free(plain);
+    free(preset);
+    free(want);
+}
+
+static int cleanup(void **state)
+{
+    (void)state;
+    files_remove();
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(weights_are_what_the_seed_draws),
+        cmocka_unit_test(runs_weigh_and_resume),
+    };
+    return cmocka_run_group_tests(tests, NULL, cleanup);
+}
