@@ -186,14 +186,15 @@ static gyre_status carry(const struct gyre_plan *p, const char *name, struct gyr
     return st;
 }
 
+const char *const gyre_hf_carried[] = {"tokenizer.json",     "tokenizer_config.json",    "special_tokens_map.json",
+                                       "added_tokens.json",  "generation_config.json",   "chat_template.jinja",
+                                       "chat_template.json", "tokenizer.model",          "vocab.json",
+                                       "merges.txt",         "preprocessor_config.json", NULL};
+
 gyre_status gyre_hf_texts(const struct gyre_plan *p, struct gyre_writer *out, gyre_error *err)
 {
-    static const char *const carried[] = {"tokenizer.json",     "tokenizer_config.json",   "special_tokens_map.json",
-                                          "added_tokens.json",  "generation_config.json",  "chat_template.jinja",
-                                          "chat_template.json", "tokenizer.model",         "vocab.json",
-                                          "merges.txt",         "preprocessor_config.json"};
     GYRE_TRY(put_config(p, out, err));
     if (out->n_files > 1) GYRE_TRY(put_index(out, err));
-    for (size_t i = 0; i < GYRE_COUNT(carried); i++) GYRE_TRY(carry(p, carried[i], out, err));
+    for (size_t i = 0; gyre_hf_carried[i]; i++) GYRE_TRY(carry(p, gyre_hf_carried[i], out, err));
     return GYRE_OK;
 }

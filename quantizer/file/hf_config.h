@@ -6,6 +6,9 @@
 // fills out->text from the plan and the tensors of `out`. `module`: the name of a linear in the directory.
 gyre_status gyre_hf_texts(const struct gyre_plan *plan, struct gyre_writer *out, gyre_error *err) GYRE_MUST_USE;
 
+// Names of the files that are carried along where the source has them, in their order; ends with NULL.
+extern const char *const gyre_hf_carried[];
+
 enum { GYRE_HF_NAME = 96 };
 // "model.layers.3.mlp.up_proj.PART", or without PART (NULL) the module.
 void gyre_hf_name(gyre_role role, uint32_t layer, const char *part, char out[GYRE_HF_NAME]);

@@ -21,6 +21,7 @@ gyre_status gyre_run_identity(const struct gyre_plan *p, json_t *texts, const ch
         json_object_set_new(*run, "format", json_string("hf"));
         json_object_set_new(*run, "shard_bytes", json_integer((json_int_t)p->shard_bytes));
     }
+    if (p->leaves_centre && *run) json_object_set_new(*run, "left_out", json_pack("[s]", "kv_centre"));
     char *recipe = gyre_recipe_text(&s->recipe);
     bool good = *run && recipe && !json_object_set_new(*run, "recipe_text", json_string(recipe));
     free(recipe);

@@ -227,7 +227,8 @@ static gyre_status plan_folder(struct gyre_plan *p, uint64_t shard_bytes, gyre_e
 {
     p->shard_bytes = shard_bytes ? shard_bytes : 5000000000;
     if (!p->folder) return GYRE_OK;
-    p->set.recipe.kv_centre = false; // compressed-tensors knows no centres
+    p->leaves_centre = p->set.recipe.kv_centre; // compressed-tensors knows no centres
+    p->set.recipe.kv_centre = false;
     if (p->hp.rope_interleaved)
         return gyre_fail(
             err, GYRE_E_UNSUPPORTED,
@@ -283,6 +284,10 @@ gyre_status gyre_plan_finish(const gyre_quantize_params *params, const struct gy
     p->choice = *choice;
     GYRE_TRY(plan_rotations(p, err));
     GYRE_TRY(plan_tensors(p, err));
+    if (params->log.write && p->leaves_centre)
+        gyre_logf(&params->log, GYRE_LOG_WARN,
+                  "quantize: the recipe centres the KV cache, which a Hugging Face directory cannot say: it is left "
+                  "out; a .gguf file has it");
     if (params->log.write && !p->folder && p->set.wbits < 16 && p->table_type == GYRE_DTYPE_F16)
         gyre_logf(&params->log, GYRE_LOG_WARN,
                   "quantize: embedding rows of %u are not blocks of 32; the table is kept as F16", p->hp.width);

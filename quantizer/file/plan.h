@@ -46,6 +46,7 @@ struct gyre_plan {
     uint32_t window_period;      // a plain file says by it which blocks have the window; 0: it says nothing of it
     bool permute_qk;             // q and k rows go from half-split (HF) to interleaved (GGUF) order
     bool writes_rope_divisors;   // rope_freqs is in the output, or with longrope its two tensors
+    bool leaves_centre;          // the recipe centres the cache, which a directory cannot say
     bool writes_clips;           // learned ones are in the output
     bool write_head;             // the output has its own output.weight
     bool fold_head;              // ... with the final gain folded in; output_norm becomes ones

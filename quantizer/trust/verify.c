@@ -48,9 +48,16 @@ static gyre_status check_container(struct gyre_verifier *v, gyre_error *err)
     uint64_t size = 0, version = 0;
     bool found;
     GYRE_TRY(gyre_source_open(v->params->file, &v->file, err));
+    if (gyre_verify_is_folder(v)) {
+        for (uint64_t i = 0; i < gyre_source_tensor_count(v->file); i++)
+            v->total += gyre_source_tensor_at(v->file, i)->bytes;
+        detailed(v, "a Hugging Face directory, %llu tensors without gaps",
+                 (unsigned long long)gyre_source_tensor_count(v->file));
+        return GYRE_OK;
+    }
     if (!gyre_source_bytes(v->file, &size))
         return gyre_fail(err, GYRE_E_UNSUPPORTED,
-                         "cannot verify (%s): it is a folder; give a .gguf file that gyre quantize wrote",
+                         "cannot verify (%s): it is in several parts; give the file that gyre quantize wrote",
                          v->params->file);
     GYRE_TRY(gyre_source_u64(v->file, "gyre.version", &version, &found, err));
     if (!found)
@@ -73,7 +80,9 @@ static gyre_status check_manifest(struct gyre_verifier *v, gyre_error *err)
     char path[4096];
     size_t i;
     json_t *row;
-    if ((size_t)snprintf(path, sizeof path, "%s.manifest.json", v->params->file) >= sizeof path)
+    size_t length = strlen(v->params->file); // a folder may be named with slashes behind it
+    while (length > 1 && v->params->file[length - 1] == '/') length--;
+    if ((size_t)snprintf(path, sizeof path, "%.*s.manifest.json", (int)length, v->params->file) >= sizeof path)
         return gyre_fail(err, GYRE_E_IO, "cannot verify (%s): its name is too long", v->params->file);
     if (v->params->manifest) snprintf(path, sizeof path, "%s", v->params->manifest);
     if (!gyre_file_exists(path))
@@ -81,6 +90,9 @@ static gyre_status check_manifest(struct gyre_verifier *v, gyre_error *err)
                          "cannot verify (%s): its manifest (%s) is missing; fetch it too, or name it with --manifest",
                          v->params->file, path);
     GYRE_TRY(gyre_manifest_read(path, &v->manifest, err));
+    if ((v->manifest.format != NULL) != gyre_verify_is_folder(v))
+        return gyre_verify_differs(v, err, "the manifest is that of a %s",
+                                   v->manifest.format ? "Hugging Face directory" : "GGUF file");
     v->rows = json_object();
     json_array_foreach(v->manifest.tensors, i, row)
     {
@@ -139,6 +151,15 @@ static gyre_status check_metadata(struct gyre_verifier *v, gyre_error *err)
     uint64_t size;
     const unsigned char *bytes = gyre_source_bytes(v->file, &size);
     char hex[GYRE_SHA256_HEX];
+    if (gyre_verify_is_folder(v)) { // where recipe and widths are words of the texts that are hashed
+        GYRE_TRY(gyre_verify_folder_front(v, hex, err));
+        if (!m->front_sha256 || strcmp(hex, m->front_sha256))
+            return gyre_verify_differs(v, err,
+                                       "SHA-256 of config.json, of the tokenizer's files and of what lies before the "
+                                       "tensors differs from the manifest");
+        detailed(v, "SHA-256 of config.json, the tokenizer's files and what lies before the tensors");
+        return GYRE_OK;
+    }
     GYRE_TRY(compare_text(v, "gyre.recipe", m->recipe, err));
     GYRE_TRY(compare_text(v, "gyre.profile", m->profile, err));
     GYRE_TRY(check_profile(v, err));

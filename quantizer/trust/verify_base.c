@@ -122,7 +122,7 @@ gyre_status gyre_verify_base(struct gyre_verifier *v, gyre_error *err)
     GYRE_TRY(gyre_hparams_read(v->base, &v->base_hp, err));
     GYRE_TRY(gyre_model_check_tensors(v->base, &v->base_hp, err));
     GYRE_TRY(compare_hparams(v, err));
-    GYRE_TRY(compare_metadata(v, err));
+    GYRE_TRY(gyre_verify_is_folder(v) ? gyre_verify_folder_texts(v, err) : compare_metadata(v, err));
     snprintf(v->detail, sizeof v->result->check[0].detail,
              "SHA-256 of %s; sizes, tokenizer and general keys are its own",
              gyre_json_show(json_object_get(v->manifest.base, "name")).text);
@@ -257,6 +257,8 @@ static gyre_status find_rotation(struct gyre_verifier *v, gyre_error *err)
     uint32_t bits;
     // Recipes that try several keep the one they chose there.
     GYRE_TRY(gyre_source_u64(v->file, "gyre.rotation_seed", &seed, NULL, err));
+    const json_t *chosen = json_object_get(json_object_get(v->manifest.json, "choice"), "rotation_seed");
+    if (gyre_verify_is_folder(v) && json_is_integer(chosen)) seed = (uint64_t)json_integer_value(chosen);
     GYRE_TRY(gyre_rotator_create(&v->hp, seed, true, GYRE_ROTATE_R1 | GYRE_ROTATE_R2, &v->signs, err));
     v->rotator = v->signs;
     v->rotator.r4 = v->hp.rot.r4;

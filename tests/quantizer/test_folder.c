@@ -126,6 +126,150 @@ static void both_containers_hold_the_same(void **state)
     }
 }
 
+// ---- trust --------------------------------------------------------------------------------------------------------
+
+static gyre_status verify(const char *folder, const char *base, gyre_verify_result *result, gyre_error *err)
+{
+    const gyre_verify_params p = {.size = sizeof p, .file = folder, .base = base};
+    return gyre_verify(&p, result, err);
+}
+
+static void verified(const char *folder, const char *base, bool rotated)
+{
+    gyre_verify_result r;
+    gyre_error err = {0};
+    if (verify(folder, base, &r, &err) != GYRE_OK) fail_msg("%s: %s", folder, err.message);
+    assert_int_equal(r.n_checks, 10);
+    assert_int_equal(r.rotated, rotated);
+    assert_true(r.linears > 0 && r.worst_error >= 0);
+}
+
+static void directories_are_verified(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *arch, *profile, *recipe;
+        bool tied;
+        uint64_t shard;
+    } cases[] = {{"llama", "full", "quarot-rtn", false, 0},
+                 {"llama", "portable", "quarot-rtn", true, 0},
+                 {"qwen2", "portable", "quarot-rtn", false, 20000},
+                 {"qwen3", "full", "quarot-rtn", true, 0},
+                 {"llama", "full", "rtn", true, 0},
+                 {"smollm3", "portable", "best", false, 0}};
+    const char *in = files_path("in"), *folder = files_path("trusted");
+    char slashed[512];
+    for (size_t i = 0; i < GYRE_COUNT(cases); i++) {
+        struct tiny_options o = shape(cases[i].arch);
+        gyre_error err = {0};
+        o.tied = cases[i].tied;
+        assert_int_equal(tiny_write_hf(in, &o), 0);
+        const gyre_quantize_params p = {.recipe = cases[i].recipe,
+                                        .profile = cases[i].profile,
+                                        .seed = 5,
+                                        .shard_bytes = cases[i].shard,
+                                        .force = true};
+        if (quantize(p, in, folder, &err) != GYRE_OK) fail_msg("%s", err.message);
+        verified(folder, in, strcmp(cases[i].recipe, "rtn") != 0);
+    }
+    snprintf(slashed, sizeof slashed, "%s/", folder);
+    verified(slashed, in, true);
+}
+
+// Changes byte `at` from the end of a file of the folder.
+static void damage(const char *folder, const char *name, long at)
+{
+    char path[512];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *f = fopen(path, "r+b");
+    assert_non_null(f);
+    assert_int_equal(fseek(f, -at, SEEK_END), 0);
+    const int c = fgetc(f);
+    assert_int_equal(fseek(f, -at, SEEK_END), 0);
+    fputc(c ^ 1, f);
+    assert_int_equal(fclose(f), 0);
+}
+
+static void what_was_changed_is_named(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *file, *says, *check;
+        bool in_base;
+        long at;
+    } cases[] = {{"model.safetensors", "SHA-256 differs from the manifest", "hashes", false, 1},
+                 {"generation_config.json", "of the tokenizer's files", "metadata", false, 3},
+                 {"model.safetensors", NULL, "base", true, 1}};
+    const char *in = files_path("in"), *folder = files_path("changed"), *file = files_path("changed.gguf");
+    const struct tiny_options o = shape("llama");
+    for (size_t i = 0; i < GYRE_COUNT(cases); i++) {
+        gyre_verify_result r;
+        gyre_error err = {0};
+        char path[512];
+        assert_int_equal(tiny_write_hf(in, &o), 0);
+        snprintf(path, sizeof path, "%s/generation_config.json", in);
+        FILE *f = fopen(path, "w");
+        assert_non_null(f);
+        fputs("{\"temperature\": 1.1}", f);
+        fclose(f);
+        if (quantize((gyre_quantize_params){.recipe = "quarot-rtn", .force = true}, in, folder, &err) != GYRE_OK)
+            fail_msg("%s", err.message);
+        verified(folder, in, true);
+        damage(cases[i].in_base ? in : folder, cases[i].file, cases[i].at);
+        assert_int_equal(verify(folder, in, &r, &err), GYRE_E_FORMAT);
+        assert_string_equal(r.check[r.n_checks - 1].name, cases[i].check);
+        if (cases[i].says && !strstr(err.message, cases[i].says)) fail_msg("%s", err.message);
+    }
+    // A manifest of the other container.
+    gyre_error err = {0};
+    gyre_verify_result r;
+    char manifest[512];
+    if (quantize((gyre_quantize_params){.recipe = "rtn", .force = true}, in, file, &err) != GYRE_OK)
+        fail_msg("%s", err.message);
+    snprintf(manifest, sizeof manifest, "%s.manifest.json", folder);
+    const gyre_verify_params p = {.size = sizeof p, .file = file, .manifest = manifest};
+    assert_int_equal(gyre_verify(&p, &r, &err), GYRE_E_FORMAT);
+    assert_non_null(strstr(err.message, "that of a Hugging Face directory"));
+    snprintf(manifest, sizeof manifest, "%s.manifest.json", folder);
+    unlink(manifest);
+    assert_int_equal(verify(folder, NULL, &r, &err), GYRE_E_IO);
+    assert_non_null(strstr(err.message, "its manifest"));
+}
+
+static void count_warnings(void *user, gyre_log_level level, const char *text)
+{
+    if (level == GYRE_LOG_WARN && strstr(text, "centres the KV cache")) ++*(int *)user;
+}
+
+static void a_centre_that_is_left_out_is_told(void **state)
+{
+    (void)state;
+    const char *in = files_path("in"), *recipe = files_path("centred.yaml");
+    const struct tiny_options o = shape("llama");
+    FILE *f = fopen(recipe, "w");
+    assert_non_null(f);
+    fputs("name: centred\nrotate: true\nseeds: 1\ncalibration: {windows: 2, tokens: 32}\nrounding: [rtn]\ncache: "
+          "{centre: true}\n",
+          f);
+    fclose(f);
+    assert_int_equal(tiny_write_hf(in, &o), 0);
+    for (int i = 0; i < 2; i++) {
+        int warnings = 0;
+        gyre_error err = {0};
+        char path[512];
+        const char *out = files_path(i ? "centre.gguf" : "centre");
+        const gyre_quantize_params p = {.recipe = recipe, .kv = 4, .log = {count_warnings, &warnings, GYRE_LOG_WARN}};
+        if (quantize(p, in, out, &err) != GYRE_OK) fail_msg("%s", err.message);
+        snprintf(path, sizeof path, "%s.manifest.json", out);
+        json_t *manifest = json_load_file(path, 0, NULL);
+        const json_t *left = json_array_get(json_object_get(manifest, "left_out"), 0);
+        assert_int_equal(warnings, i ? 0 : 1);
+        if (i) assert_null(left);
+        else assert_string_equal(json_string_value(left), "kv_centre");
+        json_decref(manifest);
+    }
+}
+
 static json_t *config_of(const char *folder)
 {
     char path[512];
@@ -404,6 +548,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(other_runs_files_are_theirs),
         cmocka_unit_test(both_containers_hold_the_same),
+        cmocka_unit_test(directories_are_verified),
+        cmocka_unit_test(what_was_changed_is_named),
+        cmocka_unit_test(a_centre_that_is_left_out_is_told),
         cmocka_unit_test(the_container_is_the_sources_or_what_is_asked_for),
         cmocka_unit_test(shards_and_index_are_whole),
         cmocka_unit_test(floats_are_a_plain_directory),

@@ -310,7 +310,7 @@ static void other_files_are_told(void **state)
     fails_as(&(gyre_verify_params){.file = files_path("noise.gguf")}, GYRE_E_FORMAT, "noise.gguf", "GGUF");
     struct tiny_options options = tiny_defaults();
     assert_int_equal(tiny_write_hf(files_path("folder"), &options), 0);
-    fails_as(&(gyre_verify_params){.file = files_path("folder")}, GYRE_E_UNSUPPORTED, "it is a folder", ".gguf");
+    fails_as(&(gyre_verify_params){.file = files_path("folder")}, GYRE_E_IO, "its manifest", "is missing");
     rename(manifest, files_path("moved.json"));
     fails_as(&(gyre_verify_params){.file = out}, GYRE_E_IO, manifest, "--manifest");
     gyre_verify_result result;
