@@ -235,6 +235,10 @@ gyre_engine_params cli_engine_params(const struct cli_engine *options)
                                 .context = options->context,
                                 .pre = options->tokens.pre,
                                 .weights = options->weights,
+                                .tune = !options->tune                    ? GYRE_TUNE_DEFAULT
+                                        : !strcmp(options->tune, "off")   ? GYRE_TUNE_OFF
+                                        : !strcmp(options->tune, "force") ? GYRE_TUNE_FORCE
+                                                                          : GYRE_TUNE_ON,
                                 .host_table = options->table && !strcmp(options->table, "host")};
 }
 

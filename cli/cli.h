@@ -73,7 +73,7 @@ uint32_t cli_prompt_flags(const struct cli_tokens *tokens);
 struct cli_engine {
     const char *device;
     uint32_t act, kv, weights, context;
-    const char *table;
+    const char *table, *tune;
     struct cli_tokens tokens;
 };
 #define CLI_ENGINE_OPTIONS(e)                                                                                          \
@@ -83,9 +83,12 @@ struct cli_engine {
         {"--weights", "BITS",       "weights that are no integers: 16-bit floats, or 8: rounded to int8; default: 16", \
          CLI_U32,     &(e).weights, 0,                                                                                 \
          0,           "16,8"},                                                                                         \
+        {"--table", "WHERE",      "the embedding table: on the device, or in the host's memory; default: device",      \
+         CLI_TEXT,  &(e).table,   0,                                                                                   \
+         0,         "device,host"},                                                                                    \
     {                                                                                                                  \
-        "--table", "WHERE", "the embedding table: on the device, or in the host's memory; default: device", CLI_TEXT,  \
-            &(e).table, 0, 0, "device,host"                                                                            \
+        "--tune", "HOW", "kernels by measuring: off, on (2 s at most), force; default: on on a GPU", CLI_TEXT,         \
+            &(e).tune, 0, 0, "off,on,force"                                                                            \
     }
 // The engine's parameters that these options say.
 gyre_engine_params cli_engine_params(const struct cli_engine *options);

@@ -114,6 +114,23 @@ static gyre_status load(const char *path, const gyre_engine_params *p, gyre_engi
     return gyre_source_unchanged(e->source, err);
 }
 
+enum { TUNE_NS = 2000000000 };
+
+// A device that computes nothing has nothing to measure.
+static gyre_status start_tuning(gyre_engine *e, gyre_tuning how, gyre_error *err)
+{
+    const struct gyre_device_info *info = gyre_device_info(e->device);
+    if (how > GYRE_TUNE_FORCE)
+        return gyre_fail(err, GYRE_E_INVALID, "cannot open engine: there is no kind %u of tuning", (unsigned)how);
+    if (how == GYRE_TUNE_DEFAULT) how = info->software ? GYRE_TUNE_OFF : GYRE_TUNE_ON;
+    e->tunes = how != GYRE_TUNE_OFF && strncmp(info->id, "null", 4) != 0;
+    e->tuner.log = &e->log;
+    e->tuner.left_ns = TUNE_NS;
+    e->tuner.force = how == GYRE_TUNE_FORCE;
+    if (e->first) e->tuner.cache_dir = e->first->tuner.cache_dir;
+    return GYRE_OK;
+}
+
 // What an engine has beside its model, which is loaded: cache and step buffers. `path`: the model's, for messages.
 static gyre_status furnish(const char *path, const gyre_engine_params *p, gyre_engine *e, gyre_error *err)
 {
@@ -131,6 +148,7 @@ static gyre_status furnish(const char *path, const gyre_engine_params *p, gyre_e
     GYRE_TRY(
         gyre_kv_create(e->device, hp, e->precision.kv, e->precision.kv_clip, e->sequences, e->context, &e->kv, err));
     GYRE_TRY(step_buffers(e, err));
+    GYRE_TRY(start_tuning(e, p->tune, err));
     if (p->host_table) GYRE_TRY(gyre_engine_keep_table(e, err));
     gyre_logf(&e->log, GYRE_LOG_INFO, "engine: %s on %s (%s), act %u, kv %u, context %u, weights %.1f MiB, kv %.1f MiB",
               hp->arch, info->id, info->name, e->precision.act, e->precision.kv, e->context,
@@ -192,6 +210,7 @@ static gyre_status open_engine(const char *path, bool shape, bool planned, uint3
         .as_hardware = params->as_hardware,
     };
     gyre_device *device = NULL;
+    e->tuner.cache_dir = options.cache_dir;
     gyre_status st = gyre_device_open(params->device, &options, &device, err);
     if (st == GYRE_OK)
         st = shape ? open_shape_on(device, path, wgroup, params, e, err) : open_on(device, path, params, e, err);
@@ -289,6 +308,7 @@ gyre_status gyre_engine_close(gyre_engine *e, gyre_error *err)
     free(e->sequence_used);
     free(e->live);
     free(e->logits_of);
+    gyre_tuner_free(&e->tuner);
     free(e);
     return GYRE_OK;
 }

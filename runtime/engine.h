@@ -1,5 +1,6 @@
 // Inside of the engine, shared by the files of this folder; the public face is gyre.h.
 #pragma once
+#include "runtime/graph/choice.h"
 #include "runtime/model/kv.h"
 #include "runtime/model/linear.h"
 #include "runtime/model/model.h"
@@ -42,6 +43,9 @@ struct gyre_engine {
     int32_t resident_row[4];
 
     uint32_t *logits_of; // [logit_rows] whose last position each row of the logits is: sequence + 1, or 0
+
+    struct gyre_tuner tuner; // chooses kernels for its steps, where it is to
+    bool tunes;
 
     char identity[GYRE_SHA256_HEX]; // of the model, made at its first use (session_file.c)
 

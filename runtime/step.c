@@ -43,7 +43,8 @@ static gyre_status build(gyre_engine *e, uint32_t rows, uint32_t wanting, uint32
     gyre_g_topk(g, logits, k, &vals, &ids);
     gyre_g_sample(g, vals, ids, k, at, e->state);
     gyre_g_output(g, logits, logits_at);
-    const gyre_status st = gyre_graph_compile(g, NULL, err);
+    const struct gyre_graph_options options = {.tuner = e->tunes ? &e->tuner : NULL};
+    const gyre_status st = gyre_graph_compile(g, &options, err);
     if (st != GYRE_OK) {
         gyre_graph_destroy(g);
         return st;

@@ -1,6 +1,5 @@
 // The life of a compiled graph: plan, scratch buffers, recording, replays.
-#include "runtime/graph/node.h"
-#include "runtime/graph/tune.h"
+#include "runtime/graph/choice.h"
 #include "runtime/util/base.h"
 
 #include <stdio.h>
@@ -65,6 +64,8 @@ gyre_status gyre_graph_compile(gyre_graph *g, const struct gyre_graph_options *o
     if (g->dispatches || g->chunks)
         return gyre_fail(err, GYRE_E_INVALID, "cannot compile the graph: an earlier attempt failed; build it again");
     GYRE_TRY(make_scratch(g, err));
+    g->tuner = options ? options->tuner : NULL;
+    GYRE_TRY(gyre_graph_measure(g, err));
     GYRE_TRY(gyre_graph_lower(g, err));
     GYRE_TRY(gyre_recording_create(g->device, g->dispatches, g->n_dispatches, &g->recording, err));
     g->stage = GYRE_STAGE_COMPILED;

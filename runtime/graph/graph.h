@@ -118,9 +118,12 @@ void gyre_g_output(gyre_graph *g, gyre_value value, struct gyre_binding to);
 
 // ---- compiling and running ----------------------------------------------------------------------------
 
+struct gyre_tuner; // choice.h
+
 struct gyre_graph_options {
-    bool no_fuse; // tests compare fused with unfused
-    bool keep;    // every value has memory of its own, so that all can be read afterwards
+    bool no_fuse;             // tests compare fused with unfused
+    bool keep;                // every value has memory of its own, so that all can be read afterwards
+    struct gyre_tuner *tuner; // measures which kernels run its products; NULL: by rule
 };
 
 // Verifies, fuses, plans; gyre_graph_compile does it where it was not done.

@@ -1,7 +1,7 @@
 // Nodes to dispatches. One function per lowering family of ops.def; a family says what its kernels bind and how far
 // their grid extends. Which kernel and which constants: tune.c.
 #include "backends/kernel_source.h"
-#include "runtime/graph/tune.h"
+#include "runtime/graph/choice.h"
 #include "runtime/util/base.h"
 
 #include <stdlib.h>
@@ -100,7 +100,7 @@ static gyre_status lower_embed(const struct lowering *l)
 }
 
 // y | x, meta (quant_matmul: gain), weight, scale, sums, addend: one dispatch per range of columns.
-static gyre_status lower_matmul(const struct lowering *l)
+static gyre_status emit_product(const struct lowering *l, const struct gyre_launch *launch)
 {
     const struct gyre_graph *g = l->g;
     const struct gyre_weight *w = g->values[l->node->in[1]].weight;
@@ -109,8 +109,6 @@ static gyre_status lower_matmul(const struct lowering *l)
                                                                          ? gyre_graph_at(g, x, 1)
                                                                      : gain ? gyre_graph_at(g, gain, 0)
                                                                             : codes;
-    struct gyre_launch launch;
-    GYRE_TRY(gyre_tune(g, l->node, &launch, l->err));
     for (uint32_t i = 0; i < w->n_ranges; i++) {
         const struct gyre_weight_range *r = &w->range[i];
         union gyre_params p = l->node->params; // quant_matmul's begin with all of matmul's
@@ -118,9 +116,24 @@ static gyre_status lower_matmul(const struct lowering *l)
         const struct gyre_binding bind[] = {
             gyre_graph_at(g, l->node->out[0], 0),  codes, meta, r->weight, r->scale, r->sums,
             add ? gyre_graph_at(g, add, 0) : codes};
-        GYRE_TRY(emit(l, &launch, bind, GYRE_COUNT(bind), &p, (const uint64_t[3]){r->n, (uint64_t)p.matmul.rows, 1}));
+        GYRE_TRY(emit(l, launch, bind, GYRE_COUNT(bind), &p, (const uint64_t[3]){r->n, (uint64_t)p.matmul.rows, 1}));
     }
     return GYRE_OK;
+}
+
+static gyre_status lower_matmul(const struct lowering *l)
+{
+    const struct gyre_launch *const chosen = gyre_choice_of(l->g, l->node);
+    struct gyre_launch launch;
+    if (chosen) return emit_product(l, chosen);
+    GYRE_TRY(gyre_tune(l->g, l->node, &launch, l->err));
+    return emit_product(l, &launch);
+}
+
+gyre_status gyre_graph_lower_product(gyre_graph *g, uint32_t node, const struct gyre_launch *launch, gyre_error *err)
+{
+    const struct lowering l = {g, &g->nodes[node], node, err};
+    return emit_product(&l, launch);
 }
 
 // y | x, order: by columns and rows.

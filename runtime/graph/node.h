@@ -63,7 +63,8 @@ struct gyre_graph {
     uint32_t n_nodes, cap_nodes;
     gyre_error error; // the first one
     enum gyre_stage stage;
-    bool keep; // gyre_graph_options
+    bool keep;                // gyre_graph_options
+    struct gyre_tuner *tuner; // likewise
     // the plan
     uint64_t *chunk_bytes;
     gyre_buffer **chunks;

@@ -311,6 +311,48 @@ static gyre_status tune_matmul(const gyre_graph *g, const struct gyre_node *node
     return GYRE_OK;
 }
 
+static void recut(struct gyre_launch *launch, uint32_t tr, uint32_t tc, uint32_t columns, uint32_t row_tiles)
+{
+    set(launch, "TR", tr);
+    set(launch, "TC", tc);
+    launch->tile[0] = columns * tc;
+    launch->tile[1] = tr * row_tiles;
+}
+
+// Kernels on CPUs by rows and pieces of columns, the tile kernel by its width and its steps a round. Where groups are
+// scaled, the tile kernel adds them up in another order when it is cut otherwise: there only the rule's.
+uint32_t gyre_tune_variants(const gyre_graph *g, const struct gyre_node *node,
+                            struct gyre_launch out[GYRE_MOST_VARIANTS])
+{
+    static const uint32_t cut[][2] = {{1, 2}, {1, 4}, {2, 2}, {4, 1}, {4, 2}, {4, 4}, {8, 1}, {8, 2}};
+    if ((node->op != GYRE_OP_matmul && node->op != GYRE_OP_quant_matmul) || tune_matmul(g, node, &out[0], NULL))
+        return 0;
+    const struct product p = product_of(g, node);
+    const uint32_t form = gyre_kernel_source_find(out[0].kernel.name)->form, wgx = out[0].kernel.spec[0],
+                   wgy = out[0].kernel.spec[1];
+    uint32_t n = 1;
+    if (!p.integers) return 1;
+    for (uint32_t i = 0; i < 6 && form & GYRE_FORM_TILE && p.w->group == p.w->k; i++) {
+        const uint32_t x = i < 2 ? wgx : i < 4 ? wgx / 2 : 2 * wgx, tr = out[0].tile[1];
+        struct gyre_launch *const v = &out[n];
+        *v = out[0];
+        v->kernel.spec[0] = x;
+        set(v, "AHEAD", 1 + i % 2);
+        if (x >= 32 && memcmp(v, out, sizeof *v) && tile_fits(&p, x, tr) &&
+            runs(p.info, gyre_div_up(p.w->k / tile_step(p.w, true), x / 4) + prologue_loops(&p, x, tr)))
+            n++;
+    }
+    if (form & GYRE_FORM_TILE || p.info->lanes == GYRE_LANES_HARDWARE) return n;
+    for (size_t i = 0; i < GYRE_COUNT(cut) && n < GYRE_MOST_VARIANTS; i++) {
+        out[n] = out[0];
+        if (form & GYRE_FORM_LINE) recut(&out[n], cut[i][0], cut[i][1], 16, 1);
+        else recut(&out[n], cut[i][0], cut[i][1], 8 * wgx, form & GYRE_FORM_MANY ? wgy : 1);
+        if (cut[i][0] < 2 * p.rows && (!(form & GYRE_FORM_LINE) || cut[i][1] <= 2) && memcmp(&out[n], out, sizeof *out))
+            n++;
+    }
+    return n;
+}
+
 // On hardware, where all workgroups of a product may read so many floats again: from its second cache, against some 10
 // us of launch, of a drained chip and of one workgroup's reductions. On CPUs every workgroup's prologue is work for the
 // same cores and costs more than a dispatch (docs/performance.md).

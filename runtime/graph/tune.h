@@ -1,8 +1,7 @@
 // Which kernel runs a node on this device, with which workgroup and constants: the only place that decides it.
 //
-// A choice depends on gyre_device_info and on shapes, never on a vendor's name. It is a rule today. Choices that only a
-// measurement can make (float or int8 products in decode, tile sizes) belong behind gyre_tune as well: measured at
-// first use, kept per (device, driver, hash of the kernel); callers will not notice.
+// A choice depends on gyre_device_info and on shapes, never on a vendor's name. It is a rule; for products of
+// integers a measurement may take one of its variants (choice.h).
 #pragma once
 #include "runtime/graph/node.h"
 
@@ -16,6 +15,12 @@ struct gyre_launch {
 // The launch of a node (op, shapes and operands are read from it). GYRE_E_UNSUPPORTED if no kernel can run it here.
 gyre_status gyre_tune(const gyre_graph *g, const struct gyre_node *node, struct gyre_launch *out,
                       gyre_error *err) GYRE_MUST_USE;
+
+// What may run a product of integers in place of gyre_tune's launch, which comes first: the same kernel cut otherwise,
+// with the same bits. Returns their number; 0 for other nodes and where nothing runs. Which is best: measure.c.
+enum { GYRE_MOST_VARIANTS = 8 };
+uint32_t gyre_tune_variants(const gyre_graph *g, const struct gyre_node *node,
+                            struct gyre_launch out[GYRE_MOST_VARIANTS]);
 
 // Floats of memory that the chosen kernel needs beside its outputs; 0: none. Asked before the graph is planned.
 uint64_t gyre_tune_temp(const gyre_graph *g, const struct gyre_node *node);

@@ -37,6 +37,15 @@ GYRE_API int gyre_list_devices(gyre_device_facts *out, int cap, gyre_device_miss
 // Engines that do not share a device are independent of each other.
 typedef struct gyre_engine gyre_engine;
 
+// Whether an engine measures which kernels are best, when a step of a size is first recorded: products of integers, by
+// kernels that give the same bits. What was found is kept in the cache folder, by device, driver and kernels.
+typedef enum gyre_tuning {
+    GYRE_TUNE_DEFAULT, // on on GPUs, off on CPUs
+    GYRE_TUNE_OFF,     // kernels by rule
+    GYRE_TUNE_ON,      // for 2 s of an engine's life at most; what is not measured by then goes by rule
+    GYRE_TUNE_FORCE    // all, however long it takes, and what the cache knows again
+} gyre_tuning;
+
 typedef struct gyre_engine_params {
     size_t size;           // sizeof(gyre_engine_params); see gyre_base.h
     const char *device;    // "vulkan:0", ...; NULL: the best there is
@@ -64,6 +73,7 @@ typedef struct gyre_engine_params {
     // the device. For a model whose head is a matrix of its own (quantize --head); GYRE_E_UNSUPPORTED for another.
     bool host_table;
     uint32_t shape_head; // of a shape: 4, or 8 (also 0): the bits of its head, a matrix of its own where that is 4
+    gyre_tuning tune;
 } gyre_engine_params;
 
 // params NULL: all defaults. The model's files stay mapped while it is loaded. One that another program changes

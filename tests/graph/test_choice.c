@@ -1,0 +1,156 @@
+// Kernels chosen by measuring: what may win, and what a file on disk may do.
+#include "tests/graph/lab.h"
+#include "runtime/graph/choice.h"
+#include "runtime/util/base.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <setjmp.h>
+#include <cmocka.h>
+
+enum { LAYERS = 3, K = 160, N = 288 };
+
+// Products of one shape behind one another, on codes: x -> [K] -> [N] -> codes -> ...
+static gyre_graph *products(struct lab *lab, uint32_t rows, struct gyre_binding *y)
+{
+    struct gyre_batch batch = {.page_stride = 1};
+    gyre_graph *g = NULL;
+    gyre_error err = {0};
+    batch.rows = lab_bytes(lab, NULL, 16ull * rows);
+    batch.pages = lab_bytes(lab, NULL, 256);
+    struct gyre_binding none = {0};
+    if (gyre_graph_create(lab->device, rows, &batch, &g, &err)) fail_msg("%s", err.message);
+    gyre_value x = gyre_g_external(g, "x", rows, K, lab_floats(lab, (uint64_t)rows * K, 0, 1));
+    x = gyre_g_add(g, x, x); // a value of the graph's own
+    for (int i = 0; i < LAYERS; i++) {
+        struct gyre_weight *up = calloc(1, sizeof *up), *down = calloc(1, sizeof *down);
+        assert_true(up && down);
+        *up = lab_weight(lab, GYRE_WEIGHT_W4, N, K, K, 1);
+        *down = lab_weight(lab, GYRE_WEIGHT_W4, K, N, N, 1);
+        x = gyre_g_matmul(g, gyre_g_quantize(g, x, 8, 1), up);
+        x = gyre_g_matmul(g, gyre_g_quantize(g, x, 8, 1), down);
+    }
+    *y = lab_bytes(lab, NULL, 4ull * rows * K);
+    gyre_g_output(g, gyre_g_hadamard(g, gyre_g_add(g, x, x), NULL, 1, false, none), *y);
+    return g;
+}
+
+static bool half_the_grid(struct gyre_launch *launch)
+{
+    launch->tile[0] *= 4; // so few workgroups that columns are left out, and fast
+    return true;
+}
+
+static bool no_such_kernel(struct gyre_launch *launch)
+{
+    launch->kernel.name = "matmul_of_dreams";
+    return true;
+}
+
+struct outcome {
+    uint32_t measured, cached, refused;
+    float y[8 * K];
+};
+
+// One graph of `rows` rows, compiled with a tuner and run.
+static struct outcome run(const char *device, uint32_t rows, const char *cache_dir, bool force,
+                          bool (*spoil)(struct gyre_launch *), bool tuned)
+{
+    struct lab lab;
+    struct outcome out = {0};
+    struct gyre_binding y;
+    gyre_error err = {0};
+    if (!lab_open(&lab, device, NULL)) skip();
+    struct gyre_tuner tuner = {
+        .cache_dir = cache_dir, .force = force, .left_ns = force ? 0 : UINT64_MAX / 4, .spoil = spoil};
+    gyre_graph *g = products(&lab, rows, &y);
+    if (gyre_graph_compile(g, &(struct gyre_graph_options){.tuner = tuned ? &tuner : NULL}, &err))
+        fail_msg("%s", err.message);
+    assert_int_equal(gyre_graph_submit(g, &err), GYRE_OK);
+    lab_read(&lab, y, out.y);
+    out.measured = tuner.measured, out.cached = tuner.cached, out.refused = tuner.refused;
+    gyre_graph_destroy(g);
+    gyre_tuner_free(&tuner);
+    lab_close(&lab);
+    return out;
+}
+
+// Whatever is chosen gives the bits of the rule; what is wrong, or does not build, is refused and named.
+static void a_wrong_variant_never_wins(void **state)
+{
+    for (uint32_t rows = 1; rows <= 8; rows += 7) {
+        const struct outcome rule = run(*state, rows, NULL, true, NULL, false);
+        const struct outcome wrong = run(*state, rows, NULL, true, half_the_grid, true);
+        const struct outcome missing = run(*state, rows, NULL, true, no_such_kernel, true);
+        assert_int_equal(wrong.measured, 2);
+        assert_int_equal(wrong.refused, 2); // in both shapes
+        assert_int_equal(missing.measured, 2);
+        assert_int_equal(missing.refused, 2);
+        assert_memory_equal(rule.y, wrong.y, sizeof rule.y);
+        assert_memory_equal(rule.y, missing.y, sizeof rule.y);
+    }
+}
+
+// Without time nothing is measured, and nothing is lost.
+static void without_time_the_rule_decides(void **state)
+{
+    struct lab lab;
+    struct gyre_binding y;
+    if (!lab_open(&lab, *state, NULL)) skip();
+    struct gyre_tuner tuner = {0};
+    gyre_graph *g = products(&lab, 2, &y);
+    assert_int_equal(gyre_graph_compile(g, &(struct gyre_graph_options){.tuner = &tuner}, NULL), GYRE_OK);
+    assert_int_equal(tuner.measured, 0);
+    assert_int_equal(tuner.n, 0);
+    gyre_graph_destroy(g);
+    lab_close(&lab);
+}
+
+// A second start measures nothing; damaged and foreign files are measured again; a folder that cannot be written costs
+// nothing but that.
+static void the_cache_costs_time_never_a_result(void **state)
+{
+    char dir[] = "choice-XXXXXX", command[200];
+    assert_non_null(mkdtemp(dir));
+    const struct outcome first = run(*state, 2, dir, false, NULL, true),
+                         second = run(*state, 2, dir, false, NULL, true);
+    assert_int_equal(first.measured, 2);
+    assert_int_equal(second.measured, 0);
+    assert_int_equal(second.cached, 2);
+    assert_memory_equal(first.y, second.y, sizeof first.y);
+    const struct outcome forced = run(*state, 2, dir, true, NULL, true);
+    assert_int_equal(forced.measured, 2);
+    static const char *const damage[] = {
+        "for f in %s/tune-*; do printf X | dd of=$f bs=1 seek=150 conv=notrunc status=none; done",
+        "for f in %s/tune-*; do : >$f; done",
+        "set -- %s/tune-*; a=$1; b=$2; cp $a $a.x; cp $b $a; mv $a.x $b", // another's
+    };
+    for (size_t i = 0; i < GYRE_COUNT(damage); i++) {
+        snprintf(command, sizeof command, damage[i], dir);
+        assert_int_equal(system(command), 0);
+        const struct outcome again = run(*state, 2, dir, false, NULL, true);
+        assert_int_equal(again.measured, 2);
+        assert_int_equal(again.cached, 0);
+        assert_memory_equal(first.y, again.y, sizeof first.y);
+    }
+    const struct outcome nowhere = run(*state, 2, "/proc/no/such", false, NULL, true);
+    assert_int_equal(nowhere.measured, 2);
+    assert_memory_equal(first.y, nowhere.y, sizeof first.y);
+    snprintf(command, sizeof command, "rm -r %s", dir);
+    assert_int_equal(system(command), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        LAB_ON(a_wrong_variant_never_wins, "vulkan:0"),
+        LAB_ON(a_wrong_variant_never_wins, "vulkan:0 as a GPU"),
+        LAB_ON(a_wrong_variant_never_wins, "opencl:0"),
+        LAB_ON(without_time_the_rule_decides, "vulkan:0"),
+        LAB_ON(the_cache_costs_time_never_a_result, "vulkan:0"),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
