@@ -113,19 +113,20 @@ static gyre_status one_position(struct writer *w, uint64_t seed, uint32_t first,
 
 // ---- starts -----------------------------------------------------------------------------------------------------
 
+// A model that puts no BOS before its texts does not know how to go on behind a lone one.
 static gyre_status begin(const gyre_tokenizer *tokenizer, uint32_t windows, uint32_t tokens, uint32_t *given,
                          uint32_t *token, gyre_error *err)
 {
-    const int32_t bos = gyre_tokenizer_bos(tokenizer), eos = gyre_tokenizer_eos(tokenizer),
-                  first = bos >= 0 ? bos : eos;
+    const int32_t bos = gyre_tokenizer_bos(tokenizer);
     uint32_t *mixture = NULL;
     uint64_t n = 0;
-    GYRE_TRY(
-        gyre_tokenizer_encode(tokenizer, gyre_calibration_text, gyre_calibration_text_bytes, 0, &mixture, &n, err));
+    GYRE_TRY(gyre_tokenizer_encode(tokenizer, gyre_calibration_text, gyre_calibration_text_bytes, GYRE_ENCODE_AROUND,
+                                   &mixture, &n, err));
+    const bool begins = bos >= 0 && mixture[0] == (uint32_t)bos;
     for (uint32_t i = 0; i < windows; i++) {
         uint32_t *at = token + (uint64_t)i * tokens;
-        given[i] = first >= 0 && i % 3 == 0 ? 1 : GYRE_MIN((uint32_t)START, tokens);
-        if (given[i] == 1) *at = (uint32_t)first;
+        given[i] = begins && i % 3 == 0 ? 1 : GYRE_MIN((uint32_t)START, tokens);
+        if (given[i] == 1) *at = (uint32_t)bos;
         else memcpy(at, mixture + i * (n - START) / windows, given[i] * sizeof *at);
     }
     free(mixture);

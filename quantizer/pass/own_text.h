@@ -1,7 +1,7 @@
 // Text that the float model writes itself, at temperature 1: calibration in the model's own mixture of kinds and
-// languages, for models whose texts nobody knows. Every third window begins with the token that begins (or ends) a
-// text, the others with four tokens from somewhere in the bundled mixture. The same seed, model, device and machine
-// write the same.
+// languages, for models whose texts nobody knows. Windows begin with four tokens from somewhere in the bundled mixture,
+// every third one with BOS where the model puts that before its texts. The same seed, model, device and machine write
+// the same.
 #pragma once
 #include "quantizer/file/journal.h"
 #include "quantizer/pass/text.h"

@@ -117,6 +117,7 @@ static void the_seed_decides(void **state)
     const size_t bytes = (size_t)WINDOWS * TOKENS * sizeof *text->token;
     assert_memory_equal(text[0].token, text[1].token, bytes);
     assert_memory_not_equal(text[0].token, text[2].token, bytes);
+    for (uint32_t w = 0; w < WINDOWS; w++) assert_true(text[0].token[w * TOKENS] > 2); // it puts no BOS before texts
     for (uint32_t w = 1; w < WINDOWS; w++) // no two windows are alike behind their starts
         assert_memory_not_equal(text[0].token + START, text[0].token + w * TOKENS + START,
                                 (TOKENS - START) * sizeof *text->token);
