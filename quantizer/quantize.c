@@ -1,9 +1,11 @@
 // The public entry: plan, then step by step through the model, then the names. See gyre_quantize.h.
 // What is rounded how is layer.c's, what lies where plan.c's, what survives a kill output.c's.
+#include "quantizer/learn/learn.h"
 #include "quantizer/pass/distill.h"
 #include "quantizer/pass/own_text.h"
 #include "quantizer/pass/search.h"
 #include "quantizer/file/journal.h"
+#include "quantizer/file/rotations_file.h"
 #include "quantizer/pass/layer.h"
 #include "quantizer/file/manifest.h"
 #include "quantizer/report/note.h"
@@ -37,6 +39,8 @@ struct run {
     gyre_calibration *calibration;          // NULL: the recipe needs none
     gyre_summary *summary;                  // NULL: nothing is measured
     struct gyre_distilled distilled;        // steps 0: nothing was learned
+    struct gyre_matrices rotations;         // learned ones; the plan's rotator borrows them
+    struct gyre_learned_rotations learned;  // steps 0: there are none
     uint64_t started, total, done, resumed; // ns; weights
     char what[48];
 };
@@ -69,7 +73,8 @@ static void count_work(struct run *r)
 {
     const struct gyre_hparams *hp = &r->plan.hp;
     const uint64_t tables = (uint64_t)hp->vocab * hp->width * (r->plan.write_head ? 2 : 1), block = block_weights(hp);
-    r->total = tables + block * hp->n_layers + gyre_distill_work(&r->plan, block * hp->n_layers);
+    r->total = tables + block * hp->n_layers + gyre_distill_work(&r->plan, block * hp->n_layers) +
+               gyre_learn_work(&r->plan, block * hp->n_layers);
     if (r->out.journal.steps) r->done = r->resumed = tables + block * (r->out.journal.steps - 1);
 }
 
@@ -188,11 +193,47 @@ static gyre_status make_steps(struct run *r, gyre_error *err)
     return GYRE_OK;
 }
 
+// Before anything is merged.
+static gyre_status learn(struct run *r, gyre_error *err)
+{
+    snprintf(r->what, sizeof r->what, "learning rotations");
+    GYRE_TRY(gyre_learn(r->params, &r->plan, r->calibration ? gyre_calibration_windows(r->calibration) : NULL,
+                        block_weights(&r->plan.hp) * r->plan.hp.n_layers, &r->out, tick, r, &r->rotations, &r->learned,
+                        err));
+    r->plan.rotator.learned = &r->rotations;
+    return GYRE_OK;
+}
+
 static gyre_status distill(struct run *r, gyre_error *err)
 {
     snprintf(r->what, sizeof r->what, "distilling");
     return gyre_distill(r->params, &r->plan, gyre_calibration_windows(r->calibration), &r->out, tick, r, &r->distilled,
                         err);
+}
+
+// What the manifest tells of what was learned. Rotations are written beside the output here: they are of no use to a
+// run that goes on.
+static gyre_status tell_learned(const struct run *r, json_t **out, gyre_error *err)
+{
+    char hex[GYRE_SHA256_HEX], *path = NULL;
+    gyre_status st = GYRE_OK;
+    json_t *told = json_object(), *rotations = NULL;
+    bool good = told != NULL;
+    if (r->distilled.steps) good = good && !json_object_set_new(told, "distilled", gyre_distilled_json(&r->distilled));
+    if (r->learned.steps) {
+        rotations = gyre_learned_json(&r->learned);
+        path = gyre_matrices_path(r->params->output);
+        if (!rotations || !path) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for the manifest"));
+        GYRE_GO(gyre_matrices_write(path, &r->rotations, hex, err));
+        good = good && !json_object_set_new(rotations, "sha256", json_string(hex)) &&
+               !json_object_set(told, "rotations", rotations);
+    }
+    if (!good) st = gyre_fail(err, GYRE_E_NOMEM, "out of memory for the manifest");
+done:
+    free(path);
+    json_decref(rotations);
+    *out = told;
+    return st;
 }
 
 // ---- the summary ------------------------------------------------------------------------------------------
@@ -410,6 +451,7 @@ gyre_status gyre_quantize(const gyre_quantize_params *given, gyre_quantize_summa
     if (r.own.windows) GYRE_GO(gyre_own_text_keep(&r.out.journal, &r.own, err));
     GYRE_GO(resume_streams(&r, err));
     count_work(&r);
+    if (r.plan.set.recipe.learn.method) GYRE_GO(learn(&r, err));
     GYRE_GO(make_steps(&r, err));
     if (r.plan.set.recipe.distill.steps) GYRE_GO(distill(&r, err));
     if (summary) GYRE_GO(fill_summary(&r, summary, err));
@@ -418,8 +460,7 @@ gyre_status gyre_quantize(const gyre_quantize_params *given, gyre_quantize_summa
                                               r.summary ? gyre_summary_heat(r.summary) : NULL};
         GYRE_GO(gyre_report_write(params->report_dir, &known, err));
     }
-    if (r.distilled.steps && !(learned = gyre_distilled_json(&r.distilled)))
-        GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for the manifest"));
+    GYRE_GO(tell_learned(&r, &learned, err));
     GYRE_GO(gyre_manifest_text(&r.out, learned, &manifest, err));
     GYRE_GO(gyre_source_unchanged(source, err));
     GYRE_GO(gyre_output_finish(&r.out, manifest, strlen(manifest), err));
@@ -439,6 +480,7 @@ done:
     json_decref(learned);
     gyre_writer_close(&r.writer);
     gyre_plan_release(&r.plan);
+    gyre_matrices_release(&r.rotations);
     gyre_source_close(source);
     gyre_gemm_end(threads);
     return st;

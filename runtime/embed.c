@@ -49,6 +49,7 @@ static gyre_status graph_of(struct gyre_scheduler *s, uint32_t rows, gyre_graph 
     gyre_value z = gyre_g_rms_norm(g, gyre_engine_body(e, g), m->output_norm, m->hp.norm_eps);
     if (m->shared.head.n) // back to the model's own basis, where the final gain is applied, on the host
         z = gyre_g_hadamard(g, z, &m->shared.head, m->hp.width / m->shared.head.n, true, (struct gyre_binding){0});
+    if (m->head_mix.n_ranges) z = gyre_g_matmul(g, z, &m->head_mix); // it stays turned: no distance changes by that
     gyre_g_output(g, z, to);
     const gyre_status st = gyre_graph_compile(g, NULL, err);
     if (st != GYRE_OK) gyre_graph_destroy(g);

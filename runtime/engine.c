@@ -333,7 +333,7 @@ void gyre_engine_describe(const gyre_engine *e, gyre_engine_info *out)
         .kv_bytes = e->kv.bytes,
         .r3 = hp->rot.r3,
         .r4 = hp->rot.r4.n != 0,
-        .head_rotation = hp->rot.head.n != 0,
+        .head_rotation = hp->rot.head.n != 0 || hp->rot.head_mix,
     };
     snprintf(out->device, sizeof out->device, "%s", info->id);
     snprintf(out->device_name, sizeof out->device_name, "%s", info->name);

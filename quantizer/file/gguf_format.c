@@ -52,6 +52,9 @@ static void add_part(struct adder *a, const struct gyre_planned *p, bool full)
         gyre_role_name(part->role, part->layer, "weight", name);
         add(a, p, 0, name, plain_type(p->bits), 2, p->rows, p->cols);
         return;
+    case GYRE_PART_HEAD_MIX:
+        add(a, p, 0, "gyre.head_mix", plain_type(p->bits), 2, p->rows, p->cols);
+        return;
     case GYRE_PART_BASE:
         snprintf(name, sizeof name, "gyre.%s.base.%u", site[part->layer / 3], part->layer % 3);
         add(a, p, 0, name, GYRE_DTYPE_I8, 2, p->rows, p->cols);

@@ -3,6 +3,7 @@
 #include "quantizer/file/gguf_meta.h"
 #include "runtime/model/arch.h"
 #include "runtime/text/tokenizer.h"
+#include "runtime/util/base.h"
 #include "runtime/util/text.h"
 
 #include <stdio.h>
@@ -107,7 +108,9 @@ gyre_status gyre_gguf_metadata(const struct gyre_plan *p, struct gyre_gguf *g, g
                       : p->set.wbits == 16 ? 1
                                            : 0); // ggml's ids
     gyre_gguf_u32(g, "general.quantization_version", 2);
-    gyre_gguf_u32(g, "gyre.version", p->hp.family->version);
+    gyre_gguf_u32(g, "gyre.version",
+                  p->online.head_mix ? GYRE_MAX(p->hp.family->version, (uint32_t)GYRE_MIX_VERSION)
+                                     : p->hp.family->version);
     gyre_gguf_string(g, "gyre.recipe", p->set.recipe.name);
     gyre_gguf_string(g, "gyre.profile", p->set.full ? "full" : "portable");
     gyre_gguf_u64(g, "gyre.seed", p->set.seed);
@@ -124,6 +127,7 @@ gyre_status gyre_gguf_metadata(const struct gyre_plan *p, struct gyre_gguf *g, g
     gyre_gguf_bool(g, "gyre.r3", p->online.r3);
     gyre_gguf_bool(g, "gyre.r4", p->online.r4.n != 0);
     gyre_gguf_bool(g, "gyre.head_rotation", p->online.head.n != 0);
+    if (p->online.head_mix) gyre_gguf_bool(g, "gyre.head_mix", true);
     put_factors(g, "gyre.r3.factors", &p->online.r3_had);
     put_factors(g, "gyre.r4.factors", &p->online.r4);
     put_factors(g, "gyre.head.factors", &p->online.head);

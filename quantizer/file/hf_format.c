@@ -48,6 +48,7 @@ static gyre_status add_part(struct gyre_writer *out, const struct gyre_planned *
     case GYRE_PART_CENTRE:
     case GYRE_PART_ACT_CLIPS:
     case GYRE_PART_KV_CLIPS:
+    case GYRE_PART_HEAD_MIX:
     case GYRE_PART_HEAD_GAIN:
     case GYRE_PART_BASE:
         return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot write a Hugging Face directory: it has no place for part %d",

@@ -153,6 +153,15 @@ gyre_status gyre_journal_kept(const struct gyre_journal *j, const char *name, ch
     return gyre_file_exists(path) ? gyre_file_read(path, UINT64_MAX - 1, data, bytes, err) : GYRE_OK;
 }
 
+bool gyre_journal_is_empty(const struct gyre_journal *j)
+{
+    bool found = false;
+    DIR *dir = j->steps ? NULL : opendir(j->folder);
+    for (struct dirent *entry; dir && (entry = readdir(dir));) found |= !strncmp(entry->d_name, "kept-", 5);
+    if (dir) closedir(dir);
+    return !j->steps && !found;
+}
+
 gyre_status gyre_journal_replace(struct gyre_journal *j, gyre_error *err)
 {
     if (json_object_set_new(j->state, "replacing", json_true())) return no_memory(j, err);

@@ -39,6 +39,8 @@ gyre_status gyre_journal_keep(const struct gyre_journal *journal, const char *na
                               const uint64_t bytes[2], gyre_error *err) GYRE_MUST_USE;
 gyre_status gyre_journal_kept(const struct gyre_journal *journal, const char *name, char **data, uint64_t *bytes,
                               gyre_error *err) GYRE_MUST_USE;
+// Nothing is in it that a resumed run would begin with: no step, and nothing kept.
+bool gyre_journal_is_empty(const struct gyre_journal *journal);
 // From now on tensors are written anew: a run that resumes does not hold them against their hashes. And the new hash of
 // one.
 gyre_status gyre_journal_replace(struct gyre_journal *journal, gyre_error *err) GYRE_MUST_USE;

@@ -59,7 +59,7 @@ gyre_status gyre_manifest_text(const struct gyre_output *out, json_t *learned, c
     good = good && !json_object_set_new(manifest, "front_sha256", json_string(front)) &&
            !json_object_set(manifest, "sources", json_object_get(out->journal.state, "sources")) &&
            !json_object_set(manifest, "tensors", json_object_get(out->journal.state, "tensors")) &&
-           add_diagonals(out, manifest) && (!learned || !json_object_set(manifest, "distilled", learned)) &&
+           add_diagonals(out, manifest) && (!learned || !json_object_update(manifest, learned)) &&
            (!gyre_settings_undecided(&out->plan->set) ||
             !json_object_set(manifest, "choice", json_object_get(out->journal.state, "choice")));
     *text = good ? json_dumps(manifest, JSON_INDENT(1) | JSON_REAL_PRECISION(6)) : NULL;

@@ -8,6 +8,6 @@
 gyre_status gyre_run_identity(const struct gyre_plan *plan, json_t *texts, const char *device, json_t **run,
                               gyre_error *err) GYRE_MUST_USE;
 
-// The text of OUT.manifest.json, malloc'd.
+// The text of OUT.manifest.json, malloc'd. `learned` (borrowed; may be NULL): an object whose keys are added.
 gyre_status gyre_manifest_text(const struct gyre_output *out, json_t *learned, char **text,
                                gyre_error *err) GYRE_MUST_USE;

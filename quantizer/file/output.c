@@ -28,7 +28,8 @@ static gyre_status fail_write(const char *path, gyre_error *err)
 // A run would destroy what it reads, or its own record, if any of the files that it writes were one of its inputs.
 static gyre_status check_apart(const gyre_quantize_params *p, gyre_error *err)
 {
-    static const char *const beside[] = {"", ".part", ".journal", ".journal/state.json", ".manifest.json"};
+    static const char *const beside[] = {
+        "", ".part", ".journal", ".journal/state.json", ".manifest.json", ".rotations.safetensors"};
     static const char *const report[] = {"/report.html", "/report.md"};
     const struct {
         const char *path, *const *ending;
@@ -412,8 +413,9 @@ static bool nothing_is_in(const struct gyre_output *out)
 void gyre_output_close(struct gyre_output *out)
 {
     if (out->lock >= 0) { // leave nothing that is not worth resuming; without a state the journal is not ours
-        if ((out->journal.state && out->journal.steps == 0) || nothing_is_in(out)) remove_part(out);
-        if (out->journal.state && out->journal.steps == 0) gyre_journal_remove(&out->journal);
+        const bool worthless = out->journal.state && gyre_journal_is_empty(&out->journal);
+        if (worthless || nothing_is_in(out)) remove_part(out);
+        if (worthless) gyre_journal_remove(&out->journal);
         close_files(out);
     }
     if (out->masked) { // swallow what a size limit raised meanwhile, then let the caller's mask speak again

@@ -37,7 +37,10 @@ static gyre_status plan_rotations(struct gyre_plan *p, gyre_error *err)
     p->write_head = !hp->tied || p->set.head4;
     p->fold_head = rotate && p->write_head;
     if (!rotate) return GYRE_OK;
-    if (!p->write_head && full && !p->folder) { // one table: the head undoes and redoes R1 around the gain
+    const bool one = !p->write_head && full && !p->folder;      // table for both ends
+    if (one && p->set.recipe.learn.method && p->rotator.r1.n) { // the head undoes and redoes R1 around the gain
+        p->online.head_mix = true;                              // by one matrix, for R1 is no transform
+    } else if (one) {
         p->online.head = p->rotator.r1;
         p->online.head_gain = p->final_gain;
     } else if (!p->write_head && p->rotator.r1.n &&
@@ -176,6 +179,11 @@ static gyre_status plan_tensors(struct gyre_plan *p, gyre_error *err)
     if (p->online.head.n)
         add(p, (struct gyre_planned){
                    .part = {GYRE_PART_HEAD_GAIN, GYRE_ROLE_none, 0}, .rows = 1, .cols = hp->width, .bits = 32});
+    if (p->online.head_mix)
+        add(p, (struct gyre_planned){.part = {GYRE_PART_HEAD_MIX, GYRE_ROLE_none, 0},
+                                     .rows = hp->width,
+                                     .cols = hp->width,
+                                     .bits = p->set.wbits == 32 ? 32 : 16});
     p->writes_clips = p->set.full && p->set.recipe.distill.steps && (p->set.act == 4 || p->set.kv == 4);
     if (p->writes_clips) {
         add(p, (struct gyre_planned){.part = {GYRE_PART_ACT_CLIPS, GYRE_ROLE_none, 0},
@@ -252,7 +260,7 @@ gyre_status gyre_plan_allow(const gyre_quantize_params *params, const gyre_sourc
     GYRE_TRY(gyre_plan_folder(params, source, &p->folder, err));
     GYRE_TRY(gyre_hparams_read(source, &p->hp, err));
     // R3 and R4 of other tools' checkpoints are taken off while they are read (gyre_plain_rows).
-    if ((p->hp.full && (p->hp.rot.r3 || p->hp.rot.r4.n)) || p->hp.rot.head.n || p->hp.kv_centre)
+    if ((p->hp.full && (p->hp.rot.r3 || p->hp.rot.r4.n)) || p->hp.rot.head.n || p->hp.rot.head_mix || p->hp.kv_centre)
         return gyre_fail(
             err, GYRE_E_UNSUPPORTED,
             "cannot quantize (%s): gyre wrote this file with %s that run beside its weights; give the model "

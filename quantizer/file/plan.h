@@ -14,6 +14,7 @@ typedef enum gyre_part_kind {
     GYRE_PART_CENTRE,    // of a linear whose heads are cached
     GYRE_PART_ACT_CLIPS, // learned: of every tap of every block
     GYRE_PART_KV_CLIPS,  // of keys and values of every block
+    GYRE_PART_HEAD_MIX,  // the matrix of a head between learned rotations
     GYRE_PART_HEAD_GAIN, // what the online transform at the head undoes and redoes its rotation around
     GYRE_PART_BASE       // a +-1 matrix of an online transform; layer: 3 * gyre_base_site + its place among the factors
 } gyre_part_kind;

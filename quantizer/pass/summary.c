@@ -346,7 +346,8 @@ static gyre_status head_input(const gyre_summary *s, uint32_t which, float *z, g
     const struct gyre_plan *p = s->plan;
     const uint32_t width = p->hp.width;
     const float *x = stream(s, which);
-    const bool rotated = which == RECIPE && p->online.head.n, ones = which == RECIPE && p->fold_head;
+    const bool mixed = which == RECIPE && p->online.head_mix, rotated = which == RECIPE && (p->online.head.n || mixed),
+               ones = which == RECIPE && p->fold_head;
     for (uint32_t r = 0; r < s->n; r++) {
         double square = 0;
         for (uint32_t i = 0; i < width; i++) square += (double)x[r * width + i] * x[r * width + i];
@@ -354,7 +355,11 @@ static gyre_status head_input(const gyre_summary *s, uint32_t which, float *z, g
         for (uint32_t i = 0; i < width; i++)
             s->wide[r * width + i] = x[r * width + i] * scale * (ones || rotated ? 1 : (double)p->final_gain[i]);
     }
-    if (rotated) {
+    if (mixed) {
+        GYRE_TRY(gyre_unrotate_rows(&p->rotator, NULL, s->wide, s->n, err));
+        for (uint64_t i = 0; i < (uint64_t)s->n * width; i++) s->wide[i] *= p->final_gain[i % width];
+        GYRE_TRY(gyre_rotate_rows(&p->rotator, NULL, s->wide, s->n, err));
+    } else if (rotated) {
         GYRE_TRY(gyre_hadamard_apply(&p->online.head, s->wide, width, 1, s->n, width, NULL, true, err));
         for (uint64_t i = 0; i < (uint64_t)s->n * width; i++) s->wide[i] *= p->final_gain[i % width];
         GYRE_TRY(gyre_hadamard_apply(&p->online.head, s->wide, width, 1, s->n, width, NULL, false, err));

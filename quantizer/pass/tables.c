@@ -124,6 +124,30 @@ static gyre_status write_rope_divisors(const struct gyre_plan *p, struct gyre_ou
     return write_vector(GYRE_PART_VECTOR, GYRE_ROLE_rope_freqs, divisor, n, out, err);
 }
 
+// R1' diag(final gain) R1: what the head does between two rotations that are no transforms. Symmetric.
+static gyre_status write_mix(const struct gyre_plan *p, struct gyre_output *out, gyre_error *err)
+{
+    const uint32_t D = p->hp.width;
+    const uint64_t n = (uint64_t)D * D;
+    const gyre_dtype type = p->set.wbits == 32 ? GYRE_DTYPE_F32 : GYRE_DTYPE_F16;
+    gyre_status st = GYRE_OK;
+    double *wide = calloc(n, sizeof *wide);
+    float *narrow = malloc(n * sizeof *narrow);
+    void *encoded = malloc(n * sizeof *narrow);
+    if (!wide || !narrow || !encoded) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for the head"));
+    for (uint32_t i = 0; i < D; i++) wide[(uint64_t)i * D + i] = (double)p->final_gain[i];
+    GYRE_GO(gyre_rotate_mix(&p->rotator, wide, err));
+    gyre_narrow(wide, n, narrow);
+    gyre_encode_floats(narrow, n, type, encoded);
+    st = gyre_output_write(out, (struct gyre_part){GYRE_PART_HEAD_MIX, GYRE_ROLE_none, 0}, encoded,
+                           n * (type == GYRE_DTYPE_F32 ? 4 : 2), NAN, err);
+done:
+    free(wide);
+    free(narrow);
+    free(encoded);
+    return st;
+}
+
 // As they are before anything is learned.
 static gyre_status write_clips(const struct gyre_plan *p, struct gyre_output *out, gyre_error *err)
 {
@@ -165,10 +189,12 @@ gyre_status gyre_write_globals(const struct gyre_plan *p, struct gyre_output *ou
     if (p->write_head)
         GYRE_GO(write_table(p, GYRE_ROLE_head, &table[n_tables - 1], p->fold_head ? gain : NULL, out, tick, user, err));
     for (uint32_t i = 0; i < n_tables; i++) gyre_linear_forget(&table[i]);
-    for (uint32_t i = 0; i < D; i++) written[i] = p->fold_head || p->online.head.n ? 1 : p->final_gain[i];
+    for (uint32_t i = 0; i < D; i++)
+        written[i] = p->fold_head || p->online.head.n || p->online.head_mix ? 1 : p->final_gain[i];
     GYRE_GO(gyre_output_source(out, &norm, 1, err));
     GYRE_GO(write_vector(GYRE_PART_VECTOR, GYRE_ROLE_output_norm, written, D, out, err));
     if (p->online.head.n) GYRE_GO(write_vector(GYRE_PART_HEAD_GAIN, GYRE_ROLE_none, p->final_gain, D, out, err));
+    if (p->online.head_mix) GYRE_GO(write_mix(p, out, err));
     if (p->writes_clips) GYRE_GO(write_clips(p, out, err));
     if (p->writes_rope_divisors) GYRE_GO(write_rope_divisors(p, out, err));
     GYRE_GO(write_bases(p, GYRE_BASE_R3, &p->online.r3_had, out, err));

@@ -13,6 +13,12 @@ static const char *const booleans[] = {"false", "true", NULL};
 static const char *const orders[] = {"natural", "descending", NULL};
 static const char *const clips[] = {
     [GYRE_CLIP_NONE] = "none", [GYRE_CLIP_WEIGHTS] = "weights", [GYRE_CLIP_HESSIAN] = "hessian", NULL};
+static const char *const methods[] = {[GYRE_LEARN_NONE] = "none",
+                                      [GYRE_LEARN_OPTROT] = "optrot",
+                                      [GYRE_LEARN_SPINQUANT] = "spinquant",
+                                      [GYRE_LEARN_KL] = "kl",
+                                      NULL};
+static const int32_t in_loop[] = {4, 8, 16, -1};
 static const int32_t widths[] = {4, 8, -1}, groups[] = {0, 32, 64, 128, -1};
 
 // ---- rows -------------------------------------------------------------------------------------------------
@@ -57,6 +63,13 @@ static const struct gyre_field diagonals[] = {
     REAL(gyre_recipe, "qk", diagonals.qk, 0, 0, 1),
     REAL(gyre_recipe, "value", diagonals.value, 0, 0, 1),
 };
+static const struct gyre_field learn[] = {
+    {.key = "method", .kind = GYRE_FIELD_CHOICE, AT(gyre_recipe, learn.method), .words = methods},
+    COUNT(gyre_recipe, "steps", learn.steps, 100, 1, 100000),
+    REAL(gyre_recipe, "rate", learn.rate, 1.5, 1e-6, 100),
+    LISTED(gyre_recipe, "act", learn.act, 4, in_loop),
+    LISTED(gyre_recipe, "kv", learn.kv, 4, in_loop),
+};
 static const struct gyre_field calibration[] = {
     // windows: 0 where nothing needs statistics
     COUNT(gyre_recipe, "windows", calibration.windows, 32, 0, 4096),
@@ -75,7 +88,7 @@ static const struct gyre_field distill[] = {
     REAL(gyre_recipe, "pull", distill.pull, 0, 0, 10),
 };
 const struct gyre_fields gyre_recipe_calibration = FIELDS("calibration", calibration);
-static const struct gyre_fields diagonals_map = FIELDS("diagonals", diagonals),
+static const struct gyre_fields learn_map = FIELDS("learn", learn), diagonals_map = FIELDS("diagonals", diagonals),
                                 activations_map = FIELDS("activations", activations),
                                 cache_map = FIELDS("cache", cache), distill_map = FIELDS("distill", distill);
 
@@ -85,6 +98,7 @@ static const struct gyre_field recipe[] = {
     TEXT(gyre_recipe, "source", source),
     SWITCH(gyre_recipe, "rotate", rotate, booleans, 0),
     COUNT(gyre_recipe, "seeds", seeds, 1, 1, 1024),
+    MAP("learn", &learn_map),
     MAP("diagonals", &diagonals_map),
     MAP("calibration", &gyre_recipe_calibration),
     MAP("activations", &activations_map),

@@ -22,6 +22,14 @@ typedef enum gyre_stage_kind {
 // How the scale of a row or group is searched before rounding.
 typedef enum gyre_clip { GYRE_CLIP_NONE, GYRE_CLIP_WEIGHTS, GYRE_CLIP_HESSIAN } gyre_clip;
 
+// By which loss rotations are learned; what each is: learn/learn.h.
+typedef enum gyre_learn_method {
+    GYRE_LEARN_NONE,
+    GYRE_LEARN_OPTROT,
+    GYRE_LEARN_SPINQUANT,
+    GYRE_LEARN_KL
+} gyre_learn_method;
+
 #define GYRE_AUTO (-1.0) // chosen on calibration data
 
 struct gyre_stage {
@@ -46,10 +54,16 @@ struct gyre_exception {
 
 struct gyre_recipe {
     char name[GYRE_RECIPE_NAME], about[256], source[256];
-    bool rotate;     // fold the gains and merge the rotations of the profile
-    uint32_t seeds;  // rotations tried, from the run's seed on, ranked by a surrogate on real activations; 1: no search
-    struct {         // closed-form diagonals, exponents of the balance; 0: off. See diagonals.h.
-        double norm; // lambda, one per norm, in the rotated basis
+    bool rotate;    // fold the gains and merge the rotations of the profile
+    uint32_t seeds; // rotations tried, from the run's seed on, ranked by a surrogate on real activations; 1: no search
+    struct {        // R1 and R2 learned before they are merged
+        gyre_learn_method method;
+        uint32_t steps;   // one window each
+        double rate;      // of a step at first; it falls linearly to 0
+        uint32_t act, kv; // bits of activations and cache while it learns
+    } learn;
+    struct {            // closed-form diagonals, exponents of the balance; 0: off. See diagonals.h.
+        double norm;    // lambda, one per norm, in the rotated basis
         double up_down; // s_ud
         double qk;      // T_qk, per RoPE pair
         double value;   // T_v, per kv head
@@ -92,6 +106,12 @@ double gyre_recipe_damp(const struct gyre_recipe *recipe);
 
 // A stage moves the target on purpose: what comes out need not be near the weights that went in.
 bool gyre_recipe_corrects(const struct gyre_recipe *recipe);
+
+// Rotations are learned from the calibration text.
+static inline bool gyre_learn_reads(const struct gyre_recipe *recipe)
+{
+    return recipe->learn.method != GYRE_LEARN_NONE && recipe->learn.method != GYRE_LEARN_OPTROT;
+}
 
 // Statistics of the inputs are needed: the run reads a calibration text.
 bool gyre_recipe_calibrates(const struct gyre_recipe *recipe);

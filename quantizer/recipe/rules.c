@@ -78,6 +78,9 @@ bool gyre_recipe_wants_statistics(const struct gyre_recipe *r, struct gyre_recip
                        "distill learns from a text, but calibration has windows: 0; allowed with 2 or more");
     if (r->calibration.fisher)
         return !at_key(fault, "calibration", "fisher", "fisher: true of the calibration %s", needs);
+    if (gyre_learn_reads(r))
+        return !at_key(fault, "learn", "method",
+                       "this loss is learned on a text, but calibration has windows: 0; allowed with 2 or more");
     if (r->seeds > 1) return !at_key(fault, NULL, "seeds", "a search of %u rotations %s", r->seeds, needs);
     if (any_diagonal(r)) return !at_key(fault, NULL, "diagonals", "a diagonal %s", needs);
     if (r->act_clip < 0) return !at_key(fault, "activations", "clip", "clip: auto of activations %s", needs);
@@ -92,6 +95,10 @@ bool gyre_recipe_sound(const struct gyre_recipe *r, struct gyre_recipe_fault *fa
     if (!r->rotate && r->seeds > 1)
         return at_key(fault, NULL, "seeds", "%u seeds without rotations; more than 1 is allowed with rotate: true",
                       r->seeds);
+    if (!r->rotate && r->learn.method)
+        return at_key(fault, "learn", "method",
+                      "rotations are learned that are not merged; other methods than none are allowed with rotate: "
+                      "true");
     if (!r->rotate && any_diagonal(r))
         return at_key(fault, NULL, "diagonals",
                       "diagonals without rotations; other values than 0 are allowed with rotate: true");

@@ -205,6 +205,7 @@ gyre_status gyre_settings_resolve(const gyre_quantize_params *p, const struct gy
         memset(&out->recipe.diagonals, 0, sizeof out->recipe.diagonals);
         memset(&out->recipe.calibration, 0, sizeof out->recipe.calibration);
         out->recipe.distill.steps = 0;
+        if (gyre_learn_reads(&out->recipe)) out->recipe.learn.method = GYRE_LEARN_NONE;
         out->recipe.kv_centre = false;
         out->recipe.seeds = 1;
         if (out->recipe.act_clip == GYRE_AUTO) out->recipe.act_clip = 1;

@@ -64,6 +64,10 @@ static void fold_gain(const double *gain, double *w, uint64_t rows, uint64_t col
 gyre_status gyre_rotate_heads(const struct gyre_rotator *r, uint32_t layer, double *x, uint64_t rows, gyre_error *err)
 {
     const uint32_t hd = r->head_dim, group = r->heads / r->kv_heads;
+    for (uint32_t h = 0; h < r->heads && r->learned && r->r2.n; h++)
+        GYRE_TRY(gyre_dense_apply(gyre_matrices_r2(r->learned, layer, h / group), hd, x + (uint64_t)h * hd, 1, rows,
+                                  (uint64_t)r->heads * hd, false, err));
+    if (r->learned) return GYRE_OK;
     int8_t *signs = malloc(hd);
     if (!signs) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the signs of R2");
     gyre_status st = GYRE_OK;
@@ -80,6 +84,10 @@ static gyre_status rotate_values(const struct gyre_rotator *r, uint32_t layer, d
                                  gyre_error *err)
 {
     const uint32_t hd = r->head_dim;
+    for (uint32_t j = 0; j < r->kv_heads && r->learned; j++)
+        GYRE_TRY(gyre_dense_apply(gyre_matrices_r2(r->learned, layer, j), hd, w + (uint64_t)j * hd * cols, cols, cols,
+                                  1, false, err));
+    if (r->learned) return GYRE_OK;
     int8_t *signs = malloc(hd);
     if (!signs) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the signs of R2");
     gyre_status st = GYRE_OK;
@@ -89,6 +97,14 @@ static gyre_status rotate_values(const struct gyre_rotator *r, uint32_t layer, d
     }
     free(signs);
     return st;
+}
+
+// R1 on `count` vectors of the stream (hadamard.h's strides).
+static gyre_status rotate_stream(const struct gyre_rotator *r, double *x, uint64_t stride, uint64_t count,
+                                 uint64_t step, gyre_error *err)
+{
+    if (r->learned) return gyre_dense_apply(r->learned->r1, r->width, x, stride, count, step, false, err);
+    return gyre_hadamard_apply(&r->r1, x, r->width, stride, count, step, r->r1_signs, false, err);
 }
 
 static struct gyre_hparams shape_of(const struct gyre_rotator *r)
@@ -101,8 +117,7 @@ gyre_status gyre_rotate_input(const struct gyre_rotator *r, gyre_product product
                               uint64_t rows, gyre_error *err)
 {
     const gyre_rotation reads = gyre_products[product].reads;
-    if (reads == GYRE_ROTATION_R1 && r->r1.n)
-        return gyre_hadamard_apply(&r->r1, x, r->width, 1, rows, r->width, r->r1_signs, false, err);
+    if (reads == GYRE_ROTATION_R1 && r->r1.n) return rotate_stream(r, x, 1, rows, r->width, err);
     if (reads == GYRE_ROTATION_R2 && r->r2.n) return gyre_rotate_heads(r, layer, x, rows, err);
     if (reads == GYRE_ROTATION_R4 && r->r4.n)
         return gyre_hadamard_apply(&r->r4, x, r->ffn, 1, rows, r->ffn, NULL, false, err);
@@ -118,8 +133,7 @@ gyre_status gyre_rotate_linear(const struct gyre_rotator *r, gyre_role role, uin
     uint64_t rows, cols;
     gyre_role_shape(role, &shape, &rows, &cols);
     if (r->fold && gyre_products[product].norm != GYRE_ROLE_none) fold_gain(gain, w, rows, cols);
-    if (r->r1.n && writes == GYRE_ROTATION_R1)
-        GYRE_TRY(gyre_hadamard_apply(&r->r1, w, r->width, cols, cols, 1, r->r1_signs, false, err));
+    if (r->r1.n && writes == GYRE_ROTATION_R1) GYRE_TRY(rotate_stream(r, w, cols, cols, 1, err));
     GYRE_TRY(gyre_rotate_input(r, product, layer, w, rows, err));
     return r->r2.n && writes == GYRE_ROTATION_R2 ? rotate_values(r, layer, w, cols, err) : GYRE_OK;
 }
@@ -136,7 +150,35 @@ gyre_status gyre_rotate_rows(const struct gyre_rotator *r, const double *gain, d
                              gyre_error *err)
 {
     if (r->fold && gain) fold_gain(gain, x, rows, r->width);
-    return r->r1.n ? gyre_hadamard_apply(&r->r1, x, r->width, 1, rows, r->width, r->r1_signs, false, err) : GYRE_OK;
+    return r->r1.n ? rotate_stream(r, x, 1, rows, r->width, err) : GYRE_OK;
+}
+
+gyre_status gyre_rotate_mix(const struct gyre_rotator *r, double *m, gyre_error *err)
+{
+    if (!r->r1.n) return GYRE_OK;
+    GYRE_TRY(rotate_stream(r, m, 1, r->width, r->width, err));
+    return rotate_stream(r, m, r->width, r->width, 1, err);
+}
+
+gyre_status gyre_rotator_matrices(const struct gyre_rotator *r, struct gyre_matrices *out, gyre_error *err)
+{
+    const uint32_t hd = out->head_dim;
+    const uint64_t all = (uint64_t)r->heads * hd;
+    for (uint32_t i = 0; out->r1 && i < r->width; i++) out->r1[(uint64_t)i * r->width + i] = 1;
+    if (out->r1) GYRE_TRY(gyre_rotate_rows(r, NULL, out->r1, r->width, err));
+    double *heads = malloc(hd * all * sizeof *heads); // a unit matrix for every query head, side by side
+    if (!heads) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for rotations");
+    gyre_status st = GYRE_OK;
+    for (uint32_t l = 0; l < out->layers && st == GYRE_OK; l++) {
+        for (uint64_t i = 0; i < hd * all; i++) heads[i] = i / all == i % all % hd;
+        st = gyre_rotate_heads(r, l, heads, hd, err);
+        for (uint64_t i = 0; i < (uint64_t)r->kv_heads * hd * hd; i++) { // head j, row, column
+            const uint64_t j = i / hd / hd, row = i / hd % hd;
+            gyre_matrices_r2(out, l, 0)[i] = heads[row * all + j * (r->heads / r->kv_heads) * hd + i % hd];
+        }
+    }
+    free(heads);
+    return st;
 }
 
 // ---- undoing ----------------------------------------------------------------------------------------------
@@ -154,11 +196,24 @@ static gyre_status undo(const struct gyre_hadamard *h, double *x, uint64_t width
     return GYRE_OK;
 }
 
+static gyre_status undo_stream(const struct gyre_rotator *r, double *x, uint64_t stride, uint64_t count, uint64_t step,
+                               gyre_error *err)
+{
+    if (r->learned) return gyre_dense_apply(r->learned->r1, r->width, x, stride, count, step, true, err);
+    return undo(&r->r1, x, r->width, stride, count, step, r->r1_signs, err);
+}
+
 // R2 of every kv head: of its rows (cols columns each), or (heads) of the input of each query head of its group.
 static gyre_status undo_r2(const struct gyre_rotator *r, uint32_t layer, bool heads, double *w, uint64_t rows,
                            uint64_t cols, gyre_error *err)
 {
     const uint32_t hd = r->head_dim, group = r->heads / r->kv_heads;
+    for (uint32_t h = 0; h < (heads ? r->heads : r->kv_heads) && r->learned; h++) {
+        const double *r2 = gyre_matrices_r2(r->learned, layer, heads ? h / group : h);
+        double *at = w + (uint64_t)h * hd * (heads ? 1 : cols);
+        GYRE_TRY(gyre_dense_apply(r2, hd, at, heads ? 1 : cols, heads ? rows : cols, heads ? cols : 1, true, err));
+    }
+    if (r->learned) return GYRE_OK;
     int8_t *signs = malloc(hd);
     if (!signs) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the signs of R2");
     gyre_status st = GYRE_OK;
@@ -189,8 +244,8 @@ gyre_status gyre_unrotate_linear(const struct gyre_rotator *r, gyre_role role, u
     if (r->r4.n && reads == GYRE_ROTATION_R4) GYRE_TRY(undo(&r->r4, w, r->ffn, 1, rows, cols, NULL, err));
     if (r->r2.n && writes == GYRE_ROTATION_R2) GYRE_TRY(undo_r2(r, layer, false, w, rows, cols, err));
     if (r->r2.n && reads == GYRE_ROTATION_R2) GYRE_TRY(undo_r2(r, layer, true, w, rows, cols, err));
-    if (r->r1.n && reads == GYRE_ROTATION_R1) GYRE_TRY(undo(&r->r1, w, r->width, 1, rows, cols, r->r1_signs, err));
-    if (r->r1.n && writes == GYRE_ROTATION_R1) GYRE_TRY(undo(&r->r1, w, r->width, cols, cols, 1, r->r1_signs, err));
+    if (r->r1.n && reads == GYRE_ROTATION_R1) GYRE_TRY(undo_stream(r, w, 1, rows, cols, err));
+    if (r->r1.n && writes == GYRE_ROTATION_R1) GYRE_TRY(undo_stream(r, w, cols, cols, 1, err));
     if (r->fold && product->norm != GYRE_ROLE_none && gain) unfold_gain(gain, w, rows, cols);
     return GYRE_OK;
 }
@@ -198,7 +253,7 @@ gyre_status gyre_unrotate_linear(const struct gyre_rotator *r, gyre_role role, u
 gyre_status gyre_unrotate_rows(const struct gyre_rotator *r, const double *gain, double *x, uint64_t rows,
                                gyre_error *err)
 {
-    if (r->r1.n) GYRE_TRY(undo(&r->r1, x, r->width, 1, rows, r->width, r->r1_signs, err));
+    if (r->r1.n) GYRE_TRY(undo_stream(r, x, 1, rows, r->width, err));
     if (r->fold && gain) unfold_gain(gain, x, rows, r->width);
     return GYRE_OK;
 }

@@ -3,8 +3,10 @@
 // Row vectors: the residual stream x becomes x' = x R1 with R1 = diag(signs) H_D / sqrt(D); each kv head's values v
 // become v R2 (signs per layer and kv head, H of the head size); the input a of ffn_down becomes a H_F. What reads a
 // stream (W [out, in]) becomes W R, what writes one becomes R^T W. Signs come from the seed alone. Which linear reads
-// and writes what: runtime/model/roles.def. Proofs: docs/numerics.md.
+// and writes what: runtime/model/roles.def. Proofs: docs/numerics.md. Where
+// matrices were learned they stand in the place of R1 and R2 (matrices.h).
 #pragma once
+#include "quantizer/transform/matrices.h"
 #include "runtime/core/hadamard.h"
 #include "runtime/model/roles.h"
 
@@ -15,6 +17,8 @@ struct gyre_rotator {
     uint32_t width, heads, kv_heads, head_dim, ffn;
     uint64_t seed;
     int8_t *r1_signs; // [width]
+    // Borrowed; NULL: none. Of a model with r1 and r2, which then only say that there are such rotations.
+    const struct gyre_matrices *learned;
 };
 
 enum { GYRE_ROTATE_R1 = 1, GYRE_ROTATE_R2 = 2, GYRE_ROTATE_R4 = 4 };
@@ -24,6 +28,11 @@ enum { GYRE_ROTATE_R1 = 1, GYRE_ROTATE_R2 = 2, GYRE_ROTATE_R4 = 4 };
 gyre_status gyre_rotator_create(const struct gyre_hparams *hp, uint64_t seed, bool fold, unsigned which,
                                 struct gyre_rotator *out, gyre_error *err) GYRE_MUST_USE;
 void gyre_rotator_release(struct gyre_rotator *rotator);
+
+// What it rotates by, as matrices: those that signs and transforms amount to, or the learned ones. `out` was created
+// for as many layers as the model has, with R1 where the rotator has it.
+gyre_status gyre_rotator_matrices(const struct gyre_rotator *rotator, struct gyre_matrices *out,
+                                  gyre_error *err) GYRE_MUST_USE;
 
 // Folds and rotates one linear in place; w is [out, in]. `gain` [in] is the gain of the norm it reads (ignored without
 // `fold`, and for the sites that read none).
@@ -49,6 +58,9 @@ gyre_status gyre_rotate_heads(const struct gyre_rotator *rotator, uint32_t layer
 // Rotates `rows` rows of the embedding table (gain NULL) or of an untied head (gain: the final norm's, folded first).
 gyre_status gyre_rotate_rows(const struct gyre_rotator *rotator, const double *gain, double *x, uint64_t rows,
                              gyre_error *err) GYRE_MUST_USE;
+
+// A matrix [D, D] between two bases of the stream: m becomes R1' m R1.
+gyre_status gyre_rotate_mix(const struct gyre_rotator *rotator, double *m, gyre_error *err) GYRE_MUST_USE;
 
 // The inverses, in the reverse order (R4, R2, R1, fold), for whoever checks a file against its base. `gain` NULL leaves
 // the gain folded in: the basis in which a manifest measures errors. A gain of exactly 0 hides its column, which comes

@@ -289,11 +289,15 @@ static gyre_status compare(struct reproduction *r, gyre_error *err)
     }
     out->metadata_differs = r->then.front_sha256 && strcmp(r->then.front_sha256, r->now.front_sha256) != 0;
     compare_surroundings(r);
-    if (!out->differing && !out->metadata_differs) return GYRE_OK;
+    const json_t *rotations[2] = {json_object_get(json_object_get(r->then.json, "rotations"), "sha256"),
+                                  json_object_get(json_object_get(r->now.json, "rotations"), "sha256")};
+    const bool turned = (rotations[0] || rotations[1]) && !json_equal(rotations[0], rotations[1]);
+    if (!out->differing && !out->metadata_differs && !turned) return GYRE_OK;
     char what[160];
     if (out->differing)
         snprintf(what, sizeof what, "tensor %s comes out different, the first of %llu", out->first,
                  (unsigned long long)out->differing);
+    else if (turned) snprintf(what, sizeof what, "all tensors come out the same, the learned rotations different");
     else snprintf(what, sizeof what, "all tensors come out the same, the metadata before them different");
     return gyre_fail(err, GYRE_E_FORMAT, "not reproduced (%s): %s; %s", r->params->manifest, what,
                      *out->surroundings

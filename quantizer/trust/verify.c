@@ -358,6 +358,7 @@ gyre_status gyre_verify(const gyre_verify_params *given, gyre_verify_result *res
     gyre_hparams_free(&v.hp);
     gyre_hparams_free(&v.base_hp);
     gyre_rotator_release(&v.signs);
+    gyre_matrices_release(&v.learned);
     gyre_source_close(v.file);
     gyre_base_release(&v.base_read);
     gyre_source_close(v.base);

@@ -4,12 +4,14 @@
 //
 // Everything merged is orthogonal except the norm gains, so errors are compared with the gains folded in: there they
 // are what they were when the file was made.
+#include "quantizer/file/rotations_file.h"
 #include "quantizer/recipe/recipe.h"
 #include "quantizer/round/rtn.h"
 #include "quantizer/transform/diagonals.h"
 #include "quantizer/trust/verify_impl.h"
 #include "runtime/text/tokenizer.h"
 #include "runtime/util/base.h"
+#include "runtime/util/file.h"
 #include "runtime/util/sha256.h"
 #include "runtime/util/text.h"
 
@@ -247,6 +249,30 @@ done:
 
 // ---- what was merged --------------------------------------------------------------------------------------
 
+// Learned rotations lie in a file of their own, which the manifest vouches for.
+static gyre_status read_learned(struct gyre_verifier *v, gyre_error *err)
+{
+    const json_t *told = json_object_get(v->manifest.json, "rotations");
+    const char *hex = json_string_value(json_object_get(told, "sha256"));
+    if (!told) return GYRE_OK;
+    if (!hex) return gyre_verify_differs(v, err, "the manifest's rotations have no sha256");
+    char *path = gyre_matrices_path(v->params->file);
+    if (!path) return gyre_fail(err, GYRE_E_NOMEM, "cannot verify (%s): out of memory", v->params->file);
+    gyre_status st = GYRE_OK;
+    if (!gyre_file_exists(path))
+        GYRE_GO(gyre_fail(err, GYRE_E_IO,
+                          "cannot verify (%s): its rotations were learned, and their file (%s) is missing; fetch it "
+                          "too",
+                          v->params->file, path));
+    GYRE_GO(gyre_matrices_create(v->hp.width, v->hp.n_layers, v->hp.kv_heads, v->hp.head_dim, v->signs.r1.n != 0,
+                                 &v->learned, err));
+    GYRE_GO(gyre_matrices_read(path, hex, &v->learned, err));
+    v->signs.learned = &v->learned;
+done:
+    free(path);
+    return st;
+}
+
 // A full file declares R4 where it was rotated. A portable one declares nothing: its first linear that is not all
 // zeros is either the base's up to rounding, or (rotated) about 2 away from it.
 static gyre_status find_rotation(struct gyre_verifier *v, gyre_error *err)
@@ -260,6 +286,7 @@ static gyre_status find_rotation(struct gyre_verifier *v, gyre_error *err)
     const json_t *chosen = json_object_get(json_object_get(v->manifest.json, "choice"), "rotation_seed");
     if (gyre_verify_is_folder(v) && json_is_integer(chosen)) seed = (uint64_t)json_integer_value(chosen);
     GYRE_TRY(gyre_rotator_create(&v->hp, seed, true, GYRE_ROTATE_R1 | GYRE_ROTATE_R2, &v->signs, err));
+    GYRE_TRY(read_learned(v, err));
     v->rotator = v->signs;
     v->rotator.r4 = v->hp.rot.r4;
     if (v->hp.rot.head.n) v->rotator.r1 = v->hp.rot.head;
@@ -296,6 +323,36 @@ static gyre_status check_vector(const struct gyre_verifier *v, const struct gyre
                                      (unsigned long long)i, (double)have[i], (double)want);
     }
     free(have);
+    return st;
+}
+
+// The head between two learned rotations is what they and the base's final gain make it, up to f16's rounding.
+static gyre_status check_mix(const struct gyre_verifier *v, const float *gain, gyre_error *err)
+{
+    const uint64_t D = v->hp.width;
+    const struct gyre_tensor *t = gyre_source_tensor(v->file, "gyre.head_mix");
+    gyre_status st = GYRE_OK;
+    double *want = calloc(D * D, sizeof *want), largest = 0;
+    float *row = malloc(D * sizeof *row);
+    if (!want || !row) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for the head"));
+    for (uint64_t i = 0; i < D; i++) {
+        want[i * D + i] = (double)gain[i];
+        largest = fmax(largest, fabs((double)gain[i]));
+    }
+    GYRE_GO(gyre_rotate_mix(&v->rotator, want, err));
+    for (uint64_t r = 0; r < D; r++) {
+        gyre_tensor_rows_f32(t, r, 1, row);
+        for (uint64_t i = 0; i < D; i++)
+            if (!(fabs((double)row[i] - want[r * D + i]) <= 5e-4 * fabs(want[r * D + i]) + 1e-6 * largest))
+                GYRE_GO(gyre_verify_differs(v, err,
+                                            "tensor %s: row %llu, column %llu is %.9g where the base model and "
+                                            "the rotations make it %.9g",
+                                            t->name, (unsigned long long)r, (unsigned long long)i, (double)row[i],
+                                            want[r * D + i]));
+    }
+done:
+    free(want);
+    free(row);
     return st;
 }
 
@@ -375,7 +432,7 @@ static gyre_status check_vectors(const struct gyre_verifier *v, uint32_t layer, 
 
 gyre_status gyre_verify_norms(struct gyre_verifier *v, gyre_error *err)
 {
-    const bool head_folded = v->hp.rot.head.n != 0 || !v->hp.tied;
+    const bool head_folded = v->hp.rot.head.n != 0 || v->hp.rot.head_mix || !v->hp.tied;
     uint64_t most = v->hp.width, rows, cols;
     uint32_t n = 1;
     gyre_status st = GYRE_OK;
@@ -394,6 +451,7 @@ gyre_status gyre_verify_norms(struct gyre_verifier *v, gyre_error *err)
                          v->rotated && head_folded ? NULL : gain, gain_tolerance(v), err));
     if (v->hp.rot.head.n)
         GYRE_GO(check_vector(v, gyre_source_tensor(v->file, "gyre.head_gain"), gain, gain_tolerance(v), err));
+    if (v->hp.rot.head_mix) GYRE_GO(check_mix(v, gain, err));
     GYRE_GO(check_rope(v, err));
     snprintf(v->detail, sizeof v->result->check[0].detail, "gains of %u norms are %s%s", n,
              is_learned(v) ? "learned, within half of what they were: " : "",

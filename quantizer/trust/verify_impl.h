@@ -16,10 +16,11 @@ struct gyre_verifier {
     struct gyre_manifest manifest;
     json_t *rows; // name -> the manifest's row of "tensors"
     struct gyre_hparams hp, base_hp;
-    bool rotated;                // set by gyre_verify_norms, like the rotator
-    struct gyre_rotator signs;   // R1 and R2 as the seed makes them; owned
-    struct gyre_rotator rotator; // the same with the transforms that the file carries; borrows, never released
-    uint64_t done, total;        // bytes hashed or weights compared, for progress
+    bool rotated;                 // set by gyre_verify_norms, like the rotator
+    struct gyre_rotator signs;    // R1 and R2 as the seed makes them; owned
+    struct gyre_matrices learned; // those in the place of R1 and R2, where the manifest tells of such; owned
+    struct gyre_rotator rotator;  // the same with the transforms that the file carries; borrows, never released
+    uint64_t done, total;         // bytes hashed or weights compared, for progress
     const char *what;
 };
 

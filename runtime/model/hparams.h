@@ -7,7 +7,8 @@
 enum {
     GYRE_MAX_LAYERS = 512,
     GYRE_MAX_HEAD_DIM = 256,
-    GYRE_FILE_VERSION = 3 // of gyre.version: 1 knows llama alone, 2 qwen2 and qwen3
+    GYRE_FILE_VERSION = 4, // of gyre.version: 1 knows llama alone, 2 qwen2 and qwen3, 3 the other families
+    GYRE_MIX_VERSION = 4   // knows gyre.head_mix
 };
 
 struct gyre_rotations {
@@ -18,6 +19,9 @@ struct gyre_rotations {
     //   z := had( gain * had_t(z) ), `gain` = the original final norm gain. n = 0: the head reads z * output_norm.
     struct gyre_hadamard head;
     const float *head_gain; // [D]
+    // The same where R1 is no Hadamard transform but a matrix: z := z M with M = R1' diag(gain) R1, [D, D], in the
+    // tensor gyre.head_mix.
+    bool head_mix;
 };
 
 typedef enum gyre_rope_scaling {

@@ -115,11 +115,27 @@ static const struct {
     const char *key;
     uint32_t version;
 } gyre_keys[] = {
-    {"gyre.version", 1},       {"gyre.recipe", 1},     {"gyre.profile", 1},      {"gyre.seed", 1},
-    {"gyre.rotation_seed", 1}, {"gyre.wbits", 1},      {"gyre.wgroup", 1},       {"gyre.act_bits", 1},
-    {"gyre.kv_bits", 1},       {"gyre.act_clip", 1},   {"gyre.kv_clip", 1},      {"gyre.rope_interleaved", 1},
-    {"gyre.kv_centre", 1},     {"gyre.r3", 1},         {"gyre.r4", 1},           {"gyre.head_rotation", 1},
-    {"gyre.r3.factors", 1},    {"gyre.r4.factors", 1}, {"gyre.head.factors", 1}, {"gyre.learned_clips", 1},
+    {"gyre.version", 1},
+    {"gyre.recipe", 1},
+    {"gyre.profile", 1},
+    {"gyre.seed", 1},
+    {"gyre.rotation_seed", 1},
+    {"gyre.wbits", 1},
+    {"gyre.wgroup", 1},
+    {"gyre.act_bits", 1},
+    {"gyre.kv_bits", 1},
+    {"gyre.act_clip", 1},
+    {"gyre.kv_clip", 1},
+    {"gyre.rope_interleaved", 1},
+    {"gyre.kv_centre", 1},
+    {"gyre.r3", 1},
+    {"gyre.r4", 1},
+    {"gyre.head_rotation", 1},
+    {"gyre.r3.factors", 1},
+    {"gyre.r4.factors", 1},
+    {"gyre.head.factors", 1},
+    {"gyre.learned_clips", 1},
+    {"gyre.head_mix", GYRE_MIX_VERSION},
 };
 
 // A key that its version does not know would change the model for a reader that does: ignoring it gives another one.

@@ -193,6 +193,12 @@ static gyre_status load_shared(const struct loader *l, struct gyre_model *m)
         GYRE_TRY(
             gyre_upload(m->device, hp->rot.head_gain, hp->width * sizeof(float), "head gain", &m->head_gain, l->err));
     struct gyre_linear table;
+    if (hp->rot.head_mix) { // never rounded further
+        gyre_linear_of(gyre_source_tensor(l->source, "gyre.head_mix"), &table);
+        GYRE_TRY(l->layout
+                     ? gyre_weight_layout(m->device, &table, 1, "head mix", 0, &m->head_mix, l->err)
+                     : gyre_weight_load(m->device, l->repacker, &table, 1, "head mix", NULL, &m->head_mix, l->err));
+    }
     if (!l->no_table) {
         GYRE_TRY(gyre_linear_find(l->source, hp, GYRE_ROLE_embedding, 0, &table, l->err));
         GYRE_TRY(matrix(l, &table, 1, "embedding", &m->table));
@@ -233,7 +239,8 @@ gyre_status gyre_model_load(gyre_device *device, const gyre_source *source, cons
             goto done;
         }
     }
-    out->weight_bytes = gyre_weight_bytes(&out->table) + gyre_weight_bytes(&out->head);
+    out->weight_bytes =
+        gyre_weight_bytes(&out->table) + gyre_weight_bytes(&out->head) + gyre_weight_bytes(&out->head_mix);
     for (uint32_t i = 0; i < out->hp.n_layers; i++)
         for (int p = 0; p < GYRE_PRODUCTS; p++) out->weight_bytes += gyre_weight_bytes(&out->layer[i].product[p]);
 done:
@@ -260,6 +267,7 @@ void gyre_model_free(struct gyre_model *m)
     free(m->layer);
     gyre_weight_destroy(m->device, &m->table);
     gyre_weight_destroy(m->device, &m->head);
+    gyre_weight_destroy(m->device, &m->head_mix);
     gyre_buffer_destroy(m->device, m->output_norm.buffer);
     gyre_buffer_destroy(m->device, m->head_gain.buffer);
     gyre_shared_free(m->device, &m->shared);
@@ -293,6 +301,7 @@ gyre_value gyre_model_head(gyre_graph *g, gyre_value x, const struct gyre_model 
         z = gyre_g_hadamard(g, z, &m->shared.head, segments, true, (struct gyre_binding){0});
         z = gyre_g_hadamard(g, z, &m->shared.head, segments, false, m->head_gain);
     }
+    if (m->head_mix.n_ranges) z = gyre_g_matmul(g, z, &m->head_mix);
     const struct gyre_weight *w = m->head.n_ranges ? &m->head : &m->table;
     return gyre_g_matmul(g, gyre_g_gather(g, z, w->order), w);
 }

@@ -13,6 +13,7 @@ struct gyre_model {
     struct gyre_weight table, head;   // head.n_ranges == 0: tied, the head reads the table
     struct gyre_binding output_norm;  // f32[D]
     struct gyre_binding head_gain;    // f32[D], with a head rotation
+    struct gyre_weight head_mix;      // [D, D], symmetric, where the file has it
     uint64_t weight_bytes;
     struct gyre_rounding rounding; // of its matrices
 };
@@ -44,5 +45,5 @@ void gyre_layer_weights_free(gyre_device *device, struct gyre_layer_weights *lay
 // Residual stream [R, D] behind block `layer`; its KV pool may be gyre_kv's.
 gyre_value gyre_model_block(gyre_graph *g, gyre_value x, const struct gyre_model *model, uint32_t layer,
                             const struct gyre_kv_pool *kv, const struct gyre_precision *precision);
-// Final norm (and head rotation) and head: [R, D] -> [R, V].
+// Final norm (and head rotation or mix) and head: [R, D] -> [R, V].
 gyre_value gyre_model_head(gyre_graph *g, gyre_value x, const struct gyre_model *model);

@@ -94,6 +94,36 @@ static gyre_status read_gain(const gyre_source *source, struct gyre_hparams *hp,
     return GYRE_OK;
 }
 
+// Where R1 was learned, the matrix around the final gain; the key may be absent.
+static gyre_status read_mix(const gyre_source *source, struct gyre_hparams *hp, gyre_error *err)
+{
+    static const char name[] = "gyre.head_mix";
+    const char *path = gyre_source_path(source);
+    GYRE_TRY(gyre_source_bool(source, name, &hp->rot.head_mix, NULL, err));
+    if (!hp->rot.head_mix) return GYRE_OK;
+    if (!hp->tied || hp->rot.head.n)
+        return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): %s beside %s", path, name,
+                         hp->tied ? "gyre.head_rotation" : "an output.weight of its own");
+    const struct gyre_tensor *t = gyre_source_tensor(source, name);
+    if (!t || (t->type != GYRE_DTYPE_F16 && t->type != GYRE_DTYPE_F32) || t->n_dims != 2 || t->rows != hp->width ||
+        t->cols != hp->width)
+        return gyre_fail(err, GYRE_E_FORMAT,
+                         "cannot use model (%s): tensor %s is %s; an F16 or F32 matrix of %u x %u is due", path, name,
+                         t ? "of another shape or type" : "missing", hp->width, hp->width);
+    float *row = malloc(hp->width * sizeof *row);
+    if (!row) return gyre_fail(err, GYRE_E_NOMEM, "cannot use model (%s): out of memory", path);
+    gyre_status st = GYRE_OK;
+    for (uint32_t r = 0; r < hp->width && st == GYRE_OK; r++) {
+        gyre_tensor_rows_f32(t, r, 1, row);
+        for (uint32_t i = 0; i < hp->width && st == GYRE_OK; i++)
+            if (!isfinite(row[i]))
+                st =
+                    gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): tensor %s holds NaN or infinity", path, name);
+    }
+    free(row);
+    return st;
+}
+
 gyre_status gyre_rotations_read(const gyre_source *source, struct gyre_hparams *hp, gyre_error *err)
 {
     static const char *const keys[] = {"gyre.r3", "gyre.r4", "gyre.head_rotation"};
@@ -113,12 +143,13 @@ gyre_status gyre_rotations_read(const gyre_source *source, struct gyre_hparams *
             "cannot use model (%s): gyre.r3.factors transform %u values; gyre transforms whole heads of %u",
             gyre_source_path(source), hp->rot.r3_had.n, hp->head_dim);
     if (on[1]) GYRE_TRY(read_hadamard(source, "r4", hp->ffn, &hp->rot.r4, err));
-    if (!on[2]) return GYRE_OK;
+    if (!on[2]) return read_mix(source, hp, err);
     if (!hp->tied)
         return gyre_fail(err, GYRE_E_FORMAT,
                          "cannot use model (%s): gyre.head_rotation beside an output.weight of its own",
                          gyre_source_path(source));
     GYRE_TRY(read_hadamard(source, "head", hp->width, &hp->rot.head, err));
+    GYRE_TRY(read_mix(source, hp, err)); // refuses one
     return read_gain(source, hp, err);
 }
 
@@ -132,7 +163,8 @@ bool gyre_rotations_read_tensor(const struct gyre_hparams *hp, const char *name)
             snprintf(base, sizeof base, "gyre.%s.base.%u", which[i], j);
             if (all[i]->base[j] && !strcmp(base, name)) return true;
         }
-    return hp->rot.head_gain && !strcmp(name, "gyre.head_gain");
+    return (hp->rot.head_gain && !strcmp(name, "gyre.head_gain")) ||
+           (hp->rot.head_mix && !strcmp(name, "gyre.head_mix"));
 }
 
 void gyre_hparams_free(struct gyre_hparams *hp)

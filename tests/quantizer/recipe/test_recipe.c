@@ -49,8 +49,8 @@ static void assert_round_trip(const struct gyre_recipe *r)
 static void built_in_recipes_are_what_they_say(void **state)
 {
     (void)state;
-    static const char *const names[] = {"rtn", "quarot-rtn", "quarot-gptq", "best"};
-    static const bool reads_text[] = {false, false, true, true};
+    static const char *const names[] = {"rtn", "quarot-rtn", "quarot-gptq", "spinquant", "best"};
+    static const bool reads_text[] = {false, false, true, true, true};
     struct gyre_recipe r;
     gyre_error err = {0};
     for (uint32_t i = 0; i < GYRE_COUNT(names); i++) {
@@ -72,7 +72,10 @@ static void built_in_recipes_are_what_they_say(void **state)
     const struct gyre_stage *s = &r.stage[0];
     assert_true(r.n_stages == 1 && s->kind == GYRE_STAGE_GPTQ && s->clip == GYRE_CLIP_WEIGHTS && s->act_order);
     assert_true(s->damp == 0.01 && s->scales == 1 && r.calibration.windows == 32 && r.calibration.tokens == 512);
-    assert_true(r.act_clip == 1 && r.kv_clip == 1 && r.seeds == 1);
+    assert_true(r.act_clip == 1 && r.kv_clip == 1 && r.seeds == 1 && r.learn.method == GYRE_LEARN_NONE);
+    assert_int_equal(gyre_recipe_find("spinquant", &r, &err), GYRE_OK);
+    assert_true(r.learn.method == GYRE_LEARN_SPINQUANT && r.learn.steps == 100 && r.learn.rate == 1.5);
+    assert_true(r.learn.act == 4 && r.learn.kv == 4 && r.n_stages == 1 && r.stage[0].kind == GYRE_STAGE_GPTQ);
     assert_int_equal(gyre_recipe_find("best", &r, &err), GYRE_OK);
     static const gyre_stage_kind ladder[] = {GYRE_STAGE_CORRECT, GYRE_STAGE_GPTQ, GYRE_STAGE_DESCENT, GYRE_STAGE_REFIT,
                                              GYRE_STAGE_DESCENT};
@@ -130,6 +133,7 @@ static const char full[] = "%YAML 1.1\n---\n# a comment\n"
                            "source: measured\n  here\n" // folded
                            "rotate: true\n"
                            "seeds: 7\n"
+                           "learn: {method: kl, steps: 7, rate: 0.5, act: 8, kv: 16}\n"
                            "diagonals: {norm: 0.3, up_down: 5e-1, qk: 1, value: 0.1234567890123456}\n"
                            "calibration:\n  windows: 5\n  tokens: 100\n"
                            "activations: {clip: 0.9}\n"
@@ -152,6 +156,8 @@ static void every_key_is_read_and_written(void **state)
     assert_string_equal(r.about, "says \"hi\" \\ caf\303\251: #1");
     assert_string_equal(r.source, "measured here");
     assert_true(r.rotate && r.seeds == 7 && r.diagonals.norm == 0.3 && r.diagonals.up_down == 0.5);
+    assert_true(r.learn.method == GYRE_LEARN_KL && r.learn.steps == 7 && r.learn.rate == 0.5);
+    assert_true(r.learn.act == 8 && r.learn.kv == 16);
     assert_true(r.diagonals.qk == 1 && r.diagonals.value == 0.1234567890123456);
     assert_true(r.calibration.windows == 5 && r.calibration.tokens == 100 && r.act_clip == 0.9 && r.kv_clip == 0.95);
     assert_true(r.kv_centre && r.n_stages == 4 && r.stage[0].alpha == 0.5 && r.stage[0].residual == 0);
@@ -266,6 +272,9 @@ static const struct {
     {ROOT "seeds: 18446744073709551617\n", 3, 8, "whole number"},
     {ROOT "diagonals: {norm: 1.01}\n", 3, 19, "from 0 to 1"},
     {ROOT "diagonals: {norm: -0.1}\n", 3, 19, "from 0 to 1"},
+    {ROOT "learn: {act: 5}\n", 3, 14, "4, 8"},
+    {ROOT "learn: {method: whip}\n", 3, 17, "none, optrot, spinquant"},
+    {ROOT "learn: {steps: 0}\n", 3, 16, "from 1 to 100000"},
     {ROOT "diagonals: {qk: auto}\n", 3, 17, "from 0 to 1"},
     {ROOT "diagonals: {qk: .nan}\n", 3, 17, "from 0 to 1"},
     {ROOT "diagonals: {qk: 1e999}\n", 3, 17, "from 0 to 1"},
@@ -322,6 +331,8 @@ static const struct {
     {ROOT "calibration: {windows: 0}\nactivations: {clip: auto}\n", 4, 15, "clip: auto of activations"},
     {ROOT "calibration: {windows: 0}\ncache: {clip: auto}\n", 4, 9, "clip: auto of the cache"},
     {ROOT "calibration: {windows: 0}\ncache: {centre: true}\n", 4, 9, "centre: true"},
+    {ROOT "calibration: {windows: 0}\nrotate: true\nlearn: {method: kl}\n", 5, 9, "learned on a text"},
+    {ROOT "learn: {method: optrot}\n", 3, 9, "rotate: true"},
     {ROOT "calibration: {windows: 0}\nrotate: true\nseeds: 3\n", 5, 1, "3 rotations"},
     {ROOT "calibration: {windows: 0}\nrotate: true\ndiagonals: {norm: 1}\n", 5, 1, "diagonal"},
     // exceptions
@@ -406,7 +417,7 @@ static void files_are_found_and_named(void **state)
     assert_non_null(strstr(text, "  - rtn: {clip: weights}\n"));
     free(text);
     assert_int_equal(gyre_recipe_describe("best", GYRE_RECIPE_YAML, &text, &err), GYRE_OK);
-    assert_string_equal(text, gyre_recipe_builtins[3].text);
+    assert_string_equal(text, gyre_recipe_builtins[4].text);
     free(text);
     put_file(path, "name: a\nrounding: [magic]\n", 26);
     assert_int_equal(gyre_recipe_find(path, &r, &err), GYRE_E_FORMAT);
@@ -422,7 +433,7 @@ static void files_are_found_and_named(void **state)
     assert_int_equal(gyre_recipe_find(files_path("none"), &r, &err), GYRE_E_IO); // it has a '/'
     assert_int_equal(gyre_recipe_find("none.yaml", &r, &err), GYRE_E_IO);
     assert_int_equal(gyre_recipe_find("magic", &r, &err), GYRE_E_INVALID);
-    assert_non_null(strstr(err.message, "rtn, quarot-rtn, quarot-gptq, best"));
+    assert_non_null(strstr(err.message, "rtn, quarot-rtn, quarot-gptq, spinquant, best"));
     assert_int_equal(gyre_recipe_find("", &r, &err), GYRE_E_INVALID);
     assert_int_equal(gyre_recipe_find(".yaml", &r, &err), GYRE_E_INVALID);
     files_remove();

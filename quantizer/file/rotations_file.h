@@ -1,0 +1,18 @@
+// OUT.rotations.safetensors: the learned rotations that were merged into OUT, for whoever checks it against its base.
+// Tensors r1 [D, D] (where there is one) and r2 [blocks, kv heads, head size, head size], F32, row vectors:
+// x' = x R. Nothing that runs the model reads it; the manifest has its SHA-256.
+#pragma once
+#include "quantizer/transform/matrices.h"
+#include "runtime/util/sha256.h"
+
+// The name beside an output; malloc'd, NULL when out of memory.
+char *gyre_matrices_path(const char *output);
+
+// Writes the file of matrices that are as narrow as float (gyre_matrices_narrow); hex gets its hash.
+gyre_status gyre_matrices_write(const char *path, const struct gyre_matrices *m, char hex[GYRE_SHA256_HEX],
+                                gyre_error *err) GYRE_MUST_USE;
+
+// Fills matrices that were created with the shapes due. GYRE_E_FORMAT where the hash is not `hex`, shapes or types are
+// others, or a matrix is more than 1e-6 from orthogonal.
+gyre_status gyre_matrices_read(const char *path, const char *hex, struct gyre_matrices *out,
+                               gyre_error *err) GYRE_MUST_USE;

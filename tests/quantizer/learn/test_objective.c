@@ -1,0 +1,212 @@
+// The losses that rotations are learned by: their gradients by elements of R1 and R2 are those of the losses, by
+// differences where nothing is rounded; steps along them go down where something is.
+#include "tests/common/files.h"
+#include "tests/common/ok.h"
+#include "tests/common/tiny.h"
+#include "backends/cpu/fast.h"
+#include "quantizer/file/plan.h"
+#include "quantizer/learn/cayley.h"
+#include "quantizer/learn/folded.h"
+#include "quantizer/learn/objective.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+enum { WINDOWS = 2, TOKENS = 33 };
+
+struct bench {
+    gyre_device *device;
+    gyre_source *source;
+    struct gyre_plan plan;
+    struct gyre_calib_text text;
+    uint32_t token[WINDOWS * TOKENS];
+    struct gyre_matrices at, gradient;
+    struct gyre_objective objective;
+};
+
+static void open_bench(struct bench *b, const char *family, const char *profile, gyre_learn_method method, uint32_t act,
+                       uint32_t kv)
+{
+    const char *file = files_path("base.gguf");
+    struct tiny_options tiny = tiny_family(family);
+    *b = (struct bench){0};
+    assert_int_equal(tiny_write_gguf(file, &tiny), 0);
+    const gyre_quantize_params params = {
+        .source = file, .output = "unused.gguf", .recipe = "quarot-rtn", .profile = profile};
+    const struct gyre_choice choice = {.seed = 3, .n_seeds = 1, .act_clip = 1, .kv_clip = 1};
+    OK(gyre_fast_device_create(NULL, &b->device, err));
+    OK(gyre_source_open(file, &b->source, err));
+    OK(gyre_plan_begin(&params, b->source, &b->plan, err));
+    OK(gyre_plan_finish(&params, &choice, &b->plan, err));
+    tiny_tokens(b->token, WINDOWS * TOKENS, 5, tiny.vocab);
+    b->text = (struct gyre_calib_text){.windows = WINDOWS, .tokens = TOKENS, .token = b->token};
+    OK(gyre_folder_matrices(&b->plan, &b->at, err));
+    OK(gyre_matrices_create(b->at.width, b->at.layers, b->at.kv_heads, b->at.head_dim, b->at.r1 != NULL, &b->gradient,
+                            err));
+    const struct gyre_objective_params p = {.device = b->device,
+                                            .plan = &b->plan,
+                                            .source = b->source,
+                                            .text = &b->text,
+                                            .shape = &b->at,
+                                            .act = act,
+                                            .kv = kv};
+    if (method == GYRE_LEARN_OPTROT) OK(gyre_objective_optrot(&p, &b->objective, err));
+    else OK(gyre_objective_spin(&p, method == GYRE_LEARN_KL, &b->objective, err));
+}
+
+static void close_bench(struct bench *b)
+{
+    b->objective.close(b->objective.self);
+    gyre_matrices_release(&b->at);
+    gyre_matrices_release(&b->gradient);
+    gyre_plan_release(&b->plan);
+    gyre_source_close(b->source);
+    gyre_device_close(b->device);
+}
+
+static double loss(struct bench *b, struct gyre_matrices *gradient)
+{
+    double at;
+    OK(b->objective.at(b->objective.self, &b->at, 1, &at, gradient, err));
+    return at;
+}
+
+// Along `direction`, by four points.
+static double slope(struct bench *b, const double *direction, double step)
+{
+    const uint64_t n = gyre_matrices_count(&b->at);
+    double *x = gyre_matrices_data(&b->at), *was = malloc(n * sizeof *was), y[4];
+    static const double where[4] = {-2, -1, 1, 2};
+    memcpy(was, x, n * sizeof *was);
+    for (int i = 0; i < 4; i++) {
+        for (uint64_t k = 0; k < n; k++) x[k] = was[k] + where[i] * step * direction[k];
+        y[i] = loss(b, NULL);
+    }
+    memcpy(x, was, n * sizeof *was);
+    free(was);
+    return (y[0] - 8 * y[1] + 8 * y[2] - y[3]) / (12 * step);
+}
+
+static uint64_t state = 11;
+static double uniform(void)
+{
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    return (double)(state >> 11) * 0x1p-53 - 0.5;
+}
+
+// With parts of all matrices, of R1 alone and of R2 alone.
+static void compare_slopes(struct bench *b, const char *what, double bound)
+{
+    const uint64_t n = gyre_matrices_count(&b->at), n1 = b->at.r1 ? (uint64_t)b->at.width * b->at.width : 0;
+    double *direction = malloc(n * sizeof *direction), worst = 0;
+    double at, *sum = calloc(n, sizeof *sum);
+    const uint32_t sets = b->objective.windows ? 1 : 2; // a step without windows sees every second of two blocks
+    for (uint32_t s = 0; s < sets; s++) {
+        OK(b->objective.at(b->objective.self, &b->at, s + 1, &at, &b->gradient, err));
+        for (uint64_t i = 0; i < n; i++) sum[i] += gyre_matrices_data(&b->gradient)[i] / sets;
+    }
+    const double *g = sum;
+    for (int part = 0; part < 3; part++) {
+        double want = 0, length = 0, size = 0;
+        for (uint64_t i = 0; i < n; i++) {
+            const bool mine = part == 0 || (part == 1) == (i < n1);
+            direction[i] = mine ? uniform() + (part ? 0 : 8 * g[i]) : 0;
+            want += direction[i] * g[i];
+            length += direction[i] * direction[i];
+            size += mine ? g[i] * g[i] : 0;
+        }
+        if (part == 1 && !n1) continue;
+        const double have = slope(b, direction, 0.01 / sqrt(length)), error = fabs(have - want) / sqrt(size * length);
+        worst = fmax(worst, error);
+        assert_true(size > 0);
+    }
+    printf("%s: worst slope is %.1e of the gradient off\n", what, worst);
+    assert_true(worst <= bound);
+    free(direction);
+    free(sum);
+}
+
+// The passes run in single precision, which differences of their loss show; the rules themselves are held to 1e-5 in
+// tests/quantizer/gradient.
+static void gradients_of_exact_models(void **unused)
+{
+    (void)unused;
+    static const struct {
+        const char *family, *profile;
+        gyre_learn_method method;
+        double bound;
+    } all[] = {{"llama", "full", GYRE_LEARN_SPINQUANT, 2e-3},
+               {"qwen2", "full", GYRE_LEARN_SPINQUANT, 2e-3},
+               {"qwen3", "portable", GYRE_LEARN_KL, 2e-3},
+               {"llama", "full", GYRE_LEARN_OPTROT, 1e-6},
+               {"qwen2", "portable", GYRE_LEARN_OPTROT, 1e-6}};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        struct bench b;
+        char what[64];
+        open_bench(&b, all[i].family, all[i].profile, all[i].method, 16, 32);
+        // Away from where a divergence is 0, and from orthogonal matrices: there some slopes are 0 too.
+        for (uint64_t k = 0; k < gyre_matrices_count(&b.at); k++) gyre_matrices_data(&b.at)[k] += 0.05 * uniform();
+        snprintf(what, sizeof what, "%s %s", all[i].family, all[i].profile);
+        compare_slopes(&b, what, all[i].bound);
+        close_bench(&b);
+    }
+}
+
+// With exact arithmetic a rotation changes nothing; with rounding, steps make the loss less.
+static void steps_go_down(void **unused)
+{
+    (void)unused;
+    static const gyre_learn_method method[] = {GYRE_LEARN_OPTROT, GYRE_LEARN_KL};
+    for (int m = 0; m < 2; m++) {
+        struct bench b;
+        open_bench(&b, "llama", "full", method[m], 4, 4);
+        const double first = loss(&b, NULL);
+        double least = first;
+        for (int s = 0; s < 30; s++) {
+            (void)loss(&b, &b.gradient);
+            OK(gyre_cayley_step(b.at.r1, b.gradient.r1, b.at.width, m ? 1.5 : 0.02, err));
+            for (uint32_t i = 0; i < b.at.layers * b.at.kv_heads; i++) {
+                const uint64_t first_of = (uint64_t)i * b.at.head_dim * b.at.head_dim;
+                OK(gyre_cayley_step(b.at.r2 + first_of, b.gradient.r2 + first_of, b.at.head_dim, m ? 1.5 : 0.02, err));
+            }
+            least = fmin(least, loss(&b, NULL));
+        }
+        printf("%s: %.5f -> %.5f at best\n", m ? "kl" : "optrot", first, least);
+        assert_true(least < 0.99 * first);
+        assert_true(gyre_matrices_drift(&b.at) < 1e-12);
+        close_bench(&b);
+    }
+}
+
+static void exact_models_do_not_see_rotations(void **unused)
+{
+    (void)unused;
+    struct bench b;
+    open_bench(&b, "qwen2", "full", GYRE_LEARN_SPINQUANT, 16, 32);
+    const double first = loss(&b, NULL);
+    for (int s = 0; s < 3; s++) {
+        for (uint64_t i = 0; i < gyre_matrices_count(&b.gradient); i++) gyre_matrices_data(&b.gradient)[i] = uniform();
+        OK(gyre_cayley_step(b.at.r1, b.gradient.r1, b.at.width, 1, err));
+        for (uint32_t i = 0; i < b.at.layers * b.at.kv_heads; i++) {
+            const uint64_t first_of = (uint64_t)i * b.at.head_dim * b.at.head_dim;
+            OK(gyre_cayley_step(b.at.r2 + first_of, b.gradient.r2 + first_of, b.at.head_dim, 1, err));
+        }
+    }
+    assert_true(fabs(loss(&b, NULL) - first) < 1e-5);
+    close_bench(&b);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(gradients_of_exact_models),
+        cmocka_unit_test(exact_models_do_not_see_rotations),
+        cmocka_unit_test(steps_go_down),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,311 @@
+// Files whose rotations were learned: nearer to the float model than those with Hadamard transforms, exact where
+// nothing is rounded, the same bytes when interrupted anywhere; they verify and reproduce; their heads are read and
+// refused where damaged.
+#include "tests/common/files.h"
+#include "tests/common/ok.h"
+#include "tests/common/tiny.h"
+#include "runtime/model/hparams.h"
+#include "runtime/source/source.h"
+
+#include <gyre/gyre_eval.h>
+#include <gyre/gyre_quantize.h>
+#include <jansson.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+static char in[256], out[256], recipe[256], text[256], beside[300], manifest[300];
+static int calls, stop_at, warned;
+
+static int on_progress(void *user, double fraction, double eta, const char *what)
+{
+    (void)user, (void)eta;
+    assert_true(fraction >= 0 && fraction <= 1 && what && *what);
+    return ++calls == stop_at;
+}
+
+static void on_log(void *user, gyre_log_level level, const char *message)
+{
+    (void)user;
+    warned += level == GYRE_LOG_WARN && strstr(message, "the rate halved");
+}
+
+static void write_recipe(const char *method, unsigned windows, unsigned steps, double rate)
+{
+    char yaml[512];
+    snprintf(yaml, sizeof yaml,
+             "name: turned\nrotate: true\nlearn: {method: %s, steps: %u, rate: %g}\n"
+             "calibration: {windows: %u, tokens: 32}\nrounding:\n  - rtn\n",
+             method, steps, rate, windows);
+    files_write(recipe, yaml);
+}
+
+static void make_base(const char *family, bool tied)
+{
+    struct tiny_options o = tiny_family(family);
+    char words[4096];
+    o.layers = 2;
+    o.tied = tied;
+    assert_int_equal(tiny_write_gguf(in, &o), 0);
+    for (unsigned i = 0, x = 3; i + 1 < sizeof words; i++) {
+        x = x * 1103515245u + 12345u;
+        words[i] = x >> 28 ? (char)('a' + (x >> 16) % 26) : ' ';
+    }
+    words[sizeof words - 1] = 0;
+    files_write(text, words);
+}
+
+static gyre_quantize_params params(void)
+{
+    static const char *texts[] = {text};
+    return (gyre_quantize_params){.source = in,
+                                  .output = out,
+                                  .recipe = recipe,
+                                  .wgroup = GYRE_WGROUP_ROW,
+                                  .act = 4,
+                                  .kv = 4,
+                                  .calib = texts,
+                                  .n_calib = 1,
+                                  .progress = on_progress,
+                                  .log = {.write = on_log},
+                                  .force = true};
+}
+
+static gyre_status run(gyre_quantize_params p, int at, gyre_error *err)
+{
+    calls = 0;
+    stop_at = at;
+    return gyre_quantize(&p, NULL, err);
+}
+
+static void made(gyre_quantize_params p)
+{
+    gyre_error err = {0};
+    if (run(p, 0, &err) != GYRE_OK) fail_msg("%s", err.message);
+}
+
+// Of the file to the base, by the engine on the reference device.
+static double divergence(uint32_t act, uint32_t kv)
+{
+    gyre_error err = {0};
+    gyre_eval_result result = {0};
+    gyre_engine *exact = NULL, *engine = NULL;
+    uint64_t bytes;
+    uint32_t *tokens = NULL;
+    size_t n = 0;
+    char *words = files_read(text, &bytes);
+    const gyre_engine_params p = {.device = "cpu", .context = 64},
+                             q = {.device = "cpu", .context = 64, .act = act, .kv = kv};
+    if (gyre_engine_open(in, &p, &exact, &err) != GYRE_OK ||
+        gyre_engine_open_beside(exact, out, &q, &engine, &err) != GYRE_OK)
+        fail_msg("%s", err.message);
+    gyre_status st = gyre_tokenize(gyre_engine_tokenizer(engine), words, bytes, 0, &tokens, &n, &err);
+    if (st == GYRE_OK) st = gyre_eval(engine, exact, tokens, n, 32, 0, NULL, NULL, &result, &err);
+    if (st != GYRE_OK) fail_msg("%s", err.message);
+    assert_int_equal(gyre_engine_close(engine, NULL), GYRE_OK);
+    assert_int_equal(gyre_engine_close(exact, NULL), GYRE_OK);
+    free(words);
+    free(tokens);
+    return result.kl;
+}
+
+static bool has_mix(void)
+{
+    gyre_source *source;
+    struct gyre_hparams *hp = malloc(sizeof *hp);
+    OK(gyre_source_open(out, &source, err));
+    OK(gyre_hparams_read(source, hp, err));
+    const bool mix = hp->rot.head_mix;
+    assert_true(!mix || (hp->tied && !hp->rot.head.n));
+    gyre_hparams_free(hp);
+    free(hp);
+    gyre_source_close(source);
+    return mix;
+}
+
+static void verifies(const char *says)
+{
+    gyre_error err = {0};
+    gyre_verify_result result = {0};
+    const gyre_status st = gyre_verify(&(gyre_verify_params){.file = out, .base = in}, &result, &err);
+    if (!says && st != GYRE_OK) fail_msg("%s", err.message);
+    if (says && (st == GYRE_OK || !strstr(err.message, says))) fail_msg("%d, %s", st, err.message);
+}
+
+// Learned matrices are merged like any: the float model with them is the base.
+static void merged_models_are_the_base(void **state)
+{
+    (void)state;
+    static const char *const families[] = {"llama", "qwen2", "qwen3", "granite"};
+    for (int i = 0; i < 8; i++) {
+        gyre_quantize_params p = params();
+        const bool tied = i % 2, full = i < 6;
+        make_base(families[i / 2], tied);
+        write_recipe("optrot", 0, 20, 1);
+        if (!full) p.profile = "portable";
+        p.wbits = 32;
+        made(p);
+        const double kl = divergence(16, 16);
+        printf("%s %s: KL %.1e\n", families[i / 2], full ? tied ? "full, tied" : "full" : "portable", kl);
+        assert_true(kl < 1e-6);
+        assert_int_equal(has_mix(), full && tied);
+        verifies(NULL);
+    }
+}
+
+static void learning_brings_files_nearer(void **state)
+{
+    (void)state;
+    static const char *const method[] = {"spinquant", "kl"};
+    for (int i = 0; i < 2; i++) {
+        double kl[2];
+        make_base("llama", i);
+        for (int learned = 0; learned < 2; learned++) {
+            json_t *told;
+            gyre_quantize_params p = params();
+            p.wbits = 8; // what rotations are learned for is activations and the cache
+            write_recipe(learned ? method[i] : "none", 33, 60, 1.5);
+            made(p);
+            kl[learned] = divergence(4, 4);
+            if (!learned) continue;
+            told = json_load_file(manifest, 0, NULL);
+            json_t *rotations = json_object_get(told, "rotations");
+            const double before = json_real_value(json_object_get(rotations, "loss_before")),
+                         after = json_real_value(json_object_get(rotations, "loss_after"));
+            printf("%s: loss %.5f -> %.5f, KL %.5f -> %.5f\n", method[i], before, after, kl[0], kl[1]);
+            assert_true(after < before);
+            json_decref(told);
+        }
+        if (i) assert_true(kl[1] < 0.97 * kl[0]); // a random model's tokens are not what it expects
+    }
+}
+
+static void interrupted_anywhere_resumes_to_the_same_bytes(void **state)
+{
+    (void)state;
+    gyre_error err = {0};
+    uint64_t n, m;
+    make_base("llama", true);
+    write_recipe("spinquant", 9, 13, 1.5);
+    made(params());
+    char *want = files_read(out, &n), *turned = files_read(beside, &m);
+    const int all = calls;
+    int late = 0;
+    for (int at = 1; at <= all; at += 3) {
+        gyre_quantize_params p = params();
+        assert_int_equal(run(p, at, &err), GYRE_E_CANCELLED);
+        p.force = false;
+        p.resume = true;
+        assert_int_equal(unlink(out), 0);
+        if (run(p, 0, &err) != GYRE_OK) fail_msg("after %d of %d calls: %s", at, all, err.message);
+        late += calls < all - at + 12;
+        for (int k = 0; k < 2; k++) {
+            uint64_t have;
+            char *got = files_read(k ? beside : out, &have);
+            assert_int_equal(have, k ? m : n);
+            assert_memory_equal(got, k ? turned : want, have);
+            free(got);
+        }
+    }
+    assert_true(late > 0); // it went on, and did not begin again
+    free(want);
+    free(turned);
+}
+
+// A journal of other stages is not gone on with.
+static void other_stages_do_not_resume(void **state)
+{
+    (void)state;
+    gyre_error err = {0};
+    gyre_quantize_params p = params();
+    make_base("llama", true);
+    write_recipe("spinquant", 9, 30, 1.5);
+    unlink(out);
+    assert_int_equal(run(p, 12, &err), GYRE_E_CANCELLED);
+    p.resume = true;
+    p.force = false;
+    write_recipe("kl", 9, 30, 1.5);
+    assert_int_equal(run(p, 0, &err), GYRE_E_IO);
+    if (!strstr(err.message, "belongs to another run (recipe_text")) fail_msg("%s", err.message);
+    write_recipe("spinquant", 9, 30, 1.5); // and the same one goes on
+    if (run(p, 0, &err) != GYRE_OK) fail_msg("%s", err.message);
+}
+
+static void files_verify_and_reproduce(void **state)
+{
+    (void)state;
+    static const char *texts[] = {text};
+    static const char *const families[] = {"qwen2", "llama", "llama"};
+    for (int i = 0; i < 3; i++) {
+        gyre_error err = {0};
+        gyre_reproduce_result again = {0};
+        gyre_quantize_params p = params();
+        uint64_t n;
+        make_base(families[i], i != 1);
+        write_recipe(i ? "kl" : "spinquant", 16, 10, 1.5);
+        if (i == 2) p.profile = "portable", p.wgroup = 32;
+        made(p);
+        verifies(NULL);
+        json_t *told = json_load_file(manifest, 0, NULL), *rotations = json_object_get(told, "rotations");
+        assert_int_equal(json_integer_value(json_object_get(rotations, "steps")), 10);
+        assert_true(json_real_value(json_object_get(rotations, "drift")) <= 1e-6);
+        json_decref(told);
+        const gyre_reproduce_params r = {.manifest = manifest, .base = in, .calib = texts, .n_calib = 1};
+        if (gyre_reproduce(&r, &again, &err) != GYRE_OK) fail_msg("%s", err.message);
+        char *bytes = files_read(beside, &n);
+        bytes[n - 1] ^= 1; // the last number
+        FILE *f = fopen(beside, "wb");
+        assert_true(f && fwrite(bytes, 1, n, f) == n && !fclose(f));
+        free(bytes);
+        verifies("SHA-256 differs from the manifest");
+        assert_int_equal(unlink(beside), 0);
+        verifies("their file");
+    }
+}
+
+static void refused(const char *what, const char *says)
+{
+    gyre_error err = {0};
+    const gyre_status st = run(params(), 0, &err);
+    if (st == GYRE_OK || !strstr(err.message, says)) fail_msg("%s: %d, %s", what, st, err.message);
+}
+
+static void impossible_runs_are_refused(void **state)
+{
+    (void)state;
+    make_base("llama", true);
+    write_recipe("magic", 9, 3, 1);
+    refused("a method that is none", "method cannot be magic");
+    write_recipe("kl", 0, 3, 1);
+    refused("no text", "this loss is learned on a text");
+    write_recipe("kl", 1, 3, 1);
+    refused("one window", "some must be held out");
+    files_write(recipe, "name: a\nrounding: [rtn]\nlearn: {method: optrot}\n");
+    refused("without rotations", "rotations are learned that are not merged");
+}
+
+int main(void)
+{
+    snprintf(in, sizeof in, "%s", files_path("in.gguf"));
+    snprintf(out, sizeof out, "%s", files_path("out.gguf"));
+    snprintf(recipe, sizeof recipe, "%s", files_path("turned.yaml"));
+    snprintf(text, sizeof text, "%s", files_path("text.txt"));
+    snprintf(beside, sizeof beside, "%s.rotations.safetensors", out);
+    snprintf(manifest, sizeof manifest, "%s.manifest.json", out);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(merged_models_are_the_base),
+        cmocka_unit_test(learning_brings_files_nearer),
+        cmocka_unit_test(interrupted_anywhere_resumes_to_the_same_bytes),
+        cmocka_unit_test(other_stages_do_not_resume),
+        cmocka_unit_test(files_verify_and_reproduce),
+        cmocka_unit_test(impossible_runs_are_refused),
+    };
+    const int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    files_remove();
+    return failed;
+}
