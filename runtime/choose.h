@@ -20,5 +20,14 @@ bool gyre_choose_is_plain(const gyre_task_params *params);
 uint32_t gyre_choose(struct gyre_chooser *chooser, const gyre_task_params *params, float *logits,
                      const uint32_t *tokens, size_t n, size_t n_prompt, const uint32_t *allowed);
 
+// May the most likely tokens alone be enough to choose from? Not where a token that is none of them could become as
+// likely, or where the sum over all of the vocabulary counts.
+bool gyre_choose_may_list(const gyre_task_params *params, uint32_t listed);
+// The choice that gyre_choose makes, from the n most likely tokens, best first, of more than that. False: it takes all
+// of the logits to know it.
+bool gyre_choose_listed(struct gyre_chooser *chooser, const gyre_task_params *params, const gyre_candidate *best,
+                        uint32_t n, const uint32_t *tokens, size_t n_tokens, size_t n_prompt, const uint32_t *allowed,
+                        uint32_t *token);
+
 // log(sum(exp(logits[i]))): what a logit is less to be a log-probability.
 double gyre_log_sum(const float *logits, uint32_t n);

@@ -9,7 +9,13 @@
 
 #include <gyre/gyre_eval.h>
 
-enum { GYRE_BUCKETS = 10, GYRE_MAX_TOP_K = 256, GYRE_DEFAULT_CONTEXT = 4096, GYRE_DEFAULT_ROWS = 512 };
+enum {
+    GYRE_BUCKETS = 10,
+    GYRE_MAX_TOP_K = 256,
+    GYRE_STEP_BEST = 64,
+    GYRE_DEFAULT_CONTEXT = 4096,
+    GYRE_DEFAULT_ROWS = 512
+};
 
 // A recorded step for `rows` rows whose first `wanting` rows get logits and a sample from the k best.
 struct gyre_step_graph {
@@ -37,9 +43,10 @@ struct gyre_engine {
 
     // What a step updates between replays; see shaders/params.h for rows and kernels.def for the sampling state.
     struct gyre_binding rows, state, logits;
-    int32_t *row_data;    // [max_rows][4]
-    uint32_t *state_data; // [logit_rows][4], what the device holds
-    bool resident;        // device row 0 is {next token, sequence, position} of the last sample
+    struct gyre_binding best_vals, best_ids; // [logit_rows][k] of a step whose k is above 1
+    int32_t *row_data;                       // [max_rows][4]
+    uint32_t *state_data;                    // [logit_rows][4], what the device holds
+    bool resident;                           // device row 0 is {next token, sequence, position} of the last sample
     int32_t resident_row[4];
 
     uint32_t *logits_of; // [logit_rows] whose last position each row of the logits is: sequence + 1, or 0
@@ -65,6 +72,8 @@ struct gyre_step_row {
     uint32_t *next;
     const gyre_sampling *sampling;
     float *logits; // [vocab] receives its logits, of a row that wants a sample; NULL: they stay on the device
+    gyre_candidate
+        *best; // [GYRE_STEP_BEST] receives the most likely tokens and their logits, best first; NULL: not wanted
 };
 
 // Asked before every chunk of a step; another status than GYRE_OK ends it with that.
@@ -89,6 +98,8 @@ static inline const char *gyre_engine_model(const gyre_engine *e)
 gyre_status gyre_engine_open_planned(const char *name, bool shape, uint32_t wgroup, const gyre_engine_params *params,
                                      gyre_engine **out, gyre_error *err) GYRE_MUST_USE;
 
+// The logits behind a sequence's last position, where the last chunk of the last step made them: GYRE_E_INVALID else.
+gyre_status gyre_engine_logits(gyre_engine *engine, uint32_t sequence, float *logits, gyre_error *err) GYRE_MUST_USE;
 // No row of the logits is a sequence's last position any more; UINT32_MAX: no row of any sequence.
 void gyre_engine_forget_logits(gyre_engine *engine, uint32_t sequence);
 

@@ -25,10 +25,11 @@ gyre_status gyre_scheduler_create(gyre_engine *engine, const gyre_scheduler_para
     s->row = malloc((engine->max_rows + engine->sequences) * sizeof *s->row);
     s->part = malloc(engine->sequences * sizeof(gyre_task *));
     s->logits = malloc(((uint64_t)engine->logit_rows + 2) * vocab * sizeof *s->logits);
+    s->listed = malloc((uint64_t)engine->sequences * GYRE_STEP_BEST * sizeof *s->listed);
     s->allowed = malloc((vocab / 32 + 1) * sizeof *s->allowed);
     s->best = malloc(vocab * sizeof *s->best);
     s->drawn = malloc(engine->logit_rows * sizeof *s->drawn);
-    if (!s->row || !s->part || !s->logits || !s->allowed || !s->best || !s->drawn ||
+    if (!s->row || !s->part || !s->logits || !s->listed || !s->allowed || !s->best || !s->drawn ||
         !gyre_chooser_init(&s->chooser, vocab)) {
         gyre_scheduler_destroy(s);
         return gyre_fail(err, GYRE_E_NOMEM, "cannot make a scheduler: out of memory");
@@ -46,6 +47,7 @@ void gyre_scheduler_destroy(gyre_scheduler *s)
     free(s->row);
     free(s->part);
     free(s->logits);
+    free(s->listed);
     free(s->allowed);
     free(s->best);
     free(s->drawn);
@@ -230,15 +232,29 @@ static gyre_status always(const void *user, gyre_error *err)
     return GYRE_OK;
 }
 
+static bool scores_prompt(const gyre_task *t) { return t->params.score_prompt && t->length < t->n_prompt; }
+
+// Does something follow behind the task's last row of this step?
+static bool ends_here(const gyre_task *t) { return t->length + t->rows == t->n && gyre_task_generates(t); }
+
+// Do the most likely tokens do in place of all logits? Not for a first choice, of which others may choose too.
+static bool takes_list(const gyre_task *t)
+{
+    return t->n > t->n_prompt && !t->params.scores && t->scheduler->chooser.vocab > GYRE_STEP_BEST &&
+           gyre_choose_may_list(&t->params, GYRE_STEP_BEST);
+}
+
 // What the last row of a task is for, and all of them where its prompt is scored.
 static void stage(gyre_scheduler *s, gyre_task *t, struct gyre_step_row *out, struct gyre_step_row *last,
                   uint32_t *place)
 {
     static const gyre_sampling plain = {0};
     const uint64_t vocab = s->chooser.vocab;
-    const bool scored = t->params.score_prompt && t->length < t->n_prompt;
-    const bool ends = t->length + t->rows == t->n && gyre_task_generates(t);
-    const bool host = scored || (ends && (t->params.scores || !gyre_choose_is_plain(&t->params)));
+    const bool scored = scores_prompt(t), ends = ends_here(t);
+    const bool chosen_here = scored || (ends && (t->params.scores || !gyre_choose_is_plain(&t->params)));
+    const bool host = chosen_here && !takes_list(t);
+    t->best = chosen_here && !host ? s->listed + (uint64_t)t->slot * GYRE_STEP_BEST : NULL;
+    t->spare = s->logits + *place * vocab; // of its last row, which is the only one that wants a sample then
     t->logits = host ? s->logits + *place * vocab : NULL;
     for (uint32_t i = 0; i < t->rows; i++) {
         const uint32_t at = t->length + i;
@@ -248,6 +264,7 @@ static void stage(gyre_scheduler *s, gyre_task *t, struct gyre_step_row *out, st
         if (!wants) continue;
         row->next = i + 1 == t->rows ? &t->chosen : &s->drawn[*place];
         row->logits = host ? s->logits + *place * vocab : NULL;
+        row->best = t->best;
         (*place)++;
     }
 }
@@ -256,7 +273,7 @@ static gyre_status run(gyre_scheduler *s, gyre_error *err)
 {
     static const struct gyre_step_watch watch = {always, NULL};
     gyre_engine *e = s->engine;
-    uint32_t n = 0, parts = 0, at = 0, place = 0;
+    uint32_t n = 0, parts = 0, at = 0, place = 0, quiet = 0;
     gyre_status st = GYRE_OK;
     for (gyre_task *t = s->first; t; t = t->next) {
         if (!t->rows) continue;
@@ -266,12 +283,17 @@ static gyre_status run(gyre_scheduler *s, gyre_error *err)
     if (n == 0) return GYRE_OK;
     for (uint32_t i = 0; i < parts && st == GYRE_OK; i++)
         st = gyre_kv_reserve(&e->kv, s->part[i]->slot, s->part[i]->length + s->part[i]->rows, err);
+    // The last rows come last, those that want a sample behind the others: so one chunk of the step has all of them.
+    for (uint32_t i = 0; i < parts; i++) quiet += !ends_here(s->part[i]) && !scores_prompt(s->part[i]);
+    struct gyre_step_row *first[2] = {s->row + (n - parts), s->row + (n - parts) + quiet};
     for (uint32_t i = 0; i < parts; at += s->part[i++]->rows - 1)
-        stage(s, s->part[i], s->row + at, s->row + (n - parts) + i, &place);
+        stage(s, s->part[i], s->row + at, first[ends_here(s->part[i]) || scores_prompt(s->part[i])]++, &place);
     const uint32_t recorded = e->n_steps;
     const uint64_t start = gyre_clock_ns();
     if (st == GYRE_OK) st = gyre_engine_step(e, s->row, n, &watch, NULL, err);
     if (st == GYRE_OK) st = gyre_wait(e->device, err); // a step of which nobody wants a sample
+    for (uint32_t i = 0; i < parts && st == GYRE_OK; i++)
+        if (s->part[i]->best) st = gyre_task_choose_listed(s->part[i], err);
     const uint64_t took = gyre_clock_ns() - start;
     for (uint32_t i = 0; i < parts; i++) {
         if (st == GYRE_OK) s->part[i]->length += s->part[i]->rows;
@@ -324,5 +346,7 @@ gyre_status gyre_scheduler_warm(gyre_scheduler *s, gyre_error *err)
 {
     for (uint32_t n = 1; n < 2 * s->engine->sequences && n <= s->engine->max_rows; n *= 2)
         GYRE_TRY(gyre_engine_warm(s->engine, n, NULL, err));
+    static const gyre_sampling listed = {.temperature = 1, .top_k = GYRE_STEP_BEST};
+    GYRE_TRY(gyre_engine_warm(s->engine, 1, &listed, err));
     return gyre_engine_warm(s->engine, UNMEASURED_ROWS, NULL, err);
 }

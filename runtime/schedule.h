@@ -19,6 +19,8 @@ struct gyre_task {
     double *pooled;        // [width] sum of the rows that are pooled; NULL: no embedding is wanted
     float *embedding;      // [width]
     float *logits;         // of this step: of the last row, or of all where the prompt is scored; NULL: none
+    gyre_candidate *best;  // of this step: [GYRE_STEP_BEST] in place of logits; NULL: none
+    float *spare;          // ... and where logits go if they are not enough
 };
 
 struct gyre_scheduler {
@@ -29,6 +31,7 @@ struct gyre_scheduler {
     struct gyre_step_row *row; // [max_rows + sequences]
     gyre_task **part;          // [sequences] tasks of this step
     float *logits;             // [logit_rows + 2][vocab]: of the step's rows, and two to work on
+    gyre_candidate *listed;    // [sequences][GYRE_STEP_BEST] the step's most likely tokens, by slot
     uint32_t *allowed;         // a bit per token
     gyre_scored *best;         // [vocab], of one token
     uint32_t *drawn;           // [logit_rows] where rows that only want logits get a sample
@@ -44,6 +47,8 @@ struct gyre_scheduler {
 bool gyre_task_is_twin(const gyre_task *task, const gyre_task *other);
 // Room for one more token in the answer?
 bool gyre_task_generates(const gyre_task *task);
+// Chooses from the step's most likely tokens, before anything moves; where they are not enough, task->logits is there.
+gyre_status gyre_task_choose_listed(gyre_task *task, gyre_error *err) GYRE_MUST_USE;
 // The step has run task->rows rows, which the cache holds now: tells the prompt's scores, chooses what follows, ends
 // the task where that is due.
 void gyre_task_advance(gyre_task *task);

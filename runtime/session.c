@@ -73,7 +73,7 @@ static gyre_status stage(gyre_session *s, const uint32_t *tokens, size_t n, uint
         s->tokens[at] = tokens[i];
         const bool ends = i + 1 == n;
         *(ends ? last : out + i) =
-            (struct gyre_step_row){tokens[i], s->slot, at, ends ? next : NULL, &s->sampling, NULL};
+            (struct gyre_step_row){tokens[i], s->slot, at, ends ? next : NULL, &s->sampling, NULL, NULL};
     }
     return GYRE_OK;
 }
@@ -208,17 +208,7 @@ gyre_status gyre_session_warm(gyre_session *s, size_t prompt_tokens, const gyre_
 
 gyre_status gyre_session_logits(const gyre_session *s, float *logits, gyre_error *err)
 {
-    gyre_engine *e = s->engine;
-    const uint64_t bytes = (uint64_t)e->model.hp.vocab * sizeof *logits;
-    for (uint32_t row = 0; row < e->logit_rows; row++) {
-        if (e->logits_of[row] != s->slot + 1) continue;
-        return gyre_buffer_read(e->device, e->logits.buffer, row * bytes, logits, bytes, err);
-    }
-    return gyre_fail(
-        err, GYRE_E_INVALID,
-        "cannot read logits (session %u): the device has none of its last position; read them right after a "
-        "step of the session",
-        s->slot);
+    return gyre_engine_logits(s->engine, s->slot, logits, err);
 }
 
 gyre_status gyre_session_top(const gyre_session *s, gyre_candidate *out, uint32_t n, uint32_t *found, gyre_error *err)

@@ -43,6 +43,10 @@ static gyre_status build(gyre_engine *e, uint32_t rows, uint32_t wanting, uint32
     gyre_g_topk(g, logits, k, &vals, &ids);
     gyre_g_sample(g, vals, ids, k, at, e->state);
     gyre_g_output(g, logits, logits_at);
+    if (k > 1) {
+        gyre_g_output(g, vals, e->best_vals);
+        gyre_g_output(g, ids, e->best_ids);
+    }
     const struct gyre_graph_options options = {.tuner = e->tunes ? &e->tuner : NULL};
     const gyre_status st = gyre_graph_compile(g, &options, err);
     if (st != GYRE_OK) {
@@ -115,6 +119,29 @@ static gyre_status read_logits(gyre_engine *e, const struct gyre_step_row *rows,
     return GYRE_OK;
 }
 
+// The best tokens of rows that want them; the chunk's graph made the k best of `wanting` rows.
+static gyre_status read_best(gyre_engine *e, const struct gyre_step_row *rows, uint32_t n, uint32_t k, gyre_error *err)
+{
+    enum { AT_ONCE = 16 };
+    float vals[AT_ONCE * GYRE_MAX_TOP_K];
+    uint32_t ids[AT_ONCE * GYRE_MAX_TOP_K], at = 0, first = UINT32_MAX;
+    for (uint32_t i = 0; i < n; i++) {
+        if (!rows[i].next) continue;
+        const uint32_t part = at - at % AT_ONCE, here = at++ % AT_ONCE;
+        if (!rows[i].best) continue;
+        if (part != first) {
+            const uint64_t from = (uint64_t)part * k * 4,
+                           bytes = (uint64_t)GYRE_MIN((uint32_t)AT_ONCE, e->logit_rows - part) * k * 4;
+            GYRE_TRY(gyre_buffer_read(e->device, e->best_vals.buffer, from, vals, bytes, err));
+            GYRE_TRY(gyre_buffer_read(e->device, e->best_ids.buffer, from, ids, bytes, err));
+            first = part;
+        }
+        for (uint32_t j = 0; j < GYRE_STEP_BEST && j < k; j++)
+            rows[i].best[j] = (gyre_candidate){ids[here * k + j], vals[here * k + j], 0};
+    }
+    return GYRE_OK;
+}
+
 // One chunk: `n` rows, those that want a sample first (`order` maps graph rows to list rows).
 static gyre_status run_chunk(gyre_engine *e, const struct gyre_step_row *rows, uint32_t n, uint64_t *wait_ns,
                              gyre_error *err)
@@ -124,6 +151,7 @@ static gyre_status run_chunk(gyre_engine *e, const struct gyre_step_row *rows, u
         if (!rows[i].next) continue;
         wanting++;
         k = GYRE_MAX(k, candidates(rows[i].sampling, e->model.hp.vocab));
+        if (rows[i].best) k = GYRE_MAX(k, GYRE_MIN((uint32_t)GYRE_STEP_BEST, e->model.hp.vocab));
     }
     const uint32_t bucket = gyre_engine_bucket(e, n);
     gyre_graph *step = NULL;
@@ -167,6 +195,7 @@ static gyre_status run_chunk(gyre_engine *e, const struct gyre_step_row *rows, u
         e->logits_of[at++] = rows[i].sequence + 1;
         *rows[i].next = token;
     }
+    GYRE_TRY(read_best(e, rows, n, k, err));
     return read_logits(e, rows, n, err);
 }
 
@@ -176,6 +205,20 @@ static uint32_t chunk_size(const gyre_engine *e, size_t left)
     if (left >= e->max_rows) return e->max_rows;
     const uint32_t n = (uint32_t)left, bucket = gyre_engine_bucket(e, n);
     return bucket - n <= bucket / 4 || bucket <= 4 ? n : bucket / 2;
+}
+
+gyre_status gyre_engine_logits(gyre_engine *e, uint32_t sequence, float *logits, gyre_error *err)
+{
+    const uint64_t bytes = (uint64_t)e->model.hp.vocab * sizeof *logits;
+    for (uint32_t row = 0; row < e->logit_rows; row++) {
+        if (e->logits_of[row] != sequence + 1) continue;
+        return gyre_buffer_read(e->device, e->logits.buffer, row * bytes, logits, bytes, err);
+    }
+    return gyre_fail(
+        err, GYRE_E_INVALID,
+        "cannot read logits (session %u): the device has none of its last position; read them right after a "
+        "step of the session",
+        sequence);
 }
 
 void gyre_engine_forget_logits(gyre_engine *e, uint32_t sequence)

@@ -61,22 +61,39 @@ static bool tell_prompt(gyre_task *t, uint32_t first)
     return false;
 }
 
+// Which tokens may follow; NULL: all.
+static const uint32_t *allowed(const gyre_task *t)
+{
+    struct gyre_scheduler *s = t->scheduler;
+    const uint32_t words = (uint32_t)gyre_div_up(s->chooser.vocab, 32);
+    if (!t->params.allow) return NULL;
+    memset(s->allowed, 0, words * sizeof *s->allowed);
+    return t->params.allow(t->params.user, s->allowed, words) ? s->allowed : NULL;
+}
+
+gyre_status gyre_task_choose_listed(gyre_task *t, gyre_error *err)
+{
+    struct gyre_scheduler *s = t->scheduler;
+    if (gyre_choose_listed(&s->chooser, &t->params, t->best, GYRE_STEP_BEST, t->tokens, t->n, t->n_prompt, allowed(t),
+                           &t->chosen))
+        return GYRE_OK;
+    t->best = NULL;
+    t->logits = t->spare;
+    return gyre_engine_logits(s->engine, t->slot, t->logits, err);
+}
+
 // What follows the task's tokens, with its score where that is asked for; UINT32_MAX: nothing may.
 static gyre_task_token choose(gyre_task *t, float *logits)
 {
     struct gyre_scheduler *s = t->scheduler;
-    const uint32_t words = (uint32_t)gyre_div_up(s->chooser.vocab, 32);
     const bool plain = gyre_choose_is_plain(&t->params);
     gyre_task_token token = {.token = t->chosen};
     const float *raw = logits;
-    if (!plain) {
+    if (!plain && !t->best) {
         if (t->params.scores) // choosing changes the logits, and a score needs them as they were
             raw = memcpy(s->logits + (uint64_t)s->engine->logit_rows * s->chooser.vocab, logits,
                          s->chooser.vocab * sizeof *logits);
-        if (t->params.allow) memset(s->allowed, 0, words * sizeof *s->allowed);
-        const bool bound = t->params.allow && t->params.allow(t->params.user, s->allowed, words);
-        token.token =
-            gyre_choose(&s->chooser, &t->params, logits, t->tokens, t->n, t->n_prompt, bound ? s->allowed : NULL);
+        token.token = gyre_choose(&s->chooser, &t->params, logits, t->tokens, t->n, t->n_prompt, allowed(t));
     }
     if (t->params.scores && token.token != UINT32_MAX) score(s, &t->params, raw, &token);
     return token;

@@ -369,6 +369,57 @@ static void test_choosing(void **state)
     OK(gyre_engine_close(e, err));
 }
 
+// Most choices need the most likely tokens alone, which the device finds: they are those that all logits give, which a
+// task that wants scores is chosen from, however many run beside it.
+static void test_lists(void **state)
+{
+    (void)state;
+    enum { ANSWER = 12, SETTINGS = 6 };
+    static const gyre_task_params settings[SETTINGS] = {{.temperature = 1, .top_k = 40, .top_p = 0.95f},
+                                                        {.temperature = 1.5f, .min_p = 0.1f},
+                                                        {.temperature = 0, .presence = 0.5f},
+                                                        {.temperature = 0, .repetition = 1.3f, .frequency = 0.2f},
+                                                        {.temperature = 0.7f, .top_k = 64, .min_p = 0.01f},
+                                                        {.temperature = 1, .top_k = 8}};
+    for (int d = 0; d < DEVICES; d++) {
+        gyre_engine *e = open_engine(device_names[d], SETTINGS);
+        if (!e) continue;
+        gyre_scheduler *s = scheduler(e, 0, true);
+        for (int bound = 0; bound < 2; bound++) {
+            struct heard lists[SETTINGS], all = {.n = 0};
+            gyre_task *tasks[SETTINGS];
+            uint32_t a[SETTINGS][9];
+            gyre_task_params p[SETTINGS];
+            for (uint32_t i = 0; i < SETTINGS; i++) {
+                tiny_tokens(a[i], 9, 20 + i, VOCAB);
+                lists[i] = (struct heard){.allow_from = bound ? 30 : 0, .allow_to = bound ? 150 : 0};
+                p[i] = settings[i];
+                p[i].size = sizeof p[i];
+                p[i].prompt = a[i];
+                p[i].n_prompt = 9;
+                p[i].max_tokens = ANSWER;
+                p[i].seed = i;
+                p[i].ignore_end = true;
+                p[i].on_token = on_token;
+                p[i].allow = bound ? allow : NULL;
+                p[i].user = &lists[i];
+                tasks[i] = add(s, &p[i]);
+            }
+            run_to_end(s, tasks, SETTINGS);
+            for (uint32_t i = 0; i < SETTINGS; i++) gyre_scheduler_remove(s, tasks[i]);
+            for (uint32_t i = 0; i < SETTINGS; i++) {
+                all = (struct heard){.allow_from = lists[i].allow_from, .allow_to = lists[i].allow_to};
+                p[i].user = &all;
+                p[i].scores = true;
+                solo(s, &p[i]);
+                for (uint32_t k = 0; k < ANSWER; k++) assert_int_equal(all.token[k].token, lists[i].token[k].token);
+            }
+        }
+        gyre_scheduler_destroy(s);
+        OK(gyre_engine_close(e, err));
+    }
+}
+
 // All of the vocabulary is drawn from, each token as often as it is likely: chi-squared over ten groups.
 static void test_draws(void **state)
 {
@@ -593,6 +644,7 @@ int main(void)
         cmocka_unit_test(test_common_beginnings),
         cmocka_unit_test(test_scores),
         cmocka_unit_test(test_choosing),
+        cmocka_unit_test(test_lists),
         cmocka_unit_test(test_draws),
         cmocka_unit_test(test_embeddings),
         cmocka_unit_test(test_twins),

@@ -77,8 +77,8 @@ typedef struct gyre_task_params {
     bool scores, score_prompt;
     uint32_t n_best;
 
-    // Called before each choice: fills a bit for each token of the vocabulary, bit i % 32 of word i / 32, all zero
-    // before; false: every token is allowed. At least one must be. May be NULL.
+    // Called before each choice, perhaps more than once: fills a bit for each token of the vocabulary, bit i % 32 of
+    // word i / 32, all zero before; false: every token is allowed. At least one must be. May be NULL.
     bool (*allow)(void *user, uint32_t *allowed, uint32_t words);
     // Called for each token in order. Another value than 0 ends the task behind it. May be NULL.
     int (*on_token)(void *user, const gyre_task_token *token);
