@@ -1,6 +1,6 @@
 // gyre bench: prefill and decode speed of a model, or of a shape without weights, held against what the device can do
 // at best; without either, the device's ceilings alone.
-#include "cli/cli.h"
+#include "cli/bench_tests.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -15,8 +15,8 @@ struct list {
 };
 
 struct bench {
-    const char *model, *shape, *depth_text, *rows_text;
-    uint32_t prompt, gen, wgroup, head;
+    const char *model, *shape, *depth_text, *rows_text, *format; // format: NULL, or of -o
+    uint32_t prompt, gen, wgroup, head, repeat;
     struct list depth, rows; // depth: tokens that the cache holds before; at least one entry
     struct cli_engine engine;
     bool json, profile, plan;
@@ -26,13 +26,15 @@ struct bench {
 struct run {
     gyre_timings t; // differences
     uint64_t submissions, dispatches;
+    uint64_t prompt_ns[BENCH_SAMPLES], gen_ns[BENCH_SAMPLES]; // of each repetition; t is the last one's
 };
 
 struct result {
     gyre_roofs roofs;
     gyre_engine_info info;
     struct run run[LIST];
-    double warm_s, step_ms[LIST]; // of each of the bench's rows
+    double warm_s, step_ms[LIST]; // of each of the bench's rows, the best
+    uint64_t step_ns[LIST][REPEATS];
     gyre_profile_row decode[ROWS], prefill[ROWS];
     size_t n_decode, n_prefill;
 };
@@ -92,7 +94,8 @@ done:
 }
 
 // Best time of a step of `rows` rows of one sequence that was empty, in ms.
-static gyre_status run_rows(gyre_engine *engine, uint32_t rows, uint32_t vocab, double *ms, gyre_error *err)
+static gyre_status run_rows(gyre_engine *engine, uint32_t rows, uint32_t vocab, double *ms, uint64_t ns[REPEATS],
+                            gyre_error *err)
 {
     gyre_session *session = NULL;
     gyre_status st = GYRE_OK;
@@ -107,8 +110,8 @@ static gyre_status run_rows(gyre_engine *engine, uint32_t rows, uint32_t vocab, 
         const uint64_t before = gyre_session_timings(session).prefill_ns;
         tokens[0] = (tokens[0] + 1) % vocab; // another text: nothing of it is cached
         GYRE_GO(gyre_session_sync(session, tokens, rows, NULL, NULL, err));
-        const double one = (double)(gyre_session_timings(session).prefill_ns - before) * 1e-6;
-        if (one < *ms) *ms = one;
+        ns[i] = gyre_session_timings(session).prefill_ns - before;
+        if ((double)ns[i] * 1e-6 < *ms) *ms = (double)ns[i] * 1e-6;
     }
 done:
     cli_cancel_on_signal(NULL);
@@ -162,9 +165,13 @@ static gyre_status bench_device(const struct bench *b, const char *device, struc
     if (!engine) return st;
     gyre_engine_describe(engine, &r->info);
     for (uint32_t i = 0; i < b->depth.n && st == GYRE_OK; i++)
-        st = run_depth(b, engine, b->depth.at[i], r, &r->run[i], err);
+        for (uint32_t k = 0; k < b->repeat && st == GYRE_OK; k++) {
+            st = run_depth(b, engine, b->depth.at[i], r, &r->run[i], err);
+            r->run[i].prompt_ns[k] = r->run[i].t.prefill_ns;
+            r->run[i].gen_ns[k] = r->run[i].t.decode_ns;
+        }
     for (uint32_t i = 0; i < b->rows.n && st == GYRE_OK; i++)
-        st = run_rows(engine, b->rows.at[i], r->info.vocab, &r->step_ms[i], err);
+        st = run_rows(engine, b->rows.at[i], r->info.vocab, &r->step_ms[i], r->step_ns[i], err);
     (void)gyre_engine_close(engine, NULL);
     return st;
 }
@@ -255,6 +262,29 @@ static void print_result(const struct bench *b, const struct result *r)
     print_profile("  a decode step\n", r->decode, r->n_decode);
 }
 
+static void append_test(json_t *tests, const struct bench *b, const struct result *r, uint32_t prompt, uint32_t gen,
+                        uint32_t depth, const uint64_t *ns, uint32_t n)
+{
+    struct bench_test test = {.model = b->model ? b->model : b->shape,
+                              .n_prompt = prompt,
+                              .n_gen = gen,
+                              .n_depth = depth,
+                              .n_batch = 512, // an engine's default
+                              .n = n};
+    memcpy(test.samples_ns, ns, n * sizeof *ns);
+    json_array_append_new(tests, bench_test_json(&test, &r->info));
+}
+
+// Prompts, what was generated, and steps of rows as prompts that short.
+static void append_tests(json_t *tests, const struct bench *b, const struct result *r)
+{
+    for (uint32_t i = 0; i < b->depth.n; i++) {
+        append_test(tests, b, r, b->prompt, 0, b->depth.at[i], r->run[i].prompt_ns, b->repeat);
+        append_test(tests, b, r, 0, b->gen, b->depth.at[i], r->run[i].gen_ns, b->repeat);
+    }
+    for (uint32_t i = 0; i < b->rows.n; i++) append_test(tests, b, r, b->rows.at[i], 0, 0, r->step_ns[i], REPEATS);
+}
+
 static int bench_all(const struct bench *b)
 {
     gyre_device_facts d[MOST];
@@ -268,12 +298,14 @@ static int bench_all(const struct bench *b)
         struct result r = {0};
         st = bench_device(b, all ? d[i].id : b->engine.device, &r, &err);
         if (st != GYRE_OK) break;
+        if (b->format) append_tests(results, b, &r);
         for (uint32_t k = 0; b->json && k < b->depth.n; k++) json_array_append_new(results, result_json(b, &r, k));
-        if (!b->json) {
+        if (!b->json && !b->format) {
             print_result(b, &r);
             st = cli_flush(&err);
         }
     }
+    if (st == GYRE_OK && b->format) return bench_tests_print(b->format, results);
     if (st == GYRE_OK && b->json) return cli_print_json(json_pack("{s:o}", "results", results));
     json_decref(results);
     return st == GYRE_OK ? 0 : cli_fail(&err);
@@ -295,7 +327,7 @@ static bool parse_list(const char *text, uint32_t min, uint32_t max, struct list
 
 static int run(int argc, char **argv)
 {
-    struct bench b = {.prompt = 128, .gen = 32};
+    struct bench b = {.prompt = 128, .gen = 32, .repeat = 1};
     const struct cli_option options[] = {
         {"--prompt", "N", "tokens of the prompt (128)", CLI_U32, &b.prompt, 1, 1 << 20, NULL},
         {"--gen", "N", "tokens to generate (32)", CLI_U32, &b.gen, 1, 1 << 20, NULL},
@@ -311,6 +343,9 @@ static int run(int argc, char **argv)
         {"--plan", NULL, "the memory that it takes, without running", CLI_FLAG, &b.plan, 0, 0, NULL},
         {"--profile", NULL, "device time by kernel of one prefill and one decode step", CLI_FLAG, &b.profile, 0, 0,
          NULL},
+        {"-r", "N", "repetitions of each test (1)", CLI_U32, &b.repeat, 1, BENCH_SAMPLES, NULL},
+        {"-o", "FORMAT", "records with llama-bench's field names: json, jsonl, csv, md", CLI_TEXT, &b.format, 0, 0,
+         "json,jsonl,csv,md"},
         {"--json", NULL, "machine-readable output", CLI_FLAG, &b.json, 0, 0, NULL},
     };
     const int stop = cli_parse(&cli_bench, options, sizeof options / sizeof *options, argc, argv, &b.model);
@@ -323,6 +358,9 @@ static int run(int argc, char **argv)
     if (b.rows_text && !parse_list(b.rows_text, 1, 4096, &b.rows))
         return cli_usage("unusable option (--rows %s): it takes at most %d numbers from 1 to %d with commas between",
                          b.rows_text, LIST, 4096);
+    if (b.format && (b.json || b.plan || (!b.model && !b.shape)))
+        return cli_usage("unusable option (-o %s): it takes a MODEL or a --shape, and neither --json nor --plan",
+                         b.format);
     if (b.plan && !b.model && !b.shape)
         return cli_usage("missing argument (--plan): name a MODEL or a --shape to plan for");
     return b.plan ? print_plan(&b) : bench_all(&b);

@@ -2,7 +2,7 @@
 documented exit status, nothing half-written stays. Standard library only.
 
   test_commands.py GYRE MAKE_MODEL [unittest arguments]"""
-import json, os, signal, subprocess, sys, time, unittest, xml.etree.ElementTree
+import csv, io, json, os, signal, subprocess, sys, time, unittest, xml.etree.ElementTree
 
 from case import GYRE, MAKE_MODEL, Case, full_disk, run
 
@@ -163,6 +163,26 @@ class Options(Case):
         roofs = self.json("bench", "--device", "cpu")["results"][0]
         self.assertNotIn("decode_tps", roofs)
         self.assertGreater(roofs["roof_GBps"], 0)
+
+    def test_bench_records(self):
+        asked = ("bench", self.model, "--device", "cpu", "--prompt", 4, "--gen", 2, "-d", "0,9", "-r", 2, "--rows", 3, "-o")
+        tests = json.loads(self.done(*asked, "json")[0])
+        want = [(4, 0, 0, 2), (0, 2, 0, 2), (4, 0, 9, 2), (0, 2, 9, 2), (3, 0, 0, 5)]
+        self.assertEqual([(t["n_prompt"], t["n_gen"], t["n_depth"], len(t["samples_ns"])) for t in tests], want)
+        for t in tests:
+            self.assertAlmostEqual(t["avg_ns"], sum(t["samples_ns"]) / len(t["samples_ns"]), delta=1)
+            self.assertAlmostEqual(t["avg_ts"] / (sum(t["samples_ts"]) / len(t["samples_ts"])), 1, places=9)
+            self.assertEqual((t["model_filename"], t["backends"]), (str(self.model), "CPU"))
+        lines = self.done(*asked, "jsonl")[0].splitlines()
+        self.assertEqual([set(json.loads(line)) for line in lines], [set(tests[0])] * 5)
+        table = list(csv.DictReader(io.StringIO(self.done(*asked, "csv")[0])))
+        self.assertEqual([(int(t["n_prompt"]), int(t["n_gen"]), int(t["n_depth"])) for t in table], [w[:3] for w in want])
+        self.assertTrue(all(float(t["avg_ts"]) > 0 for t in table))
+        shown = self.done(*asked, "md")[0].splitlines()
+        self.assertEqual([row.split("|")[5].strip() for row in shown[2:]], ["pp4", "tg2", "pp4 @ d9", "tg2 @ d9", "pp3"])
+        self.fails(2, "bench", "--device", "cpu", "-o", "md", word="-o md")
+        self.fails(2, "bench", self.model, "--device", "cpu", "-o", "sql", word="-o")
+        self.fails(2, "bench", self.model, "--device", "cpu", "-o", "csv", "--json", word="-o csv")
 
     def test_bench_of_a_shape(self):
         r = self.json("bench", "--shape", "smollm2-135m", "--device", "cpu", "--prompt", 1, "--gen", 1)["results"][0]
