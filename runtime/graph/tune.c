@@ -457,10 +457,9 @@ uint32_t gyre_tune_splits(const gyre_graph *g, const struct gyre_node *node)
 {
     const struct gyre_device_info *info = gyre_device_info(g->device);
     const struct gyre_attn_params *p = &node->params.attn;
+    if (node->op != GYRE_OP_attn) return 1;
     const uint32_t hd = (uint32_t)p->hd, sharing = (uint32_t)(p->heads / p->kv_heads), wgx = split_lanes(info);
-    if (node->op != GYRE_OP_attn || info->lanes != GYRE_LANES_HARDWARE || p->rows > SPLIT_ROWS || hd % 16 || hd > 256 ||
-        wgx < 32)
-        return 1;
+    if (info->lanes != GYRE_LANES_HARDWARE || p->rows > SPLIT_ROWS || hd % 16 || hd > 256 || wgx < 32) return 1;
     const uint32_t gt = split_heads(info, sharing, hd, wgx), groups = (uint32_t)(p->heads * p->rows) / gt;
     if (split_shared(hd, gt, wgx) > info->shared_bytes) return 1;
     const uint32_t blocks = (uint32_t)gyre_div_up(32 * (uint64_t)p->page_stride, SPLIT_BLOCK);

@@ -25,7 +25,8 @@ class Server:
                 self.port = int(m[1])
                 break
         if not self.port:
-            raise SystemExit("gyre serve did not start: " + "".join(lines))
+            self.p.wait()
+            raise AssertionError("gyre serve did not start: " + "".join(lines))
         self.said = []
         self.reader = threading.Thread(target=lambda: self.said.extend(self.p.stderr), daemon=True)
         self.reader.start()
