@@ -19,12 +19,20 @@ enum gyre_form {
     GYRE_FORM_BLOCKS = 2048, // from blocks that bring their scales
     GYRE_FORM_TILE = 4096,   // a workgroup takes a tile of the weight, for few rows on hardware
     GYRE_FORM_LINE = 8192,   // an invocation takes lines of a tile in vectors, for CPUs
+    GYRE_FORM_BLOCK = 16384, // a workgroup takes a block of rows and columns, for many rows on hardware
+};
+
+// What a device must have for a kernel to be worth taking: the column `needs`. GYRE_NEED_DOT is met by emulation in
+// every test; the others do not compile elsewhere.
+enum gyre_need {
+    GYRE_NEED_DOT = 1, // int8 dot products in hardware
 };
 
 struct gyre_kernel_source {
     const char *name;              // unique, the row's first column
     const char *op;                // the row of runtime/core/ops.def that it computes; GPU backends ignore it
     uint32_t form;                 // of enum gyre_form; with op it is unique. GPU backends ignore it too
+    uint32_t needs;                // of enum gyre_need
     uint32_t n_writes, n_bindings; // the first n_writes bindings are written
     uint32_t params_size;          // bytes of its parameter struct
     uint32_t n_spec;               // constants it declares beyond WGX, WGY, WGZ, plus 3

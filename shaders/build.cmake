@@ -23,8 +23,9 @@ set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${kernel_dir}/ker
 file(STRINGS ${kernel_dir}/kernels.def kernel_rows REGEX "^KERNEL\\(")
 
 # One row. GLSL is written by `cpp -D`, so that a kernel's own #if see the row's defines; the depfile names its includes.
-function(gyre_kernel name source defines params writes bindings op form)
+function(gyre_kernel name source defines params writes bindings op form needs)
   separate_arguments(define_list UNIX_COMMAND "${defines}")
+  string(REGEX REPLACE "^, *" "" needs "${needs}")
   set(base ${kernel_out}/${name})
   set(file ${kernel_dir}/${source}.k)
   set(cpp ${CMAKE_C_COMPILER} -E -P -undef -nostdinc -x c -DGYRE_GLSL ${define_list}
@@ -43,7 +44,7 @@ function(gyre_kernel name source defines params writes bindings op form)
     endforeach()
   endif()
   add_custom_command(OUTPUT ${base}.c ${commands}
-    COMMAND gyre_embed kernel ${base}.c ${name} ${op} ${form} ${params} ${writes} ${bindings} "${defines}" ${base}.comp ${spirv}
+    COMMAND gyre_embed kernel ${base}.c ${name} ${op} ${form} "${needs}" ${params} ${writes} ${bindings} "${defines}" ${base}.comp ${spirv}
       ${kernel_dir} ${file}
     DEPENDS gyre_embed ${file} ${kernel_dir}/dialect.h ${kernel_dir}/params.h
     DEPFILE ${base}.d COMMENT "Kernel ${name}" VERBATIM)
@@ -51,7 +52,7 @@ endfunction()
 
 set(kernel_names)
 foreach(row ${kernel_rows})
-  if(NOT row MATCHES "^KERNEL\\(([a-z0-9_]+), *([a-z0-9_.]+), *\"([^\"]*)\", *([a-z0-9_]+), *([0-9]+), *([0-9]+), *([a-z0-9_]+), *([A-Z0-9|]+)\\)")
+  if(NOT row MATCHES "^KERNEL\\(([a-z0-9_]+), *([a-z0-9_.]+), *\"([^\"]*)\", *([a-z0-9_]+), *([0-9]+), *([0-9]+), *([a-z0-9_]+), *([A-Z0-9|]+)(, *[A-Z0-9_|]+)?\\)")
     message(FATAL_ERROR "shaders/kernels.def: not a row: ${row}")
   endif()
   if(NOT EXISTS ${kernel_dir}/${CMAKE_MATCH_2}.k)
@@ -59,7 +60,7 @@ foreach(row ${kernel_rows})
   endif()
   list(APPEND kernel_names ${CMAKE_MATCH_1})
   gyre_kernel(${CMAKE_MATCH_1} ${CMAKE_MATCH_2} "${CMAKE_MATCH_3}" ${CMAKE_MATCH_4} ${CMAKE_MATCH_5} ${CMAKE_MATCH_6}
-    ${CMAKE_MATCH_7} ${CMAKE_MATCH_8})
+    ${CMAKE_MATCH_7} ${CMAKE_MATCH_8} "${CMAKE_MATCH_9}")
 endforeach()
 
 list(TRANSFORM kernel_names PREPEND ${kernel_out}/ OUTPUT_VARIABLE kernel_c)

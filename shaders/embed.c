@@ -1,6 +1,6 @@
 // The host tool of the kernel build: turns one kernel variant into C.
 //
-//   embed kernel OUT.c NAME OP FORM PARAMS N_WRITES N_BINDINGS "DEFINES" GLSL SPV SPV_DOT FOLDER SOURCE.k
+//   embed kernel OUT.c NAME OP FORM NEEDS PARAMS N_WRITES N_BINDINGS "DEFINES" GLSL SPV SPV_DOT FOLDER SOURCE.k
 //     one struct gyre_kernel_source (backends/kernel_source.h) from the preprocessed GLSL (for the constants), the two
 //     SPIR-V files ("-": none) and the source (inlined into OpenCL C together with its includes from FOLDER)
 //   embed table OUT.c NAME...
@@ -232,13 +232,13 @@ static void close_output(FILE *f, const char *path)
 
 static void write_kernel(char **arg)
 {
-    const char *out = arg[0], *name = arg[1], *op = arg[2], *params = arg[4], *writes = arg[5], *bindings = arg[6];
-    const char *defines = arg[7], *glsl_path = arg[8], *folder = arg[11], *source = arg[12];
+    const char *out = arg[0], *name = arg[1], *op = arg[2], *params = arg[5], *writes = arg[6], *bindings = arg[7];
+    const char *defines = arg[8], *glsl_path = arg[9], *folder = arg[12], *source = arg[13];
     const struct text glsl = read_file(glsl_path), cl = opencl_text(name, defines, folder, source);
     const struct spec spec = parse_spec(glsl.data, glsl_path);
     struct text spirv = {0}, dot = {0};
-    if (strcmp(arg[9], "-")) spirv = read_file(arg[9]);
-    if (strcmp(arg[10], "-")) dot = read_file(arg[10]);
+    if (strcmp(arg[10], "-")) spirv = read_file(arg[10]);
+    if (strcmp(arg[11], "-")) dot = read_file(arg[11]);
     if (!uses_dot_product(&dot)) dot.size = 0; // the same code twice
 
     FILE *f = open_output(out);
@@ -251,6 +251,8 @@ static void write_kernel(char **arg)
     fprintf(f, "    .name = \"%s\", .op = \"%s\", .n_writes = %s, .n_bindings = %s,\n    .form = 0", name, op, writes,
             bindings);
     for (char *word = strtok(arg[3], "|"); word; word = strtok(NULL, "|")) fprintf(f, " | GYRE_FORM_%s", word);
+    fprintf(f, ", .needs = 0");
+    for (char *word = strtok(arg[4], "|"); word; word = strtok(NULL, "|")) fprintf(f, " | GYRE_NEED_%s", word);
     fprintf(f, ",\n");
     fprintf(f, "    .params_size = sizeof(struct gyre_%s_params), .n_spec = %u,\n    .spec_names = {", params,
             spec.count);
@@ -286,7 +288,7 @@ static void write_table(const char *out, char **names, int n)
 
 int main(int argc, char **argv)
 {
-    if (argc == 15 && !strcmp(argv[1], "kernel")) write_kernel(argv + 2);
+    if (argc == 16 && !strcmp(argv[1], "kernel")) write_kernel(argv + 2);
     else if (argc >= 4 && !strcmp(argv[1], "table")) write_table(argv[2], argv + 3, argc - 3);
     else die("wrong arguments", "see the head of shaders/embed.c");
     return 0;

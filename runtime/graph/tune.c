@@ -253,6 +253,32 @@ static bool tile_launch(const struct product *p, struct gyre_launch *out)
     return true;
 }
 
+// matmul_block.k for more rows than matmul_tile.k takes: both operands pass shared memory. Sums of groups want as many
+// registers again as those of integers, so an invocation has half the rows; narrower workgroups where few would run.
+static bool block_launch(const struct product *p, struct gyre_launch *out)
+{
+    enum { WGY = 8, KQ = 2, FEW = 256 };
+    const struct gyre_device_info *info = p->info;
+    const struct gyre_weight *w = p->w;
+    const bool grouped = w->group != w->k;
+    const uint32_t tr = grouped ? 4 : 8;
+    uint32_t wgx = 16;
+    if (info->lanes != GYRE_LANES_HARDWARE || !p->integers || p->prologue || w->k % 16) return false;
+    if (grouped && w->group % (16 * KQ)) return false;
+    if (gyre_div_up(w->n, 8 * wgx) * gyre_div_up(p->rows, tr * WGY) < FEW) wgx = 8;
+    if (wgx * WGY > info->max_workgroup || 32u * KQ * (tr * WGY + 8 * wgx) > info->shared_bytes ||
+        info->int_dot != GYRE_INT_DOT_ACCELERATED || !runs(info, w->k / 16 / KQ + 1))
+        return false;
+    if (start(out, p->op, weight_forms[w->kind] | GYRE_FORM_QUANT | GYRE_FORM_BLOCK, wgx, WGY, NULL) != GYRE_OK)
+        return false;
+    set(out, "TR", tr);
+    set(out, "KQ", KQ);
+    set(out, "GROUPED", grouped);
+    out->tile[0] = 8 * wgx;
+    out->tile[1] = tr * WGY;
+    return true;
+}
+
 // matmul_line.cl.k: whole vectors in one invocation, for CPUs that run them one by one.
 static bool line_launch(const struct product *p, struct gyre_launch *out)
 {
@@ -277,7 +303,7 @@ static gyre_status tune_matmul(const gyre_graph *g, const struct gyre_node *node
     const struct gyre_device_info *info = p.info;
     const struct gyre_weight *w = p.w;
     const uint32_t rows = p.rows;
-    if (tile_launch(&p, out) || line_launch(&p, out)) return GYRE_OK;
+    if (tile_launch(&p, out) || block_launch(&p, out) || line_launch(&p, out)) return GYRE_OK;
     const bool split = !runs(info, product_loops(w, p.integers, 1)); // only _v divides K
     const bool few = rows <= 4 || split, wide = w->n >= 16384;
     uint32_t wgx = 8, wgy = 1, tr = few ? GYRE_MIN(rows, 4u) : 4, tc = 2;

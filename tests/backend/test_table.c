@@ -16,7 +16,7 @@ static const struct row {
     uint32_t n_writes, n_bindings;
     size_t params_size;
 } rows[] = {
-#define KERNEL(name, source, defines, params, n_writes, n_bindings, op, form)                                          \
+#define KERNEL(name, source, defines, params, n_writes, n_bindings, op, ...)                                           \
     {#name, #op, n_writes, n_bindings, sizeof(struct gyre_##params##_params)},
 #include "shaders/kernels.def"
 #undef KERNEL

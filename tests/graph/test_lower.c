@@ -56,15 +56,18 @@ static void hardware_has_kernels_for_few_rows(void **state)
         uint32_t rows;
         bool few;
         uint32_t dispatches;
-    } cases[] = {{"null as a GPU", 1, true, 9},
-                 {"null as a GPU", 8, true, 12},
-                 {"null as a GPU", 128, false, 11},
-                 {"null", 1, false, 11}};
+        gyre_int_dot dot; // with dot products in hardware, many rows go in blocks
+    } cases[] = {{"null as a GPU", 1, true, 9, GYRE_INT_DOT_NONE},
+                 {"null as a GPU", 8, true, 12, GYRE_INT_DOT_NONE},
+                 {"null as a GPU", 128, false, 11, GYRE_INT_DOT_NONE},
+                 {"null as a GPU", 128, false, 11, GYRE_INT_DOT_ACCELERATED},
+                 {"null", 1, false, 11, GYRE_INT_DOT_NONE}};
     for (size_t c = 0; c < GYRE_COUNT(cases); c++) {
         struct lab lab;
         struct block b;
-        uint32_t tiles = 0, products = 0, parts = 0, sums = 0, whole = 0, quantizing = 0;
+        uint32_t blocks = 0, tiles = 0, products = 0, parts = 0, sums = 0, whole = 0, quantizing = 0;
         assert_true(lab_open(&lab, cases[c].device, NULL));
+        lab.device->info.int_dot = cases[c].dot;
         lab_block(
             &lab,
             (struct block_shape){
@@ -78,6 +81,7 @@ static void hardware_has_kernels_for_few_rows(void **state)
             const char *kernel = gyre_graph_dispatch_kernel(g, i);
             products += strstr(kernel, "matmul_w4_q_") != NULL;
             tiles += !strcmp(kernel, "matmul_w4_q_t") || !strcmp(kernel, "quant_matmul_w4_q_t");
+            blocks += !strcmp(kernel, "matmul_w4_q_b");
             quantizing += !strcmp(kernel, "quant_matmul_w4_q_t");
             sums += !strcmp(kernel, "attn_merge"),
                 whole += !strncmp(kernel, "attn_v", 6) || !strncmp(kernel, "attn_m", 7);
@@ -87,6 +91,7 @@ static void hardware_has_kernels_for_few_rows(void **state)
         }
         assert_int_equal(products, 5);
         assert_int_equal(tiles, cases[c].few ? products : 0);
+        assert_int_equal(blocks, cases[c].dot ? products : 0);
         assert_int_equal(quantizing, cases[c].dispatches == 9 ? 4 : 0); // all that no Hadamard transform comes before
         assert_int_equal(gyre_graph_dispatch_count(g), cases[c].dispatches); // gate and up lie in two ranges
         assert_int_equal(parts, cases[c].few ? 1 : 0);

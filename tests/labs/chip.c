@@ -10,9 +10,9 @@
 #include <string.h>
 
 // What tune.c may choose beside the defaults. Names are patterns of the shell. Where `weights` is given, the loop
-// that loads most goes over so many weights a round: it must ask for `ahead` loads before it waits for one, and
-// spend no more than `most` vector instructions a weight; products of codes only on chips that have instructions for
-// them, in listings of RADV. `shared` are the bytes without which tune.c does not choose it.
+// that loads most goes over so many weights (times rows) a round: it must ask for `ahead` loads before it waits for
+// one, and spend no more than `most` vector instructions a weight; products of codes only on chips that have
+// instructions for them, in listings of RADV. `shared` are the bytes without which tune.c does not choose it.
 static const struct {
     const char *kernel, *constants;
     unsigned weights, ahead;
@@ -36,6 +36,10 @@ static const struct {
     {"matmul_w4_f_t", ",WGX=256,TR=4", 0, 0, 0, 0},
     {"matmul_w8_f_t", ",WGX=256,TR=1,AHEAD=2", 256, 16, 4.8, 0},
     {"matmul_w8_f_t", ",WGX=256,TR=4", 0, 0, 0, 0},
+    {"matmul_w4_q_b", ",WGX=16,WGY=8,TR=8", 2048, 5, 0.31, 0},
+    {"matmul_w8_q_b", ",WGX=16,WGY=8,TR=8", 2048, 5, 0.30, 0},
+    {"matmul_w[48]_q_b", ",WGX=8,WGY=8,TR=8", 0, 0, 0, 0},
+    {"matmul_w[48]_q_b", ",WGX=16,WGY=8,TR=4,GROUPED=1", 0, 0, 0, 0},
     {"matmul_f*", ",WGX=16,WGY=4,TR=4", 0, 0, 0, 0},
     {"attn_v", ",KVBITS=8,HD=64,GT=3", 0, 0, 0, 0},
     {"attn_v", ",KVBITS=4,HD=128,GT=4", 0, 0, 0, 0},

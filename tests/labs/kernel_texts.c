@@ -1,6 +1,6 @@
 // Writes the OpenCL C of every kernel to FOLDER/NAME.cl, with the defaults of its constants as #defines in front,
-// and lists the names on stdout: "NAME", or "NAME dot" when the kernel uses int8 dot products. For compilers without
-// a device.
+// and lists the names on stdout: "NAME", "NAME dot" when the kernel uses int8 dot products, or "NAME only" when it
+// is taken only where they are hardware. For compilers without a device.
 #include "backends/kernel_source.h"
 
 #include <stdbool.h>
@@ -39,7 +39,7 @@ int main(int argc, char **argv)
             fprintf(stderr, "cannot write %s.cl\n", k->name);
             return 1;
         }
-        printf("%s%s\n", k->name, uses_dot(k->opencl) ? " dot" : "");
+        printf("%s%s\n", k->name, k->needs & GYRE_NEED_DOT ? " only" : uses_dot(k->opencl) ? " dot" : "");
     }
     return 0;
 }

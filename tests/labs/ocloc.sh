@@ -53,6 +53,7 @@ n=0
 while read -r name dot; do
   for device in skl tgllp dg2; do
     forms="-cl-std=CL1.2"
+    [ "$dot" = only ] && forms=
     [ -n "$dot" ] && [ -n "$dot_works" ] && [ $device != skl ] && forms="$forms -cl-std=CL3.0:-DGYRE_INT_DOT"
     for form in $forms; do
       n=$((n + 1))

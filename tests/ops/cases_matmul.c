@@ -251,10 +251,58 @@ static void lines(struct check *check)
     }
 }
 
+// The block kernels: steps that K fills in part, rows and columns that fill no block, groups of one step and of
+// several.
+static void block_product(struct check *check, const struct weight *w, int rows, int bits, uint32_t wgx, uint32_t wgy,
+                          uint32_t tr, uint32_t kq)
+{
+    char kernel[32];
+    snprintf(kernel, sizeof kernel, "matmul_%s_q_b", kind_name(w->kind));
+    const struct input in = random_input(check, rows, w->k, bits);
+    const int n0 = w->n % 3, ldy = n0 + w->n + rows % 2;
+    const size_t out = (size_t)rows * (size_t)ldy;
+    const struct gyre_matmul_params p = {rows, w->k, w->n, w->n_pad, w->group, ldy, n0, (rows + w->n) % 3};
+    const struct check_case c = {
+        .kernel = kernel,
+        .params = &p,
+        .n_spec = 6,
+        .spec = {wgx, wgy, 1, tr, kq, w->group != w->k},
+        .groups = {(uint32_t)gyre_div_up((uint64_t)w->n, 8 * wgx), (uint32_t)gyre_div_up((uint64_t)rows, tr * wgy)},
+        .bind = {{.size = out * 4, .rule = check->floats && w->group != w->k ? CHECK_NMSE : CHECK_BITS, .bound = 1e-11},
+                 in.x,
+                 in.meta,
+                 w->words,
+                 w->scale,
+                 w->sums,
+                 {.data = check_normal(check, out, 1), .size = out * 4}},
+    };
+    check_run(check, &c, "%d x %d x %d, group %d, act %d, workgroup %u x %u, rows %u, pieces %u", rows, w->n, w->k,
+              w->group, bits, wgx, wgy, tr, kq);
+}
+
+static void blocks(struct check *check)
+{
+    static const struct {
+        uint32_t wgx, wgy, tr, kq;
+    } cut[] = {{4, 4, 3, 2}, {8, 2, 4, 2}, {8, 8, 8, 1}};
+    static const struct shape shapes[] = {{1, 8, 16, 16},   {17, 33, 96, 32},    {64, 100, 144, 144},
+                                          {5, 70, 256, 64}, {70, 130, 576, 576}, {13, 96, 256, 128}};
+    static const int kinds[] = {W_W4, W_W8}, act[] = {8, 4};
+    for (size_t s = 0; s < GYRE_COUNT(shapes); s++)
+        for (size_t i = 0; i < GYRE_COUNT(kinds); i++) {
+            const struct weight w = random_weight(check, kinds[i], shapes[s].n, shapes[s].k, shapes[s].group);
+            for (size_t a = 0; a < GYRE_COUNT(act); a++) {
+                const size_t c = (s + i) % GYRE_COUNT(cut);
+                block_product(check, &w, shapes[s].rows, act[a], cut[c].wgx, cut[c].wgy, cut[c].tr, cut[c].kq);
+            }
+        }
+}
+
 void cases_matmul(struct check *check)
 {
     lines(check);
     tiles(check);
+    blocks(check);
     static const struct shape shapes[] = {
         {1, 8, 32, 32},    {3, 20, 36, 36},   {5, 100, 64, 32},   {17, 20, 96, 32}, {2, 576, 96, 96},
         {4, 100, 128, 64}, {1, 30, 576, 576}, {17, 36, 256, 128}, {7, 20, 60, 20},  {1, 9, 4, 4},
