@@ -239,6 +239,8 @@ gyre_engine_params cli_engine_params(const struct cli_engine *options)
                                         : !strcmp(options->tune, "off")   ? GYRE_TUNE_OFF
                                         : !strcmp(options->tune, "force") ? GYRE_TUNE_FORCE
                                                                           : GYRE_TUNE_ON,
+                                .sequences = options->sequences,
+                                .logit_rows = options->logit_rows,
                                 .host_table = options->table && !strcmp(options->table, "host")};
 }
 

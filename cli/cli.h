@@ -74,6 +74,7 @@ struct cli_engine {
     const char *device;
     uint32_t act, kv, weights, context;
     const char *table, *tune;
+    uint32_t sequences, logit_rows; // 0: the engine's default
     struct cli_tokens tokens;
 };
 #define CLI_ENGINE_OPTIONS(e)                                                                                          \

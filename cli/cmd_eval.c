@@ -1,5 +1,7 @@
-// gyre eval: perplexity of texts, and the divergence from a reference model or its stored logits.
+// gyre eval: perplexity of texts, tasks with given answers, and the divergence from a reference model or its stored
+// logits.
 #include "cli/cli.h"
+#include "cli/tasks.h"
 #include "cli/texts.h"
 #include "runtime/util/file.h"
 #include "runtime/util/text.h"
@@ -8,10 +10,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { TASK_SEQUENCES = 8, TASK_ROWS = 64 }; // requests that run together, and their rows whose logits are read
+
 struct eval {
     const char *model, *reference, *save;
-    struct cli_list paths;
+    struct cli_list paths, task_paths;
     struct cli_texts texts;
+    struct cli_task task[CLI_LIST_MAX];
     bool calibrated[CLI_LIST_MAX];
     uint32_t ctx, windows, save_k;
     struct cli_engine engine;
@@ -49,7 +54,13 @@ static int print_json(const struct eval *e, const gyre_engine *engine, const gyr
     json_t *out = json_pack("{s:s, s:i, s:i, s:i}", "device", info->device, "act", (int)info->act, "kv", (int)info->kv,
                             "ctx", (int)e->ctx);
     json_t *texts = e->texts.n > 1 ? json_array() : NULL;
-    int failed = !out || cli_eval_figures(out, all) || (e->texts.n > 1 && !texts);
+    json_t *tasks = e->task_paths.n ? json_array() : NULL;
+    int failed =
+        !out || (e->texts.n && cli_eval_figures(out, all)) || (e->texts.n > 1 && !texts) || (e->task_paths.n && !tasks);
+    for (uint32_t i = 0; i < e->task_paths.n && !failed; i++)
+        failed = json_array_append_new(tasks, cli_task_json(&e->task[i]));
+    if (tasks && !failed) failed = json_object_set(out, "tasks", tasks);
+    json_decref(tasks);
     for (uint32_t i = 0; i < e->texts.n; i++) {
         calibrated |= e->calibrated[i];
         if (texts && !failed) failed = json_array_append_new(texts, text_json(e, i, &each[i]));
@@ -111,7 +122,8 @@ static int print(const struct eval *e, const gyre_engine *engine, const gyre_eva
     if (e->json) return print_json(e, engine, &info, each, all);
     cli_progress_end();
     if (e->texts.n > 1) print_table(e, &info, each, all);
-    else print_line(&info, all);
+    else if (e->texts.n) print_line(&info, all);
+    if (e->task_paths.n) cli_tasks_print(e->task, e->task_paths.n);
     return 0;
 }
 
@@ -138,7 +150,25 @@ static gyre_status check_apart(const struct eval *e, gyre_error *err)
     }
     GYRE_TRY(gyre_file_apart(e->save, e->reference, "the reference", err));
     for (uint32_t i = 0; i < e->paths.n; i++) GYRE_TRY(gyre_file_apart(e->save, e->paths.item[i], "a text", err));
+    for (uint32_t i = 0; i < e->task_paths.n; i++)
+        GYRE_TRY(gyre_file_apart(e->save, e->task_paths.item[i], "a task", err));
     return GYRE_OK;
+}
+
+static gyre_status eval_texts(struct eval *e, gyre_engine *engine, gyre_engine *reference, gyre_reference *stored,
+                              gyre_eval_result *each, gyre_eval_result *all, gyre_error *err)
+{
+    gyre_eval_text texts[CLI_LIST_MAX];
+    const gyre_eval_params params = {.ctx = e->ctx,
+                                     .windows = e->windows,
+                                     .reference = reference,
+                                     .stored = stored,
+                                     .save = e->save,
+                                     .save_k = e->save_k,
+                                     .progress = on_progress,
+                                     .user = e};
+    cli_texts_for_eval(&e->texts, texts);
+    return gyre_eval_texts(engine, texts, e->texts.n, &params, each, all, err);
 }
 
 static int eval_model(struct eval *e)
@@ -153,30 +183,31 @@ static int eval_model(struct eval *e)
     warn_calibrated(e);
     if (e->reference && gyre_reference_is(e->reference)) GYRE_GO(gyre_reference_open(e->reference, &stored, &err));
     e->engine.context = e->ctx;
+    e->engine.sequences = e->task_paths.n ? TASK_SEQUENCES : 0;
+    e->engine.logit_rows = e->task_paths.n ? TASK_ROWS : 0;
     GYRE_GO(cli_open(e->model, &e->engine, e->json, &engine, &err));
     if (e->reference && !stored) {
-        const gyre_engine_params params = {.act = 16, .kv = 16, .context = e->ctx, .log = cli_log(e->json)};
+        const gyre_engine_params params = {.act = 16,
+                                           .kv = 16,
+                                           .context = e->ctx,
+                                           .sequences = e->engine.sequences,
+                                           .logit_rows = e->engine.logit_rows,
+                                           .log = cli_log(e->json)};
         GYRE_GO(gyre_engine_open_beside(engine, e->reference, &params, &reference, &err));
     }
     GYRE_GO(cli_texts_tokenize(&e->texts, engine, e->engine.tokens.bos ? e->ctx : 0, &err));
-    gyre_eval_text texts[CLI_LIST_MAX];
-    gyre_eval_result each[CLI_LIST_MAX], all;
-    const gyre_eval_params params = {.ctx = e->ctx,
-                                     .windows = e->windows,
-                                     .reference = reference,
-                                     .stored = stored,
-                                     .save = e->save,
-                                     .save_k = e->save_k,
-                                     .progress = on_progress,
-                                     .user = e};
-    cli_texts_for_eval(&e->texts, texts);
-    GYRE_GO(gyre_eval_texts(engine, texts, e->texts.n, &params, each, &all, &err));
+    gyre_eval_result each[CLI_LIST_MAX], all = {0};
+    for (uint32_t i = 0; i < e->task_paths.n; i++) // all of them before any work
+        GYRE_GO(cli_task_read(e->task_paths.item[i], engine, &e->engine.tokens, e->ctx, &e->task[i], &err));
+    if (e->texts.n) GYRE_GO(eval_texts(e, engine, reference, stored, each, &all, &err));
+    for (uint32_t i = 0; i < e->task_paths.n; i++) GYRE_GO(cli_task_run(&e->task[i], engine, reference, e->json, &err));
     status = print(e, engine, each, &all);
 done:
     gyre_engine_close(reference, NULL);
     gyre_engine_close(engine, NULL);
     gyre_reference_close(stored);
     cli_texts_free(&e->texts);
+    for (uint32_t i = 0; i < e->task_paths.n; i++) cli_task_free(&e->task[i]);
     return st == GYRE_OK ? status : cli_fail(&err);
 }
 
@@ -184,7 +215,10 @@ static int run(int argc, char **argv)
 {
     struct eval e = {.ctx = 2048};
     const struct cli_option options[] = {
-        {"--text", "FILE", "a text; may be repeated for a row each (required)", CLI_LIST, &e.paths, 0, 0, NULL},
+        {"--text", "FILE", "a text; may be repeated for a row each (this or --tasks is required)", CLI_LIST, &e.paths,
+         0, 0, NULL},
+        {"--tasks", "FILE", "requests with given answers: context, continuation, label, doc_id; may be repeated",
+         CLI_LIST, &e.task_paths, 0, 0, NULL},
         {"--ctx", "N", "tokens in a window (2048)", CLI_U32, &e.ctx, 2, 1 << 24, NULL},
         {"--windows", "N", "windows of each text to evaluate; default: all", CLI_U32, &e.windows, 1, 1 << 24, NULL},
         {"--reference", "MODEL", "also report KL and agreement to this model, run at 16 bits, or to stored logits",
@@ -201,7 +235,10 @@ static int run(int argc, char **argv)
     };
     const int stop = cli_parse(&cli_eval, options, sizeof options / sizeof *options, argc, argv, &e.model);
     if (stop >= 0) return stop;
-    if (!e.paths.n) return cli_usage("missing option (--text FILE): gyre eval needs a text; see gyre eval --help");
+    if (!e.paths.n && !e.task_paths.n)
+        return cli_usage("missing option (--text FILE or --tasks FILE): gyre eval needs one; see gyre eval --help");
+    if (!e.paths.n && (e.save || (e.reference && gyre_reference_is(e.reference))))
+        return cli_usage("--save-reference and stored logits need a text (--text FILE); tasks compare with a model");
     return eval_model(&e);
 }
 

@@ -149,6 +149,60 @@ class Options(Case):
         cache = self.json("eval", q, "--text", self.text, "--device", "cpu", "--ctx", 32, "--windows", 3, "--kv", 4)
         self.assertEqual(len({with_reference["nll"], four["nll"], cache["nll"]}), 3)
 
+    def tasks(self, name, rows):
+        return self.put(name, "".join(json.dumps(r) + "\n" for r in rows).encode())
+
+    def test_tasks(self):
+        base = ("eval", self.model, "--device", "cpu", "--ctx", 48)
+        answers = [" the cat", " a dog", " the hat"]
+        row = lambda doc, context, text, label: {"doc_id": doc, "context": context, "continuation": text, "label": label}
+        rows = [row(d, c, a, d % 3) for d, c in enumerate(["the cat sat on", "a dog saw", "in the hat", "the", ""]) for a in answers]
+        path = self.tasks("three.jsonl", rows)
+        r = self.json(*base, "--tasks", path)
+        task = r["tasks"][0]
+        self.assertNotIn("nll", r)
+        self.assertEqual((task["name"], task["items"], task["requests"]), ("three", 5, 15))
+        self.assertNotIn("flips", task)
+        # One request of one item: its likelihood is the loss of the same tokens as a window.
+        text = "the cat sat on the hat"
+        with open(self.at("w.txt"), "w") as f:
+            f.write(text)
+        ids = self.json("tokenize", self.model, "-p", text)["tokens"]
+        first = next(n for n in range(1, len(text)) if len(self.json("tokenize", self.model, "-p", text[:n])["tokens"]) == 1
+                     and self.json("tokenize", self.model, "-p", text[:n])["tokens"] == ids[:1])
+        one = self.tasks("one.jsonl", [row("a", text[:first], text[first:], "none")])
+        loss = self.json("eval", self.model, "--device", "cpu", "--text", self.at("w.txt"), "--ctx", len(ids), "--windows", 1, "--tasks", one)
+        bits = loss["nll"] * (len(ids) - 1) / 0.6931471805599453 / len(text[first:])
+        self.assertAlmostEqual(loss["tasks"][0]["bits_per_byte"], bits, delta=1e-5 * bits)
+        # The answer whose likelihood is largest is the item's: labels that say so are all right.
+        lone = lambda context, a: self.json(*base, "--tasks", self.tasks("l.jsonl", [row(0, context, a, 0)]))["tasks"][0]
+        likely = [-lone("a dog saw", a)["bits_per_byte"] * len(a) for a in answers]
+        best = likely.index(max(likely))
+        for label in range(3):
+            mine = self.tasks("mine.jsonl", [row(0, "a dog saw", a, label) for a in answers])
+            self.assertEqual(self.json(*base, "--tasks", mine)["tasks"][0]["accuracy"], float(label == best))
+        # A model is its own reference; a rounded one has another likelihood.
+        same = self.json(*base, "--act", 16, "--kv", 16, "--tasks", path, "--reference", self.model)["tasks"][0]
+        self.assertEqual((same["flips"], same["accuracy"], same["difference_stderr"]), (0, same["reference_accuracy"], 0))
+        q = self.quantized("tasks.gguf", "--wgroup", 0, "--act", 4, "--kv", 4)
+        self.assertNotEqual(self.json("eval", q, "--device", "cpu", "--ctx", 48, "--tasks", path)["tasks"][0]["bits_per_byte"], task["bits_per_byte"])
+        out, log = self.done(*base, "--tasks", path, "--tasks", one, "--reference", self.model)
+        self.assertEqual([l.split()[0] for l in out.splitlines()], ["task", "three", "one"])
+        self.assertIn("lost their beginning", self.done("eval", self.model, "--device", "cpu", "--ctx", 8, "--tasks", path)[1])
+
+    def test_bad_tasks(self):
+        base = ("eval", self.model, "--device", "cpu", "--ctx", 48, "--tasks")
+        good = {"doc_id": 0, "context": "the", "continuation": " cat", "label": 0}
+        for rows, word in (([good, "x"], "line 2 is no JSON object"), ([good, {"doc_id": 1}], "line 2 lacks"), ([], "no line"),
+                           ([good, dict(good, label=1)], "line 2 has another label"), ([dict(good, label=2)] * 2, "item 1 has 2 answers"),
+                           ([dict(good, continuation="")], "line 1 lacks"), ([dict(good, doc_id=None)], "line 1 lacks")):
+            path = self.put("bad.jsonl", "".join((r if r == "x" else json.dumps(r)) + "\n" for r in rows).encode())
+            self.fails(1, *base, path, word=word)
+        self.fails(1, *base, self.at("absent.jsonl"), word="absent.jsonl")
+        self.fails(1, *base, self.tasks("long.jsonl", [dict(good, continuation=" cat" * 60)]), word="line 1 has a continuation that does not fit")
+        self.fails(2, "eval", self.model, "--device", "cpu", word="--tasks FILE")
+        self.fails(2, *base, self.tasks("one.jsonl", [good]), "--save-reference", self.at("l"), word="--text FILE")
+
     def test_bench(self):
         r = self.json("bench", self.model, "--device", "cpu", "--prompt", 10, "--gen", 3, "--act", 8, "--kv", 4, "--profile")["results"][0]
         self.assertEqual((r["device"], r["prompt_tokens"], r["gen_tokens"], r["act"], r["kv"]), ("cpu", 10, 3, 8, 4))

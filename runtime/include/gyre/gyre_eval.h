@@ -76,6 +76,20 @@ GYRE_API gyre_status gyre_eval_texts(gyre_engine *engine, const gyre_eval_text *
                                      const gyre_eval_params *params, gyre_eval_result *each, gyre_eval_result *all,
                                      gyre_error *err) GYRE_MUST_USE;
 
+// How likely continuations are: what tasks with given answers are made of. Requests go through the model together, as
+// many as the engine has sequences (gyre_engine_params.sequences, and logit_rows: some dozens).
+typedef struct gyre_eval_request {
+    const uint32_t *tokens; // a context and what continues it
+    uint32_t n, n_context;  // 0 < n_context < n <= the engine's context
+    double loglik;          // result: the sum over the tokens of the continuation, nats
+    bool greedy;            // result: each of them is the most likely one at its place
+} gyre_eval_request;
+// GYRE_E_INVALID for a request out of those bounds (its number is in the message) or while other sessions leave no
+// sequence; results are undefined after a failure.
+GYRE_API gyre_status gyre_eval_requests(gyre_engine *engine, gyre_eval_request *requests, size_t n,
+                                        int (*progress)(void *user, double fraction), void *user,
+                                        gyre_error *err) GYRE_MUST_USE;
+
 // ---- benchmark --------------------------------------------------------------------------------------
 
 typedef struct gyre_roofs {
