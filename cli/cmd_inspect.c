@@ -132,10 +132,11 @@ static void print_rotations(const json_t *r)
     printf("\nrotations\n");
     if (json_is_true(json_object_get(r, "r3")))
         printf("  r3     on q and k heads after RoPE, with a quantized KV cache\n");
+    print_transform("r1", json_object_get(r, "r1"));
     print_transform("r4", json_object_get(r, "r4"));
     print_transform("head", json_object_get(r, "head"));
     if (!json_is_true(json_object_get(r, "r3")) && json_is_null(json_object_get(r, "r4")) &&
-        json_is_null(json_object_get(r, "head")))
+        json_is_null(json_object_get(r, "head")) && json_is_null(json_object_get(r, "r1")))
         printf("  none online\n");
 }
 

@@ -78,7 +78,8 @@ static void transform(struct facts *to, const char *name, const struct gyre_hada
 
 static void rotations(struct facts *to, const struct gyre_plan *p, const gyre_quantize_summary *s)
 {
-    transform(to, "R1, residual stream, merged", &p->rotator.r1);
+    transform(to, p->rotator.online ? "R1, input of q, k, v and of gate, up, online" : "R1, residual stream, merged",
+              &p->rotator.r1);
     transform(to, "R2, values of each head, merged", &p->rotator.r2);
     if (p->online.r3) transform(to, "R3, queries and keys, online", &p->r3);
     transform(to, "R4, input of down, online", &p->online.r4);

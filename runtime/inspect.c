@@ -195,8 +195,9 @@ gyre_status gyre_inspect(const char *path, char **json, gyre_error *err)
     GYRE_GO(gyre_source_look(path, &in.source, err));
     measure(&in);
     const bool known = in.read == GYRE_OK;
-    json_t *rotations = json_pack("{s:b, s:o, s:o, s:b}", "r3", in.hp.rot.r3, "r4", transform(&in.hp.rot.r4), "head",
-                                  transform(&in.hp.rot.head), "head_mix", in.hp.rot.head_mix);
+    json_t *rotations =
+        json_pack("{s:o, s:b, s:o, s:o, s:b}", "r1", transform(&in.hp.rot.r1), "r3", in.hp.rot.r3, "r4",
+                  transform(&in.hp.rot.r4), "head", transform(&in.hp.rot.head), "head_mix", in.hp.rot.head_mix);
     if (!known) json_decref(rotations), rotations = json_null();
     out = json_pack("{s:o, s:s, s:I, s:o, s:o, s:o, s:o, s:o, s:o}", "path", text(path, strlen(path)), "container",
                     gyre_source_container(in.source) == GYRE_CONTAINER_GGUF ? "gguf" : "hf", "bytes",

@@ -38,6 +38,7 @@
 
 #define GYRE_PARAMS_embed(I, F) I(rows) I(width) I(n0) I(n) I(n_pad) I(group) F(scale)
 #define GYRE_PARAMS_rms_norm(I, F) I(rows) I(width) F(eps) I(bits) F(clip)
+#define GYRE_PARAMS_rms_norm_had(I, F) GYRE_PARAMS_rms_norm(I, F) GYRE_PARAMS_HAD(I, F)
 #define GYRE_PARAMS_quantize(I, F) I(rows) I(width) I(bits) F(clip)
 #define GYRE_PARAMS_matmul(I, F) I(rows) I(k) I(n) I(n_pad) I(group) I(ldy) I(n0) I(add)
 #define GYRE_PARAMS_quant_matmul(I, F) GYRE_PARAMS_matmul(I, F) I(bits) F(clip) I(normed) F(eps)
@@ -65,7 +66,7 @@
 #define GYRE_C_PARAMS(op) struct gyre_##op##_params { GYRE_PARAMS_##op(GYRE_C_FIELD_I, GYRE_C_FIELD_F) };
 /* every struct there is */
 #define GYRE_PARAMS_LIST(X) \
-  X(embed) X(rms_norm) X(quantize) X(matmul) X(quant_matmul) X(add) X(hadamard) X(gather) X(act_mul) X(rope) X(kv_write) X(rope_kv) X(attn) X(attn_split) X(attn_merge) \
+  X(embed) X(rms_norm) X(rms_norm_had) X(quantize) X(matmul) X(quant_matmul) X(add) X(hadamard) X(gather) X(act_mul) X(rope) X(kv_write) X(rope_kv) X(attn) X(attn_split) X(attn_merge) \
   X(topk) X(sample) X(loglik) X(kl) X(repack) X(roof)
 GYRE_PARAMS_LIST(GYRE_C_PARAMS)
 #endif

@@ -26,6 +26,8 @@ static const struct override {
     {"hadamard", gyre_fast_hadamard},
     {"act_mul", gyre_fast_act_mul},
     {"act_mul_quant", gyre_fast_act_mul_quant},
+    {"rms_norm_had", gyre_fast_rms_norm_had},
+    {"rms_norm_had_quant", gyre_fast_rms_norm_had_quant},
     {"act_mul_had", gyre_fast_act_mul_had},
     {"act_mul_had_quant", gyre_fast_act_mul_had_quant},
     {"rope_kv", gyre_fast_rope_kv},

@@ -15,6 +15,8 @@ void gyre_fast_quantize(const struct gyre_ref_args *args);
 void gyre_fast_hadamard(const struct gyre_ref_args *args);
 void gyre_fast_act_mul(const struct gyre_ref_args *args);
 void gyre_fast_act_mul_quant(const struct gyre_ref_args *args);
+void gyre_fast_rms_norm_had(const struct gyre_ref_args *args);
+void gyre_fast_rms_norm_had_quant(const struct gyre_ref_args *args);
 void gyre_fast_act_mul_had(const struct gyre_ref_args *args);
 void gyre_fast_act_mul_had_quant(const struct gyre_ref_args *args);
 void gyre_fast_rope_kv(const struct gyre_ref_args *args);

@@ -205,20 +205,35 @@ GYRE_CLONES static void norm_row(const struct source *s, int64_t r, int64_t widt
     for (i = 0; i < width; i++) out[i] = x[i] * scale * s->gain[i];
 }
 
-static void rms_norm(const struct gyre_ref_args *args, bool quantized)
+// x and gain follow the outputs.
+static void rms_norm(const struct gyre_ref_args *args, const struct gyre_rms_norm_params *p,
+                     const struct gyre_fast_had *had, bool quantized)
 {
-    const struct gyre_rms_norm_params *p = args->params;
-    const struct source from = {.x = args->bind[quantized ? 2 : 1],
-                                .stride = p->width,
-                                .gain = args->bind[quantized ? 3 : 2],
-                                .eps = p->eps,
-                                .row = norm_row};
+    const uint32_t first = args->source->n_writes;
+    const struct source from = {
+        .x = args->bind[first], .stride = p->width, .gain = args->bind[first + 1], .eps = p->eps, .row = norm_row};
     const struct target t = target_of(args, quantized, p->width, p->bits, p->clip);
-    run(&t, p->rows, &from, NULL);
+    run(&t, p->rows, &from, had);
 }
 
-void gyre_fast_rms_norm(const struct gyre_ref_args *args) { rms_norm(args, false); }
-void gyre_fast_rms_norm_quant(const struct gyre_ref_args *args) { rms_norm(args, true); }
+void gyre_fast_rms_norm(const struct gyre_ref_args *args) { rms_norm(args, args->params, NULL, false); }
+void gyre_fast_rms_norm_quant(const struct gyre_ref_args *args) { rms_norm(args, args->params, NULL, true); }
+
+static void rms_norm_had(const struct gyre_ref_args *args, bool quantized)
+{
+    const struct gyre_rms_norm_had_params *p = args->params;
+    const struct gyre_rms_norm_params norm = {p->rows, p->width, p->eps, p->bits, p->clip};
+    const struct target t = target_of(args, quantized, p->width, p->bits, p->clip);
+    const uint32_t *base = args->bind[args->source->n_writes + 2];
+    struct gyre_fast_had had = {0};
+    if (gyre_fast_had_open(&had, p->n, p->segs, p->k1, p->k2, p->k3, p->p, p->had_t, base))
+        rms_norm(args, &norm, &had, quantized);
+    else out_of_memory(&t, p->rows);
+    gyre_fast_had_close(&had);
+}
+
+void gyre_fast_rms_norm_had(const struct gyre_ref_args *args) { rms_norm_had(args, false); }
+void gyre_fast_rms_norm_had_quant(const struct gyre_ref_args *args) { rms_norm_had(args, true); }
 
 GYRE_CLONES static void plain_row(const struct source *s, int64_t r, int64_t width, float *out)
 {

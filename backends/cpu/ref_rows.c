@@ -37,10 +37,12 @@ static void put(const struct target *t, int32_t r, const double *row)
 }
 
 // y = x / sqrt(mean(x^2) + eps) * gain      Zhang & Sennrich 2019, eq. 4
-static void rms_norm(const struct gyre_ref_args *args, bool quantized)
+// `had` NULL: nothing behind it. x, gain and base follow the outputs.
+static void rms_norm(const struct gyre_ref_args *args, const struct gyre_rms_norm_params *p,
+                     const struct gyre_ref_had *had, bool quantized)
 {
-    const struct gyre_rms_norm_params *p = args->params;
-    const float *x = args->bind[quantized ? 2 : 1], *gain = args->bind[quantized ? 3 : 2];
+    const uint32_t first = args->source->n_writes;
+    const float *x = args->bind[first], *gain = args->bind[first + 1];
     const struct target target = target_of(args, quantized, p->width, p->bits, p->clip);
     double *row = malloc((size_t)p->width * sizeof *row);
     for (int32_t r = 0; r < p->rows; r++, x += p->width) {
@@ -48,13 +50,26 @@ static void rms_norm(const struct gyre_ref_args *args, bool quantized)
         for (int32_t i = 0; i < p->width; i++) sum += (double)x[i] * (double)x[i];
         const double factor = 1 / sqrt(sum / p->width + (double)p->eps);
         for (int32_t i = 0; row && i < p->width; i++) row[i] = (double)x[i] * factor * (double)gain[i];
+        if (row && had) gyre_ref_hadamard(row, had, args->bind[first + 2]);
         put(&target, r, row);
     }
     free(row);
 }
 
-void gyre_ref_op_rms_norm(const struct gyre_ref_args *args) { rms_norm(args, false); }
-void gyre_ref_op_rms_norm_quant(const struct gyre_ref_args *args) { rms_norm(args, true); }
+void gyre_ref_op_rms_norm(const struct gyre_ref_args *args) { rms_norm(args, args->params, NULL, false); }
+void gyre_ref_op_rms_norm_quant(const struct gyre_ref_args *args) { rms_norm(args, args->params, NULL, true); }
+
+// The row, then its Hadamard transform.
+static void rms_norm_had(const struct gyre_ref_args *args, bool quantized)
+{
+    const struct gyre_rms_norm_had_params *p = args->params;
+    const struct gyre_rms_norm_params norm = {p->rows, p->width, p->eps, p->bits, p->clip};
+    const struct gyre_ref_had had = {p->n, p->segs, p->k1, p->k2, p->k3, p->p, p->had_t};
+    rms_norm(args, &norm, &had, quantized);
+}
+
+void gyre_ref_op_rms_norm_had(const struct gyre_ref_args *args) { rms_norm_had(args, false); }
+void gyre_ref_op_rms_norm_had_quant(const struct gyre_ref_args *args) { rms_norm_had(args, true); }
 
 // Columns in another order, the same in every row.
 void gyre_ref_op_gather(const struct gyre_ref_args *args)

@@ -41,7 +41,7 @@ static void add_linear(struct adder *a, const struct gyre_planned *p, bool full)
 
 static void add_part(struct adder *a, const struct gyre_planned *p, bool full)
 {
-    static const char *const site[GYRE_BASE_SITES] = {"r3", "r4", "head"};
+    static const char *const site[GYRE_BASE_SITES] = {"r1", "r3", "r4", "head"};
     const struct gyre_part *part = &p->part;
     char name[GYRE_ROLE_NAME];
     switch (part->kind) {

@@ -108,9 +108,9 @@ gyre_status gyre_gguf_metadata(const struct gyre_plan *p, struct gyre_gguf *g, g
                       : p->set.wbits == 16 ? 1
                                            : 0); // ggml's ids
     gyre_gguf_u32(g, "general.quantization_version", 2);
+    const bool new = p->online.head_mix || p->online.r1.n;
     gyre_gguf_u32(g, "gyre.version",
-                  p->online.head_mix ? GYRE_MAX(p->hp.family->version, (uint32_t)GYRE_MIX_VERSION)
-                                     : p->hp.family->version);
+                  new ? GYRE_MAX(p->hp.family->version, (uint32_t)GYRE_MIX_VERSION) : p->hp.family->version);
     gyre_gguf_string(g, "gyre.recipe", p->set.recipe.name);
     gyre_gguf_string(g, "gyre.profile", p->set.full ? "full" : "portable");
     gyre_gguf_u64(g, "gyre.seed", p->set.seed);
@@ -124,10 +124,12 @@ gyre_status gyre_gguf_metadata(const struct gyre_plan *p, struct gyre_gguf *g, g
     gyre_gguf_bool(g, "gyre.rope_interleaved", p->hp.rope_interleaved);
     if (p->set.recipe.kv_centre) gyre_gguf_bool(g, "gyre.kv_centre", true);
     if (p->writes_clips) gyre_gguf_bool(g, "gyre.learned_clips", true);
+    if (p->online.r1.n) gyre_gguf_bool(g, "gyre.r1", true);
     gyre_gguf_bool(g, "gyre.r3", p->online.r3);
     gyre_gguf_bool(g, "gyre.r4", p->online.r4.n != 0);
     gyre_gguf_bool(g, "gyre.head_rotation", p->online.head.n != 0);
     if (p->online.head_mix) gyre_gguf_bool(g, "gyre.head_mix", true);
+    put_factors(g, "gyre.r1.factors", &p->online.r1);
     put_factors(g, "gyre.r3.factors", &p->online.r3_had);
     put_factors(g, "gyre.r4.factors", &p->online.r4);
     put_factors(g, "gyre.head.factors", &p->online.head);

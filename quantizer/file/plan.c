@@ -21,6 +21,16 @@ static bool is_constant(const float *x, uint32_t n)
     return true;
 }
 
+// An online R1 has its signs where a diagonal behind the norms would lie, and is a transform: a learned one is none.
+unsigned gyre_plan_sites(const struct gyre_plan *p)
+{
+    const struct gyre_recipe *r = &p->set.recipe;
+    const bool online = p->set.full && !p->folder;
+    if (!r->rotate) return 0;
+    return GYRE_ROTATE_R1 | GYRE_ROTATE_R2 | (online ? GYRE_ROTATE_R4 : 0) |
+           (online && r->online_r1 && r->diagonals.norm == 0 && !r->learn.method ? GYRE_ROTATE_ONLINE_R1 : 0);
+}
+
 static gyre_status plan_rotations(struct gyre_plan *p, gyre_error *err)
 {
     const struct gyre_hparams *hp = &p->hp;
@@ -29,17 +39,17 @@ static gyre_status plan_rotations(struct gyre_plan *p, gyre_error *err)
     if (!p->final_gain) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the plan");
     gyre_role_vector_f32(hp, GYRE_ROLE_output_norm,
                          gyre_role_tensor(p->source, GYRE_ROLE_output_norm, 0, "weight", NULL), p->final_gain);
-    GYRE_TRY(gyre_rotator_create(
-        hp, p->choice.seed, rotate,
-        !rotate ? 0 : GYRE_ROTATE_R1 | GYRE_ROTATE_R2 | (full && !p->folder ? GYRE_ROTATE_R4 : 0), &p->rotator, err));
+    GYRE_TRY(gyre_rotator_create(hp, p->choice.seed, rotate, gyre_plan_sites(p), &p->rotator, err));
     // compressed-tensors knows Sylvester's matrices: the largest that divides.
     if (rotate && full && p->folder) GYRE_TRY(gyre_hadamard_create(hp->ffn & -hp->ffn, &p->rotator.r4, err));
     p->write_head = !hp->tied || p->set.head4;
-    p->fold_head = rotate && p->write_head;
+    p->fold_head = p->rotator.fold && p->write_head;
     if (!rotate) return GYRE_OK;
-    const bool one = !p->write_head && full && !p->folder;      // table for both ends
-    if (one && p->set.recipe.learn.method && p->rotator.r1.n) { // the head undoes and redoes R1 around the gain
-        p->online.head_mix = true;                              // by one matrix, for R1 is no transform
+    const bool one = !p->write_head && full && !p->folder; // table for both ends
+    if (p->rotator.online) {
+        p->online.r1 = p->rotator.r1;
+    } else if (one && p->set.recipe.learn.method && p->rotator.r1.n) { // the head undoes and redoes R1 around the gain
+        p->online.head_mix = true;                                     // by one matrix, for R1 is no transform
     } else if (one) {
         p->online.head = p->rotator.r1;
         p->online.head_gain = p->final_gain;
@@ -201,6 +211,7 @@ static gyre_status plan_tensors(struct gyre_plan *p, gyre_error *err)
         add_role(p, GYRE_ROLE_rope_short);
         add_role(p, GYRE_ROLE_rope_long);
     }
+    if (!p->folder) add_bases(p, GYRE_BASE_R1, &p->online.r1);
     if (!p->folder) add_bases(p, GYRE_BASE_R3, &p->online.r3_had);
     if (!p->folder) add_bases(p, GYRE_BASE_R4, &p->online.r4);
     add_bases(p, GYRE_BASE_HEAD, &p->online.head);
@@ -260,7 +271,8 @@ gyre_status gyre_plan_allow(const gyre_quantize_params *params, const gyre_sourc
     GYRE_TRY(gyre_plan_folder(params, source, &p->folder, err));
     GYRE_TRY(gyre_hparams_read(source, &p->hp, err));
     // R3 and R4 of other tools' checkpoints are taken off while they are read (gyre_plain_rows).
-    if ((p->hp.full && (p->hp.rot.r3 || p->hp.rot.r4.n)) || p->hp.rot.head.n || p->hp.rot.head_mix || p->hp.kv_centre)
+    if ((p->hp.full && (p->hp.rot.r1.n || p->hp.rot.r3 || p->hp.rot.r4.n)) || p->hp.rot.head.n || p->hp.rot.head_mix ||
+        p->hp.kv_centre)
         return gyre_fail(
             err, GYRE_E_UNSUPPORTED,
             "cannot quantize (%s): gyre wrote this file with %s that run beside its weights; give the model "

@@ -18,7 +18,7 @@ typedef enum gyre_part_kind {
     GYRE_PART_HEAD_GAIN, // what the online transform at the head undoes and redoes its rotation around
     GYRE_PART_BASE       // a +-1 matrix of an online transform; layer: 3 * gyre_base_site + its place among the factors
 } gyre_part_kind;
-enum gyre_base_site { GYRE_BASE_R3, GYRE_BASE_R4, GYRE_BASE_HEAD, GYRE_BASE_SITES };
+enum gyre_base_site { GYRE_BASE_R1, GYRE_BASE_R3, GYRE_BASE_R4, GYRE_BASE_HEAD, GYRE_BASE_SITES };
 
 struct gyre_part {
     gyre_part_kind kind;
@@ -69,6 +69,8 @@ gyre_status gyre_plan_allow(const gyre_quantize_params *params, const gyre_sourc
 // decides about rotations, metadata and tensors. `source` must outlive the plan. Release also after failure.
 gyre_status gyre_plan_begin(const gyre_quantize_params *params, const gyre_source *source, struct gyre_plan *out,
                             gyre_error *err) GYRE_MUST_USE;
+// The rotations (GYRE_ROTATE_*) that recipe, profile and container ask for.
+unsigned gyre_plan_sites(const struct gyre_plan *plan);
 gyre_status gyre_plan_finish(const gyre_quantize_params *params, const struct gyre_choice *choice,
                              struct gyre_plan *plan, gyre_error *err) GYRE_MUST_USE;
 void gyre_plan_release(struct gyre_plan *plan);

@@ -270,6 +270,7 @@ static gyre_status measure_diagonals(struct gyre_layer *l, const struct gyre_pla
 {
     struct gyre_rotator stream_only = p->rotator; // borrows R1
     stream_only.r2.n = stream_only.r4.n = 0;
+    if (stream_only.online) stream_only.r1.n = 0; // it is not the stream's
     for (int s = 0; s < GYRE_LINEARS; s++)
         GYRE_TRY(gyre_layer_load(l, p, (gyre_role)s, &stream_only, NULL, l->exact[s], err));
     for (int s = 0; s < GYRE_LINEARS; s++) GYRE_TRY(make_bias(l, p, (gyre_role)s, &stream_only, NULL, err));
@@ -408,6 +409,9 @@ gyre_status gyre_layer_make(struct gyre_layer *l, const struct gyre_plan *p, uin
     GYRE_TRY(gyre_layer_read_vectors(l, p, out, err));
     GYRE_TRY(gyre_output_source(out, read, n_read, err));
     if (diagonals) GYRE_TRY(measure_diagonals(l, p, c, err));
+    for (int product = 0; product < GYRE_PRODUCTS; product++)
+        for (uint32_t i = 0; gyre_products[product].norm != GYRE_ROLE_none && i < p->hp.width; i++)
+            l->gain[gyre_products[product].norm][i] *= gyre_rotate_gain(&p->rotator, (gyre_product)product, i);
     for (int s = 0; s < GYRE_LINEARS; s++) {
         const gyre_role role = (gyre_role)s;
         float *const exact = c ? l->exact[s] : l->narrow;

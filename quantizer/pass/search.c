@@ -88,7 +88,7 @@ static gyre_status open_survey(struct survey *s, const gyre_quantize_params *par
 {
     const struct gyre_plan *p = s->plan;
     const struct gyre_recipe *recipe = &p->set.recipe;
-    const unsigned which = GYRE_ROTATE_R1 | GYRE_ROTATE_R2 | (p->set.full ? GYRE_ROTATE_R4 : 0);
+    const unsigned which = gyre_plan_sites(p) | (p->set.full ? GYRE_ROTATE_R4 : 0);
     GYRE_TRY(gyre_calib_text_read(p->source, params->calib, params->n_calib, own,
                                   GYRE_MIN(recipe->calibration.windows, (uint32_t)WINDOWS), recipe->calibration.tokens,
                                   &s->text, err));
@@ -150,7 +150,7 @@ static gyre_status run_block(struct survey *s, uint32_t layer, bool kept, gyre_e
     for (int i = 0; i < GYRE_LINEARS; i++)
         GYRE_TRY(gyre_layer_load(&s->layer, p, (gyre_role)i, &s->fold, NULL, s->weights[i], err));
     for (int i = 0; i < GYRE_LINEARS; i++) w.linear[i] = (struct gyre_block_linear){.f32 = s->weights[i]};
-    for (int i = GYRE_LINEARS; p->set.recipe.rotate && i < GYRE_BLOCK_ROLES; i++)
+    for (int i = GYRE_LINEARS; p->set.recipe.rotate && s->fold.fold && i < GYRE_BLOCK_ROLES; i++)
         if (gyre_norm_product((gyre_role)i) != GYRE_PRODUCTS) w.vector[i] = s->ones;
     GYRE_TRY(gyre_block_load(gyre_walk_block(s->walk, 0), &w, err));
     struct keeping k = {s, 0};

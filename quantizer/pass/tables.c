@@ -197,6 +197,7 @@ gyre_status gyre_write_globals(const struct gyre_plan *p, struct gyre_output *ou
     if (p->online.head_mix) GYRE_GO(write_mix(p, out, err));
     if (p->writes_clips) GYRE_GO(write_clips(p, out, err));
     if (p->writes_rope_divisors) GYRE_GO(write_rope_divisors(p, out, err));
+    GYRE_GO(write_bases(p, GYRE_BASE_R1, &p->online.r1, out, err));
     GYRE_GO(write_bases(p, GYRE_BASE_R3, &p->online.r3_had, out, err));
     GYRE_GO(write_bases(p, GYRE_BASE_R4, &p->online.r4, out, err));
     GYRE_GO(write_bases(p, GYRE_BASE_HEAD, &p->online.head, out, err));

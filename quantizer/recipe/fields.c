@@ -10,6 +10,7 @@
 #include <string.h>
 
 static const char *const booleans[] = {"false", "true", NULL};
+static const char *const stream_rotations[] = {"merged", "online", NULL};
 static const char *const orders[] = {"natural", "descending", NULL};
 static const char *const clips[] = {
     [GYRE_CLIP_NONE] = "none", [GYRE_CLIP_WEIGHTS] = "weights", [GYRE_CLIP_HESSIAN] = "hessian", NULL};
@@ -97,6 +98,7 @@ static const struct gyre_field recipe[] = {
     TEXT(gyre_recipe, "about", about),
     TEXT(gyre_recipe, "source", source),
     SWITCH(gyre_recipe, "rotate", rotate, booleans, 0),
+    SWITCH(gyre_recipe, "r1", online_r1, stream_rotations, 0),
     COUNT(gyre_recipe, "seeds", seeds, 1, 1, 1024),
     MAP("learn", &learn_map),
     MAP("diagonals", &diagonals_map),

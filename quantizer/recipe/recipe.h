@@ -55,6 +55,7 @@ struct gyre_exception {
 struct gyre_recipe {
     char name[GYRE_RECIPE_NAME], about[256], source[256];
     bool rotate;    // fold the gains and merge the rotations of the profile
+    bool online_r1; // where R1 cannot be merged it runs in front of the linears; else it is left out there
     uint32_t seeds; // rotations tried, from the run's seed on, ranked by a surrogate on real activations; 1: no search
     struct {        // R1 and R2 learned before they are merged
         gyre_learn_method method;

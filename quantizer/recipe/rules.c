@@ -99,6 +99,8 @@ bool gyre_recipe_sound(const struct gyre_recipe *r, struct gyre_recipe_fault *fa
         return at_key(fault, "learn", "method",
                       "rotations are learned that are not merged; other methods than none are allowed with rotate: "
                       "true");
+    if (!r->rotate && r->online_r1)
+        return at_key(fault, NULL, "r1", "an online R1 without rotations; r1: online is allowed with rotate: true");
     if (!r->rotate && any_diagonal(r))
         return at_key(fault, NULL, "diagonals",
                       "diagonals without rotations; other values than 0 are allowed with rotate: true");

@@ -29,8 +29,9 @@ gyre_status gyre_rotator_create(const struct gyre_hparams *hp, uint64_t seed, bo
                                  .head_dim = hp->head_dim,
                                  .ffn = hp->ffn,
                                  .seed = seed};
-    const bool adds = gyre_role_adds(hp, GYRE_ROLE_o); // else a norm's gain stands between, which no rotation passes
-    if (which & GYRE_ROTATE_R1 && adds) {
+    out->online = !gyre_roles_merge_r1(hp);
+    out->fold = fold && !out->online;
+    if (which & (out->online ? GYRE_ROTATE_ONLINE_R1 : GYRE_ROTATE_R1)) {
         GYRE_GO(gyre_hadamard_create(gyre_hadamard_segment(hp->width), &out->r1, err));
         out->r1_signs = malloc(hp->width);
         if (!out->r1_signs) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for the signs of R1"));
@@ -124,6 +125,14 @@ gyre_status gyre_rotate_input(const struct gyre_rotator *r, gyre_product product
     return GYRE_OK;
 }
 
+// R1 turns the stream, and with it what is added to it.
+static bool turns_stream(const struct gyre_rotator *r) { return r->r1.n && !r->online; }
+
+float gyre_rotate_gain(const struct gyre_rotator *r, gyre_product product, uint32_t i)
+{
+    return r->r1.n && r->online && gyre_products[product].reads == GYRE_ROTATION_R1 ? r->r1_signs[i] : 1;
+}
+
 gyre_status gyre_rotate_linear(const struct gyre_rotator *r, gyre_role role, uint32_t layer, const double *gain,
                                double *w, gyre_error *err)
 {
@@ -133,7 +142,7 @@ gyre_status gyre_rotate_linear(const struct gyre_rotator *r, gyre_role role, uin
     uint64_t rows, cols;
     gyre_role_shape(role, &shape, &rows, &cols);
     if (r->fold && gyre_products[product].norm != GYRE_ROLE_none) fold_gain(gain, w, rows, cols);
-    if (r->r1.n && writes == GYRE_ROTATION_R1) GYRE_TRY(rotate_stream(r, w, cols, cols, 1, err));
+    if (turns_stream(r) && writes == GYRE_ROTATION_R1) GYRE_TRY(rotate_stream(r, w, cols, cols, 1, err));
     GYRE_TRY(gyre_rotate_input(r, product, layer, w, rows, err));
     return r->r2.n && writes == GYRE_ROTATION_R2 ? rotate_values(r, layer, w, cols, err) : GYRE_OK;
 }
@@ -142,7 +151,7 @@ gyre_status gyre_rotate_bias(const struct gyre_rotator *r, gyre_role role, uint3
                              gyre_error *err)
 {
     const gyre_rotation writes = gyre_roles[role].writes;
-    if (r->r1.n && writes == GYRE_ROTATION_R1) return gyre_rotate_rows(r, NULL, bias, 1, err);
+    if (turns_stream(r) && writes == GYRE_ROTATION_R1) return gyre_rotate_rows(r, NULL, bias, 1, err);
     return r->r2.n && writes == GYRE_ROTATION_R2 ? rotate_values(r, layer, bias, 1, err) : GYRE_OK;
 }
 
@@ -150,12 +159,12 @@ gyre_status gyre_rotate_rows(const struct gyre_rotator *r, const double *gain, d
                              gyre_error *err)
 {
     if (r->fold && gain) fold_gain(gain, x, rows, r->width);
-    return r->r1.n ? rotate_stream(r, x, 1, rows, r->width, err) : GYRE_OK;
+    return turns_stream(r) ? rotate_stream(r, x, 1, rows, r->width, err) : GYRE_OK;
 }
 
 gyre_status gyre_rotate_mix(const struct gyre_rotator *r, double *m, gyre_error *err)
 {
-    if (!r->r1.n) return GYRE_OK;
+    if (!turns_stream(r)) return GYRE_OK;
     GYRE_TRY(rotate_stream(r, m, 1, r->width, r->width, err));
     return rotate_stream(r, m, r->width, r->width, 1, err);
 }
@@ -245,7 +254,7 @@ gyre_status gyre_unrotate_linear(const struct gyre_rotator *r, gyre_role role, u
     if (r->r2.n && writes == GYRE_ROTATION_R2) GYRE_TRY(undo_r2(r, layer, false, w, rows, cols, err));
     if (r->r2.n && reads == GYRE_ROTATION_R2) GYRE_TRY(undo_r2(r, layer, true, w, rows, cols, err));
     if (r->r1.n && reads == GYRE_ROTATION_R1) GYRE_TRY(undo_stream(r, w, 1, rows, cols, err));
-    if (r->r1.n && writes == GYRE_ROTATION_R1) GYRE_TRY(undo_stream(r, w, cols, cols, 1, err));
+    if (turns_stream(r) && writes == GYRE_ROTATION_R1) GYRE_TRY(undo_stream(r, w, cols, cols, 1, err));
     if (r->fold && product->norm != GYRE_ROLE_none && gain) unfold_gain(gain, w, rows, cols);
     return GYRE_OK;
 }
@@ -253,7 +262,7 @@ gyre_status gyre_unrotate_linear(const struct gyre_rotator *r, gyre_role role, u
 gyre_status gyre_unrotate_rows(const struct gyre_rotator *r, const double *gain, double *x, uint64_t rows,
                                gyre_error *err)
 {
-    if (r->r1.n) GYRE_TRY(undo_stream(r, x, 1, rows, r->width, err));
+    if (turns_stream(r)) GYRE_TRY(undo_stream(r, x, 1, rows, r->width, err));
     if (r->fold && gain) unfold_gain(gain, x, rows, r->width);
     return GYRE_OK;
 }

@@ -13,7 +13,9 @@
 // Which rotations a model gets. A transform with n = 0 is off.
 struct gyre_rotator {
     struct gyre_hadamard r1, r2, r4;
-    bool fold; // norm gains go into the linears that read the norm
+    bool online; // the stream itself is not turned: R1 is merged into what reads the norms alone and runs behind them;
+                 // its signs are merged into the norms' gains, which stay where they are
+    bool fold;   // norm gains go into the linears that read the norm
     uint32_t width, heads, kv_heads, head_dim, ffn;
     uint64_t seed;
     int8_t *r1_signs; // [width]
@@ -21,10 +23,12 @@ struct gyre_rotator {
     const struct gyre_matrices *learned;
 };
 
-enum { GYRE_ROTATE_R1 = 1, GYRE_ROTATE_R2 = 2, GYRE_ROTATE_R4 = 4 };
+// R1: where it can be merged into all that writes the stream. ONLINE_R1: where it cannot (gyre_roles_merge_r1).
+enum { GYRE_ROTATE_R1 = 1, GYRE_ROTATE_R2 = 2, GYRE_ROTATE_R4 = 4, GYRE_ROTATE_ONLINE_R1 = 8 };
 
-// Makes the transforms named in `which`, each as wide as the model allows (segments where a width has none of its own);
-// R1 where it can be merged into all that writes the stream (gyre_role_adds).
+// Makes the transforms named in `which`, each as wide as the model allows (segments where a width has none of its own).
+// Gains are folded (`fold`) only where R1 can be merged, which needs it: folded ones leave the input with the outliers
+// of the stream and spread the columns of the weights (docs/numerics.md).
 gyre_status gyre_rotator_create(const struct gyre_hparams *hp, uint64_t seed, bool fold, unsigned which,
                                 struct gyre_rotator *out, gyre_error *err) GYRE_MUST_USE;
 void gyre_rotator_release(struct gyre_rotator *rotator);
@@ -33,6 +37,9 @@ void gyre_rotator_release(struct gyre_rotator *rotator);
 // for as many layers as the model has, with R1 where the rotator has it.
 gyre_status gyre_rotator_matrices(const struct gyre_rotator *rotator, struct gyre_matrices *out,
                                   gyre_error *err) GYRE_MUST_USE;
+// What is merged into the gain of the norm that `product` reads, or into 1 where that is folded: the sign of an online
+// R1 at column i, else 1.
+float gyre_rotate_gain(const struct gyre_rotator *rotator, gyre_product product, uint32_t i);
 
 // Folds and rotates one linear in place; w is [out, in]. `gain` [in] is the gain of the norm it reads (ignored without
 // `fold`, and for the sites that read none).

@@ -295,9 +295,9 @@ static gyre_status check_values(struct gyre_verifier *v, gyre_error *err)
             GYRE_TRY(check_scales(v, &linear, err));
             scaled++;
         }
-    const struct gyre_hadamard *had[] = {&v->hp.rot.r3_had, &v->hp.rot.r4, &v->hp.rot.head};
+    const struct gyre_hadamard *had[] = {&v->hp.rot.r1, &v->hp.rot.r3_had, &v->hp.rot.r4, &v->hp.rot.head};
     unsigned bases = 0;
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < 4; i++)
         for (int j = 0; had[i]->n && j < 3; j++) bases += had[i]->k[j] > 1;
     detailed(
         v,

@@ -189,7 +189,7 @@ static gyre_status base_linear(const struct gyre_verifier *v, bool rotated, cons
 #pragma omp parallel for schedule(static)
     for (int64_t r = 0; r < (int64_t)rows; r++) gyre_linear_rows_f64(&base, (uint64_t)r, 1, out + (uint64_t)r * cols);
     GYRE_TRY(gyre_plain_rows(&v->base_hp, role, out, rows, err));
-    if (rotated && norm != GYRE_ROLE_none) {
+    if (rotated && v->rotator.fold && norm != GYRE_ROLE_none) {
         float *gain = malloc(cols * sizeof *gain);
         if (!gain) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for tensor %s", base.weight->name);
         gyre_role_vector_f32(&v->base_hp, norm, gyre_role_tensor(v->base, norm, layer, "weight", NULL), gain);
@@ -213,11 +213,20 @@ static gyre_status block_diagonals(const struct gyre_verifier *v, uint32_t layer
         gyre_diagonals_release(out);
         return gyre_verify_differs(v, err, "the manifest's diagonals of block %u are not of this model", layer);
     }
-    for (int p = 0; p < GYRE_PRODUCTS; p++)
-        if (out->norm[p])
-            gyre_tensor_rows_f32(gyre_role_tensor(v->file, gyre_products[p].norm, layer, "weight", NULL), 0, 1,
-                                 out->norm[p]);
-    return GYRE_OK;
+    float *gain = malloc(v->hp.width * sizeof *gain);
+    gyre_status st =
+        gain ? GYRE_OK : gyre_fail(err, GYRE_E_NOMEM, "cannot verify (%s): out of memory", v->params->file);
+    for (int p = 0; gain && p < GYRE_PRODUCTS; p++) {
+        const gyre_role norm = gyre_products[p].norm;
+        if (!out->norm[p] || v->hp.rot.r1.n) continue; // the signs of an online R1 leave no place for one
+        gyre_tensor_rows_f32(gyre_role_tensor(v->file, norm, layer, "weight", NULL), 0, 1, out->norm[p]);
+        gyre_role_vector_f32(&v->base_hp, norm, gyre_role_tensor(v->base, norm, layer, "weight", NULL), gain);
+        for (uint32_t i = 0; i < v->hp.width && !v->rotator.fold; i++) // then the gain is in there, too
+            out->norm[p][i] = gain[i] != 0 ? out->norm[p][i] / gain[i] : 1;
+    }
+    free(gain);
+    if (st != GYRE_OK) gyre_diagonals_release(out);
+    return st;
 }
 
 // Squared distance of a linear from the base's. NULL rotator: as it lies there.
@@ -285,11 +294,14 @@ static gyre_status find_rotation(struct gyre_verifier *v, gyre_error *err)
     GYRE_TRY(gyre_source_u64(v->file, "gyre.rotation_seed", &seed, NULL, err));
     const json_t *chosen = json_object_get(json_object_get(v->manifest.json, "choice"), "rotation_seed");
     if (gyre_verify_is_folder(v) && json_is_integer(chosen)) seed = (uint64_t)json_integer_value(chosen);
-    GYRE_TRY(gyre_rotator_create(&v->hp, seed, true, GYRE_ROTATE_R1 | GYRE_ROTATE_R2, &v->signs, err));
+    GYRE_TRY(gyre_rotator_create(&v->hp, seed, true,
+                                 GYRE_ROTATE_R1 | GYRE_ROTATE_R2 | (v->hp.rot.r1.n ? GYRE_ROTATE_ONLINE_R1 : 0),
+                                 &v->signs, err));
     GYRE_TRY(read_learned(v, err));
     v->rotator = v->signs;
     v->rotator.r4 = v->hp.rot.r4;
     if (v->hp.rot.head.n) v->rotator.r1 = v->hp.rot.head;
+    if (v->hp.rot.r1.n) v->rotator.r1 = v->hp.rot.r1;
     v->rotated = v->hp.rot.r4.n != 0;
     if (!strcmp(v->manifest.profile, "full")) return GYRE_OK;
     for (uint32_t i = 0; i < v->hp.n_layers * GYRE_LINEARS; i++) { // zeros are zeros in any basis
@@ -410,8 +422,8 @@ done:
     return st;
 }
 
-// The vectors of one block: gains that are folded are ones, except where diagonals lie there (its linears answer for
-// those).
+// The vectors of one block: gains that are folded are ones (others have the signs of an online R1), except where
+// diagonals lie there (its linears answer for those).
 static gyre_status check_vectors(const struct gyre_verifier *v, uint32_t layer, double *wide, float *want, uint32_t *n,
                                  gyre_error *err)
 {
@@ -420,11 +432,13 @@ static gyre_status check_vectors(const struct gyre_verifier *v, uint32_t layer, 
         const gyre_role role = (gyre_role)r;
         const bool folds = gyre_norm_product(role) != GYRE_PRODUCTS;
         if (gyre_role_has_bias(&v->hp, role, layer)) GYRE_TRY(check_bias(v, role, layer, wide, want, err));
-        if (r < GYRE_LINEARS || !gyre_role_present(&v->hp, role, layer) || (folds && diagonals)) continue;
+        if (r < GYRE_LINEARS || !gyre_role_present(&v->hp, role, layer) || (folds && diagonals && !v->hp.rot.r1.n))
+            continue;
         const struct gyre_tensor *base = gyre_role_tensor(v->base, role, layer, "weight", NULL);
         gyre_role_vector_f32(&v->base_hp, role, base, want);
-        GYRE_TRY(check_vector(v, gyre_role_tensor(v->file, role, layer, "weight", NULL),
-                              v->rotated && folds ? NULL : want, gain_tolerance(v), err));
+        for (uint32_t i = 0; v->rotated && folds && i < v->hp.width; i++)
+            want[i] = (v->rotator.fold ? 1 : want[i]) * gyre_rotate_gain(&v->rotator, gyre_norm_product(role), i);
+        GYRE_TRY(check_vector(v, gyre_role_tensor(v->file, role, layer, "weight", NULL), want, gain_tolerance(v), err));
         ++*n;
     }
     return GYRE_OK;
@@ -448,14 +462,17 @@ gyre_status gyre_verify_norms(struct gyre_verifier *v, gyre_error *err)
     gyre_role_vector_f32(&v->base_hp, GYRE_ROLE_output_norm,
                          gyre_role_tensor(v->base, GYRE_ROLE_output_norm, 0, "weight", NULL), gain);
     GYRE_GO(check_vector(v, gyre_role_tensor(v->file, GYRE_ROLE_output_norm, 0, "weight", NULL),
-                         v->rotated && head_folded ? NULL : gain, gain_tolerance(v), err));
+                         v->rotated && v->rotator.fold && head_folded ? NULL : gain, gain_tolerance(v), err));
     if (v->hp.rot.head.n)
         GYRE_GO(check_vector(v, gyre_source_tensor(v->file, "gyre.head_gain"), gain, gain_tolerance(v), err));
     if (v->hp.rot.head_mix) GYRE_GO(check_mix(v, gain, err));
     GYRE_GO(check_rope(v, err));
     snprintf(v->detail, sizeof v->result->check[0].detail, "gains of %u norms are %s%s", n,
              is_learned(v) ? "learned, within half of what they were: " : "",
-             v->rotated ? "ones, the base model's folded into what reads them" : "the base model's");
+             !v->rotated       ? "the base model's"
+             : v->rotator.fold ? "ones, the base model's folded into what reads them"
+             : v->rotator.r1.n ? "the base model's, those that are read behind an online R1 with its signs"
+                               : "the base model's");
 done:
     free(wide);
     free(gain);

@@ -315,6 +315,19 @@ static gyre_status check_rms_norm(const gyre_graph *g, const struct gyre_node *n
                   err);
 }
 
+static gyre_status check_rms_norm_had(const gyre_graph *g, const struct gyre_node *node, gyre_error *err)
+{
+    const struct gyre_rms_norm_had_params *p = &node->params.rms_norm_had;
+    const struct gyre_value_info *y = &g->values[node->out[0]];
+    const int32_t k[3] = {p->k1, p->k2, p->k3};
+    return agreed(node,
+                  p->width % 4 == 0 && shape_is(&g->values[node->in[0]], p->rows, p->width) &&
+                      shape_is(y, p->rows, p->width) && has_bytes(&g->values[node->in[1]], 4 * (int64_t)p->width) &&
+                      (y->kind != GYRE_VALUE_QUANT || bits_are(y, p->bits)) && (int64_t)p->n * p->segs == p->width &&
+                      hadamard_fits(p->n, p->segs, k, p->p, p->width, node->in[2] ? &g->values[node->in[2]] : NULL),
+                  err);
+}
+
 static gyre_status check_quantize(const gyre_graph *g, const struct gyre_node *node, gyre_error *err)
 {
     const struct gyre_quantize_params *p = &node->params.quantize;

@@ -26,6 +26,21 @@ static bool merge_norm(gyre_graph *g, const struct gyre_node *part, struct gyre_
     return true;
 }
 
+// An online R1, and the quantizer behind it where there is one.
+static bool merge_norm_had(gyre_graph *g, const struct gyre_node *part, struct gyre_node *fused)
+{
+    const struct gyre_hadamard_params *h = &part[1].params.hadamard;
+    const struct gyre_rms_norm_params *n = &part[0].params.rms_norm;
+    struct gyre_rms_norm_had_params p = {.rows = n->rows, .width = n->width, .eps = n->eps};
+    (void)g;
+    if (h->scaled || (int64_t)h->n * h->segs != n->width) return false;
+    p.n = h->n, p.segs = h->segs, p.k1 = h->k1, p.k2 = h->k2, p.k3 = h->k3, p.p = h->p, p.had_t = h->had_t;
+    if (part[2].op == GYRE_OP_quantize) p.bits = part[2].params.quantize.bits, p.clip = part[2].params.quantize.clip;
+    fused->params.rms_norm_had = p;
+    fused->in[2] = part[1].in[1];
+    return true;
+}
+
 static bool merge_add(gyre_graph *g, const struct gyre_node *part, struct gyre_node *fused)
 {
     (void)g;
@@ -127,6 +142,8 @@ static const struct pattern patterns[] = {
     {{GYRE_OP_act_mul, GYRE_OP_hadamard, GYRE_OP_quantize}, 3, GYRE_OP_act_mul_had_quant, false, merge_act},
     {{GYRE_OP_act_mul, GYRE_OP_hadamard}, 2, GYRE_OP_act_mul_had, false, merge_act},
     {{GYRE_OP_act_mul, GYRE_OP_quantize}, 2, GYRE_OP_act_mul_quant, false, merge_act},
+    {{GYRE_OP_rms_norm, GYRE_OP_hadamard, GYRE_OP_quantize}, 3, GYRE_OP_rms_norm_had_quant, false, merge_norm_had},
+    {{GYRE_OP_rms_norm, GYRE_OP_hadamard}, 2, GYRE_OP_rms_norm_had, false, merge_norm_had},
     {{GYRE_OP_rms_norm, GYRE_OP_quantize}, 2, GYRE_OP_rms_norm_quant, false, merge_norm},
     {{GYRE_OP_matmul, GYRE_OP_add}, 2, GYRE_OP_matmul, false, merge_add},
     {{GYRE_OP_rms_norm_quant, GYRE_OP_matmul}, 2, GYRE_OP_quant_matmul, false, merge_quant},

@@ -87,6 +87,7 @@ static struct had had_of(const struct gyre_node *node)
     }
     if (node->op == GYRE_OP_hadamard) HAD(p->hadamard);
     if (node->op == GYRE_OP_rope_had_kv) HAD(p->rope_kv);
+    if (node->op == GYRE_OP_rms_norm_had || node->op == GYRE_OP_rms_norm_had_quant) HAD(p->rms_norm_had);
     HAD(p->act_mul);
 #undef HAD
 }
@@ -151,8 +152,11 @@ static gyre_status tune_had(const gyre_graph *g, const struct gyre_node *node, s
 
 uint64_t gyre_tune_temp(const gyre_graph *g, const struct gyre_node *node)
 {
-    if (node->op != GYRE_OP_act_mul_had_quant || had_is_shared(gyre_device_info(g->device), had_of(node))) return 0;
-    return (uint64_t)node->params.act_mul.rows * (uint64_t)node->params.act_mul.width;
+    if ((node->op != GYRE_OP_act_mul_had_quant && node->op != GYRE_OP_rms_norm_had_quant) ||
+        had_is_shared(gyre_device_info(g->device), had_of(node)))
+        return 0;
+    const struct gyre_value_info *y = &g->values[node->out[0]];
+    return (uint64_t)y->rows * y->width;
 }
 
 // ---- matrix products ------------------------------------------------------------------------------------

@@ -1,5 +1,5 @@
 // See builder.h. The order inside attention and gated units follows the proofs in docs/numerics.md: RoPE before R3, R3
-// before the cache, R4 behind act * up.
+// before the cache, R4 behind act * up, an online R1 behind the norm.
 #include "runtime/model/builder.h"
 #include "runtime/model/arch.h"
 
@@ -13,7 +13,12 @@ void gyre_build_block(struct gyre_builder *b)
 
 gyre_value gyre_b_norm(struct gyre_builder *b, gyre_value x, gyre_role norm)
 {
-    return b->live ? gyre_g_rms_norm(b->g, x, b->layer->norm[norm], b->hp->stream_eps) : GYRE_NONE;
+    if (!b->live) return GYRE_NONE;
+    const struct gyre_had_desc *r1 = &b->shared->r1;
+    const gyre_product product = gyre_norm_product(norm);
+    const gyre_value y = gyre_g_rms_norm(b->g, x, b->layer->norm[norm], b->hp->stream_eps);
+    if (!r1->n || product == GYRE_PRODUCTS || gyre_products[product].reads != GYRE_ROTATION_R1) return y;
+    return gyre_g_hadamard(b->g, y, r1, b->hp->width / r1->n, false, none);
 }
 
 gyre_value gyre_b_linear(struct gyre_builder *b, gyre_value x, gyre_product product)

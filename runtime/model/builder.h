@@ -18,7 +18,7 @@ struct gyre_layer_weights {
 // What every block shares.
 struct gyre_shared {
     struct gyre_binding freqs[GYRE_TURNS]; // f32[hd/2]
-    struct gyre_had_desc r3, r4, head;     // n = 0: none
+    struct gyre_had_desc r1, r3, r4, head; // n = 0: none
 };
 
 // How activations and the cache are quantized at run time.
@@ -51,6 +51,7 @@ void gyre_build_block(struct gyre_builder *b);
 // ---- words for architectures ---------------------------------------------------------------------------------
 // Outside of the part that is built they do nothing.
 
+// And, where the product that reads it has an online R1, that.
 gyre_value gyre_b_norm(struct gyre_builder *b, gyre_value x, gyre_role norm);
 // The quantized input times the product's weights, plus its bias.
 gyre_value gyre_b_linear(struct gyre_builder *b, gyre_value x, gyre_product product);

@@ -8,12 +8,14 @@ enum {
     GYRE_MAX_LAYERS = 512,
     GYRE_MAX_HEAD_DIM = 256,
     GYRE_FILE_VERSION = 4, // of gyre.version: 1 knows llama alone, 2 qwen2 and qwen3, 3 the other families
-    GYRE_MIX_VERSION = 4   // knows gyre.head_mix
+    GYRE_MIX_VERSION = 4   // knows gyre.head_mix and gyre.r1
 };
 
 struct gyre_rotations {
     bool r3;                     // q and k heads are transformed after RoPE when the KV cache is quantized
     struct gyre_hadamard r3_had; // n = head size
+    struct gyre_hadamard r1;     // behind the norms that linears read, where it is merged into nothing that writes the
+                                 // stream; n divides the width; n = 0: none
     struct gyre_hadamard r4;     // at the input of ffn_down; n divides the ffn width; n = 0: none
     // One table for embedding and head (design: T-B): the head applies, to the normalised residual z (gain 1),
     //   z := had( gain * had_t(z) ), `gain` = the original final norm gain. n = 0: the head reads z * output_norm.

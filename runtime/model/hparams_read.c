@@ -136,6 +136,8 @@ static const struct {
     {"gyre.head.factors", 1},
     {"gyre.learned_clips", 1},
     {"gyre.head_mix", GYRE_MIX_VERSION},
+    {"gyre.r1", GYRE_MIX_VERSION},
+    {"gyre.r1.factors", GYRE_MIX_VERSION},
 };
 
 // A key that its version does not know would change the model for a reader that does: ignoring it gives another one.

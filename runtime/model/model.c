@@ -49,6 +49,7 @@ gyre_status gyre_shared_create(gyre_device *device, const struct gyre_hparams *h
         gyre_rope_freqs(hp, (gyre_turn)t, freqs);
         GYRE_GO(gyre_upload(device, freqs, hp->head_dim / 2 * sizeof *freqs, "rope frequencies", &out->freqs[t], err));
     }
+    GYRE_GO(had_create(device, &hp->rot.r1, "R1", &out->r1, err));
     GYRE_GO(had_create(device, &hp->rot.r3_had, "R3", &out->r3, err));
     GYRE_GO(had_create(device, &hp->rot.r4, "R4", &out->r4, err));
     GYRE_GO(had_create(device, &hp->rot.head, "head rotation", &out->head, err));
@@ -60,6 +61,7 @@ done:
 void gyre_shared_free(gyre_device *device, struct gyre_shared *shared)
 {
     for (int t = 0; t < GYRE_TURNS; t++) gyre_buffer_destroy(device, shared->freqs[t].buffer);
+    gyre_buffer_destroy(device, shared->r1.base.buffer);
     gyre_buffer_destroy(device, shared->r3.base.buffer);
     gyre_buffer_destroy(device, shared->r4.base.buffer);
     gyre_buffer_destroy(device, shared->head.base.buffer);

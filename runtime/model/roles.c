@@ -19,7 +19,7 @@ const struct gyre_product_info gyre_products[GYRE_PRODUCTS] = {
 const struct gyre_role_info gyre_roles[GYRE_ROLES] = {
 #define LINEAR(name, gguf, hf, rows, product, writes, heads)                                                           \
     [GYRE_ROLE_##name] = {gguf, hf, GYRE_PRODUCT_##product, GYRE_ROTATION_##writes, GYRE_HEADS_##heads, true},
-#define VECTOR(name, gguf, hf, elements)                                                                               \
+#define VECTOR(name, gguf, hf, elements, behind)                                                                       \
     [GYRE_ROLE_##name] = {gguf, hf, GYRE_PRODUCTS, GYRE_ROTATION_NONE, GYRE_HEADS_OTHER, false},
 #define GLOBAL(name, gguf, hf, rows, cols)                                                                             \
     [GYRE_ROLE_##name] = {gguf, hf, GYRE_PRODUCTS, GYRE_ROTATION_NONE, GYRE_HEADS_OTHER, rows != ONE},
@@ -36,8 +36,15 @@ static const struct {
     size_name rows, cols;
 } shapes[GYRE_ROLES] = {
 #define LINEAR(name, gguf, hf, rows, product, writes, heads) [GYRE_ROLE_##name] = {rows, ONE},
-#define VECTOR(name, gguf, hf, elements) [GYRE_ROLE_##name] = {ONE, elements},
+#define VECTOR(name, gguf, hf, elements, behind) [GYRE_ROLE_##name] = {ONE, elements},
 #define GLOBAL(name, gguf, hf, rows, cols) [GYRE_ROLE_##name] = {rows, cols},
+#include "runtime/model/roles.def"
+};
+
+// Vectors that stand between a product and the stream.
+static const gyre_product stands_behind[GYRE_BLOCK_ROLES] = {
+#define LINEAR(name, gguf, hf, rows, product, writes, heads) [GYRE_ROLE_##name] = GYRE_PRODUCT_none,
+#define VECTOR(name, gguf, hf, elements, behind) [GYRE_ROLE_##name] = GYRE_PRODUCT_##behind,
 #include "runtime/model/roles.def"
 };
 
@@ -121,7 +128,17 @@ bool gyre_role_is_of_heads(gyre_role role) { return shapes[role].cols == HEAD; }
 
 bool gyre_role_adds(const struct gyre_hparams *hp, gyre_role role)
 {
-    return gyre_roles[role].writes == GYRE_ROTATION_R1 && !(hp->roles & GYRE_ROLE_BIT(GYRE_ROLE_attn_post_norm));
+    if (gyre_roles[role].writes != GYRE_ROTATION_R1) return false;
+    for (int r = GYRE_LINEARS; r < GYRE_BLOCK_ROLES; r++)
+        if (stands_behind[r] == gyre_roles[role].product && hp->roles & GYRE_ROLE_BIT(r)) return false;
+    return true;
+}
+
+bool gyre_roles_merge_r1(const struct gyre_hparams *hp)
+{
+    for (int r = 0; r < GYRE_LINEARS; r++)
+        if (gyre_roles[r].writes == GYRE_ROTATION_R1 && !gyre_role_adds(hp, (gyre_role)r)) return false;
+    return true;
 }
 
 gyre_role gyre_heads_role(gyre_heads heads)

@@ -6,7 +6,8 @@
 typedef enum gyre_product {
 #define PRODUCT(name, reads, norm, rotation, input) GYRE_PRODUCT_##name,
 #include "runtime/model/roles.def"
-    GYRE_PRODUCTS
+    GYRE_PRODUCTS,
+    GYRE_PRODUCT_none = GYRE_PRODUCTS
 } gyre_product;
 
 // Linears first, so that a loop over them ends at GYRE_LINEARS; then the other tensors of a block, up to
@@ -16,7 +17,7 @@ typedef enum gyre_role {
 #include "runtime/model/roles.def"
     GYRE_LINEARS,
     GYRE_BEFORE_VECTORS = GYRE_LINEARS - 1,
-#define VECTOR(name, gguf, hf, elements) GYRE_ROLE_##name,
+#define VECTOR(name, gguf, hf, elements, behind) GYRE_ROLE_##name,
 #include "runtime/model/roles.def"
     GYRE_BLOCK_ROLES,
     GYRE_BEFORE_GLOBALS = GYRE_BLOCK_ROLES - 1,
@@ -63,6 +64,8 @@ bool gyre_role_is_of_heads(gyre_role role);
 // What the linear computes is added to the residual stream as it is, with no norm between: a rotation of the stream can
 // be merged into it.
 bool gyre_role_adds(const struct gyre_hparams *hp, gyre_role role);
+// So it is for all that writes the stream: R1 is merged everywhere. Else it can only run in front of what reads it.
+bool gyre_roles_merge_r1(const struct gyre_hparams *hp);
 // The linear that computes heads of this kind.
 gyre_role gyre_heads_role(gyre_heads heads);
 

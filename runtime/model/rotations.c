@@ -135,6 +135,9 @@ gyre_status gyre_rotations_read(const gyre_source *source, struct gyre_hparams *
             return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): %s is missing", gyre_source_path(source),
                              keys[i]);
     }
+    bool r1 = false; // younger than the others: absent where it is off
+    GYRE_TRY(gyre_source_bool(source, "gyre.r1", &r1, NULL, err));
+    if (r1) GYRE_TRY(read_hadamard(source, "r1", hp->width, &hp->rot.r1, err));
     hp->rot.r3 = on[0];
     if (on[0]) GYRE_TRY(read_hadamard(source, "r3", hp->head_dim, &hp->rot.r3_had, err));
     if (on[0] && hp->rot.r3_had.n != hp->head_dim)
@@ -155,9 +158,9 @@ gyre_status gyre_rotations_read(const gyre_source *source, struct gyre_hparams *
 
 bool gyre_rotations_read_tensor(const struct gyre_hparams *hp, const char *name)
 {
-    static const char *const which[] = {"r3", "r4", "head"};
-    const struct gyre_hadamard *const all[] = {&hp->rot.r3_had, &hp->rot.r4, &hp->rot.head};
-    for (int i = 0; i < 3; i++)
+    static const char *const which[] = {"r1", "r3", "r4", "head"};
+    const struct gyre_hadamard *const all[] = {&hp->rot.r1, &hp->rot.r3_had, &hp->rot.r4, &hp->rot.head};
+    for (int i = 0; i < 4; i++)
         for (uint32_t j = 0; j < 3; j++) {
             char base[48];
             snprintf(base, sizeof base, "gyre.%s.base.%u", which[i], j);
@@ -169,8 +172,8 @@ bool gyre_rotations_read_tensor(const struct gyre_hparams *hp, const char *name)
 
 void gyre_hparams_free(struct gyre_hparams *hp)
 {
-    struct gyre_hadamard *const all[] = {&hp->rot.r3_had, &hp->rot.r4, &hp->rot.head};
-    for (int i = 0; i < 3; i++) {
+    struct gyre_hadamard *const all[] = {&hp->rot.r1, &hp->rot.r3_had, &hp->rot.r4, &hp->rot.head};
+    for (int i = 0; i < 4; i++) {
         for (int j = 0; j < 3; j++) free((void *)(uintptr_t)all[i]->base[j]);
         *all[i] = (struct gyre_hadamard){0};
     }

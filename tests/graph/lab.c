@@ -220,6 +220,9 @@ void lab_block(struct lab *lab, struct block_shape s, struct block *b)
     uint32_t p = 0;
     while (1u << (p + 1) <= s.head_dim) p++;
     if (s.r3) b->had3 = (struct gyre_had_desc){.n = s.head_dim, .k1 = 1, .k2 = 1, .k3 = 1, .p = p};
+    p = 0;
+    while (1u << (p + 1) <= s.width) p++;
+    if (s.r1) b->had1 = (struct gyre_had_desc){.n = s.width, .k1 = 1, .k2 = 1, .k3 = 1, .p = p};
     if (s.r4) { // H_12 of Paley's first construction over GF(11), times a power of two
         static const int residue[11] = {0, 1, -1, 1, 1, 1, -1, -1, -1, 1, -1};
         uint32_t base[12] = {0};
@@ -244,13 +247,15 @@ gyre_graph *lab_block_graph(struct lab *lab, const struct block *b)
     const struct gyre_binding none = {0};
     assert_int_equal(gyre_graph_create(lab->device, s->rows, &b->batch, &g, NULL), GYRE_OK);
     gyre_value x = gyre_g_external(g, "x", s->rows, s->width, b->x);
-    gyre_value h = gyre_g_quantize(g, gyre_g_rms_norm(g, x, b->attn_gain, 1e-5f), s->act_bits, 1);
+    gyre_value h = gyre_g_hadamard(g, gyre_g_rms_norm(g, x, b->attn_gain, 1e-5f), &b->had1, 1, false, none);
+    h = gyre_g_quantize(g, h, s->act_bits, 1);
     gyre_value qkv = gyre_g_rope(g, gyre_g_matmul(g, h, &b->qkv), &b->attn);
     qkv = gyre_g_hadamard(g, qkv, &b->had3, s->heads + s->kv_heads, false, none);
     gyre_g_kv_write(g, qkv, &b->attn, &b->kv);
     h = gyre_g_quantize(g, gyre_g_attn(g, qkv, &b->attn, &b->kv), s->act_bits, 1);
     x = gyre_g_add(g, x, gyre_g_matmul(g, h, &b->o));
-    h = gyre_g_quantize(g, gyre_g_rms_norm(g, x, b->ffn_gain, 1e-5f), s->act_bits, 1);
+    h = gyre_g_hadamard(g, gyre_g_rms_norm(g, x, b->ffn_gain, 1e-5f), &b->had1, 1, false, none);
+    h = gyre_g_quantize(g, h, s->act_bits, 1);
     h = gyre_g_hadamard(g, gyre_g_act_mul(g, gyre_g_matmul(g, h, &b->gate_up), 0), &b->had4, 1, false, none);
     h = gyre_g_quantize(g, h, s->act_bits, 1);
     gyre_g_output(g, gyre_g_add(g, gyre_g_matmul(g, h, &b->down), x), b->y);

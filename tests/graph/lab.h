@@ -43,6 +43,7 @@ struct block_shape {
     gyre_weight_kind kind;
     bool r3, r4;
     uint32_t width, heads, kv_heads, head_dim, ffn;
+    bool r1;      // behind both norms; the width a power of two
     bool centred; // random vectors are subtracted from what is cached
 };
 struct block {
@@ -51,7 +52,7 @@ struct block {
     struct gyre_binding x, y, attn_gain, ffn_gain;
     struct gyre_attn_shape attn;
     struct gyre_kv_pool kv;
-    struct gyre_had_desc had3, had4;
+    struct gyre_had_desc had1, had3, had4;
     struct gyre_batch batch;
 };
 void lab_block(struct lab *lab, struct block_shape shape, struct block *out);

@@ -54,6 +54,8 @@ static const struct block_shape shapes[] = {
     {.rows = 1, .act_bits = 16, .kv_bits = 16, .group = 0, .kind = GYRE_WEIGHT_W4},
     {.rows = 5, .act_bits = 16, .kv_bits = 8, .group = 32, .kind = GYRE_WEIGHT_W4, .r3 = true, .r4 = true},
     {.rows = 3, .act_bits = 8, .kv_bits = 8, .group = 32, .kind = GYRE_WEIGHT_W4, .r3 = true, .r4 = true},
+    {.rows = 3, .act_bits = 8, .kv_bits = 8, .group = 32, .kind = GYRE_WEIGHT_W4, .r1 = true, .r3 = true, .r4 = true},
+    {.rows = 2, .act_bits = 16, .kv_bits = 8, .group = 32, .kind = GYRE_WEIGHT_W4, .r1 = true, .r3 = true},
     {.rows = 11, .act_bits = 8, .kv_bits = 16, .group = 0, .kind = GYRE_WEIGHT_W4, .r4 = true},
     {.rows = 9, .act_bits = 4, .kv_bits = 4, .group = 32, .kind = GYRE_WEIGHT_W4, .r3 = true, .r4 = true},
     {.rows = 2, .act_bits = 4, .kv_bits = 8, .group = 0, .kind = GYRE_WEIGHT_W8},

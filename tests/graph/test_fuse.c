@@ -26,17 +26,22 @@ static void a_whole_block(void **state)
     (void)state;
     static const struct {
         uint32_t act, kv;
-        bool r3, r4, centred;
+        bool r3, r4, centred, r1;
         const char *ops;
     } cases[] = {
-        {8, 8, true, true, false,
+        {8, 8, true, true, false, false,
          "rms_norm_quant matmul rope_had_kv attn quantize matmul rms_norm_quant matmul act_mul_had_quant matmul"},
-        {8, 8, false, false, false,
+        {8, 8, true, true, false, true,
+         "rms_norm_had_quant matmul rope_had_kv attn quantize matmul rms_norm_had_quant matmul act_mul_had_quant "
+         "matmul"},
+        {16, 8, true, true, false, true,
+         "rms_norm_had matmul rope_had_kv attn matmul rms_norm_had matmul act_mul_had matmul"},
+        {8, 8, false, false, false, false,
          "rms_norm_quant matmul rope_kv attn quantize matmul rms_norm_quant matmul act_mul_quant matmul"},
-        {16, 16, false, true, false, "rms_norm matmul rope_kv attn matmul rms_norm matmul act_mul_had matmul"},
-        {16, 4, true, false, false, "rms_norm matmul rope_had_kv attn matmul rms_norm matmul act_mul matmul"},
-        {16, 8, true, false, true, "rms_norm matmul rope_had_kv attn matmul rms_norm matmul act_mul matmul"},
-        {16, 4, false, false, true, "rms_norm matmul rope_kv attn matmul rms_norm matmul act_mul matmul"},
+        {16, 16, false, true, false, false, "rms_norm matmul rope_kv attn matmul rms_norm matmul act_mul_had matmul"},
+        {16, 4, true, false, false, false, "rms_norm matmul rope_had_kv attn matmul rms_norm matmul act_mul matmul"},
+        {16, 8, true, false, true, false, "rms_norm matmul rope_had_kv attn matmul rms_norm matmul act_mul matmul"},
+        {16, 4, false, false, true, false, "rms_norm matmul rope_kv attn matmul rms_norm matmul act_mul matmul"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct block b;
@@ -47,6 +52,7 @@ static void a_whole_block(void **state)
                                        .kind = GYRE_WEIGHT_W4,
                                        .r3 = cases[i].r3,
                                        .r4 = cases[i].r4,
+                                       .r1 = cases[i].r1,
                                        .centred = cases[i].centred},
                   &b);
         expect_ops(lab_block_graph(&null_lab, &b), cases[i].ops);

@@ -194,6 +194,52 @@ void cases_hadamard(struct check *check)
         }
 }
 
+// ---- rms_norm_had ----------------------------------------------------------------------------------------
+
+static void norm_had(struct check *check, const char *kernel, size_t i, int rows, const struct had_program *program)
+{
+    const bool quantized = strstr(kernel, "quant"), global = strstr(kernel, "global");
+    const struct had_shape *s = &had_shapes[i];
+    const int n = had_length(s), width = n * s->segs + s->rest, bits = quantized && i % 2 ? 4 : 8;
+    size_t words;
+    const uint32_t *base = check_had_base(check, s->k, &words);
+    const struct gyre_rms_norm_had_params p = {rows,    width,   1e-6f,   bits,    1,    n,
+                                               s->segs, s->k[0], s->k[1], s->k[2], s->p, 0};
+    struct check_case c = {.kernel = kernel, .params = &p, .n_spec = program->n_spec, .groups = {(uint32_t)rows}};
+    memcpy(c.spec, program->spec, sizeof program->spec);
+    struct check_bind *b = c.bind;
+    if (quantized) *b++ = codes_out(rows, width, CHECK_CODES), *b++ = meta_out(rows, false);
+    else *b++ = floats_out(rows, width, 1e-11);
+    if (quantized && global) *b++ = (struct check_bind){.size = (size_t)(rows * width) * 4, .compare = check_anything};
+    *b++ = floats_in(check, rows, width);
+    *b++ = (struct check_bind){.data = check_uniform(check, (size_t)width, -2, 2), .size = (size_t)width * 4};
+    *b++ = (struct check_bind){.data = base, .size = words * 4};
+    check_run(check, &c, "%d x %d, bits %d, %u constants", rows, width, bits, c.n_spec);
+}
+
+static void norms_had(struct check *check, const char *kernel, int number)
+{
+    for (size_t i = 0; i < GYRE_COUNT(had_shapes); i++) {
+        struct had_program program = had_generic(number);
+        const int rows = had_rows(&had_shapes[i], i);
+        if (had_length(&had_shapes[i]) * had_shapes[i].segs + had_shapes[i].rest < 4) continue;
+        norm_had(check, kernel, i, rows, &program);
+        if (had_constants(number, i, &program)) norm_had(check, kernel, i, rows, &program);
+    }
+}
+
+void cases_rms_norm_had(struct check *check)
+{
+    norms_had(check, "rms_norm_had", 6);
+    norms_had(check, "rms_norm_had_global", 7);
+}
+
+void cases_rms_norm_had_quant(struct check *check)
+{
+    norms_had(check, "rms_norm_had_quant", 8);
+    norms_had(check, "rms_norm_had_quant_global", 9);
+}
+
 // ---- act_mul ------------------------------------------------------------------------------------------
 
 static void activation(struct check *check, const char *kernel, size_t i, int rows, const struct had_program *program)

@@ -83,17 +83,56 @@ static double distance(const float *a, const float *b)
     return isfinite(worst) ? worst / top : INFINITY;
 }
 
+// What a file says of an online R1: where the architecture merges it, or the recipe leaves it out, nothing.
+static void check_online(const char *path, const char *base, bool asked)
+{
+    gyre_source *in, *out;
+    struct gyre_hparams a, b;
+    uint64_t version = 0;
+    float gain[64], was[64];
+    assert_int_equal(gyre_source_open(base, &in, NULL), GYRE_OK);
+    assert_int_equal(gyre_source_open(path, &out, NULL), GYRE_OK);
+    assert_int_equal(gyre_hparams_read(in, &a, NULL), GYRE_OK);
+    assert_int_equal(gyre_hparams_read(out, &b, NULL), GYRE_OK);
+    assert_int_equal(gyre_source_u64(out, "gyre.version", &version, NULL, NULL), GYRE_OK);
+    assert_true(b.width <= GYRE_COUNT(gain));
+    const bool merges = gyre_roles_merge_r1(&a), online = asked && !merges;
+    assert_int_equal(b.rot.r1.n, online ? b.width : 0);
+    assert_true(online ? version == 4 : version < 4);
+    assert_int_equal(gyre_source_has(out, "gyre.r1"), online);
+    assert_true(merges || !b.rot.head.n);
+    int negative = 0;
+    // Gains are folded where R1 is merged; else they stay, and have the signs of one that runs online.
+    gyre_role_vector_f32(&b, GYRE_ROLE_attn_norm, gyre_role_tensor(out, GYRE_ROLE_attn_norm, 0, "weight", NULL), gain);
+    gyre_role_vector_f32(&a, GYRE_ROLE_attn_norm, gyre_role_tensor(in, GYRE_ROLE_attn_norm, 0, "weight", NULL), was);
+    for (uint32_t i = 0; i < b.width; i++) {
+        assert_true(fabsf(gain[i]) == (merges ? 1 : fabsf(was[i])));
+        negative += gain[i] * (merges ? 1 : was[i]) < 0;
+    }
+    assert_true(online ? negative > 0 && negative < (int)b.width : negative == 0);
+    gyre_hparams_free(&a);
+    gyre_hparams_free(&b);
+    gyre_source_close(in);
+    gyre_source_close(out);
+}
+
+static const char merged_text[] = "name: merged\nrotate: true\nr1: merged\nrounding: [rtn]\n";
+
 static void rotated_it_is_the_same_model(void **state)
 {
     (void)state;
-    static const char *const profiles[] = {"full", "portable"};
+    // The built-in recipe runs R1 in front of the linears where it cannot be merged; the last leaves it out there.
+    static const char *const profiles[] = {"full", "portable", "full"};
+    char merged[128];
+    snprintf(merged, sizeof merged, "%s", files_path("merged.yaml"));
+    files_write(merged, merged_text);
     for (size_t f = 0; f < GYRE_COUNT(families); f++)
         for (int folder = 0; folder < 2; folder++) {
             const char *base = base_of(f, folder);
             float want[VOCAB], got[VOCAB], cached[VOCAB];
             logits(base, 32, want);
-            for (int p = 0; p < 2; p++) {
-                gyre_quantize_params q = settings(base, "quarot-rtn", profiles[p]);
+            for (int p = 0; p < 3; p++) {
+                gyre_quantize_params q = settings(base, p == 2 ? merged : "quarot-rtn", profiles[p]);
                 q.wbits = 32;
                 q.wgroup = -1;
                 if (p == 1 && families[f].plain) {
@@ -103,6 +142,7 @@ static void rotated_it_is_the_same_model(void **state)
                     continue;
                 }
                 forge_make(&q);
+                if (p != 1) check_online(q.output, base, p == 0);
                 logits(q.output, 32, got);
                 // The cache at 8 bits: R3 where the file has it, on q and k alike, behind their norms.
                 logits(q.output, 8, cached);
@@ -137,10 +177,20 @@ static const char scaled_text[] = "name: scaled\n"
                                   "rounding:\n"
                                   "  - gptq: {clip: weights, order: descending}\n";
 
+static const char online_gptq_text[] = "name: online\n"
+                                       "rotate: true\n"
+                                       "r1: online\n"
+                                       "seeds: 2\n"
+                                       "diagonals: {up_down: 1}\n"
+                                       "calibration: {windows: 2, tokens: 16}\n"
+                                       "rounding:\n"
+                                       "  - correct: {alpha: 0.5}\n"
+                                       "  - gptq: {clip: weights, order: descending}\n";
+
 static void rounded_files_verify_and_reproduce(void **state)
 {
     (void)state;
-    char texts[128], gptq[128], scaled[128]; // files_path keeps a few names at a time
+    char texts[128], gptq[128], scaled[128], online[128]; // files_path keeps a few names at a time
     const char *const text = texts;
     snprintf(texts, sizeof texts, "%s", files_path("text.txt"));
     snprintf(gptq, sizeof gptq, "%s", files_path("small.yaml"));
@@ -148,10 +198,13 @@ static void rounded_files_verify_and_reproduce(void **state)
     files_write(text, "the cat sat on the mat and looked at the moon; 12 stars. the dog and the cat on the mat of it.");
     files_write(gptq, gptq_text);
     files_write(scaled, scaled_text);
-    const char *const recipes[] = {"quarot-rtn", gptq, scaled};
+    snprintf(online, sizeof online, "%s", files_path("online.yaml"));
+    files_write(online, online_gptq_text);
+    const char *const recipes[] = {"quarot-rtn", gptq, scaled, online};
     for (size_t f = 0; f < GYRE_COUNT(families); f++)
-        for (int r = 0; r < 3; r++) {
-            const bool portable = (f + (size_t)r) % 2 && !families[f].plain; // each with each, without running all
+        for (int r = 0; r < 4; r++) {
+            const bool portable = r < 3 && (f + (size_t)r) % 2 && !families[f].plain; // without running all
+            if (r == 3 && strcmp(families[f].name, "gemma3")) continue;
             const char *base = base_of(f, r == 1);
             gyre_quantize_params q = settings(base, recipes[r], portable ? "portable" : "full");
             if (r) q.calib = &text, q.n_calib = 1;

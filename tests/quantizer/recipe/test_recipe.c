@@ -238,7 +238,7 @@ static const struct {
     {ROOT "seeds: !!int 1\n", 3, 8, "tag"},
     {ROOT "<<: {seeds: 1}\n", 3, 1, "unknown key"},
     // keys
-    {ROOT "colour: red\n", 3, 1, "takes name, about, source, rotate"},
+    {ROOT "colour: red\n", 3, 1, "takes name, about, source, rotate, r1"},
     {ROOT "seeds: 1\nseeds: 1\n", 4, 1, "once"},
     {ROOT "cache: {clip: 1, clip: 1}\n", 3, 18, "once"},
     {ROOT "cache: {center: true}\n", 3, 9, "clip and centre"},
@@ -320,6 +320,8 @@ static const struct {
     {"name: a\nrounding:\n  - descent\n  - gptq\n", 3, 5, "after rtn, gptq or admm"},
     {"name: a\nrounding: [refit, gptq]\n", 2, 12, "after rtn, gptq or admm"},
     {ROOT "seeds: 2\n", 3, 1, "rotate: true"},
+    {ROOT "r1: online\n", 3, 1, "rotate: true"},
+    {ROOT "r1: never\n", 3, 5, "merged or online"},
     {ROOT "rotate: false\ndiagonals: {value: 0.5}\n", 4, 1, "rotate: true"},
     {"name: a\ncalibration: {windows: 0}\nrounding:\n  - rtn: {clip: hessian}\n", 4, 5, "rtn with clip: hessian"},
     {"name: a\ncalibration: {windows: 0}\nrounding:\n  - correct\n  - rtn\n", 4, 5, "stage correct needs statistics"},
