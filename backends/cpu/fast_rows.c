@@ -205,19 +205,18 @@ GYRE_CLONES static void norm_row(const struct source *s, int64_t r, int64_t widt
     for (i = 0; i < width; i++) out[i] = x[i] * scale * s->gain[i];
 }
 
-// x and gain follow the outputs.
+// x and gain are bound from `first` on.
 static void rms_norm(const struct gyre_ref_args *args, const struct gyre_rms_norm_params *p,
-                     const struct gyre_fast_had *had, bool quantized)
+                     const struct gyre_fast_had *had, bool quantized, uint32_t first)
 {
-    const uint32_t first = args->source->n_writes;
     const struct source from = {
         .x = args->bind[first], .stride = p->width, .gain = args->bind[first + 1], .eps = p->eps, .row = norm_row};
     const struct target t = target_of(args, quantized, p->width, p->bits, p->clip);
     run(&t, p->rows, &from, had);
 }
 
-void gyre_fast_rms_norm(const struct gyre_ref_args *args) { rms_norm(args, args->params, NULL, false); }
-void gyre_fast_rms_norm_quant(const struct gyre_ref_args *args) { rms_norm(args, args->params, NULL, true); }
+void gyre_fast_rms_norm(const struct gyre_ref_args *args) { rms_norm(args, args->params, NULL, false, 1); }
+void gyre_fast_rms_norm_quant(const struct gyre_ref_args *args) { rms_norm(args, args->params, NULL, true, 2); }
 
 static void rms_norm_had(const struct gyre_ref_args *args, bool quantized)
 {
@@ -227,7 +226,7 @@ static void rms_norm_had(const struct gyre_ref_args *args, bool quantized)
     const uint32_t *base = args->bind[args->source->n_writes + 2];
     struct gyre_fast_had had = {0};
     if (gyre_fast_had_open(&had, p->n, p->segs, p->k1, p->k2, p->k3, p->p, p->had_t, base))
-        rms_norm(args, &norm, &had, quantized);
+        rms_norm(args, &norm, &had, quantized, args->source->n_writes);
     else out_of_memory(&t, p->rows);
     gyre_fast_had_close(&had);
 }

@@ -37,11 +37,10 @@ static void put(const struct target *t, int32_t r, const double *row)
 }
 
 // y = x / sqrt(mean(x^2) + eps) * gain      Zhang & Sennrich 2019, eq. 4
-// `had` NULL: nothing behind it. x, gain and base follow the outputs.
+// `had` NULL: nothing behind it. x, gain and base are bound from `first` on.
 static void rms_norm(const struct gyre_ref_args *args, const struct gyre_rms_norm_params *p,
-                     const struct gyre_ref_had *had, bool quantized)
+                     const struct gyre_ref_had *had, bool quantized, uint32_t first)
 {
-    const uint32_t first = args->source->n_writes;
     const float *x = args->bind[first], *gain = args->bind[first + 1];
     const struct target target = target_of(args, quantized, p->width, p->bits, p->clip);
     double *row = malloc((size_t)p->width * sizeof *row);
@@ -56,8 +55,8 @@ static void rms_norm(const struct gyre_ref_args *args, const struct gyre_rms_nor
     free(row);
 }
 
-void gyre_ref_op_rms_norm(const struct gyre_ref_args *args) { rms_norm(args, args->params, NULL, false); }
-void gyre_ref_op_rms_norm_quant(const struct gyre_ref_args *args) { rms_norm(args, args->params, NULL, true); }
+void gyre_ref_op_rms_norm(const struct gyre_ref_args *args) { rms_norm(args, args->params, NULL, false, 1); }
+void gyre_ref_op_rms_norm_quant(const struct gyre_ref_args *args) { rms_norm(args, args->params, NULL, true, 2); }
 
 // The row, then its Hadamard transform.
 static void rms_norm_had(const struct gyre_ref_args *args, bool quantized)
@@ -65,7 +64,7 @@ static void rms_norm_had(const struct gyre_ref_args *args, bool quantized)
     const struct gyre_rms_norm_had_params *p = args->params;
     const struct gyre_rms_norm_params norm = {p->rows, p->width, p->eps, p->bits, p->clip};
     const struct gyre_ref_had had = {p->n, p->segs, p->k1, p->k2, p->k3, p->p, p->had_t};
-    rms_norm(args, &norm, &had, quantized);
+    rms_norm(args, &norm, &had, quantized, args->source->n_writes);
 }
 
 void gyre_ref_op_rms_norm_had(const struct gyre_ref_args *args) { rms_norm_had(args, false); }
