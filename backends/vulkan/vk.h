@@ -38,14 +38,23 @@
     X(CreateQueryPool) X(DestroyQueryPool) X(CmdResetQueryPool) X(CmdWriteTimestamp) X(GetQueryPoolResults)            \
     X(CreateFence) X(DestroyFence) X(ResetFences) X(GetFenceStatus) X(WaitForFences) X(QueueSubmit)
 
+// VK_KHR_cooperative_matrix, which Debian 12's headers do not have: a row of what a device multiplies at once.
+struct vk_matrix_shape {
+    VkStructureType type;
+    void *next;
+    uint32_t m, n, k;
+    int32_t a, b, c, result; // types of elements: 0 f16, 1 f32, 2 f64, 3 s8, 4 s16, 5 s32, 6 s64, 7 u8 ...
+    VkBool32 saturating;
+    int32_t scope; // 3: a subgroup
+};
+typedef VkResult(VKAPI_PTR *vk_matrix_shapes)(VkPhysicalDevice, uint32_t *, struct vk_matrix_shape *);
+
 struct vk_functions {
     PFN_vkGetInstanceProcAddr GetInstanceProcAddr;
 #define X(name) PFN_vk##name name;
     VK_GLOBAL_FUNCTIONS(X) VK_INSTANCE_FUNCTIONS(X) VK_OPTIONAL_FUNCTIONS(X) VK_DEVICE_FUNCTIONS(X)
 #undef X
-#ifdef VK_KHR_cooperative_matrix
-    PFN_vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR GetPhysicalDeviceCooperativeMatrixPropertiesKHR;
-#endif
+    vk_matrix_shapes GetPhysicalDeviceCooperativeMatrixPropertiesKHR; // NULL where the loader is older
 };
 // clang-format on
 

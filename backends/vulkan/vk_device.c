@@ -50,29 +50,23 @@ static uint64_t memory_bytes(const struct vk_facts *facts)
 static void cooperative_matrix_facts(const struct vk_instance *instance, const struct extensions *extensions,
                                      struct vk_facts *facts)
 {
-#ifdef VK_KHR_cooperative_matrix
+    enum { S8 = 3, S32 = 5, SUBGROUP = 3, PROPERTIES = 1000506001 };
     static const char *const types[] = {"f16", "f32", "f64", "s8", "s16", "s32", "s64", "u8", "u16", "u32", "u64"};
-    VkCooperativeMatrixPropertiesKHR shapes[64];
+    struct vk_matrix_shape shapes[64];
     uint32_t n = GYRE_COUNT(shapes), kept = 0;
-    if (!has(extensions, VK_KHR_COOPERATIVE_MATRIX_EXTENSION_NAME) ||
-        !instance->f.GetPhysicalDeviceCooperativeMatrixPropertiesKHR)
+    if (!has(extensions, "VK_KHR_cooperative_matrix") || !instance->f.GetPhysicalDeviceCooperativeMatrixPropertiesKHR)
         return;
-    for (uint32_t i = 0; i < n; i++)
-        shapes[i] = (VkCooperativeMatrixPropertiesKHR){.sType = VK_STRUCTURE_TYPE_COOPERATIVE_MATRIX_PROPERTIES_KHR};
+    for (uint32_t i = 0; i < n; i++) shapes[i] = (struct vk_matrix_shape){.type = (VkStructureType)PROPERTIES};
     if (instance->f.GetPhysicalDeviceCooperativeMatrixPropertiesKHR(facts->handle, &n, shapes) < 0) return;
     for (uint32_t i = 0; i < n && kept < GYRE_COUNT(facts->info.cooperative_matrix); i++) {
-        const VkCooperativeMatrixPropertiesKHR *s = &shapes[i];
-        const bool integer = s->AType == VK_COMPONENT_TYPE_SINT8_KHR && s->ResultType == VK_COMPONENT_TYPE_SINT32_KHR;
-        const bool floating = s->AType == VK_COMPONENT_TYPE_FLOAT16_KHR;
-        if (s->scope != VK_SCOPE_SUBGROUP_KHR || s->BType != s->AType || (!integer && !floating) ||
-            s->saturatingAccumulation || (uint32_t)s->ResultType >= GYRE_COUNT(types))
+        const struct vk_matrix_shape *s = &shapes[i];
+        const bool integer = s->a == S8 && s->result == S32, floating = s->a == 0;
+        if (s->scope != SUBGROUP || s->b != s->a || (!integer && !floating) || s->saturating || s->result < 0 ||
+            (uint32_t)s->result >= GYRE_COUNT(types))
             continue;
-        snprintf(facts->info.cooperative_matrix[kept++], 32, "%ux%ux%u %s%s%s", s->MSize, s->NSize, s->KSize,
-                 types[s->AType], types[s->BType], types[s->ResultType]);
+        snprintf(facts->info.cooperative_matrix[kept++], 32, "%ux%ux%u %s%s%s", s->m, s->n, s->k, types[s->a],
+                 types[s->b], types[s->result]);
     }
-#else
-    (void)instance, (void)extensions, (void)facts;
-#endif
 }
 
 // Chains what the device knows beyond Vulkan 1.1, asks, and copies the answers into facts->info.

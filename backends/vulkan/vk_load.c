@@ -113,10 +113,9 @@ gyre_status gyre_vk_instance_create(struct vk_instance *instance, const struct g
 #define X(name) f->name = (PFN_vk##name)f->GetInstanceProcAddr(instance->handle, "vk" #name);
     VK_INSTANCE_FUNCTIONS(X)
     VK_OPTIONAL_FUNCTIONS(X)
-#ifdef VK_KHR_cooperative_matrix
-    X(GetPhysicalDeviceCooperativeMatrixPropertiesKHR)
-#endif
 #undef X
+    f->GetPhysicalDeviceCooperativeMatrixPropertiesKHR =
+        (vk_matrix_shapes)f->GetInstanceProcAddr(instance->handle, "vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR");
 #define X(name)                                                                                                        \
     if (!f->name) return gyre_fail(err, GYRE_E_NO_DEVICE, "the Vulkan loader lacks vk" #name);
     VK_INSTANCE_FUNCTIONS(X)

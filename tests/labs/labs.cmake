@@ -49,6 +49,8 @@ if(have_VULKAN AND NOT GYRE_SANITIZE)
   set_tests_properties(lab13.make PROPERTIES LABELS lab13 TIMEOUT 600 FIXTURES_SETUP lab13)
   gyre_lab13(driver ${lab} run $<TARGET_FILE:gyre> devices)
   set_tests_properties(lab13.driver PROPERTIES PASS_REGULAR_EXPRESSION "llvmpipe Mesa (2[6-9]|[3-9][0-9])")
+  gyre_lab13(matrices ${lab} run $<TARGET_FILE:gyre> devices --json) # they are seen with any headers
+  set_tests_properties(lab13.matrices PROPERTIES PASS_REGULAR_EXPRESSION "x[0-9]+ s8s8s32")
   foreach(program vulkan vulkan_dot) # every kernel against its reference, on the lab's lavapipe
     gyre_lab13(ops.${program} ${lab} run $<TARGET_FILE:test_ops_${program}>)
   endforeach()
