@@ -11,7 +11,7 @@ struct cli_sampling {
 #define CLI_SAMPLING_OPTIONS(s)                                                                                        \
     {"--temp", "T", "temperature; 0 takes the most likely token (0)", CLI_F32, &(s).params.sampling.temperature, 0,    \
      100,      NULL},                                                                                                  \
-        {"--top-k", "K", "sample among the K most likely; 0: 256 (0)", CLI_U32, &(s).params.sampling.top_k, 0,         \
+        {"--top-k", "K", "sample among the K most likely; 0: all (0)", CLI_U32, &(s).params.sampling.top_k, 0,         \
          256,       NULL},                                                                                             \
         {"--top-p",                                                                                                    \
          "P",                                                                                                          \

@@ -1,5 +1,6 @@
 // See sample.h.
 #include "runtime/sample.h"
+#include "runtime/core/gumbel.h"
 
 #include "runtime/util/base.h"
 
@@ -12,13 +13,6 @@ bool gyre_sample_needs_host(const gyre_generate_params *p)
     const bool repeats = p->repeat_penalty > 0 && p->repeat_penalty != 1.0f; // exactly 1 is none
     return p->matcher || repeats || p->presence_penalty != 0 || p->frequency_penalty != 0 || p->n_bias > 0 ||
            (p->min_p > 0 && p->sampling.temperature > 0);
-}
-
-static uint32_t mix(uint32_t x)
-{
-    x = (x ^ x >> 16) * 0x7FEB352Du;
-    x = (x ^ x >> 15) * 0x846CA68Bu;
-    return x ^ x >> 16;
 }
 
 // Keskar et al. 2019, section 4.1 (repeat: divide what is positive, multiply what is negative); presence and frequency
@@ -77,6 +71,22 @@ uint32_t gyre_sample_best(const float *logits, uint32_t vocab, uint32_t k, gyre_
     return n;
 }
 
+// From all tokens, or all that are as likely as min-p asks: as the device draws, in one pass.
+static uint32_t draw(const gyre_generate_params *p, const float *logits, uint32_t vocab, gyre_candidate best,
+                     uint32_t stream)
+{
+    const float heat = p->sampling.temperature;
+    uint32_t chosen = best.token;
+    float most = best.logit + heat * gyre_gumbel(stream, best.token);
+    for (uint32_t i = 0; i < vocab; i++) {
+        const float raised = logits[i] + heat * gyre_gumbel(stream, i);
+        if (!(raised > most || (raised == most && i < chosen))) continue;
+        if (p->min_p > 0 && exp(((double)logits[i] - (double)best.logit) / (double)heat) < (double)p->min_p) continue;
+        most = raised, chosen = i;
+    }
+    return chosen;
+}
+
 uint32_t gyre_sample(const gyre_generate_params *p, float *logits, uint32_t vocab, const uint32_t *tokens, size_t n)
 {
     gyre_candidate best[MAX_CANDIDATES];
@@ -86,9 +96,12 @@ uint32_t gyre_sample(const gyre_generate_params *p, float *logits, uint32_t voca
     for (uint32_t i = 0; i < p->n_bias; i++)
         if (p->bias[i].token < vocab) logits[p->bias[i].token] += p->bias[i].bias;
     const bool cold = !(s->temperature > 0);
-    const uint32_t want = cold ? 1 : s->top_k ? GYRE_MIN(s->top_k, (uint32_t)MAX_CANDIDATES) : MAX_CANDIDATES;
+    const bool all = !cold && !s->top_k && !(s->top_p > 0 && s->top_p < 1);
+    const uint32_t want = cold || all ? 1 : s->top_k ? GYRE_MIN(s->top_k, (uint32_t)MAX_CANDIDATES) : MAX_CANDIDATES;
     uint32_t count = gyre_sample_best(logits, vocab, want, best);
     if (cold || count == 0) return best[0].token;
+    const uint32_t stream = gyre_gumbel_stream(s->seed, (uint32_t)(n - 1));
+    if (all) return draw(p, logits, vocab, best[0], stream);
 
     uint32_t live = 0;
     for (; live < count; live++) { // min-p: as likely as so many of the best one's chance, at this temperature
@@ -98,8 +111,7 @@ uint32_t gyre_sample(const gyre_generate_params *p, float *logits, uint32_t voca
     }
     const double top_p = s->top_p > 0 ? (double)s->top_p : 1;
     for (count = 0; count < live && (count == 0 || top_p >= 1 || kept < top_p * sum); count++) kept += share[count];
-    const uint32_t draw = mix(s->seed ^ mix((uint32_t)(n - 1) + 0x9E3779B9u));
-    const double u = (draw >> 8) * 0x1p-24 * kept;
+    const double u = (stream >> 8) * 0x1p-24 * kept;
     uint32_t chosen = 0;
     for (; chosen + 1 < count; chosen++) {
         passed += share[chosen];

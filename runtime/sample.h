@@ -1,6 +1,6 @@
 // Choosing a token from logits on the host: what the device's sampling does, and what it does not know (penalties,
-// bias, min-p). Equal settings draw equal tokens: the draw is the same hash of seed and position as in
-// shaders/sample.k.
+// bias, min-p). Equal settings draw equal tokens: the hash of seed and position is that of
+// shaders/sample.k, and from all tokens the draw is that of gumbel.h.
 #pragma once
 #include <gyre/gyre.h>
 

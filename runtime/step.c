@@ -39,9 +39,11 @@ static gyre_status build(gyre_engine *e, uint32_t rows, uint32_t wanting, uint32
     GYRE_TRY(gyre_graph_create(e->device, rows, &batch, &g, err));
     const gyre_value last = gyre_g_rows(g, gyre_engine_body(e, g), 0, wanting);
     const gyre_value logits = gyre_model_head(g, last, &e->model);
-    gyre_value vals, ids;
-    gyre_g_topk(g, logits, k, &vals, &ids);
-    gyre_g_sample(g, vals, ids, k, at, e->state);
+    gyre_value vals, ids, best, drawn;
+    gyre_g_draw(g, logits, at, e->state, &best, &drawn);
+    if (k > 1) gyre_g_topk(g, logits, k, &vals, &ids);
+    if (k > 1) gyre_g_sample(g, vals, ids, drawn, k, at, e->state);
+    else gyre_g_sample(g, best, drawn, GYRE_NONE, 1, at, e->state);
     gyre_g_output(g, logits, logits_at);
     if (k > 1) {
         gyre_g_output(g, vals, e->best_vals);
@@ -79,10 +81,11 @@ gyre_status gyre_engine_step_graph(gyre_engine *e, uint32_t rows, uint32_t wanti
     return GYRE_OK;
 }
 
-// How many candidates a row's sampling needs from the device.
+// How many candidates a row's sampling needs from the device. One that is sampled from all is drawn without.
 static uint32_t candidates(const gyre_sampling *s, uint32_t vocab)
 {
     if (!s || s->temperature <= 0.0f) return 1;
+    if (!s->top_k && (s->top_p <= 0.0f || s->top_p >= 1.0f)) return 1;
     const uint32_t k = s->top_k ? s->top_k : GYRE_MAX_TOP_K;
     return GYRE_MIN(GYRE_MIN(k, (uint32_t)GYRE_MAX_TOP_K), vocab);
 }

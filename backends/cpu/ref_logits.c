@@ -1,9 +1,12 @@
 // References of what happens to logits: the largest, the choice of a token, likelihoods and divergences.
 #include "backends/cpu/ref.h"
+#include "runtime/core/gumbel.h"
 #include "runtime/util/half.h"
 #include "shaders/params.h"
 
 #include <math.h>
+#include <stdbool.h>
+#include <stdlib.h>
 
 // Does (a, i) come before (b, j)? Larger values first, then smaller columns; NaN is the largest value.
 static bool before(float a, int i, float b, int j)
@@ -30,24 +33,58 @@ static void best_columns(const float *x, int n, int k, float *vals, uint32_t *id
     }
 }
 
+// The k best of every part of a row of n.
+static void best_of_parts(const struct gyre_topk_params *p, const float *x, float *vals, uint32_t *ids)
+{
+    for (int32_t s = 0, first = 0; s < p->parts; s++) {
+        const int32_t n = p->width / p->parts + (s < p->width % p->parts);
+        best_columns(x + first, n, p->k, vals + s * p->k, ids + s * p->k);
+        for (int32_t j = 0; j < p->k; j++) ids[s * p->k + j] += (uint32_t)first;
+        first += n;
+    }
+}
+
 void gyre_ref_op_topk(const struct gyre_ref_args *args)
 {
     const struct gyre_topk_params *p = args->params;
     const float *x = args->bind[2];
     for (int32_t r = 0; r < p->rows; r++)
-        best_columns(x + (size_t)r * (size_t)p->width, p->width, p->k, (float *)args->bind[0] + r * p->k,
-                     (uint32_t *)args->bind[1] + r * p->k);
+        best_of_parts(p, x + (size_t)r * (size_t)p->width, (float *)args->bind[0] + r * p->parts * p->k,
+                      (uint32_t *)args->bind[1] + r * p->parts * p->k);
+}
+
+void gyre_ref_op_topk_merge(const struct gyre_ref_args *args)
+{
+    const struct gyre_topk_params *p = args->params;
+    const uint32_t *in = args->bind[3];
+    uint32_t *ids = args->bind[1];
+    gyre_ref_op_topk(args);
+    for (int32_t r = 0; r < p->rows; r++)
+        for (int32_t j = 0; j < p->k; j++) ids[r * p->k + j] = in[(size_t)r * (size_t)p->width + ids[r * p->k + j]];
 }
 
 void gyre_ref_op_argmax(const struct gyre_ref_args *args) { gyre_ref_op_topk(args); }
 
 // ---- sampling -----------------------------------------------------------------------------------------
 
-static uint32_t mix(uint32_t x)
+void gyre_ref_op_draw(const struct gyre_ref_args *args)
 {
-    x = (x ^ x >> 16) * 0x7FEB352Du;
-    x = (x ^ x >> 15) * 0x846CA68Bu;
-    return x ^ x >> 16;
+    const struct gyre_topk_params *p = args->params;
+    const int32_t(*rows)[4] = args->bind[3];
+    const uint32_t(*state)[4] = args->bind[4];
+    float *raised = malloc((size_t)p->width * sizeof *raised), *vals = args->bind[0];
+    uint32_t *ids = args->bind[1];
+    for (int32_t r = 0; r < p->rows; r++, vals += p->parts, ids += p->parts) {
+        const float *x = (const float *)args->bind[2] + (size_t)r * (size_t)p->width;
+        const float heat = gyre_f32_from_bits(state[r][0]);
+        const bool draws = heat > 0 && gyre_f32_from_bits(state[r][1]) >= 1 && !state[r][3];
+        const uint32_t stream = gyre_gumbel_stream(state[r][2], (uint32_t)rows[r][2]);
+        for (int32_t i = 0; raised && i < p->width; i++)
+            raised[i] = draws ? x[i] + heat * gyre_gumbel(stream, (uint32_t)i) : x[i];
+        if (raised) best_of_parts(p, raised, vals, ids);
+        for (int32_t s = 0; !raised && s < p->parts; s++) vals[s] = NAN, ids[s] = 0;
+    }
+    free(raised);
 }
 
 // The place among k descending candidates: those of the nucleus (top_p), drawn by their share at u in [0, 1).
@@ -75,11 +112,14 @@ void gyre_ref_op_sample(const struct gyre_ref_args *args)
     const uint32_t *ids = args->bind[3];
     for (int32_t r = 0; r < p->rows; r++) {
         if (!(rows[r][3] & 2)) continue;
-        const uint32_t hash = mix(state[r][2] ^ mix((uint32_t)rows[r][2] + 0x9E3779B9u));
+        const uint32_t hash = gyre_gumbel_stream(state[r][2], (uint32_t)rows[r][2]);
         const int most = state[r][3] && state[r][3] < (uint32_t)p->k ? (int)state[r][3] : p->k;
         const int j = draw(vals + r * p->k, most, (double)gyre_f32_from_bits(state[r][0]),
                            (double)gyre_f32_from_bits(state[r][1]), (hash >> 8) * 0x1p-24);
-        const uint32_t token = isfinite(vals[r * p->k]) ? ids[r * p->k + j] : UINT32_MAX;
+        const bool drawn =
+            p->drawn && gyre_f32_from_bits(state[r][0]) > 0 && gyre_f32_from_bits(state[r][1]) >= 1 && !state[r][3];
+        const uint32_t best = drawn ? ((const uint32_t *)args->bind[4])[r] : ids[r * p->k + j];
+        const uint32_t token = isfinite(vals[r * p->k]) ? best : UINT32_MAX;
         rows[r][0] = (int32_t)token;
         rows[r][2]++;
     }

@@ -263,11 +263,16 @@ static gyre_status agreed(const struct gyre_node *node, bool fits, gyre_error *e
 static gyre_status check_topk(const gyre_graph *g, const struct gyre_node *node, gyre_error *err)
 {
     const struct gyre_topk_params *p = &node->params.topk;
+    const bool merges = node->op == GYRE_OP_topk_merge, draws = node->op == GYRE_OP_draw,
+               many = merges || node->op == GYRE_OP_topk;
     return agreed(node,
-                  p->k >= 1 && p->k <= 256 && p->k <= p->width && (node->op == GYRE_OP_topk || p->k == 1) &&
+                  p->parts >= 1 && p->k >= 1 && p->k <= 256 && p->k <= p->width / p->parts && (many || p->k == 1) &&
                       shape_is(&g->values[node->in[0]], p->rows, p->width) &&
-                      shape_is(&g->values[node->out[0]], p->rows, p->k) &&
-                      shape_is(&g->values[node->out[1]], p->rows, p->k),
+                      (!merges || (p->parts == 1 && shape_is(&g->values[node->in[1]], p->rows, p->width))) &&
+                      (!draws || (has_bytes(&g->values[node->in[1]], 16 * (int64_t)p->rows) &&
+                                  has_bytes(&g->values[node->in[2]], 16 * (int64_t)p->rows))) &&
+                      shape_is(&g->values[node->out[0]], p->rows, (int64_t)p->parts * p->k) &&
+                      shape_is(&g->values[node->out[1]], p->rows, (int64_t)p->parts * p->k),
                   err);
 }
 
@@ -278,7 +283,9 @@ static gyre_status check_sample(const gyre_graph *g, const struct gyre_node *nod
                   p->k >= 1 && shape_is(&g->values[node->in[0]], p->rows, p->k) &&
                       shape_is(&g->values[node->in[1]], p->rows, p->k) &&
                       has_bytes(&g->values[node->out[0]], 16 * (int64_t)p->rows) &&
-                      has_bytes(&g->values[node->out[1]], 16 * (int64_t)p->rows),
+                      has_bytes(&g->values[node->out[1]], 16 * (int64_t)p->rows) &&
+                      (p->drawn != 0) == (node->in[2] != GYRE_NONE) &&
+                      (!node->in[2] || shape_is(&g->values[node->in[2]], p->rows, 1)),
                   err);
 }
 

@@ -445,23 +445,34 @@ void gyre_g_topk(gyre_graph *g, gyre_value x, uint32_t k, gyre_value *vals, gyre
     const gyre_value v = gyre_graph_new_value(g, GYRE_VALUE_F32, rows, k, 0),
                      i = gyre_graph_new_value(g, GYRE_VALUE_U32, rows, k, 0);
     if (!gyre_graph_append(
-            g, &(struct gyre_node){.op = k == 1 ? GYRE_OP_argmax : GYRE_OP_topk,
-                                   .out = {v, i},
-                                   .in = {x},
-                                   .params.topk = {.rows = (int32_t)rows, .width = (int32_t)width, .k = (int32_t)k}}))
+            g, &(struct gyre_node){
+                   .op = k == 1 ? GYRE_OP_argmax : GYRE_OP_topk,
+                   .out = {v, i},
+                   .in = {x},
+                   .params.topk = {.rows = (int32_t)rows, .width = (int32_t)width, .k = (int32_t)k, .parts = 1}}))
         return;
     *vals = v;
     *ids = i;
 }
 
-void gyre_g_sample(gyre_graph *g, gyre_value vals, gyre_value ids, uint32_t k, struct gyre_binding rows,
-                   struct gyre_binding state)
+void gyre_g_draw(gyre_graph *g, gyre_value x, struct gyre_binding rows, struct gyre_binding state, gyre_value *vals,
+                 gyre_value *ids)
+{
+    gyre_g_topk(g, x, 1, vals, ids);
+    if (!*vals) return;
+    struct gyre_node *node = &g->nodes[g->n_nodes - 1];
+    const gyre_value row_data = data(g, "rows", rows), state_data = data(g, "state", state);
+    node->op = GYRE_OP_draw, node->in[1] = row_data, node->in[2] = state_data;
+}
+
+void gyre_g_sample(gyre_graph *g, gyre_value vals, gyre_value ids, gyre_value drawn, uint32_t k,
+                   struct gyre_binding rows, struct gyre_binding state)
 {
     if (!GIVEN(g, GYRE_OP_sample, vals, ids)) return;
-    const struct gyre_sample_params p = {.rows = (int32_t)g->values[vals].rows, .k = (int32_t)k};
+    const struct gyre_sample_params p = {.rows = (int32_t)g->values[vals].rows, .k = (int32_t)k, .drawn = drawn != 0};
     gyre_graph_append(g, &(struct gyre_node){.op = GYRE_OP_sample,
                                              .out = {data(g, "rows", rows), data(g, "state", state)},
-                                             .in = {vals, ids},
+                                             .in = {vals, ids, drawn},
                                              .params.sample = p});
 }
 

@@ -107,9 +107,13 @@ gyre_value gyre_g_attn(gyre_graph *g, gyre_value q, const struct gyre_attn_shape
 // GYRE_BIND_ALIGN (any multiple of 64 rows, any row where the width is a multiple of 64).
 gyre_value gyre_g_rows(gyre_graph *g, gyre_value x, uint32_t first, uint32_t n);
 void gyre_g_topk(gyre_graph *g, gyre_value x, uint32_t k, gyre_value *vals, gyre_value *ids); // k 1: argmax
-// Bindings: rows int4[R] (updated), state uint4[R].
-void gyre_g_sample(gyre_graph *g, gyre_value vals, gyre_value ids, uint32_t k, struct gyre_binding rows,
-                   struct gyre_binding state);
+// Of each row a draw from all of its columns where its state says so, else the largest. Bindings as of gyre_g_sample.
+void gyre_g_draw(gyre_graph *g, gyre_value x, struct gyre_binding rows, struct gyre_binding state, gyre_value *vals,
+                 gyre_value *ids);
+// Bindings: rows int4[R] (updated), state uint4[R]. drawn (GYRE_NONE: not given): the ids of gyre_g_draw, which rows
+// that are sampled from all take in the place of the k best.
+void gyre_g_sample(gyre_graph *g, gyre_value vals, gyre_value ids, gyre_value drawn, uint32_t k,
+                   struct gyre_binding rows, struct gyre_binding state);
 gyre_value gyre_g_loglik(gyre_graph *g, gyre_value logits, struct gyre_binding targets); // [rows, 4]
 gyre_value gyre_g_kl(gyre_graph *g, gyre_value p_logits, gyre_value q_logits);           // [rows, 4]
 // Makes a value live to the end and lands it in the caller's buffer, which no other operand of its node may touch. The

@@ -197,6 +197,13 @@ static gyre_status lower_attn_merge(const struct lowering *l)
     return emit_plain(l, (uint64_t)l->node->params.attn_merge.heads, (uint64_t)l->node->params.attn_merge.rows);
 }
 
+// One workgroup per part of a row of logits.
+static gyre_status lower_topk(const struct lowering *l)
+{
+    const struct gyre_topk_params *p = &l->node->params.topk;
+    return emit_plain(l, (uint64_t)p->rows, (uint64_t)p->parts);
+}
+
 // One workgroup per row of logits.
 static gyre_status lower_head(const struct lowering *l) { return emit_plain(l, l->g->values[l->node->in[0]].rows, 1); }
 

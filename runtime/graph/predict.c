@@ -44,7 +44,8 @@ static double products(const gyre_graph *g, const struct gyre_node *node)
         const struct gyre_attn_params *p = &node->params.attn;
         return 2.0 * p->rows * p->heads * p->hd * GYRE_MIN(32.0 * p->page_stride, (double)p->window);
     }
-    case GYRE_OP_topk: // rounds one after the other, some microseconds each
+    case GYRE_OP_topk:
+    case GYRE_OP_topk_merge: // rounds one after the other, some microseconds each
         return 1e5 * node->params.topk.k;
     default: // some of each number that it reads or writes
         return 16.0 * g->values[node->out[0]].rows * g->values[node->out[0]].width;

@@ -1,5 +1,6 @@
-// Attention of few rows on hardware: one node becomes two, parts of the positions and their sum, where that fills a
-// chip that one workgroup a head would leave idle (tune.c decides).
+// Attention of few rows, and the best of a row of logits, on hardware: one node becomes two, parts of the positions (of
+// the columns) and their sum (the best of them), where that fills a chip that one workgroup a head (a row) would leave
+// idle (tune.c decides).
 #include "runtime/graph/tune.h"
 
 #include <string.h>
@@ -12,7 +13,7 @@ static void move_last_behind(gyre_graph *g, uint32_t at)
     g->nodes[at + 1] = last;
 }
 
-static bool split(gyre_graph *g, uint32_t at, uint32_t splits)
+static bool split_attn(gyre_graph *g, uint32_t at, uint32_t splits)
 {
     const struct gyre_node whole = g->nodes[at];
     const struct gyre_attn_params *p = &whole.params.attn;
@@ -38,11 +39,31 @@ static bool split(gyre_graph *g, uint32_t at, uint32_t splits)
     return true;
 }
 
+static bool split_topk(gyre_graph *g, uint32_t at, uint32_t parts)
+{
+    const struct gyre_node whole = g->nodes[at];
+    const uint32_t rows = (uint32_t)whole.params.topk.rows, width = parts * (uint32_t)whole.params.topk.k;
+    const gyre_value vals = gyre_graph_new_value(g, GYRE_VALUE_F32, rows, width, 0),
+                     ids = gyre_graph_new_value(g, GYRE_VALUE_U32, rows, width, 0);
+    if (!vals || !ids) return false;
+    struct gyre_node merge = {.op = GYRE_OP_topk_merge,
+                              .out = {whole.out[0], whole.out[1]},
+                              .in = {vals, ids},
+                              .params.topk = whole.params.topk};
+    merge.params.topk.width = (int32_t)width;
+    g->nodes[at].out[0] = vals, g->nodes[at].out[1] = ids;
+    g->nodes[at].params.topk.parts = (int32_t)parts;
+    if (!gyre_graph_append(g, &merge)) return false;
+    move_last_behind(g, at);
+    return true;
+}
+
 gyre_status gyre_graph_split(gyre_graph *g, gyre_error *err)
 {
     for (uint32_t i = 0; i < g->n_nodes; i++) {
         const uint32_t splits = gyre_tune_splits(g, &g->nodes[i]);
-        if (splits > 1 && !split(g, i, splits)) break;
+        const bool attention = g->nodes[i].op == GYRE_OP_attn;
+        if (splits > 1 && !(attention ? split_attn(g, i, splits) : split_topk(g, i, splits))) break;
     }
     if (!g->error.code) return GYRE_OK;
     if (err) *err = g->error;

@@ -482,10 +482,21 @@ static uint32_t split_lanes(const struct gyre_device_info *info)
     return wgx;
 }
 
+// Parts of the columns of logits: 2048 for each, and no more candidates than one workgroup merges quickly.
+static uint32_t topk_splits(const struct gyre_device_info *info, const struct gyre_topk_params *p)
+{
+    enum { EACH = 2048, MOST = 64, CANDIDATES = 4096 };
+    if (info->lanes != GYRE_LANES_HARDWARE) return 1;
+    const uint32_t most = GYRE_MIN((uint32_t)MOST, (uint32_t)CANDIDATES / (uint32_t)p->k);
+    return GYRE_MAX(1u, GYRE_MIN(most, (uint32_t)p->width / EACH));
+}
+
 // So many parts that a few rows fill a chip, and no more than the context has blocks of positions.
 uint32_t gyre_tune_splits(const gyre_graph *g, const struct gyre_node *node)
 {
     const struct gyre_device_info *info = gyre_device_info(g->device);
+    if (node->op == GYRE_OP_argmax || node->op == GYRE_OP_topk || node->op == GYRE_OP_draw)
+        return topk_splits(info, &node->params.topk);
     const struct gyre_attn_params *p = &node->params.attn;
     if (node->op != GYRE_OP_attn) return 1;
     const uint32_t hd = (uint32_t)p->hd, sharing = (uint32_t)(p->heads / p->kv_heads), wgx = split_lanes(info);
@@ -523,10 +534,10 @@ static gyre_status tune_logits(const gyre_graph *g, const struct gyre_node *node
                                gyre_error *err)
 {
     const struct gyre_device_info *info = gyre_device_info(g->device);
-    const uint64_t width = g->values[node->in[0]].width;
-    uint64_t loops = width * (node->op == GYRE_OP_kl ? 6 : 3);
-    if (node->op == GYRE_OP_topk || node->op == GYRE_OP_argmax) { // 20 rounds of k have no share
+    uint64_t width = g->values[node->in[0]].width, loops = width * (node->op == GYRE_OP_kl ? 6 : 3);
+    if (node->op != GYRE_OP_kl && node->op != GYRE_OP_loglik) { // 20 rounds of k have no share
         const uint64_t k = (uint64_t)node->params.topk.k;
+        width = gyre_div_up(width, (uint64_t)node->params.topk.parts);
         loops = width + k * (width / 256 + 256 + 20 * 8);
     }
     uint32_t n = lanes(info, 256);

@@ -28,7 +28,7 @@ uint64_t gyre_tune_temp(const gyre_graph *g, const struct gyre_node *node);
 // Whether a product is worth quantizing what it reads (a quant_matmul that replaces two nodes) on this device.
 bool gyre_tune_quantizes(const gyre_graph *g, const struct gyre_node *fused);
 
-// How many parts an attention node is worth cutting into on this device (see split.c); 1: it stays whole.
+// How many parts a node is worth cutting into on this device (see split.c); 1: it stays whole.
 uint32_t gyre_tune_splits(const gyre_graph *g, const struct gyre_node *node);
 
 // The launch of the repack kernel of a form over `steps` along K, each `length` elements that one sum goes over (1: no

@@ -155,7 +155,7 @@ static bool head_output(const char *id, gyre_weight_kind kind, struct head *out)
     gyre_g_topk(g, n, TOP, &v, &i);
     gyre_g_output(g, v, vals);
     gyre_g_output(g, i, ids);
-    gyre_g_sample(g, v, i, TOP, batch.rows, lab_bytes(&lab, state, sizeof state));
+    gyre_g_sample(g, v, i, GYRE_NONE, TOP, batch.rows, lab_bytes(&lab, state, sizeof state));
     gyre_g_topk(g, n, 1, &v, &i);
     gyre_g_output(g, v, best);
     gyre_g_output(g, i, first);
@@ -194,6 +194,49 @@ static void embedding_and_head(void **state)
             assert_int_equal(got.rows[r][0], top);
             assert_int_equal(got.rows[r][2], position + 1);
         }
+    }
+}
+
+// A row that is sampled from all tokens gets the same token whatever the rows beside it ask for, and the cpu's. On
+// hardware its logits are looked at in parts.
+static void draws(void **state)
+{
+    enum { N = 6, WIDE = 5003, BEST = 7 };
+    int32_t got[2][N][4], want[N][4];
+    struct lab lab[2];
+    for (int d = 0; d < 2; d++) {
+        if (!lab_open(&lab[d], d ? *state : "cpu", NULL)) skip();
+        int32_t rows[N][4];
+        uint32_t how[N][4];
+        for (int r = 0; r < N; r++) {
+            const int32_t row[4] = {1, 0, 40 * r, 3};
+            const uint32_t greedy = r == 2, cut = r == 4;
+            const uint32_t settings[4] = {greedy ? 0 : gyre_f32_bits(1.5f), gyre_f32_bits(1), 9 + (uint32_t)r, cut * 3};
+            memcpy(rows[r], row, sizeof row), memcpy(how[r], settings, sizeof settings);
+        }
+        const struct gyre_binding logits = lab_floats(&lab[d], N * WIDE, 0, 2), s = lab_bytes(&lab[d], how, sizeof how);
+        for (int many = 0; many < 2; many++) {
+            const struct gyre_binding at = lab_bytes(&lab[d], rows, sizeof rows);
+            gyre_graph *g = NULL;
+            gyre_value vals, ids, best, drawn;
+            assert_int_equal(gyre_graph_create(lab[d].device, N, NULL, &g, NULL), GYRE_OK);
+            const gyre_value x = gyre_g_external(g, "logits", N, WIDE, logits);
+            gyre_g_draw(g, x, at, s, &best, &drawn);
+            if (many) gyre_g_topk(g, x, BEST, &vals, &ids);
+            if (many) gyre_g_sample(g, vals, ids, drawn, BEST, at, s);
+            else gyre_g_sample(g, best, drawn, GYRE_NONE, 1, at, s);
+            run(g, NULL);
+            const bool hardware = gyre_device_info(lab[d].device)->lanes == GYRE_LANES_HARDWARE;
+            assert_int_equal(gyre_graph_dispatch_count(g), (hardware ? 3 : 2) + many * (hardware ? 2 : 1));
+            lab_read(&lab[d], at, got[many]);
+            gyre_graph_destroy(g);
+        }
+        got[0][4][0] = got[1][4][0]; // the one that is truncated
+        assert_memory_equal(got[0], got[1], sizeof got[0]);
+        if (d) assert_memory_equal(got[0], want, sizeof want);
+        memcpy(want, got[0], sizeof want);
+        assert_int_equal(want[5][2], 201);
+        lab_close(&lab[d]);
     }
 }
 
@@ -338,6 +381,9 @@ int main(void)
         LAB_ON(uploads, "vulkan:0"),
         LAB_ON(fused_equals_the_references, "vulkan:0 as a GPU"),
         LAB_ON(quantizing_products, "vulkan:0 as a GPU"),
+        LAB_ON(draws, "vulkan:0 as a GPU"),
+        LAB_ON(draws, "vulkan:0"),
+        LAB_ON(draws, "opencl:0"),
         LAB_ON(embedding_and_head, "vulkan:0 as a GPU"),
         LAB_ON(fused_equals_the_references, "opencl:0"),
         LAB_ON(embedding_and_head, "opencl:0"),

@@ -20,37 +20,64 @@ static float *make_logits(struct check *check, int rows, int width, double sigma
     return x;
 }
 
-static void topk_case(struct check *check, const char *kernel, int rows, int width, int k, uint32_t wg)
+static void topk_case(struct check *check, const char *kernel, int rows, int width, int k, int parts, uint32_t wg)
 {
-    const struct gyre_topk_params p = {rows, width, k};
+    const struct gyre_topk_params p = {rows, width, k, parts};
+    const size_t out = 4 * (size_t)(rows * k * parts), in = (size_t)(rows * width);
+    int32_t(*row)[4] = check_alloc(check, (size_t)rows * sizeof *row);
+    uint32_t(*state)[4] = check_alloc(check, (size_t)rows * sizeof *state);
+    for (int r = 0; r < rows; r++) { // every third takes the largest, every fifth is truncated
+        row[r][2] = (int32_t)(check_random(check) % 100000), state[r][2] = check_random(check);
+        state[r][0] = gyre_f32_bits(r % 3 ? 0.4f * (float)(r % 4 + 1) : 0), state[r][3] = r % 5 == 4 ? 40 : 0;
+        state[r][1] = gyre_f32_bits(1);
+    }
+    const bool draws = !strcmp(kernel, "draw");
     const struct check_case c = {
         .kernel = kernel,
         .params = &p,
         .n_spec = 3,
         .spec = {wg, 1, 1},
-        .groups = {(uint32_t)rows},
-        .bind = {{.size = 4 * (size_t)(rows * k), .rule = CHECK_BITS},
-                 {.size = 4 * (size_t)(rows * k), .rule = CHECK_BITS},
-                 {.data = make_logits(check, rows, width, 4, true), .size = 4 * (size_t)(rows * width)}},
+        .groups = {(uint32_t)rows, (uint32_t)parts},
+        .bind = {{.size = out, .rule = CHECK_BITS},
+                 {.size = out, .rule = CHECK_BITS},
+                 {.data = make_logits(check, rows, width, 4, !draws), .size = 4 * in},
+                 {.data = draws ? (void *)row : check_words(check, in, 0xFFFFFF),
+                  .size = draws ? (size_t)rows * sizeof *row : 4 * in},
+                 {.data = state, .size = (size_t)rows * sizeof *state}},
     };
-    check_run(check, &c, "%d rows of %d, k %d, workgroup %u", rows, width, k, wg);
+    check_run(check, &c, "%d rows of %d, k %d, %d parts, workgroup %u", rows, width, k, parts, wg);
 }
 
 void cases_argmax(struct check *check)
 {
-    topk_case(check, "argmax", 3, 1, 1, 8);
-    topk_case(check, "argmax", 4, 255, 1, 8);
-    topk_case(check, "argmax", 5, 1003, 1, 64);
-    topk_case(check, "argmax", 3, 9001, 1, 13);
+    topk_case(check, "argmax", 3, 1, 1, 1, 8);
+    topk_case(check, "argmax", 4, 255, 1, 1, 8);
+    topk_case(check, "argmax", 5, 1003, 1, 1, 64);
+    topk_case(check, "argmax", 3, 9001, 1, 1, 13);
+    topk_case(check, "argmax", 5, 9001, 1, 7, 64);
 }
 
 void cases_topk(struct check *check)
 {
-    topk_case(check, "topk", 4, 1003, 40, 8);
-    topk_case(check, "topk", 4, 700, 7, 64);
-    topk_case(check, "topk", 3, 300, 256, 32);
-    topk_case(check, "topk", 2, 5, 8, 8);
-    topk_case(check, "topk", 3, 3001, 20, 11);
+    topk_case(check, "topk", 4, 1003, 40, 1, 8);
+    topk_case(check, "topk", 4, 700, 7, 1, 64);
+    topk_case(check, "topk", 3, 300, 256, 1, 32);
+    topk_case(check, "topk", 2, 5, 8, 1, 8);
+    topk_case(check, "topk", 3, 3001, 20, 1, 11);
+    topk_case(check, "topk", 4, 1003, 40, 5, 8);
+}
+
+void cases_topk_merge(struct check *check)
+{
+    topk_case(check, "topk_merge", 5, 17, 1, 1, 8);
+    topk_case(check, "topk_merge", 3, 1400, 40, 1, 64);
+}
+
+void cases_draw(struct check *check)
+{
+    topk_case(check, "draw", 1, 5, 1, 1, 8);
+    topk_case(check, "draw", 17, 1003, 1, 1, 8);
+    topk_case(check, "draw", 5, 9001, 1, 7, 64);
 }
 
 // ---- sampling -----------------------------------------------------------------------------------------
@@ -71,7 +98,7 @@ void cases_sample(struct check *check)
     }
     for (int r = 0; r < 3; r++) vals[(5 + r) * K] = r == 0 ? NAN : r == 1 ? INFINITY : -INFINITY; // nothing to choose
     for (int k = 1; k <= K; k += 4) {
-        const struct gyre_sample_params p = {ROWS * K / k > ROWS ? ROWS : ROWS * K / k, k};
+        const struct gyre_sample_params p = {ROWS * K / k > ROWS ? ROWS : ROWS * K / k, k, k % 8 == 5};
         const struct check_case c = {
             .kernel = "sample",
             .params = &p,
@@ -81,7 +108,8 @@ void cases_sample(struct check *check)
             .bind = {{.data = rows, .size = ROWS * sizeof *rows, .rule = CHECK_BITS},
                      {.data = state, .size = ROWS * sizeof *state, .rule = CHECK_BITS},
                      {.data = vals, .size = 4 * ROWS * K},
-                     {.data = check_words(check, ROWS * K, 0xFFFF), .size = 4 * ROWS * K}},
+                     {.data = check_words(check, ROWS * K, 0xFFFF), .size = 4 * ROWS * K},
+                     {.data = check_words(check, ROWS, 0xFFFF), .size = 4 * ROWS}},
         };
         check_run(check, &c, "k %d", k);
     }

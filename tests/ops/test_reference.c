@@ -327,13 +327,39 @@ static void embed_takes_rows_of_its_range(void **unused)
     }
 }
 
+// A draw is distributed as softmax(x / temperature): counts over many positions, within 5 standard deviations.
+static void draws_follow_the_softmax(void **unused)
+{
+    (void)unused;
+    enum { V = 7, DRAWS = 40000 };
+    const float x[V] = {1, -2, 0.5f, 3, -8, 2.5f, 0}, heat = 1.7f;
+    const struct gyre_topk_params p = {1, V, 1, 1};
+    int32_t row[4] = {0};
+    const uint32_t settings[4] = {gyre_f32_bits(heat), gyre_f32_bits(1), 12345, 0};
+    float val;
+    uint32_t id, count[V] = {0};
+    void *bind[] = {&val, &id, (void *)(uintptr_t)x, row, (void *)(uintptr_t)settings};
+    const struct gyre_ref_args args = call("draw", &p, 5, bind);
+    for (row[2] = 0; row[2] < DRAWS; row[2]++) {
+        gyre_ref_op_draw(&args);
+        assert_true(id < V);
+        count[id]++;
+    }
+    double sum = 0;
+    for (int i = 0; i < V; i++) sum += exp((double)x[i] / (double)heat);
+    for (int i = 0; i < V; i++) {
+        const double share = exp((double)x[i] / (double)heat) / sum;
+        assert_near(count[i], DRAWS * share, 5 * sqrt(DRAWS * share * (1 - share)));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(hadamard_is_a_kronecker_product),   cmocka_unit_test(codes_stand_for_the_values),
-        cmocka_unit_test(rms_norm_has_unit_mean_square),     cmocka_unit_test(activations_have_known_values),
-        cmocka_unit_test(fused_activations_are_their_parts), cmocka_unit_test(matmul_is_a_double_loop),
-        cmocka_unit_test(embed_takes_rows_of_its_range),
+        cmocka_unit_test(draws_follow_the_softmax),      cmocka_unit_test(hadamard_is_a_kronecker_product),
+        cmocka_unit_test(codes_stand_for_the_values),    cmocka_unit_test(rms_norm_has_unit_mean_square),
+        cmocka_unit_test(activations_have_known_values), cmocka_unit_test(fused_activations_are_their_parts),
+        cmocka_unit_test(matmul_is_a_double_loop),       cmocka_unit_test(embed_takes_rows_of_its_range),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
