@@ -25,10 +25,10 @@ gyre_status gyre_run_identity(const struct gyre_plan *p, json_t *texts, const ch
     char *recipe = gyre_recipe_text(&s->recipe);
     bool good = *run && recipe && !json_object_set_new(*run, "recipe_text", json_string(recipe));
     free(recipe);
-    if (good && device) // what the bytes depend on besides
-        good = !json_object_set(*run, "calibration", texts) &&
-               !json_object_set_new(*run, "arithmetic",
-                                    json_pack("{s:s, s:s, s:s}", "blas", openblas_get_config(), "core",
+    if (good && device) good = !json_object_set(*run, "calibration", texts);
+    if (good && (device || s->recipe.learn.method)) // what the bytes depend on besides; rotations need no text for that
+        good = !json_object_set_new(*run, "arithmetic",
+                                    json_pack("{s:s, s:s, s:s*}", "blas", openblas_get_config(), "core",
                                               openblas_get_corename(), "device", device));
     if (good) return GYRE_OK;
     json_decref(*run);

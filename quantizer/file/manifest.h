@@ -3,8 +3,9 @@
 #pragma once
 #include "quantizer/file/output.h"
 
-// The settings, gyre's version, the base's identity (base.h), and of a run
-// that calibrates the texts (borrowed) and the device that it does so on (NULL: it does not). A new reference in *run.
+// The settings, gyre's version, the base's identity (base.h), of a run that calibrates the texts (borrowed) and the
+// device that it does so on (NULL: it does not), and of one that calibrates or learns rotations the linear algebra that
+// decides its last bits. A new reference in *run.
 gyre_status gyre_run_identity(const struct gyre_plan *plan, json_t *texts, const char *device, json_t **run,
                               gyre_error *err) GYRE_MUST_USE;
 

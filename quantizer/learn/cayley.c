@@ -50,7 +50,7 @@ gyre_status gyre_cayley_step(double *r, const double *g, uint32_t n, double rate
             w[(uint64_t)i * n + j] = -0.5 * (left[(uint64_t)i * n + j] - left[(uint64_t)j * n + i]);
     const double norm = norm_of(w, n), half = 0.5 * fmin(rate, 1 / (norm + 1e-8));
     if (!isfinite(norm)) {
-        st = gyre_fail(err, GYRE_E_FORMAT, "a rotation's gradient is not finite");
+        st = gyre_fail(err, GYRE_E_FORMAT, "cannot learn rotations: a gradient is not finite; lower learn's rate");
         goto done;
     }
     if (norm == 0) goto done;
@@ -61,7 +61,7 @@ gyre_status gyre_cayley_step(double *r, const double *g, uint32_t n, double rate
     cblas_daxpy((int)size, 1, r, 1, right, 1);
     if (LAPACKE_dgesv(LAPACK_COL_MAJOR, (lapack_int)n, (lapack_int)n, left, (lapack_int)n, pivot, right,
                       (lapack_int)n)) { // skew plus identity has an inverse wherever its numbers are any
-        st = gyre_fail(err, GYRE_E_FORMAT, "a rotation's step cannot be solved");
+        st = gyre_fail(err, GYRE_E_FORMAT, "cannot learn rotations: a step cannot be solved; lower learn's rate");
         goto done;
     }
     cblas_dcopy((int)size, right, 1, r, 1);

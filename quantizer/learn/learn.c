@@ -109,7 +109,7 @@ static gyre_status open_run(struct run *r, gyre_error *err)
     if (r->text && r->text->windows < 2)
         return gyre_fail(err, GYRE_E_INVALID,
                          "cannot learn rotations: the calibration text has one window of %u tokens, and some must be "
-                         "held out; give a longer text, or a recipe with shorter windows",
+                         "held out; give a longer text, or a recipe with more or shorter windows",
                          r->text->tokens);
     struct gyre_descent *d = &r->d;
     GYRE_TRY(gyre_folder_matrices(r->plan, &d->at, err));

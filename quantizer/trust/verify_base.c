@@ -355,7 +355,7 @@ static gyre_status check_mix(const struct gyre_verifier *v, const float *gain, g
     for (uint64_t r = 0; r < D; r++) {
         gyre_tensor_rows_f32(t, r, 1, row);
         for (uint64_t i = 0; i < D; i++)
-            if (!(fabs((double)row[i] - want[r * D + i]) <= 5e-4 * fabs(want[r * D + i]) + 1e-6 * largest))
+            if (!(fabs((double)row[i] - want[r * D + i]) <= 5e-4 * fabs(want[r * D + i]) + 1e-6 * largest + 0x1p-25))
                 GYRE_GO(gyre_verify_differs(v, err,
                                             "tensor %s: row %llu, column %llu is %.9g where the base model and "
                                             "the rotations make it %.9g",

@@ -35,8 +35,8 @@ static gyre_status add_file(const struct gyre_verifier *v, const char *name, boo
     if (front && (map.size < 8 || n > map.size - 8)) // another file than the one that was opened
         GYRE_GO(gyre_verify_differs(v, err, "%s is cut short", name));
     gyre_sha256_add(sha, map.data, front ? 8 + n : map.size);
-    gyre_file_unmap(&map);
 done:
+    gyre_file_unmap(&map);
     free(path);
     return st;
 }

@@ -172,7 +172,16 @@ static void directories_are_verified(void **state)
         if (quantize(p, in, folder, &err) != GYRE_OK) fail_msg("%s", err.message);
         verified(folder, in, strcmp(cases[i].recipe, "rtn") != 0);
     }
-    snprintf(slashed, sizeof slashed, "%s/", folder);
+    // Learned rotations lie beside a directory, too, however it is named.
+    const char *recipe = files_path("turned.yaml");
+    struct tiny_options o = shape("llama");
+    gyre_error err = {0};
+    files_write(recipe, "name: turned\nrotate: true\nlearn: {method: optrot, steps: 3}\nrounding: [rtn]\n");
+    assert_int_equal(tiny_write_hf(in, &o), 0);
+    if (quantize((gyre_quantize_params){.recipe = recipe, .force = true}, in, folder, &err) != GYRE_OK)
+        fail_msg("%s", err.message);
+    verified(folder, in, true);
+    snprintf(slashed, sizeof slashed, "%s//", folder);
     verified(slashed, in, true);
 }
 

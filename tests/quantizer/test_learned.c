@@ -268,6 +268,30 @@ static void files_verify_and_reproduce(void **state)
     }
 }
 
+// Rotations depend on the linear algebra also where no text is read.
+static void without_a_text_the_arithmetic_is_told(void **state)
+{
+    (void)state;
+    gyre_error err = {0};
+    gyre_reproduce_result again = {0};
+    make_base("llama", true);
+    write_recipe("optrot", 0, 5, 1);
+    made(params());
+    json_t *told = json_load_file(manifest, 0, NULL), *arithmetic = json_object_get(told, "arithmetic");
+    assert_true(json_is_string(json_object_get(arithmetic, "blas")));
+    assert_true(json_is_string(json_object_get(arithmetic, "core")));
+    assert_null(json_object_get(arithmetic, "device"));
+    assert_null(json_object_get(told, "calibration"));
+    json_decref(told);
+    const gyre_reproduce_params r = {.manifest = manifest, .base = in};
+    if (gyre_reproduce(&r, &again, &err) != GYRE_OK) fail_msg("%s", err.message);
+    write_recipe("none", 0, 5, 1);
+    made(params());
+    told = json_load_file(manifest, 0, NULL);
+    assert_true(told && !json_object_get(told, "arithmetic"));
+    json_decref(told);
+}
+
 static void refused(const char *what, const char *says)
 {
     gyre_error err = {0};
@@ -303,6 +327,7 @@ int main(void)
         cmocka_unit_test(interrupted_anywhere_resumes_to_the_same_bytes),
         cmocka_unit_test(other_stages_do_not_resume),
         cmocka_unit_test(files_verify_and_reproduce),
+        cmocka_unit_test(without_a_text_the_arithmetic_is_told),
         cmocka_unit_test(impossible_runs_are_refused),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
