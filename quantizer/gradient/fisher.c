@@ -105,8 +105,11 @@ static gyre_status block_back(struct measuring *m, uint32_t layer, gyre_error *e
     for (int p = 0; p < GYRE_PRODUCTS; p++) {
         float *to = m->out->weight + ((uint64_t)layer * GYRE_PRODUCTS + (uint64_t)p) * m->out->rows +
                     m->window * runner->tokens;
-        for (uint32_t i = 0; i < runner->tokens; i++) to[i] = (float)square[p][i];
+        for (uint32_t i = 0; i < runner->tokens; i++) good &= (bool)isfinite(to[i] = (float)square[p][i]);
     }
+    if (!good)
+        st = gyre_fail(err, GYRE_E_FORMAT,
+                       "cannot weigh tokens (block %u): gradients overflow; leave calibration's fisher out", layer);
 done:
     gyre_reverse_close(r);
     gyre_graph_destroy(g.graph);

@@ -145,6 +145,13 @@ static gyre_status write_all(const gyre_quantize_params *params, const gyre_sour
     w->vocab = gyre_tokenizer_vocab(tokenizer);
     GYRE_GO(begin(tokenizer, out->windows, out->tokens, given, out->token, err));
     GYRE_GO(open_writer(w, source, out->tokens, err));
+    for (uint32_t i = 0; i < out->windows; i++)
+        for (uint32_t k = 0; k < given[i]; k++)
+            if (out->token[(uint64_t)i * out->tokens + k] >= w->vocab)
+                GYRE_GO(gyre_fail(err, GYRE_E_FORMAT,
+                                  "cannot write a text: the tokenizer has token %u, the model's table %u rows; its "
+                                  "files do not belong together",
+                                  out->token[(uint64_t)i * out->tokens + k], w->model.hp.vocab));
     for (uint32_t first = 0; first < out->windows; first += w->batch)
         for (uint32_t at = 0; at + 1 < out->tokens; at++) {
             GYRE_GO(one_position(w, params->seed, first, GYRE_MIN(w->batch, out->windows - first), at, out->tokens,

@@ -1,6 +1,7 @@
 // See text.h.
 #include "quantizer/pass/text.h"
 #include "quantizer/pass/bundled_text.h"
+#include "runtime/model/roles.h"
 #include "runtime/text/tokenizer.h"
 #include "runtime/util/utf8.h"
 #include "runtime/util/base.h"
@@ -51,8 +52,10 @@ static gyre_status take_windows(const char *name, const gyre_tokenizer *tokenize
     }
     for (uint64_t i = 0; i < (uint64_t)out->windows * out->tokens; i++)
         if (out->token[i] >= vocab)
-            GYRE_GO(gyre_fail(err, GYRE_E_FORMAT, "cannot calibrate (%s): the tokenizer gives token %u of %u", name,
-                              out->token[i], vocab));
+            GYRE_GO(gyre_fail(err, GYRE_E_FORMAT,
+                              "cannot calibrate (%s): the tokenizer gives token %u, the model's table has %u rows; its "
+                              "files do not belong together",
+                              name, out->token[i], vocab));
 done:
     free(token);
     return st;
@@ -85,8 +88,16 @@ static gyre_status name_own(const struct gyre_own_text *own, struct gyre_calib_s
     return GYRE_OK;
 }
 
+// Tokens that the model has a row of its table for; a tokenizer of another model may know more.
+static uint32_t known_tokens(const gyre_source *model, const gyre_tokenizer *tokenizer)
+{
+    const uint32_t vocab = gyre_tokenizer_vocab(tokenizer);
+    const struct gyre_tensor *table = gyre_role_tensor(model, GYRE_ROLE_embedding, 0, "weight", NULL);
+    return table ? (uint32_t)GYRE_MIN((uint64_t)vocab, table->rows) : vocab;
+}
+
 // Text `path`, NULL for the bundled one: its windows and its name.
-static gyre_status read_file(const char *path, const gyre_tokenizer *tokenizer, uint32_t share,
+static gyre_status read_file(const char *path, const gyre_tokenizer *tokenizer, uint32_t vocab, uint32_t share,
                              struct gyre_calib_text *out, struct gyre_calib_source *source, gyre_error *err)
 {
     const char *from = gyre_calibration_text, *slash = path ? strrchr(path, '/') : NULL;
@@ -96,8 +107,7 @@ static gyre_status read_file(const char *path, const gyre_tokenizer *tokenizer, 
         GYRE_TRY(gyre_file_read(path, MAX_TEXT, &text, &bytes, err));
         from = text;
     }
-    const gyre_status st = take_windows(path ? path : "bundled text", tokenizer, from, bytes, share,
-                                        gyre_tokenizer_vocab(tokenizer), out, err);
+    const gyre_status st = take_windows(path ? path : "bundled text", tokenizer, from, bytes, share, vocab, out, err);
     if (st == GYRE_OK) name_source(slash ? slash + 1 : path ? path : "", from, bytes, source);
     free(text);
     return st;
@@ -122,7 +132,9 @@ gyre_status gyre_calib_text_read(const gyre_source *model, const char *const *pa
         if (!bundled && !strcmp(paths[i], GYRE_CALIB_SELF)) {
             take_own(own, share, out);
             GYRE_GO(name_own(own, &out->source[i], err));
-        } else GYRE_GO(read_file(bundled ? NULL : paths[i], tokenizer, share, out, &out->source[i], err));
+        } else
+            GYRE_GO(read_file(bundled ? NULL : paths[i], tokenizer, known_tokens(model, tokenizer), share, out,
+                              &out->source[i], err));
     }
     if (out->windows == 0) // more texts than windows
         st = gyre_fail(err, GYRE_E_INVALID, "cannot calibrate: %u texts for %u windows; give fewer", sources, windows);

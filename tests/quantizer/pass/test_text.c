@@ -176,6 +176,28 @@ static void bad_texts_are_refused(void **state)
     refused(files_path("missing.txt"), GYRE_E_IO, "missing.txt");
 }
 
+// A tokenizer that knows more tokens than the model has rows is not asked for them.
+static void a_tokenizer_of_another_model_is_refused(void **state)
+{
+    (void)state;
+    struct tiny_options small = tiny_defaults(), large = tiny_defaults();
+    struct gyre_calib_text out;
+    gyre_source *mixed;
+    gyre_error err = {0};
+    uint64_t n;
+    small.vocab = 260;
+    assert_int_equal(tiny_write_hf(files_path("small"), &small), 0);
+    assert_int_equal(tiny_write_hf(files_path("large"), &large), 0);
+    char *json = files_read(files_path("large/tokenizer.json"), &n);
+    assert_non_null(json);
+    written("small/tokenizer.json", json, n);
+    free(json);
+    assert_int_equal(gyre_source_open(files_path("small"), &mixed, &err), GYRE_OK);
+    assert_int_equal(gyre_calib_text_read(mixed, NULL, 0, NULL, 5, 128, &out, &err), GYRE_E_FORMAT);
+    if (!strstr(err.message, "the model's table has 260 rows")) fail_msg("%s", err.message);
+    gyre_source_close(mixed);
+}
+
 static int prepare(void **state)
 {
     (void)state;
@@ -201,6 +223,7 @@ int main(void)
         cmocka_unit_test(texts_share_the_windows),
         cmocka_unit_test(the_bundled_text_is_used),
         cmocka_unit_test(bad_texts_are_refused),
+        cmocka_unit_test(a_tokenizer_of_another_model_is_refused),
     };
     return cmocka_run_group_tests(tests, prepare, cleanup);
 }
