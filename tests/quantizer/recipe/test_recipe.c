@@ -450,10 +450,10 @@ static void mutations_never_crash(void **state)
                                          "rtn", "gptq", "---\n",  "...\n", "%",  "\303", "\0"};
     struct gyre_rng rng = gyre_rng_seed(11);
     struct gyre_recipe r;
-    char text[2048];
+    char text[4096];
     uint32_t good = 0;
     for (int round = 0; round < 2000; round++) {
-        const char *from = round % 5 < 4 ? gyre_recipe_builtins[round % 5].text : full;
+        const char *from = round % 6 < 5 ? gyre_recipe_builtins[round % 6].text : full;
         size_t n = strlen(from);
         assert_true(n < sizeof text / 2);
         memcpy(text, from, n);
