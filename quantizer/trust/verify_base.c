@@ -562,7 +562,8 @@ static gyre_status check_tables(struct gyre_verifier *v, gyre_error *err)
 {
     GYRE_TRY(check_table(v, GYRE_ROLE_embedding, GYRE_ROLE_embedding, false, err));
     if (!v->hp.tied)
-        return check_table(v, GYRE_ROLE_head, v->base_hp.tied ? GYRE_ROLE_embedding : GYRE_ROLE_head, v->rotated, err);
+        return check_table(v, GYRE_ROLE_head, v->base_hp.tied ? GYRE_ROLE_embedding : GYRE_ROLE_head,
+                           v->rotated && v->rotator.fold, err);
     return v->base_hp.tied ? GYRE_OK : gyre_verify_differs(v, err, "the base model's own head is not in it");
 }
 
