@@ -14,8 +14,10 @@ gyre_status gyre_runner_open(gyre_device *device, const gyre_source *source, con
         precision ? *precision : (struct gyre_precision){hp->act_bits, hp->kv_bits, hp->act_clip, hp->kv_clip};
     s->n_streams = keeps ? hp->n_layers + 1 : 2;
     if (tokens > hp->context)
-        return gyre_fail(err, GYRE_E_INVALID, "windows of %u tokens are longer than the model's context of %u", tokens,
-                         hp->context);
+        return gyre_fail(
+            err, GYRE_E_INVALID,
+            "cannot run windows of %u tokens: the model's context is %u; use a recipe with shorter windows", tokens,
+            hp->context);
     struct gyre_hparams one = *hp;
     one.n_layers = 1;
     GYRE_TRY(gyre_kv_create(device, &one, s->precision.kv, s->precision.kv_clip, 1, tokens, &s->kv, err));

@@ -53,8 +53,9 @@ static gyre_status open_writer(struct writer *w, const gyre_source *source, uint
     const struct gyre_hparams *hp = &w->model.hp;
     if (tokens > hp->context)
         return gyre_fail(err, GYRE_E_INVALID,
-                         "cannot write a text: windows of %u tokens are longer than the model's context of %u", tokens,
-                         hp->context);
+                         "cannot write a text: windows of %u tokens are longer than the model's context of %u; use a "
+                         "recipe with shorter windows",
+                         tokens, hp->context);
     GYRE_TRY(gyre_kv_create(w->device, hp, 16, 1, w->batch, tokens, &w->kv, err));
     for (uint32_t i = 0; i < w->batch; i++) GYRE_TRY(gyre_kv_reserve(&w->kv, i, tokens, err));
     w->vocab = GYRE_MIN(w->vocab, hp->vocab);

@@ -125,6 +125,19 @@ static void runs_weigh_and_resume(void **state)
     free(want);
 }
 
+static void windows_beyond_the_context_are_refused(void **state)
+{
+    (void)state;
+    gyre_error why = {0};
+    make_base("llama");
+    const char *recipe = files_path("long.yaml");
+    files_write(recipe, "name: long\ncalibration: {windows: 2, tokens: 513, fisher: true}\nrounding: [gptq]\n");
+    const gyre_quantize_params p = {.source = in, .output = out, .recipe = recipe, .force = true};
+    assert_int_equal(gyre_quantize(&p, NULL, &why), GYRE_E_INVALID);
+    assert_string_equal(why.message, "cannot run windows of 513 tokens: the model's context is 512; use a recipe with "
+                                     "shorter windows");
+}
+
 static int cleanup(void **state)
 {
     (void)state;
@@ -137,6 +150,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(weights_are_what_the_seed_draws),
         cmocka_unit_test(runs_weigh_and_resume),
+        cmocka_unit_test(windows_beyond_the_context_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, cleanup);
 }
