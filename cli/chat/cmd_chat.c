@@ -99,10 +99,14 @@ typedef int (*command)(struct chat *c, const char *rest, gyre_error *err);
 
 static int do_help(struct chat *c, const char *rest, gyre_error *err);
 
+// The talk is another one: what the prompt tells of the last answer is no longer true of it.
+static void change_talk(struct chat *c) { c->voice.result = (gyre_generate_result){0}; }
+
 static int do_reset(struct chat *c, const char *rest, gyre_error *err)
 {
     (void)rest, (void)err;
     chat_talk_forget(&c->talk);
+    change_talk(c);
     say("%s", "the talk is forgotten");
     return CHAT_STAY;
 }
@@ -110,6 +114,7 @@ static int do_reset(struct chat *c, const char *rest, gyre_error *err)
 static int do_system(struct chat *c, const char *rest, gyre_error *err)
 {
     chat_talk_end(&c->talk);
+    change_talk(c);
     if (!chat_talk_begin(&c->talk, *rest ? rest : NULL))
         gyre_fail(err, GYRE_E_NOMEM, "cannot set the system text: out of memory");
     else say("%s", *rest ? "a new talk with this system text" : "a new talk without a system text");
@@ -129,6 +134,7 @@ static int do_load(struct chat *c, const char *rest, gyre_error *err)
     if (!*rest) {
         gyre_fail(err, GYRE_E_INVALID, "cannot load a talk: no file is named; /load FILE");
     } else if (chat_talk_load(&c->talk, rest, err) == GYRE_OK) {
+        change_talk(c);
         snprintf(text, sizeof text, "%zu", chat_talk_length(&c->talk));
         say("a talk of %s messages", text);
     }

@@ -127,16 +127,17 @@ class Chat(Case):
             self.assertTrue(t.until(wanted + r".*> $"), (line, t.seen))
         t.type("the cat\r")
         self.assertTrue(t.until(r"\d+/512 [\d.]+ tok/s > $"), t.seen)
-        for line, wanted in ((f"/save {saved}", "saved"), ("/reset", "forgotten"), (f"/load {saved}", "2 messages"), ("/regen", "tok/s "), (f"/save {saved}", "saved")):
+        for line, wanted in ((f"/save {saved}", "saved"), ("/reset", "forgotten\n"), (f"/load {saved}", "2 messages\n"), ("/regen", "tok/s "), (f"/save {saved}", "saved")):
             t.type(line + "\r")
-            self.assertTrue(t.until(wanted + ".*> $"), (line, t.seen))
+            # What the prompt tells of the last answer is told of no other talk.
+            self.assertTrue(t.until(wanted + ("> $" if wanted.endswith("\n") else ".*> $")), (line, t.seen))
         messages = json.loads(self.read(saved))["messages"]
         self.assertEqual([(m["role"], m["content"][:7]) for m in messages][0], ("user", "the cat"))
         self.assertEqual([m["role"] for m in messages], ["user", "assistant"])
         t.type("\x03")
         self.assertTrue(t.until("> $"), t.seen)
         t.type("/system a dog\r")
-        self.assertTrue(t.until("new talk.*> $"), t.seen)
+        self.assertTrue(t.until(r"new talk[^\n]*\n> $"), t.seen)
         t.type("one\\\rtwo\r")
         self.assertTrue(t.until("tok/s > $"), t.seen)
         t.type(f"/save {saved}\r")
@@ -145,6 +146,21 @@ class Chat(Case):
         self.assertEqual([m["content"] for m in messages][:2], ["a dog", "one\ntwo"])
         t.type("/exit\r")
         self.assertEqual(t.end(), 0)
+
+    def test_load_leaves_no_trace(self):
+        talk = self.put("talk.json", json.dumps({"messages": [{"role": "user", "content": "the cat"}, {"role": "assistant", "content": "sat"}]}).encode())
+        seen = []
+        for before in ([], ["another thing", "/system a dog", "the mat"]):
+            t = Terminal("chat", self.model, "--device", "cpu", "-n", 6, "--stop", "\n")
+            self.assertTrue(t.until("> $"), t.seen)
+            for line in [*before, f"/load {talk}", "the moon"]:
+                t.type(line + "\r")
+                wanted = "2 messages\n> $" if line.startswith("/load") else "> $" if line[0] == "/" else r"\d+/512 [\d.]+ tok/s > $"
+                self.assertTrue(t.until(r"\n.*" + wanted), (line, t.seen))
+            seen.append(re.sub(r" [\d.]+ tok/s > $", "", t.seen[t.seen.index("\n"):]))
+            os.write(t.fd, b"\x04")
+            self.assertEqual(t.end(), 0)
+        self.assertEqual(*seen)
 
     def test_load_refuses(self):
         t = Terminal("chat", self.model, "--device", "cpu", "-n", 2)
