@@ -141,6 +141,7 @@ enum chat_read chat_editor_read(struct chat_editor *e, const char *prompt, char 
     e->prompt = prompt;
     el_resize(e->line);
     switch_marks(true);
+    el_set(e->line, EL_PREP_TERM, 1); // before the prompt is seen: a Ctrl-D that answers it at once is a key already
     const char *text = el_gets(e->line, &n);
     switch_marks(false);
     if (cli_interrupted()) return CHAT_END;

@@ -162,6 +162,13 @@ class Chat(Case):
             self.assertEqual(t.end(), 0)
         self.assertEqual(*seen)
 
+    def test_ctrl_d_at_once(self):
+        for _ in range(12):  # the prompt is there: a key is a key, not the end of a line that the terminal would edit
+            t = Terminal("chat", self.model, "--device", "cpu", "-n", 2)
+            self.assertTrue(t.until("> "), t.seen)
+            os.write(t.fd, b"\x04")
+            self.assertEqual(t.end(20), 0)
+
     def test_load_refuses(self):
         t = Terminal("chat", self.model, "--device", "cpu", "-n", 2)
         self.assertTrue(t.until("> $"), t.seen)
