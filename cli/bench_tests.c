@@ -43,9 +43,9 @@ json_t *bench_test_json(const struct bench_test *test, const gyre_engine_info *i
     moments(ns, test->n, &avg_ns, &stddev_ns);
     moments(ts, test->n, &avg_ts, &stddev_ts);
     snprintf(type, sizeof type, "%s act %u", info->arch, info->act);
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:i, s:s, s:s, s:i, s:i, s:i, s:s, s:I, s:I, s:f, s:f, s:o, s:o}",
+    return json_pack("{s:s, s:s, s:s, s:o, s:s, s:I, s:i, s:s, s:s, s:i, s:i, s:i, s:s, s:I, s:I, s:f, s:f, s:o, s:o}",
                      "build_commit", gyre_version(), "backends", backend_of(info->device), "gpu_info",
-                     info->device_name, "model_filename", test->model, "model_type", type, "model_size",
+                     info->device_name, "model_filename", cli_json_text(test->model), "model_type", type, "model_size",
                      (json_int_t)info->weight_bytes, "n_batch", (int)test->n_batch, "type_k", cache_type(info->kv),
                      "type_v", cache_type(info->kv), "n_prompt", (int)test->n_prompt, "n_gen", (int)test->n_gen,
                      "n_depth", (int)test->n_depth, "test_time", when, "avg_ns", (json_int_t)avg_ns, "stddev_ns",

@@ -215,8 +215,8 @@ static json_t *result_json(const struct bench *b, const struct result *r, uint32
     const struct run *run = &r->run[i];
     const double gbps = read_gbps(r, &run->t);
     json_t *more =
-        json_pack("{s:s, s:I, s:I, s:f, s:I, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:f, s:i, s:i}", "model",
-                  b->model ? b->model : b->shape, "depth", (json_int_t)b->depth.at[i], "prompt_tokens",
+        json_pack("{s:o, s:I, s:I, s:f, s:I, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:f, s:i, s:i}", "model",
+                  cli_json_text(b->model ? b->model : b->shape), "depth", (json_int_t)b->depth.at[i], "prompt_tokens",
                   (json_int_t)run->t.prefill_tokens, "prefill_tps",
                   per_second(run->t.prefill_tokens, run->t.prefill_ns), "gen_tokens", (json_int_t)run->t.decode_tokens,
                   "decode_tps", per_second(run->t.decode_tokens, run->t.decode_ns), "decode_GBps", gbps, "roof_share",
@@ -343,7 +343,7 @@ static int run(int argc, char **argv)
         {"--plan", NULL, "the memory that it takes, without running", CLI_FLAG, &b.plan, 0, 0, NULL},
         {"--profile", NULL, "device time by kernel of one prefill and one decode step", CLI_FLAG, &b.profile, 0, 0,
          NULL},
-        {"-r", "N", "repetitions of each test (1)", CLI_U32, &b.repeat, 1, BENCH_SAMPLES, NULL},
+        {"-r", "N", "repetitions of each test, with -o (1)", CLI_U32, &b.repeat, 1, BENCH_SAMPLES, NULL},
         {"-o", "FORMAT", "records with llama-bench's field names: json, jsonl, csv, md", CLI_TEXT, &b.format, 0, 0,
          "json,jsonl,csv,md"},
         {"--json", NULL, "machine-readable output", CLI_FLAG, &b.json, 0, 0, NULL},
@@ -358,9 +358,14 @@ static int run(int argc, char **argv)
     if (b.rows_text && !parse_list(b.rows_text, 1, 4096, &b.rows))
         return cli_usage("unusable option (--rows %s): it takes at most %d numbers from 1 to %d with commas between",
                          b.rows_text, LIST, 4096);
-    if (b.format && (b.json || b.plan || (!b.model && !b.shape)))
-        return cli_usage("unusable option (-o %s): it takes a MODEL or a --shape, and neither --json nor --plan",
-                         b.format);
+    if (b.format && (b.json || b.plan || b.profile || (!b.model && !b.shape)))
+        return cli_usage(
+            "unusable option (-o %s): it takes a MODEL or a --shape, and none of --json, --plan and --profile",
+            b.format);
+    if (b.repeat > 1 && !b.format)
+        return cli_usage("unusable option (-r %u): repetitions are the samples of records; add -o FORMAT", b.repeat);
+    if (b.head && !b.shape)
+        return cli_usage("unusable option (--head %u): it is of a --shape; a MODEL's head is as it is", b.head);
     if (b.plan && !b.model && !b.shape)
         return cli_usage("missing argument (--plan): name a MODEL or a --shape to plan for");
     return b.plan ? print_plan(&b) : bench_all(&b);

@@ -135,7 +135,9 @@ static void print_rotations(const json_t *r)
     print_transform("r1", json_object_get(r, "r1"));
     print_transform("r4", json_object_get(r, "r4"));
     print_transform("head", json_object_get(r, "head"));
-    if (!json_is_true(json_object_get(r, "r3")) && json_is_null(json_object_get(r, "r4")) &&
+    const bool mix = json_is_true(json_object_get(r, "head_mix"));
+    if (mix) printf("  head   through a matrix of the file\n");
+    if (!mix && !json_is_true(json_object_get(r, "r3")) && json_is_null(json_object_get(r, "r4")) &&
         json_is_null(json_object_get(r, "head")) && json_is_null(json_object_get(r, "r1")))
         printf("  none online\n");
 }

@@ -70,8 +70,13 @@ static gyre_status tokenize(struct cli_task *t, const gyre_tokenizer *tok, const
 
 // ---- lines --------------------------------------------------------------------------------------------------------
 
+// The doc_id of the line before, and all that there were: an item whose lines lie apart would be several.
+struct documents {
+    json_t *now, *seen;
+};
+
 static gyre_status read_line(struct cli_task *t, const gyre_tokenizer *tok, const struct cli_tokens *how, uint32_t most,
-                             const char *text, size_t bytes, uint32_t line, json_t **doc, gyre_error *err)
+                             const char *text, size_t bytes, uint32_t line, struct documents *doc, gyre_error *err)
 {
     json_t *row = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, NULL);
     json_t *inner = json_object_get(row, "request") ? json_object_get(row, "request") : row;
@@ -82,11 +87,17 @@ static gyre_status read_line(struct cli_task *t, const gyre_tokenizer *tok, cons
     if (!row) GYRE_GO(bad_line(t, line, "is no JSON object", err));
     if (!context || !continuation || !*continuation || (!json_is_integer(id) && !json_is_string(id)))
         GYRE_GO(bad_line(t, line, "lacks a text or its doc_id", err));
-    const bool more = *doc && json_equal(*doc, id);
+    const bool more = doc->now && json_equal(doc->now, id);
     if (!more) {
+        char *key = json_dumps(id, JSON_ENCODE_ANY);
+        const bool again = key && json_object_get(doc->seen, key);
+        const bool kept = key && !json_object_set_new(doc->seen, key, json_true());
+        free(key);
+        if (!kept) GYRE_GO(no_memory(t, err));
+        if (again) GYRE_GO(bad_line(t, line, "has a doc_id that came before; put the lines of one together", err));
         t->item[t->n_items++] = (struct cli_item){.first = t->n_requests, .label = UINT32_MAX};
-        json_decref(*doc);
-        *doc = json_incref(id);
+        json_decref(doc->now);
+        doc->now = json_incref(id);
     }
     struct cli_item *item = &t->item[t->n_items - 1];
     const json_int_t right = json_is_integer(label) ? json_integer_value(label) : -1;
@@ -117,7 +128,7 @@ gyre_status cli_task_read(const char *path, const gyre_engine *engine, const str
     char *text = NULL;
     size_t bytes = 0, lines = 1;
     uint32_t line = 0;
-    json_t *doc = NULL;
+    struct documents doc = {NULL, json_object()};
     gyre_status st = GYRE_OK;
     *out = (struct cli_task){.path = path};
     snprintf(out->name, sizeof out->name, "%.*s", (int)strcspn(gyre_base_name(path), "."), gyre_base_name(path));
@@ -137,7 +148,8 @@ gyre_status cli_task_read(const char *path, const gyre_engine *engine, const str
     }
     st = check_labels(out, err);
 done:
-    json_decref(doc);
+    json_decref(doc.now);
+    json_decref(doc.seen);
     free(text);
     return st;
 }

@@ -178,6 +178,9 @@ static gyre_status open_shape_on(gyre_device *device, const char *shape, uint32_
     struct load_progress progress = {p};
     e->device = device;
     e->log = p->log;
+    if (p->shape_head != 0 && p->shape_head != 4 && p->shape_head != 8)
+        return gyre_fail(err, GYRE_E_INVALID, "cannot open shape (%s): its head has 4 or 8 bits, not %u", shape,
+                         p->shape_head);
     GYRE_TRY(gyre_shape_hparams(shape, wgroup, &hp, err));
     const uint32_t own = hp.context;
     const struct gyre_synthetic how = {

@@ -30,9 +30,9 @@ struct gyre_source {
     uint64_t n_tensors, cap_tensors;
     struct gyre_unread *unread;
     uint64_t n_unread, cap_unread;
-    bool looking; // see gyre_source_look
-    const char *refusal[8];
-    uint32_t n_refusals; // those beyond the room for them are left out
+    bool looking;                             // see gyre_source_look
+    const char *refusal[8], *refused_type[8]; // the type of tensors that it is of; NULL: of something else
+    uint32_t n_refusals;                      // those beyond the room for them are left out
     struct gyre_strmap meta_index, tensor_index;
     struct source_file {
         const char *name;

@@ -11,17 +11,27 @@ gyre_status gyre_source_let(gyre_source *source, gyre_status st, gyre_error *err
     if (source->n_refusals == GYRE_COUNT(source->refusal)) return GYRE_OK;
     const char *line = gyre_arena_strdup(&source->arena, err->message);
     if (!line) return gyre_fail(err, GYRE_E_NOMEM, "cannot read model (%s): out of memory", source->path);
+    source->refused_type[source->n_refusals] = NULL;
     source->refusal[source->n_refusals++] = line;
+    return GYRE_OK;
+}
+
+// Keeps the line of a type that is refused for the first time. A file may have as many types as tensors: each is only
+// compared with those that have a line.
+static gyre_status let_type(gyre_source *source, gyre_status st, const char *type, gyre_error *err)
+{
+    const uint32_t had = source->n_refusals;
+    for (uint32_t i = 0; i < had; i++)
+        if (source->refused_type[i] && !strcmp(source->refused_type[i], type)) return GYRE_OK;
+    GYRE_TRY(gyre_source_let(source, st, err));
+    if (source->n_refusals > had) source->refused_type[had] = type;
     return GYRE_OK;
 }
 
 gyre_status gyre_source_let_tensor(gyre_source *source, gyre_status st, const struct gyre_unread *tensor,
                                    gyre_error *err)
 {
-    bool known = false;
     if (st != GYRE_E_UNSUPPORTED || !source->looking) return st;
-    for (uint64_t i = 0; i < source->n_unread && !known; i++) known = !strcmp(source->unread[i].type, tensor->type);
-    if (!known) GYRE_TRY(gyre_source_let(source, st, err));
     struct gyre_unread *unread =
         gyre_source_grow(source->unread, source->n_unread, &source->cap_unread, sizeof *unread);
     if (unread) {
@@ -34,7 +44,7 @@ gyre_status gyre_source_let_tensor(gyre_source *source, gyre_status st, const st
     if (!unread || !unread->name || !unread->type)
         return gyre_fail(err, GYRE_E_NOMEM, "cannot read model (%s): out of memory", source->path);
     source->n_unread++;
-    return GYRE_OK;
+    return let_type(source, st, unread->type, err);
 }
 
 const char *gyre_source_refusal(const gyre_source *source, uint32_t index)

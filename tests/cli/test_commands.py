@@ -2,7 +2,7 @@
 documented exit status, nothing half-written stays. Standard library only.
 
   test_commands.py GYRE MAKE_MODEL [unittest arguments]"""
-import csv, io, json, os, signal, subprocess, sys, time, unittest, xml.etree.ElementTree
+import csv, io, json, os, resource, signal, struct, subprocess, sys, time, unittest, xml.etree.ElementTree
 
 from case import GYRE, MAKE_MODEL, Case, full_disk, run
 
@@ -195,7 +195,7 @@ class Options(Case):
         good = {"doc_id": 0, "context": "the", "continuation": " cat", "label": 0}
         for rows, word in (([good, "x"], "line 2 is no JSON object"), ([good, {"doc_id": 1}], "line 2 lacks"), ([], "no line"),
                            ([good, dict(good, label=1)], "line 2 has another label"), ([dict(good, label=2)] * 2, "item 1 has 2 answers"),
-                           ([dict(good, continuation="")], "line 1 lacks"), ([dict(good, doc_id=None)], "line 1 lacks")):
+                           ([good, dict(good, doc_id=1), good], "line 3 has a doc_id that came before"), ([dict(good, continuation="")], "line 1 lacks"), ([dict(good, doc_id=None)], "line 1 lacks")):
             path = self.put("bad.jsonl", "".join((r if r == "x" else json.dumps(r)) + "\n" for r in rows).encode())
             self.fails(1, *base, path, word=word)
         self.fails(1, *base, self.at("absent.jsonl"), word="absent.jsonl")
@@ -237,6 +237,15 @@ class Options(Case):
         self.fails(2, "bench", "--device", "cpu", "-o", "md", word="-o md")
         self.fails(2, "bench", self.model, "--device", "cpu", "-o", "sql", word="-o")
         self.fails(2, "bench", self.model, "--device", "cpu", "-o", "csv", "--json", word="-o csv")
+        self.fails(2, "bench", self.model, "--device", "cpu", "-o", "csv", "--profile", word="--profile")
+        self.fails(2, "bench", self.model, "--device", "cpu", "-r", 2, word="add -o FORMAT")
+        self.fails(2, "bench", self.model, "--device", "cpu", "--head", 4, word="--shape")
+        odd = self.at("n") + os.fsdecode(b"\xff.gguf")  # a name that is no UTF-8 loses no record
+        with open(odd, "wb") as f:
+            f.write(self.read(self.model))
+        tests = json.loads(self.done("bench", odd, "--device", "cpu", "--prompt", 4, "--gen", 2, "-o", "json")[0])
+        self.assertEqual([t["model_filename"][-7:] for t in tests], ["n\ufffd.gguf"] * 2)
+        self.assertIn("decode_tps", self.json("bench", odd, "--device", "cpu", "--prompt", 4, "--gen", 2)["results"][0])
 
     def test_bench_of_a_shape(self):
         r = self.json("bench", "--shape", "smollm2-135m", "--device", "cpu", "--prompt", 1, "--gen", 1)["results"][0]
@@ -286,6 +295,17 @@ class Options(Case):
         made = self.verdict(self.quantized("verdict.gguf"))
         self.assertEqual((made["runs"], made["architecture"], [q["ok"] for q in made["quantizes"]]), (True, "gyre-llama", [False] * 2))
         self.assertIn("gyre wrote this file with rotations", made["quantizes"][0]["why_not"])
+
+    def test_inspect_of_many_types(self):
+        text = lambda s: struct.pack("<Q", len(s)) + s
+        n = 100000  # tensors, each of a type of its own
+        data = b"GGUF" + struct.pack("<IQQ", 3, n, 1) + text(b"general.architecture") + struct.pack("<I", 8) + text(b"llama")
+        data += b"".join(text(b"t%d" % i) + struct.pack("<IQIQ", 1, 32, 1000 + i, 0) for i in range(n)) + bytes(64)
+        before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+        doc = self.json("inspect", self.put("types.gguf", data))
+        self.assertLess(resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before, 10)
+        self.assertEqual((len(doc["tensors"]), len(doc["verdict"]["unread_types"])), (n, n))
+        self.assertIn('"t7" has type unknown (1007)', doc["verdict"]["why_not"][7])
 
     def test_inspect_says_why_not(self):
         whole = self.read(self.model)

@@ -193,6 +193,9 @@ static void a_large_shape_fits(void **state)
     p.shape_head = 0;
     gyre_error why = {0};
     assert_int_equal(gyre_plan_shape("llama-1b", 0, &p, &low, &why), GYRE_E_UNSUPPORTED); // its head is the table
+    p.shape_head = 5;
+    assert_int_equal(gyre_plan_shape("llama-1b", 0, &p, &low, &why), GYRE_E_INVALID);
+    assert_non_null(strstr(why.message, "4 or 8 bits, not 5"));
 }
 
 int main(int argc, char **argv)
