@@ -88,8 +88,8 @@ struct cli_engine {
          CLI_TEXT,  &(e).table,   0,                                                                                   \
          0,         "device,host"},                                                                                    \
     {                                                                                                                  \
-        "--tune", "HOW", "kernels by measuring: off, on (2 s at most), force; default: on on a GPU", CLI_TEXT,         \
-            &(e).tune, 0, 0, "off,on,force"                                                                            \
+        "--tune", "HOW", "kernels by measuring: off, on (2 s at most), force; default: off", CLI_TEXT, &(e).tune, 0,   \
+            0, "off,on,force"                                                                                          \
     }
 // The engine's parameters that these options say.
 gyre_engine_params cli_engine_params(const struct cli_engine *options);

@@ -124,8 +124,7 @@ static gyre_status start_tuning(gyre_engine *e, gyre_tuning how, gyre_error *err
     const struct gyre_device_info *info = gyre_device_info(e->device);
     if (how > GYRE_TUNE_FORCE)
         return gyre_fail(err, GYRE_E_INVALID, "cannot open engine: there is no kind %u of tuning", (unsigned)how);
-    if (how == GYRE_TUNE_DEFAULT) how = info->software ? GYRE_TUNE_OFF : GYRE_TUNE_ON;
-    e->tunes = how != GYRE_TUNE_OFF && strncmp(info->id, "null", 4) != 0;
+    e->tunes = how != GYRE_TUNE_OFF && how != GYRE_TUNE_DEFAULT && strncmp(info->id, "null", 4) != 0;
     e->tuner.log = &e->log;
     e->tuner.left_ns = TUNE_NS;
     e->tuner.force = how == GYRE_TUNE_FORCE;

@@ -40,7 +40,7 @@ typedef struct gyre_engine gyre_engine;
 // Whether an engine measures which kernels are best, when a step of a size is first recorded: products of integers, by
 // kernels that give the same bits. What was found is kept in the cache folder, by device, driver and kernels.
 typedef enum gyre_tuning {
-    GYRE_TUNE_DEFAULT, // on on GPUs, off on CPUs
+    GYRE_TUNE_DEFAULT, // off, until GPUs have shown that measuring does them no harm
     GYRE_TUNE_OFF,     // kernels by rule
     GYRE_TUNE_ON,      // for 2 s of an engine's life at most; what is not measured by then goes by rule
     GYRE_TUNE_FORCE    // all, however long it takes, and what the cache knows again
