@@ -74,3 +74,9 @@ done:
     if (st != GYRE_OK) gyre_logf(log, GYRE_LOG_WARN, "cache: cannot store a blob in %s: %s", dir, why.message);
     free(file);
 }
+
+void gyre_cache_forget(const char *dir, const char *kind, const char key[GYRE_SHA256_HEX])
+{
+    char path[MAX_PATH_BYTES];
+    if (dir && make_path(path, dir, kind, key)) (void)remove(path);
+}

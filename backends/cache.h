@@ -19,3 +19,6 @@ void *gyre_cache_load(const char *dir, const char *kind, const char key[GYRE_SHA
 // failures are only logged. Does nothing when `dir` is NULL.
 void gyre_cache_store(const char *dir, const char *kind, const char key[GYRE_SHA256_HEX], const void *data, size_t size,
                       const gyre_log *log);
+
+// Removes what is stored under (kind, key), if there is anything.
+void gyre_cache_forget(const char *dir, const char *kind, const char key[GYRE_SHA256_HEX]);

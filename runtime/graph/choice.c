@@ -98,3 +98,10 @@ void gyre_choice_store(const struct gyre_tuner *tuner, const struct gyre_device_
     cache_key(info, key, hex);
     gyre_cache_store(tuner->cache_dir, "tune", hex, text, strlen(text), tuner->log);
 }
+
+void gyre_choice_forget(const struct gyre_tuner *tuner, const struct gyre_device_info *info, const char *key)
+{
+    char hex[GYRE_SHA256_HEX];
+    cache_key(info, key, hex);
+    gyre_cache_forget(tuner->cache_dir, "tune", hex);
+}

@@ -16,7 +16,7 @@ struct gyre_tuner {
     const char *cache_dir; // NULL: none; the caller's
     const gyre_log *log;   // may be NULL; the caller's
     bool force;            // measure what the cache knows, too, and as long as it takes
-    uint64_t left_ns;      // what measuring may still take; ignored with force
+    uint64_t left_ns;      // what measuring may still take; ignored with force. A failure ends both
     // What came of it.
     uint32_t measured, cached, refused; // products measured or known; variants that failed or gave other bits
     struct gyre_choice *choices;        // owned
@@ -39,6 +39,7 @@ int gyre_choice_load(const struct gyre_tuner *tuner, const struct gyre_device_in
                      const struct gyre_launch *variants, uint32_t n);
 void gyre_choice_store(const struct gyre_tuner *tuner, const struct gyre_device_info *info, const char *key,
                        const struct gyre_launch *launch);
+void gyre_choice_forget(const struct gyre_tuner *tuner, const struct gyre_device_info *info, const char *key);
 // "matmul_w4_q_t 128,1,1,2,1,0 / 32,2": what the file holds and messages say. False if it does not fit.
 bool gyre_launch_text(const struct gyre_launch *launch, char out[256]);
 
@@ -46,5 +47,5 @@ bool gyre_launch_text(const struct gyre_launch *launch, char out[256]);
 gyre_status gyre_graph_lower_product(gyre_graph *g, uint32_t node, const struct gyre_launch *launch,
                                      gyre_error *err) GYRE_MUST_USE;
 // measure.c: chooses for all products of a graph that has its buffers and is not lowered. What cannot be measured keeps
-// the rule's launch.
+// the rule's launch, with a warning; only a lost device is an error, and what took it is not tried by the next start.
 gyre_status gyre_graph_measure(gyre_graph *g, gyre_error *err) GYRE_MUST_USE;

@@ -130,10 +130,20 @@ static gyre_status lower_matmul(const struct lowering *l)
     return emit_product(l, &launch);
 }
 
+// Shares a node's predicted time among its dispatches, from `first` to the last of the graph.
+static void predict(const struct lowering *l, uint32_t first)
+{
+    for (uint32_t d = first; d < l->g->n_dispatches; d++)
+        l->g->dispatches[d].ms = gyre_predict_ms(l->g, l->node) / (float)(l->g->n_dispatches - first);
+}
+
 gyre_status gyre_graph_lower_product(gyre_graph *g, uint32_t node, const struct gyre_launch *launch, gyre_error *err)
 {
     const struct lowering l = {g, &g->nodes[node], node, err};
-    return emit_product(&l, launch);
+    const uint32_t first = g->n_dispatches;
+    GYRE_TRY(emit_product(&l, launch));
+    predict(&l, first);
+    return GYRE_OK;
 }
 
 // y | x, order: by columns and rows.
@@ -226,8 +236,7 @@ gyre_status gyre_graph_lower(gyre_graph *g, gyre_error *err)
         const struct lowering l = {g, &g->nodes[i], i, err};
         const uint32_t first = g->n_dispatches;
         GYRE_TRY(lowerings[g->nodes[i].op](&l));
-        for (uint32_t d = first; d < g->n_dispatches; d++)
-            g->dispatches[d].ms = gyre_predict_ms(g, l.node) / (float)(g->n_dispatches - first);
+        predict(&l, first);
     }
     return GYRE_OK;
 }

@@ -2,6 +2,9 @@
 // tune.c offers, over the weights of all layers that have its shape (so that caches are as cold as in a step), in turn.
 // A variant must give the bits of the rule's launch, on random operands, before its time counts: their self-test.
 //
+// A variant may take the device with it. So the cache says the rule's launch from before the first variant runs, and
+// what was measured to the end takes its place: a start that dies is followed by one that keeps the rule's.
+//
 // The graph's own buffers are used, which hold nothing yet. Products that read or write a buffer of the caller are left
 // to the rule: it may hold something.
 #include "runtime/graph/choice.h"
@@ -29,7 +32,10 @@ struct measurement {
     struct arm arm[MOST];     // [0]: the rule's
     uint32_t n_arms;
     uint64_t deadline; // UINT64_MAX: none
+    bool lost;         // the device
 };
+
+static bool over(const struct measurement *m) { return gyre_clock_ns() >= m->deadline; }
 
 // A value that lies in the graph's own memory.
 static bool own(const gyre_graph *g, gyre_value v)
@@ -72,13 +78,25 @@ static void drop(struct measurement *m, struct arm *arm)
     arm->kernel = NULL;
 }
 
+static gyre_status run(struct measurement *m, gyre_recording *recording, gyre_error *err)
+{
+    GYRE_TRY(gyre_submit(m->g->device, recording, err));
+    return gyre_wait(m->g->device, err);
+}
+
 static gyre_status time_once(struct measurement *m, gyre_recording *recording, uint64_t *ns, gyre_error *err)
 {
     const uint64_t begin = gyre_clock_ns();
-    GYRE_TRY(gyre_submit(m->g->device, recording, err));
-    GYRE_TRY(gyre_wait(m->g->device, err));
+    GYRE_TRY(run(m, recording, err));
     *ns = gyre_clock_ns() - begin;
     return GYRE_OK;
+}
+
+// After a failure: a device that does not run the rule's launch either is lost.
+static bool lost(struct measurement *m)
+{
+    m->lost = m->lost || (m->arm[0].one && run(m, m->arm[0].one, NULL) != GYRE_OK);
+    return m->lost;
 }
 
 // ---- operands and results -------------------------------------------------------------------------------
@@ -118,8 +136,7 @@ static gyre_status result(struct measurement *m, gyre_recording *recording, void
     const struct gyre_binding y = gyre_graph_at(m->g, m->g->nodes[m->nodes[0]].out[0], 0);
     memset(out, 0xA5, y.size);
     GYRE_TRY(gyre_buffer_write(m->g->device, y.buffer, y.offset, out, y.size, err));
-    GYRE_TRY(gyre_submit(m->g->device, recording, err));
-    GYRE_TRY(gyre_wait(m->g->device, err));
+    GYRE_TRY(run(m, recording, err));
     return gyre_buffer_read(m->g->device, y.buffer, y.offset, out, y.size, err);
 }
 
@@ -151,12 +168,17 @@ static gyre_status self_test(struct measurement *m, gyre_error *err)
     if (!want || !got) st = gyre_fail(err, GYRE_E_NOMEM, "cannot measure: out of host memory");
     if (st == GYRE_OK) st = fill(m, node->in[0], err);
     if (st == GYRE_OK && node->in[2] && own(m->g, node->in[2])) st = fill(m, node->in[2], err);
-    if (st == GYRE_OK) st = prepare(m, &m->arm[0], err);
-    if (st == GYRE_OK) st = result(m, m->arm[0].one, want, err);
-    for (uint32_t i = 1; i < m->n_arms && st == GYRE_OK && gyre_clock_ns() < m->deadline; i++) {
+    if (st == GYRE_OK && !over(m)) st = prepare(m, &m->arm[0], err);
+    if (st == GYRE_OK && !over(m)) st = result(m, m->arm[0].one, want, err);
+    for (uint32_t i = 1; i < m->n_arms && st == GYRE_OK && !over(m); i++) {
         struct arm arm = m->arm[i];
         gyre_error why = {0};
-        if (prepare(m, &arm, &why) != GYRE_OK || result(m, arm.one, got, &why) != GYRE_OK) refuse(m, &arm, why.message);
+        gyre_status ran = prepare(m, &arm, &why);
+        if (ran == GYRE_OK) ran = result(m, arm.one, got, &why);
+        if (ran != GYRE_OK && lost(m)) {
+            st = gyre_fail(err, ran, "%s", why.message);
+            drop(m, &arm);
+        } else if (ran != GYRE_OK) refuse(m, &arm, why.message);
         else if (memcmp(want, got, bytes)) refuse(m, &arm, "its results are not those of the base kernel");
         else m->arm[n++] = arm;
     }
@@ -166,40 +188,49 @@ static gyre_status self_test(struct measurement *m, gyre_error *err)
     return st;
 }
 
-// Times the arms in turn; the index of the best, the rule's unless another is 3 % faster.
-static gyre_status race(struct measurement *m, uint32_t *best, gyre_error *err)
+// Times the arms in turn; the index of the best, the rule's unless another is 3 % faster. *ended: all rounds were run.
+static gyre_status race(struct measurement *m, uint32_t *best, bool *ended, gyre_error *err)
 {
     uint64_t one = 0;
+    if (over(m)) return GYRE_OK;
     GYRE_TRY(time_once(m, m->arm[0].one, &one, err));
     const uint32_t n = (uint32_t)GYRE_MIN((uint64_t)m->n_nodes, GYRE_MAX(RUN_NS / GYRE_MAX(one, 1u), 1u));
-    for (uint32_t i = 0; i < m->n_arms; i++) GYRE_TRY(record(m, &m->arm[i].launch, n, &m->arm[i].all, err));
-    for (int round = 0; round < ROUNDS; round++)
-        for (uint32_t i = 0; i < m->n_arms; i++) {
-            uint64_t ns = 0;
-            if (gyre_clock_ns() >= m->deadline) goto over;
-            GYRE_TRY(time_once(m, m->arm[i].all, &ns, err));
-            m->arm[i].ns = GYRE_MIN(m->arm[i].ns, ns);
-        }
-over:
-    for (uint32_t i = *best = 0; i < m->n_arms; i++)
+    for (uint32_t i = 0; i < m->n_arms; i++) {
+        if (over(m)) return GYRE_OK;
+        GYRE_TRY(record(m, &m->arm[i].launch, n, &m->arm[i].all, err));
+    }
+    uint32_t runs = 0;
+    for (; runs < ROUNDS * m->n_arms && !over(m); runs++) {
+        struct arm *const arm = &m->arm[runs % m->n_arms];
+        uint64_t ns = 0;
+        GYRE_TRY(time_once(m, arm->all, &ns, err));
+        arm->ns = GYRE_MIN(arm->ns, ns);
+    }
+    *ended = runs == ROUNDS * m->n_arms;
+    for (uint32_t i = 0; i < m->n_arms; i++)
         if (m->arm[i].ns < m->arm[*best].ns && m->arm[i].ns / 97 < m->arm[0].ns / 100) *best = i;
     return GYRE_OK;
 }
 
+// On disk stays what was measured to the end, or, where the device was lost, the rule's launch.
 static gyre_status choose(struct measurement *m, gyre_error *err)
 {
+    const struct gyre_device_info *const info = gyre_device_info(m->g->device);
     char text[256];
     uint32_t best = 0;
+    bool ended = false;
+    gyre_choice_store(m->t, info, m->key, &m->arm[0].launch);
     gyre_status st = self_test(m, err);
-    if (st == GYRE_OK) st = race(m, &best, err);
+    if (st == GYRE_OK) st = race(m, &best, &ended, err);
     if (st == GYRE_OK && m->arm[0].ns != UINT64_MAX) {
         m->t->measured++;
         st = gyre_choice_keep(m->t, m->key, &m->arm[best].launch, err);
-        gyre_choice_store(m->t, gyre_device_info(m->g->device), m->key, &m->arm[best].launch);
         if (gyre_launch_text(&m->arm[best].launch, text))
             gyre_logf(m->t->log, GYRE_LOG_DEBUG, "tune: %s: %s, %.1f us; by the rule %.1f us, %u variants", m->key,
                       text, (double)m->arm[best].ns * 1e-3, (double)m->arm[0].ns * 1e-3, m->n_arms);
     }
+    if (ended) gyre_choice_store(m->t, info, m->key, &m->arm[best].launch);
+    else if (st == GYRE_OK || !lost(m)) gyre_choice_forget(m->t, info, m->key);
     for (uint32_t i = 0; i < m->n_arms; i++) drop(m, &m->arm[i]);
     return st;
 }
@@ -250,9 +281,15 @@ gyre_status gyre_graph_measure(gyre_graph *g, gyre_error *err)
 {
     if (!g->tuner) return GYRE_OK;
     struct measurement m = {.g = g, .t = g->tuner, .nodes = malloc(g->n_nodes * sizeof *m.nodes)};
-    if (!m.nodes) return gyre_fail(err, GYRE_E_NOMEM, "cannot measure: out of host memory");
-    gyre_status st = GYRE_OK;
-    for (uint32_t i = 0; i < g->n_nodes && st == GYRE_OK; i++) st = choose_for(&m, i, err);
+    gyre_error why = {0};
+    gyre_status st = m.nodes ? GYRE_OK : gyre_fail(&why, GYRE_E_NOMEM, "cannot measure: out of host memory");
+    for (uint32_t i = 0; i < g->n_nodes && st == GYRE_OK; i++) st = choose_for(&m, i, &why);
     free(m.nodes);
-    return st;
+    if (m.lost) return gyre_fail(err, st, "%s", why.message);
+    if (st != GYRE_OK) {
+        gyre_logf(m.t->log, GYRE_LOG_WARN, "tune: no more is measured, the rest runs by the rule: %s", why.message);
+        m.t->left_ns = 0;
+        m.t->force = false;
+    }
+    return GYRE_OK;
 }

@@ -220,16 +220,16 @@ static uint64_t prologue_shared(const struct product *p, uint32_t wgx, uint32_t 
     return p->prologue ? (uint64_t)tr * p->w->k + 8 * (uint64_t)wgx + 4 * (uint64_t)p->norm_lanes : 0;
 }
 
+enum { MOST_TILED = 64, MOST_WIDE = 512, FILL = 1 << 16 }; // rows, invocations of a workgroup, of a launch
 static bool tile_fits(const struct product *p, uint32_t wgx, uint32_t tr)
 {
-    return wgx <= p->info->max_workgroup && wgx <= p->info->max_group_size[0] &&
+    return wgx <= MOST_WIDE && wgx <= p->info->max_workgroup && wgx <= p->info->max_group_size[0] &&
            4 * (8 * (wgx + 4) + tr * wgx) + prologue_shared(p, wgx, tr) <= p->info->shared_bytes;
 }
 
 // matmul_tile.k for up to MOST_TILED rows: a tile of the weight per workgroup. As few invocations a tile as keep the
 // chip full: with 8 loads of 16 bytes in each, 2^16 of them ask for 8 MiB at once, and a reduction costs the less the
 // fewer they are. No more than there are steps along K. False where the kernel does not fit the shapes or the device.
-enum { MOST_TILED = 64, FILL = 1 << 16 };
 static bool tile_launch(const struct product *p, struct gyre_launch *out)
 {
     const struct gyre_device_info *info = p->info;
@@ -243,7 +243,7 @@ static bool tile_launch(const struct product *p, struct gyre_launch *out)
     uint32_t tr = 1, wgx = 64;
     while (tr < p->rows && tr < (p->quant ? 8 : 4)) tr *= 2;
     const uint64_t groups = (uint64_t)tiles * gyre_div_up(p->rows, tr);
-    while (groups * wgx < FILL && wgx / 4 < steps && wgx < 512 && tile_fits(p, 2 * wgx, tr)) wgx *= 2;
+    while (groups * wgx < FILL && wgx / 4 < steps && tile_fits(p, 2 * wgx, tr)) wgx *= 2;
     const uint32_t u = tr <= 2 && steps >= wgx / 2 ? 2 : 1; // two steps a round, where phases have two
     if (!tile_fits(p, wgx, tr) || !runs(info, gyre_div_up(steps, wgx / 4) + prologue_loops(p, wgx, tr))) return false;
     const uint32_t form = weight_forms[w->kind] | (p->quant ? GYRE_FORM_QUANT : 0u) | GYRE_FORM_TILE;

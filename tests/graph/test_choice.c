@@ -2,11 +2,12 @@
 #include "tests/graph/lab.h"
 #include "runtime/graph/choice.h"
 #include "runtime/util/base.h"
+#include "tests/common/files.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
+#include <time.h>
 
 #include <setjmp.h>
 #include <cmocka.h>
@@ -113,8 +114,8 @@ static void without_time_the_rule_decides(void **state)
 // nothing but that.
 static void the_cache_costs_time_never_a_result(void **state)
 {
-    char dir[] = "choice-XXXXXX", command[200];
-    assert_non_null(mkdtemp(dir));
+    const char *const dir = files_path("tune");
+    char command[200];
     const struct outcome first = run(*state, 2, dir, false, NULL, true),
                          second = run(*state, 2, dir, false, NULL, true);
     assert_int_equal(first.measured, 2);
@@ -139,8 +140,147 @@ static void the_cache_costs_time_never_a_result(void **state)
     const struct outcome nowhere = run(*state, 2, "/proc/no/such", false, NULL, true);
     assert_int_equal(nowhere.measured, 2);
     assert_memory_equal(first.y, nowhere.y, sizeof first.y);
-    snprintf(command, sizeof command, "rm -r %s", dir);
-    assert_int_equal(system(command), 0);
+    files_remove();
+}
+
+// ---- devices that fail ----------------------------------------------------------------------------------
+
+// The null device with a fault. Measuring makes recordings of one product for the self-test, of LAYERS for its time.
+static struct fault {
+    bool variants_kill;          // after the rule's launch has run once, every submission fails
+    gyre_status record;          // that recordings of measuring end with
+    int64_t slow_record;         // ns that the first recording of LAYERS takes
+    int64_t slow_round;          // ns that the second run of the first recording of LAYERS takes
+    uint32_t submits, records;   // submissions; recordings of LAYERS
+    const gyre_recording *first; // of LAYERS
+    uint32_t first_runs;
+} fault;
+
+static void take(int64_t ns)
+{
+    const struct timespec t = {ns / 1000000000, ns % 1000000000};
+    nanosleep(&t, NULL);
+}
+
+static gyre_status faulty_record(gyre_device *device, const struct gyre_dispatch *dispatches, uint32_t n,
+                                 gyre_recording **out, gyre_error *err)
+{
+    if (n <= LAYERS && fault.record) return gyre_fail(err, fault.record, "cannot record: a test wants it so");
+    if (n == LAYERS && fault.records++ == 0) take(fault.slow_record);
+    return gyre_backend_null.record(device, dispatches, n, out, err);
+}
+
+static gyre_status faulty_submit(gyre_device *device, gyre_recording *recording, uint64_t *ns, gyre_error *err)
+{
+    if (fault.submits++ > 0 && fault.variants_kill)
+        return gyre_fail(err, GYRE_E_DEVICE, "cannot submit: a test lost the device");
+    if (recording->n_dispatches == LAYERS && !fault.first) fault.first = recording;
+    if (recording == fault.first && ++fault.first_runs == 2) take(fault.slow_round);
+    return gyre_backend_null.submit(device, recording, ns, err);
+}
+
+// A start on the null device with that fault and so much time; what compiling said.
+static gyre_status start(const char *cache_dir, struct fault with, uint64_t left_ns, struct gyre_tuner *tuner)
+{
+    struct gyre_backend faulty = gyre_backend_null;
+    struct lab lab;
+    struct gyre_binding y;
+    assert_true(lab_open(&lab, "null", NULL));
+    gyre_graph *g = products(&lab, 2, &y);
+    fault = with;
+    faulty.record = faulty_record;
+    faulty.submit = faulty_submit;
+    lab.device->backend = &faulty;
+    *tuner = (struct gyre_tuner){.cache_dir = cache_dir, .left_ns = left_ns};
+    const gyre_status st = gyre_graph_compile(g, &(struct gyre_graph_options){.tuner = tuner}, NULL);
+    lab.device->backend = &gyre_backend_null;
+    gyre_graph_destroy(g);
+    gyre_tuner_free(tuner);
+    lab_close(&lab);
+    return st;
+}
+
+enum { SHAPES = 2 }; // of products()
+#define HOURS 36000000000000ull
+#define SHORT 300000000ull
+
+// A start that a variant ended is followed by one that leaves that product to the rule.
+static void a_variant_that_loses_the_device_is_tried_once(void **state)
+{
+    (void)state;
+    struct gyre_tuner tuner;
+    const char *const dir = files_path("tune");
+    for (uint32_t i = 0; i < SHAPES; i++) {
+        assert_int_equal(start(dir, (struct fault){.variants_kill = true}, HOURS, &tuner), GYRE_E_DEVICE);
+        assert_int_equal(tuner.cached, i);
+    }
+    assert_int_equal(start(dir, (struct fault){.variants_kill = true}, HOURS, &tuner), GYRE_OK);
+    assert_int_equal(tuner.cached, SHAPES);
+    files_remove();
+}
+
+// No other failure costs more than the measurement, and the next start measures again.
+static void a_failure_ends_measuring_and_nothing_else(void **state)
+{
+    (void)state;
+    struct gyre_tuner tuner;
+    const char *const dir = files_path("tune");
+    assert_int_equal(start(dir, (struct fault){.record = GYRE_E_NOMEM}, HOURS, &tuner), GYRE_OK);
+    assert_int_equal(tuner.measured, 0);
+    assert_int_equal(tuner.left_ns, 0);
+    assert_int_equal(start(dir, (struct fault){0}, HOURS, &tuner), GYRE_OK);
+    assert_int_equal(tuner.cached, 0);
+    assert_int_equal(tuner.measured, SHAPES);
+    files_remove();
+}
+
+// A race that the end of the time cut is no choice for good, and after that time nothing more is recorded.
+static void what_was_cut_is_measured_again(void **state)
+{
+    (void)state;
+    struct gyre_tuner tuner;
+    const char *const dir = files_path("tune");
+    assert_int_equal(start(dir, (struct fault){.slow_round = SHORT + 1}, SHORT, &tuner), GYRE_OK);
+    assert_true(tuner.measured < SHAPES);
+    assert_int_equal(start(dir, (struct fault){.slow_record = SHORT + 1}, SHORT, &tuner), GYRE_OK);
+    assert_true(fault.records <= 1);
+    assert_int_equal(tuner.cached, 0);
+    assert_int_equal(start(dir, (struct fault){0}, HOURS, &tuner), GYRE_OK);
+    assert_int_equal(tuner.cached, 0);
+    assert_int_equal(tuner.measured, SHAPES);
+    files_remove();
+}
+
+// ---- what is offered, and how it is submitted -----------------------------------------------------------
+
+// Variants are no wider than the rule ever goes, and what is measured has a predicted time as steps have.
+static void variants_are_bounded_and_predicted(void **state)
+{
+    (void)state;
+    enum { LONG = 16384 };
+    struct lab lab;
+    gyre_graph *g = NULL;
+    struct gyre_launch variants[GYRE_MOST_VARIANTS];
+    uint32_t widest = 0, product = 0;
+    assert_true(lab_open(&lab, "null as a GPU", NULL));
+    struct gyre_batch batch = {
+        .page_stride = 1, .rows = lab_bytes(&lab, NULL, 16), .pages = lab_bytes(&lab, NULL, 256)};
+    const struct gyre_weight w = lab_weight(&lab, GYRE_WEIGHT_W4, 32, LONG, LONG, 1);
+    assert_int_equal(gyre_graph_create(lab.device, 1, &batch, &g, NULL), GYRE_OK);
+    const gyre_value x = gyre_g_external(g, "x", 1, LONG, lab_floats(&lab, LONG, 0, 1));
+    gyre_g_output(g, gyre_g_matmul(g, gyre_g_quantize(g, x, 8, 1), &w), lab_bytes(&lab, NULL, 4 * 32));
+    assert_int_equal(gyre_graph_compile(g, NULL, NULL), GYRE_OK);
+    while (!gyre_tune_variants(g, &g->nodes[product], variants)) product++;
+    const uint32_t n = gyre_tune_variants(g, &g->nodes[product], variants), lowered = g->n_dispatches;
+    assert_true(n > 1);
+    for (uint32_t i = 0; i < n; i++) {
+        widest = GYRE_MAX(widest, variants[i].kernel.spec[0]);
+        assert_int_equal(gyre_graph_lower_product(g, product, &variants[i], NULL), GYRE_OK);
+    }
+    assert_int_equal(widest, 512);
+    for (uint32_t i = lowered; i < g->n_dispatches; i++) assert_true(g->dispatches[i].ms > 0);
+    gyre_graph_destroy(g);
+    lab_close(&lab);
 }
 
 int main(void)
@@ -151,6 +291,10 @@ int main(void)
         LAB_ON(a_wrong_variant_never_wins, "opencl:0"),
         LAB_ON(without_time_the_rule_decides, "vulkan:0"),
         LAB_ON(the_cache_costs_time_never_a_result, "vulkan:0"),
+        cmocka_unit_test(a_variant_that_loses_the_device_is_tried_once),
+        cmocka_unit_test(a_failure_ends_measuring_and_nothing_else),
+        cmocka_unit_test(what_was_cut_is_measured_again),
+        cmocka_unit_test(variants_are_bounded_and_predicted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
