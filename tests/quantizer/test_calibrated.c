@@ -2,8 +2,8 @@
 // and reproduce, and texts that cannot be used are named.
 #include "tests/common/tiny.h"
 #include "tests/common/files.h"
+#include "tests/quantizer/run.h"
 
-#include <gyre/gyre_quantize.h>
 #include <jansson.h>
 #include <math.h>
 #include <setjmp.h>
@@ -34,15 +34,7 @@ static const char recipe_text[] = "name: everything\n"
 static const char *in, *out, *recipe, *text, *other_text;
 static char *want, *want_manifest;
 static uint64_t want_bytes;
-static int calls, stop_at, all_calls;
-
-static int on_progress(void *user, double fraction, double eta, const char *what)
-{
-    (void)user;
-    (void)eta;
-    assert_true(fraction >= 0 && fraction <= 1 && what && *what);
-    return ++calls == stop_at;
-}
+static int all_calls;
 
 static void write_file(const char *path, const char *data, size_t bytes)
 {
@@ -50,36 +42,12 @@ static void write_file(const char *path, const char *data, size_t bytes)
     assert_true(f && fwrite(data, 1, bytes, f) == bytes && !fclose(f));
 }
 
-// Words of a few letters; `first` makes two texts different.
-static void write_text(const char *path, unsigned first)
-{
-    char line[4096];
-    for (unsigned i = 0, x = first; i < sizeof line; i++) {
-        x = x * 1103515245u + 12345u;
-        line[i] = x >> 28 ? (char)('a' + (x >> 16) % 26) : ' ';
-    }
-    write_file(path, line, sizeof line);
-}
-
 static gyre_quantize_params params(void)
 {
-    return (gyre_quantize_params){.source = in,
-                                  .output = out,
-                                  .recipe = recipe,
-                                  .wgroup = GYRE_WGROUP_ROW,
-                                  .act = 4,
-                                  .kv = 4,
-                                  .seed = 5,
-                                  .calib = &text,
-                                  .n_calib = 1,
-                                  .progress = on_progress};
-}
-
-static gyre_status run(gyre_quantize_params p, int at, gyre_error *err)
-{
-    calls = 0;
-    stop_at = at;
-    return gyre_quantize(&p, NULL, err);
+    gyre_quantize_params p = run_params(in, out, recipe, &text);
+    p.seed = 5;
+    p.force = false;
+    return p;
 }
 
 static void forget(void)
@@ -115,15 +83,15 @@ static int setup(void **state)
     text = strdup(files_path("text.txt"));
     other_text = strdup(files_path("other.txt"));
     write_file(recipe, recipe_text, sizeof recipe_text - 1);
-    write_text(text, 1);
-    write_text(other_text, 2);
+    run_text(text, 1);
+    run_text(other_text, 2);
     gyre_error err = {0};
-    if (tiny_write_gguf(in, &o) || run(params(), 0, &err) != GYRE_OK) {
+    if (tiny_write_gguf(in, &o) || run_until(params(), 0, NULL, &err) != GYRE_OK) {
         print_error("%s\n", err.message);
         return -1;
     }
     uint64_t n;
-    all_calls = calls;
+    all_calls = run_calls();
     want = files_read(out, &want_bytes);
     want_manifest = files_read(files_path("out.gguf.manifest.json"), &n);
     return 0;
@@ -146,11 +114,11 @@ static void interrupted_anywhere_resumes_to_the_same_bytes(void **state)
     for (int at = 1; at <= all_calls; at += at < 12 ? 5 : 3) { // in the survey, in the tables, in every block
         gyre_quantize_params p = params();
         gyre_error err = {0};
-        assert_int_equal(run(p, at, &err), GYRE_E_CANCELLED);
+        assert_int_equal(run_until(p, at, NULL, &err), GYRE_E_CANCELLED);
         assert_int_not_equal(access(out, F_OK), 0);
         p.resume = true;
-        if (run(p, 0, &err) != GYRE_OK) fail_msg("after %d calls: %s", at, err.message);
-        shorter += calls < all_calls / 2;
+        if (run_until(p, 0, NULL, &err) != GYRE_OK) fail_msg("after %d calls: %s", at, err.message);
+        shorter += run_calls() < all_calls / 2;
         expect_complete();
         forget();
     }
@@ -166,7 +134,7 @@ static void another_runs_journal_is_refused(void **state)
     memcpy(strstr(line, "sweeps: 2"), "sweeps: 3", 9); // the same name, another content
     write_file(other_recipe, line, strlen(line));
     forget();
-    assert_int_equal(run(params(), all_calls - 8, NULL), GYRE_E_CANCELLED);
+    assert_int_equal(run_until(params(), all_calls - 8, NULL, NULL), GYRE_E_CANCELLED);
     for (int change = 0; change < 3; change++) {
         gyre_quantize_params p = params();
         gyre_error err = {0};
@@ -175,12 +143,12 @@ static void another_runs_journal_is_refused(void **state)
         if (change == 1) p.recipe = other_recipe;
         if (change == 2) p.seed = 6;
         static const char *const named[] = {"calibration", "recipe_text", "seed"};
-        assert_int_not_equal(run(p, 0, &err), GYRE_OK);
+        assert_int_not_equal(run_until(p, 0, NULL, &err), GYRE_OK);
         if (!strstr(err.message, named[change])) fail_msg("%s", err.message);
     }
     gyre_quantize_params p = params();
     p.resume = true;
-    assert_int_equal(run(p, 0, NULL), GYRE_OK);
+    assert_int_equal(run_until(p, 0, NULL, NULL), GYRE_OK);
     expect_complete();
 }
 
@@ -188,18 +156,18 @@ static void damaged_streams_are_refused(void **state)
 {
     (void)state;
     forget();
-    assert_int_equal(run(params(), all_calls - 8, NULL), GYRE_E_CANCELLED);
+    assert_int_equal(run_until(params(), all_calls - 8, NULL, NULL), GYRE_E_CANCELLED);
     char command[512];
     snprintf(command, sizeof command, "for f in '%s'.journal/stream-*; do truncate -s 100 \"$f\"; done", out);
     assert_int_equal(system(command), 0);
     gyre_quantize_params p = params();
     gyre_error err = {0};
     p.resume = true;
-    assert_int_equal(run(p, 0, &err), GYRE_E_FORMAT);
+    assert_int_equal(run_until(p, 0, NULL, &err), GYRE_E_FORMAT);
     if (!strstr(err.message, "--force")) fail_msg("%s", err.message);
     p.resume = false;
     p.force = true;
-    assert_int_equal(run(p, 0, NULL), GYRE_OK);
+    assert_int_equal(run_until(p, 0, NULL, NULL), GYRE_OK);
     expect_complete();
 }
 
@@ -209,7 +177,7 @@ static void a_full_disk_while_journaling_loses_nothing(void **state)
     struct rlimit all, little;
     gyre_error err = {0};
     forget();
-    assert_int_equal(run(params(), all_calls - 8, NULL), GYRE_E_CANCELLED); // two blocks are journalled
+    assert_int_equal(run_until(params(), all_calls - 8, NULL, NULL), GYRE_E_CANCELLED); // two blocks are journalled
     assert_int_equal(getrlimit(RLIMIT_FSIZE, &all), 0);
     little = all;
     little.rlim_cur = 140000; // OUT.part is smaller, the streams of 288 tokens on two paths are not
@@ -217,12 +185,12 @@ static void a_full_disk_while_journaling_loses_nothing(void **state)
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &little), 0);
     gyre_quantize_params p = params();
     p.resume = true;
-    const gyre_status st = run(p, 0, &err);
+    const gyre_status st = run_until(p, 0, NULL, &err);
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &all), 0);
     assert_int_equal(st, GYRE_E_IO);
     if (!strstr(err.message, "stream-")) fail_msg("%s", err.message);
     assert_int_not_equal(access(out, F_OK), 0);
-    assert_int_equal(run(p, 0, NULL), GYRE_OK);
+    assert_int_equal(run_until(p, 0, NULL, NULL), GYRE_OK);
     expect_complete();
 }
 
@@ -268,14 +236,14 @@ static void a_device_calibrates_as_the_host_does(void **state)
     json_t *device;
     gyre_error err = {0};
     forget();
-    assert_int_equal(run(params(), 0, NULL), GYRE_OK);
+    assert_int_equal(run_until(params(), 0, NULL, NULL), GYRE_OK);
     const double host = mean_error(&device);
     assert_string_equal(json_string_value(device), "host");
     json_decref(device);
     forget();
     gyre_quantize_params p = params();
     p.device = "cpu";
-    if (run(p, 0, &err) != GYRE_OK) fail_msg("%s", err.message);
+    if (run_until(p, 0, NULL, &err) != GYRE_OK) fail_msg("%s", err.message);
     const double there = mean_error(&device);
     assert_string_equal(json_string_value(device), "cpu");
     json_decref(device);
@@ -300,7 +268,7 @@ static void unusable_texts_are_named(void **state)
         gyre_error err = {0};
         if (bad[i].data) write_file(path, bad[i].data, bad[i].bytes);
         p.calib = &path;
-        assert_int_not_equal(run(p, 0, &err), GYRE_OK);
+        assert_int_not_equal(run_until(p, 0, NULL, &err), GYRE_OK);
         if (!strstr(err.message, bad[i].says) || !strstr(err.message, bad[i].name)) fail_msg("%s", err.message);
         assert_int_not_equal(access(files_path("out.gguf.part"), F_OK), 0);
     }

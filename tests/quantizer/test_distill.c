@@ -1,10 +1,8 @@
 // Files whose scales, gains and clips were learned: nearer to the float model than before, by the engine too; the same
 // bytes when interrupted anywhere; they verify and reproduce; portable ones hold nothing that other tools do not know.
 #include "tests/common/files.h"
-#include "tests/common/tiny.h"
+#include "tests/quantizer/run.h"
 
-#include <gyre/gyre_eval.h>
-#include <gyre/gyre_quantize.h>
 #include <jansson.h>
 #include <math.h>
 #include <setjmp.h>
@@ -25,14 +23,6 @@ static const char recipe_text[] = "name: learned\n"
                                   "distill: {steps: %u, rate: 0.005, clip_rate: 0.01, pull: 0.01}\n";
 
 static char in[256], out[256], recipe[256], text[256];
-static int calls, stop_at;
-
-static int on_progress(void *user, double fraction, double eta, const char *what)
-{
-    (void)user, (void)eta;
-    assert_true(fraction >= 0 && fraction <= 1 && what && *what);
-    return ++calls == stop_at;
-}
 
 static void write_recipe(unsigned windows, unsigned steps)
 {
@@ -41,64 +31,12 @@ static void write_recipe(unsigned windows, unsigned steps)
     files_write(recipe, yaml);
 }
 
-static void make_base(const char *family)
-{
-    struct tiny_options o = tiny_family(family);
-    char words[4096];
-    o.layers = 2;
-    assert_int_equal(tiny_write_gguf(in, &o), 0);
-    for (unsigned i = 0, x = 3; i + 1 < sizeof words; i++) {
-        x = x * 1103515245u + 12345u;
-        words[i] = x >> 28 ? (char)('a' + (x >> 16) % 26) : ' ';
-    }
-    words[sizeof words - 1] = 0;
-    files_write(text, words);
-}
+static void make_base(const char *family) { run_base(in, text, family, false); }
 
 static gyre_quantize_params params(void)
 {
-    static const char *texts[] = {text};
-    return (gyre_quantize_params){.source = in,
-                                  .output = out,
-                                  .recipe = recipe,
-                                  .wgroup = GYRE_WGROUP_ROW,
-                                  .act = 4,
-                                  .kv = 4,
-                                  .calib = texts,
-                                  .n_calib = 1,
-                                  .progress = on_progress,
-                                  .force = true};
-}
-
-static gyre_status run(gyre_quantize_params p, int at, gyre_quantize_summary *summary, gyre_error *err)
-{
-    calls = 0;
-    stop_at = at;
-    return gyre_quantize(&p, summary, err);
-}
-
-// Of the file to the base, on the text that was learned from, by the engine on the reference device.
-static double divergence(void)
-{
-    gyre_error err = {0};
-    gyre_eval_result result = {0};
-    gyre_engine *exact = NULL, *made = NULL;
-    uint64_t bytes;
-    uint32_t *tokens = NULL;
-    size_t n = 0;
-    char *words = files_read(text, &bytes);
-    const gyre_engine_params p = {.device = "cpu", .context = 64};
-    if (gyre_engine_open(in, &p, &exact, &err) != GYRE_OK ||
-        gyre_engine_open_beside(exact, out, &p, &made, &err) != GYRE_OK)
-        fail_msg("%s", err.message);
-    gyre_status st = gyre_tokenize(gyre_engine_tokenizer(made), words, bytes, 0, &tokens, &n, &err);
-    if (st == GYRE_OK) st = gyre_eval(made, exact, tokens, n, 32, 0, NULL, NULL, &result, &err);
-    if (st != GYRE_OK) fail_msg("%s", err.message);
-    assert_int_equal(gyre_engine_close(made, NULL), GYRE_OK);
-    assert_int_equal(gyre_engine_close(exact, NULL), GYRE_OK);
-    free(words);
-    free(tokens);
-    return result.kl;
+    static const char *const texts[] = {text};
+    return run_params(in, out, recipe, texts);
 }
 
 static void learning_brings_every_family_nearer(void **state)
@@ -112,11 +50,11 @@ static void learning_brings_every_family_nearer(void **state)
         make_base(families[i % 3]);
         if (i >= 3) p.profile = "portable", p.wgroup = 32;
         write_recipe(64, 0);
-        if (run(p, 0, NULL, &err) != GYRE_OK) fail_msg("%s", err.message);
-        const double before = divergence();
+        if (run_until(p, 0, NULL, &err) != GYRE_OK) fail_msg("%s", err.message);
+        const double before = run_divergence(in, out, text, 0, 0);
         write_recipe(64, 64);
-        if (run(p, 0, &s, &err) != GYRE_OK) fail_msg("%s", err.message);
-        const double after = divergence();
+        if (run_until(p, 0, &s, &err) != GYRE_OK) fail_msg("%s", err.message);
+        const double after = run_divergence(in, out, text, 0, 0);
         print_message("%s: held out %.5f -> %.5f, engine %.5f -> %.5f\n", families[i % 3], s.distill_before,
                       s.distill_after, before, after);
         assert_int_equal(s.distill_steps, 64);
@@ -136,7 +74,7 @@ static void only_what_is_continuous_moves(void **state)
     json_t *m[2];
     for (int i = 0; i < 2; i++) {
         write_recipe(9, i ? 8 : 0);
-        if (run(params(), 0, NULL, &err) != GYRE_OK) fail_msg("%s", err.message);
+        if (run_until(params(), 0, NULL, &err) != GYRE_OK) fail_msg("%s", err.message);
         char path[300];
         snprintf(path, sizeof path, "%s.manifest.json", out);
         m[i] = json_load_file(path, 0, NULL);
@@ -175,18 +113,18 @@ static void interrupted_anywhere_resumes_to_the_same_bytes(void **state)
     uint64_t n, m;
     make_base("llama");
     write_recipe(9, 20);
-    if (run(params(), 0, NULL, &err) != GYRE_OK) fail_msg("%s", err.message);
+    if (run_until(params(), 0, NULL, &err) != GYRE_OK) fail_msg("%s", err.message);
     char *want = files_read(out, &n);
-    const int all = calls;
+    const int all = run_calls();
     int late = 0;
     for (int at = all / 3; at <= all; at += 3) {
         gyre_quantize_params p = params();
-        assert_int_equal(run(p, at, NULL, &err), GYRE_E_CANCELLED);
+        assert_int_equal(run_until(p, at, NULL, &err), GYRE_E_CANCELLED);
         p.force = false;
         p.resume = true;
         assert_int_equal(unlink(out), 0);
-        if (run(p, 0, NULL, &err) != GYRE_OK) fail_msg("after %d of %d calls: %s", at, all, err.message);
-        late += calls < all - at + 12;
+        if (run_until(p, 0, NULL, &err) != GYRE_OK) fail_msg("after %d of %d calls: %s", at, all, err.message);
+        late += run_calls() < all - at + 12;
         char *got = files_read(out, &m);
         assert_int_equal(n, m);
         assert_memory_equal(got, want, n);
@@ -206,7 +144,7 @@ static void files_verify_and_reproduce(void **state)
     gyre_quantize_summary s = {0};
     make_base("qwen3");
     write_recipe(32, 32);
-    if (run(params(), 0, &s, &err) != GYRE_OK) fail_msg("%s", err.message);
+    if (run_until(params(), 0, &s, &err) != GYRE_OK) fail_msg("%s", err.message);
     assert_true(s.distill_best > 0);
     gyre_quantize_summary_free(&s);
     if (gyre_verify(&(gyre_verify_params){.file = out, .base = in}, &result, &err) != GYRE_OK)
@@ -220,7 +158,7 @@ static void files_verify_and_reproduce(void **state)
 static void refused(const char *what, const char *says)
 {
     gyre_error err = {0};
-    const gyre_status st = run(params(), 0, NULL, &err);
+    const gyre_status st = run_until(params(), 0, NULL, &err);
     if (st == GYRE_OK || !strstr(err.message, says)) fail_msg("%s: %d, %s", what, st, err.message);
 }
 

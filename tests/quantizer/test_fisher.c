@@ -5,8 +5,8 @@
 #include "tests/common/files.h"
 #include "tests/common/ok.h"
 #include "tests/common/tiny.h"
+#include "tests/quantizer/run.h"
 
-#include <gyre/gyre_quantize.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -18,14 +18,6 @@
 enum { WINDOWS = 6, TOKENS = 48, ROWS = WINDOWS * TOKENS };
 
 static const char *in, *out;
-static int calls, stop_at;
-
-static int on_progress(void *user, double fraction, double eta, const char *what)
-{
-    (void)user, (void)eta;
-    assert_true(fraction >= 0 && fraction <= 1 && what && *what);
-    return ++calls == stop_at;
-}
 
 static void make_base(const char *family)
 {
@@ -86,11 +78,8 @@ static gyre_status run(const char *fisher, int at, bool resume, gyre_error *err)
              "  - correct\n  - gptq: {clip: hessian}\n",
              fisher);
     files_write(recipe, yaml);
-    calls = 0;
-    stop_at = at;
-    const gyre_quantize_params p = {
-        .source = in, .output = out, .recipe = recipe, .resume = resume, .force = true, .progress = on_progress};
-    return gyre_quantize(&p, NULL, err);
+    const gyre_quantize_params p = {.source = in, .output = out, .recipe = recipe, .resume = resume, .force = true};
+    return run_until(p, at, NULL, err);
 }
 
 static void runs_weigh_and_resume(void **state)
@@ -106,7 +95,7 @@ static void runs_weigh_and_resume(void **state)
     assert_int_equal(n, m);
     assert_memory_equal(plain, preset, n);
     OK(run(", fisher: true", 0, false, err));
-    const int all = calls;
+    const int all = run_calls();
     char *want = files_read(out, &n);
     assert_memory_not_equal(want + n / 2, plain + m / 2, n / 2 < m / 2 ? n / 2 : m / 2);
     for (int at = 3; at < all; at += 7) {

@@ -3,12 +3,10 @@
 // refused where damaged.
 #include "tests/common/files.h"
 #include "tests/common/ok.h"
-#include "tests/common/tiny.h"
+#include "tests/quantizer/run.h"
 #include "runtime/model/hparams.h"
 #include "runtime/source/source.h"
 
-#include <gyre/gyre_eval.h>
-#include <gyre/gyre_quantize.h>
 #include <jansson.h>
 #include <math.h>
 #include <setjmp.h>
@@ -20,14 +18,7 @@
 #include <cmocka.h>
 
 static char in[256], out[256], recipe[256], text[256], beside[300], manifest[300];
-static int calls, stop_at, warned;
-
-static int on_progress(void *user, double fraction, double eta, const char *what)
-{
-    (void)user, (void)eta;
-    assert_true(fraction >= 0 && fraction <= 1 && what && *what);
-    return ++calls == stop_at;
-}
+static int warned;
 
 static void on_log(void *user, gyre_log_level level, const char *message)
 {
@@ -45,73 +36,20 @@ static void write_recipe(const char *method, unsigned windows, unsigned steps, d
     files_write(recipe, yaml);
 }
 
-static void make_base(const char *family, bool tied)
-{
-    struct tiny_options o = tiny_family(family);
-    char words[4096];
-    o.layers = 2;
-    o.tied = tied;
-    assert_int_equal(tiny_write_gguf(in, &o), 0);
-    for (unsigned i = 0, x = 3; i + 1 < sizeof words; i++) {
-        x = x * 1103515245u + 12345u;
-        words[i] = x >> 28 ? (char)('a' + (x >> 16) % 26) : ' ';
-    }
-    words[sizeof words - 1] = 0;
-    files_write(text, words);
-}
+static void make_base(const char *family, bool tied) { run_base(in, text, family, tied); }
 
 static gyre_quantize_params params(void)
 {
-    static const char *texts[] = {text};
-    return (gyre_quantize_params){.source = in,
-                                  .output = out,
-                                  .recipe = recipe,
-                                  .wgroup = GYRE_WGROUP_ROW,
-                                  .act = 4,
-                                  .kv = 4,
-                                  .calib = texts,
-                                  .n_calib = 1,
-                                  .progress = on_progress,
-                                  .log = {.write = on_log},
-                                  .force = true};
-}
-
-static gyre_status run(gyre_quantize_params p, int at, gyre_error *err)
-{
-    calls = 0;
-    stop_at = at;
-    return gyre_quantize(&p, NULL, err);
+    static const char *const texts[] = {text};
+    gyre_quantize_params p = run_params(in, out, recipe, texts);
+    p.log.write = on_log;
+    return p;
 }
 
 static void made(gyre_quantize_params p)
 {
     gyre_error err = {0};
-    if (run(p, 0, &err) != GYRE_OK) fail_msg("%s", err.message);
-}
-
-// Of the file to the base, by the engine on the reference device.
-static double divergence(uint32_t act, uint32_t kv)
-{
-    gyre_error err = {0};
-    gyre_eval_result result = {0};
-    gyre_engine *exact = NULL, *engine = NULL;
-    uint64_t bytes;
-    uint32_t *tokens = NULL;
-    size_t n = 0;
-    char *words = files_read(text, &bytes);
-    const gyre_engine_params p = {.device = "cpu", .context = 64},
-                             q = {.device = "cpu", .context = 64, .act = act, .kv = kv};
-    if (gyre_engine_open(in, &p, &exact, &err) != GYRE_OK ||
-        gyre_engine_open_beside(exact, out, &q, &engine, &err) != GYRE_OK)
-        fail_msg("%s", err.message);
-    gyre_status st = gyre_tokenize(gyre_engine_tokenizer(engine), words, bytes, 0, &tokens, &n, &err);
-    if (st == GYRE_OK) st = gyre_eval(engine, exact, tokens, n, 32, 0, NULL, NULL, &result, &err);
-    if (st != GYRE_OK) fail_msg("%s", err.message);
-    assert_int_equal(gyre_engine_close(engine, NULL), GYRE_OK);
-    assert_int_equal(gyre_engine_close(exact, NULL), GYRE_OK);
-    free(words);
-    free(tokens);
-    return result.kl;
+    if (run_until(p, 0, NULL, &err) != GYRE_OK) fail_msg("%s", err.message);
 }
 
 static bool has_mix(void)
@@ -150,7 +88,7 @@ static void merged_models_are_the_base(void **state)
         if (!full) p.profile = "portable";
         p.wbits = 32;
         made(p);
-        const double kl = divergence(16, 16);
+        const double kl = run_divergence(in, out, text, 16, 16);
         printf("%s %s: KL %.1e\n", families[i / 2], full ? tied ? "full, tied" : "full" : "portable", kl);
         assert_true(kl < 1e-6);
         assert_int_equal(has_mix(), full && tied);
@@ -171,7 +109,7 @@ static void learning_brings_files_nearer(void **state)
             p.wbits = 8; // what rotations are learned for is activations and the cache
             write_recipe(learned ? method[i] : "none", 33, 60, 1.5);
             made(p);
-            kl[learned] = divergence(4, 4);
+            kl[learned] = run_divergence(in, out, text, 4, 4);
             if (!learned) continue;
             told = json_load_file(manifest, 0, NULL);
             json_t *rotations = json_object_get(told, "rotations");
@@ -194,16 +132,16 @@ static void interrupted_anywhere_resumes_to_the_same_bytes(void **state)
     write_recipe("spinquant", 9, 13, 1.5);
     made(params());
     char *want = files_read(out, &n), *turned = files_read(beside, &m);
-    const int all = calls;
+    const int all = run_calls();
     int late = 0;
     for (int at = 1; at <= all; at += 3) {
         gyre_quantize_params p = params();
-        assert_int_equal(run(p, at, &err), GYRE_E_CANCELLED);
+        assert_int_equal(run_until(p, at, NULL, &err), GYRE_E_CANCELLED);
         p.force = false;
         p.resume = true;
         assert_int_equal(unlink(out), 0);
-        if (run(p, 0, &err) != GYRE_OK) fail_msg("after %d of %d calls: %s", at, all, err.message);
-        late += calls < all - at + 12;
+        if (run_until(p, 0, NULL, &err) != GYRE_OK) fail_msg("after %d of %d calls: %s", at, all, err.message);
+        late += run_calls() < all - at + 12;
         for (int k = 0; k < 2; k++) {
             uint64_t have;
             char *got = files_read(k ? beside : out, &have);
@@ -226,14 +164,14 @@ static void other_stages_do_not_resume(void **state)
     make_base("llama", true);
     write_recipe("spinquant", 9, 30, 1.5);
     unlink(out);
-    assert_int_equal(run(p, 12, &err), GYRE_E_CANCELLED);
+    assert_int_equal(run_until(p, 12, NULL, &err), GYRE_E_CANCELLED);
     p.resume = true;
     p.force = false;
     write_recipe("kl", 9, 30, 1.5);
-    assert_int_equal(run(p, 0, &err), GYRE_E_IO);
+    assert_int_equal(run_until(p, 0, NULL, &err), GYRE_E_IO);
     if (!strstr(err.message, "belongs to another run (recipe_text")) fail_msg("%s", err.message);
     write_recipe("spinquant", 9, 30, 1.5); // and the same one goes on
-    if (run(p, 0, &err) != GYRE_OK) fail_msg("%s", err.message);
+    if (run_until(p, 0, NULL, &err) != GYRE_OK) fail_msg("%s", err.message);
 }
 
 static void files_verify_and_reproduce(void **state)
@@ -292,10 +230,24 @@ static void without_a_text_the_arithmetic_is_told(void **state)
     json_decref(told);
 }
 
+// What a run before left beside the file goes with that file.
+static void rotations_of_an_older_file_go(void **state)
+{
+    (void)state;
+    make_base("llama", true);
+    write_recipe("optrot", 0, 5, 1);
+    made(params());
+    assert_int_equal(access(beside, F_OK), 0);
+    write_recipe("none", 0, 5, 1);
+    made(params());
+    assert_int_not_equal(access(beside, F_OK), 0);
+    verifies(NULL);
+}
+
 static void refused(const char *what, const char *says)
 {
     gyre_error err = {0};
-    const gyre_status st = run(params(), 0, &err);
+    const gyre_status st = run_until(params(), 0, NULL, &err);
     if (st == GYRE_OK || !strstr(err.message, says)) fail_msg("%s: %d, %s", what, st, err.message);
 }
 
@@ -328,6 +280,7 @@ int main(void)
         cmocka_unit_test(other_stages_do_not_resume),
         cmocka_unit_test(files_verify_and_reproduce),
         cmocka_unit_test(without_a_text_the_arithmetic_is_told),
+        cmocka_unit_test(rotations_of_an_older_file_go),
         cmocka_unit_test(impossible_runs_are_refused),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
