@@ -5,30 +5,14 @@
 #include <math.h>
 #include <string.h>
 
-enum { HELD_OUT = 8, LOOK = GYRE_DESCENT_LOOK, KEEP = 5, MOST_HALVED = 3 };
+enum { LOOK = GYRE_DESCENT_LOOK, KEEP = 5, MOST_HALVED = 3 };
 
 static void copy(const struct gyre_descent *d, struct gyre_matrices *to, const struct gyre_matrices *from)
 {
     memcpy(gyre_matrices_data(to), gyre_matrices_data(from), d->head.n * sizeof(double));
 }
 
-// ---- windows ----------------------------------------------------------------------------------------------------
-
-static bool held_out(const struct gyre_descent *d, uint32_t window)
-{
-    return d->windows < HELD_OUT ? window + 1 == d->windows : window % HELD_OUT == HELD_OUT - 1;
-}
-
-uint32_t gyre_descent_held(uint32_t windows) { return windows && windows < HELD_OUT ? 1 : windows / HELD_OUT; }
-
-// The window of a step: those that are not held out, in turn.
-static uint32_t window_of(const struct gyre_descent *d, uint32_t step)
-{
-    if (!d->windows) return step;
-    uint32_t left = step % (d->windows - gyre_descent_held(d->windows)), w = 0;
-    while (held_out(d, w) || left--) w++;
-    return w;
-}
+// ---- looking ----------------------------------------------------------------------------------------------------
 
 static gyre_status loss_at(struct gyre_descent *d, uint32_t window, double *loss, struct gyre_matrices *gradient,
                            gyre_error *err)
@@ -36,16 +20,14 @@ static gyre_status loss_at(struct gyre_descent *d, uint32_t window, double *loss
     return d->objective->at(d->objective->self, &d->at, window, loss, gradient, err);
 }
 
-// ---- looking ----------------------------------------------------------------------------------------------------
-
 // What is held out; better matrices than before are remembered.
 static gyre_status look(struct gyre_descent *d, gyre_error *err)
 {
-    const uint32_t held = gyre_descent_held(d->windows);
+    const uint32_t held = gyre_calib_held(d->windows);
     double sum = 0, loss;
     if (!d->windows) GYRE_TRY(loss_at(d, 0, &sum, NULL, err));
     for (uint32_t w = 0; w < d->windows; w++) {
-        if (!held_out(d, w)) continue;
+        if (!gyre_calib_is_held(d->windows, w)) continue;
         GYRE_TRY(loss_at(d, w, &loss, NULL, err));
         sum += loss / held;
         GYRE_TRY(d->tick(d->user, true, err));
@@ -106,8 +88,9 @@ static gyre_status one_way(struct gyre_descent *d, gyre_error *err)
 
 static gyre_status one_step(struct gyre_descent *d, gyre_error *err)
 {
+    const uint32_t step = (uint32_t)d->head.step;
     double loss;
-    GYRE_TRY(loss_at(d, window_of(d, (uint32_t)d->head.step), &loss, &d->gradient, err));
+    GYRE_TRY(loss_at(d, d->windows ? gyre_calib_window(d->windows, step) : step, &loss, &d->gradient, err));
     if (isfinite(loss) && finite_gradient(d)) GYRE_TRY(one_way(d, err));
     else GYRE_TRY(take_back(d, err));
     d->head.step++; // after a step that was taken back with the next window

@@ -12,7 +12,7 @@ struct gyre_descent_head {
 
 struct gyre_descent {
     const struct gyre_objective *objective;
-    uint32_t windows; // of the text, of which every eighth is held out (of fewer the last); 0: the objective needs none
+    uint32_t windows; // of the text (those held out: gyre_calib_is_held); 0: the objective needs none
     double rate;      // of a step at first; it falls linearly to 0
     const gyre_log *log;
     // Called behind every step (`look` false) and every held-out window; what they return ends it unless GYRE_OK.
@@ -23,7 +23,6 @@ struct gyre_descent {
     struct gyre_descent_head head;
 };
 
-enum { GYRE_DESCENT_LOOK = 25 };              // steps between looks at what is held out
-uint32_t gyre_descent_held(uint32_t windows); // how many are held out
+enum { GYRE_DESCENT_LOOK = 25 }; // steps between looks at what is held out
 // Goes on from head.step to head.steps; head.done then.
 gyre_status gyre_descend(struct gyre_descent *d, gyre_error *err) GYRE_MUST_USE;

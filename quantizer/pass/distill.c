@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { HELD_OUT = 8, LOOK = 16, KEEP = 8, MOST_HALVED = 3, VERSION = 2 };
+enum { LOOK = 16, KEEP = 8, MOST_HALVED = 3, VERSION = 2 };
 static const char kept_name[] = "distill";
 
 // ---- state ------------------------------------------------------------------------------------------------------
@@ -91,18 +91,6 @@ static gyre_status tick_window(void *user, gyre_error *err)
     return r->tick(r->user, r->window_work, err);
 }
 
-static bool held_out(const struct run *r, uint32_t window)
-{
-    return r->text->windows < HELD_OUT ? window + 1 == r->text->windows : window % HELD_OUT == HELD_OUT - 1;
-}
-
-static uint32_t count_held(const struct run *r)
-{
-    uint32_t n = 0;
-    for (uint32_t w = 0; w < r->text->windows; w++) n += held_out(r, w);
-    return n;
-}
-
 static gyre_status allocate(struct run *r, gyre_error *err)
 {
     const struct gyre_recipe *recipe = &r->plan->set.recipe;
@@ -165,16 +153,17 @@ static gyre_status window(struct run *r, uint32_t w, double *kl, double *gradien
 // The held-out windows; better parameters than before are remembered.
 static gyre_status look(struct run *r, gyre_error *err)
 {
+    const uint32_t held = gyre_calib_held(r->text->windows);
     double sum = 0;
     for (uint32_t w = 0; w < r->text->windows; w++) {
         double kl;
-        if (!held_out(r, w)) continue;
+        if (!gyre_calib_is_held(r->text->windows, w)) continue;
         GYRE_TRY(window(r, w, &kl, NULL, err));
-        sum += kl / count_held(r);
+        sum += kl / held;
         GYRE_TRY(tick_window(r, err));
     }
     gyre_logf(&r->params->log, GYRE_LOG_INFO, "distill: step %u: %.5f nats on %u held-out windows", r->adam.step, sum,
-              count_held(r));
+              held);
     if (r->adam.step == 0) {
         if (!isfinite(sum))
             return gyre_fail(err, GYRE_E_FORMAT, "cannot distill: the file's logits are not finite before any step");
@@ -185,15 +174,6 @@ static gyre_status look(struct run *r, gyre_error *err)
         memcpy(r->best, r->adam.parameter, r->student.n * sizeof *r->best);
     }
     return GYRE_OK;
-}
-
-// The window of a step: those that are not held out, in turn.
-static uint32_t window_of(const struct run *r, uint32_t step)
-{
-    const uint32_t mine = r->text->windows - count_held(r);
-    uint32_t left = step % mine, w = 0;
-    while (held_out(r, w) || left--) w++;
-    return w;
 }
 
 static bool finite_gradient(const struct run *r)
@@ -233,7 +213,7 @@ static gyre_status one_step(struct run *r, gyre_error *err)
 {
     double kl;
     const uint64_t n = r->student.n;
-    GYRE_TRY(window(r, window_of(r, r->adam.step), &kl, r->gradient, err));
+    GYRE_TRY(window(r, gyre_calib_window(r->text->windows, r->adam.step), &kl, r->gradient, err));
     if (!isfinite(kl) || !finite_gradient(r)) {
         GYRE_TRY(take_back(r, err));
         r->adam.step++; // with the next window
@@ -272,7 +252,7 @@ uint64_t gyre_distill_work(const struct gyre_plan *plan, uint64_t model_weights)
 {
     const uint32_t steps = plan->set.recipe.distill.steps, windows = plan->set.recipe.calibration.windows;
     const uint64_t each = model_weights / 64; // about what a window's way through the model is of all the rounding
-    return steps ? each * windows + 4 * each * steps + each * (windows / HELD_OUT) * (steps / LOOK + 1) : 0;
+    return steps ? each * windows + 4 * each * steps + each * gyre_calib_held(windows) * (steps / LOOK + 1) : 0;
 }
 
 gyre_status gyre_distill(const gyre_quantize_params *params, const struct gyre_plan *plan,
@@ -287,7 +267,7 @@ gyre_status gyre_distill(const gyre_quantize_params *params, const struct gyre_p
     if (!r.head.done) GYRE_GO(train(&r, err));
     *result = (struct gyre_distilled){.steps = (uint32_t)r.head.step,
                                       .best = (uint32_t)r.head.best_step,
-                                      .held = count_held(&r),
+                                      .held = gyre_calib_held(text->windows),
                                       .halved = (uint32_t)r.head.halved,
                                       .before = r.head.before,
                                       .after = r.head.best};

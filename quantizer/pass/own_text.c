@@ -16,10 +16,10 @@ static const char kept_name[] = "own-text";
 
 uint32_t gyre_own_text_windows(const gyre_quantize_params *p, uint32_t windows)
 {
-    uint64_t n = 0;
+    uint32_t n = 0;
     for (uint64_t i = 0; i < p->n_calib; i++)
-        if (!strcmp(p->calib[i], GYRE_CALIB_SELF)) n += windows * (i + 1) / p->n_calib - windows * i / p->n_calib;
-    return (uint32_t)n;
+        if (!strcmp(p->calib[i], GYRE_CALIB_SELF)) n += gyre_calib_share(windows, i, p->n_calib);
+    return n;
 }
 
 // ---- the model --------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_TEXT = 256 << 20 };
+enum { MAX_TEXT = 256 << 20, HELD_OUT = 8 };
 
 static gyre_status check_utf8(const char *name, const char *text, uint64_t bytes, gyre_error *err)
 {
@@ -113,6 +113,11 @@ static gyre_status read_file(const char *path, const gyre_tokenizer *tokenizer, 
     return st;
 }
 
+uint32_t gyre_calib_share(uint32_t windows, uint64_t i, uint64_t n)
+{
+    return (uint32_t)(windows * (i + 1) / n - windows * i / n);
+}
+
 gyre_status gyre_calib_text_read(const gyre_source *model, const char *const *paths, uint32_t n,
                                  const struct gyre_own_text *own, uint32_t windows, uint32_t tokens,
                                  struct gyre_calib_text *out, gyre_error *err)
@@ -127,7 +132,7 @@ gyre_status gyre_calib_text_read(const gyre_source *model, const char *const *pa
     if (!out->source || !out->token) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for the calibration text"));
     GYRE_GO(gyre_tokenizer_create(model, NULL, NULL, &tokenizer, err));
     for (uint32_t i = 0; i < sources; i++) {
-        const uint32_t share = (uint32_t)((uint64_t)windows * (i + 1) / sources - (uint64_t)windows * i / sources);
+        const uint32_t share = gyre_calib_share(windows, i, sources);
         const bool bundled = !n || !strcmp(paths[i], GYRE_CALIB_BUNDLED);
         if (!bundled && !strcmp(paths[i], GYRE_CALIB_SELF)) {
             take_own(own, share, out);
@@ -149,4 +154,20 @@ void gyre_calib_text_free(struct gyre_calib_text *text)
     free(text->source);
     free(text->token);
     *text = (struct gyre_calib_text){0};
+}
+
+// ---- windows that are learned from ------------------------------------------------------------------------
+
+bool gyre_calib_is_held(uint32_t windows, uint32_t window)
+{
+    return windows < HELD_OUT ? window + 1 == windows : window % HELD_OUT == HELD_OUT - 1;
+}
+
+uint32_t gyre_calib_held(uint32_t windows) { return windows && windows < HELD_OUT ? 1 : windows / HELD_OUT; }
+
+uint32_t gyre_calib_window(uint32_t windows, uint32_t step)
+{
+    uint32_t left = step % (windows - gyre_calib_held(windows)), w = 0;
+    while (gyre_calib_is_held(windows, w) || left--) w++;
+    return w;
 }
