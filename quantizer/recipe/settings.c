@@ -180,8 +180,8 @@ gyre_status gyre_settings_resolve(const gyre_quantize_params *p, const struct gy
     if (p->head && p->head != 8 && p->head != 4)
         return gyre_fail(err, GYRE_E_INVALID, "unknown width of the head %u: it is 8 or 4", p->head);
     out->head4 = p->head == 4;
-    if (out->head4 && (out->wbits >= 16 || !blocks || hp->width % 32))
-        return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot give the head 4 bits: %s; leave the option out",
+    if (p->head && (out->wbits >= 16 || !blocks || hp->width % 32))
+        return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot give the head %u bits: %s; leave the option out", p->head,
                          out->wbits >= 16 ? "nothing of this output is rounded"
                          : !blocks        ? "that of a Hugging Face directory is F16"
                                           : "its rows are not whole groups of 32");

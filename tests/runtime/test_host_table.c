@@ -162,18 +162,29 @@ static void heads_that_cannot(void **state)
 {
     (void)state;
     const char *from = files_path("head-from.gguf");
+    const char *folder = files_path("head-folder");
+    const struct tiny_options o = tiny_defaults();
     write_model(from, "llama", GYRE_DTYPE_F32, true);
+    assert_int_equal(tiny_write_hf(folder, &o), 0);
     static const struct {
         uint32_t head, wbits;
+        const char *format;
         gyre_status due;
         const char *says;
-    } cases[] = {{5, 4, GYRE_E_INVALID, "width of the head 5"}, {4, 16, GYRE_E_UNSUPPORTED, "nothing of this output"}};
+    } cases[] = {{5, 4, NULL, GYRE_E_INVALID, "width of the head 5"},
+                 {4, 16, NULL, GYRE_E_UNSUPPORTED, "the head 4 bits: nothing of this output"},
+                 {8, 16, NULL, GYRE_E_UNSUPPORTED, "the head 8 bits: nothing of this output"},
+                 {8, 32, NULL, GYRE_E_UNSUPPORTED, "the head 8 bits: nothing of this output"},
+                 {8, 4, "hf", GYRE_E_UNSUPPORTED, "the head 8 bits: that of a Hugging Face directory"}};
     for (size_t i = 0; i < GYRE_COUNT(cases); i++) {
         gyre_error why = {0};
-        const gyre_quantize_params p = {
-            .size = sizeof p, .source = from, .head = cases[i].head, .wbits = cases[i].wbits};
+        const gyre_quantize_params p = {.size = sizeof p,
+                                        .source = cases[i].format ? folder : from,
+                                        .format = cases[i].format,
+                                        .head = cases[i].head,
+                                        .wbits = cases[i].wbits};
         assert_int_equal(gyre_quantize_check(&p, &why), cases[i].due);
-        assert_non_null(strstr(why.message, cases[i].says));
+        if (!strstr(why.message, cases[i].says)) fail_msg("%s", why.message);
     }
 }
 

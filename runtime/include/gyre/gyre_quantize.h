@@ -42,8 +42,9 @@ typedef struct gyre_quantize_params {
     // any other the source's own container.
     const char *format;
     uint64_t shard_bytes; // the most that one file of a directory holds, if no tensor is larger; 0: 5 GB
-    // Of a GGUF file's head: 8 bits (also 0), or 4: int4 in groups of 32, a matrix of its own also where the model has
-    // none, so that the embedding table, which keeps 8, may stay in host memory (gyre_engine_params.host_table).
+    // Of a GGUF file's head where weights are rounded, else GYRE_E_UNSUPPORTED: 8 bits, or 4: int4 in groups of 32, a
+    // matrix of its own also where the model has none, so that the embedding table, which keeps 8, may stay in host
+    // memory (gyre_engine_params.host_table). 0: as if nothing were said, 8 where it can be.
     uint32_t head;
 } gyre_quantize_params;
 
