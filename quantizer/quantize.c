@@ -18,6 +18,7 @@
 #include "runtime/util/clock.h"
 #include "runtime/util/file.h"
 #include "runtime/util/log.h"
+#include "runtime/util/text.h"
 
 #include <assert.h>
 #include <math.h>
@@ -25,6 +26,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 // ---- progress ---------------------------------------------------------------------------------------------
 
@@ -211,6 +213,14 @@ static gyre_status distill(struct run *r, gyre_error *err)
                         err);
 }
 
+// Those of an older file of this name go with it.
+static void forget_rotations(const char *output)
+{
+    char *path = gyre_matrices_path(output);
+    if (path) unlink(path);
+    free(path);
+}
+
 // What the manifest tells of what was learned. Rotations are written beside the output here: they are of no use to a
 // run that goes on.
 static gyre_status tell_learned(const struct run *r, json_t **out, gyre_error *err)
@@ -383,10 +393,8 @@ static gyre_status check_distilled(const gyre_quantize_params *params, const str
 // A folder may be named with slashes behind it. *own: free it.
 static gyre_status plain_name(gyre_quantize_params *params, char **own, gyre_error *err)
 {
-    size_t n = params->output ? strlen(params->output) : 0;
-    while (n > 1 && params->output[n - 1] == '/') n--;
-    if (!params->output || !params->output[n]) return GYRE_OK;
-    *own = strndup(params->output, n);
+    if (!params->output) return GYRE_OK;
+    *own = gyre_beside(params->output, "");
     if (!*own) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the output's name");
     params->output = *own;
     return GYRE_OK;
@@ -464,6 +472,7 @@ gyre_status gyre_quantize(const gyre_quantize_params *given, gyre_quantize_summa
     GYRE_GO(gyre_manifest_text(&r.out, learned, &manifest, err));
     GYRE_GO(gyre_source_unchanged(source, err));
     GYRE_GO(gyre_output_finish(&r.out, manifest, strlen(manifest), err));
+    if (!r.learned.steps) forget_rotations(params->output);
     if (summary) summary->seconds = 1e-9 * (double)(gyre_clock_ns() - r.started);
 done:
     if (st != GYRE_OK && summary) gyre_quantize_summary_free(summary);

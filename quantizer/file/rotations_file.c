@@ -2,6 +2,7 @@
 #include "quantizer/file/rotations_file.h"
 #include "runtime/util/base.h"
 #include "runtime/util/file.h"
+#include "runtime/util/text.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -10,17 +11,7 @@
 
 enum { FRONT = 8 };
 
-char *gyre_matrices_path(const char *output)
-{
-    static const char ending[] = ".rotations.safetensors";
-    size_t n = strlen(output);
-    while (n > 1 && output[n - 1] == '/') n--; // a folder may be named with slashes behind it
-    char *path = malloc(n + sizeof ending);
-    if (!path) return NULL;
-    memcpy(path, output, n);
-    memcpy(path + n, ending, sizeof ending);
-    return path;
-}
+char *gyre_matrices_path(const char *output) { return gyre_beside(output, ".rotations.safetensors"); }
 
 // The header for these shapes, padded to whole 8 bytes; malloc'd. It is the same for the same shapes, so that reading
 // compares it as it is.

@@ -3,6 +3,7 @@
 #include "runtime/util/base.h"
 #include "runtime/util/file.h"
 #include "runtime/util/sha256.h"
+#include "runtime/util/text.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -75,21 +76,26 @@ static gyre_status check_container(struct gyre_verifier *v, gyre_error *err)
     return GYRE_OK;
 }
 
+static gyre_status read_manifest(struct gyre_verifier *v, gyre_error *err)
+{
+    char *beside = gyre_beside(v->params->file, ".manifest.json");
+    const char *path = v->params->manifest ? v->params->manifest : beside;
+    gyre_status st;
+    if (!path) st = gyre_fail(err, GYRE_E_NOMEM, "cannot verify (%s): out of memory", v->params->file);
+    else if (!gyre_file_exists(path))
+        st = gyre_fail(err, GYRE_E_IO,
+                       "cannot verify (%s): its manifest (%s) is missing; fetch it too, or name it with --manifest",
+                       v->params->file, path);
+    else st = gyre_manifest_read(path, &v->manifest, err);
+    free(beside);
+    return st;
+}
+
 static gyre_status check_manifest(struct gyre_verifier *v, gyre_error *err)
 {
-    char path[4096];
     size_t i;
     json_t *row;
-    size_t length = strlen(v->params->file); // a folder may be named with slashes behind it
-    while (length > 1 && v->params->file[length - 1] == '/') length--;
-    if ((size_t)snprintf(path, sizeof path, "%.*s.manifest.json", (int)length, v->params->file) >= sizeof path)
-        return gyre_fail(err, GYRE_E_IO, "cannot verify (%s): its name is too long", v->params->file);
-    if (v->params->manifest) snprintf(path, sizeof path, "%s", v->params->manifest);
-    if (!gyre_file_exists(path))
-        return gyre_fail(err, GYRE_E_IO,
-                         "cannot verify (%s): its manifest (%s) is missing; fetch it too, or name it with --manifest",
-                         v->params->file, path);
-    GYRE_TRY(gyre_manifest_read(path, &v->manifest, err));
+    GYRE_TRY(read_manifest(v, err));
     if ((v->manifest.format != NULL) != gyre_verify_is_folder(v))
         return gyre_verify_differs(v, err, "the manifest is that of a %s",
                                    v->manifest.format ? "Hugging Face directory" : "GGUF file");

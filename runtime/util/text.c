@@ -28,6 +28,17 @@ char *gyre_joined(const char *a, const char *b, const char *c)
     return out ? strcat(strcat(strcpy(out, a), b), c) : NULL;
 }
 
+char *gyre_beside(const char *path, const char *ending)
+{
+    size_t n = strlen(path);
+    while (n > 1 && path[n - 1] == '/') n--;
+    char *out = malloc(n + strlen(ending) + 1);
+    if (!out) return NULL;
+    memcpy(out, path, n);
+    strcpy(out + n, ending);
+    return out;
+}
+
 bool gyre_append(char **text, size_t *length, size_t *capacity, const char *more, size_t n)
 {
     if (!gyre_room(text, *length + n + 1, capacity, 1)) return false;

@@ -12,6 +12,9 @@ bool gyre_ends(const char *text, const char *with);
 // One behind the other, malloc'd; NULL where memory ran out.
 char *gyre_joined(const char *a, const char *b, const char *c);
 
+// `path` without slashes behind it (a folder may be named with some) and `ending`, malloc'd; NULL where memory ran out.
+char *gyre_beside(const char *path, const char *ending);
+
 // Appends n bytes to a text that grows: malloc'd (NULL while it is empty), with a 0 behind its *length bytes. False
 // where memory ran out: then the text is as it was.
 bool gyre_append(char **text, size_t *length, size_t *capacity, const char *more, size_t n);
