@@ -63,6 +63,11 @@ void gyre_layer_vectors(const struct gyre_layer *layer, bool made, struct gyre_b
 const struct gyre_rounded *gyre_layer_plain(const struct gyre_layer *layer, const struct gyre_plan *plan,
                                             gyre_role role);
 
+// Rows of a table as they lie in the file: F32, F16, Q8_0, or Q4_0 with the scales that rtn.h's search finds.
+// GYRE_E_FORMAT where a row cannot be that.
+gyre_status gyre_encode_rows(gyre_dtype type, const float *x, uint64_t rows, uint64_t cols, unsigned char *out,
+                             gyre_error *err) GYRE_MUST_USE;
+
 // Writes everything before the first block: tables, norms, bases (tables.c). `tick` as above.
 gyre_status gyre_write_globals(const struct gyre_plan *plan, struct gyre_output *out,
                                gyre_status (*tick)(void *user, uint64_t weights, gyre_error *err), void *user,

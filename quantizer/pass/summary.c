@@ -4,7 +4,6 @@
 #include "quantizer/pass/divergence.h"
 #include "quantizer/pass/summary_text.h"
 #include "quantizer/pass/walk.h"
-#include "quantizer/round/problem.h"
 #include "runtime/core/codec.h"
 #include "runtime/text/tokenizer.h"
 #include "runtime/util/base.h"
@@ -162,17 +161,6 @@ struct table {
     gyre_dtype type;
 };
 
-// A row in groups of 32 at 4 bits; as it is where that is impossible.
-static void nibbles(float *row, uint64_t cols)
-{
-    for (uint64_t at = 0; at < cols; at += 32) {
-        float scale = 0;
-        if (!gyre_search_scale(row + at, NULL, 32, 4, true, &scale)) continue;
-        for (uint64_t i = at; i < at + 32; i++)
-            row[i] = scale > 0 ? scale * (float)gyre_nearest((double)row[i] / (double)scale, -8, 7) : 0;
-    }
-}
-
 static void table_rows(const void *user, uint64_t first, uint64_t n, float *out)
 {
     const struct table *t = user;
@@ -183,14 +171,9 @@ static void table_rows(const void *user, uint64_t first, uint64_t n, float *out)
         if (t->source.weight) gyre_linear_rows_f32(&t->source, first + (uint64_t)i, 1, row);
         else gyre_tensor_rows_f32(&t->made, first + (uint64_t)i, 1, row);
         if (!t->round) continue;
-        if (t->type == GYRE_DTYPE_Q4_0) {
-            nibbles(row, cols);
-            continue;
-        }
-        unsigned char *blocks = malloc(cols * sizeof(float));
-        if (!blocks) continue; // unrounded: the figure moves by less than its last digit
-        gyre_quantize_q8_0(row, cols, blocks);
-        gyre_decode_row(GYRE_DTYPE_Q8_0, blocks, cols, row);
+        unsigned char *blocks = malloc(cols * sizeof(float)); // NULL: the row stays as it is
+        if (blocks && gyre_encode_rows(t->type, row, 1, cols, blocks, NULL) == GYRE_OK)
+            gyre_decode_row(t->type, blocks, cols, row);
         free(blocks);
     }
 }

@@ -25,12 +25,14 @@ static gyre_status encode_nibbles(const float *x, uint64_t rows, uint64_t cols, 
     return st;
 }
 
-// n rows as they lie in the file.
-static gyre_status encode_rows(gyre_dtype type, const float *x, uint64_t n, uint64_t cols, uint64_t row_bytes,
-                               unsigned char *out, gyre_error *err)
+gyre_status gyre_encode_rows(gyre_dtype type, const float *x, uint64_t n, uint64_t cols, unsigned char *out,
+                             gyre_error *err)
 {
+    uint64_t row_bytes = 0;
+    if (!gyre_dtype_row_bytes(type, cols, &row_bytes))
+        return gyre_fail(err, GYRE_E_INVALID, "rows of %llu are not whole blocks", (unsigned long long)cols);
     if (type == GYRE_DTYPE_Q4_0) return encode_nibbles(x, n, cols, out, err);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (n > 1)
     for (int64_t r = 0; r < (int64_t)n; r++)
         gyre_encode_floats(x + (uint64_t)r * cols, cols, type, out + (uint64_t)r * row_bytes);
     return GYRE_OK;
@@ -70,7 +72,7 @@ static gyre_status write_table(const struct gyre_plan *p, gyre_role role, const 
                     err, GYRE_E_FORMAT, "cannot round tensor %s: weight %g of row %llu, column %llu is not finite",
                     name, (double)narrow[i], (unsigned long long)(first + i / cols), (unsigned long long)(i % cols)));
         gyre_error why = {0};
-        if ((st = encode_rows(type, narrow, n, cols, row_bytes, encoded, &why)) != GYRE_OK)
+        if ((st = gyre_encode_rows(type, narrow, n, cols, encoded, &why)) != GYRE_OK)
             GYRE_GO(gyre_fail(err, st, "cannot round tensor %s: %s", name, why.message));
         gyre_decode_row(type, encoded, n * cols, back);
         gyre_add_squares(narrow, back, NULL, n, cols, &error, &norm);
