@@ -23,7 +23,6 @@ struct gyre_objective {
                       struct gyre_matrices *gradient, gyre_error *err);
     void (*close)(void *self);
     void *self;
-    bool windows; // it looks at windows of the text; else every call sees all there is
 };
 
 // Close also after failure (self NULL: nothing to close).

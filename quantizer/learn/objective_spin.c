@@ -35,7 +35,7 @@ gyre_status gyre_objective_spin(const struct gyre_objective_params *p, bool kl, 
     struct end_to_end *e = calloc(1, sizeof *e);
     if (!e) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for learning");
     e->text = p->text;
-    *out = (struct gyre_objective){.at = loss_at, .close = close_it, .self = e, .windows = true};
+    *out = (struct gyre_objective){.at = loss_at, .close = close_it, .self = e};
     if (kl)
         GYRE_TRY(gyre_teacher_open(p->device, p->source, p->text->token, p->text->windows, p->text->tokens, NULL, NULL,
                                    &e->teacher, err));

@@ -71,7 +71,7 @@ static const gyre_log lines = {.write = on_log, .level = GYRE_LOG_DEBUG};
 
 static void begin(struct gyre_descent *d, struct gyre_objective *objective, struct made_up *o, uint32_t windows)
 {
-    *objective = (struct gyre_objective){.at = at, .self = o, .windows = windows > 0};
+    *objective = (struct gyre_objective){.at = at, .self = o};
     *d = (struct gyre_descent){.objective = objective,
                                .windows = windows,
                                .rate = 0.5,
