@@ -67,6 +67,13 @@ void gyre_ref_op_argmax(const struct gyre_ref_args *args) { gyre_ref_op_topk(arg
 
 // ---- sampling -----------------------------------------------------------------------------------------
 
+// The temperature of a row that is sampled from all columns; 0: it is not.
+static float heat_of(const uint32_t state[4])
+{
+    const float heat = gyre_f32_from_bits(state[0]);
+    return heat > 0 && gyre_f32_from_bits(state[1]) >= 1 && !state[3] ? heat : 0;
+}
+
 void gyre_ref_op_draw(const struct gyre_ref_args *args)
 {
     const struct gyre_topk_params *p = args->params;
@@ -76,11 +83,10 @@ void gyre_ref_op_draw(const struct gyre_ref_args *args)
     uint32_t *ids = args->bind[1];
     for (int32_t r = 0; r < p->rows; r++, vals += p->parts, ids += p->parts) {
         const float *x = (const float *)args->bind[2] + (size_t)r * (size_t)p->width;
-        const float heat = gyre_f32_from_bits(state[r][0]);
-        const bool draws = heat > 0 && gyre_f32_from_bits(state[r][1]) >= 1 && !state[r][3];
+        const float heat = heat_of(state[r]);
         const uint32_t stream = gyre_gumbel_stream(state[r][2], (uint32_t)rows[r][2]);
         for (int32_t i = 0; raised && i < p->width; i++)
-            raised[i] = draws ? x[i] + heat * gyre_gumbel(stream, (uint32_t)i) : x[i];
+            raised[i] = heat > 0 ? x[i] + heat * gyre_gumbel(stream, (uint32_t)i) : x[i];
         if (raised) best_of_parts(p, raised, vals, ids);
         for (int32_t s = 0; !raised && s < p->parts; s++) vals[s] = NAN, ids[s] = 0;
     }
@@ -116,9 +122,8 @@ void gyre_ref_op_sample(const struct gyre_ref_args *args)
         const int most = state[r][3] && state[r][3] < (uint32_t)p->k ? (int)state[r][3] : p->k;
         const int j = draw(vals + r * p->k, most, (double)gyre_f32_from_bits(state[r][0]),
                            (double)gyre_f32_from_bits(state[r][1]), (hash >> 8) * 0x1p-24);
-        const bool drawn =
-            p->drawn && gyre_f32_from_bits(state[r][0]) > 0 && gyre_f32_from_bits(state[r][1]) >= 1 && !state[r][3];
-        const uint32_t best = drawn ? ((const uint32_t *)args->bind[4])[r] : ids[r * p->k + j];
+        const uint32_t best =
+            p->drawn && heat_of(state[r]) > 0 ? ((const uint32_t *)args->bind[4])[r] : ids[r * p->k + j];
         const uint32_t token = isfinite(vals[r * p->k]) ? best : UINT32_MAX;
         rows[r][0] = (int32_t)token;
         rows[r][2]++;

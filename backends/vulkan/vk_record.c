@@ -110,8 +110,8 @@ done:
     return st;
 }
 
-// Encodes one segment. With `queries`, a time stamp stands before the first command of
-// all and after each one, and nothing overlaps.
+// Encodes one segment. With `queries`, a time stamp stands before the first command of all and after each one, and
+// nothing overlaps.
 static gyre_status encode(const struct vk_device *d, const struct vk_recording *r, const struct segment *segment,
                           VkQueryPool queries, gyre_error *err)
 {
