@@ -1,6 +1,7 @@
 // gyre_inspect: a model file as JSON, for people and scripts. Reads and checks; touches no device.
 #include "runtime/model/linear.h"
 #include "runtime/model/weights.h"
+#include "runtime/source/json_file.h"
 #include "runtime/util/half.h"
 #include "runtime/verdict.h"
 
@@ -8,19 +9,6 @@
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
-
-// UTF-8 or not, as a JSON string; bytes that are none become "?".
-static json_t *text(const char *bytes, size_t n)
-{
-    json_t *s = json_stringn(bytes, n);
-    if (s) return s;
-    char *copy = malloc(n + 1);
-    if (!copy) return NULL;
-    for (size_t i = 0; i < n; i++) copy[i] = (unsigned char)bytes[i] < 0x80 ? bytes[i] : '?';
-    s = json_stringn_nocheck(copy, n);
-    free(copy);
-    return s;
-}
 
 static json_t *metadata_value(const gyre_source *source, const struct gyre_meta *m)
 {
@@ -30,7 +18,7 @@ static json_t *metadata_value(const gyre_source *source, const struct gyre_meta 
     const char *s = NULL;
     if (m->type == GYRE_META_ARRAY) return json_pack("{s:I}", "length", (json_int_t)m->count);
     if (m->type == GYRE_META_STRING)
-        return gyre_source_string(source, m->key, &s, NULL) == GYRE_OK && s ? text(s, strlen(s)) : json_null();
+        return gyre_source_string(source, m->key, &s, NULL) == GYRE_OK && s ? gyre_json_text(s) : json_null();
     // What JSON cannot say (a bool of 2, NaN, 2^63) is null.
     if (m->type == GYRE_META_BOOL)
         return gyre_source_bool(source, m->key, &b, &found, NULL) == GYRE_OK ? json_boolean(b) : json_null();
@@ -44,7 +32,7 @@ static json_t *metadata(const gyre_source *source)
     json_t *out = json_object();
     for (uint64_t i = 0; i < gyre_source_meta_count(source); i++) {
         const struct gyre_meta m = gyre_source_meta_at(source, i);
-        json_t *key = text(m.key, strlen(m.key));
+        json_t *key = gyre_json_text(m.key);
         json_object_set_new(out, json_string_value(key) ? json_string_value(key) : "?", metadata_value(source, &m));
         json_decref(key);
     }
@@ -59,7 +47,7 @@ static json_t *tensors(const gyre_source *source)
         json_t *shape = json_array();
         for (uint32_t d = 0; d < t->n_dims; d++) json_array_append_new(shape, json_integer((json_int_t)t->dims[d]));
         json_array_append_new(out,
-                              json_pack("{s:o, s:s, s:o, s:I}", "name", text(t->name, strlen(t->name)), "type",
+                              json_pack("{s:o, s:s, s:o, s:I}", "name", gyre_json_text(t->name), "type",
                                         gyre_dtype_info(t->type)->name, "shape", shape, "bytes", (json_int_t)t->bytes));
     }
     for (uint64_t i = 0; gyre_source_unread(source, i); i++) {
@@ -199,7 +187,7 @@ gyre_status gyre_inspect(const char *path, char **json, gyre_error *err)
         json_pack("{s:o, s:b, s:o, s:o, s:b}", "r1", transform(&in.hp.rot.r1), "r3", in.hp.rot.r3, "r4",
                   transform(&in.hp.rot.r4), "head", transform(&in.hp.rot.head), "head_mix", in.hp.rot.head_mix);
     if (!known) json_decref(rotations), rotations = json_null();
-    out = json_pack("{s:o, s:s, s:I, s:o, s:o, s:o, s:o, s:o, s:o}", "path", text(path, strlen(path)), "container",
+    out = json_pack("{s:o, s:s, s:I, s:o, s:o, s:o, s:o, s:o, s:o}", "path", gyre_json_text(path), "container",
                     gyre_source_container(in.source) == GYRE_CONTAINER_GGUF ? "gguf" : "hf", "bytes",
                     (json_int_t)in.size.bytes, "verdict", gyre_verdict(in.source, &in.hp, in.read, &in.failed), "model",
                     known ? model(&in.hp) : json_null(), "rotations", rotations, "memory", memory(&in), "metadata",

@@ -2,22 +2,16 @@
 // hyper-parameters, the check of the tensors, the tokenizer.
 #include "runtime/verdict.h"
 
+#include "runtime/source/json_file.h"
 #include "runtime/source/quantization.h"
 #include "runtime/text/tokenizer.h"
 #include "runtime/util/base.h"
-#include "runtime/util/utf8.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 // A path in a line may be no UTF-8.
-static void add_reason(json_t *reasons, const char *line)
-{
-    char *text = gyre_utf8_mended(line);
-    json_array_append_new(reasons, text ? json_string(text) : NULL);
-    free(text);
-}
+static void add_reason(json_t *reasons, const char *line) { json_array_append_new(reasons, gyre_json_text(line)); }
 
 // All that is known to stand in the way. After a refusal some metadata may be missing, which is no reason of its own.
 static json_t *reasons(const gyre_source *source, const struct gyre_hparams *hp, gyre_status read,
