@@ -1,6 +1,7 @@
 // The table of gyre compare as Markdown, CSV and JSON. See compare.h.
 #include "cli/compare/compare.h"
 
+#include "runtime/util/array.h"
 #include "runtime/util/file.h"
 
 #include <math.h>
@@ -22,19 +23,9 @@ __attribute__((format(printf, 2, 3))) static void put(struct buffer *b, const ch
     va_start(args, format);
     const int n = vsnprintf(NULL, 0, format, args);
     va_end(args);
-    if (n < 0 || b->failed) {
+    if (n < 0 || b->failed || !GYRE_ROOM(b->text, b->n + (size_t)n + 1, b->cap)) {
         b->failed = 1;
         return;
-    }
-    if (b->n + (size_t)n + 1 > b->cap) {
-        const size_t cap = 2 * b->cap + (size_t)n + 256;
-        char *grown = realloc(b->text, cap);
-        if (!grown) {
-            b->failed = 1;
-            return;
-        }
-        b->text = grown;
-        b->cap = cap;
     }
     va_start(args, format);
     b->n += (size_t)vsnprintf(b->text + b->n, b->cap - b->n, format, args);

@@ -2,6 +2,7 @@
 // knows three functions, which it does not call but understands. Protocols 2 to 5, as torch.save writes them.
 #include "runtime/source/pth.h"
 
+#include "runtime/util/array.h"
 #include "runtime/util/base.h"
 
 #include <stdio.h>
@@ -33,24 +34,13 @@ struct machine {
     struct value *values; // [0] is None
     uint32_t *stack, *parts, *memo;
     struct entry *entries;
-    uint64_t n_values, cap_values, n_stack, cap_stack, n_parts, cap_parts, n_memo, cap_memo, n_entries, cap_entries;
+    size_t n_values, cap_values, n_stack, cap_stack, n_parts, cap_parts, n_memo, cap_memo, n_entries, cap_entries;
     gyre_error *err;
 };
 
 static gyre_status damaged(const struct machine *m, const char *why)
 {
     return gyre_fail(m->err, GYRE_E_FORMAT, "cannot read model (%s): its pickle %s; the file is damaged", m->path, why);
-}
-
-static bool grow(void **array, uint64_t n, uint64_t *cap, size_t size)
-{
-    if (n < *cap) return true;
-    const uint64_t larger = *cap ? 2 * *cap : 256;
-    void *p = realloc(*array, larger * size);
-    if (!p) return false;
-    *array = p;
-    *cap = larger;
-    return true;
 }
 
 static gyre_status no_memory(const struct machine *m)
@@ -60,14 +50,14 @@ static gyre_status no_memory(const struct machine *m)
 
 static gyre_status push_index(struct machine *m, uint32_t index)
 {
-    if (!grow((void **)&m->stack, m->n_stack, &m->cap_stack, sizeof *m->stack)) return no_memory(m);
+    if (!GYRE_ROOM(m->stack, m->n_stack + 1, m->cap_stack)) return no_memory(m);
     m->stack[m->n_stack++] = index;
     return GYRE_OK;
 }
 
 static gyre_status push(struct machine *m, struct value v)
 {
-    if (!grow((void **)&m->values, m->n_values, &m->cap_values, sizeof *m->values)) return no_memory(m);
+    if (!GYRE_ROOM(m->values, m->n_values + 1, m->cap_values)) return no_memory(m);
     m->values[m->n_values] = v;
     return push_index(m, (uint32_t)m->n_values++);
 }
@@ -183,7 +173,7 @@ static gyre_status tuple(struct machine *m, uint64_t n)
     const struct value v = {.kind = TUPLE, .first = (uint32_t)m->n_parts, .n = (uint32_t)n};
     for (uint64_t i = m->n_stack - n; i < m->n_stack; i++) {
         if (m->values[m->stack[i]].kind == MARK) return damaged(m, "takes a mark for a value");
-        if (!grow((void **)&m->parts, m->n_parts, &m->cap_parts, sizeof *m->parts)) return no_memory(m);
+        if (!GYRE_ROOM(m->parts, m->n_parts + 1, m->cap_parts)) return no_memory(m);
         m->parts[m->n_parts++] = m->stack[i];
     }
     m->n_stack -= n;
@@ -280,7 +270,7 @@ static gyre_status set_items(struct machine *m, uint64_t n)
     const uint32_t dict = m->stack[at - 1];
     if (m->values[dict].kind != DICT) return damaged(m, "puts items into something that is no dictionary");
     for (uint64_t i = at; i < m->n_stack; i += 2) {
-        if (!grow((void **)&m->entries, m->n_entries, &m->cap_entries, sizeof *m->entries)) return no_memory(m);
+        if (!GYRE_ROOM(m->entries, m->n_entries + 1, m->cap_entries)) return no_memory(m);
         m->entries[m->n_entries++] = (struct entry){dict, m->stack[i], m->stack[i + 1]};
     }
     m->n_stack = at;
@@ -303,7 +293,7 @@ static gyre_status remember(struct machine *m, uint64_t slot)
     if (slot > (uint64_t)(m->end - m->p) + m->n_memo) // writers number them one by one, an instruction each
         return damaged(m, "remembers at an impossible place");
     while (m->n_memo <= slot) {
-        if (!grow((void **)&m->memo, m->n_memo, &m->cap_memo, sizeof *m->memo)) return no_memory(m);
+        if (!GYRE_ROOM(m->memo, m->n_memo + 1, m->cap_memo)) return no_memory(m);
         m->memo[m->n_memo++] = 0;
     }
     m->memo[slot] = m->stack[m->n_stack - 1];

@@ -3,6 +3,7 @@
 #include "runtime/source/source_impl.h"
 
 #include "runtime/core/codec.h"
+#include "runtime/util/array.h"
 #include "runtime/util/base.h"
 #include "runtime/util/utf8.h"
 
@@ -96,15 +97,6 @@ static gyre_status add_name(gyre_source *source, struct gyre_strmap *index, cons
     return GYRE_OK;
 }
 
-void *gyre_source_grow(void *array, uint64_t n, uint64_t *cap, size_t size)
-{
-    if (n < *cap) return array;
-    const uint64_t cap_new = *cap ? 2 * *cap : 32;
-    void *larger = realloc(array, cap_new * size);
-    if (larger) *cap = cap_new;
-    return larger;
-}
-
 // What is no UTF-8, or would end the text early, becomes question marks: readers may trust a text.
 static void make_text(char *text, uint64_t length)
 {
@@ -119,10 +111,9 @@ static void make_text(char *text, uint64_t length)
 gyre_status gyre_source_add_meta(gyre_source *source, const struct gyre_meta *meta, struct gyre_string key,
                                  gyre_error *err)
 {
-    struct source_meta *metas = gyre_source_grow(source->metas, source->n_metas, &source->cap_metas, sizeof *metas);
-    if (!metas) return gyre_fail(err, GYRE_E_NOMEM, "cannot read model (%s): out of memory", source->path);
-    source->metas = metas;
-    struct source_meta *entry = &metas[source->n_metas];
+    if (!GYRE_ROOM(source->metas, source->n_metas + 1, source->cap_metas))
+        return gyre_fail(err, GYRE_E_NOMEM, "cannot read model (%s): out of memory", source->path);
+    struct source_meta *entry = &source->metas[source->n_metas];
     *entry = (struct source_meta){.meta = *meta};
     GYRE_TRY(add_name(source, &source->meta_index, "metadata", key, source->n_metas, &entry->meta.key, err));
     if (meta->type == GYRE_META_STRING) {
@@ -149,11 +140,9 @@ gyre_status gyre_source_put_meta(gyre_source *source, const char *key, gyre_meta
 gyre_status gyre_source_add_tensor(gyre_source *source, const struct gyre_tensor *tensor, struct gyre_string name,
                                    gyre_error *err)
 {
-    struct gyre_tensor *tensors =
-        gyre_source_grow(source->tensors, source->n_tensors, &source->cap_tensors, sizeof *tensors);
-    if (!tensors) return gyre_fail(err, GYRE_E_NOMEM, "cannot read model (%s): out of memory", source->path);
-    source->tensors = tensors;
-    struct gyre_tensor *entry = &tensors[source->n_tensors];
+    if (!GYRE_ROOM(source->tensors, source->n_tensors + 1, source->cap_tensors))
+        return gyre_fail(err, GYRE_E_NOMEM, "cannot read model (%s): out of memory", source->path);
+    struct gyre_tensor *entry = &source->tensors[source->n_tensors];
     *entry = *tensor;
     GYRE_TRY(add_name(source, &source->tensor_index, "tensor", name, source->n_tensors, &entry->name, err));
     entry->rows = 1;

@@ -25,11 +25,11 @@ struct gyre_source {
     } * maps;
     uint64_t n_maps;
     struct source_meta *metas;
-    uint64_t n_metas, cap_metas;
+    size_t n_metas, cap_metas;
     struct gyre_tensor *tensors;
-    uint64_t n_tensors, cap_tensors;
+    size_t n_tensors, cap_tensors;
     struct gyre_unread *unread;
-    uint64_t n_unread, cap_unread;
+    size_t n_unread, cap_unread;
     bool looking;                             // see gyre_source_look
     const char *refusal[8], *refused_type[8]; // the type of tensors that it is of; NULL: of something else
     uint32_t n_refusals;                      // those beyond the room for them are left out
@@ -75,9 +75,6 @@ gyre_status gyre_source_let(gyre_source *source, gyre_status st, gyre_error *err
 // The same for a tensor of a type that gyre does not read, which is kept, too; the line of each type once.
 gyre_status gyre_source_let_tensor(gyre_source *source, gyre_status st, const struct gyre_unread *tensor,
                                    gyre_error *err) GYRE_MUST_USE;
-
-// Room for one more element in an array that doubles; NULL: out of memory, the array is as it was.
-void *gyre_source_grow(void *array, uint64_t n, uint64_t *cap, size_t size) GYRE_MUST_USE;
 
 // Bytes of one value of a metadata type; 0 for strings and arrays.
 uint64_t gyre_meta_type_bytes(gyre_meta_type type);

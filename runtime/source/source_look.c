@@ -1,6 +1,7 @@
 // What a reader refuses by name, kept while a file is only looked at.
 #include "runtime/source/source_impl.h"
 
+#include "runtime/util/array.h"
 #include "runtime/util/base.h"
 
 #include <string.h>
@@ -32,19 +33,13 @@ gyre_status gyre_source_let_tensor(gyre_source *source, gyre_status st, const st
                                    gyre_error *err)
 {
     if (st != GYRE_E_UNSUPPORTED || !source->looking) return st;
-    struct gyre_unread *unread =
-        gyre_source_grow(source->unread, source->n_unread, &source->cap_unread, sizeof *unread);
-    if (unread) {
-        source->unread = unread;
-        unread += source->n_unread;
-        *unread = *tensor;
-        unread->name = gyre_arena_strdup(&source->arena, tensor->name);
-        unread->type = gyre_arena_strdup(&source->arena, tensor->type);
-    }
-    if (!unread || !unread->name || !unread->type)
+    struct gyre_unread unread = *tensor;
+    unread.name = gyre_arena_strdup(&source->arena, tensor->name);
+    unread.type = gyre_arena_strdup(&source->arena, tensor->type);
+    if (!unread.name || !unread.type || !GYRE_ROOM(source->unread, source->n_unread + 1, source->cap_unread))
         return gyre_fail(err, GYRE_E_NOMEM, "cannot read model (%s): out of memory", source->path);
-    source->n_unread++;
-    return let_type(source, st, unread->type, err);
+    source->unread[source->n_unread++] = unread;
+    return let_type(source, st, unread.type, err);
 }
 
 const char *gyre_source_refusal(const gyre_source *source, uint32_t index)

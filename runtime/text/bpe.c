@@ -3,6 +3,7 @@
 // suffices. A word is cut into lists where no merge of the table could join what stands on both sides, so that the heap
 // stays small however long a word is: O(n log n) in the longest list.
 #include "runtime/text/tokenizer_impl.h"
+#include "runtime/util/array.h"
 #include "runtime/util/utf8.h"
 
 #include <stdlib.h>
@@ -59,16 +60,6 @@ void gyre_merges_join_all(struct merge_table *table) { memset(table->joins, 0xFF
 
 // ---- memory -------------------------------------------------------------------------------------------
 
-// An array with room for `n`, or NULL: out of memory, and the old one stays.
-static void *reserve(void *array, uint64_t n, uint64_t *cap, size_t size)
-{
-    if (n <= *cap) return array;
-    const uint64_t larger = n < 128 ? 256 : 2 * n;
-    void *moved = realloc(array, larger * size);
-    if (moved) *cap = larger;
-    return moved;
-}
-
 void gyre_bpe_free(struct bpe_work *work)
 {
     free(work->symbols);
@@ -77,10 +68,8 @@ void gyre_bpe_free(struct bpe_work *work)
 
 bool gyre_bpe_emit(struct bpe_work *work, uint32_t token)
 {
-    uint32_t *out = reserve(work->out, work->n_out + 1, &work->cap_out, sizeof *out);
-    if (!out) return false;
-    work->out = out;
-    out[work->n_out++] = token;
+    if (!GYRE_ROOM(work->out, work->n_out + 1, work->cap_out)) return false;
+    work->out[work->n_out++] = token;
     return true;
 }
 
@@ -212,9 +201,7 @@ static bool merge_list(const gyre_tokenizer *tokenizer, struct bpe_work *work, u
 {
     struct bpe_symbol *symbols = work->symbols;
     // Every pair is entered once, and every merge (fewer than symbols) enters at most two more.
-    struct bpe_candidate *heap = reserve(work->heap, 3ull * (end - begin), &work->cap_heap, sizeof *heap);
-    if (!heap) return false;
-    work->heap = heap;
+    if (!GYRE_ROOM(work->heap, 3 * (size_t)(end - begin), work->cap_heap)) return false;
     work->n_heap = 0;
     for (uint32_t i = begin; i < end; i++) push(tokenizer, work, i);
     while (work->n_heap) {
@@ -253,18 +240,16 @@ static bool emit_symbol(const gyre_tokenizer *t, struct bpe_work *work, uint32_t
 
 bool gyre_bpe_word(const gyre_tokenizer *tokenizer, struct bpe_work *work, const char *word, uint64_t bytes)
 {
-    struct bpe_symbol *symbols = reserve(work->symbols, bytes + 1, &work->cap_symbols, sizeof *symbols);
-    if (!symbols) return false;
-    work->symbols = symbols;
-    struct beginning b = {.t = tokenizer, .symbols = symbols};
+    if (!GYRE_ROOM(work->symbols, bytes + 1, work->cap_symbols)) return false;
+    struct beginning b = {.t = tokenizer, .symbols = work->symbols};
     if (tokenizer->characters) begin_characters(&b, word, bytes);
     else begin_bytes(&b, word, bytes);
     for (uint32_t begin = 0, end; begin < b.n; begin = end) {
-        for (end = begin + 1; end < b.n && symbols[end].previous != NO_TOKEN; end++) {
+        for (end = begin + 1; end < b.n && work->symbols[end].previous != NO_TOKEN; end++) {
         }
         if (end - begin > 1 && !merge_list(tokenizer, work, begin, end)) return false;
         for (uint32_t i = begin; i < end; i++)
-            if (!emit_symbol(tokenizer, work, symbols[i].token)) return false;
+            if (!emit_symbol(tokenizer, work, work->symbols[i].token)) return false;
     }
     return true;
 }

@@ -2,6 +2,7 @@
 #include "runtime/text/tokenizer_impl.h"
 #include "runtime/util/utf8.h"
 
+#include "runtime/util/array.h"
 #include "runtime/util/base.h"
 
 #include <stdlib.h>
@@ -16,7 +17,7 @@ struct encoder {
     bool first;           // ... begins the text
     struct bpe_work work;
     char *name; // a word in the byte-level alphabet, to look it up whole
-    uint64_t cap_name;
+    size_t cap_name;
     uint16_t alphabet[256];
     gyre_error *err;
 };
@@ -31,12 +32,7 @@ static const char *name_of(struct encoder *e, const char *word, uint64_t bytes, 
 {
     *length = bytes;
     if (e->tokenizer->characters) return word;
-    if (2 * bytes > e->cap_name) {
-        char *larger = realloc(e->name, 4 * bytes);
-        if (!larger) return NULL;
-        e->name = larger;
-        e->cap_name = 4 * bytes;
-    }
+    if (!GYRE_ROOM(e->name, 2 * bytes, e->cap_name)) return NULL;
     uint64_t n = 0;
     for (uint64_t i = 0; i < bytes; i++) {
         const uint16_t code = e->alphabet[(unsigned char)word[i]];

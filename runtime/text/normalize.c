@@ -2,6 +2,7 @@
 #include "runtime/text/normalize.h"
 
 #include "runtime/util/base.h"
+#include "runtime/util/text.h"
 #include "runtime/util/utf8.h"
 
 #include <stdlib.h>
@@ -73,21 +74,12 @@ bool gyre_is_blank(uint32_t c)
 // What a step gives: `data` is malloc'd, or NULL where the text stays as it is.
 struct made {
     char *data;
-    uint64_t bytes, cap;
+    size_t bytes, cap;
 };
 
 static bool put(struct made *m, const char *data, uint64_t bytes)
 {
-    if (m->bytes + bytes > m->cap || !m->data) {
-        const uint64_t cap = 2 * (m->bytes + bytes) + 16;
-        char *larger = realloc(m->data, cap);
-        if (!larger) return false;
-        m->data = larger;
-        m->cap = cap;
-    }
-    if (bytes) memcpy(m->data + m->bytes, data, bytes);
-    m->bytes += bytes;
-    return true;
+    return gyre_append(&m->data, &m->bytes, &m->cap, data, bytes);
 }
 
 // Where the text's first character beyond ASCII is.

@@ -4,6 +4,7 @@
 // that are no tokens themselves, in which case they are LONE_CHARACTERs.
 #include "runtime/text/tokenizer_impl.h"
 
+#include "runtime/util/array.h"
 #include "runtime/util/base.h"
 #include "runtime/util/utf8.h"
 
@@ -18,7 +19,7 @@ static const uint64_t max_work = 1ull << 31;
 struct list {
     const gyre_tokenizer *t;
     struct merge *merges;
-    uint64_t n, cap;
+    size_t n, cap;
 };
 
 struct scored {
@@ -45,13 +46,7 @@ static bool symbol_of(const gyre_tokenizer *t, const char *text, uint64_t bytes,
 
 static bool put(struct list *list, struct merge merge)
 {
-    if (list->n == list->cap) {
-        const uint64_t cap = 2 * list->cap + 1024;
-        struct merge *larger = realloc(list->merges, cap * sizeof *larger);
-        if (!larger) return false;
-        list->merges = larger;
-        list->cap = cap;
-    }
+    if (!GYRE_ROOM(list->merges, list->n + 1, list->cap)) return false;
     list->merges[list->n++] = merge;
     return true;
 }

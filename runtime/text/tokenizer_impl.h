@@ -40,10 +40,10 @@ void gyre_merges_join_all(struct merge_table *table);
 // Growing output and the merge loop's working memory; zero-initialise, free with gyre_bpe_free.
 struct bpe_work {
     uint32_t *out;
-    uint64_t n_out, cap_out;
+    size_t n_out, cap_out;
     struct bpe_symbol *symbols;
     struct bpe_candidate *heap;
-    uint64_t cap_symbols, n_heap, cap_heap;
+    size_t cap_symbols, n_heap, cap_heap;
 };
 void gyre_bpe_free(struct bpe_work *work);                 // all but `out`, which the caller owns
 bool gyre_bpe_emit(struct bpe_work *work, uint32_t token); // false: out of memory
