@@ -1,11 +1,13 @@
 // gyre eval: perplexity of texts, tasks with given answers, and the divergence from a reference model or its stored
 // logits.
+#include "cli/blocks.h"
 #include "cli/cli.h"
 #include "cli/tasks.h"
 #include "cli/texts.h"
 #include "runtime/util/file.h"
 #include "runtime/util/text.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,8 +22,18 @@ struct eval {
     bool calibrated[CLI_LIST_MAX];
     uint32_t ctx, windows, save_k;
     struct cli_engine engine;
-    bool json;
+    bool json, by_position;
+    struct cli_blocks blocks[CLI_LIST_MAX]; // of each text, where positions are asked for
+    bool lost;                              // memory ran out for them
 };
+
+static int on_token(void *user, const gyre_eval_token *t)
+{
+    struct eval *e = user;
+    e->blocks[t->text].ctx = e->ctx;
+    e->lost = !cli_blocks_add(&e->blocks[t->text], t);
+    return e->lost;
+}
 
 static int on_progress(void *user, double fraction, double ppl)
 {
@@ -38,8 +50,9 @@ static int on_progress(void *user, double fraction, double ppl)
 
 static json_t *text_json(const struct eval *e, uint32_t i, const gyre_eval_result *r)
 {
-    json_t *out = json_pack("{s:o}", "text", cli_json_text(e->texts.text[i].path));
-    if (!out || cli_eval_figures(out, r)) {
+    json_t *out = json_pack("{s:o, s:o}", "text", cli_json_text(e->texts.text[i].path), "name",
+                            cli_json_text(e->texts.text[i].name));
+    if (!out || cli_eval_figures(out, r) || (e->by_position && cli_positions_json(out, &e->blocks[i], 1, r))) {
         json_decref(out);
         return NULL;
     }
@@ -69,6 +82,7 @@ static int print_json(const struct eval *e, const gyre_engine *engine, const gyr
     if (e->engine.weights == 8 && !failed && gyre_engine_memory(engine, &memory, NULL) == GYRE_OK)
         failed = json_object_set_new(out, "weight_error", json_real(memory.weight_error));
     if (calibrated && !failed) failed = json_object_set_new(out, "calibrated_on", json_true());
+    if (e->by_position && !failed) failed = cli_positions_json(out, e->blocks, e->texts.n, all);
     if (texts && !failed) failed = json_object_set(out, "texts", texts);
     json_decref(texts);
     if (!failed) return cli_print_json(out);
@@ -85,6 +99,11 @@ static void print_line(const gyre_engine_info *info, const gyre_eval_result *r)
     if (r->has_reference)
         printf("KL to the reference %s%.6f +- %.6f nats, same most likely token %.2f +- %.2f %%\n",
                r->kl_is_bound ? "at least " : "", r->kl, r->kl_stderr, 100 * r->top1_agreement, 100 * r->top1_stderr);
+    if (r->has_reference)
+        printf(
+            "KL of the median token %.6f, of 90 %% at most %.5f, of 99 %% %.4f, largest %.3f nats; the right token's "
+            "probability changed by %.2f +- %.2f %% (root mean square)\n",
+            r->kl_median, r->kl_p90, r->kl_p99, r->kl_max, 100 * r->dp_rms, 100 * r->dp_rms_stderr);
 }
 
 static void print_row(const char *name, int width, const gyre_eval_result *r)
@@ -94,6 +113,12 @@ static void print_row(const char *name, int width, const gyre_eval_result *r)
         printf("  %9.6f +- %-8.6f  %6.2f +- %-5.2f", r->kl, r->kl_stderr, 100 * r->top1_agreement,
                100 * r->top1_stderr);
     putchar('\n');
+}
+
+static void print_quantiles(const char *name, int width, const gyre_eval_result *r)
+{
+    printf("%-*s  %9.6f  %9.5f  %9.4f  %9.3f  %6.2f +- %-5.2f\n", width, name, r->kl_median, r->kl_p90, r->kl_p99,
+           r->kl_max, 100 * r->dp_rms, 100 * r->dp_rms_stderr);
 }
 
 static void print_table(const struct eval *e, const gyre_engine_info *info, const gyre_eval_result *each,
@@ -110,8 +135,26 @@ static void print_table(const struct eval *e, const gyre_engine_info *info, cons
     putchar('\n');
     for (uint32_t i = 0; i < e->texts.n; i++) print_row(e->texts.text[i].name, width, &each[i]);
     print_row("all texts", width, all);
+    if (all->has_reference) {
+        printf("\n%-*s  %9s  %9s  %9s  %9s  %s\n", width, "KL, nats", "median", "90 %", "99 %", "largest",
+               "right token, RMS %");
+        for (uint32_t i = 0; i < e->texts.n; i++) print_quantiles(e->texts.text[i].name, width, &each[i]);
+        print_quantiles("all texts", width, all);
+    }
     printf("act %u, kv %u, %s, %.1f s; errors from %s\n", info->act, info->kv, info->device, all->seconds,
            all->stderr_from_windows ? "windows" : "tokens");
+}
+
+static void print_positions(const struct eval *e, bool reference)
+{
+    struct cli_position p[CLI_POSITIONS];
+    const uint32_t n = cli_positions(e->blocks, e->texts.n, p);
+    printf("\n%-15s  %10s  %11s%s\n", "tokens before", "tokens", "perplexity", reference ? "  KL, nats" : "");
+    for (uint32_t i = 0; i < n; i++) {
+        printf("%7u-%-7u  %10llu  %11.4f", p[i].from, p[i].to, (unsigned long long)p[i].tokens, exp(p[i].nll));
+        if (reference) printf("  %9.6f +- %.6f", p[i].kl, p[i].kl_stderr);
+        putchar('\n');
+    }
 }
 
 static int print(const struct eval *e, const gyre_engine *engine, const gyre_eval_result *each,
@@ -123,6 +166,7 @@ static int print(const struct eval *e, const gyre_engine *engine, const gyre_eva
     cli_progress_end();
     if (e->texts.n > 1) print_table(e, &info, each, all);
     else if (e->texts.n) print_line(&info, all);
+    if (e->by_position) print_positions(e, all->has_reference);
     if (e->task_paths.n) cli_tasks_print(e->task, e->task_paths.n);
     return 0;
 }
@@ -149,7 +193,8 @@ static gyre_status check_apart(const struct eval *e, gyre_error *err)
             GYRE_TRY(gyre_file_apart(e->save, path, i ? "the model's manifest" : "the model", err));
     }
     GYRE_TRY(gyre_file_apart(e->save, e->reference, "the reference", err));
-    for (uint32_t i = 0; i < e->paths.n; i++) GYRE_TRY(gyre_file_apart(e->save, e->paths.item[i], "a text", err));
+    for (uint32_t i = 0; i < e->paths.n; i++)
+        GYRE_TRY(gyre_file_apart(e->save, cli_text_path(e->paths.item[i]), "a text", err));
     for (uint32_t i = 0; i < e->task_paths.n; i++)
         GYRE_TRY(gyre_file_apart(e->save, e->task_paths.item[i], "a task", err));
     return GYRE_OK;
@@ -166,9 +211,11 @@ static gyre_status eval_texts(struct eval *e, gyre_engine *engine, gyre_engine *
                                      .save = e->save,
                                      .save_k = e->save_k,
                                      .progress = on_progress,
-                                     .user = e};
+                                     .user = e,
+                                     .token = e->by_position ? on_token : NULL};
     cli_texts_for_eval(&e->texts, texts);
-    return gyre_eval_texts(engine, texts, e->texts.n, &params, each, all, err);
+    const gyre_status st = gyre_eval_texts(engine, texts, e->texts.n, &params, each, all, err);
+    return e->lost ? gyre_fail(err, GYRE_E_NOMEM, "cannot evaluate: out of memory") : st;
 }
 
 static int eval_model(struct eval *e)
@@ -208,6 +255,7 @@ done:
     gyre_reference_close(stored);
     cli_texts_free(&e->texts);
     for (uint32_t i = 0; i < e->task_paths.n; i++) cli_task_free(&e->task[i]);
+    for (uint32_t i = 0; i < CLI_LIST_MAX; i++) cli_blocks_free(&e->blocks[i]);
     return st == GYRE_OK ? status : cli_fail(&err);
 }
 
@@ -215,8 +263,8 @@ static int run(int argc, char **argv)
 {
     struct eval e = {.ctx = 2048};
     const struct cli_option options[] = {
-        {"--text", "FILE", "a text; may be repeated for a row each (this or --tasks is required)", CLI_LIST, &e.paths,
-         0, 0, NULL},
+        {"--text", "FILE", "a text, or NAME=FILE; may be repeated for a row each (this or --tasks is required)",
+         CLI_LIST, &e.paths, 0, 0, NULL},
         {"--tasks", "FILE", "requests with given answers: context, continuation, label, doc_id; may be repeated",
          CLI_LIST, &e.task_paths, 0, 0, NULL},
         {"--ctx", "N", "tokens in a window (2048)", CLI_U32, &e.ctx, 2, 1 << 24, NULL},
@@ -227,6 +275,8 @@ static int run(int argc, char **argv)
          NULL},
         {"--reference-k", "K", "logits of a token to store; the others count as one (64)", CLI_U32, &e.save_k, 1,
          1 << 24, NULL},
+        {"--by-position", NULL, "also by how many tokens of the window come before", CLI_FLAG, &e.by_position, 0, 0,
+         NULL},
         CLI_ENGINE_OPTIONS(e.engine),
         CLI_PRE_OPTION(e.engine.tokens),
         {"--bos", NULL, "begin every window with a BOS token; default: without", CLI_FLAG, &e.engine.tokens.bos, 0, 0,
@@ -239,6 +289,7 @@ static int run(int argc, char **argv)
         return cli_usage("missing option (--text FILE or --tasks FILE): gyre eval needs one; see gyre eval --help");
     if (!e.paths.n && (e.save || (e.reference && gyre_reference_is(e.reference))))
         return cli_usage("--save-reference and stored logits need a text (--text FILE); tasks compare with a model");
+    if (!e.paths.n && e.by_position) return cli_usage("--by-position needs a text (--text FILE)");
     return eval_model(&e);
 }
 

@@ -39,10 +39,13 @@ int cli_eval_figures(json_t *out, const gyre_eval_result *r)
         json_pack("{s:I, s:i, s:f, s:f, s:f, s:f, s:s, s:f}", "tokens", (json_int_t)r->tokens, "windows",
                   (int)r->windows, "nll", r->nll, "nll_stderr", r->nll_stderr, "ppl", r->ppl, "ppl_stderr",
                   r->ppl_stderr, "stderr_from", r->stderr_from_windows ? "windows" : "tokens", "seconds", r->seconds);
-    json_t *reference = r->has_reference ? json_pack("{s:f, s:f, s:s, s:f, s:f}", "kl", r->kl, "kl_stderr",
-                                                     r->kl_stderr, "kl_kind", r->kl_is_bound ? "top-k bound" : "exact",
-                                                     "top1_agreement", r->top1_agreement, "top1_stderr", r->top1_stderr)
-                                         : json_object();
+    json_t *reference = r->has_reference
+                            ? json_pack("{s:f, s:f, s:s, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "kl", r->kl,
+                                        "kl_stderr", r->kl_stderr, "kl_kind", r->kl_is_bound ? "top-k bound" : "exact",
+                                        "kl_median", r->kl_median, "kl_p90", r->kl_p90, "kl_p99", r->kl_p99, "kl_max",
+                                        r->kl_max, "dp_rms", r->dp_rms, "dp_rms_stderr", r->dp_rms_stderr,
+                                        "top1_agreement", r->top1_agreement, "top1_stderr", r->top1_stderr)
+                            : json_object();
     const int failed = !figures || !reference || json_object_update(out, figures) || json_object_update(out, reference);
     json_decref(figures);
     json_decref(reference);
@@ -71,6 +74,12 @@ void cli_eval_figures_read(const json_t *o, gyre_eval_result *out)
                               .kl = number(o, "kl"),
                               .kl_stderr = number(o, "kl_stderr"),
                               .kl_is_bound = says(o, "kl_kind", "top-k bound"),
+                              .kl_median = number(o, "kl_median"),
+                              .kl_p90 = number(o, "kl_p90"),
+                              .kl_p99 = number(o, "kl_p99"),
+                              .kl_max = number(o, "kl_max"),
+                              .dp_rms = number(o, "dp_rms"),
+                              .dp_rms_stderr = number(o, "dp_rms_stderr"),
                               .top1_agreement = number(o, "top1_agreement"),
                               .top1_stderr = number(o, "top1_stderr")};
 }

@@ -22,12 +22,26 @@ static size_t valid_utf8(const char *text, size_t n)
     return n;
 }
 
+const char *cli_text_path(const char *argument)
+{
+    const size_t name = strcspn(argument, "/=");
+    return name && argument[name] == '=' && argument[name + 1] ? argument + name + 1 : argument;
+}
+
+static char *name_of(const char *argument)
+{
+    const char *path = cli_text_path(argument);
+    if (path == argument) return strdup(gyre_base_name(path));
+    return strndup(argument, (size_t)(path - argument) - 1);
+}
+
 gyre_status cli_texts_read(const struct cli_list *paths, struct cli_texts *out, gyre_error *err)
 {
     *out = (struct cli_texts){0};
     for (uint32_t i = 0; i < paths->n; i++) {
         struct cli_text *t = &out->text[i];
-        *t = (struct cli_text){.path = paths->item[i], .name = gyre_base_name(paths->item[i])};
+        *t = (struct cli_text){.path = cli_text_path(paths->item[i]), .name = name_of(paths->item[i])};
+        if (!t->name) return gyre_fail(err, GYRE_E_NOMEM, "cannot read (%s): out of memory", t->path);
         const gyre_status st = cli_read(t->path, &t->bytes, &t->n_bytes, err);
         if (st != GYRE_OK) return st;
         out->n++;
@@ -79,6 +93,7 @@ gyre_status cli_texts_tokenize(struct cli_texts *texts, const gyre_engine *engin
 void cli_texts_free(struct cli_texts *texts)
 {
     for (uint32_t i = 0; i < CLI_LIST_MAX; i++) {
+        free(texts->text[i].name);
         free(texts->text[i].bytes);
         free(texts->text[i].tokens);
     }

@@ -7,7 +7,8 @@
 #include <jansson.h>
 
 struct cli_text {
-    const char *path, *name; // as given; its last component
+    const char *path; // of the file
+    char *name;       // as given, else the path's last component; malloc'd
     char sha256[GYRE_SHA256_HEX];
     char *bytes;
     size_t n_bytes, n_tokens;
@@ -18,6 +19,8 @@ struct cli_texts {
     uint32_t n;
 };
 
+// The file that a text's argument names: NAME=FILE, or FILE alone. A NAME has no '/', so that ./a=b is a file.
+const char *cli_text_path(const char *argument);
 // Reads all files. Bytes that are no UTF-8 are evaluated as they are, after a line on stderr. Free with cli_texts_free,
 // also after a failure.
 gyre_status cli_texts_read(const struct cli_list *paths, struct cli_texts *out, gyre_error *err);

@@ -2,7 +2,8 @@
 //
 // A window's residual stream is computed in steps of many rows; the head then runs over it in chunks of HEAD_ROWS rows,
 // because logits of a whole step (1024 x 49152 floats) exceed the buffer range of small devices. With a reference, its
-// head writes one chunk of logits that the model's head graph of the same chunk compares with its own. Stored reference
+// head writes one chunk of logits, and what it thinks of the right tokens; the model's head graph of the same chunk
+// compares the logits with its own. Stored reference
 // logits are compared and made on the host, which reads each chunk back.
 #include "runtime/engine.h"
 #include "runtime/eval.h"
@@ -31,9 +32,12 @@ struct runner {
 struct eval {
     const gyre_eval_params *params;
     struct runner model, reference;
-    struct gyre_binding targets, loglik, kl, ref_logits, logits; // logits: one chunk of the model's, for the host
+    struct gyre_binding targets, loglik, kl, ref_loglik, ref_logits,
+        logits; // logits: one chunk of the model's, for the host
     uint32_t *target_data;
-    float *loglik_data, *kl_data, *logit_data; // float4 per row; [HEAD_ROWS][vocab], NULL where the host needs none
+    float *loglik_data, *kl_data, *ref_loglik_data, *logit_data; // float4 per row; [HEAD_ROWS][vocab], NULL where the
+                                                                 // host needs none
+    float *divergences; // of every token so far, in order within a text under way; NULL without a reference
     struct gyre_reference_writer *writer;
     uint32_t *windows;                  // of each text
     uint64_t *first_row;                // of each text in the stored reference
@@ -94,7 +98,7 @@ static gyre_status body_graph(struct runner *r, uint32_t rows, gyre_graph **out,
     return GYRE_OK;
 }
 
-// The head over chunk `c` of the residual stream. The reference only lands its logits.
+// The head over chunk `c` of the residual stream. The reference lands its logits too.
 static gyre_status head_graph(struct eval *v, struct runner *r, uint32_t c, gyre_graph **out, gyre_error *err)
 {
     *out = r->head[c];
@@ -109,12 +113,12 @@ static gyre_status head_graph(struct eval *v, struct runner *r, uint32_t c, gyre
         gyre_g_external(g, "hidden", rows, e->model.hp.width, slice(r->hidden, c * rows * row, rows * row));
     const gyre_value logits = gyre_model_head(g, x, &e->model);
     const struct gyre_binding ref = slice(v->ref_logits, 0, (uint64_t)rows * e->model.hp.vocab * sizeof(float));
+    const uint64_t at = (uint64_t)c * rows;
+    gyre_g_output(g, gyre_g_loglik(g, logits, slice(v->targets, at * 4, rows * 4)),
+                  slice(r == &v->reference ? v->ref_loglik : v->loglik, at * 16, rows * 16));
     if (r == &v->reference) {
         gyre_g_output(g, logits, ref);
     } else {
-        const uint64_t at = (uint64_t)c * rows;
-        gyre_g_output(g, gyre_g_loglik(g, logits, slice(v->targets, at * 4, rows * 4)),
-                      slice(v->loglik, at * 16, rows * 16));
         if (v->logit_data)
             gyre_g_output(g, logits, slice(v->logits, 0, (uint64_t)rows * e->model.hp.vocab * sizeof(float)));
         if (v->reference.engine) {
@@ -144,29 +148,57 @@ static gyre_status submit_body(struct runner *r, const uint32_t *tokens, uint32_
     return gyre_graph_submit(body, err);
 }
 
-// What the host does with n rows of the chunk that was just submitted: compares them with stored ones, stores them.
-// kl[i] = {KL, same best token, -, -}, as the device's.
-static gyre_status host_rows(struct eval *v, uint32_t n, float *kl, gyre_error *err)
+// What the host does with n rows from `first` on, of the chunk that was just submitted: compares them with stored ones,
+// stores them. Results go where the device's would.
+static gyre_status host_rows(struct eval *v, uint32_t first, uint32_t n, gyre_error *err)
 {
     const uint64_t vocab = v->model.engine->model.hp.vocab;
     GYRE_TRY(
         gyre_buffer_read(v->model.engine->device, v->logits.buffer, 0, v->logit_data, n * vocab * sizeof(float), err));
     for (uint32_t i = 0; i < n; i++) {
         const float *logits = v->logit_data + i * vocab;
+        const size_t row = first + i;
         if (v->params->stored) {
-            double divergence;
-            bool same;
-            gyre_reference_compare(v->params->stored, v->stored_row++, logits, &divergence, &same);
-            kl[4 * (size_t)i] = (float)divergence;
-            kl[4 * (size_t)i + 1] = same;
+            gyre_eval_token t = {0};
+            gyre_reference_compare(v->params->stored, v->stored_row++, logits, &t);
+            v->kl_data[4 * row] = (float)t.kl;
+            v->kl_data[4 * row + 1] = t.same_top;
+            v->ref_loglik_data[4 * row] = (float)t.reference_nll;
         }
-        if (v->writer) GYRE_TRY(gyre_reference_add(v->writer, logits, err));
+        if (v->writer) GYRE_TRY(gyre_reference_add(v->writer, logits, v->target_data[row], err));
     }
     return GYRE_OK;
 }
 
-// Rows first..first+n-1 of a window: each predicts the token after it.
-static gyre_status eval_rows(struct eval *v, const uint32_t *tokens, uint32_t first, uint32_t n, gyre_error *err)
+// Row `i` of a step, whose results are here, as the token that it predicts.
+static gyre_status count_row(struct eval *v, gyre_eval_token *t, uint32_t i, gyre_error *err)
+{
+    const char *model = gyre_engine_model(v->model.engine);
+    t->token = v->target_data[i];
+    t->nll = (double)v->loglik_data[4 * (size_t)i];
+    t->kl = (double)v->kl_data[4 * (size_t)i];
+    t->same_top = v->kl_data[4 * (size_t)i + 1] != 0;
+    t->reference_nll = (double)v->ref_loglik_data[4 * (size_t)i];
+    if (!isfinite(t->nll))
+        return gyre_fail(err, GYRE_E_FORMAT,
+                         "cannot evaluate (%s): the log-likelihood at position %u is not finite; the model's "
+                         "weights are damaged or overflow",
+                         model, t->seen - 1);
+    if (!isfinite(t->kl) || !isfinite(t->reference_nll))
+        return gyre_fail(err, GYRE_E_FORMAT,
+                         "cannot evaluate (%s): its divergence from the reference at position %u is not finite; "
+                         "the reference's weights are damaged or overflow",
+                         model, t->seen - 1);
+    if (v->divergences) v->divergences[v->before.tokens + v->sums.tokens] = (float)t->kl;
+    gyre_eval_count(&v->sums, t);
+    if (v->params->token && v->params->token(v->params->user, t))
+        return gyre_fail(err, GYRE_E_CANCELLED, "cancelled while evaluating");
+    return GYRE_OK;
+}
+
+// Rows first..first+n-1 of a window: each predicts the token after it. `t` names text and window.
+static gyre_status eval_rows(struct eval *v, gyre_eval_token t, const uint32_t *tokens, uint32_t first, uint32_t n,
+                             gyre_error *err)
 {
     gyre_engine *e = v->model.engine;
     const uint32_t rows = gyre_engine_bucket(e, n), chunk = GYRE_MIN((uint32_t)HEAD_ROWS, e->max_rows);
@@ -183,24 +215,16 @@ static gyre_status eval_rows(struct eval *v, const uint32_t *tokens, uint32_t fi
         }
         GYRE_TRY(head_graph(v, &v->model, c, &g, err));
         GYRE_TRY(gyre_graph_submit(g, err));
-        if (v->logit_data)
-            GYRE_TRY(host_rows(v, GYRE_MIN(chunk, n - c * chunk), v->kl_data + (size_t)c * chunk * 4, err));
+        if (v->logit_data) GYRE_TRY(host_rows(v, c * chunk, GYRE_MIN(chunk, n - c * chunk), err));
     }
     GYRE_TRY(gyre_buffer_read(e->device, v->loglik.buffer, 0, v->loglik_data, (uint64_t)n * 16, err));
-    if (v->reference.engine) GYRE_TRY(gyre_buffer_read(e->device, v->kl.buffer, 0, v->kl_data, (uint64_t)n * 16, err));
+    if (v->reference.engine) {
+        GYRE_TRY(gyre_buffer_read(e->device, v->kl.buffer, 0, v->kl_data, (uint64_t)n * 16, err));
+        GYRE_TRY(gyre_buffer_read(e->device, v->ref_loglik.buffer, 0, v->ref_loglik_data, (uint64_t)n * 16, err));
+    }
     for (uint32_t i = 0; i < n; i++) {
-        const double nll = v->loglik_data[4 * (size_t)i];
-        if (!isfinite(nll))
-            return gyre_fail(err, GYRE_E_FORMAT,
-                             "cannot evaluate (%s): the log-likelihood at position %u is not finite; the model's "
-                             "weights are damaged or overflow",
-                             gyre_engine_model(e), first + i);
-        if (!isfinite(v->kl_data[4 * (size_t)i]))
-            return gyre_fail(err, GYRE_E_FORMAT,
-                             "cannot evaluate (%s): its divergence from the reference at position %u is not finite; "
-                             "the reference's weights are damaged or overflow",
-                             gyre_engine_model(e), first + i);
-        gyre_eval_count(&v->sums, nll, v->kl_data[4 * (size_t)i], v->kl_data[4 * (size_t)i + 1]);
+        t.seen = first + i + 1;
+        GYRE_TRY(count_row(v, &t, i, err));
     }
     return GYRE_OK;
 }
@@ -225,15 +249,19 @@ static gyre_status begin_saving(struct eval *v, const gyre_eval_text *texts, uin
     return gyre_reference_begin(p->save, &info, texts, v->windows, &v->writer, err);
 }
 
-static gyre_status eval_open(struct eval *v, gyre_engine *e, gyre_error *err)
+// `total`: tokens that all texts predict.
+static gyre_status eval_open(struct eval *v, gyre_engine *e, uint64_t total, gyre_error *err)
 {
     const uint64_t rows = e->max_rows, logits = (uint64_t)HEAD_ROWS * e->model.hp.vocab * sizeof(float);
-    const bool host = v->params->stored || v->params->save;
+    const bool host = v->params->stored || v->params->save, compared = v->params->stored || v->params->reference;
     v->target_data = calloc(rows, sizeof *v->target_data);
     v->loglik_data = calloc(rows, 16);
     v->kl_data = calloc(rows, 16);
+    v->ref_loglik_data = calloc(rows, 16);
     v->logit_data = host ? malloc(logits) : NULL;
-    if (!v->target_data || !v->loglik_data || !v->kl_data || (host && !v->logit_data))
+    v->divergences = compared ? calloc(total, sizeof *v->divergences) : NULL;
+    if (!v->target_data || !v->loglik_data || !v->kl_data || !v->ref_loglik_data || (host && !v->logit_data) ||
+        (compared && !v->divergences))
         return gyre_fail(err, GYRE_E_NOMEM, "cannot evaluate: out of memory");
     GYRE_TRY(runner_open(&v->model, e, err));
     GYRE_TRY(buffer(e->device, rows * 4, "eval targets", &v->targets, err));
@@ -242,6 +270,7 @@ static gyre_status eval_open(struct eval *v, gyre_engine *e, gyre_error *err)
     if (!v->params->reference) return GYRE_OK;
     GYRE_TRY(runner_open(&v->reference, v->params->reference, err));
     GYRE_TRY(buffer(e->device, rows * 16, "eval divergences", &v->kl, err));
+    GYRE_TRY(buffer(e->device, rows * 16, "reference results", &v->ref_loglik, err));
     return buffer(e->device, logits, "reference logits", &v->ref_logits, err);
 }
 
@@ -254,6 +283,7 @@ static void eval_close(struct eval *v)
         gyre_buffer_destroy(device, v->targets.buffer);
         gyre_buffer_destroy(device, v->loglik.buffer);
         gyre_buffer_destroy(device, v->kl.buffer);
+        gyre_buffer_destroy(device, v->ref_loglik.buffer);
         gyre_buffer_destroy(device, v->ref_logits.buffer);
         gyre_buffer_destroy(device, v->logits.buffer);
     }
@@ -261,6 +291,8 @@ static void eval_close(struct eval *v)
     free(v->target_data);
     free(v->loglik_data);
     free(v->kl_data);
+    free(v->ref_loglik_data);
+    free(v->divergences);
     free(v->logit_data);
     free(v->windows);
     free(v->first_row);
@@ -313,13 +345,14 @@ static gyre_status check(struct eval *v, const gyre_engine *e, const gyre_eval_t
 }
 
 // `total`: tokens that all texts predict.
-static gyre_status eval_text(struct eval *v, const uint32_t *tokens, uint32_t windows, uint64_t total, gyre_error *err)
+static gyre_status eval_text(struct eval *v, uint32_t text, const uint32_t *tokens, uint64_t total, gyre_error *err)
 {
     const gyre_eval_params *p = v->params;
     const uint32_t step = v->model.engine->max_rows;
-    for (uint32_t w = 0; w < windows; w++) {
+    for (uint32_t w = 0; w < v->windows[text]; w++) {
+        const gyre_eval_token where = {.text = text, .window = w};
         for (uint32_t first = 0; first < p->ctx - 1; first += step) {
-            GYRE_TRY(eval_rows(v, tokens + (size_t)w * p->ctx, first, GYRE_MIN(step, p->ctx - 1 - first), err));
+            GYRE_TRY(eval_rows(v, where, tokens + (size_t)w * p->ctx, first, GYRE_MIN(step, p->ctx - 1 - first), err));
             const double done = (double)(v->before.tokens + v->sums.tokens), nll = v->before.nll.sum + v->sums.nll.sum;
             if (p->progress && p->progress(p->user, done / (double)total, exp(nll / done)))
                 return gyre_fail(err, GYRE_E_CANCELLED, "cancelled while evaluating");
@@ -329,7 +362,9 @@ static gyre_status eval_text(struct eval *v, const uint32_t *tokens, uint32_t wi
     return GYRE_OK;
 }
 
-static void finish(const struct eval *v, const struct gyre_eval_sums *sums, uint64_t start, gyre_eval_result *out)
+// `first`: of the tokens of all texts, the first that is counted in sums.
+static void finish(struct eval *v, const struct gyre_eval_sums *sums, uint64_t first, uint64_t start,
+                   gyre_eval_result *out)
 {
     const gyre_eval_params *p = v->params;
     gyre_reference_info info = {0};
@@ -338,6 +373,8 @@ static void finish(const struct eval *v, const struct gyre_eval_sums *sums, uint
                               .kl_is_bound = p->stored && info.k < info.vocab,
                               .seconds = (double)(gyre_clock_ns() - start) * 1e-9};
     gyre_eval_finish(sums, out);
+    if (v->divergences) gyre_eval_quantiles(v->divergences + first, sums->tokens, out);
+    else out->dp_rms = out->dp_rms_stderr = 0;
 }
 
 gyre_status gyre_eval_texts(gyre_engine *engine, const gyre_eval_text *texts, uint32_t n, const gyre_eval_params *given,
@@ -354,18 +391,18 @@ gyre_status gyre_eval_texts(gyre_engine *engine, const gyre_eval_text *texts, ui
     uint64_t total = 0;
     GYRE_GO(check(v, engine, texts, n, err));
     for (uint32_t i = 0; i < n; i++) total += (uint64_t)v->windows[i] * (params->ctx - 1);
-    GYRE_GO(eval_open(v, engine, err));
+    GYRE_GO(eval_open(v, engine, total, err));
     if (params->save) GYRE_GO(begin_saving(v, texts, n, err));
     for (uint32_t i = 0; i < n; i++) {
         const uint64_t text_start = gyre_clock_ns();
         v->sums = (struct gyre_eval_sums){0};
         v->stored_row = v->first_row[i];
-        GYRE_GO(eval_text(v, texts[i].tokens, v->windows[i], total, err));
-        if (each) finish(v, &v->sums, text_start, &each[i]);
+        GYRE_GO(eval_text(v, i, texts[i].tokens, total, err));
+        if (each) finish(v, &v->sums, v->before.tokens, text_start, &each[i]);
         gyre_eval_merge(&v->before, &v->sums);
     }
     if (v->writer) GYRE_GO(gyre_reference_end(v->writer, err));
-    finish(v, &v->before, start, all);
+    finish(v, &v->before, 0, start, all);
 done:
     eval_close(v);
     return st;

@@ -1,5 +1,6 @@
-// Reference logits as a file: of every predicted token the k largest logits, the log of the sum of all exponentials and
-// the probability of what was left out. See eval.h; the layout is told in docs/evaluation.md.
+// Reference logits as a file: of every predicted token the k largest logits (or all), the log of the sum of all
+// exponentials, the probability of what was left out and of the right token. See eval.h; the layout is told in
+// docs/evaluation.md.
 #include "runtime/eval.h"
 
 #include "runtime/util/base.h"
@@ -15,7 +16,7 @@
 #include <unistd.h>
 
 static const char magic[8] = "gyre-ref";
-enum { VERSION = 1, HEX = GYRE_SHA256_HEX - 1 };
+enum { VERSION = 2, HEX = GYRE_SHA256_HEX - 1 };
 
 // All integers and floats are little-endian, as on every host that gyre runs on.
 struct header {
@@ -30,14 +31,19 @@ struct text_entry {
     uint64_t first_row;
 };
 struct row_head {
-    double log_sum, rest;
-}; // log sum exp of all logits; probability of those that are not stored
-_Static_assert(sizeof(struct header) == 128 && sizeof(struct text_entry) == 80 && sizeof(struct row_head) == 16,
+    double log_sum, rest, target; // log sum exp of all logits; probability of those that are not stored; the right
+                                  // token's -log p
+};
+_Static_assert(sizeof(struct header) == 128 && sizeof(struct text_entry) == 80 && sizeof(struct row_head) == 24,
                "the file's layout has no padding");
-// A row: row_head, u32 id[k], f32 logit[k]; by descending logit, equal ones by ascending id.
+// A row: row_head, u32 id[k], f32 logit[k]; by descending logit, equal ones by ascending id. Where k is the whole
+// vocabulary: row_head, f32 logit[k] by token.
 // The file: header, text_entry[texts], rows, SHA-256 of all that as 64 hex digits.
 
-static uint64_t row_bytes(uint32_t k) { return sizeof(struct row_head) + (uint64_t)k * 8; }
+static uint64_t row_bytes(uint32_t k, uint32_t vocab)
+{
+    return sizeof(struct row_head) + (uint64_t)k * (k == vocab ? 4 : 8);
+}
 
 // The tokens that windows cover; what lies behind them does not matter.
 static void hash_tokens(const gyre_eval_text *text, uint32_t windows, uint32_t ctx, char hex[GYRE_SHA256_HEX])
@@ -174,22 +180,26 @@ done:
     return st;
 }
 
-gyre_status gyre_reference_add(struct gyre_reference_writer *w, const float *logits, gyre_error *err)
+gyre_status gyre_reference_add(struct gyre_reference_writer *w, const float *logits, uint32_t target, gyre_error *err)
 {
     const uint32_t k = w->info.k;
     uint32_t best;
-    const double sum = exponentials(logits, w->info.vocab, &best);
+    const double sum = exponentials(logits, w->info.vocab, &best), log_sum = (double)logits[best] + log(sum);
+    struct row_head head = {.log_sum = log_sum, .target = log_sum - (double)logits[target]};
+    w->added++;
+    if (k == w->info.vocab) {
+        GYRE_TRY(put(w, &head, sizeof head, err));
+        return put(w, logits, k * sizeof *logits, err);
+    }
     double kept = 0;
     largest(logits, w->info.vocab, k, w->ids);
     for (uint32_t i = 0; i < k; i++) {
         w->logits[i] = logits[w->ids[i]];
         kept += (double)expf(w->logits[i] - logits[best]);
     }
-    const struct row_head head = {(double)logits[best] + log(sum),
-                                  k == w->info.vocab ? 0 : GYRE_MAX(0.0, (sum - kept) / sum)};
+    head.rest = GYRE_MAX(0.0, (sum - kept) / sum);
     GYRE_TRY(put(w, &head, sizeof head, err));
     GYRE_TRY(put(w, w->ids, k * sizeof *w->ids, err));
-    w->added++;
     return put(w, w->logits, k * sizeof *w->logits, err);
 }
 
@@ -259,7 +269,7 @@ static gyre_status check_file(const gyre_reference *r, gyre_error *err)
                          "cannot read reference (%s): its version is %u and this gyre reads %d; make it anew", r->path,
                          h->version, VERSION);
     const bool sane = h->texts && h->vocab && h->ctx >= 2 && h->k && h->k <= h->vocab && !h->model[sizeof h->model - 1];
-    if (!sane || !gyre_mul_u64(h->rows, row_bytes(h->k), &rows) ||
+    if (!sane || !gyre_mul_u64(h->rows, row_bytes(h->k, h->vocab), &rows) ||
         !gyre_mul_u64(h->texts, sizeof(struct text_entry), &texts) || !gyre_add_u64(rows, texts, &want) ||
         !gyre_add_u64(want, sizeof *h + HEX, &want) || want != r->map.size)
         return gyre_fail(
@@ -360,28 +370,32 @@ gyre_status gyre_reference_find(const gyre_reference *r, const gyre_eval_text *t
                      r->path, name);
 }
 
-void gyre_reference_compare(const gyre_reference *r, uint64_t row, const float *logits, double *kl, bool *same)
+void gyre_reference_compare(const gyre_reference *r, uint64_t row, const float *logits, gyre_eval_token *out)
 {
-    const uint32_t k = r->head.k;
-    const unsigned char *at = r->rows + row * row_bytes(k);
+    const uint32_t k = r->head.k, vocab = r->head.vocab;
+    const bool whole = k == vocab;
+    const unsigned char *at = r->rows + row * row_bytes(k, vocab);
     struct row_head head;
-    uint32_t best;
-    double kept = 0, sum_kl = 0;
-    const double sum = exponentials(logits, r->head.vocab, &best), log_sum = (double)logits[best] + log(sum);
+    uint32_t best, top = 0;
+    double kept = 0, kl = 0;
+    float largest_p = -INFINITY;
+    const double sum = exponentials(logits, vocab, &best), log_sum = (double)logits[best] + log(sum);
     memcpy(&head, at, sizeof head);
-    at += sizeof head;
+    const unsigned char *ids = at + sizeof head, *values = whole ? ids : ids + (size_t)k * 4;
     for (uint32_t i = 0; i < k; i++) {
-        uint32_t id;
+        uint32_t id = i;
         float p;
-        memcpy(&id, at + (size_t)i * 4, 4);
-        memcpy(&p, at + ((size_t)k + i) * 4, 4);
-        id = GYRE_MIN(id, r->head.vocab - 1); // the digest fits, so only a writer that lies needs this
-        const double log_p = (double)p - head.log_sum;
+        if (!whole) memcpy(&id, ids + (size_t)i * 4, 4);
+        memcpy(&p, values + (size_t)i * 4, 4);
+        id = GYRE_MIN(id, vocab - 1); // the digest fits, so only a writer that lies needs this
+        const double log_p = (double)p - head.log_sum, share = exp(log_p);
         kept += (double)expf(logits[id] - logits[best]);
-        sum_kl += exp(log_p) * (log_p - ((double)logits[id] - log_sum));
-        if (i == 0) *same = id == best;
+        if (share != 0) kl += share * (log_p - ((double)logits[id] - log_sum));
+        if (p > largest_p) largest_p = p, top = id;
     }
     // 2^-80: less than any float softmax leaves to a bucket, so that nothing divides by zero
-    if (head.rest > 0) sum_kl += head.rest * log(head.rest / GYRE_MAX((sum - kept) / sum, 0x1p-80));
-    *kl = GYRE_MAX(sum_kl, 0.0);
+    if (head.rest > 0) kl += head.rest * log(head.rest / GYRE_MAX((sum - kept) / sum, 0x1p-80));
+    out->kl = kl < 0 ? 0 : kl; // NaN stays NaN
+    out->same_top = top == best;
+    out->reference_nll = head.target;
 }

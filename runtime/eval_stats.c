@@ -1,7 +1,8 @@
-// See eval.h; the formulas stand in gyre.h.
+// See eval.h; the formulas stand in gyre_eval.h.
 #include "runtime/eval.h"
 
 #include <math.h>
+#include <stdlib.h>
 
 enum { FEW_WINDOWS = 8 }; // below, the spread of so few means says less than that of the tokens
 
@@ -12,11 +13,13 @@ static void add(struct gyre_mean *m, double value)
     m->window += value;
 }
 
-void gyre_eval_count(struct gyre_eval_sums *s, double nll, double kl, double top1)
+void gyre_eval_count(struct gyre_eval_sums *s, const gyre_eval_token *t)
 {
-    add(&s->nll, nll);
-    add(&s->kl, kl);
-    add(&s->top1, top1);
+    const double change = exp(-t->nll) - exp(-t->reference_nll);
+    add(&s->nll, t->nll);
+    add(&s->kl, t->kl);
+    add(&s->top1, t->same_top);
+    add(&s->dp, change * change);
     s->tokens++;
     s->window_tokens++;
 }
@@ -36,6 +39,7 @@ void gyre_eval_window(struct gyre_eval_sums *s)
     end_window(&s->nll, n);
     end_window(&s->kl, n);
     end_window(&s->top1, n);
+    end_window(&s->dp, n);
     s->window_tokens = 0;
     s->windows++;
 }
@@ -53,6 +57,7 @@ void gyre_eval_merge(struct gyre_eval_sums *into, const struct gyre_eval_sums *f
     merge(&into->nll, &from->nll);
     merge(&into->kl, &from->kl);
     merge(&into->top1, &from->top1);
+    merge(&into->dp, &from->dp);
     into->tokens += from->tokens;
     into->windows += from->windows;
 }
@@ -86,4 +91,28 @@ void gyre_eval_finish(const struct gyre_eval_sums *s, gyre_eval_result *r)
     r->kl_stderr = spread_of(s, &s->kl, by_windows);
     r->top1_agreement = s->top1.sum / n;
     r->top1_stderr = spread_of(s, &s->top1, by_windows);
+    r->dp_rms = sqrt(s->dp.sum / n);
+    r->dp_rms_stderr = r->dp_rms > 0 ? spread_of(s, &s->dp, by_windows) / (2 * r->dp_rms) : 0;
+}
+
+static int by_size(const void *a, const void *b)
+{
+    const float x = *(const float *)a, y = *(const float *)b;
+    return (x > y) - (x < y);
+}
+
+static double quantile(const float *sorted, uint64_t n, double share)
+{
+    const double at = share * (double)(n - 1);
+    const uint64_t i = (uint64_t)at, next = i + 1 < n ? i + 1 : i;
+    return (double)sorted[i] + (at - (double)i) * ((double)sorted[next] - (double)sorted[i]);
+}
+
+void gyre_eval_quantiles(float *kl, uint64_t n, gyre_eval_result *r)
+{
+    qsort(kl, n, sizeof *kl, by_size);
+    r->kl_median = quantile(kl, n, 0.5);
+    r->kl_p90 = quantile(kl, n, 0.9);
+    r->kl_p99 = quantile(kl, n, 0.99);
+    r->kl_max = (double)kl[n - 1];
 }

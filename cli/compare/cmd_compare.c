@@ -154,7 +154,7 @@ static gyre_status check_apart(const struct compare *c, const struct options *o,
         const size_t n = i ? 1 : TABLE;
         GYRE_TRY(gyre_files_apart(to, ending, n, c->model, "the model", err));
         for (uint32_t k = 0; k < o->texts.n; k++)
-            GYRE_TRY(gyre_files_apart(to, ending, n, o->texts.item[k], "a text", err));
+            GYRE_TRY(gyre_files_apart(to, ending, n, cli_text_path(o->texts.item[k]), "a text", err));
         for (uint32_t k = 0; k < c->calib.n; k++)
             GYRE_TRY(gyre_files_apart(to, ending, n, c->calib.item[k], "a calibration text", err));
         for (uint32_t k = 0; k < c->n_recipes; k++)

@@ -57,6 +57,42 @@ class Eval(Case):
         self.assertEqual(alone["kl"], bound["texts"][1]["kl"])
         self.assertIn("at least", self.done("eval", q, "--device", "cpu", "--ctx", 32, "--text", self.text, "--reference", stored)[0])
 
+    def test_beyond_the_mean(self):
+        q = self.quantized("beyond.gguf", "--wgroup", 0)
+        texts = ("--text", f"a cat={self.text}", "--text", self.other)
+        r = self.eval(*texts, "--reference", self.model, "--by-position", model=q)
+        for row in (r, *r["texts"]):
+            self.assertTrue(0 < row["kl_median"] < row["kl_p90"] < row["kl_p99"] < row["kl_max"])
+            self.assertTrue(row["kl_median"] < row["kl_max"] and 0 < row["dp_rms_stderr"] < row["dp_rms"] < 1)
+        self.assertEqual([(t["text"], t["name"]) for t in r["texts"]], [(self.text, "a cat"), (self.other, "other.txt")])
+        self.assertNotIn("kl_median", self.eval(*texts))
+        alone = self.eval("--text", self.other, "--reference", self.model, model=q)
+        for key in ("kl_median", "kl_p90", "kl_p99", "kl_max", "dp_rms"):
+            self.assertAlmostEqual(alone[key], r["texts"][1][key], delta=1e-9)
+        # A window of 32 has one row of positions, which is the whole; one of 100 has two, whose weighted mean is the whole.
+        self.assertEqual([(p["from"], p["to"], p["tokens"]) for p in r["positions"]], [(1, 31, r["tokens"])])
+        for key in ("nll", "kl"):
+            self.assertAlmostEqual(r["positions"][0][key], r[key], delta=1e-9)
+        self.assertAlmostEqual(r["texts"][0]["positions"][0]["kl_stderr"], r["texts"][0]["kl_stderr"], delta=1e-9)
+        r = self.json("eval", q, "--device", "cpu", *texts, "--ctx", 100, "--reference", self.model, "--by-position")
+        p = r["positions"]
+        self.assertEqual([(x["from"], x["to"]) for x in p], [(1, 64), (65, 99)])
+        self.assertEqual([x["tokens"] for x in p], [64 * r["windows"], 35 * r["windows"]])
+        for key in ("nll", "kl"):
+            self.assertAlmostEqual(sum(x[key] * x["tokens"] for x in p) / r["tokens"], r[key], delta=1e-9)
+        self.assertNotIn("kl", self.eval(*texts, "--by-position")["positions"][0])
+        out, _ = self.done("eval", q, "--device", "cpu", "--ctx", 32, *texts, "--reference", self.model, "--by-position")
+        for word in ("a cat", "median", "99 %", "right token", "tokens before", "1-31"):
+            self.assertIn(word, out)
+        self.assertIn("KL of the median token", self.done("eval", q, "--device", "cpu", "--ctx", 32, "--text", self.text, "--reference", self.model)[0])
+        # A name has no '/': this is a file; and a name alone, or none, is one too.
+        self.put("x=y", self.read(self.text))
+        self.assertEqual(self.eval("--text", self.at("x=y"))["nll"], self.eval("--text", self.text)["nll"])
+        for text in ("name=", "=name"):
+            self.fails(1, "eval", q, "--device", "cpu", "--ctx", 32, "--text", text, word=f"({text})")
+        self.fails(1, "eval", q, "--device", "cpu", "--ctx", 32, "--text", f"a={self.text}", "--save-reference", self.text, word="a text")
+        self.fails(2, "eval", q, "--device", "cpu", "--by-position", "--tasks", self.text, word="--by-position")
+
     def test_bad_references(self):
         stored, base = self.at("bad-logits"), ("eval", self.model, "--device", "cpu", "--ctx", 32)
         self.eval("--text", self.text, "--save-reference", stored)

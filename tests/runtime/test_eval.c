@@ -157,13 +157,94 @@ static void test_token_errors(void **state)
     struct gyre_eval_sums s = {0};
     gyre_eval_result r = {0};
     for (int i = 0; i < 6; i++) {
-        gyre_eval_count(&s, i, 2 * i, i % 2);
+        gyre_eval_count(&s, &(gyre_eval_token){.nll = i, .reference_nll = i, .kl = 2 * i, .same_top = i % 2});
         if (i % 3 == 2) gyre_eval_window(&s);
     }
     gyre_eval_finish(&s, &r);
     assert_true(r.windows == 2 && r.tokens == 6 && !r.stderr_from_windows);
     assert_true(fabs(r.nll - 2.5) < 1e-12 && fabs(r.nll_stderr - sqrt(17.5 / 30)) < 1e-12);
     assert_true(fabs(r.kl_stderr - 2 * r.nll_stderr) < 1e-12 && r.top1_agreement == 0.5);
+}
+
+static void test_quantiles(void **state)
+{
+    (void)state;
+    float kl[] = {7, 0, 3, 1, 2, 100, 5, 4, 6, 8, 9}; // eleven: tenths fall on values
+    gyre_eval_result r = {0};
+    gyre_eval_quantiles(kl, 11, &r);
+    assert_true(r.kl_median == 5 && r.kl_p90 == 9 && r.kl_max == 100);
+    assert_true(fabs(r.kl_p99 - (9 + 0.9 * 91)) < 1e-12); // 9.9 of 10 steps: nine tenths of the way to the last
+    gyre_eval_quantiles(kl, 1, &r);
+    assert_true(r.kl_median == 0 && r.kl_p99 == 0 && r.kl_max == 0);
+    // The change of probability: .5 and -.25 of the right tokens'.
+    struct gyre_eval_sums s = {0};
+    gyre_eval_count(&s, &(gyre_eval_token){.nll = 0, .reference_nll = -log(0.5)});
+    gyre_eval_count(&s, &(gyre_eval_token){.nll = -log(0.25), .reference_nll = -log(0.5)});
+    gyre_eval_window(&s);
+    gyre_eval_finish(&s, &r);
+    assert_true(fabs(r.dp_rms - sqrt((0.25 + 0.0625) / 2)) < 1e-12);
+    assert_true(fabs(r.dp_rms_stderr - 0.09375 / (2 * r.dp_rms)) < 1e-12); // half the difference of two squares
+}
+
+// What a caller sees of each token: in order, and the result's figures follow from it.
+struct seen {
+    gyre_eval_token token[2 * TOKENS];
+    uint32_t n, stop;
+};
+
+static int see(void *user, const gyre_eval_token *t)
+{
+    struct seen *s = user;
+    s->token[s->n++] = *t;
+    return s->n == s->stop;
+}
+
+static void test_every_token(void **state)
+{
+    (void)state;
+    static const char *const devices[] = {"cpu", "vulkan:0", "opencl:0"};
+    static struct seen seen;
+    for (int d = 0; d < 3; d++) {
+        gyre_engine *e = open_on(devices[d], q4_path), *reference = NULL;
+        if (!e) continue;
+        const gyre_engine_params q = {.act = 16, .kv = 16, .max_rows = 24, .cache_dir = ""};
+        const gyre_eval_text texts[] = {{tokens, 3 * CTX, "a"}, {tokens + 111, 2 * CTX, "b"}};
+        gyre_eval_result each[2], all, alone;
+        gyre_error why = {0};
+        OK(gyre_engine_open_beside(e, float_path, &q, &reference, err));
+        gyre_eval_params p = {.ctx = CTX, .reference = reference, .user = &seen, .token = see};
+        seen = (struct seen){0};
+        OK(gyre_eval_texts(e, texts, 2, &p, each, &all, err));
+        assert_int_equal(seen.n, 5 * (CTX - 1));
+        double squares = 0, largest = 0, own = 0;
+        for (uint32_t i = 0; i < seen.n; i++) {
+            const gyre_eval_token *t = &seen.token[i];
+            const uint32_t text = i / (CTX - 1) >= 3, window = i / (CTX - 1) - 3 * text;
+            assert_true(t->text == text && t->window == window && t->seen == i % (CTX - 1) + 1);
+            assert_int_equal(t->token, texts[text].tokens[window * CTX + t->seen]);
+            squares += (exp(-t->nll) - exp(-t->reference_nll)) * (exp(-t->nll) - exp(-t->reference_nll));
+            largest = fmax(largest, t->kl);
+            own += t->reference_nll / seen.n;
+        }
+        assert_true(all.dp_rms > 0 && fabs(all.dp_rms - sqrt(squares / seen.n)) < 1e-12);
+        assert_true(fabs(all.kl_max - largest) < 1e-6 && all.kl_max == fmax(each[0].kl_max, each[1].kl_max));
+        assert_true(0 < all.kl_median && all.kl_median < all.kl_p90 && all.kl_p90 < all.kl_p99 &&
+                    all.kl_p99 < all.kl_max);
+        // What it thought of the right tokens is what it says itself, beside another model and from a file.
+        OK(gyre_eval_texts(reference, texts, 2, &(gyre_eval_params){.ctx = CTX, .save = ref_path, .save_k = 5}, NULL,
+                           &alone, err));
+        assert_true(fabs(own - alone.nll) < 1e-5 && alone.dp_rms == 0 && alone.kl_max == 0);
+        gyre_reference *stored;
+        OK(gyre_reference_open(ref_path, &stored, err));
+        OK(gyre_eval_texts(e, texts, 2, &(gyre_eval_params){.ctx = CTX, .stored = stored}, NULL, &alone, err));
+        assert_true(fabs(alone.dp_rms - all.dp_rms) < 1e-6 && alone.kl_max < all.kl_max + 1e-5);
+        gyre_reference_close(stored);
+        seen = (struct seen){.stop = 50};
+        assert_int_equal(gyre_eval_texts(e, texts, 2, &p, NULL, &all, &why), GYRE_E_CANCELLED);
+        assert_int_equal(seen.n, 50);
+        gyre_engine_close(reference, NULL);
+        gyre_engine_close(e, NULL);
+    }
 }
 
 static void expect(gyre_status want, gyre_status got, const gyre_error *err, const char *word)
@@ -260,7 +341,8 @@ int main(void)
         cmocka_unit_test(test_stored_against_model),  cmocka_unit_test(test_itself),
         cmocka_unit_test(test_texts_together),        cmocka_unit_test(test_token_errors),
         cmocka_unit_test(test_files_that_do_not_fit), cmocka_unit_test(test_cancelled_leaves_nothing),
-        cmocka_unit_test(test_damaged_files),
+        cmocka_unit_test(test_damaged_files),         cmocka_unit_test(test_quantiles),
+        cmocka_unit_test(test_every_token),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

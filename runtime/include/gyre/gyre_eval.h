@@ -28,6 +28,10 @@ typedef struct gyre_eval_result {
     bool stderr_from_windows;
     bool kl_is_bound; // from stored logits with k below the vocabulary: kl is a lower bound, see below
     double nll_stderr, kl_stderr, top1_stderr;
+    // Of the tokens' KL, by linear interpolation between neighbours in order: a mean hides how bad the worst are.
+    double kl_median, kl_p90, kl_p99, kl_max;
+    double dp_rms, dp_rms_stderr; // root of the mean squared change of the right token's probability; its error by
+                                  // linearising the root
 } gyre_eval_result;
 
 // n_tokens >= 2; ctx 2..context; windows 0: as many as there are. progress gets finished fraction and running ppl.
@@ -57,6 +61,13 @@ typedef struct gyre_eval_text {
     size_t n;
     const char *name;
 } gyre_eval_text; // name: in messages, or NULL
+// What is known of one predicted token. kl, reference_nll and same_top are 0 without a reference.
+typedef struct gyre_eval_token {
+    uint32_t text, window, seen;   // seen: tokens of its window before it, 1..ctx-1
+    uint32_t token;                // the right one
+    double nll, reference_nll, kl; // -log of its probability, the reference's; KL(reference || model) there
+    bool same_top;                 // both find the same token the most likely one
+} gyre_eval_token;
 typedef struct gyre_eval_params {
     size_t size;                  // sizeof(gyre_eval_params)
     uint32_t ctx, windows;        // windows of each text, at most; 0: as many as it has
@@ -66,6 +77,9 @@ typedef struct gyre_eval_params {
     uint32_t save_k;              // logits of a token in it; 0: 64, or the vocabulary where that is smaller
     int (*progress)(void *user, double fraction, double ppl); // as in gyre_eval; may be NULL
     void *user;
+    // Every predicted token, in order, whatever a caller wants to know of it beyond the result; may be NULL. Non-zero
+    // cancels.
+    int (*token)(void *user, const gyre_eval_token *token);
 } gyre_eval_params;
 
 // Evaluates several texts in one go: each[n] (may be NULL) gets theirs, *all that of all their tokens together. The
