@@ -17,7 +17,7 @@
 
 struct generation {
     gyre_session *session;
-    const gyre_generate_params *params;
+    gyre_generate_params *params; // gyre_generate's own
     int (*on_text)(void *user, const char *text, size_t bytes);
     void *user;
     gyre_generate_result *result;
@@ -26,6 +26,13 @@ struct generation {
     struct gyre_stops stops;
     uint32_t limit;
 };
+
+size_t gyre_context_shift(size_t n, size_t keep, size_t context)
+{
+    if (n < context || keep >= context || context - keep < GYRE_MAX(context / 4, 2)) return 0;
+    const size_t block = (context - keep) / 2;
+    return (size_t)gyre_div_up(n - context + 1, block) * block;
+}
 
 // ---- text
 // -----------------------------------------------------------------------------------------------------------
@@ -129,6 +136,23 @@ static gyre_status show(struct generation *g, uint32_t token, bool *stopped, gyr
     return take_text(g, piece, n, false, stopped, err);
 }
 
+// The context is full: what stays of the text is computed again, the new token behind it.
+static gyre_status shift(struct generation *g, size_t leave, uint32_t *token, gyre_error *err)
+{
+    gyre_session *s = g->session;
+    const size_t keep = g->params->keep, n = s->length - leave;
+    uint32_t *rest = malloc((n + 1) * sizeof *rest);
+    if (!rest) return gyre_fail(err, GYRE_E_NOMEM, "cannot generate: out of memory");
+    memcpy(rest, s->tokens, keep * sizeof *rest);
+    memcpy(rest + keep, s->tokens + keep + leave, (n - keep) * sizeof *rest);
+    rest[n] = *token;
+    gyre_sampling sampling = s->sampling;
+    sampling.seed = g->params->sampling.seed += GYRE_SHIFTED_SEED; // places come again, their draws do not
+    const gyre_status st = gyre_session_run(s, rest, n + 1, &sampling, token, err);
+    free(rest);
+    return st;
+}
+
 static gyre_status loop(struct generation *g, uint32_t token, gyre_error *err)
 {
     gyre_session *s = g->session;
@@ -142,9 +166,11 @@ static gyre_status loop(struct generation *g, uint32_t token, gyre_error *err)
         if (end || stopped) return GYRE_OK;
         const bool full = s->length >= s->engine->context, enough = g->result->n_tokens >= g->limit;
         g->result->why = full && !enough ? GYRE_STOP_CONTEXT : GYRE_STOP_LENGTH;
-        if (full || enough) return GYRE_OK;
+        const size_t leave =
+            full && g->params->shift ? gyre_context_shift(s->length, g->params->keep, s->engine->context) : 0;
+        if (enough || (full && !leave)) return GYRE_OK;
         GYRE_TRY(gyre_session_asked(s, err));
-        GYRE_TRY(gyre_session_append(s, token, &token, err));
+        GYRE_TRY(leave ? shift(g, leave, &token, err) : gyre_session_append(s, token, &token, err));
     }
 }
 

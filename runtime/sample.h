@@ -4,6 +4,10 @@
 #pragma once
 #include <gyre/gyre.h>
 
+// What a seed is raised by each time the oldest tokens leave a full context (gyre_context_shift): places come again,
+// and their draws must not.
+#define GYRE_SHIFTED_SEED 0x9E3779B9u
+
 // Does choosing need the logits on the host?
 bool gyre_sample_needs_host(const gyre_generate_params *params);
 

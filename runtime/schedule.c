@@ -4,8 +4,12 @@
 #include "runtime/util/base.h"
 #include "runtime/util/clock.h"
 
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+
+// Params as level 1002 had them end.
+#define FIRST_PARAMS offsetof(gyre_task_params, pooling)
 
 enum { DEFAULT_STEP_MS = 500, UNMEASURED_ROWS = 32, LEAST_ROWS = 16 };
 
@@ -78,13 +82,15 @@ gyre_status gyre_scheduler_add(gyre_scheduler *s, const gyre_task_params *given,
 {
     gyre_task_params p;
     *out = NULL;
-    GYRE_TRY(gyre_params_take(given, &p, sizeof p, sizeof p, "gyre_task_params", err));
+    GYRE_TRY(gyre_params_take(given, &p, sizeof p, FIRST_PARAMS, "gyre_task_params", err));
     GYRE_TRY(check(s, &p, err));
     const uint32_t context = s->engine->context, n = (uint32_t)p.n_prompt;
     gyre_task *t = calloc(1, sizeof *t);
     if (!t) return gyre_fail(err, GYRE_E_NOMEM, "cannot add a task: out of memory");
     *t = (gyre_task){.scheduler = s, .params = p, .n = n, .n_prompt = n};
-    t->limit = n + GYRE_MIN(p.max_tokens, context - n);
+    t->params.keep = GYRE_MIN(p.keep, n);
+    t->params.shift = p.shift && gyre_context_shift(context, t->params.keep, context);
+    t->most = t->params.shift ? p.max_tokens : GYRE_MIN(p.max_tokens, context - n);
     t->params.n_best = GYRE_MIN(p.n_best, s->chooser.vocab);
     t->params.scores = p.scores || p.score_prompt;
     const uint32_t width = p.pooling ? s->engine->model.hp.width : 0;
@@ -315,9 +321,9 @@ gyre_status gyre_scheduler_step(gyre_scheduler *s, gyre_error *err)
 {
     for (gyre_task *t = s->first; t && !s->params.no_sharing; t = t->next) {
         if (!reads_prompt(t) || t->params.score_prompt) continue;
-        const uint32_t before = t->length; // the last token is always computed: what follows it is wanted
-        GYRE_TRY(gyre_kv_adopt(&s->engine->kv, t->slot, t->tokens, t->n_prompt - 1, &t->length, err));
-        t->cached += t->length - before;
+        const uint32_t before = t->length, n = t->shifted ? t->n : t->n_prompt;
+        GYRE_TRY(gyre_kv_adopt(&s->engine->kv, t->slot, t->tokens, n - 1, &t->length, err)); // what follows the last
+        if (!t->shifted) t->cached += t->length - before;                                    // token is wanted
     }
     plan(s);
     GYRE_TRY(run(s, err));

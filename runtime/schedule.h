@@ -10,9 +10,10 @@ struct gyre_task {
     gyre_logit_bias *bias;
     uint32_t slot, length; // positions 0..length-1 are in the cache
     uint32_t *tokens;      // [context]: prompt and answer
-    uint32_t n, n_prompt;  // tokens; those of the prompt
+    uint32_t n, n_prompt;  // tokens; those of the prompt, as far as they have not left the context
     uint32_t cached, told; // of the prompt: shared; told to on_token where it is scored
-    uint32_t limit;        // n at which it ends
+    uint32_t said, most;   // tokens of the answer: so far, and at its end
+    bool shifted;          // the oldest tokens have left the context
     gyre_stop why;
     bool ended;
     uint32_t rows, chosen; // of this step: rows; the device's choice behind the last one

@@ -6,14 +6,14 @@
 
 #include <string.h>
 
-bool gyre_task_generates(const gyre_task *t) { return t->n < t->limit; }
+bool gyre_task_generates(const gyre_task *t) { return t->said < t->most; }
 bool gyre_task_ended(const gyre_task *t, gyre_stop *why)
 {
     if (why) *why = t->why;
     return t->ended;
 }
 size_t gyre_task_cached(const gyre_task *t) { return t->cached; }
-size_t gyre_task_generated(const gyre_task *t) { return t->n - t->n_prompt; }
+size_t gyre_task_generated(const gyre_task *t) { return t->said; }
 
 bool gyre_task_is_twin(const gyre_task *t, const gyre_task *o)
 {
@@ -99,6 +99,22 @@ static gyre_task_token choose(gyre_task *t, float *logits)
     return token;
 }
 
+// The context is full and the answer is not: the oldest tokens leave, and from the last whole page of what is kept on
+// the others are read like a prompt, at their new places.
+static void shift(gyre_task *t)
+{
+    const gyre_engine *e = t->scheduler->engine;
+    const uint32_t keep = t->params.keep, leave = (uint32_t)gyre_context_shift(t->n, keep, e->context);
+    memmove(t->tokens + keep, t->tokens + keep + leave, (t->n - keep - leave) * sizeof *t->tokens);
+    t->n -= leave;
+    t->n_prompt -= GYRE_MIN(leave, t->n_prompt - keep);
+    t->length = keep / GYRE_PAGE * GYRE_PAGE;
+    gyre_kv_trim(&t->scheduler->engine->kv, t->slot, t->length);
+    t->params.seed += GYRE_SHIFTED_SEED;
+    t->params.score_prompt = false; // its scores are told
+    t->shifted = true;
+}
+
 // The token that was chosen becomes the task's.
 static void take(gyre_task *t, gyre_task_token token)
 {
@@ -108,11 +124,14 @@ static void take(gyre_task *t, gyre_task_token token)
         return;
     }
     t->tokens[t->n++] = token.token;
+    t->said++;
     token.end = !t->params.ignore_end && gyre_tokenizer_is_end(e->tokenizer, token.token);
     const bool stop = tell(t, &token);
     if (token.end) end(t, GYRE_STOP_END);
     else if (stop) end(t, GYRE_STOP_TOKEN);
-    else if (!gyre_task_generates(t)) end(t, t->n < e->context ? GYRE_STOP_LENGTH : GYRE_STOP_CONTEXT);
+    else if (!gyre_task_generates(t))
+        end(t, t->n < e->context || t->params.shift ? GYRE_STOP_LENGTH : GYRE_STOP_CONTEXT);
+    else if (t->n == e->context) shift(t);
 }
 
 void gyre_task_advance(gyre_task *t)

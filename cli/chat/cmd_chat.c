@@ -84,7 +84,7 @@ static gyre_status answer(struct chat *c, gyre_error *err)
     if (stopped) cli_take_sigint();
     if (st == GYRE_OK || stopped) fputc('\n', stdout);
     if (st == GYRE_OK && c->voice.result.why == GYRE_STOP_CONTEXT)
-        say("%s", "the context is full: the answer was cut; /reset, or --context-shift");
+        say("%s", "the context is full: the answer was cut; /reset, or start with --context-shift");
     if (c->failed.code) *err = c->failed;
     if (stopped) return GYRE_OK;
     if (st == GYRE_OK) st = cli_flush(err);

@@ -3,6 +3,7 @@
 
 #include "cli/cli.h"
 #include "cli/json.h"
+#include "cli/turns.h"
 
 #include "runtime/util/file.h"
 #include "runtime/util/text.h"
@@ -47,23 +48,16 @@ bool chat_talk_take_back(struct chat_talk *talk, const char *role)
     return n && said_by(json_array_get(talk->messages, n - 1), role) && json_array_remove(talk->messages, n - 1) == 0;
 }
 
-// Where the talk begins behind the system's message.
-static size_t beginning(const struct chat_talk *talk)
-{
-    return said_by(json_array_get(talk->messages, 0), "system") ? 1 : 0;
-}
-
 void chat_talk_forget(struct chat_talk *talk)
 {
-    while (chat_talk_length(talk) > beginning(talk)) json_array_remove(talk->messages, chat_talk_length(talk) - 1);
+    const size_t first = cli_turns_first(talk->messages);
+    while (chat_talk_length(talk) > first) json_array_remove(talk->messages, chat_talk_length(talk) - 1);
 }
 
 bool chat_talk_shorten(struct chat_talk *talk)
 {
-    const size_t first = beginning(talk), n = chat_talk_length(talk);
-    size_t next = first + 1;
-    while (next < n && !said_by(json_array_get(talk->messages, next), "user")) next++;
-    if (next >= n) return false;
+    const size_t first = cli_turns_first(talk->messages), next = cli_turns_next(talk->messages, first);
+    if (next >= chat_talk_length(talk)) return false;
     for (size_t i = first; i < next; i++) json_array_remove(talk->messages, first);
     return true;
 }

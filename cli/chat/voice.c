@@ -2,6 +2,7 @@
 #include "cli/chat/voice.h"
 
 #include "cli/cli.h"
+#include "cli/turns.h"
 
 #include "runtime/util/base.h"
 #include "runtime/util/text.h"
@@ -219,12 +220,26 @@ static bool add_to(struct chat_talk *talk, const struct answer *a)
     return good;
 }
 
+// An answer that fills the context goes on without the oldest part of the talk, the system's message never.
+static gyre_status keep_first(const struct chat_voice *v, const struct chat_talk *talk, const uint32_t *prompt,
+                              size_t n, gyre_generate_params *p, gyre_error *err)
+{
+    json_t *all = json_pack("{s:O, s:b}", "messages", talk->messages, "add_generation_prompt", 1);
+    if (!all) return no_memory(err);
+    p->keep = (uint32_t)cli_turns_keep(v->words, gyre_engine_tokenizer(v->engine), all, prompt, n);
+    p->shift = gyre_context_shift(v->context, p->keep, v->context) > 0;
+    json_decref(all);
+    return GYRE_OK;
+}
+
 static gyre_status generate(struct chat_voice *v, struct chat_talk *talk, const gyre_rendering *r,
                             const uint32_t *prompt, size_t n, struct answer *a, gyre_error *err)
 {
     gyre_generate_params p = v->sampling.params;
-    const size_t room = v->context - n;
-    p.max_tokens = p.max_tokens && p.max_tokens < room ? p.max_tokens : (uint32_t)room;
+    const size_t room = v->context - n + 2; // more than fit, so that the context ends it and not the number
+    if (v->shift) GYRE_TRY(keep_first(v, talk, prompt, n, &p, err));
+    if (p.shift) p.max_tokens = p.max_tokens ? p.max_tokens : v->context;
+    else p.max_tokens = p.max_tokens && p.max_tokens < room ? p.max_tokens : (uint32_t)room;
     p.prompt = prompt;
     p.n_prompt = n;
     p.tokens = malloc(p.max_tokens * sizeof *p.tokens);

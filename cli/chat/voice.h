@@ -13,7 +13,7 @@ struct chat_voice {
     gyre_session *session;
     gyre_template *words;
     struct cli_sampling sampling;
-    bool shift; // forget the oldest turns when the context is full
+    bool shift; // forget the oldest turns when the context is full, and in the middle of an answer the oldest part
 
     // What the template writes behind an answer.
     uint32_t end_token;

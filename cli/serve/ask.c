@@ -1,11 +1,15 @@
 // What requests for text have in common. See ask.h.
 #include "cli/serve/ask.h"
 
+#include "runtime/util/base.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 #include <time.h>
+
+enum { MOST_CONTEXTS = 16 }; // of an answer, where the context shifts
 
 bool serve_ask_model(const struct serve *s, const json_t *request, struct serve_error *e)
 {
@@ -145,13 +149,28 @@ bool serve_ask_sampling(const struct serve *s, const json_t *request, struct ser
            ask_stops(request, job, e) && ask_bias(s, request, job, e) && ask_stream(request, job, e);
 }
 
+// A text that leaves no room loses its oldest tokens behind the first that are kept.
+static void shorten(const struct serve *s, struct serve_prompt *p)
+{
+    const size_t leave = p->keep <= p->n ? gyre_context_shift(p->n, p->keep, s->context) : 0;
+    if (!leave) return;
+    memmove(p->tokens + p->keep, p->tokens + p->keep + leave, (p->n - p->keep - leave) * sizeof *p->tokens);
+    p->n -= leave;
+}
+
 bool serve_ask_room(const struct serve *s, struct serve_job *job, struct serve_error *e)
 {
     const char *field = job->chat ? "messages" : job->embeds ? "input" : "prompt";
+    const bool shift = s->shift && !job->embeds && !job->params.score_prompt;
+    job->params.shift = shift;
+    if (shift) job->params.max_tokens = GYRE_MIN(job->params.max_tokens, MOST_CONTEXTS * s->context);
     for (uint32_t i = 0; i < job->n_prompts; i++) {
-        const size_t n = job->prompt[i].n;
+        struct serve_prompt *const p = &job->prompt[i];
+        const uint32_t more = job->params.max_tokens > 0;
+        if (shift && !job->chat && p->n + more > s->context) shorten(s, p);
+        const size_t n = p->n;
         if (n == 0) return serve_refuse(e, 400, NULL, field, "'%s' is empty: there is nothing to start from", field);
-        if (n + (job->params.max_tokens > 0) > s->context)
+        if (n + more > s->context)
             return serve_refuse(e, 400, "context_length_exceeded", field,
                                 "This model's maximum context length is %u tokens and the prompt has %zu, which leaves "
                                 "no room for an answer; shorten it",

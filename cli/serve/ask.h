@@ -22,6 +22,11 @@ struct serve_rendered {
 };
 bool serve_ask_rendered(const struct serve *serve, const json_t *variables, struct serve_rendered *out,
                         struct serve_error *error);
+// Where the server runs with --context-shift: a conversation that leaves no room for an answer loses its oldest turns,
+// as many as gyre_context_shift says, so that the next requests of the talk lose the same; *prompt becomes what is
+// left. The job is told what stays where the answer fills the context.
+bool serve_ask_shorter(const struct serve *serve, const json_t *variables, struct serve_rendered *prompt,
+                       struct serve_job *job, struct serve_error *error);
 // response_format, tools and tool_choice. *tools: those that the template gets, a reference; NULL: none.
 bool serve_ask_form(const struct serve *serve, const json_t *request, struct serve_job *job, json_t **tools,
                     struct serve_error *error);

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DEFAULT_TOKENS = 16, MOST_LOGPROBS = 20 };
+enum { DEFAULT_TOKENS = 16, MOST_LOGPROBS = 20, NOT_SAID = -2 };
 
 static bool take_text(const struct serve *s, const json_t *value, struct serve_prompt *out, struct serve_error *e)
 {
@@ -48,15 +48,24 @@ static bool make_echo(const struct serve *s, const json_t *value, struct serve_p
     return true;
 }
 
+// What stays where the context shifts: so many tokens, all of the prompt (-1), or, unless it is said, a first token
+// that is a special one.
+static void keep_first(const struct serve *s, struct serve_prompt *p, json_int_t keep)
+{
+    if (keep == NOT_SAID) p->keep = p->n && gyre_token_is_special(s->tokenizer, p->tokens[0]);
+    else p->keep = keep < 0 || (size_t)keep > p->n ? (uint32_t)p->n : (uint32_t)keep;
+}
+
 static bool ask(const struct serve *s, const json_t *request, const json_t *prompt, struct serve_job *job,
                 struct serve_error *e)
 {
-    json_int_t max_tokens = DEFAULT_TOKENS, logprobs = -1, best_of = 1;
+    json_int_t max_tokens = DEFAULT_TOKENS, logprobs = -1, best_of = 1, keep = NOT_SAID;
     const bool many = job->n_prompts > 1 || !json_is_integer(json_array_get(prompt, 0));
     if (!serve_ask_sampling(s, request, job, e) ||
         !serve_field_whole(request, "max_tokens", 0, INT32_MAX, &max_tokens, e) ||
         !serve_field_whole(request, "logprobs", 0, MOST_LOGPROBS, &logprobs, e) ||
         !serve_field_flag(request, "echo", &job->echo, e) ||
+        !serve_field_whole(request, "n_keep", -1, INT32_MAX, &keep, e) ||
         !serve_field_whole(request, "best_of", 1, 128, &best_of, e))
         return false;
     if (best_of > (json_int_t)job->n)
@@ -72,6 +81,7 @@ static bool ask(const struct serve *s, const json_t *request, const json_t *prom
         const json_t *one = json_is_array(prompt) && many ? json_array_get(prompt, i) : prompt;
         if (!take_prompt(s, one, &job->prompt[i], e)) return false;
         if (job->echo && !make_echo(s, one, &job->prompt[i], e)) return false;
+        keep_first(s, &job->prompt[i], keep);
     }
     return serve_ask_room(s, job, e);
 }

@@ -125,6 +125,8 @@ static int run(int argc, char **argv)
         {"--queue", "N", "requests that may wait (64)", CLI_U32, &s.waiting, 0, 100000, NULL},
         {"--timeout", "SECONDS", "time of a request, to come whole (at most 120) and to be answered; 0: no limit (0)",
          CLI_U32, &s.timeout, 0, 86400, NULL},
+        {"--context-shift", NULL, "where the context is full its oldest part leaves, the system's message never",
+         CLI_FLAG, &s.shift, 0, 0, NULL},
         {"--fit", "on|off", "make what is not given fit the device (on)", CLI_TEXT, &s.fit, 0, 0, "on,off"},
         {"--alias", "NAME", "the model's name; default: the file's", CLI_TEXT, &s.alias, 0, 0, NULL},
         {"--api-key", "KEY", "what clients must send as a bearer token", CLI_TEXT, &s.key, 0, 0, NULL},

@@ -59,6 +59,7 @@ struct serve_prompt {
     size_t n;
     char *text;      // as an echo shows it; NULL: not wanted
     uint32_t hidden; // first tokens that are not in that text
+    uint32_t keep;   // first tokens that stay where the context shifts
     uint32_t cached; // tokens that were shared; under the job's lock
 };
 

@@ -101,6 +101,7 @@ static void start_choice(serve_queue *q, struct serve_choice *c)
     gyre_task_params p = job->params;
     p.prompt = job->prompt[c->prompt].tokens;
     p.n_prompt = job->prompt[c->prompt].n;
+    p.keep = job->prompt[c->prompt].keep;
     p.stream = c->index;
     p.on_token = serve_choice_heard;
     p.allow = job->grammar ? serve_choice_allow : NULL;

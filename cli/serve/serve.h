@@ -20,7 +20,8 @@ struct serve {
     char *end_text;             // ... where it is a text; NULL: none
     enum serve_reasons reasons; // what the template lets an answer begin with
     uint32_t vocab, context, width;
-    bool mean; // how embeddings are pooled: the mean of all tokens, else the last
+    bool shift; // the oldest part leaves a full context
+    bool mean;  // how embeddings are pooled: the mean of all tokens, else the last
     serve_queue *queue;
 };
 

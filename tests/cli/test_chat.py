@@ -105,6 +105,10 @@ class Chat(Case):
         status, out, err = self.piped("the cat\n" * 8, "--ctx", "64", "--context-shift", "--stop", "\n")
         self.assertEqual((status, out.count("\n")), (0, 8), err)
         self.assertEqual(self.piped("the cat\n" * 8, "--ctx", "64", "--stop", "\n")[0], 1)
+        for shift, cut in ((["--context-shift"], False), ([], True)):  # in the middle of an answer
+            status, out, err = self.piped("the cat\n", "--ctx", "64", "-n", "200", "--temp", "1", "--seed", "4", *shift)
+            self.assertEqual((status, "the context is full" in err), (0, cut), err)
+            self.assertEqual(len(out) > 200, not cut)
 
     def test_run(self):
         prompt = self.put("prompt.txt", b"the cat")

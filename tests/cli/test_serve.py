@@ -338,6 +338,40 @@ class Limits(Case):
             self.assertEqual(s.gauge("gyre_requests_late_total"), late + 1)
             holds.close()
 
+    def test_context_shift(self):
+        ids = [5 + i % 200 for i in range(200)]
+        with Server(self.model, "--slots", 2, "--context", 64, "--context-shift") as s:
+            a = s.complete(ids[:40], max_tokens=150, **FOREVER)  # fills the context twice and more
+            self.assertEqual((a["usage"]["prompt_tokens"], a["usage"]["completion_tokens"], a["choices"][0]["finish_reason"]), (40, 150, "length"))
+            self.assertEqual(s.complete(ids[:40], max_tokens=5000, **FOREVER)["usage"]["completion_tokens"], 16 * 64)  # and it ends
+            whole, kept = (s.complete(p, max_tokens=8, n_keep=4, **FOREVER) for p in (ids, ids[:4] + ids[154:]))  # 5 times 30 leave
+            self.assertEqual((whole["usage"]["prompt_tokens"], whole["choices"]), (50, kept["choices"]))
+            for keep in (-1, 60, 300):  # nothing, or too little, could leave
+                status, a = s.post("/v1/completions", prompt=ids, max_tokens=1, n_keep=keep)
+                self.assertEqual((status, a["error"]["code"]), (400, "context_length_exceeded"))
+                self.assertRegex(a["error"]["message"], r"\b64 tokens.*\b200\b")
+            self.assertEqual(s.post("/v1/completions", prompt="x", n_keep=-2)[1]["error"]["param"], "n_keep")
+            for more in (dict(echo=True, logprobs=0), dict(max_tokens=0, echo=True, logprobs=0)):  # a score for every token
+                self.assertEqual(s.post("/v1/completions", prompt=ids, **more)[0], 400)
+            self.assertEqual(s.post("/v1/embeddings", input=ids)[0], 400)
+            # A talk loses turns from the front, and keeps the system's message.
+            turn = lambda i: [{"role": "user", "content": f"cat {i}"}, {"role": "assistant", "content": "mat"}]
+            system, last = [{"role": "system", "content": "sat"}], [{"role": "user", "content": "the moon"}]
+            talk = [turn(i) for i in range(9)]
+            chat = lambda messages, **more: s.post("/v1/chat/completions", messages=messages, temperature=0, max_tokens=4, **FOREVER, **more)
+            count = lambda messages: s.post("/tokenize", messages=messages)[1]["count"]
+            status, a = chat(system + sum(talk, []) + last)
+            fits = [k for k in range(10) if count(system + sum(talk[k:], []) + last) < 64]
+            self.assertEqual(status, 200, a)
+            self.assertIn(a["usage"]["prompt_tokens"], [count(system + sum(talk[k:], []) + last) for k in fits])
+            k = [count(system + sum(talk[k:], []) + last) for k in range(10)].index(a["usage"]["prompt_tokens"])
+            self.assertEqual(chat(system + sum(talk[k:], []) + last)[1]["choices"], a["choices"])
+            self.assertGreater(k, 0)
+            status, a = chat(system + [{"role": "user", "content": "cat " * 100}])
+            self.assertEqual((status, a["error"]["code"]), (400, "context_length_exceeded"))
+            status, a = s.post("/v1/chat/completions", messages=system + last, temperature=0, **FOREVER)
+            self.assertEqual((status, a["usage"]["completion_tokens"]), (200, 64))  # a context's size, where nothing is said
+
     def test_model_file_that_changes(self):
         import shutil
         changing = self.at("changing.gguf")

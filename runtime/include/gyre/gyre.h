@@ -316,7 +316,17 @@ typedef struct gyre_generate_params {
     // not allow are dropped; each that is chosen is accepted. Stop tokens and ignore_end do not go around it. NULL:
     // none.
     struct gyre_matcher *matcher;
+
+    // In place of ending where the context is full, the oldest tokens behind the first `keep` leave it
+    // (gyre_context_shift), and what stays is computed anew at its new places. max_tokens 0 is the context's size then.
+    bool shift;
+    uint32_t keep;
 } gyre_generate_params;
+
+// Of a text of n tokens that does not fit the context with one more token behind it: how many behind the first `keep`
+// must leave. Whole halves of what is not kept go at once, so that a text that grows loses tokens seldom, and the same
+// ones whoever asks. 0: it fits; also where less than a quarter of the context is not kept: then nothing helps.
+GYRE_API size_t gyre_context_shift(size_t n, size_t keep, size_t context);
 
 typedef enum gyre_stop {
     GYRE_STOP_LENGTH,  // max_tokens

@@ -84,6 +84,12 @@ typedef struct gyre_task_params {
     int (*on_token)(void *user, const gyre_task_token *token);
     void *user;
     gyre_pooling pooling; // not NONE: nothing is generated or told, gyre_task_embedding has the result
+
+    // Where the context is full the oldest tokens behind the first `keep` of the prompt leave it, as gyre_context_shift
+    // says, and the answer goes on: what stays is computed anew at its new places, beside other tasks' steps. What left
+    // counts for no penalty.
+    bool shift;
+    uint32_t keep;
 } gyre_task_params;
 
 // GYRE_E_INVALID for an empty prompt, one that leaves no room for a token in the context (or does not fit, where none
