@@ -35,6 +35,36 @@ void cli_blocks_free(struct cli_blocks *b)
     *b = (struct cli_blocks){0};
 }
 
+int cli_blocks_json(json_t *out, const struct cli_blocks *b)
+{
+    json_t *nll = json_array(), *kl = json_array();
+    int failed = !nll || !kl || json_object_set_new(out, "ctx", json_integer(b->ctx));
+    for (size_t i = 0; i < b->n && !failed; i++)
+        failed = json_array_append_new(nll, json_real(b->block[i].nll)) ||
+                 json_array_append_new(kl, json_real(b->block[i].kl));
+    if (!failed) failed = json_object_set_new(out, "blocks", json_pack("{s:O, s:O}", "nll", nll, "kl", kl));
+    json_decref(nll);
+    json_decref(kl);
+    return failed;
+}
+
+bool cli_blocks_read(const json_t *object, struct cli_blocks *out)
+{
+    const json_t *blocks = json_object_get(object, "blocks"), *nll = json_object_get(blocks, "nll"),
+                 *kl = json_object_get(blocks, "kl");
+    const size_t n = json_array_size(nll);
+    *out = (struct cli_blocks){.ctx = (uint32_t)json_integer_value(json_object_get(object, "ctx"))};
+    if (out->ctx < 2 || n == 0 || json_array_size(kl) != n || n % cli_blocks_per_window(out) ||
+        !GYRE_ROOM(out->block, n, out->room)) {
+        *out = (struct cli_blocks){0};
+        return false;
+    }
+    for (out->n = 0; out->n < n; out->n++)
+        out->block[out->n] = (struct cli_block){json_number_value(json_array_get(nll, out->n)),
+                                                json_number_value(json_array_get(kl, out->n))};
+    return true;
+}
+
 // ---- by position ----------------------------------------------------------------------------------------------------
 
 // Blocks first..end-1 of each window, as one row.

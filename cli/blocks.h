@@ -22,6 +22,10 @@ uint32_t cli_block_tokens(const struct cli_blocks *blocks, size_t i);
 // The next token of the text, in the order of gyre_eval_params.token. False where memory ran out.
 bool cli_blocks_add(struct cli_blocks *blocks, const gyre_eval_token *token);
 void cli_blocks_free(struct cli_blocks *blocks); // accepts a zeroed one; zeroes it
+// Adds {ctx, blocks: {nll: [..], kl: [..]}} to an object (non-zero where memory ran out), and reads that back: false
+// where memory ran out or it is not there as a whole.
+int cli_blocks_json(json_t *out, const struct cli_blocks *blocks);
+bool cli_blocks_read(const json_t *object, struct cli_blocks *out);
 
 // Figures of the tokens that have seen from..to tokens of their window before them: 1..64, ..128, ..256 and so on.
 struct cli_position {

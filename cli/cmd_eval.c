@@ -12,8 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TASK_SEQUENCES = 8, TASK_ROWS = 64 }; // requests that run together, and their rows whose logits are read
-
 struct eval {
     const char *model, *reference, *save;
     struct cli_list paths, task_paths;
@@ -60,6 +58,12 @@ static json_t *text_json(const struct eval *e, uint32_t i, const gyre_eval_resul
     return out;
 }
 
+static int add_task(json_t *tasks, const struct cli_task *t)
+{
+    const struct cli_task_figures figures = cli_answers_figures(&t->answers, &t->reference);
+    return json_array_append_new(tasks, cli_task_json(&t->answers, &figures));
+}
+
 static int print_json(const struct eval *e, const gyre_engine *engine, const gyre_engine_info *info,
                       const gyre_eval_result *each, const gyre_eval_result *all)
 {
@@ -70,8 +74,7 @@ static int print_json(const struct eval *e, const gyre_engine *engine, const gyr
     json_t *tasks = e->task_paths.n ? json_array() : NULL;
     int failed =
         !out || (e->texts.n && cli_eval_figures(out, all)) || (e->texts.n > 1 && !texts) || (e->task_paths.n && !tasks);
-    for (uint32_t i = 0; i < e->task_paths.n && !failed; i++)
-        failed = json_array_append_new(tasks, cli_task_json(&e->task[i]));
+    for (uint32_t i = 0; i < e->task_paths.n && !failed; i++) failed = add_task(tasks, &e->task[i]);
     if (tasks && !failed) failed = json_object_set(out, "tasks", tasks);
     json_decref(tasks);
     for (uint32_t i = 0; i < e->texts.n; i++) {
@@ -230,8 +233,8 @@ static int eval_model(struct eval *e)
     warn_calibrated(e);
     if (e->reference && gyre_reference_is(e->reference)) GYRE_GO(gyre_reference_open(e->reference, &stored, &err));
     e->engine.context = e->ctx;
-    e->engine.sequences = e->task_paths.n ? TASK_SEQUENCES : 0;
-    e->engine.logit_rows = e->task_paths.n ? TASK_ROWS : 0;
+    e->engine.sequences = e->task_paths.n ? CLI_TASK_SEQUENCES : 0;
+    e->engine.logit_rows = e->task_paths.n ? CLI_TASK_ROWS : 0;
     GYRE_GO(cli_open(e->model, &e->engine, e->json, &engine, &err));
     if (e->reference && !stored) {
         const gyre_engine_params params = {.act = 16,

@@ -160,27 +160,26 @@ void cli_task_free(struct cli_task *t)
     free(t->request);
     free(t->bytes);
     free(t->item);
+    cli_answers_free(&t->answers);
+    cli_answers_free(&t->reference);
     *t = (struct cli_task){0};
 }
 
 // ---- figures ------------------------------------------------------------------------------------------------------
 
-struct answer {
-    bool right, right_per_byte;
-    uint32_t choice; // of an item of one request: whether the model would say it
-};
-
-static struct answer answer_of(const struct cli_task *t, const struct cli_item *item)
+static struct cli_answer answer_of(const struct cli_task *t, const struct cli_item *item, bool *per_byte)
 {
     const gyre_eval_request *r = t->request + item->first;
-    uint32_t best = 0, per_byte = 0;
-    if (item->n == 1) return (struct answer){r->greedy, r->greedy, r->greedy};
+    uint32_t best = 0, short_best = 0;
+    *per_byte = r->greedy;
+    if (item->n == 1) return (struct cli_answer){r->greedy, r->greedy};
     for (uint32_t i = 1; i < item->n; i++) {
-        const double n = t->bytes[item->first + i], m = t->bytes[item->first + per_byte];
+        const double n = t->bytes[item->first + i], m = t->bytes[item->first + short_best];
         if (r[i].loglik > r[best].loglik) best = i;
-        if (r[i].loglik / n > r[per_byte].loglik / m) per_byte = i;
+        if (r[i].loglik / n > r[short_best].loglik / m) short_best = i;
     }
-    return (struct answer){best == item->label, per_byte == item->label, best};
+    *per_byte = short_best == item->label;
+    return (struct cli_answer){best, best == item->label};
 }
 
 static int on_progress(void *user, double fraction)
@@ -190,76 +189,46 @@ static int on_progress(void *user, double fraction)
     return cli_interrupted();
 }
 
-static void count(struct cli_task *t, struct answer *answers)
+static void count(const struct cli_task *t, struct cli_answers *out)
 {
-    struct cli_task_figures *f = &t->figures;
-    double nats = 0, bytes = 0, right = 0, per_byte = 0;
+    double nats = 0, bytes = 0, per_byte = 0;
     for (uint32_t i = 0; i < t->n_items; i++) {
         const struct cli_item *item = &t->item[i];
         const uint32_t gold = item->first + (item->n > 1 ? item->label : 0);
-        answers[i] = answer_of(t, item);
-        right += answers[i].right;
-        per_byte += answers[i].right_per_byte;
+        bool right;
+        out->item[i] = answer_of(t, item, &right);
+        per_byte += right;
         nats -= t->request[gold].loglik;
         bytes += t->bytes[gold];
     }
-    const double n = t->n_items;
-    f->accuracy = right / n;
-    f->per_byte = per_byte / n;
-    f->stderror = n > 1 ? sqrt(f->accuracy * (1 - f->accuracy) / (n - 1)) : 0;
-    f->bits_per_byte = nats / (bytes * log(2));
+    out->per_byte = per_byte / t->n_items;
+    out->bits_per_byte = nats / (bytes * log(2));
 }
 
-// What the reference says of the same items; `f` holds the model's own figures.
-static void compare(struct cli_task *t, const struct answer *mine, struct answer *theirs, struct cli_task_figures f)
+gyre_status cli_task_answer(struct cli_task *t, gyre_engine *engine, bool quiet, struct cli_answers *out,
+                            gyre_error *err)
 {
-    double sum = 0, squares = 0;
-    count(t, theirs);
-    f.reference = t->figures.accuracy;
-    f.has_reference = true;
-    for (uint32_t i = 0; i < t->n_items; i++) {
-        const double d = (double)mine[i].right - (double)theirs[i].right;
-        f.flips += mine[i].choice != theirs[i].choice;
-        sum += d;
-        squares += d * d;
-    }
-    const double n = t->n_items, spread = squares - sum * sum / n;
-    f.difference_stderr = n > 1 ? sqrt(fmax(0, spread) / (n * (n - 1))) : 0;
-    t->figures = f;
+    *out = (struct cli_answers){.n = t->n_items, .requests = t->n_requests};
+    snprintf(out->name, sizeof out->name, "%s", t->name);
+    out->item = calloc(t->n_items, sizeof *out->item);
+    if (!out->item) return gyre_fail(err, GYRE_E_NOMEM, "cannot evaluate (%s): out of memory", t->path);
+    GYRE_TRY(gyre_eval_requests(engine, t->request, t->n_requests, on_progress, quiet ? NULL : t, err));
+    count(t, out);
+    return GYRE_OK;
+}
+
+void cli_task_warn(const struct cli_task *t)
+{
+    if (t->shortened)
+        fprintf(stderr, "warning: %u contexts of %s do not fit and lost their beginning; a larger --ctx keeps it\n",
+                t->shortened, t->name);
 }
 
 gyre_status cli_task_run(struct cli_task *t, gyre_engine *engine, gyre_engine *reference, bool quiet, gyre_error *err)
 {
-    gyre_status st = GYRE_OK;
-    struct answer *answers = calloc(2 * (size_t)t->n_items, sizeof *answers);
-    if (!answers) return no_memory(t, err);
-    if (t->shortened)
-        fprintf(stderr, "warning: %u contexts of %s do not fit and lost their beginning; a larger --ctx keeps it\n",
-                t->shortened, t->name);
-    GYRE_GO(gyre_eval_requests(engine, t->request, t->n_requests, on_progress, quiet ? NULL : t, err));
-    count(t, answers);
-    if (!reference) goto done;
-    GYRE_GO(gyre_eval_requests(reference, t->request, t->n_requests, on_progress, quiet ? NULL : t, err));
-    compare(t, answers, answers + t->n_items, t->figures);
-done:
-    free(answers);
-    return st;
-}
-
-json_t *cli_task_json(const struct cli_task *t)
-{
-    const struct cli_task_figures *f = &t->figures;
-    json_t *out = json_pack("{s:o, s:I, s:I, s:f, s:f, s:f, s:f}", "name", cli_json_text(t->name), "items",
-                            (json_int_t)t->n_items, "requests", (json_int_t)t->n_requests, "accuracy", f->accuracy,
-                            "stderr", f->stderror, "accuracy_per_byte", f->per_byte, "bits_per_byte", f->bits_per_byte);
-    json_t *more = !f->has_reference ? json_object()
-                                     : json_pack("{s:I, s:f, s:f}", "flips", (json_int_t)f->flips, "reference_accuracy",
-                                                 f->reference, "difference_stderr", f->difference_stderr);
-    const bool good = out && more && !json_object_update(out, more);
-    json_decref(more);
-    if (good) return out;
-    json_decref(out);
-    return NULL;
+    cli_task_warn(t);
+    GYRE_TRY(cli_task_answer(t, engine, quiet, &t->answers, err));
+    return reference ? cli_task_answer(t, reference, quiet, &t->reference, err) : GYRE_OK;
 }
 
 void cli_tasks_print(const struct cli_task *tasks, uint32_t n)
@@ -270,10 +239,11 @@ void cli_tasks_print(const struct cli_task *tasks, uint32_t n)
         width = k > width ? k : width;
     }
     printf("%-*s  %7s  %-16s  %8s  %9s", width, "task", "items", "accuracy, %", "per byte", "bits/byte");
-    if (tasks[0].figures.has_reference) printf("  %-22s  %s", "less than reference, %", "flips");
+    if (tasks[0].reference.n) printf("  %-22s  %s", "less than reference, %", "flips");
     putchar('\n');
     for (uint32_t i = 0; i < n; i++) {
-        const struct cli_task_figures *f = &tasks[i].figures;
+        const struct cli_task_figures figures = cli_answers_figures(&tasks[i].answers, &tasks[i].reference),
+                                      *f = &figures;
         printf("%-*s  %7u  %6.2f +- %-6.2f  %8.2f  %9.4f", width, tasks[i].name, tasks[i].n_items, 100 * f->accuracy,
                100 * f->stderror, 100 * f->per_byte, f->bits_per_byte);
         if (f->has_reference)

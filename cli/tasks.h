@@ -2,11 +2,15 @@
 // `label` and `doc_id`. Consecutive lines of one doc_id are one item: its possible answers, of which `label` is the
 // number of the right one; an item of one line is right where the continuation is what the model would say.
 #pragma once
+#include "cli/answers.h"
 #include "cli/args.h"
 #include "cli/cli.h"
 
 #include <gyre/gyre_eval.h>
 #include <jansson.h>
+
+// Requests that run together, and their rows whose logits are read: what an engine for tasks is opened with.
+enum { CLI_TASK_SEQUENCES = 8, CLI_TASK_ROWS = 64 };
 
 struct cli_item {
     uint32_t first, n, label; // its requests; the right one among them
@@ -18,12 +22,7 @@ struct cli_task {
     uint32_t *bytes; // [n_requests] of each continuation
     struct cli_item *item;
     uint32_t n_requests, n_items, shortened; // shortened: contexts that lost their beginning
-    struct cli_task_figures {
-        double accuracy, per_byte, bits_per_byte, stderror; // shares; per_byte: by log-likelihood per byte
-        bool has_reference;
-        double reference, difference_stderr; // the reference's accuracy; of the paired difference
-        uint32_t flips;                      // items that the reference answers otherwise
-    } figures;
+    struct cli_answers answers, reference;   // reference: no items where there is none
 };
 
 // Reads and tokenizes the file for `engine`; a context that does not fit loses its beginning. Errors name the line.
@@ -32,9 +31,11 @@ gyre_status cli_task_read(const char *path, const gyre_engine *engine, const str
                           uint32_t context, struct cli_task *out, gyre_error *err);
 void cli_task_free(struct cli_task *task);
 
-// Evaluates it; `reference` may be NULL.
+void cli_task_warn(const struct cli_task *task); // of contexts that were shortened, on stderr
+// The answers of an engine; progress is told unless `quiet`. Free with cli_answers_free.
+gyre_status cli_task_answer(struct cli_task *task, gyre_engine *engine, bool quiet, struct cli_answers *out,
+                            gyre_error *err);
+// Those of two; `reference` may be NULL.
 gyre_status cli_task_run(struct cli_task *task, gyre_engine *engine, gyre_engine *reference, bool quiet,
                          gyre_error *err);
-
-json_t *cli_task_json(const struct cli_task *task); // a new reference; NULL where memory ran out
 void cli_tasks_print(const struct cli_task *tasks, uint32_t n);

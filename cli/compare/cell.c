@@ -7,18 +7,25 @@
 #include <stdlib.h>
 #include <string.h>
 
-bool cli_cell_create(uint32_t n_texts, struct cli_cell *out)
+bool cli_cell_create(uint32_t n_texts, uint32_t n_tasks, struct cli_cell *out)
 {
     *out = (struct cli_cell){.bits_per_weight = NAN, .bytes = NAN, .quantize_seconds = NAN, .eval_seconds = NAN};
     out->text = n_texts ? calloc(n_texts, sizeof *out->text) : NULL;
     out->n_texts = out->text ? n_texts : 0;
-    return out->n_texts == n_texts;
+    out->task = n_tasks ? calloc(n_tasks, sizeof *out->task) : NULL;
+    out->n_tasks = out->task ? n_tasks : 0;
+    return out->n_texts == n_texts && out->n_tasks == n_tasks;
 }
 
 void cli_cell_free(struct cli_cell *cell)
 {
-    for (uint32_t i = 0; i < cell->n_texts; i++) free(cell->text[i].name);
+    for (uint32_t i = 0; i < cell->n_texts; i++) {
+        free(cell->text[i].name);
+        cli_blocks_free(&cell->text[i].blocks);
+    }
+    for (uint32_t i = 0; i < cell->n_tasks; i++) cli_answers_free(&cell->task[i]);
     free(cell->text);
+    free(cell->task);
     *cell = (struct cli_cell){0};
 }
 
@@ -37,16 +44,22 @@ static bool put_integer(json_t *out, const char *key, uint32_t value)
 
 static bool put_results(json_t *out, const struct cli_cell *cell)
 {
-    json_t *texts = json_array(), *all = json_object();
-    bool good = texts && all && !cli_eval_figures(all, &cell->all);
+    json_t *texts = json_array(), *tasks = json_array(), *all = json_object();
+    bool good = texts && tasks && all && !cli_eval_figures(all, &cell->all);
     for (uint32_t i = 0; i < cell->n_texts && good; i++) {
         json_t *text = json_pack("{s:o}", "text", cli_json_text(cell->text[i].name));
-        good = text && !cli_eval_figures(text, &cell->text[i].result) && !json_array_append(texts, text);
+        good = text && !cli_eval_figures(text, &cell->text[i].result) &&
+               !cli_blocks_json(text, &cell->text[i].blocks) && !json_array_append(texts, text);
         json_decref(text);
     }
+    for (uint32_t i = 0; i < cell->n_tasks && good; i++)
+        good = !json_array_append_new(tasks, cli_answers_json(&cell->task[i]));
     good = good && !json_object_set(out, "texts", texts) && !json_object_set(out, "all", all) &&
            !json_object_set_new(out, "device", json_string(cell->device));
+    if (good && cell->n_tasks) good = !json_object_set(out, "tasks", tasks);
+    if (good && cell->beside) good = !json_object_set_new(out, "beside", json_true());
     json_decref(texts);
+    json_decref(tasks);
     json_decref(all);
     return good;
 }
@@ -73,22 +86,6 @@ json_t *cli_weights_json(const struct cli_weights *w)
                      "bytes", w->bytes, "quantize_seconds", w->quantize_seconds);
 }
 
-json_t *cli_comparison_json(const struct cli_comparison *c)
-{
-    char seed[24];
-    snprintf(seed, sizeof seed, "%llu", (unsigned long long)c->seed); // a string: JSON numbers end at 2^53
-    json_t *rows = json_array();
-    bool good = rows != NULL;
-    for (uint32_t i = 0; i < c->n_cells && good; i++) good = !json_array_append_new(rows, cli_cell_json(&c->cell[i]));
-    if (!good) {
-        json_decref(rows);
-        return NULL;
-    }
-    return json_pack("{s:o, s:s, s:s, s:i, s:i, s:i, s:s, s:s, s:o}", "model", cli_json_text(c->model), "model_sha256",
-                     c->model_sha256, "gyre", GYRE_VERSION, "ctx", (int)c->ctx, "windows", (int)c->windows,
-                     "reference_k", (int)c->reference_k, "seed", seed, "profile", c->profile, "rows", rows);
-}
-
 // ---- reading ------------------------------------------------------------------------------------------------------
 
 static double number(const json_t *object, const char *key)
@@ -110,8 +107,10 @@ static void take_text(const json_t *object, const char *key, char *out, size_t s
 
 bool cli_cell_read(const json_t *json, struct cli_cell *out)
 {
-    const json_t *texts = json_object_get(json, "texts");
-    if (!json_is_object(json) || !cli_cell_create((uint32_t)json_array_size(texts), out)) return false;
+    const json_t *texts = json_object_get(json, "texts"), *tasks = json_object_get(json, "tasks");
+    if (!json_is_object(json) ||
+        !cli_cell_create((uint32_t)json_array_size(texts), (uint32_t)json_array_size(tasks), out))
+        return false;
     take_text(json, "recipe", out->recipe, sizeof out->recipe);
     take_text(json, "setting", out->setting, sizeof out->setting);
     take_text(json, "device", out->device, sizeof out->device);
@@ -122,18 +121,20 @@ bool cli_cell_read(const json_t *json, struct cli_cell *out)
     out->bytes = number(json, "bytes");
     out->quantize_seconds = number(json, "quantize_seconds");
     out->eval_seconds = number(json, "eval_seconds");
+    out->beside = json_is_true(json_object_get(json, "beside"));
     cli_eval_figures_read(json_object_get(json, "all"), &out->all);
+    bool good = true;
     for (uint32_t i = 0; i < out->n_texts; i++) {
         const json_t *text = json_array_get(texts, i);
         const char *name = json_string_value(json_object_get(text, "text"));
         out->text[i].name = strdup(name ? name : "");
         cli_eval_figures_read(text, &out->text[i].result);
-        if (!out->text[i].name) {
-            cli_cell_free(out);
-            return false;
-        }
+        good = good && out->text[i].name && cli_blocks_read(text, &out->text[i].blocks);
     }
-    return true;
+    for (uint32_t i = 0; i < out->n_tasks && good; i++)
+        good = cli_answers_read(json_array_get(tasks, i), &out->task[i]);
+    if (!good) cli_cell_free(out);
+    return good;
 }
 
 bool cli_weights_read(const json_t *json, struct cli_weights *out)

@@ -1,5 +1,7 @@
 // What gyre compare finds out, typed: a cell is one recipe at one setting. JSON is what it is written to and read from.
 #pragma once
+#include "cli/answers.h"
+#include "cli/blocks.h"
 #include "cli/setting.h"
 
 #include <gyre/gyre_eval.h>
@@ -8,6 +10,7 @@
 struct cli_cell_text {
     char *name; // malloc'd
     gyre_eval_result result;
+    struct cli_blocks blocks;
 };
 
 // A row of the table. The first is the float model's: recipe "float", wbits 0, no divergence, no quantize_seconds.
@@ -17,8 +20,10 @@ struct cli_cell {
     struct cli_setting widths;
     double bits_per_weight, bytes, quantize_seconds, eval_seconds; // NaN: not known
     struct cli_cell_text *text;                                    // [n_texts]
-    uint32_t n_texts;
+    struct cli_answers *task;                                      // [n_tasks]
+    uint32_t n_texts, n_tasks;
     gyre_eval_result all; // of all texts together; tokens 0 where it failed
+    bool beside;          // the float model's: its logits are not stored, it runs beside the others
 };
 
 // A quantized file of the work folder.
@@ -29,26 +34,25 @@ struct cli_weights {
 
 struct cli_comparison {
     const char *model, *model_sha256, *profile; // model: the name without its folder
-    uint32_t ctx, windows, reference_k;
+    uint32_t ctx, windows, reference_k;         // reference_k 0: all
     uint64_t seed;
+    const char *base; // the recipe that others are held against; NULL: none
+    bool by_position;
     struct cli_cell *cell; // [n_cells]
     uint32_t n_cells;
 };
 
-// An empty cell: nothing known. Room for `n` texts; false where memory ran out. Free with cli_cell_free, also after
-// that.
-bool cli_cell_create(uint32_t n_texts, struct cli_cell *out);
+// An empty cell: nothing known. Room for texts and tasks; false where memory ran out. Free with cli_cell_free, also
+// after that.
+bool cli_cell_create(uint32_t n_texts, uint32_t n_tasks, struct cli_cell *out);
 void cli_cell_free(struct cli_cell *cell); // accepts a zeroed one; zeroes it
 
 // {recipe, setting, wbits, wgroup, act, kv} and either {failed} or {bits_per_weight, bytes, quantize_seconds,
-// eval_seconds, device, texts: [{text, ...}], all: {...}}, the dots being the keys of `gyre eval --json`. NULL where
-// memory ran out.
+// eval_seconds, device, texts: [{text, ..., ctx, blocks: {nll: [], kl: []}}], all: {...}, tasks: [...]}, the dots being
+// the keys of `gyre eval --json`. NULL where memory ran out.
 json_t *cli_cell_json(const struct cli_cell *cell);
 // false where memory ran out or `json` is no cell; what is absent is unknown.
 bool cli_cell_read(const json_t *json, struct cli_cell *out);
 
 json_t *cli_weights_json(const struct cli_weights *weights);
 bool cli_weights_read(const json_t *json, struct cli_weights *out);
-
-// {model, model_sha256, gyre, ctx, windows, reference_k, seed, profile, rows: [cells]}.
-json_t *cli_comparison_json(const struct cli_comparison *comparison);

@@ -1,8 +1,9 @@
 // See cells.h.
 //
-// The float model is evaluated once and its largest logits are stored, instead of running it beside every cell: a cell
-// then costs one evaluation instead of two, one model is in memory at a time, and cells of interrupted runs compare
-// with the very same numbers. The price is that KL is a lower bound (gyre.h), a close one with many logits.
+// The float model is evaluated once and its logits are stored, instead of running it beside every cell: a cell then
+// costs one evaluation instead of two, one model at a time is in memory, and cells of interrupted runs compare with the
+// very same numbers. All logits make the KL exact; where they take more room than is allowed the float model runs
+// beside each cell after all.
 #include "cli/compare/cells.h"
 #include "cli/cli.h"
 #include "runtime/util/clock.h"
@@ -15,6 +16,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+enum { FIGURES = 2 }; // raised where a cell holds figures that earlier ones lack: those are made anew
 
 // ---- digests ------------------------------------------------------------------------------------------------------
 
@@ -32,11 +35,14 @@ static gyre_status no_memory(gyre_error *err) { return gyre_fail(err, GYRE_E_NOM
 // What every cell depends on; the float cell on nothing else.
 static json_t *identity(const struct compare *c)
 {
-    json_t *out = json_pack("{s:s, s:s, s:i, s:i, s:i}", "gyre", GYRE_VERSION, "model", c->model_sha, "ctx",
-                            (int)c->ctx, "windows", (int)c->windows, "reference_k", (int)c->reference_k);
-    json_t *texts = json_array();
+    json_t *out =
+        json_pack("{s:s, s:i, s:s, s:i, s:i, s:i}", "gyre", GYRE_VERSION, "figures", FIGURES, "model", c->model_sha,
+                  "ctx", (int)c->ctx, "windows", (int)c->windows, "reference_k", (int)c->reference_k);
+    json_t *texts = json_array(), *tasks = json_array();
     for (uint32_t i = 0; i < c->texts.n; i++) json_array_append_new(texts, json_string(c->texts.text[i].sha256));
+    for (uint32_t i = 0; i < c->task_paths.n; i++) json_array_append_new(tasks, json_string(c->task_sha[i]));
     json_object_set_new(out, "texts", texts);
+    json_object_set_new(out, "tasks", tasks);
     return out;
 }
 
@@ -62,6 +68,8 @@ static gyre_status key_of(json_t *id, char key[GYRE_SHA256_HEX], gyre_error *err
 static gyre_status texts_apart(const struct compare *c, const char *output, gyre_error *err)
 {
     for (uint32_t i = 0; i < c->texts.n; i++) GYRE_TRY(gyre_file_apart(output, c->texts.text[i].path, "a text", err));
+    for (uint32_t i = 0; i < c->task_paths.n; i++)
+        GYRE_TRY(gyre_file_apart(output, c->task_paths.item[i], "a task", err));
     return GYRE_OK;
 }
 
@@ -82,6 +90,11 @@ gyre_status compare_begin(struct compare *c, gyre_error *err)
         else GYRE_TRY(add_file(&sha, item, err));
     }
     gyre_sha256_end(&sha, c->calib_sha);
+    for (uint32_t i = 0; i < c->task_paths.n; i++) {
+        gyre_sha256_init(&sha);
+        GYRE_TRY(add_file(&sha, c->task_paths.item[i], err));
+        gyre_sha256_end(&sha, c->task_sha[i]);
+    }
     GYRE_TRY(gyre_make_dirs(c->work, err));
     GYRE_TRY(cli_cells_open(c->work, &c->cells, err));
     GYRE_TRY(key_of(identity(c), key, err));
@@ -94,6 +107,7 @@ void compare_end(struct compare *c)
     gyre_reference_close(c->stored);
     cli_cells_close(&c->cells);
     cli_texts_free(&c->texts);
+    for (uint32_t i = 0; i < CLI_LIST_MAX; i++) cli_task_free(&c->task[i]);
 }
 
 // ---- progress -----------------------------------------------------------------------------------------------------
@@ -102,6 +116,8 @@ void compare_end(struct compare *c)
 struct tick {
     const struct compare *c;
     char what[160];
+    struct cli_cell *cell; // under evaluation
+    bool lost;             // memory ran out for its blocks
 };
 
 static double overall(const struct compare *c, double cell) { return (c->at - 1 + cell) / c->total; }
@@ -122,6 +138,15 @@ static int on_eval(void *user, double fraction, double ppl)
     return cli_interrupted();
 }
 
+static int on_token(void *user, const gyre_eval_token *t)
+{
+    struct tick *tick = user;
+    struct cli_blocks *blocks = &tick->cell->text[t->text].blocks;
+    blocks->ctx = tick->c->ctx;
+    tick->lost = !cli_blocks_add(blocks, t);
+    return tick->lost;
+}
+
 static int on_load(void *user, double fraction, const char *what)
 {
     (void)user, (void)fraction, (void)what;
@@ -138,54 +163,103 @@ static bool twice(const struct cli_texts *texts, uint32_t i)
     return false;
 }
 
+// What texts are called now: a cell of an earlier run may have other names for them.
+static bool name_texts(const struct compare *c, struct cli_cell *cell)
+{
+    bool good = true;
+    for (uint32_t i = 0; i < cell->n_texts && i < c->texts.n; i++) {
+        const struct cli_text *t = &c->texts.text[i];
+        free(cell->text[i].name);
+        cell->text[i].name = strdup(twice(&c->texts, i) ? t->path : t->name);
+        good &= cell->text[i].name != NULL;
+    }
+    return good;
+}
+
 static bool add_results(const struct compare *c, const gyre_eval_result *each, const gyre_eval_result *all,
                         const char *device, struct cli_cell *cell)
 {
     cell->all = *all;
     cell->eval_seconds = all->seconds;
     snprintf(cell->device, sizeof cell->device, "%s", device);
-    for (uint32_t i = 0; i < c->texts.n; i++) {
-        const struct cli_text *t = &c->texts.text[i];
-        cell->text[i] = (struct cli_cell_text){strdup(twice(&c->texts, i) ? t->path : t->name), each[i]};
-        if (!cell->text[i].name) return false;
-    }
-    return true;
+    for (uint32_t i = 0; i < c->texts.n; i++) cell->text[i].result = each[i];
+    return name_texts(c, cell);
 }
 
-// Evaluates a file; the figures go into the cell, which has room for the texts. save: store the float model's logits
-// there.
-static gyre_status evaluate(struct compare *c, const char *file, const char *save, struct cli_cell *cell,
-                            gyre_error *err)
+// What is asked of every model, as tokens. Quantizing keeps the tokenizer: the first engine serves for all.
+static gyre_status tokenize(struct compare *c, const gyre_engine *engine, gyre_error *err)
 {
-    gyre_engine *engine = NULL;
+    const struct cli_tokens as_told = {0};
+    if (c->texts.text[0].tokens) return GYRE_OK;
+    for (uint32_t i = 0; i < c->task_paths.n; i++) {
+        GYRE_TRY(cli_task_read(c->task_paths.item[i], engine, &as_told, c->ctx, &c->task[i], err));
+        cli_task_warn(&c->task[i]);
+    }
+    return cli_texts_tokenize(&c->texts, engine, 0, err);
+}
+
+// Whether all logits of the float model fit where they may be stored: 4 bytes each, beside which all else is little.
+static bool fits(const struct compare *c, uint32_t vocab)
+{
+    double rows = 0;
+    for (uint32_t i = 0; i < c->texts.n; i++)
+        rows += (double)(c->windows ? c->windows : c->texts.text[i].n_tokens / c->ctx) * (c->ctx - 1);
+    return rows * vocab * 4 <= c->reference_mib * 1048576.0;
+}
+
+static gyre_status evaluate_texts(struct compare *c, gyre_engine *engine, gyre_engine *reference, const char *save,
+                                  struct tick *tick, gyre_eval_result *each, gyre_eval_result *all, gyre_error *err)
+{
     gyre_engine_info info;
     gyre_eval_text texts[CLI_LIST_MAX];
+    gyre_engine_describe(engine, &info);
+    cli_texts_for_eval(&c->texts, texts);
+    const gyre_eval_params how = {.ctx = c->ctx,
+                                  .windows = c->windows,
+                                  .reference = reference,
+                                  .stored = save ? NULL : c->stored,
+                                  .save = save,
+                                  .save_k = c->reference_k && c->reference_k < info.vocab ? c->reference_k : info.vocab,
+                                  .progress = on_eval,
+                                  .user = tick,
+                                  .token = on_token};
+    const gyre_status st = gyre_eval_texts(engine, texts, c->texts.n, &how, each, all, err);
+    return tick->lost ? no_memory(err) : st;
+}
+
+// Evaluates a file; the figures go into the cell, which has room for the texts and tasks. `is_float`: it is the model
+// that all others are held against, whose logits are stored where there is room for them.
+static gyre_status evaluate(struct compare *c, const char *file, bool is_float, struct cli_cell *cell, gyre_error *err)
+{
+    gyre_engine *engine = NULL, *reference = NULL;
+    gyre_engine_info info;
     gyre_eval_result each[CLI_LIST_MAX], all;
-    struct tick tick = {.c = c};
+    struct tick tick = {.c = c, .cell = cell};
     gyre_status st = GYRE_OK;
-    const gyre_engine_params params = {.device = c->device,
-                                       .act = cell->widths.act,
-                                       .kv = cell->widths.kv,
-                                       .context = c->ctx,
-                                       .log = cli_log(true),
-                                       .progress = on_load};
+    gyre_engine_params params = {.device = c->device,
+                                 .act = cell->widths.act,
+                                 .kv = cell->widths.kv,
+                                 .context = c->ctx,
+                                 .sequences = c->task_paths.n ? CLI_TASK_SEQUENCES : 0,
+                                 .logit_rows = c->task_paths.n ? CLI_TASK_ROWS : 0,
+                                 .log = cli_log(true),
+                                 .progress = on_load};
     snprintf(tick.what, sizeof tick.what, "cell %u of %u: evaluating %.80s", c->at, c->total, gyre_base_name(file));
     GYRE_GO(gyre_engine_open(file, &params, &engine, err));
     gyre_engine_describe(engine, &info);
-    if (!c->texts.text[0].tokens)
-        GYRE_GO(cli_texts_tokenize(&c->texts, engine, 0, err)); // quantizing keeps the tokenizer
-    cli_texts_for_eval(&c->texts, texts);
-    const uint32_t k = c->reference_k < info.vocab ? c->reference_k : info.vocab;
-    const gyre_eval_params how = {.ctx = c->ctx,
-                                  .windows = c->windows,
-                                  .stored = save ? NULL : c->stored,
-                                  .save = save,
-                                  .save_k = k,
-                                  .progress = on_eval,
-                                  .user = &tick};
-    GYRE_GO(gyre_eval_texts(engine, texts, c->texts.n, &how, each, &all, err));
+    GYRE_GO(tokenize(c, engine, err));
+    if (is_float) c->beside = cell->beside = !c->reference_k && !fits(c, info.vocab);
+    if (c->beside && !is_float) {
+        params.act = params.kv = 16;
+        GYRE_GO(gyre_engine_open_beside(engine, c->model, &params, &reference, err));
+    }
+    GYRE_GO(evaluate_texts(c, engine, reference, is_float && !c->beside ? c->reference_path : NULL, &tick, each, &all,
+                           err));
+    for (uint32_t i = 0; i < c->task_paths.n; i++)
+        GYRE_GO(cli_task_answer(&c->task[i], engine, true, &cell->task[i], err));
     if (!add_results(c, each, &all, info.device, cell)) st = no_memory(err);
 done:
+    gyre_engine_close(reference, NULL);
     gyre_engine_close(engine, NULL);
     return st;
 }
@@ -196,14 +270,14 @@ static gyre_status make_float(struct compare *c, const char *key, struct cli_cel
 {
     gyre_model_size size;
     cli_cell_free(out);
-    if (!cli_cell_create(c->texts.n, out)) return no_memory(err);
+    if (!cli_cell_create(c->texts.n, c->task_paths.n, out)) return no_memory(err);
     GYRE_TRY(gyre_model_weigh(c->model, &size, err));
     snprintf(out->recipe, sizeof out->recipe, "float");
     snprintf(out->setting, sizeof out->setting, "A16KV16");
     out->widths = (struct cli_setting){.act = 16, .kv = 16};
     out->bits_per_weight = size.bits_per_weight;
     out->bytes = (double)size.bytes;
-    GYRE_TRY(evaluate(c, c->model, c->reference_path, out, err));
+    GYRE_TRY(evaluate(c, c->model, true, out, err));
     return cli_cells_put(&c->cells, key, out, err);
 }
 
@@ -211,7 +285,10 @@ gyre_status compare_float(struct compare *c, struct cli_cell *out, gyre_error *e
 {
     char key[GYRE_SHA256_HEX];
     GYRE_TRY(key_of(identity(c), key, err));
-    if (cli_cells_find(&c->cells, key, out)) return GYRE_OK;
+    if (cli_cells_find(&c->cells, key, out)) {
+        c->beside = out->beside;
+        return name_texts(c, out) ? GYRE_OK : no_memory(err);
+    }
     c->made++;
     return make_float(c, key, out, err);
 }
@@ -221,12 +298,13 @@ static gyre_status need_reference(struct compare *c, gyre_error *err)
 {
     char key[GYRE_SHA256_HEX];
     struct cli_cell cell = {0};
-    if (c->stored) return GYRE_OK;
+    if (c->stored || c->beside) return GYRE_OK;
     if (gyre_reference_open(c->reference_path, &c->stored, NULL) == GYRE_OK) return GYRE_OK;
     GYRE_TRY(key_of(identity(c), key, err));
     const gyre_status st = make_float(c, key, &cell, err);
     cli_cell_free(&cell);
-    return st == GYRE_OK ? gyre_reference_open(c->reference_path, &c->stored, err) : st;
+    if (st != GYRE_OK || c->beside) return st;
+    return gyre_reference_open(c->reference_path, &c->stored, err);
 }
 
 // ---- a cell ---------------------------------------------------------------------------------------------------------
@@ -292,7 +370,7 @@ static gyre_status make_cell(struct compare *c, const struct compare_recipe *r, 
     cell->bits_per_weight = weights.bits_per_weight;
     cell->bytes = weights.bytes;
     cell->quantize_seconds = weights.quantize_seconds;
-    return evaluate(c, path, NULL, cell, err);
+    return evaluate(c, path, false, cell, err);
 }
 
 gyre_status compare_cell(struct compare *c, const struct compare_recipe *r, const struct cli_setting *s,
@@ -303,9 +381,9 @@ gyre_status compare_cell(struct compare *c, const struct compare_recipe *r, cons
     json_object_update_new(id, json_pack("{s:o, s:i, s:i}", "weights", weights, "act", (int)s->act, "kv", (int)s->kv));
     GYRE_TRY(key_of(id, key, err));
     const bool found = cli_cells_find(&c->cells, key, out);
-    if (!found && !cli_cell_create(c->texts.n, out)) return no_memory(err);
+    if (!found && !cli_cell_create(c->texts.n, c->task_paths.n, out)) return no_memory(err);
     snprintf(out->recipe, sizeof out->recipe, "%s", r->label); // the label depends on the other recipes
-    if (found) return GYRE_OK;
+    if (found) return name_texts(c, out) ? GYRE_OK : no_memory(err);
     c->made++;
     GYRE_TRY(need_reference(c, err));
     cli_setting_name(s, out->setting);

@@ -2,6 +2,7 @@
 #pragma once
 #include "cli/compare/record.h"
 #include "cli/setting.h"
+#include "cli/tasks.h"
 #include "cli/texts.h"
 
 enum { COMPARE_MAX = 32 }; // recipes, settings
@@ -17,17 +18,20 @@ struct compare_recipe {
 struct compare {
     const char *model, *profile, *work, *device;
     struct cli_texts texts;
-    uint32_t ctx, windows, reference_k;
+    uint32_t ctx, windows, reference_k, reference_mib; // reference_k 0: all, in a file of so many MiB at most
     uint64_t seed;
     struct compare_recipe recipe[COMPARE_MAX];
     struct cli_setting setting[COMPARE_MAX];
     uint32_t n_recipes, n_settings;
 
-    struct cli_list calib;
+    struct cli_list calib, task_paths;
+    struct cli_task task[CLI_LIST_MAX]; // read with the first engine, whose tokenizer is that of all
+    char task_sha[CLI_LIST_MAX][GYRE_SHA256_HEX];
     char model_sha[GYRE_SHA256_HEX], calib_sha[GYRE_SHA256_HEX];
     char reference_path[4096];
     struct cli_cells cells;
     gyre_reference *stored;
+    bool beside;              // the float model's logits take too much room: it runs beside each cell
     uint32_t at, total, made; // cells: under way, in all, made by this run
 };
 

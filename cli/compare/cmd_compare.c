@@ -15,7 +15,7 @@ struct options {
     const char *recipes, *settings, *work, *prefix;
     struct cli_list texts;
     uint32_t wgroup;
-    bool keep, no_baseline;
+    bool keep, no_baseline, by_position;
 };
 
 // ---- lists --------------------------------------------------------------------------------------------------------
@@ -155,6 +155,8 @@ static gyre_status check_apart(const struct compare *c, const struct options *o,
         GYRE_TRY(gyre_files_apart(to, ending, n, c->model, "the model", err));
         for (uint32_t k = 0; k < o->texts.n; k++)
             GYRE_TRY(gyre_files_apart(to, ending, n, cli_text_path(o->texts.item[k]), "a text", err));
+        for (uint32_t k = 0; k < c->task_paths.n; k++)
+            GYRE_TRY(gyre_files_apart(to, ending, n, c->task_paths.item[k], "a task", err));
         for (uint32_t k = 0; k < c->calib.n; k++)
             GYRE_TRY(gyre_files_apart(to, ending, n, c->calib.item[k], "a calibration text", err));
         for (uint32_t k = 0; k < c->n_recipes; k++)
@@ -163,6 +165,13 @@ static gyre_status check_apart(const struct compare *c, const struct options *o,
     }
     if ((size_t)snprintf(journal, sizeof journal, "%s/compare.json", c->work) >= sizeof journal) return GYRE_OK;
     return gyre_files_apart(o->prefix, table, TABLE, journal, "the journal of the comparison", err);
+}
+
+// The first recipe that was named; plain rounding, which is there unasked, only where there is no other.
+static const char *base_of(const struct compare *c)
+{
+    const bool unasked = c->n_recipes > 1 && strcmp(c->recipe[0].arg, "rtn") == 0;
+    return c->recipe[unasked].label;
 }
 
 static int compare(struct compare *c, const struct options *o)
@@ -187,6 +196,8 @@ static int compare(struct compare *c, const struct options *o)
                                     .windows = c->windows,
                                     .reference_k = c->reference_k,
                                     .seed = c->seed,
+                                    .base = base_of(c),
+                                    .by_position = o->by_position,
                                     .cell = cells = calloc(c->total, sizeof *cells)};
     if (!cells) GYRE_GO(gyre_fail(&err, GYRE_E_NOMEM, "cannot compare: out of memory"));
     GYRE_GO(make_cells(c, &result, &failed, &err));
@@ -236,11 +247,14 @@ static int run(int argc, char **argv)
     char names[COMPARE_MAX][512];
     if (!c) return cli_fail(&(gyre_error){GYRE_E_NOMEM, "cannot compare: out of memory"});
     c->ctx = 512;
-    c->reference_k = 1024;
+    c->reference_mib = 4096;
     c->profile = "full";
     const struct cli_option options[] = {
         {"--recipes", "A,B,...", "built-in names or YAML files (required)", CLI_TEXT, &o.recipes, 0, 0, NULL},
-        {"--text", "FILE", "a text to evaluate on; may be repeated (required)", CLI_LIST, &o.texts, 0, 0, NULL},
+        {"--text", "FILE", "a text to evaluate on, or NAME=FILE; may be repeated (required)", CLI_LIST, &o.texts, 0, 0,
+         NULL},
+        {"--tasks", "FILE", "requests with given answers, as gyre eval takes them; may be repeated", CLI_LIST,
+         &c->task_paths, 0, 0, NULL},
         {"--settings", "S,...", "widths, such as W4A8KV8, W4g64A4KV4, W4A16 (W4A8KV8)", CLI_TEXT, &o.settings, 0, 0,
          NULL},
         {"--wgroup", "N", "group of settings that name none: 0 (a whole row), 32, 64, 128 (32)", CLI_U32, &o.wgroup, 0,
@@ -252,8 +266,12 @@ static int run(int argc, char **argv)
         {"--seed", "N", "seed of the random rotations (0)", CLI_U64, &c->seed, 0, 9007199254740992.0, NULL},
         {"--ctx", "N", "tokens in a window (512)", CLI_U32, &c->ctx, 2, 1 << 24, NULL},
         {"--windows", "N", "windows of each text to evaluate; default: all", CLI_U32, &c->windows, 1, 1 << 24, NULL},
-        {"--reference-k", "K", "float logits a token that KL tells apart (1024)", CLI_U32, &c->reference_k, 1, 1 << 24,
-         NULL},
+        {"--by-position", NULL, "a table of KL by how many tokens of the window come before", CLI_FLAG, &o.by_position,
+         0, 0, NULL},
+        {"--reference-k", "K", "float logits a token that KL tells apart, a lower bound; default: all", CLI_U32,
+         &c->reference_k, 1, 1 << 24, NULL},
+        {"--reference-mib", "N", "room for them; where all need more the float model runs beside each cell (4096)",
+         CLI_U32, &c->reference_mib, 0, 1 << 30, NULL},
         {"--device", "ID", "vulkan:0, opencl:0, cpu, ...; default: the best there is", CLI_TEXT, &c->device, 0, 0,
          NULL},
         {"--no-baseline", NULL, "leave out plain rounding (rtn)", CLI_FLAG, &o.no_baseline, 0, 0, NULL},

@@ -72,7 +72,7 @@ static gyre_status put(struct cli_cells *cells, const char *kind, const char *ke
 {
     char *text = NULL;
     if (value && !json_object_set_new(json_object_get(cells->root, kind), key, value))
-        text = json_dumps(cells->root, JSON_INDENT(1) | JSON_REAL_PRECISION(12));
+        text = json_dumps(cells->root, JSON_INDENT(1) | JSON_REAL_PRECISION(17)); // all digits: tables are made from it
     if (!text) return gyre_fail(err, GYRE_E_NOMEM, "cannot write (%s): out of memory", cells->path);
     const gyre_status st = gyre_file_write(cells->path, text, strlen(text), err);
     free(text);

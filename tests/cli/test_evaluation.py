@@ -1,7 +1,7 @@
 """gyre eval and gyre compare, asked as a user asks them. Standard library only.
 
   test_evaluation.py GYRE MAKE_MODEL [unittest arguments]"""
-import hashlib, json, os, signal, subprocess, sys, time, unittest
+import csv, hashlib, json, os, signal, subprocess, sys, time, unittest
 
 from case import GYRE, MAKE_MODEL, Case
 
@@ -186,6 +186,67 @@ class Compare(Case):
             _, err = self.done(*self.compare("other", *two, *more))
             self.assertNotIn(" 5 of them", err)
 
+    def test_exact_and_beside(self):
+        """KL is exact unless told: from stored logits, or beside the float model where these take too much room."""
+        two = ("--text", f"b={self.text}", "--by-position", "--seed", 3)
+        out, _ = self.done(*self.compare("stored", *two, "--work", self.at("ws")))
+        self.assertTrue([x for x in os.listdir(self.at("ws")) if x.endswith(".logits")])
+        self.assertNotIn("lower bound", out)
+        for again in (False, True):  # the second time float and rtn are known, and there are no logits to look for
+            self.done(*self.compare("beside", *two, "--work", self.at("wb"), "--reference-mib", 0, recipes="quarot-rtn" if again else "rtn"))
+            self.assertFalse([x for x in os.listdir(self.at("wb")) if x.endswith(".logits")])
+        stored, beside = self.rows("stored"), self.rows("beside")
+        self.assertTrue(beside[0]["beside"] and "beside" not in stored[0])
+        for a, b in zip(stored[1:], beside[1:]):
+            self.assertEqual((a["all"]["kl_kind"], b["all"]["kl_kind"]), ("exact", "exact"))
+            for key in ("kl", "kl_median", "kl_p99", "kl_max", "dp_rms", "top1_agreement"):
+                self.assertAlmostEqual(a["all"][key], b["all"][key], delta=2e-5)
+            for x, y in zip(a["texts"][0]["blocks"]["kl"], b["texts"][0]["blocks"]["kl"]):
+                self.assertAlmostEqual(x, y, delta=2e-5)
+        self.assertEqual([t["text"] for t in stored[1]["texts"]], ["text.txt", "b"])
+        # rtn against the first recipe named, on each text and on all: the differences are those of the means.
+        self.assertNotIn("difference", stored[0])
+        self.assertNotIn("difference", stored[2])
+        d = stored[1]["difference"]
+        self.assertAlmostEqual(d["all"]["kl"], stored[1]["all"]["kl"] - stored[2]["all"]["kl"], delta=1e-9)
+        self.assertTrue(d["all"]["low"] < d["all"]["kl"] < d["all"]["high"])
+        self.assertEqual([t["units_are"] for t in d["texts"]], ["blocks", "blocks"])
+        for word in ("KL less that of quarot-rtn on the same windows", "come before", "| 1 to 31 |", "90 %"):
+            self.assertIn(word, out)
+        table = list(csv.DictReader(self.read(self.at("stored.csv")).decode().splitlines()))
+        self.assertAlmostEqual(float(table[2]["kl_difference"]), d["texts"][0]["kl"], delta=1e-9)
+        self.assertEqual(table[4]["kl_difference"], "")
+        self.done(*self.compare("named", "--text", f"c={self.text}", "--seed", 3, "--work", self.at("ws")))  # cells of before, names of now
+        self.assertEqual([[t["text"] for t in r["texts"]] for r in self.rows("named")], [["text.txt", "c"]] * 3)
+        bound, _ = self.done(*self.compare("bound", "--reference-k", 16))
+        self.assertIn("lower bound: to the float model's 16 largest logits", bound)
+
+    def test_tasks(self):
+        lines = [{"context": f"the cat {i}", "continuation": c, "label": i % 2, "doc_id": i} for i in range(9) for c in (" sat", " looked at the moon")]
+        tasks = self.put("quiz.jsonl", "".join(json.dumps(x) + "\n" for x in lines).encode())
+        args = ("--tasks", tasks, "--work", self.at("wt"))
+        out, _ = self.done(*self.compare("tasks", *args))
+        rows = self.rows("tasks")
+        q = self.quantized("tasks.gguf", "--recipe", "quarot-rtn")
+        want = self.json("eval", q, "--tasks", tasks, "--ctx", 32, "--device", "cpu", "--reference", self.model)["tasks"][0]
+        got = rows[2]["tasks"][0]
+        for key, value in want.items():
+            if isinstance(value, float):
+                self.assertAlmostEqual(value, got[key], delta=1e-5, msg=key)
+            else:
+                self.assertEqual(value, got[key], key)
+        self.assertEqual(len(got["choices"]), 9)
+        self.assertAlmostEqual(sum(got["right"]) / 9, got["accuracy"], delta=1e-9)
+        self.assertNotIn("flips", rows[0]["tasks"][0])
+        self.assertIn("| quiz | less than float, % | flips | bits a byte |", out)
+        _, err = self.done(*self.compare("tasks", *args))  # kept, and read back to the same table
+        self.assertIn("3 cells, 3 of them from", err)
+        self.assertEqual((self.rows("tasks"), self.read(self.at("tasks.md")).decode()), (rows, out))
+        bad = self.put("bad.jsonl", b'{"context": "a", "continuation": " b", "label": 0, "doc_id": 1}\nno\n')
+        self.fails(1, *self.compare("badtask", "--tasks", bad), word="line 2")
+        self.fails(1, *self.compare("notask", "--tasks", self.at("none.jsonl")), word="none.jsonl")
+        self.fails(1, *self.compare("wt", "--tasks", self.put("wt.csv", b"x")), word="a task")
+
     def test_work(self):
         self.done(*self.compare("tidy", "--no-baseline"))
         self.assertEqual(os.listdir(self.at("tidy.work")), ["compare.json"])
@@ -229,6 +290,9 @@ class Compare(Case):
         self.assertIn("64", rows[1]["failed"])
         self.assertIn("ppl", rows[2]["all"])
         self.assertIn("failed: ", self.read(self.at("bad.md")).decode())
+        lines = list(csv.reader(self.read(self.at("bad.csv")).decode().splitlines()))
+        self.assertEqual({len(x) for x in lines}, {len(lines[0])})
+        self.assertIn("64", lines[2][-1])
         self.assertTrue(os.path.exists(self.at("bad.png")))
 
     def test_mistakes(self):

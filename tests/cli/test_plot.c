@@ -148,7 +148,7 @@ static struct cli_cell cells[CELLS];
 
 static void fill(struct cli_cell *c, const char *recipe, const char *setting, double ppl, double kl)
 {
-    assert_true(cli_cell_create(1, c));
+    assert_true(cli_cell_create(1, 1, c));
     snprintf(c->recipe, sizeof c->recipe, "%s", recipe);
     snprintf(c->setting, sizeof c->setting, "%s", setting);
     c->widths = (struct cli_setting){4, 32, 8, 8};
@@ -167,7 +167,16 @@ static void fill(struct cli_cell *c, const char *recipe, const char *setting, do
                                 .kl_is_bound = kl > 0,
                                 .top1_agreement = 0.75,
                                 .stderr_from_windows = true};
-    c->text[0] = (struct cli_cell_text){strdup("some, \"odd\" | text"), c->all};
+    c->text[0] = (struct cli_cell_text){strdup("some, \"odd\" | text"), c->all, {.ctx = 130}};
+    // Nine windows of three blocks; KL grows from window to window, and by `kl` from cell to cell.
+    for (uint32_t w = 0; w < 9; w++)
+        for (uint32_t seen = 1; seen < 130; seen++)
+            assert_true(cli_blocks_add(&c->text[0].blocks,
+                                       &(gyre_eval_token){.window = w, .seen = seen, .nll = 2, .kl = kl + 0.01 * w}));
+    c->task[0] =
+        (struct cli_answers){.name = "quiz", .item = calloc(4, sizeof *c->task[0].item), .n = 4, .requests = 8};
+    assert_non_null(c->task[0].item);
+    for (uint32_t i = 0; i < 4; i++) c->task[0].item[i] = (struct cli_answer){i % 2, i > 0 || kl > 0};
 }
 
 static struct cli_comparison example(void)
@@ -182,7 +191,7 @@ static struct cli_comparison example(void)
     for (int s = 0; s < 3; s++)
         for (int r = 0; r < 5; r++)
             fill(&cells[n++], recipes[r], settings[s], 16.2 + (s + 1) * 11.0 / (r + 1), (s + 1) * 0.4 / (r + 1));
-    assert_true(cli_cell_create(1, &cells[n]));
+    assert_true(cli_cell_create(1, 0, &cells[n]));
     snprintf(cells[n].recipe, sizeof cells[n].recipe, "best");
     snprintf(cells[n].setting, sizeof cells[n].setting, "W4g128A8KV8");
     snprintf(cells[n].failed, sizeof cells[n].failed, "rows of 576 are no multiple | of 128");
@@ -191,6 +200,8 @@ static struct cli_comparison example(void)
                                    .profile = "full",
                                    .ctx = 512,
                                    .reference_k = 1024,
+                                   .base = "quarot-rtn",
+                                   .by_position = true,
                                    .cell = cells,
                                    .n_cells = n + 1};
 }
@@ -213,6 +224,7 @@ static void test_cells(void **state)
         json_t *again = cli_cell_json(&back);
         assert_true(json_equal(json, again));
         assert_string_equal(back.failed, cells[i].failed);
+        if (!cells[i].failed[0]) assert_true(back.n_tasks == 1 && back.n_texts == 1);
         assert_true(back.all.ppl == cells[i].all.ppl && back.all.has_reference == cells[i].all.has_reference);
         assert_true(isnan(back.quantize_seconds) == isnan(cells[i].quantize_seconds));
         assert_int_equal(json_object_get(json, "wbits") != NULL, cells[i].widths.wbits != 0);
@@ -272,6 +284,15 @@ static void test_tables(void **state)
         assert_int_equal(bars, columns);
     }
     assert_int_equal(rows, 2 + 1 + 15 + 1);
+    // rtn less the base at the first setting: .4 and .2, surely, in all nine windows alike. The base is not its own
+    // rival.
+    assert_non_null(strstr(table, "KL less that of quarot-rtn"));
+    assert_non_null(strstr(table, "| rtn | W4g32A8KV8 | **+0.2000** (+0.2000 to +0.2000) | **+0.2000**"));
+    assert_non_null(strstr(table, "| best | W4g32A8KV8 | **-0.1200**"));
+    assert_null(strstr(table, "| quarot-rtn | W4g32A8KV8 | **"));
+    assert_non_null(strstr(table, "| 1 to 64 | 65 to 128 | 129 to 129 |"));
+    assert_non_null(strstr(table, "| quiz | less than float, % | flips | bits a byte |"));
+    assert_non_null(strstr(table, "| best | W4g32A8KV8 | 100.00 ± 0.00 | -25.00 ± 25.00 | 0 | 0.0000 |"));
     assert_non_null(strstr(table, "failed: rows of 576 are no multiple \\| of 128"));
     assert_non_null(strstr(table, "lower bound"));
     snprintf(prefix, sizeof prefix, "%s/out", directory);
