@@ -5,7 +5,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { LOOK = GYRE_DESCENT_LOOK, KEEP = 5, MOST_HALVED = 3 };
+enum { LOOK = GYRE_DESCENT_LOOK, KEEP = 5 };
 
 static void copy(const struct gyre_descent *d, struct gyre_matrices *to, const struct gyre_matrices *from)
 {
@@ -20,60 +20,46 @@ static gyre_status loss_at(struct gyre_descent *d, uint32_t window, double *loss
     return d->objective->at(d->objective->self, &d->at, window, loss, gradient, err);
 }
 
-// What is held out; better matrices than before are remembered.
-static gyre_status look(struct gyre_descent *d, gyre_error *err)
+static gyre_status held(void *self, double *loss, gyre_error *err)
 {
-    const uint32_t held = gyre_calib_held(d->windows);
-    double sum = 0, loss;
-    if (!d->windows) GYRE_TRY(loss_at(d, 0, &sum, NULL, err));
+    struct gyre_descent *d = self;
+    const uint32_t n = gyre_calib_held(d->windows);
+    double one;
+    *loss = 0;
+    if (!d->windows) GYRE_TRY(loss_at(d, 0, loss, NULL, err));
     for (uint32_t w = 0; w < d->windows; w++) {
         if (!gyre_calib_is_held(d->windows, w)) continue;
-        GYRE_TRY(loss_at(d, w, &loss, NULL, err));
-        sum += loss / held;
+        GYRE_TRY(loss_at(d, w, &one, NULL, err));
+        *loss += one / n;
         GYRE_TRY(d->tick(d->user, true, err));
     }
     gyre_logf(d->log, GYRE_LOG_INFO, "learn: step %u: loss %.5f on %u held-out windows, drift %.1e",
-              (unsigned)d->head.step, sum, held, gyre_matrices_drift(&d->at));
-    if (d->head.step == 0) {
-        if (!isfinite(sum))
-            return gyre_fail(err, GYRE_E_FORMAT, "cannot learn rotations: the loss is not finite before any step");
-        d->head.before = d->head.best = sum;
-    } else if (sum < d->head.best) {
-        d->head.best = sum;
-        d->head.best_step = d->head.step;
-        copy(d, &d->best, &d->at);
-    }
+              (unsigned)d->head.step, *loss, n, gyre_matrices_drift(&d->at));
     return GYRE_OK;
+}
+
+static void best(void *self)
+{
+    struct gyre_descent *d = self;
+    copy(d, &d->best, &d->at);
 }
 
 // ---- steps ------------------------------------------------------------------------------------------------------
 
-static bool finite_gradient(const struct gyre_descent *d)
+static gyre_status slope(void *self, double *loss, bool *finite, gyre_error *err)
 {
+    struct gyre_descent *d = self;
+    const uint32_t step = (uint32_t)d->head.step;
     const double *g = gyre_matrices_data(&d->gradient);
-    bool good = true;
-    for (uint64_t i = 0; i < d->head.n; i++) good &= (bool)isfinite(g[i]);
-    return good;
-}
-
-static gyre_status take_back(struct gyre_descent *d, gyre_error *err)
-{
-    if (d->head.halved == MOST_HALVED || d->head.step == 0)
-        return gyre_fail(err, GYRE_E_FORMAT,
-                         "cannot learn rotations (step %u): the loss is not finite, also at %g of the recipe's rate; "
-                         "lower learn's rate",
-                         (unsigned)d->head.step, d->head.rate);
-    d->head.halved++;
-    d->head.rate /= 2;
-    copy(d, &d->at, &d->before);
-    gyre_logf(d->log, GYRE_LOG_WARN,
-              "learn: step %u: the loss is not finite; the step before is taken back, the rate halved",
-              (unsigned)d->head.step);
+    GYRE_TRY(loss_at(d, d->windows ? gyre_calib_window(d->windows, step) : step, loss, &d->gradient, err));
+    *finite = true;
+    for (uint64_t i = 0; i < d->head.n; i++) *finite &= (bool)isfinite(g[i]);
     return GYRE_OK;
 }
 
-static gyre_status one_way(struct gyre_descent *d, gyre_error *err)
+static gyre_status down(void *self, gyre_error *err)
 {
+    struct gyre_descent *d = self;
     const struct gyre_matrices *g = &d->gradient;
     const uint32_t hd = d->at.head_dim, heads = d->at.layers * d->at.kv_heads;
     const uint64_t each = (uint64_t)hd * hd;
@@ -86,26 +72,41 @@ static gyre_status one_way(struct gyre_descent *d, gyre_error *err)
     return st;
 }
 
-static gyre_status one_step(struct gyre_descent *d, gyre_error *err)
+static gyre_status back(void *self, gyre_error *err)
 {
-    const uint32_t step = (uint32_t)d->head.step;
-    double loss;
-    GYRE_TRY(loss_at(d, d->windows ? gyre_calib_window(d->windows, step) : step, &loss, &d->gradient, err));
-    if (isfinite(loss) && finite_gradient(d)) GYRE_TRY(one_way(d, err));
-    else GYRE_TRY(take_back(d, err));
-    d->head.step++; // after a step that was taken back with the next window
-    gyre_logf(d->log, GYRE_LOG_DEBUG, "learn: step %u: loss %.5f on its window", (unsigned)d->head.step, loss);
+    struct gyre_descent *d = self;
+    (void)err;
+    copy(d, &d->at, &d->before);
+    return GYRE_OK;
+}
+
+static gyre_status stepped(void *self, gyre_error *err)
+{
+    const struct gyre_descent *d = self;
     return d->tick(d->user, false, err);
+}
+
+static gyre_status save(void *self, gyre_error *err)
+{
+    const struct gyre_descent *d = self;
+    return d->keep(d->user, err);
 }
 
 gyre_status gyre_descend(struct gyre_descent *d, gyre_error *err)
 {
-    if (d->head.step == 0) GYRE_TRY(look(d, err));
-    while (d->head.step < d->head.steps) {
-        GYRE_TRY(one_step(d, err));
-        if (d->head.step % LOOK == 0 || d->head.step == d->head.steps) GYRE_TRY(look(d, err));
-        if (d->head.step % KEEP == 0 && d->head.step < d->head.steps) GYRE_TRY(d->keep(d->user, err));
-    }
-    d->head.done = 1;
-    return d->keep(d->user, err);
+    const struct gyre_steps steps = {.name = "learn",
+                                     .what = "learn rotations",
+                                     .look = LOOK,
+                                     .keep = KEEP,
+                                     .log = d->log,
+                                     .head = &d->head,
+                                     .self = d,
+                                     .held = held,
+                                     .slope = slope,
+                                     .down = down,
+                                     .back = back,
+                                     .best = best,
+                                     .stepped = stepped,
+                                     .save = save};
+    return gyre_steps_run(&steps, err);
 }

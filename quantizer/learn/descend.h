@@ -1,14 +1,9 @@
-// The loop of learning rotations: steps down an objective on the orthogonal matrices, looks at what is held out, and
-// what happens where a loss is not finite. Files, plans and texts are learn.c's.
+// Learning rotations: steps down an objective on the orthogonal matrices (the loop is gradient/steps.h). Files, plans
+// and texts are learn.c's.
 #pragma once
+#include "quantizer/gradient/steps.h"
 #include "quantizer/learn/objective.h"
 #include "runtime/util/log.h"
-
-// Where it stands; kept in the journal as it is.
-struct gyre_descent_head {
-    uint64_t version, n, method, steps, step, best_step, halved, done;
-    double before, best, rate; // of what is held out, at first and of the best; rate: share of the given one
-};
 
 struct gyre_descent {
     const struct gyre_objective *objective;
@@ -20,7 +15,7 @@ struct gyre_descent {
     gyre_status (*keep)(void *user, gyre_error *err); // now and then and at the end: the state is worth keeping
     void *user;
     struct gyre_matrices at, best, before, gradient; // of one shape; best and before as `at` when it begins
-    struct gyre_descent_head head;
+    struct gyre_steps_head head;
 };
 
 enum { GYRE_DESCENT_LOOK = 25 }; // steps between looks at what is held out

@@ -50,7 +50,7 @@ static gyre_status take_up(struct run *r, gyre_error *err)
     const uint64_t n = r->d.head.n;
     char *data;
     uint64_t bytes;
-    struct gyre_descent_head head = {0};
+    struct gyre_steps_head head = {0};
     GYRE_TRY(gyre_journal_kept(&r->out->journal, kept_name, &data, &bytes, err));
     if (!data) return GYRE_OK;
     if (bytes == sizeof head + 3 * n * sizeof(double)) memcpy(&head, data, sizeof head);
@@ -127,7 +127,7 @@ static gyre_status open_run(struct run *r, gyre_error *err)
     d->tick = ticked;
     d->keep = keep;
     d->user = r;
-    d->head = (struct gyre_descent_head){
+    d->head = (struct gyre_steps_head){
         .version = VERSION, .n = n, .method = (uint64_t)recipe->learn.method, .steps = recipe->learn.steps, .rate = 1};
     GYRE_TRY(take_up(r, err));
     if (d->head.done) return GYRE_OK;

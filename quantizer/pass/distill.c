@@ -1,7 +1,9 @@
-// See distill.h. The loop and its state; gradients are gradient/'s, what becomes of the parameters distill_write.c's.
+// See distill.h. Its steps and their state; the loop is gradient/steps.h's, gradients are of that folder too, what
+// becomes of the parameters is distill_write.c's.
 #include "quantizer/pass/distill.h"
 #include "backends/cpu/fast.h"
 #include "quantizer/gradient/adam.h"
+#include "quantizer/gradient/steps.h"
 #include "quantizer/pass/distill_impl.h"
 #include "runtime/util/base.h"
 #include "runtime/util/log.h"
@@ -10,18 +12,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LOOK = 16, KEEP = 8, MOST_HALVED = 3, VERSION = 2 };
+enum { LOOK = 16, KEEP = 8, VERSION = 3 };
 static const char kept_name[] = "distill";
 
 // ---- state ------------------------------------------------------------------------------------------------------
 
-// What goes into the journal in front of the arrays: parameters, both moments, the best parameters, the base,
-// what was before the last step (as the first three); [n] each.
-struct head {
-    uint64_t version, n, step, best_step, halved, done;
-    double before, best, rate;
-};
-
+// The journal holds the head, then arrays: parameters, both moments, the best parameters, the base, what was before the
+// last step (as the first three); [n] each.
 struct run {
     const gyre_quantize_params *params;
     const struct gyre_plan *plan;
@@ -35,13 +32,14 @@ struct run {
     gyre_teacher *teacher;
     struct gyre_student student;
     struct gyre_adam adam;
-    struct head head;
+    struct gyre_steps_head head;
     double *gradient, *best, *before_step; // [n], [n], [3n]
     float *rate;                           // [n]
 };
 
-static gyre_status keep(const struct run *r, gyre_error *err)
+static gyre_status keep(void *self, gyre_error *err)
 {
+    const struct run *r = self;
     const uint64_t n = r->student.n, bytes[2] = {sizeof r->head, 8 * n * sizeof(double)};
     double *all = malloc(bytes[1]);
     if (!all) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the journal");
@@ -61,13 +59,13 @@ static gyre_status take_up(struct run *r, gyre_error *err)
     const uint64_t n = r->student.n;
     char *data;
     uint64_t bytes;
-    struct head head;
+    struct gyre_steps_head head;
     GYRE_TRY(gyre_journal_kept(&r->out->journal, kept_name, &data, &bytes, err));
     if (!data) return GYRE_OK;
     if (bytes == sizeof head + 8 * n * sizeof(double)) memcpy(&head, data, sizeof head);
-    else head = (struct head){0};
+    else head = (struct gyre_steps_head){0};
     const double *all = (const double *)(const void *)(data + sizeof head);
-    if (head.version == VERSION && head.n == n && head.step <= r->plan->set.recipe.distill.steps) {
+    if (head.version == VERSION && head.n == n && head.steps == r->head.steps && head.step <= head.steps) {
         r->head = head;
         r->adam.step = (uint32_t)head.step;
         memcpy(r->adam.parameter, all, 3 * n * sizeof *all);
@@ -125,7 +123,8 @@ static gyre_status open_run(struct run *r, gyre_error *err)
     GYRE_TRY(gyre_source_open(r->out->part, &r->part, err));
     GYRE_TRY(gyre_student_open(r->device, r->part, r->text->tokens, &r->student, err));
     GYRE_TRY(allocate(r, err));
-    r->head = (struct head){.version = VERSION, .n = r->student.n, .rate = 1};
+    r->head = (struct gyre_steps_head){
+        .version = VERSION, .n = r->student.n, .steps = r->plan->set.recipe.distill.steps, .rate = 1};
     return GYRE_OK;
 }
 
@@ -150,37 +149,27 @@ static gyre_status window(struct run *r, uint32_t w, double *kl, double *gradien
                                err);
 }
 
-// The held-out windows; better parameters than before are remembered.
-static gyre_status look(struct run *r, gyre_error *err)
+static gyre_status held(void *self, double *loss, gyre_error *err)
 {
-    const uint32_t held = gyre_calib_held(r->text->windows);
-    double sum = 0;
+    struct run *r = self;
+    const uint32_t n = gyre_calib_held(r->text->windows);
+    *loss = 0;
     for (uint32_t w = 0; w < r->text->windows; w++) {
         double kl;
         if (!gyre_calib_is_held(r->text->windows, w)) continue;
         GYRE_TRY(window(r, w, &kl, NULL, err));
-        sum += kl / held;
+        *loss += kl / n;
         GYRE_TRY(tick_window(r, err));
     }
-    gyre_logf(&r->params->log, GYRE_LOG_INFO, "distill: step %u: %.5f nats on %u held-out windows", r->adam.step, sum,
-              held);
-    if (r->adam.step == 0) {
-        if (!isfinite(sum))
-            return gyre_fail(err, GYRE_E_FORMAT, "cannot distill: the file's logits are not finite before any step");
-        r->head.before = r->head.best = sum;
-    } else if (sum < r->head.best) {
-        r->head.best = sum;
-        r->head.best_step = r->adam.step;
-        memcpy(r->best, r->adam.parameter, r->student.n * sizeof *r->best);
-    }
+    gyre_logf(&r->params->log, GYRE_LOG_INFO, "distill: step %u: %.5f nats on %u held-out windows", r->adam.step, *loss,
+              n);
     return GYRE_OK;
 }
 
-static bool finite_gradient(const struct run *r)
+static void best(void *self)
 {
-    bool good = true;
-    for (uint64_t i = 0; i < r->student.n; i++) good &= (bool)isfinite(r->gradient[i]);
-    return good;
+    struct run *r = self;
+    memcpy(r->best, r->adam.parameter, r->student.n * sizeof *r->best);
 }
 
 // A clip that is at 1 goes no further.
@@ -194,56 +183,61 @@ static void bound_clips(struct run *r)
     }
 }
 
-static gyre_status take_back(struct run *r, gyre_error *err)
+static gyre_status slope(void *self, double *loss, bool *finite, gyre_error *err)
 {
-    if (r->head.halved == MOST_HALVED || r->adam.step == 0)
-        return gyre_fail(err, GYRE_E_FORMAT,
-                         "cannot distill (step %u): the loss is not finite, also at %g of the recipe's rate; lower "
-                         "distill's rate",
-                         r->adam.step, r->head.rate);
-    r->head.halved++;
-    r->head.rate /= 2;
-    memcpy(r->adam.parameter, r->before_step, 3 * r->student.n * sizeof *r->before_step);
-    gyre_logf(&r->params->log, GYRE_LOG_WARN,
-              "distill: step %u: the loss is not finite; the step before is taken back, the rate halved", r->adam.step);
+    struct run *r = self;
+    GYRE_TRY(window(r, gyre_calib_window(r->text->windows, r->adam.step), loss, r->gradient, err));
+    *finite = true;
+    for (uint64_t i = 0; i < r->student.n; i++) *finite &= (bool)isfinite(r->gradient[i]);
+    return GYRE_OK;
+}
+
+static gyre_status down(void *self, gyre_error *err)
+{
+    struct run *r = self;
+    const uint64_t n = r->student.n;
+    memcpy(r->before_step, r->adam.parameter, 3 * n * sizeof *r->before_step);
+    if (r->head.rate < 1)
+        for (uint64_t i = 0; i < n; i++) r->rate[i] *= (float)r->head.rate;
+    gyre_adam_step(&r->adam, r->gradient, r->rate, r->plan->set.recipe.distill.pull);
+    if (r->head.rate < 1)
+        for (uint64_t i = 0; i < n; i++) r->rate[i] /= (float)r->head.rate;
+    bound_clips(r);
     return gyre_student_set(&r->student, r->adam.parameter, err);
 }
 
-static gyre_status one_step(struct run *r, gyre_error *err)
+static gyre_status back(void *self, gyre_error *err)
 {
-    double kl;
-    const uint64_t n = r->student.n;
-    GYRE_TRY(window(r, gyre_calib_window(r->text->windows, r->adam.step), &kl, r->gradient, err));
-    if (!isfinite(kl) || !finite_gradient(r)) {
-        GYRE_TRY(take_back(r, err));
-        r->adam.step++; // with the next window
-    } else {
-        memcpy(r->before_step, r->adam.parameter, 3 * n * sizeof *r->before_step);
-        if (r->head.rate < 1)
-            for (uint64_t i = 0; i < n; i++) r->rate[i] *= (float)r->head.rate;
-        gyre_adam_step(&r->adam, r->gradient, r->rate, r->plan->set.recipe.distill.pull);
-        if (r->head.rate < 1)
-            for (uint64_t i = 0; i < n; i++) r->rate[i] /= (float)r->head.rate;
-        bound_clips(r);
-        GYRE_TRY(gyre_student_set(&r->student, r->adam.parameter, err));
-    }
-    r->head.step = r->adam.step;
-    gyre_logf(&r->params->log, GYRE_LOG_DEBUG, "distill: step %u: %.5f nats on its window", r->adam.step, kl);
+    struct run *r = self;
+    memcpy(r->adam.parameter, r->before_step, 3 * r->student.n * sizeof *r->before_step);
+    r->adam.step++; // with the next window
+    return gyre_student_set(&r->student, r->adam.parameter, err);
+}
+
+static gyre_status stepped(void *self, gyre_error *err)
+{
+    const struct run *r = self;
     return r->tick(r->user, r->step_work, err);
 }
 
 static gyre_status train(struct run *r, gyre_error *err)
 {
-    const uint32_t steps = r->plan->set.recipe.distill.steps;
+    const struct gyre_steps steps = {.name = "distill",
+                                     .what = "distill",
+                                     .look = LOOK,
+                                     .keep = KEEP,
+                                     .log = &r->params->log,
+                                     .head = &r->head,
+                                     .self = r,
+                                     .held = held,
+                                     .slope = slope,
+                                     .down = down,
+                                     .back = back,
+                                     .best = best,
+                                     .stepped = stepped,
+                                     .save = keep};
     GYRE_TRY(gyre_student_set(&r->student, r->adam.parameter, err));
-    if (r->adam.step == 0) GYRE_TRY(look(r, err));
-    while (r->adam.step < steps) {
-        GYRE_TRY(one_step(r, err));
-        if (r->adam.step % LOOK == 0 || r->adam.step == steps) GYRE_TRY(look(r, err));
-        if (r->adam.step % KEEP == 0 && r->adam.step < steps) GYRE_TRY(keep(r, err));
-    }
-    r->head.done = 1;
-    return keep(r, err);
+    return gyre_steps_run(&steps, err);
 }
 
 // ---- entry ------------------------------------------------------------------------------------------------------

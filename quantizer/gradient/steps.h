@@ -1,0 +1,36 @@
+// Learning by steps, whatever is learned: it looks at what is held out now and then, remembers what was best there, and
+// takes a step back where a loss is not finite. What a step is, is its owner's.
+#pragma once
+#include "runtime/util/log.h"
+#include "runtime/util/status.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+// Where it stands; kept in journals as it is. version, n and method are the owner's.
+struct gyre_steps_head {
+    uint64_t version, n, method, steps, step, best_step, halved, done;
+    double before, best, rate; // of what is held out, at first and of the best; rate: share of the given one
+};
+
+struct gyre_steps {
+    const char *name, *what; // of its lines: "learn"; of its errors: "learn rotations"
+    uint32_t look, keep;     // steps between looks, and between states worth keeping
+    const gyre_log *log;
+    struct gyre_steps_head *head;
+    void *self; // of what follows; what they return ends it unless GYRE_OK
+    // The loss on what is held out; says it.
+    gyre_status (*held)(void *self, double *loss, gyre_error *err);
+    // The next window's loss and its gradient; whether that is finite.
+    gyre_status (*slope)(void *self, double *loss, bool *finite, gyre_error *err);
+    // A step by that gradient from a place that is remembered, and back to that place.
+    gyre_status (*down)(void *self, gyre_error *err);
+    gyre_status (*back)(void *self, gyre_error *err);
+    void (*best)(void *self); // this place is the best so far
+    gyre_status (*stepped)(void *self, gyre_error *err);
+    gyre_status (*save)(void *self, gyre_error *err);
+};
+
+// Goes on from head->step to head->steps; head->done then. GYRE_E_FORMAT where the loss is not finite before any step,
+// or again after its rate was halved three times.
+gyre_status gyre_steps_run(const struct gyre_steps *steps, gyre_error *err) GYRE_MUST_USE;
