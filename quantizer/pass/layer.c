@@ -276,6 +276,10 @@ static gyre_status measure_diagonals(struct gyre_layer *l, const struct gyre_pla
     for (int s = 0; s < GYRE_LINEARS; s++) GYRE_TRY(make_bias(l, p, (gyre_role)s, &stream_only, NULL, err));
     const struct gyre_calibration_weights w = calibration_weights(l);
     struct gyre_diagonal_sample sample = {.weights = l->exact};
+    for (int s = 0; s < GYRE_LINEARS; s++) {
+        sample.bits[s] = l->recipe[s].codes.bits;
+        sample.group[s] = l->recipe[s].codes.group;
+    }
     GYRE_TRY(gyre_calibration_sample(c, &w, sample.tap, &sample.rows, err));
     GYRE_TRY(gyre_diagonals_measure(&p->set.recipe, &sample, &l->diagonals, err));
     for (int product = 0; product < GYRE_PRODUCTS; product++)

@@ -19,6 +19,8 @@ static const char *const methods[] = {[GYRE_LEARN_NONE] = "none",
                                       [GYRE_LEARN_SPINQUANT] = "spinquant",
                                       [GYRE_LEARN_KL] = "kl",
                                       NULL};
+static const char *const diagonal_rules[] = {
+    [GYRE_DIAGONAL_BALANCE] = "balance", [GYRE_DIAGONAL_LARGEST] = "largest", [GYRE_DIAGONAL_INPUTS] = "inputs", NULL};
 static const int32_t in_loop[] = {4, 8, 16, -1};
 static const int32_t widths[] = {4, 8, -1}, groups[] = {0, 32, 64, 128, -1};
 
@@ -59,10 +61,11 @@ static const int32_t widths[] = {4, 8, -1}, groups[] = {0, 32, 64, 128, -1};
     }
 
 static const struct gyre_field diagonals[] = {
-    REAL(gyre_recipe, "norm", diagonals.norm, 0, 0, 1),
-    REAL(gyre_recipe, "up_down", diagonals.up_down, 0, 0, 1),
+    {.key = "by", .kind = GYRE_FIELD_CHOICE, AT(gyre_recipe, diagonals.by), .words = diagonal_rules},
+    OR_AUTO(gyre_recipe, "norm", diagonals.norm, 0, 0, 1),
+    OR_AUTO(gyre_recipe, "up_down", diagonals.up_down, 0, 0, 1),
     REAL(gyre_recipe, "qk", diagonals.qk, 0, 0, 1),
-    REAL(gyre_recipe, "value", diagonals.value, 0, 0, 1),
+    OR_AUTO(gyre_recipe, "value", diagonals.value, 0, 0, 1),
 };
 static const struct gyre_field learn[] = {
     {.key = "method", .kind = GYRE_FIELD_CHOICE, AT(gyre_recipe, learn.method), .words = methods},

@@ -52,6 +52,13 @@ struct gyre_exception {
     int32_t wgroup; // 0, 32, 64, 128; -1: as the rest
 };
 
+// What a diagonal is made of (transform/diagonals.h).
+typedef enum gyre_diagonal_rule {
+    GYRE_DIAGONAL_BALANCE,
+    GYRE_DIAGONAL_LARGEST,
+    GYRE_DIAGONAL_INPUTS
+} gyre_diagonal_rule;
+
 struct gyre_recipe {
     char name[GYRE_RECIPE_NAME], about[256], source[256];
     bool rotate;    // fold the gains and merge the rotations of the profile
@@ -63,8 +70,9 @@ struct gyre_recipe {
         double rate;      // of a step at first; it falls linearly to 0
         uint32_t act, kv; // bits of activations and cache while it learns
     } learn;
-    struct {            // closed-form diagonals, exponents of the balance; 0: off. See diagonals.h.
-        double norm;    // lambda, one per norm, in the rotated basis
+    struct { // closed-form diagonals, exponents; 0: off, GYRE_AUTO (not qk): searched. See diagonals.h.
+        gyre_diagonal_rule by;
+        double norm;    // lambda, one per norm, in the rotated basis where there is one
         double up_down; // s_ud
         double qk;      // T_qk, per RoPE pair
         double value;   // T_v, per kv head

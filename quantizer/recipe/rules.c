@@ -61,7 +61,7 @@ static bool ordered(const struct gyre_recipe *r, struct gyre_recipe_fault *fault
 
 static bool any_diagonal(const struct gyre_recipe *r)
 {
-    return r->diagonals.norm > 0 || r->diagonals.up_down > 0 || r->diagonals.qk > 0 || r->diagonals.value > 0;
+    return r->diagonals.norm != 0 || r->diagonals.up_down != 0 || r->diagonals.qk != 0 || r->diagonals.value != 0;
 }
 
 bool gyre_recipe_wants_statistics(const struct gyre_recipe *r, struct gyre_recipe_fault *fault)
@@ -101,8 +101,8 @@ bool gyre_recipe_sound(const struct gyre_recipe *r, struct gyre_recipe_fault *fa
                       "true");
     if (!r->rotate && r->online_r1)
         return at_key(fault, NULL, "r1", "an online R1 without rotations; r1: online is allowed with rotate: true");
-    if (!r->rotate && any_diagonal(r))
+    if (r->rotate && (r->diagonals.norm < 0 || r->diagonals.up_down < 0 || r->diagonals.value < 0))
         return at_key(fault, NULL, "diagonals",
-                      "diagonals without rotations; other values than 0 are allowed with rotate: true");
+                      "an exponent is searched on weights that are rotated later; auto is allowed with rotate: false");
     return r->calibration.windows > 0 || !gyre_recipe_wants_statistics(r, fault);
 }

@@ -2,6 +2,7 @@
 #include "quantizer/transform/diagonals.h"
 #include "quantizer/round/gemm.h"
 #include "quantizer/round/moments.h"
+#include "quantizer/round/rtn.h"
 #include "runtime/util/base.h"
 
 #include <math.h>
@@ -12,7 +13,7 @@ static const double STEPS = 16; // a factor of two
 
 bool gyre_recipe_has_diagonals(const struct gyre_recipe *r)
 {
-    return r->diagonals.norm > 0 || r->diagonals.up_down > 0 || r->diagonals.qk > 0 || r->diagonals.value > 0;
+    return r->diagonals.norm != 0 || r->diagonals.up_down != 0 || r->diagonals.qk != 0 || r->diagonals.value != 0;
 }
 
 gyre_status gyre_diagonals_create(const struct gyre_hparams *hp, struct gyre_diagonals *out, gyre_error *err)
@@ -67,19 +68,54 @@ static gyre_status column_energy(const float *x, uint64_t rows, uint64_t cols, d
     return GYRE_OK;
 }
 
-static void add_column_squares(const float *w, uint64_t rows, uint64_t cols, double *sum)
+// What a rule makes of what is read, as squares: energies, the largest, or means of sizes. Columns of `out` are 0
+// before.
+static gyre_status add_inputs(gyre_diagonal_rule by, const float *x, uint64_t rows, uint64_t cols, double *out,
+                              gyre_error *err)
 {
+    if (by == GYRE_DIAGONAL_BALANCE) return column_energy(x, rows, cols, out, err);
     for (uint64_t r = 0; r < rows; r++)
-        for (uint64_t c = 0; c < cols; c++) sum[c] += (double)w[r * cols + c] * (double)w[r * cols + c];
+        for (uint64_t c = 0; c < cols; c++) {
+            const double size = fabs((double)x[r * cols + c]);
+            out[c] = by == GYRE_DIAGONAL_LARGEST ? fmax(out[c], size) : out[c] + size / (double)rows;
+        }
+    for (uint64_t c = 0; c < cols; c++) out[c] *= out[c];
+    return GYRE_OK;
 }
 
-// (reader / writer)^(exponent / 2) of squared norms, their geometric mean made one.
-static void balance(const double *writer, const double *reader, uint64_t n, double exponent, double *out)
+static void join(gyre_diagonal_rule by, double value, double *into)
+{
+    *into = by == GYRE_DIAGONAL_LARGEST ? fmax(*into, value) : *into + value;
+}
+
+// And of those who read, more of them one after the other.
+static void add_readers(gyre_diagonal_rule by, const float *w, uint64_t rows, uint64_t cols, double *out)
+{
+    for (uint64_t r = 0; r < rows; r++)
+        for (uint64_t c = 0; c < cols; c++) join(by, (double)w[r * cols + c] * (double)w[r * cols + c], &out[c]);
+}
+
+static double log_factor(gyre_diagonal_rule by, double exponent, double writer, double reader)
+{
+    if (!(writer > 0) || !(reader > 0)) return NAN;
+    switch (by) {
+    case GYRE_DIAGONAL_LARGEST:
+        return 0.5 * ((1 - exponent) * log2(reader) - exponent * log2(writer));
+    case GYRE_DIAGONAL_INPUTS:
+        return -0.5 * exponent * log2(writer);
+    default:
+        return 0.5 * exponent * log2(reader / writer);
+    }
+}
+
+// Logarithms of the factors, from squares; their mean made 0.
+static void factors(gyre_diagonal_rule by, double exponent, const double *writer, const double *reader, uint64_t n,
+                    double *out)
 {
     double mean = 0;
     uint64_t live = 0;
     for (uint64_t i = 0; i < n; i++) {
-        out[i] = writer[i] > 0 && reader[i] > 0 ? 0.5 * exponent * log2(reader[i] / writer[i]) : NAN;
+        out[i] = log_factor(by, exponent, writer[i], reader[i]);
         if (!isfinite(out[i])) continue;
         mean += out[i];
         live++;
@@ -119,63 +155,149 @@ static struct gyre_hparams shape_of(const struct gyre_diagonals *d)
         .width = d->width, .heads = d->heads, .kv_heads = d->kv_heads, .head_dim = d->head_dim, .ffn = d->ffn};
 }
 
-static gyre_status measure_norm(const struct gyre_diagonal_sample *s, gyre_product product, double exponent,
-                                struct gyre_diagonals *d, double *a, double *w, double *log, gyre_error *err)
+// ---- an exponent that is searched ---------------------------------------------------------------------------------
+
+enum { TRIED_STEPS = 20, TRIED_ROWS = 256 }; // exponents 0, 1/20 .. 1; tokens of the sample that they are tried on
+
+// The factor of column c of what a product reads.
+static uint64_t factor_at(const struct gyre_diagonals *d, gyre_product product, uint64_t c)
+{
+    const uint32_t hd = d->head_dim, group = d->heads / d->kv_heads;
+    return product == GYRE_PRODUCT_o ? c / hd / group * hd + c % hd : c;
+}
+
+// error [rows, cols] = round(w / s) s - w, s by column; groups as they will be, the largest weight on the last code.
+static void round_error(const float *w, const double *s, uint64_t rows, uint64_t cols, uint32_t bits, uint32_t group,
+                        float *error)
+{
+    const double most = (1 << (bits - 1)) - 1;
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < (int64_t)(rows * (cols / group)); i++) {
+        const uint64_t first = (uint64_t)i * group, c0 = first % cols;
+        double largest = 0;
+        for (uint64_t k = 0; k < group; k++) largest = fmax(largest, fabs((double)w[first + k] / s[c0 + k]));
+        const double scale = largest / most;
+        for (uint64_t k = 0; k < group; k++) {
+            const double x = (double)w[first + k] / s[c0 + k], code = scale > 0 ? nearbyint(x / scale) : 0;
+            error[first + k] = (float)(code * scale * s[c0 + k] - (double)w[first + k]);
+        }
+    }
+}
+
+// The exponent whose rounded weights make the least error in the readers' outputs, from the squares of writer and
+// reader.
+static gyre_status search(const struct gyre_diagonal_sample *s, const struct gyre_diagonals *d, gyre_diagonal_rule by,
+                          gyre_product product, const double *writer, const double *reader, uint64_t n, double *out,
+                          gyre_error *err)
 {
     const struct gyre_hparams shape = shape_of(d);
-    GYRE_TRY(column_energy(s->tap[product], s->rows, d->width, a, err));
+    const uint64_t tokens = GYRE_MIN(s->rows, (uint64_t)TRIED_ROWS);
+    uint64_t rows = 0, cols = 0, most = 0;
+    double least = INFINITY;
+    gyre_status st = GYRE_OK;
+    for (int r = 0; r < GYRE_LINEARS; r++) {
+        if (gyre_roles[r].product != product) continue;
+        gyre_role_shape((gyre_role)r, &shape, &rows, &cols);
+        most = GYRE_MAX(most, rows);
+    }
+    float *error = malloc(most * cols * sizeof *error), *y = malloc(tokens * most * sizeof *y);
+    double *log = malloc((n + cols) * sizeof *log), *factor = log ? log + n : NULL;
+    if (!error || !y || !log) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for diagonals"));
+    for (int step = 0; step <= TRIED_STEPS; step++) {
+        const double exponent = step / (double)TRIED_STEPS;
+        double sum = 0;
+        factors(by, exponent, writer, reader, n, log);
+        for (uint64_t c = 0; c < cols; c++) factor[c] = exp2(log[factor_at(d, product, c)]);
+        for (int r = 0; r < GYRE_LINEARS; r++) {
+            if (gyre_roles[r].product != product) continue;
+            gyre_role_shape((gyre_role)r, &shape, &rows, &cols);
+            // The reader holds w / s of an input s x: its own error counts times s.
+            round_error(s->weights[r], factor, rows, cols, s->bits[r], s->group[r], error);
+            gyre_gemm_rows(s->tap[product], error, tokens, rows, cols, y);
+            for (uint64_t i = 0; i < tokens * rows; i++) sum += (double)y[i] * (double)y[i];
+        }
+        if (!(sum < least)) continue;
+        least = sum;
+        *out = exponent;
+    }
+done:
+    free(error);
+    free(y);
+    free(log);
+    return st;
+}
+
+// ---- all that a recipe asks for -----------------------------------------------------------------------------------
+
+// Squares of what a product reads and of its readers, [n]; those of a kv head's query heads together.
+static gyre_status squares(const struct gyre_diagonal_sample *s, const struct gyre_diagonals *d, gyre_diagonal_rule by,
+                           gyre_product product, uint64_t n, double *writer, double *reader, gyre_error *err)
+{
+    const struct gyre_hparams shape = shape_of(d);
+    const uint64_t width = product == GYRE_PRODUCT_o ? (uint64_t)d->heads * d->head_dim : n;
+    gyre_status st = GYRE_OK;
+    double *fine = calloc(2 * width, sizeof *fine);
+    if (!fine) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for diagonals");
+    GYRE_GO(add_inputs(by, s->tap[product], s->rows, width, fine, err));
     for (int r = 0; r < GYRE_LINEARS; r++) {
         uint64_t rows, cols;
         if (gyre_roles[r].product != product) continue;
         gyre_role_shape((gyre_role)r, &shape, &rows, &cols);
-        add_column_squares(s->weights[r], rows, cols, w);
+        add_readers(by, s->weights[r], rows, cols, fine + width);
     }
-    balance(a, w, d->width, exponent, log);
-    for (uint32_t i = 0; i < d->width; i++) d->norm[product][i] = (float)exp2(log[i]);
+    memset(writer, 0, n * sizeof *writer);
+    memset(reader, 0, n * sizeof *reader);
+    for (uint64_t c = 0; c < width; c++) {
+        join(by, fine[c], &writer[factor_at(d, product, c)]);
+        join(by, fine[width + c], &reader[factor_at(d, product, c)]);
+    }
+done:
+    free(fine);
+    return st;
+}
+
+// Logarithms of the factors in front of a product, [n]; work [2n].
+static gyre_status measure(const struct gyre_diagonal_sample *s, const struct gyre_diagonals *d, gyre_diagonal_rule by,
+                           gyre_product product, double exponent, uint64_t n, double *work, double *log,
+                           gyre_error *err)
+{
+    GYRE_TRY(squares(s, d, by, product, n, work, work + n, err));
+    if (exponent < 0) GYRE_TRY(search(s, d, by, product, work, work + n, n, &exponent, err));
+    factors(by, exponent, work, work + n, n, log);
     return GYRE_OK;
 }
 
 gyre_status gyre_diagonals_measure(const struct gyre_recipe *recipe, const struct gyre_diagonal_sample *s,
                                    struct gyre_diagonals *d, gyre_error *err)
 {
-    const uint32_t q = d->heads * d->head_dim, kv = d->kv_heads * d->head_dim, group = d->heads / d->kv_heads;
-    const uint64_t n = GYRE_MAX(GYRE_MAX(d->ffn, d->width), q);
+    const uint32_t kv = d->kv_heads * d->head_dim;
+    const uint64_t n = GYRE_MAX(GYRE_MAX(d->ffn, d->width), kv);
+    const gyre_diagonal_rule by = recipe->diagonals.by;
     gyre_status st = GYRE_OK;
-    double *a = malloc(5 * n * sizeof *a), *w = a ? a + n : NULL, *log = a ? a + 2 * n : NULL,
-           *fine = a ? a + 3 * n : NULL;
-    if (!a) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for diagonals");
-    memset(a, 0, 5 * n * sizeof *a);
-    if (recipe->diagonals.up_down > 0) {
-        GYRE_GO(column_energy(s->tap[GYRE_PRODUCT_down], s->rows, d->ffn, a, err));
-        add_column_squares(s->weights[GYRE_ROLE_down], d->width, d->ffn, w);
-        balance(a, w, d->ffn, recipe->diagonals.up_down, d->up_down);
+    double *work = malloc(3 * n * sizeof *work), *log = work ? work + 2 * n : NULL;
+    if (!work) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for diagonals");
+    if (recipe->diagonals.up_down != 0) {
+        GYRE_GO(measure(s, d, by, GYRE_PRODUCT_down, recipe->diagonals.up_down, d->ffn, work, d->up_down, err));
         to_grid(d->up_down, d->ffn);
     }
-    if (recipe->diagonals.value > 0) {
-        memset(a, 0, 5 * n * sizeof *a);
-        GYRE_GO(column_energy(s->tap[GYRE_PRODUCT_o], s->rows, q, fine, err));
-        add_column_squares(s->weights[GYRE_ROLE_o], d->width, q, log);
-        for (uint32_t i = 0; i < q; i++) { // all query heads of a group share the kv head's numbers
-            a[i / d->head_dim / group * d->head_dim + i % d->head_dim] += fine[i];
-            w[i / d->head_dim / group * d->head_dim + i % d->head_dim] += log[i];
-        }
-        balance(a, w, kv, recipe->diagonals.value, d->value);
+    if (recipe->diagonals.value != 0) {
+        GYRE_GO(measure(s, d, by, GYRE_PRODUCT_o, recipe->diagonals.value, kv, work, d->value, err));
         to_grid(d->value, kv);
     }
-    if (recipe->diagonals.qk > 0) {
-        memset(a, 0, 5 * n * sizeof *a);
-        GYRE_GO(pair_energy(d, s, GYRE_ROLE_k, d->kv_heads, a, err));
-        GYRE_GO(pair_energy(d, s, GYRE_ROLE_q, d->heads, w, err));
-        balance(a, w, kv / 2, recipe->diagonals.qk, d->qk);
+    if (recipe->diagonals.qk > 0) { // not in front of a product, and always a balance
+        memset(work, 0, 2 * n * sizeof *work);
+        GYRE_GO(pair_energy(d, s, GYRE_ROLE_k, d->kv_heads, work, err));
+        GYRE_GO(pair_energy(d, s, GYRE_ROLE_q, d->heads, work + n, err));
+        factors(GYRE_DIAGONAL_BALANCE, recipe->diagonals.qk, work, work + n, kv / 2, d->qk);
         to_grid(d->qk, kv / 2);
     }
-    for (int p = 0; p < GYRE_PRODUCTS && recipe->diagonals.norm > 0; p++) {
+    for (int p = 0; p < GYRE_PRODUCTS && recipe->diagonals.norm != 0; p++) {
         if (!d->norm[p]) continue;
-        memset(a, 0, 5 * n * sizeof *a);
-        GYRE_GO(measure_norm(s, (gyre_product)p, recipe->diagonals.norm, d, a, w, log, err));
+        GYRE_GO(measure(s, d, by, (gyre_product)p, recipe->diagonals.norm, d->width, work, log, err));
+        for (uint32_t i = 0; i < d->width; i++) d->norm[p][i] = (float)exp2(log[i]);
     }
 done:
-    free(a);
+    free(work);
     return st;
 }
 

@@ -11,7 +11,15 @@
 //
 // Behind each lies a Hadamard transform that spreads rounding errors evenly over all channels. With a_i the rms of
 // channel i and w_i the norm of what reads it, errors of activations and of weights then both cost (sum a_i^2
-// s_i^2)(sum w_i^2 / s_i^2), which Cauchy-Schwarz makes least at s_i = (w_i / a_i)^(1/2). A recipe names the exponent.
+// s_i^2)(sum w_i^2 / s_i^2), which Cauchy-Schwarz makes least at s_i = (w_i / a_i)^(1/2). A recipe names the exponent e
+// of this balance, s_i = (w_i / a_i)^e. Without rotations no transform spreads anything, and the same places take the
+// scales that were published for it (there as 1 / s):
+//
+//     largest  s_i = max|w_i|^(1 - e) / max|a_i|^e      (SmoothQuant, 2211.10438; its alpha is e)
+//     inputs   s_i = mean|a_i|^-e                       (AWQ, 2306.00978)
+//
+// e may be searched in steps of 1/20, as AWQ does: the one whose weights, plainly rounded, make the least error in what
+// the readers put out. All are divided by their geometric mean.
 #pragma once
 #include "quantizer/recipe/recipe.h"
 #include "quantizer/transform/rotate.h"
@@ -32,7 +40,8 @@ struct gyre_diagonals {
 struct gyre_diagonal_sample {
     const float *tap[GYRE_PRODUCTS]; // [rows, gyre_product_width]
     uint64_t rows;
-    float *const *weights; // [GYRE_LINEARS]
+    float *const *weights;                            // [GYRE_LINEARS]
+    uint32_t bits[GYRE_LINEARS], group[GYRE_LINEARS]; // what they are rounded to (struct gyre_codes); for a search
 };
 
 bool gyre_recipe_has_diagonals(const struct gyre_recipe *recipe);

@@ -200,10 +200,10 @@ static gyre_status base_linear(const struct gyre_verifier *v, bool rotated, cons
     return GYRE_OK;
 }
 
-// The diagonals of a block: the manifest's, and those that lie in the file's norms. GYRE_OK and out->up_down NULL:
-// none.
-static gyre_status block_diagonals(const struct gyre_verifier *v, uint32_t layer, struct gyre_diagonals *out,
-                                   gyre_error *err)
+// The diagonals of a block: the manifest's, and those that lie in the file's norms, which hold the base's gains too
+// where these were not folded. GYRE_OK and out->up_down NULL: none.
+static gyre_status block_diagonals(const struct gyre_verifier *v, bool rotated, uint32_t layer,
+                                   struct gyre_diagonals *out, gyre_error *err)
 {
     const json_t *list = json_object_get(v->manifest.json, "diagonals");
     *out = (struct gyre_diagonals){0};
@@ -221,7 +221,7 @@ static gyre_status block_diagonals(const struct gyre_verifier *v, uint32_t layer
         if (!out->norm[p] || v->hp.rot.r1.n) continue; // the signs of an online R1 leave no place for one
         gyre_tensor_rows_f32(gyre_role_tensor(v->file, norm, layer, "weight", NULL), 0, 1, out->norm[p]);
         gyre_role_vector_f32(&v->base_hp, norm, gyre_role_tensor(v->base, norm, layer, "weight", NULL), gain);
-        for (uint32_t i = 0; i < v->hp.width && !v->rotator.fold; i++) // then the gain is in there, too
+        for (uint32_t i = 0; i < v->hp.width && !(rotated && v->rotator.fold); i++)
             out->norm[p][i] = gain[i] != 0 ? out->norm[p][i] / gain[i] : 1;
     }
     free(gain);
@@ -243,7 +243,7 @@ static gyre_status linear_distance(const struct gyre_verifier *v, const struct g
     if (!wide || !base) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for tensor %s", linear->weight->name));
 #pragma omp parallel for schedule(static)
     for (int64_t r = 0; r < (int64_t)rows; r++) gyre_linear_rows_f64(linear, (uint64_t)r, 1, wide + (uint64_t)r * cols);
-    if (rotator) GYRE_GO(block_diagonals(v, layer, &diagonals, err));
+    GYRE_GO(block_diagonals(v, rotator != NULL, layer, &diagonals, err));
     if (diagonals.up_down) gyre_diagonals_after(&diagonals, role, true, wide);
     if (rotator) GYRE_GO(gyre_unrotate_linear(rotator, role, layer, NULL, wide, err));
     GYRE_GO(base_linear(v, rotator != NULL, diagonals.up_down ? &diagonals : NULL, role, layer, base, err));
@@ -401,7 +401,7 @@ static gyre_status check_bias(const struct gyre_verifier *v, gyre_role role, uin
     gyre_bias_f32(&base, want);
     for (uint64_t r = 0; r < rows; r++)
         wide[r] = (double)want[is_permuted(v, role) ? gyre_paired_row(v->hp.head_dim, r) : r];
-    GYRE_GO(block_diagonals(v, layer, &diagonals, err));
+    GYRE_GO(block_diagonals(v, v->rotated, layer, &diagonals, err));
     if (diagonals.up_down) gyre_diagonals_bias(&diagonals, role, wide);
     if (v->rotated) GYRE_GO(gyre_rotate_bias(&v->rotator, role, layer, wide, err));
     float largest = 0;

@@ -274,6 +274,39 @@ static void unusable_texts_are_named(void **state)
     }
 }
 
+// SmoothQuant's and AWQ's scales, without rotations: the function stays, and files of both profiles
+// verify.
+static void diagonals_without_rotations(void **state)
+{
+    (void)state;
+    double plain = 0;
+    static const char *const diagonals[] = {"{norm: 0}", "{by: largest, norm: 0.5}",
+                                            "{by: inputs, norm: auto, up_down: auto, value: auto}",
+                                            "{norm: 0.5, up_down: 0.5, qk: 0.5, value: 0.5}"};
+    const char *path = files_path("plain.yaml"), *made = files_path("plain.gguf");
+    for (size_t i = 0; i < 2 * sizeof diagonals / sizeof *diagonals; i++) {
+        char yaml[400];
+        gyre_error err = {0};
+        snprintf(yaml, sizeof yaml,
+                 "name: plain\ndiagonals: %s\ncalibration: {windows: 4, tokens: 32}\nrounding: [rtn]\n",
+                 diagonals[i / 2]);
+        write_file(path, yaml, strlen(yaml));
+        gyre_quantize_params p = run_params(in, made, path, &text);
+        p.profile = i % 2 ? "portable" : "full";
+        p.wbits = 8;
+        p.wgroup = 32;
+        p.act = p.kv = 16;
+        if (run_until(p, 0, NULL, &err) != GYRE_OK) fail_msg("%s", err.message);
+        const double kl = run_divergence(in, made, text, 16, 16);
+        if (i == 0) plain = kl;
+        if (!(kl < 2 * plain)) fail_msg("%s: KL %g, without diagonals %g", diagonals[i / 2], kl, plain);
+        gyre_verify_result result = {0};
+        const gyre_verify_params v = {.file = made, .base = in};
+        if (gyre_verify(&v, &result, &err) != GYRE_OK) fail_msg("%s: %s", diagonals[i / 2], err.message);
+        assert_true(result.linears == 21 && !result.rotated && result.worst_error < 1e-3);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -284,6 +317,7 @@ int main(void)
         cmocka_unit_test(files_verify_and_reproduce),
         cmocka_unit_test(a_device_calibrates_as_the_host_does),
         cmocka_unit_test(unusable_texts_are_named),
+        cmocka_unit_test(diagonals_without_rotations),
     };
     return cmocka_run_group_tests(tests, setup, cleanup);
 }

@@ -49,8 +49,8 @@ static void assert_round_trip(const struct gyre_recipe *r)
 static void built_in_recipes_are_what_they_say(void **state)
 {
     (void)state;
-    static const char *const names[] = {"rtn", "quarot-rtn", "quarot-gptq", "spinquant", "best"};
-    static const bool reads_text[] = {false, false, true, true, true};
+    static const char *const names[] = {"rtn", "smoothquant", "awq", "quarot-rtn", "quarot-gptq", "spinquant", "best"};
+    static const bool reads_text[] = {false, true, true, false, true, true, true};
     struct gyre_recipe r;
     gyre_error err = {0};
     for (uint32_t i = 0; i < GYRE_COUNT(names); i++) {
@@ -61,7 +61,7 @@ static void built_in_recipes_are_what_they_say(void **state)
         assert_string_equal(r.source, gyre_recipe_source(i));
         assert_true(r.about[0] && r.source[0]);
         assert_int_equal(gyre_recipe_calibrates(&r), reads_text[i]);
-        assert_int_equal(r.rotate, i > 0);
+        assert_int_equal(r.rotate, i > 2);
         assert_round_trip(&r);
     }
     assert_null(gyre_recipe_name(GYRE_COUNT(names)));
@@ -73,6 +73,10 @@ static void built_in_recipes_are_what_they_say(void **state)
     assert_true(r.n_stages == 1 && s->kind == GYRE_STAGE_GPTQ && s->clip == GYRE_CLIP_WEIGHTS && s->act_order);
     assert_true(s->damp == 0.01 && s->scales == 1 && r.calibration.windows == 32 && r.calibration.tokens == 512);
     assert_true(r.act_clip == 1 && r.kv_clip == 1 && r.seeds == 1 && r.learn.method == GYRE_LEARN_NONE);
+    assert_int_equal(gyre_recipe_find("awq", &r, &err), GYRE_OK);
+    assert_true(r.diagonals.by == GYRE_DIAGONAL_INPUTS && r.diagonals.norm == GYRE_AUTO && r.diagonals.qk == 0);
+    assert_int_equal(gyre_recipe_find("smoothquant", &r, &err), GYRE_OK);
+    assert_true(r.diagonals.by == GYRE_DIAGONAL_LARGEST && r.diagonals.norm == 0.5 && r.diagonals.up_down == 0);
     assert_int_equal(gyre_recipe_find("spinquant", &r, &err), GYRE_OK);
     assert_true(r.learn.method == GYRE_LEARN_SPINQUANT && r.learn.steps == 100 && r.learn.rate == 1.5);
     assert_true(r.learn.act == 4 && r.learn.kv == 4 && r.n_stages == 1 && r.stage[0].kind == GYRE_STAGE_GPTQ);
@@ -134,7 +138,7 @@ static const char full[] = "%YAML 1.1\n---\n# a comment\n"
                            "rotate: true\n"
                            "seeds: 7\n"
                            "learn: {method: kl, steps: 7, rate: 0.5, act: 8, kv: 16}\n"
-                           "diagonals: {norm: 0.3, up_down: 5e-1, qk: 1, value: 0.1234567890123456}\n"
+                           "diagonals: {by: largest, norm: 0.3, up_down: 5e-1, qk: 1, value: 0.1234567890123456}\n"
                            "calibration:\n  windows: 5\n  tokens: 100\n"
                            "activations: {clip: 0.9}\n"
                            "cache: {clip: 0.95, centre: true}\n"
@@ -158,6 +162,7 @@ static void every_key_is_read_and_written(void **state)
     assert_true(r.rotate && r.seeds == 7 && r.diagonals.norm == 0.3 && r.diagonals.up_down == 0.5);
     assert_true(r.learn.method == GYRE_LEARN_KL && r.learn.steps == 7 && r.learn.rate == 0.5);
     assert_true(r.learn.act == 8 && r.learn.kv == 16);
+    assert_true(r.diagonals.by == GYRE_DIAGONAL_LARGEST);
     assert_true(r.diagonals.qk == 1 && r.diagonals.value == 0.1234567890123456);
     assert_true(r.calibration.windows == 5 && r.calibration.tokens == 100 && r.act_clip == 0.9 && r.kv_clip == 0.95);
     assert_true(r.kv_centre && r.n_stages == 4 && r.stage[0].alpha == 0.5 && r.stage[0].residual == 0);
@@ -276,10 +281,11 @@ static const struct {
     {ROOT "learn: {method: whip}\n", 3, 17, "none, optrot, spinquant"},
     {ROOT "learn: {steps: 0}\n", 3, 16, "from 1 to 100000"},
     {ROOT "diagonals: {qk: auto}\n", 3, 17, "from 0 to 1"},
+    {ROOT "diagonals: {by: size}\n", 3, 17, "inputs"},
     {ROOT "diagonals: {qk: .nan}\n", 3, 17, "from 0 to 1"},
     {ROOT "diagonals: {qk: 1e999}\n", 3, 17, "from 0 to 1"},
     {ROOT "diagonals: {qk: 0,5}\n", 3, 19, "unknown key"},
-    {ROOT "diagonals: 0.5\n", 3, 12, "norm, up_down, qk and value"},
+    {ROOT "diagonals: 0.5\n", 3, 12, "by, norm, up_down, qk and value"},
     {ROOT "calibration: {windows: 4097}\n", 3, 24, "from 0 to 4096"},
     {ROOT "calibration: {tokens: 15}\n", 3, 23, "from 16 to 65536"},
     {ROOT "activations: {clip: 0.4}\n", 3, 21, "from 0.5 to 1, or auto"},
@@ -322,7 +328,7 @@ static const struct {
     {ROOT "seeds: 2\n", 3, 1, "rotate: true"},
     {ROOT "r1: online\n", 3, 1, "rotate: true"},
     {ROOT "r1: never\n", 3, 5, "merged or online"},
-    {ROOT "rotate: false\ndiagonals: {value: 0.5}\n", 4, 1, "rotate: true"},
+    {ROOT "rotate: true\ndiagonals: {value: auto}\n", 4, 1, "rotate: false"},
     {"name: a\ncalibration: {windows: 0}\nrounding:\n  - rtn: {clip: hessian}\n", 4, 5, "rtn with clip: hessian"},
     {"name: a\ncalibration: {windows: 0}\nrounding:\n  - correct\n  - rtn\n", 4, 5, "stage correct needs statistics"},
     {"name: a\ncalibration: {windows: 0}\nrounding:\n  - gptq\n", 4, 5, "stage gptq needs statistics"},
@@ -419,7 +425,9 @@ static void files_are_found_and_named(void **state)
     assert_non_null(strstr(text, "  - rtn: {clip: weights}\n"));
     free(text);
     assert_int_equal(gyre_recipe_describe("best", GYRE_RECIPE_YAML, &text, &err), GYRE_OK);
-    assert_string_equal(text, gyre_recipe_builtins[4].text);
+    uint32_t best = 0;
+    while (strcmp(gyre_recipe_name(best), "best") != 0) best++;
+    assert_string_equal(text, gyre_recipe_builtins[best].text);
     free(text);
     put_file(path, "name: a\nrounding: [magic]\n", 26);
     assert_int_equal(gyre_recipe_find(path, &r, &err), GYRE_E_FORMAT);
@@ -435,7 +443,7 @@ static void files_are_found_and_named(void **state)
     assert_int_equal(gyre_recipe_find(files_path("none"), &r, &err), GYRE_E_IO); // it has a '/'
     assert_int_equal(gyre_recipe_find("none.yaml", &r, &err), GYRE_E_IO);
     assert_int_equal(gyre_recipe_find("magic", &r, &err), GYRE_E_INVALID);
-    assert_non_null(strstr(err.message, "rtn, quarot-rtn, quarot-gptq, spinquant, best"));
+    assert_non_null(strstr(err.message, "rtn, smoothquant, awq, quarot-rtn, quarot-gptq, spinquant, best"));
     assert_int_equal(gyre_recipe_find("", &r, &err), GYRE_E_INVALID);
     assert_int_equal(gyre_recipe_find(".yaml", &r, &err), GYRE_E_INVALID);
     files_remove();

@@ -390,6 +390,123 @@ static void measured_ones_are_the_closed_form(void **state)
     }
 }
 
+// ---- published rules and the search ----------------------------------------------------------------------------
+
+struct drawn {
+    struct gyre_hparams hp;
+    float *weights[GYRE_LINEARS], *tap[GYRE_PRODUCTS];
+    struct gyre_diagonal_sample sample;
+};
+
+// Inputs of some channels are far larger than others, as those of real norms are.
+static void draw_sample(struct drawn *s)
+{
+    struct gyre_rng rng = gyre_rng_seed(33);
+    s->hp = (struct gyre_hparams){.width = D, .heads = H, .kv_heads = KV, .head_dim = HD, .rope_dims = HD, .ffn = F};
+    const uint64_t widths[GYRE_PRODUCTS] = {D, H * HD, D, F};
+    s->sample = (struct gyre_diagonal_sample){.rows = ROWS, .weights = s->weights};
+    for (int r = 0; r < GYRE_LINEARS; r++) {
+        uint64_t rows, cols;
+        gyre_role_shape((gyre_role)r, &s->hp, &rows, &cols);
+        s->weights[r] = malloc(rows * cols * sizeof(float));
+        for (uint64_t i = 0; i < rows * cols; i++) s->weights[r][i] = (float)(gyre_rng_unit(&rng) - 0.5);
+        s->sample.bits[r] = 4;
+        s->sample.group[r] = (uint32_t)cols;
+    }
+    for (int t = 0; t < GYRE_PRODUCTS; t++) {
+        s->sample.tap[t] = s->tap[t] = malloc(ROWS * widths[t] * sizeof(float));
+        for (uint64_t i = 0; i < ROWS * widths[t]; i++)
+            s->tap[t][i] = (float)((i % widths[t] % 5 == 0 ? 30 : 1) * (gyre_rng_unit(&rng) - 0.5));
+    }
+}
+
+static void drop_sample(struct drawn *s)
+{
+    for (int r = 0; r < GYRE_LINEARS; r++) free(s->weights[r]);
+    for (int t = 0; t < GYRE_PRODUCTS; t++) free(s->tap[t]);
+}
+
+static void published_rules(void **state)
+{
+    (void)state;
+    struct drawn s;
+    struct gyre_diagonals d;
+    draw_sample(&s);
+    create(&s.hp, &d);
+    for (int rule = 0; rule < 2; rule++) {
+        static struct gyre_recipe recipe;
+        double want[D], mean = 0;
+        recipe.diagonals.by = rule ? GYRE_DIAGONAL_INPUTS : GYRE_DIAGONAL_LARGEST;
+        recipe.diagonals.norm = 0.7;
+        assert_int_equal(gyre_diagonals_measure(&recipe, &s.sample, &d, NULL), GYRE_OK);
+        for (int i = 0; i < D; i++) {
+            double most = 0, size = 0, reader = 0;
+            for (int t = 0; t < ROWS; t++) {
+                most = fmax(most, fabs((double)s.tap[GYRE_PRODUCT_gate_up][t * D + i]));
+                size += fabs((double)s.tap[GYRE_PRODUCT_gate_up][t * D + i]) / ROWS;
+            }
+            for (int r = 0; r < 2 * F; r++)
+                reader = fmax(reader, fabs((double)s.weights[r < F ? GYRE_ROLE_gate : GYRE_ROLE_up][r % F * D + i]));
+            // What stands in the norm is the published scale's inverse.
+            want[i] = rule ? log(pow(size, -0.7)) : log(pow(reader, 0.3) / pow(most, 0.7));
+            mean += want[i] / D;
+        }
+        for (int i = 0; i < D; i++)
+            assert_true(fabs(log((double)d.norm[GYRE_PRODUCT_gate_up][i]) - (want[i] - mean)) < 1e-5);
+    }
+    gyre_diagonals_release(&d);
+    drop_sample(&s);
+}
+
+// Squared error of what gate and up put out, rounded per row to 4 bits behind a diagonal.
+static double output_error(const struct drawn *s, const float *l)
+{
+    double sum = 0;
+    for (int r = 0; r < 2 * F; r++) {
+        const float *w = s->weights[r < F ? GYRE_ROLE_gate : GYRE_ROLE_up] + r % F * D;
+        double largest = 0;
+        for (int i = 0; i < D; i++) largest = fmax(largest, fabs((double)w[i] / (double)l[i]));
+        for (int t = 0; t < ROWS; t++) {
+            double off = 0;
+            for (int i = 0; i < D; i++) {
+                const double code = rint((double)w[i] / (double)l[i] * 7 / largest);
+                off += (code * largest / 7 * (double)l[i] - (double)w[i]) *
+                       (double)s->tap[GYRE_PRODUCT_gate_up][t * D + i];
+            }
+            sum += off * off;
+        }
+    }
+    return sum;
+}
+
+static void the_search_finds_the_least_error(void **state)
+{
+    (void)state;
+    static struct gyre_recipe recipe;
+    struct drawn s;
+    struct gyre_diagonals d, found;
+    double least = INFINITY, plain = 0;
+    draw_sample(&s);
+    create(&s.hp, &d);
+    create(&s.hp, &found);
+    recipe.diagonals.by = GYRE_DIAGONAL_INPUTS;
+    recipe.diagonals.norm = GYRE_AUTO;
+    assert_true(gyre_recipe_has_diagonals(&recipe));
+    assert_int_equal(gyre_diagonals_measure(&recipe, &s.sample, &found, NULL), GYRE_OK);
+    const double got = output_error(&s, found.norm[GYRE_PRODUCT_gate_up]);
+    for (int step = 0; step <= 20; step++) {
+        recipe.diagonals.norm = step / 20.0;
+        if (step) assert_int_equal(gyre_diagonals_measure(&recipe, &s.sample, &d, NULL), GYRE_OK);
+        const double error = output_error(&s, d.norm[GYRE_PRODUCT_gate_up]);
+        least = fmin(least, error);
+        if (!step) plain = error;
+    }
+    assert_true(got < 0.8 * plain && fabs(got - least) < 1e-4 * least);
+    gyre_diagonals_release(&d);
+    gyre_diagonals_release(&found);
+    drop_sample(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -397,6 +514,8 @@ int main(void)
         cmocka_unit_test(known_mistakes_are_caught),
         cmocka_unit_test(undo_undoes),
         cmocka_unit_test(text_gives_them_back),
+        cmocka_unit_test(published_rules),
+        cmocka_unit_test(the_search_finds_the_least_error),
         cmocka_unit_test(measured_ones_are_the_closed_form),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
