@@ -1,5 +1,6 @@
 // See choose.h.
 #include "runtime/choose.h"
+#include "runtime/core/gumbel.h"
 #include "runtime/sample.h"
 
 #include "runtime/util/base.h"
@@ -12,8 +13,9 @@ enum { FIRST_CANDIDATES = 256 };
 
 bool gyre_chooser_init(struct gyre_chooser *c, uint32_t vocab)
 {
-    *c = (struct gyre_chooser){vocab, malloc(vocab * sizeof *c->candidate), calloc(vocab / 32 + 1, sizeof *c->seen)};
-    if (c->candidate && c->seen) return true;
+    *c = (struct gyre_chooser){vocab, malloc(vocab * sizeof *c->candidate), calloc(vocab / 32 + 1, sizeof *c->seen),
+                               calloc(vocab, sizeof *c->said)};
+    if (c->candidate && c->seen && c->said) return true;
     gyre_chooser_free(c);
     return false;
 }
@@ -22,14 +24,36 @@ void gyre_chooser_free(struct gyre_chooser *c)
 {
     free(c->candidate);
     free(c->seen);
+    free(c->said);
     *c = (struct gyre_chooser){0};
 }
 
 static bool repeats(const gyre_task_params *p) { return p->repetition > 0 && p->repetition != 1.0f; } // 1 is none
 
+static bool cold(const gyre_task_params *p) { return !(p->temperature > 0); }
+
+// Is a token drawn from all of them? Else from the best of an order.
+static bool all_count(const gyre_task_params *p) { return p->top_k == 0 && !(p->top_p > 0 && p->top_p < 1); }
+
 bool gyre_choose_is_plain(const gyre_task_params *p)
 {
-    return !(p->temperature > 0) && !repeats(p) && p->presence == 0 && p->frequency == 0 && p->n_bias == 0 && !p->allow;
+    const bool as_they_are = !repeats(p) && p->presence == 0 && p->frequency == 0 && p->n_bias == 0 && !p->allow;
+    return as_they_are && (cold(p) || (all_count(p) && !(p->min_p > 0)));
+}
+
+bool gyre_choose_is_greedy(const gyre_task_params *p) { return cold(p) && gyre_choose_is_plain(p); }
+
+// One number of both that tell draws apart.
+static struct gyre_rng draws_of(const gyre_task_params *p)
+{
+    return gyre_rng_seed(p->seed + (uint64_t)p->stream * 0xD1B54A32D192ED03u);
+}
+
+gyre_sampling gyre_choose_sampling(const gyre_task_params *p)
+{
+    struct gyre_rng rng = draws_of(p);
+    if (cold(p)) return (gyre_sampling){0};
+    return (gyre_sampling){.temperature = p->temperature, .seed = (uint32_t)(gyre_rng_next(&rng) >> 32)};
 }
 
 // Marks a token; was it new?
@@ -78,22 +102,26 @@ static double share(const gyre_task_params *p, float logit, float top)
     return x < (double)p->min_p ? 0 : x;
 }
 
-// Is a token drawn from all of them?
-static bool all_count(const gyre_task_params *p) { return p->top_k == 0 && !(p->top_p > 0 && p->top_p < 1); }
+// The draw from all tokens, as the device makes it (gumbel.h): the largest of those that are offered, raised at random.
+struct raised {
+    uint32_t stream, token;
+    float top, most; // the best logit of all; the largest so far
+};
 
-// Draws from candidates in the order of their tokens: as draw_all, where the others have no share.
-static uint32_t draw_among(const gyre_task_params *p, const gyre_candidate *list, uint32_t n, float top, double u)
+static struct raised raise_none(const gyre_task_params *p, size_t n_tokens, float top)
 {
-    double sum = 0, passed = 0;
-    uint32_t last = UINT32_MAX;
-    for (uint32_t i = 0; i < n; i++) sum += share(p, list[i].logit, top);
-    for (uint32_t i = 0; i < n && (last == UINT32_MAX || !(passed > u * sum)); i++) {
-        const double x = share(p, list[i].logit, top);
-        if (!(x > 0)) continue;
-        passed += x;
-        last = list[i].token;
-    }
-    return last;
+    return (struct raised){gyre_gumbel_stream(gyre_choose_sampling(p).seed, (uint32_t)(n_tokens - 1)), UINT32_MAX, top,
+                           -INFINITY};
+}
+
+static void offer(const gyre_task_params *p, struct raised *r, uint32_t token, float logit)
+{
+    if (!(logit > -INFINITY)) return;
+    const float x = logit + p->temperature * gyre_gumbel(r->stream, token);
+    if (!(x > r->most || (x == r->most && token < r->token))) return;
+    if (p->min_p > 0 && !(share(p, logit, r->top) > 0)) return;
+    r->most = x;
+    r->token = token;
 }
 
 // How many of the n best have `part` of the sum together, and that in *kept; those without a share never count.
@@ -121,22 +149,6 @@ static uint32_t draw(const gyre_task_params *p, const gyre_candidate *best, uint
     return best[chosen].token;
 }
 
-// Draws from all tokens, in the order of the vocabulary.
-static uint32_t draw_all(const gyre_task_params *p, const float *logits, uint32_t vocab, float top, double u)
-{
-    double sum = 0, passed = 0;
-    uint32_t last = UINT32_MAX;
-    for (uint32_t i = 0; i < vocab; i++) sum += share(p, logits[i], top);
-    for (uint32_t i = 0; i < vocab; i++) {
-        const double x = share(p, logits[i], top);
-        if (!(x > 0)) continue;
-        passed += x;
-        last = i;
-        if (passed > u * sum) break;
-    }
-    return last;
-}
-
 // Draws from the top_k best, or from the fewest best that have top_p of all.
 static uint32_t draw_best(struct gyre_chooser *c, const gyre_task_params *p, const float *logits, double u)
 {
@@ -159,7 +171,7 @@ static uint32_t draw_best(struct gyre_chooser *c, const gyre_task_params *p, con
 
 static double draws(const gyre_task_params *p, size_t n)
 {
-    struct gyre_rng rng = gyre_rng_seed(p->seed + (uint64_t)p->stream * 0xD1B54A32D192ED03u);
+    struct gyre_rng rng = draws_of(p);
     rng.state = gyre_rng_next(&rng) + n;
     return gyre_rng_unit(&rng);
 }
@@ -174,9 +186,11 @@ uint32_t gyre_choose(struct gyre_chooser *c, const gyre_task_params *p, float *l
         if ((allowed && !(allowed[i / 32] >> i % 32 & 1)) || isnan(logits[i])) logits[i] = -INFINITY;
         if (logits[i] > -INFINITY && (best == UINT32_MAX || logits[i] > logits[best])) best = i;
     }
-    if (!(p->temperature > 0) || best == UINT32_MAX) return best;
-    if (all_count(p)) return draw_all(p, logits, c->vocab, logits[best], draws(p, n));
-    return draw_best(c, p, logits, draws(p, n));
+    if (cold(p) || best == UINT32_MAX) return best;
+    if (!all_count(p)) return draw_best(c, p, logits, draws(p, n));
+    struct raised raised = raise_none(p, n, logits[best]);
+    for (uint32_t i = 0; i < c->vocab; i++) offer(p, &raised, i, logits[i]);
+    return raised.token;
 }
 
 // ---- from a list ----------------------------------------------------------------------------------------------------
@@ -186,7 +200,8 @@ bool gyre_choose_may_list(const gyre_task_params *p, uint32_t listed)
     if ((repeats(p) && p->repetition < 1) || p->presence < 0 || p->frequency < 0) return false;
     for (uint32_t i = 0; i < p->n_bias; i++)
         if (p->bias[i].bias > 0) return false;
-    return !(p->temperature > 0) || p->min_p > 0 || (p->top_k > 0 && p->top_k <= listed);
+    if (cold(p) || p->min_p > 0) return true;
+    return p->top_k ? p->top_k <= listed : !all_count(p);
 }
 
 static bool before(const gyre_candidate *a, const gyre_candidate *b)
@@ -194,26 +209,49 @@ static bool before(const gyre_candidate *a, const gyre_candidate *b)
     return a->logit > b->logit || (a->logit == b->logit && a->token < b->token);
 }
 
-static int by_token(const void *a, const void *b)
+// Makes the logits of a list what penalize and bias make of them, in one walk through the text.
+static void change(struct gyre_chooser *c, const gyre_task_params *p, gyre_candidate *list, uint32_t n,
+                   const uint32_t *tokens, size_t n_tokens, size_t n_prompt)
 {
-    const uint32_t x = ((const gyre_candidate *)a)->token, y = ((const gyre_candidate *)b)->token;
-    return (x > y) - (x < y);
+    const uint32_t prompt_bit = 1u << 31; // of `said`: it is in the prompt; the rest: how often it was said
+    const bool answers = p->presence != 0 || p->frequency != 0;
+    for (uint32_t i = 0; i < n; i++) mark(c->seen, list[i].token);
+    for (size_t i = repeats(p) ? 0 : n_prompt; i < n_tokens && (repeats(p) || answers); i++) {
+        const uint32_t token = tokens[i];
+        if (!(c->seen[token / 32] >> token % 32 & 1)) continue;
+        if (i < n_prompt) c->said[token] |= prompt_bit;
+        else c->said[token]++;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        gyre_candidate *const x = &list[i];
+        if (repeats(p) && c->said[x->token]) x->logit = repeated(p, x->logit);
+        const uint32_t times = answers ? c->said[x->token] & ~prompt_bit : 0;
+        for (uint32_t k = 0; k < times; k++) x->logit -= p->frequency + (k ? 0 : p->presence);
+        for (uint32_t k = 0; k < p->n_bias; k++)
+            if (p->bias[k].token == x->token) x->logit += p->bias[k].bias;
+        c->said[x->token] = 0;
+    }
+    for (uint32_t i = 0; i < n; i++) c->seen[list[i].token / 32] = 0;
 }
 
-// A token's logit as gyre_choose would have it.
-static float changed(const gyre_task_params *p, gyre_candidate x, const uint32_t *tokens, size_t n, size_t n_prompt)
+// Draws from the fewest best that have top_p of all, of which the others may have up to `rest`: false where that leaves
+// open which they are. The sum over all tokens has another order than this one: so much beside what is computed.
+static bool draw_sure(const gyre_task_params *p, const gyre_candidate *sure, uint32_t count, double rest, double u,
+                      uint32_t *token)
 {
-    bool seen = false, said = false;
-    for (size_t i = 0; repeats(p) && i < n && !seen; i++) seen = tokens[i] == x.token;
-    if (seen) x.logit = repeated(p, x.logit);
-    for (size_t i = n_prompt; (p->presence != 0 || p->frequency != 0) && i < n; i++) {
-        if (tokens[i] != x.token) continue;
-        x.logit -= p->frequency + (said ? 0 : p->presence);
-        said = true;
+    const double part = p->top_p > 0 ? (double)p->top_p : 1, close = 1e-9;
+    double sum = 0, least, most;
+    for (uint32_t i = 0; i < count; i++) sum += share(p, sure[i].logit, sure[0].logit);
+    if (p->top_k) { // of all that are left, in the same order there as here
+        const uint32_t in = nucleus(p, sure, count, part * sum, &least);
+        *token = draw(p, sure, in, least * u);
+        return true;
     }
-    for (uint32_t i = 0; i < p->n_bias; i++)
-        if (p->bias[i].token == x.token) x.logit += p->bias[i].bias;
-    return x.logit;
+    const uint32_t fewest = nucleus(p, sure, count, part * sum * (1 - close), &least);
+    const uint32_t in = nucleus(p, sure, count, part * (sum + rest) * (1 + close), &most);
+    if (in != fewest || (rest > 0 && most < part * (sum + rest))) return false;
+    *token = draw(p, sure, in, least * u);
+    return true;
 }
 
 // Nothing makes a logit larger here, so a token that is not in the list has at most the last one's as it was: of what
@@ -224,31 +262,32 @@ bool gyre_choose_listed(struct gyre_chooser *c, const gyre_task_params *p, const
 {
     const float others = best[n - 1].logit;
     gyre_candidate *const sure = c->candidate;
-    double sum = 0, kept = 0;
-    uint32_t count = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        if (allowed && !(allowed[best[i].token / 32] >> best[i].token % 32 & 1)) continue;
-        gyre_candidate x = {best[i].token, changed(p, best[i], tokens, n_tokens, n_prompt), 0};
+    uint32_t given = 0, count = 0;
+    for (uint32_t i = 0; i < n; i++)
+        if (!allowed || allowed[best[i].token / 32] >> best[i].token % 32 & 1) sure[given++] = best[i];
+    change(c, p, sure, given, tokens, n_tokens, n_prompt);
+    for (uint32_t i = 0; i < given; i++) {
+        const gyre_candidate x = sure[i];
         if (!(x.logit > others)) continue;
         uint32_t at = count++;
         for (; at > 0 && before(&x, &sure[at - 1]); at--) sure[at] = sure[at - 1];
         sure[at] = x;
     }
     if (count == 0) return false;
+    const float top = sure[0].logit;
     *token = sure[0].token;
-    if (!(p->temperature > 0)) return true;
-    const bool rest_drops = !(share(p, others, sure[0].logit) > 0);
-    if (p->top_k && count >= p->top_k) count = p->top_k;
-    else if (!rest_drops) return false;
-    if (all_count(p)) { // in the vocabulary's order, as draw_all
-        const float top = sure[0].logit;
-        qsort(sure, count, sizeof *sure, by_token);
-        *token = draw_among(p, sure, count, top, draws(p, n_tokens));
+    if (cold(p)) return true;
+    double rest = share(p, others, top) * (c->vocab - count); // that the others have, at most
+    if (p->top_k && count >= p->top_k) {
+        count = p->top_k;
+        rest = 0;
+    }
+    if (rest > 0 && (p->top_k || all_count(p))) return false;
+    if (all_count(p)) {
+        struct raised raised = raise_none(p, n_tokens, top);
+        for (uint32_t i = 0; i < count; i++) offer(p, &raised, sure[i].token, sure[i].logit);
+        *token = raised.token;
         return true;
     }
-    for (uint32_t i = 0; i < count; i++) sum += share(p, sure[i].logit, sure[0].logit);
-    const double part = p->top_p > 0 ? (double)p->top_p : 1;
-    const uint32_t in = nucleus(p, sure, count, part * sum, &kept);
-    *token = draw(p, sure, in, kept * draws(p, n_tokens));
-    return true;
+    return draw_sure(p, sure, count, rest, draws(p, n_tokens), token);
 }

@@ -7,13 +7,17 @@
 struct gyre_chooser {
     uint32_t vocab;
     gyre_candidate *candidate; // [vocab]
-    uint32_t *seen;            // a bit per token
+    uint32_t *seen;            // a bit per token, none set between calls
+    uint32_t *said;            // [vocab] how often a token of a list was said, 0 between calls
 };
 bool gyre_chooser_init(struct gyre_chooser *chooser, uint32_t vocab); // false: out of memory
 void gyre_chooser_free(struct gyre_chooser *chooser);
 
-// Does the device's own choice, the most likely token, do?
+// Does the device's own choice do: the most likely token, or a draw from all at a temperature?
 bool gyre_choose_is_plain(const gyre_task_params *params);
+bool gyre_choose_is_greedy(const gyre_task_params *params); // ... the most likely one
+// What the device is told then. gyre_choose makes the same draw.
+gyre_sampling gyre_choose_sampling(const gyre_task_params *params);
 
 // The token that follows tokens[n], of which the first n_prompt are the prompt. Changes logits[vocab]. `allowed` as in
 // gyre_task_params; NULL: all. UINT32_MAX where no token is allowed or no logit is a number.
@@ -21,7 +25,8 @@ uint32_t gyre_choose(struct gyre_chooser *chooser, const gyre_task_params *param
                      const uint32_t *tokens, size_t n, size_t n_prompt, const uint32_t *allowed);
 
 // May the most likely tokens alone be enough to choose from? Not where a token that is none of them could become as
-// likely, or where the sum over all of the vocabulary counts.
+// likely, or be drawn by its own small chance. For a top-p they are where what the others may have at most changes
+// nothing.
 bool gyre_choose_may_list(const gyre_task_params *params, uint32_t listed);
 // The choice that gyre_choose makes, from the n most likely tokens, best first, of more than that. False: it takes all
 // of the logits to know it.

@@ -15,6 +15,12 @@
 // Params as level 1000 had them end here.
 #define FIRST_PARAMS offsetof(gyre_generate_params, matcher)
 
+// What the host works on where it chooses.
+struct room {
+    float *logits;  // [vocab]; NULL: the device chooses
+    uint32_t *seen; // [vocab / 32 + 1], zero
+};
+
 struct generation {
     gyre_session *session;
     gyre_generate_params *params; // gyre_generate's own
@@ -22,7 +28,7 @@ struct generation {
     void *user;
     gyre_generate_result *result;
     gyre_text_stream stream;
-    float *logits; // [vocab] where the host chooses; else NULL
+    struct room room; // where the host chooses
     struct gyre_stops stops;
     uint32_t limit;
 };
@@ -81,22 +87,35 @@ static gyre_status obey(struct gyre_matcher *matcher, float *logits, uint32_t vo
     return st;
 }
 
-// The host's choice from the logits behind what the session holds.
-static gyre_status choose_from(const gyre_session *s, const gyre_generate_params *p, float *logits, uint32_t *token,
-                               gyre_error *err)
+static gyre_status room_make(const gyre_session *s, struct room *out, gyre_error *err)
 {
     const uint32_t vocab = s->engine->model.hp.vocab;
-    GYRE_TRY(gyre_session_logits(s, logits, err));
-    if (p->matcher) GYRE_TRY(obey(p->matcher, logits, vocab, err));
-    *token = gyre_sample(p, logits, vocab, s->tokens, s->length);
+    *out = (struct room){malloc(vocab * sizeof *out->logits), calloc(vocab / 32 + 1, sizeof *out->seen)};
+    return out->logits && out->seen ? GYRE_OK : gyre_fail(err, GYRE_E_NOMEM, "cannot choose a token: out of memory");
+}
+
+static void room_free(struct room *room)
+{
+    free(room->logits);
+    free(room->seen);
+}
+
+// The host's choice from the logits behind what the session holds.
+static gyre_status choose_from(const gyre_session *s, const gyre_generate_params *p, const struct room *room,
+                               uint32_t *token, gyre_error *err)
+{
+    const uint32_t vocab = s->engine->model.hp.vocab;
+    GYRE_TRY(gyre_session_logits(s, room->logits, err));
+    if (p->matcher) GYRE_TRY(obey(p->matcher, room->logits, vocab, err));
+    *token = gyre_sample(p, room->logits, room->seen, vocab, s->tokens, s->length);
     return GYRE_OK;
 }
 
 // The token that follows: the device's choice, or the host's.
 static gyre_status choose(struct generation *g, uint32_t *token, gyre_error *err)
 {
-    if (!g->logits) return GYRE_OK;
-    GYRE_TRY(choose_from(g->session, g->params, g->logits, token, err));
+    if (!g->room.logits) return GYRE_OK;
+    GYRE_TRY(choose_from(g->session, g->params, &g->room, token, err));
     return g->params->matcher ? gyre_matcher_accept(g->params->matcher, *token, err) : GYRE_OK;
 }
 
@@ -105,10 +124,10 @@ gyre_status gyre_session_choose(const gyre_session *s, const gyre_generate_param
 {
     gyre_generate_params p;
     GYRE_TRY(gyre_params_take(given, &p, sizeof p, FIRST_PARAMS, "gyre_generate_params", err));
-    float *logits = malloc(s->engine->model.hp.vocab * sizeof *logits);
-    if (!logits) return gyre_fail(err, GYRE_E_NOMEM, "cannot choose a token: out of memory");
-    const gyre_status st = choose_from(s, &p, logits, token, err);
-    free(logits);
+    struct room room;
+    gyre_status st = room_make(s, &room, err);
+    if (st == GYRE_OK) st = choose_from(s, &p, &room, token, err);
+    room_free(&room);
     return st;
 }
 
@@ -237,13 +256,12 @@ gyre_status gyre_generate(gyre_session *session, const gyre_generate_params *giv
     atomic_store(&session->cancel, false);
     gyre_sampling sampling = p.sampling;
     gyre_status st = GYRE_OK;
+    uint32_t token = 0;
     if (gyre_sample_needs_host(&p)) {
         sampling = (gyre_sampling){0}; // the device's own choice is not looked at: the cheapest one
-        g.logits = malloc(session->engine->model.hp.vocab * sizeof *g.logits);
-        if (!g.logits) return gyre_fail(err, GYRE_E_NOMEM, "cannot generate: out of memory");
+        GYRE_GO(room_make(session, &g.room, err));
     }
     g.limit = p.max_tokens ? p.max_tokens : session->engine->context;
-    uint32_t token = 0;
     GYRE_GO(begin(&g, &sampling, &token, err));
     GYRE_GO(loop(&g, token, err));
     if (g.result->why != GYRE_STOP_TEXT) { // what a stop text might have begun in, and a character cut short
@@ -255,6 +273,6 @@ gyre_status gyre_generate(gyre_session *session, const gyre_generate_params *giv
     }
 done:
     free(g.stops.held);
-    free(g.logits);
+    room_free(&g.room);
     return st;
 }

@@ -17,18 +17,21 @@ bool gyre_sample_needs_host(const gyre_generate_params *p)
 
 // Keskar et al. 2019, section 4.1 (repeat: divide what is positive, multiply what is negative); presence and frequency
 // are subtracted, once and per occurrence.
-static void penalize(const gyre_generate_params *p, float *logits, uint32_t vocab, const uint32_t *tokens, size_t n)
+static void penalize(const gyre_generate_params *p, float *logits, uint32_t *seen, uint32_t vocab,
+                     const uint32_t *tokens, size_t n)
 {
     const size_t window = p->penalty_window ? p->penalty_window : DEFAULT_WINDOW, first = n > window ? n - window : 0;
     const float repeat = p->repeat_penalty > 0 ? p->repeat_penalty : 1.0f;
     for (size_t i = first; i < n; i++) {
-        bool seen = false;
-        for (size_t k = first; k < i && !seen; k++) seen = tokens[k] == tokens[i];
         if (tokens[i] >= vocab) continue;
+        uint32_t *const word = &seen[tokens[i] / 32], bit = 1u << tokens[i] % 32;
         float *x = &logits[tokens[i]];
-        if (!seen) *x = (*x > 0 ? *x / repeat : *x * repeat) - p->presence_penalty;
+        if (!(*word & bit)) *x = (*x > 0 ? *x / repeat : *x * repeat) - p->presence_penalty;
         *x -= p->frequency_penalty;
+        *word |= bit;
     }
+    for (size_t i = first; i < n; i++)
+        if (tokens[i] < vocab) seen[tokens[i] / 32] = 0;
 }
 
 static bool before(const gyre_candidate *a, const gyre_candidate *b)
@@ -87,12 +90,13 @@ static uint32_t draw(const gyre_generate_params *p, const float *logits, uint32_
     return chosen;
 }
 
-uint32_t gyre_sample(const gyre_generate_params *p, float *logits, uint32_t vocab, const uint32_t *tokens, size_t n)
+uint32_t gyre_sample(const gyre_generate_params *p, float *logits, uint32_t *seen, uint32_t vocab,
+                     const uint32_t *tokens, size_t n)
 {
     gyre_candidate best[MAX_CANDIDATES];
     double share[MAX_CANDIDATES], sum = 0, kept = 0, passed = 0;
     const gyre_sampling *s = &p->sampling;
-    penalize(p, logits, vocab, tokens, n);
+    penalize(p, logits, seen, vocab, tokens, n);
     for (uint32_t i = 0; i < p->n_bias; i++)
         if (p->bias[i].token < vocab) logits[p->bias[i].token] += p->bias[i].bias;
     const bool cold = !(s->temperature > 0);

@@ -11,9 +11,10 @@
 // Does choosing need the logits on the host?
 bool gyre_sample_needs_host(const gyre_generate_params *params);
 
-// The token that follows tokens[n], whose last one has position n - 1. Changes logits[vocab].
-uint32_t gyre_sample(const gyre_generate_params *params, float *logits, uint32_t vocab, const uint32_t *tokens,
-                     size_t n);
+// The token that follows tokens[n], whose last one has position n - 1. Changes logits[vocab]; seen[vocab / 32 + 1] is
+// zero before and after.
+uint32_t gyre_sample(const gyre_generate_params *params, float *logits, uint32_t *seen, uint32_t vocab,
+                     const uint32_t *tokens, size_t n);
 
 // The k best of logits[vocab], descending, equal ones by smaller token, into `out` [k]; returns their number.
 uint32_t gyre_sample_best(const float *logits, uint32_t vocab, uint32_t k, gyre_candidate *out);

@@ -11,7 +11,7 @@
 // Params as level 1002 had them end.
 #define FIRST_PARAMS offsetof(gyre_task_params, pooling)
 
-enum { DEFAULT_STEP_MS = 500, UNMEASURED_ROWS = 32, LEAST_ROWS = 16 };
+enum { DEFAULT_STEP_MS = 500, UNMEASURED_ROWS = 32, LEAST_ROWS = 16, MOST_MISSES = 4 };
 
 // ---- tasks ---------------------------------------------------------------------------------------------------------
 
@@ -243,30 +243,42 @@ static bool scores_prompt(const gyre_task *t) { return t->params.score_prompt &&
 // Does something follow behind the task's last row of this step?
 static bool ends_here(const gyre_task *t) { return t->length + t->rows == t->n && gyre_task_generates(t); }
 
-// Do the most likely tokens do in place of all logits? Not for a first choice, of which others may choose too.
+// Will another task choose from this one's logits, as they come to the end of the same prompt (gyre_task_advance)?
+static bool others_choose(const gyre_task *t)
+{
+    if (t->n > t->n_prompt || t->scheduler->params.no_sharing) return false;
+    for (const gyre_task *o = t->scheduler->first; o; o = o->next)
+        if (!o->rows && !o->params.score_prompt && gyre_task_is_twin(t, o)) return true;
+    return false;
+}
+
+// Do the most likely tokens do in place of all logits? Not where they left too many choices open: a flat top-p is soon
+// known by that.
 static bool takes_list(const gyre_task *t)
 {
-    return t->n > t->n_prompt && !t->params.scores && t->scheduler->chooser.vocab > GYRE_STEP_BEST &&
-           gyre_choose_may_list(&t->params, GYRE_STEP_BEST);
+    return !others_choose(t) && !t->params.scores && t->misses < MOST_MISSES &&
+           t->scheduler->chooser.vocab > GYRE_STEP_BEST && gyre_choose_may_list(&t->params, GYRE_STEP_BEST);
 }
 
 // What the last row of a task is for, and all of them where its prompt is scored.
 static void stage(gyre_scheduler *s, gyre_task *t, struct gyre_step_row *out, struct gyre_step_row *last,
                   uint32_t *place)
 {
-    static const gyre_sampling plain = {0};
     const uint64_t vocab = s->chooser.vocab;
     const bool scored = scores_prompt(t), ends = ends_here(t);
-    const bool chosen_here = scored || (ends && (t->params.scores || !gyre_choose_is_plain(&t->params)));
+    const bool plain = gyre_choose_is_greedy(&t->params) || (gyre_choose_is_plain(&t->params) && !others_choose(t));
+    const bool chosen_here = scored || (ends && (t->params.scores || !plain));
     const bool host = chosen_here && !takes_list(t);
     t->best = chosen_here && !host ? s->listed + (uint64_t)t->slot * GYRE_STEP_BEST : NULL;
     t->spare = s->logits + *place * vocab; // of its last row, which is the only one that wants a sample then
+    t->sampling = chosen_here ? (gyre_sampling){0} : gyre_choose_sampling(&t->params);
     t->logits = host ? s->logits + *place * vocab : NULL;
     for (uint32_t i = 0; i < t->rows; i++) {
         const uint32_t at = t->length + i;
         const bool wants = scored || (i + 1 == t->rows && ends);
         struct gyre_step_row *row = i + 1 == t->rows ? last : out + i;
-        *row = (struct gyre_step_row){.token = t->tokens[at], .sequence = t->slot, .position = at, .sampling = &plain};
+        *row = (struct gyre_step_row){
+            .token = t->tokens[at], .sequence = t->slot, .position = at, .sampling = &t->sampling};
         if (!wants) continue;
         row->next = i + 1 == t->rows ? &t->chosen : &s->drawn[*place];
         row->logits = host ? s->logits + *place * vocab : NULL;

@@ -16,12 +16,14 @@ struct gyre_task {
     bool shifted;          // the oldest tokens have left the context
     gyre_stop why;
     bool ended;
-    uint32_t rows, chosen; // of this step: rows; the device's choice behind the last one
-    double *pooled;        // [width] sum of the rows that are pooled; NULL: no embedding is wanted
-    float *embedding;      // [width]
-    float *logits;         // of this step: of the last row, or of all where the prompt is scored; NULL: none
-    gyre_candidate *best;  // of this step: [GYRE_STEP_BEST] in place of logits; NULL: none
-    float *spare;          // ... and where logits go if they are not enough
+    uint32_t rows, chosen;  // of this step: rows; the device's choice behind the last one,
+    gyre_sampling sampling; // ... made so: the most likely token where the host chooses
+    double *pooled;         // [width] sum of the rows that are pooled; NULL: no embedding is wanted
+    float *embedding;       // [width]
+    float *logits;          // of this step: of the last row, or of all where the prompt is scored; NULL: none
+    gyre_candidate *best;   // of this step: [GYRE_STEP_BEST] in place of logits; NULL: none
+    uint32_t misses;        // choices that those left open, less those that they settled
+    float *spare;           // ... and where logits go if they are not enough
 };
 
 struct gyre_scheduler {

@@ -74,9 +74,13 @@ static const uint32_t *allowed(const gyre_task *t)
 gyre_status gyre_task_choose_listed(gyre_task *t, gyre_error *err)
 {
     struct gyre_scheduler *s = t->scheduler;
-    if (gyre_choose_listed(&s->chooser, &t->params, t->best, GYRE_STEP_BEST, t->tokens, t->n, t->n_prompt, allowed(t),
-                           &t->chosen))
+    const bool settled = gyre_choose_listed(&s->chooser, &t->params, t->best, GYRE_STEP_BEST, t->tokens, t->n,
+                                            t->n_prompt, allowed(t), &t->chosen);
+    if (settled) {
+        t->misses -= t->misses > 0;
         return GYRE_OK;
+    }
+    t->misses++;
     t->best = NULL;
     t->logits = t->spare;
     return gyre_engine_logits(s->engine, t->slot, t->logits, err);
@@ -86,10 +90,9 @@ gyre_status gyre_task_choose_listed(gyre_task *t, gyre_error *err)
 static gyre_task_token choose(gyre_task *t, float *logits)
 {
     struct gyre_scheduler *s = t->scheduler;
-    const bool plain = gyre_choose_is_plain(&t->params);
     gyre_task_token token = {.token = t->chosen};
     const float *raw = logits;
-    if (!plain && !t->best) {
+    if (logits && !t->best && !gyre_choose_is_greedy(&t->params)) {
         if (t->params.scores) // choosing changes the logits, and a score needs them as they were
             raw = memcpy(s->logits + (uint64_t)s->engine->logit_rows * s->chooser.vocab, logits,
                          s->chooser.vocab * sizeof *logits);
@@ -155,10 +158,10 @@ void gyre_task_advance(gyre_task *t)
     take(t, choose(t, logits));
     for (gyre_task *o = s->first; o && first_choice && !s->params.no_sharing; o = o->next) {
         if (o->rows || o->params.score_prompt || o->n_prompt != t->n_prompt || !gyre_task_is_twin(t, o)) continue;
-        const bool plain = gyre_choose_is_plain(&o->params) && !o->params.scores;
-        if (!plain && !logits) continue; // they stayed on the device
-        if (!plain) memcpy(logits, kept, s->chooser.vocab * sizeof *kept);
+        const bool same = gyre_choose_is_greedy(&o->params) && !o->params.scores; // the device's own choice
+        if (!logits && !(same && gyre_choose_is_greedy(&t->params))) continue;    // they stayed there
+        if (!same) memcpy(logits, kept, s->chooser.vocab * sizeof *kept);
         o->chosen = t->chosen;
-        take(o, choose(o, plain ? NULL : logits));
+        take(o, choose(o, same ? NULL : logits));
     }
 }

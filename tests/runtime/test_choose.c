@@ -24,7 +24,7 @@ static void test_listed(void **state)
     (void)state;
     static float logits[VOCAB];
     static uint32_t allowed[VOCAB / 32 + 1];
-    uint32_t tokens[SAID], made[3] = {0}, tried[3] = {0};
+    uint32_t tokens[SAID], made[4] = {0}, tried[4] = {0};
     struct gyre_chooser c;
     struct gyre_rng rng = gyre_rng_seed(7);
     assert_true(gyre_chooser_init(&c, VOCAB));
@@ -35,6 +35,8 @@ static void test_listed(void **state)
         for (uint32_t k = 0; k < VOCAB; k++) logits[k] = spread * (float)(gyre_rng_unit(&rng) - 0.5);
         if (upto(&rng, 3) == 0) // many are equal
             for (uint32_t k = 0; k < VOCAB; k++) logits[k] = roundf(logits[k]);
+        if (upto(&rng, 2)) // a few stand out, as they do where a model is sure
+            for (uint32_t k = 0; k < 5; k++) logits[upto(&rng, VOCAB)] += 20;
         if (upto(&rng, 50) == 0) logits[upto(&rng, VOCAB)] = -INFINITY;
         gyre_sample_best(logits, VOCAB, LISTED, best);
         for (uint32_t k = 0; k < SAID; k++)
@@ -59,16 +61,19 @@ static void test_listed(void **state)
         uint32_t listed = UINT32_MAX;
         const bool enough = gyre_choose_listed(&c, &p, best, LISTED, tokens, SAID, 10, mask ? allowed : NULL, &listed);
         const uint32_t want = gyre_choose(&c, &p, logits, tokens, SAID, 10, mask ? allowed : NULL);
-        tried[mask]++;
-        made[mask] += enough;
+        const bool by_p = p.temperature > 0 && !p.top_k && !(p.min_p > 0); // the others' part counts
+        tried[by_p ? 3 : mask]++;
+        made[by_p ? 3 : mask] += enough;
         if (enough && listed != want)
             fail_msg("try %u: %u from the list, %u from all (temperature %g, top-k %u, top-p %g, min-p %g)", i, listed,
                      want, (double)p.temperature, p.top_k, (double)p.top_p, (double)p.min_p);
     }
     gyre_chooser_free(&c);
     // It is made often where little is masked, and not always where nearly all is.
-    if (made[0] * 2 < tried[0] || made[1] * 2 < tried[1] || made[2] * 10 < tried[2] || made[2] >= tried[2])
-        fail_msg("made %u of %u, %u of %u, %u of %u", made[0], tried[0], made[1], tried[1], made[2], tried[2]);
+    if (made[0] * 2 < tried[0] || made[1] * 2 < tried[1] || made[2] * 10 < tried[2] || made[2] >= tried[2] ||
+        made[3] * 10 < tried[3] || made[3] >= tried[3])
+        fail_msg("made %u of %u, %u of %u, %u of %u, %u of %u", made[0], tried[0], made[1], tried[1], made[2], tried[2],
+                 made[3], tried[3]);
 }
 
 // What could raise a token that is not in the list, or needs the sum of all, is left to all logits.
@@ -77,7 +82,7 @@ static void test_left(void **state)
     (void)state;
     const gyre_logit_bias up = {5, 1}, down = {5, -1};
     const gyre_task_params no[] = {{.temperature = 1},
-                                   {.temperature = 1, .top_p = 0.9f},
+                                   {.temperature = 1, .top_p = 1},
                                    {.temperature = 1, .top_k = 65},
                                    {.bias = &up, .n_bias = 1},
                                    {.presence = -1},
@@ -86,6 +91,7 @@ static void test_left(void **state)
                            yes[] = {{.temperature = 0},
                                     {.temperature = 1, .top_k = 64},
                                     {.temperature = 1, .min_p = 0.1f},
+                                    {.temperature = 1, .top_p = 0.9f},
                                     {.bias = &down, .n_bias = 1},
                                     {.presence = 1, .frequency = 1, .repetition = 1.1f}};
     for (size_t i = 0; i < GYRE_COUNT(no); i++) assert_false(gyre_choose_may_list(&no[i], 64));

@@ -1,6 +1,7 @@
 // The scheduler through its public face, on a tiny random model: many texts in one batch are each one's solo text,
 // common beginnings are computed and held once, scores are the logits', choosing obeys its settings, and no long prompt
 // keeps a short one waiting.
+#include "runtime/engine.h"
 #include "runtime/source/source.h"
 #include "tests/common/device.h"
 #include "tests/common/ok.h"
@@ -369,18 +370,69 @@ static void test_choosing(void **state)
     OK(gyre_engine_close(e, err));
 }
 
+// Where nothing but a temperature is asked for a step makes as many calls of the device as a greedy one, the first too:
+// no logits are read.
+static void test_device_draws(void **state)
+{
+    (void)state;
+    enum { N = 6, ALIKE = 3 };
+    uint64_t calls[2] = {0};
+    gyre_engine *e = open_engine("cpu", ALIKE);
+    gyre_scheduler *s = scheduler(e, 0, false);
+    uint32_t a[5], b[5];
+    tiny_tokens(a, 5, 7, VOCAB);
+    tiny_tokens(b, 5, 8, VOCAB);
+    struct heard h = {.n = 0};
+    gyre_task_params p = task(b, 5, N, &h);
+    solo(s, &p); // what is made at first use
+    for (int warm = 0; warm < 2; warm++) {
+        h.n = 0;
+        p = task(a, 5, N, &h);
+        p.temperature = 1.5f * (float)warm;
+        const uint64_t before = e->device->counters.calls;
+        solo(s, &p);
+        calls[warm] = e->device->counters.calls - before;
+    }
+    assert_int_equal(calls[1], calls[0] + 1); // and one that tells the device of the temperature
+    // Three alike choose from the same logits, each as it does alone: one takes the likeliest.
+    struct heard alike[ALIKE], alone[ALIKE];
+    gyre_task *t[ALIKE];
+    memset(alike, 0, sizeof alike);
+    memset(alone, 0, sizeof alone);
+    for (uint32_t i = 0; i < ALIKE; i++) {
+        p = task(b, 5, N, &alone[i]);
+        p.temperature = i == 1 ? 0 : 1.5f;
+        p.stream = i;
+        solo(s, &p);
+    }
+    for (uint32_t i = 0; i < ALIKE; i++) {
+        p.temperature = i == 1 ? 0 : 1.5f;
+        p.stream = i;
+        p.user = &alike[i];
+        t[i] = add(s, &p);
+    }
+    run_to_end(s, t, ALIKE);
+    for (uint32_t i = 0; i < ALIKE; i++)
+        for (uint32_t k = 0; k < N; k++) assert_int_equal(alike[i].token[k].token, alone[i].token[k].token);
+    gyre_scheduler_destroy(s);
+    OK(gyre_engine_close(e, err));
+}
+
 // Most choices need the most likely tokens alone, which the device finds: they are those that all logits give, which a
 // task that wants scores is chosen from, however many run beside it.
 static void test_lists(void **state)
 {
     (void)state;
-    enum { ANSWER = 12, SETTINGS = 6 };
+    enum { ANSWER = 12, SETTINGS = 9 };
     static const gyre_task_params settings[SETTINGS] = {{.temperature = 1, .top_k = 40, .top_p = 0.95f},
                                                         {.temperature = 1.5f, .min_p = 0.1f},
                                                         {.temperature = 0, .presence = 0.5f},
                                                         {.temperature = 0, .repetition = 1.3f, .frequency = 0.2f},
                                                         {.temperature = 0.7f, .top_k = 64, .min_p = 0.01f},
-                                                        {.temperature = 1, .top_k = 8}};
+                                                        {.temperature = 1, .top_k = 8},
+                                                        {.temperature = 0.8f}, // the device draws
+                                                        {.temperature = 0.1f, .top_p = 0.9f},
+                                                        {.temperature = 1, .top_p = 0.9f}};
     for (int d = 0; d < DEVICES; d++) {
         gyre_engine *e = open_engine(device_names[d], SETTINGS);
         if (!e) continue;
@@ -644,6 +696,7 @@ int main(void)
         cmocka_unit_test(test_common_beginnings),
         cmocka_unit_test(test_scores),
         cmocka_unit_test(test_choosing),
+        cmocka_unit_test(test_device_draws),
         cmocka_unit_test(test_lists),
         cmocka_unit_test(test_draws),
         cmocka_unit_test(test_embeddings),
