@@ -10,9 +10,9 @@
 
 // A function compiled once per vector width and chosen when the program starts. Every copy gives the same bits:
 // -std=c17 contracts no products and sums, and the loops that carry this keep their partial sums in a fixed number of
-// lanes.
+// lanes. Not under sanitizers: the choice is made before their libraries are ready, and crashes.
 #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__) &&                           \
-    !defined(__SANITIZE_ADDRESS__)
+    !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 #define GYRE_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
 #else
 #define GYRE_CLONES

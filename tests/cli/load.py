@@ -69,7 +69,7 @@ class Server:
     def stop(self):
         self.p.terminate()
         try:
-            return self.p.wait(20)
+            return self.p.wait(60)
         except subprocess.TimeoutExpired:
             self.p.kill()
             return None

@@ -461,7 +461,7 @@ class Options(Case):
 
     def test_interrupt(self):
         p = subprocess.Popen([GYRE, "run", self.model, "-p", "the cat", "-n", "400", "--device", "cpu", "--temp", "1"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        time.sleep(0.15)
+        self.assertTrue(p.stderr.readline())  # it listens to signals by now
         p.send_signal(signal.SIGINT)
         _, err = p.communicate(timeout=60)
         self.assertIn(p.returncode, (130, 0), err)  # 0 when it was done before

@@ -1,18 +1,16 @@
 // An answer is whole or there is none: wherever JSON runs out of memory, nothing is left out of it silently.
 #include "cli/serve/answer.h"
+#include "tests/cli/serve/fixture.h"
 #include "tests/common/ok.h"
-#include "tests/common/tiny.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
 static const char path[] = "test-answer.gguf";
-static gyre_tokenizer *tokenizer;
 
 static json_malloc_t watched;
 static int left = -1; // allocations until one fails; below 0: none does
@@ -22,20 +20,17 @@ static void *counting(size_t bytes) { return watched(left-- == 0 ? PTRDIFF_MAX :
 static int setup(void **state)
 {
     (void)state;
-    struct tiny_options o = tiny_defaults();
     json_free_t release;
     cli_json_watch();
     json_get_alloc_funcs(&watched, &release);
     json_set_alloc_funcs(counting, release);
-    if (tiny_write_gguf(path, &o)) return 1;
-    return gyre_tokenizer_open(path, NULL, NULL, &tokenizer, NULL) != GYRE_OK;
+    return fixture_make(path);
 }
 
 static int teardown(void **state)
 {
     (void)state;
-    gyre_tokenizer_close(tokenizer);
-    return unlink(path);
+    return fixture_remove(path);
 }
 
 // Two choices that have ended, with log-probabilities, or two embeddings.

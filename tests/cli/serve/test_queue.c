@@ -2,36 +2,29 @@
 // lost is opened anew, and while it cannot be, that is said.
 #include "cli/serve/queue.h"
 #include "runtime/engine.h"
+#include "tests/cli/serve/fixture.h"
 #include "tests/common/ok.h"
-#include "tests/common/tiny.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
 enum { SLOTS = 8 };
 static const char path[] = "test-queue.gguf";
-static gyre_tokenizer *tokenizer;
 
 static int setup(void **state)
 {
     (void)state;
-    struct tiny_options o = tiny_defaults();
-    o.type = GYRE_DTYPE_Q4_0;
-    o.tied = true;
-    if (tiny_write_gguf(path, &o)) return 1;
-    return gyre_tokenizer_open(path, NULL, NULL, &tokenizer, NULL) != GYRE_OK;
+    return fixture_make(path);
 }
 
 static int teardown(void **state)
 {
     (void)state;
-    gyre_tokenizer_close(tokenizer);
-    return unlink(path);
+    return fixture_remove(path);
 }
 
 // What the queue opens its engine by; the test looks into it while the queue is idle.
