@@ -356,7 +356,6 @@ static gyre_status make_choice(struct run *r, gyre_error *err)
 static gyre_status weigh_rows(struct run *r, gyre_error *err)
 {
     snprintf(r->what, sizeof r->what, "weighing tokens");
-    r->total = 1; // nothing of what is counted is done yet
     return gyre_calibration_weigh(r->calibration, tick, r, err);
 }
 
@@ -447,7 +446,6 @@ gyre_status gyre_quantize(const gyre_quantize_params *given, gyre_quantize_summa
     GYRE_GO(write_own_text(&r, err));
     GYRE_GO(make_choice(&r, err));
     GYRE_GO(gyre_calibration_open(params, &r.plan, &r.own, r.device, &r.calibration, err));
-    if (r.calibration) GYRE_GO(weigh_rows(&r, err));
     if (summary) GYRE_GO(gyre_summary_open(params, &r.plan, r.device, &r.summary, err));
     if (r.calibration) texts = gyre_calibration_identity(r.calibration);
     GYRE_GO(
@@ -460,6 +458,7 @@ gyre_status gyre_quantize(const gyre_quantize_params *given, gyre_quantize_summa
     GYRE_GO(resume_streams(&r, err));
     count_work(&r);
     if (r.plan.set.recipe.learn.method) GYRE_GO(learn(&r, err));
+    if (r.calibration) GYRE_GO(weigh_rows(&r, err));
     GYRE_GO(make_steps(&r, err));
     if (r.plan.set.recipe.distill.steps) GYRE_GO(distill(&r, err));
     if (summary) GYRE_GO(fill_summary(&r, summary, err));

@@ -12,26 +12,30 @@
 #include <string.h>
 
 struct measuring {
+    const struct gyre_fisher_params *params;
     struct gyre_runner runner;
     struct gyre_fisher *out;
     struct gyre_binding logits; // [GYRE_HEAD_ROWS][V]
     float *dx;                  // [tokens][D]
-    uint64_t seed, window;
+    uint64_t window;
+    bool looks; // at this window
 };
 
-static gyre_status open_measuring(struct measuring *m, gyre_device *device, const gyre_source *source, uint32_t windows,
-                                  uint32_t tokens, gyre_error *err)
+static gyre_status open_measuring(struct measuring *m, gyre_error *err)
 {
     const struct gyre_precision exact = {16, 16, 1, 1};
-    GYRE_TRY(gyre_runner_open(device, source, &exact, tokens, true, &m->runner, err));
+    const uint32_t windows = m->params->windows, tokens = m->params->tokens;
+    GYRE_TRY(gyre_runner_open(m->params->device, m->params->source, &exact, tokens, true, &m->runner, err));
     const struct gyre_hparams *hp = &m->runner.model.hp;
     const uint64_t rows = (uint64_t)windows * tokens;
     *m->out = (struct gyre_fisher){.layers = hp->n_layers, .rows = rows};
-    m->out->weight = calloc((uint64_t)hp->n_layers * GYRE_PRODUCTS * rows, sizeof *m->out->weight);
+    if (m->params->weighs)
+        m->out->weight = calloc((uint64_t)hp->n_layers * GYRE_PRODUCTS * rows, sizeof *m->out->weight);
     m->dx = malloc((uint64_t)tokens * hp->width * sizeof *m->dx);
-    if (!m->out->weight || !m->dx) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the weights of tokens");
+    if ((m->params->weighs && !m->out->weight) || !m->dx)
+        return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the weights of tokens");
     m->logits.size = (uint64_t)GYRE_HEAD_ROWS * hp->vocab * sizeof(float);
-    return gyre_buffer_create(device, m->logits.size, "logits", &m->logits.buffer, err);
+    return gyre_buffer_create(m->params->device, m->logits.size, "logits", &m->logits.buffer, err);
 }
 
 static void close_measuring(struct measuring *m)
@@ -69,7 +73,7 @@ static gyre_status head_rows(struct measuring *m, uint32_t first, uint32_t n, gy
 #pragma omp parallel for schedule(static) reduction(&& : good)
     for (uint32_t i = 0; i < n; i++) {
         const uint64_t at = (uint64_t)i * hp->vocab;
-        good = loss_row(logit + at, hp->vocab, gyre_draw(m->seed, m->window, first + i), out + at) && good;
+        good = loss_row(logit + at, hp->vocab, gyre_draw(m->params->seed, m->window, first + i), out + at) && good;
     }
     if (!good)
         GYRE_GO(gyre_fail(err, GYRE_E_FORMAT,
@@ -83,12 +87,14 @@ done:
     return st;
 }
 
-// One block back: dx of its output becomes that of its input, and the squares at its products are noted.
+// One block back: dx of its output becomes that of its input, and the squares at its products are noted; products that
+// the block lacks have none.
 static gyre_status block_back(struct measuring *m, uint32_t layer, gyre_error *err)
 {
     struct gyre_runner *runner = &m->runner;
     const uint64_t n = (uint64_t)runner->tokens * runner->model.hp.width;
-    const double *square[GYRE_PRODUCTS];
+    const double *square[GYRE_PRODUCTS] = {NULL};
+    const float *gradient[GYRE_PRODUCTS] = {NULL};
     struct gyre_runner_graph g = {0};
     gyre_reverse *r = NULL;
     gyre_status st = GYRE_OK;
@@ -96,13 +102,16 @@ static gyre_status block_back(struct measuring *m, uint32_t layer, gyre_error *e
     GYRE_GO(gyre_reverse_open(g.graph, false, &r, err));
     float *out = gyre_reverse_value(r, g.out), *in = gyre_reverse_value(r, g.in);
     bool good = out && in;
-    for (int p = 0; p < GYRE_PRODUCTS; p++)
-        good &= (square[p] = gyre_reverse_squares(r, &runner->model.layer[layer].product[p])) != NULL;
+    for (int p = 0; p < GYRE_PRODUCTS; p++) {
+        const struct gyre_weight *weight = &runner->model.layer[layer].product[p];
+        if (m->params->weighs) good &= (square[p] = gyre_reverse_squares(r, weight)) != NULL;
+        if (m->looks) good &= (gradient[p] = gyre_reverse_product(r, weight)) != NULL;
+    }
     if (!good) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for gradients"));
     memcpy(out, m->dx, n * sizeof *out);
     GYRE_GO(gyre_reverse_run(r, err));
     memcpy(m->dx, in, n * sizeof *in);
-    for (int p = 0; p < GYRE_PRODUCTS; p++) {
+    for (int p = 0; p < GYRE_PRODUCTS && m->params->weighs; p++) {
         float *to = m->out->weight + ((uint64_t)layer * GYRE_PRODUCTS + (uint64_t)p) * m->out->rows +
                     m->window * runner->tokens;
         for (uint32_t i = 0; i < runner->tokens; i++) good &= (bool)isfinite(to[i] = (float)square[p][i]);
@@ -110,6 +119,8 @@ static gyre_status block_back(struct measuring *m, uint32_t layer, gyre_error *e
     if (!good)
         st = gyre_fail(err, GYRE_E_FORMAT,
                        "cannot weigh tokens (block %u): gradients overflow; leave calibration's fisher out", layer);
+    for (int p = 0; p < GYRE_PRODUCTS && m->looks && st == GYRE_OK; p++)
+        st = m->params->look(m->params->user, layer, (gyre_product)p, gradient[p], err);
 done:
     gyre_reverse_close(r);
     gyre_graph_destroy(g.graph);
@@ -137,19 +148,20 @@ static void normalize(float *weight, uint64_t rows)
         weight[i] = sum > 0 ? (float)fmin((double)weight[i] * scale, GYRE_FISHER_CAP) : 1;
 }
 
-gyre_status gyre_fisher_measure(gyre_device *device, const gyre_source *source, const uint32_t *token, uint32_t windows,
-                                uint32_t tokens, uint64_t seed, gyre_status (*tick)(void *, gyre_error *), void *user,
-                                struct gyre_fisher *out, gyre_error *err)
+gyre_status gyre_fisher_measure(const struct gyre_fisher_params *p, struct gyre_fisher *out, gyre_error *err)
 {
-    struct measuring m = {.out = out, .seed = seed};
+    struct measuring m = {.params = p, .out = out};
     gyre_status st = GYRE_OK;
     *out = (struct gyre_fisher){0};
-    GYRE_GO(open_measuring(&m, device, source, windows, tokens, err));
-    for (; m.window < windows; m.window++) {
-        GYRE_GO(one_window(&m, token + m.window * tokens, err));
-        if (tick) GYRE_GO(tick(user, err));
+    GYRE_GO(open_measuring(&m, err));
+    for (; m.window < p->windows; m.window++) {
+        const uint64_t looks = GYRE_MIN(p->looks, p->windows);
+        m.looks = (m.window + 1) * looks / p->windows > m.window * looks / p->windows;
+        if (!p->weighs && !m.looks) continue;
+        GYRE_GO(one_window(&m, p->token + m.window * p->tokens, err));
+        if (p->tick) GYRE_GO(p->tick(p->user, err));
     }
-    for (uint64_t i = 0; i < (uint64_t)out->layers * GYRE_PRODUCTS; i++)
+    for (uint64_t i = 0; p->weighs && i < (uint64_t)out->layers * GYRE_PRODUCTS; i++)
         normalize(out->weight + i * out->rows, out->rows);
 done:
     close_measuring(&m);

@@ -4,25 +4,40 @@
 // Source: GuidedQuant (arXiv 2505.07004) weighs the rows of a layer's H by such squares; its loss is that of the text.
 //
 // One weight for all outputs of a product: rotations between a product and what reads it do not change it, so it is
-// measured in the model's own basis.
+// measured in the model's own basis. The gradients themselves go to whoever sums what outputs count for together
+// (round/outputs.h).
 #pragma once
 #include "backends/backend.h"
 #include "runtime/model/roles.h"
 #include "runtime/source/source.h"
 
 struct gyre_fisher {
-    float *weight; // [layers][GYRE_PRODUCTS][rows]: of mean 1 over the rows before they are capped at GYRE_FISHER_CAP
+    // [layers][GYRE_PRODUCTS][rows]: of mean 1 over the rows before they are capped at GYRE_FISHER_CAP; NULL where they
+    // were not asked for
+    float *weight;
     uint32_t layers;
     uint64_t rows; // windows * tokens
 };
 #define GYRE_FISHER_CAP 16.0
 
-// token [windows][tokens]. `device` is a host device; the float model is in memory meanwhile. tick(user) is called
-// after every window; what it returns ends the measuring unless GYRE_OK. The same seed, machine and text give the same.
-// Free also after failure.
-gyre_status gyre_fisher_measure(gyre_device *device, const gyre_source *source, const uint32_t *token, uint32_t windows,
-                                uint32_t tokens, uint64_t seed, gyre_status (*tick)(void *user, gyre_error *err),
-                                void *user, struct gyre_fisher *out, gyre_error *err) GYRE_MUST_USE;
+struct gyre_fisher_params {
+    gyre_device *device; // a host's
+    const gyre_source *source;
+    const uint32_t *token; // [windows][tokens]
+    uint32_t windows, tokens;
+    uint64_t seed;
+    bool weighs; // every window goes into the weights; else only those that `look` sees are run
+    // On `looks` windows, taken evenly (0: none): gradient [tokens][n] at the outputs of a product, its linears side by
+    // side in the model's own order of rows. What it returns ends the measuring unless GYRE_OK.
+    uint32_t looks;
+    gyre_status (*look)(void *user, uint32_t layer, gyre_product product, const float *gradient, gyre_error *err);
+    gyre_status (*tick)(void *user, gyre_error *err); // after every window, as above; may be NULL
+    void *user;
+};
+
+// The float model is in memory meanwhile. The same seed, machine and text give the same. Free also after failure.
+gyre_status gyre_fisher_measure(const struct gyre_fisher_params *params, struct gyre_fisher *out,
+                                gyre_error *err) GYRE_MUST_USE;
 void gyre_fisher_free(struct gyre_fisher *fisher);
 
 // The weights [rows] at one product of one block.

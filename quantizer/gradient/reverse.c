@@ -19,6 +19,7 @@ struct gyre_reverse {
     float **grad;      // [n_values]
     double (*clip)[2]; // [n_nodes]
     double **squares;  // [n_nodes]
+    bool *kept;        // [n_values] somebody asked for it
 };
 
 gyre_status gyre_reverse_open(const gyre_graph *graph, bool plain, gyre_reverse **out, gyre_error *err)
@@ -30,9 +31,13 @@ gyre_status gyre_reverse_open(const gyre_graph *graph, bool plain, gyre_reverse 
                              gyre_ops[graph->nodes[i].op].name);
     gyre_reverse *r = calloc(1, sizeof *r);
     if (r)
-        *r = (gyre_reverse){graph, plain, calloc(graph->n_values, sizeof *r->grad),
-                            calloc(graph->n_nodes, sizeof *r->clip), calloc(graph->n_nodes, sizeof *r->squares)};
-    if (r && r->grad && r->clip && r->squares) {
+        *r = (gyre_reverse){graph,
+                            plain,
+                            calloc(graph->n_values, sizeof *r->grad),
+                            calloc(graph->n_nodes, sizeof *r->clip),
+                            calloc(graph->n_nodes, sizeof *r->squares),
+                            calloc(graph->n_values, sizeof *r->kept)};
+    if (r && r->grad && r->clip && r->squares && r->kept) {
         *out = r;
         return GYRE_OK;
     }
@@ -48,6 +53,7 @@ void gyre_reverse_close(gyre_reverse *r)
     for (uint32_t i = 0; r->squares && i < r->graph->n_nodes; i++) free(r->squares[i]);
     free(r->clip);
     free(r->squares);
+    free(r->kept);
     free(r);
 }
 
@@ -113,6 +119,17 @@ const double *gyre_reverse_squares(gyre_reverse *r, const struct gyre_weight *we
     return NULL;
 }
 
+const float *gyre_reverse_product(gyre_reverse *r, const struct gyre_weight *weight)
+{
+    for (uint32_t i = 0; i < r->graph->n_nodes; i++) {
+        const struct gyre_node *node = &r->graph->nodes[i];
+        if (node->op != GYRE_OP_matmul || gyre_graph_value(r->graph, node->in[1])->weight != weight) continue;
+        r->kept[node->out[0]] = true;
+        return gradient(r, node->out[0], true);
+    }
+    return NULL;
+}
+
 static void add_squares(const struct gyre_value_info *out, const float *dout, double *squares)
 {
 #pragma omp parallel for schedule(static)
@@ -150,7 +167,7 @@ static gyre_status one_node(gyre_reverse *r, uint32_t i, gyre_error *err)
     }
     GYRE_TRY(rules[node->op](&back, err));
     if (gyre_graph_value(r->graph, node->out[0])->kind != GYRE_VALUE_POOL &&
-        !gyre_graph_value(r->graph, node->out[0])->external) { // nobody asks again
+        !gyre_graph_value(r->graph, node->out[0])->external && !r->kept[node->out[0]]) { // nobody asks again
         free(r->grad[node->out[0]]);
         r->grad[node->out[0]] = NULL;
     }

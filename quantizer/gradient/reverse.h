@@ -20,6 +20,8 @@ float *gyre_reverse_data(gyre_reverse *reverse, struct gyre_binding at);
 // Asks for the sum of squares, row by row [rows of the graph], of the gradient of what the product with this weight
 // gave.
 const double *gyre_reverse_squares(gyre_reverse *reverse, const struct gyre_weight *weight);
+// Asks for the gradient [rows of the graph][weight's n] of what the product with this weight gave.
+const float *gyre_reverse_product(gyre_reverse *reverse, const struct gyre_weight *weight);
 
 gyre_status gyre_reverse_run(gyre_reverse *reverse, gyre_error *err) GYRE_MUST_USE;
 

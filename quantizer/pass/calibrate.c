@@ -4,6 +4,7 @@
 #include "quantizer/gradient/fisher.h"
 #include "runtime/model/linear.h"
 #include "quantizer/file/output.h"
+#include "quantizer/pass/outputs.h"
 #include "quantizer/pass/text.h"
 #include "quantizer/pass/walk.h"
 #include "quantizer/transform/diagonals.h"
@@ -31,7 +32,8 @@ struct gyre_calibration {
     double *weight;                   // [2][chunk rows]
     gyre_block *sampler;              // float, without online transforms, of one chunk; NULL: no diagonals to measure
     float *sample[GYRE_PRODUCTS];     // [chunk rows][the tap's width]
-    struct gyre_fisher fisher;        // rows 0: rows are not weighed by it
+    struct gyre_fisher fisher;        // weight NULL: rows are not weighed by it
+    struct gyre_output_side outputs;
 };
 
 // ---- opening ------------------------------------------------------------------------------------------------
@@ -127,6 +129,7 @@ void gyre_calibration_close(gyre_calibration *c)
     for (int tap = 0; tap < GYRE_PRODUCTS; tap++) free(c->sample[tap]);
     gyre_calib_text_free(&c->text);
     gyre_fisher_free(&c->fisher);
+    gyre_output_side_release(&c->outputs);
     free(c->made);
     free(c->exact);
     free(c->difference);
@@ -155,9 +158,10 @@ json_t *gyre_calibration_identity(const gyre_calibration *c)
 
 const char *gyre_calibration_device(const gyre_calibration *c) { return gyre_device_info(c->device)->id; }
 
-// ---- weights of rows ----------------------------------------------------------------------------------------
+// ---- weights of rows and outputs ------------------------------------------------------------------------------
 
 struct weighing {
+    gyre_calibration *calibration;
     gyre_status (*tick)(void *, uint64_t, gyre_error *);
     void *user;
 };
@@ -168,17 +172,38 @@ static gyre_status tick_window(void *user, gyre_error *err)
     return w->tick(w->user, 0, err);
 }
 
+static gyre_status look(void *user, uint32_t layer, gyre_product product, const float *gradient, gyre_error *err)
+{
+    const struct weighing *w = user;
+    return gyre_output_side_add(&w->calibration->outputs, layer, product, gradient, err);
+}
+
 gyre_status gyre_calibration_weigh(gyre_calibration *c, gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user,
                                    gyre_error *err)
 {
-    struct weighing w = {tick, user};
-    gyre_device *device;
-    if (!c->plan->set.recipe.calibration.fisher || c->plan->set.wbits >= 16) return GYRE_OK;
-    GYRE_TRY(gyre_fast_device_create(NULL, &device, err));
-    const gyre_status st = gyre_fisher_measure(device, c->plan->source, c->text.token, c->text.windows, c->text.tokens,
-                                               c->plan->set.seed, tick_window, &w, &c->fisher, err);
-    gyre_device_close(device);
+    struct weighing w = {c, tick, user};
+    struct gyre_fisher_params p = {.source = c->plan->source,
+                                   .token = c->text.token,
+                                   .windows = c->text.windows,
+                                   .tokens = c->text.tokens,
+                                   .seed = c->plan->set.seed,
+                                   .weighs = c->plan->set.recipe.calibration.fisher,
+                                   .looks = c->plan->set.recipe.calibration.outputs,
+                                   .look = look,
+                                   .tick = tick_window,
+                                   .user = &w};
+    if ((!p.weighs && !p.looks) || c->plan->set.wbits >= 16) return GYRE_OK;
+    if (p.looks) GYRE_TRY(gyre_output_side_create(c->plan, c->text.tokens, &c->outputs, err));
+    GYRE_TRY(gyre_fast_device_create(NULL, &p.device, err));
+    const gyre_status st = gyre_fisher_measure(&p, &c->fisher, err);
+    gyre_device_close(p.device);
     return st;
+}
+
+gyre_status gyre_calibration_outputs(const gyre_calibration *c, uint32_t layer, gyre_role role,
+                                     const struct gyre_diagonals *diagonals, struct gyre_outputs *out, gyre_error *err)
+{
+    return gyre_output_side_get(&c->outputs, layer, role, diagonals, out, err);
 }
 
 // ---- streams ------------------------------------------------------------------------------------------------
@@ -343,7 +368,7 @@ gyre_status gyre_calibration_tap(gyre_calibration *c, uint32_t layer, const stru
     gyre_error why = {0};
     GYRE_TRY(gyre_moments_create(gyre_product_width(tap, &c->plan->hp), c->plan->hp.width, c->corrects,
                                  c->corrects && writes, out, err));
-    const float *fisher = c->fisher.rows ? gyre_fisher_rows(&c->fisher, layer, tap) : NULL;
+    const float *fisher = c->fisher.weight ? gyre_fisher_rows(&c->fisher, layer, tap) : NULL;
     const gyre_status st = run_part(c, weights, tap, &(struct gathering){c, fisher, out}, &why);
     if (st != GYRE_OK) {
         gyre_moments_release(out);

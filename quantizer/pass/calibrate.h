@@ -3,7 +3,9 @@
 // (moments.h); activations of one tap of one block are all that is held.
 #pragma once
 #include "quantizer/round/moments.h"
+#include "quantizer/round/outputs.h"
 #include "quantizer/file/plan.h"
+#include "quantizer/transform/diagonals.h"
 #include "runtime/model/block.h"
 
 #include <jansson.h>
@@ -20,7 +22,8 @@ gyre_status gyre_calibration_open(const gyre_quantize_params *params, const stru
                                   gyre_error *err) GYRE_MUST_USE;
 void gyre_calibration_close(gyre_calibration *c);
 
-// Where the recipe says fisher: measures on the float model what each row counts for (gradient/fisher.h), on the host.
+// Where the recipe says fisher or outputs: measures on the float model what each row and what outputs count for
+// (gradient/fisher.h), on the host, with the rotations that will be merged.
 // tick(user, 0) is called after every window.
 gyre_status gyre_calibration_weigh(gyre_calibration *c,
                                    gyre_status (*tick)(void *user, uint64_t weights, gyre_error *err), void *user,
@@ -52,6 +55,12 @@ gyre_status gyre_calibration_centre(gyre_calibration *c, const struct gyre_calib
 // After the last tap, with all linears made: both residual streams go to the next block.
 gyre_status gyre_calibration_end_block(gyre_calibration *c, const struct gyre_calibration_weights *weights,
                                        gyre_error *err) GYRE_MUST_USE;
+
+// What the outputs of a linear count for (round/outputs.h); zeros where the recipe does not ask. Release *out also
+// after failure.
+gyre_status gyre_calibration_outputs(const gyre_calibration *c, uint32_t layer, gyre_role role,
+                                     const struct gyre_diagonals *diagonals, struct gyre_outputs *out,
+                                     gyre_error *err) GYRE_MUST_USE;
 
 const struct gyre_calib_text *gyre_calibration_windows(const gyre_calibration *c);
 

@@ -288,9 +288,10 @@ static gyre_status measure_diagonals(struct gyre_layer *l, const struct gyre_pla
     return GYRE_OK;
 }
 
-// The recipe's stages on one linear; `moments` and `cache` NULL where it needs no statistics.
+// The recipe's stages on one linear; `moments`, `outputs` and `cache` NULL where it needs no statistics.
 static gyre_status round_recipe(struct gyre_layer *l, const struct gyre_plan *p, gyre_role role, const float *exact,
-                                const struct gyre_moments *moments, struct gyre_factor *cache, gyre_error *err)
+                                const struct gyre_moments *moments, const struct gyre_outputs *outputs,
+                                struct gyre_factor *cache, gyre_error *err)
 {
     struct gyre_rounded *r = &l->recipe[role];
     gyre_error why = {0};
@@ -299,8 +300,8 @@ static gyre_status round_recipe(struct gyre_layer *l, const struct gyre_plan *p,
     gyre_role_name(role, l->index, "weight", name);
     gyre_role_shape(role, &p->hp, &rows, &cols);
     if (p->set.wbits >= 16) return round_linear(l, &p->set, name, exact, rows, cols, r, err);
-    const gyre_status st = gyre_ladder(&p->set.recipe, moments, gyre_role_adds(&p->hp, role), exact, rows, cols, cache,
-                                       &r->codes, &l->note[role], &why);
+    const gyre_status st = gyre_ladder(&p->set.recipe, moments, outputs, gyre_role_adds(&p->hp, role), exact, rows,
+                                       cols, cache, &r->codes, &l->note[role], &why);
     if (st != GYRE_OK) return gyre_fail(err, st, "cannot round tensor %s: %s", name, why.message);
     float *const made = moments ? l->made[role] : l->expanded;
     gyre_codes_expand(&r->codes, rows, cols, made);
@@ -324,6 +325,8 @@ static gyre_status round_calibrated(struct gyre_layer *l, const struct gyre_plan
     const struct gyre_calibration_weights w = calibration_weights(l);
     struct gyre_moments moments = {0};
     struct gyre_factor cache = {0};
+    struct gyre_outputs outputs = {0};
+    const struct gyre_diagonals *diagonals = l->diagonals.up_down ? &l->diagonals : NULL;
     gyre_status st = GYRE_OK;
     for (int tap = 0; tap < GYRE_PRODUCTS; tap++) {
         GYRE_GO(gyre_calibration_tap(c, l->index, &w, (gyre_product)tap, &moments, err));
@@ -331,7 +334,9 @@ static gyre_status round_calibrated(struct gyre_layer *l, const struct gyre_plan
         for (int s = 0; s < GYRE_LINEARS; s++) {
             if (gyre_roles[s].product != (gyre_product)tap) continue;
             caches |= l->centre[s] != NULL;
-            GYRE_GO(round_recipe(l, p, (gyre_role)s, l->exact[s], &moments, &cache, err));
+            GYRE_GO(gyre_calibration_outputs(c, l->index, (gyre_role)s, diagonals, &outputs, err));
+            GYRE_GO(round_recipe(l, p, (gyre_role)s, l->exact[s], &moments, outputs.h ? &outputs : NULL, &cache, err));
+            gyre_outputs_release(&outputs);
             if (tick) GYRE_GO(tick(user, weights_at(p, (gyre_role)s), err));
         }
         if (caches) GYRE_GO(gyre_calibration_centre(c, &w, l->centre, err));
@@ -341,6 +346,7 @@ static gyre_status round_calibrated(struct gyre_layer *l, const struct gyre_plan
     st = gyre_calibration_end_block(c, &w, err);
 done:
     gyre_moments_release(&moments);
+    gyre_outputs_release(&outputs);
     gyre_factor_release(&cache);
     return st;
 }
@@ -423,7 +429,7 @@ gyre_status gyre_layer_make(struct gyre_layer *l, const struct gyre_plan *p, uin
         GYRE_TRY(gyre_layer_load(l, p, role, &p->rotator, diagonals, exact, err));
         GYRE_TRY(round_plain(l, p, role, err));
         if (c) continue;
-        GYRE_TRY(round_recipe(l, p, role, exact, NULL, NULL, err));
+        GYRE_TRY(round_recipe(l, p, role, exact, NULL, NULL, NULL, err));
         if (tick) GYRE_TRY(tick(user, weights_at(p, role), err));
     }
     if (c) GYRE_TRY(round_calibrated(l, p, c, tick, user, err));

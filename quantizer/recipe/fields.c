@@ -79,6 +79,7 @@ static const struct gyre_field calibration[] = {
     COUNT(gyre_recipe, "windows", calibration.windows, 32, 0, 4096),
     COUNT(gyre_recipe, "tokens", calibration.tokens, 512, 16, 65536),
     SWITCH(gyre_recipe, "fisher", calibration.fisher, booleans, 0),
+    COUNT(gyre_recipe, "outputs", calibration.outputs, 0, 0, 4096),
 };
 static const struct gyre_field activations[] = {OR_AUTO(gyre_recipe, "clip", act_clip, 1, 0.5, 1)};
 static const struct gyre_field cache[] = {

@@ -80,6 +80,7 @@ struct gyre_recipe {
     struct {                      // windows == 0: the recipe needs no text
         uint32_t windows, tokens; // of so many tokens; a shorter text gives fewer windows, one at least
         bool fisher;              // rows of H count by the model's sensitivity there (gradient/fisher.h)
+        uint32_t outputs;         // windows by which outputs are weighed (round/outputs.h); 0: all count alike
     } calibration;
     double act_clip, kv_clip; // ratios 0.5..1 of the run-time quantizers, or GYRE_AUTO
     bool kv_centre;           // subtract the mean key and value of each head from what is cached

@@ -78,6 +78,7 @@ bool gyre_recipe_wants_statistics(const struct gyre_recipe *r, struct gyre_recip
                        "distill learns from a text, but calibration has windows: 0; allowed with 2 or more");
     if (r->calibration.fisher)
         return !at_key(fault, "calibration", "fisher", "fisher: true of the calibration %s", needs);
+    if (r->calibration.outputs) return !at_key(fault, "calibration", "outputs", "outputs of the calibration %s", needs);
     if (gyre_learn_reads(r))
         return !at_key(fault, "learn", "method",
                        "this loss is learned on a text, but calibration has windows: 0; allowed with 2 or more");
@@ -86,6 +87,16 @@ bool gyre_recipe_wants_statistics(const struct gyre_recipe *r, struct gyre_recip
     if (r->act_clip < 0) return !at_key(fault, "activations", "clip", "clip: auto of activations %s", needs);
     if (r->kv_clip < 0) return !at_key(fault, "cache", "clip", "clip: auto of the cache %s", needs);
     if (r->kv_centre) return !at_key(fault, "cache", "centre", "centre: true of the cache %s", needs);
+    return false;
+}
+
+// Something rounds by what outputs count for.
+static bool weighs_outputs(const struct gyre_recipe *r)
+{
+    for (uint32_t i = 0; i < r->n_stages; i++)
+        if (r->stage[i].kind == GYRE_STAGE_GPTQ || r->stage[i].kind == GYRE_STAGE_DESCENT ||
+            r->stage[i].kind == GYRE_STAGE_REFIT)
+            return true;
     return false;
 }
 
@@ -104,5 +115,12 @@ bool gyre_recipe_sound(const struct gyre_recipe *r, struct gyre_recipe_fault *fa
     if (r->rotate && (r->diagonals.norm < 0 || r->diagonals.up_down < 0 || r->diagonals.value < 0))
         return at_key(fault, NULL, "diagonals",
                       "an exponent is searched on weights that are rotated later; auto is allowed with rotate: false");
+    if (r->calibration.windows > 0 && r->calibration.outputs > r->calibration.windows)
+        return at_key(fault, "calibration", "outputs",
+                      "%u of %u windows weigh outputs; as many are allowed as there are", r->calibration.outputs,
+                      r->calibration.windows);
+    if (r->calibration.windows > 0 && r->calibration.outputs && !weighs_outputs(r))
+        return at_key(fault, "calibration", "outputs",
+                      "no stage rounds by what outputs count for; allowed with gptq, descent or refit");
     return r->calibration.windows > 0 || !gyre_recipe_wants_statistics(r, fault);
 }

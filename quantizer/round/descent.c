@@ -2,7 +2,11 @@
 //
 // DESCENT: with G = (V - T) H, moving weight i by d changes the row's error by 2 d G_i + d^2 H_ii; the best step on the
 // grid is taken wherever that is negative, and G follows in O(cols). REFIT: with codes q fixed and a scale per group,
-// the error is a quadratic in the scales: sum_k (q_g H_gk q_k) s_k = q_g (H T)_g.
+// the error is a quadratic in the scales: sum_k (q_g H_gk q_k) s_k = q_g (H T)_g, and H T = H V - G.
+//
+// Where outputs are weighed together (outputs.h) the other rows, as they stand, are a linear term: row i's G becomes
+//     sum_k H_O[i][k] G_k / H_O[i][i] = G_i + pull_i.
+// Rows then take turns, each seeing what those before it have become; blocks of H_O do not see each other.
 #include "quantizer/round/problem.h"
 #include "runtime/util/base.h"
 #include "runtime/util/half.h"
@@ -33,8 +37,81 @@ static gyre_status gradients(struct gyre_rounding *r, gyre_error *err)
     return GYRE_OK;
 }
 
+// One kind of polishing: changes row `row`, whose gradient (pull included) is in scratch and follows; returns how much
+// moved. room: `room` doubles of the thread's own.
+struct polish {
+    uint64_t (*row)(const struct gyre_rounding *r, uint64_t row, double *room);
+    uint64_t room;
+    uint32_t sweeps;
+};
+
+enum { TURN = 48 }; // rows whose pull by the rest of their block is one product
+
+// Rows row..row+n-1 of the block of H_O that begins at `first`, one after another. pull [TURN][cols].
+static uint64_t take_turns(const struct gyre_rounding *r, const struct polish *p, uint64_t first, uint64_t row,
+                           uint64_t n, double *pull, double *room)
+{
+    const struct gyre_outputs *o = r->outputs;
+    const uint64_t cols = r->cols, count = gyre_outputs_count(o, first), before = row - first, behind = before + n;
+    const double *h = o->h + row * o->block, *y = r->scratch + first * cols;
+    uint64_t moved = 0;
+    cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)n, (int)cols, (int)before, 1, h, (int)o->block, y,
+                (int)cols, 0, pull, (int)cols);
+    if (behind < count)
+        cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)n, (int)cols, (int)(count - behind), 1, h + behind,
+                    (int)o->block, y + behind * cols, (int)cols, 1, pull, (int)cols);
+    for (uint64_t i = 0; i < n; i++, h += o->block) {
+        double *own = pull + i * cols, *gradient = r->scratch + (row + i) * cols;
+        const double diagonal = h[before + i];
+        for (uint64_t k = 0; k < n; k++)
+            if (k != i) cblas_daxpy((int)cols, h[before + k], r->scratch + (row + k) * cols, 1, own, 1);
+        for (uint64_t c = 0; c < cols; c++) gradient[c] += own[c] / diagonal;
+        moved += p->row(r, row + i, room);
+        for (uint64_t c = 0; c < cols; c++) gradient[c] -= own[c] / diagonal;
+    }
+    return moved;
+}
+
+// A unit: what threads share out. A row, or a block of H_O.
+static void polish_unit(const struct gyre_rounding *r, const struct polish *p, uint64_t unit, double *pull,
+                        double *room)
+{
+    uint64_t moved = 1;
+    for (uint32_t sweep = 0; sweep < p->sweeps && moved; sweep++) {
+        if (!r->outputs) {
+            moved = p->row(r, unit, room);
+            continue;
+        }
+        const uint64_t first = unit * r->outputs->block, end = first + gyre_outputs_count(r->outputs, first);
+        moved = 0;
+        for (uint64_t row = first; row < end; row += TURN)
+            moved += take_turns(r, p, first, row, GYRE_MIN((uint64_t)TURN, end - row), pull, room);
+    }
+}
+
+static gyre_status polish_rows(struct gyre_rounding *r, const struct polish *p, gyre_error *err)
+{
+    const uint64_t units = r->outputs ? gyre_div_up(r->rows, r->outputs->block) : r->rows,
+                   pull = r->outputs ? TURN * r->cols : 0;
+    bool out_of_memory = false;
+    GYRE_TRY(gradients(r, err));
+#pragma omp parallel
+    {
+        double *room = malloc((pull + p->room + 1) * sizeof *room);
+        if (!room) {
+#pragma omp atomic write
+            out_of_memory = true;
+        }
+#pragma omp for schedule(dynamic)
+        for (int64_t unit = 0; unit < (int64_t)units; unit++)
+            if (room) polish_unit(r, p, (uint64_t)unit, room, room + pull);
+        free(room);
+    }
+    return out_of_memory ? gyre_fail(err, GYRE_E_NOMEM, "out of memory for polishing") : GYRE_OK;
+}
+
 // One pass over a row; returns the number of codes that moved.
-static uint64_t descend(const struct gyre_rounding *r, uint64_t row)
+static uint64_t descend(const struct gyre_rounding *r, uint64_t row, double *room)
 {
     const struct gyre_codes *c = r->codes;
     const uint64_t cols = r->cols, groups = cols / c->group;
@@ -42,6 +119,7 @@ static uint64_t descend(const struct gyre_rounding *r, uint64_t row)
     double *gradient = r->scratch + row * cols;
     int8_t *code = c->code + row * cols;
     uint64_t moved = 0;
+    (void)room;
     for (uint64_t k = 0; k < cols; k++) {
         const uint64_t i = r->factor->order[k];
         const double scale = (double)gyre_f32_from_f16(c->scale[row * groups + i / c->group]),
@@ -58,19 +136,15 @@ static uint64_t descend(const struct gyre_rounding *r, uint64_t row)
 
 gyre_status gyre_stage_descent(const struct gyre_stage *stage, struct gyre_rounding *r, gyre_error *err)
 {
-    GYRE_TRY(gradients(r, err));
-#pragma omp parallel for schedule(dynamic, 4)
-    for (int64_t row = 0; row < (int64_t)r->rows; row++)
-        for (uint32_t sweep = 0; sweep < stage->iterations; sweep++)
-            if (descend(r, (uint64_t)row) == 0) break;
-    return GYRE_OK;
+    return polish_rows(r, &(struct polish){descend, 0, stage->iterations}, err);
 }
 
 // ---- scales -----------------------------------------------------------------------------------------------
 
 struct refit {
-    double *hq; // [groups][cols] H of one group's codes
-    double *a;  // [groups][groups]
+    double *hq;   // [groups][cols] H of one group's codes
+    double *a;    // [groups][groups]
+    double *left; // [groups][groups] what solving uses up
     double *b, *s, *before;
 };
 
@@ -85,67 +159,58 @@ static double quadratic(const struct refit *f, uint64_t groups, const double *s)
     return sum;
 }
 
-// New scales of a row where they lower its error after rounding to f16. ht = T H of the row.
-static void refit_row(const struct gyre_rounding *r, uint64_t row, const double *ht, struct refit *f)
+// New scales of a row where they lower its error after rounding to f16; returns whether they did.
+static uint64_t refit_row(const struct gyre_rounding *r, uint64_t row, double *room)
 {
     const struct gyre_codes *c = r->codes;
     const uint64_t cols = r->cols, group = c->group, groups = cols / group;
     const int8_t *code = c->code + row * cols;
+    double *gradient = r->scratch + row * cols;
     uint16_t *scale = c->scale + row * groups;
-    memset(f->hq, 0, groups * cols * sizeof *f->hq);
+    struct refit f = {.hq = room, .a = room + groups * cols};
+    f.left = f.a + groups * groups;
+    f.b = f.left + groups * groups;
+    f.s = f.b + groups;
+    f.before = f.s + groups;
+    memset(f.hq, 0, groups * cols * sizeof *f.hq);
     for (uint64_t i = 0; i < cols; i++)
         for (uint64_t j = 0; code[i] && j < cols; j++)
-            f->hq[i / group * cols + j] += code[i] * r->factor->h[i * cols + j];
+            f.hq[i / group * cols + j] += code[i] * r->factor->h[i * cols + j];
+    for (uint64_t g = 0; g < groups; g++) f.before[g] = (double)gyre_f32_from_f16(scale[g]);
     for (uint64_t g = 0; g < groups; g++) {
-        f->b[g] = 0;
-        for (uint64_t i = g * group; i < (g + 1) * group; i++) f->b[g] += code[i] * ht[i];
+        f.b[g] = 0;
         for (uint64_t k = 0; k < groups; k++) {
             double sum = 0;
-            for (uint64_t i = k * group; i < (k + 1) * group; i++) sum += f->hq[g * cols + i] * code[i];
-            f->a[g * groups + k] = sum;
+            for (uint64_t i = k * group; i < (k + 1) * group; i++) sum += f.hq[g * cols + i] * code[i];
+            f.a[g * groups + k] = sum;
+            f.b[g] += sum * f.before[k];
         }
-        f->before[g] = (double)gyre_f32_from_f16(scale[g]);
+        for (uint64_t i = g * group; i < (g + 1) * group; i++) f.b[g] -= code[i] * gradient[i];
     }
     // A group of zero codes has nothing to fit: an equation s = 0 in its place.
     for (uint64_t g = 0; g < groups; g++)
-        if (f->a[g * groups + g] == 0) {
-            f->a[g * groups + g] = 1;
-            f->before[g] = 0; // its scale counts for nothing, before and after
+        if (f.a[g * groups + g] == 0) {
+            f.a[g * groups + g] = 1;
+            f.before[g] = 0; // its scale counts for nothing, before and after
         }
-    const double before = quadratic(f, groups, f->before);
-    double *a = f->hq; // its content is used up; groups <= cols
-    memcpy(a, f->a, groups * groups * sizeof *a);
-    memcpy(f->s, f->b, groups * sizeof *f->s);
-    if (LAPACKE_dposv(LAPACK_ROW_MAJOR, 'U', (lapack_int)groups, 1, a, (lapack_int)groups, f->s, 1)) return;
+    const double before = quadratic(&f, groups, f.before);
+    memcpy(f.left, f.a, groups * groups * sizeof *f.left);
+    memcpy(f.s, f.b, groups * sizeof *f.s);
+    if (LAPACKE_dposv(LAPACK_ROW_MAJOR, 'U', (lapack_int)groups, 1, f.left, (lapack_int)groups, f.s, 1)) return 0;
     for (uint64_t g = 0; g < groups; g++) {
-        f->s[g] = (double)gyre_round_to_f16((float)f->s[g]);
-        if (!(f->s[g] >= 0) || isinf(f->s[g])) return;
+        f.s[g] = (double)gyre_round_to_f16((float)f.s[g]);
+        if (!(f.s[g] >= 0) || isinf(f.s[g])) return 0;
     }
-    if (quadratic(f, groups, f->s) >= before) return;
-    for (uint64_t g = 0; g < groups; g++) scale[g] = gyre_f16_from_f32((float)f->s[g]);
+    if (quadratic(&f, groups, f.s) >= before) return 0;
+    for (uint64_t g = 0; g < groups; g++) {
+        scale[g] = gyre_f16_from_f32((float)f.s[g]);
+        for (uint64_t i = 0; i < cols; i++) gradient[i] += (f.s[g] - f.before[g]) * f.hq[g * cols + i];
+    }
+    return 1;
 }
 
 gyre_status gyre_stage_refit(struct gyre_rounding *r, gyre_error *err)
 {
-    const uint64_t cols = r->cols, groups = cols / r->codes->group;
-    bool out_of_memory = false;
-    (void)gyre_factor_energy(r->factor, r->rows, r->target, r->scratch, NULL); // scratch = T H
-#pragma omp parallel
-    {
-        struct refit f = {.hq = malloc((groups * cols + groups * groups + 3 * groups) * sizeof *f.hq)};
-        if (f.hq) {
-            f.a = f.hq + groups * cols;
-            f.b = f.a + groups * groups;
-            f.s = f.b + groups;
-            f.before = f.s + groups;
-        } else {
-#pragma omp atomic write
-            out_of_memory = true;
-        }
-#pragma omp for schedule(dynamic, 4)
-        for (int64_t row = 0; row < (int64_t)r->rows; row++)
-            if (f.hq) refit_row(r, (uint64_t)row, r->scratch + (uint64_t)row * cols, &f);
-        free(f.hq);
-    }
-    return out_of_memory ? gyre_fail(err, GYRE_E_NOMEM, "out of memory for fitting scales") : GYRE_OK;
+    const uint64_t groups = r->cols / r->codes->group;
+    return polish_rows(r, &(struct polish){refit_row, groups * r->cols + 2 * groups * groups + 3 * groups, 1}, err);
 }

@@ -6,6 +6,12 @@
 // Columns are rows of the working copy here. Rows of the linear do not see each other: a chunk of them goes through all
 // columns, a block at a time, on one thread; what a block does to the columns behind it is one product.
 //
+// Where outputs are weighed together (outputs.h: H_O = M' D M) the cost is that of M E in place of E. What is left of a
+// column, g = w - v, is column j of -E after the columns' own feedback, so that row i of it costs D_i (M g)_i^2: its
+// weight is rounded from w_i + sum of M_ik g_k over the rows k before it, and g goes to the columns behind as ever
+// (YAQA, 2505.22988). Chunks of one block of H_O then follow each other, and what those before it put on a chunk is one
+// product. Scales that are chosen by the error of whole rows are chosen without this.
+//
 // Groups are static: columns keep the group that they have in the file, whatever the order. In the natural order a
 // group's scale is found when its first column comes, from the working copy; in another order from the target.
 #include "quantizer/round/problem.h"
@@ -28,8 +34,10 @@ struct sweep {
     float *scale;          // [rows, groups]
     double *w;             // [cols][rows] the working copy, in the factor's order
     double *carried;       // [BLOCK][rows] e of the block
-    double *error;         // [rows] sum of e^2
-    int8_t *code;          // [rows, cols] in the file's order
+    const struct gyre_outputs *outputs;
+    double *left;  // [cols][rows] with `outputs`: g; before a chunk has it, what the chunks before put on it
+    double *error; // [rows] sum of e^2
+    int8_t *code;  // [rows, cols] in the file's order
 };
 
 // The scale of group g for rows first.., from the columns that are now at place `at` and after it.
@@ -47,8 +55,18 @@ static bool find_scales(const struct sweep *s, uint64_t at, uint64_t first, uint
     return true;
 }
 
-// Columns first..last-1 of rows row..row+n-1.
-static bool round_block(const struct sweep *s, uint64_t first, uint64_t last, uint64_t row, uint64_t n)
+// What the rows before `row` put on it; left: of one column, [rows]. Those from `chunk` on are not in it yet.
+static double pushed(const struct sweep *s, const double *left, uint64_t chunk, uint64_t row)
+{
+    const double *m = s->outputs->m + row * s->outputs->block;
+    const uint64_t first = gyre_outputs_first(s->outputs, row);
+    double sum = left[row];
+    for (uint64_t k = chunk; k < row; k++) sum += m[k - first] * left[k];
+    return sum;
+}
+
+// Columns first..last-1 of rows row..row+n-1 of the chunk that begins at row `chunk`.
+static bool round_block(const struct sweep *s, uint64_t first, uint64_t last, uint64_t chunk, uint64_t row, uint64_t n)
 {
     const struct gyre_factor *f = s->r->factor;
     const uint32_t group = s->r->codes->group;
@@ -57,12 +75,15 @@ static bool round_block(const struct sweep *s, uint64_t first, uint64_t last, ui
         const uint64_t column = f->order[i], g = column / group;
         const double *u = f->u + i * s->cols, inverse = 1 / u[i];
         double *w = s->w + i * s->rows + row, *e = s->carried + (i - first) * s->rows + row;
+        double *left = s->left ? s->left + i * s->rows : NULL;
         if (s->natural && column % group == 0 && !find_scales(s, i, row, n)) return false;
         for (uint64_t k = 0; k < n; k++) {
             const double scale = (double)s->scale[(row + k) * s->groups + g],
-                         q = scale > 0 ? gyre_nearest(w[k] / scale, lo, hi) : 0;
+                         aim = left ? w[k] + pushed(s, left, chunk, row + k) : w[k],
+                         q = scale > 0 ? gyre_nearest(aim / scale, lo, hi) : 0, d = w[k] - q * scale;
             s->code[(row + k) * s->cols + column] = (int8_t)q;
-            e[k] = (w[k] - q * scale) * inverse;
+            if (left) left[row + k] = d;
+            e[k] = d * inverse;
             s->error[row + k] += e[k] * e[k];
         }
         for (uint64_t j = i + 1; j < last; j++) {
@@ -83,7 +104,7 @@ static bool sweep_rows(const struct sweep *s, uint64_t row, uint64_t n)
     for (uint64_t first = 0; first < s->cols; first += BLOCK) {
         const uint64_t last = GYRE_MIN(first + BLOCK, s->cols), rest = s->cols - last;
         for (uint64_t k = 0; k < n; k += LANES)
-            if (!round_block(s, first, last, row + k, GYRE_MIN((uint64_t)LANES, n - k))) return false;
+            if (!round_block(s, first, last, row, row + k, GYRE_MIN((uint64_t)LANES, n - k))) return false;
         if (rest)
             cblas_dgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (int)rest, (int)n, (int)(last - first), -1,
                         f->u + first * s->cols + last, (int)s->cols, s->carried + row, (int)s->rows, 1,
@@ -92,14 +113,29 @@ static bool sweep_rows(const struct sweep *s, uint64_t row, uint64_t n)
     return true;
 }
 
+// The chunks of rows first..first+n-1, a block of H_O, one after another.
+static bool sweep_together(const struct sweep *s, uint64_t first, uint64_t n)
+{
+    const struct gyre_outputs *o = s->outputs;
+    for (uint64_t row = first; row < first + n; row += CHUNK) {
+        const uint64_t count = GYRE_MIN((uint64_t)CHUNK, first + n - row);
+        cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)s->cols, (int)count, (int)(row - first), 1,
+                    s->left + first, (int)s->rows, o->m + row * o->block, (int)o->block, 0, s->left + row,
+                    (int)s->rows);
+        if (!sweep_rows(s, row, count)) return false;
+    }
+    return true;
+}
+
 static bool sweep(const struct sweep *s)
 {
+    const uint64_t unit = s->outputs ? s->outputs->block : CHUNK;
     bool good = true;
     memset(s->error, 0, s->rows * sizeof *s->error);
 #pragma omp parallel for schedule(dynamic) reduction(&& : good)
-    for (int64_t c = 0; c < (int64_t)gyre_div_up(s->rows, CHUNK); c++) {
-        const uint64_t row = (uint64_t)c * CHUNK;
-        good = sweep_rows(s, row, GYRE_MIN((uint64_t)CHUNK, s->rows - row)) && good;
+    for (int64_t c = 0; c < (int64_t)gyre_div_up(s->rows, unit); c++) {
+        const uint64_t row = (uint64_t)c * unit, n = GYRE_MIN(unit, s->rows - row);
+        good = (s->outputs ? sweep_together(s, row, n) : sweep_rows(s, row, n)) && good;
     }
     return good;
 }
@@ -120,9 +156,10 @@ static void keep_better(const struct sweep *s, double *best, bool first)
 gyre_status gyre_stage_gptq(const struct gyre_stage *stage, struct gyre_rounding *r, gyre_error *err)
 {
     const uint64_t rows = r->rows, cols = r->cols, groups = cols / r->codes->group;
+    static const char too_large[] = "a compensated weight is too large for an f16 scale";
     gyre_status st = GYRE_OK;
     float *diagonal = malloc(cols * sizeof *diagonal), *base = malloc(rows * groups * sizeof *base);
-    double *best = malloc(rows * sizeof *best);
+    double *best = malloc(rows * sizeof *best), *left = r->outputs ? malloc(rows * cols * sizeof *left) : NULL;
     struct sweep s = {.r = r,
                       .stage = stage,
                       .rows = rows,
@@ -135,21 +172,30 @@ gyre_status gyre_stage_gptq(const struct gyre_stage *stage, struct gyre_rounding
                       .carried = malloc(BLOCK * rows * sizeof *s.carried),
                       .error = malloc(rows * sizeof *s.error),
                       .code = malloc(rows * cols)};
-    if (!diagonal || !base || !best || !s.scale || !s.carried || !s.error || !s.code)
+    if (!diagonal || !base || !best || (r->outputs && !left) || !s.scale || !s.carried || !s.error || !s.code)
         GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for GPTQ"));
     for (uint64_t i = 0; i < cols; i++) diagonal[i] = (float)r->factor->h[i * cols + i];
     GYRE_GO(gyre_stage_scales(r, stage->clip, diagonal, base, err));
     const uint32_t runs = s.natural ? 1 : GYRE_MAX(stage->scales, 1u);
-    for (uint32_t run = 0; run < runs; run++) { // 1, then around it in steps of 4 %
+    for (uint32_t run = 0; run < runs && !(r->outputs && runs == 1); run++) { // 1, then around it in steps of 4 %
         const float step = 0.04f * (float)((run + 1) / 2), ratio = run % 2 ? 1 - step : 1 + step;
         for (uint64_t i = 0; i < rows * groups; i++) s.scale[i] = gyre_round_to_f16(base[i] * ratio);
-        if (!sweep(&s)) GYRE_GO(gyre_fail(err, GYRE_E_FORMAT, "a compensated weight is too large for an f16 scale"));
+        if (!sweep(&s)) GYRE_GO(gyre_fail(err, GYRE_E_FORMAT, "%s", too_large));
         keep_better(&s, best, run == 0);
+    }
+    if (r->outputs) {
+        for (uint64_t i = 0; i < rows * groups; i++)
+            s.scale[i] = runs > 1 ? gyre_f32_from_f16(r->codes->scale[i]) : base[i];
+        s.outputs = r->outputs;
+        s.left = left;
+        if (!sweep(&s)) GYRE_GO(gyre_fail(err, GYRE_E_FORMAT, "%s", too_large));
+        keep_better(&s, best, true);
     }
 done:
     free(diagonal);
     free(base);
     free(best);
+    free(left);
     free(s.scale);
     free(s.carried);
     free(s.error);

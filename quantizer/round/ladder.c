@@ -39,19 +39,28 @@ static gyre_status run_stage(const struct gyre_stage *stage, const struct gyre_m
     }
 }
 
-// tr((V - T) H (V - T)') of the codes, or of T against w before there are any.
-static double energy(struct gyre_rounding *r, const float *w, bool rounded, double *difference)
+// What is minimised of d [rows, cols] (problem.h).
+static gyre_status cost(struct gyre_rounding *r, const double *d, double *out, gyre_error *err)
+{
+    *out = gyre_factor_energy(r->factor, r->rows, d, r->scratch, NULL);
+    return r->outputs ? gyre_outputs_energy(r->outputs, d, r->scratch, r->cols, out, err) : GYRE_OK;
+}
+
+// The same of the codes, or of T against w before there are any.
+static gyre_status energy(struct gyre_rounding *r, const float *w, bool rounded, double *difference, double *out,
+                          gyre_error *err)
 {
     const struct gyre_codes *c = r->codes;
     for (uint64_t i = 0; i < r->rows * r->cols; i++)
         difference[i] =
             (rounded ? (double)gyre_f32_from_f16(c->scale[i / c->group]) * c->code[i] : (double)w[i]) - r->target[i];
-    return gyre_factor_energy(r->factor, r->rows, difference, r->scratch, NULL);
+    return cost(r, difference, out, err);
 }
 
-gyre_status gyre_ladder(const struct gyre_recipe *recipe, const struct gyre_moments *m, bool writes_stream,
-                        const float *w, uint64_t rows, uint64_t cols, struct gyre_factor *cache,
-                        struct gyre_codes *codes, struct gyre_ladder_note *note, gyre_error *err)
+gyre_status gyre_ladder(const struct gyre_recipe *recipe, const struct gyre_moments *m,
+                        const struct gyre_outputs *outputs, bool writes_stream, const float *w, uint64_t rows,
+                        uint64_t cols, struct gyre_factor *cache, struct gyre_codes *codes,
+                        struct gyre_ladder_note *note, gyre_error *err)
 {
     const uint64_t n = rows * cols;
     gyre_status st = GYRE_OK;
@@ -61,7 +70,8 @@ gyre_status gyre_ladder(const struct gyre_recipe *recipe, const struct gyre_mome
                               .cols = cols,
                               .target = malloc(n * sizeof *r.target),
                               .scratch = malloc(n * sizeof *r.scratch),
-                              .codes = codes};
+                              .codes = codes,
+                              .outputs = outputs};
     bool rounded = false;
     if (!r.target || !r.scratch || (m && !difference))
         GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for rounding"));
@@ -69,13 +79,14 @@ gyre_status gyre_ladder(const struct gyre_recipe *recipe, const struct gyre_mome
     if (m) {
         GYRE_GO(need_factor(recipe, m, cache, err));
         r.factor = cache;
-        whole = gyre_factor_energy(r.factor, rows, r.target, r.scratch, NULL);
+        GYRE_GO(cost(&r, r.target, &whole, err));
     }
     for (uint32_t s = 0; s < recipe->n_stages; s++) {
         const struct gyre_stage *stage = &recipe->stage[s];
         GYRE_GO(run_stage(stage, m, writes_stream, w, &r, note, err));
         rounded |= stage->kind != GYRE_STAGE_CORRECT;
-        const double error = m ? energy(&r, w, rounded, difference) : 0; // of outputs; a linear of zeros has none
+        double error = 0;
+        if (m) GYRE_GO(energy(&r, w, rounded, difference, &error, err)); // of outputs; a linear of zeros has none
         note->error[s] = whole > 0 ? error / whole : error > 0 ? (double)NAN : 0;
     }
     if (m) {

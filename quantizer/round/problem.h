@@ -1,24 +1,28 @@
 // The problem that every stage of the ladder works on, and the stages: ladder.c puts them in a recipe's order.
 //
 // Everything minimises tr((V - T) H (V - T)'), the squared output error on calibration data, over codes times scales V;
-// T is the target: the weights themselves, or what CORRECT makes of them. Sources: docs/recipes.md.
+// T is the target: the weights themselves, or what CORRECT makes of them. Where it is known what outputs count for
+// (outputs.h), GPTQ, DESCENT and REFIT minimise tr(H_O (V - T) H (V - T)'). Sources: docs/recipes.md.
 #pragma once
 #include "quantizer/recipe/recipe.h"
 #include "quantizer/round/factor.h"
+#include "quantizer/round/outputs.h"
 #include "quantizer/round/rtn.h"
 
 // One linear while it is being rounded. Arrays are [rows, cols], in the file's order of columns.
 struct gyre_rounding {
     uint64_t rows, cols;
     const struct gyre_factor *factor;
-    double *target;  // T
-    double *scratch; // [rows, cols]
+    const struct gyre_outputs *outputs; // NULL: all outputs count alike
+    double *target;                     // T
+    double *scratch;                    // [rows, cols]
     struct gyre_codes *codes;
 };
 
 // What happened, for reports.
 struct gyre_ladder_note {
-    double error[GYRE_MAX_STAGES]; // after each stage: tr((V - T) H (V - T)') / tr(W H W'); CORRECT: of T against W
+    double error[GYRE_MAX_STAGES]; // after each stage: tr((V - T) H (V - T)') / tr(W H W'); CORRECT: of T against W.
+                                   // Where outputs are weighed: tr(H_O (V - T) H (V - T)') / tr(H_O W H W')
     double damp;                   // the damping that H needed
     uint32_t dead;                 // inputs that never fired
     double alpha, residual;        // what CORRECT chose; 0 without

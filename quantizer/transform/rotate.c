@@ -147,12 +147,20 @@ gyre_status gyre_rotate_linear(const struct gyre_rotator *r, gyre_role role, uin
     return r->r2.n && writes == GYRE_ROTATION_R2 ? rotate_values(r, layer, w, cols, err) : GYRE_OK;
 }
 
+gyre_status gyre_rotate_output(const struct gyre_rotator *r, gyre_role role, uint32_t layer, double *y, uint64_t rows,
+                               gyre_error *err)
+{
+    const gyre_rotation writes = gyre_roles[role].writes;
+    if (turns_stream(r) && writes == GYRE_ROTATION_R1) return gyre_rotate_rows(r, NULL, y, rows, err);
+    for (uint64_t i = 0; r->r2.n && writes == GYRE_ROTATION_R2 && i < rows; i++)
+        GYRE_TRY(rotate_values(r, layer, y + i * r->kv_heads * r->head_dim, 1, err));
+    return GYRE_OK;
+}
+
 gyre_status gyre_rotate_bias(const struct gyre_rotator *r, gyre_role role, uint32_t layer, double *bias,
                              gyre_error *err)
 {
-    const gyre_rotation writes = gyre_roles[role].writes;
-    if (turns_stream(r) && writes == GYRE_ROTATION_R1) return gyre_rotate_rows(r, NULL, bias, 1, err);
-    return r->r2.n && writes == GYRE_ROTATION_R2 ? rotate_values(r, layer, bias, 1, err) : GYRE_OK;
+    return gyre_rotate_output(r, role, layer, bias, 1, err);
 }
 
 gyre_status gyre_rotate_rows(const struct gyre_rotator *r, const double *gain, double *x, uint64_t rows,

@@ -50,6 +50,10 @@ gyre_status gyre_rotate_linear(const struct gyre_rotator *rotator, gyre_role rol
 gyre_status gyre_plain_rows(const struct gyre_hparams *hp, gyre_role role, double *w, uint64_t rows,
                             gyre_error *err) GYRE_MUST_USE;
 
+// Rows of what it computes [rows, out], or of gradients there, in place.
+gyre_status gyre_rotate_output(const struct gyre_rotator *rotator, gyre_role role, uint32_t layer, double *y,
+                               uint64_t rows, gyre_error *err) GYRE_MUST_USE;
+
 // Its bias [out], in place; no gain is ever folded into one.
 gyre_status gyre_rotate_bias(const struct gyre_rotator *rotator, gyre_role role, uint32_t layer, double *bias,
                              gyre_error *err) GYRE_MUST_USE;

@@ -33,7 +33,8 @@ static void measure(const uint32_t *token, uint64_t seed, struct gyre_fisher *f)
     gyre_source *source;
     OK(gyre_fast_device_create(NULL, &device, err));
     OK(gyre_source_open(in, &source, err));
-    OK(gyre_fisher_measure(device, source, token, WINDOWS, TOKENS, seed, NULL, NULL, f, err));
+    const struct gyre_fisher_params p = {device, source, token, WINDOWS, TOKENS, seed, .weighs = true};
+    OK(gyre_fisher_measure(&p, f, err));
     assert_int_equal(gyre_device_counters(device).live_objects, 0);
     gyre_source_close(source);
     gyre_device_close(device);
@@ -69,6 +70,66 @@ static void weights_are_what_the_seed_draws(void **state)
     }
 }
 
+struct looking {
+    double square[8][GYRE_PRODUCTS][ROWS]; // [layers]: of the gradients of the windows that were seen
+    uint32_t seen[8][GYRE_PRODUCTS], width[GYRE_PRODUCTS];
+};
+
+static gyre_status look(void *user, uint32_t layer, gyre_product product, const float *gradient, gyre_error *err)
+{
+    struct looking *l = user;
+    (void)err;
+    double *square = l->square[layer][product] + l->seen[layer][product]++ * TOKENS;
+    for (uint32_t i = 0; i < TOKENS * l->width[product]; i++)
+        square[i / l->width[product]] += (double)gradient[i] * (double)gradient[i];
+    return GYRE_OK;
+}
+
+// The gradients that are handed out are those whose squares the weights are, and as many windows are seen as asked for.
+static void gradients_are_handed_out(void **state)
+{
+    (void)state;
+    uint32_t token[ROWS];
+    gyre_device *device;
+    gyre_source *source;
+    struct gyre_hparams hp;
+    make_base("llama");
+    tiny_tokens(token, ROWS, 5, tiny_family("llama").vocab);
+    OK(gyre_fast_device_create(NULL, &device, err));
+    OK(gyre_source_open(in, &source, err));
+    OK(gyre_hparams_read(source, &hp, err));
+    for (uint32_t looks = 0; looks <= WINDOWS + 3; looks += 3)
+        for (int weighs = 0; weighs < 2; weighs++) {
+            static struct looking l;
+            memset(&l, 0, sizeof l);
+            struct gyre_fisher f;
+            for (int r = 0; r < GYRE_LINEARS; r++) {
+                uint64_t rows, cols;
+                gyre_role_shape((gyre_role)r, &hp, &rows, &cols);
+                if (gyre_role_present(&hp, (gyre_role)r, 0)) l.width[gyre_roles[r].product] += (uint32_t)rows;
+            }
+            const struct gyre_fisher_params p = {device, source, token, WINDOWS, TOKENS,
+                                                 3,      weighs, looks, look,    .user = &l};
+            OK(gyre_fisher_measure(&p, &f, err));
+            assert_true((f.weight != NULL) == weighs && f.layers <= 8);
+            for (uint32_t k = 0; k < f.layers; k++)
+                for (int product = 0; product < GYRE_PRODUCTS; product++) {
+                    assert_int_equal(l.seen[k][product], looks < WINDOWS ? looks : WINDOWS);
+                    if (looks < WINDOWS || !weighs) continue;
+                    const float *w = gyre_fisher_rows(&f, k, (gyre_product)product);
+                    double sum = 0;
+                    for (int r = 0; r < ROWS; r++) sum += l.square[k][product][r] / ROWS;
+                    for (int r = 0; r < ROWS; r++)
+                        assert_true(fabs(fmin(l.square[k][product][r] / sum, GYRE_FISHER_CAP) - (double)w[r]) <
+                                    1e-4 * (double)w[r]);
+                }
+            gyre_fisher_free(&f);
+        }
+    gyre_hparams_free(&hp);
+    gyre_source_close(source);
+    gyre_device_close(device);
+}
+
 static gyre_status run(const char *fisher, int at, bool resume, gyre_error *err)
 {
     char yaml[300];
@@ -84,7 +145,7 @@ static gyre_status run(const char *fisher, int at, bool resume, gyre_error *err)
 
 static void runs_weigh_and_resume(void **state)
 {
-    (void)state;
+    const char *const weighed = *state;
     gyre_error why = {0};
     uint64_t n, m;
     make_base("llama");
@@ -94,13 +155,13 @@ static void runs_weigh_and_resume(void **state)
     char *preset = files_read(out, &n);
     assert_int_equal(n, m);
     assert_memory_equal(plain, preset, n);
-    OK(run(", fisher: true", 0, false, err));
+    OK(run(weighed, 0, false, err));
     const int all = run_calls();
     char *want = files_read(out, &n);
     assert_memory_not_equal(want + n / 2, plain + m / 2, n / 2 < m / 2 ? n / 2 : m / 2);
     for (int at = 3; at < all; at += 7) {
-        assert_int_equal(run(", fisher: true", at, false, &why), GYRE_E_CANCELLED);
-        OK(run(", fisher: true", 0, true, err));
+        assert_int_equal(run(weighed, at, false, &why), GYRE_E_CANCELLED);
+        OK(run(weighed, 0, true, err));
         char *got = files_read(out, &m);
         assert_int_equal(m, n);
         assert_memory_equal(got, want, n);
@@ -138,7 +199,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(weights_are_what_the_seed_draws),
-        cmocka_unit_test(runs_weigh_and_resume),
+        cmocka_unit_test(gradients_are_handed_out),
+        cmocka_unit_test_prestate(runs_weigh_and_resume, (char[]){", fisher: true"}),
+        cmocka_unit_test_prestate(runs_weigh_and_resume, (char[]){", outputs: 4"}),
+        cmocka_unit_test_prestate(runs_weigh_and_resume, (char[]){", outputs: 4, fisher: true"}),
         cmocka_unit_test(windows_beyond_the_context_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, cleanup);

@@ -139,7 +139,7 @@ static const char full[] = "%YAML 1.1\n---\n# a comment\n"
                            "seeds: 7\n"
                            "learn: {method: kl, steps: 7, rate: 0.5, act: 8, kv: 16}\n"
                            "diagonals: {by: largest, norm: 0.3, up_down: 5e-1, qk: 1, value: 0.1234567890123456}\n"
-                           "calibration:\n  windows: 5\n  tokens: 100\n"
+                           "calibration:\n  windows: 5\n  tokens: 100\n  outputs: 3\n"
                            "activations: {clip: 0.9}\n"
                            "cache: {clip: 0.95, centre: true}\n"
                            "rounding:\n"
@@ -164,6 +164,7 @@ static void every_key_is_read_and_written(void **state)
     assert_true(r.learn.act == 8 && r.learn.kv == 16);
     assert_true(r.diagonals.by == GYRE_DIAGONAL_LARGEST);
     assert_true(r.diagonals.qk == 1 && r.diagonals.value == 0.1234567890123456);
+    assert_true(r.calibration.outputs == 3 && !r.calibration.fisher);
     assert_true(r.calibration.windows == 5 && r.calibration.tokens == 100 && r.act_clip == 0.9 && r.kv_clip == 0.95);
     assert_true(r.kv_centre && r.n_stages == 4 && r.stage[0].alpha == 0.5 && r.stage[0].residual == 0);
     assert_true(r.stage[0].damp == 0.05 && r.stage[1].kind == GYRE_STAGE_ADMM && r.stage[1].clip == GYRE_CLIP_NONE);
@@ -336,6 +337,10 @@ static const struct {
     {"name: a\ncalibration: {windows: 0}\nrounding:\n  - rtn\n  - descent\n", 5, 5, "stage descent needs statistics"},
     {"name: a\ncalibration: {windows: 0}\nrounding:\n  - rtn\n  - refit\n", 5, 5, "stage refit needs statistics"},
     {ROOT "calibration: {windows: 0, fisher: true}\n", 3, 27, "fisher: true of the calibration"},
+    {ROOT "calibration: {windows: 0, outputs: 2}\n", 3, 27, "outputs of the calibration needs statistics"},
+    {ROOT "calibration: {windows: 4, outputs: 5}\n", 3, 27, "5 of 4 windows weigh outputs"},
+    {ROOT "calibration: {windows: 4, outputs: 2}\n", 3, 27, "allowed with gptq, descent or refit"},
+    {ROOT "calibration: {outputs: -1}\n", 3, 24, "from 0 to 4096"},
     {ROOT "calibration: {windows: 0}\nactivations: {clip: auto}\n", 4, 15, "clip: auto of activations"},
     {ROOT "calibration: {windows: 0}\ncache: {clip: auto}\n", 4, 9, "clip: auto of the cache"},
     {ROOT "calibration: {windows: 0}\ncache: {centre: true}\n", 4, 9, "centre: true"},

@@ -114,12 +114,52 @@ static void seeds_matter_and_repeat(void **state)
     assert_memory_not_equal(w[0], w[2], sizeof w[0]);
 }
 
+// What a rotated linear makes of a rotated input is what was made before, turned as outputs are; so are gradients.
+static void outputs_turn_as_their_linears(void **state)
+{
+    (void)state;
+    enum { ROWS = 5 };
+    for (int s = 0; s < 3; s++) {
+        const struct gyre_hparams hp = {.width = shapes[s].width,
+                                        .heads = shapes[s].heads,
+                                        .kv_heads = shapes[s].kv_heads,
+                                        .head_dim = shapes[s].head_dim,
+                                        .ffn = shapes[s].ffn};
+        struct gyre_rotator r;
+        assert_int_equal(gyre_rotator_create(&hp, 9, false, all, &r, NULL), GYRE_OK);
+        for (int role = 0; role < GYRE_LINEARS; role++) {
+            uint64_t n, k;
+            gyre_role_shape((gyre_role)role, &hp, &n, &k);
+            double *w = malloc(n * k * sizeof *w), *x = malloc(ROWS * k * sizeof *x), *y = calloc(ROWS * n, sizeof *y);
+            for (uint64_t i = 0; i < n * k; i++) w[i] = (double)(i * 7919 % 31) - 15;
+            for (uint64_t i = 0; i < ROWS * k; i++) x[i] = (double)(i * 104729 % 23) - 11;
+            for (int turned = 0; turned < 2; turned++) {
+                for (uint64_t t = 0; t < ROWS; t++)
+                    for (uint64_t i = 0; i < n; i++)
+                        for (uint64_t j = 0; j < k; j++)
+                            y[t * n + i] += (turned ? -1 : 1) * w[i * k + j] * x[t * k + j];
+                if (turned) break;
+                assert_int_equal(gyre_rotate_output(&r, (gyre_role)role, 1, y, ROWS, NULL), GYRE_OK);
+                assert_int_equal(gyre_rotate_linear(&r, (gyre_role)role, 1, NULL, w, NULL), GYRE_OK);
+                assert_int_equal(gyre_rotate_input(&r, gyre_roles[role].product, 1, x, ROWS, NULL), GYRE_OK);
+            }
+            for (uint64_t i = 0; i < ROWS * n; i++)
+                if (!(y[i] < 1e-8 && y[i] > -1e-8)) fail_msg("linear %d: off by %g", role, y[i]);
+            free(w);
+            free(x);
+            free(y);
+        }
+        gyre_rotator_release(&r);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_site_and_all_together),
         cmocka_unit_test(known_mistakes_are_caught),
         cmocka_unit_test(seeds_matter_and_repeat),
+        cmocka_unit_test(outputs_turn_as_their_linears),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
