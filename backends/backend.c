@@ -180,6 +180,16 @@ void gyre_kernel_destroy(gyre_device *device, gyre_kernel *kernel)
     device->backend->kernel_destroy(device, kernel);
 }
 
+bool gyre_device_forgo(gyre_device *device, const char *kernel, const gyre_error *why)
+{
+    const struct gyre_kernel_source *source = gyre_kernel_source_find(kernel);
+    if (!source || !(source->needs & GYRE_NEED_CM_S8) || !device->info.matrix_s8.m) return false;
+    device->info.matrix_s8 = (struct gyre_matrix_shape){0};
+    gyre_logf(device->options.log, GYRE_LOG_WARN, "%s: its matrix units are not used: %s", device->info.id,
+              why ? why->message : "their kernel could not be made");
+    return true;
+}
+
 // ---- work -------------------------------------------------------------------------------------------
 
 static bool overlap(const struct gyre_binding *a, const struct gyre_binding *b)

@@ -34,6 +34,11 @@ typedef enum gyre_lanes {
     GYRE_LANES_LOOP,     // a workgroup on one CPU thread as a loop over invocations, which pays for barriers (PoCL)
 } gyre_lanes;
 
+// A shape that matrix units multiply at once, m x k by k x n, by a subgroup of so many invocations; all 0: none.
+struct gyre_matrix_shape {
+    uint32_t m, n, k, lanes;
+};
+
 struct gyre_device_info {
     char id[32];            // "vulkan:0": backend name and index
     char name[128];         // as the driver gives it
@@ -51,9 +56,10 @@ struct gyre_device_info {
     uint32_t
         max_loop; // iterations after which the driver ends an invocation's loops, all of a kernel's together; 0: never
     gyre_int_dot int_dot;
-    bool f16;                       // half arithmetic (storage of halves needs nothing)
-    bool unified;                   // integrated or software: host and device share memory
-    char cooperative_matrix[4][32]; // "16x16x32 s8s8s32": supported shapes, empty strings at the end
+    bool f16;                           // half arithmetic (storage of halves needs nothing)
+    bool unified;                       // integrated or software: host and device share memory
+    char cooperative_matrix[4][32];     // "16x16x32 s8s8s32": supported shapes, empty strings at the end
+    struct gyre_matrix_shape matrix_s8; // the one for int8 with sums in int32; kernels with GYRE_NEED_CM_S8 use it
 };
 
 struct gyre_device_options {
@@ -138,6 +144,9 @@ gyre_status gyre_buffer_read(gyre_device *device, gyre_buffer *buffer, uint64_t 
 gyre_status gyre_kernel_create(gyre_device *device, const struct gyre_kernel_params *params, gyre_kernel **out,
                                gyre_error *err) GYRE_MUST_USE;
 void gyre_kernel_destroy(gyre_device *device, gyre_kernel *kernel);
+// After a kernel could not be created, `why`: whether it needs units that the device can do without. From then on the
+// device's info says that it has none, and one line in the log says why: drivers offer what they cannot compile.
+bool gyre_device_forgo(gyre_device *device, const char *kernel, const gyre_error *why);
 
 // ---- work -------------------------------------------------------------------------------------------
 

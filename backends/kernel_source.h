@@ -10,22 +10,24 @@ enum gyre_form {
     GYRE_FORM_W8 = 8,
     GYRE_FORM_F16 = 16,
     GYRE_FORM_F32 = 32,
-    GYRE_FORM_WEIGHT = 63,   // mask of the bits
-    GYRE_FORM_QUANT = 64,    // x is quantized
-    GYRE_FORM_MANY = 128,    // for many rows
-    GYRE_FORM_GLOBAL = 256,  // works in a buffer instead of shared memory
-    GYRE_FORM_SLICE = 512,   // reads by slices
-    GYRE_FORM_SCALE = 1024,  // of scales
-    GYRE_FORM_BLOCKS = 2048, // from blocks that bring their scales
-    GYRE_FORM_TILE = 4096,   // a workgroup takes a tile of the weight, for few rows on hardware
-    GYRE_FORM_LINE = 8192,   // an invocation takes lines of a tile in vectors, for CPUs
-    GYRE_FORM_BLOCK = 16384, // a workgroup takes a block of rows and columns, for many rows on hardware
+    GYRE_FORM_WEIGHT = 63,    // mask of the bits
+    GYRE_FORM_QUANT = 64,     // x is quantized
+    GYRE_FORM_MANY = 128,     // for many rows
+    GYRE_FORM_GLOBAL = 256,   // works in a buffer instead of shared memory
+    GYRE_FORM_SLICE = 512,    // reads by slices
+    GYRE_FORM_SCALE = 1024,   // of scales
+    GYRE_FORM_BLOCKS = 2048,  // from blocks that bring their scales
+    GYRE_FORM_TILE = 4096,    // a workgroup takes a tile of the weight, for few rows on hardware
+    GYRE_FORM_LINE = 8192,    // an invocation takes lines of a tile in vectors, for CPUs
+    GYRE_FORM_BLOCK = 16384,  // a workgroup takes a block of rows and columns, for many rows on hardware
+    GYRE_FORM_MATRIX = 32768, // the same on matrix units
 };
 
 // What a device must have for a kernel to be worth taking: the column `needs`. GYRE_NEED_DOT is met by emulation in
-// every test; the others do not compile elsewhere.
+// every test; the others compile nowhere else.
 enum gyre_need {
-    GYRE_NEED_DOT = 1, // int8 dot products in hardware
+    GYRE_NEED_DOT = 1,   // int8 dot products in hardware
+    GYRE_NEED_CM_S8 = 2, // matrices of int8 multiplied by a subgroup: gyre_device_info.matrix_s8
 };
 
 struct gyre_kernel_source {
@@ -40,8 +42,9 @@ struct gyre_kernel_source {
     uint32_t spec_defaults[16];
     const uint32_t *spirv, *spirv_dot; // without and with the SPV_KHR_integer_dot_product form; NULL: not built
     size_t spirv_bytes, spirv_dot_bytes;
-    const char *opencl; // complete OpenCL C text; its function is gyre_<name>, constants arrive as -DNAME=value
-    uint64_t hash;      // of the source text without comments and all it includes: the cache key
+    const char
+        *opencl;   // complete OpenCL C text; its function is gyre_<name>, constants arrive as -DNAME=value. NULL: none
+    uint64_t hash; // of the source text without comments and all it includes: the cache key
 };
 
 extern const struct gyre_kernel_source *const gyre_kernel_sources[];

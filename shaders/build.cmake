@@ -2,7 +2,8 @@
 #
 # A row: C preprocessor -> GLSL -> glslang -> SPIR-V, without and with hardware int8 dot products, and the OpenCL C
 # text; shaders/embed.c (a host tool) puts the three into a struct gyre_kernel_source. A source NAME.cl.k exists for
-# OpenCL only.
+# OpenCL only, NAME.vk.k for Vulkan only. The latter need a newer glslang than Debian 12's: their SPIR-V lies in
+# shaders/spirv, `ninja matrix_spirv` writes it by scripts/lab from the GLSL made here, test lab13.spirv compares.
 
 set(kernel_dir ${CMAKE_CURRENT_LIST_DIR})
 set(kernel_out ${CMAKE_BINARY_DIR}/kernels)
@@ -32,7 +33,16 @@ function(gyre_kernel name source defines params writes bindings op form needs)
     -I${kernel_dir} -include ${kernel_dir}/dialect.h -include ${kernel_dir}/params.h ${file})
   set(commands COMMAND ${cpp} -MD -MF ${base}.d -MT ${base}.c -o ${base}.comp)
   set(spirv - -)
-  if(GLSLANG_VALIDATOR AND NOT source MATCHES "\\.cl$")
+  set(inputs)
+  set(depfile DEPFILE ${base}.d)
+  if(source MATCHES "\\.vk$") # GLSL by itself, so that it can be had before there is SPIR-V of it
+    add_custom_command(OUTPUT ${base}.comp COMMAND ${cpp} -MD -MF ${base}.d -MT ${base}.comp -o ${base}.comp
+      DEPENDS ${file} ${kernel_dir}/dialect.h ${kernel_dir}/params.h ${depfile} COMMENT "GLSL of ${name}" VERBATIM)
+    set(commands)
+    set(depfile)
+    set(spirv ${kernel_dir}/spirv/${name}.spv -)
+    set(inputs ${base}.comp ${kernel_dir}/spirv/${name}.spv)
+  elseif(GLSLANG_VALIDATOR AND NOT source MATCHES "\\.cl$")
     list(APPEND commands COMMAND ${cpp} -DGYRE_INT_DOT -o ${base}.dot.comp)
     set(spirv ${base}.spv ${base}.dot.spv)
     foreach(form "" .dot)
@@ -46,11 +56,12 @@ function(gyre_kernel name source defines params writes bindings op form needs)
   add_custom_command(OUTPUT ${base}.c ${commands}
     COMMAND gyre_embed kernel ${base}.c ${name} ${op} ${form} "${needs}" ${params} ${writes} ${bindings} "${defines}" ${base}.comp ${spirv}
       ${kernel_dir} ${file}
-    DEPENDS gyre_embed ${file} ${kernel_dir}/dialect.h ${kernel_dir}/params.h
-    DEPFILE ${base}.d COMMENT "Kernel ${name}" VERBATIM)
+    DEPENDS gyre_embed ${file} ${inputs} ${kernel_dir}/dialect.h ${kernel_dir}/params.h
+    ${depfile} COMMENT "Kernel ${name}" VERBATIM)
 endfunction()
 
 set(kernel_names)
+set(kernel_made) # whose SPIR-V is committed
 foreach(row ${kernel_rows})
   if(NOT row MATCHES "^KERNEL\\(([a-z0-9_]+), *([a-z0-9_.]+), *\"([^\"]*)\", *([a-z0-9_]+), *([0-9]+), *([0-9]+), *([a-z0-9_]+), *([A-Z0-9|]+)(, *[A-Z0-9_|]+)?\\)")
     message(FATAL_ERROR "shaders/kernels.def: not a row: ${row}")
@@ -61,6 +72,9 @@ foreach(row ${kernel_rows})
   list(APPEND kernel_names ${CMAKE_MATCH_1})
   gyre_kernel(${CMAKE_MATCH_1} ${CMAKE_MATCH_2} "${CMAKE_MATCH_3}" ${CMAKE_MATCH_4} ${CMAKE_MATCH_5} ${CMAKE_MATCH_6}
     ${CMAKE_MATCH_7} ${CMAKE_MATCH_8} "${CMAKE_MATCH_9}")
+  if(row MATCHES "^KERNEL\\(([a-z0-9_]+), *[a-z0-9_]+\\.vk,")
+    list(APPEND kernel_made ${CMAKE_MATCH_1})
+  endif()
 endforeach()
 
 list(TRANSFORM kernel_names PREPEND ${kernel_out}/ OUTPUT_VARIABLE kernel_c)
@@ -68,5 +82,7 @@ list(TRANSFORM kernel_c APPEND .c)
 add_custom_command(OUTPUT ${kernel_out}/table.c
   COMMAND gyre_embed table ${kernel_out}/table.c ${kernel_names}
   DEPENDS gyre_embed ${kernel_dir}/kernels.def COMMENT "Kernel table" VERBATIM)
+list(TRANSFORM kernel_made REPLACE "(.+)" "${kernel_out}/\\1.comp" OUTPUT_VARIABLE kernel_glsl)
+add_custom_target(gyre_kernel_glsl DEPENDS ${kernel_glsl})
 add_library(gyre_kernels STATIC ${kernel_c} ${kernel_out}/table.c)
 target_compile_options(gyre_kernels PRIVATE -Wno-overlength-strings)

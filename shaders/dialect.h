@@ -15,7 +15,8 @@
      loops of the kernel together: lavapipe ends them there and says nothing (gyre_device_info.max_loop; a kernel's
      comment says how often, runtime/graph/tune.c sees to it). A sum then also checks itself: CUT
    Workgroup size is WGX, WGY, WGZ (constant ids 0, 1, 2; WORKGROUP(x, y, z) states their defaults); a kernel's own
-   constants start at id 3. A kernel may #include "name.k.h" from this folder.                                  */
+   constants start at id 3. A kernel may #include "name.k.h" from this folder.
+   A source NAME.vk.k is for Vulkan alone and may use GLSL's cooperative matrices.                               */
 #ifdef GYRE_CL
 /* ------------------------------------------------------------------------------------------------ OpenCL C */
 /* A binding arrives as a whole buffer and the place in it (gyre_at, in bytes): sub-buffers would have to lie on the

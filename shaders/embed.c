@@ -2,7 +2,8 @@
 //
 //   embed kernel OUT.c NAME OP FORM NEEDS PARAMS N_WRITES N_BINDINGS "DEFINES" GLSL SPV SPV_DOT FOLDER SOURCE.k
 //     one struct gyre_kernel_source (backends/kernel_source.h) from the preprocessed GLSL (for the constants), the two
-//     SPIR-V files ("-": none) and the source (inlined into OpenCL C together with its includes from FOLDER)
+//     SPIR-V files ("-": none) and the source (inlined into OpenCL C together with its includes from FOLDER; of a
+//     SOURCE.vk.k only the hash is kept)
 //   embed table OUT.c NAME...
 //     the table of all of them
 //
@@ -236,6 +237,7 @@ static void write_kernel(char **arg)
     const char *defines = arg[8], *glsl_path = arg[9], *folder = arg[12], *source = arg[13];
     const struct text glsl = read_file(glsl_path), cl = opencl_text(name, defines, folder, source);
     const struct spec spec = parse_spec(glsl.data, glsl_path);
+    const bool vulkan_only = strstr(source, ".vk.k") != NULL;
     struct text spirv = {0}, dot = {0};
     if (strcmp(arg[10], "-")) spirv = read_file(arg[10]);
     if (strcmp(arg[11], "-")) dot = read_file(arg[11]);
@@ -245,7 +247,7 @@ static void write_kernel(char **arg)
     fprintf(f, "#include \"shaders/params.h\"\n");
     if (spirv.size) write_words(f, "spirv", &spirv);
     if (dot.size) write_words(f, "spirv_dot", &dot);
-    write_string(f, "opencl", &cl);
+    if (!vulkan_only) write_string(f, "opencl", &cl);
     fprintf(f, "extern const struct gyre_kernel_source gyre_kernel_%s;\n", name);
     fprintf(f, "const struct gyre_kernel_source gyre_kernel_%s = {\n", name);
     fprintf(f, "    .name = \"%s\", .op = \"%s\", .n_writes = %s, .n_bindings = %s,\n    .form = 0", name, op, writes,
@@ -262,7 +264,8 @@ static void write_kernel(char **arg)
     fprintf(f, "},\n");
     if (spirv.size) fprintf(f, "    .spirv = spirv, .spirv_bytes = sizeof spirv,\n");
     if (dot.size) fprintf(f, "    .spirv_dot = spirv_dot, .spirv_dot_bytes = sizeof spirv_dot,\n");
-    fprintf(f, "    .opencl = opencl, .hash = 0x%llxu,\n};\n", (unsigned long long)fnv1a(cl.data, cl.size));
+    if (!vulkan_only) fprintf(f, "    .opencl = opencl,\n");
+    fprintf(f, "    .hash = 0x%llxu,\n};\n", (unsigned long long)fnv1a(cl.data, cl.size));
     close_output(f, out);
 }
 

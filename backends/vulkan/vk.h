@@ -4,6 +4,7 @@
 //   vk_device.c  what a device can do, open, close  vk_cache.c   the pipeline cache on disk
 //   vk_memory.c  blocks of device memory            vk_queue.c   submissions and fences
 //   vk_buffer.c  buffers, the staging ring          gyre_vk_record.c  recordings, replay, profile
+//   vk_matrix.c  matrix units
 //   vk_debug.c   validation messages, object names, error texts
 //
 // Needs Vulkan 1.1. libvulkan is opened at run time; every entry point is in one of the lists below.
@@ -38,6 +39,7 @@
     X(CreateQueryPool) X(DestroyQueryPool) X(CmdResetQueryPool) X(CmdWriteTimestamp) X(GetQueryPoolResults)            \
     X(CreateFence) X(DestroyFence) X(ResetFences) X(GetFenceStatus) X(WaitForFences) X(QueueSubmit)
 
+#define GYRE_VK_MATRICES "VK_KHR_cooperative_matrix"
 // VK_KHR_cooperative_matrix, which Debian 12's headers do not have: a row of what a device multiplies at once.
 struct vk_matrix_shape {
     VkStructureType type;
@@ -46,6 +48,12 @@ struct vk_matrix_shape {
     int32_t a, b, c, result; // types of elements: 0 f16, 1 f32, 2 f64, 3 s8, 4 s16, 5 s32, 6 s64, 7 u8 ...
     VkBool32 saturating;
     int32_t scope; // 3: a subgroup
+};
+// And its features.
+struct vk_matrix_features {
+    VkStructureType type;
+    void *next;
+    VkBool32 matrices, robust;
 };
 typedef VkResult(VKAPI_PTR *vk_matrix_shapes)(VkPhysicalDevice, uint32_t *, struct vk_matrix_shape *);
 
@@ -79,9 +87,9 @@ struct vk_facts {
     VkPhysicalDevice handle;
     VkPhysicalDeviceProperties properties;
     VkPhysicalDeviceMemoryProperties memory;
-    uint32_t family;                    // of the queue used
-    uint32_t timestamp_bits;            // 0: that queue cannot tell the time
-    bool int_dot, float16, portability; // features and extensions to enable
+    uint32_t family;                              // of the queue used
+    uint32_t timestamp_bits;                      // 0: that queue cannot tell the time
+    bool int_dot, float16, matrices, portability; // features and extensions to enable
     struct gyre_device_info info;
 };
 
@@ -161,6 +169,21 @@ struct vk_kernel {
 gyre_status gyre_vk_instance_create(struct vk_instance *instance, const struct gyre_device_options *options,
                                     gyre_error *err);
 void gyre_vk_instance_destroy(struct vk_instance *instance);
+
+// ---- vk_matrix.c --------------------------------------------------------------------------------------
+
+// What kernels on matrix units need of a device, as a chain of structs to ask with or to enable; no feature is set yet.
+// Returns the first; the last is followed by `next`.
+struct vk_matrix_chain {
+    struct vk_matrix_features matrices;
+    VkPhysicalDeviceVulkanMemoryModelFeatures model;
+    VkPhysicalDeviceShaderFloat16Int8Features bytes;
+    VkPhysicalDeviceSubgroupSizeControlFeatures sizes;
+};
+void *gyre_vk_matrix_chain(struct vk_matrix_chain *chain, void *next);
+// For a device that has GYRE_VK_MATRICES and whose other facts are known: fills facts->matrices and what facts->info
+// says of matrices.
+void gyre_vk_matrix_facts(const struct vk_instance *instance, struct vk_facts *facts);
 
 // ---- vk_memory.c --------------------------------------------------------------------------------------
 

@@ -47,28 +47,6 @@ static uint64_t memory_bytes(const struct vk_facts *facts)
     return bytes;
 }
 
-static void cooperative_matrix_facts(const struct vk_instance *instance, const struct extensions *extensions,
-                                     struct vk_facts *facts)
-{
-    enum { S8 = 3, S32 = 5, SUBGROUP = 3, PROPERTIES = 1000506001 };
-    static const char *const types[] = {"f16", "f32", "f64", "s8", "s16", "s32", "s64", "u8", "u16", "u32", "u64"};
-    struct vk_matrix_shape shapes[64];
-    uint32_t n = GYRE_COUNT(shapes), kept = 0;
-    if (!has(extensions, "VK_KHR_cooperative_matrix") || !instance->f.GetPhysicalDeviceCooperativeMatrixPropertiesKHR)
-        return;
-    for (uint32_t i = 0; i < n; i++) shapes[i] = (struct vk_matrix_shape){.type = (VkStructureType)PROPERTIES};
-    if (instance->f.GetPhysicalDeviceCooperativeMatrixPropertiesKHR(facts->handle, &n, shapes) < 0) return;
-    for (uint32_t i = 0; i < n && kept < GYRE_COUNT(facts->info.cooperative_matrix); i++) {
-        const struct vk_matrix_shape *s = &shapes[i];
-        const bool integer = s->a == S8 && s->result == S32, floating = s->a == 0;
-        if (s->scope != SUBGROUP || s->b != s->a || (!integer && !floating) || s->saturating || s->result < 0 ||
-            (uint32_t)s->result >= GYRE_COUNT(types))
-            continue;
-        snprintf(facts->info.cooperative_matrix[kept++], 32, "%ux%ux%u %s%s%s", s->m, s->n, s->k, types[s->a],
-                 types[s->b], types[s->result]);
-    }
-}
-
 // Chains what the device knows beyond Vulkan 1.1, asks, and copies the answers into facts->info.
 static void extended_facts(const struct vk_instance *instance, const struct extensions *extensions,
                            struct vk_facts *facts)
@@ -158,7 +136,7 @@ static bool describe(const struct vk_instance *instance, VkPhysicalDevice device
     memcpy(info->max_groups, p->limits.maxComputeWorkGroupCount, sizeof info->max_groups);
     info->shared_bytes = p->limits.maxComputeSharedMemorySize;
     extended_facts(instance, extensions, facts);
-    cooperative_matrix_facts(instance, extensions, facts);
+    if (has(extensions, GYRE_VK_MATRICES)) gyre_vk_matrix_facts(instance, facts);
     return true;
 }
 
@@ -215,6 +193,13 @@ static gyre_status create_device(struct vk_device *d, gyre_error *err)
     if (facts->int_dot) {
         features.pNext = &dot;
         if (version < VK_API_VERSION_1_3) names[n++] = VK_KHR_SHADER_INTEGER_DOT_PRODUCT_EXTENSION_NAME;
+    }
+    struct vk_matrix_chain matrices;
+    if (facts->matrices) {
+        features.pNext = gyre_vk_matrix_chain(&matrices, features.pNext);
+        matrices.matrices.matrices = matrices.model.vulkanMemoryModel = matrices.bytes.shaderInt8 = VK_TRUE;
+        matrices.sizes.subgroupSizeControl = matrices.sizes.computeFullSubgroups = VK_TRUE;
+        names[n++] = GYRE_VK_MATRICES;
     }
     if (facts->portability) names[n++] = "VK_KHR_portability_subset";
     const float priority = 1.0f;

@@ -4,6 +4,8 @@
 
 #include <stdlib.h>
 
+#define FULL_SUBGROUPS VK_PIPELINE_SHADER_STAGE_CREATE_REQUIRE_FULL_SUBGROUPS_BIT
+
 static gyre_status ensure_layout(struct vk_device *d, uint32_t n, const char *name, gyre_error *err)
 {
     gyre_status st = GYRE_OK;
@@ -49,6 +51,10 @@ gyre_status gyre_vk_kernel_create(gyre_device *device, const struct gyre_kernel_
     if (!source->spirv)
         return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot create kernel (%s): it was built without SPIR-V",
                          source->name);
+    const bool matrices = source->needs & GYRE_NEED_CM_S8;
+    if (matrices && !d->facts.matrices)
+        return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot create kernel (%s): %s has no matrix units that it can use",
+                         source->name, d->facts.info.name);
     GYRE_TRY(ensure_layout(d, source->n_bindings, source->name, err));
     if (!(k = calloc(1, sizeof *k)))
         return gyre_fail(err, GYRE_E_NOMEM, "cannot create kernel (%s): out of host memory", source->name);
@@ -64,8 +70,14 @@ gyre_status gyre_vk_kernel_create(gyre_device *device, const struct gyre_kernel_
                                            .codeSize = dot ? source->spirv_dot_bytes : source->spirv_bytes,
                                            .pCode = dot ? source->spirv_dot : source->spirv};
     VK_GO(d->f.CreateShaderModule(d->handle, &code, NULL, &module), "create kernel", source->name);
+    // Who multiplies matrices must know how many invocations a subgroup has; the kernel says so by its WGX.
+    const VkPipelineShaderStageRequiredSubgroupSizeCreateInfo subgroup = {
+        .sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_REQUIRED_SUBGROUP_SIZE_CREATE_INFO,
+        .requiredSubgroupSize = params->spec[0]};
     const VkComputePipelineCreateInfo info = {.sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
                                               .stage = {.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
+                                                        .pNext = matrices ? &subgroup : NULL,
+                                                        .flags = matrices ? FULL_SUBGROUPS : 0,
                                                         .stage = VK_SHADER_STAGE_COMPUTE_BIT,
                                                         .module = module,
                                                         .pName = "main",

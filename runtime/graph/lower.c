@@ -125,8 +125,11 @@ static gyre_status lower_matmul(const struct lowering *l)
 {
     const struct gyre_launch *const chosen = gyre_choice_of(l->g, l->node);
     struct gyre_launch launch;
-    if (chosen) return emit_product(l, chosen);
-    GYRE_TRY(gyre_tune(l->g, l->node, &launch, l->err));
+    if (chosen) launch = *chosen;
+    else GYRE_TRY(gyre_tune(l->g, l->node, &launch, l->err));
+    const gyre_status st = emit_product(l, &launch);
+    if (st == GYRE_OK || !gyre_device_forgo(l->g->device, launch.kernel.name, l->err)) return st;
+    GYRE_TRY(gyre_tune(l->g, l->node, &launch, l->err)); // the next choice
     return emit_product(l, &launch);
 }
 

@@ -283,6 +283,67 @@ static bool block_launch(const struct product *p, struct gyre_launch *out)
     return true;
 }
 
+// What a workgroup of matmul_matrix.vk.k covers: subgroups, of them side by side, matrices of each one down and across.
+struct matrix_cut {
+    uint32_t subgroups, abreast, down, across, rows, columns;
+};
+
+// Every doubling of a workgroup's rows or columns, to 128 x 128, halves what an operand costs a product, as long as
+// there are workgroups enough for a chip and the sums of an invocation fit registers.
+static struct matrix_cut cut_matrices(const struct product *p)
+{
+    enum { SIDE = 128, ENOUGH = 128, LANES = 256, SUBGROUPS = 8, MOST_SUMS = 64 };
+    const struct gyre_matrix_shape s = p->info->matrix_s8;
+    struct matrix_cut c = {SUBGROUPS, 1, 1, 1, 0, 0};
+    while (c.subgroups > 1 && c.subgroups * s.lanes > GYRE_MIN((uint32_t)LANES, p->info->max_workgroup))
+        c.subgroups /= 2;
+    if (c.subgroups >= 4) c.abreast = c.subgroups / 2;
+    c.rows = s.m * (c.subgroups / c.abreast);
+    c.columns = s.n * c.abreast;
+    while (GYRE_MIN(c.rows, c.columns) < SIDE && 2 * c.down * c.across * s.m * s.n <= MOST_SUMS * s.lanes) {
+        const bool taller = c.rows <= c.columns;
+        const uint32_t rows = taller ? 2 * c.rows : c.rows, columns = taller ? c.columns : 2 * c.columns;
+        if (gyre_div_up(p->w->n, columns) * gyre_div_up(p->rows, rows) < ENOUGH) break;
+        c.down *= taller ? 2 : 1;
+        c.across *= taller ? 1 : 2;
+        c.rows = rows, c.columns = columns;
+    }
+    return c;
+}
+
+// matmul_matrix.vk.k for as many rows, where a subgroup multiplies matrices of int8.
+static bool matrix_launch(const struct product *p, struct gyre_launch *out)
+{
+    const struct gyre_device_info *info = p->info;
+    const struct gyre_matrix_shape s = info->matrix_s8;
+    const struct gyre_weight *w = p->w;
+    const bool grouped = w->group != w->k;
+    if (!s.m || info->lanes != GYRE_LANES_HARDWARE || !p->integers || p->prologue || p->rows <= MOST_TILED || w->k % 16)
+        return false;
+    const struct matrix_cut c = cut_matrices(p);
+    uint32_t kq = grouped ? 2 : 4, line = 16 * kq + 16; // sums of groups are as many registers again
+    if (2 * (c.rows + c.columns) * line + 8 * c.columns > info->shared_bytes) kq = 2, line = 48;
+    const uint32_t bytes = 2 * (c.rows + c.columns) * line;
+    if ((grouped && w->group % (16 * kq)) || bytes + 8 * c.columns > info->shared_bytes ||
+        4 * c.subgroups * s.m * s.n > bytes || c.subgroups * s.lanes > info->max_workgroup ||
+        s.lanes > info->max_group_size[0] || c.subgroups > info->max_group_size[1] ||
+        !runs(info, w->k / s.k + w->k / 16 + 2ull * s.m * s.n * c.down * c.across / s.lanes))
+        return false;
+    const uint32_t form = weight_forms[w->kind] | GYRE_FORM_QUANT | GYRE_FORM_MATRIX;
+    if (start(out, p->op, form, s.lanes, c.subgroups, NULL) != GYRE_OK) return false;
+    set(out, "TM", s.m);
+    set(out, "TN", s.n);
+    set(out, "TK", s.k);
+    set(out, "RM", c.down);
+    set(out, "RN", c.across);
+    set(out, "SX", c.abreast);
+    set(out, "KQ", kq);
+    set(out, "GROUPED", grouped);
+    out->tile[0] = c.columns;
+    out->tile[1] = c.rows;
+    return true;
+}
+
 // matmul_line.cl.k: whole vectors in one invocation, for CPUs that run them one by one.
 static bool line_launch(const struct product *p, struct gyre_launch *out)
 {
@@ -307,7 +368,7 @@ static gyre_status tune_matmul(const gyre_graph *g, const struct gyre_node *node
     const struct gyre_device_info *info = p.info;
     const struct gyre_weight *w = p.w;
     const uint32_t rows = p.rows;
-    if (tile_launch(&p, out) || block_launch(&p, out) || line_launch(&p, out)) return GYRE_OK;
+    if (tile_launch(&p, out) || matrix_launch(&p, out) || block_launch(&p, out) || line_launch(&p, out)) return GYRE_OK;
     const bool split = !runs(info, product_loops(w, p.integers, 1)); // only _v divides K
     const bool few = rows <= 4 || split, wide = w->n >= 16384;
     uint32_t wgx = 8, wgy = 1, tr = few ? GYRE_MIN(rows, 4u) : 4, tc = 2;
@@ -362,6 +423,7 @@ uint32_t gyre_tune_variants(const gyre_graph *g, const struct gyre_node *node,
                    wgy = out[0].kernel.spec[1];
     uint32_t n = 1;
     if (!p.integers) return 1;
+    if (form & GYRE_FORM_MATRIX && block_launch(&p, &out[n])) n++;
     for (uint32_t i = 0; i < 6 && form & GYRE_FORM_TILE && p.w->group == p.w->k; i++) {
         const uint32_t x = i < 2 ? wgx : i < 4 ? wgx / 2 : 2 * wgx, tr = out[0].tile[1];
         struct gyre_launch *const v = &out[n];

@@ -17,7 +17,8 @@ gyre_status gyre_tune(const gyre_graph *g, const struct gyre_node *node, struct 
                       gyre_error *err) GYRE_MUST_USE;
 
 // What may run a product of integers in place of gyre_tune's launch, which comes first: the same kernel cut otherwise,
-// with the same bits. Returns their number; 0 for other nodes and where nothing runs. Which is best: measure.c.
+// or another, with the same bits. Returns their number; 0 for other nodes and where nothing runs. Which is best:
+// measure.c.
 enum { GYRE_MOST_VARIANTS = 8 };
 uint32_t gyre_tune_variants(const gyre_graph *g, const struct gyre_node *node,
                             struct gyre_launch out[GYRE_MOST_VARIANTS]);

@@ -12,52 +12,70 @@
 // What tune.c may choose beside the defaults. Names are patterns of the shell. Where `weights` is given, the loop
 // that loads most goes over so many weights (times rows) a round: it must ask for `ahead` loads before it waits for
 // one, and spend no more than `most` vector instructions a weight; products of codes only on chips that have
-// instructions for them, in listings of RADV. `shared` are the bytes without which tune.c does not choose it.
+// instructions for them, in listings of RADV. Where `matrix` is given, the loop has exactly so many instructions that
+// multiply matrices, on chips whose matrices are of 16 x 16 x 16. `shared` are the bytes without which tune.c does not
+// choose it.
 static const struct {
     const char *kernel, *constants;
     unsigned weights, ahead;
     double most;
-    unsigned shared;
+    unsigned shared, matrix;
 } tuned[] = {
-    {"matmul_w4_*_[vm]", ",WGX=16,WGY=8,TR=1", 0, 0, 0, 0},
-    {"matmul_w4_*_[vm]", ",WGX=16,WGY=4,TR=4", 0, 0, 0, 0},
-    {"matmul_w4_q_[vm]", ",WGX=16,WGY=4,TR=4,K16=1", 0, 0, 0, 0},
-    {"matmul_w8_*_[vm]", ",WGX=16,WGY=4,TR=4", 0, 0, 0, 0},
-    {"matmul_w8_q_[vm]", ",WGX=16,WGY=4,TR=4,K16=1", 0, 0, 0, 0},
-    {"matmul_w4_q_t", ",WGX=256,TR=1,AHEAD=1", 256, 8, 0.75, 0},
-    {"matmul_w4_q_t", ",WGX=256,TR=1,AHEAD=2", 512, 16, 0.75, 0},
-    {"matmul_w4_q_t", ",WGX=256,TR=1,AHEAD=2,GROUPED=1", 512, 8, 1.1, 0},
-    {"matmul_w4_q_t", ",WGX=256,TR=4", 0, 0, 0, 0},
-    {"matmul_w4_q_t", ",WGX=256,TR=8", 0, 0, 0, 0},
-    {"quant_matmul_w4_q_t", ",WGX=256,TR=1,AHEAD=2,ROW16=256,NORMED=1,NORM_LANES=256", 512, 8, 0.75, 0},
-    {"matmul_w8_q_t", ",WGX=256,TR=1,AHEAD=2", 256, 16, 0.75, 0},
-    {"matmul_w8_q_t", ",WGX=256,TR=8", 0, 0, 0, 0},
-    {"matmul_w4_f_t", ",WGX=256,TR=1,AHEAD=2", 256, 8, 4.6, 0},
-    {"matmul_w4_f_t", ",WGX=256,TR=4", 0, 0, 0, 0},
-    {"matmul_w8_f_t", ",WGX=256,TR=1,AHEAD=2", 256, 16, 4.8, 0},
-    {"matmul_w8_f_t", ",WGX=256,TR=4", 0, 0, 0, 0},
-    {"matmul_w4_q_b", ",WGX=16,WGY=8,TR=8", 2048, 5, 0.31, 0},
-    {"matmul_w8_q_b", ",WGX=16,WGY=8,TR=8", 2048, 5, 0.30, 0},
-    {"matmul_w[48]_q_b", ",WGX=8,WGY=8,TR=8", 0, 0, 0, 0},
-    {"matmul_w[48]_q_b", ",WGX=16,WGY=8,TR=4,GROUPED=1", 0, 0, 0, 0},
-    {"matmul_f*", ",WGX=16,WGY=4,TR=4", 0, 0, 0, 0},
-    {"attn_v", ",KVBITS=8,HD=64,GT=3", 0, 0, 0, 0},
-    {"attn_v", ",KVBITS=4,HD=128,GT=4", 0, 0, 0, 0},
-    {"attn_v", ",KVBITS=16,HD=256,GT=1", 0, 0, 0, 0},
-    {"attn_split", ",KVBITS=8,HD=64,GT=3", 0, 0, 0, 0},
-    {"attn_split", ",KVBITS=8,HD=128,GT=4", 0, 0, 0, 0},
-    {"attn_split", ",KVBITS=4,HD=128,GT=4", 0, 0, 0, 0},
-    {"attn_split", ",KVBITS=16,HD=256,GT=1", 0, 0, 0, 0},
-    {"attn_m", ",KVBITS=8,HD=64,GT=2", 0, 0, 0, 0},
-    {"attn_m", ",KVBITS=16,HD=128,GT=2", 0, 0, 0, 0},
-    {"rope_had_kv", ",WGX=64,KVBITS=4,HD=128", 0, 0, 0, 0},
-    {"act_mul_had_quant", ",WGX=256,SHARED_N=8064", 0, 0, 0, 4 * 8064 + 8 * 256 + 64},
+    {"matmul_w4_*_[vm]", ",WGX=16,WGY=8,TR=1", 0, 0, 0, 0, 0},
+    {"matmul_w4_*_[vm]", ",WGX=16,WGY=4,TR=4", 0, 0, 0, 0, 0},
+    {"matmul_w4_q_[vm]", ",WGX=16,WGY=4,TR=4,K16=1", 0, 0, 0, 0, 0},
+    {"matmul_w8_*_[vm]", ",WGX=16,WGY=4,TR=4", 0, 0, 0, 0, 0},
+    {"matmul_w8_q_[vm]", ",WGX=16,WGY=4,TR=4,K16=1", 0, 0, 0, 0, 0},
+    {"matmul_w4_q_t", ",WGX=256,TR=1,AHEAD=1", 256, 8, 0.75, 0, 0},
+    {"matmul_w4_q_t", ",WGX=256,TR=1,AHEAD=2", 512, 16, 0.75, 0, 0},
+    {"matmul_w4_q_t", ",WGX=256,TR=1,AHEAD=2,GROUPED=1", 512, 8, 1.1, 0, 0},
+    {"matmul_w4_q_t", ",WGX=256,TR=4", 0, 0, 0, 0, 0},
+    {"matmul_w4_q_t", ",WGX=256,TR=8", 0, 0, 0, 0, 0},
+    {"quant_matmul_w4_q_t", ",WGX=256,TR=1,AHEAD=2,ROW16=256,NORMED=1,NORM_LANES=256", 512, 8, 0.75, 0, 0},
+    {"matmul_w8_q_t", ",WGX=256,TR=1,AHEAD=2", 256, 16, 0.75, 0, 0},
+    {"matmul_w8_q_t", ",WGX=256,TR=8", 0, 0, 0, 0, 0},
+    {"matmul_w4_f_t", ",WGX=256,TR=1,AHEAD=2", 256, 8, 4.6, 0, 0},
+    {"matmul_w4_f_t", ",WGX=256,TR=4", 0, 0, 0, 0, 0},
+    {"matmul_w8_f_t", ",WGX=256,TR=1,AHEAD=2", 256, 16, 4.8, 0, 0},
+    {"matmul_w8_f_t", ",WGX=256,TR=4", 0, 0, 0, 0, 0},
+    {"matmul_w4_q_b", ",WGX=16,WGY=8,TR=8", 2048, 5, 0.31, 0, 0},
+    {"matmul_w8_q_b", ",WGX=16,WGY=8,TR=8", 2048, 5, 0.30, 0, 0},
+    {"matmul_w[48]_q_b", ",WGX=8,WGY=8,TR=8", 0, 0, 0, 0, 0},
+    {"matmul_w[48]_q_b", ",WGX=16,WGY=8,TR=4,GROUPED=1", 0, 0, 0, 0, 0},
+    {"matmul_w4_q_x", ",WGY=8,RM=4,SX=4,KQ=4", 4096, 6, 0.035, 41984, 32},
+    {"matmul_w8_q_x", ",WGY=8,RM=4,SX=4,KQ=4", 4096, 6, 0.03, 41984, 32},
+    {"matmul_w[48]_q_x", ",WGY=8,SX=4,KQ=4", 0, 0, 0, 0, 16},
+    {"matmul_w[48]_q_x", ",WGY=8,RM=4,SX=4,GROUPED=1", 0, 0, 0, 0, 16},
+    {"matmul_f*", ",WGX=16,WGY=4,TR=4", 0, 0, 0, 0, 0},
+    {"attn_v", ",KVBITS=8,HD=64,GT=3", 0, 0, 0, 0, 0},
+    {"attn_v", ",KVBITS=4,HD=128,GT=4", 0, 0, 0, 0, 0},
+    {"attn_v", ",KVBITS=16,HD=256,GT=1", 0, 0, 0, 0, 0},
+    {"attn_split", ",KVBITS=8,HD=64,GT=3", 0, 0, 0, 0, 0},
+    {"attn_split", ",KVBITS=8,HD=128,GT=4", 0, 0, 0, 0, 0},
+    {"attn_split", ",KVBITS=4,HD=128,GT=4", 0, 0, 0, 0, 0},
+    {"attn_split", ",KVBITS=16,HD=256,GT=1", 0, 0, 0, 0, 0},
+    {"attn_m", ",KVBITS=8,HD=64,GT=2", 0, 0, 0, 0, 0},
+    {"attn_m", ",KVBITS=16,HD=128,GT=2", 0, 0, 0, 0, 0},
+    {"rope_had_kv", ",WGX=64,KVBITS=4,HD=128", 0, 0, 0, 0, 0},
+    {"act_mul_had_quant", ",WGX=256,SHARED_N=8064", 0, 0, 0, 4 * 8064 + 8 * 256 + 64, 0},
 };
+
+#define FULL_SUBGROUPS VK_PIPELINE_SHADER_STAGE_CREATE_REQUIRE_FULL_SUBGROUPS_BIT
 
 void lab_close(struct lab_chip *c)
 {
     if (c->device) c->f.DestroyDevice(c->device, NULL);
     gyre_vk_instance_destroy(&c->instance);
+}
+
+static bool offers(const struct lab_chip *c, const char *extension)
+{
+    static VkExtensionProperties list[512];
+    uint32_t n = GYRE_COUNT(list);
+    if (c->instance.f.EnumerateDeviceExtensionProperties(c->physical, NULL, &n, list) < 0) return false;
+    for (uint32_t i = 0; i < n; i++)
+        if (!strcmp(list[i].extensionName, extension)) return true;
+    return false;
 }
 
 bool lab_open(struct lab_chip *c, const char **why)
@@ -71,8 +89,10 @@ bool lab_open(struct lab_chip *c, const char **why)
         return *why = "the driver offers no such chip", false;
 
     VkPhysicalDeviceDriverProperties driver = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_DRIVER_PROPERTIES};
+    VkPhysicalDeviceSubgroupSizeControlProperties sizes = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_PROPERTIES, .pNext = &driver};
     VkPhysicalDeviceShaderIntegerDotProductProperties dot = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_PROPERTIES, .pNext = &driver};
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_PROPERTIES, .pNext = &sizes};
     VkPhysicalDeviceProperties2 properties = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, .pNext = &dot};
     VkPhysicalDevicePipelineExecutablePropertiesFeaturesKHR executable = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PIPELINE_EXECUTABLE_PROPERTIES_FEATURES_KHR};
@@ -89,7 +109,18 @@ bool lab_open(struct lab_chip *c, const char **why)
     c->dot = dot_feature.shaderIntegerDotProduct;
     c->dot_accelerated = dot.integerDotProduct4x8BitPackedSignedAccelerated;
 
-    const char *const extensions[] = {VK_KHR_PIPELINE_EXECUTABLE_PROPERTIES_EXTENSION_NAME};
+    struct vk_facts facts = {.handle = c->physical,
+                             .properties = properties.properties,
+                             .info = {.subgroup_min = sizes.minSubgroupSize, .subgroup_max = sizes.maxSubgroupSize}};
+    if (offers(c, GYRE_VK_MATRICES)) gyre_vk_matrix_facts(&c->instance, &facts);
+    c->matrix = facts.info.matrix_s8;
+
+    const char *const extensions[] = {VK_KHR_PIPELINE_EXECUTABLE_PROPERTIES_EXTENSION_NAME, GYRE_VK_MATRICES};
+    struct vk_matrix_chain matrices;
+    if (facts.matrices) {
+        features.pNext = gyre_vk_matrix_chain(&matrices, features.pNext);
+        c->instance.f.GetPhysicalDeviceFeatures2(c->physical, &features); // all that it has is enabled
+    }
     const float priority = 1.0f;
     const VkDeviceQueueCreateInfo queue = {
         .sType = VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO, .queueCount = 1, .pQueuePriorities = &priority};
@@ -98,7 +129,7 @@ bool lab_open(struct lab_chip *c, const char **why)
                                      .pNext = &features,
                                      .queueCreateInfoCount = 1,
                                      .pQueueCreateInfos = &queue,
-                                     .enabledExtensionCount = 1,
+                                     .enabledExtensionCount = facts.matrices ? 2 : 1,
                                      .ppEnabledExtensionNames = extensions};
     if (c->instance.f.CreateDevice(c->physical, &info, NULL, &c->device))
         return *why = "the driver opens no device", false;
@@ -170,7 +201,8 @@ static void read_listing(const struct lab_chip *c, VkPipeline pipeline, struct l
     }
 }
 
-// The layout is vk_kernel.c's: storage buffers 0..n-1 in set 0, GYRE_MAX_PARAMS bytes of push constants.
+// The layout is vk_kernel.c's: storage buffers 0..n-1 in set 0, GYRE_MAX_PARAMS bytes of push constants. So is the size
+// of subgroups of who multiplies matrices.
 static bool compile(const struct lab_chip *c, const struct gyre_kernel_source *source, const uint32_t *spec, bool dot,
                     struct lab_row *row)
 {
@@ -200,10 +232,16 @@ static bool compile(const struct lab_chip *c, const struct gyre_kernel_source *s
                                            .pCode = dot ? source->spirv_dot : source->spirv};
     c->f.CreateShaderModule(c->device, &code, NULL, &module);
     const VkSpecializationInfo constants = {source->n_spec, entries, 4 * (size_t)source->n_spec, spec};
+    const bool matrices = source->needs & GYRE_NEED_CM_S8;
+    const VkPipelineShaderStageRequiredSubgroupSizeCreateInfo subgroup = {
+        .sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_REQUIRED_SUBGROUP_SIZE_CREATE_INFO,
+        .requiredSubgroupSize = spec[0]};
     const VkComputePipelineCreateInfo info = {.sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
                                               .flags = VK_PIPELINE_CREATE_CAPTURE_STATISTICS_BIT_KHR |
                                                        VK_PIPELINE_CREATE_CAPTURE_INTERNAL_REPRESENTATIONS_BIT_KHR,
                                               .stage = {.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
+                                                        .pNext = matrices ? &subgroup : NULL,
+                                                        .flags = matrices ? FULL_SUBGROUPS : 0,
                                                         .stage = VK_SHADER_STAGE_COMPUTE_BIT,
                                                         .module = module,
                                                         .pName = "main",
@@ -242,6 +280,8 @@ static bool add_row(const struct lab_chip *c, const char *name, const struct gyr
     uint32_t spec[GYRE_MAX_SPEC];
     struct lab_row row = {0};
     memcpy(spec, source->spec_defaults, sizeof spec);
+    if (source->needs & GYRE_NEED_CM_S8)
+        spec[0] = c->matrix.lanes, spec[3] = c->matrix.m, spec[4] = c->matrix.n, spec[5] = c->matrix.k;
     snprintf(row.chip, sizeof row.chip, "%s", name);
     snprintf(row.kernel, sizeof row.kernel, "%s%s", source->name, constants);
     snprintf(row.form, sizeof row.form, "%s", dot ? "dot" : "base");
@@ -255,7 +295,12 @@ static bool add_row(const struct lab_chip *c, const char *name, const struct gyr
 // What `tuned` asks of a loop, where the chip has the instructions that it was made for.
 static bool judge_loop(const struct lab_chip *c, const struct lab_row *row, size_t t)
 {
-    if (!c->amd || !tuned[t].weights || (strstr(row->kernel, "_q_") && strcmp(row->form, "dot"))) return true;
+    if (c->amd && tuned[t].matrix && row->matrix != tuned[t].matrix)
+        return fprintf(stderr, "%s on %s: %u instructions of matrices in the loop (%u are due)\n", row->kernel,
+                       row->chip, row->matrix, tuned[t].matrix),
+               false;
+    if (!c->amd || !tuned[t].weights || (strstr(row->kernel, "_q_") && strcmp(row->form, "dot") && !tuned[t].matrix))
+        return true;
     const double each = (double)row->vector / tuned[t].weights;
     const bool ok = row->ahead >= tuned[t].ahead && row->vector && each <= tuned[t].most;
     if (!ok)
@@ -272,7 +317,7 @@ int lab_compile_all(const struct lab_chip *c, const char *name, struct lab_table
     snprintf(out->driver, sizeof out->driver, "%s", c->driver);
     for (uint32_t i = 0; i < gyre_kernel_source_count; i++) {
         const struct gyre_kernel_source *source = gyre_kernel_sources[i];
-        if (!source->spirv) continue; // OpenCL only
+        if (!source->spirv || (source->needs & GYRE_NEED_CM_S8 && !c->matrix.m)) continue;
         failed += !add_row(c, name, source, "", out);
         for (size_t t = 0; t < GYRE_COUNT(tuned); t++)
             if (tuned[t].shared <= c->shared_bytes && !fnmatch(tuned[t].kernel, source->name, 0)) {

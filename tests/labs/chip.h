@@ -12,13 +12,13 @@
 
 enum { LAB_MOST_ROWS = 1024 };
 
-// One kernel on one chip. What a driver does not tell is 0. "loads" to "vector" are of the loop that loads most: a
-// round's loads, those asked for before the first wait, and its vector instructions; only where lab_read_loop knows
-// the listing.
+// One kernel on one chip. What a driver does not tell is 0. "loads" to "matrix" are of the loop that loads most: a
+// round's loads, those asked for before the first wait, its vector instructions and those that multiply matrices; only
+// where lab_read_loop knows the listing.
 struct lab_row {
     char chip[16], kernel[80], form[8]; // kernel: its name, then ",CONSTANT=value" for what is not the default
     unsigned registers, spills, scratch, shared, waves, instructions;
-    unsigned loads, ahead, vector;
+    unsigned loads, ahead, vector, matrix;
 };
 
 struct lab_table {
@@ -35,6 +35,7 @@ struct lab_chip {
     PFN_vkGetPipelineExecutableStatisticsKHR statistics;
     PFN_vkGetPipelineExecutableInternalRepresentationsKHR representations;
     bool amd, dot, dot_accelerated;
+    struct gyre_matrix_shape matrix; // that gyre takes there; none: kernels that need one are left out
     unsigned shared_bytes;
     char name[256], driver[64];
 };
@@ -50,7 +51,7 @@ void lab_close(struct lab_chip *chip);
 // what `tuned` asks of them.
 int lab_compile_all(const struct lab_chip *chip, const char *name, struct lab_table *out);
 
-// Finds the loop that loads most in a listing of ACO (RADV) or IR3 (Turnip) and fills the last three of `row`.
+// Finds the loop that loads most in a listing of ACO (RADV) or IR3 (Turnip) and fills the last four of `row`.
 void lab_read_loop(const char *listing, struct lab_row *row);
 
 // False, with a message, where the file cannot be written or read. `how` says which command writes it.

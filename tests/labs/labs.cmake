@@ -49,8 +49,15 @@ if(have_VULKAN AND NOT GYRE_SANITIZE)
   set_tests_properties(lab13.make PROPERTIES LABELS lab13 TIMEOUT 600 FIXTURES_SETUP lab13)
   gyre_lab13(driver ${lab} run $<TARGET_FILE:gyre> devices)
   set_tests_properties(lab13.driver PROPERTIES PASS_REGULAR_EXPRESSION "llvmpipe Mesa (2[6-9]|[3-9][0-9])")
+  gyre_lab13(blocks ${lab} run $<TARGET_FILE:test_graph_matrices>) # as they are without matrix units
+  set_tests_properties(lab13.blocks PROPERTIES ENVIRONMENT "${on_device};GYRE_TEST_REQUIRE=vulkan,validation,matrices")
   gyre_lab13(matrices ${lab} run $<TARGET_FILE:gyre> devices --json) # they are seen with any headers
   set_tests_properties(lab13.matrices PROPERTIES PASS_REGULAR_EXPRESSION "x[0-9]+ s8s8s32")
+  # Kernels whose SPIR-V is committed, since this machine's glslang cannot build them. `ninja matrix_spirv` writes it anew.
+  set(spirv ${lab} ${kernel_out} ${kernel_dir}/spirv ${kernel_made})
+  gyre_lab13(spirv ${CMAKE_CURRENT_SOURCE_DIR}/labs/spirv.sh check ${spirv})
+  add_custom_target(matrix_spirv COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/labs/spirv.sh write ${spirv} USES_TERMINAL)
+  add_dependencies(matrix_spirv gyre_kernel_glsl)
   foreach(program vulkan vulkan_dot) # every kernel against its reference, on the lab's lavapipe
     gyre_lab13(ops.${program} ${lab} run $<TARGET_FILE:test_ops_${program}>)
   endforeach()

@@ -8,7 +8,7 @@ enum { MOST_BLOCKS = 512 };
 
 struct block {
     int number;
-    unsigned loads, ahead, vector; // ahead: loads before the first wait for one
+    unsigned loads, ahead, vector, matrix; // ahead: loads before the first wait for one
     bool waited;
 };
 
@@ -35,7 +35,7 @@ static void count_aco(const char *name, const char *rest, struct block *b)
 {
     if (starts(name, "buffer_load") || starts(name, "global_load")) b->loads++, b->ahead += !b->waited;
     else if (starts(name, "s_wait_loadcnt") || (!strcmp(name, "s_waitcnt") && strstr(rest, "vmcnt"))) b->waited = true;
-    else if (starts(name, "v_")) b->vector++;
+    else if (starts(name, "v_")) b->vector++, b->matrix += starts(name, "v_wmma");
 }
 
 // Of IR3, where (sy) before an instruction waits for loads and (rptN) runs it N times more.
@@ -57,11 +57,12 @@ static void keep_most(const struct block *blocks, int first, int n, struct lab_r
     struct lab_row loop = {0};
     bool waited = false;
     for (int i = first; first >= 0 && i < n; i++) {
-        loop.loads += blocks[i].loads, loop.vector += blocks[i].vector;
+        loop.loads += blocks[i].loads, loop.vector += blocks[i].vector, loop.matrix += blocks[i].matrix;
         if (!waited) loop.ahead += blocks[i].ahead;
         waited = waited || blocks[i].waited;
     }
-    if (loop.loads > row->loads) row->loads = loop.loads, row->vector = loop.vector, row->ahead = loop.ahead;
+    if (loop.loads <= row->loads) return;
+    row->loads = loop.loads, row->vector = loop.vector, row->ahead = loop.ahead, row->matrix = loop.matrix;
 }
 
 void lab_read_loop(const char *listing, struct lab_row *row)

@@ -12,12 +12,14 @@ bool lab_write_table(const char *path, const char *how, const struct lab_table *
         f,
         "# What a driver's compiler makes of every kernel; `%s` writes this file.\ndriver %s\n"
         "# chip kernel form registers spills scratch shared waves instructions, of the loop that loads most: loads, "
-        "before the first wait, vector instructions\n",
+        "before the first wait, vector instructions, of them of matrices where there are\n",
         how, t->driver);
     for (int i = 0; i < t->n; i++) {
         const struct lab_row *r = &t->rows[i];
-        fprintf(f, "%s %s %s %u %u %u %u %u %u %u %u %u\n", r->chip, r->kernel, r->form, r->registers, r->spills,
+        fprintf(f, "%s %s %s %u %u %u %u %u %u %u %u %u", r->chip, r->kernel, r->form, r->registers, r->spills,
                 r->scratch, r->shared, r->waves, r->instructions, r->loads, r->ahead, r->vector);
+        if (r->matrix) fprintf(f, " %u", r->matrix);
+        fputc('\n', f);
     }
     return fclose(f) == 0;
 }
@@ -31,9 +33,9 @@ bool lab_read_table(const char *path, struct lab_table *t)
     while (fgets(line, sizeof line, f) && t->n < LAB_MOST_ROWS) {
         struct lab_row *r = &t->rows[t->n];
         if (sscanf(line, "driver %63[^\n]", t->driver) == 1 || line[0] == '#') continue;
-        if (sscanf(line, "%15s %79s %7s %u %u %u %u %u %u %u %u %u", r->chip, r->kernel, r->form, &r->registers,
-                   &r->spills, &r->scratch, &r->shared, &r->waves, &r->instructions, &r->loads, &r->ahead,
-                   &r->vector) == 12)
+        if (sscanf(line, "%15s %79s %7s %u %u %u %u %u %u %u %u %u %u", r->chip, r->kernel, r->form, &r->registers,
+                   &r->spills, &r->scratch, &r->shared, &r->waves, &r->instructions, &r->loads, &r->ahead, &r->vector,
+                   &r->matrix) >= 12)
             t->n++;
     }
     fclose(f);

@@ -298,11 +298,66 @@ static void blocks(struct check *check)
         }
 }
 
+// The kernels for matrix units, with matrices of the device's shape: rows and columns that fill no matrix, no part of
+// a subgroup's and no workgroup's, steps that K fills in part, groups of one step and of several.
+struct matrix_cut {
+    uint32_t subgroups, abreast, down, across, kq; // of a workgroup, side by side; matrices of each; pieces of 16 of K
+};
+
+static void matrix_product(struct check *check, const struct weight *w, int rows, int bits, struct matrix_cut c)
+{
+    const struct gyre_matrix_shape none = {8, 8, 8, 8}, *shape = &gyre_device_info(check->device)->matrix_s8;
+    if (!shape->m) shape = &none; // check_run counts the case and leaves it out
+    char kernel[32];
+    snprintf(kernel, sizeof kernel, "matmul_%s_q_x", kind_name(w->kind));
+    const struct input in = random_input(check, rows, w->k, bits);
+    const int n0 = w->n % 3, ldy = n0 + w->n + rows % 2;
+    const size_t out = (size_t)rows * (size_t)ldy;
+    const struct gyre_matmul_params p = {rows, w->k, w->n, w->n_pad, w->group, ldy, n0, (rows + w->n) % 3};
+    const struct check_case checked = {
+        .kernel = kernel,
+        .params = &p,
+        .n_spec = 11,
+        .spec = {shape->lanes, c.subgroups, 1, shape->m, shape->n, shape->k, c.down, c.across, c.abreast, c.kq,
+                 w->group != w->k},
+        .groups = {(uint32_t)gyre_div_up((uint64_t)w->n, shape->n * c.across * c.abreast),
+                   (uint32_t)gyre_div_up((uint64_t)rows, shape->m * c.down * (c.subgroups / c.abreast))},
+        .bind = {{.size = out * 4, .rule = check->floats && w->group != w->k ? CHECK_NMSE : CHECK_BITS, .bound = 1e-11},
+                 in.x,
+                 in.meta,
+                 w->words,
+                 w->scale,
+                 w->sums,
+                 {.data = check_normal(check, out, 1), .size = out * 4}},
+    };
+    check_run(check, &checked, "%d x %d x %d, group %d, act %d, %u subgroups, %u abreast, matrices %u x %u, pieces %u",
+              rows, w->n, w->k, w->group, bits, c.subgroups, c.abreast, c.down, c.across, c.kq);
+}
+
+static void matrices(struct check *check)
+{
+    static const struct matrix_cut cut[] = {{2, 1, 1, 2, 2}, {4, 2, 2, 1, 4}, {8, 4, 1, 2, 2}};
+    static const struct shape shapes[] = {{17, 33, 96, 96},     {64, 100, 144, 144}, {65, 70, 1216, 1216},
+                                          {128, 130, 576, 576}, {200, 41, 80, 80},   {1, 8, 16, 16},
+                                          {65, 100, 96, 32},    {17, 70, 256, 64},   {40, 72, 256, 128}};
+    static const int kinds[] = {W_W4, W_W8}, act[] = {8, 4};
+    for (size_t s = 0; s < GYRE_COUNT(shapes); s++)
+        for (size_t i = 0; i < GYRE_COUNT(kinds); i++) {
+            const struct weight w = random_weight(check, kinds[i], shapes[s].n, shapes[s].k, shapes[s].group);
+            for (size_t a = 0; a < GYRE_COUNT(act); a++) {
+                struct matrix_cut c = cut[(s + a) % GYRE_COUNT(cut)];
+                if (w.group != w.k && w.group % (16 * (int)c.kq)) c = cut[0];
+                matrix_product(check, &w, shapes[s].rows, act[a], c);
+            }
+        }
+}
+
 void cases_matmul(struct check *check)
 {
     lines(check);
     tiles(check);
     blocks(check);
+    matrices(check);
     static const struct shape shapes[] = {
         {1, 8, 32, 32},    {3, 20, 36, 36},   {5, 100, 64, 32},   {17, 20, 96, 32}, {2, 576, 96, 96},
         {4, 100, 128, 64}, {1, 30, 576, 576}, {17, 36, 256, 128}, {7, 20, 60, 20},  {1, 9, 4, 4},

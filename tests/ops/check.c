@@ -213,6 +213,14 @@ static bool in_share(const struct gyre_kernel_source *source)
     return true;
 }
 
+// Whether the device can have the kernel: some are for one API, some for units that few have.
+static bool runs_on(const struct gyre_device_info *info, const struct gyre_kernel_source *source)
+{
+    if (!strncmp(info->id, "vulkan", 6))
+        return source->spirv && (!(source->needs & GYRE_NEED_CM_S8) || info->matrix_s8.m);
+    return source->opencl || strncmp(info->id, "opencl", 6) != 0;
+}
+
 void check_run(struct check *check, const struct check_case *c, const char *label, ...)
 {
     char name[160], why[200] = "";
@@ -227,7 +235,7 @@ void check_run(struct check *check, const struct check_case *c, const char *labe
     gyre_error err = {0};
     bool passed = source != NULL;
     if (!in_share(source)) return;
-    if (source && !source->spirv && !strncmp(gyre_device_info(check->device)->id, "vulkan", 6)) return; // OpenCL only
+    if (source && !runs_on(gyre_device_info(check->device), source)) return;
     if (!source) snprintf(why, sizeof why, "there is no such kernel");
     for (int d = 0; d < 2 && passed; d++) {
         for (uint32_t i = 0; i < source->n_writes; i++) {

@@ -1,0 +1,265 @@
+// Products on matrix units: where they are chosen, what becomes of them where a driver cannot compile them, and that a
+// block's bits do not depend on them. The last on a Vulkan device that has such units; it is skipped elsewhere, unless
+// GYRE_TEST_REQUIRE names matrices.
+#include "tests/graph/lab.h"
+#include "backends/kernel_source.h"
+#include "runtime/graph/tune.h"
+#include "runtime/util/base.h"
+#include "tests/common/device.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include <setjmp.h>
+#include <cmocka.h>
+
+static const struct gyre_matrix_shape amd = {16, 16, 16, 32}, nvidia = {16, 16, 32, 32}, intel = {8, 16, 32, 16};
+
+static uint32_t count(gyre_graph *g, const char *end)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < gyre_graph_dispatch_count(g); i++) {
+        const char *kernel = gyre_graph_dispatch_kernel(g, i);
+        n += !strncmp(kernel, "matmul_", 7) && !strcmp(kernel + strlen(kernel) - strlen(end), end);
+    }
+    return n;
+}
+
+// A context of 256 positions in place of lab_block's 96: its rows begin at 30.
+static void widen(struct lab *lab, struct block *b)
+{
+    enum { STRIDE = 8, SLOTS = 9 * 32 };
+    const int32_t pages[2 * STRIDE] = {0, 0, 0, 0, 0, 0, 0, 0, 2, 1, 3, 8, 4, 5, 7, 6};
+    const uint64_t slots = (uint64_t)SLOTS * b->s.kv_heads, codes = slots * b->s.head_dim * b->s.kv_bits / 8;
+    b->batch.pages = lab_bytes(lab, pages, sizeof pages);
+    b->batch.page_stride = STRIDE;
+    b->kv.k = lab_bytes(lab, NULL, codes), b->kv.v = lab_bytes(lab, NULL, codes);
+    b->kv.k_meta = lab_bytes(lab, NULL, 4 * slots), b->kv.v_meta = lab_bytes(lab, NULL, 4 * slots);
+}
+
+static gyre_graph *block(struct lab *lab, struct block_shape shape, struct block *b)
+{
+    gyre_error err = {0};
+    lab_block(lab, shape, b);
+    widen(lab, b);
+    gyre_graph *g = lab_block_graph(lab, b);
+    if (gyre_graph_compile(g, NULL, &err)) fail_msg("%s", err.message);
+    return g;
+}
+
+// A GPU that only records.
+static void open_gpu(struct lab *lab, struct gyre_matrix_shape shape)
+{
+    assert_true(lab_open(lab, "null as a GPU", NULL));
+    lab->device->info.int_dot = GYRE_INT_DOT_ACCELERATED;
+    lab->device->info.matrix_s8 = shape;
+}
+
+static void many_rows_take_matrices(void **state)
+{
+    (void)state;
+    static const struct {
+        struct gyre_matrix_shape shape;
+        uint32_t rows, act, group, shared, workgroup, products;
+        gyre_weight_kind kind;
+    } cases[] = {
+        {amd, 128, 8, 0, 64, 1024, 5, GYRE_WEIGHT_W4},
+        {amd, 65, 4, 32, 64, 1024, 5, GYRE_WEIGHT_W4},
+        {amd, 65, 8, 0, 64, 1024, 5, GYRE_WEIGHT_W8},
+        {nvidia, 512, 8, 32, 48, 1024, 5, GYRE_WEIGHT_W4},
+        {intel, 512, 8, 0, 32, 256, 5, GYRE_WEIGHT_W4},
+        {amd, 512, 8, 0, 16, 32, 5, GYRE_WEIGHT_W4},    // a workgroup of one subgroup
+        {amd, 64, 8, 0, 64, 1024, 0, GYRE_WEIGHT_W4},   // few rows
+        {amd, 128, 16, 0, 64, 1024, 0, GYRE_WEIGHT_W4}, // floats
+        {amd, 128, 8, 16, 64, 1024, 0, GYRE_WEIGHT_W4}, // groups shorter than a step
+        {amd, 128, 8, 0, 1, 1024, 0, GYRE_WEIGHT_W4},   // too little shared memory
+        {amd, 128, 8, 0, 64, 16, 0, GYRE_WEIGHT_W4},    // less than a subgroup in a workgroup
+        {{0}, 128, 8, 0, 64, 1024, 0, GYRE_WEIGHT_W4},  // no such units
+    };
+    for (size_t c = 0; c < GYRE_COUNT(cases); c++) {
+        struct lab lab;
+        struct block b;
+        open_gpu(&lab, cases[c].shape);
+        lab.device->info.shared_bytes = 64 << 10;
+        gyre_graph *g = NULL;
+        const struct block_shape shape = {.rows = cases[c].rows,
+                                          .act_bits = cases[c].act,
+                                          .kv_bits = 8,
+                                          .kind = cases[c].kind,
+                                          .group = cases[c].group};
+        lab_block(&lab, shape, &b);
+        g = lab_block_graph(&lab, &b);
+        lab.device->info.max_workgroup = cases[c].workgroup;
+        for (uint32_t i = 0; i < g->n_nodes; i++) {
+            struct gyre_launch launch;
+            if (g->nodes[i].op != GYRE_OP_matmul) continue;
+            lab.device->info.shared_bytes = cases[c].shared << 10;
+            assert_int_equal(gyre_tune(g, &g->nodes[i], &launch, NULL), GYRE_OK);
+            lab.device->info.shared_bytes = 64 << 10;
+            const struct gyre_kernel_source *source = gyre_kernel_source_find(launch.kernel.name);
+            if (!!(source->needs & GYRE_NEED_CM_S8) != !!cases[c].products)
+                fail_msg("case %zu takes %s", c, launch.kernel.name);
+        }
+        gyre_graph_destroy(g);
+        lab_close(&lab);
+    }
+}
+
+// A product of the size of a model covers 128 x 128 a workgroup; where that would leave a chip empty, less.
+static void wide_products_take_large_blocks(void **state)
+{
+    (void)state;
+    struct lab lab;
+    struct block b;
+    static const struct {
+        uint32_t rows, n, tile_n, tile_r;
+    } cases[] = {{512, 4096, 128, 128}, {128, 4096, 64, 64}, {65, 4096, 64, 64}, {512, 64, 64, 32}};
+    open_gpu(&lab, amd);
+    for (size_t c = 0; c < GYRE_COUNT(cases); c++) {
+        struct gyre_launch launch;
+        bool seen = false;
+        lab_block(&lab,
+                  (struct block_shape){.rows = cases[c].rows,
+                                       .act_bits = 8,
+                                       .kv_bits = 8,
+                                       .kind = GYRE_WEIGHT_W4,
+                                       .width = cases[c].n,
+                                       .heads = 2,
+                                       .kv_heads = 1,
+                                       .head_dim = 32,
+                                       .ffn = 64},
+                  &b);
+        gyre_graph *g = lab_block_graph(&lab, &b);
+        for (uint32_t i = 0; i < g->n_nodes && !seen; i++) {
+            if (g->nodes[i].op != GYRE_OP_matmul || g->values[g->nodes[i].in[1]].weight->n != cases[c].n) continue;
+            assert_int_equal(gyre_tune(g, &g->nodes[i], &launch, NULL), GYRE_OK);
+            assert_string_equal(launch.kernel.name, "matmul_w4_q_x");
+            assert_int_equal(launch.tile[0], cases[c].tile_n);
+            assert_int_equal(launch.tile[1], cases[c].tile_r);
+            seen = true;
+        }
+        assert_true(seen);
+        gyre_graph_destroy(g);
+    }
+    lab_close(&lab);
+}
+
+// ---- a driver that offers what it cannot compile -----------------------------------------------------------
+
+static const struct gyre_backend *whole;
+
+static gyre_status no_matrices(gyre_device *device, const struct gyre_kernel_source *source,
+                               const struct gyre_kernel_params *params, gyre_kernel **out, gyre_error *err)
+{
+    if (source->needs & GYRE_NEED_CM_S8)
+        return gyre_fail(err, GYRE_E_DEVICE, "cannot create kernel (%s): this compiler fails", source->name);
+    return whole->kernel_create(device, source, params, out, err);
+}
+
+static uint32_t lines;
+static char last_line[256];
+
+static void keep_line(void *user, gyre_log_level level, const char *line)
+{
+    (void)user;
+    if (level > GYRE_LOG_WARN) return;
+    lines++;
+    strncpy(last_line, line, sizeof last_line - 1);
+}
+
+static void what_does_not_compile_is_done_without(void **state)
+{
+    (void)state;
+    const gyre_log log = {keep_line, NULL, GYRE_LOG_WARN};
+    struct lab lab;
+    struct block b;
+    open_gpu(&lab, amd);
+    whole = lab.device->backend;
+    struct gyre_backend broken = *whole;
+    broken.kernel_create = no_matrices;
+    lab.device->backend = &broken;
+    lab.device->options.log = &log;
+    lines = 0;
+    for (int again = 0; again < 2; again++) { // the second does not try
+        gyre_graph *g =
+            block(&lab, (struct block_shape){.rows = 128, .act_bits = 8, .kv_bits = 8, .kind = GYRE_WEIGHT_W4}, &b);
+        assert_int_equal(count(g, "_q_x"), 0);
+        assert_int_equal(count(g, "_q_b"), 5);
+        assert_int_equal(lines, 1);
+        gyre_graph_destroy(g);
+    }
+    assert_non_null(
+        strstr(last_line, "matrix units are not used: cannot create kernel (matmul_w4_q_x): this compiler fails"));
+    lab.device->backend = whole;
+    lab.device->options.log = &lab.log;
+    lab_close(&lab);
+}
+
+// A kernel that needs nothing of the kind fails as it did.
+static void other_failures_stay(void **state)
+{
+    (void)state;
+    struct lab lab;
+    open_gpu(&lab, amd);
+    assert_false(gyre_device_forgo(lab.device, "matmul_w4_q_b", NULL));
+    assert_false(gyre_device_forgo(lab.device, "no_such_kernel", NULL));
+    assert_int_equal(lab.device->info.matrix_s8.m, 16);
+    lab_close(&lab);
+}
+
+// ---- on a device ---------------------------------------------------------------------------------------------
+
+static float *block_output(struct lab *lab, struct block_shape shape, bool matrices)
+{
+    struct block b;
+    if (!matrices) lab->device->info.matrix_s8 = (struct gyre_matrix_shape){0};
+    lab->random = 7;
+    gyre_graph *g = block(lab, shape, &b);
+    if (matrices) assert_int_equal(count(g, "_q_x"), 5);
+    else assert_int_equal(count(g, "_q_x"), 0);
+    float *y = calloc(1, b.y.size);
+    assert_non_null(y);
+    assert_int_equal(gyre_graph_submit(g, NULL), GYRE_OK);
+    lab_read(lab, b.y, y);
+    gyre_graph_destroy(g);
+    return y;
+}
+
+static void blocks_have_the_same_bits(void **state)
+{
+    (void)state;
+    static const struct block_shape shapes[] = {
+        {.rows = 65, .act_bits = 8, .kv_bits = 8, .kind = GYRE_WEIGHT_W4, .r3 = true, .r4 = true},
+        {.rows = 200, .act_bits = 4, .kv_bits = 4, .kind = GYRE_WEIGHT_W4, .group = 32, .r4 = true},
+        {.rows = 128, .act_bits = 8, .kv_bits = 8, .kind = GYRE_WEIGHT_W8},
+    };
+    for (size_t s = 0; s < GYRE_COUNT(shapes); s++) {
+        struct lab lab;
+        if (!lab_open(&lab, "vulkan:0 as a GPU", NULL)) skip();
+        if (!lab.device->info.matrix_s8.m) {
+            lab_close(&lab);
+            if (device_required("matrices")) fail_msg("vulkan:0 has no matrix units");
+            skip();
+        }
+        float *with = block_output(&lab, shapes[s], true), *without = block_output(&lab, shapes[s], false);
+        assert_memory_equal(with, without, sizeof *with * shapes[s].rows * 64);
+        double power = 0;
+        for (size_t i = 0; i < shapes[s].rows * 64u; i++) power += (double)with[i] * with[i];
+        assert_true(power > 0); // NaN neither
+        free(with);
+        free(without);
+        lab_close(&lab);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(many_rows_take_matrices),
+        cmocka_unit_test(wide_products_take_large_blocks),
+        cmocka_unit_test(what_does_not_compile_is_done_without),
+        cmocka_unit_test(other_failures_stay),
+        cmocka_unit_test(blocks_have_the_same_bits),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
