@@ -31,11 +31,7 @@ static void store(const struct product *q, int32_t row, int32_t col, float value
     q->y[at] = q->p->add ? value + q->addend[from] : value;
 }
 
-#if defined(__x86_64__) && defined(__GLIBC__) && !defined(__clang__)
-__attribute__((target_clones("avx2", "default")))
-#endif
-static int32_t
-dot(const int8_t *a, const int8_t *b, int32_t n)
+GYRE_CLONES static int32_t dot(const int8_t *a, const int8_t *b, int32_t n)
 {
     int32_t sum = 0;
     for (int32_t i = 0; i < n; i++) sum += a[i] * b[i];
