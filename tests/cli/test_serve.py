@@ -344,7 +344,8 @@ class Limits(Case):
         with Server(self.model, "--slots", 2, "--context", 64, "--context-shift") as s:
             a = s.complete(ids[:40], max_tokens=150, **FOREVER)  # fills the context twice and more
             self.assertEqual((a["usage"]["prompt_tokens"], a["usage"]["completion_tokens"], a["choices"][0]["finish_reason"]), (40, 150, "length"))
-            self.assertEqual(s.complete(ids[:40], max_tokens=5000, **FOREVER)["usage"]["completion_tokens"], 16 * 64)  # and it ends
+            ends = s.events(prompt=ids[:40], max_tokens=5000, stream_options={"include_usage": True}, **FOREVER)  # at 16 contexts
+            self.assertEqual(json.loads(ends[-2])["usage"]["completion_tokens"], 16 * 64)
             whole, kept = (s.complete(p, max_tokens=8, n_keep=4, **FOREVER) for p in (ids, ids[:4] + ids[154:]))  # 5 times 30 leave
             self.assertEqual((whole["usage"]["prompt_tokens"], whole["choices"]), (50, kept["choices"]))
             for keep in (-1, 60, 300):  # nothing, or too little, could leave
