@@ -81,6 +81,8 @@ gyre_status gyre_task_embed(gyre_task *t, uint32_t rows, gyre_error *err)
     GYRE_TRY(prepare(s, err));
     GYRE_TRY(graph_of(s, bucket, &graph, err));
     GYRE_TRY(gyre_kv_reserve(&e->kv, t->slot, t->length + n, err));
+    gyre_kv_want(&e->kv, t->slot, t->length, n);
+    GYRE_TRY(gyre_kv_enter(&e->kv, err));
     memset(e->row_data, 0, (size_t)bucket * 16);
     for (uint32_t i = 0; i < n; i++) {
         const int32_t row[4] = {(int32_t)t->tokens[t->length + i], (int32_t)t->slot, (int32_t)(t->length + i), 1};

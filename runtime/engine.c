@@ -144,10 +144,10 @@ static gyre_status furnish(const char *path, const gyre_engine_params *p, gyre_e
                          "cannot open engine (%s): activations and KV have 16, 8 or 4 bits, not %u and %u", path,
                          e->precision.act, e->precision.kv);
     e->sequences = p->sequences ? p->sequences : 1;
-    e->max_rows = GYRE_MIN(p->max_rows ? p->max_rows : GYRE_DEFAULT_ROWS, 1u << (GYRE_BUCKETS - 1));
+    e->max_rows = gyre_engine_max_rows(p);
     e->logit_rows = logit_rows(e, p->logit_rows);
-    GYRE_TRY(
-        gyre_kv_create(e->device, hp, e->precision.kv, e->precision.kv_clip, e->sequences, e->context, &e->kv, err));
+    GYRE_TRY(gyre_kv_create(e->device, hp, e->precision.kv, e->precision.kv_clip, e->sequences, e->context, e->max_rows,
+                            &e->kv, err));
     GYRE_TRY(step_buffers(e, err));
     GYRE_TRY(start_tuning(e, p->tune, err));
     if (p->host_table) GYRE_TRY(gyre_engine_keep_table(e, err));

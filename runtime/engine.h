@@ -88,6 +88,13 @@ struct gyre_step_watch {
 gyre_status gyre_engine_step(gyre_engine *engine, const struct gyre_step_row *rows, size_t n,
                              const struct gyre_step_watch *watch, uint64_t *wait_ns, gyre_error *err) GYRE_MUST_USE;
 
+// The most rows that a step of such an engine runs at once.
+static inline uint32_t gyre_engine_max_rows(const gyre_engine_params *p)
+{
+    const uint32_t most = 1u << (GYRE_BUCKETS - 1), asked = p->max_rows ? p->max_rows : (uint32_t)GYRE_DEFAULT_ROWS;
+    return asked < most ? asked : most;
+}
+
 // Of the model, for messages: its path, or its shape.
 static inline const char *gyre_engine_model(const gyre_engine *e)
 {

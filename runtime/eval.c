@@ -138,6 +138,8 @@ static gyre_status submit_body(struct runner *r, const uint32_t *tokens, uint32_
     gyre_graph *body = NULL;
     GYRE_TRY(body_graph(r, rows, &body, err));
     GYRE_TRY(gyre_kv_reserve(&e->kv, r->slot, first + n, err));
+    gyre_kv_want(&e->kv, r->slot, first, n);
+    GYRE_TRY(gyre_kv_enter(&e->kv, err));
     memset(e->row_data, 0, (size_t)rows * 16);
     for (uint32_t i = 0; i < n; i++) {
         memcpy(e->row_data + 4 * (size_t)i,

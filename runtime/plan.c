@@ -7,11 +7,10 @@
 #include <string.h>
 
 // Does every buffer of the cache, and that of the logits, fit one binding?
-static bool binds(const struct gyre_hparams *hp, const gyre_memory_plan *plan, uint64_t binding)
+static bool binds(const struct gyre_hparams *hp, const gyre_memory_plan *plan, uint32_t rows, uint64_t binding)
 {
-    const uint64_t tokens = gyre_round_up(plan->context, GYRE_PAGE) * plan->sequences,
-                   plane = tokens * hp->kv_heads * hp->head_dim * plan->kv_bits / 8;
-    return plane <= binding && (uint64_t)plan->sequences * hp->vocab * sizeof(float) <= binding;
+    return gyre_kv_largest(hp, plan->kv_bits, plan->sequences, plan->context, rows) <= binding &&
+           (uint64_t)plan->sequences * hp->vocab * sizeof(float) <= binding;
 }
 
 static gyre_status look(const char *path, const gyre_engine_params *p, uint64_t binding, gyre_memory_plan *out,
@@ -36,7 +35,7 @@ static gyre_status look(const char *path, const gyre_engine_params *p, uint64_t 
     out->weights = memory.weights;
     out->kv = memory.kv;
     out->work = memory.rest;
-    out->fits = memory.total <= out->memory / 10 * 9 && binds(&hp, out, binding);
+    out->fits = memory.total <= out->memory / 10 * 9 && binds(&hp, out, gyre_engine_max_rows(p), binding);
 done:
     gyre_hparams_free(&hp);
     gyre_source_close(source);

@@ -315,7 +315,7 @@ static gyre_status run(gyre_scheduler *s, gyre_error *err)
     const uint64_t took = gyre_clock_ns() - start;
     for (uint32_t i = 0; i < parts; i++) {
         if (st == GYRE_OK) s->part[i]->length += s->part[i]->rows;
-        else gyre_kv_trim(&e->kv, s->part[i]->slot, s->part[i]->length);
+        else s->part[i]->length = gyre_kv_trim(&e->kv, s->part[i]->slot, s->part[i]->length);
     }
     GYRE_TRY(st);
     s->count.steps++;

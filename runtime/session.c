@@ -97,9 +97,9 @@ static gyre_status parts_asked(const void *user, gyre_error *err)
 }
 
 // The one place where sessions grow: all parts, and only when the whole step has succeeded. After a failure every
-// session is as long as before, its pages too; what the step may have written beyond is not relied on. `rows` has room
-// for all; the parts' last tokens come behind all others, so that one chunk has them and the logits of every part are
-// there afterwards.
+// session is as long as before, its pages too, or, where a long step took the windows of that place, as it can be; what
+// the step may have written beyond is not relied on. `rows` has room for all; the parts' last tokens come behind all
+// others, so that one chunk has them and the logits of every part are there afterwards.
 static gyre_status run(gyre_engine *e, gyre_step_part *parts, size_t n_parts, struct gyre_step_row *rows,
                        uint64_t *waited, gyre_error *err)
 {
@@ -122,7 +122,7 @@ static gyre_status run(gyre_engine *e, gyre_step_part *parts, size_t n_parts, st
         gyre_session *s = parts[i].session;
         s->has_pending = s->has_pending && st != GYRE_OK;
         if (st == GYRE_OK) s->length += parts[i].n;
-        else gyre_kv_trim(&e->kv, s->slot, s->length);
+        else s->length = gyre_kv_trim(&e->kv, s->slot, s->length);
     }
     return st;
 }
@@ -137,9 +137,8 @@ gyre_status gyre_session_run(gyre_session *s, const uint32_t *tokens, size_t n, 
     s->sampling = sampling ? *sampling : (gyre_sampling){0};
     uint32_t common = 0;
     while (common < s->length && common + 1 < n && s->tokens[common] == tokens[common]) common++;
-    s->length = common;
+    s->length = common = gyre_kv_trim(&s->engine->kv, s->slot, common);
     s->has_pending = false;
-    gyre_kv_trim(&s->engine->kv, s->slot, common);
     gyre_engine_forget_logits(s->engine, s->slot);
     gyre_step_part part = {s, tokens + common, (uint32_t)n - common, 0, NULL};
     GYRE_TRY(run(s->engine, &part, 1, s->rows, NULL, err));
@@ -249,7 +248,9 @@ gyre_status gyre_session_profile(gyre_session *s, uint32_t step_rows, gyre_profi
     const uint32_t live = gyre_engine_bucket(e, step_rows);
     memset(e->row_data, 0, (size_t)live * 16);
     for (uint32_t i = 0; i < live && i < s->length; i++) { // the last tokens again, as one sequence's rows
-        const uint32_t at = live < s->length ? s->length - live + i : i;
+        uint32_t at = live < s->length ? s->length - live + i : i;
+        if (!gyre_kv_sees(&e->kv, s->slot, at)) at = s->length - 1; // what it saw is gone: the last one once more
+        if (!gyre_kv_sees(&e->kv, s->slot, at)) continue;
         memcpy(e->row_data + 4 * (size_t)i, (int32_t[]){(int32_t)s->tokens[at], (int32_t)s->slot, (int32_t)at, 1}, 16);
     }
     e->resident = false;

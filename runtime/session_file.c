@@ -1,7 +1,8 @@
 // Sessions as bytes: a header, the tokens, and of every page the keys and values of every layer. See gyre.h.
 //
 // Layout, little-endian: struct header; uint32 tokens[length]; then per page, per layer: K, V, scales of K, scales of V
-// as they lie in the pools (shaders/params.h). Positions beyond the length are zero: other sessions wrote there.
+// as they lie in the pools (shaders/params.h). Positions beyond the length are zero: other sessions wrote there. Of
+// layers with a window only pages that the next position sees, whatever else the cache still has.
 #include "runtime/session.h"
 
 #include "runtime/util/base.h"
@@ -57,15 +58,23 @@ static struct gyre_buffer *plane(const gyre_session *s, uint32_t layer, uint32_t
     return all[p]->buffer;
 }
 
+// The first page of a layer that is saved of a session of that length.
+static uint32_t first_page(const gyre_session *s, uint32_t layer, uint32_t length)
+{
+    const struct gyre_hparams *hp = &s->engine->model.hp;
+    return !hp->kind[layer].windowed || length < hp->window ? 0 : (length - hp->window + 1) / GYRE_PAGE;
+}
+
 static uint64_t saved_bytes(const gyre_session *s, uint32_t length)
 {
-    uint64_t page = 0, cell;
+    uint64_t page = 0, pages = 0, cell;
     for (uint32_t p = 0; p < PLANES; p++) {
         plane(s, 0, p, &cell);
         page += cell * s->engine->model.hp.kv_heads * GYRE_PAGE;
     }
-    return sizeof(struct header) + (uint64_t)length * 4 +
-           gyre_div_up(length, GYRE_PAGE) * page * s->engine->model.hp.n_layers;
+    for (uint32_t i = 0; i < s->engine->model.hp.n_layers; i++)
+        pages += gyre_div_up(length, GYRE_PAGE) - first_page(s, i, length);
+    return sizeof(struct header) + (uint64_t)length * 4 + pages * page;
 }
 
 static struct header header_of(const gyre_session *s)
@@ -92,13 +101,14 @@ static gyre_status move(const gyre_session *s, uint32_t length, unsigned char *o
     const uint32_t heads = s->engine->model.hp.kv_heads;
     uint64_t at = 0;
     for (uint32_t page = 0; page < gyre_div_up(length, GYRE_PAGE); page++) {
-        const uint64_t where = (uint64_t)kv->table[(uint64_t)s->slot * kv->page_stride + page];
+        const int32_t whole = kv->table[(uint64_t)s->slot * kv->page_stride + page];
         const uint32_t live = GYRE_MIN(length - page * GYRE_PAGE, (uint32_t)GYRE_PAGE);
         for (uint32_t i = 0; i < kv->n_layers * PLANES; i++) {
             uint64_t cell;
             gyre_buffer *buffer = plane(s, i / PLANES, i % PLANES, &cell);
             const uint64_t head = cell * GYRE_PAGE, n = head * heads;
-            if (n == 0) continue;
+            if (n == 0 || page < first_page(s, i / PLANES, length)) continue;
+            const uint64_t where = (uint64_t)(kv->pool[i / PLANES].pages.buffer ? kv->window.place[whole] : whole);
             if (in) GYRE_TRY(gyre_buffer_write(kv->device, buffer, where * n, in + at, n, err));
             if (out) GYRE_TRY(gyre_buffer_read(kv->device, buffer, where * n, out + at, n, err));
             for (uint32_t h = 0; out && h < heads; h++)
@@ -177,6 +187,10 @@ static gyre_status restore(gyre_session *s, const void *bytes, size_t n, const c
                              where, token, e->model.hp.vocab);
     }
     gyre_status st = gyre_kv_reserve(&s->engine->kv, s->slot, h.length, err);
+    if (st == GYRE_OK) {
+        gyre_kv_want(&s->engine->kv, s->slot, h.length, 0);
+        st = gyre_kv_enter(&s->engine->kv, err);
+    }
     if (st == GYRE_OK) st = move(s, h.length, NULL, in + sizeof h + (size_t)h.length * 4, err);
     if (st != GYRE_OK) {
         gyre_kv_trim(&s->engine->kv, s->slot, 0);

@@ -235,7 +235,7 @@ gyre_status gyre_engine_step(gyre_engine *e, const struct gyre_step_row *rows, s
 {
     size_t first = n; // rows from here on all want a sample: they stay together, as a replay reads the weights once
     while (first > 0 && rows[first - 1].next) first--;
-    for (size_t at = 0; at < n;) {
+    for (size_t at = 0, entered = 0; at < n;) {
         if (at) GYRE_TRY(gyre_wait(e->device, err));
         GYRE_TRY(watch->asked(watch->user, err));
         uint32_t chunk = chunk_size(e, n - at), wanting = 0;
@@ -244,6 +244,11 @@ gyre_status gyre_engine_step(gyre_engine *e, const struct gyre_step_row *rows, s
         for (uint32_t i = 0; i < chunk; i++) { // no more samples than a graph of that size has places for
             wanting += rows[at + i].next != NULL;
             if (wanting > GYRE_MIN(gyre_engine_bucket(e, chunk), e->logit_rows)) chunk = i;
+        }
+        if (at + chunk > entered) { // as much as may be at once, so that what fails in few rows takes nothing away
+            entered = GYRE_MIN(n, at + e->max_rows);
+            for (size_t i = at; i < entered; i++) gyre_kv_want(&e->kv, rows[i].sequence, rows[i].position, 1);
+            GYRE_TRY(gyre_kv_enter(&e->kv, err));
         }
         GYRE_TRY(run_chunk(e, rows + at, chunk, wait_ns, err));
         at += chunk;

@@ -111,8 +111,7 @@ static void shift(gyre_task *t)
     memmove(t->tokens + keep, t->tokens + keep + leave, (t->n - keep - leave) * sizeof *t->tokens);
     t->n -= leave;
     t->n_prompt -= GYRE_MIN(leave, t->n_prompt - keep);
-    t->length = keep / GYRE_PAGE * GYRE_PAGE;
-    gyre_kv_trim(&t->scheduler->engine->kv, t->slot, t->length);
+    t->length = gyre_kv_trim(&t->scheduler->engine->kv, t->slot, keep / GYRE_PAGE * GYRE_PAGE);
     t->params.seed += GYRE_SHIFTED_SEED;
     t->params.score_prompt = false; // its scores are told
     t->shifted = true;

@@ -20,7 +20,7 @@ gyre_status gyre_runner_open(gyre_device *device, const gyre_source *source, con
             hp->context);
     struct gyre_hparams one = *hp;
     one.n_layers = 1;
-    GYRE_TRY(gyre_kv_create(device, &one, s->precision.kv, s->precision.kv_clip, 1, tokens, &s->kv, err));
+    GYRE_TRY(gyre_kv_create(device, &one, s->precision.kv, s->precision.kv_clip, 1, tokens, 0, &s->kv, err));
     GYRE_TRY(gyre_kv_reserve(&s->kv, 0, tokens, err));
     s->rows.size = (uint64_t)tokens * 16;
     GYRE_TRY(gyre_buffer_create(device, s->rows.size, "window rows", &s->rows.buffer, err));

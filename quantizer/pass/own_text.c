@@ -56,7 +56,7 @@ static gyre_status open_writer(struct writer *w, const gyre_source *source, uint
                          "cannot write a text: windows of %u tokens are longer than the model's context of %u; use a "
                          "recipe with shorter windows",
                          tokens, hp->context);
-    GYRE_TRY(gyre_kv_create(w->device, hp, 16, 1, w->batch, tokens, &w->kv, err));
+    GYRE_TRY(gyre_kv_create(w->device, hp, 16, 1, w->batch, tokens, 0, &w->kv, err));
     for (uint32_t i = 0; i < w->batch; i++) GYRE_TRY(gyre_kv_reserve(&w->kv, i, tokens, err));
     w->vocab = GYRE_MIN(w->vocab, hp->vocab);
     w->rows.size = (uint64_t)w->batch * sizeof *w->row;

@@ -133,6 +133,11 @@ static gyre_value pool_value(gyre_graph *g, const struct gyre_kv_pool *kv)
     return external(g, GYRE_VALUE_POOL, "kv", at, 4, (struct gyre_value_info){.bits = kv->bits});
 }
 
+static gyre_value pages_value(gyre_graph *g, const struct gyre_kv_pool *kv)
+{
+    return kv->pages.buffer ? data(g, "pages", kv->pages) : g->batch_pages;
+}
+
 static gyre_value centre_value(gyre_graph *g, const struct gyre_kv_pool *kv)
 {
     return kv->centre.buffer ? data(g, "centre", kv->centre) : GYRE_NONE;
@@ -388,7 +393,7 @@ void gyre_g_kv_write(gyre_graph *g, gyre_value qkv, const struct gyre_attn_shape
                                            .centred = kv->centre.buffer != NULL};
     gyre_graph_append(g, &(struct gyre_node){.op = GYRE_OP_kv_write,
                                              .out = {pool_value(g, kv)},
-                                             .in = {qkv, g->batch_rows, g->batch_pages, centre_value(g, kv)},
+                                             .in = {qkv, g->batch_rows, pages_value(g, kv), centre_value(g, kv)},
                                              .params.kv_write = p});
 }
 
@@ -406,11 +411,11 @@ gyre_value gyre_g_attn(gyre_graph *g, gyre_value q, const struct gyre_attn_shape
                                        .centred = kv->centre.buffer != NULL,
                                        .window = s->window ? (int32_t)s->window : INT32_MAX};
     const gyre_value o = gyre_graph_new_value(g, GYRE_VALUE_F32, rows, s->heads * s->head_dim, 0);
-    return finish(g,
-                  &(struct gyre_node){.op = GYRE_OP_attn,
-                                      .out = {o},
-                                      .in = {q, pool_value(g, kv), g->batch_rows, g->batch_pages, centre_value(g, kv)},
-                                      .params.attn = p});
+    return finish(
+        g, &(struct gyre_node){.op = GYRE_OP_attn,
+                               .out = {o},
+                               .in = {q, pool_value(g, kv), g->batch_rows, pages_value(g, kv), centre_value(g, kv)},
+                               .params.attn = p});
 }
 
 gyre_value gyre_g_rows(gyre_graph *g, gyre_value x, uint32_t first, uint32_t n)

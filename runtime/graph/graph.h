@@ -46,6 +46,7 @@ struct gyre_kv_pool {
     uint32_t bits;
     float clip, clip_v;         // of keys, of values; clip_v 0: the same
     struct gyre_binding centre; // buffer NULL: none
+    struct gyre_binding pages;  // a page table of its own, in the shape of the batch's; buffer NULL: that one
 };
 
 // An online Hadamard: factors as in shaders/params.h and the bit-mask words of its base matrices.

@@ -57,7 +57,7 @@ gyre_status gyre_block_create(gyre_device *device, const struct gyre_hparams *hp
     }
     GYRE_GO(gyre_repacker_create(device, &b->repacker, err));
     GYRE_GO(gyre_shared_create(device, &b->hp, &b->shared, err));
-    GYRE_GO(gyre_kv_create(device, &b->hp, options->kv_bits, options->kv_clip, sequences, sequence, &b->kv, err));
+    GYRE_GO(gyre_kv_create(device, &b->hp, options->kv_bits, options->kv_clip, sequences, sequence, 0, &b->kv, err));
     for (uint32_t i = 0; i < sequences; i++) GYRE_GO(gyre_kv_reserve(&b->kv, i, sequence, err));
     b->rows.size = (uint64_t)options->max_rows * 16;
     b->x.size = b->y.size = bytes;

@@ -20,10 +20,41 @@ static gyre_status plane(struct gyre_kv *kv, uint64_t bytes, const char *label, 
     return gyre_buffer_create(kv->device, bytes, label, &out->buffer, err);
 }
 
-gyre_status gyre_kv_create(gyre_device *device, const struct gyre_hparams *hp, uint32_t bits, float clip,
-                           uint32_t sequences, uint32_t context, struct gyre_kv *out, gyre_error *err)
+// Pages and, where a layer has a window that this context exceeds, places.
+static void count(const struct gyre_hparams *hp, uint32_t sequences, uint32_t context, uint32_t rows, uint32_t *pages,
+                  uint32_t *places)
 {
-    const uint32_t stride = (uint32_t)gyre_div_up(context, GYRE_PAGE), cells = sequences * stride;
+    *pages = sequences * (uint32_t)gyre_div_up(context, GYRE_PAGE);
+    *places = rows && hp->window && hp->window < context ? gyre_window_places(hp->window, *pages, sequences, rows) : 0;
+}
+
+uint64_t gyre_kv_largest(const struct gyre_hparams *hp, uint32_t bits, uint32_t sequences, uint32_t context,
+                         uint32_t rows)
+{
+    uint32_t pages, places, most = 0;
+    count(hp, sequences, context, rows, &pages, &places);
+    for (uint32_t i = 0; i < hp->n_layers; i++) most = GYRE_MAX(most, places && hp->kind[i].windowed ? places : pages);
+    return (uint64_t)most * hp->kv_heads * GYRE_PAGE * hp->head_dim * bits / 8;
+}
+
+// Nobody writes to place 0, which is read as zeros.
+static gyre_status clear_place_0(const struct gyre_kv *kv, const struct gyre_kv_pool *p, gyre_error *err)
+{
+    const struct gyre_binding *all[] = {&p->k, &p->v, &p->k_meta, &p->v_meta};
+    void *zeros = calloc(1, p->k.size / kv->window.n_places);
+    gyre_status st = zeros ? GYRE_OK : gyre_fail(err, GYRE_E_NOMEM, "cannot make the KV cache: out of memory");
+    for (size_t i = 0; i < (p->bits >= 16 ? 2 : GYRE_COUNT(all)) && st == GYRE_OK; i++)
+        st = gyre_buffer_write(kv->device, all[i]->buffer, 0, zeros, all[i]->size / kv->window.n_places, err);
+    free(zeros);
+    return st;
+}
+
+gyre_status gyre_kv_create(gyre_device *device, const struct gyre_hparams *hp, uint32_t bits, float clip,
+                           uint32_t sequences, uint32_t context, uint32_t rows, struct gyre_kv *out, gyre_error *err)
+{
+    const uint32_t stride = (uint32_t)gyre_div_up(context, GYRE_PAGE);
+    uint32_t cells, places;
+    count(hp, sequences, context, rows, &cells, &places);
     *out = (struct gyre_kv){
         .device = device, .n_layers = hp->n_layers, .n_pages = cells, .sequences = sequences, .page_stride = stride};
     struct gyre_kv *kv = out;
@@ -35,8 +66,10 @@ gyre_status gyre_kv_create(gyre_device *device, const struct gyre_hparams *hp, u
     kv->users = calloc(cells, sizeof *kv->users);
     kv->known = calloc(sequences, sizeof *kv->known);
     kv->n_known = calloc(sequences, sizeof *kv->n_known);
+    kv->want = calloc(sequences, sizeof *kv->want);
     if (!kv->pool || !kv->table || !kv->free_pages || !kv->n_held || !kv->users || !kv->known || !kv->n_known ||
-        !gyre_prefix_init(&kv->prefix, cells)) {
+        !kv->want || !gyre_prefix_init(&kv->prefix, cells) ||
+        (places && !gyre_window_init(&kv->window, hp->window, cells, places, sequences, stride))) {
         st = gyre_fail(err, GYRE_E_NOMEM, "cannot make the KV cache: out of memory");
         goto done;
     }
@@ -45,9 +78,15 @@ gyre_status gyre_kv_create(gyre_device *device, const struct gyre_hparams *hp, u
         kv->free_pages[i] = (int32_t)(cells - 1 - i);
     }
     kv->n_free = cells;
-    const uint64_t heads = (uint64_t)kv->n_pages * hp->kv_heads * GYRE_PAGE;
+    const uint64_t table = cells * sizeof *kv->table;
+    if (places) {
+        GYRE_GO(gyre_buffer_create(device, table, "kv places", &kv->places, err));
+        GYRE_GO(gyre_buffer_write(device, kv->places, 0, kv->window.table, table, err));
+    }
     for (uint32_t i = 0; i < kv->n_layers; i++) {
         struct gyre_kv_pool *p = &kv->pool[i];
+        const bool windowed = places && hp->kind[i].windowed;
+        const uint64_t heads = (uint64_t)(windowed ? places : cells) * hp->kv_heads * GYRE_PAGE;
         p->bits = bits;
         p->clip = clip;
         GYRE_GO(plane(kv, heads * hp->head_dim * bits / 8, "kv keys", &p->k, err));
@@ -55,9 +94,12 @@ gyre_status gyre_kv_create(gyre_device *device, const struct gyre_hparams *hp, u
         const uint64_t meta = bits >= 16 ? 4 : heads * 4; // unused but bound
         GYRE_GO(plane(kv, meta, "kv key scales", &p->k_meta, err));
         GYRE_GO(plane(kv, meta, "kv value scales", &p->v_meta, err));
+        if (!windowed) continue;
+        p->pages = (struct gyre_binding){kv->places, 0, table};
+        GYRE_GO(clear_place_0(kv, p, err));
     }
-    GYRE_GO(gyre_buffer_create(device, cells * sizeof *kv->table, "kv page tables", &kv->pages, err));
-    GYRE_GO(gyre_buffer_write(device, kv->pages, 0, kv->table, cells * sizeof *kv->table, err));
+    GYRE_GO(gyre_buffer_create(device, table, "kv page tables", &kv->pages, err));
+    GYRE_GO(gyre_buffer_write(device, kv->pages, 0, kv->table, table, err));
 done:
     if (st != GYRE_OK) gyre_kv_free(out);
     return st;
@@ -72,6 +114,7 @@ void gyre_kv_free(struct gyre_kv *kv)
         gyre_buffer_destroy(kv->device, kv->pool[i].v_meta.buffer);
     }
     gyre_buffer_destroy(kv->device, kv->pages);
+    gyre_buffer_destroy(kv->device, kv->places);
     free(kv->pool);
     free(kv->table);
     free(kv->n_held);
@@ -79,16 +122,47 @@ void gyre_kv_free(struct gyre_kv *kv)
     free(kv->users);
     free(kv->known);
     free(kv->n_known);
+    free(kv->want);
     gyre_prefix_free(&kv->prefix);
+    gyre_window_free(&kv->window);
     *kv = (struct gyre_kv){0};
+}
+
+static int32_t *row_of(const struct gyre_kv *kv, uint32_t sequence)
+{
+    return kv->table + (uint64_t)sequence * kv->page_stride;
 }
 
 // One sequence less holds the page.
 static void let_go(struct gyre_kv *kv, int32_t page)
 {
     if (--kv->users[page]) return;
-    if (gyre_prefix_knows(&kv->prefix, page)) gyre_prefix_idle(&kv->prefix, page);
-    else kv->free_pages[kv->n_free++] = page;
+    if (gyre_prefix_knows(&kv->prefix, page)) {
+        gyre_prefix_idle(&kv->prefix, page);
+        gyre_window_idle(&kv->window, page);
+    } else {
+        kv->free_pages[kv->n_free++] = page;
+        gyre_window_drop(&kv->window, page);
+    }
+}
+
+// Pages that the sequence is not near.
+static void give_back(struct gyre_kv *kv, uint32_t sequence, uint32_t keep)
+{
+    const int32_t *row = row_of(kv, sequence);
+    while (kv->n_held[sequence] > keep)
+        let_go(kv, row[--kv->n_held[sequence]]); // the last first: they age before those
+    if (kv->n_known[sequence] <= keep) return;   // that they need
+    kv->n_known[sequence] = keep;
+    kv->known[sequence] = keep ? kv->prefix.page[row[keep - 1]].serial : 0;
+}
+
+static int32_t new_page(struct gyre_kv *kv)
+{
+    if (kv->n_free) return kv->free_pages[--kv->n_free];
+    const int32_t page = gyre_prefix_evict(&kv->prefix);
+    gyre_window_drop(&kv->window, page);
+    return page;
 }
 
 gyre_status gyre_kv_reserve(struct gyre_kv *kv, uint32_t sequence, uint32_t length, gyre_error *err)
@@ -105,28 +179,89 @@ gyre_status gyre_kv_reserve(struct gyre_kv *kv, uint32_t sequence, uint32_t leng
             err, GYRE_E_DEVICE_MEM,
             "cannot grow the sequence (%u tokens): all pages of the KV cache are in use; finish another session first",
             length);
-    int32_t *row = kv->table + (uint64_t)sequence * kv->page_stride;
+    int32_t *row = row_of(kv, sequence);
     for (uint32_t i = held; i < want; i++) {
-        row[i] = kv->n_free ? kv->free_pages[--kv->n_free] : gyre_prefix_evict(&kv->prefix);
+        row[i] = new_page(kv);
         kv->users[row[i]] = 1;
     }
     kv->n_held[sequence] = want;
     const uint64_t offset = ((uint64_t)sequence * kv->page_stride + held) * sizeof *row;
     const gyre_status st =
         gyre_buffer_write(kv->device, kv->pages, offset, row + held, (want - held) * sizeof *row, err);
-    if (st != GYRE_OK) gyre_kv_trim(kv, sequence, held * GYRE_PAGE); // the device does not know these pages
+    if (st != GYRE_OK) give_back(kv, sequence, held); // the device does not know these pages
     return st;
 }
 
-void gyre_kv_trim(struct gyre_kv *kv, uint32_t sequence, uint32_t length)
+// The sequence holds `length` positions and goes on behind them.
+static bool look_from(struct gyre_kv *kv, uint32_t sequence, uint32_t length, uint32_t end)
 {
-    const uint32_t keep = (uint32_t)gyre_div_up(length, GYRE_PAGE);
-    int32_t *row = kv->table + (uint64_t)sequence * kv->page_stride;
-    while (kv->n_held[sequence] > keep)
-        let_go(kv, row[--kv->n_held[sequence]]); // the last first: they age before those
-    if (kv->n_known[sequence] <= keep) return;   // that they need
-    kv->n_known[sequence] = keep;
-    kv->known[sequence] = keep ? kv->prefix.page[row[keep - 1]].serial : 0;
+    struct gyre_window *w = &kv->window;
+    w->view[sequence].next = end;
+    return gyre_window_look(w, sequence, row_of(kv, sequence), gyre_window_first(w, length),
+                            (uint32_t)gyre_div_up(end, GYRE_PAGE));
+}
+
+uint32_t gyre_kv_trim(struct gyre_kv *kv, uint32_t sequence, uint32_t length)
+{
+    if (kv->window.span) {
+        length = gyre_window_reach(&kv->window, row_of(kv, sequence), length);
+        (void)look_from(kv, sequence, length, length); // all these have their places
+    }
+    give_back(kv, sequence, (uint32_t)gyre_div_up(length, GYRE_PAGE));
+    return length;
+}
+
+void gyre_kv_want(struct gyre_kv *kv, uint32_t sequence, uint32_t first, uint32_t n)
+{
+    struct gyre_kv_span *s = &kv->want[sequence];
+    if (!s->any) *s = (struct gyre_kv_span){first, first + n, true};
+    s->end = first + n;
+}
+
+// First all look away from what they no longer need, then those that go on take what they need; tables last.
+static gyre_status enter(struct gyre_kv *kv, gyre_error *err)
+{
+    struct gyre_window *w = &kv->window;
+    for (uint32_t s = 0; s < kv->sequences; s++) {
+        const struct gyre_window_view *v = &w->view[s];
+        const uint32_t next = kv->want[s].any ? kv->want[s].first : v->next;
+        (void)gyre_window_look(w, s, row_of(kv, s), GYRE_MIN(GYRE_MAX(v->first, gyre_window_first(w, next)), v->end),
+                               v->end); // takes no place
+    }
+    for (uint32_t s = 0; s < kv->sequences; s++) {
+        const struct gyre_kv_span *x = &kv->want[s];
+        if (x->any && !look_from(kv, s, x->first, x->end))
+            return gyre_fail(err, GYRE_E_INVALID,
+                             "cannot grow the sequence (%u tokens): more positions at once than the KV cache has room "
+                             "for in layers with a window",
+                             x->end);
+    }
+    for (uint32_t s = 0; s < kv->sequences; s++) {
+        uint64_t at;
+        uint32_t n;
+        if (!kv->want[s].any) continue;
+        gyre_window_tell(w, s, row_of(kv, s), &at, &n);
+        if (n == 0) continue;
+        const gyre_status st =
+            gyre_buffer_write(kv->device, kv->places, at * sizeof *w->table, w->table + at, n * sizeof *w->table, err);
+        if (st == GYRE_OK) continue;
+        gyre_window_untold(w, s, at, n);
+        return st;
+    }
+    return GYRE_OK;
+}
+
+gyre_status gyre_kv_enter(struct gyre_kv *kv, gyre_error *err)
+{
+    const gyre_status st = kv->window.span ? enter(kv, err) : GYRE_OK;
+    for (uint32_t s = 0; s < kv->sequences; s++) kv->want[s].any = false;
+    return st;
+}
+
+bool gyre_kv_sees(const struct gyre_kv *kv, uint32_t sequence, uint32_t position)
+{
+    const struct gyre_window *w = &kv->window;
+    return !w->span || gyre_window_first(w, position) >= w->view[sequence].first;
 }
 
 // Tells the device about pages first..first+n-1 of a sequence.
@@ -140,28 +275,36 @@ static gyre_status tell(struct gyre_kv *kv, uint32_t sequence, uint32_t first, u
 gyre_status gyre_kv_adopt(struct gyre_kv *kv, uint32_t sequence, const uint32_t *tokens, uint32_t n, uint32_t *length,
                           gyre_error *err)
 {
-    int32_t *row = kv->table + (uint64_t)sequence * kv->page_stride;
+    int32_t *row = row_of(kv, sequence);
     const uint32_t first = kv->n_held[sequence];
     if (*length != first * GYRE_PAGE || kv->n_known[sequence] != first) return GYRE_OK;
-    for (uint32_t at = *length; at + GYRE_PAGE <= n; at += GYRE_PAGE) {
-        const int32_t page = gyre_prefix_find(&kv->prefix, kv->known[sequence], tokens + at);
+    uint64_t parent = kv->known[sequence];
+    uint32_t found = first;
+    while ((found + 1) * GYRE_PAGE <= n) {
+        const int32_t page = gyre_prefix_find(&kv->prefix, parent, tokens + found * GYRE_PAGE);
         if (page < 0) break;
-        gyre_prefix_busy(&kv->prefix, page);
-        kv->users[page]++;
-        row[kv->n_held[sequence]++] = page;
-        kv->n_known[sequence]++;
-        kv->known[sequence] = kv->prefix.page[page].serial;
+        parent = kv->prefix.page[page].serial;
+        row[found++] = page;
     }
-    const gyre_status st = tell(kv, sequence, first, kv->n_held[sequence] - first, err);
-    if (st != GYRE_OK) gyre_kv_trim(kv, sequence, first * GYRE_PAGE);
-    *length = kv->n_held[sequence] * GYRE_PAGE;
+    if (kv->window.span) found = gyre_window_reach(&kv->window, row, found * GYRE_PAGE) / GYRE_PAGE;
+    if (found == first) return GYRE_OK;
+    for (uint32_t i = first; i < found; i++) {
+        gyre_prefix_busy(&kv->prefix, row[i]);
+        kv->users[row[i]]++;
+    }
+    kv->n_held[sequence] = kv->n_known[sequence] = found;
+    kv->known[sequence] = kv->prefix.page[row[found - 1]].serial;
+    *length = found * GYRE_PAGE;
+    if (kv->window.span) (void)look_from(kv, sequence, *length, *length); // reach says that all have their places
+    const gyre_status st = tell(kv, sequence, first, found - first, err);
+    if (st != GYRE_OK) *length = gyre_kv_trim(kv, sequence, first * GYRE_PAGE);
     return st;
 }
 
 gyre_status gyre_kv_remember(struct gyre_kv *kv, uint32_t sequence, const uint32_t *tokens, uint32_t length,
                              gyre_error *err)
 {
-    int32_t *row = kv->table + (uint64_t)sequence * kv->page_stride;
+    int32_t *row = row_of(kv, sequence);
     for (uint32_t i = kv->n_known[sequence]; (i + 1) * GYRE_PAGE <= length; i++) {
         const uint32_t *const own = tokens + (uint64_t)i * GYRE_PAGE;
         const int32_t same = gyre_prefix_find(&kv->prefix, kv->known[sequence], own), mine = row[i];
@@ -174,6 +317,10 @@ gyre_status gyre_kv_remember(struct gyre_kv *kv, uint32_t sequence, const uint32
             }
             gyre_prefix_busy(&kv->prefix, same);
             kv->users[same]++;
+            if (kv->window.span) {
+                const struct gyre_window_view *v = &kv->window.view[sequence];
+                gyre_window_swap(&kv->window, mine, same, i >= v->first && i < v->end);
+            }
             let_go(kv, mine);
             kv->known[sequence] = kv->prefix.page[same].serial;
         } else {

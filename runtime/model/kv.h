@@ -2,11 +2,19 @@
 // sequences as they grow; a page holds GYRE_PAGE positions of every layer. A full page whose tokens were remembered may
 // be shared by sequences that begin with the same tokens, and stays findable when no sequence holds it, until its
 // memory is needed (prefix.h).
+//
+// Layers with a window keep about that of every sequence, in pools and a page table of their own (window.h). So a
+// sequence cannot step back for any length: what trims or shares says how far it got. Whoever computes positions says
+// which beforehand, all of a step together (gyre_kv_want, gyre_kv_enter), and computes no others.
 #pragma once
 #include "runtime/graph/graph.h"
 #include "runtime/model/hparams.h"
-#include "runtime/model/prefix.h"
+#include "runtime/model/window.h"
 
+struct gyre_kv_span {
+    uint32_t first, end; // positions
+    bool any;            // of this sequence
+};
 struct gyre_kv {
     gyre_device *device;
     struct gyre_kv_pool *pool; // [n_layers]
@@ -20,23 +28,41 @@ struct gyre_kv {
     struct gyre_prefix prefix; // what full pages hold
     uint64_t *known;           // [sequences] serial of the last page that is remembered, 0: none
     uint32_t *n_known;         // [sequences] how many of the sequence's pages are; they are its first
+    struct gyre_window window; // span 0: no layer keeps less than all positions
+    gyre_buffer *places;       // its table on the device
+    struct gyre_kv_span *want; // [sequences]
     uint64_t bytes;
 };
 
-// Room for `sequences` sequences of `context` positions each. bits 16, 8 or 4; 32 on the cpu device.
+// Room for `sequences` sequences of `context` positions each. bits 16, 8 or 4; 32 on the cpu device. `rows`: the most
+// positions that are entered at once; 0: layers with a window keep all positions too, and nothing needs to be entered.
 gyre_status gyre_kv_create(gyre_device *device, const struct gyre_hparams *hp, uint32_t bits, float clip,
-                           uint32_t sequences, uint32_t context, struct gyre_kv *out, gyre_error *err) GYRE_MUST_USE;
+                           uint32_t sequences, uint32_t context, uint32_t rows, struct gyre_kv *out,
+                           gyre_error *err) GYRE_MUST_USE;
+// Bytes of its largest buffer.
+uint64_t gyre_kv_largest(const struct gyre_hparams *hp, uint32_t bits, uint32_t sequences, uint32_t context,
+                         uint32_t rows);
 void gyre_kv_free(struct gyre_kv *kv);
 
 // Makes positions 0..length-1 of a sequence addressable: takes pages as needed and updates the device's table. Writes
 // nothing when no page is taken. Allocates nothing.
 gyre_status gyre_kv_reserve(struct gyre_kv *kv, uint32_t sequence, uint32_t length, gyre_error *err) GYRE_MUST_USE;
-// Gives back the pages beyond `length` positions. `length` lies in no page that is remembered, but at its end.
-void gyre_kv_trim(struct gyre_kv *kv, uint32_t sequence, uint32_t length);
+// Gives back the pages beyond `length` positions; `length` lies in no page that is remembered, but at its end. Returns
+// how many positions the sequence holds now: where its windows at `length` are gone, the most behind which it can go
+// on.
+uint32_t gyre_kv_trim(struct gyre_kv *kv, uint32_t sequence, uint32_t length);
+
+// Positions first..first+n-1 of a sequence, which are reserved, are to be computed next; several calls for one sequence
+// name positions that follow each other. n 0: none is, but those before `first` will be there.
+void gyre_kv_want(struct gyre_kv *kv, uint32_t sequence, uint32_t first, uint32_t n);
+// Gives what is wanted, at most `rows` positions in all, places in the layers with a window, and forgets the wishes.
+gyre_status gyre_kv_enter(struct gyre_kv *kv, gyre_error *err) GYRE_MUST_USE;
+// Can this position, which the sequence holds, be computed again?
+bool gyre_kv_sees(const struct gyre_kv *kv, uint32_t sequence, uint32_t position);
 
 // Lets a sequence that holds tokens[0..length-1] go on with pages in which others left the following tokens, for as
-// many of tokens[0..n-1] as there are; *length moves on. Nothing where *length is in the middle of a page, or not all
-// of the sequence's pages are remembered.
+// many of tokens[0..n-1] as there are, with the windows of the last one; *length moves on. Nothing where *length is in
+// the middle of a page, or not all of the sequence's pages are remembered.
 gyre_status gyre_kv_adopt(struct gyre_kv *kv, uint32_t sequence, const uint32_t *tokens, uint32_t n, uint32_t *length,
                           gyre_error *err) GYRE_MUST_USE;
 // The sequence holds tokens[0..length-1]: its full pages can be found by them from now on. Where another page is known

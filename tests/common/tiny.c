@@ -527,7 +527,7 @@ static uint32_t put_metadata(struct bytes *b, const struct tiny_options *o)
         {"attention.key_length", o->head_dim, !f->says_head_dim},
         {"attention.value_length", o->head_dim, !f->says_head_dim},
         {"rope.dimension_count", o->rope_dims ? o->rope_dims : o->head_dim, !f->interleaved && !o->rope_dims},
-        {"attention.sliding_window", f->window, !f->window},
+        {"attention.sliding_window", o->window ? o->window : f->window, !f->window},
         {"vocab_size", o->vocab, !f->interleaved},
         {"rope.scaling.original_context_length", 64, o->scaling == GYRE_ROPE_NONE},
     };

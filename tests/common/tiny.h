@@ -15,6 +15,7 @@ struct tiny_options {
     bool qkv_bias;      // a bias on q, k and v
     bool other_bias;    // and on o, gate, up and down
     uint32_t rope_dims; // of a head, that RoPE turns; 0: all
+    uint32_t window;    // GGUF: of a family with windows; 0: its own, 5
     bool qk_norm;       // RMS norms per head of q and k, before RoPE
     bool half_tables;   // embedding and head are F16 whatever `type` says
     bool constant_gain; // all norm gains are 1

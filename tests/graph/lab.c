@@ -208,14 +208,12 @@ void lab_block(struct lab *lab, struct block_shape s, struct block *b)
         (struct gyre_batch){lab_bytes(lab, rows, 16ull * s.rows), lab_bytes(lab, pages, sizeof pages), PAGE_STRIDE};
     free(rows);
     const uint64_t slots = PAGES * s.kv_heads * PAGE, codes = slots * s.head_dim * s.kv_bits / 8;
-    b->kv = (struct gyre_kv_pool){lab_bytes(lab, NULL, codes),
-                                  lab_bytes(lab, NULL, slots * 4),
-                                  lab_bytes(lab, NULL, codes),
-                                  lab_bytes(lab, NULL, slots * 4),
-                                  s.kv_bits,
-                                  1,
-                                  1,
-                                  {0}};
+    b->kv = (struct gyre_kv_pool){.k = lab_bytes(lab, NULL, codes),
+                                  .k_meta = lab_bytes(lab, NULL, slots * 4),
+                                  .v = lab_bytes(lab, NULL, codes),
+                                  .v_meta = lab_bytes(lab, NULL, slots * 4),
+                                  .bits = s.kv_bits,
+                                  .clip = 1};
 
     uint32_t p = 0;
     while (1u << (p + 1) <= s.head_dim) p++;

@@ -236,7 +236,8 @@ static gyre_graph *build_attn(struct lab *lab, const struct large *c, struct gyr
         .heads = c->k, .kv_heads = 1, .head_dim = HD, .mscale = 1, .freqs = lab_floats(lab, HD / 2, 0, 0)};
     const struct gyre_binding codes = lab_bytes(lab, pool, (uint64_t)slots * HD * c->bits / 8),
                               metas = lab_bytes(lab, meta, 4ull * slots);
-    const struct gyre_kv_pool kv = {codes, metas, codes, metas, c->bits, 1, 1, {0}};
+    const struct gyre_kv_pool kv = {
+        .k = codes, .k_meta = metas, .v = codes, .v_meta = metas, .bits = c->bits, .clip = 1};
     gyre_graph *g = NULL;
     assert_int_equal(gyre_graph_create(lab->device, c->rows, &batch, &g, NULL), GYRE_OK);
     *out = output(lab, g, gyre_g_attn(g, input(lab, g, "q", c->rows, c->k * HD, 1), &shape, &kv),

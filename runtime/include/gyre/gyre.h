@@ -209,7 +209,8 @@ typedef struct gyre_sampling {
 
 // Makes the session hold exactly `tokens` (reusing the longest common prefix) and samples the token that follows.
 // n must be 1..context. *next (may be NULL) receives it. After a failure the session holds no more than the common
-// prefix.
+// prefix. Where layers with a window no longer have what a place of the prefix needs, what follows an earlier one is
+// computed again: the cache keeps their windows and as much before as happens to be there.
 GYRE_API gyre_status gyre_session_sync(gyre_session *session, const uint32_t *tokens, size_t n,
                                        const gyre_sampling *sampling, uint32_t *next, gyre_error *err) GYRE_MUST_USE;
 // Appends `token` (normally the last *next) and samples again: one recorded replay, no allocation. After a failure
@@ -264,7 +265,8 @@ GYRE_API gyre_status gyre_session_restore(gyre_session *session, const void *byt
                                           gyre_error *err) GYRE_MUST_USE;
 
 // Steps several sessions of one engine in one recorded graph (a server's unit of work). Each part appends n tokens to
-// another session. After a failure all of them are as they were.
+// another session. After a failure all of them are as they were; where the step was of more tokens than max_rows and
+// layers have windows, sessions may hold less of what they held (gyre_session_length).
 typedef struct gyre_step_part {
     gyre_session *session;
     const uint32_t *tokens;

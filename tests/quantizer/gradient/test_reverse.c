@@ -80,7 +80,7 @@ static void build_block(struct bench *b)
 {
     const struct gyre_hparams *hp = &b->model.hp;
     const struct gyre_precision precision = {hp->act_bits, hp->kv_bits, hp->act_clip, hp->kv_clip};
-    OK(gyre_kv_create(b->device, hp, hp->kv_bits, hp->kv_clip, SEQUENCES, TOKENS, &b->kv, err));
+    OK(gyre_kv_create(b->device, hp, hp->kv_bits, hp->kv_clip, SEQUENCES, TOKENS, 0, &b->kv, err));
     for (uint32_t i = 0; i < SEQUENCES; i++) OK(gyre_kv_reserve(&b->kv, i, TOKENS, err));
     const struct gyre_batch batch = gyre_kv_batch(&b->kv, b->rows);
     OK(gyre_graph_create(b->device, ROWS, &batch, &b->graph, err));
