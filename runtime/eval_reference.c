@@ -114,7 +114,8 @@ struct gyre_reference_writer {
 static gyre_status fail_write(const struct gyre_reference_writer *w, gyre_error *err)
 {
     const int why = errno;
-    return gyre_fail(err, GYRE_E_IO, "cannot write reference (%s): %s; choose another place with --save-reference",
+    return gyre_fail(err, GYRE_E_IO,
+                     "cannot write reference (%s): %s; choose another place, or store fewer logits (--reference-k)",
                      w->path, strerror(why));
 }
 
