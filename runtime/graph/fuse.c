@@ -18,6 +18,10 @@ struct pattern {
     merge_fn *merge;
 };
 
+// The transform of the hadamard node whose parameters are h becomes that of the fused node's parameters p.
+#define TAKE_FIELD(field) p->field = h->field;
+#define TAKE_HAD() GYRE_PARAMS_HAD(TAKE_FIELD, TAKE_FIELD)
+
 static bool merge_norm(gyre_graph *g, const struct gyre_node *part, struct gyre_node *fused)
 {
     (void)g;
@@ -31,12 +35,12 @@ static bool merge_norm_had(gyre_graph *g, const struct gyre_node *part, struct g
 {
     const struct gyre_hadamard_params *h = &part[1].params.hadamard;
     const struct gyre_rms_norm_params *n = &part[0].params.rms_norm;
-    struct gyre_rms_norm_had_params p = {.rows = n->rows, .width = n->width, .eps = n->eps};
+    struct gyre_rms_norm_had_params *p = &fused->params.rms_norm_had;
     (void)g;
     if (h->scaled || (int64_t)h->n * h->segs != n->width) return false;
-    p.n = h->n, p.segs = h->segs, p.k1 = h->k1, p.k2 = h->k2, p.k3 = h->k3, p.p = h->p, p.had_t = h->had_t;
-    if (part[2].op == GYRE_OP_quantize) p.bits = part[2].params.quantize.bits, p.clip = part[2].params.quantize.clip;
-    fused->params.rms_norm_had = p;
+    *p = (struct gyre_rms_norm_had_params){.rows = n->rows, .width = n->width, .eps = n->eps};
+    TAKE_HAD()
+    if (part[2].op == GYRE_OP_quantize) p->bits = part[2].params.quantize.bits, p->clip = part[2].params.quantize.clip;
     fused->in[2] = part[1].in[1];
     return true;
 }
@@ -86,7 +90,7 @@ static bool merge_act(gyre_graph *g, const struct gyre_node *part, struct gyre_n
     if (had) {
         const struct gyre_hadamard_params *h = &had->params.hadamard;
         if (h->scaled || (int64_t)h->n * h->segs != p->width) return false;
-        p->n = h->n, p->segs = h->segs, p->k1 = h->k1, p->k2 = h->k2, p->k3 = h->k3, p->p = h->p, p->had_t = h->had_t;
+        TAKE_HAD()
         fused->in[1] = had->in[1];
     }
     if (quant) {
@@ -101,23 +105,24 @@ static bool merge_rope(gyre_graph *g, const struct gyre_node *part, struct gyre_
     const struct gyre_rope_params r = part[0].params.rope;
     const struct gyre_node *had = part[1].op == GYRE_OP_hadamard ? &part[1] : NULL, *write = had ? &part[2] : &part[1];
     const struct gyre_kv_write_params *w = &write->params.kv_write;
-    struct gyre_rope_kv_params p = {.rows = r.rows,
-                                    .heads = r.heads,
-                                    .kv_heads = r.kv_heads,
-                                    .hd = r.hd,
-                                    .split = r.split,
-                                    .mscale = r.mscale,
-                                    .q_beta = r.q_beta,
-                                    .q_span = r.q_span,
-                                    .page_stride = w->page_stride,
-                                    .clip = w->clip,
-                                    .clip_v = w->clip_v,
-                                    .centred = w->centred,
-                                    .normed = r.normed,
-                                    .eps = r.eps,
-                                    .k1 = 1,
-                                    .k2 = 1,
-                                    .k3 = 1};
+    struct gyre_rope_kv_params *p = &fused->params.rope_kv;
+    *p = (struct gyre_rope_kv_params){.rows = r.rows,
+                                      .heads = r.heads,
+                                      .kv_heads = r.kv_heads,
+                                      .hd = r.hd,
+                                      .split = r.split,
+                                      .mscale = r.mscale,
+                                      .q_beta = r.q_beta,
+                                      .q_span = r.q_span,
+                                      .page_stride = w->page_stride,
+                                      .clip = w->clip,
+                                      .clip_v = w->clip_v,
+                                      .centred = w->centred,
+                                      .normed = r.normed,
+                                      .eps = r.eps,
+                                      .k1 = 1,
+                                      .k2 = 1,
+                                      .k3 = 1};
     if (w->heads != r.heads || w->kv_heads != r.kv_heads || w->hd != r.hd) return false;
     fused->in[1] = write->in[1];
     fused->in[2] = write->in[2];
@@ -128,10 +133,9 @@ static bool merge_rope(gyre_graph *g, const struct gyre_node *part, struct gyre_
     if (had) {
         const struct gyre_hadamard_params *h = &had->params.hadamard;
         if (h->scaled || h->n != r.hd || h->segs != r.heads + r.kv_heads) return false;
-        p.n = h->n, p.segs = h->segs, p.k1 = h->k1, p.k2 = h->k2, p.k3 = h->k3, p.p = h->p, p.had_t = h->had_t;
+        TAKE_HAD()
         fused->in[4] = had->in[1];
     }
-    fused->params.rope_kv = p;
     fused->out[0] = gyre_graph_new_value(g, GYRE_VALUE_F32, (uint32_t)r.rows, (uint32_t)(r.heads * r.hd), 0);
     fused->out[1] = write->out[0];
     return fused->out[0] != GYRE_NONE;
