@@ -22,6 +22,7 @@ struct gyre_tuner {
     struct gyre_choice *choices;        // owned
     uint32_t n, cap;
     bool (*spoil)(struct gyre_launch *launch); // test hook: makes the rule's launch one more variant, a wrong one
+    uint64_t (*clock)(void);                   // test hook: ns in place of the host's
 };
 
 void gyre_tuner_free(struct gyre_tuner *tuner);

@@ -35,7 +35,8 @@ struct measurement {
     bool lost;         // the device
 };
 
-static bool over(const struct measurement *m) { return gyre_clock_ns() >= m->deadline; }
+static uint64_t now(const struct measurement *m) { return m->t->clock ? m->t->clock() : gyre_clock_ns(); }
+static bool over(const struct measurement *m) { return now(m) >= m->deadline; }
 
 // A value that lies in the graph's own memory.
 static bool own(const gyre_graph *g, gyre_value v)
@@ -86,9 +87,9 @@ static gyre_status run(struct measurement *m, gyre_recording *recording, gyre_er
 
 static gyre_status time_once(struct measurement *m, gyre_recording *recording, uint64_t *ns, gyre_error *err)
 {
-    const uint64_t begin = gyre_clock_ns();
+    const uint64_t begin = now(m);
     GYRE_TRY(run(m, recording, err));
-    *ns = gyre_clock_ns() - begin;
+    *ns = now(m) - begin;
     return GYRE_OK;
 }
 
@@ -261,7 +262,7 @@ static gyre_status choose_for(struct measurement *m, uint32_t node, gyre_error *
         m->t->cached++;
         return gyre_choice_keep(m->t, m->key, &variants[known], err);
     }
-    const uint64_t begin = gyre_clock_ns();
+    const uint64_t begin = now(m);
     if (!m->t->force && !m->t->left_ns) return GYRE_OK;
     m->deadline = m->t->force ? UINT64_MAX : begin + m->t->left_ns;
     m->n_arms = n;
@@ -272,7 +273,7 @@ static gyre_status choose_for(struct measurement *m, uint32_t node, gyre_error *
     }
     gather(m, node);
     const gyre_status st = choose(m, err);
-    const uint64_t took = gyre_clock_ns() - begin;
+    const uint64_t took = now(m) - begin;
     m->t->left_ns = took < m->t->left_ns ? m->t->left_ns - took : 0;
     return st;
 }

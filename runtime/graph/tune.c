@@ -259,27 +259,38 @@ static bool tile_launch(const struct product *p, struct gyre_launch *out)
 
 // matmul_block.k for more rows than matmul_tile.k takes: both operands pass shared memory. Sums of groups want as many
 // registers again as those of integers, so an invocation has half the rows; narrower workgroups where few would run.
+enum { BLOCK_WGY = 8, BLOCK_KQ = 2, FEW_BLOCKS = 256 };
+static uint32_t block_rows(const struct product *p) { return p->w->group != p->w->k ? 4 : 8; }
+static bool block_fits(const struct product *p, uint32_t wgx, uint32_t tr)
+{
+    return wgx * BLOCK_WGY <= p->info->max_workgroup &&
+           32u * BLOCK_KQ * (tr * BLOCK_WGY + 8 * wgx) <= p->info->shared_bytes;
+}
+static void cut_block(struct gyre_launch *launch, uint32_t wgx, uint32_t tr)
+{
+    launch->kernel.spec[0] = wgx;
+    set(launch, "TR", tr);
+    launch->tile[0] = 8 * wgx;
+    launch->tile[1] = tr * BLOCK_WGY;
+}
+
 static bool block_launch(const struct product *p, struct gyre_launch *out)
 {
-    enum { WGY = 8, KQ = 2, FEW = 256 };
     const struct gyre_device_info *info = p->info;
     const struct gyre_weight *w = p->w;
     const bool grouped = w->group != w->k;
-    const uint32_t tr = grouped ? 4 : 8;
+    const uint32_t tr = block_rows(p);
     uint32_t wgx = 16;
     if (info->lanes != GYRE_LANES_HARDWARE || !p->integers || p->prologue || w->k % 16) return false;
-    if (grouped && w->group % (16 * KQ)) return false;
-    if (gyre_div_up(w->n, 8 * wgx) * gyre_div_up(p->rows, tr * WGY) < FEW) wgx = 8;
-    if (wgx * WGY > info->max_workgroup || 32u * KQ * (tr * WGY + 8 * wgx) > info->shared_bytes ||
-        info->int_dot != GYRE_INT_DOT_ACCELERATED || !runs(info, w->k / 16 / KQ + 1))
+    if (grouped && w->group % (16 * BLOCK_KQ)) return false;
+    if (gyre_div_up(w->n, 8 * wgx) * gyre_div_up(p->rows, tr * BLOCK_WGY) < FEW_BLOCKS) wgx = 8;
+    if (!block_fits(p, wgx, tr) || info->int_dot != GYRE_INT_DOT_ACCELERATED || !runs(info, w->k / 16 / BLOCK_KQ + 1))
         return false;
-    if (start(out, p->op, weight_forms[w->kind] | GYRE_FORM_QUANT | GYRE_FORM_BLOCK, wgx, WGY, NULL) != GYRE_OK)
+    if (start(out, p->op, weight_forms[w->kind] | GYRE_FORM_QUANT | GYRE_FORM_BLOCK, wgx, BLOCK_WGY, NULL) != GYRE_OK)
         return false;
-    set(out, "TR", tr);
-    set(out, "KQ", KQ);
+    set(out, "KQ", BLOCK_KQ);
     set(out, "GROUPED", grouped);
-    out->tile[0] = 8 * wgx;
-    out->tile[1] = tr * WGY;
+    cut_block(out, wgx, tr);
     return true;
 }
 
@@ -410,8 +421,9 @@ static void recut(struct gyre_launch *launch, uint32_t tr, uint32_t tc, uint32_t
     launch->tile[1] = tr * row_tiles;
 }
 
-// Kernels on CPUs by rows and pieces of columns, the tile kernel by its width and its steps a round. Where groups are
-// scaled, the tile kernel adds them up in another order when it is cut otherwise: there only the rule's.
+// Kernels on CPUs by rows and pieces of columns, the tile kernel by its width and its steps a round, the block kernel
+// by the rows and columns of its workgroup. Where groups are scaled, the tile kernel adds them up in another order when
+// it is cut otherwise: there only the rule's. The block kernel adds them in theirs however it is cut.
 uint32_t gyre_tune_variants(const gyre_graph *g, const struct gyre_node *node,
                             struct gyre_launch out[GYRE_MOST_VARIANTS])
 {
@@ -434,6 +446,12 @@ uint32_t gyre_tune_variants(const gyre_graph *g, const struct gyre_node *node,
             runs(p.info, gyre_div_up(p.w->k / tile_step(p.w, true), x / 4) + prologue_loops(&p, x, tr)))
             n++;
     }
+    for (uint32_t x = 8; x <= 16 && form & GYRE_FORM_BLOCK; x *= 2)
+        for (uint32_t tr = block_rows(&p) / 2; tr <= block_rows(&p); tr *= 2) {
+            out[n] = out[0];
+            cut_block(&out[n], x, tr);
+            n += memcmp(&out[n], out, sizeof *out) && block_fits(&p, x, tr);
+        }
     if (form & GYRE_FORM_TILE || p.info->lanes == GYRE_LANES_HARDWARE) return n;
     for (size_t i = 0; i < GYRE_COUNT(cut) && n < GYRE_MOST_VARIANTS; i++) {
         out[n] = out[0];

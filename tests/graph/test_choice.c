@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include <setjmp.h>
 #include <cmocka.h>
@@ -145,29 +144,34 @@ static void the_cache_costs_time_never_a_result(void **state)
 
 // ---- devices that fail ----------------------------------------------------------------------------------
 
-// The null device with a fault. Measuring makes recordings of one product for the self-test, of LAYERS for its time.
+// The null device with a fault, on a clock of its own. Measuring makes recordings of one product for the self-test, of
+// LAYERS for its time.
 static struct fault {
     bool variants_kill;          // after the rule's launch has run once, every submission fails
     gyre_status record;          // that recordings of measuring end with
     int64_t slow_record;         // ns that the first recording of LAYERS takes
     int64_t slow_round;          // ns that the second run of the first recording of LAYERS takes
+    int64_t record_ns, run_ns;   // what every recording of measuring takes, and every submission
+    const int64_t *arm_ns;       // where not NULL: what a recording of LAYERS takes to run, by the order of recording
     uint32_t submits, records;   // submissions; recordings of LAYERS
     const gyre_recording *first; // of LAYERS
-    uint32_t first_runs;
+    const gyre_recording *arm[GYRE_MOST_VARIANTS];
+    uint32_t first_runs, arm_runs[GYRE_MOST_VARIANTS];
+    int64_t now; // ns
 } fault;
 
-static void take(int64_t ns)
-{
-    const struct timespec t = {ns / 1000000000, ns % 1000000000};
-    nanosleep(&t, NULL);
-}
+static void take(int64_t ns) { fault.now += ns; }
+static uint64_t fault_clock(void) { return (uint64_t)fault.now; }
 
 static gyre_status faulty_record(gyre_device *device, const struct gyre_dispatch *dispatches, uint32_t n,
                                  gyre_recording **out, gyre_error *err)
 {
     if (n <= LAYERS && fault.record) return gyre_fail(err, fault.record, "cannot record: a test wants it so");
-    if (n == LAYERS && fault.records++ == 0) take(fault.slow_record);
-    return gyre_backend_null.record(device, dispatches, n, out, err);
+    const uint32_t at = n == LAYERS ? fault.records++ : UINT32_MAX;
+    take((at == 0 ? fault.slow_record : 0) + (n <= LAYERS ? fault.record_ns : 0));
+    const gyre_status st = gyre_backend_null.record(device, dispatches, n, out, err);
+    if (st == GYRE_OK && at < GYRE_MOST_VARIANTS) fault.arm[at] = *out;
+    return st;
 }
 
 static gyre_status faulty_submit(gyre_device *device, gyre_recording *recording, uint64_t *ns, gyre_error *err)
@@ -176,6 +180,9 @@ static gyre_status faulty_submit(gyre_device *device, gyre_recording *recording,
         return gyre_fail(err, GYRE_E_DEVICE, "cannot submit: a test lost the device");
     if (recording->n_dispatches == LAYERS && !fault.first) fault.first = recording;
     if (recording == fault.first && ++fault.first_runs == 2) take(fault.slow_round);
+    take(fault.run_ns);
+    for (uint32_t i = 0; fault.arm_ns && i < GYRE_MOST_VARIANTS; i++) // the third run shows what an arm can do
+        if (recording == fault.arm[i]) take(fault.arm_ns[i] * (++fault.arm_runs[i] % 3 ? 3 : 2) / 2);
     return gyre_backend_null.submit(device, recording, ns, err);
 }
 
@@ -191,7 +198,7 @@ static gyre_status start(const char *cache_dir, struct fault with, uint64_t left
     faulty.record = faulty_record;
     faulty.submit = faulty_submit;
     lab.device->backend = &faulty;
-    *tuner = (struct gyre_tuner){.cache_dir = cache_dir, .left_ns = left_ns};
+    *tuner = (struct gyre_tuner){.cache_dir = cache_dir, .left_ns = left_ns, .clock = fault_clock};
     const gyre_status st = gyre_graph_compile(g, &(struct gyre_graph_options){.tuner = tuner}, NULL);
     lab.device->backend = &gyre_backend_null;
     gyre_graph_destroy(g);
@@ -251,6 +258,66 @@ static void what_was_cut_is_measured_again(void **state)
     files_remove();
 }
 
+// What measuring may take bounds it, but for what is under way when the time ends; a second start takes nothing.
+static void measuring_ends_in_time(void **state)
+{
+    (void)state;
+    enum { MS = 1000000 };
+    struct gyre_tuner tuner;
+    const char *const dir = files_path("tune");
+    for (int64_t run_ms = 1; run_ms <= 500; run_ms *= 5) { // how slow the device is
+        const struct fault slow = {.record_ns = 2 * run_ms * MS, .run_ns = run_ms * MS};
+        assert_int_equal(start(NULL, slow, 2000ull * MS, &tuner), GYRE_OK);
+        assert_true(fault.now <= (2000 + 3 * run_ms) * MS);
+        assert_true(tuner.left_ns + (uint64_t)fault.now >= 2000ull * MS);
+    }
+    assert_int_equal(start(dir, (struct fault){.run_ns = MS}, 2000ull * MS, &tuner), GYRE_OK);
+    assert_int_equal(tuner.measured, SHAPES);
+    assert_int_equal(start(dir, (struct fault){.run_ns = MS}, 2000ull * MS, &tuner), GYRE_OK);
+    assert_int_equal(tuner.cached, SHAPES);
+    assert_int_equal(fault.submits, 0);
+    files_remove();
+}
+
+// Whichever variant is the fastest, what is chosen takes at most 1.05 of its time, and no two are confused.
+static void the_chosen_is_near_the_best(void **state)
+{
+    (void)state;
+    enum { US = 1000, SLOW = 1000 * US };
+    for (uint32_t fastest = 0; fastest < GYRE_MOST_VARIANTS; fastest++)
+        for (int64_t gain = 1; gain <= 64; gain *= 2) { // of a hundred
+            int64_t arm_ns[GYRE_MOST_VARIANTS];
+            struct gyre_backend faulty = gyre_backend_null;
+            struct gyre_launch variants[GYRE_MOST_VARIANTS];
+            struct gyre_tuner tuner = {.left_ns = HOURS, .clock = fault_clock};
+            struct lab lab;
+            struct gyre_binding y;
+            uint32_t product = 0, chosen = 0;
+            for (uint32_t i = 0; i < GYRE_MOST_VARIANTS; i++) arm_ns[i] = SLOW - (i == fastest ? gain * SLOW / 100 : 0);
+            assert_true(lab_open(&lab, "null", NULL));
+            gyre_graph *g = products(&lab, 2, &y);
+            fault = (struct fault){.arm_ns = arm_ns};
+            faulty.record = faulty_record;
+            faulty.submit = faulty_submit;
+            lab.device->backend = &faulty;
+            assert_int_equal(gyre_graph_compile(g, &(struct gyre_graph_options){.tuner = &tuner}, NULL), GYRE_OK);
+            lab.device->backend = &gyre_backend_null;
+            assert_int_equal(tuner.refused, 0);
+            while (!gyre_tune_variants(g, &g->nodes[product], variants)) product++; // the first that was measured
+            const uint32_t n = gyre_tune_variants(g, &g->nodes[product], variants);
+            const struct gyre_launch *const launch = gyre_choice_of(g, &g->nodes[product]);
+            assert_non_null(launch);
+            while (chosen < n && memcmp(&variants[chosen], launch, sizeof *launch)) chosen++;
+            assert_true(n > 2 && chosen < n);
+            const int64_t best = arm_ns[fastest < n ? fastest : 0];
+            assert_true(arm_ns[chosen] * 100 <= best * 105);
+            if (gain > 5 && fastest < n) assert_int_equal(chosen, fastest);
+            gyre_graph_destroy(g);
+            gyre_tuner_free(&tuner);
+            lab_close(&lab);
+        }
+}
+
 // ---- what is offered, and how it is submitted -----------------------------------------------------------
 
 // Variants are no wider than the rule ever goes, and what is measured has a predicted time as steps have.
@@ -283,6 +350,30 @@ static void variants_are_bounded_and_predicted(void **state)
     lab_close(&lab);
 }
 
+// Products of many rows, where int8 dot products are hardware: other blocks of rows and columns that fit the device.
+static void many_rows_are_cut_in_other_blocks(void **state)
+{
+    (void)state;
+    struct lab lab;
+    struct gyre_launch variants[GYRE_MOST_VARIANTS];
+    struct gyre_binding y;
+    uint32_t product = 0;
+    assert_true(lab_open(&lab, "null as a GPU", NULL));
+    lab.device->info.int_dot = GYRE_INT_DOT_ACCELERATED;
+    gyre_graph *g = products(&lab, 128, &y);
+    assert_int_equal(gyre_graph_compile(g, NULL, NULL), GYRE_OK);
+    while (!gyre_tune_variants(g, &g->nodes[product], variants)) product++;
+    const uint32_t n = gyre_tune_variants(g, &g->nodes[product], variants);
+    assert_int_equal(n, 4);
+    for (uint32_t i = 0; i < n; i++) {
+        assert_string_equal(variants[i].kernel.name, "matmul_w4_q_b");
+        assert_int_equal(variants[i].tile[0], 8 * variants[i].kernel.spec[0]);
+        for (uint32_t k = 0; k < i; k++) assert_true(memcmp(&variants[i], &variants[k], sizeof *variants));
+    }
+    gyre_graph_destroy(g);
+    lab_close(&lab);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -294,7 +385,10 @@ int main(void)
         cmocka_unit_test(a_variant_that_loses_the_device_is_tried_once),
         cmocka_unit_test(a_failure_ends_measuring_and_nothing_else),
         cmocka_unit_test(what_was_cut_is_measured_again),
+        cmocka_unit_test(measuring_ends_in_time),
+        cmocka_unit_test(the_chosen_is_near_the_best),
         cmocka_unit_test(variants_are_bounded_and_predicted),
+        cmocka_unit_test(many_rows_are_cut_in_other_blocks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
