@@ -6,6 +6,10 @@ import csv, io, json, os, resource, signal, struct, subprocess, sys, time, unitt
 
 from case import GYRE, MAKE_MODEL, Case, full_disk, run
 
+# fields of llama-bench's records that say something of gyre, by the names that its printers give them
+LLAMA_BENCH = set("""build_commit gpu_info backends model_filename model_type model_size n_batch n_ubatch type_k type_v n_prompt n_gen
+    n_depth test_time avg_ns stddev_ns avg_ts stddev_ts samples_ns samples_ts""".split())
+
 
 class Options(Case):
     def test_devices(self):
@@ -227,6 +231,8 @@ class Options(Case):
             self.assertAlmostEqual(t["avg_ns"], sum(t["samples_ns"]) / len(t["samples_ns"]), delta=1)
             self.assertAlmostEqual(t["avg_ts"] / (sum(t["samples_ts"]) / len(t["samples_ts"])), 1, places=9)
             self.assertEqual((t["model_filename"], t["backends"]), (str(self.model), "CPU"))
+            self.assertEqual((t["n_batch"], t["n_ubatch"]), (512, 512))
+            self.assertLessEqual(set(t), LLAMA_BENCH)
         lines = self.done(*asked, "jsonl")[0].splitlines()
         self.assertEqual([set(json.loads(line)) for line in lines], [set(tests[0])] * 5)
         table = list(csv.DictReader(io.StringIO(self.done(*asked, "csv")[0])))
