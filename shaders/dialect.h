@@ -5,7 +5,7 @@
    - output bindings first; 4-byte scalars and their vectors only, never 8- or 16-bit buffers; no pointers, no casts
      of buffers: bind the same memory twice instead
    - F(x) I(x) U(x) convert, V4F(..) constructs; uint never becomes int by itself. I4(u) and U4(i) keep the bits of
-     a vector, F4(i) converts an int4
+     a vector, F4(i) converts an int4 and TO_I4(f) a float4
    - NO_CONTRACT before PARAMS and PRECISE before a float's declaration: its products and sums are rounded one by one
    - no early return before a barrier (Mali-G76 hangs); no #if on a SPEC name (silently false in GLSL): use C `if`
    - helper functions take and return values; helpers that touch buffers or shared memory are macros
@@ -64,7 +64,13 @@ typedef struct { ulong byte[12]; } gyre_at_t;
 #define V4U(a, b, c, d) ((uint4)(a, b, c, d))
 #define V4I(a, b, c, d) ((int4)(a, b, c, d))
 #define ABSF(x) fabs(x)
+#ifdef __SSE4_1__ /* one instruction; PoCL's own for one float is a call */
+static inline float __attribute__((overloadable)) gyre_rint(float x) { return __builtin_rintf(x); }
+static inline float4 __attribute__((overloadable)) gyre_rint(float4 x) { return rint(x); }
+#define ROUNDE(x) gyre_rint(x)
+#else
 #define ROUNDE(x) rint(x)
+#endif
 #define RSQRT(x) rsqrt(x)
 #define TANHF(x) tanh(x)
 #define BITS_U(x) as_uint(x)
@@ -75,6 +81,7 @@ typedef struct { ulong byte[12]; } gyre_at_t;
 #define NO_CONTRACT _Pragma("OPENCL FP_CONTRACT OFF")
 #define PRECISE
 #define F4(x) convert_float4(x)
+#define TO_I4(x) convert_int4(x)
 #define UNROLL __attribute__((opencl_unroll_hint))
 /* two halves in one uint word: both as a float2, the low one, the high one */
 #define UNPACK_H2(u) gyre_unpack_h2(u)
@@ -156,6 +163,7 @@ layout(constant_id = 2) const int WGZ = 1;
 #define NO_CONTRACT
 #define PRECISE precise
 #define F4(x) vec4(x)
+#define TO_I4(x) ivec4(x)
 #define UNROLL [[unroll]]
 #define UNPACK_H2(u) unpackHalf2x16(u)
 #define H_LO(u) unpackHalf2x16(u).x

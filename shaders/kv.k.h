@@ -22,7 +22,7 @@ FN uint f16_nearest(float v)
 
 /* Vectors lie at slot * words per vector; slot counts [page][kv head][position in page]. */
 #define KV_SLOT(page, heads, head, position) (((page) * (heads) + (head)) * 32 + ((position) & 31))
-#define KV_CODE(i) U(I(clamp(ROUNDE(v[i] / scale) + zero, 0.0f, qmax)))
+#define KV_CODES(i) U4(TO_I4(clamp(ROUNDE(V4F(v[i], v[(i) + 1], v[(i) + 2], v[(i) + 3]) / scale) + zero, 0.0f, qmax)))
 #define KV_PUT(at, word) { if (to_k) kpool[at] = (word); if (to_v) vpool[at] = (word); }
 #define KV_CENTRED(i) (v[i] - (pc.centred != 0 ? centre[centre0 + (i)] : 0.0f))
 
@@ -57,11 +57,12 @@ FN uint f16_nearest(float v)
     const float scale = stored > 0.0f ? stored : 3.0e38f; /* a zero vector: every code is 0 */  \
     const float zero = clamp(ROUNDE((0.0f - lo) * (clip) / scale), 0.0f, qmax);                 \
     for (int w = LI_X; w < words; w += WGX) {                                                   \
-      uint word = 0u;                                                                           \
-      if (KVBITS == 8) {                                                                        \
-        for (int j = 0; j < 4; j++) word |= KV_CODE(4 * w + j) << U(8 * j);                     \
-      } else {                                                                                  \
-        for (int j = 0; j < 8; j++) word |= KV_CODE(8 * w + j) << U(4 * j);                     \
+      const uint step_ = KVBITS == 8 ? 8u : 4u;                                                 \
+      const uint4 c_ = KV_CODES(w * (KVBITS == 8 ? 4 : 8));                                     \
+      uint word = c_.x | c_.y << step_ | c_.z << (2u * step_) | c_.w << (3u * step_);           \
+      if (KVBITS == 4) {                                                                        \
+        const uint4 d_ = KV_CODES(8 * w + 4);                                                   \
+        word |= d_.x << 16 | d_.y << 20 | d_.z << 24 | d_.w << 28;                              \
       }                                                                                         \
       KV_PUT((slot) * words + w, word)                                                          \
     }                                                                                           \

@@ -15,14 +15,11 @@ FN float quant_zero(int bits, float lo, float clip, float inverse) {
   PRECISE const float code = clipped * inverse;
   return bits == 8 ? 0.0f : min(ROUNDE(code), 15.0f);
 }
-FN uint quant_code(float x, int bits, float inverse, float zero) {
-  const float code = ROUNDE(x * inverse) + zero;
-  return U(I(bits == 8 ? clamp(code, -128.0f, 127.0f) : clamp(code, 0.0f, 15.0f))) & 0xFFu;
-}
-/* Four values, one word. */
+/* Four values, one word; all four at once, since PoCL makes a call of rint and clamp of one float. */
 FN uint quant_word(float4 x, int bits, float inverse, float zero) {
-  return quant_code(x.x, bits, inverse, zero) | (quant_code(x.y, bits, inverse, zero) << 8u) |
-         (quant_code(x.z, bits, inverse, zero) << 16u) | (quant_code(x.w, bits, inverse, zero) << 24u);
+  const float4 code = ROUNDE(x * inverse) + zero;
+  const uint4 u = U4(TO_I4(bits == 8 ? clamp(code, -128.0f, 127.0f) : clamp(code, 0.0f, 15.0f))) & 0xFFu;
+  return u.x | (u.y << 8u) | (u.z << 16u) | (u.w << 24u);
 }
 FN float quant_least(float4 x) { return min(min(x.x, x.y), min(x.z, x.w)); }
 FN float quant_most(float4 x) { return max(max(x.x, x.y), max(x.z, x.w)); }
