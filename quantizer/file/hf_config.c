@@ -12,12 +12,12 @@
 
 enum { MAX_CARRIED = 256 << 20 };
 
-void gyre_hf_name(gyre_role role, uint32_t layer, const char *part, char out[GYRE_HF_NAME])
+void gyre_hf_name(const struct gyre_hparams *hp, gyre_role role, uint32_t layer, const char *part,
+                  char out[GYRE_HF_NAME])
 {
-    const char *dot = part ? "." : "", *last = part ? part : "";
-    if (role < GYRE_BLOCK_ROLES)
-        snprintf(out, GYRE_HF_NAME, "model.layers.%u.%s%s%s", layer, gyre_roles[role].hf, dot, last);
-    else snprintf(out, GYRE_HF_NAME, "%s%s%s", gyre_roles[role].hf, dot, last);
+    const char *dot = part ? "." : "", *last = part ? part : "", *stem = gyre_role_hf(hp, role);
+    if (role < GYRE_BLOCK_ROLES) snprintf(out, GYRE_HF_NAME, "model.layers.%u.%s%s%s", layer, stem, dot, last);
+    else snprintf(out, GYRE_HF_NAME, "%s%s%s", stem, dot, last);
 }
 
 static gyre_status no_memory(gyre_error *err) { return gyre_fail(err, GYRE_E_NOMEM, "out of memory for config.json"); }
@@ -117,7 +117,7 @@ static json_t *quantization(const struct gyre_plan *p)
         const struct gyre_planned *t = &p->tensor[i];
         char module[GYRE_HF_NAME];
         if (t->part.kind != GYRE_PART_LINEAR) continue;
-        gyre_hf_name(t->part.role, t->part.layer, NULL, module);
+        gyre_hf_name(&p->hp, t->part.role, t->part.layer, NULL, module);
         if (t->bits >= 16) json_array_append_new(ignore, json_string(module));
         else json_array_append_new(json_object_get(group_of(p, groups, t), "targets"), json_string(module));
     }

@@ -11,4 +11,5 @@ extern const char *const gyre_hf_carried[];
 
 enum { GYRE_HF_NAME = 96 };
 // "model.layers.3.mlp.up_proj.PART", or without PART (NULL) the module.
-void gyre_hf_name(gyre_role role, uint32_t layer, const char *part, char out[GYRE_HF_NAME]);
+void gyre_hf_name(const struct gyre_hparams *hp, gyre_role role, uint32_t layer, const char *part,
+                  char out[GYRE_HF_NAME]);

@@ -14,12 +14,13 @@
 
 // ---- tensors --------------------------------------------------------------------------------------------------
 
-static gyre_status add(struct gyre_writer *out, const struct gyre_planned *p, uint32_t piece, const char *part,
-                       gyre_dtype type, uint32_t n_dims, uint64_t rows, uint64_t cols, gyre_error *err)
+static gyre_status add(struct gyre_writer *out, const struct gyre_hparams *hp, const struct gyre_planned *p,
+                       uint32_t piece, const char *part, gyre_dtype type, uint32_t n_dims, uint64_t rows, uint64_t cols,
+                       gyre_error *err)
 {
     char name[GYRE_HF_NAME];
     struct gyre_written *t = &out->tensor[out->n_tensors++];
-    gyre_hf_name(p->part.role, p->part.layer, part, name);
+    gyre_hf_name(hp, p->part.role, p->part.layer, part, name);
     *t = (struct gyre_written){
         .part = p->part, .piece = piece, .type = type, .n_dims = n_dims, .dims = {n_dims == 2 ? rows : cols, cols}};
     uint64_t row = 0;
@@ -30,21 +31,24 @@ static gyre_status add(struct gyre_writer *out, const struct gyre_planned *p, ui
     return GYRE_OK;
 }
 
-static gyre_status add_part(struct gyre_writer *out, const struct gyre_planned *p, gyre_error *err)
+static gyre_status add_part(struct gyre_writer *out, const struct gyre_hparams *hp, const struct gyre_planned *p,
+                            gyre_error *err)
 {
     const gyre_dtype floats = p->bits == 32 ? GYRE_DTYPE_F32 : GYRE_DTYPE_F16;
     switch (p->part.kind) {
     case GYRE_PART_LINEAR:
         if (p->bits >= 16) break;
-        GYRE_TRY(add(out, p, 0, "weight_packed", GYRE_DTYPE_I32, 2, p->rows, gyre_div_up(p->cols * p->bits, 32), err));
-        GYRE_TRY(add(out, p, 1, "weight_scale", GYRE_DTYPE_F16, 2, p->rows, p->group ? p->cols / p->group : 1, err));
-        return add(out, p, 2, "weight_shape", GYRE_DTYPE_I64, 1, 1, 2, err);
+        GYRE_TRY(
+            add(out, hp, p, 0, "weight_packed", GYRE_DTYPE_I32, 2, p->rows, gyre_div_up(p->cols * p->bits, 32), err));
+        GYRE_TRY(
+            add(out, hp, p, 1, "weight_scale", GYRE_DTYPE_F16, 2, p->rows, p->group ? p->cols / p->group : 1, err));
+        return add(out, hp, p, 2, "weight_shape", GYRE_DTYPE_I64, 1, 1, 2, err);
     case GYRE_PART_TABLE:
         break;
     case GYRE_PART_VECTOR:
-        return add(out, p, 0, "weight", GYRE_DTYPE_F32, 1, 1, p->cols, err);
+        return add(out, hp, p, 0, "weight", GYRE_DTYPE_F32, 1, 1, p->cols, err);
     case GYRE_PART_BIAS:
-        return add(out, p, 0, "bias", GYRE_DTYPE_F32, 1, 1, p->cols, err);
+        return add(out, hp, p, 0, "bias", GYRE_DTYPE_F32, 1, 1, p->cols, err);
     case GYRE_PART_CENTRE:
     case GYRE_PART_ACT_CLIPS:
     case GYRE_PART_KV_CLIPS:
@@ -54,7 +58,7 @@ static gyre_status add_part(struct gyre_writer *out, const struct gyre_planned *
         return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot write a Hugging Face directory: it has no place for part %d",
                          (int)p->part.kind);
     }
-    return add(out, p, 0, "weight", floats, 2, p->rows, p->cols, err);
+    return add(out, hp, p, 0, "weight", floats, 2, p->rows, p->cols, err);
 }
 
 // ---- shards ---------------------------------------------------------------------------------------------------
@@ -139,7 +143,7 @@ static gyre_status open_hf(const struct gyre_plan *plan, struct gyre_writer *out
 {
     out->tensor = malloc(3 * plan->n_tensors * sizeof *out->tensor);
     if (!out->tensor) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the files' fronts");
-    for (uint64_t i = 0; i < plan->n_tensors; i++) GYRE_TRY(add_part(out, &plan->tensor[i], err));
+    for (uint64_t i = 0; i < plan->n_tensors; i++) GYRE_TRY(add_part(out, &plan->hp, &plan->tensor[i], err));
     GYRE_TRY(cut(plan, out, err));
     for (uint32_t i = 0; i < out->n_files; i++) GYRE_TRY(front(plan, out, i, err));
     return gyre_hf_texts(plan, out, err);

@@ -314,6 +314,11 @@ gyre_status gyre_plan_finish(const gyre_quantize_params *params, const struct gy
     return GYRE_OK;
 }
 
+void gyre_plan_stored(const struct gyre_plan *p, gyre_role role, float *x, uint64_t n)
+{
+    if (p->folder) gyre_role_vector_stored(&p->hp, role, x, n); // whose source is one, too
+}
+
 void gyre_plan_release(struct gyre_plan *p)
 {
     gyre_base_release(&p->base);

@@ -78,6 +78,9 @@ void gyre_plan_release(struct gyre_plan *plan);
 // Hyper-parameters of the output as the runtime will read them; borrows from the plan, do not free.
 struct gyre_hparams gyre_plan_output_hparams(const struct gyre_plan *plan);
 
+// The numbers of a vector as the output's container holds them, in place.
+void gyre_plan_stored(const struct gyre_plan *plan, gyre_role role, float *x, uint64_t n);
+
 // The parts of block `layer` in their order.
 enum { GYRE_PLAN_PARTS = GYRE_BLOCK_ROLES + 2 * GYRE_LINEARS };
 uint32_t gyre_plan_block(const struct gyre_plan *plan, uint32_t layer, struct gyre_part out[GYRE_PLAN_PARTS]);

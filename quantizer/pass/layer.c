@@ -367,7 +367,11 @@ static gyre_status write_block(struct gyre_layer *l, const struct gyre_plan *p, 
         }
         const float *x = kind == GYRE_PART_BIAS     ? l->bias[role]
                          : kind == GYRE_PART_CENTRE ? l->centre[role]
-                                                    : l->gain[role];
+                                                    : l->narrow;
+        if (x == l->narrow) {
+            memcpy(l->narrow, l->gain[role], cols * sizeof *l->narrow);
+            gyre_plan_stored(p, role, l->narrow, cols);
+        }
         GYRE_TRY(gyre_output_write(out, part[i], x, (role < GYRE_LINEARS ? rows : cols) * sizeof *x, NAN, err));
     }
     return GYRE_OK;

@@ -193,6 +193,7 @@ gyre_status gyre_write_globals(const struct gyre_plan *p, struct gyre_output *ou
     for (uint32_t i = 0; i < n_tables; i++) gyre_linear_forget(&table[i]);
     for (uint32_t i = 0; i < D; i++)
         written[i] = p->fold_head || p->online.head.n || p->online.head_mix ? 1 : p->final_gain[i];
+    gyre_plan_stored(p, GYRE_ROLE_output_norm, written, D);
     GYRE_GO(gyre_output_source(out, &norm, 1, err));
     GYRE_GO(write_vector(GYRE_PART_VECTOR, GYRE_ROLE_output_norm, written, D, out, err));
     if (p->online.head.n) GYRE_GO(write_vector(GYRE_PART_HEAD_GAIN, GYRE_ROLE_none, p->final_gain, D, out, err));

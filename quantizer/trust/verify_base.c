@@ -219,7 +219,7 @@ static gyre_status block_diagonals(const struct gyre_verifier *v, bool rotated, 
     for (int p = 0; gain && p < GYRE_PRODUCTS; p++) {
         const gyre_role norm = gyre_products[p].norm;
         if (!out->norm[p] || v->hp.rot.r1.n) continue; // the signs of an online R1 leave no place for one
-        gyre_tensor_rows_f32(gyre_role_tensor(v->file, norm, layer, "weight", NULL), 0, 1, out->norm[p]);
+        gyre_role_vector_f32(&v->hp, norm, gyre_role_tensor(v->file, norm, layer, "weight", NULL), out->norm[p]);
         gyre_role_vector_f32(&v->base_hp, norm, gyre_role_tensor(v->base, norm, layer, "weight", NULL), gain);
         for (uint32_t i = 0; i < v->hp.width && !(rotated && v->rotator.fold); i++)
             out->norm[p][i] = gain[i] != 0 ? out->norm[p][i] / gain[i] : 1;
@@ -320,14 +320,14 @@ static bool is_learned(const struct gyre_verifier *v) { return json_object_get(v
 static float gain_tolerance(const struct gyre_verifier *v) { return is_learned(v) ? 0.5f : 0; }
 
 // `expected` NULL: ones. Where diagonals come to lie in a norm's place, their product with the ones is due here.
-static gyre_status check_vector(const struct gyre_verifier *v, const struct gyre_tensor *t, const float *expected,
-                                float tolerance, gyre_error *err)
+static gyre_status check_vector(const struct gyre_verifier *v, gyre_role role, const struct gyre_tensor *t,
+                                const float *expected, float tolerance, gyre_error *err)
 {
     const char *name = t->name;
     gyre_status st = GYRE_OK;
     float *have = malloc(t->cols * sizeof *have);
     if (!have) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for tensor %s", name);
-    gyre_tensor_rows_f32(t, 0, 1, have);
+    gyre_role_vector_f32(&v->hp, role, t, have);
     for (uint64_t i = 0; i < t->cols && st == GYRE_OK; i++) {
         const float want = expected ? expected[i] : 1;
         if (!(fabsf(have[i] - want) <= tolerance * fabsf(want)))
@@ -382,10 +382,10 @@ static gyre_status check_rope(const struct gyre_verifier *v, gyre_error *err)
     }
     if (t) {
         gyre_tensor_rows_f32(t, 0, 1, divisor);
-        return check_vector(v, have, divisor, 0, err);
+        return check_vector(v, GYRE_ROLE_rope_freqs, have, divisor, 0, err);
     }
     gyre_rope_divisors(hp, divisor);
-    return check_vector(v, have, divisor, 1e-6f, err);
+    return check_vector(v, GYRE_ROLE_rope_freqs, have, divisor, 1e-6f, err);
 }
 
 // The biases of a block are the base's, rotated as what their linears write.
@@ -438,7 +438,8 @@ static gyre_status check_vectors(const struct gyre_verifier *v, uint32_t layer, 
         gyre_role_vector_f32(&v->base_hp, role, base, want);
         for (uint32_t i = 0; v->rotated && folds && i < v->hp.width; i++)
             want[i] = (v->rotator.fold ? 1 : want[i]) * gyre_rotate_gain(&v->rotator, gyre_norm_product(role), i);
-        GYRE_TRY(check_vector(v, gyre_role_tensor(v->file, role, layer, "weight", NULL), want, gain_tolerance(v), err));
+        GYRE_TRY(check_vector(v, role, gyre_role_tensor(v->file, role, layer, "weight", NULL), want, gain_tolerance(v),
+                              err));
         ++*n;
     }
     return GYRE_OK;
@@ -461,10 +462,11 @@ gyre_status gyre_verify_norms(struct gyre_verifier *v, gyre_error *err)
     for (uint32_t l = 0; l < v->hp.n_layers; l++) GYRE_GO(check_vectors(v, l, wide, gain, &n, err));
     gyre_role_vector_f32(&v->base_hp, GYRE_ROLE_output_norm,
                          gyre_role_tensor(v->base, GYRE_ROLE_output_norm, 0, "weight", NULL), gain);
-    GYRE_GO(check_vector(v, gyre_role_tensor(v->file, GYRE_ROLE_output_norm, 0, "weight", NULL),
+    GYRE_GO(check_vector(v, GYRE_ROLE_output_norm, gyre_role_tensor(v->file, GYRE_ROLE_output_norm, 0, "weight", NULL),
                          v->rotated && v->rotator.fold && head_folded ? NULL : gain, gain_tolerance(v), err));
     if (v->hp.rot.head.n)
-        GYRE_GO(check_vector(v, gyre_source_tensor(v->file, "gyre.head_gain"), gain, gain_tolerance(v), err));
+        GYRE_GO(check_vector(v, GYRE_ROLE_none, gyre_source_tensor(v->file, "gyre.head_gain"), gain, gain_tolerance(v),
+                             err));
     if (v->hp.rot.head_mix) GYRE_GO(check_mix(v, gain, err));
     GYRE_GO(check_rope(v, err));
     snprintf(v->detail, sizeof v->result->check[0].detail, "gains of %u norms are %s%s", n,

@@ -43,7 +43,7 @@ const struct gyre_arch gyre_arch_gemma3 = {
     .roles = GYRE_PRE_NORM_ROLES | GYRE_ROLE_BIT(GYRE_ROLE_q_norm) | GYRE_ROLE_BIT(GYRE_ROLE_k_norm) |
              GYRE_ROLE_BIT(GYRE_ROLE_attn_post_norm) | GYRE_ROLE_BIT(GYRE_ROLE_ffn_post_norm),
     .act = "gelu_pytorch_tanh",
-    .plain = GYRE_PLAIN_LLAMA | GYRE_PLAIN_WINDOWS,
+    .plain = GYRE_PLAIN_LLAMA | GYRE_PLAIN_WINDOWS | GYRE_PLAIN_FOLDER,
     .version = 3,
     .read = read,
     .block = block,

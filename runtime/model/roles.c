@@ -5,6 +5,7 @@
 #include "runtime/util/base.h"
 
 #include <stdio.h>
+#include <string.h>
 
 typedef enum size_name { ONE, WIDTH, FFN, VOCAB, QUERIES, KEYS, HEAD, TURNED } size_name;
 
@@ -253,11 +254,32 @@ gyre_status gyre_role_misshapen(const gyre_source *source, const struct gyre_ten
 
 // ---- vectors ---------------------------------------------------------------------------------------------------
 
-void gyre_role_vector_f32(const struct gyre_hparams *hp, gyre_role role, const struct gyre_tensor *t, float *out)
+static bool lacks_one(const struct gyre_hparams *hp, gyre_role role)
 {
     const bool norm = (role >= GYRE_LINEARS && role < GYRE_BLOCK_ROLES) || role == GYRE_ROLE_output_norm;
+    return norm && hp->norms_less_one;
+}
+
+void gyre_role_vector_f32(const struct gyre_hparams *hp, gyre_role role, const struct gyre_tensor *t, float *out)
+{
     gyre_tensor_rows_f32(t, 0, 1, out);
-    for (uint64_t i = 0; i < t->cols && norm && hp->norms_less_one; i++) out[i] += 1;
+    for (uint64_t i = 0; i < t->cols && lacks_one(hp, role); i++) out[i] += 1;
+}
+
+void gyre_role_vector_stored(const struct gyre_hparams *hp, gyre_role role, float *x, uint64_t n)
+{
+    for (uint64_t i = 0; i < n && lacks_one(hp, role); i++) x[i] -= 1;
+}
+
+const char *gyre_role_hf(const struct gyre_hparams *hp, gyre_role role)
+{
+    bool taken = false;
+    for (int r = 0; r < GYRE_BLOCK_ROLES && role < GYRE_BLOCK_ROLES; r++)
+        taken |= r != (int)role && hp->roles & GYRE_ROLE_BIT(r) && !strcmp(gyre_roles[r].hf, gyre_roles[role].hf);
+    // Of two that share a name, the one that has another is called by that.
+    for (size_t i = 0; taken && i < GYRE_COUNT(aliases); i++)
+        if (aliases[i].role == role) return aliases[i].hf;
+    return gyre_roles[role].hf;
 }
 
 gyre_status gyre_role_floats(const gyre_source *source, const struct gyre_tensor *t, gyre_error *err)

@@ -92,6 +92,12 @@ const struct gyre_tensor *gyre_role_fused_part(const gyre_source *source, const 
 // The numbers of a vector as the model means them (of norms some containers hold what is added to 1); out: as many as
 // the tensor has.
 void gyre_role_vector_f32(const struct gyre_hparams *hp, gyre_role role, const struct gyre_tensor *tensor, float *out);
+// The other way: n numbers of a vector as a file of the container that `hp` was read from holds them, in place.
+void gyre_role_vector_stored(const struct gyre_hparams *hp, gyre_role role, float *x, uint64_t n);
+
+// The stem of a tensor's name in Hugging Face's files of this architecture: where the usual one is another role's, its
+// other name.
+const char *gyre_role_hf(const struct gyre_hparams *hp, gyre_role role);
 // The bias of a linear: a vector of floats, and where in it the linear's own begin. GYRE_E_FORMAT where it is missing
 // or of another shape, GYRE_E_UNSUPPORTED where it is no vector of floats.
 struct gyre_bias {

@@ -156,7 +156,10 @@ static void directories_are_verified(void **state)
                  {"qwen2", "portable", "quarot-rtn", false, 20000},
                  {"qwen3", "full", "quarot-rtn", true, 0},
                  {"llama", "full", "rtn", true, 0},
-                 {"smollm3", "portable", "best", false, 0}};
+                 {"smollm3", "portable", "best", false, 0},
+                 {"gemma3", "portable", "quarot-rtn", true, 0},
+                 {"gemma3", "full", "rtn", true, 0},
+                 {"gemma3", "full", "quarot-rtn", true, 0}};
     const char *in = files_path("in"), *folder = files_path("trusted");
     char slashed[512];
     for (size_t i = 0; i < GYRE_COUNT(cases); i++) {
