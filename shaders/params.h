@@ -9,6 +9,8 @@
                      A row that is not live writes no KV and its outputs mean nothing.
    quant   a quantized activation is two buffers: codes (four per word along K, each a signed byte; A4 codes are 0..15)
            and meta uint2[R] {bits of f32 scale, int32 zero point}; value = scale * (code - zero). A8 has zero 0.
+           span != 0 (A4 alone; a multiple of 4 that divides the row): every `span` values have 16 levels of their own,
+           a whole multiple of the row's scale apart; the code is that multiple times the level, and zero is 0.
    weight  a device weight (or one N-range of it, N counted from n0) has N padded to n_pad: codes to whole tiles of 32
            columns, floats to 8. Codes lie tile by tile, so that whoever takes a tile reads one stream: GYRE_BLOCK(K/4,
            k4, n8) is the place of the block of 4 K x 8 N in
@@ -37,15 +39,15 @@
 #define GYRE_PARAMS_HAD(I, F) I(n) I(segs) I(k1) I(k2) I(k3) I(p) I(had_t)
 
 #define GYRE_PARAMS_embed(I, F) I(rows) I(width) I(n0) I(n) I(n_pad) I(group) F(scale)
-#define GYRE_PARAMS_rms_norm(I, F) I(rows) I(width) F(eps) I(bits) F(clip)
+#define GYRE_PARAMS_rms_norm(I, F) I(rows) I(width) F(eps) I(bits) F(clip) I(span)
 #define GYRE_PARAMS_rms_norm_had(I, F) GYRE_PARAMS_rms_norm(I, F) GYRE_PARAMS_HAD(I, F)
-#define GYRE_PARAMS_quantize(I, F) I(rows) I(width) I(bits) F(clip)
+#define GYRE_PARAMS_quantize(I, F) I(rows) I(width) I(bits) F(clip) I(span)
 #define GYRE_PARAMS_matmul(I, F) I(rows) I(k) I(n) I(n_pad) I(group) I(ldy) I(n0) I(add)
 #define GYRE_PARAMS_quant_matmul(I, F) GYRE_PARAMS_matmul(I, F) I(bits) F(clip) I(normed) F(eps)
 #define GYRE_PARAMS_add(I, F) I(count)
 #define GYRE_PARAMS_hadamard(I, F) GYRE_PARAMS_HAD(I, F) I(rows) I(width) I(scaled)
 #define GYRE_PARAMS_gather(I, F) I(rows) I(width)
-#define GYRE_PARAMS_act_mul(I, F) I(rows) I(width) I(act) I(bits) F(clip) GYRE_PARAMS_HAD(I, F)
+#define GYRE_PARAMS_act_mul(I, F) I(rows) I(width) I(act) I(bits) F(clip) I(span) GYRE_PARAMS_HAD(I, F)
 #define GYRE_PARAMS_rope(I, F) I(rows) I(heads) I(kv_heads) I(hd) I(split) F(mscale) F(q_beta) I(q_span) I(normed) F(eps)
 #define GYRE_PARAMS_kv_write(I, F) I(rows) I(heads) I(kv_heads) I(hd) I(page_stride) F(clip) I(centred) F(clip_v)
 #define GYRE_PARAMS_rope_kv(I, F) I(rows) I(heads) I(kv_heads) I(hd) I(split) F(mscale) F(q_beta) I(q_span) I(page_stride) F(clip) GYRE_PARAMS_HAD(I, F) I(centred) I(normed) F(eps) F(clip_v)

@@ -24,8 +24,19 @@ FN uint quant_word(float4 x, int bits, float inverse, float zero) {
 FN float quant_least(float4 x) { return min(min(x.x, x.y), min(x.z, x.w)); }
 FN float quant_most(float4 x) { return max(max(x.x, x.y), max(x.z, x.w)); }
 
+/* Groups of SPAN values with 16 levels each ("span" in params.h). A group's step is what its scale would be alone; the
+   row's scale is an eighth of the greatest step, a group's multiple 1..8 is its own step in those. */
+FN float quant_times(float step, float inverse) { return clamp(ROUNDE(step * inverse), 1.0f, 8.0f); }
+FN uint quant_grouped(float x, float inverse, float zero, float times) {
+  return U(I((clamp(ROUNDE(x * inverse) + zero, 0.0f, 15.0f) - zero) * times)) & 0xFFu;
+}
+FN uint quant_grouped_word(float4 x, float inverse, float zero, float times) {
+  return quant_grouped(x.x, inverse, zero, times) | (quant_grouped(x.y, inverse, zero, times) << 8u) |
+         (quant_grouped(x.z, inverse, zero, times) << 16u) | (quant_grouped(x.w, inverse, zero, times) << 24u);
+}
+
 /* QUANT_SHARED declares the scratch. QUANT_EXTREMES takes every invocation's `lo` and `hi` and makes them those of the
-   workgroup (WGX a power of two); QUANT_REDUCE also declares `scale`, `inverse` and `zero`. */
+   workgroup (WGX a power of two). */
 #define QUANT_SHARED SHARED(float, quant_lo, WGX) SHARED(float, quant_hi, WGX)
 #define QUANT_EXTREMES(lo, hi)                                                                                        \
   quant_lo[LI_X] = lo;                                                                                                \
@@ -40,15 +51,51 @@ FN float quant_most(float4 x) { return max(max(x.x, x.y), max(x.z, x.w)); }
   }                                                                                                                   \
   lo = quant_lo[0];                                                                                                   \
   hi = quant_hi[0];
-#define QUANT_REDUCE(lo, hi, bits, clip)                                                                              \
+/* lo and hi become those of the values VALUE(from) .. VALUE(end - 1) too, every `by`-th of them. */
+#define QUANT_LOOK(VALUE, from, end, by, lo, hi)                                                                      \
+  for (int i = from; i < (end); i += by) {                                                                            \
+    const float4 v = VALUE(i);                                                                                        \
+    lo = min(lo, quant_least(v));                                                                                     \
+    hi = max(hi, quant_most(v));                                                                                      \
+  }
+
+/* One row: its `words` words VALUE(i) become codes[at + i], scale and zero point meta[2 * row] and the next, NaN where
+   a loop was cut short (CUT in dialect.h). Two words rather than a vector: oclgrind takes the way clang stores vectors
+   for the use of unset values. A kernel declares SPEC SPAN and has pc.bits and pc.clip. With SPAN an invocation takes
+   whole groups. Loops: 2 words / WGX, with SPAN up to 3 SPAN / 4 more. */
+#define QUANT_ROW(VALUE, row, at, words)                                                                              \
+  const int bits = pc.bits;                                                                                           \
+  float lo = 0.0f;                                                                                                    \
+  float hi = 0.0f;                                                                                                    \
+  if (SPAN == 0) {                                                                                                    \
+    QUANT_LOOK(VALUE, LI_X, words, WGX, lo, hi)                                                                       \
+  } else {                                                                                                            \
+    for (int g = LI_X * (SPAN / 4); g < (words); g += WGX * (SPAN / 4)) {                                             \
+      float low = 0.0f;                                                                                               \
+      float high = 0.0f;                                                                                              \
+      QUANT_LOOK(VALUE, g, g + SPAN / 4, 1, low, high)                                                                \
+      hi = max(hi, quant_scale(bits, low, high, pc.clip));                                                            \
+    }                                                                                                                 \
+  }                                                                                                                   \
   QUANT_EXTREMES(lo, hi)                                                                                              \
-  const float scale = quant_scale(bits, lo, hi, clip);                                                                \
+  const float scale = SPAN == 0 ? quant_scale(bits, lo, hi, pc.clip) : 0.125f * hi;                                   \
   const float inverse = quant_inverse(scale);                                                                         \
-  const float zero = quant_zero(bits, lo, clip, inverse);
-/* Behind the loop that wrote the codes, at and end as for CUT. Two words rather than a vector: oclgrind takes the way
-   clang stores vectors for the use of unset values. */
-#define QUANT_META(row, at, end)                                                                                      \
+  const float zero = SPAN == 0 ? quant_zero(bits, lo, pc.clip, inverse) : 0.0f;                                       \
+  int at_ = LI_X;                                                                                                     \
+  if (SPAN == 0) {                                                                                                    \
+    for (; at_ < (words); at_ += WGX) codes[at + at_] = quant_word(VALUE(at_), bits, inverse, zero);                  \
+  } else {                                                                                                            \
+    for (at_ = LI_X * (SPAN / 4); at_ < (words); at_ += WGX * (SPAN / 4)) {                                           \
+      float low = 0.0f;                                                                                               \
+      float high = 0.0f;                                                                                              \
+      QUANT_LOOK(VALUE, at_, at_ + SPAN / 4, 1, low, high)                                                            \
+      const float times = quant_times(quant_scale(bits, low, high, pc.clip), inverse);                                \
+      const float finer = quant_inverse(times * scale);                                                               \
+      const float level = quant_zero(bits, low, pc.clip, finer);                                                      \
+      for (int i = at_; i < at_ + SPAN / 4; i++) codes[at + i] = quant_grouped_word(VALUE(i), finer, level, times);   \
+    }                                                                                                                 \
+  }                                                                                                                   \
   if (LI_X == 0) {                                                                                                    \
-    meta[2 * (row)] = BITS_U(CUT(at, end, scale));                                                                    \
+    meta[2 * (row)] = BITS_U(CUT(at_, words, scale));                                                                 \
     meta[2 * (row) + 1] = U(I(zero));                                                                                 \
   }

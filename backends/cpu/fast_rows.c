@@ -108,6 +108,7 @@ struct target {
     int64_t width;
     int32_t bits;
     float clip;
+    int64_t span;
 };
 
 // As the shaders; NaN becomes the least code, as there.
@@ -120,9 +121,23 @@ GYRE_CLONES static void quantize_row(const float *x, int64_t n, int32_t bits, fl
     meta[1] = (uint32_t)(int32_t)q.zero;
 }
 
+GYRE_CLONES static void quantize_groups(const float *x, int64_t n, float clip, int64_t span, int8_t *codes,
+                                        uint32_t meta[2])
+{
+    const float scale = gyre_grouped_scale(x, (uint64_t)n, (uint64_t)span, clip);
+    for (int64_t g = 0; g < n; g += span) {
+        const struct gyre_row_quantizer q = gyre_group_quantizer(x + g, (uint64_t)span, clip, scale);
+        for (int64_t i = g; i < g + span; i++)
+            codes[i] = (int8_t)(int32_t)(q.times * (gyre_row_code(&q, x[i]) - q.zero));
+    }
+    meta[0] = gyre_f32_bits(scale);
+    meta[1] = 0;
+}
+
 static void put(const struct target *t, int64_t r, const float *row)
 {
     if (t->y) memmove(t->y + r * t->width, row, (size_t)t->width * sizeof *row);
+    else if (t->span) quantize_groups(row, t->width, t->clip, t->span, t->codes + r * t->width, t->meta + 2 * r);
     else quantize_row(row, t->width, t->bits, t->clip, t->codes + r * t->width, t->meta + 2 * r);
 }
 
@@ -184,10 +199,11 @@ static void run(const struct target *t, int64_t rows, const struct source *from,
 }
 
 static struct target target_of(const struct gyre_ref_args *args, bool quantized, int32_t width, int32_t bits,
-                               float clip)
+                               float clip, int32_t span)
 {
     if (!quantized) return (struct target){.y = args->bind[0], .width = width};
-    return (struct target){.codes = args->bind[0], .meta = args->bind[1], .width = width, .bits = bits, .clip = clip};
+    return (struct target){
+        .codes = args->bind[0], .meta = args->bind[1], .width = width, .bits = bits, .clip = clip, .span = span};
 }
 
 // ---- the ops ------------------------------------------------------------------------------------------------
@@ -211,7 +227,7 @@ static void rms_norm(const struct gyre_ref_args *args, const struct gyre_rms_nor
 {
     const struct source from = {
         .x = args->bind[first], .stride = p->width, .gain = args->bind[first + 1], .eps = p->eps, .row = norm_row};
-    const struct target t = target_of(args, quantized, p->width, p->bits, p->clip);
+    const struct target t = target_of(args, quantized, p->width, p->bits, p->clip, p->span);
     run(&t, p->rows, &from, had);
 }
 
@@ -221,8 +237,8 @@ void gyre_fast_rms_norm_quant(const struct gyre_ref_args *args) { rms_norm(args,
 static void rms_norm_had(const struct gyre_ref_args *args, bool quantized)
 {
     const struct gyre_rms_norm_had_params *p = args->params;
-    const struct gyre_rms_norm_params norm = {p->rows, p->width, p->eps, p->bits, p->clip};
-    const struct target t = target_of(args, quantized, p->width, p->bits, p->clip);
+    const struct gyre_rms_norm_params norm = {p->rows, p->width, p->eps, p->bits, p->clip, p->span};
+    const struct target t = target_of(args, quantized, p->width, p->bits, p->clip, p->span);
     const uint32_t *base = args->bind[args->source->n_writes + 2];
     struct gyre_fast_had had = {0};
     if (gyre_fast_had_open(&had, p->n, p->segs, p->k1, p->k2, p->k3, p->p, p->had_t, base))
@@ -245,7 +261,7 @@ GYRE_CLONES static void plain_row(const struct source *s, int64_t r, int64_t wid
 void gyre_fast_quantize(const struct gyre_ref_args *args)
 {
     const struct gyre_quantize_params *p = args->params;
-    const struct target t = target_of(args, true, p->width, p->bits, p->clip);
+    const struct target t = target_of(args, true, p->width, p->bits, p->clip, p->span);
     const float *x = args->bind[2];
 #pragma omp parallel for schedule(static) if ((int64_t)p->rows * p->width > 1 << 15)
     for (int32_t r = 0; r < p->rows; r++) put(&t, r, x + (int64_t)r * p->width);
@@ -256,7 +272,7 @@ void gyre_fast_hadamard(const struct gyre_ref_args *args)
     const struct gyre_hadamard_params *p = args->params;
     const struct source from = {
         .x = args->bind[1], .stride = p->width, .gain = p->scaled ? args->bind[3] : NULL, .row = plain_row};
-    const struct target t = target_of(args, false, p->width, 0, 0);
+    const struct target t = target_of(args, false, p->width, 0, 0, 0);
     struct gyre_fast_had had;
     if (gyre_fast_had_open(&had, p->n, p->segs, p->k1, p->k2, p->k3, p->p, p->had_t, args->bind[2]))
         run(&t, p->rows, &from, &had);
@@ -281,7 +297,7 @@ static void act_mul(const struct gyre_ref_args *args, const float *gate_up, cons
 {
     const struct gyre_act_mul_params *p = args->params;
     const struct source from = {.x = gate_up, .stride = 2 * (int64_t)p->width, .act = p->act, .row = act_row};
-    const struct target t = target_of(args, quantized, p->width, p->bits, p->clip);
+    const struct target t = target_of(args, quantized, p->width, p->bits, p->clip, p->span);
     struct gyre_fast_had had = {0};
     if (!base) run(&t, p->rows, &from, NULL);
     else if (gyre_fast_had_open(&had, p->n, p->segs, p->k1, p->k2, p->k3, p->p, p->had_t, base))

@@ -148,8 +148,8 @@ void gyre_ref_quant_matmul(const struct gyre_ref_args *args, gyre_ref_part *norm
     const struct gyre_quant_matmul_params *p = args->params;
     const size_t rows = (size_t)p->rows, k = (size_t)p->k;
     uint32_t *codes = malloc(rows * k), *meta = malloc(rows * 8);
-    const struct gyre_rms_norm_params n = {p->rows, p->k, p->eps, p->bits, p->clip};
-    const struct gyre_quantize_params q = {p->rows, p->k, p->bits, p->clip};
+    const struct gyre_rms_norm_params n = {p->rows, p->k, p->eps, p->bits, p->clip, 0};
+    const struct gyre_quantize_params q = {p->rows, p->k, p->bits, p->clip, 0};
     const struct gyre_matmul_params m = {p->rows, p->k, p->n, p->n_pad, p->group, p->ldy, p->n0, p->add};
     struct gyre_ref_args part = {.bind = {codes, meta, args->bind[1], args->bind[2]}, .source = args->source};
     part.params = p->normed ? (const void *)&n : (const void *)&q;

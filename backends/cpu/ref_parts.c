@@ -57,24 +57,57 @@ void gyre_ref_hadamard(double *x, const struct gyre_ref_had *had, const uint32_t
 
 // ---- quantizer ----------------------------------------------------------------------------------------
 
-void gyre_ref_quantize_row(const float *x, int32_t width, int32_t bits, float clip, uint32_t *codes, uint32_t meta[2])
+// f32 scale of n values, and the least of them (with 0 among them).
+static float row_scale(const float *x, int32_t n, int32_t bits, float clip, float *least)
 {
     float lo = 0, hi = 0;
-    for (int32_t i = 0; i < width; i++) {
+    for (int32_t i = 0; i < n; i++) {
         lo = fminf(lo, x[i]);
         hi = fmaxf(hi, x[i]);
     }
     float scale = (bits == 8 ? fmaxf(-lo, hi) : hi - lo) * clip;
     scale *= bits == 8 ? 1.0f / 127 : 1.0f / 15;
-    if (!(scale > 0)) scale = 0; // never -0
-    const float inverse = scale > 0 ? 1.0f / scale : 0;
+    *least = lo;
+    return scale > 0 ? scale : 0; // never -0
+}
+
+static void put_code(uint32_t *codes, int32_t i, int32_t code)
+{
+    codes[i / 4] |= ((uint32_t)code & 0xFF) << (8 * (i % 4));
+}
+
+static float inverse_of(float scale) { return scale > 0 ? 1.0f / scale : 0; }
+
+static void quantize_groups(const float *x, int32_t width, float clip, int32_t span, uint32_t *codes, uint32_t meta[2])
+{
+    float top = 0, lo;
+    for (int32_t g = 0; g < width; g += span) top = fmaxf(top, row_scale(x + g, span, 4, clip, &lo));
+    const float scale = top * 0.125f;
+    for (int32_t g = 0; g < width; g += span) {
+        const float step = row_scale(x + g, span, 4, clip, &lo);
+        const float times = fminf(fmaxf(rintf(step * inverse_of(scale)), 1), 8);
+        const float inverse = inverse_of(times * scale), zero = fminf(rintf(-lo * clip * inverse), 15);
+        for (int32_t i = g; i < g + span; i++)
+            put_code(codes, i, (int32_t)((fminf(fmaxf(rintf(x[i] * inverse) + zero, 0), 15) - zero) * times));
+    }
+    meta[0] = gyre_f32_bits(scale);
+    meta[1] = 0;
+}
+
+void gyre_ref_quantize_row(const float *x, int32_t width, int32_t bits, float clip, int32_t span, uint32_t *codes,
+                           uint32_t meta[2])
+{
+    float lo;
+    memset(codes, 0, (size_t)width);
+    if (span) {
+        quantize_groups(x, width, clip, span, codes, meta);
+        return;
+    }
+    const float scale = row_scale(x, width, bits, clip, &lo), inverse = inverse_of(scale);
     const float zero = bits == 8 ? 0 : fminf(rintf(-lo * clip * inverse), 15);
     const float least = bits == 8 ? -128 : 0, most = bits == 8 ? 127 : 15;
-    memset(codes, 0, (size_t)width);
-    for (int32_t i = 0; i < width; i++) {
-        const int32_t code = (int32_t)fminf(fmaxf(rintf(x[i] * inverse) + zero, least), most);
-        codes[i / 4] |= ((uint32_t)code & 0xFF) << (8 * (i % 4));
-    }
+    for (int32_t i = 0; i < width; i++)
+        put_code(codes, i, (int32_t)fminf(fmaxf(rintf(x[i] * inverse) + zero, least), most));
     meta[0] = gyre_f32_bits(scale);
     meta[1] = (uint32_t)zero;
 }

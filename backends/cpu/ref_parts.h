@@ -9,9 +9,10 @@ struct gyre_ref_had {
 };
 void gyre_ref_hadamard(double *x, const struct gyre_ref_had *had, const uint32_t *base);
 
-// One row to codes[width/4] and meta[2]. The same f32 steps as shaders/quantize.k.h: equal rows give equal codes
-// everywhere.
-void gyre_ref_quantize_row(const float *x, int32_t width, int32_t bits, float clip, uint32_t *codes, uint32_t meta[2]);
+// One row to codes[width/4] and meta[2]; span: "span" in shaders/params.h. The same f32 steps as shaders/quantize.k.h:
+// equal rows give equal codes everywhere.
+void gyre_ref_quantize_row(const float *x, int32_t width, int32_t bits, float clip, int32_t span, uint32_t *codes,
+                           uint32_t meta[2]);
 
 // quant_matmul from its parts: `norm` is rms_norm_quant, the others have their own names. Where memory runs out y is
 // NaN.

@@ -14,13 +14,15 @@ struct target {
     uint32_t *codes, *meta;
     int32_t width, bits;
     float clip;
+    int32_t span;
 };
 
 static struct target target_of(const struct gyre_ref_args *args, bool quantized, int32_t width, int32_t bits,
-                               float clip)
+                               float clip, int32_t span)
 {
     if (!quantized) return (struct target){.y = args->bind[0], .width = width};
-    return (struct target){.codes = args->bind[0], .meta = args->bind[1], .width = width, .bits = bits, .clip = clip};
+    return (struct target){
+        .codes = args->bind[0], .meta = args->bind[1], .width = width, .bits = bits, .clip = clip, .span = span};
 }
 
 // `row` is NULL when memory ran out: the outputs say so.
@@ -31,7 +33,7 @@ static void put(const struct target *t, int32_t r, const double *row)
         for (int32_t i = 0; i < t->width; i++) y[i] = row ? (float)row[i] : NAN;
     if (t->y) return;
     uint32_t *codes = t->codes + (size_t)r * (size_t)(t->width / 4);
-    if (y && row) gyre_ref_quantize_row(y, t->width, t->bits, t->clip, codes, t->meta + 2 * r);
+    if (y && row) gyre_ref_quantize_row(y, t->width, t->bits, t->clip, t->span, codes, t->meta + 2 * r);
     else memset(t->meta + 2 * r, 0xFF, 8);
     free(y);
 }
@@ -42,7 +44,7 @@ static void rms_norm(const struct gyre_ref_args *args, const struct gyre_rms_nor
                      const struct gyre_ref_had *had, bool quantized, uint32_t first)
 {
     const float *x = args->bind[first], *gain = args->bind[first + 1];
-    const struct target target = target_of(args, quantized, p->width, p->bits, p->clip);
+    const struct target target = target_of(args, quantized, p->width, p->bits, p->clip, p->span);
     double *row = malloc((size_t)p->width * sizeof *row);
     for (int32_t r = 0; r < p->rows; r++, x += p->width) {
         double sum = 0;
@@ -62,7 +64,7 @@ void gyre_ref_op_rms_norm_quant(const struct gyre_ref_args *args) { rms_norm(arg
 static void rms_norm_had(const struct gyre_ref_args *args, bool quantized)
 {
     const struct gyre_rms_norm_had_params *p = args->params;
-    const struct gyre_rms_norm_params norm = {p->rows, p->width, p->eps, p->bits, p->clip};
+    const struct gyre_rms_norm_params norm = {p->rows, p->width, p->eps, p->bits, p->clip, p->span};
     const struct gyre_ref_had had = {p->n, p->segs, p->k1, p->k2, p->k3, p->p, p->had_t};
     rms_norm(args, &norm, &had, quantized, args->source->n_writes);
 }
@@ -87,15 +89,15 @@ void gyre_ref_op_quantize(const struct gyre_ref_args *args)
     uint32_t *codes = args->bind[0], *meta = args->bind[1];
     const float *x = args->bind[2];
     for (int32_t r = 0; r < p->rows; r++)
-        gyre_ref_quantize_row(x + (size_t)r * (size_t)p->width, p->width, p->bits, p->clip, codes + r * (p->width / 4),
-                              meta + 2 * r);
+        gyre_ref_quantize_row(x + (size_t)r * (size_t)p->width, p->width, p->bits, p->clip, p->span,
+                              codes + r * (p->width / 4), meta + 2 * r);
 }
 
 void gyre_ref_op_hadamard(const struct gyre_ref_args *args)
 {
     const struct gyre_hadamard_params *p = args->params;
     const struct gyre_ref_had had = {p->n, p->segs, p->k1, p->k2, p->k3, p->p, p->had_t};
-    const struct target target = target_of(args, false, p->width, 0, 0);
+    const struct target target = target_of(args, false, p->width, 0, 0, 0);
     const float *x = args->bind[1], *scale = args->bind[3];
     double *row = malloc((size_t)p->width * sizeof *row);
     for (int32_t r = 0; r < p->rows; r++, x += p->width) {
@@ -117,7 +119,7 @@ static void act_mul(const struct gyre_ref_args *args, const float *gate_up, cons
 {
     const struct gyre_act_mul_params *p = args->params;
     const struct gyre_ref_had had = {p->n, p->segs, p->k1, p->k2, p->k3, p->p, p->had_t};
-    const struct target target = target_of(args, quantized, p->width, p->bits, p->clip);
+    const struct target target = target_of(args, quantized, p->width, p->bits, p->clip, p->span);
     double *row = malloc((size_t)p->width * sizeof *row);
     for (int32_t r = 0; r < p->rows; r++, gate_up += 2 * p->width) {
         for (int32_t i = 0; row && i < p->width; i++)

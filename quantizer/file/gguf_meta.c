@@ -121,6 +121,7 @@ gyre_status gyre_gguf_metadata(const struct gyre_plan *p, struct gyre_gguf *g, g
     gyre_gguf_u32(g, "gyre.kv_bits", p->set.kv);
     gyre_gguf_f32(g, "gyre.act_clip", p->choice.act_clip);
     gyre_gguf_f32(g, "gyre.kv_clip", p->choice.kv_clip);
+    if (p->set.recipe.act_group) gyre_gguf_u32(g, "gyre.act_group", p->set.recipe.act_group);
     gyre_gguf_bool(g, "gyre.rope_interleaved", p->hp.rope_interleaved);
     if (p->set.recipe.kv_centre) gyre_gguf_bool(g, "gyre.kv_centre", true);
     if (p->writes_clips) gyre_gguf_bool(g, "gyre.learned_clips", true);

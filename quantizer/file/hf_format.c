@@ -96,13 +96,15 @@ static json_t *described(const struct gyre_written *t)
 // What no field of compressed-tensors says goes where only gyre looks.
 static json_t *metadata(const struct gyre_plan *p)
 {
-    char act[32], kv[32];
+    char act[32], kv[32], group[32];
     snprintf(act, sizeof act, "%.9g", (double)p->choice.act_clip);
     snprintf(kv, sizeof kv, "%.9g", (double)p->choice.kv_clip);
+    snprintf(group, sizeof group, "%u", p->set.recipe.act_group);
     json_t *out = json_pack("{s:s, s:s, s:s}", "format", "pt", "gyre.recipe", p->set.recipe.name, "gyre.profile",
                             p->set.full ? "full" : "portable");
     if (p->choice.act_clip != 1) json_object_set_new(out, "gyre.act_clip", json_string(act));
     if (p->choice.kv_clip != 1) json_object_set_new(out, "gyre.kv_clip", json_string(kv));
+    if (p->set.recipe.act_group) json_object_set_new(out, "gyre.act_group", json_string(group));
     return out;
 }
 

@@ -338,6 +338,7 @@ struct gyre_hparams gyre_plan_output_hparams(const struct gyre_plan *p)
     hp.act_bits = p->set.act;
     hp.kv_bits = p->set.kv;
     hp.act_clip = p->choice.act_clip;
+    hp.act_group = p->set.recipe.act_group;
     hp.kv_clip = p->choice.kv_clip;
     hp.wgroup = p->set.wgroup;
     hp.tied = !p->write_head;

@@ -100,6 +100,37 @@ static double back_row(const float *x, const int8_t *code, float scale, int32_t 
     return ds * (double)scale;
 }
 
+// One row in groups, of which y = scale (times (level - zero)), all whole numbers fixed.
+static double back_groups(const float *x, float scale, const float *g, uint64_t n, const struct gyre_quantize_params *p,
+                          bool plain, float *dx)
+{
+    const uint64_t span = (uint64_t)p->span;
+    uint64_t low = 0, high = 0; // of the group with the greatest step
+    double ds = 0;
+    float top = 0;
+    if (!(scale > 0)) return 0;
+    for (uint64_t first = 0; first < n; first += span) {
+        const struct gyre_row_quantizer q = gyre_group_quantizer(x + first, span, p->clip, scale);
+        uint64_t least = first, most = first;
+        for (uint64_t i = first; i < first + span; i++) {
+            if (x[i] < x[least]) least = i;
+            if (x[i] > x[most]) most = i;
+            const float nearest = gyre_round_even(x[i] * q.inverse) + q.zero;
+            const bool inside = nearest >= q.least && nearest <= q.most;
+            const double level = (double)q.times * ((double)gyre_row_code(&q, x[i]) - (double)q.zero);
+            ds += (double)g[i] * (level - (inside ? (double)x[i] / (double)scale : 0));
+            if (dx && (inside || plain)) dx[i] += g[i];
+        }
+        const float range = GYRE_MAX(x[most], 0.0f) - GYRE_MIN(x[least], 0.0f);
+        if (range > top) top = range, low = least, high = most;
+    }
+    if (plain) return 0;
+    const double each = ds * (double)p->clip / (15 * 8);
+    if (dx && x[low] < 0) dx[low] -= (float)each;
+    if (dx && x[high] > 0) dx[high] += (float)each;
+    return ds * (double)scale;
+}
+
 gyre_status gyre_back_quantize(const struct gyre_back *b, gyre_error *err)
 {
     const struct gyre_quantize_params *p = &b->node->params.quantize;
@@ -110,9 +141,12 @@ gyre_status gyre_back_quantize(const struct gyre_back *b, gyre_error *err)
     double *clip = malloc(rows * sizeof *clip);
     if (!clip) return no_memory(err);
 #pragma omp parallel for schedule(static)
-    for (uint64_t r = 0; r < rows; r++)
-        clip[r] = back_row(x + r * width, code + r * width, gyre_f32_from_bits(meta[2 * r]), (int32_t)meta[2 * r + 1],
-                           b->dout + r * width, width, p, b->plain, b->din[0] ? b->din[0] + r * width : NULL);
+    for (uint64_t r = 0; r < rows; r++) {
+        const float scale = gyre_f32_from_bits(meta[2 * r]), *xr = x + r * width, *g = b->dout + r * width;
+        float *dx = b->din[0] ? b->din[0] + r * width : NULL;
+        clip[r] = p->span ? back_groups(xr, scale, g, width, p, b->plain, dx)
+                          : back_row(xr, code + r * width, scale, (int32_t)meta[2 * r + 1], g, width, p, b->plain, dx);
+    }
     for (uint64_t r = 0; b->dclip && r < rows; r++) b->dclip[0] += clip[r];
     free(clip);
     return GYRE_OK;

@@ -4,8 +4,9 @@
 // Weights are codes and scales: with codes fixed everything is differentiable but the quantizers of activations and of
 // the cache. Their rule is straight-through and knows their scale: with u = x / s + z and y = s (q - z),
 //   dy/dx = 1 where u is not clipped, else 0;   dy/ds = (q - z) - [not clipped] x / s;   s = clip (hi - lo) / levels,
-// the zero point and the place of the extremes fixed. The rounding of a cache's scale to f16 is passed through. `plain`
-// is SpinQuant's rule instead (arXiv 2405.16406, its code): dy/dx = 1 everywhere, s fixed.
+// the zero point and the place of the extremes fixed. Where a row is quantized in groups, their multiples of its scale
+// are fixed too, and lo and hi are those of the group with the greatest step. The rounding of a cache's scale to f16 is
+// passed through. `plain` is SpinQuant's rule instead (arXiv 2405.16406, its code): dy/dx = 1 everywhere, s fixed.
 #pragma once
 #include "runtime/graph/node.h"
 

@@ -57,6 +57,7 @@ gyre_status gyre_folder_block(gyre_folder *f, uint32_t layer, struct gyre_folded
 struct gyre_hparams gyre_folder_hparams(const struct gyre_plan *plan)
 {
     struct gyre_hparams hp = plan->hp;
+    hp.act_group = plan->set.recipe.act_group;
     hp.rot = (struct gyre_rotations){.r3 = plan->online.r3, .r3_had = plan->r3, .r4 = plan->online.r4};
     return hp;
 }

@@ -261,7 +261,8 @@ static void build_part(const gyre_spin *s, struct gyre_builder *b, gyre_product 
     struct gyre_precision part = s->runner->precision;
     const bool turned = b->from != GYRE_PRODUCTS && gyre_products[b->from].reads == GYRE_ROTATION_R1 && s->at.r1;
     if (turned) {
-        const gyre_value x = gyre_g_quantize(b->g, gyre_g_matmul(b->g, b->tap, &s->turn), part.act, part.act_clip);
+        const gyre_value x = gyre_g_quantize_groups(b->g, gyre_g_matmul(b->g, b->tap, &s->turn), part.act,
+                                                    part.act_clip, s->hp.act_group);
         b->tap = gyre_g_matmul(b->g, x, &s->back);
         part.act = 16;
     }

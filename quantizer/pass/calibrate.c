@@ -320,7 +320,9 @@ static gyre_status add_windows(struct gathering *g, const struct gyre_walk_chunk
     const float *stream[2] = {gyre_walk_stream(c->walk, c->made_path) + first * D,
                               gyre_walk_stream(c->walk, c->exact_path) + first * D};
     memcpy(c->made, x + skip * m->n, rows * m->n * sizeof(float));
-    gyre_quantize_rows(c->made, rows, m->n, c->plan->set.act, c->plan->choice.act_clip);
+    const struct gyre_settings *set = &c->plan->set;
+    gyre_quantize_rows(c->made, rows, m->n, set->act, c->plan->choice.act_clip,
+                       gyre_quantize_span(set->recipe.act_group, set->act, m->n));
     if (c->corrects)
         memcpy(c->exact, gyre_walk_tap(c->walk, c->exact_path, at) + skip * m->n, rows * m->n * sizeof(float));
     if (m->fit.stream)

@@ -175,6 +175,12 @@ static gyre_status sample(struct survey *s, const struct gyre_rotator *r, gyre_p
     return GYRE_OK;
 }
 
+// Groups of a 4-bit row of `width` inputs.
+static uint32_t span_of(const struct survey *s, uint64_t width)
+{
+    return gyre_quantize_span(s->plan->set.recipe.act_group, 4, width);
+}
+
 // |x w' - aim|^2 with the products in s->y; aim NULL: zero.
 static double output_energy(struct survey *s, const float *x, const float *w, uint64_t rows, uint64_t cols,
                             const float *aim)
@@ -223,7 +229,7 @@ static gyre_status judge_seeds(struct survey *s, gyre_status (*tick)(void *, uin
                 GYRE_TRY(sample(s, &s->seed[i], gyre_roles[site].product, err));
                 const uint32_t width = gyre_product_width(gyre_roles[site].product, &s->plan->hp);
                 memcpy(s->noisy, s->rows, (uint64_t)s->kept * width * sizeof *s->rows);
-                if (s->plan->set.act == 4) gyre_quantize_rows(s->noisy, s->kept, width, 4, 1);
+                if (s->plan->set.act == 4) gyre_quantize_rows(s->noisy, s->kept, width, 4, 1, span_of(s, width));
             }
             GYRE_TRY(judge(s, &s->seed[i], (gyre_role)site, &error, err));
             s->surrogate[i] += error;
@@ -247,7 +253,7 @@ static gyre_status judge_clips(struct survey *s, const struct gyre_rotator *r, g
         memcpy(s->aim, s->y, s->kept * rows * sizeof *s->y);
         for (int c = 0; c < CLIPS && whole > 0; c++) {
             memcpy(s->noisy, s->rows, s->kept * cols * sizeof *s->rows);
-            gyre_quantize_rows(s->noisy, s->kept, (uint32_t)cols, 4, clips[c]);
+            gyre_quantize_rows(s->noisy, s->kept, (uint32_t)cols, 4, clips[c], span_of(s, cols));
             s->act[c] += output_energy(s, s->noisy, s->exact, rows, cols, s->aim) / whole;
         }
     }

@@ -22,7 +22,7 @@ static const char *const methods[] = {[GYRE_LEARN_NONE] = "none",
 static const char *const diagonal_rules[] = {
     [GYRE_DIAGONAL_BALANCE] = "balance", [GYRE_DIAGONAL_LARGEST] = "largest", [GYRE_DIAGONAL_INPUTS] = "inputs", NULL};
 static const int32_t in_loop[] = {4, 8, 16, -1};
-static const int32_t widths[] = {4, 8, -1}, groups[] = {0, 32, 64, 128, -1};
+static const int32_t widths[] = {4, 8, -1}, groups[] = {0, 32, 64, 128, -1}, spans[] = {0, 16, 32, 64, 128, -1};
 
 // ---- rows -------------------------------------------------------------------------------------------------
 
@@ -81,7 +81,10 @@ static const struct gyre_field calibration[] = {
     SWITCH(gyre_recipe, "fisher", calibration.fisher, booleans, 0),
     COUNT(gyre_recipe, "outputs", calibration.outputs, 0, 0, 4096),
 };
-static const struct gyre_field activations[] = {OR_AUTO(gyre_recipe, "clip", act_clip, 1, 0.5, 1)};
+static const struct gyre_field activations[] = {
+    OR_AUTO(gyre_recipe, "clip", act_clip, 1, 0.5, 1),
+    LISTED(gyre_recipe, "group", act_group, 0, spans),
+};
 static const struct gyre_field cache[] = {
     OR_AUTO(gyre_recipe, "clip", kv_clip, 1, 0.5, 1),
     SWITCH(gyre_recipe, "centre", kv_centre, booleans, 0),

@@ -83,6 +83,7 @@ struct gyre_recipe {
         uint32_t outputs;         // windows by which outputs are weighed (round/outputs.h); 0: all count alike
     } calibration;
     double act_clip, kv_clip; // ratios 0.5..1 of the run-time quantizers, or GYRE_AUTO
+    uint32_t act_group;       // 4-bit activations by groups of so many inputs where these divide the row; 0: by the row
     bool kv_centre;           // subtract the mean key and value of each head from what is cached
     struct {                  // after rounding: scales, gains and clips learned end to end; steps 0: not done
         uint32_t steps;       // one window each

@@ -194,6 +194,7 @@ gyre_status gyre_settings_resolve(const gyre_quantize_params *p, const struct gy
         return gyre_fail(err, GYRE_E_INVALID, "unknown activation or KV width (%u, %u): they are 16, 8 or 4", out->act,
                          out->kv);
     if (!out->full || out->kv == 16) out->recipe.kv_centre = false; // other tools know no centres; 16 bits need none
+    if (out->act != 4) out->recipe.act_group = 0;
     // Measured: at 4-bit activations correcting own inputs makes models worse (docs/numerics.md).
     for (uint32_t i = 0; i < out->recipe.n_stages && out->act == 4; i++)
         if (out->recipe.stage[i].kind == GYRE_STAGE_CORRECT && out->recipe.stage[i].alpha == GYRE_AUTO)

@@ -5,17 +5,28 @@
 
 #include <math.h>
 
+GYRE_CLONES static void quantize_groups(float *row, uint32_t width, float clip, uint32_t span)
+{
+    const float scale = gyre_grouped_scale(row, width, span, clip);
+    for (float *end = row + width; row < end; row += span) {
+        const struct gyre_row_quantizer q = gyre_group_quantizer(row, span, clip, scale);
+        for (uint32_t i = 0; i < span; i++) row[i] = scale * (q.times * (gyre_row_code(&q, row[i]) - q.zero));
+    }
+}
+
 GYRE_CLONES static void quantize_row(float *row, uint32_t width, uint32_t bits, float clip)
 {
     const struct gyre_row_quantizer q = gyre_row_quantizer(row, width, bits, clip);
     for (uint32_t i = 0; i < width; i++) row[i] = q.scale * (gyre_row_code(&q, row[i]) - q.zero);
 }
 
-void gyre_quantize_rows(float *x, uint64_t rows, uint32_t width, uint32_t bits, float clip)
+void gyre_quantize_rows(float *x, uint64_t rows, uint32_t width, uint32_t bits, float clip, uint32_t span)
 {
     if (bits == 16) return;
 #pragma omp parallel for schedule(static) if (rows * width > 65536)
-    for (int64_t r = 0; r < (int64_t)rows; r++) quantize_row(x + (uint64_t)r * width, width, bits, clip);
+    for (int64_t r = 0; r < (int64_t)rows; r++)
+        if (span) quantize_groups(x + (uint64_t)r * width, width, clip, span);
+        else quantize_row(x + (uint64_t)r * width, width, bits, clip);
 }
 
 static float saturated(float x) { return x > 65504 ? 65504 : x < -65504 ? -65504 : x; } // as shaders/kv.k.h

@@ -238,6 +238,12 @@ static gyre_status check_attn_merge(const gyre_graph *g, const struct gyre_node 
     return fits ? GYRE_OK : bad(node, err, "its parts are not those of its heads");
 }
 
+// span: that of params.h.
+static bool span_fits(int32_t span, int32_t bits, int32_t width)
+{
+    return span == 0 || (bits == 4 && span > 0 && span % 4 == 0 && width % span == 0);
+}
+
 static gyre_status check_act_mul(const gyre_graph *g, const struct gyre_node *node, gyre_error *err)
 {
     const struct gyre_act_mul_params *p = &node->params.act_mul;
@@ -248,6 +254,7 @@ static gyre_status check_act_mul(const gyre_graph *g, const struct gyre_node *no
         return bad(node, err, "its input is not twice as wide as its output, or the activation is unknown");
     if (p->width % 4) return bad(node, err, "its width is no multiple of 4");
     if (quant && !bits_are(y, p->bits)) return bad(node, err, "the bits of its output and its parameters differ");
+    if (!span_fits(p->span, p->bits, p->width)) return bad(node, err, "its groups do not divide its rows");
     const int32_t k[3] = {p->k1, p->k2, p->k3};
     if (had && (!hadamard_fits(p->n, p->segs, k, p->p, p->width, node->in[1] ? &g->values[node->in[1]] : NULL) ||
                 (int64_t)p->n * p->segs != p->width))
@@ -316,8 +323,9 @@ static gyre_status check_rms_norm(const gyre_graph *g, const struct gyre_node *n
     const struct gyre_rms_norm_params *p = &node->params.rms_norm;
     const struct gyre_value_info *y = &g->values[node->out[0]];
     return agreed(node,
-                  p->width % 4 == 0 && shape_is(&g->values[node->in[0]], p->rows, p->width) &&
-                      shape_is(y, p->rows, p->width) && has_bytes(&g->values[node->in[1]], 4 * (int64_t)p->width) &&
+                  p->width % 4 == 0 && span_fits(p->span, p->bits, p->width) &&
+                      shape_is(&g->values[node->in[0]], p->rows, p->width) && shape_is(y, p->rows, p->width) &&
+                      has_bytes(&g->values[node->in[1]], 4 * (int64_t)p->width) &&
                       (y->kind != GYRE_VALUE_QUANT || bits_are(y, p->bits)),
                   err);
 }
@@ -328,8 +336,9 @@ static gyre_status check_rms_norm_had(const gyre_graph *g, const struct gyre_nod
     const struct gyre_value_info *y = &g->values[node->out[0]];
     const int32_t k[3] = {p->k1, p->k2, p->k3};
     return agreed(node,
-                  p->width % 4 == 0 && shape_is(&g->values[node->in[0]], p->rows, p->width) &&
-                      shape_is(y, p->rows, p->width) && has_bytes(&g->values[node->in[1]], 4 * (int64_t)p->width) &&
+                  p->width % 4 == 0 && span_fits(p->span, p->bits, p->width) &&
+                      shape_is(&g->values[node->in[0]], p->rows, p->width) && shape_is(y, p->rows, p->width) &&
+                      has_bytes(&g->values[node->in[1]], 4 * (int64_t)p->width) &&
                       (y->kind != GYRE_VALUE_QUANT || bits_are(y, p->bits)) && (int64_t)p->n * p->segs == p->width &&
                       hadamard_fits(p->n, p->segs, k, p->p, p->width, node->in[2] ? &g->values[node->in[2]] : NULL),
                   err);
@@ -340,8 +349,9 @@ static gyre_status check_quantize(const gyre_graph *g, const struct gyre_node *n
     const struct gyre_quantize_params *p = &node->params.quantize;
     const struct gyre_value_info *y = &g->values[node->out[0]];
     return agreed(node,
-                  p->width % 4 == 0 && shape_is(&g->values[node->in[0]], p->rows, p->width) &&
-                      shape_is(y, p->rows, p->width) && bits_are(y, p->bits),
+                  p->width % 4 == 0 && span_fits(p->span, p->bits, p->width) &&
+                      shape_is(&g->values[node->in[0]], p->rows, p->width) && shape_is(y, p->rows, p->width) &&
+                      bits_are(y, p->bits),
                   err);
 }
 

@@ -27,6 +27,7 @@ static bool merge_norm(gyre_graph *g, const struct gyre_node *part, struct gyre_
     (void)g;
     fused->params.rms_norm.bits = part[1].params.quantize.bits;
     fused->params.rms_norm.clip = part[1].params.quantize.clip;
+    fused->params.rms_norm.span = part[1].params.quantize.span;
     return true;
 }
 
@@ -40,7 +41,10 @@ static bool merge_norm_had(gyre_graph *g, const struct gyre_node *part, struct g
     if (h->scaled || (int64_t)h->n * h->segs != n->width) return false;
     *p = (struct gyre_rms_norm_had_params){.rows = n->rows, .width = n->width, .eps = n->eps};
     TAKE_HAD()
-    if (part[2].op == GYRE_OP_quantize) p->bits = part[2].params.quantize.bits, p->clip = part[2].params.quantize.clip;
+    if (part[2].op == GYRE_OP_quantize) {
+        const struct gyre_quantize_params *q = &part[2].params.quantize;
+        p->bits = q->bits, p->clip = q->clip, p->span = q->span;
+    }
     fused->in[2] = part[1].in[1];
     return true;
 }
@@ -54,11 +58,13 @@ static bool merge_add(gyre_graph *g, const struct gyre_node *part, struct gyre_n
     return true;
 }
 
-// A product that quantizes what it reads: where the device is served by one dispatch less (tune.c decides).
+// A product that quantizes what it reads: where the device is served by one dispatch less (tune.c decides). Rows in
+// groups keep a quantizer of their own.
 static bool merge_quant(gyre_graph *g, const struct gyre_node *part, struct gyre_node *fused)
 {
     const bool normed = part[0].op == GYRE_OP_rms_norm_quant;
     const struct gyre_matmul_params *m = &part[1].params.matmul;
+    if (normed ? part[0].params.rms_norm.span : part[0].params.quantize.span) return false;
     *fused = part[1];
     fused->op = GYRE_OP_quant_matmul;
     fused->in[0] = part[0].in[0];
@@ -96,6 +102,7 @@ static bool merge_act(gyre_graph *g, const struct gyre_node *part, struct gyre_n
     if (quant) {
         p->bits = quant->params.quantize.bits;
         p->clip = quant->params.quantize.clip;
+        p->span = quant->params.quantize.span;
     }
     return true;
 }

@@ -3,6 +3,7 @@
 //
 // A constructor that fails returns GYRE_NONE and leaves its message in the graph; operands that are GYRE_NONE because
 // an earlier constructor failed pass through silently.
+#include "runtime/core/quantize.h"
 #include "runtime/graph/node.h"
 #include "runtime/util/base.h"
 
@@ -267,16 +268,23 @@ gyre_value gyre_g_rms_norm(gyre_graph *g, gyre_value x, struct gyre_binding gain
 
 gyre_value gyre_g_quantize(gyre_graph *g, gyre_value x, uint32_t bits, float clip)
 {
+    return gyre_g_quantize_groups(g, x, bits, clip, 0);
+}
+
+gyre_value gyre_g_quantize_groups(gyre_graph *g, gyre_value x, uint32_t bits, float clip, uint32_t group)
+{
     if (!GIVEN(g, GYRE_OP_quantize, x)) return GYRE_NONE;
     if (bits == 16) return x;
-    const uint32_t rows = g->values[x].rows, width = g->values[x].width;
+    const uint32_t rows = g->values[x].rows, width = g->values[x].width, span = gyre_quantize_span(group, bits, width);
     const gyre_value q = gyre_graph_new_value(g, GYRE_VALUE_QUANT, rows, width, bits);
-    return finish(g, &(struct gyre_node){
-                         .op = GYRE_OP_quantize,
-                         .out = {q},
-                         .in = {x},
-                         .params.quantize = {
-                             .rows = (int32_t)rows, .width = (int32_t)width, .bits = (int32_t)bits, .clip = clip}});
+    return finish(g, &(struct gyre_node){.op = GYRE_OP_quantize,
+                                         .out = {q},
+                                         .in = {x},
+                                         .params.quantize = {.rows = (int32_t)rows,
+                                                             .width = (int32_t)width,
+                                                             .bits = (int32_t)bits,
+                                                             .clip = clip,
+                                                             .span = (int32_t)span}});
 }
 
 gyre_value gyre_g_matmul(gyre_graph *g, gyre_value x, const struct gyre_weight *w)

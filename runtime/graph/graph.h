@@ -89,7 +89,9 @@ gyre_value gyre_g_external(gyre_graph *g, const char *name, uint32_t rows, uint3
 gyre_value gyre_g_embed(gyre_graph *g, const struct gyre_weight *table, float scale);         // [R, D]
 gyre_value gyre_g_rms_norm(gyre_graph *g, gyre_value x, struct gyre_binding gain, float eps); // gain f32[D]
 gyre_value gyre_g_quantize(gyre_graph *g, gyre_value x, uint32_t bits, float clip);           // bits 16: returns x
-gyre_value gyre_g_matmul(gyre_graph *g, gyre_value x, const struct gyre_weight *w);           // x f32 or quantized
+// At 4 bits in groups of so many values, where they divide the row ("span" in shaders/params.h); group 0: by the row.
+gyre_value gyre_g_quantize_groups(gyre_graph *g, gyre_value x, uint32_t bits, float clip, uint32_t group);
+gyre_value gyre_g_matmul(gyre_graph *g, gyre_value x, const struct gyre_weight *w); // x f32 or quantized
 // The same with a bias f32[N] added to every row; buffer NULL: none.
 gyre_value gyre_g_linear(gyre_graph *g, gyre_value x, const struct gyre_weight *w, struct gyre_binding bias);
 // Columns of x f32 in the order int[K]; buffer NULL: x itself.

@@ -137,6 +137,25 @@ static bool had_is_shared(const struct gyre_device_info *info, struct had had)
     return 4 * (uint64_t)had.length + 8 * (uint64_t)had_lanes(info, had) + 64 <= info->shared_bytes;
 }
 
+// Groups of a quantizer ("span" in shaders/params.h).
+static uint32_t span_of(const struct gyre_node *node)
+{
+    const union gyre_params *p = &node->params;
+    switch (node->op) {
+    case GYRE_OP_quantize:
+        return (uint32_t)p->quantize.span;
+    case GYRE_OP_rms_norm_quant:
+        return (uint32_t)p->rms_norm.span;
+    case GYRE_OP_rms_norm_had_quant:
+        return (uint32_t)p->rms_norm_had.span;
+    case GYRE_OP_act_mul_quant:
+    case GYRE_OP_act_mul_had_quant:
+        return (uint32_t)p->act_mul.span;
+    default:
+        return 0;
+    }
+}
+
 static gyre_status tune_had(const gyre_graph *g, const struct gyre_node *node, struct gyre_launch *out, gyre_error *err)
 {
     const struct gyre_device_info *info = gyre_device_info(g->device);
@@ -146,6 +165,7 @@ static gyre_status tune_had(const gyre_graph *g, const struct gyre_node *node, s
     GYRE_TRY(start(out, gyre_ops[node->op].name, had_is_shared(info, had) ? GYRE_FORM_ONE : GYRE_FORM_GLOBAL,
                    had_lanes(info, had), 1, err));
     set(out, "SHARED_N", had_is_shared(info, had) ? had.length : 1);
+    set(out, "SPAN", span_of(node));
     set_had(out, had);
     return GYRE_OK;
 }
@@ -644,7 +664,9 @@ static gyre_status tune_rows(const gyre_graph *g, const struct gyre_node *node, 
     const uint32_t width = g->values[node->out[0]].width;
     uint32_t n = lanes(info, width / 4);
     GYRE_TRY(share(info, gyre_ops[node->op].name, 3ull * width / 4, &n, err));
-    return start(out, gyre_ops[node->op].name, GYRE_FORM_ONE, n, 1, err);
+    GYRE_TRY(start(out, gyre_ops[node->op].name, GYRE_FORM_ONE, n, 1, err));
+    set(out, "SPAN", span_of(node));
+    return GYRE_OK;
 }
 
 // An invocation takes four elements of a row.

@@ -74,6 +74,7 @@ struct gyre_hparams {
     bool has_rope_freqs;        // tensor rope_freqs.weight holds divisors of the inverse frequencies
     uint32_t act_bits, kv_bits; // run-time defaults: 16 unless the file says otherwise
     float act_clip, kv_clip;    // clip ratios, 1 unless the file says otherwise
+    uint32_t act_group;         // 4-bit activations have groups of so many values where these divide the row; 0: none
     bool learned_clips;         // full: they are of each tap and layer, in tensors gyre.act_clips, gyre.kv_clips
     uint32_t wgroup;            // gyre files: group of the int4 weights, 0 = per channel; else 0
     bool wgroup_declared;       // the file declared gyre.wgroup (portable: Q4_0 with repeated scales)

@@ -126,6 +126,7 @@ static const struct {
     {"gyre.kv_bits", 1},
     {"gyre.act_clip", 1},
     {"gyre.kv_clip", 1},
+    {"gyre.act_group", 1},
     {"gyre.rope_interleaved", 1},
     {"gyre.kv_centre", 1},
     {"gyre.r3", 1},
@@ -191,6 +192,11 @@ static gyre_status read_gyre_keys(const gyre_source *source, struct gyre_hparams
     GYRE_TRY(gyre_hparam_f64(source, "gyre.kv_clip", true, 0.05, 1, &kv_clip, err));
     hp->act_clip = (float)act_clip;
     hp->kv_clip = (float)kv_clip;
+    GYRE_TRY(gyre_hparam_u32(source, "gyre.act_group", true, 0, 128, &hp->act_group, err));
+    if (hp->act_group && (hp->act_group < 16 || (hp->act_group & (hp->act_group - 1))))
+        return gyre_fail(err, GYRE_E_UNSUPPORTED,
+                         "cannot use model (%s): gyre.act_group is %u; gyre supports 0, 16, 32, 64 and 128", path,
+                         hp->act_group);
     hp->wgroup_declared = gyre_source_has(source, "gyre.wgroup");
     GYRE_TRY(gyre_hparam_u32(source, "gyre.wgroup", true, 0, 128, &hp->wgroup, err));
     const uint32_t g = hp->wgroup;

@@ -46,7 +46,7 @@ static void row_quantizer_is_the_shaders(void **state)
             for (int i = 0; i < N; i++) x[10 * N + i] *= i ? 0 : 100; // one outlier
             for (int i = 0; i < N; i++) x[11 * N + i] *= 1e-20f;
             memcpy(y, x, sizeof x);
-            gyre_quantize_rows(y, R, N, bits, clips[c]);
+            gyre_quantize_rows(y, R, N, bits, clips[c], 0);
             for (int r = 0; r < R; r++) {
                 float slack;
                 quantize_row(x + r * N, N, bits, clips[c], want, &slack);
@@ -63,8 +63,55 @@ static void row_quantizer_is_the_shaders(void **state)
             for (int i = 0; i < N; i++) assert_true(y[9 * N + i] == 0);
         }
     memcpy(y, x, sizeof x);
-    gyre_quantize_rows(y, R, N, 16, 0.5f);
+    gyre_quantize_rows(y, R, N, 16, 0.5f, 0);
     assert_memory_equal(x, y, sizeof x);
+}
+
+// From the definition in shaders/params.h, in double: of every group at most 16 levels, m times an eighth of the
+// greatest step apart, the nearest of them to each value; m is nearest to the group's own step.
+static void groups_have_levels_of_their_own(void **state)
+{
+    (void)state;
+    enum { SPAN = 12, N = 7 * SPAN, R = 60 };
+    static const float clips[] = {1, 0.9f};
+    static float x[R * N], y[R * N];
+    for (int c = 0; c < 2; c++) {
+        struct gyre_rng rng = gyre_rng_seed(5);
+        bool multiple[9] = {0};
+        for (int i = 0; i < R * N; i++) // groups of very different size, some all above or below 0, some all 0
+            x[i] = i / SPAN % 11 == 3 ? 0 : ldexpf(draw(&rng, 2), -(i / SPAN % 4)) + (i / SPAN % 5 == 1 ? 0.7f : 0);
+        memset(x + 9 * N, 0, N * sizeof *x);
+        memcpy(y, x, sizeof x);
+        gyre_quantize_rows(y, R, N, 4, clips[c], SPAN);
+        for (int r = 0; r < R; r++) {
+            double step[N / SPAN], low[N / SPAN], top = 0;
+            for (int g = 0; g < N / SPAN; g++) {
+                double lo = 0, hi = 0;
+                for (int i = g * SPAN; i < (g + 1) * SPAN; i++) {
+                    lo = fmin(lo, (double)x[r * N + i]);
+                    hi = fmax(hi, (double)x[r * N + i]);
+                }
+                step[g] = (hi - lo) * (double)clips[c] / 15;
+                low[g] = lo * (double)clips[c];
+                top = fmax(top, step[g]);
+            }
+            for (int g = 0; g < N / SPAN; g++) {
+                const double times = top > 0 ? fmin(fmax(rint(8 * step[g] / top), 1), 8) : 1, by = times * top / 8,
+                             zero = by > 0 ? fmin(rint(-low[g] / by), 15) : 0;
+                multiple[(int)times] |= step[g] > 0;
+                for (int i = r * N + g * SPAN; i < r * N + (g + 1) * SPAN; i++) {
+                    const double level = by > 0 ? fmin(fmax(rint((double)x[i] / by) + zero, 0), 15) - zero : 0;
+                    assert_true(fabs((double)y[i] - by * level) <= 1e-5 * by);
+                    assert_true(x[i] != 0 || y[i] == 0);
+                }
+            }
+        }
+        assert_true(multiple[8] && multiple[4] && multiple[1]);
+    }
+    assert_int_equal(gyre_quantize_span(32, 4, 96), 32);
+    assert_int_equal(gyre_quantize_span(32, 8, 96), 0);
+    assert_int_equal(gyre_quantize_span(64, 4, 96), 0);
+    assert_int_equal(gyre_quantize_span(0, 4, 96), 0);
 }
 
 static void cache_quantizer_is_the_shaders(void **state)
@@ -104,6 +151,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(row_quantizer_is_the_shaders),
+        cmocka_unit_test(groups_have_levels_of_their_own),
         cmocka_unit_test(cache_quantizer_is_the_shaders),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

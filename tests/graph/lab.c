@@ -246,16 +246,16 @@ gyre_graph *lab_block_graph(struct lab *lab, const struct block *b)
     assert_int_equal(gyre_graph_create(lab->device, s->rows, &b->batch, &g, NULL), GYRE_OK);
     gyre_value x = gyre_g_external(g, "x", s->rows, s->width, b->x);
     gyre_value h = gyre_g_hadamard(g, gyre_g_rms_norm(g, x, b->attn_gain, 1e-5f), &b->had1, 1, false, none);
-    h = gyre_g_quantize(g, h, s->act_bits, 1);
+    h = gyre_g_quantize_groups(g, h, s->act_bits, 1, s->act_group);
     gyre_value qkv = gyre_g_rope(g, gyre_g_matmul(g, h, &b->qkv), &b->attn);
     qkv = gyre_g_hadamard(g, qkv, &b->had3, s->heads + s->kv_heads, false, none);
     gyre_g_kv_write(g, qkv, &b->attn, &b->kv);
-    h = gyre_g_quantize(g, gyre_g_attn(g, qkv, &b->attn, &b->kv), s->act_bits, 1);
+    h = gyre_g_quantize_groups(g, gyre_g_attn(g, qkv, &b->attn, &b->kv), s->act_bits, 1, s->act_group);
     x = gyre_g_add(g, x, gyre_g_matmul(g, h, &b->o));
     h = gyre_g_hadamard(g, gyre_g_rms_norm(g, x, b->ffn_gain, 1e-5f), &b->had1, 1, false, none);
-    h = gyre_g_quantize(g, h, s->act_bits, 1);
+    h = gyre_g_quantize_groups(g, h, s->act_bits, 1, s->act_group);
     h = gyre_g_hadamard(g, gyre_g_act_mul(g, gyre_g_matmul(g, h, &b->gate_up), 0), &b->had4, 1, false, none);
-    h = gyre_g_quantize(g, h, s->act_bits, 1);
+    h = gyre_g_quantize_groups(g, h, s->act_bits, 1, s->act_group);
     gyre_g_output(g, gyre_g_add(g, gyre_g_matmul(g, h, &b->down), x), b->y);
     return g;
 }

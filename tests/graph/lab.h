@@ -43,8 +43,9 @@ struct block_shape {
     gyre_weight_kind kind;
     bool r3, r4;
     uint32_t width, heads, kv_heads, head_dim, ffn;
-    bool r1;      // behind both norms; the width a power of two
-    bool centred; // random vectors are subtracted from what is cached
+    bool r1;            // behind both norms; the width a power of two
+    bool centred;       // random vectors are subtracted from what is cached
+    uint32_t act_group; // of 4-bit activations; 0: none
 };
 struct block {
     struct block_shape s;

@@ -63,6 +63,8 @@ static const struct block_shape shapes[] = {
     {.rows = 17, .act_bits = 16, .kv_bits = 16, .group = 0, .kind = GYRE_WEIGHT_F32, .r4 = true},
     {.rows = 7, .act_bits = 8, .kv_bits = 8, .group = 32, .kind = GYRE_WEIGHT_W4, .r3 = true, .centred = true},
     {.rows = 3, .act_bits = 16, .kv_bits = 4, .group = 0, .kind = GYRE_WEIGHT_W4, .centred = true},
+    {.rows = 1, .act_bits = 4, .kv_bits = 8, .group = 0, .kind = GYRE_WEIGHT_W4, .r4 = true, .act_group = 32},
+    {.rows = 5, .act_bits = 4, .kv_bits = 8, .group = 32, .kind = GYRE_WEIGHT_W4, .r1 = true, .act_group = 16},
 };
 
 // Quantizers see inputs that differ in the last bit; a code at a tie may then differ by one.

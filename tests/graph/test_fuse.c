@@ -1,5 +1,6 @@
 // The fusion table: what is fused, and what is left alone because another reader needs the value between.
 #include "tests/graph/lab.h"
+#include "runtime/util/base.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -120,6 +121,23 @@ static void act_mul_chains(void **state)
     h = gyre_g_hadamard(g, gyre_g_act_mul(g, gate_up, 0), &b.had4, 1, false, lab_floats(&null_lab, 96, 1, 0.1f));
     gyre_g_quantize(g, h, 8, 1);
     expect_ops(g, "matmul act_mul hadamard quantize");
+
+    g = begin(&b); // groups stay in the fused kernel, at 4 bits and where they divide the row
+    gate_up = gyre_g_matmul(g, gyre_g_external(g, "x", 2, 64, b.x), &b.gate_up);
+    h = gyre_g_hadamard(g, gyre_g_act_mul(g, gate_up, 0), &b.had4, 1, false, none);
+    gyre_g_quantize_groups(g, h, 4, 1, 32);
+    assert_int_equal(gyre_graph_plan(g, NULL, NULL), GYRE_OK);
+    assert_int_equal(g->nodes[g->n_nodes - 1].op, GYRE_OP_act_mul_had_quant);
+    assert_int_equal(g->nodes[g->n_nodes - 1].params.act_mul.span, 32);
+    gyre_graph_destroy(g);
+    static const uint32_t cases[][3] = {{4, 32, 32}, {4, 64, 0}, {8, 32, 0}, {4, 0, 0}}; // bits, group, span of 96
+    for (size_t i = 0; i < GYRE_COUNT(cases); i++) {
+        g = begin(&b);
+        gyre_g_quantize_groups(g, gyre_g_external(g, "x", 2, 96, lab_floats(&null_lab, 192, 0, 1)), cases[i][0], 1,
+                               cases[i][1]);
+        assert_int_equal(g->nodes[g->n_nodes - 1].params.quantize.span, cases[i][2]);
+        gyre_graph_destroy(g);
+    }
 
     struct gyre_had_desc half = {.n = 32, .p = 5};
     g = begin(&b); // only part of the row

@@ -61,7 +61,7 @@ static struct input random_input(struct check *check, int rows, int k, int bits)
     if (!bits) return (struct input){{.data = x, .size = n * 4}, {.data = x, .size = n * 4}};
     const size_t size = gyre_round_up(n, 16);
     uint32_t *codes = check_alloc(check, size), *meta = check_alloc(check, (size_t)rows * 8);
-    for (int r = 0; r < rows; r++) gyre_ref_quantize_row(x + r * k, k, bits, 1, codes + r * k / 4, meta + 2 * r);
+    for (int r = 0; r < rows; r++) gyre_ref_quantize_row(x + r * k, k, bits, 1, 0, codes + r * k / 4, meta + 2 * r);
     return (struct input){{.data = codes, .size = size}, {.data = meta, .size = (size_t)rows * 8}};
 }
 

@@ -50,6 +50,49 @@ static struct check_bind floats_in(struct check *check, int rows, int width)
     return (struct check_bind){.data = x, .size = (size_t)(rows * width) * 4};
 }
 
+// And groups of very different size, of zeros, and to one side of 0.
+static struct check_bind grouped_in(struct check *check, int rows, int width, int span)
+{
+    struct check_bind bind = floats_in(check, rows, width);
+    float *x = (float *)(uintptr_t)bind.data;
+    for (int i = 0; i < rows * width; i++) {
+        const int g = i / span;
+        x[i] = g % 7 == 5 ? 0 : ldexpf(g % 5 == 2 ? fabsf(x[i]) : x[i], -(g % 4));
+    }
+    return bind;
+}
+
+// Codes in groups of rows whose values differ in their last bits between devices: a level apart, up to 8, in at most
+// one of 100.
+static bool levels_are_close(const void *want, const void *got, size_t size, char why[200])
+{
+    const int8_t *w = want, *g = got;
+    size_t off = 0;
+    for (size_t i = 0; i < size; i++) {
+        off += w[i] != g[i];
+        if (abs(w[i] - g[i]) <= 8 && off <= size / 100 + 1) continue;
+        snprintf(why, 200, "code %zu is %d, want %d; %zu differ so far", i, g[i], w[i], off);
+        return false;
+    }
+    return true;
+}
+
+// The groups of a 4-bit row in these cases: none where i is even.
+static int span_of(size_t i, int width)
+{
+    static const int spans[] = {32, 12, 4};
+    for (size_t k = 0; i % 2 && k < GYRE_COUNT(spans); k++)
+        if (width % spans[k] == 0) return spans[k];
+    return 0;
+}
+
+static struct check_bind levels_out(int rows, int width, int span)
+{
+    struct check_bind bind = codes_out(rows, width, CHECK_CODES);
+    if (span) bind.compare = levels_are_close;
+    return bind;
+}
+
 void cases_quantize(struct check *check)
 {
     static const int widths[] = {4, 12, 36, 80, 576};
@@ -57,7 +100,7 @@ void cases_quantize(struct check *check)
         for (size_t r = 0; r < GYRE_COUNT(row_counts); r++)
             for (int bits = 4; bits <= 8; bits += 4) {
                 const int rows = row_counts[r], width = widths[i];
-                const struct gyre_quantize_params p = {rows, width, bits, r % 2 ? 0.9f : 1.0f};
+                const struct gyre_quantize_params p = {rows, width, bits, r % 2 ? 0.9f : 1.0f, 0};
                 const struct check_case c = {
                     .kernel = "quantize",
                     .params = &p,
@@ -68,6 +111,22 @@ void cases_quantize(struct check *check)
                 };
                 check_run(check, &c, "%d x %d to %d bits", rows, width, bits);
             }
+    static const int grouped[][2] = {{4, 4}, {36, 12}, {80, 16}, {96, 32}, {192, 64}, {576, 32}, {1536, 128}};
+    for (size_t i = 0; i < GYRE_COUNT(grouped); i++)
+        for (size_t r = 0; r < GYRE_COUNT(row_counts); r++) {
+            const int rows = row_counts[r], width = grouped[i][0], span = grouped[i][1];
+            const struct gyre_quantize_params p = {rows, width, 4, r % 2 ? 0.9f : 1.0f, span};
+            const struct check_case c = {
+                .kernel = "quantize",
+                .params = &p,
+                .n_spec = 4,
+                .spec = {i % 2 ? 64 : 8, 1, 1, (uint32_t)span},
+                .groups = {(uint32_t)rows},
+                .bind = {codes_out(rows, width, CHECK_BITS), meta_out(rows, true),
+                         grouped_in(check, rows, width, span)},
+            };
+            check_run(check, &c, "%d x %d in groups of %d", rows, width, span);
+        }
 }
 
 static void norms(struct check *check, bool quantized)
@@ -77,21 +136,22 @@ static void norms(struct check *check, bool quantized)
         for (size_t r = 0; r < GYRE_COUNT(row_counts); r++)
             for (int bits = quantized ? 4 : 8; bits <= 8; bits += 4) {
                 const int rows = row_counts[r], width = widths[i];
-                const struct gyre_rms_norm_params p = {rows, width, 1e-5f, bits, 1};
+                const int span = quantized && bits == 4 ? span_of(r, width) : 0;
+                const struct gyre_rms_norm_params p = {rows, width, 1e-5f, bits, 1, span};
                 struct check_case c = {
                     .kernel = quantized ? "rms_norm_quant" : "rms_norm",
                     .params = &p,
-                    .n_spec = 3,
-                    .spec = {i % 2 ? 64 : 8, 1, 1},
+                    .n_spec = quantized ? 4 : 3,
+                    .spec = {i % 2 ? 64 : 8, 1, 1, (uint32_t)span},
                     .groups = {(uint32_t)rows},
                 };
                 struct check_bind *b = c.bind;
-                if (quantized) *b++ = codes_out(rows, width, CHECK_CODES), *b++ = meta_out(rows, false);
+                if (quantized) *b++ = levels_out(rows, width, span), *b++ = meta_out(rows, false);
                 else *b++ = floats_out(rows, width, 1e-12);
                 *b++ = floats_in(check, rows, width);
                 *b++ =
                     (struct check_bind){.data = check_uniform(check, (size_t)width, 0.5, 2), .size = (size_t)width * 4};
-                check_run(check, &c, "%d x %d", rows, width);
+                check_run(check, &c, "%d x %d, groups of %d", rows, width, span);
             }
 }
 
@@ -137,8 +197,19 @@ static const struct had_shape had_shapes[] = {
 // shape is a program of its own, which the driver compiles: a kernel gets every third shape, by its number, so that
 // each shape meets each pair of forms (shared or global memory, float or quantized) somewhere.
 struct had_program {
-    uint32_t n_spec, spec[8];
+    uint32_t n_spec, spec[9];
 };
+
+// The same with groups of `span`, its last constant.
+static struct had_program had_grouped(struct had_program program, int span)
+{
+    static const uint32_t from_parameters[] = {0, 1, 1, 0}; // the defaults of HAD_SPECS
+    if (program.n_spec < 8) memcpy(program.spec + 4, from_parameters, sizeof from_parameters);
+    program.n_spec = 9;
+    program.spec[8] = (uint32_t)span;
+    return program;
+}
+
 static struct had_program had_generic(int kernel)
 {
     return (struct had_program){4, {kernel % 2 ? 64 : 16, 1, 1, 4096}};
@@ -203,18 +274,20 @@ static void norm_had(struct check *check, const char *kernel, size_t i, int rows
     const int n = had_length(s), width = n * s->segs + s->rest, bits = quantized && i % 2 ? 4 : 8;
     size_t words;
     const uint32_t *base = check_had_base(check, s->k, &words);
-    const struct gyre_rms_norm_had_params p = {rows,    width,   1e-6f,   bits,    1,    n,
+    const int span = bits == 4 ? span_of(i / 2, width) : 0;
+    const struct gyre_rms_norm_had_params p = {rows,    width,   1e-6f,   bits,    1,    span, n,
                                                s->segs, s->k[0], s->k[1], s->k[2], s->p, 0};
-    struct check_case c = {.kernel = kernel, .params = &p, .n_spec = program->n_spec, .groups = {(uint32_t)rows}};
-    memcpy(c.spec, program->spec, sizeof program->spec);
+    const struct had_program with = quantized ? had_grouped(*program, span) : *program;
+    struct check_case c = {.kernel = kernel, .params = &p, .n_spec = with.n_spec, .groups = {(uint32_t)rows}};
+    memcpy(c.spec, with.spec, sizeof with.spec);
     struct check_bind *b = c.bind;
-    if (quantized) *b++ = codes_out(rows, width, CHECK_CODES), *b++ = meta_out(rows, false);
+    if (quantized) *b++ = levels_out(rows, width, span), *b++ = meta_out(rows, false);
     else *b++ = floats_out(rows, width, 1e-11);
     if (quantized && global) *b++ = (struct check_bind){.size = (size_t)(rows * width) * 4, .compare = check_anything};
     *b++ = floats_in(check, rows, width);
     *b++ = (struct check_bind){.data = check_uniform(check, (size_t)width, -2, 2), .size = (size_t)width * 4};
     *b++ = (struct check_bind){.data = base, .size = words * 4};
-    check_run(check, &c, "%d x %d, bits %d, %u constants", rows, width, bits, c.n_spec);
+    check_run(check, &c, "%d x %d, bits %d in groups of %d, %u constants", rows, width, bits, span, c.n_spec);
 }
 
 static void norms_had(struct check *check, const char *kernel, int number)
@@ -250,22 +323,29 @@ static void activation(struct check *check, const char *kernel, size_t i, int ro
               bits = quantized && i % 2 ? 4 : 8;
     size_t words;
     const uint32_t *base = check_had_base(check, s->k, &words);
-    const struct gyre_act_mul_params p = {rows, width, act, bits, 1, n, s->segs, s->k[0], s->k[1], s->k[2], s->p, 0};
+    const int span = bits == 4 ? span_of(i / 2, width) : 0;
+    const struct gyre_act_mul_params p = {rows,    width,   act,     bits,    1,    span, n,
+                                          s->segs, s->k[0], s->k[1], s->k[2], s->p, 0};
+    const struct had_program with = quantized && had ? had_grouped(*program, span) : *program;
     struct check_case c = {
         .kernel = kernel,
         .params = &p,
-        .n_spec = had ? program->n_spec : 3,
+        .n_spec = had         ? with.n_spec
+                  : quantized ? 4
+                              : 3,
         .groups = {(uint32_t)rows},
     };
-    memcpy(c.spec, program->spec, sizeof program->spec);
+    memcpy(c.spec, with.spec, sizeof with.spec);
+    if (!had) c.spec[3] = (uint32_t)span;
     struct check_bind *b = c.bind;
-    if (quantized) *b++ = codes_out(rows, width, CHECK_CODES), *b++ = meta_out(rows, false);
+    if (quantized) *b++ = levels_out(rows, width, span), *b++ = meta_out(rows, false);
     else *b++ = floats_out(rows, width, 1e-11);
     if (quantized && global) *b++ = (struct check_bind){.size = (size_t)(rows * width) * 4, .compare = check_anything};
     *b++ = (struct check_bind){.data = check_normal(check, (size_t)(2 * rows * width), 2),
                                .size = (size_t)(2 * rows * width) * 4};
     if (had) *b++ = (struct check_bind){.data = base, .size = words * 4};
-    check_run(check, &c, "%d x %d, act %d, bits %d, %u constants", rows, width, act, bits, c.n_spec);
+    check_run(check, &c, "%d x %d, act %d, bits %d in groups of %d, %u constants", rows, width, act, bits, span,
+              c.n_spec);
 }
 
 // `number`: which kernel with a transform this is, hadamard and hadamard_global being 0 and 1; -1: it has none.

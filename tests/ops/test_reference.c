@@ -92,7 +92,7 @@ static void codes_stand_for_the_values(void **unused)
         const float shift = trial / 2 % 3 == 0 ? 0.0f : uniform(-4, 4), clip = trial % 5 == 4 ? 0.8f : 1;
         for (int i = 0; i < N; i++) x[i] = shift + uniform(-2, 2);
         if (trial % 7 == 6) memset(x, 0, sizeof x);
-        const struct gyre_quantize_params p = {1, N, bits, clip};
+        const struct gyre_quantize_params p = {1, N, bits, clip, 0};
         const struct gyre_ref_args args = call("quantize", &p, 3, (void *[]){codes, meta, x});
         gyre_ref_op_quantize(&args);
         const double scale = (double)gyre_f32_from_bits(meta[0]);
@@ -123,7 +123,7 @@ static void rms_norm_has_unit_mean_square(void **unused)
     uint32_t codes[ROWS * D / 4], meta[ROWS * 2];
     for (int i = 0; i < ROWS * D; i++) x[i] = uniform(-9, 5);
     for (int i = 0; i < D; i++) gain[i] = uniform(0.5f, 3);
-    const struct gyre_rms_norm_params p = {ROWS, D, 0, 8, 1};
+    const struct gyre_rms_norm_params p = {ROWS, D, 0, 8, 1, 0};
     const struct gyre_ref_args plain = call("rms_norm", &p, 3, (void *[]){y, x, gain});
     gyre_ref_op_rms_norm(&plain);
     const struct gyre_ref_args quant = call("rms_norm_quant", &p, 4, (void *[]){codes, meta, x, gain});
@@ -140,7 +140,7 @@ static void rms_norm_has_unit_mean_square(void **unused)
         }
         assert_near(sum / D, 1, 1e-5);
     }
-    const struct gyre_rms_norm_params eps = {ROWS, D, 1e6f, 8, 1};
+    const struct gyre_rms_norm_params eps = {ROWS, D, 1e6f, 8, 1, 0};
     const struct gyre_ref_args damped = call("rms_norm", &eps, 3, (void *[]){y, x, gain});
     gyre_ref_op_rms_norm(&damped);
     for (int i = 0; i < D; i++) assert_true(fabsf(y[i]) < 0.03f);
@@ -183,9 +183,9 @@ static void fused_activations_are_their_parts(void **unused)
     for (int i = 0; i < 12; i++)
         for (int j = 0; j < 12; j++) base[i] |= (uint32_t)(h12(i, j) < 0) << j;
     for (int i = 0; i < ROWS * 2 * F; i++) gate_up[i] = uniform(-3, 3);
-    const struct gyre_act_mul_params p = {ROWS, F, 0, 4, 0.9f, F, 1, 12, 1, 1, 1, 0};
+    const struct gyre_act_mul_params p = {ROWS, F, 0, 4, 0.9f, 12, F, 1, 12, 1, 1, 1, 0};
     const struct gyre_hadamard_params h = {F, 1, 12, 1, 1, 1, 0, ROWS, F, 0};
-    const struct gyre_quantize_params q = {ROWS, F, 4, 0.9f};
+    const struct gyre_quantize_params q = {ROWS, F, 4, 0.9f, 12};
     struct gyre_ref_args args = call("act_mul", &p, 2, (void *[]){y, gate_up});
     gyre_ref_op_act_mul(&args);
     args = call("act_mul_quant", &p, 3, (void *[]){codes[0], meta[0], gate_up});

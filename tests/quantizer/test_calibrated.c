@@ -3,6 +3,7 @@
 #include "tests/common/tiny.h"
 #include "tests/common/files.h"
 #include "tests/quantizer/run.h"
+#include "runtime/model/hparams.h"
 
 #include <jansson.h>
 #include <math.h>
@@ -230,6 +231,52 @@ static double mean_error(json_t **device)
     return sum / (double)n;
 }
 
+// A file's bytes, and the group that it asks for; `manifest` says what the recipe was.
+static char *grouped(uint32_t act, uint32_t group, uint64_t *bytes, uint32_t *asks)
+{
+    char yaml[256];
+    const char *file = files_path("grouped.gguf"), *its = files_path("grouped.yaml");
+    gyre_source *source;
+    struct gyre_hparams hp;
+    gyre_error err = {0};
+    snprintf(
+        yaml, sizeof yaml,
+        "name: g\nrotate: true\nseeds: 2\ncalibration: {windows: 3, tokens: 32}\nactivations: {clip: auto, group: %u}\n"
+        "rounding: [gptq]\n",
+        group);
+    write_file(its, yaml, strlen(yaml));
+    gyre_quantize_params p = run_params(in, file, its, &text);
+    p.act = act;
+    if (run_until(p, 0, NULL, &err) != GYRE_OK) fail_msg("%s", err.message);
+    if (gyre_source_open(file, &source, &err) || gyre_hparams_read(source, &hp, &err)) fail_msg("%s", err.message);
+    *asks = hp.act_group;
+    gyre_hparams_free(&hp);
+    gyre_source_close(source);
+    const gyre_verify_params v = {.file = file, .base = in};
+    gyre_verify_result result = {0};
+    if (gyre_verify(&v, &result, &err) != GYRE_OK) fail_msg("%s", err.message);
+    return files_read(file, bytes);
+}
+
+// Groups of activations are the file's, and the Hessians', at 4 bits; at 8 the same bytes come out without.
+static void groups_are_of_four_bits(void **state)
+{
+    (void)state;
+    for (uint32_t act = 4; act <= 8; act += 4) {
+        uint64_t n[2];
+        uint32_t asks[2];
+        char *file[2] = {grouped(act, 0, &n[0], &asks[0]), grouped(act, 32, &n[1], &asks[1])};
+        assert_int_equal(asks[0], 0);
+        assert_int_equal(asks[1], act == 4 ? 32 : 0);
+        assert_int_equal(n[0] == n[1] && !memcmp(file[0], file[1], n[0]), act == 8);
+        const double nats = run_divergence(in, files_path("grouped.gguf"), text, 0, 0),
+                     eight = run_divergence(in, files_path("grouped.gguf"), text, 8, 0);
+        assert_true(act == 8 ? nats == eight : nats > eight);
+        free(file[0]);
+        free(file[1]);
+    }
+}
+
 static void a_device_calibrates_as_the_host_does(void **state)
 {
     (void)state;
@@ -315,6 +362,7 @@ int main(void)
         cmocka_unit_test(damaged_streams_are_refused),
         cmocka_unit_test(a_full_disk_while_journaling_loses_nothing),
         cmocka_unit_test(files_verify_and_reproduce),
+        cmocka_unit_test(groups_are_of_four_bits),
         cmocka_unit_test(a_device_calibrates_as_the_host_does),
         cmocka_unit_test(unusable_texts_are_named),
         cmocka_unit_test(diagonals_without_rotations),

@@ -437,6 +437,10 @@ static void numbers_in_other_forms(void **state)
         {"gyre.act_bits", GYRE_META_STRING, ONE, {8}, GYRE_E_FORMAT},
         {"gyre.act_clip", GYRE_META_STRING, ONE, {1}, GYRE_E_FORMAT},
         {"gyre.wgroup", GYRE_META_BOOL, ONE, {0}, GYRE_E_FORMAT},
+        {"gyre.act_group", GYRE_META_U32, ONE, {64}, GYRE_OK},
+        {"gyre.act_group", GYRE_META_U32, ONE, {48}, GYRE_E_UNSUPPORTED},
+        {"gyre.act_group", GYRE_META_U32, ONE, {8}, GYRE_E_UNSUPPORTED},
+        {"gyre.act_group", GYRE_META_STRING, ONE, {32}, GYRE_E_FORMAT},
     };
     const struct tiny_options o = tiny_defaults();
     for (size_t i = 0; i < GYRE_COUNT(cases); i++) {

@@ -2,6 +2,7 @@
 #include "tests/quantizer/gradient/double.h"
 #include "backends/host.h"
 #include "runtime/core/hadamard.h"
+#include "runtime/core/quantize.h"
 #include "runtime/util/half.h"
 
 #include <assert.h>
@@ -143,6 +144,31 @@ static void quantize(const double *x, const float *x0, const double *code, uint6
     }
 }
 
+// A row in groups: their multiples of its scale and their zero points stay as they are, and its scale follows the range
+// of the group that has the greatest.
+static void quantize_groups(const double *x, const float *x0, const int8_t *codes, float s0,
+                            const struct gyre_quantize_params *p, double clip, double *y)
+{
+    double most = 0, change = 0;
+    for (int32_t g = 0; g < p->width; g += p->span) {
+        double lo = 0, hi = 0, lo0 = 0, hi0 = 0;
+        for (int32_t i = g; i < g + p->span; i++) {
+            if ((double)x0[i] < lo0) lo0 = (double)x0[i], lo = x[i];
+            if ((double)x0[i] > hi0) hi0 = (double)x0[i], hi = x[i];
+        }
+        if (hi0 - lo0 > most) most = hi0 - lo0, change = hi - lo - most;
+    }
+    const double s = (double)s0 * exp(clip) + change * (double)p->clip / 120;
+    for (int32_t g = 0; g < p->width; g += p->span) {
+        const struct gyre_row_quantizer q = gyre_group_quantizer(x0 + g, (uint64_t)p->span, p->clip, s0);
+        for (int32_t i = g; i < g + p->span; i++) {
+            const double nearest = rint((double)(x0[i] * q.inverse)) + (double)q.zero;
+            y[i] = s * codes[i];
+            if (nearest >= 0 && nearest <= 15 && s0 > 0) y[i] += x[i] - s * (double)x0[i] / (double)s0;
+        }
+    }
+}
+
 static void run_quantize(struct twin *t, uint32_t node)
 {
     const struct gyre_node *n = &t->g->nodes[node];
@@ -153,6 +179,11 @@ static void run_quantize(struct twin *t, uint32_t node)
     double *code = malloc((size_t)p->width * sizeof *code);
     for (int32_t r = 0; r < p->rows; r++) {
         const size_t at = (size_t)r * (size_t)p->width;
+        if (p->span) {
+            quantize_groups(t->value[n->in[0]] + at, x0 + at, codes + at, gyre_f32_from_bits(meta[2 * r]), p,
+                            t->clip[node][0], t->value[n->out[0]] + at);
+            continue;
+        }
         for (int32_t i = 0; i < p->width; i++) code[i] = codes[at + (size_t)i];
         const struct frozen f = {.s0 = (double)gyre_f32_from_bits(meta[2 * r]),
                                  .zero = (int32_t)meta[2 * r + 1],

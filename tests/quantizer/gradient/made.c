@@ -21,9 +21,9 @@ const char *made_model(const struct setting *s)
     words[sizeof words - 1] = 0;
     files_write(text, words);
     snprintf(yaml, sizeof yaml,
-             "name: clipped\nrotate: true\ncalibration: {windows: 2, tokens: 32}\nactivations: {clip: 0.8}\n"
+             "name: clipped\nrotate: true\ncalibration: {windows: 2, tokens: 32}\nactivations: {clip: 0.8, group: %u}\n"
              "cache: {clip: 0.85, centre: %s}\nrounding: [rtn]\n",
-             s->centre ? "true" : "false");
+             s->group, s->centre ? "true" : "false");
     files_write(recipe, yaml);
     const gyre_quantize_params params = {.source = base,
                                          .output = file,

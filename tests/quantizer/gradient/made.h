@@ -8,6 +8,7 @@ struct setting {
     uint32_t wbits, act, kv;
     int32_t wgroup;
     bool centre;
+    uint32_t group; // of 4-bit activations; 0: none
 };
 
 const char *made_model(const struct setting *setting); // its file

@@ -202,9 +202,10 @@ static void compare_all(const struct bench *b)
 }
 
 static const struct setting settings[] = {
-    {"llama", 4, 8, 8, -1, false},   {"llama", 4, 4, 4, -1, true},    {"llama", 4, 8, 4, 32, false},
-    {"qwen2", 4, 4, 8, -1, true},    {"qwen3", 4, 8, 4, -1, false},   {"qwen3", 8, 8, 8, -1, false},
-    {"qwen2", 32, 16, 16, 0, false}, {"mistral", 16, 8, 8, 0, false},
+    {"llama", 4, 8, 8, -1, false, 0},   {"llama", 4, 4, 4, -1, true, 0},    {"llama", 4, 8, 4, 32, false, 0},
+    {"qwen2", 4, 4, 8, -1, true, 0},    {"qwen3", 4, 8, 4, -1, false, 0},   {"qwen3", 8, 8, 8, -1, false, 0},
+    {"qwen2", 32, 16, 16, 0, false, 0}, {"mistral", 16, 8, 8, 0, false, 0}, {"llama", 4, 4, 8, -1, false, 32},
+    {"qwen3", 4, 4, 4, 32, true, 16},
 };
 
 static void test_blocks(void **unused)
@@ -212,7 +213,8 @@ static void test_blocks(void **unused)
     (void)unused;
     for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
         struct bench b = {0};
-        printf("%s W%uA%uKV%u: ", settings[i].family, settings[i].wbits, settings[i].act, settings[i].kv);
+        printf("%s W%uA%uKV%u, groups of %u: ", settings[i].family, settings[i].wbits, settings[i].act, settings[i].kv,
+               settings[i].group);
         make_model(&settings[i], &b);
         fill_inputs(&b);
         build_block(&b);
@@ -226,7 +228,7 @@ static void test_heads(void **unused)
     (void)unused;
     for (size_t i = 0; i < 2; i++) { // int8 and f32 tables
         struct bench b = {0};
-        const struct setting s = {i ? "qwen2" : "qwen3", i ? 32 : 4, 8, 8, i ? 0 : -1, false};
+        const struct setting s = {i ? "qwen2" : "qwen3", i ? 32 : 4, 8, 8, i ? 0 : -1, false, 0};
         make_model(&s, &b);
         fill_inputs(&b);
         build_head(&b);
@@ -241,7 +243,7 @@ static void test_squares(void **unused)
 {
     (void)unused;
     struct bench b = {0};
-    const struct setting s = {"qwen2", 32, 16, 16, 0, false};
+    const struct setting s = {"qwen2", 32, 16, 16, 0, false, 0};
     const double *square[GYRE_PRODUCTS];
     double want = 0, bias = 0;
     gyre_reverse *r = NULL;

@@ -86,6 +86,7 @@ static void built_in_recipes_are_what_they_say(void **state)
     assert_int_equal(r.n_stages, GYRE_COUNT(ladder));
     for (uint32_t i = 0; i < GYRE_COUNT(ladder); i++) assert_int_equal(r.stage[i].kind, ladder[i]);
     assert_true(r.seeds == 16 && r.act_clip == GYRE_AUTO && r.kv_clip == GYRE_AUTO && !r.kv_centre);
+    assert_int_equal(r.act_group, 32);
     assert_true(r.stage[0].alpha == GYRE_AUTO && r.stage[0].residual == GYRE_AUTO && r.stage[1].scales == 3);
     assert_true(r.stage[1].clip == GYRE_CLIP_HESSIAN && r.stage[2].iterations == 4 && r.stage[4].iterations == 2);
 }
@@ -96,6 +97,7 @@ static void absent_keys_have_defaults(void **state)
     struct gyre_recipe r;
     parse_good("name: a\nrounding: [rtn]", &r);
     assert_true(!r.rotate && r.seeds == 1 && r.act_clip == 1 && r.kv_clip == 1 && !r.kv_centre && !r.about[0]);
+    assert_int_equal(r.act_group, 0);
     assert_true(r.diagonals.norm == 0 && r.diagonals.up_down == 0 && r.diagonals.qk == 0 && r.diagonals.value == 0);
     assert_true(r.calibration.windows == 0 && r.calibration.tokens == 0 && r.n_exceptions == 0 && r.n_stages == 1);
     assert_true(r.stage[0].kind == GYRE_STAGE_RTN && r.stage[0].clip == GYRE_CLIP_WEIGHTS && r.stage[0].damp == 0);
@@ -140,7 +142,7 @@ static const char full[] = "%YAML 1.1\n---\n# a comment\n"
                            "learn: {method: kl, steps: 7, rate: 0.5, act: 8, kv: 16}\n"
                            "diagonals: {by: largest, norm: 0.3, up_down: 5e-1, qk: 1, value: 0.1234567890123456}\n"
                            "calibration:\n  windows: 5\n  tokens: 100\n  outputs: 3\n"
-                           "activations: {clip: 0.9}\n"
+                           "activations: {clip: 0.9, group: 64}\n"
                            "cache: {clip: 0.95, centre: true}\n"
                            "rounding:\n"
                            "  - correct: {alpha: 0.5, residual: 0, damp: 0.05}\n"
@@ -166,6 +168,7 @@ static void every_key_is_read_and_written(void **state)
     assert_true(r.diagonals.qk == 1 && r.diagonals.value == 0.1234567890123456);
     assert_true(r.calibration.outputs == 3 && !r.calibration.fisher);
     assert_true(r.calibration.windows == 5 && r.calibration.tokens == 100 && r.act_clip == 0.9 && r.kv_clip == 0.95);
+    assert_int_equal(r.act_group, 64);
     assert_true(r.kv_centre && r.n_stages == 4 && r.stage[0].alpha == 0.5 && r.stage[0].residual == 0);
     assert_true(r.stage[0].damp == 0.05 && r.stage[1].kind == GYRE_STAGE_ADMM && r.stage[1].clip == GYRE_CLIP_NONE);
     assert_true(r.stage[1].damp == 1e-6 && r.stage[1].iterations == 9 && r.stage[3].iterations == 1);
@@ -292,6 +295,7 @@ static const struct {
     {ROOT "activations: {clip: 0.4}\n", 3, 21, "from 0.5 to 1, or auto"},
     {ROOT "activations: {clip: Auto}\n", 3, 21, "or auto"},
     {ROOT "activations: {clip: }\n", 3, 21, "or auto"},
+    {ROOT "activations: {group: 48}\n", 3, 22, "0, 16, 32, 64 or 128"},
     {ROOT "cache: {centre: 1}\n", 3, 17, "false or true"},
     // stages
     {"name: a\nrounding: rtn\n", 2, 11, "a list of"},
