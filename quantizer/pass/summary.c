@@ -73,6 +73,7 @@ static gyre_status open_walk(gyre_summary *s, gyre_device *device, gyre_error *e
     const struct gyre_plan *p = s->plan;
     struct gyre_hparams plain = p->hp, recipe = gyre_plan_output_hparams(p);
     plain.rot = (struct gyre_rotations){0};
+    plain.act_group = recipe.act_group; // a format, as the widths are
     struct gyre_walk_params params = {.device = device,
                                       .source = p->source,
                                       .token = s->token,

@@ -277,6 +277,26 @@ static void groups_are_of_four_bits(void **state)
     }
 }
 
+// Plain rounding's figure in the closing summary is of the same format, and of the file where the recipe is that alone.
+static void the_summary_is_in_groups_too(void **state)
+{
+    (void)state;
+    double rtn[2];
+    for (int i = 0; i < 2; i++) {
+        char yaml[128];
+        gyre_quantize_summary s;
+        gyre_error err = {0};
+        snprintf(yaml, sizeof yaml, "name: p\nactivations: {group: %u}\nrounding: [rtn]\n", i ? 16u : 0u);
+        files_write(files_path("plain.yaml"), yaml);
+        gyre_quantize_params p = run_params(in, files_path("plain.gguf"), files_path("plain.yaml"), &text);
+        if (run_until(p, 0, &s, &err) != GYRE_OK) fail_msg("%s", err.message);
+        assert_true(s.rtn_kl == s.recipe_kl && s.rtn_kl > 0);
+        rtn[i] = s.rtn_kl;
+        gyre_quantize_summary_free(&s);
+    }
+    assert_true(rtn[0] != rtn[1]);
+}
+
 static void a_device_calibrates_as_the_host_does(void **state)
 {
     (void)state;
@@ -363,6 +383,7 @@ int main(void)
         cmocka_unit_test(a_full_disk_while_journaling_loses_nothing),
         cmocka_unit_test(files_verify_and_reproduce),
         cmocka_unit_test(groups_are_of_four_bits),
+        cmocka_unit_test(the_summary_is_in_groups_too),
         cmocka_unit_test(a_device_calibrates_as_the_host_does),
         cmocka_unit_test(unusable_texts_are_named),
         cmocka_unit_test(diagonals_without_rotations),
