@@ -122,5 +122,9 @@ bool gyre_recipe_sound(const struct gyre_recipe *r, struct gyre_recipe_fault *fa
     if (r->calibration.windows > 0 && r->calibration.outputs && !weighs_outputs(r))
         return at_key(fault, "calibration", "outputs",
                       "no stage rounds by what outputs count for; allowed with gptq, descent or refit");
+    if (r->rotate && r->calibration.outputs && r->diagonals.value != 0) // R2 mixes what it has scaled
+        return at_key(fault, "calibration", "outputs",
+                      "outputs are measured before the values' diagonal, which rotations do not commute with; allowed "
+                      "with value: 0 or rotate: false");
     return r->calibration.windows > 0 || !gyre_recipe_wants_statistics(r, fault);
 }

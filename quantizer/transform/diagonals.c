@@ -195,6 +195,7 @@ static gyre_status search(const struct gyre_diagonal_sample *s, const struct gyr
     uint64_t rows = 0, cols = 0, most = 0;
     double least = INFINITY;
     gyre_status st = GYRE_OK;
+    *out = 0; // where all that is tried overflows
     for (int r = 0; r < GYRE_LINEARS; r++) {
         if (gyre_roles[r].product != product) continue;
         gyre_role_shape((gyre_role)r, &shape, &rows, &cols);

@@ -9,6 +9,7 @@
 
 #include <gyre/gyre_quantize.h>
 
+#include <glob.h>
 #include <jansson.h>
 #include <locale.h>
 #include <setjmp.h>
@@ -91,6 +92,25 @@ static void built_in_recipes_are_what_they_say(void **state)
     assert_true(r.stage[1].clip == GYRE_CLIP_HESSIAN && r.stage[2].iterations == 4 && r.stage[4].iterations == 2);
 }
 
+// What docs/methods.md and docs/numerics.md measure with.
+static void rungs_are_recipes(void **state)
+{
+    (void)state;
+    glob_t rungs;
+    assert_int_equal(glob(GYRE_TEST_DATA "/../../docs/rungs/*.yaml", 0, NULL, &rungs), 0);
+    assert_true(rungs.gl_pathc > 10);
+    for (size_t i = 0; i < rungs.gl_pathc; i++) {
+        struct gyre_recipe r;
+        gyre_error err = {0};
+        const char *path = rungs.gl_pathv[i], *name = strrchr(path, '/') + 1;
+        if (gyre_recipe_find(path, &r, &err) != GYRE_OK) fail_msg("%s", err.message);
+        if (strncmp(name, r.name, strlen(r.name)) || strcmp(name + strlen(r.name), ".yaml"))
+            fail_msg("%s has the name %s", path, r.name);
+        assert_round_trip(&r);
+    }
+    globfree(&rungs);
+}
+
 static void absent_keys_have_defaults(void **state)
 {
     (void)state;
@@ -140,7 +160,7 @@ static const char full[] = "%YAML 1.1\n---\n# a comment\n"
                            "rotate: true\n"
                            "seeds: 7\n"
                            "learn: {method: kl, steps: 7, rate: 0.5, act: 8, kv: 16}\n"
-                           "diagonals: {by: largest, norm: 0.3, up_down: 5e-1, qk: 1, value: 0.1234567890123456}\n"
+                           "diagonals: {by: largest, norm: 3e-1, up_down: 0.1234567890123456, qk: 1, value: 0}\n"
                            "calibration:\n  windows: 5\n  tokens: 100\n  outputs: 3\n"
                            "activations: {clip: 0.9, group: 64}\n"
                            "cache: {clip: 0.95, centre: true}\n"
@@ -161,11 +181,11 @@ static void every_key_is_read_and_written(void **state)
     assert_string_equal(r.name, "My.own-1_x");
     assert_string_equal(r.about, "says \"hi\" \\ caf\303\251: #1");
     assert_string_equal(r.source, "measured here");
-    assert_true(r.rotate && r.seeds == 7 && r.diagonals.norm == 0.3 && r.diagonals.up_down == 0.5);
+    assert_true(r.rotate && r.seeds == 7 && r.diagonals.norm == 0.3 && r.diagonals.up_down == 0.1234567890123456);
     assert_true(r.learn.method == GYRE_LEARN_KL && r.learn.steps == 7 && r.learn.rate == 0.5);
     assert_true(r.learn.act == 8 && r.learn.kv == 16);
     assert_true(r.diagonals.by == GYRE_DIAGONAL_LARGEST);
-    assert_true(r.diagonals.qk == 1 && r.diagonals.value == 0.1234567890123456);
+    assert_true(r.diagonals.qk == 1 && r.diagonals.value == 0);
     assert_true(r.calibration.outputs == 3 && !r.calibration.fisher);
     assert_true(r.calibration.windows == 5 && r.calibration.tokens == 100 && r.act_clip == 0.9 && r.kv_clip == 0.95);
     assert_int_equal(r.act_group, 64);
@@ -344,6 +364,8 @@ static const struct {
     {ROOT "calibration: {windows: 0, outputs: 2}\n", 3, 27, "outputs of the calibration needs statistics"},
     {ROOT "calibration: {windows: 4, outputs: 5}\n", 3, 27, "5 of 4 windows weigh outputs"},
     {ROOT "calibration: {windows: 4, outputs: 2}\n", 3, 27, "allowed with gptq, descent or refit"},
+    {"name: a\nrotate: true\ndiagonals: {value: 0.5}\ncalibration: {outputs: 2}\nrounding: [gptq]\n", 4, 15,
+     "allowed with value: 0 or rotate: false"},
     {ROOT "calibration: {outputs: -1}\n", 3, 24, "from 0 to 4096"},
     {ROOT "calibration: {windows: 0}\nactivations: {clip: auto}\n", 4, 15, "clip: auto of activations"},
     {ROOT "calibration: {windows: 0}\ncache: {clip: auto}\n", 4, 9, "clip: auto of the cache"},
@@ -621,6 +643,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(built_in_recipes_are_what_they_say),
+        cmocka_unit_test(rungs_are_recipes),
         cmocka_unit_test(absent_keys_have_defaults),
         cmocka_unit_test(every_key_is_read_and_written),
         cmocka_unit_test(numbers_do_not_depend_on_the_locale),
