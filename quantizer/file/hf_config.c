@@ -55,8 +55,10 @@ static json_t *scheme(uint32_t bits, uint32_t group)
 static json_t *activations(const struct gyre_plan *p)
 {
     if (!p->set.full || p->set.act >= 16) return json_null();
-    return json_pack("{s:i, s:s, s:b, s:s, s:n, s:b}", "num_bits", (int)p->set.act, "type", "int", "symmetric",
-                     p->set.act == 8, "strategy", "token", "group_size", "dynamic", 1);
+    const uint32_t group = p->set.recipe.act_group;
+    return json_pack("{s:i, s:s, s:b, s:s, s:o, s:b}", "num_bits", (int)p->set.act, "type", "int", "symmetric",
+                     p->set.act == 8, "strategy", group ? "group" : "token", "group_size",
+                     group ? json_integer((json_int_t)group) : json_null(), "dynamic", 1);
 }
 
 static json_t *cache_scheme(const struct gyre_plan *p)

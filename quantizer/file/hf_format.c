@@ -104,7 +104,8 @@ static json_t *metadata(const struct gyre_plan *p)
                             p->set.full ? "full" : "portable");
     if (p->choice.act_clip != 1) json_object_set_new(out, "gyre.act_clip", json_string(act));
     if (p->choice.kv_clip != 1) json_object_set_new(out, "gyre.kv_clip", json_string(kv));
-    if (p->set.recipe.act_group) json_object_set_new(out, "gyre.act_group", json_string(group));
+    if (p->set.recipe.act_group && !p->set.full) // else config.json says it
+        json_object_set_new(out, "gyre.act_group", json_string(group));
     return out;
 }
 

@@ -16,6 +16,7 @@ gyre_status gyre_hf_bool(const gyre_source *source, const json_t *json, const ch
 struct gyre_hf_made_for {
     uint32_t act_bits, kv_bits; // of activations and cache; 16 unless it says so
     uint32_t r3, r4;            // segments of online Hadamard transforms; 0: none, GYRE_HF_WHOLE: of the whole width
+    uint32_t act_group;         // of 4-bit activations; 0: by the token
 };
 #define GYRE_HF_WHOLE UINT32_MAX
 gyre_status gyre_hf_quantization(gyre_source *source, const json_t *json, struct gyre_hf_made_for *out,

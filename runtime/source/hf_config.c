@@ -115,7 +115,7 @@ static gyre_status put_online(struct config *c, const struct gyre_hf_made_for *m
 // Old checkpoints have the same object under another name.
 static gyre_status put_quantization(struct config *c, const json_t *whole)
 {
-    struct gyre_hf_made_for made_for = {16, 16, 0, 0};
+    struct gyre_hf_made_for made_for = {16, 16, 0, 0, 0};
     const json_t *quantized = gyre_hf_get(whole, "quantization_config");
     if (!quantized) quantized = gyre_hf_get(whole, "compression_config");
     if (!quantized) quantized = gyre_hf_get(c->json, "quantization_config");
@@ -126,6 +126,8 @@ static gyre_status put_quantization(struct config *c, const json_t *whole)
         if (bits[i] < 16)
             GYRE_TRY(gyre_source_put_meta(c->source, i ? "gyre.kv_bits" : "gyre.act_bits", GYRE_META_U32, &bits[i], 4,
                                           c->err));
+    if (made_for.act_group)
+        GYRE_TRY(gyre_source_put_meta(c->source, "gyre.act_group", GYRE_META_U32, &made_for.act_group, 4, c->err));
     return put_online(c, &made_for);
 }
 

@@ -87,16 +87,22 @@ static const char *const ct_formats[] = {"pack-quantized", "int-quantized", "nai
 // Only what is quantized anew for each token has no tensors of its own.
 static gyre_status read_activations(const struct reading *r, const json_t *json)
 {
-    static const char *const strategies[] = {"token"}, *const types[] = {"int"};
+    static const char *const strategies[] = {"token", "group"}, *const types[] = {"int"};
     if (absent(json)) return GYRE_OK;
-    const json_t *bits = json_object_get(json, "num_bits"), *strategy = json_object_get(json, "strategy");
+    const json_t *bits = json_object_get(json, "num_bits"), *strategy = json_object_get(json, "strategy"),
+                 *group = json_object_get(json, "group_size");
     if (!is_one_of(json_object_get(json, "type"), types, 1))
         return refuse_json(r, "the type of input_activations", json_object_get(json, "type"), "int");
     if (!json_is_true(json_object_get(json, "dynamic")))
         return refuse_json(r, "dynamic of input_activations", json_object_get(json, "dynamic"), "true");
-    if (absent(strategy) || !is_one_of(strategy, strategies, 1))
-        return refuse_json(r, "the strategy of input_activations", strategy, "token");
-    return read_bits(r, bits, &r->made_for->act_bits);
+    if (absent(strategy) || !is_one_of(strategy, strategies, GYRE_COUNT(strategies)))
+        return refuse_json(r, "the strategy of input_activations", strategy, "token, and group at 4 bits");
+    GYRE_TRY(read_bits(r, bits, &r->made_for->act_bits));
+    if (is_one_of(strategy, strategies, 1)) return GYRE_OK;
+    if (r->made_for->act_bits != 4)
+        return refuse_json(r, "the strategy of 8-bit input_activations", strategy, "token, and group at 4 bits");
+    GYRE_TRY(read_group(r, group, &r->made_for->act_group));
+    return r->made_for->act_group ? GYRE_OK : refuse_json(r, "group_size of input_activations", group, "16 to 128");
 }
 
 static gyre_status read_weights(const struct reading *r, const json_t *json, struct gyre_scheme *out)

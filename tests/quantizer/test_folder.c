@@ -126,6 +126,32 @@ static void both_containers_hold_the_same(void **state)
     }
 }
 
+// A full directory says it where readers that know no groups refuse; a portable one where other tools do not look.
+static void groups_of_activations_are_said(void **state)
+{
+    (void)state;
+    static const char *const profiles[] = {"portable", "full"};
+    const char *in = files_path("in"), *folder = files_path("out"), *yaml = files_path("groups.yaml");
+    const struct tiny_options o = shape("llama");
+    files_write(yaml, "name: g\nrotate: true\nactivations: {group: 32}\nrounding: [rtn]\n");
+    assert_int_equal(tiny_write_hf(in, &o), 0);
+    for (int full = 0; full < 2; full++) {
+        const gyre_quantize_params p = {.recipe = yaml, .profile = profiles[full], .act = 4, .force = true};
+        gyre_error err = {0};
+        if (quantize(p, in, folder, &err) != GYRE_OK) fail_msg("%s", err.message);
+        struct opened a = opened(folder);
+        assert_int_equal(a.hp.act_bits, full ? 4 : 16);
+        assert_int_equal(a.hp.act_group, 32);
+        json_t *config = json_load_file(files_path("out/config.json"), 0, NULL);
+        const json_t *of = json_object_get(json_object_get(config, "quantization_config"), "config_groups"),
+                     *x = json_object_get(json_object_get(of, "group_0"), "input_activations");
+        assert_int_equal(json_is_null(x), !full);
+        if (full) assert_string_equal(json_string_value(json_object_get(x, "strategy")), "group");
+        json_decref(config);
+        closed(&a);
+    }
+}
+
 // ---- trust --------------------------------------------------------------------------------------------------------
 
 static gyre_status verify(const char *folder, const char *base, gyre_verify_result *result, gyre_error *err)
@@ -560,6 +586,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(other_runs_files_are_theirs),
         cmocka_unit_test(both_containers_hold_the_same),
+        cmocka_unit_test(groups_of_activations_are_said),
         cmocka_unit_test(directories_are_verified),
         cmocka_unit_test(what_was_changed_is_named),
         cmocka_unit_test(a_centre_that_is_left_out_is_told),
