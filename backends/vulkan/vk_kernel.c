@@ -70,13 +70,15 @@ gyre_status gyre_vk_kernel_create(gyre_device *device, const struct gyre_kernel_
                                            .codeSize = dot ? source->spirv_dot_bytes : source->spirv_bytes,
                                            .pCode = dot ? source->spirv_dot : source->spirv};
     VK_GO(d->f.CreateShaderModule(d->handle, &code, NULL, &module), "create kernel", source->name);
-    // Who multiplies matrices must know how many invocations a subgroup has; the kernel says so by its WGX.
+    // Who multiplies matrices must know how many invocations a subgroup has; the kernel says so by its WGX, and the
+    // driver where it has several sizes.
+    const bool sized = matrices && d->facts.info.subgroup_min != d->facts.info.subgroup_max;
     const VkPipelineShaderStageRequiredSubgroupSizeCreateInfo subgroup = {
         .sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_REQUIRED_SUBGROUP_SIZE_CREATE_INFO,
         .requiredSubgroupSize = params->spec[0]};
     const VkComputePipelineCreateInfo info = {.sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
                                               .stage = {.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
-                                                        .pNext = matrices ? &subgroup : NULL,
+                                                        .pNext = sized ? &subgroup : NULL,
                                                         .flags = matrices ? FULL_SUBGROUPS : 0,
                                                         .stage = VK_SHADER_STAGE_COMPUTE_BIT,
                                                         .module = module,

@@ -7,6 +7,7 @@
 
 enum { FEATURES = 1000506000, SHAPE = 1000506001 };                                // VkStructureType
 enum { F16 = 0, S8 = 3, S32 = 5, SUBGROUP = 3, INTEL = 0x8086, MOST_SHAPES = 64 }; // types of elements, scope, vendor
+enum { MOST_SUBGROUPS = 8 };                                                       // of a workgroup in tune.c
 
 void *gyre_vk_matrix_chain(struct vk_matrix_chain *c, void *next)
 {
@@ -19,7 +20,8 @@ void *gyre_vk_matrix_chain(struct vk_matrix_chain *c, void *next)
     return &c->sizes;
 }
 
-// Whether kernels can use matrices, whatever their shapes are: with subgroups of a size that is asked for.
+// Whether kernels can use matrices, whatever their shapes are: with subgroups of a size that is asked for, or of the
+// only one that the device has, up to MOST_SUBGROUPS in a workgroup.
 static bool usable(const struct vk_instance *instance, const struct vk_facts *facts)
 {
     struct vk_matrix_chain c;
@@ -32,7 +34,9 @@ static bool usable(const struct vk_instance *instance, const struct vk_facts *fa
     instance->f.GetPhysicalDeviceFeatures2(facts->handle, &features);
     instance->f.GetPhysicalDeviceProperties2(facts->handle, &properties);
     return c.matrices.matrices && c.model.vulkanMemoryModel && c.bytes.shaderInt8 && c.sizes.subgroupSizeControl &&
-           c.sizes.computeFullSubgroups && sizes.requiredSubgroupSizeStages & VK_SHADER_STAGE_COMPUTE_BIT;
+           c.sizes.computeFullSubgroups && sizes.maxComputeWorkgroupSubgroups >= MOST_SUBGROUPS &&
+           (sizes.requiredSubgroupSizeStages & VK_SHADER_STAGE_COMPUTE_BIT ||
+            sizes.minSubgroupSize == sizes.maxSubgroupSize);
 }
 
 // One line of gyre_device_info.cooperative_matrix per shape; those of integers first, for drivers list more than it
@@ -77,6 +81,6 @@ void gyre_vk_matrix_facts(const struct vk_instance *instance, struct vk_facts *f
     if (instance->f.GetPhysicalDeviceCooperativeMatrixPropertiesKHR(facts->handle, &n, shapes) < 0) return;
     name_shapes(shapes, n, true, facts);
     name_shapes(shapes, n, false, facts);
-    facts->matrices = usable(instance, facts);
-    if (facts->matrices) choose_shape(shapes, n, facts);
+    if (usable(instance, facts)) choose_shape(shapes, n, facts);
+    facts->matrices = facts->info.matrix_s8.m != 0; // nothing is enabled that no kernel uses
 }

@@ -114,6 +114,7 @@ bool lab_open(struct lab_chip *c, const char **why)
                              .info = {.subgroup_min = sizes.minSubgroupSize, .subgroup_max = sizes.maxSubgroupSize}};
     if (offers(c, GYRE_VK_MATRICES)) gyre_vk_matrix_facts(&c->instance, &facts);
     c->matrix = facts.info.matrix_s8;
+    c->sized = sizes.minSubgroupSize != sizes.maxSubgroupSize;
 
     const char *const extensions[] = {VK_KHR_PIPELINE_EXECUTABLE_PROPERTIES_EXTENSION_NAME, GYRE_VK_MATRICES};
     struct vk_matrix_chain matrices;
@@ -240,7 +241,7 @@ static bool compile(const struct lab_chip *c, const struct gyre_kernel_source *s
                                               .flags = VK_PIPELINE_CREATE_CAPTURE_STATISTICS_BIT_KHR |
                                                        VK_PIPELINE_CREATE_CAPTURE_INTERNAL_REPRESENTATIONS_BIT_KHR,
                                               .stage = {.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
-                                                        .pNext = matrices ? &subgroup : NULL,
+                                                        .pNext = matrices && c->sized ? &subgroup : NULL,
                                                         .flags = matrices ? FULL_SUBGROUPS : 0,
                                                         .stage = VK_SHADER_STAGE_COMPUTE_BIT,
                                                         .module = module,

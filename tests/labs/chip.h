@@ -34,8 +34,8 @@ struct lab_chip {
     struct vk_functions f;
     PFN_vkGetPipelineExecutableStatisticsKHR statistics;
     PFN_vkGetPipelineExecutableInternalRepresentationsKHR representations;
-    bool amd, dot, dot_accelerated;
-    struct gyre_matrix_shape matrix; // that gyre takes there; none: kernels that need one are left out
+    bool amd, dot, dot_accelerated, sized; // sized: its subgroups have several sizes
+    struct gyre_matrix_shape matrix;       // that gyre takes there; none: kernels that need one are left out
     unsigned shared_bytes;
     char name[256], driver[64];
 };
