@@ -458,7 +458,7 @@ gyre_status gyre_quantize(const gyre_quantize_params *given, gyre_quantize_summa
     GYRE_GO(resume_streams(&r, err));
     count_work(&r);
     if (r.plan.set.recipe.learn.method) GYRE_GO(learn(&r, err));
-    if (r.calibration) GYRE_GO(weigh_rows(&r, err));
+    if (r.calibration && r.out.journal.steps <= r.plan.hp.n_layers) GYRE_GO(weigh_rows(&r, err)); // for blocks to come
     GYRE_GO(make_steps(&r, err));
     if (r.plan.set.recipe.distill.steps) GYRE_GO(distill(&r, err));
     if (summary) GYRE_GO(fill_summary(&r, summary, err));

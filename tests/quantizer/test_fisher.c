@@ -175,6 +175,24 @@ static void runs_weigh_and_resume(void **state)
     free(want);
 }
 
+// A run that goes on behind its last block rounds nothing more: it measures nothing for that.
+static void what_is_rounded_is_not_weighed_again(void **state)
+{
+    (void)state;
+    int calls[2];
+    gyre_error why = {0};
+    make_base("llama");
+    for (int weighs = 0; weighs < 2; weighs++) {
+        char end[100];
+        snprintf(end, sizeof end, "%s}\ndistill: {steps: 2", weighs ? ", outputs: 4, fisher: true" : "");
+        OK(run(end, 0, false, err));
+        assert_int_equal(run(end, run_calls() - 1, false, &why), GYRE_E_CANCELLED);
+        OK(run(end, 0, true, err));
+        calls[weighs] = run_calls();
+    }
+    assert_int_equal(calls[0], calls[1]);
+}
+
 static void windows_beyond_the_context_are_refused(void **state)
 {
     (void)state;
@@ -203,6 +221,7 @@ int main(void)
         cmocka_unit_test_prestate(runs_weigh_and_resume, (char[]){", fisher: true"}),
         cmocka_unit_test_prestate(runs_weigh_and_resume, (char[]){", outputs: 4"}),
         cmocka_unit_test_prestate(runs_weigh_and_resume, (char[]){", outputs: 4, fisher: true"}),
+        cmocka_unit_test(what_is_rounded_is_not_weighed_again),
         cmocka_unit_test(windows_beyond_the_context_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, cleanup);
