@@ -11,7 +11,8 @@
 #include <string.h>
 
 enum { VERSION = 1 };
-enum { WORK = 8, LOOKED = 4 }; // a step is about this part of rounding the model, a look at a window of a step
+// A step is about this part of rounding the model, one of optrot, which runs no model, that; a look at a window of it.
+enum { WORK = 8, WORK_OPTROT = 256, LOOKED = 4 };
 static const char kept_name[] = "learn";
 
 struct run {
@@ -147,11 +148,16 @@ static void close_run(struct run *r)
 
 // ---- entry ------------------------------------------------------------------------------------------------------
 
+static uint64_t step_work(const struct gyre_recipe *recipe, uint64_t model_weights)
+{
+    return model_weights / (recipe->learn.method == GYRE_LEARN_OPTROT ? WORK_OPTROT : WORK);
+}
+
 uint64_t gyre_learn_work(const struct gyre_plan *plan, uint64_t model_weights)
 {
     const struct gyre_recipe *recipe = &plan->set.recipe;
     const uint64_t steps = recipe->learn.steps, held = gyre_calib_held(recipe->calibration.windows) + 1,
-                   each = model_weights / WORK;
+                   each = step_work(recipe, model_weights);
     return recipe->learn.method ? each * steps + each / LOOKED * held * (steps / GYRE_DESCENT_LOOK + 2) : 0;
 }
 
@@ -164,7 +170,7 @@ gyre_status gyre_learn(const gyre_quantize_params *params, const struct gyre_pla
     struct run r = {.params = params, .plan = plan, .out = out, .tick = tick, .user = user};
     gyre_status st = GYRE_OK;
     r.text = gyre_learn_reads(recipe) ? text : NULL;
-    r.step_work = model_weights / WORK;
+    r.step_work = step_work(&plan->set.recipe, model_weights);
     *matrices = (struct gyre_matrices){0};
     GYRE_GO(open_run(&r, err));
     if (!r.d.head.done) GYRE_GO(gyre_descend(&r.d, err));

@@ -27,7 +27,8 @@ typedef enum gyre_learn_method {
     GYRE_LEARN_NONE,
     GYRE_LEARN_OPTROT,
     GYRE_LEARN_SPINQUANT,
-    GYRE_LEARN_KL
+    GYRE_LEARN_KL,
+    GYRE_LEARN_AUTO // gyre_settings_resolve: optrot, or none where that is not known to gain
 } gyre_learn_method;
 
 #define GYRE_AUTO (-1.0) // chosen on calibration data
@@ -121,7 +122,7 @@ bool gyre_recipe_corrects(const struct gyre_recipe *recipe);
 // Rotations are learned from the calibration text.
 static inline bool gyre_learn_reads(const struct gyre_recipe *recipe)
 {
-    return recipe->learn.method != GYRE_LEARN_NONE && recipe->learn.method != GYRE_LEARN_OPTROT;
+    return recipe->learn.method == GYRE_LEARN_SPINQUANT || recipe->learn.method == GYRE_LEARN_KL;
 }
 
 // Statistics of the inputs are needed: the run reads a calibration text.

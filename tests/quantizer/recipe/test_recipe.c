@@ -561,7 +561,7 @@ static void assert_width(const struct gyre_settings *s, const char *tensor, uint
     assert_int_equal(g, group);
 }
 
-static void automatic_alpha_is_none_at_4_bits(void **state)
+static void what_is_automatic_depends_on_the_widths(void **state)
 {
     (void)state;
     struct gyre_settings s;
@@ -569,9 +569,14 @@ static void automatic_alpha_is_none_at_4_bits(void **state)
     gyre_quantize_params p = {.wgroup = 32, .recipe = "best", .act = 8, .kv = 4};
     assert_int_equal(gyre_settings_resolve(&p, &hp, true, &s, &err), GYRE_OK);
     assert_true(s.recipe.stage[0].alpha == GYRE_AUTO && s.recipe.stage[0].residual == GYRE_AUTO);
+    assert_true(s.recipe.learn.method == GYRE_LEARN_OPTROT && s.recipe.act_group == 0);
     p.act = 4;
     assert_int_equal(gyre_settings_resolve(&p, &hp, true, &s, &err), GYRE_OK);
     assert_true(s.recipe.stage[0].alpha == 0 && s.recipe.stage[0].residual == GYRE_AUTO);
+    assert_true(s.recipe.learn.method == GYRE_LEARN_NONE && s.recipe.act_group == 32);
+    p.act = 8, p.wbits = 16;
+    assert_int_equal(gyre_settings_resolve(&p, &hp, true, &s, &err), GYRE_OK);
+    assert_true(s.recipe.learn.method == GYRE_LEARN_NONE);
 }
 
 static void exceptions_change_widths(void **state)
@@ -650,7 +655,7 @@ int main(void)
         cmocka_unit_test(bad_texts_are_refused_where_they_are_bad),
         cmocka_unit_test(files_are_found_and_named),
         cmocka_unit_test(mutations_never_crash),
-        cmocka_unit_test(automatic_alpha_is_none_at_4_bits),
+        cmocka_unit_test(what_is_automatic_depends_on_the_widths),
         cmocka_unit_test(exceptions_change_widths),
         cmocka_unit_test(exceptions_are_held_against_the_model),
     };
