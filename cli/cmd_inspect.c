@@ -142,15 +142,20 @@ static void print_rotations(const json_t *r)
         printf("  none online\n");
 }
 
-static void print_weights(const json_t *memory)
+static void print_weights(const json_t *memory, const json_t *m)
 {
     const json_t *kv = json_object_get(memory, "kv_bytes_per_token");
+    const long long windowed = json_integer_value(json_object_get(m, "windowed_layers"));
     printf("\nmemory on the device\n  weights        %.1f MiB (the token table %.1f MiB of it)\n  kv cache       %lld, "
            "%lld, %lld bytes a token at 16, 8, 4 bits\n",
            mib(json_object_get(memory, "weights_bytes")), mib(json_object_get(memory, "table_bytes")),
            (long long)json_integer_value(json_object_get(kv, "16")),
            (long long)json_integer_value(json_object_get(kv, "8")),
            (long long)json_integer_value(json_object_get(kv, "4")));
+    if (windowed)
+        printf("                 as long as all layers keep it; %lld of %lld keep about the last %lld tokens\n",
+               windowed, (long long)json_integer_value(json_object_get(m, "layers")),
+               (long long)json_integer_value(json_object_get(m, "window")));
 }
 
 // `plan`: of an engine of so many tokens; total 0: none could be made, which `unplanned` says why.
@@ -166,7 +171,7 @@ static void print_text(const json_t *doc, const gyre_memory *plan, uint32_t cont
     if (json_is_object(m)) {
         print_model(m);
         print_rotations(json_object_get(doc, "rotations"));
-        print_weights(json_object_get(doc, "memory"));
+        print_weights(json_object_get(doc, "memory"), m);
     }
     if (plan->total) {
         printf("\nwith an engine of its settings\n");

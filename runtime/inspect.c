@@ -70,14 +70,17 @@ static json_t *transform(const struct gyre_hadamard *h)
 static json_t *model(const struct gyre_hparams *hp)
 {
     static const char *const scaling[] = {"none", "linear", "llama3", "yarn", "longrope"};
+    int windowed = 0;
+    for (uint32_t i = 0; i < hp->n_layers; i++) windowed += hp->window && hp->kind[i].windowed;
     return json_pack(
-        "{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:s, s:b, s:i, s:i, s:i, s:f, s:f, s:i, s:b}", "arch",
-        hp->arch, "layers", (int)hp->n_layers, "width", (int)hp->width, "heads", (int)hp->heads, "kv_heads",
+        "{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:s, s:b, s:i, s:i, s:i, s:f, s:f, s:i, "
+        "s:b}",
+        "arch", hp->arch, "layers", (int)hp->n_layers, "width", (int)hp->width, "heads", (int)hp->heads, "kv_heads",
         (int)hp->kv_heads, "head_dim", (int)hp->head_dim, "ffn", (int)hp->ffn, "vocab", (int)hp->vocab, "context",
-        (int)hp->context, "norm_eps", (double)hp->norm_eps, "rope_base", hp->rope_base, "rope_scaling",
-        scaling[hp->rope_scaling], "tied", hp->tied, "act", (int)hp->act_bits, "kv", (int)hp->kv_bits, "wgroup",
-        (int)hp->wgroup, "act_clip", (double)hp->act_clip, "kv_clip", (double)hp->kv_clip, "act_group",
-        (int)hp->act_group, "kv_centre", hp->kv_centre);
+        (int)hp->context, "window", (int)hp->window, "windowed_layers", windowed, "norm_eps", (double)hp->norm_eps,
+        "rope_base", hp->rope_base, "rope_scaling", scaling[hp->rope_scaling], "tied", hp->tied, "act",
+        (int)hp->act_bits, "kv", (int)hp->kv_bits, "wgroup", (int)hp->wgroup, "act_clip", (double)hp->act_clip,
+        "kv_clip", (double)hp->kv_clip, "act_group", (int)hp->act_group, "kv_centre", hp->kv_centre);
 }
 
 // A model file in figures: what gyre_model_weigh gives away and gyre_inspect writes down.
@@ -88,7 +91,7 @@ struct gyre_inspection {
     gyre_error failed;
     gyre_model_size size;
     uint64_t weights, table; // bytes on the device: all, and the token table of it
-    uint64_t kv[3];          // bytes a token at 16, 8 and 4 bits
+    uint64_t kv[3];          // bytes of a token that all layers keep, at 16, 8 and 4 bits
 };
 
 static void inspection_free(struct gyre_inspection *in)

@@ -53,7 +53,8 @@ static bool tell_prompt(gyre_task *t, uint32_t first)
         t->told = 1;
         if (tell(t, &(gyre_task_token){.token = t->tokens[0], .prompt = true})) return true;
     }
-    for (uint32_t at = first; at < t->length && t->told < t->n_prompt; at++) {
+    // What was told stays so where the step before failed and took places back.
+    for (uint32_t at = GYRE_MAX(first, t->told - 1); at < t->length && t->told < t->n_prompt; at++) {
         gyre_task_token token = {.token = t->tokens[t->told++], .prompt = true};
         score(s, &t->params, t->logits + (uint64_t)(at - first) * s->chooser.vocab, &token);
         if (tell(t, &token)) return true;

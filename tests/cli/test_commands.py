@@ -270,6 +270,7 @@ class Options(Case):
         self.assertEqual(r["model"]["layers"], 2)
         self.assertTrue(any(t["name"] == "blk.1.ffn_down.weight" for t in r["tensors"]))
         self.assertEqual((r["model"]["act_clip"], r["model"]["kv_clip"], r["model"]["kv_centre"]), (1, 1, False))
+        self.assertEqual((r["model"]["window"], r["model"]["windowed_layers"]), (0, 0))
         self.assertIn("blk.1.ffn_down.weight", self.done("inspect", self.model)[0])
         dots = []
         for act in (16, 8):
@@ -295,7 +296,10 @@ class Options(Case):
         for family in ("gemma3", "phi3"):
             folder = self.at(f"{family}-verdict-hf")
             subprocess.run([MAKE_MODEL, folder, "HF", family], check=True)
-            v = self.verdict(folder)
+            v, m, text = self.verdict(folder), self.json("inspect", folder)["model"], self.done("inspect", folder)[0]
+            said = f"{m['windowed_layers']} of {m['layers']} keep about the last {m['window']} tokens"
+            self.assertEqual(said in text, m["windowed_layers"] > 0)
+            self.assertEqual(m["windowed_layers"] > 0, family == "gemma3")
             self.assertTrue(v["runs"], v["why_not"])
             self.assertTrue(v["quantizes"][0]["ok"])
         made = self.verdict(self.quantized("verdict.gguf"))

@@ -146,7 +146,8 @@ GYRE_API gyre_status gyre_plan_memory(const char *path, const gyre_engine_params
 // What a model file holds, without a device: JSON text, malloc'd. Keys: path, container, bytes, metadata (arrays are
 // given by their length), tensors [{name, type, shape, bytes}], model {arch, layers, ...}, rotations {r1, r3, r4,
 // head, head_mix}, memory {weights_bytes, kv_bytes_per_token, table_bytes}: what an engine allocates for the matrices
-// (0 where one is missing), verdict {runs, why_not: [lines], architecture, tensor_types, unread_types, rope, tokenizer,
+// (0 where one is missing), and for a token that all layers keep (the model's windowed_layers keep about the last
+// `window` only), verdict {runs, why_not: [lines], architecture, tensor_types, unread_types, rope, tokenizer,
 // pre_tokenizer, quantization}. A file that can be parsed is no failure, whether it runs or not: model and rotations
 // are null where its architecture is not known or its keys make no sense, bytes of tensors that gyre does not read. No
 // number of a tensor is looked at.
