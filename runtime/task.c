@@ -156,6 +156,7 @@ void gyre_task_advance(gyre_task *t)
     const bool first_choice = t->n == t->n_prompt;
     if (logits && first_choice) memcpy(kept, logits, s->chooser.vocab * sizeof *kept);
     take(t, choose(t, logits));
+    if (t->shifted) return; // its tokens are no longer those that the logits follow
     for (gyre_task *o = s->first; o && first_choice && !s->params.no_sharing; o = o->next) {
         if (o->rows || o->params.score_prompt || o->n_prompt != t->n_prompt || !gyre_task_is_twin(t, o)) continue;
         const bool same = gyre_choose_is_greedy(&o->params) && !o->params.scores; // the device's own choice

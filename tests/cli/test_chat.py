@@ -16,7 +16,11 @@ class Terminal:
         if self.pid == 0:
             os.environ.update(TERM="xterm", LC_ALL="C.UTF-8")
             os.execv(GYRE, [GYRE, *map(str, args)])
-        self.seen, self.status = "", None
+        self.data = b""
+
+    @property
+    def seen(self):
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-B0-9]|\x1b[=>]|\x07|\r", "", self.data.decode("utf-8", "replace"))
 
     def until(self, pattern, timeout=60):
         end = time.time() + timeout
@@ -25,14 +29,13 @@ class Terminal:
                 return True
             if select.select([self.fd], [], [], 0.1)[0]:
                 try:
-                    data = os.read(self.fd, 65536).decode("utf-8", "replace")
+                    self.data += os.read(self.fd, 65536)
                 except OSError:
                     break
-                self.seen += re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-B0-9]|\x1b[=>]|\x07|\r", "", data)
         return bool(re.search(pattern, self.seen, re.S))
 
     def type(self, text):
-        self.seen = ""
+        self.data = b""
         os.write(self.fd, text.encode())
 
     def end(self, timeout=60):

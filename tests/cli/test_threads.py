@@ -15,8 +15,10 @@ def clean(**more):
 class Threads(Case):
     def environment(self, **more):
         """What the program runs with, seen from outside while it runs."""
-        p = subprocess.Popen([GYRE, "run", self.model, "-p", "the cat", "-n", "100000", "--temp", "5", "--ctx", "512", "--device", "cpu"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=clean(**more))
-        p.stdout.read(1)
+        p = subprocess.Popen([GYRE, "chat", self.model, "-n", "1", "--device", "cpu"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=clean(**more))
+        p.stdin.write(b"the cat\n")
+        p.stdin.flush()
+        p.stdout.read(1)  # of its answer; now it waits for the next line
         with open(f"/proc/{p.pid}/environ", "rb") as f:
             all = dict(x.decode().split("=", 1) for x in f.read().split(b"\0") if b"=" in x)
         p.kill()

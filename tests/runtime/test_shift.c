@@ -192,9 +192,51 @@ static void test_tasks(void **state)
     }
 }
 
+// A task waits at the end of its prompt, which is what another one keeps of its own when its first token fills the
+// context: it is no twin of that one, and what follows is another text's.
+static void test_no_twin(void **state)
+{
+    (void)state;
+    enum { LONG = CONTEXT - 1, LEAVE = (CONTEXT - KEEP) / 2, SHORT = LONG - LEAVE, CHUNK = 48 };
+    gyre_engine *e = open_engine("cpu");
+    uint32_t text[LONG], alone[2];
+    const size_t n[2] = {LONG, SHORT};
+    struct heard heard[2] = {{{0}, 0}};
+    gyre_session *session = NULL;
+    gyre_scheduler *s = NULL;
+    gyre_task *t[2] = {NULL};
+    OK(gyre_session_create(e, &session, err));
+    for (int from = 0; from == 0 || (alone[0] == alone[1] && from <= PROMPT - LEAVE); from++) {
+        // What leaves is a period, so the rest looks the same.
+        for (int i = 0; i < LONG; i++) text[i] = prompt[from + i % LEAVE];
+        for (int i = 0; i < 2; i++) OK(gyre_session_sync(session, text, n[i], NULL, &alone[i], err));
+    }
+    assert_int_not_equal(alone[0], alone[1]);
+    gyre_session_destroy(session);
+    OK(gyre_scheduler_create(e, &(gyre_scheduler_params){.size = sizeof(gyre_scheduler_params), .chunk = CHUNK}, &s,
+                             err));
+    for (int i = 0; i < 2; i++) {
+        const gyre_task_params p = {.size = sizeof p,
+                                    .prompt = text,
+                                    .n_prompt = n[i],
+                                    .max_tokens = i ? 1 : 2,
+                                    .ignore_end = true,
+                                    .on_token = on_token,
+                                    .user = &heard[i],
+                                    .shift = true,
+                                    .keep = KEEP};
+        OK(gyre_scheduler_add(s, &p, &t[i], err));
+        OK(gyre_scheduler_step(s, err)); // the second one waits for a page of the first
+    }
+    while (!gyre_task_ended(t[0], NULL) || !gyre_task_ended(t[1], NULL)) OK(gyre_scheduler_step(s, err));
+    for (int i = 0; i < 2; i++) assert_int_equal(heard[i].token[0], alone[i]);
+    gyre_scheduler_destroy(s);
+    OK(gyre_engine_close(e, err));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_how_many), cmocka_unit_test(test_session),
-                                       cmocka_unit_test(test_tasks)};
+                                       cmocka_unit_test(test_tasks), cmocka_unit_test(test_no_twin)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -71,6 +71,14 @@ static void add(serve_queue *q, struct serve_job *j)
     if (!serve_queue_add(q, j, &error, &retry)) fail_msg("%s", error.message);
 }
 
+// Adds jobs all of which the queue has before the first one has said anything: hearing it needs the job's lock.
+static void add_together(serve_queue *q, struct serve_job **jobs, int n, uint32_t max_tokens)
+{
+    for (int i = 0; i < n; i++) jobs[i] = job(max_tokens);
+    pthread_mutex_lock(&jobs[0]->lock);
+    for (int i = 0; i < n; i++) add(q, jobs[i]);
+}
+
 // Waits for its end; the status it failed with, 0: it did not.
 static int end_of(struct serve_job *j)
 {
@@ -117,7 +125,8 @@ static void test_faults(void **state)
     // In the middle of eight answers: each is told, and has what was said before.
     struct serve_job *eight[SLOTS];
     fail_after(&o, 150);
-    for (int i = 0; i < SLOTS; i++) add(q, eight[i] = job(200));
+    add_together(q, eight, SLOTS, 200);
+    pthread_mutex_unlock(&eight[0]->lock);
     size_t said = 0;
     for (int i = 0; i < SLOTS; i++) {
         assert_int_equal(end_of(eight[i]), 503);
@@ -172,11 +181,9 @@ static void test_full_and_cancelled(void **state)
     const struct serve_queue_params p = {.slots = SLOTS, .most_waiting = 1, .open = open_engine, .user = &o};
     OK(serve_queue_start(&p, &q, err));
     struct serve_job *all[SLOTS + 1], *late = job(1);
-    for (int i = 0; i <= SLOTS; i++) {
-        all[i] = job(240);
-        add(q, all[i]);
-    }
+    add_together(q, all, SLOTS + 1, 240);
     assert_false(serve_queue_add(q, late, &error, &retry)); // eight run, one waits
+    pthread_mutex_unlock(&all[0]->lock);
     assert_int_equal(error.status, 503);
     assert_true(retry >= 1);
     for (int i = 0; i <= SLOTS; i++) serve_job_cancel(all[i]);
