@@ -68,9 +68,24 @@ static bool append(struct cli_list *list, const char *value)
     return true;
 }
 
+static bool store_pair(const struct cli_option *o, const char *value)
+{
+    const char *const slash = strchr(value, '/'), *const second = slash ? slash + 1 : value;
+    const size_t n = slash ? (size_t)(slash - value) : strlen(value);
+    char first[16];
+    if (n >= sizeof first) return false;
+    memcpy(first, value, n);
+    first[n] = 0;
+    if (!listed(o->only, first) || !listed(o->only, second)) return false;
+    ((uint32_t *)o->out)[0] = (uint32_t)strtoul(first, NULL, 10);
+    ((uint32_t *)o->out)[1] = (uint32_t)strtoul(second, NULL, 10);
+    return true;
+}
+
 // Stores a value; false if it is none that the option takes.
 static bool store(const struct cli_option *o, const char *value)
 {
+    if (o->kind == CLI_PAIR) return store_pair(o, value);
     if (o->only && !listed(o->only, value)) return false;
     switch (o->kind) {
     case CLI_FLAG:
@@ -88,7 +103,8 @@ static bool store(const struct cli_option *o, const char *value)
 
 static void allowed(const struct cli_option *o, char *out, size_t cap)
 {
-    if (o->only) snprintf(out, cap, "one of %s", o->only);
+    if (o->kind == CLI_PAIR) snprintf(out, cap, "one of %s, or two as in 8/4", o->only);
+    else if (o->only) snprintf(out, cap, "one of %s", o->only);
     else if (o->kind == CLI_LIST) snprintf(out, cap, "at most %d values", CLI_LIST_MAX);
     else if (o->kind == CLI_F32) snprintf(out, cap, "a number from %g to %g", o->min, o->max);
     else snprintf(out, cap, "a whole number from %.0f to %.0f", o->min, o->max);

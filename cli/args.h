@@ -3,7 +3,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum cli_kind { CLI_FLAG, CLI_TEXT, CLI_LIST, CLI_U32, CLI_U64, CLI_F32 };
+enum cli_kind { CLI_FLAG, CLI_TEXT, CLI_LIST, CLI_U32, CLI_U64, CLI_F32, CLI_PAIR };
 
 // What an option that may be repeated collects, in order.
 enum { CLI_LIST_MAX = 16 };
@@ -12,8 +12,9 @@ struct cli_list {
     uint32_t n;
 };
 
-// One option. `out` points to bool, const char *, struct cli_list, uint32_t, uint64_t or float by kind. Numbers lie in
-// min..max, or, where `only` is given, are one of its comma-separated values; texts too.
+// One option. `out` points to bool, const char *, struct cli_list, uint32_t, uint64_t, float or uint32_t[2] by kind.
+// Numbers lie in min..max, or, where `only` is given, are one of its comma-separated values; texts too. A pair is two
+// numbers of `only`, "8/4", or one that counts for both.
 struct cli_option {
     const char *name;  // "--act"; "-p" and the like for short ones
     const char *value; // "BITS" in help; NULL for flags

@@ -48,9 +48,9 @@ json_t *bench_test_json(const struct bench_test *test, const gyre_engine_info *i
         "build_commit", gyre_version(), "backends", backend_of(info->device), "gpu_info", info->device_name,
         "model_filename", cli_json_text(test->model), "model_type", type, "model_size", (json_int_t)info->weight_bytes,
         "n_batch", (int)test->n_batch, "n_ubatch", (int)test->n_batch, "type_k", cache_type(info->kv), "type_v",
-        cache_type(info->kv), "n_prompt", (int)test->n_prompt, "n_gen", (int)test->n_gen, "n_depth", (int)test->n_depth,
-        "test_time", when, "avg_ns", (json_int_t)avg_ns, "stddev_ns", (json_int_t)stddev_ns, "avg_ts", avg_ts,
-        "stddev_ts", stddev_ts, "samples_ns", samples_ns, "samples_ts", samples_ts);
+        cache_type(info->kv_v), "n_prompt", (int)test->n_prompt, "n_gen", (int)test->n_gen, "n_depth",
+        (int)test->n_depth, "test_time", when, "avg_ns", (json_int_t)avg_ns, "stddev_ns", (json_int_t)stddev_ns,
+        "avg_ts", avg_ts, "stddev_ts", stddev_ts, "samples_ns", samples_ns, "samples_ts", samples_ts);
 }
 
 // Every value in quotes, quotes doubled; lists stay out.

@@ -228,12 +228,21 @@ static int on_load(void *user, double fraction, const char *what)
     return cli_interrupted();
 }
 
+struct cli_widths cli_widths(uint32_t kv, uint32_t kv_v)
+{
+    struct cli_widths out;
+    if (kv == kv_v) snprintf(out.text, sizeof out.text, "%u", kv);
+    else snprintf(out.text, sizeof out.text, "%u/%u", kv, kv_v);
+    return out;
+}
+
 gyre_engine_params cli_engine_params(const struct cli_engine *options)
 {
     return (gyre_engine_params){.size = sizeof(gyre_engine_params),
                                 .device = options->device,
                                 .act = options->act,
-                                .kv = options->kv,
+                                .kv = options->kv[0],
+                                .kv_v = options->kv[1],
                                 .context = options->context,
                                 .pre = options->tokens.pre,
                                 .weights = options->weights,

@@ -72,7 +72,7 @@ uint32_t cli_prompt_flags(const struct cli_tokens *tokens);
 // Options every command with an engine has.
 struct cli_engine {
     const char *device;
-    uint32_t act, kv, weights, context;
+    uint32_t act, kv[2], weights, context; // kv: of keys, of values
     const char *table, *tune;
     uint32_t sequences, logit_rows; // 0: the engine's default
     struct cli_tokens tokens;
@@ -80,7 +80,9 @@ struct cli_engine {
 #define CLI_ENGINE_OPTIONS(e)                                                                                          \
     {"--device", "ID", "vulkan:0, opencl:0, cpu, ...; default: the best there is", CLI_TEXT, &(e).device, 0, 0, NULL}, \
         {"--act", "BITS", "activations: 16, 8 or 4 bits; default: the file's", CLI_U32, &(e).act, 0, 0, "16,8,4"},     \
-        {"--kv", "BITS", "KV cache: 16, 8 or 4 bits; default: the file's", CLI_U32, &(e).kv, 0, 0, "16,8,4"},          \
+        {"--kv",   "K[/V]", "cache: 16, 8 or 4 bits, 8/4: of keys and of values; default: the file's",                 \
+         CLI_PAIR, &(e).kv, 0,                                                                                         \
+         0,        "16,8,4"},                                                                                          \
         {"--weights", "BITS",       "weights that are no integers: 16-bit floats, or 8: rounded to int8; default: 16", \
          CLI_U32,     &(e).weights, 0,                                                                                 \
          0,           "16,8"},                                                                                         \
@@ -91,6 +93,10 @@ struct cli_engine {
         "--tune", "HOW", "kernels by measuring: off, on (2 s at most), force; default: off", CLI_TEXT, &(e).tune, 0,   \
             0, "off,on,force"                                                                                          \
     }
+// Widths of keys and values as people write them: "8", or "8/4" where they differ.
+struct cli_widths {
+    char text[24];
+} cli_widths(uint32_t kv, uint32_t kv_v);
 // The engine's parameters that these options say.
 gyre_engine_params cli_engine_params(const struct cli_engine *options);
 // Memory that an engine takes, or would (gyre_plan): as JSON, NULL where memory runs out, and as text.

@@ -215,7 +215,7 @@ static json_t *result_json(const struct bench *b, const struct result *r, uint32
     const struct run *run = &r->run[i];
     const double gbps = read_gbps(r, &run->t);
     json_t *more =
-        json_pack("{s:o, s:I, s:I, s:f, s:I, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:f, s:i, s:i}", "model",
+        json_pack("{s:o, s:I, s:I, s:f, s:I, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:f, s:i, s:i, s:i}", "model",
                   cli_json_text(b->model ? b->model : b->shape), "depth", (json_int_t)b->depth.at[i], "prompt_tokens",
                   (json_int_t)run->t.prefill_tokens, "prefill_tps",
                   per_second(run->t.prefill_tokens, run->t.prefill_ns), "gen_tokens", (json_int_t)run->t.decode_tokens,
@@ -223,7 +223,7 @@ static json_t *result_json(const struct bench *b, const struct result *r, uint32
                   r->roofs.read_gbps > 0 ? gbps / r->roofs.read_gbps : 0, "host_us_per_token", host_us(&run->t),
                   "submissions_per_token", (json_int_t)run->submissions, "dispatches_per_token",
                   (json_int_t)run->dispatches, "dispatches_per_layer", (json_int_t)(run->dispatches / r->info.layers),
-                  "warmup_s", r->warm_s, "act", (int)r->info.act, "kv", (int)r->info.kv);
+                  "warmup_s", r->warm_s, "act", (int)r->info.act, "kv", (int)r->info.kv, "kv_v", (int)r->info.kv_v);
     json_object_update(out, more);
     json_decref(more);
     if (i) return out;
@@ -250,10 +250,11 @@ static void print_result(const struct bench *b, const struct result *r)
         if (b->depth.n > 1 || b->depth.at[0]) printf("  behind %u tokens\n", b->depth.at[i]);
         printf(
             "  prefill %8.1f tok/s (%llu tokens)\n  decode  %8.1f tok/s (%llu tokens), %.2f GB/s of weights = %.0f %% "
-            "of the measured bandwidth, host %.0f us a token, act %u, kv %u\n",
+            "of the measured bandwidth, host %.0f us a token, act %u, kv %s\n",
             per_second(t->prefill_tokens, t->prefill_ns), (unsigned long long)t->prefill_tokens,
             per_second(t->decode_tokens, t->decode_ns), (unsigned long long)t->decode_tokens, gbps,
-            r->roofs.read_gbps > 0 ? 100 * gbps / r->roofs.read_gbps : 0, host_us(t), r->info.act, r->info.kv);
+            r->roofs.read_gbps > 0 ? 100 * gbps / r->roofs.read_gbps : 0, host_us(t), r->info.act,
+            cli_widths(r->info.kv, r->info.kv_v).text);
     }
     printf("  a token: %llu submissions, %llu dispatches in %u layers\n", (unsigned long long)r->run[0].submissions,
            (unsigned long long)r->run[0].dispatches, r->info.layers);

@@ -68,8 +68,8 @@ static int print_json(const struct eval *e, const gyre_engine *engine, const gyr
                       const gyre_eval_result *each, const gyre_eval_result *all)
 {
     bool calibrated = false;
-    json_t *out = json_pack("{s:s, s:i, s:i, s:i}", "device", info->device, "act", (int)info->act, "kv", (int)info->kv,
-                            "ctx", (int)e->ctx);
+    json_t *out = json_pack("{s:s, s:i, s:i, s:i, s:i}", "device", info->device, "act", (int)info->act, "kv",
+                            (int)info->kv, "kv_v", (int)info->kv_v, "ctx", (int)e->ctx);
     json_t *texts = e->texts.n > 1 ? json_array() : NULL;
     json_t *tasks = e->task_paths.n ? json_array() : NULL;
     int failed =
@@ -97,8 +97,9 @@ static int print_json(const struct eval *e, const gyre_engine *engine, const gyr
 
 static void print_line(const gyre_engine_info *info, const gyre_eval_result *r)
 {
-    printf("perplexity %.4f +- %.4f over %llu tokens (%.5f nats each), act %u, kv %u, %s, %.1f s\n", r->ppl,
-           r->ppl_stderr, (unsigned long long)r->tokens, r->nll, info->act, info->kv, info->device, r->seconds);
+    printf("perplexity %.4f +- %.4f over %llu tokens (%.5f nats each), act %u, kv %s, %s, %.1f s\n", r->ppl,
+           r->ppl_stderr, (unsigned long long)r->tokens, r->nll, info->act, cli_widths(info->kv, info->kv_v).text,
+           info->device, r->seconds);
     if (r->has_reference)
         printf("KL to the reference %s%.6f +- %.6f nats, same most likely token %.2f +- %.2f %%\n",
                r->kl_is_bound ? "at least " : "", r->kl, r->kl_stderr, 100 * r->top1_agreement, 100 * r->top1_stderr);
@@ -144,8 +145,8 @@ static void print_table(const struct eval *e, const gyre_engine_info *info, cons
         for (uint32_t i = 0; i < e->texts.n; i++) print_quantiles(e->texts.text[i].name, width, &each[i]);
         print_quantiles("all texts", width, all);
     }
-    printf("act %u, kv %u, %s, %.1f s; errors from %s\n", info->act, info->kv, info->device, all->seconds,
-           all->stderr_from_windows ? "windows" : "tokens");
+    printf("act %u, kv %s, %s, %.1f s; errors from %s\n", info->act, cli_widths(info->kv, info->kv_v).text,
+           info->device, all->seconds, all->stderr_from_windows ? "windows" : "tokens");
 }
 
 static void print_positions(const struct eval *e, bool reference)

@@ -20,7 +20,9 @@ static void print_choices(const gyre_quantize_summary *s)
     if (s->n_seeds > 1)
         fprintf(stderr, "  rotation: seed %llu of %llu..%llu\n", (unsigned long long)s->rotation_seed,
                 (unsigned long long)s->first_seed, (unsigned long long)(s->first_seed + s->n_seeds - 1));
-    if (s->act_clip != 1 || s->kv_clip != 1)
+    if (s->kv_clip != s->kv_clip_v)
+        fprintf(stderr, "  clips: activations %.3g, keys %.3g, values %.3g\n", s->act_clip, s->kv_clip, s->kv_clip_v);
+    else if (s->act_clip != 1 || s->kv_clip != 1)
         fprintf(stderr, "  clips: activations %.3g, KV cache %.3g\n", s->act_clip, s->kv_clip);
     if (s->distill_steps)
         fprintf(stderr, "  distilled: %.4f -> %.4f nats on %u held-out windows, step %u of %u\n", s->distill_before,
@@ -81,7 +83,7 @@ static int check_recipe(const char *name)
 static int run(int argc, char **argv)
 {
     gyre_quantize_params p = {.size = sizeof p, .progress = on_progress, .log = cli_log(false)};
-    uint32_t wgroup = 32, shard = 0;
+    uint32_t wgroup = 32, shard = 0, kv[2] = {0};
     struct cli_list calib = {0};
     const struct cli_option options[] = {
         {"-o", "OUT", "the file to write (required)", CLI_TEXT, &p.output, 0, 0, NULL},
@@ -92,7 +94,8 @@ static int run(int argc, char **argv)
         {"--wbits", "BITS", "4 or 8; 16 and 32 write the rotated float model (4)", CLI_U32, &p.wbits, 0, 0,
          "4,8,16,32"},
         {"--act", "BITS", "activations the file is made for: 16, 8, 4 (8)", CLI_U32, &p.act, 0, 0, "16,8,4"},
-        {"--kv", "BITS", "KV cache the file is made for: 16, 8, 4 (8)", CLI_U32, &p.kv, 0, 0, "16,8,4"},
+        {"--kv", "K[/V]", "cache the file is made for: 16, 8, 4; 8/4: of keys and of values (8)", CLI_PAIR, kv, 0, 0,
+         "16,8,4"},
         {"--head", "BITS", "8, or 4: int4 in groups of 32, a matrix of its own (8)", CLI_U32, &p.head, 0, 0, "8,4"},
         {"--profile", "NAME", "full, or portable for files that other tools load (full)", CLI_TEXT, &p.profile, 0, 0,
          "full,portable"},
@@ -117,6 +120,8 @@ static int run(int argc, char **argv)
     const int bad = p.recipe ? check_recipe(p.recipe) : -1;
     if (bad >= 0) return bad;
     p.wgroup = wgroup ? (int32_t)wgroup : GYRE_WGROUP_ROW;
+    p.kv = kv[0];
+    p.kv_v = kv[1];
     p.shard_bytes = (uint64_t)shard * 1000000;
     p.calib = calib.item;
     p.n_calib = calib.n;

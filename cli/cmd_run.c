@@ -69,20 +69,21 @@ static int report(const struct run *r, const gyre_engine *engine, const gyre_ses
     if (r->json) {
         json_t *ids = json_array();
         for (size_t i = 0; i < m->n_tokens; i++) json_array_append_new(ids, json_integer(made->tokens[i]));
-        return cli_print_json(json_pack("{s:o, s:o, s:s, s:s, s:I, s:I, s:f, s:f, s:f, s:i, s:i, s:f}", "text",
+        return cli_print_json(json_pack("{s:o, s:o, s:s, s:s, s:I, s:I, s:f, s:f, s:f, s:i, s:i, s:i, s:f}", "text",
                                         json_stringn(made->text, made->n_text), "tokens", ids, "stop", why[m->why],
                                         "device", info.device, "prompt_tokens", (json_int_t)m->prompt_tokens,
                                         "generated_tokens", (json_int_t)m->n_tokens, "prefill_tps", prefill,
                                         "decode_tps", decode, "decode_GBps", gbps, "act", (int)info.act, "kv",
-                                        (int)info.kv, "warmup_s", warmup));
+                                        (int)info.kv, "kv_v", (int)info.kv_v, "warmup_s", warmup));
     }
     fputc('\n', stdout);
     fflush(stdout);
     fprintf(
         stderr,
         "%.2f s to warm up, %zu prompt tokens at %.1f tok/s, %zu tokens at %.1f tok/s (%.2f GB/s of weights) on %s, "
-        "act %u, kv %u; stopped by %s\n",
-        warmup, m->prompt_tokens, prefill, m->n_tokens, decode, gbps, info.device, info.act, info.kv, why[m->why]);
+        "act %u, kv %s; stopped by %s\n",
+        warmup, m->prompt_tokens, prefill, m->n_tokens, decode, gbps, info.device, info.act,
+        cli_widths(info.kv, info.kv_v).text, why[m->why]);
     return 0;
 }
 

@@ -36,7 +36,7 @@ static bool fail(char *why, size_t size, const char *what)
 bool cli_setting_parse(const char *text, size_t n, uint32_t wgroup, struct cli_setting *out, char *why, size_t size)
 {
     struct cursor c = {text, text + n};
-    *out = (struct cli_setting){.wgroup = wgroup, .kv = 16};
+    *out = (struct cli_setting){.wgroup = wgroup, .kv = 16, .kv_v = 16};
     if (!take(&c, "W") || !number(&c, &out->wbits) || !gyre_is_width(out->wbits))
         return fail(why, size, "it begins with W4, W8 or W16");
     if (take(&c, "g")) {
@@ -48,10 +48,15 @@ bool cli_setting_parse(const char *text, size_t n, uint32_t wgroup, struct cli_s
     if (out->wbits == 16) out->wgroup = 0;
     if (!take(&c, "A") || !number(&c, &out->act) || !gyre_is_width(out->act))
         return fail(why, size, "after the weights comes A16, A8 or A4");
-    if (c.at < c.end && *c.at == 'K' && !(c.end - c.at > 1 && c.at[1] == 'V'))
-        return fail(why, size, "keys and values have one width: KV16, KV8 or KV4");
-    if (take(&c, "KV") && (!number(&c, &out->kv) || !gyre_is_width(out->kv)))
-        return fail(why, size, "the cache is KV16, KV8 or KV4");
+    static const char cache[] = "the cache is KV16, KV8 or KV4, or of two such widths: K8V4";
+    if (take(&c, "KV")) {
+        if (!number(&c, &out->kv) || !gyre_is_width(out->kv)) return fail(why, size, cache);
+        out->kv_v = out->kv;
+    } else if (take(&c, "K")) {
+        if (!number(&c, &out->kv) || !gyre_is_width(out->kv) || !take(&c, "V") || !number(&c, &out->kv_v) ||
+            !gyre_is_width(out->kv_v))
+            return fail(why, size, cache);
+    }
     return c.at == c.end || fail(why, size, "something is left behind its end");
 }
 
@@ -65,5 +70,6 @@ void cli_setting_name(const struct cli_setting *s, char out[CLI_SETTING_NAME])
 {
     char weights[CLI_SETTING_NAME];
     cli_setting_weights(s, weights);
-    snprintf(out, CLI_SETTING_NAME, "%.10sA%uKV%u", weights, s->act, s->kv);
+    if (s->kv == s->kv_v) snprintf(out, CLI_SETTING_NAME, "%.10sA%uKV%u", weights, s->act, s->kv);
+    else snprintf(out, CLI_SETTING_NAME, "%.10sA%uK%uV%u", weights, s->act, s->kv, s->kv_v);
 }

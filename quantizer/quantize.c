@@ -290,7 +290,8 @@ static gyre_status fill_summary(const struct run *r, gyre_quantize_summary *s, g
                                  .first_seed = p->set.seed,
                                  .n_seeds = p->choice.n_seeds,
                                  .act_clip = (double)p->choice.act_clip,
-                                 .kv_clip = (double)p->choice.kv_clip};
+                                 .kv_clip = (double)p->choice.kv_clip,
+                                 .kv_clip_v = (double)p->choice.kv_clip_v};
     static_assert(sizeof s->recipe == GYRE_RECIPE_NAME, "the summary has room for a recipe's name");
     memcpy(s->recipe, p->set.recipe.name, sizeof s->recipe);
     s->distill_steps = r->distilled.steps;

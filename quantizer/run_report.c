@@ -54,9 +54,12 @@ static void settings(struct facts *to, const struct gyre_plan *p, const gyre_qua
              set->recipe.n_exceptions == 1 ? "" : "s");
     if (set->head4) fact(to, "head", "4 bits, groups of 32");
     fact(to, "activations", "%u bits", set->act);
-    fact(to, "KV cache", "%u bits", set->kv);
+    if (set->kv == set->kv_v) fact(to, "KV cache", "%u bits", set->kv);
+    else fact(to, "KV cache", "keys %u bits, values %u bits", set->kv, set->kv_v);
     if (s->act_clip != 1) fact(to, "clip of activations", "%.3g", s->act_clip);
-    if (s->kv_clip != 1) fact(to, "clip of the KV cache", "%.3g", s->kv_clip);
+    if (s->kv_clip != s->kv_clip_v)
+        fact(to, "clip of the KV cache", "keys %.3g, values %.3g", s->kv_clip, s->kv_clip_v);
+    else if (s->kv_clip != 1) fact(to, "clip of the KV cache", "%.3g", s->kv_clip);
     fact(to, "profile", "%s", set->full ? "full" : "portable");
     fact(to, "seed", "%llu", (unsigned long long)set->seed);
     fact(to, "size", "%.1f MiB of %.1f MiB; %.3f bits a weight in the blocks", (double)s->output_bytes / 1048576,

@@ -11,9 +11,18 @@
 #include <string.h>
 
 // The reference device may also keep the cache in f32: what is left then between two forms of a model is not the cache.
-static bool kv_ok(uint32_t bits, const char *device)
+static bool kv_ok(uint32_t keys, uint32_t values, const char *device)
 {
-    return gyre_is_width(bits) || (bits == 32 && strcmp(device, "cpu") == 0);
+    return (gyre_is_width(keys) && gyre_is_width(values)) || (keys == 32 && values == 32 && strcmp(device, "cpu") == 0);
+}
+
+struct gyre_precision gyre_engine_precision(const gyre_engine_params *p, const struct gyre_hparams *hp)
+{
+    struct gyre_precision out = gyre_made_for(hp);
+    if (p->act) out.act = p->act;
+    if (p->kv) out.kv = out.kv_v = p->kv;
+    if (p->kv_v) out.kv_v = p->kv_v;
+    return out;
 }
 
 // The folder asked for; by default $XDG_CACHE_HOME/gyre or ~/.cache/gyre. NULL when none is wanted or can be made.
@@ -137,22 +146,23 @@ static gyre_status furnish(const char *path, const gyre_engine_params *p, gyre_e
 {
     const struct gyre_hparams *hp = &e->model.hp;
     const struct gyre_device_info *info = gyre_device_info(e->device);
-    e->precision =
-        (struct gyre_precision){p->act ? p->act : hp->act_bits, p->kv ? p->kv : hp->kv_bits, hp->act_clip, hp->kv_clip};
-    if (!gyre_is_width(e->precision.act) || !kv_ok(e->precision.kv, info->id))
+    e->precision = gyre_engine_precision(p, hp);
+    const struct gyre_precision *precision = &e->precision;
+    if (!gyre_is_width(precision->act) || !kv_ok(precision->kv, precision->kv_v, info->id))
         return gyre_fail(err, GYRE_E_INVALID,
-                         "cannot open engine (%s): activations and KV have 16, 8 or 4 bits, not %u and %u", path,
-                         e->precision.act, e->precision.kv);
+                         "cannot open engine (%s): activations, keys and values have 16, 8 or 4 bits each, not %u, %u "
+                         "and %u",
+                         path, precision->act, precision->kv, precision->kv_v);
     e->sequences = p->sequences ? p->sequences : 1;
     e->max_rows = gyre_engine_max_rows(p);
     e->logit_rows = logit_rows(e, p->logit_rows);
-    GYRE_TRY(gyre_kv_create(e->device, hp, e->precision.kv, e->precision.kv_clip, e->sequences, e->context, e->max_rows,
-                            &e->kv, err));
+    GYRE_TRY(gyre_kv_create(e->device, hp, precision, e->sequences, e->context, e->max_rows, &e->kv, err));
     GYRE_TRY(step_buffers(e, err));
     GYRE_TRY(start_tuning(e, p->tune, err));
     if (p->host_table) GYRE_TRY(gyre_engine_keep_table(e, err));
-    gyre_logf(&e->log, GYRE_LOG_INFO, "engine: %s on %s (%s), act %u, kv %u, context %u, weights %.1f MiB, kv %.1f MiB",
-              hp->arch, info->id, info->name, e->precision.act, e->precision.kv, e->context,
+    gyre_logf(&e->log, GYRE_LOG_INFO,
+              "engine: %s on %s (%s), act %u, kv %u/%u, context %u, weights %.1f MiB, kv %.1f MiB", hp->arch, info->id,
+              info->name, precision->act, precision->kv, precision->kv_v, e->context,
               (double)e->model.weight_bytes / 1048576.0, (double)e->kv.bytes / 1048576.0);
     if (e->model.rounding.rounded)
         gyre_logf(&e->log, GYRE_LOG_INFO,
@@ -326,6 +336,7 @@ void gyre_engine_describe(const gyre_engine *e, gyre_engine_info *out)
     *out = (gyre_engine_info){
         .act = e->precision.act,
         .kv = e->precision.kv,
+        .kv_v = e->precision.kv_v,
         .context = e->context,
         .vocab = hp->vocab,
         .layers = hp->n_layers,

@@ -94,6 +94,8 @@ static inline uint32_t gyre_engine_max_rows(const gyre_engine_params *p)
     const uint32_t most = 1u << (GYRE_BUCKETS - 1), asked = p->max_rows ? p->max_rows : (uint32_t)GYRE_DEFAULT_ROWS;
     return asked < most ? asked : most;
 }
+// What an engine of such a model runs at: what the params say, else what the file is made for. Not checked.
+struct gyre_precision gyre_engine_precision(const gyre_engine_params *params, const struct gyre_hparams *hp);
 
 // Of the model, for messages: its path, or its shape.
 static inline const char *gyre_engine_model(const gyre_engine *e)

@@ -245,7 +245,8 @@ static gyre_status begin_saving(struct eval *v, const gyre_eval_text *texts, uin
                                 .ctx = p->ctx,
                                 .k = p->save_k ? p->save_k : GYRE_MIN((uint32_t)SAVED, vocab),
                                 .act = e->precision.act,
-                                .kv = e->precision.kv};
+                                .kv = e->precision.kv,
+                                .kv_v = e->precision.kv_v};
     snprintf(info.model, sizeof info.model, "%s", gyre_base_name(gyre_engine_model(e)));
     for (uint32_t i = 0; i < n; i++) info.tokens += (uint64_t)v->windows[i] * (p->ctx - 1);
     return gyre_reference_begin(p->save, &info, texts, v->windows, &v->writer, err);

@@ -21,7 +21,7 @@ enum { VERSION = 2, HEX = GYRE_SHA256_HEX - 1 };
 // All integers and floats are little-endian, as on every host that gyre runs on.
 struct header {
     char magic[8];
-    uint32_t version, texts, vocab, ctx, k, act, kv, reserved;
+    uint32_t version, texts, vocab, ctx, k, act, kv, kv_v; // kv_v 0: as kv
     uint64_t rows;
     char model[80];
 };
@@ -136,6 +136,7 @@ static gyre_status put_head(struct gyre_reference_writer *w, const gyre_eval_tex
                        .k = info->k,
                        .act = info->act,
                        .kv = info->kv,
+                       .kv_v = info->kv_v == info->kv ? 0 : info->kv_v,
                        .rows = info->tokens};
     memcpy(h.magic, magic, sizeof magic);
     snprintf(h.model, sizeof h.model, "%s", info->model);
@@ -325,8 +326,14 @@ void gyre_reference_close(gyre_reference *r)
 void gyre_reference_describe(const gyre_reference *r, gyre_reference_info *out)
 {
     const struct header *h = &r->head;
-    *out = (gyre_reference_info){
-        .texts = h->texts, .vocab = h->vocab, .ctx = h->ctx, .k = h->k, .act = h->act, .kv = h->kv, .tokens = h->rows};
+    *out = (gyre_reference_info){.texts = h->texts,
+                                 .vocab = h->vocab,
+                                 .ctx = h->ctx,
+                                 .k = h->k,
+                                 .act = h->act,
+                                 .kv = h->kv,
+                                 .tokens = h->rows,
+                                 .kv_v = h->kv_v ? h->kv_v : h->kv};
     snprintf(out->model, sizeof out->model, "%s", h->model);
 }
 

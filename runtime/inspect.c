@@ -72,15 +72,15 @@ static json_t *model(const struct gyre_hparams *hp)
     static const char *const scaling[] = {"none", "linear", "llama3", "yarn", "longrope"};
     int windowed = 0;
     for (uint32_t i = 0; i < hp->n_layers; i++) windowed += hp->window && hp->kind[i].windowed;
-    return json_pack(
-        "{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:s, s:b, s:i, s:i, s:i, s:f, s:f, s:i, "
-        "s:b}",
-        "arch", hp->arch, "layers", (int)hp->n_layers, "width", (int)hp->width, "heads", (int)hp->heads, "kv_heads",
-        (int)hp->kv_heads, "head_dim", (int)hp->head_dim, "ffn", (int)hp->ffn, "vocab", (int)hp->vocab, "context",
-        (int)hp->context, "window", (int)hp->window, "windowed_layers", windowed, "norm_eps", (double)hp->norm_eps,
-        "rope_base", hp->rope_base, "rope_scaling", scaling[hp->rope_scaling], "tied", hp->tied, "act",
-        (int)hp->act_bits, "kv", (int)hp->kv_bits, "wgroup", (int)hp->wgroup, "act_clip", (double)hp->act_clip,
-        "kv_clip", (double)hp->kv_clip, "act_group", (int)hp->act_group, "kv_centre", hp->kv_centre);
+    return json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:s, s:b, s:i, s:i, s:i, s:i, "
+                     "s:f, s:f, s:i, s:b}",
+                     "arch", hp->arch, "layers", (int)hp->n_layers, "width", (int)hp->width, "heads", (int)hp->heads,
+                     "kv_heads", (int)hp->kv_heads, "head_dim", (int)hp->head_dim, "ffn", (int)hp->ffn, "vocab",
+                     (int)hp->vocab, "context", (int)hp->context, "window", (int)hp->window, "windowed_layers",
+                     windowed, "norm_eps", (double)hp->norm_eps, "rope_base", hp->rope_base, "rope_scaling",
+                     scaling[hp->rope_scaling], "tied", hp->tied, "act", (int)hp->act_bits, "kv", (int)hp->kv_bits,
+                     "kv_v", (int)hp->kv_bits_v, "wgroup", (int)hp->wgroup, "act_clip", (double)hp->act_clip, "kv_clip",
+                     (double)hp->kv_clip, "act_group", (int)hp->act_group, "kv_centre", hp->kv_centre);
 }
 
 // A model file in figures: what gyre_model_weigh gives away and gyre_inspect writes down.

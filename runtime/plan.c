@@ -9,7 +9,8 @@
 // Does every buffer of the cache, and that of the logits, fit one binding?
 static bool binds(const struct gyre_hparams *hp, const gyre_memory_plan *plan, uint32_t rows, uint64_t binding)
 {
-    return gyre_kv_largest(hp, plan->kv_bits, plan->sequences, plan->context, rows) <= binding &&
+    return gyre_kv_largest(hp, GYRE_MAX(plan->kv_bits, plan->kv_bits_v), plan->sequences, plan->context, rows) <=
+               binding &&
            (uint64_t)plan->sequences * hp->vocab * sizeof(float) <= binding;
 }
 
@@ -25,7 +26,9 @@ static gyre_status look(const char *path, const gyre_engine_params *p, uint64_t 
     const uint32_t context = p->context ? p->context : (uint32_t)GYRE_DEFAULT_CONTEXT;
     out->context = GYRE_MIN(context, hp.context);
     out->sequences = p->sequences ? p->sequences : 1;
-    out->kv_bits = p->kv ? p->kv : hp.kv_bits;
+    const struct gyre_precision precision = gyre_engine_precision(p, &hp);
+    out->kv_bits = precision.kv;
+    out->kv_bits_v = precision.kv_v;
     gyre_engine_params whole = *p; // no test hook hinders the plan, and nobody sees it being made
     whole.context = out->context;
     whole.limit_binding = whole.limit_buffer = 0;

@@ -18,7 +18,8 @@ enum { PLANES = 4, SAMPLE = 4096 };
 struct header {
     char magic[8];
     char model[GYRE_SHA256_HEX + 3];
-    uint32_t kv_bits, layers, kv_heads, head_dim, length, has_pending, pending;
+    uint16_t kv_bits, kv_bits_v; // of keys, of values; 0: the same, as files of one width have always had it
+    uint32_t layers, kv_heads, head_dim, length, has_pending, pending;
     uint64_t bytes; // of the whole
 };
 
@@ -54,7 +55,8 @@ static struct gyre_buffer *plane(const gyre_session *s, uint32_t layer, uint32_t
 {
     const struct gyre_kv_pool *pool = &s->engine->kv.pool[layer];
     const struct gyre_binding *all[PLANES] = {&pool->k, &pool->v, &pool->k_meta, &pool->v_meta};
-    *cell = p < 2 ? (uint64_t)s->engine->model.hp.head_dim * pool->bits / 8 : pool->bits < 16 ? 4 : 0;
+    const uint32_t bits = p % 2 ? pool->bits_v : pool->bits;
+    *cell = p < 2 ? gyre_kv_cell(s->engine->model.hp.head_dim, bits) : gyre_kv_scale(bits);
     return all[p]->buffer;
 }
 
@@ -80,7 +82,9 @@ static uint64_t saved_bytes(const gyre_session *s, uint32_t length)
 static struct header header_of(const gyre_session *s)
 {
     const struct gyre_hparams *hp = &s->engine->model.hp;
-    struct header h = {.kv_bits = s->engine->precision.kv,
+    const struct gyre_precision *p = &s->engine->precision;
+    struct header h = {.kv_bits = (uint16_t)p->kv,
+                       .kv_bits_v = (uint16_t)(p->kv_v == p->kv ? 0 : p->kv_v),
                        .layers = hp->n_layers,
                        .kv_heads = hp->kv_heads,
                        .head_dim = hp->head_dim,
@@ -149,11 +153,12 @@ static gyre_status check(const gyre_session *s, const struct header *h, size_t n
         return gyre_fail(err, GYRE_E_INVALID,
                          "cannot load session (%s): it was saved with another model; open that one, or start anew",
                          where);
-    if (h->kv_bits != want.kv_bits)
+    if (h->kv_bits != want.kv_bits || h->kv_bits_v != want.kv_bits_v)
         return gyre_fail(err, GYRE_E_INVALID,
-                         "cannot load session (%s): it was saved with a KV cache of %u bits and this one has %u; open "
-                         "the model with those",
-                         where, h->kv_bits, want.kv_bits);
+                         "cannot load session (%s): it was saved with keys and values of %u and %u bits, and here they "
+                         "have %u and %u; open the model with those",
+                         where, h->kv_bits, h->kv_bits_v ? h->kv_bits_v : h->kv_bits, e->precision.kv,
+                         e->precision.kv_v);
     if (h->length > e->context)
         return gyre_fail(err, GYRE_E_INVALID,
                          "cannot load session (%s): its %u tokens do not fit the context of %u; open the model with a "

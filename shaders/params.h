@@ -19,8 +19,8 @@
            f16  uint [K][n_pad/2]: two halves along N          f32  float[K][n_pad]
            scale uint[K/group][n_pad/2]: two f16 along N; group = K when per channel.  sums int[K/group][n_pad]:
            sum of the codes of that group and column (for the zero point). f16 and f32 weights bind any buffer there.
-   kv      per layer a K and a V pool: codes words[page][G][32][hd*bits/32], packed along hd; and meta
-           uint[page][G][32]: f16 scale in the low half, f16-exact integer zero point in the high half (as f16);
+   kv      per layer a K and a V pool, each with its own bits: codes words[page][G][32][hd*bits/32], packed along hd;
+           and meta uint[page][G][32]: f16 scale in the low half, f16-exact integer zero point in the high half (as f16);
            value = scale * (code - zero), codes 0..255 or 0..15. bits 16: two halves a word, meta unused but bound.
            clip is of keys, clip_v of values. centred != 0: less a constant, centre f32[2][G*hd] (of K, then of V),
            which attention adds back for V.

@@ -15,7 +15,7 @@ struct attention {
     const struct gyre_ref_args *args;
     const struct gyre_attn_params *p;
     const int32_t (*rows)[4];
-    int32_t bits;
+    int32_t k_bits, v_bits;
 };
 
 GYRE_INLINE void expand_vector(const uint32_t *words, uint32_t meta, int32_t hd, int32_t bits, float *out)
@@ -39,13 +39,14 @@ GYRE_CLONES static void expand(const struct attention *a, int32_t sequence, int3
                                float *v)
 {
     const struct gyre_attn_params *p = a->p;
-    const int32_t hd = p->hd, words = hd * a->bits / 32,
-                  *pages = (const int32_t *)a->args->bind[7] + sequence * p->page_stride;
+    const int32_t hd = p->hd, *pages = (const int32_t *)a->args->bind[7] + sequence * p->page_stride;
     const uint32_t *const *const bind = (const uint32_t *const *)a->args->bind;
     for (int32_t t = 0; t < length; t++) {
-        const size_t slot = (size_t)((pages[t / 32] * p->kv_heads + kv_head) * 32 + t % 32), at = slot * (size_t)words;
-        expand_vector(bind[2] + at, a->bits < 16 ? bind[3][slot] : 0, hd, a->bits, k + (size_t)t * (size_t)hd);
-        expand_vector(bind[4] + at, a->bits < 16 ? bind[5][slot] : 0, hd, a->bits, v + (size_t)t * (size_t)hd);
+        const size_t slot = (size_t)((pages[t / 32] * p->kv_heads + kv_head) * 32 + t % 32);
+        expand_vector(bind[2] + slot * (size_t)(hd * a->k_bits / 32), a->k_bits < 16 ? bind[3][slot] : 0, hd, a->k_bits,
+                      k + (size_t)t * (size_t)hd);
+        expand_vector(bind[4] + slot * (size_t)(hd * a->v_bits / 32), a->v_bits < 16 ? bind[5][slot] : 0, hd, a->v_bits,
+                      v + (size_t)t * (size_t)hd);
     }
 }
 
@@ -160,7 +161,7 @@ static int32_t find_runs(const struct attention *a, int32_t *list, struct run *r
 void gyre_fast_attn(const struct gyre_ref_args *args)
 {
     const struct gyre_attn_params *p = args->params;
-    const struct attention a = {args, p, args->bind[6], (int32_t)args->spec[3]};
+    const struct attention a = {args, p, args->bind[6], (int32_t)args->spec[3], (int32_t)args->spec[4]};
     const size_t row_bytes = (size_t)(p->heads * p->hd) * sizeof(float);
     for (int32_t r = 0; r < p->rows; r++) // dead rows are zero, live ones NaN until they are done
         memset((char *)args->bind[0] + (size_t)r * row_bytes, a.rows[r][3] & 1 ? 0xFF : 0, row_bytes);

@@ -44,7 +44,7 @@ struct writer {
     const struct gyre_ref_args *args;
     const struct gyre_rope_kv_params *p;
     const struct gyre_fast_had *had; // NULL: none
-    int32_t bits;
+    int32_t k_bits, v_bits;
 };
 
 GYRE_CLONES static void rope_row(const struct writer *w, float *x, const float *cosine, const float *sine)
@@ -96,14 +96,15 @@ GYRE_CLONES static void turn_heads(const struct writer *w, float *x, float *pane
 GYRE_CLONES static void write_row(const struct writer *w, const int32_t row[4], float *x)
 {
     const struct gyre_rope_kv_params *p = w->p;
-    const int32_t G = p->kv_heads, hd = p->hd, words = hd * w->bits / 32;
+    const int32_t G = p->kv_heads, hd = p->hd;
     const int32_t page = ((const int32_t *)w->args->bind[7])[row[1] * p->page_stride + row[2] / 32];
     const float *centre = w->args->bind[10];
     for (int32_t head = 0; head < 2 * G; head++, x += hd) {
         const size_t slot = (size_t)((page * G + head % G) * 32 + row[2] % 32);
         for (int32_t i = 0; p->centred && i < hd; i++) x[i] -= centre[head * hd + i];
-        quantize_vector(x, hd, w->bits, head < G ? p->clip : p->clip_v,
-                        (uint32_t *)w->args->bind[head < G ? 1 : 3] + slot * (size_t)words,
+        const int32_t bits = head < G ? w->k_bits : w->v_bits;
+        quantize_vector(x, hd, bits, head < G ? p->clip : p->clip_v,
+                        (uint32_t *)w->args->bind[head < G ? 1 : 3] + slot * (size_t)(hd * bits / 32),
                         (uint32_t *)w->args->bind[head < G ? 2 : 4] + slot);
     }
 }
@@ -150,7 +151,7 @@ static void run(const struct writer *w)
 
 void gyre_fast_rope_kv(const struct gyre_ref_args *args)
 {
-    run(&(struct writer){args, args->params, NULL, (int32_t)args->spec[3]});
+    run(&(struct writer){args, args->params, NULL, (int32_t)args->spec[3], (int32_t)args->spec[4]});
 }
 
 void gyre_fast_rope_had_kv(const struct gyre_ref_args *args)
@@ -158,7 +159,7 @@ void gyre_fast_rope_had_kv(const struct gyre_ref_args *args)
     const struct gyre_rope_kv_params *p = args->params;
     struct gyre_fast_had had;
     if (gyre_fast_had_open(&had, p->hd, 1, p->k1, p->k2, p->k3, p->p, p->had_t, args->bind[9]))
-        run(&(struct writer){args, p, &had, (int32_t)args->spec[3]});
+        run(&(struct writer){args, p, &had, (int32_t)args->spec[3], (int32_t)args->spec[4]});
     else memset(args->bind[0], 0xFF, args->size[0]);
     gyre_fast_had_close(&had);
 }

@@ -27,15 +27,18 @@ static double element(const uint32_t *words, uint32_t meta, int i, int bits)
 static void expand(struct cache *c, const struct gyre_ref_args *args, int sequence, int kv_head)
 {
     const struct gyre_attn_params *p = args->params;
-    const int bits = (int)args->spec[3], words = p->hd * bits / 32;
+    const int k_bits = (int)args->spec[3], v_bits = (int)args->spec[4];
     const int32_t *pages = (const int32_t *)args->bind[7] + sequence * p->page_stride;
     const uint32_t *k = args->bind[2], *k_meta = args->bind[3], *v = args->bind[4], *v_meta = args->bind[5];
     for (int t = 0; t < c->length; t++) {
-        const size_t slot = (size_t)((pages[t / 32] * p->kv_heads + kv_head) * 32 + t % 32), at = slot * (size_t)words;
-        const uint32_t km = bits < 16 ? k_meta[slot] : 0, vm = bits < 16 ? v_meta[slot] : 0;
+        const size_t slot = (size_t)((pages[t / 32] * p->kv_heads + kv_head) * 32 + t % 32);
+        const uint32_t *const kw = k + slot * (size_t)(p->hd * k_bits / 32), *const vw =
+                                                                                 v +
+                                                                                 slot * (size_t)(p->hd * v_bits / 32);
+        const uint32_t km = k_bits < 16 ? k_meta[slot] : 0, vm = v_bits < 16 ? v_meta[slot] : 0;
         for (int i = 0; i < c->hd; i++) {
-            c->k[i * c->length + t] = element(k + at, km, i, bits);
-            c->v[t * c->hd + i] = element(v + at, vm, i, bits);
+            c->k[i * c->length + t] = element(kw, km, i, k_bits);
+            c->v[t * c->hd + i] = element(vw, vm, i, v_bits);
         }
     }
 }

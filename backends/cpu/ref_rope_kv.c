@@ -91,18 +91,19 @@ static void quantize_vector(const float *x, const float *centre, int hd, int bit
 void gyre_ref_op_kv_write(const struct gyre_ref_args *args)
 {
     const struct gyre_kv_write_params *p = args->params;
-    const int bits = (int)args->spec[3];
+    const int k_bits = (int)args->spec[3], v_bits = (int)args->spec[4];
     const float *x = args->bind[4], *centre = args->bind[7];
     const int32_t(*rows)[4] = args->bind[5], *pages = args->bind[6];
-    const int32_t G = p->kv_heads, words = p->hd * bits / 32;
+    const int32_t G = p->kv_heads;
     for (int32_t r = 0; r < p->rows; r++, x += (p->heads + 2 * G) * p->hd) {
         if (!(rows[r][3] & 1)) continue;
         const int32_t page = pages[rows[r][1] * p->page_stride + rows[r][2] / 32];
         for (int32_t head = 0; head < 2 * G; head++) {
             uint32_t *pool = args->bind[head < G ? 0 : 2], *meta = args->bind[head < G ? 1 : 3];
             const size_t slot = (size_t)((page * G + head % G) * 32 + rows[r][2] % 32);
+            const int bits = head < G ? k_bits : v_bits;
             quantize_vector(x + (p->heads + head) * p->hd, p->centred ? centre + head * p->hd : NULL, p->hd, bits,
-                            head < G ? p->clip : p->clip_v, pool + slot * (size_t)words, meta + slot);
+                            head < G ? p->clip : p->clip_v, pool + slot * (size_t)(p->hd * bits / 32), meta + slot);
         }
     }
 }

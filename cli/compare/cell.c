@@ -69,7 +69,7 @@ json_t *cli_cell_json(const struct cli_cell *cell)
     json_t *out = json_pack("{s:o, s:s}", "recipe", cli_json_text(cell->recipe), "setting", cell->setting);
     const struct cli_setting *w = &cell->widths;
     bool good = out && (!w->wbits || (put_integer(out, "wbits", w->wbits) && put_integer(out, "wgroup", w->wgroup))) &&
-                put_integer(out, "act", w->act) && put_integer(out, "kv", w->kv);
+                put_integer(out, "act", w->act) && put_integer(out, "kv", w->kv) && put_integer(out, "kv_v", w->kv_v);
     good = good && put_number(out, "bits_per_weight", cell->bits_per_weight) && put_number(out, "bytes", cell->bytes) &&
            put_number(out, "quantize_seconds", cell->quantize_seconds) &&
            put_number(out, "eval_seconds", cell->eval_seconds);
@@ -116,7 +116,8 @@ bool cli_cell_read(const json_t *json, struct cli_cell *out)
     take_text(json, "device", out->device, sizeof out->device);
     take_text(json, "failed", out->failed, sizeof out->failed);
     out->widths = (struct cli_setting){integer(json, "wbits"), integer(json, "wgroup"), integer(json, "act"),
-                                       integer(json, "kv")};
+                                       integer(json, "kv"), integer(json, "kv_v")};
+    if (!out->widths.kv_v) out->widths.kv_v = out->widths.kv; // journals of one width did not say it
     out->bits_per_weight = number(json, "bits_per_weight");
     out->bytes = number(json, "bytes");
     out->quantize_seconds = number(json, "quantize_seconds");

@@ -47,7 +47,7 @@ struct cli_comparison {
 bool cli_cell_create(uint32_t n_texts, uint32_t n_tasks, struct cli_cell *out);
 void cli_cell_free(struct cli_cell *cell); // accepts a zeroed one; zeroes it
 
-// {recipe, setting, wbits, wgroup, act, kv} and either {failed} or {bits_per_weight, bytes, quantize_seconds,
+// {recipe, setting, wbits, wgroup, act, kv, kv_v} and either {failed} or {bits_per_weight, bytes, quantize_seconds,
 // eval_seconds, device, texts: [{text, ..., ctx, blocks: {nll: [], kl: []}}], all: {...}, tasks: [...]}, the dots being
 // the keys of `gyre eval --json`. NULL where memory ran out.
 json_t *cli_cell_json(const struct cli_cell *cell);

@@ -55,6 +55,7 @@ static json_t *weights_identity(const struct compare *c, const struct compare_re
     if (r->calibrates)
         json_object_update_new(
             out, json_pack("{s:i, s:i, s:s}", "act", (int)s->act, "kv", (int)s->kv, "calib", c->calib_sha));
+    if (r->calibrates && s->kv_v != s->kv) json_object_set_new(out, "kv_v", json_integer((json_int_t)s->kv_v));
     return out;
 }
 
@@ -239,6 +240,7 @@ static gyre_status evaluate(struct compare *c, const char *file, bool is_float, 
     gyre_engine_params params = {.device = c->device,
                                  .act = cell->widths.act,
                                  .kv = cell->widths.kv,
+                                 .kv_v = cell->widths.kv_v,
                                  .context = c->ctx,
                                  .sequences = c->task_paths.n ? CLI_TASK_SEQUENCES : 0,
                                  .logit_rows = c->task_paths.n ? CLI_TASK_ROWS : 0,
@@ -274,7 +276,7 @@ static gyre_status make_float(struct compare *c, const char *key, struct cli_cel
     GYRE_TRY(gyre_model_weigh(c->model, &size, err));
     snprintf(out->recipe, sizeof out->recipe, "float");
     snprintf(out->setting, sizeof out->setting, "A16KV16");
-    out->widths = (struct cli_setting){.act = 16, .kv = 16};
+    out->widths = (struct cli_setting){.act = 16, .kv = 16, .kv_v = 16};
     out->bits_per_weight = size.bits_per_weight;
     out->bytes = (double)size.bytes;
     GYRE_TRY(evaluate(c, c->model, true, out, err));
@@ -339,6 +341,7 @@ static gyre_status need_weights(struct compare *c, const struct compare_recipe *
                                     .wgroup = s->wgroup ? (int32_t)s->wgroup : GYRE_WGROUP_ROW,
                                     .act = s->act,
                                     .kv = s->kv,
+                                    .kv_v = s->kv_v,
                                     .profile = c->profile,
                                     .calib = c->calib.item,
                                     .n_calib = r->calibrates ? c->calib.n : 0,
@@ -379,6 +382,7 @@ gyre_status compare_cell(struct compare *c, const struct compare_recipe *r, cons
     char key[GYRE_SHA256_HEX];
     json_t *id = identity(c), *weights = weights_identity(c, r, s);
     json_object_update_new(id, json_pack("{s:o, s:i, s:i}", "weights", weights, "act", (int)s->act, "kv", (int)s->kv));
+    if (s->kv_v != s->kv) json_object_set_new(id, "kv_v", json_integer((json_int_t)s->kv_v));
     GYRE_TRY(key_of(id, key, err));
     const bool found = cli_cells_find(&c->cells, key, out);
     if (!found && !cli_cell_create(c->texts.n, c->task_paths.n, out)) return no_memory(err);

@@ -65,6 +65,7 @@ static void put_csv_row(struct cli_buffer *b, const struct cli_cell *c, const st
                         only(w->wbits, w->wgroup),
                         w->act,
                         w->kv,
+                        w->kv_v,
                         c->bits_per_weight,
                         c->bytes,
                         c->quantize_seconds,
@@ -92,7 +93,8 @@ static char *csv(const struct cli_comparison *comparison)
     struct cli_buffer b = {0};
     cli_put(
         &b,
-        "recipe,setting,wbits,wgroup,act,kv,bits_per_weight,bytes,quantize_seconds,eval_seconds,text,tokens,windows,"
+        "recipe,setting,wbits,wgroup,act,kv,kv_v,bits_per_weight,bytes,quantize_seconds,eval_seconds,text,tokens,"
+        "windows,"
         "nll,nll_stderr,ppl,ppl_stderr,kl,kl_stderr,kl_median,kl_p90,kl_p99,kl_max,dp_rms,dp_rms_stderr,top1_agreement,"
         "top1_stderr,kl_kind,stderr_from,kl_difference,difference_low,difference_high,failed\n");
     for (uint32_t i = 0; i < comparison->n_cells; i++) {

@@ -39,11 +39,11 @@ static gyre_status plan(struct serve *s, gyre_error *err)
     s->engine.context = params.context;
     fprintf(
         stderr,
-        "plan: %u slots of %u tokens; weights %.1f MiB, cache (%u bits) %.1f MiB, work %.1f MiB, together %.1f of the "
+        "plan: %u slots of %u tokens; weights %.1f MiB, cache (%s bits) %.1f MiB, work %.1f MiB, together %.1f of the "
         "%.0f MiB of %s\n",
-        s->slots, s->engine.context, (double)plan.weights / mib, plan.kv_bits, (double)plan.kv / mib,
-        (double)plan.work / mib, (double)(plan.weights + plan.kv + plan.work) / mib, (double)plan.memory / mib,
-        plan.device);
+        s->slots, s->engine.context, (double)plan.weights / mib, cli_widths(plan.kv_bits, plan.kv_bits_v).text,
+        (double)plan.kv / mib, (double)plan.work / mib, (double)(plan.weights + plan.kv + plan.work) / mib,
+        (double)plan.memory / mib, plan.device);
     return GYRE_OK;
 }
 

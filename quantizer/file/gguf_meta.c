@@ -92,6 +92,15 @@ static uint32_t declared_group(const struct gyre_plan *p)
     return p->set.wgroup;
 }
 
+// The oldest version that knows all that the file has.
+static uint32_t version_of(const struct gyre_plan *p)
+{
+    uint32_t version = p->hp.family->version;
+    if (p->online.head_mix || p->online.r1.n) version = GYRE_MAX(version, (uint32_t)GYRE_MIX_VERSION);
+    if (p->set.kv != p->set.kv_v) version = GYRE_MAX(version, (uint32_t)GYRE_WIDTHS_VERSION);
+    return version;
+}
+
 static void put_meta(void *user, const struct gyre_meta *m)
 {
     struct gyre_gguf *g = user;
@@ -108,9 +117,7 @@ gyre_status gyre_gguf_metadata(const struct gyre_plan *p, struct gyre_gguf *g, g
                       : p->set.wbits == 16 ? 1
                                            : 0); // ggml's ids
     gyre_gguf_u32(g, "general.quantization_version", 2);
-    const bool new = p->online.head_mix || p->online.r1.n;
-    gyre_gguf_u32(g, "gyre.version",
-                  new ? GYRE_MAX(p->hp.family->version, (uint32_t)GYRE_MIX_VERSION) : p->hp.family->version);
+    gyre_gguf_u32(g, "gyre.version", version_of(p));
     gyre_gguf_string(g, "gyre.recipe", p->set.recipe.name);
     gyre_gguf_string(g, "gyre.profile", p->set.full ? "full" : "portable");
     gyre_gguf_u64(g, "gyre.seed", p->set.seed);
@@ -119,8 +126,10 @@ gyre_status gyre_gguf_metadata(const struct gyre_plan *p, struct gyre_gguf *g, g
     gyre_gguf_u32(g, "gyre.wgroup", declared_group(p));
     gyre_gguf_u32(g, "gyre.act_bits", p->set.act);
     gyre_gguf_u32(g, "gyre.kv_bits", p->set.kv);
+    if (p->set.kv_v != p->set.kv) gyre_gguf_u32(g, "gyre.kv_bits_v", p->set.kv_v);
     gyre_gguf_f32(g, "gyre.act_clip", p->choice.act_clip);
     gyre_gguf_f32(g, "gyre.kv_clip", p->choice.kv_clip);
+    if (p->choice.kv_clip_v != p->choice.kv_clip) gyre_gguf_f32(g, "gyre.kv_clip_v", p->choice.kv_clip_v);
     if (p->set.recipe.act_group) gyre_gguf_u32(g, "gyre.act_group", p->set.recipe.act_group);
     gyre_gguf_bool(g, "gyre.rope_interleaved", p->hp.rope_interleaved);
     if (p->set.recipe.kv_centre) gyre_gguf_bool(g, "gyre.kv_centre", true);

@@ -16,6 +16,7 @@ gyre_status gyre_run_identity(const struct gyre_plan *p, json_t *texts, const ch
     *run = json_pack("{s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:O}", "gyre", GYRE_VERSION, "recipe", s->recipe.name,
                      "profile", s->full ? "full" : "portable", "seed", seed, "wbits", (int)s->wbits, "wgroup",
                      (int)s->wgroup, "act_bits", (int)s->act, "kv_bits", (int)s->kv, "base", p->base.identity);
+    if (s->kv_v != s->kv && *run) json_object_set_new(*run, "kv_bits_v", json_integer((json_int_t)s->kv_v));
     if (s->head4 && *run) json_object_set_new(*run, "head_bits", json_integer(4)); // else 8, or what floats have
     if (p->folder && *run) {                                                       // else a GGUF file
         json_object_set_new(*run, "format", json_string("hf"));

@@ -135,6 +135,8 @@ static gyre_status read_keys(struct gyre_manifest *m, const char *path, gyre_err
     GYRE_TRY(number_of(m, path, "wgroup", &m->wgroup, err));
     GYRE_TRY(number_of(m, path, "act_bits", &m->act, err));
     GYRE_TRY(number_of(m, path, "kv_bits", &m->kv, err));
+    m->kv_v = m->kv;
+    if (json_object_get(m->json, "kv_bits_v")) GYRE_TRY(number_of(m, path, "kv_bits_v", &m->kv_v, err));
     if (json_object_get(m->json, "head_bits")) GYRE_TRY(number_of(m, path, "head_bits", &m->head, err));
     if (front && !is_sha256(front)) return damaged(path, "front_sha256", "is no SHA-256", err);
     m->front_sha256 = json_string_value(front);

@@ -13,9 +13,9 @@ struct gyre_manifest {
     const char *format;   // "hf" for a Hugging Face directory; NULL: a GGUF file
     uint64_t shard_bytes; // of a directory
     uint64_t seed;
-    uint32_t wbits, wgroup, act, kv, head; // head 0: as the recipe's time had it, 8
-    const char *front_sha256;              // NULL in manifests of gyre before it was recorded
-    const char *recipe_text;               // NULL where the recipe is known by its name alone
+    uint32_t wbits, wgroup, act, kv, kv_v, head; // head 0: as the recipe's time had it, 8
+    const char *front_sha256;                    // NULL in manifests of gyre before it was recorded
+    const char *recipe_text;                     // NULL where the recipe is known by its name alone
     const json_t *base, *sources, *tensors, *calibration /* may be NULL */, *arithmetic /* may be NULL */;
 };
 

@@ -194,7 +194,8 @@ static gyre_status plan_tensors(struct gyre_plan *p, gyre_error *err)
                                      .rows = hp->width,
                                      .cols = hp->width,
                                      .bits = p->set.wbits == 32 ? 32 : 16});
-    p->writes_clips = p->set.full && p->set.recipe.distill.steps && (p->set.act == 4 || p->set.kv == 4);
+    p->writes_clips =
+        p->set.full && p->set.recipe.distill.steps && (p->set.act == 4 || p->set.kv == 4 || p->set.kv_v == 4);
     if (p->writes_clips) {
         add(p, (struct gyre_planned){.part = {GYRE_PART_ACT_CLIPS, GYRE_ROLE_none, 0},
                                      .rows = 1,
@@ -337,9 +338,11 @@ struct gyre_hparams gyre_plan_output_hparams(const struct gyre_plan *p)
     hp.rot = p->online;
     hp.act_bits = p->set.act;
     hp.kv_bits = p->set.kv;
+    hp.kv_bits_v = p->set.kv_v;
     hp.act_clip = p->choice.act_clip;
     hp.act_group = p->set.recipe.act_group;
     hp.kv_clip = p->choice.kv_clip;
+    hp.kv_clip_v = p->choice.kv_clip_v;
     hp.wgroup = p->set.wgroup;
     hp.tied = !p->write_head;
     hp.kv_centre = p->set.recipe.kv_centre;

@@ -106,14 +106,15 @@ gyre_status gyre_back_rope(const struct gyre_back *b, gyre_error *err)
 // A pool on the host.
 struct pool {
     const uint32_t *words[2], *meta[2]; // of keys, of values
-    uint32_t bits, kv_heads, hd, page_stride;
+    uint32_t bits[2], kv_heads, hd, page_stride;
     const int32_t *pages;
 };
 
 static struct pool pool_of(const gyre_graph *g, gyre_value value, gyre_value pages, int32_t kv_heads, int32_t hd,
                            int32_t page_stride)
 {
-    struct pool p = {.bits = gyre_graph_value(g, value)->bits,
+    const struct gyre_value_info *info = gyre_graph_value(g, value);
+    struct pool p = {.bits = {info->bits, info->bits_v},
                      .kv_heads = (uint32_t)kv_heads,
                      .hd = (uint32_t)hd,
                      .page_stride = (uint32_t)page_stride,
@@ -134,18 +135,18 @@ static uint64_t slot_of(const struct pool *p, const struct row_data *row, uint32
 // The codes of a vector as numbers, and its scale and zero; 16 and 32 bits: the numbers themselves, scale 1.
 static void read_vector(const struct pool *p, uint32_t which, uint64_t slot, float *code, float *scale, float *zero)
 {
-    const uint32_t *words = p->words[which] + slot * p->hd * p->bits / 32;
+    const uint32_t bits = p->bits[which], *words = p->words[which] + slot * p->hd * bits / 32;
     *scale = 1;
     *zero = 0;
-    if (p->bits < 16) {
+    if (bits < 16) {
         *scale = gyre_f32_from_f16((uint16_t)p->meta[which][slot]);
         *zero = gyre_f32_from_f16((uint16_t)(p->meta[which][slot] >> 16));
     }
     for (uint32_t i = 0; i < p->hd; i++) {
-        const uint32_t bits = p->bits == 32 ? words[i] : words[i * p->bits / 32] >> i * p->bits % 32;
-        code[i] = p->bits == 32   ? gyre_f32_from_bits(bits)
-                  : p->bits == 16 ? gyre_f32_from_f16((uint16_t)bits)
-                                  : (float)(bits & ((1u << p->bits) - 1));
+        const uint32_t word = bits == 32 ? words[i] : words[i * bits / 32] >> i * bits % 32;
+        code[i] = bits == 32   ? gyre_f32_from_bits(word)
+                  : bits == 16 ? gyre_f32_from_f16((uint16_t)word)
+                               : (float)(word & ((1u << bits) - 1));
     }
 }
 
@@ -155,10 +156,10 @@ static double vector_back(const struct pool *p, uint32_t which, uint64_t slot, c
 {
     float scale, zero;
     double ds = 0, lo = 0, hi = 0;
-    const float most = p->bits == 8 ? 255 : 15;
+    const float most = p->bits[which] == 8 ? 255 : 15;
     uint32_t low = 0, high = 0;
     read_vector(p, which, slot, code, &scale, &zero);
-    if (p->bits >= 16) {
+    if (p->bits[which] >= 16) {
         for (uint32_t i = 0; i < p->hd; i++) dx[i] = g[i];
         return 0;
     }

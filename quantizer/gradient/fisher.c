@@ -23,7 +23,7 @@ struct measuring {
 
 static gyre_status open_measuring(struct measuring *m, gyre_error *err)
 {
-    const struct gyre_precision exact = {16, 16, 1, 1};
+    const struct gyre_precision exact = GYRE_UNROUNDED;
     const uint32_t windows = m->params->windows, tokens = m->params->tokens;
     GYRE_TRY(gyre_runner_open(m->params->device, m->params->source, &exact, tokens, true, &m->runner, err));
     const struct gyre_hparams *hp = &m->runner.model.hp;

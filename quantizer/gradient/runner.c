@@ -10,8 +10,7 @@ gyre_status gyre_runner_open(gyre_device *device, const gyre_source *source, con
     *s = (struct gyre_runner){.device = device, .tokens = tokens};
     GYRE_TRY(gyre_model_load(device, source, NULL, &s->model, err));
     const struct gyre_hparams *hp = &s->model.hp;
-    s->precision =
-        precision ? *precision : (struct gyre_precision){hp->act_bits, hp->kv_bits, hp->act_clip, hp->kv_clip};
+    s->precision = precision ? *precision : gyre_made_for(hp);
     s->n_streams = keeps ? hp->n_layers + 1 : 2;
     if (tokens > hp->context)
         return gyre_fail(
@@ -20,7 +19,7 @@ gyre_status gyre_runner_open(gyre_device *device, const gyre_source *source, con
             hp->context);
     struct gyre_hparams one = *hp;
     one.n_layers = 1;
-    GYRE_TRY(gyre_kv_create(device, &one, s->precision.kv, s->precision.kv_clip, 1, tokens, 0, &s->kv, err));
+    GYRE_TRY(gyre_kv_create(device, &one, &s->precision, 1, tokens, 0, &s->kv, err));
     GYRE_TRY(gyre_kv_reserve(&s->kv, 0, tokens, err));
     s->rows.size = (uint64_t)tokens * 16;
     GYRE_TRY(gyre_buffer_create(device, s->rows.size, "window rows", &s->rows.buffer, err));

@@ -46,7 +46,8 @@ static void list_layer(struct gyre_student *s, uint32_t l)
                     .kind = GYRE_LEARNT_GAIN, .layer = l, .role = (gyre_role)r, .n = w->norm[r].size / sizeof(float)});
     if (w->head_gains.buffer)
         add(s, (struct gyre_learnt){.kind = GYRE_LEARNT_HEADS, .layer = l, .n = w->head_gains.size / sizeof(float)});
-    if (hp->full && hp->kv_bits == 4) add(s, (struct gyre_learnt){.kind = GYRE_LEARNT_CACHE, .layer = l, .n = 2});
+    if (hp->full && (hp->kv_bits == 4 || hp->kv_bits_v == 4))
+        add(s, (struct gyre_learnt){.kind = GYRE_LEARNT_CACHE, .layer = l, .n = 2});
 }
 
 // Floats of a buffer on the device; NULL: the parameters are no floats in a buffer.
@@ -102,6 +103,7 @@ static gyre_status read_base(struct gyre_student *s, gyre_error *err)
             else if (*clip_of(s, p, i) > 0) base[i] = (double)*clip_of(s, p, i);
             else
                 base[i] = (double)(p->kind == GYRE_LEARNT_CLIP ? s->runner->precision.act_clip
+                                   : i                         ? s->runner->precision.kv_clip_v
                                                                : s->runner->precision.kv_clip);
         }
     }

@@ -26,7 +26,7 @@ gyre_status gyre_teacher_open(gyre_device *device, const gyre_source *source, co
                               uint32_t tokens, gyre_status (*tick)(void *, gyre_error *), void *user,
                               gyre_teacher **out, gyre_error *err)
 {
-    const struct gyre_precision exact = {16, 16, 1, 1};
+    const struct gyre_precision exact = GYRE_UNROUNDED;
     gyre_status st = GYRE_OK;
     gyre_teacher *t = *out = calloc(1, sizeof *t);
     if (!t) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the float model");

@@ -53,9 +53,13 @@ static gyre_status open_walk(gyre_calibration *c, gyre_error *err)
     };
     params.path[c->exact_path] =
         (struct gyre_walk_path){&hp, {.act_bits = 16, .kv_bits = 16, .act_clip = 1, .kv_clip = 1}};
-    params.path[c->made_path] = (struct gyre_walk_path){
-        &hp,
-        {.act_bits = p->set.act, .kv_bits = p->set.kv, .act_clip = p->choice.act_clip, .kv_clip = p->choice.kv_clip}};
+    params.path[c->made_path] = (struct gyre_walk_path){&hp,
+                                                        {.act_bits = p->set.act,
+                                                         .kv_bits = p->set.kv,
+                                                         .kv_bits_v = p->set.kv_v,
+                                                         .act_clip = p->choice.act_clip,
+                                                         .kv_clip = p->choice.kv_clip,
+                                                         .kv_clip_v = p->choice.kv_clip_v}};
     return gyre_walk_open(&params, &c->walk, err);
 }
 

@@ -37,7 +37,7 @@ struct writer {
 
 static gyre_status build(struct writer *w, gyre_error *err)
 {
-    const struct gyre_precision exact = {16, 16, 1, 1};
+    const struct gyre_precision exact = GYRE_UNROUNDED;
     const struct gyre_batch batch = gyre_kv_batch(&w->kv, w->rows);
     GYRE_TRY(gyre_graph_create(w->device, w->batch, &batch, &w->graph, err));
     gyre_value x = gyre_g_embed(w->graph, &w->model.table, w->model.hp.embed_scale);
@@ -56,7 +56,7 @@ static gyre_status open_writer(struct writer *w, const gyre_source *source, uint
                          "cannot write a text: windows of %u tokens are longer than the model's context of %u; use a "
                          "recipe with shorter windows",
                          tokens, hp->context);
-    GYRE_TRY(gyre_kv_create(w->device, hp, 16, 1, w->batch, tokens, 0, &w->kv, err));
+    GYRE_TRY(gyre_kv_create(w->device, hp, &GYRE_UNROUNDED, w->batch, tokens, 0, &w->kv, err));
     for (uint32_t i = 0; i < w->batch; i++) GYRE_TRY(gyre_kv_reserve(&w->kv, i, tokens, err));
     w->vocab = GYRE_MIN(w->vocab, hp->vocab);
     w->rows.size = (uint64_t)w->batch * sizeof *w->row;

@@ -257,7 +257,7 @@ static gyre_status judge_clips(struct survey *s, const struct gyre_rotator *r, g
             s->act[c] += output_energy(s, s->noisy, s->exact, rows, cols, s->aim) / whole;
         }
     }
-    if (p->set.kv == 16) return GYRE_OK;
+    if (p->set.kv != 4 && p->set.kv_v != 4) return GYRE_OK; // nothing to choose
     const uint64_t kv = (uint64_t)p->hp.kv_heads * p->hp.head_dim,
                    n = s->kept * kv; // values; keys are as Gaussian after R3
     const gyre_role value = gyre_heads_role(GYRE_HEADS_VALUE);
@@ -267,7 +267,7 @@ static gyre_status judge_clips(struct survey *s, const struct gyre_rotator *r, g
     for (int c = 0; c < CLIPS && whole > 0; c++) {
         double error = 0;
         memcpy(s->aim, s->y, n * sizeof *s->y);
-        gyre_quantize_cache(s->aim, s->kept * p->hp.kv_heads, p->hp.head_dim, p->set.kv, clips[c]);
+        gyre_quantize_cache(s->aim, s->kept * p->hp.kv_heads, p->hp.head_dim, 4, clips[c]);
         for (uint64_t i = 0; i < n; i++)
             error += ((double)s->aim[i] - (double)s->y[i]) * ((double)s->aim[i] - (double)s->y[i]);
         s->kv[c] += error / whole;
@@ -316,7 +316,8 @@ gyre_status gyre_search(const gyre_quantize_params *params, const struct gyre_pl
     *out = (struct gyre_choice){.seed = plan->set.seed,
                                 .n_seeds = 1,
                                 .act_clip = act ? 1 : (float)recipe->act_clip,
-                                .kv_clip = kv ? 1 : (float)recipe->kv_clip};
+                                .kv_clip = kv ? 1 : (float)recipe->kv_clip,
+                                .kv_clip_v = kv ? 1 : (float)recipe->kv_clip};
     if (!gyre_settings_undecided(&plan->set)) return GYRE_OK;
     s = calloc(1, sizeof *s);
     if (!s) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for choosing a rotation");
@@ -332,10 +333,11 @@ gyre_status gyre_search(const gyre_quantize_params *params, const struct gyre_pl
         out->seed = plan->set.seed + winner;
         out->n_seeds = s->n_seeds;
     }
-    if ((act && plan->set.act == 4) || (kv && plan->set.kv == 4)) {
+    if ((act && plan->set.act == 4) || (kv && (plan->set.kv == 4 || plan->set.kv_v == 4))) {
         GYRE_GO(walk(s, &s->seed[winner], tick, user, err));
         if (act && plan->set.act == 4) out->act_clip = best_clip(s->act);
         if (kv && plan->set.kv == 4) out->kv_clip = best_clip(s->kv);
+        if (kv && plan->set.kv_v == 4) out->kv_clip_v = best_clip(s->kv);
     }
 done:
     close_survey(s);

@@ -87,8 +87,10 @@ static gyre_status open_walk(gyre_summary *s, gyre_device *device, gyre_error *e
         params.path[w] = (struct gyre_walk_path){w == RECIPE ? &recipe : &plain,
                                                  {.act_bits = w == FLOAT ? 16 : p->set.act,
                                                   .kv_bits = w == FLOAT ? 16 : p->set.kv,
+                                                  .kv_bits_v = w == FLOAT ? 16 : p->set.kv_v,
                                                   .act_clip = last ? p->choice.act_clip : 1,
-                                                  .kv_clip = last ? p->choice.kv_clip : 1}};
+                                                  .kv_clip = last ? p->choice.kv_clip : 1,
+                                                  .kv_clip_v = last ? p->choice.kv_clip_v : 1}};
     }
     GYRE_TRY(gyre_walk_open(&params, &s->walk, err));
     s->wide = malloc((uint64_t)s->n * p->hp.width * sizeof *s->wide);

@@ -131,10 +131,10 @@ bool gyre_recipe_calibrates(const struct gyre_recipe *recipe);
 struct gyre_settings {
     struct gyre_recipe recipe;
     uint32_t wbits, wgroup; // of all but the exceptions; wgroup 0: per channel, and for wbits 16 and 32
-    uint32_t act, kv;
-    bool head4;  // the head is a matrix of its own, of int4 in groups of 32
-    bool full;   // profile
-    bool blocks; // a portable output has GGUF's blocks of 32
+    uint32_t act, kv, kv_v; // kv of keys, kv_v of values
+    bool head4;             // the head is a matrix of its own, of int4 in groups of 32
+    bool full;              // profile
+    bool blocks;            // a portable output has GGUF's blocks of 32
     uint64_t seed;
 };
 

@@ -171,6 +171,9 @@ gyre_status gyre_settings_resolve(const gyre_quantize_params *p, const struct gy
                                                                          : 32,
                                   .act = p->act ? p->act : 8,
                                   .kv = p->kv ? p->kv : 8,
+                                  .kv_v = p->kv_v ? p->kv_v
+                                          : p->kv ? p->kv
+                                                  : 8,
                                   .full = !strcmp(profile, "full"),
                                   .blocks = blocks,
                                   .seed = p->seed};
@@ -190,10 +193,17 @@ gyre_status gyre_settings_resolve(const gyre_quantize_params *p, const struct gy
     if (out->wgroup && !one_of(out->wgroup, 32, 64, 128))
         return gyre_fail(err, GYRE_E_INVALID, "unknown group size %u: it is none of 0 (per channel), 32, 64 and 128",
                          out->wgroup);
-    if (!gyre_is_width(out->act) || !gyre_is_width(out->kv))
-        return gyre_fail(err, GYRE_E_INVALID, "unknown activation or KV width (%u, %u): they are 16, 8 or 4", out->act,
-                         out->kv);
-    if (!out->full || out->kv == 16) out->recipe.kv_centre = false; // other tools know no centres; 16 bits need none
+    if (!gyre_is_width(out->act) || !gyre_is_width(out->kv) || !gyre_is_width(out->kv_v))
+        return gyre_fail(err, GYRE_E_INVALID,
+                         "unknown width of activations, keys or values (%u, %u, %u): they are 16, 8 or 4 each",
+                         out->act, out->kv, out->kv_v);
+    if (!blocks && out->kv != out->kv_v)
+        return gyre_fail(err, GYRE_E_UNSUPPORTED,
+                         "cannot give keys %u and values %u bits: a Hugging Face directory has one width for both; "
+                         "name an OUT.gguf",
+                         out->kv, out->kv_v);
+    if (!out->full || (out->kv == 16 && out->kv_v == 16))
+        out->recipe.kv_centre = false; // other tools know no centres; 16 bits need none
     if (out->act != 4) out->recipe.act_group = 0;
     // optrot gained at 8-bit activations, its authors report a loss at 4; where R1 cannot be merged, it runs online.
     if (out->recipe.learn.method == GYRE_LEARN_AUTO)
@@ -223,5 +233,5 @@ gyre_status gyre_settings_resolve(const gyre_quantize_params *p, const struct gy
 bool gyre_settings_undecided(const struct gyre_settings *s)
 {
     return s->wbits < 16 && (s->recipe.seeds > 1 || (s->recipe.act_clip == GYRE_AUTO && s->act == 4) ||
-                             (s->recipe.kv_clip == GYRE_AUTO && s->kv == 4));
+                             (s->recipe.kv_clip == GYRE_AUTO && (s->kv == 4 || s->kv_v == 4)));
 }

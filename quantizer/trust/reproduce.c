@@ -221,6 +221,7 @@ static gyre_status quantize_again(struct reproduction *r, gyre_error *err)
                                     .wgroup = m->wgroup ? (int32_t)m->wgroup : GYRE_WGROUP_ROW,
                                     .act = m->act,
                                     .kv = m->kv,
+                                    .kv_v = m->kv_v,
                                     .head = m->head,
                                     .profile = m->profile,
                                     .calib = r->calib,

@@ -130,7 +130,10 @@ static bool heads_fit(const gyre_graph *g, const struct gyre_value_info *qkv, in
            shape_is(qkv, rows, ((int64_t)heads + 2 * (int64_t)kv_heads) * hd);
 }
 
-static bool pool_fits(const struct gyre_value_info *pool) { return pool->bits == 32 || gyre_is_width(pool->bits); }
+static bool pool_fits(const struct gyre_value_info *pool)
+{
+    return (pool->bits == 32 && pool->bits_v == 32) || (gyre_is_width(pool->bits) && gyre_is_width(pool->bits_v));
+}
 
 // `gains` are there when the parameters say so, one for each element of a q and of a k head.
 static bool gains_fit(const gyre_graph *g, gyre_value gains, int32_t normed, int32_t hd)

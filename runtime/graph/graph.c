@@ -98,8 +98,8 @@ static gyre_value external(gyre_graph *g, gyre_value_kind kind, const char *name
 {
     for (gyre_value v = 1; kind >= GYRE_VALUE_DATA && v < g->n_values; v++) {
         const struct gyre_value_info *have = &g->values[v];
-        bool same =
-            have->kind == kind && have->n_planes == n_planes && have->weight == info.weight && have->bits == info.bits;
+        bool same = have->kind == kind && have->n_planes == n_planes && have->weight == info.weight &&
+                    have->bits == info.bits && have->bits_v == info.bits_v;
         for (uint32_t p = 0; same && p < n_planes; p++)
             same = have->plane[p].at.buffer == at[p].buffer && have->plane[p].at.offset == at[p].offset &&
                    have->plane[p].at.size == at[p].size;
@@ -131,7 +131,8 @@ static gyre_value weight_value(gyre_graph *g, const struct gyre_weight *w)
 static gyre_value pool_value(gyre_graph *g, const struct gyre_kv_pool *kv)
 {
     const struct gyre_binding at[] = {kv->k, kv->k_meta, kv->v, kv->v_meta};
-    return external(g, GYRE_VALUE_POOL, "kv", at, 4, (struct gyre_value_info){.bits = kv->bits});
+    return external(g, GYRE_VALUE_POOL, "kv", at, 4,
+                    (struct gyre_value_info){.bits = kv->bits, .bits_v = kv->bits_v ? kv->bits_v : kv->bits});
 }
 
 static gyre_value pages_value(gyre_graph *g, const struct gyre_kv_pool *kv)

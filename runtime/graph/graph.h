@@ -38,12 +38,12 @@ struct gyre_weight {
     struct gyre_binding order; // int[k]: what is multiplied is x[order[j]]; gyre_g_gather it. Buffer NULL: x as it is
 };
 
-// One layer's KV pools. bits 16, 8 or 4. centre: f32[2][kv_heads * head_dim], constants that are subtracted from keys
-// and values before they are cached (keys: after RoPE and what follows it); attention's result is the same but for
-// rounding.
+// One layer's KV pools. bits 16, 8 or 4 each (32 on the cpu device, both). centre: f32[2][kv_heads * head_dim],
+// constants that are subtracted from keys and values before they are cached (keys: after RoPE and what follows it);
+// attention's result is the same but for rounding.
 struct gyre_kv_pool {
     struct gyre_binding k, k_meta, v, v_meta;
-    uint32_t bits;
+    uint32_t bits, bits_v;      // of keys, of values; bits_v 0: the same
     float clip, clip_v;         // of keys, of values; clip_v 0: the same
     struct gyre_binding centre; // buffer NULL: none
     struct gyre_binding pages;  // a page table of its own, in the shape of the batch's; buffer NULL: that one

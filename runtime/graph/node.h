@@ -26,9 +26,9 @@ struct gyre_plane {
 
 struct gyre_value_info {
     gyre_value_kind kind;
-    bool external; // lives in a buffer of the caller
-    bool landed;   // external because of gyre_g_output: one node writes it
-    uint32_t rows, width, bits;
+    bool external;                      // lives in a buffer of the caller
+    bool landed;                        // external because of gyre_g_output: one node writes it
+    uint32_t rows, width, bits, bits_v; // bits of a pool: of keys, bits_v of values
     uint32_t n_planes;
     struct gyre_plane plane[GYRE_MAX_PLANES];
     gyre_value root; // a view of rows root_row.. of another value; GYRE_NONE: not a view

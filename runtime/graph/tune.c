@@ -497,6 +497,12 @@ bool gyre_tune_quantizes(const gyre_graph *g, const struct gyre_node *fused)
 
 // ---- attention and heads --------------------------------------------------------------------------------
 
+static void set_pool(struct gyre_launch *out, const struct gyre_value_info *pool)
+{
+    set(out, "KBITS", pool->bits);
+    set(out, "VBITS", pool->bits_v);
+}
+
 static gyre_status tune_heads(const gyre_graph *g, const struct gyre_node *node, struct gyre_launch *out,
                               gyre_error *err)
 {
@@ -505,7 +511,7 @@ static gyre_status tune_heads(const gyre_graph *g, const struct gyre_node *node,
                                    : node->op == GYRE_OP_kv_write ? node->params.kv_write.hd
                                                                   : node->params.rope_kv.hd);
     GYRE_TRY(start(out, gyre_ops[node->op].name, GYRE_FORM_ONE, lanes(info, GYRE_MAX(hd / 2, 32)), 1, err));
-    if (node->op != GYRE_OP_rope) set(out, "KVBITS", g->values[node->out[node->op == GYRE_OP_kv_write ? 0 : 1]].bits);
+    if (node->op != GYRE_OP_rope) set_pool(out, &g->values[node->out[node->op == GYRE_OP_kv_write ? 0 : 1]]);
     set(out, "HD", hd);
     if (node->op != GYRE_OP_kv_write)
         set(out, "NORMED",
@@ -549,7 +555,7 @@ static gyre_status tune_attn(const gyre_graph *g, const struct gyre_node *node, 
                              info->id, hd, info->shared_bytes);
     }
     GYRE_TRY(start(out, "attn", many ? GYRE_FORM_MANY : GYRE_FORM_ONE, wgx, 1, err));
-    set(out, "KVBITS", g->values[node->in[1]].bits);
+    set_pool(out, &g->values[node->in[1]]);
     set(out, "HD", hd);
     set(out, "RT", rt);
     set(out, "GT", gt);
@@ -615,7 +621,7 @@ static gyre_status tune_attn_split(const gyre_graph *g, const struct gyre_node *
     const uint32_t hd = (uint32_t)p->hd, wgx = split_lanes(info),
                    gt = split_heads(info, (uint32_t)(p->heads / p->kv_heads), hd, wgx);
     GYRE_TRY(start(out, "attn_split", GYRE_FORM_ONE, wgx, 1, err));
-    set(out, "KVBITS", g->values[node->in[1]].bits);
+    set_pool(out, &g->values[node->in[1]]);
     set(out, "HD", hd);
     set(out, "GT", gt);
     out->tile[0] = gt;

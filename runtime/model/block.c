@@ -36,6 +36,16 @@ static void forget_graphs(gyre_block *b)
     }
 }
 
+static struct gyre_precision precision_of(const struct gyre_block_options *o)
+{
+    return (struct gyre_precision){.act = o->act_bits,
+                                   .kv = o->kv_bits,
+                                   .kv_v = o->kv_bits_v ? o->kv_bits_v : o->kv_bits,
+                                   .act_clip = o->act_clip,
+                                   .kv_clip = o->kv_clip,
+                                   .kv_clip_v = o->kv_clip_v > 0 ? o->kv_clip_v : o->kv_clip};
+}
+
 gyre_status gyre_block_create(gyre_device *device, const struct gyre_hparams *hp,
                               const struct gyre_block_options *options, gyre_block **out, gyre_error *err)
 {
@@ -46,6 +56,7 @@ gyre_status gyre_block_create(gyre_device *device, const struct gyre_hparams *hp
     b->hp.n_layers = 1;
     b->options = *options;
     if (options->sequence == 0) b->options.sequence = options->max_rows;
+    const struct gyre_precision precision = precision_of(options);
     gyre_hparams_set_context(&b->hp, b->options.sequence);
     const uint32_t sequence = b->options.sequence, sequences = (uint32_t)gyre_div_up(options->max_rows, sequence);
     const uint64_t bytes = (uint64_t)options->max_rows * hp->width * sizeof(float);
@@ -57,7 +68,7 @@ gyre_status gyre_block_create(gyre_device *device, const struct gyre_hparams *hp
     }
     GYRE_GO(gyre_repacker_create(device, &b->repacker, err));
     GYRE_GO(gyre_shared_create(device, &b->hp, &b->shared, err));
-    GYRE_GO(gyre_kv_create(device, &b->hp, options->kv_bits, options->kv_clip, sequences, sequence, 0, &b->kv, err));
+    GYRE_GO(gyre_kv_create(device, &b->hp, &precision, sequences, sequence, 0, &b->kv, err));
     for (uint32_t i = 0; i < sequences; i++) GYRE_GO(gyre_kv_reserve(&b->kv, i, sequence, err));
     b->rows.size = (uint64_t)options->max_rows * 16;
     b->x.size = b->y.size = bytes;
@@ -225,8 +236,7 @@ static gyre_status build(gyre_block *b, uint32_t rows, uint32_t which, struct gy
     at_rows.size = (uint64_t)rows * 16;
     at_x.size = at_y.size = floats * b->hp.width;
     const struct gyre_batch batch = gyre_kv_batch(&b->kv, at_rows);
-    const struct gyre_precision precision = {b->options.act_bits, b->options.kv_bits, b->options.act_clip,
-                                             b->options.kv_clip};
+    const struct gyre_precision precision = precision_of(&b->options);
     gyre_graph *g;
     GYRE_TRY(gyre_graph_create(b->device, rows, &batch, &g, err));
     const gyre_value x = gyre_g_external(g, "x", rows, b->hp.width, at_x);

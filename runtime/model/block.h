@@ -20,7 +20,8 @@ struct gyre_block_weights {
     const float *bias[GYRE_LINEARS];       // [out]; NULL: none
     const float *vector[GYRE_BLOCK_ROLES]; // norms; those that the architecture has
     // [kv_heads * hd] of the linears whose output is cached, subtracted (from keys after RoPE and R3) before that when
-    // kv_bits < 16; the block computes the same but for the cache's rounding. NULL: nothing is subtracted.
+    // keys or values have fewer than 16 bits; the block computes the same but for the cache's rounding. NULL:
+    // nothing is subtracted.
     const float *centre[GYRE_LINEARS];
 };
 
@@ -28,6 +29,8 @@ struct gyre_block_options {
     uint32_t act_bits, kv_bits, max_rows; // 16 | 8 | 4; rows per call
     uint32_t sequence;                    // rows are sequences of this many from position 0 each; 0: one of max_rows
     float act_clip, kv_clip;              // 1 when unsure
+    uint32_t kv_bits_v;                   // of values; 0: as of keys ...
+    float kv_clip_v;                      // ... and 0: as theirs
 };
 
 // `hp` gives shapes, RoPE and the online rotations (hp->rot) that the weights expect; it is copied as needed.

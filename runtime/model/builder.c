@@ -46,7 +46,8 @@ gyre_value gyre_b_attend(struct gyre_builder *b, gyre_value qkv)
     if (!b->live) return GYRE_NONE;
     const struct gyre_hparams *hp = b->hp;
     const gyre_turn turn = (gyre_turn)b->layer->kind.turn;
-    const bool low = b->precision->kv < 16; // 16 bits have nothing to gain from R3 or a centre
+    const struct gyre_precision *p = b->precision;
+    const bool low = p->kv < 16 || p->kv_v < 16; // 16 bits have nothing to gain from R3 or a centre
     const struct gyre_attn_shape shape = {.heads = hp->heads,
                                           .kv_heads = hp->kv_heads,
                                           .head_dim = hp->head_dim,
@@ -68,7 +69,7 @@ gyre_value gyre_b_attend(struct gyre_builder *b, gyre_value qkv)
     }
     struct gyre_kv_pool pool = *b->kv;
     pool.centre = low ? b->layer->kv_centre : none;
-    if (b->layer->kv_clip[0] > 0 && b->precision->kv == hp->kv_bits) {
+    if (b->layer->kv_clip[0] > 0 && p->kv == hp->kv_bits && p->kv_v == hp->kv_bits_v) {
         pool.clip = b->layer->kv_clip[0];
         pool.clip_v = b->layer->kv_clip[1];
     }

@@ -21,12 +21,6 @@ struct gyre_shared {
     struct gyre_had_desc r1, r3, r4, head; // n = 0: none
 };
 
-// How activations and the cache are quantized at run time.
-struct gyre_precision {
-    uint32_t act, kv;
-    float act_clip, kv_clip;
-};
-
 // A block's graph, whole or the part of it between two taps: from what product `from` reads (GYRE_PRODUCTS: from the
 // block's input) to what product `to` reads (GYRE_PRODUCTS: to the block's output). Fill all but `live` (and, at the
 // block's input, tap) and call gyre_build_block.

@@ -7,8 +7,9 @@
 enum {
     GYRE_MAX_LAYERS = 512,
     GYRE_MAX_HEAD_DIM = 256,
-    GYRE_FILE_VERSION = 4, // of gyre.version: 1 knows llama alone, 2 qwen2 and qwen3, 3 the other families
-    GYRE_MIX_VERSION = 4   // knows gyre.head_mix and gyre.r1
+    GYRE_FILE_VERSION = 5,  // of gyre.version: 1 knows llama alone, 2 qwen2 and qwen3, 3 the other families
+    GYRE_MIX_VERSION = 4,   // knows gyre.head_mix and gyre.r1
+    GYRE_WIDTHS_VERSION = 5 // knows values of another width than keys
 };
 
 struct gyre_rotations {
@@ -43,6 +44,14 @@ struct gyre_layer_kind {
     uint8_t windowed; // its queries see hp->window positions
 };
 
+// How activations and the cache are quantized at run time: bits (16: not at all) and clip ratios, kv_v of values and kv
+// of keys.
+struct gyre_precision {
+    uint32_t act, kv, kv_v;
+    float act_clip, kv_clip, kv_clip_v;
+};
+#define GYRE_UNROUNDED ((struct gyre_precision){16, 16, 16, 1, 1, 1})
+
 struct gyre_arch;
 
 struct gyre_hparams {
@@ -66,22 +75,28 @@ struct gyre_hparams {
     double rope_low_freq, rope_high_freq; // llama3; yarn: its beta_slow and beta_fast
     float rope_mscale;                    // factor of q and k where RoPE turns: yarn's and longrope's, else 1
     float rope_divisor[2][GYRE_MAX_HEAD_DIM /
-                          2];   // of the frequencies, 0: none; rope_freqs, or longrope's short and long ones
-    bool long_text;             // longrope: contexts beyond rope_original_context, which take the long divisors
-    bool rope_interleaved;      // pairs (2i, 2i+1), as in GGUF llama files; else (i, i + hd/2), as in HF
-    bool tied;                  // no output.weight: the head uses token_embd
-    bool norms_less_one;        // gains lie in the file less 1 (Gemma's at Hugging Face)
-    bool has_rope_freqs;        // tensor rope_freqs.weight holds divisors of the inverse frequencies
-    uint32_t act_bits, kv_bits; // run-time defaults: 16 unless the file says otherwise
-    float act_clip, kv_clip;    // clip ratios, 1 unless the file says otherwise
-    uint32_t act_group;         // 4-bit activations have groups of so many values where these divide the row; 0: none
-    bool learned_clips;         // full: they are of each tap and layer, in tensors gyre.act_clips, gyre.kv_clips
-    uint32_t wgroup;            // gyre files: group of the int4 weights, 0 = per channel; else 0
-    bool wgroup_declared;       // the file declared gyre.wgroup (portable: Q4_0 with repeated scales)
-    bool kv_centre;             // full: every block has vectors that are subtracted from its KV cache below 16 bits
+                          2]; // of the frequencies, 0: none; rope_freqs, or longrope's short and long ones
+    bool long_text;           // longrope: contexts beyond rope_original_context, which take the long divisors
+    bool rope_interleaved;    // pairs (2i, 2i+1), as in GGUF llama files; else (i, i + hd/2), as in HF
+    bool tied;                // no output.weight: the head uses token_embd
+    bool norms_less_one;      // gains lie in the file less 1 (Gemma's at Hugging Face)
+    bool has_rope_freqs;      // tensor rope_freqs.weight holds divisors of the inverse frequencies
+    uint32_t act_bits, kv_bits, kv_bits_v; // run-time defaults: 16 unless the file says otherwise; of keys, of values
+    float act_clip, kv_clip, kv_clip_v;    // clip ratios, 1 unless the file says otherwise
+    uint32_t act_group;   // 4-bit activations have groups of so many values where these divide the row; 0: none
+    bool learned_clips;   // full: they are of each tap and layer, in tensors gyre.act_clips, gyre.kv_clips
+    uint32_t wgroup;      // gyre files: group of the int4 weights, 0 = per channel; else 0
+    bool wgroup_declared; // the file declared gyre.wgroup (portable: Q4_0 with repeated scales)
+    bool kv_centre;       // full: every block has vectors that are subtracted from its KV cache below 16 bits
     struct gyre_layer_kind kind[GYRE_MAX_LAYERS];
     struct gyre_rotations rot;
 };
+
+// What a file says that it is made for.
+static inline struct gyre_precision gyre_made_for(const struct gyre_hparams *hp)
+{
+    return (struct gyre_precision){hp->act_bits, hp->kv_bits, hp->kv_bits_v, hp->act_clip, hp->kv_clip, hp->kv_clip_v};
+}
 
 // Fills and checks `hp`; allocates only for rot (free with gyre_hparams_free). Refuses other architectures and
 // values outside what the graph can do by name.

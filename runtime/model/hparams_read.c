@@ -127,6 +127,8 @@ static const struct {
     {"gyre.act_clip", 1},
     {"gyre.kv_clip", 1},
     {"gyre.act_group", 1},
+    {"gyre.kv_bits_v", GYRE_WIDTHS_VERSION},
+    {"gyre.kv_clip_v", GYRE_WIDTHS_VERSION},
     {"gyre.rope_interleaved", 1},
     {"gyre.kv_centre", 1},
     {"gyre.r3", 1},
@@ -176,22 +178,27 @@ static gyre_status read_version(const gyre_source *source, const struct gyre_hpa
 // What gyre's own files add, in both profiles.
 static gyre_status read_gyre_keys(const gyre_source *source, struct gyre_hparams *hp, gyre_error *err)
 {
-    double act_clip = 1, kv_clip = 1;
+    double act_clip = 1, kv_clip = 1, kv_clip_v;
     const char *path = gyre_source_path(source);
     hp->act_bits = hp->kv_bits = 16;
     GYRE_TRY(read_version(source, hp, err));
     GYRE_TRY(gyre_hparam_u32(source, "gyre.act_bits", true, 4, 16, &hp->act_bits, err));
     GYRE_TRY(gyre_hparam_u32(source, "gyre.kv_bits", true, 4, 16, &hp->kv_bits, err));
-    const uint32_t bits[] = {hp->act_bits, hp->kv_bits};
-    for (int i = 0; i < 2; i++)
+    hp->kv_bits_v = hp->kv_bits; // values are as keys, where nothing else is said
+    GYRE_TRY(gyre_hparam_u32(source, "gyre.kv_bits_v", true, 4, 16, &hp->kv_bits_v, err));
+    static const char *const widths[] = {"act_bits", "kv_bits", "kv_bits_v"};
+    const uint32_t bits[] = {hp->act_bits, hp->kv_bits, hp->kv_bits_v};
+    for (int i = 0; i < 3; i++)
         if (!gyre_is_width(bits[i]))
-            return gyre_fail(err, GYRE_E_UNSUPPORTED,
-                             "cannot use model (%s): gyre.%s_bits is %u; gyre supports 4, 8 and 16", path,
-                             i ? "kv" : "act", bits[i]);
+            return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot use model (%s): gyre.%s is %u; gyre supports 4, 8 and 16",
+                             path, widths[i], bits[i]);
     GYRE_TRY(gyre_hparam_f64(source, "gyre.act_clip", true, 0.05, 1, &act_clip, err));
     GYRE_TRY(gyre_hparam_f64(source, "gyre.kv_clip", true, 0.05, 1, &kv_clip, err));
+    kv_clip_v = kv_clip;
+    GYRE_TRY(gyre_hparam_f64(source, "gyre.kv_clip_v", true, 0.05, 1, &kv_clip_v, err));
     hp->act_clip = (float)act_clip;
     hp->kv_clip = (float)kv_clip;
+    hp->kv_clip_v = (float)kv_clip_v;
     GYRE_TRY(gyre_hparam_u32(source, "gyre.act_group", true, 0, 128, &hp->act_group, err));
     if (hp->act_group && (hp->act_group < 16 || (hp->act_group & (hp->act_group - 1))))
         return gyre_fail(err, GYRE_E_UNSUPPORTED,

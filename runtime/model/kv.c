@@ -20,6 +20,19 @@ static gyre_status plane(struct gyre_kv *kv, uint64_t bytes, const char *label, 
     return gyre_buffer_create(kv->device, bytes, label, &out->buffer, err);
 }
 
+uint64_t gyre_kv_cell(uint32_t head_dim, uint32_t bits) { return (uint64_t)head_dim * bits / 8; }
+uint64_t gyre_kv_scale(uint32_t bits) { return bits < 16 ? 4 : 0; }
+
+// Codes and scales of the keys, or of the values, of one layer; `heads`: places for the vector of a head.
+static gyre_status half(struct gyre_kv *kv, uint64_t heads, uint32_t head_dim, uint32_t bits,
+                        const char *const label[2], struct gyre_binding *codes, struct gyre_binding *scales,
+                        gyre_error *err)
+{
+    const uint64_t bytes = heads * gyre_kv_scale(bits);
+    GYRE_TRY(plane(kv, heads * gyre_kv_cell(head_dim, bits), label[0], codes, err));
+    return plane(kv, bytes ? bytes : 4, label[1], scales, err); // unused but bound
+}
+
 // Pages and, where a layer has a window that this context exceeds, places.
 static void count(const struct gyre_hparams *hp, uint32_t sequences, uint32_t context, uint32_t rows, uint32_t *pages,
                   uint32_t *places)
@@ -34,22 +47,23 @@ uint64_t gyre_kv_largest(const struct gyre_hparams *hp, uint32_t bits, uint32_t 
     uint32_t pages, places, most = 0;
     count(hp, sequences, context, rows, &pages, &places);
     for (uint32_t i = 0; i < hp->n_layers; i++) most = GYRE_MAX(most, places && hp->kind[i].windowed ? places : pages);
-    return (uint64_t)most * hp->kv_heads * GYRE_PAGE * hp->head_dim * bits / 8;
+    return (uint64_t)most * hp->kv_heads * GYRE_PAGE * gyre_kv_cell(hp->head_dim, bits);
 }
 
 // Nobody writes to place 0, which is read as zeros.
 static gyre_status clear_place_0(const struct gyre_kv *kv, const struct gyre_kv_pool *p, gyre_error *err)
 {
     const struct gyre_binding *all[] = {&p->k, &p->v, &p->k_meta, &p->v_meta};
-    void *zeros = calloc(1, p->k.size / kv->window.n_places);
+    void *zeros = calloc(1, GYRE_MAX(p->k.size, p->v.size) / kv->window.n_places);
     gyre_status st = zeros ? GYRE_OK : gyre_fail(err, GYRE_E_NOMEM, "cannot make the KV cache: out of memory");
-    for (size_t i = 0; i < (p->bits >= 16 ? 2 : GYRE_COUNT(all)) && st == GYRE_OK; i++)
-        st = gyre_buffer_write(kv->device, all[i]->buffer, 0, zeros, all[i]->size / kv->window.n_places, err);
+    for (size_t i = 0; i < GYRE_COUNT(all) && st == GYRE_OK; i++)
+        if (i < 2 || gyre_kv_scale(i % 2 ? p->bits_v : p->bits))
+            st = gyre_buffer_write(kv->device, all[i]->buffer, 0, zeros, all[i]->size / kv->window.n_places, err);
     free(zeros);
     return st;
 }
 
-gyre_status gyre_kv_create(gyre_device *device, const struct gyre_hparams *hp, uint32_t bits, float clip,
+gyre_status gyre_kv_create(gyre_device *device, const struct gyre_hparams *hp, const struct gyre_precision *precision,
                            uint32_t sequences, uint32_t context, uint32_t rows, struct gyre_kv *out, gyre_error *err)
 {
     const uint32_t stride = (uint32_t)gyre_div_up(context, GYRE_PAGE);
@@ -87,13 +101,14 @@ gyre_status gyre_kv_create(gyre_device *device, const struct gyre_hparams *hp, u
         struct gyre_kv_pool *p = &kv->pool[i];
         const bool windowed = places && hp->kind[i].windowed;
         const uint64_t heads = (uint64_t)(windowed ? places : cells) * hp->kv_heads * GYRE_PAGE;
-        p->bits = bits;
-        p->clip = clip;
-        GYRE_GO(plane(kv, heads * hp->head_dim * bits / 8, "kv keys", &p->k, err));
-        GYRE_GO(plane(kv, heads * hp->head_dim * bits / 8, "kv values", &p->v, err));
-        const uint64_t meta = bits >= 16 ? 4 : heads * 4; // unused but bound
-        GYRE_GO(plane(kv, meta, "kv key scales", &p->k_meta, err));
-        GYRE_GO(plane(kv, meta, "kv value scales", &p->v_meta, err));
+        p->bits = precision->kv;
+        p->bits_v = precision->kv_v;
+        p->clip = precision->kv_clip;
+        p->clip_v = precision->kv_clip_v;
+        GYRE_GO(half(kv, heads, hp->head_dim, p->bits, (const char *const[]){"kv keys", "kv key scales"}, &p->k,
+                     &p->k_meta, err));
+        GYRE_GO(half(kv, heads, hp->head_dim, p->bits_v, (const char *const[]){"kv values", "kv value scales"}, &p->v,
+                     &p->v_meta, err));
         if (!windowed) continue;
         p->pages = (struct gyre_binding){kv->places, 0, table};
         GYRE_GO(clear_place_0(kv, p, err));

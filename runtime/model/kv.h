@@ -34,14 +34,18 @@ struct gyre_kv {
     uint64_t bytes;
 };
 
-// Room for `sequences` sequences of `context` positions each. bits 16, 8 or 4; 32 on the cpu device. `rows`: the most
-// positions that are entered at once; 0: layers with a window keep all positions too, and nothing needs to be entered.
-gyre_status gyre_kv_create(gyre_device *device, const struct gyre_hparams *hp, uint32_t bits, float clip,
+// Room for `sequences` sequences of `context` positions each. Keys and values have 16, 8 or 4 bits each; 32, both, on
+// the cpu device. `rows`: the most positions that are entered at once; 0: layers with a window keep all positions too,
+// and nothing needs to be entered.
+gyre_status gyre_kv_create(gyre_device *device, const struct gyre_hparams *hp, const struct gyre_precision *precision,
                            uint32_t sequences, uint32_t context, uint32_t rows, struct gyre_kv *out,
                            gyre_error *err) GYRE_MUST_USE;
-// Bytes of its largest buffer.
+// Bytes of its largest buffer; bits: the larger of keys' and values'.
 uint64_t gyre_kv_largest(const struct gyre_hparams *hp, uint32_t bits, uint32_t sequences, uint32_t context,
                          uint32_t rows);
+// Bytes of a position of one head that is cached with so many bits: of its codes, and of its scale.
+uint64_t gyre_kv_cell(uint32_t head_dim, uint32_t bits);
+uint64_t gyre_kv_scale(uint32_t bits);
 void gyre_kv_free(struct gyre_kv *kv);
 
 // Makes positions 0..length-1 of a sequence addressable: takes pages as needed and updates the device's table. Writes

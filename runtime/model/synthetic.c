@@ -56,8 +56,10 @@ gyre_status gyre_shape_hparams(const char *name, uint32_t wgroup, struct gyre_hp
                                 .tied = s->tied,
                                 .act_bits = 8,
                                 .kv_bits = 8,
+                                .kv_bits_v = 8,
                                 .act_clip = 1,
                                 .kv_clip = 1,
+                                .kv_clip_v = 1,
                                 .wgroup = wgroup};
     hp->roles = hp->family->roles;
     hp->biases = hp->family->biases;

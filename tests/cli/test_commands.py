@@ -124,6 +124,24 @@ class Options(Case):
         self.assertEqual([self.json(*base)[k] for k in ("act", "kv")], [16, 16])
         self.assertEqual([self.json(*base, "--act", 8, "--kv", 4)[k] for k in ("act", "kv")], [8, 4])
 
+    def test_keys_and_values_of_two_widths(self):
+        q = self.quantized("widths.gguf", "--kv", "8/4")
+        base, widths = ("run", q, "-p", "the cat", "--device", "cpu", "-n", 2), ("kv", "kv_v")
+        m = self.json("inspect", q)["metadata"]
+        self.assertEqual((m["gyre.version"], m["gyre.kv_bits"], m["gyre.kv_bits_v"]), (5, 8, 4))
+        for given, want in ((), [8, 4]), (("--kv", 8), [8, 8]), (("--kv", "16/4"), [16, 4]), (("--kv", "4/16"), [4, 16]):
+            self.assertEqual([self.json(*base, *given)[k] for k in widths], want)
+        self.assertIn("kv 8/4", self.done(*base)[1])
+        self.assertEqual([self.json("eval", q, "--text", self.text, "--device", "cpu", "--ctx", 32, "--windows", 1)[k] for k in widths], [8, 4])
+        self.assertEqual(json.loads(self.read(q + ".manifest.json"))["kv_bits_v"], 4)
+        self.done("verify", q, "--base", self.model)
+        self.done("reproduce", q + ".manifest.json", "--base", self.model)
+        one = self.json("inspect", self.quantized("width.gguf", "--kv", "4/4"))["metadata"]
+        self.assertEqual((one["gyre.version"], one["gyre.kv_bits"], "gyre.kv_bits_v" in one), (1, 4, False))
+        for bad in "8/5", "8/", "/4", "8/4/4", "8x4":
+            self.fails(2, *base, "--kv", bad, word="it takes one of 16,8,4, or two as in 8/4")
+        self.fails(1, "quantize", self.model, "-o", self.at("dir"), "--format", "hf", "--kv", "8/4", word="one width for both")
+
     def test_run_special(self):
         base = ("run", self.model, "-p", "the cat", "--device", "cpu", "-n", 200, "--temp", 100)
         for seed in range(40):  # some draw ends the text: shown only when asked for

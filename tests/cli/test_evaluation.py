@@ -305,7 +305,7 @@ class Compare(Case):
 
     def test_mistakes(self):
         full = self.compare("no")
-        for args, word in ((("compare", self.model, "--text", self.text), "--recipes"), (("compare", self.model, "--recipes", "rtn"), "--text"), ((*full, "--settings", "W4K8V4"), "A16"), ((*full, "--settings", "W4A8K8V4"), "one width"),
+        for args, word in ((("compare", self.model, "--text", self.text), "--recipes"), (("compare", self.model, "--recipes", "rtn"), "--text"), ((*full, "--settings", "W4K8V4"), "A16"), ((*full, "--settings", "W4A8K8V3"), "K8V4"),
                            ((*full, "--settings", "W4A8KV8,"), "setting"), (self.compare("no", recipes="magic"), "magic"), (self.compare("no", recipes="rtn,,x"), "empty"), ((*full, "--reference-k", 0), "--reference-k")):
             with self.subTest(word=word):
                 self.fails(2, *args, word=word)

@@ -151,7 +151,7 @@ static void fill(struct cli_cell *c, const char *recipe, const char *setting, do
     assert_true(cli_cell_create(1, 1, c));
     snprintf(c->recipe, sizeof c->recipe, "%s", recipe);
     snprintf(c->setting, sizeof c->setting, "%s", setting);
-    c->widths = (struct cli_setting){4, 32, 8, 8};
+    c->widths = (struct cli_setting){4, 32, 8, 8, 8};
     c->bits_per_weight = 4.5;
     c->bytes = 1e6;
     c->quantize_seconds = 2;
@@ -186,7 +186,7 @@ static struct cli_comparison example(void)
                              *const settings[] = {"W4g32A8KV8", "W4g0A8KV8", "W4g32A4KV4"};
     uint32_t n = 0;
     fill(&cells[n++], "float", "A16KV16", 16.2, 0);
-    cells[0].widths = (struct cli_setting){.act = 16, .kv = 16};
+    cells[0].widths = (struct cli_setting){.act = 16, .kv = 16, .kv_v = 16};
     cells[0].quantize_seconds = NAN;
     for (int s = 0; s < 3; s++)
         for (int r = 0; r < 5; r++)

@@ -15,10 +15,17 @@ static void test_settings(void **state)
         struct cli_setting want;
         const char *name, *weights;
     } cases[] = {
-        {"W4A8KV8", {4, 32, 8, 8}, "W4g32A8KV8", "W4g32"},    {"W4A4KV4", {4, 32, 4, 4}, "W4g32A4KV4", "W4g32"},
-        {"W4g64A8KV4", {4, 64, 8, 4}, "W4g64A8KV4", "W4g64"}, {"W4g0A8KV8", {4, 0, 8, 8}, "W4g0A8KV8", "W4g0"},
-        {"W4A16", {4, 32, 16, 16}, "W4g32A16KV16", "W4g32"},  {"W8g128A8", {8, 128, 8, 16}, "W8g128A8KV16", "W8g128"},
-        {"W16A8KV8", {16, 0, 8, 8}, "W16A8KV8", "W16"},       {"W16A16KV4", {16, 0, 16, 4}, "W16A16KV4", "W16"},
+        {"W4A8KV8", {4, 32, 8, 8, 8}, "W4g32A8KV8", "W4g32"},
+        {"W4A4KV4", {4, 32, 4, 4, 4}, "W4g32A4KV4", "W4g32"},
+        {"W4g64A8KV4", {4, 64, 8, 4, 4}, "W4g64A8KV4", "W4g64"},
+        {"W4g0A8KV8", {4, 0, 8, 8, 8}, "W4g0A8KV8", "W4g0"},
+        {"W4A16", {4, 32, 16, 16, 16}, "W4g32A16KV16", "W4g32"},
+        {"W8g128A8", {8, 128, 8, 16, 16}, "W8g128A8KV16", "W8g128"},
+        {"W16A8KV8", {16, 0, 8, 8, 8}, "W16A8KV8", "W16"},
+        {"W16A16KV4", {16, 0, 16, 4, 4}, "W16A16KV4", "W16"},
+        {"W4A8K8V4", {4, 32, 8, 8, 4}, "W4g32A8K8V4", "W4g32"},
+        {"W4A4K16V8", {4, 32, 4, 16, 8}, "W4g32A4K16V8", "W4g32"},
+        {"W4A8K4V4", {4, 32, 8, 4, 4}, "W4g32A8KV4", "W4g32"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct cli_setting s, again;
@@ -50,8 +57,10 @@ static void test_no_settings(void **state)
         {"W4A7KV8", "A16"},
         {"W4A8KV7", "KV16"},
         {"W4A8KV", "KV16"},
-        {"W4A8K8V4", "one width"},
-        {"W4A8K8", "one width"},
+        {"W4A8K8V5", "K8V4"},
+        {"W4A8K8", "K8V4"},
+        {"W4A8K3V8", "K8V4"},
+        {"W4A8V4", "behind"},
         {"W4g48A8KV8", "g32"},
         {"W4gA8", "g32"},
         {"W16g32A8", "groups"},

@@ -207,12 +207,14 @@ void lab_block(struct lab *lab, struct block_shape s, struct block *b)
     b->batch =
         (struct gyre_batch){lab_bytes(lab, rows, 16ull * s.rows), lab_bytes(lab, pages, sizeof pages), PAGE_STRIDE};
     free(rows);
-    const uint64_t slots = PAGES * s.kv_heads * PAGE, codes = slots * s.head_dim * s.kv_bits / 8;
+    const uint64_t slots = PAGES * s.kv_heads * PAGE, codes = slots * s.head_dim * s.kv_bits / 8,
+                   values = s.kv_bits_v ? slots * s.head_dim * s.kv_bits_v / 8 : codes;
     b->kv = (struct gyre_kv_pool){.k = lab_bytes(lab, NULL, codes),
                                   .k_meta = lab_bytes(lab, NULL, slots * 4),
-                                  .v = lab_bytes(lab, NULL, codes),
+                                  .v = lab_bytes(lab, NULL, values),
                                   .v_meta = lab_bytes(lab, NULL, slots * 4),
                                   .bits = s.kv_bits,
+                                  .bits_v = s.kv_bits_v,
                                   .clip = 1};
 
     uint32_t p = 0;

@@ -46,6 +46,7 @@ struct block_shape {
     bool r1;            // behind both norms; the width a power of two
     bool centred;       // random vectors are subtracted from what is cached
     uint32_t act_group; // of 4-bit activations; 0: none
+    uint32_t kv_bits_v; // of values; 0: kv_bits
 };
 struct block {
     struct block_shape s;

@@ -65,12 +65,13 @@ static const struct block_shape shapes[] = {
     {.rows = 3, .act_bits = 16, .kv_bits = 4, .group = 0, .kind = GYRE_WEIGHT_W4, .centred = true},
     {.rows = 1, .act_bits = 4, .kv_bits = 8, .group = 0, .kind = GYRE_WEIGHT_W4, .r4 = true, .act_group = 32},
     {.rows = 5, .act_bits = 4, .kv_bits = 8, .group = 32, .kind = GYRE_WEIGHT_W4, .r1 = true, .act_group = 16},
+    {.rows = 3, .act_bits = 16, .kv_bits = 8, .kv_bits_v = 4, .kind = GYRE_WEIGHT_W4, .r3 = true, .centred = true},
 };
 
 // Quantizers see inputs that differ in the last bit; a code at a tie may then differ by one.
 static double bound(const struct block_shape *s)
 {
-    const uint32_t bits = GYRE_MIN(s->act_bits, s->kv_bits);
+    const uint32_t bits = GYRE_MIN(s->act_bits, s->kv_bits_v ? s->kv_bits_v : s->kv_bits);
     return bits == 16 ? 1e-6 : bits == 8 ? 1e-3 : 1e-2;
 }
 

@@ -7,7 +7,7 @@
 
 struct shape {
     int heads, kv_heads, hd;
-    uint32_t bits;
+    uint32_t k_bits, v_bits;
     bool centred;
     int window; // 0: all positions
 };
@@ -26,10 +26,10 @@ static uint32_t halves(float a, float b)
 
 // A pool with what the batch's sequences have cached, NaN elsewhere. `drift` grows values with the position, so that
 // the running maximum of the softmax keeps moving.
-static void make_cache(struct check *check, const struct batch *b, const struct shape *s, double drift,
+static void make_cache(struct check *check, const struct batch *b, const struct shape *s, uint32_t bits, double drift,
                        struct check_bind *pool, struct check_bind *meta)
 {
-    const size_t slots = (size_t)(b->pages_used * s->kv_heads * 32), words = (size_t)s->hd * s->bits / 32;
+    const size_t slots = (size_t)(b->pages_used * s->kv_heads * 32), words = (size_t)s->hd * bits / 32;
     uint32_t *data = check_alloc(check, 4 * slots * words), *scales = check_alloc(check, 4 * slots);
     memset(data, 0xFF, 4 * slots * words);
     memset(scales, 0xFF, 4 * slots);
@@ -40,9 +40,9 @@ static void make_cache(struct check *check, const struct batch *b, const struct 
                     (size_t)((b->table[b->row[r][1] * b->page_stride + t / 32] * s->kv_heads + g) * 32 + t % 32);
                 const float *x = check_normal(check, 2 * words, 1 + drift * t);
                 for (size_t w = 0; w < words; w++)
-                    data[slot * words + w] = s->bits == 16 ? halves(x[2 * w], x[2 * w + 1]) : check_random(check);
-                const float zero = (float)(check_random(check) % (1u << s->bits) >> (s->bits > 8 ? 8 : 0));
-                scales[slot] = halves((float)(1 + drift * t) * 3.0f / (float)(1 << s->bits), zero);
+                    data[slot * words + w] = bits == 16 ? halves(x[2 * w], x[2 * w + 1]) : check_random(check);
+                const float zero = (float)(check_random(check) % (1u << bits) >> (bits > 8 ? 8 : 0));
+                scales[slot] = halves((float)(1 + drift * t) * 3.0f / (float)(1 << bits), zero);
             }
     *pool = (struct check_bind){.data = data, .size = 4 * slots * words};
     *meta = (struct check_bind){.data = scales, .size = 4 * slots};
@@ -60,8 +60,8 @@ static void attn_case(struct check *check, struct shape s, const struct batch_ru
     struct check_case c = {
         .kernel = rt == 1 ? "attn_v" : "attn_m",
         .params = &p,
-        .n_spec = 8,
-        .spec = {wg, 1, 1, s.bits, (uint32_t)s.hd, rt, gt, pt},
+        .n_spec = 9,
+        .spec = {wg, 1, 1, s.k_bits, s.v_bits, (uint32_t)s.hd, rt, gt, pt},
         .groups = {(uint32_t)s.heads / gt, ((uint32_t)b.rows + rt - 1) / rt},
         .bind = {{.size = 4 * (size_t)(b.rows * s.heads * s.hd), .bound = 1e-11},
                  {.data = check_normal(check, n, 2), .size = 4 * n},
@@ -73,11 +73,11 @@ static void attn_case(struct check *check, struct shape s, const struct batch_ru
                  {.data = b.table, .size = b.table_bytes},
                  {.data = centre, .size = 4 * n_centre}},
     };
-    make_cache(check, &b, &s, drift, &c.bind[2], &c.bind[3]);
-    make_cache(check, &b, &s, drift, &c.bind[4], &c.bind[5]);
+    make_cache(check, &b, &s, s.k_bits, drift, &c.bind[2], &c.bind[3]);
+    make_cache(check, &b, &s, s.v_bits, drift, &c.bind[4], &c.bind[5]);
     check_run(check, &c,
-              "heads %d/%d of %d, %u bits, centred %d, window %d, %d rows, drift %g, WGX %u RT %u GT %u PT %u", s.heads,
-              s.kv_heads, s.hd, s.bits, s.centred, s.window, b.rows, drift, wg, rt, gt, pt);
+              "heads %d/%d of %d, %u/%u bits, centred %d, window %d, %d rows, drift %g, WGX %u RT %u GT %u PT %u",
+              s.heads, s.kv_heads, s.hd, s.k_bits, s.v_bits, s.centred, s.window, b.rows, drift, wg, rt, gt, pt);
 }
 
 // Parts of attention, and the parts put together.
@@ -94,8 +94,8 @@ static void split_case(struct check *check, struct shape s, const struct batch_r
     struct check_case c = {
         .kernel = "attn_split",
         .params = &p,
-        .n_spec = 6,
-        .spec = {wg, 1, 1, s.bits, (uint32_t)s.hd, gt},
+        .n_spec = 7,
+        .spec = {wg, 1, 1, s.k_bits, s.v_bits, (uint32_t)s.hd, gt},
         .groups = {(uint32_t)s.heads / gt, (uint32_t)b.rows, (uint32_t)splits},
         .bind = {{.size = 4 * parts, .bound = 1e-10},
                  {.data = check_normal(check, n, 2), .size = 4 * n},
@@ -106,10 +106,10 @@ static void split_case(struct check *check, struct shape s, const struct batch_r
                  {.data = b.row, .size = b.rows_bytes},
                  {.data = b.table, .size = b.table_bytes}},
     };
-    make_cache(check, &b, &s, drift, &c.bind[2], &c.bind[3]);
-    make_cache(check, &b, &s, drift, &c.bind[4], &c.bind[5]);
-    check_run(check, &c, "heads %d/%d of %d, %u bits, window %d, %d rows, drift %g, WGX %u GT %u, %d splits", s.heads,
-              s.kv_heads, s.hd, s.bits, s.window, b.rows, drift, wg, gt, splits);
+    make_cache(check, &b, &s, s.k_bits, drift, &c.bind[2], &c.bind[3]);
+    make_cache(check, &b, &s, s.v_bits, drift, &c.bind[4], &c.bind[5]);
+    check_run(check, &c, "heads %d/%d of %d, %u/%u bits, window %d, %d rows, drift %g, WGX %u GT %u, %d splits",
+              s.heads, s.kv_heads, s.hd, s.k_bits, s.v_bits, s.window, b.rows, drift, wg, gt, splits);
 }
 
 void cases_attn_split(struct check *check)
@@ -117,17 +117,19 @@ void cases_attn_split(struct check *check)
     const struct batch_run decode[] = {{2, 40, 1}, {-1, 9, 1}, {0, 0, 1}, {1, 31, 1}, {3, 64, 1}};
     const struct batch_run longer[] = {{1, 699, 1}, {0, 127, 1}, {0, 128, 1}};
     // Chunks of a vector: as many as lanes, fewer; positions at once: all of a block, a part, one lane for several.
-    split_case(check, (struct shape){9, 3, 64, 8, false, 0}, RUNS(decode), 0, 128, 3, 2);
-    split_case(check, (struct shape){9, 3, 64, 8, false, 0}, RUNS(longer), 0.02, 128, 3, 2);
-    split_case(check, (struct shape){8, 2, 128, 4, false, 0}, RUNS(longer), 0.02, 128, 4, 3);
-    split_case(check, (struct shape){4, 2, 80, 4, false, 0}, RUNS(decode), 0.1, 64, 2, 1);
-    split_case(check, (struct shape){4, 2, 80, 4, false, 0}, RUNS(longer), 0, 64, 2, 5);
-    split_case(check, (struct shape){3, 3, 256, 16, false, 0}, RUNS(longer), 0.01, 64, 1, 12);
-    split_case(check, (struct shape){7, 1, 16, 8, false, 0}, RUNS(longer), 0.01, 32, 7, 4);
+    split_case(check, (struct shape){9, 3, 64, 8, 8, false, 0}, RUNS(decode), 0, 128, 3, 2);
+    split_case(check, (struct shape){9, 3, 64, 8, 8, false, 0}, RUNS(longer), 0.02, 128, 3, 2);
+    split_case(check, (struct shape){8, 2, 128, 4, 4, false, 0}, RUNS(longer), 0.02, 128, 4, 3);
+    split_case(check, (struct shape){4, 2, 80, 4, 4, false, 0}, RUNS(decode), 0.1, 64, 2, 1);
+    split_case(check, (struct shape){4, 2, 80, 4, 4, false, 0}, RUNS(longer), 0, 64, 2, 5);
+    split_case(check, (struct shape){3, 3, 256, 16, 16, false, 0}, RUNS(longer), 0.01, 64, 1, 12);
+    split_case(check, (struct shape){7, 1, 16, 8, 8, false, 0}, RUNS(longer), 0.01, 32, 7, 4);
+    split_case(check, (struct shape){9, 3, 64, 8, 4, false, 0}, RUNS(longer), 0.02, 128, 3, 2); // widths apart
+    split_case(check, (struct shape){4, 2, 80, 4, 16, false, 0}, RUNS(decode), 0.1, 64, 2, 5);
     // Windows: within a block, over several, longer than the text.
-    split_case(check, (struct shape){9, 3, 64, 8, false, 5}, RUNS(decode), 0.1, 128, 3, 2);
-    split_case(check, (struct shape){4, 2, 80, 4, false, 200}, RUNS(longer), 0.01, 64, 2, 5);
-    split_case(check, (struct shape){7, 1, 16, 8, false, 64}, RUNS(longer), 0.01, 32, 7, 4);
+    split_case(check, (struct shape){9, 3, 64, 8, 8, false, 5}, RUNS(decode), 0.1, 128, 3, 2);
+    split_case(check, (struct shape){4, 2, 80, 4, 4, false, 200}, RUNS(longer), 0.01, 64, 2, 5);
+    split_case(check, (struct shape){7, 1, 16, 8, 8, false, 64}, RUNS(longer), 0.01, 32, 7, 4);
 }
 
 void cases_attn_merge(struct check *check)
@@ -165,27 +167,30 @@ void cases_attn(struct check *check)
     const struct batch_run mixed[] = {{1, 30, 4}, {0, 5, 1}, {-1, 0, 2}, {2, 33, 1}, {1, 34, 1}, {3, 0, 2}};
     // Every line of constants is a program that the driver compiles: kernel, bits, head size against workgroup (more
     // chunks than invocations, as many, fewer) and tile meet in pairs. Centred caches repeat the constants of others.
-    attn_case(check, (struct shape){9, 3, 64, 8, false, 0}, RUNS(decode), 0, 8, 1, 3, 8);
-    attn_case(check, (struct shape){6, 2, 64, 8, true, 0}, RUNS(decode), 0.1, 8, 1, 3, 8);
-    attn_case(check, (struct shape){4, 2, 80, 4, false, 0}, RUNS(decode), 0.1, 32, 1, 2, 1);
-    attn_case(check, (struct shape){6, 3, 80, 4, true, 0}, RUNS(mixed), 0, 32, 1, 2, 1);
-    attn_case(check, (struct shape){4, 4, 64, 16, false, 0}, RUNS(decode), 3, 64, 1, 1, 2);
-    attn_case(check, (struct shape){3, 3, 64, 16, true, 0}, RUNS(mixed), 0, 64, 1, 1, 2);
-    attn_case(check, (struct shape){9, 3, 64, 8, false, 0}, RUNS(prefill), 0.1, 8, 4, 3, 4);
-    attn_case(check, (struct shape){4, 4, 24, 16, false, 0}, RUNS(mixed), 0, 16, 4, 1, 1);
-    attn_case(check, (struct shape){3, 3, 24, 16, true, 0}, RUNS(mixed), 0, 16, 4, 1, 1);
-    attn_case(check, (struct shape){8, 1, 8, 4, false, 0}, RUNS(mixed), 0.2, 8, 2, 4, 2);
-    attn_case(check, (struct shape){8, 1, 128, 8, false, 0}, RUNS(prefill), 0, 64, 2, 4, 1);
-    attn_case(check, (struct shape){2, 1, 256, 4, false, 0}, RUNS(mixed), 0, 8, 3, 2, 1);
-    attn_case(check, (struct shape){9, 3, 64, 8, false, 0}, RUNS(mixed), 0, 24, 5, 3, 2);
+    attn_case(check, (struct shape){9, 3, 64, 8, 8, false, 0}, RUNS(decode), 0, 8, 1, 3, 8);
+    attn_case(check, (struct shape){6, 2, 64, 8, 8, true, 0}, RUNS(decode), 0.1, 8, 1, 3, 8);
+    attn_case(check, (struct shape){4, 2, 80, 4, 4, false, 0}, RUNS(decode), 0.1, 32, 1, 2, 1);
+    attn_case(check, (struct shape){6, 3, 80, 4, 4, true, 0}, RUNS(mixed), 0, 32, 1, 2, 1);
+    attn_case(check, (struct shape){4, 4, 64, 16, 16, false, 0}, RUNS(decode), 3, 64, 1, 1, 2);
+    attn_case(check, (struct shape){3, 3, 64, 16, 16, true, 0}, RUNS(mixed), 0, 64, 1, 1, 2);
+    attn_case(check, (struct shape){9, 3, 64, 8, 8, false, 0}, RUNS(prefill), 0.1, 8, 4, 3, 4);
+    attn_case(check, (struct shape){4, 4, 24, 16, 16, false, 0}, RUNS(mixed), 0, 16, 4, 1, 1);
+    attn_case(check, (struct shape){3, 3, 24, 16, 16, true, 0}, RUNS(mixed), 0, 16, 4, 1, 1);
+    attn_case(check, (struct shape){8, 1, 8, 4, 4, false, 0}, RUNS(mixed), 0.2, 8, 2, 4, 2);
+    attn_case(check, (struct shape){8, 1, 128, 8, 8, false, 0}, RUNS(prefill), 0, 64, 2, 4, 1);
+    attn_case(check, (struct shape){2, 1, 256, 4, 4, false, 0}, RUNS(mixed), 0, 8, 3, 2, 1);
+    attn_case(check, (struct shape){9, 3, 64, 8, 8, false, 0}, RUNS(mixed), 0, 24, 5, 3, 2);
     // Windows, with the constants of lines above: shorter than a block, across pages, longer than the text.
-    attn_case(check, (struct shape){9, 3, 64, 8, false, 5}, RUNS(decode), 0.1, 8, 1, 3, 8);
-    attn_case(check, (struct shape){3, 3, 64, 16, true, 40}, RUNS(decode), 0, 64, 1, 1, 2);
-    attn_case(check, (struct shape){9, 3, 64, 8, false, 33}, RUNS(prefill), 0.1, 8, 4, 3, 4);
-    attn_case(check, (struct shape){4, 4, 24, 16, false, 1}, RUNS(mixed), 0, 16, 4, 1, 1);
-    attn_case(check, (struct shape){3, 3, 24, 16, true, 3}, RUNS(mixed), 0, 16, 4, 1, 1);
+    attn_case(check, (struct shape){9, 3, 64, 8, 8, false, 5}, RUNS(decode), 0.1, 8, 1, 3, 8);
+    attn_case(check, (struct shape){3, 3, 64, 16, 16, true, 40}, RUNS(decode), 0, 64, 1, 1, 2);
+    attn_case(check, (struct shape){9, 3, 64, 8, 8, false, 33}, RUNS(prefill), 0.1, 8, 4, 3, 4);
+    attn_case(check, (struct shape){4, 4, 24, 16, 16, false, 1}, RUNS(mixed), 0, 16, 4, 1, 1);
+    attn_case(check, (struct shape){3, 3, 24, 16, 16, true, 3}, RUNS(mixed), 0, 16, 4, 1, 1);
+    // Widths apart: a program each.
+    attn_case(check, (struct shape){9, 3, 64, 8, 4, true, 0}, RUNS(decode), 0.1, 8, 1, 3, 8);
+    attn_case(check, (struct shape){4, 4, 24, 4, 16, false, 0}, RUNS(mixed), 0, 16, 4, 1, 1);
     const struct batch_run lengths[] = {
         {0, 0, 101}, {-1, 0, 1}, {1, 3, 70}, {0, 101, 2}}; // more than a block of a host
     for (int window = 0; check->floats && window < 64; window += 31)
-        attn_case(check, (struct shape){9, 3, 24, 8, true, window}, RUNS(lengths), 0.05, 8, 4, 3, 4);
+        attn_case(check, (struct shape){9, 3, 24, 8, 8, true, window}, RUNS(lengths), 0.05, 8, 4, 3, 4);
 }

@@ -1,5 +1,6 @@
 // Cases of rope, kv_write and their fused forms.
 #include "tests/ops/batch.h"
+#include "runtime/util/base.h"
 
 #include <math.h>
 
@@ -62,21 +63,18 @@ void cases_rope(struct check *check)
 
 // ---- the cache ----------------------------------------------------------------------------------------
 
-struct pools {
-    size_t pool_bytes, meta_bytes;
-    struct check_bind pool, meta;
+struct pool {
+    struct check_bind codes, meta;
 };
 
-static struct pools make_pools(const struct batch *b, int kv_heads, int hd, uint32_t bits)
+static struct pool make_pool(const struct batch *b, int kv_heads, int hd, uint32_t bits)
 {
     const size_t slots = (size_t)(b->pages_used * kv_heads * 32);
-    struct pools s = {.pool_bytes = slots * (size_t)hd * bits / 8, .meta_bytes = 4 * slots};
-    s.pool = (struct check_bind){.size = s.pool_bytes,
-                                 .compare = bits == 16  ? batch_same_halves
-                                            : bits == 8 ? batch_same_cache8
-                                                        : batch_same_cache4};
-    s.meta = (struct check_bind){.size = s.meta_bytes, .compare = batch_same_meta};
-    return s;
+    return (struct pool){{.size = slots * (size_t)hd * bits / 8,
+                          .compare = bits == 16  ? batch_same_halves
+                                     : bits == 8 ? batch_same_cache8
+                                                 : batch_same_cache4},
+                         {.size = 4 * slots, .compare = batch_same_meta}};
 }
 
 // What a cache of these heads is centred by; when it is not, any buffer, which nothing may read.
@@ -88,11 +86,11 @@ static struct check_bind make_centre(struct check *check, bool centred, int kv_h
     return (struct check_bind){.data = centre, .size = 4 * n};
 }
 
-static void kv_case(struct check *check, int heads, int kv_heads, int hd, uint32_t bits, float clip, bool centred,
-                    uint32_t wg)
+static void kv_case(struct check *check, int heads, int kv_heads, int hd, uint32_t k_bits, uint32_t v_bits, float clip,
+                    bool centred, uint32_t wg)
 {
     const struct batch b = batch_make(check, mixed, MIXED);
-    const struct pools s = make_pools(&b, kv_heads, hd, bits);
+    const struct pool k = make_pool(&b, kv_heads, hd, k_bits), v = make_pool(&b, kv_heads, hd, v_bits);
     const struct gyre_kv_write_params p = {b.rows, heads, kv_heads, hd, b.page_stride, clip, centred, 0.9f * clip};
     const size_t width = (size_t)((heads + 2 * kv_heads) * hd), n = (size_t)b.rows * width;
     float *x = check_normal(check, n, 1.5);
@@ -105,20 +103,20 @@ static void kv_case(struct check *check, int heads, int kv_heads, int hd, uint32
     const struct check_case c = {
         .kernel = "kv_write",
         .params = &p,
-        .n_spec = 4,
-        .spec = {wg, 1, 1, bits},
+        .n_spec = 5,
+        .spec = {wg, 1, 1, k_bits, v_bits},
         .groups = {(uint32_t)(2 * kv_heads), (uint32_t)b.rows},
-        .bind = {s.pool,
-                 s.meta,
-                 s.pool,
-                 s.meta,
+        .bind = {k.codes,
+                 k.meta,
+                 v.codes,
+                 v.meta,
                  {.data = x, .size = 4 * n},
                  {.data = b.row, .size = b.rows_bytes},
                  {.data = b.table, .size = b.table_bytes},
                  make_centre(check, centred, kv_heads, hd)},
     };
-    check_run(check, &c, "heads %d/%d of %d, %u bits, clip %g, centred %d, workgroup %u", heads, kv_heads, hd, bits,
-              (double)clip, centred, wg);
+    check_run(check, &c, "heads %d/%d of %d, %u/%u bits, clip %g, centred %d, workgroup %u", heads, kv_heads, hd,
+              k_bits, v_bits, (double)clip, centred, wg);
 }
 
 void cases_kv_write(struct check *check)
@@ -127,17 +125,23 @@ void cases_kv_write(struct check *check)
     for (uint32_t bits = 4; bits <= 16; bits *= 2) // one program for each number of bits, and one of an odd size
         for (int i = 0; i < 6; i++) {
             const uint32_t wg = bits == 8 ? 32 : 8;
-            kv_case(check, i % 2 ? 4 : 9, i % 2 ? 4 : 3, hds[i], bits, i % 3 ? 1.0f : 0.95f, false, wg);
-            if (i % 2) kv_case(check, 6, 3, hds[i], bits, 0.95f, true, wg);
+            kv_case(check, i % 2 ? 4 : 9, i % 2 ? 4 : 3, hds[i], bits, bits, i % 3 ? 1.0f : 0.95f, false, wg);
+            if (i % 2) kv_case(check, 6, 3, hds[i], bits, bits, 0.95f, true, wg);
         }
-    kv_case(check, 8, 1, 64, 8, 1, false, 5);
+    kv_case(check, 8, 1, 64, 8, 8, 1, false, 5);
+    // Widths apart: a program each.
+    static const uint32_t apart[][2] = {{8, 4}, {4, 16}};
+    for (size_t i = 0; i < GYRE_COUNT(apart); i++) {
+        kv_case(check, 4, 2, 80, apart[i][0], apart[i][1], 0.95f, false, 8);
+        kv_case(check, 6, 3, 24, apart[i][0], apart[i][1], 1, true, 8);
+    }
 }
 
-static void fused_case(struct check *check, const char *kernel, int heads, int kv_heads, int hd, uint32_t bits,
-                       int half, bool centred, bool normed, const int had[4], uint32_t wg)
+static void fused_case(struct check *check, const char *kernel, int heads, int kv_heads, int hd, uint32_t k_bits,
+                       uint32_t v_bits, int half, bool centred, bool normed, const int had[4], uint32_t wg)
 {
     const struct batch b = batch_make(check, mixed, MIXED);
-    const struct pools s = make_pools(&b, kv_heads, hd, bits);
+    const struct pool k = make_pool(&b, kv_heads, hd, k_bits), v = make_pool(&b, kv_heads, hd, v_bits);
     struct gyre_rope_kv_params p = {.rows = b.rows,
                                     .heads = heads,
                                     .kv_heads = kv_heads,
@@ -162,14 +166,14 @@ static void fused_case(struct check *check, const char *kernel, int heads, int k
     struct check_case c = {
         .kernel = kernel,
         .params = &p,
-        .n_spec = 6,
-        .spec = {wg, 1, 1, bits, (uint32_t)hd, normed},
+        .n_spec = 7,
+        .spec = {wg, 1, 1, k_bits, v_bits, (uint32_t)hd, normed},
         .groups = {(uint32_t)(heads + 2 * kv_heads), (uint32_t)b.rows},
         .bind = {{.size = 4 * (size_t)(b.rows * heads * hd), .bound = 1e-12},
-                 s.pool,
-                 s.meta,
-                 s.pool,
-                 s.meta,
+                 k.codes,
+                 k.meta,
+                 v.codes,
+                 v.meta,
                  {.data = check_normal(check, n, 1.5), .size = 4 * n},
                  {.data = b.row, .size = b.rows_bytes},
                  {.data = b.table, .size = b.table_bytes},
@@ -179,37 +183,39 @@ static void fused_case(struct check *check, const char *kernel, int heads, int k
                  make_gains(check, normed, hd)},
     };
     if (had && !half) { // the others do with the default: factors from the parameters
-        c.n_spec = 10;
-        for (int i = 0; i < 4; i++) c.spec[6 + i] = (uint32_t)had[i];
+        c.n_spec = 11;
+        for (int i = 0; i < 4; i++) c.spec[7 + i] = (uint32_t)had[i];
     }
-    check_run(check, &c, "heads %d/%d of %d, %u bits, half %d, centred %d, normed %d, workgroup %u", heads, kv_heads,
-              hd, bits, half, centred, normed, wg);
+    check_run(check, &c, "heads %d/%d of %d, %u/%u bits, half %d, centred %d, normed %d, workgroup %u", heads, kv_heads,
+              hd, k_bits, v_bits, half, centred, normed, wg);
 }
 
 void cases_rope_kv(struct check *check)
 {
-    fused_case(check, "rope_kv", 9, 3, 64, 16, 32, false, false, NULL, 8);
-    fused_case(check, "rope_kv", 9, 3, 64, 8, 0, false, false, NULL, 32);
-    fused_case(check, "rope_kv", 4, 4, 24, 4, 12, false, false, NULL, 8);
-    fused_case(check, "rope_kv", 8, 1, 8, 8, 0, false, false, NULL, 3);
-    fused_case(check, "rope_kv", 2, 1, 256, 4, 128, false, true, NULL, 64);
+    fused_case(check, "rope_kv", 9, 3, 64, 16, 16, 32, false, false, NULL, 8);
+    fused_case(check, "rope_kv", 9, 3, 64, 8, 8, 0, false, false, NULL, 32);
+    fused_case(check, "rope_kv", 4, 4, 24, 4, 4, 12, false, false, NULL, 8);
+    fused_case(check, "rope_kv", 8, 1, 8, 8, 8, 0, false, false, NULL, 3);
+    fused_case(check, "rope_kv", 2, 1, 256, 4, 4, 128, false, true, NULL, 64);
     // with the constants of those above, which compile once
-    fused_case(check, "rope_kv", 6, 3, 64, 16, 0, true, false, NULL, 8);
-    fused_case(check, "rope_kv", 9, 3, 64, 8, 32, true, false, NULL, 32);
-    fused_case(check, "rope_kv", 5, 5, 24, 4, 12, true, true, NULL, 8);
-    fused_case(check, "rope_kv", 6, 3, 64, 16, 16, false, false, NULL, 8); // a half of each head, queries that grow
+    fused_case(check, "rope_kv", 6, 3, 64, 16, 16, 0, true, false, NULL, 8);
+    fused_case(check, "rope_kv", 9, 3, 64, 8, 8, 32, true, false, NULL, 32);
+    fused_case(check, "rope_kv", 5, 5, 24, 4, 4, 12, true, true, NULL, 8);
+    fused_case(check, "rope_kv", 6, 3, 64, 16, 16, 16, false, false, NULL, 8); // a half of each head, queries that grow
+    fused_case(check, "rope_kv", 4, 2, 24, 4, 8, 12, true, false, NULL, 8);    // widths apart
 }
 
 void cases_rope_had_kv(struct check *check)
 {
-    fused_case(check, "rope_had_kv", 9, 3, 64, 8, 32, false, false, (int[]){1, 1, 1, 6}, 8);
-    fused_case(check, "rope_had_kv", 4, 2, 64, 4, 0, false, false, (int[]){1, 1, 1, 6}, 32);
-    fused_case(check, "rope_had_kv", 2, 1, 80, 16, 40, false, true, (int[]){20, 1, 1, 2}, 16);
-    fused_case(check, "rope_had_kv", 3, 3, 24, 4, 12, false, false, (int[]){24, 1, 1, 0}, 8);
-    fused_case(check, "rope_had_kv", 2, 1, 48, 8, 0, false, true, (int[]){4, 12, 1, 0}, 5);
-    fused_case(check, "rope_had_kv", 6, 3, 64, 8, 16, false, false, (int[]){1, 1, 1, 6}, 8);
-    fused_case(check, "rope_had_kv", 1, 1, 256, 8, 0, false, false, (int[]){1, 1, 1, 8}, 64);
-    fused_case(check, "rope_had_kv", 10, 5, 64, 8, 32, true, true, (int[]){1, 1, 1, 6}, 8);
-    fused_case(check, "rope_had_kv", 9, 3, 64, 4, 0, true, false, (int[]){1, 1, 1, 6}, 32);
-    fused_case(check, "rope_had_kv", 6, 3, 80, 16, 40, true, false, (int[]){20, 1, 1, 2}, 16);
+    fused_case(check, "rope_had_kv", 9, 3, 64, 8, 8, 32, false, false, (int[]){1, 1, 1, 6}, 8);
+    fused_case(check, "rope_had_kv", 4, 2, 64, 4, 4, 0, false, false, (int[]){1, 1, 1, 6}, 32);
+    fused_case(check, "rope_had_kv", 2, 1, 80, 16, 16, 40, false, true, (int[]){20, 1, 1, 2}, 16);
+    fused_case(check, "rope_had_kv", 3, 3, 24, 4, 4, 12, false, false, (int[]){24, 1, 1, 0}, 8);
+    fused_case(check, "rope_had_kv", 2, 1, 48, 8, 8, 0, false, true, (int[]){4, 12, 1, 0}, 5);
+    fused_case(check, "rope_had_kv", 6, 3, 64, 8, 8, 16, false, false, (int[]){1, 1, 1, 6}, 8);
+    fused_case(check, "rope_had_kv", 1, 1, 256, 8, 8, 0, false, false, (int[]){1, 1, 1, 8}, 64);
+    fused_case(check, "rope_had_kv", 10, 5, 64, 8, 8, 32, true, true, (int[]){1, 1, 1, 6}, 8);
+    fused_case(check, "rope_had_kv", 9, 3, 64, 4, 4, 0, true, false, (int[]){1, 1, 1, 6}, 32);
+    fused_case(check, "rope_had_kv", 6, 3, 80, 16, 16, 40, true, false, (int[]){20, 1, 1, 2}, 16);
+    fused_case(check, "rope_had_kv", 9, 3, 64, 8, 4, 32, true, false, (int[]){1, 1, 1, 6}, 8); // widths apart
 }

@@ -1,6 +1,7 @@
 // Continuing a text: the same tokens as by hand, every way of choosing and of stopping, cancelling and going on, and
 // sessions that are saved and loaded.
 #include "runtime/session.h"
+#include "runtime/util/base.h"
 #include "tests/common/device.h"
 #include "tests/common/ok.h"
 #include "tests/common/tiny.h"
@@ -53,13 +54,15 @@ struct pair {
     gyre_session *session;
 };
 
+// kv of two widths: keys' + 256 values'.
 static struct pair open_pair(const char *model, uint32_t kv, uint32_t context)
 {
     const gyre_engine_params p = {.size = sizeof p,
                                   .device = device_id,
                                   .cache_dir = "",
                                   .act = 16,
-                                  .kv = kv,
+                                  .kv = kv % 256,
+                                  .kv_v = kv / 256,
                                   .sequences = 2,
                                   .max_rows = 16,
                                   .context = context};
@@ -454,7 +457,9 @@ static void refuse(struct pair y, const void *bytes, size_t n, gyre_status want,
 static void test_save_and_load(void **state)
 {
     (void)state;
-    for (uint32_t kv = 4; kv <= 16; kv *= 2) {
+    static const uint32_t widths[] = {4, 8, 16, 8 + 256 * 4, 4 + 256 * 16};
+    for (size_t w = 0; w < GYRE_COUNT(widths); w++) {
+        const uint32_t kv = widths[w];
         struct pair x = open_pair(path, kv, 128), y = open_pair(path, kv, 200);
         uint32_t first[N], want[N], got[N];
         gyre_generate_params p = settings(first, N), on = settings(want, N);
@@ -483,7 +488,12 @@ static void test_save_and_load(void **state)
         assert_true(r.reused_tokens == r.prompt_tokens - 1); // nothing of it was run again
         gyre_session_destroy(odd);
 
-        struct pair other = open_pair(other_path, kv, 128), narrow = open_pair(path, kv == 16 ? 8 : 16, 128),
+        struct pair other = open_pair(other_path, kv, 128), // and of one width too few
+            narrow = open_pair(path,
+                               kv > 256   ? kv % 256
+                               : kv == 16 ? 8
+                                          : 16,
+                               128),
                     shorter = open_pair(path, kv, 50);
         refuse(other, bytes, n, GYRE_E_INVALID, "another model");
         refuse(narrow, bytes, n, GYRE_E_INVALID, "bits");

@@ -64,6 +64,8 @@ static void plans_are_kept(void **state)
         {GYRE_DTYPE_F32, {.max_rows = 32}},
         {GYRE_DTYPE_Q4_0, {.max_rows = 16, .act = 8, .kv = 8, .context = 256}},
         {GYRE_DTYPE_Q4_K, {.max_rows = 32, .sequences = 3, .kv = 4}},
+        {GYRE_DTYPE_Q4_0, {.max_rows = 32, .kv = 8, .kv_v = 4, .context = 256}},
+        {GYRE_DTYPE_Q4_0, {.max_rows = 32, .kv = 4, .kv_v = 16, .context = 256}},
         {GYRE_DTYPE_Q4_K, {.max_rows = 32, .weights = 8}},
         {GYRE_DTYPE_IQ4_XS, {.max_rows = 64, .weights = 16, .logit_rows = 8}},
     };
@@ -101,6 +103,11 @@ static void shapes_are_planned(void **state)
     // bytes and scales
     assert_true(fabs((double)plan.weights / (6.9793e9 / 2 + 2 * 128256.0 * 4096 * 38 / 32) - 1) < 0.01);
     assert_int_equal(plan.kv, 32ull * 2 * 8 * 1024 * (128 + 4));
+    gyre_engine_params apart = p; // keys of 8 bits and values of 4: 6.5 with their scales
+    apart.kv = 8, apart.kv_v = 4;
+    gyre_memory less = {.size = sizeof less};
+    OK(gyre_plan_shape("llama-8b", 0, &apart, &less, err));
+    assert_int_equal(less.kv, 32ull * 8 * 1024 * (128 + 4 + 64 + 4));
     assert_int_equal(gyre_plan_shape("llama-9b", 0, &p, &plan, &why), GYRE_E_INVALID);
     plan.size = 0;
     assert_int_equal(gyre_plan_shape("llama-8b", 0, &p, &plan, &why), GYRE_E_INVALID);

@@ -74,6 +74,7 @@ typedef struct gyre_engine_params {
     bool host_table;
     uint32_t shape_head; // of a shape: 4, or 8 (also 0): the bits of its head, a matrix of its own where that is 4
     gyre_tuning tune;
+    uint32_t kv_v; // of values, where `kv` is of keys alone: 16, 8 or 4; 0: as `kv`
 } gyre_engine_params;
 
 // params NULL: all defaults. The model's files stay mapped while it is loaded. One that another program changes
@@ -97,6 +98,7 @@ typedef struct gyre_engine_info {
     uint64_t weight_bytes_per_token; // read by one decode step: everything but the embedding table's untouched rows
     uint64_t kv_bytes;
     bool r3, r4, head_rotation;
+    uint32_t kv_v; // of values; `kv` is of keys
 } gyre_engine_info;
 GYRE_API void gyre_engine_describe(const gyre_engine *engine, gyre_engine_info *out);
 
@@ -139,6 +141,7 @@ typedef struct gyre_memory_plan {
     uint64_t memory;                      // of the device; of the host, where it is a software device
     uint32_t context, sequences, kv_bits; // as the engine would have them
     bool fits;                            // all of it into nine tenths of that memory, and each buffer into one binding
+    uint32_t kv_bits_v;                   // of values; kv_bits is of keys
 } gyre_memory_plan;
 GYRE_API gyre_status gyre_plan_memory(const char *path, const gyre_engine_params *params, gyre_memory_plan *out,
                                       gyre_error *err) GYRE_MUST_USE;

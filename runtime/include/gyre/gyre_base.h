@@ -31,7 +31,7 @@ extern "C" {
 // major number only append: functions, enum values, members of params structs. The major number is in the library's
 // name (libgyre.so.1), so a program never meets another.
 #define GYRE_API_MAJOR 1
-#define GYRE_API_MINOR 17
+#define GYRE_API_MINOR 18
 #define GYRE_API_LEVEL (GYRE_API_MAJOR * 1000 + GYRE_API_MINOR)
 
 GYRE_API const char *gyre_version(void); // of the library that runs

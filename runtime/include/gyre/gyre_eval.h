@@ -49,6 +49,7 @@ typedef struct gyre_reference_info {
     char model[80];                         // base name of the file that made it
     uint32_t texts, vocab, ctx, k, act, kv; // act, kv: what the model ran at
     uint64_t tokens;                        // predicted, in all texts
+    uint32_t kv_v;                          // of values; kv is of keys
 } gyre_reference_info;
 GYRE_API bool gyre_reference_is(const char *path); // by its first bytes; false, too, for what cannot be read
 // Reads and checks a whole file. GYRE_E_FORMAT for a truncated or damaged one.

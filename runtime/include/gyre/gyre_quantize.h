@@ -46,6 +46,7 @@ typedef struct gyre_quantize_params {
     // matrix of its own also where the model has none, so that the embedding table, which keeps 8, may stay in host
     // memory (gyre_engine_params.host_table). 0: as if nothing were said, 8 where it can be.
     uint32_t head;
+    uint32_t kv_v; // of values, where `kv` is of keys alone: 16, 8, 4; 0: as `kv`. GGUF files only
 } gyre_quantize_params;
 
 typedef struct gyre_quantize_layer {
@@ -72,6 +73,7 @@ typedef struct gyre_quantize_summary {
     // before.
     uint32_t distill_steps, distill_best, distill_windows;
     double distill_before, distill_after;
+    double kv_clip_v; // of values; kv_clip is of keys
 } gyre_quantize_summary;
 
 // Refuses an existing output without `force`, a journal of another recipe or model, too little disk space. Writes

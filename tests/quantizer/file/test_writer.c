@@ -27,7 +27,7 @@ static void open_writer(struct written *t, const char *recipe, const char *profi
     assert_int_equal(tiny_write_gguf(path, &shape), 0);
     const gyre_quantize_params p = {
         .source = path, .output = "out", .recipe = recipe, .profile = profile, .wbits = wbits, .wgroup = wgroup};
-    const struct gyre_choice choice = {.n_seeds = 1, .act_clip = 1, .kv_clip = 1};
+    const struct gyre_choice choice = {.n_seeds = 1, .act_clip = 1, .kv_clip = 1, .kv_clip_v = 1};
     *t = (struct written){0};
     gyre_status st = gyre_source_open(path, &t->source, &err);
     if (st == GYRE_OK) st = gyre_plan_begin(&p, t->source, &t->plan, &err);

@@ -201,7 +201,8 @@ static void run_kv_write(struct twin *t, uint32_t node)
 {
     const struct gyre_node *n = &t->g->nodes[node];
     const struct gyre_kv_write_params *p = &n->params.kv_write;
-    const int hd = p->hd, G = p->kv_heads, bits = (int)t->g->values[n->out[0]].bits, width = (p->heads + 2 * G) * hd;
+    const int hd = p->hd, G = p->kv_heads, width = (p->heads + 2 * G) * hd;
+    const struct gyre_value_info *pool = &t->g->values[n->out[0]];
     const int32_t(*rows)[4] = (void *)(uintptr_t)plane(t, n->in[1], 0);
     const int32_t *pages = plane(t, n->in[2], 0);
     const double *centre = p->centred ? t->value[n->in[3]] : NULL;
@@ -212,6 +213,7 @@ static void run_kv_write(struct twin *t, uint32_t node)
         for (int head = 0; head < 2 * G; head++) {
             const int slot =
                 (pages[rows[r][1] * p->page_stride + rows[r][2] / 32] * G + head % G) * 32 + rows[r][2] % 32;
+            const int bits = (int)(head < G ? pool->bits : pool->bits_v);
             const uint32_t *words = (const uint32_t *)plane(t, n->out[0], head < G ? 0 : 2) + slot * hd * bits / 32;
             const uint32_t meta = bits < 16 ? ((const uint32_t *)plane(t, n->out[0], head < G ? 1 : 3))[slot] : 0;
             double *y = t->value[n->out[0]] + (r * 2 * G + head) * hd;

@@ -34,6 +34,7 @@ const char *made_model(const struct setting *s)
                                          .wgroup = s->wgroup,
                                          .act = s->act,
                                          .kv = s->kv,
+                                         .kv_v = s->kv_v,
                                          .force = true};
     OK(gyre_quantize(&params, NULL, err));
     return file;

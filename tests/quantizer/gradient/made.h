@@ -9,6 +9,7 @@ struct setting {
     int32_t wgroup;
     bool centre;
     uint32_t group; // of 4-bit activations; 0: none
+    uint32_t kv_v;  // of values; 0: kv
 };
 
 const char *made_model(const struct setting *setting); // its file

@@ -79,8 +79,8 @@ static void fill_inputs(struct bench *b)
 static void build_block(struct bench *b)
 {
     const struct gyre_hparams *hp = &b->model.hp;
-    const struct gyre_precision precision = {hp->act_bits, hp->kv_bits, hp->act_clip, hp->kv_clip};
-    OK(gyre_kv_create(b->device, hp, hp->kv_bits, hp->kv_clip, SEQUENCES, TOKENS, 0, &b->kv, err));
+    const struct gyre_precision precision = gyre_made_for(hp);
+    OK(gyre_kv_create(b->device, hp, &precision, SEQUENCES, TOKENS, 0, &b->kv, err));
     for (uint32_t i = 0; i < SEQUENCES; i++) OK(gyre_kv_reserve(&b->kv, i, TOKENS, err));
     const struct gyre_batch batch = gyre_kv_batch(&b->kv, b->rows);
     OK(gyre_graph_create(b->device, ROWS, &batch, &b->graph, err));
@@ -202,10 +202,10 @@ static void compare_all(const struct bench *b)
 }
 
 static const struct setting settings[] = {
-    {"llama", 4, 8, 8, -1, false, 0},   {"llama", 4, 4, 4, -1, true, 0},    {"llama", 4, 8, 4, 32, false, 0},
-    {"qwen2", 4, 4, 8, -1, true, 0},    {"qwen3", 4, 8, 4, -1, false, 0},   {"qwen3", 8, 8, 8, -1, false, 0},
-    {"qwen2", 32, 16, 16, 0, false, 0}, {"mistral", 16, 8, 8, 0, false, 0}, {"llama", 4, 4, 8, -1, false, 32},
-    {"qwen3", 4, 4, 4, 32, true, 16},
+    {"llama", 4, 8, 8, -1, false, 0, 0},   {"llama", 4, 4, 4, -1, true, 0, 0},    {"llama", 4, 8, 4, 32, false, 0, 0},
+    {"qwen2", 4, 4, 8, -1, true, 0, 0},    {"qwen3", 4, 8, 4, -1, false, 0, 0},   {"qwen3", 8, 8, 8, -1, false, 0, 0},
+    {"qwen2", 32, 16, 16, 0, false, 0, 0}, {"mistral", 16, 8, 8, 0, false, 0, 0}, {"llama", 4, 4, 8, -1, false, 32, 0},
+    {"qwen3", 4, 4, 4, 32, true, 16, 0},   {"llama", 4, 8, 8, -1, true, 0, 4},    {"qwen3", 4, 8, 4, -1, false, 0, 8},
 };
 
 static void test_blocks(void **unused)
@@ -213,8 +213,9 @@ static void test_blocks(void **unused)
     (void)unused;
     for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
         struct bench b = {0};
-        printf("%s W%uA%uKV%u, groups of %u: ", settings[i].family, settings[i].wbits, settings[i].act, settings[i].kv,
-               settings[i].group);
+        const struct setting *s = &settings[i];
+        printf("%s W%uA%uK%uV%u, groups of %u: ", s->family, s->wbits, s->act, s->kv, s->kv_v ? s->kv_v : s->kv,
+               s->group);
         make_model(&settings[i], &b);
         fill_inputs(&b);
         build_block(&b);
@@ -228,7 +229,7 @@ static void test_heads(void **unused)
     (void)unused;
     for (size_t i = 0; i < 2; i++) { // int8 and f32 tables
         struct bench b = {0};
-        const struct setting s = {i ? "qwen2" : "qwen3", i ? 32 : 4, 8, 8, i ? 0 : -1, false, 0};
+        const struct setting s = {i ? "qwen2" : "qwen3", i ? 32 : 4, 8, 8, i ? 0 : -1, false, 0, 0};
         make_model(&s, &b);
         fill_inputs(&b);
         build_head(&b);
@@ -243,7 +244,7 @@ static void test_squares(void **unused)
 {
     (void)unused;
     struct bench b = {0};
-    const struct setting s = {"qwen2", 32, 16, 16, 0, false, 0};
+    const struct setting s = {"qwen2", 32, 16, 16, 0, false, 0, 0};
     const double *square[GYRE_PRODUCTS];
     double want = 0, bias = 0;
     gyre_reverse *r = NULL;
@@ -329,7 +330,7 @@ static void test_refusals(void **unused)
     assert_null(gyre_reverse_data(r, b.model.output_norm));
     gyre_reverse_close(r);
     gyre_graph_destroy(b.graph);
-    const struct gyre_precision precision = {8, 8, 1, 1};
+    const struct gyre_precision precision = {8, 8, 8, 1, 1, 1};
     const struct gyre_batch batch = gyre_kv_batch(&b.kv, b.rows);
     OK(gyre_graph_create(b.device, ROWS, &batch, &b.graph, err));
     gyre_value x = gyre_g_external(b.graph, "x", ROWS, b.model.hp.width, b.x);

@@ -39,7 +39,7 @@ static void open_bench(struct bench *b, const char *family, const char *profile,
     assert_int_equal(tiny_write_gguf(file, &tiny), 0);
     const gyre_quantize_params params = {
         .source = file, .output = "unused.gguf", .recipe = "quarot-rtn", .profile = profile};
-    const struct gyre_choice choice = {.seed = 3, .n_seeds = 1, .act_clip = 1, .kv_clip = 1};
+    const struct gyre_choice choice = {.seed = 3, .n_seeds = 1, .act_clip = 1, .kv_clip = 1, .kv_clip_v = 1};
     OK(gyre_fast_device_create(NULL, &b->device, err));
     OK(gyre_source_open(file, &b->source, err));
     OK(gyre_plan_begin(&params, b->source, &b->plan, err));

@@ -24,6 +24,7 @@ struct request {
     uint32_t seeds, act, kv, wbits;
     const char *act_clip, *kv_clip;
     const char *profile;
+    uint32_t kv_v; // of values; 0: kv
 };
 
 static uint32_t ticks, stop_at;
@@ -51,6 +52,7 @@ static gyre_status choose(struct request q, struct gyre_choice *out)
                                          .wgroup = 0,
                                          .act = q.act,
                                          .kv = q.kv,
+                                         .kv_v = q.kv_v,
                                          .seed = q.seed,
                                          .profile = q.profile};
     gyre_error err = {0};
@@ -70,7 +72,7 @@ static void the_least_surrogate_wins(void **state)
 {
     (void)state;
     static struct gyre_choice c, again, part;
-    const struct request profiles[] = {{7, 6, 4, 4, 4, "1", "1", "full"}, {7, 6, 8, 8, 4, "1", "1", "portable"}};
+    const struct request profiles[] = {{7, 6, 4, 4, 4, "1", "1", "full", 0}, {7, 6, 8, 8, 4, "1", "1", "portable", 0}};
     float whole[2];
     for (int p = 0; p < 2; p++) {
         struct request q = profiles[p];
@@ -102,7 +104,7 @@ static void clips_come_from_their_grid(void **state)
     (void)state;
     static const float grid[] = {1, 0.97f, 0.94f, 0.91f, 0.88f, 0.85f, 0.8f};
     static struct gyre_choice c;
-    assert_int_equal(choose((struct request){7, 1, 4, 4, 4, "auto", "auto", "full"}, &c), GYRE_OK);
+    assert_int_equal(choose((struct request){7, 1, 4, 4, 4, "auto", "auto", "full", 0}, &c), GYRE_OK);
     bool act = false, kv = false;
     for (int i = 0; i < 7; i++) {
         act |= c.act_clip == grid[i];
@@ -112,19 +114,31 @@ static void clips_come_from_their_grid(void **state)
     assert_true(c.act_clip < 1); // near-normal inputs are clipped
     assert_int_equal(c.n_seeds, 1);
     assert_int_equal(c.seed, 7);
-    assert_int_equal(choose((struct request){7, 1, 4, 4, 4, "0.75", "auto", "full"}, &c), GYRE_OK);
+    assert_int_equal(choose((struct request){7, 1, 4, 4, 4, "0.75", "auto", "full", 0}, &c), GYRE_OK);
     assert_true(c.act_clip == 0.75f && c.kv_clip <= 1);
-    assert_int_equal(choose((struct request){7, 2, 8, 8, 4, "auto", "auto", "full"}, &c), GYRE_OK); // nothing to clip
+    assert_int_equal(choose((struct request){7, 2, 8, 8, 4, "auto", "auto", "full", 0}, &c),
+                     GYRE_OK); // nothing to clip
     assert_true(c.act_clip == 1 && c.kv_clip == 1 && c.n_seeds == 2);
+    const struct request both = {7, 1, 8, 4, 4, "1", "auto", "full", 0};
+    struct request one = both;
+    assert_int_equal(choose(both, &c), GYRE_OK);
+    const float best = c.kv_clip;
+    assert_true(best <= 1 && c.kv_clip_v == best);
+    one.kv = 8, one.kv_v = 4; // of widths apart only the four bits are clipped
+    assert_int_equal(choose(one, &c), GYRE_OK);
+    assert_true(c.kv_clip == 1 && c.kv_clip_v == best);
+    one.kv = 4, one.kv_v = 16;
+    assert_int_equal(choose(one, &c), GYRE_OK);
+    assert_true(c.kv_clip == best && c.kv_clip_v == 1);
 }
 
 static void nothing_open_is_nothing_done(void **state)
 {
     (void)state;
     static struct gyre_choice c;
-    assert_int_equal(choose((struct request){3, 1, 4, 4, 4, "0.9", "0.95", "full"}, &c), GYRE_OK);
+    assert_int_equal(choose((struct request){3, 1, 4, 4, 4, "0.9", "0.95", "full", 0}, &c), GYRE_OK);
     assert_true(c.seed == 3 && c.n_seeds == 1 && c.act_clip == 0.9f && c.kv_clip == 0.95f && ticks == 0);
-    assert_int_equal(choose((struct request){3, 5, 8, 8, 16, "auto", "auto", "full"}, &c), GYRE_OK);
+    assert_int_equal(choose((struct request){3, 5, 8, 8, 16, "auto", "auto", "full", 0}, &c), GYRE_OK);
     assert_true(c.seed == 3 && c.n_seeds == 1 && c.act_clip == 1 && c.kv_clip == 1 && ticks == 0);
 }
 
@@ -133,7 +147,7 @@ static void a_stop_is_a_stop(void **state)
     (void)state;
     static struct gyre_choice c;
     for (stop_at = 1; stop_at < 6; stop_at += 2)
-        assert_int_equal(choose((struct request){7, 2, 4, 4, 4, "auto", "auto", "full"}, &c), GYRE_E_CANCELLED);
+        assert_int_equal(choose((struct request){7, 2, 4, 4, 4, "auto", "auto", "full", 0}, &c), GYRE_E_CANCELLED);
     stop_at = 0;
 }
 
@@ -141,21 +155,24 @@ static void needed_where_something_is_open(void **state)
 {
     (void)state;
     static const struct {
-        uint32_t wbits, seeds, act, kv;
+        uint32_t wbits, seeds, act, kv, kv_v;
         double act_clip, kv_clip;
         bool needed;
     } row[] = {
-        {4, 1, 4, 4, 1, 1, false},
-        {4, 2, 8, 8, 1, 1, true},
-        {8, 2, 16, 16, 1, 1, true},
-        {16, 2, 4, 4, GYRE_AUTO, GYRE_AUTO, false},
-        {32, 2, 4, 4, GYRE_AUTO, GYRE_AUTO, false},
-        {4, 1, 8, 8, GYRE_AUTO, GYRE_AUTO, false},
-        {4, 1, 16, 16, GYRE_AUTO, GYRE_AUTO, false},
-        {4, 1, 4, 8, GYRE_AUTO, 1, true},
-        {4, 1, 4, 8, 1, GYRE_AUTO, false},
-        {4, 1, 8, 4, 1, GYRE_AUTO, true},
-        {4, 1, 8, 4, GYRE_AUTO, 1, false},
+        {4, 1, 4, 4, 4, 1, 1, false},
+        {4, 2, 8, 8, 8, 1, 1, true},
+        {8, 2, 16, 16, 16, 1, 1, true},
+        {16, 2, 4, 4, 4, GYRE_AUTO, GYRE_AUTO, false},
+        {32, 2, 4, 4, 4, GYRE_AUTO, GYRE_AUTO, false},
+        {4, 1, 8, 8, 8, GYRE_AUTO, GYRE_AUTO, false},
+        {4, 1, 16, 16, 16, GYRE_AUTO, GYRE_AUTO, false},
+        {4, 1, 4, 8, 8, GYRE_AUTO, 1, true},
+        {4, 1, 4, 8, 8, 1, GYRE_AUTO, false},
+        {4, 1, 8, 4, 4, 1, GYRE_AUTO, true},
+        {4, 1, 8, 4, 4, GYRE_AUTO, 1, false},
+        {4, 1, 8, 8, 4, 1, GYRE_AUTO, true},
+        {4, 1, 8, 4, 8, 1, GYRE_AUTO, true},
+        {4, 1, 8, 16, 8, 1, GYRE_AUTO, false},
     };
     static struct gyre_settings s;
     for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
@@ -163,6 +180,7 @@ static void needed_where_something_is_open(void **state)
         s.wbits = row[i].wbits;
         s.act = row[i].act;
         s.kv = row[i].kv;
+        s.kv_v = row[i].kv_v;
         s.recipe.seeds = row[i].seeds;
         s.recipe.act_clip = row[i].act_clip;
         s.recipe.kv_clip = row[i].kv_clip;
@@ -176,7 +194,11 @@ static void json_gives_it_back(void **state)
     static struct gyre_choice c, d;
     for (uint32_t n = 1; n < 5; n += 3) {
         memset(&c, 0, sizeof c);
-        c = (struct gyre_choice){.seed = n == 1 ? UINT64_MAX : 42, .n_seeds = n, .act_clip = 0.97f, .kv_clip = 1};
+        c = (struct gyre_choice){.seed = n == 1 ? UINT64_MAX : 42,
+                                 .n_seeds = n,
+                                 .act_clip = 0.97f,
+                                 .kv_clip = 1,
+                                 .kv_clip_v = n == 1 ? 0.9f : 1};
         for (uint32_t i = 0; i < n && n > 1; i++) c.surrogate[i] = 0.1f / (float)(i + 3);
         json_t *json = gyre_choice_json(&c);
         assert_non_null(json);
@@ -184,7 +206,8 @@ static void json_gives_it_back(void **state)
         json_t *read = json_loads(text, 0, NULL);
         memset(&d, 0xFF, sizeof d);
         assert_true(gyre_choice_read(read, &d));
-        assert_true(d.seed == c.seed && d.n_seeds == c.n_seeds && d.act_clip == c.act_clip && d.kv_clip == c.kv_clip);
+        assert_true(d.seed == c.seed && d.n_seeds == c.n_seeds && d.act_clip == c.act_clip && d.kv_clip == c.kv_clip &&
+                    d.kv_clip_v == c.kv_clip_v);
         assert_memory_equal(d.surrogate, c.surrogate, n * sizeof *d.surrogate);
         json_decref(read);
         free(text);
