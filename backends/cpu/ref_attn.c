@@ -32,9 +32,8 @@ static void expand(struct cache *c, const struct gyre_ref_args *args, int sequen
     const uint32_t *k = args->bind[2], *k_meta = args->bind[3], *v = args->bind[4], *v_meta = args->bind[5];
     for (int t = 0; t < c->length; t++) {
         const size_t slot = (size_t)((pages[t / 32] * p->kv_heads + kv_head) * 32 + t % 32);
-        const uint32_t *const kw = k + slot * (size_t)(p->hd * k_bits / 32), *const vw =
-                                                                                 v +
-                                                                                 slot * (size_t)(p->hd * v_bits / 32);
+        const uint32_t *kw = k + slot * (size_t)(p->hd * k_bits / 32);
+        const uint32_t *vw = v + slot * (size_t)(p->hd * v_bits / 32);
         const uint32_t km = k_bits < 16 ? k_meta[slot] : 0, vm = v_bits < 16 ? v_meta[slot] : 0;
         for (int i = 0; i < c->hd; i++) {
             c->k[i * c->length + t] = element(kw, km, i, k_bits);

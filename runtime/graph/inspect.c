@@ -64,7 +64,8 @@ static void put_value(struct text *t, const struct gyre_value_info *v)
         put(t, "%s %ux%u", weights[v->weight->kind], v->weight->n, v->weight->k);
         break;
     case GYRE_VALUE_POOL:
-        put(t, "kv%u", v->bits);
+        if (v->bits == v->bits_v) put(t, "kv%u", v->bits);
+        else put(t, "k%uv%u", v->bits, v->bits_v);
         break;
     default:
         put(t, "%llu B", (unsigned long long)v->plane[0].bytes);
