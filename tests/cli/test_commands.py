@@ -140,7 +140,9 @@ class Options(Case):
         self.assertEqual((one["gyre.version"], one["gyre.kv_bits"], "gyre.kv_bits_v" in one), (1, 4, False))
         for bad in "8/5", "8/", "/4", "8/4/4", "8x4":
             self.fails(2, *base, "--kv", bad, word="it takes one of 16,8,4, or two as in 8/4")
-        self.fails(1, "quantize", self.model, "-o", self.at("dir"), "--format", "hf", "--kv", "8/4", word="one width for both")
+        folder = self.at("widths-hf")
+        subprocess.run([MAKE_MODEL, folder, "HF"], check=True)
+        self.fails(1, "quantize", folder, "-o", self.at("dir"), "--kv", "8/4", word="one width for both")
 
     def test_run_special(self):
         base = ("run", self.model, "-p", "the cat", "--device", "cpu", "-n", 200, "--temp", 100)
