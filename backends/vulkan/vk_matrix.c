@@ -33,8 +33,9 @@ static bool usable(const struct vk_instance *instance, const struct vk_facts *fa
     if (facts->properties.apiVersion < VK_API_VERSION_1_3) return false; // which has the other three
     instance->f.GetPhysicalDeviceFeatures2(facts->handle, &features);
     instance->f.GetPhysicalDeviceProperties2(facts->handle, &properties);
-    return c.matrices.matrices && c.model.vulkanMemoryModel && c.bytes.shaderInt8 && c.sizes.subgroupSizeControl &&
-           c.sizes.computeFullSubgroups && sizes.maxComputeWorkgroupSubgroups >= MOST_SUBGROUPS &&
+    return c.matrices.matrices && c.model.vulkanMemoryModel && c.model.vulkanMemoryModelDeviceScope &&
+           c.bytes.shaderInt8 && c.sizes.subgroupSizeControl && c.sizes.computeFullSubgroups &&
+           sizes.maxComputeWorkgroupSubgroups >= MOST_SUBGROUPS &&
            (sizes.requiredSubgroupSizeStages & VK_SHADER_STAGE_COMPUTE_BIT ||
             sizes.minSubgroupSize == sizes.maxSubgroupSize);
 }

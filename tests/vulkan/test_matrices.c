@@ -15,7 +15,7 @@ enum { F16 = 0, F32 = 1, S8 = 3, S32 = 5, U8 = 7, U32 = 9, WORKGROUP = 2, SUBGRO
 static const struct driver {
     uint32_t n, shape[3][3];
     int32_t element, sum, scope;
-    VkBool32 saturating, matrices, model, bytes, full;
+    VkBool32 saturating, matrices, model, wide, bytes, full;
     uint32_t least, most, subgroups, stages, api, vendor;
 } fit = {
     .n = 3,
@@ -25,6 +25,7 @@ static const struct driver {
     .scope = SUBGROUP,
     .matrices = 1,
     .model = 1,
+    .wide = 1,
     .bytes = 1,
     .full = 1,
     .least = 32,
@@ -53,6 +54,7 @@ static void VKAPI_CALL features(VkPhysicalDevice device, VkPhysicalDeviceFeature
     struct vk_matrix_chain *c = // its first is the chain's last member
         (struct vk_matrix_chain *)((char *)out->pNext - offsetof(struct vk_matrix_chain, sizes));
     c->matrices.matrices = driver.matrices, c->model.vulkanMemoryModel = driver.model;
+    c->model.vulkanMemoryModelDeviceScope = driver.wide;
     c->bytes.shaderInt8 = driver.bytes;
     c->sizes.subgroupSizeControl = c->sizes.computeFullSubgroups = driver.full;
 }
@@ -103,7 +105,7 @@ static void the_largest_shape_is_taken(void **state)
 static void what_does_not_fit_is_left_alone(void **state)
 {
     (void)state;
-    struct driver d[12];
+    struct driver d[13];
     for (size_t i = 0; i < GYRE_COUNT(d); i++) d[i] = fit;
     d[0].n = 0;
     d[1].element = F16, d[1].sum = F32;
@@ -117,6 +119,7 @@ static void what_does_not_fit_is_left_alone(void **state)
     d[9].api = VK_API_VERSION_1_2;
     d[10].most = 64; // two sizes, of which none can be asked for
     d[11].subgroups = 4;
+    d[12].wide = 0; // other kernels wait for the whole device
     for (size_t i = 0; i < GYRE_COUNT(d); i++)
         if (facts_of(d[i]).matrices) fail_msg("driver %zu", i);
     assert_string_equal(facts_of(d[1]).info.cooperative_matrix[0], "8x8x16 f16f16f32"); // still told
