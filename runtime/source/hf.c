@@ -128,6 +128,19 @@ done:
     return st;
 }
 
+// Scales of a row's groups are whole multiples of one step in gyre (docs/numerics.md), floats of their own elsewhere.
+static gyre_status check_groups(gyre_source *source, gyre_error *err)
+{
+    if (source->hf_own || !gyre_source_has(source, "gyre.act_group")) return GYRE_OK;
+    const gyre_status st =
+        gyre_fail(err, GYRE_E_UNSUPPORTED,
+                  "cannot use model (%s/config.json): the strategy of input_activations of quantization_config is "
+                  "group, and gyre, which did not write this directory, has groups of another arithmetic; gyre reads "
+                  "token, and group in directories of its own",
+                  source->path);
+    return gyre_source_let(source, st, err);
+}
+
 gyre_status gyre_hf_read(gyre_source *source, gyre_error *err)
 {
     static const char *const kept[] = {"generation_config.json", "tokenizer_config.json", "tokenizer.json",
@@ -150,6 +163,7 @@ gyre_status gyre_hf_read(gyre_source *source, gyre_error *err)
     GYRE_GO(gyre_hf_bool(source, inner, "tie_word_embeddings", &source->hf_tied, err));
     const bool untied = json_is_false(tie);
     GYRE_GO(read_tensors(source, err));
+    GYRE_GO(check_groups(source, err));
     if (untied && !gyre_source_tensor(source, "lm_head.weight") &&
         !gyre_source_tensor(source, "lm_head.weight_packed") && !gyre_source_tensor(source, "lm_head.qweight"))
         st = gyre_fail(

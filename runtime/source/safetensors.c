@@ -138,12 +138,14 @@ static gyre_status collect(const char *path, json_t *header, struct entry **out,
     return GYRE_OK;
 }
 
-// Numbers that gyre writes into __metadata__, since no field of config.json has a place for them.
+// What gyre writes into __metadata__: that it is gyre's, and numbers that no field of config.json has a place for.
 static gyre_status read_own(gyre_source *source, const char *path, const json_t *header, gyre_error *err)
 {
     static const char *const keys[] = {"gyre.act_clip", "gyre.kv_clip", "gyre.act_group"};
+    const json_t *all = json_object_get(header, "__metadata__");
+    source->hf_own |= json_object_get(all, "gyre.recipe") || json_object_get(all, "gyre.act_group");
     for (size_t i = 0; i < GYRE_COUNT(keys); i++) {
-        const json_t *value = json_object_get(json_object_get(header, "__metadata__"), keys[i]);
+        const json_t *value = json_object_get(all, keys[i]);
         const char *text = json_string_value(value);
         char *end = NULL;
         const float number = text ? strtof(text, &end) : 0;

@@ -45,6 +45,7 @@ struct gyre_source {
     const char *hf_ignored[8];                    // endings of names of tensors that are of no use
     uint32_t n_hf_ignored;
     bool hf_tied;    // config.json ties the head to the embedding
+    bool hf_own;     // gyre wrote the tensors, says their __metadata__
     bool hf_wrapped; // the directory holds more than a text model
 };
 

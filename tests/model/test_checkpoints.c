@@ -216,6 +216,11 @@ static void lies_are_named(void **state)
          {.config = CT("", "\"group_size\":32",
                        ",\"input_activations\":{\"num_bits\":4,\"dynamic\":true,\"strategy\":\"group\"}")},
          "group_size of input_activations of quantization_config is missing"},
+        {&ct, // as other tools mean them
+         {.config = CT("", "\"group_size\":32",
+                       ",\"input_activations\":{\"num_bits\":4,\"dynamic\":true,\"strategy\":\"group\","
+                       "\"group_size\":32}")},
+         "the strategy of input_activations of quantization_config is group"},
         {&ct,
          {.config = CT("", "\"group_size\":32",
                        ",\"input_activations\":{\"num_bits\":6,\"dynamic\":true,\"strategy\":\"token\"}")},
