@@ -95,7 +95,8 @@ static bool reader_left(void)
 gyre_status cli_flush(gyre_error *err)
 {
     if (!fflush(stdout) && !ferror(stdout)) return GYRE_OK;
-    if (interrupted) // while the output waited for its reader
+    if (taken && !interrupted) clearerr(stdout); // the program goes on, and prints again
+    if (interrupted || taken)                    // while the output waited for its reader
         return gyre_fail(err, GYRE_E_CANCELLED, "interrupted, and what was printed is incomplete");
     return gyre_fail(err, GYRE_E_IO,
                      "cannot write (standard output): it is %s, and what was printed is incomplete; print to another "

@@ -26,9 +26,15 @@ struct chat {
     gyre_error failed;
 };
 
+// What is told comes behind what was said, where both are seen in one place; a pipe may have nobody who reads.
+static void before_telling(void)
+{
+    if (isatty(1)) fflush(stdout);
+}
+
 static void say(const char *format, const char *what)
 {
-    fflush(stdout);
+    before_telling();
     fprintf(stderr, format, what);
     fputc('\n', stderr);
 }
@@ -80,6 +86,7 @@ static gyre_status answer(struct chat *c, gyre_error *err)
     gyre_status st = chat_answer(&c->voice, &c->talk, on_text, c, err);
     if (c->thought && c->folded) end_reasoning(c);
     set_dim(c, false);
+    if (c->failed.code == GYRE_E_CANCELLED && !cli_interrupted()) c->failed = (gyre_error){0}; // Ctrl-C in a write
     const bool stopped = st == GYRE_E_CANCELLED && !cli_interrupted() && !c->failed.code;
     if (stopped) cli_take_sigint();
     if (st == GYRE_OK || stopped) fputc('\n', stdout);
@@ -231,7 +238,7 @@ enum { COMMANDS = sizeof commands / sizeof *commands };
 static int do_help(struct chat *c, const char *rest, gyre_error *err)
 {
     (void)c, (void)rest, (void)err;
-    fflush(stdout);
+    before_telling();
     for (int i = 0; i < COMMANDS; i++)
         fprintf(stderr, "%-8s %-15s %s\n", commands[i].name, commands[i].rest, commands[i].help);
     fputs("A backslash at the end of a line goes on with the next one; pasted lines stay together. Ctrl-C ends an "

@@ -6,6 +6,7 @@
 #include "runtime/util/array.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,7 +37,7 @@ void chat_reader_close(struct chat_reader *r)
     free(r);
 }
 
-// Reads on; false at the end, or where a signal came.
+// Reads on; false at the end, or where a signal came, also just before: a read alone would sleep through that.
 static bool more(struct chat_reader *r)
 {
     if (!GYRE_ROOM(r->held, r->n + 4096, r->cap)) {
@@ -44,6 +45,8 @@ static bool more(struct chat_reader *r)
         r->n = 0;
         return false;
     }
+    struct pollfd wait[2] = {{.fd = 0, .events = POLLIN}, {.fd = cli_signal_fd(), .events = POLLIN}};
+    if (cli_signalled() || poll(wait, 2, -1) < 0 || !wait[0].revents) return false;
     const ssize_t got = read(0, r->held + r->n, r->cap - r->n - 1);
     if (got <= 0) {
         r->ended = got == 0 || errno != EINTR;
@@ -80,9 +83,10 @@ static enum chat_read read_plain(struct chat_reader *r, char **line)
 static enum chat_read read_one(struct chat_reader *r, const char *prompt, char **line)
 {
     if (r->editor) return chat_editor_read(r->editor, prompt, line);
-    if (r->terminal) {
-        fputs(prompt, stdout);
-        fflush(stdout);
+    if (r->terminal) { // what is piped on is the answers
+        FILE *const to = isatty(1) ? stdout : stderr;
+        fputs(prompt, to);
+        fflush(to);
     }
     return read_plain(r, line);
 }

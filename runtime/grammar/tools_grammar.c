@@ -258,6 +258,7 @@ static void write_start(struct gyre_schema *c, const gyre_tools *t, const gyre_t
     if (params->choice == GYRE_CHOICE_AUTO && p->st == GYRE_OK) p->instr[to_body].a = body;
     gyre_emit(p, GYRE_OP_CALL, call, 0, 0);
     if (!params->single && !params->name) {
+        if (!llama) optional_line_end(c); // many write one behind the last call too: it is no promise of another
         const uint32_t more = gyre_emit_alt(p, 2);
         gyre_set_target(p, more, 0, p->n);
         gyre_emit(p, GYRE_OP_RETURN, 0, 0, 0);
@@ -265,10 +266,7 @@ static void write_start(struct gyre_schema *c, const gyre_tools *t, const gyre_t
         if (llama) {
             gyre_emit_lit(p, ";");
             gyre_schema_gap(c);
-        } else {
-            optional_line_end(c);
-            gyre_emit_lit(p, GYRE_MARK_CALL);
-        }
+        } else gyre_emit_lit(p, GYRE_MARK_CALL);
         gyre_emit(p, GYRE_OP_JUMP, body, 0, 0);
     } else gyre_emit(p, GYRE_OP_RETURN, 0, 0, 0);
 }

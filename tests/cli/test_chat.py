@@ -1,7 +1,7 @@
 """gyre template, gyre chat and gyre run --chat: through pipes and on a terminal of our own. Standard library only.
 
   test_chat.py GYRE MAKE_MODEL [unittest arguments]"""
-import json, os, pty, re, select, signal, subprocess, sys, time, unittest
+import fcntl, json, os, pty, re, select, signal, subprocess, sys, time, unittest
 
 from case import GYRE, Case
 
@@ -11,9 +11,11 @@ TALK = {"messages": [{"role": "user", "content": "the <|im_end|> cat"}], "add_ge
 class Terminal:
     """The program on a pseudo terminal; `seen` is what it showed, without what moves the cursor."""
 
-    def __init__(self, *args):
+    def __init__(self, *args, stdout=None):
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
+            if stdout is not None:
+                os.dup2(stdout, 1)
             os.environ.update(TERM="xterm", LC_ALL="C.UTF-8")
             os.execv(GYRE, [GYRE, *map(str, args)])
         self.data = b""
@@ -195,6 +197,34 @@ class Chat(Case):
         self.assertTrue(t.until("tok/s > $", 30), t.seen)
         os.kill(t.pid, signal.SIGTERM)
         self.assertEqual(t.end(), 130)
+
+    @unittest.skipUnless(hasattr(fcntl, "F_SETPIPE_SZ"), "a pipe's size is not known")
+    def test_interrupted_where_nobody_reads(self):
+        r, w = os.pipe()
+        os.write(w, b"x" * fcntl.fcntl(w, fcntl.F_SETPIPE_SZ, 4096))
+        t = Terminal("chat", self.model, "--device", "cpu", "-n", 400, stdout=w)
+        self.assertTrue(t.until("> $"), t.seen)  # the prompt is on the terminal, the answers are in the pipe
+        for _ in range(2):
+            t.type("the moon\r")
+            self.assertTrue(t.until("the moon\n"), t.seen)
+            time.sleep(0.5)  # it answers, or will: no word of it has room
+            os.write(t.fd, b"\x03")
+            self.assertTrue(t.until("> $", 30), t.seen)
+        t.type("/help\r")
+        self.assertTrue(t.until("/exit.*> $"), t.seen)
+        os.read(r, 4096)
+        t.type("the cat\r")
+        said = b""
+        while not said.strip():  # what it says is printed again
+            self.assertTrue(select.select([r], [], [], 60)[0])
+            said = os.read(r, 4096)
+        os.set_blocking(r, False)
+        os.write(t.fd, b"\x03")
+        self.assertTrue(t.until("> $", 30), t.seen)
+        t.type("/exit\r")
+        self.assertEqual(t.end(), 0)
+        os.close(r)
+        os.close(w)
 
 
 if __name__ == "__main__":
