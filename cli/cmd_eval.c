@@ -208,7 +208,8 @@ static gyre_status eval_texts(struct eval *e, gyre_engine *engine, gyre_engine *
                               gyre_eval_result *each, gyre_eval_result *all, gyre_error *err)
 {
     gyre_eval_text texts[CLI_LIST_MAX];
-    const gyre_eval_params params = {.ctx = e->ctx,
+    const gyre_eval_params params = {.size = sizeof params,
+                                     .ctx = e->ctx,
                                      .windows = e->windows,
                                      .reference = reference,
                                      .stored = stored,
@@ -238,7 +239,8 @@ static int eval_model(struct eval *e)
     e->engine.logit_rows = e->task_paths.n ? CLI_TASK_ROWS : 0;
     GYRE_GO(cli_open(e->model, &e->engine, e->json, &engine, &err));
     if (e->reference && !stored) {
-        const gyre_engine_params params = {.act = 16,
+        const gyre_engine_params params = {.size = sizeof params,
+                                           .act = 16,
                                            .kv = 16,
                                            .context = e->ctx,
                                            .sequences = e->engine.sequences,

@@ -25,7 +25,7 @@ static int print_json(const gyre_reproduce_params *p, const gyre_reproduce_resul
 
 static int run(int argc, char **argv)
 {
-    gyre_reproduce_params p = {.progress = on_progress, .log = cli_log(false)};
+    gyre_reproduce_params p = {.size = sizeof p, .progress = on_progress, .log = cli_log(false)};
     struct cli_list calib = {0};
     bool json = false;
     const struct cli_option options[] = {

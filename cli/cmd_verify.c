@@ -41,7 +41,7 @@ static void print_text(const gyre_verify_params *p, const gyre_verify_result *r,
 
 static int run(int argc, char **argv)
 {
-    gyre_verify_params p = {.progress = on_progress};
+    gyre_verify_params p = {.size = sizeof p, .progress = on_progress};
     bool json = false;
     const struct cli_option options[] = {
         {"--base", "MODEL", "the model it was made from: undo the rotations and compare", CLI_TEXT, &p.base, 0, 0,

@@ -215,7 +215,8 @@ static gyre_status evaluate_texts(struct compare *c, gyre_engine *engine, gyre_e
     gyre_eval_text texts[CLI_LIST_MAX];
     gyre_engine_describe(engine, &info);
     cli_texts_for_eval(&c->texts, texts);
-    const gyre_eval_params how = {.ctx = c->ctx,
+    const gyre_eval_params how = {.size = sizeof how,
+                                  .ctx = c->ctx,
                                   .windows = c->windows,
                                   .reference = reference,
                                   .stored = save ? NULL : c->stored,
@@ -237,7 +238,8 @@ static gyre_status evaluate(struct compare *c, const char *file, bool is_float, 
     gyre_eval_result each[CLI_LIST_MAX], all;
     struct tick tick = {.c = c, .cell = cell};
     gyre_status st = GYRE_OK;
-    gyre_engine_params params = {.device = c->device,
+    gyre_engine_params params = {.size = sizeof params,
+                                 .device = c->device,
                                  .act = cell->widths.act,
                                  .kv = cell->widths.kv,
                                  .kv_v = cell->widths.kv_v,
@@ -252,7 +254,7 @@ static gyre_status evaluate(struct compare *c, const char *file, bool is_float, 
     GYRE_GO(tokenize(c, engine, err));
     if (is_float) c->beside = cell->beside = !c->reference_k && !fits(c, info.vocab);
     if (c->beside && !is_float) {
-        params.act = params.kv = 16;
+        params.act = params.kv = params.kv_v = 16;
         GYRE_GO(gyre_engine_open_beside(engine, c->model, &params, &reference, err));
     }
     GYRE_GO(evaluate_texts(c, engine, reference, is_float && !c->beside ? c->reference_path : NULL, &tick, each, &all,
@@ -334,7 +336,8 @@ static gyre_status need_weights(struct compare *c, const struct compare_recipe *
     GYRE_TRY(texts_apart(c, path, err)); // gyre_quantize sees to what it reads itself
     if (cli_cells_find_weights(&c->cells, key, out) && gyre_file_exists(path)) return GYRE_OK;
     snprintf(tick.what, sizeof tick.what, "cell %u of %u: quantizing %.60s %s", c->at, c->total, r->label, setting);
-    const gyre_quantize_params p = {.source = c->model,
+    const gyre_quantize_params p = {.size = sizeof p,
+                                    .source = c->model,
                                     .output = path,
                                     .recipe = r->arg,
                                     .wbits = s->wbits,

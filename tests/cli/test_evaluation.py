@@ -186,9 +186,27 @@ class Compare(Case):
             _, err = self.done(*self.compare("other", *two, *more))
             self.assertNotIn(" 5 of them", err)
 
+    def test_two_widths(self):
+        """A cell of keys and values of two widths is what the two commands give, and the file is made for them."""
+        work = self.at("widths")
+        self.done(*self.compare("widths", "--settings", "W4g0A16KV8,W4g0A16K8V4,W4g0A16K4V8", "--no-baseline", "--work", work))
+        rows = self.rows("widths")[1:]
+        self.assertEqual([(r["setting"], r["kv"], r["kv_v"]) for r in rows], [("W4g0A16KV8", 8, 8), ("W4g0A16K8V4", 8, 4), ("W4g0A16K4V8", 4, 8)])
+        by_hand = self.quantized("widths.gguf", "--wgroup", 0)
+        for row, kv in zip(rows, ("8", "8/4", "4/8")):
+            want = self.json("eval", by_hand, "--text", self.text, "--ctx", 32, "--windows", 3, "--device", "cpu", "--act", 16, "--kv", kv, "--reference", self.model)
+            self.assertEqual(want["nll"], row["texts"][0]["nll"], kv)
+            self.assertAlmostEqual(want["kl"], row["texts"][0]["kl"], delta=1e-5)
+        self.assertEqual(len({r["texts"][0]["nll"] for r in rows}), 3)
+        self.done(*self.compare("made", "--settings", "W4g0A16K8V4", "--no-baseline", "--work", self.at("made")))
+        made = [x for x in os.listdir(self.at("made")) if x.endswith(".gguf")]
+        self.assertEqual(len(made), 1)
+        widths = self.json("inspect", os.path.join(self.at("made"), made[0]))["model"]
+        self.assertEqual((widths["kv"], widths["kv_v"]), (8, 4))
+
     def test_exact_and_beside(self):
         """KL is exact unless told: from stored logits, or beside the float model where these take too much room."""
-        two = ("--text", f"b={self.text}", "--by-position", "--seed", 3)
+        two = ("--text", f"b={self.text}", "--by-position", "--seed", 3, "--settings", "W4A8KV4")  # the float model keeps 16
         out, _ = self.done(*self.compare("stored", *two, "--work", self.at("ws")))
         self.assertTrue([x for x in os.listdir(self.at("ws")) if x.endswith(".logits")])
         self.assertNotIn("lower bound", out)
