@@ -174,7 +174,8 @@ static gyre_status check_metadata(struct gyre_verifier *v, gyre_error *err)
     GYRE_TRY(compare_number(v, "gyre.wgroup", m->wgroup, err));
     GYRE_TRY(compare_number(v, "gyre.act_bits", m->act, err));
     GYRE_TRY(compare_number(v, "gyre.kv_bits", m->kv, err));
-    if (m->kv_v != m->kv) GYRE_TRY(compare_number(v, "gyre.kv_bits_v", m->kv_v, err));
+    if (m->kv_v != m->kv || gyre_source_has(v->file, "gyre.kv_bits_v"))
+        GYRE_TRY(compare_number(v, "gyre.kv_bits_v", m->kv_v, err));
     if (!m->front_sha256) {
         detailed(v,
                  "recipe, profile, seed and widths agree; the manifest has no front_sha256, so other metadata is not "

@@ -126,6 +126,7 @@ static void the_same_settings_give_the_same_bytes(void **state)
                                            .recipe = recipes[i / 4],
                                            .wbits = bits[i % 4],
                                            .wgroup = 32,
+                                           .kv_v = i == 6 ? 4 : 0,
                                            .seed = 3,
                                            .force = true});
         p.manifest = files_path("other.gguf.manifest.json");

@@ -390,6 +390,14 @@ static void manifests_of_other_settings_are_named(void **state)
     gyre_verify_result r = passes(in);
     assert_non_null(strstr(r.check[2].detail, "no front_sha256"));
     json_decref(whole);
+    gyre_quantize_params apart = settings();
+    apart.kv_v = 4;
+    make(apart, false);
+    passes(in);
+    set("kv_bits_v", json_integer(16));
+    fails(NULL, "gyre.kv_bits_v is 4, the manifest says 16", out);
+    set("kv_bits_v", NULL); // one width, says the manifest
+    fails(NULL, "gyre.kv_bits_v is 4, the manifest says 8", out);
 }
 
 static void lists_are_compared_both_ways(void **state)
