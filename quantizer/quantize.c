@@ -403,8 +403,7 @@ static gyre_status plain_name(gyre_quantize_params *params, char **own, gyre_err
 gyre_status gyre_quantize_check(const gyre_quantize_params *given, gyre_error *err)
 {
     gyre_quantize_params params;
-    GYRE_TRY(gyre_params_take(given, &params, sizeof params, offsetof(gyre_quantize_params, format),
-                              "gyre_quantize_params", err));
+    GYRE_TRY(gyre_params_take(given, &params, sizeof params, sizeof params, "gyre_quantize_params", err));
     gyre_source *source = NULL;
     struct gyre_plan plan = {0};
     gyre_status st = gyre_source_open(params.source, &source, err);
@@ -421,8 +420,7 @@ gyre_status gyre_quantize_check(const gyre_quantize_params *given, gyre_error *e
 gyre_status gyre_quantize(const gyre_quantize_params *given, gyre_quantize_summary *summary, gyre_error *err)
 {
     gyre_quantize_params taken;
-    GYRE_TRY(gyre_params_take(given, &taken, sizeof taken, offsetof(gyre_quantize_params, format),
-                              "gyre_quantize_params", err));
+    GYRE_TRY(gyre_params_take(given, &taken, sizeof taken, sizeof taken, "gyre_quantize_params", err));
     const gyre_quantize_params *const params = &taken;
     gyre_status st = GYRE_OK;
     struct run r = {.params = params, .started = gyre_clock_ns(), .out.lock = -1};

@@ -205,8 +205,7 @@ static gyre_status open_engine(const char *path, bool shape, bool planned, uint3
                                const gyre_engine_params *given, gyre_engine **out, gyre_error *err)
 {
     gyre_engine_params taken;
-    GYRE_TRY(gyre_params_take(given, &taken, sizeof taken, offsetof(gyre_engine_params, logit_rows),
-                              "gyre_engine_params", err));
+    GYRE_TRY(gyre_params_take(given, &taken, sizeof taken, sizeof taken, "gyre_engine_params", err));
     if (planned) taken.device = "null:0", taken.log = (gyre_log){0};
     const gyre_engine_params *const params = &taken;
     *out = NULL;
@@ -258,8 +257,7 @@ gyre_status gyre_engine_open_beside(gyre_engine *first, const char *model_path, 
                                     gyre_engine **out, gyre_error *err)
 {
     gyre_engine_params taken;
-    GYRE_TRY(gyre_params_take(given, &taken, sizeof taken, offsetof(gyre_engine_params, logit_rows),
-                              "gyre_engine_params", err));
+    GYRE_TRY(gyre_params_take(given, &taken, sizeof taken, sizeof taken, "gyre_engine_params", err));
     const gyre_engine_params *const params = &taken;
     *out = NULL;
     if (!first || !model_path)

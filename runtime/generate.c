@@ -8,12 +8,8 @@
 #include <gyre/gyre_grammar.h>
 
 #include <math.h>
-#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
-
-// Params as level 1000 had them end here.
-#define FIRST_PARAMS offsetof(gyre_generate_params, matcher)
 
 // What the host works on where it chooses.
 struct room {
@@ -123,7 +119,7 @@ gyre_status gyre_session_choose(const gyre_session *s, const gyre_generate_param
                                 gyre_error *err)
 {
     gyre_generate_params p;
-    GYRE_TRY(gyre_params_take(given, &p, sizeof p, FIRST_PARAMS, "gyre_generate_params", err));
+    GYRE_TRY(gyre_params_take(given, &p, sizeof p, sizeof p, "gyre_generate_params", err));
     struct room room;
     gyre_status st = room_make(s, &room, err);
     if (st == GYRE_OK) st = choose_from(s, &p, &room, token, err);
@@ -249,7 +245,7 @@ gyre_status gyre_generate(gyre_session *session, const gyre_generate_params *giv
     struct generation g = {
         .session = session, .params = &p, .on_text = on_text, .user = user, .result = out ? out : &unwanted};
     *g.result = (gyre_generate_result){0};
-    GYRE_TRY(gyre_params_take(given, &p, sizeof p, FIRST_PARAMS, "gyre_generate_params", err));
+    GYRE_TRY(gyre_params_take(given, &p, sizeof p, sizeof p, "gyre_generate_params", err));
     GYRE_TRY(check(&p, err));
     g.stops.stop = p.stop;
     g.stops.n_stop = p.n_stop;

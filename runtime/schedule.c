@@ -4,12 +4,8 @@
 #include "runtime/util/base.h"
 #include "runtime/util/clock.h"
 
-#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
-
-// Params as level 1002 had them end.
-#define FIRST_PARAMS offsetof(gyre_task_params, pooling)
 
 enum { DEFAULT_STEP_MS = 500, UNMEASURED_ROWS = 32, LEAST_ROWS = 16, MOST_MISSES = 4 };
 
@@ -82,7 +78,7 @@ gyre_status gyre_scheduler_add(gyre_scheduler *s, const gyre_task_params *given,
 {
     gyre_task_params p;
     *out = NULL;
-    GYRE_TRY(gyre_params_take(given, &p, sizeof p, FIRST_PARAMS, "gyre_task_params", err));
+    GYRE_TRY(gyre_params_take(given, &p, sizeof p, sizeof p, "gyre_task_params", err));
     GYRE_TRY(check(s, &p, err));
     const uint32_t context = s->engine->context, n = (uint32_t)p.n_prompt;
     gyre_task *t = calloc(1, sizeof *t);

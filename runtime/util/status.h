@@ -8,7 +8,7 @@
 gyre_status gyre_fail(gyre_error *err, gyre_status code, const char *format, ...) GYRE_PRINTF(3, 4);
 
 // Takes a params struct of the caller (NULL, or one that begins with its size) into `out`, the library's own of `bytes`
-// bytes, as gyre_base.h says. `first`: its size at level 1000. `what` names it in the error.
+// bytes, as gyre_base.h says. `first`: its size at level 2000. `what` names it in the error.
 gyre_status gyre_params_take(const void *given, void *out, size_t bytes, size_t first, const char *what,
                              gyre_error *err) GYRE_MUST_USE;
 

@@ -28,10 +28,11 @@ extern "C" {
 #define GYRE_VERSION "0.1.0"
 
 // One number for the whole interface, raised by every change of it (docs/api-changes.md lists them). Changes within a
-// major number only append: functions, enum values, members of params structs. The major number is in the library's
-// name (libgyre.so.1), so a program never meets another.
-#define GYRE_API_MAJOR 1
-#define GYRE_API_MINOR 18
+// major number only append: functions, enum values, members of structs that begin with `size`. All other structs, what
+// the library fills among them, stay as they are: it cannot know how long the caller's are. The major number is in the
+// library's name (libgyre.so.2), so a program never meets another.
+#define GYRE_API_MAJOR 2
+#define GYRE_API_MINOR 0
 #define GYRE_API_LEVEL (GYRE_API_MAJOR * 1000 + GYRE_API_MINOR)
 
 GYRE_API const char *gyre_version(void); // of the library that runs
@@ -39,8 +40,9 @@ GYRE_API int gyre_api_level(void);       // likewise
 
 // Params structs begin with `size`, which is the caller's sizeof of the struct: members that a caller does not know
 // have their defaults. Every member has its default where it is zero. Size 0 stands for the struct as it was at level
-// 1000. A struct larger than the library's is taken while its tail is zero; else GYRE_E_UNSUPPORTED, for it asks for
-// something that this library does not know.
+// 2000. What is appended begins where the struct ended, not in its padding, which callers do not clear. A struct larger
+// than the library's is taken while its tail is zero; else GYRE_E_UNSUPPORTED, for it asks for something that this
+// library does not know.
 
 // ---- status -----------------------------------------------------------------------------------------
 
