@@ -3,6 +3,7 @@
 // It owns the public parts of all objects, the sharing of kernels, the counters and the test hooks. It
 // knows no backend by name (registry.c does) and no op.
 #include "backends/backend.h"
+#include "backends/faults.h"
 #include "backends/kernel_source.h"
 #include "runtime/util/base.h"
 
@@ -180,13 +181,18 @@ void gyre_kernel_destroy(gyre_device *device, gyre_kernel *kernel)
     device->backend->kernel_destroy(device, kernel);
 }
 
-bool gyre_device_forgo(gyre_device *device, const char *kernel, const gyre_error *why)
+bool gyre_device_forgo(gyre_device *device, const char *kernel, gyre_status failure, const gyre_error *why)
 {
     const struct gyre_kernel_source *source = gyre_kernel_source_find(kernel);
-    if (!source || !(source->needs & GYRE_NEED_CM_S8) || !device->info.matrix_s8.m) return false;
+    char line[sizeof why->message + 64];
+    if (failure == GYRE_E_NOMEM || failure == GYRE_E_DEVICE_MEM) return false;
+    if (!source || !(source->needs & GYRE_NEED_CM_S8)) return false;
+    if (!device->info.matrix_s8.m) return true; // said before
     device->info.matrix_s8 = (struct gyre_matrix_shape){0};
-    gyre_logf(device->options.log, GYRE_LOG_WARN, "%s: its matrix units are not used: %s", device->info.id,
-              why ? why->message : "their kernel could not be made");
+    snprintf(line, sizeof line, "its matrix units are not used: %s",
+             why ? why->message : "their kernel could not be made");
+    gyre_logf(device->options.log, GYRE_LOG_WARN, "%s: %s", device->info.id, line);
+    gyre_faults_note(device->options.cache_dir, device->info.name, device->info.driver, line, device->options.log);
     return true;
 }
 

@@ -144,9 +144,10 @@ gyre_status gyre_buffer_read(gyre_device *device, gyre_buffer *buffer, uint64_t 
 gyre_status gyre_kernel_create(gyre_device *device, const struct gyre_kernel_params *params, gyre_kernel **out,
                                gyre_error *err) GYRE_MUST_USE;
 void gyre_kernel_destroy(gyre_device *device, gyre_kernel *kernel);
-// After a kernel could not be created, `why`: whether it needs units that the device can do without. From then on the
-// device's info says that it has none, and one line in the log says why: drivers offer what they cannot compile.
-bool gyre_device_forgo(gyre_device *device, const char *kernel, const gyre_error *why);
+// After gyre_kernel_create ended so: whether the kernel needs units that the device can do without. From then on the
+// device's info says that it has none, and one line in the log says why: drivers offer what they cannot compile. Not
+// where memory ran out: there is nothing wrong with the units.
+bool gyre_device_forgo(gyre_device *device, const char *kernel, gyre_status failure, const gyre_error *why);
 
 // ---- work -------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 #include "cli/cli.h"
 
 #include <stdio.h>
+#include <string.h>
 
 enum { MOST = 32 };
 
@@ -12,18 +13,36 @@ static json_t *sizes_json(const uint32_t sizes[4])
     return list;
 }
 
+// Calls for each line that is known about a device's kernels.
+static void each_fault(const gyre_device_facts *device, void (*take)(void *user, const char *line), void *user)
+{
+    char *const text = gyre_device_faults(device, NULL), *rest = NULL;
+    for (char *line = text ? strtok_r(text, "\n", &rest) : NULL; line; line = strtok_r(NULL, "\n", &rest))
+        take(user, line);
+    gyre_free(text);
+}
+
+static void to_list(void *list, const char *line) { json_array_append_new(list, cli_json_text(line)); }
+
+static void to_screen(void *user, const char *line)
+{
+    (void)user;
+    printf("           %s\n", line);
+}
+
 static int print_json(const gyre_device_facts *d, int n, const gyre_device_missing *missing, int n_missing)
 {
     json_t *rows = json_array(), *absent = json_array();
     for (int i = 0; i < n; i++) {
-        json_t *shapes = json_array();
+        json_t *shapes = json_array(), *faults = json_array();
+        each_fault(&d[i], to_list, faults);
         for (int k = 0; k < 4 && d[i].cooperative_matrix[k][0]; k++)
             json_array_append_new(shapes, json_string(d[i].cooperative_matrix[k]));
-        json_array_append_new(rows, json_pack("{s:s, s:s, s:s, s:b, s:I, s:o, s:s, s:b, s:o}", "id", d[i].id, "name",
-                                              d[i].name, "driver", d[i].driver, "software", d[i].software,
+        json_array_append_new(rows, json_pack("{s:s, s:s, s:s, s:b, s:I, s:o, s:s, s:b, s:o, s:o}", "id", d[i].id,
+                                              "name", d[i].name, "driver", d[i].driver, "software", d[i].software,
                                               "memory_bytes", (json_int_t)d[i].memory_bytes, "subgroup_sizes",
                                               sizes_json(d[i].subgroup_sizes), "int8_dot", d[i].int8_dot, "f16",
-                                              d[i].f16, "cooperative_matrix", shapes));
+                                              d[i].f16, "cooperative_matrix", shapes, "faults", faults));
     }
     for (int i = 0; i < n_missing; i++)
         json_array_append_new(absent, json_pack("{s:s, s:s}", "backend", missing[i].backend, "why", missing[i].why));
@@ -48,6 +67,7 @@ static int run(int argc, char **argv)
                d[i].f16 ? ", f16" : "");
         for (int k = 0; k < 4 && d[i].cooperative_matrix[k][0]; k++)
             printf("           cooperative matrix %s\n", d[i].cooperative_matrix[k]);
+        each_fault(&d[i], to_screen, NULL);
     }
     for (int i = 0; i < n_missing; i++) printf("%-10s none: %s\n", missing[i].backend, missing[i].why);
     return 0;

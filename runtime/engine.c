@@ -1,6 +1,7 @@
 // Opening and closing an engine: device, model, tokenizer, KV cache and the buffers that steps update.
 #include "runtime/engine.h"
 
+#include "backends/faults.h"
 #include "runtime/model/synthetic.h"
 #include "runtime/util/base.h"
 #include "runtime/util/file.h"
@@ -25,15 +26,20 @@ struct gyre_precision gyre_engine_precision(const gyre_engine_params *p, const s
     return out;
 }
 
-// The folder asked for; by default $XDG_CACHE_HOME/gyre or ~/.cache/gyre. NULL when none is wanted or can be made.
-static const char *cache_dir(const char *asked, char *out, size_t cap)
+// The folder asked for; by default $XDG_CACHE_HOME/gyre or ~/.cache/gyre. NULL when none is wanted.
+static const char *cache_path(const char *asked, char *out, size_t cap)
 {
     const char *base = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
     int n = -1;
     if (asked) n = *asked ? snprintf(out, cap, "%s", asked) : -1;
     else if (base && *base) n = snprintf(out, cap, "%s/gyre", base);
     else if (home && *home) n = snprintf(out, cap, "%s/.cache/gyre", home);
-    return n > 0 && (size_t)n < cap && gyre_make_dirs(out, NULL) == GYRE_OK ? out : NULL;
+    return n > 0 && (size_t)n < cap ? out : NULL;
+}
+
+static const char *cache_dir(const char *asked, char *out, size_t cap)
+{
+    return cache_path(asked, out, cap) && gyre_make_dirs(out, NULL) == GYRE_OK ? out : NULL;
 }
 
 struct load_progress {
@@ -413,4 +419,10 @@ int gyre_list_devices(gyre_device_facts *out, int cap, gyre_device_missing *miss
         memcpy(missing[i].why, absent[i].why, sizeof missing[i].why);
     }
     return n;
+}
+
+char *gyre_device_faults(const gyre_device_facts *device, const char *dir)
+{
+    char path[sizeof((gyre_engine *)NULL)->cache_dir];
+    return gyre_faults_load(cache_path(dir, path, sizeof path), device->name, device->driver);
 }

@@ -310,8 +310,10 @@ static gyre_status run(gyre_scheduler *s, gyre_error *err)
         if (s->part[i]->best) st = gyre_task_choose_listed(s->part[i], err);
     const uint64_t took = gyre_clock_ns() - start;
     for (uint32_t i = 0; i < parts; i++) {
-        if (st == GYRE_OK) s->part[i]->length += s->part[i]->rows;
-        else s->part[i]->length = gyre_kv_trim(&e->kv, s->part[i]->slot, s->part[i]->length);
+        gyre_task *const t = s->part[i];
+        if (st == GYRE_OK) t->length += t->rows;
+        else t->length = gyre_kv_trim(&e->kv, t->slot, t->length);
+        t->cached = GYRE_MIN(t->cached, t->length); // what is given back may be found again
     }
     GYRE_TRY(st);
     s->count.steps++;

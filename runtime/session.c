@@ -238,24 +238,44 @@ gyre_status gyre_logits(gyre_engine *e, const uint32_t *tokens, size_t n, float 
     return st;
 }
 
+// The place of the step that a profile repeats where the windows of the rows before it are gone: the last one, or, as
+// the steps of other sessions may have taken what even that saw, the next one.
+static gyre_status spare_place(gyre_session *s, uint32_t *at, gyre_error *err)
+{
+    struct gyre_kv *kv = &s->engine->kv;
+    *at = s->length - 1;
+    if (gyre_kv_sees(kv, s->slot, *at)) return GYRE_OK;
+    if (s->length == s->engine->context) return too_long(s, (size_t)s->length + 1, err);
+    *at = s->length;
+    GYRE_TRY(gyre_kv_reserve(kv, s->slot, s->length + 1, err));
+    gyre_kv_want(kv, s->slot, *at, 1);
+    return gyre_kv_enter(kv, err);
+}
+
 gyre_status gyre_session_profile(gyre_session *s, uint32_t step_rows, gyre_profile_row *rows, size_t cap, size_t *n,
                                  gyre_error *err)
 {
     gyre_engine *e = s->engine;
     gyre_graph *graph = NULL;
+    gyre_status st = GYRE_OK;
+    uint32_t spare = 0;
     if (s->length == 0)
         return gyre_fail(err, GYRE_E_INVALID, "cannot profile an empty session: sync it to some tokens first");
     const uint32_t live = gyre_engine_bucket(e, step_rows);
+    GYRE_GO(spare_place(s, &spare, err));
     memset(e->row_data, 0, (size_t)live * 16);
     for (uint32_t i = 0; i < live && i < s->length; i++) { // the last tokens again, as one sequence's rows
         uint32_t at = live < s->length ? s->length - live + i : i;
-        if (!gyre_kv_sees(&e->kv, s->slot, at)) at = s->length - 1; // what it saw is gone: the last one once more
-        if (!gyre_kv_sees(&e->kv, s->slot, at)) continue;
-        memcpy(e->row_data + 4 * (size_t)i, (int32_t[]){(int32_t)s->tokens[at], (int32_t)s->slot, (int32_t)at, 1}, 16);
+        if (!gyre_kv_sees(&e->kv, s->slot, at)) at = spare;
+        const uint32_t token = s->tokens[GYRE_MIN(at, s->length - 1)];
+        memcpy(e->row_data + 4 * (size_t)i, (int32_t[]){(int32_t)token, (int32_t)s->slot, (int32_t)at, 1}, 16);
     }
     e->resident = false;
     gyre_engine_forget_logits(e, UINT32_MAX);
-    GYRE_TRY(gyre_engine_write_rows(e, live, err));
-    GYRE_TRY(gyre_engine_step_graph(e, live, 1, 1, &graph, err));
-    return gyre_engine_profile(e, graph, rows, cap, n, err);
+    GYRE_GO(gyre_engine_write_rows(e, live, err));
+    GYRE_GO(gyre_engine_step_graph(e, live, 1, 1, &graph, err));
+    st = gyre_engine_profile(e, graph, rows, cap, n, err);
+done:
+    if (spare == s->length) s->length = gyre_kv_trim(&e->kv, s->slot, s->length);
+    return st;
 }

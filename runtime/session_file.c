@@ -164,9 +164,17 @@ static gyre_status check(const gyre_session *s, const struct header *h, size_t n
                          "cannot load session (%s): its %u tokens do not fit the context of %u; open the model with a "
                          "longer context",
                          where, h->length, e->context);
-    if (h->bytes != saved_bytes(s, h->length) || h->bytes != n)
-        return gyre_fail(err, GYRE_E_FORMAT, "cannot load session (%s): %zu bytes where its %u tokens need %llu", where,
-                         n, h->length, (unsigned long long)saved_bytes(s, h->length));
+    if (h->bytes != n)
+        return gyre_fail(
+            err, GYRE_E_FORMAT,
+            "cannot load session (%s): it has %zu bytes and says %llu, so it is cut short or damaged; take "
+            "another copy, or start anew",
+            where, n, (unsigned long long)h->bytes);
+    if (h->bytes != saved_bytes(s, h->length))
+        return gyre_fail(err, GYRE_E_FORMAT,
+                         "cannot load session (%s): %zu bytes where its %u tokens take %llu: another version of gyre "
+                         "kept other positions of layers with a window; start anew with its text as the prompt",
+                         where, n, h->length, (unsigned long long)saved_bytes(s, h->length));
     return GYRE_OK;
 }
 

@@ -1,7 +1,7 @@
 // See choice.h.
 #include "runtime/graph/choice.h"
 #include "backends/cache.h"
-#include "backends/kernel_source.h"
+#include "backends/faults.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -65,24 +65,13 @@ bool gyre_launch_text(const struct gyre_launch *launch, char out[256])
     return at < 256;
 }
 
-// By device, driver, all kernels' texts, and what is asked for.
-static void cache_key(const struct gyre_device_info *info, const char *key, char out[GYRE_SHA256_HEX])
-{
-    char kernels[24];
-    uint64_t hash = 14695981039346656037u; // FNV-1a over the kernels' own
-    for (uint32_t i = 0; i < gyre_kernel_source_count; i++)
-        hash = (hash ^ gyre_kernel_sources[i]->hash) * 1099511628211u;
-    snprintf(kernels, sizeof kernels, "%016llx", (unsigned long long)hash);
-    gyre_cache_key(out, (const char *[]){info->name, info->driver, kernels, key}, 4);
-}
-
 int gyre_choice_load(const struct gyre_tuner *tuner, const struct gyre_device_info *info, const char *key,
                      const struct gyre_launch *variants, uint32_t n)
 {
     char hex[GYRE_SHA256_HEX], text[256];
     size_t size = 0;
     int found = -1;
-    cache_key(info, key, hex);
+    gyre_faults_key(info->name, info->driver, key, hex);
     char *const stored = gyre_cache_load(tuner->cache_dir, "tune", hex, &size);
     for (uint32_t i = 0; stored && i < n && found < 0; i++)
         if (gyre_launch_text(&variants[i], text) && strlen(text) == size && !memcmp(text, stored, size)) found = (int)i;
@@ -95,13 +84,13 @@ void gyre_choice_store(const struct gyre_tuner *tuner, const struct gyre_device_
 {
     char hex[GYRE_SHA256_HEX], text[256];
     if (!gyre_launch_text(launch, text)) return;
-    cache_key(info, key, hex);
+    gyre_faults_key(info->name, info->driver, key, hex);
     gyre_cache_store(tuner->cache_dir, "tune", hex, text, strlen(text), tuner->log);
 }
 
 void gyre_choice_forget(const struct gyre_tuner *tuner, const struct gyre_device_info *info, const char *key)
 {
     char hex[GYRE_SHA256_HEX];
-    cache_key(info, key, hex);
+    gyre_faults_key(info->name, info->driver, key, hex);
     gyre_cache_forget(tuner->cache_dir, "tune", hex);
 }

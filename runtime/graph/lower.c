@@ -124,13 +124,19 @@ static gyre_status emit_product(const struct lowering *l, const struct gyre_laun
 static gyre_status lower_matmul(const struct lowering *l)
 {
     const struct gyre_launch *const chosen = gyre_choice_of(l->g, l->node);
+    gyre_device *const device = l->g->device;
+    gyre_kernel *kernel = NULL; // held until the dispatches hold it: what fails here is it, and nothing else
     struct gyre_launch launch;
     if (chosen) launch = *chosen;
     else GYRE_TRY(gyre_tune(l->g, l->node, &launch, l->err));
-    const gyre_status st = emit_product(l, &launch);
-    if (st == GYRE_OK || !gyre_device_forgo(l->g->device, launch.kernel.name, l->err)) return st;
-    GYRE_TRY(gyre_tune(l->g, l->node, &launch, l->err)); // the next choice
-    return emit_product(l, &launch);
+    gyre_status st = gyre_kernel_create(device, &launch.kernel, &kernel, l->err);
+    if (st != GYRE_OK) {
+        if (!gyre_device_forgo(device, launch.kernel.name, st, l->err)) return st;
+        GYRE_TRY(gyre_tune(l->g, l->node, &launch, l->err)); // the next choice
+    }
+    st = emit_product(l, &launch);
+    gyre_kernel_destroy(device, kernel);
+    return st;
 }
 
 // Shares a node's predicted time among its dispatches, from `first` to the last of the graph.

@@ -7,10 +7,12 @@
 //
 // The graph's own buffers are used, which hold nothing yet. Products that read or write a buffer of the caller are left
 // to the rule: it may hold something.
+#include "backends/faults.h"
 #include "runtime/graph/choice.h"
 #include "runtime/util/base.h"
 #include "runtime/util/clock.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -145,16 +147,20 @@ static gyre_status result(struct measurement *m, gyre_recording *recording, void
 
 static void refuse(struct measurement *m, struct arm *arm, const char *why)
 {
-    char text[256];
+    const struct gyre_device_info *const info = gyre_device_info(m->g->device);
+    char text[256], line[1024];
     m->t->refused++;
-    if (gyre_launch_text(&arm->launch, text))
-        gyre_logf(m->t->log, GYRE_LOG_WARN, "tune: %s is not used: %s", text, why);
+    if (gyre_launch_text(&arm->launch, text)) {
+        snprintf(line, sizeof line, "%s is not used: %s", text, why);
+        gyre_logf(m->t->log, GYRE_LOG_WARN, "tune: %s", line);
+        gyre_faults_note(m->t->cache_dir, info->name, info->driver, line, m->t->log);
+    }
     drop(m, arm);
 }
 
 static gyre_status prepare(struct measurement *m, struct arm *arm, gyre_error *err)
 {
-    GYRE_TRY(gyre_kernel_create(m->g->device, &arm->launch.kernel, &arm->kernel, err));
+    if (!arm->kernel) GYRE_TRY(gyre_kernel_create(m->g->device, &arm->launch.kernel, &arm->kernel, err));
     return record(m, &arm->launch, 1, &arm->one, err);
 }
 
@@ -178,7 +184,7 @@ static gyre_status self_test(struct measurement *m, gyre_error *err)
         if (ran == GYRE_OK) ran = result(m, arm.one, got, &why);
         if (ran != GYRE_OK && lost(m)) {
             st = gyre_fail(err, ran, "%s", why.message);
-            drop(m, &arm);
+            refuse(m, &arm, why.message);
         } else if (ran != GYRE_OK) refuse(m, &arm, why.message);
         else if (memcmp(want, got, bytes)) refuse(m, &arm, "its results are not those of the base kernel");
         else m->arm[n++] = arm;
@@ -272,10 +278,13 @@ static gyre_status choose_for(struct measurement *m, uint32_t node, gyre_error *
         if (m->t->spoil(&m->arm[n].launch)) m->n_arms++;
     }
     gather(m, node);
-    const gyre_status st = choose(m, err);
+    struct arm *const rule = &m->arm[0];
+    gyre_status st = gyre_kernel_create(g->device, &rule->launch.kernel, &rule->kernel, err);
+    const bool lacks = st != GYRE_OK && gyre_device_forgo(g->device, rule->launch.kernel.name, st, err);
+    if (st == GYRE_OK) st = choose(m, err);
     const uint64_t took = now(m) - begin;
     m->t->left_ns = took < m->t->left_ns ? m->t->left_ns - took : 0;
-    return st;
+    return lacks ? choose_for(m, node, err) : st; // among what the device does have
 }
 
 gyre_status gyre_graph_measure(gyre_graph *g, gyre_error *err)

@@ -15,9 +15,10 @@ class Options(Case):
     def test_devices(self):
         rows = self.json("devices")["devices"]
         self.assertIn("cpu", [d["id"] for d in rows])
-        keys = {"id", "name", "driver", "software", "memory_bytes", "subgroup_sizes", "int8_dot", "f16", "cooperative_matrix"}
+        keys = {"id", "name", "driver", "software", "memory_bytes", "subgroup_sizes", "int8_dot", "f16", "cooperative_matrix", "faults"}
         for d in rows:
             self.assertEqual(keys - set(d), set())
+            self.assertTrue(all(isinstance(line, str) for line in d["faults"]))
         self.assertIn("cpu", self.done("devices")[0])
 
     def test_tokenize(self):

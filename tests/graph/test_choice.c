@@ -1,5 +1,7 @@
 // Kernels chosen by measuring: what may win, and what a file on disk may do.
 #include "tests/graph/lab.h"
+#include "backends/faults.h"
+#include "backends/kernel_source.h"
 #include "runtime/graph/choice.h"
 #include "runtime/util/base.h"
 #include "tests/common/files.h"
@@ -211,6 +213,64 @@ enum { SHAPES = 2 }; // of products()
 #define HOURS 36000000000000ull
 #define SHORT 300000000ull
 
+// Lines that are known about a device's kernels and say that; each is known once.
+static uint32_t faults(const char *dir, const char *device, const char *words)
+{
+    struct lab lab;
+    uint32_t n = 0;
+    if (!lab_open(&lab, device, NULL)) return 0;
+    char *const text = gyre_faults_load(dir, lab.device->info.name, lab.device->info.driver);
+    lab_close(&lab);
+    for (const char *line = text; line && *line; line = strchr(line, '\n') + 1) {
+        const size_t length = (size_t)(strchr(line, '\n') - line) + 1;
+        const char *const at = strstr(line, words);
+        n += at && at < line + length;
+        for (const char *other = line + length; *other; other = strchr(other, '\n') + 1)
+            assert_int_not_equal(strncmp(line, other, length), 0);
+    }
+    free(text);
+    return n;
+}
+
+// A variant that loses to none but its own bits, or that does not build, is named for `gyre devices`; twice is once.
+static void what_fails_is_named(void **state)
+{
+    const char *const dir = files_path("tune");
+    for (int again = 0; again < 2; again++) {
+        const struct outcome wrong = run(*state, 2, dir, true, half_the_grid, true);
+        if (wrong.refused) (void)run(*state, 2, dir, true, no_such_kernel, true);
+    }
+    const uint32_t wrong = faults(dir, *state, "its results are not those of the base kernel");
+    assert_in_range(wrong, 1, 2); // two shapes may be cut alike
+    assert_int_equal(faults(dir, *state, "matmul_of_dreams"), wrong);
+    assert_int_equal(faults(dir, "null", ""), 0);
+    files_remove();
+}
+
+// The list has an end, and damage to it costs the list.
+static void the_list_of_faults_is_bounded(void **state)
+{
+    (void)state;
+    const char *const dir = files_path("tune");
+    char line[200], command[200];
+    for (int i = 0; i < 200; i++) {
+        snprintf(line, sizeof line, "%0100d", i);
+        gyre_faults_note(dir, "a", "b", line, NULL);
+        gyre_faults_note(dir, "a", "b", line + 50, NULL); // the end of one is another
+    }
+    char *const text = gyre_faults_load(dir, "a", "b");
+    assert_non_null(text);
+    assert_true(strlen(text) > GYRE_FAULTS_MOST / 2 && strlen(text) < GYRE_FAULTS_MOST);
+    free(text);
+    assert_null(gyre_faults_load(dir, "a", "c"));
+    gyre_faults_note(NULL, "a", "b", line, NULL);
+    assert_null(gyre_faults_load(NULL, "a", "b"));
+    snprintf(command, sizeof command, "for f in %s/faults-*; do printf X >>$f; done", dir);
+    assert_int_equal(system(command), 0);
+    assert_null(gyre_faults_load(dir, "a", "b"));
+    files_remove();
+}
+
 // A start that a variant ended is followed by one that leaves that product to the rule.
 static void a_variant_that_loses_the_device_is_tried_once(void **state)
 {
@@ -223,6 +283,7 @@ static void a_variant_that_loses_the_device_is_tried_once(void **state)
     }
     assert_int_equal(start(dir, (struct fault){.variants_kill = true}, HOURS, &tuner), GYRE_OK);
     assert_int_equal(tuner.cached, SHAPES);
+    assert_in_range(faults(dir, "null", "a test lost the device"), 1, SHAPES); // which may be cut alike
     files_remove();
 }
 
@@ -318,6 +379,47 @@ static void the_chosen_is_near_the_best(void **state)
         }
 }
 
+static gyre_status no_matrices(gyre_device *device, const struct gyre_kernel_source *source,
+                               const struct gyre_kernel_params *params, gyre_kernel **out, gyre_error *err)
+{
+    if (source->needs & GYRE_NEED_CM_S8) return gyre_fail(err, GYRE_E_DEVICE, "cannot create kernel: a test");
+    return gyre_backend_null.kernel_create(device, source, params, out, err);
+}
+
+// Where the rule's kernel is for units whose kernels the driver cannot compile, the choice is among the others, at the
+// first start and at the next.
+static void what_does_not_compile_is_not_measured(void **state)
+{
+    (void)state;
+    const char *const dir = files_path("tune");
+    struct gyre_backend broken = gyre_backend_null;
+    broken.kernel_create = no_matrices;
+    for (uint32_t again = 0; again < 2; again++) {
+        struct lab lab;
+        struct gyre_binding y;
+        struct gyre_tuner tuner = {.cache_dir = dir, .left_ns = HOURS, .clock = fault_clock};
+        const gyre_log log = {.level = GYRE_LOG_ERROR};
+        assert_true(lab_open(&lab, "null as a GPU", NULL));
+        lab.device->options.log = &log; // the one line that says so is test_matrices'
+        lab.device->options.cache_dir = dir;
+        lab.device->info.int_dot = GYRE_INT_DOT_ACCELERATED;
+        lab.device->info.matrix_s8 = (struct gyre_matrix_shape){16, 16, 16, 32};
+        lab.device->backend = &broken;
+        gyre_graph *g = products(&lab, 128, &y);
+        assert_int_equal(gyre_graph_compile(g, &(struct gyre_graph_options){.tuner = &tuner}, NULL), GYRE_OK);
+        lab.device->backend = &gyre_backend_null;
+        assert_int_equal(lab.device->info.matrix_s8.m, again ? 16 : 0); // what is known needs no trying
+        assert_int_equal(tuner.measured, again ? 0 : SHAPES);
+        assert_int_equal(tuner.cached, again ? SHAPES : 0);
+        assert_int_equal(tuner.refused, 0);
+        gyre_graph_destroy(g);
+        gyre_tuner_free(&tuner);
+        lab_close(&lab);
+        assert_int_equal(faults(dir, "null", "its matrix units are not used"), 1);
+    }
+    files_remove();
+}
+
 // ---- what is offered, and how it is submitted -----------------------------------------------------------
 
 // Variants are no wider than the rule ever goes, and what is measured has a predicted time as steps have.
@@ -380,6 +482,7 @@ int main(void)
         LAB_ON(a_wrong_variant_never_wins, "vulkan:0"),
         LAB_ON(a_wrong_variant_never_wins, "vulkan:0 as a GPU"),
         LAB_ON(a_wrong_variant_never_wins, "opencl:0"),
+        LAB_ON(what_fails_is_named, "vulkan:0"),
         LAB_ON(without_time_the_rule_decides, "vulkan:0"),
         LAB_ON(the_cache_costs_time_never_a_result, "vulkan:0"),
         cmocka_unit_test(a_variant_that_loses_the_device_is_tried_once),
@@ -387,6 +490,8 @@ int main(void)
         cmocka_unit_test(what_was_cut_is_measured_again),
         cmocka_unit_test(measuring_ends_in_time),
         cmocka_unit_test(the_chosen_is_near_the_best),
+        cmocka_unit_test(what_does_not_compile_is_not_measured),
+        cmocka_unit_test(the_list_of_faults_is_bounded),
         cmocka_unit_test(variants_are_bounded_and_predicted),
         cmocka_unit_test(many_rows_are_cut_in_other_blocks),
     };

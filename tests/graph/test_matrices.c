@@ -147,12 +147,13 @@ static void wide_products_take_large_blocks(void **state)
 // ---- a driver that offers what it cannot compile -----------------------------------------------------------
 
 static const struct gyre_backend *whole;
+static gyre_status failure; // of its kernels for matrices
 
 static gyre_status no_matrices(gyre_device *device, const struct gyre_kernel_source *source,
                                const struct gyre_kernel_params *params, gyre_kernel **out, gyre_error *err)
 {
     if (source->needs & GYRE_NEED_CM_S8)
-        return gyre_fail(err, GYRE_E_DEVICE, "cannot create kernel (%s): this compiler fails", source->name);
+        return gyre_fail(err, failure, "cannot create kernel (%s): this compiler fails", source->name);
     return whole->kernel_create(device, source, params, out, err);
 }
 
@@ -180,6 +181,7 @@ static void what_does_not_compile_is_done_without(void **state)
     lab.device->backend = &broken;
     lab.device->options.log = &log;
     lines = 0;
+    failure = GYRE_E_DEVICE;
     for (int again = 0; again < 2; again++) { // the second does not try
         gyre_graph *g =
             block(&lab, (struct block_shape){.rows = 128, .act_bits = 8, .kv_bits = 8, .kind = GYRE_WEIGHT_W4}, &b);
@@ -195,14 +197,37 @@ static void what_does_not_compile_is_done_without(void **state)
     lab_close(&lab);
 }
 
-// A kernel that needs nothing of the kind fails as it did.
+// A kernel that needs nothing of the kind fails as it did, and so does a product for any other reason.
 static void other_failures_stay(void **state)
 {
     (void)state;
     struct lab lab;
+    struct block b;
+    const gyre_log log = {keep_line, NULL, GYRE_LOG_WARN};
     open_gpu(&lab, amd);
-    assert_false(gyre_device_forgo(lab.device, "matmul_w4_q_b", NULL));
-    assert_false(gyre_device_forgo(lab.device, "no_such_kernel", NULL));
+    const uint32_t groups = lab.device->info.max_groups[0];
+    whole = lab.device->backend;
+    struct gyre_backend broken = *whole;
+    broken.kernel_create = no_matrices;
+    lab.device->options.log = &log;
+    lines = 0;
+    static const gyre_status failures[] = {GYRE_E_NOMEM, GYRE_E_DEVICE_MEM, GYRE_E_UNSUPPORTED};
+    for (size_t i = 0; i < GYRE_COUNT(failures); i++) {
+        lab_block(&lab, (struct block_shape){.rows = 128, .act_bits = 8, .kv_bits = 8, .kind = GYRE_WEIGHT_W4}, &b);
+        gyre_graph *g = lab_block_graph(&lab, &b);
+        failure = failures[i];
+        if (failure == GYRE_E_UNSUPPORTED) lab.device->info.max_groups[0] = 1; // a grid that is too large
+        else lab.device->backend = &broken;
+        assert_int_equal(gyre_graph_compile(g, NULL, NULL), failure);
+        lab.device->backend = whole;
+        lab.device->info.max_groups[0] = groups;
+        gyre_graph_destroy(g);
+        assert_int_equal(lines, 0);
+        assert_int_equal(lab.device->info.matrix_s8.m, 16);
+    }
+    lab.device->options.log = &lab.log;
+    assert_false(gyre_device_forgo(lab.device, "matmul_w4_q_b", GYRE_E_DEVICE, NULL));
+    assert_false(gyre_device_forgo(lab.device, "no_such_kernel", GYRE_E_DEVICE, NULL));
     assert_int_equal(lab.device->info.matrix_s8.m, 16);
     lab_close(&lab);
 }

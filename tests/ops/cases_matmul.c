@@ -5,6 +5,7 @@
 #include "runtime/util/half.h"
 
 #include <stdio.h>
+#include <string.h>
 
 enum { W_F32 = 32, W_F16 = 16, W_W8 = 8, W_W4 = 4 };
 static const char *kind_name(int kind)
@@ -211,6 +212,51 @@ void cases_quant_matmul(struct check *check)
             }
 }
 
+// A product of codes into some of the columns of y, with an addend: what the kernels of many rows and of lines take.
+struct product {
+    char kernel[32];
+    struct gyre_matmul_params params;
+    struct check_bind bind[7];
+    uint32_t grouped;
+};
+
+static struct product product_of(struct check *check, const struct weight *w, int rows, int bits, const char *form)
+{
+    const struct input in = random_input(check, rows, w->k, bits);
+    const int n0 = w->n % 3, ldy = n0 + w->n + rows % 2;
+    const size_t out = (size_t)rows * (size_t)ldy;
+    const bool grouped = w->group != w->k;
+    struct product p = {
+        .params = {rows, w->k, w->n, w->n_pad, w->group, ldy, n0, (rows + w->n) % 3},
+        .bind = {{.size = out * 4, .rule = check->floats && grouped ? CHECK_NMSE : CHECK_BITS, .bound = 1e-11},
+                 in.x,
+                 in.meta,
+                 w->words,
+                 w->scale,
+                 w->sums,
+                 {.data = check_normal(check, out, 1), .size = out * 4}},
+        .grouped = grouped,
+    };
+    snprintf(p.kernel, sizeof p.kernel, "matmul_%s_q%s", kind_name(w->kind), form);
+    return p;
+}
+
+// It, by workgroups that cover so many columns and rows. What it points to is the product's.
+static struct check_case case_of(const struct product *p, const uint32_t *spec, uint32_t n_spec, uint32_t cols,
+                                 uint32_t rows)
+{
+    struct check_case c = {
+        .kernel = p->kernel,
+        .params = &p->params,
+        .n_spec = n_spec,
+        .groups = {(uint32_t)gyre_div_up((uint64_t)p->params.n, cols),
+                   (uint32_t)gyre_div_up((uint64_t)p->params.rows, rows)},
+    };
+    memcpy(c.spec, spec, n_spec * sizeof *spec);
+    memcpy(c.bind, p->bind, sizeof p->bind);
+    return c;
+}
+
 // The kernel for CPUs: groups of whole rounds of eight steps, of a part, and of more; halves of tiles and tiles.
 static void lines(struct check *check)
 {
@@ -224,27 +270,10 @@ static void lines(struct check *check)
         const struct weight w = random_weight(check, W_W4, shapes[s].n, shapes[s].k, shapes[s].group);
         for (size_t a = 0; a < GYRE_COUNT(act); a++)
             for (size_t i = 0; i < GYRE_COUNT(cut); i++) {
-                const struct input in = random_input(check, shapes[s].rows, w.k, act[a]);
-                const int rows = shapes[s].rows, n0 = w.n % 3, ldy = n0 + w.n + rows % 2;
-                const size_t out = (size_t)rows * (size_t)ldy;
-                const struct gyre_matmul_params p = {rows, w.k, w.n, w.n_pad, w.group, ldy, n0, (rows + w.n) % 3};
-                const struct check_case c = {
-                    .kernel = "matmul_w4_q_l",
-                    .params = &p,
-                    .n_spec = 5,
-                    .spec = {cut[i].wgx, 1, 1, cut[i].tr, cut[i].tc},
-                    .groups = {(uint32_t)gyre_div_up((uint64_t)w.n, 16 * cut[i].tc * cut[i].wgx),
-                               (uint32_t)gyre_div_up((uint64_t)rows, cut[i].tr)},
-                    .bind = {{.size = out * 4,
-                              .rule = check->floats && w.group != w.k ? CHECK_NMSE : CHECK_BITS,
-                              .bound = 1e-11},
-                             in.x,
-                             in.meta,
-                             w.words,
-                             w.scale,
-                             w.sums,
-                             {.data = check_normal(check, out, 1), .size = out * 4}},
-                };
+                const int rows = shapes[s].rows;
+                const struct product p = product_of(check, &w, rows, act[a], "_l");
+                const struct check_case c = case_of(&p, (uint32_t[]){cut[i].wgx, 1, 1, cut[i].tr, cut[i].tc}, 5,
+                                                    16 * cut[i].tc * cut[i].wgx, cut[i].tr);
                 check_run(check, &c, "%d x %d x %d, group %d, act %d, workgroup %u, tile %u x %u", rows, w.n, w.k,
                           w.group, act[a], cut[i].wgx, cut[i].tr, cut[i].tc);
             }
@@ -256,26 +285,8 @@ static void lines(struct check *check)
 static void block_product(struct check *check, const struct weight *w, int rows, int bits, uint32_t wgx, uint32_t wgy,
                           uint32_t tr, uint32_t kq)
 {
-    char kernel[32];
-    snprintf(kernel, sizeof kernel, "matmul_%s_q_b", kind_name(w->kind));
-    const struct input in = random_input(check, rows, w->k, bits);
-    const int n0 = w->n % 3, ldy = n0 + w->n + rows % 2;
-    const size_t out = (size_t)rows * (size_t)ldy;
-    const struct gyre_matmul_params p = {rows, w->k, w->n, w->n_pad, w->group, ldy, n0, (rows + w->n) % 3};
-    const struct check_case c = {
-        .kernel = kernel,
-        .params = &p,
-        .n_spec = 6,
-        .spec = {wgx, wgy, 1, tr, kq, w->group != w->k},
-        .groups = {(uint32_t)gyre_div_up((uint64_t)w->n, 8 * wgx), (uint32_t)gyre_div_up((uint64_t)rows, tr * wgy)},
-        .bind = {{.size = out * 4, .rule = check->floats && w->group != w->k ? CHECK_NMSE : CHECK_BITS, .bound = 1e-11},
-                 in.x,
-                 in.meta,
-                 w->words,
-                 w->scale,
-                 w->sums,
-                 {.data = check_normal(check, out, 1), .size = out * 4}},
-    };
+    const struct product p = product_of(check, w, rows, bits, "_b");
+    const struct check_case c = case_of(&p, (uint32_t[]){wgx, wgy, 1, tr, kq, p.grouped}, 6, 8 * wgx, tr * wgy);
     check_run(check, &c, "%d x %d x %d, group %d, act %d, workgroup %u x %u, rows %u, pieces %u", rows, w->n, w->k,
               w->group, bits, wgx, wgy, tr, kq);
 }
@@ -308,28 +319,11 @@ static void matrix_product(struct check *check, const struct weight *w, int rows
 {
     const struct gyre_matrix_shape none = {8, 8, 8, 8}, *shape = &gyre_device_info(check->device)->matrix_s8;
     if (!shape->m) shape = &none; // check_run counts the case and leaves it out
-    char kernel[32];
-    snprintf(kernel, sizeof kernel, "matmul_%s_q_x", kind_name(w->kind));
-    const struct input in = random_input(check, rows, w->k, bits);
-    const int n0 = w->n % 3, ldy = n0 + w->n + rows % 2;
-    const size_t out = (size_t)rows * (size_t)ldy;
-    const struct gyre_matmul_params p = {rows, w->k, w->n, w->n_pad, w->group, ldy, n0, (rows + w->n) % 3};
-    const struct check_case checked = {
-        .kernel = kernel,
-        .params = &p,
-        .n_spec = 11,
-        .spec = {shape->lanes, c.subgroups, 1, shape->m, shape->n, shape->k, c.down, c.across, c.abreast, c.kq,
-                 w->group != w->k},
-        .groups = {(uint32_t)gyre_div_up((uint64_t)w->n, shape->n * c.across * c.abreast),
-                   (uint32_t)gyre_div_up((uint64_t)rows, shape->m * c.down * (c.subgroups / c.abreast))},
-        .bind = {{.size = out * 4, .rule = check->floats && w->group != w->k ? CHECK_NMSE : CHECK_BITS, .bound = 1e-11},
-                 in.x,
-                 in.meta,
-                 w->words,
-                 w->scale,
-                 w->sums,
-                 {.data = check_normal(check, out, 1), .size = out * 4}},
-    };
+    const struct product p = product_of(check, w, rows, bits, "_x");
+    const uint32_t spec[] = {shape->lanes, c.subgroups, 1,         shape->m, shape->n, shape->k,
+                             c.down,       c.across,    c.abreast, c.kq,     p.grouped};
+    const struct check_case checked = case_of(&p, spec, GYRE_COUNT(spec), shape->n * c.across * c.abreast,
+                                              shape->m * c.down * (c.subgroups / c.abreast));
     check_run(check, &checked, "%d x %d x %d, group %d, act %d, %u subgroups, %u abreast, matrices %u x %u, pieces %u",
               rows, w->n, w->k, w->group, bits, c.subgroups, c.abreast, c.down, c.across, c.kq);
 }

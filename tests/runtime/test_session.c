@@ -1,7 +1,10 @@
 // Sessions when something goes wrong: every device call of a conversation fails once and the text stays the same; what
 // the caller may leave out, and what the caller must not do.
 #include "runtime/engine.h"
+#include "backends/faults.h"
+#include "runtime/engine.h"
 #include "tests/common/device.h"
+#include "tests/common/files.h"
 #include "tests/common/ok.h"
 #include "tests/common/tiny.h"
 
@@ -165,6 +168,29 @@ static void test_what_may_be_left_out(void **state)
     assert_int_equal(gyre_list_devices(d, 32, NULL, 0, NULL), gyre_list_devices(NULL, 32, NULL, 0, NULL));
 }
 
+// What an engine wrote down about its device's kernels is told of the device that is listed.
+static void test_faults_are_told_of_a_device(void **state)
+{
+    (void)state;
+    const char *const dir = files_path("cache");
+    gyre_device_facts d[32];
+    const int n = gyre_list_devices(d, 32, NULL, 0, NULL);
+    int at = 0;
+    gyre_engine *e = open_engine(1);
+    const struct gyre_device_info *const info = gyre_device_info(e->device);
+    while (at < n && strcmp(d[at].id, info->id) != 0) at++;
+    assert_in_range(at, 0, n - 1);
+    assert_null(gyre_device_faults(&d[at], dir));
+    gyre_faults_note(dir, info->name, info->driver, "matmul is not used: a test", NULL);
+    char *const lines = gyre_device_faults(&d[at], dir);
+    assert_non_null(lines);
+    assert_string_equal(lines, "matmul is not used: a test\n");
+    assert_null(gyre_device_faults(&d[at], ""));
+    gyre_free(lines);
+    OK(gyre_engine_close(e, err));
+    files_remove();
+}
+
 // A step that names one session twice cannot be what anybody means: its second part would overwrite the first.
 static void test_a_session_is_in_a_step_once(void **state)
 {
@@ -219,11 +245,9 @@ int main(int argc, char **argv)
     if (missing) return missing;
     omp_set_num_threads(1); // the model is tiny: threads would only wait for each other
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_every_call_fails_once),
-        cmocka_unit_test(test_parents_outlive_children),
-        cmocka_unit_test(test_what_may_be_left_out),
-        cmocka_unit_test(test_a_session_is_in_a_step_once),
-        cmocka_unit_test(test_warm),
+        cmocka_unit_test(test_every_call_fails_once),       cmocka_unit_test(test_parents_outlive_children),
+        cmocka_unit_test(test_what_may_be_left_out),        cmocka_unit_test(test_faults_are_told_of_a_device),
+        cmocka_unit_test(test_a_session_is_in_a_step_once), cmocka_unit_test(test_warm),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

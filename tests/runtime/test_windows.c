@@ -177,6 +177,8 @@ static void test_stepping_back(void **state)
 
 // ---- saved sessions -------------------------------------------------------------------------------------------------
 
+enum { SAYS_BYTES = 104 }; // where a saved session's header says its length
+
 static void test_saved_sessions(void **state)
 {
     (void)state;
@@ -213,6 +215,18 @@ static void test_saved_sessions(void **state)
             }
             gyre_error why = {0};
             assert_int_equal(gyre_session_restore(into[0], bytes, n - 1, &why), GYRE_E_FORMAT);
+            assert_non_null(strstr(why.message, "damaged"));
+            free(bytes);
+            if (whole <= n) continue;                                   // nothing was left out
+            unsigned char *const old = calloc(1, n + page_bytes(w, 8)); // a page more, as when all were kept
+            assert_non_null(old);
+            OK(gyre_session_store(s, &bytes, &n, err));
+            memcpy(old, bytes, n);
+            n += page_bytes(w, 8);
+            memcpy(old + SAYS_BYTES, &(uint64_t){n}, 8);
+            assert_int_equal(gyre_session_restore(into[0], old, n, &why), GYRE_E_FORMAT);
+            assert_non_null(strstr(why.message, "start anew with its text as the prompt"));
+            free(old);
             free(bytes);
         }
         gyre_session_destroy(s);
@@ -355,6 +369,39 @@ static void test_a_cancelled_step(void **state)
     OK(gyre_engine_close(e, err));
 }
 
+// What a profile repeats is live, whatever other sessions' steps have taken of the window.
+static void test_a_profile_has_rows(void **state)
+{
+    (void)state;
+    gyre_profile_row rows[16];
+    size_t n;
+    for (size_t w = quick; w < GEMMAS; w++) {
+        gyre_engine *e = open_engine(path[w], 8, 2, ROWS);
+        if (!e) return;
+        gyre_session *s = session_of(e), *other = session_of(e);
+        float have[VOCAB], want[VOCAB];
+        sync_to(s, text, 70, have);
+        for (uint32_t length = 71; length < 71 + GYRE_PAGE; length++) {
+            (void)step(s, text + length - 1, 1, NULL);
+            sync_to(other, text + length, 3, have); // all look away from what they no longer need
+            for (uint32_t k = 1; k <= 8; k += 7) {
+                OK(gyre_session_profile(s, k, rows, GYRE_COUNT(rows), &n, err));
+                for (uint32_t i = 0; i < k; i++)
+                    if (!e->row_data[4 * i + 3]) fail_msg("%u tokens, row %u of %u: dead", length, i, k);
+            }
+        }
+        assert_int_equal(gyre_session_length(s), 70 + GYRE_PAGE);
+        (void)step(s, text + 70 + GYRE_PAGE, 1, have);
+        gyre_session_destroy(other);
+        other = session_of(e);
+        sync_to(other, text, 71 + GYRE_PAGE, want);
+        near(have, want, "behind profiles");
+        gyre_session_destroy(s);
+        gyre_session_destroy(other);
+        OK(gyre_engine_close(e, err));
+    }
+}
+
 // More at once than was said when the cache was made is refused, and nothing is lost by it.
 static void test_too_much_at_once(void **state)
 {
@@ -383,6 +430,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_shared_beginnings),
         cmocka_unit_test(test_failures),
         cmocka_unit_test(test_a_cancelled_step),
+        cmocka_unit_test(test_a_profile_has_rows),
         cmocka_unit_test(test_too_much_at_once),
     };
     if (argc > 1) device = argv[1];

@@ -14,13 +14,15 @@ enum { F16 = 0, F32 = 1, S8 = 3, S32 = 5, U8 = 7, U32 = 9, WORKGROUP = 2, SUBGRO
 // One that offers all that kernels need, with subgroups of 32 alone.
 static const struct driver {
     uint32_t n, shape[3][3];
-    int32_t element, sum, scope;
+    int32_t left, right, addend, sum, scope; // types of elements
     VkBool32 saturating, matrices, model, wide, bytes, full;
     uint32_t least, most, subgroups, stages, api, vendor;
 } fit = {
     .n = 3,
     .shape = {{8, 8, 16}, {16, 16, 32}, {16, 8, 32}},
-    .element = S8,
+    .left = S8,
+    .right = S8,
+    .addend = S32,
     .sum = S32,
     .scope = SUBGROUP,
     .matrices = 1,
@@ -42,7 +44,7 @@ static VkResult VKAPI_CALL shapes(VkPhysicalDevice device, uint32_t *n, struct v
     *n = driver.n;
     for (uint32_t i = 0; i < driver.n; i++) {
         out[i].m = driver.shape[i][0], out[i].n = driver.shape[i][1], out[i].k = driver.shape[i][2];
-        out[i].a = out[i].b = driver.element, out[i].c = out[i].result = driver.sum;
+        out[i].a = driver.left, out[i].b = driver.right, out[i].c = driver.addend, out[i].result = driver.sum;
         out[i].saturating = driver.saturating, out[i].scope = driver.scope;
     }
     return VK_SUCCESS;
@@ -99,17 +101,21 @@ static void the_largest_shape_is_taken(void **state)
     takes(d, wide);
     d.least = 8, d.most = 32, d.vendor = INTEL;
     takes(d, narrow);
+    d = fit, d.shape[1][0] = d.shape[1][1] = 8; // whose sides are not the same
+    takes(d, (struct gyre_matrix_shape){16, 8, 32, 32});
+    d.shape[1][1] = 32;
+    takes(d, (struct gyre_matrix_shape){8, 32, 32, 32});
 }
 
 // A driver that lacks anything, or has other shapes only, is as one without the extension.
 static void what_does_not_fit_is_left_alone(void **state)
 {
     (void)state;
-    struct driver d[13];
+    struct driver d[16];
     for (size_t i = 0; i < GYRE_COUNT(d); i++) d[i] = fit;
     d[0].n = 0;
-    d[1].element = F16, d[1].sum = F32;
-    d[2].element = U8, d[2].sum = U32;
+    d[1].left = d[1].right = F16, d[1].addend = d[1].sum = F32;
+    d[2].left = d[2].right = U8, d[2].addend = d[2].sum = U32;
     d[3].saturating = 1;
     d[4].scope = WORKGROUP;
     d[5].n = 1, d[5].shape[0][0] = 64, d[5].shape[0][1] = 64;
@@ -120,6 +126,9 @@ static void what_does_not_fit_is_left_alone(void **state)
     d[10].most = 64; // two sizes, of which none can be asked for
     d[11].subgroups = 4;
     d[12].wide = 0; // other kernels wait for the whole device
+    d[13].right = U8;
+    d[14].sum = U32;
+    d[15].addend = U32;
     for (size_t i = 0; i < GYRE_COUNT(d); i++)
         if (facts_of(d[i]).matrices) fail_msg("driver %zu", i);
     assert_string_equal(facts_of(d[1]).info.cooperative_matrix[0], "8x8x16 f16f16f32"); // still told

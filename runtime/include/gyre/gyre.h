@@ -29,6 +29,10 @@ typedef struct gyre_device_missing {
 // NULL. Thread-safety: safe.
 GYRE_API int gyre_list_devices(gyre_device_facts *out, int cap, gyre_device_missing *missing, int cap_missing,
                                int *n_missing);
+// What engines found wrong with the device's kernels, and do without since: kernels that do not compile or give other
+// results than they must (gyre_tuning). Lines, each with its newline; malloc'd; NULL where nothing is known. They are
+// kept in the cache folder (cache_dir: as of gyre_engine_params) until the driver or gyre changes. Thread-safety: safe.
+GYRE_API char *gyre_device_faults(const gyre_device_facts *device, const char *cache_dir);
 
 // ---- engine -----------------------------------------------------------------------------------------
 
