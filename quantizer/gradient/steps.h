@@ -1,5 +1,6 @@
-// Learning by steps, whatever is learned: it looks at what is held out now and then, remembers what was best there, and
-// takes a step back where a loss is not finite. What a step is, is its owner's.
+// Learning by steps, whatever is learned: one step a window of the text, in turn; it looks at the windows that are held
+// out now and then, remembers what was best there, and takes a step back where a loss is not finite. What a step is, is
+// its owner's.
 #pragma once
 #include "runtime/util/log.h"
 #include "runtime/util/status.h"
@@ -16,20 +17,24 @@ struct gyre_steps_head {
 struct gyre_steps {
     const char *name, *what; // of its lines: "learn"; of its errors: "learn rotations"
     uint32_t look, keep;     // steps between looks, and between states worth keeping
+    uint32_t windows;        // of the text, the held-out ones among them: two at least; 0: the loss needs none
     const gyre_log *log;
     struct gyre_steps_head *head;
-    void *self; // of what follows; what they return ends it unless GYRE_OK
-    // The loss on what is held out; says it.
-    gyre_status (*held)(void *self, double *loss, gyre_error *err);
-    // The next window's loss and its gradient; whether that is finite.
-    gyre_status (*slope)(void *self, double *loss, bool *finite, gyre_error *err);
-    // A step by that gradient from a place that is remembered, and back to that place.
+    double *gradient; // [head->n], what `loss` fills
+    void *self;       // of what follows; what they return ends it unless GYRE_OK
+    // The loss on a window (of the step, where there are none), and its gradient where that is not NULL.
+    gyre_status (*loss)(void *self, uint32_t window, double *loss, double *gradient, gyre_error *err);
+    // A step by the gradient from a place that is remembered, and back to that place.
     gyre_status (*down)(void *self, gyre_error *err);
     gyre_status (*back)(void *self, gyre_error *err);
     void (*best)(void *self); // this place is the best so far
-    gyre_status (*stepped)(void *self, gyre_error *err);
+    // Behind every step, and with `look` behind every held-out window.
+    gyre_status (*tick)(void *self, bool look, gyre_error *err);
     gyre_status (*save)(void *self, gyre_error *err);
 };
+
+// How many of a text's windows are held out: every eighth, of fewer than eight the last.
+uint32_t gyre_steps_held(uint32_t windows);
 
 // Goes on from head->step to head->steps; head->done then. GYRE_E_FORMAT where the loss is not finite before any step,
 // or again after its rate was halved three times.

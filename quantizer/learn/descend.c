@@ -12,49 +12,16 @@ static void copy(const struct gyre_descent *d, struct gyre_matrices *to, const s
     memcpy(gyre_matrices_data(to), gyre_matrices_data(from), d->head.n * sizeof(double));
 }
 
-// ---- looking ----------------------------------------------------------------------------------------------------
-
-static gyre_status loss_at(struct gyre_descent *d, uint32_t window, double *loss, struct gyre_matrices *gradient,
-                           gyre_error *err)
-{
-    return d->objective->at(d->objective->self, &d->at, window, loss, gradient, err);
-}
-
-static gyre_status held(void *self, double *loss, gyre_error *err)
+static gyre_status loss(void *self, uint32_t window, double *value, double *gradient, gyre_error *err)
 {
     struct gyre_descent *d = self;
-    const uint32_t n = gyre_calib_held(d->windows);
-    double one;
-    *loss = 0;
-    if (!d->windows) GYRE_TRY(loss_at(d, 0, loss, NULL, err));
-    for (uint32_t w = 0; w < d->windows; w++) {
-        if (!gyre_calib_is_held(d->windows, w)) continue;
-        GYRE_TRY(loss_at(d, w, &one, NULL, err));
-        *loss += one / n;
-        GYRE_TRY(d->tick(d->user, true, err));
-    }
-    gyre_logf(d->log, GYRE_LOG_INFO, "learn: step %u: loss %.5f on %u held-out windows, drift %.1e",
-              (unsigned)d->head.step, *loss, n, gyre_matrices_drift(&d->at));
-    return GYRE_OK;
+    return d->objective->at(d->objective->self, &d->at, window, value, gradient ? &d->gradient : NULL, err);
 }
 
 static void best(void *self)
 {
     struct gyre_descent *d = self;
     copy(d, &d->best, &d->at);
-}
-
-// ---- steps ------------------------------------------------------------------------------------------------------
-
-static gyre_status slope(void *self, double *loss, bool *finite, gyre_error *err)
-{
-    struct gyre_descent *d = self;
-    const uint32_t step = (uint32_t)d->head.step;
-    const double *g = gyre_matrices_data(&d->gradient);
-    GYRE_TRY(loss_at(d, d->windows ? gyre_calib_window(d->windows, step) : step, loss, &d->gradient, err));
-    *finite = true;
-    for (uint64_t i = 0; i < d->head.n; i++) *finite &= (bool)isfinite(g[i]);
-    return GYRE_OK;
 }
 
 static gyre_status down(void *self, gyre_error *err)
@@ -80,10 +47,10 @@ static gyre_status back(void *self, gyre_error *err)
     return GYRE_OK;
 }
 
-static gyre_status stepped(void *self, gyre_error *err)
+static gyre_status tick(void *self, bool look, gyre_error *err)
 {
     const struct gyre_descent *d = self;
-    return d->tick(d->user, false, err);
+    return d->tick(d->user, look, err);
 }
 
 static gyre_status save(void *self, gyre_error *err)
@@ -98,15 +65,16 @@ gyre_status gyre_descend(struct gyre_descent *d, gyre_error *err)
                                      .what = "learn rotations",
                                      .look = LOOK,
                                      .keep = KEEP,
+                                     .windows = d->windows,
                                      .log = d->log,
                                      .head = &d->head,
+                                     .gradient = gyre_matrices_data(&d->gradient),
                                      .self = d,
-                                     .held = held,
-                                     .slope = slope,
+                                     .loss = loss,
                                      .down = down,
                                      .back = back,
                                      .best = best,
-                                     .stepped = stepped,
+                                     .tick = tick,
                                      .save = save};
     return gyre_steps_run(&steps, err);
 }

@@ -7,7 +7,7 @@
 
 struct gyre_descent {
     const struct gyre_objective *objective;
-    uint32_t windows; // of the text (those held out: gyre_calib_is_held); 0: the objective needs none
+    uint32_t windows; // of the text (those held out: gyre_steps_held); 0: the objective needs none
     double rate;      // of a step at first; it falls linearly to 0
     const gyre_log *log;
     // Called behind every step (`look` false) and every held-out window; what they return ends it unless GYRE_OK.

@@ -156,7 +156,7 @@ static uint64_t step_work(const struct gyre_recipe *recipe, uint64_t model_weigh
 uint64_t gyre_learn_work(const struct gyre_plan *plan, uint64_t model_weights)
 {
     const struct gyre_recipe *recipe = &plan->set.recipe;
-    const uint64_t steps = recipe->learn.steps, held = gyre_calib_held(recipe->calibration.windows) + 1,
+    const uint64_t steps = recipe->learn.steps, held = gyre_steps_held(recipe->calibration.windows) + 1,
                    each = step_work(recipe, model_weights);
     return recipe->learn.method ? each * steps + each / LOOKED * held * (steps / GYRE_DESCENT_LOOK + 2) : 0;
 }
@@ -177,7 +177,7 @@ gyre_status gyre_learn(const gyre_quantize_params *params, const struct gyre_pla
     gyre_matrices_narrow(&r.d.best);
     *result = (struct gyre_learned_rotations){.steps = (uint32_t)r.d.head.step,
                                               .best = (uint32_t)r.d.head.best_step,
-                                              .held = gyre_calib_held(r.d.windows),
+                                              .held = gyre_steps_held(r.d.windows),
                                               .halved = (uint32_t)r.d.head.halved,
                                               .before = r.d.head.before,
                                               .after = r.d.head.best,

@@ -143,27 +143,11 @@ static void close_run(struct run *r)
 
 // ---- steps ------------------------------------------------------------------------------------------------------
 
-static gyre_status window(struct run *r, uint32_t w, double *kl, double *gradient, gyre_error *err)
-{
-    return gyre_student_window(&r->student, r->teacher, w, r->text->token + (uint64_t)w * r->text->tokens, kl, gradient,
-                               err);
-}
-
-static gyre_status held(void *self, double *loss, gyre_error *err)
+static gyre_status window(void *self, uint32_t w, double *kl, double *gradient, gyre_error *err)
 {
     struct run *r = self;
-    const uint32_t n = gyre_calib_held(r->text->windows);
-    *loss = 0;
-    for (uint32_t w = 0; w < r->text->windows; w++) {
-        double kl;
-        if (!gyre_calib_is_held(r->text->windows, w)) continue;
-        GYRE_TRY(window(r, w, &kl, NULL, err));
-        *loss += kl / n;
-        GYRE_TRY(tick_window(r, err));
-    }
-    gyre_logf(&r->params->log, GYRE_LOG_INFO, "distill: step %u: %.5f nats on %u held-out windows", r->adam.step, *loss,
-              n);
-    return GYRE_OK;
+    return gyre_student_window(&r->student, r->teacher, w, r->text->token + (uint64_t)w * r->text->tokens, kl, gradient,
+                               err);
 }
 
 static void best(void *self)
@@ -181,15 +165,6 @@ static void bound_clips(struct run *r)
             if (p->kind == GYRE_LEARNT_CLIP || p->kind == GYRE_LEARNT_CACHE)
                 r->adam.parameter[i] = fmin(r->adam.parameter[i], -log(r->student.base[i]));
     }
-}
-
-static gyre_status slope(void *self, double *loss, bool *finite, gyre_error *err)
-{
-    struct run *r = self;
-    GYRE_TRY(window(r, gyre_calib_window(r->text->windows, r->adam.step), loss, r->gradient, err));
-    *finite = true;
-    for (uint64_t i = 0; i < r->student.n; i++) *finite &= (bool)isfinite(r->gradient[i]);
-    return GYRE_OK;
 }
 
 static gyre_status down(void *self, gyre_error *err)
@@ -214,10 +189,10 @@ static gyre_status back(void *self, gyre_error *err)
     return gyre_student_set(&r->student, r->adam.parameter, err);
 }
 
-static gyre_status stepped(void *self, gyre_error *err)
+static gyre_status ticked(void *self, bool look, gyre_error *err)
 {
     const struct run *r = self;
-    return r->tick(r->user, r->step_work, err);
+    return r->tick(r->user, look ? r->window_work : r->step_work, err);
 }
 
 static gyre_status train(struct run *r, gyre_error *err)
@@ -226,15 +201,16 @@ static gyre_status train(struct run *r, gyre_error *err)
                                      .what = "distill",
                                      .look = LOOK,
                                      .keep = KEEP,
+                                     .windows = r->text->windows,
                                      .log = &r->params->log,
                                      .head = &r->head,
+                                     .gradient = r->gradient,
                                      .self = r,
-                                     .held = held,
-                                     .slope = slope,
+                                     .loss = window,
                                      .down = down,
                                      .back = back,
                                      .best = best,
-                                     .stepped = stepped,
+                                     .tick = ticked,
                                      .save = keep};
     GYRE_TRY(gyre_student_set(&r->student, r->adam.parameter, err));
     return gyre_steps_run(&steps, err);
@@ -246,7 +222,7 @@ uint64_t gyre_distill_work(const struct gyre_plan *plan, uint64_t model_weights)
 {
     const uint32_t steps = plan->set.recipe.distill.steps, windows = plan->set.recipe.calibration.windows;
     const uint64_t each = model_weights / 64; // about what a window's way through the model is of all the rounding
-    return steps ? each * windows + 4 * each * steps + each * gyre_calib_held(windows) * (steps / LOOK + 1) : 0;
+    return steps ? each * windows + 4 * each * steps + each * gyre_steps_held(windows) * (steps / LOOK + 1) : 0;
 }
 
 gyre_status gyre_distill(const gyre_quantize_params *params, const struct gyre_plan *plan,
@@ -261,7 +237,7 @@ gyre_status gyre_distill(const gyre_quantize_params *params, const struct gyre_p
     if (!r.head.done) GYRE_GO(train(&r, err));
     *result = (struct gyre_distilled){.steps = (uint32_t)r.head.step,
                                       .best = (uint32_t)r.head.best_step,
-                                      .held = gyre_calib_held(text->windows),
+                                      .held = gyre_steps_held(text->windows),
                                       .halved = (uint32_t)r.head.halved,
                                       .before = r.head.before,
                                       .after = r.head.best};

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_TEXT = 256 << 20, HELD_OUT = 8 };
+enum { MAX_TEXT = 256 << 20 };
 
 static gyre_status check_utf8(const char *name, const char *text, uint64_t bytes, gyre_error *err)
 {
@@ -154,20 +154,4 @@ void gyre_calib_text_free(struct gyre_calib_text *text)
     free(text->source);
     free(text->token);
     *text = (struct gyre_calib_text){0};
-}
-
-// ---- windows that are learned from ------------------------------------------------------------------------
-
-bool gyre_calib_is_held(uint32_t windows, uint32_t window)
-{
-    return windows < HELD_OUT ? window + 1 == windows : window % HELD_OUT == HELD_OUT - 1;
-}
-
-uint32_t gyre_calib_held(uint32_t windows) { return windows && windows < HELD_OUT ? 1 : windows / HELD_OUT; }
-
-uint32_t gyre_calib_window(uint32_t windows, uint32_t step)
-{
-    uint32_t left = step % (windows - gyre_calib_held(windows)), w = 0;
-    while (gyre_calib_is_held(windows, w) || left--) w++;
-    return w;
 }

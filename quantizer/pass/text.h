@@ -34,9 +34,3 @@ gyre_status gyre_calib_text_read(const gyre_source *model, const char *const *pa
                                  const struct gyre_own_text *own, uint32_t windows, uint32_t tokens,
                                  struct gyre_calib_text *out, gyre_error *err) GYRE_MUST_USE;
 void gyre_calib_text_free(struct gyre_calib_text *text);
-
-// Where a text is learned from, every eighth of its windows is held out, of fewer than eight the last.
-bool gyre_calib_is_held(uint32_t windows, uint32_t window);
-uint32_t gyre_calib_held(uint32_t windows); // how many
-// The window of a step: those that are not held out, in turn; two windows at least.
-uint32_t gyre_calib_window(uint32_t windows, uint32_t step);

@@ -3,6 +3,7 @@
 #include "cli/compare/compare.h"
 #include "cli/compare/canvas.h"
 #include "runtime/util/file.h"
+#include "tests/common/ok.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -18,12 +19,6 @@
 #define STB_IMAGE_IMPLEMENTATION
 #define STBI_ONLY_PNG
 #include <stb/stb_image.h>
-
-#define OK(call)                                                                                                       \
-    do {                                                                                                               \
-        gyre_error why_ = {0}, *err = &why_;                                                                           \
-        if ((call) != GYRE_OK) fail_msg("%s", why_.message);                                                           \
-    } while (0)
 
 static char directory[] = "test-plot-XXXXXX";
 static char path[128];
