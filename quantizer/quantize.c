@@ -10,6 +10,7 @@
 #include "quantizer/file/manifest.h"
 #include "quantizer/report/note.h"
 #include "quantizer/round/gemm.h"
+#include "quantizer/recipe/fields.h"
 #include "quantizer/run_report.h"
 #include "quantizer/pass/summary.h"
 #include "quantizer/pass/walk.h"
@@ -235,7 +236,9 @@ static gyre_status tell_learned(const struct run *r, json_t **out, gyre_error *e
         path = gyre_matrices_path(r->params->output);
         if (!rotations || !path) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for the manifest"));
         GYRE_GO(gyre_matrices_write(path, &r->rotations, hex, err));
-        good = good && !json_object_set_new(rotations, "sha256", json_string(hex)) &&
+        const char *method = gyre_learn_name(r->plan.set.recipe.learn.method);
+        good = good && !json_object_set_new(rotations, "method", json_string(method)) &&
+               !json_object_set_new(rotations, "sha256", json_string(hex)) &&
                !json_object_set(told, "rotations", rotations);
     }
     if (!good) st = gyre_fail(err, GYRE_E_NOMEM, "out of memory for the manifest");
@@ -457,12 +460,14 @@ gyre_status gyre_quantize(const gyre_quantize_params *given, gyre_quantize_summa
     GYRE_GO(resume_streams(&r, err));
     count_work(&r);
     if (r.plan.set.recipe.learn.method) GYRE_GO(learn(&r, err));
+    else if (r.plan.set.learn_auto)
+        gyre_logf(&params->log, GYRE_LOG_INFO, "learn: none, auto is that for this model and these widths");
     if (r.calibration && r.out.journal.steps <= r.plan.hp.n_layers) GYRE_GO(weigh_rows(&r, err)); // for blocks to come
     GYRE_GO(make_steps(&r, err));
     if (r.plan.set.recipe.distill.steps) GYRE_GO(distill(&r, err));
     if (summary) GYRE_GO(fill_summary(&r, summary, err));
     if (summary && params->report_dir) {
-        const struct gyre_report_run known = {&r.out, r.calibration, summary,
+        const struct gyre_report_run known = {&r.out, r.calibration, &r.learned, summary,
                                               r.summary ? gyre_summary_heat(r.summary) : NULL};
         GYRE_GO(gyre_report_write(params->report_dir, &known, err));
     }

@@ -79,8 +79,10 @@ static void transform(struct facts *to, const char *name, const struct gyre_hada
     fact(to, name, "Hadamard, %u = %s", h->n, factors);
 }
 
-static void rotations(struct facts *to, const struct gyre_plan *p, const gyre_quantize_summary *s)
+static void rotations(struct facts *to, const struct gyre_report_run *run)
 {
+    const struct gyre_plan *p = run->out->plan;
+    const gyre_quantize_summary *s = run->summary;
     transform(to, p->rotator.online ? "R1, input of q, k, v and of gate, up, online" : "R1, residual stream, merged",
               &p->rotator.r1);
     transform(to, "R2, values of each head, merged", &p->rotator.r2);
@@ -89,6 +91,11 @@ static void rotations(struct facts *to, const struct gyre_plan *p, const gyre_qu
     transform(to, "head, online", &p->online.head);
     if (to->n && s->n_seeds > 1)
         fact(to, "signs", "seed %llu, the best of %u", (unsigned long long)s->rotation_seed, s->n_seeds);
+    if (run->learned->steps)
+        fact(to, "R1 and R2, learned", "%s, step %u of %u: loss %.5g, before %.5g",
+             gyre_learn_name(p->set.recipe.learn.method), run->learned->best, run->learned->steps, run->learned->after,
+             run->learned->before);
+    else if (p->set.learn_auto) fact(to, "learned", "no: auto is none for this model and these widths");
     if (!to->n) fact(to, "rotations", "none");
 }
 
@@ -220,7 +227,7 @@ static gyre_status fill(struct sheet *to, const struct gyre_report_run *run, gyr
     if (!to->recipe_text || !to->tap || !to->linear || !to->name)
         return gyre_fail(err, GYRE_E_NOMEM, "cannot make a report: out of memory");
     settings(&to->setting, p, s);
-    rotations(&to->rotation, p, s);
+    rotations(&to->rotation, run);
     GYRE_TRY(calibration(&to->calibration, run, err));
     const char *name = NULL;
     GYRE_TRY(gyre_source_string(p->source, "general.name", &name, err));

@@ -3,6 +3,7 @@
 #include "backends/cpu/fast.h"
 #include "quantizer/learn/descend.h"
 #include "quantizer/learn/folded.h"
+#include "quantizer/recipe/fields.h"
 #include "runtime/util/base.h"
 #include "runtime/util/log.h"
 
@@ -187,8 +188,9 @@ gyre_status gyre_learn(const gyre_quantize_params *params, const struct gyre_pla
                           "cannot merge the learned rotations: they are %.1e from orthogonal, and 1e-6 is allowed; "
                           "lower learn's rate",
                           result->drift));
-    gyre_logf(&params->log, GYRE_LOG_INFO, "learn: %u steps, best behind step %u: loss %.5f to %.5f, drift %.1e",
-              result->steps, result->best, result->before, result->after, result->drift);
+    gyre_logf(&params->log, GYRE_LOG_INFO, "learn: %s, %u steps, best behind step %u: loss %.5f to %.5f, drift %.1e",
+              gyre_learn_name(recipe->learn.method), result->steps, result->best, result->before, result->after,
+              result->drift);
     *matrices = r.d.best;
     r.d.best = (struct gyre_matrices){0};
 done:

@@ -158,6 +158,8 @@ static const struct {
 const struct gyre_fields *gyre_stage_fields(gyre_stage_kind kind) { return &stages[kind].fields; }
 const char *gyre_stage_name(gyre_stage_kind kind) { return stages[kind].name; }
 
+const char *gyre_learn_name(gyre_learn_method method) { return methods[method]; }
+
 void gyre_fields_preset(const struct gyre_fields *fields, void *base)
 {
     for (uint32_t i = 0; i < fields->n; i++) {

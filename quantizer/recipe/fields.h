@@ -40,6 +40,7 @@ extern const struct gyre_fields gyre_exception_fields;   // of struct gyre_excep
 // Of struct gyre_stage, by kind.
 const struct gyre_fields *gyre_stage_fields(gyre_stage_kind kind);
 const char *gyre_stage_name(gyre_stage_kind kind);
+const char *gyre_learn_name(gyre_learn_method method);
 
 // Sets every field of a zeroed struct to its default, nested mappings included.
 void gyre_fields_preset(const struct gyre_fields *fields, void *base);

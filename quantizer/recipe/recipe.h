@@ -134,6 +134,7 @@ struct gyre_settings {
     uint32_t act, kv, kv_v; // kv of keys, kv_v of values
     bool head4;             // the head is a matrix of its own, of int4 in groups of 32
     bool full;              // profile
+    bool learn_auto;        // the recipe left learn.method open
     bool blocks;            // a portable output has GGUF's blocks of 32
     uint64_t seed;
 };

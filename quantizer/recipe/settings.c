@@ -206,7 +206,8 @@ gyre_status gyre_settings_resolve(const gyre_quantize_params *p, const struct gy
         out->recipe.kv_centre = false; // other tools know no centres; 16 bits need none
     if (out->act != 4) out->recipe.act_group = 0;
     // optrot gained at 8-bit activations, its authors report a loss at 4; where R1 cannot be merged, it runs online.
-    if (out->recipe.learn.method == GYRE_LEARN_AUTO)
+    out->learn_auto = out->recipe.learn.method == GYRE_LEARN_AUTO;
+    if (out->learn_auto)
         out->recipe.learn.method =
             out->act > 4 && out->wbits < 16 && gyre_roles_merge_r1(hp) ? GYRE_LEARN_OPTROT : GYRE_LEARN_NONE;
     // Measured: at 4-bit activations correcting own inputs makes models worse (docs/numerics.md).

@@ -400,6 +400,12 @@ class Options(Case):
         self.assertNotIn("small.yaml", bundled)
         pick = lambda err: [x for x in err.splitlines() if "KL to float" in x]
         self.assertNotEqual(pick(bundled), pick(given))  # measured on one text, calibrated on two
+        auto = self.put("auto.yaml", b"name: turned\nrotate: true\nlearn: {method: auto, steps: 3}\nrounding: [rtn]\n")
+        for act, became in ((8, "optrot"), (4, "none, auto is that")):
+            report = self.at(f"report{act}")
+            _, said = self.done("quantize", self.model, "-o", a, "--force", "--device", "cpu", "--recipe", auto, "--act", act, "--report", report)
+            self.assertIn("learn: " + became, said)
+            self.assertIn("optrot, step " if act == 8 else "no: auto is none", read(report + "/report.html").decode())
         self.done("quantize", self.model, "-o", a, "--force", "--device", "cpu", "--report", self.at("report"))
         self.assertEqual(sorted(os.listdir(self.at("report"))), ["report.html", "report.md"])
         page = xml.etree.ElementTree.parse(self.at("report/report.html")).getroot()  # well-formed as XML, too

@@ -18,12 +18,13 @@
 #include <cmocka.h>
 
 static char in[256], out[256], recipe[256], text[256], beside[300], manifest[300];
-static int warned;
+static int warned, said_none;
 
 static void on_log(void *user, gyre_log_level level, const char *message)
 {
     (void)user;
     warned += level == GYRE_LOG_WARN && strstr(message, "the rate halved");
+    said_none += level == GYRE_LOG_INFO && strstr(message, "learn: none, auto is that");
 }
 
 static void write_recipe(const char *method, unsigned windows, unsigned steps, double rate)
@@ -42,7 +43,7 @@ static gyre_quantize_params params(void)
 {
     static const char *const texts[] = {text};
     gyre_quantize_params p = run_params(in, out, recipe, texts);
-    p.log.write = on_log;
+    p.log = (gyre_log){.write = on_log, .level = GYRE_LOG_INFO};
     return p;
 }
 
@@ -230,6 +231,28 @@ static void without_a_text_the_arithmetic_is_told(void **state)
     json_decref(told);
 }
 
+// What `auto` became is said, also where it became none.
+static void what_auto_became_is_told(void **state)
+{
+    (void)state;
+    make_base("llama", true);
+    write_recipe("auto", 0, 5, 1);
+    for (uint32_t act = 4; act <= 8; act += 4) {
+        gyre_quantize_params p = params();
+        p.act = act;
+        said_none = 0;
+        made(p);
+        assert_int_equal(said_none, act == 4);
+        json_t *told = json_load_file(manifest, 0, NULL), *rotations = json_object_get(told, "rotations");
+        const char *full = json_string_value(json_object_get(told, "recipe_text"));
+        assert_int_equal(strstr(full, "optrot") != NULL, act == 8);
+        assert_null(strstr(full, "auto"));
+        if (act == 8) assert_string_equal(json_string_value(json_object_get(rotations, "method")), "optrot");
+        else assert_null(rotations);
+        json_decref(told);
+    }
+}
+
 // What a run before left beside the file goes with that file.
 static void rotations_of_an_older_file_go(void **state)
 {
@@ -280,6 +303,7 @@ int main(void)
         cmocka_unit_test(other_stages_do_not_resume),
         cmocka_unit_test(files_verify_and_reproduce),
         cmocka_unit_test(without_a_text_the_arithmetic_is_told),
+        cmocka_unit_test(what_auto_became_is_told),
         cmocka_unit_test(rotations_of_an_older_file_go),
         cmocka_unit_test(impossible_runs_are_refused),
     };
