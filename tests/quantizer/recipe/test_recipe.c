@@ -50,8 +50,9 @@ static void assert_round_trip(const struct gyre_recipe *r)
 static void built_in_recipes_are_what_they_say(void **state)
 {
     (void)state;
-    static const char *const names[] = {"rtn", "smoothquant", "awq", "quarot-rtn", "quarot-gptq", "spinquant", "best"};
-    static const bool reads_text[] = {false, true, true, false, true, true, true};
+    static const char *const names[] = {"rtn",         "smoothquant", "awq",  "quarot-rtn",
+                                        "quarot-gptq", "spinquant",   "fast", "best"};
+    static const bool reads_text[] = {false, true, true, false, true, true, true, true};
     struct gyre_recipe r;
     gyre_error err = {0};
     for (uint32_t i = 0; i < GYRE_COUNT(names); i++) {
@@ -81,6 +82,8 @@ static void built_in_recipes_are_what_they_say(void **state)
     assert_int_equal(gyre_recipe_find("spinquant", &r, &err), GYRE_OK);
     assert_true(r.learn.method == GYRE_LEARN_SPINQUANT && r.learn.steps == 100 && r.learn.rate == 1.5);
     assert_true(r.learn.act == 4 && r.learn.kv == 4 && r.n_stages == 1 && r.stage[0].kind == GYRE_STAGE_GPTQ);
+    struct gyre_recipe fast;
+    assert_int_equal(gyre_recipe_find("fast", &fast, &err), GYRE_OK);
     assert_int_equal(gyre_recipe_find("best", &r, &err), GYRE_OK);
     static const gyre_stage_kind ladder[] = {GYRE_STAGE_CORRECT, GYRE_STAGE_GPTQ, GYRE_STAGE_DESCENT, GYRE_STAGE_REFIT,
                                              GYRE_STAGE_DESCENT};
@@ -90,6 +93,13 @@ static void built_in_recipes_are_what_they_say(void **state)
     assert_int_equal(r.act_group, 32);
     assert_true(r.stage[0].alpha == GYRE_AUTO && r.stage[0].residual == GYRE_AUTO && r.stage[1].scales == 3);
     assert_true(r.stage[1].clip == GYRE_CLIP_HESSIAN && r.stage[2].iterations == 4 && r.stage[4].iterations == 2);
+    // The same without what takes long.
+    assert_true(fast.n_stages == 2 && fast.seeds == 1 && fast.learn.method == GYRE_LEARN_NONE);
+    assert_true(fast.calibration.windows == 32 && fast.calibration.tokens == 512 && r.calibration.windows == 64);
+    assert_true(fast.act_clip == r.act_clip && fast.kv_clip == r.kv_clip && fast.act_group == r.act_group);
+    assert_memory_equal(&fast.stage[0], &r.stage[0], sizeof *r.stage);
+    r.stage[1].scales = 1;
+    assert_memory_equal(&fast.stage[1], &r.stage[1], sizeof *r.stage);
 }
 
 // What docs/methods.md and docs/numerics.md measure with.
@@ -474,7 +484,7 @@ static void files_are_found_and_named(void **state)
     assert_int_equal(gyre_recipe_find(files_path("none"), &r, &err), GYRE_E_IO); // it has a '/'
     assert_int_equal(gyre_recipe_find("none.yaml", &r, &err), GYRE_E_IO);
     assert_int_equal(gyre_recipe_find("magic", &r, &err), GYRE_E_INVALID);
-    assert_non_null(strstr(err.message, "rtn, smoothquant, awq, quarot-rtn, quarot-gptq, spinquant, best"));
+    assert_non_null(strstr(err.message, "rtn, smoothquant, awq, quarot-rtn, quarot-gptq, spinquant, fast, best"));
     assert_int_equal(gyre_recipe_find("", &r, &err), GYRE_E_INVALID);
     assert_int_equal(gyre_recipe_find(".yaml", &r, &err), GYRE_E_INVALID);
     files_remove();
