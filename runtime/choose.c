@@ -234,9 +234,17 @@ static void change(struct gyre_chooser *c, const gyre_task_params *p, gyre_candi
     for (uint32_t i = 0; i < n; i++) c->seen[list[i].token / 32] = 0;
 }
 
-// Draws from the fewest best that have top_p of all, of which the others may have up to `rest`: false where that leaves
-// open which they are. The sum over all tokens has another order than this one: so much beside what is computed.
-static bool draw_sure(const gyre_task_params *p, const gyre_candidate *sure, uint32_t count, double rest, double u,
+bool gyre_choose_weighs(const gyre_task_params *p) { return !cold(p) && !p->top_k && !all_count(p); }
+
+// Of what a list tells of the tokens it does not decide on, in shares of the best one that is left: at least, at most.
+struct rest {
+    double least, most;
+};
+
+// Draws from the fewest best that have top_p of all, where `rest` comes to what these have: false where it matters how
+// much. The more it is, the further behind lies what is drawn: where the least and the most of it draw the same, so
+// does what it is. The sum over all tokens has another order than this one: so much beside what is computed.
+static bool draw_sure(const gyre_task_params *p, const gyre_candidate *sure, uint32_t count, struct rest rest, double u,
                       uint32_t *token)
 {
     const double part = p->top_p > 0 ? (double)p->top_p : 1, close = 1e-9;
@@ -247,42 +255,69 @@ static bool draw_sure(const gyre_task_params *p, const gyre_candidate *sure, uin
         *token = draw(p, sure, in, least * u);
         return true;
     }
-    const uint32_t fewest = nucleus(p, sure, count, part * sum * (1 - close), &least);
-    const uint32_t in = nucleus(p, sure, count, part * (sum + rest) * (1 + close), &most);
-    if (in != fewest || (rest > 0 && most < part * (sum + rest))) return false;
-    *token = draw(p, sure, in, least * u);
-    return true;
+    const uint32_t fewest = nucleus(p, sure, count, part * (sum + rest.least) * (1 - close), &least);
+    const uint32_t in = nucleus(p, sure, count, part * (sum + rest.most) * (1 + close), &most);
+    if (rest.most > 0 && most < part * (sum + rest.most)) return false; // some of the others may be in it
+    *token = draw(p, sure, in, most * u);
+    return draw(p, sure, fewest, least * u) == *token;
+}
+
+// The shares of all that is not sure: of the list what is allowed and not sure (`unsure`, its sum), and what is not in
+// it. Those have at most what the list's last one has as it was; and together what all have less the list's, if none
+// changed (some were less likely made, or are not allowed: then up to that).
+static struct rest rest_of(const gyre_task_params *p, const struct gyre_listed *list, float top, uint32_t n_others,
+                           double unsure, bool changed)
+{
+    const double off = 1e-5, each = share(p, list->best[list->n - 1].logit, top);
+    struct rest rest = {unsure, unsure + each * n_others};
+    if (!(list->mass >= 1) || !(each > 0)) return rest; // no number; or min-p leaves none
+    double seen = 0;
+    for (uint32_t i = 0; i < list->n; i++)
+        seen += exp(((double)list->best[i].logit - (double)list->best[0].logit) / (double)p->temperature);
+    const double scale = exp(((double)list->best[0].logit - (double)top) / (double)p->temperature);
+    const double others = (list->mass - seen) * scale, by = off * list->mass * scale;
+    if (!changed && p->min_p <= 0) rest.least += fmax(others - by, 0);
+    rest.most = fmin(rest.most, unsure + fmax(others, 0) + by);
+    return rest;
 }
 
 // Nothing makes a logit larger here, so a token that is not in the list has at most the last one's as it was: of what
 // is allowed, those above it are the best there are, in this order.
-bool gyre_choose_listed(struct gyre_chooser *c, const gyre_task_params *p, const gyre_candidate *best, uint32_t n,
+bool gyre_choose_listed(struct gyre_chooser *c, const gyre_task_params *p, const struct gyre_listed *list,
                         const uint32_t *tokens, size_t n_tokens, size_t n_prompt, const uint32_t *allowed,
                         uint32_t *token)
 {
-    const float others = best[n - 1].logit;
+    const float others = list->best[list->n - 1].logit;
     gyre_candidate *const sure = c->candidate;
     uint32_t given = 0, count = 0;
-    for (uint32_t i = 0; i < n; i++)
-        if (!allowed || allowed[best[i].token / 32] >> best[i].token % 32 & 1) sure[given++] = best[i];
+    for (uint32_t i = 0; i < list->n; i++) {
+        const gyre_candidate x = list->best[i];
+        if (!allowed || allowed[x.token / 32] >> x.token % 32 & 1) sure[given++] = x;
+    }
     change(c, p, sure, given, tokens, n_tokens, n_prompt);
+    float top = -INFINITY;
+    for (uint32_t i = 0; i < given; i++) top = sure[i].logit > top ? sure[i].logit : top;
+    if (!(top > others)) return false;
+    double unsure = 0;
     for (uint32_t i = 0; i < given; i++) {
         const gyre_candidate x = sure[i];
-        if (!(x.logit > others)) continue;
+        if (!(x.logit > others)) {
+            unsure += cold(p) ? 0 : share(p, x.logit, top);
+            continue;
+        }
         uint32_t at = count++;
         for (; at > 0 && before(&x, &sure[at - 1]); at--) sure[at] = sure[at - 1];
         sure[at] = x;
     }
-    if (count == 0) return false;
-    const float top = sure[0].logit;
     *token = sure[0].token;
     if (cold(p)) return true;
-    double rest = share(p, others, top) * (c->vocab - count); // that the others have, at most
+    const bool changed = allowed || repeats(p) || p->presence != 0 || p->frequency != 0 || p->n_bias > 0;
+    struct rest rest = rest_of(p, list, top, c->vocab - list->n, unsure, changed);
     if (p->top_k && count >= p->top_k) {
         count = p->top_k;
-        rest = 0;
+        rest = (struct rest){0};
     }
-    if (rest > 0 && (p->top_k || all_count(p))) return false;
+    if (rest.most > 0 && (p->top_k || all_count(p))) return false;
     if (all_count(p)) {
         struct raised raised = raise_none(p, n_tokens, top);
         for (uint32_t i = 0; i < count; i++) offer(p, &raised, sure[i].token, sure[i].logit);

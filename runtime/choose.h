@@ -24,14 +24,20 @@ gyre_sampling gyre_choose_sampling(const gyre_task_params *params);
 uint32_t gyre_choose(struct gyre_chooser *chooser, const gyre_task_params *params, float *logits,
                      const uint32_t *tokens, size_t n, size_t n_prompt, const uint32_t *allowed);
 
+// The most likely tokens of more than n, best first, and what all together weigh: the sum of
+// exp((logit - best[0].logit) / temperature) to 1e-5; 0: that is not known.
+struct gyre_listed {
+    const gyre_candidate *best;
+    uint32_t n;
+    double mass;
+};
 // May the most likely tokens alone be enough to choose from? Not where a token that is none of them could become as
-// likely, or be drawn by its own small chance. For a top-p they are where what the others may have at most changes
-// nothing.
+// likely, or be drawn by its own small chance. For a top-p they are where they have that part of all.
 bool gyre_choose_may_list(const gyre_task_params *params, uint32_t listed);
-// The choice that gyre_choose makes, from the n most likely tokens, best first, of more than that. False: it takes all
-// of the logits to know it.
-bool gyre_choose_listed(struct gyre_chooser *chooser, const gyre_task_params *params, const gyre_candidate *best,
-                        uint32_t n, const uint32_t *tokens, size_t n_tokens, size_t n_prompt, const uint32_t *allowed,
+bool gyre_choose_weighs(const gyre_task_params *params); // does what all tokens weigh matter then?
+// The choice that gyre_choose makes, from a list. False: it takes all of the logits to know it.
+bool gyre_choose_listed(struct gyre_chooser *chooser, const gyre_task_params *params, const struct gyre_listed *list,
+                        const uint32_t *tokens, size_t n_tokens, size_t n_prompt, const uint32_t *allowed,
                         uint32_t *token);
 
 // log(sum(exp(logits[i]))): what a logit is less to be a log-probability.

@@ -87,6 +87,7 @@ static gyre_status step_buffers(gyre_engine *e, gyre_error *err)
     GYRE_TRY(binding(e, logits, "logits", &e->logits, err));
     GYRE_TRY(binding(e, (uint64_t)e->logit_rows * GYRE_MAX_TOP_K * 4, "best logits", &e->best_vals, err));
     GYRE_TRY(binding(e, (uint64_t)e->logit_rows * GYRE_MAX_TOP_K * 4, "best tokens", &e->best_ids, err));
+    GYRE_TRY(binding(e, (uint64_t)e->logit_rows * 4, "sums", &e->mass, err));
     GYRE_TRY(gyre_buffer_write(e->device, e->rows.buffer, 0, e->row_data, e->rows.size, err)); // no live row anywhere
     return gyre_buffer_write(e->device, e->state.buffer, 0, e->state_data, (uint64_t)e->logit_rows * 16, err);
 }
@@ -313,6 +314,7 @@ gyre_status gyre_engine_close(gyre_engine *e, gyre_error *err)
         gyre_buffer_destroy(e->device, e->logits.buffer);
         gyre_buffer_destroy(e->device, e->best_vals.buffer);
         gyre_buffer_destroy(e->device, e->best_ids.buffer);
+        gyre_buffer_destroy(e->device, e->mass.buffer);
         gyre_buffer_destroy(e->device, e->embedded.buffer);
         if (e->kv.device) gyre_kv_free(&e->kv);
         if (e->model.device) gyre_model_free(&e->model);

@@ -44,6 +44,7 @@ struct gyre_engine {
     // What a step updates between replays; see shaders/params.h for rows and kernels.def for the sampling state.
     struct gyre_binding rows, state, logits;
     struct gyre_binding best_vals, best_ids; // [logit_rows][k] of a step whose k is above 1
+    struct gyre_binding mass;                // f32[logit_rows] of one whose k is GYRE_STEP_BEST or more
     int32_t *row_data;                       // [max_rows][4]
     uint32_t *state_data;                    // [logit_rows][4], what the device holds
     bool resident;                           // device row 0 is {next token, sequence, position} of the last sample
@@ -73,7 +74,8 @@ struct gyre_step_row {
     const gyre_sampling *sampling;
     float *logits; // [vocab] receives its logits, of a row that wants a sample; NULL: they stay on the device
     gyre_candidate
-        *best; // [GYRE_STEP_BEST] receives the most likely tokens and their logits, best first; NULL: not wanted
+        *best;   // [GYRE_STEP_BEST] receives the most likely tokens and their logits, best first; NULL: not wanted
+    float *mass; // with `best`: receives the sum over all of exp((logit - best) / temperature); NULL: not wanted
 };
 
 // Asked before every chunk of a step; another status than GYRE_OK ends it with that.

@@ -267,7 +267,12 @@ static void stage(gyre_scheduler *s, gyre_task *t, struct gyre_step_row *out, st
     const bool host = chosen_here && !takes_list(t);
     t->best = chosen_here && !host ? s->listed + (uint64_t)t->slot * GYRE_STEP_BEST : NULL;
     t->spare = s->logits + *place * vocab; // of its last row, which is the only one that wants a sample then
-    t->sampling = chosen_here ? (gyre_sampling){0} : gyre_choose_sampling(&t->params);
+    t->mass = 0;
+    // What the device chooses itself, where the host does, is not looked at; for a mass it has to know the temperature.
+    const bool weighs = t->best && gyre_choose_weighs(&t->params);
+    t->sampling = weighs        ? (gyre_sampling){.temperature = t->params.temperature, .top_k = GYRE_STEP_BEST}
+                  : chosen_here ? (gyre_sampling){0}
+                                : gyre_choose_sampling(&t->params);
     t->logits = host ? s->logits + *place * vocab : NULL;
     for (uint32_t i = 0; i < t->rows; i++) {
         const uint32_t at = t->length + i;
@@ -279,6 +284,7 @@ static void stage(gyre_scheduler *s, gyre_task *t, struct gyre_step_row *out, st
         row->next = i + 1 == t->rows ? &t->chosen : &s->drawn[*place];
         row->logits = host ? s->logits + *place * vocab : NULL;
         row->best = t->best;
+        row->mass = weighs ? &t->mass : NULL;
         (*place)++;
     }
 }

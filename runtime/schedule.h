@@ -22,6 +22,7 @@ struct gyre_task {
     float *embedding;       // [width]
     float *logits;          // of this step: of the last row, or of all where the prompt is scored; NULL: none
     gyre_candidate *best;   // of this step: [GYRE_STEP_BEST] in place of logits; NULL: none
+    float mass;             // ... and what all tokens weigh (gyre_step_row); 0: not asked for
     uint32_t misses;        // choices that those left open, less those that they settled
     float *spare;           // ... and where logits go if they are not enough
 };

@@ -73,7 +73,7 @@ static gyre_status stage(gyre_session *s, const uint32_t *tokens, size_t n, uint
         s->tokens[at] = tokens[i];
         const bool ends = i + 1 == n;
         *(ends ? last : out + i) =
-            (struct gyre_step_row){tokens[i], s->slot, at, ends ? next : NULL, &s->sampling, NULL, NULL};
+            (struct gyre_step_row){tokens[i], s->slot, at, ends ? next : NULL, &s->sampling, NULL, NULL, NULL};
     }
     return GYRE_OK;
 }

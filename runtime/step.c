@@ -49,6 +49,7 @@ static gyre_status build(gyre_engine *e, uint32_t rows, uint32_t wanting, uint32
         gyre_g_output(g, vals, e->best_vals);
         gyre_g_output(g, ids, e->best_ids);
     }
+    if (k >= GYRE_STEP_BEST) gyre_g_output(g, gyre_g_mass(g, logits, vals, e->state), e->mass);
     const struct gyre_graph_options options = {.tuner = e->tunes ? &e->tuner : NULL};
     const gyre_status st = gyre_graph_compile(g, &options, err);
     if (st != GYRE_OK) {
@@ -126,21 +127,25 @@ static gyre_status read_logits(gyre_engine *e, const struct gyre_step_row *rows,
 static gyre_status read_best(gyre_engine *e, const struct gyre_step_row *rows, uint32_t n, uint32_t k, gyre_error *err)
 {
     enum { AT_ONCE = 16 };
-    float vals[AT_ONCE * GYRE_MAX_TOP_K];
-    uint32_t ids[AT_ONCE * GYRE_MAX_TOP_K], at = 0, first = UINT32_MAX;
+    float vals[AT_ONCE * GYRE_MAX_TOP_K], mass[AT_ONCE];
+    uint32_t ids[AT_ONCE * GYRE_MAX_TOP_K], at = 0, first = UINT32_MAX, summed = UINT32_MAX;
     for (uint32_t i = 0; i < n; i++) {
         if (!rows[i].next) continue;
         const uint32_t part = at - at % AT_ONCE, here = at++ % AT_ONCE;
+        const uint64_t some = GYRE_MIN((uint32_t)AT_ONCE, e->logit_rows - part);
         if (!rows[i].best) continue;
         if (part != first) {
-            const uint64_t from = (uint64_t)part * k * 4,
-                           bytes = (uint64_t)GYRE_MIN((uint32_t)AT_ONCE, e->logit_rows - part) * k * 4;
+            const uint64_t from = (uint64_t)part * k * 4, bytes = some * k * 4;
             GYRE_TRY(gyre_buffer_read(e->device, e->best_vals.buffer, from, vals, bytes, err));
             GYRE_TRY(gyre_buffer_read(e->device, e->best_ids.buffer, from, ids, bytes, err));
             first = part;
         }
         for (uint32_t j = 0; j < GYRE_STEP_BEST && j < k; j++)
             rows[i].best[j] = (gyre_candidate){ids[here * k + j], vals[here * k + j], 0};
+        if (!rows[i].mass) continue;
+        if (part != summed) GYRE_TRY(gyre_buffer_read(e->device, e->mass.buffer, part * 4ull, mass, some * 4, err));
+        summed = part;
+        *rows[i].mass = mass[here];
     }
     return GYRE_OK;
 }

@@ -75,8 +75,9 @@ static const uint32_t *allowed(const gyre_task *t)
 gyre_status gyre_task_choose_listed(gyre_task *t, gyre_error *err)
 {
     struct gyre_scheduler *s = t->scheduler;
-    const bool settled = gyre_choose_listed(&s->chooser, &t->params, t->best, GYRE_STEP_BEST, t->tokens, t->n,
-                                            t->n_prompt, allowed(t), &t->chosen);
+    const struct gyre_listed list = {t->best, GYRE_STEP_BEST, (double)t->mass};
+    const bool settled =
+        gyre_choose_listed(&s->chooser, &t->params, &list, t->tokens, t->n, t->n_prompt, allowed(t), &t->chosen);
     if (settled) {
         t->misses -= t->misses > 0;
         return GYRE_OK;

@@ -56,6 +56,7 @@
 #define GYRE_PARAMS_attn_merge(I, F) I(rows) I(heads) I(kv_heads) I(hd) I(splits) I(centred)
 #define GYRE_PARAMS_topk(I, F) I(rows) I(width) I(k) I(parts)
 #define GYRE_PARAMS_sample(I, F) I(rows) I(k) I(drawn)
+#define GYRE_PARAMS_mass(I, F) I(rows) I(width) I(k)
 #define GYRE_PARAMS_loglik(I, F) I(rows) I(width)
 #define GYRE_PARAMS_kl(I, F) I(rows) I(width)
 #define GYRE_PARAMS_repack(I, F) I(n) I(k) I(group) I(n_pad) I(first)
@@ -69,6 +70,6 @@
 /* every struct there is */
 #define GYRE_PARAMS_LIST(X) \
   X(embed) X(rms_norm) X(rms_norm_had) X(quantize) X(matmul) X(quant_matmul) X(add) X(hadamard) X(gather) X(act_mul) X(rope) X(kv_write) X(rope_kv) X(attn) X(attn_split) X(attn_merge) \
-  X(topk) X(sample) X(loglik) X(kl) X(repack) X(roof)
+  X(topk) X(sample) X(mass) X(loglik) X(kl) X(repack) X(roof)
 GYRE_PARAMS_LIST(GYRE_C_PARAMS)
 #endif

@@ -130,6 +130,22 @@ void gyre_ref_op_sample(const struct gyre_ref_args *args)
     }
 }
 
+void gyre_ref_op_mass(const struct gyre_ref_args *args)
+{
+    const struct gyre_mass_params *p = args->params;
+    const float *vals = args->bind[2];
+    const uint32_t(*state)[4] = args->bind[3];
+#pragma omp parallel for
+    for (int32_t r = 0; r < p->rows; r++) {
+        const float *x = (const float *)args->bind[1] + (size_t)r * (size_t)p->width;
+        const double temperature = (double)gyre_f32_from_bits(state[r][0]),
+                     top = (double)vals[(size_t)r * (size_t)p->k];
+        double sum = 0;
+        for (int32_t i = 0; temperature > 0 && i < p->width; i++) sum += exp(((double)x[i] - top) / temperature);
+        ((float *)args->bind[0])[r] = (float)sum;
+    }
+}
+
 // ---- likelihoods --------------------------------------------------------------------------------------
 
 struct total {

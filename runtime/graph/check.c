@@ -299,6 +299,17 @@ static gyre_status check_sample(const gyre_graph *g, const struct gyre_node *nod
                   err);
 }
 
+static gyre_status check_mass(const gyre_graph *g, const struct gyre_node *node, gyre_error *err)
+{
+    const struct gyre_mass_params *p = &node->params.mass;
+    return agreed(node,
+                  p->k >= 1 && shape_is(&g->values[node->in[0]], p->rows, p->width) &&
+                      shape_is(&g->values[node->in[1]], p->rows, p->k) &&
+                      shape_is(&g->values[node->out[0]], p->rows, 1) &&
+                      has_bytes(&g->values[node->in[2]], 16 * (int64_t)p->rows),
+                  err);
+}
+
 static gyre_status check_loglik(const gyre_graph *g, const struct gyre_node *node, gyre_error *err)
 {
     const struct gyre_loglik_params *p = &node->params.loglik;

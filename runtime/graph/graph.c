@@ -490,6 +490,17 @@ void gyre_g_sample(gyre_graph *g, gyre_value vals, gyre_value ids, gyre_value dr
                                              .params.sample = p});
 }
 
+gyre_value gyre_g_mass(gyre_graph *g, gyre_value logits, gyre_value vals, struct gyre_binding state)
+{
+    if (!GIVEN(g, GYRE_OP_mass, logits, vals)) return GYRE_NONE;
+    const uint32_t rows = g->values[logits].rows, width = g->values[logits].width, k = g->values[vals].width;
+    return finish(
+        g, &(struct gyre_node){.op = GYRE_OP_mass,
+                               .out = {gyre_graph_new_value(g, GYRE_VALUE_F32, rows, 1, 0)},
+                               .in = {logits, vals, data(g, "state", state)},
+                               .params.mass = {.rows = (int32_t)rows, .width = (int32_t)width, .k = (int32_t)k}});
+}
+
 gyre_value gyre_g_loglik(gyre_graph *g, gyre_value logits, struct gyre_binding targets)
 {
     if (!GIVEN(g, GYRE_OP_loglik, logits)) return GYRE_NONE;

@@ -117,6 +117,8 @@ void gyre_g_draw(gyre_graph *g, gyre_value x, struct gyre_binding rows, struct g
 // that are sampled from all take in the place of the k best.
 void gyre_g_sample(gyre_graph *g, gyre_value vals, gyre_value ids, gyre_value drawn, uint32_t k,
                    struct gyre_binding rows, struct gyre_binding state);
+// Of each row the sum of exp((logit - largest) / temperature), [rows, 1]; vals as of gyre_g_topk, state uint4[R].
+gyre_value gyre_g_mass(gyre_graph *g, gyre_value logits, gyre_value vals, struct gyre_binding state);
 gyre_value gyre_g_loglik(gyre_graph *g, gyre_value logits, struct gyre_binding targets); // [rows, 4]
 gyre_value gyre_g_kl(gyre_graph *g, gyre_value p_logits, gyre_value q_logits);           // [rows, 4]
 // Makes a value live to the end and lands it in the caller's buffer, which no other operand of its node may touch. The

@@ -641,7 +641,8 @@ static gyre_status tune_logits(const gyre_graph *g, const struct gyre_node *node
 {
     const struct gyre_device_info *info = gyre_device_info(g->device);
     uint64_t width = g->values[node->in[0]].width, loops = width * (node->op == GYRE_OP_kl ? 6 : 3);
-    if (node->op != GYRE_OP_kl && node->op != GYRE_OP_loglik) { // 20 rounds of k have no share
+    if (node->op != GYRE_OP_kl && node->op != GYRE_OP_loglik &&
+        node->op != GYRE_OP_mass) { // 20 rounds of k have no share
         const uint64_t k = (uint64_t)node->params.topk.k;
         width = gyre_div_up(width, (uint64_t)node->params.topk.parts);
         loops = width + k * (width / 256 + 256 + 20 * 8);

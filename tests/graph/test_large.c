@@ -3,6 +3,7 @@
 // of an invocation after 65,535 iterations, all of them counted together, and says nothing.
 #include "runtime/graph/repack.h"
 #include "runtime/util/base.h"
+#include "runtime/util/half.h"
 #include "tests/common/device.h"
 #include "tests/graph/lab.h"
 
@@ -139,6 +140,18 @@ static gyre_graph *build_loglik(struct lab *lab, const struct large *c, struct g
     return g;
 }
 
+static gyre_graph *build_mass(struct lab *lab, const struct large *c, struct gyre_binding *out)
+{
+    gyre_graph *g = begin(lab, c->rows);
+    uint32_t state[8][4] = {0};
+    for (uint32_t r = 0; r < c->rows; r++) state[r][0] = gyre_f32_bits(0.7f);
+    const gyre_value x = input(lab, g, "x", c->rows, c->size, 3);
+    gyre_value vals, ids;
+    gyre_g_topk(g, x, 1, &vals, &ids);
+    *out = output(lab, g, gyre_g_mass(g, x, vals, lab_bytes(lab, state, 16ull * c->rows)), c->rows);
+    return g;
+}
+
 // The chosen token goes through `sample` too. The best lies in the last column.
 static gyre_graph *build_topk(struct lab *lab, const struct large *c, struct gyre_binding *out)
 {
@@ -254,6 +267,7 @@ static const struct large reductions[] = {
     {"kl", build_kl, 2, HUGE_SIZE + 1, 0, 0, 0, 0, 1e-10},
     {"loglik", build_loglik, 2, BIG, 0, 0, 0, 0, 1e-10},
     {"loglik", build_loglik, 2, HUGE_SIZE + 1, 0, 0, 0, 0, 1e-10},
+    {"mass", build_mass, 2, HUGE_SIZE + 1, 0, 0, 0, 0, 1e-10},
     {"argmax", build_topk, 2, HUGE_SIZE + 1, 1, 0, 0, 0, 0},
     {"topk", build_topk, 2, BIG, 256, 0, 0, 0, 0},
     {"topk", build_topk, 2, HUGE_SIZE + 1, 40, 0, 0, 0, 0},

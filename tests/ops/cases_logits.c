@@ -1,4 +1,4 @@
-// Cases of argmax, topk, sample, loglik and kl.
+// Cases of argmax, topk, sample, mass, loglik and kl.
 #include "tests/ops/check.h"
 #include "runtime/util/half.h"
 
@@ -113,6 +113,52 @@ void cases_sample(struct check *check)
         };
         check_run(check, &c, "k %d", k);
     }
+}
+
+// A sum to 5e-6 relative: arguments down to -20 are rounded before their exponential.
+static bool same_sums(const void *want, const void *got, size_t size, char why[200])
+{
+    const float *a = want, *b = got;
+    for (size_t i = 0; i < size / 4; i++) {
+        if (fabsf(a[i] - b[i]) <= 5e-6f * fabsf(a[i])) continue;
+        snprintf(why, 200, "row %zu is %.9g, want %.9g", i, (double)b[i], (double)a[i]);
+        return false;
+    }
+    return true;
+}
+
+static void mass_case(struct check *check, int rows, int width, int k, double sigma, uint32_t wg)
+{
+    const struct gyre_mass_params p = {rows, width, k};
+    float *x = make_logits(check, rows, width, sigma, false), *vals = check_alloc(check, 4 * (size_t)(rows * k));
+    uint32_t(*state)[4] = check_alloc(check, (size_t)rows * sizeof *state);
+    for (int r = 0; r < rows; r++) { // every third has no temperature
+        float *top = &vals[r * k];
+        for (int i = 0; i < k; i++) top[i] = -100;
+        for (int i = 0; i < width; i++) *top = fmaxf(*top, x[r * width + i]);
+        state[r][0] = gyre_f32_bits(r % 3 == 2 ? 0 : 0.35f * (float)(r + 1));
+    }
+    if (width > 9) x[3] = -INFINITY;
+    const struct check_case c = {
+        .kernel = "mass",
+        .params = &p,
+        .n_spec = 3,
+        .spec = {wg, 1, 1},
+        .groups = {(uint32_t)rows},
+        .bind = {{.size = 4 * (size_t)rows, .compare = same_sums},
+                 {.data = x, .size = 4 * (size_t)(rows * width)},
+                 {.data = vals, .size = 4 * (size_t)(rows * k)},
+                 {.data = state, .size = (size_t)rows * sizeof *state}},
+    };
+    check_run(check, &c, "%d rows of %d, k %d, sigma %g, workgroup %u", rows, width, k, sigma, wg);
+}
+
+void cases_mass(struct check *check)
+{
+    mass_case(check, 7, 1003, 64, 4, 8);
+    mass_case(check, 2, 5, 1, 30, 8);
+    mass_case(check, 3, 9001, 7, 0.01, 64);
+    mass_case(check, 2, 700, 3, 3, 13);
 }
 
 // ---- likelihoods --------------------------------------------------------------------------------------
