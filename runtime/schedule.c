@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DEFAULT_STEP_MS = 500, UNMEASURED_ROWS = 32, LEAST_ROWS = 16, MOST_MISSES = 4 };
+enum { DEFAULT_STEP_MS = 500, UNMEASURED_ROWS = 32, LEAST_ROWS = 16, TRY_AGAIN = 16 };
 
 // ---- tasks ---------------------------------------------------------------------------------------------------------
 
@@ -249,11 +249,12 @@ static bool others_choose(const gyre_task *t)
 }
 
 // Do the most likely tokens do in place of all logits? Not where they left too many choices open: a flat top-p is soon
-// known by that.
+// known by that. Now and then it is tried again, as a text may become surer of itself.
 static bool takes_list(const gyre_task *t)
 {
-    return !others_choose(t) && !t->params.scores && t->misses < MOST_MISSES &&
-           t->scheduler->chooser.vocab > GYRE_STEP_BEST && gyre_choose_may_list(&t->params, GYRE_STEP_BEST);
+    const bool pays = t->misses < GYRE_MOST_MISSES || t->said % TRY_AGAIN == 0;
+    return !others_choose(t) && !t->params.scores && pays && t->scheduler->chooser.vocab > GYRE_STEP_BEST &&
+           gyre_choose_may_list(&t->params, GYRE_STEP_BEST);
 }
 
 // What the last row of a task is for, and all of them where its prompt is scored.

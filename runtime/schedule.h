@@ -3,6 +3,8 @@
 #include "runtime/choose.h"
 #include "runtime/engine.h"
 
+enum { GYRE_MOST_MISSES = 4 }; // then a task takes all logits
+
 struct gyre_task {
     struct gyre_scheduler *scheduler;
     gyre_task *next;         // in the order they came
@@ -23,7 +25,7 @@ struct gyre_task {
     float *logits;          // of this step: of the last row, or of all where the prompt is scored; NULL: none
     gyre_candidate *best;   // of this step: [GYRE_STEP_BEST] in place of logits; NULL: none
     float mass;             // ... and what all tokens weigh (gyre_step_row); 0: not asked for
-    uint32_t misses;        // choices that those left open, less those that they settled
+    uint32_t misses;        // choices that those left open, up to GYRE_MOST_MISSES; one that they settled halves it
     float *spare;           // ... and where logits go if they are not enough
 };
 

@@ -79,10 +79,10 @@ gyre_status gyre_task_choose_listed(gyre_task *t, gyre_error *err)
     const bool settled =
         gyre_choose_listed(&s->chooser, &t->params, &list, t->tokens, t->n, t->n_prompt, allowed(t), &t->chosen);
     if (settled) {
-        t->misses -= t->misses > 0;
+        t->misses /= 2; // a list costs much less than all logits
         return GYRE_OK;
     }
-    t->misses++;
+    t->misses = GYRE_MIN(t->misses + 1, (uint32_t)GYRE_MOST_MISSES);
     t->best = NULL;
     t->logits = t->spare;
     return gyre_engine_logits(s->engine, t->slot, t->logits, err);
