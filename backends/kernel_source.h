@@ -21,6 +21,7 @@ enum gyre_form {
     GYRE_FORM_LINE = 8192,    // an invocation takes lines of a tile in vectors, for CPUs
     GYRE_FORM_BLOCK = 16384,  // a workgroup takes a block of rows and columns, for many rows on hardware
     GYRE_FORM_MATRIX = 32768, // the same on matrix units
+    GYRE_FORM_ZERO = 65536,   // of zero points
 };
 
 // What a device must have for a kernel to be worth taking: the column `needs`. GYRE_NEED_DOT is met by emulation in

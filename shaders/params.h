@@ -15,10 +15,12 @@
            columns, floats to 8. Codes lie tile by tile, so that whoever takes a tile reads one stream: GYRE_BLOCK(K/4,
            k4, n8) is the place of the block of 4 K x 8 N in
            w4   uint4[n_pad/32][K/4][4]: byte b of word j holds codes+8 of (K=b; N=2j low, 2j+1 high nibble)
+           w4z  the same, but less a zero point 0..15 instead of 8: behind the scales uint[K/group][n_pad/8], eight along N
            w8   uint4[n_pad/32][K/4][4][2]: word j holds four signed bytes along K of N=j
            f16  uint [K][n_pad/2]: two halves along N          f32  float[K][n_pad]
            scale uint[K/group][n_pad/2]: two f16 along N; group = K when per channel.  sums int[K/group][n_pad]:
-           sum of the codes of that group and column (for the zero point). f16 and f32 weights bind any buffer there.
+           sum of the codes (w4z: less the zero point) of that group and column, for the zero point of x. f16 and f32
+           weights bind any buffer there.
    kv      per layer a K and a V pool, each with its own bits: codes words[page][G][32][hd*bits/32], packed along hd;
            and meta uint[page][G][32]: f16 scale in the low half, f16-exact integer zero point in the high half (as f16);
            value = scale * (code - zero), codes 0..255 or 0..15. bits 16: two halves a word, meta unused but bound.

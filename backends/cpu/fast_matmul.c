@@ -41,14 +41,14 @@ static float *expand_x(const int8_t *codes, const uint32_t *meta, int32_t rows, 
     return x;
 }
 
-// Four k's of n columns (a multiple of 8) from their words; w [4][PIECE].
-GYRE_CLONES static void expand_w4(const uint32_t *words, int32_t n, float *w)
+// Four k's of n columns (a multiple of 8) from their words, less their zero points; w [4][PIECE].
+GYRE_CLONES static void expand_w4(const uint32_t *words, int32_t n, const float *zero, float *w)
 {
     for (int32_t c = 0; c < n / 2; c++) // word c: byte b holds columns 2c (low) and 2c + 1 of k = b
         for (int32_t b = 0; b < 4; b++) {
             const uint32_t pair = words[c] >> 8 * b & 0xFF;
-            w[b * PIECE + 2 * c] = (float)(int32_t)(pair & 15) - 8;
-            w[b * PIECE + 2 * c + 1] = (float)(int32_t)(pair >> 4) - 8;
+            w[b * PIECE + 2 * c] = (float)(int32_t)(pair & 15) - zero[2 * c];
+            w[b * PIECE + 2 * c + 1] = (float)(int32_t)(pair >> 4) - zero[2 * c + 1];
         }
 }
 
@@ -91,14 +91,19 @@ static void expand_weight(const struct product *q, int32_t first, int32_t n, flo
 #pragma omp for schedule(static)
         for (int32_t i0 = 0; i0 < k; i0 += SLAB) { // a tile's piece of a slab is one run of memory
             const int32_t end = GYRE_MIN(i0 + SLAB, k);
-            for (int32_t c = 0; c < n; c += GYRE_TILE)
+            for (int32_t c = 0; c < n; c += GYRE_TILE) {
+                float zero[GYRE_TILE];
                 for (int32_t i = i0; i < end; i += 4) {
+                    if (from->kind == 4 && (i == i0 || (from->zeros && i % from->group == 0)))
+                        for (int32_t j = 0; j < GYRE_MIN(n - c, GYRE_TILE); j++)
+                            zero[j] = (float)gyre_ref_weight_zero(from, i / from->group, first + c + j);
                     const uint32_t *const block =
                         from->words + (size_t)GYRE_BLOCK(k / 4, i / 4, (first + c) / 8) * words;
                     float *const to = w + (size_t)i * PIECE + (size_t)c;
-                    if (from->kind == 4) expand_w4(block, GYRE_MIN(n - c, GYRE_TILE), to);
+                    if (from->kind == 4) expand_w4(block, GYRE_MIN(n - c, GYRE_TILE), zero, to);
                     else expand_w8(block, GYRE_MIN(n - c, GYRE_TILE), to);
                 }
+            }
             for (int32_t i = i0; i < end && !q->scale_last; i++) {
                 float *const to = w + (size_t)i * PIECE;
                 if (scale && i / from->group != group) {
@@ -199,7 +204,7 @@ void gyre_fast_matmul(const struct gyre_ref_args *args)
     const bool quantized = (args->source->form & GYRE_FORM_QUANT) != 0;
     struct product q = {
         .p = p,
-        .w = gyre_ref_weight(args->source->form, p->k, p->n_pad, p->group, args->bind[3], args->bind[4]),
+        .w = gyre_ref_weight(args, p->k, p->n_pad, p->group, args->bind[3], args->bind[4]),
         .y = args->bind[0],
         .x = args->bind[1],
         .meta = quantized ? args->bind[2] : NULL,

@@ -130,7 +130,7 @@ void gyre_ref_op_matmul(const struct gyre_ref_args *args)
     const bool quantized = (args->source->form & GYRE_FORM_QUANT) != 0;
     const struct product q = {
         .p = p,
-        .w = gyre_ref_weight(args->source->form, p->k, p->n_pad, p->group, args->bind[3], args->bind[4]),
+        .w = gyre_ref_weight(args, p->k, p->n_pad, p->group, args->bind[3], args->bind[4]),
         .y = args->bind[0],
         .x = quantized ? NULL : args->bind[1],
         .codes = quantized ? args->bind[1] : NULL,
@@ -174,8 +174,7 @@ void gyre_ref_op_embed(const struct gyre_ref_args *args)
     const struct gyre_embed_params *p = args->params;
     float *y = args->bind[0];
     const int32_t *rows = args->bind[1];
-    const struct gyre_ref_weight w =
-        gyre_ref_weight(args->source->form, p->width, p->n_pad, p->group, args->bind[2], args->bind[3]);
+    const struct gyre_ref_weight w = gyre_ref_weight(args, p->width, p->n_pad, p->group, args->bind[2], args->bind[3]);
     for (int32_t r = 0; r < p->rows; r++) {
         const int32_t token = rows[4 * r] - p->n0;
         if (token < 0 || token >= p->n) continue;

@@ -1,6 +1,6 @@
 // See ref_parts.h.
 #include "backends/cpu/ref_parts.h"
-#include "backends/kernel_source.h"
+#include "backends/cpu/ref.h"
 #include "runtime/util/half.h"
 #include "shaders/params.h"
 
@@ -114,10 +114,19 @@ void gyre_ref_quantize_row(const float *x, int32_t width, int32_t bits, float cl
 
 // ---- weights ------------------------------------------------------------------------------------------
 
-struct gyre_ref_weight gyre_ref_weight(uint32_t form, int32_t k, int32_t n_pad, int32_t group, const void *words,
-                                       const void *scale)
+static bool has_zeros(const struct gyre_ref_args *args)
 {
-    return (struct gyre_ref_weight){(int)(form & GYRE_FORM_WEIGHT), k, n_pad, group, words, scale};
+    for (uint32_t i = 3; i < args->n_spec; i++)
+        if (!strcmp(args->source->spec_names[i], "ZEROS")) return args->spec[i] != 0;
+    return false;
+}
+
+struct gyre_ref_weight gyre_ref_weight(const struct gyre_ref_args *args, int32_t k, int32_t n_pad, int32_t group,
+                                       const void *words, const void *scale)
+{
+    struct gyre_ref_weight w = {(int)(args->source->form & GYRE_FORM_WEIGHT), k, n_pad, group, words, scale, NULL};
+    if (w.kind == 4 && has_zeros(args)) w.zeros = w.scale + (size_t)(k / group) * (size_t)(n_pad / 2);
+    return w;
 }
 
 static float half_of(uint32_t word, int32_t odd) { return gyre_f32_from_f16((uint16_t)(odd ? word >> 16 : word)); }
@@ -128,11 +137,16 @@ static uint32_t block_word(const struct gyre_ref_weight *w, int32_t k, int32_t n
     return w->words[GYRE_BLOCK((size_t)w->k / 4, (size_t)k / 4, (size_t)n / 8) * words + word];
 }
 
+int32_t gyre_ref_weight_zero(const struct gyre_ref_weight *w, int32_t g, int32_t n)
+{
+    return w->zeros ? (int32_t)(w->zeros[g * (w->n_pad / 8) + n / 8] >> 4 * (n % 8) & 15) : 8;
+}
+
 int32_t gyre_ref_weight_code(const struct gyre_ref_weight *w, int32_t k, int32_t n)
 {
     if (w->kind == 4) { // a block of 4 K x 8 N: byte b of word j holds K = b, columns 2j (low) and 2j+1
         const uint32_t word = block_word(w, k, n, 4, (size_t)n % 8 / 2);
-        return (int32_t)(word >> (8 * (k % 4) + 4 * (n % 2)) & 15) - 8;
+        return (int32_t)(word >> (8 * (k % 4) + 4 * (n % 2)) & 15) - gyre_ref_weight_zero(w, k / w->group, n);
     }
     return (int8_t)(block_word(w, k, n, 8, (size_t)n % 8) >> (8 * (k % 4)));
 }

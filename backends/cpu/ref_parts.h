@@ -2,6 +2,8 @@
 #pragma once
 #include <stdint.h>
 
+struct gyre_ref_args;
+
 // x[n * segs] in place, every segment of n = k1*k2*k3*2^p by H / sqrt(n), or by its transpose. `base`: the bit masks of
 // shaders/params.h.
 struct gyre_ref_had {
@@ -16,20 +18,22 @@ void gyre_ref_quantize_row(const float *x, int32_t width, int32_t bits, float cl
 
 // quant_matmul from its parts: `norm` is rms_norm_quant, the others have their own names. Where memory runs out y is
 // NaN.
-struct gyre_ref_args;
 typedef void gyre_ref_part(const struct gyre_ref_args *args);
 void gyre_ref_quant_matmul(const struct gyre_ref_args *args, gyre_ref_part *norm, gyre_ref_part *quantize,
                            gyre_ref_part *matmul);
 
-// A device weight (shaders/params.h) by element; kind 4, 8, 16 or 32. Values of 4 and 8 include the scale.
+// A device weight (shaders/params.h) by element; kind 4, 8, 16 or 32. Values of 4 and 8 include the scale, codes and
+// values of 4 are less their zero point.
 struct gyre_ref_weight {
     int kind;
     int32_t k, n_pad, group;
     const uint32_t *words, *scale;
+    const uint32_t *zeros; // [k/group][n_pad/8]; NULL: 8 everywhere
 };
-// form: of the kernel (enum gyre_form), whose first bits are the kind.
-struct gyre_ref_weight gyre_ref_weight(uint32_t form, int32_t k, int32_t n_pad, int32_t group, const void *words,
-                                       const void *scale);
+// The weight of a kernel's arguments, of the kind that its form says, with zero points where its constant says so.
+struct gyre_ref_weight gyre_ref_weight(const struct gyre_ref_args *args, int32_t k, int32_t n_pad, int32_t group,
+                                       const void *words, const void *scale);
+int32_t gyre_ref_weight_zero(const struct gyre_ref_weight *w, int32_t g, int32_t n); // kind 4: 0..15
 int32_t gyre_ref_weight_code(const struct gyre_ref_weight *w, int32_t k, int32_t n); // kinds 4 and 8
 float gyre_ref_weight_scale(const struct gyre_ref_weight *w, int32_t g, int32_t n);  // kinds 4 and 8
 double gyre_ref_weight_value(const struct gyre_ref_weight *w, int32_t k, int32_t n);

@@ -114,12 +114,30 @@ static void transpose(const struct gyre_ref_args *args, size_t length, size_t by
         }
 }
 
+// Behind the scales; sums are of codes less 8 until then.
+static void repack_zeros(const struct gyre_ref_args *args)
+{
+    const struct gyre_repack_params *p = args->params;
+    const size_t n_pad = (size_t)p->n_pad, groups = (size_t)(p->k / p->group);
+    uint32_t *zeros = (uint32_t *)args->bind[0] + groups * n_pad / 2;
+    int32_t *sums = args->bind[1];
+    for (size_t g = 0; g < groups; g++)
+        for (size_t row = 0; row < columns(p); row++) {
+            const size_t n = (size_t)p->first + row;
+            const int zero = row < (size_t)p->n ? ((const int8_t *)args->bind[2])[row * groups + g] : 0;
+            uint32_t *const eight = &zeros[g * (n_pad / 8) + n / 8];
+            *eight = (*eight & ~(15u << 4 * (n % 8))) | ((uint32_t)(zero + 8) & 15) << 4 * (n % 8);
+            sums[g * n_pad + n] -= zero * p->group;
+        }
+}
+
 void gyre_ref_op_repack(const struct gyre_ref_args *args)
 {
     const struct gyre_repack_params *p = args->params;
     const uint32_t form = args->source->form;
     for (size_t i = 0; i < sizeof formats / sizeof *formats; i++)
         if (form == formats[i].form) repack_codes(args, &formats[i]);
+    if (form == GYRE_FORM_ZERO) repack_zeros(args);
     if (form == GYRE_FORM_SCALE) transpose(args, (size_t)(p->k / p->group), 2);
     if (form == GYRE_FORM_F16) transpose(args, (size_t)p->k, 2);
     if (form == GYRE_FORM_F32) transpose(args, (size_t)p->k, 4);

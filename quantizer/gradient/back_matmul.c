@@ -10,17 +10,20 @@
 
 enum { PIECE = 2048, TILE = 64 }; // columns; rows of one BLAS call
 
-// Row k of columns first..first+n-1 of a range (first a multiple of 8), scales included; w has room for n rounded up
-// to 8.
+// Row k of columns first..first+n-1 of a range (first a multiple of 8), less the zero points of its group, eight a word
+// (NULL: 8); w has room for n rounded up to 8.
 GYRE_CLONES static void expand_codes(const uint32_t *words, uint32_t bits, uint32_t rows4, uint32_t k, uint32_t first,
-                                     uint32_t n, float *w)
+                                     uint32_t n, const uint32_t *zeros, float *w)
 {
     const uint32_t byte = 8 * (k % 4);
     for (uint32_t c = 0; c < n; c += 8) {
         const uint32_t *block = words + (uint64_t)GYRE_BLOCK((uint64_t)rows4, k / 4, (first + c) / 8) * bits;
+        const uint32_t zero = zeros ? zeros[(first + c) / 8] : 0x88888888u;
         for (uint32_t j = 0; j < 8; j++)
-            w[c + j] = bits == 4 ? (float)(int32_t)(block[j / 2] >> (byte + 4 * (j % 2)) & 15) - 8
-                                 : (float)(int8_t)(block[j] >> byte);
+            w[c + j] =
+                bits == 4
+                    ? (float)((int32_t)(block[j / 2] >> (byte + 4 * (j % 2)) & 15) - (int32_t)(zero >> 4 * j & 15))
+                    : (float)(int8_t)(block[j] >> byte);
     }
 }
 
@@ -42,8 +45,12 @@ static void expand_row(const struct gyre_weight *weight, uint32_t range, uint32_
         for (uint32_t c = 0; c < n; c++) w[c] = gyre_f32_from_f16(half[c]);
     } else {
         const uint16_t *scale = gyre_back_memory(at->scale);
-        expand_codes(words, weight->kind == GYRE_WEIGHT_W4 ? 4 : 8, weight->k / 4, k, first, n, w);
-        scale_by(w, scale + k / weight->group * pad + first, n);
+        const uint64_t g = k / weight->group, groups = weight->k / weight->group;
+        const uint32_t *zeros = weight->kind != GYRE_WEIGHT_W4Z
+                                    ? NULL
+                                    : (const uint32_t *)(const void *)(scale + groups * pad) + g * (pad / 8);
+        expand_codes(words, gyre_weight_is_int4(weight->kind) ? 4 : 8, weight->k / 4, k, first, n, zeros, w);
+        scale_by(w, scale + g * pad + first, n);
     }
 }
 
@@ -134,8 +141,8 @@ gyre_status gyre_back_matmul(const struct gyre_back *b, gyre_error *err)
 {
     const struct gyre_matmul_params *p = &b->node->params.matmul;
     const struct gyre_weight *weight = gyre_back_info(b, b->node->in[1])->weight;
-    const bool coded = weight->kind == GYRE_WEIGHT_W4 || weight->kind == GYRE_WEIGHT_W8,
-               channels = coded && weight->group == weight->k, crosses = b->din[1] && !channels;
+    const bool coded = gyre_weight_is_coded(weight->kind), channels = coded && weight->group == weight->k,
+               crosses = b->din[1] && !channels;
     gyre_status st = GYRE_OK;
     float *made = NULL, *w = malloc((uint64_t)weight->k * PIECE * sizeof *w),
           *dw = crosses ? malloc((uint64_t)weight->k * PIECE * sizeof *dw) : NULL;

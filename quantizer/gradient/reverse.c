@@ -63,8 +63,7 @@ static uint64_t floats_of(const gyre_graph *g, gyre_value v)
     if (info->kind == GYRE_VALUE_DATA) return info->plane[0].bytes / sizeof(float);
     if (info->kind == GYRE_VALUE_WEIGHT) {
         const struct gyre_weight *w = info->weight;
-        return w->kind == GYRE_WEIGHT_W4 || w->kind == GYRE_WEIGHT_W8 ? (uint64_t)w->k / w->group * w->n
-                                                                      : (uint64_t)w->k * w->n;
+        return gyre_weight_is_coded(w->kind) ? (uint64_t)w->k / w->group * w->n : (uint64_t)w->k * w->n;
     }
     if (info->kind != GYRE_VALUE_POOL) return (uint64_t)info->rows * info->width;
     for (uint32_t i = 0; i < g->n_nodes; i++) // as wide as what is written into it

@@ -13,10 +13,7 @@
 
 // ---- parameters -------------------------------------------------------------------------------------------------
 
-static bool coded(const struct gyre_weight *w)
-{
-    return w->n_ranges && (w->kind == GYRE_WEIGHT_W4 || w->kind == GYRE_WEIGHT_W8);
-}
+static bool coded(const struct gyre_weight *w) { return w->n_ranges && gyre_weight_is_coded(w->kind); }
 
 static void add(struct gyre_student *s, struct gyre_learnt learnt)
 {

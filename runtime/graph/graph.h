@@ -23,7 +23,16 @@ typedef uint32_t gyre_value; // index of a value
 
 // ---- what the caller owns -----------------------------------------------------------------------------
 
-typedef enum gyre_weight_kind { GYRE_WEIGHT_F32, GYRE_WEIGHT_F16, GYRE_WEIGHT_W8, GYRE_WEIGHT_W4 } gyre_weight_kind;
+// W4Z: int4 with a zero point for each column of a group, behind the scales (shaders/params.h).
+typedef enum gyre_weight_kind {
+    GYRE_WEIGHT_F32,
+    GYRE_WEIGHT_F16,
+    GYRE_WEIGHT_W8,
+    GYRE_WEIGHT_W4,
+    GYRE_WEIGHT_W4Z
+} gyre_weight_kind;
+static inline bool gyre_weight_is_coded(gyre_weight_kind kind) { return kind >= GYRE_WEIGHT_W8; }
+static inline bool gyre_weight_is_int4(gyre_weight_kind kind) { return kind >= GYRE_WEIGHT_W4; }
 
 // A device weight [N, K] as a list of N-ranges, so that no buffer limit binds. Layouts: shaders/params.h.
 struct gyre_weight_range {

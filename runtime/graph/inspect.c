@@ -48,8 +48,11 @@ static void GYRE_PRINTF(2, 3) put(struct text *t, const char *format, ...)
 // "f32 4x576", "q8 4x576", "w4 1536x576", "kv8"
 static void put_value(struct text *t, const struct gyre_value_info *v)
 {
-    static const char *const weights[] = {
-        [GYRE_WEIGHT_F32] = "f32", [GYRE_WEIGHT_F16] = "f16", [GYRE_WEIGHT_W8] = "w8", [GYRE_WEIGHT_W4] = "w4"};
+    static const char *const weights[] = {[GYRE_WEIGHT_F32] = "f32",
+                                          [GYRE_WEIGHT_F16] = "f16",
+                                          [GYRE_WEIGHT_W8] = "w8",
+                                          [GYRE_WEIGHT_W4] = "w4",
+                                          [GYRE_WEIGHT_W4Z] = "w4z"};
     switch (v->kind) {
     case GYRE_VALUE_F32:
         put(t, "f32 %ux%u", v->rows, v->width);

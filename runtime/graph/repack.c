@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { STAGING = 16 << 20, N_KERNELS = 7 };
+enum { STAGING = 16 << 20, N_KERNELS = 8 };
 
 static const struct format {
     uint32_t form; // of the kernel
@@ -29,28 +29,29 @@ struct gyre_repacker {
     gyre_device *device;
     gyre_buffer *staging, *noise; // noise: made when first needed
     uint64_t staging_bytes;
-    gyre_kernel *kernel[N_KERNELS]; // made when first needed; the last one spreads scales
+    gyre_kernel *kernel[N_KERNELS]; // made when first needed; the last ones spread scales and zero points
     struct gyre_launch launch[N_KERNELS];
 };
 
 gyre_weight_kind gyre_repack_kind(gyre_repack_format format) { return formats[format].kind; }
 
-static bool is_coded(gyre_weight_kind kind) { return kind == GYRE_WEIGHT_W8 || kind == GYRE_WEIGHT_W4; }
-
 uint32_t gyre_weight_pad(gyre_weight_kind kind, uint32_t n)
 {
-    return (uint32_t)gyre_round_up(n, is_coded(kind) ? GYRE_TILE : 8);
+    return (uint32_t)gyre_round_up(n, gyre_weight_is_coded(kind) ? GYRE_TILE : 8);
 }
 
 void gyre_weight_plane_bytes(gyre_weight_kind kind, uint32_t n, uint32_t k, uint32_t group, uint64_t bytes[3])
 {
-    static const uint32_t half_bytes[] = {
-        [GYRE_WEIGHT_F32] = 8, [GYRE_WEIGHT_F16] = 4, [GYRE_WEIGHT_W8] = 2, [GYRE_WEIGHT_W4] = 1};
-    const bool coded = is_coded(kind);
+    static const uint32_t half_bytes[] = {[GYRE_WEIGHT_F32] = 8,
+                                          [GYRE_WEIGHT_F16] = 4,
+                                          [GYRE_WEIGHT_W8] = 2,
+                                          [GYRE_WEIGHT_W4] = 1,
+                                          [GYRE_WEIGHT_W4Z] = 1};
+    const bool coded = gyre_weight_is_coded(kind);
     const uint64_t n_pad = gyre_weight_pad(kind, n), groups = coded && group ? k / group : 0,
                    rows = coded ? gyre_round_up(k, 4) : k;
     bytes[0] = n_pad * rows * half_bytes[kind] / 2;
-    bytes[1] = n_pad * groups * 2;
+    bytes[1] = n_pad * groups * 2 + (kind == GYRE_WEIGHT_W4Z ? n_pad * groups / 2 : 0);
     bytes[2] = n_pad * groups * 4;
 }
 
@@ -149,13 +150,21 @@ static void code_planes(struct spread *s, const struct format *f, const struct g
 // Turns a job on codes into the one on their scales.
 static void to_scales(struct spread *s, const uint16_t *scales, const struct gyre_weight_range *dst)
 {
-    s->kernel = N_KERNELS - 1, s->form = GYRE_FORM_SCALE, s->length = 1;
+    s->kernel = N_KERNELS - 2, s->form = GYRE_FORM_SCALE, s->length = 1;
     s->rows = (const uint8_t *)scales, s->row_bytes = 2 * (uint64_t)(s->k / s->group);
     s->plane[0] = dst->scale, s->n_planes = 1;
 }
 
+// Into the one on their zero points, which comes last.
+static void to_zeros(struct spread *s, const int8_t *zeros, const struct gyre_weight_range *dst)
+{
+    s->kernel = N_KERNELS - 1, s->form = GYRE_FORM_ZERO, s->length = 1;
+    s->rows = (const uint8_t *)zeros, s->row_bytes = s->k / s->group;
+    s->plane[0] = dst->scale, s->plane[1] = dst->sums, s->n_planes = 2;
+}
+
 gyre_status gyre_repack_upload(gyre_repacker *r, gyre_repack_format format, const void *rows, const uint16_t *scales,
-                               uint32_t n, uint32_t k, uint32_t group, uint32_t n_dst0,
+                               const int8_t *zeros, uint32_t n, uint32_t k, uint32_t group, uint32_t n_dst0,
                                const struct gyre_weight_range *dst, gyre_error *err)
 {
     if ((unsigned)format >= GYRE_COUNT(formats) || !rows || !n || !k)
@@ -175,6 +184,8 @@ gyre_status gyre_repack_upload(gyre_repacker *r, gyre_repack_format format, cons
     if ((f->coded && !f->scale) != (scales != NULL))
         return gyre_fail(err, GYRE_E_INVALID, "cannot upload a weight: %s",
                          scales ? "this format has no separate scales" : "its scales are missing");
+    if (zeros && format != GYRE_REPACK_I4)
+        return gyre_fail(err, GYRE_E_INVALID, "cannot upload a weight: this format has no zero points");
     struct spread s = {
         .kernel = (int)format, .form = f->form, .rows = rows, .row_bytes = (uint64_t)k * f->bytes_per_32 / 32};
     s.n = n, s.k = k, s.group = group, s.n_pad = dst->n_pad, s.first = n_dst0;
@@ -184,6 +195,9 @@ gyre_status gyre_repack_upload(gyre_repacker *r, gyre_repack_format format, cons
     GYRE_TRY(spread(r, &s, err));
     if (!scales) return GYRE_OK;
     to_scales(&s, scales, dst);
+    GYRE_TRY(spread(r, &s, err));
+    if (!zeros) return GYRE_OK;
+    to_zeros(&s, zeros, dst);
     return spread(r, &s, err);
 }
 
@@ -213,7 +227,7 @@ gyre_status gyre_repack_noise(gyre_repacker *r, gyre_weight_kind kind, uint32_t 
                        .steps = k / group,
                        .length = group,
                        .n_pad = dst->n_pad};
-    if (kind < GYRE_WEIGHT_W8 || k % f->k_align || k % group || group % f->k_align)
+    if (kind < GYRE_WEIGHT_W8 || kind > GYRE_WEIGHT_W4 || k % f->k_align || k % group || group % f->k_align)
         return gyre_fail(err, GYRE_E_INVALID, "cannot make a weight of %u inputs in groups of %u", k, group);
     GYRE_TRY(make_noise(r, err));
     code_planes(&s, f, dst);

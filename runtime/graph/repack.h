@@ -20,7 +20,7 @@ gyre_weight_kind gyre_repack_kind(gyre_repack_format format);
 // Columns that a range of n takes: a multiple of GYRE_TILE, of 8 for floats.
 uint32_t gyre_weight_pad(gyre_weight_kind kind, uint32_t n);
 
-// Bytes of the planes of one range of n columns: bytes[0] weight, [1] scale, [2] sums.
+// Bytes of the planes of one range of n columns: bytes[0] weight, [1] scale (W4Z: and zero points), [2] sums.
 // Scale and sums are 0 for f16 and f32: their bindings repeat the weight's.
 void gyre_weight_plane_bytes(gyre_weight_kind kind, uint32_t n, uint32_t k, uint32_t group, uint64_t bytes[3]);
 
@@ -36,12 +36,13 @@ void gyre_repacker_destroy(gyre_repacker *repacker);
 
 // Fills columns n_dst0 .. n_dst0+n-1 of `dst` (counted within the range) from n source rows of k elements, and the
 // padding up to the next multiple of 8. n_dst0 is a multiple of 8, and n too unless these are the last columns of the
-// range. scales: f16 [n][k/group] for I4 and I8, else NULL. group divides k (k: per channel) and is a multiple of 8
+// range. scales: f16 [n][k/group] for I4 and I8, else NULL; zeros: of I4, for a range of W4Z, [n][k/group] from -8 to 7
+// as its codes, else NULL. group divides k (k: per channel) and is a multiple of 8
 // (I4), 4 (I8) or 32 (Q4_0, Q8_0: above 32 only where the blocks of a group repeat one scale; the first is taken);
 // ignored for floats. Returns when the source may be reused.
 gyre_status gyre_repack_upload(gyre_repacker *repacker, gyre_repack_format format, const void *rows,
-                               const uint16_t *scales, uint32_t n, uint32_t k, uint32_t group, uint32_t n_dst0,
-                               const struct gyre_weight_range *dst, gyre_error *err) GYRE_MUST_USE;
+                               const uint16_t *scales, const int8_t *zeros, uint32_t n, uint32_t k, uint32_t group,
+                               uint32_t n_dst0, const struct gyre_weight_range *dst, gyre_error *err) GYRE_MUST_USE;
 
 // Fills all columns of `dst` with uniform codes that the repack kernels spread from noise in device memory, uploaded
 // once for all of a repacker's weights, and with one scale (bits of f16): for measuring. kind: W4 or W8.

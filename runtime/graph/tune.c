@@ -67,7 +67,17 @@ static void set(struct gyre_launch *launch, const char *name, uint32_t value)
 static const uint32_t weight_forms[] = {[GYRE_WEIGHT_F32] = GYRE_FORM_F32,
                                         [GYRE_WEIGHT_F16] = GYRE_FORM_F16,
                                         [GYRE_WEIGHT_W8] = GYRE_FORM_W8,
-                                        [GYRE_WEIGHT_W4] = GYRE_FORM_W4};
+                                        [GYRE_WEIGHT_W4] = GYRE_FORM_W4,
+                                        [GYRE_WEIGHT_W4Z] = GYRE_FORM_W4};
+
+// start() for a kernel that reads a weight.
+static gyre_status start_weight(struct gyre_launch *out, const char *op, gyre_weight_kind kind, uint32_t form,
+                                uint32_t wgx, uint32_t wgy, gyre_error *err)
+{
+    GYRE_TRY(start(out, op, weight_forms[kind] | form, wgx, wgy, err));
+    set(out, "ZEROS", kind == GYRE_WEIGHT_W4Z);
+    return GYRE_OK;
+}
 
 // ---- Hadamard transforms --------------------------------------------------------------------------------
 
@@ -192,7 +202,7 @@ static uint64_t product_loops(const struct gyre_weight *w, bool integers, uint32
 // Elements of K that a phase of matmul_tile.k takes at once.
 static uint32_t tile_step(const struct gyre_weight *w, bool integers)
 {
-    return integers && w->kind == GYRE_WEIGHT_W4 ? 32 : 16;
+    return integers && gyre_weight_is_int4(w->kind) ? 32 : 16;
 }
 
 // What a product is asked for.
@@ -215,7 +225,7 @@ static struct product product_of(const gyre_graph *g, const struct gyre_node *no
                         .rows = (uint32_t)node->params.matmul.rows,
                         .prologue = node->op == GYRE_OP_quant_matmul};
     p.quant = p.prologue || g->values[node->in[0]].kind == GYRE_VALUE_QUANT;
-    p.integers = p.quant && (p.w->kind == GYRE_WEIGHT_W4 || p.w->kind == GYRE_WEIGHT_W8);
+    p.integers = p.quant && gyre_weight_is_coded(p.w->kind);
     p.normed = p.prologue && node->params.quant_matmul.normed;
     p.norm_lanes = lanes(p.info, p.w->k / 4);
     (void)share(p.info, p.op, 3ull * p.w->k / 4, &p.norm_lanes, NULL); // where it cannot, neither can rms_norm_quant
@@ -254,9 +264,9 @@ static bool tile_launch(const struct product *p, struct gyre_launch *out)
 {
     const struct gyre_device_info *info = p->info;
     const struct gyre_weight *w = p->w;
-    const bool coded = w->kind == GYRE_WEIGHT_W4 || w->kind == GYRE_WEIGHT_W8;
     const uint32_t step = tile_step(w, p->quant), steps = w->k / step, tiles = (uint32_t)gyre_div_up(w->n, GYRE_TILE);
-    if (info->lanes != GYRE_LANES_HARDWARE || !coded || p->rows > MOST_TILED || w->k % step || w->group % step)
+    if (info->lanes != GYRE_LANES_HARDWARE || !gyre_weight_is_coded(w->kind) || p->rows > MOST_TILED || w->k % step ||
+        w->group % step)
         return false;
     if (p->quant && info->int_dot != GYRE_INT_DOT_ACCELERATED && info->int_dot != GYRE_INT_DOT_EMULATED && p->rows > 8)
         return false; // without dot products the kernel for many rows shares the unpacking of x
@@ -266,8 +276,8 @@ static bool tile_launch(const struct product *p, struct gyre_launch *out)
     while (groups * wgx < FILL && wgx / 4 < steps && tile_fits(p, 2 * wgx, tr)) wgx *= 2;
     const uint32_t u = tr <= 2 && steps >= wgx / 2 ? 2 : 1; // two steps a round, where phases have two
     if (!tile_fits(p, wgx, tr) || !runs(info, gyre_div_up(steps, wgx / 4) + prologue_loops(p, wgx, tr))) return false;
-    const uint32_t form = weight_forms[w->kind] | (p->quant ? GYRE_FORM_QUANT : 0u) | GYRE_FORM_TILE;
-    if (start(out, p->op, form, wgx, 1, NULL) != GYRE_OK) return false;
+    const uint32_t form = (p->quant ? GYRE_FORM_QUANT : 0u) | GYRE_FORM_TILE;
+    if (start_weight(out, p->op, w->kind, form, wgx, 1, NULL) != GYRE_OK) return false;
     set(out, "TR", tr);
     set(out, "AHEAD", u);
     set(out, "GROUPED", w->group != w->k);
@@ -306,7 +316,7 @@ static bool block_launch(const struct product *p, struct gyre_launch *out)
     if (gyre_div_up(w->n, 8 * wgx) * gyre_div_up(p->rows, tr * BLOCK_WGY) < FEW_BLOCKS) wgx = 8;
     if (!block_fits(p, wgx, tr) || info->int_dot != GYRE_INT_DOT_ACCELERATED || !runs(info, w->k / 16 / BLOCK_KQ + 1))
         return false;
-    if (start(out, p->op, weight_forms[w->kind] | GYRE_FORM_QUANT | GYRE_FORM_BLOCK, wgx, BLOCK_WGY, NULL) != GYRE_OK)
+    if (start_weight(out, p->op, w->kind, GYRE_FORM_QUANT | GYRE_FORM_BLOCK, wgx, BLOCK_WGY, NULL) != GYRE_OK)
         return false;
     set(out, "KQ", BLOCK_KQ);
     set(out, "GROUPED", grouped);
@@ -360,8 +370,8 @@ static bool matrix_launch(const struct product *p, struct gyre_launch *out)
         s.lanes > info->max_group_size[0] || c.subgroups > info->max_group_size[1] ||
         !runs(info, w->k / s.k + w->k / 16 + 2ull * s.m * s.n * c.down * c.across / s.lanes))
         return false;
-    const uint32_t form = weight_forms[w->kind] | GYRE_FORM_QUANT | GYRE_FORM_MATRIX;
-    if (start(out, p->op, form, s.lanes, c.subgroups, NULL) != GYRE_OK) return false;
+    const uint32_t form = GYRE_FORM_QUANT | GYRE_FORM_MATRIX;
+    if (start_weight(out, p->op, w->kind, form, s.lanes, c.subgroups, NULL) != GYRE_OK) return false;
     set(out, "TM", s.m);
     set(out, "TN", s.n);
     set(out, "TK", s.k);
@@ -378,11 +388,12 @@ static bool matrix_launch(const struct product *p, struct gyre_launch *out)
 // matmul_line.cl.k: whole vectors in one invocation, for CPUs that run them one by one.
 static bool line_launch(const struct product *p, struct gyre_launch *out)
 {
-    if (p->info->lanes != GYRE_LANES_LOOP || p->w->kind != GYRE_WEIGHT_W4 || !p->integers || p->prologue) return false;
+    if (p->info->lanes != GYRE_LANES_LOOP || !gyre_weight_is_int4(p->w->kind) || !p->integers || p->prologue)
+        return false;
     uint32_t tr = 1;
     while (tr < p->rows && tr < 8) tr *= 2;
     const uint32_t tc = tr == 8 ? 1 : 2; // as many sums as there are registers
-    if (start(out, "matmul", GYRE_FORM_W4 | GYRE_FORM_QUANT | GYRE_FORM_LINE, 1, 1, NULL) != GYRE_OK) return false;
+    if (start_weight(out, "matmul", p->w->kind, GYRE_FORM_QUANT | GYRE_FORM_LINE, 1, 1, NULL) != GYRE_OK) return false;
     set(out, "TR", tr);
     set(out, "TC", tc);
     out->tile[0] = 16 * tc;
@@ -423,8 +434,8 @@ static gyre_status tune_matmul(const gyre_graph *g, const struct gyre_node *node
         if (2 * wgx * wgy > info->max_workgroup) return too_long(info, "a product", w->k, err);
         wgy *= 2;
     }
-    const uint32_t form = weight_forms[w->kind] | (p.quant ? GYRE_FORM_QUANT : 0u) | (few ? 0u : GYRE_FORM_MANY);
-    GYRE_TRY(start(out, p.op, form, wgx, wgy, err));
+    const uint32_t form = (p.quant ? GYRE_FORM_QUANT : 0u) | (few ? 0u : GYRE_FORM_MANY);
+    GYRE_TRY(start_weight(out, p.op, w->kind, form, wgx, wgy, err));
     set(out, "TR", tr);
     set(out, "TC", tc);
     set(out, "K16", w->k % 16 == 0 && w->group % 16 == 0);
@@ -680,8 +691,8 @@ static gyre_status tune_rows(const gyre_graph *g, const struct gyre_node *node, 
 static gyre_status tune_embed(const gyre_graph *g, const struct gyre_node *node, struct gyre_launch *out,
                               gyre_error *err)
 {
-    const uint32_t form = weight_forms[g->values[node->in[1]].weight->kind];
-    GYRE_TRY(start(out, "embed", form, lanes(gyre_device_info(g->device), 64), 1, err));
+    const gyre_weight_kind kind = g->values[node->in[1]].weight->kind;
+    GYRE_TRY(start_weight(out, "embed", kind, 0, lanes(gyre_device_info(g->device), 64), 1, err));
     out->tile[0] = out->kernel.spec[0];
     return GYRE_OK;
 }

@@ -87,8 +87,8 @@ uint64_t gyre_weight_bytes(const struct gyre_weight *weight)
 
 // Rows in file layout `format` go to columns n0.. of the weight, range by range.
 static gyre_status fill_rows(gyre_repacker *repacker, const struct gyre_weight *w, gyre_repack_format format,
-                             const unsigned char *rows, uint64_t row_bytes, const uint16_t *scales, uint32_t n0,
-                             uint32_t n, gyre_error *err)
+                             const unsigned char *rows, uint64_t row_bytes, const uint16_t *scales, const int8_t *zeros,
+                             uint32_t n0, uint32_t n, gyre_error *err)
 {
     const uint32_t groups = w->k / w->group;
     for (uint32_t i = 0; i < w->n_ranges; i++) {
@@ -97,22 +97,23 @@ static gyre_status fill_rows(gyre_repacker *repacker, const struct gyre_weight *
         if (first >= end) continue;
         const uint64_t skip = first - n0;
         GYRE_TRY(gyre_repack_upload(repacker, format, rows + skip * row_bytes, scales ? scales + skip * groups : NULL,
-                                    end - first, w->k, w->group, first - r->n0, r, err));
+                                    zeros ? zeros + skip * groups : NULL, end - first, w->k, w->group, first - r->n0, r,
+                                    err));
     }
     return GYRE_OK;
 }
 
-// Codes (int8) to the packed form that the repack kernel reads.
+// Codes (int8) to the packed form that the repack kernel reads. zeros: where the kind has them.
 static gyre_status fill_codes(gyre_repacker *repacker, const struct gyre_weight *w, uint32_t n0, uint32_t n,
-                              const int8_t *codes, const uint16_t *scales, gyre_error *err)
+                              const int8_t *codes, const uint16_t *scales, const int8_t *zeros, gyre_error *err)
 {
     if (w->kind == GYRE_WEIGHT_W8)
-        return fill_rows(repacker, w, GYRE_REPACK_I8, (const unsigned char *)codes, w->k, scales, n0, n, err);
+        return fill_rows(repacker, w, GYRE_REPACK_I8, (const unsigned char *)codes, w->k, scales, NULL, n0, n, err);
     const uint64_t row_bytes = w->k / 2;
     unsigned char *packed = malloc(n * row_bytes);
     if (!packed) return gyre_fail(err, GYRE_E_NOMEM, "cannot pack weights: out of memory");
     for (uint64_t i = 0; i < n; i++) gyre_pack_i4(codes + i * w->k, w->k, packed + i * row_bytes);
-    const gyre_status st = fill_rows(repacker, w, GYRE_REPACK_I4, packed, row_bytes, scales, n0, n, err);
+    const gyre_status st = fill_rows(repacker, w, GYRE_REPACK_I4, packed, row_bytes, scales, zeros, n0, n, err);
     free(packed);
     return st;
 }
@@ -121,29 +122,31 @@ gyre_status gyre_weight_fill(gyre_repacker *repacker, const struct gyre_weight *
                              const float *f32, const int8_t *codes, const uint16_t *scales, gyre_error *err)
 {
     if (w->kind == GYRE_WEIGHT_F32 && f32)
-        return fill_rows(repacker, w, GYRE_REPACK_F32, (const unsigned char *)f32, (uint64_t)w->k * 4, NULL, n0, n,
-                         err);
+        return fill_rows(repacker, w, GYRE_REPACK_F32, (const unsigned char *)f32, (uint64_t)w->k * 4, NULL, NULL, n0,
+                         n, err);
     if (w->kind == GYRE_WEIGHT_F16 && f32) {
         uint16_t *half = malloc((size_t)n * w->k * 2);
         if (!half) return gyre_fail(err, GYRE_E_NOMEM, "cannot convert weights: out of memory");
         for (uint64_t i = 0; i < (uint64_t)n * w->k; i++) half[i] = gyre_f16_from_f32(f32[i]);
-        const gyre_status st =
-            fill_rows(repacker, w, GYRE_REPACK_F16, (const unsigned char *)half, (uint64_t)w->k * 2, NULL, n0, n, err);
+        const gyre_status st = fill_rows(repacker, w, GYRE_REPACK_F16, (const unsigned char *)half, (uint64_t)w->k * 2,
+                                         NULL, NULL, n0, n, err);
         free(half);
         return st;
     }
-    if (!codes || !scales)
-        return gyre_fail(err, GYRE_E_INVALID, "cannot fill weight: the kind asks for codes and scales");
-    return fill_codes(repacker, w, n0, n, codes, scales, err);
+    if (!codes || !scales || w->kind == GYRE_WEIGHT_W4Z)
+        return gyre_fail(err, GYRE_E_INVALID, "cannot fill weight: the kind asks for %s",
+                         w->kind == GYRE_WEIGHT_W4Z ? "zero points" : "codes and scales");
+    return fill_codes(repacker, w, n0, n, codes, scales, NULL, err);
 }
 
 // ---- from a file --------------------------------------------------------------------------------------
 
-// The device form that one part asks for. Less its zero point a code of 4 bits needs 5, and one of 8 no longer fits.
+// The device form that one part asks for. Less its zero point a code of 8 bits no longer fits a byte; one of 4 takes
+// one where groups are no whole words.
 static gyre_weight_kind part_kind(const struct gyre_linear *p)
 {
-    const uint32_t bits = p->zeros ? 2 * p->bits : p->bits;
-    if (bits && bits <= 8) return bits == 4 ? GYRE_WEIGHT_W4 : GYRE_WEIGHT_W8;
+    if (p->bits == 4 && p->zeros) return p->group % 8 ? GYRE_WEIGHT_W8 : GYRE_WEIGHT_W4Z;
+    if (p->bits && !p->zeros) return p->bits == 4 ? GYRE_WEIGHT_W4 : GYRE_WEIGHT_W8;
     return p->weight->type == GYRE_DTYPE_F32 ? GYRE_WEIGHT_F32 : GYRE_WEIGHT_F16;
 }
 
@@ -158,13 +161,20 @@ enum { ROUNDED_GROUP = 32 };
 
 double gyre_rounding_error(const struct gyre_rounding *r) { return r->whole > 0 ? sqrt(r->lost / r->whole) : 0; }
 
+// Whether a part of the one kind may lie in a weight of the other: zero points may all be in the middle.
+static bool shares(gyre_weight_kind part, gyre_weight_kind whole)
+{
+    return part == whole || (gyre_weight_is_int4(part) && gyre_weight_is_int4(whole));
+}
+
 // Whether all parts have one form, and one order of columns serves them.
 static bool are_alike(const struct gyre_linear *parts, uint32_t n_parts)
 {
     const uint64_t cols = parts[0].cols;
     bool same = true, ordered = false;
     for (uint32_t i = 0; i < n_parts; i++) {
-        same = same && part_kind(&parts[i]) == part_kind(&parts[0]) && part_group(&parts[i]) == part_group(&parts[0]);
+        same = same && shares(part_kind(&parts[i]), part_kind(&parts[0])) &&
+               part_group(&parts[i]) == part_group(&parts[0]);
         ordered |= parts[i].ordered;
     }
     if (!same || !ordered || n_parts == 1) return same;
@@ -182,7 +192,7 @@ static bool are_alike(const struct gyre_linear *parts, uint32_t n_parts)
 // Whether a weight of this kind holds its columns in the order of the parts.
 static bool keeps_order(const struct gyre_linear *parts, uint32_t n_parts, gyre_weight_kind kind)
 {
-    return parts[0].ordered && kind >= GYRE_WEIGHT_W8 && are_alike(parts, n_parts);
+    return parts[0].ordered && gyre_weight_is_coded(kind) && are_alike(parts, n_parts);
 }
 
 gyre_weight_kind gyre_weight_form(const struct gyre_linear *parts, uint32_t n_parts, uint32_t bits, uint32_t *group)
@@ -190,7 +200,10 @@ gyre_weight_kind gyre_weight_form(const struct gyre_linear *parts, uint32_t n_pa
     gyre_weight_kind kind = part_kind(&parts[0]);
     bool floats = false;
     *group = part_group(&parts[0]);
-    for (uint32_t i = 0; i < n_parts; i++) floats = floats || parts[i].weight->type == GYRE_DTYPE_F32;
+    for (uint32_t i = 0; i < n_parts; i++) {
+        floats = floats || parts[i].weight->type == GYRE_DTYPE_F32;
+        if (part_kind(&parts[i]) == GYRE_WEIGHT_W4Z) kind = GYRE_WEIGHT_W4Z;
+    }
     if (!are_alike(parts, n_parts)) kind = GYRE_WEIGHT_F16;
     if (kind == GYRE_WEIGHT_F16 && floats) kind = GYRE_WEIGHT_F32;
     if (kind != GYRE_WEIGHT_F16 && kind != GYRE_WEIGHT_F32) return kind;
@@ -273,8 +286,8 @@ static gyre_status load_rounded(gyre_repacker *repacker, const struct gyre_weigh
             gyre_linear_rows_f32(p, first + (uint64_t)i, 1, row);
             good = round_row(row, p->cols, blocks + (uint64_t)i * row_bytes, &lost, &whole) && good;
         }
-        GYRE_GO(
-            fill_rows(repacker, w, GYRE_REPACK_Q8_0, blocks, row_bytes, NULL, n0 + (uint32_t)first, (uint32_t)n, err));
+        GYRE_GO(fill_rows(repacker, w, GYRE_REPACK_Q8_0, blocks, row_bytes, NULL, NULL, n0 + (uint32_t)first,
+                          (uint32_t)n, err));
     }
     *fits = good && *fits;
     rounding->lost += lost;
@@ -309,8 +322,9 @@ static gyre_status load_codes(gyre_repacker *repacker, const struct gyre_weight 
         const uint64_t n = GYRE_MIN(piece, p->rows - first);
         *fits = gyre_linear_fits_half(p, first, n);
         GYRE_GO(gyre_linear_codes(p, first, n, codes, scales, zeros, err));
-        if (p->zeros) take_zeros_off(p, n, zeros, codes);
-        GYRE_GO(fill_codes(repacker, w, n0 + (uint32_t)first, (uint32_t)n, codes, scales, err));
+        if (p->zeros && w->kind == GYRE_WEIGHT_W8) take_zeros_off(p, n, zeros, codes);
+        GYRE_GO(fill_codes(repacker, w, n0 + (uint32_t)first, (uint32_t)n, codes, scales,
+                           w->kind == GYRE_WEIGHT_W4Z ? zeros : NULL, err));
     }
 done:
     free(scales);
@@ -335,19 +349,21 @@ static gyre_status load_part(gyre_repacker *repacker, const struct gyre_weight *
         return gyre_fail(err, GYRE_E_FORMAT, "cannot load tensor (%s): rows of %llu elements are not whole %s blocks",
                          t->name, (unsigned long long)t->cols, gyre_dtype_info(t->type)->name);
     if (w->kind == GYRE_WEIGHT_F16 || w->kind == GYRE_WEIGHT_F32) return load_expanded(repacker, w, p, n0, fits, err);
-    if (part_kind(p) != w->kind || part_group(p) != w->group || (p->ordered && !w->order.buffer))
+    if (!shares(part_kind(p), w->kind) || part_group(p) != w->group || (p->ordered && !w->order.buffer))
         return load_rounded(repacker, w, p, n0, rounding, fits, err);
     const uint32_t n = (uint32_t)p->rows;
     const unsigned char *rows = (const unsigned char *)t->data + p->first * row_bytes;
-    if (t->type == GYRE_DTYPE_Q8_0) return fill_rows(repacker, w, GYRE_REPACK_Q8_0, rows, row_bytes, NULL, n0, n, err);
+    if (w->kind == GYRE_WEIGHT_W4Z) return load_codes(repacker, w, p, n0, fits, err);
+    if (t->type == GYRE_DTYPE_Q8_0)
+        return fill_rows(repacker, w, GYRE_REPACK_Q8_0, rows, row_bytes, NULL, NULL, n0, n, err);
     if (p->stored == w->group && t->type == GYRE_DTYPE_Q4_0)
-        return fill_rows(repacker, w, GYRE_REPACK_Q4_0, rows, row_bytes, NULL, n0, n, err);
+        return fill_rows(repacker, w, GYRE_REPACK_Q4_0, rows, row_bytes, NULL, NULL, n0, n, err);
     if (p->stored != w->group || !lies_ready(p)) return load_codes(repacker, w, p, n0, fits, err);
     uint16_t *scales = malloc(p->scale->bytes); // a mapped tensor may be unaligned
     if (!scales) return gyre_fail(err, GYRE_E_NOMEM, "cannot load tensor (%s): out of memory", t->name);
     memcpy(scales, p->scale->data, p->scale->bytes);
     const gyre_status st = fill_rows(repacker, w, p->bits == 4 ? GYRE_REPACK_I4 : GYRE_REPACK_I8, rows, row_bytes,
-                                     scales + p->first * p->scale->cols, n0, n, err);
+                                     scales + p->first * p->scale->cols, NULL, n0, n, err);
     free(scales);
     return st;
 }

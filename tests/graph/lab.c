@@ -1,6 +1,7 @@
 // See lab.h.
 #include "tests/graph/lab.h"
 #include "tests/common/device.h"
+#include "runtime/graph/repack.h"
 #include "runtime/util/base.h"
 #include "runtime/util/half.h"
 #include "runtime/util/rng.h"
@@ -103,11 +104,16 @@ void lab_read(struct lab *lab, struct gyre_binding from, void *to)
 
 // ---- weights in device layout (shaders/params.h) ----------------------------------------------------------
 
-static struct gyre_weight_range coded_range(struct lab *lab, int bits, uint32_t n, uint32_t k, uint32_t group)
+static struct gyre_weight_range coded_range(struct lab *lab, gyre_weight_kind kind, uint32_t n, uint32_t k,
+                                            uint32_t group)
 {
+    const int bits = gyre_weight_is_int4(kind) ? 4 : 8;
     const uint32_t n_pad = (n + GYRE_TILE - 1) / GYRE_TILE * GYRE_TILE, bytes = n_pad * k / (bits == 4 ? 2 : 1);
     uint8_t *w = calloc(1, bytes);
-    uint16_t *scale = calloc((size_t)n_pad * (k / group), sizeof *scale);
+    uint64_t plane[3];
+    gyre_weight_plane_bytes(kind, n, k, group, plane);
+    uint16_t *scale = calloc(1, plane[1]);
+    uint32_t *zeros = (uint32_t *)(void *)(scale + (size_t)n_pad * (k / group));
     int32_t *sums = calloc((size_t)n_pad * (k / group), sizeof *sums);
     assert_true(w && scale && sums);
     const double step = 1 / ((bits == 4 ? 4.6 : 74) * sqrt(k));
@@ -115,7 +121,10 @@ static struct gyre_weight_range coded_range(struct lab *lab, int bits, uint32_t 
     for (uint32_t i = 0; i < k; i++)
         for (uint32_t j = 0; j < n_pad; j++) {
             const int code = j >= n ? 0 : (int)lab_random(lab, bits == 4 ? 16 : 256) - (bits == 4 ? 8 : 128);
-            sums[i / group * n_pad + j] += code;
+            uint32_t *const eight = &zeros[i / group * (n_pad / 8) + j / 8];
+            if (kind == GYRE_WEIGHT_W4Z && i % group == 0) *eight |= (j >= n ? 8 : lab_random(lab, 16)) << 4 * (j % 8);
+            sums[i / group * n_pad + j] +=
+                kind != GYRE_WEIGHT_W4Z ? code : code + 8 - (int)(*eight >> 4 * (j % 8) & 15);
             if (bits == 4)
                 w[GYRE_BLOCK(k / 4, i / 4, j / 8) * 16 + j % 8 / 2 * 4 + i % 4] |= (uint8_t)((code + 8) << (j % 2 * 4));
             else w[GYRE_BLOCK(k / 4, i / 4, j / 8) * 32 + j % 8 * 4 + i % 4] = (uint8_t)code;
@@ -124,7 +133,7 @@ static struct gyre_weight_range coded_range(struct lab *lab, int bits, uint32_t 
                                         n,
                                         n_pad,
                                         lab_bytes(lab, w, bytes),
-                                        lab_bytes(lab, scale, (uint64_t)n_pad * (k / group) * 2),
+                                        lab_bytes(lab, scale, plane[1]),
                                         lab_bytes(lab, sums, (uint64_t)n_pad * (k / group) * 4)};
     free(w);
     free(scale);
@@ -164,9 +173,8 @@ struct gyre_weight lab_weight(struct lab *lab, gyre_weight_kind kind, uint32_t n
     const uint32_t each = n / n_ranges / 8 * 8;
     for (uint32_t i = 0, at = 0; i < n_ranges; i++) {
         const uint32_t columns = i + 1 < n_ranges ? each : n - at;
-        w.range[i] = kind == GYRE_WEIGHT_W4   ? coded_range(lab, 4, columns, k, w.group)
-                     : kind == GYRE_WEIGHT_W8 ? coded_range(lab, 8, columns, k, w.group)
-                                              : float_range(lab, kind, columns, k);
+        w.range[i] = gyre_weight_is_coded(kind) ? coded_range(lab, kind, columns, k, w.group)
+                                                : float_range(lab, kind, columns, k);
         w.range[i].n0 = at;
         at += columns;
     }

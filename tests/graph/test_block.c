@@ -57,6 +57,9 @@ static const struct block_shape shapes[] = {
     {.rows = 3, .act_bits = 8, .kv_bits = 8, .group = 32, .kind = GYRE_WEIGHT_W4, .r1 = true, .r3 = true, .r4 = true},
     {.rows = 2, .act_bits = 16, .kv_bits = 8, .group = 32, .kind = GYRE_WEIGHT_W4, .r1 = true, .r3 = true},
     {.rows = 11, .act_bits = 8, .kv_bits = 16, .group = 0, .kind = GYRE_WEIGHT_W4, .r4 = true},
+    {.rows = 2, .act_bits = 8, .kv_bits = 8, .group = 32, .kind = GYRE_WEIGHT_W4Z},
+    {.rows = 9, .act_bits = 4, .kv_bits = 8, .group = 0, .kind = GYRE_WEIGHT_W4Z},
+    {.rows = 3, .act_bits = 16, .kv_bits = 8, .group = 32, .kind = GYRE_WEIGHT_W4Z},
     {.rows = 9, .act_bits = 4, .kv_bits = 4, .group = 32, .kind = GYRE_WEIGHT_W4, .r3 = true, .r4 = true},
     {.rows = 2, .act_bits = 4, .kv_bits = 8, .group = 0, .kind = GYRE_WEIGHT_W8},
     {.rows = 4, .act_bits = 8, .kv_bits = 4, .group = 0, .kind = GYRE_WEIGHT_F16, .r3 = true},
@@ -105,8 +108,11 @@ static void quantizing_products(void **state)
                 float y[2][4 * N];
                 struct lab lab;
                 if (!lab_open(&lab, *state, NULL)) skip();
-                const struct gyre_weight w =
-                    lab_weight(&lab, rows % 2 ? GYRE_WEIGHT_W4 : GYRE_WEIGHT_W8, N, K, bits == 4 ? 32 : 0, 2);
+                const struct gyre_weight w = lab_weight(&lab,
+                                                        rows == 3  ? GYRE_WEIGHT_W4Z
+                                                        : rows % 2 ? GYRE_WEIGHT_W4
+                                                                   : GYRE_WEIGHT_W8,
+                                                        N, K, bits == 4 ? 32 : 0, 2);
                 const struct gyre_binding x = lab_floats(&lab, (uint64_t)rows * K, 0.3f, 1),
                                           gain = lab_floats(&lab, K, 1, 0.2f), plus = lab_floats(&lab, rows * N, 0, 1),
                                           to = lab_bytes(&lab, NULL, 4ull * rows * N);
@@ -178,7 +184,7 @@ static bool head_output(const char *id, gyre_weight_kind kind, struct head *out)
 static void embedding_and_head(void **state)
 {
     static struct head got, want;
-    for (int kind = GYRE_WEIGHT_F32; kind <= GYRE_WEIGHT_W4; kind++) {
+    for (int kind = GYRE_WEIGHT_F32; kind <= GYRE_WEIGHT_W4Z; kind++) {
         if (!head_output(*state, (gyre_weight_kind)kind, &got)) skip();
         assert_true(head_output("cpu", (gyre_weight_kind)kind, &want));
         assert_true(nmse(&got.logits[0][0], &want.logits[0][0], ROWS * VOCAB) < 1e-9);
@@ -256,6 +262,8 @@ static uint16_t upload_scale(uint32_t n, uint32_t g)
     return gyre_f16_from_f32(0.5f + 0.01f * (float)n + 0.25f * (float)g);
 }
 
+static int upload_zero(uint32_t n, uint32_t g) { return (int)((n * 5 + g * 3) % 16) - 8; }
+
 // One file row of the format; returns its bytes. Scales go into the blocks or to `scales`.
 static size_t file_row(gyre_repack_format format, uint32_t n, uint32_t group, uint8_t *row, uint16_t *scales)
 {
@@ -291,11 +299,12 @@ static size_t file_row(gyre_repack_format format, uint32_t n, uint32_t group, ui
 }
 
 // Three tensors side by side in one weight, multiplied by the unit matrix: the product is the weight itself.
-static void upload_and_read_back(struct lab *lab, gyre_repack_format format, uint32_t group)
+static void upload_and_read_back(struct lab *lab, gyre_repack_format format, uint32_t group, bool zeroed)
 {
     gyre_error err = {0};
     uint64_t bytes[3];
-    const gyre_weight_kind kind = gyre_repack_kind(format);
+    const gyre_weight_kind kind = zeroed ? GYRE_WEIGHT_W4Z : gyre_repack_kind(format);
+    const int bits = gyre_weight_is_int4(kind) ? 4 : 8;
     gyre_weight_plane_bytes(kind, UP_N, UP_K, group, bytes);
     struct gyre_weight_range range = {
         .n = UP_N, .n_pad = gyre_weight_pad(kind, UP_N), .weight = lab_bytes(lab, NULL, bytes[0])};
@@ -306,12 +315,15 @@ static void upload_and_read_back(struct lab *lab, gyre_repack_format format, uin
 
     static uint8_t rows[UP_N * 4 * UP_K];
     static uint16_t scales[UP_N * UP_K];
+    static int8_t zeros[UP_N * UP_K];
     size_t row_bytes = 0;
     const bool separate = format == GYRE_REPACK_I4 || format == GYRE_REPACK_I8;
     for (uint32_t n = 0; n < UP_N; n++) {
         uint8_t row[4 * UP_K];
         row_bytes = file_row(format, n, group, row, scales + n * (UP_K / group));
         memcpy(rows + n * row_bytes, row, row_bytes);
+        for (uint32_t q = 0; q < UP_K / group; q++)
+            zeros[n * (UP_K / group) + q] = (int8_t)(zeroed ? upload_zero(n, q) : 0);
     }
     gyre_repacker *r = NULL;
     assert_int_equal(gyre_repacker_create(lab->device, &r, &err), GYRE_OK);
@@ -319,15 +331,21 @@ static void upload_and_read_back(struct lab *lab, gyre_repack_format format, uin
         {UP_A, UP_B}, {UP_A + UP_B, UP_C}, {0, UP_A}}; // what is there already must stay
     for (int i = 0; i < 3; i++)
         if (gyre_repack_upload(r, format, rows + order[i][0] * row_bytes,
-                               separate ? scales + order[i][0] * (UP_K / group) : NULL, order[i][1], UP_K, group,
+                               separate ? scales + order[i][0] * (UP_K / group) : NULL,
+                               zeroed ? zeros + order[i][0] * (UP_K / group) : NULL, order[i][1], UP_K, group,
                                order[i][0], &range, &err))
             fail_msg("%s", err.message);
-    assert_int_equal(gyre_repack_upload(r, format, rows, separate ? scales : NULL, 8, UP_K, group, 4, &range, &err),
+    const uint16_t *const own = separate ? scales : NULL;
+    assert_int_equal(gyre_repack_upload(r, format, rows, own, NULL, 8, UP_K, group, 4, &range, &err),
                      GYRE_E_UNSUPPORTED);
-    assert_int_equal(gyre_repack_upload(r, format, rows, separate ? scales : NULL, 9, UP_K, group, 0, &range, &err),
+    assert_int_equal(gyre_repack_upload(r, format, rows, own, NULL, 9, UP_K, group, 0, &range, &err),
                      GYRE_E_UNSUPPORTED);
-    assert_int_equal(gyre_repack_upload(r, format, rows, separate ? NULL : scales, 8, UP_K, group, 0, &range, &err),
-                     GYRE_E_INVALID);
+    assert_int_equal(
+        gyre_repack_upload(r, format, rows, separate ? NULL : scales, NULL, 8, UP_K, group, 0, &range, &err),
+        GYRE_E_INVALID);
+    if (format != GYRE_REPACK_I4)
+        assert_int_equal(gyre_repack_upload(r, format, rows, own, zeros, 8, UP_K, group, 0, &range, &err),
+                         GYRE_E_INVALID);
     gyre_repacker_destroy(r);
 
     static float unit[UP_K][UP_K], y[UP_K][UP_N];
@@ -343,7 +361,7 @@ static void upload_and_read_back(struct lab *lab, gyre_repack_format format, uin
     for (uint32_t n = 0; n < UP_N; n++)
         for (uint32_t k = 0; k < UP_K; k++) {
             const float s = gyre_f32_from_f16(upload_scale(n, k / group));
-            float want = s * (float)upload_code(n, k, kind == GYRE_WEIGHT_W4 ? 4 : 8);
+            float want = s * (float)(upload_code(n, k, bits) - zeros[n * (UP_K / group) + k / group]);
             if (kind == GYRE_WEIGHT_F16) want = gyre_round_to_f16(want);
             if (fabsf(y[k][n] - want) > 1e-4f * fabsf(want) + 1e-4f * s)
                 fail_msg("format %d: column %u, k %u: %g instead of %g", (int)format, n, k, (double)y[k][n],
@@ -356,7 +374,7 @@ static void upload_and_read_back(struct lab *lab, gyre_repack_format format, uin
             for (uint32_t q = 0; q < UP_K / group; q++) {
                 int sum = 0;
                 for (uint32_t k = q * group; n < UP_N && k < (q + 1) * group; k++)
-                    sum += upload_code(n, k, kind == GYRE_WEIGHT_W4 ? 4 : 8);
+                    sum += upload_code(n, k, bits) - zeros[n * (UP_K / group) + q];
                 assert_int_equal(sums[q * range.n_pad + n], sum);
             }
     }
@@ -367,9 +385,11 @@ static void uploads(void **state)
     struct lab lab;
     if (!lab_open(&lab, *state, NULL)) skip();
     for (int format = GYRE_REPACK_I4; format <= GYRE_REPACK_F32; format++) {
-        upload_and_read_back(&lab, (gyre_repack_format)format, 32);
-        if (format < GYRE_REPACK_Q4_0) upload_and_read_back(&lab, (gyre_repack_format)format, UP_K);
+        upload_and_read_back(&lab, (gyre_repack_format)format, 32, false);
+        if (format < GYRE_REPACK_Q4_0) upload_and_read_back(&lab, (gyre_repack_format)format, UP_K, false);
     }
+    upload_and_read_back(&lab, GYRE_REPACK_I4, 32, true);
+    upload_and_read_back(&lab, GYRE_REPACK_I4, UP_K, true);
     lab_close(&lab);
 }
 

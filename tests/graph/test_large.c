@@ -340,7 +340,8 @@ static uint8_t *repacked(const char *device, gyre_repack_format format, uint32_t
     for (uint64_t i = 0; i < (uint64_t)N * k; i++) rows_in[i] = lab_random(&lab, 0xFFFFFFFFu);
     const bool scaled = format == GYRE_REPACK_I4 || format == GYRE_REPACK_I8;
     assert_int_equal(gyre_repacker_create(lab.device, &r, &err), GYRE_OK);
-    if (gyre_repack_upload(r, format, rows_in, scaled ? (const uint16_t *)rows_in : NULL, N, k, group, 0, &dst, &err))
+    if (gyre_repack_upload(r, format, rows_in, scaled ? (const uint16_t *)rows_in : NULL, NULL, N, k, group, 0, &dst,
+                           &err))
         fail_msg("%s", err.message);
     for (int i = 0; i < 3; i++)
         if (bytes[i]) lab_read(&lab, *plane[i], at), at += bytes[i];

@@ -257,6 +257,7 @@ static void blocks_have_the_same_bits(void **state)
         {.rows = 65, .act_bits = 8, .kv_bits = 8, .kind = GYRE_WEIGHT_W4, .r3 = true, .r4 = true},
         {.rows = 200, .act_bits = 4, .kv_bits = 4, .kind = GYRE_WEIGHT_W4, .group = 32, .r4 = true},
         {.rows = 128, .act_bits = 8, .kv_bits = 8, .kind = GYRE_WEIGHT_W8},
+        {.rows = 70, .act_bits = 8, .kv_bits = 8, .kind = GYRE_WEIGHT_W4Z, .group = 32},
     };
     for (size_t s = 0; s < GYRE_COUNT(shapes); s++) {
         struct lab lab;

@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { W_F32 = 32, W_F16 = 16, W_W8 = 8, W_W4 = 4 };
+enum { W_F32 = 32, W_F16 = 16, W_W8 = 8, W_W4 = 4, W_W4Z = 3 }; // Z: W4 with zero points
 static const char *kind_name(int kind)
 {
     return kind == W_F32 ? "f32" : kind == W_F16 ? "f16" : kind == W_W8 ? "w8" : "w4";
@@ -15,13 +15,17 @@ static const char *kind_name(int kind)
 
 // A random device weight in the layout of shaders/params.h; `scale` and `sums` are real for W_W8 and W_W4.
 struct weight {
-    int kind, n, k, group, n_pad;
+    int kind, n, k, group, n_pad; // kind W_W4 and zeros for W_W4Z
+    bool zeros;
     struct check_bind words, scale, sums;
 };
 
 static struct weight random_weight(struct check *check, int kind, int n, int k, int group)
 {
+    const bool zeros = kind == W_W4Z;
+    if (zeros) kind = W_W4;
     struct weight w = {.kind = kind,
+                       .zeros = zeros,
                        .n = n,
                        .k = k,
                        .group = group,
@@ -33,17 +37,19 @@ static struct weight random_weight(struct check *check, int kind, int n, int k, 
         for (size_t i = 0; i < count / 2; i++)
             words[i] = gyre_f16_from_f32(*check_normal(check, 1, 0.05f)) |
                        (uint32_t)gyre_f16_from_f32(*check_normal(check, 1, 0.05f)) << 16;
-    uint32_t *scale = check_alloc(check, pairs * 4);
+    const size_t eights = zeros ? pairs / 4 : 0; // words of zero points
+    uint32_t *scale = check_alloc(check, (pairs + eights) * 4);
+    if (zeros) memcpy(scale + pairs, check_words(check, eights, ~0u), eights * 4);
     int32_t *sums = check_alloc(check, pairs * 8);
     for (size_t i = 0; i < pairs; i++)
         scale[i] = gyre_f16_from_f32(*check_uniform(check, 1, 0.001, 0.02)) |
                    (uint32_t)gyre_f16_from_f32(*check_uniform(check, 1, 0.001, 0.02)) << 16;
-    const struct gyre_ref_weight view = {kind, k, w.n_pad, group, words, scale};
+    const struct gyre_ref_weight view = {kind, k, w.n_pad, group, words, scale, zeros ? scale + pairs : NULL};
     if (kind <= W_W8)
         for (int c = 0; c < w.n_pad; c++)
             for (int i = 0; i < k; i++) sums[i / group * w.n_pad + c] += gyre_ref_weight_code(&view, i, c);
     w.words = (struct check_bind){.data = words, .size = count * (size_t)kind / 8};
-    w.scale = kind <= W_W8 ? (struct check_bind){.data = scale, .size = pairs * 4} : w.words;
+    w.scale = kind <= W_W8 ? (struct check_bind){.data = scale, .size = (pairs + eights) * 4} : w.words;
     w.sums = kind <= W_W8 ? (struct check_bind){.data = sums, .size = pairs * 8} : w.words;
     return w;
 }
@@ -90,8 +96,8 @@ static void product(struct check *check, const struct weight *w, int rows, int b
     const struct check_case c = {
         .kernel = kernel,
         .params = &p,
-        .n_spec = integers ? 6 : 5,
-        .spec = {t.wgx, t.wgy, 1, t.tr, t.tc, t.k16},
+        .n_spec = integers ? 7 : 6,
+        .spec = {t.wgx, t.wgy, 1, t.tr, t.tc, integers ? t.k16 : w->zeros, w->zeros},
         .groups = {(uint32_t)gyre_div_up(((uint64_t)w->n + 7) / 8, t.wgx * t.tc),
                    (uint32_t)gyre_div_up((uint64_t)rows, row_tile)},
         .bind = {{.size = out * 4, .rule = exact ? CHECK_BITS : CHECK_NMSE, .bound = bound},
@@ -102,8 +108,8 @@ static void product(struct check *check, const struct weight *w, int rows, int b
                  w->sums,
                  {.data = check_normal(check, out, 1), .size = out * 4}},
     };
-    check_run(check, &c, "%d x %d x %d, group %d, act %d, workgroup %u x %u, tile %u x %u", rows, w->n, w->k, w->group,
-              bits, t.wgx, t.wgy, t.tr, t.tc);
+    check_run(check, &c, "%d x %d x %d, group %d, zeros %d, act %d, workgroup %u x %u, tile %u x %u", rows, w->n, w->k,
+              w->group, w->zeros, bits, t.wgx, t.wgy, t.tr, t.tc);
 }
 
 // The tile kernels: every way to cut K (whole rounds, phases without a step, rounds with a part), rows that fill no
@@ -121,8 +127,8 @@ static void tile_product(struct check *check, const struct weight *w, int rows, 
     const struct check_case c = {
         .kernel = kernel,
         .params = &p,
-        .n_spec = 6,
-        .spec = {wgx, 1, 1, tr, u, grouped},
+        .n_spec = 7,
+        .spec = {wgx, 1, 1, tr, u, grouped, w->zeros},
         .groups = {(uint32_t)gyre_div_up((uint64_t)w->n, 32), (uint32_t)gyre_div_up((uint64_t)rows, tr)},
         .bind = {{.size = out * 4, .rule = bits && !grouped ? CHECK_BITS : CHECK_NMSE, .bound = 1e-11},
                  in.x,
@@ -132,8 +138,8 @@ static void tile_product(struct check *check, const struct weight *w, int rows, 
                  w->sums,
                  {.data = check_normal(check, out, 1), .size = out * 4}},
     };
-    check_run(check, &c, "%d x %d x %d, group %d, act %d, workgroup %u, rows %u, steps %u", rows, w->n, w->k, w->group,
-              bits, wgx, tr, u);
+    check_run(check, &c, "%d x %d x %d, group %d, zeros %d, act %d, workgroup %u, rows %u, steps %u", rows, w->n, w->k,
+              w->group, w->zeros, bits, wgx, tr, u);
 }
 
 static void tiles(struct check *check)
@@ -144,7 +150,7 @@ static void tiles(struct check *check)
     } cut[] = {{32, 1, 2}, {64, 3, 1}, {128, 2, 2}};
     static const struct shape shapes[] = {{1, 40, 32, 32},   {3, 100, 576, 576}, {5, 33, 544, 544}, {17, 20, 288, 32},
                                           {1, 70, 1216, 64}, {5, 9, 256, 128},   {17, 64, 96, 96}};
-    static const int kinds[] = {W_W4, W_W8}, act[] = {8, 4, 0};
+    static const int kinds[] = {W_W4, W_W8, W_W4Z}, act[] = {8, 4, 0};
     for (size_t s = 0; s < GYRE_COUNT(shapes); s++)
         for (size_t i = 0; i < GYRE_COUNT(kinds); i++) {
             const struct weight w = random_weight(check, kinds[i], shapes[s].n, shapes[s].k, shapes[s].group);
@@ -170,8 +176,8 @@ static void quantizing_product(struct check *check, const struct weight *w, int 
     const struct check_case c = {
         .kernel = kernel,
         .params = &p,
-        .n_spec = 9,
-        .spec = {wgx, 1, 1, tr, u, grouped, (uint32_t)w->k / 16, normed, 16},
+        .n_spec = 10,
+        .spec = {wgx, 1, 1, tr, u, grouped, w->zeros, (uint32_t)w->k / 16, normed, 16},
         .groups = {(uint32_t)gyre_div_up((uint64_t)w->n, 32), (uint32_t)gyre_div_up((uint64_t)rows, tr)},
         .bind = {{.size = out * 4,
                   .rule = normed || grouped ? CHECK_NMSE : CHECK_BITS,
@@ -185,8 +191,8 @@ static void quantizing_product(struct check *check, const struct weight *w, int 
                  w->sums,
                  {.data = check_normal(check, out, 1), .size = out * 4}},
     };
-    check_run(check, &c, "%d x %d x %d, group %d, act %d, norm %d, workgroup %u, rows %u, steps %u", rows, w->n, w->k,
-              w->group, bits, normed, wgx, tr, u);
+    check_run(check, &c, "%d x %d x %d, group %d, zeros %d, act %d, norm %d, workgroup %u, rows %u, steps %u", rows,
+              w->n, w->k, w->group, w->zeros, bits, normed, wgx, tr, u);
 }
 
 // Rows that fill no tile of rows, columns that fill no tile of columns, rows of codes shorter and longer than the
@@ -200,11 +206,12 @@ void cases_quant_matmul(struct check *check)
                  {{3, 100, 576, 576}, 64, 2},
                  {{5, 33, 1088, 1088}, 32, 2},
                  {{17, 20, 288, 32}, 64, 4}};
-    static const int kinds[] = {W_W4, W_W8};
+    static const int kinds[] = {W_W4, W_W8, W_W4Z};
     for (size_t i = 0; i < GYRE_COUNT(kinds); i++)
         for (size_t s = 0; s < GYRE_COUNT(tiled); s++)
             for (int bits = 4; bits <= 8; bits += 4) {
                 const struct shape *t = &tiled[s].s;
+                if (kinds[i] == W_W4Z && s % 2 == 0) continue; // one of a channel and one of groups are enough
                 const struct weight w = random_weight(check, kinds[i], t->n, t->k, t->group);
                 for (int normed = 0; normed < 2; normed++)
                     if (normed == (int)(i + s) % 2 || s == 1)
@@ -266,16 +273,17 @@ static void lines(struct check *check)
     static const struct shape shapes[] = {{1, 8, 32, 32},    {3, 100, 576, 576}, {5, 33, 36, 36}, {17, 20, 288, 32},
                                           {1, 70, 1216, 64}, {9, 41, 256, 128},  {2, 9, 4, 4}};
     static const int act[] = {8, 4};
-    for (size_t s = 0; s < GYRE_COUNT(shapes); s++) {
-        const struct weight w = random_weight(check, W_W4, shapes[s].n, shapes[s].k, shapes[s].group);
+    for (size_t s = 0; s < 2 * GYRE_COUNT(shapes); s++) {
+        const struct shape *shape = &shapes[s / 2];
+        const struct weight w = random_weight(check, s % 2 ? W_W4Z : W_W4, shape->n, shape->k, shape->group);
         for (size_t a = 0; a < GYRE_COUNT(act); a++)
             for (size_t i = 0; i < GYRE_COUNT(cut); i++) {
-                const int rows = shapes[s].rows;
+                const int rows = shape->rows;
                 const struct product p = product_of(check, &w, rows, act[a], "_l");
-                const struct check_case c = case_of(&p, (uint32_t[]){cut[i].wgx, 1, 1, cut[i].tr, cut[i].tc}, 5,
-                                                    16 * cut[i].tc * cut[i].wgx, cut[i].tr);
-                check_run(check, &c, "%d x %d x %d, group %d, act %d, workgroup %u, tile %u x %u", rows, w.n, w.k,
-                          w.group, act[a], cut[i].wgx, cut[i].tr, cut[i].tc);
+                const struct check_case c = case_of(&p, (uint32_t[]){cut[i].wgx, 1, 1, cut[i].tr, cut[i].tc, w.zeros},
+                                                    6, 16 * cut[i].tc * cut[i].wgx, cut[i].tr);
+                check_run(check, &c, "%d x %d x %d, group %d, zeros %d, act %d, workgroup %u, tile %u x %u", rows, w.n,
+                          w.k, w.group, w.zeros, act[a], cut[i].wgx, cut[i].tr, cut[i].tc);
             }
     }
 }
@@ -286,9 +294,10 @@ static void block_product(struct check *check, const struct weight *w, int rows,
                           uint32_t tr, uint32_t kq)
 {
     const struct product p = product_of(check, w, rows, bits, "_b");
-    const struct check_case c = case_of(&p, (uint32_t[]){wgx, wgy, 1, tr, kq, p.grouped}, 6, 8 * wgx, tr * wgy);
-    check_run(check, &c, "%d x %d x %d, group %d, act %d, workgroup %u x %u, rows %u, pieces %u", rows, w->n, w->k,
-              w->group, bits, wgx, wgy, tr, kq);
+    const struct check_case c =
+        case_of(&p, (uint32_t[]){wgx, wgy, 1, tr, kq, p.grouped, w->zeros}, 7, 8 * wgx, tr * wgy);
+    check_run(check, &c, "%d x %d x %d, group %d, zeros %d, act %d, workgroup %u x %u, rows %u, pieces %u", rows, w->n,
+              w->k, w->group, w->zeros, bits, wgx, wgy, tr, kq);
 }
 
 static void blocks(struct check *check)
@@ -298,7 +307,7 @@ static void blocks(struct check *check)
     } cut[] = {{4, 4, 3, 2}, {8, 2, 4, 2}, {8, 8, 8, 1}};
     static const struct shape shapes[] = {{1, 8, 16, 16},   {17, 33, 96, 32},    {64, 100, 144, 144},
                                           {5, 70, 256, 64}, {70, 130, 576, 576}, {13, 96, 256, 128}};
-    static const int kinds[] = {W_W4, W_W8}, act[] = {8, 4};
+    static const int kinds[] = {W_W4, W_W8, W_W4Z}, act[] = {8, 4};
     for (size_t s = 0; s < GYRE_COUNT(shapes); s++)
         for (size_t i = 0; i < GYRE_COUNT(kinds); i++) {
             const struct weight w = random_weight(check, kinds[i], shapes[s].n, shapes[s].k, shapes[s].group);
@@ -320,12 +329,13 @@ static void matrix_product(struct check *check, const struct weight *w, int rows
     const struct gyre_matrix_shape none = {8, 8, 8, 8}, *shape = &gyre_device_info(check->device)->matrix_s8;
     if (!shape->m) shape = &none; // check_run counts the case and leaves it out
     const struct product p = product_of(check, w, rows, bits, "_x");
-    const uint32_t spec[] = {shape->lanes, c.subgroups, 1,         shape->m, shape->n, shape->k,
-                             c.down,       c.across,    c.abreast, c.kq,     p.grouped};
+    const uint32_t spec[] = {shape->lanes, c.subgroups, 1,         shape->m, shape->n,  shape->k,
+                             c.down,       c.across,    c.abreast, c.kq,     p.grouped, w->zeros};
     const struct check_case checked = case_of(&p, spec, GYRE_COUNT(spec), shape->n * c.across * c.abreast,
                                               shape->m * c.down * (c.subgroups / c.abreast));
-    check_run(check, &checked, "%d x %d x %d, group %d, act %d, %u subgroups, %u abreast, matrices %u x %u, pieces %u",
-              rows, w->n, w->k, w->group, bits, c.subgroups, c.abreast, c.down, c.across, c.kq);
+    check_run(check, &checked,
+              "%d x %d x %d, group %d, zeros %d, act %d, %u subgroups, %u abreast, matrices %u x %u, pieces %u", rows,
+              w->n, w->k, w->group, w->zeros, bits, c.subgroups, c.abreast, c.down, c.across, c.kq);
 }
 
 static void matrices(struct check *check)
@@ -334,7 +344,7 @@ static void matrices(struct check *check)
     static const struct shape shapes[] = {{17, 33, 96, 96},     {64, 100, 144, 144}, {65, 70, 1216, 1216},
                                           {128, 130, 576, 576}, {200, 41, 80, 80},   {1, 8, 16, 16},
                                           {65, 100, 96, 32},    {17, 70, 256, 64},   {40, 72, 256, 128}};
-    static const int kinds[] = {W_W4, W_W8}, act[] = {8, 4};
+    static const int kinds[] = {W_W4, W_W8, W_W4Z}, act[] = {8, 4};
     for (size_t s = 0; s < GYRE_COUNT(shapes); s++)
         for (size_t i = 0; i < GYRE_COUNT(kinds); i++) {
             const struct weight w = random_weight(check, kinds[i], shapes[s].n, shapes[s].k, shapes[s].group);
@@ -360,10 +370,10 @@ void cases_matmul(struct check *check)
     // kernel one for K in steps of 16 and the other for any K, and its neighbour the other way round.
     static const struct tile few[] = {{8, 1, 2, 2, false}, {2, 5, 1, 1, false}};
     static const struct tile many[] = {{8, 1, 3, 1, false}, {4, 3, 1, 2, false}};
-    static const int kinds[] = {W_W4, W_W8, W_F16, W_F32}, act[] = {0, 8, 4};
+    static const int kinds[] = {W_W4, W_W8, W_F16, W_F32, W_W4Z}, act[] = {0, 8, 4};
     for (size_t s = 0; s < GYRE_COUNT(shapes); s++)
         for (size_t i = 0; i < GYRE_COUNT(kinds); i++) {
-            const bool grouped = kinds[i] == W_W4 || kinds[i] == W_W8;
+            const bool grouped = kinds[i] <= W_W8;
             const struct weight w =
                 random_weight(check, kinds[i], shapes[s].n, shapes[s].k, grouped ? shapes[s].group : shapes[s].k);
             for (size_t a = 0; a < GYRE_COUNT(act); a++) {
@@ -388,7 +398,7 @@ void cases_matmul(struct check *check)
 
 void cases_embed(struct check *check)
 {
-    static const int kinds[] = {W_W4, W_W8, W_F16, W_F32};
+    static const int kinds[] = {W_W4, W_W8, W_F16, W_F32, W_W4Z};
     enum { ROWS = 5 };
     for (size_t i = 0; i < GYRE_COUNT(kinds); i++)
         for (int big = 0; big < 2; big++) {
@@ -399,18 +409,18 @@ void cases_embed(struct check *check)
             for (int r = 0; r < ROWS; r++) rows[r][0] = tokens[r];
             const struct gyre_embed_params p = {ROWS, k, n0, n, w.n_pad, w.group, big ? 0.3f : 1};
             char kernel[16];
-            snprintf(kernel, sizeof kernel, "embed_%s", kind_name(kinds[i]));
+            snprintf(kernel, sizeof kernel, "embed_%s", kind_name(w.kind));
             const struct check_case c = {
                 .kernel = kernel,
                 .params = &p,
-                .n_spec = 3,
-                .spec = {16, 1, 1},
+                .n_spec = 4,
+                .spec = {16, 1, 1, w.zeros},
                 .groups = {(uint32_t)gyre_div_up((uint64_t)k / 4, 16), ROWS},
                 .bind = {{.size = (size_t)(ROWS * k) * 4, .rule = CHECK_NMSE, .bound = 1e-14},
                          {.data = rows, .size = sizeof rows},
                          w.words,
                          w.scale},
             };
-            check_run(check, &c, "%d tokens from %d, width %d", n, n0, k);
+            check_run(check, &c, "%d tokens from %d, width %d, zeros %d", n, n0, k, w.zeros);
         }
 }

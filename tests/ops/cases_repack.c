@@ -5,14 +5,14 @@ struct format {
     const char *kernel;
     int weight_bits;        // of a weight in the first output
     bool scale, sums;       // outputs after the weight
-    int source_bits_per_32; // of 32 elements in the file; repack_scale: of one group
+    int source_bits_per_32; // of 32 elements in the file; repack_scale, repack_zero: of one group
 };
 
 static const struct format formats[] = {
     {"repack_i4", 4, false, true, 128},     {"repack_i8", 8, false, true, 256},
     {"repack_q4_0", 4, true, true, 18 * 8}, {"repack_q8_0", 8, true, true, 34 * 8},
     {"repack_scale", 0, true, false, 16},   {"repack_f16", 16, false, false, 512},
-    {"repack_f32", 32, false, false, 1024},
+    {"repack_f32", 32, false, false, 1024}, {"repack_zero", 0, true, true, 8},
 };
 
 static void repack_case(struct check *check, const struct format *f, int n, int k, int group, int first, uint32_t wgx,
@@ -21,18 +21,20 @@ static void repack_case(struct check *check, const struct format *f, int n, int 
     const int n_pad = (first + n + 8 + GYRE_TILE - 1) / GYRE_TILE * GYRE_TILE, groups = k / group;
     const struct gyre_repack_params p = {n, k, group, n_pad, first};
     const size_t rows = (size_t)n, elements = (size_t)k;
-    const size_t bits =
-        f->weight_bits ? rows * (elements / 8 * (size_t)f->source_bits_per_32 / 4) : rows * (size_t)groups * 16;
+    const size_t bits = f->weight_bits ? rows * (elements / 8 * (size_t)f->source_bits_per_32 / 4)
+                                       : rows * (size_t)groups * (size_t)f->source_bits_per_32;
     const size_t source = (bits / 8 + 3) / 4 * 4, grouped = (size_t)(groups * n_pad);
     struct check_case c = {.kernel = f->kernel, .params = &p, .n_spec = 3, .spec = {wgx, wgy, 1}};
     int at = 0;
     if (f->weight_bits)
         c.bind[at++] =
             (struct check_bind){.size = elements * (size_t)n_pad * (size_t)f->weight_bits / 8, .rule = CHECK_BITS};
-    if (f->scale) c.bind[at++] = (struct check_bind){.size = grouped * 2, .rule = CHECK_BITS};
+    const bool updates = f->sums && !f->weight_bits; // repack_zero: zero points behind the scales
+    if (f->scale)
+        c.bind[at++] = (struct check_bind){.size = grouped * 2 + (updates ? grouped / 2 : 0), .rule = CHECK_BITS};
     if (f->sums) c.bind[at++] = (struct check_bind){.size = grouped * 4, .rule = CHECK_BITS};
     c.bind[at] = (struct check_bind){.data = check_words(check, source / 4, UINT32_MAX), .size = source};
-    const bool grouped_k = f->sums; // WGY invocations share a group there, elsewhere each has its own k
+    const bool grouped_k = f->sums && !updates; // WGY invocations share a group there, elsewhere each has its own k
     const uint32_t steps = (uint32_t)(f->sums || f->scale ? groups : k);
     c.groups[0] = ((uint32_t)(n + 7) / 8 + wgx - 1) / wgx;
     c.groups[1] = grouped_k ? steps : (steps + wgy - 1) / wgy;

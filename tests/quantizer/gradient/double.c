@@ -31,10 +31,7 @@ static uint64_t size_of(const struct twin *t, gyre_value v)
     return (uint64_t)info->rows * info->width;
 }
 
-static uint32_t group_of(const struct gyre_weight *w)
-{
-    return w->kind == GYRE_WEIGHT_W4 || w->kind == GYRE_WEIGHT_W8 ? w->group : 1;
-}
+static uint32_t group_of(const struct gyre_weight *w) { return gyre_weight_is_coded(w->kind) ? w->group : 1; }
 
 // Element (n, k) of a device weight, by shaders/params.h.
 static double element(const struct gyre_weight *w, uint32_t n, uint32_t k)
@@ -50,7 +47,9 @@ static double element(const struct gyre_weight *w, uint32_t n, uint32_t k)
     if (w->kind == GYRE_WEIGHT_W8)
         return s * (int8_t)(words[GYRE_BLOCK(w->k / 4, k / 4, c / 8) * 8 + c % 8] >> 8 * (k % 4));
     const uint32_t word = words[GYRE_BLOCK(w->k / 4, k / 4, c / 8) * 4 + c % 8 / 2];
-    return s * ((double)(word >> (8 * (k % 4) + 4 * (c % 2)) & 15) - 8);
+    const uint32_t *zeros = scale + w->k / w->group * (pad / 2) + k / w->group * (pad / 8);
+    const uint32_t zero = w->kind == GYRE_WEIGHT_W4Z ? zeros[c / 8] >> 4 * (c % 8) & 15 : 8;
+    return s * ((double)(word >> (8 * (k % 4) + 4 * (c % 2)) & 15) - (double)zero);
 }
 
 struct twin *twin_open(const gyre_graph *graph)
@@ -302,7 +301,7 @@ static void run_matmul(struct twin *t, const struct gyre_node *n)
 {
     const struct gyre_matmul_params *p = &n->params.matmul;
     const struct gyre_weight *w = t->g->values[n->in[1]].weight;
-    const bool coded = w->kind == GYRE_WEIGHT_W4 || w->kind == GYRE_WEIGHT_W8;
+    const bool coded = gyre_weight_is_coded(w->kind);
     for (uint32_t r = 0; r < (uint32_t)p->rows; r++)
         for (uint32_t c = 0; c < w->n; c++) {
             double sum = !p->add ? 0 : t->value[n->in[2]][p->add == 2 ? c : r * w->n + c];

@@ -1,5 +1,6 @@
 // See made.h. Apart from the tests, which see the inside of graphs: there gyre_quantize_params is an op's.
 #include "tests/quantizer/gradient/made.h"
+#include "tests/common/checkpoint.h"
 #include "tests/common/files.h"
 #include "tests/common/ok.h"
 #include "tests/common/tiny.h"
@@ -8,12 +9,20 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 #include <cmocka.h>
 
 const char *made_model(const struct setting *s)
 {
     const char *base = files_path("base.gguf"), *file = files_path("made.gguf"), *recipe = files_path("recipe.yaml"),
                *text = files_path("text.txt");
+    if (!strcmp(s->family, "awq")) {
+        const struct tiny_options plain = tiny_defaults();
+        const struct checkpoint c = {
+            .form = CHECKPOINT_AWQ, .bits = 4, .group = 32, .asymmetric = true, .scale = GYRE_DTYPE_F16};
+        assert_int_equal(checkpoint_write(files_path("awq"), &plain, &c), 0);
+        return files_path("awq");
+    }
     struct tiny_options tiny = tiny_family(s->family);
     char words[2048], yaml[400];
     assert_int_equal(tiny_write_gguf(base, &tiny), 0);

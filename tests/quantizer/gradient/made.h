@@ -1,4 +1,5 @@
-// A tiny model of a family, rotated and rounded, with clips below 1 so that some codes are clipped.
+// A tiny model of a family, rotated and rounded, with clips below 1 so that some codes are clipped; or, family "awq",
+// as another tool rounded it, with zero points.
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
@@ -12,4 +13,4 @@ struct setting {
     uint32_t kv_v;  // of values; 0: kv
 };
 
-const char *made_model(const struct setting *setting); // its file
+const char *made_model(const struct setting *setting); // its file or directory
