@@ -1,6 +1,6 @@
 """gyre serve under a small load (load.py is the large one), and 1,000 malformed requests: a tiny model on the cpu device."""
-import copy, errno, http.client, json, random, socket, sys, threading, time, unittest
-from case import GYRE, Case
+import copy, errno, http.client, json, random, socket, subprocess, sys, threading, time, unittest
+from case import GYRE, MAKE_MODEL, Case
 from load import Load, Server
 
 
@@ -135,6 +135,92 @@ class Malformed:
                 if not isinstance(e, ConnectionError) and e.errno != errno.ENOTCONN:
                     raise
         return int(got[9:12]) if got.startswith(b"HTTP/1.") else None
+
+
+class Together(Case):
+    """Requests of all kinds, beside others and clients that leave, get what each gets alone: where the context shifts, windows
+    let go of pages, keys and values have few bits, and beginnings are shared."""
+
+    def requests(self, rng, n):
+        beginnings = [[rng.randrange(10, 120) for _ in range(63)] for _ in range(3)]
+        for _ in range(n):
+            prompt = rng.choice(beginnings)[:rng.choice([1, 5, 31, 32, 33, 40, 62, 63])]
+            body = dict(prompt=prompt, max_tokens=rng.choice([1, 2, 8, 30, 70, 100]), seed=rng.randrange(5), temperature=rng.choice([0, 0, 0.7, 1, 1.3]))
+            body |= rng.choice([{}, {}, dict(top_p=0.9), dict(top_k=5), dict(min_p=0.05), dict(repetition_penalty=1.3), dict(presence_penalty=0.5, frequency_penalty=0.3)])
+            for chance, more in ((0.7, dict(logit_bias={"0": -100, "1": -100, "2": -100})), (0.25, dict(n=2)), (0.25, dict(logprobs=2)), (0.2, dict(echo=True)), (0.2, dict(n_keep=rng.choice([0, 8, 32, -1]))), (0.1, dict(stop=["a"]))):
+                body |= more if rng.random() < chance else {}
+            yield body
+
+    def ask(self, s, body):
+        status, data, _ = s.ask("POST", "/v1/completions", body)
+        self.assertIn(status, (200, 400), data[:300])
+        if status == 400:
+            return 400
+        if body.get("stream"):
+            texts, events = {}, [x[6:] for x in data.decode().split("\n\n") if x.startswith("data: ")]
+            self.assertEqual(events[-1], "[DONE]")
+            for chunk in map(json.loads, events[:-1]):
+                for c in chunk["choices"]:
+                    texts[c["index"]] = texts.get(c["index"], "") + c["text"]
+            return [texts[i] for i in sorted(texts)]
+        answer = json.loads(data)
+        return [[c["text"], c["finish_reason"], c["logprobs"]] for c in sorted(answer["choices"], key=lambda c: c["index"])]
+
+    def same(self, a, b):
+        if isinstance(a, float) and isinstance(b, float):
+            return abs(a - b) < 1e-3
+        if isinstance(a, list) and isinstance(b, list):
+            return len(a) == len(b) and all(map(self.same, a, b))
+        if isinstance(a, dict) and isinstance(b, dict):
+            return a.keys() == b.keys() and all(self.same(a[k], b[k]) for k in a)
+        return a == b
+
+    def compare(self, family, *args):
+        model, rng, lock = self.at(family + ".gguf"), random.Random(family), threading.Lock()
+        subprocess.run([MAKE_MODEL, model, "F32", family], check=True)
+        s = Server(GYRE, model, "--device", "cpu", "--context", 64, "--slots", 4, "--queue", 99, *args)
+        all = list(self.requests(rng, 24))
+        alone = [self.ask(s, body) for body in all]
+        wrong, todo = [], [(i, rng.random()) for i in range(len(all))] * 2
+        rng.shuffle(todo)
+        def client():
+            while True:
+                with lock:
+                    if not todo or wrong:
+                        return
+                    i, how = todo.pop()
+                try:
+                    if how < 0.4:  # one that leaves, with another request
+                        c = s.connect()
+                        c.request("POST", "/v1/completions", json.dumps(all[(i + 7) % len(all)] | dict(stream=how < 0.2)))
+                        time.sleep(how / 10)
+                        c.close()
+                    stream = how > 0.3
+                    got, want = self.ask(s, all[i] | dict(stream=stream)), alone[i]
+                    if stream and want != 400:
+                        want = [c[0] for c in want]
+                    if not self.same(got, want):
+                        wrong.append((all[i], got, want))
+                except Exception as e:  # a thread's own would be lost
+                    wrong.append((all[i], repr(e)))
+        threads = [threading.Thread(target=client) for _ in range(8)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        m = s.settle(60)
+        self.assertEqual(s.stop(), 0, s.said)
+        self.assertEqual(wrong, [])
+        self.assertEqual(m["gyre_kv_pages_held"], 0)
+
+    def test_together_as_alone(self):
+        self.compare("llama", "--context-shift", "--kv", "8/4")
+
+    def test_windows_together_as_alone(self):
+        self.compare("mistral-window", "--context-shift", "--kv", "4")
+
+    def test_refused_together_as_alone(self):
+        self.compare("qwen2")
 
 
 class Ends(Case):
