@@ -6,7 +6,8 @@
 //
 // Where outputs are weighed together (outputs.h) the other rows, as they stand, are a linear term: row i's G becomes
 //     sum_k H_O[i][k] G_k / H_O[i][i] = G_i + pull_i.
-// Rows then take turns, each seeing what those before it have become; blocks of H_O do not see each other.
+// Rows then take turns, each seeing what those before it have become; blocks of H_O do not see each other. What threads
+// share out there are blocks and what comes before a row's turn; the bytes are the same for any number of them.
 #include "quantizer/round/problem.h"
 #include "runtime/util/base.h"
 #include "runtime/util/half.h"
@@ -37,78 +38,128 @@ static gyre_status gradients(struct gyre_rounding *r, gyre_error *err)
     return GYRE_OK;
 }
 
-// One kind of polishing: changes row `row`, whose gradient (pull included) is in scratch and follows; returns how much
-// moved. room: `room` doubles of the thread's own.
+// One kind of polishing: `row` changes a row, whose gradient (pull included) is in scratch and follows, and returns how
+// much moved. room: `each` doubles of the row's own, where `ready` (may be NULL) has left what neither `row` nor other
+// rows change, of n rows, whose rooms lie one after another.
 struct polish {
+    void (*ready)(const struct gyre_rounding *r, uint64_t row, uint64_t n, double *room, uint64_t each);
     uint64_t (*row)(const struct gyre_rounding *r, uint64_t row, double *room);
-    uint64_t room;
+    uint64_t each;
     uint32_t sweeps;
 };
 
-enum { TURN = 48 }; // rows whose pull by the rest of their block is one product
+enum { ROWS = 8 }; // that are made ready together
 
-// Rows row..row+n-1 of the block of H_O that begins at `first`, one after another. pull [TURN][cols].
-static uint64_t take_turns(const struct gyre_rounding *r, const struct polish *p, uint64_t first, uint64_t row,
+static void polish_some(const struct gyre_rounding *r, const struct polish *p, uint64_t row, uint64_t n, double *room)
+{
+    if (p->ready) p->ready(r, row, n, room, p->each);
+    for (uint64_t i = 0; i < n; i++)
+        for (uint32_t sweep = 0; sweep < p->sweeps && p->row(r, row + i, room + i * p->each); sweep++) {
+        }
+}
+
+static gyre_status polish_alone(const struct gyre_rounding *r, const struct polish *p, gyre_error *err)
+{
+    bool out_of_memory = false;
+#pragma omp parallel
+    {
+        double *room = malloc((ROWS * p->each + 1) * sizeof *room);
+        if (!room) {
+#pragma omp atomic write
+            out_of_memory = true;
+        }
+#pragma omp for schedule(dynamic)
+        for (uint64_t row = 0; row < r->rows; row += ROWS)
+            if (room) polish_some(r, p, row, GYRE_MIN((uint64_t)ROWS, r->rows - row), room);
+        free(room);
+    }
+    return out_of_memory ? gyre_fail(err, GYRE_E_NOMEM, "out of memory for polishing") : GYRE_OK;
+}
+
+// ---- outputs that are weighed together ----------------------------------------------------------------------------
+
+// Rows whose pull by the rest of their block is one product; columns of a part of it, which are the same however many
+// threads share them.
+enum { TURN = 48, PART = 192 };
+
+// What rows before..before+n-1 of the block that begins at `first` are pulled by all others but each other: columns
+// column..column+width-1 of pull [n][cols].
+static void pull_part(const struct gyre_rounding *r, uint64_t first, uint64_t before, uint64_t n, uint64_t column,
+                      uint64_t width, double *pull)
+{
+    const struct gyre_outputs *o = r->outputs;
+    const uint64_t cols = r->cols, count = gyre_outputs_count(o, first), behind = before + n;
+    const double *h = o->h + (first + before) * o->block, *y = r->scratch + first * cols + column;
+    cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)n, (int)width, (int)before, 1, h, (int)o->block, y,
+                (int)cols, 0, pull + column, (int)cols);
+    if (behind < count)
+        cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)n, (int)width, (int)(count - behind), 1, h + behind,
+                    (int)o->block, y + behind * cols, (int)cols, 1, pull + column, (int)cols);
+}
+
+// Rows before..before+n-1 of the block that begins at `first`, one after another; threads share what comes before the
+// turns. pull [TURN][cols], room [TURN][p->each].
+static uint64_t take_turns(const struct gyre_rounding *r, const struct polish *p, uint64_t first, uint64_t before,
                            uint64_t n, double *pull, double *room)
 {
     const struct gyre_outputs *o = r->outputs;
-    const uint64_t cols = r->cols, count = gyre_outputs_count(o, first), before = row - first, behind = before + n;
-    const double *h = o->h + row * o->block, *y = r->scratch + first * cols;
+    const uint64_t cols = r->cols, row = first + before;
+    const double *h = o->h + row * o->block;
     uint64_t moved = 0;
-    cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)n, (int)cols, (int)before, 1, h, (int)o->block, y,
-                (int)cols, 0, pull, (int)cols);
-    if (behind < count)
-        cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)n, (int)cols, (int)(count - behind), 1, h + behind,
-                    (int)o->block, y + behind * cols, (int)cols, 1, pull, (int)cols);
+#pragma omp taskloop grainsize(1) if (cols > PART) default(shared)
+    for (uint64_t column = 0; column < cols; column += PART)
+        pull_part(r, first, before, n, column, GYRE_MIN((uint64_t)PART, cols - column), pull);
+#pragma omp taskloop grainsize(1) if (p->ready != NULL) default(shared)
+    for (uint64_t i = 0; i < n; i += ROWS)
+        if (p->ready) p->ready(r, row + i, GYRE_MIN((uint64_t)ROWS, n - i), room + i * p->each, p->each);
     for (uint64_t i = 0; i < n; i++, h += o->block) {
         double *own = pull + i * cols, *gradient = r->scratch + (row + i) * cols;
         const double diagonal = h[before + i];
         for (uint64_t k = 0; k < n; k++)
             if (k != i) cblas_daxpy((int)cols, h[before + k], r->scratch + (row + k) * cols, 1, own, 1);
         for (uint64_t c = 0; c < cols; c++) gradient[c] += own[c] / diagonal;
-        moved += p->row(r, row + i, room);
+        moved += p->row(r, row + i, room + i * p->each);
         for (uint64_t c = 0; c < cols; c++) gradient[c] -= own[c] / diagonal;
     }
     return moved;
 }
 
-// A unit: what threads share out. A row, or a block of H_O.
-static void polish_unit(const struct gyre_rounding *r, const struct polish *p, uint64_t unit, double *pull,
-                        double *room)
+// The block of H_O that begins at row `first`.
+static bool polish_block(const struct gyre_rounding *r, const struct polish *p, uint64_t first)
 {
+    const uint64_t count = gyre_outputs_count(r->outputs, first);
+    double *pull = malloc(TURN * (r->cols + p->each) * sizeof *pull);
     uint64_t moved = 1;
-    for (uint32_t sweep = 0; sweep < p->sweeps && moved; sweep++) {
-        if (!r->outputs) {
-            moved = p->row(r, unit, room);
-            continue;
-        }
-        const uint64_t first = unit * r->outputs->block, end = first + gyre_outputs_count(r->outputs, first);
+    for (uint32_t sweep = 0; pull && sweep < p->sweeps && moved; sweep++) {
         moved = 0;
-        for (uint64_t row = first; row < end; row += TURN)
-            moved += take_turns(r, p, first, row, GYRE_MIN((uint64_t)TURN, end - row), pull, room);
+        for (uint64_t row = 0; row < count; row += TURN)
+            moved += take_turns(r, p, first, row, GYRE_MIN((uint64_t)TURN, count - row), pull, pull + TURN * r->cols);
     }
+    free(pull);
+    return pull != NULL;
+}
+
+static gyre_status polish_together(const struct gyre_rounding *r, const struct polish *p, gyre_error *err)
+{
+    bool good = true;
+#pragma omp parallel
+#pragma omp single
+#pragma omp taskloop grainsize(1) default(shared)
+    for (uint64_t first = 0; first < r->rows; first += r->outputs->block)
+        if (!polish_block(r, p, first)) {
+#pragma omp atomic write
+            good = false;
+        }
+    return good ? GYRE_OK : gyre_fail(err, GYRE_E_NOMEM, "out of memory for polishing");
 }
 
 static gyre_status polish_rows(struct gyre_rounding *r, const struct polish *p, gyre_error *err)
 {
-    const uint64_t units = r->outputs ? gyre_div_up(r->rows, r->outputs->block) : r->rows,
-                   pull = r->outputs ? TURN * r->cols : 0;
-    bool out_of_memory = false;
     GYRE_TRY(gradients(r, err));
-#pragma omp parallel
-    {
-        double *room = malloc((pull + p->room + 1) * sizeof *room);
-        if (!room) {
-#pragma omp atomic write
-            out_of_memory = true;
-        }
-#pragma omp for schedule(dynamic)
-        for (int64_t unit = 0; unit < (int64_t)units; unit++)
-            if (room) polish_unit(r, p, (uint64_t)unit, room, room + pull);
-        free(room);
-    }
-    return out_of_memory ? gyre_fail(err, GYRE_E_NOMEM, "out of memory for polishing") : GYRE_OK;
+    return r->outputs ? polish_together(r, p, err) : polish_alone(r, p, err);
 }
+
+// ---- codes ----------------------------------------------------------------------------------------------------
 
 // One pass over a row; returns the number of codes that moved.
 static uint64_t descend(const struct gyre_rounding *r, uint64_t row, double *room)
@@ -136,7 +187,7 @@ static uint64_t descend(const struct gyre_rounding *r, uint64_t row, double *roo
 
 gyre_status gyre_stage_descent(const struct gyre_stage *stage, struct gyre_rounding *r, gyre_error *err)
 {
-    return polish_rows(r, &(struct polish){descend, 0, stage->iterations}, err);
+    return polish_rows(r, &(struct polish){NULL, descend, 0, stage->iterations}, err);
 }
 
 // ---- scales -----------------------------------------------------------------------------------------------
@@ -159,6 +210,22 @@ static double quadratic(const struct refit *f, uint64_t groups, const double *s)
     return sum;
 }
 
+// H of each group's codes, at the beginning of the rooms of n rows, which share a way through H.
+static void refit_ready(const struct gyre_rounding *r, uint64_t row, uint64_t n, double *room, uint64_t each)
+{
+    enum { STRIP = 256 };
+    const uint64_t cols = r->cols, group = r->codes->group;
+    for (uint64_t k = 0; k < n; k++) memset(room + k * each, 0, cols / group * cols * sizeof *room);
+    for (uint64_t first = 0; first < cols; first += STRIP)
+        for (uint64_t i = 0; i < cols; i++)
+            for (uint64_t k = 0; k < n; k++) {
+                const double code = r->codes->code[(row + k) * cols + i], *h = r->factor->h + i * cols + first;
+                double *hq = room + k * each + i / group * cols + first;
+                for (uint64_t j = 0; code != 0 && j < GYRE_MIN((uint64_t)STRIP, cols - first); j++)
+                    hq[j] += code * h[j];
+            }
+}
+
 // New scales of a row where they lower its error after rounding to f16; returns whether they did.
 static uint64_t refit_row(const struct gyre_rounding *r, uint64_t row, double *room)
 {
@@ -172,10 +239,6 @@ static uint64_t refit_row(const struct gyre_rounding *r, uint64_t row, double *r
     f.b = f.left + groups * groups;
     f.s = f.b + groups;
     f.before = f.s + groups;
-    memset(f.hq, 0, groups * cols * sizeof *f.hq);
-    for (uint64_t i = 0; i < cols; i++)
-        for (uint64_t j = 0; code[i] && j < cols; j++)
-            f.hq[i / group * cols + j] += code[i] * r->factor->h[i * cols + j];
     for (uint64_t g = 0; g < groups; g++) f.before[g] = (double)gyre_f32_from_f16(scale[g]);
     for (uint64_t g = 0; g < groups; g++) {
         f.b[g] = 0;
@@ -212,5 +275,6 @@ static uint64_t refit_row(const struct gyre_rounding *r, uint64_t row, double *r
 gyre_status gyre_stage_refit(struct gyre_rounding *r, gyre_error *err)
 {
     const uint64_t groups = r->cols / r->codes->group;
-    return polish_rows(r, &(struct polish){refit_row, groups * r->cols + 2 * groups * groups + 3 * groups, 1}, err);
+    const uint64_t room = groups * r->cols + 2 * groups * groups + 3 * groups;
+    return polish_rows(r, &(struct polish){refit_ready, refit_row, room, 1}, err);
 }

@@ -9,8 +9,9 @@
 // Where outputs are weighed together (outputs.h: H_O = M' D M) the cost is that of M E in place of E. What is left of a
 // column, g = w - v, is column j of -E after the columns' own feedback, so that row i of it costs D_i (M g)_i^2: its
 // weight is rounded from w_i + sum of M_ik g_k over the rows k before it, and g goes to the columns behind as ever
-// (YAQA, 2505.22988). Chunks of one block of H_O then follow each other, and what those before it put on a chunk is one
-// product. Scales that are chosen by the error of whole rows are chosen without this.
+// (YAQA, 2505.22988). Chunks of one block of H_O then follow each other through the blocks of columns, each on a thread
+// of its own, and what those before it put on a chunk is one product a block. Scales that are chosen by the error of
+// whole rows are chosen without this.
 //
 // Groups are static: columns keep the group that they have in the file, whatever the order. In the natural order a
 // group's scale is found when its first column comes, from the working copy; in another order from the target.
@@ -95,47 +96,78 @@ static bool round_block(const struct sweep *s, uint64_t first, uint64_t last, ui
     return true;
 }
 
-// All columns of rows row..row+n-1.
-static bool sweep_rows(const struct sweep *s, uint64_t row, uint64_t n)
+// The chunk of rows row..row+n-1 before its first column.
+static void begin_rows(const struct sweep *s, uint64_t row, uint64_t n)
 {
     const struct gyre_factor *f = s->r->factor;
     for (uint64_t i = 0; i < s->cols; i++)
         for (uint64_t k = row; k < row + n; k++) s->w[i * s->rows + k] = s->r->target[k * s->cols + f->order[i]];
-    for (uint64_t first = 0; first < s->cols; first += BLOCK) {
-        const uint64_t last = GYRE_MIN(first + BLOCK, s->cols), rest = s->cols - last;
-        for (uint64_t k = 0; k < n; k += LANES)
-            if (!round_block(s, first, last, row, row + k, GYRE_MIN((uint64_t)LANES, n - k))) return false;
-        if (rest)
-            cblas_dgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (int)rest, (int)n, (int)(last - first), -1,
-                        f->u + first * s->cols + last, (int)s->cols, s->carried + row, (int)s->rows, 1,
-                        s->w + last * s->rows + row, (int)s->rows);
-    }
+}
+
+// Columns first.. of that chunk: a block of them, and what it does to the columns behind.
+static bool sweep_block(const struct sweep *s, uint64_t first, uint64_t row, uint64_t n)
+{
+    const uint64_t last = GYRE_MIN(first + BLOCK, s->cols), rest = s->cols - last;
+    for (uint64_t k = 0; k < n; k += LANES)
+        if (!round_block(s, first, last, row, row + k, GYRE_MIN((uint64_t)LANES, n - k))) return false;
+    if (rest)
+        cblas_dgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (int)rest, (int)n, (int)(last - first), -1,
+                    s->r->factor->u + first * s->cols + last, (int)s->cols, s->carried + row, (int)s->rows, 1,
+                    s->w + last * s->rows + row, (int)s->rows);
     return true;
 }
 
-// The chunks of rows first..first+n-1, a block of H_O, one after another.
-static bool sweep_together(const struct sweep *s, uint64_t first, uint64_t n)
+static bool sweep_alone(const struct sweep *s)
 {
-    const struct gyre_outputs *o = s->outputs;
-    for (uint64_t row = first; row < first + n; row += CHUNK) {
-        const uint64_t count = GYRE_MIN((uint64_t)CHUNK, first + n - row);
-        cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)s->cols, (int)count, (int)(row - first), 1,
-                    s->left + first, (int)s->rows, o->m + row * o->block, (int)o->block, 0, s->left + row,
-                    (int)s->rows);
-        if (!sweep_rows(s, row, count)) return false;
-    }
-    return true;
-}
-
-static bool sweep(const struct sweep *s)
-{
-    const uint64_t unit = s->outputs ? s->outputs->block : CHUNK;
     bool good = true;
     memset(s->error, 0, s->rows * sizeof *s->error);
 #pragma omp parallel for schedule(dynamic) reduction(&& : good)
-    for (int64_t c = 0; c < (int64_t)gyre_div_up(s->rows, unit); c++) {
-        const uint64_t row = (uint64_t)c * unit, n = GYRE_MIN(unit, s->rows - row);
-        good = (s->outputs ? sweep_together(s, row, n) : sweep_rows(s, row, n)) && good;
+    for (int64_t c = 0; c < (int64_t)gyre_div_up(s->rows, CHUNK); c++) {
+        const uint64_t row = (uint64_t)c * CHUNK, n = GYRE_MIN((uint64_t)CHUNK, s->rows - row);
+        begin_rows(s, row, n);
+        for (uint64_t first = 0; first < s->cols; first += BLOCK) good = good && sweep_block(s, first, row, n);
+    }
+    return good;
+}
+
+// sweep_block where the chunks before have rounded these columns.
+static bool sweep_block_behind(const struct sweep *s, uint64_t first, uint64_t row, uint64_t n)
+{
+    const struct gyre_outputs *o = s->outputs;
+    const uint64_t top = gyre_outputs_first(o, row), width = GYRE_MIN((uint64_t)BLOCK, s->cols - first);
+    if (first == 0) begin_rows(s, row, n);
+    cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)width, (int)n, (int)(row - top), 1,
+                s->left + first * s->rows + top, (int)s->rows, o->m + row * o->block, (int)o->block, 0,
+                s->left + first * s->rows + row, (int)s->rows);
+    return sweep_block(s, first, row, n);
+}
+
+// Chunks follow each other through the columns, a block of these apart. done [chunks + 1][blocks + 1] only says which
+// task is which.
+static bool sweep_together(const struct sweep *s, char *done)
+{
+    const uint64_t blocks = gyre_div_up(s->cols, BLOCK) + 1;
+    bool good = true;
+    memset(s->error, 0, s->rows * sizeof *s->error);
+#pragma omp parallel
+#pragma omp single
+    for (uint64_t row = 0, n, c = 1; row < s->rows; row += n, c++) {
+        const uint64_t top = gyre_outputs_first(s->outputs, row), end = top + gyre_outputs_count(s->outputs, top);
+        n = GYRE_MIN((uint64_t)CHUNK, end - row);
+        for (uint64_t b = 1; b < blocks; b++) {
+            char *own = done + c * blocks + b, *above = row > top ? own - blocks : done, *before = own - 1;
+            (void)above, (void)before; // where there is no OpenMP
+#pragma omp task default(none) firstprivate(s, row, n, b) shared(good) depend(in : *above, *before) depend(out : *own)
+            {
+                bool still;
+#pragma omp atomic read
+                still = good;
+                if (still && !sweep_block_behind(s, (b - 1) * BLOCK, row, n)) {
+#pragma omp atomic write
+                    good = false;
+                }
+            }
+        }
     }
     return good;
 }
@@ -160,6 +192,8 @@ gyre_status gyre_stage_gptq(const struct gyre_stage *stage, struct gyre_rounding
     gyre_status st = GYRE_OK;
     float *diagonal = malloc(cols * sizeof *diagonal), *base = malloc(rows * groups * sizeof *base);
     double *best = malloc(rows * sizeof *best), *left = r->outputs ? malloc(rows * cols * sizeof *left) : NULL;
+    const uint64_t tasks = r->outputs ? (rows / CHUNK + 2 * gyre_div_up(rows, r->outputs->block) + 1) : 0;
+    char *done = r->outputs ? calloc(tasks, gyre_div_up(cols, BLOCK) + 1) : NULL;
     struct sweep s = {.r = r,
                       .stage = stage,
                       .rows = rows,
@@ -172,7 +206,8 @@ gyre_status gyre_stage_gptq(const struct gyre_stage *stage, struct gyre_rounding
                       .carried = malloc(BLOCK * rows * sizeof *s.carried),
                       .error = malloc(rows * sizeof *s.error),
                       .code = malloc(rows * cols)};
-    if (!diagonal || !base || !best || (r->outputs && !left) || !s.scale || !s.carried || !s.error || !s.code)
+    if (!diagonal || !base || !best || (r->outputs && (!left || !done)) || !s.scale || !s.carried || !s.error ||
+        !s.code)
         GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for GPTQ"));
     for (uint64_t i = 0; i < cols; i++) diagonal[i] = (float)r->factor->h[i * cols + i];
     GYRE_GO(gyre_stage_scales(r, stage->clip, diagonal, base, err));
@@ -180,7 +215,7 @@ gyre_status gyre_stage_gptq(const struct gyre_stage *stage, struct gyre_rounding
     for (uint32_t run = 0; run < runs && !(r->outputs && runs == 1); run++) { // 1, then around it in steps of 4 %
         const float step = 0.04f * (float)((run + 1) / 2), ratio = run % 2 ? 1 - step : 1 + step;
         for (uint64_t i = 0; i < rows * groups; i++) s.scale[i] = gyre_round_to_f16(base[i] * ratio);
-        if (!sweep(&s)) GYRE_GO(gyre_fail(err, GYRE_E_FORMAT, "%s", too_large));
+        if (!sweep_alone(&s)) GYRE_GO(gyre_fail(err, GYRE_E_FORMAT, "%s", too_large));
         keep_better(&s, best, run == 0);
     }
     if (r->outputs) {
@@ -188,7 +223,7 @@ gyre_status gyre_stage_gptq(const struct gyre_stage *stage, struct gyre_rounding
             s.scale[i] = runs > 1 ? gyre_f32_from_f16(r->codes->scale[i]) : base[i];
         s.outputs = r->outputs;
         s.left = left;
-        if (!sweep(&s)) GYRE_GO(gyre_fail(err, GYRE_E_FORMAT, "%s", too_large));
+        if (!sweep_together(&s, done)) GYRE_GO(gyre_fail(err, GYRE_E_FORMAT, "%s", too_large));
         keep_better(&s, best, true);
     }
 done:
@@ -196,6 +231,7 @@ done:
     free(base);
     free(best);
     free(left);
+    free(done);
     free(s.scale);
     free(s.carried);
     free(s.error);

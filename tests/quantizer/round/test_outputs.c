@@ -5,6 +5,7 @@
 #include "tests/quantizer/round/problem.h"
 
 #include <math.h>
+#include <omp.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -301,6 +302,40 @@ static void descent_and_refit_lower_the_weighted_error(void **state)
     }
 }
 
+// Threads share the work, and the bytes are those of one.
+static void any_number_of_threads_rounds_the_same(void **state)
+{
+    (void)state;
+    const struct gyre_stage gptq = {.kind = GYRE_STAGE_GPTQ,
+                                    .clip = GYRE_CLIP_HESSIAN,
+                                    .damp = 0.01,
+                                    .act_order = true},
+                            descent = {.kind = GYRE_STAGE_DESCENT, .iterations = 3};
+    const int before = omp_get_max_threads();
+    for (uint32_t group = 0; group <= 32; group += 32)
+        for (int weighed = 0; weighed < 2; weighed++) {
+            struct problem p[3];
+            struct gyre_outputs o;
+            outputs_make(230, 0.9, 0.1, 90, &o);
+            for (int k = 0; k < 3; k++) {
+                problem_make(&p[k], 230, 416, group, 0.9, true, 91);
+                if (weighed) p[k].r.outputs = &o;
+                omp_set_num_threads(2 * k + 1);
+                OK(gyre_stage_gptq(&gptq, &p[k].r, err));
+                OK(gyre_stage_descent(&descent, &p[k].r, err));
+                OK(gyre_stage_refit(&p[k].r, err));
+                OK(gyre_stage_descent(&descent, &p[k].r, err));
+                const uint64_t n = p[k].rows * p[k].cols;
+                assert_memory_equal(p[0].codes.code, p[k].codes.code, n);
+                assert_memory_equal(p[0].codes.scale, p[k].codes.scale, n / p[k].group * sizeof(uint16_t));
+                assert_memory_equal(p[0].r.scratch, p[k].r.scratch, n * sizeof(double));
+            }
+            for (int k = 0; k < 3; k++) problem_free(&p[k]);
+            gyre_outputs_release(&o);
+        }
+    omp_set_num_threads(before);
+}
+
 // The ladder's note is the weighted error over that of the weights; blocks beyond one product's rows are in it.
 static void the_ladder_notes_it(void **state)
 {
@@ -337,6 +372,7 @@ int main(void)
         cmocka_unit_test(unrelated_outputs_change_nothing),
         cmocka_unit_test(scales_are_chosen_before),
         cmocka_unit_test(descent_and_refit_lower_the_weighted_error),
+        cmocka_unit_test(any_number_of_threads_rounds_the_same),
         cmocka_unit_test(the_ladder_notes_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
