@@ -11,28 +11,35 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { TOGETHER = 4 }; // windows for which a block is loaded once each way
+
 struct measuring {
     const struct gyre_fisher_params *params;
     struct gyre_runner runner;
     struct gyre_fisher *out;
     struct gyre_binding logits; // [GYRE_HEAD_ROWS][V]
-    float *dx;                  // [tokens][D]
-    uint64_t window;
-    bool looks; // at this window
+    float *stream, *dx;         // [TOGETHER][layers + 1][tokens][D], [TOGETHER][tokens][D]
+    uint64_t window[TOGETHER];
+    bool looks[TOGETHER]; // at that window
+    uint32_t n;           // windows that are under way
 };
 
 static gyre_status open_measuring(struct measuring *m, gyre_error *err)
 {
     const struct gyre_precision exact = GYRE_UNROUNDED;
     const uint32_t windows = m->params->windows, tokens = m->params->tokens;
-    GYRE_TRY(gyre_runner_open(m->params->device, m->params->source, &exact, tokens, true, &m->runner, err));
+    GYRE_TRY(
+        gyre_runner_open(m->params->device, m->params->source, &exact, tokens, GYRE_RUNNER_LOADS, &m->runner, err));
     const struct gyre_hparams *hp = &m->runner.model.hp;
     const uint64_t rows = (uint64_t)windows * tokens;
     *m->out = (struct gyre_fisher){.layers = hp->n_layers, .rows = rows};
     if (m->params->weighs)
         m->out->weight = calloc((uint64_t)hp->n_layers * GYRE_PRODUCTS * rows, sizeof *m->out->weight);
-    m->dx = malloc((uint64_t)tokens * hp->width * sizeof *m->dx);
-    if ((m->params->weighs && !m->out->weight) || !m->dx)
+    const uint64_t each = (uint64_t)tokens * hp->width * sizeof(float),
+                   together = GYRE_MIN((uint32_t)TOGETHER, windows);
+    m->stream = malloc(together * (hp->n_layers + 1) * each);
+    m->dx = malloc(together * each);
+    if ((m->params->weighs && !m->out->weight) || !m->stream || !m->dx)
         return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the weights of tokens");
     m->logits.size = (uint64_t)GYRE_HEAD_ROWS * hp->vocab * sizeof(float);
     return gyre_buffer_create(m->params->device, m->logits.size, "logits", &m->logits.buffer, err);
@@ -42,7 +49,18 @@ static void close_measuring(struct measuring *m)
 {
     if (m->runner.device) gyre_buffer_destroy(m->runner.device, m->logits.buffer);
     gyre_runner_close(&m->runner);
+    free(m->stream);
     free(m->dx);
+}
+
+// The residual stream of window `i` before block `layer`, to the runner and from it.
+static gyre_status move(struct measuring *m, uint32_t i, uint32_t layer, bool back, gyre_error *err)
+{
+    const struct gyre_runner *r = &m->runner;
+    const struct gyre_binding x = gyre_runner_rows(r, layer, 0, r->tokens);
+    float *stream = m->stream + ((uint64_t)i * (r->model.hp.n_layers + 1) + layer) * (x.size / sizeof(float));
+    return back ? gyre_buffer_read(r->device, x.buffer, x.offset, stream, x.size, err)
+                : gyre_buffer_write(r->device, x.buffer, x.offset, stream, x.size, err);
 }
 
 // The gradient of -log p(y) by the logits of one row, y drawn: p, less 1 at y.
@@ -56,8 +74,8 @@ static bool loss_row(const float *logit, uint32_t vocab, double where, float *ou
     return true;
 }
 
-// Rows first..first+n-1 through the head and back: their part of dx.
-static gyre_status head_rows(struct measuring *m, uint32_t first, uint32_t n, gyre_error *err)
+// Rows first..first+n-1 of window `w` through the head and back: their part of dx.
+static gyre_status head_rows(struct measuring *m, uint32_t w, uint32_t first, uint32_t n, gyre_error *err)
 {
     struct gyre_runner *runner = &m->runner;
     const struct gyre_hparams *hp = &runner->model.hp;
@@ -73,26 +91,27 @@ static gyre_status head_rows(struct measuring *m, uint32_t first, uint32_t n, gy
 #pragma omp parallel for schedule(static) reduction(&& : good)
     for (uint32_t i = 0; i < n; i++) {
         const uint64_t at = (uint64_t)i * hp->vocab;
-        good = loss_row(logit + at, hp->vocab, gyre_draw(m->params->seed, m->window, first + i), out + at) && good;
+        good = loss_row(logit + at, hp->vocab, gyre_draw(m->params->seed, m->window[w], first + i), out + at) && good;
     }
     if (!good)
         GYRE_GO(gyre_fail(err, GYRE_E_FORMAT,
                           "cannot weigh tokens: the model's logits are not finite; its weights are "
                           "damaged or overflow"));
     GYRE_GO(gyre_reverse_run(r, err));
-    memcpy(m->dx + (uint64_t)first * hp->width, in, (uint64_t)n * hp->width * sizeof *in);
+    memcpy(m->dx + ((uint64_t)w * runner->tokens + first) * hp->width, in, (uint64_t)n * hp->width * sizeof *in);
 done:
     gyre_reverse_close(r);
     gyre_graph_destroy(g.graph);
     return st;
 }
 
-// One block back: dx of its output becomes that of its input, and the squares at its products are noted; products that
-// the block lacks have none.
-static gyre_status block_back(struct measuring *m, uint32_t layer, gyre_error *err)
+// One block back on window `w`: dx of its output becomes that of its input, and the squares at its products are noted;
+// products that the block lacks have none.
+static gyre_status block_back(struct measuring *m, uint32_t w, uint32_t layer, gyre_error *err)
 {
     struct gyre_runner *runner = &m->runner;
     const uint64_t n = (uint64_t)runner->tokens * runner->model.hp.width;
+    float *dx = m->dx + w * n;
     const double *square[GYRE_PRODUCTS] = {NULL};
     const float *gradient[GYRE_PRODUCTS] = {NULL};
     struct gyre_runner_graph g = {0};
@@ -105,21 +124,21 @@ static gyre_status block_back(struct measuring *m, uint32_t layer, gyre_error *e
     for (int p = 0; p < GYRE_PRODUCTS; p++) {
         const struct gyre_weight *weight = &runner->model.layer[layer].product[p];
         if (m->params->weighs) good &= (square[p] = gyre_reverse_squares(r, weight)) != NULL;
-        if (m->looks) good &= (gradient[p] = gyre_reverse_product(r, weight)) != NULL;
+        if (m->looks[w]) good &= (gradient[p] = gyre_reverse_product(r, weight)) != NULL;
     }
     if (!good) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for gradients"));
-    memcpy(out, m->dx, n * sizeof *out);
+    memcpy(out, dx, n * sizeof *out);
     GYRE_GO(gyre_reverse_run(r, err));
-    memcpy(m->dx, in, n * sizeof *in);
+    memcpy(dx, in, n * sizeof *in);
     for (int p = 0; p < GYRE_PRODUCTS && m->params->weighs; p++) {
         float *to = m->out->weight + ((uint64_t)layer * GYRE_PRODUCTS + (uint64_t)p) * m->out->rows +
-                    m->window * runner->tokens;
+                    m->window[w] * runner->tokens;
         for (uint32_t i = 0; i < runner->tokens; i++) good &= (bool)isfinite(to[i] = (float)square[p][i]);
     }
     if (!good)
         st = gyre_fail(err, GYRE_E_FORMAT,
                        "cannot weigh tokens (block %u): gradients overflow; leave calibration's fisher out", layer);
-    for (int p = 0; p < GYRE_PRODUCTS && m->looks && st == GYRE_OK; p++)
+    for (int p = 0; p < GYRE_PRODUCTS && m->looks[w] && st == GYRE_OK; p++)
         st = m->params->look(m->params->user, layer, (gyre_product)p, gradient[p], err);
 done:
     gyre_reverse_close(r);
@@ -127,14 +146,39 @@ done:
     return st;
 }
 
-static gyre_status one_window(struct measuring *m, const uint32_t *token, gyre_error *err)
+// The windows that are under way through the model and back, block by block.
+static gyre_status run_windows(struct measuring *m, gyre_error *err)
 {
     struct gyre_runner *r = &m->runner;
-    GYRE_TRY(gyre_runner_embed(r, token, err));
-    for (uint32_t l = 0; l < r->model.hp.n_layers; l++) GYRE_TRY(gyre_runner_block(r, l, NULL, err));
-    for (uint32_t first = 0; first < r->tokens; first += GYRE_HEAD_ROWS)
-        GYRE_TRY(head_rows(m, first, GYRE_MIN((uint32_t)GYRE_HEAD_ROWS, r->tokens - first), err));
-    for (uint32_t l = r->model.hp.n_layers; l-- > 0;) GYRE_TRY(block_back(m, l, err));
+    const struct gyre_fisher_params *p = m->params;
+    const uint32_t layers = m->n ? r->model.hp.n_layers : 0;
+    for (uint32_t w = 0; w < m->n; w++) {
+        GYRE_TRY(gyre_runner_embed(r, p->token + m->window[w] * p->tokens, err));
+        GYRE_TRY(move(m, w, 0, true, err));
+    }
+    for (uint32_t l = 0; l < layers; l++) {
+        GYRE_TRY(gyre_runner_load(r, l, err));
+        for (uint32_t w = 0; w < m->n; w++) {
+            GYRE_TRY(move(m, w, l, false, err));
+            GYRE_TRY(gyre_runner_block(r, l, NULL, err));
+            GYRE_TRY(move(m, w, l + 1, true, err));
+            if (p->tick) GYRE_TRY(p->tick(p->user, err));
+        }
+    }
+    for (uint32_t w = 0; w < m->n; w++) {
+        GYRE_TRY(move(m, w, layers, false, err));
+        for (uint32_t first = 0; first < r->tokens; first += GYRE_HEAD_ROWS)
+            GYRE_TRY(head_rows(m, w, first, GYRE_MIN((uint32_t)GYRE_HEAD_ROWS, r->tokens - first), err));
+    }
+    for (uint32_t l = layers; l-- > 0;) {
+        GYRE_TRY(gyre_runner_load(r, l, err));
+        for (uint32_t w = 0; w < m->n; w++) {
+            GYRE_TRY(move(m, w, l, false, err));
+            GYRE_TRY(block_back(m, w, l, err));
+            if (p->tick) GYRE_TRY(p->tick(p->user, err));
+        }
+    }
+    m->n = 0;
     return GYRE_OK;
 }
 
@@ -154,13 +198,15 @@ gyre_status gyre_fisher_measure(const struct gyre_fisher_params *p, struct gyre_
     gyre_status st = GYRE_OK;
     *out = (struct gyre_fisher){0};
     GYRE_GO(open_measuring(&m, err));
-    for (; m.window < p->windows; m.window++) {
-        const uint64_t looks = GYRE_MIN(p->looks, p->windows);
-        m.looks = (m.window + 1) * looks / p->windows > m.window * looks / p->windows;
-        if (!p->weighs && !m.looks) continue;
-        GYRE_GO(one_window(&m, p->token + m.window * p->tokens, err));
-        if (p->tick) GYRE_GO(p->tick(p->user, err));
+    const uint64_t seen = GYRE_MIN(p->looks, p->windows);
+    for (uint64_t w = 0; w < p->windows; w++) {
+        const bool looks = (w + 1) * seen / p->windows > w * seen / p->windows;
+        if (!p->weighs && !looks) continue;
+        m.window[m.n] = w;
+        m.looks[m.n++] = looks;
+        if (m.n == TOGETHER) GYRE_GO(run_windows(&m, err));
     }
+    GYRE_GO(run_windows(&m, err)); // those that are left
     for (uint64_t i = 0; p->weighs && i < (uint64_t)out->layers * GYRE_PRODUCTS; i++)
         normalize(out->weight + i * out->rows, out->rows);
 done:

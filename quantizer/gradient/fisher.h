@@ -31,11 +31,12 @@ struct gyre_fisher_params {
     // side in the model's own order of rows. What it returns ends the measuring unless GYRE_OK.
     uint32_t looks;
     gyre_status (*look)(void *user, uint32_t layer, gyre_product product, const float *gradient, gyre_error *err);
-    gyre_status (*tick)(void *user, gyre_error *err); // after every window, as above; may be NULL
+    gyre_status (*tick)(void *user, gyre_error *err); // after every block, each way, as above; may be NULL
     void *user;
 };
 
-// The float model is in memory meanwhile. The same seed, machine and text give the same. Free also after failure.
+// Memory: one block of the float model, its tables, and the residual streams of four windows before every block. The
+// same seed, machine and text give the same. Free also after failure.
 gyre_status gyre_fisher_measure(const struct gyre_fisher_params *params, struct gyre_fisher *out,
                                 gyre_error *err) GYRE_MUST_USE;
 void gyre_fisher_free(struct gyre_fisher *fisher);

@@ -5,13 +5,14 @@
 #include <stdlib.h>
 
 gyre_status gyre_runner_open(gyre_device *device, const gyre_source *source, const struct gyre_precision *precision,
-                             uint32_t tokens, bool keeps, struct gyre_runner *s, gyre_error *err)
+                             uint32_t tokens, uint32_t how, struct gyre_runner *s, gyre_error *err)
 {
-    *s = (struct gyre_runner){.device = device, .tokens = tokens};
-    GYRE_TRY(gyre_model_load(device, source, NULL, &s->model, err));
+    const struct gyre_loading loading = {.no_blocks = how & GYRE_RUNNER_LOADS};
+    *s = (struct gyre_runner){.device = device, .source = source, .tokens = tokens, .loaded = UINT32_MAX};
+    GYRE_TRY(gyre_model_load(device, source, &loading, &s->model, err));
     const struct gyre_hparams *hp = &s->model.hp;
     s->precision = precision ? *precision : gyre_made_for(hp);
-    s->n_streams = keeps ? hp->n_layers + 1 : 2;
+    s->n_streams = how & GYRE_RUNNER_KEEPS ? hp->n_layers + 1 : 2;
     if (tokens > hp->context)
         return gyre_fail(
             err, GYRE_E_INVALID,
@@ -41,6 +42,14 @@ void gyre_runner_close(struct gyre_runner *s)
     gyre_kv_free(&s->kv);
     gyre_model_free(&s->model);
     *s = (struct gyre_runner){0};
+}
+
+gyre_status gyre_runner_load(struct gyre_runner *s, uint32_t layer, gyre_error *err)
+{
+    if (s->loaded == layer) return GYRE_OK;
+    if (s->loaded != UINT32_MAX) gyre_layer_weights_free(s->device, &s->model.layer[s->loaded]);
+    s->loaded = layer;
+    return gyre_model_load_block(&s->model, s->source, layer, err);
 }
 
 // Not fused: rules are of the plain ops, and both passes must round alike.

@@ -6,19 +6,29 @@
 
 struct gyre_runner {
     gyre_device *device;
+    const gyre_source *source;
     struct gyre_model model;
     struct gyre_kv kv; // of one layer: a block's graph fills it anew
     struct gyre_precision precision;
     struct gyre_binding rows; // int4[tokens]
     struct gyre_binding *x;   // [n_streams] residual streams [tokens][D]: before each block, and at the end
     uint32_t tokens, n_streams;
+    uint32_t loaded; // the block that gyre_runner_load has brought; UINT32_MAX: none
 };
 
-// precision NULL: the file's. `keeps`: all streams; else two, between which blocks alternate. The device is a host's
-// and, like source, outlives it. Close also after failure.
+enum {
+    GYRE_RUNNER_KEEPS = 1, // all streams; else two, between which blocks alternate
+    GYRE_RUNNER_LOADS = 2, // blocks one by one, by gyre_runner_load; else all are there from the beginning
+};
+
+// precision NULL: the file's. `how` is the sum of those. The device is a host's and, like source, outlives it. Close
+// also after failure.
 gyre_status gyre_runner_open(gyre_device *device, const gyre_source *source, const struct gyre_precision *precision,
-                             uint32_t tokens, bool keeps, struct gyre_runner *out, gyre_error *err) GYRE_MUST_USE;
+                             uint32_t tokens, uint32_t how, struct gyre_runner *out, gyre_error *err) GYRE_MUST_USE;
 void gyre_runner_close(struct gyre_runner *runner);
+
+// The weights of block `layer`, in the place of the one that was loaded before.
+gyre_status gyre_runner_load(struct gyre_runner *runner, uint32_t layer, gyre_error *err) GYRE_MUST_USE;
 
 // The rows of a window; embeds them into the first stream.
 gyre_status gyre_runner_embed(struct gyre_runner *runner, const uint32_t *token, gyre_error *err) GYRE_MUST_USE;

@@ -113,7 +113,7 @@ gyre_status gyre_student_open(gyre_device *device, const gyre_source *source, ui
     enum { MOST = GYRE_BLOCK_ROLES + 2 * GYRE_PRODUCTS + 2 };
     *s = (struct gyre_student){.runner = calloc(1, sizeof *s->runner)};
     if (!s->runner) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the student");
-    GYRE_TRY(gyre_runner_open(device, source, NULL, tokens, true, s->runner, err));
+    GYRE_TRY(gyre_runner_open(device, source, NULL, tokens, GYRE_RUNNER_KEEPS, s->runner, err));
     const struct gyre_hparams *hp = &s->runner->model.hp;
     s->learnt = malloc(((uint64_t)hp->n_layers * MOST + 1) * sizeof *s->learnt);
     if (!s->learnt) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the student");

@@ -30,7 +30,7 @@ gyre_status gyre_teacher_open(gyre_device *device, const gyre_source *source, co
     gyre_status st = GYRE_OK;
     gyre_teacher *t = *out = calloc(1, sizeof *t);
     if (!t) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the float model");
-    GYRE_GO(gyre_runner_open(device, source, &exact, tokens, false, &t->runner, err));
+    GYRE_GO(gyre_runner_open(device, source, &exact, tokens, 0, &t->runner, err));
     const struct gyre_hparams *hp = &t->runner.model.hp;
     const uint64_t each = (uint64_t)tokens * hp->width;
     t->stream = malloc(windows * each * sizeof *t->stream);

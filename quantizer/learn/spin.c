@@ -139,7 +139,7 @@ gyre_status gyre_spin_open(gyre_device *device, const struct gyre_plan *plan, co
     s->hp = gyre_folder_hparams(plan);
     s->runner = calloc(1, sizeof *s->runner);
     if (!s->runner) GYRE_GO(no_memory(err));
-    GYRE_GO(gyre_runner_open(device, source, &precision, options->tokens, true, s->runner, err));
+    GYRE_GO(gyre_runner_open(device, source, &precision, options->tokens, GYRE_RUNNER_KEEPS, s->runner, err));
     const uint32_t layers = s->hp.n_layers, D = s->hp.width;
     GYRE_GO(gyre_repacker_create(device, &s->repacker, err));
     GYRE_GO(gyre_shared_create(device, &s->hp, &s->shared, err));

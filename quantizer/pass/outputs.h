@@ -1,5 +1,5 @@
 // What errors of every linear's outputs count for together (round/outputs.h), from gradients of the float model, in the
-// basis and the order of rows of the file that is made. Memory: 4 bytes times the rows of every linear times the rows
+// basis and the order of rows of the file that is made. Memory: 2 bytes times the rows of every linear times the rows
 // of one block of them, GYRE_OUTPUT_BLOCK at most.
 #pragma once
 #include "quantizer/file/plan.h"

@@ -14,11 +14,20 @@ enum { ROWS = 96 }; // of one product
 
 // ---- moments --------------------------------------------------------------------------------------------------
 
+static uint64_t triangle(uint64_t n) { return n * (n + 1) / 2; }
+
+// Row i of the block that begins at `first`, up to its diagonal.
+static float *sums_of(const struct gyre_output_moments *m, uint64_t first, uint64_t i)
+{
+    return m->sum + first / m->block * triangle(m->block) + triangle(i);
+}
+
 gyre_status gyre_output_moments_create(uint32_t n, struct gyre_output_moments *out, gyre_error *err)
 {
     const uint32_t blocks = (uint32_t)gyre_div_up(n, GYRE_OUTPUT_BLOCK);
     *out = (struct gyre_output_moments){.n = n, .block = (uint32_t)gyre_div_up(n, blocks)};
-    out->sum = calloc((uint64_t)n * out->block, sizeof *out->sum);
+    const uint32_t whole = n / out->block, rest = n % out->block;
+    out->sum = calloc(whole * triangle(out->block) + triangle(rest), sizeof *out->sum);
     return out->sum ? GYRE_OK : gyre_fail(err, GYRE_E_NOMEM, "out of memory for the statistics of %u outputs", n);
 }
 
@@ -46,9 +55,10 @@ gyre_status gyre_output_moments_add(struct gyre_output_moments *m, float *gradie
             memcpy(part + (uint64_t)t * count, gradient + (uint64_t)t * m->n + first, count * sizeof *part);
         memset(sum, 0, (uint64_t)count * count * sizeof *sum);
         gyre_gemm_square(part, tokens, count, sum);
-        for (uint32_t i = 0; i < count; i++)
-            for (uint32_t k = 0; k <= i; k++)
-                m->sum[(uint64_t)(first + i) * m->block + k] += sum[(uint64_t)i * count + k];
+        for (uint32_t i = 0; i < count; i++) {
+            float *to = sums_of(m, first, i);
+            for (uint32_t k = 0; k <= i; k++) to[k] += sum[(uint64_t)i * count + k];
+        }
     }
     m->tokens += tokens;
 done:
@@ -84,7 +94,7 @@ static void fill(const struct gyre_output_moments *m, const double *scale, doubl
     for (uint64_t i = 0; i < n; i++)
         for (uint64_t k = 0; k <= i; k++) {
             const double by = scale ? scale[first + i] * scale[first + k] : 1;
-            h[i * ld + k] = h[k * ld + i] = (double)m->sum[(first + i) * ld + k] / by;
+            h[i * ld + k] = h[k * ld + i] = (double)sums_of(m, first, i)[k] / by;
         }
     for (uint64_t i = 0; i < n; i++) mean += h[i * ld + i] / (double)n;
     if (!(mean > 0)) mean = 1; // nothing behind it matters: any rounding is as good

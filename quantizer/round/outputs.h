@@ -9,7 +9,7 @@
 // R upper triangular, as M = diag(R)^-1 R'.
 //
 // Of a wide linear only diagonal blocks are kept, of GYRE_OUTPUT_BLOCK rows at most and of equal size: memory is rows *
-// block floats a linear, and rows of different blocks do not see each other.
+// block / 2 floats a linear, and rows of different blocks do not see each other.
 #pragma once
 #include "runtime/util/status.h"
 
@@ -22,7 +22,7 @@ enum { GYRE_OUTPUT_BLOCK = 1024 };
 struct gyre_output_moments {
     uint32_t n, block; // outputs; rows of a block, the last may have fewer
     double tokens;
-    float *sum; // [n][block] row i: with the rows of its block; lower triangles
+    float *sum; // block by block the lower triangle, row by row
 };
 
 gyre_status gyre_output_moments_create(uint32_t n, struct gyre_output_moments *out, gyre_error *err) GYRE_MUST_USE;

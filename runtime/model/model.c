@@ -234,7 +234,7 @@ gyre_status gyre_model_load(gyre_device *device, const gyre_source *source, cons
         goto done;
     }
     GYRE_GO(load_shared(&l, out));
-    for (uint32_t i = 0; i < out->hp.n_layers; i++) {
+    for (uint32_t i = 0; i < out->hp.n_layers && !how.no_blocks; i++) {
         GYRE_GO(load_layer(&l, i, &out->layer[i]));
         if (how.progress && how.progress(how.user, (i + 1.0) / out->hp.n_layers)) {
             st = gyre_fail(err, GYRE_E_CANCELLED, "cancelled while loading (%s)", gyre_source_path(source));
@@ -248,6 +248,15 @@ gyre_status gyre_model_load(gyre_device *device, const gyre_source *source, cons
 done:
     gyre_repacker_destroy(l.repacker);
     if (st != GYRE_OK) gyre_model_free(out);
+    return st;
+}
+
+gyre_status gyre_model_load_block(struct gyre_model *m, const gyre_source *source, uint32_t layer, gyre_error *err)
+{
+    struct loader l = {.device = m->device, .source = source, .hp = &m->hp, .rounding = &m->rounding, .err = err};
+    GYRE_TRY(gyre_repacker_create(m->device, &l.repacker, err));
+    const gyre_status st = load_layer(&l, layer, &m->layer[layer]);
+    gyre_repacker_destroy(l.repacker);
     return st;
 }
 

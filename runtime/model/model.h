@@ -24,6 +24,7 @@ struct gyre_loading {
     uint32_t context;     // tokens of the longest text that it will see
     bool layout;          // memory for all of it and nothing in it, read from no tensor: for plans
     bool no_table;        // the embedding table is left to the caller; UNSUPPORTED where the head reads it, too
+    bool no_blocks;       // blocks come by gyre_model_load_block
     int (*progress)(void *user, double fraction); // may be NULL; a non-zero return cancels
     void *user;
 };
@@ -31,6 +32,10 @@ struct gyre_loading {
 // Loads and checks a model (gyre_model_check). `how` may be NULL.
 gyre_status gyre_model_load(gyre_device *device, const gyre_source *source, const struct gyre_loading *how,
                             struct gyre_model *out, gyre_error *err) GYRE_MUST_USE;
+// One block of a model that was loaded without; the source is the same. gyre_layer_weights_free frees it, or
+// gyre_model_free, after failure too.
+gyre_status gyre_model_load_block(struct gyre_model *model, const gyre_source *source, uint32_t layer,
+                                  gyre_error *err) GYRE_MUST_USE;
 void gyre_model_free(struct gyre_model *model);
 // Why a model (or a shape) whose head reads the embedding table cannot do without it: GYRE_E_UNSUPPORTED.
 gyre_status gyre_model_tied(const char *name, gyre_error *err);

@@ -70,6 +70,51 @@ static void weights_are_what_the_seed_draws(void **state)
     }
 }
 
+struct watching {
+    gyre_device *device;
+    uint64_t bytes;
+    unsigned ticks;
+};
+
+static gyre_status watch(void *user, gyre_error *err)
+{
+    struct watching *w = user;
+    const uint64_t bytes = gyre_device_counters(w->device).bytes_live;
+    (void)err;
+    if (bytes > w->bytes) w->bytes = bytes;
+    w->ticks++;
+    return GYRE_OK;
+}
+
+// One block at a time: a deeper model takes no more on the device.
+static void one_block_is_in_memory(void **state)
+{
+    (void)state;
+    uint64_t bytes[2];
+    for (int deep = 0; deep < 2; deep++) {
+        struct tiny_options o = tiny_family("llama");
+        struct watching w = {0};
+        struct gyre_fisher f;
+        gyre_source *source;
+        uint32_t token[ROWS];
+        o.layers = deep ? 7 : 2;
+        in = files_path("in.gguf");
+        assert_int_equal(tiny_write_gguf(in, &o), 0);
+        tiny_tokens(token, ROWS, 5, o.vocab);
+        OK(gyre_fast_device_create(NULL, &w.device, err));
+        OK(gyre_source_open(in, &source, err));
+        const struct gyre_fisher_params p = {w.device, source,         token,         WINDOWS,   TOKENS,
+                                             3,        .weighs = true, .tick = watch, .user = &w};
+        OK(gyre_fisher_measure(&p, &f, err));
+        assert_int_equal(w.ticks, 2 * WINDOWS * o.layers); // each block of each window, there and back
+        bytes[deep] = w.bytes;
+        gyre_fisher_free(&f);
+        gyre_source_close(source);
+        gyre_device_close(w.device);
+    }
+    assert_int_equal(bytes[0], bytes[1]);
+}
+
 struct looking {
     double square[8][GYRE_PRODUCTS][ROWS]; // [layers]: of the gradients of the windows that were seen
     uint32_t seen[8][GYRE_PRODUCTS], width[GYRE_PRODUCTS];
@@ -217,6 +262,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(weights_are_what_the_seed_draws),
+        cmocka_unit_test(one_block_is_in_memory),
         cmocka_unit_test(gradients_are_handed_out),
         cmocka_unit_test_prestate(runs_weigh_and_resume, (char[]){", fisher: true"}),
         cmocka_unit_test_prestate(runs_weigh_and_resume, (char[]){", outputs: 4"}),
