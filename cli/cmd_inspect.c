@@ -114,6 +114,25 @@ static void print_verdict(const json_t *v)
     printf("\n");
 }
 
+// "down 8 (30 of 30 blocks)": taps that have other bits than the file's activations.
+static void print_taps(const json_t *taps, json_int_t act)
+{
+    const char *product, *between = "";
+    json_t *bits, *one;
+    printf("  %-14s ", "tap_bits");
+    json_object_foreach((json_t *)(uintptr_t)taps, product, bits)
+    {
+        for (json_int_t other = 16; other >= 4; other /= 2) {
+            size_t i, n = 0;
+            json_array_foreach(bits, i, one) n += other != act && json_integer_value(one) == other;
+            if (!n) continue;
+            printf("%s%s %d (%zu of %zu blocks)", between, product, (int)other, n, json_array_size(bits));
+            between = ", ";
+        }
+    }
+    printf("\n");
+}
+
 static void print_model(const json_t *m)
 {
     const char *key;
@@ -121,6 +140,10 @@ static void print_model(const json_t *m)
     printf("\nmodel\n");
     json_object_foreach((json_t *)(uintptr_t)m, key, value)
     {
+        if (json_is_object(value)) {
+            print_taps(value, json_integer_value(json_object_get(m, "act")));
+            continue;
+        }
         char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_REAL_PRECISION(7));
         printf("  %-14s %s\n", key, text ? text : "?");
         free(text);

@@ -54,6 +54,13 @@ static void settings(struct facts *to, const struct gyre_plan *p, const gyre_qua
              set->recipe.n_exceptions == 1 ? "" : "s");
     if (set->head4) fact(to, "head", "4 bits, groups of 32");
     fact(to, "activations", "%u bits", set->act);
+    for (uint32_t bits = 16; set->taps && bits >= 4; bits /= 2) {
+        uint32_t n = 0;
+        for (uint32_t i = 0; i < p->hp.n_layers * GYRE_TAPS; i++)
+            n += p->hp.kind[i / GYRE_TAPS].act[i % GYRE_TAPS] == bits;
+        if (n) fact(to, "activations of single taps", "%u bits at %u of %u", bits, n, p->hp.n_layers * GYRE_TAPS);
+    }
+    if (p->choice.tap_clip != p->choice.act_clip) fact(to, "clip of these", "%.3g", (double)p->choice.tap_clip);
     if (set->kv == set->kv_v) fact(to, "KV cache", "%u bits", set->kv);
     else fact(to, "KV cache", "keys %u bits, values %u bits", set->kv, set->kv_v);
     if (s->act_clip != 1) fact(to, "clip of activations", "%.3g", s->act_clip);

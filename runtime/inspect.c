@@ -67,20 +67,41 @@ static json_t *transform(const struct gyre_hadamard *h)
                      "log2", (int)h->p);
 }
 
+// {product: [bits of what it reads, by block]} of products that somewhere have others than the file's; null: none has.
+static json_t *taps(const struct gyre_hparams *hp)
+{
+    json_t *out = json_object();
+    for (int p = 0; p < GYRE_PRODUCTS; p++) {
+        json_t *bits = json_array();
+        bool own = false;
+        for (uint32_t l = 0; l < hp->n_layers; l++) {
+            const uint32_t other = hp->kind[l].act[p];
+            own |= other != 0;
+            json_array_append_new(bits, json_integer((json_int_t)(other ? other : hp->act_bits)));
+        }
+        if (own) json_object_set(out, gyre_products[p].name, bits);
+        json_decref(bits);
+    }
+    if (json_object_size(out)) return out;
+    json_decref(out);
+    return json_null();
+}
+
 static json_t *model(const struct gyre_hparams *hp)
 {
     static const char *const scaling[] = {"none", "linear", "llama3", "yarn", "longrope"};
     int windowed = 0;
     for (uint32_t i = 0; i < hp->n_layers; i++) windowed += hp->window && hp->kind[i].windowed;
     return json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:s, s:b, s:i, s:i, s:i, s:i, "
-                     "s:f, s:f, s:i, s:b}",
+                     "s:f, s:f, s:f, s:i, s:b, s:o, s:f}",
                      "arch", hp->arch, "layers", (int)hp->n_layers, "width", (int)hp->width, "heads", (int)hp->heads,
                      "kv_heads", (int)hp->kv_heads, "head_dim", (int)hp->head_dim, "ffn", (int)hp->ffn, "vocab",
                      (int)hp->vocab, "context", (int)hp->context, "window", (int)hp->window, "windowed_layers",
                      windowed, "norm_eps", (double)hp->norm_eps, "rope_base", hp->rope_base, "rope_scaling",
                      scaling[hp->rope_scaling], "tied", hp->tied, "act", (int)hp->act_bits, "kv", (int)hp->kv_bits,
                      "kv_v", (int)hp->kv_bits_v, "wgroup", (int)hp->wgroup, "act_clip", (double)hp->act_clip, "kv_clip",
-                     (double)hp->kv_clip, "act_group", (int)hp->act_group, "kv_centre", hp->kv_centre);
+                     (double)hp->kv_clip, "kv_clip_v", (double)hp->kv_clip_v, "act_group", (int)hp->act_group,
+                     "kv_centre", hp->kv_centre, "tap_bits", taps(hp), "tap_clip", (double)hp->tap_clip);
 }
 
 // A model file in figures: what gyre_model_weigh gives away and gyre_inspect writes down.

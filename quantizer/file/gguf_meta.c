@@ -98,7 +98,17 @@ static uint32_t version_of(const struct gyre_plan *p)
     uint32_t version = p->hp.family->version;
     if (p->online.head_mix || p->online.r1.n) version = GYRE_MAX(version, (uint32_t)GYRE_MIX_VERSION);
     if (p->set.kv != p->set.kv_v) version = GYRE_MAX(version, (uint32_t)GYRE_WIDTHS_VERSION);
+    if (p->set.taps) version = GYRE_MAX(version, (uint32_t)GYRE_TAPS_VERSION);
     return version;
+}
+
+static void put_taps(const struct gyre_plan *p, struct gyre_gguf *g)
+{
+    uint32_t bits[GYRE_MAX_LAYERS * GYRE_TAPS], n = 0;
+    for (uint32_t l = 0; l < p->hp.n_layers; l++)
+        for (int i = 0; i < GYRE_TAPS; i++) bits[n++] = gyre_plan_act(p, l, (gyre_product)i);
+    gyre_gguf_u32_array(g, "gyre.tap_bits", bits, n);
+    if (p->choice.tap_clip != p->choice.act_clip) gyre_gguf_f32(g, "gyre.tap_clip", p->choice.tap_clip);
 }
 
 static void put_meta(void *user, const struct gyre_meta *m)
@@ -130,6 +140,7 @@ gyre_status gyre_gguf_metadata(const struct gyre_plan *p, struct gyre_gguf *g, g
     gyre_gguf_f32(g, "gyre.act_clip", p->choice.act_clip);
     gyre_gguf_f32(g, "gyre.kv_clip", p->choice.kv_clip);
     if (p->choice.kv_clip_v != p->choice.kv_clip) gyre_gguf_f32(g, "gyre.kv_clip_v", p->choice.kv_clip_v);
+    if (p->set.taps) put_taps(p, g);
     if (p->set.recipe.act_group) gyre_gguf_u32(g, "gyre.act_group", p->set.recipe.act_group);
     gyre_gguf_bool(g, "gyre.rope_interleaved", p->hp.rope_interleaved);
     if (p->set.recipe.kv_centre) gyre_gguf_bool(g, "gyre.kv_centre", true);

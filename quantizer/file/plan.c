@@ -194,8 +194,7 @@ static gyre_status plan_tensors(struct gyre_plan *p, gyre_error *err)
                                      .rows = hp->width,
                                      .cols = hp->width,
                                      .bits = p->set.wbits == 32 ? 32 : 16});
-    p->writes_clips =
-        p->set.full && p->set.recipe.distill.steps && (p->set.act == 4 || p->set.kv == 4 || p->set.kv_v == 4);
+    p->writes_clips = p->set.full && p->set.recipe.distill.steps && (p->set.act4 || p->set.kv == 4 || p->set.kv_v == 4);
     if (p->writes_clips) {
         add(p, (struct gyre_planned){.part = {GYRE_PART_ACT_CLIPS, GYRE_ROLE_none, 0},
                                      .rows = 1,
@@ -263,6 +262,37 @@ static gyre_status plan_folder(struct gyre_plan *p, uint64_t shard_bytes, gyre_e
     return GYRE_OK;
 }
 
+// ---- taps -------------------------------------------------------------------------------------------------
+
+static void plan_taps(struct gyre_plan *p)
+{
+    char name[GYRE_ROLE_NAME];
+    for (uint32_t l = 0; l < p->hp.n_layers; l++)
+        for (int i = 0; i < GYRE_PRODUCTS; i++) {
+            gyre_role_name(gyre_product_first((gyre_product)i), l, "weight", name);
+            const uint32_t act = gyre_settings_act(&p->set, name);
+            p->hp.kind[l].act[i] = act == p->set.act ? 0 : (uint8_t)act;
+        }
+}
+
+uint32_t gyre_plan_act(const struct gyre_plan *p, uint32_t layer, gyre_product product)
+{
+    const uint32_t own = p->hp.kind[layer].act[product];
+    return own ? own : p->set.act;
+}
+
+void gyre_plan_clips(const struct gyre_plan *p, gyre_part_kind kind, float *out)
+{
+    const struct gyre_hparams hp = gyre_plan_output_hparams(p);
+    const struct gyre_precision made_for = gyre_made_for(&hp);
+    for (uint32_t l = 0; l < hp.n_layers; l++) {
+        for (uint32_t i = 0; kind == GYRE_PART_ACT_CLIPS && i < GYRE_PRODUCTS; i++)
+            *out++ = gyre_tap_at(&hp, &hp.kind[l], i, &made_for).clip;
+        for (uint32_t i = 0; kind == GYRE_PART_KV_CLIPS && i < GYRE_CACHED; i++)
+            *out++ = i ? made_for.kv_clip_v : made_for.kv_clip;
+    }
+}
+
 // ---- the plan ---------------------------------------------------------------------------------------------
 
 gyre_status gyre_plan_allow(const gyre_quantize_params *params, const gyre_source *source, struct gyre_plan *p,
@@ -281,6 +311,7 @@ gyre_status gyre_plan_allow(const gyre_quantize_params *params, const gyre_sourc
             gyre_source_path(source), p->hp.kv_centre ? "centres" : "rotations");
     GYRE_TRY(gyre_settings_resolve(params, &p->hp, !p->folder, &p->set, err));
     GYRE_TRY(plan_folder(p, params->shard_bytes, err));
+    plan_taps(p);
     GYRE_TRY(gyre_model_check_tensors(source, &p->hp, err));
     if (!p->folder && !p->set.full && unsayable(p))
         return gyre_fail(err, GYRE_E_UNSUPPORTED,
@@ -340,6 +371,7 @@ struct gyre_hparams gyre_plan_output_hparams(const struct gyre_plan *p)
     hp.kv_bits = p->set.kv;
     hp.kv_bits_v = p->set.kv_v;
     hp.act_clip = p->choice.act_clip;
+    hp.tap_clip = p->choice.tap_clip;
     hp.act_group = p->set.recipe.act_group;
     hp.kv_clip = p->choice.kv_clip;
     hp.kv_clip_v = p->choice.kv_clip_v;

@@ -38,7 +38,7 @@ struct gyre_plan {
     struct gyre_settings set;
     bool folder;                  // the output is a Hugging Face directory; else a GGUF file
     uint64_t shard_bytes;         // of a folder: most of one of its files
-    struct gyre_hparams hp;       // of the source; rope_interleaved as the rows will be written
+    struct gyre_hparams hp;       // of the source; rope_interleaved as the rows will be written, bits of taps too
     struct gyre_rotator rotator;  // what is merged; all off under a recipe that does not rotate
     struct gyre_rotations online; // what the file declares; borrows from rotator, r3 and head_gain
     struct gyre_hadamard r3;
@@ -77,6 +77,12 @@ void gyre_plan_release(struct gyre_plan *plan);
 
 // Hyper-parameters of the output as the runtime will read them; borrows from the plan, do not free.
 struct gyre_hparams gyre_plan_output_hparams(const struct gyre_plan *plan);
+
+// Bits of what the linears of a product read in block `layer`.
+uint32_t gyre_plan_act(const struct gyre_plan *plan, uint32_t layer, gyre_product product);
+// Clips of all taps, or of keys and values, of all blocks as they are before anything is learned; kind:
+// GYRE_PART_ACT_CLIPS, out [n_layers][GYRE_PRODUCTS], or GYRE_PART_KV_CLIPS, out [n_layers][GYRE_CACHED].
+void gyre_plan_clips(const struct gyre_plan *plan, gyre_part_kind kind, float *out);
 
 // The numbers of a vector as the output's container holds them, in place.
 void gyre_plan_stored(const struct gyre_plan *plan, gyre_role role, float *x, uint64_t n);

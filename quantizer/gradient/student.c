@@ -33,7 +33,8 @@ static void list_layer(struct gyre_student *s, uint32_t l)
                                         .layer = l,
                                         .product = (gyre_product)p,
                                         .n = (uint64_t)product->k / product->group * product->n});
-        if (product->n_ranges && hp->full && hp->act_bits == 4)
+        const struct gyre_tap tap = gyre_tap_at(hp, &w->kind, (uint32_t)p, &s->runner->precision);
+        if (product->n_ranges && hp->full && tap.bits == 4)
             add(s, (struct gyre_learnt){.kind = GYRE_LEARNT_CLIP, .layer = l, .product = (gyre_product)p, .n = 1});
     }
     for (int r = 0; r < GYRE_BLOCK_ROLES; r++)
@@ -90,6 +91,7 @@ static gyre_status scales(const struct gyre_student *s, const struct gyre_learnt
 
 static gyre_status read_base(struct gyre_student *s, gyre_error *err)
 {
+    const struct gyre_model *m = &s->runner->model;
     for (uint32_t k = 0; k < s->n_learnt; k++) {
         const struct gyre_learnt *p = &s->learnt[k];
         double *base = s->base + p->first;
@@ -99,9 +101,11 @@ static gyre_status read_base(struct gyre_student *s, gyre_error *err)
             if (vector) base[i] = (double)((const float *)gyre_back_memory(*vector))[i];
             else if (*clip_of(s, p, i) > 0) base[i] = (double)*clip_of(s, p, i);
             else
-                base[i] = (double)(p->kind == GYRE_LEARNT_CLIP ? s->runner->precision.act_clip
-                                   : i                         ? s->runner->precision.kv_clip_v
-                                                               : s->runner->precision.kv_clip);
+                base[i] =
+                    (double)(p->kind == GYRE_LEARNT_CLIP
+                                 ? gyre_tap_at(&m->hp, &m->layer[p->layer].kind, p->product, &s->runner->precision).clip
+                             : i ? s->runner->precision.kv_clip_v
+                                 : s->runner->precision.kv_clip);
         }
     }
     return GYRE_OK;

@@ -3,7 +3,7 @@
 //
 // Parameters are in one array, as logarithms of factors: what the file says is exp(0) times itself. Learned are
 //   scales of int4 and int8 weights · gains of norms, those of heads included · the final norm, or the gain of a
-//   rotated head · below 8 bits, in files that can say so, the clip of every tap and of the keys and values of every
+//   rotated head · at 4 bits, in files that can say so, the clip of every such tap and of the keys and values of every
 //   block
 // Scales are applied as f16 and clips up to 1, so that what is measured is what a file can hold.
 #pragma once

@@ -58,6 +58,7 @@ struct gyre_hparams gyre_folder_hparams(const struct gyre_plan *plan)
 {
     struct gyre_hparams hp = plan->hp;
     hp.act_group = plan->set.recipe.act_group;
+    hp.act_bits = 16; // so a loss rounds all taps alike, as `learn` says
     hp.rot = (struct gyre_rotations){.r3 = plan->online.r3, .r3_had = plan->r3, .r4 = plan->online.r4};
     return hp;
 }

@@ -130,8 +130,8 @@ gyre_status gyre_spin_open(gyre_device *device, const struct gyre_plan *plan, co
                            const struct gyre_matrices *shape, const struct gyre_spin_options *options, gyre_spin **out,
                            gyre_error *err)
 {
-    const struct gyre_precision precision = {options->act,      options->kv,      options->kv,
-                                             options->act_clip, options->kv_clip, options->kv_clip};
+    const struct gyre_precision precision = {options->act,     options->kv,      options->kv,      options->act_clip,
+                                             options->kv_clip, options->kv_clip, options->act_clip};
     gyre_status st = GYRE_OK;
     gyre_spin *s = *out = calloc(1, sizeof *s);
     if (!s) return no_memory(err);

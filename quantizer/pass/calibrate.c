@@ -59,7 +59,8 @@ static gyre_status open_walk(gyre_calibration *c, gyre_error *err)
                                                          .kv_bits_v = p->set.kv_v,
                                                          .act_clip = p->choice.act_clip,
                                                          .kv_clip = p->choice.kv_clip,
-                                                         .kv_clip_v = p->choice.kv_clip_v}};
+                                                         .kv_clip_v = p->choice.kv_clip_v,
+                                                         .tap_clip = p->choice.tap_clip}};
     return gyre_walk_open(&params, &c->walk, err);
 }
 
@@ -310,6 +311,7 @@ static void weigh_rows(const gyre_calibration *c, uint64_t first, uint64_t rows,
 struct gathering {
     gyre_calibration *calibration;
     const float *fisher; // [rows] at this tap; NULL
+    struct gyre_tap tap;
     struct gyre_moments *moments;
 };
 
@@ -324,9 +326,9 @@ static gyre_status add_windows(struct gathering *g, const struct gyre_walk_chunk
     const float *stream[2] = {gyre_walk_stream(c->walk, c->made_path) + first * D,
                               gyre_walk_stream(c->walk, c->exact_path) + first * D};
     memcpy(c->made, x + skip * m->n, rows * m->n * sizeof(float));
-    const struct gyre_settings *set = &c->plan->set;
-    gyre_quantize_rows(c->made, rows, m->n, set->act, c->plan->choice.act_clip,
-                       gyre_quantize_span(set->recipe.act_group, set->act, m->n));
+    const struct gyre_tap *tap = &g->tap;
+    gyre_quantize_rows(c->made, rows, m->n, tap->bits, tap->clip,
+                       gyre_quantize_span(c->plan->set.recipe.act_group, tap->bits, m->n));
     if (c->corrects)
         memcpy(c->exact, gyre_walk_tap(c->walk, c->exact_path, at) + skip * m->n, rows * m->n * sizeof(float));
     if (m->fit.stream)
@@ -375,7 +377,10 @@ gyre_status gyre_calibration_tap(gyre_calibration *c, uint32_t layer, const stru
     GYRE_TRY(gyre_moments_create(gyre_product_width(tap, &c->plan->hp), c->plan->hp.width, c->corrects,
                                  c->corrects && writes, out, err));
     const float *fisher = c->fisher.weight ? gyre_fisher_rows(&c->fisher, layer, tap) : NULL;
-    const gyre_status st = run_part(c, weights, tap, &(struct gathering){c, fisher, out}, &why);
+    const struct gyre_hparams hp = gyre_plan_output_hparams(c->plan);
+    const struct gyre_precision made_for = gyre_made_for(&hp);
+    struct gathering gathering = {c, fisher, gyre_tap_at(&hp, &hp.kind[layer], tap, &made_for), out};
+    const gyre_status st = run_part(c, weights, tap, &gathering, &why);
     if (st != GYRE_OK) {
         gyre_moments_release(out);
         return gyre_fail(err, st, "cannot calibrate block %u (input of %s): %s", layer, gyre_roles[first].gguf,

@@ -74,14 +74,14 @@ static gyre_status write_vector(const struct writing *w, const struct gyre_learn
     return st;
 }
 
-// All clips of a kind are one tensor; where none is learned, what was there stays: `other`, in turn.
+// All clips of a kind are one tensor; where none is learned, what was there stays.
 static gyre_status write_clips(const struct writing *w, gyre_learnt_kind kind, gyre_part_kind part, uint32_t each,
-                               const float other[2], gyre_error *err)
+                               gyre_error *err)
 {
     const uint64_t n = (uint64_t)w->plan->hp.n_layers * each;
     float *clip = malloc(n * sizeof *clip);
     if (!clip) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for learned clips");
-    for (uint64_t i = 0; i < n; i++) clip[i] = other[i % 2];
+    gyre_plan_clips(w->plan, part, clip);
     for (uint32_t k = 0; k < w->student->n_learnt; k++) {
         const struct gyre_learnt *p = &w->student->learnt[k];
         for (uint64_t i = 0; p->kind == kind && i < p->n; i++)
@@ -115,8 +115,6 @@ gyre_status gyre_distill_write(const struct gyre_plan *plan, const gyre_source *
                                   err));
     }
     if (!plan->writes_clips) return GYRE_OK;
-    const struct gyre_choice *c = &plan->choice;
-    const float act[2] = {c->act_clip, c->act_clip}, kv[2] = {c->kv_clip, c->kv_clip_v};
-    GYRE_TRY(write_clips(&w, GYRE_LEARNT_CLIP, GYRE_PART_ACT_CLIPS, GYRE_PRODUCTS, act, err));
-    return write_clips(&w, GYRE_LEARNT_CACHE, GYRE_PART_KV_CLIPS, GYRE_CACHED, kv, err);
+    GYRE_TRY(write_clips(&w, GYRE_LEARNT_CLIP, GYRE_PART_ACT_CLIPS, GYRE_PRODUCTS, err));
+    return write_clips(&w, GYRE_LEARNT_CACHE, GYRE_PART_KV_CLIPS, GYRE_CACHED, err);
 }

@@ -175,6 +175,13 @@ static gyre_status sample(struct survey *s, const struct gyre_rotator *r, gyre_p
     return GYRE_OK;
 }
 
+// Whether what a linear of the block reads has 4 bits: only these are clipped, and only their noise is held against a
+// rotation.
+static bool reads4(const struct survey *s, int site)
+{
+    return gyre_plan_act(s->plan, s->layer.index, gyre_roles[site].product) == 4;
+}
+
 // Groups of a 4-bit row of `width` inputs.
 static uint32_t span_of(const struct survey *s, uint64_t width)
 {
@@ -194,7 +201,7 @@ static double output_energy(struct survey *s, const float *x, const float *w, ui
     return sum;
 }
 
-// Relative output error of linear `site` under rotation `r` with its weights plainly rounded and, at A4, its inputs.
+// Relative output error of linear `site` under rotation `r` with its weights plainly rounded, and inputs of 4 bits.
 static gyre_status judge(struct survey *s, const struct gyre_rotator *r, gyre_role site, double *error, gyre_error *err)
 {
     const struct gyre_plan *p = s->plan;
@@ -213,7 +220,7 @@ static gyre_status judge(struct survey *s, const struct gyre_rotator *r, gyre_ro
     const double whole = output_energy(s, s->rows, s->exact, rows, cols, NULL);
     memcpy(s->aim, s->y, s->kept * rows * sizeof *s->y);
     *error = output_energy(s, s->rows, s->rounded, rows, cols, s->aim);
-    if (p->set.act == 4) *error += output_energy(s, s->noisy, s->exact, rows, cols, s->aim);
+    if (reads4(s, site)) *error += output_energy(s, s->noisy, s->exact, rows, cols, s->aim);
     *error = whole > 0 ? *error / whole : 0;
     return GYRE_OK;
 }
@@ -229,7 +236,7 @@ static gyre_status judge_seeds(struct survey *s, gyre_status (*tick)(void *, uin
                 GYRE_TRY(sample(s, &s->seed[i], gyre_roles[site].product, err));
                 const uint32_t width = gyre_product_width(gyre_roles[site].product, &s->plan->hp);
                 memcpy(s->noisy, s->rows, (uint64_t)s->kept * width * sizeof *s->rows);
-                if (s->plan->set.act == 4) gyre_quantize_rows(s->noisy, s->kept, width, 4, 1, span_of(s, width));
+                if (reads4(s, site)) gyre_quantize_rows(s->noisy, s->kept, width, 4, 1, span_of(s, width));
             }
             GYRE_TRY(judge(s, &s->seed[i], (gyre_role)site, &error, err));
             s->surrogate[i] += error;
@@ -243,8 +250,9 @@ static gyre_status judge_seeds(struct survey *s, gyre_status (*tick)(void *, uin
 static gyre_status judge_clips(struct survey *s, const struct gyre_rotator *r, gyre_error *err)
 {
     const struct gyre_plan *p = s->plan;
-    for (int site = 0; site < GYRE_LINEARS && p->set.act == 4; site++) {
+    for (int site = 0; site < GYRE_LINEARS; site++) {
         uint64_t rows, cols;
+        if (!reads4(s, site)) continue;
         gyre_role_shape((gyre_role)site, &p->hp, &rows, &cols);
         if (site == 0 || gyre_roles[site].product != gyre_roles[site - 1].product)
             GYRE_TRY(sample(s, r, gyre_roles[site].product, err));
@@ -317,7 +325,8 @@ gyre_status gyre_search(const gyre_quantize_params *params, const struct gyre_pl
                                 .n_seeds = 1,
                                 .act_clip = act ? 1 : (float)recipe->act_clip,
                                 .kv_clip = kv ? 1 : (float)recipe->kv_clip,
-                                .kv_clip_v = kv ? 1 : (float)recipe->kv_clip};
+                                .kv_clip_v = kv ? 1 : (float)recipe->kv_clip,
+                                .tap_clip = act ? 1 : (float)recipe->act_clip};
     if (!gyre_settings_undecided(&plan->set)) return GYRE_OK;
     s = calloc(1, sizeof *s);
     if (!s) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for choosing a rotation");
@@ -333,9 +342,10 @@ gyre_status gyre_search(const gyre_quantize_params *params, const struct gyre_pl
         out->seed = plan->set.seed + winner;
         out->n_seeds = s->n_seeds;
     }
-    if ((act && plan->set.act == 4) || (kv && (plan->set.kv == 4 || plan->set.kv_v == 4))) {
+    if ((act && plan->set.act4) || (kv && (plan->set.kv == 4 || plan->set.kv_v == 4))) {
         GYRE_GO(walk(s, &s->seed[winner], tick, user, err));
-        if (act && plan->set.act == 4) out->act_clip = best_clip(s->act);
+        if (act && plan->set.act4) *(plan->set.act == 4 ? &out->act_clip : &out->tap_clip) = best_clip(s->act);
+        if (!plan->set.taps) out->tap_clip = out->act_clip;
         if (kv && plan->set.kv == 4) out->kv_clip = best_clip(s->kv);
         if (kv && plan->set.kv_v == 4) out->kv_clip_v = best_clip(s->kv);
     }

@@ -73,7 +73,8 @@ static gyre_status open_walk(gyre_summary *s, gyre_device *device, gyre_error *e
     const struct gyre_plan *p = s->plan;
     struct gyre_hparams plain = p->hp, recipe = gyre_plan_output_hparams(p);
     plain.rot = (struct gyre_rotations){0};
-    plain.act_group = recipe.act_group; // a format, as the widths are
+    plain.act_group = recipe.act_group; // a format, as the widths are, those of single taps too
+    plain.act_bits = recipe.act_bits;
     struct gyre_walk_params params = {.device = device,
                                       .source = p->source,
                                       .token = s->token,
@@ -90,7 +91,8 @@ static gyre_status open_walk(gyre_summary *s, gyre_device *device, gyre_error *e
                                                   .kv_bits_v = w == FLOAT ? 16 : p->set.kv_v,
                                                   .act_clip = last ? p->choice.act_clip : 1,
                                                   .kv_clip = last ? p->choice.kv_clip : 1,
-                                                  .kv_clip_v = last ? p->choice.kv_clip_v : 1}};
+                                                  .kv_clip_v = last ? p->choice.kv_clip_v : 1,
+                                                  .tap_clip = last ? p->choice.tap_clip : 1}};
     }
     GYRE_TRY(gyre_walk_open(&params, &s->walk, err));
     s->wide = malloc((uint64_t)s->n * p->hp.width * sizeof *s->wide);

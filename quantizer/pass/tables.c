@@ -156,13 +156,12 @@ static gyre_status write_clips(const struct gyre_plan *p, struct gyre_output *ou
     const struct {
         gyre_part_kind kind;
         uint32_t n;
-        float clip[2]; // in turn
-    } all[] = {{GYRE_PART_ACT_CLIPS, p->hp.n_layers * GYRE_PRODUCTS, {p->choice.act_clip, p->choice.act_clip}},
-               {GYRE_PART_KV_CLIPS, p->hp.n_layers * GYRE_CACHED, {p->choice.kv_clip, p->choice.kv_clip_v}}};
+    } all[] = {{GYRE_PART_ACT_CLIPS, p->hp.n_layers * GYRE_PRODUCTS},
+               {GYRE_PART_KV_CLIPS, p->hp.n_layers * GYRE_CACHED}};
     for (size_t k = 0; k < GYRE_COUNT(all); k++) {
         float *clip = malloc(all[k].n * sizeof *clip);
         if (!clip) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for clips");
-        for (uint32_t i = 0; i < all[k].n; i++) clip[i] = all[k].clip[i % 2];
+        gyre_plan_clips(p, all[k].kind, clip);
         const gyre_status st = write_vector(all[k].kind, GYRE_ROLE_none, clip, all[k].n, out, err);
         free(clip);
         GYRE_TRY(st);

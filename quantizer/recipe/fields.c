@@ -19,7 +19,7 @@ static const char *const methods[] = {
     [GYRE_LEARN_KL] = "kl",     [GYRE_LEARN_AUTO] = "auto",     NULL};
 static const char *const diagonal_rules[] = {
     [GYRE_DIAGONAL_BALANCE] = "balance", [GYRE_DIAGONAL_LARGEST] = "largest", [GYRE_DIAGONAL_INPUTS] = "inputs", NULL};
-static const int32_t in_loop[] = {4, 8, 16, -1};
+static const int32_t runs_at[] = {4, 8, 16, -1};
 static const int32_t widths[] = {4, 8, -1}, groups[] = {0, 32, 64, 128, -1}, spans[] = {0, 16, 32, 64, 128, -1};
 
 // ---- rows -------------------------------------------------------------------------------------------------
@@ -69,8 +69,8 @@ static const struct gyre_field learn[] = {
     {.key = "method", .kind = GYRE_FIELD_CHOICE, AT(gyre_recipe, learn.method), .words = methods},
     COUNT(gyre_recipe, "steps", learn.steps, 100, 1, 100000),
     REAL(gyre_recipe, "rate", learn.rate, 1.5, 1e-6, 100),
-    LISTED(gyre_recipe, "act", learn.act, 4, in_loop),
-    LISTED(gyre_recipe, "kv", learn.kv, 4, in_loop),
+    LISTED(gyre_recipe, "act", learn.act, 4, runs_at),
+    LISTED(gyre_recipe, "kv", learn.kv, 4, runs_at),
 };
 static const struct gyre_field calibration[] = {
     // windows: 0 where nothing needs statistics
@@ -120,6 +120,7 @@ static const struct gyre_field exception[] = {
     TEXT(gyre_exception, "tensors", tensors),
     LISTED(gyre_exception, "wbits", wbits, 0, widths),
     LISTED(gyre_exception, "wgroup", wgroup, -1, groups),
+    LISTED(gyre_exception, "act", act, 0, runs_at),
 };
 const struct gyre_fields gyre_exception_fields = FIELDS("an exception", exception);
 

@@ -46,11 +46,12 @@ struct gyre_stage {
 };
 
 // Linears whose names match `tensors` ('*' any run, '?' any character; of GGUF names such as blk.3.ffn_down.weight) get
-// other widths than the rest. Later ones win.
+// other widths than the rest, or what they read does. Later ones win.
 struct gyre_exception {
     char tensors[96];
     uint32_t wbits; // 4 or 8; 0: as the rest
     int32_t wgroup; // 0, 32, 64, 128; -1: as the rest
+    uint32_t act;   // of what it reads: 16, 8 or 4; 0: as the rest
 };
 
 // What a diagonal is made of (transform/diagonals.h).
@@ -131,7 +132,9 @@ bool gyre_recipe_calibrates(const struct gyre_recipe *recipe);
 struct gyre_settings {
     struct gyre_recipe recipe;
     uint32_t wbits, wgroup; // of all but the exceptions; wgroup 0: per channel, and for wbits 16 and 32
-    uint32_t act, kv, kv_v; // kv of keys, kv_v of values
+    uint32_t act, kv, kv_v; // act of all taps but the exceptions'; kv of keys, kv_v of values
+    bool taps;              // exceptions give taps another width than act
+    bool act4;              // some tap has 4 bits
     bool head4;             // the head is a matrix of its own, of int4 in groups of 32
     bool full;              // profile
     bool learn_auto;        // the recipe left learn.method open
@@ -140,12 +143,14 @@ struct gyre_settings {
 };
 
 // Exceptions are held against the model too. GYRE_E_INVALID for a value that does not exist, an exception that matches
-// no linear, and linears of one product (q, k, v; gate, up) that differ in width; GYRE_E_UNSUPPORTED for a group that
-// does not divide a row of the model (the message names the sizes that do).
+// no linear, and linears of one product (q, k, v; gate, up) that differ in width or in that of what they read;
+// GYRE_E_UNSUPPORTED for a group that does not divide a row of the model (the message names the sizes that do).
 gyre_status gyre_settings_resolve(const gyre_quantize_params *params, const struct gyre_hparams *hp, bool blocks,
                                   struct gyre_settings *out, gyre_error *err) GYRE_MUST_USE;
-// Widths of one linear, by its GGUF name: the settings', changed by every exception that matches, in their order. With
-// 16 or 32 bits there is nothing to round, and exceptions change nothing.
 // True where the recipe leaves something to be chosen on data (pass/search.h).
 bool gyre_settings_undecided(const struct gyre_settings *settings);
+// Widths of one linear, by its GGUF name: the settings', changed by every exception that matches, in their order. With
+// 16 or 32 bits there is nothing to round, and exceptions change nothing.
 void gyre_settings_width(const struct gyre_settings *settings, const char *tensor, uint32_t *wbits, uint32_t *wgroup);
+// The same of what it reads. Where activations have 16 bits exceptions change nothing.
+uint32_t gyre_settings_act(const struct gyre_settings *settings, const char *tensor);

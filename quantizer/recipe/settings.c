@@ -29,17 +29,18 @@ static bool matches(const char *pattern, const char *name)
 }
 
 struct width {
-    uint32_t bits, group;
+    uint32_t bits, group, act;
 };
 
 static struct width width_of(const struct gyre_settings *s, const char *tensor)
 {
-    struct width w = {s->wbits, s->wgroup};
+    struct width w = {s->wbits, s->wgroup, s->act};
     for (uint32_t i = 0; s->wbits < 16 && i < s->recipe.n_exceptions; i++) {
         const struct gyre_exception *e = &s->recipe.exception[i];
         if (!matches(e->tensors, tensor)) continue;
         if (e->wbits) w.bits = e->wbits;
         if (e->wgroup >= 0) w.group = (uint32_t)e->wgroup;
+        if (e->act && s->act < 16) w.act = e->act;
     }
     return w;
 }
@@ -50,6 +51,8 @@ void gyre_settings_width(const struct gyre_settings *s, const char *tensor, uint
     *wbits = w.bits;
     *wgroup = w.group;
 }
+
+uint32_t gyre_settings_act(const struct gyre_settings *s, const char *tensor) { return width_of(s, tensor).act; }
 
 static bool one_of(uint32_t value, uint32_t a, uint32_t b, uint32_t c)
 {
@@ -116,6 +119,11 @@ static gyre_status check_product(const struct gyre_settings *s, gyre_role role, 
                      gyre_roles[r].gguf);
     gyre_role_name(gyre_product_first(product), layer, "weight", first);
     const struct width have = width_of(s, first);
+    if (have.act != w.act)
+        return gyre_fail(err, GYRE_E_INVALID,
+                         "cannot apply the recipe's exceptions (%s): it reads activations of %u bits, but %s, which "
+                         "reads the same, %u; give all of %s the same act",
+                         name, w.act, first, have.act, parts);
     if (have.bits == w.bits && have.group == w.group) return GYRE_OK;
     return gyre_fail(err, GYRE_E_INVALID,
                      "cannot apply the recipe's exceptions (%s): it gets %u bits with group %u, but %s, which is one "
@@ -157,6 +165,27 @@ static gyre_status check_linears(const struct gyre_settings *s, const struct gyr
             const struct width w = width_of(s, name);
             GYRE_TRY(check_product(s, (gyre_role)role, layer, name, w, err));
             GYRE_TRY(check_group(s, hp, (gyre_role)role, name, w, err));
+        }
+    return GYRE_OK;
+}
+
+// What exceptions make of the width of activations. A directory says it once.
+static gyre_status survey_taps(struct gyre_settings *s, const struct gyre_hparams *hp, gyre_error *err)
+{
+    char name[GYRE_ROLE_NAME];
+    s->act4 = false;
+    for (uint32_t layer = 0; layer < hp->n_layers; layer++)
+        for (int role = 0; role < GYRE_LINEARS; role++) {
+            gyre_role_name((gyre_role)role, layer, "weight", name);
+            const uint32_t act = width_of(s, name).act;
+            s->act4 |= act == 4;
+            if (act == s->act) continue;
+            s->taps = true;
+            if (!s->blocks)
+                return gyre_fail(err, GYRE_E_UNSUPPORTED,
+                                 "cannot give what %s reads %u bits: a Hugging Face directory has one width of "
+                                 "activations; name an OUT.gguf",
+                                 name, act);
         }
     return GYRE_OK;
 }
@@ -204,7 +233,8 @@ gyre_status gyre_settings_resolve(const gyre_quantize_params *p, const struct gy
                          out->kv, out->kv_v);
     if (!out->full || (out->kv == 16 && out->kv_v == 16))
         out->recipe.kv_centre = false; // other tools know no centres; 16 bits need none
-    if (out->act != 4) out->recipe.act_group = 0;
+    GYRE_TRY(survey_taps(out, hp, err));
+    if (!out->act4) out->recipe.act_group = 0;
     // optrot gained at 8-bit activations, its authors report a loss at 4; where R1 cannot be merged, it runs online.
     out->learn_auto = out->recipe.learn.method == GYRE_LEARN_AUTO;
     if (out->learn_auto)
@@ -233,6 +263,6 @@ gyre_status gyre_settings_resolve(const gyre_quantize_params *p, const struct gy
 
 bool gyre_settings_undecided(const struct gyre_settings *s)
 {
-    return s->wbits < 16 && (s->recipe.seeds > 1 || (s->recipe.act_clip == GYRE_AUTO && s->act == 4) ||
+    return s->wbits < 16 && (s->recipe.seeds > 1 || (s->recipe.act_clip == GYRE_AUTO && s->act4) ||
                              (s->recipe.kv_clip == GYRE_AUTO && (s->kv == 4 || s->kv_v == 4)));
 }

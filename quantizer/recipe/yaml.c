@@ -353,8 +353,8 @@ static gyre_status read_exceptions(struct reader *rd)
         if (!e->tensors[0])
             return fail_at(rd, at,
                            "an exception without tensors; name them, such as tensors: \"blk.*.ffn_down.weight\"");
-        if (!e->wbits && e->wgroup < 0)
-            return fail_at(rd, at, "an exception that changes nothing; give wbits or wgroup");
+        if (!e->wbits && e->wgroup < 0 && !e->act)
+            return fail_at(rd, at, "an exception that changes nothing; give wbits, wgroup or act");
     }
 }
 

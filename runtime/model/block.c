@@ -43,7 +43,8 @@ static struct gyre_precision precision_of(const struct gyre_block_options *o)
                                    .kv_v = o->kv_bits_v ? o->kv_bits_v : o->kv_bits,
                                    .act_clip = o->act_clip,
                                    .kv_clip = o->kv_clip,
-                                   .kv_clip_v = o->kv_clip_v > 0 ? o->kv_clip_v : o->kv_clip};
+                                   .kv_clip_v = o->kv_clip_v > 0 ? o->kv_clip_v : o->kv_clip,
+                                   .tap_clip = o->tap_clip > 0 ? o->tap_clip : o->act_clip};
 }
 
 gyre_status gyre_block_create(gyre_device *device, const struct gyre_hparams *hp,
@@ -187,7 +188,7 @@ gyre_status gyre_block_load(gyre_block *b, const struct gyre_block_weights *w, g
     uint32_t n_centres = 0;
     bool centred = false, headed = w->vector[GYRE_ROLE_q_norm] || w->vector[GYRE_ROLE_k_norm];
     uint64_t rows, cols;
-    if (w->kind.turn != b->layer.kind.turn || w->kind.windowed != b->layer.kind.windowed) forget_graphs(b);
+    if (memcmp(&w->kind, &b->layer.kind, sizeof w->kind)) forget_graphs(b); // bytes, without padding
     b->layer.kind = w->kind;
     for (int p = 0; p < GYRE_PRODUCTS; p++) {
         struct piece bias[GYRE_LINEARS];

@@ -15,7 +15,7 @@ struct gyre_block_linear {
     uint32_t bits, group; // 4 or 8; group = in when per channel
 };
 struct gyre_block_weights {
-    struct gyre_layer_kind kind; // hp->kind of the block
+    struct gyre_layer_kind kind; // hp->kind of the block; its bits of taps count where act_bits is hp's
     struct gyre_block_linear linear[GYRE_LINEARS];
     const float *bias[GYRE_LINEARS];       // [out]; NULL: none
     const float *vector[GYRE_BLOCK_ROLES]; // norms; those that the architecture has
@@ -31,6 +31,7 @@ struct gyre_block_options {
     float act_clip, kv_clip;              // 1 when unsure
     uint32_t kv_bits_v;                   // of values; 0: as of keys ...
     float kv_clip_v;                      // ... and 0: as theirs
+    float tap_clip;                       // of taps to which the weights' kind gives bits of their own; 0: as act_clip
 };
 
 // `hp` gives shapes, RoPE and the online rotations (hp->rot) that the weights expect; it is copied as needed.

@@ -36,8 +36,9 @@ gyre_value gyre_b_linear(struct gyre_builder *b, gyre_value x, gyre_product prod
     const struct gyre_weight *w = &b->layer->product[product];
     const bool learned = b->layer->act_clip[product] > 0 && b->precision->act == b->hp->act_bits;
     x = gyre_g_gather(b->g, x, w->order);
-    const float clip = learned ? b->layer->act_clip[product] : b->precision->act_clip;
-    const gyre_value q = gyre_g_quantize_groups(b->g, x, b->precision->act, clip, b->hp->act_group);
+    const struct gyre_tap tap = gyre_tap_at(b->hp, &b->layer->kind, product, b->precision);
+    const float clip = learned ? b->layer->act_clip[product] : tap.clip;
+    const gyre_value q = gyre_g_quantize_groups(b->g, x, tap.bits, clip, b->hp->act_group);
     return gyre_g_linear(b->g, q, w, b->layer->bias[product]);
 }
 

@@ -7,9 +7,11 @@
 enum {
     GYRE_MAX_LAYERS = 512,
     GYRE_MAX_HEAD_DIM = 256,
-    GYRE_FILE_VERSION = 5,  // of gyre.version: 1 knows llama alone, 2 qwen2 and qwen3, 3 the other families
-    GYRE_MIX_VERSION = 4,   // knows gyre.head_mix and gyre.r1
-    GYRE_WIDTHS_VERSION = 5 // knows values of another width than keys
+    GYRE_TAPS = 4,           // of a block: what its products (roles.def) read
+    GYRE_FILE_VERSION = 6,   // of gyre.version: 1 knows llama alone, 2 qwen2 and qwen3, 3 the other families
+    GYRE_MIX_VERSION = 4,    // knows gyre.head_mix and gyre.r1
+    GYRE_WIDTHS_VERSION = 5, // knows values of another width than keys
+    GYRE_TAPS_VERSION = 6    // knows taps of another width than the file's activations
 };
 
 struct gyre_rotations {
@@ -40,17 +42,18 @@ typedef enum gyre_turn { GYRE_TURN_ROPE, GYRE_TURN_LOCAL, GYRE_TURN_NONE, GYRE_T
 
 // What may differ between the blocks of a model.
 struct gyre_layer_kind {
-    uint8_t turn;     // gyre_turn
-    uint8_t windowed; // its queries see hp->window positions
+    uint8_t turn;           // gyre_turn
+    uint8_t windowed;       // its queries see hp->window positions
+    uint8_t act[GYRE_TAPS]; // bits of its taps that have others than the file's activations; 0: they have those
 };
 
 // How activations and the cache are quantized at run time: bits (16: not at all) and clip ratios, kv_v of values and kv
-// of keys.
+// of keys. tap_clip: of taps that the file gives bits of their own.
 struct gyre_precision {
     uint32_t act, kv, kv_v;
-    float act_clip, kv_clip, kv_clip_v;
+    float act_clip, kv_clip, kv_clip_v, tap_clip;
 };
-#define GYRE_UNROUNDED ((struct gyre_precision){16, 16, 16, 1, 1, 1})
+#define GYRE_UNROUNDED ((struct gyre_precision){16, 16, 16, 1, 1, 1, 1})
 
 struct gyre_arch;
 
@@ -83,6 +86,7 @@ struct gyre_hparams {
     bool has_rope_freqs;      // tensor rope_freqs.weight holds divisors of the inverse frequencies
     uint32_t act_bits, kv_bits, kv_bits_v; // run-time defaults: 16 unless the file says otherwise; of keys, of values
     float act_clip, kv_clip, kv_clip_v;    // clip ratios, 1 unless the file says otherwise
+    float tap_clip;                        // of taps with bits of their own (kind[].act)
     uint32_t act_group;   // 4-bit activations have groups of so many values where these divide the row; 0: none
     bool learned_clips;   // full: they are of each tap and layer, in tensors gyre.act_clips, gyre.kv_clips
     uint32_t wgroup;      // gyre files: group of the int4 weights, 0 = per channel; else 0
@@ -95,7 +99,21 @@ struct gyre_hparams {
 // What a file says that it is made for.
 static inline struct gyre_precision gyre_made_for(const struct gyre_hparams *hp)
 {
-    return (struct gyre_precision){hp->act_bits, hp->kv_bits, hp->kv_bits_v, hp->act_clip, hp->kv_clip, hp->kv_clip_v};
+    return (struct gyre_precision){hp->act_bits, hp->kv_bits,   hp->kv_bits_v, hp->act_clip,
+                                   hp->kv_clip,  hp->kv_clip_v, hp->tap_clip};
+}
+
+// How what a product of a block reads is rounded. Bits that the file gives a tap count while the model runs at the
+// file's width of activations: another one is for all taps, and what runs unrounded runs so everywhere.
+struct gyre_tap {
+    uint32_t bits;
+    float clip;
+};
+static inline struct gyre_tap gyre_tap_at(const struct gyre_hparams *hp, const struct gyre_layer_kind *kind,
+                                          uint32_t product, const struct gyre_precision *p)
+{
+    const uint32_t own = p->act < 16 && p->act == hp->act_bits ? kind->act[product] : 0;
+    return own ? (struct gyre_tap){own, p->tap_clip} : (struct gyre_tap){p->act, p->act_clip};
 }
 
 // Fills and checks `hp`; allocates only for rot (free with gyre_hparams_free). Refuses other architectures and

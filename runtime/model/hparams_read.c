@@ -129,6 +129,8 @@ static const struct {
     {"gyre.act_group", 1},
     {"gyre.kv_bits_v", GYRE_WIDTHS_VERSION},
     {"gyre.kv_clip_v", GYRE_WIDTHS_VERSION},
+    {"gyre.tap_bits", GYRE_TAPS_VERSION},
+    {"gyre.tap_clip", GYRE_TAPS_VERSION},
     {"gyre.rope_interleaved", 1},
     {"gyre.kv_centre", 1},
     {"gyre.r3", 1},
@@ -175,10 +177,41 @@ static gyre_status read_version(const gyre_source *source, const struct gyre_hpa
     return GYRE_OK;
 }
 
+// Bits of single taps: gyre.tap_bits, [blocks][taps].
+static gyre_status read_taps(const gyre_source *source, struct gyre_hparams *hp, gyre_error *err)
+{
+    _Static_assert((int)GYRE_TAPS == (int)GYRE_PRODUCTS, "a tap a product");
+    const char *path = gyre_source_path(source);
+    int64_t *bits = NULL;
+    uint64_t n = 0, due = (uint64_t)hp->n_layers * GYRE_TAPS;
+    gyre_status st = GYRE_OK;
+    if (!gyre_source_has(source, "gyre.tap_bits")) return GYRE_OK;
+    GYRE_TRY(gyre_source_array_i64(source, "gyre.tap_bits", &bits, &n, err));
+    if (n != due)
+        GYRE_GO(gyre_fail(err, GYRE_E_FORMAT,
+                          "cannot use model (%s): gyre.tap_bits has %llu values; %u blocks have %llu taps", path,
+                          (unsigned long long)n, hp->n_layers, (unsigned long long)due));
+    if (hp->act_bits == 16)
+        GYRE_GO(gyre_fail(err, GYRE_E_FORMAT,
+                          "cannot use model (%s): gyre.tap_bits beside a gyre.act_bits of 16, which rounds nothing",
+                          path));
+    for (uint64_t i = 0; i < n; i++) {
+        if (bits[i] < 0 || bits[i] > 16 || !gyre_is_width((uint32_t)bits[i]))
+            GYRE_GO(gyre_fail(err, GYRE_E_UNSUPPORTED,
+                              "cannot use model (%s): gyre.tap_bits has %lld in block %llu; gyre supports 4, 8 and 16",
+                              path, (long long)bits[i], (unsigned long long)(i / GYRE_TAPS)));
+        const bool own = (uint32_t)bits[i] != hp->act_bits;
+        hp->kind[i / GYRE_TAPS].act[i % GYRE_TAPS] = own ? (uint8_t)bits[i] : 0;
+    }
+done:
+    free(bits);
+    return st;
+}
+
 // What gyre's own files add, in both profiles.
 static gyre_status read_gyre_keys(const gyre_source *source, struct gyre_hparams *hp, gyre_error *err)
 {
-    double act_clip = 1, kv_clip = 1, kv_clip_v;
+    double act_clip = 1, kv_clip = 1, kv_clip_v, tap_clip;
     const char *path = gyre_source_path(source);
     hp->act_bits = hp->kv_bits = 16;
     GYRE_TRY(read_version(source, hp, err));
@@ -196,7 +229,11 @@ static gyre_status read_gyre_keys(const gyre_source *source, struct gyre_hparams
     GYRE_TRY(gyre_hparam_f64(source, "gyre.kv_clip", true, 0.05, 1, &kv_clip, err));
     kv_clip_v = kv_clip;
     GYRE_TRY(gyre_hparam_f64(source, "gyre.kv_clip_v", true, 0.05, 1, &kv_clip_v, err));
+    tap_clip = act_clip;
+    GYRE_TRY(gyre_hparam_f64(source, "gyre.tap_clip", true, 0.05, 1, &tap_clip, err));
+    GYRE_TRY(read_taps(source, hp, err));
     hp->act_clip = (float)act_clip;
+    hp->tap_clip = (float)tap_clip;
     hp->kv_clip = (float)kv_clip;
     hp->kv_clip_v = (float)kv_clip_v;
     GYRE_TRY(gyre_hparam_u32(source, "gyre.act_group", true, 0, 128, &hp->act_group, err));

@@ -60,6 +60,7 @@ gyre_status gyre_shape_hparams(const char *name, uint32_t wgroup, struct gyre_hp
                                 .act_clip = 1,
                                 .kv_clip = 1,
                                 .kv_clip_v = 1,
+                                .tap_clip = 1,
                                 .wgroup = wgroup};
     hp->roles = hp->family->roles;
     hp->biases = hp->family->biases;

@@ -139,11 +139,36 @@ class Options(Case):
         self.done("reproduce", q + ".manifest.json", "--base", self.model)
         one = self.json("inspect", self.quantized("width.gguf", "--kv", "4/4"))["metadata"]
         self.assertEqual((one["gyre.version"], one["gyre.kv_bits"], "gyre.kv_bits_v" in one), (1, 4, False))
+        self.assertEqual(self.json("inspect", q)["model"]["kv_clip_v"], m.get("gyre.kv_clip_v", m["gyre.kv_clip"]))
         for bad in "8/5", "8/", "/4", "8/4/4", "8x4":
             self.fails(2, *base, "--kv", bad, word="it takes one of 16,8,4, or two as in 8/4")
         folder = self.at("widths-hf")
         subprocess.run([MAKE_MODEL, folder, "HF"], check=True)
         self.fails(1, "quantize", folder, "-o", self.at("dir"), "--kv", "8/4", word="one width for both")
+
+    def test_taps_of_other_widths(self):
+        """Exceptions of a recipe may give what a linear reads other bits: the file says it, inspect shows it, --act overrides it."""
+        recipe = lambda rule: self.put("taps.yaml", f"name: taps\nrotate: true\nrounding: [rtn]\nexceptions: [{rule}]\n".encode())
+        down = recipe("{tensors: '*ffn_down*', act: 8}")
+        q = self.quantized("taps.gguf", "--act", 4, "--recipe", down)
+        doc = self.json("inspect", q)
+        layers = doc["model"]["layers"]
+        self.assertEqual((doc["metadata"]["gyre.version"], doc["metadata"]["gyre.act_bits"]), (6, 4))
+        self.assertEqual(doc["model"]["tap_bits"], {"down": [8] * layers})
+        self.assertIn(f"tap_bits       down 8 ({layers} of {layers} blocks)\n", self.done("inspect", q)[0])
+        nll = lambda file, *act: self.json("eval", file, "--text", self.text, "--device", "cpu", "--ctx", 32, "--windows", 2, *act)["nll"]
+        plain = self.quantized("plain.gguf", "--act", 4, "--recipe", recipe(""))
+        self.assertIsNone(self.json("inspect", plain)["model"]["tap_bits"])
+        self.assertEqual(nll(q), nll(q, "--act", 4))
+        self.assertNotEqual(nll(q), nll(plain))
+        for act in 8, 16:
+            self.assertEqual(nll(q, "--act", act), nll(plain, "--act", act))
+        self.done("verify", q, "--base", self.model)
+        self.done("reproduce", q + ".manifest.json", "--base", self.model)
+        self.fails(1, "quantize", self.model, "-o", self.at("taps-bad.gguf"), "--recipe", recipe("{tensors: '*attn_q*', act: 4}"), word="reads the same")
+        folder = self.at("taps-hf")
+        subprocess.run([MAKE_MODEL, folder, "HF"], check=True)
+        self.fails(1, "quantize", folder, "-o", self.at("taps-dir"), "--act", 4, "--recipe", recipe("{tensors: '*ffn_down*', act: 8}"), word="one width of activations")
 
     def test_run_special(self):
         base = ("run", self.model, "-p", "the cat", "--device", "cpu", "-n", 200, "--temp", 100)

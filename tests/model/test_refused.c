@@ -19,8 +19,9 @@ struct change {
     const char *drop, *add; // add: zeros, F32
     uint32_t n_dims;        // of `add`
     uint64_t dims[2];
-    const char *key, *text; // the key gets the text, or (NULL) the number; NULL: no change
+    const char *key, *text; // the key gets the text, or the list, or (both NULL) the number; NULL: no change
     uint32_t number;
+    const uint32_t *list; // [number]
 };
 
 static void write_changed(const char *from, const char *to, const struct change *c)
@@ -33,6 +34,7 @@ static void write_changed(const char *from, const char *to, const struct change 
     uint64_t front_bytes, file_bytes;
     if (gyre_source_open(from, &s, &err) != GYRE_OK) fail_msg("%s", err.message);
     if (c->key && c->text) gyre_gguf_string(&g, c->key, c->text);
+    else if (c->key && c->list) gyre_gguf_u32_array(&g, c->key, c->list, c->number);
     else if (c->key) gyre_gguf_u32(&g, c->key, c->number);
     for (uint64_t i = 0; i < gyre_source_meta_count(s); i++) { // a key that is there already is left alone
         const struct gyre_meta m = gyre_source_meta_at(s, i);
@@ -192,11 +194,11 @@ static void layouts(void **state)
         const char *says;
     } cases[] = {
         {"llama", "full", {.key = "gyre.version", .number = 2}, GYRE_OK, NULL},
-        {"llama", "full", {.key = "gyre.version", .number = 6}, GYRE_E_UNSUPPORTED, "gyre.version is 6"},
+        {"llama", "full", {.key = "gyre.version", .number = 7}, GYRE_E_UNSUPPORTED, "gyre.version is 7"},
         {"llama", "full", {.key = "gyre.version", .number = 0}, GYRE_E_UNSUPPORTED, "gyre.version is 0"},
         {"llama", "full", {.key = "gyre.head_mix", .number = 1}, GYRE_E_UNSUPPORTED, "1 knows no key gyre.head_mix"},
         {"llama", "full", {.key = "general.note", .number = 1}, GYRE_OK, NULL},
-        {"llama", "portable", {.key = "gyre.version", .number = 6}, GYRE_E_UNSUPPORTED, "gyre.version is 6"},
+        {"llama", "portable", {.key = "gyre.version", .number = 7}, GYRE_E_UNSUPPORTED, "gyre.version is 7"},
         {"llama", "portable", {.key = "gyre.head_mix", .number = 1}, GYRE_E_UNSUPPORTED, "no key gyre.head_mix"},
         {"llama",
          "full",
@@ -247,6 +249,46 @@ static void layouts(void **state)
     }
 }
 
+// Bits of single taps: of two blocks with four each.
+static void taps(void **state)
+{
+    (void)state;
+    static const uint32_t odd[] = {4, 4, 4, 8, 4, 5, 4, 8}, same[] = {4, 4, 4, 4, 4, 4, 4, 4};
+    static const struct {
+        struct change change;
+        gyre_status status;
+        const char *says;
+    } cases[] = {
+        {{0}, GYRE_OK, NULL},
+        {{.key = "gyre.tap_bits", .list = same, .number = 8}, GYRE_OK, NULL},
+        {{.key = "gyre.version", .number = 5}, GYRE_E_UNSUPPORTED, "gyre.version 5 knows no key gyre.tap_bits"},
+        {{.key = "gyre.tap_bits", .list = same, .number = 7},
+         GYRE_E_FORMAT,
+         "gyre.tap_bits has 7 values; 2 blocks have 8 taps"},
+        {{.key = "gyre.tap_bits", .list = odd, .number = 8}, GYRE_E_UNSUPPORTED, "gyre.tap_bits has 5 in block 1;"},
+        {{.key = "gyre.tap_bits", .number = 8}, GYRE_E_FORMAT, "gyre.tap_bits"},
+        {{.key = "gyre.tap_clip", .number = 2}, GYRE_E_UNSUPPORTED, "gyre.tap_clip is 2"},
+        {{.key = "gyre.act_bits", .number = 16}, GYRE_E_FORMAT, "gyre.tap_bits beside a gyre.act_bits of 16"},
+    };
+    for (size_t i = 0; i < 2 * GYRE_COUNT(cases); i++) {
+        const struct tiny_options o = tiny_family("llama");
+        const char *from = files_path("plain.gguf"), *recipe = files_path("taps.yaml");
+        gyre_error err = {0};
+        assert_int_equal(tiny_write_gguf(from, &o), 0);
+        files_write(recipe, "name: taps\nrotate: true\nrounding:\n  - rtn\n"
+                            "exceptions:\n  - {tensors: \"*ffn_down*\", act: 8}\n");
+        const gyre_quantize_params p = {.source = from,
+                                        .output = files_path("made.gguf"),
+                                        .recipe = recipe,
+                                        .act = 4,
+                                        .profile = i % 2 ? "full" : "portable",
+                                        .wgroup = 32,
+                                        .force = true};
+        if (gyre_quantize(&p, NULL, &err) != GYRE_OK) fail_msg("%s", err.message);
+        expect(p.output, &cases[i / 2].change, cases[i / 2].status, cases[i / 2].says);
+    }
+}
+
 // What a plain file of an architecture cannot say is not written; gyre's own can say it.
 static void portable_files_without_a_place_for_it(void **state)
 {
@@ -278,6 +320,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(roles),
         cmocka_unit_test(layouts),
+        cmocka_unit_test(taps),
         cmocka_unit_test(portable_files_without_a_place_for_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

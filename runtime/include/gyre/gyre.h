@@ -51,14 +51,15 @@ typedef enum gyre_tuning {
 } gyre_tuning;
 
 typedef struct gyre_engine_params {
-    size_t size;           // sizeof(gyre_engine_params); see gyre_base.h
-    const char *device;    // "vulkan:0", ...; NULL: the best there is
-    uint32_t act, kv;      // 16, 8 or 4; 0: the file's default. kv 32: an f32 cache, on the cpu device only
-    uint32_t context;      // longest sequence; 0: the model's, at most 4096
-    uint32_t max_rows;     // rows of the largest step (prefill chunk); 0: 512
-    uint32_t sequences;    // sequences that may be alive at once; 0: 1
-    const char *cache_dir; // kernel caches; NULL: $XDG_CACHE_HOME/gyre or ~/.cache/gyre; "": none
-    bool validate;         // Vulkan validation layers
+    size_t size;                          // sizeof(gyre_engine_params); see gyre_base.h
+    const char *device;                   // "vulkan:0", ...; NULL: the best there is
+    uint32_t act;                         // 16, 8 or 4, of all taps; 0, or the file's own: as the file says, tap by tap
+    uint32_t kv;                          // 16, 8 or 4; 0: the file's default. 32: an f32 cache, on the cpu device only
+    uint32_t context;                     // longest sequence; 0: the model's, at most 4096
+    uint32_t max_rows;                    // rows of the largest step (prefill chunk); 0: 512
+    uint32_t sequences;                   // sequences that may be alive at once; 0: 1
+    const char *cache_dir;                // kernel caches; NULL: $XDG_CACHE_HOME/gyre or ~/.cache/gyre; "": none
+    bool validate;                        // Vulkan validation layers
     uint64_t limit_binding, limit_buffer; // tests: pretend tiny device limits; 0: the device's
     gyre_log log;
     // Called while loading with 0..1; a non-zero return cancels (GYRE_E_CANCELLED). May be NULL.

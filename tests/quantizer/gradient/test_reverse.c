@@ -331,7 +331,7 @@ static void test_refusals(void **unused)
     assert_null(gyre_reverse_data(r, b.model.output_norm));
     gyre_reverse_close(r);
     gyre_graph_destroy(b.graph);
-    const struct gyre_precision precision = {8, 8, 8, 1, 1, 1};
+    const struct gyre_precision precision = {8, 8, 8, 1, 1, 1, 1};
     const struct gyre_batch batch = gyre_kv_batch(&b.kv, b.rows);
     OK(gyre_graph_create(b.device, ROWS, &batch, &b.graph, err));
     gyre_value x = gyre_g_external(b.graph, "x", ROWS, b.model.hp.width, b.x);

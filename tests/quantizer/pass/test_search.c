@@ -179,6 +179,7 @@ static void needed_where_something_is_open(void **state)
         memset(&s, 0, sizeof s);
         s.wbits = row[i].wbits;
         s.act = row[i].act;
+        s.act4 = s.act == 4;
         s.kv = row[i].kv;
         s.kv_v = row[i].kv_v;
         s.recipe.seeds = row[i].seeds;
@@ -198,7 +199,8 @@ static void json_gives_it_back(void **state)
                                  .n_seeds = n,
                                  .act_clip = 0.97f,
                                  .kv_clip = 1,
-                                 .kv_clip_v = n == 1 ? 0.9f : 1};
+                                 .kv_clip_v = n == 1 ? 0.9f : 1,
+                                 .tap_clip = n == 1 ? 0.97f : 0.8f};
         for (uint32_t i = 0; i < n && n > 1; i++) c.surrogate[i] = 0.1f / (float)(i + 3);
         json_t *json = gyre_choice_json(&c);
         assert_non_null(json);
@@ -207,7 +209,8 @@ static void json_gives_it_back(void **state)
         memset(&d, 0xFF, sizeof d);
         assert_true(gyre_choice_read(read, &d));
         assert_true(d.seed == c.seed && d.n_seeds == c.n_seeds && d.act_clip == c.act_clip && d.kv_clip == c.kv_clip &&
-                    d.kv_clip_v == c.kv_clip_v);
+                    d.kv_clip_v == c.kv_clip_v && d.tap_clip == c.tap_clip);
+        assert_true((json_object_get(read, "tap_clip") != NULL) == (n != 1)); // where it is another
         assert_memory_equal(d.surrogate, c.surrogate, n * sizeof *d.surrogate);
         json_decref(read);
         free(text);

@@ -181,7 +181,8 @@ static const char full[] = "%YAML 1.1\n---\n# a comment\n"
                            "  - descent: {sweeps: 1}\n"
                            "exceptions:\n"
                            "  - {tensors: \"blk.*.ffn_down.weight\", wbits: 8, wgroup: 32}\n"
-                           "  - {tensors: \"blk.?.attn_output.weight\", wgroup: 0}\n";
+                           "  - {tensors: \"blk.?.attn_output.weight\", wgroup: 0}\n"
+                           "  - {tensors: \"*ffn_up*\", act: 16}\n";
 
 static void every_key_is_read_and_written(void **state)
 {
@@ -203,8 +204,9 @@ static void every_key_is_read_and_written(void **state)
     assert_true(r.stage[0].damp == 0.05 && r.stage[1].kind == GYRE_STAGE_ADMM && r.stage[1].clip == GYRE_CLIP_NONE);
     assert_true(r.stage[1].damp == 1e-6 && r.stage[1].iterations == 9 && r.stage[3].iterations == 1);
     assert_string_equal(r.exception[0].tensors, "blk.*.ffn_down.weight");
-    assert_true(r.n_exceptions == 2 && r.exception[0].wbits == 8 && r.exception[0].wgroup == 32);
-    assert_true(r.exception[1].wbits == 0 && r.exception[1].wgroup == 0);
+    assert_true(r.n_exceptions == 3 && r.exception[0].wbits == 8 && r.exception[0].wgroup == 32);
+    assert_true(r.exception[1].wbits == 0 && r.exception[1].wgroup == 0 && r.exception[1].act == 0);
+    assert_true(r.exception[2].wbits == 0 && r.exception[2].wgroup == -1 && r.exception[2].act == 16);
     assert_round_trip(&r);
 
     char *text = gyre_recipe_json(&r);
@@ -218,6 +220,8 @@ static void every_key_is_read_and_written(void **state)
     assert_int_equal(json_integer_value(json_object_get(json_array_get(rounding, 1), "iterations")), 9);
     assert_true(json_is_null(json_object_get(json_array_get(ex, 1), "wbits")));
     assert_int_equal(json_integer_value(json_object_get(json_array_get(ex, 0), "wgroup")), 32);
+    assert_true(json_is_null(json_object_get(json_array_get(ex, 0), "act")));
+    assert_int_equal(json_integer_value(json_object_get(json_array_get(ex, 2), "act")), 16);
     json_decref(doc);
     free(text);
 
@@ -386,12 +390,13 @@ static const struct {
     {ROOT "calibration: {windows: 0}\nrotate: true\ndiagonals: {norm: 1}\n", 5, 1, "diagonal"},
     // exceptions
     {ROOT "exceptions: {tensors: x}\n", 3, 13, "a list of"},
-    {ROOT "exceptions: [x]\n", 3, 14, "tensors, wbits and wgroup"},
+    {ROOT "exceptions: [x]\n", 3, 14, "tensors, wbits, wgroup and act"},
     {ROOT "exceptions:\n  - {wbits: 8}\n", 4, 5, "without tensors"},
     {ROOT "exceptions:\n  - {tensors: x}\n", 4, 5, "changes nothing"},
     {ROOT "exceptions:\n  - {tensors: x, wbits: 16}\n", 4, 25, "4 or 8"},
     {ROOT "exceptions:\n  - {tensors: x, wgroup: 48}\n", 4, 26, "0, 32, 64 or 128"},
-    {ROOT "exceptions:\n  - {tensors: x, bits: 8}\n", 4, 18, "tensors, wbits and wgroup"},
+    {ROOT "exceptions:\n  - {tensors: x, act: 6}\n", 4, 23, "4, 8 or 16"},
+    {ROOT "exceptions:\n  - {tensors: x, bits: 8}\n", 4, 18, "tensors, wbits, wgroup and act"},
 };
 
 static bool is_bad(const char *text, size_t bytes, int line, int column, const char *word)
@@ -618,6 +623,38 @@ static void exceptions_change_widths(void **state)
     files_remove();
 }
 
+static void exceptions_change_activations(void **state)
+{
+    (void)state;
+    struct gyre_settings s;
+    gyre_error err;
+    gyre_quantize_params p = {.wgroup = 32, .act = 4};
+    static const char down[] = "{tensors: '*.ffn_down.*', act: 8, wbits: 8}, {tensors: '*', wgroup: 0},"
+                               "{tensors: 'blk.3.*', act: 16}, {tensors: 'blk.3.attn_output.*', act: 4}";
+    assert_int_equal(resolve(down, p, &s, &err), GYRE_OK);
+    assert_true(s.act == 4 && s.taps && s.act4);
+    assert_int_equal(gyre_settings_act(&s, "blk.0.ffn_down.weight"), 8);
+    assert_int_equal(gyre_settings_act(&s, "blk.0.ffn_up.weight"), 4);
+    assert_int_equal(gyre_settings_act(&s, "blk.3.ffn_down.weight"), 16);
+    assert_int_equal(gyre_settings_act(&s, "blk.3.attn_output.weight"), 4);
+    assert_width(&s, "blk.0.ffn_down.weight", 8, 0);
+    p.act = 16; // nothing is rounded there
+    assert_int_equal(resolve(down, p, &s, &err), GYRE_OK);
+    assert_true(!s.taps && !s.act4 && gyre_settings_act(&s, "blk.0.ffn_down.weight") == 16);
+    p.act = 8; // only the exceptions are clipped by choice, and have groups
+    assert_int_equal(resolve("{tensors: '*.ffn_down.*', act: 4}", p, &s, &err), GYRE_OK);
+    assert_true(s.taps && s.act4 && s.act == 8);
+    assert_int_equal(resolve("{tensors: '*.ffn_down.*', act: 8}", p, &s, &err), GYRE_OK); // as the rest
+    assert_true(!s.taps && !s.act4);
+    p.act = 4, p.wbits = 16;
+    assert_int_equal(resolve(down, p, &s, &err), GYRE_OK);
+    assert_true(!s.taps && s.act4 && gyre_settings_act(&s, "blk.0.ffn_down.weight") == 4);
+    p.wbits = 0, p.recipe = files_path("settings.yaml");
+    assert_int_equal(gyre_settings_resolve(&p, &hp, false, &s, &err), GYRE_E_UNSUPPORTED); // a directory
+    assert_non_null(strstr(err.message, "blk.0.ffn_down.weight reads 8 bits"));
+    files_remove();
+}
+
 static void exceptions_are_held_against_the_model(void **state)
 {
     (void)state;
@@ -633,6 +670,12 @@ static void exceptions_are_held_against_the_model(void **state)
          "give all of attn_q, attn_k, attn_v the same"},
         {"{tensors: '*ffn_up.*', wgroup: 0}", 32, GYRE_E_INVALID, "blk.0.ffn_up.weight", "blk.0.ffn_gate.weight"},
         {"{tensors: '*ffn_up.*', wbits: 8}, {tensors: '*ffn_gate.*', wbits: 8}", 32, GYRE_OK, "", ""},
+        {"{tensors: 'blk.7.attn_v.weight', act: 4}", 32, GYRE_E_INVALID, "blk.7.attn_v.weight",
+         "reads activations of 4 bits, but blk.7.attn_q.weight, which reads the same, 8; give all of attn_q, attn_k, "
+         "attn_v the same act"},
+        {"{tensors: '*ffn_gate.*', act: 16}", 32, GYRE_E_INVALID, "blk.0.ffn_up.weight",
+         "give all of ffn_gate, ffn_up"},
+        {"{tensors: 'blk.12.ffn_down.weight', act: 4}", 32, GYRE_E_INVALID, "blk.12.ffn_down.weight", "no linear"},
         {"{tensors: '*attn_output.*', wgroup: 64}", 32, GYRE_E_UNSUPPORTED, "blk.0.attn_output.weight",
          "use group 0 (per channel) or 32 in the recipe's exception"},
         {"{tensors: 'blk.11.ffn_down.weight', wgroup: 128}", 32, GYRE_E_UNSUPPORTED, "blk.11.ffn_down.weight", "or 32"},
@@ -667,6 +710,7 @@ int main(void)
         cmocka_unit_test(mutations_never_crash),
         cmocka_unit_test(what_is_automatic_depends_on_the_widths),
         cmocka_unit_test(exceptions_change_widths),
+        cmocka_unit_test(exceptions_change_activations),
         cmocka_unit_test(exceptions_are_held_against_the_model),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
