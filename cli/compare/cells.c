@@ -46,7 +46,8 @@ static json_t *identity(const struct compare *c)
     return out;
 }
 
-// What quantized weights depend on: without calibration not on activations and cache.
+// What quantized files depend on: without calibration not on the cache, and on activations where the file says more of
+// them than a width.
 static json_t *weights_identity(const struct compare *c, const struct compare_recipe *r, const struct cli_setting *s)
 {
     json_t *out =
@@ -55,6 +56,7 @@ static json_t *weights_identity(const struct compare *c, const struct compare_re
     if (r->calibrates)
         json_object_update_new(
             out, json_pack("{s:i, s:i, s:s}", "act", (int)s->act, "kv", (int)s->kv, "calib", c->calib_sha));
+    else if (r->by_act) json_object_set_new(out, "act", json_integer((json_int_t)s->act));
     if (r->calibrates && s->kv_v != s->kv) json_object_set_new(out, "kv_v", json_integer((json_int_t)s->kv_v));
     return out;
 }

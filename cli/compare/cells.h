@@ -13,6 +13,7 @@ struct compare_recipe {
     char stem[72];             // in names of files
     char key[GYRE_SHA256_HEX]; // digest of its text
     bool calibrates;
+    bool by_act; // its files differ by the width of activations that they are made for, calibrated or not
 };
 
 struct compare {

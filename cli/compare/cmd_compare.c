@@ -61,6 +61,21 @@ static gyre_status recipe_key(const char *recipe, char key[GYRE_SHA256_HEX], gyr
     return GYRE_OK;
 }
 
+// Groups of activations are in files made for 4 bits only, bits of single taps in those whose others differ.
+static gyre_status says_more_of_act(const char *recipe, bool *out, gyre_error *err)
+{
+    char *text = NULL;
+    size_t i;
+    json_t *one;
+    GYRE_TRY(gyre_recipe_describe(recipe, GYRE_RECIPE_JSON, &text, err));
+    json_t *doc = json_loads(text, 0, NULL);
+    *out = json_integer_value(json_object_get(json_object_get(doc, "activations"), "group")) != 0;
+    json_array_foreach(json_object_get(doc, "exceptions"), i, one) *out |= json_is_integer(json_object_get(one, "act"));
+    json_decref(doc);
+    gyre_free(text);
+    return GYRE_OK;
+}
+
 // 0..: an exit status. `arg` must live as long as c.
 static int add_recipe(struct compare *c, const char *arg)
 {
@@ -77,7 +92,8 @@ static int add_recipe(struct compare *c, const char *arg)
     if (st != GYRE_OK) return cli_fail(&err);
     struct compare_recipe *r = &c->recipe[c->n_recipes];
     *r = (struct compare_recipe){.arg = arg, .calibrates = recipe.calibrates};
-    if (recipe_key(arg, r->key, &err) != GYRE_OK) return cli_fail(&err);
+    if (recipe_key(arg, r->key, &err) != GYRE_OK || says_more_of_act(arg, &r->by_act, &err) != GYRE_OK)
+        return cli_fail(&err);
     snprintf(r->label, sizeof r->label, "%s", recipe.name[0] ? recipe.name : gyre_base_name(arg));
     c->n_recipes++;
     return -1;
