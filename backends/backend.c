@@ -186,11 +186,13 @@ bool gyre_device_forgo(gyre_device *device, const char *kernel, gyre_status fail
     const struct gyre_kernel_source *source = gyre_kernel_source_find(kernel);
     char line[sizeof why->message + 64];
     if (failure == GYRE_E_NOMEM || failure == GYRE_E_DEVICE_MEM) return false;
-    if (!source || !(source->needs & GYRE_NEED_CM_S8)) return false;
-    if (!device->info.matrix_s8.m) return true; // said before
-    device->info.matrix_s8 = (struct gyre_matrix_shape){0};
-    snprintf(line, sizeof line, "its matrix units are not used: %s",
-             why ? why->message : "their kernel could not be made");
+    if (!source || !(source->needs & GYRE_NEED_MATRICES)) return false;
+    struct gyre_matrix_shape *const units =
+        source->needs & GYRE_NEED_CM_F16 ? &device->info.matrix_f16 : &device->info.matrix_s8;
+    if (!units->m) return true; // said before
+    *units = (struct gyre_matrix_shape){0};
+    snprintf(line, sizeof line, "its matrix units%s are not used: %s",
+             source->needs & GYRE_NEED_CM_F16 ? " for f16" : "", why ? why->message : "their kernel could not be made");
     gyre_logf(device->options.log, GYRE_LOG_WARN, "%s: %s", device->info.id, line);
     gyre_faults_note(device->options.cache_dir, device->info.name, device->info.driver, line, device->options.log);
     return true;

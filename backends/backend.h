@@ -56,10 +56,11 @@ struct gyre_device_info {
     uint32_t
         max_loop; // iterations after which the driver ends an invocation's loops, all of a kernel's together; 0: never
     gyre_int_dot int_dot;
-    bool f16;                           // half arithmetic (storage of halves needs nothing)
-    bool unified;                       // integrated or software: host and device share memory
-    char cooperative_matrix[4][32];     // "16x16x32 s8s8s32": supported shapes, empty strings at the end
-    struct gyre_matrix_shape matrix_s8; // the one for int8 with sums in int32; kernels with GYRE_NEED_CM_S8 use it
+    bool f16;                            // half arithmetic (storage of halves needs nothing)
+    bool unified;                        // integrated or software: host and device share memory
+    char cooperative_matrix[4][32];      // "16x16x32 s8s8s32": supported shapes, empty strings at the end
+    struct gyre_matrix_shape matrix_s8;  // the one for int8 with sums in int32; kernels with GYRE_NEED_CM_S8 use it
+    struct gyre_matrix_shape matrix_f16; // for halves with sums in f32, where there is one for int8: GYRE_NEED_CM_F16
 };
 
 struct gyre_device_options {

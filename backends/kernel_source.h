@@ -27,8 +27,10 @@ enum gyre_form {
 // What a device must have for a kernel to be worth taking: the column `needs`. GYRE_NEED_DOT is met by emulation in
 // every test; the others compile nowhere else.
 enum gyre_need {
-    GYRE_NEED_DOT = 1,   // int8 dot products in hardware
-    GYRE_NEED_CM_S8 = 2, // matrices of int8 multiplied by a subgroup: gyre_device_info.matrix_s8
+    GYRE_NEED_DOT = 1,    // int8 dot products in hardware
+    GYRE_NEED_CM_S8 = 2,  // matrices of int8 multiplied by a subgroup: gyre_device_info.matrix_s8
+    GYRE_NEED_CM_F16 = 4, // the same of halves: matrix_f16
+    GYRE_NEED_MATRICES = GYRE_NEED_CM_S8 | GYRE_NEED_CM_F16, // mask: constants 3, 4, 5 are m, n, k, and WGX the lanes
 };
 
 struct gyre_kernel_source {

@@ -30,7 +30,7 @@ struct run {
 };
 
 struct result {
-    gyre_roofs roofs;
+    gyre_ceilings ceilings;
     gyre_engine_info info;
     struct run run[LIST];
     double warm_s, step_ms[LIST]; // of each of the bench's rows, the best
@@ -161,7 +161,8 @@ static gyre_status bench_device(const struct bench *b, const char *device, struc
     const gyre_log log = cli_log(true);
     gyre_engine *engine = NULL; // first: what cannot be opened is said before anything is measured
     if (b->model || b->shape) GYRE_TRY(open_it(b, device, &engine, err));
-    gyre_status st = gyre_measure_roofs(device, &log, &r->roofs, err);
+    r->ceilings.size = sizeof r->ceilings;
+    gyre_status st = gyre_measure_ceilings(device, &log, &r->ceilings, err);
     if (!engine) return st;
     gyre_engine_describe(engine, &r->info);
     for (uint32_t i = 0; i < b->depth.n && st == GYRE_OK; i++)
@@ -191,11 +192,33 @@ static void print_profile(const char *title, const gyre_profile_row *rows, size_
         printf("%s    %-28s %4u dispatches %9.3f ms\n", i ? "" : title, rows[i].op, rows[i].dispatches, rows[i].ms);
 }
 
-static json_t *roofs_json(const gyre_roofs *r)
+static json_t *ceilings_json(const gyre_ceilings *c)
 {
-    return json_pack("{s:s, s:s, s:f, s:f, s:f, s:f, s:f}", "device", r->device, "name", r->name, "roof_GBps",
-                     r->read_gbps, "int8_gops", r->int8_gops, "f32_gflops", r->f32_gflops, "dispatch_us",
-                     r->dispatch_us, "round_trip_us", r->round_trip_us);
+    const gyre_roofs *r = &c->roofs;
+    return json_pack("{s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "device", r->device, "name", r->name, "roof_GBps",
+                     r->read_gbps, "int8_gops", r->int8_gops, "f32_gflops", r->f32_gflops, "matrix_int8_gops",
+                     c->matrix_s8_gops, "matrix_f16_gflops", c->matrix_f16_gflops, "dispatch_us", r->dispatch_us,
+                     "round_trip_us", r->round_trip_us);
+}
+
+// Operations of a token in the blocks' products: what a prefill is made of, but for attention.
+static double product_ops(const gyre_engine_info *m)
+{
+    const double heads = (double)m->heads * m->head_dim, kv = 2.0 * m->kv_heads * m->head_dim;
+    return 2 * m->layers * (double)m->width * (2 * heads + kv + 3.0 * m->ffn);
+}
+
+// What products reach at most at the width of the activations: the better of dot products and matrix units.
+static double product_roof(const struct result *r)
+{
+    const gyre_ceilings *c = &r->ceilings;
+    if (r->info.act > 8) return c->roofs.f32_gflops;
+    return c->matrix_s8_gops > c->roofs.int8_gops ? c->matrix_s8_gops : c->roofs.int8_gops;
+}
+
+static double prefill_gops(const struct result *r, const gyre_timings *t)
+{
+    return per_second(t->prefill_tokens, t->prefill_ns) * product_ops(&r->info) * 1e-9;
 }
 
 static double read_gbps(const struct result *r, const gyre_timings *t)
@@ -210,18 +233,19 @@ static double host_us(const gyre_timings *t)
 
 static json_t *result_json(const struct bench *b, const struct result *r, uint32_t i)
 {
-    json_t *out = roofs_json(&r->roofs);
+    json_t *out = ceilings_json(&r->ceilings);
     if ((!b->model && !b->shape) || !out) return out;
     const struct run *run = &r->run[i];
-    const double gbps = read_gbps(r, &run->t);
+    const double gbps = read_gbps(r, &run->t), gops = prefill_gops(r, &run->t);
     json_t *more =
-        json_pack("{s:o, s:I, s:I, s:f, s:I, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:f, s:i, s:i, s:i}", "model",
+        json_pack("{s:o, s:I, s:I, s:f, s:f, s:f, s:I, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:f, s:i, s:i, s:i}", "model",
                   cli_json_text(b->model ? b->model : b->shape), "depth", (json_int_t)b->depth.at[i], "prompt_tokens",
                   (json_int_t)run->t.prefill_tokens, "prefill_tps",
-                  per_second(run->t.prefill_tokens, run->t.prefill_ns), "gen_tokens", (json_int_t)run->t.decode_tokens,
+                  per_second(run->t.prefill_tokens, run->t.prefill_ns), "prefill_gops", gops, "prefill_share",
+                  product_roof(r) > 0 ? gops / product_roof(r) : 0, "gen_tokens", (json_int_t)run->t.decode_tokens,
                   "decode_tps", per_second(run->t.decode_tokens, run->t.decode_ns), "decode_GBps", gbps, "roof_share",
-                  r->roofs.read_gbps > 0 ? gbps / r->roofs.read_gbps : 0, "host_us_per_token", host_us(&run->t),
-                  "submissions_per_token", (json_int_t)run->submissions, "dispatches_per_token",
+                  r->ceilings.roofs.read_gbps > 0 ? gbps / r->ceilings.roofs.read_gbps : 0, "host_us_per_token",
+                  host_us(&run->t), "submissions_per_token", (json_int_t)run->submissions, "dispatches_per_token",
                   (json_int_t)run->dispatches, "dispatches_per_layer", (json_int_t)(run->dispatches / r->info.layers),
                   "warmup_s", r->warm_s, "act", (int)r->info.act, "kv", (int)r->info.kv, "kv_v", (int)r->info.kv_v);
     json_object_update(out, more);
@@ -240,21 +264,26 @@ static json_t *result_json(const struct bench *b, const struct result *r, uint32
 
 static void print_result(const struct bench *b, const struct result *r)
 {
+    const gyre_ceilings *c = &r->ceilings;
     printf("%s  %s\n  reads %.1f GB/s, int8 %.1f Gop/s, f32 %.1f Gflop/s, dispatch %.1f us, round trip %.1f us\n",
-           r->roofs.device, r->roofs.name, r->roofs.read_gbps, r->roofs.int8_gops, r->roofs.f32_gflops,
-           r->roofs.dispatch_us, r->roofs.round_trip_us);
+           c->roofs.device, c->roofs.name, c->roofs.read_gbps, c->roofs.int8_gops, c->roofs.f32_gflops,
+           c->roofs.dispatch_us, c->roofs.round_trip_us);
+    if (c->matrix_s8_gops > 0)
+        printf("  matrix units: int8 %.1f Gop/s, f16 %.1f Gflop/s\n", c->matrix_s8_gops, c->matrix_f16_gflops);
     if (!b->model && !b->shape) return;
     for (uint32_t i = 0; i < b->depth.n; i++) {
         const gyre_timings *t = &r->run[i].t;
         const double gbps = read_gbps(r, t);
         if (b->depth.n > 1 || b->depth.at[0]) printf("  behind %u tokens\n", b->depth.at[i]);
-        printf(
-            "  prefill %8.1f tok/s (%llu tokens)\n  decode  %8.1f tok/s (%llu tokens), %.2f GB/s of weights = %.0f %% "
-            "of the measured bandwidth, host %.0f us a token, act %u, kv %s\n",
-            per_second(t->prefill_tokens, t->prefill_ns), (unsigned long long)t->prefill_tokens,
-            per_second(t->decode_tokens, t->decode_ns), (unsigned long long)t->decode_tokens, gbps,
-            r->roofs.read_gbps > 0 ? 100 * gbps / r->roofs.read_gbps : 0, host_us(t), r->info.act,
-            cli_widths(r->info.kv, r->info.kv_v).text);
+        const double gops = prefill_gops(r, t), most = product_roof(r);
+        printf("  prefill %8.1f tok/s (%llu tokens), %.1f Gop/s of products = %.0f %% of the measured rate\n",
+               per_second(t->prefill_tokens, t->prefill_ns), (unsigned long long)t->prefill_tokens, gops,
+               most > 0 ? 100 * gops / most : 0);
+        printf("  decode  %8.1f tok/s (%llu tokens), %.2f GB/s of weights = %.0f %% of the measured bandwidth, "
+               "host %.0f us a token, act %u, kv %s\n",
+               per_second(t->decode_tokens, t->decode_ns), (unsigned long long)t->decode_tokens, gbps,
+               r->ceilings.roofs.read_gbps > 0 ? 100 * gbps / r->ceilings.roofs.read_gbps : 0, host_us(t), r->info.act,
+               cli_widths(r->info.kv, r->info.kv_v).text);
     }
     printf("  a token: %llu submissions, %llu dispatches in %u layers\n", (unsigned long long)r->run[0].submissions,
            (unsigned long long)r->run[0].dispatches, r->info.layers);

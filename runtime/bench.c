@@ -5,12 +5,18 @@
 #include "runtime/util/clock.h"
 #include "shaders/params.h"
 
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { READ_BYTES = 96 << 20, REPEATS = 3, DEPENDENT = 500 };
 #define WARM_NS 300000000ull // a GPU's clocks rise that long, and its rates are taken over as long again
+
+// How a time is taken: the best of a few runs by the host's clock; that over WARM_NS of them; by the device's stamps,
+// which the way to the device and back is no part of, over as long. Software devices' clocks do not rise, and few runs
+// of theirs are many: theirs are always the first.
+enum how { QUICK, LONG, STAMPS };
 
 struct roof {
     gyre_device *device;
@@ -19,18 +25,19 @@ struct roof {
     bool warm; // clocks have risen
 };
 
-// Best time of a few runs of a recording, by the host's clock, in seconds; hardware first warms up.
-static gyre_status by_clock(struct roof *r, gyre_recording *recording, double *seconds, gyre_error *err)
+// Best time of runs of a recording, by the host's clock, in seconds; hardware first warms up.
+static gyre_status by_clock(struct roof *r, gyre_recording *recording, bool quick, double *seconds, gyre_error *err)
 {
-    const uint64_t begin = gyre_clock_ns();
-    const bool cold = !r->warm && !gyre_device_info(r->device)->software;
+    uint64_t begin = gyre_clock_ns();
+    const bool software = gyre_device_info(r->device)->software, cold = !r->warm && !software;
     *seconds = 1e9;
     do { // at least once: the first run also loads what drivers load late
         GYRE_TRY(gyre_submit(r->device, recording, err));
         GYRE_TRY(gyre_wait(r->device, err));
     } while (cold && gyre_clock_ns() - begin < WARM_NS);
     r->warm = true;
-    for (int i = 0; i < REPEATS; i++) {
+    begin = gyre_clock_ns();
+    for (int i = 0; i < REPEATS || (!quick && !software && gyre_clock_ns() - begin < WARM_NS); i++) {
         const uint64_t start = gyre_clock_ns();
         GYRE_TRY(gyre_submit(r->device, recording, err));
         GYRE_TRY(gyre_wait(r->device, err));
@@ -53,31 +60,41 @@ static gyre_status by_stamps(const struct roof *r, gyre_recording *recording, do
     return GYRE_OK;
 }
 
-// Time of `copies` equal dispatches in one recording, in seconds. One alone on hardware is timed by its stamps, which
-// the way to the device and back is no part of.
-static gyre_status measure(struct roof *r, const char *kernel, int32_t count, int32_t loops, uint32_t threads,
-                           uint32_t copies, bool stamps, double *seconds, gyre_error *err)
+// Time of `copies` equal dispatches of `threads` invocations in one recording, in seconds.
+static gyre_status measure(struct roof *r, gyre_kernel *kernel, struct gyre_roof_params p, uint32_t copies,
+                           enum how how, double *seconds, gyre_error *err)
 {
-    const struct gyre_kernel_params kp = {kernel, 3, {r->workgroup, 1, 1}};
-    const struct gyre_roof_params p = {(int32_t)threads, count, loops};
-    gyre_kernel *k = NULL;
+    const uint32_t *const spec = kernel->params.spec;
     gyre_recording *recording = NULL;
     struct gyre_dispatch *d = calloc(copies, sizeof *d);
     if (!d) return gyre_fail(err, GYRE_E_NOMEM, "cannot measure: out of memory");
     gyre_status st = GYRE_OK;
-    GYRE_GO(gyre_kernel_create(r->device, &kp, &k, err));
     for (uint32_t i = 0; i < copies; i++) {
-        d[i] = (struct gyre_dispatch){.kernel = k, .bind = {r->out, r->data}, .groups = {threads / r->workgroup, 1, 1}};
-        d[i].bind[0].size = (uint64_t)threads * 4;
+        d[i] = (struct gyre_dispatch){
+            .kernel = kernel, .bind = {r->out, r->data}, .groups = {(uint32_t)p.threads / (spec[0] * spec[1]), 1, 1}};
+        d[i].bind[0].size = (uint64_t)p.threads * 4;
         memcpy(d[i].params, &p, sizeof p);
     }
     GYRE_GO(gyre_recording_create(r->device, d, copies, &recording, err));
-    GYRE_GO(by_clock(r, recording, seconds, err));
-    if (stamps && !gyre_device_info(r->device)->software) GYRE_GO(by_stamps(r, recording, seconds, err));
+    GYRE_GO(by_clock(r, recording, how != LONG, seconds, err));
+    if (how == STAMPS && !gyre_device_info(r->device)->software) GYRE_GO(by_stamps(r, recording, seconds, err));
 done:
     gyre_recording_destroy(r->device, recording);
-    gyre_kernel_destroy(r->device, k);
     free(d);
+    return st;
+}
+
+// Reads of `count` vectors, or of the first by one workgroup: `copies` of them, each of which waits for the one before.
+static gyre_status reads(struct roof *r, const char *name, uint32_t workgroup, uint64_t count, uint32_t copies,
+                         enum how how, double *seconds, gyre_error *err)
+{
+    const struct gyre_kernel_params params = {name, 3, {workgroup, 1, 1}};
+    const uint32_t threads = count == 1 ? workgroup : r->threads;
+    gyre_kernel *kernel;
+    GYRE_TRY(gyre_kernel_create(r->device, &params, &kernel, err));
+    const gyre_status st =
+        measure(r, kernel, (struct gyre_roof_params){(int32_t)threads, (int32_t)count, 0}, copies, how, seconds, err);
+    gyre_kernel_destroy(r->device, kernel);
     return st;
 }
 
@@ -105,57 +122,112 @@ static gyre_status roof_buffers(struct roof *r, gyre_error *err)
     return st;
 }
 
-// Doubles the loop count until a run lasts long enough for the launch cost not to matter.
-static gyre_status rate(struct roof *r, const char *kernel, double *per_second, gyre_error *err)
+// Operations a second, of which an invocation does `each` a round. More rounds until a run lasts long enough for the
+// launch not to matter.
+static gyre_status rate(struct roof *r, const struct gyre_kernel_params *params, double each, double *per_second,
+                        gyre_error *err)
 {
-    for (int32_t loops = 64;; loops *= 4) {
-        double s;
-        GYRE_TRY(measure(r, kernel, 1, loops, r->threads, 1, false, &s, err));
-        *per_second = 32.0 * loops * r->threads / s;
-        const uint32_t most = gyre_device_info(r->device)->max_loop; // a driver that ends loops would look fast
-        if (s < 0.02 && loops <= 1 << 22 && (!most || 4 * loops < (int32_t)most)) continue;
-        GYRE_TRY(measure(r, kernel, 1, loops, r->threads, 1, true, &s, err));
-        *per_second = 32.0 * loops * r->threads / s;
-        return GYRE_OK;
+    const uint32_t most = gyre_device_info(r->device)->max_loop; // a driver that ends loops would look fast
+    struct gyre_roof_params p = {(int32_t)r->threads, 64, 16};
+    gyre_kernel *kernel;
+    double s = 0;
+    GYRE_TRY(gyre_kernel_create(r->device, params, &kernel, err));
+    gyre_status st = measure(r, kernel, p, 1, QUICK, &s, err);
+    while (st == GYRE_OK && s < 0.02 && p.loops <= 1 << 22 && (!most || 4 * p.loops < (int32_t)most)) {
+        p.loops *= 4;
+        st = measure(r, kernel, p, 1, QUICK, &s, err);
     }
+    if (st == GYRE_OK) st = measure(r, kernel, p, 1, STAMPS, &s, err);
+    *per_second = each * p.loops * p.threads / s;
+    gyre_kernel_destroy(r->device, kernel);
+    return st;
 }
 
-gyre_status gyre_measure_roofs(const char *device, const gyre_log *log, gyre_roofs *out, gyre_error *err)
+// The rate of matrix units; 0 where there are none of the kind. Like a product, a driver that cannot compile the kernel
+// does without.
+static gyre_status matrix_rate(struct roof *r, const char *name, const struct gyre_matrix_shape *m, double *gops,
+                               gyre_error *err)
+{
+    enum { PRODUCTS = 64 }; // of a subgroup, a round
+    const struct gyre_kernel_params params = {name, 6, {m->lanes, 4, 1, m->m, m->n, m->k}};
+    gyre_error why = {0};
+    *gops = 0;
+    if (!m->m) return GYRE_OK;
+    const gyre_status st = rate(r, &params, 2.0 * m->m * m->n * m->k * PRODUCTS / m->lanes, gops, &why);
+    *gops *= 1e-9;
+    if (st == GYRE_OK) return st;
+    *gops = 0;
+    if (!gyre_device_forgo(r->device, name, st, &why)) return gyre_fail(err, st, "%s", why.message);
+    return GYRE_OK;
+}
+
+static gyre_status measure_rates(struct roof *r, gyre_roofs *out, gyre_error *err)
+{
+    const struct gyre_kernel_params int8 = {"roof_int8", 3, {r->workgroup, 1, 1}},
+                                    f32 = {"roof_f32", 3, {r->workgroup, 1, 1}};
+    const double each = 32; // four chains of four products
+    GYRE_TRY(rate(r, &int8, each, &out->int8_gops, err));
+    GYRE_TRY(rate(r, &f32, each, &out->f32_gflops, err));
+    out->int8_gops *= 1e-9;
+    out->f32_gflops *= 1e-9;
+    return GYRE_OK;
+}
+
+static gyre_status measure_memory(struct roof *r, gyre_roofs *out, gyre_error *err)
+{
+    const uint64_t count = r->data.size / 16;
+    double s = 0, other = 0, many = 0;
+    GYRE_TRY(reads(r, "roof_read", r->workgroup, count, 1, STAMPS, &s, err));
+    GYRE_TRY(reads(r, "roof_read_slice", r->workgroup, count, 1, STAMPS, &other, err));
+    s = GYRE_MIN(s, other);
+    if (gyre_device_info(r->device)->software) { // PoCL runs invocations one by one: one reads a slice alone
+        GYRE_TRY(reads(r, "roof_read_slice", 1, count, 1, STAMPS, &other, err));
+        s = GYRE_MIN(s, other);
+    }
+    out->read_gbps = (double)r->data.size / s * 1e-9;
+    // Each of these waits for the one before, as a step's dispatches do.
+    GYRE_TRY(reads(r, "roof_read", r->workgroup, 1, 1, LONG, &s, err));
+    GYRE_TRY(reads(r, "roof_read", r->workgroup, 1, 1 + DEPENDENT, LONG, &many, err));
+    out->round_trip_us = s * 1e6;
+    out->dispatch_us = GYRE_MAX(0.0, (many - s) / DEPENDENT * 1e6);
+    return GYRE_OK;
+}
+
+gyre_status gyre_measure_ceilings(const char *device, const gyre_log *log, gyre_ceilings *out, gyre_error *err)
 {
     const struct gyre_device_options options = {.log = log};
     struct roof r = {0};
-    *out = (gyre_roofs){0};
     gyre_status st = GYRE_OK;
-    double s = 0, many = 0;
+    if (out->size < sizeof out->size)
+        return gyre_fail(err, GYRE_E_INVALID, "cannot measure: the size of gyre_ceilings is %zu; set it to sizeof",
+                         out->size);
+    gyre_ceilings all = {.size = out->size};
     GYRE_GO(gyre_device_open(device, &options, &r.device, err));
-    snprintf(out->device, sizeof out->device, "%s", gyre_device_info(r.device)->id);
-    snprintf(out->name, sizeof out->name, "%s", gyre_device_info(r.device)->name);
+    const struct gyre_device_info *const info = gyre_device_info(r.device);
+    snprintf(all.roofs.device, sizeof all.roofs.device, "%s", info->id);
+    snprintf(all.roofs.name, sizeof all.roofs.name, "%s", info->name);
     GYRE_GO(roof_buffers(&r, err));
-    GYRE_GO(measure(&r, "roof_read", (int32_t)(r.data.size / 16), 0, r.threads, 1, true, &s, err));
-    GYRE_GO(measure(&r, "roof_read_slice", (int32_t)(r.data.size / 16), 0, r.threads, 1, true, &many, err));
-    s = GYRE_MIN(s, many);
-    if (gyre_device_info(r.device)->software) { // PoCL runs invocations one by one: one reads a slice alone
-        struct roof alone = r;
-        alone.workgroup = 1;
-        GYRE_GO(measure(&alone, "roof_read_slice", (int32_t)(r.data.size / 16), 0, r.threads, 1, true, &many, err));
+    GYRE_GO(measure_memory(&r, &all.roofs, err));
+    GYRE_GO(measure_rates(&r, &all.roofs, err));
+    if (out->size > offsetof(gyre_ceilings, matrix_s8_gops)) { // who does not know of them does not wait
+        GYRE_GO(matrix_rate(&r, "roof_matrix_s8", &info->matrix_s8, &all.matrix_s8_gops, err));
+        GYRE_GO(matrix_rate(&r, "roof_matrix_f16", &info->matrix_f16, &all.matrix_f16_gflops, err));
     }
-    out->read_gbps = (double)r.data.size / GYRE_MIN(s, many) * 1e-9;
-    double ops;
-    GYRE_GO(rate(&r, "roof_int8", &ops, err));
-    out->int8_gops = ops * 1e-9;
-    GYRE_GO(rate(&r, "roof_f32", &ops, err));
-    out->f32_gflops = ops * 1e-9;
-    // Each of these waits for the one before, as a step's dispatches do.
-    GYRE_GO(measure(&r, "roof_read", 1, 0, r.workgroup, 1, false, &s, err));
-    GYRE_GO(measure(&r, "roof_read", 1, 0, r.workgroup, 1 + DEPENDENT, false, &many, err));
-    out->round_trip_us = s * 1e6;
-    out->dispatch_us = GYRE_MAX(0.0, (many - s) / DEPENDENT * 1e6);
+    memcpy(out, &all, GYRE_MIN(out->size, sizeof all));
 done:
     if (r.device) {
         gyre_buffer_destroy(r.device, r.data.buffer);
         gyre_buffer_destroy(r.device, r.out.buffer);
         gyre_device_close(r.device);
     }
+    return st;
+}
+
+gyre_status gyre_measure_roofs(const char *device, const gyre_log *log, gyre_roofs *out, gyre_error *err)
+{
+    gyre_ceilings all = {.size = offsetof(gyre_ceilings, matrix_s8_gops)};
+    const gyre_status st = gyre_measure_ceilings(device, log, &all, err);
+    *out = all.roofs;
     return st;
 }
 

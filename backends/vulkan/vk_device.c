@@ -199,6 +199,7 @@ static gyre_status create_device(struct vk_device *d, gyre_error *err)
         features.pNext = gyre_vk_matrix_chain(&matrices, features.pNext);
         matrices.matrices.matrices = matrices.model.vulkanMemoryModel = matrices.bytes.shaderInt8 = VK_TRUE;
         matrices.model.vulkanMemoryModelDeviceScope = VK_TRUE; // BARRIER_G of all kernels wants it beside the model
+        matrices.bytes.shaderFloat16 = facts->info.matrix_f16.m ? VK_TRUE : VK_FALSE;
         matrices.sizes.subgroupSizeControl = matrices.sizes.computeFullSubgroups = VK_TRUE;
         names[n++] = GYRE_VK_MATRICES;
     }

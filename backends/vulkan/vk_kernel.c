@@ -51,7 +51,7 @@ gyre_status gyre_vk_kernel_create(gyre_device *device, const struct gyre_kernel_
     if (!source->spirv)
         return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot create kernel (%s): it was built without SPIR-V",
                          source->name);
-    const bool matrices = source->needs & GYRE_NEED_CM_S8;
+    const bool matrices = source->needs & GYRE_NEED_MATRICES;
     if (matrices && !d->facts.matrices)
         return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot create kernel (%s): %s has no matrix units that it can use",
                          source->name, d->facts.info.name);

@@ -5,9 +5,17 @@
 
 #include <stdio.h>
 
-enum { FEATURES = 1000506000, SHAPE = 1000506001 };                                // VkStructureType
-enum { F16 = 0, S8 = 3, S32 = 5, SUBGROUP = 3, INTEL = 0x8086, MOST_SHAPES = 64 }; // types of elements, scope, vendor
-enum { MOST_SUBGROUPS = 8 };                                                       // of a workgroup in tune.c
+enum { FEATURES = 1000506000, SHAPE = 1000506001 }; // VkStructureType
+enum {
+    F16 = 0,
+    F32 = 1,
+    S8 = 3,
+    S32 = 5,
+    SUBGROUP = 3,
+    INTEL = 0x8086,
+    MOST_SHAPES = 64
+};                           // types of elements, scope, vendor
+enum { MOST_SUBGROUPS = 8 }; // of a workgroup in tune.c
 
 void *gyre_vk_matrix_chain(struct vk_matrix_chain *c, void *next)
 {
@@ -21,8 +29,8 @@ void *gyre_vk_matrix_chain(struct vk_matrix_chain *c, void *next)
 }
 
 // Whether kernels can use matrices, whatever their shapes are: with subgroups of a size that is asked for, or of the
-// only one that the device has, up to MOST_SUBGROUPS in a workgroup.
-static bool usable(const struct vk_instance *instance, const struct vk_facts *facts)
+// only one that the device has, up to MOST_SUBGROUPS in a workgroup. *halves: their elements may be such.
+static bool usable(const struct vk_instance *instance, const struct vk_facts *facts, bool *halves)
 {
     struct vk_matrix_chain c;
     VkPhysicalDeviceFeatures2 features = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2,
@@ -33,6 +41,7 @@ static bool usable(const struct vk_instance *instance, const struct vk_facts *fa
     if (facts->properties.apiVersion < VK_API_VERSION_1_3) return false; // which has the other three
     instance->f.GetPhysicalDeviceFeatures2(facts->handle, &features);
     instance->f.GetPhysicalDeviceProperties2(facts->handle, &properties);
+    *halves = c.bytes.shaderFloat16;
     return c.matrices.matrices && c.model.vulkanMemoryModel && c.model.vulkanMemoryModelDeviceScope &&
            c.bytes.shaderInt8 && c.sizes.subgroupSizeControl && c.sizes.computeFullSubgroups &&
            sizes.maxComputeWorkgroupSubgroups >= MOST_SUBGROUPS &&
@@ -57,20 +66,22 @@ static void name_shapes(const struct vk_matrix_shape *shapes, uint32_t n, bool i
     }
 }
 
-// The largest shape that matmul_matrix.vk.k can use, and the size of its subgroups: 32 where the device has it. Intel's
-// units want the narrowest.
-static void choose_shape(const struct vk_matrix_shape *shapes, uint32_t n, struct vk_facts *facts)
+// The largest shape of these elements and sums that kernels can use, and the size of its subgroups: 32 where the device
+// has it. Intel's units want the narrowest.
+static struct gyre_matrix_shape choose_shape(const struct vk_matrix_shape *shapes, uint32_t n, int32_t element,
+                                             int32_t sum, const struct vk_facts *facts)
 {
-    struct gyre_matrix_shape *const best = &facts->info.matrix_s8;
+    struct gyre_matrix_shape best = {0};
     const uint32_t least = facts->info.subgroup_min, most = facts->info.subgroup_max;
     const uint32_t lanes = facts->properties.vendorID == INTEL ? least : GYRE_MIN(GYRE_MAX(32u, least), most);
     for (uint32_t i = 0; i < n; i++) {
         const struct vk_matrix_shape *s = &shapes[i];
-        if (s->scope == SUBGROUP && s->a == S8 && s->b == S8 && s->c == S32 && s->result == S32 && !s->saturating &&
-            s->m <= 32 && s->n <= 32 && s->n % 8 == 0 && s->k <= 32 && 32 % s->k == 0 && s->k % 4 == 0 &&
-            s->m * s->n * s->k > best->m * best->n * best->k)
-            *best = (struct gyre_matrix_shape){s->m, s->n, s->k, lanes};
+        if (s->scope == SUBGROUP && s->a == element && s->b == element && s->c == sum && s->result == sum &&
+            !s->saturating && s->m <= 32 && s->n <= 32 && s->n % 8 == 0 && s->k <= 32 && 32 % s->k == 0 &&
+            s->k % 4 == 0 && s->m * s->n * s->k > best.m * best.n * best.k)
+            best = (struct gyre_matrix_shape){s->m, s->n, s->k, lanes};
     }
+    return best;
 }
 
 void gyre_vk_matrix_facts(const struct vk_instance *instance, struct vk_facts *facts)
@@ -82,6 +93,10 @@ void gyre_vk_matrix_facts(const struct vk_instance *instance, struct vk_facts *f
     if (instance->f.GetPhysicalDeviceCooperativeMatrixPropertiesKHR(facts->handle, &n, shapes) < 0) return;
     name_shapes(shapes, n, true, facts);
     name_shapes(shapes, n, false, facts);
-    if (usable(instance, facts)) choose_shape(shapes, n, facts);
-    facts->matrices = facts->info.matrix_s8.m != 0; // nothing is enabled that no kernel uses
+    bool halves;
+    if (!usable(instance, facts, &halves)) return;
+    struct gyre_device_info *const info = &facts->info;
+    info->matrix_s8 = choose_shape(shapes, n, S8, S32, facts);
+    facts->matrices = info->matrix_s8.m != 0; // nothing is enabled that no product uses
+    if (facts->matrices && halves) info->matrix_f16 = choose_shape(shapes, n, F16, F32, facts);
 }

@@ -256,7 +256,7 @@ class Options(Case):
     def test_bench(self):
         r = self.json("bench", self.model, "--device", "cpu", "--prompt", 10, "--gen", 3, "--act", 8, "--kv", 4, "--profile")["results"][0]
         self.assertEqual((r["device"], r["prompt_tokens"], r["gen_tokens"], r["act"], r["kv"]), ("cpu", 10, 3, 8, 4))
-        for key in ("prefill_tps", "decode_tps", "decode_GBps", "roof_GBps", "roof_share", "host_us_per_token"):
+        for key in ("prefill_tps", "prefill_gops", "prefill_share", "decode_tps", "decode_GBps", "roof_GBps", "roof_share", "host_us_per_token"):
             self.assertGreater(r[key], 0, key)
         self.assertTrue(r["profile"] and r["prefill_profile"])
         self.assertEqual((r["depth"], r["submissions_per_token"]), (0, 1))
@@ -267,6 +267,7 @@ class Options(Case):
         roofs = self.json("bench", "--device", "cpu")["results"][0]
         self.assertNotIn("decode_tps", roofs)
         self.assertGreater(roofs["roof_GBps"], 0)
+        self.assertEqual((roofs["matrix_int8_gops"], roofs["matrix_f16_gflops"]), (0, 0))
 
     def test_bench_records(self):
         asked = ("bench", self.model, "--device", "cpu", "--prompt", 4, "--gen", 2, "-d", "0,9", "-r", 2, "--rows", 3, "-o")

@@ -120,6 +120,7 @@ bool lab_open(struct lab_chip *c, const char **why)
                              .info = {.subgroup_min = sizes.minSubgroupSize, .subgroup_max = sizes.maxSubgroupSize}};
     if (offers(c, GYRE_VK_MATRICES)) gyre_vk_matrix_facts(&c->instance, &facts);
     c->matrix = facts.info.matrix_s8;
+    c->matrix_f16 = facts.info.matrix_f16;
     c->sized = sizes.minSubgroupSize != sizes.maxSubgroupSize;
 
     const char *const extensions[] = {VK_KHR_PIPELINE_EXECUTABLE_PROPERTIES_EXTENSION_NAME, GYRE_VK_MATRICES};
@@ -239,7 +240,7 @@ static bool compile(const struct lab_chip *c, const struct gyre_kernel_source *s
                                            .pCode = dot ? source->spirv_dot : source->spirv};
     c->f.CreateShaderModule(c->device, &code, NULL, &module);
     const VkSpecializationInfo constants = {source->n_spec, entries, 4 * (size_t)source->n_spec, spec};
-    const bool matrices = source->needs & GYRE_NEED_CM_S8;
+    const bool matrices = source->needs & GYRE_NEED_MATRICES;
     const VkPipelineShaderStageRequiredSubgroupSizeCreateInfo subgroup = {
         .sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_REQUIRED_SUBGROUP_SIZE_CREATE_INFO,
         .requiredSubgroupSize = spec[0]};
@@ -287,8 +288,8 @@ static bool add_row(const struct lab_chip *c, const char *name, const struct gyr
     uint32_t spec[GYRE_MAX_SPEC];
     struct lab_row row = {0};
     memcpy(spec, source->spec_defaults, sizeof spec);
-    if (source->needs & GYRE_NEED_CM_S8)
-        spec[0] = c->matrix.lanes, spec[3] = c->matrix.m, spec[4] = c->matrix.n, spec[5] = c->matrix.k;
+    const struct gyre_matrix_shape *const m = source->needs & GYRE_NEED_CM_F16 ? &c->matrix_f16 : &c->matrix;
+    if (source->needs & GYRE_NEED_MATRICES) spec[0] = m->lanes, spec[3] = m->m, spec[4] = m->n, spec[5] = m->k;
     snprintf(row.chip, sizeof row.chip, "%s", name);
     snprintf(row.kernel, sizeof row.kernel, "%s%s", source->name, constants);
     snprintf(row.form, sizeof row.form, "%s", dot ? "dot" : "base");
@@ -324,7 +325,9 @@ int lab_compile_all(const struct lab_chip *c, const char *name, struct lab_table
     snprintf(out->driver, sizeof out->driver, "%s", c->driver);
     for (uint32_t i = 0; i < gyre_kernel_source_count; i++) {
         const struct gyre_kernel_source *source = gyre_kernel_sources[i];
-        if (!source->spirv || (source->needs & GYRE_NEED_CM_S8 && !c->matrix.m)) continue;
+        if (!source->spirv || (source->needs & GYRE_NEED_CM_S8 && !c->matrix.m) ||
+            (source->needs & GYRE_NEED_CM_F16 && !c->matrix_f16.m))
+            continue;
         failed += !add_row(c, name, source, "", out);
         for (size_t t = 0; t < GYRE_COUNT(tuned); t++)
             if (tuned[t].shared <= c->shared_bytes && !fnmatch(tuned[t].kernel, source->name, 0)) {

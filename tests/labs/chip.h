@@ -36,6 +36,7 @@ struct lab_chip {
     PFN_vkGetPipelineExecutableInternalRepresentationsKHR representations;
     bool amd, dot, dot_accelerated, sized; // sized: its subgroups have several sizes
     struct gyre_matrix_shape matrix;       // that gyre takes there; none: kernels that need one are left out
+    struct gyre_matrix_shape matrix_f16;   // likewise, of halves
     unsigned shared_bytes;
     char name[256], driver[64];
 };

@@ -217,7 +217,8 @@ static bool in_share(const struct gyre_kernel_source *source)
 static bool runs_on(const struct gyre_device_info *info, const struct gyre_kernel_source *source)
 {
     if (!strncmp(info->id, "vulkan", 6))
-        return source->spirv && (!(source->needs & GYRE_NEED_CM_S8) || info->matrix_s8.m);
+        return source->spirv && (!(source->needs & GYRE_NEED_CM_S8) || info->matrix_s8.m) &&
+               (!(source->needs & GYRE_NEED_CM_F16) || info->matrix_f16.m);
     return source->opencl || strncmp(info->id, "opencl", 6) != 0;
 }
 

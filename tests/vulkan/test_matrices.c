@@ -13,9 +13,9 @@ enum { F16 = 0, F32 = 1, S8 = 3, S32 = 5, U8 = 7, U32 = 9, WORKGROUP = 2, SUBGRO
 
 // One that offers all that kernels need, with subgroups of 32 alone.
 static const struct driver {
-    uint32_t n, shape[3][3];
+    uint32_t n, n_halves, shape[3][3];       // the last n_halves are of halves
     int32_t left, right, addend, sum, scope; // types of elements
-    VkBool32 saturating, matrices, model, wide, bytes, full;
+    VkBool32 saturating, matrices, model, wide, bytes, full, halves;
     uint32_t least, most, subgroups, stages, api, vendor;
 } fit = {
     .n = 3,
@@ -44,7 +44,9 @@ static VkResult VKAPI_CALL shapes(VkPhysicalDevice device, uint32_t *n, struct v
     *n = driver.n;
     for (uint32_t i = 0; i < driver.n; i++) {
         out[i].m = driver.shape[i][0], out[i].n = driver.shape[i][1], out[i].k = driver.shape[i][2];
-        out[i].a = driver.left, out[i].b = driver.right, out[i].c = driver.addend, out[i].result = driver.sum;
+        const bool halves = i >= driver.n - driver.n_halves;
+        out[i].a = halves ? F16 : driver.left, out[i].b = halves ? F16 : driver.right;
+        out[i].c = halves ? F32 : driver.addend, out[i].result = halves ? F32 : driver.sum;
         out[i].saturating = driver.saturating, out[i].scope = driver.scope;
     }
     return VK_SUCCESS;
@@ -57,7 +59,7 @@ static void VKAPI_CALL features(VkPhysicalDevice device, VkPhysicalDeviceFeature
         (struct vk_matrix_chain *)((char *)out->pNext - offsetof(struct vk_matrix_chain, sizes));
     c->matrices.matrices = driver.matrices, c->model.vulkanMemoryModel = driver.model;
     c->model.vulkanMemoryModelDeviceScope = driver.wide;
-    c->bytes.shaderInt8 = driver.bytes;
+    c->bytes.shaderInt8 = driver.bytes, c->bytes.shaderFloat16 = driver.halves;
     c->sizes.subgroupSizeControl = c->sizes.computeFullSubgroups = driver.full;
 }
 
@@ -107,6 +109,26 @@ static void the_largest_shape_is_taken(void **state)
     takes(d, (struct gyre_matrix_shape){8, 32, 32, 32});
 }
 
+// Shapes of halves are a matter of their own, but of a device that has some of integers.
+static void halves_are_taken_beside(void **state)
+{
+    (void)state;
+    const struct gyre_matrix_shape want = {16, 16, 32, 32}, of_halves = {16, 8, 32, 32}, none = {0};
+    struct driver d = fit;
+    d.n_halves = 1, d.halves = 1;
+    takes(d, want);
+    struct vk_facts facts = facts_of(d);
+    assert_memory_equal(&facts.info.matrix_f16, &of_halves, sizeof want);
+    d.halves = 0;
+    takes(d, want);
+    facts = facts_of(d);
+    assert_memory_equal(&facts.info.matrix_f16, &none, sizeof want);
+    d.halves = 1, d.n_halves = 3;
+    takes(d, none);
+    facts = facts_of(d);
+    assert_memory_equal(&facts.info.matrix_f16, &none, sizeof want);
+}
+
 // A driver that lacks anything, or has other shapes only, is as one without the extension.
 static void what_does_not_fit_is_left_alone(void **state)
 {
@@ -149,6 +171,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_largest_shape_is_taken),
+        cmocka_unit_test(halves_are_taken_beside),
         cmocka_unit_test(what_does_not_fit_is_left_alone),
         cmocka_unit_test(an_old_loader_tells_nothing),
     };

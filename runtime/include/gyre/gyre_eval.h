@@ -112,9 +112,21 @@ typedef struct gyre_roofs {
     double read_gbps, int8_gops, f32_gflops, dispatch_us, round_trip_us;
 } gyre_roofs;
 // device NULL: the best there is. Rates are the device's own time stamps where it has them, over a third of a second
-// after as long a warm-up (hardware: clocks rise); round trip and dispatch are the host's clock.
+// after as long a warm-up (its clocks rise); round trip and dispatch are the host's clock, the best of as long.
+// Software devices: the best of three runs by the host's clock.
 GYRE_API gyre_status gyre_measure_roofs(const char *device, const gyre_log *log, gyre_roofs *out,
                                         gyre_error *err) GYRE_MUST_USE;
+
+// The same, and what its matrix units reach. A caller sets `size`; members that it does not know are left out.
+typedef struct gyre_ceilings {
+    size_t size; // sizeof(gyre_ceilings)
+    gyre_roofs roofs;
+    // Products of int8 with sums in int32, and of f16 with sums in f32, from registers: an operation is a product or a
+    // sum. 0: no such units, or none that gyre's kernels can use.
+    double matrix_s8_gops, matrix_f16_gflops;
+} gyre_ceilings;
+GYRE_API gyre_status gyre_measure_ceilings(const char *device, const gyre_log *log, gyre_ceilings *out,
+                                           gyre_error *err) GYRE_MUST_USE;
 
 // An engine whose model has the sizes of a published one ("llama-1b", "qwen3-8b", ...; an unknown name is
 // GYRE_E_INVALID and its message lists them) and weights made on the device: speed without a download. Its output means
