@@ -352,6 +352,14 @@ static struct matrix_cut cut_matrices(const struct product *p)
     return c;
 }
 
+// Bytes of shared memory beyond those of both operands: of scales, and where invocations put what they load in vain.
+static uint32_t matrix_spare(struct matrix_cut c, uint32_t lanes, uint32_t kq)
+{
+    const uint32_t x = c.rows * kq, w = c.columns / 2 * kq, all = c.subgroups * lanes;
+    return 16 * ((uint32_t)gyre_round_up(x, all) - x) + 32 * ((uint32_t)gyre_round_up(w, all) - w) +
+           8 * (uint32_t)gyre_round_up(c.columns, all);
+}
+
 // matmul_matrix.vk.k for as many rows, where a subgroup multiplies matrices of int8.
 static bool matrix_launch(const struct product *p, struct gyre_launch *out)
 {
@@ -363,9 +371,9 @@ static bool matrix_launch(const struct product *p, struct gyre_launch *out)
         return false;
     const struct matrix_cut c = cut_matrices(p);
     uint32_t kq = grouped ? 2 : 4, line = 16 * kq + 16; // sums of groups are as many registers again
-    if (2 * (c.rows + c.columns) * line + 8 * c.columns > info->shared_bytes) kq = 2, line = 48;
+    if (2 * (c.rows + c.columns) * line + matrix_spare(c, s.lanes, kq) > info->shared_bytes) kq = 2, line = 48;
     const uint32_t bytes = 2 * (c.rows + c.columns) * line;
-    if ((grouped && w->group % (16 * kq)) || bytes + 8 * c.columns > info->shared_bytes ||
+    if ((grouped && w->group % (16 * kq)) || bytes + matrix_spare(c, s.lanes, kq) > info->shared_bytes ||
         4 * c.subgroups * s.m * s.n > bytes || c.subgroups * s.lanes > info->max_workgroup ||
         s.lanes > info->max_group_size[0] || c.subgroups > info->max_group_size[1] ||
         !runs(info, w->k / s.k + w->k / 16 + 2ull * s.m * s.n * c.down * c.across / s.lanes))

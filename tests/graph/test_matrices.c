@@ -144,6 +144,55 @@ static void wide_products_take_large_blocks(void **state)
     lab_close(&lab);
 }
 
+// What matmul_matrix.vk.k declares of shared memory, by its constants.
+static uint32_t declared(const uint32_t *spec)
+{
+    const uint32_t lanes = spec[0] * spec[1], kq = spec[9], bm = spec[3] * spec[6] * (spec[1] / spec[8]),
+                   bn = spec[4] * spec[7] * spec[8], x = bm * kq, w = bn / 2 * kq;
+    const uint32_t tile = 2 * (bm + bn) * (4 * kq + 4), scales = 2 * (uint32_t)gyre_round_up(bn, lanes);
+    return 4 *
+           (tile + 4 * ((uint32_t)gyre_round_up(x, lanes) - x) + 8 * ((uint32_t)gyre_round_up(w, lanes) - w) + scales);
+}
+
+// However little there is: what is chosen fits, and with enough it is this kernel.
+static void shared_memory_suffices(void **state)
+{
+    (void)state;
+    struct lab lab;
+    struct block b;
+    open_gpu(&lab, amd);
+    for (uint32_t group = 0; group <= 64; group += 32) {
+        const struct block_shape shape = {.rows = 512,
+                                          .act_bits = 8,
+                                          .kv_bits = 8,
+                                          .kind = GYRE_WEIGHT_W4,
+                                          .width = 4096,
+                                          .heads = 2,
+                                          .kv_heads = 1,
+                                          .head_dim = 32,
+                                          .ffn = 64,
+                                          .group = group};
+        lab_block(&lab, shape, &b);
+        gyre_graph *g = lab_block_graph(&lab, &b);
+        uint32_t product = 0, taken = 0;
+        while (g->nodes[product].op != GYRE_OP_matmul || g->values[g->nodes[product].in[1]].weight->n != 4096)
+            product++;
+        for (uint32_t shared = 4 << 10; shared <= 64 << 10; shared += 256) {
+            struct gyre_launch launch;
+            lab.device->info.shared_bytes = shared;
+            if (gyre_tune(g, &g->nodes[product], &launch, NULL) != GYRE_OK) continue; // others have needs, too
+            if (strcmp(launch.kernel.name, "matmul_w4_q_x") != 0) continue;
+            taken++;
+            if (declared(launch.kernel.spec) > shared)
+                fail_msg("group %u: %u bytes where there are %u", group, declared(launch.kernel.spec), shared);
+        }
+        assert_true(taken >= 64 * 2); // from 32 KiB on
+        lab.device->info.shared_bytes = 64 << 10;
+        gyre_graph_destroy(g);
+    }
+    lab_close(&lab);
+}
+
 // ---- a driver that offers what it cannot compile -----------------------------------------------------------
 
 static const struct gyre_backend *whole;
@@ -281,11 +330,9 @@ static void blocks_have_the_same_bits(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(many_rows_take_matrices),
-        cmocka_unit_test(wide_products_take_large_blocks),
-        cmocka_unit_test(what_does_not_compile_is_done_without),
-        cmocka_unit_test(other_failures_stay),
-        cmocka_unit_test(blocks_have_the_same_bits),
+        cmocka_unit_test(many_rows_take_matrices), cmocka_unit_test(wide_products_take_large_blocks),
+        cmocka_unit_test(shared_memory_suffices),  cmocka_unit_test(what_does_not_compile_is_done_without),
+        cmocka_unit_test(other_failures_stay),     cmocka_unit_test(blocks_have_the_same_bits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
