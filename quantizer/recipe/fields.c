@@ -49,6 +49,10 @@ static const int32_t widths[] = {4, 8, -1}, groups[] = {0, 32, 64, 128, -1}, spa
     {                                                                                                                  \
         .key = key_, .kind = GYRE_FIELD_AUTO, AT(type, member), .preset = preset_, .min = min_, .max = max_            \
     }
+#define COUNT_OR_AUTO(type, key_, member, preset_, min_, max_)                                                         \
+    {                                                                                                                  \
+        .key = key_, .kind = GYRE_FIELD_COUNT_AUTO, AT(type, member), .preset = preset_, .min = min_, .max = max_      \
+    }
 #define MAP(key_, map_)                                                                                                \
     {                                                                                                                  \
         .key = key_, .kind = GYRE_FIELD_MAP, .map = map_                                                               \
@@ -77,7 +81,7 @@ static const struct gyre_field calibration[] = {
     COUNT(gyre_recipe, "windows", calibration.windows, 32, 0, 4096),
     COUNT(gyre_recipe, "tokens", calibration.tokens, 512, 16, 65536),
     SWITCH(gyre_recipe, "fisher", calibration.fisher, booleans, 0),
-    COUNT(gyre_recipe, "outputs", calibration.outputs, 0, 0, 4096),
+    COUNT_OR_AUTO(gyre_recipe, "outputs", calibration.outputs, 0, 0, 4096),
 };
 static const struct gyre_field activations[] = {
     OR_AUTO(gyre_recipe, "clip", act_clip, 1, 0.5, 1),
@@ -174,6 +178,7 @@ void gyre_fields_preset(const struct gyre_fields *fields, void *base)
             *(gyre_clip *)(void *)to = (gyre_clip)f->preset;
             break;
         case GYRE_FIELD_COUNT:
+        case GYRE_FIELD_COUNT_AUTO:
             *(uint32_t *)(void *)to = (uint32_t)f->preset;
             break;
         case GYRE_FIELD_LISTED:
@@ -242,7 +247,9 @@ void gyre_field_allowed(const struct gyre_field *f, char *out, size_t size)
         for (uint32_t i = 0; i < n; i++) add_item(&l, f->words[i], i, n, " or ");
         break;
     case GYRE_FIELD_COUNT:
-        snprintf(out, size, "a whole number from %.0f to %.0f", f->min, f->max);
+    case GYRE_FIELD_COUNT_AUTO:
+        snprintf(out, size, "a whole number from %.0f to %.0f%s", f->min, f->max,
+                 f->kind == GYRE_FIELD_COUNT_AUTO ? ", or auto" : "");
         break;
     case GYRE_FIELD_LISTED:
         while (f->listed[n] >= 0) n++;

@@ -8,6 +8,7 @@ typedef enum gyre_field_kind {
     GYRE_FIELD_SWITCH,     // bool; words[0] is false, words[1] true
     GYRE_FIELD_CHOICE,     // gyre_clip, an index into words
     GYRE_FIELD_COUNT,      // uint32_t in min..max
+    GYRE_FIELD_COUNT_AUTO, // the same, or GYRE_AUTO_COUNT
     GYRE_FIELD_LISTED,     // int32_t or uint32_t, one of `listed`
     GYRE_FIELD_REAL,       // double in min..max
     GYRE_FIELD_AUTO,       // the same, or GYRE_AUTO

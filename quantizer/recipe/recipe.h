@@ -31,7 +31,8 @@ typedef enum gyre_learn_method {
     GYRE_LEARN_AUTO // gyre_settings_resolve: optrot, or none where that is not known to gain
 } gyre_learn_method;
 
-#define GYRE_AUTO (-1.0) // chosen on calibration data
+#define GYRE_AUTO (-1.0)           // chosen on calibration data
+#define GYRE_AUTO_COUNT UINT32_MAX // the same of a count: gyre_settings_resolve chooses
 
 struct gyre_stage {
     gyre_stage_kind kind;
@@ -82,7 +83,8 @@ struct gyre_recipe {
     struct {                      // windows == 0: the recipe needs no text
         uint32_t windows, tokens; // of so many tokens; a shorter text gives fewer windows, one at least
         bool fisher;              // rows of H count by the model's sensitivity there (gradient/fisher.h)
-        uint32_t outputs;         // windows by which outputs are weighed (round/outputs.h); 0: all count alike
+        uint32_t outputs;         // windows by which outputs are weighed (round/outputs.h); 0: all count alike.
+                                  // GYRE_AUTO_COUNT: 32 or all at activations of 8 and 16 bits, else 0
     } calibration;
     double act_clip, kv_clip; // ratios 0.5..1 of the run-time quantizers, or GYRE_AUTO
     uint32_t act_group;       // 4-bit activations by groups of so many inputs where these divide the row; 0: by the row

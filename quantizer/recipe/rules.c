@@ -115,7 +115,8 @@ bool gyre_recipe_sound(const struct gyre_recipe *r, struct gyre_recipe_fault *fa
     if (r->rotate && (r->diagonals.norm < 0 || r->diagonals.up_down < 0 || r->diagonals.value < 0))
         return at_key(fault, NULL, "diagonals",
                       "an exponent is searched on weights that are rotated later; auto is allowed with rotate: false");
-    if (r->calibration.windows > 0 && r->calibration.outputs > r->calibration.windows)
+    if (r->calibration.windows > 0 && r->calibration.outputs != GYRE_AUTO_COUNT &&
+        r->calibration.outputs > r->calibration.windows)
         return at_key(fault, "calibration", "outputs",
                       "%u of %u windows weigh outputs; as many are allowed as there are", r->calibration.outputs,
                       r->calibration.windows);

@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { AUTO_OUTPUTS = 32 }; // windows: measured with 64 and 128 to calibrate on (docs/numerics.md)
+
 // '*' is any run of characters, '?' any one; the whole name must match. Backtracks to the last star only.
 static bool matches(const char *pattern, const char *name)
 {
@@ -240,6 +242,9 @@ gyre_status gyre_settings_resolve(const gyre_quantize_params *p, const struct gy
     if (out->learn_auto)
         out->recipe.learn.method =
             out->act > 4 && out->wbits < 16 && gyre_roles_merge_r1(hp) ? GYRE_LEARN_OPTROT : GYRE_LEARN_NONE;
+    // At 8-bit activations weighed outputs gained on every text, at 4 on none (docs/numerics.md).
+    if (out->recipe.calibration.outputs == GYRE_AUTO_COUNT)
+        out->recipe.calibration.outputs = out->act > 4 ? GYRE_MIN(AUTO_OUTPUTS, out->recipe.calibration.windows) : 0;
     // Measured: at 4-bit activations correcting own inputs makes models worse (docs/numerics.md).
     for (uint32_t i = 0; i < out->recipe.n_stages && out->act == 4; i++)
         if (out->recipe.stage[i].kind == GYRE_STAGE_CORRECT && out->recipe.stage[i].alpha == GYRE_AUTO)

@@ -16,6 +16,13 @@ static bool is_rest(const struct gyre_field *f, const void *base)
     return true;
 }
 
+static bool is_auto(const struct gyre_field *f, const void *base)
+{
+    const void *const from = (const char *)base + f->at;
+    if (f->kind == GYRE_FIELD_COUNT_AUTO) return *(const uint32_t *)from == GYRE_AUTO_COUNT;
+    return f->kind == GYRE_FIELD_AUTO && *(const double *)from < 0;
+}
+
 // ---- YAML -------------------------------------------------------------------------------------------------
 
 static void put_quoted(FILE *f, const char *s)
@@ -34,8 +41,12 @@ static bool put_fields(FILE *out, const struct gyre_fields *fields, const void *
 static bool put_value(FILE *out, const struct gyre_field *f, const void *base)
 {
     const char *from = (const char *)base + f->at;
-    char number[32] = "auto";
+    char number[32];
     double v;
+    if (is_auto(f, base)) {
+        fputs("auto", out);
+        return true;
+    }
     switch (f->kind) {
     case GYRE_FIELD_NAME:
         fputs(from, out);
@@ -50,13 +61,14 @@ static bool put_value(FILE *out, const struct gyre_field *f, const void *base)
         fputs(f->words[*(const gyre_clip *)(const void *)from], out);
         break;
     case GYRE_FIELD_COUNT:
+    case GYRE_FIELD_COUNT_AUTO:
     case GYRE_FIELD_LISTED:
         fprintf(out, "%u", *(const uint32_t *)(const void *)from);
         break;
     case GYRE_FIELD_REAL:
     case GYRE_FIELD_AUTO:
         v = *(const double *)(const void *)from;
-        if (!(f->kind == GYRE_FIELD_AUTO && v < 0) && !gyre_real_text(v, number)) return false;
+        if (!gyre_real_text(v, number)) return false;
         fputs(number, out);
         break;
     case GYRE_FIELD_MAP:
@@ -136,7 +148,7 @@ static json_t *json_value(const struct gyre_field *f, const struct gyre_recipe *
 {
     const char *from = (const char *)base + f->at;
     json_t *list;
-    double v;
+    if (is_auto(f, base)) return json_string("auto");
     switch (f->kind) {
     case GYRE_FIELD_NAME:
     case GYRE_FIELD_TEXT:
@@ -147,12 +159,12 @@ static json_t *json_value(const struct gyre_field *f, const struct gyre_recipe *
     case GYRE_FIELD_CHOICE:
         return json_string(f->words[*(const gyre_clip *)(const void *)from]);
     case GYRE_FIELD_COUNT:
+    case GYRE_FIELD_COUNT_AUTO:
     case GYRE_FIELD_LISTED:
         return is_rest(f, base) ? json_null() : json_integer(*(const uint32_t *)(const void *)from);
     case GYRE_FIELD_REAL:
     case GYRE_FIELD_AUTO:
-        v = *(const double *)(const void *)from;
-        return f->kind == GYRE_FIELD_AUTO && v < 0 ? json_string("auto") : json_real(v);
+        return json_real(*(const double *)(const void *)from);
     case GYRE_FIELD_MAP:
         return json_fields(json_object(), f->map, base);
     case GYRE_FIELD_STAGES:

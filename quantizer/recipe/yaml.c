@@ -206,6 +206,12 @@ static bool store(const yaml_event_t *e, const struct gyre_field *f, void *base)
         while (f->words[n] && !says(e, f->words[n])) n++;
         *(gyre_clip *)(void *)to = (gyre_clip)n;
         return f->words[n] != NULL;
+    case GYRE_FIELD_COUNT_AUTO:
+        if (says(e, "auto")) {
+            *(uint32_t *)(void *)to = GYRE_AUTO_COUNT;
+            return true;
+        }
+        // fall through
     case GYRE_FIELD_COUNT:
         if (!read_count(e, &n) || n < f->min || n > f->max) return false;
         *(uint32_t *)(void *)to = n;

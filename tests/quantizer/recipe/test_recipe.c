@@ -95,7 +95,7 @@ static void built_in_recipes_are_what_they_say(void **state)
     assert_true(r.stage[1].clip == GYRE_CLIP_HESSIAN && r.stage[2].iterations == 4 && r.stage[4].iterations == 2);
     // The same without what takes long.
     assert_true(fast.n_stages == 2 && fast.seeds == 1 && fast.learn.method == GYRE_LEARN_NONE);
-    assert_true(fast.calibration.windows == 32 && fast.calibration.tokens == 512 && r.calibration.windows == 64);
+    assert_true(fast.calibration.windows == 32 && fast.calibration.tokens == 512 && r.calibration.windows == 128);
     assert_true(fast.act_clip == r.act_clip && fast.kv_clip == r.kv_clip && fast.act_group == r.act_group);
     assert_memory_equal(&fast.stage[0], &r.stage[0], sizeof *r.stage);
     r.stage[1].scales = 1;
@@ -380,7 +380,7 @@ static const struct {
     {ROOT "calibration: {windows: 4, outputs: 2}\n", 3, 27, "allowed with gptq, descent or refit"},
     {"name: a\nrotate: true\ndiagonals: {value: 0.5}\ncalibration: {outputs: 2}\nrounding: [gptq]\n", 4, 15,
      "allowed with value: 0 or rotate: false"},
-    {ROOT "calibration: {outputs: -1}\n", 3, 24, "from 0 to 4096"},
+    {ROOT "calibration: {outputs: -1}\n", 3, 24, "from 0 to 4096, or auto"},
     {ROOT "calibration: {windows: 0}\nactivations: {clip: auto}\n", 4, 15, "clip: auto of activations"},
     {ROOT "calibration: {windows: 0}\ncache: {clip: auto}\n", 4, 9, "clip: auto of the cache"},
     {ROOT "calibration: {windows: 0}\ncache: {centre: true}\n", 4, 9, "centre: true"},
@@ -585,13 +585,23 @@ static void what_is_automatic_depends_on_the_widths(void **state)
     assert_int_equal(gyre_settings_resolve(&p, &hp, true, &s, &err), GYRE_OK);
     assert_true(s.recipe.stage[0].alpha == GYRE_AUTO && s.recipe.stage[0].residual == GYRE_AUTO);
     assert_true(s.recipe.learn.method == GYRE_LEARN_OPTROT && s.recipe.act_group == 0);
+    assert_int_equal(s.recipe.calibration.outputs, 32);
     p.act = 4;
     assert_int_equal(gyre_settings_resolve(&p, &hp, true, &s, &err), GYRE_OK);
     assert_true(s.recipe.stage[0].alpha == 0 && s.recipe.stage[0].residual == GYRE_AUTO);
     assert_true(s.recipe.learn.method == GYRE_LEARN_NONE && s.recipe.act_group == 32);
+    assert_int_equal(s.recipe.calibration.outputs, 0);
     p.act = 8, p.wbits = 16;
     assert_int_equal(gyre_settings_resolve(&p, &hp, true, &s, &err), GYRE_OK);
     assert_true(s.recipe.learn.method == GYRE_LEARN_NONE);
+    assert_int_equal(s.recipe.calibration.outputs, 0);
+
+    // Few windows all weigh outputs.
+    const char *const path = files_path("few.yaml");
+    files_write(path, "name: a\nrounding: [gptq]\ncalibration: {windows: 5, outputs: auto}\n");
+    p = (gyre_quantize_params){.wgroup = 32, .recipe = path, .act = 8};
+    assert_int_equal(gyre_settings_resolve(&p, &hp, true, &s, &err), GYRE_OK);
+    assert_int_equal(s.recipe.calibration.outputs, 5);
 }
 
 static void exceptions_change_widths(void **state)
