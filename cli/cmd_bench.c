@@ -31,6 +31,7 @@ struct run {
 
 struct result {
     gyre_ceilings ceilings;
+    bool software; // a CPU
     gyre_engine_info info;
     struct run run[LIST];
     double warm_s, step_ms[LIST]; // of each of the bench's rows, the best
@@ -156,6 +157,15 @@ static int print_plan(const struct bench *b)
     return 0;
 }
 
+static bool in_software(const char *device)
+{
+    gyre_device_facts d[MOST];
+    const int n = gyre_list_devices(d, MOST, NULL, 0, NULL);
+    for (int i = 0; i < n && i < MOST; i++)
+        if (!strcmp(d[i].id, device)) return d[i].software;
+    return false;
+}
+
 static gyre_status bench_device(const struct bench *b, const char *device, struct result *r, gyre_error *err)
 {
     const gyre_log log = cli_log(true);
@@ -163,6 +173,7 @@ static gyre_status bench_device(const struct bench *b, const char *device, struc
     if (b->model || b->shape) GYRE_TRY(open_it(b, device, &engine, err));
     r->ceilings.size = sizeof r->ceilings;
     gyre_status st = gyre_measure_ceilings(device, &log, &r->ceilings, err);
+    r->software = in_software(r->ceilings.roofs.device);
     if (!engine) return st;
     gyre_engine_describe(engine, &r->info);
     for (uint32_t i = 0; i < b->depth.n && st == GYRE_OK; i++)
@@ -208,9 +219,11 @@ static double product_ops(const gyre_engine_info *m)
     return 2 * m->layers * (double)m->width * (2 * heads + kv + 3.0 * m->ffn);
 }
 
-// What products reach at most at the width of the activations: the better of dot products and matrix units.
+// What products reach at most at the width of the activations: the better of dot products and matrix units. 0: not
+// known, as of CPUs, whose kernels multiply otherwise than what was measured.
 static double product_roof(const struct result *r)
 {
+    if (r->software) return 0;
     const gyre_ceilings *c = &r->ceilings;
     if (r->info.act > 8) return c->roofs.f32_gflops;
     return c->matrix_s8_gops > c->roofs.int8_gops ? c->matrix_s8_gops : c->roofs.int8_gops;
@@ -276,9 +289,10 @@ static void print_result(const struct bench *b, const struct result *r)
         const double gbps = read_gbps(r, t);
         if (b->depth.n > 1 || b->depth.at[0]) printf("  behind %u tokens\n", b->depth.at[i]);
         const double gops = prefill_gops(r, t), most = product_roof(r);
-        printf("  prefill %8.1f tok/s (%llu tokens), %.1f Gop/s of products = %.0f %% of the measured rate\n",
-               per_second(t->prefill_tokens, t->prefill_ns), (unsigned long long)t->prefill_tokens, gops,
-               most > 0 ? 100 * gops / most : 0);
+        printf("  prefill %8.1f tok/s (%llu tokens), %.1f Gop/s of products",
+               per_second(t->prefill_tokens, t->prefill_ns), (unsigned long long)t->prefill_tokens, gops);
+        if (most > 0) printf(" = %.0f %% of the measured rate", 100 * gops / most);
+        printf("\n");
         printf("  decode  %8.1f tok/s (%llu tokens), %.2f GB/s of weights = %.0f %% of the measured bandwidth, "
                "host %.0f us a token, act %u, kv %s\n",
                per_second(t->decode_tokens, t->decode_ns), (unsigned long long)t->decode_tokens, gbps,

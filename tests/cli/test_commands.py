@@ -256,8 +256,9 @@ class Options(Case):
     def test_bench(self):
         r = self.json("bench", self.model, "--device", "cpu", "--prompt", 10, "--gen", 3, "--act", 8, "--kv", 4, "--profile")["results"][0]
         self.assertEqual((r["device"], r["prompt_tokens"], r["gen_tokens"], r["act"], r["kv"]), ("cpu", 10, 3, 8, 4))
-        for key in ("prefill_tps", "prefill_gops", "prefill_share", "decode_tps", "decode_GBps", "roof_GBps", "roof_share", "host_us_per_token"):
+        for key in ("prefill_tps", "prefill_gops", "decode_tps", "decode_GBps", "roof_GBps", "roof_share", "host_us_per_token"):
             self.assertGreater(r[key], 0, key)
+        self.assertEqual(r["prefill_share"], 0)  # of no rate that was measured: a CPU
         self.assertTrue(r["profile"] and r["prefill_profile"])
         self.assertEqual((r["depth"], r["submissions_per_token"]), (0, 1))
         deep = self.json("bench", self.model, "--device", "cpu", "--prompt", 4, "--gen", 2, "-d", "0,40", "--rows", "1,3")["results"]
