@@ -179,6 +179,18 @@ gyre_status gyre_back_hadamard(const struct gyre_back *b, gyre_error *err)
     return GYRE_OK;
 }
 
+// y[r][j] = x[r][order[j]].
+gyre_status gyre_back_gather(const struct gyre_back *b, gyre_error *err)
+{
+    (void)err;
+    const struct gyre_gather_params *p = &b->node->params.gather;
+    const uint64_t rows = (uint64_t)p->rows, width = (uint64_t)p->width;
+    const int32_t *order = gyre_back_plane(b->graph, b->node->in[1], 0);
+    for (uint64_t r = 0; r < (b->din[0] ? rows : 0); r++)
+        for (uint64_t i = 0; i < width; i++) b->din[0][r * width + (uint64_t)order[i]] += b->dout[r * width + i];
+    return GYRE_OK;
+}
+
 // ---- gated units ------------------------------------------------------------------------------------------------
 
 // act(g) and its derivative; as backends/cpu/ref_rows.c defines them.

@@ -26,7 +26,7 @@ struct gyre_back {
 typedef gyre_status gyre_back_rule(const struct gyre_back *back, gyre_error *err);
 
 gyre_back_rule gyre_back_rms_norm, gyre_back_quantize, gyre_back_matmul, gyre_back_add, gyre_back_hadamard,
-    gyre_back_act_mul, gyre_back_rope, gyre_back_kv_write, gyre_back_attn;
+    gyre_back_gather, gyre_back_act_mul, gyre_back_rope, gyre_back_kv_write, gyre_back_attn;
 
 // The memory behind a binding, and behind a plane of a value: a host device's. NULL where there is none.
 const void *gyre_back_memory(struct gyre_binding at);

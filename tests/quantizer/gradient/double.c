@@ -379,6 +379,12 @@ double twin_run(struct twin *t, gyre_value out, const float *seed)
         case GYRE_OP_hadamard:
             run_hadamard(t, n);
             break;
+        case GYRE_OP_gather:
+            for (uint64_t e = 0; e < size_of(t, n->out[0]); e++) {
+                const uint64_t w = (uint64_t)n->params.gather.width;
+                y[e] = x[e / w * w + (uint64_t)((const int32_t *)plane(t, n->in[1], 0))[e % w]];
+            }
+            break;
         case GYRE_OP_act_mul:
             for (int r = 0; r < n->params.act_mul.rows; r++)
                 for (int e = 0; e < n->params.act_mul.width; e++) {

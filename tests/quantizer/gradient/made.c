@@ -16,12 +16,17 @@ const char *made_model(const struct setting *s)
 {
     const char *base = files_path("base.gguf"), *file = files_path("made.gguf"), *recipe = files_path("recipe.yaml"),
                *text = files_path("text.txt");
-    if (!strcmp(s->family, "awq")) {
+    if (!strcmp(s->family, "awq") || !strcmp(s->family, "gptq")) {
+        const bool gptq = s->family[0] == 'g';
         const struct tiny_options plain = tiny_defaults();
-        const struct checkpoint c = {
-            .form = CHECKPOINT_AWQ, .bits = 4, .group = 32, .asymmetric = true, .scale = GYRE_DTYPE_F16};
-        assert_int_equal(checkpoint_write(files_path("awq"), &plain, &c), 0);
-        return files_path("awq");
+        const struct checkpoint c = {.form = gptq ? CHECKPOINT_GPTQ : CHECKPOINT_AWQ,
+                                     .bits = 4,
+                                     .group = 32,
+                                     .asymmetric = true,
+                                     .act_order = gptq,
+                                     .scale = GYRE_DTYPE_F16};
+        assert_int_equal(checkpoint_write(files_path(s->family), &plain, &c), 0);
+        return files_path(s->family);
     }
     struct tiny_options tiny = tiny_family(s->family);
     char words[2048], yaml[400];

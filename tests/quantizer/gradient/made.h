@@ -1,5 +1,5 @@
-// A tiny model of a family, rotated and rounded, with clips below 1 so that some codes are clipped; or, family "awq",
-// as another tool rounded it, with zero points.
+// A tiny model of a family, rotated and rounded, with clips below 1 so that some codes are clipped; or, family "awq" or
+// "gptq", as another tool rounded it, with zero points, gptq's inputs in an order of their own.
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>

@@ -206,7 +206,7 @@ static const struct setting settings[] = {
     {"qwen2", 4, 4, 8, -1, true, 0, 0},    {"qwen3", 4, 8, 4, -1, false, 0, 0},   {"qwen3", 8, 8, 8, -1, false, 0, 0},
     {"qwen2", 32, 16, 16, 0, false, 0, 0}, {"mistral", 16, 8, 8, 0, false, 0, 0}, {"llama", 4, 4, 8, -1, false, 32, 0},
     {"qwen3", 4, 4, 4, 32, true, 16, 0},   {"llama", 4, 8, 8, -1, true, 0, 4},    {"qwen3", 4, 8, 4, -1, false, 0, 8},
-    {"awq", 4, 16, 16, 32, false, 0, 0},
+    {"awq", 4, 16, 16, 32, false, 0, 0},   {"gptq", 4, 16, 16, 32, false, 0, 0},
 };
 
 static void test_blocks(void **unused)
