@@ -46,8 +46,8 @@ static json_t *identity(const struct compare *c)
     return out;
 }
 
-// What quantized files depend on: without calibration not on the cache, and on activations where the file says more of
-// them than a width.
+// What quantized files depend on: without calibration not on the cache, and on activations where the recipe makes more
+// of them than a width.
 static json_t *weights_identity(const struct compare *c, const struct compare_recipe *r, const struct cli_setting *s)
 {
     json_t *out =

@@ -61,7 +61,8 @@ static gyre_status recipe_key(const char *recipe, char key[GYRE_SHA256_HEX], gyr
     return GYRE_OK;
 }
 
-// Groups of activations are in files made for 4 bits only, bits of single taps in those whose others differ.
+// Groups of activations are in files made for 4 bits only, bits of single taps in those whose others differ, and
+// learn's method may be left to the width.
 static gyre_status says_more_of_act(const char *recipe, bool *out, gyre_error *err)
 {
     char *text = NULL;
@@ -69,7 +70,9 @@ static gyre_status says_more_of_act(const char *recipe, bool *out, gyre_error *e
     json_t *one;
     GYRE_TRY(gyre_recipe_describe(recipe, GYRE_RECIPE_JSON, &text, err));
     json_t *doc = json_loads(text, 0, NULL);
-    *out = json_integer_value(json_object_get(json_object_get(doc, "activations"), "group")) != 0;
+    const char *method = json_string_value(json_object_get(json_object_get(doc, "learn"), "method"));
+    *out = json_integer_value(json_object_get(json_object_get(doc, "activations"), "group")) != 0 ||
+           (method && !strcmp(method, "auto"));
     json_array_foreach(json_object_get(doc, "exceptions"), i, one) *out |= json_is_integer(json_object_get(one, "act"));
     json_decref(doc);
     gyre_free(text);

@@ -205,12 +205,12 @@ class Compare(Case):
         self.assertEqual((widths["kv"], widths["kv_v"]), (8, 4))
 
     def test_recipes_that_say_more_of_activations(self):
-        """A file with groups or bits of single taps is made for the cell's width, without calibration too."""
+        """A file with groups, bits of single taps or rotations learned by the width is made for the cell's, without calibration too."""
         text = "name: {}\nrotate: true\n{}rounding: [rtn]\n"
-        recipes = [self.put(f"{name}.yaml", text.format(name, more).encode()) for name, more in (("grouped", "activations: {group: 16}\n"), ("tapped", "exceptions: [{tensors: '*ffn_down*', act: 8}]\n"))]
+        recipes = [self.put(f"{name}.yaml", text.format(name, more).encode()) for name, more in (("grouped", "activations: {group: 16}\n"), ("tapped", "exceptions: [{tensors: '*ffn_down*', act: 8}]\n"), ("turned", "learn: {method: auto, steps: 3}\n"))]
         self.done(*self.compare("more", "--settings", "W4A8KV8,W4A4KV8", "--no-baseline", "--work", self.at("more-work"), recipes=",".join(recipes)))
         rows = {(r["recipe"], r["act"]): r["texts"][0]["nll"] for r in self.rows("more")[1:]}
-        for recipe, name in zip(recipes, ("grouped", "tapped")):
+        for recipe, name in zip(recipes, ("grouped", "tapped", "turned")):
             for act in 8, 4:
                 q = self.quantized("more.gguf", "--recipe", recipe, "--act", act)
                 self.assertEqual(self.json("eval", q, "--text", self.text, "--ctx", 32, "--windows", 3, "--device", "cpu", "--kv", 8)["nll"], rows[name, act], (name, act))
