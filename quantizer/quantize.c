@@ -72,12 +72,16 @@ static uint64_t block_weights(const struct gyre_hparams *hp)
     return n;
 }
 
+// Tokens and outputs, for blocks to come.
+static bool weighs(const struct run *r) { return r->calibration && r->out.journal.steps <= r->plan.hp.n_layers; }
+
 static void count_work(struct run *r)
 {
     const struct gyre_hparams *hp = &r->plan.hp;
     const uint64_t tables = (uint64_t)hp->vocab * hp->width * (r->plan.write_head ? 2 : 1), block = block_weights(hp);
     r->total = tables + block * hp->n_layers + gyre_distill_work(&r->plan, block * hp->n_layers) +
                gyre_learn_work(&r->plan, block * hp->n_layers);
+    if (weighs(r)) r->total += gyre_calibration_weigh_work(r->calibration, block);
     if (r->out.journal.steps) r->done = r->resumed = tables + block * (r->out.journal.steps - 1);
 }
 
@@ -359,8 +363,8 @@ static gyre_status make_choice(struct run *r, gyre_error *err)
 
 static gyre_status weigh_rows(struct run *r, gyre_error *err)
 {
-    snprintf(r->what, sizeof r->what, "weighing tokens");
-    return gyre_calibration_weigh(r->calibration, tick, r, err);
+    snprintf(r->what, sizeof r->what, "weighing tokens and outputs");
+    return gyre_calibration_weigh(r->calibration, block_weights(&r->plan.hp), tick, r, err);
 }
 
 static void ignore_entry(void *user, const struct gyre_meta *meta)
@@ -462,7 +466,7 @@ gyre_status gyre_quantize(const gyre_quantize_params *given, gyre_quantize_summa
     if (r.plan.set.recipe.learn.method) GYRE_GO(learn(&r, err));
     else if (r.plan.set.learn_auto)
         gyre_logf(&params->log, GYRE_LOG_INFO, "learn: none, auto is that for this model and these widths");
-    if (r.calibration && r.out.journal.steps <= r.plan.hp.n_layers) GYRE_GO(weigh_rows(&r, err)); // for blocks to come
+    if (weighs(&r)) GYRE_GO(weigh_rows(&r, err));
     GYRE_GO(make_steps(&r, err));
     if (r.plan.set.recipe.distill.steps) GYRE_GO(distill(&r, err));
     if (summary) GYRE_GO(fill_summary(&r, summary, err));

@@ -165,16 +165,19 @@ const char *gyre_calibration_device(const gyre_calibration *c) { return gyre_dev
 
 // ---- weights of rows and outputs ------------------------------------------------------------------------------
 
+enum { WORK = 64 }; // a window's way through a block is about this part of rounding it
+
 struct weighing {
     gyre_calibration *calibration;
+    uint64_t work; // of such a way
     gyre_status (*tick)(void *, uint64_t, gyre_error *);
     void *user;
 };
 
-static gyre_status tick_window(void *user, gyre_error *err)
+static gyre_status tick_block(void *user, gyre_error *err)
 {
     const struct weighing *w = user;
-    return w->tick(w->user, 0, err);
+    return w->tick(w->user, w->work, err);
 }
 
 static gyre_status look(void *user, uint32_t layer, gyre_product product, const float *gradient, gyre_error *err)
@@ -183,10 +186,23 @@ static gyre_status look(void *user, uint32_t layer, gyre_product product, const 
     return gyre_output_side_add(&w->calibration->outputs, layer, product, gradient, err);
 }
 
-gyre_status gyre_calibration_weigh(gyre_calibration *c, gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user,
-                                   gyre_error *err)
+// Windows that go through the float model and back.
+static uint64_t weighed(const gyre_calibration *c)
 {
-    struct weighing w = {c, tick, user};
+    if (c->plan->set.wbits >= 16) return 0;
+    return c->plan->set.recipe.calibration.fisher ? c->text.windows
+                                                  : GYRE_MIN(c->plan->set.recipe.calibration.outputs, c->text.windows);
+}
+
+uint64_t gyre_calibration_weigh_work(const gyre_calibration *c, uint64_t block_weights)
+{
+    return block_weights / WORK * 2 * weighed(c) * c->plan->hp.n_layers;
+}
+
+gyre_status gyre_calibration_weigh(gyre_calibration *c, uint64_t block_weights,
+                                   gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user, gyre_error *err)
+{
+    struct weighing w = {c, block_weights / WORK, tick, user};
     struct gyre_fisher_params p = {.source = c->plan->source,
                                    .token = c->text.token,
                                    .windows = c->text.windows,
@@ -195,9 +211,9 @@ gyre_status gyre_calibration_weigh(gyre_calibration *c, gyre_status (*tick)(void
                                    .weighs = c->plan->set.recipe.calibration.fisher,
                                    .looks = c->plan->set.recipe.calibration.outputs,
                                    .look = look,
-                                   .tick = tick_window,
+                                   .tick = tick_block,
                                    .user = &w};
-    if ((!p.weighs && !p.looks) || c->plan->set.wbits >= 16) return GYRE_OK;
+    if (!weighed(c)) return GYRE_OK;
     if (p.looks) GYRE_TRY(gyre_output_side_create(c->plan, c->text.tokens, &c->outputs, err));
     GYRE_TRY(gyre_fast_device_create(NULL, &p.device, err));
     const gyre_status st = gyre_fisher_measure(&p, &c->fisher, err);

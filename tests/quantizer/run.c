@@ -7,9 +7,11 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
+#include <string.h>
 #include <cmocka.h>
 
 static int calls, stop;
+static double weighed, last; // fractions
 
 // ---- what goes in -----------------------------------------------------------------------------------------
 
@@ -40,6 +42,8 @@ static int on_progress(void *user, double fraction, double eta, const char *what
 {
     (void)user, (void)eta;
     assert_true(fraction >= 0 && fraction <= 1 && what && *what);
+    last = fraction;
+    if (strstr(what, "weighing")) weighed = fraction;
     return ++calls == stop;
 }
 
@@ -60,11 +64,16 @@ gyre_status run_until(gyre_quantize_params p, int stop_at, gyre_quantize_summary
 {
     p.progress = on_progress;
     calls = 0;
+    weighed = last = 0;
     stop = stop_at;
     return gyre_quantize(&p, summary, err);
 }
 
 int run_calls(void) { return calls; }
+
+double run_weighed(void) { return weighed; }
+
+double run_fraction(void) { return last; }
 
 // ---- what comes out ---------------------------------------------------------------------------------------
 

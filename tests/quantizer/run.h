@@ -14,6 +14,9 @@ gyre_quantize_params run_params(const char *model, const char *out, const char *
 // gyre_quantize, whose progress is watched and cancelled at the stop_at-th call; 0: never. `summary` may be NULL.
 gyre_status run_until(gyre_quantize_params p, int stop_at, gyre_quantize_summary *summary, gyre_error *err);
 int run_calls(void); // of progress, in the last of them
+// Fractions of progress in it: what was done behind the weighing of tokens and outputs (0: nothing), and in the end.
+double run_weighed(void);
+double run_fraction(void);
 
 // Of OUT to its base on the text, in nats, by the engine on the reference device. act, kv: 0 as the file says.
 double run_divergence(const char *model, const char *out, const char *text, uint32_t act, uint32_t kv);

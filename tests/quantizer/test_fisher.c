@@ -200,7 +200,9 @@ static void runs_weigh_and_resume(void **state)
     char *preset = files_read(out, &n);
     assert_int_equal(n, m);
     assert_memory_equal(plain, preset, n);
+    assert_true(run_weighed() == 0 && run_fraction() == 1);
     OK(run(weighed, 0, false, err));
+    assert_true(run_weighed() > 0 && run_weighed() < 1 && run_fraction() == 1);
     const int all = run_calls();
     char *want = files_read(out, &n);
     assert_memory_not_equal(want + n / 2, plain + m / 2, n / 2 < m / 2 ? n / 2 : m / 2);
