@@ -320,7 +320,7 @@ static gyre_status run(gyre_scheduler *s, gyre_error *err)
         gyre_task *const t = s->part[i];
         if (st == GYRE_OK) t->length += t->rows;
         else t->length = gyre_kv_trim(&e->kv, t->slot, t->length);
-        t->cached = GYRE_MIN(t->cached, t->length); // what is given back may be found again
+        if (!t->shifted) t->cached = GYRE_MIN(t->cached, t->length); // what is given back may be found again
     }
     GYRE_TRY(st);
     s->count.steps++;

@@ -234,9 +234,35 @@ static void test_no_twin(void **state)
     OK(gyre_engine_close(e, err));
 }
 
+// What was shared of a prompt stays said when its tokens leave and others are read anew.
+static void test_cached(void **state)
+{
+    (void)state;
+    gyre_engine *e = open_engine("cpu");
+    gyre_scheduler *s = NULL;
+    OK(gyre_scheduler_create(e, &(gyre_scheduler_params){.size = sizeof(gyre_scheduler_params), .chunk = 16}, &s, err));
+    for (int i = 0; i < 2; i++) { // the second one finds what the first one computed
+        gyre_task *t = NULL;
+        const gyre_task_params p = {.size = sizeof p,
+                                    .prompt = prompt,
+                                    .n_prompt = PROMPT,
+                                    .max_tokens = i ? N : 1,
+                                    .ignore_end = true,
+                                    .shift = true,
+                                    .keep = KEEP};
+        OK(gyre_scheduler_add(s, &p, &t, err));
+        while (!gyre_task_ended(t, NULL)) OK(gyre_scheduler_step(s, err));
+        assert_int_equal(gyre_task_cached(t), i ? 64 : 0);
+        gyre_scheduler_remove(s, t);
+    }
+    gyre_scheduler_destroy(s);
+    OK(gyre_engine_close(e, err));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_how_many), cmocka_unit_test(test_session),
-                                       cmocka_unit_test(test_tasks), cmocka_unit_test(test_no_twin)};
+                                       cmocka_unit_test(test_tasks), cmocka_unit_test(test_no_twin),
+                                       cmocka_unit_test(test_cached)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }
