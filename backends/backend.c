@@ -185,7 +185,7 @@ bool gyre_device_forgo(gyre_device *device, const char *kernel, gyre_status fail
 {
     const struct gyre_kernel_source *source = gyre_kernel_source_find(kernel);
     char line[sizeof why->message + 64];
-    if (failure == GYRE_E_NOMEM || failure == GYRE_E_DEVICE_MEM) return false;
+    if (!gyre_faults_own(failure)) return false;
     if (!source || !(source->needs & GYRE_NEED_MATRICES)) return false;
     struct gyre_matrix_shape *const units =
         source->needs & GYRE_NEED_CM_F16 ? &device->info.matrix_f16 : &device->info.matrix_s8;

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+bool gyre_faults_own(gyre_status failure) { return failure != GYRE_E_NOMEM && failure != GYRE_E_DEVICE_MEM; }
+
 static const char kind[] = "faults";
 
 void gyre_faults_key(const char *name, const char *driver, const char *what, char out[GYRE_SHA256_HEX])

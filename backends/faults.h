@@ -6,6 +6,9 @@
 
 enum { GYRE_FAULTS_MOST = 8192 }; // bytes of the list; what does not fit is not kept
 
+// Is a failure the kernel's own? Not where memory ran out: there is nothing wrong with it then.
+bool gyre_faults_own(gyre_status failure);
+
 // Notes a line, unless the list has it. Does nothing where `dir` is NULL; a folder that cannot be written costs it.
 void gyre_faults_note(const char *dir, const char *name, const char *driver, const char *line, const gyre_log *log);
 // The lines of a device of that name and driver, each with its newline; malloc'd, NULL: none are known.

@@ -145,7 +145,8 @@ static gyre_status result(struct measurement *m, gyre_recording *recording, void
 
 // ---- one product ----------------------------------------------------------------------------------------
 
-static void refuse(struct measurement *m, struct arm *arm, const char *why)
+// After `failure`; GYRE_OK: it ran, and wrongly.
+static void refuse(struct measurement *m, struct arm *arm, gyre_status failure, const char *why)
 {
     const struct gyre_device_info *const info = gyre_device_info(m->g->device);
     char text[256], line[1024];
@@ -153,7 +154,7 @@ static void refuse(struct measurement *m, struct arm *arm, const char *why)
     if (gyre_launch_text(&arm->launch, text)) {
         snprintf(line, sizeof line, "%s is not used: %s", text, why);
         gyre_logf(m->t->log, GYRE_LOG_WARN, "tune: %s", line);
-        gyre_faults_note(m->t->cache_dir, info->name, info->driver, line, m->t->log);
+        if (gyre_faults_own(failure)) gyre_faults_note(m->t->cache_dir, info->name, info->driver, line, m->t->log);
     }
     drop(m, arm);
 }
@@ -184,9 +185,9 @@ static gyre_status self_test(struct measurement *m, gyre_error *err)
         if (ran == GYRE_OK) ran = result(m, arm.one, got, &why);
         if (ran != GYRE_OK && lost(m)) {
             st = gyre_fail(err, ran, "%s", why.message);
-            refuse(m, &arm, why.message);
-        } else if (ran != GYRE_OK) refuse(m, &arm, why.message);
-        else if (memcmp(want, got, bytes)) refuse(m, &arm, "its results are not those of the base kernel");
+            refuse(m, &arm, ran, why.message);
+        } else if (ran != GYRE_OK) refuse(m, &arm, ran, why.message);
+        else if (memcmp(want, got, bytes)) refuse(m, &arm, ran, "its results are not those of the base kernel");
         else m->arm[n++] = arm;
     }
     m->n_arms = n;

@@ -151,11 +151,13 @@ static void the_cache_costs_time_never_a_result(void **state)
 static struct fault {
     bool variants_kill;          // after the rule's launch has run once, every submission fails
     gyre_status record;          // that recordings of measuring end with
+    gyre_status variant;         // that the first variant's recording ends with
     int64_t slow_record;         // ns that the first recording of LAYERS takes
     int64_t slow_round;          // ns that the second run of the first recording of LAYERS takes
     int64_t record_ns, run_ns;   // what every recording of measuring takes, and every submission
     const int64_t *arm_ns;       // where not NULL: what a recording of LAYERS takes to run, by the order of recording
     uint32_t submits, records;   // submissions; recordings of LAYERS
+    uint32_t ones;               // recordings of one product
     const gyre_recording *first; // of LAYERS
     const gyre_recording *arm[GYRE_MOST_VARIANTS];
     uint32_t first_runs, arm_runs[GYRE_MOST_VARIANTS];
@@ -169,6 +171,7 @@ static gyre_status faulty_record(gyre_device *device, const struct gyre_dispatch
                                  gyre_recording **out, gyre_error *err)
 {
     if (n <= LAYERS && fault.record) return gyre_fail(err, fault.record, "cannot record: a test wants it so");
+    if (n == 1 && fault.ones++ == 1 && fault.variant) return gyre_fail(err, fault.variant, "cannot record: a test");
     const uint32_t at = n == LAYERS ? fault.records++ : UINT32_MAX;
     take((at == 0 ? fault.slow_record : 0) + (n <= LAYERS ? fault.record_ns : 0));
     const gyre_status st = gyre_backend_null.record(device, dispatches, n, out, err);
@@ -245,6 +248,22 @@ static void what_fails_is_named(void **state)
     assert_int_equal(faults(dir, *state, "matmul_of_dreams"), wrong);
     assert_int_equal(faults(dir, "null", ""), 0);
     files_remove();
+}
+
+// Where memory ran out there is nothing wrong with the kernel.
+static void a_lack_of_memory_is_not_named(void **state)
+{
+    (void)state;
+    struct gyre_tuner tuner;
+    static const gyre_status all[] = {GYRE_E_DEVICE, GYRE_E_DEVICE_MEM, GYRE_E_NOMEM};
+    for (size_t i = 0; i < GYRE_COUNT(all); i++) {
+        const char *const dir = files_path("tune");
+        assert_int_equal(start(dir, (struct fault){.variant = all[i]}, HOURS, &tuner), GYRE_OK);
+        assert_int_equal(tuner.measured, SHAPES);
+        assert_int_equal(tuner.refused, 1);
+        assert_int_equal(faults(dir, "null", "cannot record: a test"), i == 0);
+        files_remove();
+    }
 }
 
 // The list has an end, and damage to it costs the list.
@@ -487,6 +506,7 @@ int main(void)
         LAB_ON(the_cache_costs_time_never_a_result, "vulkan:0"),
         cmocka_unit_test(a_variant_that_loses_the_device_is_tried_once),
         cmocka_unit_test(a_failure_ends_measuring_and_nothing_else),
+        cmocka_unit_test(a_lack_of_memory_is_not_named),
         cmocka_unit_test(what_was_cut_is_measured_again),
         cmocka_unit_test(measuring_ends_in_time),
         cmocka_unit_test(the_chosen_is_near_the_best),
