@@ -1,7 +1,7 @@
 // See faults.h.
 #include "backends/faults.h"
 #include "backends/cache.h"
-#include "backends/kernel_source.h"
+#include "backends/device_key.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,21 +11,11 @@ bool gyre_faults_own(gyre_status failure) { return failure != GYRE_E_NOMEM && fa
 
 static const char kind[] = "faults";
 
-void gyre_faults_key(const char *name, const char *driver, const char *what, char out[GYRE_SHA256_HEX])
-{
-    char kernels[24];
-    uint64_t hash = 14695981039346656037u; // FNV-1a over the kernels' own
-    for (uint32_t i = 0; i < gyre_kernel_source_count; i++)
-        hash = (hash ^ gyre_kernel_sources[i]->hash) * 1099511628211u;
-    snprintf(kernels, sizeof kernels, "%016llx", (unsigned long long)hash);
-    gyre_cache_key(out, (const char *[]){name, driver, kernels, what}, 4);
-}
-
 char *gyre_faults_load(const char *dir, const char *name, const char *driver)
 {
     char key[GYRE_SHA256_HEX];
     size_t size = 0;
-    gyre_faults_key(name, driver, kind, key);
+    gyre_device_key(name, driver, kind, key);
     char *const stored = gyre_cache_load(dir, kind, key, &size);
     char *const text = stored ? realloc(stored, size + 1) : NULL;
     if (text) text[size] = 0;
@@ -50,6 +40,6 @@ void gyre_faults_note(const char *dir, const char *name, const char *driver, con
     const int n = snprintf(all, sizeof all, "%s%s\n", known ? known : "", line);
     free(known);
     if (!new || n >= (int)sizeof all) return;
-    gyre_faults_key(name, driver, kind, key);
+    gyre_device_key(name, driver, kind, key);
     gyre_cache_store(dir, kind, key, all, (size_t)n, log);
 }

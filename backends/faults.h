@@ -13,6 +13,3 @@ bool gyre_faults_own(gyre_status failure);
 void gyre_faults_note(const char *dir, const char *name, const char *driver, const char *line, const gyre_log *log);
 // The lines of a device of that name and driver, each with its newline; malloc'd, NULL: none are known.
 char *gyre_faults_load(const char *dir, const char *name, const char *driver);
-
-// A key of the cache folder: by device, driver, all kernels' texts, and `what`.
-void gyre_faults_key(const char *name, const char *driver, const char *what, char out[GYRE_SHA256_HEX]);

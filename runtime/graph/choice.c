@@ -1,7 +1,7 @@
 // See choice.h.
 #include "runtime/graph/choice.h"
 #include "backends/cache.h"
-#include "backends/faults.h"
+#include "backends/device_key.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -71,7 +71,7 @@ int gyre_choice_load(const struct gyre_tuner *tuner, const struct gyre_device_in
     char hex[GYRE_SHA256_HEX], text[256];
     size_t size = 0;
     int found = -1;
-    gyre_faults_key(info->name, info->driver, key, hex);
+    gyre_device_key(info->name, info->driver, key, hex);
     char *const stored = gyre_cache_load(tuner->cache_dir, "tune", hex, &size);
     for (uint32_t i = 0; stored && i < n && found < 0; i++)
         if (gyre_launch_text(&variants[i], text) && strlen(text) == size && !memcmp(text, stored, size)) found = (int)i;
@@ -84,13 +84,13 @@ void gyre_choice_store(const struct gyre_tuner *tuner, const struct gyre_device_
 {
     char hex[GYRE_SHA256_HEX], text[256];
     if (!gyre_launch_text(launch, text)) return;
-    gyre_faults_key(info->name, info->driver, key, hex);
+    gyre_device_key(info->name, info->driver, key, hex);
     gyre_cache_store(tuner->cache_dir, "tune", hex, text, strlen(text), tuner->log);
 }
 
 void gyre_choice_forget(const struct gyre_tuner *tuner, const struct gyre_device_info *info, const char *key)
 {
     char hex[GYRE_SHA256_HEX];
-    gyre_faults_key(info->name, info->driver, key, hex);
+    gyre_device_key(info->name, info->driver, key, hex);
     gyre_cache_forget(tuner->cache_dir, "tune", hex);
 }
