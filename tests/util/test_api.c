@@ -113,6 +113,22 @@ static void test_levels(void **state)
     X(gyre_verify_result, 8040)                                                                                        \
     X(gyre_reproduce_result, 288)
 
+// The same of params structs, which may grow: where size is 0 they are read as they were, so what takes them
+// (gyre_params_take) needs this number in place of its sizeof once the struct is longer.
+#define PARAMS(X)                                                                                                      \
+    X(gyre_engine_params, 144)                                                                                         \
+    X(gyre_generate_params, 144)                                                                                       \
+    X(gyre_render_params, 24)                                                                                          \
+    X(gyre_grammar_params, 16)                                                                                         \
+    X(gyre_answer_params, 32)                                                                                          \
+    X(gyre_tool_params, 32)                                                                                            \
+    X(gyre_scheduler_params, 24)                                                                                       \
+    X(gyre_task_params, 136)                                                                                           \
+    X(gyre_eval_params, 72)                                                                                            \
+    X(gyre_quantize_params, 168)                                                                                       \
+    X(gyre_verify_params, 48)                                                                                          \
+    X(gyre_reproduce_params, 88)
+
 static void test_settled(void **state)
 {
     (void)state;
@@ -121,6 +137,12 @@ static void test_settled(void **state)
 #define X(name, bytes)                                                                                                 \
     if (sizeof(name) != bytes) fail_msg(#name " had %d bytes and has %zu", bytes, sizeof(name));
     SETTLED(X)
+#undef X
+#define X(name, bytes)                                                                                                 \
+    if (sizeof(name) != bytes)                                                                                         \
+        fail_msg(#name " had %d bytes and has %zu: give gyre_params_take the first, and write the second here", bytes, \
+                 sizeof(name));
+    PARAMS(X)
 #undef X
 }
 
