@@ -265,9 +265,11 @@ def main():
         inside = [t for t in tries if t[0]]
         report(inside and sorted(t[2] for t in inside)[len(inside) // 2] <= 2.25, "a short request beside a long prompt:", [f"{t[1]:.0f} steps, {t[3] * 1e3:.0f} ms, {t[2]:.2f} chunks of {t[4] * 1e3:.0f} ms" + ("" if t[0] else " (the long one had ended)") for t in tries])
         report(s.p.poll() is None and s.ask("GET", "/health")[0] == 200, "it lives")
+    except (OSError, AssertionError) as e:
+        report(False, "it answers:", repr(e), "" if s.p.poll() is None else f"it has ended with status {s.p.returncode}")
     finally:
         status = s.stop()
-    report(status == 0, "it ends with status 0")
+    report(status == 0, "it ends with status 0:", status)
     if s.said:
         print("it said:", "".join(s.said)[:500])
     return 1 if failed else 0

@@ -4,9 +4,11 @@
 #include "tests/common/ok.h"
 #include "tests/common/tiny.h"
 
+#include "runtime/engine.h"
 #include "runtime/util/base.h"
 
 #include <gyre/gyre_eval.h>
+#include <gyre/gyre_schedule.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -174,9 +176,59 @@ static void rounding_is_half_of_it(void **state)
     assert_non_null(strstr(why.message, "not 4"));
 }
 
+static double resident(void)
+{
+    unsigned long all, here;
+    FILE *const f = fopen("/proc/self/statm", "r");
+    assert_non_null(f);
+    assert_int_equal(fscanf(f, "%lu %lu", &all, &here), 2);
+    fclose(f);
+    return (double)here * (double)sysconf(_SC_PAGESIZE);
+}
+
+// A host hands out memory when it is written to. What serves takes its cache's before the first request.
+static void a_warm_cache_is_there(void **state)
+{
+    (void)state;
+    gyre_error why = {0};
+    write_model(GYRE_DTYPE_Q4_0);
+    gyre_engine *e = open_engine((gyre_engine_params){.max_rows = 16, .kv = 16, .sequences = 128});
+    if (!e) return;
+    if (!gyre_device_info(e->device)->unified) {
+        gyre_engine_close(e, NULL);
+        return;
+    }
+    gyre_scheduler *s;
+    OK(gyre_scheduler_create(e, NULL, &s, err));
+    const double before = resident(), cache = (double)e->kv.bytes;
+    assert_true(cache > 64e6);
+    OK(gyre_scheduler_warm(s, err));
+    const double taken = resident() - before;
+    if (taken < 0.95 * cache) fail_msg("%.1f of %.1f MB are there", taken * 1e-6, cache * 1e-6);
+
+    // What others left in it stays.
+    uint32_t tokens[PROMPT], next, again;
+    gyre_session *session;
+    float *const a = calloc(2, VOCAB * sizeof *a), *const b = a + VOCAB;
+    tiny_tokens(tokens, PROMPT, 5, VOCAB);
+    if (gyre_session_create(e, &session, &why) != GYRE_OK) fail_msg("%s", why.message);
+    for (int i = 0; i < 2; i++) OK(gyre_session_sync(session, tokens, PROMPT, NULL, &next, err));
+    OK(gyre_session_logits(session, a, err));
+    OK(gyre_scheduler_warm(s, err));
+    OK(gyre_session_sync(session, tokens, PROMPT, NULL, &again, err)); // only its last token
+    OK(gyre_session_logits(session, b, err));
+    assert_int_equal(next, again);
+    assert_memory_equal(a, b, VOCAB * sizeof *a);
+    free(a);
+    gyre_session_destroy(session);
+    gyre_scheduler_destroy(s);
+    OK(gyre_engine_close(e, err));
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_warm_cache_is_there), // first: no memory lies around that others have given back
         cmocka_unit_test(plans_are_kept),
         cmocka_unit_test(shapes_are_planned),
         cmocka_unit_test(rounding_is_half_of_it),

@@ -122,7 +122,8 @@ typedef struct gyre_scheduler_counters {
 } gyre_scheduler_counters;
 GYRE_API gyre_scheduler_counters gyre_scheduler_count(const gyre_scheduler *scheduler);
 
-// Makes and runs once, on nothing, what the first requests will replay.
+// Makes and runs once, on nothing, what the first requests will replay. Where device and host share memory, an engine
+// on which nothing has run takes all of its cache's: a host that promised too much fails here, not in an answer.
 GYRE_API gyre_status gyre_scheduler_warm(gyre_scheduler *scheduler, gyre_error *err) GYRE_MUST_USE;
 
 #ifdef __cplusplus
