@@ -1,5 +1,7 @@
 // Runs a fuzz target without libFuzzer: every seed, then N mutations (argument; 2000 unless given) of random seeds, the
 // same ones every time. A crash, a hang past the test's limit or a sanitizer's report is the failure.
+// "seeds FOLDER" writes the seeds there instead, for a libFuzzer program to start from.
+#include "tests/fuzz/common.h"
 #include "tests/fuzz/target.h"
 
 #include "runtime/util/rng.h"
@@ -42,8 +44,25 @@ static void mutate(struct bytes *b, struct gyre_rng *rng)
     }
 }
 
+static int write_seeds(const char *folder)
+{
+    struct bytes seed = {0};
+    for (unsigned i = 0; fuzz_seed(i, &seed); i++) {
+        char path[1024];
+        snprintf(path, sizeof path, "%s/seed-%u", folder, i);
+        if (save_bytes(&seed, path)) {
+            fprintf(stderr, "cannot write (%s): is there such a folder?\n", path);
+            return 1;
+        }
+        seed.size = 0;
+    }
+    free(seed.data);
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
+    if (argc == 3 && !strcmp(argv[1], "seeds")) return write_seeds(argv[2]);
     enum { MAX_SEEDS = 64 };
     struct bytes seeds[MAX_SEEDS] = {{0}};
     unsigned n = 0;
