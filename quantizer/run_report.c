@@ -204,13 +204,9 @@ static void linears(struct sheet *to, const struct gyre_output *out)
         gyre_role_name(site, l, "weight", to->name[i]);
         *row = (struct gyre_report_linear){.name = to->name[i], .weight_error = (double)NAN, .before = (double)NAN};
         gyre_settings_width(&p->set, row->name, &row->wbits, &row->wgroup);
-        for (; at < json_array_size(tensors); at++) {
-            const json_t *t = json_array_get(tensors, at);
-            const char *name = json_string_value(json_object_get(t, "name"));
-            if (!name || strcmp(name, row->name)) continue;
-            row->weight_error = gyre_note_figure(t, "error");
-            break;
-        }
+        const struct gyre_part part = {GYRE_PART_LINEAR, site, l};
+        while (at < out->writer->n_tensors && !gyre_part_is(&out->writer->tensor[at].part, &part)) at++;
+        row->weight_error = gyre_note_figure(json_array_get(tensors, at), "error");
         any |= gyre_note_linear(gyre_output_note(out, l + 1), site, &note);
         memcpy(row->after, note.error, sizeof row->after);
     }

@@ -15,7 +15,9 @@ enum { MAX_CARRIED = 256 << 20 };
 void gyre_hf_name(const struct gyre_hparams *hp, gyre_role role, uint32_t layer, const char *part,
                   char out[GYRE_HF_NAME])
 {
-    const char *dot = part ? "." : "", *last = part ? part : "", *stem = gyre_role_hf(hp, role);
+    const struct gyre_fused fused = gyre_role_fusion(hp, role, GYRE_CONTAINER_HF);
+    const char *dot = part ? "." : "", *last = part ? part : "",
+               *stem = fused.stem ? fused.stem : gyre_role_hf(hp, role);
     if (role < GYRE_BLOCK_ROLES) snprintf(out, GYRE_HF_NAME, "model.layers.%u.%s%s%s", layer, stem, dot, last);
     else snprintf(out, GYRE_HF_NAME, "%s%s%s", stem, dot, last);
 }
@@ -119,6 +121,7 @@ static json_t *quantization(const struct gyre_plan *p)
         const struct gyre_planned *t = &p->tensor[i];
         char module[GYRE_HF_NAME];
         if (t->part.kind != GYRE_PART_LINEAR) continue;
+        if (t->part.role != gyre_role_fusion(&p->hp, t->part.role, GYRE_CONTAINER_HF).first) continue; // named by that
         gyre_hf_name(&p->hp, t->part.role, t->part.layer, NULL, module);
         if (t->bits >= 16) json_array_append_new(ignore, json_string(module));
         else json_array_append_new(json_object_get(group_of(p, groups, t), "targets"), json_string(module));
@@ -157,7 +160,7 @@ static gyre_status put_index(struct gyre_writer *out, gyre_error *err)
     uint64_t total = 0;
     json_t *map = json_object();
     for (uint64_t i = 0; i < out->n_tensors; i++) {
-        total += out->tensor[i].bytes;
+        total += out->tensor[i].bytes; // of shared tensors: of its rows
         json_object_set_new(map, out->tensor[i].name, json_string(out->file[out->tensor[i].file].name));
     }
     json_t *index = json_pack("{s:{s:I}, s:o}", "metadata", "total_size", (json_int_t)total, "weight_map", map);

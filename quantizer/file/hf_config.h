@@ -10,6 +10,7 @@ gyre_status gyre_hf_texts(const struct gyre_plan *plan, struct gyre_writer *out,
 extern const char *const gyre_hf_carried[];
 
 enum { GYRE_HF_NAME = 96 };
-// "model.layers.3.mlp.up_proj.PART", or without PART (NULL) the module.
+// "model.layers.3.mlp.up_proj.PART", or without PART (NULL) the module; of the tensor that it shares with others where
+// the architecture has such.
 void gyre_hf_name(const struct gyre_hparams *hp, gyre_role role, uint32_t layer, const char *part,
                   char out[GYRE_HF_NAME]);

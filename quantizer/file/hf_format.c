@@ -2,7 +2,9 @@
 // Rounded linears are compressed-tensors' pack-quantized: weight_packed I32 [out, in * bits / 32] (code + half of
 // the range, the first input in the lowest bits), weight_scale F16 [out, groups], weight_shape I64 [2]. Tables are
 // F16, vectors F32. Inside of a shard tensors lie by the width of their elements, widest first, so that each is
-// aligned to it.
+// aligned to it. Where an architecture has one tensor for several linears (Phi-3's qkv_proj), each of them writes its
+// rows of it: the first one's entry describes the whole, and those of the others lie behind. They have one width and
+// biases all or none, as the linears of a product must.
 #include "quantizer/file/hf_config.h"
 #include "runtime/core/codec.h"
 #include "runtime/util/base.h"
@@ -14,6 +16,8 @@
 
 // ---- tensors --------------------------------------------------------------------------------------------------
 
+enum { PACKED, SCALE, SHAPE }; // the pieces of a rounded linear
+
 static gyre_status add(struct gyre_writer *out, const struct gyre_hparams *hp, const struct gyre_planned *p,
                        uint32_t piece, const char *part, gyre_dtype type, uint32_t n_dims, uint64_t rows, uint64_t cols,
                        gyre_error *err)
@@ -23,6 +27,13 @@ static gyre_status add(struct gyre_writer *out, const struct gyre_hparams *hp, c
     gyre_hf_name(hp, p->part.role, p->part.layer, part, name);
     *t = (struct gyre_written){
         .part = p->part, .piece = piece, .type = type, .n_dims = n_dims, .dims = {n_dims == 2 ? rows : cols, cols}};
+    const struct gyre_fused fused = gyre_role_fusion(hp, p->part.role, GYRE_CONTAINER_HF);
+    for (gyre_role r = fused.first; fused.stem && piece != SHAPE && r <= fused.last; r++) {
+        uint64_t of_r, ignored;
+        gyre_role_shape(r, hp, &of_r, &ignored);
+        if (r < p->part.role) t->first += of_r;
+        t->whole += of_r;
+    }
     uint64_t row = 0;
     if (strlen(name) >= sizeof t->name || !gyre_dtype_row_bytes(type, cols, &row))
         return gyre_fail(err, GYRE_E_INVALID, "cannot describe the output (%s): its name or shape is impossible", name);
@@ -38,11 +49,12 @@ static gyre_status add_part(struct gyre_writer *out, const struct gyre_hparams *
     switch (p->part.kind) {
     case GYRE_PART_LINEAR:
         if (p->bits >= 16) break;
+        GYRE_TRY(add(out, hp, p, PACKED, "weight_packed", GYRE_DTYPE_I32, 2, p->rows,
+                     gyre_div_up(p->cols * p->bits, 32), err));
         GYRE_TRY(
-            add(out, hp, p, 0, "weight_packed", GYRE_DTYPE_I32, 2, p->rows, gyre_div_up(p->cols * p->bits, 32), err));
-        GYRE_TRY(
-            add(out, hp, p, 1, "weight_scale", GYRE_DTYPE_F16, 2, p->rows, p->group ? p->cols / p->group : 1, err));
-        return add(out, hp, p, 2, "weight_shape", GYRE_DTYPE_I64, 1, 1, 2, err);
+            add(out, hp, p, SCALE, "weight_scale", GYRE_DTYPE_F16, 2, p->rows, p->group ? p->cols / p->group : 1, err));
+        if (p->part.role != gyre_role_fusion(hp, p->part.role, GYRE_CONTAINER_HF).first) return GYRE_OK; // it has one
+        return add(out, hp, p, SHAPE, "weight_shape", GYRE_DTYPE_I64, 1, 1, 2, err);
     case GYRE_PART_TABLE:
         break;
     case GYRE_PART_VECTOR:
@@ -63,6 +75,21 @@ static gyre_status add_part(struct gyre_writer *out, const struct gyre_hparams *
 
 // ---- shards ---------------------------------------------------------------------------------------------------
 
+static bool begins(const struct gyre_written *t) { return t->first == 0; }
+
+static uint64_t whole_bytes(const struct gyre_written *t)
+{
+    return t->whole ? t->bytes / t->dims[0] * t->whole : t->bytes;
+}
+
+// The entry that describes the tensor of which `t` has some rows; it stands before it.
+static const struct gyre_written *lead_of(const struct gyre_written *t)
+{
+    const struct gyre_written *lead = t;
+    while (!begins(lead) || strcmp(lead->name, t->name)) lead--;
+    return lead;
+}
+
 // Tensors go to shards in their order; one that is larger than a shard has one of its own.
 static gyre_status cut(const struct gyre_plan *plan, struct gyre_writer *out, gyre_error *err)
 {
@@ -70,10 +97,15 @@ static gyre_status cut(const struct gyre_plan *plan, struct gyre_writer *out, gy
     uint32_t n = 0;
     for (uint64_t i = 0; i < out->n_tensors; i++) {
         struct gyre_written *t = &out->tensor[i];
-        const bool fits = t->bytes <= plan->shard_bytes && bytes <= plan->shard_bytes - t->bytes;
+        if (!begins(t)) {
+            t->file = lead_of(t)->file;
+            continue;
+        }
+        const uint64_t all = whole_bytes(t);
+        const bool fits = all <= plan->shard_bytes && bytes <= plan->shard_bytes - all;
         if (i && !fits && t->piece == 0) n++, bytes = 0; // a matrix stays in one piece
         t->file = n;
-        bytes += t->bytes;
+        bytes += all;
     }
     out->n_files = n + 1;
     out->file = calloc(out->n_files, sizeof *out->file);
@@ -88,9 +120,10 @@ static gyre_status cut(const struct gyre_plan *plan, struct gyre_writer *out, gy
 static json_t *described(const struct gyre_written *t)
 {
     json_t *shape = json_array();
-    for (uint32_t d = 0; d < t->n_dims; d++) json_array_append_new(shape, json_integer((json_int_t)t->dims[d]));
+    for (uint32_t d = 0; d < t->n_dims; d++)
+        json_array_append_new(shape, json_integer((json_int_t)(d == 0 && t->whole ? t->whole : t->dims[d])));
     return json_pack("{s:s, s:o, s:[I,I]}", "dtype", gyre_dtype_info(t->type)->name, "shape", shape, "data_offsets",
-                     (json_int_t)t->offset, (json_int_t)(t->offset + t->bytes));
+                     (json_int_t)t->offset, (json_int_t)(t->offset + whole_bytes(t)));
 }
 
 // What no field of compressed-tensors says goes where only gyre looks.
@@ -120,8 +153,12 @@ static gyre_status front(const struct gyre_plan *plan, struct gyre_writer *out, 
         for (uint64_t i = 0; i < out->n_tensors; i++) {
             struct gyre_written *t = &out->tensor[i];
             if (t->file != file || gyre_dtype_info(t->type)->block_bytes != widths[w]) continue;
+            if (!begins(t)) {
+                t->offset = lead_of(t)->offset + t->bytes / t->dims[0] * t->first;
+                continue;
+            }
             t->offset = at;
-            at += t->bytes;
+            at += whole_bytes(t);
             json_object_set_new(header, t->name, described(t));
         }
     char *text = header ? json_dumps(header, JSON_COMPACT) : NULL;
@@ -166,11 +203,13 @@ static void pack(const struct gyre_values *v, uint32_t *out)
 
 static void encode(const struct gyre_written *t, const struct gyre_values *v, void *out)
 {
-    const int64_t shape[2] = {(int64_t)v->rows, (int64_t)v->cols};
     if (v->bits >= 16) gyre_encode_floats(v->f32, v->rows * v->cols, t->type, out);
-    else if (t->piece == 0) pack(v, out);
-    else if (t->piece == 1) memcpy(out, v->scale, t->bytes);
-    else memcpy(out, shape, sizeof shape);
+    else if (t->piece == PACKED) pack(v, out);
+    else if (t->piece == SCALE) memcpy(out, v->scale, t->bytes);
+    else {
+        const uint64_t whole = (t - SHAPE + SCALE)->whole;
+        memcpy(out, (int64_t[2]){(int64_t)(whole ? whole : v->rows), (int64_t)v->cols}, 2 * sizeof(int64_t));
+    }
 }
 
 const struct gyre_format gyre_format_hf = {"Hugging Face", true, open_hf, encode};

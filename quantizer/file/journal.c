@@ -1,6 +1,7 @@
-// See journal.h. state.json: {"run": {...}, "steps": n, "tensors": [{"name", "type", "shape", "sha256", "error"}],
-// "sources": [{...}], "notes": [per step]}. It is replaced atomically after OUT.part was synced, so it never claims
-// more than the file holds; on resuming, every hash is checked all the same.
+// See journal.h. state.json: {"run": {...}, "steps": n, "tensors": [{"name", "first", "type", "shape", "sha256",
+// "error"}], "sources": [{...}], "notes": [per step]}; first: of a shared tensor, which of its rows these are. It is
+// replaced atomically after OUT.part was synced, so it never claims more than the file holds; on resuming, every
+// hash is checked all the same.
 #include "quantizer/file/journal.h"
 #include "runtime/util/base.h"
 #include "runtime/util/file.h"
@@ -88,6 +89,7 @@ gyre_status gyre_journal_tensor(struct gyre_journal *j, const struct gyre_writte
 {
     json_t *row = json_pack("{s:s, s:s, s:o, s:s}", "name", t->name, "type", gyre_dtype_info(t->type)->name, "shape",
                             shape_of(t->n_dims, t->dims), "sha256", sha256);
+    if (row && t->whole) json_object_set_new(row, "first", json_integer((json_int_t)t->first));
     if (row && !isnan(error)) json_object_set_new(row, "error", json_real(error));
     return json_array_append_new(json_object_get(j->state, "tensors"), row) ? no_memory(j, err) : GYRE_OK;
 }
@@ -230,12 +232,14 @@ static gyre_status verify_file(struct gyre_journal *j, const struct gyre_writer 
         st = damaged(j, "the .part file beside it is of another run", err);
     for (uint64_t i = 0; i < n && st == GYRE_OK; i++) {
         const struct gyre_written *t = &w->tensor[i];
-        const char *name = json_string_value(json_object_get(json_array_get(rows, i), "name")),
-                   *want = json_string_value(json_object_get(json_array_get(rows, i), "sha256"));
+        const json_t *row = json_array_get(rows, i), *first = json_object_get(row, "first");
+        const char *name = json_string_value(json_object_get(row, "name")),
+                   *want = json_string_value(json_object_get(row, "sha256"));
         char hex[GYRE_SHA256_HEX];
         if (t->file != f) continue;
         gyre_sha256_of(map.data + t->offset, t->bytes, hex);
-        if (!name || strcmp(name, t->name) || !want || (strcmp(want, hex) && !replacing))
+        if (!name || strcmp(name, t->name) || json_integer_value(first) != (json_int_t)t->first || !want ||
+            (strcmp(want, hex) && !replacing))
             st = damaged(j, "the .part file beside it does not hold what it says", err);
     }
     gyre_file_unmap(&map);

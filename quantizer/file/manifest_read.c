@@ -62,36 +62,65 @@ static bool is_sha256(const json_t *value)
 
 static bool is_row(const json_t *row)
 {
-    const json_t *shape = json_object_get(row, "shape"), *error = json_object_get(row, "error");
+    const json_t *shape = json_object_get(row, "shape"), *error = json_object_get(row, "error"),
+                 *first = json_object_get(row, "first");
     size_t i;
     json_t *dim;
     bool good = json_is_string(json_object_get(row, "name")) && json_is_string(json_object_get(row, "type")) &&
-                is_sha256(json_object_get(row, "sha256")) && json_is_array(shape) && (!error || json_is_number(error));
+                is_sha256(json_object_get(row, "sha256")) && json_is_array(shape) &&
+                (!error || json_is_number(error)) &&
+                (!first || (json_is_integer(first) && json_integer_value(first) >= 0));
     json_array_foreach(shape, i, dim) good = good && json_is_integer(dim) && json_integer_value(dim) > 0;
     return good;
 }
 
-static gyre_status check_rows(const char *path, const char *key, const json_t *rows, gyre_error *err)
+static void key_of(uint64_t first, char out[24]) { snprintf(out, 24, "%llu", (unsigned long long)first); }
+
+json_t *gyre_manifest_index(const json_t *rows, size_t *twice)
 {
-    json_t *seen = json_object(), *row;
-    gyre_status st = seen ? GYRE_OK : gyre_fail(err, GYRE_E_NOMEM, "out of memory for the manifest (%s)", path);
-    char why[128];
+    json_t *index = json_object(), *row;
     size_t i;
-    if (seen && !json_is_array(rows)) st = damaged(path, key, "is missing or no list", err);
     json_array_foreach(rows, i, row)
     {
-        if (st != GYRE_OK) break;
+        char first[24];
         const char *name = json_string_value(json_object_get(row, "name"));
-        if (is_row(row) && !json_object_get(seen, name)) {
-            if (json_object_set(seen, name, row)) st = gyre_fail(err, GYRE_E_NOMEM, "out of memory for the manifest");
-            continue;
-        }
-        snprintf(why, sizeof why, "has a row %zu that is %s", i,
-                 is_row(row) ? "there twice" : "no {name, type, shape, sha256}");
-        st = damaged(path, key, why, err);
+        json_t *same = json_object_get(index, name);
+        key_of((uint64_t)json_integer_value(json_object_get(row, "first")), first);
+        if (!same && !json_object_set_new(index, name, json_object())) same = json_object_get(index, name);
+        if (json_object_get(same, first) && twice) *twice = i;
+        if (!json_object_get(same, first) && !json_object_set(same, first, row)) continue;
+        json_decref(index);
+        return NULL;
     }
-    json_decref(seen);
-    return st;
+    return index;
+}
+
+const json_t *gyre_manifest_row(const json_t *index, const char *name, uint64_t first)
+{
+    char key[24];
+    key_of(first, key);
+    return json_object_get(json_object_get(index, name), key);
+}
+
+static gyre_status check_rows(const char *path, const char *key, const json_t *rows, gyre_error *err)
+{
+    char why[128];
+    size_t i, twice = SIZE_MAX;
+    json_t *row;
+    if (!json_is_array(rows)) return damaged(path, key, "is missing or no list", err);
+    json_array_foreach(rows, i, row)
+    {
+        if (is_row(row)) continue;
+        snprintf(why, sizeof why, "has a row %zu that is no {name, type, shape, sha256}", i);
+        return damaged(path, key, why, err);
+    }
+    json_t *index = gyre_manifest_index(rows, &twice);
+    const bool good = index != NULL;
+    json_decref(index);
+    if (good) return GYRE_OK;
+    if (twice == SIZE_MAX) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the manifest (%s)", path);
+    snprintf(why, sizeof why, "has a row %zu that is there twice", twice);
+    return damaged(path, key, why, err);
 }
 
 static bool is_base(const json_t *base)

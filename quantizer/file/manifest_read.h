@@ -20,10 +20,17 @@ struct gyre_manifest {
 };
 
 // Reads and checks every key that is used later: after this, rows of `sources` and `tensors` are objects with the
-// strings "name", "type", "sha256" and the integers of "shape", names are unique, and "base" is of one of its two
-// forms. GYRE_E_IO, GYRE_E_FORMAT; the message says which key. Free also after failure.
+// strings "name", "type", "sha256", the integers of "shape" and perhaps "first" (whole, not negative), no row is there
+// twice, and "base" is of one of its two forms. GYRE_E_IO, GYRE_E_FORMAT; the message says which key. Free also after
+// failure.
 gyre_status gyre_manifest_read(const char *path, struct gyre_manifest *out, gyre_error *err) GYRE_MUST_USE;
 void gyre_manifest_free(struct gyre_manifest *manifest);
+
+// Rows are found by the tensor's name and, of a tensor that several rows tell of ("first"), the first of its rows that
+// they mean. The index borrows nothing; NULL where memory ran out or a row was there twice (*twice, which may be NULL:
+// its number).
+json_t *gyre_manifest_index(const json_t *rows, size_t *twice);
+const json_t *gyre_manifest_row(const json_t *index, const char *name, uint64_t first); // NULL: there is none
 
 // Is the model at `path`, whose identity (base.h) is `now`, the manifest's base? GYRE_E_FORMAT names the file that
 // differs.

@@ -97,7 +97,7 @@ static const char *unsayable(const struct gyre_plan *p)
     const struct gyre_arch *arch = hp->family;
     bool still = false;
     for (uint32_t i = 0; i < hp->n_layers; i++) still |= hp->kind[i].turn == GYRE_TURN_NONE;
-    if (arch->plain == GYRE_PLAIN_NONE) return "tensors that hold several matrices, which gyre does not write";
+    if (!(arch->plain & GYRE_PLAIN_LLAMA)) return "tensors that hold several matrices, which gyre does not write";
     if (hp->biases & ~arch->plain_biases) return "biases that no plain file has";
     if (hp->window && (!(arch->plain & GYRE_PLAIN_WINDOWS) || !period_of(hp, true)))
         return "windows that no plain file can say";
@@ -256,7 +256,7 @@ static gyre_status plan_folder(struct gyre_plan *p, uint64_t shard_bytes, gyre_e
     if (!(p->hp.family->plain & GYRE_PLAIN_FOLDER) || !strcmp(p->hp.arch, "granitemoehybrid") ||
         gyre_source_is_wrapped(p->source))
         return gyre_fail(err, GYRE_E_UNSUPPORTED,
-                         "cannot write a Hugging Face directory (%s): of a %s, other tools expect fused matrices or a "
+                         "cannot write a Hugging Face directory (%s): of a %s, other tools expect other matrices or a "
                          "model around it, which gyre does not write; write a .gguf file",
                          gyre_source_path(p->source), p->hp.arch);
     return GYRE_OK;

@@ -3,7 +3,8 @@
 #pragma once
 #include "quantizer/file/plan.h"
 
-// One tensor of the output. A part may have several, one behind the other.
+// One tensor of the output, or some rows of one: a part may have several, one behind the other, and parts may share
+// one.
 struct gyre_written {
     struct gyre_part part;
     uint32_t piece; // of the part's tensors
@@ -11,6 +12,7 @@ struct gyre_written {
     gyre_dtype type;
     uint32_t n_dims;
     uint64_t dims[2];       // row-major; a vector has one
+    uint64_t first, whole;  // of a shared tensor: its rows that these follow, and how many it has; 0, 0: not shared
     uint32_t file;          // which of the writer's
     uint64_t bytes, offset; // in that file
 };

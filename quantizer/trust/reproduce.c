@@ -270,9 +270,11 @@ static void compare_surroundings(struct reproduction *r)
 
 static bool same_row(const json_t *a, const json_t *b)
 {
-    static const char *const keys[] = {"name", "type", "shape", "sha256"};
-    for (int i = 0; i < 4; i++)
-        if (!json_equal(json_object_get(a, keys[i]), json_object_get(b, keys[i]))) return false;
+    static const char *const keys[] = {"name", "first", "type", "shape", "sha256"};
+    for (size_t i = 0; i < GYRE_COUNT(keys); i++) {
+        const json_t *x = json_object_get(a, keys[i]), *y = json_object_get(b, keys[i]);
+        if ((x || y) && !json_equal(x, y)) return false; // both may lack it
+    }
     return true;
 }
 

@@ -93,18 +93,12 @@ static gyre_status read_manifest(struct gyre_verifier *v, gyre_error *err)
 
 static gyre_status check_manifest(struct gyre_verifier *v, gyre_error *err)
 {
-    size_t i;
-    json_t *row;
     GYRE_TRY(read_manifest(v, err));
     if ((v->manifest.format != NULL) != gyre_verify_is_folder(v))
         return gyre_verify_differs(v, err, "the manifest is that of a %s",
                                    v->manifest.format ? "Hugging Face directory" : "GGUF file");
-    v->rows = json_object();
-    json_array_foreach(v->manifest.tensors, i, row)
-    {
-        if (json_object_set(v->rows, json_string_value(json_object_get(row, "name")), row))
-            return gyre_fail(err, GYRE_E_NOMEM, "cannot verify (%s): out of memory", v->params->file);
-    }
+    v->rows = gyre_manifest_index(v->manifest.tensors, NULL);
+    if (!v->rows) return gyre_fail(err, GYRE_E_NOMEM, "cannot verify (%s): out of memory", v->params->file);
     detailed(v, "gyre %s, recipe %s", gyre_json_show(json_object_get(v->manifest.json, "gyre")).text,
              gyre_json_show(json_object_get(v->manifest.json, "recipe")).text);
     return GYRE_OK;
@@ -198,12 +192,25 @@ static gyre_status check_metadata(struct gyre_verifier *v, gyre_error *err)
 
 // ---- tensors ----------------------------------------------------------------------------------------------
 
-static bool same_shape(const struct gyre_tensor *t, const json_t *shape)
+// A row tells of a whole tensor, or of some rows of one that several share.
+static bool same_shape(const struct gyre_tensor *t, const json_t *row)
 {
+    const json_t *shape = json_object_get(row, "shape"), *first = json_object_get(row, "first");
     if (json_array_size(shape) != t->n_dims) return false;
-    for (uint32_t i = 0; i < t->n_dims; i++)
-        if ((uint64_t)json_integer_value(json_array_get(shape, i)) != t->dims[i]) return false;
+    for (uint32_t i = 0; i < t->n_dims; i++) {
+        const uint64_t n = (uint64_t)json_integer_value(json_array_get(shape, i));
+        if (i == 0 && first ? n > t->dims[0] || (uint64_t)json_integer_value(first) > t->dims[0] - n : n != t->dims[i])
+            return false;
+    }
     return true;
+}
+
+// How many rows of `t`, from its row `first` on, the manifest's row tells of; 0: none does.
+static uint64_t told(const struct gyre_verifier *v, const struct gyre_tensor *t, uint64_t first, const char **sha256)
+{
+    const json_t *row = gyre_manifest_row(v->rows, t->name, first);
+    if (sha256) *sha256 = json_string_value(json_object_get(row, "sha256"));
+    return (uint64_t)json_integer_value(json_array_get(json_object_get(row, "shape"), 0));
 }
 
 static gyre_status check_tensors(struct gyre_verifier *v, gyre_error *err)
@@ -212,8 +219,7 @@ static gyre_status check_tensors(struct gyre_verifier *v, gyre_error *err)
     json_t *row;
     json_array_foreach(v->manifest.tensors, i, row)
     {
-        const json_t *name = json_object_get(row, "name"), *type = json_object_get(row, "type"),
-                     *shape = json_object_get(row, "shape");
+        const json_t *name = json_object_get(row, "name"), *type = json_object_get(row, "type");
         const struct gyre_tensor *t = gyre_source_tensor(v->file, json_string_value(name));
         if (!t)
             return gyre_verify_differs(v, err, "tensor %s of the manifest is not in the file",
@@ -221,39 +227,55 @@ static gyre_status check_tensors(struct gyre_verifier *v, gyre_error *err)
         if (strcmp(gyre_dtype_info(t->type)->name, json_string_value(type)))
             return gyre_verify_differs(v, err, "tensor %s: type is %s, the manifest says %s", t->name,
                                        gyre_dtype_info(t->type)->name, gyre_json_show(type).text);
-        if (!same_shape(t, shape))
+        if (!same_shape(t, row))
             return gyre_verify_differs(v, err, "tensor %s: shape is %llu x %llu, the manifest says %s", t->name,
                                        (unsigned long long)t->rows, (unsigned long long)t->cols,
-                                       gyre_json_show(shape).text);
+                                       gyre_json_show(json_object_get(row, "shape")).text);
     }
     for (uint64_t n = 0; n < gyre_source_tensor_count(v->file); n++) {
-        const char *name = gyre_source_tensor_at(v->file, n)->name;
-        if (!json_object_get(v->rows, name))
-            return gyre_verify_differs(v, err, "tensor %s is in the file and not in the manifest", name);
+        const struct gyre_tensor *t = gyre_source_tensor_at(v->file, n);
+        for (uint64_t first = 0, rows; first < t->dims[0]; first += rows) {
+            rows = told(v, t, first, NULL);
+            if (!rows)
+                return gyre_verify_differs(v, err, "tensor %s is in the file and not in the manifest%s", t->name,
+                                           first ? ", not all of it" : "");
+        }
     }
     v->result->tensors = gyre_source_tensor_count(v->file);
     detailed(v, "%llu names, types and shapes, none missing, none extra", (unsigned long long)v->result->tensors);
     return GYRE_OK;
 }
 
-static gyre_status check_hashes(struct gyre_verifier *v, gyre_error *err)
+static gyre_status check_hash(struct gyre_verifier *v, const unsigned char *data, uint64_t bytes, const char *want,
+                              bool *same, gyre_error *err)
 {
     enum { CHUNK = 64 << 20 };
+    char hex[GYRE_SHA256_HEX];
+    struct gyre_sha256 sha;
+    gyre_sha256_init(&sha);
+    for (uint64_t at = 0; at < bytes; at += CHUNK) {
+        const uint64_t n = GYRE_MIN(bytes - at, (uint64_t)CHUNK);
+        gyre_sha256_add(&sha, data + at, n);
+        GYRE_TRY(gyre_verify_tick(v, n, err));
+    }
+    gyre_sha256_end(&sha, hex);
+    *same = !strcmp(hex, want);
+    return GYRE_OK;
+}
+
+static gyre_status check_hashes(struct gyre_verifier *v, gyre_error *err)
+{
     v->what = "hashes";
     for (uint64_t i = 0; i < gyre_source_tensor_count(v->file); i++) {
         const struct gyre_tensor *t = gyre_source_tensor_at(v->file, i);
-        const char *want = json_string_value(json_object_get(json_object_get(v->rows, t->name), "sha256"));
-        char hex[GYRE_SHA256_HEX];
-        struct gyre_sha256 sha;
-        gyre_sha256_init(&sha);
-        for (uint64_t at = 0; at < t->bytes; at += CHUNK) {
-            const uint64_t n = GYRE_MIN(t->bytes - at, (uint64_t)CHUNK);
-            gyre_sha256_add(&sha, (const unsigned char *)t->data + at, n);
-            GYRE_TRY(gyre_verify_tick(v, n, err));
+        const uint64_t row = t->bytes / t->dims[0];
+        for (uint64_t first = 0, rows; first < t->dims[0]; first += rows) { // all are told of: check_tensors
+            const char *want;
+            bool same;
+            rows = told(v, t, first, &want);
+            GYRE_TRY(check_hash(v, (const unsigned char *)t->data + first * row, rows * row, want, &same, err));
+            if (!same) return gyre_verify_differs(v, err, "tensor %s: SHA-256 differs from the manifest", t->name);
         }
-        gyre_sha256_end(&sha, hex);
-        if (strcmp(hex, want))
-            return gyre_verify_differs(v, err, "tensor %s: SHA-256 differs from the manifest", t->name);
     }
     detailed(v, "SHA-256 of %llu tensors", (unsigned long long)v->result->tensors);
     return GYRE_OK;

@@ -409,11 +409,13 @@ static gyre_status check_bias(const struct gyre_verifier *v, gyre_role role, uin
         want[r] = (float)wide[r];
         largest = fmaxf(largest, fabsf(want[r]));
     }
-    const struct gyre_tensor *t = gyre_role_tensor(v->file, role, layer, "bias", NULL);
+    GYRE_GO(gyre_role_bias(v->file, &v->hp, role, layer, &base, err));
+    const struct gyre_tensor *const t = base.tensor;
     for (uint64_t r = 0; r < rows; r++) {
-        float have;
-        memcpy(&have, (const char *)t->data + r * sizeof have, sizeof have);
-        if (t->type != GYRE_DTYPE_F32 || !(fabsf(have - want[r]) <= 1e-6f * largest))
+        float have = NAN;
+        if (t->type == GYRE_DTYPE_F32)
+            memcpy(&have, (const char *)t->data + (base.first + r) * sizeof have, sizeof have);
+        if (!(fabsf(have - want[r]) <= 1e-6f * largest))
             GYRE_GO(gyre_verify_differs(v, err, "tensor %s: value %llu is not what the base model makes it, %.9g",
                                         t->name, (unsigned long long)r, (double)want[r]));
     }
@@ -500,12 +502,14 @@ static double allowed(uint32_t bits, uint32_t group, bool mixed, bool corrected)
 }
 
 // `size`: the mean square that faint weights (gyre_is_faint) are held against.
-static gyre_status judge(const struct gyre_verifier *v, const char *name, const struct distance *d, double limit,
-                         double size, gyre_error *err)
+// The matrix is the rows of `t` from `first` on; of a linear of a block, or a table.
+static gyre_status judge(const struct gyre_verifier *v, const struct gyre_tensor *t, uint64_t first, bool in_block,
+                         const struct distance *d, double limit, double size, gyre_error *err)
 {
+    const char *name = t->name;
     const bool faint = gyre_is_faint(d->norm, d->n);
     const double measured = relative(d);
-    const json_t *recorded = json_object_get(json_object_get(v->rows, name), "error");
+    const json_t *recorded = json_object_get(gyre_manifest_row(v->rows, name, first), "error");
     const double claimed = json_number_value(recorded);
     if (faint) limit *= size;
     if (!(measured <= limit))
@@ -516,7 +520,7 @@ static gyre_status judge(const struct gyre_verifier *v, const char *name, const 
                                    limit);
     if (!recorded) return gyre_verify_differs(v, err, "tensor %s: the manifest tells no error", name);
     // What the manifest tells of a block's linears is from before their scales were learned.
-    if (!(fabs(measured - claimed) <= 1e-4 * claimed + 1e-9) && !(is_learned(v) && !strncmp(name, "blk.", 4)))
+    if (!(fabs(measured - claimed) <= 1e-4 * claimed + 1e-9) && !(is_learned(v) && in_block))
         return gyre_verify_differs(v, err,
                                    "tensor %s: its error against the base model is %.6g, the manifest says %.6g", name,
                                    measured, claimed);
@@ -552,7 +556,7 @@ static gyre_status check_table(struct gyre_verifier *v, gyre_role role, gyre_rol
         }
         GYRE_GO(gyre_verify_tick(v, n * cols, err));
     }
-    GYRE_GO(judge(v, name, &d, allowed(bits, 32, v->rotated, false), 1e-9, err)); // tables are never corrected
+    GYRE_GO(judge(v, t, 0, false, &d, allowed(bits, 32, v->rotated, false), 1e-9, err)); // tables are never corrected
 done:
     free(wide);
     free(row);
@@ -640,14 +644,14 @@ gyre_status gyre_verify_weights(struct gyre_verifier *v, gyre_error *err)
             uint32_t bits;
             double size = 0;
             GYRE_TRY(linear_distance(v, rotator, role, l, &d, &linear, &bits, err));
-            const char *name = linear.weight->name;
             if (gyre_is_faint(d.norm, d.n)) GYRE_TRY(block_size(v, l, &size, err));
-            GYRE_TRY(judge(v, name, &d, allowed(bits, linear.group, mixed, corrected), size, err));
+            GYRE_TRY(judge(v, linear.weight, linear.first, true, &d, allowed(bits, linear.group, mixed, corrected),
+                           size, err));
             const double error = relative(&d);
             result->linears++;
             if (error > result->worst_error) {
                 result->worst_error = error;
-                snprintf(result->worst, sizeof result->worst, "%s", name);
+                snprintf(result->worst, sizeof result->worst, "%s", linear.weight->name);
             }
             GYRE_TRY(gyre_verify_tick(v, linear.rows * linear.cols, err));
         }

@@ -14,7 +14,7 @@ struct gyre_verifier {
     gyre_source *file, *base; // base NULL: none was given
     struct gyre_base base_read;
     struct gyre_manifest manifest;
-    json_t *rows; // name -> the manifest's row of "tensors"
+    json_t *rows; // gyre_manifest_index of the manifest's "tensors"
     struct gyre_hparams hp, base_hp;
     bool rotated;                 // set by gyre_verify_norms, like the rotator
     struct gyre_rotator signs;    // R1 and R2 as the seed makes them; owned

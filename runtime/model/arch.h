@@ -13,7 +13,8 @@ enum {
     GYRE_PLAIN_WINDOWS = 4,  // a window, and the period of the blocks that have none
     GYRE_PLAIN_FOURTHS = 8,  // no RoPE in each fourth block, whatever the file says
     GYRE_PLAIN_SCALE = 32,   // a scale of scores other than 1 / sqrt(head size)
-    GYRE_PLAIN_FOLDER = 16   // Hugging Face directories with a tensor per linear, by the names of roles.def
+    GYRE_PLAIN_FUSED = 64,   // linears lie in the tensors of roles.def's FUSED, and have none of their own
+    GYRE_PLAIN_FOLDER = 16   // Hugging Face directories, by the names of roles.def
 };
 
 struct gyre_arch {

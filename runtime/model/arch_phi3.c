@@ -12,6 +12,7 @@ const struct gyre_arch gyre_arch_phi3 = {
     .roles = GYRE_PRE_NORM_ROLES,
     .may_bias = GYRE_ALL_LINEARS,
     .partial_rope = true,
+    .plain = GYRE_PLAIN_FUSED | GYRE_PLAIN_FOLDER,
     .version = 3,
     .read = gyre_hparams_all_windowed,
     .block = gyre_b_pre_norm_block,

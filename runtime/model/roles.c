@@ -282,6 +282,16 @@ const char *gyre_role_hf(const struct gyre_hparams *hp, gyre_role role)
     return gyre_roles[role].hf;
 }
 
+struct gyre_fused gyre_role_fusion(const struct gyre_hparams *hp, gyre_role role, gyre_container container)
+{
+    for (size_t i = 0; i < GYRE_COUNT(fusions) && hp->family->plain & GYRE_PLAIN_FUSED; i++) {
+        const struct fusion *f = &fusions[i];
+        const char *stem = container == GYRE_CONTAINER_GGUF ? f->gguf : f->hf;
+        if (role >= f->first && role <= f->last && stem) return (struct gyre_fused){f->first, f->last, stem};
+    }
+    return (struct gyre_fused){role, role, NULL};
+}
+
 gyre_status gyre_role_floats(const gyre_source *source, const struct gyre_tensor *t, gyre_error *err)
 {
     if (t->type == GYRE_DTYPE_F32 || t->type == GYRE_DTYPE_F16 || t->type == GYRE_DTYPE_BF16) return GYRE_OK;

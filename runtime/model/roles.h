@@ -98,6 +98,12 @@ void gyre_role_vector_stored(const struct gyre_hparams *hp, gyre_role role, floa
 // The stem of a tensor's name in Hugging Face's files of this architecture: where the usual one is another role's, its
 // other name.
 const char *gyre_role_hf(const struct gyre_hparams *hp, gyre_role role);
+// The tensor in which plain files of this architecture hold a linear with others, their rows one behind the other.
+struct gyre_fused {
+    gyre_role first, last; // the linears from the one to the other
+    const char *stem;      // of the tensor's name; NULL: each has its own, and first and last are the linear itself
+};
+struct gyre_fused gyre_role_fusion(const struct gyre_hparams *hp, gyre_role role, gyre_container container);
 // The bias of a linear: a vector of floats, and where in it the linear's own begin. GYRE_E_FORMAT where it is missing
 // or of another shape, GYRE_E_UNSUPPORTED where it is no vector of floats.
 struct gyre_bias {
