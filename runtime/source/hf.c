@@ -144,7 +144,8 @@ static gyre_status check_groups(gyre_source *source, gyre_error *err)
 gyre_status gyre_hf_read(gyre_source *source, gyre_error *err)
 {
     static const char *const kept[] = {"generation_config.json", "tokenizer_config.json", "tokenizer.json",
-                                       "chat_template.jinja", "chat_template.json"};
+                                       "chat_template.jinja",    "chat_template.json",    "quantize_config.json",
+                                       "quant_config.json"};
     gyre_status st = GYRE_OK;
     char path[PATH_MAX];
     json_t *config = NULL;

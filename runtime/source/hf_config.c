@@ -36,6 +36,7 @@ static gyre_status check_features(struct config *c)
     const char *act = "silu";
     GYRE_TRY(gyre_hf_text(c, "hidden_act", &act));
     GYRE_TRY(gyre_hf_text(c, "hidden_activation", &act));
+    if (!strcmp(act, "swish")) act = "silu"; // its other name
     // An architecture may know it.
     return strcmp(act, "silu") ? gyre_hf_put_text(c, gyre_hf_key(c, "hidden_act").text, act) : GYRE_OK;
 }
@@ -112,15 +113,37 @@ static gyre_status put_online(struct config *c, const struct gyre_hf_made_for *m
     return n[0] || n[1] ? gyre_hf_online(c->source, n[0], n[1], c->err) : GYRE_OK;
 }
 
-// Old checkpoints have the same object under another name.
+// The first files of AutoGPTQ and AutoAWQ have what they did in a file of its own, and not whose it is. NULL: none.
+static gyre_status read_beside(const struct config *c, json_t **out)
+{
+    static const char *const files[][2] = {{"quantize_config.json", "gptq"}, {"quant_config.json", "awq"}};
+    *out = NULL;
+    for (size_t i = 0; i < GYRE_COUNT(files) && !*out; i++) {
+        char path[4096];
+        uint64_t bytes;
+        const char *text = gyre_source_file(c->source, files[i][0], &bytes);
+        if (!text) continue;
+        snprintf(path, sizeof path, "%s/%s", c->source->path, files[i][0]);
+        GYRE_TRY(gyre_json_parse(path, text, bytes, out, c->err));
+        if (json_is_object(*out) && !gyre_hf_get(*out, "quant_method"))
+            json_object_set_new(*out, "quant_method", json_string(files[i][1]));
+    }
+    return GYRE_OK;
+}
+
+// Old checkpoints have the same object under another name, or in another file.
 static gyre_status put_quantization(struct config *c, const json_t *whole)
 {
     struct gyre_hf_made_for made_for = {16, 16, 0, 0, 0};
     const json_t *quantized = gyre_hf_get(whole, "quantization_config");
+    json_t *beside = NULL;
     if (!quantized) quantized = gyre_hf_get(whole, "compression_config");
     if (!quantized) quantized = gyre_hf_get(c->json, "quantization_config");
-    if (!quantized) return GYRE_OK;
-    GYRE_TRY(gyre_hf_quantization(c->source, quantized, &made_for, c->err));
+    if (!quantized) GYRE_TRY(read_beside(c, &beside));
+    if (!quantized && !beside) return GYRE_OK;
+    const gyre_status st = gyre_hf_quantization(c->source, quantized ? quantized : beside, &made_for, c->err);
+    json_decref(beside);
+    GYRE_TRY(st);
     const uint32_t bits[2] = {made_for.act_bits, made_for.kv_bits};
     for (int i = 0; i < 2; i++)
         if (bits[i] < 16)

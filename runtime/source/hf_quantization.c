@@ -233,6 +233,8 @@ static gyre_status read_awq(const struct reading *r, const json_t *json)
     static const char *const versions[] = {"gemm"};
     struct gyre_scheme *s = &r->out->scheme[0];
     const json_t *bits = json_object_get(json, "bits"), *group = json_object_get(json, "group_size");
+    if (absent(bits)) bits = json_object_get(json, "w_bit"); // its own file's words
+    if (absent(group)) group = json_object_get(json, "q_group_size");
     r->out->method = GYRE_METHOD_AWQ;
     r->out->n_schemes = 1;
     if (!is_one_of(json_object_get(json, "version"), versions, GYRE_COUNT(versions)))

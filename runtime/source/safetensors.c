@@ -27,7 +27,8 @@ static bool ends(const char *name, const char *tail)
 bool gyre_hf_text_name(const gyre_source *source, const char *name, char out[GYRE_HF_TEXT_NAME])
 {
     static const char *const other[] = {"vision_tower.", "multi_modal_projector.", "visual.",
-                                        "vision_model.", "audio_tower.",           "embed_vision."};
+                                        "vision_model.", "audio_tower.",           "embed_vision."},
+                             *const bare[] = {"layers.", "embed_tokens.", "norm."}; // of a model saved without its head
     const char *model = "", *stem = name;
     if (source->hf_wrapped) {
         if (!strncmp(stem, "model.", 6)) model = "model.", stem += 6;
@@ -35,6 +36,8 @@ bool gyre_hf_text_name(const gyre_source *source, const char *name, char out[GYR
             if (!strncmp(stem, other[i], strlen(other[i]))) return false;
         if (!strncmp(stem, "language_model.", 15)) stem += 15;
     }
+    for (size_t i = 0; i < GYRE_COUNT(bare); i++)
+        if (!strncmp(stem, bare[i], strlen(bare[i]))) model = "model.";
     snprintf(out, GYRE_HF_TEXT_NAME, "%s%s", model, stem);
     for (uint32_t i = 0; i < source->n_hf_ignored; i++)
         if (ends(name, source->hf_ignored[i])) return false;

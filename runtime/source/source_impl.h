@@ -38,7 +38,7 @@ struct gyre_source {
         const char *name;
         char *text; // malloc'd, NUL-terminated
         uint64_t bytes;
-    } files[6]; // what gyre_source_file gives
+    } files[8]; // what gyre_source_file gives
     uint32_t n_files;
     const struct gyre_quantization *quantization; // in the arena; NULL: none
     const char *note;                             // see gyre_source_note; NULL: nothing

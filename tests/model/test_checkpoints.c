@@ -131,6 +131,57 @@ static void fused_tensors_have_their_rows(void **state)
     check_all("phi3");
 }
 
+// What old AutoGPTQ and AutoAWQ wrote beside a config.json that says nothing of it.
+static void what_was_done_may_stand_in_a_file_of_its_own(void **state)
+{
+    (void)state;
+    static const struct {
+        struct checkpoint c;
+        const char *file, *good, *bad, *says;
+    } cases[] = {
+        {{.form = CHECKPOINT_GPTQ, .bits = 4, .group = 32, .scale = GYRE_DTYPE_F16, .config = "null"},
+         "quantize_config.json",
+         "{\"bits\": 4, \"group_size\": 32, \"desc_act\": false}",
+         "{\"bits\": 3, \"group_size\": 32}",
+         "is 3"},
+        {{.form = CHECKPOINT_AWQ,
+          .bits = 4,
+          .group = 32,
+          .asymmetric = true,
+          .scale = GYRE_DTYPE_F16,
+          .config = "null"},
+         "quant_config.json",
+         "{\"zero_point\": true, \"q_group_size\": 32, \"w_bit\": 4, \"version\": \"GEMM\"}",
+         "{\"q_group_size\": 32, \"w_bit\": 4",
+         "quant_config.json"},
+    };
+    const struct tiny_options o = tiny_defaults();
+    for (size_t i = 0; i < GYRE_COUNT(cases); i++)
+        for (int step = 0; step < 3; step++) {
+            const char *folder = files_path(i ? "old-awq" : "old-gptq");
+            char beside[512];
+            gyre_source *source = NULL;
+            struct gyre_hparams hp = {0};
+            struct gyre_linear l;
+            gyre_error err = {0};
+            snprintf(beside, sizeof beside, "%s/%s", folder, cases[i].file);
+            assert_int_equal(checkpoint_write(folder, &o, &cases[i].c), 0);
+            if (step) files_write(beside, step == 1 ? cases[i].good : cases[i].bad);
+            gyre_status st = gyre_source_open(folder, &source, &err);
+            if (st == GYRE_OK) st = gyre_hparams_read(source, &hp, &err);
+            if (st == GYRE_OK) st = gyre_model_check(source, &hp, &err);
+            if (step == 1) {
+                if (st != GYRE_OK) fail_msg("%s", err.message);
+                assert_int_equal(gyre_linear_find(source, &hp, GYRE_ROLE_down, 1, &l, &err), GYRE_OK);
+                check_linear(&cases[i].c, &l, "model.layers.1.mlp.down_proj");
+            } else if (st == GYRE_OK || !strstr(err.message, step ? cases[i].says : "q_proj.weight is missing")) {
+                fail_msg("%s: %s", cases[i].file, err.message);
+            }
+            gyre_hparams_free(&hp);
+            gyre_source_close(source);
+        }
+}
+
 // ---- lies -------------------------------------------------------------------------------------------------------
 
 // GYRE_OK, or the status and line with which the checkpoint is refused.
@@ -270,6 +321,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_integer_is_the_one_that_was_written),
         cmocka_unit_test(fused_tensors_have_their_rows),
+        cmocka_unit_test(what_was_done_may_stand_in_a_file_of_its_own),
         cmocka_unit_test(lies_are_named),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);

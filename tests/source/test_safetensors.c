@@ -284,6 +284,7 @@ static void lying_configs(void **state)
         {"\"tie_word_embeddings\": false", "\"tie_word_embeddings\": \"no\"", GYRE_E_FORMAT,
          "tie_word_embeddings is neither"},
         {"\"hidden_size\": 64", "\"hidden_size\": 64.0", GYRE_OK, NULL},
+        {"\"silu\"", "\"swish\"", GYRE_OK, NULL},
         {"\"silu\"", "\"gelu\"", GYRE_E_UNSUPPORTED, "hidden_act is gelu"},
         {"\"attention_bias\": false", "\"attention_bias\": true", GYRE_E_FORMAT, "self_attn.q_proj.bias is missing"},
         {"\"mlp_bias\": false", "\"mlp_bias\": true", GYRE_E_FORMAT, "mlp.gate_proj.bias is missing"},
@@ -380,6 +381,27 @@ static void both_spellings_of_rope(void **state)
     free(config.data);
 }
 
+// A model that was saved without its head has names without "model.".
+static void names_of_a_model_without_its_head(void **state)
+{
+    (void)state;
+    static const char from[] = "\"model.", to[] = "      \"";
+    struct bytes b = {0};
+    char path[128];
+    uint64_t length;
+    unsigned n = 0;
+    fresh(1);
+    read_text("model.safetensors", &b);
+    memcpy(&length, b.data, sizeof length);
+    for (uint64_t i = 8; i + sizeof from - 1 < 8 + length; i++)
+        if (!memcmp(b.data + i, from, sizeof from - 1)) memcpy(b.data + i, to, sizeof to - 1), n++;
+    assert_true(n > 10);
+    in_dir("model.safetensors", path);
+    assert_int_equal(save_bytes(&b, path), 0);
+    expect("bare names", GYRE_OK, NULL);
+    free(b.data);
+}
+
 static void not_a_number(void **state)
 {
     (void)state;
@@ -411,6 +433,7 @@ int main(void)
         cmocka_unit_test(lying_shards),
         cmocka_unit_test(lying_configs),
         cmocka_unit_test(both_spellings_of_rope),
+        cmocka_unit_test(names_of_a_model_without_its_head),
         cmocka_unit_test(not_a_number),
         cmocka_unit_test(one_file_goes_before_shards),
         cmocka_unit_test(broken_links_are_no_absence),
