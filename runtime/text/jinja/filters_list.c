@@ -62,15 +62,16 @@ static void merge_sort(struct jinja_run *run, struct sorted *a, struct sorted *w
     }
 }
 
-// The keys of an item for "a,b.c".
+// The keys of an item for "a,b.c", as a list also where there is one: what has no order may be in lists that are equal.
 static jinja_value sort_key(struct jinja_run *run, jinja_value item, jinja_value attribute, bool sensitive)
 {
     const struct jinja_string comma = {.data = ",", .bytes = 1};
-    if (attribute.kind != JINJA_STRING ||
-        gyre_jinja_search(attribute.string, 0, attribute.string->bytes, &comma) == UINT64_MAX)
-        return folded(run, dig(run, item, attribute, (jinja_value){0}), sensitive);
-    const jinja_value keys = gyre_jinja_list(run, JINJA_TUPLE, 0);
+    const jinja_value keys = gyre_jinja_list(run, JINJA_LIST, 0);
     uint64_t cap = 0, from = 0;
+    if (attribute.kind != JINJA_STRING) {
+        gyre_jinja_push(run, keys.list, &cap, folded(run, dig(run, item, attribute, (jinja_value){0}), sensitive));
+        return keys;
+    }
     while (from <= attribute.string->bytes) {
         const uint64_t found = gyre_jinja_search(attribute.string, from, attribute.string->bytes, &comma),
                        to = found == UINT64_MAX ? attribute.string->bytes : found;
@@ -82,22 +83,23 @@ static jinja_value sort_key(struct jinja_run *run, jinja_value item, jinja_value
     return keys;
 }
 
-static jinja_value sorted(struct jinja_run *run, const struct jinja_list *list, jinja_value attribute, bool sensitive,
-                          bool reverse)
+// a[0..n-1], and as much room behind; what it holds is moved.
+static jinja_value sorted(struct jinja_run *run, struct sorted *a, uint64_t n, bool reverse)
 {
-    struct sorted *a = gyre_jinja_alloc(run, list->n, 2 * sizeof *a), *work = a + list->n;
-    for (uint64_t i = 0; i < list->n; i++)
-        a[i] = (struct sorted){sort_key(run, list->item[i], attribute, sensitive), list->item[i]};
-    merge_sort(run, a, work, list->n, reverse);
-    const jinja_value out = gyre_jinja_list(run, JINJA_LIST, list->n);
-    for (uint64_t i = 0; i < list->n; i++) out.list->item[i] = a[i].value;
+    merge_sort(run, a, a + n, n, reverse);
+    const jinja_value out = gyre_jinja_list(run, JINJA_LIST, n);
+    for (uint64_t i = 0; i < n; i++) out.list->item[i] = a[i].value;
     return out;
 }
 
 static jinja_value sort(ARGS)
 {
     UNUSED;
-    return sorted(run, gyre_jinja_items(run, self), given[2], asked(given[1], false), asked(given[0], false));
+    const struct jinja_list *list = gyre_jinja_items(run, self);
+    struct sorted *a = gyre_jinja_alloc(run, list->n, 2 * sizeof *a);
+    for (uint64_t i = 0; i < list->n; i++)
+        a[i] = (struct sorted){sort_key(run, list->item[i], given[2], asked(given[1], false)), list->item[i]};
+    return sorted(run, a, list->n, asked(given[0], false));
 }
 
 static jinja_value pairs(struct jinja_run *run, jinja_value self)
@@ -117,7 +119,11 @@ static jinja_value dictsort(ARGS)
     if (given[1].kind != JINJA_MISSING && !by_value &&
         (given[1].kind != JINJA_STRING || !gyre_jinja_is(given[1].string, "key")))
         gyre_jinja_raise(run, "You can only sort by either \"key\" or \"value\"");
-    return sorted(run, pairs(run, self).list, jinja_number(by_value), asked(given[0], false), asked(given[2], false));
+    const struct jinja_list *list = pairs(run, self).list;
+    struct sorted *a = gyre_jinja_alloc(run, list->n, 2 * sizeof *a);
+    for (uint64_t i = 0; i < list->n; i++)
+        a[i] = (struct sorted){folded(run, list->item[i].list->item[by_value], asked(given[0], false)), list->item[i]};
+    return sorted(run, a, list->n, asked(given[2], false));
 }
 
 static jinja_value groupby(ARGS)
