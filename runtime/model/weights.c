@@ -198,13 +198,16 @@ static bool keeps_order(const struct gyre_linear *parts, uint32_t n_parts, gyre_
 gyre_weight_kind gyre_weight_form(const struct gyre_linear *parts, uint32_t n_parts, uint32_t bits, uint32_t *group)
 {
     gyre_weight_kind kind = part_kind(&parts[0]);
-    bool floats = false;
+    const bool alike = are_alike(parts, n_parts);
+    bool floats = false; // f16 would not do
     *group = part_group(&parts[0]);
     for (uint32_t i = 0; i < n_parts; i++) {
-        floats = floats || parts[i].weight->type == GYRE_DTYPE_F32;
+        // What is no integer for its company's sake only keeps its value: a code times a half fills an f32 at most.
+        floats =
+            floats || parts[i].weight->type == GYRE_DTYPE_F32 || (!alike && gyre_weight_is_coded(part_kind(&parts[i])));
         if (part_kind(&parts[i]) == GYRE_WEIGHT_W4Z) kind = GYRE_WEIGHT_W4Z;
     }
-    if (!are_alike(parts, n_parts)) kind = GYRE_WEIGHT_F16;
+    if (!alike) kind = GYRE_WEIGHT_F16;
     if (kind == GYRE_WEIGHT_F16 && floats) kind = GYRE_WEIGHT_F32;
     if (kind != GYRE_WEIGHT_F16 && kind != GYRE_WEIGHT_F32) return kind;
     const bool rounded = bits == 8 && parts[0].cols % ROUNDED_GROUP == 0;

@@ -24,8 +24,8 @@ double gyre_rounding_error(const struct gyre_rounding *rounding); // relative; 0
 
 // The form that linears of the same columns get when they lie side by side along N (q,k,v; gate,up), before any number
 // is seen. Kind: int4 and int8 tensors, Q4_0 and Q8_0 run as they are when all agree, int4 with zero points where one
-// has them; everything else becomes f16, or f32 where one is F32, or, with `bits` 8 and whole groups, int8. *group:
-// columns that share a scale; floats: all.
+// has them; everything else becomes f16, or f32 where one is F32 or has codes that could not stay, or, with `bits` 8
+// and whole groups, int8. *group: columns that share a scale; floats: all.
 gyre_weight_kind gyre_weight_form(const struct gyre_linear *parts, uint32_t n_parts, uint32_t bits, uint32_t *group);
 // The bytes on a device of that form.
 uint64_t gyre_weight_form_bytes(const struct gyre_linear *parts, uint32_t n_parts, uint32_t bits);

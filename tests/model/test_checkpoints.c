@@ -131,6 +131,40 @@ static void fused_tensors_have_their_rows(void **state)
     check_all("phi3");
 }
 
+// Linears of a product that cannot lie side by side as integers keep their values: every code times its scale, which a
+// half would round.
+static void unlike_linears_keep_their_values(void **state)
+{
+    (void)state;
+    static const struct checkpoint c = {.form = CHECKPOINT_GPTQ,
+                                        .bits = 4,
+                                        .group = 32,
+                                        .asymmetric = true,
+                                        .act_order = true,
+                                        .scale = GYRE_DTYPE_F16};
+    const struct tiny_options o = tiny_defaults();
+    const char *folder = files_path("unlike");
+    struct gyre_linear part[GYRE_LINEARS];
+    gyre_role role[GYRE_LINEARS];
+    uint32_t n, group;
+    gyre_source *source = NULL;
+    struct gyre_hparams hp = {0};
+    gyre_error err = {0};
+    assert_int_equal(checkpoint_write(folder, &o, &c), 0);
+    assert_int_equal(gyre_source_open(folder, &source, &err), GYRE_OK);
+    assert_int_equal(gyre_hparams_read(source, &hp, &err), GYRE_OK);
+    assert_int_equal(gyre_linear_product(source, &hp, 0, GYRE_PRODUCT_gate_up, part, role, &n, &err), GYRE_OK);
+    assert_int_equal(gyre_weight_form(part, n, 16, &group), GYRE_WEIGHT_W4Z);
+    assert_int_equal(gyre_linear_product(source, &hp, 0, GYRE_PRODUCT_qkv, part, role, &n, &err), GYRE_OK);
+    assert_int_equal(gyre_weight_form(part, n, 16, &group), GYRE_WEIGHT_F32); // q's order is its own
+    assert_int_equal(gyre_weight_form(part + 1, n - 1, 16, &group), GYRE_WEIGHT_W4Z);
+    assert_int_equal(gyre_weight_form(part, n, 8, &group), GYRE_WEIGHT_W8); // as the caller wants it
+    part[1] = part[2], part[1].bits = 8;                                    // another width
+    assert_int_equal(gyre_weight_form(part + 1, 2, 16, &group), GYRE_WEIGHT_F32);
+    gyre_hparams_free(&hp);
+    gyre_source_close(source);
+}
+
 // What old AutoGPTQ and AutoAWQ wrote beside a config.json that says nothing of it.
 static void what_was_done_may_stand_in_a_file_of_its_own(void **state)
 {
@@ -321,6 +355,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_integer_is_the_one_that_was_written),
         cmocka_unit_test(fused_tensors_have_their_rows),
+        cmocka_unit_test(unlike_linears_keep_their_values),
         cmocka_unit_test(what_was_done_may_stand_in_a_file_of_its_own),
         cmocka_unit_test(lies_are_named),
     };
