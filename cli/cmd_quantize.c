@@ -1,5 +1,6 @@
 // gyre quantize: an ordinary model in, rotated int4 weights out, with plain rounding measured beside it.
 #include "cli/cli.h"
+#include "cli/sensitivity.h"
 #include "cli/threads.h"
 
 #include <gyre/gyre_quantize.h>
@@ -83,7 +84,8 @@ static int check_recipe(const char *name)
 static int run(int argc, char **argv)
 {
     gyre_quantize_params p = {.size = sizeof p, .progress = on_progress, .log = cli_log(false)};
-    uint32_t wgroup = 32, shard = 0, kv[2] = {0};
+    uint32_t wgroup = 32, shard = 0, kv[2] = {0}, windows = 0;
+    bool sensitivity = false, json = false;
     struct cli_list calib = {0};
     const struct cli_option options[] = {
         {"-o", "OUT", "the file to write (required)", CLI_TEXT, &p.output, 0, 0, NULL},
@@ -111,11 +113,19 @@ static int run(int argc, char **argv)
          &p.device, 0, 0, NULL},
         {"--report", "DIR", "also write report.html and report.md there", CLI_TEXT, &p.report_dir, 0, 0, NULL},
         {"--resume", NULL, "go on where an interrupted run stopped", CLI_FLAG, &p.resume, 0, 0, NULL},
+        {"--sensitivity", NULL,
+         "write nothing; estimate the KL that each part costs with these settings (docs/recipes.md)", CLI_FLAG,
+         &sensitivity, 0, 0, NULL},
+        {"--windows", "N", "of 256 tokens, for that (8)", CLI_U32, &windows, 1, 4096, NULL},
+        {"--json", NULL, "the same for programs", CLI_FLAG, &json, 0, 0, NULL},
         {"--force", NULL, "replace an existing OUT", CLI_FLAG, &p.force, 0, 0, NULL},
     };
     const int stop = cli_parse(&cli_quantize, options, sizeof options / sizeof *options, argc, argv, &p.source);
     if (stop >= 0) return stop;
-    if (!p.output)
+    if (!sensitivity && (windows || json))
+        return cli_usage("%s is of --sensitivity; see gyre quantize --help", windows ? "--windows" : "--json");
+    if (sensitivity && p.output) return cli_usage("--sensitivity writes nothing: leave -o out");
+    if (!p.output && !sensitivity)
         return cli_usage("missing option (-o OUT): gyre quantize needs a file to write; see gyre quantize --help");
     const int bad = p.recipe ? check_recipe(p.recipe) : -1;
     if (bad >= 0) return bad;
@@ -128,6 +138,7 @@ static int run(int argc, char **argv)
     gyre_error err = {0};
     gyre_quantize_summary summary = {0};
     cli_threads_for_products();
+    if (sensitivity) return cli_sensitivity(&p, windows, json);
     if (gyre_quantize(&p, &summary, &err) != GYRE_OK) return cli_fail(&err);
     print_summary(&p, &summary);
     gyre_quantize_summary_free(&summary);

@@ -1,6 +1,7 @@
 // The public entry: plan, then step by step through the model, then the names. See gyre_quantize.h.
 // What is rounded how is layer.c's, what lies where plan.c's, what survives a kill output.c's.
 #include "quantizer/learn/learn.h"
+#include "quantizer/pass/budget.h"
 #include "quantizer/pass/distill.h"
 #include "quantizer/pass/own_text.h"
 #include "quantizer/pass/search.h"
@@ -343,6 +344,16 @@ static gyre_status write_own_text(struct run *r, gyre_error *err)
                                &r->own, err);
 }
 
+static gyre_status tick_budget(void *user, gyre_error *err) { return tick(user, 0, err); }
+
+// Before anything else is chosen, so that the rest is as if the recipe had said the exceptions.
+static gyre_status spend_budget(struct run *r, gyre_error *err)
+{
+    snprintf(r->what, sizeof r->what, "spending the budget");
+    r->total = 1; // nothing of what is counted is done yet
+    return gyre_budget_spend(r->params, &r->plan, tick_budget, r, err);
+}
+
 // What the recipe leaves open: as the interrupted run chose, or from calibration data.
 static gyre_status make_choice(struct run *r, gyre_error *err)
 {
@@ -449,6 +460,7 @@ gyre_status gyre_quantize(const gyre_quantize_params *given, gyre_quantize_summa
     GYRE_GO(check_tokenizer(params, &r.plan, err));
     if (summary || gyre_recipe_calibrates(&r.plan.set.recipe) || gyre_settings_undecided(&r.plan.set))
         GYRE_GO(gyre_walk_device(params, &r.device, err));
+    GYRE_GO(spend_budget(&r, err));
     GYRE_GO(write_own_text(&r, err));
     GYRE_GO(make_choice(&r, err));
     GYRE_GO(gyre_calibration_open(params, &r.plan, &r.own, r.device, &r.calibration, err));

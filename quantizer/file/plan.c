@@ -330,6 +330,13 @@ gyre_status gyre_plan_begin(const gyre_quantize_params *params, const gyre_sourc
     return gyre_base_read(source, &p->base, err);
 }
 
+gyre_status gyre_plan_except(struct gyre_plan *p, const struct gyre_exception *list, uint32_t n, gyre_error *err)
+{
+    GYRE_TRY(gyre_settings_except(&p->set, &p->hp, list, n, err));
+    plan_taps(p);
+    return GYRE_OK;
+}
+
 gyre_status gyre_plan_finish(const gyre_quantize_params *params, const struct gyre_choice *choice, struct gyre_plan *p,
                              gyre_error *err)
 {

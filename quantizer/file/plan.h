@@ -69,6 +69,9 @@ gyre_status gyre_plan_allow(const gyre_quantize_params *params, const gyre_sourc
 // decides about rotations, metadata and tensors. `source` must outlive the plan. Release also after failure.
 gyre_status gyre_plan_begin(const gyre_quantize_params *params, const gyre_source *source, struct gyre_plan *out,
                             gyre_error *err) GYRE_MUST_USE;
+// Between the two: exceptions that were found for the recipe's budget (gyre_settings_except).
+gyre_status gyre_plan_except(struct gyre_plan *plan, const struct gyre_exception *list, uint32_t n,
+                             gyre_error *err) GYRE_MUST_USE;
 // The rotations (GYRE_ROTATE_*) that recipe, profile and container ask for.
 unsigned gyre_plan_sites(const struct gyre_plan *plan);
 gyre_status gyre_plan_finish(const gyre_quantize_params *params, const struct gyre_choice *choice,

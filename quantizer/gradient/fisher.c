@@ -11,23 +11,25 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TOGETHER = 4 }; // windows for which a block is loaded once each way
+enum { TOGETHER = 4, MOST_TOGETHER = 64 };
 
 struct measuring {
     const struct gyre_fisher_params *params;
     struct gyre_runner runner;
     struct gyre_fisher *out;
     struct gyre_binding logits; // [GYRE_HEAD_ROWS][V]
-    float *stream, *dx;         // [TOGETHER][layers + 1][tokens][D], [TOGETHER][tokens][D]
-    uint64_t window[TOGETHER];
-    bool looks[TOGETHER]; // at that window
-    uint32_t n;           // windows that are under way
+    float *stream, *dx;         // [together][layers + 1][tokens][D], [together][tokens][D]
+    uint64_t window[MOST_TOGETHER];
+    bool looks[MOST_TOGETHER]; // at that window
+    uint32_t n, together;      // windows that are under way, and at most
 };
 
 static gyre_status open_measuring(struct measuring *m, gyre_error *err)
 {
     const struct gyre_precision exact = GYRE_UNROUNDED;
-    const uint32_t windows = m->params->windows, tokens = m->params->tokens;
+    const uint32_t windows = m->params->windows, tokens = m->params->tokens,
+                   most = m->params->together ? GYRE_MIN(m->params->together, (uint32_t)MOST_TOGETHER) : TOGETHER;
+    m->together = GYRE_MIN(most, windows);
     GYRE_TRY(
         gyre_runner_open(m->params->device, m->params->source, &exact, tokens, GYRE_RUNNER_LOADS, &m->runner, err));
     const struct gyre_hparams *hp = &m->runner.model.hp;
@@ -35,8 +37,7 @@ static gyre_status open_measuring(struct measuring *m, gyre_error *err)
     *m->out = (struct gyre_fisher){.layers = hp->n_layers, .rows = rows};
     if (m->params->weighs)
         m->out->weight = calloc((uint64_t)hp->n_layers * GYRE_PRODUCTS * rows, sizeof *m->out->weight);
-    const uint64_t each = (uint64_t)tokens * hp->width * sizeof(float),
-                   together = GYRE_MIN((uint32_t)TOGETHER, windows);
+    const uint64_t each = (uint64_t)tokens * hp->width * sizeof(float), together = m->together;
     m->stream = malloc(together * (hp->n_layers + 1) * each);
     m->dx = malloc(together * each);
     if ((m->params->weighs && !m->out->weight) || !m->stream || !m->dx)
@@ -113,7 +114,7 @@ static gyre_status block_back(struct measuring *m, uint32_t w, uint32_t layer, g
     const uint64_t n = (uint64_t)runner->tokens * runner->model.hp.width;
     float *dx = m->dx + w * n;
     const double *square[GYRE_PRODUCTS] = {NULL};
-    const float *gradient[GYRE_PRODUCTS] = {NULL};
+    struct gyre_fisher_look look[GYRE_PRODUCTS];
     struct gyre_runner_graph g = {0};
     gyre_reverse *r = NULL;
     gyre_status st = GYRE_OK;
@@ -124,7 +125,11 @@ static gyre_status block_back(struct measuring *m, uint32_t w, uint32_t layer, g
     for (int p = 0; p < GYRE_PRODUCTS; p++) {
         const struct gyre_weight *weight = &runner->model.layer[layer].product[p];
         if (m->params->weighs) good &= (square[p] = gyre_reverse_squares(r, weight)) != NULL;
-        if (m->looks[w]) good &= (gradient[p] = gyre_reverse_product(r, weight)) != NULL;
+        look[p] =
+            (struct gyre_fisher_look){.layer = layer, .window = (uint32_t)m->window[w], .product = (gyre_product)p};
+        if (!m->looks[w]) continue;
+        good &= (look[p].gradient = gyre_reverse_product(r, weight)) != NULL;
+        good &= gyre_reverse_reads(r, weight, &look[p].reads, &look[p].reads_gradient);
     }
     if (!good) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for gradients"));
     memcpy(out, dx, n * sizeof *out);
@@ -138,8 +143,10 @@ static gyre_status block_back(struct measuring *m, uint32_t w, uint32_t layer, g
     if (!good)
         st = gyre_fail(err, GYRE_E_FORMAT,
                        "cannot weigh tokens (block %u): gradients overflow; leave calibration's fisher out", layer);
+    struct gyre_fisher_look *const maker = &look[gyre_roles[gyre_heads_role(GYRE_HEADS_KEY)].product];
+    gyre_reverse_cached(r, &maker->cached, &maker->cached_stride, &maker->cached_gradient);
     for (int p = 0; p < GYRE_PRODUCTS && m->looks[w] && st == GYRE_OK; p++)
-        st = m->params->look(m->params->user, layer, (gyre_product)p, gradient[p], err);
+        st = m->params->look(m->params->user, &look[p], err);
 done:
     gyre_reverse_close(r);
     gyre_graph_destroy(g.graph);
@@ -204,7 +211,7 @@ gyre_status gyre_fisher_measure(const struct gyre_fisher_params *p, struct gyre_
         if (!p->weighs && !looks) continue;
         m.window[m.n] = w;
         m.looks[m.n++] = looks;
-        if (m.n == TOGETHER) GYRE_GO(run_windows(&m, err));
+        if (m.n == m.together) GYRE_GO(run_windows(&m, err));
     }
     GYRE_GO(run_windows(&m, err)); // those that are left
     for (uint64_t i = 0; p->weighs && i < (uint64_t)out->layers * GYRE_PRODUCTS; i++)

@@ -20,6 +20,18 @@ struct gyre_fisher {
 };
 #define GYRE_FISHER_CAP 16.0
 
+// A product of one block on one window: values and the loss's gradients by them, in the model's own bases and order.
+struct gyre_fisher_look {
+    uint32_t layer, window;
+    gyre_product product;
+    const float *gradient;               // [tokens][n] at its outputs, its linears side by side
+    const float *reads, *reads_gradient; // [tokens][k] at what it reads
+    // [tokens][2 * kv heads * head size], keys and values that go into the cache, of the product that makes them; else
+    // NULL. `cached` is wider: cached_stride from row to row.
+    const float *cached, *cached_gradient;
+    uint64_t cached_stride;
+};
+
 struct gyre_fisher_params {
     gyre_device *device; // a host's
     const gyre_source *source;
@@ -27,16 +39,17 @@ struct gyre_fisher_params {
     uint32_t windows, tokens;
     uint64_t seed;
     bool weighs; // every window goes into the weights; else only those that `look` sees are run
-    // On `looks` windows, taken evenly (0: none): gradient [tokens][n] at the outputs of a product, its linears side by
-    // side in the model's own order of rows. What it returns ends the measuring unless GYRE_OK.
+    // On `looks` windows, taken evenly (0: none), from the last block to the first. What it returns ends the measuring
+    // unless GYRE_OK.
     uint32_t looks;
-    gyre_status (*look)(void *user, uint32_t layer, gyre_product product, const float *gradient, gyre_error *err);
+    gyre_status (*look)(void *user, const struct gyre_fisher_look *at, gyre_error *err);
+    uint32_t together;                                // windows for which a block is loaded once each way; 0: four
     gyre_status (*tick)(void *user, gyre_error *err); // after every block, each way, as above; may be NULL
     void *user;
 };
 
-// Memory: one block of the float model, its tables, and the residual streams of four windows before every block. The
-// same seed, machine and text give the same. Free also after failure.
+// Memory: one block of the float model, its tables, and the residual streams of `together` windows before every block.
+// The same seed, machine and text give the same. Free also after failure.
 gyre_status gyre_fisher_measure(const struct gyre_fisher_params *params, struct gyre_fisher *out,
                                 gyre_error *err) GYRE_MUST_USE;
 void gyre_fisher_free(struct gyre_fisher *fisher);

@@ -129,6 +129,44 @@ const float *gyre_reverse_product(gyre_reverse *r, const struct gyre_weight *wei
     return NULL;
 }
 
+// The value that the node's first operand was made of by nodes that only move numbers or turn them.
+static gyre_value untouched(const gyre_graph *g, gyre_value v)
+{
+    for (uint32_t i = g->n_nodes; i-- > 0;)
+        if (g->nodes[i].out[0] == v && (g->nodes[i].op == GYRE_OP_gather || g->nodes[i].op == GYRE_OP_hadamard))
+            v = g->nodes[i].in[0];
+    return v;
+}
+
+bool gyre_reverse_reads(gyre_reverse *r, const struct gyre_weight *weight, const float **value, const float **gradient_)
+{
+    *value = *gradient_ = NULL;
+    for (uint32_t i = 0; i < r->graph->n_nodes; i++) {
+        const struct gyre_node *node = &r->graph->nodes[i];
+        if (node->op != GYRE_OP_matmul || gyre_graph_value(r->graph, node->in[1])->weight != weight) continue;
+        const gyre_value v = untouched(r->graph, node->in[0]);
+        if (gyre_graph_value(r->graph, v)->kind != GYRE_VALUE_F32) return false;
+        r->kept[v] = true;
+        *value = gyre_back_plane(r->graph, v, 0);
+        *gradient_ = gradient(r, v, true);
+        return *value && *gradient_;
+    }
+    return false;
+}
+
+void gyre_reverse_cached(const gyre_reverse *r, const float **value, uint64_t *stride, const float **gradient_)
+{
+    *value = *gradient_ = NULL;
+    for (uint32_t i = 0; i < r->graph->n_nodes; i++) {
+        const struct gyre_node *node = &r->graph->nodes[i];
+        const struct gyre_kv_write_params *p = &node->params.kv_write;
+        if (node->op != GYRE_OP_kv_write) continue;
+        *stride = (uint64_t)(p->heads + 2 * p->kv_heads) * (uint32_t)p->hd;
+        *value = (const float *)gyre_back_plane(r->graph, node->in[0], 0) + (uint64_t)p->heads * (uint32_t)p->hd;
+        *gradient_ = r->grad[node->out[0]];
+    }
+}
+
 static void add_squares(const struct gyre_value_info *out, const float *dout, double *squares)
 {
 #pragma omp parallel for schedule(static)

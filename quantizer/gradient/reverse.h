@@ -22,10 +22,18 @@ float *gyre_reverse_data(gyre_reverse *reverse, struct gyre_binding at);
 const double *gyre_reverse_squares(gyre_reverse *reverse, const struct gyre_weight *weight);
 // Asks for the gradient [rows of the graph][weight's n] of what the product with this weight gave.
 const float *gyre_reverse_product(gyre_reverse *reverse, const struct gyre_weight *weight);
+// Asks for the gradient of what the product with this weight reads, [rows of the graph][weight's k] as the values
+// themselves, in front of an order or a transform of the file's own. False where memory ran out or there is none.
+bool gyre_reverse_reads(gyre_reverse *reverse, const struct gyre_weight *weight, const float **value,
+                        const float **gradient) GYRE_MUST_USE;
 
 gyre_status gyre_reverse_run(gyre_reverse *reverse, gyre_error *err) GYRE_MUST_USE;
 
-// After that, by the logarithm of a clip: of the quantizer before this weight's product, of the cache of keys (0) and
+// After that: keys and values that the graph wrote into a cache, rows `stride` floats apart, and the gradients of what
+// is in it, [rows of the graph][2 * kv heads * head size]. NULL where it wrote none.
+void gyre_reverse_cached(const gyre_reverse *reverse, const float **value, uint64_t *stride, const float **gradient);
+
+// And by the logarithm of a clip: of the quantizer before this weight's product, of the cache of keys (0) and
 // of values (1). 0 where there is none.
 double gyre_reverse_act_clip(const gyre_reverse *reverse, const struct gyre_weight *weight);
 double gyre_reverse_kv_clip(const gyre_reverse *reverse, uint32_t which);

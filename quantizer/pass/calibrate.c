@@ -180,10 +180,10 @@ static gyre_status tick_block(void *user, gyre_error *err)
     return w->tick(w->user, w->work, err);
 }
 
-static gyre_status look(void *user, uint32_t layer, gyre_product product, const float *gradient, gyre_error *err)
+static gyre_status look(void *user, const struct gyre_fisher_look *at, gyre_error *err)
 {
     const struct weighing *w = user;
-    return gyre_output_side_add(&w->calibration->outputs, layer, product, gradient, err);
+    return gyre_output_side_add(&w->calibration->outputs, at->layer, at->product, at->gradient, err);
 }
 
 // Windows that go through the float model and back.

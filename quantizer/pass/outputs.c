@@ -38,6 +38,19 @@ void gyre_output_side_release(struct gyre_output_side *s)
     *s = (struct gyre_output_side){0};
 }
 
+gyre_status gyre_output_gradient(const struct gyre_plan *p, const struct gyre_rotator *rotator, uint32_t layer,
+                                 gyre_role role, const float *gradient, uint64_t tokens, uint64_t width, uint64_t first,
+                                 double *out, gyre_error *err)
+{
+    const bool paired = p->permute_qk && gyre_role_is_turned(role);
+    uint64_t n, cols;
+    gyre_role_shape(role, &p->hp, &n, &cols);
+    for (uint64_t t = 0; t < tokens; t++)
+        for (uint64_t i = 0; i < n; i++)
+            out[t * n + i] = (double)gradient[t * width + first + (paired ? gyre_paired_row(p->hp.head_dim, i) : i)];
+    return gyre_rotate_output(rotator, role, layer, out, tokens, err);
+}
+
 gyre_status gyre_output_side_add(struct gyre_output_side *s, uint32_t layer, gyre_product product,
                                  const float *gradient, gyre_error *err)
 {
@@ -48,14 +61,9 @@ gyre_status gyre_output_side_add(struct gyre_output_side *s, uint32_t layer, gyr
     for (int r = 0; r < GYRE_LINEARS; r++) {
         const gyre_role role = (gyre_role)r;
         const uint64_t n = s->linear[layer][r].n;
-        const bool paired = p->permute_qk && gyre_role_is_turned(role);
         gyre_error why = {0};
         if (gyre_roles[r].product != product || !n) continue;
-        for (uint64_t t = 0; t < s->tokens; t++)
-            for (uint64_t i = 0; i < n; i++)
-                s->wide[t * n + i] =
-                    (double)gradient[t * width + first + (paired ? gyre_paired_row(p->hp.head_dim, i) : i)];
-        GYRE_TRY(gyre_rotate_output(&p->rotator, role, layer, s->wide, s->tokens, err));
+        GYRE_TRY(gyre_output_gradient(p, &p->rotator, layer, role, gradient, s->tokens, width, first, s->wide, err));
         for (uint64_t i = 0; i < s->tokens * n; i++) s->part[i] = (float)s->wide[i];
         const gyre_status st = gyre_output_moments_add(&s->linear[layer][r], s->part, s->tokens, &why);
         if (st != GYRE_OK)

@@ -23,6 +23,12 @@ void gyre_output_side_release(struct gyre_output_side *side);
 gyre_status gyre_output_side_add(struct gyre_output_side *side, uint32_t layer, gyre_product product,
                                  const float *gradient, gyre_error *err) GYRE_MUST_USE;
 
+// Gradients at the outputs of one linear, double [tokens][rows], of those at its product's [tokens][width]: in the
+// rotator's basis, in the file's order. `first`: the linear's first column of the product.
+gyre_status gyre_output_gradient(const struct gyre_plan *plan, const struct gyre_rotator *rotator, uint32_t layer,
+                                 gyre_role role, const float *gradient, uint64_t tokens, uint64_t width, uint64_t first,
+                                 double *out, gyre_error *err) GYRE_MUST_USE;
+
 // Of one linear, whose outputs `diagonals` (may be NULL) have scaled. *out is zeros where nothing was measured.
 gyre_status gyre_output_side_get(const struct gyre_output_side *side, uint32_t layer, gyre_role role,
                                  const struct gyre_diagonals *diagonals, struct gyre_outputs *out,

@@ -97,10 +97,15 @@ static const struct gyre_field distill[] = {
     REAL(gyre_recipe, "clip_rate", distill.clip_rate, 0.004, 0, 0.1),
     REAL(gyre_recipe, "pull", distill.pull, 0, 0, 10),
 };
+static const struct gyre_field budget[] = {
+    REAL(gyre_recipe, "bits", budget.bits, 0, 0, 16),
+    REAL(gyre_recipe, "act", budget.act, 0, 0, 16),
+};
 const struct gyre_fields gyre_recipe_calibration = FIELDS("calibration", calibration);
 static const struct gyre_fields learn_map = FIELDS("learn", learn), diagonals_map = FIELDS("diagonals", diagonals),
                                 activations_map = FIELDS("activations", activations),
-                                cache_map = FIELDS("cache", cache), distill_map = FIELDS("distill", distill);
+                                cache_map = FIELDS("cache", cache), distill_map = FIELDS("distill", distill),
+                                budget_map = FIELDS("budget", budget);
 
 static const struct gyre_field recipe[] = {
     {.key = "name", .kind = GYRE_FIELD_NAME, AT(gyre_recipe, name), .size = GYRE_RECIPE_NAME},
@@ -116,6 +121,7 @@ static const struct gyre_field recipe[] = {
     MAP("cache", &cache_map),
     {.key = "rounding", .kind = GYRE_FIELD_STAGES},
     MAP("distill", &distill_map),
+    {.key = "budget", .kind = GYRE_FIELD_MAP, .map = &budget_map, .quiet = true},
     {.key = "exceptions", .kind = GYRE_FIELD_EXCEPTIONS},
 };
 const struct gyre_fields gyre_recipe_fields = FIELDS("a recipe", recipe);

@@ -27,6 +27,7 @@ struct gyre_field {
     const char *const *words; // NULL-terminated
     const int32_t *listed;    // ends with -1, which is also the preset "as the rest" of a signed field
     const struct gyre_fields *map;
+    bool quiet; // a mapping of numbers that is not written where all are 0
 };
 
 struct gyre_fields {

@@ -91,7 +91,7 @@ gyre_status gyre_recipe_inspect(const char *name, gyre_recipe_info *out, gyre_er
     *out = (gyre_recipe_info){0};
     if (st == GYRE_OK) {
         snprintf(out->name, sizeof out->name, "%s", r->name);
-        out->calibrates = gyre_recipe_calibrates(r);
+        out->calibrates = gyre_recipe_calibrates(r) || r->budget.bits > 0 || r->budget.act > 0;
     }
     free(r);
     return st;

@@ -5,7 +5,7 @@
 
 #include <gyre/gyre_quantize.h>
 
-enum { GYRE_MAX_STAGES = 16, GYRE_MAX_EXCEPTIONS = 32, GYRE_RECIPE_NAME = 64, GYRE_RECIPE_BYTES = 1 << 20 };
+enum { GYRE_MAX_STAGES = 16, GYRE_MAX_EXCEPTIONS = 256, GYRE_RECIPE_NAME = 64, GYRE_RECIPE_BYTES = 1 << 20 };
 
 // The rungs of the rounding ladder, applied to each linear in the recipe's order. Exactly one of RTN, GPTQ and ADMM
 // chooses the first codes; CORRECT comes before it, DESCENT and REFIT after it, any number of times.
@@ -95,6 +95,10 @@ struct gyre_recipe {
         double clip_rate;     // of clips
         double pull;          // share of a parameter that is taken away per unit of rate
     } distill;
+    struct { // mean bits, spent where the model is sensitive (pass/budget.h); 0: none. In no recipe that was run:
+        double bits; // there the choice stands among the exceptions. Of weights, scales included,
+        double act;  // and of what they are multiplied by
+    } budget;
     uint32_t n_stages, n_exceptions;
     struct gyre_stage stage[GYRE_MAX_STAGES];
     struct gyre_exception exception[GYRE_MAX_EXCEPTIONS];
@@ -154,5 +158,11 @@ bool gyre_settings_undecided(const struct gyre_settings *settings);
 // Widths of one linear, by its GGUF name: the settings', changed by every exception that matches, in their order. With
 // 16 or 32 bits there is nothing to round, and exceptions change nothing.
 void gyre_settings_width(const struct gyre_settings *settings, const char *tensor, uint32_t *wbits, uint32_t *wgroup);
+// Means over the weights of all blocks: bits that they take, with their scales, and bits of what each is multiplied by.
+double gyre_settings_mean_bits(const struct gyre_settings *settings, const struct gyre_hparams *hp);
+double gyre_settings_mean_act(const struct gyre_settings *settings, const struct gyre_hparams *hp);
+// Appends exceptions, in place of the budget, as if the recipe had said so: errors as above.
+gyre_status gyre_settings_except(struct gyre_settings *settings, const struct gyre_hparams *hp,
+                                 const struct gyre_exception *list, uint32_t n, gyre_error *err) GYRE_MUST_USE;
 // The same of what it reads. Where activations have 16 bits exceptions change nothing.
 uint32_t gyre_settings_act(const struct gyre_settings *settings, const char *tensor);

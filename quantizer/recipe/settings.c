@@ -192,6 +192,78 @@ static gyre_status survey_taps(struct gyre_settings *s, const struct gyre_hparam
     return GYRE_OK;
 }
 
+// ---- the budget -------------------------------------------------------------------------------------------
+
+// The sum over all weights of bits (or, inputs, of bits of what they are multiplied by) over their number.
+static double mean(const struct gyre_settings *s, const struct gyre_hparams *hp, bool inputs)
+{
+    double sum = 0, weights = 0;
+    char name[GYRE_ROLE_NAME];
+    uint64_t rows, cols;
+    for (uint32_t layer = 0; layer < hp->n_layers; layer++)
+        for (int role = 0; role < GYRE_LINEARS; role++) {
+            gyre_role_name((gyre_role)role, layer, "weight", name);
+            gyre_role_shape((gyre_role)role, hp, &rows, &cols);
+            const struct width w = width_of(s, name);
+            const uint64_t group = s->blocks && !s->full ? 32 : w.group ? w.group : cols;
+            const double n = (double)rows * (double)cols;
+            sum += n * (inputs ? w.act : w.bits + (w.bits < 16 ? 16 / (double)group : 0));
+            weights += n;
+        }
+    return sum / weights;
+}
+
+double gyre_settings_mean_bits(const struct gyre_settings *s, const struct gyre_hparams *hp)
+{
+    return mean(s, hp, false);
+}
+double gyre_settings_mean_act(const struct gyre_settings *s, const struct gyre_hparams *hp)
+{
+    return mean(s, hp, true);
+}
+
+static gyre_status check_budget(struct gyre_settings *s, const struct gyre_hparams *hp, gyre_error *err)
+{
+    const double least[2] = {gyre_settings_mean_bits(s, hp), gyre_settings_mean_act(s, hp)};
+    if (s->act == 16) s->recipe.budget.act = 0; // nothing there is rounded, as with exceptions
+    const double asked[2] = {s->recipe.budget.bits, s->recipe.budget.act};
+    for (int i = 0; i < 2; i++) {
+        if (asked[i] == 0 || asked[i] >= least[i]) continue;
+        return gyre_fail(err, GYRE_E_INVALID,
+                         "cannot meet the recipe's budget (%s: %.6g): with these settings %s %.3f bits before it is "
+                         "spent; give that or more%s",
+                         i ? "act" : "bits", asked[i], i ? "activations have" : "weights take, with their scales,",
+                         least[i],
+                         i               ? ", or --act 4"
+                         : s->wbits == 8 ? ", or --wbits 4"
+                                         : ", or larger groups");
+    }
+    if (asked[1] == 0 || s->blocks) return GYRE_OK;
+    return gyre_fail(err, GYRE_E_UNSUPPORTED,
+                     "cannot spend a budget of activations (act: %.6g): a Hugging Face directory has one width of "
+                     "activations; name an OUT.gguf",
+                     asked[1]);
+}
+
+static gyre_status apply_exceptions(struct gyre_settings *s, const struct gyre_hparams *hp, gyre_error *err)
+{
+    GYRE_TRY(survey_taps(s, hp, err));
+    if (!s->act4) s->recipe.act_group = 0;
+    return GYRE_OK;
+}
+
+gyre_status gyre_settings_except(struct gyre_settings *s, const struct gyre_hparams *hp,
+                                 const struct gyre_exception *list, uint32_t n, gyre_error *err)
+{
+    memset(&s->recipe.budget, 0, sizeof s->recipe.budget);
+    memcpy(s->recipe.exception + s->recipe.n_exceptions, list, n * sizeof *list);
+    s->recipe.n_exceptions += n;
+    GYRE_TRY(apply_exceptions(s, hp, err));
+    return check_linears(s, hp, err);
+}
+
+// ---- entry ------------------------------------------------------------------------------------------------
+
 gyre_status gyre_settings_resolve(const gyre_quantize_params *p, const struct gyre_hparams *hp, bool blocks,
                                   struct gyre_settings *out, gyre_error *err)
 {
@@ -235,8 +307,7 @@ gyre_status gyre_settings_resolve(const gyre_quantize_params *p, const struct gy
                          out->kv, out->kv_v);
     if (!out->full || (out->kv == 16 && out->kv_v == 16))
         out->recipe.kv_centre = false; // other tools know no centres; 16 bits need none
-    GYRE_TRY(survey_taps(out, hp, err));
-    if (!out->act4) out->recipe.act_group = 0;
+    GYRE_TRY(apply_exceptions(out, hp, err));
     // optrot gained at 8-bit activations, its authors report a loss at 4; where R1 cannot be merged, it runs online.
     out->learn_auto = out->recipe.learn.method == GYRE_LEARN_AUTO;
     if (out->learn_auto)
@@ -255,6 +326,7 @@ gyre_status gyre_settings_resolve(const gyre_quantize_params *p, const struct gy
         out->wgroup = 0;
         memset(&out->recipe.diagonals, 0, sizeof out->recipe.diagonals);
         memset(&out->recipe.calibration, 0, sizeof out->recipe.calibration);
+        memset(&out->recipe.budget, 0, sizeof out->recipe.budget);
         out->recipe.distill.steps = 0;
         if (gyre_learn_reads(&out->recipe)) out->recipe.learn.method = GYRE_LEARN_NONE;
         out->recipe.kv_centre = false;
@@ -263,7 +335,8 @@ gyre_status gyre_settings_resolve(const gyre_quantize_params *p, const struct gy
         if (out->recipe.kv_clip == GYRE_AUTO) out->recipe.kv_clip = 1;
         return GYRE_OK;
     }
-    return check_linears(out, hp, err);
+    GYRE_TRY(check_linears(out, hp, err));
+    return check_budget(out, hp, err);
 }
 
 bool gyre_settings_undecided(const struct gyre_settings *s)

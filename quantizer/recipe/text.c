@@ -16,6 +16,13 @@ static bool is_rest(const struct gyre_field *f, const void *base)
     return true;
 }
 
+static bool is_quiet(const struct gyre_field *f, const void *base)
+{
+    for (uint32_t i = 0; f->quiet && i < f->map->n; i++)
+        if (*(const double *)(const void *)((const char *)base + f->map->field[i].at) != 0) return false;
+    return f->quiet;
+}
+
 static bool is_auto(const struct gyre_field *f, const void *base)
 {
     const void *const from = (const char *)base + f->at;
@@ -99,6 +106,7 @@ static bool put_recipe(FILE *out, const struct gyre_recipe *r)
     bool good = true;
     for (uint32_t i = 0; i < gyre_recipe_fields.n; i++) {
         const struct gyre_field *f = &gyre_recipe_fields.field[i];
+        if (is_quiet(f, r)) continue;
         fprintf(out, "%s:", f->key);
         if (f->kind == GYRE_FIELD_STAGES) {
             fputc('\n', out);
@@ -194,7 +202,8 @@ static json_t *json_value(const struct gyre_field *f, const struct gyre_recipe *
 static json_t *json_fields(json_t *object, const struct gyre_fields *fields, const void *base)
 {
     for (uint32_t i = 0; object && i < fields->n; i++)
-        if (json_object_set_new(object, fields->field[i].key, json_value(&fields->field[i], base, base))) {
+        if (!is_quiet(&fields->field[i], base) &&
+            json_object_set_new(object, fields->field[i].key, json_value(&fields->field[i], base, base))) {
             json_decref(object);
             return NULL;
         }

@@ -546,6 +546,28 @@ class Options(Case):
             self.assertIn(option, self.done(command, "--help")[0])
 
 
+    def test_sensitivity(self):
+        out, said = self.done("quantize", self.model, "--sensitivity", "--act", 4, "--windows", 2, "--recipe", "quarot-rtn", "--json")
+        doc = json.loads(out)
+        self.assertIn("multiplications, about", said)
+        self.assertEqual((doc["windows"], doc["recipe"]), (2, "quarot-rtn"))
+        for name in ("qkv", "o", "gate_up", "down"):
+            for cost in ("w4", "a8", "a4"):
+                nats = [b[name][cost][0] for b in doc["blocks"]]
+                self.assertAlmostEqual(sum(nats), doc["total"][name][cost][0], delta=1e-5 * sum(nats))
+                self.assertGreater(min(nats), 0)
+            self.assertGreater(doc["total"][name]["a4"][0], 10 * doc["total"][name]["a8"][0])
+        out, _ = self.done("quantize", self.model, "--sensitivity", "--act", 4, "--windows", 2)
+        self.assertIn("gate_up", out)
+        self.assertIn("± standard error", out)
+        self.fails(2, "quantize", self.model, "--sensitivity", "-o", self.at("s.gguf"), word="-o")
+        self.fails(2, "quantize", self.model, "-o", self.at("s.gguf"), "--windows", 2, word="--windows")
+        self.fails(2, "quantize", self.model, "-o", self.at("s.gguf"), "--json", word="--json")
+        self.fails(1, "quantize", self.model, "--sensitivity", "--wbits", 16, word="nothing is rounded")
+        spent = self.put("spent.yaml", b"name: spent\nrotate: true\nbudget: {bits: 4.2}\nrounding: [rtn]\n")
+        self.fails(1, "quantize", self.model, "-o", self.at("s.gguf"), "--recipe", spent, word="bits: 4.2")
+        self.assertFalse(os.path.exists(self.at("s.gguf")))
+
 class Mistakes(Case):
     def test_usage(self):
         m = self.model

@@ -120,13 +120,13 @@ struct looking {
     uint32_t seen[8][GYRE_PRODUCTS], width[GYRE_PRODUCTS];
 };
 
-static gyre_status look(void *user, uint32_t layer, gyre_product product, const float *gradient, gyre_error *err)
+static gyre_status look(void *user, const struct gyre_fisher_look *at, gyre_error *err)
 {
     struct looking *l = user;
     (void)err;
-    double *square = l->square[layer][product] + l->seen[layer][product]++ * TOKENS;
-    for (uint32_t i = 0; i < TOKENS * l->width[product]; i++)
-        square[i / l->width[product]] += (double)gradient[i] * (double)gradient[i];
+    double *square = l->square[at->layer][at->product] + l->seen[at->layer][at->product]++ * TOKENS;
+    for (uint32_t i = 0; i < TOKENS * l->width[at->product]; i++)
+        square[i / l->width[at->product]] += (double)at->gradient[i] * (double)at->gradient[i];
     return GYRE_OK;
 }
 

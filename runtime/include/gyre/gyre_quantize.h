@@ -88,6 +88,15 @@ GYRE_API void gyre_quantize_summary_free(gyre_quantize_summary *summary);
 // gyre_quantize's.
 GYRE_API gyre_status gyre_quantize_check(const gyre_quantize_params *params, gyre_error *err) GYRE_MUST_USE;
 
+// What each part of params->source costs when it alone is rounded with these settings: an estimate in nats per token,
+// by the gradients of the float model on `windows` windows of 256 tokens of the texts (0: 8; docs/recipes.md says what
+// it is worth). Runs on the host, writes nothing; `output`, `resume`, `force` and `report_dir` are not looked at.
+// *json, malloc'd: {"windows", "tokens", "recipe", "blocks": [{"block", "qkv": {"weights", "w4", "a8", "a4"}, "o",
+// "gate_up", "down", "k8", "k4", "v8", "v4"}], "total": the same of all blocks together}, each figure [nats, standard
+// error].
+GYRE_API gyre_status gyre_sensitivity(const gyre_quantize_params *params, uint32_t windows, char **json,
+                                      gyre_error *err) GYRE_MUST_USE;
+
 // ---- recipes ----------------------------------------------------------------------------------------
 
 // The built-in recipes: name, one line, and where it comes from; NULL past the end.

@@ -424,7 +424,7 @@ static void bad_texts_are_refused_where_they_are_bad(void **state)
 
     struct gyre_recipe r;
     gyre_error err;
-    char *big = malloc(GYRE_RECIPE_BYTES + 2), many[4096] = ROOT "exceptions:\n";
+    char *big = malloc(GYRE_RECIPE_BYTES + 2), many[16384] = ROOT "exceptions:\n";
     assert_non_null(big);
     memset(big, '\n', GYRE_RECIPE_BYTES + 1);
     memcpy(big, ROOT, sizeof ROOT - 1);
@@ -438,7 +438,7 @@ static void bad_texts_are_refused_where_they_are_bad(void **state)
     assert_int_equal(r.n_exceptions, GYRE_MAX_EXCEPTIONS);
     assert_round_trip(&r);
     strcat(many, "  - {tensors: x, wbits: 8}\n");
-    assert_true(is_bad(many, strlen(many), 4 + GYRE_MAX_EXCEPTIONS, 5, "too many exceptions; 32"));
+    assert_true(is_bad(many, strlen(many), 4 + GYRE_MAX_EXCEPTIONS, 5, "too many exceptions; 256"));
 
     char path[600]; // the end of a long path and the reason both fit
     memset(path, 'd', sizeof path);
