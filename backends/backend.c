@@ -267,6 +267,15 @@ uint32_t gyre_submission_end(const struct gyre_dispatch *dispatches, uint32_t n,
     return end;
 }
 
+// A replay that is several submissions is as long as one may be.
+static uint32_t at_once(const struct gyre_dispatch *dispatches, uint32_t n, uint32_t n_submissions)
+{
+    float ms = 0;
+    for (uint32_t i = 0; i < n; i++) ms += dispatches[i].ms > 0 ? dispatches[i].ms : 1;
+    if (n_submissions > 1 || ms > GYRE_SUBMISSION_MS) return 1;
+    return (uint32_t)GYRE_MIN((float)GYRE_SUBMISSION_MS / ms, (float)GYRE_MAX_AT_ONCE);
+}
+
 gyre_status gyre_recording_create(gyre_device *device, const struct gyre_dispatch *dispatches, uint32_t n,
                                   gyre_recording **out, gyre_error *err)
 {
@@ -278,6 +287,7 @@ gyre_status gyre_recording_create(gyre_device *device, const struct gyre_dispatc
     (*out)->device = device;
     (*out)->n_dispatches = n;
     if (!(*out)->n_submissions) (*out)->n_submissions = 1;
+    (*out)->at_once = at_once(dispatches, n, (*out)->n_submissions);
     device->counters.recordings++;
     device->counters.live_objects++;
     return GYRE_OK;
@@ -290,27 +300,35 @@ void gyre_recording_destroy(gyre_device *device, gyre_recording *recording)
     device->backend->recording_destroy(device, recording);
 }
 
-static gyre_status submit(gyre_device *device, gyre_recording *recording, uint64_t *ns, gyre_error *err)
+static gyre_status submit(gyre_device *device, gyre_recording *recording, uint32_t times, uint64_t *ns, gyre_error *err)
 {
     if (!recording || recording->device != device)
         return gyre_fail(err, GYRE_E_INVALID, "cannot submit: the recording %s",
                          recording ? "belongs to another device" : "is NULL");
     GYRE_TRY(count_call(device, "submit", err));
-    GYRE_TRY(device->backend->submit(device, recording, ns, err));
-    device->counters.submissions += recording->n_submissions;
-    device->counters.dispatches += recording->n_dispatches;
+    GYRE_TRY(device->backend->submit(device, recording, times, ns, err));
+    device->counters.submissions += (uint64_t)gyre_div_up(times, recording->at_once) * recording->n_submissions;
+    device->counters.dispatches += (uint64_t)times * recording->n_dispatches;
     return GYRE_OK;
 }
 
 gyre_status gyre_submit(gyre_device *device, gyre_recording *recording, gyre_error *err)
 {
-    return submit(device, recording, NULL, err);
+    return submit(device, recording, 1, NULL, err);
 }
+
+gyre_status gyre_submit_times(gyre_device *device, gyre_recording *recording, uint32_t times, gyre_error *err)
+{
+    if (!times) return gyre_fail(err, GYRE_E_INVALID, "cannot submit: no replay is asked for");
+    return submit(device, recording, times, NULL, err);
+}
+
+uint32_t gyre_recording_at_once(const gyre_recording *recording) { return recording->at_once; }
 
 gyre_status gyre_profile(gyre_device *device, gyre_recording *recording, uint64_t *ns, gyre_error *err)
 {
     if (!ns) return gyre_fail(err, GYRE_E_INVALID, "cannot profile: there is no place for the times");
-    return submit(device, recording, ns, err);
+    return submit(device, recording, 1, ns, err);
 }
 
 gyre_status gyre_wait(gyre_device *device, gyre_error *err)

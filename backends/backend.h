@@ -21,6 +21,7 @@ enum {
     GYRE_MAX_SPEC = 16,       // specialization constants of one kernel; 0, 1, 2 are WGX, WGY, WGZ
     GYRE_MAX_PARAMS = 128,    // bytes of one dispatch's parameter struct (push constants)
     GYRE_SUBMISSION_MS = 100, // of predicted time that one submission may hold
+    GYRE_MAX_AT_ONCE = 16,    // replays of a recording that one submission may hold
     GYRE_BIND_ALIGN = 256,    // every binding offset is a multiple of this: what Vulkan allows a driver to ask for
 };
 
@@ -162,6 +163,12 @@ void gyre_recording_destroy(gyre_device *device, gyre_recording *recording);
 
 // Queues one replay. Does not wait, does not allocate.
 gyre_status gyre_submit(gyre_device *device, gyre_recording *recording, gyre_error *err) GYRE_MUST_USE;
+// Queues `times` > 0 replays, one behind the other: each sees what the one before wrote. As many of them as
+// gyre_recording_at_once says are one submission.
+gyre_status gyre_submit_times(gyre_device *device, gyre_recording *recording, uint32_t times,
+                              gyre_error *err) GYRE_MUST_USE;
+// How many replays one submission holds: 1 to GYRE_MAX_AT_ONCE, what GYRE_SUBMISSION_MS allows.
+uint32_t gyre_recording_at_once(const gyre_recording *recording);
 gyre_status gyre_wait(gyre_device *device, gyre_error *err) GYRE_MUST_USE;
 
 // Runs one replay alone and reports each dispatch's time in ns[n] (0 where the device cannot tell).
@@ -211,6 +218,7 @@ struct gyre_recording {
     const struct gyre_device *device;
     uint32_t n_dispatches;
     uint32_t n_submissions; // of a replay; set by `record`
+    uint32_t at_once;       // replays of a submission; above 1 only where a replay is one
 };
 
 // For `record`: where the submission ends that begins with dispatch `first`.
@@ -233,7 +241,8 @@ struct gyre_backend {
     void (*kernel_destroy)(gyre_device *, gyre_kernel *);
     gyre_status (*record)(gyre_device *, const struct gyre_dispatch *, uint32_t n, gyre_recording **, gyre_error *);
     void (*recording_destroy)(gyre_device *, gyre_recording *);
-    gyre_status (*submit)(gyre_device *, gyre_recording *, uint64_t *ns, gyre_error *); // ns != NULL: profile, wait
+    // `times` replays, recording->at_once of them a submission. ns != NULL: one, profiled, and wait.
+    gyre_status (*submit)(gyre_device *, gyre_recording *, uint32_t times, uint64_t *ns, gyre_error *);
     gyre_status (*wait)(gyre_device *, gyre_error *);
 };
 

@@ -16,7 +16,7 @@ struct list {
 
 struct bench {
     const char *model, *shape, *depth_text, *rows_text, *format; // format: NULL, or of -o
-    uint32_t prompt, gen, wgroup, head, repeat;
+    uint32_t prompt, gen, wgroup, head, repeat, ahead;
     struct list depth, rows; // depth: tokens that the cache holds before; at least one entry
     struct cli_engine engine;
     bool json, profile, plan;
@@ -24,14 +24,14 @@ struct bench {
 
 // One depth: what the verbs took, and what a decode step asked of the device.
 struct run {
-    gyre_timings t; // differences
-    uint64_t submissions, dispatches;
+    gyre_timings t;     // differences
+    double submissions; // of a token, on average; below 1 where one submission holds several
+    uint64_t dispatches;
     uint64_t prompt_ns[BENCH_SAMPLES], gen_ns[BENCH_SAMPLES]; // of each repetition; t is the last one's
 };
 
 struct result {
     gyre_ceilings ceilings;
-    bool software; // a CPU
     gyre_engine_info info;
     struct run run[LIST];
     double warm_s, step_ms[LIST]; // of each of the bench's rows, the best
@@ -77,11 +77,11 @@ static gyre_status run_depth(const struct bench *b, gyre_engine *engine, uint32_
     const gyre_engine_counters start = gyre_engine_count(engine);
     for (uint32_t i = 0; i < b->gen; i++) {
         if (cli_interrupted()) GYRE_GO(gyre_fail(err, GYRE_E_CANCELLED, "interrupted while benchmarking"));
-        GYRE_GO(gyre_session_decode(session, next, &next, err));
+        GYRE_GO(gyre_session_decode_ahead(session, next, b->gen - 1 - i, &next, err));
     }
     const gyre_engine_counters end = gyre_engine_count(engine);
     run->t = less(gyre_session_timings(session), before);
-    run->submissions = (end.submissions - start.submissions) / b->gen;
+    run->submissions = (double)(end.submissions - start.submissions) / b->gen;
     run->dispatches = (end.dispatches - start.dispatches) / b->gen;
     if (b->profile && depth == b->depth.at[0]) {
         GYRE_GO(gyre_session_profile(session, b->prompt, r->prefill, ROWS, &r->n_prefill, err));
@@ -128,6 +128,7 @@ static gyre_engine_params params_of(const struct bench *b, const char *device)
     p.device = device;
     p.log = cli_log(true);
     p.shape_head = b->head;
+    p.ahead = b->ahead;
     p.context = 1;
     for (uint32_t i = 0; i < b->depth.n; i++)
         if (b->depth.at[i] + b->prompt + b->gen + 1 > p.context) p.context = b->depth.at[i] + b->prompt + b->gen + 1;
@@ -157,15 +158,6 @@ static int print_plan(const struct bench *b)
     return 0;
 }
 
-static bool in_software(const char *device)
-{
-    gyre_device_facts d[MOST];
-    const int n = gyre_list_devices(d, MOST, NULL, 0, NULL);
-    for (int i = 0; i < n && i < MOST; i++)
-        if (!strcmp(d[i].id, device)) return d[i].software;
-    return false;
-}
-
 static gyre_status bench_device(const struct bench *b, const char *device, struct result *r, gyre_error *err)
 {
     const gyre_log log = cli_log(true);
@@ -173,7 +165,6 @@ static gyre_status bench_device(const struct bench *b, const char *device, struc
     if (b->model || b->shape) GYRE_TRY(open_it(b, device, &engine, err));
     r->ceilings.size = sizeof r->ceilings;
     gyre_status st = gyre_measure_ceilings(device, &log, &r->ceilings, err);
-    r->software = in_software(r->ceilings.roofs.device);
     if (!engine) return st;
     gyre_engine_describe(engine, &r->info);
     for (uint32_t i = 0; i < b->depth.n && st == GYRE_OK; i++)
@@ -223,7 +214,7 @@ static double product_ops(const gyre_engine_info *m)
 // known, as of CPUs, whose kernels multiply otherwise than what was measured.
 static double product_roof(const struct result *r)
 {
-    if (r->software) return 0;
+    if (r->ceilings.software) return 0;
     const gyre_ceilings *c = &r->ceilings;
     if (r->info.act > 8) return c->roofs.f32_gflops;
     return c->matrix_s8_gops > c->roofs.int8_gops ? c->matrix_s8_gops : c->roofs.int8_gops;
@@ -250,17 +241,16 @@ static json_t *result_json(const struct bench *b, const struct result *r, uint32
     if ((!b->model && !b->shape) || !out) return out;
     const struct run *run = &r->run[i];
     const double gbps = read_gbps(r, &run->t), gops = prefill_gops(r, &run->t);
-    json_t *more =
-        json_pack("{s:o, s:I, s:I, s:f, s:f, s:f, s:I, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:f, s:i, s:i, s:i}", "model",
-                  cli_json_text(b->model ? b->model : b->shape), "depth", (json_int_t)b->depth.at[i], "prompt_tokens",
-                  (json_int_t)run->t.prefill_tokens, "prefill_tps",
-                  per_second(run->t.prefill_tokens, run->t.prefill_ns), "prefill_gops", gops, "prefill_share",
-                  product_roof(r) > 0 ? gops / product_roof(r) : 0, "gen_tokens", (json_int_t)run->t.decode_tokens,
-                  "decode_tps", per_second(run->t.decode_tokens, run->t.decode_ns), "decode_GBps", gbps, "roof_share",
-                  r->ceilings.roofs.read_gbps > 0 ? gbps / r->ceilings.roofs.read_gbps : 0, "host_us_per_token",
-                  host_us(&run->t), "submissions_per_token", (json_int_t)run->submissions, "dispatches_per_token",
-                  (json_int_t)run->dispatches, "dispatches_per_layer", (json_int_t)(run->dispatches / r->info.layers),
-                  "warmup_s", r->warm_s, "act", (int)r->info.act, "kv", (int)r->info.kv, "kv_v", (int)r->info.kv_v);
+    json_t *more = json_pack(
+        "{s:o, s:I, s:I, s:f, s:f, s:f, s:I, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:f, s:i, s:i, s:i}", "model",
+        cli_json_text(b->model ? b->model : b->shape), "depth", (json_int_t)b->depth.at[i], "prompt_tokens",
+        (json_int_t)run->t.prefill_tokens, "prefill_tps", per_second(run->t.prefill_tokens, run->t.prefill_ns),
+        "prefill_gops", gops, "prefill_share", product_roof(r) > 0 ? gops / product_roof(r) : 0, "gen_tokens",
+        (json_int_t)run->t.decode_tokens, "decode_tps", per_second(run->t.decode_tokens, run->t.decode_ns),
+        "decode_GBps", gbps, "roof_share", r->ceilings.roofs.read_gbps > 0 ? gbps / r->ceilings.roofs.read_gbps : 0,
+        "host_us_per_token", host_us(&run->t), "submissions_per_token", run->submissions, "dispatches_per_token",
+        (json_int_t)run->dispatches, "dispatches_per_layer", (json_int_t)(run->dispatches / r->info.layers), "warmup_s",
+        r->warm_s, "act", (int)r->info.act, "kv", (int)r->info.kv, "kv_v", (int)r->info.kv_v);
     json_object_update(out, more);
     json_decref(more);
     if (i) return out;
@@ -299,7 +289,7 @@ static void print_result(const struct bench *b, const struct result *r)
                r->ceilings.roofs.read_gbps > 0 ? 100 * gbps / r->ceilings.roofs.read_gbps : 0, host_us(t), r->info.act,
                cli_widths(r->info.kv, r->info.kv_v).text);
     }
-    printf("  a token: %llu submissions, %llu dispatches in %u layers\n", (unsigned long long)r->run[0].submissions,
+    printf("  a token: %.3g submissions, %llu dispatches in %u layers\n", r->run[0].submissions,
            (unsigned long long)r->run[0].dispatches, r->info.layers);
     for (uint32_t i = 0; i < b->rows.n; i++) printf("  a step of %4u rows: %9.3f ms\n", b->rows.at[i], r->step_ms[i]);
     print_profile("  a prefill step\n", r->prefill, r->n_prefill);
@@ -383,6 +373,7 @@ static int run(int argc, char **argv)
          "0,32,64,128"},
         {"--head", "BITS", "of the shape's head: 8, or 4 with a matrix of its own; default: 8", CLI_U32, &b.head, 0, 0,
          "8,4"},
+        {"--ahead", "N", "tokens of a submission, at most 16; default: 8, on a CPU 1", CLI_U32, &b.ahead, 1, 16, NULL},
         CLI_ENGINE_OPTIONS(b.engine),
         {"--plan", NULL, "the memory that it takes, without running", CLI_FLAG, &b.plan, 0, 0, NULL},
         {"--profile", NULL, "device time by kernel of one prefill and one decode step", CLI_FLAG, &b.profile, 0, 0,

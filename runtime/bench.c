@@ -206,6 +206,7 @@ gyre_status gyre_measure_ceilings(const char *device, const gyre_log *log, gyre_
     const struct gyre_device_info *const info = gyre_device_info(r.device);
     snprintf(all.roofs.device, sizeof all.roofs.device, "%s", info->id);
     snprintf(all.roofs.name, sizeof all.roofs.name, "%s", info->name);
+    all.software = info->software;
     GYRE_GO(roof_buffers(&r, err));
     GYRE_GO(measure_memory(&r, &all.roofs, err));
     GYRE_GO(measure_rates(&r, &all.roofs, err));

@@ -84,6 +84,7 @@ static gyre_status step_buffers(gyre_engine *e, gyre_error *err)
     }
     GYRE_TRY(binding(e, (uint64_t)e->max_rows * 16, "rows", &e->rows, err));
     GYRE_TRY(binding(e, (uint64_t)e->logit_rows * 16, "sampling state", &e->state, err));
+    GYRE_TRY(binding(e, (uint64_t)e->logit_rows * GYRE_HISTORY * 4, "history", &e->history, err));
     GYRE_TRY(binding(e, logits, "logits", &e->logits, err));
     GYRE_TRY(binding(e, (uint64_t)e->logit_rows * GYRE_MAX_TOP_K * 4, "best logits", &e->best_vals, err));
     GYRE_TRY(binding(e, (uint64_t)e->logit_rows * GYRE_MAX_TOP_K * 4, "best tokens", &e->best_ids, err));
@@ -165,6 +166,7 @@ static gyre_status furnish(const char *path, const gyre_engine_params *p, gyre_e
     e->logit_rows = logit_rows(e, p->logit_rows);
     GYRE_TRY(gyre_kv_create(e->device, hp, precision, e->sequences, e->context, e->max_rows, &e->kv, err));
     GYRE_TRY(step_buffers(e, err));
+    e->most_ahead = p->ahead;
     GYRE_TRY(start_tuning(e, p->tune, err));
     if (p->host_table) GYRE_TRY(gyre_engine_keep_table(e, err));
     gyre_logf(&e->log, GYRE_LOG_INFO,
@@ -212,7 +214,7 @@ static gyre_status open_engine(const char *path, bool shape, bool planned, uint3
                                const gyre_engine_params *given, gyre_engine **out, gyre_error *err)
 {
     gyre_engine_params taken;
-    GYRE_TRY(gyre_params_take(given, &taken, sizeof taken, sizeof taken, "gyre_engine_params", err));
+    GYRE_TRY(gyre_params_take(given, &taken, sizeof taken, GYRE_ENGINE_PARAMS_FIRST, "gyre_engine_params", err));
     if (planned) taken.device = "null:0", taken.log = (gyre_log){0};
     const gyre_engine_params *const params = &taken;
     *out = NULL;
@@ -264,7 +266,7 @@ gyre_status gyre_engine_open_beside(gyre_engine *first, const char *model_path, 
                                     gyre_engine **out, gyre_error *err)
 {
     gyre_engine_params taken;
-    GYRE_TRY(gyre_params_take(given, &taken, sizeof taken, sizeof taken, "gyre_engine_params", err));
+    GYRE_TRY(gyre_params_take(given, &taken, sizeof taken, GYRE_ENGINE_PARAMS_FIRST, "gyre_engine_params", err));
     const gyre_engine_params *const params = &taken;
     *out = NULL;
     if (!first || !model_path)
@@ -311,6 +313,7 @@ gyre_status gyre_engine_close(gyre_engine *e, gyre_error *err)
         for (uint32_t i = 0; i < e->n_steps; i++) gyre_graph_destroy(e->steps[i].graph);
         gyre_buffer_destroy(e->device, e->rows.buffer);
         gyre_buffer_destroy(e->device, e->state.buffer);
+        gyre_buffer_destroy(e->device, e->history.buffer);
         gyre_buffer_destroy(e->device, e->logits.buffer);
         gyre_buffer_destroy(e->device, e->best_vals.buffer);
         gyre_buffer_destroy(e->device, e->best_ids.buffer);

@@ -8,6 +8,7 @@
 #include "runtime/util/sha256.h"
 
 #include <gyre/gyre_eval.h>
+#include <stddef.h>
 
 enum {
     GYRE_BUCKETS = 10,
@@ -21,6 +22,10 @@ enum {
 struct gyre_step_graph {
     uint32_t rows, wanting, k;
     gyre_graph *graph;
+};
+
+struct gyre_logits_of {
+    uint32_t owner, position; // sequence + 1, or 0: of none
 };
 
 struct gyre_engine {
@@ -43,6 +48,7 @@ struct gyre_engine {
 
     // What a step updates between replays; see shaders/params.h for rows and kernels.def for the sampling state.
     struct gyre_binding rows, state, logits;
+    struct gyre_binding history;             // u32[logit_rows][GYRE_HISTORY]
     struct gyre_binding best_vals, best_ids; // [logit_rows][k] of a step whose k is above 1
     struct gyre_binding mass;                // f32[logit_rows] of one whose k is GYRE_STEP_BEST or more
     int32_t *row_data;                       // [max_rows][4]
@@ -50,7 +56,8 @@ struct gyre_engine {
     bool resident;                           // device row 0 is {next token, sequence, position} of the last sample
     int32_t resident_row[4];
 
-    uint32_t *logits_of; // [logit_rows] whose last position each row of the logits is: sequence + 1, or 0
+    struct gyre_logits_of *logits_of; // [logit_rows] what each row of the logits is behind
+    uint32_t most_ahead;              // steps of a submission, at most (gyre_engine_params.ahead); 0: by the device
 
     struct gyre_tuner tuner; // chooses kernels for its steps, where it is to
     bool tunes;
@@ -76,6 +83,10 @@ struct gyre_step_row {
     gyre_candidate
         *best;   // [GYRE_STEP_BEST] receives the most likely tokens and their logits, best first; NULL: not wanted
     float *mass; // with `best`: receives the sum over all of exp((logit - best) / temperature); NULL: not wanted
+    // Of a row that is a step's only one and wants nothing but samples: the step runs so often (at most
+    // gyre_engine_at_once), each time on what it chose before, and *next receives as many. UINT32_MAX: from there on
+    // nothing could be chosen. 0: 1.
+    uint32_t times;
 };
 
 // Asked before every chunk of a step; another status than GYRE_OK ends it with that.
@@ -99,6 +110,9 @@ static inline uint32_t gyre_engine_max_rows(const gyre_engine_params *p)
 // What an engine of such a model runs at: what the params say, else what the file is made for. Not checked.
 struct gyre_precision gyre_engine_precision(const gyre_engine_params *params, const struct gyre_hparams *hp);
 
+// What gyre_params_take is told: the struct's size as of level 2000, which has no `ahead`.
+enum { GYRE_ENGINE_PARAMS_FIRST = offsetof(gyre_engine_params, ahead) };
+
 // Of the model, for messages: its path, or its shape.
 static inline const char *gyre_engine_model(const gyre_engine *e)
 {
@@ -109,8 +123,15 @@ static inline const char *gyre_engine_model(const gyre_engine *e)
 gyre_status gyre_engine_open_planned(const char *name, bool shape, uint32_t wgroup, const gyre_engine_params *params,
                                      gyre_engine **out, gyre_error *err) GYRE_MUST_USE;
 
+// How often a step of one row may run on what it chose itself, for a caller who wants so many tokens: what one
+// submission holds. Records the step.
+gyre_status gyre_engine_at_once(gyre_engine *engine, const gyre_sampling *sampling, uint32_t wanted, uint32_t *out,
+                                gyre_error *err) GYRE_MUST_USE;
+
 // The logits behind a sequence's last position, where the last chunk of the last step made them: GYRE_E_INVALID else.
 gyre_status gyre_engine_logits(gyre_engine *engine, uint32_t sequence, float *logits, gyre_error *err) GYRE_MUST_USE;
+// Which position that is. False: there are none.
+bool gyre_engine_logits_at(const gyre_engine *engine, uint32_t sequence, uint32_t *position);
 // No row of the logits is a sequence's last position any more; UINT32_MAX: no row of any sequence.
 void gyre_engine_forget_logits(gyre_engine *engine, uint32_t sequence);
 

@@ -168,6 +168,14 @@ static gyre_status shift(struct generation *g, size_t leave, uint32_t *token, gy
     return st;
 }
 
+// How many tokens behind the next one the device may go on to by itself. No more than were generated: so the first ones
+// come one by one, and a short text wastes few steps.
+static uint32_t more(const struct generation *g)
+{
+    const size_t left = g->limit - g->result->n_tokens; // at least 1
+    return g->room.logits ? 0 : (uint32_t)GYRE_MIN(left - 1, g->result->n_tokens);
+}
+
 static gyre_status loop(struct generation *g, uint32_t token, gyre_error *err)
 {
     gyre_session *s = g->session;
@@ -185,7 +193,7 @@ static gyre_status loop(struct generation *g, uint32_t token, gyre_error *err)
             full && g->params->shift ? gyre_context_shift(s->length, g->params->keep, s->engine->context) : 0;
         if (enough || (full && !leave)) return GYRE_OK;
         GYRE_TRY(gyre_session_asked(s, err));
-        GYRE_TRY(leave ? shift(g, leave, &token, err) : gyre_session_append(s, token, &token, err));
+        GYRE_TRY(leave ? shift(g, leave, &token, err) : gyre_session_append(s, token, more(g), &token, err));
     }
 }
 

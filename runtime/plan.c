@@ -50,7 +50,7 @@ gyre_status gyre_plan_memory(const char *path, const gyre_engine_params *given, 
     gyre_engine_params p;
     gyre_device *device = NULL;
     *out = (gyre_memory_plan){0};
-    GYRE_TRY(gyre_params_take(given, &p, sizeof p, sizeof p, "gyre_engine_params", err));
+    GYRE_TRY(gyre_params_take(given, &p, sizeof p, GYRE_ENGINE_PARAMS_FIRST, "gyre_engine_params", err));
     GYRE_TRY(gyre_device_open(p.device, NULL, &device, err));
     const struct gyre_device_info info = *gyre_device_info(device);
     gyre_device_close(device);

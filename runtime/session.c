@@ -56,9 +56,10 @@ static gyre_status too_long(const gyre_session *s, size_t length, gyre_error *er
 }
 
 // Checks n > 0 tokens and writes them behind what the session holds, as rows: the last one, which wants a sample, to
-// `last`, the others to `out`. The session's length stays: only run() below moves it.
-static gyre_status stage(gyre_session *s, const uint32_t *tokens, size_t n, uint32_t *next, struct gyre_step_row *out,
-                         struct gyre_step_row *last, gyre_error *err)
+// `last`, the others to `out`. The step runs `times` times. The session's length stays: only run() and append() below
+// move it.
+static gyre_status stage(gyre_session *s, const uint32_t *tokens, size_t n, uint32_t times, uint32_t *next,
+                         struct gyre_step_row *out, struct gyre_step_row *last, gyre_error *err)
 {
     gyre_engine *e = s->engine;
     if (n > e->context - s->length) return too_long(s, s->length + n, err);
@@ -67,13 +68,13 @@ static gyre_status stage(gyre_session *s, const uint32_t *tokens, size_t n, uint
             return gyre_fail(err, GYRE_E_INVALID, "cannot extend a session: token %u is outside the vocabulary of %u",
                              tokens[i], e->model.hp.vocab);
     }
-    GYRE_TRY(gyre_kv_reserve(&e->kv, s->slot, s->length + (uint32_t)n, err));
+    GYRE_TRY(gyre_kv_reserve(&e->kv, s->slot, s->length + (uint32_t)n + times - 1, err));
     for (size_t i = 0; i < n; i++) {
         const uint32_t at = s->length + (uint32_t)i;
         s->tokens[at] = tokens[i];
         const bool ends = i + 1 == n;
         *(ends ? last : out + i) =
-            (struct gyre_step_row){tokens[i], s->slot, at, ends ? next : NULL, &s->sampling, NULL, NULL, NULL};
+            (struct gyre_step_row){tokens[i], s->slot, at, ends ? next : NULL, &s->sampling, NULL, NULL, NULL, times};
     }
     return GYRE_OK;
 }
@@ -96,12 +97,13 @@ static gyre_status parts_asked(const void *user, gyre_error *err)
     return GYRE_OK;
 }
 
-// The one place where sessions grow: all parts, and only when the whole step has succeeded. After a failure every
+// Where sessions grow: all parts, and only when the whole step has succeeded. After a failure every
 // session is as long as before, its pages too, or, where a long step took the windows of that place, as it can be; what
 // the step may have written beyond is not relied on. `rows` has room for all; the parts' last tokens come behind all
-// others, so that one chunk has them and the logits of every part are there afterwards.
+// others, so that one chunk has them and the logits of every part are there afterwards. `ahead`: the only part, of one
+// token, runs ahead->n times and fills ahead->told; NULL: once.
 static gyre_status run(gyre_engine *e, gyre_step_part *parts, size_t n_parts, struct gyre_step_row *rows,
-                       uint64_t *waited, gyre_error *err)
+                       struct gyre_ahead *ahead, uint64_t *waited, gyre_error *err)
 {
     gyre_status st = GYRE_OK;
     size_t n = 0, staged = 0, at = 0;
@@ -112,7 +114,9 @@ static gyre_status run(gyre_engine *e, gyre_step_part *parts, size_t n_parts, st
     for (; staged < n_parts; at += parts[staged++].n - 1) {
         gyre_step_part *p = &parts[staged];
         if (p->sampling) p->session->sampling = *p->sampling;
-        st = stage(p->session, p->tokens, p->n, &p->next, rows + at, last + staged, err);
+        gyre_session_forget_ahead(p->session);
+        st = stage(p->session, p->tokens, p->n, ahead ? ahead->n : 1, ahead ? ahead->told : &p->next, rows + at,
+                   last + staged, err);
         if (st != GYRE_OK) break;
     }
     const struct asked_parts all = {parts, n_parts};
@@ -137,24 +141,57 @@ gyre_status gyre_session_run(gyre_session *s, const uint32_t *tokens, size_t n, 
     s->sampling = sampling ? *sampling : (gyre_sampling){0};
     uint32_t common = 0;
     while (common < s->length && common + 1 < n && s->tokens[common] == tokens[common]) common++;
+    gyre_session_forget_ahead(s);
     s->length = common = gyre_kv_trim(&s->engine->kv, s->slot, common);
     s->has_pending = false;
     gyre_engine_forget_logits(s->engine, s->slot);
     gyre_step_part part = {s, tokens + common, (uint32_t)n - common, 0, NULL};
-    GYRE_TRY(run(s->engine, &part, 1, s->rows, NULL, err));
+    GYRE_TRY(run(s->engine, &part, 1, s->rows, NULL, NULL, err));
     if (next) *next = part.next;
     s->timings.prefill_tokens += part.n;
     s->timings.prefill_ns += gyre_clock_ns() - start;
     return GYRE_OK;
 }
 
-gyre_status gyre_session_append(gyre_session *s, uint32_t token, uint32_t *next, gyre_error *err)
+void gyre_session_forget_ahead(gyre_session *s)
+{
+    if (s->ahead.at < s->ahead.n) s->length = gyre_kv_trim(&s->engine->kv, s->slot, s->length);
+    s->ahead.n = s->ahead.at = 0;
+}
+
+// A token that the cache has already, as the device chose it and went on.
+static gyre_status follow(gyre_session *s, uint32_t token, gyre_error *err)
+{
+    GYRE_TRY(gyre_session_asked(s, err));
+    s->tokens[s->length++] = token;
+    s->has_pending = false;
+    s->ahead.at++;
+    return GYRE_OK;
+}
+
+// A step of a token, and of those behind it that one submission holds.
+static gyre_status lead(gyre_session *s, uint32_t token, uint32_t more, uint64_t *waited, gyre_error *err)
+{
+    gyre_engine *e = s->engine;
+    gyre_step_part part = {s, &token, 1, 0, NULL};
+    struct gyre_ahead ahead = {.n = 1};
+    const uint32_t room = e->context - s->length, wanted = more < room ? more + 1 : room;
+    if (room) GYRE_TRY(gyre_engine_at_once(e, &s->sampling, wanted, &ahead.n, err));
+    GYRE_TRY(run(e, &part, 1, s->rows, &ahead, waited, err));
+    ahead.at = 1;
+    while (ahead.n > 1 && ahead.told[ahead.n - 1] == UINT32_MAX) ahead.n--; // said when that step is asked for
+    s->ahead = ahead;
+    return GYRE_OK;
+}
+
+gyre_status gyre_session_append(gyre_session *s, uint32_t token, uint32_t more, uint32_t *next, gyre_error *err)
 {
     const uint64_t start = gyre_clock_ns();
     uint64_t waited = 0;
-    gyre_step_part part = {s, &token, 1, 0, NULL};
-    GYRE_TRY(run(s->engine, &part, 1, s->rows, &waited, err));
-    if (next) *next = part.next;
+    const struct gyre_ahead *a = &s->ahead;
+    const bool known = a->at < a->n && a->told[a->at - 1] == token;
+    GYRE_TRY(known ? follow(s, token, err) : lead(s, token, more, &waited, err));
+    if (next) *next = a->told[a->at - 1];
     const uint64_t total = gyre_clock_ns() - start;
     s->timings.decode_tokens++;
     s->timings.decode_ns += total;
@@ -171,8 +208,13 @@ gyre_status gyre_session_sync(gyre_session *s, const uint32_t *tokens, size_t n,
 
 gyre_status gyre_session_decode(gyre_session *s, uint32_t token, uint32_t *next, gyre_error *err)
 {
+    return gyre_session_decode_ahead(s, token, 0, next, err);
+}
+
+gyre_status gyre_session_decode_ahead(gyre_session *s, uint32_t token, uint32_t more, uint32_t *next, gyre_error *err)
+{
     atomic_store(&s->cancel, false);
-    return gyre_session_append(s, token, next, err);
+    return gyre_session_append(s, token, more, next, err);
 }
 
 gyre_status gyre_step(gyre_engine *e, gyre_step_part *parts, size_t n_parts, gyre_error *err)
@@ -192,7 +234,7 @@ gyre_status gyre_step(gyre_engine *e, gyre_step_part *parts, size_t n_parts, gyr
     struct gyre_step_row *rows = calloc(GYRE_MAX(n, 1), sizeof *rows);
     if (!rows) return gyre_fail(err, GYRE_E_NOMEM, "cannot step: out of memory");
     e->host_allocations++;
-    const gyre_status st = run(e, parts, n_parts, rows, NULL, err);
+    const gyre_status st = run(e, parts, n_parts, rows, NULL, NULL, err);
     free(rows);
     return st;
 }
@@ -205,9 +247,23 @@ gyre_status gyre_session_warm(gyre_session *s, size_t prompt_tokens, const gyre_
     return GYRE_OK;
 }
 
+static gyre_status nobody_asks(const void *user, gyre_error *err)
+{
+    (void)user, (void)err;
+    return GYRE_OK;
+}
+
 gyre_status gyre_session_logits(const gyre_session *s, float *logits, gyre_error *err)
 {
-    return gyre_engine_logits(s->engine, s->slot, logits, err);
+    gyre_engine *e = s->engine;
+    uint32_t at = 0, next = 0;
+    if (gyre_engine_logits_at(e, s->slot, &at) && at + 1 != s->length) { // the device is ahead: the last step again
+        const struct gyre_step_watch watch = {nobody_asks, NULL};
+        const struct gyre_step_row row = {
+            s->tokens[s->length - 1], s->slot, s->length - 1, &next, &s->sampling, NULL, NULL, NULL, 1};
+        GYRE_TRY(gyre_engine_step(e, &row, 1, &watch, NULL, err));
+    }
+    return gyre_engine_logits(e, s->slot, logits, err);
 }
 
 gyre_status gyre_session_top(const gyre_session *s, gyre_candidate *out, uint32_t n, uint32_t *found, gyre_error *err)
@@ -259,6 +315,7 @@ gyre_status gyre_session_profile(gyre_session *s, uint32_t step_rows, gyre_profi
     gyre_graph *graph = NULL;
     gyre_status st = GYRE_OK;
     uint32_t spare = 0;
+    gyre_session_forget_ahead(s);
     if (s->length == 0)
         return gyre_fail(err, GYRE_E_INVALID, "cannot profile an empty session: sync it to some tokens first");
     const uint32_t live = gyre_engine_bucket(e, step_rows);

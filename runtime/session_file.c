@@ -187,6 +187,7 @@ static gyre_status restore(gyre_session *s, const void *bytes, size_t n, const c
     s->has_pending = false;
     gyre_kv_trim(&s->engine->kv, s->slot, 0);
     gyre_engine_forget_logits(s->engine, s->slot);
+    s->ahead = (struct gyre_ahead){0};
     if (n < sizeof h || memcmp(in, magic, sizeof magic) != 0)
         return gyre_fail(err, GYRE_E_FORMAT, "cannot load session (%s): this is no saved session", where);
     memcpy(&h, in, sizeof h);

@@ -31,8 +31,9 @@ gyre_value gyre_engine_body(gyre_engine *e, gyre_graph *g)
 
 static gyre_status build(gyre_engine *e, uint32_t rows, uint32_t wanting, uint32_t k, gyre_graph **out, gyre_error *err)
 {
-    struct gyre_binding at = e->rows, logits_at = e->logits;
+    struct gyre_binding at = e->rows, history = e->history, logits_at = e->logits;
     at.size = (uint64_t)rows * 16;
+    history.size = (uint64_t)wanting * GYRE_HISTORY * 4;
     logits_at.size = (uint64_t)wanting * e->model.hp.vocab * sizeof(float);
     const struct gyre_batch batch = gyre_kv_batch(&e->kv, at);
     gyre_graph *g = NULL;
@@ -42,8 +43,8 @@ static gyre_status build(gyre_engine *e, uint32_t rows, uint32_t wanting, uint32
     gyre_value vals, ids, best, drawn;
     gyre_g_draw(g, logits, at, e->state, &best, &drawn);
     if (k > 1) gyre_g_topk(g, logits, k, &vals, &ids);
-    if (k > 1) gyre_g_sample(g, vals, ids, drawn, k, at, e->state);
-    else gyre_g_sample(g, best, drawn, GYRE_NONE, 1, at, e->state);
+    if (k > 1) gyre_g_sample(g, vals, ids, drawn, k, at, history, e->state);
+    else gyre_g_sample(g, best, drawn, GYRE_NONE, 1, at, history, e->state);
     gyre_g_output(g, logits, logits_at);
     if (k > 1) {
         gyre_g_output(g, vals, e->best_vals);
@@ -89,6 +90,24 @@ static uint32_t candidates(const gyre_sampling *s, uint32_t vocab)
     if (!s->top_k && (s->top_p <= 0.0f || s->top_p >= 1.0f)) return 1;
     const uint32_t k = s->top_k ? s->top_k : GYRE_MAX_TOP_K;
     return GYRE_MIN(GYRE_MIN(k, (uint32_t)GYRE_MAX_TOP_K), vocab);
+}
+
+// A device in software has no way to it that waiting less often would save.
+enum { AHEAD = 8 };
+_Static_assert((int)GYRE_MAX_AT_ONCE <= (int)GYRE_HISTORY, "what a submission chooses fits the history");
+
+gyre_status gyre_engine_at_once(gyre_engine *e, const gyre_sampling *sampling, uint32_t wanted, uint32_t *out,
+                                gyre_error *err)
+{
+    const bool hardware = gyre_device_info(e->device)->lanes == GYRE_LANES_HARDWARE;
+    uint32_t most = GYRE_MIN(e->most_ahead ? e->most_ahead : hardware ? AHEAD : 1u, wanted);
+    *out = 1;
+    most = GYRE_MIN(most, e->max_rows);                  // that many positions are entered at once
+    if (most <= 1 || e->embedded.buffer) return GYRE_OK; // the host hands a step the rows of its own table
+    gyre_graph *step = NULL;
+    GYRE_TRY(gyre_engine_step_graph(e, 1, 1, candidates(sampling, e->model.hp.vocab), &step, err));
+    *out = GYRE_MIN(most, gyre_graph_at_once(step));
+    return GYRE_OK;
 }
 
 // Brings the device's sampling state for row `i` up to date; writes only when it changes.
@@ -150,6 +169,18 @@ static gyre_status read_best(gyre_engine *e, const struct gyre_step_row *rows, u
     return GYRE_OK;
 }
 
+// What a step of one row, which ran on by itself, chose: one token a position.
+static gyre_status read_history(gyre_engine *e, const struct gyre_step_row *row, gyre_error *err)
+{
+    uint32_t told[GYRE_HISTORY];
+    GYRE_TRY(gyre_buffer_read(e->device, e->history.buffer, 0, told, sizeof told, err));
+    for (uint32_t i = 0, ended = 0; i < row->times; i++) { // behind a row that ended stand tokens of other times
+        row->next[i] = ended ? UINT32_MAX : told[(row->position + i) % GYRE_HISTORY];
+        ended = row->next[i] == UINT32_MAX;
+    }
+    return GYRE_OK;
+}
+
 // One chunk: `n` rows, those that want a sample first (`order` maps graph rows to list rows).
 static gyre_status run_chunk(gyre_engine *e, const struct gyre_step_row *rows, uint32_t n, uint64_t *wait_ns,
                              gyre_error *err)
@@ -179,7 +210,8 @@ static gyre_status run_chunk(gyre_engine *e, const struct gyre_step_row *rows, u
     const bool same = e->resident && bucket == 1 && memcmp(e->resident_row, e->row_data, sizeof e->resident_row) == 0;
     e->resident = false;
     if (!same || e->embedded.buffer) GYRE_TRY(gyre_engine_write_rows(e, bucket, err));
-    GYRE_TRY(gyre_graph_submit(step, err));
+    const uint32_t times = n == 1 ? GYRE_MAX(rows->times, 1) : 1;
+    GYRE_TRY(gyre_graph_submit_times(step, times, err));
     if (!wanting) return GYRE_OK;
 
     const uint64_t before = gyre_clock_ns();
@@ -188,10 +220,11 @@ static gyre_status run_chunk(gyre_engine *e, const struct gyre_step_row *rows, u
     GYRE_TRY(gyre_buffer_read(e->device, e->rows.buffer, 0, e->row_data, (uint64_t)wanting * 16, err));
     memcpy(e->resident_row, e->row_data, sizeof e->resident_row);
     e->resident = true;
+    if (times > 1) GYRE_TRY(read_history(e, rows, err));
     at = 0;
     for (uint32_t i = 0; i < n; i++) {
         if (!rows[i].next) continue;
-        const uint32_t token = (uint32_t)e->row_data[4 * (size_t)at];
+        const uint32_t token = times > 1 ? *rows->next : (uint32_t)e->row_data[4 * (size_t)at];
         if (token == UINT32_MAX) { // what `sample` chooses where the best logit is no finite number
             e->resident = false;
             gyre_engine_forget_logits(e, UINT32_MAX);
@@ -200,7 +233,7 @@ static gyre_status run_chunk(gyre_engine *e, const struct gyre_step_row *rows, u
                              "are damaged or overflow",
                              gyre_engine_model(e), rows[i].position);
         }
-        e->logits_of[at++] = rows[i].sequence + 1;
+        e->logits_of[at++] = (struct gyre_logits_of){rows[i].sequence + 1, rows[i].position + times - 1};
         *rows[i].next = token;
     }
     GYRE_TRY(read_best(e, rows, n, k, err));
@@ -219,7 +252,7 @@ gyre_status gyre_engine_logits(gyre_engine *e, uint32_t sequence, float *logits,
 {
     const uint64_t bytes = (uint64_t)e->model.hp.vocab * sizeof *logits;
     for (uint32_t row = 0; row < e->logit_rows; row++) {
-        if (e->logits_of[row] != sequence + 1) continue;
+        if (e->logits_of[row].owner != sequence + 1) continue;
         return gyre_buffer_read(e->device, e->logits.buffer, row * bytes, logits, bytes, err);
     }
     return gyre_fail(
@@ -229,10 +262,19 @@ gyre_status gyre_engine_logits(gyre_engine *e, uint32_t sequence, float *logits,
         sequence);
 }
 
+bool gyre_engine_logits_at(const gyre_engine *e, uint32_t sequence, uint32_t *position)
+{
+    for (uint32_t row = 0; row < e->logit_rows; row++) {
+        *position = e->logits_of[row].position;
+        if (e->logits_of[row].owner == sequence + 1) return true;
+    }
+    return false;
+}
+
 void gyre_engine_forget_logits(gyre_engine *e, uint32_t sequence)
 {
     for (uint32_t i = 0; i < e->logit_rows; i++)
-        if (sequence == UINT32_MAX || e->logits_of[i] == sequence + 1) e->logits_of[i] = 0;
+        if (sequence == UINT32_MAX || e->logits_of[i].owner == sequence + 1) e->logits_of[i].owner = 0;
 }
 
 gyre_status gyre_engine_step(gyre_engine *e, const struct gyre_step_row *rows, size_t n,
@@ -252,7 +294,8 @@ gyre_status gyre_engine_step(gyre_engine *e, const struct gyre_step_row *rows, s
         }
         if (at + chunk > entered) { // as much as may be at once, so that what fails in few rows takes nothing away
             entered = GYRE_MIN(n, at + e->max_rows);
-            for (size_t i = at; i < entered; i++) gyre_kv_want(&e->kv, rows[i].sequence, rows[i].position, 1);
+            for (size_t i = at; i < entered; i++)
+                gyre_kv_want(&e->kv, rows[i].sequence, rows[i].position, GYRE_MAX(rows[i].times, 1));
             GYRE_TRY(gyre_kv_enter(&e->kv, err));
         }
         GYRE_TRY(run_chunk(e, rows + at, chunk, wait_ns, err));

@@ -36,6 +36,7 @@
            k's are 1 when absent. base words: for k1, k2, k3 in turn (absent ones take no words) k rows of
            ceil(k/32) words, bit j of row i set = entry (i, j) is -1.                                             */
 #pragma once
+#define GYRE_HISTORY 16 /* of a row, the tokens that were chosen last: that of position p at p % 16 */
 #define GYRE_TILE 32 /* columns of a weight that lie together */
 #define GYRE_BLOCK(rows4, k4, n8) ((((n8) / 4) * (rows4) + (k4)) * 4 + (n8) % 4)
 #define GYRE_PARAMS_HAD(I, F) I(n) I(segs) I(k1) I(k2) I(k3) I(p) I(had_t)

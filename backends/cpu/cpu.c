@@ -77,15 +77,17 @@ static void run(const struct gyre_dispatch *d)
     ((const struct cpu_kernel *)kernel)->run(&args);
 }
 
-static gyre_status cpu_submit(gyre_device *device, gyre_recording *recording, uint64_t *ns, gyre_error *err)
+static gyre_status cpu_submit(gyre_device *device, gyre_recording *recording, uint32_t times, uint64_t *ns,
+                              gyre_error *err)
 {
     (void)device, (void)err;
     const struct host_recording *r = (const struct host_recording *)recording;
-    for (uint32_t i = 0; i < r->base.n_dispatches; i++) {
-        const uint64_t start = gyre_clock_ns();
-        run(&r->dispatches[i]);
-        if (ns) ns[i] = gyre_clock_ns() - start;
-    }
+    for (uint32_t t = 0; t < times; t++)
+        for (uint32_t i = 0; i < r->base.n_dispatches; i++) {
+            const uint64_t start = gyre_clock_ns();
+            run(&r->dispatches[i]);
+            if (ns) ns[i] = gyre_clock_ns() - start;
+        }
     return GYRE_OK;
 }
 

@@ -113,9 +113,10 @@ void gyre_ref_op_sample(const struct gyre_ref_args *args)
 {
     const struct gyre_sample_params *p = args->params;
     int32_t(*rows)[4] = args->bind[0];
-    const uint32_t(*state)[4] = args->bind[1];
+    uint32_t(*history)[GYRE_HISTORY] = args->bind[1];
     const float *vals = args->bind[2];
     const uint32_t *ids = args->bind[3];
+    const uint32_t(*state)[4] = args->bind[5];
     for (int32_t r = 0; r < p->rows; r++) {
         if (!(rows[r][3] & 2)) continue;
         const uint32_t hash = gyre_gumbel_stream(state[r][2], (uint32_t)rows[r][2]);
@@ -126,7 +127,8 @@ void gyre_ref_op_sample(const struct gyre_ref_args *args)
             p->drawn && heat_of(state[r]) > 0 ? ((const uint32_t *)args->bind[4])[r] : ids[r * p->k + j];
         const uint32_t token = isfinite(vals[r * p->k]) ? best : UINT32_MAX;
         rows[r][0] = (int32_t)token;
-        rows[r][2]++;
+        history[r][rows[r][2]++ % GYRE_HISTORY] = token;
+        if (!isfinite(vals[r * p->k])) rows[r][3] = 0;
     }
 }
 

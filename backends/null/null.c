@@ -36,9 +36,10 @@ static void null_kernel_destroy(gyre_device *device, gyre_kernel *kernel)
     free(kernel);
 }
 
-static gyre_status null_submit(gyre_device *device, gyre_recording *recording, uint64_t *ns, gyre_error *err)
+static gyre_status null_submit(gyre_device *device, gyre_recording *recording, uint32_t times, uint64_t *ns,
+                               gyre_error *err)
 {
-    (void)device, (void)err;
+    (void)device, (void)times, (void)err;
     if (ns) memset(ns, 0, recording->n_dispatches * sizeof *ns);
     return GYRE_OK;
 }

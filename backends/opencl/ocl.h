@@ -109,5 +109,5 @@ gyre_status gyre_ocl_kernel_create(gyre_device *, const struct gyre_kernel_sourc
 void gyre_ocl_kernel_destroy(gyre_device *, gyre_kernel *);
 gyre_status gyre_ocl_record(gyre_device *, const struct gyre_dispatch *, uint32_t n, gyre_recording **, gyre_error *);
 void gyre_ocl_recording_destroy(gyre_device *, gyre_recording *);
-gyre_status gyre_ocl_submit(gyre_device *, gyre_recording *, uint64_t *ns, gyre_error *);
+gyre_status gyre_ocl_submit(gyre_device *, gyre_recording *, uint32_t times, uint64_t *ns, gyre_error *);
 gyre_status gyre_ocl_wait(gyre_device *, gyre_error *);

@@ -128,13 +128,17 @@ static gyre_status profile(struct ocl_device *d, const struct ocl_recording *r, 
     return code == CL_SUCCESS ? GYRE_OK : gyre_ocl_fail(err, code, "cannot profile (%s)", d->base.info.id);
 }
 
-gyre_status gyre_ocl_submit(gyre_device *device, gyre_recording *recording, uint64_t *ns, gyre_error *err)
+gyre_status gyre_ocl_submit(gyre_device *device, gyre_recording *recording, uint32_t times, uint64_t *ns,
+                            gyre_error *err)
 {
     struct ocl_device *const d = ocl_device_of(device);
     struct ocl_recording *const r = ocl_recording_of(recording);
     if (ns) return profile(d, r, ns, err);
-    cl_int code = r->commands ? d->commands.enqueue(0, NULL, r->commands, 0, NULL, NULL) : enqueue(d->queue, r, NULL);
-    if (code == CL_SUCCESS) code = gyre_ocl.Flush(d->queue);
+    cl_int code = CL_SUCCESS;
+    for (uint32_t t = 0; t < times && code == CL_SUCCESS; t++) {
+        code = r->commands ? d->commands.enqueue(0, NULL, r->commands, 0, NULL, NULL) : enqueue(d->queue, r, NULL);
+        if (code == CL_SUCCESS && ((t + 1) % r->base.at_once == 0 || t + 1 == times)) code = gyre_ocl.Flush(d->queue);
+    }
     if (code == CL_SUCCESS) return GYRE_OK;
     return gyre_ocl_fail(err, code, "cannot run %u dispatches (%s)", r->base.n_dispatches, device->info.id);
 }

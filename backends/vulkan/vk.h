@@ -219,8 +219,10 @@ void gyre_vk_cache_save(struct vk_device *device);
 
 gyre_status gyre_vk_queue_init(struct vk_device *device, gyre_error *err);
 void gyre_vk_queue_free(struct vk_device *device);
-// Queues one command buffer; its serial number is then queue.submitted. Allocates nothing.
-gyre_status gyre_vk_queue_submit(struct vk_device *device, VkCommandBuffer commands, const char *what, gyre_error *err);
+// Queues one command buffer, `times` times (at most GYRE_MAX_AT_ONCE) in one submission; its serial number is then
+// queue.submitted. Allocates nothing.
+gyre_status gyre_vk_queue_submit(struct vk_device *device, VkCommandBuffer commands, uint32_t times, const char *what,
+                                 gyre_error *err);
 gyre_status gyre_vk_queue_wait(struct vk_device *device, uint64_t serial, gyre_error *err);
 bool gyre_vk_queue_idle(struct vk_device *device);
 // Orders everything queued before against what follows, memory included.
@@ -232,7 +234,8 @@ void gyre_vk_barrier(const struct vk_device *device, VkCommandBuffer commands, V
 gyre_status gyre_vk_record(gyre_device *device, const struct gyre_dispatch *dispatches, uint32_t n,
                            gyre_recording **out, gyre_error *err);
 void gyre_vk_recording_destroy(gyre_device *device, gyre_recording *recording);
-gyre_status gyre_vk_submit(gyre_device *device, gyre_recording *recording, uint64_t *ns, gyre_error *err);
+gyre_status gyre_vk_submit(gyre_device *device, gyre_recording *recording, uint32_t times, uint64_t *ns,
+                           gyre_error *err);
 gyre_status gyre_vk_wait(gyre_device *device, gyre_error *err);
 
 // ---- vk_debug.c ---------------------------------------------------------------------------------------

@@ -91,7 +91,7 @@ static gyre_status copy(struct vk_device *d, uint32_t slot, const struct vk_buff
     d->f.CmdCopyBuffer(commands, to_device ? s->buffer : b->handle, to_device ? b->handle : s->buffer, 1, &region);
     gyre_vk_barrier(d, commands, VK_PIPELINE_STAGE_TRANSFER_BIT, ANY_STAGE | VK_PIPELINE_STAGE_HOST_BIT);
     VK_GO(d->f.EndCommandBuffer(commands), "copy buffer", b->base.label);
-    GYRE_GO(gyre_vk_queue_submit(d, commands, "copy buffer", err));
+    GYRE_GO(gyre_vk_queue_submit(d, commands, 1, "copy buffer", err));
     s->serial[slot] = d->queue.submitted;
     d->base.counters.copies++;
 done:

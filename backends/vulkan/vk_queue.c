@@ -39,14 +39,17 @@ bool gyre_vk_queue_idle(struct vk_device *d)
     return queue->completed == queue->submitted;
 }
 
-gyre_status gyre_vk_queue_submit(struct vk_device *d, VkCommandBuffer commands, const char *what, gyre_error *err)
+gyre_status gyre_vk_queue_submit(struct vk_device *d, VkCommandBuffer commands, uint32_t times, const char *what,
+                                 gyre_error *err)
 {
     gyre_status st = GYRE_OK;
     struct vk_queue *queue = &d->queue;
     const uint64_t serial = queue->submitted + 1;
     const VkFence fence = queue->fences[serial % VK_FENCES];
+    VkCommandBuffer list[GYRE_MAX_AT_ONCE];
+    for (uint32_t t = 0; t < times; t++) list[t] = commands;
     const VkSubmitInfo info = {
-        .sType = VK_STRUCTURE_TYPE_SUBMIT_INFO, .commandBufferCount = 1, .pCommandBuffers = &commands};
+        .sType = VK_STRUCTURE_TYPE_SUBMIT_INFO, .commandBufferCount = times, .pCommandBuffers = list};
     if (serial > VK_FENCES) {
         GYRE_TRY(gyre_vk_queue_wait(d, serial - VK_FENCES, err));
         VK_GO(d->f.ResetFences(d->handle, 1, &fence), what, d->base.info.name);

@@ -1,9 +1,10 @@
 // Recordings: command buffers and descriptor sets made once, submitted any number of times.
 //
-// A recording is cut into segments by predicted time (gyre_submission_end), mostly one, each its own command buffer
-// and submission. Every segment begins with a barrier against all that was queued before it, so replays and
-// copies are ordered without knowing each other; inside, a barrier stands only where a dispatch touches
-// bytes that one since the last barrier wrote, or writes bytes that one read.
+// A recording is cut into segments by predicted time (gyre_submission_end), mostly one, each its own command
+// buffer and submission; several replays of one segment may share a submission. Every segment begins with a
+// barrier against all that was queued before it, so replays and copies are ordered without knowing each other;
+// inside, a barrier stands only where a dispatch touches bytes that one since the last barrier wrote, or writes
+// bytes that one read.
 #include "backends/vulkan/vk.h"
 #include "runtime/util/base.h"
 
@@ -241,7 +242,8 @@ static gyre_status profile(struct vk_device *d, const struct vk_recording *r, ui
     memcpy(segments, r->segments, r->n_segments * sizeof *segments);
     GYRE_GO(make_segments(d, &pool, segments, r->n_segments, err));
     for (uint32_t s = 0; s < r->n_segments; s++) GYRE_GO(encode(d, r, &segments[s], queries, err));
-    for (uint32_t s = 0; s < r->n_segments; s++) GYRE_GO(gyre_vk_queue_submit(d, segments[s].commands, "profile", err));
+    for (uint32_t s = 0; s < r->n_segments; s++)
+        GYRE_GO(gyre_vk_queue_submit(d, segments[s].commands, 1, "profile", err));
     GYRE_GO(gyre_vk_queue_wait(d, d->queue.submitted, err));
     VK_GO(d->f.GetQueryPoolResults(d->handle, queries, 0, r->n + 1, ((size_t)r->n + 1) * sizeof *stamps, stamps,
                                    sizeof *stamps, VK_QUERY_RESULT_64_BIT | VK_QUERY_RESULT_WAIT_BIT),
@@ -256,7 +258,8 @@ done:
     return st;
 }
 
-gyre_status gyre_vk_submit(gyre_device *device, gyre_recording *recording, uint64_t *ns, gyre_error *err)
+gyre_status gyre_vk_submit(gyre_device *device, gyre_recording *recording, uint32_t times, uint64_t *ns,
+                           gyre_error *err)
 {
     struct vk_device *d = (struct vk_device *)device;
     struct vk_recording *r = (struct vk_recording *)recording;
@@ -265,8 +268,11 @@ gyre_status gyre_vk_submit(gyre_device *device, gyre_recording *recording, uint6
         GYRE_TRY(gyre_vk_wait(device, err));
         if (d->facts.timestamp_bits && d->facts.properties.limits.timestampPeriod > 0) return profile(d, r, ns, err);
     }
-    for (uint32_t s = 0; s < r->n_segments; s++)
-        GYRE_TRY(gyre_vk_queue_submit(d, r->segments[s].commands, "submit", err));
+    for (uint32_t done = 0; done < times; done += r->base.at_once) { // one segment where that is above 1
+        const uint32_t now = GYRE_MIN(times - done, r->base.at_once);
+        for (uint32_t s = 0; s < r->n_segments; s++)
+            GYRE_TRY(gyre_vk_queue_submit(d, r->segments[s].commands, now, "submit", err));
+    }
     return ns ? gyre_vk_wait(device, err) : GYRE_OK;
 }
 

@@ -293,7 +293,8 @@ static gyre_status check_sample(const gyre_graph *g, const struct gyre_node *nod
                   p->k >= 1 && shape_is(&g->values[node->in[0]], p->rows, p->k) &&
                       shape_is(&g->values[node->in[1]], p->rows, p->k) &&
                       has_bytes(&g->values[node->out[0]], 16 * (int64_t)p->rows) &&
-                      has_bytes(&g->values[node->out[1]], 16 * (int64_t)p->rows) &&
+                      has_bytes(&g->values[node->out[1]], 4 * GYRE_HISTORY * (int64_t)p->rows) &&
+                      has_bytes(&g->values[node->in[3]], 16 * (int64_t)p->rows) &&
                       (p->drawn != 0) == (node->in[2] != GYRE_NONE) &&
                       (!node->in[2] || shape_is(&g->values[node->in[2]], p->rows, 1)),
                   err);

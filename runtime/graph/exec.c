@@ -79,6 +79,15 @@ gyre_status gyre_graph_submit(gyre_graph *g, gyre_error *err)
     return gyre_submit(g->device, g->recording, err);
 }
 
+gyre_status gyre_graph_submit_times(gyre_graph *g, uint32_t times, gyre_error *err)
+{
+    if (g->stage != GYRE_STAGE_COMPILED)
+        return gyre_fail(err, GYRE_E_INVALID, "cannot submit the graph: it is not compiled");
+    return gyre_submit_times(g->device, g->recording, times, err);
+}
+
+uint32_t gyre_graph_at_once(const gyre_graph *g) { return gyre_recording_at_once(g->recording); }
+
 gyre_status gyre_graph_profile(gyre_graph *g, uint64_t *ns, gyre_error *err)
 {
     if (g->stage != GYRE_STAGE_COMPILED)

@@ -480,13 +480,13 @@ void gyre_g_draw(gyre_graph *g, gyre_value x, struct gyre_binding rows, struct g
 }
 
 void gyre_g_sample(gyre_graph *g, gyre_value vals, gyre_value ids, gyre_value drawn, uint32_t k,
-                   struct gyre_binding rows, struct gyre_binding state)
+                   struct gyre_binding rows, struct gyre_binding history, struct gyre_binding state)
 {
     if (!GIVEN(g, GYRE_OP_sample, vals, ids)) return;
     const struct gyre_sample_params p = {.rows = (int32_t)g->values[vals].rows, .k = (int32_t)k, .drawn = drawn != 0};
     gyre_graph_append(g, &(struct gyre_node){.op = GYRE_OP_sample,
-                                             .out = {data(g, "rows", rows), data(g, "state", state)},
-                                             .in = {vals, ids, drawn},
+                                             .out = {data(g, "rows", rows), data(g, "history", history)},
+                                             .in = {vals, ids, drawn, data(g, "state", state)},
                                              .params.sample = p});
 }
 

@@ -122,10 +122,10 @@ void gyre_g_topk(gyre_graph *g, gyre_value x, uint32_t k, gyre_value *vals, gyre
 // Of each row a draw from all of its columns where its state says so, else the largest. Bindings as of gyre_g_sample.
 void gyre_g_draw(gyre_graph *g, gyre_value x, struct gyre_binding rows, struct gyre_binding state, gyre_value *vals,
                  gyre_value *ids);
-// Bindings: rows int4[R] (updated), state uint4[R]. drawn (GYRE_NONE: not given): the ids of gyre_g_draw, which rows
-// that are sampled from all take in the place of the k best.
+// Bindings: rows int4[R] (updated), history u32[R][GYRE_HISTORY] (updated), state uint4[R]. drawn (GYRE_NONE: not
+// given): the ids of gyre_g_draw, which rows that are sampled from all take in the place of the k best.
 void gyre_g_sample(gyre_graph *g, gyre_value vals, gyre_value ids, gyre_value drawn, uint32_t k,
-                   struct gyre_binding rows, struct gyre_binding state);
+                   struct gyre_binding rows, struct gyre_binding history, struct gyre_binding state);
 // Of each row the sum of exp((logit - largest) / temperature), [rows, 1]; vals as of gyre_g_topk, state uint4[R].
 gyre_value gyre_g_mass(gyre_graph *g, gyre_value logits, gyre_value vals, struct gyre_binding state);
 gyre_value gyre_g_loglik(gyre_graph *g, gyre_value logits, struct gyre_binding targets); // [rows, 4]
@@ -149,6 +149,9 @@ gyre_status gyre_graph_plan(gyre_graph *g, const struct gyre_graph_options *opti
 gyre_status gyre_graph_compile(gyre_graph *g, const struct gyre_graph_options *options,
                                gyre_error *err) GYRE_MUST_USE;               // plans if needed, lowers, records
 gyre_status gyre_graph_submit(gyre_graph *g, gyre_error *err) GYRE_MUST_USE; // one replay, queued
+// Replays that follow each other, gyre_graph_at_once of them a submission (backend.h).
+gyre_status gyre_graph_submit_times(gyre_graph *g, uint32_t times, gyre_error *err) GYRE_MUST_USE;
+uint32_t gyre_graph_at_once(const gyre_graph *g); // of a compiled graph
 
 // ---- looking at it ------------------------------------------------------------------------------------
 

@@ -366,6 +366,48 @@ static void replays_see_new_inputs(void **state)
     gyre_kernel_destroy(contract.device, kernel);
 }
 
+// Replays of one call follow each other, as many a submission as its predicted time allows.
+static void replays_of_one_call(void **state)
+{
+    (void)state;
+    static const struct {
+        float ms; // of each of the two dispatches
+        uint32_t at_once;
+    } cases[] = {{0.01f, GYRE_MAX_AT_ONCE}, {5, 10}, {20, 2}, {45, 1}, {60, 1}};
+    gyre_error err = {0};
+    gyre_kernel *kernel = contract_add_kernel(contract.device);
+    gyre_buffer *sum = filled(N, 0), *next = filled(N, 0), *one = filled(N, 1), *zero = filled(N, 0);
+    float want = 0;
+    for (size_t c = 0; c < GYRE_COUNT(cases); c++) {
+        struct gyre_dispatch d[] = {
+            contract_add(kernel, AT(next, 0), AT(sum, 0), AT(one, 0), N),
+            contract_add(kernel, AT(sum, 0), AT(next, 0), AT(zero, 0), N),
+        };
+        d[0].ms = d[1].ms = cases[c].ms;
+        gyre_recording *recording = record(d, 2);
+        const bool cuts = !strncmp(gyre_device_info(contract.device)->id, "vulkan", 6);
+        assert_int_equal(gyre_recording_at_once(recording), cases[c].at_once);
+        contract_refused(gyre_submit_times(contract.device, recording, 0, &err), GYRE_E_INVALID, &err);
+        for (uint32_t times = 1; times <= 37; times += 12) { // no wait in between
+            const struct gyre_device_counters before = gyre_device_counters(contract.device);
+            err = (gyre_error){0};
+            contract_ok(gyre_submit_times(contract.device, recording, times, &err), &err);
+            const struct gyre_device_counters after = gyre_device_counters(contract.device);
+            const uint32_t each = cuts && 2 * cases[c].ms > GYRE_SUBMISSION_MS ? 2 : 1;
+            assert_int_equal(after.submissions - before.submissions, gyre_div_up(times, cases[c].at_once) * each);
+            assert_int_equal(after.dispatches - before.dispatches, 2 * times);
+            want += (float)times;
+        }
+        expect_all(sum, want);
+        gyre_recording_destroy(contract.device, recording);
+    }
+    gyre_buffer_destroy(contract.device, sum);
+    gyre_buffer_destroy(contract.device, next);
+    gyre_buffer_destroy(contract.device, one);
+    gyre_buffer_destroy(contract.device, zero);
+    gyre_kernel_destroy(contract.device, kernel);
+}
+
 static void several_recordings_interleave(void **state)
 {
     (void)state;
@@ -444,6 +486,7 @@ const struct CMUnitTest contract_work_tests[] = {
     cmocka_unit_test(predicted_time_cuts_submissions),
     cmocka_unit_test(small_copies_take_no_submission),
     cmocka_unit_test(replays_see_new_inputs),
+    cmocka_unit_test(replays_of_one_call),
     cmocka_unit_test(several_recordings_interleave),
     cmocka_unit_test(destroying_queued_work),
     cmocka_unit_test(profile_reports_times),

@@ -164,7 +164,8 @@ static bool head_output(const char *id, gyre_weight_kind kind, struct head *out)
     gyre_g_topk(g, n, TOP, &v, &i);
     gyre_g_output(g, v, vals);
     gyre_g_output(g, i, ids);
-    gyre_g_sample(g, v, i, GYRE_NONE, TOP, batch.rows, lab_bytes(&lab, state, sizeof state));
+    gyre_g_sample(g, v, i, GYRE_NONE, TOP, batch.rows, lab_bytes(&lab, NULL, ROWS * GYRE_HISTORY * 4),
+                  lab_bytes(&lab, state, sizeof state));
     gyre_g_topk(g, n, 1, &v, &i);
     gyre_g_output(g, v, best);
     gyre_g_output(g, i, first);
@@ -211,7 +212,7 @@ static void embedding_and_head(void **state)
 static void draws(void **state)
 {
     enum { N = 6, WIDE = 5003, BEST = 7 };
-    int32_t got[2][N][4], want[N][4];
+    int32_t got[2][N][4], want[N][4], told[N][GYRE_HISTORY];
     struct lab lab[2];
     for (int d = 0; d < 2; d++) {
         if (!lab_open(&lab[d], d ? *state : "cpu", NULL)) skip();
@@ -225,19 +226,22 @@ static void draws(void **state)
         }
         const struct gyre_binding logits = lab_floats(&lab[d], N * WIDE, 0, 2), s = lab_bytes(&lab[d], how, sizeof how);
         for (int many = 0; many < 2; many++) {
-            const struct gyre_binding at = lab_bytes(&lab[d], rows, sizeof rows);
+            const struct gyre_binding at = lab_bytes(&lab[d], rows, sizeof rows),
+                                      history = lab_bytes(&lab[d], NULL, sizeof told);
             gyre_graph *g = NULL;
             gyre_value vals, ids, best, drawn;
             assert_int_equal(gyre_graph_create(lab[d].device, N, NULL, &g, NULL), GYRE_OK);
             const gyre_value x = gyre_g_external(g, "logits", N, WIDE, logits);
             gyre_g_draw(g, x, at, s, &best, &drawn);
             if (many) gyre_g_topk(g, x, BEST, &vals, &ids);
-            if (many) gyre_g_sample(g, vals, ids, drawn, BEST, at, s);
-            else gyre_g_sample(g, best, drawn, GYRE_NONE, 1, at, s);
+            if (many) gyre_g_sample(g, vals, ids, drawn, BEST, at, history, s);
+            else gyre_g_sample(g, best, drawn, GYRE_NONE, 1, at, history, s);
             run(g, NULL);
             const bool hardware = gyre_device_info(lab[d].device)->lanes == GYRE_LANES_HARDWARE;
             assert_int_equal(gyre_graph_dispatch_count(g), (hardware ? 3 : 2) + many * (hardware ? 2 : 1));
             lab_read(&lab[d], at, got[many]);
+            lab_read(&lab[d], history, told);
+            for (int r = 0; r < N; r++) assert_int_equal(told[r][40 * r % GYRE_HISTORY], got[many][r][0]);
             gyre_graph_destroy(g);
         }
         got[0][4][0] = got[1][4][0]; // the one that is truncated

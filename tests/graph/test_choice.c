@@ -179,7 +179,8 @@ static gyre_status faulty_record(gyre_device *device, const struct gyre_dispatch
     return st;
 }
 
-static gyre_status faulty_submit(gyre_device *device, gyre_recording *recording, uint64_t *ns, gyre_error *err)
+static gyre_status faulty_submit(gyre_device *device, gyre_recording *recording, uint32_t times, uint64_t *ns,
+                                 gyre_error *err)
 {
     if (fault.submits++ > 0 && fault.variants_kill)
         return gyre_fail(err, GYRE_E_DEVICE, "cannot submit: a test lost the device");
@@ -188,7 +189,7 @@ static gyre_status faulty_submit(gyre_device *device, gyre_recording *recording,
     take(fault.run_ns);
     for (uint32_t i = 0; fault.arm_ns && i < GYRE_MOST_VARIANTS; i++) // the third run shows what an arm can do
         if (recording == fault.arm[i]) take(fault.arm_ns[i] * (++fault.arm_runs[i] % 3 ? 3 : 2) / 2);
-    return gyre_backend_null.submit(device, recording, ns, err);
+    return gyre_backend_null.submit(device, recording, times, ns, err);
 }
 
 // A start on the null device with that fault and so much time; what compiling said.

@@ -106,10 +106,13 @@ void cases_sample(struct check *check)
             .spec = {8, 1, 1},
             .groups = {(ROWS + 7) / 8},
             .bind = {{.data = rows, .size = ROWS * sizeof *rows, .rule = CHECK_BITS},
-                     {.data = state, .size = ROWS * sizeof *state, .rule = CHECK_BITS},
+                     {.data = check_words(check, ROWS * GYRE_HISTORY, UINT32_MAX),
+                      .size = 4 * ROWS * GYRE_HISTORY,
+                      .rule = CHECK_BITS},
                      {.data = vals, .size = 4 * ROWS * K},
                      {.data = check_words(check, ROWS * K, 0xFFFF), .size = 4 * ROWS * K},
-                     {.data = check_words(check, ROWS, 0xFFFF), .size = 4 * ROWS}},
+                     {.data = check_words(check, ROWS, 0xFFFF), .size = 4 * ROWS},
+                     {.data = state, .size = ROWS * sizeof *state}},
         };
         check_run(check, &c, "k %d", k);
     }

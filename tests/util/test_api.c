@@ -116,7 +116,7 @@ static void test_levels(void **state)
 // The same of params structs, which may grow: where size is 0 they are read as they were, so what takes them
 // (gyre_params_take) needs this number in place of its sizeof once the struct is longer.
 #define PARAMS(X)                                                                                                      \
-    X(gyre_engine_params, 144)                                                                                         \
+    X(gyre_engine_params, 152)                                                                                         \
     X(gyre_generate_params, 144)                                                                                       \
     X(gyre_render_params, 24)                                                                                          \
     X(gyre_grammar_params, 16)                                                                                         \

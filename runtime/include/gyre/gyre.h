@@ -80,6 +80,10 @@ typedef struct gyre_engine_params {
     uint32_t shape_head; // of a shape: 4, or 8 (also 0): the bits of its head, a matrix of its own where that is 4
     gyre_tuning tune;
     uint32_t kv_v; // of values, where `kv` is of keys alone: 16, 8 or 4; 0: as `kv`
+    // Tokens that the device may choose and go on with before the host looks at them (gyre_session_decode_ahead,
+    // gyre_generate), in one submission, whose predicted time keeps them fewer: what follows the end of a text is
+    // dropped. It changes no token. 0: 8, on a CPU 1; at most 16.
+    uint32_t ahead;
 } gyre_engine_params;
 
 // params NULL: all defaults. The model's files stay mapped while it is loaded. One that another program changes
@@ -226,6 +230,10 @@ GYRE_API gyre_status gyre_session_sync(gyre_session *session, const uint32_t *to
 // the session is as it was.
 GYRE_API gyre_status gyre_session_decode(gyre_session *session, uint32_t token, uint32_t *next,
                                          gyre_error *err) GYRE_MUST_USE;
+// The same, by one who will append what *next says up to `more` times: the device may run some of those steps at once
+// (gyre_engine_params.ahead), and calls that append what was said find the token there. Any other call forgets them.
+GYRE_API gyre_status gyre_session_decode_ahead(gyre_session *session, uint32_t token, uint32_t more, uint32_t *next,
+                                               gyre_error *err) GYRE_MUST_USE;
 GYRE_API size_t gyre_session_length(const gyre_session *session);
 
 typedef struct gyre_timings {

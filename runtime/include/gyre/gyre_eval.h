@@ -124,6 +124,7 @@ typedef struct gyre_ceilings {
     // Products of int8 with sums in int32, and of f16 with sums in f32, from registers: an operation is a product or a
     // sum. 0: no such units, or none that gyre's kernels can use.
     double matrix_s8_gops, matrix_f16_gflops;
+    bool software; // the device is a CPU
 } gyre_ceilings;
 GYRE_API gyre_status gyre_measure_ceilings(const char *device, const gyre_log *log, gyre_ceilings *out,
                                            gyre_error *err) GYRE_MUST_USE;
