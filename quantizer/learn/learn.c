@@ -1,4 +1,4 @@
-// See learn.h. Opening and the journal; the loop is descend.c's, losses are objective_spin.c's and local.c's.
+// See learn.h. Opening and the journal; the loop is descend.c's, losses are objective_spin.c's, local.c's and taps.c's.
 #include "quantizer/learn/learn.h"
 #include "backends/cpu/fast.h"
 #include "quantizer/learn/descend.h"
@@ -12,8 +12,8 @@
 #include <string.h>
 
 enum { VERSION = 1 };
-// A step is about this part of rounding the model, one of optrot, which runs no model, that; a look at a window of it.
-enum { WORK = 8, WORK_OPTROT = 256, LOOKED = 4 };
+// A step is about this part of rounding the model, one that runs no model that; a look at a window of it.
+enum { WORK = 8, WORK_LOCAL = 256, LOOKED = 4 };
 static const char kept_name[] = "learn";
 
 struct run {
@@ -98,6 +98,9 @@ static gyre_status open_objective(struct run *r, gyre_error *err)
     switch (recipe->learn.method) {
     case GYRE_LEARN_OPTROT:
         return gyre_objective_optrot(&params, &r->objective, err);
+    case GYRE_LEARN_WHIP:
+    case GYRE_LEARN_KURTOSIS:
+        return gyre_objective_taps(&params, recipe->learn.method == GYRE_LEARN_WHIP, &r->objective, err);
     default:
         return gyre_objective_spin(&params, recipe->learn.method == GYRE_LEARN_KL, &r->objective, err);
     }
@@ -151,7 +154,8 @@ static void close_run(struct run *r)
 
 static uint64_t step_work(const struct gyre_recipe *recipe, uint64_t model_weights)
 {
-    return model_weights / (recipe->learn.method == GYRE_LEARN_OPTROT ? WORK_OPTROT : WORK);
+    const gyre_learn_method method = recipe->learn.method;
+    return model_weights / (method == GYRE_LEARN_SPINQUANT || method == GYRE_LEARN_KL ? WORK : WORK_LOCAL);
 }
 
 uint64_t gyre_learn_work(const struct gyre_plan *plan, uint64_t model_weights)

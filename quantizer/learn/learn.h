@@ -4,6 +4,7 @@
 //   optrot     the fourth powers of the rotated weights, from no data (local.c)
 //   spinquant  the model's cross entropy with activations and cache quantized (spin.h), SpinQuant's straight-through
 //              rule
+//   whip, kurtosis  how unevenly rows of the float model's activations fill their range (taps.c)
 //   kl         the same model's divergence from the float model, with the rule that knows scales (gradient/rules.h)
 //
 // A step is one window of the calibration text, in turn; the rate falls linearly to zero. Every eighth window is held

@@ -28,5 +28,8 @@ struct gyre_objective {
 // Close also after failure (self NULL: nothing to close).
 gyre_status gyre_objective_spin(const struct gyre_objective_params *params, bool kl, struct gyre_objective *out,
                                 gyre_error *err) GYRE_MUST_USE;
+// Of the float model's activations (taps.c); whip, else kurtosis.
+gyre_status gyre_objective_taps(const struct gyre_objective_params *params, bool whip, struct gyre_objective *out,
+                                gyre_error *err) GYRE_MUST_USE;
 gyre_status gyre_objective_optrot(const struct gyre_objective_params *params, struct gyre_objective *out,
                                   gyre_error *err) GYRE_MUST_USE;

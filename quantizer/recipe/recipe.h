@@ -28,7 +28,9 @@ typedef enum gyre_learn_method {
     GYRE_LEARN_OPTROT,
     GYRE_LEARN_SPINQUANT,
     GYRE_LEARN_KL,
-    GYRE_LEARN_AUTO // gyre_settings_resolve: optrot, or none where that is not known to gain
+    GYRE_LEARN_AUTO, // gyre_settings_resolve: optrot, or none where that is not known to gain
+    GYRE_LEARN_WHIP,
+    GYRE_LEARN_KURTOSIS
 } gyre_learn_method;
 
 #define GYRE_AUTO (-1.0)           // chosen on calibration data
@@ -129,7 +131,8 @@ bool gyre_recipe_corrects(const struct gyre_recipe *recipe);
 // Rotations are learned from the calibration text.
 static inline bool gyre_learn_reads(const struct gyre_recipe *recipe)
 {
-    return recipe->learn.method == GYRE_LEARN_SPINQUANT || recipe->learn.method == GYRE_LEARN_KL;
+    const gyre_learn_method method = recipe->learn.method;
+    return method != GYRE_LEARN_NONE && method != GYRE_LEARN_OPTROT && method != GYRE_LEARN_AUTO;
 }
 
 // Statistics of the inputs are needed: the run reads a calibration text.

@@ -8,6 +8,7 @@
 #include "quantizer/learn/cayley.h"
 #include "quantizer/learn/folded.h"
 #include "quantizer/learn/objective.h"
+#include "quantizer/recipe/fields.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -57,6 +58,8 @@ static void open_bench(struct bench *b, const char *family, const char *profile,
                                             .act = act,
                                             .kv = kv};
     if (method == GYRE_LEARN_OPTROT) OK(gyre_objective_optrot(&p, &b->objective, err));
+    else if (method == GYRE_LEARN_WHIP || method == GYRE_LEARN_KURTOSIS)
+        OK(gyre_objective_taps(&p, method == GYRE_LEARN_WHIP, &b->objective, err));
     else OK(gyre_objective_spin(&p, method == GYRE_LEARN_KL, &b->objective, err));
 }
 
@@ -145,6 +148,10 @@ static void gradients_of_exact_models(void **unused)
                {"qwen2", "full", GYRE_LEARN_SPINQUANT, 2e-3},
                {"qwen3", "portable", GYRE_LEARN_KL, 2e-3},
                {"llama", "full", GYRE_LEARN_OPTROT, 1e-6},
+               {"llama", "full", GYRE_LEARN_KURTOSIS, 5e-3}, // a corner where a row's is 1.8
+               {"qwen3", "portable", GYRE_LEARN_KURTOSIS, 5e-3},
+               {"llama", "full", GYRE_LEARN_WHIP, 5e-3}, // a corner where a number is 0
+               {"qwen2", "full", GYRE_LEARN_WHIP, 5e-3},
                {"qwen2", "portable", GYRE_LEARN_OPTROT, 1e-6}};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         struct bench b;
@@ -162,8 +169,8 @@ static void gradients_of_exact_models(void **unused)
 static void steps_go_down(void **unused)
 {
     (void)unused;
-    static const gyre_learn_method method[] = {GYRE_LEARN_OPTROT, GYRE_LEARN_KL};
-    for (int m = 0; m < 2; m++) {
+    static const gyre_learn_method method[] = {GYRE_LEARN_OPTROT, GYRE_LEARN_KL, GYRE_LEARN_WHIP, GYRE_LEARN_KURTOSIS};
+    for (int m = 0; m < 4; m++) {
         struct bench b;
         open_bench(&b, "llama", "full", method[m], 4, 4);
         const double first = loss(&b, NULL);
@@ -177,7 +184,7 @@ static void steps_go_down(void **unused)
             }
             least = fmin(least, loss(&b, NULL));
         }
-        printf("%s: %.5f -> %.5f at best\n", m ? "kl" : "optrot", first, least);
+        printf("%s: %.5f -> %.5f at best\n", gyre_learn_name(method[m]), first, least);
         assert_true(least < 0.99 * first);
         assert_true(gyre_matrices_drift(&b.at) < 1e-12);
         close_bench(&b);

@@ -316,7 +316,7 @@ static const struct {
     {ROOT "diagonals: {norm: 1.01}\n", 3, 19, "from 0 to 1"},
     {ROOT "diagonals: {norm: -0.1}\n", 3, 19, "from 0 to 1"},
     {ROOT "learn: {act: 5}\n", 3, 14, "4, 8"},
-    {ROOT "learn: {method: whip}\n", 3, 17, "none, optrot, spinquant"},
+    {ROOT "learn: {method: wish}\n", 3, 17, "none, optrot, spinquant"},
     {ROOT "learn: {steps: 0}\n", 3, 16, "from 1 to 100000"},
     {ROOT "diagonals: {qk: auto}\n", 3, 17, "from 0 to 1"},
     {ROOT "diagonals: {by: size}\n", 3, 17, "inputs"},
