@@ -12,14 +12,23 @@ struct gyre_teacher {
     struct gyre_binding x, logits;
 };
 
-static gyre_status read_window(gyre_teacher *t, const uint32_t *token, float *out, gyre_error *err)
+// All windows through block `layer`, from t->stream to there; those of the first block are embedded.
+static gyre_status read_block(gyre_teacher *t, uint32_t layer, const uint32_t *token, uint32_t windows,
+                              gyre_status (*tick)(void *, gyre_error *), void *user, gyre_error *err)
 {
     struct gyre_runner *s = &t->runner;
-    const uint32_t layers = s->model.hp.n_layers;
-    GYRE_TRY(gyre_runner_embed(s, token, err));
-    for (uint32_t l = 0; l < layers; l++) GYRE_TRY(gyre_runner_block(s, l, NULL, err));
-    const struct gyre_binding end = gyre_runner_rows(s, layers, 0, s->tokens);
-    return gyre_buffer_read(s->device, end.buffer, end.offset, out, end.size, err);
+    const uint64_t each = (uint64_t)s->tokens * s->model.hp.width;
+    const struct gyre_binding in = gyre_runner_rows(s, layer, 0, s->tokens),
+                              out = gyre_runner_rows(s, layer + 1, 0, s->tokens);
+    GYRE_TRY(gyre_runner_load(s, layer, err));
+    for (uint32_t w = 0; w < windows; w++) {
+        if (layer == 0) GYRE_TRY(gyre_runner_embed(s, token + (uint64_t)w * s->tokens, err));
+        else GYRE_TRY(gyre_buffer_write(s->device, in.buffer, in.offset, t->stream + w * each, in.size, err));
+        GYRE_TRY(gyre_runner_block(s, layer, NULL, err));
+        GYRE_TRY(gyre_buffer_read(s->device, out.buffer, out.offset, t->stream + w * each, out.size, err));
+        if (tick) GYRE_TRY(tick(user, err));
+    }
+    return GYRE_OK;
 }
 
 gyre_status gyre_teacher_open(gyre_device *device, const gyre_source *source, const uint32_t *token, uint32_t windows,
@@ -30,7 +39,7 @@ gyre_status gyre_teacher_open(gyre_device *device, const gyre_source *source, co
     gyre_status st = GYRE_OK;
     gyre_teacher *t = *out = calloc(1, sizeof *t);
     if (!t) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the float model");
-    GYRE_GO(gyre_runner_open(device, source, &exact, tokens, 0, &t->runner, err));
+    GYRE_GO(gyre_runner_open(device, source, &exact, tokens, GYRE_RUNNER_LOADS, &t->runner, err));
     const struct gyre_hparams *hp = &t->runner.model.hp;
     const uint64_t each = (uint64_t)tokens * hp->width;
     t->stream = malloc(windows * each * sizeof *t->stream);
@@ -39,11 +48,8 @@ gyre_status gyre_teacher_open(gyre_device *device, const gyre_source *source, co
     t->logits.size = (uint64_t)GYRE_HEAD_ROWS * hp->vocab * sizeof(float);
     GYRE_GO(gyre_buffer_create(device, t->x.size, "teacher's rows", &t->x.buffer, err));
     GYRE_GO(gyre_buffer_create(device, t->logits.size, "teacher's logits", &t->logits.buffer, err));
-    for (uint32_t w = 0; w < windows; w++) {
-        GYRE_GO(read_window(t, token + (uint64_t)w * tokens, t->stream + w * each, err));
-        if (tick) GYRE_GO(tick(user, err));
-    }
-    for (uint32_t l = 0; l < hp->n_layers; l++) gyre_layer_weights_free(device, &t->runner.model.layer[l]);
+    for (uint32_t l = 0; l < hp->n_layers; l++) GYRE_GO(read_block(t, l, token, windows, tick, user, err));
+    gyre_layer_weights_free(device, &t->runner.model.layer[hp->n_layers - 1]); // its head alone is run from now on
 done:
     if (st != GYRE_OK) {
         gyre_teacher_close(t);

@@ -1,6 +1,6 @@
 // The float model as a teacher: what stands before its head is kept for every row of a text, its logits are made again
-// when they are asked for, some rows at a time. While it reads, the whole float model is in memory; afterwards its
-// head.
+// when they are asked for, some rows at a time. While it reads, one block of the float model is in memory; afterwards
+// its head.
 #pragma once
 #include "runtime/model/model.h"
 
@@ -9,7 +9,8 @@ typedef struct gyre_teacher gyre_teacher;
 enum { GYRE_HEAD_ROWS = 64 }; // rows whose logits are in memory together
 
 // Runs token [windows][tokens] through `source` at float activations and an f16 cache; `device` is a host device and,
-// like source, outlives it. tick(user) is called after every window; what it returns ends the reading unless GYRE_OK.
+// like source, outlives it. tick(user) is called after every block of every window; what it returns ends the reading
+// unless GYRE_OK.
 gyre_status gyre_teacher_open(gyre_device *device, const gyre_source *source, const uint32_t *token, uint32_t windows,
                               uint32_t tokens, gyre_status (*tick)(void *user, gyre_error *err), void *user,
                               gyre_teacher **out, gyre_error *err) GYRE_MUST_USE;

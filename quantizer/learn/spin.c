@@ -12,7 +12,7 @@
 
 struct gyre_spin {
     struct gyre_spin_options options;
-    struct gyre_runner *runner; // its own blocks' weights are given back
+    struct gyre_runner *runner; // without blocks of its own
     gyre_repacker *repacker;
     struct gyre_hparams hp; // the output's shapes and online rotations; borrows
     struct gyre_shared shared;
@@ -117,7 +117,6 @@ static gyre_status load_blocks(gyre_spin *s, const struct gyre_plan *plan, gyre_
     gyre_status st = GYRE_OK;
     GYRE_GO(gyre_folder_open(plan, &folder, err));
     for (uint32_t l = 0; l < s->hp.n_layers; l++) {
-        gyre_layer_weights_free(s->runner->device, &s->runner->model.layer[l]);
         GYRE_GO(gyre_folder_block(folder, l, &block, err));
         GYRE_GO(load_block(s, l, &block, err));
     }
@@ -139,7 +138,8 @@ gyre_status gyre_spin_open(gyre_device *device, const struct gyre_plan *plan, co
     s->hp = gyre_folder_hparams(plan);
     s->runner = calloc(1, sizeof *s->runner);
     if (!s->runner) GYRE_GO(no_memory(err));
-    GYRE_GO(gyre_runner_open(device, source, &precision, options->tokens, GYRE_RUNNER_KEEPS, s->runner, err));
+    GYRE_GO(gyre_runner_open(device, source, &precision, options->tokens, GYRE_RUNNER_KEEPS | GYRE_RUNNER_LOADS,
+                             s->runner, err));
     const uint32_t layers = s->hp.n_layers, D = s->hp.width;
     GYRE_GO(gyre_repacker_create(device, &s->repacker, err));
     GYRE_GO(gyre_shared_create(device, &s->hp, &s->shared, err));

@@ -83,10 +83,10 @@ static gyre_status take_up(struct run *r, gyre_error *err)
 
 // ---- opening ----------------------------------------------------------------------------------------------------
 
-static gyre_status tick_window(void *user, gyre_error *err)
+static gyre_status tick_block(void *user, gyre_error *err)
 {
     const struct run *r = user;
-    return r->tick(r->user, r->window_work, err);
+    return r->tick(r->user, r->window_work / r->plan->hp.n_layers, err);
 }
 
 static gyre_status allocate(struct run *r, gyre_error *err)
@@ -119,7 +119,7 @@ static gyre_status open_run(struct run *r, gyre_error *err)
                          r->text->tokens);
     GYRE_TRY(gyre_fast_device_create(&options, &r->device, err));
     GYRE_TRY(gyre_teacher_open(r->device, r->plan->source, r->text->token, r->text->windows, r->text->tokens,
-                               tick_window, r, &r->teacher, err));
+                               tick_block, r, &r->teacher, err));
     GYRE_TRY(gyre_source_open(r->out->part, &r->part, err));
     GYRE_TRY(gyre_student_open(r->device, r->part, r->text->tokens, &r->student, err));
     GYRE_TRY(allocate(r, err));
@@ -222,7 +222,8 @@ uint64_t gyre_distill_work(const struct gyre_plan *plan, uint64_t model_weights)
 {
     const uint32_t steps = plan->set.recipe.distill.steps, windows = plan->set.recipe.calibration.windows;
     const uint64_t each = model_weights / 64; // about what a window's way through the model is of all the rounding
-    return steps ? each * windows + 4 * each * steps + each * gyre_steps_held(windows) * (steps / LOOK + 1) : 0;
+    const uint64_t read = each / plan->hp.n_layers * plan->hp.n_layers; // by the teacher, block by block
+    return steps ? read * windows + 4 * each * steps + each * gyre_steps_held(windows) * (steps / LOOK + 1) : 0;
 }
 
 gyre_status gyre_distill(const gyre_quantize_params *params, const struct gyre_plan *plan,
