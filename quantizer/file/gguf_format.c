@@ -11,14 +11,29 @@
 struct adder {
     struct gyre_gguf g;
     struct gyre_writer *out;
+    const struct gyre_plan *plan;
 };
 
+// The first of the linears that share a tensor of a plain file describes it; the others have rows of it.
 static void add(struct adder *a, const struct gyre_planned *p, uint32_t piece, const char *name, gyre_dtype type,
                 uint32_t n_dims, uint64_t rows, uint64_t cols)
 {
-    const uint64_t dims[2] = {n_dims == 2 ? rows : cols, cols};
+    struct gyre_written *w = &a->out->tensor[a->out->n_tensors++];
+    *w = (struct gyre_written){
+        .part = p->part, .piece = piece, .n_dims = n_dims, .dims = {n_dims == 2 ? rows : cols, cols}};
+    if (!a->plan->set.full) gyre_written_share(w, &a->plan->hp, GYRE_CONTAINER_GGUF);
+    snprintf(w->name, sizeof w->name, "%s", name);
+    if (w->first) return;
+    const uint64_t first = w->whole ? w->whole : w->dims[0], dims[2] = {first, n_dims == 2 ? cols : first};
     gyre_gguf_add_tensor(&a->g, name, type, n_dims, dims);
-    a->out->tensor[a->out->n_tensors++] = (struct gyre_written){.part = p->part, .piece = piece};
+}
+
+// "blk.3.attn_qkv.PART", or where it shares nothing "blk.3.attn_q.PART".
+static void name_of(const struct adder *a, const struct gyre_part *part, const char *piece, char name[GYRE_ROLE_NAME])
+{
+    const struct gyre_fused fused = gyre_role_fusion(&a->plan->hp, part->role, GYRE_CONTAINER_GGUF);
+    if (a->plan->set.full || !fused.stem) gyre_role_name(part->role, part->layer, piece, name);
+    else snprintf(name, GYRE_ROLE_NAME, "blk.%u.%s.%s", part->layer, fused.stem, piece);
 }
 
 static gyre_dtype plain_type(uint32_t bits)
@@ -29,7 +44,7 @@ static gyre_dtype plain_type(uint32_t bits)
 static void add_linear(struct adder *a, const struct gyre_planned *p, bool full)
 {
     char name[GYRE_ROLE_NAME];
-    gyre_role_name(p->part.role, p->part.layer, "weight", name);
+    name_of(a, &p->part, "weight", name);
     if (p->bits >= 16 || !full) {
         add(a, p, 0, name, plain_type(p->bits), 2, p->rows, p->cols);
         return;
@@ -72,7 +87,7 @@ static void add_part(struct adder *a, const struct gyre_planned *p, bool full)
         gyre_role_name(part->role, part->layer, "weight", name);
         break;
     case GYRE_PART_BIAS:
-        gyre_role_name(part->role, part->layer, "bias", name);
+        name_of(a, part, "bias", name);
         break;
     case GYRE_PART_CENTRE:
         gyre_role_name(part->role, part->layer, "centre", name);
@@ -81,9 +96,16 @@ static void add_part(struct adder *a, const struct gyre_planned *p, bool full)
     add(a, p, 0, name, GYRE_DTYPE_F32, 1, 1, p->cols);
 }
 
+// The tensor that `w` has rows of: `last`, or one that was described before it.
+static const struct gyre_gguf_tensor *shared(const struct gyre_gguf_tensor *last, const struct gyre_written *w)
+{
+    while (strcmp(last->name, w->name)) last--;
+    return last;
+}
+
 static gyre_status open_gguf(const struct gyre_plan *plan, struct gyre_writer *out, gyre_error *err)
 {
-    struct adder a = {.out = out};
+    struct adder a = {.out = out, .plan = plan};
     gyre_status st = GYRE_OK;
     out->tensor = malloc(2 * plan->n_tensors * sizeof *out->tensor);
     out->file = calloc(1, sizeof *out->file);
@@ -92,15 +114,14 @@ static gyre_status open_gguf(const struct gyre_plan *plan, struct gyre_writer *o
     GYRE_GO(gyre_gguf_metadata(plan, &a.g, err));
     GYRE_GO(gyre_gguf_finish(&a.g, &out->file[0].front, &out->file[0].front_bytes, &out->file[0].bytes, err));
     out->n_files = 1;
-    for (uint64_t i = 0; i < out->n_tensors; i++) {
-        const struct gyre_gguf_tensor *t = &a.g.tensors[i];
+    for (uint64_t i = 0, n = 0; i < out->n_tensors; i++) {
         struct gyre_written *w = &out->tensor[i];
+        const struct gyre_gguf_tensor *t = w->first ? shared(&a.g.tensors[n - 1], w) : &a.g.tensors[n++];
+        const uint64_t row = t->bytes / t->dims[0];
         memcpy(w->name, t->name, sizeof w->name);
         w->type = t->type;
-        w->n_dims = t->n_dims;
-        memcpy(w->dims, t->dims, sizeof w->dims);
-        w->bytes = t->bytes;
-        w->offset = t->offset;
+        w->bytes = row * w->dims[0];
+        w->offset = t->offset + row * w->first;
     }
 done:
     gyre_gguf_free(&a.g);

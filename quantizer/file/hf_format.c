@@ -27,13 +27,7 @@ static gyre_status add(struct gyre_writer *out, const struct gyre_hparams *hp, c
     gyre_hf_name(hp, p->part.role, p->part.layer, part, name);
     *t = (struct gyre_written){
         .part = p->part, .piece = piece, .type = type, .n_dims = n_dims, .dims = {n_dims == 2 ? rows : cols, cols}};
-    const struct gyre_fused fused = gyre_role_fusion(hp, p->part.role, GYRE_CONTAINER_HF);
-    for (gyre_role r = fused.first; fused.stem && piece != SHAPE && r <= fused.last; r++) {
-        uint64_t of_r, ignored;
-        gyre_role_shape(r, hp, &of_r, &ignored);
-        if (r < p->part.role) t->first += of_r;
-        t->whole += of_r;
-    }
+    if (piece != SHAPE) gyre_written_share(t, hp, GYRE_CONTAINER_HF);
     uint64_t row = 0;
     if (strlen(name) >= sizeof t->name || !gyre_dtype_row_bytes(type, cols, &row))
         return gyre_fail(err, GYRE_E_INVALID, "cannot describe the output (%s): its name or shape is impossible", name);

@@ -97,7 +97,6 @@ static const char *unsayable(const struct gyre_plan *p)
     const struct gyre_arch *arch = hp->family;
     bool still = false;
     for (uint32_t i = 0; i < hp->n_layers; i++) still |= hp->kind[i].turn == GYRE_TURN_NONE;
-    if (!(arch->plain & GYRE_PLAIN_LLAMA)) return "tensors that hold several matrices, which gyre does not write";
     if (hp->biases & ~arch->plain_biases) return "biases that no plain file has";
     if (hp->window && (!(arch->plain & GYRE_PLAIN_WINDOWS) || !period_of(hp, true)))
         return "windows that no plain file can say";

@@ -53,6 +53,17 @@ char *gyre_writer_path(const struct gyre_writer *w, const char *path, uint32_t f
     return gyre_joined(path, w->format->folder ? "/" : "", w->file[file].name);
 }
 
+void gyre_written_share(struct gyre_written *t, const struct gyre_hparams *hp, gyre_container container)
+{
+    const struct gyre_fused fused = gyre_role_fusion(hp, t->part.role, container);
+    for (gyre_role r = fused.first; fused.stem && r <= fused.last; r++) {
+        uint64_t rows, cols;
+        gyre_role_shape(r, hp, &rows, &cols);
+        if (r < t->part.role) t->first += rows;
+        t->whole += rows;
+    }
+}
+
 bool gyre_part_is(const struct gyre_part *a, const struct gyre_part *b)
 {
     return a->kind == b->kind && a->role == b->role && a->layer == b->layer;

@@ -73,6 +73,9 @@ void gyre_writer_front_sha256(const struct gyre_writer *writer, char *hex);
 // Where file number `file` lies while the output is `path`; malloc'd, NULL where memory ran out.
 char *gyre_writer_path(const struct gyre_writer *writer, const char *path, uint32_t file);
 
+// Says of a linear's tensor, or of its bias, which rows of which other one it is where plain files of this architecture
+// have one for several linears; else nothing.
+void gyre_written_share(struct gyre_written *tensor, const struct gyre_hparams *hp, gyre_container container);
 bool gyre_part_is(const struct gyre_part *a, const struct gyre_part *b);
 const struct gyre_written *gyre_writer_find(const struct gyre_writer *writer, struct gyre_part part); // NULL: none
 // How many tensors are written after `steps` steps: what lies before the blocks, then one block each.

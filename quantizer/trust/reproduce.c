@@ -282,9 +282,9 @@ static gyre_status compare(struct reproduction *r, gyre_error *err)
 {
     gyre_reproduce_result *out = r->result;
     const size_t n = json_array_size(r->then.tensors), m = json_array_size(r->now.tensors);
-    out->tensors = n;
     for (size_t i = 0; i < (n > m ? n : m); i++) {
         const json_t *a = json_array_get(r->then.tensors, i), *b = json_array_get(r->now.tensors, i);
+        out->tensors += a && !json_integer_value(json_object_get(a, "first")); // of a shared one several rows tell
         if (same_row(a, b)) continue;
         const struct gyre_json_shown name = gyre_json_show(json_object_get(a ? a : b, "name")); // in quotes
         if (!out->differing++)

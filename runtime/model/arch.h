@@ -7,13 +7,11 @@
 struct gyre_builder; // builder.h
 
 enum {
-    GYRE_PLAIN_NONE = 0,
-    GYRE_PLAIN_LLAMA = 1,    // what gyre writes of it: a tensor per linear
+    GYRE_PLAIN_FUSED = 1,    // linears lie in the tensors of roles.def's FUSED, and have none of their own
     GYRE_PLAIN_DIVISORS = 2, // tensors of RoPE's divisors (rope_freqs, longrope's)
     GYRE_PLAIN_WINDOWS = 4,  // a window, and the period of the blocks that have none
     GYRE_PLAIN_FOURTHS = 8,  // no RoPE in each fourth block, whatever the file says
     GYRE_PLAIN_SCALE = 32,   // a scale of scores other than 1 / sqrt(head size)
-    GYRE_PLAIN_FUSED = 64,   // linears lie in the tensors of roles.def's FUSED, and have none of their own
     GYRE_PLAIN_FOLDER = 16   // Hugging Face directories, by the names of roles.def
 };
 

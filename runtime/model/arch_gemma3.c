@@ -44,7 +44,7 @@ const struct gyre_arch gyre_arch_gemma3 = {
              GYRE_ROLE_BIT(GYRE_ROLE_attn_post_norm) | GYRE_ROLE_BIT(GYRE_ROLE_ffn_post_norm),
     .may_bias = GYRE_QKV_LINEARS | GYRE_ROLE_BIT(GYRE_ROLE_o),
     .act = "gelu_pytorch_tanh",
-    .plain = GYRE_PLAIN_LLAMA | GYRE_PLAIN_WINDOWS | GYRE_PLAIN_FOLDER,
+    .plain = GYRE_PLAIN_WINDOWS | GYRE_PLAIN_FOLDER,
     .version = 3,
     .read = read,
     .block = block,
