@@ -171,6 +171,26 @@ static void estimates_are_of_the_seed_and_write_nothing(void **state)
     assert_string_equal(why.message, "cannot measure sensitivity: at --wbits 16 nothing is rounded; give 4 or 8");
 }
 
+static void every_family_has_costs(void **state)
+{
+    (void)state;
+    static const char *const families[] = {"qwen2", "qwen3", "gemma3", "granite", "phi3", "smollm3"};
+    for (int f = 0; f < 6; f++) {
+        run_base(in, text, families[f], f % 2);
+        gyre_quantize_params p = params("r1: online\nrounding: [rtn]\n");
+        json_t *doc = estimate(p, 2), *total = json_object_get(doc, "total");
+        for (int i = 0; i < 4; i++) {
+            const json_t *product = json_object_get(total, products[i]);
+            const double a8 = nats(json_object_get(product, "a8")), a4 = nats(json_object_get(product, "a4"));
+            assert_true(a8 > 0 && a4 > 20 * a8 && nats(json_object_get(product, "w4")) > 0);
+        }
+        assert_true(nats(json_object_get(total, "k4")) > 20 * nats(json_object_get(total, "k8")));
+        assert_true(nats(json_object_get(total, "v4")) > 20 * nats(json_object_get(total, "v8")));
+        json_decref(doc);
+    }
+    run_base(in, text, "llama", true);
+}
+
 // ---- budgets ----------------------------------------------------------------------------------------------------
 
 static json_t *manifest_of(void)
@@ -279,8 +299,11 @@ static void budgets_that_cannot_be_met_are_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(what_spares_most_for_its_bits_comes_first),   cmocka_unit_test(estimates_rank_as_runs_do),
-        cmocka_unit_test(estimates_are_of_the_seed_and_write_nothing), cmocka_unit_test(a_budget_becomes_exceptions),
+        cmocka_unit_test(what_spares_most_for_its_bits_comes_first),
+        cmocka_unit_test(estimates_rank_as_runs_do),
+        cmocka_unit_test(estimates_are_of_the_seed_and_write_nothing),
+        cmocka_unit_test(every_family_has_costs),
+        cmocka_unit_test(a_budget_becomes_exceptions),
         cmocka_unit_test(budgets_that_cannot_be_met_are_refused),
     };
     return cmocka_run_group_tests(tests, setup, cleanup);
