@@ -75,6 +75,8 @@ static void fill_model_keys(const struct gyre_plan *p, struct gyre_gguf *g)
         gyre_gguf_u32(g, key_of(p, number[i].name).text, number[i].value);
     gyre_gguf_f32(g, key_of(p, "attention.layer_norm_rms_epsilon").text, hp->norm_eps);
     gyre_gguf_f32(g, key_of(p, "rope.freq_base").text, (float)hp->rope_base);
+    if (hp->rope_scaling == GYRE_ROPE_LONG) // where config.json leaves it to the ratio of the contexts, others take 1
+        gyre_gguf_f32(g, key_of(p, "rope.scaling.attn_factor").text, hp->rope_mscale);
     if (p->window_period) gyre_gguf_u32(g, key_of(p, "attention.sliding_window_pattern").text, p->window_period);
 }
 

@@ -121,6 +121,9 @@ static void both_containers_hold_the_same(void **state)
         assert_int_equal(a.hp.act_bits, full ? 8 : 16); // portable: other tools would round what is only stored so
         assert_int_equal(a.hp.kv_bits, full ? 8 : 16);
         assert_int_equal(a.hp.rot.head.n, 0);
+        if (a.hp.rope_scaling == GYRE_ROPE_LONG) // said, not left to the reader's own rule
+            assert_true(gyre_source_has(b.source,
+                                        full ? "gyre-phi3.rope.scaling.attn_factor" : "phi3.rope.scaling.attn_factor"));
         same_integers(&a, &b);
         closed(&a);
         closed(&b);
