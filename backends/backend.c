@@ -63,6 +63,8 @@ gyre_status gyre_buffer_create(gyre_device *device, uint64_t size, const char *l
     device->counters.buffers++;
     device->counters.live_objects++;
     device->counters.bytes_live += size;
+    if (device->counters.bytes_live > device->counters.bytes_most)
+        device->counters.bytes_most = device->counters.bytes_live;
     *out = buffer;
     return GYRE_OK;
 }

@@ -183,6 +183,7 @@ struct gyre_device_counters {
     uint64_t recordings, buffers, kernels; // made (a shared kernel counts once)
     uint64_t submissions, dispatches;      // to the queue by replays, and the dispatches in them
     uint64_t copies;                       // between host and device that took a submission of their own
+    uint64_t bytes_most;                   // that bytes_live ever was
     uint64_t bytes_live, live_objects;     // of buffers; buffers, kernels and recordings not yet destroyed
     uint64_t calls;                        // fallible calls: what fail_call counts
 };

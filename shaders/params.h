@@ -64,6 +64,14 @@
 #define GYRE_PARAMS_kl(I, F) I(rows) I(width)
 #define GYRE_PARAMS_repack(I, F) I(n) I(k) I(group) I(n_pad) I(first)
 #define GYRE_PARAMS_roof(I, F) I(threads) I(count) I(loops)
+#define GYRE_PARAMS_matmul_back(I, F) GYRE_PARAMS_matmul(I, F)
+#define GYRE_PARAMS_scale_back(I, F) GYRE_PARAMS_matmul(I, F)
+#define GYRE_PARAMS_columns(I, F) I(rows) I(width) I(segs) I(first) I(count) I(b) I(less) I(by)
+#define GYRE_PARAMS_norm_back(I, F) I(rows) I(width) I(segs) I(heads) I(kv_heads) F(eps)
+#define GYRE_PARAMS_quantize_back(I, F) GYRE_PARAMS_quantize(I, F)
+#define GYRE_PARAMS_act_mul_back(I, F) I(rows) I(width) I(act)
+#define GYRE_PARAMS_kv_back(I, F) GYRE_PARAMS_kv_write(I, F)
+#define GYRE_PARAMS_attn_back(I, F) I(rows) I(heads) I(kv_heads) I(hd) I(ldq) I(page_stride) F(scale) I(window)
 
 #if !defined(GYRE_CL) && !defined(GYRE_GLSL)
 #include <stdint.h>
@@ -73,6 +81,7 @@
 /* every struct there is */
 #define GYRE_PARAMS_LIST(X) \
   X(embed) X(rms_norm) X(rms_norm_had) X(quantize) X(matmul) X(quant_matmul) X(add) X(hadamard) X(gather) X(act_mul) X(rope) X(kv_write) X(rope_kv) X(attn) X(attn_split) X(attn_merge) \
-  X(topk) X(sample) X(mass) X(loglik) X(kl) X(repack) X(roof)
+  X(topk) X(sample) X(mass) X(loglik) X(kl) X(repack) X(roof) \
+  X(matmul_back) X(scale_back) X(columns) X(norm_back) X(quantize_back) X(act_mul_back) X(kv_back) X(attn_back)
 GYRE_PARAMS_LIST(GYRE_C_PARAMS)
 #endif

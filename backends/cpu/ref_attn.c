@@ -1,7 +1,7 @@
 // Reference of attn: for every sequence in the batch and every kv head the cache is expanded once, in double, then each
 // row of that sequence takes its softmax over its own prefix, or the last `window` positions of it.
 #include "backends/cpu/ref.h"
-#include "runtime/util/half.h"
+#include "backends/cpu/ref_parts.h"
 #include "shaders/params.h"
 
 #include <math.h>
@@ -13,16 +13,6 @@ struct cache {     // one kv head of one sequence: positions 0..length-1
     double *k, *v; // k [hd][length], so that the loop over positions is the inner one; v [length][hd]
     int length, hd;
 };
-
-static double element(const uint32_t *words, uint32_t meta, int i, int bits)
-{
-    const uint32_t code = words[i * bits / 32] >> i * bits % 32;
-    if (bits == 16) return (double)gyre_f32_from_f16((uint16_t)code);
-    if (bits == 32) return (double)gyre_f32_from_bits(code);
-    const double scale = (double)gyre_f32_from_f16((uint16_t)meta),
-                 zero = (double)gyre_f32_from_f16((uint16_t)(meta >> 16));
-    return scale * ((double)(code & ((1u << bits) - 1)) - zero);
-}
 
 static void expand(struct cache *c, const struct gyre_ref_args *args, int sequence, int kv_head)
 {
@@ -36,8 +26,8 @@ static void expand(struct cache *c, const struct gyre_ref_args *args, int sequen
         const uint32_t *vw = v + slot * (size_t)(p->hd * v_bits / 32);
         const uint32_t km = k_bits < 16 ? k_meta[slot] : 0, vm = v_bits < 16 ? v_meta[slot] : 0;
         for (int i = 0; i < c->hd; i++) {
-            c->k[i * c->length + t] = element(kw, km, i, k_bits);
-            c->v[t * c->hd + i] = element(vw, vm, i, v_bits);
+            c->k[i * c->length + t] = gyre_ref_cached(kw, km, i, k_bits);
+            c->v[t * c->hd + i] = gyre_ref_cached(vw, vm, i, v_bits);
         }
     }
 }

@@ -112,6 +112,16 @@ void gyre_ref_quantize_row(const float *x, int32_t width, int32_t bits, float cl
     meta[1] = (uint32_t)zero;
 }
 
+double gyre_ref_cached(const uint32_t *words, uint32_t meta, int i, int bits)
+{
+    const uint32_t code = words[i * bits / 32] >> i * bits % 32;
+    if (bits == 16) return (double)gyre_f32_from_f16((uint16_t)code);
+    if (bits == 32) return (double)gyre_f32_from_bits(code);
+    const double scale = (double)gyre_f32_from_f16((uint16_t)meta),
+                 zero = (double)gyre_f32_from_f16((uint16_t)(meta >> 16));
+    return scale * ((double)(code & ((1u << bits) - 1)) - zero);
+}
+
 // ---- weights ------------------------------------------------------------------------------------------
 
 static bool has_zeros(const struct gyre_ref_args *args)

@@ -16,6 +16,9 @@ void gyre_ref_hadamard(double *x, const struct gyre_ref_had *had, const uint32_t
 void gyre_ref_quantize_row(const float *x, int32_t width, int32_t bits, float clip, int32_t span, uint32_t *codes,
                            uint32_t meta[2]);
 
+// Element i of a cached vector: `words` of its codes, its meta word, the pool's bits (32: floats).
+double gyre_ref_cached(const uint32_t *words, uint32_t meta, int i, int bits);
+
 // quant_matmul from its parts: `norm` is rms_norm_quant, the others have their own names. Where memory runs out y is
 // NaN.
 typedef void gyre_ref_part(const struct gyre_ref_args *args);

@@ -335,6 +335,26 @@ static bool find_rows(const struct row_data *row, uint32_t rows, int32_t s, uint
     return true;
 }
 
+static gyre_status not_whole(int32_t s, gyre_error *err)
+{
+    return gyre_fail(err, GYRE_E_INVALID,
+                     "cannot differentiate attention: sequence %d has positions that are not in the batch", s);
+}
+
+gyre_status gyre_back_sequences(const void *data, uint32_t rows, gyre_error *err)
+{
+    const struct row_data *row = data;
+    gyre_status st = GYRE_OK;
+    int32_t most = -1;
+    uint32_t *at = malloc((uint64_t)rows * sizeof *at), length;
+    if (!at) return no_memory(err);
+    for (uint32_t r = 0; r < rows; r++) most = (row[r].flags & 1) && row[r].sequence > most ? row[r].sequence : most;
+    for (int32_t s = 0; s <= most && st == GYRE_OK; s++)
+        if (!find_rows(row, rows, s, at, &length)) st = not_whole(s, err);
+    free(at);
+    return st;
+}
+
 gyre_status gyre_back_attn(const struct gyre_back *b, gyre_error *err)
 {
     const struct gyre_attn_params *p = &b->node->params.attn;
@@ -348,10 +368,7 @@ gyre_status gyre_back_attn(const struct gyre_back *b, gyre_error *err)
     for (uint32_t r = 0; r < rows; r++) most = (row[r].flags & 1) && row[r].sequence > most ? row[r].sequence : most;
     for (int32_t s = 0; s <= most; s++) {
         uint32_t length;
-        if (!find_rows(row, rows, s, at, &length))
-            GYRE_GO(gyre_fail(err, GYRE_E_INVALID,
-                              "cannot differentiate attention: sequence %d has positions that are not in the batch",
-                              s));
+        if (!find_rows(row, rows, s, at, &length)) GYRE_GO(not_whole(s, err));
         gyre_status worst = GYRE_OK;
 #pragma omp parallel for schedule(dynamic)
         for (uint32_t g = 0; g < G; g++) {

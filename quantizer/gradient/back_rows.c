@@ -12,6 +12,11 @@
 
 enum { COLUMNS = 64 }; // that one thread sums
 
+bool gyre_back_on_host(const gyre_device *device)
+{
+    return device->backend->buffer_create == gyre_host_buffer_create && device->backend != &gyre_backend_null;
+}
+
 const void *gyre_back_memory(struct gyre_binding at)
 {
     return at.buffer ? ((const struct host_buffer *)(const void *)at.buffer)->data + at.offset : NULL;

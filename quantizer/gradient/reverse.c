@@ -1,5 +1,6 @@
 // See reverse.h. A gradient is allocated when it is asked for, or when a later node gives it its first part.
 #include "quantizer/gradient/reverse.h"
+#include "quantizer/gradient/backward.h"
 #include "quantizer/gradient/rules.h"
 #include "runtime/util/base.h"
 
@@ -11,15 +12,6 @@ static gyre_back_rule *const rules[GYRE_OP_COUNT] = {
 #define OP(name, outputs, inputs, params, lower, tune, grad) [GYRE_OP_##name] = gyre_back_##grad,
 #include "runtime/core/ops.def"
 #undef OP
-};
-
-struct gyre_reverse {
-    const gyre_graph *graph;
-    bool plain;
-    float **grad;      // [n_values]
-    double (*clip)[2]; // [n_nodes]
-    double **squares;  // [n_nodes]
-    bool *kept;        // [n_values] somebody asked for it
 };
 
 gyre_status gyre_reverse_open(const gyre_graph *graph, bool plain, gyre_reverse **out, gyre_error *err)
@@ -167,25 +159,6 @@ void gyre_reverse_cached(const gyre_reverse *r, const float **value, uint64_t *s
     }
 }
 
-static void add_squares(const struct gyre_value_info *out, const float *dout, double *squares)
-{
-#pragma omp parallel for schedule(static)
-    for (uint32_t r = 0; r < out->rows; r++)
-        for (uint64_t i = (uint64_t)r * out->width; i < ((uint64_t)r + 1) * out->width; i++)
-            squares[r] += (double)dout[i] * (double)dout[i];
-}
-
-// What passes gradients on: everything that a node of the graph computed, pools included.
-static bool computed(const gyre_graph *g, gyre_value v)
-{
-    const struct gyre_value_info *info = gyre_graph_value(g, v);
-    const gyre_value root = info->root ? info->root : v;
-    if (info->kind == GYRE_VALUE_U32) return false;
-    for (uint32_t i = 0; i < g->n_nodes; i++)
-        if (g->nodes[i].out[0] == root) return true;
-    return false;
-}
-
 static gyre_status one_node(gyre_reverse *r, uint32_t i, gyre_error *err)
 {
     const struct gyre_node *node = &r->graph->nodes[i];
@@ -195,11 +168,11 @@ static gyre_status one_node(gyre_reverse *r, uint32_t i, gyre_error *err)
                              .dclip = r->clip[i],
                              .plain = r->plain};
     if (!back.dout) return GYRE_OK; // nothing behind it matters
-    if (r->squares[i]) add_squares(gyre_graph_value(r->graph, node->out[0]), back.dout, r->squares[i]);
+    if (r->squares[i]) gyre_backward_add_squares(gyre_graph_value(r->graph, node->out[0]), back.dout, r->squares[i]);
     for (uint32_t k = 0; k < GYRE_MAX_INS; k++) {
         if (!node->in[k]) continue;
-        back.din[k] = gradient(r, node->in[k], computed(r->graph, node->in[k]));
-        if (!back.din[k] && computed(r->graph, node->in[k]) && floats_of(r->graph, node->in[k]))
+        back.din[k] = gradient(r, node->in[k], gyre_backward_passes(r->graph, node->in[k]));
+        if (!back.din[k] && gyre_backward_passes(r->graph, node->in[k]) && floats_of(r->graph, node->in[k]))
             return gyre_fail(err, GYRE_E_NOMEM, "out of memory for gradients");
     }
     GYRE_TRY(rules[node->op](&back, err));
@@ -213,6 +186,7 @@ static gyre_status one_node(gyre_reverse *r, uint32_t i, gyre_error *err)
 
 gyre_status gyre_reverse_run(gyre_reverse *r, gyre_error *err)
 {
+    if (!gyre_back_on_host(r->graph->device)) return gyre_backward_run(r, err);
     for (uint32_t i = r->graph->n_nodes; i-- > 0;) GYRE_TRY(one_node(r, i, err));
     return GYRE_OK;
 }

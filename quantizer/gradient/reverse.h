@@ -1,7 +1,11 @@
 // Reverse mode over a graph: the gradients of one value by everything that the graph read. A rule per op (column
 // `grad` of runtime/core/ops.def, rules.h) walks the nodes backwards; what is differentiated is what was executed,
-// integer products and the cache included. The graph is compiled with no_fuse and keep, on a host device (the cpu or
-// backends/cpu/fast.h), and was submitted; fused and sampling ops have no rule.
+// integer products and the cache included. The graph is compiled with no_fuse and keep, and was submitted; fused and
+// sampling ops have no rule.
+//
+// On a host device (the cpu or backends/cpu/fast.h) rules go to the memory of the graph; on any other the backward pass
+// is a graph of ops on that device (backward.h), and gradients come back when it has run. There the gradients of float
+// weights and of centres cannot be asked for, nor SpinQuant's rule.
 #pragma once
 #include "runtime/graph/graph.h"
 

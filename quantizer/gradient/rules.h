@@ -28,6 +28,8 @@ typedef gyre_status gyre_back_rule(const struct gyre_back *back, gyre_error *err
 gyre_back_rule gyre_back_rms_norm, gyre_back_quantize, gyre_back_matmul, gyre_back_add, gyre_back_hadamard,
     gyre_back_gather, gyre_back_act_mul, gyre_back_rope, gyre_back_kv_write, gyre_back_attn;
 
+// Whether what nodes read and wrote lies in memory that rules can go to.
+bool gyre_back_on_host(const gyre_device *device);
 // The memory behind a binding, and behind a plane of a value: a host device's. NULL where there is none.
 const void *gyre_back_memory(struct gyre_binding at);
 static inline const void *gyre_back_plane(const gyre_graph *graph, gyre_value value, uint32_t plane)
@@ -39,6 +41,10 @@ static inline const struct gyre_value_info *gyre_back_info(const struct gyre_bac
 {
     return gyre_graph_value(b->graph, value);
 }
+
+// Whether attention over the batch with this row data (shaders/params.h) can be differentiated: every position of its
+// sequences is a row of it.
+gyre_status gyre_back_sequences(const void *data, uint32_t rows, gyre_error *err) GYRE_MUST_USE;
 
 // What an in-place reduction over rows gives: out[i] += sum over rows of a[r][i] * b[r][i] * (by ? by[r] : 1). Row
 // strides lda, ldb; b NULL: 1.

@@ -1,6 +1,6 @@
 // What a well-formed node is: its operands' kinds, shapes and parameters. One rule check_<params> per parameter struct,
 // chosen by the column of ops.def; used when a node is built and again by verify.c after every pass.
-#include "runtime/graph/node.h"
+#include "runtime/graph/check.h"
 #include "runtime/util/base.h"
 
 #include <ctype.h>
@@ -424,8 +424,17 @@ static gyre_status outside(const gyre_graph *g, const struct gyre_node *node, gy
 }
 #define check_repack outside
 #define check_roof outside
+// Gradients.
+#define check_matmul_back gyre_check_matmul_back
+#define check_scale_back gyre_check_matmul_back
+#define check_columns gyre_check_columns
+#define check_norm_back gyre_check_norm_back
+#define check_quantize_back gyre_check_quantize_back
+#define check_act_mul_back gyre_check_act_mul_back
+#define check_kv_back gyre_check_kv_back
+#define check_attn_back gyre_check_attn_back
 
-static gyre_status (*const rules[GYRE_OP_COUNT])(const gyre_graph *, const struct gyre_node *, gyre_error *) = {
+static gyre_check_rule *const rules[GYRE_OP_COUNT] = {
 #define OP(name, outputs, inputs, params, lower, tune, grad) [GYRE_OP_##name] = check_##params,
 #include "runtime/core/ops.def"
 #undef OP

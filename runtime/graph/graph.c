@@ -113,7 +113,17 @@ static gyre_value external(gyre_graph *g, gyre_value_kind kind, const char *name
     return new_value(g, &info);
 }
 
-static gyre_value data(gyre_graph *g, const char *name, struct gyre_binding at)
+gyre_value gyre_graph_import(gyre_graph *g, const gyre_graph *from, gyre_value v)
+{
+    struct gyre_value_info info = *gyre_graph_value(from, v);
+    struct gyre_binding at[GYRE_MAX_PLANES];
+    for (uint32_t p = 0; p < info.n_planes; p++) at[p] = gyre_graph_at(from, v, p);
+    info.landed = false;
+    info.root = GYRE_NONE;
+    return external(g, info.kind, gyre_graph_value(from, v)->name, at, info.n_planes, info);
+}
+
+gyre_value gyre_graph_data(gyre_graph *g, const char *name, struct gyre_binding at)
 {
     return external(g, GYRE_VALUE_DATA, name, &at, 1, (struct gyre_value_info){0});
 }
@@ -137,12 +147,12 @@ static gyre_value pool_value(gyre_graph *g, const struct gyre_kv_pool *kv)
 
 static gyre_value pages_value(gyre_graph *g, const struct gyre_kv_pool *kv)
 {
-    return kv->pages.buffer ? data(g, "pages", kv->pages) : g->batch_pages;
+    return kv->pages.buffer ? gyre_graph_data(g, "pages", kv->pages) : g->batch_pages;
 }
 
 static gyre_value centre_value(gyre_graph *g, const struct gyre_kv_pool *kv)
 {
-    return kv->centre.buffer ? data(g, "centre", kv->centre) : GYRE_NONE;
+    return kv->centre.buffer ? gyre_graph_data(g, "centre", kv->centre) : GYRE_NONE;
 }
 
 void gyre_graph_destroy(gyre_graph *g)
@@ -173,8 +183,8 @@ gyre_status gyre_graph_create(gyre_device *device, uint32_t rows, const struct g
     new_value(g, &(struct gyre_value_info){0}); // GYRE_NONE
     if (batch) {
         g->page_stride = batch->page_stride;
-        if (batch->rows.buffer) g->batch_rows = data(g, "rows", batch->rows);
-        if (batch->pages.buffer) g->batch_pages = data(g, "pages", batch->pages);
+        if (batch->rows.buffer) g->batch_rows = gyre_graph_data(g, "rows", batch->rows);
+        if (batch->pages.buffer) g->batch_pages = gyre_graph_data(g, "pages", batch->pages);
     }
     if (g->error.code) {
         const gyre_status st = g->error.code;
@@ -263,7 +273,7 @@ gyre_value gyre_g_rms_norm(gyre_graph *g, gyre_value x, struct gyre_binding gain
         g, &(struct gyre_node){
                .op = GYRE_OP_rms_norm,
                .out = {gyre_graph_new_value(g, GYRE_VALUE_F32, rows, width, 0)},
-               .in = {x, data(g, "gain", gain)},
+               .in = {x, gyre_graph_data(g, "gain", gain)},
                .params.rms_norm = {.rows = (int32_t)rows, .width = (int32_t)width, .eps = eps, .bits = 16, .clip = 1}});
 }
 
@@ -318,7 +328,7 @@ gyre_value gyre_g_gather(gyre_graph *g, gyre_value x, struct gyre_binding order)
     const uint32_t rows = g->values[x].rows, width = g->values[x].width;
     return finish(g, &(struct gyre_node){.op = GYRE_OP_gather,
                                          .out = {gyre_graph_new_value(g, GYRE_VALUE_F32, rows, width, 0)},
-                                         .in = {x, data(g, "order", order)},
+                                         .in = {x, gyre_graph_data(g, "order", order)},
                                          .params.gather = {.rows = (int32_t)rows, .width = (int32_t)width}});
 }
 
@@ -338,7 +348,8 @@ gyre_value gyre_g_hadamard(gyre_graph *g, gyre_value x, const struct gyre_had_de
     if (!GIVEN(g, GYRE_OP_hadamard, x)) return GYRE_NONE;
     if (!had || !had->n) return x;
     const uint32_t rows = g->values[x].rows, width = g->values[x].width;
-    const gyre_value base = had->base.buffer ? data(g, "base", had->base) : GYRE_NONE; // a power of two needs none
+    const gyre_value base =
+        had->base.buffer ? gyre_graph_data(g, "base", had->base) : GYRE_NONE; // a power of two needs none
     const struct gyre_hadamard_params p = {.n = (int32_t)had->n,
                                            .segs = (int32_t)segs,
                                            .k1 = (int32_t)GYRE_MAX(had->k1, 1u),
@@ -351,7 +362,7 @@ gyre_value gyre_g_hadamard(gyre_graph *g, gyre_value x, const struct gyre_had_de
                                            .scaled = scale.buffer != NULL};
     return finish(g, &(struct gyre_node){.op = GYRE_OP_hadamard,
                                          .out = {gyre_graph_new_value(g, GYRE_VALUE_F32, rows, width, 0)},
-                                         .in = {x, base, scale.buffer ? data(g, "scale", scale) : GYRE_NONE},
+                                         .in = {x, base, scale.buffer ? gyre_graph_data(g, "scale", scale) : GYRE_NONE},
                                          .params.hadamard = p});
 }
 
@@ -384,8 +395,8 @@ gyre_value gyre_g_rope(gyre_graph *g, gyre_value qkv, const struct gyre_attn_sha
                                        .eps = s->eps};
     return finish(g, &(struct gyre_node){.op = GYRE_OP_rope,
                                          .out = {gyre_graph_new_value(g, GYRE_VALUE_F32, rows, width, 0)},
-                                         .in = {qkv, g->batch_rows, data(g, "freqs", s->freqs),
-                                                s->gains.buffer ? data(g, "gains", s->gains) : GYRE_NONE},
+                                         .in = {qkv, g->batch_rows, gyre_graph_data(g, "freqs", s->freqs),
+                                                s->gains.buffer ? gyre_graph_data(g, "gains", s->gains) : GYRE_NONE},
                                          .params.rope = p});
 }
 
@@ -475,7 +486,7 @@ void gyre_g_draw(gyre_graph *g, gyre_value x, struct gyre_binding rows, struct g
     gyre_g_topk(g, x, 1, vals, ids);
     if (!*vals) return;
     struct gyre_node *node = &g->nodes[g->n_nodes - 1];
-    const gyre_value row_data = data(g, "rows", rows), state_data = data(g, "state", state);
+    const gyre_value row_data = gyre_graph_data(g, "rows", rows), state_data = gyre_graph_data(g, "state", state);
     node->op = GYRE_OP_draw, node->in[1] = row_data, node->in[2] = state_data;
 }
 
@@ -484,10 +495,11 @@ void gyre_g_sample(gyre_graph *g, gyre_value vals, gyre_value ids, gyre_value dr
 {
     if (!GIVEN(g, GYRE_OP_sample, vals, ids)) return;
     const struct gyre_sample_params p = {.rows = (int32_t)g->values[vals].rows, .k = (int32_t)k, .drawn = drawn != 0};
-    gyre_graph_append(g, &(struct gyre_node){.op = GYRE_OP_sample,
-                                             .out = {data(g, "rows", rows), data(g, "history", history)},
-                                             .in = {vals, ids, drawn, data(g, "state", state)},
-                                             .params.sample = p});
+    gyre_graph_append(
+        g, &(struct gyre_node){.op = GYRE_OP_sample,
+                               .out = {gyre_graph_data(g, "rows", rows), gyre_graph_data(g, "history", history)},
+                               .in = {vals, ids, drawn, gyre_graph_data(g, "state", state)},
+                               .params.sample = p});
 }
 
 gyre_value gyre_g_mass(gyre_graph *g, gyre_value logits, gyre_value vals, struct gyre_binding state)
@@ -497,7 +509,7 @@ gyre_value gyre_g_mass(gyre_graph *g, gyre_value logits, gyre_value vals, struct
     return finish(
         g, &(struct gyre_node){.op = GYRE_OP_mass,
                                .out = {gyre_graph_new_value(g, GYRE_VALUE_F32, rows, 1, 0)},
-                               .in = {logits, vals, data(g, "state", state)},
+                               .in = {logits, vals, gyre_graph_data(g, "state", state)},
                                .params.mass = {.rows = (int32_t)rows, .width = (int32_t)width, .k = (int32_t)k}});
 }
 
@@ -507,7 +519,7 @@ gyre_value gyre_g_loglik(gyre_graph *g, gyre_value logits, struct gyre_binding t
     const uint32_t rows = g->values[logits].rows, width = g->values[logits].width;
     return finish(g, &(struct gyre_node){.op = GYRE_OP_loglik,
                                          .out = {gyre_graph_new_value(g, GYRE_VALUE_F32, rows, 4, 0)},
-                                         .in = {logits, data(g, "targets", targets)},
+                                         .in = {logits, gyre_graph_data(g, "targets", targets)},
                                          .params.loglik = {.rows = (int32_t)rows, .width = (int32_t)width}});
 }
 

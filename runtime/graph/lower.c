@@ -223,6 +223,57 @@ static gyre_status lower_topk(const struct lowering *l)
     return emit_plain(l, (uint64_t)p->rows, (uint64_t)p->parts);
 }
 
+// Gradients of a product: dx | dy, weight, scale, or of scales | dy, x, meta, weight, scale; one dispatch per range of
+// columns, the further ones of dx add to it.
+static gyre_status lower_product_back(const struct lowering *l)
+{
+    const struct gyre_graph *g = l->g;
+    const bool of_x = l->node->op == GYRE_OP_matmul_back;
+    const struct gyre_weight *w = g->values[l->node->in[of_x ? 1 : 2]].weight;
+    const gyre_value x = l->node->in[1];
+    struct gyre_launch launch;
+    GYRE_TRY(gyre_tune(g, l->node, &launch, l->err));
+    for (uint32_t i = 0; i < w->n_ranges; i++) {
+        const struct gyre_weight_range *r = &w->range[i];
+        const struct gyre_binding out = gyre_graph_at(g, l->node->out[0], 0), dy = gyre_graph_at(g, l->node->in[0], 0);
+        struct gyre_matmul_back_params p = l->node->params.matmul_back; // scale_back's are the same
+        p.n0 = (int32_t)r->n0, p.n = (int32_t)r->n, p.n_pad = (int32_t)r->n_pad, p.add = i > 0;
+        if (of_x) {
+            const struct gyre_binding bind[] = {out, dy, r->weight, r->scale};
+            GYRE_TRY(emit(l, &launch, bind, GYRE_COUNT(bind), &p, (const uint64_t[3]){w->k / 4, (uint64_t)p.rows, 1}));
+        } else {
+            const struct gyre_binding codes = gyre_graph_at(g, x, 0),
+                                      meta = g->values[x].kind == GYRE_VALUE_QUANT ? gyre_graph_at(g, x, 1) : codes;
+            const struct gyre_binding bind[] = {out, dy, codes, meta, r->weight, r->scale};
+            GYRE_TRY(emit(l, &launch, bind, GYRE_COUNT(bind), &p, (const uint64_t[3]){r->n, w->k / w->group, 1}));
+        }
+    }
+    return GYRE_OK;
+}
+
+// By columns; by norms and rows; by columns and rows; by heads and rows; by queries, or keys, and rows.
+static gyre_status lower_columns(const struct lowering *l)
+{
+    return emit_plain(l, (uint64_t)l->node->params.columns.width, 1);
+}
+static gyre_status lower_segments(const struct lowering *l)
+{
+    return emit_plain(l, (uint64_t)l->node->params.norm_back.segs, (uint64_t)l->node->params.norm_back.rows);
+}
+static gyre_status lower_act_back(const struct lowering *l)
+{
+    return emit_plain(l, (uint64_t)l->node->params.act_mul_back.width, (uint64_t)l->node->params.act_mul_back.rows);
+}
+static gyre_status lower_heads_back(const struct lowering *l)
+{
+    return emit_plain(l, EVERY_HEAD(l->node->params.kv_back));
+}
+static gyre_status lower_attn_back(const struct lowering *l)
+{
+    const struct gyre_attn_back_params *p = &l->node->params.attn_back;
+    return emit_plain(l, (uint64_t)(l->node->op == GYRE_OP_attn_back_q ? p->heads : p->kv_heads), (uint64_t)p->rows);
+}
+
 // One workgroup per row of logits.
 static gyre_status lower_head(const struct lowering *l) { return emit_plain(l, l->g->values[l->node->in[0]].rows, 1); }
 

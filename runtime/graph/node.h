@@ -93,6 +93,11 @@ uint32_t gyre_graph_uses(const gyre_graph *g, gyre_value v);
 
 // A new internal value; kind F32, QUANT or U32. GYRE_NONE and the graph's error on failure.
 gyre_value gyre_graph_new_value(gyre_graph *g, gyre_value_kind kind, uint32_t rows, uint32_t width, uint32_t bits);
+// A value of another graph, compiled and on the same device, as an external one of this: what was computed there can be
+// read here. That graph must outlive this one.
+gyre_value gyre_graph_import(gyre_graph *g, const gyre_graph *from, gyre_value v);
+// A buffer of the caller without a shape; the same one is the same value.
+gyre_value gyre_graph_data(gyre_graph *g, const char *name, struct gyre_binding at);
 // Appends a copy of `node`; checks it (gyre_node_check).
 bool gyre_graph_append(gyre_graph *g, const struct gyre_node *node);
 // Remembers the first error.

@@ -39,6 +39,16 @@ static double products(const gyre_graph *g, const struct gyre_node *node)
     case GYRE_OP_matmul:
     case GYRE_OP_quant_matmul:
         return (double)node->params.matmul.rows * node->params.matmul.n * node->params.matmul.k;
+    case GYRE_OP_matmul_back:
+    case GYRE_OP_scale_back:
+        return (double)node->params.matmul_back.rows * node->params.matmul_back.n * node->params.matmul_back.k;
+    case GYRE_OP_columns:
+        return (double)node->params.columns.rows * node->params.columns.count * node->params.columns.width;
+    case GYRE_OP_attn_back_q:
+    case GYRE_OP_attn_back_kv: { // every position with every other
+        const struct gyre_attn_back_params *p = &node->params.attn_back;
+        return 5.0 * p->rows * p->rows * p->heads * p->hd;
+    }
     case GYRE_OP_attn:
     case GYRE_OP_attn_split: { // of all positions that the context has
         const struct gyre_attn_params *p = &node->params.attn;

@@ -23,6 +23,10 @@ enum { GYRE_MOST_VARIANTS = 8 };
 uint32_t gyre_tune_variants(const gyre_graph *g, const struct gyre_node *node,
                             struct gyre_launch out[GYRE_MOST_VARIANTS]);
 
+// The part of gyre_tune for gradients (tune_back.c).
+gyre_status gyre_tune_back(const gyre_graph *g, const struct gyre_node *node, struct gyre_launch *out,
+                           gyre_error *err) GYRE_MUST_USE;
+
 // Floats of memory that the chosen kernel needs beside its outputs; 0: none. Asked before the graph is planned.
 uint64_t gyre_tune_temp(const gyre_graph *g, const struct gyre_node *node);
 

@@ -71,7 +71,8 @@ static void kernels_fit_their_ops(void **state)
         assert_true(op < GYRE_OP_COUNT);
         uint32_t written = 0, read = 0; // as many planes as the operands have at most
         for (const char *c = gyre_ops[op].outputs; *c; c++) written += *c == 'P' ? 4 : *c == 'Q' ? 2 : 1;
-        for (const char *c = gyre_ops[op].inputs; *c; c++) read += *c == 'P' ? 4 : *c == 'W' ? 3 : *c == 'A' ? 2 : 1;
+        for (const char *c = gyre_ops[op].inputs; *c; c++)
+            read += *c == 'P' ? 4 : *c == 'W' ? 3 : *c == 'A' || *c == 'Q' ? 2 : 1;
         assert_true(rows[i].n_bindings - rows[i].n_writes <= read);
         assert_true(rows[i].n_writes <= written + 1); // scratch
     }

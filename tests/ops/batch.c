@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct batch batch_make(struct check *check, const struct batch_run *runs, int n_runs)
 {
@@ -37,6 +38,33 @@ struct batch batch_make(struct check *check, const struct batch_run *runs, int n
     for (int i = 0; i < entries; i++) // and then turned around
         if (b.table[i] < 1 << 20) b.table[i] = b.pages_used - 1 - b.table[i];
     return b;
+}
+
+static uint32_t halves(float a, float b)
+{
+    return (uint32_t)gyre_f16_from_f32(a) | (uint32_t)gyre_f16_from_f32(b) << 16;
+}
+
+void batch_cache(struct check *check, const struct batch *b, int kv_heads, int hd, uint32_t bits, double drift,
+                 struct check_bind *pool, struct check_bind *meta)
+{
+    const size_t slots = (size_t)(b->pages_used * kv_heads * 32), words = (size_t)hd * bits / 32;
+    uint32_t *data = check_alloc(check, 4 * slots * words), *scales = check_alloc(check, 4 * slots);
+    memset(data, 0xFF, 4 * slots * words);
+    memset(scales, 0xFF, 4 * slots);
+    for (int r = 0; r < b->rows; r++)
+        for (int t = 0; b->row[r][3] & 1 && t <= b->row[r][2]; t++)
+            for (int g = 0; g < kv_heads; g++) {
+                const size_t slot =
+                    (size_t)((b->table[b->row[r][1] * b->page_stride + t / 32] * kv_heads + g) * 32 + t % 32);
+                const float *x = check_normal(check, 2 * words, 1 + drift * t);
+                for (size_t w = 0; w < words; w++)
+                    data[slot * words + w] = bits == 16 ? halves(x[2 * w], x[2 * w + 1]) : check_random(check);
+                const float zero = (float)(check_random(check) % (1u << bits) >> (bits > 8 ? 8 : 0));
+                scales[slot] = halves((float)(1 + drift * t) * 3.0f / (float)(1 << bits), zero);
+            }
+    *pool = (struct check_bind){.data = data, .size = 4 * slots * words};
+    *meta = (struct check_bind){.data = scales, .size = 4 * slots};
 }
 
 static bool differ(char why[200], size_t at, uint32_t want, uint32_t got)

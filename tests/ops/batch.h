@@ -17,6 +17,11 @@ struct batch {
 
 struct batch batch_make(struct check *check, const struct batch_run *runs, int n_runs);
 
+// A pool with what the batch's sequences have cached, NaN elsewhere. `drift` grows values with the position, so that
+// the running maximum of the softmax keeps moving.
+void batch_cache(struct check *check, const struct batch *b, int kv_heads, int hd, uint32_t bits, double drift,
+                 struct check_bind *pool, struct check_bind *meta);
+
 // Comparisons for check_bind.compare: codes of the cache at most 1 apart (and few of them), halves at most one unit
 // apart, meta words with the scale at most one unit and the zero point at most 1 apart. Untouched words stay untouched.
 bool batch_same_cache8(const void *want, const void *got, size_t size, char why[200]);

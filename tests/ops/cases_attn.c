@@ -1,6 +1,5 @@
 // Cases of attn: both kernels over caches whose unwritten places hold NaN.
 #include "tests/ops/batch.h"
-#include "runtime/util/half.h"
 
 #include <math.h>
 #include <string.h>
@@ -18,35 +17,6 @@ struct shape {
         rows, s.heads, s.kv_heads, s.hd, ldq, stride, 1 / sqrtf((float)s.hd), s.centred,                               \
             s.window ? s.window : INT32_MAX                                                                            \
     }
-
-static uint32_t halves(float a, float b)
-{
-    return (uint32_t)gyre_f16_from_f32(a) | (uint32_t)gyre_f16_from_f32(b) << 16;
-}
-
-// A pool with what the batch's sequences have cached, NaN elsewhere. `drift` grows values with the position, so that
-// the running maximum of the softmax keeps moving.
-static void make_cache(struct check *check, const struct batch *b, const struct shape *s, uint32_t bits, double drift,
-                       struct check_bind *pool, struct check_bind *meta)
-{
-    const size_t slots = (size_t)(b->pages_used * s->kv_heads * 32), words = (size_t)s->hd * bits / 32;
-    uint32_t *data = check_alloc(check, 4 * slots * words), *scales = check_alloc(check, 4 * slots);
-    memset(data, 0xFF, 4 * slots * words);
-    memset(scales, 0xFF, 4 * slots);
-    for (int r = 0; r < b->rows; r++)
-        for (int t = 0; b->row[r][3] & 1 && t <= b->row[r][2]; t++)
-            for (int g = 0; g < s->kv_heads; g++) {
-                const size_t slot =
-                    (size_t)((b->table[b->row[r][1] * b->page_stride + t / 32] * s->kv_heads + g) * 32 + t % 32);
-                const float *x = check_normal(check, 2 * words, 1 + drift * t);
-                for (size_t w = 0; w < words; w++)
-                    data[slot * words + w] = bits == 16 ? halves(x[2 * w], x[2 * w + 1]) : check_random(check);
-                const float zero = (float)(check_random(check) % (1u << bits) >> (bits > 8 ? 8 : 0));
-                scales[slot] = halves((float)(1 + drift * t) * 3.0f / (float)(1 << bits), zero);
-            }
-    *pool = (struct check_bind){.data = data, .size = 4 * slots * words};
-    *meta = (struct check_bind){.data = scales, .size = 4 * slots};
-}
 
 static void attn_case(struct check *check, struct shape s, const struct batch_run *runs, int n_runs, double drift,
                       uint32_t wg, uint32_t rt, uint32_t gt, uint32_t pt)
@@ -73,8 +43,8 @@ static void attn_case(struct check *check, struct shape s, const struct batch_ru
                  {.data = b.table, .size = b.table_bytes},
                  {.data = centre, .size = 4 * n_centre}},
     };
-    make_cache(check, &b, &s, s.k_bits, drift, &c.bind[2], &c.bind[3]);
-    make_cache(check, &b, &s, s.v_bits, drift, &c.bind[4], &c.bind[5]);
+    batch_cache(check, &b, s.kv_heads, s.hd, s.k_bits, drift, &c.bind[2], &c.bind[3]);
+    batch_cache(check, &b, s.kv_heads, s.hd, s.v_bits, drift, &c.bind[4], &c.bind[5]);
     check_run(check, &c,
               "heads %d/%d of %d, %u/%u bits, centred %d, window %d, %d rows, drift %g, WGX %u RT %u GT %u PT %u",
               s.heads, s.kv_heads, s.hd, s.k_bits, s.v_bits, s.centred, s.window, b.rows, drift, wg, rt, gt, pt);
@@ -106,8 +76,8 @@ static void split_case(struct check *check, struct shape s, const struct batch_r
                  {.data = b.row, .size = b.rows_bytes},
                  {.data = b.table, .size = b.table_bytes}},
     };
-    make_cache(check, &b, &s, s.k_bits, drift, &c.bind[2], &c.bind[3]);
-    make_cache(check, &b, &s, s.v_bits, drift, &c.bind[4], &c.bind[5]);
+    batch_cache(check, &b, s.kv_heads, s.hd, s.k_bits, drift, &c.bind[2], &c.bind[3]);
+    batch_cache(check, &b, s.kv_heads, s.hd, s.v_bits, drift, &c.bind[4], &c.bind[5]);
     check_run(check, &c, "heads %d/%d of %d, %u/%u bits, window %d, %d rows, drift %g, WGX %u GT %u, %d splits",
               s.heads, s.kv_heads, s.hd, s.k_bits, s.v_bits, s.window, b.rows, drift, wg, gt, splits);
 }

@@ -1,76 +1,12 @@
 // Cases of the ops that read weights: matmul and embed.
-#include "tests/ops/check.h"
-#include "backends/cpu/ref_parts.h"
+#include "tests/ops/weight.h"
 #include "runtime/util/base.h"
 #include "runtime/util/half.h"
 
 #include <stdio.h>
 #include <string.h>
 
-enum { W_F32 = 32, W_F16 = 16, W_W8 = 8, W_W4 = 4, W_W4Z = 3 }; // Z: W4 with zero points
-static const char *kind_name(int kind)
-{
-    return kind == W_F32 ? "f32" : kind == W_F16 ? "f16" : kind == W_W8 ? "w8" : "w4";
-}
-
-// A random device weight in the layout of shaders/params.h; `scale` and `sums` are real for W_W8 and W_W4.
-struct weight {
-    int kind, n, k, group, n_pad; // kind W_W4 and zeros for W_W4Z
-    bool zeros;
-    struct check_bind words, scale, sums;
-};
-
-static struct weight random_weight(struct check *check, int kind, int n, int k, int group)
-{
-    const bool zeros = kind == W_W4Z;
-    if (zeros) kind = W_W4;
-    struct weight w = {.kind = kind,
-                       .zeros = zeros,
-                       .n = n,
-                       .k = k,
-                       .group = group,
-                       .n_pad = (int)gyre_round_up((uint64_t)n, kind <= W_W8 ? GYRE_TILE : 8)};
-    const size_t count = (size_t)k * (size_t)w.n_pad, pairs = (size_t)(k / group) * (size_t)(w.n_pad / 2);
-    uint32_t *words = check_words(check, count * (size_t)kind / 32, ~0u);
-    if (kind == W_F32) words = (uint32_t *)(void *)check_normal(check, count, 0.05);
-    if (kind == W_F16)
-        for (size_t i = 0; i < count / 2; i++)
-            words[i] = gyre_f16_from_f32(*check_normal(check, 1, 0.05f)) |
-                       (uint32_t)gyre_f16_from_f32(*check_normal(check, 1, 0.05f)) << 16;
-    const size_t eights = zeros ? pairs / 4 : 0; // words of zero points
-    uint32_t *scale = check_alloc(check, (pairs + eights) * 4);
-    if (zeros) memcpy(scale + pairs, check_words(check, eights, ~0u), eights * 4);
-    int32_t *sums = check_alloc(check, pairs * 8);
-    for (size_t i = 0; i < pairs; i++)
-        scale[i] = gyre_f16_from_f32(*check_uniform(check, 1, 0.001, 0.02)) |
-                   (uint32_t)gyre_f16_from_f32(*check_uniform(check, 1, 0.001, 0.02)) << 16;
-    const struct gyre_ref_weight view = {kind, k, w.n_pad, group, words, scale, zeros ? scale + pairs : NULL};
-    if (kind <= W_W8)
-        for (int c = 0; c < w.n_pad; c++)
-            for (int i = 0; i < k; i++) sums[i / group * w.n_pad + c] += gyre_ref_weight_code(&view, i, c);
-    w.words = (struct check_bind){.data = words, .size = count * (size_t)kind / 8};
-    w.scale = kind <= W_W8 ? (struct check_bind){.data = scale, .size = (pairs + eights) * 4} : w.words;
-    w.sums = kind <= W_W8 ? (struct check_bind){.data = sums, .size = pairs * 8} : w.words;
-    return w;
-}
-
 // ---- matmul -------------------------------------------------------------------------------------------
-
-struct input {
-    struct check_bind x, meta;
-};
-
-// bits 0: floats; 8, 4: quantized rows (4: with zero points).
-static struct input random_input(struct check *check, int rows, int k, int bits)
-{
-    const size_t n = (size_t)rows * (size_t)k;
-    const float *x = check_normal(check, n, 1.5);
-    if (!bits) return (struct input){{.data = x, .size = n * 4}, {.data = x, .size = n * 4}};
-    const size_t size = gyre_round_up(n, 16);
-    uint32_t *codes = check_alloc(check, size), *meta = check_alloc(check, (size_t)rows * 8);
-    for (int r = 0; r < rows; r++) gyre_ref_quantize_row(x + r * k, k, bits, 1, 0, codes + r * k / 4, meta + 2 * r);
-    return (struct input){{.data = codes, .size = size}, {.data = meta, .size = (size_t)rows * 8}};
-}
 
 struct shape {
     int rows, n, k, group;
@@ -85,8 +21,8 @@ static void product(struct check *check, const struct weight *w, int rows, int b
                     double bound)
 {
     char kernel[32];
-    snprintf(kernel, sizeof kernel, "matmul_%s_%s_%s", kind_name(w->kind), bits ? "q" : "f", few ? "v" : "m");
-    const struct input in = random_input(check, rows, w->k, bits);
+    snprintf(kernel, sizeof kernel, "matmul_%s_%s_%s", weight_name(w->kind), bits ? "q" : "f", few ? "v" : "m");
+    const struct input in = input_random(check, rows, w->k, bits);
     const int n0 = w->n % 3, ldy = n0 + w->n + rows % 2;
     const size_t out = (size_t)rows * (size_t)ldy;
     const struct gyre_matmul_params p = {rows, w->k, w->n, w->n_pad, w->group, ldy, n0, (rows + w->n) % 3};
@@ -118,8 +54,8 @@ static void tile_product(struct check *check, const struct weight *w, int rows, 
                          uint32_t u)
 {
     char kernel[32];
-    snprintf(kernel, sizeof kernel, "matmul_%s_%s_t", kind_name(w->kind), bits ? "q" : "f");
-    const struct input in = random_input(check, rows, w->k, bits);
+    snprintf(kernel, sizeof kernel, "matmul_%s_%s_t", weight_name(w->kind), bits ? "q" : "f");
+    const struct input in = input_random(check, rows, w->k, bits);
     const int n0 = w->n % 3, ldy = n0 + w->n + rows % 2;
     const size_t out = (size_t)rows * (size_t)ldy;
     const bool grouped = w->group != w->k;
@@ -153,7 +89,7 @@ static void tiles(struct check *check)
     static const int kinds[] = {W_W4, W_W8, W_W4Z}, act[] = {8, 4, 0};
     for (size_t s = 0; s < GYRE_COUNT(shapes); s++)
         for (size_t i = 0; i < GYRE_COUNT(kinds); i++) {
-            const struct weight w = random_weight(check, kinds[i], shapes[s].n, shapes[s].k, shapes[s].group);
+            const struct weight w = weight_random(check, kinds[i], shapes[s].n, shapes[s].k, shapes[s].group);
             for (size_t a = 0; a < GYRE_COUNT(act); a++) {
                 const size_t c = a == 2 ? (i + 2) % GYRE_COUNT(cut) : i;
                 tile_product(check, &w, shapes[s].rows, act[a], cut[c].wgx, cut[c].tr, cut[c].u);
@@ -167,7 +103,7 @@ static void quantizing_product(struct check *check, const struct weight *w, int 
                                uint32_t wgx, uint32_t tr, uint32_t u)
 {
     char kernel[32];
-    snprintf(kernel, sizeof kernel, "quant_matmul_%s_q_t", kind_name(w->kind));
+    snprintf(kernel, sizeof kernel, "quant_matmul_%s_q_t", weight_name(w->kind));
     const int n0 = w->n % 3, ldy = n0 + w->n + rows % 2;
     const size_t out = (size_t)rows * (size_t)ldy, in = (size_t)rows * (size_t)w->k;
     const bool grouped = w->group != w->k;
@@ -212,7 +148,7 @@ void cases_quant_matmul(struct check *check)
             for (int bits = 4; bits <= 8; bits += 4) {
                 const struct shape *t = &tiled[s].s;
                 if (kinds[i] == W_W4Z && s % 2 == 0) continue; // one of a channel and one of groups are enough
-                const struct weight w = random_weight(check, kinds[i], t->n, t->k, t->group);
+                const struct weight w = weight_random(check, kinds[i], t->n, t->k, t->group);
                 for (int normed = 0; normed < 2; normed++)
                     if (normed == (int)(i + s) % 2 || s == 1)
                         quantizing_product(check, &w, t->rows, bits, normed, tiled[s].wgx, tiled[s].tr, 1 + s % 2);
@@ -229,7 +165,7 @@ struct product {
 
 static struct product product_of(struct check *check, const struct weight *w, int rows, int bits, const char *form)
 {
-    const struct input in = random_input(check, rows, w->k, bits);
+    const struct input in = input_random(check, rows, w->k, bits);
     const int n0 = w->n % 3, ldy = n0 + w->n + rows % 2;
     const size_t out = (size_t)rows * (size_t)ldy;
     const bool grouped = w->group != w->k;
@@ -244,7 +180,7 @@ static struct product product_of(struct check *check, const struct weight *w, in
                  {.data = check_normal(check, out, 1), .size = out * 4}},
         .grouped = grouped,
     };
-    snprintf(p.kernel, sizeof p.kernel, "matmul_%s_q%s", kind_name(w->kind), form);
+    snprintf(p.kernel, sizeof p.kernel, "matmul_%s_q%s", weight_name(w->kind), form);
     return p;
 }
 
@@ -275,7 +211,7 @@ static void lines(struct check *check)
     static const int act[] = {8, 4};
     for (size_t s = 0; s < 2 * GYRE_COUNT(shapes); s++) {
         const struct shape *shape = &shapes[s / 2];
-        const struct weight w = random_weight(check, s % 2 ? W_W4Z : W_W4, shape->n, shape->k, shape->group);
+        const struct weight w = weight_random(check, s % 2 ? W_W4Z : W_W4, shape->n, shape->k, shape->group);
         for (size_t a = 0; a < GYRE_COUNT(act); a++)
             for (size_t i = 0; i < GYRE_COUNT(cut); i++) {
                 const int rows = shape->rows;
@@ -310,7 +246,7 @@ static void blocks(struct check *check)
     static const int kinds[] = {W_W4, W_W8, W_W4Z}, act[] = {8, 4};
     for (size_t s = 0; s < GYRE_COUNT(shapes); s++)
         for (size_t i = 0; i < GYRE_COUNT(kinds); i++) {
-            const struct weight w = random_weight(check, kinds[i], shapes[s].n, shapes[s].k, shapes[s].group);
+            const struct weight w = weight_random(check, kinds[i], shapes[s].n, shapes[s].k, shapes[s].group);
             for (size_t a = 0; a < GYRE_COUNT(act); a++) {
                 const size_t c = (s + i) % GYRE_COUNT(cut);
                 block_product(check, &w, shapes[s].rows, act[a], cut[c].wgx, cut[c].wgy, cut[c].tr, cut[c].kq);
@@ -347,7 +283,7 @@ static void matrices(struct check *check)
     static const int kinds[] = {W_W4, W_W8, W_W4Z}, act[] = {8, 4};
     for (size_t s = 0; s < GYRE_COUNT(shapes); s++)
         for (size_t i = 0; i < GYRE_COUNT(kinds); i++) {
-            const struct weight w = random_weight(check, kinds[i], shapes[s].n, shapes[s].k, shapes[s].group);
+            const struct weight w = weight_random(check, kinds[i], shapes[s].n, shapes[s].k, shapes[s].group);
             for (size_t a = 0; a < GYRE_COUNT(act); a++) {
                 struct matrix_cut c = cut[(s + a) % GYRE_COUNT(cut)];
                 if (w.group != w.k && w.group % (16 * (int)c.kq)) c = cut[0];
@@ -375,7 +311,7 @@ void cases_matmul(struct check *check)
         for (size_t i = 0; i < GYRE_COUNT(kinds); i++) {
             const bool grouped = kinds[i] <= W_W8;
             const struct weight w =
-                random_weight(check, kinds[i], shapes[s].n, shapes[s].k, grouped ? shapes[s].group : shapes[s].k);
+                weight_random(check, kinds[i], shapes[s].n, shapes[s].k, grouped ? shapes[s].group : shapes[s].k);
             for (size_t a = 0; a < GYRE_COUNT(act); a++) {
                 const bool integers = act[a] && grouped, k16 = integers && w.k % 16 == 0 && w.group % 16 == 0 && s % 2;
                 const size_t one = integers ? (i + k16) % 2 : (i + (act[a] > 0)) % 2;
@@ -388,7 +324,7 @@ void cases_matmul(struct check *check)
     // A host cuts products otherwise: more rows than a tile, more columns than a piece of the weight.
     for (size_t i = 0; i < GYRE_COUNT(kinds) && check->floats; i++)
         for (int wide = 0; wide < 2; wide++) {
-            const struct weight w = random_weight(check, kinds[i], wide ? 4243 : 100, wide ? 36 : 64, wide ? 36 : 32);
+            const struct weight w = weight_random(check, kinds[i], wide ? 4243 : 100, wide ? 36 : 64, wide ? 36 : 32);
             for (size_t a = 0; a < GYRE_COUNT(act); a++)
                 product(check, &w, wide ? 5 : 1291, act[a], false, many[wide], 1e-11);
         }
@@ -403,13 +339,13 @@ void cases_embed(struct check *check)
     for (size_t i = 0; i < GYRE_COUNT(kinds); i++)
         for (int big = 0; big < 2; big++) {
             const int k = big ? 576 : 36, n = big ? 300 : 13, n0 = big ? 1000 : 0;
-            const struct weight w = random_weight(check, kinds[i], n, k, kinds[i] > W_W8 || !big ? k : 32);
+            const struct weight w = weight_random(check, kinds[i], n, k, kinds[i] > W_W8 || !big ? k : 32);
             const int32_t tokens[ROWS] = {n0, n0 + n - 1, n0 + n, n0 - 1, n0 + 7}; // two of other ranges
             int32_t rows[ROWS][4] = {{0}};
             for (int r = 0; r < ROWS; r++) rows[r][0] = tokens[r];
             const struct gyre_embed_params p = {ROWS, k, n0, n, w.n_pad, w.group, big ? 0.3f : 1};
             char kernel[16];
-            snprintf(kernel, sizeof kernel, "embed_%s", kind_name(w.kind));
+            snprintf(kernel, sizeof kernel, "embed_%s", weight_name(w.kind));
             const struct check_case c = {
                 .kernel = kernel,
                 .params = &p,

@@ -1,13 +1,10 @@
 // Gradients of whole blocks and heads against finite differences in double with frozen codes (double.h): tiny models of
 // every family, rotated and rounded, at several widths; by inputs, scales of weights, gains, biases, centres and clips.
 #include "tests/common/ok.h"
+#include "tests/quantizer/gradient/bench.h"
 #include "tests/quantizer/gradient/double.h"
-#include "tests/quantizer/gradient/made.h"
-#include "backends/cpu/fast.h"
 #include "quantizer/gradient/reverse.h"
 #include "quantizer/gradient/rules.h"
-#include "runtime/model/kv.h"
-#include "runtime/model/model.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -16,89 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
-
-enum { SEQUENCES = 2, TOKENS = 7, ROWS = SEQUENCES * TOKENS };
-
-static uint64_t state = 1;
-static float random_float(void) // roughly normal
-{
-    float sum = 0;
-    for (int i = 0; i < 4; i++) {
-        state = state * 6364136223846793005u + 1442695040888963407u;
-        sum += (float)(state >> 40) / (float)(1 << 24) - 0.5f;
-    }
-    return sum * 1.7f;
-}
-
-struct bench {
-    gyre_device *device;
-    gyre_source *source;
-    struct gyre_model model;
-    struct gyre_kv kv;
-    struct gyre_binding rows, x;
-    gyre_graph *graph;
-    gyre_value in, out;
-};
-
-static void make_model(const struct setting *s, struct bench *b)
-{
-    const char *file = made_model(s);
-    OK(gyre_fast_device_create(NULL, &b->device, err));
-    OK(gyre_source_open(file, &b->source, err));
-    OK(gyre_model_load(b->device, b->source, NULL, &b->model, err));
-}
-
-static void close_bench(struct bench *b)
-{
-    gyre_graph_destroy(b->graph);
-    gyre_buffer_destroy(b->device, b->rows.buffer);
-    gyre_buffer_destroy(b->device, b->x.buffer);
-    gyre_kv_free(&b->kv);
-    gyre_model_free(&b->model);
-    gyre_source_close(b->source);
-    gyre_device_close(b->device);
-}
-
-static void fill_inputs(struct bench *b)
-{
-    const uint32_t D = b->model.hp.width;
-    float *x = malloc(ROWS * D * sizeof *x);
-    int32_t rows[ROWS][4];
-    for (uint32_t i = 0; i < ROWS * D; i++) x[i] = random_float();
-    for (int i = 0; i < ROWS; i++) {
-        rows[i][0] = 0;
-        rows[i][1] = i / TOKENS;
-        rows[i][2] = i % TOKENS;
-        rows[i][3] = 1;
-    }
-    OK(gyre_upload(b->device, x, ROWS * D * sizeof *x, "x", &b->x, err));
-    OK(gyre_upload(b->device, rows, sizeof rows, "rows", &b->rows, err));
-    free(x);
-}
-
-static void build_block(struct bench *b)
-{
-    const struct gyre_hparams *hp = &b->model.hp;
-    const struct gyre_precision precision = gyre_made_for(hp);
-    OK(gyre_kv_create(b->device, hp, &precision, SEQUENCES, TOKENS, 0, &b->kv, err));
-    for (uint32_t i = 0; i < SEQUENCES; i++) OK(gyre_kv_reserve(&b->kv, i, TOKENS, err));
-    const struct gyre_batch batch = gyre_kv_batch(&b->kv, b->rows);
-    OK(gyre_graph_create(b->device, ROWS, &batch, &b->graph, err));
-    b->in = gyre_g_external(b->graph, "x", ROWS, hp->width, b->x);
-    b->out = gyre_model_block(b->graph, b->in, &b->model, 1, &b->kv.pool[1], &precision);
-    OK(gyre_graph_compile(b->graph, &(struct gyre_graph_options){.no_fuse = true, .keep = true}, err));
-    OK(gyre_graph_submit(b->graph, err));
-}
-
-static void build_head(struct bench *b)
-{
-    const struct gyre_batch none = {0};
-    OK(gyre_graph_create(b->device, ROWS, &none, &b->graph, err));
-    b->in = gyre_g_external(b->graph, "x", ROWS, b->model.hp.width, b->x);
-    b->out = gyre_model_head(b->graph, b->in, &b->model);
-    OK(gyre_graph_compile(b->graph, &(struct gyre_graph_options){.no_fuse = true, .keep = true}, err));
-    OK(gyre_graph_submit(b->graph, err));
-}
 
 // ---- comparing --------------------------------------------------------------------------------------------------
 
@@ -156,7 +70,7 @@ static void compare_all(const struct bench *b)
     const uint64_t n_out = (uint64_t)gyre_graph_value(g, b->out)->rows * gyre_graph_value(g, b->out)->width;
     float *seed = malloc(n_out * sizeof *seed);
     gyre_reverse *r = NULL;
-    for (uint64_t i = 0; i < n_out; i++) seed[i] = random_float();
+    for (uint64_t i = 0; i < n_out; i++) seed[i] = bench_random();
     OK(gyre_reverse_open(g, false, &r, err));
     memcpy(gyre_reverse_value(r, b->out), seed, n_out * sizeof *seed);
     (void)gyre_reverse_value(r, b->in);
@@ -201,27 +115,19 @@ static void compare_all(const struct bench *b)
     free(seed);
 }
 
-static const struct setting settings[] = {
-    {"llama", 4, 8, 8, -1, false, 0, 0},   {"llama", 4, 4, 4, -1, true, 0, 0},    {"llama", 4, 8, 4, 32, false, 0, 0},
-    {"qwen2", 4, 4, 8, -1, true, 0, 0},    {"qwen3", 4, 8, 4, -1, false, 0, 0},   {"qwen3", 8, 8, 8, -1, false, 0, 0},
-    {"qwen2", 32, 16, 16, 0, false, 0, 0}, {"mistral", 16, 8, 8, 0, false, 0, 0}, {"llama", 4, 4, 8, -1, false, 32, 0},
-    {"qwen3", 4, 4, 4, 32, true, 16, 0},   {"llama", 4, 8, 8, -1, true, 0, 4},    {"qwen3", 4, 8, 4, -1, false, 0, 8},
-    {"awq", 4, 16, 16, 32, false, 0, 0},   {"gptq", 4, 16, 16, 32, false, 0, 0},
-};
-
 static void test_blocks(void **unused)
 {
     (void)unused;
-    for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
+    for (size_t i = 0; i < n_settings; i++) {
         struct bench b = {0};
         const struct setting *s = &settings[i];
         printf("%s W%uA%uK%uV%u, groups of %u: ", s->family, s->wbits, s->act, s->kv, s->kv_v ? s->kv_v : s->kv,
                s->group);
-        make_model(&settings[i], &b);
-        fill_inputs(&b);
-        build_block(&b);
+        bench_open(&settings[i], NULL, &b);
+        bench_fill(&b);
+        bench_block(&b);
         compare_all(&b);
-        close_bench(&b);
+        bench_close(&b);
     }
 }
 
@@ -231,11 +137,11 @@ static void test_heads(void **unused)
     for (size_t i = 0; i < 2; i++) { // int8 and f32 tables
         struct bench b = {0};
         const struct setting s = {i ? "qwen2" : "qwen3", i ? 32 : 4, 8, 8, i ? 0 : -1, false, 0, 0};
-        make_model(&s, &b);
-        fill_inputs(&b);
-        build_head(&b);
+        bench_open(&s, NULL, &b);
+        bench_fill(&b);
+        bench_head(&b);
         compare_all(&b);
-        close_bench(&b);
+        bench_close(&b);
     }
 }
 
@@ -249,14 +155,14 @@ static void test_squares(void **unused)
     const double *square[GYRE_PRODUCTS];
     double want = 0, bias = 0;
     gyre_reverse *r = NULL;
-    make_model(&s, &b);
-    fill_inputs(&b);
-    build_block(&b);
+    bench_open(&s, NULL, &b);
+    bench_fill(&b);
+    bench_block(&b);
     const struct gyre_layer_weights *layer = &b.model.layer[1];
     OK(gyre_reverse_open(b.graph, false, &r, err));
     float *seed = gyre_reverse_value(r, b.out), *of_bias = NULL;
     for (uint32_t i = 0; i < b.model.hp.width; i++) {
-        seed[i] = random_float();
+        seed[i] = bench_random();
         want += (double)seed[i] * (double)seed[i];
     }
     for (int p = 0; p < GYRE_PRODUCTS; p++) assert_non_null(square[p] = gyre_reverse_squares(r, &layer->product[p]));
@@ -277,7 +183,7 @@ static void test_squares(void **unused)
     assert_true(fabs(square[first][0] - bias) < 1e-6 * bias);
     assert_true(fabs(square[GYRE_PRODUCTS - 1][0] - want) < 1e-6 * want);
     gyre_reverse_close(r);
-    close_bench(&b);
+    bench_close(&b);
 }
 
 // The loss: its value in double, and its gradient by differences of that.
@@ -296,8 +202,8 @@ static void test_divergence(void **unused)
     float t[MANY * WIDTH], s[MANY * WIDTH], g[MANY * WIDTH];
     double wide[WIDTH], want = 0;
     for (int i = 0; i < MANY * WIDTH; i++) {
-        t[i] = 3 * random_float();
-        g[i] = s[i] = t[i] + random_float();
+        t[i] = 3 * bench_random();
+        g[i] = s[i] = t[i] + bench_random();
     }
     const double kl = gyre_back_kl(t, g, MANY, WIDTH, 0.5);
     for (int r = 0; r < MANY; r++) {
@@ -323,9 +229,9 @@ static void test_refusals(void **unused)
     struct bench b = {0};
     gyre_reverse *r = NULL;
     gyre_error why = {0};
-    make_model(&settings[0], &b);
-    fill_inputs(&b);
-    build_block(&b);
+    bench_open(&settings[0], NULL, &b);
+    bench_fill(&b);
+    bench_block(&b);
     OK(gyre_reverse_open(b.graph, false, &r, err));
     assert_null(gyre_reverse_weight(r, &b.model.layer[0].product[0]));
     assert_null(gyre_reverse_data(r, b.model.output_norm));
@@ -339,7 +245,7 @@ static void test_refusals(void **unused)
     OK(gyre_graph_compile(b.graph, NULL, err));
     assert_int_equal(gyre_reverse_open(b.graph, false, &r, &why), GYRE_E_UNSUPPORTED);
     assert_non_null(strstr(why.message, "it has no rule"));
-    close_bench(&b);
+    bench_close(&b);
 }
 
 int main(void)
