@@ -1,5 +1,6 @@
 // gyre bench: prefill and decode speed of a model, or of a shape without weights, held against what the device can do
 // at best; without either, the device's ceilings alone.
+#include "cli/bench_train.h"
 #include "cli/bench_tests.h"
 
 #include <errno.h>
@@ -16,7 +17,7 @@ struct list {
 
 struct bench {
     const char *model, *shape, *depth_text, *rows_text, *format; // format: NULL, or of -o
-    uint32_t prompt, gen, wgroup, head, repeat, ahead;
+    uint32_t prompt, gen, wgroup, head, repeat, ahead, train;
     struct list depth, rows; // depth: tokens that the cache holds before; at least one entry
     struct cli_engine engine;
     bool json, profile, plan;
@@ -376,6 +377,8 @@ static int run(int argc, char **argv)
         {"--ahead", "N", "tokens of a submission, at most 16; default: 8, on a CPU 1", CLI_U32, &b.ahead, 1, 16, NULL},
         CLI_ENGINE_OPTIONS(b.engine),
         {"--plan", NULL, "the memory that it takes, without running", CLI_FLAG, &b.plan, 0, 0, NULL},
+        {"--train", "N", "of a --shape: a step of distill over N tokens instead; with --plan its memory", CLI_U32,
+         &b.train, 1, 65536, NULL},
         {"--profile", NULL, "device time by kernel of one prefill and one decode step", CLI_FLAG, &b.profile, 0, 0,
          NULL},
         {"-r", "N", "repetitions of each test, with -o (1)", CLI_U32, &b.repeat, 1, BENCH_SAMPLES, NULL},
@@ -403,6 +406,10 @@ static int run(int argc, char **argv)
         return cli_usage("unusable option (--head %u): it is of a --shape; a MODEL's head is as it is", b.head);
     if (b.plan && !b.model && !b.shape)
         return cli_usage("missing argument (--plan): name a MODEL or a --shape to plan for");
+    if (b.train && (!b.shape || b.head || b.format || b.profile))
+        return cli_usage("unusable option (--train %u): it takes a --shape, and none of --head, -o and --profile",
+                         b.train);
+    if (b.train) return bench_train(b.shape, b.wgroup, b.train, b.engine.device, b.plan, b.json);
     return b.plan ? print_plan(&b) : bench_all(&b);
 }
 

@@ -111,6 +111,8 @@ static int run(int argc, char **argv)
         {"--seed", "N", "seed of the random rotations (0)", CLI_U64, &p.seed, 0, 9007199254740992.0, NULL},
         {"--device", "ID", "device for calibration and the closing summary; default: a GPU, else the host", CLI_TEXT,
          &p.device, 0, 0, NULL},
+        {"--distill-device", "ID", "device for a recipe's distill; default: the host", CLI_TEXT, &p.distill_device, 0,
+         0, NULL},
         {"--report", "DIR", "also write report.html and report.md there", CLI_TEXT, &p.report_dir, 0, 0, NULL},
         {"--resume", NULL, "go on where an interrupted run stopped", CLI_FLAG, &p.resume, 0, 0, NULL},
         {"--sensitivity", NULL,

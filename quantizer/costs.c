@@ -97,7 +97,7 @@ gyre_status gyre_sensitivity(const gyre_quantize_params *given, uint32_t windows
     struct gyre_sensitivity s = {0};
     gyre_status st = GYRE_OK;
     *json = NULL;
-    GYRE_TRY(gyre_params_take(given, &params, sizeof params, sizeof params, "gyre_quantize_params", err));
+    GYRE_TRY(gyre_params_take(given, &params, sizeof params, GYRE_QUANTIZE_PARAMS_FIRST, "gyre_quantize_params", err));
     if (!windows) windows = GYRE_SENSITIVITY_WINDOWS;
     const int threads = gyre_gemm_begin();
     GYRE_GO(gyre_source_open(params.source, &source, err));

@@ -39,6 +39,7 @@ struct run {
     struct gyre_output out;
     struct gyre_layer layer;
     gyre_device *device;                    // NULL: nothing is run
+    char distills_on[32];                   // a device's id; empty: the host
     struct gyre_own_text own;               // windows 0: the model writes nothing
     gyre_calibration *calibration;          // NULL: the recipe needs none
     gyre_summary *summary;                  // NULL: nothing is measured
@@ -408,6 +409,22 @@ static gyre_status check_distilled(const gyre_quantize_params *params, const str
                      params->output ? params->output : params->source);
 }
 
+// Before anything takes long: the device that distillation is to run on is there.
+static gyre_status check_distill_device(struct run *r, gyre_error *err)
+{
+    const struct gyre_device_options options = {.log = &r->params->log};
+    gyre_device *device;
+    if (!r->params->distill_device) return GYRE_OK;
+    if (!r->plan.set.recipe.distill.steps)
+        return gyre_fail(err, GYRE_E_INVALID,
+                         "cannot distill on %s: recipe %s does not distill at these widths; leave the device out",
+                         r->params->distill_device, r->plan.set.recipe.name);
+    GYRE_TRY(gyre_device_open(r->params->distill_device, &options, &device, err));
+    snprintf(r->distills_on, sizeof r->distills_on, "%s", gyre_device_info(device)->id);
+    gyre_device_close(device);
+    return GYRE_OK;
+}
+
 // A folder may be named with slashes behind it. *own: free it.
 static gyre_status plain_name(gyre_quantize_params *params, char **own, gyre_error *err)
 {
@@ -421,7 +438,7 @@ static gyre_status plain_name(gyre_quantize_params *params, char **own, gyre_err
 gyre_status gyre_quantize_check(const gyre_quantize_params *given, gyre_error *err)
 {
     gyre_quantize_params params;
-    GYRE_TRY(gyre_params_take(given, &params, sizeof params, sizeof params, "gyre_quantize_params", err));
+    GYRE_TRY(gyre_params_take(given, &params, sizeof params, GYRE_QUANTIZE_PARAMS_FIRST, "gyre_quantize_params", err));
     gyre_source *source = NULL;
     struct gyre_plan plan = {0};
     gyre_status st = gyre_source_open(params.source, &source, err);
@@ -438,7 +455,7 @@ gyre_status gyre_quantize_check(const gyre_quantize_params *given, gyre_error *e
 gyre_status gyre_quantize(const gyre_quantize_params *given, gyre_quantize_summary *summary, gyre_error *err)
 {
     gyre_quantize_params taken;
-    GYRE_TRY(gyre_params_take(given, &taken, sizeof taken, sizeof taken, "gyre_quantize_params", err));
+    GYRE_TRY(gyre_params_take(given, &taken, sizeof taken, GYRE_QUANTIZE_PARAMS_FIRST, "gyre_quantize_params", err));
     const gyre_quantize_params *const params = &taken;
     gyre_status st = GYRE_OK;
     struct run r = {.params = params, .started = gyre_clock_ns(), .out.lock = -1};
@@ -458,6 +475,7 @@ gyre_status gyre_quantize(const gyre_quantize_params *given, gyre_quantize_summa
     GYRE_GO(gyre_plan_begin(params, source, &r.plan, err));
     GYRE_GO(check_distilled(params, &r.plan, err));
     GYRE_GO(check_tokenizer(params, &r.plan, err));
+    GYRE_GO(check_distill_device(&r, err));
     if (summary || gyre_recipe_calibrates(&r.plan.set.recipe) || gyre_settings_undecided(&r.plan.set))
         GYRE_GO(gyre_walk_device(params, &r.device, err));
     GYRE_GO(spend_budget(&r, err));
@@ -466,8 +484,8 @@ gyre_status gyre_quantize(const gyre_quantize_params *given, gyre_quantize_summa
     GYRE_GO(gyre_calibration_open(params, &r.plan, &r.own, r.device, &r.calibration, err));
     if (summary) GYRE_GO(gyre_summary_open(params, &r.plan, r.device, &r.summary, err));
     if (r.calibration) texts = gyre_calibration_identity(r.calibration);
-    GYRE_GO(
-        gyre_run_identity(&r.plan, texts, r.calibration ? gyre_calibration_device(r.calibration) : NULL, &run, err));
+    GYRE_GO(gyre_run_identity(&r.plan, texts, r.calibration ? gyre_calibration_device(r.calibration) : NULL,
+                              r.distills_on[0] ? r.distills_on : NULL, &run, err));
     GYRE_GO(gyre_output_open(params, &r.plan, &r.writer, run, &r.out, err));
     if (r.out.journal.resumed_steps)
         gyre_logf(&params->log, GYRE_LOG_INFO, "quantize: resuming after block %u of %u",

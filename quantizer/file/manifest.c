@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-gyre_status gyre_run_identity(const struct gyre_plan *p, json_t *texts, const char *device, json_t **run,
-                              gyre_error *err)
+gyre_status gyre_run_identity(const struct gyre_plan *p, json_t *texts, const char *device, const char *distill,
+                              json_t **run, gyre_error *err)
 {
     const struct gyre_settings *s = &p->set;
     char seed[24];
@@ -29,8 +29,8 @@ gyre_status gyre_run_identity(const struct gyre_plan *p, json_t *texts, const ch
     if (good && device) good = !json_object_set(*run, "calibration", texts);
     if (good && (device || s->recipe.learn.method)) // what the bytes depend on besides; rotations need no text for that
         good = !json_object_set_new(*run, "arithmetic",
-                                    json_pack("{s:s, s:s, s:s*}", "blas", openblas_get_config(), "core",
-                                              openblas_get_corename(), "device", device));
+                                    json_pack("{s:s, s:s, s:s*, s:s*}", "blas", openblas_get_config(), "core",
+                                              openblas_get_corename(), "device", device, "distill", distill));
     if (good) return GYRE_OK;
     json_decref(*run);
     *run = NULL;

@@ -5,6 +5,11 @@
 #include "quantizer/recipe/recipe.h"
 #include "quantizer/transform/rotate.h"
 
+#include <stddef.h>
+
+// Bytes of gyre_quantize_params at level 2000, for gyre_params_take.
+enum { GYRE_QUANTIZE_PARAMS_FIRST = offsetof(gyre_quantize_params, distill_device) };
+
 // What is written, by what it is; names, types and places are the writer's (writer.h).
 typedef enum gyre_part_kind {
     GYRE_PART_TABLE,     // embedding, head

@@ -1,15 +1,16 @@
 // See runner.h.
 #include "quantizer/gradient/runner.h"
+#include "quantizer/gradient/rules.h"
+#include "runtime/model/synthetic.h"
 #include "runtime/util/base.h"
 
 #include <stdlib.h>
 
-gyre_status gyre_runner_open(gyre_device *device, const gyre_source *source, const struct gyre_precision *precision,
-                             uint32_t tokens, uint32_t how, struct gyre_runner *s, gyre_error *err)
+static gyre_status open_streams(struct gyre_runner *s, const struct gyre_precision *precision, uint32_t how,
+                                gyre_error *err)
 {
-    const struct gyre_loading loading = {.no_blocks = how & GYRE_RUNNER_LOADS};
-    *s = (struct gyre_runner){.device = device, .source = source, .tokens = tokens, .loaded = UINT32_MAX};
-    GYRE_TRY(gyre_model_load(device, source, &loading, &s->model, err));
+    gyre_device *device = s->device;
+    const uint32_t tokens = s->tokens;
     const struct gyre_hparams *hp = &s->model.hp;
     s->precision = precision ? *precision : gyre_made_for(hp);
     s->n_streams = how & GYRE_RUNNER_KEEPS ? hp->n_layers + 1 : 2;
@@ -33,6 +34,26 @@ gyre_status gyre_runner_open(gyre_device *device, const gyre_source *source, con
     return GYRE_OK;
 }
 
+gyre_status gyre_runner_open(gyre_device *device, const gyre_source *source, const struct gyre_precision *precision,
+                             uint32_t tokens, uint32_t how, struct gyre_runner *s, gyre_error *err)
+{
+    const struct gyre_loading loading = {.no_blocks = how & GYRE_RUNNER_LOADS};
+    *s = (struct gyre_runner){.device = device, .source = source, .tokens = tokens, .loaded = UINT32_MAX};
+    GYRE_TRY(gyre_model_load(device, source, &loading, &s->model, err));
+    return open_streams(s, precision, how, err);
+}
+
+gyre_status gyre_runner_open_shape(gyre_device *device, const char *shape, uint32_t wgroup, uint32_t tokens,
+                                   struct gyre_runner *s, gyre_error *err)
+{
+    const struct gyre_synthetic how = {0};
+    struct gyre_hparams hp;
+    *s = (struct gyre_runner){.device = device, .tokens = tokens, .loaded = UINT32_MAX};
+    GYRE_TRY(gyre_shape_hparams(shape, wgroup, &hp, err));
+    GYRE_TRY(gyre_model_synthetic(device, &hp, &how, &s->model, err));
+    return open_streams(s, NULL, GYRE_RUNNER_KEEPS, err);
+}
+
 void gyre_runner_close(struct gyre_runner *s)
 {
     if (!s->device) return;
@@ -42,6 +63,13 @@ void gyre_runner_close(struct gyre_runner *s)
     gyre_kv_free(&s->kv);
     gyre_model_free(&s->model);
     *s = (struct gyre_runner){0};
+}
+
+gyre_status gyre_runner_view(const struct gyre_runner *s, struct gyre_binding at, uint64_t bytes, void *scratch,
+                             const void **out, gyre_error *err)
+{
+    *out = gyre_back_on_host(s->device) ? gyre_back_memory(at) : scratch;
+    return *out == scratch ? gyre_buffer_read(s->device, at.buffer, at.offset, scratch, bytes, err) : GYRE_OK;
 }
 
 gyre_status gyre_runner_load(struct gyre_runner *s, uint32_t layer, gyre_error *err)

@@ -1,4 +1,4 @@
-// A model on the host for passes over whole windows: rows of one sequence from position 0, one block's graph at a time.
+// A model on a device for passes over whole windows: rows of one sequence from position 0, one block's graph at a time.
 // What teacher and student share.
 #pragma once
 #include "runtime/model/kv.h"
@@ -21,11 +21,19 @@ enum {
     GYRE_RUNNER_LOADS = 2, // blocks one by one, by gyre_runner_load; else all are there from the beginning
 };
 
-// precision NULL: the file's. `how` is the sum of those. The device is a host's and, like source, outlives it. Close
-// also after failure.
+// precision NULL: the file's. `how` is the sum of those. The device, like source, outlives it. Close also after
+// failure.
 gyre_status gyre_runner_open(gyre_device *device, const gyre_source *source, const struct gyre_precision *precision,
                              uint32_t tokens, uint32_t how, struct gyre_runner *out, gyre_error *err) GYRE_MUST_USE;
+// The same of a shape without a file (runtime/model/synthetic.h), at 8-bit activations and cache: what runs is what
+// runs for a file, and means nothing.
+gyre_status gyre_runner_open_shape(gyre_device *device, const char *shape, uint32_t wgroup, uint32_t tokens,
+                                   struct gyre_runner *out, gyre_error *err) GYRE_MUST_USE;
 void gyre_runner_close(struct gyre_runner *runner);
+
+// What lies at a binding, `bytes` of it: on a host where it lies, else a copy in `scratch`.
+gyre_status gyre_runner_view(const struct gyre_runner *runner, struct gyre_binding at, uint64_t bytes, void *scratch,
+                             const void **out, gyre_error *err) GYRE_MUST_USE;
 
 // The weights of block `layer`, in the place of the one that was loaded before.
 gyre_status gyre_runner_load(struct gyre_runner *runner, uint32_t layer, gyre_error *err) GYRE_MUST_USE;

@@ -75,18 +75,25 @@ static gyre_status scales(const struct gyre_student *s, const struct gyre_learnt
                           gyre_error *err)
 {
     const struct gyre_weight *w = &s->runner->model.layer[p->layer].product[p->product];
-    for (uint32_t i = 0; i < w->n_ranges; i++) {
+    gyre_status st = GYRE_OK;
+    for (uint32_t i = 0; i < w->n_ranges && st == GYRE_OK; i++) {
         const struct gyre_weight_range *r = &w->range[i];
-        const uint16_t *have = gyre_back_memory(r->scale);
+        const uint64_t bytes = (uint64_t)w->k / w->group * r->n_pad * sizeof(uint16_t);
+        const void *scale = NULL;
+        void *copy = to ? malloc(bytes) : NULL;
+        if (to && !copy) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the student's scales");
+        if (to) st = gyre_runner_view(s->runner, r->scale, bytes, copy, &scale, err);
+        const uint16_t *have = st == GYRE_OK ? scale : NULL;
         for (uint32_t g = 0; g < w->k / w->group; g++) {
             const uint64_t at = (uint64_t)g * r->n_pad, mine = (uint64_t)g * w->n + r->n0;
-            for (uint32_t c = 0; to && c < r->n; c++) to[mine + c] = (double)gyre_f32_from_f16(have[at + c]);
-            if (from)
-                GYRE_TRY(gyre_buffer_write(s->runner->device, r->scale.buffer, r->scale.offset + 2 * at, from + mine,
-                                           2 * (uint64_t)r->n, err));
+            for (uint32_t c = 0; have && c < r->n; c++) to[mine + c] = (double)gyre_f32_from_f16(have[at + c]);
+            if (from && st == GYRE_OK)
+                st = gyre_buffer_write(s->runner->device, r->scale.buffer, r->scale.offset + 2 * at, from + mine,
+                                       2 * (uint64_t)r->n, err);
         }
+        free(copy);
     }
-    return GYRE_OK;
+    return st;
 }
 
 static gyre_status read_base(struct gyre_student *s, gyre_error *err)
@@ -96,9 +103,11 @@ static gyre_status read_base(struct gyre_student *s, gyre_error *err)
         const struct gyre_learnt *p = &s->learnt[k];
         double *base = s->base + p->first;
         const struct gyre_binding *vector = vector_of(s, p);
+        const void *have = NULL;
         if (p->kind == GYRE_LEARNT_SCALES) GYRE_TRY(scales(s, p, base, NULL, err));
+        if (vector) GYRE_TRY(gyre_runner_view(s->runner, *vector, p->n * sizeof(float), s->seen, &have, err));
         for (uint64_t i = 0; i < p->n && p->kind != GYRE_LEARNT_SCALES; i++) {
-            if (vector) base[i] = (double)((const float *)gyre_back_memory(*vector))[i];
+            if (vector) base[i] = (double)((const float *)have)[i];
             else if (*clip_of(s, p, i) > 0) base[i] = (double)*clip_of(s, p, i);
             else
                 base[i] =
@@ -111,13 +120,9 @@ static gyre_status read_base(struct gyre_student *s, gyre_error *err)
     return GYRE_OK;
 }
 
-gyre_status gyre_student_open(gyre_device *device, const gyre_source *source, uint32_t tokens, struct gyre_student *s,
-                              gyre_error *err)
+static gyre_status open_parameters(gyre_device *device, uint32_t tokens, struct gyre_student *s, gyre_error *err)
 {
     enum { MOST = GYRE_BLOCK_ROLES + 2 * GYRE_PRODUCTS + 2 };
-    *s = (struct gyre_student){.runner = calloc(1, sizeof *s->runner)};
-    if (!s->runner) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the student");
-    GYRE_TRY(gyre_runner_open(device, source, NULL, tokens, GYRE_RUNNER_KEEPS, s->runner, err));
     const struct gyre_hparams *hp = &s->runner->model.hp;
     s->learnt = malloc(((uint64_t)hp->n_layers * MOST + 1) * sizeof *s->learnt);
     if (!s->learnt) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the student");
@@ -125,10 +130,33 @@ gyre_status gyre_student_open(gyre_device *device, const gyre_source *source, ui
     add(s, (struct gyre_learnt){.kind = GYRE_LEARNT_FINAL, .n = hp->width});
     s->base = malloc(s->n * sizeof *s->base);
     s->dx = malloc((uint64_t)tokens * hp->width * sizeof *s->dx);
-    if (!s->base || !s->dx) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the student's parameters");
+    const uint64_t most = (uint64_t)GYRE_HEAD_ROWS * hp->vocab; // of logits; more than any vector of parameters
+    s->seen = malloc(GYRE_MAX(most, 2 * (uint64_t)hp->width) * sizeof *s->seen);
+    if (!s->base || !s->dx || !s->seen)
+        return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the student's parameters");
     s->logits.size = (uint64_t)GYRE_HEAD_ROWS * hp->vocab * sizeof(float);
     GYRE_TRY(gyre_buffer_create(device, s->logits.size, "student's logits", &s->logits.buffer, err));
     return read_base(s, err);
+}
+
+gyre_status gyre_student_open(gyre_device *device, const gyre_source *source, uint32_t tokens, struct gyre_student *s,
+                              gyre_error *err)
+{
+    *s = (struct gyre_student){.runner = calloc(1, sizeof *s->runner)};
+    if (!s->runner) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the student");
+    GYRE_TRY(gyre_runner_open(device, source, NULL, tokens, GYRE_RUNNER_KEEPS, s->runner, err));
+    return open_parameters(device, tokens, s, err);
+}
+
+gyre_status gyre_student_open_shape(gyre_device *device, const char *shape, uint32_t wgroup, uint32_t tokens,
+                                    struct gyre_student *s, gyre_error *err)
+{
+    *s = (struct gyre_student){.runner = calloc(1, sizeof *s->runner)};
+    if (!s->runner) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the student");
+    GYRE_TRY(gyre_runner_open_shape(device, shape, wgroup, tokens, s->runner, err));
+    GYRE_TRY(open_parameters(device, tokens, s, err));
+    s->alike = calloc((uint64_t)GYRE_HEAD_ROWS * s->runner->model.hp.vocab, sizeof *s->alike);
+    return s->alike ? GYRE_OK : gyre_fail(err, GYRE_E_NOMEM, "out of memory for the student");
 }
 
 void gyre_student_close(struct gyre_student *s)
@@ -139,6 +167,8 @@ void gyre_student_close(struct gyre_student *s)
     free(s->learnt);
     free(s->base);
     free(s->dx);
+    free(s->seen);
+    free(s->alike);
     *s = (struct gyre_student){0};
 }
 
@@ -179,24 +209,27 @@ gyre_status gyre_student_set(struct gyre_student *s, const double *parameter, gy
 // ---- a window ---------------------------------------------------------------------------------------------------
 
 // Adds what `reverse` found of the parameters of one block, or (layer n_layers) of the head.
-static void collect(const struct gyre_student *s, const gyre_reverse *r, float *const *found, uint32_t layer,
-                    double *gradient)
+static gyre_status collect(const struct gyre_student *s, const gyre_reverse *r, float *const *found, uint32_t layer,
+                           double *gradient, gyre_error *err)
 {
     const struct gyre_model *m = &s->runner->model;
     for (uint32_t k = 0; k < s->n_learnt; k++) {
         const struct gyre_learnt *p = &s->learnt[k];
         const bool head = p->kind == GYRE_LEARNT_FINAL;
+        const struct gyre_binding *vector = vector_of(s, p);
+        const void *at = NULL;
         double *to = gradient + p->first;
         if (head != (layer == m->hp.n_layers) || (!head && p->layer != layer)) continue;
+        if (vector) GYRE_TRY(gyre_runner_view(s->runner, *vector, p->n * sizeof(float), s->seen, &at, err));
+        const float *value = at;
         if (p->kind == GYRE_LEARNT_CLIP) to[0] += gyre_reverse_act_clip(r, &m->layer[layer].product[p->product]);
         else if (p->kind == GYRE_LEARNT_CACHE)
             for (uint32_t i = 0; i < 2; i++) to[i] += gyre_reverse_kv_clip(r, i);
         else // by the logarithm: scales already are, vectors times themselves
             for (uint64_t i = 0; found[k] && i < p->n; i++)
-                to[i] += (double)found[k][i] * (p->kind == GYRE_LEARNT_SCALES
-                                                    ? 1
-                                                    : (double)((const float *)gyre_back_memory(*vector_of(s, p)))[i]);
+                to[i] += (double)found[k][i] * (value ? (double)value[i] : 1);
     }
+    return GYRE_OK;
 }
 
 // Asks for the gradients of a block's (or the head's) parameters; found [n_learnt].
@@ -229,7 +262,7 @@ static gyre_status backwards(const struct gyre_student *s, const struct gyre_run
     if (seed) memcpy(out, seed, n_seed * sizeof *seed);
     GYRE_GO(ask(s, r, layer, found, err));
     GYRE_GO(gyre_reverse_run(r, err));
-    collect(s, r, found, layer, gradient);
+    GYRE_GO(collect(s, r, found, layer, gradient, err));
     memcpy(dx, in, n_dx * sizeof *dx);
 done:
     free(found);
@@ -245,15 +278,18 @@ static gyre_status head_rows(struct gyre_student *s, gyre_teacher *teacher, uint
     const uint64_t floats = (uint64_t)n * hp->vocab;
     struct gyre_runner_graph g = {0};
     gyre_reverse *r = NULL;
-    gyre_status st = GYRE_OK;
     const float *want;
-    GYRE_TRY(gyre_teacher_logits(teacher, window, first, n, &want, err));
+    if (!teacher) want = s->alike;
+    else GYRE_TRY(gyre_teacher_logits(teacher, window, first, n, &want, err));
     GYRE_TRY(gyre_runner_head(runner, gyre_runner_rows(runner, hp->n_layers, first, n), n, s->logits,
                               gradient ? &g : NULL, err));
-    const float *have = gyre_back_memory(s->logits);
+    const void *logits = NULL;
+    gyre_status st = gyre_runner_view(runner, s->logits, floats * sizeof(float), s->seen, &logits, err);
+    const float *have = logits;
+    if (st != GYRE_OK) GYRE_GO(st);
     if (!gradient) {
         *kl += gyre_back_divergence(want, have, n, hp->vocab) / runner->tokens;
-        return GYRE_OK;
+        goto done;
     }
     GYRE_GO(gyre_reverse_open(g.graph, false, &r, err));
     float *seed = gyre_reverse_value(r, g.out);

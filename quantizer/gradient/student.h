@@ -1,4 +1,4 @@
-// A finished file as a student: the model on the host, its continuous parameters, and the gradient of its divergence
+// A finished file as a student: the model on a device, its continuous parameters, and the gradient of its divergence
 // from a teacher by all of them, through the integer forward pass that devices execute. Codes stay as they are.
 //
 // Parameters are in one array, as logarithms of factors: what the file says is exp(0) times itself. Learned are
@@ -35,11 +35,16 @@ struct gyre_student {
     // private
     float *dx;                  // [tokens][D]
     struct gyre_binding logits; // [GYRE_HEAD_ROWS][V]
+    float *alike;               // [GYRE_HEAD_ROWS][V] zeros, of a shape
+    float *seen;                // the same, where the device's memory is not the host's
 };
 
 // `source`: a file that gyre wrote. Windows are of `tokens` tokens. Close also after failure.
 gyre_status gyre_student_open(gyre_device *device, const gyre_source *source, uint32_t tokens, struct gyre_student *out,
                               gyre_error *err) GYRE_MUST_USE;
+// Of a shape without a file; its windows have no teacher (NULL), for whom all tokens are alike then.
+gyre_status gyre_student_open_shape(gyre_device *device, const char *shape, uint32_t wgroup, uint32_t tokens,
+                                    struct gyre_student *out, gyre_error *err) GYRE_MUST_USE;
 void gyre_student_close(struct gyre_student *student);
 
 // Applies the parameters.

@@ -1,6 +1,5 @@
 // See teacher.h.
 #include "quantizer/gradient/teacher.h"
-#include "quantizer/gradient/rules.h"
 #include "quantizer/gradient/runner.h"
 #include "runtime/util/base.h"
 
@@ -10,6 +9,7 @@ struct gyre_teacher {
     struct gyre_runner runner;
     float *stream; // [windows][tokens][D], behind the last block
     struct gyre_binding x, logits;
+    float *seen; // logits, where the device's memory is not the host's
 };
 
 // All windows through block `layer`, from t->stream to there; those of the first block are embedded.
@@ -43,7 +43,8 @@ gyre_status gyre_teacher_open(gyre_device *device, const gyre_source *source, co
     const struct gyre_hparams *hp = &t->runner.model.hp;
     const uint64_t each = (uint64_t)tokens * hp->width;
     t->stream = malloc(windows * each * sizeof *t->stream);
-    if (!t->stream) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for the float model's streams"));
+    t->seen = malloc((uint64_t)GYRE_HEAD_ROWS * hp->vocab * sizeof *t->seen);
+    if (!t->stream || !t->seen) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for the float model's streams"));
     t->x.size = (uint64_t)GYRE_HEAD_ROWS * hp->width * sizeof(float);
     t->logits.size = (uint64_t)GYRE_HEAD_ROWS * hp->vocab * sizeof(float);
     GYRE_GO(gyre_buffer_create(device, t->x.size, "teacher's rows", &t->x.buffer, err));
@@ -67,6 +68,7 @@ void gyre_teacher_close(gyre_teacher *t)
     }
     gyre_runner_close(&t->runner);
     free(t->stream);
+    free(t->seen);
     free(t);
 }
 
@@ -79,6 +81,9 @@ gyre_status gyre_teacher_logits(gyre_teacher *t, uint32_t window, uint32_t first
     GYRE_TRY(gyre_buffer_write(t->runner.device, x.buffer, 0,
                                t->stream + ((uint64_t)window * t->runner.tokens + first) * D, x.size, err));
     GYRE_TRY(gyre_runner_head(&t->runner, x, n, t->logits, NULL, err));
-    *out = gyre_back_memory(t->logits);
+    const void *logits = NULL;
+    GYRE_TRY(gyre_runner_view(&t->runner, t->logits, (uint64_t)n * t->runner.model.hp.vocab * sizeof(float), t->seen,
+                              &logits, err));
+    *out = logits;
     return GYRE_OK;
 }

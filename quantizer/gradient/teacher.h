@@ -8,8 +8,8 @@ typedef struct gyre_teacher gyre_teacher;
 
 enum { GYRE_HEAD_ROWS = 64 }; // rows whose logits are in memory together
 
-// Runs token [windows][tokens] through `source` at float activations and an f16 cache; `device` is a host device and,
-// like source, outlives it. tick(user) is called after every block of every window; what it returns ends the reading
+// Runs token [windows][tokens] through `source` at float activations and an f16 cache; `device`, like source,
+// outlives it. tick(user) is called after every block of every window; what it returns ends the reading
 // unless GYRE_OK.
 gyre_status gyre_teacher_open(gyre_device *device, const gyre_source *source, const uint32_t *token, uint32_t windows,
                               uint32_t tokens, gyre_status (*tick)(void *user, gyre_error *err), void *user,

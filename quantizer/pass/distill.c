@@ -117,7 +117,8 @@ static gyre_status open_run(struct run *r, gyre_error *err)
                          "cannot distill: the calibration text has one window of %u tokens, and some must be held out; "
                          "give a longer text, or a recipe with shorter windows",
                          r->text->tokens);
-    GYRE_TRY(gyre_fast_device_create(&options, &r->device, err));
+    if (r->params->distill_device) GYRE_TRY(gyre_device_open(r->params->distill_device, &options, &r->device, err));
+    else GYRE_TRY(gyre_fast_device_create(&options, &r->device, err));
     GYRE_TRY(gyre_teacher_open(r->device, r->plan->source, r->text->token, r->text->windows, r->text->tokens,
                                tick_block, r, &r->teacher, err));
     GYRE_TRY(gyre_source_open(r->out->part, &r->part, err));

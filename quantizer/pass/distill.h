@@ -3,7 +3,8 @@
 //
 // A step is one window of the calibration text, in their order again and again. Every eighth window is held out; its
 // divergence is measured now and then, and the parameters of the lowest are what is written. A loss that is not finite
-// takes the step back and halves the rate, three times at most. On the host, whatever device the rest ran on.
+// takes the step back and halves the rate, three times at most. On the host, or on
+// the device that is named for it, whatever the rest ran on.
 #pragma once
 #include "quantizer/file/output.h"
 #include "quantizer/pass/text.h"

@@ -211,6 +211,7 @@ static gyre_status quantize_again(struct reproduction *r, gyre_error *err)
 {
     const struct gyre_manifest *m = &r->then;
     const char *device = json_string_value(json_object_get(m->arithmetic, "device")); // where it was calibrated
+    const char *distill = json_string_value(json_object_get(m->arithmetic, "distill"));
     const gyre_quantize_params q = {.size = sizeof q,
                                     .format = m->format ? m->format : "gguf",
                                     .shard_bytes = m->shard_bytes,
@@ -227,6 +228,7 @@ static gyre_status quantize_again(struct reproduction *r, gyre_error *err)
                                     .calib = r->calib,
                                     .n_calib = r->n_calib,
                                     .device = device && strcmp(device, "host") ? device : NULL,
+                                    .distill_device = distill,
                                     .seed = m->seed,
                                     .resume = true,
                                     .log = r->params->log,

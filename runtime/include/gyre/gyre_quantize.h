@@ -47,6 +47,9 @@ typedef struct gyre_quantize_params {
     // memory (gyre_engine_params.host_table). 0: as if nothing were said, 8 where it can be.
     uint32_t head;
     uint32_t kv_v; // of values, where `kv` is of keys alone: 16, 8, 4; 0: as `kv`. GGUF files only
+    // Where a recipe with `distill` does that: its forward and backward passes run there. NULL: on the host itself.
+    // GYRE_E_INVALID where nothing is distilled.
+    const char *distill_device;
 } gyre_quantize_params;
 
 typedef struct gyre_quantize_layer {
@@ -95,6 +98,30 @@ GYRE_API gyre_status gyre_quantize_check(const gyre_quantize_params *params, gyr
 // "gate_up", "down", "k8", "k4", "v8", "v4"}], "total": the same of all blocks together}, each figure [nats, standard
 // error].
 GYRE_API gyre_status gyre_sensitivity(const gyre_quantize_params *params, uint32_t windows, char **json,
+                                      gyre_error *err) GYRE_MUST_USE;
+
+// ---- what a step of `distill` costs -------------------------------------------------------------------
+
+typedef struct gyre_train_params {
+    size_t size;        // sizeof(gyre_train_params)
+    const char *shape;  // as of gyre_engine_open_shape: weights made on the device, 8-bit activations and cache
+    uint32_t wgroup;    // 0 (per channel), 32, 64, 128
+    uint32_t tokens;    // of a window; 0: 512
+    const char *device; // NULL: a GPU, else the host itself
+    bool plan;          // nothing is run and no device is needed: only the memory of one that binds as much as you like
+    gyre_log log;
+} gyre_train_params;
+typedef struct gyre_train_result {
+    size_t size;                     // sizeof(gyre_train_result), set by the caller
+    char device[32];                 // empty for a plan
+    uint64_t weights, streams, peak; // bytes on the device: of the model, of what stands between blocks, most of all
+    uint64_t parameters;             // that are learned
+    double seconds;                  // of a step behind the first, forward and back; 0 for a plan
+} gyre_train_result;
+
+// One step of `distill` (gradients of the loss by scales and gains, no teacher, no optimizer) of a shape, to measure
+// with.
+GYRE_API gyre_status gyre_train_shape(const gyre_train_params *params, gyre_train_result *result,
                                       gyre_error *err) GYRE_MUST_USE;
 
 // ---- recipes ----------------------------------------------------------------------------------------
