@@ -178,8 +178,8 @@ static gyre_status lead(gyre_session *s, uint32_t token, uint32_t more, uint64_t
     const uint32_t room = e->context - s->length, wanted = more < room ? more + 1 : room;
     if (room) GYRE_TRY(gyre_engine_at_once(e, &s->sampling, wanted, &ahead.n, err));
     GYRE_TRY(run(e, &part, 1, s->rows, &ahead, waited, err));
+    if (ahead.n > 1) gyre_kv_stay(&e->kv, s->slot, s->length - 1);
     ahead.at = 1;
-    while (ahead.n > 1 && ahead.told[ahead.n - 1] == UINT32_MAX) ahead.n--; // said when that step is asked for
     s->ahead = ahead;
     return GYRE_OK;
 }
@@ -189,7 +189,7 @@ gyre_status gyre_session_append(gyre_session *s, uint32_t token, uint32_t more, 
     const uint64_t start = gyre_clock_ns();
     uint64_t waited = 0;
     const struct gyre_ahead *a = &s->ahead;
-    const bool known = a->at < a->n && a->told[a->at - 1] == token;
+    const bool known = a->at < a->n && a->told[a->at - 1] == token && a->told[a->at] != UINT32_MAX;
     GYRE_TRY(known ? follow(s, token, err) : lead(s, token, more, &waited, err));
     if (next) *next = a->told[a->at - 1];
     const uint64_t total = gyre_clock_ns() - start;
@@ -253,15 +253,28 @@ static gyre_status nobody_asks(const void *user, gyre_error *err)
     return GYRE_OK;
 }
 
+// The logits that the device had before it ran on: the session's last step again. What is there behind it stays.
+static gyre_status step_again(const gyre_session *s, gyre_error *err)
+{
+    gyre_engine *e = s->engine;
+    uint32_t next = 0;
+    const uint32_t at = s->length - 1;
+    const struct gyre_step_watch watch = {nobody_asks, NULL};
+    const struct gyre_step_row row = {s->tokens[at], s->slot, at, &next, &s->sampling, NULL, NULL, NULL, 1};
+    gyre_kv_want(&e->kv, s->slot, at, 1 + s->ahead.n - s->ahead.at);
+    const gyre_status st = gyre_engine_step(e, &row, 1, &watch, NULL, err);
+    gyre_kv_stay(&e->kv, s->slot, at);
+    return st;
+}
+
 gyre_status gyre_session_logits(const gyre_session *s, float *logits, gyre_error *err)
 {
     gyre_engine *e = s->engine;
-    uint32_t at = 0, next = 0;
-    if (gyre_engine_logits_at(e, s->slot, &at) && at + 1 != s->length) { // the device is ahead: the last step again
-        const struct gyre_step_watch watch = {nobody_asks, NULL};
-        const struct gyre_step_row row = {
-            s->tokens[s->length - 1], s->slot, s->length - 1, &next, &s->sampling, NULL, NULL, NULL, 1};
-        GYRE_TRY(gyre_engine_step(e, &row, 1, &watch, NULL, err));
+    uint32_t at = 0;
+    const bool there = gyre_engine_logits_at(e, s->slot, &at);
+    if (s->length && (there ? at + 1 != s->length : s->ahead.n > 1)) {
+        if (gyre_kv_sees(&e->kv, s->slot, s->length - 1)) GYRE_TRY(step_again(s, err));
+        else gyre_engine_forget_logits(e, s->slot);
     }
     return gyre_engine_logits(e, s->slot, logits, err);
 }

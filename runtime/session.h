@@ -6,9 +6,10 @@
 #include <stdatomic.h>
 
 // What the device chose beyond what the session holds: told[0] follows the token that was appended when it ran ahead,
-// told[i] follows told[i - 1], which the cache has already. What is appended next is told[at - 1], or all is forgotten.
+// told[i] follows told[i - 1], which the cache has already, or is UINT32_MAX: no more could be chosen. What is appended
+// next is told[at - 1], or all is forgotten.
 struct gyre_ahead {
-    uint32_t n, at; // at < n: there are some
+    uint32_t n, at; // at < n: there are some; n > 1: logits on the device may be those of a later position
     uint32_t told[GYRE_HISTORY];
 };
 

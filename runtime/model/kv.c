@@ -249,7 +249,7 @@ void gyre_kv_want(struct gyre_kv *kv, uint32_t sequence, uint32_t first, uint32_
 {
     struct gyre_kv_span *s = &kv->want[sequence];
     if (!s->any) *s = (struct gyre_kv_span){first, first + n, true};
-    s->end = first + n;
+    s->end = GYRE_MAX(s->end, first + n);
 }
 
 // First all look away from what they no longer need, then those that go on take what they need; tables last.
@@ -290,6 +290,11 @@ gyre_status gyre_kv_enter(struct gyre_kv *kv, gyre_error *err)
     const gyre_status st = kv->window.span ? enter(kv, err) : GYRE_OK;
     for (uint32_t s = 0; s < kv->sequences; s++) kv->want[s].any = false;
     return st;
+}
+
+void gyre_kv_stay(struct gyre_kv *kv, uint32_t sequence, uint32_t position)
+{
+    if (kv->window.span) kv->window.view[sequence].next = position;
 }
 
 bool gyre_kv_sees(const struct gyre_kv *kv, uint32_t sequence, uint32_t position)

@@ -60,10 +60,13 @@ gyre_status gyre_kv_reserve(struct gyre_kv *kv, uint32_t sequence, uint32_t leng
 uint32_t gyre_kv_trim(struct gyre_kv *kv, uint32_t sequence, uint32_t length);
 
 // Positions first..first+n-1 of a sequence, which are reserved, are to be computed next; several calls for one sequence
-// name positions that follow each other. n 0: none is, but those before `first` will be there.
+// name positions that follow each other or were named. n 0: none is, but those before `first` will be there.
 void gyre_kv_want(struct gyre_kv *kv, uint32_t sequence, uint32_t first, uint32_t n);
 // Gives what is wanted, at most `rows` positions in all, places in the layers with a window, and forgets the wishes.
 gyre_status gyre_kv_enter(struct gyre_kv *kv, gyre_error *err) GYRE_MUST_USE;
+// Of the at most 16 positions that the sequence entered last it may take back all but the first, `position`: what that
+// one sees stays, whatever others enter, until the sequence enters or trims.
+void gyre_kv_stay(struct gyre_kv *kv, uint32_t sequence, uint32_t position);
 // Can this position, which the sequence holds, be computed again?
 bool gyre_kv_sees(const struct gyre_kv *kv, uint32_t sequence, uint32_t position);
 

@@ -25,14 +25,15 @@ static char path[MODELS][64];
 static uint32_t prompt[PROMPT];
 
 // NULL where there is no such device and none is demanded.
-static gyre_engine *open_engine(const char *model, uint32_t ahead, uint32_t max_rows, bool as_hardware)
+static gyre_engine *open_engine(const char *model, uint32_t context, uint32_t ahead, uint32_t max_rows,
+                                bool as_hardware)
 {
     const gyre_engine_params p = {.size = sizeof p,
                                   .device = device,
                                   .cache_dir = "",
                                   .act = 16,
                                   .kv = 8,
-                                  .context = CONTEXT,
+                                  .context = context,
                                   .sequences = 2,
                                   .max_rows = max_rows,
                                   .as_hardware = as_hardware,
@@ -112,7 +113,8 @@ static void test_same_tokens(void **state)
     (void)state;
     static const gyre_sampling samplings[] = {{0}, {1.3f, 0, 0, 11}, {1.1f, 12, 0.9f, 5}};
     for (size_t m = 0; m < MODELS; m++) {
-        gyre_engine *one = open_engine(path[m], 1, 32, false), *many = open_engine(path[m], 8, 32, false);
+        gyre_engine *one = open_engine(path[m], CONTEXT, 1, 32, false),
+                    *many = open_engine(path[m], CONTEXT, 8, 32, false);
         if (!one || !many) return;
         for (size_t k = 0; k < GYRE_COUNT(samplings); k++) {
             gyre_session *a = session_of(one), *b = session_of(many);
@@ -161,7 +163,7 @@ static void test_other_turns(void **state)
         float logits[2][VOCAB], others[2][VOCAB];
         uint32_t said[2][40] = {{0}};
         for (uint32_t i = 0; i < 2; i++) {
-            gyre_engine *e = open_engine(path[m], i ? 8 : 1, 32, false);
+            gyre_engine *e = open_engine(path[m], CONTEXT, i ? 8 : 1, 32, false);
             if (!e) return;
             gyre_session *s = session_of(e), *other = session_of(e);
             uint32_t next = 0, n = 0, *out = said[i], at = 0;
@@ -206,6 +208,47 @@ static void test_other_turns(void **state)
     }
 }
 
+// Other sessions need all places of layers with a window while a session's device is ahead: what the session sees at
+// its end stays, whether it goes on with other tokens, is stored, is asked for logits or follows.
+static void test_windows_stay(void **state)
+{
+    (void)state;
+    enum { LONG = 250, TURNS = 4 };
+    static const uint32_t lengths[TURNS] = {69, 69, 60, 69}; // windows of 40, pages of 32: one ends on the way
+    float logits[2][TURNS][VOCAB];
+    uint32_t said[2][TURNS][24] = {0}, tokens[LONG];
+    void *bytes[2];
+    size_t size[2];
+    for (uint32_t i = 0; i < 2; i++) {
+        gyre_engine *e = open_engine(path[2], 256, i ? 16 : 1, 32, false);
+        if (!e) return;
+        gyre_session *s = session_of(e), *other = session_of(e);
+        for (uint32_t turn = 0; turn < TURNS; turn++) {
+            uint32_t next = 0, n = 0, *const out = said[i][turn];
+            tiny_tokens(tokens, LONG, 3, VOCAB);
+            OK(gyre_session_sync(s, tokens, lengths[turn], NULL, &next, err));
+            OK(gyre_session_decode_ahead(s, next, 20, &next, err));
+            if (turn == 2) OK(gyre_session_logits(s, logits[i][turn], err));
+            tiny_tokens(tokens, LONG, 7 + turn, VOCAB);
+            OK(gyre_session_sync(other, tokens, LONG, NULL, &out[n++], err));
+            if (turn == 0) next = (next + 1) % VOCAB;
+            if (turn == 1) OK(gyre_session_store(s, &bytes[i], &size[i], err));
+            for (int k = 0; k < (turn == 3 ? 1 : 20); k++, out[n++] = next)
+                OK(gyre_session_decode_ahead(s, next, 20, &next, err));
+            OK(gyre_session_logits(s, logits[i][turn], err));
+        }
+        gyre_session_destroy(s);
+        gyre_session_destroy(other);
+        OK(gyre_engine_close(e, err));
+    }
+    assert_int_equal(size[0], size[1]);
+    assert_memory_equal(bytes[0], bytes[1], size[0]);
+    for (uint32_t i = 0; i < 2; i++) gyre_free(bytes[i]);
+    for (uint32_t turn = 0; turn < TURNS; turn++)
+        if (memcmp(said[0][turn], said[1][turn], sizeof said[0][turn]) != 0) fail_msg("turn %u: other tokens", turn);
+    assert_memory_equal(logits[0], logits[1], sizeof logits[0]);
+}
+
 // Kernels for hardware run ahead by default; their texts are those of one step a submission, too. Engines of few rows
 // run no farther ahead than a step has rows.
 static void test_on_hardware(void **state)
@@ -213,7 +256,8 @@ static void test_on_hardware(void **state)
     (void)state;
     struct said x, y;
     for (uint32_t rows = 4; rows <= 32; rows *= 8) {
-        gyre_engine *one = open_engine(path[1], 1, rows, true), *many = open_engine(path[1], 0, rows, true);
+        gyre_engine *one = open_engine(path[1], CONTEXT, 1, rows, true),
+                    *many = open_engine(path[1], CONTEXT, 0, rows, true);
         if (!one || !many) return;
         gyre_session *a = session_of(one), *b = session_of(many);
         const gyre_generate_params p = {.prompt = prompt, .n_prompt = PROMPT, .max_tokens = 40, .ignore_end = true};
@@ -236,7 +280,7 @@ static void test_nothing_to_choose(void **state)
     char line[2][sizeof((gyre_error *)0)->message];
     uint32_t said[2][12] = {{0}}, count[2] = {0}, bad = 0;
     for (int i = -1; i < 2; i++) { // the first time to learn what is said
-        gyre_engine *e = open_engine(path[0], i == 1 ? 8 : 1, 32, false);
+        gyre_engine *e = open_engine(path[0], CONTEXT, i == 1 ? 8 : 1, 32, false);
         if (!e) return;
         const struct gyre_weight *table = &e->model.table;
         assert_true(table->kind == GYRE_WEIGHT_F32 && table->n_ranges == 1);
@@ -267,9 +311,8 @@ static void test_nothing_to_choose(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_same_tokens),
-        cmocka_unit_test(test_other_turns),
-        cmocka_unit_test(test_on_hardware),
+        cmocka_unit_test(test_same_tokens),       cmocka_unit_test(test_other_turns),
+        cmocka_unit_test(test_windows_stay),      cmocka_unit_test(test_on_hardware),
         cmocka_unit_test(test_nothing_to_choose),
     };
     if (argc > 1) device = argv[1];
