@@ -27,6 +27,7 @@ int bench_train(const char *shape, uint32_t wgroup, uint32_t tokens, const char 
     const gyre_train_params p = {
         .size = sizeof p, .shape = shape, .wgroup = wgroup, .tokens = tokens, .device = device, .plan = plan};
     gyre_train_result r = {.size = sizeof r};
+    cli_end_on_signal(); // a step asks nobody whether to go on, and leaves nothing behind
     if (gyre_train_shape(&p, &r, &err) != GYRE_OK) return cli_fail(&err);
     if (json) return print_json(&p, &r);
     printf("a step of distill over %u tokens of %s, %llu parameters\n", (unsigned)tokens, shape,

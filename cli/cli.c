@@ -14,8 +14,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static volatile sig_atomic_t interrupted, spared, taken; // taken: a SIGINT that spared the program
-static gyre_session *_Atomic running;                    // what an interruption cancels
+static volatile sig_atomic_t interrupted, spared, taken, hasty; // taken: a SIGINT that spared the program
+static gyre_session *_Atomic running;                           // what an interruption cancels
 static struct {
     bool open;
     int tenth;
@@ -30,7 +30,7 @@ static void on_signal(int number)
     if (number == SIGINT && spared) {
         taken = 1;
     } else {
-        if (interrupted) _exit(130); // the second time the user means it
+        if (interrupted || hasty) _exit(130); // the second time the user means it; hasty: the first
         interrupted = 1;
     }
     if (session) gyre_session_cancel(session);                    // a store to an atomic: allowed here
@@ -71,6 +71,12 @@ static void catch_signals(void)
     action.sa_handler = SIG_IGN; // a closed pipe and a full disk are errors of the write, not deaths
     sigaction(SIGPIPE, &action, NULL);
     sigaction(SIGXFSZ, &action, NULL);
+}
+
+void cli_end_on_signal(void)
+{
+    hasty = 1;
+    if (interrupted) _exit(130);
 }
 
 bool cli_interrupted(void) { return interrupted != 0; }

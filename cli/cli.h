@@ -27,6 +27,8 @@ gyre_status cli_flush(gyre_error *err) GYRE_MUST_USE;
 
 // True once SIGINT or SIGTERM arrived; commands stop cleanly and return 130.
 bool cli_interrupted(void);
+// From now on the first of them ends the program at once, with that status: for work that asks nobody in between.
+void cli_end_on_signal(void);
 // While this is on, SIGINT ends what runs on the session below and nothing else; whether it came is asked once each
 // time. SIGTERM is an interruption as ever.
 void cli_spare_program(bool on);

@@ -360,9 +360,17 @@ static bool parse_list(const char *text, uint32_t min, uint32_t max, struct list
     return out->n > 0;
 }
 
+// No option is there that a step of training would not look at.
+static bool takes_train(const struct bench *b)
+{
+    const struct cli_engine *e = &b->engine;
+    return !b->prompt && !b->gen && !b->depth_text && !b->rows_text && !b->head && !b->ahead && !b->format &&
+           !b->profile && !e->act && !e->kv[0] && !e->weights && !e->table && !e->tune;
+}
+
 static int run(int argc, char **argv)
 {
-    struct bench b = {.prompt = 128, .gen = 32, .repeat = 1};
+    struct bench b = {.repeat = 1};
     const struct cli_option options[] = {
         {"--prompt", "N", "tokens of the prompt (128)", CLI_U32, &b.prompt, 1, 1 << 20, NULL},
         {"--gen", "N", "tokens to generate (32)", CLI_U32, &b.gen, 1, 1 << 20, NULL},
@@ -406,9 +414,12 @@ static int run(int argc, char **argv)
         return cli_usage("unusable option (--head %u): it is of a --shape; a MODEL's head is as it is", b.head);
     if (b.plan && !b.model && !b.shape)
         return cli_usage("missing argument (--plan): name a MODEL or a --shape to plan for");
-    if (b.train && (!b.shape || b.head || b.format || b.profile))
-        return cli_usage("unusable option (--train %u): it takes a --shape, and none of --head, -o and --profile",
+    if (b.train && (!b.shape || !takes_train(&b)))
+        return cli_usage("unusable option (--train %u): it takes a --shape, of which only --wgroup, --device, --plan "
+                         "and --json may say more",
                          b.train);
+    if (!b.prompt) b.prompt = 128;
+    if (!b.gen) b.gen = 32;
     if (b.train) return bench_train(b.shape, b.wgroup, b.train, b.engine.device, b.plan, b.json);
     return b.plan ? print_plan(&b) : bench_all(&b);
 }
