@@ -3,6 +3,7 @@
 #include "runtime/model/roles.h"
 #include "runtime/util/base.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -233,7 +234,7 @@ static gyre_status check_budget(struct gyre_settings *s, const struct gyre_hpara
                          "cannot meet the recipe's budget (%s: %.6g): with these settings %s %.3f bits before it is "
                          "spent; give that or more%s",
                          i ? "act" : "bits", asked[i], i ? "activations have" : "weights take, with their scales,",
-                         least[i],
+                         ceil(least[i] * 1000) / 1000, // what is printed can be given
                          i               ? ", or --act 4"
                          : s->wbits == 8 ? ", or --wbits 4"
                                          : ", or larger groups");

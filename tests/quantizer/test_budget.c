@@ -288,7 +288,18 @@ static void budgets_that_cannot_be_met_are_refused(void **state)
             fail_msg("%s: %s", cases[i].budget, why.message);
         assert_int_not_equal(gyre_quantize_check(&p, &why), GYRE_OK); // known before any work
     }
-    gyre_quantize_params p = params("rounding: [rtn]\nbudget: {act: 5}\n"); // nothing is rounded there
+    // What the line says it takes is enough.
+    const char *before = "weights take, with their scales, ";
+    gyre_error why = {0};
+    char rest[256];
+    gyre_quantize_params p = params("rounding: [rtn]\nbudget: {bits: 4}\n");
+    assert_int_equal(gyre_quantize_check(&p, &why), GYRE_E_INVALID);
+    assert_non_null(strstr(why.message, before));
+    const double least = strtod(strstr(why.message, before) + strlen(before), NULL);
+    snprintf(rest, sizeof rest, "rounding: [rtn]\nbudget: {bits: %.3f}\n", least);
+    p = params(rest);
+    OK(gyre_quantize_check(&p, err));
+    p = params("rounding: [rtn]\nbudget: {act: 5}\n"); // nothing is rounded there
     p.act = 16;
     OK(gyre_quantize(&p, NULL, err));
     gyre_recipe_info info;
