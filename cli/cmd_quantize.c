@@ -126,7 +126,13 @@ static int run(int argc, char **argv)
     if (stop >= 0) return stop;
     if (!sensitivity && (windows || json))
         return cli_usage("%s is of --sensitivity; see gyre quantize --help", windows ? "--windows" : "--json");
-    if (sensitivity && p.output) return cli_usage("--sensitivity writes nothing: leave -o out");
+    if (sensitivity && (p.output || p.report_dir || p.resume || p.force))
+        return cli_usage("--sensitivity writes nothing: leave %s out", p.output       ? "-o"
+                                                                       : p.report_dir ? "--report"
+                                                                       : p.resume     ? "--resume"
+                                                                                      : "--force");
+    if (sensitivity && (p.device || p.distill_device))
+        return cli_usage("--sensitivity runs on the host: leave %s out", p.device ? "--device" : "--distill-device");
     if (!p.output && !sensitivity)
         return cli_usage("missing option (-o OUT): gyre quantize needs a file to write; see gyre quantize --help");
     const int bad = p.recipe ? check_recipe(p.recipe) : -1;

@@ -8,9 +8,12 @@
 static const char *const products[] = {"qkv", "o", "gate_up", "down"};
 enum { PRODUCTS = sizeof products / sizeof *products };
 
-static void print_cost(const json_t *cost)
+// Of one window no error is known.
+static void print_cost(const json_t *cost, bool alone)
 {
-    printf("  %8.5f ± %-7.5f", json_number_value(json_array_get(cost, 0)), json_number_value(json_array_get(cost, 1)));
+    printf("  %8.5f", json_number_value(json_array_get(cost, 0)));
+    if (alone) printf("%10s", "");
+    else printf(" ± %-7.5f", json_number_value(json_array_get(cost, 1)));
 }
 
 static double thousandths(const json_t *part, const char *cost)
@@ -22,6 +25,7 @@ static void print_text(const json_t *doc)
 {
     static const char *const cached[][3] = {{"keys", "k8", "k4"}, {"values", "v8", "v4"}};
     const json_t *total = json_object_get(doc, "total"), *block;
+    const bool alone = json_integer_value(json_object_get(doc, "windows")) == 1;
     size_t l;
     printf(
         "KL to the float model that each part costs when it alone is plainly rounded, in nats per token\n(estimate by "
@@ -33,15 +37,15 @@ static void print_text(const json_t *doc)
     for (int i = 0; i < PRODUCTS; i++) {
         const json_t *p = json_object_get(total, products[i]);
         printf("  %-9s", products[i]);
-        print_cost(json_object_get(p, "w4"));
-        print_cost(json_object_get(p, "a8"));
-        print_cost(json_object_get(p, "a4"));
+        print_cost(json_object_get(p, "w4"), alone);
+        print_cost(json_object_get(p, "a8"), alone);
+        print_cost(json_object_get(p, "a4"), alone);
         printf("\n");
     }
     for (int i = 0; i < 2; i++) {
         printf("  %-9s%20s", cached[i][0], "");
-        print_cost(json_object_get(total, cached[i][1]));
-        print_cost(json_object_get(total, cached[i][2]));
+        print_cost(json_object_get(total, cached[i][1]), alone);
+        print_cost(json_object_get(total, cached[i][2]), alone);
         printf("\n");
     }
     printf("\nat 4 bits, by block, in thousandths of that\n\n  block  %33s  %33s  %16s\n         ", "weights of",

@@ -293,6 +293,8 @@ class Options(Case):
         self.fails(2, "bench", self.model, "--device", "cpu", "-o", "csv", "--json", word="-o csv")
         self.fails(2, "bench", self.model, "--device", "cpu", "-o", "csv", "--profile", word="--profile")
         self.fails(2, "bench", self.model, "--device", "cpu", "-r", 2, word="add -o FORMAT")
+        for other in (("--act", 4), ("--kv", 8), ("--prompt", 5), ("--gen", 5), ("-d", 9), ("--rows", 3), ("--ahead", 2), ("--tune", "on"), ("--profile",), ("-o", "md")):
+            self.fails(2, "bench", "--shape", "smollm2-135m", "--train", 8, *other, word="--train 8")
         self.fails(2, "bench", self.model, "--device", "cpu", "--head", 4, word="--shape")
         odd = self.at("n") + os.fsdecode(b"\xff.gguf")  # a name that is no UTF-8 loses no record
         with open(odd, "wb") as f:
@@ -529,6 +531,12 @@ class Options(Case):
         p.send_signal(signal.SIGINT)
         _, err = p.communicate(timeout=60)
         self.assertIn(p.returncode, (130, 0), err)  # 0 when it was done before
+        p = subprocess.Popen([GYRE, "bench", "--shape", "smollm2-135m", "--train", "4096", "--device", "cpu"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        time.sleep(0.5)
+        p.send_signal(signal.SIGINT)
+        out, err = p.communicate(timeout=60)
+        self.assertIn(p.returncode, (130, -signal.SIGINT), err)  # the second before it listens
+        self.assertEqual(out, b"")
 
     def test_hugging_face_directory(self):
         hf = self.at("hf")
@@ -561,6 +569,10 @@ class Options(Case):
         self.assertIn("gate_up", out)
         self.assertIn("± standard error", out)
         self.fails(2, "quantize", self.model, "--sensitivity", "-o", self.at("s.gguf"), word="-o")
+        for other in (("--report", self.at("r")), ("--resume",), ("--force",), ("--device", "cpu"), ("--distill-device", "cpu")):
+            self.fails(2, "quantize", self.model, "--sensitivity", *other, word=other[0])
+        out, _ = self.done("quantize", self.model, "--sensitivity", "--windows", 1)
+        self.assertEqual(out.count("±"), 1) # one window has no error; the head says what it would be
         self.fails(2, "quantize", self.model, "-o", self.at("s.gguf"), "--windows", 2, word="--windows")
         self.fails(2, "quantize", self.model, "-o", self.at("s.gguf"), "--json", word="--json")
         self.fails(1, "quantize", self.model, "--sensitivity", "--wbits", 16, word="nothing is rounded")

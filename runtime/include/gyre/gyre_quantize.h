@@ -96,7 +96,7 @@ GYRE_API gyre_status gyre_quantize_check(const gyre_quantize_params *params, gyr
 // it is worth). Runs on the host, writes nothing; `output`, `resume`, `force` and `report_dir` are not looked at.
 // *json, malloc'd: {"windows", "tokens", "recipe", "blocks": [{"block", "qkv": {"weights", "w4", "a8", "a4"}, "o",
 // "gate_up", "down", "k8", "k4", "v8", "v4"}], "total": the same of all blocks together}, each figure [nats, standard
-// error].
+// error over windows; of one window 0].
 GYRE_API gyre_status gyre_sensitivity(const gyre_quantize_params *params, uint32_t windows, char **json,
                                       gyre_error *err) GYRE_MUST_USE;
 
