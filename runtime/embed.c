@@ -51,7 +51,7 @@ static gyre_status graph_of(struct gyre_scheduler *s, uint32_t rows, gyre_graph 
         z = gyre_g_hadamard(g, z, &m->shared.head, m->hp.width / m->shared.head.n, true, (struct gyre_binding){0});
     if (m->head_mix.n_ranges) z = gyre_g_matmul(g, z, &m->head_mix); // it stays turned: no distance changes by that
     gyre_g_output(g, z, to);
-    const gyre_status st = gyre_graph_compile(g, NULL, err);
+    const gyre_status st = gyre_graph_compile(g, &(struct gyre_graph_options){.scratch = &e->scratch}, err);
     if (st != GYRE_OK) gyre_graph_destroy(g);
     else *out = s->embed[log2] = g;
     return st;

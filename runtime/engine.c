@@ -311,6 +311,7 @@ gyre_status gyre_engine_close(gyre_engine *e, gyre_error *err)
     GYRE_TRY(childless(e, err));
     if (e->device) {
         for (uint32_t i = 0; i < e->n_steps; i++) gyre_graph_destroy(e->steps[i].graph);
+        gyre_scratch_free(&e->scratch, e->device);
         gyre_buffer_destroy(e->device, e->rows.buffer);
         gyre_buffer_destroy(e->device, e->state.buffer);
         gyre_buffer_destroy(e->device, e->history.buffer);

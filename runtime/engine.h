@@ -69,6 +69,7 @@ struct gyre_engine {
     float *embedded_data;          // the same on the host
     struct gyre_linear host_table; // weight NULL: of a shape
 
+    struct gyre_scratch scratch; // what its graphs work in
     struct gyre_step_graph *steps;
     uint32_t n_steps;
     uint64_t host_allocations; // made while stepping; a test asserts that decoding makes none
@@ -134,6 +135,9 @@ gyre_status gyre_engine_logits(gyre_engine *engine, uint32_t sequence, float *lo
 bool gyre_engine_logits_at(const gyre_engine *engine, uint32_t sequence, uint32_t *position);
 // No row of the logits is a sequence's last position any more; UINT32_MAX: no row of any sequence.
 void gyre_engine_forget_logits(gyre_engine *engine, uint32_t sequence);
+
+// Takes the memory that the largest of the steps works in, which all others then share.
+gyre_status gyre_engine_reserve(gyre_engine *engine, gyre_error *err) GYRE_MUST_USE;
 
 // The smallest recorded size for n rows, not above max_rows.
 uint32_t gyre_engine_bucket(const gyre_engine *engine, uint32_t n);

@@ -369,6 +369,7 @@ gyre_status gyre_scheduler_warm(gyre_scheduler *s, gyre_error *err)
 {
     // A cache that the host would hand out page by page could be missing in the middle of somebody's answer.
     if (gyre_device_info(s->engine->device)->unified) GYRE_TRY(gyre_kv_take_memory(&s->engine->kv, err));
+    GYRE_TRY(gyre_engine_reserve(s->engine, err));
     for (uint32_t n = 1; n < 2 * s->engine->sequences && n <= s->engine->max_rows; n *= 2)
         GYRE_TRY(gyre_engine_warm(s->engine, n, NULL, err));
     static const gyre_sampling listed = {.temperature = 1, .top_k = GYRE_STEP_BEST};

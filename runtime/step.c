@@ -29,7 +29,9 @@ gyre_value gyre_engine_body(gyre_engine *e, gyre_graph *g)
     return x;
 }
 
-static gyre_status build(gyre_engine *e, uint32_t rows, uint32_t wanting, uint32_t k, gyre_graph **out, gyre_error *err)
+// `reserve`: nothing is compiled, what it would work in is taken, and there is no graph.
+static gyre_status build(gyre_engine *e, uint32_t rows, uint32_t wanting, uint32_t k, bool reserve, gyre_graph **out,
+                         gyre_error *err)
 {
     struct gyre_binding at = e->rows, history = e->history, logits_at = e->logits;
     at.size = (uint64_t)rows * 16;
@@ -51,14 +53,18 @@ static gyre_status build(gyre_engine *e, uint32_t rows, uint32_t wanting, uint32
         gyre_g_output(g, ids, e->best_ids);
     }
     if (k >= GYRE_STEP_BEST) gyre_g_output(g, gyre_g_mass(g, logits, vals, e->state), e->mass);
-    const struct gyre_graph_options options = {.tuner = e->tunes ? &e->tuner : NULL};
-    const gyre_status st = gyre_graph_compile(g, &options, err);
-    if (st != GYRE_OK) {
-        gyre_graph_destroy(g);
-        return st;
-    }
-    *out = g;
-    return GYRE_OK;
+    const struct gyre_graph_options options = {.tuner = e->tunes ? &e->tuner : NULL, .scratch = &e->scratch};
+    gyre_status st = reserve ? gyre_graph_plan(g, &options, err) : gyre_graph_compile(g, &options, err);
+    if (st == GYRE_OK && reserve) st = gyre_scratch_reserve(&e->scratch, g, err);
+    if (st == GYRE_OK && !reserve) *out = g;
+    else gyre_graph_destroy(g);
+    return st;
+}
+
+gyre_status gyre_engine_reserve(gyre_engine *e, gyre_error *err)
+{
+    const uint32_t k = GYRE_MIN((uint32_t)GYRE_STEP_BEST, e->model.hp.vocab);
+    return build(e, e->max_rows, GYRE_MIN(e->max_rows, e->logit_rows), k, true, NULL, err);
 }
 
 gyre_status gyre_engine_step_graph(gyre_engine *e, uint32_t rows, uint32_t wanting, uint32_t k, gyre_graph **out,
@@ -77,7 +83,7 @@ gyre_status gyre_engine_step_graph(gyre_engine *e, uint32_t rows, uint32_t wanti
     e->steps = grown;
     struct gyre_step_graph *s = &e->steps[e->n_steps];
     *s = (struct gyre_step_graph){rows, places, k, NULL};
-    GYRE_TRY(build(e, rows, s->wanting, k, &s->graph, err));
+    GYRE_TRY(build(e, rows, s->wanting, k, false, &s->graph, err));
     e->n_steps++;
     *out = s->graph;
     return GYRE_OK;

@@ -39,14 +39,54 @@ gyre_status gyre_graph_plan(gyre_graph *g, const struct gyre_graph_options *opti
     return GYRE_OK;
 }
 
-// Buffers for the chunks, and every internal plane's place in them.
-static gyre_status make_scratch(gyre_graph *g, gyre_error *err)
+// The first shared buffer that is large enough and not the graph's already; a new one where there is none.
+static gyre_status borrow(struct gyre_scratch *s, gyre_graph *g, uint32_t chunk, gyre_error *err)
+{
+    for (uint32_t i = 0; i < s->n; i++) {
+        bool free_ = gyre_buffer_size(s->buffer[i]) >= g->chunk_bytes[chunk];
+        for (uint32_t c = 0; c < chunk; c++) free_ &= g->chunks[c] != s->buffer[i];
+        if (!free_) continue;
+        g->chunks[chunk] = s->buffer[i];
+        return GYRE_OK;
+    }
+    gyre_buffer **more = realloc(s->buffer, (s->n + 1) * sizeof *more);
+    if (!more) return gyre_fail(err, GYRE_E_NOMEM, "cannot compile the graph: out of host memory");
+    s->buffer = more;
+    GYRE_TRY(gyre_buffer_create(g->device, g->chunk_bytes[chunk], "graph scratch", &s->buffer[s->n], err));
+    g->chunks[chunk] = s->buffer[s->n++];
+    return GYRE_OK;
+}
+
+// Buffers for the chunks; `s` NULL: of the graph's own.
+static gyre_status take_chunks(gyre_graph *g, struct gyre_scratch *s, gyre_error *err)
 {
     if (!g->n_chunks) return GYRE_OK;
     g->chunks = calloc(g->n_chunks, sizeof *g->chunks);
     if (!g->chunks) return gyre_fail(err, GYRE_E_NOMEM, "cannot compile the graph: out of host memory");
+    g->borrows = s != NULL;
     for (uint32_t i = 0; i < g->n_chunks; i++)
-        GYRE_TRY(gyre_buffer_create(g->device, g->chunk_bytes[i], "graph scratch", &g->chunks[i], err));
+        GYRE_TRY(s ? borrow(s, g, i, err)
+                   : gyre_buffer_create(g->device, g->chunk_bytes[i], "graph scratch", &g->chunks[i], err));
+    return GYRE_OK;
+}
+
+gyre_status gyre_scratch_reserve(struct gyre_scratch *s, gyre_graph *g, gyre_error *err)
+{
+    return take_chunks(g, s, err);
+}
+
+void gyre_scratch_free(struct gyre_scratch *s, gyre_device *device)
+{
+    for (uint32_t i = 0; i < s->n; i++) gyre_buffer_destroy(device, s->buffer[i]);
+    free(s->buffer);
+    *s = (struct gyre_scratch){0};
+}
+
+// The chunks, and every internal plane's place in them.
+static gyre_status make_scratch(gyre_graph *g, struct gyre_scratch *s, gyre_error *err)
+{
+    if (!g->n_chunks) return GYRE_OK;
+    GYRE_TRY(take_chunks(g, s, err));
     for (gyre_value v = 1; v < g->n_values; v++) {
         struct gyre_value_info *info = &g->values[v];
         for (uint32_t p = 0; !info->external && !info->root && p < info->n_planes; p++)
@@ -63,7 +103,7 @@ gyre_status gyre_graph_compile(gyre_graph *g, const struct gyre_graph_options *o
     GYRE_TRY(gyre_graph_plan(g, options, err));
     if (g->dispatches || g->chunks)
         return gyre_fail(err, GYRE_E_INVALID, "cannot compile the graph: an earlier attempt failed; build it again");
-    GYRE_TRY(make_scratch(g, err));
+    GYRE_TRY(make_scratch(g, options && !options->keep ? options->scratch : NULL, err));
     g->tuner = options ? options->tuner : NULL;
     GYRE_TRY(gyre_graph_measure(g, err));
     GYRE_TRY(gyre_graph_lower(g, err));

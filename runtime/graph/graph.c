@@ -160,7 +160,7 @@ void gyre_graph_destroy(gyre_graph *g)
     if (!g) return;
     if (g->recording) gyre_recording_destroy(g->device, g->recording);
     for (uint32_t i = 0; i < g->n_dispatches; i++) gyre_kernel_destroy(g->device, g->dispatches[i].kernel);
-    for (uint32_t i = 0; g->chunks && i < g->n_chunks; i++) gyre_buffer_destroy(g->device, g->chunks[i]);
+    for (uint32_t i = 0; g->chunks && !g->borrows && i < g->n_chunks; i++) gyre_buffer_destroy(g->device, g->chunks[i]);
     free(g->dispatches);
     free(g->dispatch_node);
     free(g->chunks);

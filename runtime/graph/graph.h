@@ -138,14 +138,26 @@ void gyre_g_output(gyre_graph *g, gyre_value value, struct gyre_binding to);
 
 struct gyre_tuner; // choice.h
 
+// Memory that graphs of one device work in. They run one after the other, so they can share it: nothing is left in it
+// for the next replay. Starts as zeros. A graph takes what fits it, or adds what it lacks; so whoever compiles the
+// largest one first has no more than that.
+struct gyre_scratch {
+    gyre_buffer **buffer;
+    uint32_t n;
+};
+void gyre_scratch_free(struct gyre_scratch *scratch, gyre_device *device); // when no graph that uses it is left
+
 struct gyre_graph_options {
-    bool no_fuse;             // tests compare fused with unfused
-    bool keep;                // every value has memory of its own, so that all can be read afterwards
-    struct gyre_tuner *tuner; // measures which kernels run its products; NULL: by rule
+    bool no_fuse;                 // tests compare fused with unfused
+    bool keep;                    // every value has memory of its own, so that all can be read afterwards
+    struct gyre_tuner *tuner;     // measures which kernels run its products; NULL: by rule
+    struct gyre_scratch *scratch; // what it works in; NULL: memory of its own. Not with `keep`
 };
 
 // Verifies, fuses, plans; gyre_graph_compile does it where it was not done.
 gyre_status gyre_graph_plan(gyre_graph *g, const struct gyre_graph_options *options, gyre_error *err) GYRE_MUST_USE;
+// Takes what a planned graph would work in, so that smaller ones find it. The graph is only to be destroyed then.
+gyre_status gyre_scratch_reserve(struct gyre_scratch *scratch, gyre_graph *g, gyre_error *err) GYRE_MUST_USE;
 gyre_status gyre_graph_compile(gyre_graph *g, const struct gyre_graph_options *options,
                                gyre_error *err) GYRE_MUST_USE;               // plans if needed, lowers, records
 gyre_status gyre_graph_submit(gyre_graph *g, gyre_error *err) GYRE_MUST_USE; // one replay, queued

@@ -69,6 +69,7 @@ struct gyre_graph {
     uint64_t *chunk_bytes;
     gyre_buffer **chunks;
     uint32_t n_chunks;
+    bool borrows; // its chunks are others' too (gyre_scratch)
     // what was lowered
     struct gyre_dispatch *dispatches;
     uint32_t *dispatch_node; // index of the node each one came from

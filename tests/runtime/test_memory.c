@@ -94,6 +94,31 @@ static void plans_are_kept(void **state)
     }
 }
 
+// Steps of all sizes work in the same memory: that of the largest, which a scheduler takes at its start.
+static void steps_share_what_they_work_in(void **state)
+{
+    (void)state;
+    write_model(GYRE_DTYPE_Q4_0);
+    gyre_engine *e = open_engine((gyre_engine_params){.max_rows = 64, .sequences = 4, .logit_rows = 16});
+    if (!e) return;
+    gyre_memory first = {.size = sizeof first}, last = first;
+    gyre_graph *g;
+    gyre_scheduler *s;
+    OK(gyre_scheduler_create(e, NULL, &s, err));
+    OK(gyre_scheduler_warm(s, err));
+    OK(gyre_engine_memory(e, &first, err));
+    const uint32_t recorded = e->n_steps;
+    for (uint32_t rows = 1; rows <= 64; rows *= 2)
+        for (uint32_t wanting = 1; wanting <= 16; wanting *= 16)
+            for (uint32_t k = 1; k <= GYRE_STEP_BEST; k *= GYRE_STEP_BEST)
+                OK(gyre_engine_step_graph(e, rows, GYRE_MIN(rows, wanting), k, &g, err));
+    assert_true(e->n_steps > recorded + 10);
+    OK(gyre_engine_memory(e, &last, err));
+    assert_int_equal(last.total, first.total);
+    gyre_scheduler_destroy(s);
+    OK(gyre_engine_close(e, err));
+}
+
 static void shapes_are_planned(void **state)
 {
     (void)state;
@@ -229,9 +254,8 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_warm_cache_is_there), // first: no memory lies around that others have given back
-        cmocka_unit_test(plans_are_kept),
-        cmocka_unit_test(shapes_are_planned),
-        cmocka_unit_test(rounding_is_half_of_it),
+        cmocka_unit_test(plans_are_kept),        cmocka_unit_test(steps_share_what_they_work_in),
+        cmocka_unit_test(shapes_are_planned),    cmocka_unit_test(rounding_is_half_of_it),
     };
     if (argc > 1) device = argv[1];
     snprintf(path, sizeof path, "memory-%.3s.gguf", device); // the devices' tests run side by side
