@@ -284,6 +284,9 @@ gyre_status cli_open(const char *model, const struct cli_engine *options, bool q
     gyre_engine_params params = cli_engine_params(options);
     params.log = cli_log(quiet);
     params.progress = quiet ? NULL : on_load;
+    if (params.device && strcmp(params.device, "null") == 0) // for tests, and for plans
+        return gyre_fail(err, GYRE_E_NO_DEVICE,
+                         "cannot open device (null): it computes nothing; name one of gyre devices");
     const gyre_status st = gyre_engine_open(model, &params, out, err);
     cli_progress_end();
     return st;

@@ -419,6 +419,9 @@ static gyre_status check_distill_device(struct run *r, gyre_error *err)
         return gyre_fail(err, GYRE_E_INVALID,
                          "cannot distill on %s: recipe %s does not distill at these widths; leave the device out",
                          r->params->distill_device, r->plan.set.recipe.name);
+    if (strcmp(r->params->distill_device, "null") == 0)
+        return gyre_fail(err, GYRE_E_NO_DEVICE,
+                         "cannot distill (null): that device computes nothing; name another, or none for the host");
     GYRE_TRY(gyre_device_open(r->params->distill_device, &options, &device, err));
     snprintf(r->distills_on, sizeof r->distills_on, "%s", gyre_device_info(device)->id);
     gyre_device_close(device);

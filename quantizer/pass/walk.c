@@ -21,6 +21,9 @@ gyre_status gyre_walk_device(const gyre_quantize_params *params, gyre_device **o
     struct gyre_device_info info;
     const struct gyre_device_options options = {.log = &params->log};
     *out = NULL;
+    if (params->device && strcmp(params->device, "null") == 0)
+        return gyre_fail(err, GYRE_E_NO_DEVICE,
+                         "cannot calibrate (null): that device computes nothing; name another, or none for the host");
     if (params->device) return gyre_device_open(params->device, &options, out, err);
     if (gyre_devices_list(&info, 1, NULL, 0, NULL) >= 1 && !info.software &&
         gyre_device_open(info.id, &options, out, NULL) == GYRE_OK)

@@ -592,6 +592,8 @@ class Mistakes(Case):
 
     def test_devices_that_are_not_there(self):
         self.fails(3, "run", self.model, "-p", "x", "--device", "vulkan:77", word="vulkan:77")
+        self.fails(3, "run", self.model, "-p", "x", "--device", "null", word="computes nothing")
+        self.fails(3, "quantize", self.model, "-o", self.at("null.gguf"), "--recipe", "quarot-gptq", "--device", "null", word="computes nothing")
         self.fails(3, "run", self.model, "-p", "x", "--device", "abacus", word="abacus")
 
     def test_inputs(self):
