@@ -2,6 +2,7 @@
 // comments, and quantizer/gradient/rules.h for the quantizers.
 #include "backends/cpu/ref.h"
 #include "backends/cpu/ref_parts.h"
+#include "runtime/core/activation.h"
 #include "runtime/core/quantize.h"
 #include "runtime/util/half.h"
 #include "shaders/params.h"
@@ -171,19 +172,6 @@ void gyre_ref_op_quantize_back(const struct gyre_ref_args *args)
 
 // ---- gated units --------------------------------------------------------------------------------------------
 
-// act(g) and its derivative; act as in ref_rows.c.
-static double activation(int32_t act, double g, double *slope)
-{
-    if (act == 0) {
-        const double s = 1 / (1 + exp(-g));
-        *slope = s * (1 + g * (1 - s));
-        return g * s;
-    }
-    const double c = sqrt(2 / 3.14159265358979323846), t = tanh(c * (g + 0.044715 * g * g * g));
-    *slope = 0.5 * (1 + t) + 0.5 * g * (1 - t * t) * c * (1 + 3 * 0.044715 * g * g);
-    return 0.5 * g * (1 + t);
-}
-
 void gyre_ref_op_act_mul_back(const struct gyre_ref_args *args)
 {
     const struct gyre_act_mul_back_params *p = args->params;
@@ -192,7 +180,7 @@ void gyre_ref_op_act_mul_back(const struct gyre_ref_args *args)
     for (int32_t r = 0; r < p->rows; r++, x += 2 * p->width, dx += 2 * p->width, dy += p->width)
         for (int32_t i = 0; i < p->width; i++) {
             double slope;
-            const double a = activation(p->act, (double)x[i], &slope);
+            const double a = gyre_activation(p->act, (double)x[i], &slope);
             dx[i] = (float)((double)dy[i] * (double)x[p->width + i] * slope);
             dx[p->width + i] = (float)((double)dy[i] * a);
         }

@@ -2,6 +2,7 @@
 #include "quantizer/gradient/rules.h"
 #include "backends/cpu/fast_parts.h"
 #include "backends/host.h"
+#include "runtime/core/activation.h"
 #include "runtime/core/quantize.h"
 #include "runtime/util/base.h"
 #include "runtime/util/half.h"
@@ -198,19 +199,6 @@ gyre_status gyre_back_gather(const struct gyre_back *b, gyre_error *err)
 
 // ---- gated units ------------------------------------------------------------------------------------------------
 
-// act(g) and its derivative; as backends/cpu/ref_rows.c defines them.
-static double activation(int32_t act, double g, double *slope)
-{
-    if (act == 0) {
-        const double s = 1 / (1 + exp(-g));
-        *slope = s * (1 + g * (1 - s));
-        return g * s;
-    }
-    const double c = sqrt(2 / 3.14159265358979323846), t = tanh(c * (g + 0.044715 * g * g * g));
-    *slope = 0.5 * (1 + t) + 0.5 * g * (1 - t * t) * c * (1 + 3 * 0.044715 * g * g);
-    return 0.5 * g * (1 + t);
-}
-
 gyre_status gyre_back_act_mul(const struct gyre_back *b, gyre_error *err)
 {
     (void)err;
@@ -223,7 +211,7 @@ gyre_status gyre_back_act_mul(const struct gyre_back *b, gyre_error *err)
         float *dgate = b->din[0] + 2 * r * width, *dup = dgate + width;
         for (uint64_t i = 0; i < width; i++) {
             double slope;
-            const double a = activation(p->act, (double)gate[i], &slope);
+            const double a = gyre_activation(p->act, (double)gate[i], &slope);
             dgate[i] += (float)((double)g[i] * (double)up[i] * slope);
             dup[i] += (float)((double)g[i] * a);
         }

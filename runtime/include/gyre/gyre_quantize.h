@@ -108,7 +108,8 @@ typedef struct gyre_train_params {
     uint32_t wgroup;    // 0 (per channel), 32, 64, 128
     uint32_t tokens;    // of a window; 0: 512
     const char *device; // NULL: a GPU, else the host itself
-    bool plan;          // nothing is run and no device is needed: only the memory of one that binds as much as you like
+    bool plan;          // no device is needed: only the memory of one that binds as much as you like (the host still
+                        // goes through the loss, which means nothing then: seconds at long windows)
     gyre_log log;
 } gyre_train_params;
 typedef struct gyre_train_result {
