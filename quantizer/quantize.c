@@ -171,7 +171,7 @@ static gyre_status note_block(struct run *r, json_t *note, gyre_error *err)
     const bool good =
         note && gyre_note_add(note, "rtn_weights", mean_error(r, true)) &&
         gyre_note_add(note, "recipe_weights", mean_error(r, false)) &&
-        (!r->layer.diagonals.up_down ||
+        (!gyre_recipe_has_diagonals(recipe) ||
          !json_object_set_new(note, "diagonals", gyre_diagonals_json(&r->layer.diagonals))) &&
         (!r->calibration || r->plan.set.wbits >= 16 || gyre_note_add_linears(note, r->layer.note, recipe->n_stages));
     return good ? measure_block(r, note, err) : no_memory(err);

@@ -5,11 +5,12 @@
 #include "runtime/util/text.h"
 
 #include <jansson.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { FRONT = 8 };
+enum { FRONT = 8, MOST_HEADER = 1024 }; // six short rows
 
 char *gyre_matrices_path(const char *output) { return gyre_beside(output, ".rotations.safetensors"); }
 
@@ -17,18 +18,33 @@ char *gyre_matrices_path(const char *output) { return gyre_beside(output, ".rota
 // compares it as it is.
 static char *header_of(const struct gyre_matrices *m)
 {
-    const uint64_t all = 4 * gyre_matrices_count(m), r1 = m->r1 ? 4 * (uint64_t)m->width * m->width : 0;
-    char *text = malloc(512);
-    int n = 0;
+    const struct {
+        const char *name;
+        const double *first;
+        uint32_t shape[4]; // behind its dimensions zeros
+    } row[] = {{"r1", m->r1, {m->width, m->width}},
+               {"r2", m->r2, {m->layers, m->kv_heads, m->head_dim, m->head_dim}},
+               {"norm", m->norm, {m->layers, GYRE_PAIRED_NORMS, m->width}},
+               {"up_down", m->up_down, {m->layers, m->ffn}},
+               {"value", m->value, {m->layers, m->kv_heads, m->head_dim}},
+               {"qk", m->qk, {m->layers, m->kv_heads, m->head_dim / 2}}};
+    char *text = malloc(MOST_HEADER);
+    size_t n = 0;
     if (!text) return NULL;
-    n += snprintf(text, 512, "{");
-    if (m->r1)
-        n += snprintf(text + n, 512 - (size_t)n,
-                      "\"r1\":{\"dtype\":\"F32\",\"shape\":[%u,%u],\"data_offsets\":[0,%llu]},", m->width, m->width,
-                      (unsigned long long)r1);
-    n += snprintf(text + n, 512 - (size_t)n,
-                  "\"r2\":{\"dtype\":\"F32\",\"shape\":[%u,%u,%u,%u],\"data_offsets\":[%llu,%llu]}}", m->layers,
-                  m->kv_heads, m->head_dim, m->head_dim, (unsigned long long)r1, (unsigned long long)all);
+#define ADD(...) n += (size_t)snprintf(text + n, MOST_HEADER - n, __VA_ARGS__)
+    for (size_t i = 0; i < GYRE_COUNT(row); i++) {
+        if (!row[i].first) continue;
+        const uint64_t from = 4 * (uint64_t)(row[i].first - gyre_matrices_data(m));
+        uint64_t count = 1;
+        ADD("%s\"%s\":{\"dtype\":\"F32\",\"shape\":[", n ? "," : "{", row[i].name);
+        for (int d = 0; d < 4 && row[i].shape[d]; d++) {
+            ADD("%s%u", d ? "," : "", row[i].shape[d]);
+            count *= row[i].shape[d];
+        }
+        ADD("],\"data_offsets\":[%llu,%llu]}", (unsigned long long)from, (unsigned long long)(from + 4 * count));
+    }
+    ADD("}");
+#undef ADD
     while (n % 8) text[n++] = ' ';
     text[n] = 0;
     return text;
@@ -82,6 +98,9 @@ gyre_status gyre_matrices_read(const char *path, const char *hex, struct gyre_ma
     if (!(drift <= GYRE_MOST_DRIFT))
         st = gyre_fail(err, GYRE_E_FORMAT,
                        "cannot use rotations (%s): they are %.1e from orthogonal, and 1e-6 is allowed", path, drift);
+    else if (!isfinite(gyre_matrices_widest(m)))
+        st = gyre_fail(err, GYRE_E_FORMAT, "cannot use rotations (%s): a diagonal holds a number that is not above 0",
+                       path);
 done:
     gyre_file_unmap(&map);
     free(header);

@@ -56,4 +56,8 @@ void gyre_back_columns(const float *a, uint64_t lda, const float *b, uint64_t ld
 // sum over rows of KL(teacher || student) in nats; `student` logits [rows][width] become the gradient of weight times
 // that sum. NaN in, NaN out.
 double gyre_back_divergence(const float *teacher, const float *student, uint64_t rows, uint64_t width); // the sum alone
+// OSTQuant's KL-Top (arXiv 2501.13987): the terms of the teacher's `top` likeliest tokens alone, of both models'
+// distributions over all; among equals the first. `out` (NULL: none), not `student`, gets the gradient.
+double gyre_back_kl_top(const float *teacher, const float *student, uint64_t rows, uint64_t width, uint64_t top,
+                        double weight, float *out);
 double gyre_back_kl(const float *teacher, float *student, uint64_t rows, uint64_t width, double weight);

@@ -34,40 +34,61 @@ static void straighten(double *r, uint32_t n, double *scratch, double *out)
     cblas_dcopy((int)size, out, 1, r, 1);
 }
 
-gyre_status gyre_cayley_step(double *r, const double *g, uint32_t n, double rate, gyre_error *err)
+static gyre_status not_finite(gyre_error *err)
+{
+    return gyre_fail(err, GYRE_E_FORMAT, "cannot learn rotations: a gradient is not finite; lower learn's rate");
+}
+
+static gyre_status no_memory(uint32_t n, gyre_error *err)
+{
+    return gyre_fail(err, GYRE_E_NOMEM, "out of memory for a step of %u x %u", n, n);
+}
+
+// R := R (I - half W) / (I + half W), W skew; scratch [2][n][n].
+static gyre_status turn(double *r, const double *w, uint32_t n, double half, double *scratch, gyre_error *err)
 {
     const uint64_t size = (uint64_t)n * n;
-    gyre_status st = GYRE_OK;
-    double *w = malloc(3 * size * sizeof *w), *left = w + size, *right = left + size;
+    double *left = scratch, *right = scratch + size;
     lapack_int *pivot = malloc(n * sizeof *pivot);
-    if (!w || !pivot) {
-        st = gyre_fail(err, GYRE_E_NOMEM, "out of memory for a step of %u x %u", n, n);
-        goto done;
-    }
-    product(CblasTrans, g, r, n, 1, 0, left); // G'R
-    for (uint32_t i = 0; i < n; i++)
-        for (uint32_t j = 0; j < n; j++)
-            w[(uint64_t)i * n + j] = -0.5 * (left[(uint64_t)i * n + j] - left[(uint64_t)j * n + i]);
-    const double norm = norm_of(w, n), half = 0.5 * fmin(rate, 1 / (norm + 1e-8));
-    if (!isfinite(norm)) {
-        st = gyre_fail(err, GYRE_E_FORMAT, "cannot learn rotations: a gradient is not finite; lower learn's rate");
-        goto done;
-    }
-    if (norm == 0) goto done;
+    if (!pivot) return no_memory(n, err);
     // X = R' goes to (I - half W)^-1 (I + half W) X. Row-major X read by columns is R: LAPACK solves for all of it.
     for (uint64_t i = 0; i < size; i++) left[i] = half * w[i];       // column-major this is (half W)' = -half W
     for (uint32_t i = 0; i < n; i++) left[(uint64_t)i * n + i] += 1; // I - half W
     product(CblasNoTrans, r, w, n, -half, 0, right);                 // rows of R W' half, as columns: half W X
     cblas_daxpy((int)size, 1, r, 1, right, 1);
-    if (LAPACKE_dgesv(LAPACK_COL_MAJOR, (lapack_int)n, (lapack_int)n, left, (lapack_int)n, pivot, right,
-                      (lapack_int)n)) { // skew plus identity has an inverse wherever its numbers are any
-        st = gyre_fail(err, GYRE_E_FORMAT, "cannot learn rotations: a step cannot be solved; lower learn's rate");
-        goto done;
-    }
+    const lapack_int failed =
+        LAPACKE_dgesv(LAPACK_COL_MAJOR, (lapack_int)n, (lapack_int)n, left, (lapack_int)n, pivot, right, (lapack_int)n);
+    free(pivot);
+    if (failed) // skew plus identity has an inverse wherever its numbers are any
+        return gyre_fail(err, GYRE_E_FORMAT, "cannot learn rotations: a step cannot be solved; lower learn's rate");
     cblas_dcopy((int)size, right, 1, r, 1);
     straighten(r, n, left, right);
-done:
+    return GYRE_OK;
+}
+
+gyre_status gyre_cayley_turn(double *r, const double *x, uint32_t n, gyre_error *err)
+{
+    if (!isfinite(norm_of(x, n))) return not_finite(err);
+    double *scratch = malloc(2 * (uint64_t)n * n * sizeof *scratch);
+    if (!scratch) return no_memory(n, err);
+    const gyre_status st = turn(r, x, n, 1, scratch, err);
+    free(scratch);
+    return st;
+}
+
+gyre_status gyre_cayley_step(double *r, const double *g, uint32_t n, double rate, gyre_error *err)
+{
+    const uint64_t size = (uint64_t)n * n;
+    gyre_status st = GYRE_OK;
+    double *w = malloc(3 * size * sizeof *w), *scratch = w + size;
+    if (!w) return no_memory(n, err);
+    product(CblasTrans, g, r, n, 1, 0, scratch); // G'R
+    for (uint32_t i = 0; i < n; i++)
+        for (uint32_t j = 0; j < n; j++)
+            w[(uint64_t)i * n + j] = -0.5 * (scratch[(uint64_t)i * n + j] - scratch[(uint64_t)j * n + i]);
+    const double norm = norm_of(w, n);
+    if (!isfinite(norm)) st = not_finite(err);
+    else if (norm > 0) st = turn(r, w, n, 0.5 * fmin(rate, 1 / (norm + 1e-8)), scratch, err);
     free(w);
-    free(pivot);
     return st;
 }

@@ -8,5 +8,7 @@
 
 #include <stdint.h>
 
+// R := R (I - X) / (I + X) for a skew X [n][n].
+gyre_status gyre_cayley_turn(double *r, const double *x, uint32_t n, gyre_error *err) GYRE_MUST_USE;
 // R [n][n] in place. GYRE_E_FORMAT where G or R holds no numbers.
 gyre_status gyre_cayley_step(double *r, const double *gradient, uint32_t n, double rate, gyre_error *err) GYRE_MUST_USE;

@@ -1,11 +1,13 @@
 // See descend.h.
 #include "quantizer/learn/descend.h"
 #include "quantizer/learn/cayley.h"
+#include "quantizer/learn/radam.h"
 
 #include <math.h>
 #include <string.h>
 
 enum { LOOK = GYRE_DESCENT_LOOK, KEEP = 5 };
+static const double DIAGONALS = 0.106; // their rate to that of rotations: what OSTQuant's code has by default
 
 static void copy(const struct gyre_descent *d, struct gyre_matrices *to, const struct gyre_matrices *from)
 {
@@ -33,6 +35,10 @@ static gyre_status down(void *self, gyre_error *err)
     const double rate = d->rate * d->head.rate * (1 - (double)d->head.step / (double)d->head.steps);
     gyre_status st = GYRE_OK;
     copy(d, &d->before, &d->at);
+    if (d->moment) {
+        memcpy(d->moment_before, d->moment, 2 * d->head.n * sizeof *d->moment);
+        return gyre_radam_step(&d->at, g, d->moment, d->moment + d->head.n, d->head.step, rate, DIAGONALS * rate, err);
+    }
     if (d->at.r1) GYRE_TRY(gyre_cayley_step(d->at.r1, g->r1, d->at.width, rate, err));
     for (uint32_t i = 0; i < heads && st == GYRE_OK; i++)
         st = gyre_cayley_step(d->at.r2 + i * each, g->r2 + i * each, hd, rate, err);
@@ -44,6 +50,7 @@ static gyre_status back(void *self, gyre_error *err)
     struct gyre_descent *d = self;
     (void)err;
     copy(d, &d->at, &d->before);
+    if (d->moment) memcpy(d->moment, d->moment_before, 2 * d->head.n * sizeof *d->moment);
     return GYRE_OK;
 }
 

@@ -1,5 +1,5 @@
-// Learning rotations: steps down an objective on the orthogonal matrices (the loop is gradient/steps.h). Files, plans
-// and texts are learn.c's.
+// Learning rotations: steps down an objective on the orthogonal matrices, and on diagonals where there are some (the
+// loop is gradient/steps.h). Files, plans and texts are learn.c's.
 #pragma once
 #include "quantizer/gradient/steps.h"
 #include "quantizer/learn/objective.h"
@@ -15,6 +15,8 @@ struct gyre_descent {
     gyre_status (*keep)(void *user, gyre_error *err); // now and then and at the end: the state is worth keeping
     void *user;
     struct gyre_matrices at, best, before, gradient; // of one shape; best and before as `at` when it begins
+    double *moment,
+        *moment_before; // [2][head.n] zeros: steps are radam.h's, those before the last one; NULL: cayley.h's
     struct gyre_steps_head head;
 };
 

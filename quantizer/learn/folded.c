@@ -63,10 +63,13 @@ struct gyre_hparams gyre_folder_hparams(const struct gyre_plan *plan)
     return hp;
 }
 
-gyre_status gyre_folder_matrices(const struct gyre_plan *plan, struct gyre_matrices *out, gyre_error *err)
+gyre_status gyre_folder_matrices(const struct gyre_plan *plan, bool diagonals, struct gyre_matrices *out,
+                                 gyre_error *err)
 {
     const struct gyre_hparams *hp = &plan->hp;
-    GYRE_TRY(
-        gyre_matrices_create(hp->width, hp->n_layers, hp->kv_heads, hp->head_dim, plan->rotator.r1.n != 0, out, err));
+    GYRE_TRY(gyre_matrices_create(hp->width, hp->n_layers, hp->kv_heads, hp->head_dim, diagonals ? hp->ffn : 0,
+                                  plan->rotator.r1.n != 0, out, err));
+    double *x = gyre_matrices_data(out);
+    for (uint64_t i = gyre_matrices_turning(out); i < gyre_matrices_count(out); i++) x[i] = 1;
     return gyre_rotator_matrices(&plan->rotator, out, err);
 }

@@ -22,6 +22,6 @@ gyre_status gyre_folder_block(gyre_folder *folder, uint32_t layer, struct gyre_f
 // The output's shapes, and of its online rotations those inside of blocks; borrows from the plan.
 struct gyre_hparams gyre_folder_hparams(const struct gyre_plan *plan);
 
-// Matrices of the plan's shapes, what its rotator merges as it stands.
-gyre_status gyre_folder_matrices(const struct gyre_plan *plan, struct gyre_matrices *out,
+// Matrices of the plan's shapes, what its rotator merges as it stands; with diagonals (ones), where asked for.
+gyre_status gyre_folder_matrices(const struct gyre_plan *plan, bool diagonals, struct gyre_matrices *out,
                                  gyre_error *err) GYRE_MUST_USE;

@@ -2,6 +2,7 @@
 #pragma once
 #include "backends/backend.h"
 #include "quantizer/pass/text.h"
+#include "quantizer/recipe/recipe.h"
 #include "quantizer/transform/matrices.h"
 
 struct gyre_plan;
@@ -18,7 +19,7 @@ struct gyre_objective_params {
 
 struct gyre_objective {
     // The loss at the matrices on a window (step: which one it is of, for those that need no window); gradient NULL:
-    // none, else overwritten.
+    // none, else overwritten; by the elements of rotations, by the logarithms of diagonals.
     gyre_status (*at)(void *self, const struct gyre_matrices *matrices, uint32_t window, double *loss,
                       struct gyre_matrices *gradient, gyre_error *err);
     void (*close)(void *self);
@@ -26,8 +27,9 @@ struct gyre_objective {
 };
 
 // Close also after failure (self NULL: nothing to close).
-gyre_status gyre_objective_spin(const struct gyre_objective_params *params, bool kl, struct gyre_objective *out,
-                                gyre_error *err) GYRE_MUST_USE;
+// `method`: spinquant, kl or ostquant.
+gyre_status gyre_objective_spin(const struct gyre_objective_params *params, gyre_learn_method method,
+                                struct gyre_objective *out, gyre_error *err) GYRE_MUST_USE;
 // Of the float model's activations (taps.c); whip, else kurtosis.
 gyre_status gyre_objective_taps(const struct gyre_objective_params *params, bool whip, struct gyre_objective *out,
                                 gyre_error *err) GYRE_MUST_USE;

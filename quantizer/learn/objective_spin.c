@@ -27,16 +27,23 @@ static void close_it(void *self)
     free(e);
 }
 
-gyre_status gyre_objective_spin(const struct gyre_objective_params *p, bool kl, struct gyre_objective *out,
-                                gyre_error *err)
+enum { TOP = 1000 }; // OSTQuant's
+
+gyre_status gyre_objective_spin(const struct gyre_objective_params *p, gyre_learn_method method,
+                                struct gyre_objective *out, gyre_error *err)
 {
-    const struct gyre_spin_options options = {
-        .tokens = p->text->tokens, .act = p->act, .kv = p->kv, .act_clip = 1, .kv_clip = 1, .plain = !kl};
+    const struct gyre_spin_options options = {.tokens = p->text->tokens,
+                                              .act = p->act,
+                                              .kv = p->kv,
+                                              .act_clip = 1,
+                                              .kv_clip = 1,
+                                              .plain = method == GYRE_LEARN_SPINQUANT,
+                                              .top = method == GYRE_LEARN_OSTQUANT ? TOP : 0};
     struct end_to_end *e = calloc(1, sizeof *e);
     if (!e) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for learning");
     e->text = p->text;
     *out = (struct gyre_objective){.at = loss_at, .close = close_it, .self = e};
-    if (kl)
+    if (method != GYRE_LEARN_SPINQUANT)
         GYRE_TRY(gyre_teacher_open(p->device, p->source, p->text->token, p->text->windows, p->text->tokens, NULL, NULL,
                                    &e->teacher, err));
     return gyre_spin_open(p->device, p->plan, p->source, p->shape, &options, &e->spin, err);

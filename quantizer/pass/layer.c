@@ -12,6 +12,12 @@
 
 // ---- memory -----------------------------------------------------------------------------------------------
 
+// NULL: there are none.
+static const struct gyre_matrices *learned_diagonals(const struct gyre_plan *p)
+{
+    return p->rotator.learned && p->rotator.learned->norm ? p->rotator.learned : NULL;
+}
+
 // Room for any of the widths that the recipe's exceptions may give the linear in some block.
 static bool alloc_rounded(const struct gyre_settings *set, uint64_t rows, uint64_t cols, struct gyre_rounded *out)
 {
@@ -74,7 +80,8 @@ gyre_status gyre_layer_create(const struct gyre_plan *p, struct gyre_layer *out,
     good &= (out->narrow = malloc(largest * sizeof(float))) != NULL;
     good &= (out->expanded = malloc(largest * sizeof(float))) != NULL;
     good &= (out->encoded = malloc(largest * sizeof(float))) != NULL;
-    if (good && gyre_recipe_has_diagonals(&p->set.recipe)) return gyre_diagonals_create(&p->hp, &out->diagonals, err);
+    if (good && (gyre_recipe_has_diagonals(&p->set.recipe) || learned_diagonals(p)))
+        return gyre_diagonals_create(&p->hp, &out->diagonals, err);
     if (good) return GYRE_OK;
     gyre_layer_free(out);
     return gyre_fail(err, GYRE_E_NOMEM, "out of memory for one block of the model (%llu MB)",
@@ -281,7 +288,15 @@ static gyre_status measure_diagonals(struct gyre_layer *l, const struct gyre_pla
         sample.group[s] = l->recipe[s].codes.group;
     }
     GYRE_TRY(gyre_calibration_sample(c, &w, sample.tap, &sample.rows, err));
-    GYRE_TRY(gyre_diagonals_measure(&p->set.recipe, &sample, &l->diagonals, err));
+    return gyre_diagonals_measure(&p->set.recipe, &sample, &l->diagonals, err);
+}
+
+// Measured or learned; those behind norms go into what the file holds of these.
+static gyre_status find_diagonals(struct gyre_layer *l, const struct gyre_plan *p, gyre_calibration *c, gyre_error *err)
+{
+    if (!l->diagonals.up_down) return GYRE_OK;
+    if (learned_diagonals(p)) gyre_diagonals_take(learned_diagonals(p), l->index, &l->diagonals);
+    else GYRE_TRY(measure_diagonals(l, p, c, err));
     for (int product = 0; product < GYRE_PRODUCTS; product++)
         for (uint32_t i = 0; l->diagonals.norm[product] && i < p->hp.width; i++)
             l->gain[gyre_products[product].norm][i] *= l->diagonals.norm[product][i];
@@ -422,7 +437,7 @@ gyre_status gyre_layer_make(struct gyre_layer *l, const struct gyre_plan *p, uin
     set_widths(l, p);
     GYRE_TRY(gyre_layer_read_vectors(l, p, out, err));
     GYRE_TRY(gyre_output_source(out, read, n_read, err));
-    if (diagonals) GYRE_TRY(measure_diagonals(l, p, c, err));
+    GYRE_TRY(find_diagonals(l, p, c, err));
     for (int product = 0; product < GYRE_PRODUCTS; product++)
         for (uint32_t i = 0; gyre_products[product].norm != GYRE_ROLE_none && i < p->hp.width; i++)
             l->gain[gyre_products[product].norm][i] *= gyre_rotate_gain(&p->rotator, (gyre_product)product, i);

@@ -29,7 +29,7 @@ struct gyre_layer {
     float *norm[GYRE_BLOCK_ROLES], *gain[GYRE_BLOCK_ROLES]; // vectors of the source; what the file holds of them
     float *source_bias[GYRE_LINEARS], *bias[GYRE_LINEARS];  // NULL where there is none; rotated
     float *centre[GYRE_LINEARS];                            // of keys and values where the recipe centres the cache
-    struct gyre_diagonals diagonals;                        // where the recipe has some
+    struct gyre_diagonals diagonals;                        // where the recipe has some, or learned them
     struct gyre_ladder_note note[GYRE_LINEARS];             // where the recipe calibrates
     double *wide;                                           // scratch: the largest linear in fp64,
     float *narrow, *expanded;                               // in fp32, and rounded

@@ -14,10 +14,15 @@ static const char *const stream_rotations[] = {"merged", "online", NULL};
 static const char *const orders[] = {"natural", "descending", NULL};
 static const char *const clips[] = {
     [GYRE_CLIP_NONE] = "none", [GYRE_CLIP_WEIGHTS] = "weights", [GYRE_CLIP_HESSIAN] = "hessian", NULL};
-static const char *const methods[] = {[GYRE_LEARN_NONE] = "none",           [GYRE_LEARN_OPTROT] = "optrot",
-                                      [GYRE_LEARN_SPINQUANT] = "spinquant", [GYRE_LEARN_KL] = "kl",
-                                      [GYRE_LEARN_AUTO] = "auto",           [GYRE_LEARN_WHIP] = "whip",
-                                      [GYRE_LEARN_KURTOSIS] = "kurtosis",   NULL};
+static const char *const methods[] = {[GYRE_LEARN_NONE] = "none",
+                                      [GYRE_LEARN_OPTROT] = "optrot",
+                                      [GYRE_LEARN_SPINQUANT] = "spinquant",
+                                      [GYRE_LEARN_KL] = "kl",
+                                      [GYRE_LEARN_AUTO] = "auto",
+                                      [GYRE_LEARN_WHIP] = "whip",
+                                      [GYRE_LEARN_KURTOSIS] = "kurtosis",
+                                      [GYRE_LEARN_OSTQUANT] = "ostquant",
+                                      NULL};
 static const char *const diagonal_rules[] = {
     [GYRE_DIAGONAL_BALANCE] = "balance", [GYRE_DIAGONAL_LARGEST] = "largest", [GYRE_DIAGONAL_INPUTS] = "inputs", NULL};
 static const int32_t runs_at[] = {4, 8, 16, -1};

@@ -30,7 +30,8 @@ typedef enum gyre_learn_method {
     GYRE_LEARN_KL,
     GYRE_LEARN_AUTO, // gyre_settings_resolve: optrot, or none where that is not known to gain
     GYRE_LEARN_WHIP,
-    GYRE_LEARN_KURTOSIS
+    GYRE_LEARN_KURTOSIS,
+    GYRE_LEARN_OSTQUANT // and diagonals with them
 } gyre_learn_method;
 
 #define GYRE_AUTO (-1.0)           // chosen on calibration data

@@ -112,6 +112,14 @@ bool gyre_recipe_sound(const struct gyre_recipe *r, struct gyre_recipe_fault *fa
                       "true");
     if (!r->rotate && r->online_r1)
         return at_key(fault, NULL, "r1", "an online R1 without rotations; r1: online is allowed with rotate: true");
+    if (r->learn.method == GYRE_LEARN_OSTQUANT && any_diagonal(r))
+        return at_key(fault, NULL, "diagonals",
+                      "ostquant learns diagonals for the same places; leave them out, or choose another method of "
+                      "learn");
+    if (r->learn.method == GYRE_LEARN_OSTQUANT && r->calibration.outputs)
+        return at_key(fault, "calibration", "outputs",
+                      "outputs are measured before the values' diagonal that ostquant learns, which rotations do not "
+                      "commute with; allowed with another method of learn");
     if (r->rotate && (r->diagonals.norm < 0 || r->diagonals.up_down < 0 || r->diagonals.value < 0))
         return at_key(fault, NULL, "diagonals",
                       "an exponent is searched on weights that are rotated later; auto is allowed with rotate: false");

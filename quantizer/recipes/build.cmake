@@ -1,6 +1,6 @@
 # Puts the built-in recipes into one C file: `recipe_builtin_c`, the table of quantizer/recipe/builtin.h, in this order.
 # Texts go in as bytes, so that nothing in them needs escaping. CMake runs again when one changes.
-set(recipe_names rtn smoothquant awq quarot-rtn quarot-gptq spinquant fast best)
+set(recipe_names rtn smoothquant awq quarot-rtn quarot-gptq spinquant ostquant fast best)
 
 set(recipe_builtin_c ${CMAKE_BINARY_DIR}/recipes/recipe_builtin.c)
 set(recipe_arrays "")

@@ -129,7 +129,10 @@ static void to_grid(double *log, uint64_t n)
     for (uint64_t i = 0; i < n; i++) log[i] = exp2(fmin(fmax(nearbyint(log[i] * STEPS), -127), 127) / STEPS);
 }
 
-static uint32_t pair_of(const struct gyre_diagonals *d, uint32_t i) { return i < 2 * d->split ? i % d->split : i / 2; }
+uint32_t gyre_diagonals_pair(const struct gyre_diagonals *d, uint32_t i)
+{
+    return i < 2 * d->split ? i % d->split : i / 2;
+}
 
 // Energies of q and k per RoPE pair (a rotation keeps them): of rows of `out` features from the tap's rows.
 static gyre_status pair_energy(const struct gyre_diagonals *d, const struct gyre_diagonal_sample *s, gyre_role role,
@@ -142,7 +145,7 @@ static gyre_status pair_energy(const struct gyre_diagonals *d, const struct gyre
     if (!y || !sum) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for diagonals"));
     gyre_gemm_rows(s->tap[GYRE_PRODUCT_qkv], s->weights[role], s->rows, out, d->width, y);
     GYRE_GO(column_energy(y, s->rows, out, sum, err));
-    for (uint32_t i = 0; i < out; i++) energy[i / hd / per * (hd / 2) + pair_of(d, i % hd)] += sum[i];
+    for (uint32_t i = 0; i < out; i++) energy[i / hd / per * (hd / 2) + gyre_diagonals_pair(d, i % hd)] += sum[i];
 done:
     free(y);
     free(sum);
@@ -302,6 +305,17 @@ done:
     return st;
 }
 
+void gyre_diagonals_take(const struct gyre_matrices *m, uint32_t layer, struct gyre_diagonals *d)
+{
+    const uint64_t kv = (uint64_t)d->kv_heads * d->head_dim;
+    memcpy(d->up_down, m->up_down + (uint64_t)layer * d->ffn, d->ffn * sizeof *d->up_down);
+    memcpy(d->value, m->value + layer * kv, kv * sizeof *d->value);
+    memcpy(d->qk, m->qk + layer * (kv / 2), kv / 2 * sizeof *d->qk);
+    for (int p = 0; p < GYRE_PRODUCTS; p++)
+        for (uint32_t i = 0; d->norm[p] && i < d->width; i++)
+            d->norm[p][i] = (float)gyre_matrices_norm(m, layer, (gyre_product)p)[i];
+}
+
 // ---- merging --------------------------------------------------------------------------------------------------
 
 static void scale_row(double *w, uint64_t cols, double factor)
@@ -316,12 +330,12 @@ static void scale_output(const struct gyre_diagonals *d, gyre_role role, bool in
 #define FACTOR(x) (inverse ? 1 / (x) : (x))
     if (role == GYRE_ROLE_q) // divided where k is multiplied
         for (uint64_t i = 0; i < q; i++) {
-            const double k = d->qk[i / hd / group * (hd / 2) + pair_of(d, (uint32_t)i % hd)];
+            const double k = d->qk[i / hd / group * (hd / 2) + gyre_diagonals_pair(d, (uint32_t)i % hd)];
             scale_row(w + i * cols, cols, inverse ? k : 1 / k);
         }
     if (role == GYRE_ROLE_k)
         for (uint64_t i = 0; i < kv; i++)
-            scale_row(w + i * cols, cols, FACTOR(d->qk[i / hd * (hd / 2) + pair_of(d, (uint32_t)i % hd)]));
+            scale_row(w + i * cols, cols, FACTOR(d->qk[i / hd * (hd / 2) + gyre_diagonals_pair(d, (uint32_t)i % hd)]));
     if (role == GYRE_ROLE_v)
         for (uint64_t i = 0; i < kv; i++) scale_row(w + i * cols, cols, FACTOR(d->value[i]));
     if (role == GYRE_ROLE_up)

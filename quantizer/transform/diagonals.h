@@ -19,7 +19,8 @@
 //     inputs   s_i = mean|a_i|^-e                       (AWQ, 2306.00978)
 //
 // e may be searched in steps of 1/20, as AWQ does: the one whose weights, plainly rounded, make the least error in what
-// the readers put out. All are divided by their geometric mean.
+// the readers put out. All are divided by their geometric mean. Or the numbers were learned (learn/learn.h): then
+// nothing is measured.
 #pragma once
 #include "quantizer/recipe/recipe.h"
 #include "quantizer/transform/rotate.h"
@@ -27,8 +28,8 @@
 
 #include <jansson.h>
 
-// Of one block; NULL: ones. Numbers are 2^(c / 16) with integer c in -127..127 (as manifests hold them), of norm any
-// float.
+// Of one block; NULL: ones. Measured numbers are 2^(c / 16) with integer c in -127..127 (as manifests hold them), of
+// norm, and of learned ones, any float above 0.
 struct gyre_diagonals {
     uint32_t width, ffn, heads, kv_heads, head_dim;
     uint32_t split; // RoPE pairs are rows i, i + split of a head for i < split, behind those 2i, 2i+1
@@ -50,8 +51,13 @@ bool gyre_recipe_has_diagonals(const struct gyre_recipe *recipe);
 gyre_status gyre_diagonals_create(const struct gyre_hparams *hp, struct gyre_diagonals *out,
                                   gyre_error *err) GYRE_MUST_USE;
 void gyre_diagonals_release(struct gyre_diagonals *d);
+// The learned ones of a block; of the model's shapes.
+void gyre_diagonals_take(const struct gyre_matrices *learned, uint32_t layer, struct gyre_diagonals *d);
 gyre_status gyre_diagonals_measure(const struct gyre_recipe *recipe, const struct gyre_diagonal_sample *sample,
                                    struct gyre_diagonals *d, gyre_error *err) GYRE_MUST_USE;
+
+// The RoPE pair of row i of a head: the place of its number in a head's part of qk.
+uint32_t gyre_diagonals_pair(const struct gyre_diagonals *d, uint32_t i);
 
 // Scales a linear w [out, in] in place: `before` it is rotated (up_down, value, qk), and after (norm). `undo` divides
 // instead. A bias is scaled as what its linear writes.

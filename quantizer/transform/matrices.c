@@ -11,9 +11,16 @@ enum { CHUNK = 64 }; // vectors of one BLAS call
 
 // ---- memory -----------------------------------------------------------------------------------------------
 
-uint64_t gyre_matrices_count(const struct gyre_matrices *m)
+uint64_t gyre_matrices_turning(const struct gyre_matrices *m)
 {
     return (m->r1 ? (uint64_t)m->width * m->width : 0) + (uint64_t)m->layers * m->kv_heads * m->head_dim * m->head_dim;
+}
+
+uint64_t gyre_matrices_count(const struct gyre_matrices *m)
+{
+    const uint64_t kv = (uint64_t)m->kv_heads * m->head_dim;
+    return gyre_matrices_turning(m) +
+           (m->ffn ? m->layers * ((uint64_t)GYRE_PAIRED_NORMS * m->width + m->ffn + kv + kv / 2) : 0);
 }
 
 double *gyre_matrices_data(const struct gyre_matrices *m) { return m->r1 ? m->r1 : m->r2; }
@@ -23,16 +30,35 @@ double *gyre_matrices_r2(const struct gyre_matrices *m, uint32_t layer, uint32_t
     return m->r2 + ((uint64_t)layer * m->kv_heads + kv_head) * m->head_dim * m->head_dim;
 }
 
-gyre_status gyre_matrices_create(uint32_t width, uint32_t layers, uint32_t kv_heads, uint32_t head_dim, bool has_r1,
-                                 struct gyre_matrices *m, gyre_error *err)
+double *gyre_matrices_norm(const struct gyre_matrices *m, uint32_t layer, gyre_product product)
 {
-    const uint64_t first = has_r1 ? (uint64_t)width * width : 0;
-    *m = (struct gyre_matrices){.width = width, .layers = layers, .kv_heads = kv_heads, .head_dim = head_dim};
-    double *all = calloc(first + (uint64_t)layers * kv_heads * head_dim * head_dim, sizeof *all);
+    uint64_t at = 0;
+    for (int p = 0; p < (int)product; p++) at += gyre_products[p].norm != GYRE_ROLE_none;
+    if (!m->norm || gyre_products[product].norm == GYRE_ROLE_none) return NULL;
+    return m->norm + ((uint64_t)layer * GYRE_PAIRED_NORMS + at) * m->width;
+}
+
+gyre_status gyre_matrices_create(uint32_t width, uint32_t layers, uint32_t kv_heads, uint32_t head_dim, uint32_t ffn,
+                                 bool has_r1, struct gyre_matrices *m, gyre_error *err)
+{
+    const uint64_t first = has_r1 ? (uint64_t)width * width : 0, kv = (uint64_t)kv_heads * head_dim;
+    *m = (struct gyre_matrices){
+        .width = width, .layers = layers, .kv_heads = kv_heads, .head_dim = head_dim, .ffn = ffn};
+    double *all = calloc(first + gyre_matrices_count(m), sizeof *all); // without R1, as it stands
     if (!all) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for rotations");
-    m->r1 = has_r1 ? all : NULL;
+    if (has_r1) m->r1 = all;
     m->r2 = all + first;
+    if (!ffn) return GYRE_OK;
+    m->norm = m->r2 + layers * kv * head_dim;
+    m->up_down = m->norm + (uint64_t)layers * GYRE_PAIRED_NORMS * width;
+    m->value = m->up_down + (uint64_t)layers * ffn;
+    m->qk = m->value + layers * kv;
     return GYRE_OK;
+}
+
+gyre_status gyre_matrices_create_as(const struct gyre_matrices *m, struct gyre_matrices *out, gyre_error *err)
+{
+    return gyre_matrices_create(m->width, m->layers, m->kv_heads, m->head_dim, m->ffn, m->r1 != NULL, out, err);
 }
 
 void gyre_matrices_release(struct gyre_matrices *m)
@@ -70,6 +96,17 @@ double gyre_matrices_drift(const struct gyre_matrices *m)
             if (!(d <= worst)) worst = d;
         }
     return worst;
+}
+
+double gyre_matrices_widest(const struct gyre_matrices *m)
+{
+    const double *x = gyre_matrices_data(m);
+    double widest = 1;
+    for (uint64_t i = gyre_matrices_turning(m); i < gyre_matrices_count(m); i++) {
+        const double size = x[i] > 0 ? fmax(x[i], 1 / x[i]) : INFINITY;
+        widest = fmax(widest, size);
+    }
+    return widest;
 }
 
 // ---- applying ---------------------------------------------------------------------------------------------

@@ -200,16 +200,23 @@ static gyre_status base_linear(const struct gyre_verifier *v, bool rotated, cons
     return GYRE_OK;
 }
 
-// The diagonals of a block: the manifest's, and those that lie in the file's norms, which hold the base's gains too
-// where these were not folded. GYRE_OK and out->up_down NULL: none.
+static bool has_diagonals(const struct gyre_verifier *v)
+{
+    return v->learned.norm || json_object_get(v->manifest.json, "diagonals");
+}
+
+// The diagonals of a block: the manifest's or the learned ones, and those that lie in the file's norms, which hold the
+// base's gains too where these were not folded. GYRE_OK and out->up_down NULL: none.
 static gyre_status block_diagonals(const struct gyre_verifier *v, bool rotated, uint32_t layer,
                                    struct gyre_diagonals *out, gyre_error *err)
 {
     const json_t *list = json_object_get(v->manifest.json, "diagonals");
     *out = (struct gyre_diagonals){0};
-    if (!list) return GYRE_OK;
+    if (!has_diagonals(v)) return GYRE_OK;
     GYRE_TRY(gyre_diagonals_create(&v->hp, out, err));
-    if (!gyre_diagonals_read(json_array_get(list, layer), out)) {
+    if (v->learned.norm) {
+        gyre_diagonals_take(&v->learned, layer, out);
+    } else if (!gyre_diagonals_read(json_array_get(list, layer), out)) {
         gyre_diagonals_release(out);
         return gyre_verify_differs(v, err, "the manifest's diagonals of block %u are not of this model", layer);
     }
@@ -273,7 +280,8 @@ static gyre_status read_learned(struct gyre_verifier *v, gyre_error *err)
                           "cannot verify (%s): its rotations were learned, and their file (%s) is missing; fetch it "
                           "too",
                           v->params->file, path));
-    GYRE_GO(gyre_matrices_create(v->hp.width, v->hp.n_layers, v->hp.kv_heads, v->hp.head_dim, v->signs.r1.n != 0,
+    GYRE_GO(gyre_matrices_create(v->hp.width, v->hp.n_layers, v->hp.kv_heads, v->hp.head_dim,
+                                 json_is_true(json_object_get(told, "diagonals")) ? v->hp.ffn : 0, v->signs.r1.n != 0,
                                  &v->learned, err));
     GYRE_GO(gyre_matrices_read(path, hex, &v->learned, err));
     v->signs.learned = &v->learned;
@@ -425,21 +433,23 @@ done:
 }
 
 // The vectors of one block: gains that are folded are ones (others have the signs of an online R1), except where
-// diagonals lie there (its linears answer for those).
+// diagonals lie there: learned ones are known, for others its linears answer.
 static gyre_status check_vectors(const struct gyre_verifier *v, uint32_t layer, double *wide, float *want, uint32_t *n,
                                  gyre_error *err)
 {
-    const bool diagonals = json_object_get(v->manifest.json, "diagonals") != NULL;
+    const bool measured = has_diagonals(v) && !v->learned.norm;
     for (int r = 0; r < GYRE_BLOCK_ROLES; r++) {
         const gyre_role role = (gyre_role)r;
         const bool folds = gyre_norm_product(role) != GYRE_PRODUCTS;
         if (gyre_role_has_bias(&v->hp, role, layer)) GYRE_TRY(check_bias(v, role, layer, wide, want, err));
-        if (r < GYRE_LINEARS || !gyre_role_present(&v->hp, role, layer) || (folds && diagonals && !v->hp.rot.r1.n))
+        if (r < GYRE_LINEARS || !gyre_role_present(&v->hp, role, layer) || (folds && measured && !v->hp.rot.r1.n))
             continue;
         const struct gyre_tensor *base = gyre_role_tensor(v->base, role, layer, "weight", NULL);
         gyre_role_vector_f32(&v->base_hp, role, base, want);
         for (uint32_t i = 0; v->rotated && folds && i < v->hp.width; i++)
             want[i] = (v->rotator.fold ? 1 : want[i]) * gyre_rotate_gain(&v->rotator, gyre_norm_product(role), i);
+        for (uint32_t i = 0; v->learned.norm && folds && i < v->hp.width; i++)
+            want[i] *= (float)gyre_matrices_norm(&v->learned, layer, gyre_norm_product(role))[i];
         GYRE_TRY(check_vector(v, role, gyre_role_tensor(v->file, role, layer, "weight", NULL), want, gain_tolerance(v),
                               err));
         ++*n;
@@ -473,7 +483,8 @@ gyre_status gyre_verify_norms(struct gyre_verifier *v, gyre_error *err)
     GYRE_GO(check_rope(v, err));
     snprintf(v->detail, sizeof v->result->check[0].detail, "gains of %u norms are %s%s", n,
              is_learned(v) ? "learned, within half of what they were: " : "",
-             !v->rotated       ? "the base model's"
+             v->learned.norm   ? "the learned diagonals, times the base model's where these are not folded"
+             : !v->rotated     ? "the base model's"
              : v->rotator.fold ? "ones, the base model's folded into what reads them"
              : v->rotator.r1.n ? "the base model's, those that are read behind an online R1 with its signs"
                                : "the base model's");

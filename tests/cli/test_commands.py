@@ -443,7 +443,7 @@ class Options(Case):
 
     def test_recipes(self):
         rows = self.json("recipes")["recipes"]
-        self.assertEqual([r["name"] for r in rows], ["rtn", "smoothquant", "awq", "quarot-rtn", "quarot-gptq", "spinquant", "fast", "best"])
+        self.assertEqual([r["name"] for r in rows], ["rtn", "smoothquant", "awq", "quarot-rtn", "quarot-gptq", "spinquant", "ostquant", "fast", "best"])
         listed = self.done("recipes")[0]
         for r in rows:
             self.assertEqual(set(r), {"name", "about", "source"})
@@ -585,7 +585,7 @@ class Mistakes(Case):
         m = self.model
         for args, word in (((), "command"), (("fly",), "fly"), (("run", m, "--wings"), "--wings"), (("run", m, "-n"), "-n"), (("run", m, "-p", "x", "-n", "many"), "many"), (("run", m, "-p", "x", "-n", "-5"), "-5"),
                            (("run", m, "-p", "x", "--act", "7"), "16,8,4"), (("run", m, "-p", "x", "--temp", "nan"), "--temp"), (("run", m), "-p"), (("run",), "MODEL"), (("run", m, m, "-p", "x"), "too many"),
-                           (("quantize", m, "-o", "x", "--recipe", "magic"), "rtn, smoothquant, awq, quarot-rtn, quarot-gptq, spinquant, fast, best"), (("recipes", "magic"), "magic"), (("recipes", "rtn", "best"), "too many"), (("quantize", m), "-o"), (("quantize", m, "-o", "x", "--wgroup", "48"), "48"), (("eval", m), "--text"),
+                           (("quantize", m, "-o", "x", "--recipe", "magic"), "rtn, smoothquant, awq, quarot-rtn, quarot-gptq, spinquant, ostquant, fast, best"), (("recipes", "magic"), "magic"), (("recipes", "rtn", "best"), "too many"), (("quantize", m), "-o"), (("quantize", m, "-o", "x", "--wgroup", "48"), "48"), (("eval", m), "--text"),
                            (("tokenize", m), "--text"), (("eval", m, "--text", self.text, "--ctx", "1"), "--ctx"), (("run", m, "-p", "x", "--json=yes"), "--json")):
             with self.subTest(args=args):
                 self.fails(2, *args, word=word)

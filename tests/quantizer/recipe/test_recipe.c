@@ -50,9 +50,9 @@ static void assert_round_trip(const struct gyre_recipe *r)
 static void built_in_recipes_are_what_they_say(void **state)
 {
     (void)state;
-    static const char *const names[] = {"rtn",         "smoothquant", "awq",  "quarot-rtn",
-                                        "quarot-gptq", "spinquant",   "fast", "best"};
-    static const bool reads_text[] = {false, true, true, false, true, true, true, true};
+    static const char *const names[] = {"rtn",       "smoothquant", "awq",  "quarot-rtn", "quarot-gptq",
+                                        "spinquant", "ostquant",    "fast", "best"};
+    static const bool reads_text[] = {false, true, true, false, true, true, true, true, true};
     struct gyre_recipe r;
     gyre_error err = {0};
     for (uint32_t i = 0; i < GYRE_COUNT(names); i++) {
@@ -489,7 +489,8 @@ static void files_are_found_and_named(void **state)
     assert_int_equal(gyre_recipe_find(files_path("none"), &r, &err), GYRE_E_IO); // it has a '/'
     assert_int_equal(gyre_recipe_find("none.yaml", &r, &err), GYRE_E_IO);
     assert_int_equal(gyre_recipe_find("magic", &r, &err), GYRE_E_INVALID);
-    assert_non_null(strstr(err.message, "rtn, smoothquant, awq, quarot-rtn, quarot-gptq, spinquant, fast, best"));
+    assert_non_null(
+        strstr(err.message, "rtn, smoothquant, awq, quarot-rtn, quarot-gptq, spinquant, ostquant, fast, best"));
     assert_int_equal(gyre_recipe_find("", &r, &err), GYRE_E_INVALID);
     assert_int_equal(gyre_recipe_find(".yaml", &r, &err), GYRE_E_INVALID);
     files_remove();
