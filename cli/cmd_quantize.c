@@ -126,11 +126,13 @@ static int run(int argc, char **argv)
     if (stop >= 0) return stop;
     if (!sensitivity && (windows || json))
         return cli_usage("%s is of --sensitivity; see gyre quantize --help", windows ? "--windows" : "--json");
-    if (sensitivity && (p.output || p.report_dir || p.resume || p.force))
+    if (sensitivity && (p.output || p.report_dir || p.resume || p.force || shard))
         return cli_usage("--sensitivity writes nothing: leave %s out", p.output       ? "-o"
                                                                        : p.report_dir ? "--report"
                                                                        : p.resume     ? "--resume"
-                                                                                      : "--force");
+                                                                       : p.force      ? "--force"
+                                                                                      : "--shard");
+    if (sensitivity && p.head) return cli_usage("--sensitivity is of the blocks alone: leave --head out");
     if (sensitivity && (p.device || p.distill_device))
         return cli_usage("--sensitivity runs on the host: leave %s out", p.device ? "--device" : "--distill-device");
     if (!p.output && !sensitivity)

@@ -47,6 +47,7 @@ gyre_status gyre_train_shape(const gyre_train_params *given, gyre_train_result *
     if (!p.shape) return gyre_fail(err, GYRE_E_INVALID, "cannot train: no shape is named");
     GYRE_GO(open_device(&p, &device, err));
     GYRE_GO(gyre_student_open_shape(device, p.shape, p.wgroup, p.tokens ? p.tokens : 512, &s, err));
+    s.dry = p.plan;
     gradient = malloc(s.n * sizeof *gradient);
     if (!gradient) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for gradients"));
     GYRE_GO(step(&s, gradient, &all.seconds, err));

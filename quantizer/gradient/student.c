@@ -259,11 +259,11 @@ static gyre_status backwards(const struct gyre_student *s, const struct gyre_run
     float *out = gyre_reverse_value(r, g->out), *in = gyre_reverse_value(r, g->in),
           **found = calloc(s->n_learnt, sizeof *found);
     if (!out || !in || !found) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for gradients"));
-    if (seed) memcpy(out, seed, n_seed * sizeof *seed);
+    if (seed && !s->dry) memcpy(out, seed, n_seed * sizeof *seed);
     GYRE_GO(ask(s, r, layer, found, err));
     GYRE_GO(gyre_reverse_run(r, err));
     GYRE_GO(collect(s, r, found, layer, gradient, err));
-    memcpy(dx, in, n_dx * sizeof *dx);
+    if (!s->dry) memcpy(dx, in, n_dx * sizeof *dx);
 done:
     free(found);
     return st;
@@ -284,7 +284,8 @@ static gyre_status head_rows(struct gyre_student *s, gyre_teacher *teacher, uint
     GYRE_TRY(gyre_runner_head(runner, gyre_runner_rows(runner, hp->n_layers, first, n), n, s->logits,
                               gradient ? &g : NULL, err));
     const void *logits = NULL;
-    gyre_status st = gyre_runner_view(runner, s->logits, floats * sizeof(float), s->seen, &logits, err);
+    gyre_status st = GYRE_OK;
+    if (!s->dry) st = gyre_runner_view(runner, s->logits, floats * sizeof(float), s->seen, &logits, err);
     const float *have = logits;
     if (st != GYRE_OK) GYRE_GO(st);
     if (!gradient) {
@@ -294,8 +295,10 @@ static gyre_status head_rows(struct gyre_student *s, gyre_teacher *teacher, uint
     GYRE_GO(gyre_reverse_open(g.graph, false, &r, err));
     float *seed = gyre_reverse_value(r, g.out);
     if (!seed) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for gradients"));
-    memcpy(seed, have, floats * sizeof *seed);
-    *kl += gyre_back_kl(want, seed, n, hp->vocab, 1.0 / runner->tokens) / runner->tokens;
+    if (!s->dry) {
+        memcpy(seed, have, floats * sizeof *seed);
+        *kl += gyre_back_kl(want, seed, n, hp->vocab, 1.0 / runner->tokens) / runner->tokens;
+    }
     GYRE_GO(backwards(s, &g, r, NULL, 0, hp->n_layers, s->dx + (uint64_t)first * hp->width, (uint64_t)n * hp->width,
                       gradient, err));
 done:
@@ -328,7 +331,7 @@ gyre_status gyre_student_window(struct gyre_student *s, gyre_teacher *teacher, u
     if (gradient) memset(gradient, 0, s->n * sizeof *gradient);
     GYRE_TRY(gyre_runner_embed(r, token, err));
     for (uint32_t l = 0; l < layers; l++) GYRE_TRY(gyre_runner_block(r, l, NULL, err));
-    for (uint32_t first = 0; first < r->tokens; first += GYRE_HEAD_ROWS)
+    for (uint32_t first = 0; first < (s->dry ? 1 : r->tokens); first += GYRE_HEAD_ROWS)
         GYRE_TRY(head_rows(s, teacher, window, first, GYRE_MIN((uint32_t)GYRE_HEAD_ROWS, r->tokens - first), kl,
                            gradient, err));
     for (uint32_t l = layers; gradient && l-- > 0;) GYRE_TRY(block_back(s, l, gradient, err));

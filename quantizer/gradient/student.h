@@ -32,6 +32,7 @@ struct gyre_student {
     uint32_t n_learnt;
     uint64_t n;   // parameters
     double *base; // [n] what the file said
+    bool dry;     // the device computes nothing: no loss is taken, and one piece of the head stands for all
     // private
     float *dx;                  // [tokens][D]
     struct gyre_binding logits; // [GYRE_HEAD_ROWS][V]

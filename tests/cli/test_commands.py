@@ -569,7 +569,7 @@ class Options(Case):
         self.assertIn("gate_up", out)
         self.assertIn("± standard error", out)
         self.fails(2, "quantize", self.model, "--sensitivity", "-o", self.at("s.gguf"), word="-o")
-        for other in (("--report", self.at("r")), ("--resume",), ("--force",), ("--device", "cpu"), ("--distill-device", "cpu")):
+        for other in (("--report", self.at("r")), ("--resume",), ("--force",), ("--shard", 5), ("--head", 4), ("--device", "cpu"), ("--distill-device", "cpu")):
             self.fails(2, "quantize", self.model, "--sensitivity", *other, word=other[0])
         out, _ = self.done("quantize", self.model, "--sensitivity", "--windows", 1)
         self.assertEqual(out.count("±"), 1) # one window has no error; the head says what it would be
