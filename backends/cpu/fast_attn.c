@@ -161,7 +161,8 @@ static int32_t find_runs(const struct attention *a, int32_t *list, struct run *r
 void gyre_fast_attn(const struct gyre_ref_args *args)
 {
     const struct gyre_attn_params *p = args->params;
-    const struct attention a = {args, p, args->bind[6], (int32_t)args->spec[3], (int32_t)args->spec[4]};
+    const struct attention a = {args, p, args->bind[6], (int32_t)gyre_ref_constant(args, "KBITS"),
+                                (int32_t)gyre_ref_constant(args, "VBITS")};
     const size_t row_bytes = (size_t)(p->heads * p->hd) * sizeof(float);
     for (int32_t r = 0; r < p->rows; r++) // dead rows are zero, live ones NaN until they are done
         memset((char *)args->bind[0] + (size_t)r * row_bytes, a.rows[r][3] & 1 ? 0xFF : 0, row_bytes);

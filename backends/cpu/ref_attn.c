@@ -17,7 +17,7 @@ struct cache {     // one kv head of one sequence: positions 0..length-1
 static void expand(struct cache *c, const struct gyre_ref_args *args, int sequence, int kv_head)
 {
     const struct gyre_attn_params *p = args->params;
-    const int k_bits = (int)args->spec[3], v_bits = (int)args->spec[4];
+    const int k_bits = (int)gyre_ref_constant(args, "KBITS"), v_bits = (int)gyre_ref_constant(args, "VBITS");
     const int32_t *pages = (const int32_t *)args->bind[7] + sequence * p->page_stride;
     const uint32_t *k = args->bind[2], *k_meta = args->bind[3], *v = args->bind[4], *v_meta = args->bind[5];
     for (int t = 0; t < c->length; t++) {

@@ -124,18 +124,11 @@ double gyre_ref_cached(const uint32_t *words, uint32_t meta, int i, int bits)
 
 // ---- weights ------------------------------------------------------------------------------------------
 
-static bool has_zeros(const struct gyre_ref_args *args)
-{
-    for (uint32_t i = 3; i < args->n_spec; i++)
-        if (!strcmp(args->source->spec_names[i], "ZEROS")) return args->spec[i] != 0;
-    return false;
-}
-
 struct gyre_ref_weight gyre_ref_weight(const struct gyre_ref_args *args, int32_t k, int32_t n_pad, int32_t group,
                                        const void *words, const void *scale)
 {
     struct gyre_ref_weight w = {(int)(args->source->form & GYRE_FORM_WEIGHT), k, n_pad, group, words, scale, NULL};
-    if (w.kind == 4 && has_zeros(args)) w.zeros = w.scale + (size_t)(k / group) * (size_t)(n_pad / 2);
+    if (w.kind == 4 && gyre_ref_constant(args, "ZEROS")) w.zeros = w.scale + (size_t)(k / group) * (size_t)(n_pad / 2);
     return w;
 }
 

@@ -70,13 +70,31 @@ static uint32_t bind_all(const struct lowering *l, struct gyre_binding *bind)
     return n;
 }
 
+// The launch of a node, `chosen` or (NULL) the rule's, and its kernel, which the caller destroys when its dispatches
+// hold it: what fails here is the kernel and nothing else. Where the device may do without it, the next choice.
+static gyre_status choose(const struct lowering *l, const struct gyre_launch *chosen, struct gyre_launch *launch,
+                          gyre_kernel **kernel)
+{
+    gyre_device *const device = l->g->device;
+    *kernel = NULL;
+    if (chosen) *launch = *chosen;
+    else GYRE_TRY(gyre_tune(l->g, l->node, launch, l->err));
+    const gyre_status st = gyre_kernel_create(device, &launch->kernel, kernel, l->err);
+    if (st == GYRE_OK) return GYRE_OK;
+    if (!gyre_device_forgo(device, launch->kernel.name, st, l->err)) return st;
+    return gyre_tune(l->g, l->node, launch, l->err);
+}
+
 static gyre_status emit_plain(const struct lowering *l, uint64_t x, uint64_t y)
 {
     struct gyre_binding bind[GYRE_MAX_BINDINGS];
+    gyre_kernel *kernel = NULL;
     struct gyre_launch launch;
-    GYRE_TRY(gyre_tune(l->g, l->node, &launch, l->err));
+    GYRE_TRY(choose(l, NULL, &launch, &kernel));
     const uint32_t n = bind_all(l, bind);
-    return emit(l, &launch, bind, n, &l->node->params, (const uint64_t[3]){x, y, 1});
+    const gyre_status st = emit(l, &launch, bind, n, &l->node->params, (const uint64_t[3]){x, y, 1});
+    gyre_kernel_destroy(l->g->device, kernel);
+    return st;
 }
 
 // ---- the families ---------------------------------------------------------------------------------------
@@ -123,19 +141,11 @@ static gyre_status emit_product(const struct lowering *l, const struct gyre_laun
 
 static gyre_status lower_matmul(const struct lowering *l)
 {
-    const struct gyre_launch *const chosen = gyre_choice_of(l->g, l->node);
-    gyre_device *const device = l->g->device;
-    gyre_kernel *kernel = NULL; // held until the dispatches hold it: what fails here is it, and nothing else
+    gyre_kernel *kernel = NULL;
     struct gyre_launch launch;
-    if (chosen) launch = *chosen;
-    else GYRE_TRY(gyre_tune(l->g, l->node, &launch, l->err));
-    gyre_status st = gyre_kernel_create(device, &launch.kernel, &kernel, l->err);
-    if (st != GYRE_OK) {
-        if (!gyre_device_forgo(device, launch.kernel.name, st, l->err)) return st;
-        GYRE_TRY(gyre_tune(l->g, l->node, &launch, l->err)); // the next choice
-    }
-    st = emit_product(l, &launch);
-    gyre_kernel_destroy(device, kernel);
+    GYRE_TRY(choose(l, gyre_choice_of(l->g, l->node), &launch, &kernel));
+    const gyre_status st = emit_product(l, &launch);
+    gyre_kernel_destroy(l->g->device, kernel);
     return st;
 }
 

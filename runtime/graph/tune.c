@@ -176,7 +176,7 @@ static uint64_t prologue_shared(const struct product *p, uint32_t wgx, uint32_t 
     return p->prologue ? (uint64_t)tr * p->w->k + 8 * (uint64_t)wgx + 4 * (uint64_t)p->norm_lanes : 0;
 }
 
-enum { MOST_TILED = 64, MOST_WIDE = 512, FILL = 1 << 16 }; // rows, invocations of a workgroup, of a launch
+enum { MOST_WIDE = 512, FILL = 1 << 16 }; // invocations of a workgroup, of a launch
 static bool tile_fits(const struct product *p, uint32_t wgx, uint32_t tr)
 {
     return wgx <= MOST_WIDE && wgx <= p->info->max_workgroup && wgx <= p->info->max_group_size[0] &&
@@ -440,7 +440,7 @@ bool gyre_tune_quantizes(const gyre_graph *g, const struct gyre_node *fused)
            gyre_div_up(p.w->n, GYRE_TILE) * p.rows * p.w->k * (p.normed ? 2 : 1) <= MOST_REREAD;
 }
 
-// ---- attention and heads --------------------------------------------------------------------------------
+// ---- heads and logits ------------------------------------------------------------------------------------
 
 static gyre_status tune_heads(const gyre_graph *g, const struct gyre_node *node, struct gyre_launch *out,
                               gyre_error *err)
@@ -459,74 +459,6 @@ static gyre_status tune_heads(const gyre_graph *g, const struct gyre_node *node,
     return GYRE_OK;
 }
 
-// Rounds of an invocation of attn.k for a context as long as the page table allows, in each sequence of a tile.
-static uint64_t attn_loops(const gyre_graph *g, const struct gyre_attn_params *p, uint32_t wgx, uint32_t pt,
-                           uint32_t rt)
-{
-    const uint64_t context = 32 * (uint64_t)p->page_stride, block = (uint64_t)wgx * pt;
-    const uint64_t sequences = g->values[g->batch_pages].plane[0].bytes / 4 / (uint64_t)p->page_stride;
-    const uint32_t chunks = (uint32_t)p->hd / 8, parts = GYRE_MAX(wgx / chunks, 1u);
-    return GYRE_MIN(sequences, (uint64_t)rt) * gyre_div_up(context, block) * (chunks + wgx / 8 + block / parts + 2);
-}
-
-// attn.k: a workgroup answers RT rows x GT query heads of one kv head, so a cached vector is read once for all of them.
-static gyre_status tune_attn(const gyre_graph *g, const struct gyre_node *node, struct gyre_launch *out,
-                             gyre_error *err)
-{
-    const struct gyre_device_info *info = gyre_device_info(g->device);
-    const struct gyre_attn_params *p = &node->params.attn;
-    const bool hardware = info->lanes == GYRE_LANES_HARDWARE, many = p->rows >= 8;
-    const uint32_t sharing = (uint32_t)(p->heads / p->kv_heads), hd = (uint32_t)p->hd; // query heads per kv head
-    const uint32_t pt = hardware ? 1 : 4, queries = hardware ? 8 : 16, rt = many ? 4 : 1;
-    uint32_t gt = sharing, wgx = hardware ? 64 : 8;
-    while (!runs(info, attn_loops(g, p, wgx, pt, rt))) { // a larger block goes through the cache in fewer rounds
-        if (2 * wgx > 256 || 2 * wgx > info->max_workgroup)
-            return too_long(info, "attention", 32 * (uint64_t)p->page_stride, err);
-        wgx *= 2;
-    }
-    while (gt > 1 && (sharing % gt || gt * rt > queries)) gt--;
-    for (;; gt--) { // shared memory as in the kernel's comment
-        const uint32_t q4 = (rt * gt + 3) / 4;
-        if (sharing % gt == 0 && 16 * q4 * (hd + wgx * pt + wgx) + 80 * rt * gt + 64 <= info->shared_bytes) break;
-        if (gt == 1)
-            return gyre_fail(err, GYRE_E_UNSUPPORTED,
-                             "cannot run attention on %s: heads of %u need more than its %u bytes of shared memory",
-                             info->id, hd, info->shared_bytes);
-    }
-    GYRE_TRY(start(out, "attn", many ? GYRE_FORM_MANY : GYRE_FORM_ONE, wgx, 1, err));
-    set_pool(out, &g->values[node->in[1]]);
-    set(out, "HD", hd);
-    set(out, "RT", rt);
-    set(out, "GT", gt);
-    set(out, "PT", pt);
-    out->tile[0] = gt;
-    out->tile[1] = rt;
-    return GYRE_OK;
-}
-
-// attn_split.k: the query heads that share a kv head, as many as its registers and shared memory hold.
-enum { SPLIT_ROWS = 8, SPLIT_WGX = 128, MOST_SPLITS = 64, SPLIT_GROUPS = 512, SPLIT_BLOCK = 64 };
-
-static uint32_t split_shared(uint32_t hd, uint32_t gt, uint32_t wgx)
-{
-    const uint32_t chunks = hd / 16, lanes_ = chunks > 8 ? 16 : chunks > 4 ? 8 : chunks > 2 ? 4 : chunks;
-    return 4 * (GYRE_MAX(gt * lanes_ * (SPLIT_BLOCK + 1), 16 * wgx) + gt * (hd + SPLIT_BLOCK + 18));
-}
-
-static uint32_t split_heads(const struct gyre_device_info *info, uint32_t sharing, uint32_t hd, uint32_t wgx)
-{
-    uint32_t gt = GYRE_MIN(sharing, hd > 128 ? 2u : hd > 64 ? 4u : 8u);
-    while (gt > 1 && (sharing % gt || split_shared(hd, gt, wgx) > info->shared_bytes)) gt--;
-    return gt;
-}
-
-static uint32_t split_lanes(const struct gyre_device_info *info)
-{
-    uint32_t wgx = SPLIT_WGX;
-    while (wgx > info->max_workgroup || wgx > info->max_group_size[0]) wgx /= 2;
-    return wgx;
-}
-
 // Parts of the columns of logits: 2048 for each, and no more candidates than one workgroup merges quickly.
 static uint32_t topk_splits(const struct gyre_device_info *info, const struct gyre_topk_params *p)
 {
@@ -534,44 +466,6 @@ static uint32_t topk_splits(const struct gyre_device_info *info, const struct gy
     if (info->lanes != GYRE_LANES_HARDWARE) return 1;
     const uint32_t most = GYRE_MIN((uint32_t)MOST, (uint32_t)CANDIDATES / (uint32_t)p->k);
     return GYRE_MAX(1u, GYRE_MIN(most, (uint32_t)p->width / EACH));
-}
-
-// So many parts that a few rows fill a chip, and no more than the context has blocks of positions.
-uint32_t gyre_tune_splits(const gyre_graph *g, const struct gyre_node *node)
-{
-    const struct gyre_device_info *info = gyre_device_info(g->device);
-    if (node->op == GYRE_OP_argmax || node->op == GYRE_OP_topk || node->op == GYRE_OP_draw)
-        return topk_splits(info, &node->params.topk);
-    const struct gyre_attn_params *p = &node->params.attn;
-    if (node->op != GYRE_OP_attn) return 1;
-    const uint32_t hd = (uint32_t)p->hd, sharing = (uint32_t)(p->heads / p->kv_heads), wgx = split_lanes(info);
-    if (info->lanes != GYRE_LANES_HARDWARE || p->rows > SPLIT_ROWS || hd % 16 || hd > 256 || wgx < 32) return 1;
-    const uint32_t gt = split_heads(info, sharing, hd, wgx), groups = (uint32_t)(p->heads * p->rows) / gt;
-    if (split_shared(hd, gt, wgx) > info->shared_bytes) return 1;
-    const uint32_t blocks = (uint32_t)gyre_div_up(32 * (uint64_t)p->page_stride, SPLIT_BLOCK);
-    return GYRE_MAX(1u, GYRE_MIN(GYRE_MIN(SPLIT_GROUPS / groups, blocks), (uint32_t)MOST_SPLITS));
-}
-
-static gyre_status tune_attn_split(const gyre_graph *g, const struct gyre_node *node, struct gyre_launch *out,
-                                   gyre_error *err)
-{
-    const struct gyre_device_info *info = gyre_device_info(g->device);
-    const struct gyre_attn_split_params *p = &node->params.attn_split;
-    const uint32_t hd = (uint32_t)p->hd, wgx = split_lanes(info),
-                   gt = split_heads(info, (uint32_t)(p->heads / p->kv_heads), hd, wgx);
-    GYRE_TRY(start(out, "attn_split", GYRE_FORM_ONE, wgx, 1, err));
-    set_pool(out, &g->values[node->in[1]]);
-    set(out, "HD", hd);
-    set(out, "GT", gt);
-    out->tile[0] = gt;
-    return GYRE_OK;
-}
-
-static gyre_status tune_attn_merge(const gyre_graph *g, const struct gyre_node *node, struct gyre_launch *out,
-                                   gyre_error *err)
-{
-    return start(out, "attn_merge", GYRE_FORM_ONE,
-                 lanes(gyre_device_info(g->device), GYRE_MIN((uint32_t)node->params.attn_merge.hd, 128u)), 1, err);
 }
 
 // One workgroup per row of logits.
@@ -640,8 +534,19 @@ static gyre_status tune_add(const gyre_graph *g, const struct gyre_node *node, s
     return GYRE_OK;
 }
 
-// ---- gradients: tune_back.c ---
+// ---- elsewhere: tune_attn.c, tune_back.c ---------------------------------------------------------------
+
+#define tune_attn gyre_tune_attn
+#define tune_attn_split gyre_tune_attn_split
+#define tune_attn_merge gyre_tune_attn_merge
 #define tune_back gyre_tune_back
+
+uint32_t gyre_tune_splits(const gyre_graph *g, const struct gyre_node *node)
+{
+    if (node->op == GYRE_OP_attn) return gyre_tune_attn_splits(g, node);
+    if (node->op != GYRE_OP_argmax && node->op != GYRE_OP_topk && node->op != GYRE_OP_draw) return 1;
+    return topk_splits(gyre_device_info(g->device), &node->params.topk);
+}
 
 // ---- all ops --------------------------------------------------------------------------------------------
 

@@ -23,6 +23,15 @@ enum { GYRE_MOST_VARIANTS = 8 };
 uint32_t gyre_tune_variants(const gyre_graph *g, const struct gyre_node *node,
                             struct gyre_launch out[GYRE_MOST_VARIANTS]);
 
+// The parts of gyre_tune and gyre_tune_splits for attention (tune_attn.c).
+gyre_status gyre_tune_attn(const gyre_graph *g, const struct gyre_node *node, struct gyre_launch *out,
+                           gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_tune_attn_split(const gyre_graph *g, const struct gyre_node *node, struct gyre_launch *out,
+                                 gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_tune_attn_merge(const gyre_graph *g, const struct gyre_node *node, struct gyre_launch *out,
+                                 gyre_error *err) GYRE_MUST_USE;
+uint32_t gyre_tune_attn_splits(const gyre_graph *g, const struct gyre_node *node);
+
 // The part of gyre_tune for gradients (tune_back.c).
 gyre_status gyre_tune_back(const gyre_graph *g, const struct gyre_node *node, struct gyre_launch *out,
                            gyre_error *err) GYRE_MUST_USE;

@@ -1,11 +1,13 @@
-// What the choosing of kernels is made of (tune.c, tune_back.c): workgroups that a device can have, loops that it
-// goes to the end of, a kernel's constants by name.
+// What the choosing of kernels is made of (tune.c, tune_attn.c, tune_back.c): workgroups that a device can have, loops
+// that it goes to the end of, a kernel's constants by name.
 #pragma once
 #include "backends/kernel_source.h"
 #include "runtime/graph/tune.h"
 #include "runtime/util/base.h"
 
 #include <string.h>
+
+enum { MOST_TILED = 64 }; // rows; for more there are kernels whose workgroups cover blocks of rows
 
 // The largest power of two that is neither above `useful` (but at least 8) nor above what the device allows.
 static inline uint32_t lanes(const struct gyre_device_info *info, uint32_t useful)

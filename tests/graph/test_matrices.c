@@ -1,12 +1,13 @@
-// Products on matrix units: where they are chosen, what becomes of them where a driver cannot compile them, and that a
-// block's bits do not depend on them. The last on a Vulkan device that has such units; it is skipped elsewhere, unless
-// GYRE_TEST_REQUIRE names matrices.
+// Products and attention on matrix units: where they are chosen, what becomes of them where a driver cannot compile
+// them, that a block's bits do not depend on products there, and its numbers hardly on attention there. The last two on
+// a Vulkan device that has such units; they are skipped elsewhere, unless GYRE_TEST_REQUIRE names matrices.
 #include "tests/graph/lab.h"
 #include "backends/kernel_source.h"
 #include "runtime/graph/tune.h"
 #include "runtime/util/base.h"
 #include "tests/common/device.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,6 +23,13 @@ static uint32_t count(gyre_graph *g, const char *end)
         const char *kernel = gyre_graph_dispatch_kernel(g, i);
         n += !strncmp(kernel, "matmul_", 7) && !strcmp(kernel + strlen(kernel) - strlen(end), end);
     }
+    return n;
+}
+
+static uint32_t dispatches(gyre_graph *g, const char *kernel)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < gyre_graph_dispatch_count(g); i++) n += !strcmp(gyre_graph_dispatch_kernel(g, i), kernel);
     return n;
 }
 
@@ -193,6 +201,117 @@ static void shared_memory_suffices(void **state)
     lab_close(&lab);
 }
 
+// ---- attention ---------------------------------------------------------------------------------------------
+
+// What attn_matrix.vk.k declares of shared memory, by its constants.
+static uint32_t declared_by_attention(const uint32_t *spec)
+{
+    const uint32_t lanes = spec[0] * spec[1], queries = spec[3] * spec[1], bits[2] = {spec[6], spec[7]}, hd = spec[8],
+                   rt = spec[9], block = spec[11], pairs = spec[12], sharers = spec[13], line = hd / 2 + 4;
+    uint32_t tile = queries * line * pairs + 2 * block * line + queries * (block + 4);
+    for (int i = 0; i < 2; i++) {
+        const uint32_t pieces = block * (hd * bits[i] / 128);
+        tile += 512 / bits[i] / 8 * ((pieces + lanes - 1) / lanes * lanes - pieces);
+    }
+    const uint32_t by = queries + 3 * ((block + lanes - 1) / lanes) * lanes + lanes * (spec[3] * sharers / spec[0]);
+    return 4 * (tile + by) + 8 * rt;
+}
+
+static gyre_graph *attention(struct lab *lab, struct block *b, uint32_t rows, uint32_t heads, uint32_t hd,
+                             uint32_t k_bits, uint32_t v_bits, uint32_t *node)
+{
+    lab_block(lab,
+              (struct block_shape){.rows = rows,
+                                   .act_bits = 8,
+                                   .kv_bits = k_bits,
+                                   .kv_bits_v = v_bits,
+                                   .kind = GYRE_WEIGHT_W4,
+                                   .width = 64,
+                                   .heads = heads,
+                                   .kv_heads = 2,
+                                   .head_dim = hd,
+                                   .ffn = 64},
+              b);
+    gyre_graph *g = lab_block_graph(lab, b);
+    *node = 0;
+    while (g->nodes[*node].op != GYRE_OP_attn) ++*node;
+    return g;
+}
+
+static void many_rows_attend_on_matrices(void **state)
+{
+    (void)state;
+    static const struct {
+        struct gyre_matrix_shape shape;
+        uint32_t rows, heads, hd, k_bits, v_bits, shared, gt, rt, block, pairs, sharers; // gt 0: another kernel
+    } cases[] = {
+        {{16, 16, 16, 32}, 65, 8, 128, 8, 8, 64, 4, 16, 32, 1, 2},
+        {{16, 16, 16, 32}, 512, 6, 64, 4, 4, 64, 3, 21, 32, 1, 2},
+        {{16, 16, 16, 32}, 512, 2, 256, 8, 8, 64, 1, 64, 16, 1, 2},
+        {{16, 16, 16, 32}, 128, 8, 128, 16, 16, 64, 4, 16, 32, 2, 2}, // halves of the cache want pairs
+        {{16, 16, 16, 32}, 128, 8, 128, 8, 16, 48, 4, 8, 32, 2, 2},   // NVIDIA's shared memory
+        {{8, 16, 16, 16}, 128, 8, 64, 8, 8, 64, 4, 16, 32, 1, 2},     // Intel's
+        {{16, 16, 16, 64}, 128, 8, 64, 8, 8, 64, 4, 16, 32, 1, 4},
+        {{16, 16, 16, 32}, 64, 8, 64, 8, 8, 64, 0, 0, 0, 0, 0},  // few rows
+        {{16, 16, 16, 32}, 128, 8, 80, 4, 4, 64, 0, 0, 0, 0, 0}, // vectors of 40 bytes
+        {{16, 16, 16, 32}, 128, 8, 24, 8, 8, 64, 0, 0, 0, 0, 0}, // no whole matrices
+        {{0}, 128, 8, 64, 8, 8, 64, 0, 0, 0, 0, 0},
+    };
+    for (size_t c = 0; c < GYRE_COUNT(cases); c++) {
+        struct lab lab;
+        struct block b;
+        uint32_t node;
+        struct gyre_launch launch;
+        open_gpu(&lab, amd);
+        lab.device->info.matrix_f16 = cases[c].shape;
+        gyre_graph *g =
+            attention(&lab, &b, cases[c].rows, cases[c].heads, cases[c].hd, cases[c].k_bits, cases[c].v_bits, &node);
+        lab.device->info.shared_bytes = cases[c].shared << 10;
+        assert_int_equal(gyre_tune(g, &g->nodes[node], &launch, NULL), GYRE_OK);
+        if (strcmp(launch.kernel.name, cases[c].gt ? "attn_x" : "attn_m") != 0)
+            fail_msg("case %zu takes %s", c, launch.kernel.name);
+        if (cases[c].gt) {
+            const uint32_t want[] = {cases[c].rt, cases[c].gt, cases[c].block, cases[c].pairs, cases[c].sharers};
+            for (int i = 0; i < 5; i++)
+                if (launch.kernel.spec[9 + i] != want[i])
+                    fail_msg("case %zu: constant %d is %u, want %u", c, 9 + i, launch.kernel.spec[9 + i], want[i]);
+            assert_int_equal(launch.tile[0], cases[c].gt);
+            assert_int_equal(launch.tile[1], cases[c].rt);
+        }
+        gyre_graph_destroy(g);
+        lab_close(&lab);
+    }
+}
+
+// However little shared memory there is: what is chosen fits.
+static void shared_memory_suffices_for_attention(void **state)
+{
+    (void)state;
+    struct lab lab;
+    struct block b;
+    open_gpu(&lab, amd);
+    lab.device->info.matrix_f16 = amd;
+    for (uint32_t bits = 4; bits <= 16; bits *= 2)
+        for (uint32_t hd = 64; hd <= 256; hd += 64) {
+            uint32_t node, taken = 0;
+            gyre_graph *g = attention(&lab, &b, 128, 8, hd, bits, 8, &node);
+            for (uint32_t shared = 4 << 10; shared <= 64 << 10; shared += 128) {
+                struct gyre_launch launch;
+                lab.device->info.shared_bytes = shared;
+                if (gyre_tune(g, &g->nodes[node], &launch, NULL) != GYRE_OK) continue; // attn.k has needs, too
+                if (strcmp(launch.kernel.name, "attn_x") != 0) continue;
+                taken++;
+                if (declared_by_attention(launch.kernel.spec) > shared)
+                    fail_msg("heads of %u, %u bits: %u bytes where there are %u", hd, bits,
+                             declared_by_attention(launch.kernel.spec), shared);
+            }
+            assert_true(taken >= 24 * 8); // from 40 KiB on
+            lab.device->info.shared_bytes = 64 << 10;
+            gyre_graph_destroy(g);
+        }
+    lab_close(&lab);
+}
+
 // ---- a driver that offers what it cannot compile -----------------------------------------------------------
 
 static const struct gyre_backend *whole;
@@ -201,20 +320,21 @@ static gyre_status failure; // of its kernels for matrices
 static gyre_status no_matrices(gyre_device *device, const struct gyre_kernel_source *source,
                                const struct gyre_kernel_params *params, gyre_kernel **out, gyre_error *err)
 {
-    if (source->needs & GYRE_NEED_CM_S8)
+    if (source->needs & GYRE_NEED_MATRICES)
         return gyre_fail(err, failure, "cannot create kernel (%s): this compiler fails", source->name);
     return whole->kernel_create(device, source, params, out, err);
 }
 
 static uint32_t lines;
-static char last_line[256];
+static char first_line[256], last_line[256]; // behind the name of the device
 
 static void keep_line(void *user, gyre_log_level level, const char *line)
 {
     (void)user;
     if (level > GYRE_LOG_WARN) return;
-    lines++;
-    strncpy(last_line, line, sizeof last_line - 1);
+    line = strstr(line, "its matrix units");
+    assert_non_null(line);
+    snprintf(lines++ ? last_line : first_line, sizeof last_line, "%s", line);
 }
 
 static void what_does_not_compile_is_done_without(void **state)
@@ -224,6 +344,7 @@ static void what_does_not_compile_is_done_without(void **state)
     struct lab lab;
     struct block b;
     open_gpu(&lab, amd);
+    lab.device->info.matrix_f16 = amd;
     whole = lab.device->backend;
     struct gyre_backend broken = *whole;
     broken.kernel_create = no_matrices;
@@ -236,11 +357,14 @@ static void what_does_not_compile_is_done_without(void **state)
             block(&lab, (struct block_shape){.rows = 128, .act_bits = 8, .kv_bits = 8, .kind = GYRE_WEIGHT_W4}, &b);
         assert_int_equal(count(g, "_q_x"), 0);
         assert_int_equal(count(g, "_q_b"), 5);
-        assert_int_equal(lines, 1);
+        assert_int_equal(dispatches(g, "attn_m"), 1);
+        assert_int_equal(lines, 2);
         gyre_graph_destroy(g);
     }
-    assert_non_null(
-        strstr(last_line, "matrix units are not used: cannot create kernel (matmul_w4_q_x): this compiler fails"));
+    assert_string_equal(first_line,
+                        "its matrix units are not used: cannot create kernel (matmul_w4_q_x): this compiler fails");
+    assert_string_equal(last_line,
+                        "its matrix units for f16 are not used: cannot create kernel (attn_x): this compiler fails");
     lab.device->backend = whole;
     lab.device->options.log = &lab.log;
     lab_close(&lab);
@@ -327,12 +451,63 @@ static void blocks_have_the_same_bits(void **state)
     }
 }
 
+static float *attended(struct lab *lab, struct block_shape shape, bool matrices)
+{
+    struct block b;
+    if (!matrices) lab->device->info.matrix_f16 = (struct gyre_matrix_shape){0};
+    lab->random = 7;
+    gyre_graph *g = block(lab, shape, &b);
+    assert_int_equal(dispatches(g, "attn_x"), matrices);
+    float *y = calloc(1, b.y.size);
+    assert_non_null(y);
+    assert_int_equal(gyre_graph_submit(g, NULL), GYRE_OK);
+    lab_read(lab, b.y, y);
+    gyre_graph_destroy(g);
+    return y;
+}
+
+// Where nothing behind it rounds: a block of float activations differs by what attention rounds.
+static void attention_changes_little(void **state)
+{
+    (void)state;
+    static const struct {
+        struct block_shape shape;
+        double bound;
+    } cases[] = {
+        {{.rows = 70, .act_bits = 16, .kv_bits = 16, .kind = GYRE_WEIGHT_W8}, 1e-11},
+        {{.rows = 130, .act_bits = 16, .kv_bits = 8, .kind = GYRE_WEIGHT_W8, .r3 = true, .centred = true}, 1e-7},
+        {{.rows = 65, .act_bits = 16, .kv_bits = 4, .kind = GYRE_WEIGHT_W8, .r3 = true}, 1e-7},
+    };
+    for (size_t c = 0; c < GYRE_COUNT(cases); c++) {
+        struct lab lab;
+        if (!lab_open(&lab, "vulkan:0 as a GPU", NULL)) skip();
+        if (!lab.device->info.matrix_f16.m) {
+            lab_close(&lab);
+            if (device_required("matrices")) fail_msg("vulkan:0 has no matrix units for halves");
+            skip();
+        }
+        float *with = attended(&lab, cases[c].shape, true), *without = attended(&lab, cases[c].shape, false);
+        double power = 0, error = 0;
+        for (size_t i = 0; i < cases[c].shape.rows * 64u; i++) {
+            power += (double)without[i] * without[i];
+            error += ((double)with[i] - without[i]) * ((double)with[i] - without[i]);
+        }
+        if (!(power > 0) || !(error <= cases[c].bound * power)) // NaN neither
+            fail_msg("case %zu: NMSE %g, at most %g", c, error / power, cases[c].bound);
+        free(with);
+        free(without);
+        lab_close(&lab);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(many_rows_take_matrices), cmocka_unit_test(wide_products_take_large_blocks),
-        cmocka_unit_test(shared_memory_suffices),  cmocka_unit_test(what_does_not_compile_is_done_without),
-        cmocka_unit_test(other_failures_stay),     cmocka_unit_test(blocks_have_the_same_bits),
+        cmocka_unit_test(many_rows_take_matrices),      cmocka_unit_test(wide_products_take_large_blocks),
+        cmocka_unit_test(shared_memory_suffices),       cmocka_unit_test(what_does_not_compile_is_done_without),
+        cmocka_unit_test(other_failures_stay),          cmocka_unit_test(blocks_have_the_same_bits),
+        cmocka_unit_test(many_rows_attend_on_matrices), cmocka_unit_test(shared_memory_suffices_for_attention),
+        cmocka_unit_test(attention_changes_little),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -10,11 +10,11 @@
 #include <string.h>
 
 // What tune.c may choose beside the defaults. Names are patterns of the shell. Where `weights` is given, the loop
-// that loads most goes over so many weights (times rows) a round: it must ask for `ahead` loads before it waits for
-// one, and spend no more than `most` vector instructions a weight; products of codes only on chips that have
-// instructions for them, in listings of RADV. Where `matrix` is given, the loop has exactly so many instructions that
-// multiply matrices, on chips whose matrices are of 16 x 16 x 16. `shared` are the bytes without which tune.c does not
-// choose it.
+// that loads most goes over so many weights (times rows; of attention: scores) a round: it must ask for `ahead` loads
+// before it waits for one, and spend no more than `most` vector instructions a weight; products of codes only on chips
+// that have instructions for them, in listings of RADV. Where `matrix` is given, the loop has exactly so many
+// instructions that multiply matrices, on chips whose matrices are of 16 x 16 x 16. `shared` are the bytes without
+// which tune.c does not choose it.
 static const struct {
     const char *kernel, *constants;
     unsigned weights, ahead;
@@ -62,6 +62,12 @@ static const struct {
     {"attn_split", ",KBITS=16,VBITS=16,HD=256,GT=1", 0, 0, 0, 0, 0},
     {"attn_m", ",KBITS=8,VBITS=8,HD=64,GT=2", 0, 0, 0, 0, 0},
     {"attn_m", ",KBITS=16,VBITS=16,HD=128,GT=2", 0, 0, 0, 0, 0},
+    {"attn_x", ",KBITS=8,VBITS=8,HD=64", 2048, 6, 0.25, 30720, 16},
+    {"attn_x", ",KBITS=8,VBITS=8,HD=128", 2048, 10, 0.30, 47104, 32},
+    {"attn_x", ",KBITS=4,VBITS=4,HD=128", 2048, 6, 0.30, 47104, 32},
+    {"attn_x", ",WGY=2,KBITS=16,VBITS=16,HD=128,PAIRS=2", 1024, 16, 0.75, 43008, 64},
+    {"attn_x", ",KBITS=16,VBITS=16,HD=128,PAIRS=2", 2048, 8, 0.30, 64512, 64},
+    {"attn_x", ",KBITS=8,VBITS=8,HD=256,BK=16", 1024, 10, 0.50, 58368, 32},
     {"rope_had_kv", ",WGX=64,KBITS=4,VBITS=4,HD=128", 0, 0, 0, 0, 0},
     {"act_mul_had_quant", ",WGX=256,SHARED_N=8064", 0, 0, 0, 4 * 8064 + 8 * 256 + 64, 0},
 };

@@ -52,7 +52,8 @@ void lab_close(struct lab_chip *chip);
 // what `tuned` asks of them.
 int lab_compile_all(const struct lab_chip *chip, const char *name, struct lab_table *out);
 
-// Finds the loop that loads most in a listing of ACO (RADV) or IR3 (Turnip) and fills the last four of `row`.
+// Finds the loop that loads most in a listing of ACO (RADV) or IR3 (Turnip), or, of loops around each other with as
+// many products of matrices, the innermost, and fills the last four of `row`.
 void lab_read_loop(const char *listing, struct lab_row *row);
 
 // False, with a message, where the file cannot be written or read. `how` says which command writes it.

@@ -61,7 +61,7 @@ static void keep_most(const struct block *blocks, int first, int n, struct lab_r
         if (!waited) loop.ahead += blocks[i].ahead;
         waited = waited || blocks[i].waited;
     }
-    if (loop.loads <= row->loads) return;
+    if (loop.loads <= row->loads || (row->matrix && loop.matrix == row->matrix)) return; // it is around what multiplies
     row->loads = loop.loads, row->vector = loop.vector, row->ahead = loop.ahead, row->matrix = loop.matrix;
 }
 

@@ -130,8 +130,69 @@ void cases_attn_merge(struct check *check)
     }
 }
 
+// The kernel for matrix units, with matrices of the device's shape. Queries and weights are rounded to halves: NMSE
+// 2^-24 / 3 each where they are, 2^-46 in pairs; what f32 leaves is attn.k's.
+static void matrix_case(struct check *check, struct shape s, const struct batch_run *runs, int n_runs, double drift,
+                        uint32_t subgroups, uint32_t gt, uint32_t block, uint32_t pairs, uint32_t sharers)
+{
+    const struct gyre_matrix_shape none = {8, 8, 8, 8}, *m = &gyre_device_info(check->device)->matrix_f16;
+    if (!m->m) m = &none; // check_run counts the case and leaves it out
+    const struct batch b = batch_make(check, runs, n_runs);
+    const int ldq = (s.heads + 1) * s.hd;
+    const struct gyre_attn_params p = ATTN_PARAMS(b.rows, s, ldq, b.page_stride);
+    const uint32_t rt = subgroups * m->m / gt;
+    const size_t n = (size_t)(b.rows * ldq), n_centre = s.centred ? (size_t)(2 * s.kv_heads * s.hd) : 1;
+    float *centre = check_normal(check, n_centre, 4), *q = check_normal(check, n, 2);
+    if (!s.centred) centre[0] = NAN; // any buffer, which nothing may read
+    for (size_t i = 0; i < n; i++) q[i] *= ldexpf(1, (int)(i / (size_t)s.hd % 3) * 9 - 9); // far apart, and their keys:
+    for (size_t i = 0; i < n; i++) // no score so large that its last bits in f32 were seen
+        if (i / (size_t)s.hd % 3 == 2) q[i] /= 512;
+    struct check_case c = {
+        .kernel = "attn_x",
+        .params = &p,
+        .n_spec = 14,
+        .spec = {m->lanes, subgroups, 1, m->m, m->n, m->k, s.k_bits, s.v_bits, (uint32_t)s.hd, rt, gt, block, pairs,
+                 sharers},
+        .groups = {(uint32_t)s.heads / gt, ((uint32_t)b.rows + rt - 1) / rt},
+        .bind = {{.size = 4 * (size_t)(b.rows * s.heads * s.hd), .bound = pairs > 1 ? 1e-11 : 5e-7},
+                 {.data = q, .size = 4 * n},
+                 {0},
+                 {0},
+                 {0},
+                 {0},
+                 {.data = b.row, .size = b.rows_bytes},
+                 {.data = b.table, .size = b.table_bytes},
+                 {.data = centre, .size = 4 * n_centre}},
+    };
+    batch_cache(check, &b, s.kv_heads, s.hd, s.k_bits, drift, &c.bind[2], &c.bind[3]);
+    batch_cache(check, &b, s.kv_heads, s.hd, s.v_bits, drift, &c.bind[4], &c.bind[5]);
+    check_run(check, &c,
+              "heads %d/%d of %d, %u/%u bits, centred %d, window %d, %d rows, drift %g, subgroups %u, GT %u, "
+              "block %u, pairs %u, sharers %u",
+              s.heads, s.kv_heads, s.hd, s.k_bits, s.v_bits, s.centred, s.window, b.rows, drift, subgroups, gt, block,
+              pairs, sharers);
+}
+
+static void matrices(struct check *check)
+{
+    const struct batch_run prefill[] = {{0, 29, 71}};
+    const struct batch_run fresh[] = {{0, 0, 65}};
+    const struct batch_run mixed[] = {{1, 30, 4}, {0, 5, 1}, {-1, 0, 2}, {2, 33, 1}, {1, 34, 40}, {3, 0, 2}};
+    // Few positions a block: lavapipe compiles every product of two matrices of 8 x 8 by itself.
+    matrix_case(check, (struct shape){9, 3, 64, 8, 8, false, 0}, RUNS(prefill), 0.02, 4, 3, 16, 1, 2);
+    matrix_case(check, (struct shape){9, 3, 64, 8, 8, true, 33}, RUNS(mixed), 0.02, 4, 3, 16, 1, 2);
+    matrix_case(check, (struct shape){8, 2, 32, 4, 4, false, 0}, RUNS(prefill), 0.02, 2, 4, 32, 1, 1);
+    matrix_case(check, (struct shape){8, 2, 32, 4, 4, true, 5}, RUNS(mixed), 0, 2, 4, 32, 1, 1);
+    matrix_case(check, (struct shape){4, 4, 64, 16, 16, false, 0}, RUNS(fresh), 0, 3, 1, 8, 2, 1);
+    matrix_case(check, (struct shape){4, 4, 64, 16, 16, true, 1}, RUNS(mixed), 0.1, 3, 1, 8, 2, 1);
+    matrix_case(check, (struct shape){6, 3, 80, 8, 16, false, 0}, RUNS(mixed), 0.02, 3, 2, 8, 1, 2);
+    matrix_case(check, (struct shape){4, 1, 128, 4, 8, true, 40}, RUNS(prefill), 0.02, 2, 4, 8, 1, 2);
+    matrix_case(check, (struct shape){2, 1, 256, 8, 8, false, 0}, RUNS(fresh), 0.02, 2, 2, 8, 1, 1);
+}
+
 void cases_attn(struct check *check)
 {
+    matrices(check);
     const struct batch_run decode[] = {{2, 40, 1}, {-1, 9, 1}, {0, 0, 1}, {1, 31, 1}, {3, 64, 1}};
     const struct batch_run prefill[] = {{0, 29, 9}};
     const struct batch_run mixed[] = {{1, 30, 4}, {0, 5, 1}, {-1, 0, 2}, {2, 33, 1}, {1, 34, 1}, {3, 0, 2}};
