@@ -73,8 +73,9 @@ static bool is_word(uint32_t c)
     }
 }
 
-// The bounds that a token's flags give a match of [begin, end); false where it has no word borders but needs them.
-static bool adjust(const struct added_token *token, const char *text, uint64_t bytes, uint64_t from,
+// The bounds that a token's flags give a match of [begin, end) after another; false where it has no word borders but
+// needs them.
+static bool adjust(const struct added_token *token, const char *text, uint64_t bytes, const struct added_match *before,
                    struct added_match *m)
 {
     uint32_t n, code;
@@ -82,9 +83,10 @@ static bool adjust(const struct added_token *token, const char *text, uint64_t b
         if (m->begin && is_word(gyre_utf8_last(text, m->begin, &n)) && n) return false;
         if (m->end < bytes && gyre_utf8_look(text + m->end, bytes - m->end, &code) > 0 && is_word(code)) return false;
     }
-    while (token->lstrip && m->begin > from && gyre_is_blank(gyre_utf8_last(text, m->begin, &n)) && n &&
-           n <= m->begin - from)
+    while (token->lstrip && m->begin > before->end && gyre_is_blank(gyre_utf8_last(text, m->begin, &n)) && n &&
+           n <= m->begin - before->end)
         m->begin -= n;
+    if (token->rstrip && m->end < before->end) m->end = before->end; // blanks that were looked at already
     for (int k; token->rstrip && m->end < bytes && (k = gyre_utf8_look(text + m->end, bytes - m->end, &code)) > 0 &&
                 gyre_is_blank(code);)
         m->end += (uint64_t)k;
@@ -126,10 +128,11 @@ static uint64_t run_of(const uint8_t *plain, uint64_t at, uint64_t most)
     return end - at;
 }
 
-bool gyre_added_find(const struct added_set *set, const char *text, const uint8_t *plain, uint64_t bytes, uint64_t from,
-                     bool special, struct added_match *out)
+bool gyre_added_find(const struct added_set *set, const char *text, const uint8_t *plain, uint64_t bytes, bool special,
+                     struct added_match *match)
 {
-    for (uint64_t at = from; at < bytes; at++) {
+    const struct added_match before = *match;
+    for (uint64_t at = before.next; at < bytes; at++) {
         const unsigned char b = (unsigned char)text[at];
         if (set->start[b] == set->start[b + 1]) continue;
         uint32_t index = longest(set, text + at, bytes - at);
@@ -140,9 +143,9 @@ bool gyre_added_find(const struct added_set *set, const char *text, const uint8_
         if (set->tokens[index].special && length > run) index = longest(set, text + at, run);
         if (index == NO_TOKEN) continue;
         const struct added_token *token = &set->tokens[index];
-        *out = (struct added_match){at, at + token->text.length, token->id};
+        *match = (struct added_match){at, at + token->text.length, at + token->text.length, token->id};
         const bool may = special && !(plain && plain[at]);
-        if ((may || !token->special) && adjust(token, text, bytes, from, out)) return true;
+        if ((may || !token->special) && adjust(token, text, bytes, &before, match)) return true;
         at += token->text.length - 1; // as the library does: what was passed over is not searched again
     }
     return false;

@@ -72,8 +72,8 @@ static gyre_status cut_added(struct encoder *e, const struct added_set *set, con
                              uint64_t bytes, gyre_status (*between)(struct encoder *, const char *, uint64_t))
 {
     uint64_t done = 0;
-    struct added_match m;
-    while (gyre_added_find(set, text, plain, bytes, done, e->special, &m)) {
+    struct added_match m = {0};
+    while (gyre_added_find(set, text, plain, bytes, e->special, &m)) {
         if (m.begin > done) GYRE_TRY(between(e, text + done, m.begin - done));
         if (!gyre_bpe_emit(&e->work, m.token)) return no_memory(e);
         done = m.end;

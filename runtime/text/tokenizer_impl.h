@@ -129,13 +129,16 @@ bool gyre_added_init(struct added_set *set, const struct added_token *tokens, ui
 void gyre_added_free(struct added_set *set);
 
 struct added_match {
-    uint64_t begin, end;
+    uint64_t begin, end; // with stripped blanks
+    uint64_t next;       // where the token itself ends
     uint32_t token;
-}; // begin and end include stripped blanks
-// The next token at or after `from`; false where there is none. Special tokens count only if `special`, and only where
-// none of their bytes is marked in `plain` (a byte per byte of the text; NULL: none is).
-bool gyre_added_find(const struct added_set *set, const char *text, const uint8_t *plain, uint64_t bytes, uint64_t from,
-                     bool special, struct added_match *out);
+};
+// The token after *match, which is zeroed before the first; false where there is none. A token among the blanks that
+// the one before stripped counts too, as in the library: *match then ends before that one did. Special tokens count
+// only if `special`, and only where none of their bytes is marked in `plain` (a byte per byte of the text; NULL: none
+// is).
+bool gyre_added_find(const struct added_set *set, const char *text, const uint8_t *plain, uint64_t bytes, bool special,
+                     struct added_match *match);
 
 // ---- tokenizer.c: building ------------------------------------------------------------------------------
 

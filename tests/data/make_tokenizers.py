@@ -74,7 +74,8 @@ finish("odd", train(pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(r"[^\n]+
                                              pre_tokenizers.Digits(individual_digits=False), pre_tokenizers.ByteLevel(add_prefix_space=False)]),
                     500, normalizers.Sequence([normalizers.NFC()]), full=False), CHAT,
        [AddedToken("<mask>", lstrip=True, rstrip=True, normalized=False), AddedToken("word", single_word=True, normalized=False),
-        AddedToken("cafe\u0301", normalized=True), AddedToken("<think>", rstrip=True, normalized=True)], unknown)
+        AddedToken("cafe\u0301", normalized=True), AddedToken("<think>", rstrip=True, normalized=True),
+        AddedToken("  ", normalized=False)], unknown)  # among the blanks that <mask> takes along
 
 
 
