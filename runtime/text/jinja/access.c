@@ -42,8 +42,8 @@ struct jinja_list *gyre_jinja_items(struct jinja_run *run, jinja_value v)
         return gyre_jinja_list(run, JINJA_LIST, 0).list;
     case JINJA_GENERATOR:
         rest = gyre_jinja_alloc(run, 1, sizeof *rest);
-        rest->item = v.generator->list.item + v.generator->next;
         rest->n = v.generator->list.n - v.generator->next;
+        if (rest->n) rest->item = v.generator->list.item + v.generator->next;
         v.generator->next = v.generator->list.n;
         return rest;
     default:

@@ -188,10 +188,11 @@ static jinja_value max(ARGS) { return UNUSED, extreme(run, self, given, 1); }
 
 // ---- choosing ---------------------------------------------------------------------------------------
 
-// The arguments behind the first n.
+// The arguments behind the first n, of which there may be none at all.
 static struct jinja_args behind(const struct jinja_args *all, uint64_t n)
 {
     n = GYRE_MIN(n, all->n);
+    if (n == 0) return *all;
     return (struct jinja_args){all->item + n, all->n - n, all->keyword, all->n_keywords};
 }
 
