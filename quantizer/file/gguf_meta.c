@@ -100,6 +100,7 @@ static uint32_t version_of(const struct gyre_plan *p)
     uint32_t version = p->hp.family->version;
     if (p->online.head_mix || p->online.r1.n) version = GYRE_MAX(version, (uint32_t)GYRE_MIX_VERSION);
     if (p->set.kv != p->set.kv_v) version = GYRE_MAX(version, (uint32_t)GYRE_WIDTHS_VERSION);
+    if (p->hp.rope_untruncated) version = GYRE_MAX(version, (uint32_t)GYRE_YARN_VERSION);
     if (p->set.taps) version = GYRE_MAX(version, (uint32_t)GYRE_TAPS_VERSION);
     return version;
 }

@@ -82,6 +82,15 @@ static void decode_i64(const uint8_t *p, uint64_t n, float *out)
     }
 }
 
+static void decode_f64(const uint8_t *p, uint64_t n, float *out)
+{
+    for (uint64_t i = 0; i < n; i++) {
+        double v;
+        memcpy(&v, p + 8 * i, 8);
+        out[i] = (float)v;
+    }
+}
+
 static void decode_q5_1(const uint8_t *p, uint64_t n_blocks, float *out)
 {
     for (uint64_t b = 0; b < n_blocks; b++, p += Q5_1_BYTES, out += BLOCK) {
@@ -114,6 +123,9 @@ void gyre_decode_row(gyre_dtype type, const void *blocks, uint64_t n, float *out
         return;
     case GYRE_DTYPE_BF16:
         decode_bf16(p, n, out);
+        return;
+    case GYRE_DTYPE_F64:
+        decode_f64(p, n, out);
         return;
     case GYRE_DTYPE_I8:
         decode_i8(p, n, out);

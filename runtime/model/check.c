@@ -7,6 +7,7 @@
 
 #include "runtime/util/base.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -77,7 +78,7 @@ static bool odd_halves(const unsigned char *p, uint64_t count, uint64_t stride, 
     return odd;
 }
 
-// NaN or infinity among the floats of a tensor, or among the scales of its blocks.
+// NaN or infinity among what the floats of a tensor run as, or among the scales of its blocks.
 static bool holds_nan(const struct gyre_tensor *t)
 {
     const struct gyre_dtype_info *info = gyre_dtype_info(t->type);
@@ -91,6 +92,13 @@ static bool holds_nan(const struct gyre_tensor *t)
             uint32_t v;
             memcpy(&v, p + 4 * i, 4);
             odd |= (v & 0x7F800000u) == 0x7F800000u;
+        }
+        return odd;
+    case GYRE_DTYPE_F64: // it runs as f32
+        for (uint64_t i = 0; i < blocks; i++) {
+            double v;
+            memcpy(&v, p + 8 * i, 8);
+            odd |= isfinite((float)v) ? 0 : 1;
         }
         return odd;
     case GYRE_DTYPE_BF16:
@@ -134,6 +142,11 @@ static bool holds_nan(const struct gyre_tensor *t)
 gyre_status gyre_model_check_finite(const gyre_source *source, const struct gyre_tensor *tensor, gyre_error *err)
 {
     if (!holds_nan(tensor)) return GYRE_OK;
+    if (tensor->type == GYRE_DTYPE_F64)
+        return gyre_fail(err, GYRE_E_UNSUPPORTED,
+                         "cannot use model (%s): tensor %s holds NaN, infinity or what no f32 holds, and gyre runs F64 "
+                         "as f32",
+                         source->path, tensor->name);
     return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): tensor %s holds NaN or infinity; the file is damaged",
                      source->path, tensor->name);
 }

@@ -8,10 +8,11 @@ enum {
     GYRE_MAX_LAYERS = 512,
     GYRE_MAX_HEAD_DIM = 256,
     GYRE_TAPS = 4,           // of a block: what its products (roles.def) read
-    GYRE_FILE_VERSION = 6,   // of gyre.version: 1 knows llama alone, 2 qwen2 and qwen3, 3 the other families
+    GYRE_FILE_VERSION = 7,   // of gyre.version: 1 knows llama alone, 2 qwen2 and qwen3, 3 the other families
     GYRE_MIX_VERSION = 4,    // knows gyre.head_mix and gyre.r1
     GYRE_WIDTHS_VERSION = 5, // knows values of another width than keys
-    GYRE_TAPS_VERSION = 6    // knows taps of another width than the file's activations
+    GYRE_TAPS_VERSION = 6,   // knows taps of another width than the file's activations
+    GYRE_YARN_VERSION = 7    // knows rope.scaling.yarn_truncate
 };
 
 struct gyre_rotations {
@@ -76,6 +77,7 @@ struct gyre_hparams {
     gyre_rope_scaling rope_scaling;
     double rope_factor, rope_original_context;
     double rope_low_freq, rope_high_freq; // llama3; yarn: its beta_slow and beta_fast
+    bool rope_untruncated;                // yarn: its blend begins and ends between dimensions
     float rope_mscale;                    // factor of q and k where RoPE turns: yarn's and longrope's, else 1
     float rope_divisor[2][GYRE_MAX_HEAD_DIM /
                           2]; // of the frequencies, 0: none; rope_freqs, or longrope's short and long ones

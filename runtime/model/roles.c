@@ -294,7 +294,9 @@ struct gyre_fused gyre_role_fusion(const struct gyre_hparams *hp, gyre_role role
 
 gyre_status gyre_role_floats(const gyre_source *source, const struct gyre_tensor *t, gyre_error *err)
 {
-    if (t->type == GYRE_DTYPE_F32 || t->type == GYRE_DTYPE_F16 || t->type == GYRE_DTYPE_BF16) return GYRE_OK;
+    if (t->type == GYRE_DTYPE_F32 || t->type == GYRE_DTYPE_F16 || t->type == GYRE_DTYPE_BF16 ||
+        t->type == GYRE_DTYPE_F64)
+        return GYRE_OK;
     return gyre_fail(err, GYRE_E_UNSUPPORTED,
                      "cannot use model (%s): tensor %s has type %s; gyre reads vectors of floats",
                      gyre_source_path(source), t->name, gyre_dtype_info(t->type)->name);

@@ -48,6 +48,10 @@ static gyre_status read_yarn(const gyre_source *source, struct gyre_hparams *hp,
     GYRE_TRY(gyre_hparam_f64(source, key, true, 1e-3, 1e6, &hp->rope_low_freq, err));
     gyre_hparam_key(hp, "rope.scaling.yarn_beta_fast", key);
     GYRE_TRY(gyre_hparam_f64(source, key, true, 1e-3, 1e6, &hp->rope_high_freq, err));
+    bool truncate = true, found;
+    gyre_hparam_key(hp, "rope.scaling.yarn_truncate", key);
+    GYRE_TRY(gyre_source_bool(source, key, &truncate, &found, err));
+    hp->rope_untruncated = !truncate;
     double attention = 1, all = 0;
     gyre_hparam_key(hp, "rope.scaling.attn_factor", key);
     GYRE_TRY(gyre_hparam_f64(source, key, true, 1e-3, 1e3, &attention, err));
@@ -186,8 +190,10 @@ static double kept(const struct gyre_hparams *hp, uint32_t i, double f)
         const double turns = hp->rope_original_context * f / TWO_PI;
         keep = (turns - hp->rope_low_freq) / (hp->rope_high_freq - hp->rope_low_freq);
     } else {
-        const double low = GYRE_MAX(floor(dimension_of(hp, hp->rope_high_freq)), 0.0),
-                     high = GYRE_MIN(ceil(dimension_of(hp, hp->rope_low_freq)), hp->rope_dims - 1.0);
+        double low = dimension_of(hp, hp->rope_high_freq), high = dimension_of(hp, hp->rope_low_freq);
+        if (!hp->rope_untruncated) low = floor(low), high = ceil(high);
+        low = GYRE_MAX(low, 0.0);
+        high = GYRE_MIN(high, hp->rope_dims - 1.0);
         keep = 1 - (i - low) / (high > low ? high - low : 0.001);
     }
     return GYRE_MAX(0.0, GYRE_MIN(1.0, keep));

@@ -141,13 +141,19 @@ gyre_status gyre_weight_fill(gyre_repacker *repacker, const struct gyre_weight *
 
 // ---- from a file --------------------------------------------------------------------------------------
 
+// Floats that f16 would cut.
+static bool is_wide(const struct gyre_linear *p)
+{
+    return p->weight->type == GYRE_DTYPE_F32 || p->weight->type == GYRE_DTYPE_F64;
+}
+
 // The device form that one part asks for. Less its zero point a code of 8 bits no longer fits a byte; one of 4 takes
 // one where groups are no whole words.
 static gyre_weight_kind part_kind(const struct gyre_linear *p)
 {
     if (p->bits == 4 && p->zeros) return p->group % 8 ? GYRE_WEIGHT_W8 : GYRE_WEIGHT_W4Z;
     if (p->bits && !p->zeros) return p->bits == 4 ? GYRE_WEIGHT_W4 : GYRE_WEIGHT_W8;
-    return p->weight->type == GYRE_DTYPE_F32 ? GYRE_WEIGHT_F32 : GYRE_WEIGHT_F16;
+    return is_wide(p) ? GYRE_WEIGHT_F32 : GYRE_WEIGHT_F16;
 }
 
 // Blocks of bytes keep a scale each, repeated or not.
@@ -203,8 +209,7 @@ gyre_weight_kind gyre_weight_form(const struct gyre_linear *parts, uint32_t n_pa
     *group = part_group(&parts[0]);
     for (uint32_t i = 0; i < n_parts; i++) {
         // What is no integer for its company's sake only keeps its value: a code times a half fills an f32 at most.
-        floats =
-            floats || parts[i].weight->type == GYRE_DTYPE_F32 || (!alike && gyre_weight_is_coded(part_kind(&parts[i])));
+        floats = floats || is_wide(&parts[i]) || (!alike && gyre_weight_is_coded(part_kind(&parts[i])));
         if (part_kind(&parts[i]) == GYRE_WEIGHT_W4Z) kind = GYRE_WEIGHT_W4Z;
     }
     if (!alike) kind = GYRE_WEIGHT_F16;

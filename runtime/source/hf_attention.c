@@ -51,10 +51,15 @@ static gyre_status put_scaling(struct config *c, const json_t *rope, const char 
 {
     double factor = 0, original = 0, most = 0;
     const bool longrope = !strcmp(type, "longrope");
+    // Up to max_position_embeddings, beyond which no context of gyre's reaches, these scale nothing.
+    if (!strcmp(type, "dynamic")) return GYRE_OK;
     if (strcmp(type, "linear") && strcmp(type, "llama3") && strcmp(type, "yarn") && !longrope)
-        return gyre_hf_refuse(c, "rope type", type, "default, linear, llama3, yarn and longrope");
-    if (gyre_hf_get(rope, "truncate") && !json_is_true(gyre_hf_get(rope, "truncate")))
-        return gyre_hf_refuse(c, "truncate", "false", "true");
+        return gyre_hf_refuse(c, "rope type", type, "default, linear, llama3, yarn, longrope and dynamic");
+    if (!strcmp(type, "yarn")) {
+        bool truncate = true;
+        GYRE_TRY(gyre_hf_bool(c->source, rope, "truncate", &truncate, c->err));
+        if (!truncate) GYRE_TRY(gyre_hf_put(c, "rope.scaling.yarn_truncate", GYRE_META_BOOL, &truncate, 1));
+    }
     GYRE_TRY(gyre_hf_put_text(c, gyre_hf_key(c, "rope.scaling.type").text, type));
     // The context that it starts from stands inside or beside.
     const json_t *where = gyre_hf_get(rope, "original_max_position_embeddings") ? rope : c->json;

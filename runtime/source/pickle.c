@@ -123,6 +123,7 @@ static gyre_status push_global(struct machine *m, struct gyre_string module, str
         {"torch._utils", "_rebuild_parameter", FUNCTION, REBUILD_PARAMETER},
         {"collections", "OrderedDict", FUNCTION, ORDERED_DICT},
         {"torch", "FloatStorage", STORAGE_TYPE, GYRE_DTYPE_F32},
+        {"torch", "DoubleStorage", STORAGE_TYPE, GYRE_DTYPE_F64},
         {"torch", "HalfStorage", STORAGE_TYPE, GYRE_DTYPE_F16},
         {"torch", "BFloat16Storage", STORAGE_TYPE, GYRE_DTYPE_BF16},
         {"torch", "CharStorage", STORAGE_TYPE, GYRE_DTYPE_I8},

@@ -80,7 +80,7 @@ static gyre_status damaged(const char *path, const char *name, const char *why, 
 static gyre_status read_type_and_shape(const char *path, const struct entry *e, struct gyre_tensor *tensor,
                                        gyre_error *err)
 {
-    static const gyre_dtype readable[] = {GYRE_DTYPE_F32, GYRE_DTYPE_F16, GYRE_DTYPE_BF16,
+    static const gyre_dtype readable[] = {GYRE_DTYPE_F32, GYRE_DTYPE_F16, GYRE_DTYPE_BF16, GYRE_DTYPE_F64,
                                           GYRE_DTYPE_I8,  GYRE_DTYPE_I32, GYRE_DTYPE_I64};
     const char *type = json_string_value(json_object_get(e->info, "dtype"));
     const json_t *shape = json_object_get(e->info, "shape");
@@ -90,7 +90,7 @@ static gyre_status read_type_and_shape(const char *path, const struct entry *e, 
     if (i == GYRE_COUNT(readable))
         return gyre_fail(
             err, GYRE_E_UNSUPPORTED,
-            "cannot read model (%s): tensor \"%s\" has type %s; gyre reads F32, F16, BF16, I8, I32 and I64", path,
+            "cannot read model (%s): tensor \"%s\" has type %s; gyre reads F32, F16, BF16, F64, I8, I32 and I64", path,
             gyre_show(e->name, strlen(e->name)).text, gyre_show(type, strlen(type)).text);
     tensor->type = readable[i];
     if (json_array_size(shape) > 4)

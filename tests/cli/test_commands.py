@@ -394,7 +394,7 @@ class Options(Case):
         with open(config) as f:
             good = json.load(f)
         for field, value, says in (("quantization_config", {"quant_method": "fp8"}, "quant_method of quantization_config is fp8; gyre reads compressed-tensors, awq and gptq"),
-                                   ("rope_scaling", {"rope_type": "dynamic", "factor": 2.0}, "rope type is dynamic; gyre supports default, linear, llama3, yarn and longrope"),
+                                   ("rope_scaling", {"rope_type": "proportional", "factor": 2.0}, "rope type is proportional; gyre supports default, linear, llama3, yarn, longrope and dynamic"),
                                    ("hidden_act", "relu6", "hidden_act is relu6"), ("num_hidden_layers", 5, "model.layers.2."), ("num_attention_heads", None, "attention.head_count is missing")):
             with open(config, "w") as f:
                 json.dump({**good, field: value}, f)

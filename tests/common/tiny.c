@@ -226,10 +226,12 @@ static void fill_floats(struct tensor *t, struct gyre_rng *rng, float scale, flo
 {
     for (uint64_t i = 0; i < t->rows * t->cols; i++) {
         const float v = draw(rng) * scale + offset;
+        const double wide = (double)v;
         const uint32_t bits = gyre_f32_bits(v);
         const uint16_t half =
             t->type == GYRE_DTYPE_F16 ? gyre_f16_from_f32(v) : (uint16_t)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
         if (t->type == GYRE_DTYPE_F32) memcpy(t->data + 4 * i, &v, 4);
+        else if (t->type == GYRE_DTYPE_F64) memcpy(t->data + 8 * i, &wide, 8);
         else memcpy(t->data + 2 * i, &half, 2);
     }
 }
@@ -331,7 +333,9 @@ static struct tensor *add(struct tensor *list, uint32_t *n, const char *gguf, co
                           uint64_t cols, gyre_dtype type)
 {
     struct tensor *t = &list[(*n)++];
-    *t = (struct tensor){.type = rows ? fitting(type, cols) : GYRE_DTYPE_F32,
+    *t = (struct tensor){.type = rows                     ? fitting(type, cols)
+                                 : type == GYRE_DTYPE_F64 ? type
+                                                          : GYRE_DTYPE_F32,
                          .n_dims = rows ? 2 : 1,
                          .rows = rows ? rows : 1,
                          .cols = cols,
@@ -561,6 +565,7 @@ static uint32_t put_metadata(struct bytes *b, const struct tiny_options *o)
                                             [GYRE_ROPE_LONG] = "longrope"};
         put_meta_string(b, keyed(f, "rope.scaling.type", key), types[o->scaling]);
         n++;
+        if (o->untruncated) put_meta_bool(b, keyed(f, "rope.scaling.yarn_truncate", key), false), n++;
     }
     return n + (o->no_tokenizer ? 0 : put_tokenizer(b, o));
 }
@@ -650,8 +655,8 @@ static int write_config(const char *directory, const struct tiny_options *o)
     if (o->scaling == GYRE_ROPE_NONE) put_text(&b, "null}\n");
     else if (o->scaling == GYRE_ROPE_LINEAR) put_text(&b, "{\"type\": \"linear\", \"factor\": 8.0}}\n");
     else if (o->scaling == GYRE_ROPE_YARN)
-        put_format(&b, "{\"rope_type\": \"yarn\", \"factor\": 8.0, \"original_max_position_embeddings\": 64%s}}\n",
-                   f->rope ? f->rope : "");
+        put_format(&b, "{\"rope_type\": \"yarn\", \"factor\": 8.0, \"original_max_position_embeddings\": 64%s%s}}\n",
+                   f->rope ? f->rope : "", o->untruncated ? ", \"truncate\": false" : "");
     else if (o->scaling == GYRE_ROPE_LONG) {
         put_text(&b, "{\"type\": \"longrope\"");
         for (int k = 0; k < 2; k++) {

@@ -10,7 +10,8 @@ struct tiny_options {
     const char *arch; // a family: "llama" (also NULL) and the others of tiny.c's table
     uint32_t layers, width, heads, kv_heads, head_dim, ffn, vocab, context;
     uint64_t seed;
-    gyre_dtype type; // of the matrices; where its blocks do not fit a width: Q8_0, else F16. HF: F32, F16, BF16
+    // Of the matrices; where its blocks do not fit a width: Q8_0, else F16. HF: F32, F16, BF16, F64 (vectors too).
+    gyre_dtype type;
     bool tied;
     bool qkv_bias;      // a bias on q, k and v
     bool other_bias;    // and on o, gate, up and down
@@ -23,6 +24,7 @@ struct tiny_options {
     const char *nan_in; // GGUF name of a float tensor that gets a NaN
     float rope_base;
     gyre_rope_scaling scaling; // factor 8, original context 64; llama3: low 1, high 4; longrope: tiny_long_factor
+    bool untruncated;          // yarn's blend
     bool rope_freqs;           // GGUF: a rope_freqs.weight tensor (1, 1.25, 1.5, ... as divisors)
     uint32_t shards;           // HF: 0 or 1: model.safetensors; else that many files and an index
 };

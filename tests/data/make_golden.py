@@ -17,7 +17,7 @@ VARIANTS = [("llama", 2, 2, 96, False, "default", 10000.0, 1), ("llama", 3, 1, 1
             ("llama-bias", 2, 2, 96, True, "default", 10000.0, 9), ("mistral-window", 2, 2, 96, False, "default", 10000.0, 10),
             ("ministral3", 2, 2, 96, True, "yarn", 10000.0, 11), ("phi3", 2, 2, 96, True, "longrope", 10000.0, 12),
             ("smollm3", 5, 2, 96, True, "default", 50000.0, 13), ("granite", 2, 2, 96, True, "default", 10000.0, 14),
-            ("gemma3", 6, 2, 96, True, "default", 1e6, 15)]
+            ("gemma3", 6, 2, 96, True, "default", 1e6, 15), ("llama-untruncated", 2, 2, 96, True, "yarn", 500.0, 16)]
 WIDTH, HEADS, VOCAB, TOKENS = 64, 4, 304, 80
 PREFIXES = (7, 80)
 
@@ -46,7 +46,7 @@ def tokens(seed):
 
 def config_of(family, layers, kv, ffn, tied, rope, base):
     import transformers as t
-    config = {"llama": t.LlamaConfig, "mistral": t.MistralConfig, "qwen2": t.Qwen2Config, "qwen3": t.Qwen3Config, "llama-bias": t.LlamaConfig,
+    config = {"llama": t.LlamaConfig, "mistral": t.MistralConfig, "qwen2": t.Qwen2Config, "qwen3": t.Qwen3Config, "llama-bias": t.LlamaConfig, "llama-untruncated": t.LlamaConfig,
               "mistral-window": t.MistralConfig, "ministral3": t.Ministral3Config, "phi3": t.Phi3Config, "smollm3": t.SmolLM3Config,
               "granite": t.GraniteConfig, "gemma3": t.Gemma3TextConfig}[family]
     parameters = {"rope_type": rope, "rope_theta": base}
@@ -63,6 +63,8 @@ def config_of(family, layers, kv, ffn, tied, rope, base):
         more["sliding_window"] = 5
     if family == "llama-bias":
         more |= {"attention_bias": True, "mlp_bias": True}
+    if family == "llama-untruncated":
+        parameters["truncate"] = False
     if family == "ministral3":
         parameters |= {"llama_4_scaling_beta": 0.3, "mscale": 1.0, "mscale_all_dim": 1.0}
     if family == "phi3":

@@ -194,11 +194,11 @@ static void layouts(void **state)
         const char *says;
     } cases[] = {
         {"llama", "full", {.key = "gyre.version", .number = 2}, GYRE_OK, NULL},
-        {"llama", "full", {.key = "gyre.version", .number = 7}, GYRE_E_UNSUPPORTED, "gyre.version is 7"},
+        {"llama", "full", {.key = "gyre.version", .number = 8}, GYRE_E_UNSUPPORTED, "gyre.version is 8"},
         {"llama", "full", {.key = "gyre.version", .number = 0}, GYRE_E_UNSUPPORTED, "gyre.version is 0"},
         {"llama", "full", {.key = "gyre.head_mix", .number = 1}, GYRE_E_UNSUPPORTED, "1 knows no key gyre.head_mix"},
         {"llama", "full", {.key = "general.note", .number = 1}, GYRE_OK, NULL},
-        {"llama", "portable", {.key = "gyre.version", .number = 7}, GYRE_E_UNSUPPORTED, "gyre.version is 7"},
+        {"llama", "portable", {.key = "gyre.version", .number = 8}, GYRE_E_UNSUPPORTED, "gyre.version is 8"},
         {"llama", "portable", {.key = "gyre.head_mix", .number = 1}, GYRE_E_UNSUPPORTED, "no key gyre.head_mix"},
         {"llama",
          "full",

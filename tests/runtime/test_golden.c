@@ -92,7 +92,10 @@ static void tiny_models(void **state)
         {"smollm3", 5, 2, 96, true, GYRE_ROPE_NONE, 50000, {tiny_12_7, tiny_12_80}},
         {"granite", 2, 2, 96, true, GYRE_ROPE_NONE, 10000, {tiny_13_7, tiny_13_80}},
         {"gemma3", 6, 2, 96, true, GYRE_ROPE_NONE, 1000000, {tiny_14_7, tiny_14_80}},
+        {"llama", 2, 2, 96, true, GYRE_ROPE_YARN, 500, {tiny_15_7, tiny_15_80}},
+        {"llama", 2, 2, 96, true, GYRE_ROPE_YARN, 500, {tiny_15_7, tiny_15_80}},
     };
+    enum { UNTRUNCATED = 15, DOUBLES = 16 }; // the same model as F64
     static const char *const paths[] = {"golden_tiny.gguf", "golden_tiny_hf"};
     char devices[3][32];
     const int n_devices = pick_devices(devices);
@@ -101,7 +104,9 @@ static void tiny_models(void **state)
         struct tiny_options o = tiny_family(variants[v].family);
         o.layers = variants[v].layers, o.kv_heads = variants[v].kv_heads, o.ffn = variants[v].ffn;
         o.tied = variants[v].tied, o.scaling = variants[v].scaling, o.rope_base = variants[v].base;
-        o.seed = v + 1;
+        o.untruncated = v >= UNTRUNCATED;
+        if (v == DOUBLES) o.type = GYRE_DTYPE_F64;
+        o.seed = GYRE_MIN(v, (uint32_t)UNTRUNCATED) + 1;
         assert_int_equal(tiny_write_gguf(paths[0], &o), 0);
         assert_int_equal(tiny_write_hf(paths[1], &o), 0);
         uint32_t tokens[TOKENS];

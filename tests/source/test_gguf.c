@@ -7,6 +7,7 @@
 #include "runtime/util/base.h"
 #include "runtime/util/file.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -604,6 +605,34 @@ static void not_a_number(void **state)
     }
 }
 
+// Doubles run as floats where floats hold them.
+static void doubles(void **state)
+{
+    (void)state;
+    static const double bad[] = {1e39, -4e38, INFINITY, NAN};
+    struct tiny_options o = tiny_defaults();
+    o.type = GYRE_DTYPE_F64;
+    for (size_t i = 0; i < GYRE_COUNT(bad); i++) {
+        struct bytes b;
+        gyre_error err = {0};
+        gyre_source *source = NULL;
+        double sample[8];
+        assert_int_equal(tiny_write_gguf(path, &o), 0);
+        assert_int_equal(open_all(&err), GYRE_OK);
+        assert_int_equal(gyre_source_open(path, &source, &err), GYRE_OK);
+        const struct gyre_tensor *t = gyre_source_tensor(source, "blk.1.ffn_up.weight");
+        assert_int_equal(t->type, GYRE_DTYPE_F64);
+        memcpy(sample, t->data, sizeof sample);
+        gyre_source_close(source);
+        load(&b);
+        memcpy(find(&b, sample, sizeof sample), &bad[i], sizeof bad[i]);
+        assert_int_equal(save_bytes(&b, path), 0);
+        expect("F64", open_all(&err), &err, GYRE_E_UNSUPPORTED,
+               "blk.1.ffn_up.weight holds NaN, infinity or what no f32");
+        free(b.data);
+    }
+}
+
 // ---- gyre-llama -----------------------------------------------------------------------------------------
 
 static const int8_t hadamard12[12][12] = {
@@ -751,6 +780,7 @@ int main(void)
         cmocka_unit_test(scaling_in_every_form),
         cmocka_unit_test(lying_tensors),
         cmocka_unit_test(not_a_number),
+        cmocka_unit_test(doubles),
         cmocka_unit_test(rotations),
     };
     return cmocka_run_group_tests(tests, NULL, clean);
