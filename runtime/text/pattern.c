@@ -20,10 +20,18 @@ gyre_status gyre_pattern_compile(struct gyre_pattern *pattern, const char *sourc
     if (length > MAX_PATTERN)
         return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot use tokenizer: a pattern of %zu bytes; gyre takes %d", length,
                          MAX_PATTERN);
-    const uint32_t flags = PCRE2_UTF | (literal ? PCRE2_LITERAL : PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C);
+    const uint32_t flags =
+        PCRE2_UTF | (literal ? PCRE2_LITERAL : PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C);
+    char *words = NULL;
+    if (!literal) GYRE_TRY(gyre_pattern_words(source, &words, err));
     char *text = strdup(source);
-    if (!text) return gyre_fail(err, GYRE_E_NOMEM, "cannot use tokenizer: out of memory");
-    pcre2_code *compiled = pcre2_compile((PCRE2_SPTR)source, length, flags, &code, &at, NULL);
+    if (!text) {
+        free(words);
+        return gyre_fail(err, GYRE_E_NOMEM, "cannot use tokenizer: out of memory");
+    }
+    const char *const read = words ? words : source;
+    pcre2_code *compiled = pcre2_compile((PCRE2_SPTR)read, strlen(read), flags, &code, &at, NULL);
+    free(words);
     if (!compiled) {
         PCRE2_UCHAR why[128];
         free(text);

@@ -11,7 +11,12 @@ struct gyre_pattern {
     char *source; // its text
 };
 
-// `literal`: the source is plain text. UNSUPPORTED where PCRE2 does not take it, or it is absurdly long.
+// A pattern with Ruby's syntax for Oniguruma, as tokenizer.json has them, in the words of PCRE2 (with PCRE2_MULTILINE),
+// malloc'd. UNSUPPORTED where it has what gyre does not put into those.
+gyre_status gyre_pattern_words(const char *source, char **out, gyre_error *err) GYRE_MUST_USE;
+
+// `literal`: the source is plain text; else a pattern as tokenizer.json has them. UNSUPPORTED where gyre or PCRE2 does
+// not take it, or it is absurdly long.
 gyre_status gyre_pattern_compile(struct gyre_pattern *pattern, const char *source, bool literal,
                                  gyre_error *err) GYRE_MUST_USE;
 void gyre_pattern_free(struct gyre_pattern *pattern);

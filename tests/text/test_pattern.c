@@ -1,0 +1,101 @@
+// Patterns of tokenizer.json match as in the library that they are written for (tests/data/make_patterns.py).
+#include "runtime/text/pattern.h"
+#include "runtime/util/base.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "tests/data/patterns.inc"
+
+static void match(const char *pattern, char *out, size_t size)
+{
+    struct gyre_pattern compiled;
+    struct gyre_matcher matcher;
+    gyre_error err = {0};
+    uint64_t at = 0, begin, end;
+    size_t n = 0;
+    bool found;
+    if (gyre_pattern_compile(&compiled, pattern, false, &err) != GYRE_OK) fail_msg("%s: %s", pattern, err.message);
+    assert_true(gyre_matcher_init(&matcher));
+    out[0] = 0;
+    for (;; at = end) {
+        assert_int_equal(gyre_pattern_find(&compiled, &matcher, pattern_text, sizeof pattern_text - 1, at, &begin, &end,
+                                           &found, &err),
+                         GYRE_OK);
+        if (!found || n >= size) break;
+        n += (size_t)snprintf(out + n, size - n, "%s%d-%d", n ? " " : "", (int)begin, (int)end);
+    }
+    gyre_matcher_free(&matcher);
+    gyre_pattern_free(&compiled);
+}
+
+static void as_in_the_library(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < GYRE_COUNT(patterns); i++) {
+        char got[4096];
+        match(patterns[i].pattern, got, sizeof got);
+        if (strcmp(got, patterns[i].matches))
+            fail_msg("%s matches at %s, not at %s", patterns[i].pattern, got, patterns[i].matches);
+    }
+}
+
+// What has no words is refused by its own, not read as something else.
+static void refused(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *pattern, *named;
+    } cases[] = {
+        {"\\X", "\\X"},
+        {"a\\Gb", "\\G"},
+        {"\\Qa\\E", "\\Q"},
+        {"(a)\\1", "\\1"},
+        {"(?<a>.)\\k<a>", "\\k"},
+        {"(?s:.)", "(?s"},
+        {"(?x: a)", "(?x"},
+        {"(?~a)", "(?~"},
+        {"(?P<a>b)", "(?P"},
+        {"a|(?i)b|c", "(?i)"},
+        {"\\xC3\\xA9", "\\xC3"},
+        {"[[:alpha:]]", "[:alpha"},
+        {"[a&&]", "&&"},
+        {"[&&a]", "&&"},
+        {"a{2}?", "{2}?"},
+        {"a{3,2}", "{3,2}"},
+        {"[a", "["},
+        {"(a", "missing"},
+        {"a)", ")"},
+        {"a\\", "\\"},
+        {"\\p{Nothing}", "unknown property"},
+        {"\\pL", "\\p"},
+        {"\\u12", "\\u12"},
+        {"[\\X]", "\\X"},
+        {"(?", "(?"},
+        {"(?<", "(?<"},
+        {"(?#", "(?#"},
+        {"[a[b[c[d[e[f[g[h[i]]]]]]]]]", "["},
+    };
+    for (size_t i = 0; i < GYRE_COUNT(cases); i++) {
+        struct gyre_pattern compiled;
+        gyre_error err = {0};
+        if (gyre_pattern_compile(&compiled, cases[i].pattern, false, &err) != GYRE_E_UNSUPPORTED ||
+            !strstr(err.message, cases[i].named))
+            fail_msg("%s: \"%s\"", cases[i].pattern, err.message);
+    }
+    // As plain text everything is itself.
+    struct gyre_pattern plain;
+    assert_int_equal(gyre_pattern_compile(&plain, "(?s\\X[", true, NULL), GYRE_OK);
+    gyre_pattern_free(&plain);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(as_in_the_library), cmocka_unit_test(refused)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
