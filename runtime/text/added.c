@@ -86,6 +86,7 @@ static bool adjust(const struct added_token *token, const char *text, uint64_t b
     while (token->lstrip && m->begin > before->end && gyre_is_blank(gyre_utf8_last(text, m->begin, &n)) && n &&
            n <= m->begin - before->end)
         m->begin -= n;
+    if (token->lstrip) m->begin = GYRE_MAX(m->begin, before->end);   // those are the one's before
     if (token->rstrip && m->end < before->end) m->end = before->end; // blanks that were looked at already
     for (int k; token->rstrip && m->end < bytes && (k = gyre_utf8_look(text + m->end, bytes - m->end, &code)) > 0 &&
                 gyre_is_blank(code);)

@@ -75,7 +75,7 @@ static gyre_status cut_added(struct encoder *e, const struct added_set *set, con
     struct added_match m = {0};
     while (gyre_added_find(set, text, plain, bytes, e->special, &m)) {
         if (m.begin > done) GYRE_TRY(between(e, text + done, m.begin - done));
-        if (!gyre_bpe_emit(&e->work, m.token)) return no_memory(e);
+        if (m.begin < m.end && !gyre_bpe_emit(&e->work, m.token)) return no_memory(e);
         done = m.end;
     }
     return done < bytes ? between(e, text + done, bytes - done) : GYRE_OK;

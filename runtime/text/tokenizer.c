@@ -150,6 +150,22 @@ static bool add_symbols(gyre_tokenizer *t)
     return true;
 }
 
+// The first or last byte that a name in the byte-level alphabet stands for; false where its character is no byte's.
+static bool named_byte(struct gyre_string name, bool last, char *out)
+{
+    uint16_t code_of[256];
+    uint32_t code = UINT32_MAX, n;
+    if (last) code = gyre_utf8_last(name.data, name.length, &n);
+    else (void)gyre_utf8_look(name.data, name.length, &code);
+    gyre_byte_alphabet(code_of);
+    for (unsigned b = 0; b < 256; b++) {
+        if (code_of[b] != code) continue;
+        *out = (char)b;
+        return true;
+    }
+    return false;
+}
+
 // Which bytes a symbol's text may begin and end with. A byte's token stands for its byte as well as for its name, and
 // the unknown one for any text.
 static void join(gyre_tokenizer *t, const struct merge *m)
@@ -167,6 +183,9 @@ static void join(gyre_tokenizer *t, const struct merge *m)
             of.length =
                 (uint64_t)utf8proc_encode_char((utf8proc_int32_t)(symbol & ~LONE_CHARACTER), (utf8proc_uint8_t *)lone);
         else of = t->characters ? t->names[symbol] : t->bytes[symbol];
+        // An added token stands for its name, also where merges take that for bytes.
+        if (!t->characters && t->kinds[symbol] != TOKEN_NORMAL && named_byte(t->names[symbol], side == 0, lone))
+            of = (struct gyre_string){lone, 1};
         if (of.length) edge[(*n)++] = (unsigned char)of.data[side ? 0 : of.length - 1];
         if (t->characters && !(symbol & LONE_CHARACTER) && t->bytes[symbol].length == 1)
             edge[(*n)++] = (unsigned char)t->bytes[symbol].data[0];

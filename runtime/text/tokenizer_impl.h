@@ -134,7 +134,8 @@ struct added_match {
     uint32_t token;
 };
 // The token after *match, which is zeroed before the first; false where there is none. A token among the blanks that
-// the one before stripped counts too, as in the library: *match then ends before that one did. Special tokens count
+// the one before stripped counts too, as in the library: *match then ends before that one did,
+// and where it strips blanks before it, too, it has nothing left and begins at or behind its end. Special tokens count
 // only if `special`, and only where none of their bytes is marked in `plain` (a byte per byte of the text; NULL: none
 // is).
 bool gyre_added_find(const struct added_set *set, const char *text, const uint8_t *plain, uint64_t bytes, bool special,

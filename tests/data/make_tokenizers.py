@@ -75,7 +75,9 @@ finish("odd", train(pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(r"[^\n]+
                     500, normalizers.Sequence([normalizers.NFC()]), full=False), CHAT,
        [AddedToken("<mask>", lstrip=True, rstrip=True, normalized=False), AddedToken("word", single_word=True, normalized=False),
         AddedToken("cafe\u0301", normalized=True), AddedToken("<think>", rstrip=True, normalized=True),
-        AddedToken("  ", normalized=False)], unknown)  # among the blanks that <mask> takes along
+        AddedToken("  ", normalized=False),  # among the blanks that <mask> takes along
+        AddedToken("\t", lstrip=True, normalized=False),  # and with nothing left there
+        AddedToken("\u00c3", normalized=False)], unknown)  # the name of a byte that merges join
 
 
 

@@ -74,6 +74,37 @@ static void demo_model_is_token_exact(void **state)
     assert_true(gyre_tokenizer_is_end(m.tokenizer, 2));
     close_model(&m);
 }
+
+// A token among the blanks that the one before it stripped: ids as the library has them. (At the last text it panics.)
+static void tokens_among_stripped_blanks(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        uint32_t n, ids[4];
+    } cases[] = {
+        {"<mask>\tx", 2, {504, 81}},        {"a\t<mask>\t", 3, {58, 508, 504}},
+        {"<mask>  x", 3, {504, 507, 81}},   {"<mask>   x", 4, {504, 507, 162, 81}},
+        {"<mask>\t\tx", 3, {504, 508, 81}},
+    };
+    uint64_t bytes;
+    struct model m;
+    char *json = read_data("tokenizer_odd.json", &bytes);
+    assert_int_equal(open_json(json, bytes, 259, &m, NULL), GYRE_OK);
+    for (size_t i = 0; i < GYRE_COUNT(cases); i++) {
+        uint32_t *ids;
+        uint64_t n;
+        assert_int_equal(gyre_tokenizer_encode(m.tokenizer, cases[i].text, strlen(cases[i].text), GYRE_ENCODE_SPECIAL,
+                                               &ids, &n, NULL),
+                         GYRE_OK);
+        assert_int_equal(n, cases[i].n);
+        assert_memory_equal(ids, cases[i].ids, n * sizeof *ids);
+        free(ids);
+    }
+    free(json);
+    close_model(&m);
+}
+
 static void no_byte_is_lost(void **state)
 {
     (void)state;
@@ -286,10 +317,15 @@ static void streams_whole_characters(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(corpus_is_token_exact), cmocka_unit_test(demo_model_is_token_exact),
-        cmocka_unit_test(no_byte_is_lost),       cmocka_unit_test(special_tokens_are_a_choice),
-        cmocka_unit_test(long_words_are_fast),   cmocka_unit_test(bad_json_is_refused),
-        cmocka_unit_test(cut_json_is_refused),   cmocka_unit_test(streams_whole_characters),
+        cmocka_unit_test(corpus_is_token_exact),
+        cmocka_unit_test(demo_model_is_token_exact),
+        cmocka_unit_test(no_byte_is_lost),
+        cmocka_unit_test(tokens_among_stripped_blanks),
+        cmocka_unit_test(special_tokens_are_a_choice),
+        cmocka_unit_test(long_words_are_fast),
+        cmocka_unit_test(bad_json_is_refused),
+        cmocka_unit_test(cut_json_is_refused),
+        cmocka_unit_test(streams_whole_characters),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
