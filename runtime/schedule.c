@@ -290,9 +290,37 @@ static void stage(gyre_scheduler *s, gyre_task *t, struct gyre_step_row *out, st
     }
 }
 
+// How many steps one after the other a staged task may run in one submission: alone in the scheduler, where the device
+// chooses, and no more than it has said, as gyre_generate does. Within its page, so that no page is wanted that it may
+// not need, and not to the end of the context, which may shift.
+static gyre_status at_once(const gyre_task *t, uint32_t *times, gyre_error *err)
+{
+    gyre_engine *const e = t->scheduler->engine;
+    *times = 1;
+    if (t->rows != 1 || !t->said || !ends_here(t) || t->logits || t->best) return GYRE_OK;
+    for (const gyre_task *o = t->scheduler->first; o; o = o->next)
+        if (o != t && !o->ended) return GYRE_OK;
+    const uint32_t room = GYRE_MIN(GYRE_PAGE - t->length % GYRE_PAGE, e->context - 1 - t->n),
+                   wanted = GYRE_MIN(GYRE_MIN(t->said, t->most - t->said), room);
+    return wanted > 1 ? gyre_engine_at_once(e, &t->sampling, wanted, times, err) : GYRE_OK;
+}
+
+// What a task chose in steps that ran at once, until it ends; steps behind that are taken back.
+static void advance_all(gyre_task *t, const uint32_t *told, uint32_t times)
+{
+    uint32_t i = 0;
+    for (; i < times && !t->ended && told[i] != UINT32_MAX; i++) { // that one's step fails by itself
+        t->length++;
+        t->chosen = told[i];
+        gyre_task_advance(t);
+    }
+    if (i < times) t->length = gyre_kv_trim(&t->scheduler->engine->kv, t->slot, t->length);
+}
+
 static gyre_status run(gyre_scheduler *s, gyre_error *err)
 {
     static const struct gyre_step_watch watch = {always, NULL};
+    uint32_t told[GYRE_MAX_AT_ONCE], times = 1;
     gyre_engine *e = s->engine;
     uint32_t n = 0, parts = 0, at = 0, place = 0, quiet = 0;
     gyre_status st = GYRE_OK;
@@ -309,6 +337,8 @@ static gyre_status run(gyre_scheduler *s, gyre_error *err)
     struct gyre_step_row *first[2] = {s->row + (n - parts), s->row + (n - parts) + quiet};
     for (uint32_t i = 0; i < parts; at += s->part[i++]->rows - 1)
         stage(s, s->part[i], s->row + at, first[ends_here(s->part[i]) || scores_prompt(s->part[i])]++, &place);
+    if (st == GYRE_OK && parts == 1) st = at_once(s->part[0], &times, err);
+    if (times > 1) s->row->times = times, s->row->next = told;
     const uint32_t recorded = e->n_steps;
     const uint64_t start = gyre_clock_ns();
     if (st == GYRE_OK) st = gyre_engine_step(e, s->row, n, &watch, NULL, err);
@@ -318,19 +348,20 @@ static gyre_status run(gyre_scheduler *s, gyre_error *err)
     const uint64_t took = gyre_clock_ns() - start;
     for (uint32_t i = 0; i < parts; i++) {
         gyre_task *const t = s->part[i];
-        if (st == GYRE_OK) t->length += t->rows;
+        if (st == GYRE_OK) t->length += times > 1 ? 0 : t->rows;
         else t->length = gyre_kv_trim(&e->kv, t->slot, t->length);
         if (!t->shifted) t->cached = GYRE_MIN(t->cached, t->length); // what is given back may be found again
     }
     GYRE_TRY(st);
-    s->count.steps++;
-    s->count.rows += n;
+    s->count.steps += times;
+    s->count.rows += n + times - 1;
     s->count.step_ns += took;
     const double each = (double)took / gyre_engine_bucket(e, n);
     if (n >= LEAST_ROWS && recorded == e->n_steps) s->row_ns = s->row_ns > 0 ? 0.7 * s->row_ns + 0.3 * each : each;
+    if (times > 1) advance_all(s->part[0], told, times);
     for (uint32_t i = 0; i < parts && !s->params.no_sharing; i++)
         GYRE_TRY(gyre_kv_remember(&e->kv, s->part[i]->slot, s->part[i]->tokens, s->part[i]->length, err));
-    for (uint32_t i = 0; i < parts; i++) gyre_task_advance(s->part[i]);
+    for (uint32_t i = 0; i < parts && times == 1; i++) gyre_task_advance(s->part[i]);
     return GYRE_OK;
 }
 

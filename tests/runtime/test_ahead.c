@@ -249,6 +249,78 @@ static void test_windows_stay(void **state)
     assert_memory_equal(logits[0], logits[1], sizeof logits[0]);
 }
 
+// Runs `call`, which may fail once as a test wants it: then the session is as long as before, and it runs again.
+#define AGAIN(session, call)                                                                                           \
+    do {                                                                                                               \
+        gyre_error err_ = {0};                                                                                         \
+        gyre_error *err = &err_;                                                                                       \
+        const size_t length_ = gyre_session_length(session);                                                           \
+        if ((call) == GYRE_OK) break;                                                                                  \
+        if (!strstr(err_.message, "a test wants")) fail_msg("%s", err_.message);                                       \
+        assert_int_equal(gyre_session_length(session), length_);                                                       \
+        if ((call) != GYRE_OK) fail_msg("%s", err_.message);                                                           \
+    } while (0)
+
+enum { HEARD = 64 };
+struct talk {
+    uint32_t heard[HEARD], n;
+    float logits[3][VOCAB];
+};
+
+// A text with the device ahead, over the border of a page and of a window, beside another one that takes its places;
+// call number `fail` to the device fails (0: none). Returns the number of calls.
+static uint64_t converse(gyre_engine *e, uint64_t fail, struct talk *t)
+{
+    gyre_session *s = session_of(e), *other = session_of(e);
+    uint32_t next = 0, at = 0;
+    *t = (struct talk){0};
+    OK(gyre_session_sync(other, prompt, 5, NULL, &at, err));
+    OK(gyre_session_sync(s, prompt, PROMPT, NULL, &next, err));
+    const uint64_t before = e->device->counters.calls;
+    if (fail) e->device->options.fail_call = before + fail;
+    for (int k = 0; k < 11; k++, t->heard[t->n++] = next) // the first submission, what it told, a part of the second
+        AGAIN(s, gyre_session_decode_ahead(s, next, 20, &next, err));
+    AGAIN(s, gyre_session_logits(s, t->logits[0], err));
+    AGAIN(other, gyre_session_decode_ahead(other, at, 20, &at, err)); // both are ahead
+    t->heard[t->n++] = at;
+    for (int k = 0; k < 12; k++, t->heard[t->n++] = next) AGAIN(s, gyre_session_decode_ahead(s, next, 20, &next, err));
+    AGAIN(other, gyre_session_decode_ahead(other, (at + 1) % VOCAB, 20, &at, err)); // not the device's choice
+    t->heard[t->n++] = at;
+    AGAIN(other, gyre_session_logits(other, t->logits[1], err));
+    for (int k = 0; k < 9; k++, t->heard[t->n++] = next) AGAIN(s, gyre_session_decode_ahead(s, next, 20, &next, err));
+    AGAIN(s, gyre_session_logits(s, t->logits[2], err));
+    assert_true(t->n <= HEARD);
+    const uint64_t calls = e->device->counters.calls - before;
+    assert_int_equal(gyre_session_length(s), PROMPT + 32);
+    e->device->options.fail_call = 0;
+    gyre_session_destroy(s);
+    gyre_session_destroy(other);
+    return calls;
+}
+
+// Whichever call to the device fails, in a submission of several tokens or around it: nothing is lost, nothing is heard
+// twice, and what follows is what would have followed.
+static void test_failing_calls(void **state)
+{
+    (void)state;
+    for (size_t m = 0; m < MODELS; m++) {
+        struct talk whole, now;
+        gyre_engine *e = open_engine(path[m], CONTEXT, 8, 32, false);
+        if (!e) return;
+        converse(e, 0, &whole); // records what there is to record
+        const uint64_t calls = converse(e, 0, &whole);
+        assert_in_range(calls, 20, 200);
+        for (uint64_t fail = 1; fail <= calls; fail++) {
+            converse(e, fail, &now);
+            if (memcmp(whole.heard, now.heard, sizeof now.heard) != 0)
+                fail_msg("call %llu of %llu: other tokens", (unsigned long long)fail, (unsigned long long)calls);
+            if (memcmp(whole.logits, now.logits, sizeof now.logits) != 0)
+                fail_msg("call %llu of %llu: other logits", (unsigned long long)fail, (unsigned long long)calls);
+        }
+        OK(gyre_engine_close(e, err));
+    }
+}
+
 // Kernels for hardware run ahead by default; their texts are those of one step a submission, too. Engines of few rows
 // run no farther ahead than a step has rows.
 static void test_on_hardware(void **state)
@@ -313,7 +385,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_same_tokens),       cmocka_unit_test(test_other_turns),
         cmocka_unit_test(test_windows_stay),      cmocka_unit_test(test_on_hardware),
-        cmocka_unit_test(test_nothing_to_choose),
+        cmocka_unit_test(test_nothing_to_choose), cmocka_unit_test(test_failing_calls),
     };
     if (argc > 1) device = argv[1];
     tiny_tokens(prompt, PROMPT, 1, VOCAB);

@@ -81,8 +81,8 @@ typedef struct gyre_engine_params {
     gyre_tuning tune;
     uint32_t kv_v; // of values, where `kv` is of keys alone: 16, 8 or 4; 0: as `kv`
     // Tokens that the device may choose and go on with before the host looks at them (gyre_session_decode_ahead,
-    // gyre_generate), in one submission, whose predicted time keeps them fewer: what follows the end of a text is
-    // dropped. It changes no token. 0: 8, on a CPU 1; at most 16.
+    // gyre_generate, a scheduler with one task), in one submission, whose predicted time keeps them fewer: what follows
+    // the end of a text is dropped. It changes no token. 0: 8, on a CPU 1; at most 16.
     uint32_t ahead;
 } gyre_engine_params;
 

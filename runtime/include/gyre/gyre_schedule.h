@@ -3,7 +3,8 @@
 // A SCHEDULER steps all of its TASKS together. A task is one prompt and what follows it. Each step is one batch: a row
 // for every task that generates, and chunks of the prompts of those that do not yet, so a long prompt holds nobody up.
 // Texts that begin alike share the pages of the KV cache that hold the common beginning, also with texts that have
-// ended.
+// ended. A task that is alone, and whose tokens the device chooses, may take several of them in one step, no more than
+// it has said (gyre_engine_params.ahead): the same tokens, told one after the other.
 //
 //     gyre_scheduler_add(scheduler, &params, &task, &err);
 //     while (!gyre_task_ended(task, NULL)) gyre_scheduler_step(scheduler, &err); // callbacks tell the tokens
