@@ -179,6 +179,39 @@ static void biases_before_a_norm_behind_the_branch(void **state)
     assert_non_null(strstr(err.message, "biases that no plain file has"));
 }
 
+// Full files say that YaRN is not truncated, and no reader that does not know it takes them; plain ones cannot.
+static void yarn_between_dimensions(void **state)
+{
+    (void)state;
+    float truncated[VOCAB], want[VOCAB], got[VOCAB];
+    char base[128];
+    uint64_t version = 0;
+    gyre_source *source = NULL;
+    gyre_error err = {0};
+    struct tiny_options o = tiny_family("llama");
+    o.scaling = GYRE_ROPE_YARN, o.rope_base = 500;
+    snprintf(base, sizeof base, "%s", files_path("yarn.gguf"));
+    assert_int_equal(tiny_write_gguf(base, &o), 0);
+    logits(base, 32, truncated);
+    o.untruncated = true;
+    assert_int_equal(tiny_write_gguf(base, &o), 0);
+    logits(base, 32, want);
+    assert_true(distance(truncated, want) > 1e-3);
+    gyre_quantize_params q = settings(base, "quarot-rtn", "full");
+    q.wbits = 32;
+    q.wgroup = -1;
+    forge_make(&q);
+    logits(q.output, 32, got);
+    assert_true(distance(want, got) <= 1e-5);
+    assert_int_equal(gyre_source_open(q.output, &source, &err), GYRE_OK);
+    assert_int_equal(gyre_source_u64(source, "gyre.version", &version, NULL, &err), GYRE_OK);
+    assert_int_equal(version, GYRE_YARN_VERSION);
+    gyre_source_close(source);
+    q.profile = "portable";
+    assert_int_equal(gyre_quantize(&q, NULL, &err), GYRE_E_UNSUPPORTED);
+    assert_non_null(strstr(err.message, "YaRN that is not truncated"));
+}
+
 // ---- rounded files ----------------------------------------------------------------------------------------
 
 static gyre_status verify(const char *file, const char *base, gyre_verify_result *result, gyre_error *err)
@@ -365,11 +398,9 @@ static int setup(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(rotated_it_is_the_same_model),
-        cmocka_unit_test(biases_before_a_norm_behind_the_branch),
-        cmocka_unit_test(rounded_files_verify_and_reproduce),
-        cmocka_unit_test(biases_turn_with_their_heads),
-        cmocka_unit_test(norms_of_heads_are_kept),
+        cmocka_unit_test(rotated_it_is_the_same_model), cmocka_unit_test(biases_before_a_norm_behind_the_branch),
+        cmocka_unit_test(yarn_between_dimensions),      cmocka_unit_test(rounded_files_verify_and_reproduce),
+        cmocka_unit_test(biases_turn_with_their_heads), cmocka_unit_test(norms_of_heads_are_kept),
         cmocka_unit_test(vectors_that_lie_are_told),
     };
     return cmocka_run_group_tests(tests, setup, NULL);
