@@ -359,8 +359,8 @@ static gyre_status run(gyre_scheduler *s, gyre_error *err)
     const double each = (double)took / gyre_engine_bucket(e, n);
     if (n >= LEAST_ROWS && recorded == e->n_steps) s->row_ns = s->row_ns > 0 ? 0.7 * s->row_ns + 0.3 * each : each;
     if (times > 1) advance_all(s->part[0], told, times);
-    for (uint32_t i = 0; i < parts && !s->params.no_sharing; i++)
-        GYRE_TRY(gyre_kv_remember(&e->kv, s->part[i]->slot, s->part[i]->tokens, s->part[i]->length, err));
+    for (uint32_t i = 0; i < parts && !s->params.no_sharing; i++) // where that fails, its own page does as well
+        if (gyre_kv_remember(&e->kv, s->part[i]->slot, s->part[i]->tokens, s->part[i]->length, NULL) != GYRE_OK) break;
     for (uint32_t i = 0; i < parts && times == 1; i++) gyre_task_advance(s->part[i]);
     return GYRE_OK;
 }
