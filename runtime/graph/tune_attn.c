@@ -49,7 +49,7 @@ static bool matrix_launch(const gyre_graph *g, const struct gyre_node *node, str
     for (uint32_t queries = QUERIES; queries >= s.m; queries /= 2)
         for (c.block = 32; c.block >= 16; c.block /= 2) {
             c.subgroups = queries / s.m;
-            share_queries(&c, queries, sharing);
+            share_queries(&c, c.subgroups * s.m, sharing);
             const uint64_t context = 32 * (uint64_t)p->page_stride;
             const uint64_t sequences = g->values[g->batch_pages].plane[0].bytes / 4 / (uint64_t)p->page_stride;
             if (c.block % s.k || c.block % s.n || c.block / 2 % c.sharers ||
