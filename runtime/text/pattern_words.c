@@ -18,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #define WORD                                                                                                           \
     "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24B6}-\\x{24E9}\\x{1F130}-\\x{1F149}\\x{1F150}-\\x{1F169}\\x{1F170}-\\x{"    \
@@ -36,6 +37,7 @@ struct text {
 struct reader {
     const char *at; // 0 ends it
     struct text out;
+    bool folds; // (?i) is on
     gyre_error *err;
 };
 
@@ -85,6 +87,15 @@ static bool is_script(const char *name, size_t n)
     return compiled != NULL;
 }
 
+// What (?i) means by one of these Oniguruma says by where it stands, PCRE2 by its version.
+static bool is_of_case(const char *name, size_t n)
+{
+    static const char *const names[] = {"Lu", "Ll", "Lt", "Upper", "Lower", "Uppercase", "Lowercase"};
+    for (size_t i = 0; i < GYRE_COUNT(names); i++)
+        if (strlen(names[i]) == n && !strncasecmp(name, names[i], n)) return true;
+    return false;
+}
+
 // \p{Name}, \p{^Name}, \P{Name}; r->at stands behind the p.
 static gyre_status put_property(struct reader *r, struct text *to, char p)
 {
@@ -92,6 +103,10 @@ static gyre_status put_property(struct reader *r, struct text *to, char p)
     const char *name = begin + 1 + (begin[0] == '{' && begin[1] == '^');
     char words[80];
     if (!end || end == name || end - name > 40) return refuse(r, begin - 2, 2);
+    if (r->folds && is_of_case(name, (size_t)(end - name)))
+        return gyre_fail(r->err, GYRE_E_UNSUPPORTED,
+                         "cannot use tokenizer: its pattern has \"%s\" where (?i) is on, which gyre does not read",
+                         gyre_show(begin - 2, (size_t)(end + 3 - begin)).text);
     snprintf(words, sizeof words, "\\%c{%s%s%.*s}", p, name[-1] == '^' ? "^" : "",
              is_script(name, (size_t)(end - name)) ? "sc:" : "", (int)(end - name), name);
     r->at = end + 1;
@@ -319,8 +334,11 @@ static gyre_status put_group(struct reader *r, bool first, bool *opened)
     }
     r->at += 2;
     GYRE_TRY(put(r, &r->out, "(?"));
-    for (; *r->at == 'i' || *r->at == 'm' || *r->at == '-'; r->at++)
+    for (bool on = true; *r->at == 'i' || *r->at == 'm' || *r->at == '-'; r->at++) {
+        if (*r->at == '-') on = false;
+        if (*r->at == 'i') r->folds = on;
         GYRE_TRY(put_bytes(r, &r->out, *r->at == 'm' ? "s" : r->at, 1));
+    }
     // In the midst of a group it reaches over the alternatives behind it, which PCRE2 has no words for.
     *opened = *r->at == ':';
     if (!*opened && (*r->at != ')' || !first)) return refuse(r, begin, (size_t)(r->at - begin) + (*r->at != 0));
@@ -361,6 +379,7 @@ static gyre_status put_interval(struct reader *r, int64_t atom)
 static gyre_status read_all(struct reader *r)
 {
     size_t open[MAX_GROUPS], n_open = 0, first = 0; // where groups begin; where nothing of the innermost stands yet
+    bool outer[MAX_GROUPS];                         // whether (?i) was on before them
     int64_t atom = NONE;
     while (*r->at) {
         const char c = *r->at;
@@ -369,15 +388,19 @@ static gyre_status read_all(struct reader *r)
             if (!strchr(r->at, ')')) return refuse(r, r->at, 3);
             r->at = strchr(r->at, ')') + 1;
         } else if (c == '(') {
-            bool opened;
+            bool opened, folds = r->folds;
             if (n_open == MAX_GROUPS) return refuse(r, r->at, 1);
             GYRE_TRY(put_group(r, here == first, &opened));
-            if (opened) open[n_open++] = here;
+            if (opened) {
+                outer[n_open] = folds;
+                open[n_open++] = here;
+            }
             first = r->out.bytes;
             atom = NONE;
         } else if (c == ')') {
             if (n_open == 0) return refuse(r, r->at, 1);
             atom = (int64_t)open[--n_open];
+            r->folds = outer[n_open];
             first = SIZE_MAX;
             r->at++;
             GYRE_TRY(put(r, &r->out, ")"));

@@ -12,7 +12,7 @@ PATTERNS = [
     r"[a-z&&[^aeiou]]+", r"[^a-z&&[^aeiou]]+", r"[a-z&&b-y&&c-x]+", r"[[a-c][x-z]]+", r"[^[a-c][x-z]]+", r"[a[^b-z]]+", r"[\p{L}&&\p{ASCII}]+",
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+|[\p{Han}]+|\p{N}{1,3}",
     r"[]a]+", r"[^]a]+", r"[a^-]+", r"[-a]+", r"[\-\]\[]+", r"[a&b]+", r"[[:space:]]+|[[:digit:]]",
-    r"\p{Han}+", r"\P{Han}+", r"\p{^Han}+", r"[^\p{Han}\s]+", r"\p{Greek}|\p{Katakana}+", r"\p{Lu}\p{Ll}*", r"(?i)k|s",
+    r"\p{Han}+", r"\P{Han}+", r"\p{^Han}+", r"[^\p{Han}\s]+", r"\p{Greek}|\p{Katakana}+", r"\p{Lu}\p{Ll}*", r"(?i)k|s", r"(?i:t)h|[\p{Lu}_]+", r"(?i:t(?-i:[\p{Ll}])|\p{L})",
     r"\x41|\x{6F22}", r"[\u4e00-\u9fff]+", r"(?<name>a)b", r"(?#note)a", r"(?>a+)b", r"\'|\_|\\",
 ]
 
