@@ -408,6 +408,17 @@ static void other_failures_stay(void **state)
 
 // ---- on a device ---------------------------------------------------------------------------------------------
 
+// What a block writes; g is destroyed.
+static float *run(struct lab *lab, gyre_graph *g, const struct block *b)
+{
+    float *y = calloc(1, b->y.size);
+    assert_non_null(y);
+    assert_int_equal(gyre_graph_submit(g, NULL), GYRE_OK);
+    lab_read(lab, b->y, y);
+    gyre_graph_destroy(g);
+    return y;
+}
+
 static float *block_output(struct lab *lab, struct block_shape shape, bool matrices)
 {
     struct block b;
@@ -416,12 +427,7 @@ static float *block_output(struct lab *lab, struct block_shape shape, bool matri
     gyre_graph *g = block(lab, shape, &b);
     if (matrices) assert_int_equal(count(g, "_q_x"), 5);
     else assert_int_equal(count(g, "_q_x"), 0);
-    float *y = calloc(1, b.y.size);
-    assert_non_null(y);
-    assert_int_equal(gyre_graph_submit(g, NULL), GYRE_OK);
-    lab_read(lab, b.y, y);
-    gyre_graph_destroy(g);
-    return y;
+    return run(lab, g, &b);
 }
 
 static void blocks_have_the_same_bits(void **state)
@@ -459,12 +465,7 @@ static float *attended(struct lab *lab, struct block_shape shape, bool matrices)
     lab->random = 7;
     gyre_graph *g = block(lab, shape, &b);
     assert_int_equal(dispatches(g, "attn_x"), matrices);
-    float *y = calloc(1, b.y.size);
-    assert_non_null(y);
-    assert_int_equal(gyre_graph_submit(g, NULL), GYRE_OK);
-    lab_read(lab, b.y, y);
-    gyre_graph_destroy(g);
-    return y;
+    return run(lab, g, &b);
 }
 
 // Where nothing behind it rounds: a block of float activations differs by what attention rounds.
