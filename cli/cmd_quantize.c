@@ -40,10 +40,10 @@ static void print_choices(const gyre_quantize_summary *s)
                 s->raised_damping ? "" : "\n", (unsigned long long)s->dead_inputs);
 }
 
-static void print_summary(const gyre_quantize_params *p, const gyre_quantize_summary *s)
+// Of what was rounded.
+static void print_errors(const gyre_quantize_summary *s)
 {
     const char *recipe = s->recipe;
-    cli_progress_end();
     fprintf(stderr,
             "\nerror of each block's output against the float model (squared, relative), %u tokens\n\n  layer  %12s  "
             "%12s\n",
@@ -63,6 +63,12 @@ static void print_summary(const gyre_quantize_params *p, const gyre_quantize_sum
                     "\nnote: on this model and setting %s is worse than plain rounding (rtn); see docs/numerics.md\n",
                     recipe);
     }
+}
+
+static void print_summary(const gyre_quantize_params *p, const gyre_quantize_summary *s)
+{
+    cli_progress_end();
+    if (s->layers) print_errors(s);
     print_choices(s);
     fprintf(stderr, "\n%s: %.1f MiB from %.1f MiB, %.2f bits a weight in the blocks, %.1f s%s\n", p->output,
             (double)s->output_bytes / 1048576.0, (double)s->source_bytes / 1048576.0, s->bits_per_weight, s->seconds,
@@ -84,7 +90,7 @@ static int check_recipe(const char *name)
 static int run(int argc, char **argv)
 {
     gyre_quantize_params p = {.size = sizeof p, .progress = on_progress, .log = cli_log(false)};
-    uint32_t wgroup = 32, shard = 0, kv[2] = {0}, windows = 0;
+    uint32_t wgroup = UINT32_MAX, shard = 0, kv[2] = {0}, windows = 0;
     bool sensitivity = false, json = false;
     struct cli_list calib = {0};
     const struct cli_option options[] = {
@@ -113,6 +119,8 @@ static int run(int argc, char **argv)
          &p.device, 0, 0, NULL},
         {"--distill-device", "ID", "device for a recipe's distill; default: the host", CLI_TEXT, &p.distill_device, 0,
          0, NULL},
+        {"--from", "FILE", "go on from a file that gyre made of SRC; the recipe has distill alone", CLI_TEXT, &p.from,
+         0, 0, NULL},
         {"--report", "DIR", "also write report.html and report.md there", CLI_TEXT, &p.report_dir, 0, 0, NULL},
         {"--resume", NULL, "go on where an interrupted run stopped", CLI_FLAG, &p.resume, 0, 0, NULL},
         {"--sensitivity", NULL,
@@ -135,11 +143,15 @@ static int run(int argc, char **argv)
     if (sensitivity && p.head) return cli_usage("--sensitivity is of the blocks alone: leave --head out");
     if (sensitivity && (p.device || p.distill_device))
         return cli_usage("--sensitivity runs on the host: leave %s out", p.device ? "--device" : "--distill-device");
+    if (sensitivity && p.from) return cli_usage("--sensitivity looks at SRC: leave --from out");
+    if (p.from && !p.recipe)
+        return cli_usage("missing option (--recipe FILE): --from goes on with a recipe that has distill alone; see "
+                         "docs/recipes.md");
     if (!p.output && !sensitivity)
         return cli_usage("missing option (-o OUT): gyre quantize needs a file to write; see gyre quantize --help");
     const int bad = p.recipe ? check_recipe(p.recipe) : -1;
     if (bad >= 0) return bad;
-    p.wgroup = wgroup ? (int32_t)wgroup : GYRE_WGROUP_ROW;
+    p.wgroup = wgroup == UINT32_MAX ? 0 : wgroup ? (int32_t)wgroup : GYRE_WGROUP_ROW;
     p.kv = kv[0];
     p.kv_v = kv[1];
     p.shard_bytes = (uint64_t)shard * 1000000;

@@ -32,6 +32,8 @@ static int run(int argc, char **argv)
         {"--base", "MODEL", "the model that the manifest names (required)", CLI_TEXT, &p.base, 0, 0, NULL},
         {"--calib", "FILE", "a calibration text that the manifest names; may be repeated", CLI_LIST, &calib, 0, 0,
          NULL},
+        {"--from", "FILE", "the finished file that was learned on, where the manifest names one", CLI_TEXT, &p.from, 0,
+         0, NULL},
         {"--work", "DIR", "make the file there and keep it; default: a folder that is removed", CLI_TEXT, &p.work, 0, 0,
          NULL},
         {"--json", NULL, "machine-readable output", CLI_FLAG, &json, 0, 0, NULL},

@@ -101,7 +101,7 @@ gyre_status gyre_sensitivity(const gyre_quantize_params *given, uint32_t windows
     if (!windows) windows = GYRE_SENSITIVITY_WINDOWS;
     const int threads = gyre_gemm_begin();
     GYRE_GO(gyre_source_open(params.source, &source, err));
-    GYRE_GO(gyre_plan_begin(&params, source, &plan, err));
+    GYRE_GO(gyre_plan_begin(&params, NULL, source, &plan, err));
     struct watch w = {&params, gyre_clock_ns(), 0, gyre_sensitivity_ticks(&plan, windows)};
     gyre_logf(&params.log, GYRE_LOG_INFO,
               "sensitivity: %u windows, %.3g multiplications, about %.0f seconds of one core", windows,

@@ -1,5 +1,6 @@
 // The public entry: plan, then step by step through the model, then the names. See gyre_quantize.h.
 // What is rounded how is layer.c's, what lies where plan.c's, what survives a kill output.c's.
+#include "quantizer/finished.h"
 #include "quantizer/learn/learn.h"
 #include "quantizer/pass/budget.h"
 #include "quantizer/pass/distill.h"
@@ -41,6 +42,8 @@ struct run {
     gyre_device *device;                    // NULL: nothing is run
     char distills_on[32];                   // a device's id; empty: the host
     struct gyre_own_text own;               // windows 0: the model writes nothing
+    struct gyre_finished finished;          // path NULL: the run begins with the model itself
+    struct gyre_calib_text learns;          // what is distilled on where that is all that is done
     gyre_calibration *calibration;          // NULL: the recipe needs none
     gyre_summary *summary;                  // NULL: nothing is measured
     struct gyre_distilled distilled;        // steps 0: nothing was learned
@@ -74,15 +77,20 @@ static uint64_t block_weights(const struct gyre_hparams *hp)
     return n;
 }
 
+static uint64_t table_weights(const struct gyre_plan *p)
+{
+    return (uint64_t)p->hp.vocab * p->hp.width * (p->write_head ? 2 : 1);
+}
+
 // Tokens and outputs, for blocks to come.
 static bool weighs(const struct run *r) { return r->calibration && r->out.journal.steps <= r->plan.hp.n_layers; }
 
 static void count_work(struct run *r)
 {
     const struct gyre_hparams *hp = &r->plan.hp;
-    const uint64_t tables = (uint64_t)hp->vocab * hp->width * (r->plan.write_head ? 2 : 1), block = block_weights(hp);
+    const uint64_t tables = table_weights(&r->plan), block = block_weights(hp);
     r->total = tables + block * hp->n_layers + gyre_distill_work(&r->plan, block * hp->n_layers) +
-               gyre_learn_work(&r->plan, block * hp->n_layers);
+               (r->finished.path ? 0 : gyre_learn_work(&r->plan, block * hp->n_layers));
     if (weighs(r)) r->total += gyre_calibration_weigh_work(r->calibration, block);
     if (r->out.journal.steps) r->done = r->resumed = tables + block * (r->out.journal.steps - 1);
 }
@@ -177,8 +185,21 @@ static gyre_status note_block(struct run *r, json_t *note, gyre_error *err)
     return good ? measure_block(r, note, err) : no_memory(err);
 }
 
+// What the finished file holds.
+static gyre_status take_steps(struct run *r, gyre_error *err)
+{
+    const struct gyre_hparams *hp = &r->plan.hp;
+    snprintf(r->what, sizeof r->what, "taking over the file");
+    for (uint32_t l = r->out.journal.steps; l <= hp->n_layers; l++) {
+        GYRE_TRY(gyre_finished_step(&r->finished, &r->out, err));
+        GYRE_TRY(tick(r, l ? block_weights(hp) : table_weights(&r->plan), err));
+    }
+    return GYRE_OK;
+}
+
 static gyre_status make_steps(struct run *r, gyre_error *err)
 {
+    if (r->finished.path) return take_steps(r, err);
     if (r->out.journal.steps == 0) {
         snprintf(r->what, sizeof r->what, "embedding");
         GYRE_TRY(gyre_write_globals(&r->plan, &r->out, tick, r, err));
@@ -213,11 +234,16 @@ static gyre_status learn(struct run *r, gyre_error *err)
     return GYRE_OK;
 }
 
+// What it calibrates or learns on; NULL: it reads none.
+static const struct gyre_calib_text *text_of(const struct run *r)
+{
+    return r->calibration ? gyre_calibration_windows(r->calibration) : r->learns.token ? &r->learns : NULL;
+}
+
 static gyre_status distill(struct run *r, gyre_error *err)
 {
     snprintf(r->what, sizeof r->what, "distilling");
-    return gyre_distill(r->params, &r->plan, gyre_calibration_windows(r->calibration), &r->out, tick, r, &r->distilled,
-                        err);
+    return gyre_distill(r->params, &r->plan, text_of(r), &r->out, tick, r, &r->distilled, err);
 }
 
 // Those of an older file of this name go with it.
@@ -237,6 +263,7 @@ static gyre_status tell_learned(const struct run *r, json_t **out, gyre_error *e
     json_t *told = json_object(), *rotations = NULL;
     bool good = told != NULL;
     if (r->distilled.steps) good = good && !json_object_set_new(told, "distilled", gyre_distilled_json(&r->distilled));
+    if (r->finished.path && told) GYRE_GO(gyre_finished_rotations(&r->finished, r->params->output, told, err));
     if (r->learned.steps) {
         rotations = gyre_learned_json(&r->learned);
         path = gyre_matrices_path(r->params->output);
@@ -289,7 +316,7 @@ static void fill_damping(const struct run *r, gyre_quantize_summary *s)
 static gyre_status fill_summary(const struct run *r, gyre_quantize_summary *s, gyre_error *err)
 {
     const struct gyre_plan *p = &r->plan;
-    const uint32_t layers = p->hp.n_layers;
+    const uint32_t layers = r->finished.path ? 0 : p->hp.n_layers; // nothing was measured of that file
     uint64_t bytes = 0;
     *s = (gyre_quantize_summary){.layers = layers,
                                  .rtn_kl = NAN,
@@ -308,7 +335,7 @@ static gyre_status fill_summary(const struct run *r, gyre_quantize_summary *s, g
     s->distill_windows = r->distilled.held;
     s->distill_before = r->distilled.before;
     s->distill_after = r->distilled.after;
-    s->layer = calloc(layers, sizeof *s->layer);
+    s->layer = calloc(layers + 1ull, sizeof *s->layer);
     if (!s->layer) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the summary");
     for (uint32_t l = 0; l < layers; l++) {
         const json_t *note = gyre_output_note(&r->out, l + 1);
@@ -319,7 +346,7 @@ static gyre_status fill_summary(const struct run *r, gyre_quantize_summary *s, g
     }
     for (uint64_t i = 0; i < r->writer.n_tensors; i++)
         if (r->writer.tensor[i].part.kind == GYRE_PART_LINEAR) bytes += r->writer.tensor[i].bytes;
-    s->bits_per_weight = 8.0 * (double)bytes / (double)(block_weights(&p->hp) * layers);
+    s->bits_per_weight = 8.0 * (double)bytes / (double)(block_weights(&p->hp) * p->hp.n_layers);
     fill_damping(r, s);
     s->summary_tokens = r->summary ? gyre_summary_tokens(r->summary) : 0;
     s->source_bytes = source_size(p->source);
@@ -339,6 +366,7 @@ static gyre_status write_own_text(struct run *r, gyre_error *err)
     const struct gyre_recipe *recipe = &r->plan.set.recipe;
     const uint32_t windows = gyre_own_text_windows(r->params, recipe->calibration.windows);
     if (!windows || !gyre_recipe_calibrates(recipe)) return GYRE_OK;
+    if (!r->device) GYRE_TRY(gyre_walk_device(r->params, &r->device, err));
     snprintf(r->what, sizeof r->what, "writing its own text");
     r->total = 1; // nothing of what is counted is done yet
     return gyre_own_text_write(r->params, r->plan.source, r->device, windows, recipe->calibration.tokens, tick, r,
@@ -364,8 +392,14 @@ static gyre_status make_choice(struct run *r, gyre_error *err)
     snprintf(r->what, sizeof r->what, "choosing the rotation");
     r->total = 1; // nothing of what is counted is done yet
     gyre_status st = GYRE_OK;
-    if (!params->resume || !gyre_journal_choice(params->output, choice))
-        st = gyre_search(params, &r->plan, &r->own, r->device, choice, tick, r, err);
+    const bool known = (params->resume && gyre_journal_choice(params->output, choice)) ||
+                       (r->finished.path && gyre_finished_choice(&r->finished, choice));
+    if (!known && r->finished.path && gyre_settings_undecided(&r->plan.set))
+        st = gyre_fail(err, GYRE_E_FORMAT,
+                       "cannot learn on file (%s): its manifest does not say what was chosen; "
+                       "fetch it again",
+                       r->finished.path);
+    else if (!known) st = gyre_search(params, &r->plan, &r->own, r->device, choice, tick, r, err);
     if (st == GYRE_OK) st = gyre_plan_finish(params, choice, &r->plan, err);
     if (st == GYRE_OK)
         st = gyre_writer_open(r->plan.folder ? &gyre_format_hf : &gyre_format_gguf, &r->plan, &r->writer, err);
@@ -444,12 +478,53 @@ gyre_status gyre_quantize_check(const gyre_quantize_params *given, gyre_error *e
     GYRE_TRY(gyre_params_take(given, &params, sizeof params, GYRE_QUANTIZE_PARAMS_FIRST, "gyre_quantize_params", err));
     gyre_source *source = NULL;
     struct gyre_plan plan = {0};
+    struct gyre_finished finished = {0};
     gyre_status st = gyre_source_open(params.source, &source, err);
-    if (st == GYRE_OK) st = gyre_plan_allow(&params, source, &plan, err);
+    if (st == GYRE_OK && params.from) st = gyre_finished_open(&params, &finished, err);
+    if (st == GYRE_OK) st = gyre_plan_allow(&params, params.from ? &finished.recipe : NULL, source, &plan, err);
     if (st == GYRE_OK) st = check_distilled(&params, &plan, err);
     if (st == GYRE_OK) st = check_tokenizer(&params, &plan, err);
     gyre_plan_release(&plan);
+    gyre_finished_close(&finished);
     gyre_source_close(source);
+    return st;
+}
+
+// A run that begins with a finished file is of the model that this was made from, and reads its text alone.
+static gyre_status begin_finished(struct run *r, gyre_error *err)
+{
+    const gyre_quantize_params *params = r->params;
+    if (params->report_dir)
+        return gyre_fail(err, GYRE_E_INVALID,
+                         "cannot report on a run that learns on file (%s): it rounds nothing; leave the report out",
+                         params->from);
+    return gyre_manifest_check_base(&r->finished.manifest, params->source, r->plan.base.identity, err);
+}
+
+static gyre_status read_text(struct run *r, gyre_error *err)
+{
+    const gyre_quantize_params *params = r->params;
+    const struct gyre_recipe *recipe = &r->plan.set.recipe;
+    if (!r->finished.path) return gyre_calibration_open(params, &r->plan, &r->own, r->device, &r->calibration, err);
+    return gyre_calib_text_read(r->plan.source, params->calib, params->n_calib, &r->own, recipe->calibration.windows,
+                                recipe->calibration.tokens, &r->learns, err);
+}
+
+// What makes the run what it is.
+static gyre_status identify(const struct run *r, json_t **run, gyre_error *err)
+{
+    const struct gyre_calib_text *text = text_of(r);
+    json_t *texts = text ? gyre_calib_text_identity(text) : NULL,
+           *from = r->finished.path ? gyre_finished_identity(&r->finished) : NULL;
+    const char *device = r->calibration ? gyre_calibration_device(r->calibration)
+                         : r->device    ? gyre_device_info(r->device)->id
+                                        : "host";
+    const gyre_status st = r->finished.path && !from
+                               ? no_memory(err)
+                               : gyre_run_identity(&r->plan, texts, text ? device : NULL,
+                                                   r->distills_on[0] ? r->distills_on : NULL, from, run, err);
+    json_decref(texts);
+    json_decref(from);
     return st;
 }
 
@@ -463,32 +538,33 @@ gyre_status gyre_quantize(const gyre_quantize_params *given, gyre_quantize_summa
     gyre_status st = GYRE_OK;
     struct run r = {.params = params, .started = gyre_clock_ns(), .out.lock = -1};
     gyre_source *source = NULL;
-    json_t *run = NULL, *texts = NULL, *learned = NULL;
+    json_t *run = NULL, *learned = NULL;
     char *manifest = NULL;
     bool folder;
     char *output = NULL;
     const int threads = gyre_gemm_begin();
     if (summary) *summary = (gyre_quantize_summary){0};
     GYRE_GO(gyre_source_open(params->source, &source, err));
+    if (params->from) GYRE_GO(gyre_finished_open(&taken, &r.finished, err));
     GYRE_GO(gyre_plan_folder(params, source, &folder, err));
     if (folder) GYRE_GO(plain_name(&taken, &output, err));
     GYRE_GO(gyre_output_check(params, folder, err));
     if (gyre_source_note(source))
         gyre_logf(&params->log, GYRE_LOG_WARN, "quantize: %s: %s", params->source, gyre_source_note(source));
-    GYRE_GO(gyre_plan_begin(params, source, &r.plan, err));
+    GYRE_GO(gyre_plan_begin(params, params->from ? &r.finished.recipe : NULL, source, &r.plan, err));
+    if (params->from) GYRE_GO(begin_finished(&r, err));
     GYRE_GO(check_distilled(params, &r.plan, err));
     GYRE_GO(check_tokenizer(params, &r.plan, err));
     GYRE_GO(check_distill_device(&r, err));
-    if (summary || gyre_recipe_calibrates(&r.plan.set.recipe) || gyre_settings_undecided(&r.plan.set))
+    if (!params->from &&
+        (summary || gyre_recipe_calibrates(&r.plan.set.recipe) || gyre_settings_undecided(&r.plan.set)))
         GYRE_GO(gyre_walk_device(params, &r.device, err));
     GYRE_GO(spend_budget(&r, err));
     GYRE_GO(write_own_text(&r, err));
     GYRE_GO(make_choice(&r, err));
-    GYRE_GO(gyre_calibration_open(params, &r.plan, &r.own, r.device, &r.calibration, err));
-    if (summary) GYRE_GO(gyre_summary_open(params, &r.plan, r.device, &r.summary, err));
-    if (r.calibration) texts = gyre_calibration_identity(r.calibration);
-    GYRE_GO(gyre_run_identity(&r.plan, texts, r.calibration ? gyre_calibration_device(r.calibration) : NULL,
-                              r.distills_on[0] ? r.distills_on : NULL, &run, err));
+    GYRE_GO(read_text(&r, err));
+    if (summary && !params->from) GYRE_GO(gyre_summary_open(params, &r.plan, r.device, &r.summary, err));
+    GYRE_GO(identify(&r, &run, err));
     GYRE_GO(gyre_output_open(params, &r.plan, &r.writer, run, &r.out, err));
     if (r.out.journal.resumed_steps)
         gyre_logf(&params->log, GYRE_LOG_INFO, "quantize: resuming after block %u of %u",
@@ -496,7 +572,7 @@ gyre_status gyre_quantize(const gyre_quantize_params *given, gyre_quantize_summa
     if (r.own.windows) GYRE_GO(gyre_own_text_keep(&r.out.journal, &r.own, err));
     GYRE_GO(resume_streams(&r, err));
     count_work(&r);
-    if (r.plan.set.recipe.learn.method) GYRE_GO(learn(&r, err));
+    if (r.plan.set.recipe.learn.method && !params->from) GYRE_GO(learn(&r, err));
     else if (r.plan.set.learn_auto)
         gyre_logf(&params->log, GYRE_LOG_INFO, "learn: none, auto is that for this model and these widths");
     if (weighs(&r)) GYRE_GO(weigh_rows(&r, err));
@@ -512,7 +588,7 @@ gyre_status gyre_quantize(const gyre_quantize_params *given, gyre_quantize_summa
     GYRE_GO(gyre_manifest_text(&r.out, learned, &manifest, err));
     GYRE_GO(gyre_source_unchanged(source, err));
     GYRE_GO(gyre_output_finish(&r.out, manifest, strlen(manifest), err));
-    if (!r.learned.steps) forget_rotations(params->output);
+    if (!json_object_get(learned, "rotations")) forget_rotations(params->output);
     if (summary) summary->seconds = 1e-9 * (double)(gyre_clock_ns() - r.started);
 done:
     if (st != GYRE_OK && summary) gyre_quantize_summary_free(summary);
@@ -521,15 +597,16 @@ done:
     free(r.own.token);
     gyre_layer_free(&r.layer);
     gyre_calibration_close(r.calibration);
+    gyre_calib_text_free(&r.learns);
     gyre_summary_close(r.summary);
     gyre_device_close(r.device);
     gyre_output_close(&r.out);
     json_decref(run);
-    json_decref(texts);
     json_decref(learned);
     gyre_writer_close(&r.writer);
     gyre_plan_release(&r.plan);
     gyre_matrices_release(&r.rotations);
+    gyre_finished_close(&r.finished);
     gyre_source_close(source);
     gyre_gemm_end(threads);
     return st;

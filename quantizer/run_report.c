@@ -112,7 +112,7 @@ static void rotations(struct facts *to, const struct gyre_report_run *run)
 static gyre_status texts(struct facts *to, const gyre_calibration *c, gyre_error *err)
 {
     enum { NAMED = 3 };
-    json_t *identity = gyre_calibration_identity(c);
+    json_t *identity = gyre_calib_text_identity(gyre_calibration_windows(c));
     const json_t *list = json_object_get(identity, "texts");
     const size_t n = json_array_size(list);
     char names[NAMED * 64] = "", more[40] = "";

@@ -7,7 +7,7 @@
 #include <string.h>
 
 gyre_status gyre_run_identity(const struct gyre_plan *p, json_t *texts, const char *device, const char *distill,
-                              json_t **run, gyre_error *err)
+                              json_t *from, json_t **run, gyre_error *err)
 {
     const struct gyre_settings *s = &p->set;
     char seed[24];
@@ -22,6 +22,7 @@ gyre_status gyre_run_identity(const struct gyre_plan *p, json_t *texts, const ch
         json_object_set_new(*run, "format", json_string("hf"));
         json_object_set_new(*run, "shard_bytes", json_integer((json_int_t)p->shard_bytes));
     }
+    if (from && *run) json_object_set(*run, "from", from);
     if (p->leaves_centre && *run) json_object_set_new(*run, "left_out", json_pack("[s]", "kv_centre"));
     char *recipe = gyre_recipe_text(&s->recipe);
     bool good = *run && recipe && !json_object_set_new(*run, "recipe_text", json_string(recipe));

@@ -39,6 +39,7 @@ static gyre_status check_apart(const gyre_quantize_params *p, gyre_error *err)
     for (size_t i = 0; i < GYRE_COUNT(written) && written[i].path; i++) {
         GYRE_TRY(gyre_files_apart(written[i].path, written[i].ending, written[i].n, p->source, "the base model", err));
         GYRE_TRY(gyre_files_apart(written[i].path, written[i].ending, written[i].n, recipe, "the recipe", err));
+        GYRE_TRY(gyre_files_apart(written[i].path, written[i].ending, written[i].n, p->from, "the finished file", err));
         for (uint32_t k = 0; k < p->n_calib; k++)
             GYRE_TRY(gyre_files_apart(written[i].path, written[i].ending, written[i].n, p->calib[k],
                                       "a calibration text", err));

@@ -295,8 +295,8 @@ void gyre_plan_clips(const struct gyre_plan *p, gyre_part_kind kind, float *out)
 
 // ---- the plan ---------------------------------------------------------------------------------------------
 
-gyre_status gyre_plan_allow(const gyre_quantize_params *params, const gyre_source *source, struct gyre_plan *p,
-                            gyre_error *err)
+gyre_status gyre_plan_allow(const gyre_quantize_params *params, const struct gyre_recipe *recipe,
+                            const gyre_source *source, struct gyre_plan *p, gyre_error *err)
 {
     *p = (struct gyre_plan){.source = source};
     GYRE_TRY(gyre_plan_folder(params, source, &p->folder, err));
@@ -309,7 +309,7 @@ gyre_status gyre_plan_allow(const gyre_quantize_params *params, const gyre_sourc
             "cannot quantize (%s): gyre wrote this file with %s that run beside its weights; give the model "
             "that it was made from",
             gyre_source_path(source), p->hp.kv_centre ? "centres" : "rotations");
-    GYRE_TRY(gyre_settings_resolve(params, &p->hp, !p->folder, &p->set, err));
+    GYRE_TRY(gyre_settings_resolve(params, recipe, &p->hp, !p->folder, &p->set, err));
     GYRE_TRY(plan_folder(p, params->shard_bytes, err));
     plan_taps(p);
     GYRE_TRY(gyre_model_check_tensors(source, &p->hp, err));
@@ -320,10 +320,10 @@ gyre_status gyre_plan_allow(const gyre_quantize_params *params, const gyre_sourc
     return GYRE_OK;
 }
 
-gyre_status gyre_plan_begin(const gyre_quantize_params *params, const gyre_source *source, struct gyre_plan *p,
-                            gyre_error *err)
+gyre_status gyre_plan_begin(const gyre_quantize_params *params, const struct gyre_recipe *recipe,
+                            const gyre_source *source, struct gyre_plan *p, gyre_error *err)
 {
-    GYRE_TRY(gyre_plan_allow(params, source, p, err));
+    GYRE_TRY(gyre_plan_allow(params, recipe, source, p, err));
     p->permute_qk = !p->folder && !p->set.full && p->hp.family->paired_rows && !p->hp.rope_interleaved;
     if (p->permute_qk) p->hp.rope_interleaved = true;
     p->window_period = p->set.full || !p->hp.window ? 0 : period_of(&p->hp, true);

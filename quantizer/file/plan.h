@@ -66,14 +66,15 @@ struct gyre_plan {
 gyre_status gyre_plan_folder(const gyre_quantize_params *params, const gyre_source *source, bool *folder,
                              gyre_error *err) GYRE_MUST_USE;
 
-// What of gyre_plan_begin needs no number of a tensor: whether the model and the settings go together.
-gyre_status gyre_plan_allow(const gyre_quantize_params *params, const gyre_source *source, struct gyre_plan *out,
-                            gyre_error *err) GYRE_MUST_USE;
+// What of gyre_plan_begin needs no number of a tensor: whether the model and the settings go together. recipe NULL: the
+// one that params name.
+gyre_status gyre_plan_allow(const gyre_quantize_params *params, const struct gyre_recipe *recipe,
+                            const gyre_source *source, struct gyre_plan *out, gyre_error *err) GYRE_MUST_USE;
 
 // In two steps, since some recipes choose between them: the first reads and checks model and settings, the second
 // decides about rotations, metadata and tensors. `source` must outlive the plan. Release also after failure.
-gyre_status gyre_plan_begin(const gyre_quantize_params *params, const gyre_source *source, struct gyre_plan *out,
-                            gyre_error *err) GYRE_MUST_USE;
+gyre_status gyre_plan_begin(const gyre_quantize_params *params, const struct gyre_recipe *recipe,
+                            const gyre_source *source, struct gyre_plan *out, gyre_error *err) GYRE_MUST_USE;
 // Between the two: exceptions that were found for the recipe's budget (gyre_settings_except).
 gyre_status gyre_plan_except(struct gyre_plan *plan, const struct gyre_exception *list, uint32_t n,
                              gyre_error *err) GYRE_MUST_USE;

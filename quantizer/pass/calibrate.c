@@ -11,7 +11,6 @@
 #include "quantizer/transform/rotate.h"
 #include "runtime/core/codec.h"
 #include "runtime/core/quantize.h"
-#include "runtime/source/json_file.h"
 #include "runtime/util/base.h"
 
 #include <stdlib.h>
@@ -143,23 +142,6 @@ void gyre_calibration_close(gyre_calibration *c)
 }
 
 const struct gyre_calib_text *gyre_calibration_windows(const gyre_calibration *c) { return &c->text; }
-
-json_t *gyre_calibration_identity(const gyre_calibration *c)
-{
-    json_t *texts = json_array();
-    for (uint32_t i = 0; texts && i < c->text.n_sources; i++) {
-        const struct gyre_calib_source *s = &c->text.source[i];
-        json_t *row = json_pack("{s:o, s:I, s:s}", "name", gyre_json_text(s->name), "bytes", (json_int_t)s->bytes,
-                                "sha256", s->sha256);
-        if (row && !*s->name) json_object_set_new(row, "bundled", json_true());
-        if (row && s->own) json_object_set_new(row, "self", json_true());
-        if (json_array_append_new(texts, row)) {
-            json_decref(texts);
-            return NULL;
-        }
-    }
-    return json_pack("{s:o, s:i, s:i}", "texts", texts, "windows", (int)c->text.windows, "tokens", (int)c->text.tokens);
-}
 
 const char *gyre_calibration_device(const gyre_calibration *c) { return gyre_device_info(c->device)->id; }
 

@@ -66,10 +66,6 @@ gyre_status gyre_calibration_outputs(const gyre_calibration *c, uint32_t layer, 
 
 const struct gyre_calib_text *gyre_calibration_windows(const gyre_calibration *c);
 
-// What the calibration read, for the manifest: {"texts": [{"name", "bytes", "sha256"}], "windows", "tokens"}; a new
-// reference, NULL when out of memory.
-json_t *gyre_calibration_identity(const gyre_calibration *c);
-
 // Where it runs: the device's id.
 const char *gyre_calibration_device(const gyre_calibration *c);
 

@@ -2,6 +2,7 @@
 #include "quantizer/pass/text.h"
 #include "quantizer/pass/bundled_text.h"
 #include "runtime/model/roles.h"
+#include "runtime/source/json_file.h"
 #include "runtime/text/tokenizer.h"
 #include "runtime/util/utf8.h"
 #include "runtime/util/base.h"
@@ -154,4 +155,21 @@ void gyre_calib_text_free(struct gyre_calib_text *text)
     free(text->source);
     free(text->token);
     *text = (struct gyre_calib_text){0};
+}
+
+json_t *gyre_calib_text_identity(const struct gyre_calib_text *t)
+{
+    json_t *texts = json_array();
+    for (uint32_t i = 0; texts && i < t->n_sources; i++) {
+        const struct gyre_calib_source *s = &t->source[i];
+        json_t *row = json_pack("{s:o, s:I, s:s}", "name", gyre_json_text(s->name), "bytes", (json_int_t)s->bytes,
+                                "sha256", s->sha256);
+        if (row && !*s->name) json_object_set_new(row, "bundled", json_true());
+        if (row && s->own) json_object_set_new(row, "self", json_true());
+        if (json_array_append_new(texts, row)) {
+            json_decref(texts);
+            return NULL;
+        }
+    }
+    return json_pack("{s:o, s:i, s:i}", "texts", texts, "windows", (int)t->windows, "tokens", (int)t->tokens);
 }

@@ -4,6 +4,7 @@
 #include "runtime/util/sha256.h"
 
 #include <gyre/gyre_quantize.h>
+#include <jansson.h>
 
 struct gyre_calib_source {
     char name[128]; // the file's name without folders; "" for the bundled text, GYRE_CALIB_SELF for the model's own
@@ -34,3 +35,7 @@ gyre_status gyre_calib_text_read(const gyre_source *model, const char *const *pa
                                  const struct gyre_own_text *own, uint32_t windows, uint32_t tokens,
                                  struct gyre_calib_text *out, gyre_error *err) GYRE_MUST_USE;
 void gyre_calib_text_free(struct gyre_calib_text *text);
+
+// For the manifest: {"texts": [{"name", "bytes", "sha256"}], "windows", "tokens"}; a new reference, NULL when out of
+// memory.
+json_t *gyre_calib_text_identity(const struct gyre_calib_text *text);

@@ -126,6 +126,11 @@ char *gyre_recipe_json(const struct gyre_recipe *recipe);
 // The damping that a linear starts with: the largest that a stage asks for; 0.01 where none does.
 double gyre_recipe_damp(const struct gyre_recipe *recipe);
 
+// A recipe without rounding learns on a file that was rounded before. The recipe of what it makes is that file's
+// (`whole`) with its own name, texts, calibration and distill; and, of such a whole, what it was (`leave`).
+void gyre_recipe_join_learning(struct gyre_recipe *whole, const struct gyre_recipe *own);
+void gyre_recipe_leave_learning(struct gyre_recipe *whole);
+
 // A stage moves the target on purpose: what comes out need not be near the weights that went in.
 bool gyre_recipe_corrects(const struct gyre_recipe *recipe);
 
@@ -155,8 +160,10 @@ struct gyre_settings {
 // Exceptions are held against the model too. GYRE_E_INVALID for a value that does not exist, an exception that matches
 // no linear, and linears of one product (q, k, v; gate, up) that differ in width or in that of what they read;
 // GYRE_E_UNSUPPORTED for a group that does not divide a row of the model (the message names the sizes that do).
-gyre_status gyre_settings_resolve(const gyre_quantize_params *params, const struct gyre_hparams *hp, bool blocks,
-                                  struct gyre_settings *out, gyre_error *err) GYRE_MUST_USE;
+// recipe NULL: the one that params name.
+gyre_status gyre_settings_resolve(const gyre_quantize_params *params, const struct gyre_recipe *recipe,
+                                  const struct gyre_hparams *hp, bool blocks, struct gyre_settings *out,
+                                  gyre_error *err) GYRE_MUST_USE;
 // True where the recipe leaves something to be chosen on data (pass/search.h).
 bool gyre_settings_undecided(const struct gyre_settings *settings);
 // Widths of one linear, by its GGUF name: the settings', changed by every exception that matches, in their order. With

@@ -54,14 +54,41 @@ static bool ordered(const struct gyre_recipe *r, struct gyre_recipe_fault *fault
             return at_stage(fault, i, "%s has no codes to improve yet; it is allowed after rtn, gptq or admm", name);
         }
     }
-    if (!rounding)
-        return at_key(fault, NULL, "rounding", "nothing rounds; exactly one of rtn, gptq and admm is needed");
+    if (!rounding && (r->n_stages || !r->distill.steps))
+        return at_key(
+            fault, NULL, "rounding",
+            "nothing rounds; exactly one of rtn, gptq and admm is needed, and none where distill learns alone");
     return true;
 }
 
 static bool any_diagonal(const struct gyre_recipe *r)
 {
     return r->diagonals.norm != 0 || r->diagonals.up_down != 0 || r->diagonals.qk != 0 || r->diagonals.value != 0;
+}
+
+// What learns on a file that was rounded before takes everything else from there.
+static bool alone(const struct gyre_recipe *r, struct gyre_recipe_fault *fault)
+{
+    const struct {
+        bool there;
+        const char *map, *key;
+    } more[] = {{r->rotate, NULL, "rotate"},
+                {r->online_r1, NULL, "r1"},
+                {r->seeds > 1, NULL, "seeds"},
+                {r->learn.method != GYRE_LEARN_NONE, "learn", "method"},
+                {any_diagonal(r), NULL, "diagonals"},
+                {r->calibration.fisher, "calibration", "fisher"},
+                {r->calibration.outputs > 0, "calibration", "outputs"},
+                {r->act_clip != 1 || r->act_group, NULL, "activations"},
+                {r->kv_clip != 1 || r->kv_centre, NULL, "cache"},
+                {r->budget.bits > 0 || r->budget.act > 0, NULL, "budget"},
+                {r->n_exceptions > 0, NULL, "exceptions"}};
+    for (size_t i = 0; i < sizeof more / sizeof *more; i++)
+        if (more[i].there)
+            return at_key(fault, more[i].map, more[i].key,
+                          "a recipe without rounding learns on a file that was rounded before, where this was "
+                          "decided; leave it out");
+    return true;
 }
 
 bool gyre_recipe_wants_statistics(const struct gyre_recipe *r, struct gyre_recipe_fault *fault)
@@ -102,7 +129,7 @@ static bool weighs_outputs(const struct gyre_recipe *r)
 
 bool gyre_recipe_sound(const struct gyre_recipe *r, struct gyre_recipe_fault *fault)
 {
-    if (!ordered(r, fault)) return false;
+    if (!ordered(r, fault) || (!r->n_stages && !alone(r, fault))) return false;
     if (!r->rotate && r->seeds > 1)
         return at_key(fault, NULL, "seeds", "%u seeds without rotations; more than 1 is allowed with rotate: true",
                       r->seeds);

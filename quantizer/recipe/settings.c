@@ -265,8 +265,9 @@ gyre_status gyre_settings_except(struct gyre_settings *s, const struct gyre_hpar
 
 // ---- entry ------------------------------------------------------------------------------------------------
 
-gyre_status gyre_settings_resolve(const gyre_quantize_params *p, const struct gyre_hparams *hp, bool blocks,
-                                  struct gyre_settings *out, gyre_error *err)
+gyre_status gyre_settings_resolve(const gyre_quantize_params *p, const struct gyre_recipe *recipe,
+                                  const struct gyre_hparams *hp, bool blocks, struct gyre_settings *out,
+                                  gyre_error *err)
 {
     const char *name = p->recipe ? p->recipe : "quarot-rtn", *profile = p->profile ? p->profile : "full";
     *out = (struct gyre_settings){.wbits = p->wbits ? p->wbits : 4,
@@ -281,7 +282,13 @@ gyre_status gyre_settings_resolve(const gyre_quantize_params *p, const struct gy
                                   .full = !strcmp(profile, "full"),
                                   .blocks = blocks,
                                   .seed = p->seed};
-    GYRE_TRY(gyre_recipe_find(name, &out->recipe, err));
+    if (recipe) out->recipe = *recipe;
+    else GYRE_TRY(gyre_recipe_find(name, &out->recipe, err));
+    if (!out->recipe.n_stages)
+        return gyre_fail(err, GYRE_E_INVALID,
+                         "cannot quantize with recipe %s: it rounds nothing, but learns on a file that was rounded "
+                         "before; name that file with --from",
+                         out->recipe.name);
     if (!out->full && strcmp(profile, "portable"))
         return gyre_fail(err, GYRE_E_INVALID, "unknown profile \"%s\": it is neither portable nor full", profile);
     if (p->head && p->head != 8 && p->head != 4)

@@ -106,7 +106,7 @@ static bool put_recipe(FILE *out, const struct gyre_recipe *r)
     bool good = true;
     for (uint32_t i = 0; i < gyre_recipe_fields.n; i++) {
         const struct gyre_field *f = &gyre_recipe_fields.field[i];
-        if (is_quiet(f, r)) continue;
+        if (is_quiet(f, r) || (f->kind == GYRE_FIELD_STAGES && !r->n_stages)) continue;
         fprintf(out, "%s:", f->key);
         if (f->kind == GYRE_FIELD_STAGES) {
             fputc('\n', out);

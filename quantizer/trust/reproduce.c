@@ -7,6 +7,7 @@
 #include "runtime/util/base.h"
 #include "runtime/util/file.h"
 #include "runtime/util/log.h"
+#include "runtime/util/model_hash.h"
 #include "runtime/util/sha256.h"
 #include "runtime/util/text.h"
 
@@ -14,6 +15,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -121,6 +123,44 @@ static gyre_status check_calibration(struct reproduction *r, gyre_error *err)
     return GYRE_OK;
 }
 
+// The finished file that the run began with is given, and no other.
+static gyre_status check_from(const struct reproduction *r, gyre_error *err)
+{
+    const gyre_reproduce_params *p = r->params;
+    const json_t *from = json_object_get(r->then.json, "from");
+    const char *want = json_string_value(json_object_get(from, "sha256"));
+    char hex[GYRE_SHA256_HEX];
+    if (!from && !p->from) return GYRE_OK;
+    if (!from)
+        return gyre_fail(err, GYRE_E_INVALID, "finished file (%s): the manifest names none; leave --from out", p->from);
+    if (!p->from)
+        return gyre_fail(err, GYRE_E_INVALID,
+                         "cannot reproduce (%s): it was learned on the finished file %s; give that file with --from "
+                         "(its own manifest reproduces it)",
+                         p->manifest, gyre_json_show(json_object_get(from, "name")).text);
+    GYRE_TRY(gyre_model_hash_file(p->from, hex, err));
+    if (want && !strcmp(want, hex)) return GYRE_OK;
+    return gyre_fail(err, GYRE_E_FORMAT,
+                     "finished file (%s): SHA-256 %.16s.. is not the %.16s.. that the manifest names; give the file "
+                     "that was learned on",
+                     p->from, hex, want ? want : "nothing");
+}
+
+// The manifest's recipe as the run was given it: the whole, or what was learned on a finished file. malloc'd.
+static gyre_status given_recipe(const struct reproduction *r, char **text, gyre_error *err)
+{
+    const char *whole = r->then.recipe_text;
+    struct gyre_recipe *recipe = r->params->from ? malloc(sizeof *recipe) : NULL;
+    gyre_status st = GYRE_OK;
+    if (r->params->from && !recipe) return no_memory(r, err);
+    if (recipe) st = gyre_recipe_parse(whole, strlen(whole), "recipe_text", recipe, err);
+    if (recipe && st == GYRE_OK) gyre_recipe_leave_learning(recipe);
+    *text = st != GYRE_OK ? NULL : recipe ? gyre_recipe_text(recipe) : strdup(whole);
+    if (st == GYRE_OK && !*text) st = no_memory(r, err);
+    free(recipe);
+    return st;
+}
+
 // A recipe's name leads to a text only where it is built in; else the manifest must carry the text.
 static gyre_status check_recipe(const struct reproduction *r, gyre_error *err)
 {
@@ -200,6 +240,7 @@ static gyre_status check_apart(const struct reproduction *r, gyre_error *err)
     const gyre_reproduce_params *p = r->params;
     GYRE_TRY(gyre_files_apart(r->output, beside, GYRE_COUNT(beside), p->manifest, "the manifest", err));
     GYRE_TRY(gyre_file_apart(r->recipe, p->base, "the base model", err));
+    GYRE_TRY(gyre_file_apart(r->recipe, p->from, "the finished file", err));
     for (uint32_t i = 0; i < p->n_calib; i++)
         GYRE_TRY(gyre_file_apart(r->recipe, p->calib[i], "a calibration text", err));
     return GYRE_OK;
@@ -229,13 +270,17 @@ static gyre_status quantize_again(struct reproduction *r, gyre_error *err)
                                     .n_calib = r->n_calib,
                                     .device = device && strcmp(device, "host") ? device : NULL,
                                     .distill_device = distill,
+                                    .from = r->params->from,
                                     .seed = m->seed,
                                     .resume = true,
                                     .log = r->params->log,
                                     .progress = r->params->progress,
                                     .user = r->params->user};
-    if (m->recipe_text) GYRE_TRY(gyre_file_write(r->recipe, m->recipe_text, strlen(m->recipe_text), err));
-    const gyre_status st = gyre_quantize(&q, NULL, err);
+    char *text = NULL;
+    if (m->recipe_text) GYRE_TRY(given_recipe(r, &text, err));
+    gyre_status st = text ? gyre_file_write(r->recipe, text, strlen(text), err) : GYRE_OK;
+    free(text);
+    if (st == GYRE_OK) st = gyre_quantize(&q, NULL, err);
     unlink(r->recipe);
     if (st == GYRE_E_CANCELLED && r->own)
         return gyre_fail(err, st, "reproducing stopped (%s): nothing is kept; with --work DIR it can go on later",
@@ -315,7 +360,8 @@ static gyre_status compare(struct reproduction *r, gyre_error *err)
 gyre_status gyre_reproduce(const gyre_reproduce_params *given, gyre_reproduce_result *result, gyre_error *err)
 {
     gyre_reproduce_params taken;
-    GYRE_TRY(gyre_params_take(given, &taken, sizeof taken, sizeof taken, "gyre_reproduce_params", err));
+    GYRE_TRY(gyre_params_take(given, &taken, sizeof taken, offsetof(gyre_reproduce_params, from),
+                              "gyre_reproduce_params", err));
     const gyre_reproduce_params *const params = &taken;
     struct reproduction r = {.params = params, .result = result};
     gyre_status st = GYRE_OK;
@@ -323,6 +369,7 @@ gyre_status gyre_reproduce(const gyre_reproduce_params *given, gyre_reproduce_re
     GYRE_GO(gyre_manifest_read(params->manifest, &r.then, err));
     GYRE_GO(check_recipe(&r, err));
     GYRE_GO(check_base(&r, err));
+    GYRE_GO(check_from(&r, err));
     GYRE_GO(check_calibration(&r, err));
     if (strcmp(r.then.gyre, GYRE_VERSION))
         gyre_logf(&params->log, GYRE_LOG_WARN,

@@ -508,6 +508,18 @@ class Options(Case):
         self.fails(1, "reproduce", manifest, "--base", self.model, "--calib", self.text, word="--calib")
         self.fails(1, "reproduce", self.put("half.json", self.read(manifest)[:200]), "--base", self.model, word="half.json")
         self.fails(2, "reproduce", manifest, word="--base")
+        self.fails(1, "reproduce", manifest, "--base", self.model, "--from", q, word="leave --from out")
+        learned = self.put("learned.yaml", b"name: learned\ncalibration: {windows: 3, tokens: 32}\ndistill: {steps: 2}\n")
+        self.fails(2, "quantize", self.model, "-o", self.at("more.gguf"), "--from", q, word="--recipe")
+        self.fails(1, "quantize", self.model, "-o", self.at("more.gguf"), "--recipe", learned, word="--from")
+        self.fails(1, "quantize", self.model, "-o", self.at("more.gguf"), "--recipe", learned, "--from", q, "--wgroup", 0, word="leave the option out")
+        _, err = self.done("quantize", self.model, "-o", self.at("more.gguf"), "--recipe", learned, "--from", q)
+        self.assertIn("distilled: ", err)
+        self.assertNotIn("rtn", err)
+        manifest = self.at("more.gguf.manifest.json")
+        self.assertEqual(json.loads(self.read(manifest))["from"]["name"], "again.gguf")
+        self.fails(1, "reproduce", manifest, "--base", self.model, word="give that file with --from")
+        self.done("reproduce", manifest, "--base", self.model, "--from", q)
 
     def test_resume(self):
         want = self.read(self.quantized("whole.gguf"))
@@ -569,7 +581,7 @@ class Options(Case):
         self.assertIn("gate_up", out)
         self.assertIn("± standard error", out)
         self.fails(2, "quantize", self.model, "--sensitivity", "-o", self.at("s.gguf"), word="-o")
-        for other in (("--report", self.at("r")), ("--resume",), ("--force",), ("--shard", 5), ("--head", 4), ("--device", "cpu"), ("--distill-device", "cpu")):
+        for other in (("--report", self.at("r")), ("--resume",), ("--force",), ("--shard", 5), ("--head", 4), ("--device", "cpu"), ("--distill-device", "cpu"), ("--from", "x.gguf")):
             self.fails(2, "quantize", self.model, "--sensitivity", *other, word=other[0])
         out, _ = self.done("quantize", self.model, "--sensitivity", "--windows", 1)
         self.assertEqual(out.count("±"), 1) # one window has no error; the head says what it would be

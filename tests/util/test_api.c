@@ -125,10 +125,10 @@ static void test_levels(void **state)
     X(gyre_scheduler_params, 24)                                                                                       \
     X(gyre_task_params, 136)                                                                                           \
     X(gyre_eval_params, 72)                                                                                            \
-    X(gyre_quantize_params, 176)                                                                                       \
+    X(gyre_quantize_params, 184)                                                                                       \
     X(gyre_train_params, 64)                                                                                           \
     X(gyre_verify_params, 48)                                                                                          \
-    X(gyre_reproduce_params, 88)
+    X(gyre_reproduce_params, 96)
 
 static void test_settled(void **state)
 {

@@ -50,6 +50,9 @@ typedef struct gyre_quantize_params {
     // Where a recipe with `distill` does that: its forward and backward passes run there. NULL: on the host itself.
     // GYRE_E_INVALID where nothing is distilled.
     const char *distill_device;
+    // A GGUF file that gyre made from `source` before, its manifest beside it: the run begins with what it holds, and
+    // the recipe is one of `distill` alone. Widths, profile and seed are that file's, or left out. NULL: with `source`.
+    const char *from;
 } gyre_quantize_params;
 
 typedef struct gyre_quantize_layer {
@@ -203,6 +206,7 @@ typedef struct gyre_reproduce_params {
     gyre_log log;
     int (*progress)(void *user, double fraction, double eta_seconds, const char *what);
     void *user;
+    const char *from; // the finished file that the manifest names, where it names one, with its own manifest beside it
 } gyre_reproduce_params;
 
 typedef struct gyre_reproduce_result {
@@ -213,8 +217,8 @@ typedef struct gyre_reproduce_result {
     char surroundings[200];
 } gyre_reproduce_result;
 
-// Quantizes `base` once more with the settings of the manifest and compares hash by hash. Another base or calibration
-// text is refused before any work. GYRE_E_FORMAT where bytes differ; the message names the first tensor.
+// Quantizes `base` once more with the settings of the manifest and compares hash by hash. Another base, finished file
+// or calibration text is refused before any work. GYRE_E_FORMAT where bytes differ; the message names the first tensor.
 GYRE_API gyre_status gyre_reproduce(const gyre_reproduce_params *params, gyre_reproduce_result *result,
                                     gyre_error *err) GYRE_MUST_USE;
 

@@ -30,7 +30,7 @@ static void open_writer(struct written *t, const char *recipe, const char *profi
     const struct gyre_choice choice = {.n_seeds = 1, .act_clip = 1, .kv_clip = 1, .kv_clip_v = 1};
     *t = (struct written){0};
     gyre_status st = gyre_source_open(path, &t->source, &err);
-    if (st == GYRE_OK) st = gyre_plan_begin(&p, t->source, &t->plan, &err);
+    if (st == GYRE_OK) st = gyre_plan_begin(&p, NULL, t->source, &t->plan, &err);
     if (st == GYRE_OK) st = gyre_plan_finish(&p, &choice, &t->plan, &err);
     if (st == GYRE_OK) st = gyre_writer_open(&gyre_format_gguf, &t->plan, &t->writer, &err);
     if (st != GYRE_OK) fail_msg("%s", err.message);

@@ -44,7 +44,7 @@ static void open_bench(struct bench *b, const char *family, const char *profile,
     const struct gyre_choice choice = {.seed = 3, .n_seeds = 1, .act_clip = 1, .kv_clip = 1, .kv_clip_v = 1};
     OK(gyre_fast_device_create(NULL, &b->device, err));
     OK(gyre_source_open(file, &b->source, err));
-    OK(gyre_plan_begin(&params, b->source, &b->plan, err));
+    OK(gyre_plan_begin(&params, NULL, b->source, &b->plan, err));
     OK(gyre_plan_finish(&params, &choice, &b->plan, err));
     tiny_tokens(b->token, WINDOWS * TOKENS, 5, tiny.vocab);
     b->text = (struct gyre_calib_text){.windows = WINDOWS, .tokens = TOKENS, .token = b->token};

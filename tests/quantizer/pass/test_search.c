@@ -56,7 +56,7 @@ static gyre_status choose(struct request q, struct gyre_choice *out)
                                          .seed = q.seed,
                                          .profile = q.profile};
     gyre_error err = {0};
-    if (gyre_plan_begin(&params, model, &plan, &err) != GYRE_OK) fail_msg("%s", err.message);
+    if (gyre_plan_begin(&params, NULL, model, &plan, &err) != GYRE_OK) fail_msg("%s", err.message);
     ticks = 0;
     gyre_device *device = NULL;
     assert_int_equal(gyre_fast_device_create(NULL, &device, NULL), GYRE_OK);

@@ -125,6 +125,10 @@ static void absent_keys_have_defaults(void **state)
 {
     (void)state;
     struct gyre_recipe r;
+    parse_good("name: a\ndistill: {steps: 3}", &r);
+    assert_int_equal(r.n_stages, 0);
+    assert_int_equal(r.calibration.windows, 32);
+    assert_round_trip(&r);
     parse_good("name: a\nrounding: [rtn]", &r);
     assert_true(!r.rotate && r.seeds == 1 && r.act_clip == 1 && r.kv_clip == 1 && !r.kv_centre && !r.about[0]);
     assert_int_equal(r.act_group, 0);
@@ -291,6 +295,12 @@ static const struct {
     {ROOT "a-key-that-goes-on-and-on-and-on-and-on-and-on-and-on-and-on-and-on: 1\n", 3, 1, "..."},
     {"rounding: [rtn]\n", 1, 1, "name is missing"},
     {"name: a\n", 1, 1, "exactly one of rtn, gptq and admm"},
+    {"name: a\ndistill: {steps: 3}\nrotate: true\n", 3, 1, "rounded before"}, // where distill is all there is
+    {"name: a\ndistill: {steps: 3}\nseeds: 2\n", 3, 1, "rounded before"},
+    {"name: a\ndistill: {steps: 3}\nlearn: {method: optrot}\n", 3, 9, "rounded before"},
+    {"name: a\ndistill: {steps: 3}\ncache: {clip: 0.9}\n", 3, 1, "rounded before"},
+    {"name: a\ndistill: {steps: 3}\nexceptions: [{tensors: a, act: 8}]\n", 3, 1, "rounded before"},
+    {"name: a\ndistill: {steps: 3}\nrounding: []\nbudget: {bits: 5}\n", 4, 1, "rounded before"},
     // values
     {"name:\nrounding: [rtn]\n", 1, 6, "letters, digits"},
     {"name: a b\nrounding: [rtn]\n", 1, 7, "letters, digits"},
@@ -566,7 +576,7 @@ static gyre_status resolve(const char *exceptions, gyre_quantize_params p, struc
     const char *path = p.recipe = files_path("settings.yaml");
     put_file(path, text, (size_t)n);
     *err = (gyre_error){0};
-    return gyre_settings_resolve(&p, &hp, true, s, err);
+    return gyre_settings_resolve(&p, NULL, &hp, true, s, err);
 }
 
 static void assert_width(const struct gyre_settings *s, const char *tensor, uint32_t bits, uint32_t group)
@@ -583,17 +593,17 @@ static void what_is_automatic_depends_on_the_widths(void **state)
     struct gyre_settings s;
     gyre_error err = {0};
     gyre_quantize_params p = {.wgroup = 32, .recipe = "best", .act = 8, .kv = 4};
-    assert_int_equal(gyre_settings_resolve(&p, &hp, true, &s, &err), GYRE_OK);
+    assert_int_equal(gyre_settings_resolve(&p, NULL, &hp, true, &s, &err), GYRE_OK);
     assert_true(s.recipe.stage[0].alpha == GYRE_AUTO && s.recipe.stage[0].residual == GYRE_AUTO);
     assert_true(s.recipe.learn.method == GYRE_LEARN_OPTROT && s.recipe.act_group == 0);
     assert_int_equal(s.recipe.calibration.outputs, 32);
     p.act = 4;
-    assert_int_equal(gyre_settings_resolve(&p, &hp, true, &s, &err), GYRE_OK);
+    assert_int_equal(gyre_settings_resolve(&p, NULL, &hp, true, &s, &err), GYRE_OK);
     assert_true(s.recipe.stage[0].alpha == 0 && s.recipe.stage[0].residual == GYRE_AUTO);
     assert_true(s.recipe.learn.method == GYRE_LEARN_NONE && s.recipe.act_group == 32);
     assert_int_equal(s.recipe.calibration.outputs, 0);
     p.act = 8, p.wbits = 16;
-    assert_int_equal(gyre_settings_resolve(&p, &hp, true, &s, &err), GYRE_OK);
+    assert_int_equal(gyre_settings_resolve(&p, NULL, &hp, true, &s, &err), GYRE_OK);
     assert_true(s.recipe.learn.method == GYRE_LEARN_NONE);
     assert_int_equal(s.recipe.calibration.outputs, 0);
 
@@ -601,7 +611,7 @@ static void what_is_automatic_depends_on_the_widths(void **state)
     const char *const path = files_path("few.yaml");
     files_write(path, "name: a\nrounding: [gptq]\ncalibration: {windows: 5, outputs: auto}\n");
     p = (gyre_quantize_params){.wgroup = 32, .recipe = path, .act = 8};
-    assert_int_equal(gyre_settings_resolve(&p, &hp, true, &s, &err), GYRE_OK);
+    assert_int_equal(gyre_settings_resolve(&p, NULL, &hp, true, &s, &err), GYRE_OK);
     assert_int_equal(s.recipe.calibration.outputs, 5);
 }
 
@@ -626,10 +636,10 @@ static void exceptions_change_widths(void **state)
     assert_int_equal(resolve("{tensors: '*', wbits: 8}", p, &s, &err), GYRE_OK);
     assert_width(&s, "blk.0.ffn_down.weight", 16, 0);
     p = (gyre_quantize_params){.wgroup = GYRE_WGROUP_ROW, .wbits = 8, .recipe = "rtn"};
-    assert_int_equal(gyre_settings_resolve(&p, &hp, true, &s, &err), GYRE_OK);
+    assert_int_equal(gyre_settings_resolve(&p, NULL, &hp, true, &s, &err), GYRE_OK);
     assert_width(&s, "blk.0.ffn_up.weight", 8, 0);
     p.recipe = NULL;
-    assert_int_equal(gyre_settings_resolve(&p, &hp, true, &s, &err), GYRE_OK);
+    assert_int_equal(gyre_settings_resolve(&p, NULL, &hp, true, &s, &err), GYRE_OK);
     assert_string_equal(s.recipe.name, "quarot-rtn");
     files_remove();
 }
@@ -661,7 +671,7 @@ static void exceptions_change_activations(void **state)
     assert_int_equal(resolve(down, p, &s, &err), GYRE_OK);
     assert_true(!s.taps && s.act4 && gyre_settings_act(&s, "blk.0.ffn_down.weight") == 4);
     p.wbits = 0, p.recipe = files_path("settings.yaml");
-    assert_int_equal(gyre_settings_resolve(&p, &hp, false, &s, &err), GYRE_E_UNSUPPORTED); // a directory
+    assert_int_equal(gyre_settings_resolve(&p, NULL, &hp, false, &s, &err), GYRE_E_UNSUPPORTED); // a directory
     assert_non_null(strstr(err.message, "blk.0.ffn_down.weight reads 8 bits"));
     files_remove();
 }
