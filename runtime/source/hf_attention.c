@@ -61,10 +61,13 @@ static gyre_status put_scaling(struct config *c, const json_t *rope, const char 
         if (!truncate) GYRE_TRY(gyre_hf_put(c, "rope.scaling.yarn_truncate", GYRE_META_BOOL, &truncate, 1));
     }
     GYRE_TRY(gyre_hf_put_text(c, gyre_hf_key(c, "rope.scaling.type").text, type));
-    // The context that it starts from stands inside or beside.
-    const json_t *where = gyre_hf_get(rope, "original_max_position_embeddings") ? rope : c->json;
-    GYRE_TRY(gyre_hf_real(c, where, "original_max_position_embeddings", &original));
-    GYRE_TRY(gyre_hf_put_count(c, where, "original_max_position_embeddings", "rope.scaling.original_context_length"));
+    // The context that it starts from stands beside or inside; beside counts. A phi3 has one beside in any case.
+    const char *const field = "original_max_position_embeddings", *const key = "rope.scaling.original_context_length";
+    const bool beside = gyre_hf_get(c->json, field) != NULL;
+    if (beside || strcmp(c->type, "phi3")) {
+        GYRE_TRY(gyre_hf_real(c, beside ? c->json : rope, field, &original));
+        GYRE_TRY(gyre_hf_put_count(c, beside ? c->json : rope, field, key));
+    } else GYRE_TRY(gyre_hf_put_u32(c, key, (uint32_t)(original = 4096)));
     GYRE_TRY(gyre_hf_real(c, rope, "factor", &factor));
     GYRE_TRY(gyre_hf_real(c, c->json, "max_position_embeddings", &most));
     if (factor == 0 && !strcmp(type, "yarn") && original > 0) factor = most / original;
@@ -146,6 +149,8 @@ static gyre_status put_rope(struct config *c)
                          c->source->path);
     GYRE_TRY(put_local(c, local));
     if (full || local) rope = full;
+    if (!rope && !strcmp(c->type, "ministral3")) // transformers then takes the numbers of one of them
+        return gyre_hf_refuse(c, "rope_parameters", "missing", "models that say theirs");
     GYRE_TRY(gyre_hf_put_real(c, rope, "rope_theta", "rope.freq_base", &base));
     if (!base) GYRE_TRY(gyre_hf_put_real(c, c->json, "rope_theta", "rope.freq_base", &base));
     if (!base && !strcmp(c->type, "smollm3")) GYRE_TRY(gyre_hf_put_f32(c, "rope.freq_base", 2e6)); // their defaults
@@ -220,9 +225,11 @@ static gyre_status put_windows(struct config *c)
                            "full_attention and sliding_attention"));
     if (!on && !types) return GYRE_OK;
     if (on || types) GYRE_TRY(gyre_hf_put_count(c, c->json, "sliding_window", "attention.sliding_window"));
-    const bool gemma = !strcmp(c->type, "gemma3_text");
-    if (gemma && !gyre_hf_get(c->json, "sliding_window"))
-        GYRE_TRY(gyre_hf_put_u32(c, "attention.sliding_window", 4096)); // its default
+    // Where the field is left out it is what transformers takes then; null is none (but in Gemma, which has windows).
+    const bool gemma = !strcmp(c->type, "gemma3_text"),
+               has_one = !strncmp(c->type, "qwen", 4) || !strcmp(c->type, "mistral") || !strcmp(c->type, "ministral");
+    if (gemma ? !gyre_hf_get(c->json, "sliding_window") : has_one && !json_object_get(c->json, "sliding_window"))
+        GYRE_TRY(gyre_hf_put_u32(c, "attention.sliding_window", 4096));
     if (types) return GYRE_OK;
     if (gemma) {
         const bool older = gyre_hf_get(c->json, "sliding_window_pattern") != NULL;

@@ -159,12 +159,43 @@ static void a_config_means_what_transformers_means(void **state)
     assert_true(fabsf(hp.embed_scale - sqrtf((float)hp.n_layers)) < 1e-5f); // 1 over the branches' 1 / sqrt(layers)
     assert_true(hp.logit_divisor == (float)hp.width);
     gyre_hparams_free(&hp);
+    hp = changed("mistral", "\"sliding_window\": null", "\"mup\": 0"); // left out it is not none
+    assert_int_equal(hp.window, 4096);
+    gyre_hparams_free(&hp);
+    hp = changed("qwen2", "\"use_sliding_window\": false, \"sliding_window\": 131072",
+                 "\"use_sliding_window\": true, \"max_window_layers\": 1");
+    assert_int_equal(hp.window, 4096);
+    assert_true(!hp.kind[0].windowed && hp.kind[1].windowed);
+    gyre_hparams_free(&hp);
+    // The context that scaling starts from: what stands beside counts more than what stands inside, and a phi3 always
+    // has one beside.
+    hp = changed("ministral3", "\"sliding_window\": null", "\"original_max_position_embeddings\": 128");
+    assert_true(hp.rope_original_context == 128);
+    gyre_hparams_free(&hp);
+    hp = changed("phi3", "\"original_max_position_embeddings\": 64, ", "");
+    assert_true(hp.rope_original_context == 4096);
+    gyre_hparams_free(&hp);
+}
+
+// transformers takes the numbers of one of its models then.
+static void a_ministral3_says_its_rope(void **state)
+{
+    (void)state;
+    struct tiny_options o = tiny_family("ministral3");
+    const char *folder = files_path("mute");
+    gyre_source *source = NULL;
+    gyre_error err = {0};
+    o.scaling = GYRE_ROPE_NONE;
+    assert_int_equal(tiny_write_hf(folder, &o), 0);
+    assert_int_equal(gyre_source_open(folder, &source, &err), GYRE_E_UNSUPPORTED);
+    assert_non_null(strstr(err.message, "rope_parameters is missing"));
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_config_means_what_transformers_means),
+        cmocka_unit_test(a_ministral3_says_its_rope),
         cmocka_unit_test(every_type_opens),
         cmocka_unit_test(both_containers_agree),
     };
