@@ -164,6 +164,7 @@ gyre_status gyre_hf_read(gyre_source *source, gyre_error *err)
     GYRE_GO(gyre_hf_bool(source, inner, "tie_word_embeddings", &source->hf_tied, err));
     const bool untied = json_is_false(tie);
     GYRE_GO(read_tensors(source, err));
+    GYRE_GO(gyre_safetensors_tied_head(source, err));
     GYRE_GO(check_groups(source, err));
     if (untied && !gyre_source_tensor(source, "lm_head.weight") &&
         !gyre_source_tensor(source, "lm_head.weight_packed") && !gyre_source_tensor(source, "lm_head.qweight"))

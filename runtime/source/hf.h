@@ -34,3 +34,6 @@ enum { GYRE_HF_TEXT_NAME = 256 };
 bool gyre_hf_text_name(const gyre_source *source, const char *name, char out[GYRE_HF_TEXT_NAME]);
 // Adds the tensors of one file.
 gyre_status gyre_safetensors_read(gyre_source *source, const char *path, gyre_error *err) GYRE_MUST_USE;
+// The head that a tied model's files hold all the same: the embedding once more, which nobody needs, or, where it holds
+// other numbers, the head. After all files.
+gyre_status gyre_safetensors_tied_head(gyre_source *source, gyre_error *err) GYRE_MUST_USE;

@@ -191,8 +191,14 @@ gyre_status gyre_safetensors_read(gyre_source *source, const char *path, gyre_er
             goto done;
         }
         expected = e->end;
-        char name[GYRE_HF_TEXT_NAME];
-        if (!gyre_hf_text_name(source, e->name, name)) continue;
+        char name[GYRE_HF_TEXT_NAME] = "";
+        if (!gyre_hf_text_name(source, e->name, name)) {
+            if (!source->hf_tied || strcmp(name, "lm_head.weight") != 0) continue;
+            tensor.bytes = e->end - e->begin; // for gyre_safetensors_tied_head
+            GYRE_GO(read_type_and_shape(path, e, &tensor, err));
+            source->hf_head = tensor;
+            continue;
+        }
         const char *known = strlen(e->name) < GYRE_HF_TEXT_NAME ? name : e->name;
         st = read_type_and_shape(path, e, &tensor, err);
         if (st == GYRE_OK) st = add_tensor(source, &tensor, known, e->end - e->begin, path, err);
@@ -207,4 +213,15 @@ done:
     free(entries);
     json_decref(header);
     return st;
+}
+
+gyre_status gyre_safetensors_tied_head(gyre_source *source, gyre_error *err)
+{
+    const struct gyre_tensor *head = &source->hf_head, *table = gyre_source_tensor(source, "model.embed_tokens.weight");
+    if (!head->data || (table && table->type == head->type && table->bytes == head->bytes &&
+                        !memcmp(table->data, head->data, head->bytes)))
+        return GYRE_OK;
+    source->note = "config.json ties the head to the embedding, but lm_head.weight holds other numbers: it is the "
+                   "head, as in transformers 5";
+    return add_tensor(source, head, "lm_head.weight", head->bytes, source->path, err);
 }

@@ -44,9 +44,10 @@ struct gyre_source {
     const char *note;                             // see gyre_source_note; NULL: nothing
     const char *hf_ignored[8];                    // endings of names of tensors that are of no use
     uint32_t n_hf_ignored;
-    bool hf_tied;    // config.json ties the head to the embedding
-    bool hf_own;     // gyre wrote the tensors, says their __metadata__
-    bool hf_wrapped; // the directory holds more than a text model
+    struct gyre_tensor hf_head; // of a model with hf_tied, as a file has it; no data: it has none
+    bool hf_tied;               // config.json ties the head to the embedding
+    bool hf_own;                // gyre wrote the tensors, says their __metadata__
+    bool hf_wrapped;            // the directory holds more than a text model
 };
 
 gyre_status gyre_gguf_read(gyre_source *source, gyre_error *err) GYRE_MUST_USE;      // all its parts

@@ -329,8 +329,7 @@ static void lying_configs(void **state)
          GYRE_E_UNSUPPORTED, "attention_factor"},
         {"\"rope_scaling\": null", "\"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8}", GYRE_E_FORMAT,
          "low_freq_factor is missing"},
-        {"\"tie_word_embeddings\": false", "\"tie_word_embeddings\": true", GYRE_OK,
-         NULL}, // then lm_head.weight is ignored
+        {"\"tie_word_embeddings\": false", "\"tie_word_embeddings\": true", GYRE_OK, NULL},
         {"{", "[", GYRE_E_FORMAT, "config.json"},
         {"\"hidden_act\": \"silu\"", "\"hidden_act\": \"si\nlu\"", GYRE_E_FORMAT, "config.json"},
     };
@@ -402,6 +401,38 @@ static void names_of_a_model_without_its_head(void **state)
     free(b.data);
 }
 
+// config.json ties the head that the file holds: as the embedding once more it is left out, else it is the head.
+static void a_tied_head_of_its_own(void **state)
+{
+    (void)state;
+    struct bytes config = {0}, b = {0};
+    char path[128];
+    fresh(1);
+    read_text("config.json", &config);
+    read_text("model.safetensors", &b);
+    change_config(&config, "\"tie_word_embeddings\": false", "\"tie_word_embeddings\": true");
+    in_dir("model.safetensors", path);
+    for (int same = 0; same < 2; same++) {
+        gyre_source *source = NULL;
+        gyre_error err = {0};
+        if (gyre_source_open(dir, &source, &err) != GYRE_OK) fail_msg("%s", err.message);
+        const struct gyre_tensor *table = gyre_source_tensor(source, "model.embed_tokens.weight"),
+                                 *head = gyre_source_tensor(source, "lm_head.weight");
+        const char *note = gyre_source_note(source);
+        assert_int_equal(!head, same);
+        assert_int_equal(!note, same);
+        if (!same) {
+            assert_non_null(strstr(note, "lm_head.weight holds other numbers"));
+            assert_true(head->bytes == table->bytes && memcmp(head->data, table->data, head->bytes));
+            memcpy(b.data + b.size - head->bytes, table->data, table->bytes); // it is the last in the file
+        }
+        gyre_source_close(source);
+        assert_int_equal(save_bytes(&b, path), 0);
+    }
+    free(config.data);
+    free(b.data);
+}
+
 static void not_a_number(void **state)
 {
     (void)state;
@@ -434,6 +465,7 @@ int main(void)
         cmocka_unit_test(lying_configs),
         cmocka_unit_test(both_spellings_of_rope),
         cmocka_unit_test(names_of_a_model_without_its_head),
+        cmocka_unit_test(a_tied_head_of_its_own),
         cmocka_unit_test(not_a_number),
         cmocka_unit_test(one_file_goes_before_shards),
         cmocka_unit_test(broken_links_are_no_absence),
