@@ -106,6 +106,9 @@ static const char *unsayable(const struct gyre_plan *p)
         return hp->has_rope_freqs ? "the tensor rope_freqs.weight, which they read for llama"
                                   : "llama3 scaling, which a tensor says that they read for llama";
     if (hp->rope_scaling == GYRE_ROPE_LONG && !(arch->plain & GYRE_PLAIN_DIVISORS)) return "longrope";
+    if (hp->rope_scaling == GYRE_ROPE_YARN && !(arch->plain & GYRE_PLAIN_BETAS) &&
+        (hp->rope_high_freq != 32 || hp->rope_low_freq != 1))
+        return "YaRN's betas, which are not 32 and 1";
     if (hp->rope_untruncated) return "YaRN that is not truncated to whole dimensions";
     if (hp->attn_scale != 0 && !(arch->plain & GYRE_PLAIN_SCALE) &&
         fabsf(hp->attn_scale * sqrtf((float)hp->head_dim) - 1) > 1e-6f)

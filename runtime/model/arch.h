@@ -12,6 +12,7 @@ enum {
     GYRE_PLAIN_WINDOWS = 4,  // a window, and the period of the blocks that have none
     GYRE_PLAIN_FOURTHS = 8,  // no RoPE in each fourth block, whatever the file says
     GYRE_PLAIN_SCALE = 32,   // a scale of scores other than 1 / sqrt(head size)
+    GYRE_PLAIN_BETAS = 64,   // YaRN's betas other than 32 and 1
     GYRE_PLAIN_FOLDER = 16   // Hugging Face directories, by the names of roles.def
 };
 

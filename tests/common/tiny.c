@@ -543,6 +543,7 @@ static uint32_t put_metadata(struct bytes *b, const struct tiny_options *o)
         {"attention.layer_norm_rms_epsilon", 1e-5f, false},
         {"rope.freq_base", o->rope_base, false},
         {"rope.scaling.factor", 8, o->scaling == GYRE_ROPE_NONE || o->scaling == GYRE_ROPE_LONG},
+        {"rope.scaling.yarn_beta_fast", o->beta_fast, o->beta_fast == 0},
         {"rope.scaling.low_freq_factor", 1, o->scaling != GYRE_ROPE_LLAMA3},
         {"rope.scaling.high_freq_factor", 4, o->scaling != GYRE_ROPE_LLAMA3},
     };

@@ -25,6 +25,7 @@ struct tiny_options {
     float rope_base;
     gyre_rope_scaling scaling; // factor 8, original context 64; llama3: low 1, high 4; longrope: tiny_long_factor
     bool untruncated;          // yarn's blend
+    float beta_fast;           // GGUF: yarn's; 0: not said
     bool rope_freqs;           // GGUF: a rope_freqs.weight tensor (1, 1.25, 1.5, ... as divisors)
     uint32_t shards;           // HF: 0 or 1: model.safetensors; else that many files and an index
 };

@@ -215,6 +215,25 @@ static void yarn_between_dimensions(void **state)
     assert_non_null(strstr(err.message, "YaRN that is not truncated"));
 }
 
+// Other tools read them of a Ministral 3 only, and take 32 and 1 for the rest whatever the file says.
+static void betas_of_yarn(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"llama", "ministral3"};
+    static const float fast[] = {32, 4};
+    for (int i = 0; i < 4; i++) {
+        gyre_error err = {0};
+        struct tiny_options o = tiny_family(names[i / 2]);
+        o.scaling = GYRE_ROPE_YARN, o.beta_fast = fast[i % 2];
+        assert_int_equal(tiny_write_gguf(files_path("betas.gguf"), &o), 0);
+        gyre_quantize_params q = settings(files_path("betas.gguf"), "rtn", "portable");
+        const gyre_status st = gyre_quantize(&q, NULL, &err);
+        if (i == 1)
+            assert_true(st == GYRE_E_UNSUPPORTED && strstr(err.message, "YaRN's betas, which are not 32 and 1"));
+        else if (st != GYRE_OK) fail_msg("%s", err.message);
+    }
+}
+
 // ---- rounded files ----------------------------------------------------------------------------------------
 
 static gyre_status verify(const char *file, const char *base, gyre_verify_result *result, gyre_error *err)
@@ -401,9 +420,13 @@ static int setup(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(rotated_it_is_the_same_model), cmocka_unit_test(biases_before_a_norm_behind_the_branch),
-        cmocka_unit_test(yarn_between_dimensions),      cmocka_unit_test(rounded_files_verify_and_reproduce),
-        cmocka_unit_test(biases_turn_with_their_heads), cmocka_unit_test(norms_of_heads_are_kept),
+        cmocka_unit_test(rotated_it_is_the_same_model),
+        cmocka_unit_test(biases_before_a_norm_behind_the_branch),
+        cmocka_unit_test(yarn_between_dimensions),
+        cmocka_unit_test(betas_of_yarn),
+        cmocka_unit_test(rounded_files_verify_and_reproduce),
+        cmocka_unit_test(biases_turn_with_their_heads),
+        cmocka_unit_test(norms_of_heads_are_kept),
         cmocka_unit_test(vectors_that_lie_are_told),
     };
     return cmocka_run_group_tests(tests, setup, NULL);
