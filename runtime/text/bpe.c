@@ -111,7 +111,7 @@ static uint32_t char_token(const gyre_tokenizer *t, const char *text, int bytes,
 {
     uint32_t token = NO_TOKEN;
     if (code < CHAR_TOKENS) return t->char_token[code];
-    return gyre_strmap_get(&t->vocab, text, (uint32_t)bytes, &token) ? token : NO_TOKEN;
+    return gyre_strmap_get(&t->vocab, text, (uint32_t)bytes, &token) && t->modelled[token] ? token : NO_TOKEN;
 }
 
 // The bytes' own tokens, if all have one.

@@ -61,7 +61,7 @@ static gyre_status encode_word(void *user, const char *word, uint64_t bytes)
         uint32_t id;
         const char *name = name_of(e, word, bytes, &length);
         if (!name) return no_memory(e);
-        if (gyre_strmap_get(&t->vocab, name, (uint32_t)length, &id) && t->kinds[id] == TOKEN_NORMAL)
+        if (gyre_strmap_get(&t->vocab, name, (uint32_t)length, &id) && t->modelled[id])
             return gyre_bpe_emit(&e->work, id) ? GYRE_OK : no_memory(e);
     }
     return gyre_bpe_word(t, &e->work, word, bytes) ? GYRE_OK : no_memory(e);

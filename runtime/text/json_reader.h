@@ -9,6 +9,7 @@ struct json_reader {
     json_t *root;
     struct gyre_string *names, (*merges)[2];
     uint8_t *kinds;
+    bool *modelled;
     struct added_token *added;
     struct tokenizer_parts parts;
     bool byte_level;

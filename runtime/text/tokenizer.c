@@ -88,12 +88,14 @@ static bool add_tokens(gyre_tokenizer *t, const struct tokenizer_parts *parts)
     t->names = gyre_arena_array(&t->arena, parts->n_tokens + 1ull, sizeof *t->names);
     t->bytes = gyre_arena_array(&t->arena, parts->n_tokens + 1ull, sizeof *t->bytes);
     t->kinds = gyre_arena_array(&t->arena, parts->n_tokens + 1ull, sizeof *t->kinds);
+    t->modelled = gyre_arena_array(&t->arena, parts->n_tokens + 1ull, sizeof *t->modelled);
     t->ends = gyre_arena_array(&t->arena, parts->n_tokens + 1ull, sizeof *t->ends);
     char *text = gyre_arena_alloc(&t->arena, total + 1);
-    if (!t->names || !t->bytes || !t->kinds || !t->ends || !text) return false;
+    if (!t->names || !t->bytes || !t->kinds || !t->modelled || !t->ends || !text) return false;
     for (uint32_t i = 0; i < parts->n_tokens; i++) {
         const struct gyre_string name = parts->names[i];
         const uint8_t kind = t->kinds[i] = parts->kinds[i];
+        t->modelled[i] = parts->modelled ? parts->modelled[i] : kind != TOKEN_SPECIAL;
         t->bytes[i].data = text;
         if (!name.data) continue;
         memcpy(text + used, name.data, name.length);
@@ -134,7 +136,7 @@ static bool add_symbols(gyre_tokenizer *t)
             name[1] = (char)(0x80 | (code_of[b] & 63));
             n = 2;
         }
-        if (!gyre_strmap_get(&t->vocab, name, n, token)) *token = NO_TOKEN;
+        if (!gyre_strmap_get(&t->vocab, name, n, token) || !t->modelled[*token]) *token = NO_TOKEN;
         else if (t->characters && t->byte_fallback) t->bytes[*token] = (struct gyre_string){bytes + b, 1};
     }
     if (!t->characters) return true;
@@ -145,7 +147,7 @@ static bool add_symbols(gyre_tokenizer *t)
         const struct gyre_string of = t->names[i];
         uint32_t code;
         if (of.length == 0 || of.length > 3 || gyre_utf8_look(of.data, of.length, &code) != (int)of.length) continue;
-        if (t->kinds[i] != TOKEN_SPECIAL && t->char_token[code] == NO_TOKEN) t->char_token[code] = i;
+        if (t->modelled[i] && t->char_token[code] == NO_TOKEN) t->char_token[code] = i;
     }
     return true;
 }

@@ -152,6 +152,7 @@ struct gyre_tokenizer {
     struct gyre_string *names; // as in the vocabulary; data NULL: a hole
     struct gyre_string *bytes; // what the token stands for
     uint8_t *kinds;
+    bool *modelled; // of the model's own vocabulary, also if it is an added one, too: a word or a character may be it
     bool *ends;
     bool characters;          // symbols begin as characters, not as bytes
     bool byte_fallback;       // a character without a token becomes the tokens <0x00> .. <0xFF> of its bytes
@@ -177,6 +178,7 @@ struct tokenizer_parts {
     uint32_t n_tokens;
     const struct gyre_string *names; // data NULL: a hole
     const uint8_t *kinds;            // enum token_kind
+    const bool *modelled;            // see above; NULL: all but the special ones
     uint64_t n_merges;
     const struct gyre_string (*merges)[2];
     const double *scores; // where there is no list of merges: by token; NULL: there is one

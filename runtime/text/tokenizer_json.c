@@ -62,20 +62,39 @@ static gyre_status count_tokens(struct json_reader *r, json_t *vocab, const json
     return GYRE_OK;
 }
 
+// The tokenizers library takes no notice of an added token's id: it is the vocabulary's, or *next.
+static gyre_status check_number(const struct json_reader *r, const json_t *vocab, const struct added_token *t,
+                                uint32_t *next)
+{
+    const json_t *known = json_object_getn(vocab, t->text.data, t->text.length);
+    const struct gyre_string there = r->names[t->id]; // by this id so far
+    const bool again = there.length == t->text.length && there.data && !memcmp(there.data, t->text.data, there.length);
+    if (t->text.length == 0) return GYRE_OK; // it is left out
+    const uint32_t due = known ? (uint32_t)json_integer_value(known) : again ? t->id : (*next)++;
+    return due == t->id ? GYRE_OK
+                        : gyre_fail(r->err, GYRE_E_UNSUPPORTED,
+                                    "cannot use tokenizer (%s): the added token \"%s\" has the id %u; the tokenizers "
+                                    "library, which numbers them itself, makes it %u",
+                                    r->path, gyre_show(t->text.data, t->text.length).text, t->id, due);
+}
+
 static gyre_status read_tokens(struct json_reader *r, const json_t *model)
 {
     json_t *vocab = json_object_get(model, "vocab"), *added = json_object_get(r->root, "added_tokens"), *id;
     const char *name;
+    uint32_t next = (uint32_t)json_object_size(vocab);
     GYRE_TRY(count_tokens(r, vocab, added));
     r->names = calloc(r->parts.n_tokens, sizeof *r->names);
     r->kinds = calloc(r->parts.n_tokens, 1);
+    r->modelled = calloc(r->parts.n_tokens, sizeof *r->modelled);
     r->added = calloc(json_array_size(added) + 1, sizeof *r->added);
-    if (!r->names || !r->kinds || !r->added) return no_memory(r);
+    if (!r->names || !r->kinds || !r->modelled || !r->added) return no_memory(r);
     json_object_foreach(vocab, name, id)
     {
         struct gyre_string *at = &r->names[json_integer_value(id)];
         if (at->data) return gyre_json_malformed(r, "a vocabulary where no two tokens share an id");
         *at = (struct gyre_string){name, strlen(name)};
+        r->modelled[json_integer_value(id)] = true;
     }
     for (size_t i = 0; i < json_array_size(added); i++) {
         const json_t *item = json_array_get(added, i);
@@ -87,6 +106,7 @@ static gyre_status read_tokens(struct json_reader *r, const json_t *model)
                                   .rstrip = gyre_json_flag(r, item, "rstrip", false),
                                   .single_word = gyre_json_flag(r, item, "single_word", false)};
         if (!t->text.data) return gyre_json_malformed(r, "the content of an added token");
+        GYRE_TRY(check_number(r, vocab, t, &next));
         t->normalized = gyre_json_flag(r, item, "normalized", !t->special);
         r->kinds[t->id] = t->special ? TOKEN_SPECIAL : TOKEN_ADDED;
         r->names[t->id] = t->text;
@@ -96,6 +116,7 @@ static gyre_status read_tokens(struct json_reader *r, const json_t *model)
     if (unknown_id) r->tokenizer->unknown = (uint32_t)json_integer_value(unknown_id);
     r->parts.names = r->names;
     r->parts.kinds = r->kinds;
+    r->parts.modelled = r->modelled;
     r->parts.added = r->added;
     return GYRE_OK;
 }
@@ -165,6 +186,7 @@ done:
     free(r.names);
     free(r.merges);
     free(r.kinds);
+    free(r.modelled);
     free(r.added);
     return st;
 }

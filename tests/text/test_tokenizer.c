@@ -105,6 +105,49 @@ static void tokens_among_stripped_blanks(void **state)
     close_model(&m);
 }
 
+// What is cut out of a text and what the model knows are two things: where an added token is no word of its own the
+// model takes its characters and words from the vocabulary alone. Ids as the library has them.
+static void added_tokens_and_the_vocabulary(void **state)
+{
+    (void)state;
+    static const char json[] =
+        "{\"version\": \"1.0\", \"added_tokens\": ["
+        "{\"id\": 3, \"content\": \"_\", \"single_word\": true, \"normalized\": false, \"special\": true},"
+        "{\"id\": 4, \"content\": \"ab\", \"single_word\": true, \"normalized\": false, \"special\": false},"
+        "{\"id\": 6, \"content\": \"\u00e9\", \"single_word\": true, \"normalized\": false, \"special\": false},"
+        "{\"id\": 7, \"content\": \"\U0001d400\", \"single_word\": true, \"normalized\": false, \"special\": true},"
+        "{\"id\": %d, \"content\": \"cc\", \"single_word\": true, \"normalized\": false, \"special\": false}],"
+        "\"pre_tokenizer\": {\"type\": \"Digits\", \"individual_digits\": true}, \"decoder\": {\"type\": \"Fuse\"},"
+        "\"model\": {\"type\": \"BPE\", \"unk_token\": \"<unk>\", \"ignore_merges\": true, \"merges\": [],"
+        "\"vocab\": {\"<unk>\": 0, \"a\": 1, \"b\": 2, \"_\": 3, \"ab\": 4, \"c\": 5}}}";
+    static const struct {
+        const char *text;
+        uint32_t n, ids[3];
+    } cases[] = {
+        {"_", 1, {3}},          {"a_b", 3, {1, 3, 2}},          {"\u00e9", 1, {6}},     {"a\u00e9b", 3, {1, 0, 2}},
+        {"\U0001d400", 1, {7}}, {"a\U0001d400b", 3, {1, 0, 2}}, {"1ab1", 3, {0, 4, 0}}, {"cab", 3, {5, 1, 2}},
+        {"cc", 1, {8}},         {"cc1", 3, {5, 5, 0}},
+    };
+    char text[sizeof json];
+    struct model m;
+    gyre_error err = {0};
+    int length = snprintf(text, sizeof text, json, 8);
+    if (open_json(text, (uint64_t)length, 259, &m, &err) != GYRE_OK) fail_msg("%s", err.message);
+    for (size_t i = 0; i < GYRE_COUNT(cases); i++) {
+        uint32_t *ids;
+        uint64_t n;
+        assert_int_equal(gyre_tokenizer_encode(m.tokenizer, cases[i].text, strlen(cases[i].text), GYRE_ENCODE_SPECIAL,
+                                               &ids, &n, NULL),
+                         GYRE_OK);
+        if (n != cases[i].n || memcmp(ids, cases[i].ids, n * sizeof *ids)) fail_msg("%s", cases[i].text);
+        free(ids);
+    }
+    close_model(&m);
+    length = snprintf(text, sizeof text, json, 9); // the library numbers them itself
+    assert_int_equal(open_json(text, (uint64_t)length, 259, &m, &err), GYRE_E_UNSUPPORTED);
+    assert_non_null(strstr(err.message, "\"cc\" has the id 9"));
+}
+
 static void no_byte_is_lost(void **state)
 {
     (void)state;
@@ -321,6 +364,7 @@ int main(void)
         cmocka_unit_test(demo_model_is_token_exact),
         cmocka_unit_test(no_byte_is_lost),
         cmocka_unit_test(tokens_among_stripped_blanks),
+        cmocka_unit_test(added_tokens_and_the_vocabulary),
         cmocka_unit_test(special_tokens_are_a_choice),
         cmocka_unit_test(long_words_are_fast),
         cmocka_unit_test(bad_json_is_refused),

@@ -214,7 +214,8 @@ static void other_spellings_are_the_same(void **state)
     } cases[] = {
         {"qwen2", "[^\\\\r\\\\n\\\\p{L}", "[^\\r\\n\\\\p{L}", "qwen2"},
         {"gpt2", "\"ignore_merges\":false", "\"ignore_merges\":true", "gpt-2"},
-        {"gpt2", "\"ignore_merges\":false,\"vocab\":{", "\"ignore_merges\":true,\"vocab\":{\"xqzx\":501,", NULL},
+        {"gpt2", "\"ignore_merges\":false,\"vocab\":{",
+         "\"ignore_merges\":true,\"vocab\":{\"xqzx\":501,\"<|endoftext|>\":500,", NULL},
     };
     for (size_t i = 0; i < GYRE_COUNT(cases); i++) {
         char file[64];
