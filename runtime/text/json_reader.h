@@ -12,8 +12,8 @@ struct json_reader {
     bool *modelled;
     struct added_token *added;
     struct tokenizer_parts parts;
-    bool byte_level;
-    const char *wrong; // a field that has another type than it should
+    bool byte_level, moves_front; // a ByteLevel was read; a normalizer that may take away what a text begins with
+    const char *wrong;            // a field that has another type than it should
     gyre_tokenizer *tokenizer;
     gyre_error *err;
 };

@@ -20,7 +20,10 @@ static gyre_status read_replace(struct json_reader *r, const json_t *step)
 {
     bool literal;
     const char *pattern = pattern_of(step, &literal), *content = gyre_json_string(r, step, "content");
+    uint32_t code;
     if (!pattern || !*pattern || !content) return gyre_json_malformed(r, "the pattern or content of a Replace");
+    r->moves_front |= !literal || !*content ||
+                      gyre_utf8_look(pattern, strlen(pattern), &code) != (int)strlen(pattern); // of several characters
     return gyre_normal_replace(&r->tokenizer->normalizer, pattern, literal, content, r->err);
 }
 
@@ -35,9 +38,11 @@ static gyre_status read_normalizer(struct json_reader *r, const json_t *step)
         if (gyre_json_is(step, forms[i].type))
             return gyre_normal_unicode(n, forms[i].compose, forms[i].compatible, r->err);
     if (gyre_json_is(step, "Replace")) return read_replace(r, step);
-    if (gyre_json_is(step, "Strip"))
-        return gyre_normal_strip(n, gyre_json_flag(r, step, "strip_left", true),
-                                 gyre_json_flag(r, step, "strip_right", true), r->err);
+    if (gyre_json_is(step, "Strip")) {
+        const bool left = gyre_json_flag(r, step, "strip_left", true);
+        r->moves_front |= left;
+        return gyre_normal_strip(n, left, gyre_json_flag(r, step, "strip_right", true), r->err);
+    }
     if (gyre_json_is(step, "Prepend")) {
         const char *text = gyre_json_string(r, step, "prepend");
         return text ? gyre_normal_prefix(n, text, r->err) : gyre_json_malformed(r, "the text of a Prepend");
@@ -95,6 +100,10 @@ static gyre_status read_metaspace(struct json_reader *r, const json_t *pre)
         else if (!strcmp(scheme, "never")) when = PREFIX_NEVER;
         else return gyre_json_refuse(r, "Metaspace with scheme", scheme);
     }
+    // The library then sees by the place in the original text whether a word is the first.
+    if (when == PREFIX_FIRST && r->moves_front)
+        return gyre_json_refuse(r, "a normalizer that may change where a text begins, before a Metaspace with scheme",
+                                scheme);
     GYRE_TRY(gyre_pre_add_prefix(to, blank, true, when, r->err));
     if (!gyre_json_flag(r, pre, "split", true)) return GYRE_OK;
     return gyre_pre_add(to, blank, true, CUT_WITH_NEXT, r->err);

@@ -44,7 +44,12 @@ gyre_status gyre_normal_replace(struct gyre_normalizer *n, const char *pattern, 
 {
     struct gyre_normal_step step = {.kind = GYRE_NORMAL_REPLACE, .literal = literal};
     GYRE_TRY(gyre_pattern_compile(&step.pattern, pattern, literal, err));
-    const gyre_status st = add(n, step, to, err);
+    gyre_status st = GYRE_OK;
+    if (gyre_pattern_may_be_empty(&step.pattern)) // see gyre_pattern_find
+        st = gyre_fail(err, GYRE_E_UNSUPPORTED,
+                       "cannot use tokenizer: it replaces what a pattern finds that may be nothing (%s)",
+                       gyre_show(pattern, strlen(pattern)).text);
+    if (st == GYRE_OK) st = add(n, step, to, err);
     if (st != GYRE_OK) gyre_pattern_free(&step.pattern);
     return st;
 }

@@ -100,6 +100,12 @@ static int match(const struct gyre_pattern *pattern, const struct gyre_matcher *
     return pcre2_match(pattern->code, subject, bytes, from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, m->match, m->limits);
 }
 
+bool gyre_pattern_may_be_empty(const struct gyre_pattern *pattern)
+{
+    uint32_t empty = 0;
+    return pcre2_pattern_info(pattern->code, PCRE2_INFO_MATCHEMPTY, &empty) != 0 || empty;
+}
+
 gyre_status gyre_pattern_find(const struct gyre_pattern *pattern, const struct gyre_matcher *matcher,
                               const char *shadow, uint64_t bytes, uint64_t from, uint64_t *begin, uint64_t *end,
                               bool *found, gyre_error *err)

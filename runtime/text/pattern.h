@@ -20,6 +20,7 @@ gyre_status gyre_pattern_words(const char *source, char **out, gyre_error *err) 
 gyre_status gyre_pattern_compile(struct gyre_pattern *pattern, const char *source, bool literal,
                                  gyre_error *err) GYRE_MUST_USE;
 void gyre_pattern_free(struct gyre_pattern *pattern);
+bool gyre_pattern_may_be_empty(const struct gyre_pattern *pattern); // it may match between two characters
 
 struct gyre_matcher {
     void *match, *limits; // pcre2_match_data, pcre2_match_context

@@ -276,13 +276,19 @@ static gyre_status add_added(gyre_tokenizer *t, const struct tokenizer_parts *pa
         // What is searched in normalized text must be normalized too.
         if (from->normalized)
             GYRE_TRY(gyre_normalize(&t->normalizer, from->text.data, from->text.length, true, &made, &length, err));
+        if (length == 0) {
+            free(made);
+            return gyre_fail(err, GYRE_E_UNSUPPORTED,
+                             "cannot use tokenizer (%s): of the added token %u nothing is left when it is normalized",
+                             where, from->id);
+        }
         char *text = gyre_arena_alloc(&t->arena, length + 1);
         if (text) memcpy(text, made ? made : from->text.data, length);
         free(made);
         if (!text) return gyre_fail(err, GYRE_E_NOMEM, "cannot use tokenizer (%s): out of memory", where);
         copy[n] = *from;
         copy[n].text = (struct gyre_string){text, length};
-        n += length > 0;
+        n++;
     }
     if (gyre_added_init(&t->raw, copy, n, false) && gyre_added_init(&t->normalized, copy, n, true)) return GYRE_OK;
     return gyre_fail(err, GYRE_E_NOMEM, "cannot use tokenizer (%s): out of memory", where);

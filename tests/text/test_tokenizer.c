@@ -116,7 +116,8 @@ static void added_tokens_and_the_vocabulary(void **state)
         "{\"id\": 4, \"content\": \"ab\", \"single_word\": true, \"normalized\": false, \"special\": false},"
         "{\"id\": 6, \"content\": \"\u00e9\", \"single_word\": true, \"normalized\": false, \"special\": false},"
         "{\"id\": 7, \"content\": \"\U0001d400\", \"single_word\": true, \"normalized\": false, \"special\": true},"
-        "{\"id\": %d, \"content\": \"cc\", \"single_word\": true, \"normalized\": false, \"special\": false}],"
+        "{\"id\": %d, \"content\": \"%s\", \"single_word\": true, \"normalized\": %s, \"special\": false}],"
+        "\"normalizer\": {\"type\": \"Strip\", \"strip_left\": true, \"strip_right\": true},"
         "\"pre_tokenizer\": {\"type\": \"Digits\", \"individual_digits\": true}, \"decoder\": {\"type\": \"Fuse\"},"
         "\"model\": {\"type\": \"BPE\", \"unk_token\": \"<unk>\", \"ignore_merges\": true, \"merges\": [],"
         "\"vocab\": {\"<unk>\": 0, \"a\": 1, \"b\": 2, \"_\": 3, \"ab\": 4, \"c\": 5}}}";
@@ -128,10 +129,10 @@ static void added_tokens_and_the_vocabulary(void **state)
         {"\U0001d400", 1, {7}}, {"a\U0001d400b", 3, {1, 0, 2}}, {"1ab1", 3, {0, 4, 0}}, {"cab", 3, {5, 1, 2}},
         {"cc", 1, {8}},         {"cc1", 3, {5, 5, 0}},
     };
-    char text[sizeof json];
+    char text[sizeof json + 16];
     struct model m;
     gyre_error err = {0};
-    int length = snprintf(text, sizeof text, json, 8);
+    int length = snprintf(text, sizeof text, json, 8, "cc", "false");
     if (open_json(text, (uint64_t)length, 259, &m, &err) != GYRE_OK) fail_msg("%s", err.message);
     for (size_t i = 0; i < GYRE_COUNT(cases); i++) {
         uint32_t *ids;
@@ -143,9 +144,12 @@ static void added_tokens_and_the_vocabulary(void **state)
         free(ids);
     }
     close_model(&m);
-    length = snprintf(text, sizeof text, json, 9); // the library numbers them itself
+    length = snprintf(text, sizeof text, json, 9, "cc", "false"); // the library numbers them itself
     assert_int_equal(open_json(text, (uint64_t)length, 259, &m, &err), GYRE_E_UNSUPPORTED);
     assert_non_null(strstr(err.message, "\"cc\" has the id 9"));
+    length = snprintf(text, sizeof text, json, 8, "  ", "true");
+    assert_int_equal(open_json(text, (uint64_t)length, 259, &m, &err), GYRE_E_UNSUPPORTED);
+    assert_non_null(strstr(err.message, "added token 8 nothing is left"));
 }
 
 static void no_byte_is_lost(void **state)
@@ -256,6 +260,13 @@ static void bad_json_is_refused(void **state)
          "pattern", GYRE_E_UNSUPPORTED},
         {"\"normalizer\":null", "\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"String\":\"a\"}}", "Replace",
          GYRE_E_FORMAT},
+        {"\"normalizer\":null",
+         "\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"(?=a)\"},\"content\":\"x\"}",
+         "that may be nothing ((?=a))", GYRE_E_UNSUPPORTED},
+        {"\"normalizer\":null,\"pre_tokenizer\":",
+         "\"normalizer\":{\"type\":\"Strip\",\"strip_left\":true,\"strip_right\":false},\"pre_tokenizer\":"
+         "{\"type\":\"Metaspace\",\"replacement\":\"_\",\"prepend_scheme\":\"first\"},\"other\":",
+         "where a text begins", GYRE_E_UNSUPPORTED},
         {"\"normalizer\":null", "\"normalizer\":{\"type\":\"Prepend\",\"prepend\":7}", "Prepend", GYRE_E_FORMAT},
         {"\"post_processor\":null", "\"post_processor\":{\"type\":\"BertProcessing\"}", "BertProcessing",
          GYRE_E_UNSUPPORTED},
