@@ -264,7 +264,9 @@ static void write_tokenizer(const char *post)
     put_text(&b, "], \"normalizer\": null, \"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": false}, "
                  "\"post_processor\": ");
     put_text(&b, post);
-    put_text(&b, ", \"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 4, \"b\": 5, \"ab\": 6}, "
+    put_text(&b, ", \"model\": {\"type\": \"BPE\", \"vocab\": {\"<bos>\": 0, \"<eos>\": 1, \"<eot>\": 2, \"<other>\": "
+                 "3, \"a\": 4, "
+                 "\"b\": 5, \"ab\": 6}, "
                  "\"merges\": [[\"a\", \"b\"]]}}");
     put_u8(&b, 0);
     write_text("tokenizer.json", (const char *)b.data);
