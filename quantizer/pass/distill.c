@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LOOK = 16, KEEP = 8, VERSION = 3 };
+enum { LOOK = 16, KEEP = 8, VERSION = 4, FEWEST = 64 };
 static const char kept_name[] = "distill";
 
 // ---- state ------------------------------------------------------------------------------------------------------
@@ -22,7 +22,8 @@ static const char kept_name[] = "distill";
 struct run {
     const gyre_quantize_params *params;
     const struct gyre_plan *plan;
-    const struct gyre_calib_text *text;
+    uint32_t windows, tokens; // that are read
+    uint32_t *token;          // [windows][tokens]
     struct gyre_output *out;
     gyre_status (*tick)(void *, uint64_t, gyre_error *);
     void *user;
@@ -81,6 +82,48 @@ static gyre_status take_up(struct run *r, gyre_error *err)
                             r->out->journal.folder);
 }
 
+// ---- text -------------------------------------------------------------------------------------------------------
+
+// Of a text's windows: as many as there are steps besides those that are held out, FEWEST at least, so that these are a
+// few too; all where there are not so many.
+static uint32_t windows_read(uint32_t windows, uint32_t steps)
+{
+    uint32_t n = GYRE_MIN(windows, (uint32_t)FEWEST);
+    while (n < windows && n - gyre_steps_held(n) < steps) n++;
+    return n;
+}
+
+// About the golden section of n, without a common divisor: multiples of it modulo n are every number below n once, and
+// however many come first, they lie evenly.
+static uint32_t stride_of(uint32_t n)
+{
+    for (uint32_t s = (uint32_t)(0.618 * n) + 1;; s++) {
+        uint32_t a = s, b = n;
+        while (b) {
+            const uint32_t rest = a % b;
+            a = b;
+            b = rest;
+        }
+        if (a == 1) return s;
+    }
+}
+
+// Evenly over the text, whose kinds may lie one behind the other, at any step.
+static gyre_status take_windows(struct run *r, const struct gyre_calib_text *text, gyre_error *err)
+{
+    r->tokens = text->tokens;
+    r->windows = windows_read(text->windows, r->plan->set.recipe.distill.steps);
+    const uint64_t each = r->tokens * sizeof *r->token;
+    r->token = malloc(r->windows * each);
+    if (!r->token) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for distillation");
+    const uint32_t stride = stride_of(r->windows);
+    for (uint64_t w = 0; w < r->windows; w++) {
+        const uint64_t from = w * stride % r->windows * text->windows / r->windows;
+        memcpy(r->token + w * r->tokens, text->token + from * r->tokens, each);
+    }
+    return GYRE_OK;
+}
+
 // ---- opening ----------------------------------------------------------------------------------------------------
 
 static gyre_status tick_block(void *user, gyre_error *err)
@@ -109,20 +152,16 @@ static gyre_status allocate(struct run *r, gyre_error *err)
     return GYRE_OK;
 }
 
-static gyre_status open_run(struct run *r, gyre_error *err)
+static gyre_status open_run(struct run *r, const struct gyre_calib_text *text, gyre_error *err)
 {
     const struct gyre_device_options options = {.log = &r->params->log};
-    if (r->text->windows < 2)
-        return gyre_fail(err, GYRE_E_INVALID,
-                         "cannot distill: the calibration text has one window of %u tokens, and some must be held out; "
-                         "give a longer text, or a recipe with shorter windows",
-                         r->text->tokens);
+    GYRE_TRY(take_windows(r, text, err));
     if (r->params->distill_device) GYRE_TRY(gyre_device_open(r->params->distill_device, &options, &r->device, err));
     else GYRE_TRY(gyre_fast_device_create(&options, &r->device, err));
-    GYRE_TRY(gyre_teacher_open(r->device, r->plan->source, r->text->token, r->text->windows, r->text->tokens,
-                               tick_block, r, &r->teacher, err));
+    GYRE_TRY(gyre_teacher_open(r->device, r->plan->source, r->token, r->windows, r->tokens, tick_block, r, &r->teacher,
+                               err));
     GYRE_TRY(gyre_source_open(r->out->part, &r->part, err));
-    GYRE_TRY(gyre_student_open(r->device, r->part, r->text->tokens, &r->student, err));
+    GYRE_TRY(gyre_student_open(r->device, r->part, r->tokens, &r->student, err));
     GYRE_TRY(allocate(r, err));
     r->head = (struct gyre_steps_head){
         .version = VERSION, .n = r->student.n, .steps = r->plan->set.recipe.distill.steps, .rate = 1};
@@ -136,6 +175,7 @@ static void close_run(struct run *r)
     gyre_source_close(r->part);
     gyre_device_close(r->device);
     gyre_adam_free(&r->adam);
+    free(r->token);
     free(r->gradient);
     free(r->best);
     free(r->before_step);
@@ -147,8 +187,7 @@ static void close_run(struct run *r)
 static gyre_status window(void *self, uint32_t w, double *kl, double *gradient, gyre_error *err)
 {
     struct run *r = self;
-    return gyre_student_window(&r->student, r->teacher, w, r->text->token + (uint64_t)w * r->text->tokens, kl, gradient,
-                               err);
+    return gyre_student_window(&r->student, r->teacher, w, r->token + (uint64_t)w * r->tokens, kl, gradient, err);
 }
 
 static void best(void *self)
@@ -202,7 +241,7 @@ static gyre_status train(struct run *r, gyre_error *err)
                                      .what = "distill",
                                      .look = LOOK,
                                      .keep = KEEP,
-                                     .windows = r->text->windows,
+                                     .windows = r->windows,
                                      .log = &r->params->log,
                                      .head = &r->head,
                                      .gradient = r->gradient,
@@ -221,7 +260,8 @@ static gyre_status train(struct run *r, gyre_error *err)
 
 uint64_t gyre_distill_work(const struct gyre_plan *plan, uint64_t model_weights)
 {
-    const uint32_t steps = plan->set.recipe.distill.steps, windows = plan->set.recipe.calibration.windows;
+    const uint32_t steps = plan->set.recipe.distill.steps,
+                   windows = windows_read(plan->set.recipe.calibration.windows, steps);
     const uint64_t each = model_weights / 64; // about what a window's way through the model is of all the rounding
     const uint64_t read = each / plan->hp.n_layers * plan->hp.n_layers; // by the teacher, block by block
     return steps ? read * windows + 4 * each * steps + each * gyre_steps_held(windows) * (steps / LOOK + 1) : 0;
@@ -232,14 +272,26 @@ gyre_status gyre_distill(const gyre_quantize_params *params, const struct gyre_p
                          gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user, struct gyre_distilled *result,
                          gyre_error *err)
 {
-    struct run r = {.params = params, .plan = plan, .text = text, .out = out, .tick = tick, .user = user};
+    struct run r = {.params = params, .plan = plan, .out = out, .tick = tick, .user = user};
+    *result = (struct gyre_distilled){0};
+    if (text->windows < 2 && params->from)
+        return gyre_fail(err, GYRE_E_INVALID,
+                         "cannot distill: the text has one window of %u tokens, and some must be held out; give a "
+                         "longer text, or a recipe with shorter windows",
+                         text->tokens);
+    if (text->windows < 2) {
+        gyre_logf(&params->log, GYRE_LOG_WARN,
+                  "distill: nothing is learned: the text has one window of %u tokens, and some must be held out",
+                  text->tokens);
+        return GYRE_OK;
+    }
     gyre_status st = GYRE_OK;
-    GYRE_GO(open_run(&r, err));
+    GYRE_GO(open_run(&r, text, err));
     GYRE_GO(take_up(&r, err));
     if (!r.head.done) GYRE_GO(train(&r, err));
     *result = (struct gyre_distilled){.steps = (uint32_t)r.head.step,
                                       .best = (uint32_t)r.head.best_step,
-                                      .held = gyre_steps_held(text->windows),
+                                      .held = gyre_steps_held(r.windows),
                                       .halved = (uint32_t)r.head.halved,
                                       .before = r.head.before,
                                       .after = r.head.best};

@@ -1,10 +1,11 @@
 // After rounding: what a finished file holds besides codes (scales, gains, clips) is learned end to end, by the
 // divergence of its logits from the float model's (gradient/student.h). Codes stay as they are.
 //
-// A step is one window of the calibration text, in their order again and again. Every eighth window is held out; its
-// divergence is measured now and then, and the parameters of the lowest are what is written. A loss that is not finite
-// takes the step back and halves the rate, three times at most. On the host, or on
-// the device that is named for it, whatever the rest ran on.
+// A step is one window of the calibration text, in an order that lies evenly over it at any step, again and again; of a
+// text with many more windows than steps some are read, 64 at least. Every eighth window is held out; its divergence is
+// measured now and then, and the parameters of the lowest are what is written. A loss that is not finite takes the step
+// back and halves the rate, three times at most. On the host, or on the device that is named for it, whatever the rest
+// ran on.
 #pragma once
 #include "quantizer/file/output.h"
 #include "quantizer/pass/text.h"
@@ -15,8 +16,9 @@ struct gyre_distilled {
     double before, after;  // mean divergence per token of the held-out windows, in nats
 };
 
-// All of `out` is written. Keeps its state in the journal from time to time, and ends with the new tensors in OUT.part.
-// tick(user, weights): as everywhere, of gyre_distill_work in all.
+// All of `out` is written. A text of one window has none to hold out: nothing is learned then, which is logged, or
+// (GYRE_E_INVALID) refused where nothing else is done. Keeps its state in the journal from time to time, and ends with
+// the new tensors in OUT.part. tick(user, weights): as everywhere, of gyre_distill_work in all.
 gyre_status gyre_distill(const gyre_quantize_params *params, const struct gyre_plan *plan,
                          const struct gyre_calib_text *text, struct gyre_output *out,
                          gyre_status (*tick)(void *user, uint64_t weights, gyre_error *err), void *user,

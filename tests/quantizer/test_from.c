@@ -209,6 +209,9 @@ static void what_does_not_belong_together_is_refused(void **state)
     refused(p, "the finished file");
     p = behind(), p.format = "hf", p.output = files_path("folder");
     refused(p, "cannot write a Hugging Face directory");
+    files_write(recipe, "name: a\ncalibration: {windows: 1, tokens: 32}\ndistill: {steps: 3}\n");
+    refused(behind(), "some must be held out");
+    write_recipe(NULL, 4);
     p = behind(), p.from = in;
     refused(p, "is missing; fetch it too");
     // The file and its manifest are one.
