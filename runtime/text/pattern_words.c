@@ -155,6 +155,7 @@ static gyre_status put_common(struct reader *r, struct text *to, bool *done)
 // One side of an && as it is read: what a class of PCRE2 can hold, and what stands beside it as alternatives.
 struct part {
     struct text items, others;
+    bool nested; // what was read last was a class in the class
 };
 
 static gyre_status end_part(struct reader *r, struct part *part, struct text *to)
@@ -189,7 +190,9 @@ static gyre_status read_item(struct reader *r, int depth, struct part *part)
     static const char not_word[] = "[^" WORD "]", not_hex[] = "[^" HEX "]";
     gyre_status st = GYRE_OK;
     const char c = *r->at;
+    const bool nested = part->nested;
     bool done;
+    part->nested = false;
     if (!c) return refuse(r, "[", 1);
     if (c == '[' && r->at[1] == ':') {
         if (strncmp(r->at, "[:space:]", 9) && strncmp(r->at, "[:digit:]", 9)) return refuse(r, r->at, 8);
@@ -203,8 +206,12 @@ static gyre_status read_item(struct reader *r, int depth, struct part *part)
         if (st == GYRE_OK) st = whole.bytes ? put_other(r, part, &whole) : put_text(r, &part->items, &items);
         free(items.data);
         free(whole.data);
+        part->nested = true;
         return st;
     }
+    // Beside a class in a class Oniguruma takes a hyphen for itself, or for half a range of which it drops the other.
+    if (c == '-' && (((part->items.bytes || part->others.bytes) && r->at[1] == '[') || (nested && r->at[1] != ']')))
+        return refuse(r, r->at, 2);
     if (c == '-' && (part->items.bytes == 0 || strchr("[]&", r->at[1]))) return r->at++, put(r, &part->items, "\\-");
     if (c != '\\') {
         const size_t n = length_of(r->at);
