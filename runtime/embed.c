@@ -71,13 +71,34 @@ static void finish(gyre_task *t)
     t->why = GYRE_STOP_LENGTH;
 }
 
-gyre_status gyre_task_embed(gyre_task *t, uint32_t rows, gyre_error *err)
+// Of `n` rows: the first that counts, and how many do.
+static uint32_t pooled_rows(const gyre_task *t, uint32_t n, uint32_t *first)
+{
+    const bool last = t->length + n == t->n, mean = t->params.pooling == GYRE_POOL_MEAN;
+    *first = mean ? 0 : n - 1;
+    return mean ? n : last ? 1 : 0;
+}
+
+void gyre_task_embed_take(gyre_task *t, uint32_t n)
+{
+    const struct gyre_scheduler *s = t->scheduler;
+    const uint32_t width = s->engine->model.hp.width;
+    uint32_t first;
+    const uint64_t count = (uint64_t)pooled_rows(t, n, &first) * width;
+    t->length += n;
+    for (uint64_t i = 0; i < count; i++) t->pooled[i % width] += (double)s->hidden_data[i];
+    if (t->length == t->n) finish(t);
+}
+
+gyre_status gyre_task_embed(gyre_task *t, uint32_t rows, uint32_t *out, gyre_error *err)
 {
     struct gyre_scheduler *s = t->scheduler;
     gyre_engine *e = s->engine;
     const uint32_t width = e->model.hp.width, n = GYRE_MIN(GYRE_MIN(rows, e->max_rows), t->n - t->length),
                    bucket = gyre_engine_bucket(e, n);
+    uint32_t first;
     gyre_graph *graph = NULL;
+    *out = n;
     GYRE_TRY(prepare(s, err));
     GYRE_TRY(graph_of(s, bucket, &graph, err));
     GYRE_TRY(gyre_kv_reserve(&e->kv, t->slot, t->length + n, err));
@@ -92,15 +113,8 @@ gyre_status gyre_task_embed(gyre_task *t, uint32_t rows, gyre_error *err)
     gyre_engine_forget_logits(e, UINT32_MAX);
     GYRE_TRY(gyre_engine_write_rows(e, bucket, err));
     GYRE_TRY(gyre_graph_submit(graph, err));
-    const bool last = t->length + n == t->n, mean = t->params.pooling == GYRE_POOL_MEAN;
-    const uint32_t first = mean ? 0 : n - 1, count = mean ? n : last ? 1 : 0;
-    if (count)
-        GYRE_TRY(gyre_buffer_read(e->device, s->hidden.buffer, (uint64_t)first * width * sizeof(float), s->hidden_data,
-                                  (uint64_t)count * width * sizeof(float), err));
-    else GYRE_TRY(gyre_wait(e->device, err));
-    t->length += n;
-    for (uint64_t i = 0; i < (uint64_t)count * width; i++) t->pooled[i % width] += (double)s->hidden_data[i];
-    s->count.rows += n;
-    if (last) finish(t);
-    return GYRE_OK;
+    const uint32_t count = pooled_rows(t, n, &first);
+    if (!count) return gyre_wait(e->device, err);
+    return gyre_buffer_read(e->device, s->hidden.buffer, (uint64_t)first * width * sizeof(float), s->hidden_data,
+                            (uint64_t)count * width * sizeof(float), err);
 }

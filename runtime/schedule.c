@@ -168,11 +168,16 @@ static bool twin_is_ahead(const gyre_task *t)
 
 static bool waits(const gyre_task *t) { return page_is_coming(t) || twin_is_ahead(t); }
 
+static uint32_t step_ms(const gyre_scheduler *s) { return s->params.step_ms ? s->params.step_ms : DEFAULT_STEP_MS; }
+
+// What was measured, from now on with `ns` in it.
+static double blend(double was, double ns) { return was > 0 ? 0.7 * was + 0.3 * ns : ns; }
+
 // How many rows of prompts the step may have beside `beside` rows of answers.
 static uint32_t prompt_rows(const gyre_scheduler *s, uint32_t beside)
 {
     const uint32_t most = s->engine->max_rows - GYRE_MIN(beside, s->engine->max_rows - 1);
-    const double ns = 1e6 * (s->params.step_ms ? s->params.step_ms : DEFAULT_STEP_MS) * (beside ? 1 : 2);
+    const double ns = 1e6 * step_ms(s) * (beside ? 1 : 2);
     uint32_t rows = UNMEASURED_ROWS;
     if (s->row_ns > 0) // a bucket's worth: a recording runs all its rows, whether they live or not
         for (rows = LEAST_ROWS; rows < s->engine->max_rows && 2 * rows * s->row_ns <= ns;) rows *= 2;
@@ -292,17 +297,21 @@ static void stage(gyre_scheduler *s, gyre_task *t, struct gyre_step_row *out, st
 
 // How many steps one after the other a staged task may run in one submission: alone in the scheduler, where the device
 // chooses, and no more than it has said, as gyre_generate does. Within its page, so that no page is wanted that it may
-// not need, and not to the end of the context, which may shift.
+// not need, not to the end of the context, which may shift, and no more than a step's time allows: whoever comes
+// meanwhile waits for all of them.
 static gyre_status at_once(const gyre_task *t, uint32_t *times, gyre_error *err)
 {
     gyre_engine *const e = t->scheduler->engine;
     *times = 1;
-    if (t->rows != 1 || !t->said || !ends_here(t) || t->logits || t->best) return GYRE_OK;
+    const double ns = 1e6 * step_ms(t->scheduler), each = t->scheduler->one_ns;
+    if (t->rows != 1 || !t->said || !ends_here(t) || t->logits || t->best || each <= 0) return GYRE_OK;
     for (const gyre_task *o = t->scheduler->first; o; o = o->next)
         if (o != t && !o->ended) return GYRE_OK;
     const uint32_t room = GYRE_MIN(GYRE_PAGE - t->length % GYRE_PAGE, e->context - 1 - t->n),
-                   wanted = GYRE_MIN(GYRE_MIN(t->said, t->most - t->said), room);
-    return wanted > 1 ? gyre_engine_at_once(e, &t->sampling, wanted, times, err) : GYRE_OK;
+                   wanted = GYRE_MIN(GYRE_MIN(t->said, t->most - t->said), room),
+                   fit = ns < GYRE_MAX_AT_ONCE * each ? (uint32_t)(ns / each) : GYRE_MAX_AT_ONCE;
+    if (GYRE_MIN(wanted, fit) <= 1) return GYRE_OK;
+    return gyre_engine_at_once(e, &t->sampling, GYRE_MIN(wanted, fit), times, err);
 }
 
 // What a task chose in steps that ran at once, until it ends; steps behind that are taken back.
@@ -356,8 +365,9 @@ static gyre_status run(gyre_scheduler *s, gyre_error *err)
     s->count.steps += times;
     s->count.rows += n + times - 1;
     s->count.step_ns += took;
-    const double each = (double)took / gyre_engine_bucket(e, n);
-    if (n >= LEAST_ROWS && recorded == e->n_steps) s->row_ns = s->row_ns > 0 ? 0.7 * s->row_ns + 0.3 * each : each;
+    if (n >= LEAST_ROWS && recorded == e->n_steps)
+        s->row_ns = blend(s->row_ns, (double)took / gyre_engine_bucket(e, n));
+    if (n == 1 && recorded == e->n_steps) s->one_ns = blend(s->one_ns, (double)took / times);
     if (times > 1) advance_all(s->part[0], told, times);
     for (uint32_t i = 0; i < parts && !s->params.no_sharing; i++) // where that fails, its own page does as well
         if (gyre_kv_remember(&e->kv, s->part[i]->slot, s->part[i]->tokens, s->part[i]->length, NULL) != GYRE_OK) break;
@@ -374,10 +384,16 @@ gyre_status gyre_scheduler_step(gyre_scheduler *s, gyre_error *err)
         if (!t->shifted) t->cached += t->length - before;                                    // token is wanted
     }
     plan(s);
-    GYRE_TRY(run(s, err));
-    for (gyre_task *t = s->first; t; t = t->next) // one of them, by graphs of their own
-        if (t->pooled && !t->ended) return gyre_task_embed(t, prompt_rows(s, 0), err);
-    return GYRE_OK;
+    gyre_task *embeds = s->first; // one of them, by graphs of their own
+    while (embeds && (!embeds->pooled || embeds->ended)) embeds = embeds->next;
+    uint32_t rows = 0;
+    gyre_status st = embeds ? gyre_task_embed(embeds, prompt_rows(s, 0), &rows, err) : GYRE_OK;
+    if (st == GYRE_OK) st = run(s, err);
+    if (st == GYRE_OK && embeds) {
+        gyre_task_embed_take(embeds, rows);
+        s->count.rows += rows;
+    } else if (embeds) embeds->length = gyre_kv_trim(&s->engine->kv, embeds->slot, embeds->length);
+    return st;
 }
 
 // ---- around it -----------------------------------------------------------------------------------------------------

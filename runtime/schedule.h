@@ -41,7 +41,7 @@ struct gyre_scheduler {
     uint32_t *allowed;         // a bit per token
     gyre_scored *best;         // [vocab], of one token
     uint32_t *drawn;           // [logit_rows] where rows that only want logits get a sample
-    double row_ns;             // measured: time of a row in a step of many; 0: not yet
+    double row_ns, one_ns;     // measured: time of a row in a step of many, of a step of one; 0: not yet
     gyre_scheduler_counters count;
     // Embeddings; made when the first one is wanted.
     struct gyre_binding hidden;      // f32[max_rows][width]
@@ -59,6 +59,8 @@ gyre_status gyre_task_choose_listed(gyre_task *task, gyre_error *err) GYRE_MUST_
 // the task where that is due.
 void gyre_task_advance(gyre_task *task);
 
-// Runs up to `rows` tokens of a task that wants an embedding (embed.c); ends it behind the last.
-gyre_status gyre_task_embed(gyre_task *task, uint32_t rows, gyre_error *err) GYRE_MUST_USE;
+// Computes up to `rows` tokens of a task that wants an embedding (embed.c) and says how many. The task has moved, and
+// behind its last token ended, when they are taken: that cannot fail.
+gyre_status gyre_task_embed(gyre_task *task, uint32_t rows, uint32_t *out, gyre_error *err) GYRE_MUST_USE;
+void gyre_task_embed_take(gyre_task *task, uint32_t rows);
 void gyre_scheduler_embed_free(struct gyre_scheduler *scheduler);

@@ -1,6 +1,6 @@
 // The scheduler with one text alone, which takes several tokens a submission where the device chooses: the same tokens
 // as one by one, whoever joins, wherever it ends, whichever call to the device fails.
-#include "runtime/engine.h"
+#include "runtime/schedule.h"
 #include "tests/common/device.h"
 #include "tests/common/ok.h"
 #include "tests/common/tiny.h"
@@ -187,10 +187,89 @@ static void test_failing_calls(void **state)
     fail_each(true, 1);
 }
 
+// The same beside a text of which an embedding is wanted: a step that fails has moved neither.
+static void test_failing_embedding(void **state)
+{
+    (void)state;
+    enum { N = 6, LENGTH = 40, WIDTH = 64 };
+    uint32_t prompt[9], text[LENGTH];
+    static struct heard h;
+    float whole[WIDTH];
+    uint64_t failures = 0;
+    tiny_tokens(prompt, 9, 5, VOCAB);
+    tiny_tokens(text, LENGTH, 6, VOCAB);
+    gyre_engine *e = open_engine(path[0], 1);
+    if (!e) return;
+    gyre_scheduler *s = NULL;
+    const gyre_scheduler_params params = {.size = sizeof params, .no_sharing = true, .chunk = 16};
+    OK(gyre_scheduler_create(e, &params, &s, err));
+    assert_true(e->model.hp.width <= WIDTH);
+    for (uint64_t fail = 0, reached = 1; reached; fail++) { // at first none does
+        const uint64_t before = failures;
+        h = (struct heard){0};
+        const gyre_task_params p = task(prompt, 9, N, &h);
+        gyre_task_params q = task(text, LENGTH, 0, NULL);
+        q.on_token = NULL, q.pooling = GYRE_POOL_MEAN;
+        gyre_task *t = add(s, &p), *embeds = add(s, &q);
+        e->device->options.fail_call = fail ? e->device->counters.calls + fail : 0;
+        while (!gyre_task_ended(t, NULL) || !gyre_task_ended(embeds, NULL)) {
+            gyre_error why = {0};
+            const uint32_t n = h.n, at = embeds->length;
+            if (gyre_scheduler_step(s, &why) == GYRE_OK) continue;
+            assert_non_null(strstr(why.message, "a test wants"));
+            assert_int_equal(failures++, before);
+            assert_int_equal(h.n, n);
+            assert_int_equal(embeds->length, at);
+        }
+        reached = !fail || e->device->counters.calls >= e->device->options.fail_call;
+        e->device->options.fail_call = 0;
+        if (!fail) memcpy(whole, gyre_task_embedding(embeds), e->model.hp.width * sizeof *whole);
+        assert_memory_equal(whole, gyre_task_embedding(embeds), e->model.hp.width * sizeof *whole);
+        assert_int_equal(h.n, N);
+        gyre_scheduler_remove(s, t);
+        gyre_scheduler_remove(s, embeds);
+    }
+    assert_in_range(failures, 10, 200);
+    gyre_scheduler_destroy(s);
+    OK(gyre_engine_close(e, err));
+}
+
+// A submission holds no more tokens than the time of a step allows.
+static void test_time_of_a_step(void **state)
+{
+    (void)state;
+    enum { LENGTH = 21, N = 40 };
+    uint32_t prompt[LENGTH], most[2] = {0};
+    tiny_tokens(prompt, LENGTH, 5, VOCAB);
+    gyre_engine *e = open_engine(path[0], 8);
+    if (!e) return;
+    for (int slow = 0; slow < 2; slow++) {
+        static struct heard h;
+        gyre_scheduler *s = NULL;
+        const gyre_scheduler_params params = {.size = sizeof params, .step_ms = 1};
+        OK(gyre_scheduler_create(e, &params, &s, err));
+        h = (struct heard){0};
+        const gyre_task_params p = task(prompt, LENGTH, N, &h);
+        gyre_task *t = add(s, &p);
+        while (!gyre_task_ended(t, NULL)) {
+            const uint32_t n = h.n;
+            s->one_ns = slow ? 0.3e6 : 1e3; // as if steps took so long
+            OK(gyre_scheduler_step(s, err));
+            most[slow] = h.n - n > most[slow] ? h.n - n : most[slow];
+        }
+        gyre_scheduler_remove(s, t);
+        gyre_scheduler_destroy(s);
+    }
+    assert_true(most[0] > 3);
+    assert_int_equal(most[1], 3);
+    OK(gyre_engine_close(e, err));
+}
+
 // device: cpu unless told.
 int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_same_tokens), cmocka_unit_test(test_failing_calls)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_same_tokens), cmocka_unit_test(test_failing_calls),
+                                       cmocka_unit_test(test_failing_embedding), cmocka_unit_test(test_time_of_a_step)};
     if (argc > 1) device = argv[1];
     for (int m = 0; m < MODELS; m++) {
         struct tiny_options o = tiny_family(m ? "gemma3" : "llama");
