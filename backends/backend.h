@@ -70,7 +70,7 @@ struct gyre_device_options {
     bool validate;          // Vulkan: validation layers with synchronization validation
     uint64_t limit_binding; // test hooks: pretend a smaller max_binding / max_buffer; 0: the device's
     uint64_t limit_buffer;
-    bool as_hardware;   // test hook: let kernels be chosen as for a GPU
+    bool as_hardware;   // test hook: let kernels be chosen as for a GPU; emulated int8 dot products count as hardware's
     bool staging;       // test hook: pretend that host and device share no memory
     bool emulated_dot;  // test hook: take kernels' int8 dot form also where the device emulates it
     uint64_t fail_call; // test hook: the n-th fallible call on this device (1: the first) fails; 0: none

@@ -106,6 +106,8 @@ gyre_status gyre_device_open(const char *id, const struct gyre_device_options *o
     device->options = *options;
     set_id(&device->info, backend, index);
     if (options->as_hardware) device->info.lanes = GYRE_LANES_HARDWARE;
+    if (options->as_hardware && device->info.int_dot == GYRE_INT_DOT_EMULATED)
+        device->info.int_dot = GYRE_INT_DOT_ACCELERATED;
     if (options->limit_binding) device->info.max_binding = GYRE_MIN(device->info.max_binding, options->limit_binding);
     if (options->limit_buffer) device->info.max_buffer = GYRE_MIN(device->info.max_buffer, options->limit_buffer);
     *out = device;

@@ -15,14 +15,42 @@ FN float quant_zero(int bits, float lo, float clip, float inverse) {
   PRECISE const float code = clipped * inverse;
   return bits == 8 ? 0.0f : min(ROUNDE(code), 15.0f);
 }
+/* the low bytes of four numbers */
+FN uint quant_bytes(int4 code) {
+  const uint4 u = U4(code) & 0xFFu;
+  return u.x | (u.y << 8u) | (u.z << 16u) | (u.w << 24u);
+}
 /* Four values, one word; all four at once, since PoCL makes a call of rint and clamp of one float. */
 FN uint quant_word(float4 x, int bits, float inverse, float zero) {
   const float4 code = ROUNDE(x * inverse) + zero;
-  const uint4 u = U4(TO_I4(bits == 8 ? clamp(code, -128.0f, 127.0f) : clamp(code, 0.0f, 15.0f))) & 0xFFu;
-  return u.x | (u.y << 8u) | (u.z << 16u) | (u.w << 24u);
+  return quant_bytes(TO_I4(bits == 8 ? clamp(code, -128.0f, 127.0f) : clamp(code, 0.0f, 15.0f)));
 }
 FN float quant_least(float4 x) { return min(min(x.x, x.y), min(x.z, x.w)); }
 FN float quant_most(float4 x) { return max(max(x.x, x.y), max(x.z, x.w)); }
+
+/* bits 24: symmetric, codes of three signed bytes, 65536 high + 256 middle + low, so that a product is three of bytes.
+   The scale is the power of two by which the row's greatest |x| is a code of at most 127 * 65793 and of at least half
+   of that: nothing is rounded but the codes themselves, once, whatever a device's division does. A row whose greatest
+   is below 2^-103 counts as zeros; one with an infinity or a NaN has the scale NaN.
+   `top`: the bits of the row's greatest |x|. Its exponent, one more where it would round beyond the greatest code, less
+   22 is the scale's. */
+FN uint split_top(float4 x) {
+  const uint most = 0x7FFFFFFFu;
+  return max(max(BITS_U(x.x) & most, BITS_U(x.y) & most), max(BITS_U(x.z) & most, BITS_U(x.w) & most));
+}
+FN uint split_exponent(uint top) { return (top + 0x10101u) >> 23u; }
+FN float split_scale(uint top) {
+  const uint e = split_exponent(top);
+  return top >= 0x7F800000u ? QNAN : e < 24u ? 0.0f : BITS_F((e - 22u) << 23u);
+}
+FN float split_inverse(uint top) {
+  const uint e = split_exponent(top);
+  return e < 24u ? 0.0f : BITS_F((276u - e) << 23u);
+}
+FN int4 split_codes(float4 x, float inverse) { return TO_I4(ROUNDE(x * inverse)); }
+FN uint split_high(int4 code) { return quant_bytes((((code + 128) >> 8) + 128) >> 8); }
+FN uint split_middle(int4 code) { return quant_bytes((code + 128) >> 8); }
+FN uint split_low(int4 code) { return quant_bytes(code); }
 
 /* Groups of SPAN values with 16 levels each ("span" in params.h). A group's step is what its scale would be alone; the
    row's scale is an eighth of the greatest step, a group's multiple 1..8 is its own step in those. */
@@ -36,7 +64,7 @@ FN uint quant_grouped_word(float4 x, float inverse, float zero, float times) {
 }
 
 /* QUANT_SHARED declares the scratch. QUANT_EXTREMES takes every invocation's `lo` and `hi` and makes them those of the
-   workgroup (WGX a power of two). */
+   workgroup (WGX a power of two). SPLIT_SHARED and SPLIT_GREATEST: the same of `top`. */
 #define QUANT_SHARED SHARED(float, quant_lo, WGX) SHARED(float, quant_hi, WGX)
 #define QUANT_EXTREMES(lo, hi)                                                                                        \
   quant_lo[LI_X] = lo;                                                                                                \
@@ -51,6 +79,15 @@ FN uint quant_grouped_word(float4 x, float inverse, float zero, float times) {
   }                                                                                                                   \
   lo = quant_lo[0];                                                                                                   \
   hi = quant_hi[0];
+#define SPLIT_SHARED SHARED(uint, quant_top, WGX)
+#define SPLIT_GREATEST(top)                                                                                           \
+  quant_top[LI_X] = top;                                                                                              \
+  BARRIER_L();                                                                                                        \
+  for (int half_ = WGX / 2; half_ > 0; half_ >>= 1) {                                                                 \
+    if (LI_X < half_) quant_top[LI_X] = max(quant_top[LI_X], quant_top[LI_X + half_]);                                \
+    BARRIER_L();                                                                                                      \
+  }                                                                                                                   \
+  top = quant_top[0];
 /* lo and hi become those of the values VALUE(from) .. VALUE(end - 1) too, every `by`-th of them. */
 #define QUANT_LOOK(VALUE, from, end, by, lo, hi)                                                                      \
   for (int i = from; i < (end); i += by) {                                                                            \

@@ -19,6 +19,7 @@ struct product {
     float *y;
     const float *x;      // float x
     const int8_t *codes; // quantized x
+    size_t plane;        // of three bytes: how far behind the high ones the middle ones lie, and the low behind those
     const uint32_t *meta;
     const int32_t *sums;
     const float *addend;
@@ -39,7 +40,8 @@ GYRE_CLONES static int32_t dot(const int8_t *a, const int8_t *b, int32_t n)
 }
 
 // y = s_x * sum over groups of s_w * (sum of code_w * code_x - zero * sums): integers exact, then f32 in the order of
-// the groups, as the kernels do it. Per channel there is one group: integers through all of K, one scaling.
+// the groups, as the kernels do it. Per channel there is one group: integers through all of K, one scaling. An x of
+// three bytes has a sum of integers for each.
 static void integer_column(const struct product *q, int32_t col, int8_t *w, float *scale)
 {
     const int32_t k = q->p->k, group = q->p->group;
@@ -51,7 +53,11 @@ static void integer_column(const struct product *q, int32_t col, int8_t *w, floa
         float y = 0;
         for (int32_t g = 0; g < k / group; g++) {
             const int32_t sum = dot(w + g * group, x + g * group, group) - zero * q->sums[g * q->p->n_pad + col];
-            y += scale[g] * (float)sum;
+            if (q->plane) {
+                const float middle = (float)dot(w + g * group, x + q->plane + g * group, group),
+                            low = (float)dot(w + g * group, x + 2 * q->plane + g * group, group);
+                y += scale[g] * (65536 * (float)sum + (256 * middle + low));
+            } else y += scale[g] * (float)sum;
         }
         store(q, row, col, gyre_f32_from_bits(q->meta[2 * row]) * y);
     }
@@ -142,15 +148,56 @@ void gyre_ref_op_matmul(const struct gyre_ref_args *args)
     else float_product(&q);
 }
 
+static void fill_nan(const struct product *q)
+{
+    for (int32_t row = 0; row < q->p->rows; row++)
+        for (int32_t col = 0; col < q->p->n; col++) store(q, row, col, NAN);
+}
+
+// At 24 bits: the row, its norm in f32 where there is one, three bytes of each number, integers.
+static void split_product(const struct gyre_ref_args *args, const struct gyre_matmul_params *m)
+{
+    const struct gyre_quant_matmul_params *p = args->params;
+    const size_t k = (size_t)p->k, count = (size_t)p->rows * k;
+    const struct gyre_rms_norm_params n = {.rows = p->rows, .width = p->k, .eps = p->eps};
+    float *normed = malloc(count * sizeof *normed);
+    int8_t *codes = malloc(3 * count);
+    uint32_t *meta = malloc((size_t)p->rows * 8);
+    const struct product q = {.p = m,
+                              .w = gyre_ref_weight(args, p->k, p->n_pad, p->group, args->bind[3], args->bind[4]),
+                              .y = args->bind[0],
+                              .codes = codes,
+                              .plane = count,
+                              .meta = meta,
+                              .sums = args->bind[5],
+                              .addend = args->bind[6]};
+    const struct gyre_ref_args norm = {
+        .bind = {normed, args->bind[1], args->bind[2]}, .params = &n, .source = args->source};
+    if (normed && codes && meta) {
+        if (p->normed) gyre_ref_op_rms_norm(&norm);
+        const float *x = p->normed ? normed : args->bind[1];
+        for (size_t r = 0; r < (size_t)p->rows; r++)
+            gyre_ref_split_row(x + r * k, p->k, codes + r * k, count, meta + 2 * r);
+        integer_product(&q);
+    } else fill_nan(&q);
+    free(normed);
+    free(codes);
+    free(meta);
+}
+
 void gyre_ref_quant_matmul(const struct gyre_ref_args *args, gyre_ref_part *norm, gyre_ref_part *quantize,
                            gyre_ref_part *matmul)
 {
     const struct gyre_quant_matmul_params *p = args->params;
     const size_t rows = (size_t)p->rows, k = (size_t)p->k;
-    uint32_t *codes = malloc(rows * k), *meta = malloc(rows * 8);
     const struct gyre_rms_norm_params n = {p->rows, p->k, p->eps, p->bits, p->clip, 0};
     const struct gyre_quantize_params q = {p->rows, p->k, p->bits, p->clip, 0};
     const struct gyre_matmul_params m = {p->rows, p->k, p->n, p->n_pad, p->group, p->ldy, p->n0, p->add};
+    if (p->bits == 24) {
+        split_product(args, &m);
+        return;
+    }
+    uint32_t *codes = malloc(rows * k), *meta = malloc(rows * 8);
     struct gyre_ref_args part = {.bind = {codes, meta, args->bind[1], args->bind[2]}, .source = args->source};
     part.params = p->normed ? (const void *)&n : (const void *)&q;
     if (codes && meta) (p->normed ? norm : quantize)(&part);

@@ -112,6 +112,26 @@ void gyre_ref_quantize_row(const float *x, int32_t width, int32_t bits, float cl
     meta[1] = (uint32_t)zero;
 }
 
+void gyre_ref_split_row(const float *x, int32_t width, int8_t *planes, size_t stride, uint32_t meta[2])
+{
+    uint32_t top = 0; // the bits of the greatest |x|
+    for (int32_t i = 0; i < width; i++) {
+        const uint32_t u = gyre_f32_bits(x[i]) & 0x7FFFFFFF;
+        top = u > top ? u : top;
+    }
+    const int32_t exponent = (int32_t)((top + 0x10101) >> 23) - 127 - 22;
+    const bool finite = top < 0x7F800000, none = exponent < 24 - 127 - 22;
+    for (int32_t i = 0; i < width; i++) {
+        const int32_t code = none || !finite ? 0 : (int32_t)rintf(ldexpf(x[i], -exponent)), above = (code + 128) >> 8;
+        int8_t *const to = planes + i;
+        to[0] = (int8_t)((above + 128) >> 8);
+        to[stride] = (int8_t)(above - 256 * to[0]);
+        to[2 * stride] = (int8_t)(code - 256 * above);
+    }
+    meta[0] = gyre_f32_bits(!finite ? NAN : none ? 0 : ldexpf(1, exponent));
+    meta[1] = 0;
+}
+
 double gyre_ref_cached(const uint32_t *words, uint32_t meta, int i, int bits)
 {
     const uint32_t code = words[i * bits / 32] >> i * bits % 32;

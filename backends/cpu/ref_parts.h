@@ -1,5 +1,6 @@
 // What several references are made of: the Hadamard transform, the row quantizer and the layout of weights.
 #pragma once
+#include <stddef.h>
 #include <stdint.h>
 
 struct gyre_ref_args;
@@ -16,11 +17,15 @@ void gyre_ref_hadamard(double *x, const struct gyre_ref_had *had, const uint32_t
 void gyre_ref_quantize_row(const float *x, int32_t width, int32_t bits, float clip, int32_t span, uint32_t *codes,
                            uint32_t meta[2]);
 
+// One row to planes of bytes, high, middle and low, each `stride` behind the one before: "bits 24" in
+// shaders/quantize.k.h, the same codes.
+void gyre_ref_split_row(const float *x, int32_t width, int8_t *planes, size_t stride, uint32_t meta[2]);
+
 // Element i of a cached vector: `words` of its codes, its meta word, the pool's bits (32: floats).
 double gyre_ref_cached(const uint32_t *words, uint32_t meta, int i, int bits);
 
-// quant_matmul from its parts: `norm` is rms_norm_quant, the others have their own names. Where memory runs out y is
-// NaN.
+// quant_matmul from its parts: `norm` is rms_norm_quant, the others have their own names; at 24 bits they are the
+// references'. Where memory runs out y is NaN.
 typedef void gyre_ref_part(const struct gyre_ref_args *args);
 void gyre_ref_quant_matmul(const struct gyre_ref_args *args, gyre_ref_part *norm, gyre_ref_part *quantize,
                            gyre_ref_part *matmul);

@@ -115,7 +115,7 @@ static gyre_status check_quant_matmul(const gyre_graph *g, const struct gyre_nod
     const struct gyre_quant_matmul_params *p = &node->params.quant_matmul;
     const gyre_weight_kind kind = g->values[node->in[1]].weight->kind;
     if (!gyre_weight_is_coded(kind)) return bad(node, err, "its weight has no codes");
-    if (p->bits != 8 && p->bits != 4) return bad(node, err, "it rounds to neither 8 nor 4 bits");
+    if (p->bits != 24 && p->bits != 8 && p->bits != 4) return bad(node, err, "it rounds to neither 24, 8 nor 4 bits");
     if ((p->normed != 0) != (node->in[3] != GYRE_NONE) ||
         (p->normed && !has_bytes(&g->values[node->in[3]], 4 * (int64_t)p->k)))
         return bad(node, err, "its gain and the parameter `normed` do not agree, or the gain is too short");

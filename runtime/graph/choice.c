@@ -19,11 +19,11 @@ bool gyre_choice_key(const gyre_graph *g, const struct gyre_node *node, char key
     if (node->op != GYRE_OP_matmul && node->op != GYRE_OP_quant_matmul) return false;
     const struct gyre_weight *w = g->values[node->in[1]].weight;
     const struct gyre_value_info *x = &g->values[node->in[0]];
-    const bool normed = node->op == GYRE_OP_quant_matmul && node->params.quant_matmul.normed;
-    const int n =
-        snprintf(key, GYRE_CHOICE_KEY, "%s kind %d, group %u, %u x %u in %u, rows %d, x %d of %u, add %d, norm %d",
-                 gyre_ops[node->op].name, (int)w->kind, w->group, w->n, w->k, w->n_ranges, node->params.matmul.rows,
-                 (int)x->kind, x->bits, node->params.matmul.add, normed);
+    const bool quantizes = node->op == GYRE_OP_quant_matmul, normed = quantizes && node->params.quant_matmul.normed;
+    const int n = snprintf(
+        key, GYRE_CHOICE_KEY, "%s kind %d, group %u, %u x %u in %u, rows %d, x %d of %u, to %d, add %d, norm %d",
+        gyre_ops[node->op].name, (int)w->kind, w->group, w->n, w->k, w->n_ranges, node->params.matmul.rows,
+        (int)x->kind, x->bits, quantizes ? node->params.quant_matmul.bits : 0, node->params.matmul.add, normed);
     return n > 0 && n < GYRE_CHOICE_KEY;
 }
 

@@ -59,29 +59,38 @@ static bool merge_add(gyre_graph *g, const struct gyre_node *part, struct gyre_n
 }
 
 // A product that quantizes what it reads: where the device is served by one dispatch less (tune.c decides). Rows in
-// groups keep a quantizer of their own.
+// groups keep a quantizer of their own. Where nothing asks for codes, those of 24 bits: no more than how a device
+// computes a product of floats.
 static bool merge_quant(gyre_graph *g, const struct gyre_node *part, struct gyre_node *fused)
 {
-    const bool normed = part[0].op == GYRE_OP_rms_norm_quant;
-    const struct gyre_matmul_params *m = &part[1].params.matmul;
-    if (normed ? part[0].params.rms_norm.span : part[0].params.quantize.span) return false;
-    *fused = part[1];
+    const gyre_op first = part[0].op;
+    const bool alone = first == GYRE_OP_matmul, normed = !alone && first != GYRE_OP_quantize,
+               split = alone || first == GYRE_OP_rms_norm;
+    const struct gyre_rms_norm_params *n = &part[0].params.rms_norm;
+    const struct gyre_quantize_params *q = &part[0].params.quantize;
+    const struct gyre_node *product = &part[!alone];
+    const struct gyre_matmul_params m = product->params.matmul;
+    if (split ? g->values[product->in[0]].kind == GYRE_VALUE_QUANT : normed ? n->span : q->span) return false;
+    *fused = *product;
     fused->op = GYRE_OP_quant_matmul;
     fused->in[0] = part[0].in[0];
     fused->in[3] = normed ? part[0].in[1] : GYRE_NONE;
-    fused->params.quant_matmul =
-        (struct gyre_quant_matmul_params){.rows = m->rows,
-                                          .k = m->k,
-                                          .n = m->n,
-                                          .n_pad = m->n_pad,
-                                          .group = m->group,
-                                          .ldy = m->ldy,
-                                          .n0 = m->n0,
-                                          .add = m->add,
-                                          .bits = normed ? part[0].params.rms_norm.bits : part[0].params.quantize.bits,
-                                          .clip = normed ? part[0].params.rms_norm.clip : part[0].params.quantize.clip,
-                                          .normed = normed,
-                                          .eps = normed ? part[0].params.rms_norm.eps : 0};
+    fused->params.quant_matmul = (struct gyre_quant_matmul_params){.rows = m.rows,
+                                                                   .k = m.k,
+                                                                   .n = m.n,
+                                                                   .n_pad = m.n_pad,
+                                                                   .group = m.group,
+                                                                   .ldy = m.ldy,
+                                                                   .n0 = m.n0,
+                                                                   .add = m.add,
+                                                                   .bits = split    ? 24
+                                                                           : normed ? n->bits
+                                                                                    : q->bits,
+                                                                   .clip = split    ? 1
+                                                                           : normed ? n->clip
+                                                                                    : q->clip,
+                                                                   .normed = normed,
+                                                                   .eps = normed ? n->eps : 0};
     return gyre_tune_quantizes(g, fused);
 }
 
@@ -159,6 +168,8 @@ static const struct pattern patterns[] = {
     {{GYRE_OP_matmul, GYRE_OP_add}, 2, GYRE_OP_matmul, false, merge_add},
     {{GYRE_OP_rms_norm_quant, GYRE_OP_matmul}, 2, GYRE_OP_quant_matmul, false, merge_quant},
     {{GYRE_OP_quantize, GYRE_OP_matmul}, 2, GYRE_OP_quant_matmul, false, merge_quant},
+    {{GYRE_OP_rms_norm, GYRE_OP_matmul}, 2, GYRE_OP_quant_matmul, false, merge_quant},
+    {{GYRE_OP_matmul}, 1, GYRE_OP_quant_matmul, false, merge_quant},
     {{GYRE_OP_rope, GYRE_OP_hadamard, GYRE_OP_kv_write}, 3, GYRE_OP_rope_had_kv, true, merge_rope},
     {{GYRE_OP_rope, GYRE_OP_kv_write}, 2, GYRE_OP_rope_kv, true, merge_rope},
 };

@@ -139,6 +139,7 @@ struct product {
     uint32_t rows;
     bool integers, quant; // codes times codes; x as codes
     bool prologue;        // it quantizes x itself: x is codes by then
+    bool split;           // to 24 bits, as three rows of bytes
     bool normed;
     uint32_t norm_lanes; // of rms_norm_quant for the same row, whose sums its prologue makes
 };
@@ -152,11 +153,14 @@ static struct product product_of(const gyre_graph *g, const struct gyre_node *no
                         .prologue = node->op == GYRE_OP_quant_matmul};
     p.quant = p.prologue || g->values[node->in[0]].kind == GYRE_VALUE_QUANT;
     p.integers = p.quant && gyre_weight_is_coded(p.w->kind);
+    p.split = p.prologue && node->params.quant_matmul.bits == 24;
     p.normed = p.prologue && node->params.quant_matmul.normed;
     p.norm_lanes = lanes(p.info, p.w->k / 4);
     (void)share(p.info, p.op, 3ull * p.w->k / 4, &p.norm_lanes, NULL); // where it cannot, neither can rms_norm_quant
     return p;
 }
+
+static uint32_t planes(const struct product *p) { return p->split ? 3 : 1; } // rows of codes for one of x
 
 static void set_prologue(const struct product *p, struct gyre_launch *out)
 {
@@ -173,14 +177,14 @@ static uint64_t prologue_loops(const struct product *p, uint32_t wgx, uint32_t t
 }
 static uint64_t prologue_shared(const struct product *p, uint32_t wgx, uint32_t tr)
 {
-    return p->prologue ? (uint64_t)tr * p->w->k + 8 * (uint64_t)wgx + 4 * (uint64_t)p->norm_lanes : 0;
+    return p->prologue ? (uint64_t)planes(p) * tr * p->w->k + 8 * (uint64_t)wgx + 4 * (uint64_t)p->norm_lanes : 0;
 }
 
 enum { MOST_WIDE = 512, FILL = 1 << 16 }; // invocations of a workgroup, of a launch
 static bool tile_fits(const struct product *p, uint32_t wgx, uint32_t tr)
 {
     return wgx <= MOST_WIDE && wgx <= p->info->max_workgroup && wgx <= p->info->max_group_size[0] &&
-           4 * (8 * (wgx + 4) + tr * wgx) + prologue_shared(p, wgx, tr) <= p->info->shared_bytes;
+           4 * (8 * (wgx + 4) + planes(p) * tr * wgx) + prologue_shared(p, wgx, tr) <= p->info->shared_bytes;
 }
 
 // matmul_tile.k for up to MOST_TILED rows: a tile of the weight per workgroup. As few invocations a tile as keep the
@@ -200,9 +204,9 @@ static bool tile_launch(const struct product *p, struct gyre_launch *out)
     while (tr < p->rows && tr < (p->quant ? 8 : 4)) tr *= 2;
     const uint64_t groups = (uint64_t)tiles * gyre_div_up(p->rows, tr);
     while (groups * wgx < FILL && wgx / 4 < steps && tile_fits(p, 2 * wgx, tr)) wgx *= 2;
-    const uint32_t u = tr <= 2 && steps >= wgx / 2 ? 2 : 1; // two steps a round, where phases have two
+    const uint32_t u = planes(p) * tr <= 2 && steps >= wgx / 2 ? 2 : 1; // two steps a round, where phases have two
     if (!tile_fits(p, wgx, tr) || !runs(info, gyre_div_up(steps, wgx / 4) + prologue_loops(p, wgx, tr))) return false;
-    const uint32_t form = (p->quant ? GYRE_FORM_QUANT : 0u) | GYRE_FORM_TILE;
+    const uint32_t form = (p->quant && !p->split ? GYRE_FORM_QUANT : 0u) | GYRE_FORM_TILE;
     if (start_weight(out, p->op, w->kind, form, wgx, 1, NULL) != GYRE_OK) return false;
     set(out, "TR", tr);
     set(out, "AHEAD", u);
@@ -431,13 +435,18 @@ uint32_t gyre_tune_variants(const gyre_graph *g, const struct gyre_node *node,
 // On hardware, where all workgroups of a product may read so many floats again: from its second cache, against some 10
 // us of launch, of a drained chip and of one workgroup's reductions. On CPUs every workgroup's prologue is work for the
 // same cores and costs more than a dispatch (docs/performance.md).
-enum { MOST_REREAD = 8 << 20, MOST_QUANTIZED = 4 };
+// A product of floats reads them in every workgroup as it is, so that rounding them to 24 bits costs no read; it takes
+// int8 dot products in hardware, some three instructions less a weight, registers for three planes of a row, which two
+// rows lack, and K for which int32 holds sums of bytes times bytes.
+enum { MOST_REREAD = 8 << 20, MOST_QUANTIZED = 4, MOST_SPLIT_K = 1 << 16 };
 bool gyre_tune_quantizes(const gyre_graph *g, const struct gyre_node *fused)
 {
     const struct product p = product_of(g, fused);
+    const uint32_t reads = p.normed ? 2 : p.split ? 0 : 1;
     struct gyre_launch launch;
+    if (p.split && (p.info->int_dot != GYRE_INT_DOT_ACCELERATED || p.rows > 1 || p.w->k > MOST_SPLIT_K)) return false;
     return p.integers && p.rows <= MOST_QUANTIZED && tile_launch(&p, &launch) &&
-           gyre_div_up(p.w->n, GYRE_TILE) * p.rows * p.w->k * (p.normed ? 2 : 1) <= MOST_REREAD;
+           gyre_div_up(p.w->n, GYRE_TILE) * p.rows * p.w->k * reads <= MOST_REREAD;
 }
 
 // ---- heads and logits ------------------------------------------------------------------------------------

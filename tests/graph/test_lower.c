@@ -102,6 +102,44 @@ static void hardware_has_kernels_for_few_rows(void **state)
     }
 }
 
+// Where int8 dot products are hardware, products of floats of one row make three bytes of each number, and bring the
+// norm before them along.
+static void floats_of_a_row_become_bytes(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t rows, split, norms;
+        gyre_int_dot dot;
+        gyre_weight_kind kind;
+    } cases[] = {{1, 5, 0, GYRE_INT_DOT_ACCELERATED, GYRE_WEIGHT_W4},
+                 {1, 5, 0, GYRE_INT_DOT_ACCELERATED, GYRE_WEIGHT_W8},
+                 {2, 0, 2, GYRE_INT_DOT_ACCELERATED, GYRE_WEIGHT_W4},
+                 {1, 0, 2, GYRE_INT_DOT_EMULATED, GYRE_WEIGHT_W4},
+                 {1, 0, 2, GYRE_INT_DOT_ACCELERATED, GYRE_WEIGHT_F16}};
+    for (size_t c = 0; c < GYRE_COUNT(cases); c++) {
+        struct lab lab;
+        struct block b;
+        uint32_t split = 0, norms = 0;
+        assert_true(lab_open(&lab, "null as a GPU", NULL));
+        lab.device->info.int_dot = cases[c].dot;
+        lab_block(
+            &lab,
+            (struct block_shape){
+                .rows = cases[c].rows, .act_bits = 16, .kv_bits = 8, .kind = cases[c].kind, .r3 = true, .r4 = true},
+            &b);
+        gyre_graph *g = lab_block_graph(&lab, &b);
+        assert_int_equal(gyre_graph_compile(g, NULL, NULL), GYRE_OK);
+        for (uint32_t i = 0; i < gyre_graph_dispatch_count(g); i++) {
+            split += strstr(gyre_graph_dispatch_kernel(g, i), "_i24_t") != NULL;
+            norms += !strcmp(gyre_graph_dispatch_kernel(g, i), "rms_norm");
+        }
+        assert_int_equal(split, cases[c].split);
+        assert_int_equal(norms, cases[c].norms);
+        gyre_graph_destroy(g);
+        lab_close(&lab);
+    }
+}
+
 // A weight of two ranges: columns n0.. of one output.
 static void ranges_of_a_weight(void **state)
 {
@@ -224,6 +262,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(quantized_activations_meet_integer_products_only),
         cmocka_unit_test(hardware_has_kernels_for_few_rows),
+        cmocka_unit_test(floats_of_a_row_become_bytes),
         cmocka_unit_test(ranges_of_a_weight),
         cmocka_unit_test(replays_cost_nothing),
         cmocka_unit_test(long_rows_leave_shared_memory),

@@ -34,6 +34,10 @@ static const struct {
     {"matmul_w4_q_t", ",WGX=256,TR=4", 0, 0, 0, 0, 0},
     {"matmul_w4_q_t", ",WGX=256,TR=8", 0, 0, 0, 0, 0},
     {"quant_matmul_w4_q_t", ",WGX=256,TR=1,AHEAD=2,ROW16=256,NORMED=1,NORM_LANES=256", 512, 8, 0.75, 0, 0},
+    {"quant_matmul_w4_i24_t", ",WGX=256,TR=1,AHEAD=1,ROW16=256", 256, 8, 1.3, 0, 0},
+    {"quant_matmul_w4_i24_t", ",WGX=256,ROW16=256,NORMED=1,NORM_LANES=256", 0, 0, 0, 0, 0},
+    {"quant_matmul_w4_i24_t", ",WGX=256,GROUPED=1,ROW16=256", 256, 8, 1.75, 0, 0},
+    {"quant_matmul_w8_i24_t", ",WGX=256,ROW16=256", 128, 8, 0.9, 0, 0},
     {"matmul_w8_q_t", ",WGX=256,TR=1,AHEAD=2", 256, 16, 0.75, 0, 0},
     {"matmul_w8_q_t", ",WGX=256,TR=8", 0, 0, 0, 0, 0},
     {"matmul_w4_f_t", ",WGX=256,TR=1,AHEAD=2", 256, 8, 4.6, 0, 0},
@@ -332,7 +336,8 @@ int lab_compile_all(const struct lab_chip *c, const char *name, struct lab_table
     for (uint32_t i = 0; i < gyre_kernel_source_count; i++) {
         const struct gyre_kernel_source *source = gyre_kernel_sources[i];
         if (!source->spirv || (source->needs & GYRE_NEED_CM_S8 && !c->matrix.m) ||
-            (source->needs & GYRE_NEED_CM_F16 && !c->matrix_f16.m))
+            (source->needs & GYRE_NEED_CM_F16 && !c->matrix_f16.m) ||
+            (source->needs & GYRE_NEED_DOT && !(c->dot && c->dot_accelerated)))
             continue;
         failed += !add_row(c, name, source, "", out);
         for (size_t t = 0; t < GYRE_COUNT(tuned); t++)

@@ -46,10 +46,10 @@ struct lab_chip {
 bool lab_open(struct lab_chip *chip, const char **why);
 void lab_close(struct lab_chip *chip);
 
-// Compiles every kernel with its default constants, and the heavy ones also as runtime/graph/tune.c sets them on
-// hardware, in the form that gyre takes on that chip (int8 dot products in hardware or not). Appends their rows
-// under the name of the chip; returns the number of complaints: kernels that do not compile, loops that do not keep
-// what `tuned` asks of them.
+// Compiles every kernel that the chip has all for with its default constants, and the heavy ones also as
+// runtime/graph/tune.c sets them on hardware, in the form that gyre takes on that chip (int8 dot products in hardware
+// or not). Appends their rows under the name of the chip; returns the number of complaints: kernels that do not
+// compile, loops that do not keep what `tuned` asks of them.
 int lab_compile_all(const struct lab_chip *chip, const char *name, struct lab_table *out);
 
 // Finds the loop that loads most in a listing of ACO (RADV) or IR3 (Turnip), or, of loops around each other with as

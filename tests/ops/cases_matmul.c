@@ -103,7 +103,7 @@ static void quantizing_product(struct check *check, const struct weight *w, int 
                                uint32_t wgx, uint32_t tr, uint32_t u)
 {
     char kernel[32];
-    snprintf(kernel, sizeof kernel, "quant_matmul_%s_q_t", weight_name(w->kind));
+    snprintf(kernel, sizeof kernel, "quant_matmul_%s_%s_t", weight_name(w->kind), bits == 24 ? "i24" : "q");
     const int n0 = w->n % 3, ldy = n0 + w->n + rows % 2;
     const size_t out = (size_t)rows * (size_t)ldy, in = (size_t)rows * (size_t)w->k;
     const bool grouped = w->group != w->k;
@@ -117,9 +117,10 @@ static void quantizing_product(struct check *check, const struct weight *w, int 
         .groups = {(uint32_t)gyre_div_up((uint64_t)w->n, 32), (uint32_t)gyre_div_up((uint64_t)rows, tr)},
         .bind = {{.size = out * 4,
                   .rule = normed || grouped ? CHECK_NMSE : CHECK_BITS,
-                  .bound = !normed     ? 1e-11
-                           : bits == 8 ? 1e-5
-                                       : 1e-3},
+                  .bound = !normed      ? 1e-11
+                           : bits == 24 ? 1e-11
+                           : bits == 8  ? 1e-5
+                                        : 1e-3},
                  {.data = check_normal(check, in, 1.5), .size = in * 4},
                  {.data = check_uniform(check, (size_t)w->k, 0.5, 1.5), .size = (size_t)w->k * 4},
                  w->words,
@@ -145,7 +146,7 @@ void cases_quant_matmul(struct check *check)
     static const int kinds[] = {W_W4, W_W8, W_W4Z};
     for (size_t i = 0; i < GYRE_COUNT(kinds); i++)
         for (size_t s = 0; s < GYRE_COUNT(tiled); s++)
-            for (int bits = 4; bits <= 8; bits += 4) {
+            for (int bits = 4; bits <= 24; bits += bits == 8 ? 16 : 4) {
                 const struct shape *t = &tiled[s].s;
                 if (kinds[i] == W_W4Z && s % 2 == 0) continue; // one of a channel and one of groups are enough
                 const struct weight w = weight_random(check, kinds[i], t->n, t->k, t->group);
