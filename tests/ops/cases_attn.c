@@ -130,10 +130,22 @@ void cases_attn_merge(struct check *check)
     }
 }
 
+// Every `each`-th cached vector becomes zeros, as they are cached: its scale is 0.
+static void forget_vectors(struct check_bind pool, struct check_bind meta, size_t each)
+{
+    const size_t n = meta.size / 4, bytes = pool.size / n;
+    for (size_t i = 0; i < n; i += each) {
+        memset((char *)pool.data + i * bytes, 0, bytes);
+        memset((char *)meta.data + 4 * i, 0, 4);
+    }
+}
+
 // The kernel for matrix units, with matrices of the device's shape. Queries and weights are rounded to halves: NMSE
 // 2^-24 / 3 each where they are, 2^-46 in pairs; what f32 leaves is attn.k's.
+enum unusual { NOTHING, ZEROS, HUGE_Q };
 static void matrix_case(struct check *check, struct shape s, const struct batch_run *runs, int n_runs, double drift,
-                        uint32_t subgroups, uint32_t gt, uint32_t block, uint32_t pairs, uint32_t sharers)
+                        uint32_t subgroups, uint32_t gt, uint32_t block, uint32_t pairs, uint32_t sharers,
+                        enum unusual unusual)
 {
     const struct gyre_matrix_shape none = {8, 8, 8, 8}, *m = &gyre_device_info(check->device)->matrix_f16;
     if (!m->m) m = &none; // check_run counts the case and leaves it out
@@ -147,6 +159,7 @@ static void matrix_case(struct check *check, struct shape s, const struct batch_
     for (size_t i = 0; i < n; i++) q[i] *= ldexpf(1, (int)(i / (size_t)s.hd % 3) * 9 - 9); // far apart, and their keys:
     for (size_t i = 0; i < n; i++) // no score so large that its last bits in f32 were seen
         if (i / (size_t)s.hd % 3 == 2) q[i] /= 512;
+    for (size_t i = 0; i < n && unusual == HUGE_Q; i++) q[i] = ldexpf(q[i], 80); // one position has all the weight
     struct check_case c = {
         .kernel = "attn_x",
         .params = &p,
@@ -166,11 +179,15 @@ static void matrix_case(struct check *check, struct shape s, const struct batch_
     };
     batch_cache(check, &b, s.kv_heads, s.hd, s.k_bits, drift, &c.bind[2], &c.bind[3]);
     batch_cache(check, &b, s.kv_heads, s.hd, s.v_bits, drift, &c.bind[4], &c.bind[5]);
+    if (unusual == ZEROS) {
+        forget_vectors(c.bind[2], c.bind[3], 3);
+        forget_vectors(c.bind[4], c.bind[5], 2);
+    }
     check_run(check, &c,
               "heads %d/%d of %d, %u/%u bits, centred %d, window %d, %d rows, drift %g, subgroups %u, GT %u, "
-              "block %u, pairs %u, sharers %u",
+              "block %u, pairs %u, sharers %u, unusual %d",
               s.heads, s.kv_heads, s.hd, s.k_bits, s.v_bits, s.centred, s.window, b.rows, drift, subgroups, gt, block,
-              pairs, sharers);
+              pairs, sharers, unusual);
 }
 
 static void matrices(struct check *check)
@@ -178,16 +195,24 @@ static void matrices(struct check *check)
     const struct batch_run prefill[] = {{0, 29, 71}};
     const struct batch_run fresh[] = {{0, 0, 65}};
     const struct batch_run mixed[] = {{1, 30, 4}, {0, 5, 1}, {-1, 0, 2}, {2, 33, 1}, {1, 34, 40}, {3, 0, 2}};
+    const struct shape eight = {9, 3, 64, 8, 8, false, 0}, seen = {9, 3, 64, 8, 8, false, 1},
+                       sixteen = {4, 4, 64, 16, 16, false, 0};
     // Few positions a block: lavapipe compiles every product of two matrices of 8 x 8 by itself.
-    matrix_case(check, (struct shape){9, 3, 64, 8, 8, false, 0}, RUNS(prefill), 0.02, 4, 3, 16, 1, 2);
-    matrix_case(check, (struct shape){9, 3, 64, 8, 8, true, 33}, RUNS(mixed), 0.02, 4, 3, 16, 1, 2);
-    matrix_case(check, (struct shape){8, 2, 32, 4, 4, false, 0}, RUNS(prefill), 0.02, 2, 4, 32, 1, 1);
-    matrix_case(check, (struct shape){8, 2, 32, 4, 4, true, 5}, RUNS(mixed), 0, 2, 4, 32, 1, 1);
-    matrix_case(check, (struct shape){4, 4, 64, 16, 16, false, 0}, RUNS(fresh), 0, 3, 1, 8, 2, 1);
-    matrix_case(check, (struct shape){4, 4, 64, 16, 16, true, 1}, RUNS(mixed), 0.1, 3, 1, 8, 2, 1);
-    matrix_case(check, (struct shape){6, 3, 80, 8, 16, false, 0}, RUNS(mixed), 0.02, 3, 2, 8, 1, 2);
-    matrix_case(check, (struct shape){4, 1, 128, 4, 8, true, 40}, RUNS(prefill), 0.02, 2, 4, 8, 1, 2);
-    matrix_case(check, (struct shape){2, 1, 256, 8, 8, false, 0}, RUNS(fresh), 0.02, 2, 2, 8, 1, 1);
+    matrix_case(check, (struct shape){9, 3, 64, 8, 8, false, 0}, RUNS(prefill), 0.02, 4, 3, 16, 1, 2, NOTHING);
+    matrix_case(check, (struct shape){9, 3, 64, 8, 8, true, 33}, RUNS(mixed), 0.02, 4, 3, 16, 1, 2, NOTHING);
+    matrix_case(check, (struct shape){8, 2, 32, 4, 4, false, 0}, RUNS(prefill), 0.02, 2, 4, 32, 1, 1, NOTHING);
+    matrix_case(check, (struct shape){8, 2, 32, 4, 4, true, 5}, RUNS(mixed), 0, 2, 4, 32, 1, 1, NOTHING);
+    matrix_case(check, (struct shape){4, 4, 64, 16, 16, false, 0}, RUNS(fresh), 0, 3, 1, 8, 2, 1, NOTHING);
+    matrix_case(check, (struct shape){4, 4, 64, 16, 16, true, 1}, RUNS(mixed), 0.1, 3, 1, 8, 2, 1, NOTHING);
+    matrix_case(check, (struct shape){6, 3, 80, 8, 16, false, 0}, RUNS(mixed), 0.02, 3, 2, 8, 1, 2, NOTHING);
+    matrix_case(check, (struct shape){4, 1, 128, 4, 8, true, 40}, RUNS(prefill), 0.02, 2, 4, 8, 1, 2, NOTHING);
+    matrix_case(check, (struct shape){2, 1, 256, 8, 8, false, 0}, RUNS(fresh), 0.02, 2, 2, 8, 1, 1, NOTHING);
+    // With the constants of lines above: vectors of zeros, among others and alone; scores up to 1e26, of one position
+    // and of many, where one has all the weight (which it is is known no better than queries are: pairs).
+    matrix_case(check, eight, RUNS(mixed), 0.02, 4, 3, 16, 1, 2, ZEROS);
+    matrix_case(check, seen, RUNS(prefill), 0.02, 4, 3, 16, 1, 2, ZEROS);
+    matrix_case(check, seen, RUNS(mixed), 0.02, 4, 3, 16, 1, 2, HUGE_Q);
+    matrix_case(check, sixteen, RUNS(fresh), 0, 3, 1, 8, 2, 1, HUGE_Q);
 }
 
 void cases_attn(struct check *check)
