@@ -38,10 +38,11 @@ function(gyre_kernel name source defines params writes bindings op form needs)
   if(source MATCHES "\\.vk$") # GLSL by itself, so that it can be had before there is SPIR-V of it
     add_custom_command(OUTPUT ${base}.comp COMMAND ${cpp} -MD -MF ${base}.d -MT ${base}.comp -o ${base}.comp
       DEPENDS ${file} ${kernel_dir}/dialect.h ${kernel_dir}/params.h ${depfile} COMMENT "GLSL of ${name}" VERBATIM)
-    set(commands)
+    set(commands COMMAND ${CMAKE_COMMAND} -DNAME=${name} -DGLSL=${base}.comp -DDIGESTS=${kernel_dir}/spirv/glsl.sha256
+      -P ${kernel_dir}/dated.cmake)
     set(depfile)
     set(spirv ${kernel_dir}/spirv/${name}.spv -)
-    set(inputs ${base}.comp ${kernel_dir}/spirv/${name}.spv)
+    set(inputs ${base}.comp ${kernel_dir}/spirv/${name}.spv ${kernel_dir}/spirv/glsl.sha256 ${kernel_dir}/dated.cmake)
   elseif(GLSLANG_VALIDATOR AND NOT source MATCHES "\\.cl$")
     list(APPEND commands COMMAND ${cpp} -DGYRE_INT_DOT -o ${base}.dot.comp)
     set(spirv ${base}.spv ${base}.dot.spv)

@@ -47,6 +47,10 @@ endfunction()
 set(spirv ${kernel_out} ${kernel_dir}/spirv ${kernel_made})
 add_test(NAME house.spirv COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/labs/spirv.sh dated ${spirv})
 set_tests_properties(house.spirv PROPERTIES LABELS "house;fast")
+# The build itself stops at SPIR-V of other GLSL.
+add_test(NAME house.spirv_stale COMMAND ${CMAKE_COMMAND} -DNAME=attn_x -DGLSL=${kernel_out}/matmul_w4_q_x.comp
+  -DDIGESTS=${kernel_dir}/spirv/glsl.sha256 -P ${kernel_dir}/dated.cmake)
+set_tests_properties(house.spirv_stale PROPERTIES LABELS "house;fast" PASS_REGULAR_EXPRESSION "not made of today")
 
 if(have_VULKAN AND NOT GYRE_SANITIZE)
   add_test(NAME lab13.make COMMAND ${lab} make)
