@@ -343,6 +343,9 @@ gyre_status gyre_settings_resolve(const gyre_quantize_params *p, const struct gy
         if (out->recipe.kv_clip == GYRE_AUTO) out->recipe.kv_clip = 1;
         return GYRE_OK;
     }
+    // What differentiates a whole window cannot go beyond the context; who only looks at blocks does not ask for it.
+    const bool whole = out->recipe.calibration.outputs || out->recipe.calibration.fisher || out->recipe.distill.steps;
+    if (whole) out->recipe.calibration.tokens = GYRE_MIN(out->recipe.calibration.tokens, hp->context);
     GYRE_TRY(check_linears(out, hp, err));
     return check_budget(out, hp, err);
 }

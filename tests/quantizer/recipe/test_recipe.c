@@ -562,6 +562,7 @@ static void mutations_never_crash(void **state)
 static const struct gyre_hparams hp = {.family = &gyre_arch_llama,
                                        .n_layers = 12,
                                        .width = 64,
+                                       .context = 256,
                                        .heads = 3,
                                        .kv_heads = 1,
                                        .head_dim = 32,
@@ -597,11 +598,13 @@ static void what_is_automatic_depends_on_the_widths(void **state)
     assert_true(s.recipe.stage[0].alpha == GYRE_AUTO && s.recipe.stage[0].residual == GYRE_AUTO);
     assert_true(s.recipe.learn.method == GYRE_LEARN_OPTROT && s.recipe.act_group == 0);
     assert_int_equal(s.recipe.calibration.outputs, 32);
+    assert_int_equal(s.recipe.calibration.tokens, 256); // the context: whole windows are differentiated
     p.act = 4;
     assert_int_equal(gyre_settings_resolve(&p, NULL, &hp, true, &s, &err), GYRE_OK);
     assert_true(s.recipe.stage[0].alpha == 0 && s.recipe.stage[0].residual == GYRE_AUTO);
     assert_true(s.recipe.learn.method == GYRE_LEARN_NONE && s.recipe.act_group == 32);
     assert_int_equal(s.recipe.calibration.outputs, 0);
+    assert_int_equal(s.recipe.calibration.tokens, 512);
     p.act = 8, p.wbits = 16;
     assert_int_equal(gyre_settings_resolve(&p, NULL, &hp, true, &s, &err), GYRE_OK);
     assert_true(s.recipe.learn.method == GYRE_LEARN_NONE);
