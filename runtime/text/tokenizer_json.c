@@ -62,27 +62,46 @@ static gyre_status count_tokens(struct json_reader *r, json_t *vocab, const json
     return GYRE_OK;
 }
 
-// The tokenizers library takes no notice of an added token's id: it is the vocabulary's, or *next.
+// The tokenizers library takes no notice of an added token's id. One of the vocabulary keeps what it has there; others
+// are counted from the vocabulary's size on, or, before version 0.22, follow the largest id of an added token where
+// that is more: another one where the vocabulary has holes. Files made by either are about.
+struct numbering {
+    uint32_t counted, following; // the next one
+    bool newer, older;           // all so far are as that one numbers them
+};
+
 static gyre_status check_number(const struct json_reader *r, const json_t *vocab, const struct added_token *t,
-                                uint32_t *next)
+                                struct numbering *n)
 {
     const json_t *known = json_object_getn(vocab, t->text.data, t->text.length);
     const struct gyre_string there = r->names[t->id]; // by this id so far
     const bool again = there.length == t->text.length && there.data && !memcmp(there.data, t->text.data, there.length);
+    uint32_t due = t->id;
+    bool good = true;
     if (t->text.length == 0) return GYRE_OK; // it is left out
-    const uint32_t due = known ? (uint32_t)json_integer_value(known) : again ? t->id : (*next)++;
-    return due == t->id ? GYRE_OK
-                        : gyre_fail(r->err, GYRE_E_UNSUPPORTED,
-                                    "cannot use tokenizer (%s): the added token \"%s\" has the id %u; the tokenizers "
-                                    "library, which numbers them itself, makes it %u",
-                                    r->path, gyre_show(t->text.data, t->text.length).text, t->id, due);
+    if (known) {
+        due = (uint32_t)json_integer_value(known);
+        good = due == t->id;
+    } else if (!again) {
+        due = n->newer ? n->counted : n->following;
+        n->newer &= n->counted++ == t->id;
+        n->older &= n->following == t->id;
+        good = n->newer || n->older;
+    }
+    n->following = GYRE_MAX(n->following, t->id + 1);
+    return good ? GYRE_OK
+                : gyre_fail(r->err, GYRE_E_UNSUPPORTED,
+                            "cannot use tokenizer (%s): the added token \"%s\" has the id %u; the tokenizers library, "
+                            "which numbers them itself, makes it %u",
+                            r->path, gyre_show(t->text.data, t->text.length).text, t->id, due);
 }
 
 static gyre_status read_tokens(struct json_reader *r, const json_t *model)
 {
     json_t *vocab = json_object_get(model, "vocab"), *added = json_object_get(r->root, "added_tokens"), *id;
     const char *name;
-    uint32_t next = (uint32_t)json_object_size(vocab);
+    const uint32_t size = (uint32_t)json_object_size(vocab);
+    struct numbering numbering = {size, size, true, true};
     GYRE_TRY(count_tokens(r, vocab, added));
     r->names = calloc(r->parts.n_tokens, sizeof *r->names);
     r->kinds = calloc(r->parts.n_tokens, 1);
@@ -106,7 +125,7 @@ static gyre_status read_tokens(struct json_reader *r, const json_t *model)
                                   .rstrip = gyre_json_flag(r, item, "rstrip", false),
                                   .single_word = gyre_json_flag(r, item, "single_word", false)};
         if (!t->text.data) return gyre_json_malformed(r, "the content of an added token");
-        GYRE_TRY(check_number(r, vocab, t, &next));
+        GYRE_TRY(check_number(r, vocab, t, &numbering));
         t->normalized = gyre_json_flag(r, item, "normalized", !t->special);
         r->kinds[t->id] = t->special ? TOKEN_SPECIAL : TOKEN_ADDED;
         r->names[t->id] = t->text;

@@ -152,6 +152,47 @@ static void added_tokens_and_the_vocabulary(void **state)
     assert_non_null(strstr(err.message, "added token 8 nothing is left"));
 }
 
+// Ids of added tokens beside a vocabulary with holes: as one version of the library numbers them or the other.
+static void added_tokens_beside_holes(void **state)
+{
+    (void)state;
+    static const char json[] =
+        "{\"version\": \"1.0\", \"added_tokens\": ["
+        "{\"id\": 4, \"content\": \"<e>\", \"special\": true}, {\"id\": 9, \"content\": \"<p>\", \"special\": true},"
+        "{\"id\": %u, \"content\": \"<x>\", \"special\": true}, {\"id\": %u, \"content\": \"<y>\", \"special\": true}],"
+        "\"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": false}, \"model\": {\"type\": \"BPE\","
+        "\"merges\": [], \"vocab\": {\"a\": 0, \"b\": 1, \"c\": 2, \"<e>\": 4, \"<p>\": 9}}}";
+    static const struct {
+        uint32_t x, y;
+        const char *wrong; // NULL: nothing
+    } cases[] = {{10, 11, NULL},
+                 {5, 6, NULL},
+                 {7, 8, "\"<x>\" has the id 7; the tokenizers library, which numbers them itself, makes it 5"},
+                 {10, 12, "\"<y>\" has the id 12; the tokenizers library, which numbers them itself, makes it 11"},
+                 {10, 6, "\"<y>\" has the id 6"},
+                 {5, 10, "\"<y>\" has the id 10"}};
+    for (size_t i = 0; i < GYRE_COUNT(cases); i++) {
+        char text[sizeof json + 16];
+        struct model m;
+        gyre_error err = {0};
+        uint32_t *ids;
+        uint64_t n;
+        const int length = snprintf(text, sizeof text, json, cases[i].x, cases[i].y);
+        const gyre_status st = open_json(text, (uint64_t)length, 64, &m, &err);
+        if (cases[i].wrong) {
+            assert_int_equal(st, GYRE_E_UNSUPPORTED);
+            if (!strstr(err.message, cases[i].wrong)) fail_msg("%s", err.message);
+            continue;
+        }
+        if (st != GYRE_OK) fail_msg("%s", err.message);
+        assert_int_equal(gyre_tokenizer_encode(m.tokenizer, "<x>a<y>", 7, GYRE_ENCODE_SPECIAL, &ids, &n, NULL),
+                         GYRE_OK);
+        assert_true(n == 3 && ids[0] == cases[i].x && ids[1] == 0 && ids[2] == cases[i].y);
+        free(ids);
+        close_model(&m);
+    }
+}
+
 static void no_byte_is_lost(void **state)
 {
     (void)state;
@@ -376,6 +417,7 @@ int main(void)
         cmocka_unit_test(no_byte_is_lost),
         cmocka_unit_test(tokens_among_stripped_blanks),
         cmocka_unit_test(added_tokens_and_the_vocabulary),
+        cmocka_unit_test(added_tokens_beside_holes),
         cmocka_unit_test(special_tokens_are_a_choice),
         cmocka_unit_test(long_words_are_fast),
         cmocka_unit_test(bad_json_is_refused),
