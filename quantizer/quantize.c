@@ -498,6 +498,12 @@ static gyre_status begin_finished(struct run *r, gyre_error *err)
         return gyre_fail(err, GYRE_E_INVALID,
                          "cannot report on a run that learns on file (%s): it rounds nothing; leave the report out",
                          params->from);
+    if (params->device && !gyre_own_text_windows(params, r->plan.set.recipe.calibration.windows))
+        return gyre_fail(
+            err, GYRE_E_INVALID,
+            "cannot calibrate on %.40s (%s): a run that learns on a file does not calibrate; leave --device "
+            "out, --distill-device says where it learns",
+            params->device, params->from);
     return gyre_manifest_check_base(&r->finished.manifest, params->source, r->plan.base.identity, err);
 }
 

@@ -207,6 +207,8 @@ static void what_does_not_belong_together_is_refused(void **state)
     refused(p, "no recipe says what");
     p = behind(), p.output = base;
     refused(p, "the finished file");
+    p = behind(), p.device = "cpu";
+    refused(p, "leave --device out");
     p = behind(), p.format = "hf", p.output = files_path("folder");
     refused(p, "cannot write a Hugging Face directory");
     files_write(recipe, "name: a\ncalibration: {windows: 1, tokens: 32}\ndistill: {steps: 3}\n");

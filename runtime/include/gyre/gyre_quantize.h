@@ -30,7 +30,9 @@ typedef struct gyre_quantize_params {
     const char *const *calib; // [n_calib] texts for the recipes that calibrate, or GYRE_CALIB_*; none: the bundled one
     uint32_t n_calib;
     uint64_t seed;
-    const char *device; // for calibration and the closing summary; NULL: a GPU, else the host itself
+    // For calibration and the closing summary; NULL: a GPU, else the host itself. With `from` there are neither:
+    // GYRE_E_INVALID unless the model writes its own text, which is done there.
+    const char *device;
     bool resume, force;
     const char *report_dir; // the summary goes to DIR/report.html and report.md too; may be NULL. Needs `summary`.
     gyre_log log;
@@ -96,7 +98,8 @@ GYRE_API gyre_status gyre_quantize_check(const gyre_quantize_params *params, gyr
 
 // What each part of params->source costs when it alone is rounded with these settings: an estimate in nats per token,
 // by the gradients of the float model on `windows` windows of 256 tokens of the texts (0: 8; docs/recipes.md says what
-// it is worth). Runs on the host, writes nothing; `output`, `resume`, `force` and `report_dir` are not looked at.
+// it is worth). Runs on the host, writes nothing; `output`, `resume`, `force`, `report_dir` and `from` are not
+// looked at.
 // *json, malloc'd: {"windows", "tokens", "recipe", "blocks": [{"block", "qkv": {"weights", "w4", "a8", "a4"}, "o",
 // "gate_up", "down", "k8", "k4", "v8", "v4"}], "total": the same of all blocks together}, each figure [nats, standard
 // error over windows; of one window 0].
