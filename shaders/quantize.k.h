@@ -29,16 +29,18 @@ FN float quant_least(float4 x) { return min(min(x.x, x.y), min(x.z, x.w)); }
 FN float quant_most(float4 x) { return max(max(x.x, x.y), max(x.z, x.w)); }
 
 /* bits 24: symmetric, codes of three signed bytes, 65536 high + 256 middle + low, so that a product is three of bytes.
-   The scale is the power of two by which the row's greatest |x| is a code of at most 127 * 65793 and of at least half
-   of that: nothing is rounded but the codes themselves, once, whatever a device's division does. A row whose greatest
-   is below 2^-103 counts as zeros; one with an infinity or a NaN has the scale NaN.
+   The scale is the power of two by which the row's greatest |x| is a code of at most 127 * 65792 and of at least half
+   of that: nothing is rounded but the codes themselves, once, whatever a device's division does. Three bytes hold 127
+   more: a value behind a norm is computed once for the greatest and once for its code, and where a compiler orders the
+   two products differently the second may be an ulp or two above the first. A row whose greatest is below 2^-103 counts
+   as zeros; one with an infinity or a NaN has the scale NaN.
    `top`: the bits of the row's greatest |x|. Its exponent, one more where it would round beyond the greatest code, less
    22 is the scale's. */
 FN uint split_top(float4 x) {
   const uint most = 0x7FFFFFFFu;
   return max(max(BITS_U(x.x) & most, BITS_U(x.y) & most), max(BITS_U(x.z) & most, BITS_U(x.w) & most));
 }
-FN uint split_exponent(uint top) { return (top + 0x10101u) >> 23u; }
+FN uint split_exponent(uint top) { return (top + 0x10200u) >> 23u; }
 FN float split_scale(uint top) {
   const uint e = split_exponent(top);
   return top >= 0x7F800000u ? QNAN : e < 24u ? 0.0f : BITS_F((e - 22u) << 23u);

@@ -119,7 +119,7 @@ void gyre_ref_split_row(const float *x, int32_t width, int8_t *planes, size_t st
         const uint32_t u = gyre_f32_bits(x[i]) & 0x7FFFFFFF;
         top = u > top ? u : top;
     }
-    const int32_t exponent = (int32_t)((top + 0x10101) >> 23) - 127 - 22;
+    const int32_t exponent = (int32_t)((top + 0x10200) >> 23) - 127 - 22;
     const bool finite = top < 0x7F800000, none = exponent < 24 - 127 - 22;
     for (int32_t i = 0; i < width; i++) {
         const int32_t code = none || !finite ? 0 : (int32_t)rintf(ldexpf(x[i], -exponent)), above = (code + 128) >> 8;

@@ -3,6 +3,7 @@
 #include "runtime/util/base.h"
 #include "runtime/util/half.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -97,10 +98,24 @@ static void tiles(struct check *check)
         }
 }
 
+// The same bits, or no number on either side.
+static bool same_numbers(const void *want, const void *got, size_t size, char why[200])
+{
+    for (size_t i = 0; i < size; i += 4) {
+        float a, b;
+        memcpy(&a, (const char *)want + i, 4);
+        memcpy(&b, (const char *)got + i, 4);
+        if ((isnan(a) && isnan(b)) || gyre_f32_bits(a) == gyre_f32_bits(b)) continue;
+        snprintf(why, 200, "word %zu is %.9g, want %.9g", i / 4, (double)b, (double)a);
+        return false;
+    }
+    return true;
+}
+
 // A product that quantizes: without a norm the same bits as the reference, with one codes may round the other way, each
-// one code in some hundreds of K.
+// one code in some hundreds of K. x: NULL for random numbers.
 static void quantizing_product(struct check *check, const struct weight *w, int rows, int bits, bool normed,
-                               uint32_t wgx, uint32_t tr, uint32_t u)
+                               uint32_t wgx, uint32_t tr, uint32_t u, const float *x)
 {
     char kernel[32];
     snprintf(kernel, sizeof kernel, "quant_matmul_%s_%s_t", weight_name(w->kind), bits == 24 ? "i24" : "q");
@@ -120,16 +135,34 @@ static void quantizing_product(struct check *check, const struct weight *w, int 
                   .bound = !normed      ? 1e-11
                            : bits == 24 ? 1e-11
                            : bits == 8  ? 1e-5
-                                        : 1e-3},
-                 {.data = check_normal(check, in, 1.5), .size = in * 4},
+                                        : 1e-3,
+                  .compare = x ? same_numbers : NULL},
+                 {.data = x ? x : check_normal(check, in, 1.5), .size = in * 4},
                  {.data = check_uniform(check, (size_t)w->k, 0.5, 1.5), .size = (size_t)w->k * 4},
                  w->words,
                  w->scale,
                  w->sums,
                  {.data = check_normal(check, out, 1), .size = out * 4}},
     };
-    check_run(check, &c, "%d x %d x %d, group %d, zeros %d, act %d, norm %d, workgroup %u, rows %u, steps %u", rows,
-              w->n, w->k, w->group, w->zeros, bits, normed, wgx, tr, u);
+    check_run(check, &c,
+              "%d x %d x %d, group %d, zeros %d, act %d, norm %d, workgroup %u, rows %u, steps %u, random %d", rows,
+              w->n, w->k, w->group, w->zeros, bits, normed, wgx, tr, u, !x);
+}
+
+// Codes of 24 bits of rows by their greatest: on both sides of where the scale doubles; the least that is not taken for
+// zeros, and below; the greatest float; none.
+static void split_edges(struct check *check, const struct weight *w)
+{
+    static const float most[] = {0x1.fdfbfep0f, 0x1.fdfcp0f, 0x1.fffffep0f,    1,        0x1p-103f, 0x1.fffffep-104f,
+                                 0x1p-149f,     0,           0x1.fffffep+127f, INFINITY, NAN};
+    enum { ROWS = GYRE_COUNT(most) };
+    float *const x = check_uniform(check, ROWS * (size_t)w->k, -1, 1);
+    for (int r = 0; r < ROWS; r++) {
+        for (int i = 0; i < w->k; i++) x[r * w->k + i] *= isfinite(most[r]) ? most[r] : 1;
+        x[r * w->k + 5 * r] = -most[r];
+        x[r * w->k + w->k - 1] = most[r];
+    }
+    quantizing_product(check, w, ROWS, 24, false, 64, 2, 2, x); // a program of the cases below
 }
 
 // Rows that fill no tile of rows, columns that fill no tile of columns, rows of codes shorter and longer than the
@@ -150,9 +183,11 @@ void cases_quant_matmul(struct check *check)
                 const struct shape *t = &tiled[s].s;
                 if (kinds[i] == W_W4Z && s % 2 == 0) continue; // one of a channel and one of groups are enough
                 const struct weight w = weight_random(check, kinds[i], t->n, t->k, t->group);
+                if (bits == 24 && s == 1) split_edges(check, &w);
                 for (int normed = 0; normed < 2; normed++)
                     if (normed == (int)(i + s) % 2 || s == 1)
-                        quantizing_product(check, &w, t->rows, bits, normed, tiled[s].wgx, tiled[s].tr, 1 + s % 2);
+                        quantizing_product(check, &w, t->rows, bits, normed, tiled[s].wgx, tiled[s].tr, 1 + s % 2,
+                                           NULL);
             }
 }
 
