@@ -437,15 +437,24 @@ uint32_t gyre_tune_variants(const gyre_graph *g, const struct gyre_node *node,
 // same cores and costs more than a dispatch (docs/performance.md).
 // A product of floats reads them in every workgroup as it is, so that rounding them to 24 bits costs no read; it takes
 // int8 dot products in hardware, some three instructions less a weight, registers for three planes of a row, which two
-// rows lack, and K for which int32 holds sums of bytes times bytes.
+// rows lack, and K for which int32 holds sums of bytes times bytes. And shared memory: where three planes leave it to
+// workgroups of less than half the invocations that one would have, too few loads are under way (48 KiB: beyond K
+// 11562).
 enum { MOST_REREAD = 8 << 20, MOST_QUANTIZED = 4, MOST_SPLIT_K = 1 << 16 };
+static bool has_room(const struct product *p, const struct gyre_launch *launch)
+{
+    struct gyre_launch wide;
+    struct product one = *p;
+    one.split = false;
+    return !p->split || (tile_launch(&one, &wide) && 2 * launch->kernel.spec[0] >= wide.kernel.spec[0]);
+}
 bool gyre_tune_quantizes(const gyre_graph *g, const struct gyre_node *fused)
 {
     const struct product p = product_of(g, fused);
     const uint32_t reads = p.normed ? 2 : p.split ? 0 : 1;
     struct gyre_launch launch;
     if (p.split && (p.info->int_dot != GYRE_INT_DOT_ACCELERATED || p.rows > 1 || p.w->k > MOST_SPLIT_K)) return false;
-    return p.integers && p.rows <= MOST_QUANTIZED && tile_launch(&p, &launch) &&
+    return p.integers && p.rows <= MOST_QUANTIZED && tile_launch(&p, &launch) && has_room(&p, &launch) &&
            gyre_div_up(p.w->n, GYRE_TILE) * p.rows * p.w->k * reads <= MOST_REREAD;
 }
 

@@ -140,6 +140,38 @@ static void floats_of_a_row_become_bytes(void **state)
     }
 }
 
+// Three planes of a long row leave shared memory to few invocations: there floats are multiplied.
+static void long_rows_stay_floats(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t k, shared;
+        bool split;
+    } cases[] = {{8192, 48 << 10, true},
+                 {14336, 48 << 10, false},
+                 {14336, 64 << 10, true},
+                 {4096, 32 << 10, true},
+                 {8192, 32 << 10, false}};
+    for (size_t c = 0; c < GYRE_COUNT(cases); c++) {
+        enum { N = 64 };
+        struct lab lab;
+        assert_true(lab_open(&lab, "null as a GPU", NULL));
+        lab.device->info.int_dot = GYRE_INT_DOT_ACCELERATED;
+        lab.device->info.shared_bytes = cases[c].shared;
+        const struct gyre_weight w = lab_weight(&lab, GYRE_WEIGHT_W4, N, cases[c].k, 0, 1);
+        const struct gyre_binding x = lab_floats(&lab, cases[c].k, 0, 1), to = lab_bytes(&lab, NULL, 4 * N);
+        gyre_graph *g = NULL;
+        assert_int_equal(gyre_graph_create(lab.device, 1, NULL, &g, NULL), GYRE_OK);
+        gyre_g_output(g, gyre_g_matmul(g, gyre_g_external(g, "x", 1, cases[c].k, x), &w), to);
+        assert_int_equal(gyre_graph_compile(g, NULL, NULL), GYRE_OK);
+        assert_int_equal(gyre_graph_dispatch_count(g), 1);
+        assert_string_equal(gyre_graph_dispatch_kernel(g, 0),
+                            cases[c].split ? "quant_matmul_w4_i24_t" : "matmul_w4_f_t");
+        gyre_graph_destroy(g);
+        lab_close(&lab);
+    }
+}
+
 // A weight of two ranges: columns n0.. of one output.
 static void ranges_of_a_weight(void **state)
 {
@@ -263,6 +295,7 @@ int main(void)
         cmocka_unit_test(quantized_activations_meet_integer_products_only),
         cmocka_unit_test(hardware_has_kernels_for_few_rows),
         cmocka_unit_test(floats_of_a_row_become_bytes),
+        cmocka_unit_test(long_rows_stay_floats),
         cmocka_unit_test(ranges_of_a_weight),
         cmocka_unit_test(replays_cost_nothing),
         cmocka_unit_test(long_rows_leave_shared_memory),
