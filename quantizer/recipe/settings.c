@@ -344,7 +344,8 @@ gyre_status gyre_settings_resolve(const gyre_quantize_params *p, const struct gy
         return GYRE_OK;
     }
     // What differentiates a whole window cannot go beyond the context; who only looks at blocks does not ask for it.
-    const bool whole = out->recipe.calibration.outputs || out->recipe.calibration.fisher || out->recipe.distill.steps;
+    const bool whole = out->recipe.calibration.outputs || out->recipe.calibration.fisher || out->recipe.distill.steps ||
+                       gyre_learn_reads(&out->recipe);
     if (whole) out->recipe.calibration.tokens = GYRE_MIN(out->recipe.calibration.tokens, hp->context);
     GYRE_TRY(check_linears(out, hp, err));
     return check_budget(out, hp, err);
