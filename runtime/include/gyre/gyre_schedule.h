@@ -23,9 +23,9 @@ typedef struct gyre_task gyre_task;
 
 typedef struct gyre_scheduler_params {
     size_t size;
-    uint32_t
-        step_ms;     // how long a step may take, as those before it took: prompts are cut into chunks by it, and a text
-                     // alone gets no more tokens of one step than fit; at least one row and one token. 0: 500
+    // How long a step may take, as those before it took: prompts are cut into chunks by it, and a text alone gets no
+    // more tokens of one step than fit; at least one row and one token. 0: 500.
+    uint32_t step_ms;
     uint32_t chunk;  // tests: rows of prompts in a step, whatever they take; 0: by step_ms
     bool no_sharing; // every prompt is computed from its beginning
 } gyre_scheduler_params;
