@@ -243,7 +243,8 @@ static const struct gyre_calib_text *text_of(const struct run *r)
 static gyre_status distill(struct run *r, gyre_error *err)
 {
     snprintf(r->what, sizeof r->what, "distilling");
-    return gyre_distill(r->params, &r->plan, text_of(r), &r->out, tick, r, &r->distilled, err);
+    return gyre_distill(r->params, &r->plan, text_of(r), block_weights(&r->plan.hp) * r->plan.hp.n_layers, &r->out,
+                        tick, r, &r->distilled, err);
 }
 
 // Those of an older file of this name go with it.

@@ -7,20 +7,45 @@ enum { MOST_HALVED = 3, HELD_OUT = 8 };
 
 // ---- windows ----------------------------------------------------------------------------------------------------
 
-static bool is_held(uint32_t windows, uint32_t window)
+bool gyre_steps_is_held(uint32_t windows, uint32_t window)
 {
     return windows < HELD_OUT ? window + 1 == windows : window % HELD_OUT == HELD_OUT - 1;
 }
 
 uint32_t gyre_steps_held(uint32_t windows) { return windows && windows < HELD_OUT ? 1 : windows / HELD_OUT; }
 
-// Those that are not held out, in turn.
-static uint32_t window_of(uint32_t windows, uint32_t step)
+// The i-th of the windows that are held out, or of the others.
+static uint32_t of_kind(uint32_t windows, bool held, uint64_t i)
 {
-    if (!windows) return step;
-    uint32_t left = step % (windows - gyre_steps_held(windows)), w = 0;
-    while (is_held(windows, w) || left--) w++;
-    return w;
+    for (uint32_t w = 0;; w++)
+        if (gyre_steps_is_held(windows, w) == held && i-- == 0) return w;
+}
+
+// Multiples of the golden section modulo 1 lie evenly, however many come first: which of n of them by size the i-th is.
+static double golden(uint32_t i) { return fmod(0.6180339887498949 * i, 1); }
+static uint32_t spread(uint32_t n, uint32_t i)
+{
+    uint32_t rank = 0;
+    for (uint32_t j = 0; j < n; j++) rank += golden(j) < golden(i);
+    return rank;
+}
+
+void gyre_steps_order(uint32_t windows, uint32_t read, uint32_t *of)
+{
+    uint32_t taken[2] = {0};
+    for (uint32_t w = 0; w < read; w++) {
+        const bool held = gyre_steps_is_held(read, w);
+        const uint32_t all_held = gyre_steps_held(windows), read_held = gyre_steps_held(read),
+                       all = held ? all_held : windows - all_held, n = held ? read_held : read - read_held;
+        of[w] = of_kind(windows, held, (uint64_t)spread(n, taken[held]++) * all / n);
+    }
+}
+
+// The i-th of those that are not held out, in turn.
+static uint32_t window_of(uint32_t windows, uint64_t i)
+{
+    if (!windows) return (uint32_t)i;
+    return of_kind(windows, false, i % (windows - gyre_steps_held(windows)));
 }
 
 // ---- steps ------------------------------------------------------------------------------------------------------
@@ -32,7 +57,7 @@ static gyre_status held_loss(const struct gyre_steps *s, double *loss, gyre_erro
     if (!s->windows) GYRE_TRY(s->loss(s->self, 0, loss, NULL, err));
     for (uint32_t w = 0; w < s->windows; w++) {
         double one;
-        if (!is_held(s->windows, w)) continue;
+        if (!gyre_steps_is_held(s->windows, w)) continue;
         GYRE_TRY(s->loss(s->self, w, &one, NULL, err));
         *loss += one / n;
         GYRE_TRY(s->tick(s->self, true, err));
@@ -75,16 +100,33 @@ static gyre_status take_back(const struct gyre_steps *s, gyre_error *err)
     return s->back(s->self, err);
 }
 
+// The mean of a batch, loss and gradient.
+static gyre_status batch_loss(const struct gyre_steps *s, double *loss, gyre_error *err)
+{
+    const uint64_t n = s->head->n, first = s->head->step * s->batch;
+    *loss = 0;
+    for (uint64_t i = 0; s->sum && i < n; i++) s->sum[i] = 0;
+    for (uint32_t k = 0; k < s->batch; k++) {
+        double one;
+        GYRE_TRY(s->loss(s->self, window_of(s->windows, first + k), &one, s->gradient, err));
+        *loss += one / s->batch;
+        for (uint64_t i = 0; s->sum && i < n; i++) s->sum[i] += s->gradient[i] / s->batch;
+        GYRE_TRY(s->tick(s->self, false, err));
+    }
+    for (uint64_t i = 0; s->sum && i < n; i++) s->gradient[i] = s->sum[i];
+    return GYRE_OK;
+}
+
 static gyre_status one_step(const struct gyre_steps *s, gyre_error *err)
 {
     double loss;
-    GYRE_TRY(s->loss(s->self, window_of(s->windows, (uint32_t)s->head->step), &loss, s->gradient, err));
+    GYRE_TRY(batch_loss(s, &loss, err));
     bool finite = isfinite(loss);
     for (uint64_t i = 0; i < s->head->n; i++) finite &= (bool)isfinite(s->gradient[i]);
     GYRE_TRY(finite ? s->down(s->self, err) : take_back(s, err));
-    s->head->step++; // after a step that was taken back with the next window
-    gyre_logf(s->log, GYRE_LOG_DEBUG, "%s: step %u: loss %.5f on its window", s->name, (unsigned)s->head->step, loss);
-    return s->tick(s->self, false, err);
+    s->head->step++; // after a step that was taken back with the next windows
+    gyre_logf(s->log, GYRE_LOG_DEBUG, "%s: step %u: loss %.5f on its windows", s->name, (unsigned)s->head->step, loss);
+    return GYRE_OK;
 }
 
 gyre_status gyre_steps_run(const struct gyre_steps *s, gyre_error *err)

@@ -73,6 +73,7 @@ gyre_status gyre_descend(struct gyre_descent *d, gyre_error *err)
                                      .look = LOOK,
                                      .keep = KEEP,
                                      .windows = d->windows,
+                                     .batch = 1,
                                      .log = d->log,
                                      .head = &d->head,
                                      .gradient = gyre_matrices_data(&d->gradient),

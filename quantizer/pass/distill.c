@@ -12,7 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LOOK = 16, KEEP = 8, VERSION = 4, FEWEST = 64 };
+enum { STEP_WORK = 4 }; // times a window's forward pass: with the way back, each block executed once more
+enum { LOOK = 16, KEEP = 8, VERSION = 5, FEWEST = 64 }; // KEEP: windows of steps between states that are kept
 static const char kept_name[] = "distill";
 
 // ---- state ------------------------------------------------------------------------------------------------------
@@ -22,20 +23,20 @@ static const char kept_name[] = "distill";
 struct run {
     const gyre_quantize_params *params;
     const struct gyre_plan *plan;
-    uint32_t windows, tokens; // that are read
-    uint32_t *token;          // [windows][tokens]
+    uint32_t windows, tokens, batch; // that are read; windows a step
+    uint32_t *token;                 // [windows][tokens]
     struct gyre_output *out;
     gyre_status (*tick)(void *, uint64_t, gyre_error *);
     void *user;
-    uint64_t step_work, window_work;
+    uint64_t window_work;
     gyre_device *device;
     gyre_source *part;
     gyre_teacher *teacher;
     struct gyre_student student;
     struct gyre_adam adam;
     struct gyre_steps_head head;
-    double *gradient, *best, *before_step; // [n], [n], [3n]
-    float *rate;                           // [n]
+    double *gradient, *sum, *best, *before_step; // [n], [n] (NULL: a batch is one window), [n], [3n]
+    float *rate;                                 // [n]
 };
 
 static gyre_status keep(void *self, gyre_error *err)
@@ -84,44 +85,35 @@ static gyre_status take_up(struct run *r, gyre_error *err)
 
 // ---- text -------------------------------------------------------------------------------------------------------
 
-// Of a text's windows: as many as there are steps besides those that are held out, FEWEST at least, so that these are a
+// Of a text's windows: as many as the steps take besides those that are held out, FEWEST at least, so that these are a
 // few too; all where there are not so many.
-static uint32_t windows_read(uint32_t windows, uint32_t steps)
+static uint32_t windows_read(const struct gyre_recipe *recipe, uint32_t windows)
 {
+    const uint64_t taken = (uint64_t)recipe->distill.steps * recipe->distill.batch;
     uint32_t n = GYRE_MIN(windows, (uint32_t)FEWEST);
-    while (n < windows && n - gyre_steps_held(n) < steps) n++;
+    while (n < windows && n - gyre_steps_held(n) < taken) n++;
     return n;
 }
 
-// About the golden section of n, without a common divisor: multiples of it modulo n are every number below n once, and
-// however many come first, they lie evenly.
-static uint32_t stride_of(uint32_t n)
+// A batch has no window twice.
+static uint32_t batch_of(const struct gyre_recipe *recipe, uint32_t windows_read)
 {
-    for (uint32_t s = (uint32_t)(0.618 * n) + 1;; s++) {
-        uint32_t a = s, b = n;
-        while (b) {
-            const uint32_t rest = a % b;
-            a = b;
-            b = rest;
-        }
-        if (a == 1) return s;
-    }
+    return GYRE_MIN(recipe->distill.batch, windows_read - gyre_steps_held(windows_read));
 }
 
-// Evenly over the text, whose kinds may lie one behind the other, at any step.
 static gyre_status take_windows(struct run *r, const struct gyre_calib_text *text, gyre_error *err)
 {
     r->tokens = text->tokens;
-    r->windows = windows_read(text->windows, r->plan->set.recipe.distill.steps);
+    r->windows = windows_read(&r->plan->set.recipe, text->windows);
     const uint64_t each = r->tokens * sizeof *r->token;
+    uint32_t *of = malloc(r->windows * sizeof *of);
     r->token = malloc(r->windows * each);
-    if (!r->token) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for distillation");
-    const uint32_t stride = stride_of(r->windows);
-    for (uint64_t w = 0; w < r->windows; w++) {
-        const uint64_t from = w * stride % r->windows * text->windows / r->windows;
-        memcpy(r->token + w * r->tokens, text->token + from * r->tokens, each);
-    }
-    return GYRE_OK;
+    if (of && r->token) gyre_steps_order(text->windows, r->windows, of);
+    for (uint64_t w = 0; of && r->token && w < r->windows; w++)
+        memcpy(r->token + w * r->tokens, text->token + (uint64_t)of[w] * r->tokens, each);
+    const bool good = of && r->token;
+    free(of);
+    return good ? GYRE_OK : gyre_fail(err, GYRE_E_NOMEM, "out of memory for distillation");
 }
 
 // ---- opening ----------------------------------------------------------------------------------------------------
@@ -141,7 +133,8 @@ static gyre_status allocate(struct run *r, gyre_error *err)
     r->best = calloc(n, sizeof *r->best);
     r->before_step = calloc(3 * n, sizeof *r->before_step);
     r->rate = malloc(n * sizeof *r->rate);
-    if (!good || !r->gradient || !r->best || !r->before_step || !r->rate)
+    if (r->batch > 1) r->sum = malloc(n * sizeof *r->sum);
+    if (!good || (r->batch > 1 && !r->sum) || !r->gradient || !r->best || !r->before_step || !r->rate)
         return gyre_fail(err, GYRE_E_NOMEM, "out of memory for distillation");
     for (uint32_t k = 0; k < r->student.n_learnt; k++) {
         const struct gyre_learnt *p = &r->student.learnt[k];
@@ -156,6 +149,7 @@ static gyre_status open_run(struct run *r, const struct gyre_calib_text *text, g
 {
     const struct gyre_device_options options = {.log = &r->params->log};
     GYRE_TRY(take_windows(r, text, err));
+    r->batch = batch_of(&r->plan->set.recipe, r->windows);
     if (r->params->distill_device) GYRE_TRY(gyre_device_open(r->params->distill_device, &options, &r->device, err));
     else GYRE_TRY(gyre_fast_device_create(&options, &r->device, err));
     GYRE_TRY(gyre_teacher_open(r->device, r->plan->source, r->token, r->windows, r->tokens, tick_block, r, &r->teacher,
@@ -177,6 +171,7 @@ static void close_run(struct run *r)
     gyre_adam_free(&r->adam);
     free(r->token);
     free(r->gradient);
+    free(r->sum);
     free(r->best);
     free(r->before_step);
     free(r->rate);
@@ -225,14 +220,14 @@ static gyre_status back(void *self, gyre_error *err)
 {
     struct run *r = self;
     memcpy(r->adam.parameter, r->before_step, 3 * r->student.n * sizeof *r->before_step);
-    r->adam.step++; // with the next window
+    r->adam.step++; // with the next windows
     return gyre_student_set(&r->student, r->adam.parameter, err);
 }
 
 static gyre_status ticked(void *self, bool look, gyre_error *err)
 {
     const struct run *r = self;
-    return r->tick(r->user, look ? r->window_work : r->step_work, err);
+    return r->tick(r->user, look ? r->window_work : STEP_WORK * r->window_work, err);
 }
 
 static gyre_status train(struct run *r, gyre_error *err)
@@ -240,11 +235,13 @@ static gyre_status train(struct run *r, gyre_error *err)
     const struct gyre_steps steps = {.name = "distill",
                                      .what = "distill",
                                      .look = LOOK,
-                                     .keep = KEEP,
+                                     .keep = GYRE_MAX(KEEP / r->batch, 1u),
                                      .windows = r->windows,
+                                     .batch = r->batch,
                                      .log = &r->params->log,
                                      .head = &r->head,
                                      .gradient = r->gradient,
+                                     .sum = r->sum,
                                      .self = r,
                                      .loss = window,
                                      .down = down,
@@ -258,22 +255,29 @@ static gyre_status train(struct run *r, gyre_error *err)
 
 // ---- entry ------------------------------------------------------------------------------------------------------
 
+// About what a window's way through the model is of all the rounding.
+static uint64_t work_of_window(uint64_t model_weights) { return model_weights / 64; }
+
 uint64_t gyre_distill_work(const struct gyre_plan *plan, uint64_t model_weights)
 {
-    const uint32_t steps = plan->set.recipe.distill.steps,
-                   windows = windows_read(plan->set.recipe.calibration.windows, steps);
-    const uint64_t each = model_weights / 64; // about what a window's way through the model is of all the rounding
-    const uint64_t read = each / plan->hp.n_layers * plan->hp.n_layers; // by the teacher, block by block
-    return steps ? read * windows + 4 * each * steps + each * gyre_steps_held(windows) * (steps / LOOK + 1) : 0;
+    const struct gyre_recipe *r = &plan->set.recipe;
+    const uint64_t steps = r->distill.steps, windows = windows_read(r, r->calibration.windows);
+    if (!steps || windows < 2) return 0;
+    const uint64_t each = work_of_window(model_weights);
+    const uint64_t looks = 1 + steps / LOOK + (steps % LOOK != 0);
+    return each / plan->hp.n_layers * plan->hp.n_layers * windows + // the teacher, block by block
+           STEP_WORK * each * steps * batch_of(r, (uint32_t)windows) +
+           each * gyre_steps_held((uint32_t)windows) * looks;
 }
 
 gyre_status gyre_distill(const gyre_quantize_params *params, const struct gyre_plan *plan,
-                         const struct gyre_calib_text *text, struct gyre_output *out,
+                         const struct gyre_calib_text *text, uint64_t model_weights, struct gyre_output *out,
                          gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user, struct gyre_distilled *result,
                          gyre_error *err)
 {
     struct run r = {.params = params, .plan = plan, .out = out, .tick = tick, .user = user};
     *result = (struct gyre_distilled){0};
+    r.window_work = work_of_window(model_weights);
     if (text->windows < 2 && params->from)
         return gyre_fail(err, GYRE_E_INVALID,
                          "cannot distill: the text has one window of %u tokens, and some must be held out; give a "

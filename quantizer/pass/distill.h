@@ -1,9 +1,10 @@
 // After rounding: what a finished file holds besides codes (scales, gains, clips) is learned end to end, by the
 // divergence of its logits from the float model's (gradient/student.h). Codes stay as they are.
 //
-// A step is one window of the calibration text, in an order that lies evenly over it at any step, again and again; of a
-// text with many more windows than steps some are read, 64 at least. Every eighth window is held out; its divergence is
-// measured now and then, and the parameters of the lowest are what is written. A loss that is not finite takes the step
+// A step is the mean of one or several windows of the calibration text, in an order that lies evenly over it at any
+// step, again and again; of a text with many more windows than the steps take some are read, 64 at least. The windows
+// that calibration holds out are held out here, too (every eighth); their divergence is measured now and then, and the
+// parameters of the lowest are what is written. A loss that is not finite takes the step
 // back and halves the rate, three times at most. On the host, or on the device that is named for it, whatever the rest
 // ran on.
 #pragma once
@@ -20,7 +21,7 @@ struct gyre_distilled {
 // (GYRE_E_INVALID) refused where nothing else is done. Keeps its state in the journal from time to time, and ends with
 // the new tensors in OUT.part. tick(user, weights): as everywhere, of gyre_distill_work in all.
 gyre_status gyre_distill(const gyre_quantize_params *params, const struct gyre_plan *plan,
-                         const struct gyre_calib_text *text, struct gyre_output *out,
+                         const struct gyre_calib_text *text, uint64_t model_weights, struct gyre_output *out,
                          gyre_status (*tick)(void *user, uint64_t weights, gyre_error *err), void *user,
                          struct gyre_distilled *result, gyre_error *err) GYRE_MUST_USE;
 uint64_t gyre_distill_work(const struct gyre_plan *plan, uint64_t model_weights);

@@ -99,6 +99,7 @@ static const struct gyre_field cache[] = {
 };
 static const struct gyre_field distill[] = {
     COUNT(gyre_recipe, "steps", distill.steps, 0, 0, 100000),
+    COUNT(gyre_recipe, "batch", distill.batch, 1, 1, 4096),
     REAL(gyre_recipe, "rate", distill.rate, 0.0015, 1e-6, 0.1),
     REAL(gyre_recipe, "clip_rate", distill.clip_rate, 0.004, 0, 0.1),
     REAL(gyre_recipe, "pull", distill.pull, 0, 0, 10),
@@ -207,6 +208,46 @@ void gyre_fields_preset(const struct gyre_fields *fields, void *base)
             break;
         }
     }
+}
+
+static bool same(const struct gyre_field *f, const void *a, const void *b)
+{
+    switch (f->kind) {
+    case GYRE_FIELD_NAME:
+    case GYRE_FIELD_TEXT:
+        return strcmp(a, b) == 0;
+    case GYRE_FIELD_SWITCH:
+        return *(const bool *)a == *(const bool *)b;
+    case GYRE_FIELD_CHOICE:
+        return *(const gyre_clip *)a == *(const gyre_clip *)b;
+    case GYRE_FIELD_COUNT:
+    case GYRE_FIELD_COUNT_AUTO:
+    case GYRE_FIELD_LISTED:
+        return *(const uint32_t *)a == *(const uint32_t *)b;
+    case GYRE_FIELD_REAL:
+    case GYRE_FIELD_AUTO:
+        return *(const double *)a == *(const double *)b;
+    default:
+        return true;
+    }
+}
+
+bool gyre_fields_differ(const struct gyre_fields *fields, const void *a, const void *b, const char **map,
+                        const char **key)
+{
+    for (uint32_t i = 0; i < fields->n; i++) {
+        const struct gyre_field *f = &fields->field[i];
+        if (f->kind == GYRE_FIELD_MAP && gyre_fields_differ(f->map, a, b, map, key)) {
+            *map = f->key;
+            return true;
+        }
+        if (!same(f, (const char *)a + f->at, (const char *)b + f->at)) {
+            *map = NULL;
+            *key = f->key;
+            return true;
+        }
+    }
+    return false;
 }
 
 // ---- what is allowed --------------------------------------------------------------------------------------

@@ -47,6 +47,11 @@ const char *gyre_learn_name(gyre_learn_method method);
 // Sets every field of a zeroed struct to its default, nested mappings included.
 void gyre_fields_preset(const struct gyre_fields *fields, void *base);
 
+// The first field, in the order of the rows, in which two structs differ, and the mapping it is in (NULL: none). Lists
+// are not looked at.
+bool gyre_fields_differ(const struct gyre_fields *fields, const void *a, const void *b, const char **map,
+                        const char **key);
+
 // What may stand in a field: "a whole number from 1 to 64".
 void gyre_field_allowed(const struct gyre_field *field, char *out, size_t size);
 // "a, b and c": the keys of a mapping; the names of the stages.

@@ -104,26 +104,6 @@ double gyre_recipe_damp(const struct gyre_recipe *recipe)
     return damp > 0 ? damp : 0.01;
 }
 
-void gyre_recipe_join_learning(struct gyre_recipe *whole, const struct gyre_recipe *own)
-{
-    memcpy(whole->name, own->name, sizeof own->name);
-    memcpy(whole->about, own->about, sizeof own->about);
-    memcpy(whole->source, own->source, sizeof own->source);
-    whole->calibration.windows = own->calibration.windows;
-    whole->calibration.tokens = own->calibration.tokens;
-    if (whole->calibration.outputs != GYRE_AUTO_COUNT)
-        whole->calibration.outputs = GYRE_MIN(whole->calibration.outputs, own->calibration.windows); // the rules' most
-    whole->distill = own->distill;
-}
-
-void gyre_recipe_leave_learning(struct gyre_recipe *whole)
-{
-    const struct gyre_recipe was = *whole;
-    memset(whole, 0, sizeof *whole);
-    gyre_fields_preset(&gyre_recipe_fields, whole);
-    gyre_recipe_join_learning(whole, &was);
-}
-
 bool gyre_recipe_corrects(const struct gyre_recipe *recipe)
 {
     bool found = false;

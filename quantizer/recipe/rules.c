@@ -1,8 +1,10 @@
 // What may be combined in a recipe. See fields.h; the reasons are in docs/recipes.md.
 #include "quantizer/recipe/fields.h"
+#include "runtime/util/base.h"
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 static bool GYRE_PRINTF(3, 4) at_stage(struct gyre_recipe_fault *fault, uint32_t stage, const char *format, ...)
 {
@@ -66,29 +68,37 @@ static bool any_diagonal(const struct gyre_recipe *r)
     return r->diagonals.norm != 0 || r->diagonals.up_down != 0 || r->diagonals.qk != 0 || r->diagonals.value != 0;
 }
 
-// What learns on a file that was rounded before takes everything else from there.
+void gyre_recipe_join_learning(struct gyre_recipe *whole, const struct gyre_recipe *own)
+{
+    memcpy(whole->name, own->name, sizeof own->name);
+    memcpy(whole->about, own->about, sizeof own->about);
+    memcpy(whole->source, own->source, sizeof own->source);
+    whole->calibration.windows = own->calibration.windows;
+    whole->calibration.tokens = own->calibration.tokens;
+    if (whole->calibration.outputs != GYRE_AUTO_COUNT)
+        whole->calibration.outputs = GYRE_MIN(whole->calibration.outputs, own->calibration.windows); // the rules' most
+    whole->distill = own->distill;
+}
+
+void gyre_recipe_leave_learning(struct gyre_recipe *whole)
+{
+    const struct gyre_recipe was = *whole;
+    memset(whole, 0, sizeof *whole);
+    gyre_fields_preset(&gyre_recipe_fields, whole);
+    gyre_recipe_join_learning(whole, &was);
+}
+
+// What learns on a file that was rounded before takes everything else from there: it says nothing but defaults.
 static bool alone(const struct gyre_recipe *r, struct gyre_recipe_fault *fault)
 {
-    const struct {
-        bool there;
-        const char *map, *key;
-    } more[] = {{r->rotate, NULL, "rotate"},
-                {r->online_r1, NULL, "r1"},
-                {r->seeds > 1, NULL, "seeds"},
-                {r->learn.method != GYRE_LEARN_NONE, "learn", "method"},
-                {any_diagonal(r), NULL, "diagonals"},
-                {r->calibration.fisher, "calibration", "fisher"},
-                {r->calibration.outputs > 0, "calibration", "outputs"},
-                {r->act_clip != 1 || r->act_group, NULL, "activations"},
-                {r->kv_clip != 1 || r->kv_centre, NULL, "cache"},
-                {r->budget.bits > 0 || r->budget.act > 0, NULL, "budget"},
-                {r->n_exceptions > 0, NULL, "exceptions"}};
-    for (size_t i = 0; i < sizeof more / sizeof *more; i++)
-        if (more[i].there)
-            return at_key(fault, more[i].map, more[i].key,
-                          "a recipe without rounding learns on a file that was rounded before, where this was "
-                          "decided; leave it out");
-    return true;
+    static const char elsewhere[] =
+        "a recipe without rounding learns on a file that was rounded before, where this was "
+        "decided; leave it out";
+    struct gyre_recipe own = *r;
+    const char *map, *key;
+    gyre_recipe_leave_learning(&own);
+    if (gyre_fields_differ(&gyre_recipe_fields, r, &own, &map, &key)) return at_key(fault, map, key, elsewhere);
+    return !r->n_exceptions || at_key(fault, NULL, "exceptions", elsewhere);
 }
 
 bool gyre_recipe_wants_statistics(const struct gyre_recipe *r, struct gyre_recipe_fault *fault)

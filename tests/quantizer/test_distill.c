@@ -20,16 +20,18 @@ static const char recipe_text[] = "name: learned\n"
                                   "cache: {clip: 0.98}\n"
                                   "rounding:\n"
                                   "  - gptq\n"
-                                  "distill: {steps: %u, rate: 0.005, clip_rate: 0.01, pull: 0.01}\n";
+                                  "distill: {steps: %u, batch: %u, rate: 0.005, clip_rate: 0.01, pull: 0.01}\n";
 
 static char in[256], out[256], recipe[256], text[256];
 
-static void write_recipe(unsigned windows, unsigned steps)
+static void write_batches(unsigned windows, unsigned steps, unsigned batch)
 {
     char yaml[512];
-    snprintf(yaml, sizeof yaml, recipe_text, windows, steps);
+    snprintf(yaml, sizeof yaml, recipe_text, windows, steps, batch);
     files_write(recipe, yaml);
 }
+
+static void write_recipe(unsigned windows, unsigned steps) { write_batches(windows, steps, 1); }
 
 static void make_base(const char *family) { run_base(in, text, family, false); }
 
@@ -106,13 +108,12 @@ static void only_what_is_continuous_moves(void **state)
     json_decref(m[1]);
 }
 
-static void interrupted_anywhere_resumes_to_the_same_bytes(void **state)
+static void resumes_to_the_same_bytes(unsigned steps, unsigned batch)
 {
-    (void)state;
     gyre_error err = {0};
     uint64_t n, m;
     make_base("llama");
-    write_recipe(9, 20);
+    write_batches(9, steps, batch);
     if (run_until(params(), 0, NULL, &err) != GYRE_OK) fail_msg("%s", err.message);
     char *want = files_read(out, &n);
     const int all = run_calls();
@@ -132,6 +133,13 @@ static void interrupted_anywhere_resumes_to_the_same_bytes(void **state)
     }
     assert_true(late > 0); // it went on, and did not begin again
     free(want);
+}
+
+static void interrupted_anywhere_resumes_to_the_same_bytes(void **state)
+{
+    (void)state;
+    resumes_to_the_same_bytes(20, 1);
+    resumes_to_the_same_bytes(7, 3);
 }
 
 // Of a long text no more than the steps need, and some to hold out.

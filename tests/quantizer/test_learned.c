@@ -102,6 +102,8 @@ static void learning_brings_files_nearer(void **state)
 {
     (void)state;
     static const char *const method[] = {"spinquant", "kl", "whip", "kurtosis", "ostquant"};
+    // Gentle where the loss is noisy: what is asserted must not hang on the last bits of a BLAS.
+    static const double rate[] = {0.1, 1.5, 1.5, 1.5, 0.05};
     for (int i = 0; i < 5; i++) {
         double kl[2];
         make_base("llama", i);
@@ -109,7 +111,7 @@ static void learning_brings_files_nearer(void **state)
             json_t *told;
             gyre_quantize_params p = params();
             p.wbits = 8; // what rotations are learned for is activations and the cache
-            write_recipe(learned ? method[i] : "none", 33, 60, i < 4 ? 1.5 : 0.05);
+            write_recipe(learned ? method[i] : "none", 33, 60, rate[i]);
             made(p);
             kl[learned] = run_divergence(in, out, text, 4, 4);
             if (!learned) continue;
@@ -160,8 +162,8 @@ static void resumes_to_the_same_bytes(const char *method, double rate)
 static void interrupted_anywhere_resumes_to_the_same_bytes(void **state)
 {
     (void)state;
-    resumes_to_the_same_bytes("spinquant", 1.5);
-    resumes_to_the_same_bytes("ostquant", 0.017); // with the moments of its steps
+    resumes_to_the_same_bytes("spinquant", 0.3);
+    resumes_to_the_same_bytes("ostquant", 0.01); // with the moments of its steps
 }
 
 // A journal of other stages is not gone on with.
@@ -196,7 +198,7 @@ static void files_verify_and_reproduce(void **state)
         uint64_t n;
         make_base(families[i], i != 1);
         const unsigned steps = i < 3 ? 10 : 30;
-        write_recipe(methods[i], 16, steps, i < 3 ? 1.5 : 0.05);
+        write_recipe(methods[i], 16, steps, i < 3 ? 1.5 : 0.01);
         if (i == 2 || i == 4) p.profile = "portable", p.wgroup = 32;
         made(p);
         verifies(NULL);

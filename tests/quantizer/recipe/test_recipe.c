@@ -298,9 +298,11 @@ static const struct {
     {"name: a\ndistill: {steps: 3}\nrotate: true\n", 3, 1, "rounded before"}, // where distill is all there is
     {"name: a\ndistill: {steps: 3}\nseeds: 2\n", 3, 1, "rounded before"},
     {"name: a\ndistill: {steps: 3}\nlearn: {method: optrot}\n", 3, 9, "rounded before"},
-    {"name: a\ndistill: {steps: 3}\ncache: {clip: 0.9}\n", 3, 1, "rounded before"},
+    {"name: a\ndistill: {steps: 3}\ncache: {clip: 0.9}\n", 3, 9, "rounded before"},
     {"name: a\ndistill: {steps: 3}\nexceptions: [{tensors: a, act: 8}]\n", 3, 1, "rounded before"},
-    {"name: a\ndistill: {steps: 3}\nrounding: []\nbudget: {bits: 5}\n", 4, 1, "rounded before"},
+    {"name: a\ndistill: {steps: 3}\nrounding: []\nbudget: {bits: 5}\n", 4, 10, "rounded before"},
+    {"name: a\ndistill: {steps: 3}\ndiagonals: {by: largest}\n", 3, 13, "rounded before"},
+    {"name: a\ndistill: {steps: 3, batch: 0}\n", 2, 28, "batch"},
     // values
     {"name:\nrounding: [rtn]\n", 1, 6, "letters, digits"},
     {"name: a b\nrounding: [rtn]\n", 1, 7, "letters, digits"},
