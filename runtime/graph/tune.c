@@ -330,11 +330,9 @@ static bool line_launch(const struct product *p, struct gyre_launch *out)
         return false;
     uint32_t tr = 1;
     while (tr < p->rows && tr < 8) tr *= 2;
-    const uint32_t tc = tr == 8 ? 1 : 2; // as many sums as there are registers
     if (start_weight(out, "matmul", p->w->kind, GYRE_FORM_QUANT | GYRE_FORM_LINE, 1, 1, NULL) != GYRE_OK) return false;
     set(out, "TR", tr);
-    set(out, "TC", tc);
-    out->tile[0] = 16 * tc;
+    out->tile[0] = GYRE_TILE;
     out->tile[1] = tr;
     return true;
 }
@@ -424,9 +422,9 @@ uint32_t gyre_tune_variants(const gyre_graph *g, const struct gyre_node *node,
     if (form & GYRE_FORM_TILE || p.info->lanes == GYRE_LANES_HARDWARE) return n;
     for (size_t i = 0; i < GYRE_COUNT(cut) && n < GYRE_MOST_VARIANTS; i++) {
         out[n] = out[0];
-        if (form & GYRE_FORM_LINE) recut(&out[n], cut[i][0], cut[i][1], 16, 1);
+        if (form & GYRE_FORM_LINE) recut(&out[n], cut[i][0], 1, GYRE_TILE, 1);
         else recut(&out[n], cut[i][0], cut[i][1], 8 * wgx, form & GYRE_FORM_MANY ? wgy : 1);
-        if (cut[i][0] < 2 * p.rows && (!(form & GYRE_FORM_LINE) || cut[i][1] <= 2) && memcmp(&out[n], out, sizeof *out))
+        if (cut[i][0] < 2 * p.rows && (!(form & GYRE_FORM_LINE) || cut[i][1] == 2) && memcmp(&out[n], out, sizeof *out))
             n++;
     }
     return n;
