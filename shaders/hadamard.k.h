@@ -24,7 +24,7 @@
 
 /* Dense axis of K (a constant, 2..32) elements at distance s: a column is one invocation's, in registers. Bit i of
    signs_[j]: the sign with which element j enters output i. */
-#define HAD_SMALL(total, K, s, words, t, threads)                                                                     \
+#define HAD_LANES(total, K, s, words, t, threads)                                                                     \
   uint signs_[K];                                                                                                     \
   UNROLL for (int j_ = 0; j_ < K; j_++) signs_[j_] = pc.had_t != 0 ? 0u : base[(words) + j_];                         \
   for (int i_ = 0; i_ < (pc.had_t != 0 ? K : 0); i_++) {                                                              \
@@ -76,33 +76,94 @@
   }                                                                                                                   \
   HAD_SYNC();
 
-/* Butterfly i of the stage with distance h, h a constant, on the registers a. */
-#define HAD_BUTTERFLY(a, h, i)                                                                                        \
+/* Butterfly i of the stage with distance h, h a constant, on the registers a of type T. */
+#define HAD_BUTTERFLY(T, a, h, i)                                                                                     \
   {                                                                                                                   \
     const int p_ = (((i) & ~((h) - 1)) << 1) | ((i) & ((h) - 1));                                                     \
-    const float u_ = a[p_];                                                                                           \
-    const float w_ = a[p_ + (h)];                                                                                     \
+    const T u_ = a[p_];                                                                                               \
+    const T w_ = a[p_ + (h)];                                                                                         \
     a[p_] = u_ + w_;                                                                                                  \
     a[p_ + (h)] = u_ - w_;                                                                                            \
   }
-#define HAD_STAGE(a, m, h) UNROLL for (int i_ = 0; i_ < (m) / 2; i_++) HAD_BUTTERFLY(a, h, i_)
-#define HAD_STAGES2(a) HAD_STAGE(a, 2, 1)
-#define HAD_STAGES4(a) HAD_STAGE(a, 4, 1) HAD_STAGE(a, 4, 2)
-#define HAD_STAGES8(a) HAD_STAGE(a, 8, 1) HAD_STAGE(a, 8, 2) HAD_STAGE(a, 8, 4)
-#define HAD_STAGES16(a) HAD_STAGE(a, 16, 1) HAD_STAGE(a, 16, 2) HAD_STAGE(a, 16, 4) HAD_STAGE(a, 16, 8)
+#define HAD_STAGE(T, a, m, h) UNROLL for (int i_ = 0; i_ < (m) / 2; i_++) HAD_BUTTERFLY(T, a, h, i_)
+#define HAD_STAGES2(T, a) HAD_STAGE(T, a, 2, 1)
+#define HAD_STAGES4(T, a) HAD_STAGE(T, a, 4, 1) HAD_STAGE(T, a, 4, 2)
+#define HAD_STAGES8(T, a) HAD_STAGE(T, a, 8, 1) HAD_STAGE(T, a, 8, 2) HAD_STAGE(T, a, 8, 4)
+#define HAD_STAGES16(T, a) HAD_STAGE(T, a, 16, 1) HAD_STAGE(T, a, 16, 2) HAD_STAGE(T, a, 16, 4) HAD_STAGE(T, a, 16, 8)
 
-/* log2(m) stages, from distance s on, of all columns, and a HAD_SYNC. */
+/* log2(m) stages, from distance s on, of columns that stand beside each other: T holds `width` of them, each element
+   with GET(i), PUT(i, value). */
+#define HAD_COLUMNS(T, width, GET, PUT, total, m, s, t, threads)                                                      \
+  for (int c_ = (t) * (width); c_ < (total) / (m); c_ += (threads) * (width)) {                                       \
+    const int at_ = (c_ & ~((s) - 1)) * (m) + (c_ & ((s) - 1));                                                       \
+    T a_[m];                                                                                                          \
+    UNROLL for (int j_ = 0; j_ < (m); j_++) a_[j_] = GET(at_ + j_ * (s));                                             \
+    HAD_STAGES##m(T, a_)                                                                                              \
+    UNROLL for (int j_ = 0; j_ < (m); j_++) PUT(at_ + j_ * (s), a_[j_])                                               \
+  }
+#define HAD_GET(i) HAD_AT(i)
+#define HAD_PUT(i, value) HAD_AT(i) = value;
+
+#if defined(GYRE_CL) && defined(__SSE4_1__)
+/* A CPU runs invocations one by one, and its compiler makes no vectors of theirs here: eight columns beside each other
+   at once, and where they are an axis of 16 in memory, stages within a vector. The same additions. */
+#define HAD_GET8(i) vload8(0, &HAD_AT(i))
+#define HAD_PUT8(i, value) vstore8(value, 0, &HAD_AT(i));
+#define HAD_WITHIN(v, swapped, a, b, c) v = v.swapped + v * (float8)(1.0f, a, b, (a) * (b), c, (a) * (c), (b) * (c), (a) * (b) * (c));
+#define HAD_WITHIN8(v)                                                                                                \
+  HAD_WITHIN(v, s10325476, -1.0f, 1.0f, 1.0f)                                                                         \
+  HAD_WITHIN(v, s23016745, 1.0f, -1.0f, 1.0f)                                                                         \
+  HAD_WITHIN(v, s45670123, 1.0f, 1.0f, -1.0f)
 #define HAD_PASS(total, m, s, t, threads)                                                                             \
   {                                                                                                                   \
-    for (int c_ = (t); c_ < (total) / (m); c_ += (threads)) {                                                         \
-      const int at_ = (c_ & ~((s) - 1)) * (m) + (c_ & ((s) - 1));                                                     \
-      float a_[m];                                                                                                    \
-      UNROLL for (int j_ = 0; j_ < (m); j_++) a_[j_] = HAD_AT(at_ + j_ * (s));                                        \
-      HAD_STAGES##m(a_)                                                                                               \
-      UNROLL for (int j_ = 0; j_ < (m); j_++) HAD_AT(at_ + j_ * (s)) = a_[j_];                                        \
+    if ((s) == 1 && (m) == 16) {                                                                                      \
+      for (int at_ = (t) * 16; at_ < (total); at_ += (threads) * 16) {                                                \
+        float8 u_ = HAD_GET8(at_);                                                                                    \
+        float8 w_ = HAD_GET8(at_ + 8);                                                                                \
+        HAD_WITHIN8(u_)                                                                                               \
+        HAD_WITHIN8(w_)                                                                                               \
+        HAD_PUT8(at_, u_ + w_)                                                                                        \
+        HAD_PUT8(at_ + 8, u_ - w_)                                                                                    \
+      }                                                                                                               \
+    } else if ((s) >= 8) {                                                                                            \
+      HAD_COLUMNS(float8, 8, HAD_GET8, HAD_PUT8, total, m, s, t, threads)                                             \
+    } else {                                                                                                          \
+      HAD_COLUMNS(float, 1, HAD_GET, HAD_PUT, total, m, s, t, threads)                                                \
     }                                                                                                                 \
     HAD_SYNC();                                                                                                       \
   }
+/* One invocation for all, so that signs become factors once. */
+#define HAD_SMALL(total, K, s, words, t, threads)                                                                     \
+  if ((s) % 8 == 0) {                                                                                                 \
+    float factor_[(K) * (K)];                                                                                         \
+    for (int i_ = 0; i_ < ((t) == 0 ? (K) * (K) : 0); i_++) {                                                         \
+      const int from_ = pc.had_t != 0 ? i_ % (K) : i_ / (K);                                                          \
+      const int to_ = pc.had_t != 0 ? i_ / (K) : i_ % (K);                                                            \
+      factor_[i_] = BITS_F(0x3F800000u | ((base[(words) + from_] >> U(to_)) << 31));                                  \
+    }                                                                                                                 \
+    for (int column_ = 0; column_ < ((t) == 0 ? (total) / (K) : 0); column_ += 8) {                                   \
+      const int outer_ = column_ / (s);                                                                               \
+      const int at_ = outer_ * ((K) * (s)) + (column_ - outer_ * (s));                                                \
+      float8 sum_[K];                                                                                                 \
+      UNROLL for (int i_ = 0; i_ < K; i_++) sum_[i_] = (float8)(0.0f);                                                \
+      UNROLL for (int j_ = 0; j_ < K; j_++) {                                                                         \
+        const float8 x_ = HAD_GET8(at_ + j_ * (s));                                                                   \
+        UNROLL for (int i_ = 0; i_ < K; i_++) sum_[i_] += x_ * factor_[j_ * (K) + i_];                                \
+      }                                                                                                               \
+      UNROLL for (int i_ = 0; i_ < K; i_++) HAD_PUT8(at_ + i_ * (s), sum_[i_])                                        \
+    }                                                                                                                 \
+    HAD_SYNC();                                                                                                       \
+  } else {                                                                                                            \
+    HAD_LANES(total, K, s, words, t, threads)                                                                         \
+  }
+#else
+#define HAD_PASS(total, m, s, t, threads)                                                                             \
+  {                                                                                                                   \
+    HAD_COLUMNS(float, 1, HAD_GET, HAD_PUT, total, m, s, t, threads)                                                  \
+    HAD_SYNC();                                                                                                       \
+  }
+#define HAD_SMALL(total, K, s, words, t, threads) HAD_LANES(total, K, s, words, t, threads)
+#endif
 
 /* An axis whose factor is a constant; one of 1 is none. */
 #define HAD_AXIS(total, K, s, words, t, threads)                                                                      \
