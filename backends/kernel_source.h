@@ -22,6 +22,7 @@ enum gyre_form {
     GYRE_FORM_BLOCK = 16384,  // a workgroup takes a block of rows and columns, for many rows on hardware
     GYRE_FORM_MATRIX = 32768, // the same on matrix units
     GYRE_FORM_ZERO = 65536,   // of zero points
+    GYRE_FORM_BYTES = 131072, // to codes of 24 bits, three bytes
 };
 
 // What a device must have for a kernel to be worth taking: the column `needs`. GYRE_NEED_DOT is met by emulation in

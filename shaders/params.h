@@ -11,6 +11,8 @@
            and meta uint2[R] {bits of f32 scale, int32 zero point}; value = scale * (code - zero). A8 has zero 0.
            span != 0 (A4 alone; a multiple of 4 that divides the row): every `span` values have 16 levels of their own,
            a whole multiple of the row's scale apart; the code is that multiple times the level, and zero is 0.
+           24 bits: three bytes a code, 65536 high + 256 middle + low; a row is K high ones, K middle ones, K low ones. Its
+           scale is a power of two, NaN where the row is not finite, and zero is 0. No file asks for it.
    weight  a device weight (or one N-range of it, N counted from n0) has N padded to n_pad: codes to whole tiles of 32
            columns, floats to 8. Codes lie tile by tile, so that whoever takes a tile reads one stream: GYRE_BLOCK(K/4,
            k4, n8) is the place of the block of 4 K x 8 N in

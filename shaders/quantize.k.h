@@ -138,3 +138,21 @@ FN uint quant_grouped_word(float4 x, float inverse, float zero, float times) {
     meta[2 * (row)] = BITS_U(CUT(at_, words, scale));                                                                 \
     meta[2 * (row) + 1] = U(I(zero));                                                                                 \
   }
+/* The same to 24 bits: words of high bytes from codes[at] on, of middle ones behind them, then of low ones. Loops: 2
+   words / WGX. */
+#define SPLIT_ROW(VALUE, row, at, words)                                                                              \
+  uint top = 0u;                                                                                                      \
+  for (int i = LI_X; i < (words); i += WGX) top = max(top, split_top(VALUE(i)));                                      \
+  SPLIT_GREATEST(top)                                                                                                 \
+  const float inverse = split_inverse(top);                                                                           \
+  int at_ = LI_X;                                                                                                     \
+  for (; at_ < (words); at_ += WGX) {                                                                                 \
+    const int4 code = split_codes(VALUE(at_), inverse);                                                               \
+    codes[(at) + at_] = split_high(code);                                                                             \
+    codes[(at) + (words) + at_] = split_middle(code);                                                                 \
+    codes[(at) + 2 * (words) + at_] = split_low(code);                                                                \
+  }                                                                                                                   \
+  if (LI_X == 0) {                                                                                                    \
+    meta[2 * (row)] = BITS_U(CUT(at_, words, split_scale(top)));                                                      \
+    meta[2 * (row) + 1] = 0u;                                                                                         \
+  }

@@ -19,7 +19,7 @@ struct product {
     float *y;
     const float *x;      // float x
     const int8_t *codes; // quantized x
-    size_t plane;        // of three bytes: how far behind the high ones the middle ones lie, and the low behind those
+    bool split;          // to 24 bits: of each row the high bytes, the middle and the low ones
     const uint32_t *meta;
     const int32_t *sums;
     const float *addend;
@@ -48,14 +48,14 @@ static void integer_column(const struct product *q, int32_t col, int8_t *w, floa
     for (int32_t i = 0; i < k; i++) w[i] = (int8_t)gyre_ref_weight_code(&q->w, i, col);
     for (int32_t g = 0; g < k / group; g++) scale[g] = gyre_ref_weight_scale(&q->w, g, col);
     for (int32_t row = 0; row < q->p->rows; row++) {
-        const int8_t *x = q->codes + (size_t)row * (size_t)k;
+        const int8_t *x = q->codes + (size_t)row * (size_t)k * (q->split ? 3 : 1);
         const int32_t zero = (int32_t)q->meta[2 * row + 1];
         float y = 0;
         for (int32_t g = 0; g < k / group; g++) {
             const int32_t sum = dot(w + g * group, x + g * group, group) - zero * q->sums[g * q->p->n_pad + col];
-            if (q->plane) {
-                const float middle = (float)dot(w + g * group, x + q->plane + g * group, group),
-                            low = (float)dot(w + g * group, x + 2 * q->plane + g * group, group);
+            if (q->split) {
+                const float middle = (float)dot(w + g * group, x + k + g * group, group),
+                            low = (float)dot(w + g * group, x + 2 * k + g * group, group);
                 y += scale[g] * (65536 * (float)sum + (256 * middle + low));
             } else y += scale[g] * (float)sum;
         }
@@ -140,6 +140,7 @@ void gyre_ref_op_matmul(const struct gyre_ref_args *args)
         .y = args->bind[0],
         .x = quantized ? NULL : args->bind[1],
         .codes = quantized ? args->bind[1] : NULL,
+        .split = gyre_ref_constant(args, "PLANES") == 3,
         .meta = args->bind[2],
         .sums = args->bind[5],
         .addend = args->bind[6],
@@ -167,7 +168,7 @@ static void split_product(const struct gyre_ref_args *args, const struct gyre_ma
                               .w = gyre_ref_weight(args, p->k, p->n_pad, p->group, args->bind[3], args->bind[4]),
                               .y = args->bind[0],
                               .codes = codes,
-                              .plane = count,
+                              .split = true,
                               .meta = meta,
                               .sums = args->bind[5],
                               .addend = args->bind[6]};
@@ -177,7 +178,7 @@ static void split_product(const struct gyre_ref_args *args, const struct gyre_ma
         if (p->normed) gyre_ref_op_rms_norm(&norm);
         const float *x = p->normed ? normed : args->bind[1];
         for (size_t r = 0; r < (size_t)p->rows; r++)
-            gyre_ref_split_row(x + r * k, p->k, codes + r * k, count, meta + 2 * r);
+            gyre_ref_split_row(x + r * k, p->k, codes + 3 * r * k, k, meta + 2 * r);
         integer_product(&q);
     } else fill_nan(&q);
     free(normed);

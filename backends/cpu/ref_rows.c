@@ -88,7 +88,11 @@ void gyre_ref_op_quantize(const struct gyre_ref_args *args)
     const struct gyre_quantize_params *p = args->params;
     uint32_t *codes = args->bind[0], *meta = args->bind[1];
     const float *x = args->bind[2];
-    for (int32_t r = 0; r < p->rows; r++)
+    for (int32_t r = 0; r < p->rows && p->bits == 24; r++) {
+        const size_t at = (size_t)r * (size_t)p->width;
+        gyre_ref_split_row(x + at, p->width, (int8_t *)codes + 3 * at, (size_t)p->width, meta + 2 * r);
+    }
+    for (int32_t r = 0; r < p->rows && p->bits != 24; r++)
         gyre_ref_quantize_row(x + (size_t)r * (size_t)p->width, p->width, p->bits, p->clip, p->span,
                               codes + r * (p->width / 4), meta + 2 * r);
 }

@@ -107,6 +107,8 @@ static gyre_status check_matmul(const gyre_graph *g, const struct gyre_node *nod
     if (p->add < 0 || p->add > 2 ||
         (node->in[2] && !shape_is(&g->values[node->in[2]], p->add == 2 ? 1 : (int64_t)y->rows, y->width)))
         return bad(node, err, "the addend has another shape");
+    if (x->kind == GYRE_VALUE_QUANT && x->bits == 24 && !gyre_weight_is_coded(w->kind))
+        return bad(node, err, "its input has codes of 24 bits, its weight has none");
     return GYRE_OK;
 }
 
@@ -366,7 +368,7 @@ static gyre_status check_quantize(const gyre_graph *g, const struct gyre_node *n
     return agreed(node,
                   p->width % 4 == 0 && span_fits(p->span, p->bits, p->width) &&
                       shape_is(&g->values[node->in[0]], p->rows, p->width) && shape_is(y, p->rows, p->width) &&
-                      bits_are(y, p->bits),
+                      (bits_are(y, p->bits) || (p->bits == 24 && y->bits == 24)),
                   err);
 }
 

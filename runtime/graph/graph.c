@@ -58,7 +58,7 @@ gyre_value gyre_graph_new_value(gyre_graph *g, gyre_value_kind kind, uint32_t ro
     }
     info.plane[0].bytes = 4 * count;
     if (kind == GYRE_VALUE_QUANT) {
-        if (width % 4 || (bits != 8 && bits != 4)) {
+        if (width % 4 || (bits != 24 && bits != 8 && bits != 4)) {
             gyre_graph_fail(
                 g, GYRE_E_UNSUPPORTED,
                 "cannot quantize rows of %u elements to %u bits: the width must be a multiple of 4, the bits 8 or 4",
@@ -66,7 +66,7 @@ gyre_value gyre_graph_new_value(gyre_graph *g, gyre_value_kind kind, uint32_t ro
             return GYRE_NONE;
         }
         info.n_planes = 2;
-        info.plane[0].bytes = gyre_round_up(count, 16); // kernels read 16 at a time
+        info.plane[0].bytes = gyre_round_up(bits == 24 ? 3 * count : count, 16); // kernels read 16 at a time
         info.plane[1].bytes = 8 * (uint64_t)rows;
     }
     return new_value(g, &info);
@@ -286,6 +286,10 @@ gyre_value gyre_g_quantize_groups(gyre_graph *g, gyre_value x, uint32_t bits, fl
 {
     if (!GIVEN(g, GYRE_OP_quantize, x)) return GYRE_NONE;
     if (bits == 16) return x;
+    if (bits == 24) { // no setting, but how a device computes a product of floats: split.c
+        gyre_graph_fail(g, GYRE_E_UNSUPPORTED, "cannot quantize rows to 24 bits: the bits must be 16, 8 or 4");
+        return GYRE_NONE;
+    }
     const uint32_t rows = g->values[x].rows, width = g->values[x].width, span = gyre_quantize_span(group, bits, width);
     const gyre_value q = gyre_graph_new_value(g, GYRE_VALUE_QUANT, rows, width, bits);
     return finish(g, &(struct gyre_node){.op = GYRE_OP_quantize,

@@ -1,6 +1,6 @@
-// Attention of few rows, and the best of a row of logits, on hardware: one node becomes two, parts of the positions (of
-// the columns) and their sum (the best of them), where that fills a chip that one workgroup a head (a row) would leave
-// idle (tune.c decides).
+// Nodes that become two on hardware (tune.c decides). Attention of few rows, and the best of a row of logits: parts of
+// the positions (of the columns) and their sum (the best of them), where that fills a chip that one workgroup a head (a
+// row) would leave idle. A product of floats of many rows: a quantizer to 24 bits and a product of integers.
 #include "runtime/graph/tune.h"
 
 #include <string.h>
@@ -58,9 +58,41 @@ static bool split_topk(gyre_graph *g, uint32_t at, uint32_t parts)
     return true;
 }
 
+// The quantizer to 24 bits of x before node `at`, if another product has one.
+static gyre_value bytes_of(const gyre_graph *g, uint32_t at, gyre_value x)
+{
+    for (uint32_t i = 0; i < at; i++)
+        if (g->nodes[i].op == GYRE_OP_quantize && g->nodes[i].in[0] == x && g->nodes[i].params.quantize.bits == 24)
+            return g->nodes[i].out[0];
+    return GYRE_NONE;
+}
+
+static bool split_product(gyre_graph *g, uint32_t at)
+{
+    const gyre_value x = g->nodes[at].in[0];
+    const uint32_t rows = g->values[x].rows, width = g->values[x].width;
+    struct gyre_node product = g->nodes[at];
+    product.in[0] = bytes_of(g, at, x);
+    if (product.in[0]) {
+        g->nodes[at] = product;
+        return true;
+    }
+    const gyre_value codes = product.in[0] = gyre_graph_new_value(g, GYRE_VALUE_QUANT, rows, width, 24);
+    if (!codes || !gyre_graph_append(g, &product)) return false;
+    g->nodes[at] =
+        (struct gyre_node){.op = GYRE_OP_quantize,
+                           .out = {codes},
+                           .in = {x},
+                           .params.quantize = {.rows = (int32_t)rows, .width = (int32_t)width, .bits = 24, .clip = 1}};
+    move_last_behind(g, at);
+    return true;
+}
+
 gyre_status gyre_graph_split(gyre_graph *g, gyre_error *err)
 {
-    for (uint32_t i = 0; i < g->n_nodes; i++) {
+    for (uint32_t i = 0; i < g->n_nodes; i++)
+        if (g->nodes[i].op == GYRE_OP_matmul && gyre_tune_takes_bytes(g, &g->nodes[i]) && !split_product(g, i)) break;
+    for (uint32_t i = 0; i < g->n_nodes && !g->error.code; i++) {
         const uint32_t splits = gyre_tune_splits(g, &g->nodes[i]);
         const bool attention = g->nodes[i].op == GYRE_OP_attn;
         if (splits > 1 && !(attention ? split_attn(g, i, splits) : split_topk(g, i, splits))) break;

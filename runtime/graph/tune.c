@@ -139,7 +139,7 @@ struct product {
     uint32_t rows;
     bool integers, quant; // codes times codes; x as codes
     bool prologue;        // it quantizes x itself: x is codes by then
-    bool split;           // to 24 bits, as three rows of bytes
+    bool split;           // x is, or becomes, codes of 24 bits: three rows of bytes
     bool normed;
     uint32_t norm_lanes; // of rms_norm_quant for the same row, whose sums its prologue makes
 };
@@ -153,7 +153,7 @@ static struct product product_of(const gyre_graph *g, const struct gyre_node *no
                         .prologue = node->op == GYRE_OP_quant_matmul};
     p.quant = p.prologue || g->values[node->in[0]].kind == GYRE_VALUE_QUANT;
     p.integers = p.quant && gyre_weight_is_coded(p.w->kind);
-    p.split = p.prologue && node->params.quant_matmul.bits == 24;
+    p.split = p.prologue ? node->params.quant_matmul.bits == 24 : p.quant && g->values[node->in[0]].bits == 24;
     p.normed = p.prologue && node->params.quant_matmul.normed;
     p.norm_lanes = lanes(p.info, p.w->k / 4);
     (void)share(p.info, p.op, 3ull * p.w->k / 4, &p.norm_lanes, NULL); // where it cannot, neither can rms_norm_quant
@@ -196,7 +196,7 @@ static bool tile_launch(const struct product *p, struct gyre_launch *out)
     const struct gyre_weight *w = p->w;
     const uint32_t step = tile_step(w, p->quant), steps = w->k / step, tiles = (uint32_t)gyre_div_up(w->n, GYRE_TILE);
     if (info->lanes != GYRE_LANES_HARDWARE || !gyre_weight_is_coded(w->kind) || p->rows > MOST_TILED || w->k % step ||
-        w->group % step)
+        w->group % step || (p->split && !p->prologue))
         return false;
     if (p->quant && info->int_dot != GYRE_INT_DOT_ACCELERATED && info->int_dot != GYRE_INT_DOT_EMULATED && p->rows > 8)
         return false; // without dot products the kernel for many rows shares the unpacking of x
@@ -218,13 +218,15 @@ static bool tile_launch(const struct product *p, struct gyre_launch *out)
 }
 
 // matmul_block.k for more rows than matmul_tile.k takes: both operands pass shared memory. Sums of groups want as many
-// registers again as those of integers, so an invocation has half the rows; narrower workgroups where few would run.
+// registers again as those of integers, so an invocation has half the rows; two where a row is three of bytes, for four
+// leave RDNA2 half the waves and spill with Mesa 22.3 on RDNA3. Narrower workgroups where few would run.
 enum { BLOCK_WGY = 8, BLOCK_KQ = 2, FEW_BLOCKS = 256 };
-static uint32_t block_rows(const struct product *p) { return p->w->group != p->w->k ? 4 : 8; }
+static uint32_t block_rows(const struct product *p) { return p->split ? 2 : p->w->group != p->w->k ? 4 : 8; }
 static bool block_fits(const struct product *p, uint32_t wgx, uint32_t tr)
 {
-    return wgx * BLOCK_WGY <= p->info->max_workgroup &&
-           32u * BLOCK_KQ * (tr * BLOCK_WGY + 8 * wgx) <= p->info->shared_bytes;
+    const uint32_t x = planes(p) * tr * BLOCK_WGY * BLOCK_KQ, all = wgx * BLOCK_WGY,
+                   spare = p->split ? (uint32_t)gyre_round_up(x, all) - x : 0;
+    return all <= p->info->max_workgroup && 16 * (2 * x + spare + 16 * wgx * BLOCK_KQ) <= p->info->shared_bytes;
 }
 static void cut_block(struct gyre_launch *launch, uint32_t wgx, uint32_t tr)
 {
@@ -250,6 +252,7 @@ static bool block_launch(const struct product *p, struct gyre_launch *out)
         return false;
     set(out, "KQ", BLOCK_KQ);
     set(out, "GROUPED", grouped);
+    set(out, "PLANES", planes(p));
     cut_block(out, wgx, tr);
     return true;
 }
@@ -260,19 +263,21 @@ struct matrix_cut {
 };
 
 // Every doubling of a workgroup's rows or columns, to 128 x 128, halves what an operand costs a product, as long as
-// there are workgroups enough for a chip and the sums of an invocation fit registers.
+// there are workgroups enough for a chip and the sums of an invocation fit registers. Rows of three bytes have three
+// sums each, and one more where groups are added up.
 static struct matrix_cut cut_matrices(const struct product *p)
 {
     enum { SIDE = 128, ENOUGH = 128, LANES = 256, SUBGROUPS = 8, MOST_SUMS = 64 };
     const struct gyre_matrix_shape s = p->info->matrix_s8;
+    const uint32_t most = !p->split ? MOST_SUMS : p->w->group == p->w->k ? MOST_SUMS / 2 : MOST_SUMS / 4;
     struct matrix_cut c = {SUBGROUPS, 1, 1, 1, 0, 0};
     while (c.subgroups > 1 && c.subgroups * s.lanes > GYRE_MIN((uint32_t)LANES, p->info->max_workgroup))
         c.subgroups /= 2;
     if (c.subgroups >= 4) c.abreast = c.subgroups / 2;
     c.rows = s.m * (c.subgroups / c.abreast);
     c.columns = s.n * c.abreast;
-    while (GYRE_MIN(c.rows, c.columns) < SIDE && 2 * c.down * c.across * s.m * s.n <= MOST_SUMS * s.lanes) {
-        const bool taller = c.rows <= c.columns;
+    while (GYRE_MIN(c.rows, c.columns) < SIDE && 2 * c.down * c.across * s.m * s.n <= most * s.lanes) {
+        const bool taller = planes(p) * c.rows <= c.columns;
         const uint32_t rows = taller ? 2 * c.rows : c.rows, columns = taller ? c.columns : 2 * c.columns;
         if (gyre_div_up(p->w->n, columns) * gyre_div_up(p->rows, rows) < ENOUGH) break;
         c.down *= taller ? 2 : 1;
@@ -283,9 +288,10 @@ static struct matrix_cut cut_matrices(const struct product *p)
 }
 
 // Bytes of shared memory beyond those of both operands: of scales, and where invocations put what they load in vain.
-static uint32_t matrix_spare(struct matrix_cut c, uint32_t lanes, uint32_t kq)
+static uint32_t matrix_spare(const struct product *p, struct matrix_cut c, uint32_t kq)
 {
-    const uint32_t x = c.rows * kq, w = c.columns / 2 * kq, all = c.subgroups * lanes;
+    const uint32_t lanes = p->info->matrix_s8.lanes, x = planes(p) * c.rows * kq, w = c.columns / 2 * kq,
+                   all = c.subgroups * lanes;
     return 16 * ((uint32_t)gyre_round_up(x, all) - x) + 32 * ((uint32_t)gyre_round_up(w, all) - w) +
            8 * (uint32_t)gyre_round_up(c.columns, all);
 }
@@ -301,9 +307,10 @@ static bool matrix_launch(const struct product *p, struct gyre_launch *out)
         return false;
     const struct matrix_cut c = cut_matrices(p);
     uint32_t kq = grouped ? 2 : 4, line = 16 * kq + 16; // sums of groups are as many registers again
-    if (2 * (c.rows + c.columns) * line + matrix_spare(c, s.lanes, kq) > info->shared_bytes) kq = 2, line = 48;
-    const uint32_t bytes = 2 * (c.rows + c.columns) * line;
-    if ((grouped && w->group % (16 * kq)) || bytes + matrix_spare(c, s.lanes, kq) > info->shared_bytes ||
+    const uint32_t lines = 2 * (planes(p) * c.rows + c.columns);
+    if (lines * line + matrix_spare(p, c, kq) > info->shared_bytes) kq = 2, line = 48;
+    const uint32_t bytes = lines * line;
+    if ((grouped && w->group % (16 * kq)) || bytes + matrix_spare(p, c, kq) > info->shared_bytes ||
         4 * c.subgroups * s.m * s.n > bytes || c.subgroups * s.lanes > info->max_workgroup ||
         s.lanes > info->max_group_size[0] || c.subgroups > info->max_group_size[1] ||
         !runs(info, w->k / s.k + w->k / 16 + 2ull * s.m * s.n * c.down * c.across / s.lanes))
@@ -318,6 +325,7 @@ static bool matrix_launch(const struct product *p, struct gyre_launch *out)
     set(out, "SX", c.abreast);
     set(out, "KQ", kq);
     set(out, "GROUPED", grouped);
+    set(out, "PLANES", planes(p));
     out->tile[0] = c.columns;
     out->tile[1] = c.rows;
     return true;
@@ -326,7 +334,8 @@ static bool matrix_launch(const struct product *p, struct gyre_launch *out)
 // matmul_line.cl.k: whole vectors in one invocation, for CPUs that run them one by one.
 static bool line_launch(const struct product *p, struct gyre_launch *out)
 {
-    if (p->info->lanes != GYRE_LANES_LOOP || !gyre_weight_is_int4(p->w->kind) || !p->integers || p->prologue)
+    if (p->info->lanes != GYRE_LANES_LOOP || !gyre_weight_is_int4(p->w->kind) || !p->integers || p->prologue ||
+        p->split)
         return false;
     uint32_t tr = 1;
     while (tr < p->rows && tr < 8) tr *= 2;
@@ -349,6 +358,9 @@ static gyre_status tune_matmul(const gyre_graph *g, const struct gyre_node *node
     if (tile_launch(&p, out) || matrix_launch(&p, out) || block_launch(&p, out) || line_launch(&p, out)) return GYRE_OK;
     const bool split = !runs(info, product_loops(w, p.integers, 1)); // only _v divides K
     const bool few = rows <= 4 || split, wide = w->n >= 16384;
+    if (p.split)
+        return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot multiply codes of 24 bits by a weight of %u x %u on %s", w->n,
+                         w->k, info->id);
     uint32_t wgx = 8, wgy = 1, tr = few ? GYRE_MIN(rows, 4u) : 4, tc = 2;
     switch (info->lanes) {
     case GYRE_LANES_SIMD: // a wide weight wants long runs along N
@@ -414,7 +426,7 @@ uint32_t gyre_tune_variants(const gyre_graph *g, const struct gyre_node *node,
             n++;
     }
     for (uint32_t x = 8; x <= 16 && form & GYRE_FORM_BLOCK; x *= 2)
-        for (uint32_t tr = block_rows(&p) / 2; tr <= block_rows(&p); tr *= 2) {
+        for (uint32_t tr = block_rows(&p) / 2; tr <= (p.split ? 4 : block_rows(&p)); tr *= 2) {
             out[n] = out[0];
             cut_block(&out[n], x, tr);
             n += memcmp(&out[n], out, sizeof *out) && block_fits(&p, x, tr);
@@ -454,6 +466,18 @@ bool gyre_tune_quantizes(const gyre_graph *g, const struct gyre_node *fused)
     if (p.split && (p.info->int_dot != GYRE_INT_DOT_ACCELERATED || p.rows > 1 || p.w->k > MOST_SPLIT_K)) return false;
     return p.integers && p.rows <= MOST_QUANTIZED && tile_launch(&p, &launch) && has_room(&p, &launch) &&
            gyre_div_up(p.w->n, GYRE_TILE) * p.rows * p.w->k * reads <= MOST_REREAD;
+}
+
+// A product of floats of many rows, on hardware: what it reads becomes codes of 24 bits once, in front of it, where
+// integers can multiply them. The block kernel must fit also where a device has matrices, whose driver may fail to
+// compile them.
+bool gyre_tune_takes_bytes(const gyre_graph *g, const struct gyre_node *node)
+{
+    struct product p = product_of(g, node);
+    struct gyre_launch launch;
+    if (p.quant || !gyre_weight_is_coded(p.w->kind) || p.rows <= MOST_TILED || p.w->k > MOST_SPLIT_K) return false;
+    p.quant = p.integers = p.split = true;
+    return block_launch(&p, &launch);
 }
 
 // ---- heads and logits ------------------------------------------------------------------------------------
@@ -520,7 +544,8 @@ static gyre_status tune_rows(const gyre_graph *g, const struct gyre_node *node, 
     const uint32_t width = g->values[node->out[0]].width;
     uint32_t n = lanes(info, width / 4);
     GYRE_TRY(share(info, gyre_ops[node->op].name, 3ull * width / 4, &n, err));
-    GYRE_TRY(start(out, gyre_ops[node->op].name, GYRE_FORM_ONE, n, 1, err));
+    const bool bytes = node->op == GYRE_OP_quantize && node->params.quantize.bits == 24;
+    GYRE_TRY(start(out, gyre_ops[node->op].name, bytes ? GYRE_FORM_BYTES : GYRE_FORM_ONE, n, 1, err));
     set(out, "SPAN", span_of(node));
     return GYRE_OK;
 }

@@ -42,6 +42,9 @@ uint64_t gyre_tune_temp(const gyre_graph *g, const struct gyre_node *node);
 // Whether a product is worth quantizing what it reads (a quant_matmul that replaces two nodes) on this device.
 bool gyre_tune_quantizes(const gyre_graph *g, const struct gyre_node *fused);
 
+// Whether a product of floats is worth three of bytes on this device: a quantizer to 24 bits in front of it (split.c).
+bool gyre_tune_takes_bytes(const gyre_graph *g, const struct gyre_node *node);
+
 // How many parts a node is worth cutting into on this device (see split.c); 1: it stays whole.
 uint32_t gyre_tune_splits(const gyre_graph *g, const struct gyre_node *node);
 

@@ -1,6 +1,7 @@
-// Products and attention on matrix units: where they are chosen, what becomes of them where a driver cannot compile
-// them, that a block's bits do not depend on products there, and its numbers hardly on attention there. The last two on
-// a Vulkan device that has such units; they are skipped elsewhere, unless GYRE_TEST_REQUIRE names matrices.
+// Products and attention on matrix units, and products of floats that become integers for them: where they are chosen,
+// what becomes of them where a driver cannot compile them, that a block's bits do not depend on products there, and its
+// numbers hardly on attention there. The last two on a Vulkan device that has such units; they are skipped elsewhere,
+// unless GYRE_TEST_REQUIRE names matrices.
 #include "tests/graph/lab.h"
 #include "backends/kernel_source.h"
 #include "runtime/graph/tune.h"
@@ -155,11 +156,19 @@ static void wide_products_take_large_blocks(void **state)
 // What matmul_matrix.vk.k declares of shared memory, by its constants.
 static uint32_t declared(const uint32_t *spec)
 {
-    const uint32_t lanes = spec[0] * spec[1], kq = spec[9], bm = spec[3] * spec[6] * (spec[1] / spec[8]),
+    const uint32_t lanes = spec[0] * spec[1], kq = spec[9], bm = spec[12] * spec[3] * spec[6] * (spec[1] / spec[8]),
                    bn = spec[4] * spec[7] * spec[8], x = bm * kq, w = bn / 2 * kq;
     const uint32_t tile = 2 * (bm + bn) * (4 * kq + 4), scales = 2 * (uint32_t)gyre_round_up(bn, lanes);
     return 4 *
            (tile + 4 * ((uint32_t)gyre_round_up(x, lanes) - x) + 8 * ((uint32_t)gyre_round_up(w, lanes) - w) + scales);
+}
+
+// And matmul_block.k.
+static uint32_t declared_by_block(const uint32_t *spec)
+{
+    const uint32_t lanes = spec[0] * spec[1], x = spec[7] * spec[3] * spec[1] * spec[4],
+                   spare = spec[7] == 1 ? 0 : (uint32_t)gyre_round_up(x, lanes) - x;
+    return 16 * (2 * x + spare + 2 * 8 * spec[0] * spec[4]);
 }
 
 // However little there is: what is chosen fits, and with enough it is this kernel.
@@ -169,9 +178,10 @@ static void shared_memory_suffices(void **state)
     struct lab lab;
     struct block b;
     open_gpu(&lab, amd);
-    for (uint32_t group = 0; group <= 64; group += 32) {
+    for (uint32_t i = 0; i < 6; i++) {
+        const uint32_t group = i % 3 * 32;
         const struct block_shape shape = {.rows = 512,
-                                          .act_bits = 8,
+                                          .act_bits = i < 3 ? 8 : 16,
                                           .kv_bits = 8,
                                           .kind = GYRE_WEIGHT_W4,
                                           .width = 4096,
@@ -183,21 +193,130 @@ static void shared_memory_suffices(void **state)
         lab_block(&lab, shape, &b);
         gyre_graph *g = lab_block_graph(&lab, &b);
         uint32_t product = 0, taken = 0;
+        assert_int_equal(gyre_graph_plan(g, NULL, NULL), GYRE_OK);
         while (g->nodes[product].op != GYRE_OP_matmul || g->values[g->nodes[product].in[1]].weight->n != 4096)
             product++;
         for (uint32_t shared = 4 << 10; shared <= 64 << 10; shared += 256) {
             struct gyre_launch launch;
             lab.device->info.shared_bytes = shared;
             if (gyre_tune(g, &g->nodes[product], &launch, NULL) != GYRE_OK) continue; // others have needs, too
+            if (!strcmp(launch.kernel.name, "matmul_w4_q_b") && declared_by_block(launch.kernel.spec) > shared)
+                fail_msg("group %u: %u bytes where there are %u", group, declared_by_block(launch.kernel.spec), shared);
             if (strcmp(launch.kernel.name, "matmul_w4_q_x") != 0) continue;
             taken++;
             if (declared(launch.kernel.spec) > shared)
                 fail_msg("group %u: %u bytes where there are %u", group, declared(launch.kernel.spec), shared);
         }
-        assert_true(taken >= 64 * 2); // from 32 KiB on
+        assert_true(taken >= (i < 3 ? 64 * 2 : 64)); // from 32 KiB on, of three bytes from 48
         lab.device->info.shared_bytes = 64 << 10;
         gyre_graph_destroy(g);
     }
+    lab_close(&lab);
+}
+
+// ---- floats as three bytes -----------------------------------------------------------------------------------
+
+// Beyond 64 rows a product of floats reads codes of 24 bits where integers can multiply them.
+static void floats_of_many_rows_become_bytes(void **state)
+{
+    (void)state;
+    static const char bytes[] = "rms_norm quantize matmul rope_kv attn quantize matmul rms_norm quantize matmul "
+                                "act_mul quantize matmul",
+                      floats[] = "rms_norm matmul rope_kv attn matmul rms_norm matmul act_mul matmul";
+    static const struct {
+        struct gyre_matrix_shape shape;
+        gyre_int_dot dots;
+        uint32_t rows, group, width, shared;
+        gyre_weight_kind kind;
+        const char *ops, *kernel;
+        uint32_t tile_n, tile_r; // of the product of gate and up
+    } cases[] = {
+        {amd, GYRE_INT_DOT_ACCELERATED, 512, 0, 4096, 64, GYRE_WEIGHT_W4, bytes, "matmul_w4_q_x", 128, 64},
+        {amd, GYRE_INT_DOT_ACCELERATED, 512, 0, 4096, 64, GYRE_WEIGHT_W8, bytes, "matmul_w8_q_x", 128, 64},
+        {amd, GYRE_INT_DOT_ACCELERATED, 512, 32, 4096, 64, GYRE_WEIGHT_W4Z, bytes, "matmul_w4_q_x", 128, 32},
+        {nvidia, GYRE_INT_DOT_ACCELERATED, 512, 0, 4096, 48, GYRE_WEIGHT_W4, bytes, "matmul_w4_q_x", 128, 64},
+        {{0}, GYRE_INT_DOT_ACCELERATED, 512, 0, 4096, 32, GYRE_WEIGHT_W4, bytes, "matmul_w4_q_b", 128, 16},
+        {{0}, GYRE_INT_DOT_ACCELERATED, 512, 64, 4096, 32, GYRE_WEIGHT_W8, bytes, "matmul_w8_q_b", 128, 16},
+        {amd, GYRE_INT_DOT_ACCELERATED, 64, 0, 4096, 64, GYRE_WEIGHT_W4, floats, "matmul_w4_f_t", 32, 4},
+        {amd, GYRE_INT_DOT_EMULATED, 512, 0, 4096, 64, GYRE_WEIGHT_W4, floats, "matmul_w4_f_m", 128, 16},
+        {amd, GYRE_INT_DOT_ACCELERATED, 512, 16, 4096, 64, GYRE_WEIGHT_W4, floats, "matmul_w4_f_m", 128, 16},
+        {amd, GYRE_INT_DOT_ACCELERATED, 512, 0, 4096, 4, GYRE_WEIGHT_W4, floats, "matmul_w4_f_m", 128, 16},
+        {amd, GYRE_INT_DOT_ACCELERATED, 512, 0, 4096, 64, GYRE_WEIGHT_F16, floats, "matmul_f16_f_m", 128, 16},
+    };
+    for (size_t c = 0; c < GYRE_COUNT(cases); c++) {
+        struct lab lab;
+        struct block b;
+        open_gpu(&lab, cases[c].shape);
+        lab.device->info.int_dot = cases[c].dots;
+        lab.device->info.shared_bytes = cases[c].shared << 10;
+        lab_block(&lab,
+                  (struct block_shape){.rows = cases[c].rows,
+                                       .act_bits = 16,
+                                       .kv_bits = 8,
+                                       .kind = cases[c].kind,
+                                       .group = cases[c].group,
+                                       .width = cases[c].width,
+                                       .heads = 2,
+                                       .kv_heads = 1,
+                                       .head_dim = 32,
+                                       .ffn = 2048},
+                  &b);
+        gyre_graph *g = lab_block_graph(&lab, &b);
+        char ops[256] = "";
+        gyre_error err = {0};
+        if (gyre_graph_plan(g, NULL, &err)) fail_msg("case %zu: %s", c, err.message);
+        for (uint32_t i = 0, n = 0; i < g->n_nodes; i++) {
+            struct gyre_launch launch;
+            n += (uint32_t)snprintf(ops + n, sizeof ops - n, "%s%s", i ? " " : "", gyre_ops[g->nodes[i].op].name);
+            if (g->nodes[i].op == GYRE_OP_quantize) {
+                const struct gyre_value_info *y = &g->values[g->nodes[i].out[0]];
+                assert_int_equal(gyre_tune(g, &g->nodes[i], &launch, NULL), GYRE_OK);
+                assert_string_equal(launch.kernel.name, "quantize_i24");
+                assert_int_equal(y->plane[0].bytes, 3ull * y->rows * y->width);
+            }
+            if (g->nodes[i].op != GYRE_OP_matmul || g->values[g->nodes[i].in[1]].weight->n != 4096 ||
+                g->values[g->nodes[i].in[1]].weight->k != cases[c].width)
+                continue;
+            assert_int_equal(gyre_tune(g, &g->nodes[i], &launch, NULL), GYRE_OK);
+            if (strcmp(launch.kernel.name, cases[c].kernel) != 0 || launch.tile[0] != cases[c].tile_n ||
+                launch.tile[1] != cases[c].tile_r)
+                fail_msg("case %zu takes %s, %u x %u", c, launch.kernel.name, launch.tile[0], launch.tile[1]);
+            const uint32_t planes = !strcmp(cases[c].ops, floats)          ? 0
+                                    : !strcmp(cases[c].kernel + 9, "_q_x") ? launch.kernel.spec[12]
+                                                                           : launch.kernel.spec[7];
+            if (planes) assert_int_equal(planes, 3);
+        }
+        assert_string_equal(ops, cases[c].ops);
+        gyre_graph_destroy(g);
+        lab_close(&lab);
+    }
+}
+
+// Two products of the same floats share their codes; codes of 24 bits are nothing that a caller asks for.
+static void bytes_are_made_once(void **state)
+{
+    (void)state;
+    struct lab lab;
+    gyre_graph *g = NULL;
+    gyre_error err = {0};
+    open_gpu(&lab, amd);
+    const struct gyre_weight w[2] = {lab_weight(&lab, GYRE_WEIGHT_W4, 96, 64, 0, 1),
+                                     lab_weight(&lab, GYRE_WEIGHT_W8, 40, 64, 32, 1)};
+    const struct gyre_binding x = lab_floats(&lab, 70 * 64, 0, 1),
+                              y[2] = {lab_bytes(&lab, NULL, 4 * 70 * 96), lab_bytes(&lab, NULL, 4 * 70 * 40)};
+    assert_int_equal(gyre_graph_create(lab.device, 70, NULL, &g, NULL), GYRE_OK);
+    const gyre_value v = gyre_g_external(g, "x", 70, 64, x);
+    for (int i = 0; i < 2; i++) gyre_g_output(g, gyre_g_matmul(g, v, &w[i]), y[i]);
+    if (gyre_graph_compile(g, NULL, &err)) fail_msg("%s", err.message);
+    assert_int_equal(gyre_graph_dispatch_count(g), 3);
+    assert_int_equal(dispatches(g, "quantize_i24"), 1);
+    assert_int_equal(count(g, "_q_x"), 2);
+    gyre_graph_destroy(g);
+    assert_int_equal(gyre_graph_create(lab.device, 70, NULL, &g, NULL), GYRE_OK);
+    assert_int_equal(gyre_g_quantize(g, gyre_g_external(g, "x", 70, 64, x), 24, 1), GYRE_NONE);
+    assert_int_equal(gyre_graph_plan(g, NULL, &err), GYRE_E_UNSUPPORTED);
+    assert_non_null(strstr(err.message, "24 bits"));
+    gyre_graph_destroy(g);
     lab_close(&lab);
 }
 
@@ -438,6 +557,9 @@ static void blocks_have_the_same_bits(void **state)
         {.rows = 200, .act_bits = 4, .kv_bits = 4, .kind = GYRE_WEIGHT_W4, .group = 32, .r4 = true},
         {.rows = 128, .act_bits = 8, .kv_bits = 8, .kind = GYRE_WEIGHT_W8},
         {.rows = 70, .act_bits = 8, .kv_bits = 8, .kind = GYRE_WEIGHT_W4Z, .group = 32},
+        {.rows = 65, .act_bits = 16, .kv_bits = 16, .kind = GYRE_WEIGHT_W4, .r4 = true}, // as three bytes
+        {.rows = 130, .act_bits = 16, .kv_bits = 8, .kind = GYRE_WEIGHT_W4Z, .group = 32, .r3 = true},
+        {.rows = 70, .act_bits = 16, .kv_bits = 16, .kind = GYRE_WEIGHT_W8},
     };
     for (size_t s = 0; s < GYRE_COUNT(shapes); s++) {
         struct lab lab;
@@ -509,7 +631,8 @@ int main(void)
         cmocka_unit_test(shared_memory_suffices),       cmocka_unit_test(what_does_not_compile_is_done_without),
         cmocka_unit_test(other_failures_stay),          cmocka_unit_test(blocks_have_the_same_bits),
         cmocka_unit_test(many_rows_attend_on_matrices), cmocka_unit_test(shared_memory_suffices_for_attention),
-        cmocka_unit_test(attention_changes_little),
+        cmocka_unit_test(attention_changes_little),     cmocka_unit_test(floats_of_many_rows_become_bytes),
+        cmocka_unit_test(bytes_are_made_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -196,7 +196,7 @@ struct product {
     char kernel[32];
     struct gyre_matmul_params params;
     struct check_bind bind[7];
-    uint32_t grouped;
+    uint32_t grouped, planes;
 };
 
 static struct product product_of(struct check *check, const struct weight *w, int rows, int bits, const char *form)
@@ -215,6 +215,7 @@ static struct product product_of(struct check *check, const struct weight *w, in
                  w->sums,
                  {.data = check_normal(check, out, 1), .size = out * 4}},
         .grouped = grouped,
+        .planes = bits == 24 ? 3 : 1,
     };
     snprintf(p.kernel, sizeof p.kernel, "matmul_%s_q%s", weight_name(w->kind), form);
     return p;
@@ -268,7 +269,7 @@ static void block_product(struct check *check, const struct weight *w, int rows,
 {
     const struct product p = product_of(check, w, rows, bits, "_b");
     const struct check_case c =
-        case_of(&p, (uint32_t[]){wgx, wgy, 1, tr, kq, p.grouped, w->zeros}, 7, 8 * wgx, tr * wgy);
+        case_of(&p, (uint32_t[]){wgx, wgy, 1, tr, kq, p.grouped, w->zeros, p.planes}, 8, 8 * wgx, tr * wgy);
     check_run(check, &c, "%d x %d x %d, group %d, zeros %d, act %d, workgroup %u x %u, rows %u, pieces %u", rows, w->n,
               w->k, w->group, w->zeros, bits, wgx, wgy, tr, kq);
 }
@@ -289,6 +290,15 @@ static void blocks(struct check *check)
                 block_product(check, &w, shapes[s].rows, act[a], cut[c].wgx, cut[c].wgy, cut[c].tr, cut[c].kq);
             }
         }
+    // Codes of 24 bits: pieces of x that fill a workgroup's share, and not. A program for each cut and kind of sums.
+    static const struct shape split[] = {{1, 8, 16, 16},    {2, 33, 96, 32},     {3, 100, 144, 144}, {5, 70, 256, 64},
+                                         {17, 9, 576, 576}, {70, 130, 272, 272}, {65, 40, 128, 32}};
+    for (size_t s = 0; s < GYRE_COUNT(split); s++)
+        for (size_t i = 0; i < GYRE_COUNT(kinds); i++) {
+            const struct weight w = weight_random(check, kinds[i], split[s].n, split[s].k, split[s].group);
+            const bool wide = (w.group == w.k) == (i == 0);
+            block_product(check, &w, split[s].rows, 24, wide ? 8 : 4, 4, wide ? 2 : 3, 2);
+        }
 }
 
 // The kernels for matrix units, with matrices of the device's shape: rows and columns that fill no matrix, no part of
@@ -302,8 +312,8 @@ static void matrix_product(struct check *check, const struct weight *w, int rows
     const struct gyre_matrix_shape none = {8, 8, 8, 8}, *shape = &gyre_device_info(check->device)->matrix_s8;
     if (!shape->m) shape = &none; // check_run counts the case and leaves it out
     const struct product p = product_of(check, w, rows, bits, "_x");
-    const uint32_t spec[] = {shape->lanes, c.subgroups, 1,         shape->m, shape->n,  shape->k,
-                             c.down,       c.across,    c.abreast, c.kq,     p.grouped, w->zeros};
+    const uint32_t spec[] = {shape->lanes, c.subgroups, 1,    shape->m,  shape->n, shape->k, c.down,
+                             c.across,     c.abreast,   c.kq, p.grouped, w->zeros, p.planes};
     const struct check_case checked = case_of(&p, spec, GYRE_COUNT(spec), shape->n * c.across * c.abreast,
                                               shape->m * c.down * (c.subgroups / c.abreast));
     check_run(check, &checked,
@@ -317,7 +327,7 @@ static void matrices(struct check *check)
     static const struct shape shapes[] = {{17, 33, 96, 96},     {64, 100, 144, 144}, {65, 70, 1216, 1216},
                                           {128, 130, 576, 576}, {200, 41, 80, 80},   {1, 8, 16, 16},
                                           {65, 100, 96, 32},    {17, 70, 256, 64},   {40, 72, 256, 128}};
-    static const int kinds[] = {W_W4, W_W8, W_W4Z}, act[] = {8, 4};
+    static const int kinds[] = {W_W4, W_W8, W_W4Z}, act[] = {8, 4, 24};
     for (size_t s = 0; s < GYRE_COUNT(shapes); s++)
         for (size_t i = 0; i < GYRE_COUNT(kinds); i++) {
             const struct weight w = weight_random(check, kinds[i], shapes[s].n, shapes[s].k, shapes[s].group);

@@ -93,8 +93,54 @@ static struct check_bind levels_out(int rows, int width, int span)
     return bind;
 }
 
+// Of a row that is not finite the codes mean nothing, and the scale is no number.
+static bool scales(const void *want, const void *got, size_t size, char why[200])
+{
+    for (size_t i = 0; i < size; i += 4) {
+        uint32_t a, b;
+        memcpy(&a, (const char *)want + i, 4);
+        memcpy(&b, (const char *)got + i, 4);
+        if (a == b || ((a & 0x7FFFFFFF) > 0x7F800000 && (b & 0x7FFFFFFF) > 0x7F800000)) continue;
+        snprintf(why, 200, "word %zu is %08x, want %08x", i / 4, b, a);
+        return false;
+    }
+    return true;
+}
+
+// Three bytes a number: rows of greatest numbers on both sides of where the scale doubles, the least that is not taken
+// for zeros and below, the greatest float, zeros; and with `finite` 0 rows of an infinity or a NaN.
+static void quantize_to_bytes(struct check *check, int width, uint32_t wgx, bool finite)
+{
+    static const float most[] = {
+        1.5f, 0x1.fdfbfep0f,    0x1.fdfcp0f, 0x1.fffffep0f, 0x1p-103f, 0x1.fffffep-104f, 0x1p-149f,
+        0,    0x1.fffffep+127f, INFINITY,    -INFINITY,     NAN};
+    const int rows = finite ? 9 : GYRE_COUNT(most);
+    const size_t codes = 3 * (size_t)rows * (size_t)width;
+    float *const x = check_uniform(check, (size_t)rows * (size_t)width, -1, 1);
+    for (int r = 0; r < rows; r++) {
+        for (int i = 0; i < width; i++) x[r * width + i] *= isfinite(most[r]) ? most[r] : 1;
+        x[r * width + r % width] = -most[r];
+        x[r * width + (r + 1) % width] = most[r];
+    }
+    const struct gyre_quantize_params p = {rows, width, 24, 1, 0};
+    const struct check_case c = {
+        .kernel = "quantize_i24",
+        .params = &p,
+        .n_spec = 3,
+        .spec = {wgx, 1, 1},
+        .groups = {(uint32_t)rows},
+        .bind = {{.size = gyre_round_up(codes, 4), .rule = CHECK_BITS, .compare = finite ? NULL : check_anything},
+                 {.size = (size_t)rows * 8, .rule = CHECK_BITS, .compare = scales},
+                 {.data = x, .size = (size_t)rows * (size_t)width * 4}},
+    };
+    check_run(check, &c, "%d x %d to 24 bits, finite %d", rows, width, finite);
+}
+
 void cases_quantize(struct check *check)
 {
+    static const int bytes[] = {4, 36, 80, 1028};
+    for (size_t i = 0; i < GYRE_COUNT(bytes); i++)
+        for (int finite = 0; finite < 2; finite++) quantize_to_bytes(check, bytes[i], i % 2 ? 64 : 8, finite);
     static const int widths[] = {4, 12, 36, 80, 576};
     for (size_t i = 0; i < GYRE_COUNT(widths); i++)
         for (size_t r = 0; r < GYRE_COUNT(row_counts); r++)

@@ -47,8 +47,11 @@ struct input input_random(struct check *check, int rows, int k, int bits)
     const size_t n = (size_t)rows * (size_t)k;
     const float *x = check_normal(check, n, 1.5);
     if (!bits) return (struct input){{.data = x, .size = n * 4}, {.data = x, .size = n * 4}};
-    const size_t size = gyre_round_up(n, 16);
+    const size_t size = gyre_round_up(bits == 24 ? 3 * n : n, 16);
     uint32_t *codes = check_alloc(check, size), *meta = check_alloc(check, (size_t)rows * 8);
-    for (int r = 0; r < rows; r++) gyre_ref_quantize_row(x + r * k, k, bits, 1, 0, codes + r * k / 4, meta + 2 * r);
+    for (int r = 0; r < rows && bits == 24; r++)
+        gyre_ref_split_row(x + r * k, k, (int8_t *)codes + 3 * r * k, (size_t)k, meta + 2 * r);
+    for (int r = 0; r < rows && bits != 24; r++)
+        gyre_ref_quantize_row(x + r * k, k, bits, 1, 0, codes + r * k / 4, meta + 2 * r);
     return (struct input){{.data = codes, .size = size}, {.data = meta, .size = (size_t)rows * 8}};
 }

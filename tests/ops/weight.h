@@ -15,5 +15,5 @@ struct weight weight_random(struct check *check, int kind, int n, int k, int gro
 struct input {
     struct check_bind x, meta;
 };
-// bits 0: floats; 8, 4: quantized rows (4: with zero points).
+// bits 0: floats; 24, 8, 4: quantized rows (24: three bytes each, 4: with zero points).
 struct input input_random(struct check *check, int rows, int k, int bits);
