@@ -162,6 +162,10 @@ static struct product product_of(const gyre_graph *g, const struct gyre_node *no
 
 static uint32_t planes(const struct product *p) { return p->split ? 3 : 1; } // rows of codes for one of x
 
+// Rows up to which the kernels of few rows are taken. Those of floats spend three times what three products of bytes
+// do, and 33 rows are 99 of bytes.
+static uint32_t most_tiled(const struct product *p) { return p->split ? MOST_TILED / 2 : MOST_TILED; }
+
 static void set_prologue(const struct product *p, struct gyre_launch *out)
 {
     if (!p->prologue) return;
@@ -303,7 +307,8 @@ static bool matrix_launch(const struct product *p, struct gyre_launch *out)
     const struct gyre_matrix_shape s = info->matrix_s8;
     const struct gyre_weight *w = p->w;
     const bool grouped = w->group != w->k;
-    if (!s.m || info->lanes != GYRE_LANES_HARDWARE || !p->integers || p->prologue || p->rows <= MOST_TILED || w->k % 16)
+    if (!s.m || info->lanes != GYRE_LANES_HARDWARE || !p->integers || p->prologue || p->rows <= most_tiled(p) ||
+        w->k % 16)
         return false;
     const struct matrix_cut c = cut_matrices(p);
     uint32_t kq = grouped ? 2 : 4, line = 16 * kq + 16; // sums of groups are as many registers again
@@ -475,9 +480,9 @@ bool gyre_tune_takes_bytes(const gyre_graph *g, const struct gyre_node *node)
 {
     struct product p = product_of(g, node);
     struct gyre_launch launch;
-    if (p.quant || !gyre_weight_is_coded(p.w->kind) || p.rows <= MOST_TILED || p.w->k > MOST_SPLIT_K) return false;
+    if (p.quant || !gyre_weight_is_coded(p.w->kind) || p.w->k > MOST_SPLIT_K) return false;
     p.quant = p.integers = p.split = true;
-    return block_launch(&p, &launch);
+    return p.rows > most_tiled(&p) && block_launch(&p, &launch);
 }
 
 // ---- heads and logits ------------------------------------------------------------------------------------

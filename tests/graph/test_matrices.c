@@ -216,7 +216,7 @@ static void shared_memory_suffices(void **state)
 
 // ---- floats as three bytes -----------------------------------------------------------------------------------
 
-// Beyond 64 rows a product of floats reads codes of 24 bits where integers can multiply them.
+// Beyond 32 rows a product of floats reads codes of 24 bits where integers can multiply them.
 static void floats_of_many_rows_become_bytes(void **state)
 {
     (void)state;
@@ -237,7 +237,9 @@ static void floats_of_many_rows_become_bytes(void **state)
         {nvidia, GYRE_INT_DOT_ACCELERATED, 512, 0, 4096, 48, GYRE_WEIGHT_W4, bytes, "matmul_w4_q_x", 128, 64},
         {{0}, GYRE_INT_DOT_ACCELERATED, 512, 0, 4096, 32, GYRE_WEIGHT_W4, bytes, "matmul_w4_q_b", 128, 16},
         {{0}, GYRE_INT_DOT_ACCELERATED, 512, 64, 4096, 32, GYRE_WEIGHT_W8, bytes, "matmul_w8_q_b", 128, 16},
-        {amd, GYRE_INT_DOT_ACCELERATED, 64, 0, 4096, 64, GYRE_WEIGHT_W4, floats, "matmul_w4_f_t", 32, 4},
+        {amd, GYRE_INT_DOT_ACCELERATED, 33, 0, 4096, 64, GYRE_WEIGHT_W4, bytes, "matmul_w4_q_x", 64, 32},
+        {{0}, GYRE_INT_DOT_ACCELERATED, 33, 0, 4096, 64, GYRE_WEIGHT_W4, bytes, "matmul_w4_q_b", 64, 16},
+        {amd, GYRE_INT_DOT_ACCELERATED, 32, 0, 4096, 64, GYRE_WEIGHT_W4, floats, "matmul_w4_f_t", 32, 4},
         {amd, GYRE_INT_DOT_EMULATED, 512, 0, 4096, 64, GYRE_WEIGHT_W4, floats, "matmul_w4_f_m", 128, 16},
         {amd, GYRE_INT_DOT_ACCELERATED, 512, 16, 4096, 64, GYRE_WEIGHT_W4, floats, "matmul_w4_f_m", 128, 16},
         {amd, GYRE_INT_DOT_ACCELERATED, 512, 0, 4096, 4, GYRE_WEIGHT_W4, floats, "matmul_w4_f_m", 128, 16},
@@ -557,7 +559,7 @@ static void blocks_have_the_same_bits(void **state)
         {.rows = 200, .act_bits = 4, .kv_bits = 4, .kind = GYRE_WEIGHT_W4, .group = 32, .r4 = true},
         {.rows = 128, .act_bits = 8, .kv_bits = 8, .kind = GYRE_WEIGHT_W8},
         {.rows = 70, .act_bits = 8, .kv_bits = 8, .kind = GYRE_WEIGHT_W4Z, .group = 32},
-        {.rows = 65, .act_bits = 16, .kv_bits = 16, .kind = GYRE_WEIGHT_W4, .r4 = true}, // as three bytes
+        {.rows = 33, .act_bits = 16, .kv_bits = 16, .kind = GYRE_WEIGHT_W4, .r4 = true}, // as three bytes
         {.rows = 130, .act_bits = 16, .kv_bits = 8, .kind = GYRE_WEIGHT_W4Z, .group = 32, .r3 = true},
         {.rows = 70, .act_bits = 16, .kv_bits = 16, .kind = GYRE_WEIGHT_W8},
     };
