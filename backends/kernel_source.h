@@ -23,6 +23,7 @@ enum gyre_form {
     GYRE_FORM_MATRIX = 32768, // the same on matrix units
     GYRE_FORM_ZERO = 65536,   // of zero points
     GYRE_FORM_BYTES = 131072, // to codes of 24 bits, three bytes
+    GYRE_FORM_SHORT = 262144, // in short steps along K, for many rows on CPUs that load lane by lane
 };
 
 // What a device must have for a kernel to be worth taking: the column `needs`. GYRE_NEED_DOT is met by emulation in

@@ -351,6 +351,22 @@ static bool line_launch(const struct product *p, struct gyre_launch *out)
     return true;
 }
 
+// matmul_int.k in short steps, for CPUs whose driver makes vectors of invocations.
+static bool short_launch(const struct product *p, struct gyre_launch *out)
+{
+    enum { WGX = 8, TR = 8, TC = 2 };
+    const struct gyre_weight *w = p->w;
+    if (p->info->lanes != GYRE_LANES_SIMD || !gyre_weight_is_int4(w->kind) || !p->integers || p->prologue || p->split ||
+        p->rows <= 4 || w->k % 8 || w->group % 8 || !runs(p->info, 2 * product_loops(w, true, 1)))
+        return false;
+    if (start_weight(out, p->op, w->kind, GYRE_FORM_QUANT | GYRE_FORM_SHORT, WGX, 1, NULL) != GYRE_OK) return false;
+    set(out, "TR", TR);
+    set(out, "TC", TC);
+    out->tile[0] = 8 * WGX * TC;
+    out->tile[1] = TR;
+    return true;
+}
+
 // matmul_float.k and matmul_int.k: an invocation computes TR rows x TC blocks of 8 columns. For few rows (_v) all rows
 // share one pass over the weights, and hardware splits K over WGY invocations; for many (_m) WGY takes further rows.
 static gyre_status tune_matmul(const gyre_graph *g, const struct gyre_node *node, struct gyre_launch *out,
@@ -360,7 +376,9 @@ static gyre_status tune_matmul(const gyre_graph *g, const struct gyre_node *node
     const struct gyre_device_info *info = p.info;
     const struct gyre_weight *w = p.w;
     const uint32_t rows = p.rows;
-    if (tile_launch(&p, out) || matrix_launch(&p, out) || block_launch(&p, out) || line_launch(&p, out)) return GYRE_OK;
+    if (tile_launch(&p, out) || matrix_launch(&p, out) || block_launch(&p, out) || line_launch(&p, out) ||
+        short_launch(&p, out))
+        return GYRE_OK;
     const bool split = !runs(info, product_loops(w, p.integers, 1)); // only _v divides K
     const bool few = rows <= 4 || split, wide = w->n >= 16384;
     if (p.split)

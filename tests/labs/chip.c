@@ -344,7 +344,8 @@ int lab_compile_all(const struct lab_chip *c, const char *name, struct lab_table
     snprintf(out->driver, sizeof out->driver, "%s", c->driver);
     for (uint32_t i = 0; i < gyre_kernel_source_count; i++) {
         const struct gyre_kernel_source *source = gyre_kernel_sources[i];
-        if (!source->spirv || (source->needs & GYRE_NEED_CM_S8 && !c->matrix.m) ||
+        if (!source->spirv || source->form & GYRE_FORM_SHORT /* for CPUs */ ||
+            (source->needs & GYRE_NEED_CM_S8 && !c->matrix.m) ||
             (source->needs & GYRE_NEED_CM_F16 && !c->matrix_f16.m) ||
             (source->needs & GYRE_NEED_DOT && !(c->dot && c->dot_accelerated)))
             continue;

@@ -262,6 +262,31 @@ static void lines(struct check *check)
     }
 }
 
+// Short steps along K: one and several a group, rows that fill no tile of rows, columns that fill no tile of columns.
+static void short_steps(struct check *check)
+{
+    static const struct {
+        uint32_t wgx, wgy, tr, tc;
+    } cut[] = {{8, 1, 8, 2}, {4, 2, 3, 1}};
+    static const struct shape shapes[] = {
+        {1, 8, 8, 8}, {9, 100, 576, 576}, {17, 20, 288, 32}, {8, 140, 40, 40}, {5, 41, 256, 128}};
+    static const int act[] = {8, 4};
+    for (size_t s = 0; s < 2 * GYRE_COUNT(shapes); s++) {
+        const struct shape *shape = &shapes[s / 2];
+        const struct weight w = weight_random(check, s % 2 ? W_W4Z : W_W4, shape->n, shape->k, shape->group);
+        for (size_t a = 0; a < GYRE_COUNT(act); a++)
+            for (size_t i = 0; i < GYRE_COUNT(cut); i++) {
+                const struct product p = product_of(check, &w, shape->rows, act[a], "_s");
+                const struct check_case c =
+                    case_of(&p, (uint32_t[]){cut[i].wgx, cut[i].wgy, 1, cut[i].tr, cut[i].tc, 0, w.zeros}, 7,
+                            8 * cut[i].wgx * cut[i].tc, cut[i].tr * cut[i].wgy);
+                check_run(check, &c, "%d x %d x %d, group %d, zeros %d, act %d, workgroup %u x %u, tile %u x %u",
+                          shape->rows, w.n, w.k, w.group, w.zeros, act[a], cut[i].wgx, cut[i].wgy, cut[i].tr,
+                          cut[i].tc);
+            }
+    }
+}
+
 // The block kernels: steps that K fills in part, rows and columns that fill no block, groups of one step and of
 // several.
 static void block_product(struct check *check, const struct weight *w, int rows, int bits, uint32_t wgx, uint32_t wgy,
@@ -342,6 +367,7 @@ static void matrices(struct check *check)
 void cases_matmul(struct check *check)
 {
     lines(check);
+    short_steps(check);
     tiles(check);
     blocks(check);
     matrices(check);
