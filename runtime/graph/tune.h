@@ -23,6 +23,9 @@ enum { GYRE_MOST_VARIANTS = 8 };
 uint32_t gyre_tune_variants(const gyre_graph *g, const struct gyre_node *node,
                             struct gyre_launch out[GYRE_MOST_VARIANTS]);
 
+// The part of gyre_tune for products with weights (tune_product.c).
+gyre_status gyre_tune_matmul(const gyre_graph *g, const struct gyre_node *node, struct gyre_launch *out,
+                             gyre_error *err) GYRE_MUST_USE;
 // The parts of gyre_tune and gyre_tune_splits for attention (tune_attn.c).
 gyre_status gyre_tune_attn(const gyre_graph *g, const struct gyre_node *node, struct gyre_launch *out,
                            gyre_error *err) GYRE_MUST_USE;

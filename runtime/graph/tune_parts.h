@@ -1,5 +1,5 @@
-// What the choosing of kernels is made of (tune.c, tune_attn.c, tune_back.c): workgroups that a device can have, loops
-// that it goes to the end of, a kernel's constants by name.
+// What the choosing of kernels is made of (tune.c, tune_product.c, tune_attn.c, tune_back.c): workgroups that a device
+// can have, loops that it goes to the end of, a kernel's constants by name.
 #pragma once
 #include "backends/kernel_source.h"
 #include "runtime/graph/tune.h"
