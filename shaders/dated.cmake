@@ -10,5 +10,6 @@ string(SHA256 now "${text}")
 file(STRINGS ${DIGESTS} was REGEX "  ${NAME}$")
 if(NOT was STREQUAL "${now}  ${NAME}")
   message(FATAL_ERROR
-    "shaders/spirv/${NAME}.spv is not made of today's source; run ninja matrix_spirv, alone, and commit what it writes")
+    "shaders/spirv/${NAME}.spv is not made of today's source; run ninja matrix_spirv, alone, in a build that has Vulkan and "
+    "tests and no sanitizers (others lack that target), and commit what it writes")
 endif()

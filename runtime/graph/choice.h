@@ -1,7 +1,8 @@
 // Choices of kernels that were measured (measure.c), by what a product is asked for; kept in memory and on disk.
 //
 // A tuner belongs to one device and one thread. The file on disk names a variant in words: a choice counts only where
-// tune_product.c offers that very variant today, so that a damaged, foreign or older file costs a measurement, never a result.
+// tune_product.c offers that very variant today, so that a damaged, foreign or older file costs a measurement, never a
+// result.
 #pragma once
 #include "runtime/graph/tune.h"
 

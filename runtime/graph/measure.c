@@ -1,6 +1,7 @@
 // Chooses kernels by measuring: every product of a graph that is about to be lowered is run by each variant that
-// tune_product.c offers, over the weights of all layers that have its shape (so that caches are as cold as in a step), in turn.
-// A variant must give the bits of the rule's launch, on random operands, before its time counts: their self-test.
+// tune_product.c offers, over the weights of all layers that have its shape (so that caches are as cold as in a step),
+// in turn. A variant must give the bits of the rule's launch, on random operands, before its time counts: their self-
+// test.
 //
 // A variant may take the device with it. So the cache says the rule's launch from before the first variant runs, and
 // what was measured to the end takes its place: a start that dies is followed by one that keeps the rule's.
