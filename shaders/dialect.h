@@ -76,6 +76,7 @@ static inline float4 __attribute__((overloadable)) gyre_rint(float4 x) { return 
 #define BITS_U(x) as_uint(x)
 #define BITS_I(x) as_int(x)
 #define BITS_F(x) as_float(x)
+#define F4_BITS(x) as_float4(x)
 #define I4(x) as_int4(x)
 #define U4(x) as_uint4(x)
 #define NO_CONTRACT _Pragma("OPENCL FP_CONTRACT OFF")
@@ -158,6 +159,7 @@ layout(constant_id = 2) const int WGZ = 1;
 #define BITS_U(x) floatBitsToUint(x)
 #define BITS_I(x) floatBitsToInt(x)
 #define BITS_F(x) uintBitsToFloat(x)
+#define F4_BITS(x) uintBitsToFloat(x)
 #define I4(x) ivec4(x)
 #define U4(x) uvec4(x)
 #define NO_CONTRACT

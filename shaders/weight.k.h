@@ -20,6 +20,13 @@ FN uint pick(uint4 v, int i)
 #define ZEROS_TAKEN(four) (0x80808080u - ((four) & 0x0F0F0F0Fu))
 #define EIGHTS_TAKEN 0x78787878u
 #define SIGNED(v, taken) ((((v) & 0x0F0F0F0Fu) + (taken)) ^ 0x80808080u)
+/* Four codes of int4 less their zero points, as floats times 2^at: bits at.. of each word, at 0, 8 or 16. A code is put
+   into the bits of 2^23, which is taken off with the zero point: exact, and what meets a code of nothing is multiplied
+   by zero. (Sums of codes from 0 up, less the zero point times the sum of x, left of an outlier what it was rounded
+   by.) BYTE_FACTORS: for an x that meets bytes at 0, 8, 16, and 24 shifted to 16. */
+#define CODES_F(u, at, zeros) \
+  (F4_BITS(((u) & (0xFu << at)) | 0x4B000000u) - (8388608.0f + (zeros) * F(1 << at)))
+#define BYTE_FACTORS V4F(1.0f, 0.00390625f, 0.0000152587890625f, 0.0000152587890625f)
 FN uint spread_byte(uint b)
 {
   const uint two = b | b << 8u;

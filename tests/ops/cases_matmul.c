@@ -49,6 +49,58 @@ static void product(struct check *check, const struct weight *w, int rows, int b
               w->group, w->zeros, bits, t.wgx, t.wgy, t.tr, t.tc);
 }
 
+// Rows with one number some thousand times the others, which meets codes of nothing alone: it must leave no trace. Both
+// kernels of floats of few rows, and that of many.
+static void outliers(struct check *check)
+{
+    static const int kinds[] = {W_W4, W_W8, W_W4Z};
+    enum { ROWS = 3, N = 100, K = 576, AT = 37, SPECS = 7 };
+    static const struct {
+        const char *form;
+        uint32_t spec[SPECS], n_spec, columns, rows;
+    } kernels[] = {
+        {"v", {8, 1, 1, 2, 2}, 6, 128, 2}, {"m", {8, 1, 1, 3, 1}, 6, 64, 3}, {"t", {64, 1, 1, 3, 1}, 7, 32, 3}};
+    for (size_t i = 0; i < GYRE_COUNT(kinds); i++)
+        for (int grouped = 0; grouped < 2; grouped++) {
+            struct weight w = weight_random(check, kinds[i], N, K, grouped ? 32 : K);
+            uint32_t *const words = check_alloc(check, w.words.size), *const scale = check_alloc(check, w.scale.size);
+            memcpy(words, w.words.data, w.words.size);
+            memcpy(scale, w.scale.data, w.scale.size);
+            const size_t each = w.kind == W_W4 ? 4 : 8; // words of a block
+            for (size_t n8 = 0; n8 < (size_t)w.n_pad / 8; n8++)
+                for (size_t j = 0; j < each; j++) {
+                    uint32_t *const word = words + GYRE_BLOCK((size_t)K / 4, (size_t)AT / 4, n8) * each + j;
+                    *word = (*word & ~(0xFFu << AT % 4 * 8)) | (w.kind == W_W4 ? 0x88u << AT % 4 * 8 : 0);
+                }
+            const size_t pairs = (size_t)(K / w.group) * (size_t)(w.n_pad / 2);
+            for (size_t z = pairs; w.zeros && z < w.scale.size / 4; z++) scale[z] = 0x88888888u;
+            w.words.data = words, w.scale.data = scale;
+            float *const x = check_normal(check, ROWS * K, 1);
+            for (int r = 0; r < ROWS; r++) x[r * K + AT] = 5000;
+            const struct gyre_matmul_params p = {ROWS, K, N, w.n_pad, w.group, N, 0, 0};
+            for (size_t f = 0; f < GYRE_COUNT(kernels); f++) {
+                char kernel[32];
+                snprintf(kernel, sizeof kernel, "matmul_%s_f_%s", weight_name(w.kind), kernels[f].form);
+                struct check_case c = {.kernel = kernel,
+                                       .params = &p,
+                                       .n_spec = kernels[f].n_spec,
+                                       .groups = {(uint32_t)gyre_div_up(N, kernels[f].columns),
+                                                  (uint32_t)gyre_div_up(ROWS, kernels[f].rows)},
+                                       .bind = {{.size = ROWS * N * 4, .rule = CHECK_NMSE, .bound = 1e-12},
+                                                {.data = x, .size = ROWS * K * 4},
+                                                {.data = x, .size = ROWS * K * 4},
+                                                w.words,
+                                                w.scale,
+                                                w.sums,
+                                                {.data = x, .size = ROWS * K * 4}}};
+                memcpy(c.spec, kernels[f].spec, sizeof kernels[f].spec);
+                if (f < 2) c.spec[5] = w.zeros;
+                else c.spec[5] = (uint32_t)grouped, c.spec[6] = w.zeros;
+                check_run(check, &c, "outliers: group %d, zeros %d", w.group, w.zeros);
+            }
+        }
+}
+
 // The tile kernels: every way to cut K (whole rounds, phases without a step, rounds with a part), rows that fill no
 // tile of rows, columns that fill no tile of columns.
 static void tile_product(struct check *check, const struct weight *w, int rows, int bits, uint32_t wgx, uint32_t tr,
@@ -368,6 +420,7 @@ void cases_matmul(struct check *check)
 {
     lines(check);
     short_steps(check);
+    outliers(check);
     tiles(check);
     blocks(check);
     matrices(check);
