@@ -98,7 +98,7 @@ static const struct gyre_field cache[] = {
     SWITCH(gyre_recipe, "centre", kv_centre, booleans, 0),
 };
 static const struct gyre_field distill[] = {
-    COUNT(gyre_recipe, "steps", distill.steps, 0, 0, 100000),
+    COUNT_OR_AUTO(gyre_recipe, "steps", distill.steps, 0, 0, 100000),
     COUNT(gyre_recipe, "batch", distill.batch, 1, 1, 4096),
     REAL(gyre_recipe, "rate", distill.rate, 0.0015, 1e-6, 0.1),
     REAL(gyre_recipe, "clip_rate", distill.clip_rate, 0.004, 0, 0.1),

@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { AUTO_OUTPUTS = 32 }; // windows: measured with 64 and 128 to calibrate on (docs/numerics.md)
+enum { AUTO_OUTPUTS = 32, AUTO_STEPS = 40 }; // windows (measured with 64 and 128 to calibrate on); docs/numerics.md
 
 // '*' is any run of characters, '?' any one; the whole name must match. Backtracks to the last star only.
 static bool matches(const char *pattern, const char *name)
@@ -324,6 +324,10 @@ gyre_status gyre_settings_resolve(const gyre_quantize_params *p, const struct gy
     // At 8-bit activations weighed outputs gained on every text, at 4 on none (docs/numerics.md).
     if (out->recipe.calibration.outputs == GYRE_AUTO_COUNT)
         out->recipe.calibration.outputs = out->act > 4 ? GYRE_MIN(AUTO_OUTPUTS, out->recipe.calibration.windows) : 0;
+    // Learning end to end gained on every text at 8-bit activations, at 4 not surely; a folder is no model before the
+    // run ends.
+    if (out->recipe.distill.steps == GYRE_AUTO_COUNT)
+        out->recipe.distill.steps = out->act > 4 && out->blocks ? AUTO_STEPS : 0;
     // Measured: at 4-bit activations correcting own inputs makes models worse (docs/numerics.md).
     for (uint32_t i = 0; i < out->recipe.n_stages && out->act == 4; i++)
         if (out->recipe.stage[i].kind == GYRE_STAGE_CORRECT && out->recipe.stage[i].alpha == GYRE_AUTO)
