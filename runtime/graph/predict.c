@@ -36,9 +36,10 @@ static double value_bytes(const gyre_graph *g, const struct gyre_node *node, gyr
 static double products(const gyre_graph *g, const struct gyre_node *node)
 {
     switch (node->op) {
-    case GYRE_OP_matmul: // of codes of 24 bits, too: three products of bytes are less than what a float's takes
-    case GYRE_OP_quant_matmul:
-        return (double)node->params.matmul.rows * node->params.matmul.n * node->params.matmul.k;
+    case GYRE_OP_matmul:
+    case GYRE_OP_quant_matmul: // of codes of 24 bits each is three of bytes
+        return (g->values[node->in[0]].bits == 24 ? 3.0 : 1.0) * node->params.matmul.rows * node->params.matmul.n *
+               node->params.matmul.k;
     case GYRE_OP_matmul_back:
     case GYRE_OP_scale_back:
         return (double)node->params.matmul_back.rows * node->params.matmul_back.n * node->params.matmul_back.k;
