@@ -2,17 +2,23 @@
 #include "quantizer/gradient/steps.h"
 
 #include <math.h>
+#include <stdlib.h>
+#include <string.h>
 
-enum { MOST_HALVED = 3, HELD_OUT = 8 };
+enum { MOST_HALVED = 3 };
 
 // ---- windows ----------------------------------------------------------------------------------------------------
 
 bool gyre_steps_is_held(uint32_t windows, uint32_t window)
 {
-    return windows < HELD_OUT ? window + 1 == windows : window % HELD_OUT == HELD_OUT - 1;
+    return windows < GYRE_STEPS_HELD_OUT ? window + 1 == windows
+                                         : window % GYRE_STEPS_HELD_OUT == GYRE_STEPS_HELD_OUT - 1;
 }
 
-uint32_t gyre_steps_held(uint32_t windows) { return windows && windows < HELD_OUT ? 1 : windows / HELD_OUT; }
+uint32_t gyre_steps_held(uint32_t windows)
+{
+    return windows && windows < GYRE_STEPS_HELD_OUT ? 1 : windows / GYRE_STEPS_HELD_OUT;
+}
 
 // The i-th of the windows that are held out, or of the others.
 static uint32_t of_kind(uint32_t windows, bool held, uint64_t i)
@@ -100,27 +106,27 @@ static gyre_status take_back(const struct gyre_steps *s, gyre_error *err)
     return s->back(s->self, err);
 }
 
-// The mean of a batch, loss and gradient.
-static gyre_status batch_loss(const struct gyre_steps *s, double *loss, gyre_error *err)
+// The mean of a batch, loss and gradient. `sum` [head->n] is room; NULL with a batch of one.
+static gyre_status batch_loss(const struct gyre_steps *s, double *sum, double *loss, gyre_error *err)
 {
     const uint64_t n = s->head->n, first = s->head->step * s->batch;
     *loss = 0;
-    for (uint64_t i = 0; s->sum && i < n; i++) s->sum[i] = 0;
+    if (sum) memset(sum, 0, n * sizeof *sum);
     for (uint32_t k = 0; k < s->batch; k++) {
         double one;
         GYRE_TRY(s->loss(s->self, window_of(s->windows, first + k), &one, s->gradient, err));
         *loss += one / s->batch;
-        for (uint64_t i = 0; s->sum && i < n; i++) s->sum[i] += s->gradient[i] / s->batch;
+        for (uint64_t i = 0; sum && i < n; i++) sum[i] += s->gradient[i] / s->batch;
         GYRE_TRY(s->tick(s->self, false, err));
     }
-    for (uint64_t i = 0; s->sum && i < n; i++) s->gradient[i] = s->sum[i];
+    if (sum) memcpy(s->gradient, sum, n * sizeof *sum);
     return GYRE_OK;
 }
 
-static gyre_status one_step(const struct gyre_steps *s, gyre_error *err)
+static gyre_status one_step(const struct gyre_steps *s, double *sum, gyre_error *err)
 {
     double loss;
-    GYRE_TRY(batch_loss(s, &loss, err));
+    GYRE_TRY(batch_loss(s, sum, &loss, err));
     bool finite = isfinite(loss);
     for (uint64_t i = 0; i < s->head->n; i++) finite &= (bool)isfinite(s->gradient[i]);
     GYRE_TRY(finite ? s->down(s->self, err) : take_back(s, err));
@@ -129,15 +135,24 @@ static gyre_status one_step(const struct gyre_steps *s, gyre_error *err)
     return GYRE_OK;
 }
 
-gyre_status gyre_steps_run(const struct gyre_steps *s, gyre_error *err)
+static gyre_status all_steps(const struct gyre_steps *s, double *sum, gyre_error *err)
 {
     struct gyre_steps_head *h = s->head;
     if (h->step == 0) GYRE_TRY(look(s, err));
     while (h->step < h->steps) {
-        GYRE_TRY(one_step(s, err));
+        GYRE_TRY(one_step(s, sum, err));
         if (h->step % s->look == 0 || h->step == h->steps) GYRE_TRY(look(s, err));
         if (h->step % s->keep == 0 && h->step < h->steps) GYRE_TRY(s->save(s->self, err));
     }
     h->done = 1;
     return s->save(s->self, err);
+}
+
+gyre_status gyre_steps_run(const struct gyre_steps *s, gyre_error *err)
+{
+    double *sum = s->batch > 1 ? malloc(s->head->n * sizeof *sum) : NULL;
+    if (s->batch > 1 && !sum) return gyre_fail(err, GYRE_E_NOMEM, "cannot %s: out of memory", s->what);
+    const gyre_status st = all_steps(s, sum, err);
+    free(sum);
+    return st;
 }

@@ -22,7 +22,6 @@ struct gyre_steps {
     const gyre_log *log;
     struct gyre_steps_head *head;
     double *gradient; // [head->n], what `loss` fills
-    double *sum;      // [head->n] room; NULL with a batch of one
     void *self;       // of what follows; what they return ends it unless GYRE_OK
     // The loss on a window (of the step, where there are none), and its gradient where that is not NULL.
     gyre_status (*loss)(void *self, uint32_t window, double *loss, double *gradient, gyre_error *err);
@@ -36,6 +35,7 @@ struct gyre_steps {
 };
 
 // Of a text's windows every eighth is held out, of fewer than eight the last: whether this one is, and how many are.
+enum { GYRE_STEPS_HELD_OUT = 8 };
 bool gyre_steps_is_held(uint32_t windows, uint32_t window);
 uint32_t gyre_steps_held(uint32_t windows);
 
@@ -45,5 +45,5 @@ uint32_t gyre_steps_held(uint32_t windows);
 void gyre_steps_order(uint32_t windows, uint32_t read, uint32_t *of);
 
 // Goes on from head->step to head->steps; head->done then. GYRE_E_FORMAT where the loss is not finite before any step,
-// or again after its rate was halved three times.
+// or again after its rate was halved three times; GYRE_E_NOMEM.
 gyre_status gyre_steps_run(const struct gyre_steps *steps, gyre_error *err) GYRE_MUST_USE;

@@ -2,6 +2,7 @@
 #include "quantizer/pass/calibrate.h"
 #include "backends/cpu/fast.h"
 #include "quantizer/gradient/fisher.h"
+#include "quantizer/gradient/steps.h"
 #include "runtime/model/linear.h"
 #include "quantizer/file/output.h"
 #include "quantizer/pass/outputs.h"
@@ -16,7 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CHUNK_ROWS = 2048, HELD_OUT = 8 };
+enum { CHUNK_ROWS = 2048 };
 
 struct gyre_calibration {
     const struct gyre_plan *plan;
@@ -338,13 +339,20 @@ static gyre_status add_windows(struct gathering *g, const struct gyre_walk_chunk
                             err);
 }
 
+// What learning holds out of the same text; of so few windows that it would be the last one nothing is.
+static bool is_held(const gyre_calibration *c, uint32_t window)
+{
+    return c->text.windows >= GYRE_STEPS_HELD_OUT && gyre_steps_is_held(c->text.windows, window);
+}
+
 // The windows of a chunk, the held-out ones apart.
 static gyre_status add_moments(void *user, const struct gyre_walk_chunk *at, const float *x, gyre_error *err)
 {
+    const struct gathering *g = user;
     for (uint32_t w = 0; w < at->windows;) {
-        const bool held = (at->window + w) % HELD_OUT == HELD_OUT - 1;
+        const bool held = is_held(g->calibration, at->window + w);
         uint32_t end = w + 1;
-        while (end < at->windows && ((at->window + end) % HELD_OUT == HELD_OUT - 1) == held) end++;
+        while (end < at->windows && is_held(g->calibration, at->window + end) == held) end++;
         GYRE_TRY(add_windows(user, at, x, w, end - w, held, err));
         w = end;
     }

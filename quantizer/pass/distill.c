@@ -35,8 +35,8 @@ struct run {
     struct gyre_student student;
     struct gyre_adam adam;
     struct gyre_steps_head head;
-    double *gradient, *sum, *best, *before_step; // [n], [n] (NULL: a batch is one window), [n], [3n]
-    float *rate;                                 // [n]
+    double *gradient, *best, *before_step; // [n], [n], [3n]
+    float *rate;                           // [n]
 };
 
 static gyre_status keep(void *self, gyre_error *err)
@@ -133,8 +133,7 @@ static gyre_status allocate(struct run *r, gyre_error *err)
     r->best = calloc(n, sizeof *r->best);
     r->before_step = calloc(3 * n, sizeof *r->before_step);
     r->rate = malloc(n * sizeof *r->rate);
-    if (r->batch > 1) r->sum = malloc(n * sizeof *r->sum);
-    if (!good || (r->batch > 1 && !r->sum) || !r->gradient || !r->best || !r->before_step || !r->rate)
+    if (!good || !r->gradient || !r->best || !r->before_step || !r->rate)
         return gyre_fail(err, GYRE_E_NOMEM, "out of memory for distillation");
     for (uint32_t k = 0; k < r->student.n_learnt; k++) {
         const struct gyre_learnt *p = &r->student.learnt[k];
@@ -171,7 +170,6 @@ static void close_run(struct run *r)
     gyre_adam_free(&r->adam);
     free(r->token);
     free(r->gradient);
-    free(r->sum);
     free(r->best);
     free(r->before_step);
     free(r->rate);
@@ -241,7 +239,6 @@ static gyre_status train(struct run *r, gyre_error *err)
                                      .log = &r->params->log,
                                      .head = &r->head,
                                      .gradient = r->gradient,
-                                     .sum = r->sum,
                                      .self = r,
                                      .loss = window,
                                      .down = down,

@@ -19,7 +19,8 @@ struct gyre_distilled {
 
 // All of `out` is written. A text of one window has none to hold out: nothing is learned then, which is logged, or
 // (GYRE_E_INVALID) refused where nothing else is done. Keeps its state in the journal from time to time, and ends with
-// the new tensors in OUT.part. tick(user, weights): as everywhere, of gyre_distill_work in all.
+// the new tensors in OUT.part. tick(user, weights): as everywhere, of gyre_distill_work in all, by the same
+// `model_weights`, those of the blocks.
 gyre_status gyre_distill(const gyre_quantize_params *params, const struct gyre_plan *plan,
                          const struct gyre_calib_text *text, uint64_t model_weights, struct gyre_output *out,
                          gyre_status (*tick)(void *user, uint64_t weights, gyre_error *err), void *user,

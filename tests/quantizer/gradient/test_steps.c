@@ -10,7 +10,7 @@
 #include <cmocka.h>
 
 struct toy {
-    double x, before, best, gradient, sum, rate;
+    double x, before, best, gradient, rate;
     uint32_t seen[64], looks[64], saves, ticks, broken; // broken: the loss at this step's first window is no number
     struct gyre_steps_head head;
 };
@@ -79,7 +79,6 @@ static void run(struct toy *t, uint32_t windows, uint32_t batch, uint32_t steps)
                                  .log = &quiet,
                                  .head = &t->head,
                                  .gradient = &t->gradient,
-                                 .sum = batch > 1 ? &t->sum : NULL,
                                  .self = t,
                                  .loss = loss,
                                  .down = down,
