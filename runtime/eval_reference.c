@@ -172,6 +172,7 @@ gyre_status gyre_reference_begin(const char *path, const gyre_reference_info *in
     w->logits = malloc(info->k * sizeof *w->logits);
     if (!w->ids || !w->logits)
         GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "cannot write reference (%s): out of memory", path));
+    GYRE_GO(gyre_check_file(path, err));
     w->file = fopen(w->temp, "wb");
     if (!w->file) GYRE_GO(fail_write(w, err));
     GYRE_GO(put_head(w, texts, text_windows, err));

@@ -194,6 +194,10 @@ static void remember(struct chat_voice *v, const gyre_rendering *r, const uint32
 {
     free(v->text);
     free(v->tokens);
+    v->text = NULL;
+    v->tokens = NULL;
+    v->n_text = 0;
+    if (v->result.why == GYRE_STOP_TEXT) return; // its tokens are no part of the talk: that is read anew
     v->n_text = r->bytes + a->n;
     v->n_tokens = n + v->result.n_tokens;
     v->text = malloc(v->n_text + 1);

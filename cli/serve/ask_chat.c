@@ -40,7 +40,10 @@ static bool ask(const struct serve *s, const json_t *request, struct serve_job *
     job->reasons = prompt.thinks ? SERVE_REASON_OPEN : s->reasons ? SERVE_REASON_MAY : SERVE_REASON_NONE;
     job->params.max_tokens = (uint32_t)most;
     job->end_token = s->end_token;
-    if (s->end_text && job->n_stop < SERVE_MAX_STOPS && (job->stop[job->n_stop] = strdup(s->end_text))) job->n_stop++;
+    if (s->end_text) {
+        if (!(job->stop[job->n_stop] = strdup(s->end_text))) return serve_no_memory(e);
+        job->n_stop++;
+    }
     return serve_ask_room(s, job, e) && serve_ask_bound(s, job, e);
 }
 

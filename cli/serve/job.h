@@ -82,7 +82,7 @@ struct serve_job {
     gyre_tools *tools; // where calls may be made
     char *named;       // the function that must be called; NULL: any
     gyre_grammar *grammar;
-    char *stop[SERVE_MAX_STOPS];
+    char *stop[SERVE_MAX_STOPS + 1]; // what a request asks for, and the template's own
     uint32_t n_stop;
     struct serve_prompt *prompt;
     uint32_t n_prompts;

@@ -37,7 +37,7 @@ json_t *serve_field(const json_t *object, const char *key)
 
 static bool outside(struct serve_error *e, const char *key, const char *kind, double min, double max)
 {
-    return serve_refuse(e, 400, NULL, key, "'%s' must be %s from %g to %g", key, kind, min, max);
+    return serve_refuse(e, 400, NULL, key, "'%s' must be %s from %.10g to %.10g", key, kind, min, max);
 }
 
 bool serve_field_number(const json_t *object, const char *key, double min, double max, double *out,

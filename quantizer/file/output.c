@@ -61,6 +61,7 @@ static gyre_status check_folder(const gyre_quantize_params *params, bool folder,
     if (!folder && S_ISDIR(info.st_mode))
         return gyre_fail(err, GYRE_E_UNSUPPORTED,
                          "cannot write (%s): it is a folder; name a .gguf file, or say --format hf", path);
+    if (!S_ISDIR(info.st_mode)) GYRE_TRY(gyre_check_file(path, err));
     if (folder && params->force && !(S_ISDIR(info.st_mode) && gyre_file_exists(manifest)))
         return gyre_fail(err, GYRE_E_IO,
                          "cannot write (%s): it is no folder that gyre wrote; remove it or choose another name", path);

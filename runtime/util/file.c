@@ -132,16 +132,22 @@ static void sync_parent(const char *path)
     close(fd);
 }
 
+// A rename puts a file where a device or a pipe was: for root /dev/null, too, and it is gone.
+static gyre_status replaceable(const char *path, gyre_error *err)
+{
+    struct stat info;
+    if (stat(path, &info) || S_ISREG(info.st_mode) || S_ISDIR(info.st_mode)) return GYRE_OK; // a folder stays by itself
+    return gyre_fail(err, GYRE_E_IO,
+                     "cannot write file (%s): it is a device or pipe, and a file would replace it; choose another name",
+                     path);
+}
+
 gyre_status gyre_file_commit(const char *temp, const char *path, gyre_error *err)
 {
-    gyre_status st = GYRE_OK;
+    gyre_status st = replaceable(path, err);
     const int fd = open(temp, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) {
-        st = fail_io(err, "open file", temp);
-    } else {
-        if (fsync(fd)) st = fail_io(err, "write file", temp);
-        close(fd);
-    }
+    if (st == GYRE_OK && (fd < 0 || fsync(fd))) st = fail_io(err, fd < 0 ? "open file" : "write file", temp);
+    if (fd >= 0) close(fd);
     if (st == GYRE_OK && rename(temp, path)) st = fail_io(err, "write file", path);
     if (st == GYRE_OK) sync_parent(path);
     else unlink(temp);
@@ -173,6 +179,7 @@ gyre_status gyre_file_write2(const char *path, const void *const data[2], const 
         errno = ENAMETOOLONG;
         return fail_io(err, "write file", path);
     }
+    GYRE_TRY(replaceable(path, err));
     const int fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (fd < 0) return fail_io(err, "write file", path);
     gyre_status st = write_all(fd, path, data[0], size[0], err);
@@ -340,6 +347,12 @@ gyre_status gyre_check_place(const char *path, gyre_error *err)
         return fail_io(err, "write file", path);
     }
     return usable(at, "write file", path, err);
+}
+
+gyre_status gyre_check_file(const char *path, gyre_error *err)
+{
+    GYRE_TRY(gyre_check_place(path, err));
+    return replaceable(path, err);
 }
 
 gyre_status gyre_make_dirs(const char *path, gyre_error *err)

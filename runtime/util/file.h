@@ -33,7 +33,7 @@ void gyre_file_forget(const void *mapped, uint64_t bytes);
 gyre_status gyre_file_read(const char *path, uint64_t max, char **out, uint64_t *size, gyre_error *err) GYRE_MUST_USE;
 
 // Replaces `path` by `size` bytes: a reader sees the old file or the new one, never a part. The bytes go
-// to "PATH.tmp-PID" first; it is removed on failure.
+// to "PATH.tmp-PID" first; it is removed on failure. A device or a pipe is refused, here and below: it would be gone.
 gyre_status gyre_file_write(const char *path, const void *data, uint64_t size, gyre_error *err) GYRE_MUST_USE;
 
 // The same with two pieces, one behind the other; either may be NULL (and of size 0).
@@ -66,6 +66,8 @@ gyre_status gyre_disk_free(const char *path, uint64_t *bytes, gyre_error *err) G
 gyre_status gyre_check_dirs(const char *path, gyre_error *err) GYRE_MUST_USE;
 // The same of the directory where a file `path` would lie, which must exist.
 gyre_status gyre_check_place(const char *path, gyre_error *err) GYRE_MUST_USE;
+// That, and that a file may take this name: nothing is there, or a file that it replaces.
+gyre_status gyre_check_file(const char *path, gyre_error *err) GYRE_MUST_USE;
 
 // Creates a directory and its missing parents; one that exists is fine.
 gyre_status gyre_make_dirs(const char *path, gyre_error *err) GYRE_MUST_USE;

@@ -96,6 +96,19 @@ class Chat(Case):
         once = self.done("run", self.model, "--device", "cpu", "-p", "the cat", "--chat", "-n", 6, "--stop", "\n")[0]
         self.assertEqual(once, again[1])
 
+    def test_stop_text_is_not_remembered(self):
+        first = self.piped("the cat\n")[1].rstrip("\n")
+        stop = first[len(first) // 2]
+        status, out, err = self.piped("the cat\nthe moon\n", "--stop", stop)
+        self.assertEqual((status, out.count("\n")), (0, 2), err)
+        said, second = out.splitlines()
+        self.assertEqual(said, first[:first.index(stop)])
+        talk = {"messages": [{"role": "user", "content": "the cat"}, {"role": "assistant", "content": said},
+                             {"role": "user", "content": "the moon"}], "add_generation_prompt": True}
+        prompt = self.done("template", self.model, "--json-file", self.put("stopped.json", json.dumps(talk).encode()))[0]
+        want = self.json("run", self.model, "--device", "cpu", "-p", prompt, "-n", 6, "--no-bos", "--stop", stop)
+        self.assertEqual(second, want["text"].rstrip("\n"))
+
     def test_pipes_fail(self):
         status, out, err = self.piped("hi\nho\n", "--chat-template", self.put("never.jinja", b"{{ raise_exception('never') }}"))
         self.assertEqual((status, out), (1, ""))

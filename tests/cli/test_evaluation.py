@@ -105,6 +105,9 @@ class Eval(Case):
         self.fails(1, *base, "--text", self.text, "--save-reference", self.at("no/logits"), word="no/logits")
         self.fails(1, *base, "--text", self.text, "--save-reference", self.at("x"), "--reference-k", 305, word="--reference-k")
         self.fails(1, *base, "--text", self.text, "--save-reference", self.at("full"), disk=8192, word="full")
+        os.mkfifo(self.at("pipe")) # a file would replace it, as it would /dev/null
+        self.fails(1, *base, "--text", self.text, "--save-reference", self.at("pipe"), word="device or pipe")
+        self.fails(1, "quantize", self.model, "-o", self.at("pipe"), "--force", "--device", "cpu", "--recipe", "rtn", word="device or pipe")
         self.assertFalse([x for x in os.listdir(self.dir) if x.startswith(("full", "x"))])
         self.fails(2, *base, "--text", self.text, "--reference-k", 0, word="--reference-k")
 

@@ -97,6 +97,25 @@ static void failed_writes_leave_the_old_file(void **state)
     unlink("a");
 }
 
+// /dev/null was replaced by a file, where root asked for it.
+static void devices_and_pipes_stay(void **state)
+{
+    (void)state;
+    gyre_error err = {0};
+    struct stat info;
+    assert_int_equal(mkfifo("pipe", 0666), 0);
+    ok(gyre_file_write("part", "x", 1, &err), &err);
+    refused(gyre_file_write("pipe", "x", 1, &err), GYRE_E_IO, &err, "(pipe)");
+    refused(gyre_check_file("pipe", &err), GYRE_E_IO, &err, "(pipe)");
+    refused(gyre_file_commit("part", "pipe", &err), GYRE_E_IO, &err, "(pipe)");
+    assert_int_equal(stat("pipe", &info), 0);
+    assert_true(S_ISFIFO(info.st_mode));
+    assert_int_equal(entries("."), 1); // nothing half-made is left beside it
+    ok(gyre_check_file("part", &err), &err);
+    refused(gyre_check_file("no/part", &err), GYRE_E_IO, &err, "no/part");
+    unlink("pipe");
+}
+
 static void commit_renames_or_removes(void **state)
 {
     (void)state;
@@ -281,6 +300,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(writes_and_replaces),
         cmocka_unit_test(failed_writes_leave_the_old_file),
+        cmocka_unit_test(devices_and_pipes_stay),
         cmocka_unit_test(commit_renames_or_removes),
         cmocka_unit_test(maps),
         cmocka_unit_test(changes_behind_a_mapping_are_seen),
