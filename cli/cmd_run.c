@@ -20,6 +20,11 @@ struct run {
     struct cli_sampling sampling;
     struct cli_engine engine;
     bool json;
+
+    // Of a chat: what its template writes behind an answer ends this one.
+    uint32_t end_token;
+    char *end_text;
+    const char *stops[CLI_LIST_MAX + 1];
 };
 
 // What was generated.
@@ -64,17 +69,19 @@ static int report(const struct run *r, const gyre_engine *engine, const gyre_ses
                  decode = per_second(t.decode_tokens, t.decode_ns);
     const double warmup = (double)t.warmup_ns * 1e-9;
     const double gbps = decode * (double)info.weight_bytes_per_token * 1e-9;
-    static const char *const why[] = {"length", "the context's end", "end of text", "a stop token", "a stop text"};
+    static const char *const whys[] = {"length", "the context's end", "end of text", "end of text", "a stop text"};
     const gyre_generate_result *m = &made->result;
+    const bool asked = m->why != GYRE_STOP_TEXT || m->stop_index < r->sampling.stop.n; // else the template's own
+    const char *const why = whys[asked ? m->why : GYRE_STOP_END];
     if (r->json) {
         json_t *ids = json_array();
         for (size_t i = 0; i < m->n_tokens; i++) json_array_append_new(ids, json_integer(made->tokens[i]));
         return cli_print_json(json_pack("{s:o, s:o, s:s, s:s, s:I, s:I, s:f, s:f, s:f, s:i, s:i, s:i, s:f}", "text",
-                                        json_stringn(made->text, made->n_text), "tokens", ids, "stop", why[m->why],
-                                        "device", info.device, "prompt_tokens", (json_int_t)m->prompt_tokens,
-                                        "generated_tokens", (json_int_t)m->n_tokens, "prefill_tps", prefill,
-                                        "decode_tps", decode, "decode_GBps", gbps, "act", (int)info.act, "kv",
-                                        (int)info.kv, "kv_v", (int)info.kv_v, "warmup_s", warmup));
+                                        json_stringn(made->text, made->n_text), "tokens", ids, "stop", why, "device",
+                                        info.device, "prompt_tokens", (json_int_t)m->prompt_tokens, "generated_tokens",
+                                        (json_int_t)m->n_tokens, "prefill_tps", prefill, "decode_tps", decode,
+                                        "decode_GBps", gbps, "act", (int)info.act, "kv", (int)info.kv, "kv_v",
+                                        (int)info.kv_v, "warmup_s", warmup));
     }
     fputc('\n', stdout);
     fflush(stdout);
@@ -83,7 +90,7 @@ static int report(const struct run *r, const gyre_engine *engine, const gyre_ses
         "%.2f s to warm up, %zu prompt tokens at %.1f tok/s, %zu tokens at %.1f tok/s (%.2f GB/s of weights) on %s, "
         "act %u, kv %s; stopped by %s\n",
         warmup, m->prompt_tokens, prefill, m->n_tokens, decode, gbps, info.device, info.act,
-        cli_widths(info.kv, info.kv_v).text, why[m->why]);
+        cli_widths(info.kv, info.kv_v).text, why);
     return 0;
 }
 
@@ -108,9 +115,19 @@ static gyre_status generate(struct made *m, gyre_session *session, const uint32_
     return st == GYRE_E_CANCELLED ? gyre_fail(err, st, "interrupted after %zu tokens", m->result.n_tokens) : st;
 }
 
+static void end_with_template(struct run *r)
+{
+    gyre_generate_params *const p = &r->sampling.params;
+    for (uint32_t i = 0; i < p->n_stop; i++) r->stops[i] = p->stop[i];
+    if (r->end_text) r->stops[p->n_stop++] = r->end_text;
+    p->stop = r->stops;
+    p->stop_tokens = &r->end_token;
+    p->n_stop_tokens = r->end_token != UINT32_MAX;
+}
+
 // What the model is given: the text, or, for a chat, the talk of which it is the user's turn. JSON's strings are UTF-8.
-static gyre_status tokenize(const struct run *r, const gyre_engine *engine, const char *text, size_t bytes,
-                            uint32_t **tokens, size_t *n, gyre_error *err)
+static gyre_status tokenize(struct run *r, const gyre_engine *engine, const char *text, size_t bytes, uint32_t **tokens,
+                            size_t *n, gyre_error *err)
 {
     const gyre_tokenizer *tokenizer = gyre_engine_tokenizer(engine);
     if (!r->chat) return gyre_tokenize(tokenizer, text, bytes, cli_prompt_flags(&r->engine.tokens), tokens, n, err);
@@ -130,6 +147,8 @@ static gyre_status tokenize(const struct run *r, const gyre_engine *engine, cons
     GYRE_GO(gyre_template_open(r->model, r->choice, &words, err));
     GYRE_GO(gyre_template_render(words, json, strlen(json), NULL, &made, err));
     GYRE_GO(gyre_tokenize_rendering(tokenizer, &made, tokens, n, err));
+    GYRE_GO(gyre_template_end(words, tokenizer, &r->end_token, &r->end_text, err));
+    end_with_template(r);
 done:
     gyre_rendering_free(&made);
     gyre_template_close(words);
@@ -188,6 +207,7 @@ done:
     gyre_session_destroy(session);
     gyre_engine_close(engine, NULL);
     gyre_free(prompt);
+    gyre_free(r->end_text);
     free(given);
     free(m.text);
     free(m.tokens);

@@ -109,6 +109,18 @@ class Chat(Case):
         want = self.json("run", self.model, "--device", "cpu", "-p", prompt, "-n", 6, "--no-bos", "--stop", stop)
         self.assertEqual(second, want["text"].rstrip("\n"))
 
+    def test_template_ends_an_answer(self):
+        for end in "ehtaosn .,;c":  # one that this model says
+            words = self.put("ends.jinja", b"{% for m in messages %}{{ m.content }}" + end.encode() + b"{% endfor %}")
+            status, out, err = self.piped("the cat\n", "--chat-template", words, "-n", "24")
+            once = self.json("run", self.model, "--device", "cpu", "-p", "the cat", "--chat", "--chat-template", words, "-n", 24)
+            self.assertEqual((status, once["text"].rstrip("\n") + "\n"), (0, out), err)
+            self.assertNotIn(end, once["text"])
+            if once["generated_tokens"] < 24:
+                self.assertEqual(once["stop"], "end of text")
+                return
+        self.fail("no answer ends")
+
     def test_pipes_fail(self):
         status, out, err = self.piped("hi\nho\n", "--chat-template", self.put("never.jinja", b"{{ raise_exception('never') }}"))
         self.assertEqual((status, out), (1, ""))
