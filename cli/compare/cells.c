@@ -76,6 +76,27 @@ static gyre_status texts_apart(const struct compare *c, const char *output, gyre
     return GYRE_OK;
 }
 
+// One text by its own bytes. Of several each has its share of the windows, so that it counts where one ends and the
+// next begins: the hashes of all.
+static gyre_status hash_calib(struct compare *c, gyre_error *err)
+{
+    struct gyre_sha256 all, sha;
+    gyre_sha256_init(&all);
+    gyre_sha256_end(&all, c->calib_sha); // of none
+    gyre_sha256_init(&all);
+    for (uint32_t i = 0; i < c->calib.n; i++) {
+        const char *item = c->calib.item[i];
+        const bool made = !strcmp(item, GYRE_CALIB_SELF) || !strcmp(item, GYRE_CALIB_BUNDLED);
+        gyre_sha256_init(&sha);
+        if (made) gyre_sha256_add(&sha, item, strlen(item));
+        else GYRE_TRY(add_file(&sha, item, err));
+        gyre_sha256_end(&sha, c->calib_sha);
+        gyre_sha256_add(&all, c->calib_sha, GYRE_SHA256_HEX);
+    }
+    if (c->calib.n > 1) gyre_sha256_end(&all, c->calib_sha);
+    return GYRE_OK;
+}
+
 gyre_status compare_begin(struct compare *c, gyre_error *err)
 {
     char key[GYRE_SHA256_HEX];
@@ -85,14 +106,7 @@ gyre_status compare_begin(struct compare *c, gyre_error *err)
     gyre_model_hash_free(&hash);
     if (st != GYRE_OK) return st;
     struct gyre_sha256 sha;
-    gyre_sha256_init(&sha);
-    for (uint32_t i = 0; i < c->calib.n; i++) {
-        const char *item = c->calib.item[i];
-        const bool made = !strcmp(item, GYRE_CALIB_SELF) || !strcmp(item, GYRE_CALIB_BUNDLED);
-        if (made) gyre_sha256_add(&sha, item, strlen(item));
-        else GYRE_TRY(add_file(&sha, item, err));
-    }
-    gyre_sha256_end(&sha, c->calib_sha);
+    GYRE_TRY(hash_calib(c, err));
     for (uint32_t i = 0; i < c->task_paths.n; i++) {
         gyre_sha256_init(&sha);
         GYRE_TRY(add_file(&sha, c->task_paths.item[i], err));

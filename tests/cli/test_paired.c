@@ -60,7 +60,7 @@ static void test_differences(void **state)
     double spread = 0;
     for (int i = 0; i < 9; i++) spread += 0.01 * (noise[i] - 1) * (noise[i] - 1);
     assert_true(d.by_windows && d.units == 9 && fabs(d.mean - 0.6) < 1e-9);
-    assert_true(fabs(d.high - d.mean - 2.3060 * sqrt(spread / 72)) < 1e-4 &&
+    assert_true(fabs(d.high - d.mean - 2.3060 * sqrt(spread / 72)) < 1e-9 &&
                 fabs(d.mean - d.low - (d.high - d.mean)) < 1e-9);
     assert_true(cli_difference_is_sure(&d));
     d = cli_cell_difference(&b, &a, -1); // one text: all is that text
