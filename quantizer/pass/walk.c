@@ -24,6 +24,7 @@ gyre_status gyre_walk_device(const gyre_quantize_params *params, gyre_device **o
     if (params->device && strcmp(params->device, "null") == 0)
         return gyre_fail(err, GYRE_E_NO_DEVICE,
                          "cannot calibrate (null): that device computes nothing; name another, or none for the host");
+    if (params->device && strcmp(params->device, "host") == 0) return gyre_fast_device_create(&options, out, err);
     if (params->device) return gyre_device_open(params->device, &options, out, err);
     if (gyre_devices_list(&info, 1, NULL, 0, NULL) >= 1 && !info.software &&
         gyre_device_open(info.id, &options, out, NULL) == GYRE_OK)

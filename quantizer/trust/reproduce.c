@@ -107,8 +107,10 @@ static gyre_status check_calibration(struct reproduction *r, gyre_error *err)
                              p->calib[i], hex,
                              gyre_json_show(json_object_get(json_array_get(texts, 0), "sha256")).text + 1,
                              gyre_json_show(json_object_get(json_array_get(texts, 0), "name")).text);
-        for (size_t k = 0; k < n; k++)
-            if (json_array_get(texts, k) == text) r->calib[k] = p->calib[i];
+        for (size_t k = 0; k < n; k++) { // it may have been named twice
+            const char *want = json_string_value(json_object_get(json_array_get(texts, k), "sha256"));
+            if (want && !strcmp(want, hex)) r->calib[k] = p->calib[i];
+        }
     }
     for (size_t k = 0; k < n; k++) {
         const json_t *text = json_array_get(texts, k);
@@ -248,10 +250,18 @@ static gyre_status check_apart(const struct reproduction *r, gyre_error *err)
 
 // ---- the run ----------------------------------------------------------------------------------------------
 
+// Where it was calibrated, the host too: a machine with a GPU would take that. NULL: nothing was, or that was a finished
+// file's run, where the model alone may have written its text.
+static const char *device_of(const struct reproduction *r)
+{
+    bool runs = !r->params->from;
+    for (uint32_t i = 0; i < r->n_calib; i++) runs |= !strcmp(r->calib[i], GYRE_CALIB_SELF);
+    return runs ? json_string_value(json_object_get(r->then.arithmetic, "device")) : NULL;
+}
+
 static gyre_status quantize_again(struct reproduction *r, gyre_error *err)
 {
     const struct gyre_manifest *m = &r->then;
-    const char *device = json_string_value(json_object_get(m->arithmetic, "device")); // where it was calibrated
     const char *distill = json_string_value(json_object_get(m->arithmetic, "distill"));
     const gyre_quantize_params q = {.size = sizeof q,
                                     .format = m->format ? m->format : "gguf",
@@ -268,7 +278,7 @@ static gyre_status quantize_again(struct reproduction *r, gyre_error *err)
                                     .profile = m->profile,
                                     .calib = r->calib,
                                     .n_calib = r->n_calib,
-                                    .device = device && strcmp(device, "host") ? device : NULL,
+                                    .device = device_of(r),
                                     .distill_device = distill,
                                     .from = r->params->from,
                                     .seed = m->seed,

@@ -309,6 +309,13 @@ static void a_device_calibrates_as_the_host_does(void **state)
     json_decref(device);
     forget();
     gyre_quantize_params p = params();
+    p.device = "host"; // by name, where there is a GPU
+    if (run_until(p, 0, NULL, &err) != GYRE_OK) fail_msg("%s", err.message);
+    const double named = mean_error(&device);
+    assert_string_equal(json_string_value(device), "host");
+    assert_true(named == host);
+    json_decref(device);
+    forget();
     p.device = "cpu";
     if (run_until(p, 0, NULL, &err) != GYRE_OK) fail_msg("%s", err.message);
     const double there = mean_error(&device);

@@ -30,7 +30,7 @@ typedef struct gyre_quantize_params {
     const char *const *calib; // [n_calib] texts for the recipes that calibrate, or GYRE_CALIB_*; none: the bundled one
     uint32_t n_calib;
     uint64_t seed;
-    // For calibration and the closing summary; NULL: a GPU, else the host itself. With `from` there are neither:
+    // For calibration and the closing summary; NULL: a GPU, else the host itself, which "host" names. With `from` there are neither:
     // GYRE_E_INVALID unless the model writes its own text, which is done there.
     const char *device;
     bool resume, force;
@@ -62,8 +62,8 @@ typedef struct gyre_quantize_layer {
 } gyre_quantize_layer; // relative squared output error against float
 typedef struct gyre_quantize_summary {
     uint32_t layers;
-    gyre_quantize_layer *layer; // [layers], malloc'd; free with gyre_quantize_summary_free
-    double rtn_kl, recipe_kl;   // nats, on the bundled or given text; NaN when there is no device to measure on
+    gyre_quantize_layer *layer;                   // [layers], malloc'd; free with gyre_quantize_summary_free
+    double rtn_kl, recipe_kl;                     // nats, on a bundled text; NaN when there is no device to measure on
     double rtn_weight_error, recipe_weight_error; // mean relative squared weight error
     uint64_t source_bytes, output_bytes;
     double seconds, bits_per_weight; // of the block linears

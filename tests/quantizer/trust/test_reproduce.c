@@ -228,6 +228,10 @@ static void texts_must_be_the_manifests(void **state)
     set("calibration", json_incref(calibration));
     p.calib = &text;
     expect_same(p); // these recipes do not calibrate: the text is taken and changes nothing
+    json_t *texts = json_object_get(calibration, "texts"); // named twice, it is one file
+    json_array_append(texts, json_array_get(texts, 0));
+    set("calibration", json_incref(calibration));
+    expect_same(p);
     json_decref(calibration);
     forge_save(manifest, json_deep_copy(whole));
 }
