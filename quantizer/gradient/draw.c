@@ -3,9 +3,9 @@
 
 #include <math.h>
 
-double gyre_draw(uint64_t seed, uint64_t window, uint64_t position)
+double gyre_draw(gyre_drawn what, uint64_t seed, uint64_t window, uint64_t position)
 {
-    uint64_t x = seed * 0x9E3779B97F4A7C15u + (window << 32 | position) + 1;
+    uint64_t x = (seed ^ (uint64_t)what << 63) * 0x9E3779B97F4A7C15u + (window << 32 | position) + 1;
     for (int i = 0; i < 2; i++) {
         x += 0x9E3779B97F4A7C15u;
         x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9u;

@@ -92,7 +92,9 @@ static gyre_status head_rows(struct measuring *m, uint32_t w, uint32_t first, ui
 #pragma omp parallel for schedule(static) reduction(&& : good)
     for (uint32_t i = 0; i < n; i++) {
         const uint64_t at = (uint64_t)i * hp->vocab;
-        good = loss_row(logit + at, hp->vocab, gyre_draw(m->params->seed, m->window[w], first + i), out + at) && good;
+        good = loss_row(logit + at, hp->vocab, gyre_draw(GYRE_DRAWN_LABELS, m->params->seed, m->window[w], first + i),
+                        out + at) &&
+               good;
     }
     if (!good)
         GYRE_GO(gyre_fail(err, GYRE_E_FORMAT,

@@ -103,7 +103,8 @@ static gyre_status one_position(struct writer *w, uint64_t seed, uint32_t first,
     for (uint32_t i = 0; i < n; i++) {
         uint32_t *next = token + (uint64_t)(first + i) * tokens + at + 1;
         if (at + 1 < given[first + i]) continue;
-        *next = gyre_draw_token(w->logit + (uint64_t)i * V, w->vocab, gyre_draw(seed, first + i, at + 1), NULL);
+        *next = gyre_draw_token(w->logit + (uint64_t)i * V, w->vocab,
+                                gyre_draw(GYRE_DRAWN_TEXT, seed, first + i, at + 1), NULL);
         good = good && *next != UINT32_MAX;
     }
     return good ? GYRE_OK
