@@ -67,7 +67,8 @@ static gyre_status take_up(struct run *r, gyre_error *err)
     if (bytes == sizeof head + 8 * n * sizeof(double)) memcpy(&head, data, sizeof head);
     else head = (struct gyre_steps_head){0};
     const double *all = (const double *)(const void *)(data + sizeof head);
-    if (head.version == VERSION && head.n == n && head.steps == r->head.steps && head.step <= head.steps) {
+    const bool good = head.version == VERSION && head.n == n && head.steps == r->head.steps && head.step <= head.steps;
+    if (good) {
         r->head = head;
         r->adam.step = (uint32_t)head.step;
         memcpy(r->adam.parameter, all, 3 * n * sizeof *all);
@@ -75,7 +76,6 @@ static gyre_status take_up(struct run *r, gyre_error *err)
         memcpy(r->student.base, all + 4 * n, n * sizeof *all); // OUT.part may hold learned ones already
         memcpy(r->before_step, all + 5 * n, 3 * n * sizeof *all);
     }
-    const bool good = r->head.version == VERSION;
     free(data);
     return good ? GYRE_OK
                 : gyre_fail(err, GYRE_E_FORMAT,

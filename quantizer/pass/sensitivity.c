@@ -183,7 +183,7 @@ static gyre_status look_reads(struct probing *s, const struct gyre_fisher_look *
     GYRE_TRY(turn(s, at, at->reads_gradient, k, true, s->h, err));
     for (uint32_t bits = 8; bits >= 4; bits -= 4) {
         memcpy(s->noisy, s->x, s->out->tokens * k * sizeof *s->x);
-        gyre_quantize_rows(s->noisy, s->out->tokens, (uint32_t)k, bits, bits == 4 ? clip : 1,
+        gyre_quantize_rows(s->noisy, s->out->tokens, (uint32_t)k, bits, clip,
                            gyre_quantize_span(r->act_group, bits, k));
         begin(s);
         add_along(s, s->h, s->noisy, s->x, k);
@@ -216,7 +216,7 @@ static gyre_status look_cache(struct probing *s, const struct gyre_fisher_look *
         GYRE_TRY(turn_heads(s, at->layer, which, at->cached_gradient, 2 * n, s->h, err));
         for (uint32_t bits = 8; bits >= 4; bits -= 4) {
             memcpy(s->noisy, s->x, s->out->tokens * n * sizeof *s->x);
-            gyre_quantize_cache(s->noisy, (uint64_t)s->out->tokens * heads, hd, bits, bits == 4 ? clip : 1);
+            gyre_quantize_cache(s->noisy, (uint64_t)s->out->tokens * heads, hd, bits, clip);
             begin(s);
             add_along(s, s->h, s->noisy, s->x, n);
             GYRE_TRY(note(s, at, GYRE_COST_K8 + 2 * which + (bits == 4), err));

@@ -191,6 +191,22 @@ static void every_family_has_costs(void **state)
     run_base(in, text, "llama", true);
 }
 
+// A clip that the recipe says is there at 8 bits, too, and costs more than the levels do.
+static void clips_are_the_recipes(void **state)
+{
+    (void)state;
+    static const char *const at8[] = {"k8", "v8"};
+    json_t *whole = estimate(params("rounding: [rtn]\n"), 2),
+           *cut = estimate(params("rounding: [rtn]\nactivations: {clip: 0.7}\ncache: {clip: 0.7}\n"), 2);
+    json_t *a = json_object_get(whole, "total"), *b = json_object_get(cut, "total");
+    for (int i = 0; i < 4; i++)
+        assert_true(nats(json_object_get(json_object_get(b, products[i]), "a8")) >
+                    2 * nats(json_object_get(json_object_get(a, products[i]), "a8")));
+    for (int i = 0; i < 2; i++) assert_true(nats(json_object_get(b, at8[i])) > 2 * nats(json_object_get(a, at8[i])));
+    json_decref(whole);
+    json_decref(cut);
+}
+
 // ---- budgets ----------------------------------------------------------------------------------------------------
 
 static json_t *manifest_of(void)
@@ -314,6 +330,7 @@ int main(void)
         cmocka_unit_test(estimates_rank_as_runs_do),
         cmocka_unit_test(estimates_are_of_the_seed_and_write_nothing),
         cmocka_unit_test(every_family_has_costs),
+        cmocka_unit_test(clips_are_the_recipes),
         cmocka_unit_test(a_budget_becomes_exceptions),
         cmocka_unit_test(budgets_that_cannot_be_met_are_refused),
     };

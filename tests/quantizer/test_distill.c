@@ -142,6 +142,41 @@ static void interrupted_anywhere_resumes_to_the_same_bytes(void **state)
     resumes_to_the_same_bytes(7, 3);
 }
 
+// Going on from what is damaged would learn on scales that are learned already.
+static void damaged_states_are_refused(void **state)
+{
+    (void)state;
+    gyre_error err = {0};
+    char kept[300];
+    uint64_t n, m;
+    snprintf(kept, sizeof kept, "%s.journal/kept-distill", out);
+    make_base("llama");
+    write_recipe(9, 20);
+    if (run_until(params(), 0, NULL, &err) != GYRE_OK) fail_msg("%s", err.message);
+    char *want = files_read(out, &n);
+    for (int damage = 0; damage < 2; damage++) {
+        gyre_quantize_params p = params();
+        assert_int_equal(run_until(p, run_calls() - 2, NULL, &err), GYRE_E_CANCELLED);
+        char *whole = files_read(kept, &m);
+        assert_non_null(whole);
+        if (damage) whole[0]++; // of another version
+        FILE *f = fopen(kept, "wb");
+        assert_true(f && fwrite(whole, 1, m - (damage ? 0 : 8), f) == m - (damage ? 0 : 8));
+        fclose(f);
+        free(whole);
+        p.force = false;
+        p.resume = true;
+        assert_int_equal(unlink(out), 0);
+        assert_int_equal(run_until(p, 0, NULL, &err), GYRE_E_FORMAT);
+        assert_non_null(strstr(err.message, "what distillation left there is damaged; start over with --force"));
+        if (run_until(params(), 0, NULL, &err) != GYRE_OK) fail_msg("%s", err.message);
+        char *got = files_read(out, &m);
+        assert_true(n == m && !memcmp(got, want, n));
+        free(got);
+    }
+    free(want);
+}
+
 // Of a long text no more than the steps need, and some to hold out.
 static void few_steps_read_few_windows(void **state)
 {
@@ -213,6 +248,7 @@ int main(void)
         cmocka_unit_test(learning_brings_every_family_nearer),
         cmocka_unit_test(only_what_is_continuous_moves),
         cmocka_unit_test(interrupted_anywhere_resumes_to_the_same_bytes),
+        cmocka_unit_test(damaged_states_are_refused),
         cmocka_unit_test(few_steps_read_few_windows),
         cmocka_unit_test(files_verify_and_reproduce),
         cmocka_unit_test(impossible_runs_are_refused),
