@@ -491,6 +491,19 @@ gyre_status gyre_quantize_check(const gyre_quantize_params *given, gyre_error *e
     return st;
 }
 
+// What was asked for and comes to nothing.
+static void warn_unused(const gyre_quantize_params *params, const struct gyre_plan *p)
+{
+    const struct gyre_recipe *r = &p->set.recipe;
+    if (params->n_calib && !params->from && !gyre_recipe_calibrates(r) && r->budget.bits == 0 && r->budget.act == 0)
+        gyre_logf(&params->log, GYRE_LOG_WARN,
+                  "quantize: recipe %s reads no text%s: what is given to calibrate on changes nothing", r->name,
+                  p->set.wbits >= 16 ? " at this width of weights" : "");
+    if (params->shard_bytes && !p->folder)
+        gyre_logf(&params->log, GYRE_LOG_WARN,
+                  "quantize: %s is one file: only Hugging Face directories are cut into several", params->output);
+}
+
 // A run that begins with a finished file is of the model that this was made from, and reads its text alone.
 static gyre_status begin_finished(struct run *r, gyre_error *err)
 {
@@ -563,6 +576,7 @@ gyre_status gyre_quantize(const gyre_quantize_params *given, gyre_quantize_summa
     GYRE_GO(check_distilled(params, &r.plan, err));
     GYRE_GO(check_tokenizer(params, &r.plan, err));
     GYRE_GO(check_distill_device(&r, err));
+    warn_unused(params, &r.plan);
     if (!params->from &&
         (summary || gyre_recipe_calibrates(&r.plan.set.recipe) || gyre_settings_undecided(&r.plan.set)))
         GYRE_GO(gyre_walk_device(params, &r.device, err));

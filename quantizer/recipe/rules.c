@@ -137,6 +137,14 @@ static bool weighs_outputs(const struct gyre_recipe *r)
     return false;
 }
 
+// Something rounds by what inputs count for.
+static bool uses_inputs(const struct gyre_recipe *r)
+{
+    for (uint32_t i = 0; i < r->n_stages; i++)
+        if (r->stage[i].kind != GYRE_STAGE_RTN || r->stage[i].clip == GYRE_CLIP_HESSIAN) return true;
+    return false;
+}
+
 bool gyre_recipe_sound(const struct gyre_recipe *r, struct gyre_recipe_fault *fault)
 {
     if (!ordered(r, fault) || (!r->n_stages && !alone(r, fault))) return false;
@@ -165,6 +173,10 @@ bool gyre_recipe_sound(const struct gyre_recipe *r, struct gyre_recipe_fault *fa
         return at_key(fault, "calibration", "outputs",
                       "%u of %u windows weigh outputs; as many are allowed as there are", r->calibration.outputs,
                       r->calibration.windows);
+    if (r->calibration.windows > 0 && r->calibration.fisher && !uses_inputs(r))
+        return at_key(
+            fault, "calibration", "fisher",
+            "no stage rounds by what tokens count for; allowed with any but rtn, and with rtn's clip: hessian");
     if (r->calibration.windows > 0 && r->calibration.outputs && !weighs_outputs(r))
         return at_key(fault, "calibration", "outputs",
                       "no stage rounds by what outputs count for; allowed with gptq, descent or refit");

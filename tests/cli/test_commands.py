@@ -429,6 +429,10 @@ class Options(Case):
         self.assertNotIn("small.yaml", bundled)
         pick = lambda err: [x for x in err.splitlines() if "KL to float" in x]
         self.assertNotEqual(pick(bundled), pick(given))  # measured on one text, calibrated on two
+        self.assertNotIn("reads no text", given)
+        _, said = self.done("quantize", self.model, "-o", a, "--force", "--device", "cpu", "--calib", self.text, "--shard", 1)
+        self.assertIn("recipe quarot-rtn reads no text", said)
+        self.assertIn("a.gguf is one file", said)
         auto = self.put("auto.yaml", b"name: turned\nrotate: true\nlearn: {method: auto, steps: 3}\nrounding: [rtn]\n")
         for act, became in ((8, "optrot"), (4, "none, auto is that")):
             report = self.at(f"report{act}")

@@ -110,6 +110,8 @@ class Eval(Case):
         self.fails(1, "quantize", self.model, "-o", self.at("pipe"), "--force", "--device", "cpu", "--recipe", "rtn", word="device or pipe")
         self.assertFalse([x for x in os.listdir(self.dir) if x.startswith(("full", "x"))])
         self.fails(2, *base, "--text", self.text, "--reference-k", 0, word="--reference-k")
+        self.fails(2, *base, "--text", self.text, "--reference", self.model, "--reference-k", 8, word="--save-reference")
+        self.fails(2, *base, "--tasks", self.text, "--windows", 3, word="--windows")
 
     def test_texts_that_are_none(self):
         base = ("eval", self.model, "--device", "cpu", "--ctx", 32)
@@ -188,6 +190,14 @@ class Compare(Case):
         for more in (("--windows", 2), ("--seed", 1)):
             _, err = self.done(*self.compare("other", *two, *more))
             self.assertNotIn(" 5 of them", err)
+
+    def test_calibration_texts(self):
+        """Where one text ends and the next begins counts: each has its share of the windows."""
+        recipe, text = self.put("short.yaml", b"name: short\nrotate: true\ncalibration: {windows: 4, tokens: 32}\nrounding: [gptq]\n"), self.read(self.text)
+        one, two = self.put("one.txt", text[:400]), self.put("two.txt", text[400:])
+        for calib, kept in (((self.text,), 0), ((one, two), 1), ((self.text,), 2), ((one, two), 2)):
+            _, err = self.done(*self.compare("texts", "--no-baseline", "--work", self.at("texts"), *(x for c in calib for x in ("--calib", c)), recipes=recipe))
+            self.assertIn(f"2 cells, {kept} of them from", err)
 
     def test_two_widths(self):
         """A cell of keys and values of two widths is what the two commands give, and the file is made for them."""

@@ -387,6 +387,7 @@ static const struct {
     {"name: a\ncalibration: {windows: 0}\nrounding:\n  - rtn\n  - descent\n", 5, 5, "stage descent needs statistics"},
     {"name: a\ncalibration: {windows: 0}\nrounding:\n  - rtn\n  - refit\n", 5, 5, "stage refit needs statistics"},
     {ROOT "calibration: {windows: 0, fisher: true}\n", 3, 27, "fisher: true of the calibration"},
+    {ROOT "calibration: {windows: 4, fisher: true}\n", 3, 27, "allowed with any but rtn, and with rtn's clip: hessian"},
     {ROOT "calibration: {windows: 0, outputs: 2}\n", 3, 27, "outputs of the calibration needs statistics"},
     {ROOT "calibration: {windows: 4, outputs: 5}\n", 3, 27, "5 of 4 windows weigh outputs"},
     {ROOT "calibration: {windows: 4, outputs: 2}\n", 3, 27, "allowed with gptq, descent or refit"},
