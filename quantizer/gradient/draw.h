@@ -2,8 +2,8 @@
 #pragma once
 #include <stdint.h>
 
-// What is drawn, a stream each: tokens that the model is asked about on a text that it has drawn itself must not be drawn
-// by the numbers that made the text.
+// What is drawn, a stream each: tokens that the model is asked about on a text that it has drawn itself must not be
+// drawn by the numbers that made the text.
 typedef enum gyre_drawn { GYRE_DRAWN_LABELS, GYRE_DRAWN_TEXT } gyre_drawn;
 
 // Uniform in [0, 1), of a seed and a place (splitmix64).

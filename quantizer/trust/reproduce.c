@@ -250,8 +250,8 @@ static gyre_status check_apart(const struct reproduction *r, gyre_error *err)
 
 // ---- the run ----------------------------------------------------------------------------------------------
 
-// Where it was calibrated, the host too: a machine with a GPU would take that. NULL: nothing was, or that was a finished
-// file's run, where the model alone may have written its text.
+// Where it was calibrated, the host too: a machine with a GPU would take that. NULL: nothing was, or the run began with
+// a finished file, for which the model at most writes a text.
 static const char *device_of(const struct reproduction *r)
 {
     bool runs = !r->params->from;

@@ -30,8 +30,8 @@ typedef struct gyre_quantize_params {
     const char *const *calib; // [n_calib] texts for the recipes that calibrate, or GYRE_CALIB_*; none: the bundled one
     uint32_t n_calib;
     uint64_t seed;
-    // For calibration and the closing summary; NULL: a GPU, else the host itself, which "host" names. With `from` there are neither:
-    // GYRE_E_INVALID unless the model writes its own text, which is done there.
+    // For calibration and the closing summary; NULL: a GPU, else the host itself, which "host" names. With `from` there
+    // are neither: GYRE_E_INVALID unless the model writes its own text, which is done there.
     const char *device;
     bool resume, force;
     const char *report_dir; // the summary goes to DIR/report.html and report.md too; may be NULL. Needs `summary`.

@@ -64,7 +64,7 @@ static void write_windows(const gyre_source *source, gyre_device *device, uint64
 }
 
 // Over all positions, the surprise of what was drawn is what the model expects it to be, to within its own error; and
-// far below that of a draw of any token. What is asked of the model there later is drawn anew: the text does not say it.
+// far below that of a draw of any token. What is asked of the model there later is drawn anew.
 static void draws_follow_the_model(void **state)
 {
     (void)state;
