@@ -596,6 +596,9 @@ gyre_status gyre_quantize(const gyre_quantize_params *given, gyre_quantize_summa
     if (r.plan.set.recipe.learn.method && !params->from) GYRE_GO(learn(&r, err));
     else if (r.plan.set.learn_auto)
         gyre_logf(&params->log, GYRE_LOG_INFO, "learn: none, auto is that for this model and these widths");
+    if (r.plan.set.distill_auto && !r.plan.set.recipe.distill.steps)
+        gyre_logf(&params->log, GYRE_LOG_INFO, "distill: none, auto is that for %s",
+                  r.plan.folder ? "a Hugging Face directory" : "these widths");
     if (weighs(&r)) GYRE_GO(weigh_rows(&r, err));
     GYRE_GO(make_steps(&r, err));
     if (r.plan.set.recipe.distill.steps) GYRE_GO(distill(&r, err));

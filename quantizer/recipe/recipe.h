@@ -154,6 +154,7 @@ struct gyre_settings {
     bool head4;             // the head is a matrix of its own, of int4 in groups of 32
     bool full;              // profile
     bool learn_auto;        // the recipe left learn.method open
+    bool distill_auto;      // the recipe left distill.steps open
     bool blocks;            // a portable output has GGUF's blocks of 32
     uint64_t seed;
 };

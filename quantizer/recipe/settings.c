@@ -326,8 +326,8 @@ gyre_status gyre_settings_resolve(const gyre_quantize_params *p, const struct gy
         out->recipe.calibration.outputs = out->act > 4 ? GYRE_MIN(AUTO_OUTPUTS, out->recipe.calibration.windows) : 0;
     // Learning end to end gained on every text at 8-bit activations, at 4 not surely; a folder is no model before the
     // run ends.
-    if (out->recipe.distill.steps == GYRE_AUTO_COUNT)
-        out->recipe.distill.steps = out->act > 4 && out->blocks ? AUTO_STEPS : 0;
+    out->distill_auto = out->recipe.distill.steps == GYRE_AUTO_COUNT;
+    if (out->distill_auto) out->recipe.distill.steps = out->act > 4 && out->blocks ? AUTO_STEPS : 0;
     // Measured: at 4-bit activations correcting own inputs makes models worse (docs/numerics.md).
     for (uint32_t i = 0; i < out->recipe.n_stages && out->act == 4; i++)
         if (out->recipe.stage[i].kind == GYRE_STAGE_CORRECT && out->recipe.stage[i].alpha == GYRE_AUTO)

@@ -1,6 +1,7 @@
 // Files whose scales, gains and clips were learned: nearer to the float model than before, by the engine too; the same
 // bytes when interrupted anywhere; they verify and reproduce; portable ones hold nothing that other tools do not know.
 #include "tests/common/files.h"
+#include "tests/common/tiny.h"
 #include "tests/quantizer/run.h"
 
 #include <jansson.h>
@@ -215,6 +216,51 @@ static void files_verify_and_reproduce(void **state)
     if (gyre_reproduce(&r, &made, &err) != GYRE_OK) fail_msg("%s", err.message);
 }
 
+static char said[256]; // the line that tells what `auto` became where that is none
+static int said_none;
+
+static void on_log(void *user, gyre_log_level level, const char *message)
+{
+    (void)user;
+    if (level != GYRE_LOG_INFO || strncmp(message, "distill: none", 13)) return;
+    said_none++;
+    snprintf(said, sizeof said, "%s", message);
+}
+
+// A run that leaves out what `auto` stands for elsewhere says so, once.
+static void what_auto_became_is_told(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t act, wbits, steps;
+        bool folder;
+        const char *says;
+    } runs[] = {{8, 4, 40, false, NULL},
+                {4, 4, 0, false, "these widths"},
+                {8, 32, 0, false, "these widths"},
+                {8, 4, 0, true, "a Hugging Face directory"}};
+    const struct tiny_options o = tiny_family("llama");
+    const char *folder = files_path("source"), *made = files_path("made");
+    make_base("llama");
+    assert_int_equal(tiny_write_hf(folder, &o), 0);
+    files_write(recipe, "name: open\nrotate: true\ncalibration: {windows: 9, tokens: 32}\nrounding:\n  - gptq\n"
+                        "distill: {steps: auto}\n");
+    for (size_t i = 0; i < sizeof runs / sizeof *runs; i++) {
+        gyre_error err = {0};
+        gyre_quantize_summary s = {0};
+        gyre_quantize_params p = params();
+        p.act = runs[i].act, p.wbits = runs[i].wbits;
+        p.log = (gyre_log){.write = on_log, .level = GYRE_LOG_INFO};
+        if (runs[i].folder) p.source = folder, p.output = made;
+        said_none = 0;
+        if (run_until(p, 0, &s, &err) != GYRE_OK) fail_msg("run %zu: %s", i, err.message);
+        assert_int_equal(s.distill_steps, runs[i].steps);
+        assert_int_equal(said_none, runs[i].says != NULL);
+        if (runs[i].says && !strstr(said, runs[i].says)) fail_msg("run %zu: %s", i, said);
+        gyre_quantize_summary_free(&s);
+    }
+}
+
 static void refused(const char *what, const char *says)
 {
     gyre_error err = {0};
@@ -251,6 +297,7 @@ int main(void)
         cmocka_unit_test(damaged_states_are_refused),
         cmocka_unit_test(few_steps_read_few_windows),
         cmocka_unit_test(files_verify_and_reproduce),
+        cmocka_unit_test(what_auto_became_is_told),
         cmocka_unit_test(impossible_runs_are_refused),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
