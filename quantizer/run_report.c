@@ -3,6 +3,7 @@
 #include "quantizer/report/note.h"
 #include "quantizer/recipe/fields.h"
 #include "runtime/util/base.h"
+#include "runtime/util/locale.h"
 
 #include <math.h>
 #include <stdarg.h>
@@ -270,8 +271,10 @@ gyre_status gyre_report_write(const char *folder, const struct gyre_report_run *
 {
     struct sheet *sheet = calloc(1, sizeof *sheet);
     if (!sheet) return gyre_fail(err, GYRE_E_NOMEM, "cannot make a report: out of memory");
+    const struct gyre_locale locale = gyre_locale_plain(); // drawings have numbers, too
     gyre_status st = fill(sheet, run, err);
     if (st == GYRE_OK) st = gyre_report_save(folder, &sheet->report, err);
+    gyre_locale_back(locale);
     free(sheet->recipe_text);
     free(sheet->tap);
     free(sheet->linear);

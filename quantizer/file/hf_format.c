@@ -8,6 +8,7 @@
 #include "quantizer/file/hf_config.h"
 #include "runtime/core/codec.h"
 #include "runtime/util/base.h"
+#include "runtime/util/locale.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -124,8 +125,10 @@ static json_t *described(const struct gyre_written *t)
 static json_t *metadata(const struct gyre_plan *p)
 {
     char act[32], kv[32], group[32];
+    const struct gyre_locale locale = gyre_locale_plain();
     snprintf(act, sizeof act, "%.9g", (double)p->choice.act_clip);
     snprintf(kv, sizeof kv, "%.9g", (double)p->choice.kv_clip);
+    gyre_locale_back(locale);
     snprintf(group, sizeof group, "%u", p->set.recipe.act_group);
     json_t *out = json_pack("{s:s, s:s, s:s}", "format", "pt", "gyre.recipe", p->set.recipe.name, "gyre.profile",
                             p->set.full ? "full" : "portable");

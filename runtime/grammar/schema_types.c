@@ -2,6 +2,7 @@
 #include "runtime/grammar/schema_types.h"
 
 #include "runtime/util/base.h"
+#include "runtime/util/locale.h"
 #include "runtime/util/utf8.h"
 
 #include <stdio.h>
@@ -168,7 +169,7 @@ void gyre_schema_string(struct gyre_schema *c, const json_t *schema, const char 
 // ---- numbers --------------------------------------------------------------------------------------------------------
 
 // A JSON number as a decimal text without an exponent; false where it is too long for that.
-static bool decimal(const json_t *v, char out[64])
+static bool decimal_here(const json_t *v, char out[64])
 {
     if (json_is_integer(v)) return snprintf(out, 64, "%lld", (long long)json_integer_value(v)) < 64;
     char digits[40], plain[64];
@@ -183,6 +184,14 @@ static bool decimal(const json_t *v, char out[64])
     if (exponent > 30 || fraction > GYRE_RE_DIGITS) return false;
     snprintf(plain, sizeof plain, "%.*f", (int)GYRE_MAX(fraction, 0L), x);
     return snprintf(out, 64, "%s", plain) < 64;
+}
+
+static bool decimal(const json_t *v, char out[64])
+{
+    const struct gyre_locale locale = gyre_locale_plain();
+    const bool fits = decimal_here(v, out);
+    gyre_locale_back(locale);
+    return fits;
 }
 
 // Narrows to one bound; true where there is one.

@@ -5,6 +5,7 @@
 #include "runtime/source/hf.h"
 
 #include "runtime/util/base.h"
+#include "runtime/util/locale.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -151,7 +152,9 @@ static gyre_status read_own(gyre_source *source, const char *path, const json_t 
         const json_t *value = json_object_get(all, keys[i]);
         const char *text = json_string_value(value);
         char *end = NULL;
+        const struct gyre_locale locale = gyre_locale_plain();
         const float number = text ? strtof(text, &end) : 0;
+        gyre_locale_back(locale);
         if (!value || gyre_source_has(source, keys[i])) continue; // every shard says it
         if (!text || end == text || *end)
             return gyre_fail(err, GYRE_E_FORMAT, "cannot read model (%s): %s of its __metadata__ is no number", path,

@@ -2,6 +2,7 @@
 // how.
 #include "tests/grammar/lab.h"
 
+#include "tests/common/comma.h"
 #include "tests/common/ok.h"
 
 #include "runtime/util/base.h"
@@ -481,5 +482,9 @@ int main(void)
         cmocka_unit_test(test_refused),  cmocka_unit_test(test_deep),  cmocka_unit_test(test_large),
         cmocka_unit_test(test_matchers), cmocka_unit_test(test_long),
     };
-    return cmocka_run_group_tests(tests, open_lab, close_lab);
+    const struct CMUnitTest numbers[] = {cmocka_unit_test(test_texts)};
+    int failed = cmocka_run_group_tests(tests, open_lab, close_lab);
+    if (comma_set()) failed += cmocka_run_group_tests_name("with a comma", numbers, open_lab, close_lab);
+    comma_reset();
+    return failed;
 }

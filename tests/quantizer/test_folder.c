@@ -6,6 +6,7 @@
 #include "runtime/util/base.h"
 #include "runtime/util/half.h"
 #include "tests/common/checkpoint.h"
+#include "tests/common/comma.h"
 #include "tests/common/files.h"
 #include "tests/common/tiny.h"
 
@@ -15,6 +16,7 @@
 #include <jansson.h>
 
 #include <fcntl.h>
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -128,6 +130,36 @@ static void both_containers_hold_the_same(void **state)
         closed(&a);
         closed(&b);
     }
+}
+
+// In a program whose locale writes numbers with a comma, a directory holds what it holds elsewhere, and is read.
+static void numbers_have_a_point_in_every_locale(void **state)
+{
+    (void)state;
+    const char *in = files_path("in"), *yaml = files_path("clips.yaml"), *file = "model.safetensors";
+    const struct tiny_options o = shape("llama");
+    char path[300];
+    uint64_t n[2];
+    files_write(yaml, "name: c\nactivations: {clip: 0.95}\ncache: {clip: 0.98}\nrounding: [rtn]\n");
+    assert_int_equal(tiny_write_hf(in, &o), 0);
+    char *made[2];
+    for (int comma = 0; comma < 2; comma++) {
+        const char *folder = files_path(comma ? "with-comma" : "with-point");
+        gyre_error err = {0};
+        if (comma && !comma_set()) print_message("no locale with a comma can be made here\n");
+        if (quantize((gyre_quantize_params){.recipe = yaml}, in, folder, &err) != GYRE_OK) fail_msg("%s", err.message);
+        struct opened a = opened(folder);
+        assert_true(fabsf(a.hp.act_clip - 0.95f) < 1e-6f && fabsf(a.hp.kv_clip - 0.98f) < 1e-6f);
+        closed(&a);
+        snprintf(path, sizeof path, "%s/%s", folder, file);
+        made[comma] = files_read(path, &n[comma]);
+        assert_non_null(made[comma]);
+    }
+    comma_reset();
+    assert_int_equal(n[0], n[1]);
+    assert_memory_equal(made[0], made[1], n[0]);
+    free(made[0]);
+    free(made[1]);
 }
 
 // A full directory says it where readers that know no groups refuse; a portable one where other tools do not look.
@@ -650,6 +682,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(other_runs_files_are_theirs),
         cmocka_unit_test(both_containers_hold_the_same),
+        cmocka_unit_test(numbers_have_a_point_in_every_locale),
         cmocka_unit_test(groups_of_activations_are_said),
         cmocka_unit_test(directories_are_verified),
         cmocka_unit_test(tensors_of_several_linears_are_whole),

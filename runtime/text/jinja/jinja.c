@@ -4,6 +4,7 @@
 #include "runtime/text/jinja/exec.h"
 #include "runtime/text/jinja/lookup.h"
 #include "runtime/text/jinja/syntax.h"
+#include "runtime/util/locale.h"
 #include "runtime/util/utf8.h"
 
 #include <stdlib.h>
@@ -68,7 +69,10 @@ gyre_status gyre_jinja_parse(const char *name, const char *text, uint64_t bytes,
     gyre_jinja *jinja = calloc(1, sizeof *jinja);
     if (!jinja) return gyre_fail(err, GYRE_E_NOMEM, "cannot read template (%s): out of memory", name);
     struct jinja_syntax s = {.arena = &jinja->arena, .name = name, .err = err ? err : &own};
-    if (!read_tree(&s, jinja, text, bytes)) {
+    const struct gyre_locale locale = gyre_locale_plain(); // it has numbers
+    const bool read = read_tree(&s, jinja, text, bytes);
+    gyre_locale_back(locale);
+    if (!read) {
         gyre_jinja_free(jinja);
         return s.err->code;
     }
@@ -134,7 +138,10 @@ gyre_status gyre_jinja_render(const gyre_jinja *jinja, const struct gyre_jinja_v
                             .documents = json_array()};
     gyre_status st = GYRE_OK;
     *out = (struct gyre_marked){0};
-    if (run.documents && !work(&run, jinja, variables, n)) st = run.err->code;
+    const struct gyre_locale locale = gyre_locale_plain(); // it makes texts of numbers and times
+    const bool worked = run.documents && work(&run, jinja, variables, n);
+    gyre_locale_back(locale);
+    if (run.documents && !worked) st = run.err->code;
     else if (!run.documents || !copy_out(run.output, out))
         st = gyre_fail(err, GYRE_E_NOMEM, "cannot render template (%s): out of memory", jinja->name);
     if (st != GYRE_OK) gyre_marked_free(out);

@@ -5,13 +5,13 @@
 #include "quantizer/recipe/fields.h"
 #include "runtime/util/base.h"
 #include "runtime/util/rng.h"
+#include "tests/common/comma.h"
 #include "tests/common/files.h"
 
 #include <gyre/gyre_quantize.h>
 
 #include <glob.h>
 #include <jansson.h>
-#include <locale.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -243,7 +243,7 @@ static void numbers_do_not_depend_on_the_locale(void **state)
 {
     (void)state;
     static const double some[] = {0, 1, 0.3, 0.1, 1e-6, 0.95, 1.0 / 3, 0.1234567890123456, 512, 123456.5};
-    const bool comma = setlocale(LC_NUMERIC, "de_DE.UTF-8") != NULL; // where the machine has it
+    (void)comma_set(); // where one can be made
     for (size_t i = 0; i < GYRE_COUNT(some); i++) {
         char text[32];
         double back = -1;
@@ -254,7 +254,7 @@ static void numbers_do_not_depend_on_the_locale(void **state)
     char text[32];
     assert_true(gyre_real_text(0.3, text));
     assert_string_equal(text, "0.3");
-    if (comma) setlocale(LC_NUMERIC, "C");
+    comma_reset();
 }
 
 // ---- bad texts --------------------------------------------------------------------------------------------

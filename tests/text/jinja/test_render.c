@@ -2,6 +2,7 @@
 // along, and the limits that a stranger's template meets.
 #include "runtime/text/jinja/jinja.h"
 #include "runtime/util/base.h"
+#include "tests/common/comma.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -219,5 +220,9 @@ int main(void)
         cmocka_unit_test(test_limits),
         cmocka_unit_test(test_faults),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    const struct CMUnitTest numbers[] = {cmocka_unit_test(test_as_jinja2)};
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    if (comma_set()) failed += cmocka_run_group_tests_name("with a comma", numbers, NULL, NULL);
+    comma_reset();
+    return failed;
 }
