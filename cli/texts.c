@@ -108,16 +108,18 @@ void cli_texts_for_eval(const struct cli_texts *texts, gyre_eval_text *out)
 
 void cli_texts_calibrated(const struct cli_texts *texts, const char *model, bool *out)
 {
-    char path[4096];
+    char *path = gyre_beside(model, ".manifest.json");
     size_t i;
     json_t *entry;
     for (uint32_t t = 0; t < texts->n; t++) out[t] = false;
-    if ((size_t)snprintf(path, sizeof path, "%s.manifest.json", model) >= sizeof path) return;
-    json_t *manifest = json_load_file(path, 0, NULL);
-    json_array_foreach(json_object_get(json_object_get(manifest, "calibration"), "texts"), i, entry)
-    {
-        const char *sha = json_string_value(json_object_get(entry, "sha256"));
-        for (uint32_t t = 0; sha && t < texts->n; t++) out[t] |= strcmp(sha, texts->text[t].sha256) == 0;
-    }
+    json_t *manifest = path ? json_load_file(path, 0, NULL) : NULL;
+    // Of a file that was learned on what another one held, that one's texts too.
+    for (const json_t *of = manifest; of; of = json_object_get(of, "from"))
+        json_array_foreach(json_object_get(json_object_get(of, "calibration"), "texts"), i, entry)
+        {
+            const char *sha = json_string_value(json_object_get(entry, "sha256"));
+            for (uint32_t t = 0; sha && t < texts->n; t++) out[t] |= strcmp(sha, texts->text[t].sha256) == 0;
+        }
     json_decref(manifest);
+    free(path);
 }

@@ -163,13 +163,18 @@ void gyre_finished_close(struct gyre_finished *f)
 json_t *gyre_finished_identity(const struct gyre_finished *f)
 {
     json_t *known = (json_t *)(uintptr_t)f->manifest.calibration;
-    return json_pack("{s:o, s:s, s:O*}", "name", gyre_json_text(gyre_base_name(f->path)), "sha256", f->sha256,
-                     "calibration", known);
+    return json_pack("{s:o, s:s, s:O*, s:O*}", "name", gyre_json_text(gyre_base_name(f->path)), "sha256", f->sha256,
+                     "calibration", known, "from", json_object_get(f->manifest.json, "from"));
 }
 
 bool gyre_finished_choice(const struct gyre_finished *f, struct gyre_choice *out)
 {
-    return gyre_choice_read(json_object_get(f->manifest.json, "choice"), out);
+    const struct gyre_recipe *r = &f->recipe;
+    if (!gyre_choice_read(json_object_get(f->manifest.json, "choice"), out)) return false;
+    // What the recipe says itself it says in more digits than a manifest has.
+    if (r->act_clip != GYRE_AUTO) out->act_clip = out->tap_clip = (float)r->act_clip;
+    if (r->kv_clip != GYRE_AUTO) out->kv_clip = out->kv_clip_v = (float)r->kv_clip;
+    return true;
 }
 
 gyre_status gyre_finished_rotations(const struct gyre_finished *f, const char *output, json_t *told, gyre_error *err)

@@ -525,9 +525,16 @@ static gyre_status read_text(struct run *r, gyre_error *err)
 {
     const gyre_quantize_params *params = r->params;
     const struct gyre_recipe *recipe = &r->plan.set.recipe;
-    if (!r->finished.path) return gyre_calibration_open(params, &r->plan, &r->own, r->device, &r->calibration, err);
-    return gyre_calib_text_read(r->plan.source, params->calib, params->n_calib, &r->own, recipe->calibration.windows,
-                                recipe->calibration.tokens, &r->learns, err);
+    if (!r->finished.path) GYRE_TRY(gyre_calibration_open(params, &r->plan, &r->own, r->device, &r->calibration, err));
+    else
+        GYRE_TRY(gyre_calib_text_read(r->plan.source, params->calib, params->n_calib, &r->own,
+                                      recipe->calibration.windows, recipe->calibration.tokens, &r->learns, err));
+    const struct gyre_calib_text *text = text_of(r);
+    if (text && text->windows < recipe->calibration.windows)
+        gyre_logf(&params->log, GYRE_LOG_INFO,
+                  "calibration: %u windows of %u tokens, where the recipe has %u: the text gives no more",
+                  text->windows, text->tokens, recipe->calibration.windows);
+    return GYRE_OK;
 }
 
 // What makes the run what it is.

@@ -38,6 +38,9 @@ struct cli_comparison {
     uint64_t seed;
     const char *base; // the recipe that others are held against; NULL: none
     bool by_position;
+    const char *const *calib; // [n_calib] names of texts that recipes were calibrated on; none where no recipe is
+    uint32_t n_calib;
+    const bool *flattered; // [texts]: it is one of those; NULL: none is
     struct cli_cell *cell; // [n_cells]
     uint32_t n_cells;
 };

@@ -76,6 +76,13 @@ static gyre_status texts_apart(const struct compare *c, const char *output, gyre
     return GYRE_OK;
 }
 
+bool compare_calibrates(const struct compare *c)
+{
+    bool any = false;
+    for (uint32_t i = 0; i < c->n_recipes; i++) any |= c->recipe[i].calibrates;
+    return any;
+}
+
 // One text by its own bytes. Of several each has its share of the windows, so that it counts where one ends and the
 // next begins: the hashes of all.
 static gyre_status hash_calib(struct compare *c, gyre_error *err)
@@ -92,6 +99,8 @@ static gyre_status hash_calib(struct compare *c, gyre_error *err)
         else GYRE_TRY(add_file(&sha, item, err));
         gyre_sha256_end(&sha, c->calib_sha);
         gyre_sha256_add(&all, c->calib_sha, GYRE_SHA256_HEX);
+        for (uint32_t k = 0; k < c->texts.n; k++)
+            c->flattered[k] |= compare_calibrates(c) && strcmp(c->texts.text[k].sha256, c->calib_sha) == 0;
     }
     if (c->calib.n > 1) gyre_sha256_end(&all, c->calib_sha);
     return GYRE_OK;

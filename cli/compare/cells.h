@@ -29,12 +29,16 @@ struct compare {
     struct cli_task task[CLI_LIST_MAX]; // read with the first engine, whose tokenizer is that of all
     char task_sha[CLI_LIST_MAX][GYRE_SHA256_HEX];
     char model_sha[GYRE_SHA256_HEX], calib_sha[GYRE_SHA256_HEX];
+    bool flattered[CLI_LIST_MAX]; // texts that are calibrated on
     char reference_path[4096];
     struct cli_cells cells;
     gyre_reference *stored;
     bool beside;              // the float model's logits take too much room: it runs beside each cell
     uint32_t at, total, made; // cells: under way, in all, made by this run
 };
+
+// Some recipe reads a calibration text.
+bool compare_calibrates(const struct compare *c);
 
 // Digests, the work folder and its journal.
 gyre_status compare_begin(struct compare *c, gyre_error *err);

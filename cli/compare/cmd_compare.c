@@ -197,6 +197,7 @@ static int compare(struct compare *c, const struct options *o)
 {
     gyre_error err = {0};
     struct cli_cell *cells = NULL;
+    const char *calib[CLI_LIST_MAX] = {GYRE_CALIB_BUNDLED};
     char *table = NULL, work[4096];
     uint32_t failed = 0;
     gyre_status st = GYRE_OK;
@@ -207,6 +208,11 @@ static int compare(struct compare *c, const struct options *o)
     if (o->work) GYRE_GO(gyre_check_place(o->prefix, &err)); // else the work folder's parents are made
     GYRE_GO(cli_texts_read(&o->texts, &c->texts, &err));
     GYRE_GO(compare_begin(c, &err));
+    for (uint32_t i = 0; i < c->texts.n; i++)
+        if (c->flattered[i])
+            fprintf(stderr, "warning: %s is calibrated on; figures on that text flatter what is\n",
+                    c->texts.text[i].name);
+    for (uint32_t i = 0; i < c->calib.n; i++) calib[i] = gyre_base_name(c->calib.item[i]);
     c->total = 1 + c->n_recipes * c->n_settings;
     struct cli_comparison result = {.model = gyre_base_name(c->model),
                                     .model_sha256 = c->model_sha,
@@ -217,6 +223,11 @@ static int compare(struct compare *c, const struct options *o)
                                     .seed = c->seed,
                                     .base = base_of(c),
                                     .by_position = o->by_position,
+                                    .calib = calib,
+                                    .n_calib = !compare_calibrates(c) ? 0
+                                               : c->calib.n           ? c->calib.n
+                                                                      : 1,
+                                    .flattered = c->flattered,
                                     .cell = cells = calloc(c->total, sizeof *cells)};
     if (!cells) GYRE_GO(gyre_fail(&err, GYRE_E_NOMEM, "cannot compare: out of memory"));
     GYRE_GO(make_cells(c, &result, &failed, &err));

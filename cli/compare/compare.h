@@ -2,7 +2,8 @@
 #pragma once
 #include "cli/compare/cell.h"
 
-// {model, model_sha256, gyre, ctx, windows, reference_k, seed, profile, base, rows: [cells]}. A cell of another recipe
+// {model, model_sha256, gyre, ctx, windows, reference_k, seed, profile, calib, base, rows: [cells]}; calib where a
+// recipe calibrates. A cell of another recipe
 // than `base` has `difference`: {all, texts}, each {kl, low, high, units, units_are}; its tasks have what the float
 // model's answers add.
 json_t *cli_comparison_json(const struct cli_comparison *comparison);

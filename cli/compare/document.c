@@ -57,12 +57,15 @@ json_t *cli_comparison_json(const struct cli_comparison *c)
     json_t *rows = json_array();
     bool good = rows != NULL;
     for (uint32_t i = 0; i < c->n_cells && good; i++) good = !json_array_append_new(rows, row_json(c, &c->cell[i]));
+    json_t *calib = c->n_calib ? json_array() : NULL;
+    for (uint32_t i = 0; i < c->n_calib && good; i++) good = !json_array_append_new(calib, cli_json_text(c->calib[i]));
     if (!good) {
         json_decref(rows);
+        json_decref(calib);
         return NULL;
     }
-    return json_pack("{s:o, s:s, s:s, s:i, s:i, s:i, s:s, s:s, s:o, s:o}", "model", cli_json_text(c->model),
+    return json_pack("{s:o, s:s, s:s, s:i, s:i, s:i, s:s, s:s, s:o*, s:o, s:o}", "model", cli_json_text(c->model),
                      "model_sha256", c->model_sha256, "gyre", GYRE_VERSION, "ctx", (int)c->ctx, "windows",
-                     (int)c->windows, "reference_k", (int)c->reference_k, "seed", seed, "profile", c->profile, "base",
-                     c->base ? cli_json_text(c->base) : json_null(), "rows", rows);
+                     (int)c->windows, "reference_k", (int)c->reference_k, "seed", seed, "profile", c->profile, "calib",
+                     calib, "base", c->base ? cli_json_text(c->base) : json_null(), "rows", rows);
 }

@@ -214,6 +214,17 @@ char *cli_compare_markdown(const struct cli_comparison *comparison)
             "standard error from %s.",
             comparison->model, comparison->ctx, (unsigned long long)first->all.tokens, first->device,
             (unsigned long long)comparison->seed, GYRE_VERSION, first->all.stderr_from_windows ? "windows" : "tokens");
+    for (uint32_t i = 0; i < comparison->n_calib; i++) {
+        cli_put(&b, i ? ", " : " Calibrated on ");
+        put_text(&b, comparison->calib[i]);
+        if (i + 1 == comparison->n_calib) cli_put(&b, ".");
+    }
+    for (uint32_t i = 0; comparison->flattered && i < first->n_texts; i++) {
+        if (!comparison->flattered[i]) continue;
+        cli_put(&b, " **Figures on ");
+        put_text(&b, first->text[i].name);
+        cli_put(&b, " flatter what was calibrated on it.**");
+    }
     if (bound)
         cli_put(&b, " KL is a lower bound: to the float model's %u largest logits and the rest as one.",
                 comparison->reference_k);

@@ -49,7 +49,7 @@ static gyre_status check_apart(const gyre_quantize_params *p, gyre_error *err)
         if ((size_t)snprintf(path, sizeof path, "%s%s", p->output, beside[i]) < sizeof path)
             GYRE_TRY(gyre_files_apart(p->report_dir, report, GYRE_COUNT(report), path, "a file of the output", err));
     }
-    return GYRE_OK;
+    return p->report_dir ? gyre_check_dirs(p->report_dir, err) : GYRE_OK; // it is written when all is done
 }
 
 // A folder that gyre wrote may be replaced: it has a manifest beside it.

@@ -433,6 +433,10 @@ class Options(Case):
         _, said = self.done("quantize", self.model, "-o", a, "--force", "--device", "cpu", "--calib", self.text, "--shard", 1)
         self.assertIn("recipe quarot-rtn reads no text", said)
         self.assertIn("a.gguf is one file", said)
+        many = self.put("many.yaml", b"name: many\nrotate: true\ncalibration: {windows: 400, tokens: 32}\nrounding: [gptq]\n")
+        _, said = self.done("quantize", self.model, "-o", a, "--force", "--device", "cpu", "--recipe", many, "--calib", self.text)
+        self.assertRegex(said, r"calibration: \d+ windows of 32 tokens, where the recipe has 400")
+        self.assertNotIn("where the recipe has", given)
         auto = self.put("auto.yaml", b"name: turned\nrotate: true\nlearn: {method: auto, steps: 3}\nrounding: [rtn]\n")
         for act, became in ((8, "optrot"), (4, "none, auto is that")):
             report = self.at(f"report{act}")
@@ -522,6 +526,9 @@ class Options(Case):
         self.assertNotIn("rtn", err)
         manifest = self.at("more.gguf.manifest.json")
         self.assertEqual(json.loads(self.read(manifest))["from"]["name"], "again.gguf")
+        self.done("quantize", self.model, "-o", self.at("third.gguf"), "--recipe", learned, "--from", self.at("more.gguf"), "--calib", self.text)
+        third = json.loads(self.read(self.at("third.gguf.manifest.json")))["from"]
+        self.assertEqual((third["name"], third["from"]["name"]), ("more.gguf", "again.gguf"))
         self.fails(1, "reproduce", manifest, "--base", self.model, word="give that file with --from")
         self.done("reproduce", manifest, "--base", self.model, "--from", q)
 

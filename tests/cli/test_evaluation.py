@@ -137,6 +137,11 @@ class Eval(Case):
         self.assertEqual([t.get("calibrated_on") for t in r["texts"]], [None, True])
         self.assertTrue(r["calibrated_on"])
         self.assertEqual([x for x in err.splitlines() if "was calibrated on" in x], ["warning: calibrated.gguf was calibrated on other.txt; figures on that text flatter it"])
+        calibration = manifest.pop("calibration")
+        for whence in ({"calibration": calibration}, {"calibration": {"texts": []}, "from": {"calibration": calibration}}):
+            put(json.dumps({**manifest, "from": whence}))
+            self.assertEqual([t.get("calibrated_on") for t in ask()[0]["texts"]], [None, True])
+        manifest["calibration"] = calibration
         for text in (json.dumps(manifest)[:-30], '{"calibration": 7}', '{"calibration": {"texts": [3, {}, {"sha256": 5}]}}', "[]"):
             put(text)
             self.assertNotIn("calibrated_on", ask()[0])
@@ -198,6 +203,13 @@ class Compare(Case):
         for calib, kept in (((self.text,), 0), ((one, two), 1), ((self.text,), 2), ((one, two), 2)):
             _, err = self.done(*self.compare("texts", "--no-baseline", "--work", self.at("texts"), *(x for c in calib for x in ("--calib", c)), recipes=recipe))
             self.assertIn(f"2 cells, {kept} of them from", err)
+            table = self.read(self.at("texts.md")).decode()
+            self.assertIn("Calibrated on " + ", ".join(os.path.basename(c) for c in calib) + ".", table)
+            self.assertEqual([os.path.basename(c) for c in calib], json.loads(self.read(self.at("texts.json")))["calib"])
+            for said in err, table:  # the text is what the table is of
+                self.assertEqual("flatter" in said, calib == (self.text,))
+        self.done(*self.compare("texts", "--calib", self.text))
+        self.assertNotIn("alibrated", self.read(self.at("texts.md")).decode())
 
     def test_two_widths(self):
         """A cell of keys and values of two widths is what the two commands give, and the file is made for them."""

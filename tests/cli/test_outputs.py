@@ -59,6 +59,7 @@ class Aliases(Case):
         shutil.copy(self.text, text)
         self.refused([text], "quantize", self.model, "-o", out, "--calib", text, "--recipe", "quarot-gptq", "--report", self.at("pages"), word="report.md")
         self.fails(1, "quantize", self.model, "-o", self.at("pages/report.html"), "--recipe", "rtn", "--report", self.at("pages"), word="report.html")
+        self.fails(1, "quantize", self.model, "-o", out, "--recipe", "rtn", "--report", os.path.join(self.text, "pages"), word="text.txt")
         self.assertEqual([x for x in os.listdir(self.dir) if x.startswith("beside")], [])
 
     def test_eval(self):

@@ -21,7 +21,7 @@ static void write_recipe(const char *rounding, unsigned steps)
     snprintf(yaml, sizeof yaml,
              "name: learned\n%scalibration: {windows: 9, tokens: 32}\n%s%s\n"
              "distill: {steps: %u, rate: 0.005, clip_rate: 0.01, pull: 0.01}\n",
-             rounding ? "rotate: true\nactivations: {clip: 0.95}\ncache: {clip: 0.98}\n" : "",
+             rounding ? "rotate: true\nactivations: {clip: 0.9512345}\ncache: {clip: 0.98}\n" : "",
              rounding ? "rounding:\n  - " : "", rounding ? rounding : "", steps);
     files_write(recipe, yaml);
 }
@@ -80,6 +80,7 @@ static void in_two_runs_as_in_one(void **state)
         uint32_t act;
     } run[] = {{"llama", "gptq", NULL, 4},
                {"llama", "gptq", NULL, 8},
+               {"llama", "gptq\nseeds: 2", NULL, 4}, // a rotation was chosen, the clips are the recipe's
                {"qwen3", "gptq", NULL, 4},
                {"qwen2", "gptq", "portable", 8}};
     for (size_t i = 0; i < sizeof run / sizeof *run; i++) {
