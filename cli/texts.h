@@ -32,6 +32,6 @@ void cli_texts_free(struct cli_texts *texts);
 // As gyre_eval_texts takes them; out[CLI_LIST_MAX].
 void cli_texts_for_eval(const struct cli_texts *texts, gyre_eval_text *out);
 
-// calibrated[i]: the manifest beside `model` names text i among those it was calibrated on, or the file that it was made
-// from. All false without a manifest that says so. out[CLI_LIST_MAX].
+// calibrated[i]: the manifest beside `model` names text i among those it was calibrated on, or the file that it was
+// made from. All false without a manifest that says so. out[CLI_LIST_MAX].
 void cli_texts_calibrated(const struct cli_texts *texts, const char *model, bool *out);

@@ -22,7 +22,8 @@ struct gyre_finished {
 gyre_status gyre_finished_open(gyre_quantize_params *params, struct gyre_finished *out, gyre_error *err) GYRE_MUST_USE;
 void gyre_finished_close(struct gyre_finished *finished); // accepts a zeroed one
 
-// {"name", "sha256"}, "calibration" where it was calibrated, and its own "from": for the manifest. NULL when out of memory.
+// {"name", "sha256"}, "calibration" where it was calibrated, and its own "from": for the manifest. NULL when out of
+// memory.
 json_t *gyre_finished_identity(const struct gyre_finished *finished);
 // What its recipe left open; false where it left nothing.
 bool gyre_finished_choice(const struct gyre_finished *finished, struct gyre_choice *out);
