@@ -19,7 +19,9 @@ struct header {
     char magic[8];
     char model[GYRE_SHA256_HEX + 3];
     uint16_t kv_bits, kv_bits_v; // of keys, of values; 0: the same, as files of one width have always had it
-    uint32_t layers, kv_heads, head_dim, length, has_pending, pending;
+    uint32_t layers, kv_heads, head_dim, length;
+    uint16_t has_pending, long_text; // long_text: keys were turned by LongRoPE's divisors for long contexts
+    uint32_t pending;
     uint64_t bytes; // of the whole
 };
 
@@ -90,6 +92,7 @@ static struct header header_of(const gyre_session *s)
                        .head_dim = hp->head_dim,
                        .length = s->length,
                        .has_pending = s->has_pending,
+                       .long_text = hp->long_text,
                        .pending = s->pending,
                        .bytes = saved_bytes(s, s->length)};
     memcpy(h.magic, magic, sizeof magic);
@@ -164,6 +167,11 @@ static gyre_status check(const gyre_session *s, const struct header *h, size_t n
                          "cannot load session (%s): its %u tokens do not fit the context of %u; open the model with a "
                          "longer context",
                          where, h->length, e->context);
+    if (h->long_text != want.long_text)
+        return gyre_fail(err, GYRE_E_INVALID,
+                         "cannot load session (%s): it was saved with a context %s the %.0f tokens beyond which this "
+                         "model turns keys otherwise (LongRoPE); open the model with such a context, or start anew",
+                         where, h->long_text ? "beyond" : "within", e->model.hp.rope_original_context);
     if (h->bytes != n)
         return gyre_fail(
             err, GYRE_E_FORMAT,

@@ -514,6 +514,30 @@ static void test_save_and_load(void **state)
     }
 }
 
+// Of a model with LongRoPE the keys of an engine for long contexts are other ones.
+static void test_saved_on_one_side_of_the_original_context(void **state)
+{
+    (void)state;
+    const struct tiny_options o = tiny_family("phi3"); // original context 64
+    assert_int_equal(tiny_write_gguf(other_path, &o), 0);
+    static const uint32_t contexts[] = {64, 60, 65, 128};
+    for (size_t i = 0; i < GYRE_COUNT(contexts); i++) {
+        struct pair x = open_pair(other_path, 16, contexts[i]);
+        void *bytes = NULL;
+        size_t n = 0;
+        OK(gyre_session_sync(x.session, prompt, 40, NULL, NULL, err));
+        OK(gyre_session_store(x.session, &bytes, &n, err));
+        for (size_t k = 0; k < GYRE_COUNT(contexts); k++) {
+            struct pair y = open_pair(other_path, 16, contexts[k]);
+            if ((i < 2) != (k < 2)) refuse(y, bytes, n, GYRE_E_INVALID, "LongRoPE");
+            else OK(gyre_session_restore(y.session, bytes, n, err));
+            close_pair(y);
+        }
+        gyre_free(bytes);
+        close_pair(x);
+    }
+}
+
 // device: cpu unless told.
 int main(int argc, char **argv)
 {
@@ -526,7 +550,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_settings_of_each),     cmocka_unit_test(test_stop_texts),
         cmocka_unit_test(test_stop_tokens_and_ends), cmocka_unit_test(test_cancel_and_go_on),
         cmocka_unit_test(test_cancel_a_prefill),     cmocka_unit_test(test_logits),
-        cmocka_unit_test(test_save_and_load),
+        cmocka_unit_test(test_save_and_load),        cmocka_unit_test(test_saved_on_one_side_of_the_original_context),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

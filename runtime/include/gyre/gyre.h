@@ -271,8 +271,9 @@ GYRE_API gyre_status gyre_session_top(const gyre_session *session, gyre_candidat
                                       gyre_error *err) GYRE_MUST_USE;
 
 // Writes what the session holds, tokens and KV cache, to a file or to memory (malloc'd), and reads it back into a
-// session of an engine with the same model and KV bits, of any device and with any context that is long enough. The
-// model is known by the names, shapes and samples of its tensors. GYRE_E_INVALID for another model or other bits,
+// session of an engine with the same model and KV bits, of any device and with any context that is long enough (of a
+// model with LongRoPE: on the same side of its original context, beyond which keys are other ones). The model is known
+// by the names, shapes and samples of its tensors. GYRE_E_INVALID for another model, other bits or other keys,
 // GYRE_E_FORMAT for bytes that are no saved session; the session is empty then.
 GYRE_API gyre_status gyre_session_save(const gyre_session *session, const char *path, gyre_error *err) GYRE_MUST_USE;
 GYRE_API gyre_status gyre_session_load(gyre_session *session, const char *path, gyre_error *err) GYRE_MUST_USE;
