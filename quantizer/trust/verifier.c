@@ -1,4 +1,4 @@
-// What the checks of verify.c and verify_base.c share. See verify_impl.h.
+// What the checks of a file share. See verify_impl.h.
 #include "quantizer/trust/verify_impl.h"
 #include "runtime/util/base.h"
 
@@ -34,4 +34,9 @@ gyre_status gyre_verify_linear(const struct gyre_verifier *v, gyre_role role, ui
     if (out->bits || type == GYRE_DTYPE_F32 || type == GYRE_DTYPE_F16) return GYRE_OK;
     return gyre_verify_differs(v, err, "tensor %s: gyre writes no linear as %s", out->weight->name,
                                gyre_dtype_info(type)->name);
+}
+
+bool gyre_verify_is_learned(const struct gyre_verifier *v)
+{
+    return json_object_get(v->manifest.json, "distilled") != NULL;
 }

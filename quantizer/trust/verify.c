@@ -1,4 +1,5 @@
-// A file against its manifest. See gyre_quantize.h; what needs the base model is verify_base.c's.
+// A file against its manifest. See gyre_quantize.h; what needs the base model is verify_base.c's,
+// verify_norms.c's and verify_weights.c's.
 #include "quantizer/trust/verify_impl.h"
 #include "runtime/util/base.h"
 #include "runtime/util/file.h"

@@ -1,4 +1,4 @@
-// What the checks of verify.c and verify_base.c share; the functions are verifier.c's.
+// What the checks of verify.c, verify_base.c, verify_norms.c and verify_weights.c share; the functions are verifier.c's.
 #pragma once
 #include "quantizer/file/base.h"
 #include "quantizer/file/manifest_read.h"
@@ -34,13 +34,17 @@ gyre_status gyre_verify_tick(struct gyre_verifier *v, uint64_t units, gyre_error
 gyre_status gyre_verify_linear(const struct gyre_verifier *v, gyre_role role, uint32_t layer, struct gyre_linear *out,
                                uint32_t *bits, gyre_error *err) GYRE_MUST_USE;
 
+// Gains, scales and clips of the file were learned after rounding (pass/distill.h).
+bool gyre_verify_is_learned(const struct gyre_verifier *v);
+
 // verify_folder.c: of a Hugging Face directory. The SHA-256 of all but its tensors, as its manifest has it
 // (gyre_writer_front_sha256); and whether the texts that were carried along are the base model's.
 bool gyre_verify_is_folder(const struct gyre_verifier *v);
 gyre_status gyre_verify_folder_front(const struct gyre_verifier *v, char *hex, gyre_error *err) GYRE_MUST_USE;
 gyre_status gyre_verify_folder_texts(const struct gyre_verifier *v, gyre_error *err) GYRE_MUST_USE;
 
-// The checks that need a base (verify_base.c), in order.
+// The checks that need a base, in order: what the file says of itself and the hashes of what was read (verify_base.c),
+// what was merged (verify_norms.c), the weights (verify_weights.c).
 gyre_status gyre_verify_base(struct gyre_verifier *v, gyre_error *err) GYRE_MUST_USE;
 gyre_status gyre_verify_sources(struct gyre_verifier *v, gyre_error *err) GYRE_MUST_USE;
 gyre_status gyre_verify_norms(struct gyre_verifier *v, gyre_error *err) GYRE_MUST_USE;
