@@ -1,5 +1,6 @@
 // The public entry: plan, then step by step through the model, then the names. See gyre_quantize.h.
 // What is rounded how is layer.c's, what lies where plan.c's, what survives a kill output.c's.
+#include "quantizer/check.h"
 #include "quantizer/finished.h"
 #include "quantizer/learn/learn.h"
 #include "quantizer/pass/budget.h"
@@ -14,21 +15,18 @@
 #include "quantizer/round/gemm.h"
 #include "quantizer/recipe/fields.h"
 #include "quantizer/run_report.h"
+#include "quantizer/run_summary.h"
 #include "quantizer/pass/summary.h"
 #include "quantizer/pass/walk.h"
-#include "runtime/text/tokenizer.h"
 #include "runtime/util/base.h"
 #include "runtime/util/clock.h"
 #include "runtime/util/file.h"
 #include "runtime/util/log.h"
 #include "runtime/util/text.h"
 
-#include <assert.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 // ---- progress ---------------------------------------------------------------------------------------------
@@ -40,7 +38,7 @@ struct run {
     struct gyre_output out;
     struct gyre_layer layer;
     gyre_device *device;                    // NULL: nothing is run
-    char distills_on[32];                   // a device's id; empty: the host
+    char distills_on[GYRE_DISTILLS_ON];     // a device's id; empty: the host
     struct gyre_own_text own;               // windows 0: the model writes nothing
     struct gyre_finished finished;          // path NULL: the run begins with the model itself
     struct gyre_calib_text learns;          // what is distilled on where that is all that is done
@@ -283,83 +281,7 @@ done:
     return st;
 }
 
-// ---- the summary ------------------------------------------------------------------------------------------
-
-static uint64_t source_size(const gyre_source *source)
-{
-    struct stat info;
-    uint64_t bytes = 0;
-    if (gyre_source_container(source) == GYRE_CONTAINER_GGUF && !stat(gyre_source_path(source), &info))
-        return (uint64_t)info.st_size;
-    for (uint64_t i = 0; i < gyre_source_tensor_count(source); i++) bytes += gyre_source_tensor_at(source, i)->bytes;
-    return bytes;
-}
-
-// What the linears' notes add up to.
-static void fill_damping(const struct run *r, gyre_quantize_summary *s)
-{
-    const struct gyre_recipe *recipe = &r->plan.set.recipe;
-    const double asked = gyre_recipe_damp(recipe);
-    s->linears = s->layers * GYRE_LINEARS;
-    for (uint32_t l = 0; l < s->layers; l++)
-        for (int i = 0; i < GYRE_LINEARS; i++) {
-            struct gyre_ladder_note n;
-            if (!gyre_note_linear(gyre_output_note(&r->out, l + 1), (gyre_role)i, &n)) continue;
-            if (n.damp > 1.5 * asked) { // it goes up tenfold
-                s->raised_damping++;
-                s->worst_damping = fmax(s->worst_damping, n.damp);
-            }
-            // Linears that read at one tap have its inputs in common.
-            if (gyre_product_first(gyre_roles[i].product) == (gyre_role)i) s->dead_inputs += n.dead;
-        }
-}
-
-static gyre_status fill_summary(const struct run *r, gyre_quantize_summary *s, gyre_error *err)
-{
-    const struct gyre_plan *p = &r->plan;
-    const uint32_t layers = r->finished.path ? 0 : p->hp.n_layers; // nothing was measured of that file
-    uint64_t bytes = 0;
-    *s = (gyre_quantize_summary){.layers = layers,
-                                 .rtn_kl = NAN,
-                                 .recipe_kl = NAN,
-                                 .resumed_layers = r->out.journal.resumed_steps ? r->out.journal.resumed_steps - 1 : 0,
-                                 .rotation_seed = p->choice.seed,
-                                 .first_seed = p->set.seed,
-                                 .n_seeds = p->choice.n_seeds,
-                                 .act_clip = (double)p->choice.act_clip,
-                                 .kv_clip = (double)p->choice.kv_clip,
-                                 .kv_clip_v = (double)p->choice.kv_clip_v};
-    static_assert(sizeof s->recipe == GYRE_RECIPE_NAME, "the summary has room for a recipe's name");
-    memcpy(s->recipe, p->set.recipe.name, sizeof s->recipe);
-    s->distill_steps = r->distilled.steps;
-    s->distill_best = r->distilled.best;
-    s->distill_windows = r->distilled.held;
-    s->distill_before = r->distilled.before;
-    s->distill_after = r->distilled.after;
-    s->layer = calloc(layers + 1ull, sizeof *s->layer);
-    if (!s->layer) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the summary");
-    for (uint32_t l = 0; l < layers; l++) {
-        const json_t *note = gyre_output_note(&r->out, l + 1);
-        s->rtn_weight_error += gyre_note_figure(note, "rtn_weights") / layers;
-        s->recipe_weight_error += gyre_note_figure(note, "recipe_weights") / layers;
-        s->layer[l] =
-            (gyre_quantize_layer){gyre_note_figure(note, "rtn_error"), gyre_note_figure(note, "recipe_error")};
-    }
-    for (uint64_t i = 0; i < r->writer.n_tensors; i++)
-        if (r->writer.tensor[i].part.kind == GYRE_PART_LINEAR) bytes += r->writer.tensor[i].bytes;
-    s->bits_per_weight = 8.0 * (double)bytes / (double)(block_weights(&p->hp) * p->hp.n_layers);
-    fill_damping(r, s);
-    s->summary_tokens = r->summary ? gyre_summary_tokens(r->summary) : 0;
-    s->source_bytes = source_size(p->source);
-    s->output_bytes = gyre_writer_bytes(&r->writer);
-    return r->summary ? gyre_summary_end(r->summary, &r->out, &s->rtn_kl, &s->recipe_kl, err) : GYRE_OK;
-}
-
-void gyre_quantize_summary_free(gyre_quantize_summary *summary)
-{
-    free(summary->layer);
-    summary->layer = NULL;
-}
+// ---- before the first step --------------------------------------------------------------------------------
 
 // The text that the model writes for its own calibration, before anything is chosen on it.
 static gyre_status write_own_text(struct run *r, gyre_error *err)
@@ -414,55 +336,6 @@ static gyre_status weigh_rows(struct run *r, gyre_error *err)
     return gyre_calibration_weigh(r->calibration, block_weights(&r->plan.hp), tick, r, err);
 }
 
-static void ignore_entry(void *user, const struct gyre_meta *meta)
-{
-    (void)user;
-    (void)meta;
-}
-
-// A file whose tokenizer nothing here can run is made all the same (the weights are what was asked for, and other
-// programs may know it), but not without a word before the work. Its guesses are logged too.
-static gyre_status check_tokenizer(const gyre_quantize_params *params, const struct gyre_plan *p, gyre_error *err)
-{
-    gyre_tokenizer *tokenizer = NULL;
-    gyre_error why = {0};
-    if (!p->folder) GYRE_TRY(gyre_tokenizer_write(p->source, p->hp.vocab, !p->set.full, ignore_entry, NULL, err));
-    const gyre_status st = gyre_tokenizer_create(p->source, NULL, &params->log, &tokenizer, &why);
-    gyre_tokenizer_destroy(tokenizer);
-    if (st == GYRE_E_NOMEM) return gyre_fail(err, st, "%s", why.message);
-    if (st != GYRE_OK)
-        gyre_logf(&params->log, GYRE_LOG_WARN, "quantize: %s; the result will not run either", why.message);
-    return GYRE_OK;
-}
-
-static gyre_status check_distilled(const gyre_quantize_params *params, const struct gyre_plan *p, gyre_error *err)
-{
-    if (!p->folder || !p->set.recipe.distill.steps) return GYRE_OK;
-    return gyre_fail(err, GYRE_E_UNSUPPORTED,
-                     "cannot distill into a folder (%s): its files are no model before the run ends; write a GGUF "
-                     "file, or a recipe without distill",
-                     params->output ? params->output : params->source);
-}
-
-// Before anything takes long: the device that distillation is to run on is there.
-static gyre_status check_distill_device(struct run *r, gyre_error *err)
-{
-    const struct gyre_device_options options = {.log = &r->params->log};
-    gyre_device *device;
-    if (!r->params->distill_device) return GYRE_OK;
-    if (!r->plan.set.recipe.distill.steps)
-        return gyre_fail(err, GYRE_E_INVALID,
-                         "cannot distill on %s: recipe %s does not distill at these widths; leave the device out",
-                         r->params->distill_device, r->plan.set.recipe.name);
-    if (strcmp(r->params->distill_device, "null") == 0)
-        return gyre_fail(err, GYRE_E_NO_DEVICE,
-                         "cannot distill (null): that device computes nothing; name another, or none for the host");
-    GYRE_TRY(gyre_device_open(r->params->distill_device, &options, &device, err));
-    snprintf(r->distills_on, sizeof r->distills_on, "%s", gyre_device_info(device)->id);
-    gyre_device_close(device);
-    return GYRE_OK;
-}
-
 // A folder may be named with slashes behind it. *own: free it.
 static gyre_status plain_name(gyre_quantize_params *params, char **own, gyre_error *err)
 {
@@ -471,37 +344,6 @@ static gyre_status plain_name(gyre_quantize_params *params, char **own, gyre_err
     if (!*own) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the output's name");
     params->output = *own;
     return GYRE_OK;
-}
-
-gyre_status gyre_quantize_check(const gyre_quantize_params *given, gyre_error *err)
-{
-    gyre_quantize_params params;
-    GYRE_TRY(gyre_params_take(given, &params, sizeof params, GYRE_QUANTIZE_PARAMS_FIRST, "gyre_quantize_params", err));
-    gyre_source *source = NULL;
-    struct gyre_plan plan = {0};
-    struct gyre_finished finished = {0};
-    gyre_status st = gyre_source_open(params.source, &source, err);
-    if (st == GYRE_OK && params.from) st = gyre_finished_open(&params, &finished, err);
-    if (st == GYRE_OK) st = gyre_plan_allow(&params, params.from ? &finished.recipe : NULL, source, &plan, err);
-    if (st == GYRE_OK) st = check_distilled(&params, &plan, err);
-    if (st == GYRE_OK) st = check_tokenizer(&params, &plan, err);
-    gyre_plan_release(&plan);
-    gyre_finished_close(&finished);
-    gyre_source_close(source);
-    return st;
-}
-
-// What was asked for and comes to nothing.
-static void warn_unused(const gyre_quantize_params *params, const struct gyre_plan *p)
-{
-    const struct gyre_recipe *r = &p->set.recipe;
-    if (params->n_calib && !params->from && !gyre_recipe_calibrates(r) && r->budget.bits == 0 && r->budget.act == 0)
-        gyre_logf(&params->log, GYRE_LOG_WARN,
-                  "quantize: recipe %s reads no text%s: what is given to calibrate on changes nothing", r->name,
-                  p->set.wbits >= 16 ? " at this width of weights" : "");
-    if (params->shard_bytes && !p->folder)
-        gyre_logf(&params->log, GYRE_LOG_WARN,
-                  "quantize: %s is one file: only Hugging Face directories are cut into several", params->output);
 }
 
 // A run that begins with a finished file is of the model that this was made from, and reads its text alone.
@@ -580,10 +422,9 @@ gyre_status gyre_quantize(const gyre_quantize_params *given, gyre_quantize_summa
         gyre_logf(&params->log, GYRE_LOG_WARN, "quantize: %s: %s", params->source, gyre_source_note(source));
     GYRE_GO(gyre_plan_begin(params, params->from ? &r.finished.recipe : NULL, source, &r.plan, err));
     if (params->from) GYRE_GO(begin_finished(&r, err));
-    GYRE_GO(check_distilled(params, &r.plan, err));
-    GYRE_GO(check_tokenizer(params, &r.plan, err));
-    GYRE_GO(check_distill_device(&r, err));
-    warn_unused(params, &r.plan);
+    GYRE_GO(gyre_check_run(params, &r.plan, err));
+    GYRE_GO(gyre_check_distill_device(params, &r.plan, r.distills_on, err));
+    gyre_warn_unused(params, &r.plan);
     if (!params->from &&
         (summary || gyre_recipe_calibrates(&r.plan.set.recipe) || gyre_settings_undecided(&r.plan.set)))
         GYRE_GO(gyre_walk_device(params, &r.device, err));
@@ -609,7 +450,11 @@ gyre_status gyre_quantize(const gyre_quantize_params *given, gyre_quantize_summa
     if (weighs(&r)) GYRE_GO(weigh_rows(&r, err));
     GYRE_GO(make_steps(&r, err));
     if (r.plan.set.recipe.distill.steps) GYRE_GO(distill(&r, err));
-    if (summary) GYRE_GO(fill_summary(&r, summary, err));
+    if (summary) {
+        const struct gyre_summary_run known = {&r.out, &r.distilled, r.summary,
+                                               block_weights(&r.plan.hp) * r.plan.hp.n_layers, !r.finished.path};
+        GYRE_GO(gyre_summary_fill(&known, summary, err));
+    }
     if (summary && params->report_dir) {
         const struct gyre_report_run known = {&r.out, r.calibration, &r.learned, summary,
                                               r.summary ? gyre_summary_heat(r.summary) : NULL};

@@ -1,5 +1,5 @@
-// How far a linear of a file is from the base model's: both in double precision, the file's un-rotated with what the file
-// itself carries, the base's with what the run merged into it.
+// How far a linear of a file is from the base model's: both in double precision, the file's un-rotated with what the
+// file itself carries, the base's with what the run merged into it.
 //
 // Everything merged is orthogonal except the norm gains, so errors are compared with the gains folded in: there they
 // are what they were when the file was made.

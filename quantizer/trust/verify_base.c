@@ -1,5 +1,5 @@
-// What a file says of itself against the model that it was made from: sizes, metadata, the texts of a tokenizer, and the
-// hashes of what was read. See verify_impl.h; its numbers are verify_norms.c's and verify_weights.c's.
+// What a file says of itself against the model that it was made from: sizes, metadata, the texts of a tokenizer, and
+// the hashes of what was read. See verify_impl.h; its numbers are verify_norms.c's and verify_weights.c's.
 #include "quantizer/trust/verify_impl.h"
 #include "runtime/text/tokenizer.h"
 #include "runtime/util/base.h"

@@ -1,4 +1,4 @@
-// What the checks of verify.c, verify_base.c, verify_norms.c and verify_weights.c share; the functions are verifier.c's.
+// What the checks of verify.c and of the verify_*.c share; the functions are verifier.c's where nothing else is said.
 #pragma once
 #include "quantizer/file/base.h"
 #include "quantizer/file/manifest_read.h"

@@ -1,6 +1,6 @@
-// The weights of a file against those of the model that it was made from: un-rotated in double precision with what the
-// file itself carries, every linear must be the base's weight up to rounding, and exactly as far from it as the manifest
-// says. See verify_impl.h.
+// The weights of a file against those of the model that it was made from: un-rotated in double precision with what
+// the file itself carries, every linear must be the base's weight up to rounding, and exactly as far from it as the
+// manifest says. See verify_impl.h.
 #include "quantizer/recipe/recipe.h"
 #include "quantizer/round/rtn.h"
 #include "quantizer/trust/distance.h"
