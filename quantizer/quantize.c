@@ -80,15 +80,23 @@ static uint64_t table_weights(const struct gyre_plan *p)
     return (uint64_t)p->hp.vocab * p->hp.width * (p->write_head ? 2 : 1);
 }
 
+// What it calibrates or learns on; NULL: it reads none.
+static const struct gyre_calib_text *text_of(const struct run *r)
+{
+    return r->calibration ? gyre_calibration_windows(r->calibration) : r->learns.token ? &r->learns : NULL;
+}
+
 // Tokens and outputs, for blocks to come.
 static bool weighs(const struct run *r) { return r->calibration && r->out.journal.steps <= r->plan.hp.n_layers; }
 
 static void count_work(struct run *r)
 {
     const struct gyre_hparams *hp = &r->plan.hp;
+    const struct gyre_calib_text *text = text_of(r);
+    const uint32_t windows = text ? text->windows : 0; // as many as the text gives
     const uint64_t tables = table_weights(&r->plan), block = block_weights(hp);
-    r->total = tables + block * hp->n_layers + gyre_distill_work(&r->plan, block * hp->n_layers) +
-               (r->finished.path ? 0 : gyre_learn_work(&r->plan, block * hp->n_layers));
+    r->total = tables + block * hp->n_layers + gyre_distill_work(&r->plan, windows, block * hp->n_layers) +
+               (r->finished.path ? 0 : gyre_learn_work(&r->plan, windows, block * hp->n_layers));
     if (weighs(r)) r->total += gyre_calibration_weigh_work(r->calibration, block);
     if (r->out.journal.steps) r->done = r->resumed = tables + block * (r->out.journal.steps - 1);
 }
@@ -230,12 +238,6 @@ static gyre_status learn(struct run *r, gyre_error *err)
                         err));
     r->plan.rotator.learned = &r->rotations;
     return GYRE_OK;
-}
-
-// What it calibrates or learns on; NULL: it reads none.
-static const struct gyre_calib_text *text_of(const struct run *r)
-{
-    return r->calibration ? gyre_calibration_windows(r->calibration) : r->learns.token ? &r->learns : NULL;
 }
 
 static gyre_status distill(struct run *r, gyre_error *err)

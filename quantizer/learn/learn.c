@@ -182,12 +182,13 @@ static uint64_t step_work(const struct gyre_recipe *recipe, uint64_t model_weigh
     return model_weights / (runs ? WORK : WORK_LOCAL);
 }
 
-uint64_t gyre_learn_work(const struct gyre_plan *plan, uint64_t model_weights)
+uint64_t gyre_learn_work(const struct gyre_plan *plan, uint32_t text_windows, uint64_t model_weights)
 {
     const struct gyre_recipe *recipe = &plan->set.recipe;
-    const uint64_t steps = recipe->learn.steps, held = gyre_steps_held(recipe->calibration.windows) + 1,
+    const uint64_t steps = recipe->learn.steps, held = gyre_learn_reads(recipe) ? gyre_steps_held(text_windows) : 0,
+                   looks = 1 + steps / GYRE_DESCENT_LOOK + (steps % GYRE_DESCENT_LOOK != 0),
                    each = step_work(recipe, model_weights);
-    return recipe->learn.method ? each * steps + each / LOOKED * held * (steps / GYRE_DESCENT_LOOK + 2) : 0;
+    return recipe->learn.method ? each * steps + each / LOOKED * held * looks : 0;
 }
 
 gyre_status gyre_learn(const gyre_quantize_params *params, const struct gyre_plan *plan,

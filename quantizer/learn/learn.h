@@ -29,13 +29,13 @@ struct gyre_learned_rotations {
 
 // The plan is finished and `out` open, with nothing written. Fills `matrices`, created here, to be released by the
 // caller. `text` NULL: the loss needs none. Keeps its state in the journal from time to time. tick(user, weights): as
-// everywhere, of gyre_learn_work(model_weights) in all.
+// everywhere, of gyre_learn_work in all.
 gyre_status gyre_learn(const gyre_quantize_params *params, const struct gyre_plan *plan,
                        const struct gyre_calib_text *text, uint64_t model_weights, struct gyre_output *out,
                        gyre_status (*tick)(void *user, uint64_t weights, gyre_error *err), void *user,
                        struct gyre_matrices *matrices, struct gyre_learned_rotations *result,
                        gyre_error *err) GYRE_MUST_USE;
-uint64_t gyre_learn_work(const struct gyre_plan *plan, uint64_t model_weights);
+uint64_t gyre_learn_work(const struct gyre_plan *plan, uint32_t text_windows, uint64_t model_weights);
 
 // For the manifest; a new reference, NULL when out of memory.
 json_t *gyre_learned_json(const struct gyre_learned_rotations *learned);

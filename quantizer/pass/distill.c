@@ -255,10 +255,10 @@ static gyre_status train(struct run *r, gyre_error *err)
 // About what a window's way through the model is of all the rounding.
 static uint64_t work_of_window(uint64_t model_weights) { return model_weights / 64; }
 
-uint64_t gyre_distill_work(const struct gyre_plan *plan, uint64_t model_weights)
+uint64_t gyre_distill_work(const struct gyre_plan *plan, uint32_t text_windows, uint64_t model_weights)
 {
     const struct gyre_recipe *r = &plan->set.recipe;
-    const uint64_t steps = r->distill.steps, windows = windows_read(r, r->calibration.windows);
+    const uint64_t steps = r->distill.steps, windows = windows_read(r, text_windows);
     if (!steps || windows < 2) return 0;
     const uint64_t each = work_of_window(model_weights);
     const uint64_t looks = 1 + steps / LOOK + (steps % LOOK != 0);

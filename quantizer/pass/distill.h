@@ -25,7 +25,7 @@ gyre_status gyre_distill(const gyre_quantize_params *params, const struct gyre_p
                          const struct gyre_calib_text *text, uint64_t model_weights, struct gyre_output *out,
                          gyre_status (*tick)(void *user, uint64_t weights, gyre_error *err), void *user,
                          struct gyre_distilled *result, gyre_error *err) GYRE_MUST_USE;
-uint64_t gyre_distill_work(const struct gyre_plan *plan, uint64_t model_weights);
+uint64_t gyre_distill_work(const struct gyre_plan *plan, uint32_t text_windows, uint64_t model_weights);
 
 // For the manifest; a new reference, NULL when out of memory.
 json_t *gyre_distilled_json(const struct gyre_distilled *distilled);

@@ -282,7 +282,7 @@ static gyre_status measure_diagonals(struct gyre_layer *l, const struct gyre_pla
         GYRE_TRY(gyre_layer_load(l, p, (gyre_role)s, &stream_only, NULL, l->exact[s], err));
     for (int s = 0; s < GYRE_LINEARS; s++) GYRE_TRY(make_bias(l, p, (gyre_role)s, &stream_only, NULL, err));
     const struct gyre_calibration_weights w = calibration_weights(l);
-    struct gyre_diagonal_sample sample = {.weights = l->exact};
+    struct gyre_diagonal_sample sample = {.weights = l->exact, .bias = l->bias};
     for (int s = 0; s < GYRE_LINEARS; s++) {
         sample.bits[s] = l->recipe[s].codes.bits;
         sample.group[s] = l->recipe[s].codes.group;

@@ -144,6 +144,7 @@ static gyre_status pair_energy(const struct gyre_diagonals *d, const struct gyre
     double *sum = calloc(out, sizeof *sum);
     if (!y || !sum) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for diagonals"));
     gyre_gemm_rows(s->tap[GYRE_PRODUCT_qkv], s->weights[role], s->rows, out, d->width, y);
+    for (uint64_t i = 0; s->bias && s->bias[role] && i < s->rows * out; i++) y[i] += s->bias[role][i % out];
     GYRE_GO(column_energy(y, s->rows, out, sum, err));
     for (uint32_t i = 0; i < out; i++) energy[i / hd / per * (hd / 2) + gyre_diagonals_pair(d, i % hd)] += sum[i];
 done:

@@ -42,6 +42,7 @@ struct gyre_diagonal_sample {
     const float *tap[GYRE_PRODUCTS]; // [rows, gyre_product_width]
     uint64_t rows;
     float *const *weights;                            // [GYRE_LINEARS]
+    float *const *bias;                               // [GYRE_LINEARS], NULL where there is none; or NULL
     uint32_t bits[GYRE_LINEARS], group[GYRE_LINEARS]; // what they are rounded to (struct gyre_codes); for a search
 };
 

@@ -182,13 +182,14 @@ static void damaged_states_are_refused(void **state)
 static void few_steps_read_few_windows(void **state)
 {
     (void)state;
-    static const unsigned steps[] = {2, 80}, held[] = {64 / 8, 91 / 8};
+    static const unsigned steps[] = {2, 80, 2}, windows[] = {96, 96, 4000}, held[] = {64 / 8, 91 / 8, 64 / 8};
     make_base("llama");
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 3; i++) {
         gyre_error err = {0};
         gyre_quantize_summary s = {0};
-        write_recipe(96, steps[i]);
+        write_recipe(windows[i], steps[i]);
         if (run_until(params(), 0, &s, &err) != GYRE_OK) fail_msg("%s", err.message);
+        assert_true(run_fraction() == 1); // also where the text has not so many
         assert_int_equal(s.distill_steps, steps[i]);
         assert_int_equal(s.distill_windows, held[i]);
         gyre_quantize_summary_free(&s);

@@ -52,6 +52,7 @@ static void made(gyre_quantize_params p)
 {
     gyre_error err = {0};
     if (run_until(p, 0, NULL, &err) != GYRE_OK) fail_msg("%s", err.message);
+    assert_true(run_fraction() == 1);
 }
 
 static bool has_mix(void)

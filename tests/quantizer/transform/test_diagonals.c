@@ -303,8 +303,10 @@ static void measured_ones_are_the_closed_form(void **state)
                 x[t][i] = tap[t][i] = dead ? 0 : (float)(size * (gyre_rng_unit(&rng) - 0.5));
             }
         }
+        float biased[HD * KV], *bias[GYRE_LINEARS] = {[GYRE_ROLE_k] = biased}; // far larger than what keys vary by
+        for (int i = 0; i < HD * KV; i++) biased[i] = (float)exp2(i % 7) * 40;
         const struct gyre_diagonal_sample sample = {
-            .tap = {tap[0], tap[1], tap[2], tap[3]}, .rows = ROWS, .weights = weights};
+            .tap = {tap[0], tap[1], tap[2], tap[3]}, .rows = ROWS, .weights = weights, .bias = bias};
         static struct gyre_recipe recipe;
         struct gyre_diagonals d;
         memset(&recipe, 0, sizeof recipe);
@@ -344,7 +346,7 @@ static void measured_ones_are_the_closed_form(void **state)
             double *y = malloc(ROWS * widest() * sizeof *y);
             for (int r = 0; r < ROWS; r++)
                 for (int o = 0; o < heads * HD; o++) {
-                    double sum = 0;
+                    double sum = which ? 0 : (double)biased[o];
                     for (int i = 0; i < D; i++)
                         sum += x[GYRE_PRODUCT_qkv][r * D + i] *
                                (double)weights[which ? GYRE_ROLE_q : GYRE_ROLE_k][o * D + i];
