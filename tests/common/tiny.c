@@ -1,19 +1,17 @@
-// See tiny.h. Number i of a tensor is u[i] * scale with u = (splitmix64 >> 40) / 2^23 - 1, seeded by the model's seed
-// and the FNV-1a hash of the HF tensor name; scale = 2 / sqrt(columns) for matrices. Norm gains are 1 + u / 2, biases u
-// / 2.
-#include "tests/common/tiny.h"
+// See tiny.h. The models: options, families, weights and the vocabulary; tiny_gguf.c and tiny_hf.c write them.
+//
+// Number i of a tensor is u[i] * scale with u = (splitmix64 >> 40) / 2^23 - 1, seeded by the model's seed and the
+// FNV-1a hash of the HF tensor name; scale = 2 / sqrt(columns) for matrices. Norm gains are 1 + u / 2, biases u / 2.
+#include "tests/common/tiny_impl.h"
 
 #include "runtime/util/base.h"
 #include "runtime/util/half.h"
 #include "runtime/util/rng.h"
-#include "tests/common/bytes.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 struct tiny_options tiny_defaults(void)
 {
@@ -60,27 +58,7 @@ void tiny_tokens(uint32_t *tokens, size_t n, uint32_t seed, uint32_t vocab)
 
 enum { NO_BIAS, QKV_BIAS, ALL_BIAS };
 
-static const struct family {
-    const char *name, *hf_class, *type; // model_type
-    const char *gguf;                   // general.architecture and the prefix of its keys
-    bool interleaved;                   // GGUF keeps rows j and j + head_dim/2 of a q or k head side by side
-    bool says_head_dim;                 // else it is width / heads in both containers
-    int bias;
-    bool qk_norm;
-    bool fused;         // q, k, v are one tensor, gate and up another
-    bool sandwich;      // a norm behind each branch; HF keeps gains less 1; model_type ends with "_text"
-    uint32_t layers;    // 0: the default
-    uint32_t rope_dims; // 0: all of a head
-    uint32_t window;    // 0: none
-    gyre_rope_scaling scaling;
-    const char *rope;  // of config.json's rope_scaling
-    const char *extra; // of config.json
-    struct {
-        const char *key;
-        float value;
-        bool root; // divided by the square root of the number of blocks
-    } real[4];     // GGUF
-} families[] = {
+static const struct tiny_family families[] = {
     {.name = "llama",
      .hf_class = "LlamaForCausalLM",
      .gguf = "llama",
@@ -178,7 +156,7 @@ float tiny_long_factor(bool long_context, uint32_t i)
     return long_context ? 1.5f + (float)i : 1 + 0.0625f * (float)i;
 }
 
-static const struct family *family_of(const struct tiny_options *o)
+const struct tiny_family *tiny_family_of(const struct tiny_options *o)
 {
     for (size_t i = 0; i < GYRE_COUNT(families); i++)
         if (!o->arch || !strcmp(families[i].name, o->arch)) return &families[i];
@@ -190,7 +168,7 @@ struct tiny_options tiny_family(const char *arch)
 {
     struct tiny_options o = tiny_defaults();
     o.arch = arch;
-    const struct family *f = family_of(&o);
+    const struct tiny_family *f = tiny_family_of(&o);
     o.qkv_bias = f->bias != NO_BIAS;
     o.other_bias = f->bias == ALL_BIAS;
     o.qk_norm = f->qk_norm;
@@ -203,16 +181,6 @@ struct tiny_options tiny_family(const char *arch)
 
 // ---- weights ----------------------------------------------------------------------------------------
 
-struct tensor {
-    char gguf[64], hf[64];
-    gyre_dtype type;
-    uint32_t n_dims;
-    uint64_t dims[2], rows, cols, bytes;
-    uint32_t rope_heads; // > 0: q or k, whose rows GGUF keeps in interleaved order
-    bool gain;           // of a norm
-    unsigned char *data; // HF row order
-};
-
 static float draw(struct gyre_rng *rng) { return (float)(gyre_rng_next(rng) >> 40) * 0x1p-23f - 1.0f; }
 
 static struct gyre_rng rng_of(uint64_t seed, const char *name)
@@ -222,7 +190,7 @@ static struct gyre_rng rng_of(uint64_t seed, const char *name)
     return gyre_rng_seed(hash ^ seed * 0x9E3779B97F4A7C15u);
 }
 
-static void fill_floats(struct tensor *t, struct gyre_rng *rng, float scale, float offset)
+static void fill_floats(struct tiny_tensor *t, struct gyre_rng *rng, float scale, float offset)
 {
     for (uint64_t i = 0; i < t->rows * t->cols; i++) {
         const float v = draw(rng) * scale + offset;
@@ -237,7 +205,7 @@ static void fill_floats(struct tensor *t, struct gyre_rng *rng, float scale, flo
 }
 
 // Random codes; the halves that scale them are set so that values spread over about -a..a.
-static void fill_blocks(struct tensor *t, struct gyre_rng *rng, float a)
+static void fill_blocks(struct tiny_tensor *t, struct gyre_rng *rng, float a)
 {
     const uint32_t block = gyre_dtype_info(t->type)->block_bytes;
     for (uint64_t at = 0; at < t->bytes; at += block) {
@@ -303,7 +271,7 @@ static gyre_dtype fitting(gyre_dtype type, uint64_t cols)
     return cols % 32 == 0 ? GYRE_DTYPE_Q8_0 : GYRE_DTYPE_F16;
 }
 
-static void break_value(struct tensor *t)
+static void break_value(struct tiny_tensor *t)
 {
     const uint64_t i = t->rows * t->cols / 2;
     const uint32_t single = 0x7FC00000;
@@ -312,7 +280,7 @@ static void break_value(struct tensor *t)
     else memcpy(t->data + 2 * i, &half, 2);
 }
 
-static void fill(struct tensor *t, const struct tiny_options *o)
+void tiny_fill(struct tiny_tensor *t, const struct tiny_options *o)
 {
     uint64_t row = 0;
     gyre_dtype_row_bytes(t->type, t->cols, &row);
@@ -329,17 +297,17 @@ static void fill(struct tensor *t, const struct tiny_options *o)
 }
 
 // rows 0: a vector
-static struct tensor *add(struct tensor *list, uint32_t *n, const char *gguf, const char *hf, uint64_t rows,
-                          uint64_t cols, gyre_dtype type)
+static struct tiny_tensor *add(struct tiny_tensor *list, uint32_t *n, const char *gguf, const char *hf, uint64_t rows,
+                               uint64_t cols, gyre_dtype type)
 {
-    struct tensor *t = &list[(*n)++];
-    *t = (struct tensor){.type = rows                     ? fitting(type, cols)
-                                 : type == GYRE_DTYPE_F64 ? type
-                                                          : GYRE_DTYPE_F32,
-                         .n_dims = rows ? 2 : 1,
-                         .rows = rows ? rows : 1,
-                         .cols = cols,
-                         .gain = !rows};
+    struct tiny_tensor *t = &list[(*n)++];
+    *t = (struct tiny_tensor){.type = rows                     ? fitting(type, cols)
+                                      : type == GYRE_DTYPE_F64 ? type
+                                                               : GYRE_DTYPE_F32,
+                              .n_dims = rows ? 2 : 1,
+                              .rows = rows ? rows : 1,
+                              .cols = cols,
+                              .gain = !rows};
     snprintf(t->gguf, sizeof t->gguf, "%s", gguf);
     snprintf(t->hf, sizeof t->hf, "%s", hf);
     t->dims[0] = rows ? rows : cols;
@@ -347,10 +315,10 @@ static struct tensor *add(struct tensor *list, uint32_t *n, const char *gguf, co
     return t;
 }
 
-static void add_block(struct tensor *list, uint32_t *n, const struct tiny_options *o, uint32_t layer)
+static void add_block(struct tiny_tensor *list, uint32_t *n, const struct tiny_options *o, uint32_t layer)
 {
     const uint64_t d = o->width, hd = o->head_dim, q = o->heads * hd, kv = o->kv_heads * hd, f = o->ffn;
-    const bool fused = family_of(o)->fused, wrapped = family_of(o)->sandwich;
+    const bool fused = tiny_family_of(o)->fused, wrapped = tiny_family_of(o)->sandwich;
     const struct {
         const char *gguf, *hf;
         uint64_t rows, cols;
@@ -379,19 +347,18 @@ static void add_block(struct tensor *list, uint32_t *n, const struct tiny_option
             const char *const last = bias ? "bias" : "weight";
             snprintf(gguf, sizeof gguf, "blk.%u.%s.%s", layer, parts[i].gguf, last);
             snprintf(hf, sizeof hf, "model.layers.%u.%s.%s", layer, parts[i].hf, last);
-            struct tensor *t = bias ? add(list, n, gguf, hf, 0, parts[i].rows, o->type)
-                                    : add(list, n, gguf, hf, parts[i].rows, parts[i].cols, o->type);
-            t->rope_heads = family_of(o)->interleaved ? parts[i].heads : 0;
+            struct tiny_tensor *t = bias ? add(list, n, gguf, hf, 0, parts[i].rows, o->type)
+                                         : add(list, n, gguf, hf, parts[i].rows, parts[i].cols, o->type);
+            t->rope_heads = tiny_family_of(o)->interleaved ? parts[i].heads : 0;
             if (bias) t->gain = false;
         }
     }
 }
 
-// All tensors of the model, *n of them, without data.
-static struct tensor *describe(const struct tiny_options *o, uint32_t *n)
+struct tiny_tensor *tiny_describe(const struct tiny_options *o, uint32_t *n)
 {
     const gyre_dtype table = o->half_tables ? GYRE_DTYPE_F16 : o->type;
-    struct tensor *list = calloc(3 + o->layers * 20, sizeof *list);
+    struct tiny_tensor *list = calloc(3 + o->layers * 20, sizeof *list);
     if (!list) exit(99);
     *n = 0;
     add(list, n, "token_embd.weight", "model.embed_tokens.weight", o->vocab, o->width, table);
@@ -401,34 +368,9 @@ static struct tensor *describe(const struct tiny_options *o, uint32_t *n)
     return list;
 }
 
-// What GGUF holds of a gain that Hugging Face keeps less 1.
-static void put_gains(struct bytes *b, const struct tensor *t)
-{
-    for (uint64_t i = 0; i < t->cols; i++) {
-        float v;
-        memcpy(&v, t->data + 4 * i, 4);
-        put_f32(b, v + 1);
-    }
-}
+// ---- vocabulary --------------------------------------------------------------------------------------
 
-// GGUF keeps rows j and j + head_dim/2 of a q or k head side by side; a bias is permuted like the rows it belongs to.
-static void put_rows(struct bytes *b, const struct tensor *t)
-{
-    const uint64_t rows = t->dims[0], row = t->bytes / rows;
-    if (!t->rope_heads) {
-        put(b, t->data, t->bytes);
-        return;
-    }
-    const uint64_t head = rows / t->rope_heads;
-    for (uint64_t r = 0; r < rows; r++) {
-        const uint64_t j = r % head;
-        put(b, t->data + (r - j + j / 2 + (j % 2) * (head / 2)) * row, row);
-    }
-}
-
-// ---- tokenizer --------------------------------------------------------------------------------------
-
-static const char *const controls[] = {"<|endoftext|>", "<|im_start|>", "<|im_end|>"};
+const char *const tiny_controls[3] = {"<|endoftext|>", "<|im_start|>", "<|im_end|>"};
 
 // Pairs in order of rank; "_" stands for the letter of a blank in the byte-level alphabet.
 static const char *const merges[][2] = {
@@ -455,11 +397,10 @@ static void expand(const char *text, char out[16])
     for (*out = 0; *text; text++) strcat(out, *text == '_' ? "\xC4\xA0" : (char[]){*text, 0});
 }
 
-// Token `id` of the tiny vocabulary; returns its GGUF type.
-static int token(uint32_t id, char out[40])
+int tiny_token(uint32_t id, char out[40])
 {
     if (id < 3) {
-        strcpy(out, controls[id]);
+        strcpy(out, tiny_controls[id]);
         return 3;
     }
     if (id < 259) {
@@ -477,291 +418,6 @@ static int token(uint32_t id, char out[40])
     return 5;
 }
 
-static uint32_t merge_count(uint32_t vocab) { return GYRE_MIN(vocab - 259, (uint32_t)GYRE_COUNT(merges)); }
+uint32_t tiny_merge_count(uint32_t vocab) { return GYRE_MIN(vocab - 259, (uint32_t)GYRE_COUNT(merges)); }
 
-// ---- GGUF -------------------------------------------------------------------------------------------
-
-static uint32_t put_tokenizer(struct bytes *b, const struct tiny_options *o)
-{
-    char text[40];
-    put_meta_u32(b, "tokenizer.ggml.bos_token_id", 0);
-    put_meta_u32(b, "tokenizer.ggml.eos_token_id", 2);
-    put_meta_string(b, "tokenizer.ggml.model", "gpt2");
-    put_meta_string(b, "tokenizer.ggml.pre", "smollm");
-    put_meta_bool(b, "tokenizer.ggml.add_bos_token", 0);
-    put_meta_array(b, "tokenizer.ggml.tokens", GYRE_META_STRING, o->vocab);
-    for (uint32_t i = 0; i < o->vocab; i++) {
-        token(i, text);
-        put_string(b, text);
-    }
-    put_meta_array(b, "tokenizer.ggml.token_type", GYRE_META_I32, o->vocab);
-    for (uint32_t i = 0; i < o->vocab; i++) put_u32(b, (uint32_t)token(i, text));
-    put_meta_array(b, "tokenizer.ggml.merges", GYRE_META_STRING, merge_count(o->vocab));
-    for (uint32_t i = 0; i < merge_count(o->vocab); i++) {
-        char left[16], right[16], pair[40];
-        expand(merges[i][0], left);
-        expand(merges[i][1], right);
-        snprintf(pair, sizeof pair, "%s %s", left, right);
-        put_string(b, pair);
-    }
-    return 8;
-}
-
-static const char *keyed(const struct family *f, const char *rest, char out[96])
-{
-    snprintf(out, 96, "%s.%s", f->gguf, rest);
-    return out;
-}
-
-// As llama.cpp's converter writes them. Returns the number of pairs.
-static uint32_t put_metadata(struct bytes *b, const struct tiny_options *o)
-{
-    const struct family *f = family_of(o);
-    const struct {
-        const char *key;
-        uint32_t value;
-        bool absent;
-    } counts[] = {
-        {"block_count", o->layers, false},
-        {"context_length", o->context, false},
-        {"embedding_length", o->width, false},
-        {"feed_forward_length", o->ffn, false},
-        {"attention.head_count", o->heads, false},
-        {"attention.head_count_kv", o->kv_heads, false},
-        {"attention.key_length", o->head_dim, !f->says_head_dim},
-        {"attention.value_length", o->head_dim, !f->says_head_dim},
-        {"rope.dimension_count", o->rope_dims ? o->rope_dims : o->head_dim, !f->interleaved && !o->rope_dims},
-        {"attention.sliding_window", o->window ? o->window : f->window, !f->window},
-        {"vocab_size", o->vocab, !f->interleaved},
-        {"rope.scaling.original_context_length", 64, o->scaling == GYRE_ROPE_NONE},
-    };
-    const struct {
-        const char *key;
-        float value;
-        bool absent;
-    } numbers[] = {
-        {"attention.layer_norm_rms_epsilon", 1e-5f, false},
-        {"rope.freq_base", o->rope_base, false},
-        {"rope.scaling.factor", 8, o->scaling == GYRE_ROPE_NONE || o->scaling == GYRE_ROPE_LONG},
-        {"rope.scaling.yarn_beta_fast", o->beta_fast, o->beta_fast == 0},
-        {"rope.scaling.low_freq_factor", 1, o->scaling != GYRE_ROPE_LLAMA3},
-        {"rope.scaling.high_freq_factor", 4, o->scaling != GYRE_ROPE_LLAMA3},
-    };
-    char key[96];
-    uint32_t n = 3;
-    put_meta_string(b, "general.architecture", f->gguf);
-    put_meta_string(b, "general.name", "tiny");
-    put_meta_u32(b, "general.quantization_version", 2);
-    for (size_t i = 0; i < GYRE_COUNT(counts); i++)
-        if (!counts[i].absent) put_meta_u32(b, keyed(f, counts[i].key, key), counts[i].value), n++;
-    for (size_t i = 0; i < GYRE_COUNT(numbers); i++)
-        if (!numbers[i].absent) put_meta_f32(b, keyed(f, numbers[i].key, key), numbers[i].value), n++;
-    for (size_t i = 0; i < GYRE_COUNT(f->real) && f->real[i].key; i++, n++)
-        put_meta_f32(b, keyed(f, f->real[i].key, key),
-                     f->real[i].root ? f->real[i].value / sqrtf((float)o->layers) : f->real[i].value);
-    if (o->scaling != GYRE_ROPE_NONE && o->scaling != GYRE_ROPE_LONG) { // converters of Phi-3 name no type
-        static const char *const types[] = {[GYRE_ROPE_LINEAR] = "linear",
-                                            [GYRE_ROPE_LLAMA3] = "llama3",
-                                            [GYRE_ROPE_YARN] = "yarn",
-                                            [GYRE_ROPE_LONG] = "longrope"};
-        put_meta_string(b, keyed(f, "rope.scaling.type", key), types[o->scaling]);
-        n++;
-        if (o->untruncated) put_meta_bool(b, keyed(f, "rope.scaling.yarn_truncate", key), false), n++;
-    }
-    return n + (o->no_tokenizer ? 0 : put_tokenizer(b, o));
-}
-
-int tiny_write_gguf(const char *path, const struct tiny_options *o)
-{
-    struct bytes meta = {0}, file = {0};
-    uint32_t n;
-    struct tensor *list = describe(o, &n);
-    const uint32_t n_meta = put_metadata(&meta, o);
-    put_text(&file, "GGUF");
-    put_u32(&file, 3);
-    const uint32_t pairs = (o->rope_dims ? o->rope_dims : o->head_dim) / 2;
-    const bool longrope = o->scaling == GYRE_ROPE_LONG;
-    put_u64(&file, n + (o->rope_freqs ? 1 : 0) + (longrope ? 2 : 0));
-    put_u64(&file, n_meta);
-    put(&file, meta.data, meta.size);
-    uint64_t offset = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        fill(&list[i], o);
-        put_tensor_info(&file, list[i].gguf, list[i].n_dims, list[i].dims,
-                        (uint32_t)gyre_dtype_info(list[i].type)->gguf, offset);
-        offset += gyre_round_up(list[i].bytes, 32);
-    }
-    if (o->rope_freqs) put_tensor_info(&file, "rope_freqs.weight", 1, (uint64_t[]){pairs}, 0, offset);
-    for (uint64_t k = 0; longrope && k < 2; k++)
-        put_tensor_info(&file, k ? "rope_factors_long.weight" : "rope_factors_short.weight", 1, (uint64_t[]){pairs}, 0,
-                        offset + k * gyre_round_up(4 * (uint64_t)pairs, 32));
-    put_align(&file, 32);
-    for (uint32_t i = 0; i < n; i++) {
-        if (family_of(o)->sandwich && list[i].gain) put_gains(&file, &list[i]);
-        else put_rows(&file, &list[i]);
-        put_align(&file, 32);
-        free(list[i].data);
-    }
-    for (uint32_t i = 0; o->rope_freqs && i < pairs; i++) put_f32(&file, 1.0f + 0.25f * (float)i);
-    for (int k = 0; longrope && k < 2; k++) {
-        for (uint32_t i = 0; i < pairs; i++) put_f32(&file, tiny_long_factor(k, i));
-        put_align(&file, 32);
-    }
-    const int failed = save_bytes(&file, path);
-    free(list);
-    free(meta.data);
-    free(file.data);
-    return failed;
-}
-
-// ---- Hugging Face -----------------------------------------------------------------------------------
-
-static int save_in(const char *directory, const char *name, struct bytes *b)
-{
-    char path[4096];
-    snprintf(path, sizeof path, "%s/%s", directory, name);
-    const int failed = save_bytes(b, path);
-    free(b->data);
-    *b = (struct bytes){0};
-    return failed;
-}
-
-static void put_format(struct bytes *b, const char *format, ...) GYRE_PRINTF(2, 3);
-static void put_format(struct bytes *b, const char *format, ...)
-{
-    char text[512];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
-    va_end(args);
-    put_text(b, text);
-}
-
-static int write_config(const char *directory, const struct tiny_options *o)
-{
-    struct bytes b = {0};
-    const struct family *f = family_of(o);
-    put_format(
-        &b,
-        "{\"architectures\": [\"%s\"], \"model_type\": \"%s\", %s"
-        "\"hidden_size\": %u, \"intermediate_size\": %u,\n"
-        " \"num_hidden_layers\": %u, \"num_attention_heads\": %u, \"num_key_value_heads\": %u, \"vocab_size\": %u,\n",
-        f->hf_class, f->type ? f->type : f->name, f->sandwich ? "" : "\"hidden_act\": \"silu\", ", o->width, o->ffn,
-        o->layers, o->heads, o->kv_heads, o->vocab);
-    if (f->says_head_dim) put_format(&b, " \"head_dim\": %u,\n", o->head_dim);
-    put_format(&b,
-               " \"max_position_embeddings\": %u, \"rms_norm_eps\": 1e-05, \"tie_word_embeddings\": %s, %s,\n"
-               " \"bos_token_id\": 0, \"eos_token_id\": 2, \"rope_theta\": %g, \"rope_scaling\": ",
-               o->context, o->tied ? "true" : "false", f->extra, (double)o->rope_base);
-    if (o->scaling == GYRE_ROPE_NONE) put_text(&b, "null}\n");
-    else if (o->scaling == GYRE_ROPE_LINEAR) put_text(&b, "{\"type\": \"linear\", \"factor\": 8.0}}\n");
-    else if (o->scaling == GYRE_ROPE_YARN)
-        put_format(&b, "{\"rope_type\": \"yarn\", \"factor\": 8.0, \"original_max_position_embeddings\": 64%s%s}}\n",
-                   f->rope ? f->rope : "", o->untruncated ? ", \"truncate\": false" : "");
-    else if (o->scaling == GYRE_ROPE_LONG) {
-        put_text(&b, "{\"type\": \"longrope\"");
-        for (int k = 0; k < 2; k++) {
-            put_format(&b, ", \"%s_factor\": [", k ? "long" : "short");
-            for (uint32_t i = 0; i < o->rope_dims / 2; i++)
-                put_format(&b, "%s%.9g", i ? ", " : "", (double)tiny_long_factor(k, i));
-            put_text(&b, "]");
-        }
-        put_text(&b, "}}\n");
-    } else
-        put_text(&b, "{\"rope_type\": \"llama3\", \"factor\": 8.0, \"low_freq_factor\": 1.0, \"high_freq_factor\": "
-                     "4.0, \"original_max_position_embeddings\": 64}}\n");
-    return save_in(directory, "config.json", &b);
-}
-
-static void put_json_string(struct bytes *b, const char *text)
-{
-    put_u8(b, '"');
-    for (; *text; text++) {
-        if (*text == '"' || *text == '\\') put_u8(b, '\\');
-        put_u8(b, (uint8_t)*text);
-    }
-    put_u8(b, '"');
-}
-
-static int write_tokenizer(const char *directory, const struct tiny_options *o)
-{
-    struct bytes b = {0};
-    char text[40];
-    put_text(&b, "{\"version\": \"1.0\", \"truncation\": null, \"padding\": null, \"added_tokens\": [\n");
-    for (uint32_t i = 0; i < 3; i++)
-        put_format(&b,
-                   " {\"id\": %u, \"content\": \"%s\", \"single_word\": false, \"lstrip\": false, \"rstrip\": false, "
-                   "\"normalized\": false, \"special\": true}%s\n",
-                   i, controls[i], i < 2 ? "," : "],");
-    put_text(&b, "\"normalizer\": null, \"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": "
-                 "\"Digits\", \"individual_digits\": true},\n"
-                 " {\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"trim_offsets\": true, \"use_regex\": "
-                 "true}]}, \"post_processor\": null,\n"
-                 "\"decoder\": {\"type\": \"ByteLevel\", \"add_prefix_space\": true, \"trim_offsets\": true, "
-                 "\"use_regex\": true},\n"
-                 "\"model\": {\"type\": \"BPE\", \"dropout\": null, \"unk_token\": null, "
-                 "\"continuing_subword_prefix\": null, \"end_of_word_suffix\": null,\n"
-                 " \"fuse_unk\": false, \"byte_fallback\": false, \"ignore_merges\": false, \"vocab\": {\n");
-    for (uint32_t i = 0; i < o->vocab; i++) {
-        token(i, text);
-        put_json_string(&b, text);
-        put_format(&b, ": %u%s\n", i, i + 1 < o->vocab ? "," : "}, \"merges\": [");
-    }
-    for (uint32_t i = 0; i < merge_count(o->vocab); i++) {
-        char left[16], right[16];
-        expand(merges[i][0], left);
-        expand(merges[i][1], right);
-        put_format(&b, "%s\"%s %s\"", i ? ", " : "", left, right);
-    }
-    put_text(&b, "]}}\n");
-    return save_in(directory, "tokenizer.json", &b);
-}
-
-static int write_shard(const char *directory, const char *name, const struct tensor *list, uint32_t first,
-                       uint32_t last)
-{
-    struct bytes header = {0}, file = {0};
-    uint64_t offset = 0;
-    put_text(&header, "{\"__metadata__\": {\"format\": \"pt\"}");
-    for (uint32_t i = first; i < last; i++) {
-        const struct tensor *t = &list[i];
-        put_format(&header, ", \"%s\": {\"dtype\": \"%s\", \"shape\": [%llu", t->hf, gyre_dtype_info(t->type)->name,
-                   (unsigned long long)t->dims[0]);
-        if (t->n_dims == 2) put_format(&header, ", %llu", (unsigned long long)t->dims[1]);
-        put_format(&header, "], \"data_offsets\": [%llu, %llu]}", (unsigned long long)offset,
-                   (unsigned long long)(offset + t->bytes));
-        offset += t->bytes;
-    }
-    put_text(&header, "}");
-    while (header.size % 8) put_text(&header, " ");
-    put_u64(&file, header.size);
-    put(&file, header.data, header.size);
-    for (uint32_t i = first; i < last; i++) put(&file, list[i].data, list[i].bytes);
-    free(header.data);
-    return save_in(directory, name, &file);
-}
-
-int tiny_write_hf(const char *directory, const struct tiny_options *o)
-{
-    uint32_t n;
-    struct bytes index = {0};
-    struct tensor *list = describe(o, &n);
-    const uint32_t shards = GYRE_MAX(o->shards, 1u);
-    int failed = mkdir(directory, 0777) && errno != EEXIST;
-    for (uint32_t i = 0; i < n; i++) fill(&list[i], o);
-    put_text(&index, "{\"metadata\": {\"total_size\": 0}, \"weight_map\": {");
-    for (uint32_t s = 0; s < shards; s++) {
-        const uint32_t first = n * s / shards, last = n * (s + 1) / shards;
-        char name[64] = "model.safetensors";
-        if (shards > 1) snprintf(name, sizeof name, "model-%05u-of-%05u.safetensors", s + 1, shards);
-        for (uint32_t i = first; i < last; i++) put_format(&index, "%s\"%s\": \"%s\"", i ? ", " : "", list[i].hf, name);
-        failed = failed || write_shard(directory, name, list, first, last);
-    }
-    put_text(&index, "}}\n");
-    if (shards > 1) failed = failed || save_in(directory, "model.safetensors.index.json", &index);
-    failed = failed || write_config(directory, o) || (!o->no_tokenizer && write_tokenizer(directory, o));
-    for (uint32_t i = 0; i < n; i++) free(list[i].data);
-    free(list);
-    free(index.data);
-    return failed;
-}
+void tiny_merge(uint32_t i, int side, char out[16]) { expand(merges[i][side], out); }
