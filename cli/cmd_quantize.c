@@ -26,8 +26,9 @@ static void print_choices(const gyre_quantize_summary *s)
     else if (s->act_clip != 1 || s->kv_clip != 1)
         fprintf(stderr, "  clips: activations %.3g, KV cache %.3g\n", s->act_clip, s->kv_clip);
     if (s->distill_steps)
-        fprintf(stderr, "  distilled: %.4f -> %.4f nats on %u held-out windows, step %u of %u\n", s->distill_before,
-                s->distill_after, s->distill_windows, s->distill_best, s->distill_steps);
+        fprintf(stderr, "  distilled: %.4f -> %.4f nats on %u held-out windows, step %u of %u%s\n", s->distill_before,
+                s->distill_after, s->distill_windows, s->distill_best, s->distill_steps,
+                s->layers ? "; the table is from before that" : "");
     if (s->raised_damping)
         fprintf(stderr,
                 "\nwarning: %u of %u linears needed more damping than the recipe's, up to %.3g: their inputs hardly "

@@ -159,6 +159,9 @@ static gyre_status calibration(struct facts *to, const struct gyre_report_run *r
              s->raised_damping, s->linears, s->worst_damping);
     else fact(to, "damping", "%.3g, enough for every linear", gyre_recipe_damp(recipe));
     fact(to, "inputs that were always zero", "%llu", (unsigned long long)s->dead_inputs);
+    if (s->distill_steps)
+        fact(to, "learned end to end", "KL %.4g nats, before %.4g, on %u held-out windows; step %u of %u",
+             s->distill_after, s->distill_before, s->distill_windows, s->distill_best, s->distill_steps);
     for (uint32_t i = 0; i < recipe->n_stages; i++)
         if (recipe->stage[i].kind == GYRE_STAGE_CORRECT) return shares(to, run->out), GYRE_OK;
     return GYRE_OK;
@@ -252,6 +255,8 @@ static gyre_status fill(struct sheet *to, const struct gyre_report_run *run, gyr
                                       .rtn_weight_error = s->rtn_weight_error,
                                       .recipe_weight_error = s->recipe_weight_error,
                                       .summary_tokens = s->summary_tokens,
+                                      .learned = s->distill_steps > 0,
+                                      .weighs_outputs = p->set.recipe.calibration.outputs > 0,
                                       .chosen_seed = s->rotation_seed,
                                       .layer = s->layer,
                                       .layers = s->layers};

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <yaml.h>
 
-enum { EXCERPT = 48, MARKS = 32 };
+enum { EXCERPT = 48, MARKS = 64 }; // marks: more than a recipe has keys
 
 struct mark { // where a key of the recipe stands
     const char *map, *key;

@@ -68,6 +68,7 @@ static void verdict(FILE *f, const struct gyre_report *r)
     gyre_html_number(f, kl, 3);
     fputs(" nats a token from the float model", f);
     if (r->summary_tokens) fprintf(f, ", on %u tokens", r->summary_tokens);
+    if (r->learned) fputs(", before scales and gains were learned end to end", f);
     fputs("</p></div><div>", f);
     const struct gyre_scale_mark marks[2] = {{"plain rounding", "a", r->rtn_kl}, {"this recipe", "b", kl}};
     gyre_chart_scale(f, "KL divergence of plain rounding and of the recipe on the scale of verdicts", 0.005, zones, 4,
@@ -403,8 +404,11 @@ static void linears_intro(FILE *f, const struct gyre_report *r, bool staged)
     }
     for (uint32_t i = 0; i < r->n_stages && i < GYRE_MAX_STAGES; i++)
         corrects |= r->stage[i] && !strcmp(r->stage[i], "correct");
-    fputs(", stage by stage</h2><p class=\"soft\">Relative squared output error on the calibration text, "
-          "tr(E H Eᵀ) / tr(W H Wᵀ) with H the second moments of the inputs, after each stage of the recipe. ",
+    fputs(", stage by stage</h2><p class=\"soft\">Relative squared output error on the calibration text, ", f);
+    fputs(r->weighs_outputs ? "tr(G E H Eᵀ) / tr(G W H Wᵀ) with H the second moments of the inputs and G those of the "
+                              "loss's gradients at the outputs, after each stage of the recipe. "
+                            : "tr(E H Eᵀ) / tr(W H Wᵀ) with H the second moments of the inputs, after each stage of "
+                              "the recipe. ",
           f);
     if (corrects)
         fputs("The stage correct moves the target of the rounding, by so much; from there on errors are counted from "

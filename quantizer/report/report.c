@@ -41,6 +41,7 @@ static void text(FILE *f, const struct gyre_report *r)
     cell_text(f, r->recipe ? r->recipe : "no recipe");
     fprintf(f, "\n\n");
     if (verdict) fprintf(f, "%c%s: KL %.5f nats a token.", verdict[0] - 'a' + 'A', verdict + 1, r->recipe_kl);
+    if (verdict && r->learned) fprintf(f, " That is before scales and gains were learned end to end.");
     if (verdict && r->recipe_kl > r->rtn_kl) fprintf(f, " Worse than plain rounding (%.5f).", r->rtn_kl);
     fprintf(f, "%s| setting | value |\n|---|---|\n", verdict ? "\n\n" : "");
     rows(f, r->setting, r->n_settings);

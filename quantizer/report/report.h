@@ -36,6 +36,7 @@ struct gyre_report {
     double rtn_kl, recipe_kl;            // nats to the float model
     double rtn_weight_error, recipe_weight_error;
     uint32_t summary_tokens;
+    bool learned; // scales and gains were learned after all these figures were taken
 
     const uint64_t *seed; // rotations tried, [n_seeds], and what the search thought of them (less is better)
     const double *surrogate;
@@ -53,6 +54,7 @@ struct gyre_report {
     const struct gyre_report_linear *linear; // [n_linears], block by block
     uint32_t n_linears, n_stages;
     const char *stage[GYRE_MAX_STAGES]; // names of the columns, [n_stages]
+    bool weighs_outputs;                // errors behind stages count outputs by what they do to the loss
 };
 
 // What a KL divergence to the float model, in nats a token, is worth: "excellent" up to 0.05, "good" up to 0.15,

@@ -147,11 +147,34 @@ static void a_calibrated_run_fills_the_page(void **state)
     wants(html, wanted, sizeof wanted / sizeof *wanted);
     assert_null(strstr(html, "plain rounding</th>")); // not known in this basis
     assert_int_equal(count(html, "<img "), 3);
+    assert_true(strstr(html, "tr(E H Eᵀ)") && !strstr(html, "learned end to end"));
     // Every number of every linear and tap is there.
     const char *tables = strstr(html, "<summary>Every block</summary>");
     assert_null(strstr(tables, "<td class=\"n\">–</td>"));
     assert_null(strstr(tables, "best\">–</td>"));
     assert_non_null(strstr(md, "| calibration windows | 8 of 32 tokens |"));
+    free(html);
+    free(md);
+    gyre_quantize_summary_free(&s);
+}
+
+// What is learned afterwards is told, and that the figures are from before; the formula has what weighs outputs.
+static void what_figures_are_of_is_said(void **state)
+{
+    (void)state;
+    gyre_quantize_summary s;
+    const char *folder = files_path("learned"), *recipe = files_path("learned.yaml");
+    files_write(recipe, "name: learned\nrotate: true\ncalibration: {windows: 8, tokens: 32, outputs: 4}\n"
+                        "rounding: [gptq]\ndistill: {steps: 2}\n");
+    assert_int_equal(run(recipe, folder, 0, false, &s), GYRE_OK);
+    assert_int_equal(s.distill_steps, 2);
+    static const char *const wanted[] = {"before scales and gains were learned end to end", "tr(G E H Eᵀ)",
+                                         "learned end to end</th>", "on 1 held-out windows; step "};
+    char *html = page_of(folder, "report.html"), *md = page_of(folder, "report.md");
+    wants(html, wanted, sizeof wanted / sizeof *wanted);
+    assert_null(strstr(html, "tr(E H Eᵀ)"));
+    assert_non_null(strstr(md, "That is before scales and gains were learned end to end."));
+    assert_non_null(strstr(md, "| learned end to end | KL "));
     free(html);
     free(md);
     gyre_quantize_summary_free(&s);
@@ -295,6 +318,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_calibrated_run_fills_the_page),
+        cmocka_unit_test(what_figures_are_of_is_said),
         cmocka_unit_test(interrupted_runs_give_the_same_page),
         cmocka_unit_test(the_journal_keeps_the_figures),
         cmocka_unit_test(late_reports_have_gaps),

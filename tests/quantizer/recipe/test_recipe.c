@@ -65,6 +65,18 @@ static void built_in_recipes_are_what_they_say(void **state)
         assert_int_equal(gyre_recipe_calibrates(&r), reads_text[i]);
         assert_int_equal(r.rotate, i > 2);
         assert_round_trip(&r);
+        // Keys stand in any order, however many there are.
+        char *text = gyre_recipe_text(&r), *turned = NULL;
+        assert_non_null(text);
+        const size_t name = strcspn(text, "\n") + 1, bytes = strlen(text);
+        turned = malloc(bytes + 64);
+        const int n = snprintf(turned, bytes + 64, "%sbudget: {bits: 0, act: 0}\n%.*s", text + name, (int)name, text);
+        assert_true(n > 0 && !strncmp(text, "name: ", 6));
+        struct gyre_recipe other;
+        parse_good(turned, &other);
+        assert_memory_equal(&other, &r, sizeof r);
+        free(text);
+        free(turned);
     }
     assert_null(gyre_recipe_name(GYRE_COUNT(names)));
     assert_null(gyre_recipe_about(GYRE_COUNT(names)));
