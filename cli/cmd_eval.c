@@ -294,11 +294,15 @@ static int run(int argc, char **argv)
     if (!e.paths.n && !e.task_paths.n)
         return cli_usage("missing option (--text FILE or --tasks FILE): gyre eval needs one; see gyre eval --help");
     if (!e.paths.n && (e.save || (e.reference && gyre_reference_is(e.reference))))
-        return cli_usage("--save-reference and stored logits need a text (--text FILE); tasks compare with a model");
+        return cli_usage(
+            "missing option (--text FILE): --save-reference and stored logits need a text; tasks compare with a model");
     if (e.save_k && !e.save)
-        return cli_usage("--reference-k is of what --save-reference stores: name that file, or leave it out");
-    if (!e.paths.n && e.windows) return cli_usage("--windows needs a text (--text FILE)");
-    if (!e.paths.n && e.by_position) return cli_usage("--by-position needs a text (--text FILE)");
+        return cli_usage("missing option (--save-reference FILE): --reference-k is of what it stores; name that file, "
+                         "or leave the number out");
+    if (!e.paths.n && e.windows)
+        return cli_usage("missing option (--text FILE): --windows are of a text; give one, or leave them out");
+    if (!e.paths.n && e.by_position)
+        return cli_usage("missing option (--text FILE): --by-position is of a text; give one, or leave it out");
     return eval_model(&e);
 }
 

@@ -134,17 +134,20 @@ static int run(int argc, char **argv)
     const int stop = cli_parse(&cli_quantize, options, sizeof options / sizeof *options, argc, argv, &p.source);
     if (stop >= 0) return stop;
     if (!sensitivity && (windows || json))
-        return cli_usage("%s is of --sensitivity; see gyre quantize --help", windows ? "--windows" : "--json");
+        return cli_usage("unusable option (%s): it is of --sensitivity; see gyre quantize --help",
+                         windows ? "--windows" : "--json");
     if (sensitivity && (p.output || p.report_dir || p.resume || p.force || shard))
-        return cli_usage("--sensitivity writes nothing: leave %s out", p.output       ? "-o"
-                                                                       : p.report_dir ? "--report"
-                                                                       : p.resume     ? "--resume"
-                                                                       : p.force      ? "--force"
-                                                                                      : "--shard");
-    if (sensitivity && p.head) return cli_usage("--sensitivity is of the blocks alone: leave --head out");
+        return cli_usage("unusable option (%s): --sensitivity writes nothing; leave it out", p.output       ? "-o"
+                                                                                             : p.report_dir ? "--report"
+                                                                                             : p.resume     ? "--resume"
+                                                                                             : p.force      ? "--force"
+                                                                                                       : "--shard");
+    if (sensitivity && p.head)
+        return cli_usage("unusable option (--head): --sensitivity is of the blocks alone; leave it out");
     if (sensitivity && (p.device || p.distill_device))
-        return cli_usage("--sensitivity runs on the host: leave %s out", p.device ? "--device" : "--distill-device");
-    if (sensitivity && p.from) return cli_usage("--sensitivity looks at SRC: leave --from out");
+        return cli_usage("unusable option (%s): --sensitivity runs on the host; leave it out",
+                         p.device ? "--device" : "--distill-device");
+    if (sensitivity && p.from) return cli_usage("unusable option (--from): --sensitivity looks at SRC; leave it out");
     if (p.from && !p.recipe)
         return cli_usage("missing option (--recipe FILE): --from goes on with a recipe that has distill alone; see "
                          "docs/recipes.md");

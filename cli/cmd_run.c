@@ -137,7 +137,11 @@ static gyre_status tokenize(struct run *r, const gyre_engine *engine, const char
     json_t *talk = json_pack("{s:[], s:b}", "messages", "add_generation_prompt", 1);
     json_t *said = json_stringn(text, bytes);
     char *json = NULL;
-    if (!said) GYRE_GO(gyre_fail(err, GYRE_E_FORMAT, "cannot chat: the prompt is no UTF-8"));
+    if (!said)
+        GYRE_GO(gyre_fail(err, GYRE_E_FORMAT, "cannot chat (%s): the prompt is no UTF-8; convert it",
+                          r->file     ? r->file
+                          : r->prompt ? "-p"
+                                      : "standard input"));
     if (r->system)
         json_array_append_new(json_object_get(talk, "messages"),
                               json_pack("{s:s, s:o}", "role", "system", "content", cli_json_text(r->system)));

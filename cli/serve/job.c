@@ -136,9 +136,16 @@ static bool take_text(struct serve_choice *c, const char *text, size_t n, bool l
 bool serve_choice_allow(void *choice, uint32_t *allowed, uint32_t words)
 {
     struct serve_choice *c = choice;
+    struct serve_error error = {0};
+    gyre_error err = {0};
     if (!c->matcher) return false;
-    if (gyre_matcher_allow(c->matcher, allowed, words, NULL) != GYRE_OK)
-        memset(allowed, 0, words * sizeof *allowed); // the answer ends here, incomplete
+    const gyre_status st = gyre_matcher_allow(c->matcher, allowed, words, &err);
+    if (st == GYRE_OK) return true;
+    memset(allowed, 0, words * sizeof *allowed); // the answer ends here, incomplete: it is none
+    if (st == GYRE_E_NOMEM) serve_no_memory(&error);
+    else serve_refuse(&error, 400, NULL, c->job->tools ? "tools" : "response_format", "%s", err.message);
+    serve_job_fail(c->job, &error);
+    atomic_store(&c->job->cancelled, true);
     return true;
 }
 
@@ -200,8 +207,10 @@ void serve_choice_ended(struct serve_choice *c, gyre_stop why)
         const size_t n = gyre_text_flush(&c->decoder, piece, sizeof piece);
         if (!take_text(c, piece, n, true) && !job->error.status) serve_no_memory(&job->error);
     }
+    if (c->finish == SERVE_GOES_ON && why == GYRE_STOP_BOUND && !job->error.status)
+        serve_refuse(&job->error, 500, NULL, NULL, "the answer is incomplete: no token may follow");
     if (c->finish == SERVE_GOES_ON)
-        c->finish = why == GYRE_STOP_LENGTH || why == GYRE_STOP_CONTEXT ? SERVE_FINISH_LENGTH : SERVE_FINISH_STOP;
+        c->finish = why == GYRE_STOP_END || why == GYRE_STOP_TOKEN ? SERVE_FINISH_STOP : SERVE_FINISH_LENGTH;
     pthread_cond_broadcast(&job->changed);
     pthread_mutex_unlock(&job->lock);
 }

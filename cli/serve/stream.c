@@ -46,7 +46,7 @@ static bool refill(struct serve_stream *s)
     until.tv_sec += PING_S;
     s->text.n = s->sent = 0;
     pthread_mutex_lock(&job->lock);
-    while (whole && s->text.n == 0 && !atomic_load(&job->cancelled)) {
+    while (whole && s->text.n == 0 && (job->error.status || !atomic_load(&job->cancelled))) {
         if (job->error.status) {
             whole = serve_event(&s->text, serve_error_json(&job->error)) &&
                     serve_text_add(&s->text, "data: [DONE]\n\n", 14);

@@ -57,6 +57,22 @@ static struct serve_job *job(bool chat, bool embeds)
     return j;
 }
 
+// An answer that a grammar ends where nothing may follow is no whole one, and does not look like one.
+static void test_dead_end(void **state)
+{
+    (void)state;
+    struct serve_job *j = serve_job_new(1);
+    assert_non_null(j);
+    j->tokenizer = tokenizer;
+    assert_true(serve_job_make_choices(j));
+    assert_int_equal(serve_choice_heard(&j->choice[0], &(gyre_task_token){.token = 70}), 0);
+    serve_choice_ended(&j->choice[0], GYRE_STOP_BOUND);
+    assert_int_equal(j->error.status, 500);
+    assert_non_null(strstr(j->error.message, "incomplete"));
+    assert_int_equal(j->choice[0].finish, SERVE_FINISH_LENGTH);
+    serve_job_release(j);
+}
+
 static void check(bool chat, bool embeds)
 {
     const struct serve s = {.name = "tiny"};
@@ -110,6 +126,7 @@ static void test_streams(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_whole), cmocka_unit_test(test_streams)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_whole), cmocka_unit_test(test_streams),
+                                       cmocka_unit_test(test_dead_end)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }
