@@ -94,7 +94,7 @@ static struct cli_position position(const struct cli_blocks *texts, uint32_t n_t
     p.nll /= windows;
     p.kl = sum / windows;
     const double spread = squares - sum * sum / windows;
-    p.kl_stderr = windows > 1 && spread > 0 ? sqrt(spread / (windows * (windows - 1))) : 0;
+    p.kl_stderr = windows > 1 ? spread > 0 ? sqrt(spread / (windows * (windows - 1))) : 0 : (double)NAN;
     return p;
 }
 
@@ -116,8 +116,9 @@ int cli_positions_json(json_t *out, const struct cli_blocks *texts, uint32_t n_t
     for (uint32_t i = 0; i < n && !failed; i++) {
         json_t *row = json_pack("{s:I, s:I, s:I, s:f, s:f}", "from", (json_int_t)p[i].from, "to", (json_int_t)p[i].to,
                                 "tokens", (json_int_t)p[i].tokens, "nll", p[i].nll, "ppl", exp(p[i].nll));
-        failed = !row || (result->has_reference && (json_object_set_new(row, "kl", json_real(p[i].kl)) ||
-                                                    json_object_set_new(row, "kl_stderr", json_real(p[i].kl_stderr))));
+        failed = !row || (result->has_reference && json_object_set_new(row, "kl", json_real(p[i].kl))) ||
+                 (result->has_reference && !isnan(p[i].kl_stderr) &&
+                  json_object_set_new(row, "kl_stderr", json_real(p[i].kl_stderr)));
         if (!failed) failed = json_array_append(list, row);
         json_decref(row);
     }

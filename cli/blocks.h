@@ -31,10 +31,10 @@ bool cli_blocks_read(const json_t *object, struct cli_blocks *out);
 struct cli_position {
     uint32_t from, to;
     uint64_t tokens;
-    double nll, kl, kl_stderr; // its error from the windows' means; 0 for one window
+    double nll, kl, kl_stderr; // its error from the windows' means; NaN for one window
 };
 // Of some texts together, all of one ctx; returns how many there are.
 uint32_t cli_positions(const struct cli_blocks *texts, uint32_t n_texts, struct cli_position out[CLI_POSITIONS]);
-// Adds `positions` to an object: from, to, tokens, nll, ppl and, where `result` has a reference, kl and kl_stderr.
-// Non-zero where memory ran out.
+// Adds `positions` to an object: from, to, tokens, nll, ppl and, where `result` has a reference, kl and (of several
+// windows) kl_stderr. Non-zero where memory ran out.
 int cli_positions_json(json_t *out, const struct cli_blocks *texts, uint32_t n_texts, const gyre_eval_result *result);

@@ -156,7 +156,8 @@ static void print_positions(const struct eval *e, bool reference)
     printf("\n%-15s  %10s  %11s%s\n", "tokens before", "tokens", "perplexity", reference ? "  KL, nats" : "");
     for (uint32_t i = 0; i < n; i++) {
         printf("%7u-%-7u  %10llu  %11.4f", p[i].from, p[i].to, (unsigned long long)p[i].tokens, exp(p[i].nll));
-        if (reference) printf("  %9.6f +- %.6f", p[i].kl, p[i].kl_stderr);
+        if (reference) printf("  %9.6f", p[i].kl);
+        if (reference && !isnan(p[i].kl_stderr)) printf(" +- %.6f", p[i].kl_stderr);
         putchar('\n');
     }
 }

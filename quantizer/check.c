@@ -71,6 +71,10 @@ void gyre_warn_unused(const gyre_quantize_params *params, const struct gyre_plan
         gyre_logf(&params->log, GYRE_LOG_WARN,
                   "quantize: recipe %s reads no text%s: what is given to calibrate on changes nothing", r->name,
                   p->set.wbits >= 16 ? " at this width of weights" : "");
+    if (params->wgroup > 0 && p->set.wbits >= 16)
+        gyre_logf(&params->log, GYRE_LOG_WARN,
+                  "quantize: weights of %u bits are not rounded: a group for their scales changes nothing",
+                  p->set.wbits);
     if (params->shard_bytes && !p->folder)
         gyre_logf(&params->log, GYRE_LOG_WARN,
                   "quantize: %s is one file: only Hugging Face directories are cut into several", params->output);

@@ -212,6 +212,8 @@ static int compare(struct compare *c, const struct options *o)
         if (c->flattered[i])
             fprintf(stderr, "warning: %s is calibrated on; figures on that text flatter what is\n",
                     c->texts.text[i].name);
+    if (c->calib.n && !compare_calibrates(c))
+        fprintf(stderr, "warning: no recipe reads a text; what is given to calibrate on changes nothing\n");
     for (uint32_t i = 0; i < c->calib.n; i++) calib[i] = gyre_base_name(c->calib.item[i]);
     c->total = 1 + c->n_recipes * c->n_settings;
     struct cli_comparison result = {.model = gyre_base_name(c->model),

@@ -28,6 +28,7 @@ static void put_cell(struct cli_buffer *b, const char *text)
 static void put_measure(struct cli_buffer *b, double v, double error, int digits)
 {
     if (isnan(v)) cli_put(b, " |");
+    else if (isnan(error)) cli_put(b, " %.*f |", digits, v); // it is not known
     else cli_put(b, " %.*f ± %.*f |", digits, v, digits, error);
 }
 

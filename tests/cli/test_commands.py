@@ -437,6 +437,8 @@ class Options(Case):
         _, said = self.done("quantize", self.model, "-o", a, "--force", "--device", "cpu", "--recipe", many, "--calib", self.text)
         self.assertRegex(said, r"calibration: \d+ windows of 32 tokens, where the recipe has 400")
         self.assertNotIn("where the recipe has", given)
+        _, said = self.done("quantize", self.model, "-o", a, "--force", "--device", "cpu", "--wbits", 16, "--wgroup", 64)
+        self.assertIn("a group for their scales changes nothing", said)
         both = self.put("both.yaml", b"name: both\ncalibration: {windows: 3, tokens: 32}\nrounding: [rtn]\ndistill: {steps: 2}\n")
         _, said = self.done("quantize", self.model, "-o", a, "--force", "--device", "cpu", "--recipe", both)
         self.assertIn("of 2; the table is from before that\n", said)

@@ -82,6 +82,10 @@ class Eval(Case):
             self.assertAlmostEqual(sum(x[key] * x["tokens"] for x in p) / r["tokens"], r[key], delta=1e-9)
         self.assertNotIn("kl", self.eval(*texts, "--by-position")["positions"][0])
         out, _ = self.done("eval", q, "--device", "cpu", "--ctx", 32, *texts, "--reference", self.model, "--by-position")
+        one = self.json("eval", q, "--device", "cpu", "--text", self.text, "--ctx", 32, "--windows", 1, "--reference", self.model, "--by-position")["positions"][0]
+        self.assertTrue("kl" in one and "kl_stderr" not in one)  # of one window no error is known
+        line = self.done("eval", q, "--device", "cpu", "--text", self.text, "--ctx", 32, "--windows", 1, "--reference", self.model, "--by-position")[0].splitlines()[-1]
+        self.assertTrue(line.lstrip().startswith("1-31") and "+-" not in line)
         for word in ("a cat", "median", "99 %", "right token", "tokens before", "1-31"):
             self.assertIn(word, out)
         self.assertIn("KL of the median token", self.done("eval", q, "--device", "cpu", "--ctx", 32, "--text", self.text, "--reference", self.model)[0])
@@ -208,7 +212,8 @@ class Compare(Case):
             self.assertEqual([os.path.basename(c) for c in calib], json.loads(self.read(self.at("texts.json")))["calib"])
             for said in err, table:  # the text is what the table is of
                 self.assertEqual("flatter" in said, calib == (self.text,))
-        self.done(*self.compare("texts", "--calib", self.text))
+        _, err = self.done(*self.compare("texts", "--calib", self.text))
+        self.assertIn("no recipe reads a text", err)
         self.assertNotIn("alibrated", self.read(self.at("texts.md")).decode())
 
     def test_two_widths(self):
