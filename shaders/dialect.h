@@ -37,16 +37,44 @@ typedef struct { ulong byte[12]; } gyre_at_t;
 #define GYRE_ATTR __attribute__((reqd_work_group_size(WGX, WGY, WGZ)))
 #define GYRE_HEAD(nm) __kernel GYRE_ATTR void GYRE_ENTRY
 #define KERNEL2(nm, SH, a, b) GYRE_HEAD(nm)(GYRE_ARG(a), GYRE_ARG(b), GYRE_LAST) { GYRE_AT(a) GYRE_AT(b) SH
-#define KERNEL3(nm, SH, a, b, c) GYRE_HEAD(nm)(GYRE_ARG(a), GYRE_ARG(b), GYRE_ARG(c), GYRE_LAST) { GYRE_AT(a) GYRE_AT(b) GYRE_AT(c) SH
-#define KERNEL4(nm, SH, a, b, c, d) GYRE_HEAD(nm)(GYRE_ARG(a), GYRE_ARG(b), GYRE_ARG(c), GYRE_ARG(d), GYRE_LAST) { GYRE_AT(a) GYRE_AT(b) GYRE_AT(c) GYRE_AT(d) SH
-#define KERNEL5(nm, SH, a, b, c, d, e) GYRE_HEAD(nm)(GYRE_ARG(a), GYRE_ARG(b), GYRE_ARG(c), GYRE_ARG(d), GYRE_ARG(e), GYRE_LAST) { GYRE_AT(a) GYRE_AT(b) GYRE_AT(c) GYRE_AT(d) GYRE_AT(e) SH
-#define KERNEL6(nm, SH, a, b, c, d, e, f) GYRE_HEAD(nm)(GYRE_ARG(a), GYRE_ARG(b), GYRE_ARG(c), GYRE_ARG(d), GYRE_ARG(e), GYRE_ARG(f), GYRE_LAST) { GYRE_AT(a) GYRE_AT(b) GYRE_AT(c) GYRE_AT(d) GYRE_AT(e) GYRE_AT(f) SH
-#define KERNEL7(nm, SH, a, b, c, d, e, f, g) GYRE_HEAD(nm)(GYRE_ARG(a), GYRE_ARG(b), GYRE_ARG(c), GYRE_ARG(d), GYRE_ARG(e), GYRE_ARG(f), GYRE_ARG(g), GYRE_LAST) { GYRE_AT(a) GYRE_AT(b) GYRE_AT(c) GYRE_AT(d) GYRE_AT(e) GYRE_AT(f) GYRE_AT(g) SH
-#define KERNEL8(nm, SH, a, b, c, d, e, f, g, h) GYRE_HEAD(nm)(GYRE_ARG(a), GYRE_ARG(b), GYRE_ARG(c), GYRE_ARG(d), GYRE_ARG(e), GYRE_ARG(f), GYRE_ARG(g), GYRE_ARG(h), GYRE_LAST) { GYRE_AT(a) GYRE_AT(b) GYRE_AT(c) GYRE_AT(d) GYRE_AT(e) GYRE_AT(f) GYRE_AT(g) GYRE_AT(h) SH
-#define KERNEL9(nm, SH, a, b, c, d, e, f, g, h, i) GYRE_HEAD(nm)(GYRE_ARG(a), GYRE_ARG(b), GYRE_ARG(c), GYRE_ARG(d), GYRE_ARG(e), GYRE_ARG(f), GYRE_ARG(g), GYRE_ARG(h), GYRE_ARG(i), GYRE_LAST) { GYRE_AT(a) GYRE_AT(b) GYRE_AT(c) GYRE_AT(d) GYRE_AT(e) GYRE_AT(f) GYRE_AT(g) GYRE_AT(h) GYRE_AT(i) SH
-#define KERNEL10(nm, SH, a, b, c, d, e, f, g, h, i, j) GYRE_HEAD(nm)(GYRE_ARG(a), GYRE_ARG(b), GYRE_ARG(c), GYRE_ARG(d), GYRE_ARG(e), GYRE_ARG(f), GYRE_ARG(g), GYRE_ARG(h), GYRE_ARG(i), GYRE_ARG(j), GYRE_LAST) { GYRE_AT(a) GYRE_AT(b) GYRE_AT(c) GYRE_AT(d) GYRE_AT(e) GYRE_AT(f) GYRE_AT(g) GYRE_AT(h) GYRE_AT(i) GYRE_AT(j) SH
-#define KERNEL11(nm, SH, a, b, c, d, e, f, g, h, i, j, k) GYRE_HEAD(nm)(GYRE_ARG(a), GYRE_ARG(b), GYRE_ARG(c), GYRE_ARG(d), GYRE_ARG(e), GYRE_ARG(f), GYRE_ARG(g), GYRE_ARG(h), GYRE_ARG(i), GYRE_ARG(j), GYRE_ARG(k), GYRE_LAST) { GYRE_AT(a) GYRE_AT(b) GYRE_AT(c) GYRE_AT(d) GYRE_AT(e) GYRE_AT(f) GYRE_AT(g) GYRE_AT(h) GYRE_AT(i) GYRE_AT(j) GYRE_AT(k) SH
-#define KERNEL12(nm, SH, a, b, c, d, e, f, g, h, i, j, k, l) GYRE_HEAD(nm)(GYRE_ARG(a), GYRE_ARG(b), GYRE_ARG(c), GYRE_ARG(d), GYRE_ARG(e), GYRE_ARG(f), GYRE_ARG(g), GYRE_ARG(h), GYRE_ARG(i), GYRE_ARG(j), GYRE_ARG(k), GYRE_ARG(l), GYRE_LAST) { GYRE_AT(a) GYRE_AT(b) GYRE_AT(c) GYRE_AT(d) GYRE_AT(e) GYRE_AT(f) GYRE_AT(g) GYRE_AT(h) GYRE_AT(i) GYRE_AT(j) GYRE_AT(k) GYRE_AT(l) SH
+#define KERNEL3(nm, SH, a, b, c) \
+  GYRE_HEAD(nm)(GYRE_ARG(a), GYRE_ARG(b), GYRE_ARG(c), GYRE_LAST) { \
+  GYRE_AT(a) GYRE_AT(b) GYRE_AT(c) SH
+#define KERNEL4(nm, SH, a, b, c, d) \
+  GYRE_HEAD(nm)(GYRE_ARG(a), GYRE_ARG(b), GYRE_ARG(c), GYRE_ARG(d), GYRE_LAST) { \
+  GYRE_AT(a) GYRE_AT(b) GYRE_AT(c) GYRE_AT(d) SH
+#define KERNEL5(nm, SH, a, b, c, d, e) \
+  GYRE_HEAD(nm)(GYRE_ARG(a), GYRE_ARG(b), GYRE_ARG(c), GYRE_ARG(d), GYRE_ARG(e), GYRE_LAST) { \
+  GYRE_AT(a) GYRE_AT(b) GYRE_AT(c) GYRE_AT(d) GYRE_AT(e) SH
+#define KERNEL6(nm, SH, a, b, c, d, e, f) \
+  GYRE_HEAD(nm)(GYRE_ARG(a), GYRE_ARG(b), GYRE_ARG(c), GYRE_ARG(d), GYRE_ARG(e), GYRE_ARG(f), GYRE_LAST) { \
+  GYRE_AT(a) GYRE_AT(b) GYRE_AT(c) GYRE_AT(d) GYRE_AT(e) GYRE_AT(f) SH
+#define KERNEL7(nm, SH, a, b, c, d, e, f, g) \
+  GYRE_HEAD(nm)(GYRE_ARG(a), GYRE_ARG(b), GYRE_ARG(c), GYRE_ARG(d), GYRE_ARG(e), GYRE_ARG(f), GYRE_ARG(g), \
+    GYRE_LAST) { \
+  GYRE_AT(a) GYRE_AT(b) GYRE_AT(c) GYRE_AT(d) GYRE_AT(e) GYRE_AT(f) GYRE_AT(g) SH
+#define KERNEL8(nm, SH, a, b, c, d, e, f, g, h) \
+  GYRE_HEAD(nm)(GYRE_ARG(a), GYRE_ARG(b), GYRE_ARG(c), GYRE_ARG(d), GYRE_ARG(e), GYRE_ARG(f), GYRE_ARG(g), \
+    GYRE_ARG(h), GYRE_LAST) { \
+  GYRE_AT(a) GYRE_AT(b) GYRE_AT(c) GYRE_AT(d) GYRE_AT(e) GYRE_AT(f) GYRE_AT(g) GYRE_AT(h) SH
+#define KERNEL9(nm, SH, a, b, c, d, e, f, g, h, i) \
+  GYRE_HEAD(nm)(GYRE_ARG(a), GYRE_ARG(b), GYRE_ARG(c), GYRE_ARG(d), GYRE_ARG(e), GYRE_ARG(f), GYRE_ARG(g), \
+    GYRE_ARG(h), GYRE_ARG(i), GYRE_LAST) { \
+  GYRE_AT(a) GYRE_AT(b) GYRE_AT(c) GYRE_AT(d) GYRE_AT(e) GYRE_AT(f) GYRE_AT(g) GYRE_AT(h) GYRE_AT(i) SH
+#define KERNEL10(nm, SH, a, b, c, d, e, f, g, h, i, j) \
+  GYRE_HEAD(nm)(GYRE_ARG(a), GYRE_ARG(b), GYRE_ARG(c), GYRE_ARG(d), GYRE_ARG(e), GYRE_ARG(f), GYRE_ARG(g), \
+    GYRE_ARG(h), GYRE_ARG(i), GYRE_ARG(j), GYRE_LAST) { \
+  GYRE_AT(a) GYRE_AT(b) GYRE_AT(c) GYRE_AT(d) GYRE_AT(e) GYRE_AT(f) GYRE_AT(g) GYRE_AT(h) GYRE_AT(i) GYRE_AT(j) SH
+#define KERNEL11(nm, SH, a, b, c, d, e, f, g, h, i, j, k) \
+  GYRE_HEAD(nm)(GYRE_ARG(a), GYRE_ARG(b), GYRE_ARG(c), GYRE_ARG(d), GYRE_ARG(e), GYRE_ARG(f), GYRE_ARG(g), \
+    GYRE_ARG(h), GYRE_ARG(i), GYRE_ARG(j), GYRE_ARG(k), GYRE_LAST) { \
+  GYRE_AT(a) GYRE_AT(b) GYRE_AT(c) GYRE_AT(d) GYRE_AT(e) GYRE_AT(f) GYRE_AT(g) GYRE_AT(h) GYRE_AT(i) GYRE_AT(j) \
+    GYRE_AT(k) SH
+#define KERNEL12(nm, SH, a, b, c, d, e, f, g, h, i, j, k, l) \
+  GYRE_HEAD(nm)(GYRE_ARG(a), GYRE_ARG(b), GYRE_ARG(c), GYRE_ARG(d), GYRE_ARG(e), GYRE_ARG(f), GYRE_ARG(g), \
+    GYRE_ARG(h), GYRE_ARG(i), GYRE_ARG(j), GYRE_ARG(k), GYRE_ARG(l), GYRE_LAST) { \
+  GYRE_AT(a) GYRE_AT(b) GYRE_AT(c) GYRE_AT(d) GYRE_AT(e) GYRE_AT(f) GYRE_AT(g) GYRE_AT(h) GYRE_AT(i) GYRE_AT(j) \
+    GYRE_AT(k) GYRE_AT(l) SH
 #define END_KERNEL }
 #define FN static inline
 #define WG_X ((int)get_group_id(0))
@@ -193,5 +221,7 @@ layout(constant_id = 2) const int WGZ = 1;
 #ifdef DOT4_SS
 #define DOT4_FAST 1
 #else
-#define DOT4_SS(a, b, c) ((c) + BYTE_S(a, 0) * BYTE_S(b, 0) + BYTE_S(a, 1) * BYTE_S(b, 1) + BYTE_S(a, 2) * BYTE_S(b, 2) + BYTE_S(a, 3) * BYTE_S(b, 3))
+#define DOT4_SS(a, b, c) \
+  ((c) + BYTE_S(a, 0) * BYTE_S(b, 0) + BYTE_S(a, 1) * BYTE_S(b, 1) + BYTE_S(a, 2) * BYTE_S(b, 2) + \
+   BYTE_S(a, 3) * BYTE_S(b, 3))
 #endif

@@ -109,7 +109,8 @@
    at once, and where they are an axis of 16 in memory, stages within a vector. The same additions. */
 #define HAD_GET8(i) vload8(0, &HAD_AT(i))
 #define HAD_PUT8(i, value) vstore8(value, 0, &HAD_AT(i));
-#define HAD_WITHIN(v, swapped, a, b, c) v = v.swapped + v * (float8)(1.0f, a, b, (a) * (b), c, (a) * (c), (b) * (c), (a) * (b) * (c));
+#define HAD_WITHIN(v, swapped, a, b, c)                                                                               \
+  v = v.swapped + v * (float8)(1.0f, a, b, (a) * (b), c, (a) * (c), (b) * (c), (a) * (b) * (c));
 #define HAD_WITHIN8(v)                                                                                                \
   HAD_WITHIN(v, s10325476, -1.0f, 1.0f, 1.0f)                                                                         \
   HAD_WITHIN(v, s23016745, 1.0f, -1.0f, 1.0f)                                                                         \
@@ -203,7 +204,8 @@
     }                                                                                                                 \
     if (K1 > 0 && left_ == 3) HAD_PASS(total, 8, reach_, t, threads)                                                  \
     if (K1 > 0 && left_ == 2) HAD_PASS(total, 4, reach_, t, threads)                                                  \
-    while (left_ > 0 && (K1 == 0 || left_ == 1)) { /* without constants one small pass must do for all: code is short */ \
+    /* without constants one small pass must do for all: code is short */                                             \
+    while (left_ > 0 && (K1 == 0 || left_ == 1)) {                                                                    \
       HAD_PASS(total, 2, reach_, t, threads)                                                                          \
       reach_ <<= 1;                                                                                                   \
       left_ -= 1;                                                                                                     \

@@ -11,23 +11,23 @@
            and meta uint2[R] {bits of f32 scale, int32 zero point}; value = scale * (code - zero). A8 has zero 0.
            span != 0 (A4 alone; a multiple of 4 that divides the row): every `span` values have 16 levels of their own,
            a whole multiple of the row's scale apart; the code is that multiple times the level, and zero is 0.
-           24 bits: three bytes a code, 65536 high + 256 middle + low; a row is K high ones, K middle ones, K low ones. Its
-           scale is a power of two, NaN where the row is not finite, and zero is 0. No file asks for it.
+           24 bits: three bytes a code, 65536 high + 256 middle + low; a row is K high ones, K middle ones, K low ones.
+           Its scale is a power of two, NaN where the row is not finite, and zero is 0. No file asks for it.
    weight  a device weight (or one N-range of it, N counted from n0) has N padded to n_pad: codes to whole tiles of 32
            columns, floats to 8. Codes lie tile by tile, so that whoever takes a tile reads one stream: GYRE_BLOCK(K/4,
            k4, n8) is the place of the block of 4 K x 8 N in
            w4   uint4[n_pad/32][K/4][4]: byte b of word j holds codes+8 of (K=b; N=2j low, 2j+1 high nibble)
-           w4z  the same, but less a zero point 0..15 instead of 8: behind the scales uint[K/group][n_pad/8], eight along N
+           w4z  the same, less a zero point 0..15 instead of 8: behind the scales uint[K/group][n_pad/8], eight along N
            w8   uint4[n_pad/32][K/4][4][2]: word j holds four signed bytes along K of N=j
            f16  uint [K][n_pad/2]: two halves along N          f32  float[K][n_pad]
            scale uint[K/group][n_pad/2]: two f16 along N; group = K when per channel.  sums int[K/group][n_pad]:
            sum of the codes (w4z: less the zero point) of that group and column, for the zero point of x. f16 and f32
            weights bind any buffer there.
    kv      per layer a K and a V pool, each with its own bits: codes words[page][G][32][hd*bits/32], packed along hd;
-           and meta uint[page][G][32]: f16 scale in the low half, f16-exact integer zero point in the high half (as f16);
-           value = scale * (code - zero), codes 0..255 or 0..15. bits 16: two halves a word, meta unused but bound.
-           clip is of keys, clip_v of values. centred != 0: less a constant, centre f32[2][G*hd] (of K, then of V),
-           which attention adds back for V.
+           and meta uint[page][G][32]: f16 scale in the low half, f16-exact integer zero point in the high half (as
+           f16); value = scale * (code - zero), codes 0..255 or 0..15. bits 16: two halves a word, meta unused but
+           bound. clip is of keys, clip_v of values. centred != 0: less a constant, centre f32[2][G*hd] (of K, then of
+           V), which attention adds back for V.
    rope    of a head the pairs (i, i + split) are turned for i < split, behind those (2i, 2i + 1); split 0: all are
            neighbours. A pair whose frequency is 0 stays as it is; the others are multiplied by mscale, queries also by
            1 + q_beta ln(1 + floor(position / q_span)) in all their dimensions.
@@ -53,9 +53,12 @@
 #define GYRE_PARAMS_hadamard(I, F) GYRE_PARAMS_HAD(I, F) I(rows) I(width) I(scaled)
 #define GYRE_PARAMS_gather(I, F) I(rows) I(width)
 #define GYRE_PARAMS_act_mul(I, F) I(rows) I(width) I(act) I(bits) F(clip) I(span) GYRE_PARAMS_HAD(I, F)
-#define GYRE_PARAMS_rope(I, F) I(rows) I(heads) I(kv_heads) I(hd) I(split) F(mscale) F(q_beta) I(q_span) I(normed) F(eps)
+#define GYRE_PARAMS_rope(I, F) \
+  I(rows) I(heads) I(kv_heads) I(hd) I(split) F(mscale) F(q_beta) I(q_span) I(normed) F(eps)
 #define GYRE_PARAMS_kv_write(I, F) I(rows) I(heads) I(kv_heads) I(hd) I(page_stride) F(clip) I(centred) F(clip_v)
-#define GYRE_PARAMS_rope_kv(I, F) I(rows) I(heads) I(kv_heads) I(hd) I(split) F(mscale) F(q_beta) I(q_span) I(page_stride) F(clip) GYRE_PARAMS_HAD(I, F) I(centred) I(normed) F(eps) F(clip_v)
+#define GYRE_PARAMS_rope_kv(I, F) \
+  I(rows) I(heads) I(kv_heads) I(hd) I(split) F(mscale) F(q_beta) I(q_span) I(page_stride) F(clip) \
+  GYRE_PARAMS_HAD(I, F) I(centred) I(normed) F(eps) F(clip_v)
 #define GYRE_PARAMS_attn(I, F) I(rows) I(heads) I(kv_heads) I(hd) I(ldq) I(page_stride) F(scale) I(centred) I(window)
 #define GYRE_PARAMS_attn_split(I, F) GYRE_PARAMS_attn(I, F) I(splits)
 #define GYRE_PARAMS_attn_merge(I, F) I(rows) I(heads) I(kv_heads) I(hd) I(splits) I(centred)
@@ -82,7 +85,8 @@
 #define GYRE_C_PARAMS(op) struct gyre_##op##_params { GYRE_PARAMS_##op(GYRE_C_FIELD_I, GYRE_C_FIELD_F) };
 /* every struct there is */
 #define GYRE_PARAMS_LIST(X) \
-  X(embed) X(rms_norm) X(rms_norm_had) X(quantize) X(matmul) X(quant_matmul) X(add) X(hadamard) X(gather) X(act_mul) X(rope) X(kv_write) X(rope_kv) X(attn) X(attn_split) X(attn_merge) \
+  X(embed) X(rms_norm) X(rms_norm_had) X(quantize) X(matmul) X(quant_matmul) X(add) X(hadamard) X(gather) X(act_mul) \
+  X(rope) X(kv_write) X(rope_kv) X(attn) X(attn_split) X(attn_merge) \
   X(topk) X(sample) X(mass) X(loglik) X(kl) X(repack) X(roof) \
   X(matmul_back) X(scale_back) X(columns) X(norm_back) X(quantize_back) X(act_mul_back) X(kv_back) X(attn_back)
 GYRE_PARAMS_LIST(GYRE_C_PARAMS)
