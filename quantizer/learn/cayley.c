@@ -80,8 +80,9 @@ gyre_status gyre_cayley_step(double *r, const double *g, uint32_t n, double rate
 {
     const uint64_t size = (uint64_t)n * n;
     gyre_status st = GYRE_OK;
-    double *w = malloc(3 * size * sizeof *w), *scratch = w + size;
+    double *w = malloc(3 * size * sizeof *w);
     if (!w) return no_memory(n, err);
+    double *scratch = w + size;
     product(CblasTrans, g, r, n, 1, 0, scratch); // G'R
     for (uint32_t i = 0; i < n; i++)
         for (uint32_t j = 0; j < n; j++)
