@@ -1,5 +1,5 @@
 // A recipe, the command's values and the model's shapes become settings that fit together. See recipe.h.
-#include "quantizer/recipe/recipe.h"
+#include "quantizer/recipe/fields.h"
 #include "runtime/model/roles.h"
 #include "runtime/util/base.h"
 
@@ -338,6 +338,11 @@ gyre_status gyre_settings_resolve(const gyre_quantize_params *p, const struct gy
         out->wgroup = 0;
         memset(&out->recipe.diagonals, 0, sizeof out->recipe.diagonals);
         memset(&out->recipe.calibration, 0, sizeof out->recipe.calibration);
+        // What is told of the run must be a recipe: one that reads no text has no stage that wants one.
+        memset(out->recipe.stage, 0, sizeof out->recipe.stage);
+        out->recipe.n_stages = 1;
+        out->recipe.stage[0].kind = GYRE_STAGE_RTN;
+        gyre_fields_preset(gyre_stage_fields(GYRE_STAGE_RTN), &out->recipe.stage[0]);
         memset(&out->recipe.budget, 0, sizeof out->recipe.budget);
         out->recipe.distill.steps = 0;
         if (gyre_learn_reads(&out->recipe)) out->recipe.learn.method = GYRE_LEARN_NONE;
