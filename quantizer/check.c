@@ -75,6 +75,11 @@ void gyre_warn_unused(const gyre_quantize_params *params, const struct gyre_plan
         gyre_logf(&params->log, GYRE_LOG_WARN,
                   "quantize: weights of %u bits are not rounded: a group for their scales changes nothing",
                   p->set.wbits);
+    if (params->profile && !strcmp(params->profile, "full") && !p->set.full)
+        gyre_logf(
+            &params->log, GYRE_LOG_WARN,
+            "quantize: a directory of floats cannot say that R3 and R4 run: it has profile portable; a .gguf file "
+            "has both");
     if (params->shard_bytes && !p->folder)
         gyre_logf(&params->log, GYRE_LOG_WARN,
                   "quantize: %s is one file: only Hugging Face directories are cut into several", params->output);

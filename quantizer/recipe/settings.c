@@ -291,6 +291,7 @@ gyre_status gyre_settings_resolve(const gyre_quantize_params *p, const struct gy
                          out->recipe.name);
     if (!out->full && strcmp(profile, "portable"))
         return gyre_fail(err, GYRE_E_INVALID, "unknown profile \"%s\": it is neither portable nor full", profile);
+    if (!blocks && out->wbits >= 16) out->full = false; // a directory of floats cannot say that R3 and R4 run
     if (p->head && p->head != 8 && p->head != 4)
         return gyre_fail(err, GYRE_E_INVALID, "unknown width of the head %u: it is 8 or 4", p->head);
     out->head4 = p->head == 4;

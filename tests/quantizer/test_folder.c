@@ -336,6 +336,38 @@ static void floats_are_a_plain_directory(void **state)
     }
 }
 
+// Also where it was rotated: nothing in it says that a transform runs, so none may be merged that does not cancel.
+static void rotated_floats_are_the_model(void **state)
+{
+    (void)state;
+    uint32_t tokens[64];
+    tiny_tokens(tokens, GYRE_COUNT(tokens), 3, tiny_defaults().vocab);
+    for (int i = 0; i < 4; i++) {
+        const struct tiny_options o = tiny_defaults();
+        const gyre_quantize_params p = {
+            .recipe = "quarot-rtn", .wbits = i % 2 ? 32 : 16, .profile = i < 2 ? NULL : "full", .force = true};
+        const char *in = files_path("floats"), *out = files_path("floats-out");
+        gyre_error err = {0};
+        gyre_verify_result verified;
+        gyre_engine *e = NULL, *f = NULL;
+        gyre_eval_result r;
+        const gyre_engine_params on = {.device = "cpu", .act = 16, .kv = 16, .cache_dir = ""};
+        assert_int_equal(tiny_write_hf(in, &o), 0);
+        if (quantize(p, in, out, &err) != GYRE_OK) fail_msg("%s", err.message);
+        if (gyre_verify(&(gyre_verify_params){.size = sizeof(gyre_verify_params), .file = out, .base = in}, &verified,
+                        &err) != GYRE_OK)
+            fail_msg("%s", err.message);
+        assert_true(verified.rotated);
+        if (gyre_engine_open(in, &on, &e, &err) != GYRE_OK || gyre_engine_open_beside(e, out, &on, &f, &err) != GYRE_OK)
+            fail_msg("%s", err.message);
+        if (gyre_eval(f, e, tokens, GYRE_COUNT(tokens), 32, 0, NULL, NULL, &r, &err) != GYRE_OK)
+            fail_msg("%s", err.message);
+        assert_true(r.kl < 1e-5);
+        assert_int_equal(gyre_engine_close(f, NULL), GYRE_OK);
+        assert_int_equal(gyre_engine_close(e, NULL), GYRE_OK);
+    }
+}
+
 // Exceptions of a recipe: groups of their own, by name.
 static void exceptions_have_groups_of_their_own(void **state)
 {
@@ -506,6 +538,7 @@ int main(void)
         cmocka_unit_test(the_container_is_the_sources_or_what_is_asked_for),
         cmocka_unit_test(shards_and_index_are_whole),
         cmocka_unit_test(floats_are_a_plain_directory),
+        cmocka_unit_test(rotated_floats_are_the_model),
         cmocka_unit_test(exceptions_have_groups_of_their_own),
         cmocka_unit_test(an_interrupted_run_goes_on),
         cmocka_unit_test(a_checkpoint_is_a_source),
