@@ -12,12 +12,19 @@
 
 enum { GRACE_S = 2, SCORED_ROWS = 64, ARENAS = 2 };
 
+static int on_load(void *user, double fraction, const char *what)
+{
+    (void)user, (void)fraction, (void)what;
+    return cli_interrupted();
+}
+
 static gyre_engine_params engine_params(const struct serve *s)
 {
     gyre_engine_params params = cli_engine_params(&s->engine);
     params.sequences = s->slots;
     params.logit_rows = SCORED_ROWS;
     params.log = cli_log(false);
+    params.progress = on_load;
     return params;
 }
 
@@ -25,7 +32,11 @@ static gyre_status open_engine(void *user, gyre_engine **out, gyre_error *err)
 {
     const struct serve *s = user;
     const gyre_engine_params params = engine_params(s);
-    return gyre_engine_open(s->model, &params, out, err);
+    GYRE_TRY(gyre_engine_open(s->model, &params, out, err));
+    if (!cli_interrupted()) return GYRE_OK; // what follows, warming up, asks nobody
+    (void)gyre_engine_close(*out, NULL);
+    *out = NULL;
+    return gyre_fail(err, GYRE_E_CANCELLED, "interrupted while loading (%s)", s->model);
 }
 
 // Settles what was left open, and says what it takes.

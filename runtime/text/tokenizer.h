@@ -27,9 +27,9 @@ enum gyre_encode {
     GYRE_ENCODE_NO_BOS = 8   // nothing before the text whatever the model says
 };
 
-// Encodes UTF-8 text (invalid bytes are encoded as bytes, never lost). `flags`: of enum gyre_encode. What the text's
-// own tokens begin (end) with already is not put there again. *out is malloc'd. GYRE_E_INVALID for GYRE_ENCODE_BOS
-// where the model names no BOS.
+// Encodes UTF-8 text (invalid bytes become bytes, where the vocabulary has those). `flags`: of enum gyre_encode.
+// What the text's own tokens begin (end) with already is not put there again. *out is malloc'd. GYRE_E_INVALID for
+// GYRE_ENCODE_BOS where the model names no BOS.
 gyre_status gyre_tokenizer_encode(const gyre_tokenizer *tokenizer, const char *text, uint64_t bytes, uint32_t flags,
                                   uint32_t **out, uint64_t *n, gyre_error *err) GYRE_MUST_USE;
 

@@ -386,6 +386,16 @@ class Limits(Case):
             os.replace(self.at("other"), changing)
             self.assertEqual(s.complete(TEXT, max_tokens=4, **FOREVER)["choices"][0]["text"], before)
 
+    @unittest.skipUnless(os.environ.get("GYRE_DEMO_MODEL"), "a model that takes a moment to load: GYRE_DEMO_MODEL")
+    def test_ends_while_loading(self):
+        p = subprocess.Popen([GYRE, "serve", os.environ["GYRE_DEMO_MODEL"], "--port", "0", "--device", "cpu"], stdin=subprocess.DEVNULL,
+                             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        with p.stderr:
+            self.assertTrue(p.stderr.readline().startswith("plan: "))
+            p.send_signal(signal.SIGTERM)
+            self.assertEqual(p.stderr.read(), "")  # no engine was opened
+        self.assertEqual(p.wait(60), 0)
+
     def test_refused_to_start(self):
         self.fails(2, "serve", self.model, "--port", "70000")
         self.fails(2, "serve", self.model, "--slots", "0")

@@ -215,7 +215,7 @@ GYRE_API void gyre_session_destroy(gyre_session *session); // accepts NULL
 
 typedef struct gyre_sampling {
     float temperature;
-    uint32_t top_k;
+    uint32_t top_k; // 0: all; where it or top_p cuts, the 256 most likely tokens at most are drawn from
     float top_p;
     uint32_t seed;
 } gyre_sampling; // zeros: greedy
