@@ -89,6 +89,7 @@ void cli_begin(void)
         if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == 1 ? O_RDONLY : fd == 0 ? O_WRONLY : O_RDWR) != fd) break;
     catch_signals();
     cli_guard_mappings();
+    cli_guard_caches(CLI_CACHE_ROOM);
 }
 
 // The reader of a pipe has gone: what is printed is wanted by nobody, and no fault.

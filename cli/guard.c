@@ -1,10 +1,13 @@
-// See guard.h. A signal handler may call little: everything here is read(2), write(2) and arithmetic.
+// See guard.h. A signal handler may call little: everything that it does here is read(2), write(2) and arithmetic.
 #include "cli/guard.h"
+#include "runtime/util/file.h"
 
 #include <fcntl.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -78,6 +81,19 @@ static void on_fault(int number, siginfo_t *info, void *context)
     else say(unknown, sizeof unknown - 1);
     say(after, sizeof after - 1);
     _exit(1);
+}
+
+void cli_guard_caches(uint64_t least)
+{
+    char path[4096];
+    const char *own = getenv("MESA_SHADER_CACHE_DIR"), *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    uint64_t bytes;
+    int n = -1;
+    if (own && *own) n = snprintf(path, sizeof path, "%s", own);
+    else if (cache && *cache) n = snprintf(path, sizeof path, "%s", cache);
+    else if (home && *home) n = snprintf(path, sizeof path, "%s/.cache", home);
+    if (n > 0 && (size_t)n < sizeof path && gyre_disk_free(path, &bytes, NULL) == GYRE_OK && bytes < least)
+        (void)setenv("MESA_SHADER_CACHE_DISABLE", "true", 0);
 }
 
 void cli_guard_mappings(void)

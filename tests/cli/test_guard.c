@@ -79,11 +79,28 @@ static void other_faults_stay_faults(void **state)
     assert_string_equal(said, "");
 }
 
+static void no_cache_where_no_room_is_left(void **state)
+{
+    (void)state;
+    static const char variable[] = "MESA_SHADER_CACHE_DISABLE";
+    unsetenv(variable);
+    setenv("XDG_CACHE_HOME", "not/made/yet", 1);
+    cli_guard_caches(0);
+    assert_null(getenv(variable));
+    cli_guard_caches(UINT64_MAX);
+    assert_string_equal(getenv(variable), "true");
+    setenv(variable, "false", 1);
+    cli_guard_caches(UINT64_MAX); // the user's word stays
+    assert_string_equal(getenv(variable), "false");
+    unsetenv(variable);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_file_that_shrinks_is_named),
         cmocka_unit_test(other_faults_stay_faults),
+        cmocka_unit_test(no_cache_where_no_room_is_left),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
