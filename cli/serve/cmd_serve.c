@@ -1,6 +1,7 @@
 // gyre serve: the model over HTTP, in OpenAI's words.
 #include "cli/serve/fit.h"
 #include "cli/serve/routes.h"
+#include "runtime/util/utf8.h"
 
 #ifdef __GLIBC__
 #include <malloc.h>
@@ -58,16 +59,19 @@ static gyre_status plan(struct serve *s, gyre_error *err)
     return GYRE_OK;
 }
 
-// The file's base name without .gguf, unless an alias was given.
-static void name_model(struct serve *s)
+// The file's base name without .gguf, unless an alias was given. Every answer has it, and JSON is UTF-8. False: out of
+// memory.
+static bool name_model(struct serve *s)
 {
     const char *end = s->model + strlen(s->model), *from;
     while (end > s->model + 1 && end[-1] == '/') end--;
     for (from = end; from > s->model && from[-1] != '/';) from--;
     size_t n = (size_t)(end - from);
     if (n > 5 && strncmp(end - 5, ".gguf", 5) == 0) n -= 5;
-    if (s->alias) snprintf(s->name, sizeof s->name, "%s", s->alias);
-    else snprintf(s->name, sizeof s->name, "%.*s", (int)n, from);
+    char *name = s->alias ? strdup(s->alias) : strndup(from, n);
+    s->name = name ? gyre_utf8_mended(name) : NULL;
+    free(name);
+    return s->name != NULL;
 }
 
 // The model's template, or none, which only conversations miss.
@@ -165,8 +169,9 @@ static int run(int argc, char **argv)
 #endif
     gyre_error err = {0};
     s.started = (long)time(NULL);
-    name_model(&s);
-    const gyre_status st = serve(&s, &err);
+    const gyre_status st =
+        name_model(&s) ? serve(&s, &err) : gyre_fail(&err, GYRE_E_NOMEM, "cannot serve (%s): out of memory", s.model);
+    free(s.name);
     return st == GYRE_OK || st == GYRE_E_CANCELLED ? 0 : cli_fail(&err);
 }
 

@@ -9,7 +9,7 @@ struct serve {
     struct cli_engine engine;
     const char *model, *host, *alias, *key, *fit, *pooling;
     uint32_t port, slots, waiting, timeout; // timeout: seconds of a request, 0: as long as it takes
-    char name[256];                         // of the model, as clients call it
+    char *name;                             // of the model, as clients call it: UTF-8; owned
     long started;                           // seconds since 1970
     gyre_tokenizer *tokenizer;              // its own: it outlives an engine that is lost
     gyre_template *template;                // NULL: the model has none

@@ -396,6 +396,16 @@ class Limits(Case):
             self.assertEqual(p.stderr.read(), "")  # no engine was opened
         self.assertEqual(p.wait(60), 0)
 
+    def test_names_that_are_no_utf8(self):
+        import shutil
+        odd = self.at(os.fsdecode(b"mod\xe9l.gguf"))
+        shutil.copy(self.model, odd)
+        for args, want in (((), "mod\ufffdl"), (("--alias", os.fsdecode(b"\xffx")), "\ufffdx"), (("--alias", "é" * 400), "é" * 400)):
+            with Server(odd, *args) as s:
+                status, a, _ = s.ask("GET", "/v1/models")
+                self.assertEqual((status, a["data"][0]["id"]), (200, want))
+                self.assertEqual(s.complete(TEXT, max_tokens=1)["model"], want)
+
     def test_refused_to_start(self):
         self.fails(2, "serve", self.model, "--port", "70000")
         self.fails(2, "serve", self.model, "--slots", "0")
