@@ -16,7 +16,7 @@
 
 #define DATA GYRE_TEST_DATA "/../../quantizer/data/"
 
-enum { CHUNK = 200, MIN_BYTES = 110000, MAX_BYTES = 130000, MAX_LINE = 4000, MIN_TOKENS = 26000 };
+enum { CHUNK = 200, MIN_BYTES = 270000, MAX_BYTES = 300000, MAX_LINE = 4000, MIN_TOKENS = 128 * 512 };
 
 static const char *const text = gyre_calibration_text;
 
