@@ -237,7 +237,7 @@ static void what_auto_became_is_told(void **state)
         bool folder;
         const char *says;
     } runs[] = {{8, 4, 40, false, NULL},
-                {4, 4, 0, false, "these widths"},
+                {4, 4, 24, false, NULL},
                 {8, 32, 0, false, "these widths"},
                 {8, 4, 0, true, "a Hugging Face directory"}};
     const struct tiny_options o = tiny_family("llama");
