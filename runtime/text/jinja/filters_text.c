@@ -363,14 +363,22 @@ static jinja_value filesizeformat(ARGS)
                                             {"KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB"}};
     const bool binary = gyre_jinja_true(given[0]);
     double size, base = binary ? 1024 : 1000, unit = base;
+    struct jinja_build b = {.run = run};
+    jinja_int whole;
     char text[64];
     if (self.kind == JINJA_STRING ? !gyre_jinja_parse_float(self.string, &size) : !jinja_is_number(self))
         gyre_jinja_raise(run, "filesizeformat needs a number, not %s", gyre_jinja_type(self));
     if (self.kind != JINJA_STRING) size = gyre_jinja_double(self);
     int i = 0;
     while (i < 7 && size >= unit * base) unit *= base, i++;
-    if (size < base) snprintf(text, sizeof text, !(size < 1 || size > 1) ? "1 Byte" : "%lld Bytes", (long long)size);
-    else snprintf(text, sizeof text, "%.1f %s", size / unit, units[binary][i]);
+    if (size >= 1 && size <= 1) return gyre_jinja_text(run, "1 Byte");
+    if (size < base) {
+        if (!gyre_jinja_float_to_int(size, &whole)) gyre_jinja_raise(run, "filesizeformat: the number is too large");
+        gyre_jinja_put_int(&b, whole);
+        gyre_jinja_put_text(&b, " Bytes");
+        return gyre_jinja_built(&b);
+    }
+    snprintf(text, sizeof text, "%.1f %s", size / unit, units[binary][i]);
     return gyre_jinja_text(run, text);
 }
 

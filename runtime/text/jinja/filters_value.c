@@ -61,6 +61,20 @@ static double rounded(double value, int digits)
     return isfinite(unit) ? nearbyint(value / unit) * unit : 0;
 }
 
+// To tens, hundreds and so on (digits below 0), halves to even.
+static jinja_int rounded_whole(struct jinja_run *run, jinja_int value, int digits)
+{
+    enum { MOST = 38 }; // 10^38 is the largest power that there is
+    jinja_int unit = 1, out;
+    if (digits < -MOST) return 0; // no number is half of 10^39
+    for (int i = 0; i < -digits; i++) unit *= 10;
+    jinja_int rest = value % unit, times = value / unit;
+    if (rest < 0) rest = -rest;
+    if (rest > unit - rest || (rest == unit - rest && times % 2)) times += value < 0 ? -1 : 1;
+    if (__builtin_mul_overflow(times, unit, &out)) gyre_jinja_limit(run, "128 bits of an integer");
+    return out;
+}
+
 static jinja_value round_(ARGS)
 {
     UNUSED;
@@ -75,8 +89,8 @@ static jinja_value round_(ARGS)
     const double value = gyre_jinja_double(self), unit = pow(10, n);
     if (!how || gyre_jinja_is(how, "common")) {
         if (self.kind == JINJA_FLOAT) return jinja_real(rounded(value, n));
-        return n >= 0 ? jinja_number(self.kind == JINJA_BOOL ? self.flag : self.integer)
-                      : jinja_number((jinja_int)rounded(value, n));
+        const jinja_int whole = self.kind == JINJA_BOOL ? self.flag : self.integer;
+        return jinja_number(n >= 0 ? whole : rounded_whole(run, whole, n));
     }
     return jinja_real((gyre_jinja_is(how, "ceil") ? ceil(value * unit) : floor(value * unit)) / unit);
 }
