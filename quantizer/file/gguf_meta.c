@@ -85,15 +85,6 @@ static void put_factors(struct gyre_gguf *g, const char *key, const struct gyre_
     if (h->n) gyre_gguf_u32_array(g, key, (const uint32_t[]){h->n, h->k[0], h->k[1], h->k[2], h->p}, 5);
 }
 
-// In a portable file the number promises that scales repeat so; one exception with smaller groups breaks that.
-static uint32_t declared_group(const struct gyre_plan *p)
-{
-    for (uint32_t i = 0; !p->set.full && i < p->set.recipe.n_exceptions; i++)
-        if (p->set.recipe.exception[i].wgroup >= 0 && (uint32_t)p->set.recipe.exception[i].wgroup != p->set.wgroup)
-            return 32;
-    return p->set.wgroup;
-}
-
 // The oldest version that knows all that the file has.
 static uint32_t version_of(const struct gyre_plan *p)
 {
@@ -136,7 +127,7 @@ gyre_status gyre_gguf_metadata(const struct gyre_plan *p, struct gyre_gguf *g, g
     gyre_gguf_u64(g, "gyre.seed", p->set.seed);
     if (p->choice.seed != p->set.seed) gyre_gguf_u64(g, "gyre.rotation_seed", p->choice.seed);
     gyre_gguf_u32(g, "gyre.wbits", p->set.wbits);
-    gyre_gguf_u32(g, "gyre.wgroup", declared_group(p));
+    gyre_gguf_u32(g, "gyre.wgroup", gyre_recipe_declared_group(&p->set.recipe, p->set.full, p->set.wgroup));
     gyre_gguf_u32(g, "gyre.act_bits", p->set.act);
     gyre_gguf_u32(g, "gyre.kv_bits", p->set.kv);
     if (p->set.kv_v != p->set.kv) gyre_gguf_u32(g, "gyre.kv_bits_v", p->set.kv_v);

@@ -104,6 +104,13 @@ double gyre_recipe_damp(const struct gyre_recipe *recipe)
     return damp > 0 ? damp : 0.01;
 }
 
+uint32_t gyre_recipe_declared_group(const struct gyre_recipe *r, bool full, uint32_t wgroup)
+{
+    for (uint32_t i = 0; !full && i < r->n_exceptions; i++)
+        if (r->exception[i].wgroup >= 0 && (uint32_t)r->exception[i].wgroup != wgroup) return 32;
+    return wgroup;
+}
+
 bool gyre_recipe_corrects(const struct gyre_recipe *recipe)
 {
     bool found = false;

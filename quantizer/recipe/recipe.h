@@ -135,6 +135,10 @@ void gyre_recipe_leave_learning(struct gyre_recipe *whole);
 // A stage moves the target on purpose: what comes out need not be near the weights that went in.
 bool gyre_recipe_corrects(const struct gyre_recipe *recipe);
 
+// The groups that a GGUF file of weights in groups of `wgroup` declares. In a portable one the number promises that
+// scales repeat so; one exception with other groups breaks that.
+uint32_t gyre_recipe_declared_group(const struct gyre_recipe *recipe, bool full, uint32_t wgroup);
+
 // Rotations are learned from the calibration text.
 static inline bool gyre_learn_reads(const struct gyre_recipe *recipe)
 {

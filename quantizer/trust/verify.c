@@ -1,5 +1,6 @@
 // A file against its manifest. See gyre_quantize.h; what needs the base model is verify_base.c's,
 // verify_norms.c's and verify_weights.c's.
+#include "quantizer/recipe/recipe.h"
 #include "quantizer/trust/verify_impl.h"
 #include "runtime/util/base.h"
 #include "runtime/util/file.h"
@@ -145,6 +146,21 @@ static gyre_status check_profile(const struct gyre_verifier *v, gyre_error *err)
                                have ? have : "missing", v->manifest.profile);
 }
 
+// What the file says of groups is its recipe's exceptions' too.
+static gyre_status compare_group(const struct gyre_verifier *v, gyre_error *err)
+{
+    const struct gyre_manifest *m = &v->manifest;
+    uint32_t want = m->wgroup;
+    gyre_error why = {0};
+    struct gyre_recipe *recipe = malloc(sizeof *recipe);
+    if (!recipe) return gyre_fail(err, GYRE_E_NOMEM, "cannot verify (%s): out of memory", v->params->file);
+    if (m->recipe_text &&
+        gyre_recipe_parse(m->recipe_text, strlen(m->recipe_text), "recipe_text", recipe, &why) == GYRE_OK)
+        want = gyre_recipe_declared_group(recipe, !strcmp(m->profile, "full"), m->wgroup);
+    free(recipe);
+    return compare_number(v, "gyre.wgroup", want, err);
+}
+
 // The keys that the manifest repeats come first: they make the better message. Then all bytes before the first tensor.
 static gyre_status check_metadata(struct gyre_verifier *v, gyre_error *err)
 {
@@ -166,7 +182,7 @@ static gyre_status check_metadata(struct gyre_verifier *v, gyre_error *err)
     GYRE_TRY(check_profile(v, err));
     GYRE_TRY(compare_number(v, "gyre.seed", m->seed, err));
     GYRE_TRY(compare_number(v, "gyre.wbits", m->wbits, err));
-    GYRE_TRY(compare_number(v, "gyre.wgroup", m->wgroup, err));
+    GYRE_TRY(compare_group(v, err));
     GYRE_TRY(compare_number(v, "gyre.act_bits", m->act, err));
     GYRE_TRY(compare_number(v, "gyre.kv_bits", m->kv, err));
     if (m->kv_v != m->kv || gyre_source_has(v->file, "gyre.kv_bits_v"))

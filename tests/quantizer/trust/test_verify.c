@@ -214,6 +214,17 @@ static void honest_files_pass(void **state)
             fail_msg("row %zu: worst error %g", i, r.worst_error);
         assert_non_null(strstr(r.worst, "blk."));
     }
+    // Where single linears have other groups, a portable file does not promise that scales repeat over a row.
+    files_write(files_path("mixed.yaml"), "name: mixed\nrotate: true\nrounding: [rtn]\nexceptions:\n  - {tensors: "
+                                          "\"blk.0.ffn_down.weight\", wbits: 8, wgroup: 32}\n");
+    for (int portable = 0; portable < 2; portable++) {
+        gyre_quantize_params p = settings();
+        p.recipe = files_path("mixed.yaml");
+        p.profile = portable ? "portable" : "full";
+        p.wgroup = GYRE_WGROUP_ROW;
+        make(p, false);
+        assert_int_equal(passes(in).linears, 21);
+    }
 }
 
 static void folders_are_bases_too(void **state)
