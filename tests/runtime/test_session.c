@@ -2,7 +2,6 @@
 // the caller may leave out, and what the caller must not do.
 #include "runtime/engine.h"
 #include "backends/faults.h"
-#include "runtime/engine.h"
 #include "tests/common/device.h"
 #include "tests/common/files.h"
 #include "tests/common/ok.h"
