@@ -75,6 +75,7 @@ static void build_part(gyre_spin *s, struct gyre_builder *b, gyre_product to)
     b->to = to;
     gyre_build_block(b);
     b->from = to;
+    b->precision = &s->runner->precision; // `part` ends here
 }
 
 static gyre_status run_block(gyre_spin *s, uint32_t layer, struct gyre_runner_graph *keep, gyre_error *err)
