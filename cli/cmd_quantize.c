@@ -61,7 +61,7 @@ static void print_errors(const gyre_quantize_summary *s)
         fprintf(stderr, "  KL to float    %10.4f  %12.4f   nats per token\n", s->rtn_kl, s->recipe_kl);
         if (s->recipe_kl > s->rtn_kl * 1.02)
             fprintf(stderr,
-                    "\nnote: on this model and setting %s is worse than plain rounding (rtn); see docs/numerics.md\n",
+                    "\nnote: on this model and setting %s is worse than plain rounding (rtn); see docs/quality.md\n",
                     recipe);
     }
 }

@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-// What `auto` stands for, as measured (docs/numerics.md): windows by which outputs are weighed, with 64 and 128 to
+// What `auto` stands for, as measured (docs/quality.md): windows by which outputs are weighed, with 64 and 128 to
 // calibrate on; steps of learning end to end and their rate.
 enum { AUTO_OUTPUTS = 32, AUTO_STEPS = 40, AUTO_STEPS_4 = 24 };
 static const double auto_rate = 0.0003, auto_rate_4 = 0.0006;
@@ -325,14 +325,14 @@ gyre_status gyre_settings_resolve(const gyre_quantize_params *p, const struct gy
     if (out->learn_auto)
         out->recipe.learn.method =
             out->act > 4 && out->wbits < 16 && gyre_roles_merge_r1(hp) ? GYRE_LEARN_OPTROT : GYRE_LEARN_NONE;
-    // At 8-bit activations weighed outputs gained on every text, at 4 on none (docs/numerics.md).
+    // At 8-bit activations weighed outputs gained on every text, at 4 on none (docs/quality.md).
     if (out->recipe.calibration.outputs == GYRE_AUTO_COUNT)
         out->recipe.calibration.outputs = out->act > 4 ? GYRE_MIN(AUTO_OUTPUTS, out->recipe.calibration.windows) : 0;
     // Learning end to end gained on every text at 8 and at 4 bits; a folder is no model before the run ends.
     out->distill_auto = out->recipe.distill.steps == GYRE_AUTO_COUNT;
     if (out->distill_auto) out->recipe.distill.steps = !out->blocks ? 0 : out->act > 4 ? AUTO_STEPS : AUTO_STEPS_4;
     if (out->recipe.distill.rate == GYRE_AUTO) out->recipe.distill.rate = out->act > 4 ? auto_rate : auto_rate_4;
-    // Measured: at 4-bit activations correcting own inputs makes models worse (docs/numerics.md).
+    // Measured: at 4-bit activations correcting own inputs makes models worse (docs/quality.md).
     for (uint32_t i = 0; i < out->recipe.n_stages && out->act == 4; i++)
         if (out->recipe.stage[i].kind == GYRE_STAGE_CORRECT && out->recipe.stage[i].alpha == GYRE_AUTO)
             out->recipe.stage[i].alpha = 0;

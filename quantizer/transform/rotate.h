@@ -28,7 +28,7 @@ enum { GYRE_ROTATE_R1 = 1, GYRE_ROTATE_R2 = 2, GYRE_ROTATE_R4 = 4, GYRE_ROTATE_O
 
 // Makes the transforms named in `which`, each as wide as the model allows (segments where a width has none of its own).
 // Gains are folded (`fold`) only where R1 can be merged, which needs it: folded ones leave the input with the outliers
-// of the stream and spread the columns of the weights (docs/numerics.md).
+// of the stream and spread the columns of the weights (docs/quality.md).
 gyre_status gyre_rotator_create(const struct gyre_hparams *hp, uint64_t seed, bool fold, unsigned which,
                                 struct gyre_rotator *out, gyre_error *err) GYRE_MUST_USE;
 void gyre_rotator_release(struct gyre_rotator *rotator);

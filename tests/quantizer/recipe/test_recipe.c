@@ -112,7 +112,7 @@ static void built_in_recipes_are_what_they_say(void **state)
     assert_memory_equal(&fast.stage[1], &r.stage[1], sizeof *r.stage);
 }
 
-// What docs/methods.md and docs/numerics.md measure with.
+// What docs/methods.md and docs/quality.md measure with.
 static void rungs_are_recipes(void **state)
 {
     (void)state;
