@@ -1,5 +1,5 @@
 # cmake -P tests/check_layers.cmake: fails if a file includes upwards or sideways, is too long or too wide, lies in a
-# folder that no row knows, or names a path of somebody's machine.
+# folder that no row knows, or names a path of somebody's machine, or if a model lies about.
 cmake_minimum_required(VERSION 3.20)
 get_filename_component(root ${CMAKE_CURRENT_LIST_DIR}/.. ABSOLUTE)
 
@@ -110,6 +110,9 @@ endif()
 set(n_checked 0)
 foreach(file ${files})
   get_filename_component(extension ${file} LAST_EXT)
+  if(extension MATCHES "^\\.(gguf|safetensors)$")
+    message(SEND_ERROR "${file}: a model that a test or a run wrote; none belongs here")
+  endif()
   if(file MATCHES "^tests/data/" OR NOT extension MATCHES "^(|\\.(c|h|k|comp|def|cmake|txt|md|json|py|sh|yml|in))$")
     continue()
   endif()
