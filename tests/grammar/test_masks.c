@@ -2,6 +2,7 @@
 // merges.
 #include "tests/grammar/lab.h"
 
+#include "tests/common/files.h"
 #include "tests/common/ok.h"
 
 #include "runtime/util/file.h"
@@ -66,7 +67,7 @@ static void test_masks(void **state)
 static int open_lab(void **state)
 {
     (void)state;
-    lab_open_json(&lab, "grammar_masks", GYRE_TEST_DATA "/tokenizer_llama3.json");
+    lab_open_json(&lab, files_path("grammar_masks"), GYRE_TEST_DATA "/tokenizer_llama3.json");
     return 0;
 }
 

@@ -3,6 +3,7 @@
 #include "tests/grammar/lab.h"
 
 #include "tests/common/comma.h"
+#include "tests/common/files.h"
 #include "tests/common/ok.h"
 
 #include "runtime/util/base.h"
@@ -464,7 +465,7 @@ static void test_long(void **state)
 static int open_lab(void **state)
 {
     (void)state;
-    lab_open(&lab, "grammar_schema");
+    lab_open(&lab, files_path("grammar_schema"));
     return 0;
 }
 

@@ -1,6 +1,7 @@
 // Calls of tools in three syntaxes: what their grammars accept, and what answers are read as, wherever they are cut.
 #include "tests/grammar/lab.h"
 
+#include "tests/common/files.h"
 #include "tests/common/ok.h"
 
 #include "runtime/util/base.h"
@@ -406,7 +407,7 @@ static void test_syntax(void **state)
 static int open_lab(void **state)
 {
     (void)state;
-    lab_open(&lab, "grammar_tools");
+    lab_open(&lab, files_path("grammar_tools"));
     return 0;
 }
 
