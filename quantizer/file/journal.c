@@ -67,6 +67,9 @@ void gyre_journal_remove(const struct gyre_journal *j)
 {
     DIR *dir = opendir(j->folder);
     if (!dir) return;
+    // First what makes it a journal: whoever is killed in between leaves none, not one that lacks something.
+    unlink(j->state_path);
+    fsync(dirfd(dir));
     for (struct dirent *entry; (entry = readdir(dir));)
         if (!strncmp(entry->d_name, "state.json", 10) || !strncmp(entry->d_name, "stream-", 7) ||
             !strncmp(entry->d_name, "kept-", 5))

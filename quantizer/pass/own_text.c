@@ -6,6 +6,7 @@
 #include "runtime/model/model.h"
 #include "runtime/text/tokenizer.h"
 #include "runtime/util/base.h"
+#include "runtime/util/file.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -187,7 +188,9 @@ static bool take_kept(const gyre_quantize_params *params, struct gyre_own_text *
     char *data = NULL;
     uint64_t bytes = 0;
     const uint64_t size = (uint64_t)out->windows * out->tokens * sizeof *out->token;
+    // Without a state what lies there is of no run that goes on.
     bool good = params->resume && gyre_journal_init(params->output, &journal, NULL) == GYRE_OK &&
+                gyre_file_exists(journal.state_path) &&
                 gyre_journal_kept(&journal, kept_name, &data, &bytes, NULL) == GYRE_OK && data &&
                 bytes == sizeof head + size;
     if (good) memcpy(&head, data, sizeof head);

@@ -90,6 +90,16 @@ int save_bytes(const struct bytes *b, const char *path)
     return fclose(file) || n != b->size;
 }
 
+int save_bytes_in(const char *directory, const char *name, struct bytes *b)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%s", directory, name);
+    const int failed = save_bytes(b, path);
+    free(b->data);
+    *b = (struct bytes){0};
+    return failed;
+}
+
 void put_number(struct bytes *b, gyre_meta_type type, double v)
 {
     const int64_t whole = (int64_t)v;

@@ -36,3 +36,5 @@ void put_tensor_info(struct bytes *b, const char *name, uint32_t n_dims, const u
 
 // Writes the buffer to a file; 0 on success.
 int save_bytes(const struct bytes *b, const char *path);
+// The same as `name` in a directory, and the buffer is freed and empty.
+int save_bytes_in(const char *directory, const char *name, struct bytes *b);

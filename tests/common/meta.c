@@ -194,15 +194,6 @@ static void put_tokens(struct bytes *b)
     }
 }
 
-static int save(const char *directory, const char *name, struct bytes *b)
-{
-    char path[512];
-    snprintf(path, sizeof path, "%s/%s", directory, name);
-    const int failed = save_bytes(b, path);
-    free(b->data);
-    return failed;
-}
-
 int meta_write(const char *directory, const struct meta_options *options)
 {
     struct zip z = {.o = options};
@@ -225,6 +216,6 @@ int meta_write(const char *directory, const struct meta_options *options)
                             "\"use_scaled_rope\": true, \"quantization_args\": {\"scheme\": "
                             "\"int4_weight_int8_dynamic_activation\", \"group_size\": 16, \"spinquant\": true}}");
     put_tokens(&tokens);
-    return save(directory, "consolidated.00.pth", &z.file) || save(directory, "params.json", &params) ||
-           save(directory, "tokenizer.model", &tokens);
+    return save_bytes_in(directory, "consolidated.00.pth", &z.file) ||
+           save_bytes_in(directory, "params.json", &params) || save_bytes_in(directory, "tokenizer.model", &tokens);
 }

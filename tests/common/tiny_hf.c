@@ -10,16 +10,6 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
-static int save_in(const char *directory, const char *name, struct bytes *b)
-{
-    char path[4096];
-    snprintf(path, sizeof path, "%s/%s", directory, name);
-    const int failed = save_bytes(b, path);
-    free(b->data);
-    *b = (struct bytes){0};
-    return failed;
-}
-
 static void put_format(struct bytes *b, const char *format, ...) GYRE_PRINTF(2, 3);
 static void put_format(struct bytes *b, const char *format, ...)
 {
@@ -64,7 +54,7 @@ static int write_config(const char *directory, const struct tiny_options *o)
     } else
         put_text(&b, "{\"rope_type\": \"llama3\", \"factor\": 8.0, \"low_freq_factor\": 1.0, \"high_freq_factor\": "
                      "4.0, \"original_max_position_embeddings\": 64}}\n");
-    return save_in(directory, "config.json", &b);
+    return save_bytes_in(directory, "config.json", &b);
 }
 
 static void put_json_string(struct bytes *b, const char *text)
@@ -108,7 +98,7 @@ static int write_tokenizer(const char *directory, const struct tiny_options *o)
         put_format(&b, "%s\"%s %s\"", i ? ", " : "", left, right);
     }
     put_text(&b, "]}}\n");
-    return save_in(directory, "tokenizer.json", &b);
+    return save_bytes_in(directory, "tokenizer.json", &b);
 }
 
 static int write_shard(const char *directory, const char *name, const struct tiny_tensor *list, uint32_t first,
@@ -132,7 +122,7 @@ static int write_shard(const char *directory, const char *name, const struct tin
     put(&file, header.data, header.size);
     for (uint32_t i = first; i < last; i++) put(&file, list[i].data, list[i].bytes);
     free(header.data);
-    return save_in(directory, name, &file);
+    return save_bytes_in(directory, name, &file);
 }
 
 int tiny_write_hf(const char *directory, const struct tiny_options *o)
@@ -152,7 +142,7 @@ int tiny_write_hf(const char *directory, const struct tiny_options *o)
         failed = failed || write_shard(directory, name, list, first, last);
     }
     put_text(&index, "}}\n");
-    if (shards > 1) failed = failed || save_in(directory, "model.safetensors.index.json", &index);
+    if (shards > 1) failed = failed || save_bytes_in(directory, "model.safetensors.index.json", &index);
     failed = failed || write_config(directory, o) || (!o->no_tokenizer && write_tokenizer(directory, o));
     for (uint32_t i = 0; i < n; i++) free(list[i].data);
     free(list);

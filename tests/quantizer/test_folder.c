@@ -9,6 +9,7 @@
 #include "tests/common/comma.h"
 #include "tests/common/files.h"
 #include "tests/common/tiny.h"
+#include "tests/quantizer/trust/folder.h"
 
 #include <gyre/gyre.h>
 #include <gyre/gyre_eval.h>
@@ -52,19 +53,6 @@ static void closed(struct opened *o)
 
 static bool exists(const char *path) { return access(path, F_OK) == 0; }
 
-static gyre_status quantize(gyre_quantize_params p, const char *from, const char *to, gyre_error *err)
-{
-    p.size = sizeof p, p.source = from, p.output = to, p.device = "cpu";
-    return gyre_quantize(&p, NULL, err);
-}
-
-static struct tiny_options shape(const char *arch)
-{
-    struct tiny_options o = tiny_family(arch);
-    o.ffn = 128; // R4 is one transform in both containers
-    return o;
-}
-
 // Every linear of both as codes and scales, rows in the order of a directory.
 static void same_integers(const struct opened *a, const struct opened *b)
 {
@@ -101,7 +89,7 @@ static void both_containers_hold_the_same(void **state)
     static const char *const archs[] = {"llama", "qwen2", "qwen3", "phi3"}, *const profiles[] = {"portable", "full"};
     for (int i = 0; i < 16; i++) {
         const int full = i / 4 % 2;
-        const struct tiny_options o = shape(archs[i % 4]);
+        const struct tiny_options o = folder_shape(archs[i % 4]);
         const gyre_quantize_params p = {.recipe = "quarot-rtn",
                                         .profile = profiles[full],
                                         .wbits = 4,
@@ -112,8 +100,8 @@ static void both_containers_hold_the_same(void **state)
         gyre_error err = {0};
         forced.force = true;
         assert_int_equal(tiny_write_hf(in, &o), 0);
-        if (quantize(forced, in, folder, &err) != GYRE_OK) fail_msg("%s", err.message);
-        if (quantize(forced, in, file, &err) != GYRE_OK) fail_msg("%s", err.message);
+        if (folder_quantize(forced, in, folder, &err) != GYRE_OK) fail_msg("%s", err.message);
+        if (folder_quantize(forced, in, file, &err) != GYRE_OK) fail_msg("%s", err.message);
         struct opened a = opened(folder), b = opened(file);
         assert_int_equal(gyre_source_container(a.source), GYRE_CONTAINER_HF);
         assert_int_equal(gyre_source_container(b.source), GYRE_CONTAINER_GGUF);
@@ -137,7 +125,7 @@ static void numbers_have_a_point_in_every_locale(void **state)
 {
     (void)state;
     const char *in = files_path("in"), *yaml = files_path("clips.yaml"), *file = "model.safetensors";
-    const struct tiny_options o = shape("llama");
+    const struct tiny_options o = folder_shape("llama");
     char path[300];
     uint64_t n[2];
     files_write(yaml, "name: c\nactivations: {clip: 0.95}\ncache: {clip: 0.98}\nrounding: [rtn]\n");
@@ -147,7 +135,8 @@ static void numbers_have_a_point_in_every_locale(void **state)
         const char *folder = files_path(comma ? "with-comma" : "with-point");
         gyre_error err = {0};
         if (comma && !comma_set()) print_message("no locale with a comma can be made here\n");
-        if (quantize((gyre_quantize_params){.recipe = yaml}, in, folder, &err) != GYRE_OK) fail_msg("%s", err.message);
+        if (folder_quantize((gyre_quantize_params){.recipe = yaml}, in, folder, &err) != GYRE_OK)
+            fail_msg("%s", err.message);
         struct opened a = opened(folder);
         assert_true(fabsf(a.hp.act_clip - 0.95f) < 1e-6f && fabsf(a.hp.kv_clip - 0.98f) < 1e-6f);
         closed(&a);
@@ -168,13 +157,13 @@ static void groups_of_activations_are_said(void **state)
     (void)state;
     static const char *const profiles[] = {"portable", "full"};
     const char *in = files_path("in"), *folder = files_path("out"), *yaml = files_path("groups.yaml");
-    const struct tiny_options o = shape("llama");
+    const struct tiny_options o = folder_shape("llama");
     files_write(yaml, "name: g\nrotate: true\nactivations: {group: 32}\nrounding: [rtn]\n");
     assert_int_equal(tiny_write_hf(in, &o), 0);
     for (int full = 0; full < 2; full++) {
         const gyre_quantize_params p = {.recipe = yaml, .profile = profiles[full], .act = 4, .force = true};
         gyre_error err = {0};
-        if (quantize(p, in, folder, &err) != GYRE_OK) fail_msg("%s", err.message);
+        if (folder_quantize(p, in, folder, &err) != GYRE_OK) fail_msg("%s", err.message);
         struct opened a = opened(folder);
         assert_int_equal(a.hp.act_bits, full ? 4 : 16);
         assert_int_equal(a.hp.act_group, 32);
@@ -197,7 +186,7 @@ static void a_centre_that_is_left_out_is_told(void **state)
 {
     (void)state;
     const char *in = files_path("in"), *recipe = files_path("centred.yaml");
-    const struct tiny_options o = shape("llama");
+    const struct tiny_options o = folder_shape("llama");
     FILE *f = fopen(recipe, "w");
     assert_non_null(f);
     fputs("name: centred\nrotate: true\nseeds: 1\ncalibration: {windows: 2, tokens: 32}\nrounding: [rtn]\ncache: "
@@ -211,7 +200,7 @@ static void a_centre_that_is_left_out_is_told(void **state)
         char path[512];
         const char *out = files_path(i ? "centre.gguf" : "centre");
         const gyre_quantize_params p = {.recipe = recipe, .kv = 4, .log = {count_warnings, &warnings, GYRE_LOG_WARN}};
-        if (quantize(p, in, out, &err) != GYRE_OK) fail_msg("%s", err.message);
+        if (folder_quantize(p, in, out, &err) != GYRE_OK) fail_msg("%s", err.message);
         snprintf(path, sizeof path, "%s.manifest.json", out);
         json_t *manifest = json_load_file(path, 0, NULL);
         const json_t *left = json_array_get(json_object_get(manifest, "left_out"), 0);
@@ -243,30 +232,30 @@ static void the_container_is_the_sources_or_what_is_asked_for(void **state)
     assert_int_equal(tiny_write_hf(folder, &o), 0);
     assert_int_equal(tiny_write_gguf(file, &o), 0);
     struct stat info;
-    assert_int_equal(quantize(p, folder, files_path("c1/"), &err), GYRE_OK);
+    assert_int_equal(folder_quantize(p, folder, files_path("c1/"), &err), GYRE_OK);
     assert_true(!stat(files_path("c1"), &info) && S_ISDIR(info.st_mode) && exists(files_path("c1.manifest.json")));
-    assert_int_equal(quantize(p, folder, files_path("c2.gguf"), &err), GYRE_OK);
+    assert_int_equal(folder_quantize(p, folder, files_path("c2.gguf"), &err), GYRE_OK);
     assert_true(!stat(files_path("c2.gguf"), &info) && S_ISREG(info.st_mode));
-    assert_int_equal(quantize(gguf, folder, files_path("c3"), &err), GYRE_OK);
+    assert_int_equal(folder_quantize(gguf, folder, files_path("c3"), &err), GYRE_OK);
     assert_true(!stat(files_path("c3"), &info) && S_ISREG(info.st_mode));
-    assert_int_equal(quantize(p, file, files_path("c4"), &err), GYRE_OK);
+    assert_int_equal(folder_quantize(p, file, files_path("c4"), &err), GYRE_OK);
     assert_true(!stat(files_path("c4"), &info) && S_ISREG(info.st_mode));
-    assert_int_equal(quantize(hf, folder, files_path("c5.gguf"), &err), GYRE_OK);
+    assert_int_equal(folder_quantize(hf, folder, files_path("c5.gguf"), &err), GYRE_OK);
     assert_true(!stat(files_path("c5.gguf"), &info) && S_ISDIR(info.st_mode));
-    assert_int_equal(quantize(hf, file, files_path("c6"), &err), GYRE_E_UNSUPPORTED);
+    assert_int_equal(folder_quantize(hf, file, files_path("c6"), &err), GYRE_E_UNSUPPORTED);
     assert_non_null(strstr(err.message, "no config.json"));
-    assert_int_equal(quantize(odd, folder, files_path("c6"), &err), GYRE_E_INVALID);
+    assert_int_equal(folder_quantize(odd, folder, files_path("c6"), &err), GYRE_E_INVALID);
     assert_non_null(strstr(err.message, "neither gguf nor hf"));
-    assert_int_equal(quantize(p, folder, files_path("c1"), &err), GYRE_E_IO);
+    assert_int_equal(folder_quantize(p, folder, files_path("c1"), &err), GYRE_E_IO);
     assert_non_null(strstr(err.message, "--force"));
-    assert_int_equal(quantize(gguf, folder, files_path("c1"), &err), GYRE_E_UNSUPPORTED);
+    assert_int_equal(folder_quantize(gguf, folder, files_path("c1"), &err), GYRE_E_UNSUPPORTED);
     assert_non_null(strstr(err.message, "it is a folder"));
     hf.force = true; // only what gyre wrote is replaced
-    assert_int_equal(quantize(hf, file, folder, &err), GYRE_E_UNSUPPORTED);
+    assert_int_equal(folder_quantize(hf, file, folder, &err), GYRE_E_UNSUPPORTED);
     mkdir(files_path("mine"), 0777);
-    assert_int_equal(quantize(hf, folder, files_path("mine"), &err), GYRE_E_IO);
+    assert_int_equal(folder_quantize(hf, folder, files_path("mine"), &err), GYRE_E_IO);
     assert_non_null(strstr(err.message, "no folder that gyre wrote"));
-    assert_int_equal(quantize(hf, folder, files_path("c1"), &err), GYRE_OK);
+    assert_int_equal(folder_quantize(hf, folder, files_path("c1"), &err), GYRE_OK);
     assert_false(exists(files_path("c1.old")) || exists(files_path("c1.part")) || exists(files_path("c1.journal")));
     // What belongs to the tokenizer comes along.
     uint64_t n, m;
@@ -280,13 +269,13 @@ static void the_container_is_the_sources_or_what_is_asked_for(void **state)
 static void shards_and_index_are_whole(void **state)
 {
     (void)state;
-    struct tiny_options o = shape("llama");
+    struct tiny_options o = folder_shape("llama");
     o.tied = true; // a portable directory has a head of its own: norms are folded
     const gyre_quantize_params p = {.recipe = "quarot-rtn", .profile = "portable", .wgroup = 32, .shard_bytes = 20000};
     const char *in = files_path("whole"), *out = files_path("shards");
     gyre_error err = {0};
     assert_int_equal(tiny_write_hf(in, &o), 0);
-    if (quantize(p, in, out, &err) != GYRE_OK) fail_msg("%s", err.message);
+    if (folder_quantize(p, in, out, &err) != GYRE_OK) fail_msg("%s", err.message);
     assert_false(exists(files_path("shards/model.safetensors")));
     json_t *index = json_load_file(files_path("shards/model.safetensors.index.json"), 0, NULL);
     const json_t *map = json_object_get(index, "weight_map");
@@ -320,7 +309,7 @@ static void floats_are_a_plain_directory(void **state)
         gyre_error err = {0};
         const char *in = files_path("floats"), *out = files_path("floats-out");
         assert_int_equal(tiny_write_hf(in, &o), 0);
-        assert_int_equal(quantize(p, in, out, &err), GYRE_OK);
+        assert_int_equal(folder_quantize(p, in, out, &err), GYRE_OK);
         json_t *config = config_of(out);
         assert_null(json_object_get(config, "quantization_config"));
         json_decref(config);
@@ -353,7 +342,7 @@ static void rotated_floats_are_the_model(void **state)
         gyre_eval_result r;
         const gyre_engine_params on = {.device = "cpu", .act = 16, .kv = 16, .cache_dir = ""};
         assert_int_equal(tiny_write_hf(in, &o), 0);
-        if (quantize(p, in, out, &err) != GYRE_OK) fail_msg("%s", err.message);
+        if (folder_quantize(p, in, out, &err) != GYRE_OK) fail_msg("%s", err.message);
         if (gyre_verify(&(gyre_verify_params){.size = sizeof(gyre_verify_params), .file = out, .base = in}, &verified,
                         &err) != GYRE_OK)
             fail_msg("%s", err.message);
@@ -372,14 +361,14 @@ static void rotated_floats_are_the_model(void **state)
 static void exceptions_have_groups_of_their_own(void **state)
 {
     (void)state;
-    const struct tiny_options o = shape("llama");
+    const struct tiny_options o = folder_shape("llama");
     const char *recipe = files_path("mixed.yaml"), *in = files_path("mixed"), *out = files_path("mixed-out");
     files_write(recipe,
                 "name: mixed\nrounding:\n  - rtn\nexceptions:\n  - {tensors: \"blk.*.ffn_down.weight\", wbits: 8}\n");
     const gyre_quantize_params p = {.recipe = recipe, .wgroup = 32};
     gyre_error err = {0};
     assert_int_equal(tiny_write_hf(in, &o), 0);
-    if (quantize(p, in, out, &err) != GYRE_OK) fail_msg("%s", err.message);
+    if (folder_quantize(p, in, out, &err) != GYRE_OK) fail_msg("%s", err.message);
     json_t *config = config_of(out);
     const json_t *q = json_object_get(config, "quantization_config"), *groups = json_object_get(q, "config_groups");
     assert_string_equal(json_string_value(json_object_get(q, "format")), "mixed-precision");
@@ -407,22 +396,22 @@ static int on_progress(void *user, double fraction, double eta, const char *what
 static void an_interrupted_run_goes_on(void **state)
 {
     (void)state;
-    const struct tiny_options o = shape("llama");
+    const struct tiny_options o = folder_shape("llama");
     gyre_quantize_params p = {.recipe = "quarot-rtn", .wgroup = 32, .shard_bytes = 20000, .progress = on_progress};
     const char *in = files_path("early"), *whole = files_path("early-whole"), *out = files_path("early-out");
     gyre_error err = {0};
     assert_int_equal(tiny_write_hf(in, &o), 0);
     stop_at = 0;
-    assert_int_equal(quantize(p, in, whole, &err), GYRE_OK);
+    assert_int_equal(folder_quantize(p, in, whole, &err), GYRE_OK);
     calls = 0, stop_at = 1; // before anything is worth keeping
-    assert_int_equal(quantize(p, in, out, &err), GYRE_E_CANCELLED);
+    assert_int_equal(folder_quantize(p, in, out, &err), GYRE_E_CANCELLED);
     assert_false(exists(out) || exists(files_path("early-out.part")) || exists(files_path("early-out.journal")));
     calls = 0, stop_at = 14;
-    assert_int_equal(quantize(p, in, out, &err), GYRE_E_CANCELLED);
+    assert_int_equal(folder_quantize(p, in, out, &err), GYRE_E_CANCELLED);
     assert_true(!exists(out) && exists(files_path("early-out.part")) && exists(files_path("early-out.journal")));
     calls = 0, stop_at = 0;
     p.resume = true;
-    if (quantize(p, in, out, &err) != GYRE_OK) fail_msg("%s", err.message);
+    if (folder_quantize(p, in, out, &err) != GYRE_OK) fail_msg("%s", err.message);
     assert_false(exists(files_path("early-out.part")) || exists(files_path("early-out.journal")));
     json_t *index = json_load_file(files_path("early-out/model.safetensors.index.json"), 0, NULL);
     assert_non_null(index);
@@ -467,7 +456,7 @@ static void a_checkpoint_is_a_source(void **state)
         const struct tiny_options o = tiny_defaults();
         gyre_error err = {0};
         assert_int_equal(checkpoint_write(in, &o, &forms[i]), 0);
-        if (quantize(p, in, out, &err) != GYRE_OK) fail_msg("form %zu: %s", i, err.message);
+        if (folder_quantize(p, in, out, &err) != GYRE_OK) fail_msg("form %zu: %s", i, err.message);
         struct opened a = opened(in), b = opened(out);
         struct gyre_linear x, y;
         assert_int_equal(gyre_linear_find(a.source, &a.hp, GYRE_ROLE_down, 1, &x, &err), GYRE_OK);
@@ -499,7 +488,7 @@ static void other_runs_files_are_theirs(void **state)
 {
     (void)state;
     const char *from = files_path("theirs"), *folder = files_path("theirs-out"), *file = files_path("theirs.gguf");
-    struct tiny_options o = shape("llama");
+    struct tiny_options o = folder_shape("llama");
     gyre_error err = {0};
     char path[256];
     uint64_t bytes;
@@ -512,7 +501,7 @@ static void other_runs_files_are_theirs(void **state)
         assert_true(lock >= 0 && flock(lock, LOCK_EX) == 0);
         snprintf(path, sizeof path, f ? "%s.part/model.safetensors" : "%s.part", out);
         files_write(path, "theirs");
-        assert_int_equal(quantize((gyre_quantize_params){0}, from, out, &err), GYRE_E_IO);
+        assert_int_equal(folder_quantize((gyre_quantize_params){0}, from, out, &err), GYRE_E_IO);
         assert_non_null(strstr(err.message, "another run"));
         char *text = files_read(path, &bytes);
         assert_string_equal(text ? text : "gone", "theirs");
@@ -520,9 +509,9 @@ static void other_runs_files_are_theirs(void **state)
         close(lock);
     }
     const char *again = files_path("again");
-    assert_int_equal(quantize((gyre_quantize_params){0}, from, again, &err), GYRE_OK);
+    assert_int_equal(folder_quantize((gyre_quantize_params){0}, from, again, &err), GYRE_OK);
     assert_int_equal(mkdir(files_path("again.old"), 0777), 0);
-    assert_int_equal(quantize((gyre_quantize_params){.force = true}, from, again, &err), GYRE_E_IO);
+    assert_int_equal(folder_quantize((gyre_quantize_params){.force = true}, from, again, &err), GYRE_E_IO);
     assert_non_null(strstr(err.message, "again.old is left"));
     assert_true(exists(files_path("again/config.json")) && exists(files_path("again.manifest.json")));
 }

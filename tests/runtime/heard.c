@@ -1,6 +1,7 @@
 // See heard.h.
 #include "tests/runtime/heard.h"
 #include "tests/common/device.h"
+#include "tests/common/files.h"
 #include "tests/common/ok.h"
 #include "tests/common/tiny.h"
 
@@ -8,20 +9,17 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
 const char *const device_names[DEVICES] = {"cpu", "vulkan:0", "opencl:0"};
-static char directory[] = "test-schedule-XXXXXX";
 char heard_path[128], heard_f32_path[128];
 
 int heard_setup(void **state)
 {
     (void)state;
-    if (!mkdtemp(directory)) return 1;
-    snprintf(heard_path, sizeof heard_path, "%s/q4.gguf", directory);
-    snprintf(heard_f32_path, sizeof heard_f32_path, "%s/f32.gguf", directory);
+    snprintf(heard_path, sizeof heard_path, "%s", files_path("q4.gguf"));
+    snprintf(heard_f32_path, sizeof heard_f32_path, "%s", files_path("f32.gguf"));
     struct tiny_options o = tiny_defaults();
     if (tiny_write_gguf(heard_f32_path, &o)) return 1;
     o.type = GYRE_DTYPE_Q4_0;
@@ -32,9 +30,8 @@ int heard_setup(void **state)
 int heard_teardown(void **state)
 {
     (void)state;
-    unlink(heard_path);
-    unlink(heard_f32_path);
-    return rmdir(directory);
+    files_remove();
+    return 0;
 }
 
 gyre_engine *heard_open(const char *model, const char *device, uint32_t sequences)

@@ -4,6 +4,7 @@
 #include "runtime/util/base.h"
 #include "tests/common/files.h"
 #include "tests/common/tiny.h"
+#include "tests/quantizer/trust/folder.h"
 
 #include <gyre/gyre_quantize.h>
 #include <jansson.h>
@@ -15,19 +16,6 @@
 #include <unistd.h>
 
 #include <cmocka.h>
-
-static gyre_status quantize(gyre_quantize_params p, const char *from, const char *to, gyre_error *err)
-{
-    p.size = sizeof p, p.source = from, p.output = to, p.device = "cpu";
-    return gyre_quantize(&p, NULL, err);
-}
-
-static struct tiny_options shape(const char *arch)
-{
-    struct tiny_options o = tiny_family(arch);
-    o.ffn = 128; // R4 is one transform in both containers
-    return o;
-}
 
 static gyre_status verify(const char *folder, const char *base, gyre_verify_result *result, gyre_error *err)
 {
@@ -66,7 +54,7 @@ static void directories_are_verified(void **state)
     const char *in = files_path("in"), *folder = files_path("trusted");
     char slashed[512];
     for (size_t i = 0; i < GYRE_COUNT(cases); i++) {
-        struct tiny_options o = shape(cases[i].arch);
+        struct tiny_options o = folder_shape(cases[i].arch);
         gyre_error err = {0};
         o.tied = cases[i].tied;
         assert_int_equal(tiny_write_hf(in, &o), 0);
@@ -75,16 +63,16 @@ static void directories_are_verified(void **state)
                                         .seed = 5,
                                         .shard_bytes = cases[i].shard,
                                         .force = true};
-        if (quantize(p, in, folder, &err) != GYRE_OK) fail_msg("%s", err.message);
+        if (folder_quantize(p, in, folder, &err) != GYRE_OK) fail_msg("%s", err.message);
         verified(folder, in, strcmp(cases[i].recipe, "rtn") != 0);
     }
     // Learned rotations lie beside a directory, too, however it is named.
     const char *recipe = files_path("turned.yaml");
-    struct tiny_options o = shape("llama");
+    struct tiny_options o = folder_shape("llama");
     gyre_error err = {0};
     files_write(recipe, "name: turned\nrotate: true\nlearn: {method: optrot, steps: 3}\nrounding: [rtn]\n");
     assert_int_equal(tiny_write_hf(in, &o), 0);
-    if (quantize((gyre_quantize_params){.recipe = recipe, .force = true}, in, folder, &err) != GYRE_OK)
+    if (folder_quantize((gyre_quantize_params){.recipe = recipe, .force = true}, in, folder, &err) != GYRE_OK)
         fail_msg("%s", err.message);
     verified(folder, in, true);
     snprintf(slashed, sizeof slashed, "%s//", folder);
@@ -116,7 +104,7 @@ static void what_was_changed_is_named(void **state)
                  {"generation_config.json", "of the tokenizer's files", "metadata", false, 3},
                  {"model.safetensors", NULL, "base", true, 1}};
     const char *in = files_path("in"), *folder = files_path("changed"), *file = files_path("changed.gguf");
-    const struct tiny_options o = shape("llama");
+    const struct tiny_options o = folder_shape("llama");
     for (size_t i = 0; i < GYRE_COUNT(cases); i++) {
         gyre_verify_result r;
         gyre_error err = {0};
@@ -127,7 +115,7 @@ static void what_was_changed_is_named(void **state)
         assert_non_null(f);
         fputs("{\"temperature\": 1.1}", f);
         fclose(f);
-        if (quantize((gyre_quantize_params){.recipe = "quarot-rtn", .force = true}, in, folder, &err) != GYRE_OK)
+        if (folder_quantize((gyre_quantize_params){.recipe = "quarot-rtn", .force = true}, in, folder, &err) != GYRE_OK)
             fail_msg("%s", err.message);
         verified(folder, in, true);
         damage(cases[i].in_base ? in : folder, cases[i].file, cases[i].at);
@@ -139,7 +127,7 @@ static void what_was_changed_is_named(void **state)
     gyre_error err = {0};
     gyre_verify_result r;
     char manifest[512];
-    if (quantize((gyre_quantize_params){.recipe = "rtn", .force = true}, in, file, &err) != GYRE_OK)
+    if (folder_quantize((gyre_quantize_params){.recipe = "rtn", .force = true}, in, file, &err) != GYRE_OK)
         fail_msg("%s", err.message);
     snprintf(manifest, sizeof manifest, "%s.manifest.json", folder);
     const gyre_verify_params p = {.size = sizeof p, .file = file, .manifest = manifest};
@@ -159,12 +147,12 @@ static void tensors_of_several_linears_are_whole(void **state)
     static const char *const names[] = {"self_attn.qkv_proj.weight_packed", "self_attn.qkv_proj.weight_scale",
                                         "mlp.gate_up_proj.weight_packed", "mlp.gate_up_proj.weight_scale"};
     const char *in = files_path("in"), *folder = files_path("fused");
-    const struct tiny_options o = shape("phi3");
+    const struct tiny_options o = folder_shape("phi3");
     gyre_error err = {0};
     gyre_verify_result r;
     assert_int_equal(tiny_write_hf(in, &o), 0);
-    if (quantize((gyre_quantize_params){.recipe = "quarot-rtn", .profile = "portable", .force = true}, in, folder,
-                 &err) != GYRE_OK)
+    if (folder_quantize((gyre_quantize_params){.recipe = "quarot-rtn", .profile = "portable", .force = true}, in,
+                        folder, &err) != GYRE_OK)
         fail_msg("%s", err.message);
     verified(folder, in, true);
     gyre_source *source;
