@@ -8,15 +8,54 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { SAID = 4096 };
+
+void cli_say(const char *before, const char *text)
+{
+    char line[SAID + 8];
+    size_t n = 0;
+    for (const unsigned char *c = (const unsigned char *)text; *c && n < SAID; c++) {
+        const bool high = c[0] == 0xC2 && c[1] >= 0x80 && c[1] < 0xA0; // U+0080 to U+009F steer terminals, too
+        if (*c == '\n') n += (size_t)sprintf(line + n, "\\n");
+        else if (*c == '\t') n += (size_t)sprintf(line + n, "\\t");
+        else if (*c < 0x20 || *c == 0x7F) n += (size_t)sprintf(line + n, "\\x%02x", *c);
+        else if (high) n += (size_t)sprintf(line + n, "\\u%04x", *++c);
+        else line[n++] = (char)*c;
+    }
+    line[n] = 0;
+    fprintf(stderr, "%s%s\n", before, line);
+}
+
+static void say(const char *before, const char *format, va_list args)
+{
+    char text[SAID];
+    vsnprintf(text, sizeof text, format, args);
+    cli_say(before, text);
+}
+
+void cli_warn(const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    say("warning: ", format, args);
+    va_end(args);
+}
+
 int cli_usage(const char *format, ...)
 {
     va_list args;
     va_start(args, format);
-    fputs("gyre: ", stderr);
-    vfprintf(stderr, format, args);
-    fputc('\n', stderr);
+    say("gyre: ", format, args);
     va_end(args);
     return 2;
+}
+
+bool cli_decimal(const char *text, double *value)
+{
+    char *end = NULL;
+    if (!*text || text[strspn(text, "0123456789.eE+-")]) return false;
+    *value = strtod(text, &end);
+    return !*end && isfinite(*value);
 }
 
 static void print_help(const struct cli_command *c, const struct cli_option *options, int n)
@@ -45,8 +84,8 @@ static bool store_number(const struct cli_option *o, const char *value)
     char *end = NULL;
     errno = 0;
     if (o->kind == CLI_F32) {
-        const double v = strtod(value, &end);
-        if (end == value || *end || !isfinite(v) || v < o->min || v > o->max) return false;
+        double v;
+        if (!cli_decimal(value, &v) || v < o->min || v > o->max) return false;
         *(float *)o->out = (float)v;
         return true;
     }

@@ -37,5 +37,14 @@ struct cli_command {
 int cli_parse(const struct cli_command *command, const struct cli_option *options, int n_options, int argc, char **argv,
               const char **positional);
 
+// A plain decimal, "0.5" or "1e-3": no blanks, no 0x10, no nan and no inf. False for anything else.
+bool cli_decimal(const char *text, double *value);
+
+// Says something in one line on stderr, `before` and a text. What would end the line or steer a terminal (names of
+// files and what stands in them may hold it) is shown as C writes it: \n, \x1b.
+void cli_say(const char *before, const char *text);
+// The same as "warning: ...".
+void cli_warn(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
 // Says what is wrong with the usage, in one line "gyre: ..."; returns 2.
 int cli_usage(const char *format, ...) __attribute__((format(printf, 1, 2)));

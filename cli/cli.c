@@ -148,7 +148,7 @@ int cli_fail(const gyre_error *err)
     cli_progress_end();
     fflush(stdout);
     if (ferror(stdout) && reader_left()) return CLI_CLOSED_PIPE; // whatever failed then, it was for nobody
-    fprintf(stderr, "gyre: %s\n", err->message[0] ? err->message : gyre_status_text(err->code));
+    cli_say("gyre: ", err->message[0] ? err->message : gyre_status_text(err->code));
     return err->code == GYRE_E_NO_DEVICE ? 3 : err->code == GYRE_E_CANCELLED ? 130 : 1;
 }
 
@@ -156,7 +156,7 @@ static void write_log(void *user, gyre_log_level level, const char *text)
 {
     (void)user;
     cli_progress_end();
-    fprintf(stderr, "%s%s\n", level == GYRE_LOG_WARN ? "warning: " : "", text);
+    cli_say(level == GYRE_LOG_WARN ? "warning: " : "", text);
 }
 
 gyre_log cli_log(bool quiet) { return (gyre_log){write_log, NULL, quiet ? GYRE_LOG_WARN : GYRE_LOG_INFO}; }

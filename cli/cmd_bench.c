@@ -9,6 +9,7 @@
 #include <string.h>
 
 enum { MOST = 32, ROWS = 32, LIST = 16, REPEATS = 5 };
+#define NO_WGROUP UINT32_MAX // none was given
 
 // Numbers with commas between.
 struct list {
@@ -368,9 +369,47 @@ static bool takes_train(const struct bench *b)
            !b->profile && !e->act && !e->kv[0] && !e->weights && !e->table && !e->tune;
 }
 
+// What was asked of nothing that would look at it. Returns -1 to go on, else the exit status.
+static int check_places(const struct bench *b)
+{
+    const struct cli_engine *e = &b->engine;
+    const char *of_speed = b->prompt                ? "--prompt"
+                           : b->gen                 ? "--gen"
+                           : b->depth_text          ? "-d"
+                           : b->rows_text           ? "--rows"
+                           : b->ahead               ? "--ahead"
+                           : b->profile             ? "--profile"
+                           : e->act                 ? "--act"
+                           : e->kv[0]               ? "--kv"
+                           : e->weights             ? "--weights"
+                           : e->table               ? "--table"
+                           : e->tune                ? "--tune"
+                           : b->wgroup != NO_WGROUP ? "--wgroup"
+                                                    : NULL,
+               *of_runs = e->device    ? "--device"
+                          : b->profile ? "--profile"
+                          : e->tune    ? "--tune"
+                                       : NULL;
+    if (b->head && !b->shape)
+        return cli_usage("unusable option (--head %u): it is of a --shape; a MODEL's head is as it is", b->head);
+    if (b->model && b->wgroup != NO_WGROUP)
+        return cli_usage("unusable option (--wgroup %u): it is of a --shape; a MODEL's weights are as they are",
+                         b->wgroup);
+    if (b->plan && !b->model && !b->shape)
+        return cli_usage("missing argument (--plan): name a MODEL or a --shape to plan for");
+    if (!b->model && !b->shape && of_speed)
+        return cli_usage("missing argument (%s): it is of a MODEL or a --shape, and only the ceilings of a device are "
+                         "measured without; name one, or leave the option out",
+                         of_speed);
+    if (b->plan && !b->train && of_runs)
+        return cli_usage("unusable option (%s): a --plan is any device's and runs nothing; leave one of them out",
+                         of_runs);
+    return -1;
+}
+
 static int run(int argc, char **argv)
 {
-    struct bench b = {.repeat = 1};
+    struct bench b = {.repeat = 1, .wgroup = NO_WGROUP};
     const struct cli_option options[] = {
         {"--prompt", "N", "tokens of the prompt (128)", CLI_U32, &b.prompt, 1, 1 << 20, NULL},
         {"--gen", "N", "tokens to generate (32)", CLI_U32, &b.gen, 1, 1 << 20, NULL},
@@ -410,16 +449,15 @@ static int run(int argc, char **argv)
             b.format);
     if (b.repeat > 1 && !b.format)
         return cli_usage("unusable option (-r %u): repetitions are the samples of records; add -o FORMAT", b.repeat);
-    if (b.head && !b.shape)
-        return cli_usage("unusable option (--head %u): it is of a --shape; a MODEL's head is as it is", b.head);
-    if (b.plan && !b.model && !b.shape)
-        return cli_usage("missing argument (--plan): name a MODEL or a --shape to plan for");
+    const int misplaced = check_places(&b);
+    if (misplaced >= 0) return misplaced;
     if (b.train && (!b.shape || !takes_train(&b)))
         return cli_usage("unusable option (--train %u): it takes a --shape, of which only --wgroup, --device, --plan "
                          "and --json may say more",
                          b.train);
     if (!b.prompt) b.prompt = 128;
     if (!b.gen) b.gen = 32;
+    if (b.wgroup == NO_WGROUP) b.wgroup = 0;
     if (b.train) return bench_train(b.shape, b.wgroup, b.train, b.engine.device, b.plan, b.json);
     return b.plan ? print_plan(&b) : bench_all(&b);
 }

@@ -183,8 +183,8 @@ static void warn_calibrated(struct eval *e)
     cli_texts_calibrated(&e->texts, e->model, e->calibrated);
     for (uint32_t i = 0; i < e->texts.n; i++) {
         if (e->calibrated[i])
-            fprintf(stderr, "warning: %s was calibrated on %s; figures on that text flatter it\n",
-                    gyre_base_name(e->model), e->texts.text[i].name);
+            cli_warn("%s was calibrated on %s; figures on that text flatter it", gyre_base_name(e->model),
+                     e->texts.text[i].name);
     }
 }
 
@@ -197,6 +197,7 @@ static gyre_status check_apart(const struct eval *e, gyre_error *err)
         if ((size_t)snprintf(path, sizeof path, "%s%s", e->model, model[i]) < sizeof path)
             GYRE_TRY(gyre_file_apart(e->save, path, i ? "the model's manifest" : "the model", err));
     }
+    if (e->save) GYRE_TRY(gyre_check_file(e->save, err));
     GYRE_TRY(gyre_file_apart(e->save, e->reference, "the reference", err));
     for (uint32_t i = 0; i < e->paths.n; i++)
         GYRE_TRY(gyre_file_apart(e->save, cli_text_path(e->paths.item[i]), "a text", err));

@@ -230,11 +230,7 @@ static gyre_status write_graph(const char *model, const struct cli_engine *optio
     gyre_status st = GYRE_OK;
     GYRE_GO(cli_open(model, options, true, &engine, err));
     GYRE_GO(gyre_engine_dot(engine, &dot, err));
-    FILE *f = fopen(path, "w");
-    const bool ok = f && fputs(dot, f) >= 0;
-    if ((f && fclose(f) != 0) || !ok)
-        st = gyre_fail(err, GYRE_E_IO,
-                       "cannot write graph (%s): the file could not be written; check the folder and the disk", path);
+    st = gyre_file_write(path, dot, strlen(dot), err);
 done:
     free(dot);
     gyre_engine_close(engine, NULL);
@@ -255,6 +251,9 @@ static int run(int argc, char **argv)
     };
     const int stop = cli_parse(&cli_inspect, options, sizeof options / sizeof *options, argc, argv, &path);
     if (stop >= 0) return stop;
+    if (!graph && (engine.device || engine.tune))
+        return cli_usage("unusable option (%s): it is of --graph, and the memory plan is any device's; leave it out",
+                         engine.device ? "--device" : "--tune");
     gyre_error err = {0};
     char *text = NULL;
     int status = 0;

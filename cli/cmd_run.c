@@ -125,6 +125,8 @@ static void end_with_template(struct run *r)
     p->n_stop_tokens = r->end_token != UINT32_MAX;
 }
 
+static const char *prompt_from(const struct run *r) { return r->file ? r->file : r->prompt ? "-p" : "standard input"; }
+
 // What the model is given: the text, or, for a chat, the talk of which it is the user's turn. JSON's strings are UTF-8.
 static gyre_status tokenize(struct run *r, const gyre_engine *engine, const char *text, size_t bytes, uint32_t **tokens,
                             size_t *n, gyre_error *err)
@@ -138,10 +140,7 @@ static gyre_status tokenize(struct run *r, const gyre_engine *engine, const char
     json_t *said = json_stringn(text, bytes);
     char *json = NULL;
     if (!said)
-        GYRE_GO(gyre_fail(err, GYRE_E_FORMAT, "cannot chat (%s): the prompt is no UTF-8; convert it",
-                          r->file     ? r->file
-                          : r->prompt ? "-p"
-                                      : "standard input"));
+        GYRE_GO(gyre_fail(err, GYRE_E_FORMAT, "cannot chat (%s): the prompt is no UTF-8; convert it", prompt_from(r)));
     if (r->system)
         json_array_append_new(json_object_get(talk, "messages"),
                               json_pack("{s:s, s:o}", "role", "system", "content", cli_json_text(r->system)));
@@ -197,7 +196,8 @@ static int run_model(struct run *r)
     GYRE_GO(tokenize(r, engine, given ? given : r->prompt, given ? bytes : strlen(r->prompt), &prompt, &n, &err));
     if (n == 0) {
         st = gyre_fail(&err, GYRE_E_INVALID,
-                       "cannot continue an empty prompt (-p): there is nothing to start from; give some text");
+                       "cannot continue an empty prompt (%s): there is nothing to start from; give some text",
+                       prompt_from(r));
         goto done;
     }
     GYRE_GO(follow_schema(&m, engine, &err));
@@ -243,6 +243,9 @@ static int run(int argc, char **argv)
     if (stop >= 0) return stop;
     if (r.engine.tokens.bos && r.engine.tokens.no_bos)
         return cli_usage("options that exclude each other: --bos and --no-bos; give one of them");
+    if (r.chat && (r.engine.tokens.bos || r.engine.tokens.no_bos))
+        return cli_usage("unusable option (%s): in a chat the template says what a talk begins with; leave it out",
+                         r.engine.tokens.bos ? "--bos" : "--no-bos");
     if (r.prompt && r.file) return cli_usage("options that exclude each other: -p and -f; give one of them");
     if (!r.chat && (r.system || r.choice))
         return cli_usage("incomplete options (--system, --chat-template): they belong to a chat; give --chat, too");

@@ -220,8 +220,8 @@ gyre_status cli_task_answer(struct cli_task *t, gyre_engine *engine, bool quiet,
 void cli_task_warn(const struct cli_task *t)
 {
     if (t->shortened)
-        fprintf(stderr, "warning: %u contexts of %s do not fit and lost their beginning; a larger --ctx keeps it\n",
-                t->shortened, t->name);
+        cli_warn("%u contexts of %s do not fit and lost their beginning; a larger --ctx keeps it", t->shortened,
+                 t->name);
 }
 
 gyre_status cli_task_run(struct cli_task *t, gyre_engine *engine, gyre_engine *reference, bool quiet, gyre_error *err)

@@ -46,10 +46,15 @@ gyre_status cli_texts_read(const struct cli_list *paths, struct cli_texts *out, 
         if (st != GYRE_OK) return st;
         out->n++;
         gyre_sha256_of(t->bytes, t->n_bytes, t->sha256);
+        for (uint32_t k = 0; k < i; k++)
+            if (strcmp(out->text[k].sha256, t->sha256) == 0)
+                return gyre_fail(err, GYRE_E_INVALID,
+                                 "cannot evaluate (%s): %s holds the same text, and what counts twice makes every "
+                                 "error look smaller; leave one out",
+                                 paths->item[i], paths->item[k]);
         const size_t good = valid_utf8(t->bytes, t->n_bytes);
         if (good < t->n_bytes)
-            fprintf(stderr, "warning: %s is not UTF-8 from byte %zu on; its bytes are taken as they are\n", t->name,
-                    good);
+            cli_warn("%s is not UTF-8 from byte %zu on; its bytes are taken as they are", t->name, good);
     }
     return GYRE_OK;
 }

@@ -188,10 +188,10 @@ static int do_params(struct chat *c, const char *rest, gyre_error *err)
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         if (*rest && (strncmp(all[i].name, rest, length) != 0 || all[i].name[length])) continue;
         found = true;
-        char *end = NULL;
-        const double v = strtod(value, &end);
+        double v = 0;
         const bool sets = *rest && *value;
-        if (sets && (*end || !(v >= all[i].low && v <= all[i].high) || (all[i].whole && v != (double)(uint32_t)v))) {
+        if (sets && (!cli_decimal(value, &v) || v < all[i].low || v > all[i].high ||
+                     (all[i].whole && v != (double)(uint32_t)v))) {
             gyre_fail(err, GYRE_E_INVALID, "cannot set %s to %.40s: it takes %s from %.10g to %.10g", all[i].name,
                       value, all[i].whole ? "a whole number" : "a number", all[i].low, all[i].high);
             return CHAT_STAY;

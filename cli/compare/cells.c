@@ -426,7 +426,9 @@ gyre_status compare_cell(struct compare *c, const struct compare_recipe *r, cons
     if (st == GYRE_OK) return cli_cells_put(&c->cells, key, out, err);
     if (fatal(st)) return st;
     cli_progress_end();
-    fprintf(stderr, "%s %s failed: %s\n", r->label, out->setting, err->message);
+    char what[128];
+    snprintf(what, sizeof what, "%.64s %s failed: ", r->label, out->setting);
+    cli_say(what, err->message);
     snprintf(out->failed, sizeof out->failed, "%s", err->message);
     return GYRE_OK;
 }

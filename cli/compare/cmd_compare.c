@@ -210,10 +210,9 @@ static int compare(struct compare *c, const struct options *o)
     GYRE_GO(compare_begin(c, &err));
     for (uint32_t i = 0; i < c->texts.n; i++)
         if (c->flattered[i])
-            fprintf(stderr, "warning: %s is calibrated on; figures on that text flatter what is\n",
-                    c->texts.text[i].name);
+            cli_warn("%s is calibrated on; figures on that text flatter what is", c->texts.text[i].name);
     if (c->calib.n && !compare_calibrates(c))
-        fprintf(stderr, "warning: no recipe reads a text; what is given to calibrate on changes nothing\n");
+        cli_warn("no recipe reads a text; what is given to calibrate on changes nothing");
     for (uint32_t i = 0; i < c->calib.n; i++) calib[i] = gyre_base_name(c->calib.item[i]);
     c->total = 1 + c->n_recipes * c->n_settings;
     struct cli_comparison result = {.model = gyre_base_name(c->model),

@@ -153,10 +153,8 @@ static const struct gyre_field correct[] = {
 };
 static const struct gyre_field rtn[] = {CLIP};
 static const struct gyre_field gptq[] = {
-    CLIP,
-    SWITCH(gyre_stage, "order", act_order, orders, 1),
-    DAMP,
-    COUNT(gyre_stage, "scales", scales, 1, 1, 64),
+    CLIP, SWITCH(gyre_stage, "order", act_order, orders, 1), DAMP,
+    COUNT(gyre_stage, "scales", scales, 1, 1, 49), // the 50th would be 0 times the searched one (round/gptq.c)
 };
 static const struct gyre_field admm[] = {CLIP, DAMP, COUNT(gyre_stage, "iterations", iterations, 30, 1, 1000)};
 static const struct gyre_field descent[] = {COUNT(gyre_stage, "sweeps", iterations, 4, 1, 100)};

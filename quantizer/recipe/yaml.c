@@ -389,6 +389,27 @@ static bool has_key(const struct reader *rd, const char *map, const char *key)
     return false;
 }
 
+// Settings of what is off unless another key of the same mapping turns it on, which is not there: whoever wrote them
+// meant something else than what would run.
+static gyre_status check_idle(struct reader *rd)
+{
+    static const struct {
+        const char *map, *on[4], *what;
+    } idle[] = {{"learn", {"method"}, "nothing is learned without a method; name one"},
+                {"distill", {"steps"}, "nothing is learned without steps; say how many"},
+                {"diagonals", {"norm", "up_down", "qk", "value"}, "there is no diagonal; give an exponent"}};
+    for (size_t i = 0; i < GYRE_COUNT(idle); i++) {
+        bool on = false;
+        for (int k = 0; k < 4 && idle[i].on[k]; k++) on |= has_key(rd, idle[i].map, idle[i].on[k]);
+        for (uint32_t k = 0; k < rd->n_marks && !on; k++) {
+            const struct mark *m = &rd->mark[k];
+            if (m->map && !strcmp(m->map, idle[i].map))
+                return fail_at(rd, m->at, "%s changes nothing: %s, or leave %s out", m->key, idle[i].what, idle[i].map);
+        }
+    }
+    return GYRE_OK;
+}
+
 static gyre_status read_document(struct reader *rd)
 {
     struct gyre_recipe *r = rd->recipe;
@@ -414,6 +435,7 @@ static gyre_status read_document(struct reader *rd)
         return fail_at(rd, rd->event.start_mark, "a second document; a file holds one recipe");
     if (!has_key(rd, "calibration", "windows") && !gyre_recipe_wants_statistics(r, &fault)) r->calibration.windows = 0;
     GYRE_TRY(check_whole(rd));
+    GYRE_TRY(check_idle(rd));
     if (!r->calibration.windows) r->calibration.tokens = 0; // one form for "no text"
     return GYRE_OK;
 }

@@ -351,7 +351,12 @@ gyre_status gyre_check_place(const char *path, gyre_error *err)
 
 gyre_status gyre_check_file(const char *path, gyre_error *err)
 {
+    struct stat info;
     GYRE_TRY(gyre_check_place(path, err));
+    if (!stat(path, &info) && S_ISDIR(info.st_mode)) {
+        errno = EISDIR;
+        return fail_io(err, "write file", path);
+    }
     return replaceable(path, err);
 }
 

@@ -296,6 +296,12 @@ class Options(Case):
         for other in (("--act", 4), ("--kv", 8), ("--prompt", 5), ("--gen", 5), ("-d", 9), ("--rows", 3), ("--ahead", 2), ("--tune", "on"), ("--profile",), ("-o", "md")):
             self.fails(2, "bench", "--shape", "smollm2-135m", "--train", 8, *other, word="--train 8")
         self.fails(2, "bench", self.model, "--device", "cpu", "--head", 4, word="--shape")
+        # What nothing would look at is refused, not passed over.
+        self.fails(2, "bench", self.model, "--device", "cpu", "--wgroup", 0, word="--wgroup 0")
+        for other in (("--act", 4), ("--kv", 8), ("--prompt", 5), ("--gen", 5), ("-d", 9), ("--rows", 3), ("--ahead", 2), ("--tune", "on"), ("--profile",), ("--wgroup", 32), ("--weights", 8), ("--table", "host")):
+            self.fails(2, "bench", "--device", "cpu", *other, word=f"missing argument ({other[0]})")
+        for other in (("--device", "cpu"), ("--profile",), ("--tune", "on")):
+            self.fails(2, "bench", self.model, "--plan", *other, word=other[0])
         odd = self.at("n") + os.fsdecode(b"\xff.gguf")  # a name that is no UTF-8 loses no record
         with open(odd, "wb") as f:
             f.write(self.read(self.model))
@@ -327,6 +333,8 @@ class Options(Case):
             self.done("inspect", self.model, "--graph", self.at("g.dot"), "--device", "cpu", "--act", act, "--kv", 8)
             dots.append(self.read(self.at("g.dot")).decode())
             self.assertIn("digraph", dots[-1])
+        self.fails(2, "inspect", self.model, "--device", "cpu", word="--graph")
+        self.fails(2, "inspect", self.model, "--tune", "on", word="--graph")
         self.assertNotEqual(dots[0], dots[1])
 
     def verdict(self, path):
@@ -612,7 +620,7 @@ class Mistakes(Case):
     def test_usage(self):
         m = self.model
         for args, word in (((), "command"), (("fly",), "fly"), (("run", m, "--wings"), "--wings"), (("run", m, "-n"), "-n"), (("run", m, "-p", "x", "-n", "many"), "many"), (("run", m, "-p", "x", "-n", "-5"), "-5"),
-                           (("run", m, "-p", "x", "--act", "7"), "16,8,4"), (("run", m, "-p", "x", "--temp", "nan"), "--temp"), (("run", m), "-p"), (("run",), "MODEL"), (("run", m, m, "-p", "x"), "too many"),
+                           (("run", m, "-p", "x", "--act", "7"), "16,8,4"), (("run", m, "-p", "x", "--temp", "nan"), "--temp"), (("run", m, "-p", "x", "--temp", "0x1"), "--temp"), (("run", m, "-p", "x", "--temp", " 1"), "--temp"), (("run", m, "-p", "x", "--temp", ""), "--temp"), (("run", m, "--chat", "-p", "x", "--bos"), "--bos"), (("run", m), "-p"), (("run",), "MODEL"), (("run", m, m, "-p", "x"), "too many"),
                            (("quantize", m, "-o", "x", "--recipe", "magic"), "rtn, smoothquant, awq, quarot-rtn, quarot-gptq, spinquant, ostquant, fast, best"), (("recipes", "magic"), "magic"), (("recipes", "rtn", "best"), "too many"), (("quantize", m), "-o"), (("quantize", m, "-o", "x", "--wgroup", "48"), "48"), (("eval", m), "--text"),
                            (("tokenize", m), "--text"), (("eval", m, "--text", self.text, "--ctx", "1"), "--ctx"), (("run", m, "-p", "x", "--json=yes"), "--json")):
             with self.subTest(args=args):
@@ -633,6 +641,18 @@ class Mistakes(Case):
             with self.subTest(args=args):
                 self.fails(1, *args, word=word)
         self.assertFalse(os.path.exists(self.at("o.gguf")))
+
+    def test_a_failure_is_one_line(self):
+        """Whatever a name holds: the end of a line, or what steers a terminal."""
+        odd = self.put("a\nb\x1b[31m\u009b.gguf", self.read(self.model))
+        self.fails(1, "verify", odd, word="a\\nb\\x1b[31m\\u009b.gguf): it has no key gyre.version")
+        self.fails(2, "run", self.model, "--wi\nngs", word="(--wi\\nngs)")
+        text = self.put("a\nb.txt", b"\xff the cat sat on the mat " * 9)
+        said = self.done("eval", self.model, "--text", text, "--ctx", 16, "--windows", 1, "--device", "cpu")[1]
+        self.assertIn("warning: a\\nb.txt is not UTF-8", said)
+
+    def test_empty_prompts_say_where(self):
+        self.fails(1, "run", self.model, "-f", self.put("nothing.txt", b""), "--device", "cpu", word="nothing.txt): there is nothing")
 
     def test_architectures(self):
         for family, as_other, word in (("mistral", "qwen2", "q_proj.bias is missing"), ("qwen2", "llama", "q_proj.bias has no place in a llama model"),

@@ -3,7 +3,7 @@
   test_evaluation.py GYRE MAKE_MODEL [unittest arguments]"""
 import csv, hashlib, json, os, shutil, signal, subprocess, sys, time, unittest
 
-from case import GYRE, MAKE_MODEL, Case
+from case import GYRE, MAKE_MODEL, Case, run
 
 
 class Eval(Case):
@@ -116,6 +116,15 @@ class Eval(Case):
         self.fails(2, *base, "--text", self.text, "--reference-k", 0, word="--reference-k")
         self.fails(2, *base, "--text", self.text, "--reference", self.model, "--reference-k", 8, word="--save-reference")
         self.fails(2, *base, "--tasks", self.text, "--windows", 3, word="--windows")
+
+    def test_a_text_counts_once(self):
+        """A copy would make every error look smaller, whatever its name; a folder is refused before any work."""
+        copy = self.put("copy.txt", self.read(self.text))
+        for command in (("eval", self.model), ("compare", self.model, "--recipes", "rtn", "-o", self.at("twice"))):
+            for again in (self.text, copy, f"code={copy}"):
+                self.fails(1, *command, "--text", self.text, "--text", again, "--ctx", 32, "--device", "cpu", word="text.txt holds the same text")
+        said = run("eval", self.model, "--text", self.text, "--ctx", 32, "--device", "cpu", "--save-reference", self.dir)
+        self.assertEqual((said[0], len(said[2].splitlines())), (1, 1), said)
 
     def test_texts_that_are_none(self):
         base = ("eval", self.model, "--device", "cpu", "--ctx", 32)
@@ -247,7 +256,8 @@ class Compare(Case):
 
     def test_exact_and_beside(self):
         """KL is exact unless told: from stored logits, or beside the float model where these take too much room."""
-        two = ("--text", f"b={self.text}", "--by-position", "--seed", 3, "--settings", "W4A8KV4")  # the float model keeps 16
+        other = self.put("other.txt", self.read(self.text)[40:] + b" the end of the other text. " * 2)
+        two = ("--text", f"b={other}", "--by-position", "--seed", 3, "--settings", "W4A8KV4")  # the float model keeps 16
         out, _ = self.done(*self.compare("stored", *two, "--work", self.at("ws")))
         self.assertTrue([x for x in os.listdir(self.at("ws")) if x.endswith(".logits")])
         self.assertNotIn("lower bound", out)
@@ -275,7 +285,7 @@ class Compare(Case):
         table = list(csv.DictReader(self.read(self.at("stored.csv")).decode().splitlines()))
         self.assertAlmostEqual(float(table[2]["kl_difference"]), d["texts"][0]["kl"], delta=1e-9)
         self.assertEqual(table[4]["kl_difference"], "")
-        self.done(*self.compare("named", "--text", f"c={self.text}", "--seed", 3, "--work", self.at("ws")))  # cells of before, names of now
+        self.done(*self.compare("named", "--text", f"c={other}", "--seed", 3, "--work", self.at("ws")))  # cells of before, names of now
         self.assertEqual([[t["text"] for t in r["texts"]] for r in self.rows("named")], [["text.txt", "c"]] * 3)
         bound, _ = self.done(*self.compare("bound", "--reference-k", 16))
         self.assertIn("lower bound: to the float model's 16 largest logits", bound)

@@ -194,7 +194,8 @@ class Names(Case):
         copy, text = os.path.join(folder, b"mod\xe8le.gguf"), os.path.join(folder, b"t\xe8xt.txt")
         shutil.copy(self.quantized("q.gguf"), copy)
         shutil.copy(self.at("q.gguf.manifest.json"), copy + b".manifest.json")
-        shutil.copy(self.text, text)
+        with open(text, "wb") as f:
+            f.write(self.read(self.text)[7:] + b" the end")
         source = os.path.join(folder, b"sour\xe8e.gguf")
         shutil.copy(self.model, source)
         long = os.path.join(folder, b"l\xe8ng.txt")

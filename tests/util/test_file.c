@@ -113,6 +113,7 @@ static void devices_and_pipes_stay(void **state)
     assert_int_equal(entries("."), 1); // nothing half-made is left beside it
     ok(gyre_check_file("part", &err), &err);
     refused(gyre_check_file("no/part", &err), GYRE_E_IO, &err, "no/part");
+    refused(gyre_check_file(".", &err), GYRE_E_IO, &err, "directory");
     unlink("pipe");
 }
 
