@@ -7,11 +7,11 @@
 
 #include <cblas.h>
 #include <math.h>
-#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { PIECE = 4096, SLAB = 32 }; // columns and k that are expanded at a time
+enum { PIECE = 4096, SLAB = 32 };          // columns and k that are expanded at a time
+enum { TILE_ROWS = 256, TILE_COLS = 256 }; // of y, that one sgemm makes
 
 struct product {
     const struct gyre_matmul_params *p;
@@ -152,21 +152,19 @@ static void multiply(const struct product *q, const struct tile *t, const float 
     }
 }
 
-// All rows times columns first..first+n-1. Tiles are of rows, or of columns where there are few rows; every thread
-// packs the other operand for itself, and nobody waits for anybody until the end.
+// All rows times columns first..first+n-1. The last bits of an sgemm go by its shape: tiles go by the product alone,
+// never by the number of threads, so that this does not change what a calibrated file holds. Every thread packs both
+// operands for itself, and nobody waits for anybody until the end.
 static void multiply_piece(const struct product *q, const float *w, int32_t first, int32_t n, int32_t ldw,
                            const float *scale)
 {
-    const int32_t rows = q->p->rows, threads = omp_get_max_threads();
-    struct tile size = {.rows = rows, .cols = n};
-    if (rows >= 64 * threads) size.rows = GYRE_MIN(512, (rows / (2 * threads) + 15) / 16 * 16);
-    else size.cols = GYRE_MAX(64, (n / (2 * threads) + 63) / 64 * 64);
-    const int32_t down = (rows + size.rows - 1) / size.rows, across = (n + size.cols - 1) / size.cols;
+    const int32_t rows = q->p->rows, down = (rows + TILE_ROWS - 1) / TILE_ROWS,
+                  across = (n + TILE_COLS - 1) / TILE_COLS;
 #pragma omp parallel for schedule(dynamic) if ((int64_t)rows * n * q->p->k > 1 << 20)
     for (int32_t i = 0; i < down * across; i++) {
-        struct tile t = {.row = i / across * size.rows, .col = i % across * size.cols};
-        t.rows = GYRE_MIN(size.rows, rows - t.row);
-        t.cols = GYRE_MIN(size.cols, n - t.col);
+        struct tile t = {.row = i / across * TILE_ROWS, .col = i % across * TILE_COLS};
+        t.rows = GYRE_MIN(TILE_ROWS, rows - t.row);
+        t.cols = GYRE_MIN(TILE_COLS, n - t.col);
         t.col += first;
         multiply(q, &t, w, first, ldw, scale);
     }

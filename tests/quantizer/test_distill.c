@@ -1,11 +1,13 @@
 // Files whose scales, gains and clips were learned: nearer to the float model than before, by the engine too; the same
-// bytes when interrupted anywhere; they verify and reproduce; portable ones hold nothing that other tools do not know.
+// bytes when interrupted anywhere, and on any number of threads; they verify and reproduce; portable ones hold nothing
+// that other tools do not know.
 #include "tests/common/files.h"
 #include "tests/common/tiny.h"
 #include "tests/quantizer/run.h"
 
 #include <jansson.h>
 #include <math.h>
+#include <omp.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -141,6 +143,28 @@ static void interrupted_anywhere_resumes_to_the_same_bytes(void **state)
     (void)state;
     resumes_to_the_same_bytes(20, 1);
     resumes_to_the_same_bytes(7, 3);
+}
+
+// Nor do other threads than those that a run began with, where it is resumed elsewhere or reproduced.
+static void threads_change_no_byte(void **state)
+{
+    (void)state;
+    const int before = omp_get_max_threads();
+    char *want = NULL;
+    uint64_t n, m;
+    make_base("llama");
+    write_batches(9, 7, 3);
+    for (int threads = 1; threads <= 5; threads++) {
+        gyre_error err = {0};
+        omp_set_num_threads(threads);
+        if (run_until(params(), 0, NULL, &err) != GYRE_OK) fail_msg("%s", err.message);
+        char *got = files_read(out, &m);
+        if (!want) want = got, n = m;
+        if (n != m || memcmp(got, want, n)) fail_msg("%d threads make other bytes", threads);
+        if (got != want) free(got);
+    }
+    omp_set_num_threads(before);
+    free(want);
 }
 
 // Going on from what is damaged would learn on scales that are learned already.
@@ -295,6 +319,7 @@ int main(void)
         cmocka_unit_test(learning_brings_every_family_nearer),
         cmocka_unit_test(only_what_is_continuous_moves),
         cmocka_unit_test(interrupted_anywhere_resumes_to_the_same_bytes),
+        cmocka_unit_test(threads_change_no_byte),
         cmocka_unit_test(damaged_states_are_refused),
         cmocka_unit_test(few_steps_read_few_windows),
         cmocka_unit_test(files_verify_and_reproduce),
