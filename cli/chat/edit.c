@@ -161,8 +161,6 @@ enum chat_read chat_editor_read(struct chat_editor *e, const char *prompt, char 
     return CHAT_LINE;
 }
 
-const char *chat_reader_kind(void) { return "libedit"; }
-
 #else
 
 struct chat_editor *chat_editor_open(void) { return NULL; }
@@ -176,5 +174,4 @@ enum chat_read chat_editor_read(struct chat_editor *editor, const char *prompt, 
     return CHAT_END;
 }
 
-const char *chat_reader_kind(void) { return "plain"; }
 #endif

@@ -17,8 +17,6 @@ void chat_reader_close(struct chat_reader *reader);  // accepts NULL
 // backslash (on a terminal) or Alt-Enter (libedit) between them. `status` goes before the prompt sign, on a terminal
 // only.
 enum chat_read chat_read(struct chat_reader *reader, const char *status, char **line);
-// "libedit" or "plain": how the terminal is read.
-const char *chat_reader_kind(void);
 
 // ---- edit.c: libedit; all NULL and false without it
 struct chat_editor;

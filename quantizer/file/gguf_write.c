@@ -59,7 +59,7 @@ static uint64_t value_bytes(const unsigned char *value, uint32_t type)
     return at;
 }
 
-bool gyre_gguf_has(const struct gyre_gguf *g, const char *key)
+static bool has(const struct gyre_gguf *g, const char *key)
 {
     const uint64_t length = strlen(key);
     for (uint64_t at = 0; g->failed == GYRE_OK && at < g->meta_bytes;) {
@@ -76,7 +76,7 @@ bool gyre_gguf_has(const struct gyre_gguf *g, const char *key)
 
 static bool begin(struct gyre_gguf *g, const char *key, gyre_meta_type type)
 {
-    if (gyre_gguf_has(g, key)) return false;
+    if (has(g, key)) return false;
     put_string(g, key, strlen(key));
     put_u32(g, (uint32_t)type);
     g->n_meta++;
@@ -110,29 +110,12 @@ void gyre_gguf_string(struct gyre_gguf *g, const char *key, const char *value)
     if (begin(g, key, GYRE_META_STRING)) put_string(g, value, strlen(value));
 }
 
-static void put_array(struct gyre_gguf *g, const char *key, gyre_meta_type element, const void *values, uint64_t n)
-{
-    if (!begin(g, key, GYRE_META_ARRAY)) return;
-    put_u32(g, (uint32_t)element);
-    put_u64(g, n);
-    put(g, values, 4 * n);
-}
-
 void gyre_gguf_u32_array(struct gyre_gguf *g, const char *key, const uint32_t *values, uint64_t n)
 {
-    put_array(g, key, GYRE_META_U32, values, n);
-}
-void gyre_gguf_i32_array(struct gyre_gguf *g, const char *key, const int32_t *values, uint64_t n)
-{
-    put_array(g, key, GYRE_META_I32, values, n);
-}
-
-void gyre_gguf_string_array(struct gyre_gguf *g, const char *key, const struct gyre_string *values, uint64_t n)
-{
     if (!begin(g, key, GYRE_META_ARRAY)) return;
-    put_u32(g, GYRE_META_STRING);
+    put_u32(g, GYRE_META_U32);
     put_u64(g, n);
-    for (uint64_t i = 0; i < n; i++) put_string(g, values[i].data, values[i].length);
+    put(g, values, 4 * n);
 }
 
 uint64_t gyre_gguf_add_tensor(struct gyre_gguf *g, const char *name, gyre_dtype type, uint32_t n_dims,

@@ -28,11 +28,8 @@ void gyre_gguf_f32(struct gyre_gguf *g, const char *key, float value);
 void gyre_gguf_bool(struct gyre_gguf *g, const char *key, bool value);
 void gyre_gguf_string(struct gyre_gguf *g, const char *key, const char *value);
 void gyre_gguf_u32_array(struct gyre_gguf *g, const char *key, const uint32_t *values, uint64_t n);
-void gyre_gguf_i32_array(struct gyre_gguf *g, const char *key, const int32_t *values, uint64_t n);
-void gyre_gguf_string_array(struct gyre_gguf *g, const char *key, const struct gyre_string *values, uint64_t n);
 void gyre_gguf_encoded(struct gyre_gguf *g, const char *key, gyre_meta_type type, const void *value,
                        uint64_t bytes); // as in struct gyre_meta
-bool gyre_gguf_has(const struct gyre_gguf *g, const char *key);
 
 // Appends a tensor of shape dims[0..n_dims-1] and returns its index.
 uint64_t gyre_gguf_add_tensor(struct gyre_gguf *g, const char *name, gyre_dtype type, uint32_t n_dims,

@@ -21,7 +21,8 @@ void gyre_adam_free(struct gyre_adam *a)
     *a = (struct gyre_adam){0};
 }
 
-double gyre_adam_schedule(uint32_t step, uint32_t steps)
+// The factor of all rates at a step.
+static double schedule(uint32_t step, uint32_t steps)
 {
     const double warm = step + 1 < WARM ? (step + 1.0) / WARM : 1;
     return warm * (0.1 + 0.45 * (1 + cos(3.14159265358979323846 * step / steps)));
@@ -29,7 +30,7 @@ double gyre_adam_schedule(uint32_t step, uint32_t steps)
 
 void gyre_adam_step(struct gyre_adam *a, const double *gradient, const float *rate, double pull)
 {
-    const double factor = gyre_adam_schedule(a->step, a->steps);
+    const double factor = schedule(a->step, a->steps);
     a->step++;
     const double mean_by = 1 / (1 - pow(decay_mean, a->step)), square_by = 1 / (1 - pow(decay_square, a->step));
     for (uint64_t i = 0; i < a->n; i++) {

@@ -15,5 +15,3 @@ void gyre_adam_free(struct gyre_adam *adam);
 // One step against the gradient; rate [n] is of each parameter, `pull` the share of it that is taken away per unit of
 // rate.
 void gyre_adam_step(struct gyre_adam *adam, const double *gradient, const float *rate, double pull);
-// The factor of all rates at a step.
-double gyre_adam_schedule(uint32_t step, uint32_t steps);

@@ -53,19 +53,11 @@ char *gyre_arena_strdup(struct gyre_arena *arena, const char *text)
     return copy ? memcpy(copy, text, size) : NULL;
 }
 
-struct gyre_arena_mark gyre_arena_mark(const struct gyre_arena *arena)
+void gyre_arena_free(struct gyre_arena *arena)
 {
-    return (struct gyre_arena_mark){arena->last, arena->last ? arena->last->used : 0};
-}
-
-void gyre_arena_reset(struct gyre_arena *arena, struct gyre_arena_mark mark)
-{
-    while (arena->last != mark.block) {
+    while (arena->last) {
         struct gyre_arena_block *block = arena->last;
         arena->last = block->previous;
         free(block);
     }
-    if (arena->last) arena->last->used = mark.used;
 }
-
-void gyre_arena_free(struct gyre_arena *arena) { gyre_arena_reset(arena, (struct gyre_arena_mark){0}); }

@@ -9,19 +9,11 @@
 struct gyre_arena {
     struct gyre_arena_block *last;
 };
-struct gyre_arena_mark {
-    struct gyre_arena_block *block;
-    size_t used;
-};
 
 void *gyre_arena_alloc(struct gyre_arena *arena, size_t size);
 // n objects of `size` bytes; NULL also where n * size overflows.
 void *gyre_arena_array(struct gyre_arena *arena, size_t n, size_t size);
 char *gyre_arena_strdup(struct gyre_arena *arena, const char *text);
-
-// Remembers a point in time; reset frees everything that was allocated after it.
-struct gyre_arena_mark gyre_arena_mark(const struct gyre_arena *arena);
-void gyre_arena_reset(struct gyre_arena *arena, struct gyre_arena_mark mark);
 
 // Frees everything; the arena is then empty and may be used again.
 void gyre_arena_free(struct gyre_arena *arena);

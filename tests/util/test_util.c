@@ -194,28 +194,6 @@ static void arena_gives_zeroed_aligned_memory(void **state)
     gyre_arena_free(&arena);
 }
 
-static void arena_resets_to_marks(void **state)
-{
-    (void)state;
-    struct gyre_arena arena = {0};
-    const struct gyre_arena_mark empty = gyre_arena_mark(&arena);
-    char *keep = gyre_arena_strdup(&arena, "keep");
-    const struct gyre_arena_mark mark = gyre_arena_mark(&arena);
-    unsigned char *first = NULL;
-    for (int round = 0; round < 3; round++) {
-        unsigned char *p = gyre_arena_alloc(&arena, 100);
-        if (round) assert_ptr_equal(p, first); // the same memory again, zeroed again
-        first = p;
-        for (int i = 0; i < 100; i++) assert_int_equal(p[i], 0);
-        memset(p, 0xCD, 100);
-        for (int i = 0; i < 50; i++) assert_non_null(gyre_arena_alloc(&arena, 1000));
-        gyre_arena_reset(&arena, mark);
-        assert_string_equal(keep, "keep");
-    }
-    gyre_arena_reset(&arena, empty);
-    assert_null(arena.last);
-}
-
 static void arena_survives_refusals(void **state)
 {
     (void)state;
@@ -244,7 +222,6 @@ int main(void)
         cmocka_unit_test(rng_ranges),
         cmocka_unit_test(clock_moves_forward),
         cmocka_unit_test(arena_gives_zeroed_aligned_memory),
-        cmocka_unit_test(arena_resets_to_marks),
         cmocka_unit_test(arena_survives_refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
