@@ -27,6 +27,7 @@ struct bench {
 // One depth: what the verbs took, and what a decode step asked of the device.
 struct run {
     gyre_timings t;     // differences
+    double warm_s;      // to get ready for the first prompt
     double submissions; // of a token, on average; below 1 where one submission holds several
     uint64_t dispatches;
     uint64_t prompt_ns[BENCH_SAMPLES], gen_ns[BENCH_SAMPLES]; // of each repetition; t is the last one's
@@ -36,7 +37,7 @@ struct result {
     gyre_ceilings ceilings;
     gyre_engine_info info;
     struct run run[LIST];
-    double warm_s, step_ms[LIST]; // of each of the bench's rows, the best
+    double step_ms[LIST]; // of each of the bench's rows, the best
     uint64_t step_ns[LIST][REPEATS];
     gyre_profile_row decode[ROWS], prefill[ROWS];
     size_t n_decode, n_prefill;
@@ -71,7 +72,7 @@ static gyre_status run_depth(const struct bench *b, gyre_engine *engine, uint32_
     if (!tokens) return GYRE_E_NOMEM;
     GYRE_GO(gyre_session_create(engine, &session, err));
     GYRE_GO(gyre_session_warm(session, b->prompt, NULL, err));
-    r->warm_s += (double)gyre_session_timings(session).warmup_ns * 1e-9;
+    run->warm_s = (double)gyre_session_timings(session).warmup_ns * 1e-9;
     cli_cancel_on_signal(session);
     if (depth) GYRE_GO(gyre_session_sync(session, tokens, depth, NULL, NULL, err));
     const gyre_timings before = gyre_session_timings(session);
@@ -252,7 +253,7 @@ static json_t *result_json(const struct bench *b, const struct result *r, uint32
         "decode_GBps", gbps, "roof_share", r->ceilings.roofs.read_gbps > 0 ? gbps / r->ceilings.roofs.read_gbps : 0,
         "host_us_per_token", host_us(&run->t), "submissions_per_token", run->submissions, "dispatches_per_token",
         (json_int_t)run->dispatches, "dispatches_per_layer", (json_int_t)(run->dispatches / r->info.layers), "warmup_s",
-        r->warm_s, "act", (int)r->info.act, "kv", (int)r->info.kv, "kv_v", (int)r->info.kv_v);
+        run->warm_s, "act", (int)r->info.act, "kv", (int)r->info.kv, "kv_v", (int)r->info.kv_v);
     json_object_update(out, more);
     json_decref(more);
     if (i) return out;
@@ -428,7 +429,8 @@ static int run(int argc, char **argv)
          &b.train, 1, 65536, NULL},
         {"--profile", NULL, "device time by kernel of one prefill and one decode step", CLI_FLAG, &b.profile, 0, 0,
          NULL},
-        {"-r", "N", "repetitions of each test, with -o (1)", CLI_U32, &b.repeat, 1, BENCH_SAMPLES, NULL},
+        {"-r", "N", "repetitions of each test, with -o (1); steps of --rows have 5", CLI_U32, &b.repeat, 1,
+         BENCH_SAMPLES, NULL},
         {"-o", "FORMAT", "records with llama-bench's field names: json, jsonl, csv, md", CLI_TEXT, &b.format, 0, 0,
          "json,jsonl,csv,md"},
         {"--json", NULL, "machine-readable output", CLI_FLAG, &b.json, 0, 0, NULL},

@@ -224,8 +224,28 @@ void cli_task_warn(const struct cli_task *t)
                  t->name);
 }
 
+// Flips against a model that reads other texts in the same numbers say nothing; gyre_eval_texts asks this of texts.
+static gyre_status check_same_tokens(const struct cli_task *t, const gyre_engine *engine, const gyre_engine *reference,
+                                     gyre_error *err)
+{
+    const gyre_tokenizer *mine = gyre_engine_tokenizer(engine), *theirs = gyre_engine_tokenizer(reference);
+    for (uint32_t i = 0; i < t->n_requests; i++)
+        for (size_t k = 0; k < t->request[i].n; k++) {
+            size_t n = 0, m = 0;
+            const char *a = gyre_token_bytes(mine, t->request[i].tokens[k], &n),
+                       *b = gyre_token_bytes(theirs, t->request[i].tokens[k], &m);
+            if (!a || !b || n != m || memcmp(a, b, n) != 0)
+                return gyre_fail(err, GYRE_E_INVALID,
+                                 "cannot evaluate (%s): to the reference token %u is another text; use the model that "
+                                 "this one was made from",
+                                 t->name, t->request[i].tokens[k]);
+        }
+    return GYRE_OK;
+}
+
 gyre_status cli_task_run(struct cli_task *t, gyre_engine *engine, gyre_engine *reference, bool quiet, gyre_error *err)
 {
+    if (reference) GYRE_TRY(check_same_tokens(t, engine, reference, err));
     cli_task_warn(t);
     GYRE_TRY(cli_task_answer(t, engine, quiet, &t->answers, err));
     return reference ? cli_task_answer(t, reference, quiet, &t->reference, err) : GYRE_OK;

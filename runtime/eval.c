@@ -302,6 +302,24 @@ static void eval_close(struct eval *v)
     free(v);
 }
 
+// Tables of one size may be of other tokens, which no divergence is between. Only those of the text are asked for: what
+// fills a table up has other names in every tool.
+static gyre_status check_same_tokens(const gyre_engine *e, const gyre_engine *reference, const gyre_eval_text *text,
+                                     size_t n_tokens, const char *name, gyre_error *err)
+{
+    const gyre_tokenizer *mine = gyre_engine_tokenizer(e), *theirs = gyre_engine_tokenizer(reference);
+    for (size_t k = 0; mine && theirs && k < n_tokens; k++) {
+        size_t n = 0, m = 0;
+        const char *a = gyre_token_bytes(mine, text->tokens[k], &n), *b = gyre_token_bytes(theirs, text->tokens[k], &m);
+        if (a && b && n == m && !memcmp(a, b, n)) continue;
+        return gyre_fail(err, GYRE_E_INVALID,
+                         "cannot evaluate (%s): to the reference token %u is another text, so that both do not tell of "
+                         "the same tokens; use the model that this one was made from",
+                         name, text->tokens[k]);
+    }
+    return GYRE_OK;
+}
+
 static gyre_status check_text(struct eval *v, const gyre_engine *e, const gyre_eval_text *text, uint32_t i,
                               gyre_error *err)
 {
@@ -319,6 +337,7 @@ static gyre_status check_text(struct eval *v, const gyre_engine *e, const gyre_e
             return gyre_fail(err, GYRE_E_INVALID, "cannot evaluate (%s): token %u is outside the vocabulary of %u",
                              name, text->tokens[k], e->model.hp.vocab);
     }
+    if (p->reference) GYRE_TRY(check_same_tokens(e, p->reference, text, (size_t)p->ctx * asked, name, err));
     v->windows[i] = asked;
     return p->stored ? gyre_reference_find(p->stored, text, asked, p->ctx, e->model.hp.vocab, &v->first_row[i], err)
                      : GYRE_OK;

@@ -117,6 +117,28 @@ class Eval(Case):
         self.fails(2, *base, "--text", self.text, "--reference", self.model, "--reference-k", 8, word="--save-reference")
         self.fails(2, *base, "--tasks", self.text, "--windows", 3, word="--windows")
 
+    def test_a_reference_of_other_tokens(self):
+        """As many tokens are not the same tokens: a divergence between the two would say nothing."""
+        task = self.put("task.jsonl", json.dumps({"doc_id": 0, "context": "the cat", "continuation": " sat", "label": 0}).encode())
+        for name in ("same", "swapped"):
+            folder = self.at(name)
+            subprocess.run([MAKE_MODEL, folder, "HF"], check=True)
+            path = os.path.join(folder, "tokenizer.json")
+            with open(path) as f:
+                tokenizer = json.load(f)
+            vocab = tokenizer["model"]["vocab"]
+            if name == "swapped":
+                some = [c for c in "abcdefghijklmnopqrstuvwxyz" if c in vocab]
+                vocab.update(zip(some, [vocab[c] for c in some[1:] + some[:1]]))
+            with open(path, "w") as f:
+                json.dump(tokenizer, f)
+            for what in (("--text", self.text), ("--tasks", task)):
+                args = ("eval", self.model, *what, "--ctx", 32, "--device", "cpu", "--reference", folder)
+                if name == "same":
+                    self.done(*args)
+                else:
+                    self.fails(1, *args, word="is another text")
+
     def test_a_text_counts_once(self):
         """A copy would make every error look smaller, whatever its name; a folder is refused before any work."""
         copy = self.put("copy.txt", self.read(self.text))
