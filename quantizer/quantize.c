@@ -11,6 +11,7 @@
 #include "quantizer/file/rotations_file.h"
 #include "quantizer/pass/layer.h"
 #include "quantizer/file/manifest.h"
+#include "quantizer/file/manifest_read.h"
 #include "quantizer/report/note.h"
 #include "quantizer/round/gemm.h"
 #include "quantizer/recipe/fields.h"
@@ -399,6 +400,72 @@ static gyre_status identify(const struct run *r, json_t **run, gyre_error *err)
     return st;
 }
 
+// ---- runs that were killed ----------------------------------------------------------------------------------
+
+// Whoever replaces what is there may start over, where nothing can go on.
+static void leave_foreign(gyre_quantize_params *p)
+{
+    if (!p->resume || !p->force || !gyre_journal_is_foreign(p->output)) return;
+    p->resume = false;
+    gyre_logf(&p->log, GYRE_LOG_WARN, "quantize: starting over (%s): another build of gyre began it", p->output);
+}
+
+static void clear_temps(const gyre_quantize_params *p)
+{
+    static const char *const beside[] = {".manifest.json", ".rotations.safetensors"}, *const report[] = {"/report.html",
+                                                                                                         "/report.md"};
+    for (int i = 0; i < 4; i++) {
+        const char *place = i < 2 ? p->output : p->report_dir;
+        char *path = place ? gyre_joined(place, i < 2 ? beside[i] : report[i - 2], "") : NULL;
+        if (path) gyre_file_clear_temps(path);
+        free(path);
+    }
+}
+
+// The output that is there is what this run would write: its manifest says the same, and it holds what that says.
+static bool is_whole(const struct run *r, const json_t *run)
+{
+    char *path = gyre_joined(r->params->output, ".manifest.json", ""), front[GYRE_SHA256_HEX];
+    gyre_verify_result *result = malloc(sizeof *result);
+    struct gyre_manifest m = {0};
+    const char *key;
+    json_t *value;
+    bool same = path && result && gyre_manifest_read(path, &m, NULL) == GYRE_OK;
+    gyre_writer_front_sha256(&r->writer, front);
+    same = same && m.front_sha256 && !strcmp(m.front_sha256, front);
+    json_object_foreach((json_t *)(uintptr_t)run, key, value)
+    {
+        same = same && json_equal(value, json_object_get(m.json, key));
+    }
+    same = same && gyre_verify(&(gyre_verify_params){.size = sizeof(gyre_verify_params), .file = r->params->output},
+                               result, NULL) == GYRE_OK;
+    if (same && !json_object_get(m.json, "rotations")) forget_rotations(r->params->output);
+    gyre_manifest_free(&m);
+    free(result);
+    free(path);
+    return same;
+}
+
+// Ends a run that was killed when its output had its name already; *ended: so it was.
+static gyre_status end_left(struct run *r, const json_t *run, gyre_quantize_summary *summary, bool *ended,
+                            gyre_error *err)
+{
+    const gyre_quantize_params *p = r->params;
+    *ended = gyre_output_is_left(p) && is_whole(r, run);
+    if (!*ended) return gyre_output_is_left(p) && !p->force ? gyre_output_exists(p->output, err) : GYRE_OK;
+    gyre_output_clear_left(p->output);
+    clear_temps(p);
+    gyre_logf(&p->log, GYRE_LOG_INFO, "quantize: %s is whole already: the interrupted run had done all its work",
+              p->output);
+    if (!summary) return GYRE_OK;
+    r->out.plan = &r->plan;
+    r->out.writer = &r->writer;
+    const struct gyre_summary_run known = {&r->out, &r->distilled, NULL,
+                                           block_weights(&r->plan.hp) * r->plan.hp.n_layers,
+                                           false}; // its figures went with the journal
+    return gyre_summary_fill(&known, summary, err);
+}
+
 // ---- entry ------------------------------------------------------------------------------------------------
 
 gyre_status gyre_quantize(const gyre_quantize_params *given, gyre_quantize_summary *summary, gyre_error *err)
@@ -411,7 +478,7 @@ gyre_status gyre_quantize(const gyre_quantize_params *given, gyre_quantize_summa
     gyre_source *source = NULL;
     json_t *run = NULL, *learned = NULL;
     char *manifest = NULL;
-    bool folder;
+    bool folder, ended;
     char *output = NULL;
     const int threads = gyre_gemm_begin();
     if (summary) *summary = (gyre_quantize_summary){0};
@@ -420,6 +487,7 @@ gyre_status gyre_quantize(const gyre_quantize_params *given, gyre_quantize_summa
     GYRE_GO(gyre_plan_folder(params, source, &folder, err));
     if (folder) GYRE_GO(plain_name(&taken, &output, err));
     GYRE_GO(gyre_output_check(params, folder, err));
+    leave_foreign(&taken);
     if (gyre_source_note(source))
         gyre_logf(&params->log, GYRE_LOG_WARN, "quantize: %s: %s", params->source, gyre_source_note(source));
     GYRE_GO(gyre_plan_begin(params, params->from ? &r.finished.recipe : NULL, source, &r.plan, err));
@@ -436,7 +504,10 @@ gyre_status gyre_quantize(const gyre_quantize_params *given, gyre_quantize_summa
     GYRE_GO(read_text(&r, err));
     if (summary && !params->from) GYRE_GO(gyre_summary_open(params, &r.plan, r.device, &r.summary, err));
     GYRE_GO(identify(&r, &run, err));
+    GYRE_GO(end_left(&r, run, summary, &ended, err));
+    if (ended) goto done;
     GYRE_GO(gyre_output_open(params, &r.plan, &r.writer, run, &r.out, err));
+    clear_temps(params);
     if (r.out.journal.resumed_steps)
         gyre_logf(&params->log, GYRE_LOG_INFO, "quantize: resuming after block %u of %u",
                   r.out.journal.resumed_steps - 1, r.plan.hp.n_layers);
@@ -465,8 +536,8 @@ gyre_status gyre_quantize(const gyre_quantize_params *given, gyre_quantize_summa
     GYRE_GO(tell_learned(&r, &learned, err));
     GYRE_GO(gyre_manifest_text(&r.out, learned, &manifest, err));
     GYRE_GO(gyre_source_unchanged(source, err));
-    GYRE_GO(gyre_output_finish(&r.out, manifest, strlen(manifest), err));
     if (!json_object_get(learned, "rotations")) forget_rotations(params->output);
+    GYRE_GO(gyre_output_finish(&r.out, manifest, strlen(manifest), err));
     if (summary) summary->seconds = 1e-9 * (double)(gyre_clock_ns() - r.started);
 done:
     if (st != GYRE_OK && summary) gyre_quantize_summary_free(summary);

@@ -1,8 +1,10 @@
-// See journal.h. state.json: {"run": {...}, "steps": n, "tensors": [{"name", "first", "type", "shape", "sha256",
-// "error"}], "sources": [{...}], "notes": [per step]}; first: of a shared tensor, which of its rows these are. It is
-// replaced atomically after OUT.part was synced, so it never claims more than the file holds; on resuming, every
-// hash is checked all the same.
+// See journal.h. state.json: {"run": {...}, "build": of gyre, "choice": {...}, "steps": n, "tensors": [{"name",
+// "first", "type", "shape", "sha256", "error"}], "sources": [{...}], "notes": [per step]}; first: of a shared tensor,
+// which of its rows these are. Besides, true where it is so: "replacing" (learned tensors are being written over
+// rounded ones) and "aside" (OUT.old is this run's). It is replaced atomically after OUT.part was synced, so it never
+// claims more than the file holds; on resuming, every hash is checked all the same.
 #include "quantizer/file/journal.h"
+#include "quantizer/file/build_identity.h"
 #include "runtime/util/base.h"
 #include "runtime/util/file.h"
 #include "runtime/util/sha256.h"
@@ -58,8 +60,8 @@ gyre_status gyre_journal_start(struct gyre_journal *j, json_t *run, const struct
 {
     if (mkdir(j->folder, 0777) && errno != EEXIST)
         return gyre_fail(err, GYRE_E_IO, "cannot create folder (%s): %s", j->folder, strerror(errno));
-    j->state = json_pack("{s:O, s:o, s:i, s:[], s:[], s:[]}", "run", run, "choice", gyre_choice_json(choice), "steps",
-                         0, "tensors", "sources", "notes");
+    j->state = json_pack("{s:O, s:s, s:o, s:i, s:[], s:[], s:[]}", "run", run, "build", gyre_build_identity, "choice",
+                         gyre_choice_json(choice), "steps", 0, "tensors", "sources", "notes");
     return j->state ? save(j, err) : no_memory(j, err);
 }
 
@@ -167,11 +169,19 @@ bool gyre_journal_is_empty(const struct gyre_journal *j)
     return !j->steps && !found;
 }
 
-gyre_status gyre_journal_replace(struct gyre_journal *j, gyre_error *err)
+static const char replacing[] = "replacing", aside[] = "aside";
+
+static gyre_status mark(struct gyre_journal *j, const char *key, gyre_error *err)
 {
-    if (json_object_set_new(j->state, "replacing", json_true())) return no_memory(j, err);
+    if (json_object_set_new(j->state, key, json_true())) return no_memory(j, err);
     return save(j, err);
 }
+
+gyre_status gyre_journal_replace(struct gyre_journal *j, gyre_error *err) { return mark(j, replacing, err); }
+
+bool gyre_journal_replaces(const struct gyre_journal *j) { return json_is_true(json_object_get(j->state, replacing)); }
+
+gyre_status gyre_journal_aside(struct gyre_journal *j, gyre_error *err) { return mark(j, aside, err); }
 
 gyre_status gyre_journal_rehash(struct gyre_journal *j, uint64_t tensor, const char *sha256, gyre_error *err)
 {
@@ -179,18 +189,47 @@ gyre_status gyre_journal_rehash(struct gyre_journal *j, uint64_t tensor, const c
     return json_object_set_new(row, "sha256", json_string(sha256)) ? no_memory(j, err) : GYRE_OK;
 }
 
-bool gyre_journal_choice(const char *output, struct gyre_choice *choice)
+// NULL where there is none that can be read.
+static json_t *state_beside(const char *output)
 {
     char path[4096], *text = NULL;
     uint64_t bytes;
     if ((size_t)snprintf(path, sizeof path, "%s.journal/state.json", output) >= sizeof path ||
         gyre_file_read(path, MAX_STATE, &text, &bytes, NULL) != GYRE_OK)
-        return false;
+        return NULL;
     json_t *state = json_loadb(text, bytes, 0, NULL);
+    free(text);
+    return state;
+}
+
+bool gyre_journal_choice(const char *output, struct gyre_choice *choice)
+{
+    json_t *state = state_beside(output);
     const bool good = gyre_choice_read(json_object_get(state, "choice"), choice);
     json_decref(state);
-    free(text);
     return good;
+}
+
+static bool of_this_build(const json_t *state)
+{
+    const char *build = json_string_value(json_object_get(state, "build"));
+    return build && !strcmp(build, gyre_build_identity);
+}
+
+bool gyre_journal_is_foreign(const char *output)
+{
+    json_t *state = state_beside(output);
+    const bool foreign = json_is_object(json_object_get(state, "run")) && !of_this_build(state);
+    json_decref(state);
+    return foreign;
+}
+
+bool gyre_journal_put_aside(const char *output)
+{
+    json_t *state = state_beside(output);
+    const bool yes = json_is_true(json_object_get(state, aside));
+    json_decref(state);
+    return yes;
 }
 
 // ---- resuming ---------------------------------------------------------------------------------------------
@@ -201,6 +240,12 @@ static gyre_status compare_runs(const struct gyre_journal *j, json_t *run, gyre_
     json_t *before = json_object_get(j->state, "run"), *now;
     const char *key;
     if (!json_is_object(before)) return damaged(j, "state.json says nothing of its run", err);
+    if (json_equal(before, run) && !of_this_build(j->state))
+        return gyre_fail(
+            err, GYRE_E_IO,
+            "cannot resume (%s): another build of gyre began it, whose numbers may differ; go on with that "
+            "one, or start over with --force",
+            j->folder);
     if (json_equal(before, run)) return GYRE_OK;
     json_object_foreach(run, key, now)
     {
@@ -224,7 +269,6 @@ static gyre_status verify_file(struct gyre_journal *j, const struct gyre_writer 
                                uint64_t n, gyre_error *err)
 {
     const json_t *rows = json_object_get(j->state, "tensors");
-    const bool replacing = json_is_true(json_object_get(j->state, "replacing"));
     const struct gyre_written_file *file = &w->file[f];
     struct gyre_file_map map;
     char *path = gyre_writer_path(w, part, f);
@@ -242,7 +286,7 @@ static gyre_status verify_file(struct gyre_journal *j, const struct gyre_writer 
         if (t->file != f) continue;
         gyre_sha256_of(map.data + t->offset, t->bytes, hex);
         if (!name || strcmp(name, t->name) || json_integer_value(first) != (json_int_t)t->first || !want ||
-            (strcmp(want, hex) && !replacing))
+            (strcmp(want, hex) && !gyre_journal_replaces(j)))
             st = damaged(j, "the .part file beside it does not hold what it says", err);
     }
     gyre_file_unmap(&map);

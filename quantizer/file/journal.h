@@ -7,7 +7,7 @@
 
 struct gyre_journal {
     char *folder, *state_path; // OUT.journal, OUT.journal/state.json
-    json_t *state; // {"run", "choice", "steps", "tensors", "sources", "notes"}; NULL: nothing of ours is there
+    json_t *state; // {"run", "build", "choice", "steps", "tensors", "sources", "notes"}; NULL: nothing is ours
     uint32_t steps, resumed_steps; // journalled; of them, by an earlier run
 };
 
@@ -17,12 +17,14 @@ void gyre_journal_free(struct gyre_journal *journal);
 
 gyre_status gyre_journal_start(struct gyre_journal *journal, json_t *run, const struct gyre_choice *choice,
                                gyre_error *err) GYRE_MUST_USE;
-// Refuses (and keeps) a journal of another run, a damaged one, and one that the file `part` does not agree with. *next:
-// the first tensor that is not in it.
+// Refuses (and keeps) a journal of another run, one that another build of gyre began, a damaged one, and one that the
+// file `part` does not agree with. *next: the first tensor that is not in it.
 gyre_status gyre_journal_resume(struct gyre_journal *journal, json_t *run, const struct gyre_writer *writer,
                                 const char *part, uint64_t *next, gyre_error *err) GYRE_MUST_USE;
 // What an interrupted run beside `output` had chosen; false where there is none to read.
 bool gyre_journal_choice(const char *output, struct gyre_choice *choice);
+// Another build of gyre began the run beside `output`; false where there is none.
+bool gyre_journal_is_foreign(const char *output);
 
 gyre_status gyre_journal_tensor(struct gyre_journal *journal, const struct gyre_written *tensor, const char *sha256,
                                 double error, gyre_error *err) GYRE_MUST_USE;
@@ -44,6 +46,11 @@ bool gyre_journal_is_empty(const struct gyre_journal *journal);
 // From now on tensors are written anew: a run that resumes does not hold them against their hashes. And the new hash of
 // one.
 gyre_status gyre_journal_replace(struct gyre_journal *journal, gyre_error *err) GYRE_MUST_USE;
+bool gyre_journal_replaces(const struct gyre_journal *journal);
 gyre_status gyre_journal_rehash(struct gyre_journal *journal, uint64_t tensor, const char *sha256,
                                 gyre_error *err) GYRE_MUST_USE;
+// From now on OUT.old is this run's to remove: the older folder of that name. And whether the run beside `output` said
+// so.
+gyre_status gyre_journal_aside(struct gyre_journal *journal, gyre_error *err) GYRE_MUST_USE;
+bool gyre_journal_put_aside(const char *output);
 void gyre_journal_remove(const struct gyre_journal *journal); // the folder and what the journal put there

@@ -66,12 +66,28 @@ static gyre_status check_folder(const gyre_quantize_params *params, bool folder,
         return gyre_fail(err, GYRE_E_IO,
                          "cannot write (%s): it is no folder that gyre wrote; remove it or choose another name", path);
     char *old = folder ? gyre_joined(path, ".old", "") : NULL; // where the old folder steps aside at the end
-    const bool left = old && gyre_file_exists(old);
+    const bool ours = params->resume && gyre_journal_put_aside(path), left = old && gyre_file_exists(old) && !ours;
     free(old);
     if (left)
         return gyre_fail(err, GYRE_E_IO, "cannot write (%s): %s.old is left from an earlier run; move it away first",
                          path, path);
     return GYRE_OK;
+}
+
+bool gyre_output_is_left(const gyre_quantize_params *params)
+{
+    char *journal = gyre_joined(params->output, ".journal", ""), *part = gyre_joined(params->output, ".part", "");
+    const bool left = params->resume && journal && part && gyre_file_exists(params->output) &&
+                      gyre_file_exists(journal) && !gyre_file_exists(part);
+    free(journal);
+    free(part);
+    return left;
+}
+
+gyre_status gyre_output_exists(const char *path, gyre_error *err)
+{
+    return gyre_fail(err, GYRE_E_IO, "cannot write (%s): it exists; replace it with --force or choose another name",
+                     path);
 }
 
 gyre_status gyre_output_check(const gyre_quantize_params *params, bool folder, gyre_error *err)
@@ -93,9 +109,8 @@ gyre_status gyre_output_check(const gyre_quantize_params *params, bool folder, g
         GYRE_GO(
             gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot write (%s): it names a folder; name a .gguf file in it", path));
     GYRE_GO(check_folder(params, folder, manifest, err));
-    if (gyre_file_exists(path) && !params->force)
-        GYRE_GO(gyre_fail(err, GYRE_E_IO,
-                          "cannot write (%s): it exists; replace it with --force or choose another name", path));
+    if (gyre_file_exists(path) && !params->force && !gyre_output_is_left(params))
+        GYRE_GO(gyre_output_exists(path, err));
     if (gyre_file_exists(journal) && !params->force && !params->resume)
         GYRE_GO(gyre_fail(err, GYRE_E_IO,
                           "cannot write (%s): %s is left from an interrupted run; continue it with --resume or start "
@@ -108,6 +123,30 @@ done:
     return st;
 }
 
+// ---- folders ----------------------------------------------------------------------------------------------
+
+// What a folder may have in it without being someone else's: the files that a checkpoint consists of, and what a kill
+// left of one.
+static void empty_folder(const char *path)
+{
+    static const char *const kinds[] = {
+        ".safetensors", ".safetensors.index.json", ".json", ".jinja", "tokenizer.model", "merges.txt", "vocab.txt"};
+    DIR *dir = opendir(path);
+    if (!dir) return;
+    for (struct dirent *entry; (entry = readdir(dir));) {
+        bool ours = strstr(entry->d_name, ".tmp-") != NULL;
+        for (size_t i = 0; i < GYRE_COUNT(kinds); i++) ours |= gyre_ends(entry->d_name, kinds[i]);
+        if (ours) unlinkat(dirfd(dir), entry->d_name, 0);
+    }
+    closedir(dir);
+}
+
+static void remove_folder(const char *path)
+{
+    empty_folder(path);
+    rmdir(path);
+}
+
 // ---- opening ----------------------------------------------------------------------------------------------
 
 static gyre_status open_file(const char *path, int flags, int *fd, gyre_error *err)
@@ -117,7 +156,7 @@ static gyre_status open_file(const char *path, int flags, int *fd, gyre_error *e
 }
 
 // OUT.part, locked, with all its files open.
-static gyre_status open_part(struct gyre_output *out, gyre_error *err)
+static gyre_status open_part(struct gyre_output *out, bool resume, gyre_error *err)
 {
     const struct gyre_writer *w = out->writer;
     const bool folder = w->format->folder;
@@ -129,6 +168,7 @@ static gyre_status open_part(struct gyre_output *out, gyre_error *err)
         return gyre_fail(err, GYRE_E_IO,
                          "cannot write (%s): another run is writing it; wait for it or choose another name", out->part);
     }
+    if (folder && !resume) empty_folder(out->part); // another run may have had other files
     out->fd = malloc(w->n_files * sizeof *out->fd);
     if (!out->fd) return gyre_fail(err, GYRE_E_NOMEM, "cannot write (%s): out of memory", out->path);
     for (uint32_t i = 0; i < w->n_files; i++) out->fd[i] = -1;
@@ -200,7 +240,7 @@ gyre_status gyre_output_open(const gyre_quantize_params *params, const struct gy
     out->masked = pthread_sigmask(SIG_BLOCK, &held, &out->signals) == 0;
     // A run that was killed before its first state was written left nothing to go on from.
     const bool resume = params->resume && gyre_file_exists(out->journal.state_path);
-    GYRE_TRY(open_part(out, err));
+    GYRE_TRY(open_part(out, resume, err));
     GYRE_TRY(check_space(out, err));
     return resume ? gyre_journal_resume(&out->journal, run, writer, out->part, &out->next, err)
                   : start_over(out, run, err);
@@ -329,6 +369,7 @@ static gyre_status write_texts(const struct gyre_output *out, gyre_error *err)
     for (uint32_t i = 0; i < out->writer->n_texts; i++) {
         const struct gyre_written_text *t = &out->writer->text[i];
         char *path = gyre_joined(out->part, "/", t->name);
+        if (path) gyre_file_clear_temps(path); // whatever lies here becomes a file of the output
         const gyre_status st = path ? gyre_file_write(path, t->text, t->bytes, err)
                                     : gyre_fail(err, GYRE_E_NOMEM, "cannot write (%s): out of memory", out->path);
         free(path);
@@ -337,36 +378,32 @@ static gyre_status write_texts(const struct gyre_output *out, gyre_error *err)
     return GYRE_OK;
 }
 
-// What a folder may have in it without being someone else's: the files that a checkpoint consists of.
-static void remove_folder(const char *path)
+// OUT.part becomes OUT. A folder cannot replace another: the old one steps aside first. The journal says so before, so
+// that a run that is killed behind that goes on all the same.
+static gyre_status take_name(struct gyre_output *out, gyre_error *err)
 {
-    static const char *const kinds[] = {
-        ".safetensors", ".safetensors.index.json", ".json", ".jinja", "tokenizer.model", "merges.txt", "vocab.txt"};
-    DIR *dir = opendir(path);
-    if (!dir) return;
-    for (struct dirent *entry; (entry = readdir(dir));)
-        for (size_t i = 0; i < GYRE_COUNT(kinds); i++)
-            if (gyre_ends(entry->d_name, kinds[i])) {
-                unlinkat(dirfd(dir), entry->d_name, 0);
-                break;
-            }
-    closedir(dir);
-    rmdir(path);
-}
-
-// OUT.part becomes OUT. A folder cannot replace another: the old one steps aside first.
-static gyre_status take_name(const struct gyre_output *out, gyre_error *err)
-{
-    char *old = out->writer->format->folder && gyre_file_exists(out->path) ? gyre_joined(out->path, ".old", "") : NULL;
-    if (old && rename(out->path, old)) {
-        free(old);
-        return fail_write(out->path, err);
+    const bool folder = out->writer->format->folder, steps = folder && gyre_file_exists(out->path);
+    char *old = gyre_joined(out->path, ".old", "");
+    gyre_status st = old ? GYRE_OK : gyre_fail(err, GYRE_E_NOMEM, "cannot write (%s): out of memory", out->path);
+    if (st == GYRE_OK && steps) st = gyre_journal_aside(&out->journal, err);
+    if (st == GYRE_OK && steps && rename(out->path, old)) st = fail_write(out->path, err);
+    if (st == GYRE_OK && rename(out->part, out->path)) {
+        st = fail_write(out->path, err);
+        if (steps) (void)rename(old, out->path);
     }
-    const gyre_status st = rename(out->part, out->path) ? fail_write(out->path, err) : GYRE_OK;
-    if (old && st == GYRE_OK) remove_folder(old);
-    else if (old) (void)rename(old, out->path);
+    if (st == GYRE_OK && folder && gyre_journal_put_aside(out->path)) remove_folder(old);
     free(old);
     return st;
+}
+
+void gyre_output_clear_left(const char *output)
+{
+    struct gyre_journal journal;
+    char *old = gyre_joined(output, ".old", "");
+    if (old && gyre_journal_put_aside(output)) remove_folder(old);
+    free(old);
+    if (gyre_journal_init(output, &journal, NULL) == GYRE_OK) gyre_journal_remove(&journal);
+    gyre_journal_free(&journal);
 }
 
 gyre_status gyre_output_finish(struct gyre_output *out, const void *manifest, uint64_t bytes, gyre_error *err)
@@ -416,8 +453,8 @@ void gyre_output_close(struct gyre_output *out)
 {
     if (out->lock >= 0) { // leave nothing that is not worth resuming; without a state the journal is not ours
         const bool worthless = out->journal.state && gyre_journal_is_empty(&out->journal);
+        if (worthless) gyre_journal_remove(&out->journal); // first: a journal without its file is damaged
         if (worthless || nothing_is_in(out)) remove_part(out);
-        if (worthless) gyre_journal_remove(&out->journal);
         close_files(out);
     }
     if (out->masked) { // swallow what a size limit raised meanwhile, then let the caller's mask speak again

@@ -27,6 +27,13 @@ struct gyre_output {
 // Says early what gyre_output_open would: an existing output, an interrupted run, a missing folder.
 gyre_status gyre_output_check(const gyre_quantize_params *params, bool folder, gyre_error *err) GYRE_MUST_USE;
 
+// The run that is to be resumed was killed behind its last rename, it seems: there is an output, and of the run nothing
+// but its journal. Whoever finds it whole ends it with clear_left: what was put aside goes, and the journal.
+bool gyre_output_is_left(const gyre_quantize_params *params);
+void gyre_output_clear_left(const char *output);
+gyre_status gyre_output_exists(const char *output,
+                               gyre_error *err) GYRE_MUST_USE; // the error of one that is in the way
+
 // Opens or resumes. `run` (borrowed) is what makes two runs the same: a journal with another one is refused and kept.
 // Close also after failure.
 gyre_status gyre_output_open(const gyre_quantize_params *params, const struct gyre_plan *plan,

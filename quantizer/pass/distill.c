@@ -63,6 +63,10 @@ static gyre_status take_up(struct run *r, gyre_error *err)
     uint64_t bytes;
     struct gyre_steps_head head;
     GYRE_TRY(gyre_journal_kept(&r->out->journal, kept_name, &data, &bytes, err));
+    if (!data && gyre_journal_replaces(&r->out->journal))
+        return gyre_fail(err, GYRE_E_FORMAT,
+                         "cannot resume (%s): what distillation left there is missing; start over with --force",
+                         r->out->journal.folder);
     if (!data) return GYRE_OK;
     if (bytes == sizeof head + 8 * n * sizeof(double)) memcpy(&head, data, sizeof head);
     else head = (struct gyre_steps_head){0};

@@ -283,6 +283,7 @@ static gyre_status quantize_again(struct reproduction *r, gyre_error *err)
                                     .from = r->params->from,
                                     .seed = m->seed,
                                     .resume = true,
+                                    .force = true, // nothing is there but what another build began, perhaps
                                     .log = r->params->log,
                                     .progress = r->params->progress,
                                     .user = r->params->user};

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -190,6 +191,24 @@ gyre_status gyre_file_write2(const char *path, const void *const data[2], const 
         return st;
     }
     return gyre_file_commit(temp, path, err);
+}
+
+void gyre_file_clear_temps(const char *path)
+{
+    char name[PATH_MAX];
+    const char *slash = strrchr(path, '/');
+    const size_t folder = slash ? (size_t)(slash + 1 - path) : 0;
+    if ((size_t)snprintf(name, sizeof name, "%.*s", folder ? (int)folder : 1, folder ? path : ".") >= sizeof name)
+        return;
+    DIR *dir = opendir(name);
+    if ((size_t)snprintf(name, sizeof name, "%s.tmp-", path + folder) < sizeof name)
+        for (struct dirent *e; dir && (e = readdir(dir));) {
+            char *end;
+            if (strncmp(e->d_name, name, strlen(name))) continue;
+            const long pid = strtol(e->d_name + strlen(name), &end, 10);
+            if (pid > 0 && !*end && kill((pid_t)pid, 0) && errno == ESRCH) unlinkat(dirfd(dir), e->d_name, 0);
+        }
+    if (dir) closedir(dir);
 }
 
 void gyre_file_forget(const void *mapped, uint64_t bytes)

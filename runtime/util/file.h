@@ -36,7 +36,10 @@ gyre_status gyre_file_read(const char *path, uint64_t max, char **out, uint64_t 
 // to "PATH.tmp-PID" first; it is removed on failure. A device or a pipe is refused, here and below: it would be gone.
 gyre_status gyre_file_write(const char *path, const void *data, uint64_t size, gyre_error *err) GYRE_MUST_USE;
 
-// The same with two pieces, one behind the other; either may be NULL (and of size 0).
+// Removes what writing `path` left behind where it was killed: every "PATH.tmp-PID" whose process is no more.
+void gyre_file_clear_temps(const char *path);
+
+// The same as gyre_file_write with two pieces, one behind the other; either may be NULL (and of size 0).
 gyre_status gyre_file_write2(const char *path, const void *const data[2], const uint64_t size[2],
                              gyre_error *err) GYRE_MUST_USE;
 

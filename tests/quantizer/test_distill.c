@@ -202,6 +202,31 @@ static void damaged_states_are_refused(void **state)
     free(want);
 }
 
+// Where the file holds learned scales perhaps and what they were learned from is gone, nothing can go on.
+static void learned_files_without_their_state_are_refused(void **state)
+{
+    (void)state;
+    gyre_error err = {0};
+    gyre_quantize_params p = params();
+    char path[300];
+    make_base("llama");
+    write_recipe(9, 20);
+    if (run_until(p, 0, NULL, &err) != GYRE_OK) fail_msg("%s", err.message);
+    assert_int_equal(run_until(p, run_calls() - 2, NULL, &err), GYRE_E_CANCELLED);
+    snprintf(path, sizeof path, "%s.journal/kept-distill", out);
+    assert_int_equal(unlink(path), 0);
+    snprintf(path, sizeof path, "%s.journal/state.json", out);
+    json_t *journal = json_load_file(path, 0, NULL);
+    assert_int_equal(json_object_set_new(journal, "replacing", json_true()), 0);
+    assert_int_equal(json_dump_file(journal, path, JSON_REAL_PRECISION(17)), 0);
+    json_decref(journal);
+    p.force = false;
+    p.resume = true;
+    assert_int_equal(unlink(out), 0);
+    assert_int_equal(run_until(p, 0, NULL, &err), GYRE_E_FORMAT);
+    assert_non_null(strstr(err.message, "what distillation left there is missing; start over with --force"));
+}
+
 // Of a long text no more than the steps need, and some to hold out.
 static void few_steps_read_few_windows(void **state)
 {
@@ -321,6 +346,7 @@ int main(void)
         cmocka_unit_test(interrupted_anywhere_resumes_to_the_same_bytes),
         cmocka_unit_test(threads_change_no_byte),
         cmocka_unit_test(damaged_states_are_refused),
+        cmocka_unit_test(learned_files_without_their_state_are_refused),
         cmocka_unit_test(few_steps_read_few_windows),
         cmocka_unit_test(files_verify_and_reproduce),
         cmocka_unit_test(what_auto_became_is_told),

@@ -252,6 +252,76 @@ static void journals_of_other_runs_are_refused_and_kept(void **state)
     forget();
 }
 
+// Of the same version, but other sources: bytes may differ. Who says --force besides starts over.
+static void journals_of_other_builds_are_refused(void **state)
+{
+    (void)state;
+    const char *state_file = strdup(files_path("out.gguf.journal/state.json"));
+    for (int unknown = 0; unknown < 2; unknown++) { // by a build that told none
+        gyre_quantize_params p = params();
+        gyre_error err = {0};
+        uint64_t n;
+        assert_int_equal(run(p, 14, NULL), GYRE_E_CANCELLED);
+        char *text = files_read(state_file, &n), *build = strstr(text, "\"build\": \"");
+        assert_non_null(build);
+        spoil(state_file, build - text + (unknown ? 1 : 10), "x");
+        p.resume = true;
+        assert_int_equal(run(p, 0, &err), GYRE_E_IO);
+        assert_non_null(strstr(err.message, "another build of gyre began it"));
+        assert_non_null(strstr(err.message, "--force"));
+        assert_true(exists(state_file) && exists(part) && !exists(out));
+        p.force = true;
+        if (run(p, 0, &err) != GYRE_OK) fail_msg("%s", err.message);
+        expect_complete();
+        forget();
+        free(text);
+    }
+    free((char *)(uintptr_t)state_file);
+}
+
+// Killed behind the last rename: the output is whole, and what is left of the run goes when it is resumed.
+static void what_is_whole_is_left_as_it_is(void **state)
+{
+    (void)state;
+    gyre_quantize_params p = params();
+    gyre_error err = {0};
+    p.resume = true;
+    for (int spoiled = 0; spoiled < 3; spoiled++) {
+        assert_int_equal(run(params(), 0, NULL), GYRE_OK);
+        assert_int_equal(mkdir(journal, 0777), 0);
+        files_write(files_path("out.gguf.journal/kept-distill"), "");
+        if (spoiled == 1) p.seed++; // another run
+        if (spoiled == 2) spoil(out, (long)want_bytes - 8, "x"), p.seed--;
+        const gyre_status st = run(p, 0, &err);
+        assert_int_equal(st, spoiled ? GYRE_E_IO : GYRE_OK);
+        if (spoiled) assert_non_null(strstr(err.message, "it exists; replace it with --force"));
+        else expect_complete();
+        remove(files_path("out.gguf.journal/kept-distill"));
+        forget();
+    }
+}
+
+// Whoever is killed while he replaces a file leaves a part beside it, named by his number.
+static void parts_of_the_dead_are_removed(void **state)
+{
+    (void)state;
+    const pid_t child = fork();
+    if (child == 0) _exit(0);
+    int status;
+    char dead[300], alive[300];
+    assert_int_equal(waitpid(child, &status, 0), child);
+    snprintf(dead, sizeof dead, "%s.manifest.json.tmp-%d", out, (int)child);
+    snprintf(alive, sizeof alive, "%s.manifest.json.tmp-%d", out, (int)getppid());
+    files_write(dead, "");
+    files_write(alive, "");
+    assert_int_equal(run(params(), 0, NULL), GYRE_OK);
+    assert_false(exists(dead));
+    assert_true(exists(alive));
+    expect_complete();
+    remove(alive);
+    forget();
+}
+
 static void outputs_are_checked_first(void **state)
 {
     (void)state;
@@ -352,6 +422,9 @@ int main(void)
         cmocka_unit_test(killed_anywhere_resumes_to_the_same_bytes),
         cmocka_unit_test(damaged_journals_are_refused_and_kept),
         cmocka_unit_test(journals_of_other_runs_are_refused_and_kept),
+        cmocka_unit_test(journals_of_other_builds_are_refused),
+        cmocka_unit_test(what_is_whole_is_left_as_it_is),
+        cmocka_unit_test(parts_of_the_dead_are_removed),
         cmocka_unit_test(outputs_are_checked_first),
         cmocka_unit_test(full_disk_is_an_error),
         cmocka_unit_test(bad_models_and_settings_are_named),
