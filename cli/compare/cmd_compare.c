@@ -233,7 +233,9 @@ static int compare(struct compare *c, const struct options *o)
     if (!cells) GYRE_GO(gyre_fail(&err, GYRE_E_NOMEM, "cannot compare: out of memory"));
     GYRE_GO(make_cells(c, &result, &failed, &err));
     cli_progress_end();
-    fprintf(stderr, "%u cells, %u of them from %s\n", c->total, c->total - c->made, c->cells.path);
+    char counted[64];
+    snprintf(counted, sizeof counted, "%u cells, %u of them from ", c->total, c->total - c->made);
+    cli_say(counted, c->cells.path);
     table = cli_compare_markdown(&result);
     GYRE_GO(cli_compare_write(&result, table, o->prefix, &err));
     fputs(table, stdout);

@@ -66,8 +66,8 @@ static gyre_status syntax_error(struct reader *rd)
     if (p->error == YAML_READER_ERROR)
         return fail_at(rd, mark_of(rd, p->problem_offset), "%s; a recipe is UTF-8 text without control characters",
                        problem);
-    return fail_at(rd, p->problem_mark, "%s %s; a recipe is YAML as in docs/recipes.md", p->context ? p->context : "",
-                   problem);
+    return fail_at(rd, p->problem_mark, "%s%s%s; a recipe is YAML as in docs/recipes.md", p->context ? p->context : "",
+                   p->context ? " " : "", problem);
 }
 
 // A few characters of what the file says, on one line.
@@ -443,13 +443,14 @@ static gyre_status read_document(struct reader *rd)
 gyre_status gyre_recipe_parse(const char *text, size_t bytes, const char *where, struct gyre_recipe *out,
                               gyre_error *err)
 {
-    struct reader rd = {.text = text, .bytes = bytes, .where = where, .recipe = out, .err = err};
+    const size_t mark = bytes >= 3 && !memcmp(text, "\xEF\xBB\xBF", 3) ? 3 : 0; // as some editors begin UTF-8
+    struct reader rd = {.text = text + mark, .bytes = bytes - mark, .where = where, .recipe = out, .err = err};
     memset(out, 0, sizeof *out);
     if (bytes > GYRE_RECIPE_BYTES)
         return fail_at(&rd, (yaml_mark_t){0}, "it has %zu bytes; %d are allowed", bytes, GYRE_RECIPE_BYTES);
     if (!yaml_parser_initialize(&rd.parser)) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for a YAML parser");
     yaml_parser_set_encoding(&rd.parser, YAML_UTF8_ENCODING);
-    yaml_parser_set_input_string(&rd.parser, (const unsigned char *)text, bytes);
+    yaml_parser_set_input_string(&rd.parser, (const unsigned char *)rd.text, rd.bytes);
     const gyre_status st = read_document(&rd);
     yaml_event_delete(&rd.event);
     yaml_parser_delete(&rd.parser);

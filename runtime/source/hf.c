@@ -14,18 +14,12 @@
 
 enum { MAX_JSON = 64 << 20, MAX_TOKENIZER = 256 << 20 };
 
-static gyre_status join(const gyre_source *source, const char *name, char out[PATH_MAX], gyre_error *err)
-{
-    if (snprintf(out, PATH_MAX, "%s/%s", source->path, name) < PATH_MAX) return GYRE_OK;
-    return gyre_fail(err, GYRE_E_IO, "cannot read model (%s): the path is too long", source->path);
-}
-
 // Whether the directory has such an entry. A link that leads nowhere is there, and fails when it is read.
 static gyre_status has_file(const gyre_source *source, const char *name, bool *has, gyre_error *err)
 {
     char path[PATH_MAX];
     struct stat info;
-    GYRE_TRY(join(source, name, path, err));
+    GYRE_TRY(gyre_source_join(source, name, path, err));
     *has = lstat(path, &info) == 0;
     if (*has || errno == ENOENT) return GYRE_OK;
     return gyre_fail(err, GYRE_E_IO, "cannot read model (%s): %s", path, strerror(errno));
@@ -46,7 +40,7 @@ static gyre_status keep_file(gyre_source *source, const char *name, uint64_t max
     struct source_file *file = &source->files[source->n_files];
     GYRE_TRY(has_file(source, name, &has, err));
     if (!has) return GYRE_OK;
-    GYRE_TRY(join(source, name, path, err));
+    GYRE_TRY(gyre_source_join(source, name, path, err));
     GYRE_TRY(gyre_file_read(path, max, &file->text, &file->bytes, err));
     file->name = name;
     source->n_files++;
@@ -82,7 +76,7 @@ static gyre_status read_shards(gyre_source *source, const json_t *index, gyre_er
             goto done;
         }
         if (!added) continue;
-        GYRE_GO(join(source, name, path, err));
+        GYRE_GO(gyre_source_join(source, name, path, err));
         GYRE_GO(gyre_safetensors_read(source, path, err));
     }
     json_object_foreach(map, tensor, shard)
@@ -115,10 +109,10 @@ static gyre_status read_tensors(gyre_source *source, gyre_error *err)
         if (several)
             source->note = "model.safetensors and an index of shards are both there: the single file is read, as "
                            "transformers does";
-        GYRE_TRY(join(source, single, path, err));
+        GYRE_TRY(gyre_source_join(source, single, path, err));
         return gyre_safetensors_read(source, path, err);
     }
-    GYRE_TRY(join(source, index_name, path, err));
+    GYRE_TRY(gyre_source_join(source, index_name, path, err));
     GYRE_GO(gyre_file_read(path, MAX_JSON, &text, &bytes, err));
     GYRE_GO(parse(path, text, bytes, &index, err));
     GYRE_GO(read_shards(source, index, err));
@@ -150,7 +144,7 @@ gyre_status gyre_hf_read(gyre_source *source, gyre_error *err)
     char path[PATH_MAX];
     json_t *config = NULL;
     struct source_file *file = &source->files[0];
-    GYRE_GO(join(source, "config.json", path, err));
+    GYRE_GO(gyre_source_join(source, "config.json", path, err));
     GYRE_GO(gyre_file_read(path, MAX_JSON, &file->text, &file->bytes, err));
     file->name = "config.json";
     source->n_files = 1;

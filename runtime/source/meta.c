@@ -175,12 +175,6 @@ static gyre_status put_keys(gyre_source *source, uint64_t ffn, bool spinquant, g
     return gyre_hf_online(source, 0, (uint32_t)ffn, err);
 }
 
-static gyre_status joined(const gyre_source *source, const char *name, char out[PATH_MAX], gyre_error *err)
-{
-    if (snprintf(out, PATH_MAX, "%s/%s", source->path, name) < PATH_MAX) return GYRE_OK;
-    return gyre_fail(err, GYRE_E_IO, "cannot read model (%s): the path is too long", source->path);
-}
-
 static void keep(gyre_source *source, const char *name, char *text)
 {
     source->files[source->n_files++] = (struct source_file){name, text, strlen(text)};
@@ -195,11 +189,11 @@ gyre_status gyre_meta_read(gyre_source *source, gyre_error *err)
     uint32_t n_ranks = 0;
     bool spinquant;
     struct params p = {path, NULL, err};
-    GYRE_GO(joined(source, "tokenizer.model", path, err));
+    GYRE_GO(gyre_source_join(source, "tokenizer.model", path, err));
     GYRE_GO(gyre_file_read(path, MAX_TEXT, &tokens, &bytes, err));
     GYRE_GO(gyre_meta_tokenizer(path, tokens, bytes, &json, &n_ranks, err));
     keep(source, "tokenizer.json", json);
-    GYRE_GO(joined(source, "params.json", path, err));
+    GYRE_GO(gyre_source_join(source, "params.json", path, err));
     GYRE_GO(gyre_file_read(path, MAX_TEXT, &text, &bytes, err));
     GYRE_GO(gyre_json_parse(path, text, bytes, &params, err));
     if (!json_is_object(params))
@@ -213,13 +207,13 @@ gyre_status gyre_meta_read(gyre_source *source, gyre_error *err)
     keep(source, "config.json", json);
     GYRE_GO(gyre_source_let(source, gyre_hf_config(source, config, err), err));
     GYRE_GO(gyre_source_let(source, put_keys(source, ffn, spinquant, err), err));
-    GYRE_GO(joined(source, "consolidated.01.pth", path, err));
+    GYRE_GO(gyre_source_join(source, "consolidated.01.pth", path, err));
     if (gyre_file_exists(path))
         GYRE_GO(gyre_fail(err, GYRE_E_UNSUPPORTED,
                           "cannot use model (%s): it is cut into several files of which each has a part of "
                           "every tensor; gyre reads one",
                           path));
-    GYRE_GO(joined(source, "consolidated.00.pth", path, err));
+    GYRE_GO(gyre_source_join(source, "consolidated.00.pth", path, err));
     GYRE_GO(gyre_pth_read(source, path, rename_tensor, err));
 done:
     json_decref(config);

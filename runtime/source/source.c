@@ -7,12 +7,19 @@
 #include "runtime/util/base.h"
 #include "runtime/util/utf8.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "model files are little-endian and are read in place"
 #endif
+
+gyre_status gyre_source_join(const gyre_source *source, const char *name, char out[PATH_MAX], gyre_error *err)
+{
+    if (snprintf(out, PATH_MAX, "%s/%s", source->path, name) < PATH_MAX) return GYRE_OK;
+    return gyre_fail(err, GYRE_E_IO, "cannot read model (%s): the path is too long", source->path);
+}
 
 gyre_status gyre_source_map(gyre_source *source, const char *path, struct gyre_file_map *out, gyre_error *err)
 {

@@ -10,6 +10,8 @@
 #include "runtime/util/strmap.h"
 #include "runtime/util/utf8.h"
 
+#include <limits.h>
+
 struct source_meta {
     struct gyre_meta meta;
     const char *text; // strings: NUL-terminated copy; else NULL
@@ -55,6 +57,9 @@ gyre_status gyre_gguf_read_file(gyre_source *source, gyre_error *err) GYRE_MUST_
 gyre_status gyre_hf_read(gyre_source *source, gyre_error *err) GYRE_MUST_USE;
 gyre_status gyre_meta_read(gyre_source *source, gyre_error *err) GYRE_MUST_USE;
 
+// The path of a file in the source's folder.
+gyre_status gyre_source_join(const gyre_source *source, const char *name, char out[PATH_MAX],
+                             gyre_error *err) GYRE_MUST_USE;
 gyre_status gyre_source_map(gyre_source *source, const char *path, struct gyre_file_map *out,
                             gyre_error *err) GYRE_MUST_USE;
 // Takes over the mappings of another source, into which its own tensors may then point.

@@ -175,6 +175,9 @@ static void absent_keys_have_defaults(void **state)
     assert_true(r.calibration.windows == 3 && r.calibration.tokens == 512);
     parse_good("name: a\nrounding: [rtn]\ncalibration: {windows: 0, tokens: 77}", &r);
     assert_true(!gyre_recipe_calibrates(&r) && r.calibration.tokens == 0);
+    struct gyre_recipe marked; // a byte order mark and the line ends of other systems are no text
+    parse_good("\xEF\xBB\xBFname: a\r\nrounding: [rtn]\r\n", &marked);
+    assert_string_equal(marked.name, "a");
 }
 
 static const char full[] = "%YAML 1.1\n---\n# a comment\n"
