@@ -322,6 +322,16 @@ static void append_tests(json_t *tests, const struct bench *b, const struct resu
     for (uint32_t i = 0; i < b->rows.n; i++) append_test(tests, b, r, b->rows.at[i], 0, 0, r->step_ns[i], REPEATS);
 }
 
+// Takes `results`.
+static int print_results(const struct bench *b, json_t *results)
+{
+    if (b->format) return bench_tests_print(b->format, results);
+    if (b->json) return cli_print_json(json_pack("{s:o}", "results", results));
+    json_decref(results);
+    return 0;
+}
+
+// Where a device fails those before it are printed all the same.
 static int bench_all(const struct bench *b)
 {
     gyre_device_facts d[MOST];
@@ -329,11 +339,15 @@ static int bench_all(const struct bench *b)
     const bool all = b->engine.device && strcmp(b->engine.device, "all") == 0;
     if (all) n = gyre_list_devices(d, MOST, NULL, 0, &missing);
     json_t *results = json_array();
-    gyre_error err = {0};
+    gyre_error err = {0}, why;
     gyre_status st = GYRE_OK;
     for (int i = 0; i < n && i < MOST && st == GYRE_OK; i++) {
         struct result r = {0};
         st = bench_device(b, all ? d[i].id : b->engine.device, &r, &err);
+        if (st != GYRE_OK && all) {
+            why = err;
+            (void)gyre_fail(&err, st, "cannot bench (%s): %s", d[i].id, why.message);
+        }
         if (st != GYRE_OK) break;
         if (b->format) append_tests(results, b, &r);
         for (uint32_t k = 0; b->json && k < b->depth.n; k++) json_array_append_new(results, result_json(b, &r, k));
@@ -342,10 +356,12 @@ static int bench_all(const struct bench *b)
             st = cli_flush(&err);
         }
     }
-    if (st == GYRE_OK && b->format) return bench_tests_print(b->format, results);
-    if (st == GYRE_OK && b->json) return cli_print_json(json_pack("{s:o}", "results", results));
-    json_decref(results);
-    return st == GYRE_OK ? 0 : cli_fail(&err);
+    if (st != GYRE_OK && json_array_size(results) == 0) {
+        json_decref(results);
+        return cli_fail(&err);
+    }
+    const int printed = print_results(b, results);
+    return st == GYRE_OK || printed ? printed : cli_fail(&err);
 }
 
 // Numbers from min to max with commas between; false for anything else.

@@ -1,6 +1,7 @@
 // gyre quantize: an ordinary model in, rotated int4 weights out, with plain rounding measured beside it.
 #include "cli/cli.h"
 #include "cli/sensitivity.h"
+#include "cli/texts.h"
 #include "cli/threads.h"
 
 #include <gyre/gyre_quantize.h>
@@ -153,7 +154,8 @@ static int run(int argc, char **argv)
                          "docs/recipes.md");
     if (!p.output && !sensitivity)
         return cli_usage("missing option (-o OUT): gyre quantize needs a file to write; see gyre quantize --help");
-    const int bad = p.recipe ? check_recipe(p.recipe) : -1;
+    int bad = cli_calib_check(&calib);
+    if (bad < 0 && p.recipe) bad = check_recipe(p.recipe);
     if (bad >= 0) return bad;
     p.wgroup = wgroup == UINT32_MAX ? 0 : wgroup ? (int32_t)wgroup : GYRE_WGROUP_ROW;
     p.kv = kv[0];

@@ -3,6 +3,7 @@
 #include "cli/cli.h"
 #include "runtime/util/text.h"
 
+#include <gyre/gyre_quantize.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -127,4 +128,17 @@ void cli_texts_calibrated(const struct cli_texts *texts, const char *model, bool
         }
     json_decref(manifest);
     free(path);
+}
+
+int cli_calib_check(const struct cli_list *calib)
+{
+    static const char *const made[] = {GYRE_CALIB_SELF, GYRE_CALIB_BUNDLED};
+    for (size_t m = 0; m < sizeof made / sizeof *made; m++)
+        for (uint32_t i = 0, seen = 0; i < calib->n; i++)
+            if (!strcmp(calib->item[i], made[m]) && seen++)
+                return cli_usage(
+                    "unusable option (--calib %s): it is named twice and would give the same windows twice; "
+                    "name it once",
+                    made[m]);
+    return -1;
 }

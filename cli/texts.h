@@ -35,3 +35,7 @@ void cli_texts_for_eval(const struct cli_texts *texts, gyre_eval_text *out);
 // calibrated[i]: the manifest beside `model` names text i among those it was calibrated on, or the file that it was
 // made from. All false without a manifest that says so. out[CLI_LIST_MAX].
 void cli_texts_calibrated(const struct cli_texts *texts, const char *model, bool *out);
+
+// What --calib names. Returns -1 to go on; else the exit status, after a line on stderr: a text that is no file, named
+// twice, would give the same windows twice.
+int cli_calib_check(const struct cli_list *calib);

@@ -4,10 +4,12 @@
 #include "runtime/util/base.h"
 #include "runtime/util/clock.h"
 
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { DEFAULT_STEP_MS = 500, UNMEASURED_ROWS = 32, LEAST_ROWS = 16, TRY_AGAIN = 16 };
+enum { FIRST = offsetof(gyre_scheduler_params, progress) }; // what gyre_params_take is told: as of level 2000
 
 // ---- tasks ---------------------------------------------------------------------------------------------------------
 
@@ -16,7 +18,7 @@ gyre_status gyre_scheduler_create(gyre_engine *engine, const gyre_scheduler_para
 {
     gyre_scheduler_params params;
     *out = NULL;
-    GYRE_TRY(gyre_params_take(given, &params, sizeof params, sizeof params, "gyre_scheduler_params", err));
+    GYRE_TRY(gyre_params_take(given, &params, sizeof params, FIRST, "gyre_scheduler_params", err));
     gyre_scheduler *s = calloc(1, sizeof *s);
     if (!s) return gyre_fail(err, GYRE_E_NOMEM, "cannot make a scheduler: out of memory");
     const uint32_t vocab = engine->model.hp.vocab;
@@ -412,14 +414,40 @@ gyre_scheduler_counters gyre_scheduler_count(const gyre_scheduler *s)
     return c;
 }
 
+// Parts of warming up: those of the cache, and replays; asked between any two of them.
+struct warming {
+    const gyre_scheduler *scheduler;
+    uint32_t done, all;
+};
+
+static gyre_status warming_asked(struct warming *w, gyre_error *err)
+{
+    const gyre_scheduler_params *const p = &w->scheduler->params;
+    if (!p->progress || !p->progress(p->user, (double)w->done++ / w->all)) return GYRE_OK;
+    return gyre_fail(err, GYRE_E_CANCELLED, "cancelled while warming up (%s)", gyre_engine_model(w->scheduler->engine));
+}
+
+static gyre_status warm_rows(struct warming *w, uint32_t n, const gyre_sampling *sampling, gyre_error *err)
+{
+    GYRE_TRY(warming_asked(w, err));
+    return gyre_engine_warm(w->scheduler->engine, n, sampling, err);
+}
+
 gyre_status gyre_scheduler_warm(gyre_scheduler *s, gyre_error *err)
 {
+    gyre_engine *const e = s->engine;
+    const bool takes = gyre_device_info(e->device)->unified;
+    struct warming w = {.scheduler = s, .all = 3 + (takes ? e->model.hp.n_layers : 0)};
+    for (uint32_t n = 1; n < 2 * e->sequences && n <= e->max_rows; n *= 2) w.all++;
     // A cache that the host would hand out page by page could be missing in the middle of somebody's answer.
-    if (gyre_device_info(s->engine->device)->unified) GYRE_TRY(gyre_kv_take_memory(&s->engine->kv, err));
-    GYRE_TRY(gyre_engine_reserve(s->engine, err));
-    for (uint32_t n = 1; n < 2 * s->engine->sequences && n <= s->engine->max_rows; n *= 2)
-        GYRE_TRY(gyre_engine_warm(s->engine, n, NULL, err));
+    for (uint32_t layer = 0; takes && layer < e->model.hp.n_layers; layer++) {
+        GYRE_TRY(warming_asked(&w, err));
+        GYRE_TRY(gyre_kv_take_memory(&e->kv, layer, err));
+    }
+    GYRE_TRY(warming_asked(&w, err));
+    GYRE_TRY(gyre_engine_reserve(e, err));
+    for (uint32_t n = 1; n < 2 * e->sequences && n <= e->max_rows; n *= 2) GYRE_TRY(warm_rows(&w, n, NULL, err));
     static const gyre_sampling listed = {.temperature = 1, .top_k = GYRE_STEP_BEST};
-    GYRE_TRY(gyre_engine_warm(s->engine, 1, &listed, err));
-    return gyre_engine_warm(s->engine, UNMEASURED_ROWS, NULL, err);
+    GYRE_TRY(warm_rows(&w, 1, &listed, err));
+    return warm_rows(&w, UNMEASURED_ROWS, NULL, err);
 }

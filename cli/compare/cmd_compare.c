@@ -317,6 +317,7 @@ static int run(int argc, char **argv)
         status = cli_usage("missing option (--recipes A,B): gyre compare needs recipes; see gyre compare --help");
     if (status < 0 && !o.texts.n)
         status = cli_usage("missing option (--text FILE): gyre compare needs a text; see gyre compare --help");
+    if (status < 0) status = cli_calib_check(&c->calib);
     if (status < 0) status = parse_settings(c, &o);
     if (status < 0) status = take_recipes(c, &o, names);
     cli_threads_for_products();

@@ -33,11 +33,7 @@ static gyre_status open_engine(void *user, gyre_engine **out, gyre_error *err)
 {
     const struct serve *s = user;
     const gyre_engine_params params = engine_params(s);
-    GYRE_TRY(gyre_engine_open(s->model, &params, out, err));
-    if (!cli_interrupted()) return GYRE_OK; // what follows, warming up, asks nobody
-    (void)gyre_engine_close(*out, NULL);
-    *out = NULL;
-    return gyre_fail(err, GYRE_E_CANCELLED, "interrupted while loading (%s)", s->model);
+    return gyre_engine_open(s->model, &params, out, err);
 }
 
 // Settles what was left open, and says what it takes.
@@ -94,7 +90,8 @@ static gyre_status serve(struct serve *s, gyre_error *err)
 {
     struct serve_http *http = NULL;
     const gyre_log log = cli_log(false);
-    struct serve_queue_params queue = {.most_waiting = s->waiting, .open = open_engine, .user = s, .log = log};
+    struct serve_queue_params queue = {
+        .most_waiting = s->waiting, .open = open_engine, .interrupted = cli_interrupted, .user = s, .log = log};
     gyre_status st = GYRE_OK;
     GYRE_GO(plan(s, err));
     queue.slots = s->slots;

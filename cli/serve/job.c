@@ -145,7 +145,6 @@ bool serve_choice_allow(void *choice, uint32_t *allowed, uint32_t words)
     if (st == GYRE_E_NOMEM) serve_no_memory(&error);
     else serve_refuse(&error, 400, NULL, c->job->tools ? "tools" : "response_format", "%s", err.message);
     serve_job_fail(c->job, &error);
-    atomic_store(&c->job->cancelled, true);
     return true;
 }
 
@@ -181,7 +180,7 @@ int serve_choice_heard(void *choice, const gyre_task_token *t)
     const bool heard = hear(c, t);
     if (!heard && !job->error.status) serve_no_memory(&job->error);
     pthread_cond_broadcast(&job->changed);
-    const bool enough = !heard || c->finish != SERVE_GOES_ON;
+    const bool enough = job->error.status || c->finish != SERVE_GOES_ON;
     pthread_mutex_unlock(&job->lock);
     return enough || atomic_load(&job->cancelled);
 }

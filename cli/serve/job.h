@@ -95,7 +95,8 @@ struct serve_job {
     double timeout_s; // from when it came to its answer's end; 0: as long as it takes
     const gyre_tokenizer *tokenizer;
 
-    struct serve_error error; // under the lock: why it failed; status 0: it did not
+    // Why it failed; status 0: it did not. The engine's thread sets it, under the lock.
+    struct serve_error error;
 
     struct serve_job *next;                       // of the queue, under its lock, from here
     uint32_t n_started, n_open;                   // choices that were started; that have not finished

@@ -19,6 +19,7 @@ char *serve_metrics(struct serve *s)
         {"gyre_requests_total", "counter", "Requests for text that were taken.", (double)c.requests},
         {"gyre_requests_refused_total", "counter", "Requests that found the queue full.", (double)c.refused},
         {"gyre_requests_cancelled_total", "counter", "Requests whose client went away.", (double)c.cancelled},
+        {"gyre_requests_failed_total", "counter", "Requests that ended with an error.", (double)c.failed},
         {"gyre_requests_late_total", "counter", "Requests whose time was over.", (double)c.late},
         {"gyre_prompt_tokens_total", "counter", "Tokens of prompts, cached ones too.", (double)c.prompt_tokens},
         {"gyre_cached_tokens_total", "counter", "Tokens of prompts found in the cache.", (double)c.cached_tokens},

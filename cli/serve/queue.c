@@ -25,10 +25,18 @@ struct serve_queue {
     uint32_t failed_steps;
 };
 
+static int on_warm(void *user, double fraction)
+{
+    const serve_queue *q = user;
+    (void)fraction;
+    return q->params.interrupted && q->params.interrupted();
+}
+
 static gyre_status open_engine(serve_queue *q, gyre_error *err)
 {
+    const gyre_scheduler_params params = {.size = sizeof params, .progress = on_warm, .user = q};
     GYRE_TRY(q->params.open(q->params.user, &q->engine, err));
-    GYRE_TRY(gyre_scheduler_create(q->engine, NULL, &q->scheduler, err));
+    GYRE_TRY(gyre_scheduler_create(q->engine, &params, &q->scheduler, err));
     return gyre_scheduler_warm(q->scheduler, err);
 }
 
@@ -67,6 +75,7 @@ static void drop(serve_queue *q, struct serve_job **at)
     for (uint32_t i = 0; i < job->n_started; i++)
         if (job->choice[i].task) settle(q, &job->choice[i]);
     q->count.waiting -= job->n_choices - job->n_started;
+    q->count.failed += job->error.status != 0;
     *at = job->next;
     const double took = (double)(gyre_clock_ns() - job->arrived_ns) * 1e-9;
     q->request_s = q->request_s > 0 ? 0.9 * q->request_s + 0.1 * took : took;
@@ -121,11 +130,10 @@ static void start_choice(serve_queue *q, struct serve_choice *c)
     struct serve_error error = {0};
     serve_refuse(&error, err.code == GYRE_E_NOMEM ? 503 : 400, NULL, NULL, "%s", err.message);
     serve_job_fail(job, &error);
-    atomic_store(&job->cancelled, true);
 }
 
-// Its time is over: what it has said by then is its answer; false where something is missing, and there is none.
-static bool end_late(serve_queue *q, struct serve_job *job)
+// Its time is over: what it has said by then is its answer; where something is missing there is none, and it fails.
+static void end_late(serve_queue *q, struct serve_job *job)
 {
     bool began = job->n_started == job->n_choices && !job->embeds;
     for (uint32_t i = 0; i < job->n_started; i++) began &= !job->choice[i].task || job->choice[i].generated > 0;
@@ -135,14 +143,13 @@ static bool end_late(serve_queue *q, struct serve_job *job)
         serve_refuse(&error, 503, "timeout", NULL, "the request's time of %g seconds is over; try again later",
                      job->timeout_s);
         serve_job_fail(job, &error);
-        return false;
+        return;
     }
     for (uint32_t i = 0; i < job->n_choices; i++) {
         if (!job->choice[i].task) continue;
         settle(q, &job->choice[i]);
         serve_choice_ended(&job->choice[i], GYRE_STOP_LENGTH);
     }
-    return true;
 }
 
 // Ends what ended, frees what nobody waits for, starts what there is room for. The first jobs go first.
@@ -159,14 +166,15 @@ static void arrange(serve_queue *q)
             serve_choice_ended(c, why);
         }
         const bool late = job->n_open && job->deadline_ns && gyre_clock_ns() > job->deadline_ns;
-        const bool failed = late && !end_late(q, job);
-        const bool cancelled = atomic_load(&job->cancelled);
-        q->count.cancelled += cancelled && job->n_open > 0;
-        if (cancelled || failed || job->n_open == 0) drop(q, at);
+        if (late) end_late(q, job);
+        const bool failed = job->error.status != 0; // this thread alone sets it
+        const bool left = !failed && job->n_open > 0 && atomic_load(&job->cancelled);
+        q->count.cancelled += left;
+        if (left || failed || job->n_open == 0) drop(q, at);
         else at = &job->next;
     }
     for (struct serve_job *job = q->first; job; job = job->next)
-        while (job->n_started < job->n_choices && gyre_scheduler_room(q->scheduler))
+        while (!job->error.status && job->n_started < job->n_choices && gyre_scheduler_room(q->scheduler))
             start_choice(q, &job->choice[job->n_started]);
 }
 

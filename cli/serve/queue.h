@@ -14,6 +14,7 @@ typedef gyre_status (*serve_open_engine)(void *user, gyre_engine **out, gyre_err
 struct serve_queue_params {
     uint32_t slots, most_waiting;
     serve_open_engine open;
+    bool (*interrupted)(void); // ends warming up with GYRE_E_CANCELLED; NULL: nothing does
     void *user;
     gyre_log log;
 };
@@ -32,7 +33,8 @@ void serve_queue_stop(serve_queue *queue, unsigned grace_s); // accepts NULL
 // What the metrics tell.
 struct serve_counts {
     uint32_t running, waiting; // choices in a sequence; choices that wait for one
-    uint64_t prompt_tokens, cached_tokens, generated_tokens, requests, cancelled, refused, late, faults, reopened;
+    uint64_t prompt_tokens, cached_tokens, generated_tokens, requests, cancelled, failed, refused, late, faults,
+        reopened;
     double queue_s; // time that requests waited, all together
     uint64_t started;
     gyre_scheduler_counters scheduler;

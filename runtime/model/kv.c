@@ -120,21 +120,19 @@ done:
     return st;
 }
 
-gyre_status gyre_kv_take_memory(struct gyre_kv *kv, gyre_error *err)
+gyre_status gyre_kv_take_memory(struct gyre_kv *kv, uint32_t layer, gyre_error *err)
 {
     enum { PIECE = 1 << 20 };
     gyre_status st = GYRE_OK;
     if (kv->n_free < kv->n_pages) return GYRE_OK;
     void *const zeros = calloc(1, PIECE);
     if (!zeros) return gyre_fail(err, GYRE_E_NOMEM, "cannot take the KV cache's memory: out of memory");
-    for (uint32_t i = 0; i < kv->n_layers; i++) {
-        const struct gyre_kv_pool *const p = &kv->pool[i];
-        const struct gyre_binding *const all[] = {&p->k, &p->v, &p->k_meta, &p->v_meta};
-        for (size_t b = 0; b < GYRE_COUNT(all); b++)
-            for (uint64_t at = 0; at < all[b]->size && st == GYRE_OK; at += PIECE)
-                st = gyre_buffer_write(kv->device, all[b]->buffer, at, zeros,
-                                       GYRE_MIN((uint64_t)PIECE, all[b]->size - at), err);
-    }
+    const struct gyre_kv_pool *const p = &kv->pool[layer];
+    const struct gyre_binding *const all[] = {&p->k, &p->v, &p->k_meta, &p->v_meta};
+    for (size_t b = 0; b < GYRE_COUNT(all); b++)
+        for (uint64_t at = 0; at < all[b]->size && st == GYRE_OK; at += PIECE)
+            st = gyre_buffer_write(kv->device, all[b]->buffer, at, zeros, GYRE_MIN((uint64_t)PIECE, all[b]->size - at),
+                                   err);
     free(zeros);
     return st;
 }

@@ -47,9 +47,10 @@ uint64_t gyre_kv_largest(const struct gyre_hparams *hp, uint32_t bits, uint32_t 
 uint64_t gyre_kv_cell(uint32_t head_dim, uint32_t bits);
 uint64_t gyre_kv_scale(uint32_t bits);
 void gyre_kv_free(struct gyre_kv *kv);
-// Writes zeros everywhere: a host hands out memory at its first write, and from here on it is there or is known to be
-// missing. Nothing where a page is held or remembered. Worth it where the device's memory is the host's.
-gyre_status gyre_kv_take_memory(struct gyre_kv *kv, gyre_error *err) GYRE_MUST_USE;
+// Writes zeros everywhere in a layer's cache: a host hands out memory at its first write, and from here on it is there
+// or is known to be missing. Nothing where a page is held or remembered. Worth it where the device's memory is the
+// host's.
+gyre_status gyre_kv_take_memory(struct gyre_kv *kv, uint32_t layer, gyre_error *err) GYRE_MUST_USE;
 
 // Makes positions 0..length-1 of a sequence addressable: takes pages as needed and updates the device's table. Writes
 // nothing when no page is taken. Allocates nothing.

@@ -2,7 +2,7 @@
 documented exit status, nothing half-written stays. Standard library only.
 
   test_commands.py GYRE MAKE_MODEL [unittest arguments]"""
-import csv, io, json, os, resource, signal, struct, subprocess, sys, time, unittest, xml.etree.ElementTree
+import csv, io, json, os, resource, shutil, signal, struct, subprocess, sys, time, unittest, xml.etree.ElementTree
 
 from case import GYRE, MAKE_MODEL, Case, full_disk, run
 
@@ -270,6 +270,42 @@ class Options(Case):
         self.assertGreater(roofs["roof_GBps"], 0)
         self.assertEqual((roofs["matrix_int8_gops"], roofs["matrix_f16_gflops"]), (0, 0))
 
+    def test_bench_keeps_what_was_done(self):
+        """A device that fails ends the command, and those before it are printed: here the model vanishes under the last one."""
+        devices = [d["id"] for d in self.json("devices")["devices"]]
+        if len(devices) < 2:
+            self.skipTest("one device alone")
+        asked = ("bench", self.at("gone.gguf"), "--device", "all", "--prompt", 4, "--gen", 2)
+        partial = 0
+        for more in ((), ("--json",), ("--json",), ("--json",), ("--json",)):
+            shutil.copy(self.model, self.at("gone.gguf"))
+            start = time.time()
+            p = subprocess.Popen([GYRE, *map(str, asked + more)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            if more:
+                time.sleep(wait)  # behind its first engine, before its last
+                os.remove(self.at("gone.gguf"))
+                wait *= 1.4 if p.poll() is None else 0.7
+                out, err = p.communicate()
+            else:
+                line = p.stdout.readline()
+                wait = 0.6 * (time.time() - start)
+                os.remove(self.at("gone.gguf"))
+                out, err = p.communicate()
+                self.assertEqual((p.returncode, line.split()[0]), (1, devices[0]))
+            if p.returncode == 0:
+                continue
+            self.assertEqual((p.returncode, err.count("gyre: ")), (1, 1), err)
+            self.assertIn("gone.gguf", err)
+            self.assertTrue(any(f"cannot bench ({d}): " in err for d in devices), err)
+            if more and out:
+                done = [r["device"] for r in json.loads(out)["results"]]
+                self.assertEqual(done, devices[:len(done)])
+                self.assertIn(f"cannot bench ({devices[len(done)]}): ", err)
+                partial += 0 < len(done) < len(devices)
+            if partial:
+                break
+        self.assertTrue(partial, "no run was caught between two devices")
+
     def test_bench_records(self):
         asked = ("bench", self.model, "--device", "cpu", "--prompt", 4, "--gen", 2, "-d", "0,9", "-r", 2, "--rows", 3, "-o")
         tests = json.loads(self.done(*asked, "json")[0])
@@ -526,6 +562,8 @@ class Options(Case):
         r = json.loads(out)
         self.assertEqual((status, r["ok"], r["differing"], r["first"]), (1, False, 1, m["tensors"][5]["name"]))
         self.fails(1, "reproduce", manifest, "--base", q, word="base model")
+        for name in "self", "bundled":
+            self.fails(2, "quantize", self.model, "-o", self.at("x.gguf"), "--calib", name, "--calib", self.text, "--calib", name, word=f"--calib {name}): it is named twice")
         self.fails(1, "reproduce", manifest, "--base", self.model, "--calib", self.text, word="--calib")
         self.fails(1, "reproduce", self.put("half.json", self.read(manifest)[:200]), "--base", self.model, word="half.json")
         self.fails(2, "reproduce", manifest, word="--base")

@@ -211,6 +211,20 @@ static double resident(void)
     return (double)here * (double)sysconf(_SC_PAGESIZE);
 }
 
+struct stopper {
+    int calls, at; // the call that stops; 0: the first; below: none
+    double fraction;
+};
+
+static int stop_warming(void *user, double fraction)
+{
+    struct stopper *const s = user;
+    assert_true(fraction >= (s->calls ? s->fraction : 0) && fraction <= 1);
+    s->fraction = fraction;
+    s->calls++;
+    return s->at >= 0 && s->calls >= s->at;
+}
+
 // A host hands out memory when it is written to. What serves takes its cache's before the first request.
 static void a_warm_cache_is_there(void **state)
 {
@@ -223,13 +237,26 @@ static void a_warm_cache_is_there(void **state)
         gyre_engine_close(e, NULL);
         return;
     }
+    // Asked to stop anywhere it does, at once; asked again, without harm, it goes all the way.
+    struct stopper stopper = {0};
+    const gyre_scheduler_params p = {.size = sizeof p, .progress = stop_warming, .user = &stopper};
     gyre_scheduler *s;
-    OK(gyre_scheduler_create(e, NULL, &s, err));
+    OK(gyre_scheduler_create(e, &p, &s, err));
+    assert_int_equal(gyre_scheduler_warm(s, &why), GYRE_E_CANCELLED);
     const double before = resident(), cache = (double)e->kv.bytes;
     assert_true(cache > 64e6);
+    stopper = (struct stopper){.at = -1};
     OK(gyre_scheduler_warm(s, err));
     const double taken = resident() - before;
     if (taken < 0.95 * cache) fail_msg("%.1f of %.1f MB are there", taken * 1e-6, cache * 1e-6);
+    const int parts = stopper.calls;
+    assert_true(parts > 4);
+    for (stopper.at = 2; stopper.at < parts; stopper.at += 2) {
+        stopper.calls = 0;
+        assert_int_equal(gyre_scheduler_warm(s, &why), GYRE_E_CANCELLED);
+        assert_non_null(strstr(why.message, "warming up"));
+        assert_int_equal(stopper.calls, stopper.at);
+    }
 
     // What others left in it stays.
     uint32_t tokens[PROMPT], next, again;
@@ -239,6 +266,7 @@ static void a_warm_cache_is_there(void **state)
     if (gyre_session_create(e, &session, &why) != GYRE_OK) fail_msg("%s", why.message);
     for (int i = 0; i < 2; i++) OK(gyre_session_sync(session, tokens, PROMPT, NULL, &next, err));
     OK(gyre_session_logits(session, a, err));
+    stopper = (struct stopper){.at = -1};
     OK(gyre_scheduler_warm(s, err));
     OK(gyre_session_sync(session, tokens, PROMPT, NULL, &again, err)); // only its last token
     OK(gyre_session_logits(session, b, err));

@@ -122,7 +122,7 @@ static void test_levels(void **state)
     X(gyre_grammar_params, 16)                                                                                         \
     X(gyre_answer_params, 32)                                                                                          \
     X(gyre_tool_params, 32)                                                                                            \
-    X(gyre_scheduler_params, 24)                                                                                       \
+    X(gyre_scheduler_params, 40)                                                                                       \
     X(gyre_task_params, 136)                                                                                           \
     X(gyre_eval_params, 72)                                                                                            \
     X(gyre_quantize_params, 184)                                                                                       \

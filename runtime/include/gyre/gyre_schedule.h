@@ -28,6 +28,10 @@ typedef struct gyre_scheduler_params {
     uint32_t step_ms;
     uint32_t chunk;  // tests: rows of prompts in a step, whatever they take; 0: by step_ms
     bool no_sharing; // every prompt is computed from its beginning
+    // Called by gyre_scheduler_warm between its parts (a layer's cache, a replay) with what it has done of them, 0..1;
+    // a non-zero return cancels it (GYRE_E_CANCELLED). May be NULL.
+    int (*progress)(void *user, double fraction);
+    void *user;
 } gyre_scheduler_params;
 
 // Lives in its engine, beside sessions, which use up sequences too. NULL params: all defaults.
@@ -127,6 +131,7 @@ GYRE_API gyre_scheduler_counters gyre_scheduler_count(const gyre_scheduler *sche
 
 // Makes and runs once, on nothing, what the first requests will replay. Where device and host share memory, an engine
 // on which nothing has run takes all of its cache's: a host that promised too much fails here, not in an answer.
+// Where it is cancelled the scheduler and its engine work as before, and what was made stays.
 GYRE_API gyre_status gyre_scheduler_warm(gyre_scheduler *scheduler, gyre_error *err) GYRE_MUST_USE;
 
 #ifdef __cplusplus

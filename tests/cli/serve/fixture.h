@@ -16,6 +16,13 @@ static inline int fixture_make(const char *path)
     return tiny_write_gguf(path, &o) || gyre_tokenizer_open(path, NULL, NULL, &tokenizer, NULL) != GYRE_OK;
 }
 
+// Arrays of arrays, each of them of two kinds that nothing tells apart: every "[" doubles the ways that are open, and
+// the 13th leaves more than a grammar follows at once.
+static const char fixture_wide_schema[] =
+    "{\"$ref\":\"#/$defs/a\",\"$defs\":{"
+    "\"a\":{\"type\":\"array\",\"items\":{\"anyOf\":[{\"$ref\":\"#/$defs/a\"},{\"$ref\":\"#/$defs/b\"}]}},"
+    "\"b\":{\"type\":\"array\",\"items\":{\"anyOf\":[{\"$ref\":\"#/$defs/a\"},{\"$ref\":\"#/$defs/b\"}]}}}}";
+
 static inline int fixture_remove(const char *path)
 {
     gyre_tokenizer_close(tokenizer);

@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+enum { WORDS = 10 }; // of a bit for each of the tiny vocabulary's 304
 static const char path[] = "test-answer.gguf";
 
 static json_malloc_t watched;
@@ -73,6 +74,52 @@ static void test_dead_end(void **state)
     serve_job_release(j);
 }
 
+// Where a grammar cannot go on the job fails by what went wrong, its field named, and no token may follow.
+static void test_bound_that_fails(void **state)
+{
+    (void)state;
+    static const char tool[] = "[{\"type\":\"function\",\"function\":{\"name\":\"add\"}}]", way[] = "[[[[[[[[[[[[[[";
+    gyre_vocabulary *vocabulary = NULL;
+    OK(gyre_vocabulary_create(tokenizer, &vocabulary, err));
+    for (int tools = 0; tools < 2; tools++) {
+        struct serve_job *j = serve_job_new(1);
+        uint32_t allowed[WORDS], any = 0, at = 0;
+        assert_non_null(j);
+        j->tokenizer = tokenizer;
+        if (tools) OK(gyre_tools_create(tool, strlen(tool), GYRE_TOOLS_HERMES, &j->tools, err));
+        OK(gyre_grammar_of_schema(vocabulary, fixture_wide_schema, strlen(fixture_wide_schema), NULL, &j->grammar,
+                                  err));
+        assert_true(serve_job_make_choices(j));
+        struct serve_choice *c = &j->choice[0];
+        assert_false(serve_choice_allow(c, allowed, WORDS)); // no matcher: everything may follow
+        OK(gyre_matcher_create(j->grammar, &c->matcher, err));
+        for (; at < strlen(way); at++) {
+            uint32_t *token;
+            size_t n;
+            OK(gyre_tokenize(tokenizer, way + at, 1, 0, &token, &n, err));
+            assert_true(serve_choice_allow(c, allowed, WORDS));
+            if (j->error.status) {
+                gyre_free(token);
+                break;
+            }
+            assert_true(allowed[*token / 32] >> *token % 32 & 1);
+            assert_int_equal(serve_choice_heard(c, &(gyre_task_token){.token = *token}), 0);
+            gyre_free(token);
+        }
+        assert_int_equal(j->error.status, 400);
+        assert_true(at > 0);
+        for (uint32_t i = 0; i < WORDS; i++) any |= allowed[i];
+        assert_int_equal(any, 0);
+        assert_string_equal(j->error.param, tools ? "tools" : "response_format");
+        assert_non_null(strstr(j->error.message, "too many ways are open"));
+        assert_false(atomic_load(&j->cancelled)); // nobody went away
+        serve_choice_ended(c, GYRE_STOP_BOUND);
+        assert_int_equal(j->error.status, 400); // as it was told first
+        serve_job_release(j);
+    }
+    gyre_vocabulary_destroy(vocabulary);
+}
+
 static void check(bool chat, bool embeds)
 {
     const struct serve s = {.name = "tiny"};
@@ -127,6 +174,6 @@ static void test_streams(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_whole), cmocka_unit_test(test_streams),
-                                       cmocka_unit_test(test_dead_end)};
+                                       cmocka_unit_test(test_dead_end), cmocka_unit_test(test_bound_that_fails)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -138,6 +138,8 @@ static void test_faults(void **state)
     struct serve_counts c = settled(q);
     assert_false(c.healthy);
     assert_int_equal(c.faults, 1);
+    assert_int_equal(c.failed, SLOTS);
+    assert_int_equal(c.cancelled, 0);
     // The next one is answered, on the same engine.
     assert_int_equal(answer(q), 0);
     c = settled(q);
@@ -171,6 +173,60 @@ static void test_faults(void **state)
     serve_queue_stop(q, 0);
 }
 
+// A grammar that cannot be followed further fails its own request, with all its choices, and nobody has gone away.
+static void test_bound_that_fails(void **state)
+{
+    (void)state;
+    struct opener o = {0};
+    serve_queue *q = NULL;
+    gyre_vocabulary *vocabulary = NULL;
+    uint32_t *open;
+    size_t n;
+    const struct serve_queue_params p = {.slots = SLOTS, .most_waiting = 1, .open = open_engine, .user = &o};
+    OK(gyre_vocabulary_create(tokenizer, &vocabulary, err));
+    OK(serve_queue_start(&p, &q, err));
+    struct serve_job *j = serve_job_new(1);
+    assert_non_null(j);
+    j->tokenizer = tokenizer;
+    j->n = SLOTS + 3; // some of them do not begin
+    j->params.max_tokens = 100;
+    OK(gyre_tokenize(tokenizer, "[", 1, 0, &open, &n, err));
+    const gyre_logit_bias bias = {*open, 100};
+    j->params.bias = &bias;
+    j->params.n_bias = 1;
+    OK(gyre_tokenize(tokenizer, "the cat sat", 11, 0, &j->prompt[0].tokens, &j->prompt[0].n, err));
+    OK(gyre_grammar_of_schema(vocabulary, fixture_wide_schema, strlen(fixture_wide_schema), NULL, &j->grammar, err));
+    assert_true(serve_job_make_choices(j));
+    add(q, j);
+    assert_int_equal(end_of(j), 400);
+    assert_non_null(strstr(j->error.message, "too many ways"));
+    const struct serve_counts c = settled(q);
+    assert_int_equal(c.failed, 1);
+    assert_int_equal(c.cancelled, 0);
+    assert_int_equal(c.scheduler.pages_held, 0);
+    assert_int_equal(answer(q), 0);
+    serve_queue_stop(q, 0);
+    serve_job_release(j);
+    gyre_vocabulary_destroy(vocabulary);
+    gyre_free(open);
+}
+
+static bool yes(void) { return true; }
+
+// What warms up can be told to end.
+static void test_interrupted_start(void **state)
+{
+    (void)state;
+    struct opener o = {0};
+    serve_queue *q = NULL;
+    gyre_error why = {0};
+    const struct serve_queue_params p = {
+        .slots = SLOTS, .most_waiting = 1, .open = open_engine, .interrupted = yes, .user = &o};
+    assert_int_equal(serve_queue_start(&p, &q, &why), GYRE_E_CANCELLED);
+    assert_null(q);
+    assert_int_equal(o.opened, 1);
+}
+
 static void test_full_and_cancelled(void **state)
 {
     (void)state;
@@ -190,6 +246,8 @@ static void test_full_and_cancelled(void **state)
     serve_queue_wake(q);
     const struct serve_counts c = settled(q);
     assert_int_equal(c.refused, 1);
+    assert_int_equal(c.cancelled, SLOTS + 1);
+    assert_int_equal(c.failed, 0);
     assert_int_equal(c.scheduler.pages_held, 0);
     add(q, late);
     assert_int_equal(end_of(late), 0);
@@ -201,6 +259,8 @@ static void test_full_and_cancelled(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_faults), cmocka_unit_test(test_full_and_cancelled)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_faults), cmocka_unit_test(test_full_and_cancelled),
+                                       cmocka_unit_test(test_bound_that_fails),
+                                       cmocka_unit_test(test_interrupted_start)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }
