@@ -52,6 +52,33 @@ static gyre_status check_apart(const gyre_quantize_params *p, gyre_error *err)
     return p->report_dir ? gyre_check_dirs(p->report_dir, err) : GYRE_OK; // it is written when all is done
 }
 
+// What a folder may have in it without being someone else's: the files that a checkpoint consists of, and what a kill
+// left of one.
+static bool is_of_checkpoint(const char *name)
+{
+    static const char *const kinds[] = {
+        ".safetensors", ".safetensors.index.json", ".json", ".jinja", "tokenizer.model", "merges.txt", "vocab.txt"};
+    bool is = strstr(name, ".tmp-") != NULL;
+    for (size_t i = 0; i < GYRE_COUNT(kinds); i++) is |= gyre_ends(name, kinds[i]);
+    return is;
+}
+
+// Anything else in a folder that is to be replaced is its owner's, and would stand in the way of the next run.
+static gyre_status check_contents(const char *path, gyre_error *err)
+{
+    DIR *dir = opendir(path);
+    gyre_status st = GYRE_OK;
+    if (!dir) return fail_write(path, err);
+    for (struct dirent *entry; st == GYRE_OK && (entry = readdir(dir));)
+        if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, "..") && !is_of_checkpoint(entry->d_name))
+            st = gyre_fail(err, GYRE_E_IO,
+                           "cannot write (%s): %.100s in it is nothing that gyre wrote, and would go with the folder; "
+                           "move it away or choose another name",
+                           path, entry->d_name);
+    closedir(dir);
+    return st;
+}
+
 // A folder that gyre wrote may be replaced: it has a manifest beside it.
 static gyre_status check_folder(const gyre_quantize_params *params, bool folder, const char *manifest, gyre_error *err)
 {
@@ -65,6 +92,7 @@ static gyre_status check_folder(const gyre_quantize_params *params, bool folder,
     if (folder && params->force && !(S_ISDIR(info.st_mode) && gyre_file_exists(manifest)))
         return gyre_fail(err, GYRE_E_IO,
                          "cannot write (%s): it is no folder that gyre wrote; remove it or choose another name", path);
+    if (folder && params->force) GYRE_TRY(check_contents(path, err));
     char *old = folder ? gyre_joined(path, ".old", "") : NULL; // where the old folder steps aside at the end
     const bool ours = params->resume && gyre_journal_put_aside(path), left = old && gyre_file_exists(old) && !ours;
     free(old);
@@ -125,19 +153,12 @@ done:
 
 // ---- folders ----------------------------------------------------------------------------------------------
 
-// What a folder may have in it without being someone else's: the files that a checkpoint consists of, and what a kill
-// left of one.
 static void empty_folder(const char *path)
 {
-    static const char *const kinds[] = {
-        ".safetensors", ".safetensors.index.json", ".json", ".jinja", "tokenizer.model", "merges.txt", "vocab.txt"};
     DIR *dir = opendir(path);
     if (!dir) return;
-    for (struct dirent *entry; (entry = readdir(dir));) {
-        bool ours = strstr(entry->d_name, ".tmp-") != NULL;
-        for (size_t i = 0; i < GYRE_COUNT(kinds); i++) ours |= gyre_ends(entry->d_name, kinds[i]);
-        if (ours) unlinkat(dirfd(dir), entry->d_name, 0);
-    }
+    for (struct dirent *entry; (entry = readdir(dir));)
+        if (is_of_checkpoint(entry->d_name)) unlinkat(dirfd(dir), entry->d_name, 0);
     closedir(dir);
 }
 

@@ -255,6 +255,11 @@ static void the_container_is_the_sources_or_what_is_asked_for(void **state)
     mkdir(files_path("mine"), 0777);
     assert_int_equal(folder_quantize(hf, folder, files_path("mine"), &err), GYRE_E_IO);
     assert_non_null(strstr(err.message, "no folder that gyre wrote"));
+    files_write(files_path("c1/README.md"), "mine"); // nor what somebody put beside that
+    assert_int_equal(folder_quantize(hf, folder, files_path("c1"), &err), GYRE_E_IO);
+    assert_non_null(strstr(err.message, "README.md in it is nothing that gyre wrote"));
+    assert_true(exists(files_path("c1/README.md")) && exists(files_path("c1/config.json")));
+    unlink(files_path("c1/README.md"));
     assert_int_equal(folder_quantize(hf, folder, files_path("c1"), &err), GYRE_OK);
     assert_false(exists(files_path("c1.old")) || exists(files_path("c1.part")) || exists(files_path("c1.journal")));
     // What belongs to the tokenizer comes along.
