@@ -180,13 +180,14 @@ static void run(const struct target *t, int64_t rows, const struct source *from,
     bool good = true;
 #pragma omp parallel reduction(&& : good) if (rows * width > 1 << 15)
     {
-        float *row = malloc(floats * sizeof *row), *panel = row + width * L;
+        float *row = malloc(floats * sizeof *row);
         good = row != NULL;
 #pragma omp for schedule(dynamic, 4)
         for (int64_t first = 0; first < rows; first += L) {
             const int64_t lanes = GYRE_MIN(rows - first, (int64_t)L);
             for (int64_t l = 0; row && l < lanes; l++) from->row(from, first + l, width, row + l * width);
             if (row && had) {
+                float *panel = row + width * L;
                 interleave(row, width, turned, lanes, panel);
                 gyre_fast_had_panel(had, panel, panel + turned * L);
                 separate(panel, width, turned, lanes, row);

@@ -141,16 +141,17 @@ void gyre_ref_op_attn_split(const struct gyre_ref_args *args)
             float *to =
                 (float *)args->bind[0] + ((size_t)r * (size_t)p->heads + (size_t)h) * (size_t)(p->splits * (hd + 2));
             double *memory = malloc((size_t)(2 * length * hd + length + hd) * sizeof *memory);
+            for (int s = 0; !memory && s < p->splits; s++) to[s * (hd + 2) + hd] = NAN, to[s * (hd + 2) + hd + 1] = 0;
+            if (!memory) continue;
             struct cache c = {memory, memory + length * hd, length, hd};
-            if (memory && length) expand(&c, args, rows[r][1], h / per_kv);
+            if (length) expand(&c, args, rows[r][1], h / per_kv);
             for (int s = 0; s < p->splits; s++, to += hd + 2) {
                 struct part part = {.sum = memory + 2 * length * hd + length};
-                const bool any =
-                    memory && attend_part(&c, (const float *)args->bind[1] + (size_t)r * (size_t)p->ldq + h * hd,
-                                          (double)p->scale, least, length, (least / BLOCK + s) * BLOCK, BLOCK,
-                                          p->splits * BLOCK, memory + 2 * length * hd, &part);
+                const bool any = attend_part(&c, (const float *)args->bind[1] + (size_t)r * (size_t)p->ldq + h * hd,
+                                             (double)p->scale, least, length, (least / BLOCK + s) * BLOCK, BLOCK,
+                                             p->splits * BLOCK, memory + 2 * length * hd, &part);
                 for (int i = 0; any && i < hd; i++) to[i] = (float)part.sum[i];
-                to[hd] = any ? (float)part.total : memory ? 0 : NAN;
+                to[hd] = any ? (float)part.total : 0;
                 to[hd + 1] = any ? (float)part.top : 0;
             }
             free(memory);

@@ -53,10 +53,11 @@ static gyre_status open_writer(struct writer *w, const gyre_source *source, uint
     GYRE_TRY(gyre_model_load(w->device, source, NULL, &w->model, err));
     const struct gyre_hparams *hp = &w->model.hp;
     if (tokens > hp->context)
-        return gyre_fail(err, GYRE_E_INVALID,
-                         "cannot write a text: windows of %u tokens are longer than the model's context of %u; use a "
-                         "recipe with shorter windows",
-                         tokens, hp->context);
+        return gyre_fail(
+            err, GYRE_E_INVALID,
+            "cannot write a text (self): windows of %u tokens are longer than the model's context of %u; use a "
+            "recipe with shorter windows",
+            tokens, hp->context);
     GYRE_TRY(gyre_kv_create(w->device, hp, &GYRE_UNROUNDED, w->batch, tokens, 0, &w->kv, err));
     for (uint32_t i = 0; i < w->batch; i++) GYRE_TRY(gyre_kv_reserve(&w->kv, i, tokens, err));
     w->vocab = GYRE_MIN(w->vocab, hp->vocab);
@@ -110,7 +111,7 @@ static gyre_status one_position(struct writer *w, uint64_t seed, uint32_t first,
     }
     return good ? GYRE_OK
                 : gyre_fail(err, GYRE_E_FORMAT,
-                            "cannot write a text: the model's logits are not finite; its weights are "
+                            "cannot write a text (self): the model's logits are not finite; its weights are "
                             "damaged or overflow");
 }
 
@@ -151,10 +152,11 @@ static gyre_status write_all(const gyre_quantize_params *params, const gyre_sour
     for (uint32_t i = 0; i < out->windows; i++)
         for (uint32_t k = 0; k < given[i]; k++)
             if (out->token[(uint64_t)i * out->tokens + k] >= w->vocab)
-                GYRE_GO(gyre_fail(err, GYRE_E_FORMAT,
-                                  "cannot write a text: the tokenizer has token %u, the model's table %u rows; its "
-                                  "files do not belong together",
-                                  out->token[(uint64_t)i * out->tokens + k], w->model.hp.vocab));
+                GYRE_GO(
+                    gyre_fail(err, GYRE_E_FORMAT,
+                              "cannot write a text (self): the tokenizer has token %u, the model's table %u rows; its "
+                              "files do not belong together",
+                              out->token[(uint64_t)i * out->tokens + k], w->model.hp.vocab));
     for (uint32_t first = 0; first < out->windows; first += w->batch)
         for (uint32_t at = 0; at + 1 < out->tokens; at++) {
             GYRE_GO(one_position(w, params->seed, first, GYRE_MIN(w->batch, out->windows - first), at, out->tokens,

@@ -58,11 +58,13 @@ static gyre_status read_tokens(gyre_summary *s, gyre_error *err)
     GYRE_GO(gyre_tokenizer_create(s->plan->source, NULL, NULL, &tokenizer, err));
     GYRE_GO(gyre_tokenizer_encode(tokenizer, gyre_summary_text, sizeof gyre_summary_text - 1, 0, &s->token, &n, err));
     s->n = (uint32_t)GYRE_MIN(n, (uint64_t)MAX_TOKENS);
-    if (n == 0) st = gyre_fail(err, GYRE_E_FORMAT, "no summary: the text has no tokens");
+    if (n == 0)
+        st = gyre_fail(err, GYRE_E_FORMAT, "no summary (%s): its tokenizer makes no token of the closing text",
+                       gyre_source_path(s->plan->source));
     for (uint64_t i = 0; i < s->n && st == GYRE_OK; i++)
         if (s->token[i] >= s->plan->hp.vocab)
-            st = gyre_fail(err, GYRE_E_FORMAT, "no summary: the tokenizer gives token %u of %u", s->token[i],
-                           s->plan->hp.vocab);
+            st = gyre_fail(err, GYRE_E_FORMAT, "no summary (%s): the tokenizer gives token %u of %u",
+                           gyre_source_path(s->plan->source), s->token[i], s->plan->hp.vocab);
 done:
     gyre_tokenizer_destroy(tokenizer);
     return st;

@@ -17,6 +17,15 @@ static gyre_status find_json(const gyre_source *source, const char **text, uint6
     return GYRE_OK;
 }
 
+// What reads patterns and steps does not know whose they are.
+static gyre_status name_model(gyre_status st, const char *path, gyre_error *err)
+{
+    static const char begin[] = "cannot use tokenizer: ";
+    if (st == GYRE_OK || !err || strncmp(err->message, begin, sizeof begin - 1) != 0) return st;
+    const gyre_error why = *err;
+    return gyre_fail(err, st, "cannot use tokenizer (%s): %s", path, why.message + sizeof begin - 1);
+}
+
 gyre_status gyre_tokenizer_create(const gyre_source *source, const char *pre, const gyre_log *log, gyre_tokenizer **out,
                                   gyre_error *err)
 {
@@ -50,5 +59,5 @@ gyre_status gyre_tokenizer_create(const gyre_source *source, const char *pre, co
     tokenizer = NULL;
 done:
     gyre_tokenizer_destroy(tokenizer);
-    return st;
+    return name_model(st, path, err);
 }

@@ -352,7 +352,8 @@ static void bad_json_is_refused(void **state)
         gyre_error err = {0};
         char *bad = changed(json, cases[i].from, cases[i].to);
         const gyre_status st = open_json(bad, strlen(bad), 700, &m, &err);
-        if (st != cases[i].status || !strstr(err.message, cases[i].says) || strchr(err.message, '\n'))
+        const bool names = strncmp(err.message, "cannot use tokenizer: ", 22) != 0; // the model
+        if (st != cases[i].status || !names || !strstr(err.message, cases[i].says) || strchr(err.message, '\n'))
             fail_msg("%s: status %d, \"%s\"", cases[i].to, st, err.message);
         free(bad);
         close_model(&m);
