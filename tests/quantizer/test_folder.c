@@ -16,6 +16,7 @@
 #include <gyre/gyre_quantize.h>
 #include <jansson.h>
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <math.h>
 #include <setjmp.h>
@@ -436,6 +437,34 @@ static void an_interrupted_run_goes_on(void **state)
     json_decref(index);
 }
 
+// Which was cut into other files.
+static void what_another_run_left_is_no_part_of_the_output(void **state)
+{
+    (void)state;
+    const struct tiny_options o = folder_shape("llama");
+    gyre_quantize_params p = {.recipe = "quarot-rtn", .wgroup = 32, .shard_bytes = 20000, .progress = on_progress};
+    const char *in = files_path("cut"), *out = files_path("cut-out");
+    gyre_error err = {0};
+    assert_int_equal(tiny_write_hf(in, &o), 0);
+    calls = 0, stop_at = 14;
+    assert_int_equal(folder_quantize(p, in, out, &err), GYRE_E_CANCELLED);
+    files_write(files_path("cut-out.part/config.json.tmp-1"), "");
+    stop_at = 0;
+    p.force = true;
+    p.shard_bytes = 0;
+    if (folder_quantize(p, in, out, &err) != GYRE_OK) fail_msg("%s", err.message);
+    assert_true(exists(files_path("cut-out/model.safetensors")));
+    DIR *dir = opendir(out);
+    int n = 0;
+    assert_non_null(dir);
+    for (struct dirent *entry; (entry = readdir(dir));) {
+        n += strstr(entry->d_name, ".safetensors") != NULL;
+        assert_null(strstr(entry->d_name, ".tmp-"));
+    }
+    closedir(dir);
+    assert_int_equal(n, 1);
+}
+
 // Checkpoints of other tools in, directories of floats out: the same numbers, and the same model, whether its products
 // run on codes, on codes less zero points, on inputs in another order, or on floats because parts of one differ.
 static void a_checkpoint_is_a_source(void **state)
@@ -535,6 +564,7 @@ int main(void)
         cmocka_unit_test(rotated_floats_are_the_model),
         cmocka_unit_test(exceptions_have_groups_of_their_own),
         cmocka_unit_test(an_interrupted_run_goes_on),
+        cmocka_unit_test(what_another_run_left_is_no_part_of_the_output),
         cmocka_unit_test(a_checkpoint_is_a_source),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
