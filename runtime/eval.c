@@ -343,6 +343,20 @@ static gyre_status check_text(struct eval *v, const gyre_engine *e, const gyre_e
                      : GYRE_OK;
 }
 
+// What counts twice makes every error of all texts together look smaller. As many windows as both have are compared.
+static gyre_status check_distinct(const struct eval *v, const gyre_eval_text *texts, uint32_t i, gyre_error *err)
+{
+    for (uint32_t k = 0; k < i; k++) {
+        const size_t n = (size_t)GYRE_MIN(v->windows[i], v->windows[k]) * v->params->ctx;
+        if (memcmp(texts[i].tokens, texts[k].tokens, n * sizeof *texts[i].tokens) == 0)
+            return gyre_fail(err, GYRE_E_INVALID,
+                             "cannot evaluate (%s): its windows are those of %s, and what counts twice makes every "
+                             "error look smaller; leave one out",
+                             texts[i].name ? texts[i].name : "text", texts[k].name ? texts[k].name : "another text");
+    }
+    return GYRE_OK;
+}
+
 static gyre_status check(struct eval *v, const gyre_engine *e, const gyre_eval_text *texts, uint32_t n, gyre_error *err)
 {
     const gyre_eval_params *p = v->params;
@@ -362,7 +376,10 @@ static gyre_status check(struct eval *v, const gyre_engine *e, const gyre_eval_t
     v->windows = calloc(n, sizeof *v->windows);
     v->first_row = calloc(n, sizeof *v->first_row);
     if (!v->windows || !v->first_row) return gyre_fail(err, GYRE_E_NOMEM, "cannot evaluate: out of memory");
-    for (uint32_t i = 0; i < n; i++) GYRE_TRY(check_text(v, e, &texts[i], i, err));
+    for (uint32_t i = 0; i < n; i++) {
+        GYRE_TRY(check_text(v, e, &texts[i], i, err));
+        GYRE_TRY(check_distinct(v, texts, i, err));
+    }
     return GYRE_OK;
 }
 

@@ -265,6 +265,9 @@ static void test_files_that_do_not_fit(void **state)
     save(e, 3);
     OK(gyre_reference_open(ref_path, &stored, err));
     gyre_eval_params p = {.ctx = CTX, .stored = stored};
+    const gyre_eval_text twice[] = {{tokens, 300, "a"}, {tokens, 400, "longer"}}; // in other numbers of windows
+    expect(GYRE_E_INVALID, gyre_eval_texts(e, twice, 2, &(gyre_eval_params){.ctx = CTX}, NULL, &all, &why), &why,
+           "(longer): its windows are those of a");
     expect(GYRE_E_INVALID, gyre_eval_texts(other, &text, 1, &p, NULL, &all, &why), &why, "320");
     expect(GYRE_E_INVALID, gyre_eval_texts(e, &changed, 1, &p, NULL, &all, &why), &why, "tokens of c");
     p.windows = 7;

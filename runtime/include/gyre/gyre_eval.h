@@ -84,9 +84,9 @@ typedef struct gyre_eval_params {
 } gyre_eval_params;
 
 // Evaluates several texts in one go: each[n] (may be NULL) gets theirs, *all that of all their tokens together. The
-// file `save` appears only when everything succeeded. GYRE_E_INVALID for a text too short, a token outside the
-// vocabulary, a reference that does not fit; GYRE_E_IO for a file that cannot be written, before anything is computed
-// where possible.
+// file `save` appears only when everything succeeded. GYRE_E_INVALID for a text that is too short or whose windows
+// another one has, too, a token outside the vocabulary, a reference that does not fit; GYRE_E_IO for a file that cannot
+// be written, before anything is computed where possible.
 GYRE_API gyre_status gyre_eval_texts(gyre_engine *engine, const gyre_eval_text *texts, uint32_t n,
                                      const gyre_eval_params *params, gyre_eval_result *each, gyre_eval_result *all,
                                      gyre_error *err) GYRE_MUST_USE;
