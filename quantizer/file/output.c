@@ -94,7 +94,8 @@ static gyre_status check_folder(const gyre_quantize_params *params, bool folder,
                          "cannot write (%s): it is no folder that gyre wrote; remove it or choose another name", path);
     if (folder && params->force) GYRE_TRY(check_contents(path, err));
     char *old = folder ? gyre_joined(path, ".old", "") : NULL; // where the old folder steps aside at the end
-    const bool ours = params->resume && gyre_journal_put_aside(path), left = old && gyre_file_exists(old) && !ours;
+    const bool ours = (params->resume || params->force) && gyre_journal_put_aside(path),
+               left = old && gyre_file_exists(old) && !ours;
     free(old);
     if (left)
         return gyre_fail(err, GYRE_E_IO, "cannot write (%s): %s.old is left from an earlier run; move it away first",
@@ -231,8 +232,19 @@ static gyre_status write_at(const struct gyre_output *out, uint32_t file, const 
     return GYRE_OK;
 }
 
+// What an interrupted run put aside stands again until it is replaced, or goes where that was done.
+static void take_back(const char *output)
+{
+    char *old = gyre_joined(output, ".old", "");
+    const bool aside = old && gyre_journal_put_aside(output);
+    if (aside && gyre_file_exists(output)) remove_folder(old);
+    else if (aside) (void)rename(old, output);
+    free(old);
+}
+
 static gyre_status start_over(struct gyre_output *out, json_t *run, gyre_error *err)
 {
+    if (out->writer->format->folder) take_back(out->path);
     gyre_journal_remove(&out->journal);
     for (uint32_t i = 0; i < out->writer->n_files; i++) {
         const struct gyre_written_file *f = &out->writer->file[i];

@@ -64,6 +64,10 @@ class Kills(Case):
                     self.assertIn(left, (own(old), own(want), {}))
                     self.done(*command, "--resume", *(force if left == own(old) else []))
                     self.assertEqual(self.tree(work), want)
+                    if call in ("rename", "rmdir"):  # and begun again
+                        self.assertEqual(killed(at, torn), -9)
+                        self.done(*command, "--force")
+                        self.assertEqual(self.tree(work), want)
         shutil.rmtree(work)
         shutil.rmtree(saved)
 
