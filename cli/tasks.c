@@ -234,7 +234,7 @@ static gyre_status check_same_tokens(const struct cli_task *t, const gyre_engine
             size_t n = 0, m = 0;
             const char *a = gyre_token_bytes(mine, t->request[i].tokens[k], &n),
                        *b = gyre_token_bytes(theirs, t->request[i].tokens[k], &m);
-            if (!a || !b || n != m || memcmp(a, b, n) != 0)
+            if (a && b ? n != m || memcmp(a, b, n) != 0 : a != b)
                 return gyre_fail(err, GYRE_E_INVALID,
                                  "cannot evaluate (%s): to the reference token %u is another text; use the model that "
                                  "this one was made from",

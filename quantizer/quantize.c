@@ -412,11 +412,12 @@ static void leave_foreign(gyre_quantize_params *p)
 
 static void clear_temps(const gyre_quantize_params *p)
 {
-    static const char *const beside[] = {".manifest.json", ".rotations.safetensors"}, *const report[] = {"/report.html",
-                                                                                                         "/report.md"};
-    for (int i = 0; i < 4; i++) {
-        const char *place = i < 2 ? p->output : p->report_dir;
-        char *path = place ? gyre_joined(place, i < 2 ? beside[i] : report[i - 2], "") : NULL;
+    const char *const at[][2] = {{p->output, ".manifest.json"},
+                                 {p->output, ".rotations.safetensors"},
+                                 {p->report_dir, "/report.html"},
+                                 {p->report_dir, "/report.md"}};
+    for (size_t i = 0; i < GYRE_COUNT(at); i++) {
+        char *path = at[i][0] ? gyre_joined(at[i][0], at[i][1], "") : NULL;
         if (path) gyre_file_clear_temps(path);
         free(path);
     }

@@ -176,12 +176,32 @@ static void spoil(const char *path, long at, const char *with)
     fclose(f);
 }
 
+// To resume is refused with what to do about it, and all is kept.
+static void expect_refusal(gyre_quantize_params p, gyre_status why, const char *words)
+{
+    gyre_error err = {0};
+    p.resume = true;
+    assert_int_equal(run(p, 0, &err), why);
+    assert_non_null(strstr(err.message, words));
+    assert_non_null(strstr(err.message, "--force"));
+    assert_true(exists(files_path("out.gguf.journal/state.json")) && !exists(out));
+}
+
+// Starts over.
+static void forced(gyre_quantize_params p)
+{
+    gyre_error err = {0};
+    p.force = true;
+    if (run(p, 0, &err) != GYRE_OK) fail_msg("%s", err.message);
+    expect_complete();
+    forget();
+}
+
 static void damaged_journals_are_refused_and_kept(void **state)
 {
     (void)state;
     const char *state_file = strdup(files_path("out.gguf.journal/state.json"));
     for (int damage = 0; damage < 7; damage++) {
-        gyre_error err = {0};
         uint64_t n;
         assert_int_equal(run(params(), 14, NULL), GYRE_E_CANCELLED);
         char *text = files_read(state_file, &n);
@@ -208,17 +228,8 @@ static void damaged_journals_are_refused_and_kept(void **state)
             remove(part);
             break;
         }
-        gyre_quantize_params p = params();
-        p.resume = true;
-        const gyre_status st = run(p, 0, &err);
-        assert_int_equal(st, GYRE_E_FORMAT);
-        assert_non_null(strstr(err.message, "--force"));
-        assert_true(exists(state_file) && !exists(out));
-        p.resume = false;
-        p.force = true;
-        if (run(p, 0, &err) != GYRE_OK) fail_msg("%s", err.message);
-        expect_complete();
-        forget();
+        expect_refusal(params(), GYRE_E_FORMAT, "cannot resume");
+        forced(params());
         free(text);
     }
     free((char *)(uintptr_t)state_file);
@@ -259,21 +270,15 @@ static void journals_of_other_builds_are_refused(void **state)
     const char *state_file = strdup(files_path("out.gguf.journal/state.json"));
     for (int unknown = 0; unknown < 2; unknown++) { // by a build that told none
         gyre_quantize_params p = params();
-        gyre_error err = {0};
         uint64_t n;
         assert_int_equal(run(p, 14, NULL), GYRE_E_CANCELLED);
         char *text = files_read(state_file, &n), *build = strstr(text, "\"build\": \"");
         assert_non_null(build);
         spoil(state_file, build - text + (unknown ? 1 : 10), "x");
-        p.resume = true;
-        assert_int_equal(run(p, 0, &err), GYRE_E_IO);
-        assert_non_null(strstr(err.message, "another build of gyre began it"));
-        assert_non_null(strstr(err.message, "--force"));
-        assert_true(exists(state_file) && exists(part) && !exists(out));
-        p.force = true;
-        if (run(p, 0, &err) != GYRE_OK) fail_msg("%s", err.message);
-        expect_complete();
-        forget();
+        expect_refusal(p, GYRE_E_IO, "another build of gyre began it");
+        assert_true(exists(part));
+        p.resume = true; // which --force overrules
+        forced(p);
         free(text);
     }
     free((char *)(uintptr_t)state_file);
