@@ -112,6 +112,7 @@ static gyre_status serve(struct serve *s, gyre_error *err)
 done:
     serve_queue_stop(s->queue, GRACE_S); // what waits for the engine is told, before the connections end
     serve_http_stop(http);
+    serve_queue_destroy(s->queue); // requests came, streams ended and health was asked for until then
     gyre_vocabulary_destroy(s->vocabulary);
     gyre_template_close(s->template);
     gyre_free(s->end_text);

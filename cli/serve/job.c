@@ -177,6 +177,8 @@ int serve_choice_heard(void *choice, const gyre_task_token *t)
     struct serve_job *job = c->job;
     pthread_mutex_lock(&job->lock);
     c->generated += !t->prompt;
+    if (c->task && c->index % job->n == 0) // before its end, which a reader may see at once
+        job->prompt[c->prompt].cached = (uint32_t)gyre_task_cached(c->task);
     const bool heard = hear(c, t);
     if (!heard && !job->error.status) serve_no_memory(&job->error);
     pthread_cond_broadcast(&job->changed);

@@ -310,6 +310,11 @@ void serve_queue_stop(serve_queue *q, unsigned grace_s)
     pthread_mutex_unlock(&q->lock);
     pthread_join(q->thread, NULL);
     close_engine(q);
+}
+
+void serve_queue_destroy(serve_queue *q)
+{
+    if (!q) return;
     pthread_cond_destroy(&q->wake);
     pthread_mutex_destroy(&q->lock);
     free(q);

@@ -28,7 +28,9 @@ bool serve_queue_add(serve_queue *queue, struct serve_job *job, struct serve_err
 // A job was cancelled: its sequences are freed before the next step.
 void serve_queue_wake(serve_queue *queue);
 // Takes no more, gives what runs `grace_s` seconds to finish, fails the rest, ends the thread and closes the engine.
+// Connections may go on asking until serve_queue_destroy: they hear that the server is shutting down.
 void serve_queue_stop(serve_queue *queue, unsigned grace_s); // accepts NULL
+void serve_queue_destroy(serve_queue *queue);                // after serve_queue_stop; accepts NULL
 
 // What the metrics tell.
 struct serve_counts {

@@ -188,6 +188,7 @@ static void test_faults(void **state)
     assert_int_equal(answer(q), 0);
     assert_true(settled(q).healthy);
     serve_queue_stop(q, 0);
+    serve_queue_destroy(q);
 }
 
 // A grammar that cannot be followed further fails its own request, with all its choices, and nobody has gone away.
@@ -223,9 +224,41 @@ static void test_bound_that_fails(void **state)
     assert_int_equal(c.scheduler.pages_held, 0);
     assert_int_equal(answer(q), 0);
     serve_queue_stop(q, 0);
+    serve_queue_destroy(q);
     serve_job_release(j);
     gyre_vocabulary_destroy(vocabulary);
     gyre_free(open);
+}
+
+// A reader may make its answer as soon as the last token was heard, before the task is settled: by then it is known how
+// much of the prompt was shared.
+static void test_cached_at_once(void **state)
+{
+    (void)state;
+    enum { PROMPT = 100, SHARED = 96 };
+    struct opener o = {0};
+    gyre_engine *engine = NULL;
+    gyre_scheduler *scheduler = NULL;
+    OK(open_engine(&o, &engine, err));
+    OK(gyre_scheduler_create(engine, NULL, &scheduler, err));
+    for (int again = 0; again < 2; again++) {
+        struct serve_job *j = job(4);
+        struct serve_choice *c = &j->choice[0];
+        uint32_t prompt[PROMPT];
+        for (uint32_t i = 0; i < PROMPT; i++) prompt[i] = 10 + i % 90;
+        gyre_task_params t = j->params;
+        t.prompt = prompt;
+        t.n_prompt = PROMPT;
+        t.on_token = serve_choice_heard;
+        t.user = c;
+        OK(gyre_scheduler_add(scheduler, &t, &c->task, err));
+        while (!c->generated) OK(gyre_scheduler_step(scheduler, err));
+        assert_int_equal(j->prompt[0].cached, again ? SHARED : 0);
+        gyre_scheduler_remove(scheduler, c->task);
+        serve_job_release(j);
+    }
+    gyre_scheduler_destroy(scheduler);
+    gyre_engine_close(engine, NULL);
 }
 
 static bool yes(void) { return true; }
@@ -269,6 +302,10 @@ static void test_full_and_cancelled(void **state)
     add(q, late);
     assert_int_equal(end_of(late), 0);
     serve_queue_stop(q, 0);
+    assert_false(serve_queue_add(q, late, &error, &retry)); // a connection that is still there
+    assert_non_null(strstr(error.message, "shutting down"));
+    assert_true(settled(q).healthy);
+    serve_queue_destroy(q);
     assert_false(end_of(late));
     for (int i = 0; i <= SLOTS; i++) serve_job_release(all[i]);
     serve_job_release(late);
@@ -277,7 +314,7 @@ static void test_full_and_cancelled(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_faults), cmocka_unit_test(test_full_and_cancelled),
-                                       cmocka_unit_test(test_bound_that_fails),
+                                       cmocka_unit_test(test_bound_that_fails), cmocka_unit_test(test_cached_at_once),
                                        cmocka_unit_test(test_interrupted_start)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }
