@@ -177,21 +177,13 @@ bool gyre_finished_choice(const struct gyre_finished *f, struct gyre_choice *out
     return true;
 }
 
-gyre_status gyre_finished_rotations(const struct gyre_finished *f, const char *output, json_t *told, gyre_error *err)
+gyre_status gyre_finished_rotations(const struct gyre_finished *f, json_t *told, char **data, uint64_t *bytes,
+                                    gyre_error *err)
 {
-    char *data, *path = NULL;
-    uint64_t bytes;
-    GYRE_TRY(read_rotations(f, &data, &bytes, err));
-    if (!data) return GYRE_OK;
-    gyre_status st = GYRE_OK;
-    path = gyre_matrices_path(output);
-    if (!path || json_object_set(told, "rotations", json_object_get(f->manifest.json, "rotations")))
-        GYRE_GO(no_memory(f, err));
-    st = gyre_file_write(path, data, bytes, err);
-done:
-    free(path);
-    free(data);
-    return st;
+    GYRE_TRY(read_rotations(f, data, bytes, err));
+    if (*data && json_object_set(told, "rotations", json_object_get(f->manifest.json, "rotations")))
+        return no_memory(f, err);
+    return GYRE_OK;
 }
 
 // ---- its tensors ------------------------------------------------------------------------------------------

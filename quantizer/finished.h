@@ -33,6 +33,7 @@ bool gyre_finished_choice(const struct gyre_finished *finished, struct gyre_choi
 gyre_status gyre_finished_step(const struct gyre_finished *finished, struct gyre_output *out,
                                gyre_error *err) GYRE_MUST_USE;
 
-// Were rotations learned for it: says so in `told` as its manifest does, and writes their file beside `output`.
-gyre_status gyre_finished_rotations(const struct gyre_finished *finished, const char *output, json_t *told,
+// Were rotations learned for it: says so in `told` as its manifest does, and gives their file's content, malloc'd; else
+// *data is NULL.
+gyre_status gyre_finished_rotations(const struct gyre_finished *finished, json_t *told, char **data, uint64_t *bytes,
                                     gyre_error *err) GYRE_MUST_USE;

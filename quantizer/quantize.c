@@ -248,29 +248,19 @@ static gyre_status distill(struct run *r, gyre_error *err)
                         tick, r, &r->distilled, err);
 }
 
-// Those of an older file of this name go with it.
-static void forget_rotations(const char *output)
+// What the manifest tells of what was learned, and the content of the file of rotations (malloc'd; NULL: none).
+static gyre_status tell_learned(const struct run *r, json_t **out, char **file, uint64_t *bytes, gyre_error *err)
 {
-    char *path = gyre_matrices_path(output);
-    if (path) unlink(path);
-    free(path);
-}
-
-// What the manifest tells of what was learned. Rotations are written beside the output here: they are of no use to a
-// run that goes on.
-static gyre_status tell_learned(const struct run *r, json_t **out, gyre_error *err)
-{
-    char hex[GYRE_SHA256_HEX], *path = NULL;
+    char hex[GYRE_SHA256_HEX];
     gyre_status st = GYRE_OK;
     json_t *told = json_object(), *rotations = NULL;
     bool good = told != NULL;
     if (r->distilled.steps) good = good && !json_object_set_new(told, "distilled", gyre_distilled_json(&r->distilled));
-    if (r->finished.path && told) GYRE_GO(gyre_finished_rotations(&r->finished, r->params->output, told, err));
+    if (r->finished.path && told) GYRE_GO(gyre_finished_rotations(&r->finished, told, file, bytes, err));
     if (r->learned.steps) {
         rotations = gyre_learned_json(&r->learned);
-        path = gyre_matrices_path(r->params->output);
-        if (!rotations || !path) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for the manifest"));
-        GYRE_GO(gyre_matrices_write(path, &r->rotations, hex, err));
+        if (!rotations) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for the manifest"));
+        GYRE_GO(gyre_matrices_pack(&r->rotations, file, bytes, hex, err));
         const char *method = gyre_learn_name(r->plan.set.recipe.learn.method);
         good = good && !json_object_set_new(rotations, "method", json_string(method)) &&
                !json_object_set_new(rotations, "sha256", json_string(hex)) &&
@@ -278,7 +268,6 @@ static gyre_status tell_learned(const struct run *r, json_t **out, gyre_error *e
     }
     if (!good) st = gyre_fail(err, GYRE_E_NOMEM, "out of memory for the manifest");
 done:
-    free(path);
     json_decref(rotations);
     *out = told;
     return st;
@@ -440,7 +429,7 @@ static bool is_whole(const struct run *r, const json_t *run)
     }
     same = same && gyre_verify(&(gyre_verify_params){.size = sizeof(gyre_verify_params), .file = r->params->output},
                                result, NULL) == GYRE_OK;
-    if (same && !json_object_get(m.json, "rotations")) forget_rotations(r->params->output);
+    if (same && !json_object_get(m.json, "rotations")) gyre_matrices_remove(r->params->output);
     gyre_manifest_free(&m);
     free(result);
     free(path);
@@ -478,7 +467,8 @@ gyre_status gyre_quantize(const gyre_quantize_params *given, gyre_quantize_summa
     struct run r = {.params = params, .started = gyre_clock_ns(), .out.lock = -1};
     gyre_source *source = NULL;
     json_t *run = NULL, *learned = NULL;
-    char *manifest = NULL;
+    char *manifest = NULL, *rotations = NULL;
+    uint64_t bytes = 0;
     bool folder, ended;
     char *output = NULL;
     const int threads = gyre_gemm_begin();
@@ -534,15 +524,15 @@ gyre_status gyre_quantize(const gyre_quantize_params *given, gyre_quantize_summa
                                               r.summary ? gyre_summary_heat(r.summary) : NULL};
         GYRE_GO(gyre_report_write(params->report_dir, &known, err));
     }
-    GYRE_GO(tell_learned(&r, &learned, err));
+    GYRE_GO(tell_learned(&r, &learned, &rotations, &bytes, err));
     GYRE_GO(gyre_manifest_text(&r.out, learned, &manifest, err));
     GYRE_GO(gyre_source_unchanged(source, err));
-    if (!json_object_get(learned, "rotations")) forget_rotations(params->output);
-    GYRE_GO(gyre_output_finish(&r.out, manifest, strlen(manifest), err));
+    GYRE_GO(gyre_output_finish(&r.out, manifest, strlen(manifest), rotations, bytes, err));
     if (summary) summary->seconds = 1e-9 * (double)(gyre_clock_ns() - r.started);
 done:
     if (st != GYRE_OK && summary) gyre_quantize_summary_free(summary);
     free(manifest);
+    free(rotations);
     free(output);
     free(r.own.token);
     gyre_layer_free(&r.layer);

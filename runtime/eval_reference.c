@@ -163,7 +163,7 @@ gyre_status gyre_reference_begin(const char *path, const gyre_reference_info *in
     gyre_sha256_init(&w->sha);
     gyre_status st = GYRE_OK;
     snprintf(w->path, sizeof w->path, "%s", path);
-    if ((size_t)snprintf(w->temp, sizeof w->temp, "%s.tmp-%ld", path, (long)getpid()) >= sizeof w->temp) {
+    if (!gyre_file_temp(path, w->temp, sizeof w->temp)) {
         errno = ENAMETOOLONG;
         w->temp[0] = 0;
         GYRE_GO(fail_write(w, err));
@@ -173,6 +173,7 @@ gyre_status gyre_reference_begin(const char *path, const gyre_reference_info *in
     if (!w->ids || !w->logits)
         GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "cannot write reference (%s): out of memory", path));
     GYRE_GO(gyre_check_file(path, err));
+    gyre_file_clear_temps(path);
     w->file = fopen(w->temp, "wb");
     if (!w->file) GYRE_GO(fail_write(w, err));
     GYRE_GO(put_head(w, texts, text_windows, err));

@@ -1,5 +1,6 @@
 // Writing OUT.part and ending a run. See output.h; the journal's content is journal.c's.
 #include "quantizer/file/output.h"
+#include "quantizer/file/rotations_file.h"
 #include "quantizer/recipe/recipe.h"
 #include "runtime/util/base.h"
 #include "runtime/util/text.h"
@@ -397,12 +398,21 @@ static void close_files(struct gyre_output *out)
     out->lock = -1;
 }
 
+// Whatever lies in the folder becomes a file of the output. It is locked, so nobody, on any host, writes these.
+static void remove_temps(const char *folder)
+{
+    DIR *dir = opendir(folder);
+    for (struct dirent *entry; dir && (entry = readdir(dir));)
+        if (strstr(entry->d_name, ".tmp-")) unlinkat(dirfd(dir), entry->d_name, 0);
+    if (dir) closedir(dir);
+}
+
 static gyre_status write_texts(const struct gyre_output *out, gyre_error *err)
 {
+    if (out->writer->format->folder) remove_temps(out->part);
     for (uint32_t i = 0; i < out->writer->n_texts; i++) {
         const struct gyre_written_text *t = &out->writer->text[i];
         char *path = gyre_joined(out->part, "/", t->name);
-        if (path) gyre_file_clear_temps(path); // whatever lies here becomes a file of the output
         const gyre_status st = path ? gyre_file_write(path, t->text, t->bytes, err)
                                     : gyre_fail(err, GYRE_E_NOMEM, "cannot write (%s): out of memory", out->path);
         free(path);
@@ -439,19 +449,36 @@ void gyre_output_clear_left(const char *output)
     gyre_journal_free(&journal);
 }
 
-gyre_status gyre_output_finish(struct gyre_output *out, const void *manifest, uint64_t bytes, gyre_error *err)
+static gyre_status write_rotations(const struct gyre_output *out, const void *data, uint64_t bytes, gyre_error *err)
+{
+    if (!data) {
+        gyre_matrices_remove(out->path);
+        return GYRE_OK;
+    }
+    char *path = gyre_matrices_path(out->path);
+    const gyre_status st = path ? gyre_file_write(path, data, bytes, err)
+                                : gyre_fail(err, GYRE_E_NOMEM, "cannot write (%s): out of memory", out->path);
+    free(path);
+    return st;
+}
+
+gyre_status gyre_output_finish(struct gyre_output *out, const void *manifest, uint64_t bytes, const void *rotations,
+                               uint64_t rotations_bytes, gyre_error *err)
 {
     if (out->next != out->writer->n_tensors)
         return gyre_fail(err, GYRE_E_INVALID, "cannot finish (%s): tensors are missing", out->path);
     GYRE_TRY(write_texts(out, err));
-    GYRE_TRY(gyre_file_write(out->manifest, manifest, bytes, err));
-    gyre_status st = GYRE_OK;
-    for (uint32_t i = 0; i < out->writer->n_files && st == GYRE_OK; i++)
-        if (fsync(out->fd[i])) st = fail_write(out->path, err);
-    if (st == GYRE_OK && out->writer->format->folder && fsync(out->lock)) st = fail_write(out->path, err);
-    if (st == GYRE_OK) st = take_name(out, err);
+    for (uint32_t i = 0; i < out->writer->n_files; i++)
+        if (fsync(out->fd[i])) return fail_write(out->path, err);
+    if (out->writer->format->folder && fsync(out->lock)) return fail_write(out->path, err);
+    GYRE_TRY(write_rotations(out, rotations, rotations_bytes, err));
+    gyre_status st = gyre_file_write(out->manifest, manifest, bytes, err);
+    if (st == GYRE_OK) {
+        st = take_name(out, err);
+        if (st != GYRE_OK) unlink(out->manifest);
+    }
     if (st != GYRE_OK) {
-        unlink(out->manifest);
+        gyre_matrices_remove(out->path);
         return st;
     }
     gyre_journal_remove(&out->journal);

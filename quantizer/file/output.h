@@ -72,9 +72,11 @@ gyre_status gyre_output_blob(const struct gyre_output *out, char **data, uint64_
 gyre_status gyre_output_map(const struct gyre_output *out, struct gyre_file_map **maps, gyre_error *err) GYRE_MUST_USE;
 void gyre_output_unmap(const struct gyre_output *out, struct gyre_file_map *maps);
 
-// Everything is written: the manifest and the file get their names, the journal goes.
-gyre_status gyre_output_finish(struct gyre_output *out, const void *manifest, uint64_t bytes,
-                               gyre_error *err) GYRE_MUST_USE;
+// Everything is written: the learned rotations (NULL: none, and those of an older file of this name go), the manifest
+// and the file get their names, in this order, so that OUT is never without what belongs to it; then the journal goes.
+// After a failure nothing new stands beside OUT.
+gyre_status gyre_output_finish(struct gyre_output *out, const void *manifest, uint64_t bytes, const void *rotations,
+                               uint64_t rotations_bytes, gyre_error *err) GYRE_MUST_USE;
 
 // Leaves OUT.part and the journal for --resume if a step was completed and not finished; else removes them.
 void gyre_output_close(struct gyre_output *out);

@@ -9,10 +9,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { FRONT = 8, MOST_HEADER = 1024 }; // six short rows
 
 char *gyre_matrices_path(const char *output) { return gyre_beside(output, ".rotations.safetensors"); }
+
+void gyre_matrices_remove(const char *output)
+{
+    char *path = gyre_matrices_path(output);
+    if (path) unlink(path);
+    free(path);
+}
 
 // The header for these shapes, padded to whole 8 bytes; malloc'd. It is the same for the same shapes, so that reading
 // compares it as it is.
@@ -50,27 +58,28 @@ static char *header_of(const struct gyre_matrices *m)
     return text;
 }
 
-gyre_status gyre_matrices_write(const char *path, const struct gyre_matrices *m, char hex[GYRE_SHA256_HEX],
-                                gyre_error *err)
+gyre_status gyre_matrices_pack(const struct gyre_matrices *m, char **data, uint64_t *bytes, char hex[GYRE_SHA256_HEX],
+                               gyre_error *err)
 {
     const uint64_t n = gyre_matrices_count(m);
     char *header = header_of(m);
-    const uint64_t length = header ? strlen(header) : 0, front = FRONT + length, bytes = front + 4 * n;
-    char *file = malloc(bytes);
-    gyre_status st = GYRE_OK;
-    if (!header || !file) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "cannot write (%s): out of memory", path));
+    const uint64_t length = header ? strlen(header) : 0, front = FRONT + length;
+    char *file = header ? malloc(front + 4 * n) : NULL;
+    *data = file;
+    if (!file) {
+        free(header);
+        return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the learned rotations");
+    }
     memcpy(file, &length, FRONT);
     memcpy(file + FRONT, header, length);
+    free(header);
     for (uint64_t i = 0; i < n; i++) {
         const float x = (float)gyre_matrices_data(m)[i];
         memcpy(file + front + 4 * i, &x, 4);
     }
-    gyre_sha256_of(file, bytes, hex);
-    st = gyre_file_write(path, file, bytes, err);
-done:
-    free(header);
-    free(file);
-    return st;
+    *bytes = front + 4 * n;
+    gyre_sha256_of(file, *bytes, hex);
+    return GYRE_OK;
 }
 
 gyre_status gyre_matrices_read(const char *path, const char *hex, struct gyre_matrices *m, gyre_error *err)

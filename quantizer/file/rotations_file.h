@@ -10,9 +10,12 @@
 // The name beside an output; malloc'd, NULL when out of memory.
 char *gyre_matrices_path(const char *output);
 
-// Writes the file of matrices that are as narrow as float (gyre_matrices_narrow); hex gets its hash.
-gyre_status gyre_matrices_write(const char *path, const struct gyre_matrices *m, char hex[GYRE_SHA256_HEX],
-                                gyre_error *err) GYRE_MUST_USE;
+// Removes the one beside an output, if there is one.
+void gyre_matrices_remove(const char *output);
+
+// The content for matrices that are as narrow as float (gyre_matrices_narrow), malloc'd; hex gets its hash.
+gyre_status gyre_matrices_pack(const struct gyre_matrices *m, char **data, uint64_t *bytes, char hex[GYRE_SHA256_HEX],
+                               gyre_error *err) GYRE_MUST_USE;
 
 // Fills matrices that were created with the shapes due. GYRE_E_FORMAT where the hash is not `hex`, shapes or types are
 // others, a matrix is more than 1e-6 from orthogonal, or a diagonal has a number that is not above 0.

@@ -118,6 +118,25 @@ done:
     return st;
 }
 
+// Of the host's name and, as containers may have that of their host, of the space that processes are numbered in.
+static uint32_t place(void)
+{
+    char text[512] = "";
+    uint32_t hash = 2166136261u; // FNV-1a
+    if (gethostname(text, 256)) text[0] = 0;
+    text[255] = 0;
+    const size_t n = strlen(text);
+    (void)!readlink("/proc/self/ns/pid", text + n, sizeof text - n - 1);
+    for (const char *at = text; *at; at++) hash = (hash ^ (unsigned char)*at) * 16777619u;
+    return hash;
+}
+
+bool gyre_file_temp(const char *path, char *out, size_t cap)
+{
+    const int n = snprintf(out, cap, "%s.tmp-%08x-%ld", path, place(), (long)getpid());
+    return n > 0 && (size_t)n < cap;
+}
+
 // Renames are durable once their directory is. Some file systems cannot sync a directory: not an error.
 static void sync_parent(const char *path)
 {
@@ -175,8 +194,7 @@ gyre_status gyre_file_write(const char *path, const void *data, uint64_t size, g
 gyre_status gyre_file_write2(const char *path, const void *const data[2], const uint64_t size[2], gyre_error *err)
 {
     char temp[PATH_MAX];
-    const int length = snprintf(temp, sizeof temp, "%s.tmp-%ld", path, (long)getpid());
-    if (length < 0 || (size_t)length >= sizeof temp) {
+    if (!gyre_file_temp(path, temp, sizeof temp)) {
         errno = ENAMETOOLONG;
         return fail_io(err, "write file", path);
     }
@@ -201,7 +219,7 @@ void gyre_file_clear_temps(const char *path)
     if ((size_t)snprintf(name, sizeof name, "%.*s", folder ? (int)folder : 1, folder ? path : ".") >= sizeof name)
         return;
     DIR *dir = opendir(name);
-    if ((size_t)snprintf(name, sizeof name, "%s.tmp-", path + folder) < sizeof name)
+    if ((size_t)snprintf(name, sizeof name, "%s.tmp-%08x-", path + folder, place()) < sizeof name)
         for (struct dirent *e; dir && (e = readdir(dir));) {
             char *end;
             if (strncmp(e->d_name, name, strlen(name))) continue;

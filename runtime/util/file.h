@@ -32,11 +32,16 @@ void gyre_file_forget(const void *mapped, uint64_t bytes);
 // that NUL. A file above `max` bytes is refused with GYRE_E_FORMAT before memory is taken.
 gyre_status gyre_file_read(const char *path, uint64_t max, char **out, uint64_t *size, gyre_error *err) GYRE_MUST_USE;
 
-// Replaces `path` by `size` bytes: a reader sees the old file or the new one, never a part. The bytes go
-// to "PATH.tmp-PID" first; it is removed on failure. A device or a pipe is refused, here and below: it would be gone.
+// Replaces `path` by `size` bytes: a reader sees the old file or the new one, never a part. The bytes go to
+// gyre_file_temp's name first; it is removed on failure. A device or a pipe is refused, here and below: it would be
+// gone.
 gyre_status gyre_file_write(const char *path, const void *data, uint64_t size, gyre_error *err) GYRE_MUST_USE;
 
-// Removes what writing `path` left behind where it was killed: every "PATH.tmp-PID" whose process is no more.
+// The name of a file that becomes `path`: "PATH.tmp-PLACE-PID", where PLACE (8 hex digits) stands for what numbers of
+// processes mean anything in, a host and a container on it: a folder may be shared by several. False: it does not fit.
+bool gyre_file_temp(const char *path, char *out, size_t cap);
+// Removes what writing `path` left behind where it was killed: every such file whose process is no more. What another
+// place made stays: whether its process lives cannot be asked here.
 void gyre_file_clear_temps(const char *path);
 
 // The same as gyre_file_write with two pieces, one behind the other; either may be NULL (and of size 0).

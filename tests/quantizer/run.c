@@ -69,6 +69,13 @@ gyre_status run_until(gyre_quantize_params p, int stop_at, gyre_quantize_summary
     return gyre_quantize(&p, summary, err);
 }
 
+void run_refused(gyre_quantize_params p, const char *says)
+{
+    gyre_error err = {0};
+    const gyre_status st = run_until(p, 0, NULL, &err);
+    if (st == GYRE_OK || !strstr(err.message, says)) fail_msg("%s: %d, %s", says, st, err.message);
+}
+
 int run_calls(void) { return calls; }
 
 double run_weighed(void) { return weighed; }

@@ -13,6 +13,8 @@ gyre_quantize_params run_params(const char *model, const char *out, const char *
 
 // gyre_quantize, whose progress is watched and cancelled at the stop_at-th call; 0: never. `summary` may be NULL.
 gyre_status run_until(gyre_quantize_params p, int stop_at, gyre_quantize_summary *summary, gyre_error *err);
+// One that must fail, with a line that says this.
+void run_refused(gyre_quantize_params p, const char *says);
 int run_calls(void); // of progress, in the last of them
 // Fractions of progress in it: what was done behind the weighing of tokens and outputs (0: nothing), and in the end.
 double run_weighed(void);

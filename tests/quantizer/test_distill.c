@@ -311,19 +311,12 @@ static void what_auto_became_is_told(void **state)
     }
 }
 
-static void refused(const char *what, const char *says)
-{
-    gyre_error err = {0};
-    const gyre_status st = run_until(params(), 0, NULL, &err);
-    if (st == GYRE_OK || !strstr(err.message, says)) fail_msg("%s: %d, %s", what, st, err.message);
-}
-
 static void impossible_runs_are_refused(void **state)
 {
     (void)state;
     make_base("llama");
     files_write(recipe, "name: a\ncalibration: {windows: 0}\nrounding: [rtn]\ndistill: {steps: 3}\n");
-    refused("no text", "distill learns from a text");
+    run_refused(params(), "distill learns from a text");
     files_write(recipe, "name: a\ncalibration: {windows: 1, tokens: 32}\nrounding: [rtn]\ndistill: {steps: 3}\n");
     gyre_error err = {0};
     gyre_quantize_summary s = {0};
@@ -331,7 +324,7 @@ static void impossible_runs_are_refused(void **state)
     assert_int_equal(s.distill_steps, 0);
     gyre_quantize_summary_free(&s);
     files_write(recipe, "name: a\nrounding: [rtn]\ndistill: {steps: 3, rate: 2}\n");
-    refused("a rate of 2", "a number from");
+    run_refused(params(), "a number from");
 }
 
 int main(void)

@@ -463,6 +463,13 @@ static void what_another_run_left_is_no_part_of_the_output(void **state)
     }
     closedir(dir);
     assert_int_equal(n, 1);
+    calls = 0, stop_at = 14; // nor where the run goes on, on another host
+    assert_int_equal(folder_quantize(p, in, out, &err), GYRE_E_CANCELLED);
+    files_write(files_path("cut-out.part/config.json.tmp-0badc0de-1"), "");
+    stop_at = 0;
+    p.resume = true;
+    if (folder_quantize(p, in, out, &err) != GYRE_OK) fail_msg("%s", err.message);
+    assert_false(exists(files_path("cut-out/config.json.tmp-0badc0de-1")));
 }
 
 // Checkpoints of other tools in, directories of floats out: the same numbers, and the same model, whether its products

@@ -129,14 +129,6 @@ static void interrupted_anywhere_resumes_to_the_same_bytes(void **state)
     free(want);
 }
 
-// Of the run, or (says NULL) none.
-static void refused(gyre_quantize_params p, const char *says)
-{
-    gyre_error err = {0};
-    const gyre_status st = run_until(p, 0, NULL, &err);
-    if (st == GYRE_OK || !strstr(err.message, says)) fail_msg("%s: %d, %s", says, st, err.message);
-}
-
 static void verifies_and_reproduces(void **state)
 {
     (void)state;
@@ -169,7 +161,7 @@ static void verifies_and_reproduces(void **state)
         assert_non_null(strstr(err.message, "finished file"));
         if (i != 1) continue;
         assert_int_equal(unlink(rotations), 0);
-        refused(behind(), "their file");
+        run_refused(behind(), "their file");
     }
 }
 
@@ -181,9 +173,9 @@ static void what_does_not_belong_together_is_refused(void **state)
     snprintf(manifest, sizeof manifest, "%s.manifest.json", base);
     snprintf(aside, sizeof aside, "%s.aside", base);
     make_base("llama", "gptq");
-    refused(behind(), "it is rounded already");
+    run_refused(behind(), "it is rounded already");
     write_recipe(NULL, 4);
-    refused(params(out), "name that file with --from");
+    run_refused(params(out), "name that file with --from");
     assert_int_equal(
         gyre_quantize_check(
             &(gyre_quantize_params){.size = sizeof(gyre_quantize_params), .source = in, .recipe = recipe, .from = base},
@@ -191,60 +183,60 @@ static void what_does_not_belong_together_is_refused(void **state)
         GYRE_OK);
     gyre_quantize_params p = behind();
     p.act = 8;
-    refused(p, "--act 4, not 8");
+    run_refused(p, "--act 4, not 8");
     p = behind(), p.kv_v = 8;
-    refused(p, "--kv 4, not 8");
+    run_refused(p, "--kv 4, not 8");
     p = behind(), p.wgroup = 32;
-    refused(p, "--wgroup 0, not 32");
+    run_refused(p, "--wgroup 0, not 32");
     p = behind(), p.wbits = 8;
-    refused(p, "--wbits 4, not 8");
+    run_refused(p, "--wbits 4, not 8");
     p = behind(), p.head = 4;
-    refused(p, "--head 8, not 4");
+    run_refused(p, "--head 8, not 4");
     p = behind(), p.profile = "portable";
-    refused(p, "profile is \"full\", not portable");
+    run_refused(p, "profile is \"full\", not portable");
     p = behind(), p.seed = 7;
-    refused(p, "--seed 0, not 7");
+    run_refused(p, "--seed 0, not 7");
     p = behind(), p.recipe = NULL;
-    refused(p, "no recipe says what");
+    run_refused(p, "no recipe says what");
     p = behind(), p.output = base;
-    refused(p, "the finished file");
+    run_refused(p, "the finished file");
     p = behind(), p.device = "cpu";
-    refused(p, "leave --device out");
+    run_refused(p, "leave --device out");
     p = behind(), p.format = "hf", p.output = files_path("folder");
-    refused(p, "cannot write a Hugging Face directory");
+    run_refused(p, "cannot write a Hugging Face directory");
     files_write(recipe, "name: a\ncalibration: {windows: 1, tokens: 32}\ndistill: {steps: 3}\n");
-    refused(behind(), "some must be held out");
+    run_refused(behind(), "some must be held out");
     write_recipe(NULL, 4);
     p = behind(), p.from = in;
-    refused(p, "is missing; fetch it too");
+    run_refused(p, "is missing; fetch it too");
     // The file and its manifest are one.
     uint64_t n, m;
     char *good = files_read(base, &n), *told = files_read(manifest, &m);
     for (uint64_t i = 1; i <= 4096; i++) good[n - i] ^= 1; // of the last tensors
     write_bytes(base, good, n);
-    refused(behind(), "has another SHA-256 than its manifest says");
+    run_refused(behind(), "has another SHA-256 than its manifest says");
     free(good);
     make_base("llama", "rtn");
     write_recipe(NULL, 4);
     write_bytes(manifest, told, m); // of another recipe's file
-    refused(behind(), "fetch file and manifest again");
+    run_refused(behind(), "fetch file and manifest again");
     free(told);
     files_write(manifest, "{}");
-    refused(behind(), "cannot use manifest");
+    run_refused(behind(), "cannot use manifest");
     assert_int_equal(rename(manifest, aside), 0);
-    refused(behind(), "is missing; fetch it too");
+    run_refused(behind(), "is missing; fetch it too");
     // Floats, and another model.
     make_base("llama", "rtn");
     p = params(base), p.wbits = 16;
     make(p, 0);
     write_recipe(NULL, 4);
-    refused(behind(), "its weights are floats of 16 bits");
+    run_refused(behind(), "its weights are floats of 16 bits");
     make_base("llama", "rtn");
     write_recipe(NULL, 4);
     struct tiny_options o = tiny_family("llama");
     o.layers = 2;
     assert_int_equal(tiny_write_gguf(in, &o), 0); // untied
-    refused(behind(), "give the model that it was made from");
+    run_refused(behind(), "give the model that it was made from");
 }
 
 int main(void)

@@ -2,6 +2,7 @@
 // must give the bytes of an uninterrupted run, or refuse and touch nothing.
 #include "tests/common/files.h"
 #include "tests/common/tiny.h"
+#include "runtime/util/file.h"
 
 #include <gyre/gyre_quantize.h>
 
@@ -313,17 +314,24 @@ static void parts_of_the_dead_are_removed(void **state)
     const pid_t child = fork();
     if (child == 0) _exit(0);
     int status;
-    char dead[300], alive[300];
+    char dead[320], alive[320], far[320], place[300];
     assert_int_equal(waitpid(child, &status, 0), child);
-    snprintf(dead, sizeof dead, "%s.manifest.json.tmp-%d", out, (int)child);
-    snprintf(alive, sizeof alive, "%s.manifest.json.tmp-%d", out, (int)getppid());
+    assert_true(gyre_file_temp(files_path("out.gguf.manifest.json"), place, sizeof place));
+    *strrchr(place, '-') = 0; // what is behind it is this process
+    snprintf(dead, sizeof dead, "%s-%d", place, (int)child);
+    snprintf(alive, sizeof alive, "%s-%d", place, (int)getppid());
+    char *host = strrchr(place, '-') + 1;
+    *host = *host == '0' ? '1' : '0';
+    snprintf(far, sizeof far, "%s-%d", place, (int)child); // on a host that shares the disk it may live
     files_write(dead, "");
     files_write(alive, "");
+    files_write(far, "");
     assert_int_equal(run(params(), 0, NULL), GYRE_OK);
     assert_false(exists(dead));
-    assert_true(exists(alive));
+    assert_true(exists(alive) && exists(far));
     expect_complete();
     remove(alive);
+    remove(far);
     forget();
 }
 
