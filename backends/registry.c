@@ -53,7 +53,8 @@ int gyre_devices_list(struct gyre_device_info *out, int cap, struct gyre_absent 
     return n;
 }
 
-static gyre_status fail_no_device(const char *id, gyre_error *err)
+// `why` the device's backend has none at all, or "".
+static gyre_status fail_no_device(const char *id, const char *why, gyre_error *err)
 {
     struct gyre_device_info list[MAX_DEVICES];
     char names[MAX_DEVICES * 26 + 1] = "";
@@ -62,7 +63,8 @@ static gyre_status fail_no_device(const char *id, gyre_error *err)
         const size_t used = strlen(names);
         snprintf(names + used, sizeof names - used, "%s%.24s", i ? ", " : "", list[i].id);
     }
-    return gyre_fail(err, GYRE_E_NO_DEVICE, "no such device (%.60s): there are %s; choose one of them", id, names);
+    return gyre_fail(err, GYRE_E_NO_DEVICE, "no such device (%.60s): %s%sthere are %s; choose one of them", id, why,
+                     *why ? "; " : "", names);
 }
 
 // "vulkan:1" -> backend and index; false if no backend is called that or the index is not a number.
@@ -90,15 +92,15 @@ gyre_status gyre_device_open(const char *id, const struct gyre_device_options *o
     const struct gyre_backend *backend;
     struct gyre_device_info first, probed[MAX_DEVICES];
     char why[160] = "";
-    int index;
+    int index, n = 0;
     *out = NULL;
     if (!options) options = &no_options;
     if (!id || !strcmp(id, "auto")) {
         gyre_devices_list(&first, 1, NULL, 0, NULL); // never empty: the cpu is always there
         id = first.id;
     }
-    if (!parse_id(id, &backend, &index) || index >= backend->probe(probed, MAX_DEVICES, why))
-        return fail_no_device(id, err);
+    if (!parse_id(id, &backend, &index) || index >= (n = backend->probe(probed, MAX_DEVICES, why)))
+        return fail_no_device(id, n ? "" : why, err);
 
     gyre_device *device;
     GYRE_TRY(backend->open(index, options, &device, err));

@@ -2,6 +2,7 @@
 #include "quantizer/check.h"
 #include "backends/backend.h"
 #include "quantizer/finished.h"
+#include "quantizer/pass/own_text.h"
 #include "runtime/text/tokenizer.h"
 #include "runtime/util/base.h"
 #include "runtime/util/log.h"
@@ -71,6 +72,10 @@ void gyre_warn_unused(const gyre_quantize_params *params, const struct gyre_plan
         gyre_logf(&params->log, GYRE_LOG_WARN,
                   "quantize: recipe %s reads no text%s: what is given to calibrate on changes nothing", r->name,
                   p->set.wbits >= 16 ? " at this width of weights" : "");
+    const bool draws = r->rotate || r->budget.bits > 0 || r->budget.act > 0 || r->calibration.fisher ||
+                       r->calibration.outputs || gyre_own_text_windows(params, r->calibration.windows);
+    if (params->seed && !params->from && !draws)
+        gyre_logf(&params->log, GYRE_LOG_INFO, "quantize: recipe %s draws nothing: a seed changes nothing", r->name);
     if (params->wgroup > 0 && p->set.wbits >= 16)
         gyre_logf(&params->log, GYRE_LOG_WARN,
                   "quantize: weights of %u bits are not rounded: a group for their scales changes nothing",

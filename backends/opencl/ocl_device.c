@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { MAX_DEVICES = 32 };
 
@@ -68,6 +69,36 @@ static const char *refusal(cl_device_id id)
     return NULL;
 }
 
+// Is there a program of this name, as a shell would look for it?
+static bool in_path(const char *program)
+{
+    char file[4096];
+    for (const char *at = getenv("PATH"); at && *(at += strspn(at, ":"));) {
+        const size_t n = strcspn(at, ":");
+        if ((size_t)snprintf(file, sizeof file, "%.*s/%s", (int)n, at, program) < sizeof file && !access(file, X_OK))
+            return true;
+        at += n;
+    }
+    return false;
+}
+
+// Why asking a platform for its devices, or one of these for a kernel, would end the process; NULL: it would not. PoCL
+// does so where it lacks what it takes for granted. Its releases behind 7 may link kernels by themselves.
+static const char *danger(cl_platform_id platform)
+{
+    int major = 0;
+    char *name = get_text(platform, NULL, CL_PLATFORM_NAME), *version = get_text(platform, NULL, CL_PLATFORM_VERSION);
+    const bool is = name && version && !strcmp(name, "Portable Computing Language") &&
+                    sscanf(version, "OpenCL %*d.%*d %*s %d", &major) == 1 && major <= 7;
+    free(name);
+    free(version);
+    if (is && access("/sys/devices/system/cpu/cpu0/topology", F_OK))
+        return "PoCL needs /sys, which is not mounted here";
+    if (is && !in_path("ld"))
+        return "PoCL links kernels with ld, and no folder of PATH has it; install binutils, or add ld's folder to PATH";
+    return NULL;
+}
+
 // All usable devices in the order of their platforms: an index into this list is the number in "opencl:0".
 static int list_candidates(struct candidate *out, int cap, char why[160])
 {
@@ -80,6 +111,9 @@ static int list_candidates(struct candidate *out, int cap, char why[160])
     if (gyre_ocl.GetPlatformIDs(MAX_DEVICES, platforms, &n_platforms) != CL_SUCCESS) return 0;
     for (cl_uint p = 0; p < GYRE_MIN(n_platforms, (cl_uint)MAX_DEVICES); p++) {
         n_ids = 0;
+        const char *ends = danger(platforms[p]);
+        if (ends) snprintf(why, 160, "%s", ends);
+        if (ends) continue;
         if (gyre_ocl.GetDeviceIDs(platforms[p], CL_DEVICE_TYPE_ALL, MAX_DEVICES, ids, &n_ids) != CL_SUCCESS) continue;
         for (cl_uint d = 0; d < GYRE_MIN(n_ids, (cl_uint)MAX_DEVICES); d++) {
             const char *reason = refusal(ids[d]);

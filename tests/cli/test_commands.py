@@ -21,6 +21,26 @@ class Options(Case):
             self.assertTrue(all(isinstance(line, str) for line in d["faults"]))
         self.assertIn("cpu", self.done("devices")[0])
 
+    def test_devices_that_would_end_the_program(self):
+        """PoCL aborts where it finds no ld, and where /sys is missing: it is not asked then, and the reason is told."""
+        pocl = lambda found: [d for d in found["devices"] if "Portable Computing Language" in d["driver"]]
+        if not pocl(self.json("devices")):
+            self.skipTest("no PoCL")
+        lonely = not [d for d in self.json("devices")["devices"] if d["id"] == "opencl:1"]
+        hidden = ["unshare", "-rm", "sh", "-c", 'mount -t tmpfs none /sys && exec "$0" "$@"']
+        ways = [([], {"PATH": "/nowhere:"}, "no folder of PATH has it")]
+        if shutil.which("unshare") and not subprocess.run([*hidden, "true"], capture_output=True).returncode:
+            ways.append((hidden, {}, "/sys"))
+        for before, env, word in ways:
+            ask = lambda *args: subprocess.run([*before, GYRE, *args], capture_output=True, timeout=60, env={**os.environ, **env})
+            said = ask("devices", "--json")
+            self.assertEqual(said.returncode, 0, said.stderr)
+            self.assertFalse(pocl(json.loads(said.stdout)))
+            if lonely:
+                self.assertIn(word, [a["why"] for a in json.loads(said.stdout)["absent"] if a["backend"] == "opencl"][0])
+                said = ask("run", self.model, "-p", "the cat", "-n", "2", "--device", "opencl:0")
+                self.assertEqual((said.returncode, word in said.stderr.decode()), (3, True), said.stderr)
+
     def test_tokenize(self):
         ids = self.json("tokenize", self.model, "-p", "the cat<|im_end|>")["tokens"]
         self.assertEqual(ids[-1], 2)
@@ -483,6 +503,9 @@ class Options(Case):
         self.assertNotIn("where the recipe has", given)
         _, said = self.done("quantize", self.model, "-o", a, "--force", "--device", "cpu", "--wbits", 16, "--wgroup", 64)
         self.assertIn("a group for their scales changes nothing", said)
+        for args, idle in ((("--recipe", "rtn"), True), (("--recipe", "quarot-rtn"), False), (("--recipe", "rtn", "--wbits", 16), True)):
+            _, said = self.done("quantize", self.model, "-o", a, "--force", "--device", "cpu", *args, "--seed", 5)
+            self.assertEqual("draws nothing: a seed changes nothing" in said, idle, args)
         both = self.put("both.yaml", b"name: both\ncalibration: {windows: 3, tokens: 32}\nrounding: [rtn]\ndistill: {steps: 2}\n")
         _, said = self.done("quantize", self.model, "-o", a, "--force", "--device", "cpu", "--recipe", both)
         self.assertIn("of 2; the table is from before that\n", said)

@@ -3,7 +3,7 @@
 //
 // Every call that can fail returns a gyre_status (0 is success) and fills an optional gyre_error that the caller
 // owns. The library prints nothing, ends nothing, keeps no error in a global and reads no environment but what
-// gyre_engine_params names; numbers in texts are the same to it in every locale. Texts and paths are UTF-8.
+// gyre_engine_params names and, for PoCL, PATH; numbers in texts are the same in any locale. Texts and paths are UTF-8.
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
