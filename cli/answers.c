@@ -24,7 +24,7 @@ struct cli_task_figures cli_answers_figures(const struct cli_answers *a, const s
     const double n = a->n;
     struct cli_task_figures f = {
         .accuracy = share_right(a), .per_byte = a->per_byte, .bits_per_byte = a->bits_per_byte};
-    f.stderror = n > 1 ? sqrt(f.accuracy * (1 - f.accuracy) / (n - 1)) : 0;
+    f.stderror = n > 1 ? sqrt(f.accuracy * (1 - f.accuracy) / (n - 1)) : (double)NAN;
     if (!reference || reference->n != a->n) return f;
     double sum = 0, squares = 0;
     for (uint32_t i = 0; i < a->n; i++) {
@@ -33,10 +33,10 @@ struct cli_task_figures cli_answers_figures(const struct cli_answers *a, const s
         sum += d;
         squares += d * d;
     }
-    const double spread = n > 1 ? squares - sum * sum / n : 0;
+    const double spread = squares - sum * sum / n;
     f.has_reference = true;
     f.reference = share_right(reference);
-    f.difference_stderr = spread > 0 ? sqrt(spread / (n * (n - 1))) : 0;
+    f.difference_stderr = n < 2 ? (double)NAN : spread > 0 ? sqrt(spread / (n * (n - 1))) : 0;
     return f;
 }
 
@@ -44,12 +44,14 @@ struct cli_task_figures cli_answers_figures(const struct cli_answers *a, const s
 
 json_t *cli_task_json(const struct cli_answers *a, const struct cli_task_figures *f)
 {
-    json_t *out = json_pack("{s:o, s:I, s:I, s:f, s:f, s:f, s:f}", "name", cli_json_text(a->name), "items",
-                            (json_int_t)a->n, "requests", (json_int_t)a->requests, "accuracy", f->accuracy, "stderr",
-                            f->stderror, "accuracy_per_byte", f->per_byte, "bits_per_byte", f->bits_per_byte);
-    json_t *more = !f->has_reference ? json_object()
-                                     : json_pack("{s:I, s:f, s:f}", "flips", (json_int_t)f->flips, "reference_accuracy",
-                                                 f->reference, "difference_stderr", f->difference_stderr);
+    json_t *out =
+        json_pack("{s:o, s:I, s:I, s:f, s:o, s:f, s:f}", "name", cli_json_text(a->name), "items", (json_int_t)a->n,
+                  "requests", (json_int_t)a->requests, "accuracy", f->accuracy, "stderr", cli_json_known(f->stderror),
+                  "accuracy_per_byte", f->per_byte, "bits_per_byte", f->bits_per_byte);
+    json_t *more = !f->has_reference
+                       ? json_object()
+                       : json_pack("{s:I, s:f, s:o}", "flips", (json_int_t)f->flips, "reference_accuracy", f->reference,
+                                   "difference_stderr", cli_json_known(f->difference_stderr));
     const bool good = out && more && !json_object_update(out, more);
     json_decref(more);
     if (good) return out;

@@ -15,7 +15,8 @@ struct cli_answers {
     double per_byte, bits_per_byte; // see the figures
 };
 
-// Shares of the items, but for bits_per_byte. per_byte: right where log-likelihoods are divided by the answers' bytes.
+// Shares of the items, but for bits_per_byte; errors are NaN of one item. per_byte: right where log-likelihoods are
+// divided by the answers' bytes.
 struct cli_task_figures {
     double accuracy, per_byte, bits_per_byte, stderror;
     bool has_reference;

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -234,6 +235,13 @@ static int on_load(void *user, double fraction, const char *what)
     (void)user;
     if (isatty(2)) cli_progress(fraction, -1, what);
     return cli_interrupted();
+}
+
+struct cli_error cli_error(double error, int digits)
+{
+    struct cli_error out = {"unknown"};
+    if (!isnan(error)) snprintf(out.text, sizeof out.text, "%.*f", digits, error);
+    return out;
 }
 
 struct cli_widths cli_widths(uint32_t kv, uint32_t kv_v)

@@ -99,6 +99,10 @@ struct cli_engine {
 struct cli_widths {
     char text[24];
 } cli_widths(uint32_t kv, uint32_t kv_v);
+// A standard error as people write it; "unknown" for NaN.
+struct cli_error {
+    char text[24];
+} cli_error(double error, int digits);
 // The engine's parameters that these options say.
 gyre_engine_params cli_engine_params(const struct cli_engine *options);
 // Memory that an engine takes, or would (gyre_plan): as JSON, NULL where memory runs out, and as text.

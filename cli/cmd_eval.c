@@ -97,32 +97,34 @@ static int print_json(const struct eval *e, const gyre_engine *engine, const gyr
 
 static void print_line(const gyre_engine_info *info, const gyre_eval_result *r)
 {
-    printf("perplexity %.4f +- %.4f over %llu tokens (%.5f nats each), act %u, kv %s, %s, %.1f s\n", r->ppl,
-           r->ppl_stderr, (unsigned long long)r->tokens, r->nll, info->act, cli_widths(info->kv, info->kv_v).text,
-           info->device, r->seconds);
+    printf("perplexity %.4f +- %s over %llu tokens (%.5f nats each), act %u, kv %s, %s, %.1f s\n", r->ppl,
+           cli_error(r->ppl_stderr, 4).text, (unsigned long long)r->tokens, r->nll, info->act,
+           cli_widths(info->kv, info->kv_v).text, info->device, r->seconds);
     if (r->has_reference)
-        printf("KL to the reference %s%.6f +- %.6f nats, same most likely token %.2f +- %.2f %%\n",
-               r->kl_is_bound ? "at least " : "", r->kl, r->kl_stderr, 100 * r->top1_agreement, 100 * r->top1_stderr);
+        printf("KL to the reference %s%.6f +- %s nats, same most likely token %.2f +- %s %%\n",
+               r->kl_is_bound ? "at least " : "", r->kl, cli_error(r->kl_stderr, 6).text, 100 * r->top1_agreement,
+               cli_error(100 * r->top1_stderr, 2).text);
     if (r->has_reference)
         printf(
             "KL of the median token %.6f, of 90 %% at most %.5f, of 99 %% %.4f, largest %.3f nats; the right token's "
-            "probability changed by %.2f +- %.2f %% (root mean square)\n",
-            r->kl_median, r->kl_p90, r->kl_p99, r->kl_max, 100 * r->dp_rms, 100 * r->dp_rms_stderr);
+            "probability changed by %.2f +- %s %% (root mean square)\n",
+            r->kl_median, r->kl_p90, r->kl_p99, r->kl_max, 100 * r->dp_rms, cli_error(100 * r->dp_rms_stderr, 2).text);
 }
 
 static void print_row(const char *name, int width, const gyre_eval_result *r)
 {
-    printf("%-*s  %10llu  %11.4f +- %-9.4f", width, name, (unsigned long long)r->tokens, r->ppl, r->ppl_stderr);
+    printf("%-*s  %10llu  %11.4f +- %-9s", width, name, (unsigned long long)r->tokens, r->ppl,
+           cli_error(r->ppl_stderr, 4).text);
     if (r->has_reference)
-        printf("  %9.6f +- %-8.6f  %6.2f +- %-5.2f", r->kl, r->kl_stderr, 100 * r->top1_agreement,
-               100 * r->top1_stderr);
+        printf("  %9.6f +- %-8s  %6.2f +- %-5s", r->kl, cli_error(r->kl_stderr, 6).text, 100 * r->top1_agreement,
+               cli_error(100 * r->top1_stderr, 2).text);
     putchar('\n');
 }
 
 static void print_quantiles(const char *name, int width, const gyre_eval_result *r)
 {
-    printf("%-*s  %9.6f  %9.5f  %9.4f  %9.3f  %6.2f +- %-5.2f\n", width, name, r->kl_median, r->kl_p90, r->kl_p99,
-           r->kl_max, 100 * r->dp_rms, 100 * r->dp_rms_stderr);
+    printf("%-*s  %9.6f  %9.5f  %9.4f  %9.3f  %6.2f +- %-5s\n", width, name, r->kl_median, r->kl_p90, r->kl_p99,
+           r->kl_max, 100 * r->dp_rms, cli_error(100 * r->dp_rms_stderr, 2).text);
 }
 
 static void print_table(const struct eval *e, const gyre_engine_info *info, const gyre_eval_result *each,

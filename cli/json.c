@@ -3,6 +3,7 @@
 
 #include "runtime/util/utf8.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,26 +34,33 @@ json_t *cli_json_text(const char *text)
     return out;
 }
 
+json_t *cli_json_known(double value) { return isnan(value) ? json_null() : json_real(value); }
+
 int cli_eval_figures(json_t *out, const gyre_eval_result *r)
 {
-    json_t *figures =
-        json_pack("{s:I, s:i, s:f, s:f, s:f, s:f, s:s, s:f}", "tokens", (json_int_t)r->tokens, "windows",
-                  (int)r->windows, "nll", r->nll, "nll_stderr", r->nll_stderr, "ppl", r->ppl, "ppl_stderr",
-                  r->ppl_stderr, "stderr_from", r->stderr_from_windows ? "windows" : "tokens", "seconds", r->seconds);
-    json_t *reference = r->has_reference
-                            ? json_pack("{s:f, s:f, s:s, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "kl", r->kl,
-                                        "kl_stderr", r->kl_stderr, "kl_kind", r->kl_is_bound ? "top-k bound" : "exact",
-                                        "kl_median", r->kl_median, "kl_p90", r->kl_p90, "kl_p99", r->kl_p99, "kl_max",
-                                        r->kl_max, "dp_rms", r->dp_rms, "dp_rms_stderr", r->dp_rms_stderr,
-                                        "top1_agreement", r->top1_agreement, "top1_stderr", r->top1_stderr)
-                            : json_object();
+    json_t *figures = json_pack("{s:I, s:i, s:f, s:o, s:f, s:o, s:s, s:f}", "tokens", (json_int_t)r->tokens, "windows",
+                                (int)r->windows, "nll", r->nll, "nll_stderr", cli_json_known(r->nll_stderr), "ppl",
+                                r->ppl, "ppl_stderr", cli_json_known(r->ppl_stderr), "stderr_from",
+                                r->stderr_from_windows ? "windows" : "tokens", "seconds", r->seconds);
+    json_t *reference =
+        r->has_reference
+            ? json_pack("{s:f, s:o, s:s, s:f, s:f, s:f, s:f, s:f, s:o, s:f, s:o}", "kl", r->kl, "kl_stderr",
+                        cli_json_known(r->kl_stderr), "kl_kind", r->kl_is_bound ? "top-k bound" : "exact", "kl_median",
+                        r->kl_median, "kl_p90", r->kl_p90, "kl_p99", r->kl_p99, "kl_max", r->kl_max, "dp_rms",
+                        r->dp_rms, "dp_rms_stderr", cli_json_known(r->dp_rms_stderr), "top1_agreement",
+                        r->top1_agreement, "top1_stderr", cli_json_known(r->top1_stderr))
+            : json_object();
     const int failed = !figures || !reference || json_object_update(out, figures) || json_object_update(out, reference);
     json_decref(figures);
     json_decref(reference);
     return failed;
 }
 
-static double number(const json_t *object, const char *key) { return json_number_value(json_object_get(object, key)); }
+static double number(const json_t *object, const char *key)
+{
+    const json_t *value = json_object_get(object, key);
+    return json_is_null(value) ? (double)NAN : json_number_value(value);
+}
 
 static bool says(const json_t *object, const char *key, const char *value)
 {

@@ -14,6 +14,9 @@ bool cli_json_lost(void);
 // out.
 json_t *cli_json_text(const char *text);
 
+// A number; null for NaN, which stands for what is not known. NULL where memory ran out.
+json_t *cli_json_known(double value);
+
 // Adds a result's figures to an object: the keys of `gyre eval --json`. Non-zero where memory ran out.
 int cli_eval_figures(json_t *out, const gyre_eval_result *result);
 // Reads them back; what is absent is 0.

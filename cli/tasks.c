@@ -234,7 +234,7 @@ static gyre_status check_same_tokens(const struct cli_task *t, const gyre_engine
             size_t n = 0, m = 0;
             const char *a = gyre_token_bytes(mine, t->request[i].tokens[k], &n),
                        *b = gyre_token_bytes(theirs, t->request[i].tokens[k], &m);
-            if (a && b ? n != m || memcmp(a, b, n) != 0 : a != b)
+            if (!gyre_same_bytes(a, n, b, m))
                 return gyre_fail(err, GYRE_E_INVALID,
                                  "cannot evaluate (%s): to the reference token %u is another text; use the model that "
                                  "this one was made from",
@@ -264,10 +264,11 @@ void cli_tasks_print(const struct cli_task *tasks, uint32_t n)
     for (uint32_t i = 0; i < n; i++) {
         const struct cli_task_figures figures = cli_answers_figures(&tasks[i].answers, &tasks[i].reference),
                                       *f = &figures;
-        printf("%-*s  %7u  %6.2f +- %-6.2f  %8.2f  %9.4f", width, tasks[i].name, tasks[i].n_items, 100 * f->accuracy,
-               100 * f->stderror, 100 * f->per_byte, f->bits_per_byte);
+        printf("%-*s  %7u  %6.2f +- %-6s  %8.2f  %9.4f", width, tasks[i].name, tasks[i].n_items, 100 * f->accuracy,
+               cli_error(100 * f->stderror, 2).text, 100 * f->per_byte, f->bits_per_byte);
         if (f->has_reference)
-            printf("  %9.2f +- %-9.2f  %u", 100 * (f->reference - f->accuracy), 100 * f->difference_stderr, f->flips);
+            printf("  %9.2f +- %-9s  %u", 100 * (f->reference - f->accuracy),
+                   cli_error(100 * f->difference_stderr, 2).text, f->flips);
         putchar('\n');
     }
 }

@@ -311,7 +311,7 @@ static gyre_status check_same_tokens(const gyre_engine *e, const gyre_engine *re
     for (size_t k = 0; mine && theirs && k < n_tokens; k++) {
         size_t n = 0, m = 0;
         const char *a = gyre_token_bytes(mine, text->tokens[k], &n), *b = gyre_token_bytes(theirs, text->tokens[k], &m);
-        if (a && b ? n == m && !memcmp(a, b, n) : a == b) continue;
+        if (gyre_same_bytes(a, n, b, m)) continue;
         return gyre_fail(err, GYRE_E_INVALID,
                          "cannot evaluate (%s): to the reference token %u is another text, so that both do not tell of "
                          "the same tokens; use the model that this one was made from",

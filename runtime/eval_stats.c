@@ -62,10 +62,10 @@ void gyre_eval_merge(struct gyre_eval_sums *into, const struct gyre_eval_sums *f
     into->windows += from->windows;
 }
 
-// sqrt(sum (x - mean)^2 / (n (n - 1))); 0 for one value alone.
+// sqrt(sum (x - mean)^2 / (n (n - 1))); one value alone tells of none.
 static double standard_error(double sum, double squares, double n)
 {
-    if (n < 2) return 0;
+    if (n < 2) return (double)NAN;
     const double spread = squares - sum * sum / n;
     return spread > 0 ? sqrt(spread / (n * (n - 1))) : 0;
 }
@@ -92,7 +92,8 @@ void gyre_eval_finish(const struct gyre_eval_sums *s, gyre_eval_result *r)
     r->top1_agreement = s->top1.sum / n;
     r->top1_stderr = spread_of(s, &s->top1, by_windows);
     r->dp_rms = sqrt(s->dp.sum / n);
-    r->dp_rms_stderr = r->dp_rms > 0 ? spread_of(s, &s->dp, by_windows) / (2 * r->dp_rms) : 0;
+    const double dp = spread_of(s, &s->dp, by_windows);
+    r->dp_rms_stderr = r->dp_rms > 0 || isnan(dp) ? dp / (2 * r->dp_rms) : 0;
 }
 
 static int by_size(const void *a, const void *b)

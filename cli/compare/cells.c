@@ -6,6 +6,7 @@
 // beside each cell after all.
 #include "cli/compare/cells.h"
 #include "cli/cli.h"
+#include "runtime/util/base.h"
 #include "runtime/util/clock.h"
 #include "runtime/util/file.h"
 #include "runtime/util/model_hash.h"
@@ -17,8 +18,7 @@
 #include <string.h>
 #include <unistd.h>
 
-// Raised where a cell holds figures that earlier ones lack, or is made from another bundled text (3: of 285 KB), which
-// no hash here tells: earlier cells are made anew.
+// Raised where a cell holds figures that earlier ones lack: these are made anew.
 enum { FIGURES = 3 };
 
 // ---- digests ------------------------------------------------------------------------------------------------------
@@ -85,21 +85,21 @@ bool compare_calibrates(const struct compare *c)
     return any;
 }
 
-// One text by its own bytes. Of several each has its share of the windows, so that it counts where one ends and the
-// next begins: the hashes of all.
+// One text by its own bytes, the bundled one (also where none is named) by those that were built in. Of several each
+// has its share of the windows, so that it counts where one ends and the next begins: the hashes of all.
 static gyre_status hash_calib(struct compare *c, gyre_error *err)
 {
     struct gyre_sha256 all, sha;
     gyre_sha256_init(&all);
-    gyre_sha256_end(&all, c->calib_sha); // of none
-    gyre_sha256_init(&all);
-    for (uint32_t i = 0; i < c->calib.n; i++) {
-        const char *item = c->calib.item[i];
-        const bool made = !strcmp(item, GYRE_CALIB_SELF) || !strcmp(item, GYRE_CALIB_BUNDLED);
-        gyre_sha256_init(&sha);
-        if (made) gyre_sha256_add(&sha, item, strlen(item));
-        else GYRE_TRY(add_file(&sha, item, err));
-        gyre_sha256_end(&sha, c->calib_sha);
+    for (uint32_t i = 0; i < GYRE_MAX(c->calib.n, 1u); i++) {
+        const char *item = c->calib.n ? c->calib.item[i] : GYRE_CALIB_BUNDLED;
+        if (!strcmp(item, GYRE_CALIB_BUNDLED)) memcpy(c->calib_sha, GYRE_BUNDLED_SHA256, GYRE_SHA256_HEX);
+        else if (!strcmp(item, GYRE_CALIB_SELF)) gyre_sha256_of(item, strlen(item), c->calib_sha);
+        else {
+            gyre_sha256_init(&sha);
+            GYRE_TRY(add_file(&sha, item, err));
+            gyre_sha256_end(&sha, c->calib_sha);
+        }
         gyre_sha256_add(&all, c->calib_sha, GYRE_SHA256_HEX);
         for (uint32_t k = 0; k < c->texts.n; k++)
             c->flattered[k] |= compare_calibrates(c) && strcmp(c->texts.text[k].sha256, c->calib_sha) == 0;
@@ -123,6 +123,7 @@ gyre_status compare_begin(struct compare *c, gyre_error *err)
         GYRE_TRY(add_file(&sha, c->task_paths.item[i], err));
         gyre_sha256_end(&sha, c->task_sha[i]);
     }
+    c->made_work = !gyre_file_exists(c->work);
     GYRE_TRY(gyre_make_dirs(c->work, err));
     GYRE_TRY(cli_cells_open(c->work, &c->cells, err));
     GYRE_TRY(key_of(identity(c), key, err));
@@ -136,6 +137,7 @@ void compare_end(struct compare *c)
     cli_cells_close(&c->cells);
     cli_texts_free(&c->texts);
     for (uint32_t i = 0; i < CLI_LIST_MAX; i++) cli_task_free(&c->task[i]);
+    if (c->made_work) rmdir(c->work); // stays where anything is in it
 }
 
 // ---- progress -----------------------------------------------------------------------------------------------------

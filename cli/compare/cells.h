@@ -33,6 +33,7 @@ struct compare {
     char reference_path[4096];
     struct cli_cells cells;
     gyre_reference *stored;
+    bool made_work;           // its folder was not there before
     bool beside;              // the float model's logits take too much room: it runs beside each cell
     uint32_t at, total, made; // cells: under way, in all, made by this run
 };

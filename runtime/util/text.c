@@ -22,6 +22,11 @@ bool gyre_ends(const char *text, const char *with)
     return n >= m && !strcmp(text + n - m, with);
 }
 
+bool gyre_same_bytes(const char *a, size_t n, const char *b, size_t m)
+{
+    return a && b ? n == m && !memcmp(a, b, n) : a == b;
+}
+
 char *gyre_joined(const char *a, const char *b, const char *c)
 {
     char *out = malloc(strlen(a) + strlen(b) + strlen(c) + 1);

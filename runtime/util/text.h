@@ -8,6 +8,8 @@ const char *gyre_base_name(const char *path);
 
 bool gyre_begins(const char *text, const char *with);
 bool gyre_ends(const char *text, const char *with);
+// Are they the same bytes? NULL, which is no text, is the same as NULL alone.
+bool gyre_same_bytes(const char *a, size_t n, const char *b, size_t m);
 
 // One behind the other, malloc'd; NULL where memory ran out.
 char *gyre_joined(const char *a, const char *b, const char *c);

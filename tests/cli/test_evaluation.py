@@ -139,6 +139,27 @@ class Eval(Case):
                 else:
                     self.fails(1, *args, word="is another text")
 
+    def test_one_value_has_no_error(self):
+        task = self.put("lone.jsonl", json.dumps({"doc_id": 0, "context": "the cat", "continuation": " sat", "label": 0}).encode())
+        base = ("eval", self.model, "--device", "cpu", "--reference", self.model)
+        text, lone = ("--text", self.text, "--windows", 1, "--ctx"), ("--tasks", task, "--ctx", 32)
+        r = self.json(*base, *text, 2)
+        self.assertEqual(r["tokens"], 1)
+        for key in ("nll_stderr", "ppl_stderr", "kl_stderr", "top1_stderr", "dp_rms_stderr"):
+            self.assertIsNone(r[key], key)
+        self.assertIsNotNone(self.json(*base, *text, 3)["nll_stderr"])
+        self.assertEqual(self.done(*base, *text, 2)[0].count("+- unknown"), 4)
+        t = self.json(*base, *lone)["tasks"][0]
+        self.assertEqual((t["items"], t["stderr"], t["difference_stderr"]), (1, None, None))
+        self.assertEqual(self.done(*base, *lone)[0].count("+- unknown"), 2)
+        # In a comparison, kept and read back.
+        compare = ("compare", self.model, "--recipes", "rtn", *text, 2, "--device", "cpu", "-o", self.at("one"), "--work", self.at("one.w"))
+        self.done(*compare)
+        first = json.loads(self.read(self.at("one.json")))["rows"]
+        self.assertIsNone(first[1]["all"]["kl_stderr"])
+        self.done(*compare)
+        self.assertEqual(json.loads(self.read(self.at("one.json")))["rows"], first)
+
     def test_a_text_counts_once(self):
         """A copy would make every error look smaller, whatever its name; a folder is refused before any work."""
         copy = self.put("copy.txt", self.read(self.text))
@@ -403,7 +424,12 @@ class Compare(Case):
         self.fails(1, "compare", self.at("none.gguf"), *full[2:], word="none.gguf")
         self.fails(1, *full[:4], "--text", self.put("brief.txt", b"hi"), *full[6:], word="brief.txt")
         self.fails(3, *full[:-4], "--device", "vulkan:77", "-o", self.at("no"), word="vulkan:77")
-        self.assertFalse([x for x in os.listdir(self.dir) if x.startswith("no.") and x != "no.work"])
+        self.assertFalse([x for x in os.listdir(self.dir) if x.startswith("no.")])
+        bundled = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../quantizer/data/calibration.txt")  # what was built in
+        flattered = lambda *args: run("compare", self.model, "--recipes", "quarot-gptq", "--text", bundled, "--device", "vulkan:77", "-o", self.at("no"), *args)[2]
+        self.assertIn("calibration.txt is calibrated on", flattered())
+        self.assertIn("calibration.txt is calibrated on", flattered("--calib", "self", "--calib", "bundled"))
+        self.assertNotIn("calibrated on", flattered("--calib", "self"))
         os.makedirs(self.at("broken.work"))
         self.put("broken.work/compare.json", b'{"version": 1, "cells"')
         self.fails(1, *self.compare("broken"), word="damaged")

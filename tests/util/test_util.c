@@ -7,6 +7,7 @@
 #include "runtime/util/rng.h"
 #include "runtime/util/sha256.h"
 #include "runtime/util/status.h"
+#include "runtime/util/text.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -51,6 +52,15 @@ static void log_drops_what_nobody_wants(void **state)
     gyre_logf(NULL, GYRE_LOG_ERROR, "d");
     gyre_logf(&silent, GYRE_LOG_ERROR, "e");
     assert_string_equal(all, "0 a: 1;1 c;");
+}
+
+static void no_bytes_are_not_empty_ones(void **state)
+{
+    (void)state;
+    assert_true(gyre_same_bytes("ab", 2, "abc", 2) && gyre_same_bytes("", 0, "", 0) &&
+                gyre_same_bytes(NULL, 0, NULL, 0));
+    assert_false(gyre_same_bytes("ab", 2, "ab", 1) || gyre_same_bytes("ab", 2, "ac", 2));
+    assert_false(gyre_same_bytes(NULL, 0, "", 0) || gyre_same_bytes("", 0, NULL, 0));
 }
 
 static void arrays_grow(void **state)
@@ -213,15 +223,11 @@ static void arena_survives_refusals(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(failures_carry_a_line),
-        cmocka_unit_test(log_drops_what_nobody_wants),
-        cmocka_unit_test(arrays_grow),
-        cmocka_unit_test(sizes_do_not_overflow),
-        cmocka_unit_test(sha256_vectors),
-        cmocka_unit_test(rng_is_splitmix64),
-        cmocka_unit_test(rng_ranges),
-        cmocka_unit_test(clock_moves_forward),
-        cmocka_unit_test(arena_gives_zeroed_aligned_memory),
+        cmocka_unit_test(failures_carry_a_line),       cmocka_unit_test(log_drops_what_nobody_wants),
+        cmocka_unit_test(no_bytes_are_not_empty_ones), cmocka_unit_test(arrays_grow),
+        cmocka_unit_test(sizes_do_not_overflow),       cmocka_unit_test(sha256_vectors),
+        cmocka_unit_test(rng_is_splitmix64),           cmocka_unit_test(rng_ranges),
+        cmocka_unit_test(clock_moves_forward),         cmocka_unit_test(arena_gives_zeroed_aligned_memory),
         cmocka_unit_test(arena_survives_refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

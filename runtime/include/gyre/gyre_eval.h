@@ -16,7 +16,7 @@ extern "C" {
 // Standard errors. Tokens of a window are correlated, windows hardly: with at least 8 windows, the error of a mean is
 // that of the W windows' means, sqrt(sum_w (m_w - m)^2 / (W (W - 1))); with fewer it is the same formula over the N
 // tokens (stderr_from_windows is false), which is too small where tokens are correlated. ppl_stderr = ppl * nll_stderr,
-// by linearising exp.
+// by linearising exp. One token alone tells of no error: NaN.
 typedef struct gyre_eval_result {
     uint64_t tokens;             // predicted
     double nll, ppl, ppl_stderr; // nats per predicted token; exp(nll)
