@@ -199,6 +199,7 @@ static gyre_status read_transforms(const struct reading *r, const json_t *json)
 
 static gyre_status read_compressed(const struct reading *r, const json_t *json)
 {
+    static const char *const dense = "dense";
     const json_t *format = json_object_get(json, "format"), *sparsity = json_object_get(json, "sparsity_config");
     const json_t *groups = json_object_get(json, "config_groups"), *of_sparsity = json_object_get(sparsity, "format");
     const char *name;
@@ -206,7 +207,7 @@ static gyre_status read_compressed(const struct reading *r, const json_t *json)
     r->out->method = GYRE_METHOD_COMPRESSED_TENSORS;
     if (!is_one_of(format, ct_formats, GYRE_COUNT(ct_formats)))
         return refuse_json(r, "format", format, "pack-quantized and int-quantized");
-    if (!empty(sparsity) && (absent(of_sparsity) || strcmp(json_string_value(of_sparsity), "dense")))
+    if (!empty(sparsity) && (absent(of_sparsity) || !is_one_of(of_sparsity, &dense, 1)))
         return refuse_json(r, "the format of sparsity_config", of_sparsity, "dense");
     GYRE_TRY(read_cache(r, json_object_get(json, "kv_cache_scheme")));
     GYRE_TRY(read_transforms(r, json_object_get(json, "transform_config")));

@@ -64,6 +64,8 @@ class Chat(Case):
         self.fails(1, "template", self.put("bad.jinja", b"a\n{{ x"), "--json-file", talk, word="line 2, column 4")
         self.fails(1, "template", t, "--json-file", self.put("bad.json", b"[1]"), word="no JSON object")
         self.fails(1, "template", t, "--json-file", self.put("bad.json", b"{"), word="line 1")
+        deep = self.put("deep.json", b'{"x": ' + b"[" * 401 + b"]" * 401 + b"}")
+        self.fails(1, "template", t, "--json-file", deep, word="its variables): it exceeds the limit of 400")
         self.fails(2, "template", t, word="--json-file")
         self.fails(1, "template", t, "--json-file", talk, "--chat-template", "chatml", word="no model")
 

@@ -281,6 +281,7 @@ static void lies_are_named(void **state)
         {&ct, {.config = CT("\"format\":\"nvfp4-pack-quantized\",", "\"group_size\":32", "")}, "nvfp4-pack-quantized"},
         {&ct, {.config = CT("\"kv_cache_scheme\":{\"num_bits\":8},", "\"group_size\":32", "")}, "kv_cache_scheme"},
         {&ct, {.config = CT("\"sparsity_config\":{\"format\":\"sparse-24\"},", "\"group_size\":32", "")}, "sparse-24"},
+        {&ct, {.config = CT("\"sparsity_config\":{\"format\":5},", "\"group_size\":32", "")}, "sparsity_config"},
         {&ct,
          {.config = CT("", "\"group_size\":32", ",\"output_activations\":{\"num_bits\":8}")},
          "output_activations"},

@@ -12,7 +12,9 @@ static const uint64_t max_memory = (uint64_t)512 << 20;
 
 static const char *where(const struct jinja_run *run, char out[200])
 {
-    snprintf(out, 200, "%s, line %u, column %u", gyre_show(run->name, strlen(run->name)).text, run->line, run->column);
+    const struct gyre_shown name = gyre_show(run->name, strlen(run->name));
+    if (run->line) snprintf(out, 200, "%s, line %u, column %u", name.text, run->line, run->column);
+    else snprintf(out, 200, "%s, its variables", name.text); // they are made before anything runs
     return out;
 }
 
