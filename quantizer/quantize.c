@@ -40,7 +40,7 @@ struct run {
     struct gyre_layer layer;
     gyre_device *device;                    // NULL: nothing is run
     char distills_on[GYRE_DISTILLS_ON];     // a device's id; empty: the host
-    struct gyre_own_text own;               // windows 0: the model writes nothing
+    struct gyre_own_text own;               // token NULL: the model writes nothing
     struct gyre_finished finished;          // path NULL: the run begins with the model itself
     struct gyre_calib_text learns;          // what is distilled on where that is all that is done
     gyre_calibration *calibration;          // NULL: the recipe needs none
@@ -96,7 +96,7 @@ static void count_work(struct run *r)
     const struct gyre_calib_text *text = text_of(r);
     const uint32_t windows = text ? text->windows : 0; // as many as the text gives
     const uint64_t tables = table_weights(&r->plan), block = block_weights(hp);
-    r->total = tables + block * hp->n_layers + gyre_distill_work(&r->plan, windows, block * hp->n_layers) +
+    r->total = tables + block * hp->n_layers + gyre_distill_work(&r->plan, text, block * hp->n_layers) +
                (r->finished.path ? 0 : gyre_learn_work(&r->plan, windows, block * hp->n_layers));
     if (weighs(r)) r->total += gyre_calibration_weigh_work(r->calibration, block);
     if (r->out.journal.steps) r->done = r->resumed = tables + block * (r->out.journal.steps - 1);
@@ -279,12 +279,13 @@ done:
 static gyre_status write_own_text(struct run *r, gyre_error *err)
 {
     const struct gyre_recipe *recipe = &r->plan.set.recipe;
-    const uint32_t windows = gyre_own_text_windows(r->params, recipe->calibration.windows);
-    if (!windows || !gyre_recipe_calibrates(recipe)) return GYRE_OK;
+    const uint32_t windows = gyre_own_text_windows(r->params, recipe->calibration.windows),
+                   more = gyre_own_text_windows(r->params, gyre_recipe_more_windows(recipe));
+    if (windows + more == 0 || !gyre_recipe_calibrates(recipe)) return GYRE_OK;
     if (!r->device) GYRE_TRY(gyre_walk_device(r->params, &r->device, err));
     snprintf(r->what, sizeof r->what, "writing its own text");
     r->total = 1; // nothing of what is counted is done yet
-    return gyre_own_text_write(r->params, r->plan.source, r->device, windows, recipe->calibration.tokens, tick, r,
+    return gyre_own_text_write(r->params, r->plan.source, r->device, windows, more, recipe->calibration.tokens, tick, r,
                                &r->own, err);
 }
 
@@ -362,12 +363,17 @@ static gyre_status read_text(struct run *r, gyre_error *err)
     if (!r->finished.path) GYRE_TRY(gyre_calibration_open(params, &r->plan, &r->own, r->device, &r->calibration, err));
     else
         GYRE_TRY(gyre_calib_text_read(r->plan.source, params->calib, params->n_calib, &r->own,
-                                      recipe->calibration.windows, recipe->calibration.tokens, &r->learns, err));
+                                      recipe->calibration.windows, gyre_recipe_more_windows(recipe),
+                                      recipe->calibration.tokens, &r->learns, err));
     const struct gyre_calib_text *text = text_of(r);
     if (text && text->windows < recipe->calibration.windows)
         gyre_logf(&params->log, GYRE_LOG_INFO,
                   "calibration: %u windows of %u tokens, where the recipe has %u: the text gives no more",
                   text->windows, text->tokens, recipe->calibration.windows);
+    if (text && text->more < gyre_recipe_more_windows(recipe))
+        gyre_logf(&params->log, GYRE_LOG_INFO,
+                  "distill: %u windows of %u tokens, where the recipe has %u: the text gives no more",
+                  text->windows + text->more, text->tokens, recipe->distill.windows);
     return GYRE_OK;
 }
 
@@ -502,7 +508,7 @@ gyre_status gyre_quantize(const gyre_quantize_params *given, gyre_quantize_summa
     if (r.out.journal.resumed_steps)
         gyre_logf(&params->log, GYRE_LOG_INFO, "quantize: resuming after block %u of %u",
                   r.out.journal.resumed_steps - 1, r.plan.hp.n_layers);
-    if (r.own.windows) GYRE_GO(gyre_own_text_keep(&r.out.journal, &r.own, err));
+    if (r.own.token) GYRE_GO(gyre_own_text_keep(&r.out.journal, &r.own, err));
     GYRE_GO(resume_streams(&r, err));
     count_work(&r);
     if (r.plan.set.recipe.learn.method && !params->from) GYRE_GO(learn(&r, err));

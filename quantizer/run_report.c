@@ -128,6 +128,8 @@ static gyre_status texts(struct facts *to, const gyre_calibration *c, gyre_error
     fact(to, "calibration windows", "%lld of %lld tokens",
          (long long)json_integer_value(json_object_get(identity, "windows")),
          (long long)json_integer_value(json_object_get(identity, "tokens")));
+    const json_t *learns = json_object_get(identity, "more_windows");
+    if (learns) fact(to, "more windows, to learn on alone", "%lld", (long long)json_integer_value(learns));
     json_decref(identity);
     return GYRE_OK;
 }

@@ -1,5 +1,6 @@
 // See steps.h.
 #include "quantizer/gradient/steps.h"
+#include "runtime/util/base.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -36,15 +37,34 @@ static uint32_t spread(uint32_t n, uint32_t i)
     return rank;
 }
 
-void gyre_steps_order(uint32_t windows, uint32_t read, uint32_t *of)
+// Of `more` windows `held` are held out, evenly: the i-th of these, or of the others.
+static uint32_t more_of_kind(uint32_t more, uint32_t held, bool is_held, uint64_t i)
 {
-    uint32_t taken[2] = {0};
-    for (uint32_t w = 0; w < read; w++) {
-        const bool held = gyre_steps_is_held(read, w);
-        const uint32_t all_held = gyre_steps_held(windows), read_held = gyre_steps_held(read),
-                       all = held ? all_held : windows - all_held, n = held ? read_held : read - read_held;
-        of[w] = of_kind(windows, held, (uint64_t)spread(n, taken[held]++) * all / n);
-    }
+    for (uint64_t w = 0;; w++)
+        if ((held * (w + 1) / more > held * w / more) == is_held && i-- == 0) return (uint32_t)w;
+}
+
+// What is taken of windows of one kind: n of all, 0 to n - 1 of them before this one.
+struct kind {
+    uint32_t all, n, taken;
+};
+
+static uint32_t next_of(struct kind *k) { return (uint32_t)((uint64_t)spread(k->n, k->taken++) * k->all / k->n); }
+
+void gyre_steps_order(uint32_t windows, uint32_t more, uint32_t read, uint32_t *of)
+{
+    const uint32_t held = more && windows < GYRE_STEPS_HELD_OUT ? 0 : gyre_steps_held(windows),
+                   read_held = gyre_steps_held(read), steps = read - read_held;
+    struct kind seen_held = {held, GYRE_MIN(read_held, held), 0};
+    const uint32_t new = read_held - seen_held.n; // that are held out
+    struct kind new_held = {new, new, 0}, unseen = {more - new, GYRE_MIN(steps, more - new), 0},
+                seen = {windows - held, steps - unseen.n, 0};
+    for (uint32_t w = 0; w < read; w++)
+        if (gyre_steps_is_held(read, w))
+            of[w] = seen_held.taken < seen_held.n ? of_kind(windows, true, next_of(&seen_held))
+                                                  : windows + more_of_kind(more, new, true, next_of(&new_held));
+        else if (unseen.taken < unseen.n) of[w] = windows + more_of_kind(more, new, false, next_of(&unseen));
+        else of[w] = held ? of_kind(windows, false, next_of(&seen)) : next_of(&seen);
 }
 
 // The i-th of those that are not held out, in turn.

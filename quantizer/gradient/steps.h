@@ -42,7 +42,10 @@ uint32_t gyre_steps_held(uint32_t windows);
 // Chooses `read` (2 at least) of a text's windows and their order: of[read]. However many come first, they lie evenly
 // over the text, whose kinds may lie one behind the other. What is held out of those that are read is held out of the
 // text as well: calibration holds the same ones out, and what rounding is fitted to would speak for what it left.
-void gyre_steps_order(uint32_t windows, uint32_t read, uint32_t *of);
+// `more` windows behind those, numbered on, are ones that rounding has not seen: steps come to these first, and to the
+// others as far as they need them. Of these is held out what every eighth of all is beyond what calibration holds out
+// (of fewer than eight windows that is none).
+void gyre_steps_order(uint32_t windows, uint32_t more, uint32_t read, uint32_t *of);
 
 // Goes on from head->step to head->steps; head->done then. GYRE_E_FORMAT where the loss is not finite before any step,
 // or again after its rate was halved three times; GYRE_E_NOMEM.

@@ -115,7 +115,7 @@ gyre_status gyre_calibration_open(const gyre_quantize_params *params, const stru
     c->has_exact = c->corrects || gyre_recipe_has_diagonals(recipe);
     c->made_path = c->has_exact ? 1 : 0;
     GYRE_GO(gyre_calib_text_read(plan->source, params->calib, params->n_calib, own, recipe->calibration.windows,
-                                 recipe->calibration.tokens, &c->text, err));
+                                 gyre_recipe_more_windows(recipe), recipe->calibration.tokens, &c->text, err));
     GYRE_GO(open_walk(c, err));
     const uint64_t chunk = gyre_walk_chunk(c->walk, 0).rows;
     GYRE_GO(allocate(c, chunk, err));

@@ -89,11 +89,13 @@ static gyre_status take_up(struct run *r, gyre_error *err)
 
 // ---- text -------------------------------------------------------------------------------------------------------
 
-// Of a text's windows: as many as the steps take besides those that are held out, FEWEST at least, so that these are a
-// few too; all where there are not so many.
-static uint32_t windows_read(const struct gyre_recipe *recipe, uint32_t windows)
+// Of the windows that the recipe allows: as many as the steps take besides those that are held out, FEWEST at least, so
+// that these are a few too; all where there are not so many.
+static uint32_t windows_read(const struct gyre_recipe *recipe, const struct gyre_calib_text *text)
 {
     const uint64_t taken = (uint64_t)recipe->distill.steps * recipe->distill.batch;
+    const uint32_t all = text->windows + text->more,
+                   windows = recipe->distill.windows ? GYRE_MIN(recipe->distill.windows, all) : all;
     uint32_t n = GYRE_MIN(windows, (uint32_t)FEWEST);
     while (n < windows && n - gyre_steps_held(n) < taken) n++;
     return n;
@@ -108,11 +110,11 @@ static uint32_t batch_of(const struct gyre_recipe *recipe, uint32_t windows_read
 static gyre_status take_windows(struct run *r, const struct gyre_calib_text *text, gyre_error *err)
 {
     r->tokens = text->tokens;
-    r->windows = windows_read(&r->plan->set.recipe, text->windows);
+    r->windows = windows_read(&r->plan->set.recipe, text);
     const uint64_t each = r->tokens * sizeof *r->token;
     uint32_t *of = malloc(r->windows * sizeof *of);
     r->token = malloc(r->windows * each);
-    if (of && r->token) gyre_steps_order(text->windows, r->windows, of);
+    if (of && r->token) gyre_steps_order(text->windows, text->more, r->windows, of);
     for (uint64_t w = 0; of && r->token && w < r->windows; w++)
         memcpy(r->token + w * r->tokens, text->token + (uint64_t)of[w] * r->tokens, each);
     const bool good = of && r->token;
@@ -259,10 +261,10 @@ static gyre_status train(struct run *r, gyre_error *err)
 // About what a window's way through the model is of all the rounding.
 static uint64_t work_of_window(uint64_t model_weights) { return model_weights / 64; }
 
-uint64_t gyre_distill_work(const struct gyre_plan *plan, uint32_t text_windows, uint64_t model_weights)
+uint64_t gyre_distill_work(const struct gyre_plan *plan, const struct gyre_calib_text *text, uint64_t model_weights)
 {
     const struct gyre_recipe *r = &plan->set.recipe;
-    const uint64_t steps = r->distill.steps, windows = windows_read(r, text_windows);
+    const uint64_t steps = text ? r->distill.steps : 0, windows = text ? windows_read(r, text) : 0;
     if (!steps || windows < 2) return 0;
     const uint64_t each = work_of_window(model_weights);
     const uint64_t looks = 1 + steps / LOOK + (steps % LOOK != 0);
@@ -279,12 +281,13 @@ gyre_status gyre_distill(const gyre_quantize_params *params, const struct gyre_p
     struct run r = {.params = params, .plan = plan, .out = out, .tick = tick, .user = user};
     *result = (struct gyre_distilled){0};
     r.window_work = work_of_window(model_weights);
-    if (text->windows < 2 && params->from)
+    const uint32_t windows = text->windows + text->more;
+    if (windows < 2 && params->from)
         return gyre_fail(err, GYRE_E_INVALID,
                          "cannot distill: the text has one window of %u tokens, and some must be held out; give a "
                          "longer text, or a recipe with shorter windows",
                          text->tokens);
-    if (text->windows < 2) {
+    if (windows < 2) {
         gyre_logf(&params->log, GYRE_LOG_WARN,
                   "distill: nothing is learned: the text has one window of %u tokens, and some must be held out",
                   text->tokens);

@@ -117,8 +117,14 @@ static gyre_status one_position(struct writer *w, uint64_t seed, uint32_t first,
 
 // ---- starts -----------------------------------------------------------------------------------------------------
 
+// Windows of `out` that are written by one writer; the second ones begin between the first.
+struct range {
+    uint32_t first, n;
+    bool second;
+};
+
 // A model that puts no BOS before its texts does not know how to go on behind a lone one.
-static gyre_status begin(const gyre_tokenizer *tokenizer, uint32_t windows, uint32_t tokens, uint32_t *given,
+static gyre_status begin(const gyre_tokenizer *tokenizer, const struct range *range, uint32_t tokens, uint32_t *given,
                          uint32_t *token, gyre_error *err)
 {
     const int32_t bos = gyre_tokenizer_bos(tokenizer);
@@ -127,42 +133,60 @@ static gyre_status begin(const gyre_tokenizer *tokenizer, uint32_t windows, uint
     GYRE_TRY(gyre_tokenizer_encode(tokenizer, gyre_calibration_text, gyre_calibration_text_bytes, GYRE_ENCODE_AROUND,
                                    &mixture, &n, err));
     const bool begins = bos >= 0 && mixture[0] == (uint32_t)bos;
-    for (uint32_t i = 0; i < windows; i++) {
-        uint32_t *at = token + (uint64_t)i * tokens;
-        given[i] = begins && i % 3 == 0 ? 1 : GYRE_MIN((uint32_t)START, tokens);
-        if (given[i] == 1) *at = (uint32_t)bos;
-        else memcpy(at, mixture + i * (n - START) / windows, given[i] * sizeof *at);
+    for (uint32_t i = 0; i < range->n; i++) {
+        uint32_t *at = token + (uint64_t)(range->first + i) * tokens, *some = &given[range->first + i];
+        *some = begins && i % 3 == 0 ? 1 : GYRE_MIN((uint32_t)START, tokens);
+        if (*some == 1) *at = (uint32_t)bos;
+        else memcpy(at, mixture + (2ull * i + range->second) * (n - START) / (2ull * range->n), *some * sizeof *at);
     }
     free(mixture);
     return GYRE_OK;
 }
 
-static gyre_status write_all(const gyre_quantize_params *params, const gyre_source *source, struct writer *w,
+static gyre_status write_range(const gyre_quantize_params *params, const gyre_source *source, struct writer *w,
+                               const struct range *range, uint32_t *given,
+                               gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user,
+                               struct gyre_own_text *out, gyre_error *err)
+{
+    const uint32_t end = range->first + range->n;
+    GYRE_TRY(open_writer(w, source, out->tokens, err));
+    for (uint32_t i = range->first; i < end; i++)
+        for (uint32_t k = 0; k < given[i]; k++)
+            if (out->token[(uint64_t)i * out->tokens + k] >= w->vocab)
+                return gyre_fail(err, GYRE_E_FORMAT,
+                                 "cannot write a text (self): the tokenizer has token %u, the model's table %u rows; "
+                                 "its files do not belong together",
+                                 out->token[(uint64_t)i * out->tokens + k], w->model.hp.vocab);
+    for (uint32_t first = range->first; first < end; first += w->batch)
+        for (uint32_t at = 0; at + 1 < out->tokens; at++) {
+            GYRE_TRY(one_position(w, params->seed, first, GYRE_MIN(w->batch, end - first), at, out->tokens, given,
+                                  out->token, err));
+            GYRE_TRY(tick(user, 0, err));
+        }
+    return GYRE_OK;
+}
+
+// The first windows are written as if there were no others, whatever a device makes of the number of rows.
+static gyre_status write_all(const gyre_quantize_params *params, const gyre_source *source, gyre_device *device,
                              gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user, struct gyre_own_text *out,
                              gyre_error *err)
 {
+    const struct range ranges[] = {{0, out->windows, false}, {out->windows, out->more, true}};
     gyre_tokenizer *tokenizer = NULL;
     gyre_status st = GYRE_OK;
-    uint32_t *given = calloc(out->windows, sizeof *given);
+    uint32_t *given = calloc((uint64_t)out->windows + out->more, sizeof *given);
     if (!given) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the model's own text");
     GYRE_GO(gyre_tokenizer_create(source, NULL, NULL, &tokenizer, err));
-    w->vocab = gyre_tokenizer_vocab(tokenizer);
-    GYRE_GO(begin(tokenizer, out->windows, out->tokens, given, out->token, err));
-    GYRE_GO(open_writer(w, source, out->tokens, err));
-    for (uint32_t i = 0; i < out->windows; i++)
-        for (uint32_t k = 0; k < given[i]; k++)
-            if (out->token[(uint64_t)i * out->tokens + k] >= w->vocab)
-                GYRE_GO(
-                    gyre_fail(err, GYRE_E_FORMAT,
-                              "cannot write a text (self): the tokenizer has token %u, the model's table %u rows; its "
-                              "files do not belong together",
-                              out->token[(uint64_t)i * out->tokens + k], w->model.hp.vocab));
-    for (uint32_t first = 0; first < out->windows; first += w->batch)
-        for (uint32_t at = 0; at + 1 < out->tokens; at++) {
-            GYRE_GO(one_position(w, params->seed, first, GYRE_MIN(w->batch, out->windows - first), at, out->tokens,
-                                 given, out->token, err));
-            GYRE_GO(tick(user, 0, err));
-        }
+    for (size_t i = 0; i < GYRE_COUNT(ranges); i++) {
+        if (!ranges[i].n) continue;
+        struct writer w = {.device = device, .batch = GYRE_MIN(ranges[i].n, (uint32_t)BATCH)};
+        gyre_error why = {0};
+        w.vocab = gyre_tokenizer_vocab(tokenizer);
+        GYRE_GO(begin(tokenizer, &ranges[i], out->tokens, given, out->token, err));
+        st = write_range(params, source, &w, &ranges[i], given, tick, user, out, &why);
+        close_writer(&w);
+        if (st != GYRE_OK) GYRE_GO(gyre_fail(err, st, "%s", why.message));
+    }
 done:
     gyre_tokenizer_destroy(tokenizer);
     free(given);
@@ -172,14 +196,19 @@ done:
 // ---- entry ------------------------------------------------------------------------------------------------------
 
 struct kept {
-    uint64_t windows, tokens;
+    uint64_t windows, tokens, more;
 };
+
+static uint64_t bytes_of(const struct gyre_own_text *t)
+{
+    return ((uint64_t)t->windows + t->more) * t->tokens * sizeof *t->token;
+}
 
 gyre_status gyre_own_text_keep(const struct gyre_journal *journal, const struct gyre_own_text *t, gyre_error *err)
 {
-    const struct kept head = {t->windows, t->tokens};
+    const struct kept head = {t->windows, t->tokens, t->more};
     return gyre_journal_keep(journal, kept_name, (const void *const[]){&head, t->token},
-                             (const uint64_t[]){sizeof head, (uint64_t)t->windows * t->tokens * sizeof *t->token}, err);
+                             (const uint64_t[]){sizeof head, bytes_of(t)}, err);
 }
 
 // From the journal beside the output; false where there is none of this size.
@@ -189,14 +218,14 @@ static bool take_kept(const gyre_quantize_params *params, struct gyre_own_text *
     struct kept head = {0};
     char *data = NULL;
     uint64_t bytes = 0;
-    const uint64_t size = (uint64_t)out->windows * out->tokens * sizeof *out->token;
+    const uint64_t size = bytes_of(out);
     // Without a state what lies there is of no run that goes on.
     bool good = params->resume && gyre_journal_init(params->output, &journal, NULL) == GYRE_OK &&
                 gyre_file_exists(journal.state_path) &&
                 gyre_journal_kept(&journal, kept_name, &data, &bytes, NULL) == GYRE_OK && data &&
                 bytes == sizeof head + size;
     if (good) memcpy(&head, data, sizeof head);
-    good = good && head.windows == out->windows && head.tokens == out->tokens;
+    good = good && head.windows == out->windows && head.tokens == out->tokens && head.more == out->more;
     if (good) memcpy(out->token, data + sizeof head, size);
     free(data);
     gyre_journal_free(&journal);
@@ -204,15 +233,13 @@ static bool take_kept(const gyre_quantize_params *params, struct gyre_own_text *
 }
 
 gyre_status gyre_own_text_write(const gyre_quantize_params *params, const gyre_source *source, gyre_device *device,
-                                uint32_t windows, uint32_t tokens, gyre_status (*tick)(void *, uint64_t, gyre_error *),
-                                void *user, struct gyre_own_text *out, gyre_error *err)
+                                uint32_t windows, uint32_t more, uint32_t tokens,
+                                gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user,
+                                struct gyre_own_text *out, gyre_error *err)
 {
-    struct writer w = {.device = device, .batch = GYRE_MIN(windows, (uint32_t)BATCH)};
-    gyre_error why = {0};
-    *out = (struct gyre_own_text){calloc((uint64_t)windows * tokens, sizeof *out->token), windows, tokens};
+    *out =
+        (struct gyre_own_text){calloc(((uint64_t)windows + more) * tokens, sizeof *out->token), windows, tokens, more};
     if (!out->token) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the model's own text");
     if (take_kept(params, out)) return GYRE_OK;
-    const gyre_status st = write_all(params, source, &w, tick, user, out, &why);
-    close_writer(&w);
-    return st == GYRE_OK ? st : gyre_fail(err, st, "%s", why.message);
+    return write_all(params, source, device, tick, user, out, err);
 }

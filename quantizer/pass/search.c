@@ -90,8 +90,8 @@ static gyre_status open_survey(struct survey *s, const gyre_quantize_params *par
     const struct gyre_recipe *recipe = &p->set.recipe;
     const unsigned which = gyre_plan_sites(p) | (p->set.full ? GYRE_ROTATE_R4 : 0);
     GYRE_TRY(gyre_calib_text_read(p->source, params->calib, params->n_calib, own,
-                                  GYRE_MIN(recipe->calibration.windows, (uint32_t)WINDOWS), recipe->calibration.tokens,
-                                  &s->text, err));
+                                  GYRE_MIN(recipe->calibration.windows, (uint32_t)WINDOWS), 0,
+                                  recipe->calibration.tokens, &s->text, err));
     s->tokens = s->text.windows * s->text.tokens;
     s->kept = GYRE_MIN(s->tokens, (uint32_t)ROWS);
     s->n_seeds = recipe->seeds;

@@ -259,7 +259,7 @@ static gyre_status read_text(const gyre_quantize_params *params, const struct gy
     for (uint32_t i = 0; i < params->n_calib; i++)
         if (strcmp(params->calib[i], GYRE_CALIB_SELF)) files[n++] = params->calib[i];
     const gyre_status st =
-        gyre_calib_text_read(p->source, files, n, NULL, GYRE_MAX(windows, n), tokens_of(p), out, err);
+        gyre_calib_text_read(p->source, files, n, NULL, GYRE_MAX(windows, n), 0, tokens_of(p), out, err);
     free(files);
     return st;
 }

@@ -29,11 +29,45 @@ static gyre_status check_utf8(const char *name, const char *text, uint64_t bytes
     return GYRE_OK;
 }
 
-// Windows of one text, appended to out->token.
-static gyre_status take_windows(const char *name, const gyre_tokenizer *tokenizer, const char *text, uint64_t bytes,
-                                uint32_t most, uint32_t vocab, struct gyre_calib_text *out, gyre_error *err)
+// `most` windows at most of the text's n tokens, evenly over it; how many there are. Their tokens are taken out of it.
+static uint32_t take_evenly(uint32_t *token, uint64_t *n, uint32_t most, uint32_t tokens, uint32_t *window)
 {
-    uint32_t *token = NULL;
+    const uint64_t windows = GYRE_MIN((uint64_t)most, *n / tokens), slack = *n - windows * tokens;
+    uint64_t left = 0, behind = 0; // the last window
+    for (uint64_t w = 0; w < windows; w++) {
+        const uint64_t first = w * tokens + (windows > 1 ? w * slack / (windows - 1) : 0);
+        memcpy(window + w * tokens, token + first, tokens * sizeof *token);
+        memmove(token + left, token + behind, (first - behind) * sizeof *token);
+        left += first - behind;
+        behind = first + tokens;
+    }
+    memmove(token + left, token + behind, (*n - behind) * sizeof *token);
+    *n = left + *n - behind;
+    return (uint32_t)windows;
+}
+
+static gyre_status check_vocab(const char *name, const uint32_t *token, uint64_t n, uint32_t vocab, gyre_error *err)
+{
+    for (uint64_t i = 0; i < n; i++)
+        if (token[i] >= vocab)
+            return gyre_fail(err, GYRE_E_FORMAT,
+                             "cannot calibrate (%s): the tokenizer gives token %u, the model's table has %u rows; its "
+                             "files do not belong together",
+                             name, token[i], vocab);
+    return GYRE_OK;
+}
+
+// How many windows a text is to give; `more` is where those go that distill alone reads.
+struct share {
+    uint32_t windows, more, *at;
+};
+
+// Windows of one text, appended to both.
+static gyre_status take_windows(const char *name, const gyre_tokenizer *tokenizer, const char *text, uint64_t bytes,
+                                const struct share *share, uint32_t vocab, struct gyre_calib_text *out, gyre_error *err)
+{
+    uint32_t *token = NULL, *to[2] = {out->token + (uint64_t)out->windows * out->tokens,
+                                      share->at + (uint64_t)out->more * out->tokens};
     uint64_t n = 0;
     gyre_status st = GYRE_OK;
     GYRE_TRY(check_utf8(name, text, bytes, err));
@@ -46,28 +80,31 @@ static gyre_status take_windows(const char *name, const gyre_tokenizer *tokenize
                       "cannot calibrate (%s): the text has %llu tokens and one window is %u; give a longer text, or "
                       "a recipe with shorter windows",
                       name, (unsigned long long)n, out->tokens));
-    const uint64_t windows = GYRE_MIN((uint64_t)most, n / out->tokens), slack = n - windows * out->tokens;
-    for (uint64_t w = 0; w < windows; w++, out->windows++) {
-        const uint64_t first = w * out->tokens + (windows > 1 ? w * slack / (windows - 1) : 0);
-        memcpy(out->token + (uint64_t)out->windows * out->tokens, token + first, out->tokens * sizeof *token);
-    }
-    for (uint64_t i = 0; i < (uint64_t)out->windows * out->tokens; i++)
-        if (out->token[i] >= vocab)
-            GYRE_GO(gyre_fail(err, GYRE_E_FORMAT,
-                              "cannot calibrate (%s): the tokenizer gives token %u, the model's table has %u rows; its "
-                              "files do not belong together",
-                              name, out->token[i], vocab));
+    const uint32_t windows = take_evenly(token, &n, share->windows, out->tokens, to[0]),
+                   more = take_evenly(token, &n, share->more, out->tokens, to[1]);
+    out->windows += windows;
+    out->more += more;
+    GYRE_GO(check_vocab(name, to[0], (uint64_t)windows * out->tokens, vocab, err));
+    GYRE_GO(check_vocab(name, to[1], (uint64_t)more * out->tokens, vocab, err));
 done:
     free(token);
     return st;
 }
 
-// Windows that the model wrote, evenly over those that it did.
-static void take_own(const struct gyre_own_text *own, uint32_t share, struct gyre_calib_text *out)
+// `share` windows of n, evenly over them.
+static void copy_own(const uint32_t *from, uint32_t n, uint32_t share, uint32_t tokens, uint32_t *to)
 {
-    for (uint32_t w = 0; w < share; w++, out->windows++)
-        memcpy(out->token + (uint64_t)out->windows * out->tokens,
-               own->token + (uint64_t)w * own->windows / share * own->tokens, out->tokens * sizeof *out->token);
+    for (uint64_t w = 0; w < share; w++) memcpy(to + w * tokens, from + w * n / share * tokens, tokens * sizeof *to);
+}
+
+// Windows that the model wrote.
+static void take_own(const struct gyre_own_text *own, const struct share *share, struct gyre_calib_text *out)
+{
+    const uint64_t tokens = out->tokens;
+    copy_own(own->token, own->windows, share->windows, out->tokens, out->token + out->windows * tokens);
+    copy_own(own->token + own->windows * tokens, own->more, share->more, out->tokens, share->at + out->more * tokens);
+    out->windows += share->windows;
+    out->more += share->more;
 }
 
 static void name_source(const char *name, const void *text, uint64_t bytes, struct gyre_calib_source *out)
@@ -79,7 +116,7 @@ static void name_source(const char *name, const void *text, uint64_t bytes, stru
 
 static gyre_status name_own(const struct gyre_own_text *own, struct gyre_calib_source *out, gyre_error *err)
 {
-    const uint64_t n = (uint64_t)own->windows * own->tokens;
+    const uint64_t n = ((uint64_t)own->windows + own->more) * own->tokens;
     uint8_t *bytes = malloc(4 * n);
     if (!bytes) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the calibration text");
     for (uint64_t i = 0; i < 4 * n; i++) bytes[i] = (uint8_t)(own->token[i / 4] >> 8 * (i % 4));
@@ -98,8 +135,9 @@ static uint32_t known_tokens(const gyre_source *model, const gyre_tokenizer *tok
 }
 
 // Text `path`, NULL for the bundled one: its windows and its name.
-static gyre_status read_file(const char *path, const gyre_tokenizer *tokenizer, uint32_t vocab, uint32_t share,
-                             struct gyre_calib_text *out, struct gyre_calib_source *source, gyre_error *err)
+static gyre_status read_file(const char *path, const gyre_tokenizer *tokenizer, uint32_t vocab,
+                             const struct share *share, struct gyre_calib_text *out, struct gyre_calib_source *source,
+                             gyre_error *err)
 {
     const char *from = gyre_calibration_text, *slash = path ? strrchr(path, '/') : NULL;
     uint64_t bytes = gyre_calibration_text_bytes;
@@ -120,7 +158,7 @@ uint32_t gyre_calib_share(uint32_t windows, uint64_t i, uint64_t n)
 }
 
 gyre_status gyre_calib_text_read(const gyre_source *model, const char *const *paths, uint32_t n,
-                                 const struct gyre_own_text *own, uint32_t windows, uint32_t tokens,
+                                 const struct gyre_own_text *own, uint32_t windows, uint32_t more, uint32_t tokens,
                                  struct gyre_calib_text *out, gyre_error *err)
 {
     const uint32_t sources = GYRE_MAX(n, 1u);
@@ -129,19 +167,23 @@ gyre_status gyre_calib_text_read(const gyre_source *model, const char *const *pa
     *out = (struct gyre_calib_text){.n_sources = sources,
                                     .tokens = tokens,
                                     .source = calloc(sources, sizeof *out->source),
-                                    .token = calloc((uint64_t)windows * tokens + 1, sizeof *out->token)};
+                                    .token = calloc(((uint64_t)windows + more) * tokens + 1, sizeof *out->token)};
     if (!out->source || !out->token) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for the calibration text"));
     GYRE_GO(gyre_tokenizer_create(model, NULL, NULL, &tokenizer, err));
     for (uint32_t i = 0; i < sources; i++) {
-        const uint32_t share = gyre_calib_share(windows, i, sources);
+        const struct share share = {gyre_calib_share(windows, i, sources), gyre_calib_share(more, i, sources),
+                                    out->token + (uint64_t)windows * tokens};
         const bool bundled = !n || !strcmp(paths[i], GYRE_CALIB_BUNDLED);
         if (!bundled && !strcmp(paths[i], GYRE_CALIB_SELF)) {
-            take_own(own, share, out);
+            take_own(own, &share, out);
             GYRE_GO(name_own(own, &out->source[i], err));
         } else
-            GYRE_GO(read_file(bundled ? NULL : paths[i], tokenizer, known_tokens(model, tokenizer), share, out,
+            GYRE_GO(read_file(bundled ? NULL : paths[i], tokenizer, known_tokens(model, tokenizer), &share, out,
                               &out->source[i], err));
     }
+    // Where the texts gave fewer.
+    memmove(out->token + (uint64_t)out->windows * tokens, out->token + (uint64_t)windows * tokens,
+            (uint64_t)out->more * tokens * sizeof *out->token);
     if (out->windows == 0) // more texts than windows
         st = gyre_fail(err, GYRE_E_INVALID, "cannot calibrate: %u texts for %u windows; give fewer", sources, windows);
 done:
@@ -171,5 +213,8 @@ json_t *gyre_calib_text_identity(const struct gyre_calib_text *t)
             return NULL;
         }
     }
-    return json_pack("{s:o, s:i, s:i}", "texts", texts, "windows", (int)t->windows, "tokens", (int)t->tokens);
+    json_t *all = json_pack("{s:o, s:i, s:i}", "texts", texts, "windows", (int)t->windows, "tokens", (int)t->tokens);
+    if (!all || !t->more || !json_object_set_new(all, "more_windows", json_integer((json_int_t)t->more))) return all;
+    json_decref(all);
+    return NULL;
 }

@@ -100,6 +100,7 @@ static const struct gyre_field cache[] = {
 static const struct gyre_field distill[] = {
     COUNT_OR_AUTO(gyre_recipe, "steps", distill.steps, 0, 0, 100000),
     COUNT(gyre_recipe, "batch", distill.batch, 1, 1, 4096),
+    COUNT(gyre_recipe, "windows", distill.windows, 0, 0, 4096),
     OR_AUTO(gyre_recipe, "rate", distill.rate, 0.0015, 1e-6, 0.1),
     REAL(gyre_recipe, "clip_rate", distill.clip_rate, 0.004, 0, 0.1),
     REAL(gyre_recipe, "pull", distill.pull, 0, 0, 10),

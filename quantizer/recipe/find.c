@@ -119,3 +119,9 @@ bool gyre_recipe_corrects(const struct gyre_recipe *recipe)
 }
 
 bool gyre_recipe_calibrates(const struct gyre_recipe *r) { return r->calibration.windows > 0; }
+
+uint32_t gyre_recipe_more_windows(const struct gyre_recipe *r)
+{
+    const uint32_t asked = r->distill.steps ? r->distill.windows : 0;
+    return asked > r->calibration.windows ? asked - r->calibration.windows : 0;
+}

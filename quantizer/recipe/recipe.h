@@ -95,6 +95,7 @@ struct gyre_recipe {
     struct {                  // after rounding: scales, gains and clips learned end to end; steps 0: not done
         uint32_t steps;       // GYRE_AUTO_COUNT: in a GGUF file 40, 24 at 4-bit activations; else 0
         uint32_t batch;       // windows a step, by whose mean it goes
+        uint32_t windows;     // of the texts, to take those of the steps from; 0: those of the calibration
         double rate;          // Adam's, of the logarithm of scales and gains; GYRE_AUTO: 0.0003, 0.0006 at 4 bits
         double clip_rate;     // of clips
         double pull;          // share of a parameter that is taken away per unit of rate
@@ -148,6 +149,8 @@ static inline bool gyre_learn_reads(const struct gyre_recipe *recipe)
 
 // Statistics of the inputs are needed: the run reads a calibration text.
 bool gyre_recipe_calibrates(const struct gyre_recipe *recipe);
+// Windows of it that are read for `distill` alone, besides those of the calibration.
+uint32_t gyre_recipe_more_windows(const struct gyre_recipe *recipe);
 
 struct gyre_settings {
     struct gyre_recipe recipe;

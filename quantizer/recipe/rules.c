@@ -180,6 +180,10 @@ bool gyre_recipe_sound(const struct gyre_recipe *r, struct gyre_recipe_fault *fa
     if (r->calibration.windows > 0 && r->calibration.outputs && !weighs_outputs(r))
         return at_key(fault, "calibration", "outputs",
                       "no stage rounds by what outputs count for; allowed with gptq, descent or refit");
+    if (r->distill.windows == 1)
+        return at_key(fault, "distill", "windows",
+                      "one window leaves none to learn on, for one is held out; allowed with 2 or more, or 0 for those "
+                      "of the calibration");
     if (r->rotate && r->calibration.outputs && r->diagonals.value != 0) // R2 mixes what it has scaled
         return at_key(fault, "calibration", "outputs",
                       "outputs are measured before the values' diagonal, which rotations do not commute with; allowed "

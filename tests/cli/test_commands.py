@@ -509,6 +509,10 @@ class Options(Case):
         both = self.put("both.yaml", b"name: both\ncalibration: {windows: 3, tokens: 32}\nrounding: [rtn]\ndistill: {steps: 2}\n")
         _, said = self.done("quantize", self.model, "-o", a, "--force", "--device", "cpu", "--recipe", both)
         self.assertIn("of 2; the table is from before that\n", said)
+        wide = self.put("wide.yaml", b"name: wide\ncalibration: {windows: 3, tokens: 32}\nrounding: [rtn]\ndistill: {steps: 2, windows: 400}\n")
+        _, said = self.done("quantize", self.model, "-o", a, "--force", "--device", "cpu", "--recipe", wide, "--calib", self.text, "--report", self.at("wide"))
+        self.assertRegex(said, r"distill: \d+ windows of 32 tokens, where the recipe has 400: the text gives no more")
+        self.assertIn("more windows, to learn on alone", read(self.at("wide/report.html")).decode())
         auto = self.put("auto.yaml", b"name: turned\nrotate: true\nlearn: {method: auto, steps: 3}\nrounding: [rtn]\n")
         for act, became in ((8, "optrot"), (4, "none, auto is that")):
             report = self.at(f"report{act}")

@@ -15,14 +15,16 @@
 static char in[256], base[256], out[256], recipe[256], text[256];
 
 // All at once, or what comes before (steps 0), or (rounding NULL) what comes behind.
+static unsigned learns; // windows to take the steps from; 0: those of the calibration
+
 static void write_recipe(const char *rounding, unsigned steps)
 {
     char yaml[512];
     snprintf(yaml, sizeof yaml,
              "name: learned\n%scalibration: {windows: 9, tokens: 32}\n%s%s\n"
-             "distill: {steps: %u, rate: 0.005, clip_rate: 0.01, pull: 0.01}\n",
+             "distill: {steps: %u, windows: %u, rate: 0.005, clip_rate: 0.01, pull: 0.01}\n",
              rounding ? "rotate: true\nactivations: {clip: 0.9512345}\ncache: {clip: 0.98}\n" : "",
-             rounding ? "rounding:\n  - " : "", rounding ? rounding : "", steps);
+             rounding ? "rounding:\n  - " : "", rounding ? rounding : "", steps, learns);
     files_write(recipe, yaml);
 }
 
@@ -77,12 +79,12 @@ static void in_two_runs_as_in_one(void **state)
     (void)state;
     static const struct {
         const char *family, *rounding, *profile;
-        uint32_t act;
-    } run[] = {{"llama", "gptq", NULL, 4},
-               {"llama", "gptq", NULL, 8},
-               {"llama", "gptq\nseeds: 2", NULL, 4}, // a rotation was chosen, the clips are the recipe's
-               {"qwen3", "gptq", NULL, 4},
-               {"qwen2", "gptq", "portable", 8}};
+        uint32_t act, learns;
+    } run[] = {{"llama", "gptq", NULL, 4, 0},
+               {"llama", "gptq", NULL, 8, 30},
+               {"llama", "gptq\nseeds: 2", NULL, 4, 0}, // a rotation was chosen, the clips are the recipe's
+               {"qwen3", "gptq", NULL, 4, 0},
+               {"qwen2", "gptq", "portable", 8, 0}};
     for (size_t i = 0; i < sizeof run / sizeof *run; i++) {
         uint64_t n;
         gyre_quantize_params p = params(out);
@@ -90,6 +92,7 @@ static void in_two_runs_as_in_one(void **state)
         p.act = p.kv = run[i].act;
         p.profile = run[i].profile;
         if (p.profile) p.wgroup = 32;
+        learns = run[i].learns;
         write_recipe(run[i].rounding, 8);
         make(p, 0);
         char *want = files_read(out, &n);
@@ -106,6 +109,7 @@ static void in_two_runs_as_in_one(void **state)
         assert_same(out, want, n);
         free(want);
     }
+    learns = 0;
 }
 
 static void interrupted_anywhere_resumes_to_the_same_bytes(void **state)
@@ -144,6 +148,7 @@ static void verifies_and_reproduces(void **state)
         gyre_verify_result result = {0};
         gyre_reproduce_result made = {0};
         make_base("llama", rounding[i]);
+        learns = i ? 0 : 30;
         write_recipe(NULL, 4);
         make(behind(), 0);
         if (gyre_verify(&(gyre_verify_params){.size = sizeof(gyre_verify_params), .file = out, .base = in}, &result,

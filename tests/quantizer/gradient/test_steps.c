@@ -142,7 +142,7 @@ static void the_order_keeps_apart_what_is_held_out(void **state)
         const uint32_t all = sizes[i][0], read = sizes[i][1];
         uint32_t of[128], first[4] = {0};
         bool taken[4096] = {false};
-        gyre_steps_order(all, read, of);
+        gyre_steps_order(all, 0, read, of);
         for (uint32_t w = 0, n = 0; w < read; w++) {
             assert_true(of[w] < all && !taken[of[w]]);
             taken[of[w]] = true;
@@ -153,6 +153,40 @@ static void the_order_keeps_apart_what_is_held_out(void **state)
     }
 }
 
+// What rounding has not seen comes first in the steps, evenly; what is held out is nothing that rounding was fitted to.
+static void steps_come_to_new_windows_first(void **state)
+{
+    (void)state;
+    static const uint32_t sizes[][3] = {{128, 126, 183}, {128, 126, 254}, {128, 126, 64}, {128, 1, 129},
+                                        {7, 2, 9},       {7, 1, 2},       {1, 9, 10},     {1, 1, 2},
+                                        {15, 15, 30},    {9, 60, 68},     {8, 8, 15},     {16, 4000, 250}};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        const uint32_t old = sizes[i][0], more = sizes[i][1], read = sizes[i][2];
+        uint32_t of[256], first[4] = {0}, n = 0, left = more, seen = 0, held = 0;
+        bool taken[4096] = {false};
+        gyre_steps_order(old, more, read, of);
+        for (uint32_t w = 0; w < read; w++) {
+            const bool is_held = gyre_steps_is_held(read, w), is_new = of[w] >= old;
+            assert_true(of[w] < old + more && !taken[of[w]]);
+            taken[of[w]] = true;
+            held += is_held && !is_new;
+            left -= is_new;
+            if (is_held) {
+                assert_true(is_new || (old >= GYRE_STEPS_HELD_OUT && gyre_steps_is_held(old, of[w])));
+                continue;
+            }
+            seen += !is_new;
+            if (is_new) assert_int_equal(seen, 0);
+            else assert_true(old < GYRE_STEPS_HELD_OUT || !gyre_steps_is_held(old, of[w]));
+            if (is_new && n++ < 12) first[(of[w] - old) * 4 / more]++;
+        }
+        if (seen) assert_int_equal(left, 0);
+        if (old >= GYRE_STEPS_HELD_OUT && gyre_steps_held(read) >= gyre_steps_held(old))
+            assert_int_equal(held, gyre_steps_held(old)); // all that calibration holds out
+        for (int q = 0; more > 16 && q < 4; q++) assert_in_range(first[q], 2, 4);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -160,6 +194,7 @@ int main(void)
         cmocka_unit_test(what_is_held_out_is_looked_at_and_nothing_else),
         cmocka_unit_test(a_loss_that_is_no_number_takes_the_step_back),
         cmocka_unit_test(the_order_keeps_apart_what_is_held_out),
+        cmocka_unit_test(steps_come_to_new_windows_first),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

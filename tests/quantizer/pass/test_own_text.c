@@ -45,7 +45,7 @@ static int setup(void **state)
     out = files_path("out.gguf");
     recipe = files_path("recipe.yaml");
     files_write(recipe, "name: short\nrotate: true\nseeds: 2\ncalibration: {windows: 6, tokens: 24}\n"
-                        "rounding: [gptq]\ndistill: {steps: 4}\n");
+                        "rounding: [gptq]\ndistill: {steps: 4, windows: 11}\n");
     return tiny_write_gguf(in, &o);
 }
 
@@ -59,7 +59,7 @@ static int cleanup(void **state)
 static void write_windows(const gyre_source *source, gyre_device *device, uint64_t seed, struct gyre_own_text *text)
 {
     const gyre_quantize_params p = {.output = out, .seed = seed};
-    OK(gyre_own_text_write(&p, source, device, WINDOWS, TOKENS, no_tick, NULL, text, err));
+    OK(gyre_own_text_write(&p, source, device, WINDOWS, 0, TOKENS, no_tick, NULL, text, err));
     assert_int_equal(text->windows, WINDOWS);
     assert_int_equal(text->tokens, TOKENS);
 }
@@ -133,6 +133,32 @@ static void the_seed_decides(void **state)
     gyre_source_close(source);
 }
 
+// What is read besides leaves the first windows as they are, whatever runs beside them, and is no copy of them.
+static void more_windows_leave_the_first_as_they_are(void **state)
+{
+    (void)state;
+    enum { FEW = 5, MORE = 37 };
+    const gyre_quantize_params p = {.output = out, .seed = 7};
+    gyre_source *source;
+    gyre_device *device;
+    struct gyre_own_text few, all;
+    OK(gyre_source_open(in, &source, err));
+    OK(gyre_fast_device_create(NULL, &device, err));
+    OK(gyre_own_text_write(&p, source, device, FEW, 0, TOKENS, no_tick, NULL, &few, err));
+    OK(gyre_own_text_write(&p, source, device, FEW, MORE, TOKENS, no_tick, NULL, &all, err));
+    assert_true(few.more == 0 && all.windows == FEW && all.more == MORE);
+    assert_memory_equal(few.token, all.token, (size_t)FEW * TOKENS * sizeof *few.token);
+    for (size_t w = FEW; w < FEW + MORE; w++)
+        for (size_t v = 0; v < w; v++)
+            assert_memory_not_equal(all.token + w * TOKENS + START, all.token + v * TOKENS + START,
+                                    (TOKENS - START) * sizeof *all.token);
+    free(few.token);
+    free(all.token);
+    assert_int_equal(gyre_device_counters(device).live_objects, 0);
+    gyre_device_close(device);
+    gyre_source_close(source);
+}
+
 static void windows_beyond_the_context_are_refused(void **state)
 {
     (void)state;
@@ -143,7 +169,7 @@ static void windows_beyond_the_context_are_refused(void **state)
     const gyre_quantize_params p = {.output = out};
     OK(gyre_source_open(in, &source, err));
     OK(gyre_fast_device_create(NULL, &device, err));
-    assert_int_equal(gyre_own_text_write(&p, source, device, 1, 513, no_tick, NULL, &text, &why), GYRE_E_INVALID);
+    assert_int_equal(gyre_own_text_write(&p, source, device, 1, 0, 513, no_tick, NULL, &text, &why), GYRE_E_INVALID);
     assert_non_null(strstr(why.message, "context of 512"));
     free(text.token);
     assert_int_equal(gyre_device_counters(device).live_objects, 0);
@@ -191,7 +217,7 @@ static void runs_name_it_resume_and_reproduce(void **state)
     assert_true(json_is_true(json_object_get(json_array_get(texts, 0), "bundled")));
     assert_true(json_is_true(json_object_get(own, "self")));
     assert_string_equal(json_string_value(json_object_get(own, "name")), "self");
-    assert_int_equal(json_integer_value(json_object_get(own, "bytes")), 3 * 24 * 4); // half of the windows
+    assert_int_equal(json_integer_value(json_object_get(own, "bytes")), (3 + 3) * 24 * 4); // half of the windows
     assert_int_equal(strlen(json_string_value(json_object_get(own, "sha256"))), 64);
     gyre_reproduce_result same = {0};
     const gyre_reproduce_params again = {.manifest = files_path("out.gguf.manifest.json"), .base = in};
@@ -228,6 +254,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(draws_follow_the_model),
         cmocka_unit_test(the_seed_decides),
+        cmocka_unit_test(more_windows_leave_the_first_as_they_are),
         cmocka_unit_test(windows_beyond_the_context_are_refused),
         cmocka_unit_test(runs_name_it_resume_and_reproduce),
     };

@@ -42,7 +42,8 @@ static void read_into(const char *const *paths, uint32_t n, uint32_t windows, ui
                       struct gyre_calib_text *out)
 {
     gyre_error err = {0};
-    if (gyre_calib_text_read(model, paths, n, NULL, windows, tokens, out, &err) != GYRE_OK) fail_msg("%s", err.message);
+    if (gyre_calib_text_read(model, paths, n, NULL, windows, 0, tokens, out, &err) != GYRE_OK)
+        fail_msg("%s", err.message);
     assert_int_equal(out->tokens, tokens);
     assert_int_equal(out->n_sources, n ? n : 1);
 }
@@ -121,6 +122,65 @@ static void texts_share_the_windows(void **state)
     gyre_calib_text_free(&out);
 }
 
+// More windows are of what the first ones leave, spread over that in the same way; the first ones stay what they are.
+static void more_windows_are_of_what_is_left(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t n, windows, more, want, more_want;
+    } run[] = {{1000, 7, 5, 7, 5}, {1000, 7, 100, 7, 18}, {401, 5, 5, 5, 5}, {1000, 1, 3, 1, 3},
+               {319, 8, 4, 7, 0},  {400, 9, 9, 9, 1},     {80, 1, 1, 1, 1}};
+    for (size_t i = 0; i < sizeof run / sizeof *run; i++) {
+        struct gyre_calib_text few, all;
+        uint32_t *token, n = run[i].n;
+        const char *path = digits("digits.txt", n, 20 + i, &token);
+        gyre_error err = {0};
+        read_into(&path, 1, run[i].windows, 40, &few);
+        assert_int_equal(few.more, 0);
+        if (gyre_calib_text_read(model, &path, 1, NULL, run[i].windows, run[i].more, 40, &all, &err) != GYRE_OK)
+            fail_msg("%s", err.message);
+        assert_int_equal(all.windows, run[i].want);
+        assert_int_equal(all.more, run[i].more_want);
+        assert_memory_equal(few.token, all.token, (size_t)few.windows * 40 * sizeof *few.token);
+        for (uint32_t w = 0; w < all.windows; w++) { // the text without them
+            uint32_t at = 0;
+            while (memcmp(token + at, all.token + (size_t)w * 40, 40 * sizeof *token)) at++;
+            n -= 40;
+            assert_true(at <= n);
+            memmove(token + at, token + at + 40, (n - at) * sizeof *token);
+        }
+        spread(&all, all.windows, all.more, token, n);
+        json_t *told = gyre_calib_text_identity(&all), *as_before = gyre_calib_text_identity(&few);
+        assert_int_equal(json_integer_value(json_object_get(told, "more_windows")), all.more);
+        assert_true(json_equal(told, as_before) == (all.more == 0));
+        json_decref(told);
+        json_decref(as_before);
+        gyre_calib_text_free(&few);
+        gyre_calib_text_free(&all);
+        free(token);
+    }
+}
+
+// Of several texts each gives its share, whatever the others lack.
+static void texts_share_more_windows(void **state)
+{
+    (void)state;
+    uint32_t *token[2];
+    const char *const paths[] = {digits("short.txt", 130, 5, &token[0]), digits("long.txt", 2000, 6, &token[1])};
+    struct gyre_calib_text few, all;
+    gyre_error err = {0};
+    read_into(paths, 2, 8, 40, &few);
+    if (gyre_calib_text_read(model, paths, 2, NULL, 8, 8, 40, &all, &err) != GYRE_OK) fail_msg("%s", err.message);
+    assert_true(all.windows == 3 + 4 && all.more == 4 && few.windows == all.windows);
+    assert_memory_equal(few.token, all.token, (size_t)few.windows * 40 * sizeof *few.token);
+    const uint32_t *second = all.token + (size_t)all.windows * 40; // its start was the first window's
+    assert_memory_equal(second, token[1] + 40, 40 * sizeof *second);
+    gyre_calib_text_free(&few);
+    gyre_calib_text_free(&all);
+    free(token[0]);
+    free(token[1]);
+}
+
 static void the_bundled_text_is_used(void **state)
 {
     (void)state;
@@ -152,7 +212,7 @@ static void refused(const char *path, gyre_status status, const char *why)
     free(token);
     for (uint32_t n = 1; n < 3; n++) {
         err = (gyre_error){0};
-        assert_int_equal(gyre_calib_text_read(model, n == 1 ? &path : both, n, NULL, 8, 40, &out, &err), status);
+        assert_int_equal(gyre_calib_text_read(model, n == 1 ? &path : both, n, NULL, 8, 0, 40, &out, &err), status);
         if (!strstr(err.message, why) || !strstr(err.message, strrchr(path, '/') + 1)) fail_msg("%s", err.message);
         assert_null(strchr(err.message, '\n'));
         assert_true(!out.token && !out.source && !out.windows);
@@ -193,7 +253,7 @@ static void a_tokenizer_of_another_model_is_refused(void **state)
     written("small/tokenizer.json", json, n);
     free(json);
     assert_int_equal(gyre_source_open(files_path("small"), &mixed, &err), GYRE_OK);
-    assert_int_equal(gyre_calib_text_read(mixed, NULL, 0, NULL, 5, 128, &out, &err), GYRE_E_FORMAT);
+    assert_int_equal(gyre_calib_text_read(mixed, NULL, 0, NULL, 5, 0, 128, &out, &err), GYRE_E_FORMAT);
     if (!strstr(err.message, "the model's table has 260 rows")) fail_msg("%s", err.message);
     gyre_source_close(mixed);
 }
@@ -221,6 +281,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(windows_are_spread_evenly),
         cmocka_unit_test(texts_share_the_windows),
+        cmocka_unit_test(more_windows_are_of_what_is_left),
+        cmocka_unit_test(texts_share_more_windows),
         cmocka_unit_test(the_bundled_text_is_used),
         cmocka_unit_test(bad_texts_are_refused),
         cmocka_unit_test(a_tokenizer_of_another_model_is_refused),

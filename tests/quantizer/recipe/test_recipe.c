@@ -137,7 +137,7 @@ static void absent_keys_have_defaults(void **state)
     struct gyre_recipe r;
     parse_good("name: a\ndistill: {steps: 3}", &r);
     assert_int_equal(r.n_stages, 0);
-    assert_int_equal(r.calibration.windows, 32);
+    assert_true(r.calibration.windows == 32 && r.distill.batch == 1 && r.distill.windows == 0);
     assert_round_trip(&r);
     parse_good("name: a\nrounding: [rtn]", &r);
     assert_true(!r.rotate && r.seeds == 1 && r.act_clip == 1 && r.kv_clip == 1 && !r.kv_centre && !r.about[0]);
@@ -196,6 +196,7 @@ static const char full[] = "%YAML 1.1\n---\n# a comment\n"
                            "  - admm: {clip: none, damp: 0.000001, iterations: 9}\n"
                            "  - refit: {}\n"
                            "  - descent: {sweeps: 1}\n"
+                           "distill: {steps: 3, batch: 2, windows: 9}\n"
                            "exceptions:\n"
                            "  - {tensors: \"blk.*.ffn_down.weight\", wbits: 8, wgroup: 32}\n"
                            "  - {tensors: \"blk.?.attn_output.weight\", wgroup: 0}\n"
@@ -217,6 +218,7 @@ static void every_key_is_read_and_written(void **state)
     assert_true(r.calibration.outputs == 3 && !r.calibration.fisher);
     assert_true(r.calibration.windows == 5 && r.calibration.tokens == 100 && r.act_clip == 0.9 && r.kv_clip == 0.95);
     assert_int_equal(r.act_group, 64);
+    assert_true(r.distill.steps == 3 && r.distill.batch == 2 && r.distill.windows == 9);
     assert_true(r.kv_centre && r.n_stages == 4 && r.stage[0].alpha == 0.5 && r.stage[0].residual == 0);
     assert_true(r.stage[0].damp == 0.05 && r.stage[1].kind == GYRE_STAGE_ADMM && r.stage[1].clip == GYRE_CLIP_NONE);
     assert_true(r.stage[1].damp == 1e-6 && r.stage[1].iterations == 9 && r.stage[3].iterations == 1);
@@ -316,6 +318,10 @@ static const struct {
     {"name: a\ndistill: {steps: 3}\nrounding: []\nbudget: {bits: 5}\n", 4, 10, "rounded before"},
     {"name: a\ndistill: {steps: 3}\ndiagonals: {by: largest}\n", 3, 13, "rounded before"},
     {"name: a\ndistill: {steps: 3, batch: 0}\n", 2, 28, "batch"},
+    {"name: a\ndistill: {steps: 3, windows: 1}\n", 2, 21, "one window leaves none to learn on"},
+    {ROOT "distill: {steps: 3, windows: 4097}\n", 3, 30, "from 0 to 4096"},
+    {ROOT "distill: {steps: 3, windows: auto}\n", 3, 30, "from 0 to 4096"},
+    {ROOT "calibration: {windows: 0}\ndistill: {steps: 3, windows: 5}\n", 4, 11, "calibration has windows: 0"},
     // values
     {"name:\nrounding: [rtn]\n", 1, 6, "letters, digits"},
     {"name: a b\nrounding: [rtn]\n", 1, 7, "letters, digits"},
@@ -390,6 +396,7 @@ static const struct {
     {"name: a\nrounding:\n  - descent\n  - gptq\n", 3, 5, "after rtn, gptq or admm"},
     {"name: a\nrounding: [refit, gptq]\n", 2, 12, "after rtn, gptq or admm"},
     {ROOT "learn: {rate: 2, steps: 5}\n", 3, 9, "rate changes nothing: nothing is learned without a method"},
+    {ROOT "distill: {windows: 4}\n", 3, 11, "windows changes nothing: nothing is learned without steps"},
     {ROOT "distill: {batch: 4}\n", 3, 11, "batch changes nothing: nothing is learned without steps"},
     {ROOT "diagonals: {by: inputs}\n", 3, 13, "by changes nothing: there is no diagonal"},
     {ROOT "seeds: 2\n", 3, 1, "rotate: true"},

@@ -74,8 +74,21 @@ static void what_is_automatic_depends_on_the_widths(void **state)
     assert_int_equal(s.recipe.calibration.outputs, 0);
     assert_int_equal(s.recipe.distill.steps, 0);
 
-    // Few windows all weigh outputs.
+    // Windows that learning alone reads are read where it learns.
     const char *const path = files_path("few.yaml");
+    files_write(path, "name: a\nrounding: [gptq]\ncalibration: {windows: 5}\ndistill: {steps: auto, windows: 9}\n");
+    p = (gyre_quantize_params){.wgroup = 32, .recipe = path, .act = 8};
+    assert_int_equal(gyre_settings_resolve(&p, NULL, &hp, true, &s, &err), GYRE_OK);
+    assert_int_equal(gyre_recipe_more_windows(&s.recipe), 4);
+    assert_int_equal(gyre_settings_resolve(&p, NULL, &hp, false, &s, &err), GYRE_OK);
+    assert_int_equal(gyre_recipe_more_windows(&s.recipe), 0);
+    p.wbits = 16;
+    assert_int_equal(gyre_settings_resolve(&p, NULL, &hp, true, &s, &err), GYRE_OK);
+    assert_int_equal(gyre_recipe_more_windows(&s.recipe), 0);
+    s.recipe.distill.steps = 3, s.recipe.calibration.windows = 9;
+    assert_int_equal(gyre_recipe_more_windows(&s.recipe), 0);
+
+    // Few windows all weigh outputs.
     files_write(path, "name: a\nrounding: [gptq]\ncalibration: {windows: 5, outputs: auto}\n");
     p = (gyre_quantize_params){.wgroup = 32, .recipe = path, .act = 8};
     assert_int_equal(gyre_settings_resolve(&p, NULL, &hp, true, &s, &err), GYRE_OK);
