@@ -71,6 +71,16 @@ static gyre_status check_finite(const char *what, const float *x, uint64_t rows,
                      (double)x[(uint64_t)bad * n + i]);
 }
 
+// Shortens the rows of x [rows, cols] that have more than GYRE_ENERGY_CAP median energies to that. energy [2 rows].
+static void cap_rows(float *x, uint64_t rows, uint64_t cols, double *energy)
+{
+    const double most = GYRE_ENERGY_CAP * gyre_row_energies(x, rows, cols, energy, energy + rows);
+    for (uint64_t r = 0; r < rows; r++) {
+        const float scale = (float)sqrt(gyre_row_weight(energy[r], most));
+        for (uint64_t i = r * cols; scale < 1 && i < (r + 1) * cols; i++) x[i] *= scale;
+    }
+}
+
 gyre_status gyre_moments_add(struct gyre_moments *m, bool held, float *made, float *exact, float *difference,
                              const double *weight, uint64_t rows, gyre_error *err)
 {
@@ -83,24 +93,24 @@ gyre_status gyre_moments_add(struct gyre_moments *m, bool held, float *made, flo
         return rows ? gyre_fail(err, GYRE_E_NOMEM, "out of memory for calibration statistics") : GYRE_OK;
     }
     GYRE_GO(check_finite("input", made, rows, n, err));
-    if (set->cross) GYRE_GO(check_finite("float input", exact, rows, n, err));
+    if (set->cross) {
+        GYRE_GO(check_finite("float input", exact, rows, n, err));
+        for (uint64_t i = 0; i < rows * n; i++) exact[i] -= made[i];
+        cap_rows(exact, rows, n, energy);
+    }
     if (set->stream) GYRE_GO(check_finite("residual difference", difference, rows, width, err));
     const double most = GYRE_ENERGY_CAP * gyre_row_energies(made, rows, n, energy, energy + rows);
     for (uint64_t r = 0; r < rows; r++) {
-        energy[r] = (most > 0 && energy[r] > most ? most / energy[r] : 1) * (weight ? weight[r] : 1);
+        energy[r] = gyre_row_weight(energy[r], most) * (weight ? weight[r] : 1);
         set->weight += energy[r];
     }
 #pragma omp parallel for schedule(static)
     for (int64_t row = 0; row < (int64_t)rows; row++) {
         const uint64_t r = (uint64_t)row;
         const float scale = (float)sqrt(energy[r]);
-        for (uint32_t i = 0; i < n; i++) {
-            const float x = made[r * n + i];
-            if (set->cross) exact[r * n + i] = (exact[r * n + i] - x) * scale;
-            made[r * n + i] = x * scale;
-        }
-        if (set->stream)
-            for (uint32_t i = 0; i < width; i++) difference[r * width + i] *= scale;
+        for (uint32_t i = 0; i < n; i++) made[r * n + i] *= scale;
+        for (uint32_t i = 0; set->cross && i < n; i++) exact[r * n + i] *= scale;
+        for (uint32_t i = 0; set->stream && i < width; i++) difference[r * width + i] *= scale;
     }
     gyre_gemm_square(made, rows, n, set->h);
     if (set->cross) gyre_gemm_cross(made, exact, rows, n, n, set->cross);

@@ -5,7 +5,9 @@
 // already rounded), F those of the float path, and D = F - X. Every eighth window is held out: what is fitted on the
 // others is chosen on it. A row counts with weight min(1, 16 * median energy / its energy), times what the caller
 // gives: the few tokens that carry the attention sink have down inputs of a thousand times the energy of the rest and
-// would otherwise be all that H sees.
+// would otherwise be all that H sees. A row of D longer than sqrt(16) median ones is shortened to that: where a
+// block takes the sink's stream back, what is left of it is the difference of two large numbers, and one token a window
+// would be what CORRECT bends a linear for (docs/quality.md).
 #pragma once
 #include "runtime/util/status.h"
 
@@ -39,5 +41,10 @@ gyre_status gyre_moments_add(struct gyre_moments *m, bool held, float *made, flo
 double gyre_row_energies(const float *x, uint64_t rows, uint64_t cols, double *energy, double *scratch);
 // Rows count as this many median energies at most; as they are where most rows are zero.
 #define GYRE_ENERGY_CAP 16.0
+// What a row of this energy counts for, `most` being GYRE_ENERGY_CAP medians: 0 < it <= 1.
+static inline double gyre_row_weight(double energy, double most)
+{
+    return most > 0 && energy > most ? most / energy : 1;
+}
 // Divides by the weights and completes H. Without held-out rows the fit's are used for both.
 void gyre_moments_finish(struct gyre_moments *m);

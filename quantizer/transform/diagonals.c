@@ -61,7 +61,7 @@ static gyre_status column_energy(const float *x, uint64_t rows, uint64_t cols, d
     if (!whole) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for diagonals");
     const double most = GYRE_ENERGY_CAP * gyre_row_energies(x, rows, cols, whole, whole + rows);
     for (uint64_t r = 0; r < rows; r++) {
-        const double weight = (most > 0 && whole[r] > most ? most / whole[r] : 1) / (double)rows;
+        const double weight = gyre_row_weight(whole[r], most) / (double)rows;
         for (uint64_t i = 0; i < cols; i++) energy[i] += weight * (double)x[r * cols + i] * (double)x[r * cols + i];
     }
     free(whole);

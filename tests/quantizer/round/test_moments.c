@@ -1,4 +1,5 @@
-// Second moments against plain sums: the cap on a row's energy, held-out rows apart, broken values named.
+// Second moments against plain sums: the caps on a row's energy and on its difference, held-out rows apart, broken
+// values named.
 #include "quantizer/round/moments.h"
 #include "runtime/util/rng.h"
 
@@ -26,9 +27,11 @@ static void fill(struct batch *b, uint64_t rows, uint64_t seed, bool sinks)
     b->rows = rows;
     for (uint64_t r = 0; r < rows; r++) {
         const double size = sinks && r % 11 == 3 ? 40 : 1;
+        const double far = sinks && r % 13 == 5 ? 30 : 1;
         for (int i = 0; i < N; i++) {
             b->made[r * N + (uint64_t)i] = (float)(size * (gyre_rng_unit(&rng) - 0.4));
-            b->exact[r * N + (uint64_t)i] = b->made[r * N + (uint64_t)i] + (float)(0.1 * (gyre_rng_unit(&rng) - 0.3));
+            b->exact[r * N + (uint64_t)i] =
+                b->made[r * N + (uint64_t)i] + (float)(far * 0.1 * (gyre_rng_unit(&rng) - 0.3));
         }
         for (int i = 0; i < W; i++) b->difference[r * W + (uint64_t)i] = (float)(gyre_rng_unit(&rng) - 0.6);
     }
@@ -40,29 +43,46 @@ static int ascending(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-// Adds the batch's weighted sums; returns how many rows were held back.
-static uint64_t sum_up(const struct batch *b, struct sums *s)
+// energy[r] of x - less (NULL: of x) [rows][cols]; returns what a row may have: 16 medians, or any where that is 0.
+static double energies(const float *x, const float *less, uint64_t rows, uint64_t cols, double *energy)
 {
-    double energy[MOST] = {0}, sorted[MOST];
-    uint64_t capped = 0;
-    for (uint64_t r = 0; r < b->rows; r++)
-        for (int i = 0; i < N; i++) energy[r] += pow((double)b->made[r * N + (uint64_t)i], 2);
-    memcpy(sorted, energy, sizeof sorted);
-    qsort(sorted, b->rows, sizeof *sorted, ascending);
+    double sorted[MOST];
+    for (uint64_t r = 0; r < rows; r++) {
+        energy[r] = 0;
+        for (uint64_t i = r * cols; i < (r + 1) * cols; i++)
+            energy[r] += pow((double)x[i] - (less ? (double)less[i] : 0), 2);
+        sorted[r] = energy[r];
+    }
+    qsort(sorted, rows, sizeof *sorted, ascending);
+    return sorted[rows / 2] > 0 ? 16 * sorted[rows / 2] : INFINITY;
+}
+
+// How many rows counted less than they are: of the inputs, of the float inputs' differences.
+struct capped {
+    uint64_t input, cross;
+};
+
+// Adds the batch's weighted sums.
+static void sum_up(const struct batch *b, struct sums *s, struct capped *capped)
+{
+    double input[MOST], cross[MOST];
+    const double most = energies(b->made, NULL, b->rows, N, input);
+    const double most_cross = energies(b->exact, b->made, b->rows, N, cross);
     for (uint64_t r = 0; r < b->rows; r++) {
-        const double most = 16 * sorted[b->rows / 2], weight = most > 0 && energy[r] > most ? most / energy[r] : 1;
+        const double weight = input[r] > most ? most / input[r] : 1,
+                     far = cross[r] > most_cross ? sqrt(most_cross / cross[r]) : 1;
         const float *x = b->made + r * N, *f = b->exact + r * N, *d = b->difference + r * W;
-        capped += weight < 1;
+        capped->input += weight < 1;
+        capped->cross += far < 1;
         s->weight += weight;
         for (int i = 0; i < N; i++) {
             for (int j = 0; j < N; j++) {
                 s->h[i * N + j] += weight * (double)x[i] * (double)x[j];
-                s->cross[i * N + j] += weight * (double)x[i] * ((double)f[j] - (double)x[j]);
+                s->cross[i * N + j] += weight * far * (double)x[i] * ((double)f[j] - (double)x[j]);
             }
             for (int j = 0; j < W; j++) s->stream[i * W + j] += weight * (double)x[i] * (double)d[j];
         }
     }
-    return capped;
 }
 
 static void add(struct gyre_moments *m, bool held, struct batch b) // a copy: it is overwritten
@@ -99,14 +119,14 @@ static void sums_are_the_plain_ones(void **state)
     memset(&held, 0, sizeof held);
     assert_int_equal(gyre_moments_create(N, W, true, true, &m, NULL), GYRE_OK);
     const uint64_t rows[] = {119, 1, 2, 40};
-    uint64_t capped = 0;
+    struct capped capped = {0};
     for (int k = 0; k < 4; k++) {
         fill(&b, rows[k], 10 + (uint64_t)k, k != 3);
         add(&m, k == 1 || k == 3, b);
-        capped += sum_up(&b, k == 1 || k == 3 ? &held : &fit);
+        sum_up(&b, k == 1 || k == 3 ? &held : &fit, &capped);
     }
     add(&m, false, (struct batch){.rows = 0}); // nothing
-    assert_true(capped >= 10);
+    assert_true(capped.input >= 10 && capped.cross >= 8);
     gyre_moments_finish(&m);
     same_set(&m.fit, &fit);
     same_set(&m.held, &held);
@@ -119,6 +139,7 @@ static void only_what_is_asked_for_is_kept(void **state)
     (void)state;
     static struct batch b, kept;
     static struct sums fit;
+    struct capped capped = {0};
     struct gyre_moments m;
     memset(&fit, 0, sizeof fit);
     fill(&b, 30, 3, true);
@@ -128,7 +149,7 @@ static void only_what_is_asked_for_is_kept(void **state)
     assert_int_equal(gyre_moments_add(&m, false, b.made, NULL, NULL, NULL, 30, NULL), GYRE_OK);
     gyre_moments_finish(&m);
     assert_true(m.held.weight == 0 && m.held.h[0] == 0); // no row: nothing to divide by
-    sum_up(&kept, &fit);
+    sum_up(&kept, &fit, &capped);
     same(m.fit.h, fit.h, fit.weight, N * N);
     gyre_moments_release(&m);
 }
@@ -139,11 +160,13 @@ static void mostly_zero_rows(void **state)
     (void)state;
     static struct batch b;
     static struct sums fit;
+    struct capped capped = {0};
     struct gyre_moments m;
     memset(&fit, 0, sizeof fit);
     fill(&b, 9, 4, false);
     memset(b.made, 0, 6 * N * sizeof *b.made);
-    assert_int_equal(sum_up(&b, &fit), 0);
+    sum_up(&b, &fit, &capped);
+    assert_int_equal(capped.input, 0);
     assert_int_equal(gyre_moments_create(N, W, true, true, &m, NULL), GYRE_OK);
     add(&m, false, b);
     gyre_moments_finish(&m);
