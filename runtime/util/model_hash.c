@@ -40,6 +40,9 @@ static int is_model_file(const struct dirent *entry)
            gyre_ends(entry->d_name, ".json");
 }
 
+// As bytes: alphasort() asks the locale, and the hash is of the files in their order.
+static int by_bytes(const struct dirent **a, const struct dirent **b) { return strcmp((*a)->d_name, (*b)->d_name); }
+
 // Takes the path.
 static bool add(struct gyre_model_hash *out, char *path)
 {
@@ -61,7 +64,7 @@ static gyre_status no_memory(const char *path, gyre_error *err)
 static gyre_status list_folder(const char *path, struct gyre_model_hash *out, gyre_error *err)
 {
     struct dirent **entries = NULL;
-    const int n = scandir(path, &entries, is_model_file, alphasort);
+    const int n = scandir(path, &entries, is_model_file, by_bytes);
     bool good = true;
     if (n < 0) return gyre_fail(err, GYRE_E_IO, "cannot list folder (%s): %s", path, strerror(errno));
     out->several = true;

@@ -14,7 +14,7 @@ struct gyre_model_file {
 struct gyre_model_hash {
     char sha256[GYRE_SHA256_HEX]; // of one file; of several: of the lines "SHA-256  NAME", in their order
     bool several;
-    struct gyre_model_file *file; // [n], by name
+    struct gyre_model_file *file; // [n], by name, as bytes
     uint32_t n;
 };
 

@@ -1,4 +1,5 @@
-// A locale whose numbers have a comma, as a desktop program of many countries sets one.
+// A locale whose numbers have a comma and whose names have another order ("_" goes before "."), as a desktop program of
+// many countries sets one.
 #pragma once
 #include <stdbool.h>
 

@@ -4,6 +4,7 @@
 #include "runtime/util/file.h"
 #include "runtime/util/model_hash.h"
 #include "tests/common/bytes.h"
+#include "tests/common/comma.h"
 #include "tests/common/files.h"
 #include "tests/common/tiny.h"
 
@@ -130,6 +131,28 @@ static void weights_of_other_formats_count(void **state)
     gyre_model_hash_free(&hash);
 }
 
+// The hash is of files in an order, which is no locale's.
+static void order_is_of_bytes(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"order/tokenizer_config.json", "order/tokenizer.json",
+                                        "order/model.safetensors"};
+    struct gyre_model_hash plain, there;
+    gyre_error err = {0};
+    assert_int_equal(gyre_make_dirs(files_path("order"), &err), GYRE_OK);
+    for (size_t i = 0; i < 3; i++) assert_int_equal(gyre_file_write(files_path(names[i]), names[i], 9, &err), GYRE_OK);
+    assert_int_equal(gyre_model_hash(files_path("order"), &plain, &err), GYRE_OK);
+    assert_string_equal(plain.file[1].name, "tokenizer.json");
+    const bool other = comma_set() && strcoll("tokenizer_config.json", "tokenizer.json") < 0;
+    const gyre_status st = gyre_model_hash(files_path("order"), &there, &err);
+    comma_reset();
+    assert_int_equal(st, GYRE_OK);
+    assert_string_equal(there.sha256, plain.sha256);
+    gyre_model_hash_free(&plain);
+    gyre_model_hash_free(&there);
+    if (!other) skip();
+}
+
 static void no_numbers_are_named(void **state)
 {
     (void)state;
@@ -148,6 +171,6 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(files_and_folders), cmocka_unit_test(every_part_counts),
                                        cmocka_unit_test(weights_of_other_formats_count),
-                                       cmocka_unit_test(no_numbers_are_named)};
+                                       cmocka_unit_test(order_is_of_bytes), cmocka_unit_test(no_numbers_are_named)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
