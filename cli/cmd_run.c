@@ -254,7 +254,9 @@ static int run(int argc, char **argv)
             "missing option (-p TEXT): gyre run needs a prompt, there, in a file (-f) or piped in; see gyre "
             "run --help");
     const int wrong = cli_sampling_check(&r.sampling);
-    return wrong >= 0 ? wrong : run_model(&r);
+    if (wrong >= 0) return wrong;
+    cli_sampling_warn(&r.sampling);
+    return run_model(&r);
 }
 
 const struct cli_command cli_run = {"run", "MODEL", "Continue a text", run, 1, false};

@@ -18,7 +18,8 @@ static int run(int argc, char **argv)
     };
     const int stop = cli_parse(&cli_tokenize, options, sizeof options / sizeof *options, argc, argv, &model);
     if (stop >= 0) return stop;
-    if (!prompt == !path)
+    if (prompt && path) return cli_usage("options that exclude each other: -p and --text; give one of them");
+    if (!prompt && !path)
         return cli_usage(
             "missing option (-p TEXT or --text FILE): gyre tokenize needs one of them; see gyre tokenize --help");
     if (how.bos && how.no_bos)

@@ -64,3 +64,5 @@ struct cli_sampling {
 void cli_sampling_begin(struct cli_sampling *sampling, uint32_t max_tokens);
 // After them: -1 to go on, else the exit status.
 int cli_sampling_check(struct cli_sampling *sampling);
+// Says which of them change nothing, of a command where nothing changes that later.
+void cli_sampling_warn(const struct cli_sampling *sampling);

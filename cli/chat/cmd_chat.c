@@ -179,7 +179,7 @@ static int do_params(struct chat *c, const char *rest, gyre_error *err)
                {"repeat-penalty", &p->repeat_penalty, NULL, 0.000001, 1000},
                {"presence-penalty", &p->presence_penalty, NULL, -1000, 1000},
                {"frequency-penalty", &p->frequency_penalty, NULL, -1000, 1000},
-               {"penalty-window", NULL, &p->penalty_window, 0, 1 << 24},
+               {"penalty-window", NULL, &p->penalty_window, 1, 1 << 24},
                {"seed", NULL, &p->sampling.seed, 0, 4294967295.0},
                {"n", NULL, &p->max_tokens, 0, 1000000}};
     const size_t length = strcspn(rest, " =");

@@ -158,7 +158,8 @@ class Chat(Case):
         t = Terminal("chat", self.model, "--device", "cpu", "-n", 6, "--stop", "\n")
         self.assertTrue(t.until("> $"), t.seen)
         for line, wanted in (("/help", "/exit"), ("/dance", "unknown command"), ("/load /nowhere/x", "cannot"), ("/save /nowhere/x", "cannot"),
-                             ("/params temp 9", r"temp +9"), ("/params temp hot", "cannot set"), ("/params temp 0", r"temp +0"), ("/regen", "no answer yet")):
+                             ("/params temp 9", r"temp +9"), ("/params temp hot", "cannot set"), ("/params temp 0", r"temp +0"),
+                             ("/params repeat-penalty", r"repeat-penalty +1\b"), ("/params", r"penalty-window +64\b"), ("/regen", "no answer yet")):
             t.type(line + "\r")
             self.assertTrue(t.until(wanted + r".*> $"), (line, t.seen))
         t.type("the cat\r")

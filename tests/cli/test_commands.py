@@ -2,7 +2,7 @@
 documented exit status, nothing half-written stays. Standard library only.
 
   test_commands.py GYRE MAKE_MODEL [unittest arguments]"""
-import csv, io, json, os, resource, shutil, signal, struct, subprocess, sys, time, unittest, xml.etree.ElementTree
+import csv, io, json, os, re, resource, shutil, signal, struct, subprocess, sys, time, unittest, xml.etree.ElementTree
 
 from case import GYRE, MAKE_MODEL, Case, full_disk, run
 
@@ -48,6 +48,8 @@ class Options(Case):
         with open(self.at("t.txt"), "w") as f:
             f.write("the cat<|im_end|>")
         self.assertEqual(ids, self.json("tokenize", self.model, "--text", self.at("t.txt"))["tokens"])
+        self.fails(2, "tokenize", self.model, "--text", self.at("t.txt"), "-p", "a", word="exclude each other")
+        self.fails(2, "tokenize", self.model, word="missing option")
         self.assertEqual(self.done("tokenize", self.model, "-p", "the cat<|im_end|>")[0].split(), [str(i) for i in ids])
 
     def with_bos(self):
@@ -654,6 +656,15 @@ class Options(Case):
         for command, option in (("devices", "--json"), ("quantize", "--wgroup"), ("recipes", "--json"), ("run", "--top-k"), ("eval", "--reference"), ("bench", "--gen"), ("inspect", "--graph"), ("tokenize", "--text"), ("verify", "--base"), ("reproduce", "--work")):
             self.assertIn(option, self.done(command, "--help")[0])
 
+    def test_every_option_is_in_the_documentation(self):
+        root = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../..")
+        pages = [os.path.join(root, "README.md"), *(os.path.join(root, "docs", x) for x in os.listdir(os.path.join(root, "docs")) if x.endswith(".md"))]
+        words = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", "".join(self.read(x).decode() for x in pages)))
+        commands = re.findall(r"^  ([a-z]+)  ", self.done("--help")[0], re.M)
+        self.assertGreater(len(commands), 12)
+        for command in commands:
+            for option in re.findall(r"^  (--?[a-z-]+)", self.done(command, "--help")[0], re.M):
+                self.assertIn(option, words, command)
 
     def test_sensitivity(self):
         out, said = self.done("quantize", self.model, "--sensitivity", "--act", 4, "--windows", 2, "--recipe", "quarot-rtn", "--json")

@@ -32,6 +32,13 @@ class Run(Case):
     def test_min_p(self):
         plain = self.made()["tokens"]
         self.assertEqual(self.made("--temp", 5, "--seed", 3, "--min-p", 1)["tokens"], plain)
+        said = lambda *args: self.done("run", self.model, "--device", "cpu", "-p", "the cat", "-n", 1, *args)[1]
+        for idle in (("--top-k", 5), ("--top-p", 0.5), ("--min-p", 0.1), ("--seed", 7)):  # said, not done in silence
+            self.assertIn("change nothing without --temp", said(*idle))
+            self.assertNotIn("changes nothing", said(*idle))
+            self.assertNotIn("change nothing", said("--temp", 1, *idle))
+        self.assertIn("--penalty-window changes nothing", said("--penalty-window", 9))
+        self.assertNotIn("nothing", said("--penalty-window", 9, "--presence-penalty", 0.5))
         self.assertNotEqual(self.made("--temp", 5, "--seed", 3)["tokens"], plain)
 
     def test_schema(self):
