@@ -115,6 +115,13 @@ gyre_status gyre_task_embed(gyre_task *t, uint32_t rows, uint32_t *out, gyre_err
     GYRE_TRY(gyre_graph_submit(graph, err));
     const uint32_t count = pooled_rows(t, n, &first);
     if (!count) return gyre_wait(e->device, err);
-    return gyre_buffer_read(e->device, s->hidden.buffer, (uint64_t)first * width * sizeof(float), s->hidden_data,
-                            (uint64_t)count * width * sizeof(float), err);
+    GYRE_TRY(gyre_buffer_read(e->device, s->hidden.buffer, (uint64_t)first * width * sizeof(float), s->hidden_data,
+                              (uint64_t)count * width * sizeof(float), err));
+    for (uint64_t i = 0; i < (uint64_t)count * width; i++)
+        if (!isfinite(s->hidden_data[i]))
+            return gyre_fail(err, GYRE_E_FORMAT,
+                             "cannot embed (%s, position %llu): the embedding is not finite; the model's weights are "
+                             "damaged or overflow",
+                             gyre_engine_model(e), (unsigned long long)(t->length + first + i / width));
+    return GYRE_OK;
 }

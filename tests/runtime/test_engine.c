@@ -7,6 +7,7 @@
 #include "tests/common/tiny.h"
 
 #include <gyre/gyre_eval.h>
+#include <gyre/gyre_schedule.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -337,7 +338,7 @@ static void test_refusals(void **state)
     assert_null(none);
 }
 
-// A final gain so large that logits overflow: on every device a line, not a token, and the same from `eval`'s side.
+// A final gain so large that logits overflow: on every device a line, not a token, nor an embedding.
 static void test_logits_that_are_not_finite(void **state)
 {
     (void)state;
@@ -372,6 +373,17 @@ static void test_logits_that_are_not_finite(void **state)
         assert_int_equal(next, 77);
         assert_int_equal(gyre_session_length(s), 0);
         gyre_session_destroy(s);
+        // An embedding is of the same numbers.
+        gyre_scheduler *scheduler = NULL;
+        gyre_task *task = NULL;
+        const gyre_task_params pooled = {
+            .size = sizeof pooled, .prompt = prompt, .n_prompt = 3, .pooling = GYRE_POOL_LAST};
+        OK(gyre_scheduler_create(e, NULL, &scheduler, err));
+        OK(gyre_scheduler_add(scheduler, &pooled, &task, err));
+        assert_int_equal(gyre_scheduler_step(scheduler, &failure), GYRE_E_FORMAT);
+        assert_non_null(strstr(failure.message, "position 2): the embedding is not finite"));
+        assert_null(gyre_task_embedding(task));
+        gyre_scheduler_destroy(scheduler);
         gyre_engine_close(e, NULL);
     }
     unlink(path);
