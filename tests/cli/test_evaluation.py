@@ -139,6 +139,22 @@ class Eval(Case):
                 else:
                     self.fails(1, *args, word="is another text")
 
+    def test_what_a_kill_left_goes_with_the_next_run(self):
+        args = ("eval", self.model, "--text", self.text, "--ctx", 32, "--device", "cpu", "--save-reference", self.at("kept.ref"))
+        left = lambda: [x for x in os.listdir(self.dir) if x.startswith("kept.ref.tmp-")]
+        p = subprocess.Popen([GYRE, *map(str, args)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while p.poll() is None and not left():
+            time.sleep(0.001)
+        p.kill()
+        p.wait()
+        self.assertEqual(len(left()), 1)  # killed before it was done
+        place, process = left()[0].split("-")[1:]
+        self.assertEqual((len(place), process), (8, str(p.pid)))
+        other = self.put("kept.ref.tmp-" + ("1" if place[0] == "0" else "0") + place[1:] + "-" + process, b"")  # of another host
+        self.done(*args)
+        self.assertEqual([self.at(x) for x in left()], [other])
+        os.unlink(other)
+
     def test_one_value_has_no_error(self):
         task = self.put("lone.jsonl", json.dumps({"doc_id": 0, "context": "the cat", "continuation": " sat", "label": 0}).encode())
         base = ("eval", self.model, "--device", "cpu", "--reference", self.model)
