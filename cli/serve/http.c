@@ -18,6 +18,7 @@
 
 enum {
     IDLE_S = 30,
+    UNREAD_S = 15, // of an answer that its client does not take; more than a stream is silent (PING_S of stream.c)
     REQUEST_S = 120,
     MOST_CONNECTIONS = 1000,
     HEADER_BYTES = 64 << 10,
@@ -152,6 +153,8 @@ static void on_connection(void *user, struct MHD_Connection *connection, void **
 
 static bool queue_response(struct serve_request *r, int status, struct MHD_Response *response)
 {
+    const unsigned unread_s = GYRE_MAX(r->http->idle_s, (unsigned)UNREAD_S);
+    MHD_set_connection_option(r->connection, MHD_CONNECTION_OPTION_TIMEOUT, unread_s); // it waited without one
     const bool queued = response && MHD_queue_response(r->connection, (unsigned)status, response) == MHD_YES;
     if (response) MHD_destroy_response(response);
     return queued;

@@ -1,5 +1,5 @@
 """gyre serve under a small load (load.py is the large one), and 1,000 malformed requests: a tiny model on the cpu device."""
-import copy, errno, http.client, json, random, socket, subprocess, sys, threading, time, unittest
+import copy, errno, http.client, json, os, random, socket, subprocess, sys, threading, time, unittest
 from case import GYRE, MAKE_MODEL, Case
 from load import Load, Server
 
@@ -250,6 +250,25 @@ class Ends(Case):
             t.join()
         for said in ends:
             self.assertRegex(said, r"shutting down.*\n\ndata: \[DONE\]\n\n$")
+
+    def test_clients_that_do_not_read(self):
+        # An answer that nobody takes, larger than what both ends keep of it, holds its thread for 15 seconds and no longer.
+        s = Server(GYRE, self.model, "--device", "cpu", "--slots", 1, "--context", 256)
+        threads = lambda: len(os.listdir(f"/proc/{s.p.pid}/task"))
+        at_rest, body = threads(), b'{"tokens": [' + b"200," * 3000000 + b"200]}"
+        c = socket.socket()
+        c.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        c.settimeout(60)
+        c.connect(("127.0.0.1", s.port))
+        c.sendall(b"POST /detokenize HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        self.assertTrue(c.recv(12).endswith(b"200"))
+        self.assertEqual(threads(), at_rest + 1)
+        start = time.time()
+        while threads() > at_rest and time.time() - start < 60:
+            time.sleep(0.2)
+        self.assertEqual(threads(), at_rest)
+        c.close()
+        self.assertEqual(s.stop(), 0)
 
     def test_slow_clients(self):
         # The limits are seconds of the product; this asks that a client that dribbles is dropped by them.
