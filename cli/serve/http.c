@@ -18,7 +18,7 @@
 
 enum {
     IDLE_S = 30,
-    UNREAD_S = 15, // of an answer that its client does not take; more than a stream is silent (PING_S of stream.c)
+    UNREAD_S = 15, // the least a client has to take of its answer; more than a stream is silent (PING_S of stream.c)
     REQUEST_S = 120,
     MOST_CONNECTIONS = 1000,
     HEADER_BYTES = 64 << 10,
