@@ -18,7 +18,7 @@
 
 enum {
     IDLE_S = 30,
-    UNREAD_S = 15, // the least a client has to take of its answer; more than a stream is silent (PING_S of stream.c)
+    UNREAD_S = 15, // without a byte of its answer taken, at least; more than a stream is silent (PING_S of stream.c)
     REQUEST_S = 120,
     MOST_CONNECTIONS = 1000,
     HEADER_BYTES = 64 << 10,

@@ -71,10 +71,9 @@ static gyre_status check_finite(const char *what, const float *x, uint64_t rows,
                      (double)x[(uint64_t)bad * n + i]);
 }
 
-// Shortens the rows of x [rows, cols] that have more than GYRE_ENERGY_CAP median energies to that. energy [2 rows].
-static void cap_rows(float *x, uint64_t rows, uint64_t cols, double *energy)
+void gyre_cap_rows(float *x, uint64_t rows, uint64_t cols, double *energy, double *scratch)
 {
-    const double most = GYRE_ENERGY_CAP * gyre_row_energies(x, rows, cols, energy, energy + rows);
+    const double most = GYRE_ENERGY_CAP * gyre_row_energies(x, rows, cols, energy, scratch);
     for (uint64_t r = 0; r < rows; r++) {
         const float scale = (float)sqrt(gyre_row_weight(energy[r], most));
         for (uint64_t i = r * cols; scale < 1 && i < (r + 1) * cols; i++) x[i] *= scale;
@@ -96,7 +95,7 @@ gyre_status gyre_moments_add(struct gyre_moments *m, bool held, float *made, flo
     if (set->cross) {
         GYRE_GO(check_finite("float input", exact, rows, n, err));
         for (uint64_t i = 0; i < rows * n; i++) exact[i] -= made[i];
-        cap_rows(exact, rows, n, energy);
+        gyre_cap_rows(exact, rows, n, energy, energy + rows);
     }
     if (set->stream) GYRE_GO(check_finite("residual difference", difference, rows, width, err));
     const double most = GYRE_ENERGY_CAP * gyre_row_energies(made, rows, n, energy, energy + rows);

@@ -46,5 +46,8 @@ static inline double gyre_row_weight(double energy, double most)
 {
     return most > 0 && energy > most ? most / energy : 1;
 }
+// Shortens the rows of x [rows, cols] that have more than GYRE_ENERGY_CAP median energies to that; energy [rows] is
+// what they had. scratch [rows].
+void gyre_cap_rows(float *x, uint64_t rows, uint64_t cols, double *energy, double *scratch);
 // Divides by the weights and completes H. Without held-out rows the fit's are used for both.
 void gyre_moments_finish(struct gyre_moments *m);

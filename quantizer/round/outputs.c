@@ -43,12 +43,9 @@ gyre_status gyre_output_moments_add(struct gyre_output_moments *m, float *gradie
     float *part = malloc((uint64_t)tokens * m->block * sizeof *part), *sum = calloc((uint64_t)m->block * m->block, 4);
     gyre_status st = GYRE_OK;
     if (!energy || !part || !sum) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for statistics of outputs"));
-    const double most = GYRE_ENERGY_CAP * gyre_row_energies(gradient, tokens, m->n, energy, energy + tokens);
-    for (uint32_t t = 0; t < tokens; t++) {
+    gyre_cap_rows(gradient, tokens, m->n, energy, energy + tokens);
+    for (uint32_t t = 0; t < tokens; t++)
         if (!isfinite(energy[t])) GYRE_GO(gyre_fail(err, GYRE_E_FORMAT, "the gradient of token %u overflows", t));
-        const float scale = (float)sqrt(gyre_row_weight(energy[t], most));
-        for (uint32_t i = 0; i < m->n && scale < 1; i++) gradient[(uint64_t)t * m->n + i] *= scale;
-    }
     for (uint32_t first = 0; first < m->n; first += m->block) {
         const uint32_t count = GYRE_MIN(m->block, m->n - first);
         for (uint32_t t = 0; t < tokens; t++)

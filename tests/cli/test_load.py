@@ -252,7 +252,7 @@ class Ends(Case):
             self.assertRegex(said, r"shutting down.*\n\ndata: \[DONE\]\n\n$")
 
     def test_clients_that_do_not_read(self):
-        # An answer that nobody takes, larger than what both ends keep of it, holds its thread for 15 seconds and no longer.
+        # An answer that nobody takes, larger than what both ends keep of it, holds its thread for 30 seconds and no longer.
         s = Server(GYRE, self.model, "--device", "cpu", "--slots", 1, "--context", 256)
         threads = lambda: len(os.listdir(f"/proc/{s.p.pid}/task"))
         at_rest, body = threads(), b'{"tokens": [' + b"200," * 3000000 + b"200]}"
