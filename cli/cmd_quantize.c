@@ -89,6 +89,36 @@ static int check_recipe(const char *name)
     return st == GYRE_OK ? -1 : cli_fail(&err);
 }
 
+// What a run that writes nothing, and has no use for much else, was told beside it; -1: nothing.
+static int check_sensitivity(const gyre_quantize_params *p, uint32_t shard)
+{
+    if (p->output || p->report_dir || p->resume || p->force || shard)
+        return cli_usage("unusable option (%s): --sensitivity writes nothing; leave it out", p->output ? "-o"
+                                                                                             : p->report_dir
+                                                                                                 ? "--report"
+                                                                                             : p->resume ? "--resume"
+                                                                                             : p->force  ? "--force"
+                                                                                                         : "--shard");
+    if (p->head) return cli_usage("unusable option (--head): --sensitivity is of the blocks alone; leave it out");
+    if (p->device || p->distill_device)
+        return cli_usage("unusable option (%s): --sensitivity runs on the host; leave it out",
+                         p->device ? "--device" : "--distill-device");
+    if (p->from) return cli_usage("unusable option (--from): --sensitivity looks at SRC; leave it out");
+    return -1;
+}
+
+// The same of a run that writes OUT; `stray`: the option of --sensitivity that was given.
+static int check_writing(const gyre_quantize_params *p, const char *stray)
+{
+    if (stray) return cli_usage("unusable option (%s): it is of --sensitivity; see gyre quantize --help", stray);
+    if (p->from && !p->recipe)
+        return cli_usage("missing option (--recipe FILE): --from goes on with a recipe that has distill alone; see "
+                         "docs/recipes.md");
+    if (!p->output)
+        return cli_usage("missing option (-o OUT): gyre quantize needs a file to write; see gyre quantize --help");
+    return -1;
+}
+
 static int run(int argc, char **argv)
 {
     gyre_quantize_params p = {.size = sizeof p, .progress = on_progress, .log = cli_log(false)};
@@ -134,27 +164,11 @@ static int run(int argc, char **argv)
     };
     const int stop = cli_parse(&cli_quantize, options, sizeof options / sizeof *options, argc, argv, &p.source);
     if (stop >= 0) return stop;
-    if (!sensitivity && (windows || json))
-        return cli_usage("unusable option (%s): it is of --sensitivity; see gyre quantize --help",
-                         windows ? "--windows" : "--json");
-    if (sensitivity && (p.output || p.report_dir || p.resume || p.force || shard))
-        return cli_usage("unusable option (%s): --sensitivity writes nothing; leave it out", p.output       ? "-o"
-                                                                                             : p.report_dir ? "--report"
-                                                                                             : p.resume     ? "--resume"
-                                                                                             : p.force      ? "--force"
-                                                                                                       : "--shard");
-    if (sensitivity && p.head)
-        return cli_usage("unusable option (--head): --sensitivity is of the blocks alone; leave it out");
-    if (sensitivity && (p.device || p.distill_device))
-        return cli_usage("unusable option (%s): --sensitivity runs on the host; leave it out",
-                         p.device ? "--device" : "--distill-device");
-    if (sensitivity && p.from) return cli_usage("unusable option (--from): --sensitivity looks at SRC; leave it out");
-    if (p.from && !p.recipe)
-        return cli_usage("missing option (--recipe FILE): --from goes on with a recipe that has distill alone; see "
-                         "docs/recipes.md");
-    if (!p.output && !sensitivity)
-        return cli_usage("missing option (-o OUT): gyre quantize needs a file to write; see gyre quantize --help");
-    int bad = cli_calib_check(&calib);
+    int bad = sensitivity ? check_sensitivity(&p, shard)
+                          : check_writing(&p, windows ? "--windows"
+                                              : json  ? "--json"
+                                                      : NULL);
+    if (bad < 0) bad = cli_calib_check(&calib);
     if (bad < 0 && p.recipe) bad = check_recipe(p.recipe);
     if (bad >= 0) return bad;
     p.wgroup = wgroup == UINT32_MAX ? 0 : wgroup ? (int32_t)wgroup : GYRE_WGROUP_ROW;

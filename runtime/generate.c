@@ -36,8 +36,7 @@ size_t gyre_context_shift(size_t n, size_t keep, size_t context)
     return (size_t)gyre_div_up(n - context + 1, block) * block;
 }
 
-// ---- text
-// -----------------------------------------------------------------------------------------------------------
+// ---- text -------------------------------------------------------------------------------------------------
 
 // Gives the first n bytes of what is held to the caller, a NUL behind them, and keeps the rest.
 static gyre_status emit(struct generation *g, size_t n, gyre_error *err)
@@ -67,8 +66,7 @@ static gyre_status take_text(struct generation *g, const char *text, size_t n, b
     return emit(g, ready, err);
 }
 
-// ---- tokens
-// ---------------------------------------------------------------------------------------------------------
+// ---- tokens -----------------------------------------------------------------------------------------------
 
 // Drops what the grammar does not allow.
 static gyre_status obey(struct gyre_matcher *matcher, float *logits, uint32_t vocab, gyre_error *err)
@@ -197,8 +195,7 @@ static gyre_status loop(struct generation *g, uint32_t token, gyre_error *err)
     }
 }
 
-// ---- the prompt
-// -----------------------------------------------------------------------------------------------------
+// ---- the prompt -------------------------------------------------------------------------------------------
 
 // Brings the session to the end of the prompt; *token is what the device chose to follow.
 static gyre_status begin(struct generation *g, const gyre_sampling *sampling, uint32_t *token, gyre_error *err)

@@ -187,23 +187,14 @@ static gyre_status read_history(gyre_engine *e, const struct gyre_step_row *row,
     return GYRE_OK;
 }
 
-// One chunk: `n` rows, those that want a sample first (`order` maps graph rows to list rows).
-static gyre_status run_chunk(gyre_engine *e, const struct gyre_step_row *rows, uint32_t n, uint64_t *wait_ns,
-                             gyre_error *err)
+// Row data of a chunk, those that want a sample first, as samples come from the first rows of a graph; their sampling
+// state with them. Not yet on the device.
+static gyre_status lay_rows(gyre_engine *e, const struct gyre_step_row *rows, uint32_t n, uint32_t bucket,
+                            gyre_error *err)
 {
-    uint32_t wanting = 0, k = 1, at = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        if (!rows[i].next) continue;
-        wanting++;
-        k = GYRE_MAX(k, candidates(rows[i].sampling, e->model.hp.vocab));
-        if (rows[i].best) k = GYRE_MAX(k, GYRE_MIN((uint32_t)GYRE_STEP_BEST, e->model.hp.vocab));
-    }
-    const uint32_t bucket = gyre_engine_bucket(e, n);
-    gyre_graph *step = NULL;
-    GYRE_TRY(gyre_engine_step_graph(e, bucket, wanting, k, &step, err));
-    gyre_engine_forget_logits(e, UINT32_MAX);
+    uint32_t at = 0;
     memset(e->row_data, 0, (size_t)bucket * 16);
-    for (int pass = 0; pass < 2; pass++) { // samples come from the first rows of a graph
+    for (int pass = 0; pass < 2; pass++) {
         for (uint32_t i = 0; i < n; i++) {
             if ((rows[i].next != NULL) != (pass == 0)) continue;
             const int32_t row[4] = {(int32_t)rows[i].token, (int32_t)rows[i].sequence, (int32_t)rows[i].position,
@@ -213,13 +204,13 @@ static gyre_status run_chunk(gyre_engine *e, const struct gyre_step_row *rows, u
             at++;
         }
     }
-    const bool same = e->resident && bucket == 1 && memcmp(e->resident_row, e->row_data, sizeof e->resident_row) == 0;
-    e->resident = false;
-    if (!same || e->embedded.buffer) GYRE_TRY(gyre_engine_write_rows(e, bucket, err));
-    const uint32_t times = n == 1 ? GYRE_MAX(rows->times, 1) : 1;
-    GYRE_TRY(gyre_graph_submit_times(step, times, err));
-    if (!wanting) return GYRE_OK;
+    return GYRE_OK;
+}
 
+// Waits for a chunk and hands each row that wants a sample its token.
+static gyre_status read_samples(gyre_engine *e, const struct gyre_step_row *rows, uint32_t n, uint32_t wanting,
+                                uint32_t times, uint64_t *wait_ns, gyre_error *err)
+{
     const uint64_t before = gyre_clock_ns();
     GYRE_TRY(gyre_wait(e->device, err));
     if (wait_ns) *wait_ns += gyre_clock_ns() - before;
@@ -227,8 +218,7 @@ static gyre_status run_chunk(gyre_engine *e, const struct gyre_step_row *rows, u
     memcpy(e->resident_row, e->row_data, sizeof e->resident_row);
     e->resident = true;
     if (times > 1) GYRE_TRY(read_history(e, rows, err));
-    at = 0;
-    for (uint32_t i = 0; i < n; i++) {
+    for (uint32_t i = 0, at = 0; i < n; i++) {
         if (!rows[i].next) continue;
         const uint32_t token = times > 1 ? *rows->next : (uint32_t)e->row_data[4 * (size_t)at];
         if (token == UINT32_MAX) { // what `sample` chooses where the best logit is no finite number
@@ -242,6 +232,32 @@ static gyre_status run_chunk(gyre_engine *e, const struct gyre_step_row *rows, u
         e->logits_of[at++] = (struct gyre_logits_of){rows[i].sequence + 1, rows[i].position + times - 1};
         *rows[i].next = token;
     }
+    return GYRE_OK;
+}
+
+// One chunk of `n` rows: one or several replays of one recording.
+static gyre_status run_chunk(gyre_engine *e, const struct gyre_step_row *rows, uint32_t n, uint64_t *wait_ns,
+                             gyre_error *err)
+{
+    uint32_t wanting = 0, k = 1;
+    for (uint32_t i = 0; i < n; i++) {
+        if (!rows[i].next) continue;
+        wanting++;
+        k = GYRE_MAX(k, candidates(rows[i].sampling, e->model.hp.vocab));
+        if (rows[i].best) k = GYRE_MAX(k, GYRE_MIN((uint32_t)GYRE_STEP_BEST, e->model.hp.vocab));
+    }
+    const uint32_t bucket = gyre_engine_bucket(e, n);
+    gyre_graph *step = NULL;
+    GYRE_TRY(gyre_engine_step_graph(e, bucket, wanting, k, &step, err));
+    gyre_engine_forget_logits(e, UINT32_MAX);
+    GYRE_TRY(lay_rows(e, rows, n, bucket, err));
+    const bool same = e->resident && bucket == 1 && memcmp(e->resident_row, e->row_data, sizeof e->resident_row) == 0;
+    e->resident = false;
+    if (!same || e->embedded.buffer) GYRE_TRY(gyre_engine_write_rows(e, bucket, err));
+    const uint32_t times = n == 1 ? GYRE_MAX(rows->times, 1) : 1;
+    GYRE_TRY(gyre_graph_submit_times(step, times, err));
+    if (!wanting) return GYRE_OK;
+    GYRE_TRY(read_samples(e, rows, n, wanting, times, wait_ns, err));
     GYRE_TRY(read_best(e, rows, n, k, err));
     return read_logits(e, rows, n, err);
 }

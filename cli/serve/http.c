@@ -36,8 +36,7 @@ struct serve_http {
     bool quiet;
 };
 
-// ---- requests
-// -------------------------------------------------------------------------------------------------------
+// ---- requests ---------------------------------------------------------------------------------------------
 
 static struct serve_link *link_of(struct MHD_Connection *connection)
 {
@@ -148,8 +147,7 @@ static void on_connection(void *user, struct MHD_Connection *connection, void **
     else if (*context) serve_link_close(h->links, *context);
 }
 
-// ---- replies
-// --------------------------------------------------------------------------------------------------------
+// ---- replies ----------------------------------------------------------------------------------------------
 
 static bool queue_response(struct serve_request *r, int status, struct MHD_Response *response)
 {
@@ -235,8 +233,7 @@ bool serve_reply_job(struct serve_request *r, struct serve_job *job)
     return serve_reply_error(r, &error, error.status == 503 ? MHD_HTTP_HEADER_RETRY_AFTER : NULL, seconds);
 }
 
-// ---- the server
-// -----------------------------------------------------------------------------------------------------
+// ---- the server -------------------------------------------------------------------------------------------
 
 static gyre_status listen_on(const struct serve *s, uint32_t *port, int *out, gyre_error *err)
 {

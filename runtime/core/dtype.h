@@ -5,7 +5,7 @@
 #include <stdint.h>
 
 // X(enum suffix, name, GGUF type id (-1: not read from GGUF), elements per block, bytes per block) I8 is also the
-// carrier of gyre's packed int4 nibbles (design section 10), I32 of the packed codes of others; I64 holds shapes.
+// carrier of gyre's packed int4 nibbles (docs/model-format.md), I32 of the packed codes of others; I64 holds shapes.
 #define GYRE_DTYPE_MAP(X)                                                                                              \
     X(F32, "F32", 0, 1, 4)                                                                                             \
     X(F16, "F16", 1, 1, 2)                                                                                             \

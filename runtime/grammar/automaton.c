@@ -92,6 +92,22 @@ static void put(struct gyre_automaton *a, uint32_t pc, uint32_t local, uint32_t 
     else a->made[a->n_made++] = (struct gyre_place){pc, local, count, frame};
 }
 
+// Whether the closure of this state comes to (pc, frame) for the first time; it is marked then. Sets a->st where the
+// table of marks is full.
+static bool comes_first(struct gyre_automaton *a, uint32_t pc, uint32_t frame)
+{
+    uint32_t slot = mixed(mixed(7, pc), frame) & (VISITS - 1);
+    for (uint32_t tries = 0; tries < VISITS; tries++, slot = (slot + 1) & (VISITS - 1)) {
+        struct gyre_visit *const v = &a->visit[slot];
+        if (v->round == a->round && v->pc == pc && v->frame == frame) return false;
+        if (v->round == a->round) continue;
+        *v = (struct gyre_visit){pc, frame, a->round};
+        return true;
+    }
+    a->st = GYRE_E_UNSUPPORTED;
+    return false;
+}
+
 // Follows what reads no byte from (pc, frame) on, and puts what is reached. `round` marks what was followed for this
 // state already.
 static void arrive(struct gyre_automaton *a, uint32_t pc, uint32_t frame)
@@ -102,18 +118,13 @@ static void arrive(struct gyre_automaton *a, uint32_t pc, uint32_t frame)
     while (depth && a->st == GYRE_OK) {
         const struct gyre_visit at = a->work[--depth];
         if (p->least[at.pc] == GYRE_NEVER || a->frame[at.frame].depth + p->need[at.pc] > GYRE_PROGRAM_DEPTH) continue;
-        uint32_t slot = mixed(mixed(7, at.pc), at.frame) & (VISITS - 1), tries = 0;
-        while (a->visit[slot].round == a->round && (a->visit[slot].pc != at.pc || a->visit[slot].frame != at.frame) &&
-               tries++ < VISITS)
-            slot = (slot + 1) & (VISITS - 1);
-        if (a->visit[slot].round == a->round && tries < VISITS) continue;
+        if (!comes_first(a, at.pc, at.frame)) continue;
         const struct gyre_instr *i = &p->instr[at.pc];
         const uint32_t more = i->op == GYRE_OP_ALT ? i->b : 2;
-        if (tries >= VISITS || depth + more > VISITS) {
+        if (depth + more > VISITS) {
             a->st = GYRE_E_UNSUPPORTED;
             return;
         }
-        a->visit[slot] = (struct gyre_visit){at.pc, at.frame, a->round};
         const struct gyre_frame top = a->frame[at.frame];
         uint32_t to = at.pc + 1, on = at.frame;
         switch (i->op) {

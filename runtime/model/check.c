@@ -78,64 +78,62 @@ static bool odd_halves(const unsigned char *p, uint64_t count, uint64_t stride, 
     return odd;
 }
 
+static bool odd_f32(const unsigned char *p, uint64_t count)
+{
+    unsigned odd = 0;
+    for (uint64_t i = 0; i < count; i++) {
+        uint32_t v;
+        memcpy(&v, p + 4 * i, 4);
+        odd |= (v & 0x7F800000u) == 0x7F800000u;
+    }
+    return odd;
+}
+
+// An F64 tensor runs as f32, which a finite double may overflow.
+static bool odd_f64(const unsigned char *p, uint64_t count)
+{
+    unsigned odd = 0;
+    for (uint64_t i = 0; i < count; i++) {
+        double v;
+        memcpy(&v, p + 8 * i, 8);
+        odd |= isfinite((float)v) ? 0 : 1;
+    }
+    return odd;
+}
+
+// The scale of a block of MXFP4 is a power of two in one byte: beyond 252, 2^125 times its largest code overflows.
+static bool odd_mxfp4(const unsigned char *p, uint64_t count, uint64_t stride)
+{
+    unsigned odd = 0;
+    for (uint64_t i = 0; i < count; i++) odd |= p[stride * i] > 252;
+    return odd;
+}
+
+// Where the f16 scales (and offsets) of a block lie: the first at `at`, `n` of them side by side.
+static const struct scales {
+    uint32_t n, at;
+} scales_of[GYRE_DTYPE_COUNT] = {
+    [GYRE_DTYPE_Q4_0] = {1, 0},   [GYRE_DTYPE_Q5_0] = {1, 0},   [GYRE_DTYPE_Q8_0] = {1, 0},
+    [GYRE_DTYPE_IQ4_NL] = {1, 0}, [GYRE_DTYPE_IQ4_XS] = {1, 0}, [GYRE_DTYPE_Q4_1] = {2, 0},
+    [GYRE_DTYPE_Q5_1] = {2, 0},   [GYRE_DTYPE_Q4_K] = {2, 0},   [GYRE_DTYPE_Q5_K] = {2, 0},
+    [GYRE_DTYPE_Q2_K] = {2, 80},  [GYRE_DTYPE_Q3_K] = {1, 108}, [GYRE_DTYPE_Q6_K] = {1, 208},
+    [GYRE_DTYPE_TQ1_0] = {1, 52}, [GYRE_DTYPE_TQ2_0] = {1, 64},
+};
+
 // NaN or infinity among what the floats of a tensor run as, or among the scales of its blocks.
 static bool holds_nan(const struct gyre_tensor *t)
 {
     const struct gyre_dtype_info *info = gyre_dtype_info(t->type);
     const unsigned char *p = t->data;
     const uint64_t blocks = t->bytes / info->block_bytes;
-    const uint16_t half = 0x7C00;
-    unsigned odd = 0;
-    switch (t->type) {
-    case GYRE_DTYPE_F32:
-        for (uint64_t i = 0; i < blocks; i++) {
-            uint32_t v;
-            memcpy(&v, p + 4 * i, 4);
-            odd |= (v & 0x7F800000u) == 0x7F800000u;
-        }
-        return odd;
-    case GYRE_DTYPE_F64: // it runs as f32
-        for (uint64_t i = 0; i < blocks; i++) {
-            double v;
-            memcpy(&v, p + 8 * i, 8);
-            odd |= isfinite((float)v) ? 0 : 1;
-        }
-        return odd;
-    case GYRE_DTYPE_BF16:
-        return odd_halves(p, blocks, 2, 0x7F80);
-    case GYRE_DTYPE_F16:
-        return odd_halves(p, blocks, 2, half);
-    case GYRE_DTYPE_Q4_0:
-    case GYRE_DTYPE_Q5_0:
-    case GYRE_DTYPE_Q8_0:
-    case GYRE_DTYPE_IQ4_NL:
-    case GYRE_DTYPE_IQ4_XS:
-        return odd_halves(p, blocks, info->block_bytes, half);
-    case GYRE_DTYPE_Q4_1:
-    case GYRE_DTYPE_Q5_1:
-    case GYRE_DTYPE_Q4_K:
-    case GYRE_DTYPE_Q5_K:
-        return odd_halves(p, blocks, info->block_bytes, half) || odd_halves(p + 2, blocks, info->block_bytes, half);
-    case GYRE_DTYPE_Q2_K:
-        return odd_halves(p + 80, blocks, info->block_bytes, half) ||
-               odd_halves(p + 82, blocks, info->block_bytes, half);
-    case GYRE_DTYPE_Q3_K:
-        return odd_halves(p + 108, blocks, info->block_bytes, half);
-    case GYRE_DTYPE_TQ1_0:
-        return odd_halves(p + 52, blocks, info->block_bytes, half);
-    case GYRE_DTYPE_TQ2_0:
-        return odd_halves(p + 64, blocks, info->block_bytes, half);
-    case GYRE_DTYPE_MXFP4:
-        for (uint64_t i = 0; i < blocks; i++) odd |= p[info->block_bytes * i] > 252; // 2^125 times its largest code
-        return odd;
-    case GYRE_DTYPE_Q6_K:
-        return odd_halves(p + 208, blocks, info->block_bytes, half);
-    case GYRE_DTYPE_I8:
-    case GYRE_DTYPE_I32:
-    case GYRE_DTYPE_I64:
-    case GYRE_DTYPE_COUNT:
-        break;
-    }
+    if (t->type == GYRE_DTYPE_F32) return odd_f32(p, blocks);
+    if (t->type == GYRE_DTYPE_F64) return odd_f64(p, blocks);
+    if (t->type == GYRE_DTYPE_BF16) return odd_halves(p, blocks, 2, 0x7F80);
+    if (t->type == GYRE_DTYPE_F16) return odd_halves(p, blocks, 2, 0x7C00);
+    if (t->type == GYRE_DTYPE_MXFP4) return odd_mxfp4(p, blocks, info->block_bytes);
+    const struct scales s = scales_of[t->type]; // none: integers
+    for (uint32_t i = 0; i < s.n; i++)
+        if (odd_halves(p + s.at + 2 * i, blocks, info->block_bytes, 0x7C00)) return true;
     return false;
 }
 

@@ -63,58 +63,70 @@ static gyre_status clear_place_0(const struct gyre_kv *kv, const struct gyre_kv_
     return st;
 }
 
-gyre_status gyre_kv_create(gyre_device *device, const struct gyre_hparams *hp, const struct gyre_precision *precision,
-                           uint32_t sequences, uint32_t context, uint32_t rows, struct gyre_kv *out, gyre_error *err)
+// The host's tables, all pages free. False: out of memory.
+static bool make_tables(struct gyre_kv *kv)
 {
-    const uint32_t stride = (uint32_t)gyre_div_up(context, GYRE_PAGE);
-    uint32_t cells, places;
-    count(hp, sequences, context, rows, &cells, &places);
-    *out = (struct gyre_kv){
-        .device = device, .n_layers = hp->n_layers, .n_pages = cells, .sequences = sequences, .page_stride = stride};
-    struct gyre_kv *kv = out;
-    gyre_status st = GYRE_OK;
+    const uint32_t pages = kv->n_pages, sequences = kv->sequences;
     kv->pool = calloc(kv->n_layers, sizeof *kv->pool);
-    kv->table = malloc(cells * sizeof *kv->table);
-    kv->free_pages = malloc(cells * sizeof *kv->free_pages);
+    kv->table = calloc(pages, sizeof *kv->table); // page 0 is valid even where nothing was written: dead rows read it
+    kv->free_pages = malloc(pages * sizeof *kv->free_pages);
     kv->n_held = calloc(sequences, sizeof *kv->n_held);
-    kv->users = calloc(cells, sizeof *kv->users);
+    kv->users = calloc(pages, sizeof *kv->users);
     kv->known = calloc(sequences, sizeof *kv->known);
     kv->n_known = calloc(sequences, sizeof *kv->n_known);
     kv->want = calloc(sequences, sizeof *kv->want);
     if (!kv->pool || !kv->table || !kv->free_pages || !kv->n_held || !kv->users || !kv->known || !kv->n_known ||
-        !kv->want || !gyre_prefix_init(&kv->prefix, cells) ||
-        (places && !gyre_window_init(&kv->window, hp->window, cells, places, sequences, stride))) {
-        st = gyre_fail(err, GYRE_E_NOMEM, "cannot make the KV cache: out of memory");
-        goto done;
-    }
-    for (uint32_t i = 0; i < cells; i++) {
-        kv->table[i] = 0; // a valid page even where nothing was written: dead rows may read it
-        kv->free_pages[i] = (int32_t)(cells - 1 - i);
-    }
-    kv->n_free = cells;
-    const uint64_t table = cells * sizeof *kv->table;
-    if (places) {
-        GYRE_GO(gyre_buffer_create(device, table, "kv places", &kv->places, err));
-        GYRE_GO(gyre_buffer_write(device, kv->places, 0, kv->window.table, table, err));
-    }
-    for (uint32_t i = 0; i < kv->n_layers; i++) {
-        struct gyre_kv_pool *p = &kv->pool[i];
-        const bool windowed = places && hp->kind[i].windowed;
-        const uint64_t heads = (uint64_t)(windowed ? places : cells) * hp->kv_heads * GYRE_PAGE;
-        p->bits = precision->kv;
-        p->bits_v = precision->kv_v;
-        p->clip = precision->kv_clip;
-        p->clip_v = precision->kv_clip_v;
-        GYRE_GO(half(kv, heads, hp->head_dim, p->bits, (const char *const[]){"kv keys", "kv key scales"}, &p->k,
-                     &p->k_meta, err));
-        GYRE_GO(half(kv, heads, hp->head_dim, p->bits_v, (const char *const[]){"kv values", "kv value scales"}, &p->v,
-                     &p->v_meta, err));
-        if (!windowed) continue;
-        p->pages = (struct gyre_binding){kv->places, 0, table};
-        GYRE_GO(clear_place_0(kv, p, err));
-    }
-    GYRE_GO(gyre_buffer_create(device, table, "kv page tables", &kv->pages, err));
-    GYRE_GO(gyre_buffer_write(device, kv->pages, 0, kv->table, table, err));
+        !kv->want || !gyre_prefix_init(&kv->prefix, pages))
+        return false;
+    for (uint32_t i = 0; i < pages; i++) kv->free_pages[i] = (int32_t)(pages - 1 - i);
+    kv->n_free = pages;
+    return true;
+}
+
+// A table of all sequences' pages on the device.
+static gyre_status upload_table(const struct gyre_kv *kv, const int32_t *table, const char *label, gyre_buffer **out,
+                                gyre_error *err)
+{
+    const uint64_t bytes = kv->n_pages * sizeof *table;
+    GYRE_TRY(gyre_buffer_create(kv->device, bytes, label, out, err));
+    return gyre_buffer_write(kv->device, *out, 0, table, bytes, err);
+}
+
+// The pools of one layer; of a windowed one they hold places, not pages.
+static gyre_status make_pool(struct gyre_kv *kv, const struct gyre_hparams *hp, const struct gyre_precision *precision,
+                             bool windowed, struct gyre_kv_pool *out, gyre_error *err)
+{
+    static const char *const keys[] = {"kv keys", "kv key scales"}, *const values[] = {"kv values", "kv value scales"};
+    const uint64_t heads = (uint64_t)(windowed ? kv->window.n_places : kv->n_pages) * hp->kv_heads * GYRE_PAGE;
+    out->bits = precision->kv;
+    out->bits_v = precision->kv_v;
+    out->clip = precision->kv_clip;
+    out->clip_v = precision->kv_clip_v;
+    GYRE_TRY(half(kv, heads, hp->head_dim, out->bits, keys, &out->k, &out->k_meta, err));
+    GYRE_TRY(half(kv, heads, hp->head_dim, out->bits_v, values, &out->v, &out->v_meta, err));
+    if (!windowed) return GYRE_OK;
+    out->pages = (struct gyre_binding){kv->places, 0, kv->n_pages * sizeof *kv->table};
+    return clear_place_0(kv, out, err);
+}
+
+gyre_status gyre_kv_create(gyre_device *device, const struct gyre_hparams *hp, const struct gyre_precision *precision,
+                           uint32_t sequences, uint32_t context, uint32_t rows, struct gyre_kv *out, gyre_error *err)
+{
+    uint32_t cells, places;
+    count(hp, sequences, context, rows, &cells, &places);
+    *out = (struct gyre_kv){.device = device,
+                            .n_layers = hp->n_layers,
+                            .n_pages = cells,
+                            .sequences = sequences,
+                            .page_stride = (uint32_t)gyre_div_up(context, GYRE_PAGE)};
+    gyre_status st = GYRE_OK;
+    const bool enough = make_tables(out) && (!places || gyre_window_init(&out->window, hp->window, cells, places,
+                                                                         sequences, out->page_stride));
+    if (!enough) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "cannot make the KV cache: out of memory"));
+    if (places) GYRE_GO(upload_table(out, out->window.table, "kv places", &out->places, err));
+    for (uint32_t i = 0; i < out->n_layers; i++)
+        GYRE_GO(make_pool(out, hp, precision, places && hp->kind[i].windowed, &out->pool[i], err));
+    GYRE_GO(upload_table(out, out->table, "kv page tables", &out->pages, err));
 done:
     if (st != GYRE_OK) gyre_kv_free(out);
     return st;
