@@ -10,7 +10,7 @@ gyre_status gyre_template_open(const char *model_path, const char *choice, gyre_
 {
     gyre_source *source = NULL;
     *out = NULL;
-    if (model_path) GYRE_TRY(gyre_source_open(model_path, &source, err));
+    if (model_path) GYRE_TRY(gyre_source_look(model_path, &source, err));
     const gyre_status st = gyre_template_find(source, choice, out, err);
     gyre_source_close(source);
     return st;

@@ -25,7 +25,7 @@ gyre_status gyre_tokenizer_open(const char *model_path, const char *pre, const g
 {
     gyre_source *source = NULL;
     *out = NULL;
-    GYRE_TRY(gyre_source_open(model_path, &source, err));
+    GYRE_TRY(gyre_source_look(model_path, &source, err));
     const gyre_status st = gyre_tokenizer_create(source, pre, log, out, err);
     gyre_source_close(source);
     return st;

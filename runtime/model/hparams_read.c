@@ -107,6 +107,12 @@ static gyre_status read_shapes(const gyre_source *source, struct gyre_hparams *h
     if (strcmp(act, due))
         return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot use model (%s): hidden_act is %s; %s has %s", path,
                          gyre_show(act, strlen(act)).text, hp->arch, due);
+    bool causal = true;
+    gyre_hparam_key(hp, "attention.causal", key);
+    GYRE_TRY(gyre_source_bool(source, key, &causal, NULL, err));
+    if (!causal)
+        return gyre_fail(err, GYRE_E_UNSUPPORTED,
+                         "cannot use model (%s): %s is false; gyre attends to what came before", path, key);
     return refuse_unless(source, hp, "expert_count", 0, "mixtures of experts", err);
 }
 

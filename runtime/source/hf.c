@@ -151,12 +151,12 @@ gyre_status gyre_hf_read(gyre_source *source, gyre_error *err)
     GYRE_GO(parse(path, file->text, file->bytes, &config, err));
     for (size_t i = 0; i < GYRE_COUNT(kept); i++) GYRE_GO(keep_file(source, kept[i], MAX_TOKENIZER, err));
     GYRE_GO(gyre_source_let(source, gyre_hf_config(source, config, err), err));
-    const json_t *inner = json_object_get(config, "text_config"), *tie = json_object_get(inner, "tie_word_embeddings");
+    // Of a model that holds a text model the outer object says whether that one is tied, which it is where none does.
+    const json_t *inner = json_object_get(config, "text_config");
     source->hf_wrapped = json_is_object(inner);
-    if (!tie) tie = json_object_get(config, "tie_word_embeddings");
-    GYRE_GO(gyre_hf_bool(source, config, "tie_word_embeddings", &source->hf_tied, err));
     GYRE_GO(gyre_hf_bool(source, inner, "tie_word_embeddings", &source->hf_tied, err));
-    const bool untied = json_is_false(tie);
+    GYRE_GO(gyre_hf_bool(source, config, "tie_word_embeddings", &source->hf_tied, err));
+    const bool untied = json_is_false(json_object_get(config, "tie_word_embeddings"));
     GYRE_GO(read_tensors(source, err));
     GYRE_GO(gyre_safetensors_tied_head(source, err));
     GYRE_GO(check_groups(source, err));

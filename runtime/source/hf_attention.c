@@ -46,6 +46,16 @@ static gyre_status put_divisors(struct config *c, const json_t *rope, const char
                      c->source->path, field);
 }
 
+// The context that scaling starts from stands beside or inside; beside counts. A phi3 has one beside in any case.
+static gyre_status put_original(struct config *c, const json_t *rope, double *original)
+{
+    const char *const field = "original_max_position_embeddings", *const key = "rope.scaling.original_context_length";
+    const bool beside = gyre_hf_get(c->json, field) != NULL;
+    if (!beside && !strcmp(c->type, "phi3")) return gyre_hf_put_u32(c, key, (uint32_t)(*original = 4096));
+    GYRE_TRY(gyre_hf_real(c, beside ? c->json : rope, field, original));
+    return gyre_hf_put_count(c, beside ? c->json : rope, field, key);
+}
+
 // The scaling, of a type that has one.
 static gyre_status put_scaling(struct config *c, const json_t *rope, const char *type)
 {
@@ -61,13 +71,7 @@ static gyre_status put_scaling(struct config *c, const json_t *rope, const char 
         if (!truncate) GYRE_TRY(gyre_hf_put(c, "rope.scaling.yarn_truncate", GYRE_META_BOOL, &truncate, 1));
     }
     GYRE_TRY(gyre_hf_put_text(c, gyre_hf_key(c, "rope.scaling.type").text, type));
-    // The context that it starts from stands beside or inside; beside counts. A phi3 has one beside in any case.
-    const char *const field = "original_max_position_embeddings", *const key = "rope.scaling.original_context_length";
-    const bool beside = gyre_hf_get(c->json, field) != NULL;
-    if (beside || strcmp(c->type, "phi3")) {
-        GYRE_TRY(gyre_hf_real(c, beside ? c->json : rope, field, &original));
-        GYRE_TRY(gyre_hf_put_count(c, beside ? c->json : rope, field, key));
-    } else GYRE_TRY(gyre_hf_put_u32(c, key, (uint32_t)(original = 4096)));
+    GYRE_TRY(put_original(c, rope, &original));
     GYRE_TRY(gyre_hf_real(c, rope, "factor", &factor));
     GYRE_TRY(gyre_hf_real(c, c->json, "max_position_embeddings", &most));
     if (factor == 0 && !strcmp(type, "yarn") && original > 0) factor = most / original;
@@ -79,7 +83,6 @@ static gyre_status put_scaling(struct config *c, const json_t *rope, const char 
     GYRE_TRY(gyre_hf_put_real(c, rope, "high_freq_factor", "rope.scaling.high_freq_factor", NULL));
     GYRE_TRY(gyre_hf_put_real(c, rope, "beta_fast", "rope.scaling.yarn_beta_fast", NULL));
     GYRE_TRY(gyre_hf_put_real(c, rope, "beta_slow", "rope.scaling.yarn_beta_slow", NULL));
-    GYRE_TRY(gyre_hf_put_real(c, rope, "llama_4_scaling_beta", "attention.temperature_scale", NULL));
     if (longrope) {
         GYRE_TRY(put_divisors(c, rope, "short_factor", "rope.scaling.short_factor"));
         GYRE_TRY(put_divisors(c, rope, "long_factor", "rope.scaling.long_factor"));
@@ -137,6 +140,7 @@ static gyre_status put_rope(struct config *c)
     const json_t *rope = gyre_hf_get(c->json, "rope_parameters"), *old = gyre_hf_get(c->json, "rope_scaling");
     const char *type;
     bool base = false;
+    double original = 0;
     if (rope && old && !json_equal(rope, old))
         return gyre_hf_refuse(c, "rope_scaling", "not what rope_parameters is", "one of them");
     if (!rope) rope = old;
@@ -157,6 +161,10 @@ static gyre_status put_rope(struct config *c)
     if (!base && !strcmp(c->type, "gemma3_text")) GYRE_TRY(gyre_hf_put_f32(c, "rope.freq_base", 1e6));
     GYRE_TRY(put_turned(c, rope));
     GYRE_TRY(rope_type(c, rope, &type));
+    // Queries grow whatever the scaling is, in steps of the context that it starts from, or would.
+    GYRE_TRY(gyre_hf_put_real(c, rope, "llama_4_scaling_beta", "attention.temperature_scale", NULL));
+    const bool scales = strcmp(type, "default") && strcmp(type, "dynamic");
+    if (!scales && gyre_hf_get(rope, "llama_4_scaling_beta")) GYRE_TRY(put_original(c, rope, &original));
     return strcmp(type, "default") ? put_scaling(c, rope, type) : GYRE_OK;
 }
 

@@ -27,6 +27,9 @@ static gyre_status check_features(struct config *c)
         if (value && !json_is_false(value) && !(json_is_number(value) && json_number_value(value) == 0))
             return gyre_hf_refuse(c, off[i].field, "set", off[i].supported);
     }
+    bool causal = true;
+    GYRE_TRY(gyre_hf_bool(c->source, c->json, "is_causal", &causal, c->err));
+    if (!causal) return gyre_hf_refuse(c, "is_causal", "false", "attention to what came before");
     static const char *const biases[] = {"attention_bias", "mlp_bias"}; // on all linears of a kind
     for (size_t i = 0; i < GYRE_COUNT(biases); i++) {
         bool on = false;
@@ -41,53 +44,74 @@ static gyre_status check_features(struct config *c)
     return strcmp(act, "silu") ? gyre_hf_put_text(c, gyre_hf_key(c, "hidden_act").text, act) : GYRE_OK;
 }
 
-// Multipliers, in the words of Granite and of MiniCPM.
+// Multipliers, each in the words of its family: another family's are carried along by a config, and mean nothing there.
 static gyre_status put_multipliers(struct config *c)
 {
     static const struct {
         const char *field, *name;
-    } reals[] = {
+    } granite[] = {
         {"embedding_multiplier", "embedding_scale"},
         {"residual_multiplier", "residual_scale"},
         {"logits_scaling", "logit_scale"},
-        {"scale_emb", "embedding_scale"},
     };
     double depth = 0, base = 0, layers = 1, width = 0, scale = 0, scalar = 0;
-    for (size_t i = 0; i < GYRE_COUNT(reals); i++)
-        GYRE_TRY(gyre_hf_put_real(c, c->json, reals[i].field, reals[i].name, NULL));
-    GYRE_TRY(gyre_hf_real(c, c->json, "scale_depth", &depth));
-    GYRE_TRY(gyre_hf_real(c, c->json, "dim_model_base", &base));
-    GYRE_TRY(gyre_hf_real(c, c->json, "num_hidden_layers", &layers));
-    GYRE_TRY(gyre_hf_real(c, c->json, "hidden_size", &width));
-    if (depth > 0 && layers > 0) GYRE_TRY(gyre_hf_put_f32(c, "residual_scale", depth / sqrt(layers)));
-    if (base > 0) GYRE_TRY(gyre_hf_put_f32(c, "logit_scale", width / base));
-    if (!strncmp(c->type, "granite", 7)) scale = 1; // what transformers takes where the field is missing
-    GYRE_TRY(gyre_hf_real(c, c->json, "attention_multiplier", &scale));
-    GYRE_TRY(gyre_hf_real(c, c->json, "query_pre_attn_scalar", &scalar));
-    if (scalar > 0) scale = 1 / sqrt(scalar);
+    if (!strncmp(c->type, "granite", 7)) {
+        for (size_t i = 0; i < GYRE_COUNT(granite); i++)
+            GYRE_TRY(gyre_hf_put_real(c, c->json, granite[i].field, granite[i].name, NULL));
+        scale = 1; // what transformers takes where the field is missing
+        GYRE_TRY(gyre_hf_real(c, c->json, "attention_multiplier", &scale));
+    }
+    if (!strcmp(c->type, "minicpm")) {
+        GYRE_TRY(gyre_hf_put_real(c, c->json, "scale_emb", "embedding_scale", NULL));
+        GYRE_TRY(gyre_hf_real(c, c->json, "scale_depth", &depth));
+        GYRE_TRY(gyre_hf_real(c, c->json, "dim_model_base", &base));
+        GYRE_TRY(gyre_hf_real(c, c->json, "num_hidden_layers", &layers));
+        GYRE_TRY(gyre_hf_real(c, c->json, "hidden_size", &width));
+        if (depth > 0 && layers > 0) GYRE_TRY(gyre_hf_put_f32(c, "residual_scale", depth / sqrt(layers)));
+        if (base > 0) GYRE_TRY(gyre_hf_put_f32(c, "logit_scale", width / base));
+    }
+    if (!strcmp(c->type, "gemma3_text")) {
+        scalar = 256;
+        GYRE_TRY(gyre_hf_real(c, c->json, "query_pre_attn_scalar", &scalar));
+        if (scalar > 0) scale = 1 / sqrt(scalar);
+    }
     return scale > 0 ? gyre_hf_put_f32(c, "attention.scale", scale) : GYRE_OK;
 }
 
-// Gemma 3's repositories leave out what is the default of their model type.
+// What transformers takes for a field that is left out. 0: it is missing, or found from the others.
 static gyre_status put_defaults(struct config *c)
 {
     static const struct {
+        const char *type;
+        double eps;
+        uint32_t context, vocab, heads, kv_heads, head;
+    } of[] = {
+        {"llama", 1e-6, 2048, 0, 0, 0, 0},       {"mistral", 1e-6, 131072, 0, 0, 8, 0},
+        {"ministral", 1e-6, 131072, 0, 0, 8, 0}, {"ministral3", 1e-5, 262144, 0, 0, 8, 128},
+        {"qwen2", 1e-6, 32768, 0, 0, 0, 0},      {"qwen3", 1e-6, 32768, 0, 0, 0, 128},
+        {"phi3", 1e-5, 4096, 0, 0, 0, 0},        {"smollm3", 1e-6, 32768, 0, 0, 4, 0},
+        {"granite", 1e-6, 2048, 0, 0, 0, 0},     {"granitemoehybrid", 1e-6, 2048, 0, 0, 0, 0},
+        {"minicpm", 1e-6, 2048, 0, 0, 0, 0},     {"gemma3_text", 1e-6, 131072, 262208, 8, 4, 256},
+    };
+    size_t i = 0;
+    while (i < GYRE_COUNT(of) && strcmp(of[i].type, c->type)) i++;
+    if (i == GYRE_COUNT(of)) return GYRE_OK;
+    const struct {
         const char *field, *name;
         uint32_t value;
-    } gemma[] = {
-        {"vocab_size", "vocab_size", 262208},
-        {"num_attention_heads", "attention.head_count", 8},
-        {"num_key_value_heads", "attention.head_count_kv", 4},
-        {"head_dim", "attention.key_length", 256},
-        {"head_dim", "attention.value_length", 256},
-        {"max_position_embeddings", "context_length", 131072},
+    } counts[] = {
+        {"max_position_embeddings", "context_length", of[i].context},
+        {"vocab_size", "vocab_size", of[i].vocab},
+        {"num_attention_heads", "attention.head_count", of[i].heads},
+        {"num_key_value_heads", "attention.head_count_kv", of[i].kv_heads},
+        {"head_dim", "attention.key_length", of[i].head},
+        {"head_dim", "attention.value_length", of[i].head},
     };
-    if (strcmp(c->type, "gemma3_text")) return GYRE_OK;
-    for (size_t i = 0; i < GYRE_COUNT(gemma); i++)
-        if (!gyre_hf_get(c->json, gemma[i].field)) GYRE_TRY(gyre_hf_put_u32(c, gemma[i].name, gemma[i].value));
-    if (!gyre_hf_get(c->json, "query_pre_attn_scalar")) GYRE_TRY(gyre_hf_put_f32(c, "attention.scale", 1.0 / 16));
+    for (size_t k = 0; k < GYRE_COUNT(counts); k++)
+        if (counts[k].value && !gyre_hf_get(c->json, counts[k].field))
+            GYRE_TRY(gyre_hf_put_u32(c, counts[k].name, counts[k].value));
     return gyre_hf_get(c->json, "rms_norm_eps") ? GYRE_OK
-                                                : gyre_hf_put_f32(c, "attention.layer_norm_rms_epsilon", 1e-6);
+                                                : gyre_hf_put_f32(c, "attention.layer_norm_rms_epsilon", of[i].eps);
 }
 
 static uint32_t whole_number(const struct config *c, const char *field)

@@ -96,6 +96,19 @@ class Options(Case):
         self.done("run", strange, "-p", "x", "--device", "cpu", "-n", 1, "--pre", "smollm")
         self.done("eval", strange, "--text", self.text, "--device", "cpu", "--ctx", 32, "--windows", 1, "--pre", "smollm")
 
+    def test_words_of_a_model_that_does_not_run(self):
+        """Text and templates need no weights: what config.json asks of them refuses a run only."""
+        folder = self.at("unrun")
+        subprocess.run([MAKE_MODEL, folder, "HF"], check=True)
+        ids = self.json("tokenize", folder, "-p", "the cat")["tokens"]
+        self.put("unrun/chat_template.jinja", b"{{ messages[0].content }}")
+        config = json.loads(self.read(os.path.join(folder, "config.json")))
+        for change, word in (({"model_type": "zorblax", "layer_types": ["conv"]}, "zorblax"), ({"is_causal": False}, "is_causal")):
+            self.put("unrun/config.json", json.dumps({**config, **change}).encode())
+            self.assertEqual(self.json("tokenize", folder, "-p", "the cat")["tokens"], ids)
+            self.assertEqual(self.done("template", folder, "--json-file", self.put("talk.json", b'{"messages": [{"content": "hi"}]}'))[0], "hi")
+            self.fails(1, "run", folder, "-p", "the cat", "--device", "cpu", word=word)
+
     def test_tokenizer_that_nothing_runs(self):
         data = self.read(self.model)
         model, out = self.put("spm.gguf", data.replace(b"gpt2", b"llam")), self.at("spm-out.gguf")

@@ -168,6 +168,7 @@ static void roles(void **state)
          {.drop = "blk.0.attn_q.weight", .add = "blk.0.attn_q.weight", .n_dims = 2, .dims = {64, 64}},
          GYRE_E_FORMAT,
          "tensor blk.0.attn_q.weight has shape 64 x 64; 128 x 64 is due"},
+        {"llama", {.key = "llama.attention.causal", .number = 0}, GYRE_E_UNSUPPORTED, "attention.causal is false"},
         {"qwen3", {.key = "qwen3.expert_count", .number = 8}, GYRE_E_UNSUPPORTED, "qwen3.expert_count is 8"},
         {"llama", {.add = "gyre.note", .n_dims = 1, .dims = {4}}, GYRE_E_UNSUPPORTED, "tensor gyre.note has no place"},
         {"llama",

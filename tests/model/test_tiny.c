@@ -175,6 +175,50 @@ static void a_config_means_what_transformers_means(void **state)
     hp = changed("phi3", "\"original_max_position_embeddings\": 64, ", "");
     assert_true(hp.rope_original_context == 4096);
     gyre_hparams_free(&hp);
+    // Queries grow by what the RoPE says, whether it scales or not.
+    hp = changed("ministral3", "\"rope_type\": \"yarn\", \"factor\": 8.0", "\"rope_type\": \"default\"");
+    assert_true(hp.rope_scaling == GYRE_ROPE_NONE && hp.q_beta == 0.3f && hp.q_span == 64);
+    gyre_hparams_free(&hp);
+    // Another family's multipliers.
+    hp = changed("ministral3", "\"sliding_window\": null", "\"logits_scaling\": 4, \"scale_emb\": 12");
+    assert_true(hp.logit_divisor == 1 && hp.embed_scale == 1);
+    gyre_hparams_free(&hp);
+    // What a class has where nothing is said.
+    hp = changed("llama", "\"max_position_embeddings\": 8192, \"rms_norm_eps\": 1e-05, ", "");
+    assert_true(hp.context == 2048 && hp.norm_eps == 1e-6f);
+    gyre_hparams_free(&hp);
+}
+
+// A text model inside another: the outer object says whether its head is the embedding; where it says nothing it is,
+// if there is no other.
+static void a_model_around_a_text_model_ties_it(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *outer, *inner;
+        bool fails;
+    } cases[] = {{"true", "false", false}, {NULL, "false", false}, {"false", "true", true}};
+    struct tiny_options o = tiny_family("ministral3");
+    const char *folder = files_path("around"), *config = files_path("around/config.json");
+    o.tied = true;
+    assert_int_equal(tiny_write_hf(folder, &o), 0);
+    uint64_t bytes;
+    char *text = files_read(config, &bytes);
+    for (size_t i = 0; i < GYRE_COUNT(cases); i++) {
+        char made[4096], outer[64] = "", key[] = "\"tie_word_embeddings\": ";
+        const char *at = strstr(text, key) + strlen(key);
+        gyre_source *source = NULL;
+        gyre_error err = {0};
+        if (cases[i].outer) snprintf(outer, sizeof outer, "%s%s, ", key, cases[i].outer);
+        snprintf(made, sizeof made, "{\"model_type\": \"mistral3\", %s\"text_config\": %.*s%s%s}", outer,
+                 (int)(at - text), text, cases[i].inner, at + strcspn(at, ","));
+        files_write(config, made);
+        const gyre_status st = gyre_source_open(folder, &source, &err);
+        gyre_source_close(source);
+        assert_int_equal(st, cases[i].fails ? GYRE_E_FORMAT : GYRE_OK);
+        if (cases[i].fails) assert_non_null(strstr(err.message, "lm_head.weight is missing"));
+    }
+    free(text);
 }
 
 // transformers takes the numbers of one of its models then.
@@ -195,6 +239,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_config_means_what_transformers_means),
+        cmocka_unit_test(a_model_around_a_text_model_ties_it),
         cmocka_unit_test(a_ministral3_says_its_rope),
         cmocka_unit_test(every_type_opens),
         cmocka_unit_test(both_containers_agree),
