@@ -421,14 +421,19 @@ static gyre_status write_texts(const struct gyre_output *out, gyre_error *err)
     return GYRE_OK;
 }
 
-// OUT.part becomes OUT. A folder cannot replace another: the old one steps aside first. The journal says so before, so
-// that a run that is killed behind that goes on all the same.
-static gyre_status take_name(struct gyre_output *out, gyre_error *err)
+// Does the output stand where a folder cannot replace it?
+static bool steps_aside(const struct gyre_output *out)
 {
-    const bool folder = out->writer->format->folder, steps = folder && gyre_file_exists(out->path);
+    return out->writer->format->folder && gyre_file_exists(out->path);
+}
+
+// OUT.part becomes OUT. A folder cannot replace another: the old one steps aside first. The journal has said so before
+// (gyre_journal_aside), so that a run that is killed behind that goes on all the same.
+static gyre_status take_name(const struct gyre_output *out, gyre_error *err)
+{
+    const bool folder = out->writer->format->folder, steps = steps_aside(out);
     char *old = gyre_joined(out->path, ".old", "");
     gyre_status st = old ? GYRE_OK : gyre_fail(err, GYRE_E_NOMEM, "cannot write (%s): out of memory", out->path);
-    if (st == GYRE_OK && steps) st = gyre_journal_aside(&out->journal, err);
     if (st == GYRE_OK && steps && rename(out->path, old)) st = fail_write(out->path, err);
     if (st == GYRE_OK && rename(out->part, out->path)) {
         st = fail_write(out->path, err);
@@ -449,16 +454,43 @@ void gyre_output_clear_left(const char *output)
     gyre_journal_free(&journal);
 }
 
-static gyre_status write_rotations(const struct gyre_output *out, const void *data, uint64_t bytes, gyre_error *err)
+// A file beside OUT: its name, and that of its bytes before it has it.
+struct beside {
+    char *path, temp[4096];
+};
+
+static gyre_status stage(struct beside *b, const void *data, uint64_t bytes, gyre_error *err)
 {
-    if (!data) {
-        gyre_matrices_remove(out->path);
-        return GYRE_OK;
+    if (!data) return GYRE_OK;
+    return gyre_file_stage(b->path, (const void *const[2]){data, NULL}, (const uint64_t[2]){bytes, 0}, b->temp,
+                           sizeof b->temp, err);
+}
+
+static gyre_status give_name(struct beside *b, gyre_error *err)
+{
+    const gyre_status st = gyre_file_commit(b->temp, b->path, err);
+    b->temp[0] = 0;
+    return st;
+}
+
+// What needs space is written before an older output loses anything; then there are only names to give.
+static gyre_status finish(struct gyre_output *out, struct beside *manifest, const void *data, uint64_t bytes,
+                          struct beside *rotations, const void *rotations_data, uint64_t rotations_bytes,
+                          gyre_error *err)
+{
+    const bool replaces = gyre_file_exists(out->path);
+    GYRE_TRY(stage(rotations, rotations_data, rotations_bytes, err));
+    GYRE_TRY(stage(manifest, data, bytes, err));
+    if (steps_aside(out)) GYRE_TRY(gyre_journal_aside(&out->journal, err));
+    gyre_status st = GYRE_OK;
+    if (rotations_data) st = give_name(rotations, err);
+    else unlink(rotations->path);
+    if (st == GYRE_OK) st = give_name(manifest, err);
+    if (st == GYRE_OK) st = take_name(out, err);
+    if (st != GYRE_OK && !replaces) {
+        unlink(manifest->path);
+        unlink(rotations->path);
     }
-    char *path = gyre_matrices_path(out->path);
-    const gyre_status st = path ? gyre_file_write(path, data, bytes, err)
-                                : gyre_fail(err, GYRE_E_NOMEM, "cannot write (%s): out of memory", out->path);
-    free(path);
     return st;
 }
 
@@ -471,16 +503,13 @@ gyre_status gyre_output_finish(struct gyre_output *out, const void *manifest, ui
     for (uint32_t i = 0; i < out->writer->n_files; i++)
         if (fsync(out->fd[i])) return fail_write(out->path, err);
     if (out->writer->format->folder && fsync(out->lock)) return fail_write(out->path, err);
-    GYRE_TRY(write_rotations(out, rotations, rotations_bytes, err));
-    gyre_status st = gyre_file_write(out->manifest, manifest, bytes, err);
-    if (st == GYRE_OK) {
-        st = take_name(out, err);
-        if (st != GYRE_OK) unlink(out->manifest);
-    }
-    if (st != GYRE_OK) {
-        gyre_matrices_remove(out->path);
-        return st;
-    }
+    struct beside m = {.path = out->manifest}, r = {.path = gyre_matrices_path(out->path)};
+    if (!r.path) return gyre_fail(err, GYRE_E_NOMEM, "cannot write (%s): out of memory", out->path);
+    const gyre_status st = finish(out, &m, manifest, bytes, &r, rotations, rotations_bytes, err);
+    if (m.temp[0]) unlink(m.temp);
+    if (r.temp[0]) unlink(r.temp);
+    free(r.path);
+    if (st != GYRE_OK) return st;
     gyre_journal_remove(&out->journal);
     close_files(out);
     return GYRE_OK;

@@ -74,7 +74,8 @@ void gyre_output_unmap(const struct gyre_output *out, struct gyre_file_map *maps
 
 // Everything is written: the learned rotations (NULL: none, and those of an older file of this name go), the manifest
 // and the file get their names, in this order, so that OUT is never without what belongs to it; then the journal goes.
-// After a failure nothing new stands beside OUT.
+// All of them are written before, so that a failure (a full disk) leaves an older output whole; one of giving the names
+// themselves is what a kill there is, for --resume. Where there was no output nothing new stands beside OUT.
 gyre_status gyre_output_finish(struct gyre_output *out, const void *manifest, uint64_t bytes, const void *rotations,
                                uint64_t rotations_bytes, gyre_error *err) GYRE_MUST_USE;
 

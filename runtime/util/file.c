@@ -191,10 +191,10 @@ gyre_status gyre_file_write(const char *path, const void *data, uint64_t size, g
     return gyre_file_write2(path, (const void *const[2]){data, NULL}, (const uint64_t[2]){size, 0}, err);
 }
 
-gyre_status gyre_file_write2(const char *path, const void *const data[2], const uint64_t size[2], gyre_error *err)
+gyre_status gyre_file_stage(const char *path, const void *const data[2], const uint64_t size[2], char *temp, size_t cap,
+                            gyre_error *err)
 {
-    char temp[PATH_MAX];
-    if (!gyre_file_temp(path, temp, sizeof temp)) {
+    if (!gyre_file_temp(path, temp, cap)) {
         errno = ENAMETOOLONG;
         return fail_io(err, "write file", path);
     }
@@ -203,11 +203,16 @@ gyre_status gyre_file_write2(const char *path, const void *const data[2], const 
     if (fd < 0) return fail_io(err, "write file", path);
     gyre_status st = write_all(fd, path, data[0], size[0], err);
     if (st == GYRE_OK) st = write_all(fd, path, data[1], size[1], err);
+    if (st == GYRE_OK && fsync(fd)) st = fail_io(err, "write file", path);
     if (close(fd) && st == GYRE_OK) st = fail_io(err, "write file", path);
-    if (st != GYRE_OK) {
-        unlink(temp);
-        return st;
-    }
+    if (st != GYRE_OK) unlink(temp);
+    return st;
+}
+
+gyre_status gyre_file_write2(const char *path, const void *const data[2], const uint64_t size[2], gyre_error *err)
+{
+    char temp[PATH_MAX];
+    GYRE_TRY(gyre_file_stage(path, data, size, temp, sizeof temp, err));
     return gyre_file_commit(temp, path, err);
 }
 

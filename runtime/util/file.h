@@ -48,6 +48,11 @@ void gyre_file_clear_temps(const char *path);
 gyre_status gyre_file_write2(const char *path, const void *const data[2], const uint64_t size[2],
                              gyre_error *err) GYRE_MUST_USE;
 
+// The first half of gyre_file_write: the bytes lie in gyre_file_temp's name, which temp[cap] receives, and are durable.
+// gyre_file_commit does the rest, for which no space is needed. Nothing is there on failure.
+gyre_status gyre_file_stage(const char *path, const void *const data[2], const uint64_t size[2], char *temp, size_t cap,
+                            gyre_error *err) GYRE_MUST_USE;
+
 // The last step of a file that was written in pieces: makes `temp` durable and renames it to `path` (same
 // directory). Removes `temp` on failure.
 gyre_status gyre_file_commit(const char *temp, const char *path, gyre_error *err) GYRE_MUST_USE;

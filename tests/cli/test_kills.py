@@ -71,6 +71,64 @@ class Kills(Case):
         shutil.rmtree(work)
         shutil.rmtree(saved)
 
+    def full_disk(self, source, name, args, older, step):
+        """A disk that is full from some call on: what stands under the name is the older output with all that belongs to it, or
+        the new one, and with space the run goes on."""
+        work, saved, log = self.at("work"), self.at("saved"), self.at("calls")
+        command = ["quantize", source, "-o", os.path.join(work, name), "--device", "host", *args]
+        os.mkdir(work)
+        self.done(*command)
+        want = self.tree(work)
+        self.done(*command[:6], *older, "--force")
+        old = self.tree(work)
+        os.rename(work, saved)
+
+        def filled(at):
+            shutil.rmtree(work, ignore_errors=True)
+            shutil.copytree(saved, work)
+            env = {"LD_PRELOAD": KILL, "KILL_UNDER": work, "KILL_AT": str(at), "KILL_FULL": "1"}
+            return run(*command, "--force", env=env if at else {**env, "KILL_AT": "1000000000", "KILL_LOG": log})
+
+        self.assertEqual(filled(0)[0], 0)
+        with open(log) as f:
+            calls = f.read().split()
+        os.unlink(log)
+        self.assertEqual(self.tree(work), want)
+        failed = 0
+        for at, call in enumerate(calls, 1):
+            if at < len(calls) - 40 and at % step:
+                continue
+            with self.subTest(output=name, call=call, at=at):
+                code, out, err = filled(at)
+                left = {k: v for k, v in self.tree(work).items() if not k.split("/")[0].startswith((name + ".part", name + ".journal"))}
+                if code == 0:
+                    self.assertEqual(self.tree(work), want)
+                    continue
+                failed += 1
+                self.assertEqual(code, 1)
+                self.assertIn("No space left on device", err)
+                self.assertEqual(left, old)
+                self.done(*command, "--resume", "--force")
+                self.assertEqual(self.tree(work), want)
+        self.assertGreater(failed, 20)
+        shutil.rmtree(work)
+        shutil.rmtree(saved)
+
+    def test_full_disk(self):
+        recipe = self.put("short.yaml", RECIPE.encode())
+        args = ["--recipe", recipe, "--calib", self.text]
+        self.full_disk(self.model, "out.gguf", args, [*args, "--seed", "7"], 12)
+
+    def test_full_disk_of_folders(self):
+        recipe, source = self.put("short.yaml", RECIPE.encode()), self.at("tiny-full")
+        subprocess.run([MAKE_MODEL, source, "HF"], check=True)
+        args = ["--recipe", recipe, "--calib", self.text, "--format", "hf"]
+        self.full_disk(source, "out", args, [*args, "--seed", "7"], 12)
+
+    def test_no_rotations_on_a_full_disk(self):
+        recipe = self.put("short.yaml", RECIPE.encode())
+        self.full_disk(self.model, "out.gguf", ["--recipe", "quarot-rtn"], ["--recipe", recipe, "--calib", self.text], 12)
+
     def test_file(self):
         recipe = self.put("short.yaml", (RECIPE + "distill: {steps: 2}\n").encode())
         self.killed_anywhere(self.model, "out.gguf", ["--recipe", recipe, "--calib", self.text, "--calib", "self"], 12)

@@ -1,9 +1,10 @@
 // For LD_PRELOAD: numbers the calls that change files below KILL_UNDER and ends the program, as a kill would, just
-// before the KILL_AT-th; with KILL_TORN behind half of it where it writes. KILL_LOG, a file: a line for each call, its
-// name.
+// before the KILL_AT-th; with KILL_TORN behind half of it where it writes; with KILL_FULL it goes on, and whatever
+// writes from there on finds the disk full. KILL_LOG, a file: a line for each call, its name.
 #undef _FILE_OFFSET_BITS // both names of a call are defined here
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
@@ -17,6 +18,7 @@
 #include <unistd.h>
 
 static int calls;
+static bool full;
 
 static void *next(const char *name)
 {
@@ -57,6 +59,10 @@ static bool counts(const char *name, int folder, const char *path, bool writes)
         if (syscall(SYS_write, fd, line, (size_t)n) != n) abort();
         syscall(SYS_close, fd);
     }
+    if (at && me >= atoi(at) && getenv("KILL_FULL")) {
+        full = true;
+        return false;
+    }
     if (!at || me != atoi(at)) return false;
     if (writes && getenv("KILL_TORN")) return true;
     die();
@@ -69,6 +75,7 @@ ssize_t write(int fd, const void *data, size_t n)
 {
     ssize_t (*const f)(int, const void *, size_t) = (ssize_t(*)(int, const void *, size_t))next("write");
     const bool torn = counts("write", fd, NULL, true);
+    if (full && inside(fd, NULL)) return errno = ENOSPC, -1;
     const ssize_t done = f(fd, data, torn ? n / 2 : n);
     if (torn) die();
     return done;
@@ -79,6 +86,7 @@ static ssize_t write_at(int fd, const void *data, size_t n, off64_t at)
     ssize_t (*const f)(int, const void *, size_t, off64_t) =
         (ssize_t(*)(int, const void *, size_t, off64_t))next("pwrite64");
     const bool torn = counts("pwrite", fd, NULL, true);
+    if (full && inside(fd, NULL)) return errno = ENOSPC, -1;
     const ssize_t done = f(fd, data, torn ? n / 2 : n, at);
     if (torn) die();
     return done;
