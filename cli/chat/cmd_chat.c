@@ -265,10 +265,9 @@ static int run_command(struct chat *c, const char *line)
 
 // ---- the talk ---------------------------------------------------------------------------------------
 
-static gyre_status turn(struct chat *c, const char *line, gyre_error *err)
+static gyre_status turn(struct chat *c, const char *line, size_t length, uint32_t number, gyre_error *err)
 {
-    if (!chat_talk_say(&c->talk, "user", line, NULL))
-        return gyre_fail(err, GYRE_E_NOMEM, "cannot answer: out of memory");
+    GYRE_TRY(chat_talk_ask(&c->talk, line, length, number, err));
     const size_t before = chat_talk_length(&c->talk);
     const gyre_status st = answer(c, err);
     if (chat_talk_length(&c->talk) <= before) chat_talk_take_back(&c->talk, "user"); // nothing was said to it
@@ -286,17 +285,18 @@ static void status_of(const struct chat *c, char out[100])
 static gyre_status talk_on(struct chat *c, gyre_error *err)
 {
     char status[100], *line;
-    for (;;) {
+    size_t length;
+    for (uint32_t number = 1;; number++) {
         status_of(c, status);
-        const enum chat_read how = chat_read(c->reader, status, &line);
+        const enum chat_read how = chat_read(c->reader, status, &line, &length);
         if (how == CHAT_END) return cli_interrupted() ? gyre_fail(err, GYRE_E_CANCELLED, "interrupted") : GYRE_OK;
-        if (how == CHAT_CLEARED || !line[strspn(line, " \t\n")]) {
+        if (how == CHAT_CLEARED || strspn(line, " \t\n") == length) {
             free(line);
             continue;
         }
         gyre_status st = GYRE_OK;
         const bool leaves = c->terminal && *line == '/' && run_command(c, line) == CHAT_LEAVE;
-        if (!c->terminal || *line != '/') st = turn(c, line, err);
+        if (!c->terminal || *line != '/') st = turn(c, line, length, number, err);
         free(line);
         if (leaves) return GYRE_OK;
         if (st == GYRE_OK) continue;

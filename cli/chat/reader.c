@@ -56,7 +56,7 @@ static bool more(struct chat_reader *r)
     return true;
 }
 
-static enum chat_read read_plain(struct chat_reader *r, char **line)
+static enum chat_read read_plain(struct chat_reader *r, char **line, size_t *length)
 {
     char *end = NULL;
     size_t searched = 0;
@@ -72,38 +72,49 @@ static enum chat_read read_plain(struct chat_reader *r, char **line)
         if (r->ended) return CHAT_END;
     }
     const size_t n = end ? (size_t)(end - r->held) : r->n;
-    *line = strndup(r->held, n);
+    *line = malloc(n + 1);
+    if (!*line) return CHAT_END;
+    memcpy(*line, r->held, n); // it may hold a NUL
+    *length = n - (n && (*line)[n - 1] == '\r');
+    (*line)[*length] = 0;
     r->n -= end ? n + 1 : n;
     if (end) memmove(r->held, end + 1, r->n);
-    const size_t length = *line ? strlen(*line) : 0;
-    if (length && (*line)[length - 1] == '\r') (*line)[length - 1] = 0;
-    return *line ? CHAT_LINE : CHAT_END;
+    return CHAT_LINE;
 }
 
-static enum chat_read read_one(struct chat_reader *r, const char *prompt, char **line)
+static enum chat_read read_one(struct chat_reader *r, const char *prompt, char **line, size_t *length)
 {
-    if (r->editor) return chat_editor_read(r->editor, prompt, line);
+    if (r->editor) {
+        const enum chat_read how = chat_editor_read(r->editor, prompt, line);
+        *length = how == CHAT_LINE ? strlen(*line) : 0;
+        return how;
+    }
     if (r->terminal) { // what is piped on is the answers
         FILE *const to = isatty(1) ? stdout : stderr;
         fputs(prompt, to);
         fflush(to);
     }
-    return read_plain(r, line);
+    return read_plain(r, line, length);
 }
 
-enum chat_read chat_read(struct chat_reader *r, const char *status, char **line)
+enum chat_read chat_read(struct chat_reader *r, const char *status, char **line, size_t *length)
 {
     char prompt[160];
     *line = NULL;
+    *length = 0;
     snprintf(prompt, sizeof prompt, "%.140s> ", status);
-    enum chat_read how = read_one(r, prompt, line);
-    while (how == CHAT_LINE && r->terminal && **line && (*line)[strlen(*line) - 1] == '\\') { // goes on
+    enum chat_read how = read_one(r, prompt, line, length);
+    while (how == CHAT_LINE && r->terminal && *length && (*line)[*length - 1] == '\\') { // goes on
         char *next = NULL;
-        how = read_one(r, "... ", &next);
-        (*line)[strlen(*line) - 1] = '\n';
-        char *both = how == CHAT_LINE ? realloc(*line, strlen(*line) + strlen(next) + 1) : NULL;
-        if (both) *line = strcat(both, next);
-        else if (how == CHAT_LINE) how = CHAT_END;
+        size_t more_length = 0;
+        how = read_one(r, "... ", &next, &more_length);
+        (*line)[*length - 1] = '\n';
+        char *both = how == CHAT_LINE ? realloc(*line, *length + more_length + 1) : NULL;
+        if (both) {
+            memcpy(both + *length, next, more_length + 1);
+            *length += more_length;
+            *line = both;
+        } else if (how == CHAT_LINE) how = CHAT_END;
         free(next);
     }
     if (how != CHAT_LINE) {

@@ -13,10 +13,10 @@ struct chat_reader;
 struct chat_reader *chat_reader_open(bool terminal); // NULL: out of memory
 void chat_reader_close(struct chat_reader *reader);  // accepts NULL
 
-// *line is malloc'd, without its last line end; it has others where several lines were pasted, or typed with a
-// backslash (on a terminal) or Alt-Enter (libedit) between them. `status` goes before the prompt sign, on a terminal
-// only.
-enum chat_read chat_read(struct chat_reader *reader, const char *status, char **line);
+// *line is malloc'd, *length bytes and a NUL, without its last line end; it has others where several lines were pasted,
+// or typed with a backslash (on a terminal) or Alt-Enter (libedit) between them. What is piped may hold any bytes.
+// `status` goes before the prompt sign, on a terminal only.
+enum chat_read chat_read(struct chat_reader *reader, const char *status, char **line, size_t *length);
 
 // ---- edit.c: libedit; all NULL and false without it
 struct chat_editor;

@@ -34,6 +34,17 @@ bool chat_talk_say(struct chat_talk *talk, const char *role, const char *text, c
     return message && json_array_append_new(talk->messages, message) == 0;
 }
 
+gyre_status chat_talk_ask(struct chat_talk *talk, const char *text, size_t bytes, uint32_t line, gyre_error *err)
+{
+    json_t *said = json_stringn(text, bytes);
+    if (!said)
+        return gyre_fail(err, GYRE_E_FORMAT, "cannot answer (standard input, line %u): it is no UTF-8; convert it",
+                         line);
+    json_t *message = json_pack("{s:s, s:o}", "role", "user", "content", said);
+    if (message && json_array_append_new(talk->messages, message) == 0) return GYRE_OK;
+    return gyre_fail(err, GYRE_E_NOMEM, "cannot answer: out of memory");
+}
+
 static bool said_by(const json_t *message, const char *role)
 {
     const char *by = json_string_value(json_object_get(message, "role"));
@@ -92,8 +103,8 @@ static json_t *text_of(const json_t *content, size_t index, const char *path, gy
     bool good = gyre_append(&text, &n, &cap, "", 0);
     json_array_foreach(content, i, part)
     {
-        const char *type = json_string_value(json_object_get(part, "type")),
-                   *more = json_string_value(json_object_get(part, "text"));
+        const json_t *said = json_object_get(part, "text");
+        const char *type = json_string_value(json_object_get(part, "type")), *more = json_string_value(said);
         if (!type || strcmp(type, "text") != 0 || !more) {
             free(text);
             gyre_fail(err, GYRE_E_UNSUPPORTED,
@@ -101,9 +112,10 @@ static json_t *text_of(const json_t *content, size_t index, const char *path, gy
                       index, type ? type : "?");
             return NULL;
         }
-        good = good && gyre_append(&text, &n, &cap, "\n", i > 0) && gyre_append(&text, &n, &cap, more, strlen(more));
+        good = good && gyre_append(&text, &n, &cap, "\n", i > 0) &&
+               gyre_append(&text, &n, &cap, more, json_string_length(said));
     }
-    json_t *out = json_is_array(content) && good ? json_string(text) : NULL;
+    json_t *out = json_is_array(content) && good ? json_stringn(text, n) : NULL;
     free(text);
     if (!out) gyre_fail(err, GYRE_E_FORMAT, "cannot load a talk (%s): message %zu has no text as content", path, index);
     return out;
@@ -131,7 +143,7 @@ gyre_status chat_talk_load(struct chat_talk *talk, const char *path, gyre_error 
     size_t bytes = 0;
     json_error_t why;
     GYRE_TRY(cli_read(path, &text, &bytes, err));
-    json_t *all = json_loadb(text, bytes, 0, &why);
+    json_t *all = json_loadb(text, bytes, JSON_ALLOW_NUL, &why);
     free(text);
     if (!all)
         return gyre_fail(err, GYRE_E_FORMAT, "cannot load a talk (%s): line %d: %.100s", path, why.line, why.text);

@@ -2,6 +2,7 @@
 #pragma once
 #include <gyre/gyre_base.h>
 #include <jansson.h>
+#include <stdint.h>
 
 struct chat_talk {
     json_t *messages; // the system's first, where there is one
@@ -12,6 +13,9 @@ void chat_talk_end(struct chat_talk *talk);
 
 // Text that is no UTF-8 becomes U+FFFD where it is not. reasoning NULL: none. False: out of memory.
 bool chat_talk_say(struct chat_talk *talk, const char *role, const char *text, const char *reasoning);
+// The user's turn, which may hold NULs: GYRE_E_FORMAT, naming `line` of the input, where it is no UTF-8.
+gyre_status chat_talk_ask(struct chat_talk *talk, const char *text, size_t bytes, uint32_t line,
+                          gyre_error *err) GYRE_MUST_USE;
 // Takes back the last message if that role said it.
 bool chat_talk_take_back(struct chat_talk *talk, const char *role);
 void chat_talk_forget(struct chat_talk *talk); // all but the system's message

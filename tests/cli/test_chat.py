@@ -83,8 +83,19 @@ class Chat(Case):
         self.assertEqual(p.stdout, b"1970-01-02")
 
     def piped(self, text, *options):
-        p = subprocess.run([GYRE, "chat", self.model, "--device", "cpu", "-n", "6", *options], input=text.encode(), capture_output=True, timeout=120)
+        text = text if isinstance(text, bytes) else text.encode()
+        p = subprocess.run([GYRE, "chat", self.model, "--device", "cpu", "-n", "6", *options], input=text, capture_output=True, timeout=120)
         return p.returncode, p.stdout.decode(), p.stderr.decode()
+
+    def test_any_bytes_through_a_pipe(self):
+        for said in (b"the\0cat", b"\0", b"the cat\0"):  # as run has them
+            status, out, err = self.piped(said + b"\n", "--stop", "\n")
+            once = self.done("run", self.model, "--device", "cpu", "-f", self.put("nul.txt", said), "--chat", "-n", 6, "--stop", "\n")[0]
+            self.assertEqual((status, out), (0, once), err)
+        self.assertNotEqual(self.piped("the\0cat\n", "--stop", "\n")[1], self.piped("the\n", "--stop", "\n")[1])
+        status, out, err = self.piped(b"the cat\nthe \xff\n", "--stop", "\n")
+        self.assertEqual((status, out.count("\n")), (1, 1))
+        self.assertIn("gyre: cannot answer (standard input, line 2): it is no UTF-8; convert it", err)
 
     def test_pipes(self):
         status, out, err = self.piped("the cat\nthe moon\n", "--stop", "\n")
