@@ -57,6 +57,24 @@ static gyre_status tokens_of(const char *model, const gyre_rendering *made, json
     return st;
 }
 
+// The conversation's text, which is an object in JSON.
+static gyre_status read_talk(const char *path, char **text, size_t *bytes, gyre_error *err)
+{
+    json_error_t why;
+    GYRE_TRY(cli_read(path, text, bytes, err));
+    json_t *talk = json_loadb(*text, *bytes, JSON_ALLOW_NUL, &why);
+    const bool object = json_is_object(talk), other = talk && !object;
+    json_decref(talk);
+    if (object) return GYRE_OK;
+    if (other)
+        return gyre_fail(err, GYRE_E_FORMAT,
+                         "cannot read conversation (%s): it is no JSON object; write {\"messages\": [...]}", path);
+    for (char *c = why.text; *c; c++) // it may quote the text
+        if ((unsigned char)*c < 32 || *c == 127) *c = '?';
+    return gyre_fail(err, GYRE_E_FORMAT, "cannot read conversation (%s, line %d, column %d): %s; mend the JSON", path,
+                     why.line, why.column, why.text);
+}
+
 static int run(int argc, char **argv)
 {
     const char *path = NULL, *talk = NULL, *choice = NULL;
@@ -89,7 +107,7 @@ static int run(int argc, char **argv)
     }
     GYRE_GO(told_time(&params.now, &err));
     GYRE_GO(gyre_template_open(model ? path : NULL, model ? choice : path, &t, &err));
-    GYRE_GO(cli_read(talk, &text, &bytes, &err));
+    GYRE_GO(read_talk(talk, &text, &bytes, &err));
     GYRE_GO(gyre_template_render(t, text, bytes, &params, &made, &err));
     if (json) {
         json_t *tokens = json_array();
