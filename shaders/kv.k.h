@@ -3,7 +3,12 @@
    A token's K (or V) of one kv head becomes codes = clamp(round(x / scale) + zero), one scale and zero per vector:
    lo = clip min(0, min x), hi = clip max(0, max x), scale = f16((hi - lo) / qmax), zero = round(-lo / scale).
    The scale is rounded to f16 before the codes are made, so that what is read is what was meant.
-   16 bits are halves (values beyond the largest half become it), no scale. K has KBITS, V has VBITS.
+   16 bits are halves, no scale. K has KBITS, V has VBITS.
+
+   An element of K or V is lost where the cache has no room for it: NaN, an infinity, from 65520 on at 16 bits, 2^22 at
+   8, 2^18 at 4 (two of which make no scale beyond the largest half). The key says so for both: it is NaN there, at 8
+   and 4 bits its scale, with codes 0. The value is 0 there, at 8 and 4 bits all of it. So scores with that position are
+   NaN, for the rows of its sequence that see it, and the weights 0 of all others meet no value that is no number.
 
    A centred cache holds x less a constant vector c of its kv head. q (k - c) = q k - q c shifts all scores of a query
    alike, so softmax does not see c; sum p (v - c) = sum p v - c, and attention adds c back.                      */
@@ -25,20 +30,30 @@ FN uint f16_nearest(float v)
 #define KV_CODES(i) U4(TO_I4(clamp(ROUNDE(V4F(v[i], v[(i) + 1], v[(i) + 2], v[(i) + 3]) / scale) + zero, 0.0f, qmax)))
 #define KV_PUT(at, word) { if (to_k) kpool[at] = (word); if (to_v) vpool[at] = (word); }
 #define KV_CENTRED(i) (v[i] - (pc.centred != 0 ? centre[centre0 + (i)] : 0.0f))
+#define KV_VALUE(i) (x[value0 + (i)] - (pc.centred != 0 ? centre[centre_v + (i)] : 0.0f))
+#define KV_ROOM(bits) ((bits) == 16 ? 0x477FF000u : (bits) == 8 ? 0x4A800000u : 0x48800000u)
+#define KV_LOST(number, bits) ((BITS_U(number) & 0x7FFFFFFFu) >= KV_ROOM(bits)) /* also NaN */
+/* element i, whose number is x_: where it is lost, a key is NaN and a value 0 */
+#define KV_KEPT(i, x_) (KV_LOST(x_, bits) || KV_LOST(KV_VALUE(i), VBITS) ? lost : (x_))
 
 /* Writes v[0..hd) of shared memory, less the hd values from centre[first] on when pc.centred != 0, with `bits` bits to
-   the K pool if to_k, to the V pool if to_v. An invocation centres the values that it looks at before the barrier, so
-   that this needs none of its own: PoCL doubles what follows a barrier under a condition, which is why only two pools
-   of halves do without. Call it with v complete (after a barrier) and in uniform control flow; red is float2[WGX] of
-   shared memory. There is one copy of the work for K and V, since devices that mask instead of branching would do
-   both. */
-#define KV_STORE(slot, hd, first, width, clip, to_k, to_v)                                      \
+   the K pool if to_k, to the V pool if to_v; x[beside] begins the V vector of that position, with is_v this one. An
+   invocation centres the values that it looks at before the barrier, so that this needs none of its own: PoCL doubles
+   what follows a barrier under a condition, which is why only two pools of halves do without. Call it with v complete
+   (after a barrier) and in uniform control flow; red is float2[WGX] of shared memory. There is one copy of the work for
+   K and V, since devices that mask instead of branching would do both. */
+#define KV_STORE(slot, hd, first, beside, width, clip, to_k, to_v)                              \
   const int centre0 = (first);                                                                  \
+  const int value0 = (beside);                                                                  \
+  const int centre_v = centre0 + (is_v ? 0 : pc.kv_heads * (hd));                               \
+  const float lost = is_v ? 0.0f : QNAN;                                                        \
   const int bits = (width);                                                                     \
   const int words = (hd) * bits / 32;                                                           \
   if (KBITS == 16 && VBITS == 16) {                                                             \
     for (int w = LI_X; w < words; w += WGX) {                                                   \
-      const uint word = f16_nearest(KV_CENTRED(2 * w)) | f16_nearest(KV_CENTRED(2 * w + 1)) << 16; \
+      const float a_ = KV_CENTRED(2 * w);                                                       \
+      const float b_ = KV_CENTRED(2 * w + 1);                                                   \
+      const uint word = f16_nearest(KV_KEPT(2 * w, a_)) | f16_nearest(KV_KEPT(2 * w + 1, b_)) << 16; \
       KV_PUT((slot) * words + w, word)                                                          \
     }                                                                                           \
   } else {                                                                                      \
@@ -46,15 +61,16 @@ FN uint f16_nearest(float v)
     float hi = 0.0f;                                                                            \
     for (int i = LI_X; i < (hd); i += WGX) {                                                    \
       const float x_ = KV_CENTRED(i);                                                           \
-      v[i] = x_;                                                                                \
-      lo = min(lo, x_);                                                                         \
-      hi = max(hi, x_);                                                                         \
+      const bool there_ = !KV_LOST(x_, bits) && !KV_LOST(KV_VALUE(i), VBITS);                   \
+      v[i] = there_ ? x_ : bits == 16 ? lost : 0.0f;                                            \
+      lo = there_ ? min(lo, x_) : lo;                                                           \
+      hi = there_ ? max(hi, x_) : 1.0e38f;                                                      \
     }                                                                                           \
     red[LI_X] = V2F(lo, hi);                                                                    \
     BARRIER_L();                                                                                \
     for (int i = 0; i < WGX; i++) { lo = min(lo, red[i].x); hi = max(hi, red[i].y); }           \
     const float qmax = bits == 8 ? 255.0f : 15.0f;                                              \
-    const uint scale_bits = f16_nearest((hi - lo) * (clip) / qmax);                             \
+    const uint scale_bits = hi < 1.0e38f ? f16_nearest((hi - lo) * (clip) / qmax) : is_v ? 0u : 0x7E00u; \
     const float stored = UNPACK_H2(scale_bits).x;                                               \
     const float scale = stored > 0.0f ? stored : 3.0e38f; /* a zero vector: every code is 0 */  \
     const float zero = clamp(ROUNDE((0.0f - lo) * (clip) / scale), 0.0f, qmax);                 \

@@ -12,6 +12,28 @@ static uint32_t f16_clamped(float x)
     return gyre_f16_from_f32(x > 65504.0f ? 65504.0f : x < -65504.0f ? -65504.0f : x);
 }
 
+// How many of x's numbers the cache has no room for (shaders/kv.k.h).
+GYRE_INLINE int32_t lost_of(const float *x, int32_t hd, int32_t bits)
+{
+    const float most = bits == 16 ? 65520.0f : bits == 8 ? 0x1p22f : 0x1p18f;
+    int32_t n = 0;
+    for (int32_t i = 0; i < hd; i++) n += !(fabsf(x[i]) < most);
+    return bits == 32 ? 0 : n;
+}
+
+// A key or a value as shaders/kv.k.h has it where some of the position's numbers, of either, are lost.
+static void write_lost(const float *x, const float *v, int32_t hd, int32_t bits, int32_t v_bits, uint32_t *words,
+                       uint32_t *meta)
+{
+    const uint32_t lost = x == v ? 0 : 0x7E00; // a NaN
+    memset(words, 0, (size_t)(hd * bits / 8));
+    if (bits < 16) *meta = lost;
+    for (int32_t i = 0; i < hd && bits == 16; i++) {
+        const bool there = !lost_of(x + i, 1, bits) && !lost_of(v + i, 1, v_bits);
+        words[i / 2] |= (there ? f16_clamped(x[i]) : lost) << 16 * (i % 2);
+    }
+}
+
 // One head vector x [hd] (already less its centre) as words and meta.
 GYRE_INLINE void quantize_vector(const float *x, int32_t hd, int32_t bits, float clip, uint32_t *words, uint32_t *meta)
 {
@@ -99,13 +121,16 @@ GYRE_CLONES static void write_row(const struct writer *w, const int32_t row[4], 
     const int32_t G = p->kv_heads, hd = p->hd;
     const int32_t page = ((const int32_t *)w->args->bind[7])[row[1] * p->page_stride + row[2] / 32];
     const float *centre = w->args->bind[10];
-    for (int32_t head = 0; head < 2 * G; head++, x += hd) {
+    for (int32_t i = 0; p->centred && i < 2 * G * hd; i++) x[i] -= centre[i];
+    for (int32_t head = 0; head < 2 * G; head++) {
         const size_t slot = (size_t)((page * G + head % G) * 32 + row[2] % 32);
-        for (int32_t i = 0; p->centred && i < hd; i++) x[i] -= centre[head * hd + i];
+        const float *const own = x + head * hd, *const value = x + (G + head % G) * hd;
         const int32_t bits = head < G ? w->k_bits : w->v_bits;
-        quantize_vector(x, hd, bits, head < G ? p->clip : p->clip_v,
-                        (uint32_t *)w->args->bind[head < G ? 1 : 3] + slot * (size_t)(hd * bits / 32),
-                        (uint32_t *)w->args->bind[head < G ? 2 : 4] + slot);
+        uint32_t *const words = (uint32_t *)w->args->bind[head < G ? 1 : 3] + slot * (size_t)(hd * bits / 32),
+                        *const meta = (uint32_t *)w->args->bind[head < G ? 2 : 4] + slot;
+        if (bits < 32 && lost_of(own, hd, bits) + lost_of(value, hd, w->v_bits))
+            write_lost(own, value, hd, bits, w->v_bits, words, meta);
+        else quantize_vector(own, hd, bits, head < G ? p->clip : p->clip_v, words, meta);
     }
 }
 

@@ -62,18 +62,40 @@ static uint32_t f16_clamped(float x)
 
 static float less(const float *x, const float *centre, int i) { return centre ? x[i] - centre[i] : x[i]; }
 
-// One head vector, less `centre` (NULL: nothing), as `bits`-bit words and its meta word {f16 scale, f16 zero}.
-static void quantize_vector(const float *x, const float *centre, int hd, int bits, float clip, uint32_t *words,
-                            uint32_t *meta)
+// The vector that is written, and its position's V vector, which may be the same; centres: NULL, nothing.
+struct vectors {
+    const float *x, *centre, *v, *v_centre;
+    int bits, v_bits;
+    bool is_v;
+};
+
+static bool fits(float x, int bits) { return fabsf(x) < (bits == 16 ? 65520.0f : bits == 8 ? 0x1p22f : 0x1p18f); }
+
+// Does the cache have room for element i of the key, or of the value?
+static bool kept(const struct vectors *a, int i)
 {
+    return fits(less(a->x, a->centre, i), a->bits) && fits(less(a->v, a->v_centre, i), a->v_bits);
+}
+
+// One head vector as words and its meta word {f16 scale, f16 zero}.
+static void quantize_vector(const struct vectors *a, int hd, float clip, uint32_t *words, uint32_t *meta)
+{
+    const float *x = a->x, *centre = a->centre;
+    const int bits = a->bits;
+    const uint32_t lost = a->is_v ? 0 : 0x7E00; // a NaN
     memset(words, 0, (size_t)(hd * bits / 8));
     if (bits == 32) { // only here: an f32 cache, for checks
         for (int i = 0; i < hd; i++) words[i] = gyre_f32_bits(less(x, centre, i));
         return;
     }
     if (bits == 16) {
-        for (int i = 0; i < hd; i++) words[i / 2] |= f16_clamped(less(x, centre, i)) << 16 * (i % 2);
+        for (int i = 0; i < hd; i++)
+            words[i / 2] |= (kept(a, i) ? f16_clamped(less(x, centre, i)) : lost) << 16 * (i % 2);
         return;
+    }
+    for (int i = 0; i < hd; i++) {
+        *meta = lost;
+        if (!kept(a, i)) return;
     }
     float lo = 0, hi = 0;
     for (int i = 0; i < hd; i++) lo = fminf(lo, less(x, centre, i)), hi = fmaxf(hi, less(x, centre, i));
@@ -101,9 +123,16 @@ void gyre_ref_op_kv_write(const struct gyre_ref_args *args)
         for (int32_t head = 0; head < 2 * G; head++) {
             uint32_t *pool = args->bind[head < G ? 0 : 2], *meta = args->bind[head < G ? 1 : 3];
             const size_t slot = (size_t)((page * G + head % G) * 32 + rows[r][2] % 32);
-            const int bits = head < G ? k_bits : v_bits;
-            quantize_vector(x + (p->heads + head) * p->hd, p->centred ? centre + head * p->hd : NULL, p->hd, bits,
-                            head < G ? p->clip : p->clip_v, pool + slot * (size_t)(p->hd * bits / 32), meta + slot);
+            const int bits = head < G ? k_bits : v_bits, value = head < G ? head + G : head;
+            const struct vectors a = {.x = x + (p->heads + head) * p->hd,
+                                      .centre = p->centred ? centre + head * p->hd : NULL,
+                                      .v = x + (p->heads + value) * p->hd,
+                                      .v_centre = p->centred ? centre + value * p->hd : NULL,
+                                      .bits = bits,
+                                      .v_bits = v_bits,
+                                      .is_v = head >= G};
+            quantize_vector(&a, p->hd, head < G ? p->clip : p->clip_v, pool + slot * (size_t)(p->hd * bits / 32),
+                            meta + slot);
         }
     }
 }

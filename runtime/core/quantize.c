@@ -29,7 +29,8 @@ void gyre_quantize_rows(float *x, uint64_t rows, uint32_t width, uint32_t bits, 
         else quantize_row(x + (uint64_t)r * width, width, bits, clip);
 }
 
-static float saturated(float x) { return x > 65504 ? 65504 : x < -65504 ? -65504 : x; } // as shaders/kv.k.h
+// Statistics go on where a cache has no room for a number (shaders/kv.k.h).
+static float saturated(float x) { return x > 65504 ? 65504 : x < -65504 ? -65504 : x; }
 
 static void quantize_vector(float *x, uint32_t hd, uint32_t bits, float clip)
 {

@@ -2,6 +2,7 @@
 #include "tests/ops/batch.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 struct shape {
@@ -18,8 +19,44 @@ struct shape {
             s.window ? s.window : INT32_MAX                                                                            \
     }
 
-static void attn_case(struct check *check, struct shape s, const struct batch_run *runs, int n_runs, double drift,
-                      uint32_t wg, uint32_t rt, uint32_t gt, uint32_t pt)
+// A position of a sequence that the cache had no room for: keys that are no numbers, values of zeros (shaders/kv.k.h).
+static void lose_position(const struct batch *b, const struct shape *s, int sequence, int t, struct check_case *c)
+{
+    for (int i = 0; i < 2 * s->kv_heads; i++) {
+        const bool is_v = i >= s->kv_heads;
+        const int page = b->table[sequence * b->page_stride + t / 32];
+        const size_t slot = (size_t)((page * s->kv_heads + i % s->kv_heads) * 32 + t % 32);
+        const size_t bytes = (size_t)s->hd * (is_v ? s->v_bits : s->k_bits) / 8;
+        uint16_t *const codes = (uint16_t *)((char *)c->bind[is_v ? 4 : 2].data + slot * bytes);
+        memset(codes, 0, bytes);
+        if (!is_v) codes[1] = s->k_bits == 16 ? 0x7E00 : 0;
+        ((uint32_t *)c->bind[is_v ? 5 : 3].data)[slot] = is_v || s->k_bits == 16 ? 0 : 0x7E00;
+    }
+}
+
+// What is no number is none there, and the rest is as close as matrices of halves come.
+static bool same_and_none(const void *want, const void *got, size_t size, char why[200])
+{
+    const float *a = want, *b = got;
+    double error = 0, power = 0;
+    size_t none = 0;
+    for (size_t i = 0; i < size / 4; i++) {
+        if (isnan(a[i]) != isnan(b[i])) {
+            snprintf(why, 200, "element %zu is %g, want %g", i, (double)b[i], (double)a[i]);
+            return false;
+        }
+        if (isnan(a[i]) && ++none) continue;
+        error += ((double)b[i] - (double)a[i]) * ((double)b[i] - (double)a[i]);
+        power += (double)a[i] * (double)a[i];
+    }
+    snprintf(why, 200, "NMSE %.3g, %zu of %zu are no numbers", error / power, none, size / 4);
+    return none > 0 && none < size / 4 && error <= 5e-7 * power;
+}
+
+enum { LOST_FROM = 31 };
+// `lost`: the sequence that loses position LOST_FROM; below 0: none.
+static void attn_case_losing(struct check *check, struct shape s, const struct batch_run *runs, int n_runs,
+                             double drift, uint32_t wg, uint32_t rt, uint32_t gt, uint32_t pt, int lost)
 {
     const struct batch b = batch_make(check, runs, n_runs);
     const int ldq = (s.heads + 1) * s.hd;
@@ -45,9 +82,20 @@ static void attn_case(struct check *check, struct shape s, const struct batch_ru
     };
     batch_cache(check, &b, s.kv_heads, s.hd, s.k_bits, drift, &c.bind[2], &c.bind[3]);
     batch_cache(check, &b, s.kv_heads, s.hd, s.v_bits, drift, &c.bind[4], &c.bind[5]);
-    check_run(check, &c,
-              "heads %d/%d of %d, %u/%u bits, centred %d, window %d, %d rows, drift %g, WGX %u RT %u GT %u PT %u",
-              s.heads, s.kv_heads, s.hd, s.k_bits, s.v_bits, s.centred, s.window, b.rows, drift, wg, rt, gt, pt);
+    if (lost >= 0) {
+        lose_position(&b, &s, lost, LOST_FROM, &c);
+        c.bind[0].compare = same_and_none;
+    }
+    check_run(
+        check, &c,
+        "heads %d/%d of %d, %u/%u bits, centred %d, window %d, %d rows, drift %g, WGX %u RT %u GT %u PT %u, lost %d",
+        s.heads, s.kv_heads, s.hd, s.k_bits, s.v_bits, s.centred, s.window, b.rows, drift, wg, rt, gt, pt, lost);
+}
+
+static void attn_case(struct check *check, struct shape s, const struct batch_run *runs, int n_runs, double drift,
+                      uint32_t wg, uint32_t rt, uint32_t gt, uint32_t pt)
+{
+    attn_case_losing(check, s, runs, n_runs, drift, wg, rt, gt, pt, -1);
 }
 
 // Parts of attention, and the parts put together.
@@ -142,7 +190,7 @@ static void forget_vectors(struct check_bind pool, struct check_bind meta, size_
 
 // The kernel for matrix units, with matrices of the device's shape. Queries and weights are rounded to halves: NMSE
 // 2^-24 / 3 each where they are, 2^-46 in pairs; what f32 leaves is attn.k's.
-enum unusual { NOTHING, ZEROS, HUGE_Q };
+enum unusual { NOTHING, ZEROS, HUGE_Q, LOST };
 static void matrix_case(struct check *check, struct shape s, const struct batch_run *runs, int n_runs, double drift,
                         uint32_t subgroups, uint32_t gt, uint32_t block, uint32_t pairs, uint32_t sharers,
                         enum unusual unusual)
@@ -183,6 +231,10 @@ static void matrix_case(struct check *check, struct shape s, const struct batch_
         forget_vectors(c.bind[2], c.bind[3], 3);
         forget_vectors(c.bind[4], c.bind[5], 2);
     }
+    if (unusual == LOST) {
+        lose_position(&b, &s, 1, LOST_FROM, &c);
+        c.bind[0].compare = same_and_none;
+    }
     check_run(check, &c,
               "heads %d/%d of %d, %u/%u bits, centred %d, window %d, %d rows, drift %g, subgroups %u, GT %u, "
               "block %u, pairs %u, sharers %u, unusual %d",
@@ -213,6 +265,8 @@ static void matrices(struct check *check)
     matrix_case(check, seen, RUNS(prefill), 0.02, 4, 3, 16, 1, 2, ZEROS);
     matrix_case(check, seen, RUNS(mixed), 0.02, 4, 3, 16, 1, 2, HUGE_Q);
     matrix_case(check, sixteen, RUNS(fresh), 0, 3, 1, 8, 2, 1, HUGE_Q);
+    matrix_case(check, eight, RUNS(mixed), 0.02, 4, 3, 16, 1, 2, LOST);
+    matrix_case(check, sixteen, RUNS(mixed), 0, 3, 1, 8, 2, 1, LOST);
 }
 
 void cases_attn(struct check *check)
@@ -242,6 +296,11 @@ void cases_attn(struct check *check)
     attn_case(check, (struct shape){9, 3, 64, 8, 8, false, 33}, RUNS(prefill), 0.1, 8, 4, 3, 4);
     attn_case(check, (struct shape){4, 4, 24, 16, 16, false, 1}, RUNS(mixed), 0, 16, 4, 1, 1);
     attn_case(check, (struct shape){3, 3, 24, 16, 16, true, 3}, RUNS(mixed), 0, 16, 4, 1, 1);
+    // A sequence that lost a position, in tiles with others; rows before it do not know.
+    attn_case_losing(check, (struct shape){9, 3, 64, 8, 8, false, 0}, RUNS(mixed), 0, 24, 5, 3, 2, 1);
+    attn_case_losing(check, (struct shape){4, 4, 24, 16, 16, false, 0}, RUNS(mixed), 0, 16, 4, 1, 1, 1);
+    attn_case_losing(check, (struct shape){8, 1, 8, 4, 4, false, 0}, RUNS(mixed), 0.2, 8, 2, 4, 2, 1);
+    attn_case_losing(check, (struct shape){4, 4, 64, 16, 16, false, 0}, RUNS(mixed), 3, 64, 1, 1, 2, 1);
     // Widths apart: a program each.
     attn_case(check, (struct shape){9, 3, 64, 8, 4, true, 0}, RUNS(decode), 0.1, 8, 1, 3, 8);
     attn_case(check, (struct shape){4, 4, 24, 4, 16, false, 0}, RUNS(mixed), 0, 16, 4, 1, 1);
