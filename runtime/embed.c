@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-const float *gyre_task_embedding(const gyre_task *t) { return t->ended ? t->embedding : NULL; }
+const float *gyre_task_embedding(const gyre_task *t) { return t->ended && !t->error.code ? t->embedding : NULL; }
 
 void gyre_scheduler_embed_free(struct gyre_scheduler *s)
 {
@@ -79,12 +79,30 @@ static uint32_t pooled_rows(const gyre_task *t, uint32_t n, uint32_t *first)
     return mean ? n : last ? 1 : 0;
 }
 
+static gyre_status check(const gyre_task *t, uint32_t first, uint64_t count, gyre_error *err)
+{
+    const struct gyre_scheduler *s = t->scheduler;
+    const uint32_t width = s->engine->model.hp.width;
+    for (uint64_t i = 0; i < count; i++)
+        if (!isfinite(s->hidden_data[i]))
+            return gyre_fail(err, GYRE_E_FORMAT,
+                             "cannot embed (%s, position %llu): the embedding is not finite; the model's weights are "
+                             "damaged or overflow",
+                             gyre_engine_model(s->engine), (unsigned long long)(t->length + first + i / width));
+    return GYRE_OK;
+}
+
 void gyre_task_embed_take(gyre_task *t, uint32_t n)
 {
     const struct gyre_scheduler *s = t->scheduler;
     const uint32_t width = s->engine->model.hp.width;
     uint32_t first;
     const uint64_t count = (uint64_t)pooled_rows(t, n, &first) * width;
+    if (check(t, first, count, &t->error) != GYRE_OK) {
+        t->length = gyre_kv_trim(&s->engine->kv, t->slot, t->length);
+        gyre_task_fail(t);
+        return;
+    }
     t->length += n;
     for (uint64_t i = 0; i < count; i++) t->pooled[i % width] += (double)s->hidden_data[i];
     if (t->length == t->n) finish(t);
@@ -115,13 +133,6 @@ gyre_status gyre_task_embed(gyre_task *t, uint32_t rows, uint32_t *out, gyre_err
     GYRE_TRY(gyre_graph_submit(graph, err));
     const uint32_t count = pooled_rows(t, n, &first);
     if (!count) return gyre_wait(e->device, err);
-    GYRE_TRY(gyre_buffer_read(e->device, s->hidden.buffer, (uint64_t)first * width * sizeof(float), s->hidden_data,
-                              (uint64_t)count * width * sizeof(float), err));
-    for (uint64_t i = 0; i < (uint64_t)count * width; i++)
-        if (!isfinite(s->hidden_data[i]))
-            return gyre_fail(err, GYRE_E_FORMAT,
-                             "cannot embed (%s, position %llu): the embedding is not finite; the model's weights are "
-                             "damaged or overflow",
-                             gyre_engine_model(e), (unsigned long long)(t->length + first + i / width));
-    return GYRE_OK;
+    return gyre_buffer_read(e->device, s->hidden.buffer, (uint64_t)first * width * sizeof(float), s->hidden_data,
+                            (uint64_t)count * width * sizeof(float), err);
 }

@@ -94,6 +94,9 @@ struct gyre_step_row {
 struct gyre_step_watch {
     gyre_status (*asked)(const void *user, gyre_error *err);
     const void *user;
+    // A row whose logits are not finite gets UINT32_MAX in *next, and the step goes on: no row reads what another one
+    // of another sequence computes. False: the step fails with gyre_engine_not_finite.
+    bool row_alone;
 };
 
 // Runs rows in order of the list, in chunks of at most max_rows; pages must be reserved. Returns after the samples are
@@ -101,6 +104,9 @@ struct gyre_step_watch {
 // receives the time spent waiting for the device.
 gyre_status gyre_engine_step(gyre_engine *engine, const struct gyre_step_row *rows, size_t n,
                              const struct gyre_step_watch *watch, uint64_t *wait_ns, gyre_error *err) GYRE_MUST_USE;
+
+// GYRE_E_FORMAT, and the line about the logits behind a position that are not finite.
+gyre_status gyre_engine_not_finite(const gyre_engine *engine, uint32_t position, gyre_error *err) GYRE_MUST_USE;
 
 // The most rows that a step of such an engine runs at once.
 static inline uint32_t gyre_engine_max_rows(const gyre_engine_params *p)

@@ -68,7 +68,7 @@ gyre_status gyre_eval_requests(gyre_engine *e, gyre_eval_request *requests, size
         for (uint32_t i = 0; i < e->sequences; i++) {
             struct running *r = &running[i];
             if (!r->task || !gyre_task_ended(r->task, NULL)) continue;
-            if (!isfinite(r->request->loglik))
+            if (gyre_task_error(r->task) || !isfinite(r->request->loglik))
                 GYRE_GO(gyre_fail(err, GYRE_E_FORMAT,
                                   "cannot evaluate (%s): the log-likelihood of request %zu is not finite; the model's "
                                   "weights are damaged or overflow",

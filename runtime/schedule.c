@@ -125,6 +125,7 @@ void gyre_scheduler_remove(gyre_scheduler *s, gyre_task *t)
     gyre_task **at = &s->first;
     while (*at != t) at = &(*at)->next;
     *at = t->next;
+    if (t->error.code) gyre_kv_forget(&s->engine->kv, t->slot); // what follows from no number is no number
     gyre_sequence_release(s->engine, t->slot);
     free(t->tokens);
     free(t->bias);
@@ -276,6 +277,7 @@ static void stage(gyre_scheduler *s, gyre_task *t, struct gyre_step_row *out, st
     t->best = chosen_here && !host ? s->listed + (uint64_t)t->slot * GYRE_STEP_BEST : NULL;
     t->spare = s->logits + *place * vocab; // of its last row, which is the only one that wants a sample then
     t->mass = 0;
+    t->odd = UINT32_MAX;
     // What the device chooses itself, where the host does, is not looked at; for a mass it has to know the temperature.
     const bool weighs = t->best && gyre_choose_weighs(&t->params);
     t->sampling = weighs        ? (gyre_sampling){.temperature = t->params.temperature, .top_k = GYRE_STEP_BEST}
@@ -328,9 +330,20 @@ static void advance_all(gyre_task *t, const uint32_t *told, uint32_t times)
     if (i < times) t->length = gyre_kv_trim(&t->scheduler->engine->kv, t->slot, t->length);
 }
 
+// The first position of each task, of `n` rows that have run, behind which the device could not choose.
+static void find_odd(const gyre_scheduler *s, uint32_t n, uint32_t parts)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        const struct gyre_step_row *const row = &s->row[i];
+        if (!row->next || *row->next != UINT32_MAX) continue;
+        for (uint32_t k = 0; k < parts; k++)
+            if (s->part[k]->slot == row->sequence) s->part[k]->odd = GYRE_MIN(s->part[k]->odd, row->position);
+    }
+}
+
 static gyre_status run(gyre_scheduler *s, gyre_error *err)
 {
-    static const struct gyre_step_watch watch = {always, NULL};
+    static const struct gyre_step_watch watch = {.asked = always, .row_alone = true};
     uint32_t told[GYRE_MAX_AT_ONCE], times = 1;
     gyre_engine *e = s->engine;
     uint32_t n = 0, parts = 0, at = 0, place = 0, quiet = 0;
@@ -354,12 +367,13 @@ static gyre_status run(gyre_scheduler *s, gyre_error *err)
     const uint64_t start = gyre_clock_ns();
     if (st == GYRE_OK) st = gyre_engine_step(e, s->row, n, &watch, NULL, err);
     if (st == GYRE_OK) st = gyre_wait(e->device, err); // a step of which nobody wants a sample
+    if (st == GYRE_OK) find_odd(s, n, parts);
     for (uint32_t i = 0; i < parts && st == GYRE_OK; i++)
-        if (s->part[i]->best) st = gyre_task_choose_listed(s->part[i], err);
+        if (s->part[i]->best && s->part[i]->odd == UINT32_MAX) st = gyre_task_choose_listed(s->part[i], err);
     const uint64_t took = gyre_clock_ns() - start;
     for (uint32_t i = 0; i < parts; i++) {
         gyre_task *const t = s->part[i];
-        if (st == GYRE_OK) t->length += times > 1 ? 0 : t->rows;
+        if (st == GYRE_OK && t->odd == UINT32_MAX) t->length += times > 1 ? 0 : t->rows;
         else t->length = gyre_kv_trim(&e->kv, t->slot, t->length);
         if (!t->shifted) t->cached = GYRE_MIN(t->cached, t->length); // what is given back may be found again
     }
@@ -370,10 +384,15 @@ static gyre_status run(gyre_scheduler *s, gyre_error *err)
     if (n >= LEAST_ROWS && recorded == e->n_steps)
         s->row_ns = blend(s->row_ns, (double)took / gyre_engine_bucket(e, n));
     if (n == 1 && recorded == e->n_steps) s->one_ns = blend(s->one_ns, (double)took / times);
+    for (uint32_t i = 0; i < parts; i++) {
+        gyre_task *const t = s->part[i];
+        if (t->odd != UINT32_MAX && gyre_engine_not_finite(e, t->odd, &t->error) != GYRE_OK) gyre_task_fail(t);
+    }
     if (times > 1) advance_all(s->part[0], told, times);
     for (uint32_t i = 0; i < parts && !s->params.no_sharing; i++) // where that fails, its own page does as well
         if (gyre_kv_remember(&e->kv, s->part[i]->slot, s->part[i]->tokens, s->part[i]->length, NULL) != GYRE_OK) break;
-    for (uint32_t i = 0; i < parts && times == 1; i++) gyre_task_advance(s->part[i]);
+    for (uint32_t i = 0; i < parts && times == 1; i++)
+        if (!s->part[i]->ended) gyre_task_advance(s->part[i]);
     return GYRE_OK;
 }
 

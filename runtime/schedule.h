@@ -20,6 +20,8 @@ struct gyre_task {
     bool ended;
     uint32_t rows, chosen;  // of this step: rows; the device's choice behind the last one,
     gyre_sampling sampling; // ... made so: the most likely token where the host chooses
+    uint32_t odd;           // of this step: the first position whose logits are not finite; UINT32_MAX: none
+    gyre_error error;       // of one that failed by itself
     double *pooled;         // [width] sum of the rows that are pooled; NULL: no embedding is wanted
     float *embedding;       // [width]
     float *logits;          // of this step: of the last row, or of all where the prompt is scored; NULL: none
@@ -55,12 +57,14 @@ bool gyre_task_is_twin(const gyre_task *task, const gyre_task *other);
 bool gyre_task_generates(const gyre_task *task);
 // Chooses from the step's most likely tokens, before anything moves; where they are not enough, task->logits is there.
 gyre_status gyre_task_choose_listed(gyre_task *task, gyre_error *err) GYRE_MUST_USE;
+// Ends a task by what task->error says: nothing of the step that found it is kept.
+void gyre_task_fail(gyre_task *task);
 // The step has run task->rows rows, which the cache holds now: tells the prompt's scores, chooses what follows, ends
 // the task where that is due.
 void gyre_task_advance(gyre_task *task);
 
 // Computes up to `rows` tokens of a task that wants an embedding (embed.c) and says how many. The task has moved, and
-// behind its last token ended, when they are taken: that cannot fail.
+// behind its last token ended, when they are taken: that cannot fail, but may fail the task.
 gyre_status gyre_task_embed(gyre_task *task, uint32_t rows, uint32_t *out, gyre_error *err) GYRE_MUST_USE;
 void gyre_task_embed_take(gyre_task *task, uint32_t rows);
 void gyre_scheduler_embed_free(struct gyre_scheduler *scheduler);

@@ -120,7 +120,7 @@ static gyre_status run(gyre_engine *e, gyre_step_part *parts, size_t n_parts, st
         if (st != GYRE_OK) break;
     }
     const struct asked_parts all = {parts, n_parts};
-    const struct gyre_step_watch watch = {parts_asked, &all};
+    const struct gyre_step_watch watch = {.asked = parts_asked, .user = &all};
     if (st == GYRE_OK) st = gyre_engine_step(e, rows, n, &watch, waited, err);
     for (size_t i = 0; i < staged; i++) {
         gyre_session *s = parts[i].session;
@@ -259,7 +259,7 @@ static gyre_status step_again(const gyre_session *s, gyre_error *err)
     gyre_engine *e = s->engine;
     uint32_t next = 0;
     const uint32_t at = s->length - 1;
-    const struct gyre_step_watch watch = {nobody_asks, NULL};
+    const struct gyre_step_watch watch = {.asked = nobody_asks};
     const struct gyre_step_row row = {s->tokens[at], s->slot, at, &next, &s->sampling, NULL, NULL, NULL, 1};
     gyre_kv_want(&e->kv, s->slot, at, 1 + s->ahead.n - s->ahead.at);
     const gyre_status st = gyre_engine_step(e, &row, 1, &watch, NULL, err);

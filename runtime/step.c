@@ -187,6 +187,16 @@ static gyre_status read_history(gyre_engine *e, const struct gyre_step_row *row,
     return GYRE_OK;
 }
 
+gyre_status gyre_engine_not_finite(const gyre_engine *e, uint32_t position, gyre_error *err)
+{
+    const bool halves = e->precision.kv == 16 || e->precision.kv_v == 16;
+    return gyre_fail(
+        err, GYRE_E_FORMAT,
+        "cannot choose a token (%s, position %u): the logits are not finite; the model's weights are damaged "
+        "or overflow%s",
+        gyre_engine_model(e), position, halves ? ", or its keys and values a 16-bit cache (65504; try --kv 8)" : "");
+}
+
 // Row data of a chunk, those that want a sample first, as samples come from the first rows of a graph; their sampling
 // state with them. Not yet on the device.
 static gyre_status lay_rows(gyre_engine *e, const struct gyre_step_row *rows, uint32_t n, uint32_t bucket,
@@ -209,7 +219,7 @@ static gyre_status lay_rows(gyre_engine *e, const struct gyre_step_row *rows, ui
 
 // Waits for a chunk and hands each row that wants a sample its token.
 static gyre_status read_samples(gyre_engine *e, const struct gyre_step_row *rows, uint32_t n, uint32_t wanting,
-                                uint32_t times, uint64_t *wait_ns, gyre_error *err)
+                                uint32_t times, bool row_alone, uint64_t *wait_ns, gyre_error *err)
 {
     const uint64_t before = gyre_clock_ns();
     GYRE_TRY(gyre_wait(e->device, err));
@@ -221,23 +231,23 @@ static gyre_status read_samples(gyre_engine *e, const struct gyre_step_row *rows
     for (uint32_t i = 0, at = 0; i < n; i++) {
         if (!rows[i].next) continue;
         const uint32_t token = times > 1 ? *rows->next : (uint32_t)e->row_data[4 * (size_t)at];
-        if (token == UINT32_MAX) { // what `sample` chooses where the best logit is no finite number
-            e->resident = false;
+        const bool finite = token != UINT32_MAX; // what `sample` chooses where the best logit is no finite number
+        if (!finite) e->resident = false;
+        if (!finite && !row_alone) {
             gyre_engine_forget_logits(e, UINT32_MAX);
-            return gyre_fail(err, GYRE_E_FORMAT,
-                             "cannot choose a token (%s, position %u): the logits are not finite; the model's weights "
-                             "are damaged or overflow",
-                             gyre_engine_model(e), rows[i].position);
+            return gyre_engine_not_finite(e, rows[i].position, err);
         }
-        e->logits_of[at++] = (struct gyre_logits_of){rows[i].sequence + 1, rows[i].position + times - 1};
+        const struct gyre_logits_of of = {rows[i].sequence + 1, rows[i].position + times - 1};
+        if (finite) e->logits_of[at] = of;
         *rows[i].next = token;
+        at++;
     }
     return GYRE_OK;
 }
 
 // One chunk of `n` rows: one or several replays of one recording.
-static gyre_status run_chunk(gyre_engine *e, const struct gyre_step_row *rows, uint32_t n, uint64_t *wait_ns,
-                             gyre_error *err)
+static gyre_status run_chunk(gyre_engine *e, const struct gyre_step_row *rows, uint32_t n, bool row_alone,
+                             uint64_t *wait_ns, gyre_error *err)
 {
     uint32_t wanting = 0, k = 1;
     for (uint32_t i = 0; i < n; i++) {
@@ -257,7 +267,7 @@ static gyre_status run_chunk(gyre_engine *e, const struct gyre_step_row *rows, u
     const uint32_t times = n == 1 ? GYRE_MAX(rows->times, 1) : 1;
     GYRE_TRY(gyre_graph_submit_times(step, times, err));
     if (!wanting) return GYRE_OK;
-    GYRE_TRY(read_samples(e, rows, n, wanting, times, wait_ns, err));
+    GYRE_TRY(read_samples(e, rows, n, wanting, times, row_alone, wait_ns, err));
     GYRE_TRY(read_best(e, rows, n, k, err));
     return read_logits(e, rows, n, err);
 }
@@ -320,7 +330,7 @@ gyre_status gyre_engine_step(gyre_engine *e, const struct gyre_step_row *rows, s
                 gyre_kv_want(&e->kv, rows[i].sequence, rows[i].position, GYRE_MAX(rows[i].times, 1));
             GYRE_TRY(gyre_kv_enter(&e->kv, err));
         }
-        GYRE_TRY(run_chunk(e, rows + at, chunk, wait_ns, err));
+        GYRE_TRY(run_chunk(e, rows + at, chunk, watch->row_alone, wait_ns, err));
         at += chunk;
     }
     return GYRE_OK;

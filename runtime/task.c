@@ -27,6 +27,9 @@ static void end(gyre_task *t, gyre_stop why)
     t->why = why;
 }
 
+void gyre_task_fail(gyre_task *t) { end(t, GYRE_STOP_FAILED); }
+const gyre_error *gyre_task_error(const gyre_task *t) { return t->ended && t->error.code ? &t->error : NULL; }
+
 // Fills in the log-probability of a token and the best of its place. Both come from the same subtraction, so that a
 // token among the best has the same number there.
 static void score(struct gyre_scheduler *s, const gyre_task_params *p, const float *logits, gyre_task_token *token)

@@ -152,6 +152,16 @@ static void end_late(serve_queue *q, struct serve_job *job)
     }
 }
 
+// A choice whose numbers are not finite fails its request; the model goes on for the others.
+static void fail_choice(serve_queue *q, struct serve_choice *c)
+{
+    const gyre_error *const err = gyre_task_error(c->task);
+    struct serve_error error = {0};
+    gyre_logf(&q->params.log, GYRE_LOG_ERROR, "serve: %s", err->message);
+    serve_refuse(&error, 500, NULL, NULL, "%s", err->message);
+    serve_job_fail(c->job, &error);
+}
+
 // Ends what ended, frees what nobody waits for, starts what there is room for. The first jobs go first.
 static void arrange(serve_queue *q)
 {
@@ -161,6 +171,10 @@ static void arrange(serve_queue *q)
             gyre_stop why;
             struct serve_choice *c = &job->choice[i];
             if (!c->task || !gyre_task_ended(c->task, &why)) continue;
+            if (why == GYRE_STOP_FAILED) {
+                fail_choice(q, c);
+                continue;
+            }
             serve_choice_embedded(c, gyre_task_embedding(c->task));
             settle(q, c);
             serve_choice_ended(c, why);

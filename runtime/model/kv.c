@@ -380,6 +380,14 @@ gyre_status gyre_kv_remember(struct gyre_kv *kv, uint32_t sequence, const uint32
     return GYRE_OK;
 }
 
+void gyre_kv_forget(struct gyre_kv *kv, uint32_t sequence)
+{
+    const int32_t *row = row_of(kv, sequence);
+    for (uint32_t i = kv->n_known[sequence]; i-- > 0 && kv->users[row[i]] == 1;)
+        gyre_prefix_forget(&kv->prefix, row[i]);
+    kv->known[sequence] = kv->n_known[sequence] = 0;
+}
+
 struct gyre_batch gyre_kv_batch(const struct gyre_kv *kv, struct gyre_binding rows)
 {
     return (struct gyre_batch){

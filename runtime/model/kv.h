@@ -76,6 +76,8 @@ bool gyre_kv_sees(const struct gyre_kv *kv, uint32_t sequence, uint32_t position
 // the middle of a page, or not all of the sequence's pages are remembered.
 gyre_status gyre_kv_adopt(struct gyre_kv *kv, uint32_t sequence, const uint32_t *tokens, uint32_t n, uint32_t *length,
                           gyre_error *err) GYRE_MUST_USE;
+// None of the sequence's pages that no other one holds can be found any more. The sequence is given back next.
+void gyre_kv_forget(struct gyre_kv *kv, uint32_t sequence);
 // The sequence holds tokens[0..length-1]: its full pages can be found by them from now on. Where another page is known
 // to hold the same, the sequence takes that one and gives its own back. Nothing may be under way on the device.
 gyre_status gyre_kv_remember(struct gyre_kv *kv, uint32_t sequence, const uint32_t *tokens, uint32_t length,

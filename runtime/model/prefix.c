@@ -86,15 +86,20 @@ void gyre_prefix_busy(struct gyre_prefix *x, int32_t page)
     x->n_idle--;
 }
 
-int32_t gyre_prefix_evict(struct gyre_prefix *x)
+void gyre_prefix_forget(struct gyre_prefix *x, int32_t page)
 {
-    const int32_t page = x->oldest;
-    if (page < 0) return -1;
     struct gyre_prefix_page *p = &x->page[page];
-    gyre_prefix_busy(x, page);
     int32_t *at = bucket_of(x, p->parent, p->tokens);
     while (*at != page) at = &x->page[*at].next;
     *at = p->next;
     p->serial = 0;
+}
+
+int32_t gyre_prefix_evict(struct gyre_prefix *x)
+{
+    const int32_t page = x->oldest;
+    if (page < 0) return -1;
+    gyre_prefix_busy(x, page);
+    gyre_prefix_forget(x, page);
     return page;
 }

@@ -38,5 +38,7 @@ bool gyre_prefix_knows(const struct gyre_prefix *prefix, int32_t page);
 // No sequence holds the known page any more; one holds it again.
 void gyre_prefix_idle(struct gyre_prefix *prefix, int32_t page);
 void gyre_prefix_busy(struct gyre_prefix *prefix, int32_t page);
+// A page that is known, and not idle, is not known any more.
+void gyre_prefix_forget(struct gyre_prefix *prefix, int32_t page);
 // Forgets the page that has been idle longest and returns it; -1: none is idle.
 int32_t gyre_prefix_evict(struct gyre_prefix *prefix);

@@ -380,12 +380,75 @@ static void test_logits_that_are_not_finite(void **state)
             .size = sizeof pooled, .prompt = prompt, .n_prompt = 3, .pooling = GYRE_POOL_LAST};
         OK(gyre_scheduler_create(e, NULL, &scheduler, err));
         OK(gyre_scheduler_add(scheduler, &pooled, &task, err));
-        assert_int_equal(gyre_scheduler_step(scheduler, &failure), GYRE_E_FORMAT);
-        assert_non_null(strstr(failure.message, "position 2): the embedding is not finite"));
+        OK(gyre_scheduler_step(scheduler, err));
+        assert_non_null(gyre_task_error(task));
+        assert_int_equal(gyre_task_error(task)->code, GYRE_E_FORMAT);
+        assert_non_null(strstr(gyre_task_error(task)->message, "position 2): the embedding is not finite"));
         assert_null(gyre_task_embedding(task));
         gyre_scheduler_destroy(scheduler);
         gyre_engine_close(e, NULL);
     }
+    unlink(path);
+}
+
+// Multiplies a float tensor of a model's bytes.
+static void multiply(char *data, size_t n, const gyre_source *source, const char *name, float by)
+{
+    const struct gyre_tensor *t = gyre_source_tensor(source, name);
+    assert_non_null(t);
+    for (char *at = data; at + t->bytes <= data + n; at++) {
+        if (memcmp(at, t->data, t->bytes)) continue;
+        for (size_t i = 0; i < t->bytes; i += 4) {
+            float x;
+            memcpy(&x, at + i, 4);
+            x *= by;
+            memcpy(at + i, &x, 4);
+        }
+        return;
+    }
+    fail_msg("%s is not in the file", name);
+}
+
+// Values 1e5 times as large, and what follows them as much smaller, are the same model: a cache of 8 bits holds them,
+// one of 16 bits does not and says so.
+static void test_values_beyond_halves(void **state)
+{
+    (void)state;
+    static char data[4 << 20];
+    char path[128];
+    gyre_source *source = NULL;
+    snprintf(path, sizeof path, "%s/large-values.gguf", directory);
+    OK(gyre_source_open(f32_path, &source, err));
+    FILE *from = fopen(f32_path, "rb"), *to = fopen(path, "wb");
+    assert_true(from && to);
+    const size_t n = fread(data, 1, sizeof data, from);
+    multiply(data, n, source, "blk.1.attn_v.weight", 1e5f);
+    multiply(data, n, source, "blk.1.attn_output.weight", 1e-5f);
+    assert_int_equal(fwrite(data, 1, n, to), n);
+    fclose(from);
+    assert_int_equal(fclose(to), 0);
+    gyre_source_close(source);
+    const uint32_t prompt[] = {5, 6, 7};
+    for (int d = 0; d < DEVICES; d++)
+        for (uint32_t kv = 8; kv <= 16; kv *= 2) {
+            gyre_engine *want = open_engine(f32_path, (gyre_engine_params){.act = 16, .kv = kv}, device_names[d]),
+                        *e = open_engine(path, (gyre_engine_params){.act = 16, .kv = kv}, device_names[d]);
+            if (!e || !want) continue;
+            gyre_session *a = NULL, *b = NULL;
+            gyre_error failure = {0};
+            uint32_t next = 0, same = 0;
+            OK(gyre_session_create(want, &a, err));
+            OK(gyre_session_create(e, &b, err));
+            OK(gyre_session_sync(a, prompt, 3, NULL, &same, err));
+            const gyre_status st = gyre_session_sync(b, prompt, 3, NULL, &next, &failure);
+            assert_int_equal(st, kv == 16 ? GYRE_E_FORMAT : GYRE_OK);
+            if (kv == 16) assert_non_null(strstr(failure.message, "a 16-bit cache (65504; try --kv 8)"));
+            else assert_int_equal(next, same);
+            gyre_session_destroy(a);
+            gyre_session_destroy(b);
+            gyre_engine_close(e, NULL);
+            gyre_engine_close(want, NULL);
+        }
     unlink(path);
 }
 
@@ -402,6 +465,7 @@ int main(void)
         cmocka_unit_test(test_eval),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_logits_that_are_not_finite),
+        cmocka_unit_test(test_values_beyond_halves),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

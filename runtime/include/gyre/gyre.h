@@ -354,7 +354,8 @@ typedef enum gyre_stop {
     GYRE_STOP_END,     // an end token of the model
     GYRE_STOP_TOKEN,   // stop_tokens[stop_index]
     GYRE_STOP_TEXT,    // stop[stop_index]
-    GYRE_STOP_BOUND    // no token was allowed (gyre_schedule.h)
+    GYRE_STOP_BOUND,   // no token was allowed (gyre_schedule.h)
+    GYRE_STOP_FAILED   // what gyre_task_error says (gyre_schedule.h)
 } gyre_stop;
 
 typedef struct gyre_generate_result {

@@ -32,7 +32,7 @@ extern "C" {
 // the library fills among them, stay as they are: it cannot know how long the caller's are. The major number is in the
 // library's name (libgyre.so.2), so a program never meets another.
 #define GYRE_API_MAJOR 2
-#define GYRE_API_MINOR 7
+#define GYRE_API_MINOR 8
 #define GYRE_API_LEVEL (GYRE_API_MAJOR * 1000 + GYRE_API_MINOR)
 
 GYRE_API const char *gyre_version(void); // of the library that runs

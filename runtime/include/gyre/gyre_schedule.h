@@ -110,11 +110,15 @@ GYRE_API void gyre_scheduler_remove(gyre_scheduler *scheduler, gyre_task *task);
 GYRE_API uint32_t gyre_scheduler_room(const gyre_scheduler *scheduler);
 
 // One step of every task that has not ended. After a failure no task has moved: GYRE_E_DEVICE may pass, and the same
-// step may be tried again; the scheduler stays usable and its tasks can be removed.
+// step may be tried again; the scheduler stays usable and its tasks can be removed. A task whose logits, or embedding,
+// are not finite ends by itself (gyre_task_error); the others go on.
 GYRE_API gyre_status gyre_scheduler_step(gyre_scheduler *scheduler, gyre_error *err) GYRE_MUST_USE;
 
 // Whether a task has ended, and by what (GYRE_STOP_TOKEN: on_token said so).
 GYRE_API bool gyre_task_ended(const gyre_task *task, gyre_stop *why);
+// Of a task that ended by GYRE_STOP_FAILED: GYRE_E_FORMAT and the line, the task's; NULL else. What it told before
+// stays told.
+GYRE_API const gyre_error *gyre_task_error(const gyre_task *task);
 GYRE_API size_t gyre_task_cached(const gyre_task *task);    // tokens of the prompt that were shared, not computed
 GYRE_API size_t gyre_task_generated(const gyre_task *task); // the end token counts
 

@@ -5,6 +5,7 @@
 #include "tests/cli/serve/fixture.h"
 #include "tests/common/ok.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
@@ -13,23 +14,25 @@
 #include <cmocka.h>
 
 enum { SLOTS = 8 };
-static const char path[] = "test-queue.gguf";
+static const char path[] = "test-queue.gguf", float_path[] = "test-queue-f32.gguf";
 
 static int setup(void **state)
 {
     (void)state;
-    return fixture_make(path);
+    const struct tiny_options o = tiny_defaults();
+    return fixture_make(path) || tiny_write_gguf(float_path, &o);
 }
 
 static int teardown(void **state)
 {
     (void)state;
-    return fixture_remove(path);
+    return fixture_remove(path) || unlink(float_path);
 }
 
 // What the queue opens its engine by; the test looks into it while the queue is idle.
 struct opener {
     gyre_engine *engine;
+    const char *path; // NULL: `path`
     int opened;
     bool fails;
 };
@@ -53,7 +56,7 @@ static gyre_status open_engine(void *user, gyre_engine **out, gyre_error *err)
     const gyre_engine_params p = {
         .size = sizeof p, .device = "cpu", .act = 16, .kv = 16, .context = 256, .sequences = SLOTS, .cache_dir = ""};
     o->opened++;
-    GYRE_TRY(gyre_engine_open(path, &p, out, err));
+    GYRE_TRY(gyre_engine_open(o->path ? o->path : path, &p, out, err));
     o->engine = *out;
     static struct gyre_backend gated;
     real = o->engine->device->backend;
@@ -191,6 +194,61 @@ static void test_faults(void **state)
     serve_queue_destroy(q);
 }
 
+static struct serve_job *cold_job(uint32_t token)
+{
+    struct serve_job *j = job(40);
+    j->params.temperature = 0;
+    j->prompt[0].tokens[1] = token;
+    return j;
+}
+
+// Of several answers in one batch one has no numbers: its request fails and is counted, the others are what they are
+// without it, and the device is well.
+static void test_one_without_numbers(void **state)
+{
+    (void)state;
+    enum { ODD = 270, GOOD = 3 }; // a token that nobody else says
+    struct opener o = {.path = float_path};
+    serve_queue *q = NULL;
+    struct serve_job *want[GOOD], *got[GOOD], *bad = cold_job(ODD);
+    const struct serve_queue_params p = {.slots = SLOTS, .most_waiting = 64, .open = open_engine, .user = &o};
+    OK(serve_queue_start(&p, &q, err));
+    for (uint32_t i = 0; i < GOOD; i++) {
+        add(q, want[i] = cold_job(20 + i));
+        assert_int_equal(end_of(want[i]), 0);
+    }
+    settled(q);
+    const struct gyre_weight *table = &o.engine->model.table;
+    assert_true(table->kind == GYRE_WEIGHT_F32 && table->n_ranges == 1);
+    for (uint32_t k = 0; k < table->k; k++)
+        OK(gyre_buffer_write(o.engine->device, table->range->weight.buffer,
+                             table->range->weight.offset + 4ull * (k * table->range->n_pad + ODD), &(float){NAN}, 4,
+                             err));
+    pthread_mutex_lock(&gate);
+    add(q, bad);
+    for (uint32_t i = 0; i < GOOD; i++) add(q, got[i] = cold_job(20 + i));
+    pthread_mutex_unlock(&gate);
+    assert_int_equal(end_of(bad), 500);
+    assert_non_null(strstr(bad->error.message, "the logits are not finite"));
+    for (int i = 0; i < GOOD; i++) {
+        assert_int_equal(end_of(got[i]), 0);
+        assert_int_equal(got[i]->choice[0].generated, 40);
+        assert_int_equal(got[i]->choice[0].n_text, want[i]->choice[0].n_text);
+        assert_memory_equal(got[i]->choice[0].text, want[i]->choice[0].text, want[i]->choice[0].n_text);
+        serve_job_release(want[i]);
+        serve_job_release(got[i]);
+    }
+    const struct serve_counts c = settled(q);
+    assert_int_equal(c.failed, 1);
+    assert_int_equal(c.faults, 0);
+    assert_int_equal(c.cancelled, 0);
+    assert_true(c.healthy);
+    assert_int_equal(o.opened, 1);
+    serve_queue_stop(q, 0);
+    serve_queue_destroy(q);
+    serve_job_release(bad);
+}
+
 // A grammar that cannot be followed further fails its own request, with all its choices, and nobody has gone away.
 static void test_bound_that_fails(void **state)
 {
@@ -313,8 +371,11 @@ static void test_full_and_cancelled(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_faults), cmocka_unit_test(test_full_and_cancelled),
-                                       cmocka_unit_test(test_bound_that_fails), cmocka_unit_test(test_cached_at_once),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_faults),
+                                       cmocka_unit_test(test_full_and_cancelled),
+                                       cmocka_unit_test(test_one_without_numbers),
+                                       cmocka_unit_test(test_bound_that_fails),
+                                       cmocka_unit_test(test_cached_at_once),
                                        cmocka_unit_test(test_interrupted_start)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }
