@@ -36,12 +36,12 @@ static gyre_status check_features(struct config *c)
         GYRE_TRY(gyre_hf_bool(c->source, c->json, biases[i], &on, c->err));
         if (on) GYRE_TRY(gyre_hf_put(c, biases[i], GYRE_META_BOOL, &(uint8_t){1}, 1));
     }
-    const char *act = "silu";
-    GYRE_TRY(gyre_hf_text(c, "hidden_act", &act));
+    // What is not said is what the architecture has.
+    const char *act = NULL;
+    if (strcmp(c->type, "gemma3_text")) GYRE_TRY(gyre_hf_text(c, "hidden_act", &act)); // which has no such field
     GYRE_TRY(gyre_hf_text(c, "hidden_activation", &act));
-    if (!strcmp(act, "swish")) act = "silu"; // its other name
-    // An architecture may know it.
-    return strcmp(act, "silu") ? gyre_hf_put_text(c, gyre_hf_key(c, "hidden_act").text, act) : GYRE_OK;
+    if (act && !strcmp(act, "swish")) act = "silu"; // its other name
+    return act ? gyre_hf_put_text(c, gyre_hf_key(c, "hidden_act").text, act) : GYRE_OK;
 }
 
 // Multipliers, each in the words of its family: another family's are carried along by a config, and mean nothing there.

@@ -124,11 +124,10 @@ static void both_containers_agree(void **state)
     remove("tiny_both.gguf");
 }
 
-// The parameters of a directory of the family whose config.json says `there` in place of `is`.
-static struct gyre_hparams changed(const char *family, const char *is, const char *there)
+// Writes a directory of the family whose config.json says `there` in place of `is`.
+static void write_changed(const char *family, const char *is, const char *there)
 {
     struct tiny_options o = tiny_family(family);
-    struct gyre_hparams hp;
     uint64_t bytes;
     const char *config = files_path("left_out/config.json");
     o.context = 8192;
@@ -137,9 +136,40 @@ static struct gyre_hparams changed(const char *family, const char *is, const cha
     if (!at) fail_msg("%s: no %s in %s", family, is, text ? text : "no config.json");
     snprintf(made, sizeof made, "%.*s%s%s", (int)(at - text), text, there, at + strlen(is));
     files_write(config, made);
-    gyre_source_close(open_checked(files_path("left_out"), &hp));
     free(text);
+}
+
+static struct gyre_hparams changed(const char *family, const char *is, const char *there)
+{
+    struct gyre_hparams hp;
+    write_changed(family, is, there);
+    gyre_source_close(open_checked(files_path("left_out"), &hp));
     return hp;
+}
+
+// What would be another model.
+static void a_config_is_not_half_read(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *family, *is, *there, *says;
+    } cases[] = {
+        {"llama", "\"mlp_bias\": false", "\"is_causal\": false", "is_causal is false"},
+        {"llama", "\"hidden_act\": \"silu\"", "\"hidden_act\": \"gelu\"", "hidden_act is gelu; llama has silu"},
+        {"gemma3", "gelu_pytorch_tanh", "silu", "hidden_act is silu; gemma3_text has gelu_pytorch_tanh"},
+    };
+    for (size_t i = 0; i < GYRE_COUNT(cases); i++) {
+        gyre_source *source = NULL;
+        struct gyre_hparams hp = {0};
+        gyre_error err = {0};
+        write_changed(cases[i].family, cases[i].is, cases[i].there);
+        gyre_status st = gyre_source_open(files_path("left_out"), &source, &err);
+        if (st == GYRE_OK) st = gyre_hparams_read(source, &hp, &err);
+        gyre_hparams_free(&hp);
+        gyre_source_close(source);
+        assert_int_equal(st, GYRE_E_UNSUPPORTED);
+        if (!strstr(err.message, cases[i].says)) fail_msg("%s", err.message);
+    }
 }
 
 // What a config.json leaves out, and what it carries along without meaning it.
@@ -239,6 +269,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_config_means_what_transformers_means),
+        cmocka_unit_test(a_config_is_not_half_read),
         cmocka_unit_test(a_model_around_a_text_model_ties_it),
         cmocka_unit_test(a_ministral3_says_its_rope),
         cmocka_unit_test(every_type_opens),

@@ -79,7 +79,7 @@ static void split_blanks(struct jinja_run *run, const struct jinja_string *s, in
         const struct jinja_string *r = rest.string;
         uint64_t at = back ? r->bytes : 0;
         if (most == 0) {
-            gyre_jinja_push(run, out, cap, stripped(run, rest, none, back, !back)); // its outer blanks go, too
+            gyre_jinja_push(run, out, cap, rest); // the blanks at its far end stay
             break;
         }
         if (!back) {
