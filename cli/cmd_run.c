@@ -166,11 +166,13 @@ static gyre_status follow_schema(struct made *m, const gyre_engine *engine, gyre
 {
     char *schema = NULL;
     size_t bytes = 0;
+    gyre_error why = {0};
     gyre_status st = GYRE_OK;
     if (!m->run->schema) return GYRE_OK;
     GYRE_GO(cli_read(m->run->schema, &schema, &bytes, err));
     GYRE_GO(gyre_vocabulary_create(gyre_engine_tokenizer(engine), &m->vocabulary, err));
-    GYRE_GO(gyre_grammar_of_schema(m->vocabulary, schema, bytes, NULL, &m->grammar, err));
+    if (gyre_grammar_of_schema(m->vocabulary, schema, bytes, NULL, &m->grammar, &why) != GYRE_OK)
+        GYRE_GO(gyre_fail(err, why.code, "cannot use schema (%s): %s", m->run->schema, why.message));
     GYRE_GO(gyre_matcher_create(m->grammar, &m->matcher, err));
 done:
     free(schema);

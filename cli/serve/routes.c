@@ -126,6 +126,8 @@ static bool read_json(const struct serve_request *r, json_t **out, struct serve_
 {
     json_error_t why;
     *out = json_loadb(r->body ? r->body : "", r->n_body, JSON_DECODE_ANY, &why);
+    if (!*out && json_error_code(&why) == json_error_null_character)
+        return serve_refuse(e, 400, NULL, NULL, "no text of the body may hold \\u0000 (byte %d)", why.position);
     if (!*out)
         return serve_refuse(e, 400, NULL, NULL, "the body is not JSON: %.160s (byte %d)", why.text, why.position);
     if (json_is_object(*out)) return true;

@@ -307,7 +307,9 @@ gyre_status gyre_grammar_of_schema(const gyre_vocabulary *vocabulary, const char
     if (!root)
         return gyre_fail(err, text ? GYRE_E_FORMAT : GYRE_E_NOMEM,
                          "cannot constrain the output (schema, line %d): %s; write it as JSON", text ? why.line : 0,
-                         text ? why.text : "out of memory");
+                         !text                                                ? "out of memory"
+                         : json_error_code(&why) == json_error_null_character ? "no text may hold \\u0000"
+                                                                              : why.text);
     struct gyre_schema c = {.program = &program, .compact = params.compact};
     const uint32_t start = gyre_new_rule(&program);
     const uint32_t value = gyre_schema_root(&c, root, "#");

@@ -51,6 +51,10 @@ class Run(Case):
         self.assertEqual(self.made("--json-schema", schema, "-n", 120)["text"][:1], "{")  # greedy, too
         refused = self.put("refused.json", b'{"type":"array","uniqueItems":true}')
         self.fails(1, "run", self.model, "--device", "cpu", "-p", "x", "--json-schema", refused, word="uniqueItems")
+        for data, word in ((b'{"type":"array","uniqueItems":true}', "uniqueItems"), (b'{"const": ', "line 1"), (b"5", "an object"), (b'{"const":"a\\u0000"}', "line 1): no text may hold \\u0000")):
+            refused = self.put("refused.json", data)
+            self.fails(1, "run", self.model, "--device", "cpu", "-p", "x", "--json-schema", refused, word="refused.json): cannot constrain")
+            self.fails(1, "run", self.model, "--device", "cpu", "-p", "x", "--json-schema", refused, word=word)
         self.fails(1, "run", self.model, "--device", "cpu", "-p", "x", "--json-schema", self.at("none.json"), word="none.json")
 
     def test_warmup_is_apart(self):

@@ -134,6 +134,9 @@ class Serve(Case):
             for value in values:
                 self.refused(400, s.post("/v1/completions", **{"prompt": "x", "max_tokens": 1, field: value}), param=field)
         self.refused(404, s.post("/v1/completions", prompt="x", model="other"), code="model_not_found")
+        status, answer = s.post("/v1/completions", raw=b'{"prompt": "a\\u0000b"}')[:2]
+        self.refused(400, (status, answer))
+        self.assertEqual(answer["error"]["message"], "no text of the body may hold \\u0000 (byte 21)")
         for raw in (b"", b"{", b"[]", b"null", b'{"prompt": "\xff"}', b'{"prompt": NaN}', b"[" * 100000):
             self.refused(400, s.post("/v1/completions", raw=raw))
         self.refused(400, s.post("/v1/completions", prompt=[5] * 256, max_tokens=1), code="context_length_exceeded")
