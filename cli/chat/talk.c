@@ -15,7 +15,7 @@
 bool chat_talk_begin(struct chat_talk *talk, const char *system)
 {
     talk->messages = json_array();
-    return talk->messages && (!system || chat_talk_say(talk, "system", system, NULL));
+    return talk->messages && (!system || chat_talk_say(talk, "system", system, strlen(system), NULL, 0));
 }
 
 void chat_talk_end(struct chat_talk *talk)
@@ -24,10 +24,19 @@ void chat_talk_end(struct chat_talk *talk)
     talk->messages = NULL;
 }
 
-bool chat_talk_say(struct chat_talk *talk, const char *role, const char *text, const char *reasoning)
+// Text that is no UTF-8 has no NUL in it: it is an argument.
+static json_t *text_json(const char *text, size_t bytes)
 {
-    json_t *message = json_pack("{s:s, s:o}", "role", role, "content", cli_json_text(text));
-    if (message && reasoning && json_object_set_new(message, "reasoning_content", cli_json_text(reasoning))) {
+    json_t *as_it_is = json_stringn(text, bytes);
+    return as_it_is ? as_it_is : cli_json_text(text);
+}
+
+bool chat_talk_say(struct chat_talk *talk, const char *role, const char *text, size_t bytes, const char *reasoning,
+                   size_t reasoning_bytes)
+{
+    json_t *message = json_pack("{s:s, s:o}", "role", role, "content", text_json(text, bytes));
+    if (message && reasoning &&
+        json_object_set_new(message, "reasoning_content", text_json(reasoning, reasoning_bytes))) {
         json_decref(message);
         return false;
     }

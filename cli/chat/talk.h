@@ -12,7 +12,8 @@ bool chat_talk_begin(struct chat_talk *talk, const char *system); // system NULL
 void chat_talk_end(struct chat_talk *talk);
 
 // Text that is no UTF-8 becomes U+FFFD where it is not. reasoning NULL: none. False: out of memory.
-bool chat_talk_say(struct chat_talk *talk, const char *role, const char *text, const char *reasoning);
+bool chat_talk_say(struct chat_talk *talk, const char *role, const char *text, size_t bytes, const char *reasoning,
+                   size_t reasoning_bytes);
 // The user's turn, which may hold NULs: GYRE_E_FORMAT, naming `line` of the input, where it is no UTF-8.
 gyre_status chat_talk_ask(struct chat_talk *talk, const char *text, size_t bytes, uint32_t line,
                           gyre_error *err) GYRE_MUST_USE;

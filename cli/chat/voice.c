@@ -215,13 +215,10 @@ static void remember(struct chat_voice *v, const gyre_rendering *r, const uint32
 static bool add_to(struct chat_talk *talk, const struct answer *a)
 {
     const char *all = a->text ? a->text : "";
-    if (!a->ever) return chat_talk_say(talk, "assistant", all, NULL);
+    if (!a->ever) return chat_talk_say(talk, "assistant", all, a->n, NULL, 0);
     const size_t blanks = a->opened ? 0 : strspn(all, " \n\r\t") + strlen(begins);
-    const size_t end = a->over ? a->thought : a->n;
-    char *reasoning = strndup(all + blanks, end > blanks ? end - blanks : 0);
-    const bool good = reasoning && chat_talk_say(talk, "assistant", a->over ? all + a->after : "", reasoning);
-    free(reasoning);
-    return good;
+    const size_t end = a->over ? a->thought : a->n, after = a->over ? a->after : a->n;
+    return chat_talk_say(talk, "assistant", all + after, a->n - after, all + blanks, end > blanks ? end - blanks : 0);
 }
 
 // An answer that fills the context goes on without the oldest part of the talk, the system's message never.

@@ -110,6 +110,20 @@ class Chat(Case):
         once = self.done("run", self.model, "--device", "cpu", "-p", "the cat", "--chat", "-n", 6, "--stop", "\n")[0]
         self.assertEqual(once, again[1])
 
+    def test_answer_with_a_nul_is_remembered_whole(self):
+        how = ("--temp", "2", "-n", "4")
+        for seed in (289, *range(289)):  # whose answer has one, and whole characters
+            once = self.json("run", self.model, "--device", "cpu", "-p", "the cat", "--chat", *how, "--seed", seed)["text"]
+            if "\0" in once[:-1] and "\n" not in once and "\ufffd" not in once:
+                break
+        talk = {"messages": [{"role": "user", "content": "the cat"}, {"role": "assistant", "content": once}, {"role": "user", "content": "the moon"}],
+                "add_generation_prompt": True}
+        want = subprocess.run([GYRE, "template", self.model, "--json-file", self.put("nul.json", json.dumps(talk).encode())], capture_output=True).stdout
+        self.assertIn(b"\0", want)
+        want = self.json("run", self.model, "--device", "cpu", "-f", self.put("nul.txt", want), *how, "--no-bos", "--seed", seed)["text"]
+        status, out, err = self.piped("the cat\nthe moon\n", *how, "--seed", str(seed))
+        self.assertEqual((status, out), (0, once + "\n" + want + "\n"), err)
+
     def test_stop_text_is_not_remembered(self):
         first = self.piped("the cat\n")[1].rstrip("\n")
         stop = first[len(first) // 2]
