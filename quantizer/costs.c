@@ -14,10 +14,10 @@ struct watch {
     uint64_t started, done, total;
 };
 
-static gyre_status tick(void *user, gyre_error *err)
+static gyre_status tick(void *user, uint64_t blocks, gyre_error *err)
 {
     struct watch *w = user;
-    w->done = GYRE_MIN(w->done + 1, w->total);
+    w->done = GYRE_MIN(w->done + blocks, w->total);
     if (!w->params->progress) return GYRE_OK;
     const double seconds = 1e-9 * (double)(gyre_clock_ns() - w->started);
     if (!w->params->progress(w->params->user, (double)w->done / (double)w->total,
@@ -106,7 +106,8 @@ gyre_status gyre_sensitivity(const gyre_quantize_params *given, uint32_t windows
     gyre_logf(&params.log, GYRE_LOG_INFO,
               "sensitivity: %u windows, %.3g multiplications, about %.0f seconds of one core", windows,
               gyre_sensitivity_work(&plan, windows), predicted(gyre_sensitivity_work(&plan, windows)));
-    GYRE_GO(gyre_sensitivity_measure(&params, &plan, windows, tick, &w, &s, err));
+    const struct gyre_ticker ticker = {tick, &w};
+    GYRE_GO(gyre_sensitivity_measure(&params, &plan, windows, &ticker, &s, err));
     *json = costs_text(&plan, &s);
     if (!*json) st = gyre_fail(err, GYRE_E_NOMEM, "out of memory for the model's sensitivity");
 done:

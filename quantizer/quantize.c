@@ -33,7 +33,12 @@
 // ---- progress ---------------------------------------------------------------------------------------------
 
 struct run {
-    const gyre_quantize_params *params;
+    const gyre_quantize_params *params; // gyre_quantize's own copy
+    gyre_quantize_summary *told;        // the caller's; NULL: nobody wants it
+    struct gyre_ticker ticker;          // tick() below
+    gyre_source *source;
+    char *output;     // the output's name where the caller's had slashes behind it; params names it then
+    json_t *identity; // what makes the run what it is
     struct gyre_plan plan;
     struct gyre_writer writer;
     struct gyre_output out;
@@ -209,7 +214,7 @@ static gyre_status make_steps(struct run *r, gyre_error *err)
     if (r->finished.path) return take_steps(r, err);
     if (r->out.journal.steps == 0) {
         snprintf(r->what, sizeof r->what, "embedding");
-        GYRE_TRY(gyre_write_globals(&r->plan, &r->out, tick, r, err));
+        GYRE_TRY(gyre_write_globals(&r->plan, &r->out, &r->ticker, err));
         if (r->calibration) GYRE_TRY(gyre_calibration_begin(r->calibration, err));
         if (r->summary) GYRE_TRY(gyre_summary_begin(r->summary, &r->out, err));
         GYRE_TRY(end_step(r, NULL, err));
@@ -217,7 +222,7 @@ static gyre_status make_steps(struct run *r, gyre_error *err)
     GYRE_TRY(gyre_layer_create(&r->plan, &r->layer, err));
     for (uint32_t l = r->out.journal.steps - 1; l < r->plan.hp.n_layers; l++) {
         snprintf(r->what, sizeof r->what, "block %u of %u", l + 1, r->plan.hp.n_layers);
-        GYRE_TRY(gyre_layer_make(&r->layer, &r->plan, l, r->calibration, &r->out, tick, r, err));
+        GYRE_TRY(gyre_layer_make(&r->layer, &r->plan, l, r->calibration, &r->out, &r->ticker, err));
         warn_faint(r);
         json_t *note = json_object();
         const gyre_status st = note_block(r, note, err);
@@ -235,8 +240,8 @@ static gyre_status learn(struct run *r, gyre_error *err)
 {
     snprintf(r->what, sizeof r->what, "learning rotations");
     GYRE_TRY(gyre_learn(r->params, &r->plan, r->calibration ? gyre_calibration_windows(r->calibration) : NULL,
-                        block_weights(&r->plan.hp) * r->plan.hp.n_layers, &r->out, tick, r, &r->rotations, &r->learned,
-                        err));
+                        block_weights(&r->plan.hp) * r->plan.hp.n_layers, &r->out, &r->ticker, &r->rotations,
+                        &r->learned, err));
     r->plan.rotator.learned = &r->rotations;
     return GYRE_OK;
 }
@@ -245,7 +250,7 @@ static gyre_status distill(struct run *r, gyre_error *err)
 {
     snprintf(r->what, sizeof r->what, "distilling");
     return gyre_distill(r->params, &r->plan, text_of(r), block_weights(&r->plan.hp) * r->plan.hp.n_layers, &r->out,
-                        tick, r, &r->distilled, err);
+                        &r->ticker, &r->distilled, err);
 }
 
 // What the manifest tells of what was learned, and the content of the file of rotations (malloc'd; NULL: none).
@@ -285,18 +290,23 @@ static gyre_status write_own_text(struct run *r, gyre_error *err)
     if (!r->device) GYRE_TRY(gyre_walk_device(r->params, &r->device, err));
     snprintf(r->what, sizeof r->what, "writing its own text");
     r->total = 1; // nothing of what is counted is done yet
-    return gyre_own_text_write(r->params, r->plan.source, r->device, windows, more, recipe->calibration.tokens, tick, r,
-                               &r->own, err);
+    return gyre_own_text_write(r->params, r->plan.source, r->device, windows, more, recipe->calibration.tokens,
+                               &r->ticker, &r->own, err);
 }
 
-static gyre_status tick_budget(void *user, gyre_error *err) { return tick(user, 0, err); }
+// Nothing of what is counted is done by it, but it can be stopped.
+static gyre_status tick_budget(void *user, uint64_t blocks, gyre_error *err)
+{
+    (void)blocks;
+    return tick(user, 0, err);
+}
 
 // Before anything else is chosen, so that the rest is as if the recipe had said the exceptions.
 static gyre_status spend_budget(struct run *r, gyre_error *err)
 {
     snprintf(r->what, sizeof r->what, "spending the budget");
     r->total = 1; // nothing of what is counted is done yet
-    return gyre_budget_spend(r->params, &r->plan, tick_budget, r, err);
+    return gyre_budget_spend(r->params, &r->plan, &(struct gyre_ticker){tick_budget, r}, err);
 }
 
 // What the recipe leaves open: as the interrupted run chose, or from calibration data.
@@ -315,7 +325,7 @@ static gyre_status make_choice(struct run *r, gyre_error *err)
                        "cannot learn on file (%s): its manifest does not say what was chosen; "
                        "fetch it again",
                        r->finished.path);
-    else if (!known) st = gyre_search(params, &r->plan, &r->own, r->device, choice, tick, r, err);
+    else if (!known) st = gyre_search(params, &r->plan, &r->own, r->device, choice, &r->ticker, err);
     if (st == GYRE_OK) st = gyre_plan_finish(params, choice, &r->plan, err);
     if (st == GYRE_OK)
         st = gyre_writer_open(r->plan.folder ? &gyre_format_hf : &gyre_format_gguf, &r->plan, &r->writer, err);
@@ -326,16 +336,16 @@ static gyre_status make_choice(struct run *r, gyre_error *err)
 static gyre_status weigh_rows(struct run *r, gyre_error *err)
 {
     snprintf(r->what, sizeof r->what, "weighing tokens and outputs");
-    return gyre_calibration_weigh(r->calibration, block_weights(&r->plan.hp), tick, r, err);
+    return gyre_calibration_weigh(r->calibration, block_weights(&r->plan.hp), &r->ticker, err);
 }
 
-// A folder may be named with slashes behind it. *own: free it.
-static gyre_status plain_name(gyre_quantize_params *params, char **own, gyre_error *err)
+// A folder may be named with slashes behind it.
+static gyre_status plain_name(struct run *r, gyre_quantize_params *params, gyre_error *err)
 {
     if (!params->output) return GYRE_OK;
-    *own = gyre_beside(params->output, "");
-    if (!*own) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the output's name");
-    params->output = *own;
+    r->output = gyre_beside(params->output, "");
+    if (!r->output) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the output's name");
+    params->output = r->output;
     return GYRE_OK;
 }
 
@@ -377,8 +387,7 @@ static gyre_status read_text(struct run *r, gyre_error *err)
     return GYRE_OK;
 }
 
-// What makes the run what it is.
-static gyre_status identify(const struct run *r, json_t **run, gyre_error *err)
+static gyre_status identify(struct run *r, gyre_error *err)
 {
     const struct gyre_calib_text *text = text_of(r);
     json_t *texts = text ? gyre_calib_text_identity(text) : NULL,
@@ -389,7 +398,7 @@ static gyre_status identify(const struct run *r, json_t **run, gyre_error *err)
     const gyre_status st = r->finished.path && !from
                                ? no_memory(err)
                                : gyre_run_identity(&r->plan, texts, text ? device : NULL,
-                                                   r->distills_on[0] ? r->distills_on : NULL, from, run, err);
+                                                   r->distills_on[0] ? r->distills_on : NULL, from, &r->identity, err);
     json_decref(texts);
     json_decref(from);
     return st;
@@ -419,7 +428,7 @@ static void clear_temps(const gyre_quantize_params *p)
 }
 
 // The output that is there is what this run would write: its manifest says the same, and it holds what that says.
-static bool is_whole(const struct run *r, const json_t *run)
+static bool is_whole(const struct run *r)
 {
     char *path = gyre_joined(r->params->output, ".manifest.json", ""), front[GYRE_SHA256_HEX];
     gyre_verify_result *result = malloc(sizeof *result);
@@ -429,10 +438,7 @@ static bool is_whole(const struct run *r, const json_t *run)
     bool same = path && result && gyre_manifest_read(path, &m, NULL) == GYRE_OK;
     gyre_writer_front_sha256(&r->writer, front);
     same = same && m.front_sha256 && !strcmp(m.front_sha256, front);
-    json_object_foreach((json_t *)(uintptr_t)run, key, value)
-    {
-        same = same && json_equal(value, json_object_get(m.json, key));
-    }
+    json_object_foreach(r->identity, key, value) { same = same && json_equal(value, json_object_get(m.json, key)); }
     same = same && gyre_verify(&(gyre_verify_params){.size = sizeof(gyre_verify_params), .file = r->params->output},
                                result, NULL) == GYRE_OK;
     if (same && !json_object_get(m.json, "rotations")) gyre_matrices_remove(r->params->output);
@@ -443,117 +449,160 @@ static bool is_whole(const struct run *r, const json_t *run)
 }
 
 // Ends a run that was killed when its output had its name already; *ended: so it was.
-static gyre_status end_left(struct run *r, const json_t *run, gyre_quantize_summary *summary, bool *ended,
-                            gyre_error *err)
+static gyre_status end_left(struct run *r, bool *ended, gyre_error *err)
 {
     const gyre_quantize_params *p = r->params;
-    *ended = gyre_output_is_left(p) && is_whole(r, run);
+    *ended = gyre_output_is_left(p) && is_whole(r);
     if (!*ended) return gyre_output_is_left(p) && !p->force ? gyre_output_exists(p->output, err) : GYRE_OK;
     gyre_output_clear_left(p->output);
     clear_temps(p);
     gyre_logf(&p->log, GYRE_LOG_INFO, "quantize: %s is whole already: the interrupted run had done all its work",
               p->output);
-    if (!summary) return GYRE_OK;
+    if (!r->told) return GYRE_OK;
     r->out.plan = &r->plan;
     r->out.writer = &r->writer;
     const struct gyre_summary_run known = {&r->out, &r->distilled, NULL,
                                            block_weights(&r->plan.hp) * r->plan.hp.n_layers,
                                            false}; // its figures went with the journal
-    return gyre_summary_fill(&known, summary, err);
+    return gyre_summary_fill(&known, r->told, err);
 }
 
 // ---- entry ------------------------------------------------------------------------------------------------
 
-gyre_status gyre_quantize(const gyre_quantize_params *given, gyre_quantize_summary *summary, gyre_error *err)
+// What the run reads, and whether it may write where it is told to. `params`: r->params, which are made plain here.
+static gyre_status open_run(struct run *r, gyre_quantize_params *params, gyre_error *err)
 {
-    gyre_quantize_params taken;
-    GYRE_TRY(gyre_params_take(given, &taken, sizeof taken, GYRE_QUANTIZE_PARAMS_FIRST, "gyre_quantize_params", err));
-    const gyre_quantize_params *const params = &taken;
-    gyre_status st = GYRE_OK;
-    struct run r = {.params = params, .started = gyre_clock_ns(), .out.lock = -1};
-    gyre_source *source = NULL;
-    json_t *run = NULL, *learned = NULL;
+    bool folder;
+    GYRE_TRY(gyre_source_open(params->source, &r->source, err));
+    if (params->from) GYRE_TRY(gyre_finished_open(params, &r->finished, err));
+    GYRE_TRY(gyre_plan_folder(params, r->source, &folder, err));
+    if (folder) GYRE_TRY(plain_name(r, params, err));
+    GYRE_TRY(gyre_output_check(params, folder, err));
+    leave_foreign(params);
+    if (gyre_source_note(r->source))
+        gyre_logf(&params->log, GYRE_LOG_WARN, "quantize: %s: %s", params->source, gyre_source_note(r->source));
+    return GYRE_OK;
+}
+
+// What is made of it: the plan with all choices, the texts, the run's identity. Nothing is written.
+static gyre_status plan_run(struct run *r, gyre_error *err)
+{
+    const gyre_quantize_params *params = r->params;
+    GYRE_TRY(gyre_plan_begin(params, params->from ? &r->finished.recipe : NULL, r->source, &r->plan, err));
+    if (params->from) GYRE_TRY(begin_finished(r, err));
+    GYRE_TRY(gyre_check_run(params, &r->plan, err));
+    GYRE_TRY(gyre_check_distill_device(params, &r->plan, r->distills_on, err));
+    gyre_warn_unused(params, &r->plan);
+    const bool runs = r->told || gyre_recipe_calibrates(&r->plan.set.recipe) || gyre_settings_undecided(&r->plan.set);
+    if (!params->from && runs) GYRE_TRY(gyre_walk_device(params, &r->device, err));
+    GYRE_TRY(spend_budget(r, err));
+    GYRE_TRY(write_own_text(r, err));
+    GYRE_TRY(make_choice(r, err));
+    GYRE_TRY(read_text(r, err));
+    if (r->told && !params->from) GYRE_TRY(gyre_summary_open(params, &r->plan, r->device, &r->summary, err));
+    return identify(r, err);
+}
+
+// Rotations before anything is merged, or why there are none.
+static gyre_status learn_rotations(struct run *r, gyre_error *err)
+{
+    if (r->plan.set.recipe.learn.method && !r->params->from) return learn(r, err);
+    if (r->plan.set.learn_auto)
+        gyre_logf(&r->params->log, GYRE_LOG_INFO, "learn: none, auto is that for this model and these widths");
+    return GYRE_OK;
+}
+
+// The whole of OUT.part, from where the journal ends.
+static gyre_status make_output(struct run *r, gyre_error *err)
+{
+    const gyre_quantize_params *params = r->params;
+    GYRE_TRY(gyre_output_open(params, &r->plan, &r->writer, r->identity, &r->out, err));
+    clear_temps(params);
+    if (r->out.journal.resumed_steps)
+        gyre_logf(&params->log, GYRE_LOG_INFO, "quantize: resuming after block %u of %u",
+                  r->out.journal.resumed_steps - 1, r->plan.hp.n_layers);
+    if (r->own.token) GYRE_TRY(gyre_own_text_keep(&r->out.journal, &r->own, err));
+    GYRE_TRY(resume_streams(r, err));
+    count_work(r);
+    GYRE_TRY(learn_rotations(r, err));
+    if (r->plan.set.distill_auto && !r->plan.set.recipe.distill.steps)
+        gyre_logf(&params->log, GYRE_LOG_INFO, "distill: none, auto is that for %s",
+                  r->plan.folder ? "a Hugging Face directory" : "these widths");
+    if (weighs(r)) GYRE_TRY(weigh_rows(r, err));
+    GYRE_TRY(make_steps(r, err));
+    return r->plan.set.recipe.distill.steps ? distill(r, err) : GYRE_OK;
+}
+
+// What is told of the run, and the page of it.
+static gyre_status report_run(struct run *r, gyre_error *err)
+{
+    if (!r->told) return GYRE_OK;
+    const struct gyre_summary_run known = {&r->out, &r->distilled, r->summary,
+                                           block_weights(&r->plan.hp) * r->plan.hp.n_layers, !r->finished.path};
+    GYRE_TRY(gyre_summary_fill(&known, r->told, err));
+    if (!r->params->report_dir) return GYRE_OK;
+    const struct gyre_report_run page = {&r->out, r->calibration, &r->learned, r->told,
+                                         r->summary ? gyre_summary_heat(r->summary) : NULL};
+    return gyre_report_write(r->params->report_dir, &page, err);
+}
+
+// The manifest, and the names.
+static gyre_status finish_output(struct run *r, gyre_error *err)
+{
+    json_t *learned = NULL;
     char *manifest = NULL, *rotations = NULL;
     uint64_t bytes = 0;
-    bool folder, ended;
-    char *output = NULL;
+    gyre_status st = GYRE_OK;
+    GYRE_GO(tell_learned(r, &learned, &rotations, &bytes, err));
+    GYRE_GO(gyre_manifest_text(&r->out, learned, &manifest, err));
+    GYRE_GO(gyre_source_unchanged(r->source, err));
+    GYRE_GO(gyre_output_finish(&r->out, manifest, strlen(manifest), rotations, bytes, err));
+done:
+    json_decref(learned);
+    free(manifest);
+    free(rotations);
+    return st;
+}
+
+static void close_run(struct run *r)
+{
+    free(r->output);
+    free(r->own.token);
+    gyre_layer_free(&r->layer);
+    gyre_calibration_close(r->calibration);
+    gyre_calib_text_free(&r->learns);
+    gyre_summary_close(r->summary);
+    gyre_device_close(r->device);
+    gyre_output_close(&r->out);
+    json_decref(r->identity);
+    gyre_writer_close(&r->writer);
+    gyre_plan_release(&r->plan);
+    gyre_matrices_release(&r->rotations);
+    gyre_finished_close(&r->finished);
+    gyre_source_close(r->source);
+}
+
+gyre_status gyre_quantize(const gyre_quantize_params *given, gyre_quantize_summary *summary, gyre_error *err)
+{
+    gyre_quantize_params params;
+    GYRE_TRY(gyre_params_take(given, &params, sizeof params, GYRE_QUANTIZE_PARAMS_FIRST, "gyre_quantize_params", err));
+    struct run r = {.params = &params, .told = summary, .started = gyre_clock_ns(), .out.lock = -1};
+    gyre_status st = GYRE_OK;
+    bool ended;
     const int threads = gyre_gemm_begin();
+    r.ticker = (struct gyre_ticker){tick, &r};
     if (summary) *summary = (gyre_quantize_summary){0};
-    GYRE_GO(gyre_source_open(params->source, &source, err));
-    if (params->from) GYRE_GO(gyre_finished_open(&taken, &r.finished, err));
-    GYRE_GO(gyre_plan_folder(params, source, &folder, err));
-    if (folder) GYRE_GO(plain_name(&taken, &output, err));
-    GYRE_GO(gyre_output_check(params, folder, err));
-    leave_foreign(&taken);
-    if (gyre_source_note(source))
-        gyre_logf(&params->log, GYRE_LOG_WARN, "quantize: %s: %s", params->source, gyre_source_note(source));
-    GYRE_GO(gyre_plan_begin(params, params->from ? &r.finished.recipe : NULL, source, &r.plan, err));
-    if (params->from) GYRE_GO(begin_finished(&r, err));
-    GYRE_GO(gyre_check_run(params, &r.plan, err));
-    GYRE_GO(gyre_check_distill_device(params, &r.plan, r.distills_on, err));
-    gyre_warn_unused(params, &r.plan);
-    if (!params->from &&
-        (summary || gyre_recipe_calibrates(&r.plan.set.recipe) || gyre_settings_undecided(&r.plan.set)))
-        GYRE_GO(gyre_walk_device(params, &r.device, err));
-    GYRE_GO(spend_budget(&r, err));
-    GYRE_GO(write_own_text(&r, err));
-    GYRE_GO(make_choice(&r, err));
-    GYRE_GO(read_text(&r, err));
-    if (summary && !params->from) GYRE_GO(gyre_summary_open(params, &r.plan, r.device, &r.summary, err));
-    GYRE_GO(identify(&r, &run, err));
-    GYRE_GO(end_left(&r, run, summary, &ended, err));
+    GYRE_GO(open_run(&r, &params, err));
+    GYRE_GO(plan_run(&r, err));
+    GYRE_GO(end_left(&r, &ended, err));
     if (ended) goto done;
-    GYRE_GO(gyre_output_open(params, &r.plan, &r.writer, run, &r.out, err));
-    clear_temps(params);
-    if (r.out.journal.resumed_steps)
-        gyre_logf(&params->log, GYRE_LOG_INFO, "quantize: resuming after block %u of %u",
-                  r.out.journal.resumed_steps - 1, r.plan.hp.n_layers);
-    if (r.own.token) GYRE_GO(gyre_own_text_keep(&r.out.journal, &r.own, err));
-    GYRE_GO(resume_streams(&r, err));
-    count_work(&r);
-    if (r.plan.set.recipe.learn.method && !params->from) GYRE_GO(learn(&r, err));
-    else if (r.plan.set.learn_auto)
-        gyre_logf(&params->log, GYRE_LOG_INFO, "learn: none, auto is that for this model and these widths");
-    if (r.plan.set.distill_auto && !r.plan.set.recipe.distill.steps)
-        gyre_logf(&params->log, GYRE_LOG_INFO, "distill: none, auto is that for %s",
-                  r.plan.folder ? "a Hugging Face directory" : "these widths");
-    if (weighs(&r)) GYRE_GO(weigh_rows(&r, err));
-    GYRE_GO(make_steps(&r, err));
-    if (r.plan.set.recipe.distill.steps) GYRE_GO(distill(&r, err));
-    if (summary) {
-        const struct gyre_summary_run known = {&r.out, &r.distilled, r.summary,
-                                               block_weights(&r.plan.hp) * r.plan.hp.n_layers, !r.finished.path};
-        GYRE_GO(gyre_summary_fill(&known, summary, err));
-    }
-    if (summary && params->report_dir) {
-        const struct gyre_report_run known = {&r.out, r.calibration, &r.learned, summary,
-                                              r.summary ? gyre_summary_heat(r.summary) : NULL};
-        GYRE_GO(gyre_report_write(params->report_dir, &known, err));
-    }
-    GYRE_GO(tell_learned(&r, &learned, &rotations, &bytes, err));
-    GYRE_GO(gyre_manifest_text(&r.out, learned, &manifest, err));
-    GYRE_GO(gyre_source_unchanged(source, err));
-    GYRE_GO(gyre_output_finish(&r.out, manifest, strlen(manifest), rotations, bytes, err));
+    GYRE_GO(make_output(&r, err));
+    GYRE_GO(report_run(&r, err));
+    GYRE_GO(finish_output(&r, err));
     if (summary) summary->seconds = 1e-9 * (double)(gyre_clock_ns() - r.started);
 done:
     if (st != GYRE_OK && summary) gyre_quantize_summary_free(summary);
-    free(manifest);
-    free(rotations);
-    free(output);
-    free(r.own.token);
-    gyre_layer_free(&r.layer);
-    gyre_calibration_close(r.calibration);
-    gyre_calib_text_free(&r.learns);
-    gyre_summary_close(r.summary);
-    gyre_device_close(r.device);
-    gyre_output_close(&r.out);
-    json_decref(run);
-    json_decref(learned);
-    gyre_writer_close(&r.writer);
-    gyre_plan_release(&r.plan);
-    gyre_matrices_release(&r.rotations);
-    gyre_finished_close(&r.finished);
-    gyre_source_close(source);
+    close_run(&r);
     gyre_gemm_end(threads);
     return st;
 }

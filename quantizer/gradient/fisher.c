@@ -171,7 +171,7 @@ static gyre_status run_windows(struct measuring *m, gyre_error *err)
             GYRE_TRY(move(m, w, l, false, err));
             GYRE_TRY(gyre_runner_block(r, l, NULL, err));
             GYRE_TRY(move(m, w, l + 1, true, err));
-            if (p->tick) GYRE_TRY(p->tick(p->user, err));
+            GYRE_TRY(gyre_tick(p->ticker, 1, err));
         }
     }
     for (uint32_t w = 0; w < m->n; w++) {
@@ -184,7 +184,7 @@ static gyre_status run_windows(struct measuring *m, gyre_error *err)
         for (uint32_t w = 0; w < m->n; w++) {
             GYRE_TRY(move(m, w, l, false, err));
             GYRE_TRY(block_back(m, w, l, err));
-            if (p->tick) GYRE_TRY(p->tick(p->user, err));
+            GYRE_TRY(gyre_tick(p->ticker, 1, err));
         }
     }
     m->n = 0;

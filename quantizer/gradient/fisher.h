@@ -43,9 +43,9 @@ struct gyre_fisher_params {
     // unless GYRE_OK.
     uint32_t looks;
     gyre_status (*look)(void *user, const struct gyre_fisher_look *at, gyre_error *err);
-    uint32_t together;                                // windows for which a block is loaded once each way; 0: four
-    gyre_status (*tick)(void *user, gyre_error *err); // after every block, each way, as above; may be NULL
-    void *user;
+    void *user;                       // of `look`
+    uint32_t together;                // windows for which a block is loaded once each way; 0: four
+    const struct gyre_ticker *ticker; // 1 after every block of every window, each way; may be NULL
 };
 
 // Memory: one block of the float model, its tables, and the residual streams of `together` windows before every block.

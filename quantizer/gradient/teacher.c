@@ -14,7 +14,7 @@ struct gyre_teacher {
 
 // All windows through block `layer`, from t->stream to there; those of the first block are embedded.
 static gyre_status read_block(gyre_teacher *t, uint32_t layer, const uint32_t *token, uint32_t windows,
-                              gyre_status (*tick)(void *, gyre_error *), void *user, gyre_error *err)
+                              const struct gyre_ticker *ticker, gyre_error *err)
 {
     struct gyre_runner *s = &t->runner;
     const uint64_t each = (uint64_t)s->tokens * s->model.hp.width;
@@ -26,14 +26,13 @@ static gyre_status read_block(gyre_teacher *t, uint32_t layer, const uint32_t *t
         else GYRE_TRY(gyre_buffer_write(s->device, in.buffer, in.offset, t->stream + w * each, in.size, err));
         GYRE_TRY(gyre_runner_block(s, layer, NULL, err));
         GYRE_TRY(gyre_buffer_read(s->device, out.buffer, out.offset, t->stream + w * each, out.size, err));
-        if (tick) GYRE_TRY(tick(user, err));
+        GYRE_TRY(gyre_tick(ticker, 1, err));
     }
     return GYRE_OK;
 }
 
 gyre_status gyre_teacher_open(gyre_device *device, const gyre_source *source, const uint32_t *token, uint32_t windows,
-                              uint32_t tokens, gyre_status (*tick)(void *, gyre_error *), void *user,
-                              gyre_teacher **out, gyre_error *err)
+                              uint32_t tokens, const struct gyre_ticker *ticker, gyre_teacher **out, gyre_error *err)
 {
     const struct gyre_precision exact = GYRE_UNROUNDED;
     gyre_status st = GYRE_OK;
@@ -49,7 +48,7 @@ gyre_status gyre_teacher_open(gyre_device *device, const gyre_source *source, co
     t->logits.size = (uint64_t)GYRE_HEAD_ROWS * hp->vocab * sizeof(float);
     GYRE_GO(gyre_buffer_create(device, t->x.size, "teacher's rows", &t->x.buffer, err));
     GYRE_GO(gyre_buffer_create(device, t->logits.size, "teacher's logits", &t->logits.buffer, err));
-    for (uint32_t l = 0; l < hp->n_layers; l++) GYRE_GO(read_block(t, l, token, windows, tick, user, err));
+    for (uint32_t l = 0; l < hp->n_layers; l++) GYRE_GO(read_block(t, l, token, windows, ticker, err));
     gyre_layer_weights_free(device, &t->runner.model.layer[hp->n_layers - 1]); // its head alone is run from now on
 done:
     if (st != GYRE_OK) {

@@ -22,8 +22,7 @@ struct run {
     const struct gyre_plan *plan;
     const struct gyre_calib_text *text; // NULL: none is needed
     struct gyre_output *out;
-    gyre_status (*tick)(void *, uint64_t, gyre_error *);
-    void *user;
+    const struct gyre_ticker *ticker;
     uint64_t step_work;
     gyre_device *device;
     struct gyre_objective objective;
@@ -96,7 +95,7 @@ static gyre_status take_up(struct run *r, gyre_error *err)
 static gyre_status ticked(void *user, bool look, gyre_error *err)
 {
     const struct run *r = user;
-    return r->tick(r->user, look ? r->step_work / LOOKED : r->step_work, err);
+    return gyre_tick(r->ticker, look ? r->step_work / LOOKED : r->step_work, err);
 }
 
 // ---- opening ----------------------------------------------------------------------------------------------------
@@ -193,11 +192,11 @@ uint64_t gyre_learn_work(const struct gyre_plan *plan, uint32_t text_windows, ui
 
 gyre_status gyre_learn(const gyre_quantize_params *params, const struct gyre_plan *plan,
                        const struct gyre_calib_text *text, uint64_t model_weights, struct gyre_output *out,
-                       gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user, struct gyre_matrices *matrices,
+                       const struct gyre_ticker *ticker, struct gyre_matrices *matrices,
                        struct gyre_learned_rotations *result, gyre_error *err)
 {
     const struct gyre_recipe *recipe = &plan->set.recipe;
-    struct run r = {.params = params, .plan = plan, .out = out, .tick = tick, .user = user};
+    struct run r = {.params = params, .plan = plan, .out = out, .ticker = ticker};
     gyre_status st = GYRE_OK;
     r.text = gyre_learn_reads(recipe) ? text : NULL;
     r.step_work = step_work(&plan->set.recipe, model_weights);

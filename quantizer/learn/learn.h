@@ -18,6 +18,7 @@
 #include "quantizer/file/output.h"
 #include "quantizer/pass/text.h"
 #include "quantizer/transform/matrices.h"
+#include "runtime/util/ticker.h"
 
 struct gyre_learned_rotations {
     uint32_t steps, best, held, halved; // taken; behind which the loss was lowest; windows held out; times halved
@@ -28,13 +29,12 @@ struct gyre_learned_rotations {
 };
 
 // The plan is finished and `out` open, with nothing written. Fills `matrices`, created here, to be released by the
-// caller. `text` NULL: the loss needs none. Keeps its state in the journal from time to time. tick(user, weights): as
-// everywhere, of gyre_learn_work in all.
+// caller. `text` NULL: the loss needs none. Keeps its state in the journal from time to time. Ticks
+// weights, gyre_learn_work in all.
 gyre_status gyre_learn(const gyre_quantize_params *params, const struct gyre_plan *plan,
                        const struct gyre_calib_text *text, uint64_t model_weights, struct gyre_output *out,
-                       gyre_status (*tick)(void *user, uint64_t weights, gyre_error *err), void *user,
-                       struct gyre_matrices *matrices, struct gyre_learned_rotations *result,
-                       gyre_error *err) GYRE_MUST_USE;
+                       const struct gyre_ticker *ticker, struct gyre_matrices *matrices,
+                       struct gyre_learned_rotations *result, gyre_error *err) GYRE_MUST_USE;
 uint64_t gyre_learn_work(const struct gyre_plan *plan, uint32_t text_windows, uint64_t model_weights);
 
 // For the manifest; a new reference, NULL when out of memory.

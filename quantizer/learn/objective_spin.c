@@ -44,7 +44,7 @@ gyre_status gyre_objective_spin(const struct gyre_objective_params *p, gyre_lear
     e->text = p->text;
     *out = (struct gyre_objective){.at = loss_at, .close = close_it, .self = e};
     if (method != GYRE_LEARN_SPINQUANT)
-        GYRE_TRY(gyre_teacher_open(p->device, p->source, p->text->token, p->text->windows, p->text->tokens, NULL, NULL,
+        GYRE_TRY(gyre_teacher_open(p->device, p->source, p->text->token, p->text->windows, p->text->tokens, NULL,
                                    &e->teacher, err));
     return gyre_spin_open(p->device, p->plan, p->source, p->shape, &options, &e->spin, err);
 }

@@ -163,7 +163,7 @@ static void spend(struct spending *s, const struct gyre_sensitivity *costs, bool
 }
 
 gyre_status gyre_budget_spend(const gyre_quantize_params *params, struct gyre_plan *plan,
-                              gyre_status (*tick)(void *, gyre_error *), void *user, gyre_error *err)
+                              const struct gyre_ticker *ticker, gyre_error *err)
 {
     const double bits = plan->set.recipe.budget.bits, act = plan->set.recipe.budget.act;
     struct spending s = {.plan = plan, .n = plan->hp.n_layers * GYRE_PRODUCTS};
@@ -176,7 +176,7 @@ gyre_status gyre_budget_spend(const gyre_quantize_params *params, struct gyre_pl
     s.read8 = calloc(s.n, sizeof *s.read8);
     if (!s.nats || !s.bits || !s.wide || !s.read8)
         GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for the budget"));
-    GYRE_GO(gyre_sensitivity_measure(params, plan, GYRE_SENSITIVITY_WINDOWS, tick, user, &costs, err));
+    GYRE_GO(gyre_sensitivity_measure(params, plan, GYRE_SENSITIVITY_WINDOWS, ticker, &costs, err));
     if (bits > 0) spend(&s, &costs, false, bits, gyre_settings_mean_bits(&plan->set, &plan->hp), &params->log);
     if (act > 0) spend(&s, &costs, true, act, gyre_settings_mean_act(&plan->set, &plan->hp), &params->log);
     GYRE_GO(write_exceptions(&s, err));

@@ -6,10 +6,9 @@
 
 // Does nothing where the recipe has no budget. `plan` has been begun. Products of 4-bit weights become 8-bit ones, by
 // what they cost for what they take, as long as the mean stays within the budget; the same with what products read.
-// tick as in sensitivity.h.
+// Ticks as gyre_sensitivity_measure.
 gyre_status gyre_budget_spend(const gyre_quantize_params *params, struct gyre_plan *plan,
-                              gyre_status (*tick)(void *user, gyre_error *err), void *user,
-                              gyre_error *err) GYRE_MUST_USE;
+                              const struct gyre_ticker *ticker, gyre_error *err) GYRE_MUST_USE;
 
 // The choice alone: of n parts whose raising saves nats[i] and takes bits[i], those that fit into `left` bits, the most
 // saved for what is taken first.

@@ -153,14 +153,13 @@ enum { WORK = 64 }; // a window's way through a block is about this part of roun
 struct weighing {
     gyre_calibration *calibration;
     uint64_t work; // of such a way
-    gyre_status (*tick)(void *, uint64_t, gyre_error *);
-    void *user;
+    const struct gyre_ticker *ticker;
 };
 
-static gyre_status tick_block(void *user, gyre_error *err)
+static gyre_status tick_block(void *user, uint64_t blocks, gyre_error *err)
 {
     const struct weighing *w = user;
-    return w->tick(w->user, w->work, err);
+    return gyre_tick(w->ticker, blocks * w->work, err);
 }
 
 static gyre_status look(void *user, const struct gyre_fisher_look *at, gyre_error *err)
@@ -182,10 +181,11 @@ uint64_t gyre_calibration_weigh_work(const gyre_calibration *c, uint64_t block_w
     return block_weights / WORK * 2 * weighed(c) * c->plan->hp.n_layers;
 }
 
-gyre_status gyre_calibration_weigh(gyre_calibration *c, uint64_t block_weights,
-                                   gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user, gyre_error *err)
+gyre_status gyre_calibration_weigh(gyre_calibration *c, uint64_t block_weights, const struct gyre_ticker *ticker,
+                                   gyre_error *err)
 {
-    struct weighing w = {c, block_weights / WORK, tick, user};
+    struct weighing w = {c, block_weights / WORK, ticker};
+    const struct gyre_ticker blocks = {tick_block, &w};
     struct gyre_fisher_params p = {.source = c->plan->source,
                                    .token = c->text.token,
                                    .windows = c->text.windows,
@@ -194,8 +194,8 @@ gyre_status gyre_calibration_weigh(gyre_calibration *c, uint64_t block_weights,
                                    .weighs = c->plan->set.recipe.calibration.fisher,
                                    .looks = c->plan->set.recipe.calibration.outputs,
                                    .look = look,
-                                   .tick = tick_block,
-                                   .user = &w};
+                                   .user = &w,
+                                   .ticker = &blocks};
     if (!weighed(c)) return GYRE_OK;
     if (p.looks) GYRE_TRY(gyre_output_side_create(c->plan, c->text.tokens, &c->outputs, err));
     GYRE_TRY(gyre_fast_device_create(NULL, &p.device, err));

@@ -9,6 +9,7 @@
 #include "runtime/model/block.h"
 
 #include <jansson.h>
+#include "runtime/util/ticker.h"
 
 typedef struct gyre_calibration gyre_calibration;
 struct gyre_calib_text;
@@ -24,10 +25,8 @@ void gyre_calibration_close(gyre_calibration *c);
 
 // Where the recipe says fisher or outputs: measures on the float model what each row and what outputs count for
 // (gradient/fisher.h), on the host, with the rotations that will be merged.
-// tick(user, weights) is called after every block of every window, each way: as everywhere, of
-// gyre_calibration_weigh_work(c, block_weights) in all.
-gyre_status gyre_calibration_weigh(gyre_calibration *c, uint64_t block_weights,
-                                   gyre_status (*tick)(void *user, uint64_t weights, gyre_error *err), void *user,
+// Ticks weights after every block of every window, each way, gyre_calibration_weigh_work(c, block_weights) in all.
+gyre_status gyre_calibration_weigh(gyre_calibration *c, uint64_t block_weights, const struct gyre_ticker *ticker,
                                    gyre_error *err) GYRE_MUST_USE;
 uint64_t gyre_calibration_weigh_work(const gyre_calibration *c, uint64_t block_weights);
 

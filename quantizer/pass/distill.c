@@ -26,8 +26,7 @@ struct run {
     uint32_t windows, tokens, batch; // that are read; windows a step
     uint32_t *token;                 // [windows][tokens]
     struct gyre_output *out;
-    gyre_status (*tick)(void *, uint64_t, gyre_error *);
-    void *user;
+    const struct gyre_ticker *ticker;
     uint64_t window_work;
     gyre_device *device;
     gyre_source *part;
@@ -124,10 +123,10 @@ static gyre_status take_windows(struct run *r, const struct gyre_calib_text *tex
 
 // ---- opening ----------------------------------------------------------------------------------------------------
 
-static gyre_status tick_block(void *user, gyre_error *err)
+static gyre_status tick_block(void *user, uint64_t blocks, gyre_error *err)
 {
     const struct run *r = user;
-    return r->tick(r->user, r->window_work / r->plan->hp.n_layers, err);
+    return gyre_tick(r->ticker, blocks * (r->window_work / r->plan->hp.n_layers), err);
 }
 
 static gyre_status allocate(struct run *r, gyre_error *err)
@@ -153,12 +152,12 @@ static gyre_status allocate(struct run *r, gyre_error *err)
 static gyre_status open_run(struct run *r, const struct gyre_calib_text *text, gyre_error *err)
 {
     const struct gyre_device_options options = {.log = &r->params->log};
+    const struct gyre_ticker blocks = {tick_block, r};
     GYRE_TRY(take_windows(r, text, err));
     r->batch = batch_of(&r->plan->set.recipe, r->windows);
     if (r->params->distill_device) GYRE_TRY(gyre_device_open(r->params->distill_device, &options, &r->device, err));
     else GYRE_TRY(gyre_fast_device_create(&options, &r->device, err));
-    GYRE_TRY(gyre_teacher_open(r->device, r->plan->source, r->token, r->windows, r->tokens, tick_block, r, &r->teacher,
-                               err));
+    GYRE_TRY(gyre_teacher_open(r->device, r->plan->source, r->token, r->windows, r->tokens, &blocks, &r->teacher, err));
     GYRE_TRY(gyre_source_open(r->out->part, &r->part, err));
     GYRE_TRY(gyre_student_open(r->device, r->part, r->tokens, &r->student, err));
     GYRE_TRY(allocate(r, err));
@@ -231,7 +230,7 @@ static gyre_status back(void *self, gyre_error *err)
 static gyre_status ticked(void *self, bool look, gyre_error *err)
 {
     const struct run *r = self;
-    return r->tick(r->user, look ? r->window_work : STEP_WORK * r->window_work, err);
+    return gyre_tick(r->ticker, look ? r->window_work : STEP_WORK * r->window_work, err);
 }
 
 static gyre_status train(struct run *r, gyre_error *err)
@@ -275,10 +274,9 @@ uint64_t gyre_distill_work(const struct gyre_plan *plan, const struct gyre_calib
 
 gyre_status gyre_distill(const gyre_quantize_params *params, const struct gyre_plan *plan,
                          const struct gyre_calib_text *text, uint64_t model_weights, struct gyre_output *out,
-                         gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user, struct gyre_distilled *result,
-                         gyre_error *err)
+                         const struct gyre_ticker *ticker, struct gyre_distilled *result, gyre_error *err)
 {
-    struct run r = {.params = params, .plan = plan, .out = out, .tick = tick, .user = user};
+    struct run r = {.params = params, .plan = plan, .out = out, .ticker = ticker};
     *result = (struct gyre_distilled){0};
     r.window_work = work_of_window(model_weights);
     const uint32_t windows = text->windows + text->more;

@@ -10,6 +10,7 @@
 #pragma once
 #include "quantizer/file/output.h"
 #include "quantizer/pass/text.h"
+#include "runtime/util/ticker.h"
 
 struct gyre_distilled {
     uint32_t steps, best;  // taken; behind which the parameters were best, 0: nothing helped
@@ -19,12 +20,12 @@ struct gyre_distilled {
 
 // All of `out` is written. A text that gives one window has none to hold out: nothing is learned then, which is logged,
 // or (GYRE_E_INVALID) refused where nothing else is done. Keeps its state in the journal from time to time, and ends
-// with the new tensors in OUT.part. tick(user, weights): as everywhere, of gyre_distill_work in all, by the same
+// with the new tensors in OUT.part. Ticks weights, gyre_distill_work in all, by the same
 // `model_weights`, those of the blocks.
 gyre_status gyre_distill(const gyre_quantize_params *params, const struct gyre_plan *plan,
                          const struct gyre_calib_text *text, uint64_t model_weights, struct gyre_output *out,
-                         gyre_status (*tick)(void *user, uint64_t weights, gyre_error *err), void *user,
-                         struct gyre_distilled *result, gyre_error *err) GYRE_MUST_USE;
+                         const struct gyre_ticker *ticker, struct gyre_distilled *result,
+                         gyre_error *err) GYRE_MUST_USE;
 // text NULL: none is read.
 uint64_t gyre_distill_work(const struct gyre_plan *plan, const struct gyre_calib_text *text, uint64_t model_weights);
 

@@ -335,7 +335,7 @@ static uint64_t weights_at(const struct gyre_plan *p, gyre_role role)
 
 // Tap by tap: statistics through what is rounded so far, then the linears that read there.
 static gyre_status round_calibrated(struct gyre_layer *l, const struct gyre_plan *p, gyre_calibration *c,
-                                    gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user, gyre_error *err)
+                                    const struct gyre_ticker *ticker, gyre_error *err)
 {
     const struct gyre_calibration_weights w = calibration_weights(l);
     struct gyre_moments moments = {0};
@@ -352,7 +352,7 @@ static gyre_status round_calibrated(struct gyre_layer *l, const struct gyre_plan
             GYRE_GO(gyre_calibration_outputs(c, l->index, (gyre_role)s, diagonals, &outputs, err));
             GYRE_GO(round_recipe(l, p, (gyre_role)s, l->exact[s], &moments, outputs.h ? &outputs : NULL, &cache, err));
             gyre_outputs_release(&outputs);
-            if (tick) GYRE_GO(tick(user, weights_at(p, (gyre_role)s), err));
+            GYRE_GO(gyre_tick(ticker, weights_at(p, (gyre_role)s), err));
         }
         if (caches) GYRE_GO(gyre_calibration_centre(c, &w, l->centre, err));
         gyre_moments_release(&moments);
@@ -421,8 +421,7 @@ static gyre_status round_plain(struct gyre_layer *l, const struct gyre_plan *p, 
 }
 
 gyre_status gyre_layer_make(struct gyre_layer *l, const struct gyre_plan *p, uint32_t index, gyre_calibration *c,
-                            struct gyre_output *out, gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user,
-                            gyre_error *err)
+                            struct gyre_output *out, const struct gyre_ticker *ticker, gyre_error *err)
 {
     const struct gyre_diagonals *diagonals = l->diagonals.up_down ? &l->diagonals : NULL;
     struct gyre_linear linear[GYRE_LINEARS];
@@ -449,9 +448,9 @@ gyre_status gyre_layer_make(struct gyre_layer *l, const struct gyre_plan *p, uin
         GYRE_TRY(round_plain(l, p, role, err));
         if (c) continue;
         GYRE_TRY(round_recipe(l, p, role, exact, NULL, NULL, NULL, err));
-        if (tick) GYRE_TRY(tick(user, weights_at(p, role), err));
+        GYRE_TRY(gyre_tick(ticker, weights_at(p, role), err));
     }
-    if (c) GYRE_TRY(round_calibrated(l, p, c, tick, user, err));
+    if (c) GYRE_TRY(round_calibrated(l, p, c, ticker, err));
     for (int s = 0; s < GYRE_LINEARS; s++) gyre_linear_forget(&linear[s]); // not needed again
     return write_block(l, p, out, err);
 }

@@ -5,6 +5,7 @@
 #include "quantizer/transform/diagonals.h"
 #include "quantizer/round/ladder.h"
 #include "quantizer/file/output.h"
+#include "runtime/util/ticker.h"
 
 // A rounded linear: codes (bits 4 and 8) or the floats that the file holds (16 and 32).
 struct gyre_rounded {
@@ -39,11 +40,10 @@ struct gyre_layer {
 gyre_status gyre_layer_create(const struct gyre_plan *plan, struct gyre_layer *out, gyre_error *err) GYRE_MUST_USE;
 void gyre_layer_free(struct gyre_layer *layer);
 
-// Reads, rounds and writes block `index`; `calibration` is NULL where the recipe needs none. `tick` (may be NULL) is
-// called after every linear; a status other than OK ends it.
+// Reads, rounds and writes block `index`; `calibration` is NULL where the recipe needs none. Ticks the
+// weights of every linear.
 gyre_status gyre_layer_make(struct gyre_layer *layer, const struct gyre_plan *plan, uint32_t index,
-                            gyre_calibration *calibration, struct gyre_output *out,
-                            gyre_status (*tick)(void *user, uint64_t weights, gyre_error *err), void *user,
+                            gyre_calibration *calibration, struct gyre_output *out, const struct gyre_ticker *ticker,
                             gyre_error *err) GYRE_MUST_USE;
 
 // One linear of block layer->index as it is rounded, in fp64 until the end: decoded, folded, scaled (`diagonals` may be
@@ -68,7 +68,6 @@ const struct gyre_rounded *gyre_layer_plain(const struct gyre_layer *layer, cons
 gyre_status gyre_encode_rows(gyre_dtype type, const float *x, uint64_t rows, uint64_t cols, unsigned char *out,
                              gyre_error *err) GYRE_MUST_USE;
 
-// Writes everything before the first block: tables, norms, bases (tables.c). `tick` as above.
-gyre_status gyre_write_globals(const struct gyre_plan *plan, struct gyre_output *out,
-                               gyre_status (*tick)(void *user, uint64_t weights, gyre_error *err), void *user,
+// Writes everything before the first block: tables, norms, bases (tables.c). Ticks the weights of every table.
+gyre_status gyre_write_globals(const struct gyre_plan *plan, struct gyre_output *out, const struct gyre_ticker *ticker,
                                gyre_error *err) GYRE_MUST_USE;

@@ -144,8 +144,7 @@ static gyre_status begin(const gyre_tokenizer *tokenizer, const struct range *ra
 }
 
 static gyre_status write_range(const gyre_quantize_params *params, const gyre_source *source, struct writer *w,
-                               const struct range *range, uint32_t *given,
-                               gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user,
+                               const struct range *range, uint32_t *given, const struct gyre_ticker *ticker,
                                struct gyre_own_text *out, gyre_error *err)
 {
     const uint32_t end = range->first + range->n;
@@ -161,15 +160,14 @@ static gyre_status write_range(const gyre_quantize_params *params, const gyre_so
         for (uint32_t at = 0; at + 1 < out->tokens; at++) {
             GYRE_TRY(one_position(w, params->seed, first, GYRE_MIN(w->batch, end - first), at, out->tokens, given,
                                   out->token, err));
-            GYRE_TRY(tick(user, 0, err));
+            GYRE_TRY(gyre_tick(ticker, 0, err));
         }
     return GYRE_OK;
 }
 
 // The first windows are written as if there were no others, whatever a device makes of the number of rows.
 static gyre_status write_all(const gyre_quantize_params *params, const gyre_source *source, gyre_device *device,
-                             gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user, struct gyre_own_text *out,
-                             gyre_error *err)
+                             const struct gyre_ticker *ticker, struct gyre_own_text *out, gyre_error *err)
 {
     const struct range ranges[] = {{0, out->windows, false}, {out->windows, out->more, true}};
     gyre_tokenizer *tokenizer = NULL;
@@ -183,7 +181,7 @@ static gyre_status write_all(const gyre_quantize_params *params, const gyre_sour
         gyre_error why = {0};
         w.vocab = gyre_tokenizer_vocab(tokenizer);
         GYRE_GO(begin(tokenizer, &ranges[i], out->tokens, given, out->token, err));
-        st = write_range(params, source, &w, &ranges[i], given, tick, user, out, &why);
+        st = write_range(params, source, &w, &ranges[i], given, ticker, out, &why);
         close_writer(&w);
         if (st != GYRE_OK) GYRE_GO(gyre_fail(err, st, "%s", why.message));
     }
@@ -233,13 +231,12 @@ static bool take_kept(const gyre_quantize_params *params, struct gyre_own_text *
 }
 
 gyre_status gyre_own_text_write(const gyre_quantize_params *params, const gyre_source *source, gyre_device *device,
-                                uint32_t windows, uint32_t more, uint32_t tokens,
-                                gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user,
+                                uint32_t windows, uint32_t more, uint32_t tokens, const struct gyre_ticker *ticker,
                                 struct gyre_own_text *out, gyre_error *err)
 {
     *out =
         (struct gyre_own_text){calloc(((uint64_t)windows + more) * tokens, sizeof *out->token), windows, tokens, more};
     if (!out->token) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for the model's own text");
     if (take_kept(params, out)) return GYRE_OK;
-    return write_all(params, source, device, tick, user, out, err);
+    return write_all(params, source, device, ticker, out, err);
 }

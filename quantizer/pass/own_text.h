@@ -6,16 +6,16 @@
 #include "quantizer/file/journal.h"
 #include "quantizer/pass/text.h"
 #include "backends/backend.h"
+#include "runtime/util/ticker.h"
 
 // How many windows of `windows` such texts get in the run; 0: it asks for none.
 uint32_t gyre_own_text_windows(const gyre_quantize_params *params, uint32_t windows);
 
 // Writes so many windows of `tokens` tokens into out (token malloc'd), and `more` behind them which the first ones do
 // not depend on; or takes them from the journal of the run that is resumed. Runs on `device`; the float model is in
-// memory meanwhile. tick(user, 0) is called after every position.
+// memory meanwhile. Ticks 0 after every position.
 gyre_status gyre_own_text_write(const gyre_quantize_params *params, const gyre_source *source, gyre_device *device,
-                                uint32_t windows, uint32_t more, uint32_t tokens,
-                                gyre_status (*tick)(void *user, uint64_t weights, gyre_error *err), void *user,
+                                uint32_t windows, uint32_t more, uint32_t tokens, const struct gyre_ticker *ticker,
                                 struct gyre_own_text *out, gyre_error *err) GYRE_MUST_USE;
 // Keeps it for a run that resumes.
 gyre_status gyre_own_text_keep(const struct gyre_journal *journal, const struct gyre_own_text *text,

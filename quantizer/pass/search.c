@@ -226,8 +226,7 @@ static gyre_status judge(struct survey *s, const struct gyre_rotator *r, gyre_ro
 }
 
 // Adds a block's share to every candidate's surrogate.
-static gyre_status judge_seeds(struct survey *s, gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user,
-                               gyre_error *err)
+static gyre_status judge_seeds(struct survey *s, const struct gyre_ticker *ticker, gyre_error *err)
 {
     for (uint32_t i = 0; i < s->n_seeds; i++) {
         for (int site = 0; site < GYRE_LINEARS; site++) {
@@ -241,7 +240,7 @@ static gyre_status judge_seeds(struct survey *s, gyre_status (*tick)(void *, uin
             GYRE_TRY(judge(s, &s->seed[i], (gyre_role)site, &error, err));
             s->surrogate[i] += error;
         }
-        if (tick) GYRE_TRY(tick(user, 0, err));
+        GYRE_TRY(gyre_tick(ticker, 0, err));
     }
     return GYRE_OK;
 }
@@ -294,8 +293,8 @@ static float best_clip(const double *error)
 }
 
 // The float model once; `judge_clips` on the winner needs the samples again, so seeds and clips take a pass each.
-static gyre_status walk(struct survey *s, const struct gyre_rotator *winner,
-                        gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user, gyre_error *err)
+static gyre_status walk(struct survey *s, const struct gyre_rotator *winner, const struct gyre_ticker *ticker,
+                        gyre_error *err)
 {
     const uint32_t layers = s->plan->hp.n_layers, blocks = GYRE_MIN(layers, (uint32_t)BLOCKS);
     struct gyre_linear table;
@@ -305,17 +304,17 @@ static gyre_status walk(struct survey *s, const struct gyre_rotator *winner,
         const bool looked = k < blocks && l == (2 * k + 1) * layers / (2 * blocks); // the middles of equal parts
         GYRE_TRY(run_block(s, l, looked, err));
         if (looked) {
-            GYRE_TRY(winner ? judge_clips(s, winner, err) : judge_seeds(s, tick, user, err));
+            GYRE_TRY(winner ? judge_clips(s, winner, err) : judge_seeds(s, ticker, err));
             k++;
         }
-        if (tick) GYRE_TRY(tick(user, 0, err));
+        GYRE_TRY(gyre_tick(ticker, 0, err));
     }
     return GYRE_OK;
 }
 
 gyre_status gyre_search(const gyre_quantize_params *params, const struct gyre_plan *plan,
                         const struct gyre_own_text *own, gyre_device *device, struct gyre_choice *out,
-                        gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user, gyre_error *err)
+                        const struct gyre_ticker *ticker, gyre_error *err)
 {
     const struct gyre_recipe *recipe = &plan->set.recipe;
     const bool act = recipe->act_clip == GYRE_AUTO, kv = recipe->kv_clip == GYRE_AUTO;
@@ -334,7 +333,7 @@ gyre_status gyre_search(const gyre_quantize_params *params, const struct gyre_pl
     GYRE_GO(open_survey(s, params, own, device, err));
     uint32_t winner = 0;
     if (s->n_seeds > 1) {
-        GYRE_GO(walk(s, NULL, tick, user, err));
+        GYRE_GO(walk(s, NULL, ticker, err));
         for (uint32_t i = 0; i < s->n_seeds; i++) {
             out->surrogate[i] = (float)s->surrogate[i];
             if (s->surrogate[i] < s->surrogate[winner]) winner = i;
@@ -343,7 +342,7 @@ gyre_status gyre_search(const gyre_quantize_params *params, const struct gyre_pl
         out->n_seeds = s->n_seeds;
     }
     if ((act && plan->set.act4) || (kv && (plan->set.kv == 4 || plan->set.kv_v == 4))) {
-        GYRE_GO(walk(s, &s->seed[winner], tick, user, err));
+        GYRE_GO(walk(s, &s->seed[winner], ticker, err));
         if (act && plan->set.act4) *(plan->set.act == 4 ? &out->act_clip : &out->tap_clip) = best_clip(s->act);
         if (!plan->set.taps) out->tap_clip = out->act_clip;
         if (kv && plan->set.kv == 4) out->kv_clip = best_clip(s->kv);

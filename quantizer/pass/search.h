@@ -9,10 +9,10 @@
 #include "backends/backend.h"
 #include "quantizer/file/plan.h"
 #include "quantizer/pass/text.h"
+#include "runtime/util/ticker.h"
 
-// Fills `out` (the settings' own values where nothing is left open). `plan` has been begun. `tick` may be NULL; it is
-// called with 0 weights. The float model runs on `device`.
+// Fills `out` (the settings' own values where nothing is left open). `plan` has been begun. Ticks 0 now and then.
+// The float model runs on `device`.
 gyre_status gyre_search(const gyre_quantize_params *params, const struct gyre_plan *plan,
                         const struct gyre_own_text *own, gyre_device *device, struct gyre_choice *out,
-                        gyre_status (*tick)(void *user, uint64_t weights, gyre_error *err), void *user,
-                        gyre_error *err) GYRE_MUST_USE;
+                        const struct gyre_ticker *ticker, gyre_error *err) GYRE_MUST_USE;

@@ -26,8 +26,6 @@ struct probing {
     double *wide;                 // [tokens][widest of all that is turned]
     float *x, *g, *h, *y, *noisy; // [tokens][widest]
     double *along;                // [tokens]: g . d
-    gyre_status (*tick)(void *, gyre_error *);
-    void *user;
 };
 
 // ---- memory -------------------------------------------------------------------------------------------------
@@ -236,12 +234,6 @@ static gyre_status look(void *user, const struct gyre_fisher_look *at, gyre_erro
     return at->cached && at->cached_gradient ? look_cache(s, at, err) : GYRE_OK;
 }
 
-static gyre_status tick(void *user, gyre_error *err)
-{
-    struct probing *s = user;
-    return s->tick ? s->tick(s->user, err) : GYRE_OK;
-}
-
 // ---- the text -----------------------------------------------------------------------------------------------
 
 static uint32_t tokens_of(const struct gyre_plan *p)
@@ -267,12 +259,11 @@ static gyre_status read_text(const gyre_quantize_params *params, const struct gy
 // ---- entry --------------------------------------------------------------------------------------------------
 
 gyre_status gyre_sensitivity_measure(const gyre_quantize_params *params, const struct gyre_plan *plan, uint32_t windows,
-                                     gyre_status (*on_tick)(void *, gyre_error *), void *user,
-                                     struct gyre_sensitivity *out, gyre_error *err)
+                                     const struct gyre_ticker *ticker, struct gyre_sensitivity *out, gyre_error *err)
 {
-    struct probing s = {.plan = plan, .out = out, .loaded = UINT32_MAX, .tick = on_tick, .user = user};
+    struct probing s = {.plan = plan, .out = out, .loaded = UINT32_MAX};
     struct gyre_fisher_params p = {
-        .source = plan->source, .seed = plan->set.seed, .look = look, .tick = tick, .user = &s};
+        .source = plan->source, .seed = plan->set.seed, .look = look, .user = &s, .ticker = ticker};
     struct gyre_calib_text text = {0};
     struct gyre_fisher nothing = {0};
     gyre_status st = GYRE_OK;

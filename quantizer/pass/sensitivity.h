@@ -10,6 +10,7 @@
 // parts; their size is an order of magnitude (docs/recipes.md says how well both hold).
 #pragma once
 #include "quantizer/file/plan.h"
+#include "runtime/util/ticker.h"
 
 // Costs of a block, by number: of 4-bit weights, of 8 and 4 bits of what is read, each of every product; of the cache.
 enum {
@@ -35,12 +36,11 @@ struct gyre_cost {
 // `plan` has been begun; its rotations are the recipe's with the run's seed, untried and not learned, its clips the
 // recipe's, 1 where these are `auto`. About `windows` windows of the calibration texts, the model's own left out (the
 // bundled one where no other is named), on the host.
-// tick(user) is called after every block of every window, each way, and ends the measuring unless GYRE_OK; of
-// gyre_sensitivity_ticks in all. Memory: one block of the float model three times, its tables, and the residual streams
+// Ticks 1 after every block of every window, each way, gyre_sensitivity_ticks in all. Memory: one block of the float model three times, its tables, and the residual streams
 // of all windows. Release *out also after failure.
 gyre_status gyre_sensitivity_measure(const gyre_quantize_params *params, const struct gyre_plan *plan, uint32_t windows,
-                                     gyre_status (*tick)(void *user, gyre_error *err), void *user,
-                                     struct gyre_sensitivity *out, gyre_error *err) GYRE_MUST_USE;
+                                     const struct gyre_ticker *ticker, struct gyre_sensitivity *out,
+                                     gyre_error *err) GYRE_MUST_USE;
 void gyre_sensitivity_release(struct gyre_sensitivity *sensitivity);
 static inline uint64_t gyre_sensitivity_ticks(const struct gyre_plan *plan, uint32_t windows)
 {

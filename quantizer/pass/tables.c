@@ -40,8 +40,8 @@ gyre_status gyre_encode_rows(gyre_dtype type, const float *x, uint64_t n, uint64
 
 // A table, some megabytes at a time. `gain` (may be NULL) is folded in where the rotator folds.
 static gyre_status write_table(const struct gyre_plan *p, gyre_role role, const struct gyre_linear *t,
-                               const double *gain, struct gyre_output *out,
-                               gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user, gyre_error *err)
+                               const double *gain, struct gyre_output *out, const struct gyre_ticker *ticker,
+                               gyre_error *err)
 {
     const uint64_t cols = t->cols, chunk = GYRE_MAX((uint64_t)1, ((uint64_t)4 << 20) / cols);
     gyre_status st = GYRE_OK;
@@ -51,7 +51,7 @@ static gyre_status write_table(const struct gyre_plan *p, gyre_role role, const 
     const gyre_dtype type = role == GYRE_ROLE_head ? p->head_type : p->table_type;
     if (t->weight->type == type && !p->set.recipe.rotate) { // kept bit for bit
         GYRE_TRY(gyre_output_write(out, part, t->weight->data, t->weight->bytes, 0, err));
-        return tick ? tick(user, t->rows * cols, err) : GYRE_OK;
+        return gyre_tick(ticker, t->rows * cols, err);
     }
     double *wide = malloc(chunk * cols * sizeof *wide), error = 0, norm = 0;
     float *narrow = malloc(chunk * cols * sizeof *narrow), *back = malloc(chunk * cols * sizeof *back);
@@ -78,7 +78,7 @@ static gyre_status write_table(const struct gyre_plan *p, gyre_role role, const 
         gyre_add_squares(narrow, back, NULL, n, cols, &error, &norm);
         GYRE_GO(
             gyre_output_write(out, part, encoded, n * row_bytes, gyre_relative(error, norm, (first + n) * cols), err));
-        if (tick) GYRE_GO(tick(user, n * cols, err));
+        GYRE_GO(gyre_tick(ticker, n * cols, err));
     }
 done:
     free(wide);
@@ -169,8 +169,8 @@ static gyre_status write_clips(const struct gyre_plan *p, struct gyre_output *ou
     return GYRE_OK;
 }
 
-gyre_status gyre_write_globals(const struct gyre_plan *p, struct gyre_output *out,
-                               gyre_status (*tick)(void *, uint64_t, gyre_error *), void *user, gyre_error *err)
+gyre_status gyre_write_globals(const struct gyre_plan *p, struct gyre_output *out, const struct gyre_ticker *ticker,
+                               gyre_error *err)
 {
     const uint32_t D = p->hp.width;
     struct gyre_linear table[2] = {0}; // embedding and, where it is not the same, head
@@ -186,9 +186,9 @@ gyre_status gyre_write_globals(const struct gyre_plan *p, struct gyre_output *ou
         GYRE_GO(gyre_linear_find(p->source, &p->hp, i ? GYRE_ROLE_head : GYRE_ROLE_embedding, 0, &table[i], err));
         GYRE_GO(gyre_output_source(out, read, (int)gyre_linear_tensors(&table[i], read), err));
     }
-    GYRE_GO(write_table(p, GYRE_ROLE_embedding, &table[0], NULL, out, tick, user, err));
+    GYRE_GO(write_table(p, GYRE_ROLE_embedding, &table[0], NULL, out, ticker, err));
     if (p->write_head)
-        GYRE_GO(write_table(p, GYRE_ROLE_head, &table[n_tables - 1], p->fold_head ? gain : NULL, out, tick, user, err));
+        GYRE_GO(write_table(p, GYRE_ROLE_head, &table[n_tables - 1], p->fold_head ? gain : NULL, out, ticker, err));
     for (uint32_t i = 0; i < n_tables; i++) gyre_linear_forget(&table[i]);
     for (uint32_t i = 0; i < D; i++)
         written[i] = p->fold_head || p->online.head.n || p->online.head_mix ? 1 : p->final_gain[i];

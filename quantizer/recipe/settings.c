@@ -268,12 +268,10 @@ gyre_status gyre_settings_except(struct gyre_settings *s, const struct gyre_hpar
 
 // ---- entry ------------------------------------------------------------------------------------------------
 
-gyre_status gyre_settings_resolve(const gyre_quantize_params *p, const struct gyre_recipe *recipe,
-                                  const struct gyre_hparams *hp, bool blocks, struct gyre_settings *out,
-                                  gyre_error *err)
+// What the command says, with its defaults.
+static struct gyre_settings settings_of(const gyre_quantize_params *p, bool blocks)
 {
-    const char *name = p->recipe ? p->recipe : "quarot-rtn", *profile = p->profile ? p->profile : "full";
-    *out = (struct gyre_settings){.wbits = p->wbits ? p->wbits : 4,
+    return (struct gyre_settings){.wbits = p->wbits ? p->wbits : 4,
                                   .wgroup = p->wgroup == GYRE_WGROUP_ROW ? 0
                                             : p->wgroup                  ? (uint32_t)p->wgroup
                                                                          : 32,
@@ -282,84 +280,111 @@ gyre_status gyre_settings_resolve(const gyre_quantize_params *p, const struct gy
                                   .kv_v = p->kv_v ? p->kv_v
                                           : p->kv ? p->kv
                                                   : 8,
-                                  .full = !strcmp(profile, "full"),
+                                  .full = !p->profile || !strcmp(p->profile, "full"),
+                                  .head4 = p->head == 4,
                                   .blocks = blocks,
                                   .seed = p->seed};
-    if (recipe) out->recipe = *recipe;
-    else GYRE_TRY(gyre_recipe_find(name, &out->recipe, err));
-    if (!out->recipe.n_stages)
+}
+
+static gyre_status check_values(const gyre_quantize_params *p, const struct gyre_hparams *hp,
+                                const struct gyre_settings *s, gyre_error *err)
+{
+    if (!s->recipe.n_stages)
         return gyre_fail(err, GYRE_E_INVALID,
                          "cannot quantize with recipe %s: it rounds nothing, but learns on a file that was rounded "
                          "before; name that file with --from",
-                         out->recipe.name);
-    if (!out->full && strcmp(profile, "portable"))
-        return gyre_fail(err, GYRE_E_INVALID, "unknown profile \"%s\": it is neither portable nor full", profile);
-    if (!blocks && out->wbits >= 16) out->full = false; // a directory of floats cannot say that R3 and R4 run
+                         s->recipe.name);
+    if (p->profile && strcmp(p->profile, "full") && strcmp(p->profile, "portable"))
+        return gyre_fail(err, GYRE_E_INVALID, "unknown profile \"%s\": it is neither portable nor full", p->profile);
     if (p->head && p->head != 8 && p->head != 4)
         return gyre_fail(err, GYRE_E_INVALID, "unknown width of the head %u: it is 8 or 4", p->head);
-    out->head4 = p->head == 4;
-    if (p->head && (out->wbits >= 16 || !blocks || hp->width % 32))
+    if (p->head && (s->wbits >= 16 || !s->blocks || hp->width % 32))
         return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot give the head %u bits: %s; leave the option out", p->head,
-                         out->wbits >= 16 ? "nothing of this output is rounded"
-                         : !blocks        ? "that of a Hugging Face directory is F16"
-                                          : "its rows are not whole groups of 32");
-    if (out->wbits != 32 && !one_of(out->wbits, 4, 8, 16))
-        return gyre_fail(err, GYRE_E_INVALID, "unknown weight width %u: it is none of 4, 8, 16 and 32", out->wbits);
-    if (out->wgroup && !one_of(out->wgroup, 32, 64, 128))
+                         s->wbits >= 16 ? "nothing of this output is rounded"
+                         : !s->blocks   ? "that of a Hugging Face directory is F16"
+                                        : "its rows are not whole groups of 32");
+    if (s->wbits != 32 && !one_of(s->wbits, 4, 8, 16))
+        return gyre_fail(err, GYRE_E_INVALID, "unknown weight width %u: it is none of 4, 8, 16 and 32", s->wbits);
+    if (s->wgroup && !one_of(s->wgroup, 32, 64, 128))
         return gyre_fail(err, GYRE_E_INVALID, "unknown group size %u: it is none of 0 (per channel), 32, 64 and 128",
-                         out->wgroup);
-    if (!gyre_is_width(out->act) || !gyre_is_width(out->kv) || !gyre_is_width(out->kv_v))
+                         s->wgroup);
+    if (!gyre_is_width(s->act) || !gyre_is_width(s->kv) || !gyre_is_width(s->kv_v))
         return gyre_fail(err, GYRE_E_INVALID,
-                         "unknown width of activations, keys or values (%u, %u, %u): they are 16, 8 or 4 each",
-                         out->act, out->kv, out->kv_v);
-    if (!blocks && out->kv != out->kv_v)
+                         "unknown width of activations, keys or values (%u, %u, %u): they are 16, 8 or 4 each", s->act,
+                         s->kv, s->kv_v);
+    if (!s->blocks && s->kv != s->kv_v)
         return gyre_fail(err, GYRE_E_UNSUPPORTED,
                          "cannot give keys %u and values %u bits: a Hugging Face directory has one width for both; "
                          "name an OUT.gguf",
-                         out->kv, out->kv_v);
-    if (!out->full || (out->kv == 16 && out->kv_v == 16))
-        out->recipe.kv_centre = false; // other tools know no centres; 16 bits need none
-    GYRE_TRY(apply_exceptions(out, hp, err));
+                         s->kv, s->kv_v);
+    return GYRE_OK;
+}
+
+// What `auto` stands for where widths decide it, not data.
+static void decide(struct gyre_settings *s, const struct gyre_hparams *hp)
+{
+    struct gyre_recipe *r = &s->recipe;
+    const bool act4 = s->act <= 4;
     // optrot gained at 8-bit activations, its authors report a loss at 4; where R1 cannot be merged, it runs online.
-    out->learn_auto = out->recipe.learn.method == GYRE_LEARN_AUTO;
-    if (out->learn_auto)
-        out->recipe.learn.method =
-            out->act > 4 && out->wbits < 16 && gyre_roles_merge_r1(hp) ? GYRE_LEARN_OPTROT : GYRE_LEARN_NONE;
+    s->learn_auto = r->learn.method == GYRE_LEARN_AUTO;
+    if (s->learn_auto)
+        r->learn.method = !act4 && s->wbits < 16 && gyre_roles_merge_r1(hp) ? GYRE_LEARN_OPTROT : GYRE_LEARN_NONE;
     // At 8-bit activations weighed outputs gained on every text, at 4 on none (docs/quality.md).
-    if (out->recipe.calibration.outputs == GYRE_AUTO_COUNT)
-        out->recipe.calibration.outputs = out->act > 4 ? GYRE_MIN(AUTO_OUTPUTS, out->recipe.calibration.windows) : 0;
+    if (r->calibration.outputs == GYRE_AUTO_COUNT)
+        r->calibration.outputs = act4 ? 0 : GYRE_MIN(AUTO_OUTPUTS, r->calibration.windows);
     // Learning end to end gained on every text at 8 and at 4 bits; a folder is no model before the run ends.
-    out->distill_auto = out->recipe.distill.steps == GYRE_AUTO_COUNT;
-    if (out->distill_auto) out->recipe.distill.steps = !out->blocks ? 0 : out->act > 4 ? AUTO_STEPS : AUTO_STEPS_4;
-    if (out->recipe.distill.rate == GYRE_AUTO) out->recipe.distill.rate = out->act > 4 ? auto_rate : auto_rate_4;
+    s->distill_auto = r->distill.steps == GYRE_AUTO_COUNT;
+    if (s->distill_auto) r->distill.steps = !s->blocks ? 0 : act4 ? AUTO_STEPS_4 : AUTO_STEPS;
+    if (r->distill.rate == GYRE_AUTO) r->distill.rate = act4 ? auto_rate_4 : auto_rate;
     // Measured: at 4-bit activations correcting own inputs makes models worse (docs/quality.md).
-    for (uint32_t i = 0; i < out->recipe.n_stages && out->act == 4; i++)
-        if (out->recipe.stage[i].kind == GYRE_STAGE_CORRECT && out->recipe.stage[i].alpha == GYRE_AUTO)
-            out->recipe.stage[i].alpha = 0;
+    for (uint32_t i = 0; i < r->n_stages && act4; i++)
+        if (r->stage[i].kind == GYRE_STAGE_CORRECT && r->stage[i].alpha == GYRE_AUTO) r->stage[i].alpha = 0;
+}
+
+// The rotated float model: nothing is rounded, so nothing is measured for it.
+static void round_nothing(struct gyre_settings *s)
+{
+    struct gyre_recipe *r = &s->recipe;
+    s->wgroup = 0;
+    memset(&r->diagonals, 0, sizeof r->diagonals);
+    memset(&r->calibration, 0, sizeof r->calibration);
+    // What is told of the run must be a recipe: one that reads no text has no stage that wants one.
+    memset(r->stage, 0, sizeof r->stage);
+    r->n_stages = 1;
+    r->stage[0].kind = GYRE_STAGE_RTN;
+    gyre_fields_preset(gyre_stage_fields(GYRE_STAGE_RTN), &r->stage[0]);
+    memset(&r->budget, 0, sizeof r->budget);
+    r->distill.steps = 0;
+    if (gyre_learn_reads(r)) r->learn.method = GYRE_LEARN_NONE;
+    r->kv_centre = false;
+    r->seeds = 1;
+    if (r->act_clip == GYRE_AUTO) r->act_clip = 1;
+    if (r->kv_clip == GYRE_AUTO) r->kv_clip = 1;
+}
+
+gyre_status gyre_settings_resolve(const gyre_quantize_params *p, const struct gyre_recipe *recipe,
+                                  const struct gyre_hparams *hp, bool blocks, struct gyre_settings *out,
+                                  gyre_error *err)
+{
+    *out = settings_of(p, blocks);
+    if (recipe) out->recipe = *recipe;
+    else GYRE_TRY(gyre_recipe_find(p->recipe ? p->recipe : "quarot-rtn", &out->recipe, err));
+    GYRE_TRY(check_values(p, hp, out, err));
+    struct gyre_recipe *const r = &out->recipe;
+    if (!blocks && out->wbits >= 16) out->full = false; // a directory of floats cannot say that R3 and R4 run
+    if (!out->full || (out->kv == 16 && out->kv_v == 16))
+        r->kv_centre = false; // other tools know no centres; 16 bits need none
+    GYRE_TRY(apply_exceptions(out, hp, err));
+    decide(out, hp);
     // A norm between linear and RoPE undoes what a diagonal would merge there.
-    if (gyre_role_present(hp, GYRE_ROLE_q_norm, 0)) out->recipe.diagonals.qk = 0;
-    if (out->wbits >= 16) { // the rotated float model: nothing is rounded, so nothing is measured for it
-        out->wgroup = 0;
-        memset(&out->recipe.diagonals, 0, sizeof out->recipe.diagonals);
-        memset(&out->recipe.calibration, 0, sizeof out->recipe.calibration);
-        // What is told of the run must be a recipe: one that reads no text has no stage that wants one.
-        memset(out->recipe.stage, 0, sizeof out->recipe.stage);
-        out->recipe.n_stages = 1;
-        out->recipe.stage[0].kind = GYRE_STAGE_RTN;
-        gyre_fields_preset(gyre_stage_fields(GYRE_STAGE_RTN), &out->recipe.stage[0]);
-        memset(&out->recipe.budget, 0, sizeof out->recipe.budget);
-        out->recipe.distill.steps = 0;
-        if (gyre_learn_reads(&out->recipe)) out->recipe.learn.method = GYRE_LEARN_NONE;
-        out->recipe.kv_centre = false;
-        out->recipe.seeds = 1;
-        if (out->recipe.act_clip == GYRE_AUTO) out->recipe.act_clip = 1;
-        if (out->recipe.kv_clip == GYRE_AUTO) out->recipe.kv_clip = 1;
+    if (gyre_role_present(hp, GYRE_ROLE_q_norm, 0)) r->diagonals.qk = 0;
+    if (out->wbits >= 16) {
+        round_nothing(out);
         return GYRE_OK;
     }
     // What differentiates a whole window cannot go beyond the context; who only looks at blocks does not ask for it.
-    const bool whole = out->recipe.calibration.outputs || out->recipe.calibration.fisher || out->recipe.distill.steps ||
-                       gyre_learn_reads(&out->recipe);
-    if (whole) out->recipe.calibration.tokens = GYRE_MIN(out->recipe.calibration.tokens, hp->context);
+    if (r->calibration.outputs || r->calibration.fisher || r->distill.steps || gyre_learn_reads(r))
+        r->calibration.tokens = GYRE_MIN(r->calibration.tokens, hp->context);
     GYRE_TRY(check_linears(out, hp, err));
     return check_budget(out, hp, err);
 }

@@ -78,13 +78,13 @@ struct watching {
     unsigned ticks;
 };
 
-static gyre_status watch(void *user, gyre_error *err)
+static gyre_status watch(void *user, uint64_t blocks, gyre_error *err)
 {
     struct watching *w = user;
     const uint64_t bytes = gyre_device_counters(w->device).bytes_live;
     (void)err;
     if (bytes > w->bytes) w->bytes = bytes;
-    w->ticks++;
+    w->ticks += (unsigned)blocks;
     return GYRE_OK;
 }
 
@@ -93,14 +93,15 @@ static gyre_status pass(struct watching *w, const gyre_source *source, const uin
 {
     struct gyre_fisher f;
     gyre_teacher *teacher;
-    const struct gyre_fisher_params p = {w->device, source,         token,         WINDOWS,  TOKENS,
-                                         3,         .weighs = true, .tick = watch, .user = w};
+    const struct gyre_ticker ticker = {watch, w};
+    const struct gyre_fisher_params p = {w->device, source, token,          WINDOWS,
+                                         TOKENS,    3,      .weighs = true, .ticker = &ticker};
     if (back) {
         GYRE_TRY(gyre_fisher_measure(&p, &f, err));
         gyre_fisher_free(&f);
         return GYRE_OK;
     }
-    GYRE_TRY(gyre_teacher_open(w->device, source, token, WINDOWS, TOKENS, watch, w, &teacher, err));
+    GYRE_TRY(gyre_teacher_open(w->device, source, token, WINDOWS, TOKENS, &ticker, &teacher, err));
     gyre_teacher_close(teacher);
     return GYRE_OK;
 }

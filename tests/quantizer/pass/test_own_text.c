@@ -30,12 +30,6 @@ static int on_progress(void *user, double fraction, double eta, const char *what
     return ++calls == stop_at;
 }
 
-static gyre_status no_tick(void *user, uint64_t weights, gyre_error *err)
-{
-    (void)user, (void)weights, (void)err;
-    return GYRE_OK;
-}
-
 static int setup(void **state)
 {
     (void)state;
@@ -59,7 +53,7 @@ static int cleanup(void **state)
 static void write_windows(const gyre_source *source, gyre_device *device, uint64_t seed, struct gyre_own_text *text)
 {
     const gyre_quantize_params p = {.output = out, .seed = seed};
-    OK(gyre_own_text_write(&p, source, device, WINDOWS, 0, TOKENS, no_tick, NULL, text, err));
+    OK(gyre_own_text_write(&p, source, device, WINDOWS, 0, TOKENS, NULL, text, err));
     assert_int_equal(text->windows, WINDOWS);
     assert_int_equal(text->tokens, TOKENS);
 }
@@ -79,7 +73,7 @@ static void draws_follow_the_model(void **state)
     OK(gyre_source_open(in, &source, err));
     OK(gyre_fast_device_create(NULL, &device, err));
     write_windows(source, device, 7, &text);
-    OK(gyre_teacher_open(device, source, text.token, WINDOWS, TOKENS, NULL, NULL, &teacher, err));
+    OK(gyre_teacher_open(device, source, text.token, WINDOWS, TOKENS, NULL, &teacher, err));
     for (uint32_t w = 0; w < WINDOWS; w++) {
         const float *logit;
         OK(gyre_teacher_logits(teacher, w, 0, TOKENS, &logit, err));
@@ -144,8 +138,8 @@ static void more_windows_leave_the_first_as_they_are(void **state)
     struct gyre_own_text few, all;
     OK(gyre_source_open(in, &source, err));
     OK(gyre_fast_device_create(NULL, &device, err));
-    OK(gyre_own_text_write(&p, source, device, FEW, 0, TOKENS, no_tick, NULL, &few, err));
-    OK(gyre_own_text_write(&p, source, device, FEW, MORE, TOKENS, no_tick, NULL, &all, err));
+    OK(gyre_own_text_write(&p, source, device, FEW, 0, TOKENS, NULL, &few, err));
+    OK(gyre_own_text_write(&p, source, device, FEW, MORE, TOKENS, NULL, &all, err));
     assert_true(few.more == 0 && all.windows == FEW && all.more == MORE);
     assert_memory_equal(few.token, all.token, (size_t)FEW * TOKENS * sizeof *few.token);
     for (size_t w = FEW; w < FEW + MORE; w++)
@@ -169,7 +163,7 @@ static void windows_beyond_the_context_are_refused(void **state)
     const gyre_quantize_params p = {.output = out};
     OK(gyre_source_open(in, &source, err));
     OK(gyre_fast_device_create(NULL, &device, err));
-    assert_int_equal(gyre_own_text_write(&p, source, device, 1, 0, 513, no_tick, NULL, &text, &why), GYRE_E_INVALID);
+    assert_int_equal(gyre_own_text_write(&p, source, device, 1, 0, 513, NULL, &text, &why), GYRE_E_INVALID);
     assert_non_null(strstr(why.message, "context of 512"));
     free(text.token);
     assert_int_equal(gyre_device_counters(device).live_objects, 0);

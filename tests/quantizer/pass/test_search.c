@@ -60,7 +60,7 @@ static gyre_status choose(struct request q, struct gyre_choice *out)
     ticks = 0;
     gyre_device *device = NULL;
     assert_int_equal(gyre_fast_device_create(NULL, &device, NULL), GYRE_OK);
-    const gyre_status st = gyre_search(&params, &plan, NULL, device, out, tick, &ticks, &err);
+    const gyre_status st = gyre_search(&params, &plan, NULL, device, out, &(struct gyre_ticker){tick, &ticks}, &err);
     if (st != GYRE_OK && st != GYRE_E_CANCELLED) fail_msg("%s", err.message);
     assert_int_equal(gyre_device_counters(device).live_objects, 0);
     gyre_device_close(device);
