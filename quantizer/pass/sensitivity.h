@@ -36,8 +36,8 @@ struct gyre_cost {
 // `plan` has been begun; its rotations are the recipe's with the run's seed, untried and not learned, its clips the
 // recipe's, 1 where these are `auto`. About `windows` windows of the calibration texts, the model's own left out (the
 // bundled one where no other is named), on the host.
-// Ticks 1 after every block of every window, each way, gyre_sensitivity_ticks in all. Memory: one block of the float model three times, its tables, and the residual streams
-// of all windows. Release *out also after failure.
+// Ticks 1 after every block of every window, each way, gyre_sensitivity_ticks in all. Memory: one block of the float
+// model three times, its tables, and the residual streams of all windows. Release *out also after failure.
 gyre_status gyre_sensitivity_measure(const gyre_quantize_params *params, const struct gyre_plan *plan, uint32_t windows,
                                      const struct gyre_ticker *ticker, struct gyre_sensitivity *out,
                                      gyre_error *err) GYRE_MUST_USE;
