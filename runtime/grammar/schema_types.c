@@ -280,6 +280,56 @@ static uint32_t more_items(struct gyre_schema *c, uint32_t item, uint32_t min, u
     return alt;
 }
 
+// What an array may hold: so many items, the first n of them by a schema each. A program is written from its end, so
+// the parts below are given where what follows them begins.
+struct array {
+    uint32_t min, max, n;
+    uint32_t end; // where the array closes
+};
+
+// The items behind the prefix, all of one schema. Returns where the program goes on behind the prefix's last item;
+// *begin: where it begins without a prefix, with no comma in front of the first item.
+static uint32_t same_items(struct gyre_schema *c, const struct array *a, const json_t *items, const char *path,
+                           uint32_t *begin)
+{
+    struct gyre_program *p = c->program;
+    const uint32_t item = gyre_schema_rule(c, items ? items : json_true(), gyre_schema_path(c, path, "items", NULL));
+    const uint32_t behind =
+        more_items(c, item, a->min > a->n ? a->min - a->n : 0, a->max == GYRE_RE_MANY ? a->max : a->max - a->n, a->end);
+    const uint32_t then = gyre_emit(p, GYRE_OP_PUSH, 0, 0, 0);
+    gyre_emit(p, GYRE_OP_JUMP, behind, 0, 0);
+    *begin = gyre_emit(p, GYRE_OP_PUSH, 1, 0, 0);
+    gyre_emit(p, GYRE_OP_CALL, item, 0, 0);
+    gyre_emit(p, GYRE_OP_JUMP, behind, 0, 0);
+    return then;
+}
+
+// The items of the prefix, from the last to the first. `then`: what follows the last one. Returns where the first one
+// begins, or `begin` where there is none.
+static uint32_t prefix_items(struct gyre_schema *c, const struct array *a, const json_t *prefix, const char *path,
+                             uint32_t then, uint32_t begin)
+{
+    struct gyre_program *p = c->program;
+    const uint32_t n = GYRE_MIN(a->n, a->max);
+    for (uint32_t i = n; i-- > 0;) {
+        char number[16];
+        snprintf(number, sizeof number, "%u", i);
+        const uint32_t rule =
+            gyre_schema_rule(c, json_array_get(prefix, i), gyre_schema_path(c, path, "prefixItems", number));
+        uint32_t after = then;
+        if (i + 1 < n) {
+            const uint32_t next = p->n;
+            comma(c);
+            gyre_emit(p, GYRE_OP_JUMP, begin, 0, 0);
+            after = i + 1 >= a->min ? gyre_emit_alt(p, 2) : next;
+            if (i + 1 >= a->min) gyre_set_target(p, after, 0, next), gyre_set_target(p, after, 1, a->end);
+        }
+        begin = gyre_emit(p, GYRE_OP_CALL, rule, 0, 0);
+        gyre_emit(p, GYRE_OP_JUMP, after, 0, 0);
+    }
+    return begin;
+}
+
 void gyre_schema_array(struct gyre_schema *c, const json_t *schema, const char *path)
 {
     enum { MOST_PREFIX = 1000 };
@@ -307,35 +357,9 @@ void gyre_schema_array(struct gyre_schema *c, const json_t *schema, const char *
     return_(c);
     uint32_t begin = empty; // of what lies between the brackets; written from its end
     if (max > 0) {
-        const uint32_t end = close_array(c);
-        uint32_t then = end; // behind the last item of the prefix
-        if (max > n) {
-            const uint32_t item =
-                gyre_schema_rule(c, items ? items : json_true(), gyre_schema_path(c, path, "items", NULL));
-            const uint32_t behind =
-                more_items(c, item, min > n ? min - n : 0, max == GYRE_RE_MANY ? max : max - n, end);
-            then = gyre_emit(p, GYRE_OP_PUSH, 0, 0, 0);
-            gyre_emit(p, GYRE_OP_JUMP, behind, 0, 0);
-            begin = gyre_emit(p, GYRE_OP_PUSH, 1, 0, 0); // without a prefix: no comma before the first item
-            gyre_emit(p, GYRE_OP_CALL, item, 0, 0);
-            gyre_emit(p, GYRE_OP_JUMP, behind, 0, 0);
-        }
-        for (uint32_t i = GYRE_MIN(n, max); i-- > 0;) {
-            char number[16];
-            snprintf(number, sizeof number, "%u", i);
-            const uint32_t rule =
-                gyre_schema_rule(c, json_array_get(prefix, i), gyre_schema_path(c, path, "prefixItems", number));
-            uint32_t after = then;
-            if (i + 1 < GYRE_MIN(n, max)) {
-                const uint32_t next = p->n;
-                comma(c);
-                gyre_emit(p, GYRE_OP_JUMP, begin, 0, 0);
-                after = i + 1 >= min ? gyre_emit_alt(p, 2) : next;
-                if (i + 1 >= min) gyre_set_target(p, after, 0, next), gyre_set_target(p, after, 1, end);
-            }
-            begin = gyre_emit(p, GYRE_OP_CALL, rule, 0, 0);
-            gyre_emit(p, GYRE_OP_JUMP, after, 0, 0);
-        }
+        const struct array a = {min, max, n, close_array(c)};
+        const uint32_t then = max > n ? same_items(c, &a, items, path, &begin) : a.end;
+        begin = prefix_items(c, &a, prefix, path, then, begin);
         if (min == 0) {
             const uint32_t either = gyre_emit_alt(p, 2);
             gyre_set_target(p, either, 0, empty);

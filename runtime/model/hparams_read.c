@@ -46,11 +46,10 @@ static gyre_status refuse_unless(const gyre_source *source, const struct gyre_hp
                      gyre_source_path(source), key, (unsigned long long)value, what);
 }
 
-static gyre_status read_shapes(const gyre_source *source, struct gyre_hparams *hp, gyre_error *err)
+static gyre_status read_sizes(const gyre_source *source, struct gyre_hparams *hp, uint32_t *value_dim, gyre_error *err)
 {
     char key[96];
-    const char *path = gyre_source_path(source);
-    uint64_t rope_dims, n_tokens;
+    uint64_t n_tokens;
     struct gyre_string *tokens;
 #define U32(name, optional, min, max, field)                                                                           \
     do {                                                                                                               \
@@ -64,8 +63,8 @@ static gyre_status read_shapes(const gyre_source *source, struct gyre_hparams *h
     U32("attention.head_count_kv", true, 1, 1024, &hp->kv_heads);
     hp->head_dim = hp->width / hp->heads;
     U32("attention.key_length", true, 8, 256, &hp->head_dim);
-    uint32_t value_dim = hp->head_dim;
-    U32("attention.value_length", true, 8, 256, &value_dim);
+    *value_dim = hp->head_dim;
+    U32("attention.value_length", true, 8, 256, value_dim);
     U32("feed_forward_length", false, 8, 1 << 20, &hp->ffn);
     U32("context_length", false, 1, 1 << 26, &hp->context);
     GYRE_TRY(gyre_source_array_strings(source, "tokenizer.ggml.tokens", &tokens, &n_tokens, err));
@@ -74,6 +73,11 @@ static gyre_status read_shapes(const gyre_source *source, struct gyre_hparams *h
     if (has_tokens) hp->vocab = (uint32_t)n_tokens;
     else U32("vocab_size", false, 1, 1 << 24, &hp->vocab);
 #undef U32
+    return GYRE_OK;
+}
+
+static gyre_status check_sizes(const char *path, const struct gyre_hparams *hp, uint32_t value_dim, gyre_error *err)
+{
     if (hp->heads % hp->kv_heads)
         return gyre_fail(err, GYRE_E_FORMAT,
                          "cannot use model (%s): %u attention heads are not a multiple of %u key/value heads", path,
@@ -88,8 +92,15 @@ static gyre_status read_shapes(const gyre_source *source, struct gyre_hparams *h
                          "cannot use model (%s): width %u and feed-forward width %u; gyre supports multiples of 8",
                          path, hp->width, hp->ffn);
     if (hp->vocab == 0) return gyre_fail(err, GYRE_E_FORMAT, "cannot use model (%s): the vocabulary is empty", path);
+    return GYRE_OK;
+}
+
+static gyre_status read_rope_dims(const gyre_source *source, struct gyre_hparams *hp, gyre_error *err)
+{
+    char key[96];
+    const char *path = gyre_source_path(source);
+    uint64_t rope_dims = hp->head_dim;
     gyre_hparam_key(hp, "rope.dimension_count", key);
-    rope_dims = hp->head_dim;
     GYRE_TRY(gyre_source_u64(source, key, &rope_dims, NULL, err));
     if (rope_dims > hp->head_dim || rope_dims % 2 || !rope_dims)
         return gyre_fail(err, GYRE_E_UNSUPPORTED,
@@ -101,18 +112,41 @@ static gyre_status read_shapes(const gyre_source *source, struct gyre_hparams *h
                          "cannot use model (%s): %s is %llu, the head size %u; %s turns whole heads", path, key,
                          (unsigned long long)rope_dims, hp->head_dim, hp->family->name);
     hp->rope_dims = (uint32_t)rope_dims;
-    const char *const due = hp->family->act ? hp->family->act : "silu", *act = due; // of config.json; GGUF implies it
+    return GYRE_OK;
+}
+
+// The activation of the gated unit, which config.json names and GGUF implies.
+static gyre_status check_activation(const gyre_source *source, const struct gyre_hparams *hp, gyre_error *err)
+{
+    char key[96];
+    const char *const due = hp->family->act ? hp->family->act : "silu", *act = due;
     gyre_hparam_key(hp, "hidden_act", key);
     GYRE_TRY(gyre_source_string(source, key, &act, err));
     if (strcmp(act, due))
-        return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot use model (%s): hidden_act is %s; %s has %s", path,
-                         gyre_show(act, strlen(act)).text, hp->arch, due);
+        return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot use model (%s): hidden_act is %s; %s has %s",
+                         gyre_source_path(source), gyre_show(act, strlen(act)).text, hp->arch, due);
+    return GYRE_OK;
+}
+
+static gyre_status check_causal(const gyre_source *source, const struct gyre_hparams *hp, gyre_error *err)
+{
+    char key[96];
     bool causal = true;
     gyre_hparam_key(hp, "attention.causal", key);
     GYRE_TRY(gyre_source_bool(source, key, &causal, NULL, err));
-    if (!causal)
-        return gyre_fail(err, GYRE_E_UNSUPPORTED,
-                         "cannot use model (%s): %s is false; gyre attends to what came before", path, key);
+    if (causal) return GYRE_OK;
+    return gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot use model (%s): %s is false; gyre attends to what came before",
+                     gyre_source_path(source), key);
+}
+
+static gyre_status read_shapes(const gyre_source *source, struct gyre_hparams *hp, gyre_error *err)
+{
+    uint32_t value_dim;
+    GYRE_TRY(read_sizes(source, hp, &value_dim, err));
+    GYRE_TRY(check_sizes(gyre_source_path(source), hp, value_dim, err));
+    GYRE_TRY(read_rope_dims(source, hp, err));
+    GYRE_TRY(check_activation(source, hp, err));
+    GYRE_TRY(check_causal(source, hp, err));
     return refuse_unless(source, hp, "expert_count", 0, "mixtures of experts", err);
 }
 

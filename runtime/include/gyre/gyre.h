@@ -1,8 +1,9 @@
 // gyre: run large language models with rotated int4 weights on any GPU with a Vulkan or OpenCL driver.
 //
 // An ENGINE is a device plus an immutable model loaded on it. A SESSION is one timeline of tokens with its KV cache.
-// Sessions are children of their engine, an engine opened beside another is that one's child; a parent with children
-// cannot be closed. What is "malloc'd" by the library is freed with gyre_free. docs/embed.md has a whole program.
+// Sessions are children of their engine, and an engine opened beside another is a child of that one; a parent with
+// children cannot be closed. What is "malloc'd" by the library is freed with gyre_free. docs/embed.md has a complete
+// program.
 #pragma once
 #include <gyre/gyre_base.h>
 
@@ -24,42 +25,41 @@ typedef struct gyre_device_missing {
     char backend[16], why[160];
 } gyre_device_missing;
 
-// Lists what exists (hardware first, `cpu` last); returns the number of devices, filling at most cap. `missing` (at
-// most cap_missing) gets the backends without a device, *n_missing their number. out, missing and n_missing may be
-// NULL. Thread-safety: safe.
+// Lists the devices that exist (hardware first, `cpu` last): fills at most `cap` of out and returns how many there are.
+// `missing` receives at most cap_missing backends that have no device, *n_missing how many those are. out, missing and
+// n_missing may be NULL. Thread-safety: safe.
 GYRE_API int gyre_list_devices(gyre_device_facts *out, int cap, gyre_device_missing *missing, int cap_missing,
                                int *n_missing);
-// What engines found wrong with the device's kernels, and do without since: kernels that do not compile or give other
-// results than they must (gyre_tuning). Lines, each with its newline; malloc'd; NULL where nothing is known. They are
-// kept in the cache folder (cache_dir: as of gyre_engine_params) until the driver or gyre changes. Thread-safety: safe.
+// Kernels of the device that engines no longer use, because they did not compile or gave wrong results (gyre_tuning).
+// One line each, with its newline; malloc'd; NULL where nothing is known. They are kept in the cache folder (cache_dir:
+// as in gyre_engine_params) until the driver or gyre changes. Thread-safety: safe.
 GYRE_API char *gyre_device_faults(const gyre_device_facts *device, const char *cache_dir);
 
 // ---- engine -----------------------------------------------------------------------------------------
 
-// Thread-safety: an engine, its sessions and the engines beside it belong to one thread at a time, whichever that is;
-// only gyre_session_cancel may come from another.
-// Engines that do not share a device are independent of each other.
+// Thread-safety: an engine, its sessions and the engines beside it may be used by one thread at a time, whichever that
+// is; only gyre_session_cancel may be called from another. Engines that do not share a device are independent.
 typedef struct gyre_engine gyre_engine;
 
-// Whether an engine measures which kernels are best, when a step of a size is first recorded: products of integers, by
-// kernels that give the same bits. What was found is kept in the cache folder, by device, driver and kernels.
+// Whether an engine measures which kernels are fastest when a step of a size is first recorded: for integer products,
+// among kernels that give the same bits. The result is kept in the cache folder, by device, driver and kernels.
 typedef enum gyre_tuning {
     GYRE_TUNE_DEFAULT, // off, until GPUs have shown that measuring does them no harm
     GYRE_TUNE_OFF,     // kernels by rule
-    GYRE_TUNE_ON,      // for 2 s of an engine's life at most; what is not measured by then goes by rule
-    GYRE_TUNE_FORCE    // all, however long it takes, and what the cache knows again
+    GYRE_TUNE_ON,      // measures for at most 2 s of an engine's life; what is left then goes by rule
+    GYRE_TUNE_FORCE    // measures everything, however long it takes, also what the cache knows
 } gyre_tuning;
 
 typedef struct gyre_engine_params {
-    size_t size;                          // sizeof(gyre_engine_params); see gyre_base.h
-    const char *device;                   // "vulkan:0", ...; NULL: the best there is
-    uint32_t act;                         // 16, 8 or 4, of all taps; 0, or the file's own: as the file says, tap by tap
-    uint32_t kv;                          // 16, 8 or 4; 0: the file's default. 32: an f32 cache, on the cpu device only
-    uint32_t context;                     // longest sequence; 0: the model's, at most 4096
-    uint32_t max_rows;                    // rows of the largest step (prefill chunk); 0: 512
-    uint32_t sequences;                   // sequences that may be alive at once; 0: 1
-    const char *cache_dir;                // kernel caches; NULL: $XDG_CACHE_HOME/gyre or ~/.cache/gyre; "": none
-    bool validate;                        // Vulkan validation layers
+    size_t size;           // sizeof(gyre_engine_params); see gyre_base.h
+    const char *device;    // "vulkan:0", ...; NULL: the best there is
+    uint32_t act;          // 16, 8 or 4 bits for all taps; 0, or the file's own: tap by tap as in the file
+    uint32_t kv;           // 16, 8 or 4; 0: the file's default. 32: an f32 cache, on the cpu device only
+    uint32_t context;      // longest sequence; 0: the model's, at most 4096
+    uint32_t max_rows;     // rows of the largest step (prefill chunk); 0: 512
+    uint32_t sequences;    // sequences that may be alive at once; 0: 1
+    const char *cache_dir; // kernel caches; NULL: $XDG_CACHE_HOME/gyre or ~/.cache/gyre; "": none
+    bool validate;         // Vulkan validation layers
     uint64_t limit_binding, limit_buffer; // tests: pretend tiny device limits; 0: the device's
     gyre_log log;
     // Called while loading with 0..1; a non-zero return cancels (GYRE_E_CANCELLED). May be NULL.
@@ -67,28 +67,29 @@ typedef struct gyre_engine_params {
     void *user;
     const char *pre; // pre-tokenizer (tokenizer.ggml.pre) to use in place of a GGUF file's; NULL: the file's
     // Rows of a step whose logits may be wanted at once: a program that scores prompts (gyre_schedule.h) asks for
-    // some dozens. 0, and at least: as many as sequences; no more than the device can bind.
+    // some dozens. 0: as many as sequences, which is also the least; at most what the device can bind.
     uint32_t logit_rows;
-    // Matrices that the file holds neither as int4 nor as int8 run as floats of 16 bits (of 32 where f16 does not hold
-    // them); 8: as int8 in groups of 32, rounded while loading: half the memory. 0 or 16: as floats. What it costs:
-    // gyre_engine_memory.
+    // For matrices that the file holds neither as int4 nor as int8. 0 or 16: they run as floats of 16 bits (of 32 where
+    // f16 does not hold them). 8: as int8 in groups of 32, rounded while loading: half the memory. gyre_engine_memory
+    // tells the error.
     uint32_t weights;
     bool as_hardware; // tests: choose kernels for a software device as for a GPU
-    // The embedding table stays where the model's file is mapped, and the host hands a step its rows: that much less on
-    // the device. For a model whose head is a matrix of its own (quantize --head); GYRE_E_UNSUPPORTED for another.
+    // The embedding table stays in the mapped model file, and the host hands each step its rows, which saves its bytes
+    // on the device. For a model whose head is a matrix of its own (quantize --head); GYRE_E_UNSUPPORTED for another.
     bool host_table;
     uint32_t shape_head; // of a shape: 4, or 8 (also 0): the bits of its head, a matrix of its own where that is 4
     gyre_tuning tune;
     uint32_t kv_v; // of values, where `kv` is of keys alone: 16, 8 or 4; 0: as `kv`
-    // Tokens that the device may choose and go on with before the host looks at them (gyre_session_decode_ahead,
-    // gyre_generate, a scheduler with one task), in one submission, whose predicted time keeps them fewer: what follows
-    // the end of a text is dropped. It changes no token. 0: 8, on a CPU 1; at most 16.
+    // How many tokens the device may choose and continue from in one submission, before the host sees them
+    // (gyre_session_decode_ahead, gyre_generate, a scheduler with one task); fewer where the submission's predicted
+    // time asks for it. What follows the end of a text is dropped. It changes no token. 0: 8, on a CPU 1; at most 16.
     uint32_t ahead;
 } gyre_engine_params;
 
-// params NULL: all defaults. The model's files stay mapped while it is loaded. One that another program changes
-// meanwhile is GYRE_E_IO where that can be told afterwards; one that becomes shorter raises SIGBUS in this process,
-// which a library must leave to its host (cli/guard.c is an example of a handler).
+// params NULL: all defaults. *out is the caller's, for gyre_engine_close. The model's files stay
+// mapped while it is loaded. If another program changes one meanwhile, the result is GYRE_E_IO where that can be
+// detected afterwards; if a file becomes shorter, this process gets SIGBUS, which a library must leave to its host
+// (cli/guard.c is an example of a handler).
 GYRE_API gyre_status gyre_engine_open(const char *model_path, const gyre_engine_params *params, gyre_engine **out,
                                       gyre_error *err) GYRE_MUST_USE;
 // A second model on the first one's device (eval --reference); `params->device` is ignored. It counts as a child of
@@ -96,8 +97,8 @@ GYRE_API gyre_status gyre_engine_open(const char *model_path, const gyre_engine_
 GYRE_API gyre_status gyre_engine_open_beside(gyre_engine *first, const char *model_path,
                                              const gyre_engine_params *params, gyre_engine **out,
                                              gyre_error *err) GYRE_MUST_USE;
-// GYRE_E_INVALID, and the engine stays as it is, while sessions or engines beside it are open: the message names
-// them. Accepts NULL.
+// While sessions or engines beside it are open: GYRE_E_INVALID, whose message names them, and the engine stays open.
+// Accepts NULL.
 GYRE_API gyre_status gyre_engine_close(gyre_engine *engine, gyre_error *err);
 
 typedef struct gyre_engine_info {
@@ -123,9 +124,9 @@ typedef struct gyre_memory {
     uint64_t host;       // of the embedding table, where it stays in the host's memory; in none of the sums above
 } gyre_memory;
 GYRE_API gyre_status gyre_engine_memory(const gyre_engine *engine, gyre_memory *out, gyre_error *err) GYRE_MUST_USE;
-// What an engine will take that prefills in its largest steps and decodes, before it is opened: of a model's file or of
-// a shape (gyre_engine_open_shape). No weight is read and no device is needed; one that binds little pads a little
-// more. `rounded` and `weight_error` are not known before.
+// What an engine would take on a device, before it is opened, when it prefills in its largest steps and decodes: for a
+// model file, or for a shape (gyre_engine_open_shape). No weight is read and no device is needed; a device with small
+// bindings pads a little more. `rounded` and `weight_error` are not known yet.
 GYRE_API gyre_status gyre_plan(const char *model_path, const gyre_engine_params *params, gyre_memory *out,
                                gyre_error *err) GYRE_MUST_USE;
 GYRE_API gyre_status gyre_plan_shape(const char *shape, uint32_t wgroup, const gyre_engine_params *params,
@@ -142,14 +143,14 @@ typedef struct gyre_model_size {
 } gyre_model_size;
 GYRE_API gyre_status gyre_model_weigh(const char *path, gyre_model_size *out, gyre_error *err) GYRE_MUST_USE;
 
-// Whether an engine with these params will fit its device: gyre_plan, held against what the device has. `progress` and
+// Whether an engine with these params fits its device: gyre_plan compared with what the device has. `progress` and
 // `log` are not called.
 typedef struct gyre_memory_plan {
     char device[32];
     uint64_t weights, kv, work;           // bytes: as gyre_memory's weights, kv and rest
     uint64_t memory;                      // of the device; of the host, where it is a software device
     uint32_t context, sequences, kv_bits; // as the engine would have them
-    bool fits;                            // all of it into nine tenths of that memory, and each buffer into one binding
+    bool fits;                            // all of it in nine tenths of that memory, and each buffer in one binding
     uint32_t kv_bits_v;                   // of values; kv_bits is of keys
 } gyre_memory_plan;
 GYRE_API gyre_status gyre_plan_memory(const char *path, const gyre_engine_params *params, gyre_memory_plan *out,
@@ -196,8 +197,8 @@ GYRE_API const char *gyre_token_bytes(const gyre_tokenizer *tokenizer, uint32_t 
 // The token that begins a text, and the one that ends it; -1: the model names none.
 GYRE_API int64_t gyre_token_bos(const gyre_tokenizer *tokenizer);
 GYRE_API int64_t gyre_token_eos(const gyre_tokenizer *tokenizer);
-// Feeds one token to a UTF-8 stream; writes complete characters to out[cap >= 1024] and returns their number of
-// bytes. With flush, what is incomplete is released as U+FFFD. State: zero-initialise, one per text.
+// Feeds one token to a UTF-8 stream: writes complete characters to out[cap >= 1024] and returns their number of bytes.
+// gyre_text_flush releases an incomplete character as U+FFFD. The state is the caller's: one per text, zeroed.
 typedef struct gyre_text_stream {
     unsigned char pending[4];
     uint32_t n;
@@ -220,18 +221,18 @@ typedef struct gyre_sampling {
     uint32_t seed;
 } gyre_sampling; // zeros: greedy
 
-// Makes the session hold exactly `tokens` (reusing the longest common prefix) and samples the token that follows.
-// n must be 1..context. *next (may be NULL) receives it. After a failure the session holds no more than the common
-// prefix. Where layers with a window no longer have what a place of the prefix needs, what follows an earlier one is
-// computed again: the cache keeps their windows and as much before as happens to be there.
+// Makes the session hold exactly `tokens`, n of them, 1..context (reusing the longest common prefix), and samples the
+// token that follows into *next (may be NULL). After a failure the session holds no more than the common prefix. Layers
+// with a window may no longer have all of the prefix; then more of it is computed again.
 GYRE_API gyre_status gyre_session_sync(gyre_session *session, const uint32_t *tokens, size_t n,
                                        const gyre_sampling *sampling, uint32_t *next, gyre_error *err) GYRE_MUST_USE;
 // Appends `token` (normally the last *next) and samples again: one recorded replay, no allocation. After a failure
 // the session is as it was.
 GYRE_API gyre_status gyre_session_decode(gyre_session *session, uint32_t token, uint32_t *next,
                                          gyre_error *err) GYRE_MUST_USE;
-// The same, by one who will append what *next says up to `more` times: the device may run some of those steps at once
-// (gyre_engine_params.ahead), and calls that append what was said find the token there. Any other call forgets them.
+// The same, for a caller who will append each *next, up to `more` times: the device may run some of those steps at once
+// (gyre_engine_params.ahead), and following calls that append the chosen token find the next one ready. Any other call
+// forgets them.
 GYRE_API gyre_status gyre_session_decode_ahead(gyre_session *session, uint32_t token, uint32_t more, uint32_t *next,
                                                gyre_error *err) GYRE_MUST_USE;
 GYRE_API size_t gyre_session_length(const gyre_session *session);
@@ -244,17 +245,17 @@ GYRE_API gyre_timings
 gyre_session_timings(const gyre_session *session); // decode_host_ns: time not spent waiting for the device
 
 // Makes, compiles and runs once, on no tokens, every recording that a prompt of so many new tokens and the decoding
-// after it will replay, so that their times are those of the work alone. What this took is warmup_ns. Changes nothing
-// else.
+// after it will replay, so that later times are those of the work alone. The time this took is added to warmup_ns.
+// Changes nothing else.
 GYRE_API gyre_status gyre_session_warm(gyre_session *session, size_t prompt_tokens, const gyre_sampling *sampling,
                                        gyre_error *err) GYRE_MUST_USE;
 
 // What the session holds, oldest first: gyre_session_length of them, valid until the session is used again.
 GYRE_API const uint32_t *gyre_session_tokens(const gyre_session *session);
 
-// Asks the verb that is running on the session (sync, decode, step, generate) to stop: it ends with GYRE_E_CANCELLED
-// before the next chunk of a prompt, or the next token, and leaves the session as after any failure. Where none is
-// running, nothing happens. Thread-safety: from any thread, as long as the session lives.
+// Asks the call that is running on the session (sync, decode, step, generate) to stop: it ends with GYRE_E_CANCELLED
+// before the next chunk of a prompt, or the next token, and leaves the session as after any failure. If none is
+// running, nothing happens. Thread-safety: from any thread, or a signal handler, as long as the session lives.
 GYRE_API void gyre_session_cancel(gyre_session *session);
 
 // Logits of the position after what the session holds, into logits[vocab]; right after a sync, decode, step or
@@ -271,9 +272,9 @@ GYRE_API gyre_status gyre_session_top(const gyre_session *session, gyre_candidat
                                       gyre_error *err) GYRE_MUST_USE;
 
 // Writes what the session holds, tokens and KV cache, to a file or to memory (malloc'd), and reads it back into a
-// session of an engine with the same model and KV bits, of any device and with any context that is long enough (of a
-// model with LongRoPE: on the same side of its original context, beyond which keys are other ones). The model is known
-// by the names, shapes and samples of its tensors. GYRE_E_INVALID for another model, other bits or other keys,
+// session of an engine with the same model and KV bits, on any device and with any context that is long enough (with
+// LongRoPE: on the same side of the model's original context, beyond which keys differ). The model is recognised by the
+// names, shapes and samples of its tensors. GYRE_E_INVALID for another model, other bits or other keys,
 // GYRE_E_FORMAT for bytes that are no saved session; the session is empty then.
 GYRE_API gyre_status gyre_session_save(const gyre_session *session, const char *path, gyre_error *err) GYRE_MUST_USE;
 GYRE_API gyre_status gyre_session_load(gyre_session *session, const char *path, gyre_error *err) GYRE_MUST_USE;
@@ -343,9 +344,9 @@ typedef struct gyre_generate_params {
     uint32_t keep;
 } gyre_generate_params;
 
-// Of a text of n tokens that does not fit the context with one more token behind it: how many behind the first `keep`
-// must leave. Whole halves of what is not kept go at once, so that a text that grows loses tokens seldom, and the same
-// ones whoever asks. 0: it fits; also where less than a quarter of the context is not kept: then nothing helps.
+// For a text of n tokens that does not fit the context with one more token: how many tokens after the first `keep` must
+// be dropped. Whole halves of what is not kept are dropped at once, so a growing text loses tokens seldom, and always
+// the same ones. 0: it fits, or less than a quarter of the context is not kept, so that nothing helps.
 GYRE_API size_t gyre_context_shift(size_t n, size_t keep, size_t context);
 
 typedef enum gyre_stop {
@@ -374,7 +375,7 @@ GYRE_API gyre_status gyre_generate(gyre_session *session, const gyre_generate_pa
                                    gyre_generate_result *out, gyre_error *err) GYRE_MUST_USE;
 
 // The token that gyre_generate would choose next with these settings, from the logits of the session's last position:
-// for programs that step many sessions at once. Only what is said of choosing is looked at. Conditions as
+// for programs that step many sessions at once. Only the members about choosing are used. Conditions as for
 // gyre_session_logits.
 GYRE_API gyre_status gyre_session_choose(const gyre_session *session, const gyre_generate_params *params,
                                          uint32_t *token, gyre_error *err) GYRE_MUST_USE;

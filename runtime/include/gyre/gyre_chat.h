@@ -36,8 +36,8 @@ GYRE_API void gyre_rendering_free(gyre_rendering *rendering); // what it holds
 typedef struct gyre_render_params {
     size_t size; // sizeof(gyre_render_params)
     int64_t now; // what strftime_now tells, in seconds since 1970, as UTC; 0: the clock's local time
-    bool as_is;  // variables exactly as given. Else messages are made regular as transformers does: members that are
-                 // null go, and reasoning by any of its names is found under reasoning_content and thinking
+    bool as_is;  // variables exactly as given. Else messages are normalised as transformers does: members that are
+                 // null are removed, and reasoning under any of its names becomes reasoning_content and thinking
 } gyre_render_params;
 
 // `json` is one object whose members are the template's variables: messages, tools, add_generation_prompt,
@@ -53,8 +53,8 @@ GYRE_API gyre_status gyre_template_render(const gyre_template *t, const char *js
 GYRE_API gyre_status gyre_tokenize_rendering(const gyre_tokenizer *tokenizer, const gyre_rendering *rendering,
                                              uint32_t **tokens, size_t *n, gyre_error *err) GYRE_MUST_USE;
 
-// What the template writes behind an assistant's answer: a special token (*token; NO token: UINT32_MAX), or else a text
-// (*text, malloc'd; NULL: none), at which an answer ends beside the model's own end tokens.
+// What the template writes behind an assistant's answer: a special token (*token; none: UINT32_MAX), or else a text
+// (*text, malloc'd; none: NULL). An answer ends there, besides at the model's own end tokens.
 GYRE_API gyre_status gyre_template_end(const gyre_template *t, const gyre_tokenizer *tokenizer, uint32_t *token,
                                        char **text, gyre_error *err) GYRE_MUST_USE;
 

@@ -9,7 +9,7 @@
 //     gyre_matcher_create(grammar, &matcher, &err);
 //     each token: gyre_matcher_allow(matcher, allowed, words); choose one of them; gyre_matcher_accept(matcher, token);
 //
-// From every text that the matcher accepts a whole one can be reached: it never gets stuck, as long as the vocabulary
+// Every text that the matcher accepts can be completed: it never gets stuck, as long as the vocabulary
 // has a token for each byte. Everything is bounded: the size of a schema, what it becomes, the memory of a matcher.
 //
 // Thread-safety: a vocabulary is immutable. A grammar and its matchers belong to one thread at a time, together.
@@ -65,15 +65,14 @@ typedef struct gyre_matcher gyre_matcher;
 GYRE_API gyre_status gyre_matcher_create(gyre_grammar *grammar, gyre_matcher **out, gyre_error *err) GYRE_MUST_USE;
 GYRE_API void gyre_matcher_destroy(gyre_matcher *matcher); // accepts NULL
 
-// Sets bit t % 32 of allowed[t / 32] for each token t that may come next (the tokens that end a text among them,
-// where it may end here), clears all others; tokens beyond the vocabulary or 32 * words are not allowed. After a
-// failure no token is: GYRE_E_UNSUPPORTED where too many ways are open at once, or no token of the vocabulary goes
-// on.
+// Sets bit t % 32 of allowed[t / 32] for each token t that may come next, and clears all others. The tokens that end a
+// text are among them where it may end here; tokens beyond the vocabulary or 32 * words are not. After a failure no bit
+// is set: GYRE_E_UNSUPPORTED where too many ways are open at once, or no token of the vocabulary continues.
 GYRE_API gyre_status gyre_matcher_allow(gyre_matcher *matcher, uint32_t *allowed, uint32_t words,
                                         gyre_error *err) GYRE_MUST_USE;
 // Whether one token may come next: for the few best ones of a long list.
 GYRE_API bool gyre_matcher_allows(gyre_matcher *matcher, uint32_t token);
-// Goes on by one token. GYRE_E_INVALID, and nothing changes, where it was not allowed.
+// Advances by one token. If it was not allowed: GYRE_E_INVALID, and nothing changes.
 GYRE_API gyre_status gyre_matcher_accept(gyre_matcher *matcher, uint32_t token, gyre_error *err) GYRE_MUST_USE;
 GYRE_API bool gyre_matcher_may_end(const gyre_matcher *matcher);  // the text is whole
 GYRE_API bool gyre_matcher_must_end(const gyre_matcher *matcher); // ... and nothing can follow it

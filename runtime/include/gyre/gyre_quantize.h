@@ -1,5 +1,5 @@
-// gyre's quantizer: an ordinary model file in, rotated int4 weights out; then, is a file what its manifest claims, was
-// it made from this base model, and do the same settings give it again? A library of its own (libgyre-quantize).
+// gyre's quantizer: an ordinary model file in, rotated int4 weights out. It also checks whether a file is what its
+// manifest claims and was made from a given base model, and makes it again. A library of its own (libgyre-quantize).
 //
 // Thread-safety: every function may run on any thread; two runs at once must not write the same files. Callbacks come
 // on the thread that made the call.
@@ -44,13 +44,13 @@ typedef struct gyre_quantize_params {
     // any other the source's own container.
     const char *format;
     uint64_t shard_bytes; // the most that one file of a directory holds, if no tensor is larger; 0: 5 GB
-    // Of a GGUF file's head where weights are rounded, else GYRE_E_UNSUPPORTED: 8 bits, or 4: int4 in groups of 32, a
-    // matrix of its own also where the model has none, so that the embedding table, which keeps 8, may stay in host
-    // memory (gyre_engine_params.host_table). 0: as if nothing were said, 8 where it can be.
+    // Bits of the head: 8, or 4 (int4 in groups of 32). 4 makes the head a matrix of its own even where the model has
+    // none, so that the embedding table, which keeps 8 bits, may stay in host memory (gyre_engine_params.host_table).
+    // 0: 8 where it can be. GYRE_E_UNSUPPORTED unless a GGUF file with rounded weights is written.
     uint32_t head;
     uint32_t kv_v; // of values, where `kv` is of keys alone: 16, 8, 4; 0: as `kv`. GGUF files only
-    // Where a recipe with `distill` does that: its forward and backward passes run there. NULL: on the host itself.
-    // GYRE_E_INVALID where nothing is distilled.
+    // The device on which a recipe's `distill` runs its forward and backward passes. NULL: the host itself.
+    // GYRE_E_INVALID if given where nothing is distilled.
     const char *distill_device;
     // A GGUF file that gyre made from `source` before, its manifest beside it: the run begins with what it holds, and
     // the recipe is one of `distill` alone. Widths, profile and seed are that file's, or left out. NULL: with `source`.
@@ -91,9 +91,9 @@ GYRE_API gyre_status gyre_quantize(const gyre_quantize_params *params, gyre_quan
                                    gyre_error *err) GYRE_MUST_USE;
 GYRE_API void gyre_quantize_summary_free(gyre_quantize_summary *summary);
 
-// Would gyre_quantize take params->source with these settings, as far as its metadata and the names, shapes and types
-// of its tensors tell? Reads no tensor, writes nothing; `output` may be NULL. The status and the line are
-// gyre_quantize's.
+// Whether gyre_quantize would take params->source with these settings, as far as its metadata and the names, shapes and
+// types of its tensors tell. Reads no tensor, writes nothing; `output` may be NULL. Fails with the status and the
+// message that gyre_quantize would give.
 GYRE_API gyre_status gyre_quantize_check(const gyre_quantize_params *params, gyre_error *err) GYRE_MUST_USE;
 
 // What each part of params->source costs when it alone is rounded with these settings: an estimate in nats per token,
@@ -114,8 +114,8 @@ typedef struct gyre_train_params {
     uint32_t wgroup;    // 0 (per channel), 32, 64, 128
     uint32_t tokens;    // of a window; 0: 512
     const char *device; // NULL: a GPU, else the host itself
-    bool plan;          // no device is needed: only the memory of one that binds as much as you like (the host still
-                        // goes through the loss, which means nothing then: seconds at long windows)
+    bool plan;          // only the memory, on a device without limits; none is needed (the host still computes the
+                        // loss, which means nothing then: seconds at long windows)
     gyre_log log;
 } gyre_train_params;
 typedef struct gyre_train_result {
@@ -148,8 +148,7 @@ typedef enum gyre_recipe_form {
 GYRE_API gyre_status gyre_recipe_describe(const char *recipe, gyre_recipe_form form, char **text,
                                           gyre_error *err) GYRE_MUST_USE;
 
-// Is `recipe`, as gyre_quantize_params names one, a file's name: not built in, and with a '/' or .yaml or .yml at its
-// end?
+// Whether `recipe`, as gyre_quantize_params names one, is a file's name: it has a '/', or ends with .yaml or .yml.
 GYRE_API bool gyre_recipe_is_file(const char *recipe);
 
 typedef struct gyre_recipe_info {

@@ -1,10 +1,10 @@
 // Many texts at once on one engine: what a server is made of.
 //
 // A SCHEDULER steps all of its TASKS together. A task is one prompt and what follows it. Each step is one batch: a row
-// for every task that generates, and chunks of the prompts of those that do not yet, so a long prompt holds nobody up.
+// for every task that generates, and chunks of the prompts that are still being read, so a long prompt holds nobody up.
 // Texts that begin alike share the pages of the KV cache that hold the common beginning, also with texts that have
-// ended. A task that is alone, and whose tokens the device chooses, may take several of them in one step, no more than
-// it has said (gyre_engine_params.ahead): the same tokens, told one after the other.
+// ended. A task that is alone, and whose tokens the device chooses, may get several tokens in one step, as many as
+// gyre_engine_params.ahead allows: the same tokens, reported one after the other.
 //
 //     gyre_scheduler_add(scheduler, &params, &task, &err);
 //     while (!gyre_task_ended(task, NULL)) gyre_scheduler_step(scheduler, &err); // callbacks tell the tokens
@@ -23,8 +23,8 @@ typedef struct gyre_task gyre_task;
 
 typedef struct gyre_scheduler_params {
     size_t size;
-    // How long a step may take, as those before it took: prompts are cut into chunks by it, and a text alone gets no
-    // more tokens of one step than fit; at least one row and one token. 0: 500.
+    // How long a step may take, estimated from earlier steps: prompts are cut into chunks by it, and a text that is
+    // alone gets no more tokens in one step than fit; at least one row and one token. 0: 500.
     uint32_t step_ms;
     uint32_t chunk;  // tests: rows of prompts in a step, whatever they take; 0: by step_ms
     bool no_sharing; // every prompt is computed from its beginning
@@ -133,9 +133,9 @@ typedef struct gyre_scheduler_counters {
 } gyre_scheduler_counters;
 GYRE_API gyre_scheduler_counters gyre_scheduler_count(const gyre_scheduler *scheduler);
 
-// Makes and runs once, on nothing, what the first requests will replay. Where device and host share memory, an engine
-// on which nothing has run takes all of its cache's: a host that promised too much fails here, not in an answer.
-// Where it is cancelled the scheduler and its engine work as before, and what was made stays.
+// Makes and runs once, on no tokens, what the first requests will replay. Where device and host share memory, an engine
+// on which nothing has run also touches all memory of its cache, so that a host that promised too much fails here, not
+// in an answer. After a cancel the scheduler and its engine work as before, and what was made stays.
 GYRE_API gyre_status gyre_scheduler_warm(gyre_scheduler *scheduler, gyre_error *err) GYRE_MUST_USE;
 
 #ifdef __cplusplus

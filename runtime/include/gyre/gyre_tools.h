@@ -70,8 +70,8 @@ typedef struct gyre_part {
 typedef struct gyre_answer_params {
     size_t size;
     gyre_reasoning reasoning; // NONE: "<think>" is text
-    // Calls are told while they are written, not when they are whole. Only for text that follows a grammar: what has
-    // been told cannot become text any more where it does not go on as a call.
+    // Calls are reported while they are written, not only when they are complete. Only for text that follows a grammar:
+    // what was reported as a call cannot become text again if it does not continue as one.
     bool live;
     void (*on_part)(void *user, const gyre_part *part);
     void *user;
