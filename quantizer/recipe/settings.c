@@ -8,9 +8,10 @@
 #include <string.h>
 
 // What `auto` stands for, as measured (docs/quality.md): windows by which outputs are weighed, with 64 and 128 to
-// calibrate on; steps of learning end to end and their rate.
+// calibrate on; steps of learning end to end and their rate; the share of own inputs' errors that is corrected where
+// activations have 4 bits.
 enum { AUTO_OUTPUTS = 32, AUTO_STEPS = 40, AUTO_STEPS_4 = 24 };
-static const double auto_rate = 0.0003, auto_rate_4 = 0.0006;
+static const double auto_rate = 0.0003, auto_rate_4 = 0.0006, auto_alpha_4 = 0.25;
 
 // '*' is any run of characters, '?' any one; the whole name must match. Backtracks to the last star only.
 static bool matches(const char *pattern, const char *name)
@@ -336,9 +337,10 @@ static void decide(struct gyre_settings *s, const struct gyre_hparams *hp)
     s->distill_auto = r->distill.steps == GYRE_AUTO_COUNT;
     if (s->distill_auto) r->distill.steps = !s->blocks ? 0 : act4 ? AUTO_STEPS_4 : AUTO_STEPS;
     if (r->distill.rate == GYRE_AUTO) r->distill.rate = act4 ? auto_rate_4 : auto_rate;
-    // Measured: at 4-bit activations correcting own inputs makes models worse (docs/quality.md).
+    // At 4-bit activations a quarter of the correction gains; what held-out errors ask for loses, since least squares
+    // answers noise in the inputs with smaller weights, block after block (docs/quality.md).
     for (uint32_t i = 0; i < r->n_stages && act4; i++)
-        if (r->stage[i].kind == GYRE_STAGE_CORRECT && r->stage[i].alpha == GYRE_AUTO) r->stage[i].alpha = 0;
+        if (r->stage[i].kind == GYRE_STAGE_CORRECT && r->stage[i].alpha == GYRE_AUTO) r->stage[i].alpha = auto_alpha_4;
 }
 
 // The rotated float model: nothing is rounded, so nothing is measured for it.

@@ -59,7 +59,7 @@ static void what_is_automatic_depends_on_the_widths(void **state)
     assert_int_equal(s.recipe.distill.steps, 0); // a folder is no model before the run ends
     p.act = 4;
     assert_int_equal(gyre_settings_resolve(&p, NULL, &hp, true, &s, &err), GYRE_OK);
-    assert_true(s.recipe.stage[0].alpha == 0 && s.recipe.stage[0].residual == GYRE_AUTO);
+    assert_true(s.recipe.stage[0].alpha == 0.25 && s.recipe.stage[0].residual == GYRE_AUTO);
     assert_true(s.recipe.learn.method == GYRE_LEARN_NONE && s.recipe.act_group == 32);
     assert_int_equal(s.recipe.calibration.outputs, 0);
     assert_int_equal(s.recipe.calibration.tokens, 256);
