@@ -162,14 +162,30 @@ static gyre_status make_cells(struct compare *c, struct cli_comparison *out, uin
     return with_advice(c, st, err);
 }
 
+static const char *const endings[] = {".md", ".csv", ".json", ".png"}; // of the tables
+enum { TABLE = sizeof endings / sizeof *endings };
+
+// May the tables have their names? No folder may, and the work's folder is made before them.
+static gyre_status check_tables(const struct compare *c, const char *prefix, gyre_error *err)
+{
+    char path[4096], *work = gyre_beside(c->work, "");
+    gyre_status st = work ? GYRE_OK : gyre_fail(err, GYRE_E_NOMEM, "cannot compare: out of memory");
+    for (size_t i = 0; i < TABLE && st == GYRE_OK; i++) {
+        if ((size_t)snprintf(path, sizeof path, "%s%s", prefix, endings[i]) >= sizeof path) break;
+        st = gyre_file_apart(work, path, "a file of the output", err);
+        if (st == GYRE_OK && gyre_file_exists(path)) st = gyre_check_file(path, err);
+    }
+    free(work);
+    return st;
+}
+
 // Nothing that is written may be something that is read, or the other thing that is written.
 static gyre_status check_apart(const struct compare *c, const struct options *o, gyre_error *err)
 {
-    static const char *const table[] = {".md", ".csv", ".json", ".png"}, *const work[] = {"/compare.json"};
-    enum { TABLE = sizeof table / sizeof *table };
+    static const char *const work[] = {"/compare.json"};
     char journal[4096];
     for (int i = 0; i < 2; i++) {
-        const char *to = i ? c->work : o->prefix, *const *ending = i ? work : table;
+        const char *to = i ? c->work : o->prefix, *const *ending = i ? work : endings;
         const size_t n = i ? 1 : TABLE;
         GYRE_TRY(gyre_files_apart(to, ending, n, c->model, "the model", err));
         for (uint32_t k = 0; k < o->texts.n; k++)
@@ -182,8 +198,9 @@ static gyre_status check_apart(const struct compare *c, const struct options *o,
             if (gyre_recipe_is_file(c->recipe[k].arg))
                 GYRE_TRY(gyre_files_apart(to, ending, n, c->recipe[k].arg, "a recipe", err));
     }
+    GYRE_TRY(check_tables(c, o->prefix, err));
     if ((size_t)snprintf(journal, sizeof journal, "%s/compare.json", c->work) >= sizeof journal) return GYRE_OK;
-    return gyre_files_apart(o->prefix, table, TABLE, journal, "the journal of the comparison", err);
+    return gyre_files_apart(o->prefix, endings, TABLE, journal, "the journal of the comparison", err);
 }
 
 // The first recipe that was named; plain rounding, which is there unasked, only where there is no other.

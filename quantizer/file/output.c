@@ -26,6 +26,23 @@ static gyre_status fail_write(const char *path, gyre_error *err)
     return gyre_fail(err, GYRE_E_IO, "cannot write (%s): %s%s", path, strerror(errno), advice);
 }
 
+// The report is written when all is done: its folder must not take a name that the output needs, nor its files one that
+// the output has.
+static gyre_status check_report(const gyre_quantize_params *p, const char *const *beside, size_t n_beside,
+                                const char *const *files, size_t n_files, gyre_error *err)
+{
+    static const char what[] = "a file of the output";
+    char path[4096], *folder = gyre_beside(p->report_dir, "");
+    gyre_status st = folder ? GYRE_OK : gyre_fail(err, GYRE_E_NOMEM, "cannot write a report: out of memory");
+    for (size_t i = 0; i < n_beside && st == GYRE_OK; i++) {
+        if ((size_t)snprintf(path, sizeof path, "%s%s", p->output, beside[i]) >= sizeof path) continue;
+        st = gyre_file_apart(folder, path, what, err);
+        if (st == GYRE_OK) st = gyre_files_apart(p->report_dir, files, n_files, path, what, err);
+    }
+    free(folder);
+    return st == GYRE_OK ? gyre_check_dirs(p->report_dir, err) : st;
+}
+
 // A run would destroy what it reads, or its own record, if any of the files that it writes were one of its inputs.
 static gyre_status check_apart(const gyre_quantize_params *p, gyre_error *err)
 {
@@ -45,12 +62,7 @@ static gyre_status check_apart(const gyre_quantize_params *p, gyre_error *err)
             GYRE_TRY(gyre_files_apart(written[i].path, written[i].ending, written[i].n, p->calib[k],
                                       "a calibration text", err));
     }
-    for (size_t i = 0; p->report_dir && i < GYRE_COUNT(beside); i++) {
-        char path[4096];
-        if ((size_t)snprintf(path, sizeof path, "%s%s", p->output, beside[i]) < sizeof path)
-            GYRE_TRY(gyre_files_apart(p->report_dir, report, GYRE_COUNT(report), path, "a file of the output", err));
-    }
-    return p->report_dir ? gyre_check_dirs(p->report_dir, err) : GYRE_OK; // it is written when all is done
+    return p->report_dir ? check_report(p, beside, GYRE_COUNT(beside), report, GYRE_COUNT(report), err) : GYRE_OK;
 }
 
 // What a folder may have in it without being someone else's: the files that a checkpoint consists of, and what a kill
@@ -129,8 +141,8 @@ gyre_status gyre_output_check(const gyre_quantize_params *params, bool folder, g
     GYRE_TRY(check_apart(params, err));
     if (params->report_dir) GYRE_TRY(gyre_check_dirs(params->report_dir, err)); // it is written after the work
     char *journal = gyre_joined(path, ".journal", ""), *place = gyre_joined(path, "", ""),
-         *manifest = gyre_joined(path, ".manifest.json", "");
-    if (!journal || !place || !manifest)
+         *manifest = gyre_joined(path, ".manifest.json", ""), *rotations = gyre_matrices_path(path);
+    if (!journal || !place || !manifest || !rotations)
         GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "cannot write (%s): out of memory", path));
     char *slash = strrchr(place, '/');
     if (slash) slash[1] = 0;
@@ -139,6 +151,8 @@ gyre_status gyre_output_check(const gyre_quantize_params *params, bool folder, g
         GYRE_GO(
             gyre_fail(err, GYRE_E_UNSUPPORTED, "cannot write (%s): it names a folder; name a .gguf file in it", path));
     GYRE_GO(check_folder(params, folder, manifest, err));
+    if (gyre_file_exists(manifest)) GYRE_GO(gyre_check_file(manifest, err)); // no folder, which is told behind the work
+    if (gyre_file_exists(rotations)) GYRE_GO(gyre_check_file(rotations, err));
     if (gyre_file_exists(path) && !params->force && !gyre_output_is_left(params))
         GYRE_GO(gyre_output_exists(path, err));
     if (gyre_file_exists(journal) && !params->force && !params->resume)
@@ -150,6 +164,7 @@ done:
     free(journal);
     free(place);
     free(manifest);
+    free(rotations);
     return st;
 }
 

@@ -181,7 +181,17 @@ class Before(Case):
         os.mkdir(w)
         self.fails(1, "quantize", self.model, "-o", out, "--recipe", "rtn", "--report", self.text, "--device", "cpu", word="text.txt")
         self.fails(1, "quantize", self.model, "-o", out, "--recipe", "rtn", "--report", self.text + "/pages", "--device", "cpu", word="text.txt/pages")
+        for ending in ("", "/", ".part", ".journal", ".manifest.json", ".rotations.safetensors"):  # the output needs these names
+            self.fails(1, "quantize", self.model, "-o", out, "--recipe", "rtn", "--report", out + ending, "--device", "cpu", word="a file of the output")
         base = ("compare", self.model, "--recipes", "rtn", "--text", self.text, "--ctx", 32, "--windows", 2, "--device", "cpu")
+        for ending in (".md", ".csv", ".json/", ".png"):
+            self.fails(1, *base, "-o", self.at("table"), "--work", self.at("table" + ending), word="a file of the output")
+        for command, ending in ((("quantize", self.model, "-o", out, "--recipe", "rtn", "--device", "cpu"), ".manifest.json"),
+                                (("quantize", self.model, "-o", out, "--recipe", "rtn", "--device", "cpu"), ".rotations.safetensors"),
+                                ((*base, "-o", out, "--work", w), ".png")):
+            os.mkdir(out + ending)  # a folder in the place of a file
+            self.fails(1, *command, word=ending + "): Is a directory")
+            os.rmdir(out + ending)
         self.fails(1, *base, "--work", w, "-o", self.at("no/table"), word="no/table")
         self.fails(1, *base, "--work", self.text, "-o", self.at("table"), word="text.txt")
         self.assertEqual(os.listdir(w), [])
