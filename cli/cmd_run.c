@@ -179,6 +179,22 @@ done:
     return st;
 }
 
+static gyre_status check_length(const struct run *r, const gyre_engine *engine, size_t n, gyre_error *err)
+{
+    gyre_engine_info info;
+    gyre_engine_describe(engine, &info);
+    if (n == 0)
+        return gyre_fail(err, GYRE_E_INVALID,
+                         "cannot continue an empty prompt (%s): there is nothing to start from; give some text",
+                         prompt_from(r));
+    if (n <= info.context) return GYRE_OK;
+    return gyre_fail(
+        err, GYRE_E_INVALID,
+        "cannot continue the prompt (%s): its %zu tokens do not fit the context of %u; shorten it, or give "
+        "a larger --ctx where the model has one",
+        prompt_from(r), n, info.context);
+}
+
 static int run_model(struct run *r)
 {
     gyre_error err = {0};
@@ -196,12 +212,7 @@ static int run_model(struct run *r)
     GYRE_GO(cli_open(r->model, &r->engine, r->json, &engine, &err));
     if (!r->prompt && !r->file) GYRE_GO(cli_read_stdin(&given, &bytes, &err));
     GYRE_GO(tokenize(r, engine, given ? given : r->prompt, given ? bytes : strlen(r->prompt), &prompt, &n, &err));
-    if (n == 0) {
-        st = gyre_fail(&err, GYRE_E_INVALID,
-                       "cannot continue an empty prompt (%s): there is nothing to start from; give some text",
-                       prompt_from(r));
-        goto done;
-    }
+    GYRE_GO(check_length(r, engine, n, &err));
     GYRE_GO(follow_schema(&m, engine, &err));
     GYRE_GO(gyre_session_create(engine, &session, &err));
     GYRE_GO(generate(&m, session, prompt, n, &err));

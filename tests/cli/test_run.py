@@ -41,6 +41,15 @@ class Run(Case):
         self.assertNotIn("nothing", said("--penalty-window", 9, "--presence-penalty", 0.5))
         self.assertNotEqual(self.made("--temp", 5, "--seed", 3)["tokens"], plain)
 
+    def test_prompt_that_does_not_fit(self):
+        long = self.put("long.txt", b"the cat " * 40)
+        run = ("run", self.model, "--device", "cpu", "--ctx", 16)
+        self.fails(1, *run, "-f", long, word="cannot continue the prompt (" + long + "): its ")
+        self.fails(1, *run, "-p", "the cat " * 40, word="(-p): its ")
+        n = len(self.done("tokenize", self.model, "-p", "the cat")[0].split())
+        self.done("run", self.model, "--device", "cpu", "-p", "the cat", "--ctx", n)
+        self.fails(1, "run", self.model, "--device", "cpu", "-p", "the cat", "--ctx", n - 1, word=f"its {n} tokens do not fit the context of {n - 1}; ")
+
     def test_schema(self):
         schema = self.put("schema.json", b'{"type":"object","properties":{"n":{"type":"integer","minimum":3,"maximum":700},"s":{"enum":["one","two"]}},"required":["n","s"]}')
         for seed in range(4):
