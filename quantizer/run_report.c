@@ -210,7 +210,7 @@ static void linears(struct sheet *to, const struct gyre_output *out)
         gyre_role_name(site, l, "weight", to->name[i]);
         *row = (struct gyre_report_linear){.name = to->name[i], .weight_error = (double)NAN, .before = (double)NAN};
         gyre_settings_width(&p->set, row->name, &row->wbits, &row->wgroup);
-        const struct gyre_part part = {GYRE_PART_LINEAR, site, l};
+        const struct gyre_plan_part part = {GYRE_PART_LINEAR, site, l};
         while (at < out->writer->n_tensors && !gyre_part_is(&out->writer->tensor[at].part, &part)) at++;
         row->weight_error = gyre_note_figure(json_array_get(tensors, at), "error");
         any |= gyre_note_linear(gyre_output_note(out, l + 1), site, &note);

@@ -176,7 +176,7 @@ static gyre_status furnish(const char *path, const gyre_engine_params *p, gyre_e
     if (e->model.rounding.rounded)
         gyre_logf(&e->log, GYRE_LOG_INFO,
                   "engine: %u matrices run as int8 in groups of 32, with a relative error of %.2g",
-                  e->model.rounding.rounded, gyre_rounding_error(&e->model.rounding));
+                  e->model.rounding.rounded, gyre_load_rounding_error(&e->model.rounding));
     return GYRE_OK;
 }
 

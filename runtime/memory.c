@@ -16,7 +16,7 @@ gyre_status gyre_engine_memory(const gyre_engine *e, gyre_memory *out, gyre_erro
                        .kv = e->kv.bytes,
                        .total = gyre_device_counters(e->device).bytes_live,
                        .rounded = e->model.rounding.rounded,
-                       .weight_error = gyre_rounding_error(&e->model.rounding),
+                       .weight_error = gyre_load_rounding_error(&e->model.rounding),
                        .host = gyre_engine_host_bytes(e)};
     all.rest = all.total - all.weights - all.kv;
     memcpy(out, &all, GYRE_MIN(out->size, sizeof all));

@@ -85,6 +85,27 @@ foreach(file ${files})
   endforeach()
 endforeach()
 
+# ---- one name, one thing
+# Two headers that give two structs the same name compile as long as no file includes both, and mislead whoever reads.
+set(tags)
+foreach(file ${files})
+  if(NOT file MATCHES "\\.h$" OR file MATCHES "^tests/")
+    continue()
+  endif()
+  file(STRINGS ${root}/${file} lines REGEX "^(typedef )?(struct|enum|union) gyre_[a-z0-9_]+ {")
+  foreach(line ${lines})
+    string(REGEX REPLACE "^.*(struct|enum|union) (gyre_[a-z0-9_]+) {.*" "\\2" tag "${line}")
+    if(tag IN_LIST tags)
+      message(SEND_ERROR "${file}: another header has a ${tag}, too")
+    endif()
+    list(APPEND tags ${tag})
+  endforeach()
+endforeach()
+list(LENGTH tags n_tags)
+if(n_tags LESS 100)
+  message(FATAL_ERROR "only ${n_tags} types found: this check looks in the wrong place")
+endif()
+
 # ---- who knows an op
 # GPU backends know buffers, kernels and submissions: an op's name (or one of its kernels') as a string there would be a
 # special case for it.

@@ -29,7 +29,8 @@ static void add(struct adder *a, const struct gyre_planned *p, uint32_t piece, c
 }
 
 // "blk.3.attn_qkv.PART", or where it shares nothing "blk.3.attn_q.PART".
-static void name_of(const struct adder *a, const struct gyre_part *part, const char *piece, char name[GYRE_ROLE_NAME])
+static void name_of(const struct adder *a, const struct gyre_plan_part *part, const char *piece,
+                    char name[GYRE_ROLE_NAME])
 {
     const struct gyre_fused fused = gyre_role_fusion(&a->plan->hp, part->role, GYRE_CONTAINER_GGUF);
     if (a->plan->set.full || !fused.stem) gyre_role_name(part->role, part->layer, piece, name);
@@ -57,7 +58,7 @@ static void add_linear(struct adder *a, const struct gyre_planned *p, bool full)
 static void add_part(struct adder *a, const struct gyre_planned *p, bool full)
 {
     static const char *const site[GYRE_BASE_SITES] = {"r1", "r3", "r4", "head"};
-    const struct gyre_part *part = &p->part;
+    const struct gyre_plan_part *part = &p->part;
     char name[GYRE_ROLE_NAME];
     switch (part->kind) {
     case GYRE_PART_LINEAR:

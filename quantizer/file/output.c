@@ -297,7 +297,7 @@ gyre_status gyre_output_open(const gyre_quantize_params *params, const struct gy
 
 // ---- writing ----------------------------------------------------------------------------------------------
 
-gyre_status gyre_output_write(struct gyre_output *out, struct gyre_part part, const void *data, uint64_t bytes,
+gyre_status gyre_output_write(struct gyre_output *out, struct gyre_plan_part part, const void *data, uint64_t bytes,
                               double error, gyre_error *err)
 {
     const struct gyre_writer *w = out->writer;
@@ -316,7 +316,7 @@ gyre_status gyre_output_write(struct gyre_output *out, struct gyre_part part, co
     return gyre_journal_tensor(&out->journal, t, hex, error, err);
 }
 
-gyre_status gyre_output_values(struct gyre_output *out, struct gyre_part part, const struct gyre_values *values,
+gyre_status gyre_output_values(struct gyre_output *out, struct gyre_plan_part part, const struct gyre_values *values,
                                void *scratch, double error, gyre_error *err)
 {
     const struct gyre_writer *w = out->writer;
@@ -329,7 +329,7 @@ gyre_status gyre_output_values(struct gyre_output *out, struct gyre_part part, c
     return GYRE_OK;
 }
 
-gyre_status gyre_output_replace(struct gyre_output *out, struct gyre_part part, const struct gyre_values *values,
+gyre_status gyre_output_replace(struct gyre_output *out, struct gyre_plan_part part, const struct gyre_values *values,
                                 const float *vector, void *scratch, gyre_error *err)
 {
     const struct gyre_writer *w = out->writer;

@@ -42,17 +42,17 @@ gyre_status gyre_output_open(const gyre_quantize_params *params, const struct gy
 
 // Appends to the current tensor, which must be one of `part`; when it is full, records its hash and, unless NaN, its
 // relative weight error, and goes on to the next.
-gyre_status gyre_output_write(struct gyre_output *out, struct gyre_part part, const void *data, uint64_t bytes,
+gyre_status gyre_output_write(struct gyre_output *out, struct gyre_plan_part part, const void *data, uint64_t bytes,
                               double error, gyre_error *err) GYRE_MUST_USE;
 // All tensors of a part that is a matrix, as the writer encodes them; the error is the first one's. scratch: room for
 // the largest of them.
-gyre_status gyre_output_values(struct gyre_output *out, struct gyre_part part, const struct gyre_values *values,
+gyre_status gyre_output_values(struct gyre_output *out, struct gyre_plan_part part, const struct gyre_values *values,
                                void *scratch, double error, gyre_error *err) GYRE_MUST_USE;
 
 // Writes all tensors of a part anew, as the writer encodes them: a matrix from its values, a vector of floats
 // (`vector`; values NULL). Only when everything is written, behind gyre_journal_replace, and from what is kept: a run
 // that is killed meanwhile does all of it again.
-gyre_status gyre_output_replace(struct gyre_output *out, struct gyre_part part, const struct gyre_values *values,
+gyre_status gyre_output_replace(struct gyre_output *out, struct gyre_plan_part part, const struct gyre_values *values,
                                 const float *vector, void *scratch, gyre_error *err) GYRE_MUST_USE;
 
 // Records the hashes of tensors that are read, in their order.

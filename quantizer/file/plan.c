@@ -130,7 +130,7 @@ static void add_bases(struct gyre_plan *p, enum gyre_base_site site, const struc
                                          .bits = 8});
 }
 
-static void add_part(struct gyre_plan *p, struct gyre_part part)
+static void add_part(struct gyre_plan *p, struct gyre_plan_part part)
 {
     struct gyre_planned planned = {.part = part, .bits = 32};
     char name[GYRE_ROLE_NAME];
@@ -151,25 +151,25 @@ static void add_part(struct gyre_plan *p, struct gyre_part part)
 
 static void add_role(struct gyre_plan *p, gyre_role role)
 {
-    add_part(p, (struct gyre_part){gyre_roles[role].matrix ? GYRE_PART_TABLE : GYRE_PART_VECTOR, role, 0});
+    add_part(p, (struct gyre_plan_part){gyre_roles[role].matrix ? GYRE_PART_TABLE : GYRE_PART_VECTOR, role, 0});
 }
 
 // Norms before the first linear that reads them; biases and centres behind theirs; vectors of no product at the end.
-uint32_t gyre_plan_block(const struct gyre_plan *p, uint32_t layer, struct gyre_part out[GYRE_PLAN_PARTS])
+uint32_t gyre_plan_block(const struct gyre_plan *p, uint32_t layer, struct gyre_plan_part out[GYRE_PLAN_PARTS])
 {
     uint32_t n = 0;
     for (int r = 0; r < GYRE_LINEARS; r++) {
         const gyre_role role = (gyre_role)r, norm = gyre_products[gyre_roles[r].product].norm;
         if (norm != GYRE_ROLE_none && gyre_product_first(gyre_roles[r].product) == role)
-            out[n++] = (struct gyre_part){GYRE_PART_VECTOR, norm, layer};
-        out[n++] = (struct gyre_part){GYRE_PART_LINEAR, role, layer};
-        if (gyre_role_has_bias(&p->hp, role, layer)) out[n++] = (struct gyre_part){GYRE_PART_BIAS, role, layer};
+            out[n++] = (struct gyre_plan_part){GYRE_PART_VECTOR, norm, layer};
+        out[n++] = (struct gyre_plan_part){GYRE_PART_LINEAR, role, layer};
+        if (gyre_role_has_bias(&p->hp, role, layer)) out[n++] = (struct gyre_plan_part){GYRE_PART_BIAS, role, layer};
         if (p->set.recipe.kv_centre && gyre_role_is_cached(role))
-            out[n++] = (struct gyre_part){GYRE_PART_CENTRE, role, layer};
+            out[n++] = (struct gyre_plan_part){GYRE_PART_CENTRE, role, layer};
     }
     for (int r = GYRE_LINEARS; r < GYRE_BLOCK_ROLES; r++)
         if (gyre_role_present(&p->hp, (gyre_role)r, layer) && gyre_norm_product((gyre_role)r) == GYRE_PRODUCTS)
-            out[n++] = (struct gyre_part){GYRE_PART_VECTOR, (gyre_role)r, layer};
+            out[n++] = (struct gyre_plan_part){GYRE_PART_VECTOR, (gyre_role)r, layer};
     return n;
 }
 
@@ -219,7 +219,7 @@ static gyre_status plan_tensors(struct gyre_plan *p, gyre_error *err)
     if (!p->folder) add_bases(p, GYRE_BASE_R4, &p->online.r4);
     add_bases(p, GYRE_BASE_HEAD, &p->online.head);
     for (uint32_t l = 0; l < hp->n_layers; l++) {
-        struct gyre_part part[GYRE_PLAN_PARTS];
+        struct gyre_plan_part part[GYRE_PLAN_PARTS];
         const uint32_t n = gyre_plan_block(p, l, part);
         for (uint32_t i = 0; i < n; i++) add_part(p, part[i]);
     }
@@ -284,7 +284,7 @@ uint32_t gyre_plan_act(const struct gyre_plan *p, uint32_t layer, gyre_product p
     return own ? own : p->set.act;
 }
 
-void gyre_plan_clips(const struct gyre_plan *p, gyre_part_kind kind, float *out)
+void gyre_plan_clips(const struct gyre_plan *p, gyre_plan_part_kind kind, float *out)
 {
     const struct gyre_hparams hp = gyre_plan_output_hparams(p);
     const struct gyre_precision made_for = gyre_made_for(&hp);

@@ -11,7 +11,7 @@
 enum { GYRE_QUANTIZE_PARAMS_FIRST = offsetof(gyre_quantize_params, distill_device) };
 
 // What is written, by what it is; names, types and places are the writer's (writer.h).
-typedef enum gyre_part_kind {
+typedef enum gyre_plan_part_kind {
     GYRE_PART_TABLE,     // embedding, head
     GYRE_PART_LINEAR,    // of a block: its codes and scales, or its floats
     GYRE_PART_VECTOR,    // a norm, RoPE's divisors
@@ -22,17 +22,17 @@ typedef enum gyre_part_kind {
     GYRE_PART_HEAD_MIX,  // the matrix of a head between learned rotations
     GYRE_PART_HEAD_GAIN, // what the online transform at the head undoes and redoes its rotation around
     GYRE_PART_BASE       // a +-1 matrix of an online transform; layer: 3 * gyre_base_site + its place among the factors
-} gyre_part_kind;
+} gyre_plan_part_kind;
 enum gyre_base_site { GYRE_BASE_R1, GYRE_BASE_R3, GYRE_BASE_R4, GYRE_BASE_HEAD, GYRE_BASE_SITES };
 
-struct gyre_part {
-    gyre_part_kind kind;
+struct gyre_plan_part {
+    gyre_plan_part_kind kind;
     gyre_role role; // GYRE_ROLE_none: of no role
     uint32_t layer; // 0 outside of the blocks
 };
 
 struct gyre_planned {
-    struct gyre_part part;
+    struct gyre_plan_part part;
     uint64_t rows, cols;  // a vector has one row
     uint32_t bits, group; // 4, 8: codes, and the columns that share a scale (0: a row; bases have none); 16, 32: floats
 };
@@ -91,11 +91,11 @@ struct gyre_hparams gyre_plan_output_hparams(const struct gyre_plan *plan);
 uint32_t gyre_plan_act(const struct gyre_plan *plan, uint32_t layer, gyre_product product);
 // Clips of all taps, or of keys and values, of all blocks as they are before anything is learned; kind:
 // GYRE_PART_ACT_CLIPS, out [n_layers][GYRE_PRODUCTS], or GYRE_PART_KV_CLIPS, out [n_layers][GYRE_CACHED].
-void gyre_plan_clips(const struct gyre_plan *plan, gyre_part_kind kind, float *out);
+void gyre_plan_clips(const struct gyre_plan *plan, gyre_plan_part_kind kind, float *out);
 
 // The numbers of a vector as the output's container holds them, in place.
 void gyre_plan_stored(const struct gyre_plan *plan, gyre_role role, float *x, uint64_t n);
 
 // The parts of block `layer` in their order.
 enum { GYRE_PLAN_PARTS = GYRE_BLOCK_ROLES + 2 * GYRE_LINEARS };
-uint32_t gyre_plan_block(const struct gyre_plan *plan, uint32_t layer, struct gyre_part out[GYRE_PLAN_PARTS]);
+uint32_t gyre_plan_block(const struct gyre_plan *plan, uint32_t layer, struct gyre_plan_part out[GYRE_PLAN_PARTS]);

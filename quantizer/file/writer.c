@@ -5,13 +5,13 @@
 
 #include <stdlib.h>
 
-static bool in_block(gyre_part_kind kind)
+static bool in_block(gyre_plan_part_kind kind)
 {
     return kind == GYRE_PART_LINEAR || kind == GYRE_PART_BIAS || kind == GYRE_PART_CENTRE;
 }
 
 // Vectors are of blocks or of the model, as their roles say.
-static bool is_global(const struct gyre_part *p) { return !in_block(p->kind) && p->role >= GYRE_BLOCK_ROLES; }
+static bool is_global(const struct gyre_plan_part *p) { return !in_block(p->kind) && p->role >= GYRE_BLOCK_ROLES; }
 
 gyre_status gyre_writer_open(const struct gyre_format *format, const struct gyre_plan *plan, struct gyre_writer *out,
                              gyre_error *err)
@@ -64,12 +64,12 @@ void gyre_written_share(struct gyre_written *t, const struct gyre_hparams *hp, g
     }
 }
 
-bool gyre_part_is(const struct gyre_part *a, const struct gyre_part *b)
+bool gyre_part_is(const struct gyre_plan_part *a, const struct gyre_plan_part *b)
 {
     return a->kind == b->kind && a->role == b->role && a->layer == b->layer;
 }
 
-const struct gyre_written *gyre_writer_find(const struct gyre_writer *w, struct gyre_part part)
+const struct gyre_written *gyre_writer_find(const struct gyre_writer *w, struct gyre_plan_part part)
 {
     for (uint64_t i = 0; i < w->n_tensors; i++)
         if (gyre_part_is(&w->tensor[i].part, &part)) return &w->tensor[i];

@@ -6,7 +6,7 @@
 // One tensor of the output, or some rows of one: a part may have several, one behind the other, and parts may share
 // one.
 struct gyre_written {
-    struct gyre_part part;
+    struct gyre_plan_part part;
     uint32_t piece; // of the part's tensors
     char name[64];
     gyre_dtype type;
@@ -76,7 +76,7 @@ char *gyre_writer_path(const struct gyre_writer *writer, const char *path, uint3
 // Says of a linear's tensor, or of its bias, which rows of which other one it is where plain files of this architecture
 // have one for several linears; else nothing.
 void gyre_written_share(struct gyre_written *tensor, const struct gyre_hparams *hp, gyre_container container);
-bool gyre_part_is(const struct gyre_part *a, const struct gyre_part *b);
-const struct gyre_written *gyre_writer_find(const struct gyre_writer *writer, struct gyre_part part); // NULL: none
+bool gyre_part_is(const struct gyre_plan_part *a, const struct gyre_plan_part *b);
+const struct gyre_written *gyre_writer_find(const struct gyre_writer *writer, struct gyre_plan_part part); // NULL: none
 // How many tensors are written after `steps` steps: what lies before the blocks, then one block each.
 uint64_t gyre_writer_tensors(const struct gyre_writer *writer, uint64_t steps);

@@ -41,7 +41,8 @@ static gyre_status write_linear(const struct writing *w, const struct gyre_learn
                                        .group = linear.group,
                                        .code = code,
                                        .scale = scale};
-    st = gyre_output_replace(w->out, (struct gyre_part){GYRE_PART_LINEAR, role, p->layer}, &values, NULL, scratch, err);
+    st = gyre_output_replace(w->out, (struct gyre_plan_part){GYRE_PART_LINEAR, role, p->layer}, &values, NULL, scratch,
+                             err);
 done:
     free(code);
     free(scale);
@@ -64,7 +65,7 @@ static gyre_status write_scales(const struct writing *w, const struct gyre_learn
 
 // n parameters from `first` on as the vector of a part.
 static gyre_status write_vector(const struct writing *w, const struct gyre_learnt *p, uint64_t first, uint64_t n,
-                                struct gyre_part part, gyre_error *err)
+                                struct gyre_plan_part part, gyre_error *err)
 {
     float *x = malloc(n * sizeof *x);
     if (!x) return gyre_fail(err, GYRE_E_NOMEM, "out of memory for learned gains");
@@ -75,7 +76,7 @@ static gyre_status write_vector(const struct writing *w, const struct gyre_learn
 }
 
 // All clips of a kind are one tensor; where none is learned, what was there stays.
-static gyre_status write_clips(const struct writing *w, gyre_learnt_kind kind, gyre_part_kind part, uint32_t each,
+static gyre_status write_clips(const struct writing *w, gyre_learnt_kind kind, gyre_plan_part_kind part, uint32_t each,
                                gyre_error *err)
 {
     const uint64_t n = (uint64_t)w->plan->hp.n_layers * each;
@@ -88,7 +89,7 @@ static gyre_status write_clips(const struct writing *w, gyre_learnt_kind kind, g
             clip[(uint64_t)p->layer * each + (kind == GYRE_LEARNT_CLIP ? (uint64_t)p->product : i)] = value(w, p, i);
     }
     const gyre_status st =
-        gyre_output_replace(w->out, (struct gyre_part){part, GYRE_ROLE_none, 0}, NULL, clip, NULL, err);
+        gyre_output_replace(w->out, (struct gyre_plan_part){part, GYRE_ROLE_none, 0}, NULL, clip, NULL, err);
     free(clip);
     return st;
 }
@@ -103,15 +104,16 @@ gyre_status gyre_distill_write(const struct gyre_plan *plan, const gyre_source *
         const struct gyre_learnt *p = &student->learnt[k];
         if (p->kind == GYRE_LEARNT_SCALES) GYRE_TRY(write_scales(&w, p, err));
         if (p->kind == GYRE_LEARNT_GAIN)
-            GYRE_TRY(write_vector(&w, p, 0, p->n, (struct gyre_part){GYRE_PART_VECTOR, p->role, p->layer}, err));
+            GYRE_TRY(write_vector(&w, p, 0, p->n, (struct gyre_plan_part){GYRE_PART_VECTOR, p->role, p->layer}, err));
         for (uint32_t i = 0; i < 2 && p->kind == GYRE_LEARNT_HEADS; i++)
             GYRE_TRY(write_vector(
                 &w, p, i * p->n / 2, p->n / 2,
-                (struct gyre_part){GYRE_PART_VECTOR, i ? GYRE_ROLE_k_norm : GYRE_ROLE_q_norm, p->layer}, err));
+                (struct gyre_plan_part){GYRE_PART_VECTOR, i ? GYRE_ROLE_k_norm : GYRE_ROLE_q_norm, p->layer}, err));
         if (p->kind == GYRE_LEARNT_FINAL)
             GYRE_TRY(write_vector(&w, p, 0, p->n,
-                                  plan->online.head.n ? (struct gyre_part){GYRE_PART_HEAD_GAIN, GYRE_ROLE_none, 0}
-                                                      : (struct gyre_part){GYRE_PART_VECTOR, GYRE_ROLE_output_norm, 0},
+                                  plan->online.head.n
+                                      ? (struct gyre_plan_part){GYRE_PART_HEAD_GAIN, GYRE_ROLE_none, 0}
+                                      : (struct gyre_plan_part){GYRE_PART_VECTOR, GYRE_ROLE_output_norm, 0},
                                   err));
     }
     if (!plan->writes_clips) return GYRE_OK;

@@ -159,7 +159,7 @@ static gyre_status round_linear(struct gyre_layer *l, const struct gyre_settings
     return GYRE_OK;
 }
 
-static gyre_status write_linear(struct gyre_layer *l, struct gyre_part part, const struct gyre_rounded *r,
+static gyre_status write_linear(struct gyre_layer *l, struct gyre_plan_part part, const struct gyre_rounded *r,
                                 uint64_t rows, uint64_t cols, struct gyre_output *out, gyre_error *err)
 {
     const struct gyre_values values = {.rows = rows,
@@ -369,11 +369,11 @@ done:
 static gyre_status write_block(struct gyre_layer *l, const struct gyre_plan *p, struct gyre_output *out,
                                gyre_error *err)
 {
-    struct gyre_part part[GYRE_PLAN_PARTS];
+    struct gyre_plan_part part[GYRE_PLAN_PARTS];
     const uint32_t n = gyre_plan_block(p, l->index, part);
     for (uint32_t i = 0; i < n; i++) {
         const gyre_role role = part[i].role;
-        const gyre_part_kind kind = part[i].kind;
+        const gyre_plan_part_kind kind = part[i].kind;
         uint64_t rows, cols;
         gyre_role_shape(role, &p->hp, &rows, &cols);
         if (kind == GYRE_PART_LINEAR) {

@@ -200,7 +200,7 @@ static gyre_status table_of(const gyre_summary *s, uint32_t which, const struct 
             which == PLAIN && type != table->type && (table->type == GYRE_DTYPE_Q8_0 || table->type == GYRE_DTYPE_Q4_0);
         return GYRE_OK;
     }
-    const struct gyre_written *t = gyre_writer_find(out->writer, (struct gyre_part){GYRE_PART_TABLE, role, 0});
+    const struct gyre_written *t = gyre_writer_find(out->writer, (struct gyre_plan_part){GYRE_PART_TABLE, role, 0});
     if (t)
         table->made = (struct gyre_tensor){.name = t->name,
                                            .type = t->type,

@@ -46,7 +46,7 @@ static gyre_status write_table(const struct gyre_plan *p, gyre_role role, const 
     const uint64_t cols = t->cols, chunk = GYRE_MAX((uint64_t)1, ((uint64_t)4 << 20) / cols);
     gyre_status st = GYRE_OK;
     char name[GYRE_ROLE_NAME];
-    const struct gyre_part part = {GYRE_PART_TABLE, role, 0};
+    const struct gyre_plan_part part = {GYRE_PART_TABLE, role, 0};
     gyre_role_name(role, 0, "weight", name);
     const gyre_dtype type = role == GYRE_ROLE_head ? p->head_type : p->table_type;
     if (t->weight->type == type && !p->set.recipe.rotate) { // kept bit for bit
@@ -92,16 +92,16 @@ static gyre_status write_bases(const struct gyre_plan *p, enum gyre_base_site si
                                struct gyre_output *out, gyre_error *err)
 {
     for (uint32_t i = 0; !p->folder && h->n && i < 3; i++) {
-        const struct gyre_part part = {GYRE_PART_BASE, GYRE_ROLE_none, 3 * (uint32_t)site + i};
+        const struct gyre_plan_part part = {GYRE_PART_BASE, GYRE_ROLE_none, 3 * (uint32_t)site + i};
         if (h->k[i] > 1) GYRE_TRY(gyre_output_write(out, part, h->base[i], (uint64_t)h->k[i] * h->k[i], NAN, err));
     }
     return GYRE_OK;
 }
 
-static gyre_status write_vector(gyre_part_kind kind, gyre_role role, const float *x, uint32_t n,
+static gyre_status write_vector(gyre_plan_part_kind kind, gyre_role role, const float *x, uint32_t n,
                                 struct gyre_output *out, gyre_error *err)
 {
-    return gyre_output_write(out, (struct gyre_part){kind, role, 0}, x, n * sizeof *x, NAN, err);
+    return gyre_output_write(out, (struct gyre_plan_part){kind, role, 0}, x, n * sizeof *x, NAN, err);
 }
 
 // Divisors of the inverse frequencies: the source's, or what llama3 scaling amounts to.
@@ -141,7 +141,7 @@ static gyre_status write_mix(const struct gyre_plan *p, struct gyre_output *out,
     GYRE_GO(gyre_rotate_mix(&p->rotator, wide, err));
     gyre_narrow(wide, n, narrow);
     gyre_encode_floats(narrow, n, type, encoded);
-    st = gyre_output_write(out, (struct gyre_part){GYRE_PART_HEAD_MIX, GYRE_ROLE_none, 0}, encoded,
+    st = gyre_output_write(out, (struct gyre_plan_part){GYRE_PART_HEAD_MIX, GYRE_ROLE_none, 0}, encoded,
                            n * (type == GYRE_DTYPE_F32 ? 4 : 2), NAN, err);
 done:
     free(wide);
@@ -154,7 +154,7 @@ done:
 static gyre_status write_clips(const struct gyre_plan *p, struct gyre_output *out, gyre_error *err)
 {
     const struct {
-        gyre_part_kind kind;
+        gyre_plan_part_kind kind;
         uint32_t n;
     } all[] = {{GYRE_PART_ACT_CLIPS, p->hp.n_layers * GYRE_PRODUCTS},
                {GYRE_PART_KV_CLIPS, p->hp.n_layers * GYRE_CACHED}};

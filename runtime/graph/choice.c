@@ -45,12 +45,12 @@ gyre_status gyre_choice_keep(struct gyre_tuner *tuner, const char *key, const st
 {
     if (tuner->n == tuner->cap) {
         const uint32_t cap = tuner->cap ? 2 * tuner->cap : 16;
-        struct gyre_choice *more = realloc(tuner->choices, cap * sizeof *more);
+        struct gyre_kernel_choice *more = realloc(tuner->choices, cap * sizeof *more);
         if (!more) return gyre_fail(err, GYRE_E_NOMEM, "cannot keep a choice of kernels: out of host memory");
         tuner->choices = more;
         tuner->cap = cap;
     }
-    struct gyre_choice *const choice = &tuner->choices[tuner->n++];
+    struct gyre_kernel_choice *const choice = &tuner->choices[tuner->n++];
     snprintf(choice->key, sizeof choice->key, "%s", key);
     choice->launch = *launch;
     return GYRE_OK;

@@ -8,7 +8,7 @@
 
 enum { GYRE_CHOICE_KEY = 128 };
 
-struct gyre_choice {
+struct gyre_kernel_choice {
     char key[GYRE_CHOICE_KEY];
     struct gyre_launch launch;
 };
@@ -20,7 +20,7 @@ struct gyre_tuner {
     uint64_t left_ns;      // what measuring may still take; ignored with force. A failure ends both
     // What came of it.
     uint32_t measured, cached, refused; // products measured or known; variants that failed or gave other bits
-    struct gyre_choice *choices;        // owned
+    struct gyre_kernel_choice *choices; // owned
     uint32_t n, cap;
     bool (*spoil)(struct gyre_launch *launch); // test hook: makes the rule's launch one more variant, a wrong one
     uint64_t (*clock)(void);                   // test hook: ns in place of the host's

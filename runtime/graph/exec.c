@@ -22,7 +22,7 @@ static gyre_status add_temps(gyre_graph *g, gyre_error *err)
 gyre_status gyre_graph_plan(gyre_graph *g, const struct gyre_graph_options *options, gyre_error *err)
 {
     if (g->error.code) return gyre_fail(err, g->error.code, "%s", g->error.message);
-    if (g->stage == GYRE_STAGE_BUILD) {
+    if (g->stage == GYRE_GRAPH_BUILD) {
         if (!g->n_nodes) return gyre_fail(err, GYRE_E_INVALID, "cannot plan the graph: it has no nodes");
         GYRE_TRY(gyre_graph_verify(g, err));
         if (!options || !options->no_fuse) {
@@ -33,7 +33,7 @@ gyre_status gyre_graph_plan(gyre_graph *g, const struct gyre_graph_options *opti
         GYRE_TRY(add_temps(g, err));
         g->keep = options && options->keep;
         GYRE_TRY(gyre_graph_layout(g, err));
-        g->stage = GYRE_STAGE_PLANNED;
+        g->stage = GYRE_GRAPH_PLANNED;
         GYRE_TRY(gyre_graph_verify(g, err));
     }
     return GYRE_OK;
@@ -98,7 +98,7 @@ static gyre_status make_scratch(gyre_graph *g, struct gyre_scratch *s, gyre_erro
 
 gyre_status gyre_graph_compile(gyre_graph *g, const struct gyre_graph_options *options, gyre_error *err)
 {
-    if (g->stage == GYRE_STAGE_COMPILED)
+    if (g->stage == GYRE_GRAPH_COMPILED)
         return gyre_fail(err, GYRE_E_INVALID, "cannot compile the graph: it is compiled already");
     GYRE_TRY(gyre_graph_plan(g, options, err));
     if (g->dispatches || g->chunks)
@@ -108,20 +108,20 @@ gyre_status gyre_graph_compile(gyre_graph *g, const struct gyre_graph_options *o
     GYRE_TRY(gyre_graph_measure(g, err));
     GYRE_TRY(gyre_graph_lower(g, err));
     GYRE_TRY(gyre_recording_create(g->device, g->dispatches, g->n_dispatches, &g->recording, err));
-    g->stage = GYRE_STAGE_COMPILED;
+    g->stage = GYRE_GRAPH_COMPILED;
     return GYRE_OK;
 }
 
 gyre_status gyre_graph_submit(gyre_graph *g, gyre_error *err)
 {
-    if (g->stage != GYRE_STAGE_COMPILED)
+    if (g->stage != GYRE_GRAPH_COMPILED)
         return gyre_fail(err, GYRE_E_INVALID, "cannot submit the graph: it is not compiled");
     return gyre_submit(g->device, g->recording, err);
 }
 
 gyre_status gyre_graph_submit_times(gyre_graph *g, uint32_t times, gyre_error *err)
 {
-    if (g->stage != GYRE_STAGE_COMPILED)
+    if (g->stage != GYRE_GRAPH_COMPILED)
         return gyre_fail(err, GYRE_E_INVALID, "cannot submit the graph: it is not compiled");
     return gyre_submit_times(g->device, g->recording, times, err);
 }
@@ -130,7 +130,7 @@ uint32_t gyre_graph_at_once(const gyre_graph *g) { return gyre_recording_at_once
 
 gyre_status gyre_graph_profile(gyre_graph *g, uint64_t *ns, gyre_error *err)
 {
-    if (g->stage != GYRE_STAGE_COMPILED)
+    if (g->stage != GYRE_GRAPH_COMPILED)
         return gyre_fail(err, GYRE_E_INVALID, "cannot profile the graph: it is not compiled");
     return gyre_profile(g->device, g->recording, ns, err);
 }

@@ -75,7 +75,7 @@ gyre_value gyre_graph_new_value(gyre_graph *g, gyre_value_kind kind, uint32_t ro
 bool gyre_graph_append(gyre_graph *g, const struct gyre_node *node)
 {
     if (g->error.code) return false;
-    if (g->stage != GYRE_STAGE_BUILD) {
+    if (g->stage != GYRE_GRAPH_BUILD) {
         gyre_graph_fail(g, GYRE_E_INVALID, "cannot add %s: the graph is already planned", gyre_ops[node->op].name);
         return false;
     }

@@ -51,7 +51,7 @@ struct gyre_node {
     union gyre_params params;
 };
 
-enum gyre_stage { GYRE_STAGE_BUILD, GYRE_STAGE_PLANNED, GYRE_STAGE_COMPILED };
+enum gyre_graph_stage { GYRE_GRAPH_BUILD, GYRE_GRAPH_PLANNED, GYRE_GRAPH_COMPILED };
 
 struct gyre_graph {
     gyre_device *device;
@@ -62,7 +62,7 @@ struct gyre_graph {
     struct gyre_node *nodes;
     uint32_t n_nodes, cap_nodes;
     gyre_error error; // the first one
-    enum gyre_stage stage;
+    enum gyre_graph_stage stage;
     bool keep;                // gyre_graph_options
     struct gyre_tuner *tuner; // likewise
     // the plan

@@ -167,7 +167,7 @@ gyre_status gyre_graph_verify(const gyre_graph *g, gyre_error *err)
 {
     GYRE_TRY(externals_ok(g, err));
     GYRE_TRY(assignment_ok(g, err));
-    if (g->stage < GYRE_STAGE_PLANNED) return GYRE_OK;
+    if (g->stage < GYRE_GRAPH_PLANNED) return GYRE_OK;
     GYRE_TRY(memory_ok(g, err));
     return lifetimes_ok(g, err);
 }

@@ -112,15 +112,15 @@ static gyre_status make_pool(struct gyre_kv *kv, const struct gyre_hparams *hp, 
 gyre_status gyre_kv_create(gyre_device *device, const struct gyre_hparams *hp, const struct gyre_precision *precision,
                            uint32_t sequences, uint32_t context, uint32_t rows, struct gyre_kv *out, gyre_error *err)
 {
-    uint32_t cells, places;
-    count(hp, sequences, context, rows, &cells, &places);
+    uint32_t pages, places;
+    count(hp, sequences, context, rows, &pages, &places);
     *out = (struct gyre_kv){.device = device,
                             .n_layers = hp->n_layers,
-                            .n_pages = cells,
+                            .n_pages = pages,
                             .sequences = sequences,
                             .page_stride = (uint32_t)gyre_div_up(context, GYRE_PAGE)};
     gyre_status st = GYRE_OK;
-    const bool enough = make_tables(out) && (!places || gyre_window_init(&out->window, hp->window, cells, places,
+    const bool enough = make_tables(out) && (!places || gyre_window_init(&out->window, hp->window, pages, places,
                                                                          sequences, out->page_stride));
     if (!enough) GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "cannot make the KV cache: out of memory"));
     if (places) GYRE_GO(upload_table(out, out->window.table, "kv places", &out->places, err));

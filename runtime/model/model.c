@@ -77,7 +77,7 @@ struct loader {
     const struct gyre_hparams *hp;
     bool layout;   // nothing is read
     bool no_table; // see struct gyre_loading
-    struct gyre_rounding *rounding;
+    struct gyre_load_rounding *rounding;
     gyre_error *err;
 };
 

@@ -15,12 +15,12 @@ struct gyre_model {
     struct gyre_binding head_gain;    // f32[D], with a head rotation
     struct gyre_weight head_mix;      // [D, D], symmetric, where the file has it
     uint64_t weight_bytes;
-    struct gyre_rounding rounding; // of its matrices
+    struct gyre_load_rounding rounding; // of its matrices
 };
 
 // How a model is loaded. All zero: as it is.
 struct gyre_loading {
-    uint32_t weight_bits; // see struct gyre_rounding
+    uint32_t weight_bits; // see struct gyre_load_rounding
     uint32_t context;     // tokens of the longest text that it will see
     bool layout;          // memory for all of it and nothing in it, read from no tensor: for plans
     bool no_table;        // the embedding table is left to the caller; UNSUPPORTED where the head reads it, too

@@ -165,7 +165,10 @@ static uint32_t part_group(const struct gyre_linear *p)
 
 enum { ROUNDED_GROUP = 32 };
 
-double gyre_rounding_error(const struct gyre_rounding *r) { return r->whole > 0 ? sqrt(r->lost / r->whole) : 0; }
+double gyre_load_rounding_error(const struct gyre_load_rounding *r)
+{
+    return r->whole > 0 ? sqrt(r->lost / r->whole) : 0;
+}
 
 // Whether a part of the one kind may lie in a weight of the other: zero points may all be in the middle.
 static bool shares(gyre_weight_kind part, gyre_weight_kind whole)
@@ -274,7 +277,7 @@ static bool round_row(const float *x, uint64_t n, unsigned char *blocks, double 
 
 // Rounds a part that is no int8 of such groups itself. *fits as in load_expanded.
 static gyre_status load_rounded(gyre_repacker *repacker, const struct gyre_weight *w, const struct gyre_linear *p,
-                                uint32_t n0, struct gyre_rounding *rounding, bool *fits, gyre_error *err)
+                                uint32_t n0, struct gyre_load_rounding *rounding, bool *fits, gyre_error *err)
 {
     const uint64_t piece = GYRE_MAX(8, PIECE_BYTES / (p->cols * 4) / 8 * 8), most = GYRE_MIN(piece, p->rows);
     uint64_t row_bytes = 0;
@@ -349,7 +352,7 @@ static bool lies_ready(const struct gyre_linear *p)
 }
 
 static gyre_status load_part(gyre_repacker *repacker, const struct gyre_weight *w, const struct gyre_linear *p,
-                             uint32_t n0, struct gyre_rounding *rounding, bool *fits, gyre_error *err)
+                             uint32_t n0, struct gyre_load_rounding *rounding, bool *fits, gyre_error *err)
 {
     const struct gyre_tensor *t = p->weight;
     uint64_t row_bytes = 0;
@@ -390,7 +393,7 @@ static gyre_status load_order(gyre_device *device, const struct gyre_linear *p, 
 // The parts in one kind; *fits as in load_expanded.
 static gyre_status load_as(gyre_device *device, gyre_repacker *repacker, const struct gyre_linear *parts,
                            uint32_t n_parts, gyre_weight_kind kind, uint32_t group, const char *label,
-                           struct gyre_rounding *rounding, bool *fits, struct gyre_weight *out, gyre_error *err)
+                           struct gyre_load_rounding *rounding, bool *fits, struct gyre_weight *out, gyre_error *err)
 {
     uint32_t n = 0, n0 = 0;
     gyre_status st = GYRE_OK;
@@ -418,11 +421,11 @@ gyre_status gyre_weight_layout(gyre_device *device, const struct gyre_linear *pa
 }
 
 gyre_status gyre_weight_load(gyre_device *device, gyre_repacker *repacker, const struct gyre_linear *parts,
-                             uint32_t n_parts, const char *label, struct gyre_rounding *rounding,
+                             uint32_t n_parts, const char *label, struct gyre_load_rounding *rounding,
                              struct gyre_weight *out, gyre_error *err)
 {
     const uint32_t bits = rounding ? rounding->bits : 0, cols = (uint32_t)parts[0].cols;
-    struct gyre_rounding sum = rounding ? *rounding : (struct gyre_rounding){0};
+    struct gyre_load_rounding sum = rounding ? *rounding : (struct gyre_load_rounding){0};
     uint32_t group = 0;
     bool fits;
     gyre_weight_kind kind = gyre_weight_form(parts, n_parts, bits, &group);

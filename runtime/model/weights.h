@@ -14,13 +14,13 @@ uint64_t gyre_weight_bytes(const struct gyre_weight *weight); // on the device, 
 
 // What is asked of matrices that would run as floats, and what came of it: the sums of squares of all their numbers and
 // of what rounding took from them. lost / whole is the square of the relative error.
-struct gyre_rounding {
+struct gyre_load_rounding {
     uint32_t bits;    // 8: they run as int8 in groups of 32, as Q8_0 rounds; else: as floats
     uint32_t rounded; // matrices
     double lost, whole;
 };
 
-double gyre_rounding_error(const struct gyre_rounding *rounding); // relative; 0 where nothing was rounded
+double gyre_load_rounding_error(const struct gyre_load_rounding *rounding); // relative; 0 where nothing was rounded
 
 // The form that linears of the same columns get when they lie side by side along N (q,k,v; gate,up), before any number
 // is seen. Kind: int4 and int8 tensors, Q4_0 and Q8_0 run as they are when all agree, int4 with zero points where one
@@ -39,7 +39,7 @@ gyre_status gyre_weight_layout(gyre_device *device, const struct gyre_linear *pa
 // where one does not fit f16 (half_range.h). Scales that Q4_0 parts declare to be repeated are verified bitwise and
 // kept once. `rounding` (NULL: none is wanted) is added to.
 gyre_status gyre_weight_load(gyre_device *device, gyre_repacker *repacker, const struct gyre_linear *parts,
-                             uint32_t n_parts, const char *label, struct gyre_rounding *rounding,
+                             uint32_t n_parts, const char *label, struct gyre_load_rounding *rounding,
                              struct gyre_weight *out, gyre_error *err) GYRE_MUST_USE;
 
 // The same from host memory: fills rows n0..n0+n-1 of a weight that gyre_weight_create made.

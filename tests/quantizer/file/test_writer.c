@@ -62,7 +62,7 @@ static void parts_come_once_and_in_order(void **state)
         }
         assert_int_equal(planned, t.plan.n_tensors);
         assert_int_equal(at, w->file[0].bytes);
-        assert_null(gyre_writer_find(w, (struct gyre_part){GYRE_PART_LINEAR, GYRE_ROLE_q, 2}));
+        assert_null(gyre_writer_find(w, (struct gyre_plan_part){GYRE_PART_LINEAR, GYRE_ROLE_q, 2}));
         assert_int_equal(gyre_writer_tensors(w, 0), 0);
         assert_int_equal(gyre_writer_tensors(w, 1), w->globals);
         assert_string_equal(w->tensor[w->globals].name, "blk.0.attn_norm.weight");
@@ -81,7 +81,7 @@ static void codes_are_read_back(void **state)
         const uint32_t bits = i & 2 ? 4 : 8;
         struct written t;
         open_writer(&t, "rtn", full ? "full" : "portable", bits, i & 4 ? 32 : GYRE_WGROUP_ROW);
-        const struct gyre_part part = {GYRE_PART_LINEAR, GYRE_ROLE_up, 1};
+        const struct gyre_plan_part part = {GYRE_PART_LINEAR, GYRE_ROLE_up, 1};
         const struct gyre_written *x = gyre_writer_find(&t.writer, part);
         uint64_t rows, cols;
         gyre_role_shape(part.role, &t.plan.hp, &rows, &cols);
