@@ -68,29 +68,6 @@ void gyre_matcher_free(struct gyre_matcher *matcher)
     *matcher = (struct gyre_matcher){0};
 }
 
-// Where U+180E is, at or after `from`; `bytes` where it is not.
-static uint64_t find_u180e(const char *text, uint64_t bytes, uint64_t from)
-{
-    for (const char *p; from < bytes && (p = memchr(text + from, 0xE1, bytes - from)); from++) {
-        from = (uint64_t)(p - text);
-        if (bytes - from >= 3 && !memcmp(p, "\xE1\xA0\x8E", 3)) return from;
-    }
-    return bytes;
-}
-
-bool gyre_pattern_shadow(const char *text, uint64_t bytes, char **out)
-{
-    const uint64_t odd = find_u180e(text, bytes, 0);
-    *out = NULL;
-    if (odd == bytes) return true;
-    char *copy = malloc(bytes);
-    if (!copy) return false;
-    memcpy(copy, text, bytes);
-    for (uint64_t at = odd; at < bytes; at = find_u180e(copy, bytes, at)) memcpy(copy + at, "\xE2\x80\x8B", 3);
-    *out = copy;
-    return true;
-}
-
 static int match(const struct gyre_pattern *pattern, const struct gyre_matcher *m, const char *shadow, uint64_t bytes,
                  uint64_t from)
 {

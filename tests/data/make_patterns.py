@@ -4,6 +4,12 @@ Run in this folder: python3 make_patterns.py     (pip: tokenizers)"""
 from tokenizers import Regex, pre_tokenizers
 
 TEXT = "12345678 The then\nDon'T \u00bd\u00b2 \u24d0 \u2167 a_\u203fb\u0301 e1 F9\n  ab abab aab [&] x{ a{b} \u6f22\u5b57\u3001\u3005\u30fb\u30ab \u03b1\u03b2 K\u212a \u017f\x0b\x0c^-]\u00e9\u00e9 end \n"
+# Characters of Unicode 15 to 16 beside older ones: letters of Kawi, Han, Garay and Cyrillic, marks, digits, emoji, signs.
+YOUNG = "a\U00011f04\U00011f34b \U00032103\u4e00\U0002ebf0 \U00010d50\U00010d70 \U0001e030\U0001e08f7\U0001e4f05\U0001d2c0 \U0001fae8\U0001fa77! \ua7da\ua7db \u0897x\u1c89\u1c8a\u31ef\u2427\u1b4e\U00016d40\U00010d6e\U00010d8e \u180e."
+YOUNG_PATTERNS = [
+    r"\p{L}+", r"\p{Lu}", r"\p{Ll}", r"\p{Lm}", r"\p{M}", r"\p{N}", r"\p{Nd}", r"\p{P}", r"\p{S}", r"\p{Han}+", r"\w+", r"\W+", r"\s+", r"\p{C}",
+    r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s+", r"[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s+",
+]
 PATTERNS = [
     r"^\s*\w+", r"\w+$", r"\s++$|\s*[\r\n]|\s+(?!\S)|\s", r"(?m).+", r"(?m:n.)+|x", r"(?-m:.)+", r"\A.", r".\Z",
     r"\h+", r"\H+", r"[\h_]+", r"[\H]+", r"\v|\f", r"[\v\f]",
@@ -22,14 +28,20 @@ def c(text):
     return '"' + "".join(map(plain, text.encode())) + '"'
 
 
-with open("patterns.inc", "w") as f:
-    f.write("// Made by make_patterns.py: the tokenizers library. Do not edit.\n// clang-format off\n")
-    f.write(f"static const char pattern_text[] = {c(TEXT)};\n")
-    f.write("static const struct {\n    const char *pattern, *matches;\n} patterns[] = {\n")
+def table(f, name, text, patterns):
+    f.write(f"static const char {name}_text[] = {c(text)};\n")
+    f.write("static const struct row " + name + "s[] = {\n")
     at = [0]
-    for ch in TEXT:
+    for ch in text:
         at.append(at[-1] + len(ch.encode()))
-    for p in PATTERNS:
-        found = pre_tokenizers.Split(Regex(p), "removed", invert=True).pre_tokenize_str(TEXT)
+    for p in patterns:
+        found = pre_tokenizers.Split(Regex(p), "removed", invert=True).pre_tokenize_str(text)
         f.write(f"    {{{c(p)}, \"{' '.join(f'{at[a]}-{at[b]}' for _, (a, b) in found)}\"}},\n")
     f.write("};\n")
+
+
+with open("patterns.inc", "w") as f:
+    f.write("// Made by make_patterns.py: the tokenizers library. Do not edit.\n// clang-format off\n")
+    f.write("struct row {\n    const char *pattern, *matches;\n};\n")
+    table(f, "pattern", TEXT, PATTERNS)
+    table(f, "young_pattern", YOUNG, YOUNG_PATTERNS)
