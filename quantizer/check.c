@@ -97,7 +97,7 @@ gyre_status gyre_quantize_check(const gyre_quantize_params *given, gyre_error *e
     gyre_source *source = NULL;
     struct gyre_plan plan = {0};
     struct gyre_finished finished = {0};
-    gyre_status st = gyre_source_open(params.source, &source, err);
+    gyre_status st = gyre_model_open(params.source, &source, err);
     if (st == GYRE_OK && params.from) st = gyre_finished_open(&params, &finished, err);
     if (st == GYRE_OK) st = gyre_plan_allow(&params, params.from ? &finished.recipe : NULL, source, &plan, err);
     if (st == GYRE_OK) st = gyre_check_run(&params, &plan, err);

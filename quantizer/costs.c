@@ -100,7 +100,7 @@ gyre_status gyre_sensitivity(const gyre_quantize_params *given, uint32_t windows
     GYRE_TRY(gyre_params_take(given, &params, sizeof params, GYRE_QUANTIZE_PARAMS_FIRST, "gyre_quantize_params", err));
     if (!windows) windows = GYRE_SENSITIVITY_WINDOWS;
     const int threads = gyre_gemm_begin();
-    GYRE_GO(gyre_source_open(params.source, &source, err));
+    GYRE_GO(gyre_model_open(params.source, &source, err));
     GYRE_GO(gyre_plan_begin(&params, NULL, source, &plan, err));
     struct watch w = {&params, gyre_clock_ns(), 0, gyre_sensitivity_ticks(&plan, windows)};
     gyre_logf(&params.log, GYRE_LOG_INFO,

@@ -473,7 +473,7 @@ static gyre_status end_left(struct run *r, bool *ended, gyre_error *err)
 static gyre_status open_run(struct run *r, gyre_quantize_params *params, gyre_error *err)
 {
     bool folder;
-    GYRE_TRY(gyre_source_open(params->source, &r->source, err));
+    GYRE_TRY(gyre_model_open(params->source, &r->source, err));
     if (params->from) GYRE_TRY(gyre_finished_open(params, &r->finished, err));
     GYRE_TRY(gyre_plan_folder(params, r->source, &folder, err));
     if (folder) GYRE_TRY(plain_name(r, params, err));

@@ -112,7 +112,7 @@ static gyre_status load(const char *path, const gyre_engine_params *p, gyre_engi
         return gyre_fail(err, GYRE_E_INVALID,
                          "cannot open engine (%s): weights that would run as floats have 16 or 8 bits, not %u", path,
                          p->weights);
-    GYRE_TRY(gyre_source_open(path, &e->source, err));
+    GYRE_TRY(gyre_model_open(path, &e->source, err));
     if (gyre_source_note(e->source))
         gyre_logf(&e->log, GYRE_LOG_WARN, "model: %s: %s", path, gyre_source_note(e->source));
     // Whose model it is comes first: what is amiss with the tokenizer of an unknown architecture is of no use.

@@ -183,7 +183,7 @@ static void measure(struct gyre_inspection *out)
 gyre_status gyre_model_weigh(const char *path, gyre_model_size *out, gyre_error *err)
 {
     struct gyre_inspection in = {0};
-    gyre_status st = gyre_source_open(path, &in.source, err);
+    gyre_status st = gyre_model_open(path, &in.source, err);
     if (st == GYRE_OK) measure(&in);
     if (st == GYRE_OK && in.read != GYRE_OK) st = gyre_fail(err, in.read, "%s", in.failed.message);
     *out = in.size;

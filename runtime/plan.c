@@ -21,7 +21,7 @@ static gyre_status look(const char *path, const gyre_engine_params *p, uint64_t 
     gyre_source *source = NULL;
     struct gyre_hparams hp = {0};
     gyre_status st = GYRE_OK;
-    GYRE_TRY(gyre_source_open(path, &source, err));
+    GYRE_TRY(gyre_model_open(path, &source, err));
     GYRE_GO(gyre_hparams_read(source, &hp, err));
     const uint32_t context = p->context ? p->context : (uint32_t)GYRE_DEFAULT_CONTEXT;
     out->context = GYRE_MIN(context, hp.context);

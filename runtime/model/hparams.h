@@ -118,6 +118,10 @@ static inline struct gyre_tap gyre_tap_at(const struct gyre_hparams *hp, const s
     return own ? (struct gyre_tap){own, p->tap_clip} : (struct gyre_tap){p->act, p->act_clip};
 }
 
+// Opens a model's file or directory (gyre_source_open). What a reader does not take of an architecture that there is
+// none of is no reason of its own: the line names the architecture.
+gyre_status gyre_model_open(const char *path, gyre_source **out, gyre_error *err) GYRE_MUST_USE;
+
 // Fills and checks `hp`; allocates only for rot (free with gyre_hparams_free). Refuses other architectures and
 // values outside what the graph can do by name.
 gyre_status gyre_hparams_read(const gyre_source *source, struct gyre_hparams *hp, gyre_error *err) GYRE_MUST_USE;

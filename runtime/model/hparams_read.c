@@ -33,6 +33,20 @@ static gyre_status read_arch(const gyre_source *source, struct gyre_hparams *hp,
     return GYRE_OK;
 }
 
+gyre_status gyre_model_open(const char *path, gyre_source **out, gyre_error *err)
+{
+    gyre_error why = {0}, of_arch = {0};
+    const gyre_status st = gyre_source_open(path, out, &why);
+    gyre_source *seen = NULL;
+    struct gyre_hparams hp = {0};
+    if (st == GYRE_E_UNSUPPORTED && gyre_source_look(path, &seen, NULL) == GYRE_OK &&
+        read_arch(seen, &hp, &of_arch) == GYRE_E_UNSUPPORTED)
+        why = of_arch;
+    gyre_source_close(seen);
+    if (err && st != GYRE_OK) *err = why;
+    return st;
+}
+
 // A key with a whole number that must be `neutral` (or absent), since gyre does not implement what it switches on.
 static gyre_status refuse_unless(const gyre_source *source, const struct gyre_hparams *hp, const char *name,
                                  uint64_t neutral, const char *what, gyre_error *err)
@@ -348,6 +362,11 @@ gyre_status gyre_hparams_read(const gyre_source *source, struct gyre_hparams *hp
     GYRE_GO(gyre_rope_read(source, hp, err));
     hp->rope_interleaved = hp->family->paired_rows && gyre_source_container(source) == GYRE_CONTAINER_GGUF;
     hp->tied = !gyre_linear_there(source, hp, GYRE_ROLE_head, 0);
+    if (hp->tied && gyre_source_untied(source))
+        GYRE_GO(gyre_fail(
+            err, GYRE_E_FORMAT,
+            "cannot use model (%s): tensor lm_head.weight is missing, and config.json says that it is not tied",
+            gyre_source_path(source)));
     if (hp->family->read) GYRE_GO(hp->family->read(source, hp, err));
     GYRE_GO(read_gyre_keys(source, hp, err));
 done:

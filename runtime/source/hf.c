@@ -156,16 +156,10 @@ gyre_status gyre_hf_read(gyre_source *source, gyre_error *err)
     source->hf_wrapped = json_is_object(inner);
     GYRE_GO(gyre_hf_bool(source, inner, "tie_word_embeddings", &source->hf_tied, err));
     GYRE_GO(gyre_hf_bool(source, config, "tie_word_embeddings", &source->hf_tied, err));
-    const bool untied = json_is_false(json_object_get(config, "tie_word_embeddings"));
+    source->hf_untied = json_is_false(json_object_get(config, "tie_word_embeddings"));
     GYRE_GO(read_tensors(source, err));
     GYRE_GO(gyre_safetensors_tied_head(source, err));
     GYRE_GO(check_groups(source, err));
-    if (untied && !gyre_source_tensor(source, "lm_head.weight") &&
-        !gyre_source_tensor(source, "lm_head.weight_packed") && !gyre_source_tensor(source, "lm_head.qweight"))
-        st = gyre_fail(
-            err, GYRE_E_FORMAT,
-            "cannot use model (%s): tensor lm_head.weight is missing, and config.json says that it is not tied",
-            source->path);
 done:
     json_decref(config);
     return st;

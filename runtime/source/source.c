@@ -175,6 +175,7 @@ gyre_status gyre_source_add_tensor(gyre_source *source, const struct gyre_tensor
 // ---- tensors ----------------------------------------------------------------------------------------
 
 const char *gyre_source_path(const gyre_source *source) { return source->path; }
+bool gyre_source_untied(const gyre_source *source) { return source->hf_untied; }
 gyre_container gyre_source_container(const gyre_source *source) { return source->container; }
 const struct gyre_quantization *gyre_source_quantization(const gyre_source *source) { return source->quantization; }
 bool gyre_source_is_wrapped(const gyre_source *source) { return source->hf_wrapped; }

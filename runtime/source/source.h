@@ -52,6 +52,9 @@ struct gyre_unread {
 };
 const struct gyre_unread *gyre_source_unread(const gyre_source *source, uint64_t index); // NULL past the last
 
+// Whether it says that the head is a matrix of its own.
+bool gyre_source_untied(const gyre_source *source);
+
 // All bytes of a GGUF file, in which its tensors lie; NULL for a folder.
 const unsigned char *gyre_source_bytes(const gyre_source *source, uint64_t *bytes);
 

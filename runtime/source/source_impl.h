@@ -47,7 +47,7 @@ struct gyre_source {
     const char *hf_ignored[8];                    // endings of names of tensors that are of no use
     uint32_t n_hf_ignored;
     struct gyre_tensor hf_head; // of a model with hf_tied, as a file has it; no data: it has none
-    bool hf_tied;               // config.json ties the head to the embedding
+    bool hf_tied, hf_untied;    // config.json ties the head to the embedding, or says that it is not
     bool hf_own;                // gyre wrote the tensors, says their __metadata__
     bool hf_wrapped;            // the directory holds more than a text model
 };

@@ -157,13 +157,16 @@ static void a_config_is_not_half_read(void **state)
         {"llama", "\"mlp_bias\": false", "\"is_causal\": false", "is_causal is false"},
         {"llama", "\"hidden_act\": \"silu\"", "\"hidden_act\": \"gelu\"", "hidden_act is gelu; llama has silu"},
         {"gemma3", "gelu_pytorch_tanh", "silu", "hidden_act is silu; gemma3_text has gelu_pytorch_tanh"},
+        // Whose model it is comes before what of it is not read.
+        {"llama", "\"llama\"", "\"zorblax\", \"attn_logit_softcapping\": 30", "architecture \"zorblax\""},
+        {"llama", "\"llama\"", "\"zorblax\", \"layer_types\": [\"conv\"]", "architecture \"zorblax\""},
     };
     for (size_t i = 0; i < GYRE_COUNT(cases); i++) {
         gyre_source *source = NULL;
         struct gyre_hparams hp = {0};
         gyre_error err = {0};
         write_changed(cases[i].family, cases[i].is, cases[i].there);
-        gyre_status st = gyre_source_open(files_path("left_out"), &source, &err);
+        gyre_status st = gyre_model_open(files_path("left_out"), &source, &err);
         if (st == GYRE_OK) st = gyre_hparams_read(source, &hp, &err);
         gyre_hparams_free(&hp);
         gyre_source_close(source);
@@ -243,7 +246,11 @@ static void a_model_around_a_text_model_ties_it(void **state)
         snprintf(made, sizeof made, "{\"model_type\": \"mistral3\", %s\"text_config\": %.*s%s%s}", outer,
                  (int)(at - text), text, cases[i].inner, at + strcspn(at, ","));
         files_write(config, made);
-        const gyre_status st = gyre_source_open(folder, &source, &err);
+        struct gyre_hparams hp = {0};
+        gyre_status st = gyre_model_open(folder, &source, &err);
+        if (st == GYRE_OK) st = gyre_hparams_read(source, &hp, &err);
+        assert_int_equal(hp.tied, true);
+        gyre_hparams_free(&hp);
         gyre_source_close(source);
         assert_int_equal(st, cases[i].fails ? GYRE_E_FORMAT : GYRE_OK);
         if (cases[i].fails) assert_non_null(strstr(err.message, "lm_head.weight is missing"));
