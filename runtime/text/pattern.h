@@ -28,9 +28,10 @@ struct gyre_matcher {
 bool gyre_matcher_init(struct gyre_matcher *matcher); // false: out of memory; free it all the same
 void gyre_matcher_free(struct gyre_matcher *matcher);
 
-// What patterns must see in place of a text, where PCRE2 differs from the engines that they were written for: characters
-// that are younger than its tables (to Unicode 16), and U+180E (since Unicode 6.3 no space). Old ones of the same length
-// and category stand in their places. *out is malloc'd, or NULL where the text is its own shadow. False: out of memory.
+// What patterns must see in place of a text, where PCRE2 differs from the engines that they were written for:
+// characters that are younger than its tables (to Unicode 16), and U+180E (since Unicode 6.3 no space). Old ones of the
+// same length and category stand in their places. *out is malloc'd, or NULL where the text is its own shadow. False:
+// out of memory.
 bool gyre_pattern_shadow(const char *text, uint64_t bytes, char **out);
 
 // The first match from `from` on in a shadow, [*begin, *end), but for an empty one at `from` itself; *found tells
