@@ -46,14 +46,17 @@ static gyre_status put_divisors(struct config *c, const json_t *rope, const char
                      c->source->path, field);
 }
 
-// The context that scaling starts from stands beside or inside; beside counts. A phi3 has one beside in any case.
+// The context that scaling starts from stands beside or inside; beside counts. A phi3 has one beside in any case; where
+// there is none it is the whole context.
 static gyre_status put_original(struct config *c, const json_t *rope, double *original)
 {
     const char *const field = "original_max_position_embeddings", *const key = "rope.scaling.original_context_length";
-    const bool beside = gyre_hf_get(c->json, field) != NULL;
+    const bool beside = gyre_hf_get(c->json, field) != NULL, inside = gyre_hf_get(rope, field) != NULL;
     if (!beside && !strcmp(c->type, "phi3")) return gyre_hf_put_u32(c, key, (uint32_t)(*original = 4096));
-    GYRE_TRY(gyre_hf_real(c, beside ? c->json : rope, field, original));
-    return gyre_hf_put_count(c, beside ? c->json : rope, field, key);
+    const json_t *const where = beside || !inside ? c->json : rope;
+    const char *const name = beside || inside ? field : "max_position_embeddings";
+    GYRE_TRY(gyre_hf_real(c, where, name, original));
+    return gyre_hf_put_count(c, where, name, key);
 }
 
 // The scaling, of a type that has one.
@@ -140,7 +143,6 @@ static gyre_status put_rope(struct config *c)
     const json_t *rope = gyre_hf_get(c->json, "rope_parameters"), *old = gyre_hf_get(c->json, "rope_scaling");
     const char *type;
     bool base = false;
-    double original = 0;
     if (rope && old && !json_equal(rope, old))
         return gyre_hf_refuse(c, "rope_scaling", "not what rope_parameters is", "one of them");
     if (!rope) rope = old;
@@ -164,7 +166,9 @@ static gyre_status put_rope(struct config *c)
     // Queries grow whatever the scaling is, in steps of the context that it starts from, or would.
     GYRE_TRY(gyre_hf_put_real(c, rope, "llama_4_scaling_beta", "attention.temperature_scale", NULL));
     const bool scales = strcmp(type, "default") && strcmp(type, "dynamic");
-    if (!scales && gyre_hf_get(rope, "llama_4_scaling_beta")) GYRE_TRY(put_original(c, rope, &original));
+    if (!scales && gyre_hf_get(rope, "llama_4_scaling_beta"))
+        GYRE_TRY(
+            gyre_hf_put_count(c, rope, "original_max_position_embeddings", "rope.scaling.original_context_length"));
     return strcmp(type, "default") ? put_scaling(c, rope, type) : GYRE_OK;
 }
 

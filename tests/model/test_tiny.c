@@ -208,6 +208,9 @@ static void a_config_means_what_transformers_means(void **state)
     hp = changed("phi3", "\"original_max_position_embeddings\": 64, ", "");
     assert_true(hp.rope_original_context == 4096);
     gyre_hparams_free(&hp);
+    hp = changed("ministral3", ", \"original_max_position_embeddings\": 64", "");
+    assert_true(hp.rope_scaling == GYRE_ROPE_YARN && hp.rope_original_context == 8192);
+    gyre_hparams_free(&hp);
     // Queries grow by what the RoPE says, whether it scales or not.
     hp = changed("ministral3", "\"rope_type\": \"yarn\", \"factor\": 8.0", "\"rope_type\": \"default\"");
     assert_true(hp.rope_scaling == GYRE_ROPE_NONE && hp.q_beta == 0.3f && hp.q_span == 64);
