@@ -227,11 +227,12 @@ static gyre_status put_windows_from(struct config *c, double first)
 static gyre_status put_windows(struct config *c)
 {
     if (!strcmp(c->type, "llama")) return GYRE_OK; // it has none, whatever a config carries along
-    // Families with a switch leave the window off without it.
+    // Families with a switch leave the window off without it; to others the switch is nothing, to two the list either.
     const bool switched = !strncmp(c->type, "qwen", 4) || !strcmp(c->type, "smollm3");
-    const json_t *types = gyre_hf_get(c->json, "layer_types");
+    const bool listed = strcmp(c->type, "phi3") && strcmp(c->type, "ministral3");
+    const json_t *types = listed ? gyre_hf_get(c->json, "layer_types") : NULL;
     bool on = !switched;
-    GYRE_TRY(gyre_hf_bool(c->source, c->json, "use_sliding_window", &on, c->err));
+    if (switched) GYRE_TRY(gyre_hf_bool(c->source, c->json, "use_sliding_window", &on, c->err));
     if (types)
         GYRE_TRY(put_flags(c, "layer_types", types, "attention.sliding_window_pattern", is_windowed,
                            "full_attention and sliding_attention"));

@@ -195,6 +195,13 @@ static void a_config_means_what_transformers_means(void **state)
     hp = changed("mistral", "\"sliding_window\": null", "\"mup\": 0"); // left out it is not none
     assert_int_equal(hp.window, 4096);
     gyre_hparams_free(&hp);
+    hp = changed("mistral", "\"sliding_window\": null", "\"sliding_window\": 9, \"use_sliding_window\": false");
+    assert_int_equal(hp.window, 9);
+    gyre_hparams_free(&hp);
+    hp = changed("phi3", "\"sliding_window\": null",
+                 "\"sliding_window\": 9, \"layer_types\": [\"full_attention\", \"sliding_attention\"]");
+    assert_true(hp.window == 9 && hp.kind[0].windowed && hp.kind[1].windowed);
+    gyre_hparams_free(&hp);
     hp = changed("qwen2", "\"use_sliding_window\": false, \"sliding_window\": 131072",
                  "\"use_sliding_window\": true, \"max_window_layers\": 1");
     assert_int_equal(hp.window, 4096);
