@@ -315,8 +315,8 @@ static gyre_status round_recipe(struct gyre_layer *l, const struct gyre_plan *p,
     gyre_role_name(role, l->index, "weight", name);
     gyre_role_shape(role, &p->hp, &rows, &cols);
     if (p->set.wbits >= 16) return round_linear(l, &p->set, name, exact, rows, cols, r, err);
-    const gyre_status st = gyre_ladder(&p->set.recipe, moments, outputs, gyre_role_adds(&p->hp, role), exact, rows,
-                                       cols, cache, &r->codes, &l->note[role], &why);
+    const struct gyre_ladder_linear linear = {exact, rows, cols, moments, outputs, gyre_role_adds(&p->hp, role)};
+    const gyre_status st = gyre_ladder(&p->set.recipe, &linear, cache, &r->codes, &l->note[role], &why);
     if (st != GYRE_OK) return gyre_fail(err, st, "cannot round tensor %s: %s", name, why.message);
     float *const made = moments ? l->made[role] : l->expanded;
     gyre_codes_expand(&r->codes, rows, cols, made);

@@ -57,21 +57,22 @@ static gyre_status energy(struct gyre_rounding *r, const float *w, bool rounded,
     return cost(r, difference, out, err);
 }
 
-gyre_status gyre_ladder(const struct gyre_recipe *recipe, const struct gyre_moments *m,
-                        const struct gyre_outputs *outputs, bool writes_stream, const float *w, uint64_t rows,
-                        uint64_t cols, struct gyre_factor *cache, struct gyre_codes *codes,
-                        struct gyre_ladder_note *note, gyre_error *err)
+gyre_status gyre_ladder(const struct gyre_recipe *recipe, const struct gyre_ladder_linear *linear,
+                        struct gyre_factor *cache, struct gyre_codes *codes, struct gyre_ladder_note *note,
+                        gyre_error *err)
 {
-    const uint64_t n = rows * cols;
+    const struct gyre_moments *const m = linear->moments;
+    const float *const w = linear->w;
+    const uint64_t n = linear->rows * linear->cols;
     gyre_status st = GYRE_OK;
     *note = (struct gyre_ladder_note){0};
     double *difference = m ? malloc(n * sizeof *difference) : NULL, whole = 0;
-    struct gyre_rounding r = {.rows = rows,
-                              .cols = cols,
+    struct gyre_rounding r = {.rows = linear->rows,
+                              .cols = linear->cols,
                               .target = malloc(n * sizeof *r.target),
                               .scratch = malloc(n * sizeof *r.scratch),
                               .codes = codes,
-                              .outputs = outputs};
+                              .outputs = linear->outputs};
     bool rounded = false;
     if (!r.target || !r.scratch || (m && !difference))
         GYRE_GO(gyre_fail(err, GYRE_E_NOMEM, "out of memory for rounding"));
@@ -83,7 +84,7 @@ gyre_status gyre_ladder(const struct gyre_recipe *recipe, const struct gyre_mome
     }
     for (uint32_t s = 0; s < recipe->n_stages; s++) {
         const struct gyre_stage *stage = &recipe->stage[s];
-        GYRE_GO(run_stage(stage, m, writes_stream, w, &r, note, err));
+        GYRE_GO(run_stage(stage, m, linear->writes_stream, w, &r, note, err));
         rounded |= stage->kind != GYRE_STAGE_CORRECT;
         double error = 0;
         if (m) GYRE_GO(energy(&r, w, rounded, difference, &error, err)); // of outputs; a linear of zeros has none

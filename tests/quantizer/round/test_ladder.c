@@ -361,7 +361,8 @@ static void plain_recipes_need_no_statistics(void **state)
     int8_t code[9 * 160];
     uint16_t scale[45];
     struct gyre_codes want = {.bits = 4, .group = 32, .code = code, .scale = scale};
-    assert_int_equal(gyre_ladder(&recipe, NULL, NULL, false, p.w, 9, 160, NULL, &p.codes, &note, NULL), GYRE_OK);
+    const struct gyre_ladder_linear plain = {.w = p.w, .rows = 9, .cols = 160};
+    assert_int_equal(gyre_ladder(&recipe, &plain, NULL, &p.codes, &note, NULL), GYRE_OK);
     assert_int_equal(gyre_rtn(p.w, 9, 160, &want, NULL), GYRE_OK);
     assert_memory_equal(p.codes.code, code, sizeof code);
     assert_memory_equal(p.codes.scale, scale, sizeof scale);
@@ -369,7 +370,7 @@ static void plain_recipes_need_no_statistics(void **state)
     for (uint32_t bits = 4; bits <= 8; bits += 4) {
         recipe.stage[0].clip = GYRE_CLIP_NONE;
         p.codes.bits = bits;
-        assert_int_equal(gyre_ladder(&recipe, NULL, NULL, false, p.w, 9, 160, &none, &p.codes, &note, NULL), GYRE_OK);
+        assert_int_equal(gyre_ladder(&recipe, &plain, &none, &p.codes, &note, NULL), GYRE_OK);
         assert_null(none.h);
         const float hi = bits == 4 ? 7 : 127;
         for (int g = 0; g < 45; g++) {
@@ -385,8 +386,7 @@ static void plain_recipes_need_no_statistics(void **state)
     for (int clip = GYRE_CLIP_NONE; clip <= GYRE_CLIP_WEIGHTS; clip++) {
         gyre_error err = {0};
         recipe.stage[0].clip = (gyre_clip)clip;
-        assert_int_equal(gyre_ladder(&recipe, NULL, NULL, false, p.w, 9, 160, NULL, &p.codes, &note, &err),
-                         GYRE_E_FORMAT);
+        assert_int_equal(gyre_ladder(&recipe, &plain, NULL, &p.codes, &note, &err), GYRE_E_FORMAT);
         assert_non_null(strstr(err.message, "row 3, column 70"));
     }
     problem_free(&p);
@@ -409,8 +409,8 @@ static void every_rung_lowers_the_error(void **state)
         struct gyre_ladder_note note, again;
         struct gyre_factor cache = {0};
         gyre_error err = {0};
-        if (gyre_ladder(&recipe, &m, NULL, false, p.w, p.rows, p.cols, &cache, &p.codes, &note, &err) != GYRE_OK)
-            fail_msg("%s", err.message);
+        const struct gyre_ladder_linear linear = {.w = p.w, .rows = p.rows, .cols = p.cols, .moments = &m};
+        if (gyre_ladder(&recipe, &linear, &cache, &p.codes, &note, &err) != GYRE_OK) fail_msg("%s", err.message);
         assert_true(note.damp == 0.03 && note.dead == 0 && note.alpha == 0 && note.residual == 0);
         assert_true(note.error[1] < note.error[0] && note.error[2] < note.error[1] && note.error[3] <= note.error[2]);
         assert_true(note.error[3] > 0 && note.error[0] < 0.02);
@@ -421,8 +421,7 @@ static void every_rung_lowers_the_error(void **state)
         int8_t *codes = malloc(p.rows * p.cols);
         memcpy(codes, p.codes.code, p.rows * p.cols);
         // A second linear of the tap has the same from the kept factor.
-        assert_int_equal(gyre_ladder(&recipe, &m, NULL, false, p.w, p.rows, p.cols, &cache, &p.codes, &again, NULL),
-                         GYRE_OK);
+        assert_int_equal(gyre_ladder(&recipe, &linear, &cache, &p.codes, &again, NULL), GYRE_OK);
         assert_memory_equal(codes, p.codes.code, p.rows * p.cols);
         assert_memory_equal(&note, &again, sizeof note);
         memset(p.codes.code, 0, p.rows * p.cols);

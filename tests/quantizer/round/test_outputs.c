@@ -352,7 +352,8 @@ static void the_ladder_notes_it(void **state)
     problem_make(&p, GYRE_OUTPUT_BLOCK + 40, 30, 0, 0.9, true, 77);
     outputs_make((uint32_t)p.rows, 0.5, 0.1, 78, &o);
     m.fit.h = p.h;
-    OK(gyre_ladder(&recipe, &m, &o, false, p.w, p.rows, p.cols, &cache, &p.codes, &note, err));
+    const struct gyre_ladder_linear linear = {p.w, p.rows, p.cols, &m, &o, false};
+    OK(gyre_ladder(&recipe, &linear, &cache, &p.codes, &note, err));
     const double error = weighted(&p, &o);
     memset(p.codes.code, 0, p.rows * p.cols);
     const double whole = weighted(&p, &o);
