@@ -78,7 +78,7 @@ static gyre_status put_multipliers(struct config *c)
     return scale > 0 ? gyre_hf_put_f32(c, "attention.scale", scale) : GYRE_OK;
 }
 
-// What transformers takes for a field that is left out. 0: it is missing, or found from the others.
+// What transformers takes for a field that is left out, not null. 0: it is missing, or found from the others.
 static gyre_status put_defaults(struct config *c)
 {
     static const struct {
@@ -108,7 +108,7 @@ static gyre_status put_defaults(struct config *c)
         {"head_dim", "attention.value_length", of[i].head},
     };
     for (size_t k = 0; k < GYRE_COUNT(counts); k++)
-        if (counts[k].value && !gyre_hf_get(c->json, counts[k].field))
+        if (counts[k].value && !json_object_get(c->json, counts[k].field))
             GYRE_TRY(gyre_hf_put_u32(c, counts[k].name, counts[k].value));
     return gyre_hf_get(c->json, "rms_norm_eps") ? GYRE_OK
                                                 : gyre_hf_put_f32(c, "attention.layer_norm_rms_epsilon", of[i].eps);

@@ -2,6 +2,7 @@
 // containers.
 #include "runtime/model/roles.h"
 #include "tests/common/files.h"
+#include "tests/common/ok.h"
 #include "tests/common/tiny.h"
 
 #include "runtime/util/base.h"
@@ -230,6 +231,31 @@ static void a_config_means_what_transformers_means(void **state)
     hp = changed("llama", "\"max_position_embeddings\": 8192, \"rms_norm_eps\": 1e-05, ", "");
     assert_true(hp.context == 2048 && hp.norm_eps == 1e-6f);
     gyre_hparams_free(&hp);
+    hp = changed("ministral3", "\"head_dim\": 16", "\"head_dim\": null"); // null is what the others give, not 128
+    assert_int_equal(hp.head_dim, 16);
+    gyre_hparams_free(&hp);
+}
+
+// A number of heads of keys and values that is null is that of queries; one that is left out is the class's own.
+static void heads_that_are_null(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *family, *there;
+        uint32_t heads; // another number than the class's own
+    } cases[] = {{"mistral", "\"num_attention_heads\": 4, \"num_key_value_heads\": null", 4},
+                 {"ministral3", "\"num_attention_heads\": 4, \"num_key_value_heads\": null", 4},
+                 {"smollm3", "\"num_attention_heads\": 8, \"num_key_value_heads\": null", 8}};
+    for (size_t i = 0; i < GYRE_COUNT(cases); i++) {
+        struct gyre_hparams hp = {0};
+        gyre_source *source = NULL;
+        write_changed(cases[i].family, "\"num_attention_heads\": 4, \"num_key_value_heads\": 2", cases[i].there);
+        OK(gyre_source_open(files_path("left_out"), &source, err));
+        OK(gyre_hparams_read(source, &hp, err));
+        assert_int_equal(hp.kv_heads, cases[i].heads);
+        gyre_hparams_free(&hp);
+        gyre_source_close(source);
+    }
 }
 
 // A text model inside another: the outer object says whether its head is the embedding; where it says nothing it is,
@@ -287,6 +313,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_config_means_what_transformers_means),
         cmocka_unit_test(a_config_is_not_half_read),
+        cmocka_unit_test(heads_that_are_null),
         cmocka_unit_test(a_model_around_a_text_model_ties_it),
         cmocka_unit_test(a_ministral3_says_its_rope),
         cmocka_unit_test(every_type_opens),
