@@ -493,7 +493,8 @@ static gyre_status finish(struct gyre_output *out, struct beside *manifest, cons
                           struct beside *rotations, const void *rotations_data, uint64_t rotations_bytes,
                           gyre_error *err)
 {
-    const bool replaces = gyre_file_exists(out->path);
+    struct stat info; // what came in the way meanwhile, and is no output of this kind, is not replaced
+    const bool replaces = !stat(out->path, &info) && !S_ISDIR(info.st_mode) == !out->writer->format->folder;
     GYRE_TRY(stage(rotations, rotations_data, rotations_bytes, err));
     GYRE_TRY(stage(manifest, data, bytes, err));
     if (steps_aside(out)) GYRE_TRY(gyre_journal_aside(&out->journal, err));
