@@ -45,12 +45,12 @@ bool chat_talk_say(struct chat_talk *talk, const char *role, const char *text, s
 
 gyre_status chat_talk_ask(struct chat_talk *talk, const char *text, size_t bytes, uint32_t line, gyre_error *err)
 {
-    json_t *said = json_stringn(text, bytes);
-    if (!said)
+    json_t *good = json_stringn(text, bytes);
+    if (!good)
         return gyre_fail(err, GYRE_E_FORMAT, "cannot answer (standard input, line %u): it is no UTF-8; convert it",
                          line);
-    json_t *message = json_pack("{s:s, s:o}", "role", "user", "content", said);
-    if (message && json_array_append_new(talk->messages, message) == 0) return GYRE_OK;
+    json_decref(good);
+    if (chat_talk_say(talk, "user", text, bytes, NULL, 0)) return GYRE_OK;
     return gyre_fail(err, GYRE_E_NOMEM, "cannot answer: out of memory");
 }
 

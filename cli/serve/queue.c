@@ -179,7 +179,7 @@ static void arrange(serve_queue *q)
             settle(q, c);
             serve_choice_ended(c, why);
         }
-        const bool late = job->n_open && job->deadline_ns && gyre_clock_ns() > job->deadline_ns;
+        const bool late = !job->error.status && job->n_open && job->deadline_ns && gyre_clock_ns() > job->deadline_ns;
         if (late) end_late(q, job);
         const bool failed = job->error.status != 0; // this thread alone sets it
         const bool left = !failed && job->n_open > 0 && atomic_load(&job->cancelled);

@@ -109,7 +109,8 @@ static bool odd_mxfp4(const unsigned char *p, uint64_t count, uint64_t stride)
     return odd;
 }
 
-// Where the f16 scales (and offsets) of a block lie: the first at `at`, `n` of them side by side.
+// Where the f16 scales (and offsets) of a block lie: the first at `at`, `n` of them side by side. A new type needs its
+// row here, or is of integers (holds_nan passes what has none).
 static const struct scales {
     uint32_t n, at;
 } scales_of[GYRE_DTYPE_COUNT] = {
