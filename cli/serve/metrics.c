@@ -39,7 +39,7 @@ char *serve_metrics(struct serve *s)
         {"gyre_device_kv_bytes", "gauge", "Device memory of the cache.", (double)e->kv_bytes},
         {"gyre_device_faults_total", "counter", "Steps that failed.", (double)c.faults},
         {"gyre_device_reopened_total", "counter", "How often the device was opened anew.", (double)c.reopened},
-        {"gyre_up", "gauge", "1 where the last step did not fail.", c.healthy},
+        {"gyre_up", "gauge", "1 where /health says ok.", c.healthy},
     };
     char *text = NULL;
     size_t n = 0;

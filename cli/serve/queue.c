@@ -18,6 +18,7 @@ struct serve_queue {
     bool closing, abandon;   // takes no more; fails what is left
     struct serve_counts count;
     double request_s; // a request's time, smoothed
+    char odd[480];    // what the last request without numbers was told
 
     gyre_engine *engine; // the engine's thread alone, down from here; NULL: lost, to be opened anew
     gyre_scheduler *scheduler;
@@ -159,6 +160,10 @@ static void fail_choice(serve_queue *q, struct serve_choice *c)
     struct serve_error error = {0};
     gyre_logf(&q->params.log, GYRE_LOG_ERROR, "serve: %s", err->message);
     serve_refuse(&error, 500, NULL, NULL, "%s", err->message);
+    if (!c->job->error.status) { // counted once, whatever its other choices do
+        q->count.no_numbers += q->count.no_numbers < UINT32_MAX;
+        snprintf(q->odd, sizeof q->odd, "%s", err->message);
+    }
     serve_job_fail(c->job, &error);
 }
 
@@ -184,6 +189,7 @@ static void arrange(serve_queue *q)
         const bool failed = job->error.status != 0; // this thread alone sets it
         const bool left = !failed && job->n_open > 0 && atomic_load(&job->cancelled);
         q->count.cancelled += left;
+        if (!left && !failed && job->n_open == 0) q->count.no_numbers = 0;
         if (left || failed || job->n_open == 0) drop(q, at);
         else at = &job->next;
     }
@@ -338,6 +344,10 @@ void serve_queue_count(serve_queue *q, struct serve_counts *out)
 {
     pthread_mutex_lock(&q->lock);
     *out = q->count;
+    if (out->healthy && out->no_numbers >= SERVE_MOST_WITHOUT_NUMBERS) {
+        out->healthy = false;
+        snprintf(out->fault, sizeof out->fault, "the last %u requests had no numbers: %s", out->no_numbers, q->odd);
+    }
     pthread_mutex_unlock(&q->lock);
 }
 

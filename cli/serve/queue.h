@@ -11,6 +11,10 @@ typedef struct serve_queue serve_queue;
 // Opens the engine; called first by serve_queue_start, on the caller's thread, later on the engine's.
 typedef gyre_status (*serve_open_engine)(void *user, gyre_engine **out, gyre_error *err);
 
+// So many requests in a row whose logits or embeddings were not finite, and the model counts as damaged. More than one
+// such prompt makes with a client's own repeats (two, mostly), so that one cannot take a server away from the others.
+enum { SERVE_MOST_WITHOUT_NUMBERS = 8 };
+
 struct serve_queue_params {
     uint32_t slots, most_waiting;
     serve_open_engine open;
@@ -40,8 +44,9 @@ struct serve_counts {
     double queue_s; // time that requests waited, all together
     uint64_t started;
     gyre_scheduler_counters scheduler;
-    bool healthy; // the last step did not fail
-    char fault[480];
+    uint32_t no_numbers; // requests in a row that had none (fail_choice), since one that was answered
+    bool healthy;        // the last step did not fail, and they are fewer than SERVE_MOST_WITHOUT_NUMBERS
+    char fault[640];
 };
 void serve_queue_count(serve_queue *queue, struct serve_counts *out);
 const gyre_engine_info *serve_queue_engine(const serve_queue *queue); // as it was when it started

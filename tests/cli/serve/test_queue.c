@@ -202,6 +202,17 @@ static struct serve_job *cold_job(uint32_t token)
     return j;
 }
 
+// No row of a step with this token has numbers from now on.
+static void spoil(const struct opener *o, uint32_t token)
+{
+    const struct gyre_weight *table = &o->engine->model.table;
+    assert_true(table->kind == GYRE_WEIGHT_F32 && table->n_ranges == 1);
+    for (uint32_t k = 0; k < table->k; k++)
+        OK(gyre_buffer_write(o->engine->device, table->range->weight.buffer,
+                             table->range->weight.offset + 4ull * (k * table->range->n_pad + token), &(float){NAN}, 4,
+                             err));
+}
+
 // Of several answers in one batch one has no numbers: its request fails and is counted, the others are what they are
 // without it, and the device is well.
 static void test_one_without_numbers(void **state)
@@ -218,12 +229,7 @@ static void test_one_without_numbers(void **state)
         assert_int_equal(end_of(want[i]), 0);
     }
     settled(q);
-    const struct gyre_weight *table = &o.engine->model.table;
-    assert_true(table->kind == GYRE_WEIGHT_F32 && table->n_ranges == 1);
-    for (uint32_t k = 0; k < table->k; k++)
-        OK(gyre_buffer_write(o.engine->device, table->range->weight.buffer,
-                             table->range->weight.offset + 4ull * (k * table->range->n_pad + ODD), &(float){NAN}, 4,
-                             err));
+    spoil(&o, ODD);
     pthread_mutex_lock(&gate);
     add(q, bad);
     for (uint32_t i = 0; i < GOOD; i++) add(q, got[i] = cold_job(20 + i));
@@ -247,6 +253,31 @@ static void test_one_without_numbers(void **state)
     serve_queue_stop(q, 0);
     serve_queue_destroy(q);
     serve_job_release(bad);
+}
+
+// So many requests in a row without numbers, and the server says that it is not well, until one is answered.
+static void test_none_has_numbers(void **state)
+{
+    (void)state;
+    enum { ODD = 270, MOST = SERVE_MOST_WITHOUT_NUMBERS };
+    struct opener o = {.path = float_path};
+    serve_queue *q = NULL;
+    const struct serve_queue_params p = {.slots = SLOTS, .most_waiting = 64, .open = open_engine, .user = &o};
+    OK(serve_queue_start(&p, &q, err));
+    spoil(&o, ODD);
+    for (int i = 0; i < 3 * MOST; i++) {
+        struct serve_job *j = cold_job(i % (2 * MOST) == MOST - 1 ? 20 : ODD); // the first row of bad ones ends early
+        add(q, j);
+        assert_int_equal(end_of(j), j->prompt[0].tokens[1] == ODD ? 500 : 0);
+        serve_job_release(j);
+        const struct serve_counts c = settled(q);
+        const bool well = i < 2 * MOST - 1 || i == 3 * MOST - 1;
+        assert_int_equal(c.healthy, well);
+        if (!well) assert_non_null(strstr(c.fault, "requests had no numbers: cannot choose a token (test-queue-f32"));
+        assert_int_equal(c.faults, 0);
+    }
+    serve_queue_stop(q, 0);
+    serve_queue_destroy(q);
 }
 
 // A grammar that cannot be followed further fails its own request, with all its choices, and nobody has gone away.
@@ -374,6 +405,7 @@ int main(void)
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_faults),
                                        cmocka_unit_test(test_full_and_cancelled),
                                        cmocka_unit_test(test_one_without_numbers),
+                                       cmocka_unit_test(test_none_has_numbers),
                                        cmocka_unit_test(test_bound_that_fails),
                                        cmocka_unit_test(test_cached_at_once),
                                        cmocka_unit_test(test_interrupted_start)};
