@@ -153,17 +153,17 @@ static void end_late(serve_queue *q, struct serve_job *job)
     }
 }
 
-// A choice whose numbers are not finite fails its request; the model goes on for the others.
+// A choice whose numbers are not finite fails its request; the model goes on for the others. What is said and counted
+// is the request, whatever others of its choices fail in the same step.
 static void fail_choice(serve_queue *q, struct serve_choice *c)
 {
     const gyre_error *const err = gyre_task_error(c->task);
     struct serve_error error = {0};
+    if (c->job->error.status) return;
     gyre_logf(&q->params.log, GYRE_LOG_ERROR, "serve: %s", err->message);
+    q->count.no_numbers += q->count.no_numbers < UINT32_MAX;
+    snprintf(q->odd, sizeof q->odd, "%s", err->message);
     serve_refuse(&error, 500, NULL, NULL, "%s", err->message);
-    if (!c->job->error.status) { // counted once, whatever its other choices do
-        q->count.no_numbers += q->count.no_numbers < UINT32_MAX;
-        snprintf(q->odd, sizeof q->odd, "%s", err->message);
-    }
     serve_job_fail(c->job, &error);
 }
 

@@ -72,17 +72,20 @@ static void fail_after(const struct opener *o, uint64_t n)
     o->engine->device->options.fail_call = o->engine->device->counters.calls + n;
 }
 
-static struct serve_job *job(uint32_t max_tokens)
+static struct serve_job *job_of(uint32_t prompts, uint32_t max_tokens)
 {
-    struct serve_job *j = serve_job_new(1);
+    struct serve_job *j = serve_job_new(prompts);
     assert_non_null(j);
     j->tokenizer = tokenizer;
     j->params.max_tokens = max_tokens;
     j->params.ignore_end = true;
-    OK(gyre_tokenize(tokenizer, "the cat sat", 11, 0, &j->prompt[0].tokens, &j->prompt[0].n, err));
+    for (uint32_t i = 0; i < prompts; i++)
+        OK(gyre_tokenize(tokenizer, "the cat sat", 11, 0, &j->prompt[i].tokens, &j->prompt[i].n, err));
     assert_true(serve_job_make_choices(j));
     return j;
 }
+
+static struct serve_job *job(uint32_t max_tokens) { return job_of(1, max_tokens); }
 
 static void add(serve_queue *q, struct serve_job *j)
 {
@@ -194,13 +197,15 @@ static void test_faults(void **state)
     serve_queue_destroy(q);
 }
 
-static struct serve_job *cold_job(uint32_t token)
+static struct serve_job *cold_job_of(uint32_t prompts, uint32_t token)
 {
-    struct serve_job *j = job(40);
+    struct serve_job *j = job_of(prompts, 40);
     j->params.temperature = 0;
-    j->prompt[0].tokens[1] = token;
+    for (uint32_t i = 0; i < prompts; i++) j->prompt[i].tokens[1] = token, j->prompt[i].tokens[0] = 10 + i;
     return j;
 }
+
+static struct serve_job *cold_job(uint32_t token) { return cold_job_of(1, token); }
 
 // No row of a step with this token has numbers from now on.
 static void spoil(const struct opener *o, uint32_t token)
@@ -255,22 +260,33 @@ static void test_one_without_numbers(void **state)
     serve_job_release(bad);
 }
 
-// So many requests in a row without numbers, and the server says that it is not well, until one is answered.
+static void count_line(void *lines, gyre_log_level level, const char *line) // of what the engine's thread says
+{
+    *(int *)lines += level == GYRE_LOG_ERROR && strstr(line, "not finite");
+}
+
+// So many requests in a row without numbers, and the server says that it is not well, until one is answered. A request
+// with several texts is one, also in what is said of it.
 static void test_none_has_numbers(void **state)
 {
     (void)state;
     enum { ODD = 270, MOST = SERVE_MOST_WITHOUT_NUMBERS };
     struct opener o = {.path = float_path};
     serve_queue *q = NULL;
-    const struct serve_queue_params p = {.slots = SLOTS, .most_waiting = 64, .open = open_engine, .user = &o};
+    int lines = 0;
+    const struct serve_queue_params p = {.slots = SLOTS,
+                                         .most_waiting = 64,
+                                         .open = open_engine,
+                                         .user = &o,
+                                         .log = {.write = count_line, .user = &lines, .level = GYRE_LOG_ERROR}};
     OK(serve_queue_start(&p, &q, err));
     spoil(&o, ODD);
     for (int i = 0; i < 3 * MOST; i++) {
-        struct serve_job *j = cold_job(i % (2 * MOST) == MOST - 1 ? 20 : ODD); // the first row of bad ones ends early
+        struct serve_job *j = cold_job_of(1 + (uint32_t)i % 3, i % (2 * MOST) == MOST - 1 ? 20 : ODD);
         add(q, j);
         assert_int_equal(end_of(j), j->prompt[0].tokens[1] == ODD ? 500 : 0);
-        serve_job_release(j);
         const struct serve_counts c = settled(q);
+        serve_job_release(j);
         const bool well = i < 2 * MOST - 1 || i == 3 * MOST - 1;
         assert_int_equal(c.healthy, well);
         if (!well) assert_non_null(strstr(c.fault, "requests had no numbers: cannot choose a token (test-queue-f32"));
@@ -278,6 +294,7 @@ static void test_none_has_numbers(void **state)
     }
     serve_queue_stop(q, 0);
     serve_queue_destroy(q);
+    assert_int_equal(lines, 3 * MOST - 2);
 }
 
 // A grammar that cannot be followed further fails its own request, with all its choices, and nobody has gone away.
