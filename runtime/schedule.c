@@ -125,7 +125,7 @@ void gyre_scheduler_remove(gyre_scheduler *s, gyre_task *t)
     gyre_task **at = &s->first;
     while (*at != t) at = &(*at)->next;
     *at = t->next;
-    if (t->error.code) gyre_kv_forget(&s->engine->kv, t->slot); // what follows from no number is no number
+    if (t->error.code) gyre_kv_forget(&s->engine->kv, t->slot); // good when they were remembered; perhaps not now
     gyre_sequence_release(s->engine, t->slot);
     free(t->tokens);
     free(t->bias);
@@ -265,7 +265,9 @@ static bool takes_list(const gyre_task *t)
            gyre_choose_may_list(&t->params, GYRE_STEP_BEST);
 }
 
-// What the last row of a task is for, and all of them where its prompt is scored.
+// What the last row of a task is for, and all of them where its prompt is scored. Behind a part of a prompt a sample is
+// wanted, too, which only find_odd looks at: others may find what finite numbers follow, and nothing else, also where
+// the task is removed before it comes to its own choice.
 static void stage(gyre_scheduler *s, gyre_task *t, struct gyre_step_row *out, struct gyre_step_row *last,
                   uint32_t *place)
 {
@@ -280,17 +282,16 @@ static void stage(gyre_scheduler *s, gyre_task *t, struct gyre_step_row *out, st
     t->odd = UINT32_MAX;
     // What the device chooses itself, where the host does, is not looked at; for a mass it has to know the temperature.
     const bool weighs = t->best && gyre_choose_weighs(&t->params);
-    t->sampling = weighs        ? (gyre_sampling){.temperature = t->params.temperature, .top_k = GYRE_STEP_BEST}
-                  : chosen_here ? (gyre_sampling){0}
-                                : gyre_choose_sampling(&t->params);
+    t->sampling = weighs ? (gyre_sampling){.temperature = t->params.temperature, .top_k = GYRE_STEP_BEST}
+                  : chosen_here || !ends ? (gyre_sampling){0}
+                                         : gyre_choose_sampling(&t->params);
     t->logits = host ? s->logits + *place * vocab : NULL;
     for (uint32_t i = 0; i < t->rows; i++) {
         const uint32_t at = t->length + i;
-        const bool wants = scored || (i + 1 == t->rows && ends);
         struct gyre_step_row *row = i + 1 == t->rows ? last : out + i;
         *row = (struct gyre_step_row){
             .token = t->tokens[at], .sequence = t->slot, .position = at, .sampling = &t->sampling};
-        if (!wants) continue;
+        if (!scored && i + 1 < t->rows) continue;
         row->next = i + 1 == t->rows ? &t->chosen : &s->drawn[*place];
         row->logits = host ? s->logits + *place * vocab : NULL;
         row->best = t->best;
@@ -346,7 +347,7 @@ static gyre_status run(gyre_scheduler *s, gyre_error *err)
     static const struct gyre_step_watch watch = {.asked = always, .row_alone = true};
     uint32_t told[GYRE_MAX_AT_ONCE], times = 1;
     gyre_engine *e = s->engine;
-    uint32_t n = 0, parts = 0, at = 0, place = 0, quiet = 0;
+    uint32_t n = 0, parts = 0, at = 0, place = 0;
     gyre_status st = GYRE_OK;
     for (gyre_task *t = s->first; t; t = t->next) {
         if (!t->rows) continue;
@@ -356,17 +357,14 @@ static gyre_status run(gyre_scheduler *s, gyre_error *err)
     if (n == 0) return GYRE_OK;
     for (uint32_t i = 0; i < parts && st == GYRE_OK; i++)
         st = gyre_kv_reserve(&e->kv, s->part[i]->slot, s->part[i]->length + s->part[i]->rows, err);
-    // The last rows come last, those that want a sample behind the others: so one chunk of the step has all of them.
-    for (uint32_t i = 0; i < parts; i++) quiet += !ends_here(s->part[i]) && !scores_prompt(s->part[i]);
-    struct gyre_step_row *first[2] = {s->row + (n - parts), s->row + (n - parts) + quiet};
+    // The last rows, which want a sample, come last: so one chunk of the step has all of them.
     for (uint32_t i = 0; i < parts; at += s->part[i++]->rows - 1)
-        stage(s, s->part[i], s->row + at, first[ends_here(s->part[i]) || scores_prompt(s->part[i])]++, &place);
+        stage(s, s->part[i], s->row + at, s->row + (n - parts) + i, &place);
     if (st == GYRE_OK && parts == 1) st = at_once(s->part[0], &times, err);
     if (times > 1) s->row->times = times, s->row->next = told;
     const uint32_t recorded = e->n_steps;
     const uint64_t start = gyre_clock_ns();
     if (st == GYRE_OK) st = gyre_engine_step(e, s->row, n, &watch, NULL, err);
-    if (st == GYRE_OK) st = gyre_wait(e->device, err); // a step of which nobody wants a sample
     if (st == GYRE_OK) find_odd(s, n, parts);
     for (uint32_t i = 0; i < parts && st == GYRE_OK; i++)
         if (s->part[i]->best && s->part[i]->odd == UINT32_MAX) st = gyre_task_choose_listed(s->part[i], err);

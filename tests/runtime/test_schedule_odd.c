@@ -160,6 +160,34 @@ static void test_one_fails_alone(void **state)
     }
 }
 
+// Who is removed in the middle of its prompt leaves nothing for others to find from where it would have failed, and
+// what lies before that.
+static void test_gone_before_it_failed(void **state)
+{
+    (void)state;
+    for (int d = 0; d < DEVICES; d++) {
+        struct scene x;
+        if (!make(&x, heard_f32_path, device_names[d], 8, false)) continue;
+        gyre_scheduler *s = heard_scheduler(x.engine, 5, false);
+        for (int run = 0; run < 4; run++) {
+            const bool late = run >= 2, again = run % 2; // late: no number only behind the first page of 32
+            struct heard h = {.n = 0};
+            if (run == 2) x.bad[BAD - 2] = x.bad[AT], x.bad[AT] = x.bad[0];
+            const gyre_task_params p = heard_task(x.bad, BAD, N, &h);
+            gyre_task *t = heard_add(s, &p);
+            for (int steps = 0; steps < (late && again ? 2 : 8); steps++) OK(gyre_scheduler_step(s, err));
+            assert_int_equal(gyre_task_cached(t), late && again ? 32 : 0);
+            assert_int_equal(gyre_task_error(t) != NULL, !late); // as soon as its row has run
+            gyre_scheduler_remove(s, t);
+            assert_int_equal(h.n, 0);
+            assert_int_equal(gyre_scheduler_count(s).pages_held, 0);
+            assert_int_equal(gyre_scheduler_count(s).pages_cached, late);
+        }
+        gyre_scheduler_destroy(s);
+        OK(gyre_engine_close(x.engine, err));
+    }
+}
+
 // In the middle of an answer, one step after the other and several at once: what was told before is told.
 static void test_in_an_answer(void **state)
 {
@@ -229,6 +257,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_one_fails_alone),
+        cmocka_unit_test(test_gone_before_it_failed),
         cmocka_unit_test(test_in_an_answer),
         cmocka_unit_test(test_embeddings_and_requests),
     };

@@ -111,7 +111,7 @@ GYRE_API uint32_t gyre_scheduler_room(const gyre_scheduler *scheduler);
 
 // One step of every task that has not ended. After a failure no task has moved: GYRE_E_DEVICE may pass, and the same
 // step may be tried again; the scheduler stays usable and its tasks can be removed. A task whose logits, or embedding,
-// are not finite ends by itself (gyre_task_error); the others go on.
+// are not finite ends by itself (gyre_task_error), behind the part of its prompt that begins it; the others go on.
 GYRE_API gyre_status gyre_scheduler_step(gyre_scheduler *scheduler, gyre_error *err) GYRE_MUST_USE;
 
 // Whether a task has ended, and by what (GYRE_STOP_TOKEN: on_token said so).
