@@ -65,7 +65,7 @@ static void print_help(const struct cli_command *c, const struct cli_option *opt
         char left[64];
         snprintf(left, sizeof left, "%s%s%s", options[i].name, options[i].value ? " " : "",
                  options[i].value ? options[i].value : "");
-        printf("  %-22s %s\n", left, options[i].help);
+        printf("  %-22s%s%s\n", left, strlen(left) > 22 ? "\n                         " : " ", options[i].help);
     }
     printf("  %-22s %s\n", "--help", "this text");
 }

@@ -3,6 +3,7 @@
 #include "cli/cli.h"
 #include "cli/threads.h"
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -33,7 +34,8 @@ static int command(int argc, char **argv)
         usage(stderr);
         return 2;
     }
-    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
+    const bool help = strcmp(argv[1], "help") == 0;
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || (help && argc == 2)) {
         usage(stdout);
         return 0;
     }
@@ -41,10 +43,14 @@ static int command(int argc, char **argv)
         puts("gyre " GYRE_VERSION);
         return 0;
     }
+    if (help && argc > 3) return cli_usage("too many arguments (%s): gyre help takes the name of a command", argv[3]);
+    const char *name = argv[help ? 2 : 1];
+    char *of_help[] = {"--help", NULL};
     for (int i = 0; i < COMMANDS; i++) {
-        if (strcmp(argv[1], commands[i]->name) == 0) return commands[i]->run(argc - 2, argv + 2);
+        if (strcmp(name, commands[i]->name) == 0)
+            return help ? commands[i]->run(1, of_help) : commands[i]->run(argc - 2, argv + 2);
     }
-    return cli_usage("unknown command (%s): there is none of that name; see gyre --help", argv[1]);
+    return cli_usage("unknown command (%s): there is none of that name; see gyre --help", name);
 }
 
 int main(int argc, char **argv)

@@ -27,13 +27,12 @@ static void print_text(const json_t *doc)
     const json_t *total = json_object_get(doc, "total"), *block;
     const bool alone = json_integer_value(json_object_get(doc, "windows")) == 1;
     size_t l;
-    printf(
-        "KL to the float model that each part costs when it alone is plainly rounded, in nats per token\n(estimate by "
-        "gradients; %lld windows of %lld tokens, ± standard error over windows; recipe %s)\n\n  %-9s%20s%20s%20s\n",
-        (long long)json_integer_value(json_object_get(doc, "windows")),
-        (long long)json_integer_value(json_object_get(doc, "tokens")),
-        json_string_value(json_object_get(doc, "recipe")), "all blocks", "weights int4 ", "inputs int8  ",
-        "inputs int4  ");
+    printf("KL to the float model that each part costs when it alone is plainly rounded, in nats per token\n(estimate "
+           "by gradients; %lld window%s of %lld tokens%s; recipe %s)\n\n  %-9s%20s%20s%20s\n",
+           (long long)json_integer_value(json_object_get(doc, "windows")), alone ? "" : "s",
+           (long long)json_integer_value(json_object_get(doc, "tokens")),
+           alone ? "" : ", ± standard error over windows", json_string_value(json_object_get(doc, "recipe")),
+           "all blocks", "weights int4 ", "inputs int8  ", "inputs int4  ");
     for (int i = 0; i < PRODUCTS; i++) {
         const json_t *p = json_object_get(total, products[i]);
         printf("  %-9s", products[i]);
@@ -48,8 +47,8 @@ static void print_text(const json_t *doc)
         print_cost(json_object_get(total, cached[i][2]), alone);
         printf("\n");
     }
-    printf("\nat 4 bits, by block, in thousandths of that\n\n  block  %33s  %33s  %16s\n         ", "weights of",
-           "inputs of", "cached");
+    printf("\nat 4 bits, by block, in thousandths of a nat per token\n\n  block  %33s  %33s  %16s\n         ",
+           "weights of", "inputs of", "cached");
     for (int k = 0; k < 2; k++)
         for (int i = 0; i < PRODUCTS; i++) printf("%8s%s", products[i], i == PRODUCTS - 1 ? "   " : "");
     printf("%8s%8s\n", "keys", "values");

@@ -350,6 +350,36 @@ static bool can_resume(const char *output)
     return gyre_file_exists(state);
 }
 
+// What gyre_quantize is asked for a cell, but for its file.
+static gyre_quantize_params made_with(const struct compare *c, const struct compare_recipe *r,
+                                      const struct cli_setting *s)
+{
+    return (gyre_quantize_params){.size = sizeof(gyre_quantize_params),
+                                  .source = c->model,
+                                  .recipe = r->arg,
+                                  .wbits = s->wbits,
+                                  .wgroup = s->wgroup ? (int32_t)s->wgroup : GYRE_WGROUP_ROW,
+                                  .act = s->act,
+                                  .kv = s->kv,
+                                  .kv_v = s->kv_v,
+                                  .profile = c->profile,
+                                  .calib = c->calib.item,
+                                  .n_calib = r->calibrates ? c->calib.n : 0,
+                                  .seed = c->seed};
+}
+
+gyre_status compare_possible(const struct compare *c, gyre_error *err)
+{
+    gyre_error first = {0}, other;
+    for (uint32_t i = 0; i < c->n_recipes * c->n_settings; i++) {
+        gyre_quantize_params p = made_with(c, &c->recipe[i / c->n_settings], &c->setting[i % c->n_settings]);
+        p.format = "gguf";
+        if (gyre_quantize_check(&p, i ? &other : &first) == GYRE_OK) return GYRE_OK;
+    }
+    *err = first;
+    return first.code;
+}
+
 // The quantized file, made where it is not there.
 static gyre_status need_weights(struct compare *c, const struct compare_recipe *r, const struct cli_setting *s,
                                 char *path, size_t size, struct cli_weights *out, gyre_error *err)
@@ -365,24 +395,13 @@ static gyre_status need_weights(struct compare *c, const struct compare_recipe *
     GYRE_TRY(texts_apart(c, path, err)); // gyre_quantize sees to what it reads itself
     if (cli_cells_find_weights(&c->cells, key, out) && gyre_file_exists(path)) return GYRE_OK;
     snprintf(tick.what, sizeof tick.what, "cell %u of %u: quantizing %.60s %s", c->at, c->total, r->label, setting);
-    const gyre_quantize_params p = {.size = sizeof p,
-                                    .source = c->model,
-                                    .output = path,
-                                    .recipe = r->arg,
-                                    .wbits = s->wbits,
-                                    .wgroup = s->wgroup ? (int32_t)s->wgroup : GYRE_WGROUP_ROW,
-                                    .act = s->act,
-                                    .kv = s->kv,
-                                    .kv_v = s->kv_v,
-                                    .profile = c->profile,
-                                    .calib = c->calib.item,
-                                    .n_calib = r->calibrates ? c->calib.n : 0,
-                                    .seed = c->seed,
-                                    .resume = can_resume(path),
-                                    .force = true,
-                                    .log = cli_log(true),
-                                    .progress = on_quantize,
-                                    .user = &tick};
+    gyre_quantize_params p = made_with(c, r, s);
+    p.output = path;
+    p.resume = can_resume(path);
+    p.force = true;
+    p.log = cli_log(true);
+    p.progress = on_quantize;
+    p.user = &tick;
     const uint64_t start = gyre_clock_ns();
     const gyre_status st = gyre_quantize(&p, NULL, err);
     const double seconds = 1e-9 * (double)(gyre_clock_ns() - start);

@@ -41,6 +41,9 @@ struct compare {
 // Some recipe reads a calibration text.
 bool compare_calibrates(const struct compare *c);
 
+// Fails where no cell can be made, with what is in the way of the first.
+gyre_status compare_possible(const struct compare *c, gyre_error *err);
+
 // Digests, the work folder and its journal.
 gyre_status compare_begin(struct compare *c, gyre_error *err);
 void compare_end(struct compare *c);

@@ -91,7 +91,7 @@ static int add_recipe(struct compare *c, const char *arg)
         return cli_usage("too many recipes (--recipes): at most %d can be compared", COMPARE_MAX);
     const gyre_status st = gyre_recipe_inspect(arg, &recipe, &err);
     if (st == GYRE_E_INVALID && !gyre_recipe_is_file(arg))
-        return cli_usage("unknown recipe (%s): there is no built-in one of that name; see gyre quantize --help", arg);
+        return cli_usage("unknown recipe (%s): there is no built-in one of that name; see gyre recipes", arg);
     if (st != GYRE_OK) return cli_fail(&err);
     struct compare_recipe *r = &c->recipe[c->n_recipes];
     *r = (struct compare_recipe){.arg = arg, .calibrates = recipe.calibrates};
@@ -203,11 +203,11 @@ static gyre_status check_apart(const struct compare *c, const struct options *o,
     return gyre_files_apart(o->prefix, endings, TABLE, journal, "the journal of the comparison", err);
 }
 
-// The first recipe that was named; plain rounding, which is there unasked, only where there is no other.
-static const char *base_of(const struct compare *c)
+// The first recipe that was named; plain rounding, which is there unasked, where it is that.
+static const char *base_of(const struct compare *c, const char *named)
 {
-    const bool unasked = c->n_recipes > 1 && strcmp(c->recipe[0].arg, "rtn") == 0;
-    return c->recipe[unasked].label;
+    const bool unasked = strcmp(c->recipe[0].arg, "rtn") == 0 && strncmp(named, "rtn,", 4) != 0;
+    return c->recipe[unasked && c->n_recipes > 1].label;
 }
 
 static int compare(struct compare *c, const struct options *o)
@@ -223,6 +223,7 @@ static int compare(struct compare *c, const struct options *o)
     GYRE_GO(check_apart(c, o, &err));
     GYRE_GO(gyre_check_dirs(c->work, &err));
     if (o->work) GYRE_GO(gyre_check_place(o->prefix, &err)); // else the work folder's parents are made
+    GYRE_GO(compare_possible(c, &err));
     GYRE_GO(cli_texts_read(&o->texts, &c->texts, &err));
     GYRE_GO(compare_begin(c, &err));
     for (uint32_t i = 0; i < c->texts.n; i++)
@@ -239,7 +240,7 @@ static int compare(struct compare *c, const struct options *o)
                                     .windows = c->windows,
                                     .reference_k = c->reference_k,
                                     .seed = c->seed,
-                                    .base = base_of(c),
+                                    .base = base_of(c, o->recipes),
                                     .by_position = o->by_position,
                                     .calib = calib,
                                     .n_calib = !compare_calibrates(c) ? 0

@@ -1,19 +1,25 @@
 // Opens a source: the one place that knows every container.
 #include "runtime/source/source_impl.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
-// A folder as Meta publishes it. One that has config.json too was converted in place.
-static bool is_meta(const char *path)
+// Whether a file is missing for sure: not where its folder cannot be looked into.
+static bool lacks(const char *folder, const char *file)
 {
     char name[PATH_MAX];
-    const bool params = snprintf(name, sizeof name, "%s/params.json", path) < PATH_MAX && gyre_file_exists(name);
-    return params && snprintf(name, sizeof name, "%s/config.json", path) < PATH_MAX && !gyre_file_exists(name);
+    return snprintf(name, sizeof name, "%s/%s", folder, file) < PATH_MAX && access(name, F_OK) != 0 && errno == ENOENT;
 }
+
+// A folder as Meta publishes it. One that has config.json too was converted in place.
+static bool is_meta(const char *path) { return lacks(path, "config.json") && !lacks(path, "params.json"); }
+
+static bool is_model(const char *path) { return !lacks(path, "config.json") || !lacks(path, "params.json"); }
 
 static gyre_status open_as(const char *path, bool looking, gyre_source **out, gyre_error *err)
 {
@@ -28,6 +34,11 @@ static gyre_status open_as(const char *path, bool looking, gyre_source **out, gy
     const bool directory = stat(path, &info) == 0 && S_ISDIR(info.st_mode);
     source->container = directory ? GYRE_CONTAINER_HF : GYRE_CONTAINER_GGUF;
     source->looking = looking;
+    if (directory && !is_model(path))
+        GYRE_GO(gyre_fail(err, GYRE_E_IO,
+                          "cannot read model (%s): the directory has no config.json and no params.json, so it is no "
+                          "model; give a Hugging Face directory or the name of a .gguf file",
+                          path));
     GYRE_GO(!directory      ? gyre_gguf_read(source, err)
             : is_meta(path) ? gyre_meta_read(source, err)
                             : gyre_hf_read(source, err));

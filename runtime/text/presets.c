@@ -87,11 +87,13 @@ const struct pre_preset *gyre_pre_preset(const char *name)
 
 void gyre_pre_list(char *out, size_t cap)
 {
-    size_t n = 0;
+    size_t n = 0, others = 0;
     *out = 0;
-    for (size_t i = 0; i < GYRE_COUNT(presets); i++)
-        for (size_t k = 0; k < GYRE_COUNT(presets[i].names) && presets[i].names[k] && n < cap; k++)
-            n += (size_t)snprintf(out + n, cap - n, "%s%s", n ? ", " : "", presets[i].names[k]);
+    for (size_t i = 0; i < GYRE_COUNT(presets); i++) {
+        if (n < cap) n += (size_t)snprintf(out + n, cap - n, "%s%s", n ? ", " : "", presets[i].names[0]);
+        for (size_t k = 1; k < GYRE_COUNT(presets[i].names) && presets[i].names[k]; k++) others++;
+    }
+    if (n < cap) snprintf(out + n, cap - n, " and %zu other names of these (docs/files.md)", others);
 }
 
 // The next character of a pattern, in which a line end may stand as itself or as \r or \n.

@@ -105,7 +105,7 @@ struct pre_preset {
 };
 const struct pre_preset *gyre_pre_preset(const char *name); // NULL: unknown
 enum { PRE_LIST_CAP = 1024 };
-void gyre_pre_list(char *out, size_t cap); // all names, separated by commas
+void gyre_pre_list(char *out, size_t cap); // a name for each, and how many others there are
 // The first name of the preset that does exactly what these steps and flags do; NULL: none does.
 const char *gyre_pre_name(const struct pretokenizer *pre, bool nfc, bool ignore_merges);
 extern const char gyre_pre_gpt2[], gyre_pre_digit[], gyre_pre_digits[]; // the patterns of ByteLevel and Digits

@@ -431,6 +431,18 @@ class Compare(Case):
         self.assertIn("64", lines[2][-1])
         self.assertTrue(os.path.exists(self.at("bad.png")))
 
+    def test_nothing_that_could_be_made(self):
+        """What no cell could be made of is refused before the float model runs, and leaves nothing."""
+        q = self.quantized("rotated.gguf")
+        self.fails(1, "compare", q, *self.compare("none")[2:], word="rotated.gguf): gyre wrote this file with rotations")
+        self.fails(1, *self.compare("none", "--settings", "W4g64A8KV8"), word="64")
+        self.assertFalse([x for x in os.listdir(self.dir) if x.startswith("none")])
+
+    def test_the_first_that_is_named(self):
+        for named, first in (("rtn,quarot-rtn", "rtn"), ("quarot-rtn,rtn", "quarot-rtn"), ("quarot-rtn", "quarot-rtn")):
+            out, _ = self.done(*self.compare("first", "--work", self.at("first.w"), recipes=named))
+            self.assertIn(f"KL less that of {first} on the same windows", out)
+
     def test_mistakes(self):
         full = self.compare("no")
         for args, word in ((("compare", self.model, "--text", self.text), "--recipes"), (("compare", self.model, "--recipes", "rtn"), "--text"), ((*full, "--settings", "W4K8V4"), "A16"), ((*full, "--settings", "W4A8K8V3"), "K8V4"),
