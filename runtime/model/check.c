@@ -66,8 +66,14 @@ static gyre_status check_block(struct checker *c, uint32_t layer)
     return GYRE_OK;
 }
 
-// True if one of `count` halves, `stride` bytes apart, has all the exponent bits of `mask` set.
-static bool odd_halves(const unsigned char *p, uint64_t count, uint64_t stride, uint16_t mask)
+// How numbers that are not finite are found in a type's blocks.
+struct rule {
+    // True if one of `blocks` blocks of `stride` bytes holds one. NULL: integers, which cannot.
+    bool (*odd)(const unsigned char *p, uint64_t blocks, uint64_t stride, const struct rule *rule);
+    uint32_t n, at; // odd_halves: f16 numbers of a block, side by side; the byte of the first
+};
+
+static bool odd_exponents(const unsigned char *p, uint64_t count, uint64_t stride, uint16_t mask)
 {
     unsigned odd = 0;
     for (uint64_t i = 0; i < count; i++) {
@@ -78,9 +84,29 @@ static bool odd_halves(const unsigned char *p, uint64_t count, uint64_t stride, 
     return odd;
 }
 
-static bool odd_f32(const unsigned char *p, uint64_t count)
+static bool odd_halves(const unsigned char *p, uint64_t blocks, uint64_t stride, const struct rule *rule)
+{
+    for (uint32_t i = 0; i < rule->n; i++)
+        if (odd_exponents(p + rule->at + 2 * i, blocks, stride, 0x7C00)) return true;
+    return false;
+}
+
+static bool odd_bf16(const unsigned char *p, uint64_t count, uint64_t stride, const struct rule *rule)
+{
+    (void)stride, (void)rule; // known here, so that the loop is one of vectors; as in the others of floats
+    return odd_exponents(p, count, 2, 0x7F80);
+}
+
+static bool odd_f16(const unsigned char *p, uint64_t count, uint64_t stride, const struct rule *rule)
+{
+    (void)stride, (void)rule;
+    return odd_exponents(p, count, 2, 0x7C00);
+}
+
+static bool odd_f32(const unsigned char *p, uint64_t count, uint64_t stride, const struct rule *rule)
 {
     unsigned odd = 0;
+    (void)stride, (void)rule;
     for (uint64_t i = 0; i < count; i++) {
         uint32_t v;
         memcpy(&v, p + 4 * i, 4);
@@ -90,9 +116,10 @@ static bool odd_f32(const unsigned char *p, uint64_t count)
 }
 
 // An F64 tensor runs as f32, which a finite double may overflow.
-static bool odd_f64(const unsigned char *p, uint64_t count)
+static bool odd_f64(const unsigned char *p, uint64_t count, uint64_t stride, const struct rule *rule)
 {
     unsigned odd = 0;
+    (void)stride, (void)rule;
     for (uint64_t i = 0; i < count; i++) {
         double v;
         memcpy(&v, p + 8 * i, 8);
@@ -102,40 +129,49 @@ static bool odd_f64(const unsigned char *p, uint64_t count)
 }
 
 // The scale of a block of MXFP4 is a power of two in one byte: beyond 252, 2^125 times its largest code overflows.
-static bool odd_mxfp4(const unsigned char *p, uint64_t count, uint64_t stride)
+static bool odd_mxfp4(const unsigned char *p, uint64_t blocks, uint64_t stride, const struct rule *rule)
 {
     unsigned odd = 0;
-    for (uint64_t i = 0; i < count; i++) odd |= p[stride * i] > 252;
+    (void)rule;
+    for (uint64_t i = 0; i < blocks; i++) odd |= p[stride * i] > 252;
     return odd;
 }
 
-// Where the f16 scales (and offsets) of a block lie: the first at `at`, `n` of them side by side. A new type needs its
-// row here, or is of integers (holds_nan passes what has none).
-static const struct scales {
-    uint32_t n, at;
-} scales_of[GYRE_DTYPE_COUNT] = {
-    [GYRE_DTYPE_Q4_0] = {1, 0},   [GYRE_DTYPE_Q5_0] = {1, 0},   [GYRE_DTYPE_Q8_0] = {1, 0},
-    [GYRE_DTYPE_IQ4_NL] = {1, 0}, [GYRE_DTYPE_IQ4_XS] = {1, 0}, [GYRE_DTYPE_Q4_1] = {2, 0},
-    [GYRE_DTYPE_Q5_1] = {2, 0},   [GYRE_DTYPE_Q4_K] = {2, 0},   [GYRE_DTYPE_Q5_K] = {2, 0},
-    [GYRE_DTYPE_Q2_K] = {2, 80},  [GYRE_DTYPE_Q3_K] = {1, 108}, [GYRE_DTYPE_Q6_K] = {1, 208},
-    [GYRE_DTYPE_TQ1_0] = {1, 52}, [GYRE_DTYPE_TQ2_0] = {1, 64},
+// One for each type of dtype.h: a type that has none here does not compile.
+#define RULE_F32 odd_f32, 0, 0
+#define RULE_F64 odd_f64, 0, 0
+#define RULE_BF16 odd_bf16, 0, 0
+#define RULE_F16 odd_f16, 0, 0
+#define RULE_Q4_0 odd_halves, 1, 0
+#define RULE_Q4_1 odd_halves, 2, 0
+#define RULE_Q5_0 odd_halves, 1, 0
+#define RULE_Q5_1 odd_halves, 2, 0
+#define RULE_Q8_0 odd_halves, 1, 0
+#define RULE_Q2_K odd_halves, 2, 80
+#define RULE_Q3_K odd_halves, 1, 108
+#define RULE_Q4_K odd_halves, 2, 0
+#define RULE_Q5_K odd_halves, 2, 0
+#define RULE_Q6_K odd_halves, 1, 208
+#define RULE_IQ4_NL odd_halves, 1, 0
+#define RULE_IQ4_XS odd_halves, 1, 0
+#define RULE_MXFP4 odd_mxfp4, 0, 0
+#define RULE_TQ1_0 odd_halves, 1, 52
+#define RULE_TQ2_0 odd_halves, 1, 64
+#define RULE_I8 NULL, 0, 0
+#define RULE_I32 NULL, 0, 0
+#define RULE_I64 NULL, 0, 0
+static const struct rule rules[GYRE_DTYPE_COUNT] = {
+#define X(id, name, gguf, elements, bytes) [GYRE_DTYPE_##id] = {RULE_##id},
+    GYRE_DTYPE_MAP(X)
+#undef X
 };
 
 // NaN or infinity among what the floats of a tensor run as, or among the scales of its blocks.
 static bool holds_nan(const struct gyre_tensor *t)
 {
-    const struct gyre_dtype_info *info = gyre_dtype_info(t->type);
-    const unsigned char *p = t->data;
-    const uint64_t blocks = t->bytes / info->block_bytes;
-    if (t->type == GYRE_DTYPE_F32) return odd_f32(p, blocks);
-    if (t->type == GYRE_DTYPE_F64) return odd_f64(p, blocks);
-    if (t->type == GYRE_DTYPE_BF16) return odd_halves(p, blocks, 2, 0x7F80);
-    if (t->type == GYRE_DTYPE_F16) return odd_halves(p, blocks, 2, 0x7C00);
-    if (t->type == GYRE_DTYPE_MXFP4) return odd_mxfp4(p, blocks, info->block_bytes);
-    const struct scales s = scales_of[t->type]; // none: integers
-    for (uint32_t i = 0; i < s.n; i++)
-        if (odd_halves(p + s.at + 2 * i, blocks, info->block_bytes, 0x7C00)) return true;
-    return false;
+    const uint64_t stride = gyre_dtype_info(t->type)->block_bytes;
+    const struct rule *const r = &rules[t->type];
+    return r->odd && r->odd(t->data, t->bytes / stride, stride, r);
 }
 
 gyre_status gyre_model_check_finite(const gyre_source *source, const struct gyre_tensor *tensor, gyre_error *err)
