@@ -44,7 +44,7 @@
   UNROLL for (int r = 0; r < TR; r++) {                                                                               \
     QUANT_NORM(row(r))                                                                                                \
     uint top_ = 0u;                                                                                                   \
-    for (int i = LI_X; i < 4 * ROW16; i += WGX) top_ = max(top_, split_top(ROW_VALUE(i)));                            \
+    for (int i = LI_X; i < 4 * ROW16; i += WGX) top_ = max(top_, quant_bits(ROW_VALUE(i)));                            \
     SPLIT_GREATEST(top_)                                                                                              \
     by[r] = split_scale(top_);                                                                                        \
     const float inverse_ = split_inverse(top_);                                                                       \
@@ -72,8 +72,9 @@
       hi_ = max(hi_, quant_most(v));                                                                                  \
     }                                                                                                                 \
     QUANT_EXTREMES(lo_, hi_)                                                                                          \
-    by[r] = quant_scale(pc.bits, lo_, hi_, pc.clip);                                                                  \
-    const float inverse_ = quant_inverse(by[r]);                                                                      \
+    const float scale_ = quant_scale(pc.bits, lo_, hi_, pc.clip);                                                     \
+    const float inverse_ = quant_inverse(scale_);                                                                     \
+    by[r] = quant_stored(scale_);                                                                                     \
     const float zero_ = quant_zero(pc.bits, lo_, pc.clip, inverse_);                                                  \
     zero[r] = I(zero_);                                                                                               \
     for (int i = LI_X; i < ROW16; i += WGX)                                                                           \

@@ -2,13 +2,23 @@
    among them, to the scale and zero point, and from a value to its code; f32, one rounding per step, so that the same
    row gives the same codes on every device.
    bits 8: symmetric, codes -128..127, scale = max|x| * clip / 127. bits 4: codes 0..15, scale = (hi - lo) * clip /
-   15. */
+   15.
+   A row that holds an infinity or a NaN has the scale NaN, so that what is made of it is no number either. min and max
+   may overlook a NaN: until the row's scale is stored (quant_stored), infinity stands for it. */
 NO_CONTRACT
+#define QUANT_INFINITY 0x7F800000u
+/* the bits of the greatest |x|: QUANT_INFINITY and above where one is not finite */
+FN uint quant_bits(float4 x) {
+  const uint most = 0x7FFFFFFFu;
+  return max(max(BITS_U(x.x) & most, BITS_U(x.y) & most), max(BITS_U(x.z) & most, BITS_U(x.w) & most));
+}
 FN float quant_scale(int bits, float lo, float hi, float clip) {
   PRECISE const float clipped = (bits == 8 ? max(-lo, hi) : hi - lo) * clip;
   PRECISE const float scale = clipped * (bits == 8 ? 0.007874015748031496f : 0.06666666666666667f);
+  if ((BITS_U(scale) & 0x7FFFFFFFu) >= QUANT_INFINITY) return BITS_F(QUANT_INFINITY);
   return scale > 0.0f ? scale : 0.0f; /* never -0 */
 }
+FN float quant_stored(float scale) { return BITS_U(scale) >= QUANT_INFINITY ? QNAN : scale; }
 FN float quant_inverse(float scale) { return scale > 0.0f ? 1.0f / scale : 0.0f; }
 FN float quant_zero(int bits, float lo, float clip, float inverse) {
   PRECISE const float clipped = -lo * clip;
@@ -26,7 +36,9 @@ FN uint quant_word(float4 x, int bits, float inverse, float zero) {
   return quant_bytes(TO_I4(bits == 8 ? clamp(code, -128.0f, 127.0f) : clamp(code, 0.0f, 15.0f)));
 }
 FN float quant_least(float4 x) { return min(min(x.x, x.y), min(x.z, x.w)); }
-FN float quant_most(float4 x) { return max(max(x.x, x.y), max(x.z, x.w)); }
+FN float quant_most(float4 x) {
+  return quant_bits(x) >= QUANT_INFINITY ? BITS_F(QUANT_INFINITY) : max(max(x.x, x.y), max(x.z, x.w));
+}
 
 /* bits 24: symmetric, codes of three signed bytes, 65536 high + 256 middle + low, so that a product is three of bytes.
    The scale is the power of two by which the row's greatest |x| is a code of at most 127 * 65792 and of at least half
@@ -36,14 +48,10 @@ FN float quant_most(float4 x) { return max(max(x.x, x.y), max(x.z, x.w)); }
    as zeros; one with an infinity or a NaN has the scale NaN.
    `top`: the bits of the row's greatest |x|. Its exponent, one more where it would round beyond the greatest code, less
    22 is the scale's. */
-FN uint split_top(float4 x) {
-  const uint most = 0x7FFFFFFFu;
-  return max(max(BITS_U(x.x) & most, BITS_U(x.y) & most), max(BITS_U(x.z) & most, BITS_U(x.w) & most));
-}
 FN uint split_exponent(uint top) { return (top + 0x10200u) >> 23u; }
 FN float split_scale(uint top) {
   const uint e = split_exponent(top);
-  return top >= 0x7F800000u ? QNAN : e < 24u ? 0.0f : BITS_F((e - 22u) << 23u);
+  return top >= QUANT_INFINITY ? QNAN : e < 24u ? 0.0f : BITS_F((e - 22u) << 23u);
 }
 FN float split_inverse(uint top) {
   const uint e = split_exponent(top);
@@ -135,14 +143,14 @@ FN uint quant_grouped_word(float4 x, float inverse, float zero, float times) {
     }                                                                                                                 \
   }                                                                                                                   \
   if (LI_X == 0) {                                                                                                    \
-    meta[2 * (row)] = BITS_U(CUT(at_, words, scale));                                                                 \
+    meta[2 * (row)] = BITS_U(CUT(at_, words, quant_stored(scale)));                                                   \
     meta[2 * (row) + 1] = U(I(zero));                                                                                 \
   }
 /* The same to 24 bits: words of high bytes from codes[at] on, of middle ones behind them, then of low ones. Loops: 2
    words / WGX. */
 #define SPLIT_ROW(VALUE, row, at, words)                                                                              \
   uint top = 0u;                                                                                                      \
-  for (int i = LI_X; i < (words); i += WGX) top = max(top, split_top(VALUE(i)));                                      \
+  for (int i = LI_X; i < (words); i += WGX) top = max(top, quant_bits(VALUE(i)));                                      \
   SPLIT_GREATEST(top)                                                                                                 \
   const float inverse = split_inverse(top);                                                                           \
   int at_ = LI_X;                                                                                                     \

@@ -111,7 +111,7 @@ struct target {
     int64_t span;
 };
 
-// As the shaders; NaN becomes the least code, as there.
+// As the shaders.
 GYRE_CLONES static void quantize_row(const float *x, int64_t n, int32_t bits, float clip, int8_t *codes,
                                      uint32_t meta[2])
 {

@@ -57,17 +57,20 @@ void gyre_ref_hadamard(double *x, const struct gyre_ref_had *had, const uint32_t
 
 // ---- quantizer ----------------------------------------------------------------------------------------
 
-// f32 scale of n values, and the least of them (with 0 among them).
+// f32 scale of n values, NaN where they or it are not finite, and the least of them (with 0 among them).
 static float row_scale(const float *x, int32_t n, int32_t bits, float clip, float *least)
 {
     float lo = 0, hi = 0;
+    bool finite = true;
     for (int32_t i = 0; i < n; i++) {
         lo = fminf(lo, x[i]);
         hi = fmaxf(hi, x[i]);
+        finite = finite && isfinite(x[i]);
     }
     float scale = (bits == 8 ? fmaxf(-lo, hi) : hi - lo) * clip;
     scale *= bits == 8 ? 1.0f / 127 : 1.0f / 15;
     *least = lo;
+    if (!finite || !isfinite(scale)) return NAN;
     return scale > 0 ? scale : 0; // never -0
 }
 
@@ -81,8 +84,13 @@ static float inverse_of(float scale) { return scale > 0 ? 1.0f / scale : 0; }
 static void quantize_groups(const float *x, int32_t width, float clip, int32_t span, uint32_t *codes, uint32_t meta[2])
 {
     float top = 0, lo;
-    for (int32_t g = 0; g < width; g += span) top = fmaxf(top, row_scale(x + g, span, 4, clip, &lo));
-    const float scale = top * 0.125f;
+    bool finite = true;
+    for (int32_t g = 0; g < width; g += span) {
+        const float step = row_scale(x + g, span, 4, clip, &lo);
+        top = fmaxf(top, step);
+        finite = finite && isfinite(step);
+    }
+    const float scale = finite ? top * 0.125f : NAN;
     for (int32_t g = 0; g < width; g += span) {
         const float step = row_scale(x + g, span, 4, clip, &lo);
         const float times = fminf(fmaxf(rintf(step * inverse_of(scale)), 1), 8);

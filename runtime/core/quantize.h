@@ -3,6 +3,8 @@
 #pragma once
 #include "runtime/util/base.h"
 
+#include <float.h>
+#include <math.h>
 #include <stdint.h>
 
 // That of activations (shaders/quantize.k.h), in place: bits 16 nothing, 8 symmetric, 4 asymmetric, per row; span != 0:
@@ -27,27 +29,31 @@ struct gyre_row_quantizer {
 // Rounds half to even, for values well below 2^22.
 GYRE_INLINE float gyre_round_even(float x) { return (x + 0x1.8p23f) - 0x1.8p23f; }
 
-// In the f32 steps of the shader. NaN counts as nothing.
+// In the f32 steps of the shader. Of n values that are not all finite the scale is NaN, and the codes are the least.
 GYRE_INLINE struct gyre_row_quantizer gyre_row_quantizer(const float *x, uint64_t n, uint32_t bits, float clip)
 {
-    float lows[16] = {0}, highs[16] = {0}, lo = 0, hi = 0;
+    float lows[16] = {0}, highs[16] = {0}, losses[16] = {0}, lo = 0, hi = 0, lost = 0; // lost: 0, or NaN
     uint64_t i = 0;
     for (; i + 16 <= n; i += 16)
         for (int l = 0; l < 16; l++) {
             lows[l] = x[i + (uint64_t)l] < lows[l] ? x[i + (uint64_t)l] : lows[l];
             highs[l] = x[i + (uint64_t)l] > highs[l] ? x[i + (uint64_t)l] : highs[l];
+            losses[l] += 0 * x[i + (uint64_t)l];
         }
     for (; i < n; i++) {
         lo = x[i] < lo ? x[i] : lo;
         hi = x[i] > hi ? x[i] : hi;
+        lost += 0 * x[i];
     }
     for (int l = 0; l < 16; l++) {
         lo = lows[l] < lo ? lows[l] : lo;
         hi = highs[l] > hi ? highs[l] : hi;
+        lost += losses[l];
     }
     float scale = (bits == 8 ? (-lo > hi ? -lo : hi) : hi - lo) * clip;
     scale *= bits == 8 ? 1.0f / 127 : 1.0f / 15;
     if (!(scale > 0)) scale = 0; // never -0
+    if (lost != 0 || scale > FLT_MAX) scale = NAN;
     const float inverse = scale > 0 ? 1.0f / scale : 0, least = gyre_round_even(-lo * clip * inverse);
     return (struct gyre_row_quantizer){
         scale, inverse, bits == 8 ? 0 : least < 15 ? least : 15, bits == 8 ? -128 : 0, bits == 8 ? 127 : 15, lo, 1};
@@ -56,12 +62,13 @@ GYRE_INLINE struct gyre_row_quantizer gyre_row_quantizer(const float *x, uint64_
 // The scale of a row in groups of `span`: an eighth of their greatest step.
 GYRE_INLINE float gyre_grouped_scale(const float *x, uint64_t n, uint64_t span, float clip)
 {
-    float top = 0;
+    float top = 0, lost = 0;
     for (uint64_t i = 0; i < n; i += span) {
         const float step = gyre_row_quantizer(x + i, span, 4, clip).scale;
         top = step > top ? step : top;
+        lost += 0 * step;
     }
-    return 0.125f * top;
+    return 0.125f * top + lost;
 }
 
 // One group of such a row.

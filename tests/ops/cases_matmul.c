@@ -217,6 +217,16 @@ static void split_edges(struct check *check, const struct weight *w)
     quantizing_product(check, w, ROWS, 24, false, 64, 2, 2, x); // a program of the cases below
 }
 
+// Rows of an infinity or a NaN between others: each output of theirs is NaN.
+static void rows_that_are_not_finite(struct check *check, const struct weight *w, int bits)
+{
+    static const float odd[] = {1, NAN, 1, INFINITY, -INFINITY, 1};
+    enum { ROWS = GYRE_COUNT(odd) };
+    float *const x = check_normal(check, ROWS * (size_t)w->k, 1);
+    for (int r = 0; r < ROWS; r++) x[r * w->k + 7 * r + 1] = odd[r];
+    quantizing_product(check, w, ROWS, bits, false, 64, 2, 2, x);
+}
+
 // Rows that fill no tile of rows, columns that fill no tile of columns, rows of codes shorter and longer than the
 // workgroup.
 void cases_quant_matmul(struct check *check)
@@ -236,6 +246,7 @@ void cases_quant_matmul(struct check *check)
                 if (kinds[i] == W_W4Z && s % 2 == 0) continue; // one of a channel and one of groups are enough
                 const struct weight w = weight_random(check, kinds[i], t->n, t->k, t->group);
                 if (bits == 24 && s == 1) split_edges(check, &w);
+                if (bits < 24 && s == 1) rows_that_are_not_finite(check, &w, bits);
                 for (int normed = 0; normed < 2; normed++)
                     if (normed == (int)(i + s) % 2 || s == 1)
                         quantizing_product(check, &w, t->rows, bits, normed, tiled[s].wgx, tiled[s].tr, 1 + s % 2,

@@ -93,18 +93,41 @@ static struct check_bind levels_out(int rows, int width, int span)
     return bind;
 }
 
-// Of a row that is not finite the codes mean nothing, and the scale is no number.
+// Of a row that is not finite codes and zero point mean nothing, and the scale is no number.
 static bool scales(const void *want, const void *got, size_t size, char why[200])
 {
-    for (size_t i = 0; i < size; i += 4) {
-        uint32_t a, b;
-        memcpy(&a, (const char *)want + i, 4);
-        memcpy(&b, (const char *)got + i, 4);
-        if (a == b || ((a & 0x7FFFFFFF) > 0x7F800000 && (b & 0x7FFFFFFF) > 0x7F800000)) continue;
-        snprintf(why, 200, "word %zu is %08x, want %08x", i / 4, b, a);
+    for (size_t i = 0; i < size; i += 8) {
+        uint32_t a[2], b[2];
+        memcpy(a, (const char *)want + i, 8);
+        memcpy(b, (const char *)got + i, 8);
+        if ((a[0] & 0x7FFFFFFF) > 0x7F800000 ? (b[0] & 0x7FFFFFFF) > 0x7F800000 : !memcmp(a, b, 8)) continue;
+        snprintf(why, 200, "row %zu has %08x %08x, want %08x %08x", i / 8, b[0], b[1], a[0], a[1]);
         return false;
     }
     return true;
+}
+
+// An infinity or a NaN at each place of a row in turn, in the first and the last row none; and a row whose numbers are
+// finite and its scale is not.
+static void quantize_what_is_not_finite(struct check *check, int width, int bits, int span, uint32_t wgx)
+{
+    const float odd[] = {NAN, INFINITY, -INFINITY, -NAN};
+    const int rows = width + 3;
+    float *const x = check_normal(check, (size_t)(rows * width), 1);
+    for (int r = 0; r < width; r++) x[(r + 1) * width + r] = odd[r % 4];
+    for (int i = 0; i < width; i++) x[(width + 1) * width + i] = i % 2 ? 0x1.fffffep+127f : -0x1.fffffep+127f;
+    const struct gyre_quantize_params p = {rows, width, bits, 1, span};
+    const struct check_case c = {
+        .kernel = "quantize",
+        .params = &p,
+        .n_spec = 4,
+        .spec = {wgx, 1, 1, (uint32_t)span},
+        .groups = {(uint32_t)rows},
+        .bind = {{.size = (size_t)(rows * width), .compare = check_anything},
+                 {.size = (size_t)rows * 8, .compare = scales},
+                 {.data = x, .size = (size_t)(rows * width) * 4}},
+    };
+    check_run(check, &c, "%d x %d to %d bits in groups of %d, not finite", rows, width, bits, span);
 }
 
 // Three bytes a number: rows of greatest numbers on both sides of where the scale doubles, the least that is not taken
@@ -141,6 +164,10 @@ void cases_quantize(struct check *check)
     static const int bytes[] = {4, 36, 80, 1028};
     for (size_t i = 0; i < GYRE_COUNT(bytes); i++)
         for (int finite = 0; finite < 2; finite++) quantize_to_bytes(check, bytes[i], i % 2 ? 64 : 8, finite);
+    for (int bits = 4; bits <= 8; bits += 4)
+        for (int width = 36; width <= 76; width += 40) quantize_what_is_not_finite(check, width, bits, 0, 8);
+    quantize_what_is_not_finite(check, 36, 4, 12, 8);
+    quantize_what_is_not_finite(check, 96, 4, 32, 64);
     static const int widths[] = {4, 12, 36, 80, 576};
     for (size_t i = 0; i < GYRE_COUNT(widths); i++)
         for (size_t r = 0; r < GYRE_COUNT(row_counts); r++)

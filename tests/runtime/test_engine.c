@@ -410,7 +410,7 @@ static void multiply(char *data, size_t n, const gyre_source *source, const char
 }
 
 // Values 1e5 times as large, and what follows them as much smaller, are the same model: a cache of 8 bits holds them,
-// one of 16 bits does not and says so.
+// one of 16 bits does not and says so, whatever the bits of activations.
 static void test_values_beyond_halves(void **state)
 {
     (void)state;
@@ -430,9 +430,10 @@ static void test_values_beyond_halves(void **state)
     gyre_source_close(source);
     const uint32_t prompt[] = {5, 6, 7};
     for (int d = 0; d < DEVICES; d++)
-        for (uint32_t kv = 8; kv <= 16; kv *= 2) {
-            gyre_engine *want = open_engine(f32_path, (gyre_engine_params){.act = 16, .kv = kv}, device_names[d]),
-                        *e = open_engine(path, (gyre_engine_params){.act = 16, .kv = kv}, device_names[d]);
+        for (int i = 0; i < 4; i++) {
+            const uint32_t act = 16 >> i % 3, kv = i < 3 ? 16 : 8;
+            gyre_engine *want = open_engine(f32_path, (gyre_engine_params){.act = act, .kv = kv}, device_names[d]),
+                        *e = open_engine(path, (gyre_engine_params){.act = act, .kv = kv}, device_names[d]);
             if (!e || !want) continue;
             gyre_session *a = NULL, *b = NULL;
             gyre_error failure = {0};

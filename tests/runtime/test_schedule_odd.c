@@ -45,14 +45,14 @@ static bool holds(const uint32_t *tokens, size_t n, uint32_t token)
 
 static char windowed_path[128];
 
-static gyre_engine *open_engine(const char *model, const char *device, uint32_t sequences, uint32_t kv,
+static gyre_engine *open_engine(const char *model, const char *device, uint32_t sequences, uint32_t act, uint32_t kv,
                                 bool as_hardware)
 {
     gyre_engine *engine = NULL;
     gyre_error err = {0};
     const gyre_engine_params p = {.size = sizeof p,
                                   .device = device,
-                                  .act = 16,
+                                  .act = act,
                                   .kv = kv,
                                   .context = 256,
                                   .sequences = sequences,
@@ -64,10 +64,10 @@ static gyre_engine *open_engine(const char *model, const char *device, uint32_t 
 }
 
 // False where the device is not there.
-static bool make(struct scene *s, const char *model, const char *device, uint32_t kv, bool as_hardware)
+static bool make(struct scene *s, const char *model, const char *device, uint32_t act, uint32_t kv, bool as_hardware)
 {
     uint32_t odd = PLAIN;
-    s->engine = open_engine(model, device, 4, kv, as_hardware);
+    s->engine = open_engine(model, device, 4, act, kv, as_hardware);
     if (!s->engine) return false;
     for (int i = 0; i < TEXTS; i++) {
         tiny_tokens(s->prompt[i], length(i), 10 + (uint32_t)i, PLAIN);
@@ -113,16 +113,20 @@ static void test_one_fails_alone(void **state)
     enum { WAYS = 5 };
     static const struct {
         const char *model;
-        uint32_t kv;
+        uint32_t act, kv;
         bool as_hardware;
-    } kinds[] = {
-        {heard_f32_path, 16, false}, {heard_f32_path, 8, false}, {heard_f32_path, 8, true}, {windowed_path, 8, false}};
+    } kinds[] = {{heard_f32_path, 16, 16, false},
+                 {heard_f32_path, 16, 8, false},
+                 {heard_f32_path, 16, 8, true},
+                 {windowed_path, 16, 8, false},
+                 {heard_f32_path, 8, 8, false}};
     for (size_t run = 0; run < GYRE_COUNT(kinds) * DEVICES; run++) {
         struct scene x;
         const size_t d = run % DEVICES, kind = run / DEVICES;
         if (kinds[kind].as_hardware && d == 0) continue;            // the cpu device has no kernels
         if (kinds[kind].model == windowed_path && d == 2) continue; // PoCL compiles for a minute what the others show
-        if (!make(&x, kinds[kind].model, device_names[d], kinds[kind].kv, kinds[kind].as_hardware)) continue;
+        if (!make(&x, kinds[kind].model, device_names[d], kinds[kind].act, kinds[kind].kv, kinds[kind].as_hardware))
+            continue;
         gyre_scheduler *s = heard_scheduler(x.engine, 12, false);
         for (int way = 0; way < WAYS; way++) {
             static struct heard h[GOOD + 1];
@@ -167,7 +171,7 @@ static void test_gone_before_it_failed(void **state)
     (void)state;
     for (int d = 0; d < DEVICES; d++) {
         struct scene x;
-        if (!make(&x, heard_f32_path, device_names[d], 8, false)) continue;
+        if (!make(&x, heard_f32_path, device_names[d], 16, 8, false)) continue;
         gyre_scheduler *s = heard_scheduler(x.engine, 5, false);
         for (int run = 0; run < 4; run++) {
             const bool late = run >= 2, again = run % 2; // late: no number only behind the first page of 32
@@ -194,7 +198,7 @@ static void test_in_an_answer(void **state)
     (void)state;
     for (int d = 0; d < DEVICES; d++)
         for (uint32_t ahead = 1; ahead <= 8; ahead *= 8) {
-            gyre_engine *e = open_engine(heard_f32_path, device_names[d], 2, 8, false);
+            gyre_engine *e = open_engine(heard_f32_path, device_names[d], 2, 16, 8, false);
             uint32_t prompt[SHORT], want[30], n = 6;
             if (!e) continue;
             tiny_tokens(prompt, SHORT, 11, VOCAB);
@@ -221,7 +225,7 @@ static void test_embeddings_and_requests(void **state)
 {
     (void)state;
     struct scene x;
-    assert_true(make(&x, heard_f32_path, "cpu", 16, false));
+    assert_true(make(&x, heard_f32_path, "cpu", 16, 16, false));
     gyre_scheduler *s = heard_scheduler(x.engine, 0, false);
     gyre_task *t[2];
     const uint32_t *const prompt[2] = {x.bad, x.prompt[1]};
