@@ -12,13 +12,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { USUAL_CTX = 2048 };
+
 struct eval {
     const char *model, *reference, *save;
     struct cli_list paths, task_paths;
     struct cli_texts texts;
     struct cli_task task[CLI_LIST_MAX];
     bool calibrated[CLI_LIST_MAX];
-    uint32_t ctx, windows, save_k;
+    uint32_t ctx, windows, save_k; // ctx 0: not given
     struct cli_engine engine;
     bool json, by_position;
     struct cli_blocks blocks[CLI_LIST_MAX]; // of each text, where positions are asked for
@@ -208,6 +210,41 @@ static gyre_status check_apart(const struct eval *e, gyre_error *err)
     return GYRE_OK;
 }
 
+// A model's own context; 0: unknown, and what is amiss is said by whoever opens it.
+static uint32_t own_context(const char *model)
+{
+    char *text = NULL;
+    if (gyre_inspect(model, &text, NULL) != GYRE_OK) return 0;
+    json_t *doc = json_loads(text, 0, NULL);
+    const json_int_t n = json_integer_value(json_object_get(json_object_get(doc, "model"), "context"));
+    json_decref(doc);
+    free(text);
+    return n > 0 && n <= UINT32_MAX ? (uint32_t)n : 0;
+}
+
+// The windows' tokens: as given, or as many as the models take, at most the usual.
+static gyre_status choose_ctx(struct eval *e, bool stored, gyre_error *err)
+{
+    const char *const path[] = {e->model, e->reference};
+    uint32_t most = USUAL_CTX;
+    for (size_t i = 0; i < sizeof path / sizeof *path; i++) {
+        const uint32_t own = path[i] && !(i == 1 && stored) ? own_context(path[i]) : 0;
+        if (!own) continue;
+        if (e->ctx > own)
+            return gyre_fail(err, GYRE_E_INVALID,
+                             "cannot evaluate (%s): windows of %u tokens are longer than the model's context; give "
+                             "--ctx %u, or less",
+                             path[i], e->ctx, own);
+        if (own < most) most = own;
+    }
+    if (e->ctx) return GYRE_OK;
+    e->ctx = most;
+    if (most < USUAL_CTX && !e->json)
+        cli_warn("windows of %u tokens (--ctx), as %s has no longer context; figures of other windows do not compare",
+                 most, e->reference && !stored ? "one of the models" : "the model");
+    return GYRE_OK;
+}
+
 static gyre_status eval_texts(struct eval *e, gyre_engine *engine, gyre_engine *reference, gyre_reference *stored,
                               gyre_eval_result *each, gyre_eval_result *all, gyre_error *err)
 {
@@ -238,6 +275,7 @@ static int eval_model(struct eval *e)
     GYRE_GO(cli_texts_read(&e->paths, &e->texts, &err));
     warn_calibrated(e);
     if (e->reference && gyre_reference_is(e->reference)) GYRE_GO(gyre_reference_open(e->reference, &stored, &err));
+    GYRE_GO(choose_ctx(e, stored != NULL, &err));
     e->engine.context = e->ctx;
     e->engine.sequences = e->task_paths.n ? CLI_TASK_SEQUENCES : 0;
     e->engine.logit_rows = e->task_paths.n ? CLI_TASK_ROWS : 0;
@@ -271,13 +309,14 @@ done:
 
 static int run(int argc, char **argv)
 {
-    struct eval e = {.ctx = 2048};
+    struct eval e = {0};
     const struct cli_option options[] = {
         {"--text", "FILE", "a text, or NAME=FILE; may be repeated for a row each (this or --tasks is required)",
          CLI_LIST, &e.paths, 0, 0, NULL},
         {"--tasks", "FILE", "requests with given answers: context, continuation, label, doc_id; may be repeated",
          CLI_LIST, &e.task_paths, 0, 0, NULL},
-        {"--ctx", "N", "tokens in a window (2048)", CLI_U32, &e.ctx, 2, 1 << 24, NULL},
+        {"--ctx", "N", "tokens in a window; default: as many as the model takes, at most 2048", CLI_U32, &e.ctx, 2,
+         1 << 24, NULL},
         {"--windows", "N", "windows of each text to evaluate; default: all", CLI_U32, &e.windows, 1, 1 << 24, NULL},
         {"--reference", "MODEL", "also report KL and agreement to this model, run at 16 bits, or to stored logits",
          CLI_TEXT, &e.reference, 0, 0, NULL},

@@ -35,6 +35,21 @@ class Eval(Case):
         many = [x for _ in range(17) for x in ("--text", self.text)]
         self.fails(2, "eval", self.model, *many, word="16")
 
+    def test_windows_that_fit(self):
+        short, long = self.at("short"), self.put("long.txt", self.read(self.text) + b"and so on it went. " * 20)
+        base = ("--text", long, "--windows", 1, "--device", "cpu")
+        subprocess.run([MAKE_MODEL, short, "HF"], check=True)
+        with open(os.path.join(short, "config.json")) as f:
+            config = json.load(f)
+        with open(os.path.join(short, "config.json"), "w") as f:
+            json.dump({**config, "max_position_embeddings": 100}, f)
+        self.assertEqual([self.json("eval", m, *base)["ctx"] for m in (self.model, short)], [512, 100])
+        self.assertEqual(self.json("eval", self.model, *base, "--reference", short)["ctx"], 100)
+        self.assertIn("windows of 100 tokens (--ctx)", self.done("eval", short, *base)[1])
+        self.assertNotIn("--ctx", self.done("eval", short, *base, "--ctx", 100)[1])
+        self.fails(1, "eval", self.model, *base, "--ctx", 513, word="give --ctx 512")
+        self.fails(1, "eval", self.model, *base, "--ctx", 101, "--reference", short, word=f"({short}): windows of 101 tokens")
+
     def test_references(self):
         q = self.quantized("ref.gguf", "--wgroup", 0)
         texts = ("--text", self.text, "--text", self.other)
