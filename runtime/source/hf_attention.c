@@ -224,6 +224,21 @@ static gyre_status put_windows_from(struct config *c, double first)
     return gyre_hf_put_list(c, "attention.sliding_window_pattern", GYRE_META_I32, values, (uint64_t)layers);
 }
 
+// A SmolLM3's layers that are not turned have the window: those of the list, or each so many-th.
+static gyre_status put_windows_unturned(struct config *c)
+{
+    const json_t *turned = gyre_hf_get(c->json, "no_rope_layers");
+    double layers = 0, interval = 4;
+    int32_t values[1024];
+    GYRE_TRY(gyre_hf_real(c, c->json, "num_hidden_layers", &layers));
+    GYRE_TRY(gyre_hf_real(c, c->json, "no_rope_layer_interval", &interval));
+    const bool sane = layers >= 1 && layers <= (double)GYRE_COUNT(values) && interval >= 1 && interval < 1 << 20;
+    if (!sane) return GYRE_OK; // hparams_read.c refuses it
+    for (int i = 0; i < (int)layers; i++)
+        values[i] = turned ? is_turned(json_array_get(turned, (size_t)i)) == 0 : (i + 1) % (int)interval == 0;
+    return gyre_hf_put_list(c, "attention.sliding_window_pattern", GYRE_META_I32, values, (uint64_t)layers);
+}
+
 static gyre_status put_windows(struct config *c)
 {
     if (!strcmp(c->type, "llama")) return GYRE_OK; // it has none, whatever a config carries along
@@ -249,8 +264,7 @@ static gyre_status put_windows(struct config *c)
         return gyre_hf_put_count(c, c->json, older ? "sliding_window_pattern" : "_sliding_window_pattern",
                                  "attention.sliding_window_pattern");
     }
-    if (!strcmp(c->type, "smollm3")) // of layers that are not turned, as transformers has it
-        return gyre_hf_refuse(c, "use_sliding_window", "true without layer_types", "false, or a list");
+    if (!strcmp(c->type, "smollm3")) return put_windows_unturned(c);
     double first = switched ? 28 : 0;
     GYRE_TRY(gyre_hf_real(c, c->json, "max_window_layers", &first));
     return switched ? put_windows_from(c, first) : GYRE_OK;

@@ -208,6 +208,25 @@ static void a_config_means_what_transformers_means(void **state)
     assert_int_equal(hp.window, 4096);
     assert_true(!hp.kind[0].windowed && hp.kind[1].windowed);
     gyre_hparams_free(&hp);
+    // Of a smollm3 the layers that are not turned have it, which a list says, or each fourth.
+    static const struct {
+        const char *says;
+        uint32_t window, unturned; // layers that are not turned, as bits
+    } smollm3[] = {{"true, \"sliding_window\": 9", 9, 1 << 3},
+                   {"true, \"sliding_window\": 9, \"layer_types\": null, \"no_rope_layers\": [0, 1, 0, 1, 1]", 9, 5},
+                   {"true, \"sliding_window\": null", 0, 1 << 3},
+                   {"false, \"sliding_window\": 9", 0, 1 << 3}};
+    for (size_t k = 0; k < GYRE_COUNT(smollm3); k++) {
+        char says[160];
+        snprintf(says, sizeof says, "\"use_sliding_window\": %s", smollm3[k].says);
+        hp = changed("smollm3", "\"use_sliding_window\": false", says);
+        assert_int_equal(hp.window, smollm3[k].window);
+        for (uint32_t i = 0; i < hp.n_layers; i++) {
+            assert_int_equal(hp.kind[i].turn == GYRE_TURN_NONE, smollm3[k].unturned >> i & 1);
+            assert_int_equal(hp.kind[i].windowed, hp.window && hp.kind[i].turn == GYRE_TURN_NONE);
+        }
+        gyre_hparams_free(&hp);
+    }
     // The context that scaling starts from: what stands beside counts more than what stands inside, and a phi3 always
     // has one beside.
     hp = changed("ministral3", "\"sliding_window\": null", "\"original_max_position_embeddings\": 128");
