@@ -1,6 +1,7 @@
 // gyre template: fills a chat template with a conversation. Needs no device.
 #include "cli/cli.h"
 #include "cli/json.h"
+#include "runtime/util/json_wide.h"
 
 #include <gyre/gyre_chat.h>
 #include <stdio.h>
@@ -62,7 +63,12 @@ static gyre_status read_talk(const char *path, char **text, size_t *bytes, gyre_
 {
     json_error_t why;
     GYRE_TRY(cli_read(path, text, bytes, err));
-    json_t *talk = json_loadb(*text, *bytes, JSON_ALLOW_NUL, &why);
+    char *wide;
+    size_t n;
+    if (!gyre_json_widen(*text, *bytes, &wide, &n))
+        return gyre_fail(err, GYRE_E_NOMEM, "cannot read conversation (%s): out of memory", path);
+    json_t *talk = json_loadb(wide ? wide : *text, wide ? n : *bytes, JSON_ALLOW_NUL, &why);
+    free(wide);
     const bool object = json_is_object(talk), other = talk && !object;
     json_decref(talk);
     if (object) return GYRE_OK;

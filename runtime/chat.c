@@ -1,6 +1,7 @@
 // The public face of chat templates (gyre_chat.h), over runtime/text/template.h.
 #include "runtime/source/json_file.h"
 #include "runtime/text/template.h"
+#include "runtime/util/json_wide.h"
 
 #include <gyre/gyre_chat.h>
 #include <stdlib.h>
@@ -37,7 +38,12 @@ gyre_status gyre_template_render(const gyre_template *t, const char *json, size_
     json_error_t why;
     *out = (gyre_rendering){0};
     GYRE_TRY(gyre_params_take(params, &p, sizeof p, sizeof p, "gyre_render_params", err));
-    json_t *variables = json_loadb(json, bytes, JSON_ALLOW_NUL, &why);
+    char *wide;
+    size_t n;
+    if (!gyre_json_widen(json, bytes, &wide, &n))
+        return gyre_fail(err, GYRE_E_NOMEM, "cannot read conversation: out of memory");
+    json_t *variables = json_loadb(wide ? wide : json, wide ? n : bytes, JSON_ALLOW_NUL, &why);
+    free(wide);
     if (!variables) {
         for (char *c = why.text; *c; c++) // it may quote the text
             if ((unsigned char)*c < 32 || *c == 127) *c = '?';

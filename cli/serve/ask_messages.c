@@ -2,6 +2,7 @@
 // writes can become control tokens.
 #include "cli/serve/ask.h"
 #include "cli/serve/event.h"
+#include "runtime/util/json_wide.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -43,7 +44,31 @@ static json_t *content_text(const json_t *content, size_t at, struct serve_error
     return text;
 }
 
-// A call that the assistant made: the template gets its arguments as an object where they are one.
+// The arguments of a call, a JSON text: as an object where they are one, else as they are; NULL with an error.
+static json_t *arguments_of(const char *text, size_t at, struct serve_error *e)
+{
+    json_error_t why;
+    char *wide;
+    size_t n;
+    if (!gyre_json_widen(text, strlen(text), &wide, &n)) {
+        serve_no_memory(e);
+        return NULL;
+    }
+    json_t *out = json_loadb(wide ? wide : text, wide ? n : strlen(text), JSON_ALLOW_NUL, &why);
+    free(wide);
+    if (!out && json_error_code(&why) == json_error_null_byte_in_key) {
+        wrong_message(e, at, "no key of a call's 'arguments' may hold \\u0000");
+        return NULL;
+    }
+    if (!json_is_object(out)) {
+        json_decref(out);
+        out = json_string(text);
+    }
+    if (!out) serve_no_memory(e);
+    return out;
+}
+
+// A call that the assistant made.
 static bool take_call(const json_t *call, json_t *out, size_t at, struct serve_error *e)
 {
     const json_t *function = json_object_get(call, "function"), *id = serve_field(call, "id");
@@ -52,11 +77,10 @@ static bool take_call(const json_t *call, json_t *out, size_t at, struct serve_e
         return wrong_message(e, at, "an element of 'tool_calls' needs an 'id' and a 'function' with a 'name'");
     if (arguments && !json_is_string(arguments) && !json_is_object(arguments))
         return wrong_message(e, at, "the 'arguments' of a call must be a JSON text");
-    json_t *object = json_is_string(arguments) ? json_loads(json_string_value(arguments), 0, NULL) : NULL;
-    if (!json_is_object(object)) {
-        json_decref(object);
-        object = arguments ? json_deep_copy(arguments) : json_object();
-    }
+    json_t *object = json_is_string(arguments) ? arguments_of(json_string_value(arguments), at, e)
+                     : arguments               ? json_deep_copy(arguments)
+                                               : json_object();
+    if (!object) return e->status ? false : serve_no_memory(e);
     json_t *made = json_pack("{s:s, s:{s:O, s:o}}", "type", "function", "function", "name", name, "arguments", object);
     if (id) json_object_set(made, "id", (json_t *)id);
     return !json_array_append_new(out, made) || serve_no_memory(e);

@@ -126,8 +126,14 @@ static bool read_json(const struct serve_request *r, json_t **out, struct serve_
 {
     json_error_t why;
     *out = json_loadb(r->body ? r->body : "", r->n_body, JSON_DECODE_ANY, &why);
-    if (!*out && json_error_code(&why) == json_error_null_character)
+    const enum json_error_code code = *out ? json_error_unknown : json_error_code(&why);
+    if (code == json_error_null_character || code == json_error_null_byte_in_key)
         return serve_refuse(e, 400, NULL, NULL, "no text of the body may hold \\u0000 (byte %d)", why.position);
+    if (code == json_error_numeric_overflow)
+        return serve_refuse(e, 400, NULL, NULL,
+                            "a number of the body is too large for 64 bits (byte %d); only the 'arguments' of a call, "
+                            "which are a text, may hold such integers",
+                            why.position);
     if (!*out)
         return serve_refuse(e, 400, NULL, NULL, "the body is not JSON: %.160s (byte %d)", why.text, why.position);
     if (json_is_object(*out)) return true;

@@ -2,6 +2,7 @@
 #include "runtime/grammar/tools.h"
 
 #include "runtime/util/base.h"
+#include "runtime/util/json_wide.h"
 #include "runtime/util/status.h"
 #include "runtime/util/text.h"
 #include "runtime/util/utf8.h"
@@ -192,11 +193,28 @@ static bool scan(gyre_answer *a, size_t at)
     return false;
 }
 
+// A JSON text as a value; NULL where it is none. Only its form is the text's: of strings U+0000, which the reader takes
+// in no key, is another character, and integers beyond int64 are strings.
+static json_t *form_of(const char *text, size_t n, size_t flags)
+{
+    char *made;
+    size_t length;
+    if (!gyre_json_widen(text, n, &made, &length)) return NULL;
+    if (!made && (made = malloc(n + 1))) memcpy(made, text, length = n);
+    for (size_t i = 0; made && i + 1 < length; i++) {
+        if (made[i] != '\\') continue;
+        if (length - i >= 6 && memcmp(made + i, "\\u0000", 6) == 0) made[i + 5] = '1';
+        i++;
+    }
+    json_t *out = made ? json_loadb(made, length, flags, NULL) : NULL;
+    free(made);
+    return out;
+}
+
 static bool is_call(const gyre_answer *a, size_t end)
 {
     // A grammar lets free keys come twice, and U+0000; what is bound to one is not taken back.
-    json_t *call = json_loadb(a->held.at + a->body, end - a->body,
-                              JSON_ALLOW_NUL | (a->how.live ? 0 : JSON_REJECT_DUPLICATES), NULL);
+    json_t *call = form_of(a->held.at + a->body, end - a->body, a->how.live ? 0 : JSON_REJECT_DUPLICATES);
     const json_t *arguments = json_object_get(call, "arguments");
     const bool fine =
         a->name[0] && a->from && json_is_object(arguments ? arguments : json_object_get(call, "parameters"));
@@ -230,9 +248,17 @@ static gyre_status add_parameter(gyre_answer *a, const char *key, const char *va
     const struct gyre_tool *tool = gyre_tool_find(a->tools, a->name);
     json_t *name = json_string(key), *parsed = NULL;
     const json_t *schema = gyre_tool_parameter(tool, key);
-    if (!gyre_schema_is_text(schema)) parsed = json_loadb(value, n, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
+    const bool any = !gyre_schema_is_text(schema);
+    json_t *form = NULL;
+    if (any) parsed = json_loadb(value, n, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
+    if (any && !parsed) form = form_of(value, n, JSON_DECODE_ANY);
     if (!parsed) parsed = json_stringn(value, n); // its own text where it is no JSON
     char *k = name ? json_dumps(name, JSON_ENCODE_ANY) : NULL, *v = parsed ? json_dumps(parsed, JSON_ENCODE_ANY) : NULL;
+    if (form && v) { // what the reader does not know is passed on as it is
+        free(v);
+        v = strndup(value, n);
+    }
+    json_decref(form);
     gyre_status st = k ? GYRE_OK : gyre_fail(err, GYRE_E_NOMEM, "cannot read an answer: out of memory");
     if (st == GYRE_OK) st = add(&a->arguments, a->arguments.n ? ", " : "{", a->arguments.n ? 2 : 1, err);
     if (st == GYRE_OK) st = add(&a->arguments, k, strlen(k), err);

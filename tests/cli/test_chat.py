@@ -67,6 +67,11 @@ class Chat(Case):
         self.fails(1, "template", t, "--json-file", self.put("none.json", b""), word="none.json, line 1, column 0): ")
         deep = self.put("deep.json", b'{"x": ' + b"[" * 401 + b"]" * 401 + b"}")
         self.fails(1, "template", t, "--json-file", deep, word="its variables): it exceeds the limit of 400")
+        wide = lambda n: ("template", self.put("wide.jinja", b"{{ x }} {{ x[0] + 1 }} {{ x | tojson }}"), "--json-file", self.put("wide.json", f'{{"x": [{n}, "{n}"]}}'.encode()))
+        for n in (2**63 - 1, 2**63, -2**63 - 1, 2**64, 10**30 + 7, -10**38):
+            self.assertEqual(self.done(*wide(n))[0], f'[{n}, \'{n}\'] {n + 1} [{n}, "{n}"]')
+        self.fails(1, *wide(10**39), word=f"an integer beyond 128 bits: {10**39}")
+        self.fails(1, "template", t, "--json-file", self.put("nul.json", b'{"x": {"a\\u0000b": 1}}'), word="nul.json, line 1, column 17): NUL byte in object key")
         self.fails(2, "template", t, word="--json-file")
         self.fails(1, "template", t, "--json-file", talk, "--chat-template", "chatml", word="no model")
 

@@ -230,6 +230,21 @@ class Serve(Case):
             value = json.loads(a["choices"][0]["message"]["content"])
             self.assertEqual((type(value["ok"]), value["n"] in (1, 22), len(value)), (bool, True, 2))
 
+    def test_calls_of_wide_integers(self):
+        """What a template is handed of a call is what the call says."""
+        t = self.put("calls.jinja", b"{% for m in messages %}{% for c in m.tool_calls or [] %}{{ c.function.arguments | tojson }}{% endfor %}{% endfor %}")
+        call = lambda text: [{"role": "user", "content": "x"}, {"role": "assistant", "tool_calls": [{"id": "1", "type": "function", "function": {"name": "f", "arguments": text}}]}]
+        with Server(self.model, "--chat-template", t) as s:
+            for text in ('{"a": 1}', '{"a": [18446744073709551615, -9223372036854775809, 9]}', '{"a": "x\\u0000"}', '{"a": "\\u0000gyre integer 5"}'):
+                status, body = s.post("/tokenize", messages=call(text))
+                self.assertEqual(status, 200, body)
+                self.assertEqual(s.post("/detokenize", tokens=body["tokens"])[1]["prompt"], text)
+            self.refused(400, s.post("/tokenize", messages=call('{"a\\u0000": 1}')), param="messages")
+            self.refused(400, s.post("/tokenize", messages=call('{"a": 1' + "0" * 39 + "}")), param="messages")
+            for raw, word in ((b'{"messages": [], "x": 18446744073709551615}', "too large for 64 bits"), (b'{"x\\u0000": 1}', "u0000")):
+                status, body = s.post("/tokenize", raw=raw)
+                self.assertEqual((status, word in body["error"]["message"]), (400, True), body)
+
     def test_embeddings(self):
         import base64, struct
         s = self.server

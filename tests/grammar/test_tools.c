@@ -220,6 +220,14 @@ static const struct {
      "C[" CALL "{\"name\": \"add\", \"arguments\": {\"a\": 1]", "#add({\"a\": 1)"},
     {GYRE_TOOLS_HERMES, GYRE_REASONING_NONE, CALL "{\"name\": \"add\", \"arguments\": {\"a\": 1}}\n</tool_c",
      "#add({\"a\": 1})", NULL},
+    // What the reader of JSON does not know is passed on as it is written.
+    {GYRE_TOOLS_HERMES, GYRE_REASONING_NONE,
+     CALL "{\"name\": \"add\", \"arguments\": {\"a\": 12345678901234567890, \"\\u0000\": [-9223372036854775809]}}" END,
+     "#add({\"a\": 12345678901234567890, \"\\u0000\": [-9223372036854775809]})", NULL},
+    {GYRE_TOOLS_XML, GYRE_REASONING_NONE,
+     "<function=add><parameter=a>12345678901234567890</parameter><parameter=b>[1, {\"\\u0000\": 2}]"
+     "</parameter></function>",
+     "#add({\"a\": 12345678901234567890, \"b\": [1, {\"\\u0000\": 2}]})", NULL},
     {GYRE_TOOLS_HERMES, GYRE_REASONING_NONE, "<think>x</think>", "C[<think>x</think>]", NULL},
     {GYRE_TOOLS_HERMES, GYRE_REASONING_MAY, "<think>\nso <tool_call> it\n</think>\n\nyes", "R[so <tool_call> it]C[yes]",
      NULL},

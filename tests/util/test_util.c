@@ -3,6 +3,7 @@
 #include "runtime/util/array.h"
 #include "runtime/util/base.h"
 #include "runtime/util/clock.h"
+#include "runtime/util/json_wide.h"
 #include "runtime/util/log.h"
 #include "runtime/util/rng.h"
 #include "runtime/util/sha256.h"
@@ -134,6 +135,48 @@ static void sha256_vectors(void **state)
     assert_string_equal(hex, vectors[1].hex);
 }
 
+// Integers beyond int64 become strings, and nothing else does.
+static void integers_are_widened(void **state)
+{
+    (void)state;
+    static const char *const same[] = {"",
+                                       "5",
+                                       "[9223372036854775807, -9223372036854775808]",
+                                       "\"12345678901234567890\"",
+                                       "1.5e400",
+                                       "12345678901234567890.5",
+                                       "12345678901234567890e1",
+                                       "{\"a\\\"12345678901234567890\": 1}",
+                                       "01234567890123456789012",
+                                       "{12345678901234567890 : 1}",
+                                       "-",
+                                       "[\"\\\\\", \"12345678901234567890\"",
+                                       "\"\\"};
+    static const struct {
+        const char *is, *made;
+    } wide[] = {{"9223372036854775808", "\"\\u0000gyre integer 9223372036854775808\""},
+                {"{\"a\\\\\":[-9223372036854775809,1], \"b\":123456789012345678901234567890}",
+                 "{\"a\\\\\":[\"\\u0000gyre integer -9223372036854775809\",1], \"b\":\"\\u0000gyre integer "
+                 "123456789012345678901234567890\"}"}};
+    char *made;
+    size_t n;
+    for (size_t i = 0; i < GYRE_COUNT(same); i++) {
+        assert_true(gyre_json_widen(same[i], strlen(same[i]), &made, &n));
+        if (made) fail_msg("%s became %s", same[i], made);
+    }
+    for (size_t i = 0; i < GYRE_COUNT(wide); i++) {
+        assert_true(gyre_json_widen(wide[i].is, strlen(wide[i].is), &made, &n));
+        assert_string_equal(made, wide[i].made);
+        assert_int_equal(n, strlen(made));
+        free(made);
+    }
+    assert_string_equal(gyre_json_wide("\0gyre integer -9223372036854775809", 34), "-9223372036854775809");
+    assert_null(gyre_json_wide("\0gyre integer 9223372036854775807", 33));
+    assert_null(gyre_json_wide("\0gyre integer ", 14));
+    assert_null(gyre_json_wide("a", 1));
+    assert_null(gyre_json_wide("", 0));
+}
+
 static void rng_is_splitmix64(void **state)
 {
     (void)state;
@@ -228,7 +271,7 @@ int main(void)
         cmocka_unit_test(sizes_do_not_overflow),       cmocka_unit_test(sha256_vectors),
         cmocka_unit_test(rng_is_splitmix64),           cmocka_unit_test(rng_ranges),
         cmocka_unit_test(clock_moves_forward),         cmocka_unit_test(arena_gives_zeroed_aligned_memory),
-        cmocka_unit_test(arena_survives_refusals),
+        cmocka_unit_test(arena_survives_refusals),     cmocka_unit_test(integers_are_widened),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

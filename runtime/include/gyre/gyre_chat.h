@@ -42,8 +42,8 @@ typedef struct gyre_render_params {
 
 // `json` is one object whose members are the template's variables: messages, tools, add_generation_prompt,
 // enable_thinking, ... What it leaves out: tools and documents are none, the model's tokens are there as bos_token and
-// so on. GYRE_E_FORMAT where it is no such object, GYRE_E_INVALID where the template raises (the message says what),
-// GYRE_E_UNSUPPORTED where it exceeds a limit.
+// so on. Integers have up to 128 bits. GYRE_E_FORMAT where it is no such object, GYRE_E_INVALID where the template
+// raises (the message says what), GYRE_E_UNSUPPORTED where it exceeds a limit.
 GYRE_API gyre_status gyre_template_render(const gyre_template *t, const char *json, size_t bytes,
                                           const gyre_render_params *params, gyre_rendering *out,
                                           gyre_error *err) GYRE_MUST_USE;

@@ -1,6 +1,8 @@
 // Filters about numbers, JSON and values of any kind. See value.h.
 #include "runtime/text/jinja/value.h"
 
+#include "runtime/util/json_wide.h"
+
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>
@@ -121,8 +123,14 @@ static jinja_value from_json(ARGS)
     if (self.kind == JINJA_UNDEFINED) gyre_jinja_use_undefined(run, self);
     if (self.kind != JINJA_STRING) gyre_jinja_raise(run, "from_json needs a str, not %s", gyre_jinja_type(self));
     json_error_t why;
+    char *wide;
+    size_t n;
+    if (!gyre_json_widen(self.string->data, self.string->bytes, &wide, &n))
+        gyre_jinja_limit(run, "the memory that this machine has");
     gyre_jinja_work(run, self.string->bytes);
-    json_t *json = json_loadb(self.string->data, self.string->bytes, JSON_DECODE_ANY | JSON_ALLOW_NUL, &why);
+    json_t *json = json_loadb(wide ? wide : self.string->data, wide ? n : self.string->bytes,
+                              JSON_DECODE_ANY | JSON_ALLOW_NUL, &why);
+    free(wide);
     if (!json) gyre_jinja_raise(run, "from_json: %.200s", why.text);
     if (json_array_append_new(run->documents, json)) gyre_jinja_limit(run, "the memory that this machine has");
     return gyre_jinja_from_json(run, json, self.string->input || self.string->plain);

@@ -1,6 +1,8 @@
 // tojson as json.dumps writes it, and JSON documents as values. See value.h.
 #include "runtime/text/jinja/value.h"
 
+#include "runtime/util/json_wide.h"
+
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>
@@ -183,6 +185,7 @@ static bool is_speaker(const char *key, const json_t *value)
 jinja_value gyre_jinja_from_json(struct jinja_run *run, const json_t *json, bool plain)
 {
     jinja_value out = jinja_none();
+    const char *wide;
     gyre_jinja_work(run, 1);
     gyre_jinja_deeper(run);
     switch (json_typeof(json)) {
@@ -205,6 +208,12 @@ jinja_value gyre_jinja_from_json(struct jinja_run *run, const json_t *json, bool
             out.list->item[i] = gyre_jinja_from_json(run, json_array_get(json, i), plain);
         break;
     case JSON_STRING:
+        if ((wide = gyre_json_wide(json_string_value(json), json_string_length(json)))) {
+            if (!gyre_jinja_parse_int(wide, strlen(wide), 10, &out.integer))
+                gyre_jinja_raise(run, "an integer beyond 128 bits: %.60s", wide);
+            out.kind = JINJA_INT;
+            break;
+        }
         out = gyre_jinja_string(run, json_string_value(json), json_string_length(json), plain);
         break;
     case JSON_INTEGER:
