@@ -27,7 +27,7 @@ struct gyre_calibration {
     gyre_device *device;
     gyre_walk *walk;
     uint32_t made_path, exact_path;   // of the walk; the float one comes first where it runs
-    uint32_t loaded;                  // the part whose weights the made path's block has already; 0: none
+    uint32_t loaded;                  // the part whose weights the quantized path's block has already; 0: none
     float *made, *exact, *difference; // [chunk rows][widest, widest, D] for the moments, which scale them
     double *weight;                   // [2][chunk rows]
     gyre_block *sampler;              // float, without online transforms, of one chunk; NULL: no diagonals to measure
@@ -314,7 +314,7 @@ struct gathering {
     struct gyre_moments *moments;
 };
 
-// Adds windows w.. of a chunk, all held out or none. `x` [at->rows][m->n] is the made path's tap.
+// Adds windows w.. of a chunk, all held out or none. `x` [at->rows][m->n] is the quantized path's tap.
 static gyre_status add_windows(struct gathering *g, const struct gyre_walk_chunk *at, const float *x, uint32_t w,
                                uint32_t windows, bool held, gyre_error *err)
 {

@@ -37,7 +37,7 @@ gyre_status gyre_calibration_begin(gyre_calibration *c, gyre_error *err) GYRE_MU
 // vectors are what the file holds.
 struct gyre_calibration_weights {
     float *exact[GYRE_LINEARS], *made[GYRE_LINEARS];
-    struct gyre_block_weights vectors; // its linears are not read; centres are the made path's
+    struct gyre_block_weights vectors; // its linears are not read; centres are the quantized path's
 };
 
 // What the float path's taps read on the first chunk of windows with other weights than those that are being made
@@ -49,8 +49,8 @@ gyre_status gyre_calibration_sample(gyre_calibration *c, const struct gyre_calib
 // Moments of what the linears of `tap` read in block `layer`; taps go up by one from call to call. Release *out.
 gyre_status gyre_calibration_tap(gyre_calibration *c, uint32_t layer, const struct gyre_calibration_weights *weights,
                                  gyre_product tap, struct gyre_moments *out, gyre_error *err) GYRE_MUST_USE;
-// Means of what is cached on the made path, on the first chunk of windows; between its product's tap and the next, with
-// the product's linears made. centre: of the roles that are cached.
+// Means of what is cached on the quantized path, on the first chunk of windows; between its product's tap and the next,
+// with the product's linears made. centre: of the roles that are cached.
 gyre_status gyre_calibration_centre(gyre_calibration *c, const struct gyre_calibration_weights *weights,
                                     float *const centre[GYRE_LINEARS], gyre_error *err) GYRE_MUST_USE;
 // After the last tap, with all linears made: both residual streams go to the next block.

@@ -1,7 +1,7 @@
-// CORRECT: weights that make the float path's outputs from the made path's inputs (QEP, 2504.09629, at alpha = 1), and,
-// for the linears that write the residual stream, repair what went wrong before them (ours).
+// CORRECT: weights that make the float path's outputs from the quantized path's inputs (QEP, 2504.09629, at alpha = 1),
+// and, for the linears that write the residual stream, repair what went wrong before them (ours).
 //
-// With X the made path's inputs, D = F - X what the float path's have more, S what its residual stream has more:
+// With X the quantized path's inputs, D = F - X what the float path's have more, S what its residual stream has more:
 //     least squares  min |F W' + S - X T'|^2   ->   T = W + W (D'X)(X'X)^-1 + (S'X)(X'X)^-1 = W + A + B.
 // Taking all of it over-fits where tokens are few or errors are not linear in X. So T = W + alpha A + residual B, and
 // the two shares are the least-squares ones on held-out windows, each within 0..1.
