@@ -145,6 +145,17 @@ static jinja_value make_macro(struct jinja_run *run, struct jinja_scope *scope, 
     return (jinja_value){.kind = JINJA_MACRO, .macro = m};
 }
 
+// A block that is called is a macro without parameters, which sees the template's own names alone.
+void gyre_jinja_set_blocks(struct jinja_run *run, const struct jinja_nodes *blocks)
+{
+    const jinja_value self = {.kind = JINJA_NAMESPACE, .names = gyre_jinja_alloc(run, 1, sizeof *self.names)};
+    for (uint64_t i = 0; i < blocks->n; i++) {
+        const struct jinja_node *n = blocks->item[i];
+        gyre_jinja_dict_put(run, &self.names->dict, gyre_jinja_text(run, n->name), make_macro(run, run->root, n));
+    }
+    gyre_jinja_set(run, run->root, "self", self);
+}
+
 static const struct jinja_keyword *keyword(const struct jinja_args *args, const char *name)
 {
     for (uint64_t i = 0; i < args->n_keywords; i++)
@@ -316,6 +327,8 @@ static void exec(struct jinja_run *run, struct jinja_scope *scope, const struct 
     case NODE_CONTINUE:
         run->leaving = CONTINUING;
         break;
+    case NODE_REQUIRED:
+        gyre_jinja_raise(run, "Required block '%.40s' not found", n->name);
     case NODE_NO_LOADER:
         gyre_jinja_raise(run, "no loader for this environment specified: a chat template cannot %s another file",
                          n->name);

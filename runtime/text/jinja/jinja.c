@@ -15,7 +15,7 @@ enum { MAX_TEMPLATE = 4 << 20 };
 struct gyre_jinja {
     struct gyre_arena arena; // the tree
     const char *name;
-    struct jinja_nodes body;
+    struct jinja_nodes body, blocks;
 };
 
 // ---- reading ----------------------------------------------------------------------------------------
@@ -58,6 +58,7 @@ static bool read_tree(struct jinja_syntax *s, gyre_jinja *jinja, const char *tex
     take_text(s, text, bytes);
     gyre_jinja_lex(s);
     jinja->body = gyre_jinja_statements(s);
+    jinja->blocks = s->blocks;
     return true;
 }
 
@@ -120,6 +121,7 @@ static bool work(struct jinja_run *run, const gyre_jinja *jinja, const struct gy
     for (uint64_t i = 0; i < n; i++)
         gyre_jinja_set(run, run->root, variables[i].name,
                        gyre_jinja_from_json(run, variables[i].value, variables[i].plain));
+    gyre_jinja_set_blocks(run, &jinja->blocks);
     gyre_jinja_exec(run, run->root, &jinja->body);
     return true;
 }

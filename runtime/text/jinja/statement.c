@@ -205,17 +205,30 @@ static struct jinja_node *parse_with(SYNTAX, struct jinja_node *n)
     return n;
 }
 
+enum { MAX_BLOCKS = 1000 }; // each is looked at for each
+
 static struct jinja_node *parse_block(SYNTAX, struct jinja_node *n)
 {
     n->name = gyre_jinja_expect(s, TOKEN_NAME, NULL)->text;
     n->flag = skip_name(s, "scoped");
-    skip_name(s, "required");
+    const bool required = skip_name(s, "required");
     end_tag(s);
+    for (uint64_t i = 0; i < s->blocks.n; i++)
+        if (!strcmp(s->blocks.item[i]->name, n->name))
+            gyre_jinja_fault(s, n->line, n->column, "block '%.40s' defined twice", n->name);
+    if (s->blocks.n == MAX_BLOCKS) gyre_jinja_fault(s, n->line, n->column, "more than %d blocks", MAX_BLOCKS);
+    gyre_jinja_add(s, &s->blocks, n);
     const uint32_t loops = s->loops;
     s->loops = 0;
     n->body = whole_body(s, "block", "endblock", n->line);
     s->loops = loops;
     skip_name(s, n->name);
+    if (required) {
+        struct jinja_node *none = gyre_jinja_node(s, NODE_REQUIRED);
+        *none = (struct jinja_node){.kind = NODE_REQUIRED, .line = n->line, .column = n->column, .name = n->name};
+        n->body = (struct jinja_nodes){0};
+        gyre_jinja_add(s, &n->body, none);
+    }
     return n;
 }
 

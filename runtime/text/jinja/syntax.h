@@ -67,7 +67,8 @@ enum jinja_node_kind {
     NODE_GENERATION,
     NODE_BREAK,
     NODE_CONTINUE,
-    NODE_NO_LOADER // include, import, extends: name
+    NODE_NO_LOADER, // include, import, extends: name
+    NODE_REQUIRED   // what a block named `name` has in place of its body, which another template would give
 };
 
 enum jinja_uses { USES_CALLER = 1, USES_KWARGS = 2, USES_VARARGS = 4 };
@@ -101,6 +102,7 @@ struct jinja_syntax {
     uint64_t n_tokens, cap_tokens, at; // at: of the parser
     uint32_t depth, loops, soft;       // nesting of everything, of loops, of what may never run
     struct jinja_nodes unknown;        // filters and tests that do not exist and would be reached
+    struct jinja_nodes blocks;         // all of the template
     uint32_t seen;                     // enum jinja_uses, of the macro that is being read
 };
 
