@@ -1,5 +1,6 @@
 // See args.h.
 #include "cli/args.h"
+#include "runtime/util/text.h"
 
 #include <errno.h>
 #include <math.h>
@@ -29,7 +30,16 @@ void cli_say(const char *before, const char *text)
 static void say(const char *before, const char *format, va_list args)
 {
     char text[SAID];
-    vsnprintf(text, sizeof text, format, args);
+    va_list again;
+    va_copy(again, args);
+    const int n = vsnprintf(text, sizeof text, format, args);
+    char *whole = n < SAID ? NULL : malloc((size_t)n + 1); // an argument of that length
+    if (whole) {
+        vsnprintf(whole, (size_t)n + 1, format, again);
+        gyre_shorten(text, sizeof text, whole);
+    }
+    va_end(again);
+    free(whole);
     cli_say(before, text);
 }
 

@@ -1,5 +1,6 @@
 // See status.h.
 #include "runtime/util/status.h"
+#include "runtime/util/text.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,11 +32,13 @@ const char *gyre_status_text(gyre_status code)
 gyre_status gyre_fail(gyre_error *err, gyre_status code, const char *format, ...)
 {
     if (err) {
+        char whole[8192]; // a path of PATH_MAX, what is wrong with it, and what to do
         va_list args;
         va_start(args, format);
         err->code = code;
-        vsnprintf(err->message, sizeof err->message, format, args);
+        vsnprintf(whole, sizeof whole, format, args);
         va_end(args);
+        gyre_shorten(err->message, sizeof err->message, whole);
     }
     return code;
 }

@@ -27,6 +27,23 @@ bool gyre_same_bytes(const char *a, size_t n, const char *b, size_t m)
     return a && b ? n == m && !memcmp(a, b, n) : a == b;
 }
 
+static bool goes_on(char byte) { return ((unsigned char)byte & 0xC0) == 0x80; }
+
+void gyre_shorten(char *out, size_t cap, const char *text)
+{
+    const size_t n = strlen(text), room = cap - sizeof "...";
+    size_t head = room / 2, tail = n - (room - room / 2);
+    if (n < cap) {
+        memcpy(out, text, n + 1);
+        return;
+    }
+    for (int k = 0; k < 3 && head && goes_on(text[head]); k++) head--;
+    for (int k = 0; k < 3 && goes_on(text[tail]); k++) tail++;
+    memcpy(out, text, head);
+    memcpy(out + head, "...", 3);
+    memcpy(out + head + 3, text + tail, n - tail + 1);
+}
+
 char *gyre_joined(const char *a, const char *b, const char *c)
 {
     char *out = malloc(strlen(a) + strlen(b) + strlen(c) + 1);

@@ -11,6 +11,10 @@ bool gyre_ends(const char *text, const char *with);
 // Are they the same bytes? NULL, which is no text, is the same as NULL alone.
 bool gyre_same_bytes(const char *a, size_t n, const char *b, size_t m);
 
+// Copies a text to out[cap], cap at least 8. One that is too long loses its middle, where "..." stands then: what is
+// said of a long path stands behind it. No character of UTF-8 is cut.
+void gyre_shorten(char *out, size_t cap, const char *text);
+
 // One behind the other, malloc'd; NULL where memory ran out.
 char *gyre_joined(const char *a, const char *b, const char *c);
 

@@ -30,6 +30,18 @@ static void failures_carry_a_line(void **state)
     assert_string_equal(err.message, "cannot read (a file): 7");
     assert_int_equal(gyre_fail(&err, GYRE_E_IO, "%s", longer), GYRE_E_IO);
     assert_int_equal(strlen(err.message), sizeof err.message - 1);
+    assert_int_equal(gyre_fail(&err, GYRE_E_IO, "cannot read (%s): it is empty; fill it", longer), GYRE_E_IO);
+    assert_int_equal(strlen(err.message), sizeof err.message - 1);
+    assert_int_equal(strncmp(err.message, "cannot read (xxx", 16), 0); // the middle goes, not the reason
+    assert_non_null(strstr(err.message, "xxx...xxx"));
+    assert_non_null(strstr(err.message, "xxx): it is empty; fill it"));
+    for (size_t i = 0; i + 3 < sizeof longer; i += 3) memcpy(longer + i, "\xE2\x82\xAC", 3); // three bytes each
+    for (size_t shift = 0; shift < 3; shift++) {
+        assert_int_equal(gyre_fail(&err, GYRE_E_IO, "%s", longer + 3 * shift + shift), GYRE_E_IO);
+        const size_t dots = (size_t)(strstr(err.message, "...") - err.message);
+        assert_int_equal((dots + shift) % 3, 0);
+        assert_int_equal((unsigned char)err.message[dots + 3], 0xE2);
+    }
     assert_int_equal(gyre_fail(NULL, GYRE_E_NOMEM, "nobody listens"), GYRE_E_NOMEM);
     for (int i = 0; i < GYRE_STATUS_COUNT; i++) assert_true(strlen(gyre_status_text((gyre_status)i)) > 1);
     assert_string_equal(gyre_status_text((gyre_status)-1), "unknown status");
