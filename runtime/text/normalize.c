@@ -99,6 +99,36 @@ static uint64_t ascii_prefix(const char *text, uint64_t bytes)
     return i;
 }
 
+static gyre_status map(int how, const char *text, uint64_t bytes, struct made *out, gyre_error *err)
+{
+    utf8proc_uint8_t *part = NULL;
+    if (bytes == 0) return GYRE_OK;
+    const utf8proc_ssize_t n =
+        utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)bytes, &part, (utf8proc_option_t)how);
+    if (n < 0) return gyre_fail(err, GYRE_E_NOMEM, "cannot tokenize: %s", utf8proc_errmsg(n));
+    const bool good = put(out, (const char *)part, (uint64_t)n);
+    free(part);
+    return good ? GYRE_OK : no_memory(err);
+}
+
+// What is unknown to a normal form stays, and what stands on its sides does not meet.
+static gyre_status map_known(int how, const char *text, uint64_t bytes, struct made *out, gyre_error *err)
+{
+    uint64_t done = 0;
+    for (uint64_t at = 0; at < bytes;) {
+        uint32_t code;
+        const int k = gyre_utf8_look(text + at, bytes - at, &code);
+        const uint64_t n = k > 0 ? (uint64_t)k : 1;
+        if (k > 0 && gyre_normal_is_young(code)) {
+            GYRE_TRY(map(how, text + done, at - done, out, err));
+            if (!put(out, text + at, n)) return no_memory(err);
+            done = at + n;
+        }
+        at += n;
+    }
+    return map(how, text + done, bytes - done, out, err);
+}
+
 // Normal forms change nothing in ASCII, nor across the border before an ASCII character: a text is normalized in
 // stretches that begin with the ASCII character before one that is none.
 static gyre_status unicode(const struct gyre_normal_step *step, const char *text, uint64_t bytes, struct made *out,
@@ -114,15 +144,7 @@ static gyre_status unicode(const struct gyre_normal_step *step, const char *text
         if (!put(out, text + at, begin - at)) return no_memory(err);
         for (end = GYRE_MIN(at + plain, bytes); end < bytes && (text[end] & 0x80); end++) {
         }
-        if (end > begin) {
-            utf8proc_uint8_t *part = NULL;
-            const utf8proc_ssize_t n = utf8proc_map((const utf8proc_uint8_t *)text + begin,
-                                                    (utf8proc_ssize_t)(end - begin), &part, (utf8proc_option_t)how);
-            if (n < 0) return gyre_fail(err, GYRE_E_NOMEM, "cannot tokenize: %s", utf8proc_errmsg(n));
-            const bool good = put(out, (const char *)part, (uint64_t)n);
-            free(part);
-            if (!good) return no_memory(err);
-        }
+        GYRE_TRY(map_known(how, text + begin, end - begin, out, err));
         at = end;
         plain = ascii_prefix(text + at, bytes - at);
     }

@@ -42,4 +42,5 @@ bool gyre_normal_is_nfc(const struct gyre_normalizer *normalizer); // NFC and no
 gyre_status gyre_normalize(const struct gyre_normalizer *normalizer, const char *text, uint64_t bytes, bool begins,
                            char **out, uint64_t *n, gyre_error *err) GYRE_MUST_USE;
 
-bool gyre_is_blank(uint32_t code); // Unicode's White_Space
+bool gyre_normal_is_young(uint32_t code); // a normal form leaves it alone, as what it does not know (normal_young.c)
+bool gyre_is_blank(uint32_t code);        // Unicode's White_Space
