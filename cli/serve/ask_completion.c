@@ -56,6 +56,17 @@ static void keep_first(const struct serve *s, struct serve_prompt *p, json_int_t
     else p->keep = keep < 0 || (size_t)keep > p->n ? (uint32_t)p->n : (uint32_t)keep;
 }
 
+// What binds an answer is of chats: here it would be a promise that nothing keeps.
+static bool of_chats(const json_t *request, struct serve_error *e)
+{
+    const json_t *format = serve_field(request, "response_format"), *tools = serve_field(request, "tools");
+    const char *type = json_string_value(json_object_get(format, "type"));
+    const bool bound = format && (!type || strcmp(type, "text") != 0);
+    if (!bound && (!tools || (json_is_array(tools) && json_array_size(tools) == 0))) return true;
+    const char *name = bound ? "response_format" : "tools";
+    return serve_refuse(e, 400, NULL, name, "'%s' is of chats; ask /v1/chat/completions", name);
+}
+
 static bool ask(const struct serve *s, const json_t *request, const json_t *prompt, struct serve_job *job,
                 struct serve_error *e)
 {
@@ -71,6 +82,7 @@ static bool ask(const struct serve *s, const json_t *request, const json_t *prom
     if (best_of > (json_int_t)job->n)
         return serve_refuse(e, 400, NULL, "best_of", "'best_of' beyond 'n' is not supported");
     if (serve_field(request, "suffix")) return serve_refuse(e, 400, NULL, "suffix", "'suffix' is not supported");
+    if (!of_chats(request, e)) return false;
     job->scores = logprobs >= 0;
     job->n_best = job->scores ? (uint32_t)logprobs : 0;
     job->params.max_tokens = (uint32_t)max_tokens;

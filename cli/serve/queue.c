@@ -180,6 +180,8 @@ static void arrange(serve_queue *q)
                 fail_choice(q, c);
                 continue;
             }
+            // It was stopped by no word of its own: nobody listens, or it failed. Its job goes and is counted below.
+            if (why == GYRE_STOP_TOKEN && c->finish == SERVE_GOES_ON) continue;
             serve_choice_embedded(c, gyre_task_embedding(c->task));
             settle(q, c);
             serve_choice_ended(c, why);

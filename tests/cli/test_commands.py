@@ -4,7 +4,7 @@ documented exit status, nothing half-written stays. Standard library only.
   test_commands.py GYRE MAKE_MODEL [unittest arguments]"""
 import csv, io, json, os, re, resource, shutil, signal, struct, subprocess, sys, time, unittest, xml.etree.ElementTree
 
-from case import GYRE, MAKE_MODEL, Case, full_disk, run
+from case import GYRE, MAKE_MODEL, Case, run
 
 # fields of llama-bench's records that say something of gyre, by the names that its printers give them
 LLAMA_BENCH = set("""build_commit gpu_info backends model_filename model_type model_size n_batch n_ubatch type_k type_v n_prompt n_gen

@@ -130,9 +130,11 @@ class Serve(Case):
                               "temperature": [-1, "x"], "top_p": [-0.1, 2], "top_k": [-2], "min_p": [2], "n": [0, 129, 1.5],
                               "stop": [5, [""], ["x"] * 17], "seed": ["x"], "presence_penalty": [3], "repetition_penalty": [0],
                               "logit_bias": [[], {"x": 1}, {"304": 1}, {"5": 1000}], "logprobs": [-1, 21], "echo": [1], "stream": ["yes"],
-                              "stream_options": [5, {"include_usage": True}], "model": [5]}.items():
+                              "stream_options": [5, {"include_usage": True}], "model": [5], "response_format": [5, {"type": "json_object"}],
+                              "tools": [5, [{}]]}.items():
             for value in values:
                 self.refused(400, s.post("/v1/completions", **{"prompt": "x", "max_tokens": 1, field: value}), param=field)
+        self.assertEqual(s.post("/v1/completions", prompt="x", max_tokens=1, response_format={"type": "text"}, tools=[])[0], 200)
         self.refused(404, s.post("/v1/completions", prompt="x", model="other"), code="model_not_found")
         status, answer = s.post("/v1/completions", raw=b'{"prompt": "a\\u0000b"}')[:2]
         self.refused(400, (status, answer))

@@ -395,10 +395,10 @@ static void test_full_and_cancelled(void **state)
     struct serve_job *all[SLOTS + 1], *late = job(1);
     add_together(q, all, SLOTS + 1, 240);
     assert_false(serve_queue_add(q, late, &error, &retry)); // eight run, one waits
-    pthread_mutex_unlock(&gate);
     assert_int_equal(error.status, 503);
     assert_true(retry >= 1);
-    for (int i = 0; i <= SLOTS; i++) serve_job_cancel(all[i]);
+    for (int i = 0; i <= SLOTS; i++) serve_job_cancel(all[i]); // the first in the middle of its step
+    pthread_mutex_unlock(&gate);
     serve_queue_wake(q);
     const struct serve_counts c = settled(q);
     assert_int_equal(c.refused, 1);
