@@ -1,7 +1,7 @@
 """gyre serve, asked over loopback on a tiny model on the cpu device: routes, errors, completions whole and streamed, limits,
 clients that go away, the end."""
-import http.client, json, os, re, signal, socket, subprocess, sys, threading, time, unittest
-from case import GYRE, Case
+import http.client, json, os, re, signal, socket, struct, subprocess, sys, threading, time, unittest
+from case import GYRE, MAKE_MODEL, Case
 
 
 class Server:
@@ -232,6 +232,25 @@ class Serve(Case):
             value = json.loads(a["choices"][0]["message"]["content"])
             self.assertEqual((type(value["ok"]), value["n"] in (1, 22), len(value)), (bool, True, 2))
 
+    def test_a_model_without_numbers(self):
+        """Values that a 16-bit cache cannot hold: each request hears so, and a load balancer after some of them."""
+        path = self.at("odd")
+        subprocess.run([MAKE_MODEL, path, "HF"], check=True)
+        weights = os.path.join(path, "model.safetensors")
+        data = bytearray(self.read(weights))
+        n = int.from_bytes(data[:8], "little")
+        begin, end = json.loads(data[8:8 + n])["model.layers.0.self_attn.v_proj.weight"]["data_offsets"]
+        data[8 + n + begin:8 + n + end] = struct.pack("<f", 1e6) * ((end - begin) // 4)
+        with open(weights, "wb") as f:
+            f.write(data)
+        with Server(path, "--act", 16, "--kv", 16) as s:
+            for i in range(8):
+                self.assertEqual((s.ask("GET", "/health")[0], s.gauge("gyre_up")), (200, 1), i)
+                self.refused(500, s.post("/v1/completions", prompt=TEXT, n=1 + i % 2))
+            status, body, _ = s.ask("GET", "/health")
+            self.assertEqual((status, body["status"], s.gauge("gyre_up"), s.gauge("gyre_device_faults_total")), (503, "error", 0, 0))
+            self.assertIn("the last 8 requests had no numbers: cannot choose a token", body["message"])
+
     def test_calls_of_wide_integers(self):
         """What a template is handed of a call is what the call says."""
         t = self.put("calls.jinja", b"{% for m in messages %}{% for c in m.tool_calls or [] %}{{ c.function.arguments | tojson }}{% endfor %}{% endfor %}")
@@ -248,7 +267,7 @@ class Serve(Case):
                 self.assertEqual((status, word in body["error"]["message"]), (400, True), body)
 
     def test_embeddings(self):
-        import base64, struct
+        import base64
         s = self.server
         status, a = s.post("/v1/embeddings", input=["the cat", "the mat", "the cat"])
         self.assertEqual((status, [d["index"] for d in a["data"]]), (200, [0, 1, 2]))
