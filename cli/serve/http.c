@@ -7,6 +7,9 @@
 #include "runtime/util/text.h"
 
 #include <errno.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <microhttpd.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -22,6 +25,7 @@ enum {
     REQUEST_S = 120,
     MOST_CONNECTIONS = 1000,
     HEADER_BYTES = 64 << 10,
+    LARGE_BODY = 1 << 20,
     STACK_BYTES = 2 << 20,
     FLUSH_MS = 1500
 };
@@ -74,6 +78,29 @@ static void refuse_on_socket(struct MHD_Connection *connection)
     }
     free(body);
     json_decref(json);
+}
+
+static pthread_mutex_t large = PTHREAD_MUTEX_INITIALIZER;
+
+void serve_body_begin(struct serve_request *r)
+{
+    r->large = r->n_body > LARGE_BODY;
+    if (r->large) pthread_mutex_lock(&large);
+}
+
+void serve_body_end(struct serve_request *r)
+{
+    json_decref(r->json);
+    free(r->body);
+    r->json = NULL;
+    r->body = NULL;
+    r->n_body = r->cap_body = 0;
+    if (!r->large) return;
+#ifdef __GLIBC__
+    malloc_trim(0); // what follows would lie above all of it, and keep it
+#endif
+    r->large = false;
+    pthread_mutex_unlock(&large);
 }
 
 static bool take_body(struct serve_request *r, const char *data, size_t n)
@@ -215,6 +242,7 @@ bool serve_reply_job(struct serve_request *r, struct serve_job *job)
     unsigned retry = 1;
     char seconds[16];
     r->job = job;
+    serve_body_end(r);
     const bool whole = !cli_json_lost() || serve_no_memory(&error); // nothing of what was asked
     const bool taken = whole && serve_queue_add(r->serve->queue, job, &error, &retry);
     snprintf(seconds, sizeof seconds, "%u", retry);

@@ -16,6 +16,8 @@ struct serve_request {
     const char *method, *path, *authorization; // authorization: NULL where there is none
     char *body;
     size_t n_body, cap_body;
+    json_t *json; // what the body says, until serve_body_end
+    bool large;   // its turn among large bodies
     struct serve_job *job;
 };
 
@@ -28,6 +30,11 @@ gyre_status serve_http_start(struct serve *serve, serve_answerer answer, uint32_
                              gyre_error *err) GYRE_MUST_USE;
 void serve_http_quiet(struct serve_http *http); // takes no more connections
 void serve_http_stop(struct serve_http *http);  // waits a moment for answers to be sent; accepts NULL
+
+// A body becomes many times its size where it is read: large ones are in memory one at a time, from the first of these
+// to the second, which forgets what the body says. Whoever waits for the engine calls that before; twice is fine.
+void serve_body_begin(struct serve_request *request);
+void serve_body_end(struct serve_request *request);
 
 // Each queues the answer; false where that failed and the connection is to be closed.
 // `text` is malloc'd and taken. `header` and `value` (may be NULL): one more header.

@@ -6,11 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LARGE_BODY = 1 << 20 };
-
-// A large body becomes many times its size while it is read: one at a time.
-static pthread_mutex_t large = PTHREAD_MUTEX_INITIALIZER;
-
 static bool health(struct serve_request *r, const json_t *json, struct serve_error *e)
 {
     struct serve_counts c;
@@ -143,13 +138,9 @@ static bool read_json(const struct serve_request *r, json_t **out, struct serve_
 static bool handle(struct serve_request *r, const struct route *t, struct serve_error *e)
 {
     if (!t->post) return t->handler(r, NULL, e);
-    json_t *json = NULL;
-    const bool huge = r->n_body > LARGE_BODY;
-    if (huge) pthread_mutex_lock(&large);
-    const bool read = read_json(r, &json, e);
-    if (huge) pthread_mutex_unlock(&large);
-    const bool done = read && t->handler(r, json, e);
-    json_decref(json);
+    serve_body_begin(r);
+    const bool done = read_json(r, &r->json, e) && t->handler(r, r->json, e);
+    serve_body_end(r);
     return done;
 }
 

@@ -327,6 +327,22 @@ class Serve(Case):
 
 
 class Limits(Case):
+    def test_bodies_of_those_that_wait(self):
+        """What a body says is forgotten while its request waits: a megabyte of it takes some thirty."""
+        rss = lambda s: int(re.search(r"VmRSS:\s+(\d+)", self.read(f"/proc/{s.p.pid}/status").decode())[1]) / 1024
+        raw = b'{"prompt":"x","max_tokens":1,"junk":[' + b"1," * (1 << 20) + b"1]}"
+        with Server(self.model, "--slots", 1, "--context", 256) as s:
+            held, _ = s.open_stream(prompt=TEXT, max_tokens=200, **FOREVER)
+            before, most, status = rss(s), 0, []
+            ask = [threading.Thread(target=lambda: status.append(s.post("/v1/completions", raw=raw)[0])) for _ in range(10)]
+            [t.start() for t in ask]
+            while any(t.is_alive() for t in ask):
+                most = max(most, rss(s))
+                time.sleep(0.02)
+            held.close()
+            self.assertEqual(status, [200] * 10)
+            self.assertLess(most - before, 130)
+
     def test_key_queue_and_end(self):
         with Server(self.model, "--slots", 1, "--queue", 1, "--api-key", "sesame", "--context", 512) as s:
             key = {"Authorization": "Bearer sesame"}
