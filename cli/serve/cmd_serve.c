@@ -104,7 +104,7 @@ static gyre_status serve(struct serve *s, gyre_error *err)
     s->width = serve_queue_engine(s->queue)->width;
     s->mean = strcmp(s->pooling, "mean") == 0;
     if (cli_interrupted()) goto done;
-    GYRE_GO(serve_http_start(s, serve_route, &s->port, &http, err));
+    GYRE_GO(serve_http_start(s, serve_route, serve_route_takes, &s->port, &http, err));
     fprintf(stderr, "listening on http://%s%s%s:%u\n", strchr(s->host, ':') ? "[" : "", s->host,
             strchr(s->host, ':') ? "]" : "", s->port);
     while (!cli_interrupted()) nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL);

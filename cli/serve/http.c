@@ -33,6 +33,7 @@ enum {
 struct serve_http {
     struct serve *serve;
     serve_answerer answer;
+    serve_taker takes;
     struct serve_links *links;
     struct MHD_Daemon *daemon;
     unsigned idle_s; // of silence on a connection
@@ -105,11 +106,12 @@ void serve_body_end(struct serve_request *r)
 
 static bool take_body(struct serve_request *r, const char *data, size_t n)
 {
-    if (r->n_body + n > SERVE_BODY_LIMIT) {
+    r->came += n;
+    if (r->came > SERVE_BODY_LIMIT) {
         refuse_on_socket(r->connection);
         return false;
     }
-    return gyre_append(&r->body, &r->n_body, &r->cap_body, data, n);
+    return !r->wanted || gyre_append(&r->body, &r->n_body, &r->cap_body, data, n);
 }
 
 static enum MHD_Result begin(struct serve_http *h, struct MHD_Connection *connection, const char *url,
@@ -122,6 +124,7 @@ static enum MHD_Result begin(struct serve_http *h, struct MHD_Connection *connec
     r->method = method;
     r->path = url;
     r->authorization = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_AUTHORIZATION);
+    r->wanted = h->takes(r);
     const char *length = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_CONTENT_LENGTH);
     if (!length || strtoull(length, NULL, 10) <= SERVE_BODY_LIMIT) return MHD_YES;
     struct serve_error e = {0};
@@ -299,14 +302,15 @@ static gyre_status listen_on(const struct serve *s, uint32_t *port, int *out, gy
     return GYRE_OK;
 }
 
-gyre_status serve_http_start(struct serve *s, serve_answerer answer, uint32_t *port, struct serve_http **out,
-                             gyre_error *err)
+gyre_status serve_http_start(struct serve *s, serve_answerer answer, serve_taker takes, uint32_t *port,
+                             struct serve_http **out, gyre_error *err)
 {
     struct serve_http *h = calloc(1, sizeof *h);
     *out = NULL;
     if (!h) return gyre_fail(err, GYRE_E_NOMEM, "cannot serve: out of memory");
     h->serve = s;
     h->answer = answer;
+    h->takes = takes;
     h->listening = -1;
     const unsigned request_s = s->timeout ? GYRE_MIN(s->timeout, (unsigned)REQUEST_S) : REQUEST_S;
     h->idle_s = GYRE_MIN(request_s, (unsigned)IDLE_S);

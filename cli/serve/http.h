@@ -15,19 +15,22 @@ struct serve_request {
     void *connection;                          // struct MHD_Connection
     const char *method, *path, *authorization; // authorization: NULL where there is none
     char *body;
-    size_t n_body, cap_body;
-    json_t *json; // what the body says, until serve_body_end
-    bool large;   // its turn among large bodies
+    size_t n_body, cap_body, came; // came: bytes of it, kept or not
+    bool wanted;                   // it is kept
+    json_t *json;                  // what the body says, until serve_body_end
+    bool large;                    // its turn among large bodies
     struct serve_job *job;
 };
 
 // Makes an answer of a request that has come whole, by one of the functions below; false: the connection is to be
 // closed.
 typedef bool (*serve_answerer)(struct serve_request *request);
+// Before a body comes: is it of use? Else it is read and dropped, and the answer is made without it.
+typedef bool (*serve_taker)(const struct serve_request *request);
 
 // Listens on HOST:PORT (*port gets the one that was taken). The line that it listens is the caller's to print.
-gyre_status serve_http_start(struct serve *serve, serve_answerer answer, uint32_t *port, struct serve_http **out,
-                             gyre_error *err) GYRE_MUST_USE;
+gyre_status serve_http_start(struct serve *serve, serve_answerer answer, serve_taker takes, uint32_t *port,
+                             struct serve_http **out, gyre_error *err) GYRE_MUST_USE;
 void serve_http_quiet(struct serve_http *http); // takes no more connections
 void serve_http_stop(struct serve_http *http);  // waits a moment for answers to be sent; accepts NULL
 

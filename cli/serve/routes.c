@@ -144,6 +144,12 @@ static bool handle(struct serve_request *r, const struct route *t, struct serve_
     return done;
 }
 
+bool serve_route_takes(const struct serve_request *r)
+{
+    const struct route *t = find(r->path);
+    return t && t->post && strcmp(r->method, "POST") == 0 && (t->open || has_key(r));
+}
+
 bool serve_route(struct serve_request *r)
 {
     struct serve_error e = {0};

@@ -3,7 +3,8 @@
 #pragma once
 #include "cli/serve/http.h"
 
-bool serve_route(struct serve_request *request); // a serve_answerer
+bool serve_route(struct serve_request *request);             // a serve_answerer
+bool serve_route_takes(const struct serve_request *request); // a serve_taker: who may ask, where a body is read
 
 typedef bool (*serve_handler)(struct serve_request *request, const json_t *json, struct serve_error *error);
 

@@ -343,6 +343,21 @@ class Limits(Case):
             self.assertEqual(status, [200] * 10)
             self.assertLess(most - before, 130)
 
+    def test_bodies_without_a_key(self):
+        """Who has no key makes the server keep nothing."""
+        rss = lambda s: int(re.search(r"VmRSS:\s+(\d+)", self.read(f"/proc/{s.p.pid}/status").decode())[1]) / 1024
+        with Server(self.model, "--api-key", "k", "--context", 256) as s:
+            before, open_ones = rss(s), []
+            for i in range(12):
+                head = (b"POST /v1/completions HTTP/1.1", b"POST /nowhere HTTP/1.1\r\nAuthorization: Bearer k", b"GET /v1/models HTTP/1.1\r\nAuthorization: Bearer k")[i % 3]
+                open_ones.append(socket.create_connection(("127.0.0.1", s.port), 60))
+                open_ones[-1].sendall(head + b"\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (8 << 20) + b" " * ((8 << 20) - 1))
+            self.assertLess(rss(s) - before, 40)
+            for i, c in enumerate(open_ones):
+                c.sendall(b" ")
+                self.assertIn((b" 401 ", b" 404 ", b" 200 ")[i % 3], c.recv(64))
+                c.close()
+
     def test_key_queue_and_end(self):
         with Server(self.model, "--slots", 1, "--queue", 1, "--api-key", "sesame", "--context", 512) as s:
             key = {"Authorization": "Bearer sesame"}
