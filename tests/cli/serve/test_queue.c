@@ -6,6 +6,7 @@
 #include "tests/common/ok.h"
 
 #include <math.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
@@ -397,6 +398,7 @@ static void test_full_and_cancelled(void **state)
     assert_false(serve_queue_add(q, late, &error, &retry)); // eight run, one waits
     assert_int_equal(error.status, 503);
     assert_true(retry >= 1);
+    for (struct serve_counts now = {0}; !now.running; serve_queue_count(q, &now)) sched_yield();
     for (int i = 0; i <= SLOTS; i++) serve_job_cancel(all[i]); // the first in the middle of its step
     pthread_mutex_unlock(&gate);
     serve_queue_wake(q);
