@@ -256,9 +256,9 @@ static int compare(struct compare *c, const struct options *o)
     cli_say(counted, c->cells.path);
     table = cli_compare_markdown(&result);
     GYRE_GO(cli_compare_write(&result, table, o->prefix, &err));
+    if (!o->work && !o->keep && !failed) compare_clean(c);
     fputs(table, stdout);
     GYRE_GO(cli_flush(&err));
-    if (!o->work && !o->keep && !failed) compare_clean(c);
     if (failed)
         st = gyre_fail(&err, GYRE_E_UNSUPPORTED,
                        "incomplete comparison (%s.md): %u of %u cells failed, the table says why; correct their cause "
