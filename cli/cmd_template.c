@@ -2,6 +2,7 @@
 #include "cli/cli.h"
 #include "cli/json.h"
 #include "runtime/util/json_wide.h"
+#include "runtime/util/utf8.h"
 
 #include <gyre/gyre_chat.h>
 #include <stdio.h>
@@ -27,8 +28,11 @@ static gyre_status told_time(int64_t *now, gyre_error *err)
     const char *text = getenv("SOURCE_DATE_EPOCH");
     char *end = NULL;
     *now = text ? strtoll(text, &end, 10) : 0;
-    if (!text || (end != text && !*end)) return GYRE_OK;
-    return gyre_fail(err, GYRE_E_INVALID, "cannot tell the time: SOURCE_DATE_EPOCH is no number of seconds; unset it");
+    if (!text || (end != text && !*end && *now > 0)) return GYRE_OK;
+    return gyre_fail(err, GYRE_E_INVALID,
+                     "cannot tell the time (SOURCE_DATE_EPOCH=%s): it is no number of seconds above 0; give one, or "
+                     "unset it",
+                     gyre_show(text, strlen(text)).text);
 }
 
 // Runs of bytes with one origin, as JSON.

@@ -22,7 +22,8 @@ struct old {
 };
 struct grown {
     size_t size;
-    int a, b;
+    int a, padding_of_old; // which may hold anything: new members stand behind it
+    long long b;
     void *c;
 };
 
@@ -35,7 +36,10 @@ static void test_params_grow(void **state)
     assert_int_equal(gyre_params_take(NULL, &out, sizeof out, sizeof out, "p", &err), GYRE_OK); // all defaults
     assert_true(out.a == 0 && out.b == 0 && out.c == NULL);
 
-    const struct old small = {sizeof small, 7}; // an old program
+    struct old small; // an old program
+    memset(&small, 0xEE, sizeof small);
+    small.size = sizeof small;
+    small.a = 7;
     memset(&out, 0xFF, sizeof out);
     assert_int_equal(gyre_params_take(&small, &out, sizeof out, sizeof out, "p", &err), GYRE_OK);
     assert_true(out.a == 7 && out.b == 0 && out.c == NULL);
@@ -44,7 +48,7 @@ static void test_params_grow(void **state)
     assert_int_equal(gyre_params_take(&unsaid, &out, sizeof out, sizeof unsaid, "p", &err), GYRE_OK);
     assert_true(out.a == 8 && out.b == 0 && out.c == NULL);
 
-    struct grown large = {sizeof large, 9, 0, NULL}; // a new program, an old library
+    struct grown large = {sizeof large, 9, 0, 0, NULL}; // a new program, an old library
     struct old taken;
     assert_int_equal(gyre_params_take(&large, &taken, sizeof taken, sizeof taken, "p", &err), GYRE_OK);
     assert_int_equal(taken.a, 9);
