@@ -126,7 +126,8 @@ static int run(int argc, char **argv)
     bool sensitivity = false, json = false;
     struct cli_list calib = {0};
     const struct cli_option options[] = {
-        {"-o", "OUT", "the file to write (required)", CLI_TEXT, &p.output, 0, 0, NULL},
+        {"-o", "OUT", "the file or directory to write (required but for --sensitivity)", CLI_TEXT, &p.output, 0, 0,
+         NULL},
         {"--recipe", "NAME|FILE", "what is done; gyre recipes lists them (quarot-rtn)", CLI_TEXT, &p.recipe, 0, 0,
          NULL},
         {"--wgroup", "N", "weights that share a scale: 0 (a whole row), 32, 64, 128 (32)", CLI_U32, &wgroup, 0, 0,

@@ -4,6 +4,7 @@
 #include <gyre/gyre_quantize.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 static int list_json(void)
 {
@@ -18,7 +19,8 @@ static int list_json(void)
 static int list_text(void)
 {
     for (uint32_t i = 0; gyre_recipe_name(i); i++)
-        printf("%s%s\n  %s\n  from: %s\n", i ? "\n" : "", gyre_recipe_name(i), gyre_recipe_about(i),
+        printf("%s%s%s\n  %s\n  from: %s\n", i ? "\n" : "", gyre_recipe_name(i),
+               strcmp(gyre_recipe_name(i), "quarot-rtn") == 0 ? " (the default)" : "", gyre_recipe_about(i),
                gyre_recipe_source(i));
     return 0;
 }

@@ -545,6 +545,7 @@ class Options(Case):
         rows = self.json("recipes")["recipes"]
         self.assertEqual([r["name"] for r in rows], ["rtn", "smoothquant", "awq", "quarot-rtn", "quarot-gptq", "spinquant", "ostquant", "fast", "best"])
         listed = self.done("recipes")[0]
+        self.assertEqual(listed.count("quarot-rtn (the default)\n"), 1)
         for r in rows:
             self.assertEqual(set(r), {"name", "about", "source"})
             self.assertIn(r["about"], listed)

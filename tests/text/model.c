@@ -48,13 +48,16 @@ gyre_status open_json(const char *json, uint64_t bytes, uint32_t vocab, struct m
     struct bytes b = {(unsigned char *)(uintptr_t)json, bytes, bytes};
     assert_int_equal(save_bytes(&b, path), 0);
     gyre_status st = gyre_source_open(dir(), &m->source, err);
-    return st == GYRE_OK ? gyre_tokenizer_create(m->source, NULL, NULL, &m->tokenizer, err) : st;
+    if (st == GYRE_OK) st = gyre_tokenizer_create(m->source, NULL, NULL, &m->tokenizer, err);
+    if (st != GYRE_OK) close_model(m);
+    return st;
 }
 
 void close_model(struct model *m)
 {
     gyre_tokenizer_destroy(m->tokenizer);
     gyre_source_close(m->source);
+    *m = (struct model){0};
 }
 
 static void expect_ids(const char *name, const char *line, const uint32_t *ids, uint64_t n, unsigned number)
