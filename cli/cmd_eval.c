@@ -239,7 +239,7 @@ static gyre_status choose_ctx(struct eval *e, bool stored, gyre_error *err)
     }
     if (e->ctx) return GYRE_OK;
     e->ctx = most;
-    if (most < USUAL_CTX && !e->json)
+    if (most < USUAL_CTX && e->paths.n && !e->json) // tasks have no windows
         cli_warn("windows of %u tokens (--ctx), as %s has no longer context; figures of other windows do not compare",
                  most, e->reference && !stored ? "one of the models" : "the model");
     return GYRE_OK;

@@ -32,13 +32,18 @@ const char *gyre_status_text(gyre_status code)
 gyre_status gyre_fail(gyre_error *err, gyre_status code, const char *format, ...)
 {
     if (err) {
-        char whole[8192]; // a path of PATH_MAX, what is wrong with it, and what to do
-        va_list args;
+        char some[1024];
+        va_list args, again;
         va_start(args, format);
-        err->code = code;
-        vsnprintf(whole, sizeof whole, format, args);
+        va_copy(again, args);
+        const int n = vsnprintf(some, sizeof some, format, args);
+        char *whole = n < (int)sizeof some ? NULL : malloc((size_t)n + 1); // a path of any length, and what is wrong
+        if (whole) vsnprintf(whole, (size_t)n + 1, format, again);
+        va_end(again);
         va_end(args);
-        gyre_shorten(err->message, sizeof err->message, whole);
+        err->code = code;
+        gyre_shorten(err->message, sizeof err->message, whole ? whole : some);
+        free(whole);
     }
     return code;
 }

@@ -72,6 +72,8 @@ class Chat(Case):
             self.assertEqual(self.done(*wide(n))[0], f'[{n}, \'{n}\'] {n + 1} [{n}, "{n}"]')
         self.fails(1, *wide(10**39), word=f"an integer beyond 128 bits: {10**39}")
         self.fails(1, "template", t, "--json-file", self.put("nul.json", b'{"x": {"a\\u0000b": 1}}'), word="nul.json, line 1, column 17): NUL byte in object key")
+        costly = b"{% set s = ' ' * 7000000 ~ '[18446744073709551616]' %}{% for i in range(9) %}{% set x = s | from_json %}{% endfor %}"
+        self.fails(1, "template", self.put("costly.jinja", costly), "--json-file", talk, word="60 million steps")  # a sanitizer sees what that leaves
         self.fails(2, "template", t, word="--json-file")
         self.fails(1, "template", t, "--json-file", talk, "--chat-template", "chatml", word="no model")
 

@@ -47,6 +47,8 @@ class Eval(Case):
         self.assertEqual(self.json("eval", self.model, *base, "--reference", short)["ctx"], 100)
         self.assertIn("windows of 100 tokens (--ctx)", self.done("eval", short, *base)[1])
         self.assertNotIn("--ctx", self.done("eval", short, *base, "--ctx", 100)[1])
+        task = self.put("one.jsonl", json.dumps({"doc_id": 0, "context": "the cat", "continuation": " sat", "label": 0}).encode())
+        self.assertNotIn("windows", self.done("eval", short, "--tasks", task, "--device", "cpu")[1])  # a task has none
         self.fails(1, "eval", self.model, *base, "--ctx", 513, word="give --ctx 512")
         self.fails(1, "eval", self.model, *base, "--ctx", 101, "--reference", short, word=f"({short}): windows of 101 tokens")
 

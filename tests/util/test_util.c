@@ -35,6 +35,14 @@ static void failures_carry_a_line(void **state)
     assert_int_equal(strncmp(err.message, "cannot read (xxx", 16), 0); // the middle goes, not the reason
     assert_non_null(strstr(err.message, "xxx...xxx"));
     assert_non_null(strstr(err.message, "xxx): it is empty; fill it"));
+    char *path = malloc(20000);
+    assert_non_null(path);
+    memset(path, 'x', 19999);
+    path[19999] = 0;
+    assert_int_equal(gyre_fail(&err, GYRE_E_IO, "cannot read (%s): it is empty; fill it", path), GYRE_E_IO);
+    assert_non_null(strstr(err.message, "xxx...xxx"));
+    assert_non_null(strstr(err.message, "xxx): it is empty; fill it")); // however long
+    free(path);
     for (size_t i = 0; i + 3 < sizeof longer; i += 3) memcpy(longer + i, "\xE2\x82\xAC", 3); // three bytes each
     for (size_t shift = 0; shift < 3; shift++) {
         assert_int_equal(gyre_fail(&err, GYRE_E_IO, "%s", longer + 3 * shift + shift), GYRE_E_IO);

@@ -125,9 +125,9 @@ static jinja_value from_json(ARGS)
     json_error_t why;
     char *wide;
     size_t n;
+    gyre_jinja_work(run, self.string->bytes); // which may not come back: before anything is ours
     if (!gyre_json_widen(self.string->data, self.string->bytes, &wide, &n))
         gyre_jinja_limit(run, "the memory that this machine has");
-    gyre_jinja_work(run, self.string->bytes);
     json_t *json = json_loadb(wide ? wide : self.string->data, wide ? n : self.string->bytes,
                               JSON_DECODE_ANY | JSON_ALLOW_NUL, &why);
     free(wide);
