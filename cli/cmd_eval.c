@@ -232,8 +232,8 @@ static gyre_status choose_ctx(struct eval *e, bool stored, gyre_error *err)
         if (!own) continue;
         if (e->ctx > own)
             return gyre_fail(err, GYRE_E_INVALID,
-                             "cannot evaluate (%s): windows of %u tokens are longer than the model's context; give "
-                             "--ctx %u, or less",
+                             "cannot evaluate (%s): --ctx %u is longer than the model's context; give --ctx %u, or "
+                             "less",
                              path[i], e->ctx, own);
         if (own < most) most = own;
     }

@@ -5,6 +5,7 @@
 #include "runtime/util/utf8.h"
 
 #include <gyre/gyre_chat.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,8 +28,9 @@ static gyre_status told_time(int64_t *now, gyre_error *err)
 {
     const char *text = getenv("SOURCE_DATE_EPOCH");
     char *end = NULL;
+    errno = 0;
     *now = text ? strtoll(text, &end, 10) : 0;
-    if (!text || (end != text && !*end && *now > 0)) return GYRE_OK;
+    if (!text || (end != text && !*end && *now > 0 && errno == 0)) return GYRE_OK;
     return gyre_fail(err, GYRE_E_INVALID,
                      "cannot tell the time (SOURCE_DATE_EPOCH=%s): it is no number of seconds above 0; give one, or "
                      "unset it",

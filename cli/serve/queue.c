@@ -161,7 +161,7 @@ static void fail_choice(serve_queue *q, struct serve_choice *c)
     struct serve_error error = {0};
     if (c->job->error.status) return;
     gyre_logf(&q->params.log, GYRE_LOG_ERROR, "serve: %s", err->message);
-    q->count.no_numbers += q->count.no_numbers < UINT32_MAX;
+    q->count.no_numbers += q->count.no_numbers < UINT32_MAX && !atomic_load(&c->job->cancelled);
     snprintf(q->odd, sizeof q->odd, "%s", err->message);
     serve_refuse(&error, 500, NULL, NULL, "%s", err->message);
     serve_job_fail(c->job, &error);

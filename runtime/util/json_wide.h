@@ -1,6 +1,7 @@
 // Integers that int64 does not hold, in JSON texts. The reader of JSON knows none; where a text is passed on, to a
 // template or to whoever calls tools, they have to stay what they are. So such a text is read with a string in the
-// place of each, which tells that it is one: U+0000, a word, and the digits.
+// place of each, which tells that it is one: U+0000, a word, and the digits. A string of the text's own that is written
+// so counts as the integer, too: nothing but its digits can come of it.
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>

@@ -89,7 +89,7 @@ class Chat(Case):
         path, talk = self.put("t.jinja", b"{{ strftime_now('%Y-%m-%d') }}"), self.put("talk.json", b"{}")
         p = subprocess.run([GYRE, "template", path, "--json-file", talk], capture_output=True, env={**os.environ, "SOURCE_DATE_EPOCH": "86400", "TZ": "Asia/Tokyo"})
         self.assertEqual(p.stdout, b"1970-01-02")
-        for odd in ("0", "-1", "", "1 ", "soon"):  # 0 is the clock to the library
+        for odd in ("0", "99999999999999999999", "-1", "", "1 ", "soon"):  # 0 is the clock to the library
             self.fails(1, "template", path, "--json-file", talk, env={"SOURCE_DATE_EPOCH": odd}, word=f"SOURCE_DATE_EPOCH={odd})")
 
     def piped(self, text, *options):

@@ -50,7 +50,7 @@ class Eval(Case):
         task = self.put("one.jsonl", json.dumps({"doc_id": 0, "context": "the cat", "continuation": " sat", "label": 0}).encode())
         self.assertNotIn("windows", self.done("eval", short, "--tasks", task, "--device", "cpu")[1])  # a task has none
         self.fails(1, "eval", self.model, *base, "--ctx", 513, word="give --ctx 512")
-        self.fails(1, "eval", self.model, *base, "--ctx", 101, "--reference", short, word=f"({short}): windows of 101 tokens")
+        self.fails(1, "eval", self.model, *base, "--ctx", 101, "--reference", short, word=f"({short}): --ctx 101")
 
     def test_references(self):
         q = self.quantized("ref.gguf", "--wgroup", 0)
