@@ -44,7 +44,7 @@
   UNROLL for (int r = 0; r < TR; r++) {                                                                               \
     QUANT_NORM(row(r))                                                                                                \
     uint top_ = 0u;                                                                                                   \
-    for (int i = LI_X; i < 4 * ROW16; i += WGX) top_ = max(top_, quant_bits(ROW_VALUE(i)));                            \
+    for (int i = LI_X; i < 4 * ROW16; i += WGX) top_ = max(top_, quant_bits(ROW_VALUE(i)));                           \
     SPLIT_GREATEST(top_)                                                                                              \
     by[r] = split_scale(top_);                                                                                        \
     const float inverse_ = split_inverse(top_);                                                                       \

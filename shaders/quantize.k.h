@@ -150,7 +150,7 @@ FN uint quant_grouped_word(float4 x, float inverse, float zero, float times) {
    words / WGX. */
 #define SPLIT_ROW(VALUE, row, at, words)                                                                              \
   uint top = 0u;                                                                                                      \
-  for (int i = LI_X; i < (words); i += WGX) top = max(top, quant_bits(VALUE(i)));                                      \
+  for (int i = LI_X; i < (words); i += WGX) top = max(top, quant_bits(VALUE(i)));                                     \
   SPLIT_GREATEST(top)                                                                                                 \
   const float inverse = split_inverse(top);                                                                           \
   int at_ = LI_X;                                                                                                     \
