@@ -128,8 +128,8 @@ static int run(int argc, char **argv)
     const struct cli_option options[] = {
         {"-o", "OUT", "the file or directory to write (required but for --sensitivity)", CLI_TEXT, &p.output, 0, 0,
          NULL},
-        {"--recipe", "NAME|FILE", "what is done; gyre recipes lists them (quarot-rtn)", CLI_TEXT, &p.recipe, 0, 0,
-         NULL},
+        {"--recipe", "NAME|FILE", "what is done; gyre recipes lists them (" GYRE_DEFAULT_RECIPE ")", CLI_TEXT,
+         &p.recipe, 0, 0, NULL},
         {"--wgroup", "N", "weights that share a scale: 0 (a whole row), 32, 64, 128 (32)", CLI_U32, &wgroup, 0, 0,
          "0,32,64,128"},
         {"--wbits", "BITS", "4 or 8; 16 and 32 write the rotated float model (4)", CLI_U32, &p.wbits, 0, 0,

@@ -20,7 +20,7 @@ static int list_text(void)
 {
     for (uint32_t i = 0; gyre_recipe_name(i); i++)
         printf("%s%s%s\n  %s\n  from: %s\n", i ? "\n" : "", gyre_recipe_name(i),
-               strcmp(gyre_recipe_name(i), "quarot-rtn") == 0 ? " (the default)" : "", gyre_recipe_about(i),
+               strcmp(gyre_recipe_name(i), GYRE_DEFAULT_RECIPE) == 0 ? " (the default)" : "", gyre_recipe_about(i),
                gyre_recipe_source(i));
     return 0;
 }

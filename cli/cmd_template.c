@@ -69,12 +69,7 @@ static gyre_status read_talk(const char *path, char **text, size_t *bytes, gyre_
 {
     json_error_t why;
     GYRE_TRY(cli_read(path, text, bytes, err));
-    char *wide;
-    size_t n;
-    if (!gyre_json_widen(*text, *bytes, &wide, &n))
-        return gyre_fail(err, GYRE_E_NOMEM, "cannot read conversation (%s): out of memory", path);
-    json_t *talk = json_loadb(wide ? wide : *text, wide ? n : *bytes, JSON_ALLOW_NUL, &why);
-    free(wide);
+    json_t *talk = gyre_json_load_wide(*text, *bytes, 0, &why);
     const bool object = json_is_object(talk), other = talk && !object;
     json_decref(talk);
     if (object) return GYRE_OK;

@@ -38,12 +38,7 @@ gyre_status gyre_template_render(const gyre_template *t, const char *json, size_
     json_error_t why;
     *out = (gyre_rendering){0};
     GYRE_TRY(gyre_params_take(params, &p, sizeof p, sizeof p, "gyre_render_params", err));
-    char *wide;
-    size_t n;
-    if (!gyre_json_widen(json, bytes, &wide, &n))
-        return gyre_fail(err, GYRE_E_NOMEM, "cannot read conversation: out of memory");
-    json_t *variables = json_loadb(wide ? wide : json, wide ? n : bytes, JSON_ALLOW_NUL, &why);
-    free(wide);
+    json_t *variables = gyre_json_load_wide(json, bytes, 0, &why);
     if (!variables) {
         for (char *c = why.text; *c; c++) // it may quote the text
             if ((unsigned char)*c < 32 || *c == 127) *c = '?';

@@ -48,14 +48,7 @@ static json_t *content_text(const json_t *content, size_t at, struct serve_error
 static json_t *arguments_of(const char *text, size_t at, struct serve_error *e)
 {
     json_error_t why;
-    char *wide;
-    size_t n;
-    if (!gyre_json_widen(text, strlen(text), &wide, &n)) {
-        serve_no_memory(e);
-        return NULL;
-    }
-    json_t *out = json_loadb(wide ? wide : text, wide ? n : strlen(text), JSON_ALLOW_NUL, &why);
-    free(wide);
+    json_t *out = gyre_json_load_wide(text, strlen(text), 0, &why);
     if (!out && json_error_code(&why) == json_error_null_byte_in_key) {
         wrong_message(e, at, "no key of a call's 'arguments' may hold \\u0000");
         return NULL;

@@ -370,7 +370,7 @@ gyre_status gyre_settings_resolve(const gyre_quantize_params *p, const struct gy
 {
     *out = settings_of(p, blocks);
     if (recipe) out->recipe = *recipe;
-    else GYRE_TRY(gyre_recipe_find(p->recipe ? p->recipe : "quarot-rtn", &out->recipe, err));
+    else GYRE_TRY(gyre_recipe_find(p->recipe ? p->recipe : GYRE_DEFAULT_RECIPE, &out->recipe, err));
     GYRE_TRY(check_values(p, hp, out, err));
     struct gyre_recipe *const r = &out->recipe;
     if (!blocks && out->wbits >= 16) out->full = false; // a directory of floats cannot say that R3 and R4 run

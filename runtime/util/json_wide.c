@@ -4,6 +4,7 @@
 #include "runtime/util/text.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -59,6 +60,20 @@ lost:
     free(*out);
     *out = NULL;
     return false;
+}
+
+json_t *gyre_json_load_wide(const char *text, size_t n, size_t flags, json_error_t *why)
+{
+    char *wide;
+    size_t n_wide;
+    *why = (json_error_t){.line = -1, .column = -1};
+    if (!gyre_json_widen(text, n, &wide, &n_wide)) {
+        snprintf(why->text, sizeof why->text, "out of memory");
+        return NULL;
+    }
+    json_t *out = json_loadb(wide ? wide : text, wide ? n_wide : n, flags | JSON_ALLOW_NUL, why);
+    free(wide);
+    return out;
 }
 
 const char *gyre_json_wide(const char *string, size_t n)

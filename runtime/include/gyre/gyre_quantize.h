@@ -22,7 +22,7 @@ enum { GYRE_WGROUP_ROW = -1 }; // one scale for each output channel
 typedef struct gyre_quantize_params {
     size_t size;                 // sizeof(gyre_quantize_params); see gyre_base.h
     const char *source, *output; // paths
-    const char *recipe;          // a built-in name or a YAML file (docs/recipes.md); NULL: quarot-rtn
+    const char *recipe;          // a built-in name or a YAML file (docs/recipes.md); NULL: the default
     uint32_t wbits;              // 4, 8, 16, 32 (16 and 32: the rotated float model, for checks); 0: 4
     int32_t wgroup;              // weights that share a scale: 32, 64, 128; GYRE_WGROUP_ROW: a whole row; 0: 32
     uint32_t act, kv;            // 16, 8, 4; 0: default 8. What the file is optimized for and defaults to at run time.
@@ -133,6 +133,7 @@ GYRE_API gyre_status gyre_train_shape(const gyre_train_params *params, gyre_trai
 
 // ---- recipes ----------------------------------------------------------------------------------------
 
+#define GYRE_DEFAULT_RECIPE "quarot-rtn"
 // The built-in recipes: name, one line, and where it comes from; NULL past the end.
 GYRE_API const char *gyre_recipe_name(uint32_t index);
 GYRE_API const char *gyre_recipe_about(uint32_t index);

@@ -123,14 +123,8 @@ static jinja_value from_json(ARGS)
     if (self.kind == JINJA_UNDEFINED) gyre_jinja_use_undefined(run, self);
     if (self.kind != JINJA_STRING) gyre_jinja_raise(run, "from_json needs a str, not %s", gyre_jinja_type(self));
     json_error_t why;
-    char *wide;
-    size_t n;
     gyre_jinja_work(run, self.string->bytes); // which may not come back: before anything is ours
-    if (!gyre_json_widen(self.string->data, self.string->bytes, &wide, &n))
-        gyre_jinja_limit(run, "the memory that this machine has");
-    json_t *json = json_loadb(wide ? wide : self.string->data, wide ? n : self.string->bytes,
-                              JSON_DECODE_ANY | JSON_ALLOW_NUL, &why);
-    free(wide);
+    json_t *json = gyre_json_load_wide(self.string->data, self.string->bytes, JSON_DECODE_ANY, &why);
     if (!json) gyre_jinja_raise(run, "from_json: %.200s", why.text);
     if (json_array_append_new(run->documents, json)) gyre_jinja_limit(run, "the memory that this machine has");
     return gyre_jinja_from_json(run, json, self.string->input || self.string->plain);
