@@ -30,16 +30,7 @@ void cli_say(const char *before, const char *text)
 static void say(const char *before, const char *format, va_list args)
 {
     char text[SAID];
-    va_list again;
-    va_copy(again, args);
-    const int n = vsnprintf(text, sizeof text, format, args);
-    char *whole = n < SAID ? NULL : malloc((size_t)n + 1); // an argument of that length
-    if (whole) {
-        vsnprintf(whole, (size_t)n + 1, format, again);
-        gyre_shorten(text, sizeof text, whole);
-    }
-    va_end(again);
-    free(whole);
+    gyre_print_short(text, sizeof text, format, args);
     cli_say(before, text);
 }
 

@@ -2,7 +2,6 @@
 #include "runtime/util/status.h"
 #include "runtime/util/text.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,18 +31,13 @@ const char *gyre_status_text(gyre_status code)
 gyre_status gyre_fail(gyre_error *err, gyre_status code, const char *format, ...)
 {
     if (err) {
-        char some[1024];
-        va_list args, again;
+        char text[sizeof err->message]; // `args` may point to the message
+        va_list args;
         va_start(args, format);
-        va_copy(again, args);
-        const int n = vsnprintf(some, sizeof some, format, args);
-        char *whole = n < (int)sizeof some ? NULL : malloc((size_t)n + 1); // a path of any length, and what is wrong
-        if (whole) vsnprintf(whole, (size_t)n + 1, format, again);
-        va_end(again);
+        gyre_print_short(text, sizeof text, format, args);
         va_end(args);
         err->code = code;
-        gyre_shorten(err->message, sizeof err->message, whole ? whole : some);
-        free(whole);
+        memcpy(err->message, text, strlen(text) + 1);
     }
     return code;
 }

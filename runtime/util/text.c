@@ -3,6 +3,7 @@
 
 #include "runtime/util/array.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -42,6 +43,20 @@ void gyre_shorten(char *out, size_t cap, const char *text)
     memcpy(out, text, head);
     memcpy(out + head, "...", 3);
     memcpy(out + head + 3, text + tail, n - tail + 1);
+}
+
+void gyre_print_short(char *out, size_t cap, const char *format, va_list args)
+{
+    va_list again;
+    va_copy(again, args);
+    const int n = vsnprintf(out, cap, format, args);
+    char *whole = n < (int)cap ? NULL : malloc((size_t)n + 1); // a path or an argument of any length
+    if (whole) {
+        vsnprintf(whole, (size_t)n + 1, format, again);
+        gyre_shorten(out, cap, whole);
+    }
+    va_end(again);
+    free(whole);
 }
 
 char *gyre_joined(const char *a, const char *b, const char *c)

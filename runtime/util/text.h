@@ -1,5 +1,6 @@
 // Small questions about texts and paths.
 #pragma once
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -14,6 +15,8 @@ bool gyre_same_bytes(const char *a, size_t n, const char *b, size_t m);
 // Copies a text to out[cap], cap at least 8. One that is too long loses its middle, where "..." stands then: what is
 // said of a long path stands behind it. No character of UTF-8 is cut.
 void gyre_shorten(char *out, size_t cap, const char *text);
+// The same of what vsnprintf makes; where memory ran out it loses its end. `out` is none of what `args` point to.
+void gyre_print_short(char *out, size_t cap, const char *format, va_list args);
 
 // One behind the other, malloc'd; NULL where memory ran out.
 char *gyre_joined(const char *a, const char *b, const char *c);
